@@ -1,0 +1,39 @@
+"""The errors a caller can meet, each with a stable code, a sentence, and what to do about it.
+
+They are raised where the fault is found and turned into the one JSON document only at the doors
+(``cli``, later the MCP server). The codes are part of the public contract: ``docs/json.md`` lists
+them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["ChainError", "PromptyoselfError", "WrongUsage"]
+
+
+class PromptyoselfError(Exception):
+    """Something was refused, and nothing was changed by the refusal.
+
+    ``code`` is stable snake_case, ``message`` says what was wrong with which value, ``hint`` what
+    to do next, and ``details`` are further JSON-able facts for a program to read.
+    """
+
+    exit_code = 1
+
+    def __init__(self, code: str, message: str, hint: str = "", **details: Any) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.hint = hint
+        self.details = details
+
+
+class WrongUsage(PromptyoselfError):
+    """The command line itself is wrong: an option missing, unknown, or in conflict (exit 2)."""
+
+    exit_code = 2
+
+
+class ChainError(PromptyoselfError):
+    """The log on disk is not what a chain must be; it is neither read past nor written over."""

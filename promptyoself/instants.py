@@ -1,0 +1,27 @@
+"""Instants in UTC and their one spelling in the log: ``2026-11-20T20:30:00.123456Z``.
+
+The spelling has a fixed width, so that text order is time order for ``sort`` and ``grep`` too.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+__all__ = ["format_utc", "parse_utc"]
+
+
+def format_utc(instant: datetime) -> str:
+    """Spell an aware datetime in UTC with six decimals and a ``Z``."""
+    return instant.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def parse_utc(text: str) -> datetime:
+    """Read what :func:`format_utc` wrote.
+
+    Raises:
+        ValueError: the text isn't an ISO 8601 instant with an offset.
+    """
+    instant = datetime.fromisoformat(text)
+    if instant.tzinfo is None:
+        raise ValueError(f"no offset in {text!r}")
+    return instant.astimezone(UTC)
