@@ -1,0 +1,135 @@
+"""The only place that changes files for good, and the syscalls each operation makes, in order.
+
+What is durable when a method returns is stated on it. The argument rests on POSIX as Linux's ext4,
+xfs and btrfs keep it: data is on disk after ``fsync`` of the file, a new or renamed name after
+``fsync`` of its directory, and ``rename`` replaces atomically. It cannot hold where a disk
+acknowledges a flush it didn't make.
+
+Tests subclass :class:`Disk` and override its single-syscall methods, to die or fail at each.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+__all__ = ["Disk"]
+
+
+class Disk:
+    """File changes that survive a crash. Files are made 0600, folders 0700."""
+
+    # One syscall each, so that a test can fail or kill at every one of them.
+
+    def open(self, path: Path, flags: int) -> int:
+        """``open(2)``, close-on-exec, mode 0600."""
+        return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+    def write(self, descriptor: int, data: bytes | memoryview) -> int:
+        """``write(2)``: how many bytes went."""
+        return os.write(descriptor, data)
+
+    def fsync(self, descriptor: int) -> None:
+        """``fsync(2)``."""
+        os.fsync(descriptor)
+
+    def ftruncate(self, descriptor: int, size: int) -> None:
+        """``ftruncate(2)``."""
+        os.ftruncate(descriptor, size)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """``rename(2)``: replaces ``target`` atomically."""
+        os.rename(source, target)
+
+    def mkdir(self, path: Path) -> None:
+        """``mkdir(2)``, mode 0700."""
+        os.mkdir(path, 0o700)
+
+    # Operations.
+
+    def fsync_directory(self, path: Path) -> None:
+        """open, fsync, close: the names in ``path`` are durable."""
+        descriptor = self.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            self.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def make_directory(self, path: Path) -> None:
+        """mkdir of each missing folder on the way, each followed by fsync of its parent."""
+        if path.is_dir():
+            return
+        if path.parent != path:
+            self.make_directory(path.parent)
+        try:
+            self.mkdir(path)
+        except FileExistsError:
+            if not path.is_dir():
+                raise
+            return
+        self.fsync_directory(path.parent)
+
+    def append(self, path: Path, data: bytes, offset: int) -> None:
+        """open, write, fsync, close; where the file is new, fsync of its directory.
+
+        ``offset`` is the size that the file must have. On return all of ``data`` is durable. Where
+        the write fails or falls short, the file is cut back to ``offset`` and the error raised; if
+        even that fails, or the process dies in between, a torn end stays for the next writer.
+
+        Raises:
+            OSError: the disk is full, the file system read-only, the device failing, …
+        """
+        descriptor = self.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        try:
+            if os.fstat(descriptor).st_size != offset:
+                raise OSError(f"{path} is not {offset} bytes long: it was changed from outside")
+            try:
+                self._write_all(descriptor, data)
+                self.fsync(descriptor)
+                if offset == 0:
+                    self.fsync_directory(path.parent)
+            except OSError:
+                # Nothing was acknowledged. After a failed fsync the kernel may have dropped the
+                # pages, so what lies there isn't to be built upon either.
+                self.ftruncate(descriptor, offset)
+                self.fsync(descriptor)
+                raise
+        finally:
+            os.close(descriptor)
+
+    def truncate(self, path: Path, size: int) -> None:
+        """open, ftruncate, fsync, close: the cut is durable."""
+        descriptor = self.open(path, os.O_WRONLY)
+        try:
+            self.ftruncate(descriptor, size)
+            self.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def replace(self, path: Path, data: bytes, *, durable: bool = True) -> None:
+        """open, write, fsync, close of a temporary file; rename; fsync of the directory.
+
+        A reader sees the old content or the new, never a mixture. With ``durable=False`` both
+        syncs are left out: after a power loss the file may be old, empty or garbage, so it must be
+        something that can be made anew. The temporary file has a fixed name, so that crashes leave
+        no litter; callers hold a lock that keeps others from replacing the same file.
+
+        Raises:
+            OSError: as :meth:`append`; ``path`` is then as it was.
+        """
+        temporary = path.with_name(f".{path.name}.tmp")
+        descriptor = self.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        try:
+            self._write_all(descriptor, data)
+            if durable:
+                self.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        self.rename(temporary, path)
+        if durable:
+            self.fsync_directory(path.parent)
+
+    def _write_all(self, descriptor: int, data: bytes) -> None:
+        view = memoryview(data)
+        while view:  # more than once only after a signal, or where a disk is about to be full
+            view = view[self.write(descriptor, view) :]

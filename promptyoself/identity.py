@@ -1,0 +1,54 @@
+"""Deterministic names: the same content gives the same id, the same slot the same otid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Any
+
+import orjson
+
+__all__ = ["CONTENT", "content_hash", "content_of", "schedule_id", "slot_otid"]
+
+CONTENT = (
+    "agent_id",
+    "conversation_id",
+    "prompt",
+    "name",
+    "schedule_type",
+    "schedule_value",
+    "timezone",
+    "start_at",
+    "until",
+    "max_repetitions",
+)
+"""What makes a schedule the one it is. Everything else about it is policy."""
+
+# Made once with uuid4. It must never change: it is part of every otid ever sent.
+_OTID_NAMESPACE = bytes.fromhex("145d04ac509e44beb1f528ceadb5c634")
+
+
+def content_of(record: Any) -> dict[str, Any]:
+    """The content fields of a registration or a schedule."""
+    return {name: getattr(record, name) for name in CONTENT}
+
+
+def content_hash(content: Mapping[str, Any], salt: int = 0) -> str:
+    """SHA-256, in hex, of the canonical content: JSON with sorted keys, no spaces, in UTF-8, of
+    the fields that aren't ``None``, and of ``salt`` where it isn't 0."""
+    fields = {name: value for name, value in content.items() if value is not None}
+    if salt:
+        fields["salt"] = salt
+    return sha256(orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def schedule_id(content: Mapping[str, Any], salt: int = 0) -> str:
+    """``sch_`` and the first 8 digits of :func:`content_hash`."""
+    return f"sch_{content_hash(content, salt)[:8]}"
+
+
+def slot_otid(id_: str, slot: str) -> str:
+    """The UUID, version 5, that marks a slot's message in Letta's history: of ``<id>|<due>``."""
+    from uuid import UUID, uuid5
+
+    return str(uuid5(UUID(bytes=_OTID_NAMESPACE), f"{id_}|{slot}"))

@@ -1,0 +1,147 @@
+"""The compact JSON index: the folded state and the position in the chain that it reflects.
+
+It is never the only copy of anything. Whatever is wrong with it, it is made anew from the chain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from promptyoself.durable import Disk
+from promptyoself.errors import ChainError
+from promptyoself.index.form import decode_snapshot, encode_snapshot
+from promptyoself.ledger import START, Envelope, Ledger, Position
+from promptyoself.schedules import EMPTY, State, fold
+
+__all__ = ["Index", "Snapshot"]
+
+
+class Snapshot(NamedTuple):
+    """The state at a position of the chain."""
+
+    state: State
+    position: Position
+
+
+class _Complaint(NamedTuple):
+    """What is wrong with the index file, and how many events it claims to have seen."""
+
+    text: str
+    ahead: int
+
+
+class Index:
+    """Answers "how do things stand?" without reading the whole chain."""
+
+    def __init__(
+        self, path: Path, ledger: Ledger, warn: Callable[[str], None], disk: Disk | None = None
+    ) -> None:
+        """``warn`` gets one sentence when the index had to be made anew."""
+        self._path = path
+        self._ledger = ledger
+        self._warn = warn
+        self._disk = disk or Disk()
+        self._latest: Snapshot | None = None
+        self._saved = 0  # the event up to which the file is good; -1 where it isn't
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the file is missing or bad, though there is something to write down."""
+        return self._saved < 0 and self._latest is not None and self._latest.position != START
+
+    def load(self) -> Snapshot:
+        """The state at the chain's end, from the index where it fits, else by a full replay.
+
+        Raises:
+            ChainError: the chain is damaged, or gone while the index is still there.
+        """
+        start, complaint = self._start()
+        snapshot = self._replay(start)
+        if complaint:
+            if snapshot.position == START:
+                if start.position == START and complaint.ahead:
+                    raise _chain_is_gone(self._path, complaint.ahead)
+            else:
+                self._warn(f"{complaint.text}; it was made anew from the log.")
+        self._latest = snapshot
+        return snapshot
+
+    def rebuild(self) -> Snapshot:
+        """The state by a full replay, whatever the index says.
+
+        Raises:
+            ChainError: the chain is damaged.
+        """
+        self._latest = self._replay(Snapshot(EMPTY, START))
+        self._saved = -1
+        return self._latest
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Write it down, where that is worth it. The caller holds the ledger's lock.
+
+        A large index isn't rewritten for every event: readers catch up with a few thousand events
+        faster than anyone writes down a hundred thousand schedules. A disk that refuses is no
+        error, since what the caller did is already in the log.
+        """
+        self._latest = snapshot
+        behind = snapshot.position.seq - self._saved
+        if self._saved >= 0 and behind < len(snapshot.state.schedules) // 16 - 64:
+            return
+        try:
+            self._disk.replace(self._path, encode_snapshot(*snapshot), durable=False)
+        except OSError as error:
+            self._warn(f"The index could not be written ({error.strerror}); the log has everything.")
+            return
+        self._saved = snapshot.position.seq
+
+    def _start(self) -> tuple[Snapshot, _Complaint | None]:
+        if self._latest is not None and self._ledger.holds(self._latest.position):
+            return self._latest, None
+        nothing = Snapshot(EMPTY, START)
+        self._saved = -1
+        try:
+            content = self._path.read_bytes()
+        except FileNotFoundError:
+            return nothing, _Complaint("The index is missing", 0)
+        except OSError as error:
+            return nothing, _Complaint(f"The index can't be read ({error.strerror})", 0)
+        try:
+            found = Snapshot(*decode_snapshot(content))
+        except ValueError as error:
+            return nothing, _Complaint(f"The index is damaged ({error})", 0)
+        if not self._ledger.holds(found.position):
+            seq = found.position.seq
+            return nothing, _Complaint(f"The index (at event {seq}) does not fit the log", seq)
+        self._saved = found.position.seq
+        return found, None
+
+    def _replay(self, start: Snapshot) -> Snapshot:
+        position = start.position
+
+        def envelopes() -> Iterator[Envelope]:
+            nonlocal position
+            for batch in self._ledger.replay(start.position):
+                yield from batch.envelopes
+                position = batch.position
+
+        try:
+            state = fold(start.state, envelopes())
+        except ValueError as error:
+            raise ChainError(
+                "corrupt_chain",
+                f"The log can't be understood: {error}.",
+                "Nothing was changed. Run `promptyoself verify`; if it finds the chain intact, "
+                "please report this as a bug.",
+            ) from None
+        return Snapshot(state, position)
+
+
+def _chain_is_gone(path: Path, events: int) -> ChainError:
+    return ChainError(
+        "chain_missing",
+        f"There is no log in {path.parent}, but its index knows of {events} events.",
+        "Restore the *.ndjson.gz files from a backup. To start anew, remove the index too.",
+        events=events,
+    )

@@ -1,0 +1,20 @@
+"""The chain: an append-only, hash-linked log. It knows envelopes, never schedules."""
+
+from promptyoself.ledger.envelope import GENESIS_HASH, Envelope
+from promptyoself.ledger.files import FileLedger
+from promptyoself.ledger.lock import Liveness
+from promptyoself.ledger.protocol import START, Batch, Draft, HeadMoved, Ledger, Position, Torn
+
+__all__ = [
+    "GENESIS_HASH",
+    "START",
+    "Batch",
+    "Draft",
+    "Envelope",
+    "FileLedger",
+    "HeadMoved",
+    "Ledger",
+    "Liveness",
+    "Position",
+    "Torn",
+]

@@ -1,0 +1,71 @@
+"""One event as one line of JSON, its hash, and the rules that link a line to the one before it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+import orjson
+
+__all__ = ["GENESIS_HASH", "Envelope", "decode_line", "encode_line", "hash_line"]
+
+GENESIS_HASH = "0" * 64
+"""What the first line has for ``prev``."""
+
+
+class Envelope(NamedTuple):
+    """An event with its place in the chain, the fields in the order of the line's keys.
+
+    ``id`` is the schedule's (or desire's); ``None`` for events of the log or of a worker.
+    """
+
+    v: int
+    seq: int
+    ts: str
+    type: str
+    id: str | None
+    actor: Mapping[str, str]
+    data: Mapping[str, Any]
+    prev: str
+
+
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
+_TYPES = (int, int, str, str, (str, type(None)), dict, dict, str)
+
+
+def encode_line(envelope: Envelope) -> bytes:
+    """The exact bytes that are hashed and stored, without the newline.
+
+    Raises:
+        TypeError: the data isn't JSON-able (a lone surrogate in a text, say).
+    """
+    return orjson.dumps(envelope._asdict())
+
+
+def decode_line(line: bytes) -> Envelope:
+    """Read one line.
+
+    Raises:
+        ValueError: it isn't a JSON object with exactly the keys of an envelope, in their order and
+            of their types.
+    """
+    try:
+        fields = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"not JSON ({error})") from None
+    if not isinstance(fields, dict) or tuple(fields) != Envelope._fields:
+        raise ValueError(f"its keys aren't {', '.join(Envelope._fields)}, in this order")
+    values = tuple(fields.values())
+    for name, value, kind in zip(Envelope._fields, values, _TYPES, strict=True):
+        if not isinstance(value, kind):  # type: ignore[arg-type]
+            raise ValueError(f"{name} is {value!r}")
+    if not _INSTANT.fullmatch(fields["ts"]):
+        raise ValueError(f"ts is {fields['ts']!r}")
+    return Envelope._make(values)
+
+
+def hash_line(line: bytes) -> str:
+    """SHA-256 of the line's bytes without its newline, as 64 hex digits: the next line's ``prev``."""
+    return sha256(line).hexdigest()

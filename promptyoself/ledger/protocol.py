@@ -1,0 +1,130 @@
+"""What a ledger promises, whatever stores it. One contract suite tests every implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Any, NamedTuple, Protocol
+
+from promptyoself.errors import PromptyoselfError
+from promptyoself.events import Record
+from promptyoself.ledger.envelope import GENESIS_HASH, Envelope
+
+__all__ = ["START", "Batch", "Draft", "HeadMoved", "Ledger", "Position", "Torn"]
+
+
+class Position(NamedTuple):
+    """A place between two events: everything up to ``seq``, whose line has ``hash``, lies before it.
+
+    ``ts`` is that event's time. The rest is how this ledger finds the place again without reading
+    what lies before it: the ``month`` of the segment, the byte ``offset`` in it, the offset of the
+    ``member`` that ends there, and how many bytes the ``earlier`` segments have altogether.
+    """
+
+    seq: int
+    hash: str
+    ts: str
+    month: str
+    offset: int
+    member: int
+    earlier: int
+
+
+START = Position(0, GENESIS_HASH, "", "", 0, 0, 0)
+"""Before the first event."""
+
+
+class Draft(NamedTuple):
+    """An event that hasn't got its place in the chain yet."""
+
+    record: Record
+    id: str | None
+    actor: Mapping[str, str]
+
+
+class Torn(NamedTuple):
+    """The end of the last segment that isn't a whole member: what a crash in an append leaves."""
+
+    month: str
+    offset: int
+    size: int
+
+
+class Batch(NamedTuple):
+    """The events of one append, in order, and the position after them."""
+
+    envelopes: Sequence[Envelope]
+    position: Position
+
+
+class HeadMoved(PromptyoselfError):
+    """The chain has grown since ``expecting``: catch up, decide again, append again."""
+
+    def __init__(self, expected: Position, found: int) -> None:
+        super().__init__(
+            "head_moved",
+            f"The log has grown to at least event {found} since event {expected.seq} was read.",
+            "Run the command again.",
+        )
+
+
+class Ledger(Protocol):
+    """An append-only, hash-linked sequence of events, shared by any number of processes."""
+
+    def exclusive(self, timeout: float | None = None) -> AbstractContextManager[None]:
+        """Hold the one right to append, among all processes and threads; re-entrant in a thread.
+        ``timeout`` is how many seconds to wait for it, if not the ledger's own time limit.
+
+        Raises:
+            PromptyoselfError: ``lock_timeout``, naming the holder, where another keeps it for
+                longer.
+        """
+        ...
+
+    def append(self, drafts: Sequence[Draft], now: datetime, expecting: Position) -> Batch:
+        """Add events after ``expecting``, all or none of them, at the time ``now``.
+
+        When it returns they are durable: no crash or loss of power can undo them. When it raises,
+        none of them is acknowledged; a reader may meet all or none of them afterwards only if the
+        process died, or the device failed, in between. All get one ``ts``: ``now``, or the last
+        event's where the clock has run back.
+        The returned batch starts with the ledger's own events, where it had some to add.
+
+        Raises:
+            HeadMoved: ``expecting`` is not the end of the chain.
+            PromptyoselfError: ``lock_timeout``, ``event_too_large``.
+            ChainError: the chain is damaged.
+            OSError: the disk refused; the chain is as it was.
+        """
+        ...
+
+    def replay(self, after: Position = START) -> Iterator[Batch]:
+        """Every event after a position, each checked for its hash link, sequence, time and month.
+
+        Takes no lock. Sees at least everything acknowledged before the call; an append under way
+        is seen whole or not at all.
+
+        Raises:
+            ChainError: the chain is damaged; the batches before the damage have been yielded.
+        """
+        ...
+
+    def head(self, after: Position = START) -> Position:
+        """The position after the last event, reading on from a known one.
+
+        Raises:
+            ChainError: as :meth:`replay`.
+        """
+        ...
+
+    def holds(self, position: Position) -> bool:
+        """Whether the position lies on this chain, as far as a bounded read can tell: its event is
+        where it says, and the earlier segments have the size they had. False is always safe: the
+        caller then replays from the start, which tells for certain."""
+        ...
+
+    def torn(self, after: Position = START) -> Torn | None:
+        """The half-written end, if there is one; the next append moves it aside. Without the lock
+        held, it may be an append under way."""
+        ...

@@ -1,0 +1,329 @@
+"""What the log says: a fold of its events into the schedules as they stand.
+
+The fold asks no clock, no time zone data and no settings: every decision that depended on those
+is in the events (``next_run``, ``why``, ``parked``), so that a replay years later gives the same
+answer. Instants are text in the one spelling of :mod:`promptyoself.instants`, whose order is that
+of time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+from promptyoself import events
+from promptyoself.identity import content_hash, content_of
+
+__all__ = [
+    "EMPTY",
+    "FINISHED",
+    "Folded",
+    "OpenSlot",
+    "Schedule",
+    "State",
+    "due",
+    "fold",
+    "next_due",
+    "slot_key",
+]
+
+FINISHED = frozenset({"completed", "cancelled", "failed"})
+"""The statuses in which no slot is to come."""
+
+
+class Folded(Protocol):
+    """What the fold reads of an envelope."""
+
+    @property
+    def v(self) -> int: ...
+    @property
+    def seq(self) -> int: ...
+    @property
+    def ts(self) -> str: ...
+    @property
+    def type(self) -> str: ...
+    @property
+    def id(self) -> str | None: ...
+    @property
+    def data(self) -> Mapping[str, Any]: ...
+
+
+class Schedule(NamedTuple):
+    """One schedule as it stands. Durations are seconds.
+
+    ``next_run`` is the first slot without an outcome or a claim. ``registered`` is the hash
+    of its content at registration: what its id was made of, whatever was modified since. ``last_slot`` is the latest slot ever claimed or
+    skipped: no slot up to it can fire again, in any life. ``settled_at`` is when the last one got
+    its outcome.
+    """
+
+    id: str
+    agent_id: str
+    prompt: str
+    schedule_type: str
+    schedule_value: str
+    timezone: str
+    status: str
+    created_at: str
+    anchor: str
+    tier: int
+    misfire: str
+    grace: int
+    registered: str
+    next_run: str | None = None
+    last_run: str | None = None
+    repetition_count: int = 0
+    conversation_id: str | None = None
+    name: str | None = None
+    start_at: str | None = None
+    until: str | None = None
+    max_repetitions: int | None = None
+    salt: int | None = None
+    life: int = 1
+    daily_budget: int | None = None
+    jitter: int | None = None
+    envelope: bool = False
+    failures: int = 0
+    last_error: str | None = None
+    last_slot: str | None = None
+    last_trigger: str | None = None
+    settled_at: str | None = None
+    spent_day: str | None = None
+    spent: int = 0
+    reason: str | None = None
+
+
+class OpenSlot(NamedTuple):
+    """A slot that has begun and has no outcome yet.
+
+    Claimed while ``worker`` names who may send it; otherwise it waits for ``retry_at``.
+    ``claimed_at`` is the time of the latest claim, ``first_claimed_at`` that of the first.
+    """
+
+    id: str
+    agent_id: str
+    slot: str
+    kind: str
+    attempt: int = 0
+    worker: str | None = None
+    otid: str | None = None
+    claimed_at: str | None = None
+    first_claimed_at: str | None = None
+    retry_at: str | None = None
+    run_id: str | None = None
+    code: str | None = None
+
+
+class State(NamedTuple):
+    """Everything the log says now. ``spent`` counts the slots claimed per agent on its day (UTC),
+    ``active`` the active schedules per agent, ``counts`` the events per type. ``newer`` names the
+    first event that this software is too old to read."""
+
+    schedules: dict[str, Schedule]
+    open: dict[str, OpenSlot]
+    spent: dict[str, tuple[str, int]]
+    active: dict[str, int]
+    counts: dict[str, int]
+    newer: str | None = None
+
+
+EMPTY = State({}, {}, {}, {}, {})
+"""Before the first event."""
+
+
+def slot_key(id_: str, slot: str) -> str:
+    """The name of a slot: what its otid is made of, and its key among the open ones."""
+    return f"{id_}|{slot}"
+
+
+def fold(state: State, envelopes: Iterable[Folded]) -> State:
+    """The state after some more events; ``state`` itself is left as it was.
+
+    Raises:
+        ValueError: an event contradicts those before it, which no writer of ours can produce.
+    """
+    new = State(
+        dict(state.schedules),
+        dict(state.open),
+        dict(state.spent),
+        dict(state.active),
+        dict(state.counts),
+        state.newer,
+    )
+    for event in envelopes:
+        new.counts[event.type] = new.counts.get(event.type, 0) + 1
+        if not events.is_known(event.type, event.v):
+            if new.newer is None:
+                new = new._replace(newer=f"event {event.seq} ({event.type}, version {event.v})")
+            continue
+        try:
+            _apply(new, event, events.read_record(event.type, event.v, event.data))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"event {event.seq} ({event.type}) makes no sense: {error!r}") from None
+    return new
+
+
+def due(state: State, now: str) -> list[tuple[str, str, str]]:
+    """What could be claimed at ``now``: ``(instant, schedule id, open slot's key or "")``, oldest
+    first. Whether it may be is for the claim to decide."""
+    found = [
+        (schedule.next_run, schedule.id, "")
+        for schedule in state.schedules.values()
+        if schedule.next_run is not None and schedule.next_run <= now and schedule.status == "active"
+    ]
+    found += [
+        (slot.retry_at, slot.id, key)
+        for key, slot in state.open.items()
+        if slot.worker is None and slot.retry_at is not None and slot.retry_at <= now
+    ]
+    return sorted(found)
+
+
+def next_due(state: State) -> str | None:
+    """The earliest instant at which :func:`due` finds anything."""
+    instants = [
+        schedule.next_run
+        for schedule in state.schedules.values()
+        if schedule.next_run is not None and schedule.status == "active"
+    ]
+    instants += [
+        slot.retry_at
+        for slot in state.open.values()
+        if slot.worker is None and slot.retry_at is not None
+    ]
+    return min(instants, default=None)
+
+
+def _apply(state: State, event: Folded, record: events.Record) -> None:
+    if event.id is None:
+        if isinstance(record, events.WorkerStopped):
+            for left in record.in_flight or ():
+                key = slot_key(left["id"], left["slot"])
+                if key in state.open:
+                    state.open[key] = state.open[key]._replace(run_id=left.get("run_id"))
+        return
+    before = state.schedules.get(event.id)
+    if isinstance(record, events.ScheduleRegistered):
+        after = _register(event, record, before)
+    elif before is None:
+        raise ValueError("its schedule was never registered")
+    else:
+        after = _evolve(state, event, record, before)
+    state.schedules[event.id] = after
+    for schedule, change in ((before, -1), (after, 1)):
+        if schedule is not None and schedule.status == "active":
+            count = state.active.get(schedule.agent_id, 0) + change
+            state.active[schedule.agent_id] = count
+            if not count:
+                del state.active[schedule.agent_id]
+
+
+def _register(
+    event: Folded, record: events.ScheduleRegistered, before: Schedule | None
+) -> Schedule:
+    fields = record._asdict()
+    fields.update(
+        id=event.id,
+        status="active",
+        created_at=event.ts,
+        registered=content_hash(content_of(record)),
+        life=record.life or 1,
+        envelope=bool(record.envelope),
+    )
+    if before is not None:
+        fields.update(
+            last_run=before.last_run,
+            last_slot=before.last_slot,
+            last_trigger=before.last_trigger,
+            spent_day=before.spent_day,
+            spent=before.spent,
+        )
+    return Schedule(**fields)
+
+
+def _evolve(
+    state: State, event: Folded, record: events.Record, schedule: Schedule
+) -> Schedule:
+    match record:
+        case events.ScheduleModified():
+            return schedule._replace(**{"reason": record.reason, **record.changes})
+        case events.SchedulePaused():
+            return schedule._replace(
+                status="paused", next_run=record.next_run, reason=record.reason
+            )
+        case events.ScheduleResumed():
+            return schedule._replace(
+                status="active", next_run=record.next_run, reason=record.reason, failures=0
+            )
+        case events.ScheduleCancelled():
+            return schedule._replace(status="cancelled", next_run=None, reason=record.reason)
+        case events.ScheduleCompleted():
+            return schedule._replace(status=record.status, next_run=None)
+        case events.ScheduleTriggered():
+            key = slot_key(schedule.id, record.slot)
+            state.open[key] = OpenSlot(
+                schedule.id, schedule.agent_id, record.slot, "trigger", retry_at=record.slot
+            )
+            return schedule._replace(last_trigger=record.slot)
+        case events.DeliverySkipped():
+            # An open slot that is given up; or slots that never began, which moves the schedule on.
+            if state.open.pop(slot_key(schedule.id, record.slot), None) is not None:
+                return schedule._replace(settled_at=event.ts)
+            return schedule._replace(last_slot=record.last, next_run=record.next_run)
+        case events.DeliveryAttempted():
+            return _claim(state, event, record, schedule)
+        case events.DeliveryAbandoned():
+            key = slot_key(schedule.id, record.slot)
+            state.open[key] = state.open[key]._replace(
+                worker=None, retry_at=record.retry_at, code=record.code
+            )
+            return schedule._replace(last_error=record.error)
+        case events.DeliveryDelivered():
+            del state.open[slot_key(schedule.id, record.slot)]
+            return schedule._replace(
+                last_run=event.ts, settled_at=event.ts, failures=0, last_error=record.error
+            )
+        case events.DeliveryFailed():
+            del state.open[slot_key(schedule.id, record.slot)]
+            return schedule._replace(
+                settled_at=event.ts,
+                failures=schedule.failures + record.permanent,
+                last_error=record.error,
+                status="failed" if record.parked else schedule.status,
+            )
+        case _:
+            raise ValueError("an event of the log itself bears a schedule's id")
+
+
+def _claim(
+    state: State, event: Folded, record: events.DeliveryAttempted, schedule: Schedule
+) -> Schedule:
+    key = slot_key(schedule.id, record.slot)
+    earlier = state.open.get(key)
+    first = record.attempt == 1
+    state.open[key] = OpenSlot(
+        schedule.id,
+        schedule.agent_id,
+        record.slot,
+        record.kind,
+        record.attempt,
+        record.worker,
+        record.otid,
+        event.ts,
+        event.ts if first or earlier is None else earlier.first_claimed_at,
+    )
+    if not first:
+        return schedule
+    day = event.ts[:10]
+    spent_day, spent = state.spent.get(schedule.agent_id, (day, 0))
+    state.spent[schedule.agent_id] = (day, spent + 1 if spent_day == day else 1)
+    schedule = schedule._replace(
+        spent_day=day, spent=schedule.spent + 1 if schedule.spent_day == day else 1
+    )
+    if record.kind != "scheduled":
+        return schedule
+    return schedule._replace(
+        last_slot=record.slot,
+        next_run=record.next_run,
+        repetition_count=schedule.repetition_count + 1,
+    )

@@ -1,0 +1,125 @@
+"""One data directory: its ledger, its index, and the two ways to use them: read, and transact."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import TypeVar
+
+from promptyoself.durable import Disk
+from promptyoself.errors import ChainError, PromptyoselfError
+from promptyoself.index import Index, Snapshot
+from promptyoself.ledger import Draft, FileLedger, Ledger, Liveness
+from promptyoself.schedules import Schedule, State, fold
+from promptyoself.settings import Settings
+
+__all__ = ["Store", "find_schedule"]
+
+Result = TypeVar("Result")
+
+
+class Store:
+    """The schedules in one data directory, shared with any number of other processes."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        actor: Mapping[str, str],
+        *,
+        warn: Callable[[str], None] | None = None,
+        disk: Disk | None = None,
+    ) -> None:
+        """``actor`` is recorded with every event; ``warn`` gets what people should know."""
+        folder = settings.var / "schedules"
+        self.settings = settings
+        self.actor = dict(actor)
+        self.warn = warn or _to_stderr
+        self.ledger: Ledger = FileLedger(
+            folder, "schedules", lock_timeout=settings.lock_timeout, disk=disk
+        )
+        self.index = Index(folder / "index.json", self.ledger, self.warn, disk)
+        self.workers = Liveness(settings.var / "workers")
+        self._disk = disk or Disk()
+
+    def read(self) -> Snapshot:
+        """How things stand; takes no lock, and never waits for anyone.
+
+        Raises:
+            ChainError: the log is damaged.
+        """
+        snapshot = self.index.load()
+        if self.index.is_stale:
+            # Only if nobody else is writing, in which case the index is theirs to mend; and not at
+            # all where the directory is read-only.
+            with suppress(PromptyoselfError, OSError), self.ledger.exclusive(timeout=0):
+                self.index.save(snapshot)
+        if snapshot.state.newer:
+            self.warn(
+                f"The log was written by a newer promptyoself: {snapshot.state.newer} is not "
+                "understood here, so this answer may be incomplete."
+            )
+        return snapshot
+
+    def transact(
+        self, now: datetime, decide: Callable[[State], tuple[Sequence[Draft], Result]]
+    ) -> Result:
+        """Decide on the state as it is, and append what was decided, before anyone else can.
+
+        Raises:
+            PromptyoselfError: what ``decide`` raised; ``lock_timeout``; ``newer_events``.
+            ChainError: the log is damaged.
+            OSError: the disk refused. In every case nothing was changed.
+        """
+        with self.ledger.exclusive():
+            state, position = self.index.load()
+            if state.newer:
+                raise ChainError(
+                    "newer_events",
+                    f"The log was written by a newer promptyoself: {state.newer} is not "
+                    "understood here.",
+                    "Nothing was changed. Upgrade promptyoself; `list` and `history` still work.",
+                )
+            drafts, result = decide(state)
+            if drafts:
+                batch = self.ledger.append(drafts, now, position)
+                state = fold(state, batch.envelopes)
+                self.index.save(Snapshot(state, batch.position))
+            return result
+
+    def draft(self, record: object, id_: str | None) -> Draft:
+        """An event of this store's actor."""
+        return Draft(record, id_, self.actor)  # type: ignore[arg-type]
+
+    def prepare_workers(self) -> None:
+        """Make the folder in which workers hold their locks."""
+        self._disk.make_directory(self.settings.var / "workers")
+
+
+def find_schedule(state: State, id_: str, only_agent: str | None) -> Schedule:
+    """The schedule of that id.
+
+    Raises:
+        PromptyoselfError: ``unknown_id``; ``forbidden_agent`` where it is another agent's than the
+            one that the caller is pinned to.
+    """
+    schedule = state.schedules.get(id_)
+    if schedule is None:
+        shown = id_ if len(id_) <= 80 else id_[:80] + "…"
+        raise PromptyoselfError(
+            "unknown_id",
+            f"There is no schedule {shown!r}.",
+            "`promptyoself list --status all` shows the ids there are.",
+        )
+    if only_agent is not None and schedule.agent_id != only_agent:
+        raise PromptyoselfError(
+            "forbidden_agent",
+            f"{id_} belongs to another agent than {only_agent!r}.",
+            "PROMPTYOSELF_ONLY_AGENT pins this caller to that agent.",
+        )
+    return schedule
+
+
+def _to_stderr(message: str) -> None:
+    print(f"promptyoself: {message}", file=sys.stderr)

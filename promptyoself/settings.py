@@ -1,0 +1,188 @@
+"""The environment, then a ``.env`` file that never overrides it, as one immutable Settings.
+
+The ``.env`` file is that of the source checkout, else of the user's configuration folder; never
+that of the working directory, since a host may call us from anywhere.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from promptyoself.errors import PromptyoselfError
+from promptyoself.policy import Caps
+
+__all__ = ["SETTINGS", "Setting", "Settings", "Source", "load_settings", "read_sources"]
+
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+class Setting(NamedTuple):
+    """One environment variable: what it is for, and its default as it would be written."""
+
+    name: str
+    default: str
+    help: str
+    secret: bool = False
+
+
+SETTINGS = (
+    Setting("PROMPTYOSELF_VAR", "", "The data directory."),
+    Setting("LETTA_BASE_URL", "http://localhost:8283", "Where the Letta server answers."),
+    Setting("LETTA_API_KEY", "", "Letta's API key.", secret=True),
+    Setting("LETTA_SERVER_PASSWORD", "", "A self-hosted Letta's password.", secret=True),
+    Setting("PROMPTYOSELF_INTERVAL", "60", "The longest sleep of the loop, in seconds."),
+    Setting("PROMPTYOSELF_TZ", "UTC", "The time zone of times that name none."),
+    Setting("PROMPTYOSELF_DEFAULT_AGENT_ID", "", "The agent where --agent-id isn't given."),
+    Setting("LETTA_AGENT_ID", "", "The same, where PROMPTYOSELF_DEFAULT_AGENT_ID isn't set."),
+    Setting("PROMPTYOSELF_ONLY_AGENT", "", "Refuse everything that concerns another agent."),
+    Setting("PROMPTYOSELF_MIN_INTERVAL", "10", "The shortest interval allowed, in seconds."),
+    Setting("PROMPTYOSELF_MAX_ACTIVE_PER_AGENT", "100", "Active schedules per agent."),
+    Setting("PROMPTYOSELF_DAILY_PER_AGENT", "500", "Deliveries per agent and day (UTC)."),
+    Setting("PROMPTYOSELF_RECONCILE_GRACE", "120", "Seconds without a trace before a resend."),
+    Setting("PROMPTYOSELF_LOCK_TIMEOUT", "10", "Seconds to wait for the log's lock."),
+    Setting("PROMPTYOSELF_LOG_FILE", "", "Where the loop's log goes, rotated; else stderr."),
+    Setting("PROMPTYOSELF_LOG_PROMPTS", "0", "Whether prompts may appear in the loop's log."),
+    Setting("PROMPTYOSELF_DB_PATH", "", "Of the SQLite versions; not used any more."),
+)
+
+
+class Source(NamedTuple):
+    """A setting's value as text, and where it came from."""
+
+    setting: Setting
+    value: str
+    origin: str
+
+
+class Settings(NamedTuple):
+    """What the environment says, checked. Durations are in seconds."""
+
+    var: Path
+    base_url: str
+    token: str | None
+    interval: float
+    timezone: str
+    default_agent: str | None
+    only_agent: str | None
+    caps: Caps
+    reconcile_grace: float
+    lock_timeout: float
+    log_file: Path | None
+    log_prompts: bool
+
+
+def load_settings(environ: Mapping[str, str] | None = None, var: str | None = None) -> Settings:
+    """Read and check the settings; ``var`` is the command line's ``--var``.
+
+    Raises:
+        PromptyoselfError: ``invalid_setting``, naming the variable and its value.
+    """
+    values = {source.setting.name: source.value for source in read_sources(environ, var)}
+    return Settings(
+        var=Path(values["PROMPTYOSELF_VAR"]).absolute(),
+        base_url=_url(values),
+        token=values["LETTA_API_KEY"] or values["LETTA_SERVER_PASSWORD"] or None,
+        interval=_number(values, "PROMPTYOSELF_INTERVAL", 0.1),
+        timezone=values["PROMPTYOSELF_TZ"],
+        default_agent=values["PROMPTYOSELF_DEFAULT_AGENT_ID"] or values["LETTA_AGENT_ID"] or None,
+        only_agent=values["PROMPTYOSELF_ONLY_AGENT"] or None,
+        caps=Caps(
+            _whole(values, "PROMPTYOSELF_MIN_INTERVAL", 1),
+            _whole(values, "PROMPTYOSELF_MAX_ACTIVE_PER_AGENT", 0),
+            _whole(values, "PROMPTYOSELF_DAILY_PER_AGENT", 0),
+        ),
+        reconcile_grace=_number(values, "PROMPTYOSELF_RECONCILE_GRACE", 0.0),
+        lock_timeout=_number(values, "PROMPTYOSELF_LOCK_TIMEOUT", 0.0),
+        log_file=Path(values["PROMPTYOSELF_LOG_FILE"]) if values["PROMPTYOSELF_LOG_FILE"] else None,
+        log_prompts=_flag(values, "PROMPTYOSELF_LOG_PROMPTS"),
+    )
+
+
+def read_sources(
+    environ: Mapping[str, str] | None = None, var: str | None = None
+) -> tuple[Source, ...]:
+    """Every setting with its value and where that came from, unchecked."""
+    environ = os.environ if environ is None else environ
+    path, dotenv = _read_dotenv(environ)
+    sources = []
+    for setting in SETTINGS:
+        if setting.name == "PROMPTYOSELF_VAR" and var is not None:
+            source = Source(setting, var, "--var")
+        elif environ.get(setting.name, "").strip():
+            source = Source(setting, environ[setting.name].strip(), "environment")
+        elif (dotenv.get(setting.name) or "").strip():
+            source = Source(setting, (dotenv[setting.name] or "").strip(), str(path))
+        else:
+            source = Source(setting, setting.default, "default")
+        if setting.name == "PROMPTYOSELF_VAR" and not source.value:
+            source = Source(setting, str(_default_var()), "default")
+        sources.append(source)
+    return tuple(sources)
+
+
+def _read_dotenv(environ: Mapping[str, str]) -> tuple[Path, Mapping[str, str | None]]:
+    if _is_checkout():
+        path = _ROOT / ".env"
+    else:
+        home = environ.get("XDG_CONFIG_HOME") or os.path.join(environ.get("HOME", "/"), ".config")
+        path = Path(home) / "promptyoself" / ".env"
+    if not path.is_file():
+        return path, {}
+    from dotenv import dotenv_values
+
+    return path, dotenv_values(path, interpolate=False)
+
+
+def _default_var() -> Path:
+    if _is_checkout():
+        return _ROOT / "var"
+    from platformdirs import user_data_path
+
+    return user_data_path("promptyoself", appauthor=False)
+
+
+def _is_checkout() -> bool:
+    return (_ROOT / "pyproject.toml").is_file() and (_ROOT / "promptyoself").is_dir()
+
+
+def _url(values: Mapping[str, str]) -> str:
+    url = values["LETTA_BASE_URL"]
+    if not url.startswith(("http://", "https://")) or len(url.partition("//")[2]) == 0:
+        raise _invalid("LETTA_BASE_URL", url, "an address such as http://localhost:8283")
+    return url.rstrip("/")
+
+
+def _number(values: Mapping[str, str], name: str, least: float) -> float:
+    try:
+        number = float(values[name])
+    except ValueError:
+        number = float("nan")
+    if not least <= number < 1e9:
+        raise _invalid(name, values[name], f"a number of seconds, at least {least:g}")
+    return number
+
+
+def _whole(values: Mapping[str, str], name: str, least: int) -> int:
+    text = values[name]
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) >= least):
+        raise _invalid(name, text, f"a whole number, at least {least}")
+    return int(text)
+
+
+def _flag(values: Mapping[str, str], name: str) -> bool:
+    text = values[name].lower()
+    if text not in {"0", "1", "true", "false", "yes", "no", "on", "off"}:
+        raise _invalid(name, values[name], "1 or 0")
+    return text in {"1", "true", "yes", "on"}
+
+
+def _invalid(name: str, value: str, wanted: str) -> PromptyoselfError:
+    return PromptyoselfError(
+        "invalid_setting",
+        f"{name} is {value!r}, which is not {wanted}.",
+        "Change it in the environment or in .env; `promptyoself doctor` shows where it came from.",
+        setting=name,
+    )

@@ -1,0 +1,118 @@
+"""Which slots are due, which of them fires, and what becomes of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from hashlib import sha256
+from typing import NamedTuple
+
+from promptyoself.instants import parse_utc
+from promptyoself.schedules import Schedule
+from promptyoself.triggers import Trigger, count_slots, last_slot, next_fire_time
+
+__all__ = ["MISFIRE_TOLERANCE", "Plan", "Skipped", "jittered", "plan", "retry_delay", "trigger_of"]
+
+MISFIRE_TOLERANCE = timedelta(seconds=120)
+"""Up to this much late, a slot is on time: a loop that runs once a minute, from cron say, is no
+misfire. It only matters to ``misfire=skip``."""
+
+_INSTANT = timedelta(microseconds=1)  # the resolution of the log
+_FIRST_RETRY = 5.0
+_LONGEST_RETRY = 600.0
+
+
+class Skipped(NamedTuple):
+    """``count`` slots from ``first`` to ``last`` that won't fire, and ``why``."""
+
+    first: datetime
+    last: datetime
+    count: int
+    why: str
+
+
+class Plan(NamedTuple):
+    """What to do about the slots that are due: skip these, fire that one, look again at the next."""
+
+    skipped: Sequence[Skipped]
+    fire: datetime | None
+    next_run: datetime | None
+
+
+def trigger_of(schedule: Schedule) -> Trigger:
+    """The schedule's trigger, with its bounds."""
+    return Trigger(
+        schedule.schedule_type,
+        schedule.schedule_value,
+        schedule.timezone,
+        parse_utc(schedule.anchor),
+        parse_utc(schedule.start_at) if schedule.start_at else None,
+        parse_utc(schedule.until) if schedule.until else None,
+    )
+
+
+def jittered(id_: str, slot: datetime, jitter: int | None) -> datetime:
+    """When a slot's delivery may begin: up to ``jitter`` seconds after it, always the same for the
+    same slot, so that two loops agree."""
+    if not jitter:
+        return slot
+    digest = sha256(f"{id_}|{slot.isoformat()}".encode()).digest()
+    return slot + timedelta(seconds=jitter * int.from_bytes(digest[:4]) / 2**32)
+
+
+def plan(schedule: Schedule, now: datetime) -> Plan:
+    """Decide about every slot of an active schedule that is due at ``now``.
+
+    ``coalesce`` fires the latest and skips the others; ``skip`` fires it only where it is on time;
+    ``all`` fires the oldest that is still within the grace, and is asked again for the rest. A
+    skipped slot is an ``overlap`` where an earlier one was still being delivered when it was due,
+    past its ``grace``, or a ``misfire``.
+    """
+    if schedule.next_run is None:
+        return Plan((), None, None)
+    first = parse_utc(schedule.next_run)
+    if jittered(schedule.id, first, schedule.jitter) > now:
+        return Plan((), None, first)
+    trigger = trigger_of(schedule)
+    grace = timedelta(seconds=schedule.grace)
+    before = first - _INSTANT
+    latest = last_slot(trigger, before, now)
+    if latest is None:  # a time that was never the trigger's own: it was modified by hand or zone data
+        latest = first
+    in_grace = latest >= now - grace
+    if schedule.misfire == "all" and in_grace:
+        oldest = max(before, now - grace - _INSTANT)
+        fire = next_fire_time(trigger, oldest) if oldest > before else first
+    elif in_grace and (schedule.misfire != "skip" or now - latest <= MISFIRE_TOLERANCE):
+        fire = latest
+    else:
+        fire = None
+    skipped: list[Skipped] = []
+    until = latest if fire is None else fire - _INSTANT
+    if not in_grace or schedule.misfire == "all":
+        skipped += _range(trigger, before, until, "grace")
+    else:
+        busy = parse_utc(schedule.settled_at) if schedule.settled_at else before
+        border = max(before, min(busy, until))
+        skipped += _range(trigger, before, border, "overlap")
+        skipped += _range(trigger, border, until, "misfire")
+    last = latest if fire is None else fire
+    return Plan(skipped, fire, next_fire_time(trigger, last))
+
+
+def retry_delay(otid: str, attempt: int, retry_after: float | None) -> timedelta:
+    """How long to wait after a failed attempt (the first is 1): 5 s, doubled each time, at most 10
+    minutes, give or take a fifth by the otid, so that slots that failed together don't return
+    together. A server's own ``Retry-After`` in seconds, up to an hour, prevails where longer."""
+    digest = sha256(f"{otid}|{attempt}".encode()).digest()
+    spread = 0.8 + 0.4 * int.from_bytes(digest[:4]) / 2**32
+    seconds = min(_LONGEST_RETRY, _FIRST_RETRY * 2 ** min(attempt - 1, 20)) * spread
+    return timedelta(seconds=max(min(seconds, _LONGEST_RETRY), min(retry_after or 0.0, 3600.0)))
+
+
+def _range(trigger: Trigger, after: datetime, until: datetime, why: str) -> list[Skipped]:
+    first = next_fire_time(trigger, after)
+    if first is None or first > until:
+        return []
+    last = last_slot(trigger, after, until) or first
+    return [Skipped(first, last, count_slots(trigger, after, until), why)]
