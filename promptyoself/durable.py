@@ -11,6 +11,8 @@ Tests subclass :class:`Disk` and override its single-syscall methods, to die or 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
+from errno import EIO, ENOSPC
 from pathlib import Path
 
 __all__ = ["Disk"]
@@ -69,8 +71,27 @@ class Disk:
             return
         self.fsync_directory(path.parent)
 
+    def settle(self, path: Path) -> None:
+        """fsync of every folder above ``path`` that may be read, outermost first.
+
+        :meth:`make_directory` syncs what it makes, but whoever made a folder may have died before
+        that. Folders that we may not read aren't of our making.
+        """
+        for parent in reversed(path.absolute().parents):
+            with suppress(PermissionError):
+                self.fsync_directory(parent)
+
+    def sync(self, path: Path) -> None:
+        """open, fsync, close: what anyone has written to the file is durable."""
+        descriptor = self.open(path, os.O_WRONLY)
+        try:
+            self.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
     def append(self, path: Path, data: bytes, offset: int) -> None:
-        """open, write, fsync, close; where the file is new, fsync of its directory.
+        """open, write, fsync, close; where the file is empty, fsync of its directory before the
+        write, so that a file with anything in it has a durable name, whoever died meanwhile.
 
         ``offset`` is the size that the file must have. On return all of ``data`` is durable. Where
         the write fails or falls short, the file is cut back to ``offset`` and the error raised; if
@@ -82,12 +103,12 @@ class Disk:
         descriptor = self.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         try:
             if os.fstat(descriptor).st_size != offset:
-                raise OSError(f"{path} is not {offset} bytes long: it was changed from outside")
+                raise OSError(EIO, f"not {offset} bytes long: changed from outside", str(path))
+            if offset == 0:
+                self.fsync_directory(path.parent)
             try:
                 self._write_all(descriptor, data)
                 self.fsync(descriptor)
-                if offset == 0:
-                    self.fsync_directory(path.parent)
             except OSError:
                 # Nothing was acknowledged. After a failed fsync the kernel may have dropped the
                 # pages, so what lies there isn't to be built upon either.
@@ -132,4 +153,7 @@ class Disk:
     def _write_all(self, descriptor: int, data: bytes) -> None:
         view = memoryview(data)
         while view:  # more than once only after a signal, or where a disk is about to be full
-            view = view[self.write(descriptor, view) :]
+            written = self.write(descriptor, view)
+            if not written:
+                raise OSError(ENOSPC, os.strerror(ENOSPC))
+            view = view[written:]

@@ -185,7 +185,7 @@ class DeliveryAbandoned(NamedTuple):
 
 
 class DeliverySkipped(NamedTuple):
-    """``count`` slots, from ``slot`` to ``last``, will not be delivered, and why.
+    """``slots`` slots, from ``slot`` to ``last``, will not be delivered, and why.
 
     ``next_run`` is the schedule's next slot; absent where none is left, or where ``kind`` is
     ``trigger``, which never moves the schedule.
@@ -193,7 +193,7 @@ class DeliverySkipped(NamedTuple):
 
     slot: str
     last: str
-    count: int
+    slots: int
     why: str
     kind: str = "scheduled"
     next_run: str | None = None
@@ -295,9 +295,7 @@ def type_of(record: Record) -> str:
 def write_record(record: Record) -> dict[str, Any]:
     """The ``data`` of an event, without what is ``None``."""
     return {
-        key: value
-        for key, value in zip(record._fields, record, strict=True)
-        if value is not None
+        key: value for key, value in zip(record._fields, record, strict=True) if value is not None
     }
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from promptyoself.schedules import Schedule, State
 
-__all__ = ["Caps", "MISFIRES", "TIERS", "refusal"]
+__all__ = ["MISFIRES", "TIERS", "Caps", "refusal"]
 
 TIERS = (0, 1, 2)
 MISFIRES = ("coalesce", "skip", "all")

@@ -23,7 +23,6 @@ __all__ = [
     "State",
     "due",
     "fold",
-    "next_due",
     "slot_key",
 ]
 
@@ -159,7 +158,9 @@ def fold(state: State, envelopes: Iterable[Folded]) -> State:
         try:
             _apply(new, event, events.read_record(event.type, event.v, event.data))
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"event {event.seq} ({event.type}) makes no sense: {error!r}") from None
+            raise ValueError(
+                f"event {event.seq} ({event.type}) makes no sense: {error!r}"
+            ) from None
     return new
 
 
@@ -169,7 +170,9 @@ def due(state: State, now: str) -> list[tuple[str, str, str]]:
     found = [
         (schedule.next_run, schedule.id, "")
         for schedule in state.schedules.values()
-        if schedule.next_run is not None and schedule.next_run <= now and schedule.status == "active"
+        if schedule.next_run is not None
+        and schedule.next_run <= now
+        and schedule.status == "active"
     ]
     found += [
         (slot.retry_at, slot.id, key)
@@ -177,21 +180,6 @@ def due(state: State, now: str) -> list[tuple[str, str, str]]:
         if slot.worker is None and slot.retry_at is not None and slot.retry_at <= now
     ]
     return sorted(found)
-
-
-def next_due(state: State) -> str | None:
-    """The earliest instant at which :func:`due` finds anything."""
-    instants = [
-        schedule.next_run
-        for schedule in state.schedules.values()
-        if schedule.next_run is not None and schedule.status == "active"
-    ]
-    instants += [
-        slot.retry_at
-        for slot in state.open.values()
-        if slot.worker is None and slot.retry_at is not None
-    ]
-    return min(instants, default=None)
 
 
 def _apply(state: State, event: Folded, record: events.Record) -> None:
@@ -241,9 +229,7 @@ def _register(
     return Schedule(**fields)
 
 
-def _evolve(
-    state: State, event: Folded, record: events.Record, schedule: Schedule
-) -> Schedule:
+def _evolve(state: State, event: Folded, record: events.Record, schedule: Schedule) -> Schedule:
     match record:
         case events.ScheduleModified():
             return schedule._replace(**{"reason": record.reason, **record.changes})

@@ -7,11 +7,23 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import NamedTuple
 
-from promptyoself.instants import parse_utc
-from promptyoself.schedules import Schedule
+from promptyoself.events import DeliverySkipped
+from promptyoself.instants import format_utc, parse_utc
+from promptyoself.schedules import Schedule, State
 from promptyoself.triggers import Trigger, count_slots, last_slot, next_fire_time
 
-__all__ = ["MISFIRE_TOLERANCE", "Plan", "Skipped", "jittered", "plan", "retry_delay", "trigger_of"]
+__all__ = [
+    "MISFIRE_TOLERANCE",
+    "Plan",
+    "Skipped",
+    "jittered",
+    "next_wake",
+    "passed",
+    "plan",
+    "retry_delay",
+    "skip_record",
+    "trigger_of",
+]
 
 MISFIRE_TOLERANCE = timedelta(seconds=120)
 """Up to this much late, a slot is on time: a loop that runs once a minute, from cron say, is no
@@ -23,11 +35,11 @@ _LONGEST_RETRY = 600.0
 
 
 class Skipped(NamedTuple):
-    """``count`` slots from ``first`` to ``last`` that won't fire, and ``why``."""
+    """``slots`` slots from ``first`` to ``last`` that won't fire, and ``why``."""
 
     first: datetime
     last: datetime
-    count: int
+    slots: int
     why: str
 
 
@@ -77,7 +89,9 @@ def plan(schedule: Schedule, now: datetime) -> Plan:
     grace = timedelta(seconds=schedule.grace)
     before = first - _INSTANT
     latest = last_slot(trigger, before, now)
-    if latest is None:  # a time that was never the trigger's own: it was modified by hand or zone data
+    if (
+        latest is None
+    ):  # a time that was never the trigger's own: it was modified by hand or zone data
         latest = first
     in_grace = latest >= now - grace
     if schedule.misfire == "all" and in_grace:
@@ -100,6 +114,38 @@ def plan(schedule: Schedule, now: datetime) -> Plan:
     return Plan(skipped, fire, next_fire_time(trigger, last))
 
 
+def skip_record(skipped: Skipped, next_run: str | None) -> DeliverySkipped:
+    """The event that says so; ``next_run`` is the schedule's next slot from then on."""
+    first, last = format_utc(skipped.first), format_utc(skipped.last)
+    return DeliverySkipped(first, last, skipped.slots, skipped.why, next_run=next_run)
+
+
+def next_wake(state: State, now: datetime) -> datetime | None:
+    """The first instant after ``now`` at which something new may be claimed.
+
+    What is due already and wasn't claimed waits for its agent, not for the clock.
+    """
+    text = format_utc(now)
+    plain = [
+        slot.retry_at
+        for slot in state.open.values()
+        if slot.worker is None and slot.retry_at is not None and slot.retry_at > text
+    ]
+    found = []
+    for schedule in state.schedules.values():
+        if schedule.next_run is None or schedule.status != "active":
+            continue
+        if schedule.jitter:
+            ready = jittered(schedule.id, parse_utc(schedule.next_run), schedule.jitter)
+            if ready > now:
+                found.append(ready)
+        elif schedule.next_run > text:
+            plain.append(schedule.next_run)
+    if plain:
+        found.append(parse_utc(min(plain)))
+    return min(found, default=None)
+
+
 def retry_delay(otid: str, attempt: int, retry_after: float | None) -> timedelta:
     """How long to wait after a failed attempt (the first is 1): 5 s, doubled each time, at most 10
     minutes, give or take a fifth by the otid, so that slots that failed together don't return
@@ -116,3 +162,11 @@ def _range(trigger: Trigger, after: datetime, until: datetime, why: str) -> list
         return []
     last = last_slot(trigger, after, until) or first
     return [Skipped(first, last, count_slots(trigger, after, until), why)]
+
+
+def passed(schedule: Schedule, now: datetime, why: str) -> list[Skipped]:
+    """The slots of a schedule that have come and gone unclaimed, because of ``why``."""
+    if schedule.next_run is None:
+        return []
+    before = parse_utc(schedule.next_run) - _INSTANT
+    return _range(trigger_of(schedule), before, now, why)

@@ -1,6 +1,6 @@
 """The chain: an append-only, hash-linked log. It knows envelopes, never schedules."""
 
-from promptyoself.ledger.envelope import GENESIS_HASH, Envelope
+from promptyoself.ledger.envelope import GENESIS_HASH, Envelope, encode_line
 from promptyoself.ledger.files import FileLedger
 from promptyoself.ledger.lock import Liveness
 from promptyoself.ledger.protocol import START, Batch, Draft, HeadMoved, Ledger, Position, Torn
@@ -17,4 +17,5 @@ __all__ = [
     "Liveness",
     "Position",
     "Torn",
+    "encode_line",
 ]

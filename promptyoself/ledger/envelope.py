@@ -31,8 +31,10 @@ class Envelope(NamedTuple):
     prev: str
 
 
-_INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
-_TYPES = (int, int, str, str, (str, type(None)), dict, dict, str)
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII).fullmatch
+_FIELDS = Envelope._fields
+_TYPES = (int, int, str, str, str, dict, dict, str)
+_LOG_TYPES = (int, int, str, str, type(None), dict, dict, str)  # an event without an id
 
 
 def encode_line(envelope: Envelope) -> bytes:
@@ -55,14 +57,15 @@ def decode_line(line: bytes) -> Envelope:
         fields = orjson.loads(line)
     except orjson.JSONDecodeError as error:
         raise ValueError(f"not JSON ({error})") from None
-    if not isinstance(fields, dict) or tuple(fields) != Envelope._fields:
-        raise ValueError(f"its keys aren't {', '.join(Envelope._fields)}, in this order")
+    if not isinstance(fields, dict) or tuple(fields) != _FIELDS:
+        raise ValueError(f"its keys aren't {', '.join(_FIELDS)}, in this order")
     values = tuple(fields.values())
-    for name, value, kind in zip(Envelope._fields, values, _TYPES, strict=True):
-        if not isinstance(value, kind):  # type: ignore[arg-type]
-            raise ValueError(f"{name} is {value!r}")
-    if not _INSTANT.fullmatch(fields["ts"]):
-        raise ValueError(f"ts is {fields['ts']!r}")
+    types = tuple(map(type, values))
+    if types not in (_TYPES, _LOG_TYPES):
+        wrong = next(at for at in range(len(_TYPES)) if types[at] not in (_TYPES[at], _LOG_TYPES[at]))
+        raise ValueError(f"{_FIELDS[wrong]} is of another type")
+    if not _INSTANT(fields["ts"]):
+        raise ValueError("ts isn't an instant")
     return Envelope._make(values)
 
 

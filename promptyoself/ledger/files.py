@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
@@ -21,15 +23,14 @@ from promptyoself.events import (
     write_record,
 )
 from promptyoself.instants import format_utc
-from promptyoself.ledger.envelope import Envelope, encode_line, hash_line
+from promptyoself.ledger.envelope import Envelope, decode_line, encode_line, hash_line
 from promptyoself.ledger.lock import ExclusiveLock
 from promptyoself.ledger.protocol import START, Batch, Draft, HeadMoved, Position, Torn
 from promptyoself.ledger.segments import (
     MAX_MEMBER_BYTES,
     BrokenMember,
-    Member,
+    broken_member,
     compress,
-    damaged,
     has_member_after,
     link,
     list_segments,
@@ -41,6 +42,7 @@ __all__ = ["FileLedger"]
 
 _ACTOR = {"via": "ledger", "who": "promptyoself"}
 _PENDING = ".unrecorded"
+_COPY = re.compile(r"\d{4}-\d\d-\d+-[0-9a-f]{16}\.torn\.unrecorded", re.ASCII)
 
 
 class FileLedger:
@@ -59,6 +61,7 @@ class FileLedger:
         self._folder = folder
         self._chain = chain
         self._disk = disk or Disk()
+        self._quarantine = folder / "quarantine"
         self._lock = ExclusiveLock(folder / "lock", lock_timeout)
 
     def exclusive(self, timeout: float | None = None) -> AbstractContextManager[None]:
@@ -69,7 +72,12 @@ class FileLedger:
     def append(self, drafts: Sequence[Draft], now: datetime, expecting: Position) -> Batch:
         """See :meth:`Ledger.append`."""
         with self.exclusive():
-            repairs = self._repair(self._require_end(expecting))
+            torn = self._require_end(expecting)
+            if not drafts:
+                if expecting.seq:
+                    self._disk.sync(self._folder / segment_name(expecting.month))
+                return Batch([], expecting)
+            repairs = self._repair(torn)
             first = [] if expecting.seq else [self._genesis()]
             envelopes, content, position = _chain_up([*first, *repairs, *drafts], now, expecting)
             if len(content) > MAX_MEMBER_BYTES:
@@ -80,17 +88,44 @@ class FileLedger:
                 )
             data = compress(content)
             month, start = position.month, position.member
+            # What we build on is as durable as what we build: its writer may have died before he
+            # had made it so. In the month's own file, the append itself sees to that.
+            if not expecting.seq:
+                self._disk.settle(self._folder)
+            elif month != expecting.month:
+                self._disk.sync(self._folder / segment_name(expecting.month))
             self._disk.append(self._folder / segment_name(month), data, start)
-            for pending in self._pending():
-                self._disk.rename(pending, pending.with_suffix(""))
+            self._mark_recorded()
             return Batch(envelopes, position._replace(offset=start + len(data)))
 
     def replay(self, after: Position = START) -> Iterator[Batch]:
         """See :meth:`Ledger.replay`."""
         position = after
-        for member, month, earlier in self._members(after):
-            envelopes, position = link(position, member, month, earlier)
-            yield Batch(envelopes, position)
+        segments = [month for month, _ in list_segments(self._folder)]
+        for month in segments:
+            if month < after.month:
+                continue
+            new = month != position.month
+            earlier = position.earlier + position.offset if new else position.earlier
+            path = self._folder / segment_name(month)
+            start = 0 if new else position.offset
+            doubted = -1
+            while start >= 0:
+                try:
+                    for member in read_members(path, start):
+                        envelopes, position = link(position, member, month, earlier)
+                        start = member.end
+                        yield Batch(envelopes, position)
+                except BrokenMember as broken:
+                    if month == segments[-1] and not has_member_after(path, start):
+                        break  # a torn end, or an append under way
+                    if start == doubted:
+                        raise broken_member(month, start, position.seq + 1, broken.cause) from None
+                    # Without the lock, what was read half-written may be whole by now, and what
+                    # follows it too: a second look is enough, since members are whole in order.
+                    doubted = start
+                else:
+                    break
 
     def head(self, after: Position = START) -> Position:
         """See :meth:`Ledger.head`."""
@@ -113,13 +148,15 @@ class FileLedger:
         try:
             members = read_members(self._folder / segment_name(position.month), position.member)
             member = next(members, None)
-        except BrokenMember:
+        except (BrokenMember, FileNotFoundError):
             return False
-        return (
-            member is not None
-            and member.end == position.offset
-            and hash_line(member.content[:-1].rpartition(b"\n")[2]) == position.hash
-        )
+        if member is None or member.end != position.offset:
+            return False
+        line = member.content[:-1].rpartition(b"\n")[2]
+        if hash_line(line) != position.hash:
+            return False
+        envelope = decode_line(line)
+        return (envelope.seq, envelope.ts) == (position.seq, position.ts)
 
     def torn(self, after: Position = START) -> Torn | None:
         """See :meth:`Ledger.torn`."""
@@ -129,44 +166,17 @@ class FileLedger:
             return None
         month, size = segments[-1]
         end = position.offset if month == position.month else 0
-        return Torn(month, end, size - end) if size > end else None
+        if size <= end:
+            return None
+        try:
+            next(read_members(self._folder / segment_name(month), end), None)
+        except BrokenMember as broken:
+            return Torn(month, end, size - end, broken.cut_short)
+        return None  # it was an append under way, and is whole by now
 
-    def _members(self, after: Position) -> Iterator[tuple[Member, str, int]]:
-        """Members from a position on, each with its month and the size of all earlier segments.
-
-        A torn end of the last segment ends it quietly; anything else that isn't a whole member
-        is damage.
-        """
-        segments = list_segments(self._folder)
-        earlier = 0
-        for month, size in segments:
-            if month >= after.month:
-                start = after.offset if month == after.month else 0
-                path = self._folder / segment_name(month)
-                try:
-                    for member in read_members(path, start):
-                        yield member, month, earlier
-                except BrokenMember as broken:
-                    if month != segments[-1][0] or has_member_after(path, broken.offset):
-                        seq = self._seq_before(month, broken.offset) + 1
-                        raise damaged(
-                            month, broken.offset, seq, f"its gzip member is broken ({broken.cause})",
-                            "a whole gzip member", broken.cause,
-                        ) from None
-            earlier += size
-
-    def _seq_before(self, month: str, offset: int) -> int:
-        """How many events lie before a place; only asked on the way to an error."""
-        lines = 0
-        for name, _ in list_segments(self._folder):
-            if name <= month:
-                try:
-                    for member in read_members(self._folder / segment_name(name)):
-                        if (name, member.start) < (month, offset):
-                            lines += member.content.count(b"\n")
-                except BrokenMember:
-                    continue
-        return lines
+    def stamp(self) -> object:
+        """See :meth:`Ledger.stamp`."""
+        return list_segments(self._folder)
 
     def _require_end(self, expecting: Position) -> Torn | None:
         """Whether the chain ends there; what follows it, if that is but a torn end."""
@@ -176,9 +186,8 @@ class FileLedger:
         end = (expecting.month, expecting.offset) if expecting.seq else ("", 0)
         if segments[-1:] == [end] or not segments:
             return None
-        moved = next(iter(self.replay(expecting)), None)
-        if moved is not None:
-            raise HeadMoved(expecting, moved.position.seq)
+        for batch in self.replay(expecting):
+            raise HeadMoved(expecting, batch.position.seq)
         return self.torn(expecting)
 
     def _genesis(self) -> Draft:
@@ -190,16 +199,14 @@ class FileLedger:
     # copy lose its suffix, so one whose event was never written is recorded by the next append.
 
     def _repair(self, torn: Torn | None) -> list[Draft]:
-        pending = self._pending()
-        if torn is None and not pending:
-            return []
-        recorded = {
-            envelope.data["file"]
-            for batch in (self.replay() if pending else ())
-            for envelope in batch.envelopes
-            if envelope.type == "tail.quarantined"
-        }
-        unrecorded = {copy for copy in pending if copy.with_suffix("").name not in recorded}
+        unrecorded = set(self._pending())
+        if unrecorded:
+            unrecorded -= {
+                self._quarantine / (envelope.data["file"] + _PENDING)
+                for batch in self.replay()
+                for envelope in batch.envelopes
+                if envelope.type == "tail.quarantined"
+            }
         if torn is not None:
             unrecorded.add(self._move_aside(torn))
         return [Draft(_describe(copy), None, _ACTOR) for copy in sorted(unrecorded)]
@@ -209,16 +216,25 @@ class FileLedger:
         with path.open("rb") as file:
             file.seek(torn.offset)
             tail = file.read()
-        folder = self._folder / "quarantine"
-        self._disk.make_directory(folder)
+        self._disk.make_directory(self._quarantine)
+        self._disk.fsync_directory(self._folder)  # whoever made the quarantine may have died
         digest = sha256(tail).hexdigest()
-        copy = folder / f"{torn.month}-{torn.offset}-{digest[:16]}.torn{_PENDING}"
+        copy = self._quarantine / f"{torn.month}-{torn.offset}-{digest[:16]}.torn{_PENDING}"
         self._disk.replace(copy, tail)
         self._disk.truncate(path, torn.offset)
         return copy
 
+    def _mark_recorded(self) -> None:
+        for copy in self._pending():
+            with suppress(OSError):  # the events are durable: the next append tries again
+                self._disk.rename(copy, copy.with_suffix(""))
+
     def _pending(self) -> list[Path]:
-        return sorted((self._folder / "quarantine").glob(f"*{_PENDING}"))
+        try:
+            names = os.listdir(self._quarantine)
+        except FileNotFoundError:
+            return []
+        return [self._quarantine / name for name in names if _COPY.fullmatch(name)]
 
 
 def _describe(copy: Path) -> Record:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import orjson
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["ExclusiveLock", "Liveness"]
 
 _POLL_SECONDS = 0.005
+_NOTE_BYTES = 512
+_creating = Lock()  # two threads must not make two FileLocks: each knows only its own re-entries
 
 
 class ExclusiveLock:
@@ -38,16 +41,12 @@ class ExclusiveLock:
             PromptyoselfError: ``lock_timeout``, naming the process that holds it.
             OSError: the lock's file can't be made.
         """
-        if self._lock is None:
-            # Imported here because commands that only read need no lock, and it is slow to import.
-            from filelock import FileLock
-
-            self._lock = FileLock(self._path, timeout=self._timeout, mode=0o600)
-        lock = self._lock
+        limit = self._timeout if timeout is None else timeout
+        lock = self._file_lock()
         try:
-            lock.acquire(timeout=timeout, poll_interval=_POLL_SECONDS)
+            lock.acquire(timeout=limit, poll_interval=_POLL_SECONDS)
         except TimeoutError:
-            raise self._timed_out() from None
+            raise self._timed_out(limit) from None
         try:
             if lock.lock_counter == 1:
                 self._sign()
@@ -55,17 +54,32 @@ class ExclusiveLock:
         finally:
             lock.release()
 
+    def _file_lock(self) -> BaseFileLock:
+        with _creating:
+            if self._lock is None:
+                # Imported here because commands that only read need no lock, and it's slow to import.
+                from filelock import FileLock
+
+                self._lock = FileLock(self._path, mode=0o600)
+            return self._lock
+
     def _sign(self) -> None:
         """Leave word of who holds it, for the error of whoever waits in vain."""
-        note = {"pid": os.getpid(), "command": Path(sys.argv[0]).name + " " + " ".join(sys.argv[1:2])}
-        with suppress(OSError), open(self._holder, "wb", opener=_private) as file:
-            file.write(orjson.dumps(note))
+        command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:2]])[:100]
+        note = {"pid": os.getpid(), "command": command.encode("ascii", "backslashreplace").decode()}
+        with suppress(OSError):
+            descriptor = os.open(self._holder, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                # Of one length and in place: cutting the file first would cost more than an append.
+                os.pwrite(descriptor, orjson.dumps(note).ljust(_NOTE_BYTES), 0)
+            finally:
+                os.close(descriptor)
 
     @property
     def _holder(self) -> Path:
         return self._path.with_name(self._path.name + ".holder")
 
-    def _timed_out(self) -> PromptyoselfError:
+    def _timed_out(self, limit: float) -> PromptyoselfError:
         try:
             note = orjson.loads(self._holder.read_bytes())
             holder = f"process {note['pid']} ({note['command'].strip()})"
@@ -73,7 +87,7 @@ class ExclusiveLock:
             note, holder = {}, "another process"
         return PromptyoselfError(
             "lock_timeout",
-            f"The log is locked by {holder}, for longer than {self._timeout:g} seconds.",
+            f"The log is locked by {holder}, for longer than {limit:g} seconds.",
             "Nothing was changed. Try again; if that process hangs, end it: its lock goes with it.",
             holder=note,
         )
@@ -118,9 +132,10 @@ class Liveness:
         except TimeoutError:
             return True
 
+    def living(self) -> list[str]:
+        """Every worker that lives, by name."""
+        names = sorted(path.stem for path in self._folder.glob("*.lock"))
+        return [name for name in names if self.is_alive(name)]
+
     def _path(self, worker: str) -> Path:
         return self._folder / f"{worker}.lock"
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC, 0o600)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from promptyoself.errors import PromptyoselfError
 from promptyoself.events import Record
@@ -44,11 +44,16 @@ class Draft(NamedTuple):
 
 
 class Torn(NamedTuple):
-    """The end of the last segment that isn't a whole member: what a crash in an append leaves."""
+    """The end of the last segment that isn't a whole member: what a crash in an append leaves.
+
+    ``cut_short`` is true where it is the beginning of one, as a process killed in the middle of an
+    append leaves it; other bytes come from a loss of power, or from damage to the last event.
+    """
 
     month: str
     offset: int
     size: int
+    cut_short: bool
 
 
 class Batch(NamedTuple):
@@ -62,9 +67,12 @@ class HeadMoved(PromptyoselfError):
     """The chain has grown since ``expecting``: catch up, decide again, append again."""
 
     def __init__(self, expected: Position, found: int) -> None:
+        """``found`` is an event after ``expected``, or 0 where that isn't on the chain at all."""
         super().__init__(
             "head_moved",
-            f"The log has grown to at least event {found} since event {expected.seq} was read.",
+            f"The log has grown to at least event {found} since event {expected.seq} was read."
+            if found
+            else f"Event {expected.seq} is no longer where it was read in the log.",
             "Run the command again.",
         )
 
@@ -90,6 +98,10 @@ class Ledger(Protocol):
         process died, or the device failed, in between. All get one ``ts``: ``now``, or the last
         event's where the clock has run back.
         The returned batch starts with the ledger's own events, where it had some to add.
+
+        Without any ``drafts`` nothing is written, but everything up to ``expecting`` is durable
+        when it returns: another writer may have died between writing it and making it so, and
+        whoever acknowledges what he found there ("exists already") would vouch for it.
 
         Raises:
             HeadMoved: ``expecting`` is not the end of the chain.
@@ -127,4 +139,8 @@ class Ledger(Protocol):
     def torn(self, after: Position = START) -> Torn | None:
         """The half-written end, if there is one; the next append moves it aside. Without the lock
         held, it may be an append under way."""
+        ...
+
+    def stamp(self) -> object:
+        """Something that differs whenever events have been appended since; as cheap as can be."""
         ...

@@ -21,6 +21,7 @@ __all__ = [
     "MAX_MEMBER_BYTES",
     "BrokenMember",
     "Member",
+    "broken_member",
     "compress",
     "damaged",
     "has_member_after",
@@ -35,8 +36,10 @@ MAX_MEMBER_BYTES = 64 * 1024 * 1024
 an honest member stays far below; it bounds what a crafted one can make a reader allocate."""
 
 _NAME = re.compile(r"(\d{4}-(?:0[1-9]|1[0-2]))\.ndjson\.gz")
-_READ_BYTES = 1 << 18
-_MAGIC = b"\x1f\x8b\x08"
+_READ_BYTES = 1 << 16
+_SLICE_BYTES = 1 << 12
+_MAGIC = re.compile(rb"\x1f\x8b\x08")
+_LINE_START = b'{"v":'
 _GZIP = 31  # zlib's wbits for a gzip header and trailer around a 32 KiB window
 
 
@@ -51,10 +54,11 @@ class Member(NamedTuple):
 class BrokenMember(Exception):
     """What lies at ``offset`` isn't a whole member; ``cause`` says in what way."""
 
-    def __init__(self, offset: int, cause: str) -> None:
+    def __init__(self, offset: int, cause: str, *, cut_short: bool = False) -> None:
         super().__init__(cause)
         self.offset = offset
         self.cause = cause
+        self.cut_short = cut_short
 
 
 def segment_name(month: str) -> str:
@@ -84,42 +88,42 @@ def compress(content: bytes) -> bytes:
 
 
 def read_members(path: Path, start: int = 0) -> Iterator[Member]:
-    """The members of a file from a member's border on, in constant memory.
+    """The members of a file from a member's border on, in memory bounded by the largest.
 
     Raises:
         BrokenMember: after the last whole member, if the file goes on.
     """
     with path.open("rb", buffering=0) as file:
         file.seek(start)
-        base, buffer, at = start, b"", 0  # buffer[at] lies at base + at in the file
+        buffer, at = b"", 0
         while True:
-            parts: list[bytes] = []
-            size = 0
             decompressor = zlib.decompressobj(_GZIP)
+            parts: list[bytes] = []
+            size, end = 0, start
             while not decompressor.eof:
-                # Small slices, since zlib copies whatever follows the member into unused_data.
-                piece = buffer[at : at + 4096]
+                # In slices, since zlib copies whatever follows the member into unused_data; small
+                # ones first, since most members are.
+                piece = buffer[at : at + (_READ_BYTES if parts else _SLICE_BYTES)]
                 if not piece:
-                    base, buffer, at = base + at, file.read(_READ_BYTES), 0
-                    if not buffer:
-                        if base == start:
-                            return
-                        raise BrokenMember(start, "it ends in the middle")
-                    continue
-                at += len(piece)
-                while piece:
-                    try:
-                        part = decompressor.decompress(piece, MAX_MEMBER_BYTES + 1 - size)
-                    except zlib.error as error:
-                        raise BrokenMember(start, str(error)) from None
-                    parts.append(part)
-                    size += len(part)
-                    if size > MAX_MEMBER_BYTES:
-                        raise BrokenMember(start, f"it holds more than {MAX_MEMBER_BYTES} bytes")
-                    piece = decompressor.unconsumed_tail
-            at -= len(decompressor.unused_data)
-            yield Member(start, base + at, b"".join(parts))
-            start = base + at
+                    buffer, at = file.read(_READ_BYTES), 0
+                    if buffer:
+                        continue
+                    if end == start:
+                        return
+                    raise BrokenMember(start, "it ends in the middle", cut_short=True)
+                try:
+                    part = decompressor.decompress(piece, MAX_MEMBER_BYTES + 1 - size)
+                except zlib.error as error:
+                    raise BrokenMember(start, str(error)) from None
+                parts.append(part)
+                size += len(part)
+                if size > MAX_MEMBER_BYTES:
+                    raise BrokenMember(start, f"it holds more than {MAX_MEMBER_BYTES} bytes")
+                used = len(piece) - len(decompressor.unused_data)
+                at += used
+                end += used
+            yield Member(start, end, b"".join(parts))
+            start = end
 
 
 def has_member_after(path: Path, offset: int) -> bool:
@@ -130,53 +134,70 @@ def has_member_after(path: Path, offset: int) -> bool:
     """
     with path.open("rb") as file:
         file.seek(offset)
-        tail = file.read()
-    view = memoryview(tail)
-    at = tail.find(_MAGIC, 1)
-    while at >= 0:
+        tail = memoryview(file.read())
+    return any(_is_member(tail[found.start() :]) for found in _MAGIC.finditer(tail, 1))
+
+
+def _is_member(data: memoryview) -> bool:
+    """Whether it starts with a whole member whose first line is an event."""
+    decompressor = zlib.decompressobj(_GZIP)
+    try:
+        # A look at its first bytes, so that noise full of headers doesn't take for ever.
+        if decompressor.decompress(data[:1024], len(_LINE_START)) != _LINE_START:
+            return False
         decompressor = zlib.decompressobj(_GZIP)
-        try:
-            content = decompressor.decompress(view[at:], MAX_MEMBER_BYTES)
-            if decompressor.eof:
-                decode_line(content.partition(b"\n")[0])
-                return True
-        except (zlib.error, ValueError):
-            pass
-        at = tail.find(_MAGIC, at + 1)
-    return False
+        content = decompressor.decompress(data, MAX_MEMBER_BYTES)
+        decode_line(content.partition(b"\n")[0])
+    except (zlib.error, ValueError):
+        return False
+    return decompressor.eof
 
 
-def link(position: Position, member: Member, month: str, earlier: int) -> tuple[list[Envelope], Position]:
+def link(
+    position: Position, member: Member, month: str, earlier: int
+) -> tuple[list[Envelope], Position]:
     """Check that a member's lines follow from ``position``, and step over them.
 
     Raises:
         ChainError: ``corrupt_chain``, naming the first bad event and what was expected and found.
     """
     seq, head, ts = position.seq, position.hash, position.ts
-    if not member.content.endswith(b"\n"):
+    lines = member.content.split(b"\n")
+    if lines.pop():
         raise damaged(month, member.start, seq + 1, "its last line has no end", "\\n", "none")
+    if not lines:
+        raise damaged(month, member.start, seq + 1, "its gzip member is empty", "an event line", "")
     envelopes = []
-    for line in member.content[:-1].split(b"\n"):
+    for line in lines:
         seq += 1
         try:
             envelope = decode_line(line)
         except ValueError as error:
-            raise damaged(
-                month, member.start, seq, f"the line isn't an event: {error}", "an event line", "other bytes"
-            ) from None
+            what = f"the line isn't an event: {error}"
+            found = line[:200].decode("utf-8", "backslashreplace")
+            raise damaged(month, member.start, seq, what, "an event line", found) from None
         if envelope.seq != seq:
-            raise damaged(month, member.start, seq, "the sequence is broken", seq, envelope.seq)
+            what = "the sequence is broken"
+            raise damaged(month, member.start, seq, what, seq, envelope.seq)
         if envelope.prev != head:
-            raise damaged(
-                month, member.start, seq, "it doesn't follow from the line before it", head, envelope.prev
-            )
+            what = "it doesn't follow from the line before it"
+            raise damaged(month, member.start, seq, what, head, envelope.prev)
         if envelope.ts < ts:
-            raise damaged(month, member.start, seq, "its time runs backwards", ts, envelope.ts)
-        if envelope.ts[:7] != month:
-            raise damaged(month, member.start, seq, "it lies in another month", month, envelope.ts[:7])
-        head, ts = hash_line(line), envelope.ts
+            what = "its time runs backwards"
+            raise damaged(month, member.start, seq, what, ts, envelope.ts)
+        ts = envelope.ts
+        if ts[:7] != month:
+            what = "it lies in another month"
+            raise damaged(month, member.start, seq, what, month, ts[:7])
+        head = hash_line(line)
         envelopes.append(envelope)
     return envelopes, Position(seq, head, ts, month, member.end, member.start, earlier)
+
+
+def broken_member(month: str, offset: int, seq: int, cause: str) -> ChainError:
+    """The error for what can't be decompressed, yet isn't a torn end."""
+    what = f"its gzip member is broken ({cause})"
+    return damaged(month, offset, seq, what, "a whole gzip member", cause)
 
 
 def damaged(

@@ -82,8 +82,9 @@ class Store:
                     "Nothing was changed. Upgrade promptyoself; `list` and `history` still work.",
                 )
             drafts, result = decide(state)
-            if drafts:
-                batch = self.ledger.append(drafts, now, position)
+            # Without drafts too: what we answer from must be durable, whoever wrote it and died.
+            batch = self.ledger.append(drafts, now, position)
+            if batch.envelopes:
                 state = fold(state, batch.envelopes)
                 self.index.save(Snapshot(state, batch.position))
             return result

@@ -1,0 +1,5 @@
+"""``python -m promptyoself``."""
+
+from promptyoself.cli import main
+
+main()

@@ -1,0 +1,124 @@
+"""The entry: a Click group whose commands load when called, and the one place where errors become
+the JSON document that every caller can rely on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+
+from promptyoself import __version__
+from promptyoself.commands.answering import emit, error_document
+from promptyoself.errors import PromptyoselfError, WrongUsage
+
+__all__ = ["COMMANDS", "cli", "main"]
+
+COMMANDS = {
+    "register": "schedules",
+    "list": "schedules",
+    "show": "schedules",
+    "cancel": "schedules",
+    "pause": "schedules",
+    "resume": "schedules",
+    "modify": "schedules",
+    "trigger": "schedules",
+    "next": "schedules",
+    "execute": "delivery",
+    "agents": "delivery",
+    "test": "delivery",
+    "history": "chain",
+    "verify": "chain",
+    "head": "chain",
+    "rebuild": "chain",
+    "stats": "chain",
+    "doctor": "setup",
+    "sandbox": "setup",
+    "demo": "setup",
+}
+"""Each command, and the module under ``promptyoself.commands`` that has it."""
+
+
+class _LazyGroup(click.Group):
+    """Imports a command's module when the command is called, not before."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        from importlib import import_module
+
+        module = import_module(f"promptyoself.commands.{COMMANDS[cmd_name]}")
+        command: click.Command = getattr(module, f"{cmd_name}_command")
+        return command
+
+
+@click.group(cls=_LazyGroup, invoke_without_command=True)
+@click.version_option(__version__, prog_name="promptyoself")
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """A clock of their own for Letta agents.
+
+    Register prompts that an agent will get later: once, on a cron expression, or at an interval.
+    Every command prints one JSON document; times are UTC unless a zone is named.
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run one command and exit: 0; 1 for an error, 2 for wrong usage, each with its document."""
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        try:
+            code = cli.main(arguments, "promptyoself", standalone_mode=False)
+            sys.stdout.flush()
+            return code if isinstance(code, int) else 0
+        except BrokenPipeError:
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            document, code = error_document(_translated(error))
+            emit(document)
+            sys.stdout.flush()
+            return code
+    except BrokenPipeError:
+        # Whoever read our output has gone. Leave no second complaint at the interpreter's exit.
+        sys.stdout = None  # type: ignore[assignment]
+        return 1
+
+
+def _translated(error: BaseException) -> BaseException:
+    """Click's own complaints in our form; everything else as it is."""
+    if isinstance(error, click.Abort):
+        return KeyboardInterrupt()
+    if isinstance(error, click.UsageError):
+        command = error.ctx.command_path if error.ctx else "promptyoself"
+        return WrongUsage(_usage_code(error), _sentence(error), f"See `{command} --help`.")
+    if isinstance(error, click.ClickException):
+        return PromptyoselfError("invalid_value", _sentence(error))
+    return error
+
+
+def _usage_code(error: click.UsageError) -> str:
+    codes: dict[type[Any], str] = {
+        click.exceptions.NoSuchCommand: "unknown_command",
+        click.NoSuchOption: "unknown_option",
+        click.MissingParameter: "missing_option",
+        click.BadParameter: "invalid_value",
+    }
+    return next((code for kind, code in codes.items() if isinstance(error, kind)), "wrong_usage")
+
+
+def _sentence(error: click.ClickException) -> str:
+    text = " ".join(error.format_message().split())
+    return text if text.endswith((".", "?", "!")) else text + "."
+
+
+if __name__ == "__main__":
+    main()

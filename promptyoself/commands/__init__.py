@@ -1,0 +1,1 @@
+"""The commands by subject: arguments in, a service called, JSON out."""

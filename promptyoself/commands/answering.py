@@ -1,0 +1,155 @@
+"""What all commands share: their common options, the documents they print, errors among them."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import sys
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+import orjson
+
+from promptyoself.errors import PromptyoselfError, WrongUsage
+
+if TYPE_CHECKING:
+    from promptyoself.service.store import Store
+    from promptyoself.settings import Settings
+
+__all__ = ["Session", "answers", "emit", "error_document"]
+
+Document = dict[str, Any]
+
+
+class Session:
+    """One call of a command: its settings, its store, its clock."""
+
+    def __init__(self, var: str | None, format_: str) -> None:
+        from promptyoself.settings import load_settings
+
+        self.var = var
+        self.format = format_
+        self.settings: Settings = load_settings(var=var)
+
+    def store(self, claimed: str | None = None) -> Store:
+        """The store; ``claimed`` is the agent that the caller says it is."""
+        from promptyoself.service.store import Store
+
+        settings = self.settings
+        who = settings.only_agent or claimed or settings.default_agent or _login()
+        return Store(settings, {"via": "cli", "who": who})
+
+    def now(self) -> datetime:
+        """The time at the door; below it, time is an argument."""
+        return datetime.now(UTC)
+
+
+def answers(function: Callable[..., Document | None]) -> Callable[..., None]:
+    """Make a command of a function: it gets a :class:`Session` and the command's own options, and
+    what it returns is printed. One that prints for itself returns ``None``."""
+
+    @click.option("--var", metavar="DIR", help="The data directory (else PROMPTYOSELF_VAR).")
+    @click.option(
+        "--format",
+        "format_",
+        type=click.Choice(["json", "table"]),
+        default="json",
+        show_default=True,
+        help="json for programs, table for people.",
+    )
+    @functools.wraps(function)
+    def run(*, var: str | None, format_: str, **options: Any) -> None:
+        if var == "":
+            raise WrongUsage("invalid_value", "--var is empty.", "Name a folder, or leave it out.")
+        answer = function(Session(var, format_), **options)
+        if answer is not None:
+            emit({"status": "success", **answer}, format_)
+
+    return run
+
+
+def emit(document: Mapping[str, Any], format_: str = "json") -> None:
+    """Print one document."""
+    if format_ == "table":
+        from promptyoself.commands.tables import print_table
+
+        print_table(document)
+        return
+    try:
+        line = orjson.dumps(document)
+    except TypeError:  # a lone surrogate, out of an argument or a path that isn't UTF-8
+        line = orjson.dumps(_plain(document))
+    sys.stdout.buffer.write(line + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def error_document(error: BaseException) -> tuple[Document, int]:
+    """The one form of every error, and the exit code. What can't be foreseen goes to stderr."""
+    if isinstance(error, KeyboardInterrupt):
+        error = PromptyoselfError("interrupted", "Interrupted before it was done.", "")
+    elif isinstance(error, OSError):
+        error = _from_os(error)
+    elif not isinstance(error, PromptyoselfError):
+        import traceback
+
+        traceback.print_exception(error)
+        error = PromptyoselfError(
+            "internal_error",
+            f"This is a bug in promptyoself: {type(error).__name__}: {error}",
+            "Please report it, with the traceback on stderr.",
+        )
+    document = {
+        **error.details,
+        "status": "error",
+        "code": error.code,
+        "message": error.message,
+        "hint": error.hint,
+        "error": error.message,
+    }
+    head = ("status", "code", "message", "hint", "error")
+    ordered = {key: document[key] for key in head} | document
+    return ordered, error.exit_code
+
+
+_OS_CODES = {
+    errno.ENOSPC: ("disk_full", "Make room; what was acknowledged before is safe."),
+    errno.EDQUOT: ("disk_full", "Make room; what was acknowledged before is safe."),
+    errno.EFBIG: ("disk_full", "A limit on the size of files stands in the way."),
+    errno.EROFS: ("var_not_writable", "Mount it for writing, or choose another --var."),
+    errno.EACCES: ("var_not_accessible", "Check the owner and mode of the data directory."),
+    errno.EPERM: ("var_not_accessible", "Check the owner and mode of the data directory."),
+    errno.ENOTDIR: ("var_unusable", "Choose a folder with --var or PROMPTYOSELF_VAR."),
+    errno.EISDIR: ("var_unusable", "A folder lies where a file should be; move it away."),
+    errno.EMFILE: ("too_many_files", "Raise the limit of open files (ulimit -n)."),
+    errno.ENFILE: ("too_many_files", "The system has no more file handles."),
+    errno.EIO: ("disk_error", "Check the disk; then run `promptyoself verify`."),
+}
+
+
+def _from_os(error: OSError) -> PromptyoselfError:
+    code, hint = _OS_CODES.get(error.errno or 0, ("os_error", "`promptyoself doctor` may tell more."))
+    what = error.strerror or str(error)
+    where = f" ({os.fsdecode(error.filename)})" if error.filename else ""
+    return PromptyoselfError(code, f"The operating system refused: {what}{where}.", hint)
+
+
+def _login() -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid {os.getuid()}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, Mapping):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

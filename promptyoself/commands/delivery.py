@@ -1,0 +1,172 @@
+"""Delivering, and asking Letta."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from promptyoself.commands.answering import Document, Session, answers, emit
+from promptyoself.errors import PromptyoselfError, WrongUsage
+
+if TYPE_CHECKING:
+    from promptyoself.letta import Agent, LettaDeliverer
+    from promptyoself.service.dispatching import Report
+    from promptyoself.settings import Settings
+
+__all__ = ["deliverer", "require_agent"]
+
+
+def deliverer(settings: Settings) -> LettaDeliverer:
+    """The way to the Letta server that the settings name."""
+    from promptyoself.letta import LettaDeliverer
+
+    return LettaDeliverer(settings.base_url, settings.token)
+
+
+def require_agent(settings: Settings, agent_id: str) -> None:
+    """Refuse an agent that Letta doesn't know.
+
+    Raises:
+        PromptyoselfError: ``agent_not_found``, or why Letta could not be asked.
+    """
+    letta = deliverer(settings)
+    try:
+        if letta.agent(agent_id) is None:
+            raise PromptyoselfError(
+                "agent_not_found",
+                f"Letta at {settings.base_url} has no agent {agent_id!r}.",
+                "`promptyoself agents` lists those it has.",
+            )
+    finally:
+        letta.close()
+
+
+@click.command("execute")
+@click.option("--loop", is_flag=True, help="Go on for ever, until SIGTERM or SIGINT.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(min=0.1, max=86400),
+    metavar="S",
+    help="With --loop: the longest sleep, in seconds (PROMPTYOSELF_INTERVAL, 60).",
+)
+@click.option(
+    "--concurrency",
+    type=click.IntRange(1, 256),
+    default=32,
+    show_default=True,
+    metavar="N",
+    help="Deliveries at once.",
+)
+@click.option(
+    "--deadline",
+    type=click.FloatRange(min=0.1, max=86400),
+    metavar="S",
+    help="Without --loop: give up waiting after so many seconds (300).",
+)
+@answers
+def execute_command(
+    session: Session,
+    loop: bool,
+    interval: float | None,
+    concurrency: int,
+    deadline: float | None,
+) -> Document | None:
+    """Deliver what is due: once, or with --loop again and again.
+
+    What isn't finished at the deadline stays in doubt; a later pass finds out what became of it.
+    """
+    from promptyoself.loop import Stop, execute_once, run_loop, stop_on_signals
+
+    if not loop and interval is not None:
+        raise WrongUsage("conflicting_options", "--interval needs --loop.", "Give both, or none.")
+    if loop and deadline is not None:
+        raise WrongUsage("conflicting_options", "--deadline and --loop exclude each other.", "")
+    store, letta, stop = session.store(), deliverer(session.settings), Stop()
+    with stop_on_signals(stop):
+        if not loop:
+            report = execute_once(
+                store,
+                letta,
+                session.now,
+                concurrency=concurrency,
+                deadline=300.0 if deadline is None else deadline,
+                stop=stop,
+            )
+            return _pass(report)
+        run_loop(
+            store,
+            letta,
+            session.now,
+            concurrency=concurrency,
+            interval=session.settings.interval if interval is None else interval,
+            stop=stop,
+            emit=lambda report: emit({"status": "success", **_pass(report)}, session.format),
+        )
+    return None
+
+
+@click.command("agents")
+@answers
+def agents_command(session: Session) -> Document:
+    """List the agents that the Letta server has."""
+    letta = deliverer(session.settings)
+    try:
+        found = letta.agents()
+    finally:
+        letta.close()
+    return {
+        "agents": [_describe(agent) for agent in found],
+        "count": len(found),
+        "url": session.settings.base_url,
+    }
+
+
+@click.command("test")
+@answers
+def test_command(session: Session) -> Document:
+    """Ask whether the Letta server answers, and lets us in."""
+    letta = deliverer(session.settings)
+    began = time.monotonic()
+    try:
+        version = letta.health()
+        answered = time.monotonic() - began
+        count = len(letta.agents())  # health needs no password; this does
+    finally:
+        letta.close()
+    return {
+        "url": session.settings.base_url,
+        "version": version,
+        "agents": count,
+        "latency_ms": round(answered * 1000),
+        "message": "Letta answers.",
+    }
+
+
+def _pass(report: Report) -> dict[str, Any]:
+    """A pass as the JSON contract has it. The message counts what was delivered, not tried."""
+    delivered = sum(1 for line in report.executed if line["delivered"])
+    message = f"{delivered} {'prompt' if delivered == 1 else 'prompts'} executed"
+    others: dict[str, int] = {}
+    for line in report.executed:
+        if not line["delivered"]:
+            others[line["state"]] = others.get(line["state"], 0) + 1
+    for state, count in others.items():
+        message += f", {count} {state.replace('_', ' ')}"
+    answer: dict[str, Any] = {"executed": report.executed, "message": message}
+    if report.skipped:
+        answer["skipped"] = report.skipped
+    return answer
+
+
+def _describe(agent: Agent) -> dict[str, Any]:
+    from promptyoself.instants import format_utc
+
+    return {
+        "id": agent.id,
+        "name": agent.name,
+        "model": agent.model,
+        "created_at": format_utc(agent.created_at) if agent.created_at else None,
+        "last_run_at": format_utc(agent.last_run_at) if agent.last_run_at else None,
+    }

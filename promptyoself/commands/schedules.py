@@ -1,0 +1,245 @@
+"""Schedules: register, look at, change, end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from promptyoself.commands.answering import Document, Session, answers
+from promptyoself.errors import PromptyoselfError, WrongUsage
+from promptyoself.policy import MISFIRES
+
+if TYPE_CHECKING:
+    from promptyoself.service.registering import Request
+
+__all__: list[str] = []
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_STATUSES = ["active", "paused", "completed", "cancelled", "failed", "all"]
+_id = click.option("--id", "id_", required=True, metavar="ID", help="The schedule: sch_… .")
+_reason = click.option("--reason", metavar="TEXT", help="Why; kept in the history.")
+_agent = click.option("--agent-id", metavar="AGENT", help="Only this agent's.")
+_at = click.option("--at", metavar="T", help="As it was: a time, or an event's number.")
+
+
+def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
+    def apply(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return apply
+
+
+_trigger_options = _options(
+    click.option(
+        "--time", metavar="T", help="Once: 2027-01-31T09:00, with or without offset; 'in 45m'; 09:00."
+    ),
+    click.option("--cron", metavar="EXPR", help="On a cron expression: '0 9 * * MON-FRI'."),
+    click.option("--every", metavar="DURATION", help="At an interval: 90s, 5m, 2h30m, 1d."),
+    click.option("--start-at", metavar="T", help="Not before; an interval counts from here."),
+    click.option("--until", metavar="T", help="Not after."),
+    click.option("--max-repetitions", type=int, metavar="N", help="At most so many times."),
+    click.option("--tz", "timezone", metavar="ZONE", help="Time zone, as Europe/London."),
+)
+
+_registration_options = _options(
+    click.option("--agent-id", metavar="AGENT", help="The Letta agent to prompt."),
+    click.option("--prompt", metavar="TEXT", help="What the agent is told, verbatim."),
+    click.option("--prompt-file", metavar="FILE", help="The same from a file; - for stdin."),
+    _trigger_options,
+    click.option(
+        "--misfire",
+        type=click.Choice(list(MISFIRES)),
+        help="Slots missed while no loop ran: coalesce delivers the last (default), skip none, "
+        "all each.",
+    ),
+    click.option("--grace", metavar="DURATION", help="How late a delivery may be (24h)."),
+    click.option("--name", metavar="TEXT", help="A name for it."),
+    click.option("--conversation-id", metavar="CONV", help="Deliver into this conversation."),
+    click.option(
+        "--envelope/--no-envelope",
+        default=None,
+        help="Tell the agent what woke it, and when, before the prompt (off).",
+    ),
+    click.option(
+        "--tier",
+        type=int,
+        metavar="N",
+        help="0 reads, 1 writes locally, 2 acts outside and needs an approval each time (0).",
+    ),
+    click.option("--daily-budget", type=int, metavar="N", help="Deliveries per day, UTC."),
+    click.option("--jitter", metavar="DURATION", help="Deliver up to so much later."),
+    _reason,
+)
+
+
+@click.command("register")
+@_registration_options
+@click.option("--check", is_flag=True, help="Ask Letta first whether it knows the agent.")
+@click.option("--dry-run", is_flag=True, help="Say what would happen; change nothing.")
+@answers
+def register_command(session: Session, check: bool, dry_run: bool, **options: Any) -> Document:
+    """Schedule a prompt to an agent: once, on a cron expression, or at an interval.
+
+    Registering the same content again changes nothing and answers with the same id.
+    """
+    from promptyoself.service.registering import check_agent_id, register
+
+    request = _request(options)
+    agent_id = request.agent_id or session.settings.only_agent or session.settings.default_agent
+    if check and agent_id:
+        from promptyoself.commands.delivery import require_agent
+
+        require_agent(session.settings, check_agent_id(agent_id))
+    return register(session.store(request.agent_id), request, session.now(), dry_run=dry_run)
+
+
+@click.command("list")
+@_agent
+@click.option("--status", type=click.Choice(_STATUSES), help="Else those active or paused.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most so many.")
+@click.option("--full", is_flag=True, help="Whole prompts, and everything that is set.")
+@_at
+@answers
+def list_command(session: Session, **options: Any) -> Document:
+    """List schedules, the soonest first."""
+    from promptyoself.service.querying import list_schedules
+
+    return list_schedules(session.store(), now=session.now(), **options)
+
+
+@click.command("show")
+@_id
+@_at
+@answers
+def show_command(session: Session, id_: str, at: str | None) -> Document:
+    """Show everything about one schedule."""
+    from promptyoself.service.querying import show
+
+    schedule = show(session.store(), id_, at=at, now=session.now())
+    return {"id": id_, "schedule": schedule}
+
+
+@click.command("cancel")
+@_id
+@_reason
+@answers
+def cancel_command(session: Session, id_: str, reason: str | None) -> Document:
+    """End a schedule. Registering the same content again brings it back."""
+    from promptyoself.service.registering import cancel
+
+    return cancel(session.store(), id_, reason, session.now())
+
+
+@click.command("pause")
+@_id
+@_reason
+@answers
+def pause_command(session: Session, id_: str, reason: str | None) -> Document:
+    """Hold a schedule until it is resumed; slots meanwhile are skipped, not saved up."""
+    from promptyoself.service.registering import pause
+
+    return pause(session.store(), id_, reason, session.now())
+
+
+@click.command("resume")
+@_id
+@_reason
+@answers
+def resume_command(session: Session, id_: str, reason: str | None) -> Document:
+    """Let a schedule run on that was paused, or that failed too often."""
+    from promptyoself.service.registering import resume
+
+    return resume(session.store(), id_, reason, session.now())
+
+
+@click.command("modify")
+@_id
+@_registration_options
+@answers
+def modify_command(session: Session, id_: str, **options: Any) -> Document:
+    """Change a schedule; only what is given changes. An empty text unsets an option."""
+    from promptyoself.service.registering import modify
+
+    return modify(session.store(), id_, _request(options), session.now())
+
+
+@click.command("trigger")
+@_id
+@_reason
+@answers
+def trigger_command(session: Session, id_: str, reason: str | None) -> Document:
+    """Deliver a schedule's prompt once now, beside its scheduled fires."""
+    from promptyoself.service.registering import trigger
+
+    return trigger(session.store(), id_, reason, session.now())
+
+
+@click.command("next")
+@click.option("--id", "id_", metavar="ID", help="A schedule; or give a trigger as in register.")
+@_trigger_options
+@click.option(
+    "--count", type=click.IntRange(1, 1000), default=5, show_default=True, help="How many."
+)
+@answers
+def next_command(session: Session, id_: str | None, count: int, **options: Any) -> Document:
+    """Show when a schedule, or a trigger not yet registered, will fire."""
+    from promptyoself.service.querying import fires, next_fires
+    from promptyoself.service.registering import Request, preview
+
+    request, now = Request(**options), session.now()
+    if id_ is None:
+        trigger, repetitions = preview(session.store(), request, now)
+        return {"fires": fires(trigger, repetitions, count, now)}
+    if request != Request():
+        raise WrongUsage(
+            "conflicting_options", "Both --id and a trigger were given.", "Give one of them."
+        )
+    return {"fires": next_fires(session.store(), id_, count)}
+
+
+def _request(options: dict[str, Any]) -> Request:
+    from promptyoself.service.registering import Request
+
+    source = options.pop("prompt_file")
+    if source is not None:
+        if options["prompt"] is not None:
+            raise WrongUsage(
+                "conflicting_options", "Both --prompt and --prompt-file were given.", "Give one."
+            )
+        options["prompt"] = _read_prompt(source)
+    return Request(**options)
+
+
+def _read_prompt(source: str) -> str:
+    from promptyoself.service.registering import MAX_PROMPT_BYTES
+
+    most = MAX_PROMPT_BYTES + 2  # one byte too many, and a last newline, which doesn't count
+    try:
+        if source == "-":
+            content = sys.stdin.buffer.read(most) if sys.stdin is not None else b""
+        else:
+            with open(source, "rb") as file:
+                content = file.read(most)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise PromptyoselfError(
+            "unreadable_prompt_file",
+            f"--prompt-file {source!r} can't be read: {reason}.",
+            "Check the path; - means stdin.",
+        ) from None
+    try:
+        return content.decode().removesuffix("\n")
+    except UnicodeDecodeError as error:
+        if error.start >= MAX_PROMPT_BYTES:
+            return content.decode(errors="replace")  # cut in a character; it is too long anyway
+        raise PromptyoselfError(
+            "invalid_prompt",
+            f"--prompt-file {source!r} is not UTF-8 at byte {error.start}.",
+            "Convert it to UTF-8.",
+        ) from None

@@ -1,0 +1,44 @@
+"""Answers for people's eyes: a table for each list in a document, and lines for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+__all__ = ["print_table"]
+
+
+def print_table(document: Mapping[str, Any]) -> None:
+    """Print it on stdout, as wide as the terminal; 200 columns where there is none."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=200)
+    rest = Table(box=None, show_header=False, pad_edge=False)
+    for key, value in document.items():
+        if isinstance(value, list) and value and isinstance(value[0], Mapping):
+            _print_rows(console, value)
+        elif value not in (None, [], {}):
+            rest.add_row(Text(key, style="bold"), Text(_cell(value)))
+    console.print(rest)
+
+
+def _print_rows(console: Console, rows: list[Mapping[str, Any]]) -> None:
+    columns = [key for key in rows[0] if any(row.get(key) not in (None, [], {}) for row in rows)]
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*(Text(_cell(row.get(column))) for column in columns))
+    console.print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_cell(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(_cell(item) for item in value)
+    return str(value)

@@ -1,0 +1,173 @@
+"""Delivering: one pass, or one pass after another for ever.
+
+The bodies are functions called with a time and a clock; waiting, signals and wake-ups are here.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from types import FrameType
+
+from promptyoself.instants import format_utc
+from promptyoself.errors import ChainError, PromptyoselfError
+from promptyoself.letta import Deliverer
+from promptyoself.schedules import due
+from promptyoself.service.dispatching import Dispatcher, Report, new_worker_name
+from promptyoself.service.store import Store
+
+__all__ = ["Stop", "execute_once", "run_loop", "stop_on_signals"]
+
+_LOOK_EVERY = 0.5
+"""Seconds between looks at the log's size, so that another's append is seen within a second."""
+
+_TROUBLE_PAUSE = 5.0
+
+_STOP_PATIENCE = 5.0
+"""Seconds for deliveries under way when the loop is asked to stop; Docker kills after 10."""
+
+
+class Stop:
+    """Whether the loop was asked to stop, and by what."""
+
+    def __init__(self) -> None:
+        self.why: str | None = None
+
+    def ask(self, why: str) -> None:
+        """Ask for it. May be called from a signal handler or another thread."""
+        self.why = why
+
+
+@contextmanager
+def stop_on_signals(stop: Stop) -> Iterator[None]:
+    """Let SIGTERM and SIGINT ask for it, once; a second one does what it always did."""
+
+    def handler(number: int, _frame: FrameType | None) -> None:
+        stop.ask(signal.Signals(number).name)
+        signal.signal(number, previous[signal.Signals(number)])
+
+    previous = {
+        number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield
+    finally:
+        for number, old in previous.items():
+            signal.signal(number, old)
+
+
+def execute_once(
+    store: Store,
+    letta: Deliverer,
+    clock: Callable[[], datetime],
+    *,
+    concurrency: int,
+    deadline: float,
+    stop: Stop,
+) -> Report:
+    """Deliver what is due now, and settle what is in doubt; give up after ``deadline`` seconds.
+
+    Reads one file and does nothing else where there is nothing to do.
+
+    Raises:
+        PromptyoselfError, OSError: the log could not be read or written.
+    """
+    began = clock()
+    state = store.read().state
+    claimed = any(slot.worker for slot in state.open.values())
+    if not claimed and not due(state, format_utc(began)):
+        return Report([], [])
+    store.prepare_workers()
+    worker = new_worker_name()
+    total = Report([], [])
+    with store.workers.alive(worker):
+        dispatcher = Dispatcher(
+            store, letta, clock, worker=worker, mode="once", concurrency=concurrency
+        )
+        end = time.monotonic() + deadline
+        while stop.why is None:
+            report = dispatcher.tick(clock(), until=began)
+            _add(total, report)
+            if dispatcher.idle and not report:
+                break
+            left = end - time.monotonic()
+            if left <= 0:
+                break
+            if not dispatcher.idle:
+                dispatcher.wait(min(left, _LOOK_EVERY))
+        why = stop.why or ("done" if dispatcher.idle else "deadline")
+        _add(total, dispatcher.stop(why, 0.0 if stop.why is None else _STOP_PATIENCE))
+    return total
+
+
+def run_loop(
+    store: Store,
+    letta: Deliverer,
+    clock: Callable[[], datetime],
+    *,
+    concurrency: int,
+    interval: float,
+    stop: Stop,
+    emit: Callable[[Report], None],
+) -> None:
+    """Deliver until asked to stop. ``interval`` is the longest sleep in seconds; ``emit`` gets the
+    report of every pass that did anything.
+
+    Raises:
+        ChainError: the log is damaged.
+        PromptyoselfError, OSError: the log could not be written at the start or at the end.
+    """
+    store.prepare_workers()
+    worker = new_worker_name()
+    with store.workers.alive(worker):
+        dispatcher = Dispatcher(
+            store, letta, clock, worker=worker, mode="loop", concurrency=concurrency
+        )
+        dispatcher.announce(clock())
+        while stop.why is None:
+            stamp = store.ledger.stamp()  # before looking, so that no append slips by in between
+            try:
+                if report := dispatcher.tick(clock()):
+                    emit(report)
+            except ChainError:
+                raise
+            except (PromptyoselfError, OSError) as error:
+                # A full disk or a hanging process may go away; what has an outcome keeps it.
+                store.warn(f"{error} Trying again in {_TROUBLE_PAUSE:g} s.")
+                _sleep(store, dispatcher, clock, _TROUBLE_PAUSE, stop, stamp)
+            else:
+                _sleep(store, dispatcher, clock, interval, stop, stamp)
+        if report := dispatcher.stop(stop.why, _STOP_PATIENCE):
+            emit(report)
+
+
+def _sleep(
+    store: Store,
+    dispatcher: Dispatcher,
+    clock: Callable[[], datetime],
+    interval: float,
+    stop: Stop,
+    stamp: object,
+) -> None:
+    """Until something is due, a delivery has something to say, or the log has grown.
+
+    The wall clock is looked at every time, so that a machine that was suspended, or whose clock
+    was set, goes on at once.
+    """
+    wake = dispatcher.next_wake(clock())
+    end = time.monotonic() + interval
+    while stop.why is None and (left := end - time.monotonic()) > 0:
+        if wake is not None:
+            left = min(left, (wake - clock()).total_seconds())
+        if left <= 0 or dispatcher.wait(min(left, _LOOK_EVERY)):
+            return
+        if store.ledger.stamp() != stamp:
+            return
+
+
+def _add(total: Report, report: Report) -> None:
+    total.executed.extend(report.executed)
+    total.skipped.extend(report.skipped)

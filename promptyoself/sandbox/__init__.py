@@ -1,0 +1,558 @@
+"""A stand-in Letta server for trying and testing: agents that echo, and faults on demand.
+
+It serves the routes that a delivery uses, with the status codes and JSON shapes of a real Letta
+0.16.8 server, oddities included, since a client must get along with them:
+
+- A message enters the history, with its otid, only when the run's first answer is there.
+- A page of an agent's messages is oldest first, even where ``order=desc`` chose the newest.
+- Agents page by ``after``; runs and messages by ``before``.
+- Of two runs at once in one agent the one that ends last forgets the other's messages: they stay in
+  the history, but not in the agent's context (``message_ids``). ``overlaps`` counts such sends.
+- Nothing is deduplicated: the same otid sent twice is there twice.
+- While an approval is pending, an asynchronous send is taken, and its *run* fails.
+
+Faults are queued in process (:meth:`Sandbox.fault`) or over HTTP, by any process: ``POST`` or
+``DELETE /_sandbox/faults``; ``GET /_sandbox/state`` tells what has arrived. State lives in memory:
+it outlasts :meth:`Sandbox.stop` and :meth:`Sandbox.start`, not the object.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import random
+import re
+import signal
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from promptyoself.errors import PromptyoselfError
+
+if TYPE_CHECKING:
+    from promptyoself.sandbox.http import Server
+
+__all__ = ["FAULTS", "ROUTES", "Sandbox", "SandboxMessage", "serve_forever"]
+
+_KEPT = 20_000  # messages and runs of one agent, and agents: more, and the oldest are forgotten
+UUID4 = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+APPROVAL = (
+    "CONFLICT: Cannot send a new message: The agent is waiting for approval on a tool call. "
+    "Please approve or deny the pending request before continuing."
+)
+
+ROUTES = ("send", "agents", "agent", "messages", "runs", "run", "conversations", "health", "any")
+
+FAULTS = {
+    "slow": "handled as usual, `seconds` late",
+    "refuse": "the connection is reset, nothing is stored (a true refusal is `stop()`)",
+    "rate_limit": "429 with Retry-After: `retry_after` seconds; as a date with `http_date`",
+    "server_error": "`status` (500); nothing is stored unless `stored`",
+    "lost_reply": "stored, then the connection is reset without an answer",
+    "hang": "no answer until `clear_faults()` or `stop()`; stored where `stored`",
+    "garbage": "200 with a `body` that is not JSON; stored where `stored`",
+    "wrong_shape": "200 with JSON of another kind; stored where `stored`",
+    "drip": "stored; the answer's `where` (headers or body) comes a byte per `interval` seconds",
+    "pending_approval": "409 PENDINGAPPROVAL, as the blocking routes answer",
+    "busy": "409, as a Letta with Redis answers while a conversation is at work",
+    "conflict": "409, as for a row locked in the database, with Retry-After: 1",
+    "status": "any `status` with {'detail': `detail`}; nothing is stored",
+    "unauthorized": "401, as for a wrong token",
+    "not_found": "404 Agent not found",
+    "unprocessable": "422, as for a request of the wrong form",
+    "run_pending_approval": "the run fails with Letta's text for a pending approval, not stored",
+    "run_fails_before": "the run fails with `error` before the message is stored",
+    "run_fails_after": "the run fails with `error` after the message was stored",
+    "run_stuck": "the run stays `created` for ever; nothing is stored",
+    "model_401": "the run fails since the model refuses the key; nothing is stored",
+    "model_402": "the run fails for lack of credits; nothing is stored",
+}
+_PARAMS: dict[str, dict[str, Any]] = {
+    "slow": {"seconds": 1.0},
+    "rate_limit": {"retry_after": 1, "http_date": False},
+    "server_error": {"status": 500, "stored": False},
+    "hang": {"stored": False},
+    "garbage": {"stored": False, "body": "<html>It works!</html>"},
+    "wrong_shape": {"stored": False},
+    "drip": {"where": "body", "interval": 0.05},
+    "status": {"status": 418, "detail": "a fault on demand"},
+    "run_fails_before": {"error": "INTERNAL_SERVER_ERROR: a fault on demand"},
+    "run_fails_after": {"error": "INTERNAL_SERVER_ERROR: a fault on demand"},
+}
+_MODEL_ERRORS = {
+    "run_pending_approval": APPROVAL,
+    "model_401": "UNAUTHENTICATED: Authentication failed with OpenAI: Error code: 401 - "
+    "{'error': {'message': 'Incorrect API key provided', 'code': 'invalid_api_key'}}",
+    "model_402": "PAYMENT_REQUIRED: Insufficient credits: Error code: 402 - "
+    "{'error': {'message': 'Payment required'}}",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxMessage:
+    """A message in an agent's history, in the order of arrival there; ``date`` is of the send."""
+
+    id: str
+    agent_id: str
+    conversation_id: str | None
+    kind: str  # system_message | user_message | assistant_message
+    otid: str | None
+    text: str
+    date: datetime
+    run_id: str | None
+
+
+@dataclass(slots=True)
+class RunState:
+    id: str
+    agent_id: str
+    conversation_id: str | None
+    created_at: datetime
+    tag: str
+    message: SandboxMessage
+    context: list[str]  # what the agent had in mind when it began
+    due: float | None  # monotonic instant of the first answer; None: never
+    outcome: str = ""  # the run fault that decides how it ends, if any
+    error: str = ""
+    status: str = "created"
+    completed_at: datetime | None = None
+
+
+@dataclass(slots=True)
+class AgentState:
+    id: str
+    name: str
+    created_at: datetime
+    history: list[SandboxMessage] = field(default_factory=list)
+    context: list[str] = field(default_factory=list)
+    runs: list[RunState] = field(default_factory=list)
+    last_run: datetime | None = None
+
+
+@dataclass(slots=True)
+class Fault:
+    kind: str
+    agent_id: str | None
+    route: str
+    times: int | None
+    probability: float
+    params: dict[str, Any]
+    released: threading.Event = field(default_factory=threading.Event)
+
+
+class Sandbox:
+    """A stand-in Letta. Use it as a context manager, or :meth:`start` and :meth:`stop` it.
+
+    Args:
+        agents: names; each gets an id that depends on the name and ``seed`` only. A name that is
+            an id of Letta's form is taken as the id.
+        host, port: where to listen; port 0 takes a free one, and keeps it over restarts.
+        latency: seconds from a send to the agent's answer.
+        token: where given, wanted as the bearer token, or password, by all but the health route.
+        seed: of ids and of faults with a probability.
+        clock: tells the time for dates in answers; the wall clock by default.
+
+    Every method may be called from any thread.
+    """
+
+    def __init__(
+        self,
+        agents: Sequence[str] = ("echo",),
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        latency: float = 0.02,
+        token: str | None = None,
+        seed: int = 0,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.latency = latency
+        self.overlaps = 0
+        self._host, self._port, self._token = host, port, token
+        self._seed, self._clock = seed, clock
+        self._random = random.Random(seed)
+        self._lock = threading.RLock()
+        self._faults: list[Fault] = []
+        self._agents: dict[str, AgentState] = {}
+        self._runs: dict[str, RunState] = {}
+        self._due: dict[str, RunState] = {}  # those of them that are going to end
+        self._conversations: dict[str, tuple[str, datetime]] = {}
+        self._ids = 0
+        self._server: Server | None = None
+        for name in agents:
+            self.create_agent(name)
+
+    # -- life
+
+    @property
+    def url(self) -> str:
+        """The base URL, known once it has started."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self._port}"
+
+    @property
+    def agents(self) -> list[str]:
+        """The agents' ids, in the order of their creation."""
+        with self._lock:
+            return list(self._agents)
+
+    def start(self) -> Sandbox:
+        """Listen. Raises PromptyoselfError ``port_in_use``, or ``cannot_listen`` for the rest."""
+        if self._server is None:
+            try:
+                from promptyoself.sandbox.http import Server
+
+                self._server = Server(self, self._host, self._port)
+            except (OSError, OverflowError, UnicodeError) as err:
+                taken = isinstance(err, OSError) and err.errno == errno.EADDRINUSE
+                raise PromptyoselfError(
+                    "port_in_use" if taken else "cannot_listen",
+                    f"Cannot listen on {self._host}:{self._port}: {err}.",
+                    "Choose another port, or 0 for any that is free.",
+                ) from err
+            self._port = self._server.server_address[1]
+            threading.Thread(
+                target=self._server.serve_forever, args=(0.02,), name="sandbox", daemon=True
+            ).start()
+        return self
+
+    def stop(self, *, lose_runs: bool = False) -> None:
+        """Stop listening and cut every connection; what hangs is released.
+
+        Args:
+            lose_runs: runs in flight stay as they are for ever, which is how a Letta that was
+                killed, or told to stop, leaves them. Otherwise they go on: only the network failed.
+        """
+        with self._lock:
+            self._settle()
+            server, self._server = self._server, None
+            if lose_runs:
+                for run in self._due.values():
+                    run.due = None
+                self._due.clear()
+        if server is not None:
+            server.close()
+
+    def __enter__(self) -> Sandbox:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    # -- for tests
+
+    def create_agent(self, name: str) -> str:
+        """Add an agent; returns its id."""
+        with self._lock:
+            if len(self._agents) >= _KEPT:
+                raise PromptyoselfError("too_many_agents", f"The sandbox has {_KEPT} agents.")
+            same = sum(a.name == name for a in self._agents.values())
+            agent_id = (
+                name
+                if re.fullmatch(f"agent-{UUID4}", name) and not same
+                else self._uuid("agent", f"{name}|{same}")
+            )
+            agent = self._agents[agent_id] = AgentState(agent_id, name, self._clock())
+            self._remember(agent, None, "system_message", text="You echo.", date=agent.created_at)
+            return agent_id
+
+    def delete_agent(self, agent_id: str) -> None:
+        """Remove an agent with its history and runs, as Letta does."""
+        with self._lock:
+            agent = self._agents.pop(agent_id, None)
+            for run in agent.runs if agent else ():
+                self._runs.pop(run.id, None)
+                self._due.pop(run.id, None)
+
+    def create_conversation(self, agent_id: str) -> str:
+        """Begin a conversation with an agent; returns its id."""
+        with self._lock:
+            conversation_id = self._new("conv")
+            self._conversations[conversation_id] = (agent_id, self._clock())
+            return conversation_id
+
+    def messages(self, agent_id: str) -> list[SandboxMessage]:
+        """The user messages in an agent's history, in the order of arrival."""
+        with self._lock:
+            self._settle()
+            agent = self._agents.get(agent_id)
+            return [m for m in agent.history if m.kind == "user_message"] if agent else []
+
+    @property
+    def deliveries(self) -> Counter[tuple[str, str]]:
+        """How often each (agent id, otid) is in the histories."""
+        return Counter((a, m.otid or "") for a in self.agents for m in self.messages(a))
+
+    def finish_runs(self) -> None:
+        """End every run in flight now, whatever the latency."""
+        with self._lock:
+            self._settle(float("inf"))
+
+    def fault(
+        self,
+        kind: str,
+        *,
+        agent_id: str | None = None,
+        route: str | None = None,
+        times: int | None = None,
+        probability: float | None = None,
+        **params: Any,
+    ) -> None:
+        """Let the next matching requests go wrong.
+
+        Args:
+            kind: one of :data:`FAULTS`; ``params`` are its own.
+            agent_id: only requests for this agent.
+            route: one of :data:`ROUTES`; by default ``send``, into conversations too.
+            times: how many requests; 1 by default, without an end with ``probability``.
+            probability: of each matching request to go wrong, from 0 to 1.
+
+        Raises:
+            PromptyoselfError: ``unknown_fault`` or ``invalid_fault``; nothing is queued.
+        """
+        if kind not in FAULTS:
+            raise PromptyoselfError(
+                "unknown_fault", f"No fault is called {kind!r}.", f"There are: {', '.join(FAULTS)}."
+            )
+        known = _PARAMS.get(kind, {})
+        wrong = [f"{k}={v!r}" for k, v in params.items() if not like(v, known.get(k))]
+        if times is not None and (not like(times, 0) or times < 1):
+            wrong.append(f"times={times!r}")
+        if probability is not None and (not like(probability, 0.0) or not 0 <= probability <= 1):
+            wrong.append(f"probability={probability!r}")
+        if agent_id is not None and not isinstance(agent_id, str):
+            wrong.append(f"agent_id={agent_id!r}")
+        if not wrong and "status" in known and not 200 <= {**known, **params}["status"] <= 599:
+            wrong.append(f"status={params['status']!r} (200 to 599)")
+        if (
+            not wrong
+            and "where" in known
+            and {**known, **params}["where"] not in ("headers", "body")
+        ):
+            wrong.append(f"where={params['where']!r} (headers or body)")
+        if route is not None and route not in ROUTES:
+            wrong.append(f"route={route!r} (there are {', '.join(ROUTES)})")
+        if wrong:
+            raise PromptyoselfError(
+                "invalid_fault",
+                f"Fault {kind!r} does not take {', '.join(wrong)}.",
+                f"It takes {known}, agent_id, route, times and probability.",
+            )
+        with self._lock:
+            self._faults.append(
+                Fault(
+                    kind,
+                    agent_id,
+                    route or "send",
+                    times if times or probability is not None else 1,
+                    1.0 if probability is None else float(probability),
+                    {**known, **params},
+                )
+            )
+
+    def clear_faults(self) -> None:
+        """Forget the faults that are queued, and release what hangs."""
+        with self._lock:
+            for fault in self._faults:
+                fault.released.set()
+            self._faults.clear()
+
+    def _release(self) -> None:
+        with self._lock:
+            for fault in self._faults:
+                fault.released.set()
+                fault.released = threading.Event()
+            self._faults = [f for f in self._faults if f.times != 0]
+
+    def state(self) -> dict[str, Any]:
+        """What ``GET /_sandbox/state`` answers: agents, their messages, otid counts, overlaps."""
+        with self._lock:
+            self._settle()
+            agents = [
+                {
+                    "id": a.id,
+                    "name": a.name,
+                    "otids": Counter(m.otid for m in self.messages(a.id)),
+                    "messages": [
+                        {
+                            "otid": m.otid,
+                            "text": m.text,
+                            "date": m.date.isoformat(),
+                            "run_id": m.run_id,
+                            "conversation_id": m.conversation_id,
+                            "in_context": m.id in a.context,
+                        }
+                        for m in self.messages(a.id)
+                    ],
+                    "active_runs": [r.id for r in a.runs if r.status in ("created", "running")],
+                }
+                for a in self._agents.values()
+            ]
+            faults = [
+                {"kind": f.kind, "agent_id": f.agent_id, "route": f.route, "times": f.times}
+                for f in self._faults
+                if f.times != 0
+            ]
+            return {"url": self.url, "agents": agents, "overlaps": self.overlaps, "faults": faults}
+
+    # -- below: all under the lock
+
+    def _uuid(self, prefix: str, name: str) -> str:
+        digest = hashlib.sha256(f"{self._seed}|{prefix}|{name}".encode()).digest()
+        return f"{prefix}-{uuid.UUID(bytes=digest[:16], version=4)}"
+
+    def _new(self, prefix: str) -> str:
+        self._ids += 1
+        return self._uuid(prefix, f"#{self._ids}")
+
+    def _remember(
+        self,
+        agent: AgentState,
+        conversation_id: str | None,
+        kind: str,
+        otid: str | None = None,
+        *,
+        text: str,
+        date: datetime,
+        run_id: str | None = None,
+    ) -> SandboxMessage:
+        message = SandboxMessage(
+            self._new("message"), agent.id, conversation_id, kind, otid, text, date, run_id
+        )
+        agent.history.append(message)
+        del agent.history[:-_KEPT]
+        if conversation_id is None:
+            agent.context.append(message.id)
+        return message
+
+    def _settle(self, now: float | None = None) -> None:
+        """End the runs whose time has come: at every look, so that no thread need do it."""
+        now = time.monotonic() if now is None else now
+        ended = [r for r in self._due.values() if r.due is not None and r.due <= now]
+        for run in sorted(ended, key=lambda r: r.due or 0):
+            del self._due[run.id]
+            agent, run.due, run.completed_at = self._agents[run.agent_id], None, self._clock()
+            agent.last_run = run.completed_at
+            run.status = "failed" if run.error else "completed"
+            if run.outcome in ("", "run_fails_after"):
+                if run.conversation_id is None:
+                    agent.context = run.context
+                sent = run.message
+                here = (agent, run.conversation_id)
+                self._remember(
+                    *here, sent.kind, sent.otid, text=sent.text, date=sent.date, run_id=run.id
+                )
+                if not run.error:
+                    answer = f"You said: {sent.text[:200]}"
+                    otid = str(uuid.UUID(run.id[4:]))
+                    date = run.completed_at
+                    self._remember(
+                        *here, "assistant_message", otid, text=answer, date=date, run_id=run.id
+                    )
+
+    def _begin(
+        self,
+        agent: AgentState,
+        conversation_id: str | None,
+        body: dict[str, Any],
+        fault: Fault | None,
+    ) -> RunState:
+        """Take a message: from here on it arrives, whatever becomes of the answer."""
+        self._settle()
+        if any(r.due is not None for r in agent.runs):
+            self.overlaps += 1
+        row = body["messages"][-1]
+        text = row["content"]
+        if not isinstance(text, str):
+            text = "".join(str(p.get("text", "")) for p in text if isinstance(p, dict))
+        outcome = fault.kind if fault and fault.kind.startswith(("run_", "model_")) else ""
+        now = self._clock()
+        otid = row.get("otid") or str(uuid.UUID(self._new("x")[2:]))
+        message = SandboxMessage(
+            "", agent.id, conversation_id, f"{row['role']}_message", otid, text, now, None
+        )
+        run = RunState(
+            self._new("run"),
+            agent.id,
+            conversation_id,
+            now,
+            body.get("assistant_message_tool_name") or "send_message",
+            message,
+            list(agent.context),
+            None if outcome == "run_stuck" else time.monotonic() + self.latency,
+            outcome,
+            (fault.params.get("error") if fault else None) or _MODEL_ERRORS.get(outcome, ""),
+        )
+        self._runs[run.id] = run
+        if run.due is not None:
+            self._due[run.id] = run
+        agent.runs.append(run)
+        for old in agent.runs[:-_KEPT]:
+            self._runs.pop(old.id, None)
+            self._due.pop(old.id, None)
+        del agent.runs[:-_KEPT]
+        return run
+
+    def _pick(self, route: str, agent_id: str | None) -> Fault | None:
+        """The first queued fault that this request meets."""
+        for fault in self._faults:
+            if fault.times == 0 or fault.route not in (route, "any"):
+                continue
+            if fault.agent_id is not None and fault.agent_id != agent_id:
+                continue
+            if fault.probability < 1 and self._random.random() >= fault.probability:
+                continue
+            if fault.times is not None:
+                fault.times -= 1
+            if fault.times == 0 and fault.kind != "hang":  # one that hangs is to be released
+                self._faults.remove(fault)
+            return fault
+        return None
+
+
+def like(value: Any, model: Any) -> bool:
+    """Whether a value is of its default's type; an integer will do for a float."""
+    if isinstance(model, bool) or model is None:
+        return model is not None and isinstance(value, bool)
+    if isinstance(model, int | float):
+        kinds = (int, float) if isinstance(model, float) else (int,)
+        return isinstance(value, kinds) and not isinstance(value, bool) and 0 <= value < 1e6
+    return isinstance(value, str)
+
+
+def serve_forever(
+    agents: Sequence[str] = ("echo",),
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8283,
+    latency: float = 1.0,
+    token: str | None = None,
+    seed: int = 0,
+    ready: Callable[[Sandbox], None] = lambda _: None,
+    stop: threading.Event | None = None,
+) -> None:
+    """Serve until SIGINT or SIGTERM, or until ``stop`` is set; ``ready`` is called once it listens.
+
+    Signals are heeded in the main thread only, and their handlers put back afterwards.
+
+    Raises:
+        PromptyoselfError: ``port_in_use`` or ``cannot_listen``.
+    """
+    ended = stop or threading.Event()
+    sandbox = Sandbox(agents, host=host, port=port, latency=latency, token=token, seed=seed)
+    before: list[tuple[signal.Signals, Any]] = []
+    with sandbox:
+        try:
+            if threading.current_thread() is threading.main_thread():
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    before.append((number, signal.signal(number, lambda *_: ended.set())))
+            ready(sandbox)
+            ended.wait()
+        finally:
+            for number, handler in before:
+                signal.signal(number, handler)

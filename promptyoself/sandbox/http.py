@@ -1,0 +1,607 @@
+"""The sandbox's HTTP side: Letta's routes and shapes, and the faults as they look on the wire."""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import json
+import logging
+import re
+import socket
+import socketserver
+import struct
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from promptyoself.errors import PromptyoselfError
+from promptyoself.sandbox import (
+    APPROVAL,
+    FAULTS,
+    UUID4,
+    AgentState,
+    Fault,
+    RunState,
+    Sandbox,
+    SandboxMessage,
+)
+
+__all__ = ["Server"]
+
+VERSION = "0.16.8"
+_BODY_LIMIT = 8 * 1024 * 1024
+_IDLE = 60.0  # seconds until a silent connection is closed
+_log = logging.getLogger(__name__)
+
+_STATUS_FAULTS: dict[str, tuple[int, Any]] = {
+    "pending_approval": (
+        409,
+        {
+            "detail": {
+                "code": "PENDINGAPPROVAL",
+                "message": APPROVAL,
+                "pending_request_id": "message-00000000-0000-4000-8000-000000000000",
+            }
+        },
+    ),
+    "busy": (
+        409,
+        {
+            "detail": "CONFLICT: Cannot send a new message: Another request is currently being "
+            "processed for this conversation. Please wait for the current request to complete."
+        },
+    ),
+    "conflict": (
+        409,
+        {"detail": "The resource is currently locked by another operation. Please retry shortly."},
+    ),
+    "unauthorized": (401, {"detail": "Unauthorized"}),
+    "not_found": (404, {"detail": "Agent not found"}),
+    "unprocessable": (422, {"trace_id": "", "detail": "[{'type': 'a fault on demand'}]"}),
+}
+
+
+class _RefusedError(Exception):
+    """Ends a request with this status and JSON."""
+
+    def __init__(self, status: int, body: Any) -> None:
+        super().__init__(status)
+        self.status, self.body = status, body
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 256
+
+    def __init__(self, sandbox: Sandbox, host: str, port: int) -> None:
+        if ":" in host:
+            self.address_family = socket.AF_INET6
+        self.sandbox = sandbox
+        self.stopping = threading.Event()
+        self.open: set[socket.socket] = set()
+        self.to_reset: set[socket.socket] = set()
+        super().__init__((host, port), _Handler)
+
+    def server_bind(self) -> None:
+        socketserver.TCPServer.server_bind(self)  # without HTTPServer's look-up of the host's name
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self.open.discard(request)
+        if request in self.to_reset:
+            self.to_reset.discard(request)
+            linger = struct.pack("ii", 1, 0)  # close at once and say so: a reset
+            with contextlib.suppress(OSError):
+                request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            self.close_request(request)
+        else:
+            super().shutdown_request(request)
+
+    def handle_error(self, *_: Any) -> None:
+        _log.debug("a connection ended badly", exc_info=True)
+
+    def close(self) -> None:
+        self.stopping.set()
+        self.sandbox._release()
+        self.shutdown()
+        self.server_close()
+        for connection in list(self.open):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server_version = "promptyoself-sandbox"
+    sys_version = ""
+    timeout = _IDLE
+    disable_nagle_algorithm = True
+    server: Server
+
+    def log_message(self, format: str, *args: Any) -> None:
+        _log.debug(format, *args)
+
+    def _serve(self) -> None:
+        self._began = False
+        try:
+            try:
+                self._route(self._body())
+            except _RefusedError as refusal:
+                self._json(refusal.status, refusal.body)
+            except PromptyoselfError as err:
+                self._json(400, {"detail": f"{err.message} {err.hint}".strip(), "code": err.code})
+        except OSError:  # the peer has gone, or is too slow
+            self.close_connection = True
+        except Exception:
+            _log.exception("the sandbox itself failed")
+            self.close_connection = True
+            if not self._began:
+                with contextlib.suppress(OSError):
+                    self._json(500, {"detail": "An unknown error occurred"})
+
+    do_GET = do_POST = do_DELETE = _serve  # noqa: N815
+
+    # -- what comes in
+
+    def _body(self) -> Any:
+        length = self.headers.get("Content-Length") or "0"
+        if self.headers.get("Transfer-Encoding") or not re.fullmatch(r"[0-9]{1,15}", length):
+            self.close_connection = True
+            raise _RefusedError(411, {"detail": "Send a Content-Length."})
+        if int(length) > _BODY_LIMIT:
+            self.close_connection = True
+            raise _RefusedError(413, {"detail": f"The body is larger than {_BODY_LIMIT} bytes."})
+        data = self.rfile.read(int(length))
+        if len(data) < int(length):
+            raise ConnectionError("the body was cut off")
+        if not data:
+            return None
+        try:
+            return json.loads(data)
+        except (ValueError, RecursionError):
+            return _RefusedError(422, {"trace_id": "", "detail": "[{'type': 'json_invalid'}]"})
+
+    def _route(self, body: Any) -> None:
+        sandbox = self.server.sandbox
+        try:
+            url = urlsplit(self.path)
+        except ValueError:
+            raise _RefusedError(400, {"detail": "Not a URL."}) from None
+        path, query = url.path, {k: v[-1] for k, v in parse_qs(url.query).items()}
+        if path in ("/v1/health", "/v1/agents", "/v1/runs", "/v1/conversations"):
+            self._json(307, None, {"Location": self.path.replace(path, path + "/", 1)})
+            return
+        if sandbox._token and path != "/v1/health/":
+            sent = self.headers.get("Authorization") or self.headers.get("X-BARE-PASSWORD") or ""
+            wanted = sandbox._token.encode()
+            if not hmac.compare_digest(sent.partition(" ")[2].encode("utf-8", "replace"), wanted):
+                raise _RefusedError(401, {"detail": "Unauthorized"})
+        if isinstance(body, _RefusedError):
+            raise body
+        if path.startswith("/_sandbox/"):
+            self._json(200, self._control(path[10:], body))
+            return
+        with sandbox._lock:
+            sandbox._settle()
+            route, agent_id, action = self._action(path, query, body)
+            fault = sandbox._pick(route, agent_id)
+            hold = fault.released if fault else threading.Event()
+        self._answer(action, fault, hold)
+
+    def _control(self, what: str, body: Any) -> Any:
+        sandbox = self.server.sandbox
+        match (self.command, what):
+            case ("GET", "state"):
+                return sandbox.state()
+            case ("POST", "finish"):
+                sandbox.finish_runs()
+            case ("DELETE", "faults"):
+                sandbox.clear_faults()
+            case ("POST", "faults"):
+                if not isinstance(body, dict) or not isinstance(body.get("kind"), str):
+                    raise PromptyoselfError(
+                        "invalid_fault",
+                        'Send {"kind": …} with its parameters.',
+                        f"Kinds: {FAULTS}.",
+                    )
+                kind = body.pop("kind")
+                if "self" in body or "kind" in body:
+                    raise PromptyoselfError("invalid_fault", "No fault takes 'self'.")
+                sandbox.fault(kind, **body)
+            case _:
+                raise _RefusedError(
+                    404, {"detail": "There are GET state, POST and DELETE faults, POST finish."}
+                )
+        return {"faults": sandbox.state()["faults"]}
+
+    # -- what is done
+
+    def _action(
+        self, path: str, query: dict[str, str], body: Any
+    ) -> tuple[str, str | None, Callable[[Fault | None], Any]]:
+        """Route, agent and the work of a request; all but a send is done before it is returned."""
+        sandbox = self.server.sandbox
+        asked = (self.command, *path.strip("/").split("/")[1:])
+
+        def done(answer: Any) -> Callable[[Fault | None], Any]:
+            return lambda _: answer
+
+        match asked:
+            case ("GET", "health"):
+                return "health", None, done({"version": VERSION, "status": "ok"})
+            case ("GET", "agents"):
+                return "agents", None, done([_agent_json(a) for a in self._agent_page(query)])
+            case ("POST", "agents"):
+                name = body.get("name") if isinstance(body, dict) else None
+                agent_id = sandbox.create_agent(name if isinstance(name, str) else "agent")
+                return "agents", None, done(_agent_json(sandbox._agents[agent_id]))
+            case ("GET", "agents", agent_id):
+                detail = f"Agent with ID {agent_id} not found"
+                agent = self._agent(agent_id, detail)
+                return "agent", agent_id, done(_agent_json(agent))
+            case ("DELETE", "agents", agent_id):
+                self._agent(agent_id)
+                sandbox.delete_agent(agent_id)
+                return "agent", agent_id, done({"message": f"Agent id={agent_id} deleted"})
+            case ("GET", "agents", agent_id, "messages"):
+                rows = self._messages(self._agent(agent_id), query.get("conversation_id"), query)
+                return "messages", agent_id, done([_message_json(m) for m in rows])
+            case ("POST", "agents", agent_id, "messages", "async"):
+                agent, body = self._agent(agent_id), _checked(body)
+                return (
+                    "send",
+                    agent_id,
+                    lambda fault: _run_json(sandbox._begin(agent, None, body, fault)),
+                )
+            case ("GET", "runs"):
+                return "runs", query.get("agent_id"), done(self._run_page(query))
+            case ("GET", "runs", run_id):
+                if not re.fullmatch(f"run-{UUID4}", run_id):
+                    raise _RefusedError(
+                        400, {"detail": f"INVALID_ARGUMENT: Invalid run ID: {run_id}"}
+                    )
+                run = sandbox._runs.get(run_id)
+                if run is None:
+                    raise _RefusedError(404, {"detail": f"Run not found with id='{run_id}'"})
+                return "run", run.agent_id, done(_run_json(run))
+            case ("POST", "conversations"):
+                agent = self._agent(query.get("agent_id", ""))
+                new = sandbox.create_conversation(agent.id)
+                return "conversations", agent.id, done(self._conversation_json(new))
+            case ("GET", "conversations", conversation_id):
+                agent = self._owner(conversation_id)
+                return "conversations", agent.id, done(self._conversation_json(conversation_id))
+            case ("GET", "conversations", conversation_id, "messages"):
+                if conversation_id not in sandbox._conversations:
+                    return "messages", None, done([])
+                agent = self._owner(conversation_id)
+                rows = self._messages(agent, conversation_id, query)
+                return "messages", agent.id, done([_message_json(m) for m in reversed(rows)])
+            case ("POST", "conversations", conversation_id, "messages"):
+                agent, body = self._owner(conversation_id), _checked(body)
+                if body.get("streaming", True) is not True or body.get("background"):
+                    raise _RefusedError(
+                        503, {"detail": "The sandbox streams only, in the foreground."}
+                    )
+
+                def begin(fault: Fault | None) -> RunState:
+                    run = sandbox._begin(agent, conversation_id, body, fault)
+                    run.status = "running"
+                    return run
+
+                return "send", agent.id, begin
+        raise _RefusedError(404, {"detail": "Not Found"})
+
+    def _agent(self, agent_id: str, detail: str = "Agent not found") -> AgentState:
+        if not re.fullmatch(f"agent-{UUID4}", agent_id):
+            raise _RefusedError(
+                422,
+                {
+                    "trace_id": "",
+                    "detail": "[{'type': 'string_pattern_mismatch', 'loc': ('path', 'agent_id'), "
+                    "'msg': \"String should match pattern 'agent-{uuid4}'\"}]",
+                    "examples": ["agent-123e4567-e89b-42d3-8456-426614174000"],
+                },
+            )
+        agent = self.server.sandbox._agents.get(agent_id)
+        if agent is None:
+            raise _RefusedError(404, {"detail": detail})
+        return agent
+
+    def _owner(self, conversation_id: str) -> AgentState:
+        if not re.fullmatch(f"conv-{UUID4}", conversation_id):
+            raise _RefusedError(
+                422, {"trace_id": "", "detail": "[{'loc': ('path', 'conversation_id')}]"}
+            )
+        owner = self.server.sandbox._conversations.get(conversation_id)
+        agent = self.server.sandbox._agents.get(owner[0]) if owner else None
+        if agent is None:
+            raise _RefusedError(
+                404, {"detail": f"Conversation not found with id='{conversation_id}'"}
+            )
+        return agent
+
+    def _conversation_json(self, conversation_id: str) -> dict[str, Any]:
+        agent_id, created_at = self.server.sandbox._conversations[conversation_id]
+        return {
+            "id": conversation_id,
+            "agent_id": agent_id,
+            "created_at": _micros(created_at),
+            "summary": None,
+            "in_context_message_ids": [],
+        }
+
+    def _agent_page(self, query: dict[str, str]) -> list[AgentState]:
+        rows = list(self.server.sandbox._agents.values())
+        if query.get("order") != "asc":
+            rows.reverse()
+        if query.get("name"):
+            rows = [a for a in rows if a.name == query["name"]]
+        ids = [a.id for a in rows]
+        if query.get("after") in ids:
+            rows = rows[ids.index(query["after"]) + 1 :]
+        elif query.get("before") in ids:
+            rows = rows[: ids.index(query["before"])]
+        return rows[: _limit(query, 50)]
+
+    def _messages(
+        self, agent: AgentState, conversation_id: str | None, query: dict[str, str]
+    ) -> list[SandboxMessage]:
+        rows = [m for m in agent.history if conversation_id in (None, m.conversation_id)]
+        ids = [m.id for m in rows]
+        for cursor in (query.get("before"), query.get("after")):
+            if cursor is not None and cursor not in ids:
+                detail = f"No message found with id '{cursor}' for agent '{agent.id}'."
+                raise _RefusedError(404, {"detail": detail})
+        if query.get("after"):
+            rows = rows[ids.index(query["after"]) + 1 :]
+        elif query.get("before"):
+            rows = rows[: ids.index(query["before"])]
+        limit = _limit(query, 100)
+        if query.get("order") == "asc":
+            return rows[:limit]
+        return rows[-limit:] if limit else []
+
+    def _run_page(self, query: dict[str, str]) -> list[dict[str, Any]]:
+        limit = _limit(query, 100)
+        if not 1 <= limit <= 1000:
+            raise _RefusedError(422, {"trace_id": "", "detail": "[{'loc': ('query', 'limit')}]"})
+        sandbox, agent_id = self.server.sandbox, query.get("agent_id")
+        if agent_id is None:
+            rows = list(sandbox._runs.values())
+        else:
+            rows = list(sandbox._agents[agent_id].runs) if agent_id in sandbox._agents else []
+        ids = [r.id for r in rows]
+        if query.get("before") in ids:
+            rows = rows[: ids.index(query["before"])]
+        elif query.get("after") in ids:
+            rows = rows[ids.index(query["after"]) + 1 :]
+        active = query.get("active", "").lower() in ("true", "1")
+        rows = [
+            r
+            for r in rows
+            if query.get("conversation_id") in (None, r.conversation_id)
+            and (not active or r.status in ("created", "running"))
+        ]
+        if query.get("order") != "asc":
+            rows.reverse()
+        return [_run_json(r) for r in rows[:limit]]
+
+    # -- what goes out
+
+    def _answer(
+        self, action: Callable[[Fault | None], Any], fault: Fault | None, hold: threading.Event
+    ) -> None:
+        """Carry out the action, or the fault, or both."""
+        kind, params = (fault.kind, fault.params) if fault else ("", {})
+        status, headers, stopping = 200, {}, self.server.stopping
+        if kind == "slow":
+            stopping.wait(params["seconds"])
+        elif kind in _STATUS_FAULTS:
+            status, body = _STATUS_FAULTS[kind]
+            headers = {"Retry-After": "1"} if kind == "conflict" else {}
+            return self._json(status, body, headers)
+        elif kind == "status":
+            return self._json(params["status"], {"detail": params["detail"]})
+        elif kind == "rate_limit":
+            wait = params["retry_after"]
+            value = format_datetime(datetime.fromtimestamp(time.time() + wait, UTC), usegmt=True)
+            headers = {"Retry-After": value if params["http_date"] else str(wait)}
+            return self._json(429, {"error": {"type": "rate_limit"}}, headers)
+        result = None
+        if kind != "refuse" and params.get("stored", True):
+            with self.server.sandbox._lock:
+                result = action(fault)
+        if kind in ("refuse", "lost_reply"):
+            self.server.to_reset.add(self.connection)
+            self.close_connection = True
+        elif kind == "hang":
+            while not hold.wait(0.05) and not stopping.is_set():
+                pass
+            self.close_connection = True
+        elif kind == "server_error":
+            self._json(params["status"], {"detail": "An unknown error occurred"})
+        elif kind == "garbage":
+            self._raw(200, params["body"].encode(), "text/html")
+        elif kind == "wrong_shape":
+            self._json(200, ["this", "is", "not", "it"] if result is None else [result])
+        elif kind == "drip":
+            body = result if not isinstance(result, RunState) else _run_json(result)
+            self._drip(json.dumps(body).encode(), params)
+        elif isinstance(result, RunState):
+            self._stream(result)
+        else:
+            self._json(200, result)
+        return None
+
+    def _json(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
+        data = b"" if body is None else json.dumps(body, ensure_ascii=True).encode()
+        self._raw(status, data, "application/json", headers)
+
+    def _raw(
+        self, status: int, data: bytes, content_type: str, headers: dict[str, str] | None = None
+    ) -> None:
+        self._head(status, {"Content-Type": content_type, "Content-Length": str(len(data))})
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data)
+
+    def _head(self, status: int, headers: dict[str, str]) -> None:
+        self._began = True
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        if self.close_connection:
+            self.send_header("Connection", "close")
+
+    def _drip(self, data: bytes, params: dict[str, Any]) -> None:
+        self.close_connection = True
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: "
+        head += str(len(data)).encode() + b"\r\nConnection: close\r\n\r\n"
+        if params["where"] == "body":
+            self.wfile.write(head)
+        else:
+            data = head + data
+        for byte in data:
+            self.wfile.write(bytes([byte]))
+            if self.server.stopping.wait(params["interval"]):
+                return
+
+    def _stream(self, run: RunState) -> None:
+        """A run's server-sent events: a ping at once, the answer when it is there."""
+        self._head(200, {"Content-Type": "text/event-stream", "Transfer-Encoding": "chunked"})
+        self.end_headers()
+        sandbox = self.server.sandbox
+        for event in self._events(sandbox, run):
+            data = event.encode()
+            self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
+        self.wfile.write(b"0\r\n\r\n")
+
+    def _events(self, sandbox: Sandbox, run: RunState) -> Iterator[str]:
+        ping = {"id": f"ping-{uuid.uuid4()}", "message_type": "ping", "run_id": run.id}
+        yield f"data: {json.dumps(ping)}\n\n"
+        while run.status == "running":
+            if self.server.stopping.wait(0.01):
+                return
+            with sandbox._lock:
+                sandbox._settle()
+        if run.error:
+            yield 'data: {"message_type":"stop_reason","stop_reason":"llm_api_error"}\n\n'
+            yield f"event: error\ndata: {json.dumps(_error_json(run))}\n\n"
+        else:
+            yield 'data: {"message_type":"stop_reason","stop_reason":"end_turn"}\n\n'
+        yield "data: [DONE]\n\n"
+
+
+def _limit(query: dict[str, str], default: int) -> int:
+    value = query.get("limit", str(default))
+    if not re.fullmatch(r"\d{1,6}", value):
+        raise _RefusedError(422, {"trace_id": "", "detail": "[{'loc': ('query', 'limit')}]"})
+    return int(value)
+
+
+def _checked(body: Any) -> dict[str, Any]:
+    """A send's body, or 422 as the real server answers."""
+    rows = body.get("messages") if isinstance(body, dict) else None
+    if (
+        isinstance(rows, list)
+        and rows
+        and all(
+            isinstance(row, dict)
+            and row.get("role") in ("user", "system", "assistant")
+            and isinstance(row.get("content"), str | list)
+            and isinstance(row.get("otid"), str | None)
+            for row in rows
+        )
+    ):
+        return dict(body)
+    raise _RefusedError(422, {"trace_id": "", "detail": "[{'loc': ('body', 'messages')}]"})
+
+
+def _micros(instant: datetime | None) -> str | None:
+    if instant is None:
+        return None
+    return instant.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _agent_json(agent: AgentState) -> dict[str, Any]:
+    return {
+        "id": agent.id,
+        "name": agent.name,
+        "created_at": _micros(agent.created_at),
+        "updated_at": _micros(agent.last_run or agent.created_at),
+        "last_run_completion": _micros(agent.last_run),
+        "agent_type": "letta_v1_agent",
+        "model": "sandbox/echo",
+        "system": "You echo.",
+        "message_ids": agent.context,
+        "description": None,
+        "tags": [],
+        "tools": [],
+        "blocks": [],
+    }
+
+
+def _message_json(message: SandboxMessage) -> dict[str, Any]:
+    return {
+        "id": message.id,
+        "date": message.date.astimezone(UTC).isoformat(timespec="seconds"),
+        "name": None,
+        "message_type": message.kind,
+        "otid": message.otid,
+        "sender_id": None,
+        "step_id": None,
+        "is_err": None,
+        "seq_id": None,
+        "run_id": message.run_id,
+        "content": message.text,
+    }
+
+
+def _error_json(run: RunState) -> dict[str, Any]:
+    return {
+        "message_type": "error_message",
+        "run_id": run.id,
+        "error_type": "llm_error",
+        "message": "An error occurred with the LLM request.",
+        "detail": run.error,
+        "seq_id": None,
+    }
+
+
+def _run_json(run: RunState) -> dict[str, Any]:
+    streamed = run.conversation_id is not None
+    metadata: dict[str, Any] = {
+        "run_type": "send_conversation_message" if streamed else "send_message_async"
+    }
+    if run.status == "failed":
+        metadata["error"] = _error_json(run) if streamed else run.error
+    ended = {"completed": "end_turn", "failed": "llm_api_error" if streamed else "error"}
+    return {
+        "id": run.id,
+        "status": run.status,
+        "created_at": _micros(run.created_at),
+        "completed_at": (_micros(run.completed_at) or "")[:-1] or None,
+        "agent_id": run.agent_id,
+        "conversation_id": run.conversation_id,
+        "background": not streamed,
+        "metadata": metadata,
+        "request_config": {
+            "use_assistant_message": True,
+            "assistant_message_tool_name": run.tag,
+            "assistant_message_tool_kwarg": "message",
+            "include_return_message_types": None,
+        },
+        "stop_reason": ended.get(run.status),
+    }

@@ -1,0 +1,138 @@
+"""Looking for what is wrong with an installation, without changing anything."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from importlib.metadata import PackageNotFoundError, version
+from typing import NamedTuple
+
+from promptyoself import __version__
+from promptyoself.errors import PromptyoselfError
+from promptyoself.instants import format_utc, parse_utc
+from promptyoself.letta import Deliverer
+from promptyoself.service.keeping import verify
+from promptyoself.service.store import Store
+from promptyoself.triggers import parse_zone
+
+__all__ = ["Check", "examine"]
+
+_LATE = timedelta(minutes=5)
+
+
+class Check(NamedTuple):
+    """One thing looked at. ``hint`` says what to do about it."""
+
+    name: str
+    ok: bool
+    detail: str
+    hint: str = ""
+
+
+def examine(
+    store: Store, now: datetime, letta: Deliverer | None, *, require_loop: bool
+) -> list[Check]:
+    """Every check; ``letta`` is ``None`` where it isn't to be asked."""
+    checks = [_software(), _directory(store), _guarded("timezone", lambda: _timezone(store))]
+    log = _guarded("log", lambda: _log(store))
+    checks.append(log)
+    if log.ok:
+        checks += _schedules(store, now, require_loop=require_loop)
+    if letta is not None:
+        checks.append(_guarded("letta", lambda: _letta(store, letta)))
+    if os.environ.get("PROMPTYOSELF_DB_PATH"):
+        checks.append(
+            Check(
+                "old_database",
+                True,
+                "PROMPTYOSELF_DB_PATH belongs to the SQLite versions and isn't used any more.",
+                "Unset it.",
+            )
+        )
+    return checks
+
+
+def _software() -> Check:
+    names = ("letta-client", "croniter", "orjson", "click", "filelock")
+    try:
+        found = ", ".join(f"{name} {version(name)}" for name in names)
+    except PackageNotFoundError as error:
+        hint = "Install promptyoself again, with pip."
+        return Check("software", False, f"{error.name} is not installed", hint)
+    return Check(
+        "software", True, f"promptyoself {__version__}, Python {platform.python_version()}, {found}"
+    )
+
+
+def _directory(store: Store) -> Check:
+    var = store.settings.var
+    place = next(folder for folder in (var, *var.parents) if folder.exists())
+    if not place.is_dir():
+        return Check("data_directory", False, f"{place} is not a folder", "Choose another --var.")
+    if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
+        hint = "Check its owner and mode, and how it is mounted."
+        return Check("data_directory", False, f"{place} can't be written", hint)
+    detail = str(var) if place == var else f"{var} will be made by the first command that writes"
+    return Check("data_directory", True, detail)
+
+
+def _timezone(store: Store) -> Check:
+    return Check("timezone", True, parse_zone(store.settings.timezone))
+
+
+def _log(store: Store) -> Check:
+    answer = verify(store)
+    events = answer["events"]
+    if "torn_tail" in answer:
+        return Check("log", True, f"{events} events, intact; {answer['message']}")
+    return Check("log", True, f"{events} events, intact" if events else "empty")
+
+
+def _schedules(store: Store, now: datetime, *, require_loop: bool) -> Iterator[Check]:
+    state, position = store.read()
+    if state.newer:
+        detail = f"{state.newer} was written by a newer version"
+        yield Check("version", False, detail, "Upgrade promptyoself.")
+    if position.ts and parse_utc(position.ts) > now + _LATE:
+        yield Check(
+            "clock",
+            False,
+            f"the last event is of {position.ts}, but it is {format_utc(now)}",
+            "Set the clock. Until it has caught up, new events bear the time of that one.",
+        )
+    else:
+        yield Check("clock", True, format_utc(now))
+    living = store.workers.living()
+    hint = "Run `promptyoself execute --loop`, or `promptyoself execute` from cron."
+    detail = f"running: {', '.join(living)}" if living else "none is running"
+    yield Check("loop", bool(living) or not require_loop, detail, "" if living else hint)
+    overdue = [
+        schedule.id
+        for schedule in state.schedules.values()
+        if schedule.status == "active"
+        and schedule.next_run is not None
+        and parse_utc(schedule.next_run) < now - _LATE
+    ]
+    shown = ", ".join(overdue[:3]) + (", …" if len(overdue) > 3 else "")
+    detail = f"{len(overdue)} overdue by more than 5 minutes: {shown}" if overdue else "none overdue"
+    yield Check("schedules", not overdue, detail, hint if overdue else "")
+    doubt = sum(1 for slot in state.open.values() if slot.worker and slot.worker not in living)
+    detail = f"{doubt} in doubt, of workers that died" if doubt else "none in doubt"
+    yield Check("deliveries", True, detail, "The next pass settles them." if doubt else "")
+
+
+def _letta(store: Store, letta: Deliverer) -> Check:
+    release = letta.health()
+    letta.agents()  # health needs no password; this does
+    return Check("letta", True, f"{store.settings.base_url} answers, version {release}")
+
+
+def _guarded(name: str, look: Callable[[], Check]) -> Check:
+    try:
+        return look()
+    except PromptyoselfError as error:
+        return Check(name, False, error.message, error.hint)
+    except OSError as error:
+        return Check(name, False, f"{error.strerror} ({error.filename})", "Check the disk.")

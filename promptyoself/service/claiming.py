@@ -1,0 +1,343 @@
+"""Deciding, on the state as it is under the lock: which slots to claim, which to skip, and what a
+delivery's outcome means for its slot and its schedule. Everything here is a function of its
+arguments; nothing is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from datetime import datetime, timedelta
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+from promptyoself.events import (
+    DeliveryAbandoned,
+    DeliveryAttempted,
+    DeliveryDelivered,
+    DeliveryFailed,
+    DeliverySkipped,
+    Record,
+    ScheduleCompleted,
+)
+from promptyoself.identity import slot_otid
+from promptyoself.instants import format_utc, parse_utc
+from promptyoself.policy import Caps, refusal
+from promptyoself.schedules import OpenSlot, Schedule, State, due, slot_key
+from promptyoself.service.envelope import wrap
+from promptyoself.slots import plan, retry_delay, skip_record
+
+__all__ = ["Abandoned", "Claim", "Delivered", "Failed", "Outcome", "claim", "orphans", "settle"]
+
+PARK_AFTER = 5
+"""So many permanent failures in a row end a schedule, so that it doesn't fail for ever."""
+
+_TOO_LATE = "Given up: its grace has passed."
+
+
+class Claim(NamedTuple):
+    """A slot that this worker alone may deliver, and what is to be sent.
+
+    ``in_doubt`` says that it was claimed before, by a worker that died over it; ``since`` is when
+    the first attempt at it was claimed, ``claimed_at`` the latest.
+    """
+
+    id: str
+    agent_id: str
+    conversation_id: str | None
+    text: str
+    slot: str
+    kind: str
+    otid: str
+    attempt: int
+    claimed_at: datetime
+    since: datetime
+    run_id: str | None = None
+    in_doubt: bool = False
+
+
+class Delivered(NamedTuple):
+    """The agent has it; ``via`` and ``error`` as in the event."""
+
+    via: str
+    run_id: str | None = None
+    error: str | None = None
+
+
+class Failed(NamedTuple):
+    """It won't be delivered; ``permanent``: and neither would the next one, for the same reason."""
+
+    code: str
+    error: str
+    permanent: bool
+    run_id: str | None = None
+
+
+class Abandoned(NamedTuple):
+    """This attempt left nothing with the agent. ``retry_after`` is in seconds, if anyone said;
+    ``at_once``: nothing stands in the way of another attempt now."""
+
+    code: str
+    error: str
+    retry_after: float | None = None
+    at_once: bool = False
+
+
+Outcome = Delivered | Failed | Abandoned
+
+
+class Decision(NamedTuple):
+    """Events to append, each with its schedule's id, and the claims that they make."""
+
+    records: list[tuple[Record, str]]
+    claims: list[Claim]
+    skipped: list[dict[str, Any]]
+
+
+def claim(
+    state: State, now: datetime, worker: str, caps: Caps, seats: int, until: datetime | None = None
+) -> Decision:
+    """Claim what is due and may be delivered: one slot per agent, at most ``seats`` altogether.
+
+    An agent with a claimed slot, whoever claimed it, gets no second one: two messages at once lose
+    one of them from its context. ``until`` leaves alone what became due only after it.
+    """
+    decision = Decision([], [], [])
+    occupied = {slot.agent_id for slot in state.open.values() if slot.worker is not None}
+    text = format_utc(now)
+    for _, id_, key in due(state, text if until is None else min(text, format_utc(until))):
+        if len(decision.claims) >= seats:
+            break
+        schedule = state.schedules[id_]
+        if schedule.agent_id in occupied:
+            continue
+        if key:
+            made = _claim_waiting(state, state.open[key], schedule, now, worker, caps, decision)
+        else:
+            made = _claim_scheduled(state, schedule, now, worker, caps, decision)
+        if made is not None:
+            decision.claims.append(made)
+            occupied.add(made.agent_id)
+    return decision
+
+
+def orphans(state: State, workers: Collection[str], now: datetime) -> Iterator[Claim]:
+    """What these workers, who are dead, left claimed: nobody knows whether it arrived."""
+    for slot in state.open.values():
+        if slot.worker in workers:
+            schedule = state.schedules[slot.id]
+            yield _claim_of(
+                schedule, slot, _text(schedule, slot.slot, slot.kind, now), in_doubt=True
+            )
+
+
+def settle(
+    state: State, claimed: Claim, worker: str, outcome: Outcome, now: datetime
+) -> tuple[list[Record], str]:
+    """The events that an outcome makes, and what became of the slot: ``delivered``, ``failed``,
+    ``retrying``, ``skipped``; or ``settled`` where someone else has settled it already."""
+    slot = state.open.get(slot_key(claimed.id, claimed.slot))
+    if slot is None or slot.worker is None or slot.attempt != claimed.attempt:
+        return [], "settled"
+    schedule = state.schedules[claimed.id]
+    head = (claimed.slot, claimed.otid, claimed.attempt, worker)
+    records: list[Record]
+    if isinstance(outcome, Abandoned):
+        retry_at = now
+        if not outcome.at_once:
+            retry_at += retry_delay(claimed.otid, claimed.attempt, outcome.retry_after)
+        why = _given_up(schedule, slot, retry_at)
+        if why != "grace":
+            records = [DeliveryAbandoned(*head, outcome.code, outcome.error, format_utc(retry_at))]
+            if why is None:
+                return records, "retrying"
+            records.append(DeliverySkipped(slot.slot, slot.slot, 1, why, slot.kind))
+            return [*records, *_completion(state, schedule, slot, "failed")], "skipped"
+        outcome = Failed(outcome.code, f"{outcome.error} {_TOO_LATE}", permanent=False)
+    if isinstance(outcome, Delivered):
+        latency = round((now - claimed.claimed_at) / timedelta(milliseconds=1))
+        records = [
+            DeliveryDelivered(*head, outcome.via, max(latency, 0), outcome.run_id, outcome.error)
+        ]
+        return [*records, *_completion(state, schedule, slot, "completed")], "delivered"
+    parked = outcome.permanent and schedule.failures + 1 >= PARK_AFTER
+    going_on = schedule.status == "active" and schedule.next_run is not None
+    records = [
+        DeliveryFailed(
+            *head,
+            outcome.code,
+            outcome.error,
+            outcome.permanent,
+            outcome.run_id,
+            (parked and going_on) or None,
+        )
+    ]
+    return [*records, *_completion(state, schedule, slot, "failed")], "failed"
+
+
+def _claim_waiting(
+    state: State,
+    slot: OpenSlot,
+    schedule: Schedule,
+    now: datetime,
+    worker: str,
+    caps: Caps,
+    decision: Decision,
+) -> Claim | None:
+    """Try a slot again, or a triggered one for the first time; or give it up."""
+    why = _given_up(schedule, slot, now)
+    if why is None and slot.attempt == 0:
+        why = refusal(schedule, state, caps, format_utc(now)[:10])
+    if why is None:
+        otid = slot.otid or slot_otid(slot.id, slot.slot)
+        return _attempt(schedule, slot, otid, None, now, worker, decision)
+    if why == "grace" and slot.attempt:
+        error = f"{schedule.last_error or ''} {_TOO_LATE}".strip()
+        head = (slot.slot, slot.otid or "", slot.attempt, worker)
+        failed = DeliveryFailed(*head, slot.code or "grace", error, permanent=False)
+        decision.records.append((failed, schedule.id))
+    else:
+        skipped = DeliverySkipped(slot.slot, slot.slot, 1, why, slot.kind)
+        _note_skip(decision, schedule, skipped)
+    ended = _completion(state, schedule, slot, "failed")
+    decision.records.extend((record, schedule.id) for record in ended)
+    return None
+
+
+def _claim_scheduled(
+    state: State, schedule: Schedule, now: datetime, worker: str, caps: Caps, decision: Decision
+) -> Claim | None:
+    if any(slot.id == schedule.id and slot.kind == "scheduled" for slot in state.open.values()):
+        return None
+    planned = plan(schedule, now)
+    fire, following = planned.fire, planned.next_run
+    why = refusal(schedule, state, caps, format_utc(now)[:10]) if fire is not None else None
+    most = schedule.max_repetitions
+    if fire is not None and why is None and most and schedule.repetition_count + 1 >= most:
+        following = None
+    next_run = None if following is None else format_utc(following)
+    # Each skip says what comes next: the following range, the slot that fires, or what lies ahead.
+    upcoming: list[str | None] = [format_utc(skipped.first) for skipped in planned.skipped[1:]]
+    upcoming.append(next_run if fire is None else format_utc(fire))
+    for skipped, after in zip(planned.skipped, upcoming, strict=False):
+        _note_skip(decision, schedule, skip_record(skipped, after))
+    if fire is not None and why is None:
+        slot = OpenSlot(schedule.id, schedule.agent_id, format_utc(fire), "scheduled")
+        otid = slot_otid(schedule.id, slot.slot)
+        return _attempt(schedule, slot, otid, next_run, now, worker, decision)
+    if fire is not None and why is not None:
+        instant = format_utc(fire)
+        _note_skip(decision, schedule, DeliverySkipped(instant, instant, 1, why, next_run=next_run))
+    if next_run is None and (planned.skipped or fire is not None):
+        last = schedule._replace(next_run=None)
+        ended = _completion(state, last, None, "failed")
+        decision.records.extend((record, schedule.id) for record in ended)
+    return None
+
+
+def _attempt(
+    schedule: Schedule,
+    slot: OpenSlot,
+    otid: str,
+    next_run: str | None,
+    now: datetime,
+    worker: str,
+    decision: Decision,
+) -> Claim:
+    text = _text(schedule, slot.slot, slot.kind, now, new=slot.attempt == 0)
+    attempt = slot.attempt + 1
+    record = DeliveryAttempted(
+        slot.slot,
+        otid,
+        attempt,
+        worker,
+        sha256(text.encode()).hexdigest(),
+        slot.kind,
+        next_run,
+    )
+    decision.records.append((record, schedule.id))
+    at = format_utc(now)
+    opened = slot._replace(
+        agent_id=schedule.agent_id,  # which may have been modified since an earlier attempt
+        attempt=attempt,
+        otid=otid,
+        worker=worker,
+        claimed_at=at,
+        first_claimed_at=slot.first_claimed_at or at,
+    )
+    return _claim_of(schedule, opened, text)
+
+
+def _claim_of(schedule: Schedule, slot: OpenSlot, text: str, *, in_doubt: bool = False) -> Claim:
+    claimed_at = parse_utc(slot.claimed_at or slot.slot)
+    return Claim(
+        slot.id,
+        slot.agent_id,
+        schedule.conversation_id,
+        text,
+        slot.slot,
+        slot.kind,
+        slot.otid or slot_otid(slot.id, slot.slot),
+        slot.attempt,
+        claimed_at,
+        parse_utc(slot.first_claimed_at) if slot.first_claimed_at else claimed_at,
+        slot.run_id,
+        in_doubt,
+    )
+
+
+def _given_up(schedule: Schedule, slot: OpenSlot, when: datetime) -> str | None:
+    """Why a slot that has to wait until ``when`` isn't tried again, or ``None`` if it is."""
+    if schedule.status == "cancelled":
+        return "cancelled"
+    if slot.kind == "scheduled" and schedule.status == "paused":
+        return "paused"
+    if slot.kind == "scheduled" and schedule.status == "failed":
+        return "parked"
+    if when > parse_utc(slot.slot) + timedelta(seconds=schedule.grace):
+        return "grace"
+    return None
+
+
+def _completion(
+    state: State, schedule: Schedule, slot: OpenSlot | None, status: str
+) -> list[Record]:
+    """The end of a schedule whose last slot has just got its outcome, if it has.
+
+    Only a one-off fails as a whole; a series that ran its course is completed, whatever became of
+    its single slots.
+    """
+    if schedule.status not in ("active", "paused") or schedule.next_run is not None:
+        return []
+    if slot is not None and slot.kind != "scheduled":
+        return []
+    others = [
+        other
+        for other in state.open.values()
+        if other.id == schedule.id and other.kind == "scheduled" and other is not slot
+    ]
+    if others:
+        return []
+    if schedule.schedule_type == "once":
+        return [ScheduleCompleted("once", status)]
+    most = schedule.max_repetitions
+    why = "max_repetitions" if most and schedule.repetition_count >= most else "until"
+    return [ScheduleCompleted(why, "completed")]
+
+
+def _note_skip(decision: Decision, schedule: Schedule, record: DeliverySkipped) -> None:
+    decision.records.append((record, schedule.id))
+    decision.skipped.append(
+        {
+            "id": schedule.id,
+            "agent_id": schedule.agent_id,
+            "slot": record.slot,
+            "last": record.last,
+            "slots": record.slots,
+            "why": record.why,
+        }
+    )
+
+
+def _text(schedule: Schedule, slot: str, kind: str, now: datetime, *, new: bool = False) -> str:
+    if not schedule.envelope:
+        return schedule.prompt
+    return wrap(schedule, slot, kind, now, schedule.repetition_count + new)

@@ -1,0 +1,125 @@
+"""Keeping the log: check all of it, name its head, make the index anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from promptyoself.errors import ChainError, PromptyoselfError
+from promptyoself.ledger import START, Position
+from promptyoself.service.store import Store
+
+__all__ = ["head", "rebuild", "verify"]
+
+
+def verify(
+    store: Store, expected: str | None = None, progress: Callable[[int], None] | None = None
+) -> dict[str, Any]:
+    """Read every event and check it; ``expected`` is a head ``SEQ:HASH`` that was kept elsewhere.
+
+    ``progress`` is told the number of events read so far, now and then.
+
+    Raises:
+        PromptyoselfError: ``invalid_head``.
+        ChainError: ``corrupt_chain``, naming the first bad event; ``head_not_on_chain``;
+            ``damaged_tail`` where the end is no append that was merely cut short.
+    """
+    seq, hash_ = _parse_head(expected) if expected is not None else (0, START.hash)
+    position, found, months = START, START.hash if seq == 0 else None, 0
+    for batch in store.ledger.replay():
+        for event in batch.envelopes:
+            if event.seq == seq + 1:
+                found = event.prev
+        months += batch.position.month != position.month
+        position = batch.position
+        if position.seq == seq:
+            found = position.hash
+        if progress is not None:
+            progress(position.seq)
+    if expected is not None and found != hash_:
+        raise ChainError(
+            "head_not_on_chain",
+            f"Event {seq} is not on this chain with that hash: "
+            + ("the chain ends before it." if found is None else "its hash is another."),
+            "The log was cut off or rewritten after that head was taken; compare with a backup.",
+            seq=seq,
+            expected=hash_,
+            found=found,
+        )
+    answer: dict[str, Any] = {
+        "valid": True,
+        "events": position.seq,
+        "segments": months,
+        **head_of(position),
+    }
+    if expected is not None:
+        answer["contains"] = expected
+    answer.update(_tail(store, position))
+    return answer
+
+
+def head(store: Store) -> dict[str, Any]:
+    """The last event's number and hash: keep it elsewhere, and nothing can be cut off unnoticed."""
+    return head_of(store.read().position)
+
+
+def head_of(position: Position) -> dict[str, Any]:
+    """A position in the form in which people keep it."""
+    return {
+        "head": f"{position.seq}:{position.hash}",
+        "seq": position.seq,
+        "hash": position.hash,
+        "ts": position.ts or None,
+    }
+
+
+def rebuild(store: Store) -> dict[str, Any]:
+    """Make the index anew from the log.
+
+    Raises:
+        ChainError: the log is damaged; the index is left as it was.
+    """
+    with store.ledger.exclusive():
+        snapshot = store.index.rebuild()
+        store.index.save(snapshot)
+    return {
+        "events": snapshot.position.seq,
+        "schedules": len(snapshot.state.schedules),
+        "message": "The index was made anew from the log.",
+    }
+
+
+def _tail(store: Store, position: Position) -> dict[str, Any]:
+    if store.ledger.torn(position) is None:
+        return {}
+    with store.ledger.exclusive():  # unless it was an append under way
+        torn = store.ledger.torn(position)
+    if torn is None:
+        return {}
+    where = f"{torn.size} bytes after event {position.seq}, in {torn.month} at byte {torn.offset}"
+    if not torn.cut_short:
+        raise ChainError(
+            "damaged_tail",
+            f"The log is intact up to event {position.seq}; the {where}, are no event.",
+            "A crash can leave this, and so can damage to the last event. Compare with a head kept "
+            "elsewhere (`verify --head`); the next command that writes moves these bytes aside.",
+            month=torn.month,
+            seq=position.seq + 1,
+            offset=torn.offset,
+            expected="the end of the log, or a whole gzip member",
+            found=f"{torn.size} other bytes",
+        )
+    message = f"The {where}, are an append that was never finished: nothing acknowledged is lost."
+    return {"torn_tail": torn._asdict(), "message": message}
+
+
+def _parse_head(text: str) -> tuple[int, str]:
+    seq, _, hash_ = text.partition(":")
+    right = seq.isascii() and seq.isdigit() and len(seq) < 19 and len(hash_) == 64
+    if not right or set(hash_) - set("0123456789abcdef"):
+        raise PromptyoselfError(
+            "invalid_head",
+            f"--head {text[:100]!r} is not SEQ:HASH.",
+            "Give what `promptyoself head` printed as \"head\".",
+        )
+    return int(seq), hash_

@@ -1,0 +1,255 @@
+"""Answers that change nothing: schedules, their fires, their history."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+
+from promptyoself.errors import PromptyoselfError
+from promptyoself.instants import format_utc, parse_utc
+from promptyoself.ledger import Envelope
+from promptyoself.schedules import EMPTY, FINISHED, Schedule, State, fold
+from promptyoself.service.store import Store, find_schedule
+from promptyoself.slots import trigger_of
+from promptyoself.triggers import Trigger, in_zone, parse_time, slots
+
+__all__ = [
+    "STATUSES",
+    "describe",
+    "fires",
+    "history",
+    "list_schedules",
+    "next_fires",
+    "show",
+    "state_at",
+    "stats",
+]
+
+STATUSES = ("active", "paused", "completed", "cancelled", "failed", "all")
+_SHORT = 120
+_END_OF_TIME = datetime.max.replace(tzinfo=UTC)
+
+
+def list_schedules(
+    store: Store,
+    *,
+    agent_id: str | None = None,
+    status: str | None = None,
+    limit: int | None = None,
+    full: bool = False,
+    at: str | None = None,
+    now: datetime,
+) -> dict[str, Any]:
+    """The schedules, soonest first, then those without a next run by id.
+
+    ``status`` of ``None`` means those that aren't over: active and paused.
+
+    Raises:
+        PromptyoselfError: ``forbidden_agent``, ``invalid_time``.
+    """
+    only = store.settings.only_agent
+    if only is not None and agent_id not in (None, only):
+        raise PromptyoselfError(
+            "forbidden_agent",
+            f"--agent-id {agent_id!r} is not {only!r}.",
+            "PROMPTYOSELF_ONLY_AGENT pins this caller to that agent.",
+        )
+    wanted = only or agent_id
+    state = store.read().state if at is None else state_at(store, at, now)
+    chosen = [
+        schedule
+        for schedule in state.schedules.values()
+        if (wanted is None or schedule.agent_id == wanted)
+        and (
+            status == "all"
+            or (schedule.status == status if status else schedule.status not in FINISHED)
+        )
+    ]
+    chosen.sort(key=lambda schedule: (_next_run(schedule) or "~", schedule.id))
+    shown = chosen if limit is None else chosen[:limit]
+    answer: dict[str, Any] = {
+        "schedules": [describe(schedule, state, full=full) for schedule in shown],
+        "count": len(shown),
+    }
+    if len(shown) < len(chosen):
+        answer["total"] = len(chosen)
+    return answer
+
+
+def show(store: Store, id_: str, *, at: str | None = None, now: datetime) -> dict[str, Any]:
+    """Everything about one schedule. Raises ``unknown_id`` or ``forbidden_agent``."""
+    state = store.read().state if at is None else state_at(store, at, now)
+    schedule = find_schedule(state, id_, store.settings.only_agent)
+    return describe(schedule, state, full=True)
+
+
+def describe(schedule: Schedule, state: State, *, full: bool) -> dict[str, Any]:
+    """One schedule as the JSON contract has it; ``full`` adds policy, bounds and what is open."""
+    prompt = schedule.prompt
+    if not full and len(prompt) > _SHORT:
+        prompt = prompt[: _SHORT - 1] + "…"
+    next_run = _next_run(schedule)
+    answer: dict[str, Any] = {
+        "id": schedule.id,
+        "agent_id": schedule.agent_id,
+        "name": schedule.name,
+        "prompt": prompt,
+        "schedule_type": schedule.schedule_type,
+        "schedule_value": schedule.schedule_value,
+        "timezone": schedule.timezone,
+        "next_run": next_run,
+        "last_run": schedule.last_run,
+        "created_at": schedule.created_at,
+        "status": schedule.status,
+        "active": schedule.status == "active",
+        "repetition_count": schedule.repetition_count,
+        "max_repetitions": schedule.max_repetitions,
+    }
+    if not full:
+        return answer
+    answer.update(
+        next_run_local=in_zone(parse_utc(next_run), schedule.timezone) if next_run else None,
+        conversation_id=schedule.conversation_id,
+        start_at=schedule.start_at,
+        until=schedule.until,
+        misfire=schedule.misfire,
+        grace=schedule.grace,
+        jitter=schedule.jitter or 0,
+        envelope=schedule.envelope,
+        tier=schedule.tier,
+        daily_budget=schedule.daily_budget,
+        life=schedule.life,
+        failures=schedule.failures,
+        last_error=schedule.last_error,
+        reason=schedule.reason,
+        open=[
+            {
+                "slot": slot.slot,
+                "kind": slot.kind,
+                "state": "claimed" if slot.worker else "waiting",
+                "attempt": slot.attempt,
+                "worker": slot.worker,
+                "retry_at": slot.retry_at if slot.worker is None else None,
+                "code": slot.code,
+            }
+            for slot in state.open.values()
+            if slot.id == schedule.id
+        ],
+    )
+    return answer
+
+
+def next_fires(store: Store, id_: str, count: int) -> list[dict[str, str]]:
+    """The next fires of a schedule; none where it isn't active."""
+    schedule = find_schedule(store.read().state, id_, store.settings.only_agent)
+    if schedule.next_run is None or schedule.status != "active":
+        return []
+    left = None
+    if schedule.max_repetitions is not None:
+        left = schedule.max_repetitions - schedule.repetition_count
+    first = parse_utc(schedule.next_run)
+    rest = fires(trigger_of(schedule), left, count, first)
+    head = {"utc": schedule.next_run, "local": in_zone(first, schedule.timezone)}
+    return [head, *rest][: count if left is None else min(count, left)]
+
+
+def fires(
+    trigger: Trigger, repetitions: int | None, count: int, after: datetime
+) -> list[dict[str, str]]:
+    """The first ``count`` fires strictly after an instant, in UTC and in the trigger's zone."""
+    most = count if repetitions is None else min(count, repetitions)
+    return [
+        {"utc": format_utc(instant), "local": in_zone(instant, trigger.zone)}
+        for instant in islice(slots(trigger, after, _END_OF_TIME), most)
+    ]
+
+
+def history(
+    store: Store,
+    *,
+    id_: str | None = None,
+    agent_id: str | None = None,
+    type_: str | None = None,
+    since: str | None = None,
+    until: str | None = None,
+    now: datetime,
+) -> Iterator[Envelope]:
+    """The events as stored, oldest first, that match everything given.
+
+    ``type_`` is a whole type or its first part (``delivery``); ``since`` and ``until`` are times
+    (inclusive). With an agent, the events of the schedules that were its own at the time.
+
+    Raises:
+        PromptyoselfError: ``invalid_time``; ``unknown_id`` if no event bears the id.
+        ChainError: the log is damaged; the events before the damage have been yielded.
+    """
+    zone = store.settings.timezone
+    first = format_utc(parse_time(since, zone, now)) if since else ""
+    last = format_utc(parse_time(until, zone, now)) if until else "~"
+    wanted = store.settings.only_agent or agent_id
+    owner: dict[str, str] = {}
+    known = False
+    for batch in store.ledger.replay():
+        for event in batch.envelopes:
+            if event.id is not None and "agent_id" in event.data:
+                owner[event.id] = event.data["agent_id"]
+            elif event.type == "schedule.modified" and event.id is not None:
+                owner[event.id] = event.data["changes"].get("agent_id", owner.get(event.id))
+            known = known or event.id == id_
+            if (
+                (id_ is None or event.id == id_)
+                and (wanted is None or owner.get(event.id or "") == wanted)
+                and (type_ is None or event.type == type_ or event.type.startswith(type_ + "."))
+                and first <= event.ts <= last
+            ):
+                yield event
+    if id_ is not None and not known:
+        find_schedule(EMPTY, id_, None)
+
+
+def state_at(store: Store, at: str, now: datetime) -> State:
+    """The state as it was at an instant, or after the event of that number.
+
+    Raises:
+        PromptyoselfError: ``invalid_time``.
+        ChainError: the log is damaged before that point.
+    """
+    if at.isascii() and at.isdigit():
+        last_seq, last_ts = int(at), "~"
+    else:
+        last_seq, last_ts = None, format_utc(parse_time(at, store.settings.timezone, now))
+
+    def envelopes() -> Iterator[Envelope]:
+        for batch in store.ledger.replay():
+            for event in batch.envelopes:
+                if event.ts > last_ts or (last_seq is not None and event.seq > last_seq):
+                    return
+                yield event
+
+    return fold(EMPTY, envelopes())
+
+
+def stats(store: Store) -> dict[str, Any]:
+    """How much there is, from the index alone."""
+    state, position = store.read()
+    by_status: dict[str, int] = {}
+    for schedule in state.schedules.values():
+        by_status[schedule.status] = by_status.get(schedule.status, 0) + 1
+    return {
+        "schedules": by_status,
+        "agents": len({schedule.agent_id for schedule in state.schedules.values()}),
+        "open_slots": {
+            "claimed": sum(1 for slot in state.open.values() if slot.worker),
+            "waiting": sum(1 for slot in state.open.values() if not slot.worker),
+        },
+        "events": position.seq,
+        "events_by_type": dict(sorted(state.counts.items())),
+        "head": {"seq": position.seq, "hash": position.hash, "ts": position.ts or None},
+        "bytes": position.earlier + position.offset,
+    }
+
+
+def _next_run(schedule: Schedule) -> str | None:
+    return schedule.next_run if schedule.status == "active" else None

@@ -1,0 +1,676 @@
+"""The Letta deliverer, through the real SDK over real HTTP.
+
+What is parametrized over ``server`` is how a Letta behaves: it runs against the sandbox, and, where
+``LETTA_TEST_URL`` names one, against a real server too (its agents are made with the
+OpenAI-compatible model at ``LETTA_TEST_MODEL_URL``, which should take about a second to answer).
+The rest are the faults, which only the sandbox has on demand.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import httpx
+import pytest
+
+from promptyoself import letta
+from promptyoself.errors import PromptyoselfError
+from promptyoself.letta import DeliveryError, LettaDeliverer, Message, Run
+from promptyoself.sandbox import FAULTS, Sandbox
+
+PROMPT = "the prompt is nobody's business"
+TOKEN = "tok-0123456789"
+REAL = os.environ.get("LETTA_TEST_URL")
+
+
+@dataclass
+class Server:
+    """A running server, and how to make agents and conversations on it."""
+
+    url: str
+    patience: float  # seconds in which an agent has surely answered
+
+    def post(self, path: str, body: object) -> str:
+        answer = httpx.post(self.url + path, json=body, timeout=30, trust_env=False)
+        answer.raise_for_status()
+        return str(answer.json()["id"])
+
+    def agent(self) -> str:
+        model = os.environ.get("LETTA_TEST_MODEL_URL", "http://127.0.0.1:1/v1")
+        return self.post(
+            "/v1/agents/",
+            {
+                "name": f"test-{uuid.uuid4()}",
+                "memory_blocks": [],
+                "include_base_tools": False,
+                "llm_config": {
+                    "model": "gpt-4o-mini",
+                    "model_endpoint_type": "openai",
+                    "model_endpoint": model,
+                    "context_window": 30000,
+                    "handle": "openai-proxy/gpt-4o-mini",
+                },
+                "embedding_config": {
+                    "embedding_model": "text-embedding-3-small",
+                    "embedding_endpoint_type": "openai",
+                    "embedding_endpoint": model,
+                    "embedding_dim": 1536,
+                },
+            },
+        )
+
+    def conversation(self, agent_id: str) -> str:
+        return self.post(f"/v1/conversations/?agent_id={agent_id}", {})
+
+
+@pytest.fixture(
+    params=[
+        "sandbox",
+        pytest.param("real", marks=pytest.mark.skipif(not REAL, reason="no LETTA_TEST_URL")),
+    ]
+)
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    if request.param == "real":
+        yield Server(str(REAL), 30.0)
+    else:
+        with Sandbox((), latency=0.15) as sandbox:
+            yield Server(sandbox.url, 5.0)
+
+
+@pytest.fixture
+def deliverer(server: Server) -> Iterator[LettaDeliverer]:
+    deliverer = LettaDeliverer(server.url, call_timeout=20)
+    yield deliverer
+    deliverer.close()
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox(("echo", "other"), latency=0.02) as sandbox:
+        yield sandbox
+
+
+def ended(deliverer: LettaDeliverer, run_id: str | None, patience: float = 5.0) -> Run:
+    assert run_id is not None
+    until = time.monotonic() + patience
+    while (run := deliverer.run(run_id)).active and time.monotonic() < until:
+        time.sleep(0.02)
+    return run
+
+
+def fresh(agent_id: str, conversation_id: str | None = None) -> Message:
+    return Message(agent_id, conversation_id, PROMPT, str(uuid.uuid4()))
+
+
+def since() -> datetime:
+    return datetime.now(UTC) - timedelta(minutes=5)
+
+
+# --- how a Letta behaves --------------------------------------------------------------------------
+
+
+def test_health_tells_the_version(deliverer: LettaDeliverer) -> None:
+    """The server says which Letta it is."""
+    assert deliverer.health().split(".")[0].isdigit()
+
+
+def test_a_message_arrives_with_its_otid(server: Server, deliverer: LettaDeliverer) -> None:
+    """A send answers at once with a run, whose message is in the history when it has completed."""
+    message = fresh(server.agent())
+    run_id = deliverer.send(message)
+    run = ended(deliverer, run_id, server.patience)
+    assert (run.status, run.otid, run.agent_id) == ("completed", message.otid, message.agent_id)
+    assert run.error is None
+    assert run.created_at is not None
+    found = deliverer.find(message.agent_id, None, message.otid, since())
+    assert found is not None
+    assert found.run_id == run_id
+    assert found.date is not None
+    assert abs(found.date - run.created_at) < timedelta(seconds=3)
+
+
+def test_in_flight_only_the_run_tells(server: Server, deliverer: LettaDeliverer) -> None:
+    """Before the model has answered, the otid is on the active run and not in the history."""
+    message = fresh(server.agent())
+    run_id = deliverer.send(message)
+    active = deliverer.active_runs(message.agent_id)
+    assert [(r.run_id, r.otid, r.active) for r in active] == [(run_id, message.otid, True)]
+    assert deliverer.find(message.agent_id, None, message.otid, since()) is None
+    ended(deliverer, run_id, server.patience)
+    assert deliverer.active_runs(message.agent_id) == []
+
+
+def test_find_sees_only_its_own(server: Server, deliverer: LettaDeliverer) -> None:
+    """Another otid, another agent's history and an older message are not found."""
+    message = fresh(server.agent())
+    ended(deliverer, deliverer.send(message), server.patience)
+    assert deliverer.find(message.agent_id, None, "other", since()) is None
+    assert deliverer.find(server.agent(), None, message.otid, since()) is None
+
+
+def test_find_turns_pages(
+    server: Server, deliverer: LettaDeliverer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message that is many pages back is found, and a missing one ends the search."""
+    monkeypatch.setattr(letta, "_PAGE", 3)
+    agent_id = server.agent()
+    messages = [fresh(agent_id) for _ in range(4)]
+    for message in messages:
+        ended(deliverer, deliverer.send(message), server.patience)
+    for message in messages:
+        found = deliverer.find(agent_id, None, message.otid, since())
+        assert found is not None
+    assert deliverer.find(agent_id, None, "missing", since()) is None
+
+
+def test_active_runs_turns_pages(
+    server: Server, deliverer: LettaDeliverer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More active runs than one page are told, newest first."""
+    monkeypatch.setattr(letta, "_PAGE", 2)
+    agent_id = server.agent()
+    runs = [deliverer.send(fresh(agent_id)) for _ in range(5)]
+    assert [r.run_id for r in deliverer.active_runs(agent_id)] == runs[::-1]
+    for run in runs:
+        ended(deliverer, run, server.patience)
+
+
+def test_agents_turns_pages(
+    server: Server, deliverer: LettaDeliverer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More agents than one page are listed, each once, oldest first."""
+    monkeypatch.setattr(letta, "_PAGE", 2)
+    ids = [server.agent() for _ in range(5)]
+    listed = [a.id for a in deliverer.agents()]
+    assert listed[-5:] == ids
+    assert len(listed) == len(set(listed))
+
+
+def test_an_agent_is_known_or_not(server: Server, deliverer: LettaDeliverer) -> None:
+    """An agent is told with its name; one that is missing or impossible is None."""
+    agent_id = server.agent()
+    agent = deliverer.agent(agent_id)
+    assert agent is not None
+    assert (agent.id, agent.name[:5], agent.last_run_at) == (agent_id, "test-", None)
+    assert agent.created_at is not None
+    assert deliverer.agent(f"agent-{uuid.uuid4()}") is None
+    assert deliverer.agent("nobody") is None
+
+
+def test_unknown_things_are_permanent(server: Server, deliverer: LettaDeliverer) -> None:
+    """What the server does not know is refused for good, with a code that says which it was."""
+    unknown, agent_id = f"agent-{uuid.uuid4()}", server.agent()
+    cases: list[tuple[Callable[[], object], str, int]] = [
+        (lambda: deliverer.send(fresh(unknown)), "agent_not_found", 404),
+        (lambda: deliverer.send(fresh("nobody")), "letta_rejected", 422),
+        (lambda: deliverer.find(unknown, None, "o", since()), "agent_not_found", 404),
+        (lambda: deliverer.run(f"run-{uuid.uuid4()}"), "run_not_found", 404),
+        (
+            lambda: deliverer.send(fresh(agent_id, f"conv-{uuid.uuid4()}")),
+            "conversation_not_found",
+            404,
+        ),
+    ]
+    for call, code, status in cases:
+        with pytest.raises(DeliveryError) as caught:
+            call()
+        assert (caught.value.kind, caught.value.code, caught.value.status) == (
+            "permanent",
+            code,
+            status,
+        )
+    assert deliverer.active_runs(unknown) == []
+
+
+def test_a_conversation_is_sent_to_by_a_stream_that_is_let_go(
+    server: Server, deliverer: LettaDeliverer
+) -> None:
+    """The run is named before the agent answers, goes on without us, and leaves the otid."""
+    agent_id = server.agent()
+    message = fresh(agent_id, server.conversation(agent_id))
+    run_id = deliverer.send(message)
+    assert [(r.run_id, r.otid) for r in deliverer.active_runs(agent_id)] == [(run_id, message.otid)]
+    run = ended(deliverer, run_id, server.patience)
+    assert (run.status, run.otid, run.agent_id) == ("completed", message.otid, agent_id)
+    for where in (message.conversation_id, None, "default"):
+        found = deliverer.find(agent_id, where, message.otid, since())
+        assert found is not None
+        assert found.run_id == run_id
+
+
+def test_a_conversation_must_be_the_agents_own(server: Server, deliverer: LettaDeliverer) -> None:
+    """A message for one agent is never put into another agent's conversation."""
+    agent_id, other = server.agent(), server.agent()
+    for _ in range(2):
+        with pytest.raises(DeliveryError) as caught:
+            deliverer.send(fresh(agent_id, server.conversation(other)))
+        assert (caught.value.kind, caught.value.code) == (
+            "permanent",
+            "conversation_of_another_agent",
+        )
+
+
+def test_the_text_arrives_verbatim(server: Server, deliverer: LettaDeliverer) -> None:
+    """Line ends, quotes and letters beyond ASCII come back as they were sent."""
+    text = ' "é" 🙂\n\tdone\\n '
+    message = Message(server.agent(), None, text, str(uuid.uuid4()))
+    ended(deliverer, deliverer.send(message), server.patience)
+    rows = httpx.get(f"{server.url}/v1/agents/{message.agent_id}/messages", trust_env=False).json()
+    assert [r["content"] for r in rows if r["otid"] == message.otid] == [text]
+
+
+# --- faults ---------------------------------------------------------------------------------------
+
+# kind of fault, parameters -> kind, code, how often the message is in the history afterwards
+SEND_FAULTS = [
+    ("refuse", {}, "doubt", "letta_connection_lost", 0),
+    ("lost_reply", {}, "doubt", "letta_connection_lost", 1),
+    ("rate_limit", {}, "retry", "letta_rate_limited", 0),
+    ("server_error", {}, "doubt", "letta_server_error", 0),
+    ("server_error", {"stored": True, "status": 503}, "doubt", "letta_server_error", 1),
+    ("hang", {}, "doubt", "letta_timeout", 0),
+    ("hang", {"stored": True}, "doubt", "letta_timeout", 1),
+    ("garbage", {}, "doubt", "letta_unreadable", 0),
+    ("garbage", {"stored": True}, "doubt", "letta_unreadable", 1),
+    ("wrong_shape", {}, "doubt", "letta_unreadable", 0),
+    ("wrong_shape", {"stored": True}, "doubt", "letta_unreadable", 1),
+    ("drip", {"where": "body"}, "doubt", "letta_timeout", 1),
+    ("drip", {"where": "headers"}, "doubt", "letta_timeout", 1),
+    ("pending_approval", {}, "busy", "letta_busy", 0),
+    ("busy", {}, "busy", "letta_busy", 0),
+    ("conflict", {}, "retry", "letta_conflict", 0),
+    ("unauthorized", {}, "unauthorized", "letta_unauthorized", 0),
+    ("status", {"status": 403}, "unauthorized", "letta_unauthorized", 0),
+    ("status", {"status": 400}, "permanent", "letta_rejected", 0),
+    ("status", {"status": 302}, "permanent", "letta_rejected", 0),
+    ("status", {"status": 408}, "retry", "letta_timeout", 0),
+    ("status", {"status": 499}, "doubt", "letta_server_error", 0),
+    ("not_found", {}, "permanent", "agent_not_found", 0),
+    ("unprocessable", {}, "permanent", "letta_rejected", 0),
+]
+
+
+@pytest.mark.parametrize(("fault", "params", "kind", "code", "stored"), SEND_FAULTS)
+def test_a_fault_says_whether_it_may_have_arrived(
+    sandbox: Sandbox, fault: str, params: dict[str, object], kind: str, code: str, stored: int
+) -> None:
+    """Each fault of a send has one kind and code, promises nothing false, and tells no secret."""
+    deliverer = LettaDeliverer(sandbox.url, TOKEN, call_timeout=0.4)
+    deliverer.health()  # the SDK's import is not the call's
+    message = fresh(sandbox.agents[0])
+    sandbox.fault(fault, **params)
+    began = time.monotonic()
+    with pytest.raises(DeliveryError) as caught:
+        deliverer.send(message)
+    assert time.monotonic() - began < 1.0
+    sandbox.clear_faults()
+    sandbox.finish_runs()
+    error = caught.value
+    assert (error.kind, error.code) == (kind, code)
+    assert sandbox.deliveries[message.agent_id, message.otid] == stored
+    if stored:
+        assert error.kind == "doubt"
+    told = f"{error!r} {error.hint} {error.details} {''.join(traceback.format_exception(error))}"
+    assert TOKEN not in told
+    assert PROMPT not in told
+    assert sandbox.url in error.message
+    assert error.status is None or str(error.status) in error.message
+    deliverer.close()
+
+
+def test_every_fault_is_covered() -> None:
+    """No fault of the sandbox goes without a test of what the deliverer makes of it."""
+    assert set(FAULTS) - {f for f, *_ in SEND_FAULTS} == {
+        "slow",
+        "run_fails_before",
+        "run_fails_after",
+        "run_pending_approval",
+        "run_stuck",
+        "model_401",
+        "model_402",
+    }
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "code", "stored"),
+    [
+        ("refuse", "doubt", "letta_connection_lost", 0),
+        ("lost_reply", "doubt", "letta_connection_lost", 1),
+        ("garbage", "doubt", "letta_unreadable", 0),
+        ("wrong_shape", "doubt", "letta_unreadable", 0),
+        ("hang", "doubt", "letta_timeout", 0),
+        ("drip", "doubt", "letta_timeout", 1),
+        ("server_error", "doubt", "letta_server_error", 0),
+        ("busy", "busy", "letta_busy", 0),
+    ],
+)
+def test_a_fault_of_a_stream(
+    sandbox: Sandbox, fault: str, kind: str, code: str, stored: int
+) -> None:
+    """A send into a conversation is classified as any other."""
+    deliverer = LettaDeliverer(sandbox.url, call_timeout=0.4)
+    message = fresh(sandbox.agents[0], sandbox.create_conversation(sandbox.agents[0]))
+    deliverer.health()
+    sandbox.fault(fault)
+    with pytest.raises(DeliveryError) as caught:
+        deliverer.send(message)
+    sandbox.clear_faults()
+    sandbox.finish_runs()
+    assert (caught.value.kind, caught.value.code) == (kind, code)
+    assert sandbox.deliveries[message.agent_id, message.otid] == stored
+    deliverer.close()
+
+
+@pytest.mark.parametrize(
+    ("fault", "permanent", "busy", "stored"),
+    [
+        ("run_fails_before", False, False, 0),
+        ("run_fails_after", False, False, 1),
+        ("run_pending_approval", False, True, 0),
+        ("model_401", True, False, 0),
+        ("model_402", True, False, 0),
+    ],
+)
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_failed_run_is_classified_by_its_error(
+    sandbox: Sandbox, streamed: bool, fault: str, permanent: bool, busy: bool, stored: int
+) -> None:
+    """The run tells why it failed, alike for both ways to send, and the history what it left."""
+    deliverer = LettaDeliverer(sandbox.url)
+    agent_id = sandbox.agents[0]
+    conversation_id = sandbox.create_conversation(agent_id) if streamed else None
+    message = fresh(agent_id, conversation_id)
+    sandbox.fault(fault)
+    run = ended(deliverer, deliverer.send(message))
+    assert run.status == "failed"
+    assert letta.run_failure_is_permanent(run.error) is permanent
+    assert letta.run_failure_is_busy(run.error) is busy
+    found = deliverer.find(agent_id, conversation_id, message.otid, since())
+    assert (found is not None) is bool(stored)
+    deliverer.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "permanent"),
+    [
+        (None, False),
+        ("", False),
+        ("UNAUTHENTICATED: Authentication failed with Anthropic: no key", True),
+        ("PAYMENT_REQUIRED: Insufficient credits: Error code: 402 - {'error': {}}", True),
+        ("BAD: Something with OpenAI: Error code: 401 - {}", True),
+        ("RATE_LIMIT_EXCEEDED: Rate limited by OpenAI: Error code: 429 - {}", False),
+        ("INTERNAL_SERVER_ERROR: OpenAI API error: Error code: 500 - {}", False),
+        ("INTERNAL_SERVER_ERROR: x: Error code: 500 - {'m': 'Error code: 401'}", False),
+    ],
+)
+def test_run_errors_of_the_model(error: str | None, permanent: bool) -> None:
+    """Only the model's own refusal of key or credit is permanent."""
+    assert letta.run_failure_is_permanent(error) is permanent
+
+
+def test_a_stuck_run_stays_active(sandbox: Sandbox) -> None:
+    """A run that its server forgot is told as active, with its tag and its age."""
+    deliverer = LettaDeliverer(sandbox.url)
+    message = fresh(sandbox.agents[0])
+    sandbox.fault("run_stuck")
+    deliverer.send(message)
+    sandbox.finish_runs()
+    (run,) = deliverer.active_runs(message.agent_id)
+    assert (run.status, run.otid) == ("created", message.otid)
+    deliverer.close()
+
+
+@pytest.mark.parametrize("http_date", [False, True])
+def test_retry_after_is_read_in_both_forms(sandbox: Sandbox, http_date: bool) -> None:
+    """Seconds and an HTTP date both come out as seconds."""
+    deliverer = LettaDeliverer(sandbox.url)
+    sandbox.fault("rate_limit", retry_after=90, http_date=http_date)
+    with pytest.raises(DeliveryError) as caught:
+        deliverer.send(fresh(sandbox.agents[0]))
+    assert caught.value.retry_after is not None
+    assert 88 <= caught.value.retry_after <= 91
+    deliverer.close()
+
+
+@pytest.mark.parametrize("value", ["", "soon", "-5", "1e9", "Tue, 99 Foo 2026"])
+def test_a_senseless_retry_after_is_no_answer(value: str) -> None:
+    """What is neither seconds nor a date is ignored."""
+    assert letta._retry_after({"retry-after": value}) is None
+
+
+def test_a_slow_server_is_waited_for(sandbox: Sandbox) -> None:
+    """An answer that comes late, but in time, is taken."""
+    deliverer = LettaDeliverer(sandbox.url, call_timeout=5)
+    sandbox.fault("slow", seconds=0.2)
+    assert deliverer.send(fresh(sandbox.agents[0]))
+    deliverer.close()
+
+
+@pytest.mark.parametrize("route", ["runs", "run", "messages", "agents", "agent", "health"])
+@pytest.mark.parametrize("fault", ["garbage", "wrong_shape", "server_error", "refuse"])
+def test_reads_that_fail_have_no_answer(sandbox: Sandbox, route: str, fault: str) -> None:
+    """No read turns a fault into an empty answer, nor lets anything but its own error out."""
+    deliverer = LettaDeliverer(sandbox.url, call_timeout=1)
+    agent_id = sandbox.agents[0]
+    run_id = str(deliverer.send(fresh(agent_id)))
+    sandbox.finish_runs()
+    calls: dict[str, Callable[[], object]] = {
+        "runs": lambda: deliverer.active_runs(agent_id),
+        "run": lambda: deliverer.run(run_id),
+        "messages": lambda: deliverer.find(agent_id, None, "o", since()),
+        "agents": deliverer.agents,
+        "agent": lambda: deliverer.agent(agent_id),
+        "health": deliverer.health,
+    }
+    sandbox.fault(fault, route=route)
+    with pytest.raises(DeliveryError) as caught:
+        calls[route]()
+    assert caught.value.kind == "doubt"
+    deliverer.close()
+
+
+def test_nobody_listens(sandbox: Sandbox) -> None:
+    """A refused connection is certain not to have delivered anything."""
+    sandbox.stop()
+    deliverer = LettaDeliverer(sandbox.url)
+    with pytest.raises(DeliveryError) as caught:
+        deliverer.send(fresh(sandbox.agents[0]))
+    assert (caught.value.kind, caught.value.code) == ("retry", "letta_unreachable")
+    assert "connection refused" in caught.value.message
+
+
+def test_a_name_that_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failing name resolution is certain not to have delivered anything."""
+
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    deliverer = LettaDeliverer("http://letta.invalid:8283")
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(DeliveryError) as caught:
+        deliverer.health()
+    assert (caught.value.kind, caught.value.code) == ("retry", "letta_unreachable")
+    assert "name is not known" in caught.value.message
+
+
+def test_what_cannot_be_written_is_permanent(sandbox: Sandbox) -> None:
+    """A text that no JSON can carry leaves no byte on the wire, and no doubt."""
+    deliverer = LettaDeliverer(sandbox.url)
+    with pytest.raises(DeliveryError) as caught:
+        deliverer.send(Message(sandbox.agents[0], None, "\ud800", "o"))
+    assert (caught.value.kind, caught.value.code) == ("permanent", "letta_rejected")
+    with pytest.raises(DeliveryError) as caught:
+        deliverer.send(Message("", None, "x", "o"))
+    assert caught.value.kind == "permanent"
+    deliverer.close()
+
+
+def test_a_restarted_server_is_found_again(sandbox: Sandbox) -> None:
+    """Kept connections that died with the server do not spoil the next call."""
+    deliverer = LettaDeliverer(sandbox.url)
+    first, second = fresh(sandbox.agents[0]), fresh(sandbox.agents[0])
+    deliverer.send(first)
+    sandbox.finish_runs()
+    sandbox.stop()
+    sandbox.start()
+    deliverer.send(second)
+    sandbox.finish_runs()
+    assert set(sandbox.deliveries.values()) == {1}
+    assert len(sandbox.deliveries) == 2
+    deliverer.close()
+
+
+def test_a_closed_deliverer_opens_again(sandbox: Sandbox) -> None:
+    """Closing lets go of connections only."""
+    deliverer = LettaDeliverer(sandbox.url)
+    deliverer.close()
+    deliverer.health()
+    deliverer.close()
+    assert deliverer.health()
+    deliverer.close()
+
+
+def test_many_threads_at_once() -> None:
+    """64 threads share one client: each message arrives once, and deadlines do not mix."""
+    with Sandbox([f"a{n}" for n in range(64)], latency=0.01) as sandbox:
+        deliverer = LettaDeliverer(sandbox.url, call_timeout=10)
+        with ThreadPoolExecutor(64) as pool:
+            runs = list(pool.map(lambda a: deliverer.send(fresh(a)), sandbox.agents))
+        sandbox.finish_runs()
+        assert len(set(runs)) == 64
+        assert list(sandbox.deliveries.values()) == [1] * 64
+        assert sandbox.overlaps == 0
+        deliverer.close()
+
+
+def test_a_large_prompt_is_sent_whole(sandbox: Sandbox) -> None:
+    """A mebibyte of text arrives unabridged."""
+    deliverer = LettaDeliverer(sandbox.url)
+    deliverer.send(Message(sandbox.agents[0], None, "x" * 2**20, "o"))
+    sandbox.finish_runs()
+    assert len(sandbox.messages(sandbox.agents[0])[0].text) == 2**20
+    deliverer.close()
+
+
+# --- whose server, whose token --------------------------------------------------------------------
+
+
+def test_the_token_is_the_callers_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The given token opens the server; one of the environment is never sent unasked."""
+    monkeypatch.setenv("LETTA_API_KEY", TOKEN)
+    with Sandbox(token=TOKEN) as sandbox:
+        right, none = LettaDeliverer(sandbox.url, TOKEN), LettaDeliverer(sandbox.url)
+        assert len(right.agents()) == 1
+        for deliverer in (none, LettaDeliverer(sandbox.url, "tok-wrong")):
+            assert deliverer.health()  # Letta tells it to anybody
+            with pytest.raises(DeliveryError) as caught:
+                deliverer.agents()
+            assert (caught.value.kind, caught.value.status) == ("unauthorized", 401)
+            assert "tok-" not in f"{caught.value!r}{caught.value.hint}"
+            deliverer.close()
+        right.close()
+
+
+def test_proxies_of_the_environment_are_not_asked(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is sent once goes straight to the server that was named."""
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    deliverer = LettaDeliverer(sandbox.url)
+    assert deliverer.health()
+    deliverer.close()
+
+
+@pytest.mark.parametrize("url", ["", "localhost:8283", "ftp://x", "http://", "http://x:port", "/x"])
+def test_a_base_url_must_be_one(url: str) -> None:
+    """What is no HTTP URL is refused before anything is tried."""
+    with pytest.raises(PromptyoselfError) as caught:
+        LettaDeliverer(url)
+    assert caught.value.code == "invalid_base_url"
+
+
+def test_a_token_must_fit_a_header() -> None:
+    """A token with a line end inside is refused, without being repeated."""
+    with pytest.raises(PromptyoselfError) as caught:
+        LettaDeliverer("http://localhost", "tok-\nX: y")
+    assert caught.value.code == "invalid_token"
+    assert "tok-" not in f"{caught.value.message}{caught.value.hint}"
+
+
+def test_a_password_in_the_url_is_not_shown(sandbox: Sandbox) -> None:
+    """User information of the base URL is used, and left out of messages."""
+    sandbox.stop()
+    deliverer = LettaDeliverer(sandbox.url.replace("//", "//me:tok-secret@"))
+    with pytest.raises(DeliveryError) as caught:
+        deliverer.health()
+    assert "tok-secret" not in f"{caught.value!r}{caught.value.hint}{caught.value.details}"
+
+
+def test_prompts_are_not_logged(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
+    """Even where everything is logged, the SDK's own log lines hold no prompt and no token."""
+    with caplog.at_level(logging.DEBUG):
+        deliverer = LettaDeliverer(sandbox.url, TOKEN)
+        deliverer.send(fresh(sandbox.agents[0]))
+    assert PROMPT not in caplog.text
+    assert TOKEN not in caplog.text
+    deliverer.close()
+
+
+def test_importing_costs_nothing() -> None:
+    """Importing the module loads neither the SDK nor its HTTP library."""
+    code = (
+        "import sys, promptyoself.letta; print(sorted({'letta_client','httpx'} & set(sys.modules)))"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.strip() == "[]"
+
+
+def test_a_certificate_must_be_right(sandbox: Sandbox) -> None:
+    """Over TLS, a server that cannot prove who it is gets nothing."""
+    port = sandbox.url.rpartition(":")[2]
+    deliverer = LettaDeliverer(f"https://127.0.0.1:{port}", call_timeout=2)
+    with pytest.raises(DeliveryError) as caught:
+        deliverer.send(fresh(sandbox.agents[0]))
+    assert (caught.value.kind, caught.value.code) == ("retry", "letta_unreachable")
+    deliverer.close()
+
+
+def test_what_is_not_letta_is_told() -> None:
+    """A web server at the address is not taken for one that does not know the agent."""
+
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(404)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    other = HTTPServer(("127.0.0.1", 0), Other)
+    threading.Thread(target=other.serve_forever, args=(0.01,), daemon=True).start()
+    deliverer = LettaDeliverer(f"http://127.0.0.1:{other.server_port}")
+    try:
+        with pytest.raises(DeliveryError) as caught:
+            deliverer.health()
+        assert (caught.value.kind, caught.value.code) == ("permanent", "letta_rejected")
+    finally:
+        deliverer.close()
+        other.shutdown()
+        other.server_close()
