@@ -3,6 +3,7 @@ the JSON document that every caller can rely on."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -75,6 +76,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
+    if sys.stderr is None:  # closed: `print` would then write to stdout
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if sys.stdout is None:
+        print("promptyoself: stdout is closed, so nothing was done.", file=sys.stderr)
+        return 1
     try:
         try:
             code = cli.main(arguments, "promptyoself", standalone_mode=False)
@@ -87,9 +93,12 @@ def _run(arguments: Sequence[str] | None) -> int:
             emit(document)
             sys.stdout.flush()
             return code
-    except BrokenPipeError:
-        # Whoever read our output has gone. Leave no second complaint at the interpreter's exit.
+    except OSError as error:
+        # The answer can't be written: whoever read it has gone, or its disk is full. Leave no
+        # second complaint at the interpreter's exit.
         sys.stdout = None  # type: ignore[assignment]
+        if not isinstance(error, BrokenPipeError):
+            print(f"promptyoself: the answer could not be written: {error}", file=sys.stderr)
         return 1
 
 

@@ -303,7 +303,7 @@ class _Backend:
     ) -> _Stream:
         import httpcore
 
-        # Name by name, since ``socket.create_connection`` gives each address the whole time-out.
+        # One by one, since ``socket.create_connection`` gives each address the whole time-out.
         # The resolver has its own, which nobody can shorten from here.
         try:
             addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -323,7 +323,7 @@ class _Backend:
                         socket_options,
                     )
                 )
-            except httpcore.ConnectError as err:
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as err:
                 failure = err
         raise failure
 
@@ -342,10 +342,11 @@ def _http_client(call_timeout: float, *, tls: bool) -> Any:
     # by ~/.netrc, on passwords: what is sent once must go to the server that was named, and a
     # proxy's 403, 502 or silent repetition would be taken for Letta's own.
     # Reading the certificates takes 30 ms, so only where they are needed.
-    transport = httpx.HTTPTransport(verify=False)
+    context = httpx.create_ssl_context(trust_env=True) if tls else None
+    transport = httpx.HTTPTransport(verify=context or False)
     transport._pool.close()
     transport._pool = httpcore.ConnectionPool(
-        ssl_context=httpx.create_ssl_context(trust_env=True) if tls else None,
+        ssl_context=context,
         max_connections=_CONNECTIONS,
         max_keepalive_connections=_CONNECTIONS,
         keepalive_expiry=_KEEPALIVE,
@@ -361,8 +362,10 @@ def _http_client(call_timeout: float, *, tls: bool) -> Any:
 # --- Letta ----------------------------------------------------------------------------------------
 
 
-class LettaDeliverer:
-    """A :class:`Deliverer` that speaks to one Letta server, through its SDK.
+class LettaDeliverer(Deliverer):
+    """The deliverer that speaks to one Letta server, through its SDK.
+
+    What its methods promise stands at :class:`Deliverer`.
 
     Args:
         base_url: ``http(s)://host[:port][/prefix]``.
@@ -393,8 +396,6 @@ class LettaDeliverer:
     # -- the protocol
 
     def active_runs(self, agent_id: str) -> list[Run]:
-        """See :meth:`Deliverer.active_runs`."""
-
         def page(cursor: str | None) -> list[dict[str, Any]]:
             more: dict[str, Any] = {"before": cursor} if cursor else {}
             return self._list(
@@ -407,7 +408,6 @@ class LettaDeliverer:
         return [_run(row) for row in self._pages(page, short_page_ends=True)]
 
     def send(self, message: Message) -> str | None:
-        """See :meth:`Deliverer.send`."""
         if message.conversation_id and message.conversation_id != "default":
             return self._stream(message, message.conversation_id)
         answer = self._ask(
@@ -425,18 +425,20 @@ class LettaDeliverer:
         return run_id
 
     def run(self, run_id: str) -> Run:
-        """See :meth:`Deliverer.run`."""
         row = self._ask(
             "asking for a run", lambda c: c.runs.with_raw_response.retrieve(run_id), run=run_id
         )
-        if not isinstance(row, dict) or row.get("id") != run_id:
+        if (
+            not isinstance(row, dict)
+            or row.get("id") != run_id
+            or not isinstance(row.get("status"), str)
+        ):
             raise self._unreadable("asking for a run")
         return _run(row)
 
     def find(
         self, agent_id: str, conversation_id: str | None, otid: str, since: datetime
     ) -> Found | None:
-        """See :meth:`Deliverer.find`."""
         filters: dict[str, Any] = {}
         if conversation_id and conversation_id != "default":
             filters["conversation_id"] = conversation_id
@@ -476,8 +478,6 @@ class LettaDeliverer:
         return None
 
     def agents(self) -> list[Agent]:
-        """See :meth:`Deliverer.agents`."""
-
         def page(cursor: str | None) -> list[dict[str, Any]]:
             more: dict[str, Any] = {"after": cursor} if cursor else {}
             return self._list(
@@ -488,7 +488,6 @@ class LettaDeliverer:
         return [_agent(row) for row in self._pages(page, short_page_ends=True)]
 
     def agent(self, agent_id: str) -> Agent | None:
-        """See :meth:`Deliverer.agent`."""
         try:
             row = self._ask(
                 "asking for an agent",
@@ -505,7 +504,6 @@ class LettaDeliverer:
         return _agent(row)
 
     def health(self) -> str:
-        """See :meth:`Deliverer.health`."""
         answer = self._ask("asking for its health", lambda c: c.with_raw_response.health())
         version = answer.get("version") if isinstance(answer, dict) else None
         if not isinstance(version, str):
@@ -513,7 +511,6 @@ class LettaDeliverer:
         return version
 
     def close(self) -> None:
-        """See :meth:`Deliverer.close`."""
         with self._lock:
             client, self._client = self._client, None
         if client is not None:

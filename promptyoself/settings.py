@@ -14,7 +14,15 @@ from typing import NamedTuple
 from promptyoself.errors import PromptyoselfError
 from promptyoself.policy import Caps
 
-__all__ = ["SETTINGS", "Setting", "Settings", "Source", "load_settings", "read_sources"]
+__all__ = [
+    "SETTINGS",
+    "Setting",
+    "Settings",
+    "Source",
+    "default_zone",
+    "load_settings",
+    "read_sources",
+]
 
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -42,6 +50,7 @@ SETTINGS = (
     Setting("PROMPTYOSELF_MAX_ACTIVE_PER_AGENT", "100", "Active schedules per agent."),
     Setting("PROMPTYOSELF_DAILY_PER_AGENT", "500", "Deliveries per agent and day (UTC)."),
     Setting("PROMPTYOSELF_RECONCILE_GRACE", "120", "Seconds without a trace before a resend."),
+    Setting("PROMPTYOSELF_CALL_TIMEOUT", "30", "Seconds that one request to Letta may take."),
     Setting("PROMPTYOSELF_LOCK_TIMEOUT", "10", "Seconds to wait for the log's lock."),
     Setting("PROMPTYOSELF_LOG_FILE", "", "Where the loop's log goes, rotated; else stderr."),
     Setting("PROMPTYOSELF_LOG_PROMPTS", "0", "Whether prompts may appear in the loop's log."),
@@ -69,6 +78,7 @@ class Settings(NamedTuple):
     only_agent: str | None
     caps: Caps
     reconcile_grace: float
+    call_timeout: float
     lock_timeout: float
     log_file: Path | None
     log_prompts: bool
@@ -78,23 +88,55 @@ def load_settings(environ: Mapping[str, str] | None = None, var: str | None = No
     """Read and check the settings; ``var`` is the command line's ``--var``.
 
     Raises:
-        PromptyoselfError: ``invalid_setting``, naming the variable and its value.
+        PromptyoselfError: ``invalid_setting``, naming the variable, its value and where that came
+            from.
     """
-    values = {source.setting.name: source.value for source in read_sources(environ, var)}
+    sources = read_sources(environ, var)
+    try:
+        return _checked({source.setting.name: source.value for source in sources})
+    except PromptyoselfError as error:
+        origin = next(
+            source.origin for source in sources if source.setting.name == error.details["setting"]
+        )
+        error.hint = f"Change or unset it; it came from {_ORIGINS.get(origin, origin)}."
+        raise
+
+
+_ORIGINS = {"environment": "the environment", "--var": "the option --var"}
+
+
+def default_zone(settings: Settings) -> str:
+    """The zone of times that name none.
+
+    Raises:
+        PromptyoselfError: ``invalid_setting``, where PROMPTYOSELF_TZ names none that exists.
+    """
+    from promptyoself.triggers import parse_zone
+
+    try:
+        return parse_zone(settings.timezone)
+    except PromptyoselfError as error:
+        message, name = f"PROMPTYOSELF_TZ: {error.message}", "PROMPTYOSELF_TZ"
+        raise PromptyoselfError("invalid_setting", message, error.hint, setting=name) from None
+
+
+def _checked(values: Mapping[str, str]) -> Settings:
     return Settings(
-        var=Path(values["PROMPTYOSELF_VAR"]).absolute(),
+        var=_folder(values),
         base_url=_url(values),
         token=values["LETTA_API_KEY"] or values["LETTA_SERVER_PASSWORD"] or None,
         interval=_number(values, "PROMPTYOSELF_INTERVAL", 0.1),
         timezone=values["PROMPTYOSELF_TZ"],
-        default_agent=values["PROMPTYOSELF_DEFAULT_AGENT_ID"] or values["LETTA_AGENT_ID"] or None,
-        only_agent=values["PROMPTYOSELF_ONLY_AGENT"] or None,
+        default_agent=_agent(values, "PROMPTYOSELF_DEFAULT_AGENT_ID")
+        or _agent(values, "LETTA_AGENT_ID"),
+        only_agent=_agent(values, "PROMPTYOSELF_ONLY_AGENT"),
         caps=Caps(
             _whole(values, "PROMPTYOSELF_MIN_INTERVAL", 1),
             _whole(values, "PROMPTYOSELF_MAX_ACTIVE_PER_AGENT", 0),
             _whole(values, "PROMPTYOSELF_DAILY_PER_AGENT", 0),
         ),
         reconcile_grace=_number(values, "PROMPTYOSELF_RECONCILE_GRACE", 0.0),
+        call_timeout=_number(values, "PROMPTYOSELF_CALL_TIMEOUT", 0.1),
         lock_timeout=_number(values, "PROMPTYOSELF_LOCK_TIMEOUT", 0.0),
         log_file=Path(values["PROMPTYOSELF_LOG_FILE"]) if values["PROMPTYOSELF_LOG_FILE"] else None,
         log_prompts=_flag(values, "PROMPTYOSELF_LOG_PROMPTS"),
@@ -133,7 +175,15 @@ def _read_dotenv(environ: Mapping[str, str]) -> tuple[Path, Mapping[str, str | N
         return path, {}
     from dotenv import dotenv_values
 
-    return path, dotenv_values(path, interpolate=False)
+    try:
+        return path, dotenv_values(path, interpolate=False)
+    except (OSError, ValueError) as error:
+        raise PromptyoselfError(
+            "invalid_setting",
+            f"The file of settings {str(path)!r} can't be read: {error}.",
+            "Check its mode, and that it is UTF-8; or remove it.",
+            setting=".env",
+        ) from None
 
 
 def _default_var() -> Path:
@@ -146,6 +196,24 @@ def _default_var() -> Path:
 
 def _is_checkout() -> bool:
     return (_ROOT / "pyproject.toml").is_file() and (_ROOT / "promptyoself").is_dir()
+
+
+def _folder(values: Mapping[str, str]) -> Path:
+    text = values["PROMPTYOSELF_VAR"]
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        text = "\0"
+    if "\0" in text:
+        raise _invalid("PROMPTYOSELF_VAR", values["PROMPTYOSELF_VAR"], "a path")
+    return Path(text).absolute()
+
+
+def _agent(values: Mapping[str, str], name: str) -> str | None:
+    text = values[name]
+    if len(text) > 200 or any(c.isspace() or not c.isprintable() for c in text):
+        raise _invalid(name, text, "an id of at most 200 characters, without white space")
+    return text or None
 
 
 def _url(values: Mapping[str, str]) -> str:
@@ -182,7 +250,6 @@ def _flag(values: Mapping[str, str], name: str) -> bool:
 def _invalid(name: str, value: str, wanted: str) -> PromptyoselfError:
     return PromptyoselfError(
         "invalid_setting",
-        f"{name} is {value!r}, which is not {wanted}.",
-        "Change it in the environment or in .env; `promptyoself doctor` shows where it came from.",
+        f"{name} is {value[:200]!r}, which is not {wanted}.",
         setting=name,
     )

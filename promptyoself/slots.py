@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from hashlib import sha256
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from promptyoself.events import DeliverySkipped
 from promptyoself.instants import format_utc, parse_utc
@@ -22,6 +22,7 @@ __all__ = [
     "plan",
     "retry_delay",
     "skip_record",
+    "trigger_from",
     "trigger_of",
 ]
 
@@ -53,13 +54,24 @@ class Plan(NamedTuple):
 
 def trigger_of(schedule: Schedule) -> Trigger:
     """The schedule's trigger, with its bounds."""
+    return trigger_from(schedule._asdict())
+
+
+def trigger_from(fields: Mapping[str, Any]) -> Trigger:
+    """The trigger that the fields of a schedule or a registration describe."""
+    anchor, until = parse_utc(fields["anchor"]), fields.get("until")
+    start_at = parse_utc(fields["start_at"]) if fields.get("start_at") else None
+    if start_at is None and fields["schedule_type"] == "interval":
+        # One that was told no start begins to count at its anchor, and first fires a whole
+        # interval later; and the anchor, being a whole second, can lie a little ahead of now.
+        start_at = anchor + _INSTANT
     return Trigger(
-        schedule.schedule_type,
-        schedule.schedule_value,
-        schedule.timezone,
-        parse_utc(schedule.anchor),
-        parse_utc(schedule.start_at) if schedule.start_at else None,
-        parse_utc(schedule.until) if schedule.until else None,
+        fields["schedule_type"],
+        fields["schedule_value"],
+        fields["timezone"],
+        anchor,
+        start_at,
+        parse_utc(until) if until else None,
     )
 
 
@@ -89,27 +101,29 @@ def plan(schedule: Schedule, now: datetime) -> Plan:
     grace = timedelta(seconds=schedule.grace)
     before = first - _INSTANT
     latest = last_slot(trigger, before, now)
-    if (
-        latest is None
-    ):  # a time that was never the trigger's own: it was modified by hand or zone data
+    if latest is None:  # promised by other time zone data than today's
         latest = first
     in_grace = latest >= now - grace
     if schedule.misfire == "all" and in_grace:
         oldest = max(before, now - grace - _INSTANT)
         fire = next_fire_time(trigger, oldest) if oldest > before else first
-    elif in_grace and (schedule.misfire != "skip" or now - latest <= MISFIRE_TOLERANCE):
+    elif in_grace and (
+        schedule.misfire != "skip"
+        or now - jittered(schedule.id, latest, schedule.jitter) <= MISFIRE_TOLERANCE
+    ):
         fire = latest
     else:
         fire = None
     skipped: list[Skipped] = []
     until = latest if fire is None else fire - _INSTANT
     if not in_grace or schedule.misfire == "all":
-        skipped += _range(trigger, before, until, "grace")
+        skipped += _range(trigger, first, until, "grace")
     else:
         busy = parse_utc(schedule.settled_at) if schedule.settled_at else before
         border = max(before, min(busy, until))
-        skipped += _range(trigger, before, border, "overlap")
-        skipped += _range(trigger, border, until, "misfire")
+        skipped += _range(trigger, first, border, "overlap")
+        rest = first if border == before else next_fire_time(trigger, border)
+        skipped += _range(trigger, rest, until, "misfire")
     last = latest if fire is None else fire
     return Plan(skipped, fire, next_fire_time(trigger, last))
 
@@ -156,17 +170,19 @@ def retry_delay(otid: str, attempt: int, retry_after: float | None) -> timedelta
     return timedelta(seconds=max(min(seconds, _LONGEST_RETRY), min(retry_after or 0.0, 3600.0)))
 
 
-def _range(trigger: Trigger, after: datetime, until: datetime, why: str) -> list[Skipped]:
-    first = next_fire_time(trigger, after)
+def _range(trigger: Trigger, first: datetime | None, until: datetime, why: str) -> list[Skipped]:
+    """The slots from ``first``, which is one, up to ``until``.
+
+    It is one because the log has promised it, even where newer time zone data wouldn't.
+    """
     if first is None or first > until:
         return []
-    last = last_slot(trigger, after, until) or first
-    return [Skipped(first, last, count_slots(trigger, after, until), why)]
+    last = last_slot(trigger, first, until) or first
+    return [Skipped(first, last, 1 + count_slots(trigger, first, until), why)]
 
 
 def passed(schedule: Schedule, now: datetime, why: str) -> list[Skipped]:
     """The slots of a schedule that have come and gone unclaimed, because of ``why``."""
     if schedule.next_run is None:
         return []
-    before = parse_utc(schedule.next_run) - _INSTANT
-    return _range(trigger_of(schedule), before, now, why)
+    return _range(trigger_of(schedule), parse_utc(schedule.next_run), now, why)

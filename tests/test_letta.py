@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -22,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import httpx
 import pytest
@@ -41,7 +44,7 @@ class Server:
     """A running server, and how to make agents and conversations on it."""
 
     url: str
-    patience: float  # seconds in which an agent has surely answered
+    finish: Callable[[], None]  # lets the agents answer at once, where that can be done
 
     def post(self, path: str, body: object) -> str:
         answer = httpx.post(self.url + path, json=body, timeout=30, trust_env=False)
@@ -84,10 +87,10 @@ class Server:
 )
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     if request.param == "real":
-        yield Server(str(REAL), 30.0)
+        yield Server(str(REAL), lambda: None)
     else:
-        with Sandbox((), latency=0.15) as sandbox:
-            yield Server(sandbox.url, 5.0)
+        with Sandbox((), latency=60) as sandbox:
+            yield Server(sandbox.url, sandbox.finish_runs)
 
 
 @pytest.fixture
@@ -103,9 +106,12 @@ def sandbox() -> Iterator[Sandbox]:
         yield sandbox
 
 
-def ended(deliverer: LettaDeliverer, run_id: str | None, patience: float = 5.0) -> Run:
+def ended(
+    deliverer: LettaDeliverer, run_id: str | None, finish: Callable[[], None] = lambda: None
+) -> Run:
     assert run_id is not None
-    until = time.monotonic() + patience
+    finish()
+    until = time.monotonic() + 30
     while (run := deliverer.run(run_id)).active and time.monotonic() < until:
         time.sleep(0.02)
     return run
@@ -131,7 +137,7 @@ def test_a_message_arrives_with_its_otid(server: Server, deliverer: LettaDeliver
     """A send answers at once with a run, whose message is in the history when it has completed."""
     message = fresh(server.agent())
     run_id = deliverer.send(message)
-    run = ended(deliverer, run_id, server.patience)
+    run = ended(deliverer, run_id, server.finish)
     assert (run.status, run.otid, run.agent_id) == ("completed", message.otid, message.agent_id)
     assert run.error is None
     assert run.created_at is not None
@@ -149,14 +155,14 @@ def test_in_flight_only_the_run_tells(server: Server, deliverer: LettaDeliverer)
     active = deliverer.active_runs(message.agent_id)
     assert [(r.run_id, r.otid, r.active) for r in active] == [(run_id, message.otid, True)]
     assert deliverer.find(message.agent_id, None, message.otid, since()) is None
-    ended(deliverer, run_id, server.patience)
+    ended(deliverer, run_id, server.finish)
     assert deliverer.active_runs(message.agent_id) == []
 
 
 def test_find_sees_only_its_own(server: Server, deliverer: LettaDeliverer) -> None:
     """Another otid, another agent's history and an older message are not found."""
     message = fresh(server.agent())
-    ended(deliverer, deliverer.send(message), server.patience)
+    ended(deliverer, deliverer.send(message), server.finish)
     assert deliverer.find(message.agent_id, None, "other", since()) is None
     assert deliverer.find(server.agent(), None, message.otid, since()) is None
 
@@ -169,7 +175,7 @@ def test_find_turns_pages(
     agent_id = server.agent()
     messages = [fresh(agent_id) for _ in range(4)]
     for message in messages:
-        ended(deliverer, deliverer.send(message), server.patience)
+        ended(deliverer, deliverer.send(message), server.finish)
     for message in messages:
         found = deliverer.find(agent_id, None, message.otid, since())
         assert found is not None
@@ -185,7 +191,7 @@ def test_active_runs_turns_pages(
     runs = [deliverer.send(fresh(agent_id)) for _ in range(5)]
     assert [r.run_id for r in deliverer.active_runs(agent_id)] == runs[::-1]
     for run in runs:
-        ended(deliverer, run, server.patience)
+        ended(deliverer, run, server.finish)
 
 
 def test_agents_turns_pages(
@@ -243,7 +249,7 @@ def test_a_conversation_is_sent_to_by_a_stream_that_is_let_go(
     message = fresh(agent_id, server.conversation(agent_id))
     run_id = deliverer.send(message)
     assert [(r.run_id, r.otid) for r in deliverer.active_runs(agent_id)] == [(run_id, message.otid)]
-    run = ended(deliverer, run_id, server.patience)
+    run = ended(deliverer, run_id, server.finish)
     assert (run.status, run.otid, run.agent_id) == ("completed", message.otid, agent_id)
     for where in (message.conversation_id, None, "default"):
         found = deliverer.find(agent_id, where, message.otid, since())
@@ -267,7 +273,7 @@ def test_the_text_arrives_verbatim(server: Server, deliverer: LettaDeliverer) ->
     """Line ends, quotes and letters beyond ASCII come back as they were sent."""
     text = ' "é" 🙂\n\tdone\\n '
     message = Message(server.agent(), None, text, str(uuid.uuid4()))
-    ended(deliverer, deliverer.send(message), server.patience)
+    ended(deliverer, deliverer.send(message), server.finish)
     rows = httpx.get(f"{server.url}/v1/agents/{message.agent_id}/messages", trust_env=False).json()
     assert [r["content"] for r in rows if r["otid"] == message.otid] == [text]
 
@@ -643,14 +649,48 @@ def test_importing_costs_nothing() -> None:
     assert answer.stdout.strip() == "[]"
 
 
-def test_a_certificate_must_be_right(sandbox: Sandbox) -> None:
-    """Over TLS, a server that cannot prove who it is gets nothing."""
+def test_tls_that_fails_is_not_a_delivery(sandbox: Sandbox) -> None:
+    """Where no TLS comes about, nothing can have been received."""
     port = sandbox.url.rpartition(":")[2]
     deliverer = LettaDeliverer(f"https://127.0.0.1:{port}", call_timeout=2)
     with pytest.raises(DeliveryError) as caught:
         deliverer.send(fresh(sandbox.agents[0]))
     assert (caught.value.kind, caught.value.code) == ("retry", "letta_unreachable")
     deliverer.close()
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl to make a certificate")
+def test_certificates_are_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server without proof of its name gets nothing; SSL_CERT_FILE can vouch for one."""
+    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+    subprocess.run(
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
+        f" -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1 -keyout {key} -out {cert}",
+        shell=True,
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    with Sandbox() as sandbox:
+        assert sandbox._server is not None
+        # Shaken in the handler's thread, so that a failing handshake ends that connection only.
+        sandbox._server.socket = context.wrap_socket(
+            sandbox._server.socket, server_side=True, do_handshake_on_connect=False
+        )
+        url = sandbox.url.replace("http:", "https:")
+        monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+        monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+        deliverer = LettaDeliverer(url, call_timeout=2)
+        with pytest.raises(DeliveryError) as caught:
+            deliverer.health()
+        assert (caught.value.kind, caught.value.code) == ("retry", "letta_unreachable")
+        deliverer.close()
+        monkeypatch.setenv("SSL_CERT_FILE", str(cert))
+        deliverer = LettaDeliverer(url, call_timeout=2)
+        run_id = deliverer.send(fresh(sandbox.agents[0]))
+        assert ended(deliverer, run_id).status == "completed"
+        deliverer.close()
 
 
 def test_what_is_not_letta_is_told() -> None:

@@ -76,7 +76,7 @@ def emit(document: Mapping[str, Any], format_: str = "json") -> None:
     if format_ == "table":
         from promptyoself.commands.tables import print_table
 
-        print_table(document)
+        print_table(_plain(document))
         return
     try:
         line = orjson.dumps(document)
@@ -123,6 +123,8 @@ _OS_CODES = {
     errno.EPERM: ("var_not_accessible", "Check the owner and mode of the data directory."),
     errno.ENOTDIR: ("var_unusable", "Choose a folder with --var or PROMPTYOSELF_VAR."),
     errno.EISDIR: ("var_unusable", "A folder lies where a file should be; move it away."),
+    errno.ENAMETOOLONG: ("var_unusable", "Choose a shorter path with --var."),
+    errno.ELOOP: ("var_unusable", "Its symbolic links go round in a circle; mend them."),
     errno.EMFILE: ("too_many_files", "Raise the limit of open files (ulimit -n)."),
     errno.ENFILE: ("too_many_files", "The system has no more file handles."),
     errno.EIO: ("disk_error", "Check the disk; then run `promptyoself verify`."),

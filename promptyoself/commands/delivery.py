@@ -22,7 +22,9 @@ def deliverer(settings: Settings) -> LettaDeliverer:
     """The way to the Letta server that the settings name."""
     from promptyoself.letta import LettaDeliverer
 
-    return LettaDeliverer(settings.base_url, settings.token)
+    return LettaDeliverer(
+        settings.base_url, settings.token, call_timeout=settings.call_timeout
+    )
 
 
 def require_agent(settings: Settings, agent_id: str) -> None:

@@ -217,7 +217,7 @@ def _request(options: dict[str, Any]) -> Request:
 
 
 def _read_prompt(source: str) -> str:
-    from promptyoself.service.registering import MAX_PROMPT_BYTES
+    from promptyoself.service.registering import MAX_PROMPT_BYTES, prompt_too_long
 
     most = MAX_PROMPT_BYTES + 2  # one byte too many, and a last newline, which doesn't count
     try:
@@ -233,11 +233,11 @@ def _read_prompt(source: str) -> str:
             f"--prompt-file {source!r} can't be read: {reason}.",
             "Check the path; - means stdin.",
         ) from None
+    if len(content) == most:
+        raise prompt_too_long(f"more than {MAX_PROMPT_BYTES}")
     try:
         return content.decode().removesuffix("\n")
     except UnicodeDecodeError as error:
-        if error.start >= MAX_PROMPT_BYTES:
-            return content.decode(errors="replace")  # cut in a character; it is too long anyway
         raise PromptyoselfError(
             "invalid_prompt",
             f"--prompt-file {source!r} is not UTF-8 at byte {error.start}.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 __all__ = ["print_table"]
+
+_CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def print_table(document: Mapping[str, Any]) -> None:
@@ -41,4 +44,5 @@ def _cell(value: Any) -> str:
         return ", ".join(f"{key} {_cell(item)}" for key, item in value.items())
     if isinstance(value, list):
         return ", ".join(_cell(item) for item in value)
-    return str(value)
+    # A prompt can hold anything, also what would make the terminal do things.
+    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], str(value))

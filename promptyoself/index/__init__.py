@@ -26,10 +26,11 @@ class Snapshot(NamedTuple):
 
 
 class _Complaint(NamedTuple):
-    """What is wrong with the index file, and how many events it claims to have seen."""
+    """What is wrong with the index file, whether there is one, and the event it claims to be at."""
 
     text: str
-    ahead: int
+    exists: bool
+    seq: int = 0
 
 
 class Index:
@@ -60,10 +61,13 @@ class Index:
         start, complaint = self._start()
         snapshot = self._replay(start)
         if complaint:
-            if snapshot.position == START:
-                if start.position == START and complaint.ahead:
-                    raise _chain_is_gone(self._path, complaint.ahead)
-            else:
+            self._require_chain(snapshot.position, complaint)
+            if snapshot.position.seq < complaint.seq:
+                self._warn(
+                    f"The index knew of {complaint.seq} events, but the log ends at event "
+                    f"{snapshot.position.seq}: something has cut it off. The index was made anew."
+                )
+            elif snapshot.position != START:
                 self._warn(f"{complaint.text}; it was made anew from the log.")
         self._latest = snapshot
         return snapshot
@@ -72,11 +76,13 @@ class Index:
         """The state by a full replay, whatever the index says.
 
         Raises:
-            ChainError: the chain is damaged.
+            ChainError: the chain is damaged, or gone while the index is still there.
         """
-        self._latest = self._replay(Snapshot(EMPTY, START))
+        snapshot = self._replay(Snapshot(EMPTY, START))
+        self._require_chain(snapshot.position, _Complaint("", self._path.exists()))
+        self._latest = snapshot
         self._saved = -1
-        return self._latest
+        return snapshot
 
     def save(self, snapshot: Snapshot) -> None:
         """Write it down, where that is worth it. The caller holds the ledger's lock.
@@ -100,22 +106,30 @@ class Index:
         if self._latest is not None and self._ledger.holds(self._latest.position):
             return self._latest, None
         nothing = Snapshot(EMPTY, START)
+        seen = self._latest.position.seq if self._latest else 0
         self._saved = -1
         try:
             content = self._path.read_bytes()
         except FileNotFoundError:
-            return nothing, _Complaint("The index is missing", 0)
+            return nothing, _Complaint("The index is missing", False, seen)
         except OSError as error:
-            return nothing, _Complaint(f"The index can't be read ({error.strerror})", 0)
+            return nothing, _Complaint(f"The index can't be read ({error.strerror})", True, seen)
         try:
             found = Snapshot(*decode_snapshot(content))
         except ValueError as error:
-            return nothing, _Complaint(f"The index is damaged ({error})", 0)
+            return nothing, _Complaint(f"The index is damaged ({error})", True, seen)
         if not self._ledger.holds(found.position):
             seq = found.position.seq
-            return nothing, _Complaint(f"The index (at event {seq}) does not fit the log", seq)
+            complaint = f"The index (at event {seq}) does not fit the log"
+            return nothing, _Complaint(complaint, True, max(seq, seen))
         self._saved = found.position.seq
         return found, None
+
+    def _require_chain(self, position: Position, complaint: _Complaint) -> None:
+        """An index is written after the first event is durable: a chain that isn't there, though
+        an index is, or was seen by this process, has been taken away; it isn't new."""
+        if position == START and (complaint.exists or complaint.seq):
+            raise _chain_is_gone(self._path, complaint.seq)
 
     def _replay(self, start: Snapshot) -> Snapshot:
         position = start.position
@@ -139,9 +153,10 @@ class Index:
 
 
 def _chain_is_gone(path: Path, events: int) -> ChainError:
+    known = f"its index knows of {events} events" if events else "it has an index"
     return ChainError(
         "chain_missing",
-        f"There is no log in {path.parent}, but its index knows of {events} events.",
+        f"There is no readable log in {path.parent}, but {known}.",
         "Restore the *.ndjson.gz files from a backup. To start anew, remove the index too.",
         events=events,
     )

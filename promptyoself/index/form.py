@@ -23,7 +23,13 @@ _BODY = len(_PREFIX) + 64 + len(b'",')
 
 # Whatever changes the fold's result must change this, so that older indexes are made anew.
 _SCHEMA = sha256(
-    repr((INDEX_FORMAT, sorted(VERSIONS.items()), Schedule._fields, OpenSlot._fields)).encode()
+    repr(
+        (
+            INDEX_FORMAT,
+            sorted(VERSIONS.items()),
+            *(form._fields for form in (Schedule, OpenSlot, State, Position)),
+        )
+    ).encode()
 ).hexdigest()[:16]
 
 
@@ -70,4 +76,9 @@ def decode_snapshot(content: bytes) -> tuple[State, Position]:
 
 
 def _brief(record: Schedule | OpenSlot) -> dict[str, Any]:
-    return {name: value for name, value in record._asdict().items() if value is not None}
+    defaults = record._field_defaults
+    return {
+        name: value
+        for name, value in record._asdict().items()
+        if name not in defaults or value is not defaults[name]
+    }

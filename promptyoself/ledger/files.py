@@ -101,8 +101,8 @@ class FileLedger:
     def replay(self, after: Position = START) -> Iterator[Batch]:
         """See :meth:`Ledger.replay`."""
         position = after
-        segments = [month for month, _ in list_segments(self._folder)]
-        for month in segments:
+        months = [month for month, _ in list_segments(self._folder)]
+        for month in months:
             if month < after.month:
                 continue
             new = month != position.month
@@ -110,14 +110,14 @@ class FileLedger:
             path = self._folder / segment_name(month)
             start = 0 if new else position.offset
             doubted = -1
-            while start >= 0:
+            while True:
                 try:
                     for member in read_members(path, start):
                         envelopes, position = link(position, member, month, earlier)
                         start = member.end
                         yield Batch(envelopes, position)
                 except BrokenMember as broken:
-                    if month == segments[-1] and not has_member_after(path, start):
+                    if month == months[-1] and not has_member_after(path, start):
                         break  # a torn end, or an append under way
                     if start == doubted:
                         raise broken_member(month, start, position.seq + 1, broken.cause) from None
@@ -148,14 +148,14 @@ class FileLedger:
         try:
             members = read_members(self._folder / segment_name(position.month), position.member)
             member = next(members, None)
-        except (BrokenMember, FileNotFoundError):
+            if member is None or member.end != position.offset:
+                return False
+            line = member.content[:-1].rpartition(b"\n")[2]
+            if hash_line(line) != position.hash:
+                return False
+            envelope = decode_line(line)
+        except (BrokenMember, FileNotFoundError, ValueError):
             return False
-        if member is None or member.end != position.offset:
-            return False
-        line = member.content[:-1].rpartition(b"\n")[2]
-        if hash_line(line) != position.hash:
-            return False
-        envelope = decode_line(line)
         return (envelope.seq, envelope.ts) == (position.seq, position.ts)
 
     def torn(self, after: Position = START) -> Torn | None:

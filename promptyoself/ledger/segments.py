@@ -176,22 +176,33 @@ def link(
             what = f"the line isn't an event: {error}"
             found = line[:200].decode("utf-8", "backslashreplace")
             raise damaged(month, member.start, seq, what, "an event line", found) from None
-        if envelope.seq != seq:
-            what = "the sequence is broken"
-            raise damaged(month, member.start, seq, what, seq, envelope.seq)
-        if envelope.prev != head:
-            what = "it doesn't follow from the line before it"
-            raise damaged(month, member.start, seq, what, head, envelope.prev)
-        if envelope.ts < ts:
-            what = "its time runs backwards"
-            raise damaged(month, member.start, seq, what, ts, envelope.ts)
+        if (
+            envelope.seq != seq
+            or envelope.prev != head
+            or envelope.ts < ts
+            or envelope.ts[:7] != month
+        ):
+            expected = envelope._replace(seq=seq, prev=head)
+            raise _misplaced(envelope, expected, ts, month, member.start)
         ts = envelope.ts
-        if ts[:7] != month:
-            what = "it lies in another month"
-            raise damaged(month, member.start, seq, what, month, ts[:7])
         head = hash_line(line)
         envelopes.append(envelope)
     return envelopes, Position(seq, head, ts, month, member.end, member.start, earlier)
+
+
+def _misplaced(
+    envelope: Envelope, expected: Envelope, ts: str, month: str, offset: int
+) -> ChainError:
+    """Why an event can't stand where it stands."""
+    for what, right, found in (
+        ("the sequence is broken", expected.seq, envelope.seq),
+        ("it doesn't follow from the line before it", expected.prev, envelope.prev),
+        ("its time runs backwards", max(ts, envelope.ts), envelope.ts),
+        ("it lies in another month", month, envelope.ts[:7]),
+    ):
+        if right != found:
+            break
+    return damaged(month, offset, expected.seq, what, right, found)
 
 
 def broken_member(month: str, offset: int, seq: int, cause: str) -> ChainError:

@@ -15,7 +15,7 @@ from promptyoself.instants import format_utc, parse_utc
 from promptyoself.letta import Deliverer
 from promptyoself.service.keeping import verify
 from promptyoself.service.store import Store
-from promptyoself.triggers import parse_zone
+from promptyoself.settings import default_zone
 
 __all__ = ["Check", "examine"]
 
@@ -35,7 +35,7 @@ def examine(
     store: Store, now: datetime, letta: Deliverer | None, *, require_loop: bool
 ) -> list[Check]:
     """Every check; ``letta`` is ``None`` where it isn't to be asked."""
-    checks = [_software(), _directory(store), _guarded("timezone", lambda: _timezone(store))]
+    checks = [_software(), _guarded("data_directory", lambda: _directory(store)), _guarded("timezone", lambda: _timezone(store))]
     log = _guarded("log", lambda: _log(store))
     checks.append(log)
     if log.ok:
@@ -71,15 +71,16 @@ def _directory(store: Store) -> Check:
     place = next(folder for folder in (var, *var.parents) if folder.exists())
     if not place.is_dir():
         return Check("data_directory", False, f"{place} is not a folder", "Choose another --var.")
-    if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
-        hint = "Check its owner and mode, and how it is mounted."
-        return Check("data_directory", False, f"{place} can't be written", hint)
+    for folder in (place, var / "schedules"):
+        if folder.is_dir() and not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+            hint = "Check its owner and mode, and how it is mounted."
+            return Check("data_directory", False, f"{folder} can't be written", hint)
     detail = str(var) if place == var else f"{var} will be made by the first command that writes"
     return Check("data_directory", True, detail)
 
 
 def _timezone(store: Store) -> Check:
-    return Check("timezone", True, parse_zone(store.settings.timezone))
+    return Check("timezone", True, default_zone(store.settings))
 
 
 def _log(store: Store) -> Check:

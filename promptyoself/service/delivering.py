@@ -16,6 +16,7 @@ from promptyoself.letta import (
     Found,
     Message,
     Run,
+    run_failure_is_busy,
     run_failure_is_permanent,
 )
 from promptyoself.service.claiming import Abandoned, Claim, Delivered, Failed, Outcome
@@ -37,9 +38,6 @@ _SEND_WINDOW = timedelta(seconds=150)
 """An attempt is sent within this time of its claim, or never: a process that was suspended in
 between makes way too. So whoever finds the claim of a dead worker knows how late it can have sent."""
 
-_LATEST_ARRIVAL = _SEND_WINDOW + timedelta(seconds=30)
-"""The window, and the longest that a send may take."""
-
 _SHORTEST_WAIT, _LONGEST_WAIT = 0.1, 10.0
 
 
@@ -51,9 +49,12 @@ class Delivery:
         claim: Claim,
         letta: Deliverer,
         clock: Callable[[], datetime],
+        *,
         reconcile_grace: float,
+        call_timeout: float,
     ) -> None:
-        """``reconcile_grace`` is how many seconds without a trace prove that nothing arrived."""
+        """``reconcile_grace`` is how many seconds without a trace prove that nothing arrived;
+        ``call_timeout`` how many a send may take."""
         self.claim = claim
         self.may_have_arrived = claim.in_doubt
         self.run_id = claim.run_id
@@ -61,11 +62,12 @@ class Delivery:
         self._letta = letta
         self._clock = clock
         self._grace = timedelta(seconds=reconcile_grace)
+        self._call_timeout = timedelta(seconds=call_timeout)
 
     def steps(self) -> Waits:
         """The protocol, from where this delivery stands to its outcome."""
         if self.claim.in_doubt:
-            latest = self.claim.claimed_at + _LATEST_ARRIVAL
+            latest = self.claim.claimed_at + _SEND_WINDOW + self._call_timeout
             return (yield from self._reconcile(min(latest, self._clock())))
         began = self._clock()
         while True:
@@ -143,6 +145,8 @@ class Delivery:
                 return Delivered("history", run.run_id, error)
         except DeliveryError as failure:
             return _evidence_gone(failure, run.run_id)
+        if run_failure_is_busy(run.error):
+            return Abandoned("letta_busy", error)
         if run_failure_is_permanent(run.error):
             return Failed("model_refused", error, permanent=True, run_id=run.run_id)
         return Abandoned("run_failed", error)

@@ -89,7 +89,7 @@ class Dispatcher:
         self._timers: list[tuple[float, int, str]] = []
         self._stepping: set[str] = set()
         self._numbers = count()
-        self._todo: SimpleQueue[str] = SimpleQueue()
+        self._todo: SimpleQueue[tuple[str, Waits]] = SimpleQueue()
         self._done: SimpleQueue[tuple[str, float | Outcome | _Broken]] = SimpleQueue()
         self._threads = 0
         self._looked_for_dead = float("-inf")
@@ -262,20 +262,30 @@ class Dispatcher:
             return
         # Asked again after the locks: a worker may have settled its last slot, and only then ended.
         for orphan in orphans(self._store.index.load().state, dead, now):
-            if slot_key(orphan.id, orphan.slot) not in self._live:
+            if _key(orphan) not in self._live:
                 self._start(orphan)
 
     # Moving deliveries along.
 
     def _start(self, made: Claim) -> None:
-        delivery = Delivery(made, self._letta, self._clock, self._store.settings.reconcile_grace)
-        key = slot_key(made.id, made.slot)
+        self._step(self._enter(made))
+
+    def _enter(self, made: Claim) -> str:
+        settings = self._store.settings
+        delivery = Delivery(
+            made,
+            self._letta,
+            self._clock,
+            reconcile_grace=settings.reconcile_grace,
+            call_timeout=settings.call_timeout,
+        )
+        key = _key(made)
         self._live[key] = (delivery, delivery.steps())
-        self._step(key)
+        return key
 
     def _step(self, key: str) -> None:
         self._stepping.add(key)
-        self._todo.put(key)
+        self._todo.put((key, self._live[key][1]))
         if self._threads < min(len(self._stepping), self._concurrency):
             self._threads += 1
             threading.Thread(target=self._work, name="letta", daemon=True).start()
@@ -283,8 +293,7 @@ class Dispatcher:
     def _work(self) -> None:
         """A thread's life: advance one delivery after another to its next wait."""
         while True:
-            key = self._todo.get()
-            _, steps = self._live[key]
+            key, steps = self._todo.get()
             try:
                 self._done.put((key, next(steps)))
             except StopIteration as stop:
@@ -308,11 +317,7 @@ class Dispatcher:
         elif isinstance(result, _Broken):
             # Nobody knows how far it came, so it goes on as one in doubt.
             self._store.warn(f"A delivery broke off: {result.text}")
-            made = self._live.pop(key)[0].claim._replace(in_doubt=True)
-            delivery = Delivery(
-                made, self._letta, self._clock, self._store.settings.reconcile_grace
-            )
-            self._live[key] = (delivery, delivery.steps())
+            self._enter(self._live[key][0].claim._replace(in_doubt=True))
             self._take(key, _LONGEST_HOLD)
         else:
             self._finish(key, result)
@@ -345,6 +350,12 @@ class _Broken:
 def new_worker_name() -> str:
     """A name that no other worker has had or will have."""
     return f"wrk_{os.urandom(8).hex()}"
+
+
+def _key(made: Claim) -> str:
+    # With the attempt, because a slot that was adopted here may be settled elsewhere, and claimed
+    # here anew, before the adopted attempt has found that out.
+    return f"{slot_key(made.id, made.slot)}|{made.attempt}"
 
 
 def _as_if(record: Record, id_: str, now: datetime) -> Envelope:

@@ -81,7 +81,8 @@ def rebuild(store: Store) -> dict[str, Any]:
     """
     with store.ledger.exclusive():
         snapshot = store.index.rebuild()
-        store.index.save(snapshot)
+        if snapshot.position != START:  # an index of nothing would say that there was a log
+            store.index.save(snapshot)
     return {
         "events": snapshot.position.seq,
         "schedules": len(snapshot.state.schedules),

@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
-from promptyoself.errors import PromptyoselfError
+from promptyoself.errors import ChainError, PromptyoselfError
 from promptyoself.instants import format_utc, parse_utc
 from promptyoself.ledger import Envelope
 from promptyoself.schedules import EMPTY, FINISHED, Schedule, State, fold
 from promptyoself.service.store import Store, find_schedule
+from promptyoself.settings import default_zone
 from promptyoself.slots import trigger_of
 from promptyoself.triggers import Trigger, in_zone, parse_time, slots
 
@@ -49,14 +50,7 @@ def list_schedules(
     Raises:
         PromptyoselfError: ``forbidden_agent``, ``invalid_time``.
     """
-    only = store.settings.only_agent
-    if only is not None and agent_id not in (None, only):
-        raise PromptyoselfError(
-            "forbidden_agent",
-            f"--agent-id {agent_id!r} is not {only!r}.",
-            "PROMPTYOSELF_ONLY_AGENT pins this caller to that agent.",
-        )
-    wanted = only or agent_id
+    wanted = _pinned(store, agent_id) or agent_id
     state = store.read().state if at is None else state_at(store, at, now)
     chosen = [
         schedule
@@ -182,22 +176,24 @@ def history(
     (inclusive). With an agent, the events of the schedules that were its own at the time.
 
     Raises:
-        PromptyoselfError: ``invalid_time``; ``unknown_id`` if no event bears the id.
+        PromptyoselfError: ``invalid_time``; ``unknown_id`` if no event bears the id;
+            ``forbidden_agent``.
         ChainError: the log is damaged; the events before the damage have been yielded.
     """
-    zone = store.settings.timezone
-    first = format_utc(parse_time(since, zone, now)) if since else ""
-    last = format_utc(parse_time(until, zone, now)) if until else "~"
-    wanted = store.settings.only_agent or agent_id
-    owner: dict[str, str] = {}
-    known = False
+    zone = default_zone(store.settings)
+    first = "" if since is None else format_utc(parse_time(since, zone, now))
+    last = "~" if until is None else format_utc(parse_time(until, zone, now))
+    wanted = _pinned(store, agent_id) or agent_id
+    owner: dict[str, Any] = {}
+    known = mine = False
     for batch in store.ledger.replay():
         for event in batch.envelopes:
-            if event.id is not None and "agent_id" in event.data:
-                owner[event.id] = event.data["agent_id"]
-            elif event.type == "schedule.modified" and event.id is not None:
-                owner[event.id] = event.data["changes"].get("agent_id", owner.get(event.id))
+            if event.id is not None:
+                changes = event.data.get("changes")
+                for data in (event.data, changes if isinstance(changes, dict) else {}):
+                    owner[event.id] = data.get("agent_id", owner.get(event.id))
             known = known or event.id == id_
+            mine = mine or (event.id == id_ and owner.get(event.id or "") == wanted)
             if (
                 (id_ is None or event.id == id_)
                 and (wanted is None or owner.get(event.id or "") == wanted)
@@ -207,6 +203,8 @@ def history(
                 yield event
     if id_ is not None and not known:
         find_schedule(EMPTY, id_, None)
+    if id_ is not None and not mine and store.settings.only_agent is not None:
+        raise _forbidden(f"{id_} belongs to another agent than", store.settings.only_agent)
 
 
 def state_at(store: Store, at: str, now: datetime) -> State:
@@ -216,10 +214,10 @@ def state_at(store: Store, at: str, now: datetime) -> State:
         PromptyoselfError: ``invalid_time``.
         ChainError: the log is damaged before that point.
     """
-    if at.isascii() and at.isdigit():
+    if at.isascii() and at.isdigit() and len(at) < 19:
         last_seq, last_ts = int(at), "~"
     else:
-        last_seq, last_ts = None, format_utc(parse_time(at, store.settings.timezone, now))
+        last_seq, last_ts = None, format_utc(parse_time(at, default_zone(store.settings), now))
 
     def envelopes() -> Iterator[Envelope]:
         for batch in store.ledger.replay():
@@ -228,7 +226,21 @@ def state_at(store: Store, at: str, now: datetime) -> State:
                     return
                 yield event
 
-    return fold(EMPTY, envelopes())
+    try:
+        state = fold(EMPTY, envelopes())
+    except ValueError as error:
+        raise ChainError(
+            "corrupt_chain",
+            f"The log can't be understood: {error}.",
+            "Nothing was changed. Run `promptyoself verify`; if it finds the chain intact, "
+            "please report this as a bug.",
+        ) from None
+    if state.newer:
+        store.warn(
+            f"The log was written by a newer promptyoself: {state.newer} is not understood here, "
+            "so this answer may be incomplete."
+        )
+    return state
 
 
 def stats(store: Store) -> dict[str, Any]:
@@ -249,6 +261,22 @@ def stats(store: Store) -> dict[str, Any]:
         "head": {"seq": position.seq, "hash": position.hash, "ts": position.ts or None},
         "bytes": position.earlier + position.offset,
     }
+
+
+def _pinned(store: Store, agent_id: str | None) -> str | None:
+    """The agent that this caller is pinned to, if any; refuses the name of another."""
+    only = store.settings.only_agent
+    if only is not None and agent_id not in (None, only):
+        raise _forbidden(f"--agent-id {(agent_id or '')[:200]!r} is not", only)
+    return only
+
+
+def _forbidden(what: str, only: str) -> PromptyoselfError:
+    return PromptyoselfError(
+        "forbidden_agent",
+        f"{what} {only!r}.",
+        "PROMPTYOSELF_ONLY_AGENT pins this caller to that agent.",
+    )
 
 
 def _next_run(schedule: Schedule) -> str | None:

@@ -22,8 +22,8 @@ from promptyoself.ledger import Draft
 from promptyoself.policy import MISFIRES, TIERS
 from promptyoself.schedules import FINISHED, OpenSlot, Schedule, State
 from promptyoself.service.store import Store, find_schedule
-from promptyoself.settings import Settings
-from promptyoself.slots import Skipped, passed, skip_record, trigger_of
+from promptyoself.settings import Settings, default_zone
+from promptyoself.slots import Skipped, passed, skip_record, trigger_from, trigger_of
 from promptyoself.triggers import (
     Trigger,
     format_duration,
@@ -44,6 +44,7 @@ __all__ = [
     "modify",
     "pause",
     "preview",
+    "prompt_too_long",
     "register",
     "resume",
     "trigger",
@@ -93,8 +94,10 @@ def register(
         PromptyoselfError: one of the codes of bad input, with nothing changed.
     """
     settings = store.settings
-    agent_id = request.agent_id or settings.only_agent or settings.default_agent
-    if not agent_id:
+    agent_id = request.agent_id
+    if agent_id is None:
+        agent_id = settings.only_agent or settings.default_agent
+    if agent_id is None:
         raise WrongUsage(
             "missing_option",
             "No agent was named.",
@@ -127,6 +130,9 @@ def register(
         _require_room(state, record.agent_id, settings)
         life = None if existing is None else existing.life + 1
         new = record._replace(salt=salt or None, life=life)
+        if existing is not None:
+            again = _first_fire(fields, _high_water(existing, now))
+            new = new._replace(next_run=format_utc(again))
         answer: dict[str, Any] = {
             "id": id_,
             "created": True,
@@ -290,11 +296,14 @@ def trigger(store: Store, id_: str, reason: str | None, now: datetime) -> dict[s
         schedule = _unfinished(state, id_, store.settings)
         # A slot of its own, so its instant must be no other slot's, nor that of a trigger before.
         instant = now
+        scheduled, tick = trigger_of(schedule), timedelta(microseconds=1)
         taken = {schedule.next_run, schedule.last_slot}
         if schedule.last_trigger is not None:
-            instant = max(now, parse_utc(schedule.last_trigger) + timedelta(microseconds=1))
-        while format_utc(instant) in taken:
-            instant += timedelta(microseconds=1)
+            instant = max(now, parse_utc(schedule.last_trigger) + tick)
+        while (
+            format_utc(instant) in taken or next_fire_time(scheduled, instant - tick) == instant
+        ):
+            instant += tick
         slot = format_utc(instant)
         message = "It will be delivered by the loop, or by the next `promptyoself execute`."
         answer = {"id": id_, "slot": slot, "message": message}
@@ -312,9 +321,10 @@ def preview(store: Store, request: Request, now: datetime) -> tuple[Trigger, int
             "Neither --id nor one of --time, --cron and --every was given.",
             "Name a schedule, or say when.",
         )
+    fields.update(_check(request, store.settings, now))
     fields["anchor"] = fields.get("start_at") or _anchor(now)
     _first_fire(fields, now)
-    return _trigger(fields), request.max_repetitions
+    return trigger_from(fields), request.max_repetitions
 
 
 # Checking what was asked.
@@ -334,6 +344,15 @@ def check_agent_id(text: str, option: str = "--agent-id") -> str:
             "`promptyoself agents` lists the agents that Letta has.",
         )
     return text
+
+
+def prompt_too_long(size: str) -> PromptyoselfError:
+    """The refusal of a prompt of so many bytes."""
+    return PromptyoselfError(
+        "prompt_too_long",
+        f"The prompt has {size} bytes; {MAX_PROMPT_BYTES} (1 MiB) is the most.",
+        "Put the text where the agent can read it, and prompt it to do so.",
+    )
 
 
 def check_prompt(text: str) -> str:
@@ -361,11 +380,7 @@ def check_prompt(text: str) -> str:
             "Give it in UTF-8.",
         ) from None
     if size > MAX_PROMPT_BYTES:
-        raise PromptyoselfError(
-            "prompt_too_long",
-            f"The prompt has {size} bytes; {MAX_PROMPT_BYTES} (1 MiB) is the most.",
-            "Put the text where the agent can read it, and prompt it to do so.",
-        )
+        raise prompt_too_long(str(size))
     return text
 
 
@@ -406,17 +421,11 @@ def _check(request: Request, settings: Settings, now: datetime) -> dict[str, Any
         fields["reason"] = request.reason
     if request.timezone is not None:
         fields["timezone"] = parse_zone(request.timezone)
-    zone = fields.get("timezone") or parse_zone(settings.timezone)
+    zone = fields.get("timezone") or default_zone(settings)
     for name in ("start_at", "until"):
         text = getattr(request, name)
         if text is not None:
             fields[name] = format_utc(parse_time(text, zone, now)) if text else None
-    if fields.get("start_at") and fields.get("until") and fields["start_at"] > fields["until"]:
-        raise PromptyoselfError(
-            "start_after_until",
-            f"--start-at ({fields['start_at']}) is later than --until ({fields['until']}).",
-            "Exchange or change them.",
-        )
     if request.max_repetitions is not None:
         fields["max_repetitions"] = _within(request, "max_repetitions", 1, 1_000_000_000)
     fields.update(_check_policy(request))
@@ -455,7 +464,8 @@ def _trigger_fields(request: Request, settings: Settings, now: datetime) -> dict
             f"Both --{given[0]} and --{given[1]} were given.",
             "Give exactly one of --time, --cron and --every.",
         )
-    zone = parse_zone(request.timezone if request.timezone is not None else settings.timezone)
+    asked = request.timezone
+    zone = default_zone(settings) if asked is None else parse_zone(asked)
     fields: dict[str, Any] = {"timezone": zone}
     if request.time is not None:
         instant = parse_time(request.time, zone, now)
@@ -483,7 +493,16 @@ def _trigger_fields(request: Request, settings: Settings, now: datetime) -> dict
 
 def _check_jitter(fields: dict[str, Any]) -> None:
     jitter = fields.get("jitter")
-    if not jitter or fields["schedule_type"] != "interval":
+    if not jitter:
+        return
+    if jitter >= fields["grace"]:
+        raise PromptyoselfError(
+            "invalid_jitter",
+            f"A jitter of {format_duration(jitter)} is not shorter than the grace of "
+            f"{format_duration(fields['grace'])}.",
+            "Take a shorter one, or a longer --grace; else slots would be too late to deliver.",
+        )
+    if fields["schedule_type"] != "interval":
         return
     if jitter >= parse_duration(fields["schedule_value"]):
         raise PromptyoselfError(
@@ -495,7 +514,14 @@ def _check_jitter(fields: dict[str, Any]) -> None:
 
 
 def _first_fire(fields: dict[str, Any], now: datetime) -> datetime:
-    first = next_fire_time(_trigger(fields), now)
+    start_at, until = fields.get("start_at"), fields.get("until")
+    if start_at and until and start_at > until:
+        raise PromptyoselfError(
+            "start_after_until",
+            f"--start-at ({start_at}) is later than --until ({until}).",
+            "Exchange or change them.",
+        )
+    first = next_fire_time(trigger_from(fields), now)
     if first is None:
         raise PromptyoselfError(
             "never_fires",
@@ -503,18 +529,6 @@ def _first_fire(fields: dict[str, Any], now: datetime) -> datetime:
             "Check --start-at, --until and the trigger; `promptyoself next` shows fires.",
         )
     return first
-
-
-def _trigger(fields: dict[str, Any]) -> Trigger:
-    start_at, until = fields.get("start_at"), fields.get("until")
-    return Trigger(
-        fields["schedule_type"],
-        fields["schedule_value"],
-        fields["timezone"],
-        parse_utc(fields["anchor"]),
-        parse_utc(start_at) if start_at else None,
-        parse_utc(until) if until else None,
-    )
 
 
 def _anchor(now: datetime) -> str:
@@ -565,7 +579,7 @@ def _already_there(
         name
         for name in (*content_of(record), *_POLICY)
         if (name in asked or name not in _POLICY)
-        and (getattr(existing, name) or None) != (getattr(record, name) or None)
+        and _said(getattr(existing, name)) != _said(getattr(record, name))
     ]
     answer: dict[str, Any] = {
         "id": existing.id,
@@ -579,6 +593,11 @@ def _already_there(
         answer["differs"] = differs
         answer["hint"] = f"To change it: promptyoself modify --id {existing.id} …"
     return answer
+
+
+def _said(value: object) -> object:
+    """A registration leaves out what is off; a schedule says False."""
+    return None if value is False else value
 
 
 def _require_room(state: State, agent_id: str, settings: Settings) -> None:

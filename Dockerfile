@@ -1,0 +1,24 @@
+# syntax=docker/dockerfile:1
+FROM python:3.13-slim AS build
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE ./
+COPY promptyoself ./promptyoself
+RUN python -m pip wheel --no-cache-dir --no-deps --wheel-dir /dist .
+RUN python -m venv /opt/venv
+RUN /opt/venv/bin/python -m pip install --no-cache-dir /dist/*.whl
+
+FROM python:3.13-slim
+# A fixed uid, so that a volume keeps its owner over rebuilds. The log is made 0600, its folder 0700.
+RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin promptyoself \
+    && install --directory --mode 0700 --owner promptyoself --group promptyoself /data
+COPY --from=build /opt/venv /opt/venv
+ENV PATH=/opt/venv/bin:$PATH PROMPTYOSELF_VAR=/data PYTHONUNBUFFERED=1
+USER promptyoself
+WORKDIR /data
+VOLUME /data
+STOPSIGNAL SIGTERM
+# It reads the whole log each time, so not too often.
+HEALTHCHECK --interval=2m --timeout=60s --start-period=20s \
+    CMD ["promptyoself", "doctor", "--skip-letta", "--require-loop"]
+ENTRYPOINT ["promptyoself"]
+CMD ["execute", "--loop"]

@@ -1,0 +1,40 @@
+# Everything is installed into .venv, and nothing anywhere else.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench docs clean
+
+help: ## print this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+
+demo: $(READY) ## show the main job end to end (with LETTA_BASE_URL set: on that server)
+	@$(BIN)/promptyoself demo
+
+test: $(READY) ## everything that a change must pass
+	@$(BIN)/python -m pytest --verbose --numprocesses 2 --dist worksteal
+
+lint: $(READY) ## ruff and mypy
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: $(READY) ## measure
+	@$(BIN)/python benchmarks/run.py
+
+docs: $(READY) ## make anew what is generated: docs/reference.md and .env.example
+	$(BIN)/python docs/make_reference.py
+
+clean: ## remove what was generated; never var/
+	rm -rf .venv build dist *.egg-info .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find promptyoself tests docs benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.13")'
+	@echo "Installing into .venv; this takes a minute the first time ..."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --upgrade pip
+	@$(BIN)/python -m pip install --quiet --editable . --group dev
+	@touch $@

@@ -1,0 +1,87 @@
+"""The tests' own auditor. It shares no code with the package: zlib, hashlib and json only.
+
+Called after every step of every test that touches a chain: whatever the step was about, nothing
+else may have been broken by it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import zlib
+from pathlib import Path
+from typing import Any
+
+KEYS = ["v", "seq", "ts", "type", "id", "actor", "data", "prev"]
+TS = re.compile(r"\d{4}-(0[1-9]|1[0-2])-[0-3]\d[T][0-2]\d:[0-5]\d:[0-5]\d\.\d{6}Z")
+
+
+def members(content: bytes) -> list[bytes]:
+    """The contents of the whole gzip members that ``content`` consists of, and of nothing else."""
+    found = []
+    while content:
+        stream = zlib.decompressobj(31)
+        found.append(stream.decompress(content))
+        assert stream.eof, "a member is torn"
+        content = stream.unused_data
+    return found
+
+
+def lines(folder: Path) -> list[bytes]:
+    """Every line of a chain, without the newlines."""
+    found = []
+    for path in sorted(folder.glob("*.ndjson.gz")):
+        for content in members(path.read_bytes()):
+            assert content.endswith(b"\n"), "a member ends within a line"
+            found += content[:-1].split(b"\n")
+    return found
+
+
+def check_chain(folder: Path, *, settled: bool = True) -> list[dict[str, Any]]:
+    """Audit the chain in a folder and return its events.
+
+    ``settled`` says that the latest append has returned: then nothing waits in the quarantine.
+    """
+    events: list[dict[str, Any]] = []
+    prev, ts = "0" * 64, ""
+    for path in sorted(folder.glob("*.ndjson.gz")):
+        assert re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])\.ndjson\.gz", path.name), path.name
+        for content in members(path.read_bytes()):
+            assert content.endswith(b"\n"), "a member ends within a line"
+            for line in content[:-1].split(b"\n"):
+                event = json.loads(line)
+                where = f"{path.name}, after event {len(events)}"
+                assert list(event) == KEYS, where
+                spelled = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
+                assert spelled.encode() == line, where
+                assert event["seq"] == len(events) + 1, where
+                assert type(event["v"]) is int
+                assert event["v"] >= 1, where
+                assert event["prev"] == prev, where
+                assert TS.fullmatch(event["ts"]), where
+                assert event["ts"] >= ts, where
+                assert event["ts"][:7] == path.name[:7], where
+                assert set(event["actor"]) == {"via", "who"}, where
+                prev, ts = hashlib.sha256(line).hexdigest(), event["ts"]
+                events.append(event)
+    created = [event["seq"] for event in events if event["type"] == "ledger.created"]
+    assert created == ([1] if events else []), "ledger.created is the first event, and only that"
+    _check_quarantine(folder / "quarantine", events, settled)
+    return events
+
+
+def _check_quarantine(folder: Path, events: list[dict[str, Any]], settled: bool) -> None:
+    recorded = [event["data"] for event in events if event["type"] == "tail.quarantined"]
+    names = [record["file"] for record in recorded]
+    assert len(set(names)) == len(names), "a torn end is recorded twice"
+    present = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    for record in recorded:
+        name = record["file"]
+        if not settled and name not in present:
+            name += ".unrecorded"
+        tail = (folder / name).read_bytes()
+        assert len(tail) == record["bytes"]
+        assert hashlib.sha256(tail).hexdigest() == record["sha256"]
+    if settled:
+        assert present == set(names), "the quarantine holds what the log doesn't know of"

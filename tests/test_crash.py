@@ -1,0 +1,481 @@
+"""P1: what is acknowledged survives SIGKILL, power loss, full disks and failing devices."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chains import (
+    NOW,
+    SCALE,
+    Killed,
+    PowerDisk,
+    StepDisk,
+    append,
+    draft,
+    kill,
+    ledger_in,
+    prompts,
+    rounds,
+    snapshot_of,
+)
+from checker import check_chain, members
+
+from promptyoself.durable import Disk
+from promptyoself.index import Index, Snapshot
+from promptyoself.ledger import START, Position
+from promptyoself.ledger.segments import compress
+from promptyoself.schedules import fold
+
+Report = Callable[[str], None]
+
+
+class Unsynced(Disk):
+    """For tests in which no power is lost: as the real one, without the waiting."""
+
+    def fsync(self, descriptor: int) -> None:
+        pass
+
+
+def in_child(run: Callable[[Report], None]) -> tuple[list[str], int]:
+    """Run it in a process of its own; what it acknowledged, and the signal that ended it."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if not pid:
+        code = 70
+        try:
+            run(lambda text: os.write(writer, f"{text}\n".encode()) and None)
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        acknowledged = pipe.read().split("\n")[:-1]
+    _, status = os.waitpid(pid, 0)
+    assert not os.WIFEXITED(status) or os.WEXITSTATUS(status) == 0, "the child failed"
+    return acknowledged, os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+
+
+def scenario(folder: Path, disk: Disk, report: Report) -> None:
+    """Every kind of write there is: a new ledger, a further append, an index, a new month, and a
+    torn end moved aside and recorded."""
+    ledger = ledger_in(folder, disk)
+    index = Index(folder / "index.json", ledger, lambda _: None, disk)
+    for number, days in enumerate((0, 0, 20, 21)):
+        if number == 3:
+            with (folder / "2026-12.ndjson.gz").open("ab") as file:
+                file.write(compress(b"half of it was written\n")[:-5])
+        with ledger.exclusive():
+            snapshot = index.load()
+            when = NOW + timedelta(days=days)
+            drafts = [draft(2 * number), draft(2 * number + 1)]
+            batch = ledger.append(drafts, when, snapshot.position)
+            index.save(Snapshot(fold(snapshot.state, batch.envelopes), batch.position))
+        report(str(number))
+
+
+def steps_of(folder: Path) -> list[str]:
+    """The scenario's syscalls."""
+    disk = StepDisk()
+    scenario(folder, disk, lambda _: None)
+    check_chain(folder)
+    return disk.log
+
+
+def assert_recovers(folder: Path, acknowledged: list[str], torn: bool = False) -> None:
+    """Nothing acknowledged is lost, nothing invented, no group split; and work goes on."""
+    at_least = [f"Water the plants {2 * int(n) + k}" for n in acknowledged for k in (0, 1)]
+    one_more = [f"Water the plants {len(at_least) + k}" for k in (0, 1)]
+    before = snapshot_of(folder)
+    warnings: list[str] = []
+    ledger = ledger_in(folder)
+    index = Index(folder / "index.json", ledger, warnings.append)
+    loaded = index.load()
+    assert loaded == Index(folder / "none", ledger, lambda _: None).load()
+    assert snapshot_of(folder) == before, "a reader changed the chain"
+    ledger.append([draft(100)], NOW + timedelta(days=30), loaded.position)
+    events = check_chain(folder)
+    found = prompts(events)
+    assert found in ([*at_least, "Water the plants 100"], [*at_least, *one_more, "Water the plants 100"])
+    if torn:
+        planted = compress(b"half of it was written\n")[:-5]
+        kept = [path.read_bytes() for path in (folder / "quarantine").iterdir()]
+        assert planted in kept
+    assert not list(folder.rglob("*.unrecorded"))
+    append(ledger, 101, now=NOW + timedelta(days=31))
+    assert len(check_chain(folder)) == len(events) + 1
+
+
+def test_killed_at_every_syscall(tmp_path: Path) -> None:
+    """P1: SIGKILL before, after and in the middle of every syscall of appending, quarantining and
+    writing the index loses nothing acknowledged, and the next command goes on."""
+    steps = steps_of(_new(tmp_path / "dry") / "s")
+    for at, name in enumerate(steps, 1):
+        for when in ("before", "after", *(["half"] if name == "write" else [])):
+            folder = tmp_path / f"{at}-{when}" / "s"
+            folder.parent.mkdir()
+            disk = StepDisk(at, when, kill)
+            acknowledged, ended_by = in_child(lambda r, f=folder, d=disk: scenario(f, d, r))
+            assert ended_by == signal.SIGKILL, (at, when)
+            assert_recovers(folder, acknowledged, torn=len(acknowledged) == 3)
+
+
+def test_killed_twice(tmp_path: Path) -> None:
+    """P1: a process that dies at any step of recovering from another's death loses nothing."""
+    torn = compress(b"half of it was written\n")[:-5]
+
+    def start(folder: Path) -> None:
+        append(ledger_in(folder, Unsynced()), 0, 1)
+        with (folder / "2026-11.ndjson.gz").open("ab") as file:
+            file.write(torn)
+
+    def recover(folder: Path, disk: Disk) -> None:
+        append(ledger_in(folder, disk), 2, 3)
+
+    start(tmp_path / "dry" / "s")
+    disk = StepDisk()
+    recover(tmp_path / "dry" / "s", disk)
+    kinds = [(at, when) for at in range(1, disk.count + 1) for when in ("before", "half", "after")]
+    for first in kinds:
+        for second in random.Random(first[0]).sample(kinds, 5):
+            folder = tmp_path / "-".join(map(str, first + second)) / "s"
+            start(folder)
+            for at, when in (first, second):
+                dying = StepDisk(at, when, _die)
+                try:
+                    recover(folder, dying)
+                except Killed:
+                    continue
+            append(ledger_in(folder, Unsynced()), 9)
+            events = check_chain(folder)
+            assert prompts(events)[:2] == ["Water the plants 0", "Water the plants 1"]
+            kept = [path.read_bytes() for path in (folder / "quarantine").iterdir()]
+            assert kept.count(torn) == 1
+            recorded = [e for e in events if e["type"] == "tail.quarantined"]
+            assert len(recorded) == len(kept)
+
+
+def _die() -> None:
+    raise Killed
+
+
+def test_killed_at_random(tmp_path: Path) -> None:
+    """P1: appending in a loop and killed at any instant, what was acknowledged is there."""
+    chance = random.Random(20261120)
+    folder = tmp_path / "0"
+    wanted: list[int] = []
+    for attempt in range(rounds(100)):
+        if attempt % 10 == 0:
+            folder, wanted = tmp_path / str(attempt), []
+
+        def loop(report: Report, folder: Path = folder, attempt: int = attempt) -> None:
+            ledger, position, number = ledger_in(folder), START, 1000 * attempt
+            while True:
+                number += 1
+                with ledger.exclusive():
+                    position = ledger.head(position)
+                    when = NOW + timedelta(hours=position.seq)
+                    position = ledger.append([draft(number)], when, position).position
+                report(str(number))
+
+        acknowledged = _kill_soon(loop, 0.003 + chance.random() * 0.03)
+        wanted += [int(text) for text in acknowledged]
+        append(ledger_in(folder), -attempt - 1, now=NOW)
+        found = [int(text.rpartition(" ")[2]) for text in prompts(check_chain(folder))]
+        assert len(set(found)) == len(found)
+        assert set(wanted) <= set(found)
+        extra = [n for n in found if n >= 0 and n not in wanted]
+        assert len(extra) <= attempt % 10 + 1, "more than the one under way was written"
+
+
+def _kill_soon(run: Callable[[Report], None], seconds: float) -> list[str]:
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            run(lambda text: os.write(writer, f"{text}\n".encode()) and None)
+        finally:
+            os._exit(70)
+    os.close(writer)
+    time.sleep(seconds)
+    os.kill(pid, signal.SIGKILL)
+    with os.fdopen(reader) as pipe:
+        acknowledged = pipe.read().split("\n")[:-1]
+    _, status = os.waitpid(pid, 0)
+    assert os.WIFSIGNALED(status), "the child failed"
+    return acknowledged
+
+
+def _tails(whole: bytes) -> Iterator[bytes]:
+    noise = random.Random(7).randbytes(len(whole))
+    for cut in range(1, len(whole)):
+        yield whole[:cut]
+        if SCALE > 1 or cut % 8 == 0 or cut > len(whole) - 9:
+            yield whole[:cut] + bytes(len(whole) - cut)
+            yield whole[:cut] + noise[cut:]
+    yield bytes(len(whole))
+    yield noise
+
+
+@pytest.mark.parametrize("case", ["first of all", "same month", "first of a month"])
+def test_torn_at_every_byte(tmp_path: Path, case: str) -> None:
+    """P1: a write that got through up to any byte, with nothing, zeros or noise in place of the
+    rest, is moved aside whole, recorded once, and costs nothing acknowledged."""
+    folder = tmp_path / "s"
+    disk = Unsynced()
+    ledger = ledger_in(folder, disk)
+    earlier = {"first of all": [], "same month": [-40, 0], "first of a month": [-40, -20]}[case]
+    for number, days in enumerate(earlier):
+        append(ledger, number, now=NOW + timedelta(days=days))
+    sound = snapshot_of(folder)
+    append(ledger, 8)
+    last = folder / "2026-11.ndjson.gz"
+    whole = last.read_bytes()[len(sound.get(last.name, b"")) :]
+    wanted = [f"Water the plants {number}" for number in range(len(earlier))]
+    for tail in _tails(whole):
+        for path in (folder / "quarantine").glob("*"):
+            path.unlink()
+        for path in folder.glob("*.gz"):
+            path.unlink()
+        for name, content in sound.items():
+            (folder / name).write_bytes(content)
+        last.write_bytes(sound.get(last.name, b"") + tail)
+        if tail == whole:
+            continue  # the last bytes were zeros anyhow
+        ledger = ledger_in(folder, disk)
+        found = ledger.torn()
+        assert found is not None
+        assert (found.month, found.size) == ("2026-11", len(tail))
+        assert snapshot_of(folder) == {**sound, last.name: sound.get(last.name, b"") + tail}
+        batch = ledger.append([draft(9)], NOW + timedelta(days=20), ledger.head())
+        kinds = [event.type for event in batch.envelopes]
+        genesis = ["ledger.created"] if case == "first of all" else []
+        assert kinds == [*genesis, "tail.quarantined", "schedule.registered"]
+        events = check_chain(folder)
+        assert prompts(events) == [*wanted, "Water the plants 9"]
+        (kept,) = (folder / "quarantine").iterdir()
+        assert kept.read_bytes() == tail
+        assert ledger.torn() is None
+
+
+def test_index_torn(tmp_path: Path) -> None:
+    """P1: bytes kept in the quarantine bear the month and the offset at which they lay."""
+    folder = tmp_path / "s"
+    append(ledger_in(folder), 1)
+    path = folder / "2026-11.ndjson.gz"
+    size = path.stat().st_size
+    path.write_bytes(path.read_bytes() + b"\x1f\x8b\x08rubbish")
+    append(ledger_in(folder), 2)
+    record = next(e["data"] for e in check_chain(folder) if e["type"] == "tail.quarantined")
+    assert (record["month"], record["offset"], record["bytes"]) == ("2026-11", size, 10)
+
+
+def test_strangers_in_the_quarantine(tmp_path: Path) -> None:
+    """Files that people put into the quarantine keep nobody from appending."""
+    folder = tmp_path / "s"
+    append(ledger_in(folder), 1)
+    (folder / "quarantine").mkdir()
+    for name in ("notes.unrecorded", "x", ".unrecorded", "2026-11-xx.torn.unrecorded"):
+        (folder / "quarantine" / name).write_text("hello")
+    append(ledger_in(folder), 2)
+    assert len(ledger_in(folder).head().hash) == 64
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_errors_at_every_syscall(tmp_path: Path, number: int) -> None:
+    """P1: a syscall that fails, having done nothing, half or all of its work, raises and leaves the
+    chain as it was, or succeeds; the next command goes on."""
+
+    def fail() -> None:
+        raise OSError(number, os.strerror(number))
+
+    steps = steps_of(_new(tmp_path / "dry") / "s")
+    for at, name in enumerate(steps, 1):
+        for when in ("before", "after", *(["half"] if name == "write" else [])):
+            folder = tmp_path / f"{at}-{when}" / "s"
+            folder.parent.mkdir()
+            acknowledged: list[str] = []
+            disk = StepDisk(at, when, fail)
+            before: dict[str, bytes] = {}
+
+            def report(text: str, folder: Path = folder, a: Any = acknowledged, b: Any = before) -> None:
+                a.append(text)
+                b.clear()
+                b.update(snapshot_of(folder))
+
+            try:
+                scenario(folder, disk, report)
+            except OSError as error:
+                assert error.errno == number
+                assert len(acknowledged) < 4
+                after = {name: data for name, data in snapshot_of(folder).items() if data}
+                if len(acknowledged) < 3:
+                    assert after == before, (at, when)
+            else:
+                assert len(acknowledged) == 4
+                check_chain(folder, settled=False)
+            assert_recovers_exactly(folder, acknowledged)
+
+
+def assert_recovers_exactly(folder: Path, acknowledged: list[str]) -> None:
+    """As assert_recovers, and what raised has left nothing."""
+    append(ledger_in(folder), 100, now=NOW + timedelta(days=30))
+    wanted = [f"Water the plants {2 * int(n) + k}" for n in acknowledged for k in (0, 1)]
+    assert prompts(check_chain(folder)) == [*wanted, "Water the plants 100"]
+
+
+def test_short_writes(tmp_path: Path) -> None:
+    """P1: a disk that takes a few bytes at a time gets the same bytes in the end."""
+
+    class Slow(Unsynced):
+        def write(self, descriptor: int, data: bytes | memoryview) -> int:
+            return super().write(descriptor, data[:7])
+
+    for name, disk in (("slow", Slow()), ("fast", Unsynced())):
+        scenario(tmp_path / name, disk, lambda _: None)
+        check_chain(tmp_path / name)
+    assert snapshot_of(tmp_path / "slow") == snapshot_of(tmp_path / "fast")
+
+
+def test_write_of_nothing(tmp_path: Path) -> None:
+    """A device that takes no byte and reports no error is an error, not an endless loop."""
+
+    class Stuck(Disk):
+        def write(self, descriptor: int, data: bytes | memoryview) -> int:
+            return 0
+
+    with pytest.raises(OSError, match="No space"):
+        append(ledger_in(tmp_path / "s", Stuck()), 1)
+    append(ledger_in(tmp_path / "s"), 1)
+    assert len(check_chain(tmp_path / "s")) == 2
+
+
+def test_cut_back_fails_too(tmp_path: Path) -> None:
+    """P1: where the write fails and cutting it back fails as well, the torn end is moved aside."""
+
+    class Broken(Disk):
+        def write(self, descriptor: int, data: bytes | memoryview) -> int:
+            super().write(descriptor, data[:50])
+            raise OSError(errno.EIO, "device")
+
+        def ftruncate(self, descriptor: int, size: int) -> None:
+            raise OSError(errno.EIO, "device")
+
+    folder = tmp_path / "s"
+    append(ledger_in(folder), 1)
+    with pytest.raises(OSError, match="device"):
+        append(ledger_in(folder, Broken()), 2)
+    append(ledger_in(folder), 3)
+    events = check_chain(folder)
+    assert prompts(events) == ["Water the plants 1", "Water the plants 3"]
+    assert len(list((folder / "quarantine").iterdir())) == 1
+
+
+def _writer(folder: Path, disk: Disk, numbers: list[int], days: list[int]) -> list[Position]:
+    ledger, done = ledger_in(folder, disk), []
+    for number, day in zip(numbers, days, strict=True):
+        done.append(append(ledger, number, now=NOW + timedelta(days=day)))
+    return done
+
+
+def test_power_loss_at_every_syscall(tmp_path: Path) -> None:
+    """P1: a loss of power at any syscall, on a disk that keeps only what was synced, loses nothing
+    acknowledged."""
+    days = [0, 0, 20, 20]
+    dry = PowerDisk(_new(tmp_path / "dry"))
+    _writer(tmp_path / "dry" / "var" / "s", dry, [1, 2, 3, 4], days)
+    for at in range(1, dry.count + 2):
+        root = _new(tmp_path / str(at))
+        disk = PowerDisk(root, at=at, act=_die)
+        ledger, acknowledged = ledger_in(root / "var" / "s", disk), []
+        try:
+            for number, day in enumerate(days):
+                append(ledger, number, now=NOW + timedelta(days=day))
+                acknowledged.append(f"Water the plants {number}")
+        except Killed:
+            pass
+        _assert_survived(disk, tmp_path / f"{at}-after", acknowledged, len(acknowledged))
+
+
+def test_power_loss_after_a_kill(tmp_path: Path) -> None:
+    """P1: what is built upon the work of a process that was killed before it had synced it is as
+    durable as that: folders, names of files, the end of the month before, and the quarantine."""
+    days = [0, 20]
+    for torn in (False, True):
+        dry = PowerDisk(_new(tmp_path / f"dry{torn}"))
+        _writer(tmp_path / f"dry{torn}" / "var" / "s", dry, [1, 2], days)
+        for at in range(1, dry.count + 1 + 12 * torn):
+            for when in ("before", "after", "half"):
+                root = _new(tmp_path / f"{at}-{when}-{torn}")
+                folder = root / "var" / "s"
+                first = PowerDisk(root, at=at, when=when, act=_die)
+                acknowledged: list[str] = []
+                try:
+                    for number, day in enumerate(days):
+                        append(ledger_in(folder, first), number, now=NOW + timedelta(days=day))
+                        acknowledged.append(f"Water the plants {number}")
+                        if torn and number == 0:
+                            with (folder / "2026-11.ndjson.gz").open("ab") as file:
+                                file.write(b"\x1f\x8b\x08torn")
+                except Killed:
+                    pass
+                second = PowerDisk(root).share(first)
+                if root.stat().st_ino not in second.names:
+                    second.platter_of(root)
+                ledger = ledger_in(folder, second)
+                seen = [
+                    event.data["prompt"]
+                    for batch in ledger.replay()
+                    for event in batch.envelopes
+                    if event.type == "schedule.registered"
+                ]
+                assert seen[: len(acknowledged)] == acknowledged
+                # Vouching for what one found ("exists already") makes it durable too.
+                ledger.append([], NOW, ledger.head())
+                lost = second.after_power_loss(root / "vouched")
+                if seen:
+                    assert _prompts_in(lost / "var" / "s")[: len(seen)] == seen, (at, when)
+                append(ledger, 7, now=NOW + timedelta(days=40))
+                wanted = [*seen, "Water the plants 7"]
+                assert prompts(check_chain(folder)) == wanted
+                _assert_survived(second, root / "after", wanted, len(wanted))
+                if torn and acknowledged:
+                    assert list((folder / "quarantine").iterdir())
+
+
+def _new(root: Path) -> Path:
+    root.mkdir()
+    return root
+
+
+def _prompts_in(folder: Path) -> list[str]:
+    return [
+        event.data["prompt"]
+        for batch in ledger_in(folder).replay()
+        for event in batch.envelopes
+        if event.type == "schedule.registered"
+    ]
+
+
+def _assert_survived(disk: PowerDisk, target: Path, wanted: list[str], at_least: int) -> None:
+    folder = disk.after_power_loss(target) / "var" / "s"
+    found = _prompts_in(folder)
+    assert found[:at_least] == wanted[:at_least], disk.count
+    assert len(found) <= at_least + 1
+    append(ledger_in(folder, Unsynced()), 50, now=NOW + timedelta(days=60))
+    events = check_chain(folder, settled=False)
+    assert prompts(events) == [*found, "Water the plants 50"]
+
+
+def test_member_count(tmp_path: Path) -> None:
+    """A group is one gzip member."""
+    append(ledger_in(tmp_path / "s"), 1, 2, 3)
+    assert len(members((tmp_path / "s" / "2026-11.ndjson.gz").read_bytes())) == 1

@@ -1,0 +1,453 @@
+"""P3, P4: damage is found and named, wherever it is; and it is never read past or written over."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import random
+import resource
+import shutil
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from chains import NOW, append, draft, ledger_in, snapshot_of, three_months
+from checker import check_chain, lines
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from promptyoself.errors import ChainError
+from promptyoself.ledger import START, FileLedger, Position
+from promptyoself.ledger.segments import MAX_MEMBER_BYTES, compress, read_members
+
+DAMAGED = Path(__file__).parent / "testdata" / "damaged"
+
+
+def verdict(folder: Path) -> tuple[Position, ChainError | None]:
+    """How far a replay comes, and what it says then."""
+    position = START
+    try:
+        for batch in ledger_in(folder).replay():
+            position = batch.position
+    except ChainError as error:
+        return position, error
+    return position, None
+
+
+@pytest.fixture
+def chain(tmp_path: Path) -> FileLedger:
+    """Seven events in six members in three months."""
+    return three_months(tmp_path / "s")
+
+
+def _borders(folder: Path) -> list[tuple[str, int, int, int]]:
+    """Each member: its month, start, end, and the number of its first event."""
+    found, seq = [], 1
+    for path in sorted(folder.glob("*.gz")):
+        for member in read_members(path):
+            found.append((path.name[:7], member.start, member.end, seq))
+            seq += member.content.count(b"\n")
+    return found
+
+
+def test_every_bit(chain: FileLedger, tmp_path: Path) -> None:
+    """P3: whichever bit of a chain is flipped, a replay names that event, or every line is
+    unchanged, or it lies in the last append, which is then no longer read at all."""
+    folder = tmp_path / "s"
+    good, borders = lines(folder), _borders(folder)
+    total = head = verdict(folder)[0]
+    unchanged = tails = found = 0
+    for month, start, end, seq in borders:
+        path = folder / f"{month}.ndjson.gz"
+        content = bytearray(path.read_bytes())
+        for at in range(start, end):
+            for bit in range(8):
+                content[at] ^= 1 << bit
+                path.write_bytes(content)
+                position, error = verdict(folder)
+                if error is not None:
+                    found += 1
+                    assert error.code == "corrupt_chain"
+                    assert error.details["month"] == month, (at, bit)
+                    assert error.details["offset"] == start, (at, bit)
+                    assert error.details["seq"] == seq, (at, bit)
+                    assert {"expected", "found"} <= set(error.details)
+                    assert position.seq == seq - 1
+                elif position == head:
+                    unchanged += 1
+                    assert lines(folder) == good
+                else:
+                    tails += 1
+                    assert end == borders[-1][2] and month == "2026-11"
+                    assert position.seq == seq - 1
+                    assert not ledger_in(folder).holds(head)
+                    torn = ledger_in(folder).torn()
+                    assert torn is not None and (torn.month, torn.offset) == (month, start)
+                content[at] ^= 1 << bit
+        path.write_bytes(content)
+    assert verdict(folder) == (total, None)
+    assert found > 5000
+    assert unchanged < 60 * len(borders)
+    assert tails > 1000
+
+
+def _edits(good: list[bytes]) -> Iterator[tuple[str, list[bytes], int]]:
+    """Changed lists of lines, and the first bad event of each; 0 where only a head can tell."""
+    for at, line in enumerate(good):
+        seq, last = at + 1, at == len(good) - 1
+        yield f"drop {seq}", good[:at] + good[at + 1 :], 0 if last else seq
+        yield f"repeat {seq}", good[: at + 1] + good[at:], seq + 1
+        if not last:
+            yield f"swap {seq}", [*good[:at], good[at + 1], line, *good[at + 2 :]], seq
+        edited = line.replace(b"Water", b"Drown").replace(b"promptyoself", b"somebodyelse")
+        yield f"edit {seq}", [*good[:at], edited, *good[at + 1 :]], 0 if last else seq + 1
+        forged = json.loads(line)
+        forged["data"]["prompt"] = "forged"
+        extra = json.dumps(forged, separators=(",", ":")).encode()
+        yield f"insert {seq}", [*good[:at], extra, *good[at:]], seq + 1
+        yield f"blank {seq}", [*good[:at], b"", *good[at:]], seq
+        yield f"space {seq}", [*good[:at], line + b" ", *good[at + 1 :]], 0 if last else seq + 1
+
+
+@pytest.mark.parametrize("grouping", ["one member", "a member each"])
+def test_every_line(tmp_path: Path, grouping: str) -> None:
+    """P3: a line dropped, repeated, swapped, edited, forged or blanked, in members that are whole
+    again, is found, and the first bad event named; at the very end it takes a head kept elsewhere."""
+    folder = tmp_path / "s"
+    ledger = ledger_in(folder)
+    for number in range(5):
+        append(ledger, number)
+    head = ledger.head()
+    good = lines(folder)
+    path = folder / "2026-11.ndjson.gz"
+    for name, bad, seq in _edits(good):
+        if grouping == "one member":
+            path.write_bytes(compress(b"".join(line + b"\n" for line in bad)))
+        else:
+            path.write_bytes(b"".join(compress(line + b"\n") for line in bad))
+        position, error = verdict(folder)
+        if seq:
+            assert error is not None, name
+            # An edit is only seen in the line after it, whose prev no longer fits.
+            assert error.details["seq"] == seq, name
+            assert error.details["month"] == "2026-11"
+        else:
+            assert error is None, name
+            assert (position.seq, position.hash) != (head.seq, head.hash), name
+            assert not ledger.holds(head), name
+
+
+def test_forged_from_there_on(tmp_path: Path) -> None:
+    """P3: a chain rewritten from one event to its end, hashes and all, is only told by its head."""
+    folder = tmp_path / "s"
+    ledger = ledger_in(folder)
+    for number in range(4):
+        append(ledger, number)
+    head, prev, forged = ledger.head(), "0" * 64, b""
+    for line in lines(folder):
+        event = json.loads(line)
+        event["prev"] = prev
+        if event["seq"] == 3:
+            event["data"]["prompt"] = "forged"
+        spelled = json.dumps(event, separators=(",", ":")).encode()
+        prev = hashlib.sha256(spelled).hexdigest()
+        forged += spelled + b"\n"
+    (folder / "2026-11.ndjson.gz").write_bytes(compress(forged))
+    position, error = verdict(folder)
+    assert error is None
+    assert position.seq == head.seq
+    assert position.hash != head.hash
+    assert not ledger.holds(head)
+
+
+def test_month_removed(chain: FileLedger, tmp_path: Path) -> None:
+    """P3: a missing month is named at the first event after it; the last one takes a head."""
+    folder, head = tmp_path / "s", chain.head()
+    for month, seq in (("2026-09", 1), ("2026-10", 4), ("2026-11", 0)):
+        saved = (folder / f"{month}.ndjson.gz").read_bytes()
+        (folder / f"{month}.ndjson.gz").unlink()
+        _, error = verdict(folder)
+        assert not chain.holds(head)
+        if seq:
+            assert error is not None
+            assert error.details["seq"] == seq
+            assert error.details["found"] == {1: 4, 4: 6}[seq]
+        else:
+            assert error is None
+        (folder / f"{month}.ndjson.gz").write_bytes(saved)
+    assert verdict(folder) == (head, None)
+
+
+def test_month_renamed(chain: FileLedger, tmp_path: Path) -> None:
+    """P3: events in another month's file are refused."""
+    folder = tmp_path / "s"
+    (folder / "2026-11.ndjson.gz").rename(folder / "2026-12.ndjson.gz")
+    _, error = verdict(folder)
+    assert error is not None
+    assert (error.details["seq"], error.details["expected"]) == (6, "2026-12")
+    assert error.details["found"] == "2026-11"
+
+
+def test_cut_at_a_border(chain: FileLedger, tmp_path: Path) -> None:
+    """P3: cut off between two members, the last month reads as a shorter chain, which no longer
+    holds the old head; any other month is found broken at the next event."""
+    folder, head = tmp_path / "s", chain.head()
+    for month, start, _, seq in _borders(folder):
+        path = folder / f"{month}.ndjson.gz"
+        saved = path.read_bytes()
+        path.write_bytes(saved[:start])
+        position, error = verdict(folder)
+        assert not chain.holds(head)
+        if month == "2026-11":
+            assert error is None
+            assert position.seq == seq - 1
+            with pytest.raises(Exception, match="no longer where it was"):
+                chain.append([draft(9)], NOW, head)
+        else:
+            assert error is not None
+            assert error.details["seq"] == seq
+        path.write_bytes(saved)
+
+
+def test_member_cut(chain: FileLedger, tmp_path: Path) -> None:
+    """P3: a member that lost its end, anywhere but at the chain's end, is named."""
+    folder = tmp_path / "s"
+    for month, start, end, seq in _borders(folder)[:-1]:
+        path = folder / f"{month}.ndjson.gz"
+        saved = path.read_bytes()
+        for cut in range(start + 1, end, 11):
+            path.write_bytes(saved[:cut] + saved[end:])
+            _, error = verdict(folder)
+            assert error is not None, (month, cut)
+            assert (error.details["month"], error.details["offset"]) == (month, start)
+            assert error.details["seq"] == seq
+        path.write_bytes(saved)
+
+
+def test_zeros_and_noise_in_the_middle(chain: FileLedger, tmp_path: Path) -> None:
+    """P3: a stretch of zeros or noise is damage, unless nothing but the end comes after it."""
+    folder, borders = tmp_path / "s", _borders(tmp_path / "s")
+    for month, start, end, seq in borders[:-1]:
+        path = folder / f"{month}.ndjson.gz"
+        saved = path.read_bytes()
+        for filler in (bytes(end - start), random.Random(1).randbytes(end - start)):
+            path.write_bytes(saved[:start] + filler + saved[end:])
+            _, error = verdict(folder)
+            assert error is not None
+            assert (error.details["month"], error.details["seq"]) == (month, seq)
+            path.write_bytes(saved[:start] + filler + saved[start:])
+            assert verdict(folder)[1] is not None
+        path.write_bytes(saved)
+
+
+def test_append_leaves_damage_alone(chain: FileLedger, tmp_path: Path) -> None:
+    """P4: an append that meets damage, or has no need to look at it, never alters damaged bytes."""
+    folder = tmp_path / "s"
+    head, borders = chain.head(), _borders(folder)
+    for month, start, end, _ in borders[:-1]:
+        path = folder / f"{month}.ndjson.gz"
+        saved = snapshot_of(folder)
+        content = bytearray(saved[path.name])
+        content[(start + end) // 2] ^= 4
+        path.write_bytes(content)
+        before = snapshot_of(folder)
+        with pytest.raises(ChainError):
+            append(ledger_in(folder), 9)
+        assert snapshot_of(folder) == before
+        # With the end known, as from an index, the append goes behind the last whole member.
+        ledger_in(folder).append([draft(9)], NOW, head)
+        after = snapshot_of(folder)
+        assert all(after[name].startswith(data) for name, data in before.items())
+        assert not (folder / "quarantine").exists()
+        for name, data in saved.items():
+            (folder / name).write_bytes(data)
+    check_chain(folder)
+
+
+def test_gzip_bomb(tmp_path: Path) -> None:
+    """A member that unpacks to far more than any append holds costs bounded memory, and is refused
+    in the middle of the chain, moved aside at its end."""
+    folder = tmp_path / "s"
+    ledger = ledger_in(folder)
+    head = append(ledger, 1)
+    path = folder / "2026-11.ndjson.gz"
+    sound = path.read_bytes()
+    squeeze = zlib.compressobj(1, zlib.DEFLATED, 31)
+    bomb = b"".join(squeeze.compress(bytes(1 << 20)) for _ in range(512)) + squeeze.flush()
+    path.write_bytes(sound + bomb)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started = time.process_time()
+    assert ledger.head() == head
+    torn = ledger.torn()
+    assert torn is not None
+    assert torn.size == len(bomb)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 4 * MAX_MEMBER_BYTES // 1024
+    assert time.process_time() - started < 5
+    append(ledger_in(tmp_path / "other"), 5)
+    path.write_bytes(sound + bomb + sound)
+    _, error = verdict(folder)
+    assert error is not None
+    assert error.details["seq"] == 3
+    path.write_bytes(sound + bomb)
+    append(ledger, 2)
+    assert len(check_chain(folder)) == 4
+
+
+@pytest.mark.parametrize("kind", ["noise", "zeros", "headers", "starts"])
+def test_long_garbage_tail(tmp_path: Path, kind: str) -> None:
+    """P1: ten megabytes of garbage at the end, even garbage full of gzip headers, are moved aside
+    in bounded time."""
+    size = 10 << 20
+    begun = compress(b'{"v":1,"seq":3,')[:-9]
+    header = b"\x1f\x8b\x08\x10\0\0\0\0\0\x03"  # with a comment that ends who knows where
+    tail = {
+        "noise": random.Random(3).randbytes(size),
+        "zeros": bytes(size),
+        "headers": header * (size // len(header)),
+        "starts": begun * (size // len(begun)),
+    }[kind]
+    folder = tmp_path / "s"
+    ledger = ledger_in(folder)
+    append(ledger, 1)
+    with (folder / "2026-11.ndjson.gz").open("ab") as file:
+        file.write(tail)
+    started = time.process_time()
+    append(ledger, 2)
+    assert time.process_time() - started < 10
+    assert len(check_chain(folder)) == 4
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.binary(max_size=300), st.sampled_from(["raw", "member", "after", "before", "line"]))
+def test_any_bytes(tmp_path_factory: pytest.TempPathFactory, data: bytes, place: str) -> None:
+    """P3: whatever bytes a segment, a member or a line consist of, the answer is ChainError or a
+    torn end; never another exception."""
+    folder = tmp_path_factory.mktemp("fuzz") / "s"
+    append(ledger_in(folder), 1)
+    path = folder / "2026-11.ndjson.gz"
+    sound = path.read_bytes()
+    path.write_bytes(
+        {
+            "raw": data,
+            "member": compress(data),
+            "after": sound + compress(data + b"\n"),
+            "before": data + sound,
+            "line": sound + compress(data.replace(b"\n", b"") + b"\n"),
+        }[place]
+    )
+    _any_answer(folder)
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.dictionaries(
+        st.sampled_from(["v", "seq", "ts", "type", "id", "actor", "data", "prev", "x"]),
+        values,
+        max_size=3,
+    )
+)
+def test_any_envelope(tmp_path_factory: pytest.TempPathFactory, changes: dict[str, object]) -> None:
+    """P3: an event whose fields are of any other value or type is refused, or is a good event."""
+    folder = tmp_path_factory.mktemp("fuzz") / "s"
+    append(ledger_in(folder), 1)
+    event = {**json.loads(lines(folder)[-1]), **changes}
+    with (folder / "2026-11.ndjson.gz").open("ab") as file:
+        file.write(compress(json.dumps(event).encode("utf-8", "surrogatepass") + b"\n"))
+    _any_answer(folder)
+
+
+def _any_answer(folder: Path) -> None:
+    before = snapshot_of(folder)
+    position, error = verdict(folder)
+    if error is None:
+        ledger_in(folder).torn()
+        assert ledger_in(folder).holds(position)
+    else:
+        assert error.code == "corrupt_chain"
+        assert error.details["seq"] == position.seq + 1
+        json.dumps(error.details)
+        with pytest.raises(ChainError):
+            append(ledger_in(folder), 2)
+        assert snapshot_of(folder) == before
+
+
+def test_true_is_no_number(tmp_path: Path) -> None:
+    """A line with ``true`` for 1 isn't an event, though Python thinks them equal."""
+    folder = tmp_path / "s"
+    append(ledger_in(folder), 1)
+    path = folder / "2026-11.ndjson.gz"
+    content = gzip.decompress(path.read_bytes()).replace(b'"seq":1,', b'"seq":true,')
+    path.write_bytes(compress(content))
+    _, error = verdict(folder)
+    assert error is not None
+    assert error.details["seq"] == 1
+
+
+ANSWERS: dict[str, tuple[str, int]] = {
+    "bit-flipped-in-the-middle": ("corrupt_chain", 4),
+    "line-dropped": ("corrupt_chain", 3),
+    "line-edited": ("corrupt_chain", 4),
+    "lines-swapped": ("corrupt_chain", 3),
+    "member-repeated": ("corrupt_chain", 4),
+    "member-without-its-trailer": ("corrupt_chain", 3),
+    "first-member-missing": ("corrupt_chain", 1),
+    "another-months-events": ("corrupt_chain", 1),
+    "not-gzip-at-all": ("torn", 1),
+    "plain-text": ("torn", 1),
+    "cut-in-the-last-member": ("torn", 6),
+    "zeros-at-the-end": ("torn", 7),
+    "bit-flipped-in-the-last-member": ("torn", 6),
+    "cut-between-members": ("short", 5),
+    "other-header-bytes": ("sound", 7),
+    "recompressed": ("sound", 7),
+}
+"""What each damaged file under testdata/damaged is, and the event at which one notices."""
+
+
+@pytest.mark.parametrize("name", sorted(ANSWERS))
+def test_named_damage(tmp_path: Path, name: str) -> None:
+    """P3, P4: each kind of damage has the answer that stands beside its name, and refusing alters
+    nothing."""
+    source = DAMAGED / name / "2026-11.ndjson.gz"
+    folder = tmp_path / "s"
+    folder.mkdir()
+    shutil.copy(source, folder)
+    answer, seq = ANSWERS[name]
+    position, error = verdict(folder)
+    torn = ledger_in(folder).torn() if error is None else None
+    if answer == "corrupt_chain":
+        assert error is not None
+        assert error.code == answer
+        assert error.details["seq"] == seq
+        with pytest.raises(ChainError):
+            append(ledger_in(folder), 9)
+        assert (folder / source.name).read_bytes() == source.read_bytes()
+    elif answer == "torn":
+        assert error is None
+        assert torn is not None
+        assert position.seq == seq - 1
+        append(ledger_in(folder), 9)
+        kept = b"".join(path.read_bytes() for path in (folder / "quarantine").iterdir())
+        assert source.read_bytes().endswith(kept)
+        check_chain(folder)
+    else:
+        assert error is None
+        assert torn is None
+        assert position.seq == seq - (answer == "sound")
+        check_chain(folder)
+
+
+def test_every_damage_has_an_answer() -> None:
+    """No damaged file lies there without a test."""
+    assert {path.name for path in DAMAGED.iterdir()} == set(ANSWERS)

@@ -1,0 +1,351 @@
+"""The embedded ledger: the contract, and what is its own: files, syscalls, races."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chains import ACTOR, NOW, StepDisk, append, draft, ledger_in, prompts, rounds, three_months
+from checker import check_chain
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from ledger_contract import FORK, LedgerContract
+
+from promptyoself.errors import ChainError
+from promptyoself.index import Index, Snapshot
+from promptyoself.ledger import START, FileLedger, HeadMoved
+from promptyoself.ledger.envelope import Envelope, decode_line, encode_line
+from promptyoself.ledger.segments import compress, read_members
+from promptyoself.schedules import fold
+
+
+class TestFileLedger(LedgerContract):
+    """The embedded ledger keeps the contract."""
+
+    def open(self, place: Path, lock_timeout: float = 10.0) -> FileLedger:
+        return ledger_in(place, lock_timeout=lock_timeout)
+
+    def audit(self, place: Path) -> list[dict[str, Any]]:
+        return check_chain(place)
+
+
+def test_syscalls_of_an_append(tmp_path: Path) -> None:
+    """P1: data is synced before it is acknowledged, and a new file's name before its first byte."""
+    disk = StepDisk()
+    ledger = ledger_in(tmp_path / "s", disk)
+    position = append(ledger, 1)
+    assert disk.log[-5:] == ["open", "open", "fsync", "write", "fsync"]
+    disk.log.clear()
+    position = ledger.append([draft(2)], NOW, position).position
+    assert disk.log == ["open", "write", "fsync"]
+    disk.log.clear()
+    ledger.append([draft(3)], NOW + timedelta(days=30), position)
+    assert disk.log == ["open", "fsync", "open", "open", "fsync", "write", "fsync"]
+    check_chain(tmp_path / "s")
+
+
+def test_no_drafts_make_durable(tmp_path: Path) -> None:
+    """P1: an append of nothing syncs what another writer may have left unsynced."""
+    disk = StepDisk()
+    ledger = ledger_in(tmp_path / "s", disk)
+    position = append(ledger, 1)
+    disk.log.clear()
+    ledger.append([], NOW, position)
+    assert disk.log == ["open", "fsync"]
+
+
+def test_private_files(tmp_path: Path) -> None:
+    """Files are made 0600 and folders 0700, whatever the umask."""
+    before = os.umask(0)
+    try:
+        append(ledger_in(tmp_path / "var" / "s"), 1)
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "var").rglob("*"):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        assert mode == (0o700 if path.is_dir() else 0o600), path
+
+
+def test_first_lock_of_many_threads(tmp_path: Path) -> None:
+    """P5: threads that all use a new ledger for the first time at once don't block each other."""
+    for attempt in range(rounds(10)):
+        ledger = ledger_in(tmp_path / str(attempt), lock_timeout=5)
+        barrier, failures = threading.Barrier(4), []
+
+        def work(ledger: FileLedger = ledger, barrier: Any = barrier, out: Any = failures) -> None:
+            barrier.wait()
+            try:
+                with ledger.exclusive(), ledger.exclusive():
+                    pass
+            except Exception as error:  # noqa: BLE001
+                out.append(error)
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failures == []
+
+
+def test_lock_note_with_odd_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arguments that aren't UTF-8 don't keep anyone from taking the lock."""
+    monkeypatch.setattr("sys.argv", ["/x/promptyo\udcffself", "list\udce9" * 300])
+    append(ledger_in(tmp_path / "s"), 1)
+    check_chain(tmp_path / "s")
+
+
+def test_empty_segment_is_none(tmp_path: Path) -> None:
+    """P1: an empty file, left by a crash before the first byte, is no obstacle in any month."""
+    folder = tmp_path / "s"
+    folder.mkdir()
+    for month in ("2026-11", "2026-12"):
+        (folder / f"{month}.ndjson.gz").touch()
+    ledger = ledger_in(folder)
+    for number, days in enumerate((0, 1, 20, 50)):
+        append(ledger, number, now=NOW + timedelta(days=days))
+    assert len(check_chain(folder)) == 5
+
+
+def test_changed_under_the_lock(tmp_path: Path) -> None:
+    """A file that grows from outside between the check and the write is refused."""
+
+    class Meddling(StepDisk):
+        def open(self, path: Path, flags: int) -> int:
+            if path.name.endswith(".gz"):
+                with path.open("ab") as file:
+                    file.write(b"x")
+            return super().open(path, flags)
+
+    folder = tmp_path / "s"
+    position = append(ledger_in(folder), 1)
+    with pytest.raises(OSError, match="changed from outside"):
+        ledger_in(folder, Meddling()).append([draft(2)], NOW, position)
+    append(ledger_in(folder), 3)
+    assert prompts(check_chain(folder)) == ["Water the plants 1", "Water the plants 3"]
+
+
+def test_recompressing_changes_nothing(tmp_path: Path) -> None:
+    """Hashes cover the lines: a month recompressed as one member reads the same."""
+    folder = tmp_path / "s"
+    ledger = three_months(folder)
+    before = [event for batch in ledger.replay() for event in batch.envelopes]
+    path = folder / "2026-10.ndjson.gz"
+    path.write_bytes(compress(b"".join(m.content for m in read_members(path))))
+    after = [event for batch in ledger.replay() for event in batch.envelopes]
+    assert before == after
+    append(ledger, 9)
+    check_chain(folder)
+
+
+def test_big_members(tmp_path: Path) -> None:
+    """A member larger than any buffer, followed by small ones, is read whole."""
+    ledger = ledger_in(tmp_path / "s")
+    noise = "".join(chr(0x4E00 + (n * 7919) % 20000) for n in range(300_000))
+    position = ledger.append([draft(1, noise)], NOW, START).position
+    for number in range(2, 40):
+        position = ledger.append([draft(number)], NOW, position).position
+    assert ledger.head() == position
+    assert len(check_chain(tmp_path / "s")) == 40
+
+
+@given(
+    st.dictionaries(
+        st.text(st.characters(exclude_categories=["Cs"])),
+        st.recursive(
+            st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.text(
+                st.characters(exclude_categories=["Cs"])
+            ),
+            lambda inner: st.lists(inner) | st.dictionaries(
+                st.text(st.characters(exclude_categories=["Cs"])), inner
+            ),
+            max_leaves=8,
+        ),
+    )
+)
+def test_lines_round_trip(data: dict[str, Any]) -> None:
+    """Whatever JSON an event holds, its line is one line, and reads back as the same event."""
+    event = Envelope(1, 7, "2026-11-20T20:30:00.000000Z", "x.y", None, ACTOR, data, "0" * 64)
+    line = encode_line(event)
+    assert b"\n" not in line
+    assert decode_line(line) == event
+    assert encode_line(decode_line(line)) == line
+
+
+def _contend(folder: Path, who: int, count: int, report: Any) -> None:
+    ledger = ledger_in(folder, lock_timeout=60)
+    warnings: list[str] = []
+    index = Index(folder / "index.json", ledger, warnings.append)
+    for at in range(count):
+        with ledger.exclusive():
+            snapshot = index.load()
+            number = 1000 * who + at
+            when = NOW + timedelta(days=snapshot.position.seq / 6)
+            batch = ledger.append([draft(number), draft(-number - 1)], when, snapshot.position)
+            index.save(Snapshot(fold(snapshot.state, batch.envelopes), batch.position))
+        report.send(batch.position.seq)
+    report.send(warnings)
+
+
+def test_many_processes(tmp_path: Path) -> None:
+    """P5: five writers and lock-free readers in between: nothing lost, doubled, torn or refused."""
+    folder, count, pipes, children = tmp_path / "s", rounds(20), [], []
+    for who in range(5):
+        ours, theirs = FORK.Pipe()
+        child = FORK.Process(target=_contend, args=(folder, who, count, theirs))
+        child.start()
+        theirs.close()
+        pipes.append(ours)
+        children.append(child)
+    reader = ledger_in(folder)
+    index = Index(folder / "index.json", reader, lambda _: None)
+    seen, known = 0, START
+    while any(child.is_alive() for child in children):
+        snapshot = index.load()
+        assert snapshot.position.seq >= seen
+        seen = snapshot.position.seq
+        known = reader.head(known)
+        assert reader.holds(known)
+    acknowledged, warnings = [], []
+    for pipe, child in zip(pipes, children, strict=True):
+        for _ in range(count):
+            acknowledged.append(pipe.recv())
+        warnings += pipe.recv()
+        child.join()
+        assert child.exitcode == 0
+    events = check_chain(folder)
+    assert len(set(prompts(events))) == len(events) - 1 == 10 * count
+    assert sorted(acknowledged) == list(range(3, 10 * count + 2, 2))
+    assert warnings == []
+    assert index.load() == Index(tmp_path / "none", reader, lambda _: None).load()
+
+
+class _Halves(StepDisk):
+    def write(self, descriptor: int, data: bytes | memoryview) -> int:
+        return super().write(descriptor, data[: max(1, len(data) // 2)])
+
+    def fsync(self, descriptor: int) -> None:
+        pass  # so that many appends happen while one reader looks
+
+
+def _hammer_in_halves(folder: Path, stop: Any) -> None:
+    ledger = ledger_in(folder, _Halves())
+    position, number = ledger.head(), 0
+    while not stop.is_set():
+        number += 1
+        position = ledger.append([draft(number)], NOW, position).position
+
+
+def test_readers_beside_a_writer(tmp_path: Path) -> None:
+    """P5: a reader without the lock never takes an append under way for damage, however it falls."""
+    folder, stop = tmp_path / "s", FORK.Event()
+    append(ledger_in(folder), 0)
+    child = FORK.Process(target=_hammer_in_halves, args=(folder, stop))
+    child.start()
+    try:
+        ledger, position = ledger_in(folder), START
+        for _ in range(rounds(3000)):
+            position = ledger.head(position)
+            ledger.torn(position)
+    finally:
+        stop.set()
+        child.join()
+    assert child.exitcode == 0
+    assert ledger.head() == ledger.head(position)
+    check_chain(folder)
+
+
+def test_reader_caught_between_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P5: an append that is half-written when a reader meets it, and followed by another before
+    the reader looks again, isn't damage."""
+    folder = tmp_path / "s"
+    ledger = ledger_in(folder)
+    append(ledger, 1)
+    path = folder / "2026-11.ndjson.gz"
+    size = path.stat().st_size
+    append(ledger, 2)
+    append(ledger, 3)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: size + 50])
+    from promptyoself.ledger import files
+
+    looked = files.has_member_after
+
+    def slow(*args: Any) -> bool:
+        path.write_bytes(whole)
+        return looked(*args)
+
+    monkeypatch.setattr(files, "has_member_after", slow)
+    assert ledger.head().seq == 4
+
+
+def test_month_that_opens_while_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P5: a reader that listed the segments before the month changed gives positions that hold."""
+    folder = tmp_path / "s"
+    ledger = ledger_in(folder)
+    append(ledger, 1)
+    from promptyoself.ledger import files
+
+    listed = files.list_segments(folder)
+    append(ledger, 2)
+    append(ledger, 3, now=NOW + timedelta(days=20))
+    # A listing isn't atomic: the old size of the old month, and the new month already.
+    mixed = [listed[0], files.list_segments(folder)[1]]
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "list_segments", lambda _: mixed)
+        position = ledger.head()
+    assert position == ledger.head()
+    assert ledger.holds(position)
+
+
+@settings(max_examples=rounds(60), deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 2), st.integers(-40, 80), st.sampled_from(["ok", "ok", "torn", "stale"])
+        ),
+        max_size=12,
+    )
+)
+def test_any_history(tmp_path_factory: pytest.TempPathFactory, steps: list[Any]) -> None:
+    """P1, P5: after any mixture of appends, torn ends, stale writers and jumping clocks the chain
+    is whole and has exactly what was acknowledged."""
+    folder = tmp_path_factory.mktemp("any") / "s"
+    ledgers = [ledger_in(folder) for _ in range(3)]
+    positions = [START] * 3
+    wanted = []
+    for number, (who, days, how) in enumerate(steps):
+        ledger = ledgers[who]
+        if how == "torn" and wanted:
+            paths = sorted(path for path in folder.glob("*.gz") if path.stat().st_size)
+            with paths[-1].open("ab") as file:
+                file.write(compress(b"never acknowledged\n")[: 3 + number])
+        if how != "stale":
+            positions[who] = ledger.head(positions[who])
+        try:
+            batch = ledger.append([draft(number)], NOW + timedelta(days=days), positions[who])
+        except HeadMoved:
+            assert positions[who] != ledger.head()
+            continue
+        positions[who] = batch.position
+        wanted.append(f"Water the plants {number}")
+        assert prompts(check_chain(folder)) == wanted
+
+
+def test_damaged_chain_refuses_appends(tmp_path: Path) -> None:
+    """P4: a writer that reads the chain before appending is refused by damage, and alters nothing."""
+    folder = tmp_path / "s"
+    ledger = three_months(folder)
+    path = folder / "2026-09.ndjson.gz"
+    content = bytearray(path.read_bytes())
+    content[60] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ChainError) as caught:
+        append(ledger, 9)
+    assert caught.value.details["month"] == "2026-09"
+    assert path.read_bytes() == content
