@@ -34,7 +34,7 @@ class Storm:
             **settings,
         }
         self.settings: Settings = load_settings(self.environ)
-        self.store = Store(self.settings, {"via": "test", "who": "storm"})
+        self.store = Store(self.settings, {"via": "test", "who": "storm"}, warn=lambda _: None)
         self.loops: list[subprocess.Popen[bytes]] = []
         self.kills = 0
 

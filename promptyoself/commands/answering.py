@@ -14,12 +14,13 @@ import click
 import orjson
 
 from promptyoself.errors import PromptyoselfError, WrongUsage
+from promptyoself.log import Log
 
 if TYPE_CHECKING:
     from promptyoself.service.store import Store
     from promptyoself.settings import Settings
 
-__all__ = ["Session", "answers", "emit", "error_document"]
+__all__ = ["Seconds", "Session", "answers", "emit", "error_document"]
 
 Document = dict[str, Any]
 
@@ -33,6 +34,7 @@ class Session:
         self.var = var
         self.format = format_
         self.settings: Settings = load_settings(var=var)
+        self.log = Log(self.settings.log_file)
 
     def store(self, claimed: str | None = None) -> Store:
         """The store; ``claimed`` is the agent that the caller says it is."""
@@ -40,11 +42,24 @@ class Session:
 
         settings = self.settings
         who = settings.only_agent or claimed or settings.default_agent or _login()
-        return Store(settings, {"via": "cli", "who": who})
+        return Store(settings, {"via": "cli", "who": who}, warn=self.log.warn)
 
     def now(self) -> datetime:
         """The time at the door; below it, time is an argument."""
         return datetime.now(UTC)
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds. ``nan`` is none, though no comparison with a bound would tell."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """See :meth:`click.ParamType.convert`."""
+        seconds: float = super().convert(value, param, ctx)
+        if seconds != seconds:
+            self.fail(f"{value!r} is not a valid float range.", param, ctx)
+        return seconds
 
 
 def answers(function: Callable[..., Document | None]) -> Callable[..., None]:
@@ -132,7 +147,9 @@ _OS_CODES = {
 
 
 def _from_os(error: OSError) -> PromptyoselfError:
-    code, hint = _OS_CODES.get(error.errno or 0, ("os_error", "`promptyoself doctor` may tell more."))
+    code, hint = _OS_CODES.get(
+        error.errno or 0, ("os_error", "`promptyoself doctor` may tell more.")
+    )
     what = error.strerror or str(error)
     where = f" ({os.fsdecode(error.filename)})" if error.filename else ""
     return PromptyoselfError(code, f"The operating system refused: {what}{where}.", hint)

@@ -20,7 +20,7 @@ __all__: list[str] = []
 @click.option("--type", "type_", metavar="TYPE", help="delivery, or delivery.failed.")
 @click.option("--since", metavar="T", help="Not before this time.")
 @click.option("--until", metavar="T", help="Not after.")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the newest N.")
+@click.option("--limit", type=click.IntRange(1, 10**9), metavar="N", help="Only the newest N.")
 @click.option("--ndjson", is_flag=True, help="Stream the events, a line each, as stored.")
 @answers
 def history_command(

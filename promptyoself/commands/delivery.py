@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from promptyoself.commands.answering import Document, Session, answers, emit
+from promptyoself.commands.answering import Document, Seconds, Session, answers, emit
 from promptyoself.errors import PromptyoselfError, WrongUsage
 
 if TYPE_CHECKING:
@@ -22,9 +22,7 @@ def deliverer(settings: Settings) -> LettaDeliverer:
     """The way to the Letta server that the settings name."""
     from promptyoself.letta import LettaDeliverer
 
-    return LettaDeliverer(
-        settings.base_url, settings.token, call_timeout=settings.call_timeout
-    )
+    return LettaDeliverer(settings.base_url, settings.token, call_timeout=settings.call_timeout)
 
 
 def require_agent(settings: Settings, agent_id: str) -> None:
@@ -49,7 +47,7 @@ def require_agent(settings: Settings, agent_id: str) -> None:
 @click.option("--loop", is_flag=True, help="Go on for ever, until SIGTERM or SIGINT.")
 @click.option(
     "--interval",
-    type=click.FloatRange(min=0.1, max=86400),
+    type=Seconds(min=0.1, max=86400),
     metavar="S",
     help="With --loop: the longest sleep, in seconds (PROMPTYOSELF_INTERVAL, 60).",
 )
@@ -63,7 +61,7 @@ def require_agent(settings: Settings, agent_id: str) -> None:
 )
 @click.option(
     "--deadline",
-    type=click.FloatRange(min=0.1, max=86400),
+    type=Seconds(min=0.1, max=86400),
     metavar="S",
     help="Without --loop: give up waiting after so many seconds (300).",
 )
@@ -96,7 +94,7 @@ def execute_command(
                 deadline=300.0 if deadline is None else deadline,
                 stop=stop,
             )
-            return _pass(report)
+            return _pass(session, report)
         run_loop(
             store,
             letta,
@@ -104,7 +102,9 @@ def execute_command(
             concurrency=concurrency,
             interval=session.settings.interval if interval is None else interval,
             stop=stop,
-            emit=lambda report: emit({"status": "success", **_pass(report)}, session.format),
+            emit=lambda report: emit(
+                {"status": "success", **_pass(session, report)}, session.format
+            ),
         )
     return None
 
@@ -146,8 +146,12 @@ def test_command(session: Session) -> Document:
     }
 
 
-def _pass(report: Report) -> dict[str, Any]:
+def _pass(session: Session, report: Report) -> dict[str, Any]:
     """A pass as the JSON contract has it. The message counts what was delivered, not tried."""
+    for line in report.executed:
+        session.log.note("delivery", **line)
+    for skip in report.skipped:
+        session.log.note("skipped", **skip)
     delivered = sum(1 for line in report.executed if line["delivered"])
     message = f"{delivered} {'prompt' if delivered == 1 else 'prompts'} executed"
     others: dict[str, int] = {}

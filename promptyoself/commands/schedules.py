@@ -37,7 +37,9 @@ def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
 
 _trigger_options = _options(
     click.option(
-        "--time", metavar="T", help="Once: 2027-01-31T09:00, with or without offset; 'in 45m'; 09:00."
+        "--time",
+        metavar="T",
+        help="Once: 2027-01-31T09:00, with an offset or not; 'in 45m'; 09:00.",
     ),
     click.option("--cron", metavar="EXPR", help="On a cron expression: '0 9 * * MON-FRI'."),
     click.option("--every", metavar="DURATION", help="At an interval: 90s, 5m, 2h30m, 1d."),
@@ -102,7 +104,7 @@ def register_command(session: Session, check: bool, dry_run: bool, **options: An
 @click.command("list")
 @_agent
 @click.option("--status", type=click.Choice(_STATUSES), help="Else those active or paused.")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most so many.")
+@click.option("--limit", type=click.IntRange(1, 10**9), metavar="N", help="At most so many.")
 @click.option("--full", is_flag=True, help="Whole prompts, and everything that is set.")
 @_at
 @answers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from promptyoself.commands.answering import Document, Session, answers, emit
+from promptyoself.commands.answering import Document, Seconds, Session, answers, emit
 from promptyoself.errors import PromptyoselfError
 
 __all__: list[str] = []
@@ -61,11 +61,19 @@ def doctor_command(session: Session, skip_letta: bool, require_loop: bool) -> Do
     help="Port; 0 takes any that is free.",
 )
 @click.option(
-    "--agents", "count", type=click.IntRange(1, 10_000), default=3, show_default=True,
+    "--agents",
+    "count",
+    type=click.IntRange(1, 10_000),
+    default=3,
+    show_default=True,
     help="How many agents it has.",
 )
 @click.option(
-    "--latency", type=click.FloatRange(0, 3600), default=1.0, show_default=True, metavar="S",
+    "--latency",
+    type=Seconds(0, 3600),
+    default=1.0,
+    show_default=True,
+    metavar="S",
     help="Seconds that an agent takes to answer.",
 )
 @answers

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -28,14 +27,14 @@ class Store:
         settings: Settings,
         actor: Mapping[str, str],
         *,
-        warn: Callable[[str], None] | None = None,
+        warn: Callable[[str], None],
         disk: Disk | None = None,
     ) -> None:
         """``actor`` is recorded with every event; ``warn`` gets what people should know."""
         folder = settings.var / "schedules"
         self.settings = settings
         self.actor = dict(actor)
-        self.warn = warn or _to_stderr
+        self.warn = warn
         self.ledger: Ledger = FileLedger(
             folder, "schedules", lock_timeout=settings.lock_timeout, disk=disk
         )
@@ -120,7 +119,3 @@ def find_schedule(state: State, id_: str, only_agent: str | None) -> Schedule:
             "PROMPTYOSELF_ONLY_AGENT pins this caller to that agent.",
         )
     return schedule
-
-
-def _to_stderr(message: str) -> None:
-    print(f"promptyoself: {message}", file=sys.stderr)
