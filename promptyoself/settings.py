@@ -111,7 +111,7 @@ def default_zone(settings: Settings) -> str:
     Raises:
         PromptyoselfError: ``invalid_setting``, where PROMPTYOSELF_TZ names none that exists.
     """
-    from promptyoself.triggers import parse_zone
+    from promptyoself.times import parse_zone
 
     try:
         return parse_zone(settings.timezone)

@@ -1,4 +1,4 @@
-"""When a schedule fires: once, on a cron expression, or at an interval; and how times are read.
+"""When a schedule fires: once, on a cron expression, or at an interval.
 
 Pure: nothing here reads a clock or a file other than the time zone data, and ``now`` is always an
 argument. Every instant that goes in or out is an aware datetime, and every one that comes out is in
@@ -28,30 +28,35 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass
-from datetime import UTC, datetime, time, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
 from itertools import takewhile
 from typing import Any
 
 from promptyoself.errors import PromptyoselfError
-from promptyoself.instants import format_utc, parse_utc
+from promptyoself.instants import parse_utc
+from promptyoself.times import (
+    DAY,
+    midnight,
+    next_change,
+    offset_of,
+    seconds_of,
+    shown,
+    to_instant,
+    utc,
+    wall_time,
+    zone_named,
+)
 
 __all__ = [
     "Trigger",
     "count_slots",
-    "format_duration",
-    "in_zone",
     "last_slot",
     "next_fire_time",
     "parse_cron",
-    "parse_duration",
-    "parse_time",
-    "parse_zone",
-    "require_future",
     "slots",
 ]
 
-_DAY = timedelta(days=1)
 _TICK = timedelta(
     microseconds=1
 )  # what datetime can tell apart: "at or after t" is "after t - _TICK"
@@ -132,11 +137,11 @@ def last_slot(trigger: Trigger, after: datetime, until: datetime) -> datetime | 
         start, step, indices = _arithmetic(trigger, low, high)
         return start + indices[-1] * step if indices else None
     low, high = max(low, _FIRST), min(high, _LAST)
-    zone = _zone(trigger.zone)
+    zone = zone_named(trigger.zone)
     # No fire up to `high` is later than the first one found forward from the last matching day, and
     # going forward keeps the two passes of an overlap, even one across midnight, in their order.
-    for day in _days(_plan(trigger.value), _midnight(_wall(high, zone)), back=True):
-        begin = max(low, _instant(day, zone) - _TICK)
+    for day in _days(_plan(trigger.value), midnight(wall_time(high, zone)), back=True):
+        begin = max(low, to_instant(day, zone) - _TICK)
         last = None
         for last in takewhile(lambda fire: fire <= high, _cron_fires(trigger, begin)):  # noqa: B007
             pass
@@ -147,11 +152,11 @@ def last_slot(trigger: Trigger, after: datetime, until: datetime) -> datetime | 
 
 def _window(trigger: Trigger, after: datetime, until: datetime) -> tuple[datetime, datetime]:
     """Narrow (after, until] by the trigger's own bounds."""
-    low, high = _utc(after), _utc(until)
+    low, high = utc(after), utc(until)
     if trigger.start_at is not None and trigger.start_at > low:
-        low = _utc(trigger.start_at) - _TICK
+        low = utc(trigger.start_at) - _TICK
     if trigger.until is not None and trigger.until < high:
-        high = _utc(trigger.until)
+        high = utc(trigger.until)
     return low, high
 
 
@@ -162,7 +167,7 @@ def _arithmetic(
     if trigger.anchor is None or trigger.kind == "once":
         instant = parse_utc(trigger.value)
         return instant, timedelta(0), range(1 if low < instant <= high else 0)
-    anchor, step = _utc(trigger.anchor), timedelta(seconds=_seconds(trigger.value))
+    anchor, step = utc(trigger.anchor), timedelta(seconds=seconds_of(trigger.value))
     # `high` is itself a datetime, so no fire up to it can overflow.
     return anchor, step, range(max(0, (low - anchor) // step + 1), (high - anchor) // step + 1)
 
@@ -196,7 +201,7 @@ def _plan(expression: str) -> _Plan:
 
 def _days(plan: _Plan, day: datetime, back: bool = False) -> Iterator[datetime]:
     """Yield the matching days from ``day`` (a naive midnight) on, or back, itself included."""
-    step = -_DAY if back else _DAY
+    step = -DAY if back else DAY
     if plan.search is None:
         while _FIRST.year <= day.year and day < _LAST.replace(tzinfo=None):
             yield day
@@ -216,7 +221,7 @@ def _days(plan: _Plan, day: datetime, back: bool = False) -> Iterator[datetime]:
 
 def _cron_fires(trigger: Trigger, low: datetime) -> Iterator[datetime]:
     """Yield every fire of a cron trigger after ``low``, ascending, without end."""
-    plan, zone = _plan(trigger.value), _zone(trigger.zone)
+    plan, zone = _plan(trigger.value), zone_named(trigger.zone)
     low = max(low, _FIRST)
     if low >= _LAST:
         return iter(())
@@ -225,18 +230,18 @@ def _cron_fires(trigger: Trigger, low: datetime) -> Iterator[datetime]:
 
 def _fixed_fires(plan: _Plan, zone: tzinfo, low: datetime) -> Iterator[datetime]:
     """Each named wall time once. Wall times in order are instants in order, equal ones merged."""
-    wall, last = _wall(low, zone), low
-    today = _midnight(wall)
+    wall, last = wall_time(low, zone), low
+    today = midnight(wall)
     if wall - today >= plan.times[-1]:
-        today += _DAY  # asking for a day is what costs, and today has nothing left
+        today += DAY  # asking for a day is what costs, and today has nothing left
     for day in _days(plan, today):
-        offset = _offset(day, zone)
+        offset = offset_of(day, zone)
         # Looking from the early side of one midnight to the late side of the next also sees a
         # change that has a midnight inside its gap or overlap.
-        steady = offset == _offset((day + _DAY).replace(fold=1), zone)
+        steady = offset == offset_of((day + DAY).replace(fold=1), zone)
         base = (day - offset).replace(tzinfo=UTC)
         for moment in plan.times[bisect_right(plan.times, wall - day) :]:
-            fire = base + moment if steady else _instant(day + moment, zone)
+            fire = base + moment if steady else to_instant(day + moment, zone)
             if fire > last:
                 yield fire
                 last = fire
@@ -247,85 +252,38 @@ def _clock_fires(plan: _Plan, zone: tzinfo, low: datetime) -> Iterator[datetime]
 
     It goes from one change of the offset to the next; between them the wall clock just runs. A
     change is noticed two days ahead of need, because an overlap (24 h at most, ever) brings back
-    wall times of the day before. No zone has changed twice within four days since there are zones
-    (within six, since 1945), so that comparing the two ends of at most three days cannot miss one.
+    wall times of the day before. No zone has ever changed twice within three days (the tightest is
+    3.98, in 1939; 6.95 since 1945), so that comparing the two ends of at most three days misses
+    none.
     """
     start = low + _TICK
     while True:
-        wall, offset = _wall(start, zone), _offset(start, zone)
-        today = _midnight(wall)
-        if wall - today > plan.times[-1] and _offset(start + 2 * _DAY, zone) == offset:
-            today += _DAY  # it has nothing left, and nothing brings it back
+        wall, offset = wall_time(start, zone), offset_of(start, zone)
+        today = midnight(wall)
+        if wall - today > plan.times[-1] and offset_of(start + 2 * DAY, zone) == offset:
+            today += DAY  # it has nothing left, and nothing brings it back
         known, change = start, None  # the offset holds up to `known`; `change` is where it ends
         for day in _days(plan, today):
             base = (day - offset).replace(tzinfo=UTC)
             if change is None:
-                if base > known + _DAY:  # a leap over days that don't match: look afresh from there
-                    start = _instant(day, zone)
+                if base > known + DAY:  # a leap over days that don't match: look afresh from there
+                    start = to_instant(day, zone)
                     break
-                ahead = base + 2 * _DAY
-                if _offset(ahead, zone) == offset:
+                ahead = base + 2 * DAY
+                if offset_of(ahead, zone) == offset:
                     known = ahead
                 else:
-                    change = _change(zone, known, ahead)
+                    change = next_change(zone, known, ahead)
             end = len(plan.times)
             if change is not None:
                 end = bisect_left(plan.times, change - base)
             for moment in plan.times[bisect_left(plan.times, start - base) : end]:
                 yield base + moment
-            if change is not None and base + _DAY >= change:
+            if change is not None and base + DAY >= change:
                 start = change
                 break
         else:
             return
-
-
-def _utc(instant: datetime) -> datetime:
-    if instant.tzinfo is None:
-        raise ValueError(f"a datetime without a zone: {instant!r}")
-    return instant.astimezone(UTC)
-
-
-def _wall(instant: datetime, zone: tzinfo) -> datetime:
-    """Say what a clock on the wall shows, as a naive datetime."""
-    return instant.astimezone(zone).replace(tzinfo=None)
-
-
-def _midnight(wall: datetime) -> datetime:
-    return datetime(wall.year, wall.month, wall.day)  # noqa: DTZ001
-
-
-def _offset(when: datetime, zone: tzinfo) -> timedelta:
-    """Give the offset from UTC at an aware instant or a naive wall time (which has a fold)."""
-    local = when.replace(tzinfo=zone) if when.tzinfo is None else when.astimezone(zone)
-    return local.utcoffset() or timedelta(0)
-
-
-def _change(zone: tzinfo, before: datetime, after: datetime) -> datetime:
-    """Find the first instant in (before, after] whose offset isn't that of ``before``."""
-    before, offset = before.replace(microsecond=0), _offset(before, zone)
-    while after - before > timedelta(seconds=1):  # zones change on whole seconds
-        middle = before + (after - before) // 2
-        middle = middle.replace(microsecond=0)
-        if _offset(middle, zone) == offset:
-            before = middle
-        else:
-            after = middle
-    return after
-
-
-def _exists(wall: datetime, zone: tzinfo) -> bool:
-    """Say whether clocks in the zone ever show this naive time, or jump over it."""
-    return _wall(wall.replace(tzinfo=zone).astimezone(UTC), zone) == wall
-
-
-def _instant(wall: datetime, zone: tzinfo) -> datetime:
-    """Turn a naive wall time into UTC: in an overlap the first pass, in a gap the gap's end."""
-    if _exists(wall, zone):
-        return wall.replace(tzinfo=zone).astimezone(UTC)
-    # Read with the offset after the gap, it is an instant before the gap's end, and vice versa.
-    early, late = ((wall - _offset(wall.replace(fold=f), zone)).replace(tzinfo=UTC) for f in (1, 0))
-    return _change(zone, early, late)
 
 
 # --- reading cron expressions ------------------------------------------------------------------
@@ -432,7 +390,7 @@ def _field(text: str, word: str, spec: tuple[str, int, int, list[str]]) -> _Fiel
     size = 7 if week else high - low + 1
 
     def fault(problem: str, hint: str = _ITEM_HINT) -> PromptyoselfError:
-        return _cron_error(text, f"has {problem} in its {name} field {_shown(word)}", hint)
+        return _cron_error(text, f"has {problem} in its {name} field {shown(word)}", hint)
 
     def number(token: str) -> int:
         value = names.index(token) + low if token in names else int(token)
@@ -446,7 +404,7 @@ def _field(text: str, word: str, spec: tuple[str, int, int, list[str]]) -> _Fiel
         match = _ITEM.fullmatch(item)
         ends = [end for end in match.group(1, 2) if end] if match else []
         if not match or not all(end.isdigit() or end in ["*", *names] for end in ends):
-            raise fault(_shown(item) if item else "an empty item")
+            raise fault(shown(item) if item else "an empty item")
         step = int(match.group(3) or 1)
         if not 1 <= step <= size:
             # Others accept `*/90` for the minute, and fire at minute 0 only; nobody means that.
@@ -469,220 +427,5 @@ def _field(text: str, word: str, spec: tuple[str, int, int, list[str]]) -> _Fiel
 
 
 def _cron_error(text: str, problem: str, hint: str = "") -> PromptyoselfError:
-    message = f"The cron expression {_shown(text)} {problem}."
+    message = f"The cron expression {shown(text)} {problem}."
     return PromptyoselfError("invalid_cron", message, hint or _CRON_HINT, value=text[:200])
-
-
-# --- reading durations, zones and times --------------------------------------------------------
-
-_UNITS = {"w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1}
-_DURATION = re.compile("".join(f"(?:([0-9]{{1,12}}){unit})?" for unit in _UNITS))
-_LONGEST = 36500 * 86400  # seconds: a hundred years
-_DURATION_HINT = "Write 90s, 5m, 2h30m, 1d or 1w: whole numbers, no spaces, the largest unit first."
-_ZONE = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*")
-# Names that depend on the machine, that count leap seconds, or that are no place at all.
-_NO_ZONES = re.compile(r"(?:posix|right)(?:/.*)?|localtime|posixrules|Factory")
-_DATE_TIME = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]{1,6})?)?)"
-    r" ?([Zz]|[+-][0-9]{2}(?::?[0-9]{2})?)?"
-)
-_CLOCK = re.compile(r"([0-9]{1,2}):([0-9]{2})(?::([0-9]{2}))?")
-_TIME_HINT = (
-    "Write 2026-11-21T09:00, 2026-11-21T09:00:00+01:00 or 2026-11-21T08:00:00Z; or 'in 45m';"
-    " or 09:00 for the next time the clock shows it."
-)
-
-
-def parse_duration(text: str) -> int:
-    """Read ``90s``, ``5m``, ``2h30m``, ``1d`` or ``1w`` as seconds, from 1 s to a hundred years.
-
-    Raises:
-        PromptyoselfError: ``invalid_duration``.
-    """
-
-    def fault(problem: str) -> PromptyoselfError:
-        message = f"The duration {_shown(text)} {problem}."
-        return PromptyoselfError("invalid_duration", message, _DURATION_HINT, value=text[:200])
-
-    stripped = text.strip()
-    if re.fullmatch(r"-[0-9a-z.]+", stripped):
-        raise fault("must be more than zero")
-    match = _DURATION.fullmatch(stripped)
-    if not match or not stripped:
-        plain = stripped.isascii() and stripped.isdigit()
-        raise fault("has no unit" if plain else "isn't a duration")
-    seconds = sum(
-        int(count or 0) * unit for count, unit in zip(match.groups(), _UNITS.values(), strict=True)
-    )
-    if seconds == 0:
-        raise fault("must be more than zero")
-    if seconds > _LONGEST:
-        raise fault("is more than a hundred years")
-    return seconds
-
-
-def format_duration(seconds: int) -> str:
-    """Spell seconds canonically, ``1d2h30m``: largest unit first, days the largest.
-
-    Raises:
-        PromptyoselfError: ``invalid_duration`` if it isn't more than zero.
-    """
-    if seconds <= 0:
-        message = f"A duration of {seconds} seconds must be more than zero."
-        raise PromptyoselfError("invalid_duration", message, _DURATION_HINT, value=str(seconds))
-    text = ""
-    for unit in "dhms":
-        count, seconds = divmod(seconds, _UNITS[unit])
-        text += f"{count}{unit}" if count else ""
-    return text
-
-
-_seconds = lru_cache(maxsize=256)(parse_duration)
-
-
-def parse_zone(text: str) -> str:
-    """Check the IANA name of a time zone and return it.
-
-    Raises:
-        PromptyoselfError: ``unknown_zone``.
-    """
-    name = text.strip()
-    _zone(name)
-    return name
-
-
-@lru_cache(maxsize=64)
-def _zone(name: str) -> tzinfo:
-    if name == "UTC":
-        return UTC
-    from zoneinfo import ZoneInfo
-
-    if len(name) <= 64 and _ZONE.fullmatch(name) and not _NO_ZONES.fullmatch(name):
-        try:
-            return ZoneInfo(name)
-        except (KeyError, ValueError, OSError):  # not there; not a zone's file; a directory
-            pass
-    raise PromptyoselfError(
-        "unknown_zone", f"There is no time zone {_shown(name)}.", _zone_hint(name), value=name[:200]
-    )
-
-
-def _zone_hint(name: str) -> str:
-    from difflib import get_close_matches
-    from zoneinfo import available_timezones
-
-    wanted = name[:64].strip().lower().replace(" ", "_")
-    known = {zone.lower(): zone for zone in sorted(available_timezones())}
-    close = [zone for low, zone in known.items() if low.rpartition("/")[2] == wanted]
-    close = close or [known[low] for low in get_close_matches(wanted, known)]
-    hint = "Give an IANA name such as Europe/London, America/New_York or UTC."
-    return f"Did you mean {', '.join(close[:3])}? {hint}" if close else hint
-
-
-def parse_time(text: str, zone: str, now: datetime) -> datetime:
-    """Read a time as an aware UTC datetime, which may be in the past (see ``require_future``).
-
-    It is a date and time in ISO 8601, with an offset or else read in ``zone``; or ``in`` and a
-    duration, from ``now``, rounded up to a whole second; or ``HH:MM`` or ``HH:MM:SS``, the next
-    instant strictly after ``now`` at which clocks in the zone show that. Of the two passes of an
-    autumn overlap, a date and time means the first, and ``HH:MM`` the first that is still to come.
-
-    Raises:
-        PromptyoselfError: ``invalid_time``; ``nonexistent_time`` for a local time that clocks jump
-            over, also if it is the next one that ``HH:MM`` names; ``unknown_zone``.
-    """
-    local, words = _zone(zone), text.strip()
-    try:
-        if match := _DATE_TIME.fullmatch(words):
-            date, clock, offset = match.groups()
-            instant = datetime.fromisoformat(f"{date}T{clock}{(offset or '').upper()}")
-            if instant.tzinfo is not None:
-                return instant.astimezone(UTC)
-            if not _exists(instant, local):
-                raise _nonexistent(instant, zone)
-            return _instant(instant, local)
-        if match := _CLOCK.fullmatch(words):
-            hour, minute, second = (int(part or 0) for part in match.groups())
-            return _next_showing(time(hour, minute, second), zone, now)
-        if match := re.fullmatch(r"[Ii][Nn]\s+(.*)", words, re.DOTALL):
-            instant = _utc(now) + timedelta(seconds=parse_duration(match.group(1)))
-            return instant + timedelta(microseconds=-instant.microsecond % 1_000_000)
-        problem, hint = "isn't a time", _TIME_HINT
-        if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", words):
-            problem, hint = "is a date without a time", f"Add the time of day: {words}T09:00."
-    except (ValueError, OverflowError):
-        problem, hint = "is out of range: there is no such date or time", _TIME_HINT
-    except PromptyoselfError as error:
-        if error.code != "invalid_duration":
-            raise
-        problem, hint = f"isn't a time: {error.message.removesuffix('.')}", error.hint
-    message = f"{_shown(text)} {problem}."
-    raise PromptyoselfError("invalid_time", message, hint, value=text[:200])
-
-
-def _next_showing(clock: time, zone: str, now: datetime) -> datetime:
-    """Find the next instant after ``now`` at which clocks in the zone show the time."""
-    local, today = _zone(zone), _midnight(_wall(_utc(now), _zone(zone)))
-    found: list[tuple[datetime, datetime]] = []  # (instant, the wall time it was looked for as)
-    for days in (-1, 0, 1):  # yesterday too: an overlap across midnight brings its evening back
-        wall = datetime.combine(today + days * _DAY, clock)
-        found.append((_instant(wall, local), wall))
-        if _exists(wall, local):
-            found.append((wall.replace(tzinfo=local, fold=1).astimezone(UTC), wall))
-    instant, wall = min(pair for pair in found if pair[0] > now)
-    if not _exists(wall, local):
-        raise _nonexistent(wall, zone)
-    return instant
-
-
-def _nonexistent(wall: datetime, zone: str) -> PromptyoselfError:
-    local = _zone(zone)
-    end = _instant(wall, local)
-    before, after = in_zone(end - timedelta(seconds=1), zone), in_zone(end, zone)
-    left = (end + _offset(end - timedelta(seconds=1), local)).replace(tzinfo=None)
-    return PromptyoselfError(
-        "nonexistent_time",
-        f"The time {wall.isoformat()} doesn't exist in {zone}: clocks there jump from"
-        f" {left.isoformat()} to {_wall(end, local).isoformat()}.",
-        f"The nearest times are {before} and {after}; give one of them, or another offset or zone.",
-        value=wall.isoformat(),
-        zone=zone,
-        before=before,
-        after=after,
-    )
-
-
-def require_future(instant: datetime, now: datetime, zone: str) -> None:
-    """Refuse an instant that isn't later than ``now``.
-
-    Raises:
-        PromptyoselfError: ``past_time``, with both times as understood, in ``zone`` and in UTC.
-    """
-    if instant > now:
-        return
-    raise PromptyoselfError(
-        "past_time",
-        f"The time {in_zone(instant, zone)} ({format_utc(instant)}) isn't in the future:"
-        f" it is {in_zone(now, zone)} ({format_utc(now)}) now.",
-        "Give a later time; check the year and the zone, or write 'in 45m'.",
-        time=format_utc(instant),
-        now=format_utc(now),
-        zone=zone,
-    )
-
-
-def in_zone(instant: datetime, zone: str) -> str:
-    """Spell an instant as local time with its offset, ``2026-11-21T09:00:00+01:00``.
-
-    Raises:
-        PromptyoselfError: ``unknown_zone``.
-    """
-    try:
-        return instant.astimezone(_zone(zone)).isoformat()
-    except OverflowError:  # within hours of year 1 or 9999, where local time has no name
-        return _utc(instant).isoformat()
-
-
-def _shown(text: str) -> str:
-    """Quote what the user wrote, so that nothing in it can break a line or flood the answer."""
-    return ascii(text if len(text) <= 80 else text[:77] + "...")

@@ -14,18 +14,20 @@ from hypothesis import strategies as st
 
 from promptyoself.errors import PromptyoselfError
 from promptyoself.instants import format_utc
-from promptyoself.triggers import (
-    Trigger,
-    count_slots,
+from promptyoself.times import (
     format_duration,
     in_zone,
-    last_slot,
-    next_fire_time,
-    parse_cron,
     parse_duration,
     parse_time,
     parse_zone,
     require_future,
+)
+from promptyoself.triggers import (
+    Trigger,
+    count_slots,
+    last_slot,
+    next_fire_time,
+    parse_cron,
     slots,
 )
 
@@ -205,10 +207,10 @@ def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
     """An interval, a duration from now and checking a cron expression load no croniter or zones."""
     script = """if True:
         import sys, datetime
-        from promptyoself import triggers as t
+        from promptyoself import times, triggers as t
         now = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
-        zone = t.parse_zone("UTC")
-        t.parse_time("in 5m", zone, now), t.in_zone(now, zone), t.parse_cron("0 9 * * 1")
+        zone = times.parse_zone("UTC")
+        times.parse_time("in 5m", zone, now), times.in_zone(now, zone), t.parse_cron("0 9 * * 1")
         t.next_fire_time(t.Trigger("interval", "5m", zone, anchor=now), now)
         assert not {"croniter", "zoneinfo", "dateutil"} & set(sys.modules), "loaded too early"
     """

@@ -18,10 +18,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from promptyoself.errors import PromptyoselfError
+from promptyoself.times import (
+    in_zone,
+)
 from promptyoself.triggers import (
     Trigger,
     count_slots,
-    in_zone,
     last_slot,
     next_fire_time,
     parse_cron,
@@ -195,9 +197,9 @@ def test_without_changes_every_job_agrees_with_cronsim(
     assert fires(expression, zone, start, 15) == [at for at in expected if at < END]
 
 
-# Not here: zones whose changes touch midnight (Casablanca's did until 2011). There cronsim adds a fire at the gap's end, loses
-# the second pass of an overlap, or never returns (`1 */3 * * */2` from 2003-10-25T22:08Z in
-# St_Johns).
+# Not here: zones whose changes touch midnight (Casablanca's did until 2011). There cronsim adds a
+# fire at the gap's end, loses the second pass of an overlap, or never returns (`1 */3 * * */2` from
+# 2003-10-25T22:08Z in St_Johns).
 NEVER_AT_MIDNIGHT = ["Europe/London", "America/New_York", "Europe/Dublin"]
 NEVER_AT_MIDNIGHT += ["Antarctica/Troll", "Australia/Lord_Howe"]
 CLOCK_MINUTES = st.sampled_from(["*", "*/5", "*/15", "0", "30", "0,30", "1", "15-45/10", "59"])

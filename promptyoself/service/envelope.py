@@ -11,7 +11,7 @@ from datetime import datetime
 
 from promptyoself.instants import parse_utc
 from promptyoself.schedules import Schedule
-from promptyoself.triggers import in_zone
+from promptyoself.times import in_zone
 
 __all__ = ["wrap"]
 

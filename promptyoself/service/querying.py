@@ -14,7 +14,8 @@ from promptyoself.schedules import EMPTY, FINISHED, Schedule, State, fold
 from promptyoself.service.store import Store, find_schedule
 from promptyoself.settings import default_zone
 from promptyoself.slots import trigger_of
-from promptyoself.triggers import Trigger, in_zone, parse_time, slots
+from promptyoself.times import in_zone, parse_time
+from promptyoself.triggers import Trigger, slots
 
 __all__ = [
     "STATUSES",

@@ -24,17 +24,15 @@ from promptyoself.schedules import FINISHED, OpenSlot, Schedule, State
 from promptyoself.service.store import Store, find_schedule
 from promptyoself.settings import Settings, default_zone
 from promptyoself.slots import Skipped, passed, skip_record, trigger_from, trigger_of
-from promptyoself.triggers import (
-    Trigger,
+from promptyoself.times import (
     format_duration,
     in_zone,
-    next_fire_time,
-    parse_cron,
     parse_duration,
     parse_time,
     parse_zone,
     require_future,
 )
+from promptyoself.triggers import Trigger, next_fire_time, parse_cron
 
 __all__ = [
     "MAX_PROMPT_BYTES",
@@ -300,9 +298,7 @@ def trigger(store: Store, id_: str, reason: str | None, now: datetime) -> dict[s
         taken = {schedule.next_run, schedule.last_slot}
         if schedule.last_trigger is not None:
             instant = max(now, parse_utc(schedule.last_trigger) + tick)
-        while (
-            format_utc(instant) in taken or next_fire_time(scheduled, instant - tick) == instant
-        ):
+        while format_utc(instant) in taken or next_fire_time(scheduled, instant - tick) == instant:
             instant += tick
         slot = format_utc(instant)
         message = "It will be delivered by the loop, or by the next `promptyoself execute`."

@@ -1,0 +1,304 @@
+"""How times are written and read: durations, time zones, wall clocks and instants.
+
+Pure: ``now`` is always an argument, and nothing is read but the time zone data. Every instant that
+goes in or out is an aware datetime, and every one that comes out is in UTC. zoneinfo is imported
+only where a zone other than UTC is named.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, time, timedelta, tzinfo
+from functools import lru_cache
+
+from promptyoself.errors import PromptyoselfError
+from promptyoself.instants import format_utc
+
+__all__ = [
+    "DAY",
+    "exists",
+    "format_duration",
+    "in_zone",
+    "midnight",
+    "next_change",
+    "offset_of",
+    "parse_duration",
+    "parse_time",
+    "parse_zone",
+    "require_future",
+    "seconds_of",
+    "shown",
+    "to_instant",
+    "utc",
+    "wall_time",
+    "zone_named",
+]
+
+DAY = timedelta(days=1)
+
+# --- wall clocks and instants -------------------------------------------------------------------
+
+
+def utc(instant: datetime) -> datetime:
+    if instant.tzinfo is None:
+        raise ValueError(f"a datetime without a zone: {instant!r}")
+    return instant.astimezone(UTC)
+
+
+def wall_time(instant: datetime, zone: tzinfo) -> datetime:
+    """Say what a clock on the wall shows, as a naive datetime."""
+    return instant.astimezone(zone).replace(tzinfo=None)
+
+
+def midnight(wall: datetime) -> datetime:
+    return datetime(wall.year, wall.month, wall.day)  # noqa: DTZ001
+
+
+def offset_of(when: datetime, zone: tzinfo) -> timedelta:
+    """Give the offset from UTC at an aware instant or a naive wall time (which has a fold)."""
+    local = when.replace(tzinfo=zone) if when.tzinfo is None else when.astimezone(zone)
+    return local.utcoffset() or timedelta(0)
+
+
+def next_change(zone: tzinfo, before: datetime, after: datetime) -> datetime:
+    """Find the first instant in (before, after] whose offset isn't that of ``before``."""
+    before, offset = before.replace(microsecond=0), offset_of(before, zone)
+    while after - before > timedelta(seconds=1):  # zones change on whole seconds
+        middle = before + (after - before) // 2
+        middle = middle.replace(microsecond=0)
+        if offset_of(middle, zone) == offset:
+            before = middle
+        else:
+            after = middle
+    return after
+
+
+def exists(wall: datetime, zone: tzinfo) -> bool:
+    """Say whether clocks in the zone ever show this naive time, or jump over it."""
+    return wall_time(wall.replace(tzinfo=zone).astimezone(UTC), zone) == wall
+
+
+def to_instant(wall: datetime, zone: tzinfo) -> datetime:
+    """Turn a naive wall time into UTC: in an overlap the first pass, in a gap the gap's end."""
+    if exists(wall, zone):
+        return wall.replace(tzinfo=zone).astimezone(UTC)
+    # Read with the offset after the gap, it is an instant before the gap's end, and vice versa.
+    early, late = (
+        (wall - offset_of(wall.replace(fold=f), zone)).replace(tzinfo=UTC) for f in (1, 0)
+    )
+    return next_change(zone, early, late)
+
+
+# --- reading durations, zones and times --------------------------------------------------------
+
+_UNITS = {"w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1}
+_DURATION = re.compile("".join(f"(?:([0-9]{{1,12}}){unit})?" for unit in _UNITS))
+_LONGEST = 36500 * 86400  # seconds: a hundred years
+_DURATION_HINT = "Write 90s, 5m, 2h30m, 1d or 1w: whole numbers, no spaces, the largest unit first."
+_ZONE = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*")
+# Names that depend on the machine, that count leap seconds, or that are no place at all.
+_NO_ZONES = re.compile(r"(?:posix|right)(?:/.*)?|localtime|posixrules|Factory")
+_DATE_TIME = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]{1,6})?)?)"
+    r" ?([Zz]|[+-][0-9]{2}(?::?[0-9]{2})?)?"
+)
+_CLOCK = re.compile(r"([0-9]{1,2}):([0-9]{2})(?::([0-9]{2}))?")
+_TIME_HINT = (
+    "Write 2026-11-21T09:00, 2026-11-21T09:00:00+01:00 or 2026-11-21T08:00:00Z; or 'in 45m';"
+    " or 09:00 for the next time the clock shows it."
+)
+
+
+def parse_duration(text: str) -> int:
+    """Read ``90s``, ``5m``, ``2h30m``, ``1d`` or ``1w`` as seconds, from 1 s to a hundred years.
+
+    Raises:
+        PromptyoselfError: ``invalid_duration``.
+    """
+
+    def fault(problem: str) -> PromptyoselfError:
+        message = f"The duration {shown(text)} {problem}."
+        return PromptyoselfError("invalid_duration", message, _DURATION_HINT, value=text[:200])
+
+    stripped = text.strip()
+    if re.fullmatch(r"-[0-9a-z.]+", stripped):
+        raise fault("must be more than zero")
+    match = _DURATION.fullmatch(stripped)
+    if not match or not stripped:
+        plain = stripped.isascii() and stripped.isdigit()
+        raise fault("has no unit" if plain else "isn't a duration")
+    seconds = sum(
+        int(count or 0) * unit for count, unit in zip(match.groups(), _UNITS.values(), strict=True)
+    )
+    if seconds == 0:
+        raise fault("must be more than zero")
+    if seconds > _LONGEST:
+        raise fault("is more than a hundred years")
+    return seconds
+
+
+def format_duration(seconds: int) -> str:
+    """Spell seconds canonically, ``1d2h30m``: largest unit first, days the largest.
+
+    Raises:
+        PromptyoselfError: ``invalid_duration`` if it isn't more than zero.
+    """
+    if seconds <= 0:
+        message = f"A duration of {seconds} seconds must be more than zero."
+        raise PromptyoselfError("invalid_duration", message, _DURATION_HINT, value=str(seconds))
+    text = ""
+    for unit in "dhms":
+        count, seconds = divmod(seconds, _UNITS[unit])
+        text += f"{count}{unit}" if count else ""
+    return text
+
+
+seconds_of = lru_cache(maxsize=256)(parse_duration)
+
+
+def parse_zone(text: str) -> str:
+    """Check the IANA name of a time zone and return it.
+
+    Raises:
+        PromptyoselfError: ``unknown_zone``.
+    """
+    name = text.strip()
+    zone_named(name)
+    return name
+
+
+@lru_cache(maxsize=64)
+def zone_named(name: str) -> tzinfo:
+    if name == "UTC":
+        return UTC
+    from zoneinfo import ZoneInfo
+
+    if len(name) <= 64 and _ZONE.fullmatch(name) and not _NO_ZONES.fullmatch(name):
+        try:
+            return ZoneInfo(name)
+        except (KeyError, ValueError, OSError):  # not there; not a zone's file; a directory
+            pass
+    raise PromptyoselfError(
+        "unknown_zone", f"There is no time zone {shown(name)}.", _zone_hint(name), value=name[:200]
+    )
+
+
+def _zone_hint(name: str) -> str:
+    from difflib import get_close_matches
+    from zoneinfo import available_timezones
+
+    wanted = name[:64].strip().lower().replace(" ", "_")
+    known = {zone.lower(): zone for zone in sorted(available_timezones())}
+    close = [zone for low, zone in known.items() if low.rpartition("/")[2] == wanted]
+    close = close or [known[low] for low in get_close_matches(wanted, known)]
+    hint = "Give an IANA name such as Europe/London, America/New_York or UTC."
+    return f"Did you mean {', '.join(close[:3])}? {hint}" if close else hint
+
+
+def parse_time(text: str, zone: str, now: datetime) -> datetime:
+    """Read a time as an aware UTC datetime, which may be in the past (see ``require_future``).
+
+    It is a date and time in ISO 8601, with an offset or else read in ``zone``; or ``in`` and a
+    duration, from ``now``, rounded up to a whole second; or ``HH:MM`` or ``HH:MM:SS``, the next
+    instant strictly after ``now`` at which clocks in the zone show that. Of the two passes of an
+    autumn overlap, a date and time means the first, and ``HH:MM`` the first that is still to come.
+
+    Raises:
+        PromptyoselfError: ``invalid_time``; ``nonexistent_time`` for a local time that clocks jump
+            over, also if it is the next one that ``HH:MM`` names; ``unknown_zone``.
+    """
+    local, words = zone_named(zone), text.strip()
+    try:
+        if match := _DATE_TIME.fullmatch(words):
+            date, clock, offset = match.groups()
+            instant = datetime.fromisoformat(f"{date}T{clock}{(offset or '').upper()}")
+            if instant.tzinfo is not None:
+                return instant.astimezone(UTC)
+            if not exists(instant, local):
+                raise _nonexistent(instant, zone)
+            return to_instant(instant, local)
+        if match := _CLOCK.fullmatch(words):
+            hour, minute, second = (int(part or 0) for part in match.groups())
+            return _next_showing(time(hour, minute, second), zone, now)
+        if match := re.fullmatch(r"[Ii][Nn]\s+(.*)", words, re.DOTALL):
+            instant = utc(now) + timedelta(seconds=parse_duration(match.group(1)))
+            return instant + timedelta(microseconds=-instant.microsecond % 1_000_000)
+        problem, hint = "isn't a time", _TIME_HINT
+        if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", words):
+            problem, hint = "is a date without a time", f"Add the time of day: {words}T09:00."
+    except (ValueError, OverflowError):
+        problem, hint = "is out of range: there is no such date or time", _TIME_HINT
+    except PromptyoselfError as error:
+        if error.code != "invalid_duration":
+            raise
+        problem, hint = f"isn't a time: {error.message.removesuffix('.')}", error.hint
+    message = f"{shown(text)} {problem}."
+    raise PromptyoselfError("invalid_time", message, hint, value=text[:200])
+
+
+def _next_showing(clock: time, zone: str, now: datetime) -> datetime:
+    """Find the next instant after ``now`` at which clocks in the zone show the time."""
+    local, today = zone_named(zone), midnight(wall_time(utc(now), zone_named(zone)))
+    found: list[tuple[datetime, datetime]] = []  # (instant, the wall time it was looked for as)
+    for days in (-1, 0, 1):  # yesterday too: an overlap across midnight brings its evening back
+        wall = datetime.combine(today + days * DAY, clock)
+        found.append((to_instant(wall, local), wall))
+        if exists(wall, local):
+            found.append((wall.replace(tzinfo=local, fold=1).astimezone(UTC), wall))
+    instant, wall = min(pair for pair in found if pair[0] > now)
+    if not exists(wall, local):
+        raise _nonexistent(wall, zone)
+    return instant
+
+
+def _nonexistent(wall: datetime, zone: str) -> PromptyoselfError:
+    local = zone_named(zone)
+    end = to_instant(wall, local)
+    before, after = in_zone(end - timedelta(seconds=1), zone), in_zone(end, zone)
+    left = (end + offset_of(end - timedelta(seconds=1), local)).replace(tzinfo=None)
+    return PromptyoselfError(
+        "nonexistent_time",
+        f"The time {wall.isoformat()} doesn't exist in {zone}: clocks there jump from"
+        f" {left.isoformat()} to {wall_time(end, local).isoformat()}.",
+        f"The nearest times are {before} and {after}; give one of them, or another offset or zone.",
+        value=wall.isoformat(),
+        zone=zone,
+        before=before,
+        after=after,
+    )
+
+
+def require_future(instant: datetime, now: datetime, zone: str) -> None:
+    """Refuse an instant that isn't later than ``now``.
+
+    Raises:
+        PromptyoselfError: ``past_time``, with both times as understood, in ``zone`` and in UTC.
+    """
+    if instant > now:
+        return
+    raise PromptyoselfError(
+        "past_time",
+        f"The time {in_zone(instant, zone)} ({format_utc(instant)}) isn't in the future:"
+        f" it is {in_zone(now, zone)} ({format_utc(now)}) now.",
+        "Give a later time; check the year and the zone, or write 'in 45m'.",
+        time=format_utc(instant),
+        now=format_utc(now),
+        zone=zone,
+    )
+
+
+def in_zone(instant: datetime, zone: str) -> str:
+    """Spell an instant as local time with its offset, ``2026-11-21T09:00:00+01:00``.
+
+    Raises:
+        PromptyoselfError: ``unknown_zone``.
+    """
+    try:
+        return instant.astimezone(zone_named(zone)).isoformat()
+    except OverflowError:  # within hours of year 1 or 9999, where local time has no name
+        return utc(instant).isoformat()
+
+
+def shown(text: str) -> str:
+    """Quote what the user wrote, so that nothing in it can break a line or flood the answer."""
+    return ascii(text if len(text) <= 80 else text[:77] + "...")
