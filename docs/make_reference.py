@@ -42,7 +42,7 @@ def reference() -> str:
         "## Settings",
         "",
         "From the environment, then from a `.env` file that never overrides it: the one at the",
-        "root of a source checkout, else `~/.config/promptyoself/.env` (or below `$XDG_CONFIG_HOME`,",
+        "root of a source checkout, else `~/.config/promptyoself/.env` (below `$XDG_CONFIG_HOME`,",
         "if set); never that of the working directory. `promptyoself doctor` shows each, and where",
         "it came from.",
         "",

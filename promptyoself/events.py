@@ -9,8 +9,6 @@ They are named tuples rather than dataclasses because every command pays for cre
 at start-up: twenty frozen dataclasses with slots cost 15 ms, twenty named tuples 2 ms.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from types import FrameType
 
-from promptyoself.instants import format_utc
 from promptyoself.errors import ChainError, PromptyoselfError
+from promptyoself.instants import format_utc
 from promptyoself.letta import Deliverer
 from promptyoself.schedules import due
 from promptyoself.service.dispatching import Dispatcher, Report, new_worker_name
@@ -88,18 +88,21 @@ def execute_once(
             store, letta, clock, worker=worker, mode="once", concurrency=concurrency
         )
         end = time.monotonic() + deadline
-        while stop.why is None:
-            report = dispatcher.tick(clock(), until=began)
-            _add(total, report)
-            if dispatcher.idle and not report:
-                break
-            left = end - time.monotonic()
-            if left <= 0:
-                break
-            if not dispatcher.idle:
-                dispatcher.wait(min(left, _LOOK_EVERY))
-        why = stop.why or ("done" if dispatcher.idle else "deadline")
-        _add(total, dispatcher.stop(why, 0.0 if stop.why is None else _STOP_PATIENCE))
+        try:
+            while stop.why is None:
+                report = dispatcher.tick(clock(), until=began)
+                _add(total, report)
+                if dispatcher.idle and not report:
+                    break
+                left = end - time.monotonic()
+                if left <= 0:
+                    break
+                if not dispatcher.idle:
+                    dispatcher.wait(min(left, _LOOK_EVERY))
+            why = stop.why or ("done" if dispatcher.idle else "deadline")
+            _add(total, dispatcher.stop(why, 0.0 if stop.why is None else _STOP_PATIENCE))
+        finally:
+            dispatcher.close()  # before our lock goes, after which we count as dead
     return total
 
 
@@ -126,46 +129,57 @@ def run_loop(
         dispatcher = Dispatcher(
             store, letta, clock, worker=worker, mode="loop", concurrency=concurrency
         )
-        dispatcher.announce(clock())
-        while stop.why is None:
-            stamp = store.ledger.stamp()  # before looking, so that no append slips by in between
-            try:
-                if report := dispatcher.tick(clock()):
-                    emit(report)
-            except ChainError:
-                raise
-            except (PromptyoselfError, OSError) as error:
-                # A full disk or a hanging process may go away; what has an outcome keeps it.
-                store.warn(f"{error} Trying again in {_TROUBLE_PAUSE:g} s.")
-                _sleep(store, dispatcher, clock, _TROUBLE_PAUSE, stop, stamp)
-            else:
-                _sleep(store, dispatcher, clock, interval, stop, stamp)
-        if report := dispatcher.stop(stop.why, _STOP_PATIENCE):
-            emit(report)
+        try:
+            dispatcher.announce(clock())
+            while stop.why is None:
+                wake, stamp, pause = None, None, interval
+                try:
+                    stamp = store.ledger.stamp()  # before looking, so that no append slips by
+                    _tell(store, dispatcher.tick(clock()), emit)
+                    wake = dispatcher.next_wake(clock())
+                except ChainError:
+                    raise
+                except (PromptyoselfError, OSError) as error:
+                    # A full disk or a hanging process may go away; what has an outcome keeps it.
+                    pause = _TROUBLE_PAUSE
+                    store.warn(f"{error} Trying again in {pause:g} s.")
+                _sleep(store, dispatcher, clock, pause, wake, stamp, stop)
+            _tell(store, dispatcher.stop(stop.why, _STOP_PATIENCE), emit)
+        finally:
+            dispatcher.close()
 
 
 def _sleep(
     store: Store,
     dispatcher: Dispatcher,
     clock: Callable[[], datetime],
-    interval: float,
-    stop: Stop,
+    seconds: float,
+    wake: datetime | None,
     stamp: object,
+    stop: Stop,
 ) -> None:
     """Until something is due, a delivery has something to say, or the log has grown.
 
     The wall clock is looked at every time, so that a machine that was suspended, or whose clock
     was set, goes on at once.
     """
-    wake = dispatcher.next_wake(clock())
-    end = time.monotonic() + interval
+    end = time.monotonic() + seconds
     while stop.why is None and (left := end - time.monotonic()) > 0:
         if wake is not None:
             left = min(left, (wake - clock()).total_seconds())
         if left <= 0 or dispatcher.wait(min(left, _LOOK_EVERY)):
             return
-        if store.ledger.stamp() != stamp:
-            return
+        with suppress(OSError):
+            if stamp is not None and store.ledger.stamp() != stamp:
+                return
+
+
+def _tell(store: Store, report: Report, emit: Callable[[Report], None]) -> None:
+    try:
+        if report:
+            emit(report)
+    except OSError as error:  # whoever read our output is gone; deliveries go on
+        store.warn(f"A report could not be written: {error}")
 
 
 def _add(total: Report, report: Report) -> None:

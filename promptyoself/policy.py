@@ -4,8 +4,6 @@ Days are days in UTC. What has been spent is counted by the fold from the log, s
 reset it by hand.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from promptyoself.schedules import Schedule, State

@@ -6,8 +6,6 @@ answer. Instants are text in the one spelling of :mod:`promptyoself.instants`, w
 of time.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 

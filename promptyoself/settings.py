@@ -4,8 +4,6 @@ The ``.env`` file is that of the source checkout, else of the user's configurati
 that of the working directory, since a host may call us from anywhere.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pathlib import Path

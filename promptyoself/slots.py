@@ -1,7 +1,5 @@
 """Which slots are due, which of them fires, and what becomes of the others."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -45,7 +43,7 @@ class Skipped(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What to do about the slots that are due: skip these, fire that one, look again at the next."""
+    """What to do about the slots that are due: skip these, fire that, look again at the next."""
 
     skipped: Sequence[Skipped]
     fire: datetime | None

@@ -131,7 +131,7 @@ class StepDisk(Disk):
 
         return self._step("write", run)
 
-    def fsync(self, descriptor: int) -> None:
+    def fsync(self, descriptor: int) -> None:  # noqa: ARG002
         self._step("fsync", lambda: None)  # a process's death loses nothing that was written
 
     def ftruncate(self, descriptor: int, size: int) -> None:
@@ -165,9 +165,7 @@ class PowerDisk(StepDisk):
 
     def platter_of(self, folder: Path) -> None:
         """The names in a folder are durable."""
-        entries = {
-            entry.name: (entry.inode(), entry.is_dir()) for entry in os.scandir(folder)
-        }
+        entries = {entry.name: (entry.inode(), entry.is_dir()) for entry in os.scandir(folder)}
         self.names[folder.stat().st_ino] = entries
 
     def fsync(self, descriptor: int) -> None:

@@ -51,7 +51,10 @@ class LedgerContract:
     def test_first_append_creates_the_ledger(self, place: Path) -> None:
         """The first append starts with ledger.created, and the returned batch has it."""
         batch = self.open(place).append([draft(1)], NOW, START)
-        assert [event.type for event in batch.envelopes] == ["ledger.created", "schedule.registered"]
+        assert [event.type for event in batch.envelopes] == [
+            "ledger.created",
+            "schedule.registered",
+        ]
         assert batch.envelopes[0].data["chain"] == "schedules"
         assert batch.envelopes[0].prev == GENESIS_HASH
         assert batch.position.seq == 2
@@ -181,7 +184,7 @@ class LedgerContract:
 
     def test_any_text_survives(self, place: Path) -> None:
         """Newlines, NULs, every plane of Unicode and a megabyte come back as they went in."""
-        texts = ["a\nb\r\n", "\0\x1f\x7f\x85\u2028", "\U0001f331ü漢", "\\\"", "p" * (1 << 20), ""]
+        texts = ["a\nb\r\n", "\0\x1f\x7f\x85\u2028", "\U0001f331ü漢", '\\"', "p" * (1 << 20), ""]
         ledger = self.open(place)
         ledger.append([draft(n, text) for n, text in enumerate(texts)], NOW, START)
         found = [e.data["prompt"] for e in events_of(ledger) if e.type != "ledger.created"]

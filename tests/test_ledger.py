@@ -82,7 +82,7 @@ def test_first_lock_of_many_threads(tmp_path: Path) -> None:
             try:
                 with ledger.exclusive(), ledger.exclusive():
                     pass
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:
                 out.append(error)
 
         threads = [threading.Thread(target=work) for _ in range(4)]
@@ -110,6 +110,17 @@ def test_empty_segment_is_none(tmp_path: Path) -> None:
     for number, days in enumerate((0, 1, 20, 50)):
         append(ledger, number, now=NOW + timedelta(days=days))
     assert len(check_chain(folder)) == 5
+
+
+def test_torn_before_an_empty_segment(tmp_path: Path) -> None:
+    """P1: a torn end is one also where an empty file of a later month lies beside it."""
+    folder = tmp_path / "s"
+    append(ledger_in(folder), 1)
+    (folder / "2026-12.ndjson.gz").touch()
+    with (folder / "2026-11.ndjson.gz").open("ab") as file:
+        file.write(b"\x1f\x8b\x08torn")
+    append(ledger_in(folder), 2)
+    assert len(check_chain(folder)) == 4
 
 
 def test_changed_under_the_lock(tmp_path: Path) -> None:
@@ -158,11 +169,13 @@ def test_big_members(tmp_path: Path) -> None:
     st.dictionaries(
         st.text(st.characters(exclude_categories=["Cs"])),
         st.recursive(
-            st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.text(
-                st.characters(exclude_categories=["Cs"])
-            ),
-            lambda inner: st.lists(inner) | st.dictionaries(
-                st.text(st.characters(exclude_categories=["Cs"])), inner
+            st.none()
+            | st.booleans()
+            | st.integers(-(2**63), 2**63)
+            | st.text(st.characters(exclude_categories=["Cs"])),
+            lambda inner: (
+                st.lists(inner)
+                | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner)
             ),
             max_leaves=8,
         ),
@@ -242,7 +255,7 @@ def _hammer_in_halves(folder: Path, stop: Any) -> None:
 
 
 def test_readers_beside_a_writer(tmp_path: Path) -> None:
-    """P5: a reader without the lock never takes an append under way for damage, however it falls."""
+    """P5: a reader without the lock never takes an append under way for damage."""
     folder, stop = tmp_path / "s", FORK.Event()
     append(ledger_in(folder), 0)
     child = FORK.Process(target=_hammer_in_halves, args=(folder, stop))
@@ -338,7 +351,7 @@ def test_any_history(tmp_path_factory: pytest.TempPathFactory, steps: list[Any])
 
 
 def test_damaged_chain_refuses_appends(tmp_path: Path) -> None:
-    """P4: a writer that reads the chain before appending is refused by damage, and alters nothing."""
+    """P4: a writer that reads the chain before appending is refused, and alters nothing."""
     folder = tmp_path / "s"
     ledger = three_months(folder)
     path = folder / "2026-09.ndjson.gz"

@@ -31,7 +31,8 @@ import pytest
 
 from promptyoself import letta
 from promptyoself.errors import PromptyoselfError
-from promptyoself.letta import DeliveryError, LettaDeliverer, Message, Run
+from promptyoself.letta import DeliveryError, LettaDeliverer, Message, Run, client
+from promptyoself.letta.failures import retry_after
 from promptyoself.sandbox import FAULTS, Sandbox
 
 PROMPT = "the prompt is nobody's business"
@@ -171,7 +172,7 @@ def test_find_turns_pages(
     server: Server, deliverer: LettaDeliverer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A message that is many pages back is found, and a missing one ends the search."""
-    monkeypatch.setattr(letta, "_PAGE", 3)
+    monkeypatch.setattr(client, "_PAGE", 3)
     agent_id = server.agent()
     messages = [fresh(agent_id) for _ in range(4)]
     for message in messages:
@@ -186,7 +187,7 @@ def test_active_runs_turns_pages(
     server: Server, deliverer: LettaDeliverer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More active runs than one page are told, newest first."""
-    monkeypatch.setattr(letta, "_PAGE", 2)
+    monkeypatch.setattr(client, "_PAGE", 2)
     agent_id = server.agent()
     runs = [deliverer.send(fresh(agent_id)) for _ in range(5)]
     assert [r.run_id for r in deliverer.active_runs(agent_id)] == runs[::-1]
@@ -198,7 +199,7 @@ def test_agents_turns_pages(
     server: Server, deliverer: LettaDeliverer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More agents than one page are listed, each once, oldest first."""
-    monkeypatch.setattr(letta, "_PAGE", 2)
+    monkeypatch.setattr(client, "_PAGE", 2)
     ids = [server.agent() for _ in range(5)]
     listed = [a.id for a in deliverer.agents()]
     assert listed[-5:] == ids
@@ -454,7 +455,7 @@ def test_retry_after_is_read_in_both_forms(sandbox: Sandbox, http_date: bool) ->
 @pytest.mark.parametrize("value", ["", "soon", "-5", "1e9", "Tue, 99 Foo 2026"])
 def test_a_senseless_retry_after_is_no_answer(value: str) -> None:
     """What is neither seconds nor a date is ignored."""
-    assert letta._retry_after({"retry-after": value}) is None
+    assert retry_after({"retry-after": value}) is None
 
 
 def test_a_slow_server_is_waited_for(sandbox: Sandbox) -> None:
@@ -707,9 +708,10 @@ def test_what_is_not_letta_is_told() -> None:
     threading.Thread(target=other.serve_forever, args=(0.01,), daemon=True).start()
     deliverer = LettaDeliverer(f"http://127.0.0.1:{other.server_port}")
     try:
-        with pytest.raises(DeliveryError) as caught:
-            deliverer.health()
-        assert (caught.value.kind, caught.value.code) == ("permanent", "letta_rejected")
+        for ask in (deliverer.health, lambda: deliverer.active_runs("a"), lambda: deliverer.run("r")):
+            with pytest.raises(DeliveryError) as caught:
+                ask()
+            assert (caught.value.kind, caught.value.code) == ("retry", "letta_unreachable")
     finally:
         deliverer.close()
         other.shutdown()

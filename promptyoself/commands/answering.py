@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from math import isnan
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -57,7 +58,7 @@ class Seconds(click.FloatRange):
     ) -> float:
         """See :meth:`click.ParamType.convert`."""
         seconds: float = super().convert(value, param, ctx)
-        if seconds != seconds:
+        if isnan(seconds):
             self.fail(f"{value!r} is not a valid float range.", param, ctx)
         return seconds
 
@@ -137,6 +138,7 @@ _OS_CODES = {
     errno.EACCES: ("var_not_accessible", "Check the owner and mode of the data directory."),
     errno.EPERM: ("var_not_accessible", "Check the owner and mode of the data directory."),
     errno.ENOTDIR: ("var_unusable", "Choose a folder with --var or PROMPTYOSELF_VAR."),
+    errno.EEXIST: ("var_unusable", "A file lies where a folder should be; choose another --var."),
     errno.EISDIR: ("var_unusable", "A folder lies where a file should be; move it away."),
     errno.ENAMETOOLONG: ("var_unusable", "Choose a shorter path with --var."),
     errno.ELOOP: ("var_unusable", "Its symbolic links go round in a circle; mend them."),

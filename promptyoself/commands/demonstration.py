@@ -12,7 +12,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-import time
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,18 +90,22 @@ class _Demo:
         _say("$ promptyoself execute --loop")
         with subprocess.Popen(command, stdout=subprocess.PIPE, env=self._environ) as loop:
             assert loop.stdout is not None
-            os.set_blocking(loop.stdout.fileno(), False)
-            end = time.monotonic() + _PATIENCE
+            patience = threading.Timer(_PATIENCE, loop.terminate)
+            patience.start()
             try:
-                while wanted and time.monotonic() < end and loop.poll() is None:
-                    for line in loop.stdout.readlines():
-                        _say(line.decode().rstrip())
-                        executed = orjson.loads(line).get("executed", [])
-                        wanted -= {item["id"] for item in executed if item["delivered"]}
-                    time.sleep(0.05)
+                for line in loop.stdout:  # until it ends, at the latest when patience does
+                    _say(line.decode().rstrip())
+                    executed = orjson.loads(line).get("executed", [])
+                    wanted -= {item["id"] for item in executed if item["delivered"]}
+                    if not wanted:
+                        break
             finally:
+                patience.cancel()
                 loop.terminate()
-                loop.wait(timeout=30)
+                try:
+                    loop.wait(timeout=30)
+                except subprocess.TimeoutExpired:
+                    loop.kill()
         if wanted:
             raise PromptyoselfError(
                 "demo_failed",
@@ -136,7 +140,10 @@ def _sandbox() -> Iterator[str]:
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
-            document = orjson.loads(process.stdout.readline())
+            line = process.stdout.readline()
+            if not line:
+                raise PromptyoselfError("demo_failed", "The sandbox did not start.", "")
+            document = orjson.loads(line)
             if document["status"] != "success":
                 raise PromptyoselfError("demo_failed", document["message"], document["hint"])
             url: str = document["url"]

@@ -43,7 +43,8 @@ def doctor_command(session: Session, skip_letta: bool, require_loop: bool) -> Do
         raise PromptyoselfError(
             "unhealthy",
             f"{len(failed)} of {len(checks)} checks failed: "
-            + "; ".join(f"{check.name} ({check.detail})" for check in failed),
+            + "; ".join(f"{check.name} ({check.detail})" for check in failed)
+            + ".",
             failed[0].hint,
             checks=listed,
             settings=settings,

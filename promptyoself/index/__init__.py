@@ -98,7 +98,9 @@ class Index:
         try:
             self._disk.replace(self._path, encode_snapshot(*snapshot), durable=False)
         except OSError as error:
-            self._warn(f"The index could not be written ({error.strerror}); the log has everything.")
+            self._warn(
+                f"The index could not be written ({error.strerror}); the log has everything."
+            )
             return
         self._saved = snapshot.position.seq
 

@@ -62,17 +62,20 @@ def decode_snapshot(content: bytes) -> tuple[State, Position]:
     body = orjson.loads(b"{" + rest)
     if body.get("schema") != _SCHEMA:
         raise ValueError("another version wrote it")
-    schedules = (Schedule(**fields) for fields in body["schedules"])
-    slots = (OpenSlot(**fields) for fields in body["open"])
-    state = State(
-        {schedule.id: schedule for schedule in schedules},
-        {slot_key(slot.id, slot.slot): slot for slot in slots},
-        {agent: (day, count) for agent, (day, count) in body["spent"].items()},
-        body["active"],
-        body["counts"],
-        body["newer"],
-    )
-    return state, Position(**body["position"])
+    try:
+        schedules = [Schedule(**fields) for fields in body["schedules"]]
+        slots = [OpenSlot(**fields) for fields in body["open"]]
+        state = State(
+            {schedule.id: schedule for schedule in schedules},
+            {slot_key(slot.id, slot.slot): slot for slot in slots},
+            {agent: (day, count) for agent, (day, count) in body["spent"].items()},
+            body["active"],
+            body["counts"],
+            body["newer"],
+        )
+        return state, Position(**body["position"])
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{error!r}") from None
 
 
 def _brief(record: Schedule | OpenSlot) -> dict[str, Any]:

@@ -62,7 +62,9 @@ def decode_line(line: bytes) -> Envelope:
     values = tuple(fields.values())
     types = tuple(map(type, values))
     if types not in (_TYPES, _LOG_TYPES):
-        wrong = next(at for at in range(len(_TYPES)) if types[at] not in (_TYPES[at], _LOG_TYPES[at]))
+        wrong = next(
+            at for at in range(len(_TYPES)) if types[at] not in (_TYPES[at], _LOG_TYPES[at])
+        )
         raise ValueError(f"{_FIELDS[wrong]} is of another type")
     if not _INSTANT(fields["ts"]):
         raise ValueError("ts isn't an instant")
@@ -70,5 +72,5 @@ def decode_line(line: bytes) -> Envelope:
 
 
 def hash_line(line: bytes) -> str:
-    """SHA-256 of the line's bytes without its newline, as 64 hex digits: the next line's ``prev``."""
+    """SHA-256 of the line's bytes without its newline, in hex: the next line's ``prev``."""
     return sha256(line).hexdigest()

@@ -83,7 +83,7 @@ class FileLedger:
             if len(content) > MAX_MEMBER_BYTES:
                 raise PromptyoselfError(
                     "event_too_large",
-                    f"The events come to {len(content)} bytes; {MAX_MEMBER_BYTES} fit into one append.",
+                    f"The events come to {len(content)} bytes; an append holds {MAX_MEMBER_BYTES}.",
                     "Nothing was changed. Shorten the text, or do it in several steps.",
                 )
             data = compress(content)

@@ -57,7 +57,7 @@ class ExclusiveLock:
     def _file_lock(self) -> BaseFileLock:
         with _creating:
             if self._lock is None:
-                # Imported here because commands that only read need no lock, and it's slow to import.
+                # Imported here: commands that only read need no lock, and it's slow to import.
                 from filelock import FileLock
 
                 self._lock = FileLock(self._path, mode=0o600)

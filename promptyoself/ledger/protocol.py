@@ -15,7 +15,7 @@ __all__ = ["START", "Batch", "Draft", "HeadMoved", "Ledger", "Position", "Torn"]
 
 
 class Position(NamedTuple):
-    """A place between two events: everything up to ``seq``, whose line has ``hash``, lies before it.
+    """A place between two events: all up to ``seq``, whose line has ``hash``, lie before it.
 
     ``ts`` is that event's time. The rest is how this ledger finds the place again without reading
     what lies before it: the ``month`` of the segment, the byte ``offset`` in it, the offset of the

@@ -35,7 +35,11 @@ def examine(
     store: Store, now: datetime, letta: Deliverer | None, *, require_loop: bool
 ) -> list[Check]:
     """Every check; ``letta`` is ``None`` where it isn't to be asked."""
-    checks = [_software(), _guarded("data_directory", lambda: _directory(store)), _guarded("timezone", lambda: _timezone(store))]
+    checks = [
+        _software(),
+        _guarded("data_directory", lambda: _directory(store)),
+        _guarded("timezone", lambda: _timezone(store)),
+    ]
     log = _guarded("log", lambda: _log(store))
     checks.append(log)
     if log.ok:
@@ -117,7 +121,9 @@ def _schedules(store: Store, now: datetime, *, require_loop: bool) -> Iterator[C
         and parse_utc(schedule.next_run) < now - _LATE
     ]
     shown = ", ".join(overdue[:3]) + (", …" if len(overdue) > 3 else "")
-    detail = f"{len(overdue)} overdue by more than 5 minutes: {shown}" if overdue else "none overdue"
+    detail = (
+        f"{len(overdue)} overdue by more than 5 minutes: {shown}" if overdue else "none overdue"
+    )
     yield Check("schedules", not overdue, detail, hint if overdue else "")
     doubt = sum(1 for slot in state.open.values() if slot.worker and slot.worker not in living)
     detail = f"{doubt} in doubt, of workers that died" if doubt else "none in doubt"

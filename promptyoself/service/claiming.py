@@ -30,6 +30,12 @@ __all__ = ["Abandoned", "Claim", "Delivered", "Failed", "Outcome", "claim", "orp
 PARK_AFTER = 5
 """So many permanent failures in a row end a schedule, so that it doesn't fail for ever."""
 
+_TRIES_AT_ONCE = 3
+"""After so many attempts, even one that need not wait is made to, lest the log fill up."""
+
+_MOST_RECORDS = 1000
+"""The most events of one decision; the rest is for the next, which follows at once."""
+
 _TOO_LATE = "Given up: its grace has passed."
 
 
@@ -73,7 +79,7 @@ class Failed(NamedTuple):
 
 class Abandoned(NamedTuple):
     """This attempt left nothing with the agent. ``retry_after`` is in seconds, if anyone said;
-    ``at_once``: nothing stands in the way of another attempt now."""
+    ``at_once``: nothing stands in the way of another attempt now, in the slot's own place."""
 
     code: str
     error: str
@@ -85,11 +91,15 @@ Outcome = Delivered | Failed | Abandoned
 
 
 class Decision(NamedTuple):
-    """Events to append, each with its schedule's id, and the claims that they make."""
+    """Events to append, each with its schedule's id, and the claims that they make.
+
+    ``broken`` says for which schedules nothing could be decided, and why.
+    """
 
     records: list[tuple[Record, str]]
     claims: list[Claim]
     skipped: list[dict[str, Any]]
+    broken: dict[str, str]
 
 
 def claim(
@@ -98,21 +108,29 @@ def claim(
     """Claim what is due and may be delivered: one slot per agent, at most ``seats`` altogether.
 
     An agent with a claimed slot, whoever claimed it, gets no second one: two messages at once lose
-    one of them from its context. ``until`` leaves alone what became due only after it.
+    one of them from its context. ``until`` leaves alone what became due only after it. A schedule
+    about which nothing can be decided (its time zone is gone, say) doesn't stop the others.
     """
-    decision = Decision([], [], [])
+    decision = Decision([], [], [], {})
     occupied = {slot.agent_id for slot in state.open.values() if slot.worker is not None}
+    begun = {slot.id for slot in state.open.values() if slot.kind == "scheduled"}
     text = format_utc(now)
     for _, id_, key in due(state, text if until is None else min(text, format_utc(until))):
-        if len(decision.claims) >= seats:
+        if len(decision.claims) >= seats or len(decision.records) >= _MOST_RECORDS:
             break
         schedule = state.schedules[id_]
-        if schedule.agent_id in occupied:
+        if schedule.agent_id in occupied or (not key and id_ in begun):
             continue
-        if key:
-            made = _claim_waiting(state, state.open[key], schedule, now, worker, caps, decision)
-        else:
-            made = _claim_scheduled(state, schedule, now, worker, caps, decision)
+        records, skipped = len(decision.records), len(decision.skipped)
+        try:
+            if key:
+                made = _claim_waiting(state, state.open[key], schedule, now, worker, caps, decision)
+            else:
+                made = _claim_scheduled(state, schedule, now, worker, caps, decision)
+        except Exception as error:
+            del decision.records[records:], decision.skipped[skipped:]
+            decision.broken[id_] = f"{type(error).__name__}: {error}"
+            continue
         if made is not None:
             decision.claims.append(made)
             occupied.add(made.agent_id)
@@ -137,14 +155,13 @@ def settle(
     slot = state.open.get(slot_key(claimed.id, claimed.slot))
     if slot is None or slot.worker is None or slot.attempt != claimed.attempt:
         return [], "settled"
+    outcome = _legible(outcome)
     schedule = state.schedules[claimed.id]
     head = (claimed.slot, claimed.otid, claimed.attempt, worker)
     records: list[Record]
     if isinstance(outcome, Abandoned):
-        retry_at = now
-        if not outcome.at_once:
-            retry_at += retry_delay(claimed.otid, claimed.attempt, outcome.retry_after)
-        why = _given_up(schedule, slot, retry_at)
+        retry_at = _retry_at(claimed, outcome, now)
+        why = _given_up(schedule, slot, max(retry_at, now))
         if why != "grace":
             records = [DeliveryAbandoned(*head, outcome.code, outcome.error, format_utc(retry_at))]
             if why is None:
@@ -185,7 +202,7 @@ def _claim_waiting(
     """Try a slot again, or a triggered one for the first time; or give it up."""
     why = _given_up(schedule, slot, now)
     if why is None and slot.attempt == 0:
-        why = refusal(schedule, state, caps, format_utc(now)[:10])
+        why = refusal(schedule, state, caps, _day(state, schedule, now))
     if why is None:
         otid = slot.otid or slot_otid(slot.id, slot.slot)
         return _attempt(schedule, slot, otid, None, now, worker, decision)
@@ -205,11 +222,11 @@ def _claim_waiting(
 def _claim_scheduled(
     state: State, schedule: Schedule, now: datetime, worker: str, caps: Caps, decision: Decision
 ) -> Claim | None:
-    if any(slot.id == schedule.id and slot.kind == "scheduled" for slot in state.open.values()):
-        return None
     planned = plan(schedule, now)
     fire, following = planned.fire, planned.next_run
-    why = refusal(schedule, state, caps, format_utc(now)[:10]) if fire is not None else None
+    why = None
+    if fire is not None:
+        why = refusal(schedule, state, caps, _day(state, schedule, now))
     most = schedule.max_repetitions
     if fire is not None and why is None and most and schedule.repetition_count + 1 >= most:
         following = None
@@ -262,6 +279,7 @@ def _attempt(
         worker=worker,
         claimed_at=at,
         first_claimed_at=slot.first_claimed_at or at,
+        run_id=None,  # an earlier attempt's run tells nothing of this one
     )
     return _claim_of(schedule, opened, text)
 
@@ -282,6 +300,29 @@ def _claim_of(schedule: Schedule, slot: OpenSlot, text: str, *, in_doubt: bool =
         slot.run_id,
         in_doubt,
     )
+
+
+def _retry_at(claimed: Claim, outcome: Abandoned, now: datetime) -> datetime:
+    delay = retry_delay(claimed.otid, claimed.attempt, outcome.retry_after)
+    if not outcome.at_once:
+        return now + delay
+    if claimed.attempt < _TRIES_AT_ONCE:
+        return min(parse_utc(claimed.slot), now)
+    return max(claimed.claimed_at + delay, now)
+
+
+def _legible(outcome: Outcome) -> Outcome:
+    """What others said, in what JSON can carry: a lone surrogate must not stop the log."""
+    if outcome.error is None:
+        return outcome
+    return outcome._replace(error=outcome.error.encode("utf-8", "backslashreplace").decode())
+
+
+def _day(state: State, schedule: Schedule, now: datetime) -> str:
+    """The day whose budgets count: today, but none before the last on which something was spent,
+    for a clock that is set back gives nothing back."""
+    spent_day, _ = state.spent.get(schedule.agent_id, ("", 0))
+    return max(format_utc(now)[:10], schedule.spent_day or "", spent_day)
 
 
 def _given_up(schedule: Schedule, slot: OpenSlot, when: datetime) -> str | None:

@@ -7,9 +7,12 @@ do is send while an earlier copy may still arrive: Letta would take both.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator
 from datetime import datetime, timedelta
+from threading import Lock
 
+from promptyoself.instants import parse_utc
 from promptyoself.letta import (
     Deliverer,
     DeliveryError,
@@ -21,7 +24,7 @@ from promptyoself.letta import (
 )
 from promptyoself.service.claiming import Abandoned, Claim, Delivered, Failed, Outcome
 
-__all__ = ["Delivery"]
+__all__ = ["Delivery", "Waits"]
 
 Waits = Generator[float, None, Outcome]
 
@@ -31,18 +34,23 @@ _CLOCK_MARGIN = timedelta(hours=1)
 _LEFTOVER = timedelta(hours=2)
 """A run still active after this is a leftover: a server that was killed never ends its runs."""
 
-_BUSY_PATIENCE = timedelta(seconds=120)
-"""How long one attempt waits for its agent to be free, before it makes way for a later one."""
+_BUSY_PATIENCE = 120.0
+"""Seconds that one attempt waits for its agent to be free, before it makes way for a later one."""
 
 _SEND_WINDOW = timedelta(seconds=150)
 """An attempt is sent within this time of its claim, or never: a process that was suspended in
-between makes way too. So whoever finds the claim of a dead worker knows how late it can have sent."""
+between makes way too. So whoever finds the claim of a dead worker knows how late it can have sent.
+"""
 
 _SHORTEST_WAIT, _LONGEST_WAIT = 0.1, 10.0
 
 
 class Delivery:
-    """One claimed slot on its way. Not to be advanced by two threads at once."""
+    """One claimed slot on its way. Not to be advanced by two threads at once.
+
+    ``slow`` says that it waits for something else than the agent's answer to it; ``heard`` that
+    Letta has answered it, until someone sets it back; ``run_id`` is its run, once it is known.
+    """
 
     def __init__(
         self,
@@ -52,167 +60,192 @@ class Delivery:
         *,
         reconcile_grace: float,
         call_timeout: float,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """``reconcile_grace`` is how many seconds without a trace prove that nothing arrived;
-        ``call_timeout`` how many a send may take."""
+        ``call_timeout`` how many a send may take. ``clock`` tells when something was, and
+        ``monotonic`` how long something took: setting the clock, or suspending the machine, must
+        not make patience run out."""
         self.claim = claim
-        self.may_have_arrived = claim.in_doubt
         self.run_id = claim.run_id
-        self.slow = claim.in_doubt  # waits for something else than the agent's own work
+        self.slow = claim.in_doubt
+        self.heard = False
         self._letta = letta
         self._clock = clock
-        self._grace = timedelta(seconds=reconcile_grace)
+        self._monotonic = monotonic
+        self._grace = reconcile_grace
         self._call_timeout = timedelta(seconds=call_timeout)
+        self._lock = Lock()  # of the next two: what was withdrawn unsent is never sent
+        self._may_have_arrived = claim.in_doubt
+        self._withdrawn = False
+
+    @property
+    def may_have_arrived(self) -> bool:
+        """Whether it may have reached the agent, as far as is known."""
+        return self._may_have_arrived
+
+    def withdraw(self) -> bool:
+        """See to it that nothing is sent from now on; whether nothing was. From any thread."""
+        with self._lock:
+            self._withdrawn = True
+            return not self._may_have_arrived
 
     def steps(self) -> Waits:
         """The protocol, from where this delivery stands to its outcome."""
         if self.claim.in_doubt:
             latest = self.claim.claimed_at + _SEND_WINDOW + self._call_timeout
-            return (yield from self._reconcile(min(latest, self._clock())))
-        began = self._clock()
+            passed = (self._clock() - latest).total_seconds()
+            return (yield from self._follow(self._stopwatch(max(passed, 0.0))))
+        waited = self._stopwatch()
         while True:
-            outcome = yield from self._wait_until_free(began)
+            outcome = yield from self._wait_until_free(waited)
             if outcome is not None:
                 return outcome
             self.slow = False
-            sent_at = self._clock()
-            if sent_at - self.claim.claimed_at > _SEND_WINDOW:
+            if self._clock() - self.claim.claimed_at > _SEND_WINDOW:
                 return Abandoned("too_slow", "This process was held up after its claim.")
-            self.may_have_arrived = True
+            if not self._begin_to_send():
+                return Abandoned("worker_stopped", "The worker was stopped before it was sent.")
             try:
                 self.run_id = self._letta.send(self._message())
+                self.heard = True
             except DeliveryError as error:
-                if error.kind == "doubt":
-                    return (yield from self._reconcile(sent_at))
-                self.may_have_arrived = False
-                if error.kind == "busy" and self._clock() - began < _BUSY_PATIENCE:
-                    self.slow = True
-                    yield self._pace(began)
-                    continue
-                return _not_sent(error)
-            if self.run_id is None:
-                return (yield from self._reconcile(sent_at))
-            return (yield from self._follow(self.run_id, sent_at))
+                if error.kind != "doubt":
+                    self._may_have_arrived = False
+                    if error.kind == "busy" and waited() < _BUSY_PATIENCE:
+                        self.slow = self.heard = True
+                        yield _pace(waited())
+                        continue
+                    return _not_sent(error)
+            # Counted from here, not from before the call: until now it may have been on its way.
+            return (yield from self._follow(self._stopwatch()))
 
-    def _wait_until_free(self, began: datetime) -> Generator[float, None, Outcome | None]:
-        """Step 2: no run of the agent is active. An outcome only where there is no use in sending."""
-        try:
-            if self.claim.attempt > 1 and (found := self._find()):
-                return Delivered("history", found.run_id)
-            while True:
-                runs = self._fresh(self._letta.active_runs(self.claim.agent_id))
-                own = next((run for run in runs if run.otid == self.claim.otid), None)
-                if own is not None:  # an earlier attempt's, which was taken for lost
-                    self.may_have_arrived = True
-                    return (yield from self._follow(own.run_id, began))
-                if not runs:
-                    return None
-                self.slow = True
-                if self._clock() - began >= _BUSY_PATIENCE:
-                    return Abandoned("letta_busy", "The agent is busy with another run.")
-                yield self._pace(began)
-        except DeliveryError as error:
-            return _not_sent(error)
+    def _begin_to_send(self) -> bool:
+        with self._lock:
+            self._may_have_arrived = not self._withdrawn
+            return self._may_have_arrived
 
-    def _follow(self, run_id: str, began: datetime) -> Waits:
-        """Step 4: ask after the run until it has ended."""
-        self.run_id = run_id
+    def _wait_until_free(
+        self, waited: Callable[[], float]
+    ) -> Generator[float, None, Outcome | None]:
+        """Step 2: no run of the agent is active. An outcome where there is no use in sending.
+
+        A message that was sent before is looked for first: at a further attempt; and where the
+        slot is long past, since the log may have been restored from before it was delivered.
+        Runs are asked for before the history: one that ends in between is then in the history.
+        """
+        claim = self.claim
+        late = claim.claimed_at - parse_utc(claim.slot) > _SEND_WINDOW
         while True:
             try:
-                run = self._letta.run(run_id)
+                active = self._letta.active_runs(claim.agent_id)
+                self.heard = True
+                own = next((run for run in active if run.otid == claim.otid), None)
+                busy = any(self._is_fresh(run) for run in active)
+                if own is None and not busy:
+                    found = self._find() if claim.attempt > 1 or late else None
+                    return Delivered("history", found.run_id) if found else None
             except DeliveryError as error:
-                if error.kind == "permanent":  # the server has lost the run, or our word for it
-                    return (yield from self._reconcile(began))
-            else:
-                if not run.active:
-                    outcome = self._after(run)
-                    if outcome is not None:
-                        return outcome
-                elif self._clock() - began >= _LEFTOVER:
-                    return self._leftover(run)
-            if self._clock() - began >= _BUSY_PATIENCE:
-                self.slow = True
-            yield self._pace(began)
+                return _not_sent(error)
+            if own is not None and self._begin_to_send():  # an earlier attempt's, taken for lost
+                self.run_id = own.run_id
+                return (yield from self._follow(self._stopwatch()))
+            self.slow = True
+            if waited() >= _BUSY_PATIENCE:
+                return Abandoned("letta_busy", "The agent is busy with another run.")
+            yield _pace(waited())
 
-    def _after(self, run: Run) -> Outcome | None:
-        """What an ended run means; ``None`` while the history can't be asked."""
-        if run.status == "completed":
+    def _follow(self, waited: Callable[[], float]) -> Waits:
+        """Step 4, and in doubt: find out what becomes of it, without sending it again on a guess.
+
+        ``waited`` counts from when it was sent at the latest.
+        """
+        while True:
+            self.slow = self.slow or self.run_id is None or waited() >= _BUSY_PATIENCE
+            try:
+                outcome = self._look(waited())
+            except DeliveryError as error:
+                outcome = self._unanswered(error, waited())
+            if outcome is not None:
+                return outcome
+            yield _pace(waited())
+
+    def _look(self, waited: float) -> Outcome | None:
+        """What has become of it, or ``None`` where that can't be told yet."""
+        asked = waited  # before the calls, which may take their time
+        run = self._own_run()
+        self.heard = True
+        if run is not None and run.active and asked < _LEFTOVER.total_seconds():
+            return None
+        if run is not None and run.status == "completed":
             return Delivered("run", run.run_id)
+        found = self._find()
+        if run is None:
+            if found:
+                return Delivered("history", found.run_id)
+            if asked < self._grace:
+                return None
+            error = f"No trace of it {self._grace:g} s after it was sent."
+            return Abandoned("no_trace", error, at_once=True)
         error = run.error or f"The run is {run.status}."
-        try:
-            # A run can fail after the agent has read the prompt.
-            if self._find():
-                return Delivered("history", run.run_id, error)
-        except DeliveryError as failure:
-            return _evidence_gone(failure, run.run_id)
+        if found:  # a run can fail after the agent has read the prompt
+            return Delivered("history", run.run_id, error)
+        if run.active:
+            return _unknown(f"Its run is still {run.status} after 2 hours.", run.run_id)
         if run_failure_is_busy(run.error):
             return Abandoned("letta_busy", error)
         if run_failure_is_permanent(run.error):
             return Failed("model_refused", error, permanent=True, run_id=run.run_id)
         return Abandoned("run_failed", error)
 
-    def _leftover(self, run: Run) -> Outcome:
-        try:
-            if found := self._find():
-                return Delivered("history", found.run_id, f"The run is still {run.status}.")
-        except DeliveryError:
-            pass
-        return _unknown(f"Its run is still {run.status} after 2 hours.", run.run_id)
-
-    def _reconcile(self, sent_at: datetime) -> Waits:
-        """In doubt: find out whether it arrived, without ever sending it again on a guess.
-
-        Runs are asked for before the history: one that ends in between is then in the history.
-        """
-        self.slow = True
-        began = self._clock()
-        while True:
-            asked_at = self._clock()
+    def _own_run(self) -> Run | None:
+        """The run by its id; else, among those that are active, the one that bears our tag."""
+        if self.run_id is not None:
             try:
-                if self.run_id is not None:
-                    return (yield from self._follow_or_forget(self.run_id, sent_at))
-                runs = self._letta.active_runs(self.claim.agent_id)
-                own = next((run for run in runs if run.otid == self.claim.otid), None)
-                if own is not None:
-                    return (yield from self._follow(own.run_id, sent_at))
-                if found := self._find():
-                    return Delivered("history", found.run_id)
-                if asked_at - sent_at >= self._grace:
-                    error = f"No trace of it {self._grace.total_seconds():g} s after it was sent."
-                    return Abandoned("no_trace", error, at_once=True)
+                return self._letta.run(self.run_id)
             except DeliveryError as error:
-                outcome = _evidence_gone(error, self.run_id)
-                if outcome is not None:
-                    return outcome
-            yield self._pace(began)
+                if error.code != "run_not_found":
+                    raise
+                self.run_id = None
+        active = self._letta.active_runs(self.claim.agent_id)
+        own = next((run for run in active if run.otid == self.claim.otid), None)
+        if own is not None:
+            self.run_id = own.run_id
+        return own
 
-    def _follow_or_forget(self, run_id: str, sent_at: datetime) -> Waits:
-        try:
-            self._letta.run(run_id)
-        except DeliveryError as error:
-            if error.kind != "permanent":
-                raise
-            self.run_id = None
-            return (yield from self._reconcile(sent_at))
-        return (yield from self._follow(run_id, sent_at))
+    def _unanswered(self, error: DeliveryError, waited: float) -> Outcome | None:
+        """Without an answer it stays in doubt, unless there will never be one: a deleted agent
+        takes the evidence with it."""
+        if error.code != "agent_not_found" and (
+            error.kind != "permanent" or waited < _LEFTOVER.total_seconds()
+        ):
+            return None
+        text = f"{error.message} It can't be told any more whether it arrived."
+        return _unknown(text, self.run_id)
 
     def _find(self) -> Found | None:
+        """Our message in all of the agent's history, whichever conversation it was sent into: the
+        schedule's may have been changed since. Nor may it have been sent before its slot, or
+        after now, though the log says so where the clock has run backwards."""
         claim = self.claim
-        since = claim.since - _CLOCK_MARGIN
-        return self._letta.find(claim.agent_id, claim.conversation_id, claim.otid, since)
+        since = min(claim.since, parse_utc(claim.slot), self._clock()) - _CLOCK_MARGIN
+        return self._letta.find(claim.agent_id, None, claim.otid, since)
 
-    def _fresh(self, runs: list[Run]) -> list[Run]:
-        oldest = self._clock() - _LEFTOVER
-        return [run for run in runs if run.created_at is None or run.created_at > oldest]
+    def _is_fresh(self, run: Run) -> bool:
+        return run.created_at is None or run.created_at > self._clock() - _LEFTOVER
 
     def _message(self) -> Message:
         claim = self.claim
         return Message(claim.agent_id, claim.conversation_id, claim.text, claim.otid)
 
-    def _pace(self, began: datetime) -> float:
-        """A quarter of what has been waited already: never far off, and soon rarely."""
-        waited = (self._clock() - began).total_seconds()
-        return min(max(waited / 4, _SHORTEST_WAIT), _LONGEST_WAIT)
+    def _stopwatch(self, head_start: float = 0.0) -> Callable[[], float]:
+        started = self._monotonic() - head_start
+        return lambda: self._monotonic() - started
+
+
+def _pace(waited: float) -> float:
+    """A quarter of what has been waited already: never far off, and soon rarely."""
+    return min(max(waited / 4, _SHORTEST_WAIT), _LONGEST_WAIT)
 
 
 def _not_sent(error: DeliveryError) -> Outcome:
@@ -220,13 +253,6 @@ def _not_sent(error: DeliveryError) -> Outcome:
     if error.kind == "permanent":
         return Failed(error.code, error.message, permanent=True)
     return Abandoned(error.code, error.message, error.retry_after)
-
-
-def _evidence_gone(error: DeliveryError, run_id: str | None) -> Outcome | None:
-    """``None`` while it makes sense to ask again; a deleted agent takes the evidence with it."""
-    if error.kind != "permanent":
-        return None
-    return _unknown(f"{error.message} It can't be told any more whether it arrived.", run_id)
 
 
 def _unknown(error: str, run_id: str | None) -> Outcome:

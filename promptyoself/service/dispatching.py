@@ -13,8 +13,9 @@ import socket
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
+from errno import EAGAIN
 from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
@@ -35,6 +36,7 @@ from promptyoself.schedules import State, fold, slot_key
 from promptyoself.service.claiming import (
     Abandoned,
     Claim,
+    Decision,
     Delivered,
     Failed,
     Outcome,
@@ -51,6 +53,11 @@ __all__ = ["Dispatcher", "Report", "new_worker_name"]
 _LOOK_FOR_DEAD_EVERY = 5.0
 _FIRST_HOLD, _LONGEST_HOLD = 5.0, 60.0
 _SERVER_TROUBLE = frozenset({"letta_unreachable", "letta_unauthorized"})
+_PERHAPS_TROUBLE = frozenset(
+    {"letta_timeout", "letta_server_error", "letta_unreadable", "letta_connection_lost"}
+)
+_TROUBLED_AGENTS = 3
+"""When so many agents' deliveries get no answer and nobody's gets one, it is the server's fault."""
 
 
 class Report(NamedTuple):
@@ -89,12 +96,15 @@ class Dispatcher:
         self._timers: list[tuple[float, int, str]] = []
         self._stepping: set[str] = set()
         self._numbers = count()
-        self._todo: SimpleQueue[tuple[str, Waits]] = SimpleQueue()
+        self._slow: set[str] = set()
+        self._todo: SimpleQueue[tuple[str, Waits] | None] = SimpleQueue()
         self._done: SimpleQueue[tuple[str, float | Outcome | _Broken]] = SimpleQueue()
         self._threads = 0
         self._looked_for_dead = float("-inf")
         self._hold_until = float("-inf")
         self._hold = 0.0
+        self._unanswered: set[str] = set()
+        self._told: set[str] = set()
         self._announced = False
 
     @property
@@ -126,13 +136,13 @@ class Dispatcher:
         state = self._store.index.load().state
         self._adopt(state, now)
         seats = self._seats()
-        if not self._outcomes and not (seats and claim(*self._asking(state, now, seats, until))[0]):
+        if not self._outcomes and not (seats and self._claim(state, now, seats, until).records):
             return Report([], [])
         outcomes = self._outcomes[:]
 
         def decide(state: State) -> tuple[list[Draft], tuple[Report, list[Claim]]]:
             drafts, lines, after = self._settle(state, outcomes, now)
-            decision = claim(*self._asking(after, now, seats, until))
+            decision = self._claim(after, now, seats, until)
             drafts += [self._store.draft(record, id_) for record, id_ in decision.records]
             if drafts:
                 drafts = [*self._announcement(), *drafts]
@@ -142,20 +152,24 @@ class Dispatcher:
         self._announced = True
         del self._outcomes[: len(outcomes)]
         for made in claims:
-            self._start(made)
+            self._step(self._enter(made))
         return report
 
     def wait(self, seconds: float) -> bool:
-        """Sleep until a delivery has something to say, at most so long; whether one has."""
-        if self._timers:
-            seconds = min(seconds, self._timers[0][0] - time.monotonic())
-        try:
-            key, result = self._done.get(timeout=max(seconds, 0.0))
-        except Empty:
+        """Sleep until there is something to decide (an outcome came, a seat got free, Letta is
+        back), at most so long; whether there is."""
+        end = time.monotonic() + seconds
+        while True:
             self._fire_timers()
-            return False
-        self._take(key, result)
-        return True
+            wake = min(end, self._timers[0][0]) if self._timers else end
+            try:
+                key, result = self._done.get(timeout=max(wake - time.monotonic(), 0.0))
+            except Empty:
+                if time.monotonic() >= end:
+                    return False
+            else:
+                if self._take(key, result):
+                    return True
 
     def next_wake(self, now: datetime) -> datetime | None:
         """When to make the next pass, as far as the clock decides: something becomes due, a hold
@@ -164,7 +178,7 @@ class Dispatcher:
         wakes = [next_wake(state, now)]
         if (hold := self._hold_until - time.monotonic()) > 0:
             wakes.append(now + timedelta(seconds=hold))
-        if any(slot.worker not in (None, self._worker) for slot in state.open.values()):
+        if any(True for _ in self._claimed_elsewhere(state)):
             wakes.append(now + timedelta(seconds=_LOOK_FOR_DEAD_EVERY))
         return min((wake for wake in wakes if wake is not None), default=None)
 
@@ -176,54 +190,63 @@ class Dispatcher:
             PromptyoselfError, OSError: the log could not be written.
         """
         deadline = time.monotonic() + patience
+        self._hand_back()
         while True:
             self._collect()
-            for key in [key for key in self._live if key not in self._stepping]:
-                delivery, steps = self._live[key]
-                if not delivery.may_have_arrived:
-                    steps.close()
-                    error = "The worker was stopped before it was sent."
-                    self._finish(key, Abandoned("worker_stopped", error, at_once=True))
             left = deadline - time.monotonic()
-            if not self._live or left <= 0:
+            # What was adopted in doubt can go on being in doubt.
+            if left <= 0 or all(delivery.claim.in_doubt for delivery, _ in self._live.values()):
                 break
-            self.wait(min(left, 0.2))
+            self.wait(left)
         now, outcomes = self._clock(), self._outcomes[:]
+        left_over = [delivery for delivery, _ in self._live.values()]
 
-        def decide(state: State) -> tuple[list[Draft], Report]:
-            drafts, lines, _ = self._settle(state, outcomes, now)
+        def decide(state: State) -> tuple[list[Draft], tuple[list[dict[str, Any]], State]]:
+            drafts, lines, after = self._settle(state, outcomes, now)
             if self._announced or drafts:
                 in_flight = [
-                    {"id": d.claim.id, "slot": d.claim.slot, "run_id": d.run_id}
-                    for d, _ in self._live.values()
-                    if d.run_id is not None
+                    {"id": delivery.claim.id, "slot": delivery.claim.slot, "run_id": run_id}
+                    for delivery in left_over
+                    if (run_id := delivery.run_id) is not None and _is_open(after, delivery.claim)
                 ]
                 stopped = WorkerStopped(self._worker, why, in_flight or None)
                 drafts = [*self._announcement(), *drafts, self._store.draft(stopped, None)]
-            return drafts, Report(lines, [])
+            return drafts, (lines, after)
 
-        report = self._store.transact(now, decide)
-        lines = [
-            _line(
-                state=self._store.index.load().state, made=d.claim, outcome=None, became="in_doubt"
-            )
-            for d, _ in self._live.values()
-        ]
-        return Report(report.executed + lines, [])
+        lines, after = self._store.transact(now, decide)
+        self._outcomes.clear()
+        lines += [_line(after, delivery.claim, None, "in_doubt") for delivery in left_over]
+        return Report(lines, [])
+
+    def close(self) -> None:
+        """Send nothing from now on, and let the threads end. What was sent is left in doubt."""
+        self._hand_back()
+        for _ in range(self._threads):
+            self._todo.put(None)
+        self._threads = 0
+
+    def _hand_back(self) -> None:
+        for key, (delivery, _) in list(self._live.items()):
+            if delivery.withdraw():
+                error = "The worker was stopped before it was sent."
+                self._finish(key, Abandoned("worker_stopped", error, at_once=True))
 
     # Deciding.
 
-    def _asking(
-        self, state: State, now: datetime, seats: int, until: datetime | None
-    ) -> tuple[State, datetime, str, Any, int, datetime | None]:
-        return state, now, self._worker, self._store.settings.caps, seats, until
+    def _claim(self, state: State, now: datetime, seats: int, until: datetime | None) -> Decision:
+        decision = claim(state, now, self._worker, self._store.settings.caps, seats, until)
+        for id_, problem in decision.broken.items():
+            if id_ not in self._told:
+                self._told.add(id_)
+                self._store.warn(f"{id_} can't be delivered: {problem}. The others go on.")
+        return decision
 
     def _seats(self) -> int:
         if time.monotonic() < self._hold_until:
             return 0
-        taken = sum(1 for delivery, _ in self._live.values() if not delivery.slow)
-        free = max(self._concurrency - taken, 0)
-        return min(free, 1) if self.trouble else free  # a single try tells whether it is over
+        taken = len(self._live) - len(self._slow)
+        most = 1 if self.trouble else self._concurrency  # one try tells whether it is over
+        return max(most - taken, 0)
 
     def _settle(
         self, state: State, outcomes: Sequence[tuple[Claim, Outcome]], now: datetime
@@ -253,22 +276,33 @@ class Dispatcher:
         return [self._store.draft(record, None)]
 
     def _adopt(self, state: State, now: datetime) -> None:
+        """Take over what nobody alive is delivering: claims of the dead; and such as the log has
+        under our own name though we know of none, because an append failed and yet was made."""
         if time.monotonic() - self._looked_for_dead < _LOOK_FOR_DEAD_EVERY:
             return
         self._looked_for_dead = time.monotonic()
-        others = {slot.worker for slot in state.open.values() if slot.worker} - {self._worker}
-        dead = {worker for worker in others if not self._store.workers.is_alive(worker)}
+        workers = set(self._claimed_elsewhere(state))
+        is_alive = self._store.workers.is_alive
+        dead = {w for w in workers if w == self._worker or not is_alive(w)}
         if not dead:
             return
         # Asked again after the locks: a worker may have settled its last slot, and only then ended.
+        known = self._known()
         for orphan in orphans(self._store.index.load().state, dead, now):
-            if _key(orphan) not in self._live:
-                self._start(orphan)
+            if _key(orphan) not in known:
+                self._step(self._enter(orphan))
+
+    def _claimed_elsewhere(self, state: State) -> Iterator[str]:
+        """The workers of the claims that aren't under way here."""
+        known = self._known()
+        for key, slot in state.open.items():
+            if slot.worker is not None and f"{key}|{slot.attempt}" not in known:
+                yield slot.worker
+
+    def _known(self) -> set[str]:
+        return {*self._live, *(_key(made) for made, _ in self._outcomes)}
 
     # Moving deliveries along.
-
-    def _start(self, made: Claim) -> None:
-        self._step(self._enter(made))
 
     def _enter(self, made: Claim) -> str:
         settings = self._store.settings
@@ -281,19 +315,26 @@ class Dispatcher:
         )
         key = _key(made)
         self._live[key] = (delivery, delivery.steps())
+        if delivery.slow:
+            self._slow.add(key)
         return key
 
     def _step(self, key: str) -> None:
         self._stepping.add(key)
         self._todo.put((key, self._live[key][1]))
         if self._threads < min(len(self._stepping), self._concurrency):
-            self._threads += 1
-            threading.Thread(target=self._work, name="letta", daemon=True).start()
+            try:
+                threading.Thread(target=self._work, name="letta", daemon=True).start()
+            except RuntimeError as error:  # the system has no more; those there are will do
+                if not self._threads:
+                    raise OSError(EAGAIN, str(error)) from None
+            else:
+                self._threads += 1
 
     def _work(self) -> None:
         """A thread's life: advance one delivery after another to its next wait."""
-        while True:
-            key, steps = self._todo.get()
+        while (job := self._todo.get()) is not None:
+            key, steps = job
             try:
                 self._done.put((key, next(steps)))
             except StopIteration as stop:
@@ -310,28 +351,52 @@ class Dispatcher:
             self._take(key, result)
         self._fire_timers()
 
-    def _take(self, key: str, result: float | Outcome | _Broken) -> None:
+    def _take(self, key: str, result: float | Outcome | _Broken) -> bool:
+        """Take in what a step has led to; whether there is something new to decide."""
         self._stepping.discard(key)
+        if key not in self._live:  # handed back in the meantime
+            return False
+        delivery, _ = self._live[key]
+        news = delivery.heard and self.trouble
+        if delivery.heard:
+            delivery.heard = False
+            self._hold, self._hold_until = 0.0, float("-inf")
+            self._unanswered.clear()
         if isinstance(result, float | int):
             heapq.heappush(self._timers, (time.monotonic() + result, next(self._numbers), key))
-        elif isinstance(result, _Broken):
-            # Nobody knows how far it came, so it goes on as one in doubt.
+            if not delivery.slow:
+                self._slow.discard(key)
+            elif key not in self._slow:
+                self._slow.add(key)
+                news = True  # a free seat
+            return news
+        if isinstance(result, _Broken):
             self._store.warn(f"A delivery broke off: {result.text}")
-            self._enter(self._live[key][0].claim._replace(in_doubt=True))
-            self._take(key, _LONGEST_HOLD)
-        else:
-            self._finish(key, result)
+            if delivery.may_have_arrived:
+                made = delivery.claim._replace(in_doubt=True, run_id=delivery.run_id)
+                heapq.heappush(
+                    self._timers,
+                    (time.monotonic() + _LONGEST_HOLD, next(self._numbers), self._enter(made)),
+                )
+                return True
+            result = Abandoned("internal_error", "A bug kept it from being sent.")
+        self._finish(key, result)
+        return True
 
     def _finish(self, key: str, outcome: Outcome) -> None:
         delivery, _ = self._live.pop(key)
+        self._slow.discard(key)
         self._outcomes.append((delivery.claim, outcome))
-        if isinstance(outcome, Abandoned) and outcome.code in _SERVER_TROUBLE:
-            if time.monotonic() >= self._hold_until:
-                self._hold = min(max(self._hold * 2, _FIRST_HOLD), _LONGEST_HOLD)
-                self._hold_until = time.monotonic() + self._hold
-                self._store.warn(f"{outcome.error} No delivery for {self._hold:g} s.")
-        elif isinstance(outcome, Delivered | Failed):
-            self._hold, self._hold_until = 0.0, float("-inf")
+        if not isinstance(outcome, Abandoned):
+            return
+        if outcome.code in _PERHAPS_TROUBLE:
+            self._unanswered.add(delivery.claim.agent_id)
+        if outcome.code in _SERVER_TROUBLE or len(self._unanswered) >= _TROUBLED_AGENTS:
+            if time.monotonic() < self._hold_until:
+                return
+            self._hold = min(max(self._hold * 2, _FIRST_HOLD), _LONGEST_HOLD)
+            self._hold_until = time.monotonic() + self._hold
+            self._store.warn(f"{outcome.error} No delivery for {self._hold:g} s.")
 
     def _fire_timers(self) -> None:
         while self._timers and self._timers[0][0] <= time.monotonic():
@@ -356,6 +421,11 @@ def _key(made: Claim) -> str:
     # With the attempt, because a slot that was adopted here may be settled elsewhere, and claimed
     # here anew, before the adopted attempt has found that out.
     return f"{slot_key(made.id, made.slot)}|{made.attempt}"
+
+
+def _is_open(state: State, made: Claim) -> bool:
+    slot = state.open.get(slot_key(made.id, made.slot))
+    return slot is not None and slot.worker is not None and slot.attempt == made.attempt
 
 
 def _as_if(record: Record, id_: str, now: datetime) -> Envelope:

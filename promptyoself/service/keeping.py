@@ -121,6 +121,6 @@ def _parse_head(text: str) -> tuple[int, str]:
         raise PromptyoselfError(
             "invalid_head",
             f"--head {text[:100]!r} is not SEQ:HASH.",
-            "Give what `promptyoself head` printed as \"head\".",
+            'Give what `promptyoself head` printed as "head".',
         )
     return int(seq), hash_

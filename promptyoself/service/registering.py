@@ -1,7 +1,5 @@
 """Registering and changing schedules: check what was asked, decide, append."""
 
-from __future__ import annotations
-
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -165,6 +163,8 @@ def modify(store: Store, id_: str, request: Request, now: datetime) -> dict[str,
     settings = settings._replace(timezone=current.timezone)
     asked = _check(request, settings, now)
     reason = asked.pop("reason", None)
+    if request.envelope is not None:
+        asked["envelope"] = request.envelope
     asked.update(_trigger_fields(request, settings, now) or {})
 
     def decide(state: State) -> tuple[list[Draft], dict[str, Any]]:

@@ -1,0 +1,32 @@
+"""The way to an agent: what a delivery needs (:class:`Deliverer`), and how Letta is asked for it.
+
+Nothing else in the package knows ``letta_client``, and importing this doesn't load it.
+"""
+
+from __future__ import annotations
+
+from promptyoself.letta.client import LettaDeliverer
+from promptyoself.letta.protocol import (
+    Agent,
+    Deliverer,
+    DeliveryError,
+    Found,
+    Kind,
+    Message,
+    Run,
+    run_failure_is_busy,
+    run_failure_is_permanent,
+)
+
+__all__ = [
+    "Agent",
+    "Deliverer",
+    "DeliveryError",
+    "Found",
+    "Kind",
+    "LettaDeliverer",
+    "Message",
+    "Run",
+    "run_failure_is_busy",
+    "run_failure_is_permanent",
+]

@@ -1,0 +1,159 @@
+"""One deadline for a whole call, and whether the call has written anything.
+
+An HTTP library's time-out is per read, so a server that drips a byte a second holds a caller for
+ever. The connections made here honour one deadline per call, and note when a byte leaves: a call
+that failed before it wrote a single one certainly delivered nothing.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+__all__ = ["Call", "call_within", "http_client"]
+
+_CONNECTIONS = 256  # as many as the most threads that a loop may run
+_KEEPALIVE = 2.0  # seconds; uvicorn, which serves Letta, drops idle connections after 5
+_CONNECT_TIMEOUT = 10.0
+_CHUNK = 16 * 1024
+
+
+class Call(threading.local):
+    """This thread's call in progress: when it must be over, and whether a byte has left us."""
+
+    deadline: float | None = None
+    wrote = False
+
+
+_call = Call()
+
+
+@contextmanager
+def call_within(seconds: float) -> Iterator[Call]:
+    """All that this thread reads and writes in the context is one call, to be over by then."""
+    _call.deadline, _call.wrote = time.monotonic() + seconds, False
+    try:
+        yield _call
+    finally:
+        _call.deadline = None
+
+
+def _left(timeout: float | None, error: str) -> float | None:
+    """Seconds that a single operation may take; raises httpcore's ``error`` when none are left."""
+    if _call.deadline is None:
+        return timeout
+    left = _call.deadline - time.monotonic()
+    if left <= 0:
+        import httpcore
+
+        raise getattr(httpcore, error)("the call's deadline has passed")
+    return left if timeout is None else min(left, timeout)
+
+
+class _Stream:
+    """A connection whose reads and writes end at the call's deadline (httpcore's NetworkStream)."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        data: bytes = self._inner.read(max_bytes, _left(timeout, "ReadTimeout"))
+        return data
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        # In pieces, as the inner stream applies its time-out to each of its sends anew.
+        for start in range(0, len(buffer), _CHUNK):
+            left = _left(timeout, "WriteTimeout")
+            _call.wrote = True
+            self._inner.write(buffer[start : start + _CHUNK], left)
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def start_tls(
+        self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None
+    ) -> _Stream:
+        left = _left(timeout, "ConnectTimeout")
+        return _Stream(self._inner.start_tls(ssl_context, server_hostname, left))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
+
+
+class _Backend:
+    """Opens such connections (httpcore's NetworkBackend)."""
+
+    def __init__(self) -> None:
+        import httpcore
+
+        self._inner = httpcore.SyncBackend()
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> _Stream:
+        import httpcore
+
+        # One by one, since ``socket.create_connection`` gives each address the whole time-out.
+        # The resolver has its own, which nobody can shorten from here.
+        try:
+            addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except OSError as err:  # socket.gaierror, or a name that cannot be encoded
+            raise httpcore.ConnectError("name resolution failed") from err
+        except UnicodeError as err:
+            raise httpcore.ConnectError("not a host name") from err
+        failure: Exception = httpcore.ConnectError("no address")
+        for *_, address in addresses:
+            try:
+                return _Stream(
+                    self._inner.connect_tcp(
+                        str(address[0]),
+                        port,
+                        _left(timeout, "ConnectTimeout"),
+                        local_address,
+                        socket_options,
+                    )
+                )
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as err:
+                failure = err
+        raise failure
+
+    def connect_unix_socket(self, *_: Any, **__: Any) -> _Stream:
+        raise NotImplementedError
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+def http_client(call_timeout: float, *, tls: bool) -> Any:
+    """An ``httpx.Client`` of such connections; ``tls`` where certificates are to be checked."""
+    import httpcore
+    import httpx
+
+    # The environment decides on certificates (SSL_CERT_FILE, SSL_CERT_DIR), not on proxies nor,
+    # by ~/.netrc, on passwords: what is sent once must go to the server that was named, and a
+    # proxy's 403, 502 or silent repetition would be taken for Letta's own.
+    # Reading the certificates takes 30 ms, so only where they are needed.
+    context = httpx.create_ssl_context(trust_env=True) if tls else None
+    transport = httpx.HTTPTransport(verify=context or False)
+    transport._pool.close()
+    transport._pool = httpcore.ConnectionPool(
+        ssl_context=context,
+        max_connections=_CONNECTIONS,
+        max_keepalive_connections=_CONNECTIONS,
+        keepalive_expiry=_KEEPALIVE,
+        network_backend=_Backend(),  # type: ignore[arg-type]
+    )
+    timeout = httpx.Timeout(call_timeout, connect=min(call_timeout, _CONNECT_TIMEOUT))
+    # A redirect is refused: a POST would be repeated elsewhere, or turned into a GET.
+    return httpx.Client(
+        transport=transport, timeout=timeout, trust_env=False, follow_redirects=False
+    )

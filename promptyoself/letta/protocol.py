@@ -1,0 +1,186 @@
+"""What a delivery needs of Letta (:class:`Deliverer`), and what may be concluded where it fails.
+
+Letta has no idempotent send, so the one thing that matters about a failed call is whether the
+server *may* have received it. :attr:`DeliveryError.kind` is that answer.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, Protocol
+
+from promptyoself.errors import PromptyoselfError
+
+__all__ = [
+    "Agent",
+    "Deliverer",
+    "DeliveryError",
+    "Found",
+    "Kind",
+    "Message",
+    "Run",
+    "run_failure_is_busy",
+    "run_failure_is_permanent",
+]
+
+Kind = Literal["retry", "busy", "permanent", "unauthorized", "doubt"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What is to be sent: ``otid`` is the slot's own id, the same at every attempt."""
+
+    agent_id: str
+    conversation_id: str | None
+    text: str
+    otid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One turn of an agent as the server tells it; ``otid`` only where we started it."""
+
+    run_id: str
+    agent_id: str
+    status: str  # created | running | completed | failed | cancelled
+    otid: str | None
+    created_at: datetime | None
+    error: str | None
+
+    @property
+    def active(self) -> bool:
+        """Whether the agent may still be at work on it (or its server died over it)."""
+        return self.status in ("created", "running")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A message in an agent's history. ``date`` is the server's clock, in whole seconds."""
+
+    message_id: str
+    run_id: str | None
+    date: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """What is told of an agent in a list of them."""
+
+    id: str
+    name: str
+    model: str | None = None
+    created_at: datetime | None = None
+    last_run_at: datetime | None = None
+
+
+class DeliveryError(PromptyoselfError):
+    """A call that did not succeed, and what may be concluded from that.
+
+    ``kind``: ``retry``: certainly not received, try again later (after ``retry_after`` seconds
+    where the server said so); ``busy``: not received because the agent is occupied or waits for an
+    approval, which is no failure; ``permanent``: not received, and the same call will never be;
+    ``unauthorized``: the server itself refuses us, so nothing else will be accepted either;
+    ``doubt``: nobody knows. Of a call that only reads, ``doubt`` means that there is no answer.
+    ``status`` is the HTTP status where there was one. Neither the token nor the prompt is in it.
+    """
+
+    def __init__(
+        self,
+        kind: Kind,
+        code: str,
+        message: str,
+        hint: str = "",
+        *,
+        status: int | None = None,
+        retry_after: float | None = None,
+        **details: Any,
+    ) -> None:
+        if status is not None:
+            details["http_status"] = status
+        super().__init__(code, message, hint, **details)
+        self.kind: Kind = kind
+        self.status = status
+        self.retry_after = retry_after
+
+
+class Deliverer(Protocol):
+    """Where prompts are delivered to. Every method may be called from many threads at once.
+
+    Each answers or raises :class:`DeliveryError` within a time-out per request, and raises nothing
+    else. Any may raise ``retry``, ``unauthorized`` and ``doubt``; the rest is said below.
+    """
+
+    def active_runs(self, agent_id: str) -> list[Run]:
+        """The agent's runs that have not ended, newest first, in conversations or not.
+
+        Empty for an agent that is not known. After a crash the server keeps dead ones for ever.
+        """
+        ...
+
+    def send(self, message: Message) -> str | None:
+        """Hand the message over, without waiting for the agent to answer it.
+
+        Returns:
+            The id of its run, or None where the message was taken without naming one.
+
+        Raises:
+            DeliveryError: any kind. ``permanent`` with ``agent_not_found``,
+                ``conversation_not_found``, ``conversation_of_another_agent`` or ``letta_rejected``.
+        """
+        ...
+
+    def run(self, run_id: str) -> Run:
+        """How a run stands. Raises ``permanent`` with ``run_not_found`` for one not known."""
+        ...
+
+    def find(
+        self, agent_id: str, conversation_id: str | None, otid: str, since: datetime
+    ) -> Found | None:
+        """The user message with this otid in the history, or None where there is none since then.
+
+        None does not mean that it was not received: it shows after the model's first answer.
+        ``since`` is aware, and allows for the server's clock. Raises ``permanent`` with
+        ``agent_not_found``: the agent, and the evidence with it, is gone.
+        """
+        ...
+
+    def agents(self) -> list[Agent]:
+        """All agents, oldest first."""
+        ...
+
+    def agent(self, agent_id: str) -> Agent | None:
+        """One agent; None: the server does not know it, or it cannot be an agent's id."""
+        ...
+
+    def health(self) -> str:
+        """The server's version. Letta tells it without a token."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections. A later call opens new ones."""
+        ...
+
+
+def run_failure_is_permanent(error: str | None) -> bool:
+    """Whether a failed run's error says that the model refuses the key or the account (401, 402).
+
+    Letta prefixes its code, and most providers' own text follows: ``UNAUTHENTICATED:
+    Authentication failed with OpenAI: Error code: 401 - {…}``, ``PAYMENT_REQUIRED: Insufficient
+    credits: Error code: 402 - {…}``. Anything else (rate limits, 5xx, time-outs) may pass.
+    """
+    head = re.sub(r"\s+", " ", error or "").strip()[:200]
+    return bool(
+        re.match(r"(UNAUTHENTICATED|PAYMENT_REQUIRED|llm_authentication|llm_insufficient)", head)
+        or re.match(r"[^{]*\bError code: 40[12]\b", head)
+    )
+
+
+def run_failure_is_busy(error: str | None) -> bool:
+    """Whether a run failed only since its agent waits for an approval or is occupied.
+
+    An asynchronous send to such an agent is taken (200), and its run then fails with ``CONFLICT:
+    Cannot send a new message: …``, the message not stored: so it is to be waited for, as a 409 is.
+    """
+    return bool(re.match(r"\s*CONFLICT: Cannot send a new message", error or ""))

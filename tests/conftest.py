@@ -1,0 +1,54 @@
+"""What many tests share: a data directory of their own, and a clock that they turn by hand."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from calling import clean_environ
+
+from promptyoself.commands.answering import Session
+from promptyoself.settings import SETTINGS
+
+
+class Clock:
+    """The time at the door of every command called in this process."""
+
+    def __init__(self, now: datetime) -> None:
+        self.now = now
+
+    def advance(self, **duration: float) -> datetime:
+        """Let time pass."""
+        self.now += timedelta(**duration)
+        return self.now
+
+    def set(self, text: str) -> None:
+        """Set it to a time in UTC."""
+        self.now = datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+@pytest.fixture
+def var(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty place for a data directory, named by the environment; all else at its default."""
+    folder = tmp_path / "var"
+    environ = clean_environ(folder)
+    for setting in SETTINGS:
+        monkeypatch.delenv(setting.name, raising=False)
+        if setting.name in environ:
+            monkeypatch.setenv(setting.name, environ[setting.name])
+    return folder
+
+
+@pytest.fixture
+def environ(var: Path) -> dict[str, str]:
+    """The same for commands in processes of their own."""
+    return clean_environ(var)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """A clock that stands at noon of 2026-11-20 (UTC) until the test turns it."""
+    turned = Clock(datetime(2026, 11, 20, 12, tzinfo=UTC))
+    monkeypatch.setattr(Session, "now", lambda _: turned.now)
+    return turned

@@ -1,0 +1,139 @@
+"""The container files, as far as that goes without an engine."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+
+from promptyoself.cli import cli
+from promptyoself.settings import SETTINGS
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def instructions(name: str) -> list[str]:
+    """The arguments of every such instruction in the Dockerfile, in order."""
+    text = re.sub(r"\\\n\s*", "", (ROOT / "Dockerfile").read_text())
+    return re.findall(rf"^{name} (.*)$", text, re.MULTILINE)
+
+
+def ignored(path: str) -> bool:
+    """Whether .dockerignore keeps a path at the root out: the last pattern that fits decides."""
+    verdict = False
+    for line in (ROOT / ".dockerignore").read_text().splitlines():
+        pattern = line.strip()
+        if pattern and not pattern.startswith("#"):
+            keep = pattern.startswith("!")
+            if Path(path).match(pattern.removeprefix("!")):
+                verdict = not keep
+    return verdict
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    """The compose file."""
+    found: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    return found
+
+
+def accepts(arguments: list[str]) -> bool:
+    """Whether the real command line takes these arguments; nothing is run."""
+    context = click.Context(cli, info_name="promptyoself")
+    command = cli.get_command(context, arguments[0])
+    if command is None:
+        return False
+    command.make_context(arguments[0], arguments[1:], parent=context)
+    return True
+
+
+def test_what_the_image_copies_is_there_and_not_ignored() -> None:
+    """Every source of a COPY exists in the repository and reaches the build."""
+    sources = [
+        source
+        for arguments in instructions("COPY")
+        if not arguments.startswith("--from=")
+        for source in shlex.split(arguments)[:-1]
+    ]
+    assert {"pyproject.toml", "README.md", "LICENSE", "promptyoself"} <= set(sources)
+    for source in sources:
+        assert (ROOT / source).exists(), source
+        assert not ignored(source), source
+
+
+@pytest.mark.parametrize("path", [".env", "var", ".git", ".venv", "tests", "docs"])
+def test_secrets_and_data_never_reach_the_build(path: str) -> None:
+    """Neither .env nor var/ nor anything else that isn't needed is sent to the engine."""
+    assert ignored(path)
+
+
+def test_the_image_runs_the_loop() -> None:
+    """Its entry point and command, in the form that lets signals arrive, are accepted by ours."""
+    (entry,), (command,) = instructions("ENTRYPOINT"), instructions("CMD")
+    assert json.loads(entry) == ["promptyoself"]
+    assert json.loads(command) == ["execute", "--loop"]
+    assert accepts(json.loads(command))
+    assert instructions("STOPSIGNAL") == ["SIGTERM"]
+
+
+def test_the_health_check_is_one_of_our_commands() -> None:
+    """The health check is accepted by the real command line, and asks for a running loop."""
+    (check,) = instructions("HEALTHCHECK")
+    program, *arguments = json.loads(check.partition("CMD ")[2])
+    assert program == "promptyoself"
+    assert accepts(arguments)
+    assert "--require-loop" in arguments
+
+
+def test_the_image_has_its_own_user_and_keeps_the_log_in_a_volume() -> None:
+    """It doesn't run as root; its user owns /data, which is the volume and the data directory."""
+    (user,), (volume,) = instructions("USER"), instructions("VOLUME")
+    runs = " ".join(instructions("RUN"))
+    assert user != "root"
+    assert f"useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin {user}" in runs
+    assert volume == "/data"
+    assert f"--owner {user} --group {user} /data" in runs
+    assert any("PROMPTYOSELF_VAR=/data" in line for line in instructions("ENV"))
+
+
+def test_the_compose_file_has_a_letta_and_the_loop(compose: dict[str, Any]) -> None:
+    """The loop finds Letta by its name, keeps the log in a named volume, and stops in peace."""
+    letta, loop = compose["services"]["letta"], compose["services"]["loop"]
+    assert letta["image"] == "letta/letta:0.16.8"
+    assert loop["environment"]["LETTA_BASE_URL"] == "http://letta:8283"
+    assert loop["environment"]["PROMPTYOSELF_VAR"] == "/data"
+    for service in (letta, loop):
+        assert service["restart"] == "unless-stopped"
+        assert service["env_file"] == [{"path": ".env", "required": False}]
+        assert {volume.partition(":")[0] for volume in service["volumes"]} <= set(
+            compose["volumes"]
+        )
+    assert int(loop["stop_grace_period"].removesuffix("s")) > 10
+    assert all(port.startswith("127.0.0.1:") for port in letta["ports"])
+    assert set(loop["environment"]) <= {setting.name for setting in SETTINGS}
+
+
+def test_every_service_runs_commands_that_exist(compose: dict[str, Any]) -> None:
+    """A command that a service of ours runs is accepted by the real command line."""
+    for service in compose["services"].values():
+        if "build" in service and "command" in service:
+            assert accepts(shlex.split(service["command"]))
+
+
+def test_compose_itself_accepts_the_file() -> None:
+    """`docker compose config` finds nothing wrong, where there is a docker with compose."""
+    if shutil.which("docker") is None:
+        pytest.skip("docker is not installed")
+    found = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
+    if found.returncode != 0:
+        pytest.skip("docker has no compose here")
+    command = ["docker", "compose", "--file", str(ROOT / "docker-compose.yml"), "config", "--quiet"]
+    subprocess.run(command, check=True, timeout=60)

@@ -1,0 +1,134 @@
+"""Schedules in memory, with a clock that is turned by hand: a store without a disk, for testing
+what is decided; and a check of what must hold for every log of deliveries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from promptyoself.events import VERSIONS, Record, read_record, type_of, write_record
+from promptyoself.index import Snapshot
+from promptyoself.instants import format_utc
+from promptyoself.ledger import START, Draft, Envelope
+from promptyoself.policy import Caps
+from promptyoself.schedules import EMPTY, State, fold, slot_key
+from promptyoself.service.claiming import Claim, Decision, Delivered, Outcome, claim, settle
+from promptyoself.service.registering import Request, register
+from promptyoself.settings import load_settings
+
+__all__ = ["DELIVERED", "World", "check_deliveries"]
+
+NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
+DELIVERED = Delivered("run", "run-1")
+ACTOR = {"via": "test", "who": "tester"}
+FINAL = ("delivery.delivered", "delivery.failed", "delivery.skipped")
+
+
+class World:
+    """Stands in for a :class:`~promptyoself.service.store.Store`."""
+
+    def __init__(self, **caps: int) -> None:
+        self.now = NOON
+        self.state: State = EMPTY
+        self.events: list[Envelope] = []
+        settings = load_settings({"PROMPTYOSELF_VAR": "/nowhere"})
+        self.settings = settings._replace(caps=Caps(**{"min_interval": 1, **caps}))
+
+    # What a store offers.
+
+    def read(self) -> Snapshot:
+        return Snapshot(self.state, START)
+
+    def draft(self, record: Record, id_: str | None) -> Draft:
+        return Draft(record, id_, ACTOR)
+
+    def transact(
+        self, now: datetime, decide: Callable[[State], tuple[Sequence[Draft], Any]]
+    ) -> Any:
+        drafts, result = decide(self.state)
+        self.add((draft.record, draft.id) for draft in drafts)
+        return result
+
+    # What a test does.
+
+    def add(self, records: Iterable[tuple[Record, str | None]]) -> None:
+        """Append events now; as in the chain, time doesn't run backwards."""
+        ts = max(format_utc(self.now), self.events[-1].ts if self.events else "")
+        for record, id_ in records:
+            type_, seq = type_of(record), len(self.events) + 1
+            event = Envelope(VERSIONS[type_], seq, ts, type_, id_, ACTOR, write_record(record), "")
+            self.state = fold(self.state, [event])
+            self.events.append(event)
+
+    def register(self, agent: str = "agent-a", prompt: str = "Hi", **asked: Any) -> str:
+        """Register a prompt, by default one that is due in a minute; returns its id."""
+        if not {"time", "cron", "every"} & set(asked):
+            asked["time"] = "in 1m"
+        request = Request(agent_id=agent, prompt=prompt, **asked)
+        return str(register(self, request, self.now)["id"])  # type: ignore[arg-type]
+
+    def advance(self, **duration: float) -> datetime:
+        """Let time pass."""
+        self.now += timedelta(**duration)
+        return self.now
+
+    def claim(self, seats: int = 100, worker: str = "wrk_1", **more: Any) -> Decision:
+        """Claim what is due, for good."""
+        decision = claim(self.state, self.now, worker, self.settings.caps, seats, **more)
+        self.add(decision.records)
+        return decision
+
+    def claim_one(self) -> Claim:
+        """Claim the only thing that is due."""
+        (made,) = self.claim().claims
+        return made
+
+    def settle(self, made: Claim, outcome: Outcome = DELIVERED, worker: str = "wrk_1") -> str:
+        """Record an outcome; returns what became of the slot."""
+        records, became = settle(self.state, made, worker, outcome, self.now)
+        self.add((record, made.id) for record in records)
+        return became
+
+    def types(self, id_: str) -> list[str]:
+        """What has happened to a schedule, without its registration."""
+        return [event.type.partition(".")[2] for event in self.events if event.id == id_][1:]
+
+    def last(self, type_: str) -> Any:
+        """The latest event of a type, as its record."""
+        event = next(event for event in reversed(self.events) if event.type == type_)
+        return read_record(event.type, event.v, event.data)
+
+
+def check_deliveries(events: Iterable[Any]) -> None:
+    """What holds in every log: slots only move forward, an agent has one delivery at a time, a slot
+    has one final outcome, and nothing happens to it after that."""
+    passed: dict[str, str] = {}  # the last slot of each schedule that is over or under way
+    opened: dict[str, bool] = {}  # open slots, and whether they are claimed
+    final: set[str] = set()
+    for event in events:
+        data = event.data
+        if not event.type.startswith("delivery.") and event.type != "schedule.triggered":
+            continue
+        key = slot_key(event.id, data["slot"])
+        assert key not in final, f"{key} was settled before event {event.seq}"
+        new = key not in opened
+        if event.type == "schedule.triggered":
+            assert new
+            opened[key] = False
+            continue
+        if new and event.type in ("delivery.attempted", "delivery.skipped"):
+            assert data.get("kind", "scheduled") == "scheduled"
+            assert data["slot"] > passed.get(event.id, ""), f"event {event.seq} goes back"
+            passed[event.id] = data.get("last", data["slot"])
+            assert data.get("next_run") is None or data["next_run"] > passed[event.id]
+        if event.type == "delivery.attempted":
+            assert not opened.get(key), f"{key} is claimed twice"
+            opened[key] = True
+        elif event.type == "delivery.abandoned":
+            assert opened[key]
+            opened[key] = False
+        if event.type in FINAL:
+            assert event.type == "delivery.skipped" or not new
+            opened.pop(key, None)
+            final.add(key)
