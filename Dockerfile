@@ -19,6 +19,6 @@ VOLUME /data
 STOPSIGNAL SIGTERM
 # It reads the whole log each time, so not too often.
 HEALTHCHECK --interval=2m --timeout=60s --start-period=20s \
-    CMD ["promptyoself", "doctor", "--skip-letta", "--require-loop"]
+    CMD ["promptyoself", "doctor", "--quick", "--skip-letta", "--require-loop"]
 ENTRYPOINT ["promptyoself"]
 CMD ["execute", "--loop"]

@@ -1,4 +1,4 @@
-"""Run every ``bench_*.py`` here and print one Markdown table. ``run.py PAIRS`` for more or fewer."""
+"""Run every ``bench_*.py`` here, ``PAIRS`` pairs if that is given; print one Markdown table."""
 
 import os
 import platform

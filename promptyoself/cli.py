@@ -7,6 +7,7 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import click
@@ -75,7 +76,17 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit: 0; 1 for an error, 2 for wrong usage, each with its document."""
     # A command imports much and lives a moment: looking for garbage meanwhile costs it 5 % or so.
     gc.set_threshold(50_000, 10, 10)
-    sys.exit(_run(arguments))
+    code = _run(arguments)
+    threads = "threading" in sys.modules and sys.modules["threading"].active_count() > 1
+    if arguments is not None or threads:
+        sys.exit(code)
+    # Nothing is left to do but to take the interpreter apart, which costs as much as half the
+    # imports. What was promised is on the disk, and the answer has been written.
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            with suppress(OSError, ValueError):
+                stream.flush()
+    os._exit(code)
 
 
 def _run(arguments: Sequence[str] | None) -> int:

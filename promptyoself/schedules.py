@@ -253,6 +253,8 @@ def _evolve(state: State, event: Folded, record: events.Record, schedule: Schedu
             # An open slot that is given up; or slots that never began, which moves the schedule on.
             if state.open.pop(slot_key(schedule.id, record.slot), None) is not None:
                 return schedule._replace(settled_at=event.ts)
+            if record.kind != "scheduled":
+                raise ValueError("it skips a slot that never began")
             return schedule._replace(last_slot=record.last, next_run=record.next_run)
         case events.DeliveryAttempted():
             return _claim(state, event, record, schedule)

@@ -57,7 +57,9 @@ class Storm:
         environ = {**os.environ, **self.environ}
         command = [sys.executable, "-m", "promptyoself", "execute", "--loop", "--concurrency", "16"]
         self.loops.append(
-            subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+            subprocess.Popen(
+                command, env=environ, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL
+            )
         )
 
     def kill_one(self) -> None:

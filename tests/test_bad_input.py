@@ -578,7 +578,7 @@ def test_a_reader_that_has_gone_is_no_error_to_shout_about(
 
 
 def test_without_a_stdout_nothing_is_done(var: Path, environ: dict[str, str]) -> None:
-    """Whoever can't be answered isn't served: a closed stdout is refused before anything is done."""
+    """Whoever can't be answered isn't served: with a closed stdout nothing is done."""
     done = subprocess.run(
         [sys.executable, "-m", "promptyoself", *BASE, "--every", "5m"],
         env=environ,
@@ -649,7 +649,7 @@ class NoLetta:
     def agents(self) -> list[object]:
         return []
 
-    def agent(self, agent_id: str) -> None:
+    def agent(self, _: str) -> None:
         return None
 
     def health(self) -> str:
@@ -659,29 +659,14 @@ class NoLetta:
         pass
 
 
+WORDS = (
+    "", "-", "--", "0", "-1", "2", "5.0", "1e9", "nan", "true", "all", "json", "table", "\ud800",
+    "sch_00000000", AGENT, "a\0b", "5m", "1d", "in 5m", "09:00", "* * * * *", "@daily", "36500d",
+    "2031-01-01T00:00", "9999-12-31T23:59", "0001-01-01T00:00", "9999-12-31T23:59:59-23:59",
+    "Europe/London", "UTC", "skip", "9" * 5000, "1:" + "0" * 64, "delivery",
+)  # fmt: skip
 VALUES = st.one_of(
-    st.text(st.characters(exclude_categories=()), max_size=12),
-    st.sampled_from(
-        [
-            "",
-            "-",
-            "--",
-            "0",
-            "-1",
-            "5.0",
-            "1e9",
-            "nan",
-            "true",
-            "all",
-            "json",
-            "table",
-            "2",
-            "\ud800",
-        ]
-        + ["sch_00000000", AGENT, "a\0b", "5m", "1d", "in 5m", "09:00", "* * * * *", "@daily"]
-        + ["2031-01-01T00:00", "9999-12-31T23:59", "0001-01-01T00:00", "9999-12-31T23:59:59-23:59"]
-        + ["Europe/London", "UTC", "skip", "9" * 5000, "1:" + "0" * 64, "36500d", "delivery"]
-    ),
+    st.text(st.characters(exclude_categories=()), max_size=12), st.sampled_from(WORDS)
 )
 FUZZED = sorted(set(COMMANDS) - {"sandbox", "demo"})  # those two serve until they are stopped
 
@@ -716,7 +701,7 @@ def test_no_argument_breaks_a_command(
     some = st.lists(st.sampled_from(options).flatmap(flags), max_size=6)
 
     @settings(
-        max_examples=60,
+        max_examples=100,
         deadline=None,
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     )

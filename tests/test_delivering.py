@@ -161,7 +161,7 @@ def test_polling_slows_down(bench: Bench) -> None:
 
 
 def test_it_waits_for_a_busy_agent(bench: Bench) -> None:
-    """While another run of the agent is active, nothing is sent; it is as soon as that has ended."""
+    """While another run of the agent is active nothing is sent; as soon as it has ended, it is."""
     bench.occupy()
     made = bench.claim()
     delivery = bench.delivery(made)
@@ -214,7 +214,7 @@ def test_into_a_conversation(bench: Bench) -> None:
 
 
 def test_a_process_that_was_held_up_does_not_send(bench: Bench) -> None:
-    """P2: what wasn't sent soon after its claim is not sent: others may take its worker for dead."""
+    """P2: what wasn't sent soon after its claim isn't sent: its worker may count as dead."""
     made = bench.claim()
     delivery = bench.delivery(made)
     bench.now += timedelta(seconds=151)  # suspended: it took no time
@@ -276,7 +276,7 @@ NOT_SENT = [
 def test_what_a_fault_comes_to(
     bench: Bench, fault: str, params: dict[str, Any], kind: Any, code: str, copies: int
 ) -> None:
-    """P2: each fault of a send has its outcome, and nothing is called delivered that isn't there."""
+    """P2: each fault of a send has its outcome; nothing is called delivered that isn't there."""
     made = bench.claim()
     bench.sandbox.latency = 0
     bench.sandbox.fault(fault, **params)

@@ -42,7 +42,7 @@ class FakeLetta:
         self.history: list[Message] = []
         self.sends: Counter[str] = Counter()
         self.at_once = self.most_at_once = 0
-        self.before: Callable[[str, str], None] = lambda call, agent: None
+        self.before: Callable[[str, str], None] = lambda *_: None
         self.ending = True
 
     def _enter(self, call: str, agent: str) -> None:
@@ -92,7 +92,7 @@ class FakeLetta:
             return self.runs[run_id]
 
     def find(
-        self, agent_id: str, conversation_id: str | None, otid: str, since: datetime
+        self, agent_id: str, _conversation_id: str | None, otid: str, _since: datetime
     ) -> Found | None:
         self._enter("find", agent_id)
         with self.lock:
@@ -104,7 +104,7 @@ class FakeLetta:
     def agents(self) -> list[Any]:
         return []
 
-    def agent(self, agent_id: str) -> None:
+    def agent(self, _agent_id: str) -> None:
         return None
 
     def health(self) -> str:
@@ -112,6 +112,27 @@ class FakeLetta:
 
     def close(self) -> None:
         pass
+
+
+def blocking(
+    event: threading.Event, when: Callable[[str, str], bool]
+) -> Callable[[str, str], None]:
+    """Puts an event in the way of some calls."""
+
+    def before(call: str, agent: str) -> None:
+        if when(call, agent):
+            event.wait(10)
+
+    return before
+
+
+def raising(error: Exception) -> Callable[[str, str], None]:
+    """Lets every call fail."""
+
+    def before(call: str, agent: str) -> None:
+        raise error
+
+    return before
 
 
 class RefusingDisk(Disk):
@@ -233,7 +254,7 @@ def look_often(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_more_than_the_concurrency_at_once(place: Place) -> None:
     """The bound on concurrency holds for claims, for calls and for threads."""
     place.register(20)
-    place.letta.before = lambda call, agent: time.sleep(0.005)
+    place.letta.before = lambda *_: time.sleep(0.005)
     worker = place.worker(concurrency=4)
     most = 0
 
@@ -288,9 +309,7 @@ def test_a_hung_agent_does_not_delay_the_others(place: Place) -> None:
     """One agent whose calls hang costs the others nothing."""
     release = threading.Event()
     place.register(10)
-    place.letta.before = lambda call, agent: (
-        release.wait(10) and None if agent == "agent-0" else None  # type: ignore[func-returns-value]
-    )
+    place.letta.before = blocking(release, lambda _, agent: agent == "agent-0")
     worker = place.worker(concurrency=2)
     began = time.monotonic()
     place.run(worker, until=lambda: sum(place.letta.sends.values()) == 9)
@@ -416,10 +435,6 @@ def test_outcomes_are_kept_while_the_disk_is_full(place: Place, look_often: None
     end = time.monotonic() + 5
     while len(worker._outcomes) < 3 and time.monotonic() < end:
         worker.wait(0.1)
-        with pytest.raises(OSError, match="No space"):
-            worker._outcomes and worker.tick(place.now()) or (_ for _ in ()).throw(
-                OSError("No space")
-            )
     for _ in range(5):
         with pytest.raises(OSError, match="No space"):
             worker.tick(place.now())
@@ -550,11 +565,8 @@ def test_a_server_in_trouble_is_tried_rarely(
     """P8: while Letta is down or refuses us, one delivery a minute tries it; the log hardly grows,
     and all are delivered when it is back."""
 
-    def before(call: str, agent: str) -> None:
-        raise error
-
     place.register(60)
-    place.letta.before = before
+    place.letta.before = raising(error)
     warp = Timewarp(place, monkeypatch)
     worker = place.worker(concurrency=16)
     warp.work(worker, 3600)
@@ -562,7 +574,7 @@ def test_a_server_in_trouble_is_tried_rarely(
     assert 16 + 50 <= tries <= 16 + 80
     assert worker.trouble
     assert any(error.message in warning for warning in place.warnings)
-    place.letta.before = lambda call, agent: None
+    place.letta.before = lambda *_: None
     warp.work(worker, 1200)
     assert not worker.trouble
     assert place.types()["delivery.delivered"] == 60
@@ -596,14 +608,14 @@ def test_a_busy_agent_is_no_trouble(place: Place, monkeypatch: pytest.MonkeyPatc
     """After an outage the first answer of any kind lets everything go on, though the agent that
     gave it stays busy."""
     place.register(10)
-    place.letta.before = lambda call, agent: (_ for _ in ()).throw(DOWN)
+    place.letta.before = raising(DOWN)
     warp = Timewarp(place, monkeypatch)
     worker = place.worker(concurrency=4)
     warp.work(worker, 20)
     assert worker.trouble
     for n in range(9):
         place.letta.runs[f"r{n}"] = Run(f"r{n}", f"agent-{n}", "running", None, None, None)
-    place.letta.before = lambda call, agent: None
+    place.letta.before = lambda *_: None
     warp.work(worker, 200)
     assert not worker.trouble
     assert sum(place.letta.sends.values()) == 1
@@ -613,13 +625,11 @@ def test_a_busy_agent_is_no_trouble(place: Place, monkeypatch: pytest.MonkeyPatc
 
 
 def test_what_the_dead_have_left_is_adopted(place: Place, look_often: None) -> None:
-    """P2: a killed worker's deliveries are found out about by the next: delivered ones are recorded,
-    unsent ones sent, each once."""
+    """P2: a killed worker's deliveries are found out about by the next: what was delivered is
+    recorded, what was unsent sent, each once."""
     place.register(6)
     block = threading.Event()
-    place.letta.before = lambda call, agent: (
-        block.wait(5) and None if call == "runs" and agent > "agent-2" else None  # type: ignore[func-returns-value]
-    )
+    place.letta.before = blocking(block, lambda call, agent: call == "runs" and agent > "agent-2")
     dead = place.worker()
     dead.tick(place.now())
     end = time.monotonic() + 5
@@ -634,7 +644,7 @@ def test_what_the_dead_have_left_is_adopted(place: Place, look_often: None) -> N
 def test_two_workers_may_adopt_the_same(place: Place, look_often: None) -> None:
     """P5: where several loops find the same claim of a dead one, it is settled once, sent once."""
     place.register(5)
-    place.letta.before = lambda call, agent: time.sleep(0.002)
+    place.letta.before = lambda *_: time.sleep(0.002)
     dead = place.worker()
     dead.tick(place.now())
     place.die(dead)
@@ -668,7 +678,7 @@ def test_a_worker_that_stops_hands_back_what_it_did_not_send(place: Place) -> No
     about to."""
     place.register(3)
     block = threading.Event()
-    place.letta.before = lambda call, agent: call == "runs" and block.wait(5) and None  # type: ignore
+    place.letta.before = blocking(block, lambda call, _: call == "runs")
     worker = place.worker()
     worker.tick(place.now())
     end = time.monotonic() + 5
@@ -725,7 +735,7 @@ def test_a_stop_waits_for_what_is_about_to_end(place: Place) -> None:
 
 
 def test_an_idle_worker_writes_nothing(place: Place) -> None:
-    """P8: a pass without work appends nothing, and neither does the end of a worker that did none."""
+    """P8: a pass without work appends nothing, nor does the end of a worker that did none."""
     place.register(1, time="in 1h")
     before = place.types()
     worker = place.worker()

@@ -53,7 +53,7 @@ CLOCKS = {"commands", "loop", "sandbox", "cli"}
 
 def level(name: str) -> str:
     """The part of the house that a module belongs to."""
-    return name.split(".")[0]
+    return name.partition(".")[0]
 
 
 def imports(name: str) -> Iterator[str]:

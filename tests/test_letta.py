@@ -708,7 +708,11 @@ def test_what_is_not_letta_is_told() -> None:
     threading.Thread(target=other.serve_forever, args=(0.01,), daemon=True).start()
     deliverer = LettaDeliverer(f"http://127.0.0.1:{other.server_port}")
     try:
-        for ask in (deliverer.health, lambda: deliverer.active_runs("a"), lambda: deliverer.run("r")):
+        for ask in (
+            deliverer.health,
+            lambda: deliverer.active_runs("a"),
+            lambda: deliverer.run("r"),
+        ):
             with pytest.raises(DeliveryError) as caught:
                 ask()
             assert (caught.value.kind, caught.value.code) == ("retry", "letta_unreachable")

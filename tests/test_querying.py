@@ -13,7 +13,7 @@ from pathlib import Path
 import orjson
 import pytest
 from calling import AGENT, call, lines_of, log_of
-from conftest import Clock
+from conftest import Clock  # noqa: TC002
 
 from promptyoself.events import DeliveryDelivered
 from promptyoself.ledger import Draft

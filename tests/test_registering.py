@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import pytest
 from calling import AGENT, call, lines_of, log_of
-from conftest import Clock
+from conftest import Clock  # noqa: TC002
 
 from promptyoself import identity
 

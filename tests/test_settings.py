@@ -127,7 +127,7 @@ def test_an_address_loses_its_last_slash(checkout: Path) -> None:
 
 def test_the_zone_is_checked_where_it_is_needed(checkout: Path) -> None:
     """P7: a zone that doesn't exist is refused under the name of its setting."""
-    with pytest.raises(PromptyoselfError, match="PROMPTYOSELF_TZ.*Mars"):
+    with pytest.raises(PromptyoselfError, match=r"PROMPTYOSELF_TZ.*Mars"):
         default_zone(load_settings({"PROMPTYOSELF_TZ": "Mars/Olympus"}))
     assert default_zone(load_settings({"PROMPTYOSELF_TZ": "Asia/Kathmandu"})) == "Asia/Kathmandu"
 

@@ -10,6 +10,8 @@ import orjson
 import pytest
 from calling import AGENT, call
 
+from promptyoself.cli import main
+
 HEAVY = {
     "letta_client", "httpx", "croniter", "rich", "pydantic", "asyncio", "mcp", "platformdirs",
     "dotenv", "zoneinfo", "unittest", "multiprocessing", "concurrent", "http", "email", "difflib",
@@ -36,8 +38,7 @@ def loaded(environ: dict[str, str], *arguments: str) -> set[str]:
     done = subprocess.run(
         [sys.executable, "-S", "-c", PROBE, *arguments],
         env={**environ, "PYTHONPATH": ":".join([*path, root])},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         check=False,
     )
     assert orjson.loads(done.stdout)["status"] == "success", done
@@ -100,3 +101,21 @@ def test_the_group_loads_no_command(environ: dict[str, str]) -> None:
     assert "promptyoself.commands.schedules" not in modules
     assert "promptyoself.ledger" not in modules
     assert "orjson" in modules
+
+
+def test_the_end_is_clean(environ: dict[str, str]) -> None:
+    """P8: a command ends at once, without taking the interpreter apart, and yet its whole answer
+    arrives, its exit code too; called from Python, `main` raises SystemExit as any program does."""
+    prompt = "x" * 100_000  # more than a pipe holds
+    script = [sys.executable, "-m", "promptyoself"]
+    register = [*script, "register", "--agent-id", AGENT, "--every", "5m", "--prompt", prompt]
+    subprocess.run(register, env=environ, stdout=subprocess.PIPE, check=True)
+    listed = subprocess.run(
+        [*script, "list", "--full"], env=environ, stdout=subprocess.PIPE, check=True
+    )
+    assert orjson.loads(listed.stdout)["schedules"][0]["prompt"] == prompt
+    wrong = subprocess.run([*script, "what"], env=environ, capture_output=True, check=False)
+    assert (wrong.returncode, orjson.loads(wrong.stdout)["code"]) == (2, "unknown_command")
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0

@@ -44,7 +44,7 @@ class World:
         return Draft(record, id_, ACTOR)
 
     def transact(
-        self, now: datetime, decide: Callable[[State], tuple[Sequence[Draft], Any]]
+        self, _now: datetime, decide: Callable[[State], tuple[Sequence[Draft], Any]]
     ) -> Any:
         drafts, result = decide(self.state)
         self.add((draft.record, draft.id) for draft in drafts)

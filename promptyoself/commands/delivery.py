@@ -13,6 +13,7 @@ from promptyoself.errors import PromptyoselfError, WrongUsage
 if TYPE_CHECKING:
     from promptyoself.letta import Agent, LettaDeliverer
     from promptyoself.service.dispatching import Report
+    from promptyoself.service.store import Store
     from promptyoself.settings import Settings
 
 __all__ = ["deliverer", "require_agent"]
@@ -84,6 +85,11 @@ def execute_command(
     if loop and deadline is not None:
         raise WrongUsage("conflicting_options", "--deadline and --loop exclude each other.", "")
     store, letta, stop = session.store(), deliverer(session.settings), Stop()
+
+    def tell(report: Report) -> None:
+        _note(session, store, report)
+        emit({"status": "success", **_pass(report)}, session.format)
+
     with stop_on_signals(stop):
         if not loop:
             report = execute_once(
@@ -94,7 +100,8 @@ def execute_command(
                 deadline=300.0 if deadline is None else deadline,
                 stop=stop,
             )
-            return _pass(session, report)
+            _note(session, store, report)
+            return _pass(report)
         run_loop(
             store,
             letta,
@@ -102,9 +109,7 @@ def execute_command(
             concurrency=concurrency,
             interval=session.settings.interval if interval is None else interval,
             stop=stop,
-            emit=lambda report: emit(
-                {"status": "success", **_pass(session, report)}, session.format
-            ),
+            emit=tell,
         )
     return None
 
@@ -146,12 +151,19 @@ def test_command(session: Session) -> Document:
     }
 
 
-def _pass(session: Session, report: Report) -> dict[str, Any]:
-    """A pass as the JSON contract has it. The message counts what was delivered, not tried."""
+def _note(session: Session, store: Store, report: Report) -> None:
+    """A line in the log file for each slot; with its prompt, where the settings allow it."""
     for line in report.executed:
-        session.log.note("delivery", **line)
+        prompt = {}
+        if session.settings.log_prompts:
+            prompt["prompt"] = store.read().state.schedules[line["id"]].prompt
+        session.log.note("delivery", **line, **prompt)
     for skip in report.skipped:
         session.log.note("skipped", **skip)
+
+
+def _pass(report: Report) -> dict[str, Any]:
+    """A pass as the JSON contract has it. The message counts what was delivered, not tried."""
     delivered = sum(1 for line in report.executed if line["delivered"])
     message = f"{delivered} {'prompt' if delivered == 1 else 'prompts'} executed"
     others: dict[str, int] = {}
@@ -160,6 +172,9 @@ def _pass(session: Session, report: Report) -> dict[str, Any]:
             others[line["state"]] = others.get(line["state"], 0) + 1
     for state, count in others.items():
         message += f", {count} {state.replace('_', ' ')}"
+    if slots := sum(skip["slots"] for skip in report.skipped):
+        reasons = sorted({skip["why"] for skip in report.skipped})
+        message += f", {slots} skipped ({', '.join(reasons)})"
     answer: dict[str, Any] = {"executed": report.executed, "message": message}
     if report.skipped:
         answer["skipped"] = report.skipped

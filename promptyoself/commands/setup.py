@@ -13,8 +13,11 @@ __all__: list[str] = []
 @click.command("doctor")
 @click.option("--skip-letta", is_flag=True, help="Don't ask the Letta server.")
 @click.option("--require-loop", is_flag=True, help="Fail unless a loop is running.")
+@click.option("--quick", is_flag=True, help="Check the end of the log, not all of it.")
 @answers
-def doctor_command(session: Session, skip_letta: bool, require_loop: bool) -> Document:
+def doctor_command(
+    session: Session, skip_letta: bool, require_loop: bool, quick: bool
+) -> Document:
     """Say what is wrong with this installation, and where each setting came from.
 
     Exits 1 where a check fails. It changes nothing.
@@ -25,7 +28,9 @@ def doctor_command(session: Session, skip_letta: bool, require_loop: bool) -> Do
 
     letta = None if skip_letta else deliverer(session.settings)
     try:
-        checks = examine(session.store(), session.now(), letta, require_loop=require_loop)
+        checks = examine(
+            session.store(), session.now(), letta, require_loop=require_loop, quick=quick
+        )
     finally:
         if letta is not None:
             letta.close()

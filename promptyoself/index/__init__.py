@@ -72,6 +72,17 @@ class Index:
         self._latest = snapshot
         return snapshot
 
+    def known_seq(self) -> int:
+        """The event up to which the file has seen the chain; 0 where it can't tell.
+
+        A witness, not a proof: it is written after the events are durable, so a chain that is
+        shorter was cut off since.
+        """
+        try:
+            return decode_snapshot(self._path.read_bytes())[1].seq
+        except (OSError, ValueError):
+            return 0
+
     def rebuild(self) -> Snapshot:
         """The state by a full replay, whatever the index says.
 

@@ -32,15 +32,21 @@ class Check(NamedTuple):
 
 
 def examine(
-    store: Store, now: datetime, letta: Deliverer | None, *, require_loop: bool
+    store: Store,
+    now: datetime,
+    letta: Deliverer | None,
+    *,
+    require_loop: bool = False,
+    quick: bool = False,
 ) -> list[Check]:
-    """Every check; ``letta`` is ``None`` where it isn't to be asked."""
+    """Every check; ``letta`` is ``None`` where it isn't to be asked. ``quick`` reads no more of
+    the log than any command does."""
     checks = [
         _software(),
         _guarded("data_directory", lambda: _directory(store)),
         _guarded("timezone", lambda: _timezone(store)),
     ]
-    log = _guarded("log", lambda: _log(store))
+    log = _guarded("log", lambda: _log(store, quick=quick))
     checks.append(log)
     if log.ok:
         checks += _schedules(store, now, require_loop=require_loop)
@@ -87,7 +93,9 @@ def _timezone(store: Store) -> Check:
     return Check("timezone", True, default_zone(store.settings))
 
 
-def _log(store: Store) -> Check:
+def _log(store: Store, *, quick: bool) -> Check:
+    if quick:
+        return Check("log", True, f"{store.read().position.seq} events, the last one checked")
     answer = verify(store)
     events = answer["events"]
     if "torn_tail" in answer:
@@ -127,6 +135,9 @@ def _schedules(store: Store, now: datetime, *, require_loop: bool) -> Iterator[C
     yield Check("schedules", not overdue, detail, hint if overdue else "")
     doubt = sum(1 for slot in state.open.values() if slot.worker and slot.worker not in living)
     detail = f"{doubt} in doubt, of workers that died" if doubt else "none in doubt"
+    codes = sorted({slot.code for slot in state.open.values() if not slot.worker and slot.code})
+    if codes:
+        detail += f"; some to be tried again, after {', '.join(codes)}"
     yield Check("deliveries", True, detail, "The next pass settles them." if doubt else "")
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from promptyoself.errors import ChainError, PromptyoselfError
-from promptyoself.ledger import START, Position
+from promptyoself.ledger import START, Envelope, Position
+from promptyoself.schedules import EMPTY, fold
 from promptyoself.service.store import Store
 
 __all__ = ["head", "rebuild", "verify"]
@@ -22,20 +23,35 @@ def verify(
     Raises:
         PromptyoselfError: ``invalid_head``.
         ChainError: ``corrupt_chain``, naming the first bad event; ``head_not_on_chain``;
-            ``damaged_tail`` where the end is no append that was merely cut short.
+            ``damaged_tail`` where the end is no append that was merely cut short;
+            ``events_missing`` where the index bears witness that events were cut off.
     """
     seq, hash_ = _parse_head(expected) if expected is not None else (0, START.hash)
+    witness = store.index.known_seq()  # before the log, which may grow meanwhile
     position, found, months = START, START.hash if seq == 0 else None, 0
-    for batch in store.ledger.replay():
-        for event in batch.envelopes:
-            if event.seq == seq + 1:
-                found = event.prev
-        months += batch.position.month != position.month
-        position = batch.position
-        if position.seq == seq:
-            found = position.hash
-        if progress is not None:
-            progress(position.seq)
+
+    def events() -> Iterator[Envelope]:
+        nonlocal position, found, months
+        for batch in store.ledger.replay():
+            for event in batch.envelopes:
+                if event.seq == seq + 1:
+                    found = event.prev
+            yield from batch.envelopes
+            months += batch.position.month != position.month
+            position = batch.position
+            if position.seq == seq:
+                found = position.hash
+            if progress is not None:
+                progress(position.seq)
+
+    try:
+        state = fold(EMPTY, events())
+    except ValueError as error:
+        raise ChainError(
+            "corrupt_chain",
+            f"Every link of the log holds, but its events contradict each other: {error}.",
+            "No version of promptyoself writes this: someone else has. Restore a backup.",
+        ) from None
     if expected is not None and found != hash_:
         raise ChainError(
             "head_not_on_chain",
@@ -46,6 +62,16 @@ def verify(
             expected=hash_,
             found=found,
         )
+    if position.seq < witness:
+        raise ChainError(
+            "events_missing",
+            f"The log ends at event {position.seq}, but its index has seen event {witness}.",
+            "The end was cut off or damaged after it was acknowledged: restore it from a backup "
+            "before any command writes here.",
+            seq=position.seq + 1,
+            expected=f"event {witness}",
+            found="the end of the log",
+        )
     answer: dict[str, Any] = {
         "valid": True,
         "events": position.seq,
@@ -54,6 +80,8 @@ def verify(
     }
     if expected is not None:
         answer["contains"] = expected
+    if state.newer is not None:
+        answer["newer"] = f"{state.newer} was written by a newer promptyoself."
     answer.update(_tail(store, position))
     return answer
 
@@ -110,7 +138,11 @@ def _tail(store: Store, position: Position) -> dict[str, Any]:
             expected="the end of the log, or a whole gzip member",
             found=f"{torn.size} other bytes",
         )
-    message = f"The {where}, are an append that was never finished: nothing acknowledged is lost."
+    message = (
+        f"The {where}, are the beginning of an append, as a process killed in the middle leaves "
+        "it; the next command that writes moves them aside. Only a head kept elsewhere can tell "
+        "it from an event that was cut."
+    )
     return {"torn_tail": torn._asdict(), "message": message}
 
 
