@@ -123,7 +123,13 @@ def _translated(error: BaseException, arguments: Sequence[str] | None) -> BaseEx
     if isinstance(error, click.UsageError):
         called = (sys.argv[1:] if arguments is None else arguments)[:1]
         command = " ".join(["promptyoself", *(word for word in called if word in COMMANDS)])
-        return WrongUsage(_usage_code(error), _sentence(error), f"See `{command} --help`.")
+        code, hint = _usage_code(error), f"See `{command} --help`."
+        if code == "unknown_command" and called:
+            from difflib import get_close_matches
+
+            close = " or ".join(get_close_matches(called[0], COMMANDS))
+            hint = f"Did you mean {close}? {hint}" if close else hint
+        return WrongUsage(code, _sentence(error), hint)
     if isinstance(error, click.ClickException):
         return PromptyoselfError("invalid_value", _sentence(error))
     return error

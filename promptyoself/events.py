@@ -155,7 +155,8 @@ class DeliveryDelivered(NamedTuple):
 
 
 class DeliveryFailed(NamedTuple):
-    """The slot's final outcome is that it was not (or, ``code`` ``unknown``, perhaps not) delivered.
+    """The slot's final outcome is that it was not delivered; perhaps not, where ``code`` is
+    ``unknown``.
 
     ``permanent`` failures count towards parking; ``parked`` says that this one parked the schedule.
     """

@@ -48,10 +48,10 @@ class Folded(Protocol):
 class Schedule(NamedTuple):
     """One schedule as it stands. Durations are seconds.
 
-    ``next_run`` is the first slot without an outcome or a claim. ``registered`` is the hash
-    of its content at registration: what its id was made of, whatever was modified since. ``last_slot`` is the latest slot ever claimed or
-    skipped: no slot up to it can fire again, in any life. ``settled_at`` is when the last one got
-    its outcome.
+    ``next_run`` is the first slot without an outcome or a claim. ``registered`` is the hash of its
+    content at registration: what its id was made of, whatever was modified since. ``last_slot`` is
+    the latest slot ever claimed or skipped: no slot up to it can fire again, in any life.
+    ``settled_at`` is when the last scheduled one that was tried got its outcome.
     """
 
     id: str
@@ -265,14 +265,17 @@ def _evolve(state: State, event: Folded, record: events.Record, schedule: Schedu
             )
             return schedule._replace(last_error=record.error)
         case events.DeliveryDelivered():
-            del state.open[slot_key(schedule.id, record.slot)]
+            slot = state.open.pop(slot_key(schedule.id, record.slot))
             return schedule._replace(
-                last_run=event.ts, settled_at=event.ts, failures=0, last_error=record.error
+                last_run=event.ts,
+                settled_at=event.ts if slot.kind == "scheduled" else schedule.settled_at,
+                failures=0,
+                last_error=record.error,
             )
         case events.DeliveryFailed():
-            del state.open[slot_key(schedule.id, record.slot)]
+            slot = state.open.pop(slot_key(schedule.id, record.slot))
             return schedule._replace(
-                settled_at=event.ts,
+                settled_at=event.ts if slot.kind == "scheduled" else schedule.settled_at,
                 failures=schedule.failures + record.permanent,
                 last_error=record.error,
                 status="failed" if record.parked else schedule.status,

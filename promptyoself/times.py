@@ -40,6 +40,7 @@ DAY = timedelta(days=1)
 
 
 def utc(instant: datetime) -> datetime:
+    """The same instant in UTC. Raises ``ValueError`` for a naive datetime."""
     if instant.tzinfo is None:
         raise ValueError(f"a datetime without a zone: {instant!r}")
     return instant.astimezone(UTC)
@@ -51,6 +52,7 @@ def wall_time(instant: datetime, zone: tzinfo) -> datetime:
 
 
 def midnight(wall: datetime) -> datetime:
+    """The beginning of a naive time's day."""
     return datetime(wall.year, wall.month, wall.day)  # noqa: DTZ001
 
 
@@ -224,6 +226,8 @@ def parse_time(text: str, zone: str, now: datetime) -> datetime:
             instant = utc(now) + timedelta(seconds=parse_duration(match.group(1)))
             return instant + timedelta(microseconds=-instant.microsecond % 1_000_000)
         problem, hint = "isn't a time", _TIME_HINT
+        if words and _DURATION.fullmatch(words):
+            hint = f"Did you mean 'in {words}'? {_TIME_HINT}"
         if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", words):
             problem, hint = "is a date without a time", f"Add the time of day: {words}T09:00."
     except (ValueError, OverflowError):

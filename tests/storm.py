@@ -13,7 +13,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from promptyoself.sandbox import Sandbox
-from promptyoself.service.registering import Request, register
+from promptyoself.service.registering import register
+from promptyoself.service.requests import Request
 from promptyoself.service.store import Store
 from promptyoself.settings import Settings, load_settings
 

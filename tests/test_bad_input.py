@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from promptyoself.cli import COMMANDS, cli
-from promptyoself.service.registering import MAX_PROMPT_BYTES
+from promptyoself.service.requests import MAX_PROMPT_BYTES
 
 BASE = ("register", "--agent-id", AGENT, "--prompt", "Hello")
 NO_TRIGGER = ("register", "--agent-id", AGENT, "--every", "5m")

@@ -19,7 +19,8 @@ from promptyoself.identity import slot_otid
 from promptyoself.instants import format_utc, parse_utc
 from promptyoself.service import claiming
 from promptyoself.service.claiming import PARK_AFTER, Abandoned, Claim, Delivered, Failed, orphans
-from promptyoself.service.registering import Request, cancel, modify, pause, resume, trigger
+from promptyoself.service.registering import cancel, modify, pause, resume, trigger
+from promptyoself.service.requests import Request
 
 PERMANENT = Failed("agent_not_found", "There is no such agent.", permanent=True)
 TRANSIENT = Abandoned("letta_unreachable", "Nobody answers.")

@@ -24,7 +24,8 @@ from promptyoself.letta import DeliveryError, Found, LettaDeliverer, Message, Ru
 from promptyoself.sandbox import Sandbox
 from promptyoself.service import claiming, dispatching
 from promptyoself.service.dispatching import Dispatcher, Report, new_worker_name
-from promptyoself.service.registering import Request, cancel, register
+from promptyoself.service.registering import cancel, register
+from promptyoself.service.requests import Request
 from promptyoself.service.store import Store
 from promptyoself.settings import load_settings
 

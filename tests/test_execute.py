@@ -252,3 +252,19 @@ def test_the_demonstration_without_a_server(environ: dict[str, str]) -> None:
     """Where nobody listens at LETTA_BASE_URL, `demo` says so."""
     environ["LETTA_BASE_URL"] = "http://127.0.0.1:1"
     assert run("demo", environ=environ).error("letta_unreachable")
+
+
+@pytest.mark.parametrize("allowed", ["0", "1"])
+def test_prompts_are_logged_only_where_allowed(
+    sandbox: Sandbox, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allowed: str
+) -> None:
+    """The log file tells of each delivery; its prompt only with PROMPTYOSELF_LOG_PROMPTS=1."""
+    log = tmp_path / "loop.log"
+    monkeypatch.setenv("PROMPTYOSELF_LOG_FILE", str(log))
+    monkeypatch.setenv("PROMPTYOSELF_LOG_PROMPTS", allowed)
+    id_ = register(sandbox.agents[0], "a very private matter")
+    clock.advance(minutes=1)
+    call("execute").success()
+    (line,) = (orjson.loads(line) for line in log.read_text().splitlines())
+    assert (line["message"], line["id"], line["delivered"]) == ("delivery", id_, True)
+    assert ("a very private matter" in log.read_text()) is (allowed == "1")

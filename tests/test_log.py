@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import stat
 from pathlib import Path
-
-import pytest
+from typing import TYPE_CHECKING
 
 from promptyoself.log import Log
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def test_warnings_go_to_stderr_without_a_file(capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,7 +28,8 @@ from promptyoself.errors import ChainError
 from promptyoself.loop import Stop, run_loop
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.dispatching import Dispatcher, Report
-from promptyoself.service.registering import Request, register
+from promptyoself.service.registering import register
+from promptyoself.service.requests import Request
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from test_slots import schedule
 
 from promptyoself.policy import MISFIRES, TIERS, Caps, refusal
 from promptyoself.schedules import EMPTY
-from promptyoself.service.registering import Request
+from promptyoself.service.requests import Request
 
 DAY = "2026-11-20"
 BEFORE = "2026-11-19"

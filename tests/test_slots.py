@@ -19,15 +19,8 @@ from promptyoself.ledger import START, Draft, Envelope
 from promptyoself.policy import Caps
 from promptyoself.schedules import EMPTY, OpenSlot, Schedule, State, due, fold
 from promptyoself.service.claiming import Abandoned, Claim, Delivered, Failed, claim, settle
-from promptyoself.service.registering import (
-    Request,
-    cancel,
-    modify,
-    pause,
-    register,
-    resume,
-    trigger,
-)
+from promptyoself.service.registering import cancel, modify, pause, register, resume, trigger
+from promptyoself.service.requests import Request
 from promptyoself.settings import load_settings
 from promptyoself.slots import (
     MISFIRE_TOLERANCE,

@@ -9,7 +9,8 @@ import pytest
 
 from promptyoself.errors import ChainError
 from promptyoself.service.keeping import verify
-from promptyoself.service.registering import Request, register
+from promptyoself.service.registering import register
+from promptyoself.service.requests import Request
 from promptyoself.service.store import Store
 from promptyoself.settings import load_settings
 
@@ -68,7 +69,7 @@ def test_an_interrupted_append_is_no_error(var: Path) -> None:
 
 
 def test_other_bytes_at_the_end_are_an_error(var: Path) -> None:
-    """Bytes after the last event that begin no append are `damaged_tail`, up to where all is well."""
+    """Bytes after the last event that begin no append are `damaged_tail`, which says from where."""
     path = segment(var)
     path.write_bytes(path.read_bytes() + b"\0" * 40)
     with pytest.raises(ChainError) as caught:

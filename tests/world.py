@@ -14,7 +14,8 @@ from promptyoself.ledger import START, Draft, Envelope
 from promptyoself.policy import Caps
 from promptyoself.schedules import EMPTY, State, fold, slot_key
 from promptyoself.service.claiming import Claim, Decision, Delivered, Outcome, claim, settle
-from promptyoself.service.registering import Request, register
+from promptyoself.service.registering import register
+from promptyoself.service.requests import Request
 from promptyoself.settings import load_settings
 
 __all__ = ["DELIVERED", "World", "check_deliveries"]

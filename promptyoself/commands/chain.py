@@ -17,7 +17,12 @@ __all__: list[str] = []
 @click.command("history")
 @click.option("--id", "id_", metavar="ID", help="Only this schedule's events.")
 @click.option("--agent-id", metavar="AGENT", help="Only those of this agent's schedules.")
-@click.option("--type", "type_", metavar="TYPE", help="delivery, or delivery.failed.")
+@click.option(
+    "--type",
+    "type_",
+    metavar="TYPE",
+    help="Only this type, whole or its first part: delivery, delivery.failed.",
+)
 @click.option("--since", metavar="T", help="Not before this time.")
 @click.option("--until", metavar="T", help="Not after.")
 @click.option("--limit", type=click.IntRange(1, 10**9), metavar="N", help="Only the newest N.")

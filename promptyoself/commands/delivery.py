@@ -153,10 +153,9 @@ def test_command(session: Session) -> Document:
 
 def _note(session: Session, store: Store, report: Report) -> None:
     """A line in the log file for each slot; with its prompt, where the settings allow it."""
+    schedules = store.read().state.schedules if session.settings.log_prompts else {}
     for line in report.executed:
-        prompt = {}
-        if session.settings.log_prompts:
-            prompt["prompt"] = store.read().state.schedules[line["id"]].prompt
+        prompt = {"prompt": schedules[line["id"]].prompt} if schedules else {}
         session.log.note("delivery", **line, **prompt)
     for skip in report.skipped:
         session.log.note("skipped", **skip)

@@ -13,7 +13,7 @@ from promptyoself.errors import PromptyoselfError, WrongUsage
 from promptyoself.policy import MISFIRES
 
 if TYPE_CHECKING:
-    from promptyoself.service.registering import Request
+    from promptyoself.service.requests import Request
 
 __all__: list[str] = []
 
@@ -75,7 +75,7 @@ _registration_options = _options(
         help="0 reads, 1 writes locally, 2 acts outside and needs an approval each time (0).",
     ),
     click.option("--daily-budget", type=int, metavar="N", help="Deliveries per day, UTC."),
-    click.option("--jitter", metavar="DURATION", help="Deliver up to so much later."),
+    click.option("--jitter", metavar="DURATION", help="Begin each delivery up to so much later."),
     _reason,
 )
 
@@ -90,7 +90,8 @@ def register_command(session: Session, check: bool, dry_run: bool, **options: An
 
     Registering the same content again changes nothing and answers with the same id.
     """
-    from promptyoself.service.registering import check_agent_id, register
+    from promptyoself.service.registering import register
+    from promptyoself.service.requests import check_agent_id
 
     request = _request(options)
     agent_id = request.agent_id or session.settings.only_agent or session.settings.default_agent
@@ -103,7 +104,9 @@ def register_command(session: Session, check: bool, dry_run: bool, **options: An
 
 @click.command("list")
 @_agent
-@click.option("--status", type=click.Choice(_STATUSES), help="Else those active or paused.")
+@click.option(
+    "--status", type=click.Choice(_STATUSES), help="Only these; by default active and paused."
+)
 @click.option("--limit", type=click.IntRange(1, 10**9), metavar="N", help="At most so many.")
 @click.option("--full", is_flag=True, help="Whole prompts, and everything that is set.")
 @_at
@@ -165,7 +168,8 @@ def resume_command(session: Session, id_: str, reason: str | None) -> Document:
 @_registration_options
 @answers
 def modify_command(session: Session, id_: str, **options: Any) -> Document:
-    """Change a schedule; only what is given changes. An empty text unsets an option."""
+    """Change a schedule; only what is given changes. An empty text unsets a name, a conversation, a
+    bound or a jitter."""
     from promptyoself.service.registering import modify
 
     return modify(session.store(), id_, _request(options), session.now())
@@ -192,7 +196,8 @@ def trigger_command(session: Session, id_: str, reason: str | None) -> Document:
 def next_command(session: Session, id_: str | None, count: int, **options: Any) -> Document:
     """Show when a schedule, or a trigger not yet registered, will fire."""
     from promptyoself.service.querying import fires, next_fires
-    from promptyoself.service.registering import Request, preview
+    from promptyoself.service.registering import preview
+    from promptyoself.service.requests import Request
 
     request, now = Request(**options), session.now()
     if id_ is None:
@@ -206,7 +211,7 @@ def next_command(session: Session, id_: str | None, count: int, **options: Any) 
 
 
 def _request(options: dict[str, Any]) -> Request:
-    from promptyoself.service.registering import Request
+    from promptyoself.service.requests import Request
 
     source = options.pop("prompt_file")
     if source is not None:
@@ -219,7 +224,7 @@ def _request(options: dict[str, Any]) -> Request:
 
 
 def _read_prompt(source: str) -> str:
-    from promptyoself.service.registering import MAX_PROMPT_BYTES, prompt_too_long
+    from promptyoself.service.requests import MAX_PROMPT_BYTES, prompt_too_long
 
     most = MAX_PROMPT_BYTES + 2  # one byte too many, and a last newline, which doesn't count
     try:

@@ -15,9 +15,7 @@ __all__: list[str] = []
 @click.option("--require-loop", is_flag=True, help="Fail unless a loop is running.")
 @click.option("--quick", is_flag=True, help="Check the end of the log, not all of it.")
 @answers
-def doctor_command(
-    session: Session, skip_letta: bool, require_loop: bool, quick: bool
-) -> Document:
+def doctor_command(session: Session, skip_letta: bool, require_loop: bool, quick: bool) -> Document:
     """Say what is wrong with this installation, and where each setting came from.
 
     Exits 1 where a check fails. It changes nothing.

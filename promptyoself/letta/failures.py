@@ -6,7 +6,7 @@ import json
 import re
 import socket
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -185,7 +185,7 @@ def _reason(roots: Iterable[BaseException]) -> str:
 
 
 def retry_after(headers: Any) -> float | None:
-    """Seconds from a Retry-After of either form, never negative."""
+    """Seconds from a Retry-After of either form, never negative; ``None`` if there is none."""
     value = str(headers.get("retry-after") or "").strip()
     if not value:
         return None
@@ -197,9 +197,9 @@ def retry_after(headers: Any) -> float | None:
         return None
     if at.tzinfo is None:
         at = at.replace(tzinfo=UTC)
-    # By the server's own clock where it tells it: ours may be skewed.
+    # By the server's own clock: ours may be skewed. One that tells no time hasn't said how long.
     try:
         now = parsedate_to_datetime(str(headers.get("date") or ""))
     except ValueError:
-        now = datetime.now(UTC)
+        return None
     return max(0.0, (at - (now if now.tzinfo else now.replace(tzinfo=UTC))).total_seconds())

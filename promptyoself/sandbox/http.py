@@ -76,6 +76,8 @@ class _RefusedError(Exception):
 
 
 class Server(ThreadingHTTPServer):
+    """Serves a sandbox on a thread per connection, none of which outlives it."""
+
     daemon_threads = True
     block_on_close = False
     request_queue_size = 256

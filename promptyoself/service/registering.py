@@ -1,7 +1,7 @@
-"""Registering and changing schedules: check what was asked, decide, append."""
+"""Registering and changing schedules: decide on the state as it is, and append."""
 
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 from promptyoself.errors import PromptyoselfError, WrongUsage
 from promptyoself.events import (
@@ -17,68 +17,36 @@ from promptyoself.events import (
 from promptyoself.identity import content_hash, content_of, schedule_id
 from promptyoself.instants import format_utc, parse_utc
 from promptyoself.ledger import Draft
-from promptyoself.policy import MISFIRES, TIERS
 from promptyoself.schedules import FINISHED, OpenSlot, Schedule, State
-from promptyoself.service.store import Store, find_schedule
-from promptyoself.settings import Settings, default_zone
-from promptyoself.slots import Skipped, passed, skip_record, trigger_from, trigger_of
-from promptyoself.times import (
-    format_duration,
-    in_zone,
-    parse_duration,
-    parse_time,
-    parse_zone,
-    require_future,
+from promptyoself.service.requests import (
+    DEFAULT_GRACE,
+    MAX_REASON,
+    Request,
+    anchor_for,
+    check_jitter,
+    check_text,
+    checked,
+    first_fire,
+    trigger_fields,
 )
-from promptyoself.triggers import Trigger, next_fire_time, parse_cron
+from promptyoself.service.store import Store, find_schedule
+from promptyoself.settings import Settings
+from promptyoself.slots import Skipped, passed, skip_record, trigger_from, trigger_of
+from promptyoself.times import in_zone, shown
+from promptyoself.triggers import Trigger, next_fire_time
 
 __all__ = [
-    "MAX_PROMPT_BYTES",
-    "Request",
     "cancel",
-    "check_agent_id",
     "modify",
     "pause",
     "preview",
-    "prompt_too_long",
     "register",
     "resume",
     "trigger",
 ]
 
-MAX_PROMPT_BYTES = 1024 * 1024
-MAX_NAME = 200
-MAX_REASON = 2000
-DEFAULT_GRACE = 24 * 3600
-
 _POLICY = ("tier", "daily_budget", "misfire", "grace", "jitter", "envelope")
 _TIMING = ("schedule_type", "schedule_value", "timezone", "start_at", "until", "max_repetitions")
-
-
-class Request(NamedTuple):
-    """What was asked for, as the doors received it; ``None`` where nothing was said.
-
-    Times and durations are text as a person writes them.
-    """
-
-    agent_id: str | None = None
-    prompt: str | None = None
-    time: str | None = None
-    cron: str | None = None
-    every: str | None = None
-    start_at: str | None = None
-    until: str | None = None
-    max_repetitions: int | None = None
-    timezone: str | None = None
-    misfire: str | None = None
-    grace: str | None = None
-    name: str | None = None
-    conversation_id: str | None = None
-    envelope: bool | None = None
-    tier: int | None = None
-    daily_budget: int | None = None
-    jitter: str | None = None
-    reason: str | None = None
 
 
 def register(
@@ -103,8 +71,8 @@ def register(
         raise WrongUsage(
             "missing_option", "No prompt was given.", "Give --prompt or --prompt-file."
         )
-    fields = _check(request._replace(agent_id=agent_id), settings, now)
-    given = _trigger_fields(request, settings, now)
+    fields = checked(request._replace(agent_id=agent_id), settings, now)
+    given = trigger_fields(request, settings, now)
     if given is None:
         raise WrongUsage(
             "missing_option",
@@ -112,11 +80,11 @@ def register(
             "Say when: --time '2027-01-31 09:00', --cron '0 9 * * MON' or --every 2h.",
         )
     fields.update(given)
-    fields["anchor"] = fields.get("start_at") or _anchor(now)
+    fields["anchor"] = fields.get("start_at") or anchor_for(now)
     for name, default in (("tier", 0), ("misfire", "coalesce"), ("grace", DEFAULT_GRACE)):
         fields.setdefault(name, default)
-    _check_jitter(fields)
-    first = _first_fire(fields, now)
+    check_jitter(fields)
+    first = first_fire(fields, now)
     record = ScheduleRegistered(next_run=format_utc(first), **fields)
 
     def decide(state: State) -> tuple[list[Draft], dict[str, Any]]:
@@ -127,7 +95,7 @@ def register(
         life = None if existing is None else existing.life + 1
         new = record._replace(salt=salt or None, life=life)
         if existing is not None:
-            again = _first_fire(fields, _high_water(existing, now))
+            again = first_fire(fields, _high_water(existing, now))
             new = new._replace(next_run=format_utc(again))
         answer: dict[str, Any] = {
             "id": id_,
@@ -135,6 +103,11 @@ def register(
             **_fires(new.next_run, new.timezone),
             "message": "Prompt scheduled." if life is None else "Prompt scheduled again.",
         }
+        if new.tier >= 2:
+            answer["warning"] = (
+                "Tier 2 needs an approval for each delivery, and there is no way to give one yet: "
+                "its slots will be skipped."
+            )
         if life is not None:
             answer["life"] = life
         return [store.draft(new, id_)], answer
@@ -161,23 +134,23 @@ def modify(store: Store, id_: str, request: Request, now: datetime) -> dict[str,
     # Times are read in the schedule's own zone, and before the lock is taken.
     current = find_schedule(store.read().state, id_, settings.only_agent)
     settings = settings._replace(timezone=current.timezone)
-    asked = _check(request, settings, now)
+    asked = checked(request, settings, now)
     reason = asked.pop("reason", None)
     if request.envelope is not None:
         asked["envelope"] = request.envelope
-    asked.update(_trigger_fields(request, settings, now) or {})
+    asked.update(trigger_fields(request, settings, now) or {})
 
     def decide(state: State) -> tuple[list[Draft], dict[str, Any]]:
         schedule = _unfinished(state, id_, settings, allow_failed=True)
         fields = {**schedule._asdict(), **asked}
         changes = {name: fields[name] for name in asked if fields[name] != getattr(schedule, name)}
         drafts: list[Draft] = []
-        _check_jitter(fields)
+        check_jitter(fields)
         if any(name in changes for name in _TIMING):
             _require_repetitions_left(schedule, fields["max_repetitions"])
             if any(name in changes for name in ("schedule_type", "schedule_value", "start_at")):
-                changes["anchor"] = fields["anchor"] = fields["start_at"] or _anchor(now)
-            first = format_utc(_first_fire(fields, _high_water(schedule, now)))
+                changes["anchor"] = fields["anchor"] = fields["start_at"] or anchor_for(now)
+            first = format_utc(first_fire(fields, _high_water(schedule, now)))
             drafts += _skip(store, schedule, passed(schedule, now, _gap_reason(schedule)), first)
             if first != schedule.next_run:
                 changes["next_run"] = first
@@ -199,6 +172,7 @@ def modify(store: Store, id_: str, request: Request, now: datetime) -> dict[str,
 def pause(store: Store, id_: str, reason: str | None, now: datetime) -> dict[str, Any]:
     """Hold an active schedule. Raises ``not_active`` or ``already_paused``, among others."""
     check_text("reason", reason, MAX_REASON)
+    find_schedule(store.read().state, id_, store.settings.only_agent)  # before a lock is made
 
     def decide(state: State) -> tuple[list[Draft], dict[str, Any]]:
         schedule = _unfinished(state, id_, store.settings)
@@ -225,6 +199,7 @@ def pause(store: Store, id_: str, reason: str | None, now: datetime) -> dict[str
 def resume(store: Store, id_: str, reason: str | None, now: datetime) -> dict[str, Any]:
     """Let a paused or failed schedule run on. Raises ``not_paused`` or ``nothing_left``."""
     check_text("reason", reason, MAX_REASON)
+    find_schedule(store.read().state, id_, store.settings.only_agent)  # before a lock is made
 
     def decide(state: State) -> tuple[list[Draft], dict[str, Any]]:
         schedule = find_schedule(state, id_, store.settings.only_agent)
@@ -261,6 +236,7 @@ def resume(store: Store, id_: str, reason: str | None, now: datetime) -> dict[st
 def cancel(store: Store, id_: str, reason: str | None, now: datetime) -> dict[str, Any]:
     """End a schedule. Raises ``already_cancelled`` or ``already_finished``."""
     check_text("reason", reason, MAX_REASON)
+    find_schedule(store.read().state, id_, store.settings.only_agent)  # before a lock is made
 
     def decide(state: State) -> tuple[list[Draft], dict[str, Any]]:
         schedule = find_schedule(state, id_, store.settings.only_agent)
@@ -289,6 +265,7 @@ def cancel(store: Store, id_: str, reason: str | None, now: datetime) -> dict[st
 def trigger(store: Store, id_: str, reason: str | None, now: datetime) -> dict[str, Any]:
     """Ask for one delivery now, beside the scheduled ones."""
     check_text("reason", reason, MAX_REASON)
+    find_schedule(store.read().state, id_, store.settings.only_agent)  # before a lock is made
 
     def decide(state: State) -> tuple[list[Draft], dict[str, Any]]:
         schedule = _unfinished(state, id_, store.settings)
@@ -310,247 +287,17 @@ def trigger(store: Store, id_: str, reason: str | None, now: datetime) -> dict[s
 
 def preview(store: Store, request: Request, now: datetime) -> tuple[Trigger, int | None]:
     """The trigger that a registration would make, and its largest number of repetitions."""
-    fields = _trigger_fields(request, store.settings, now)
+    fields = trigger_fields(request, store.settings, now)
     if fields is None:
         raise WrongUsage(
             "missing_option",
             "Neither --id nor one of --time, --cron and --every was given.",
             "Name a schedule, or say when.",
         )
-    fields.update(_check(request, store.settings, now))
-    fields["anchor"] = fields.get("start_at") or _anchor(now)
-    _first_fire(fields, now)
+    fields.update(checked(request, store.settings, now))
+    fields["anchor"] = fields.get("start_at") or anchor_for(now)
+    first_fire(fields, now)
     return trigger_from(fields), request.max_repetitions
-
-
-# Checking what was asked.
-
-
-def check_agent_id(text: str, option: str = "--agent-id") -> str:
-    """Agent and conversation ids are Letta's business; only their form is checked.
-
-    Raises:
-        PromptyoselfError: ``invalid_agent_id`` or ``invalid_conversation_id``.
-    """
-    bad = not 1 <= len(text) <= 200 or any(c.isspace() or not c.isprintable() for c in text)
-    if bad:
-        raise PromptyoselfError(
-            "invalid_" + option.removeprefix("--").replace("-", "_"),
-            f"{option} {_shown(text)} is not an id: 1 to 200 characters, without white space.",
-            "`promptyoself agents` lists the agents that Letta has.",
-        )
-    return text
-
-
-def prompt_too_long(size: str) -> PromptyoselfError:
-    """The refusal of a prompt of so many bytes."""
-    return PromptyoselfError(
-        "prompt_too_long",
-        f"The prompt has {size} bytes; {MAX_PROMPT_BYTES} (1 MiB) is the most.",
-        "Put the text where the agent can read it, and prompt it to do so.",
-    )
-
-
-def check_prompt(text: str) -> str:
-    """Refuse what Letta could not store, or would store changed.
-
-    Raises:
-        PromptyoselfError: ``empty_prompt``, ``invalid_prompt`` or ``prompt_too_long``.
-    """
-    if not text.strip():
-        raise PromptyoselfError(
-            "empty_prompt", "The prompt is empty or blank.", "Say what the agent is to be told."
-        )
-    if "\0" in text:
-        raise PromptyoselfError(
-            "invalid_prompt",
-            f"The prompt has a NUL character, at position {text.index(chr(0))}.",
-            "Remove it: Letta's database cannot store it.",
-        )
-    try:
-        size = len(text.encode())
-    except UnicodeEncodeError as error:
-        raise PromptyoselfError(
-            "invalid_prompt",
-            f"The prompt is not valid Unicode: a lone surrogate at position {error.start}.",
-            "Give it in UTF-8.",
-        ) from None
-    if size > MAX_PROMPT_BYTES:
-        raise prompt_too_long(str(size))
-    return text
-
-
-def check_text(name: str, text: str | None, most: int) -> None:
-    """Refuse a name or reason that is too long or not valid Unicode."""
-    if text is None:
-        return
-    problem = ""
-    if len(text) > most:
-        problem = f"has {len(text)} characters; {most} is the most"
-    elif "\0" in text or any("\ud800" <= c <= "\udfff" for c in text):
-        problem = "has a NUL or a lone surrogate"
-    if problem:
-        raise PromptyoselfError(f"invalid_{name}", f"The {name} {problem}.", "Shorten or mend it.")
-
-
-def _check(request: Request, settings: Settings, now: datetime) -> dict[str, Any]:
-    """The checked fields of everything but the trigger's kind; only what was given."""
-    fields: dict[str, Any] = {}
-    if request.agent_id is not None:
-        fields["agent_id"] = check_agent_id(request.agent_id)
-        if settings.only_agent is not None and request.agent_id != settings.only_agent:
-            raise PromptyoselfError(
-                "forbidden_agent",
-                f"--agent-id {_shown(request.agent_id)} is not {settings.only_agent!r}.",
-                "PROMPTYOSELF_ONLY_AGENT pins this caller to that agent.",
-            )
-    if request.prompt is not None:
-        fields["prompt"] = check_prompt(request.prompt)
-    if request.conversation_id is not None:
-        text = request.conversation_id
-        fields["conversation_id"] = check_agent_id(text, "--conversation-id") if text else None
-    check_text("name", request.name, MAX_NAME)
-    if request.name is not None:
-        fields["name"] = request.name or None
-    check_text("reason", request.reason, MAX_REASON)
-    if request.reason is not None:
-        fields["reason"] = request.reason
-    if request.timezone is not None:
-        fields["timezone"] = parse_zone(request.timezone)
-    zone = fields.get("timezone") or default_zone(settings)
-    for name in ("start_at", "until"):
-        text = getattr(request, name)
-        if text is not None:
-            fields[name] = format_utc(parse_time(text, zone, now)) if text else None
-    if request.max_repetitions is not None:
-        fields["max_repetitions"] = _within(request, "max_repetitions", 1, 1_000_000_000)
-    fields.update(_check_policy(request))
-    return fields
-
-
-def _check_policy(request: Request) -> dict[str, Any]:
-    fields: dict[str, Any] = {}
-    if request.misfire is not None:
-        if request.misfire not in MISFIRES:
-            raise _invalid("misfire", request.misfire, "one of " + ", ".join(MISFIRES))
-        fields["misfire"] = request.misfire
-    if request.tier is not None:
-        if request.tier not in TIERS:
-            raise _invalid("tier", request.tier, "0, 1 or 2")
-        fields["tier"] = request.tier
-    if request.daily_budget is not None:
-        fields["daily_budget"] = _within(request, "daily_budget", 0, 1_000_000)
-    if request.grace is not None:
-        fields["grace"] = parse_duration(request.grace)
-    if request.jitter is not None:
-        fields["jitter"] = parse_duration(request.jitter) if request.jitter else None
-    if request.envelope is not None:
-        fields["envelope"] = request.envelope or None
-    return fields
-
-
-def _trigger_fields(request: Request, settings: Settings, now: datetime) -> dict[str, Any] | None:
-    """What the trigger options say, checked; ``None`` where none of them was given."""
-    given = [name for name in ("time", "cron", "every") if getattr(request, name) is not None]
-    if not given:
-        return None
-    if len(given) > 1:
-        raise WrongUsage(
-            "conflicting_options",
-            f"Both --{given[0]} and --{given[1]} were given.",
-            "Give exactly one of --time, --cron and --every.",
-        )
-    asked = request.timezone
-    zone = default_zone(settings) if asked is None else parse_zone(asked)
-    fields: dict[str, Any] = {"timezone": zone}
-    if request.time is not None:
-        instant = parse_time(request.time, zone, now)
-        require_future(instant, now, zone)
-        fields.update(schedule_type="once", schedule_value=format_utc(instant))
-    elif request.cron is not None:
-        fields.update(schedule_type="cron", schedule_value=parse_cron(request.cron))
-    else:
-        seconds = parse_duration(request.every or "")
-        least = settings.caps.min_interval
-        if seconds < least:
-            raise PromptyoselfError(
-                "interval_too_short",
-                f"--every {_shown(request.every or '')} is shorter than {format_duration(least)}, "
-                "the shortest allowed.",
-                "Take a longer one; PROMPTYOSELF_MIN_INTERVAL sets the limit.",
-            )
-        fields.update(schedule_type="interval", schedule_value=format_duration(seconds))
-    for name in ("start_at", "until"):
-        text = getattr(request, name)
-        if text:
-            fields[name] = format_utc(parse_time(text, zone, now))
-    return fields
-
-
-def _check_jitter(fields: dict[str, Any]) -> None:
-    jitter = fields.get("jitter")
-    if not jitter:
-        return
-    if jitter >= fields["grace"]:
-        raise PromptyoselfError(
-            "invalid_jitter",
-            f"A jitter of {format_duration(jitter)} is not shorter than the grace of "
-            f"{format_duration(fields['grace'])}.",
-            "Take a shorter one, or a longer --grace; else slots would be too late to deliver.",
-        )
-    if fields["schedule_type"] != "interval":
-        return
-    if jitter >= parse_duration(fields["schedule_value"]):
-        raise PromptyoselfError(
-            "invalid_jitter",
-            f"A jitter of {format_duration(jitter)} is not shorter than the interval of "
-            f"{fields['schedule_value']}.",
-            "Take a shorter one, so that slots keep their order.",
-        )
-
-
-def _first_fire(fields: dict[str, Any], now: datetime) -> datetime:
-    start_at, until = fields.get("start_at"), fields.get("until")
-    if start_at and until and start_at > until:
-        raise PromptyoselfError(
-            "start_after_until",
-            f"--start-at ({start_at}) is later than --until ({until}).",
-            "Exchange or change them.",
-        )
-    first = next_fire_time(trigger_from(fields), now)
-    if first is None:
-        raise PromptyoselfError(
-            "never_fires",
-            "Nothing would ever fire: there is no slot between now and --until.",
-            "Check --start-at, --until and the trigger; `promptyoself next` shows fires.",
-        )
-    return first
-
-
-def _anchor(now: datetime) -> str:
-    """Where an interval counts from: now, in whole seconds, not to fire before it is over."""
-    return format_utc(now + timedelta(microseconds=-now.microsecond % 1_000_000))
-
-
-def _within(request: Request, name: str, least: int, most: int) -> int:
-    value: int = getattr(request, name)
-    if not least <= value <= most:
-        raise _invalid(name, value, f"a whole number from {least} to {most}")
-    return value
-
-
-def _invalid(name: str, value: object, wanted: str) -> PromptyoselfError:
-    option = "--" + name.replace("_", "-")
-    return PromptyoselfError(
-        f"invalid_{name}", f"{option} is {value}; it must be {wanted}.", "Change it."
-    )
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= 80 else text[:80] + "…")
-
-
-# Deciding.
 
 
 def _place(state: State, record: ScheduleRegistered) -> tuple[str, int, Schedule | None]:
@@ -601,7 +348,7 @@ def _require_room(state: State, agent_id: str, settings: Settings) -> None:
     if state.active.get(agent_id, 0) >= most:
         raise PromptyoselfError(
             "too_many_schedules",
-            f"{_shown(agent_id)} has {most} active schedules, the most allowed.",
+            f"{shown(agent_id)} has {most} active schedules, the most allowed.",
             "Cancel one first; PROMPTYOSELF_MAX_ACTIVE_PER_AGENT sets the limit.",
         )
 

@@ -1,0 +1,291 @@
+"""What a registration or a change asks for, as the doors receive it, and the checks of it.
+
+Nothing here looks at the schedules there are: that is decided under the lock, in
+:mod:`promptyoself.service.registering`.
+"""
+
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from promptyoself.errors import PromptyoselfError, WrongUsage
+from promptyoself.instants import format_utc
+from promptyoself.policy import MISFIRES, TIERS
+from promptyoself.settings import Settings, default_zone
+from promptyoself.slots import trigger_from
+from promptyoself.times import (
+    format_duration,
+    parse_duration,
+    parse_time,
+    parse_zone,
+    require_future,
+    shown,
+)
+from promptyoself.triggers import next_fire_time, parse_cron
+
+__all__ = [
+    "DEFAULT_GRACE",
+    "MAX_PROMPT_BYTES",
+    "MAX_REASON",
+    "Request",
+    "anchor_for",
+    "check_agent_id",
+    "check_jitter",
+    "check_text",
+    "checked",
+    "first_fire",
+    "prompt_too_long",
+    "trigger_fields",
+]
+
+MAX_PROMPT_BYTES = 1024 * 1024
+MAX_NAME = 200
+MAX_REASON = 2000
+DEFAULT_GRACE = 24 * 3600
+
+
+class Request(NamedTuple):
+    """What was asked for, as the doors received it; ``None`` where nothing was said.
+
+    Times and durations are text as a person writes them.
+    """
+
+    agent_id: str | None = None
+    prompt: str | None = None
+    time: str | None = None
+    cron: str | None = None
+    every: str | None = None
+    start_at: str | None = None
+    until: str | None = None
+    max_repetitions: int | None = None
+    timezone: str | None = None
+    misfire: str | None = None
+    grace: str | None = None
+    name: str | None = None
+    conversation_id: str | None = None
+    envelope: bool | None = None
+    tier: int | None = None
+    daily_budget: int | None = None
+    jitter: str | None = None
+    reason: str | None = None
+
+
+def check_agent_id(text: str, option: str = "--agent-id") -> str:
+    """Agent and conversation ids are Letta's business; only their form is checked.
+
+    Raises:
+        PromptyoselfError: ``invalid_agent_id`` or ``invalid_conversation_id``.
+    """
+    bad = not 1 <= len(text) <= 200 or any(c.isspace() or not c.isprintable() for c in text)
+    if bad:
+        raise PromptyoselfError(
+            "invalid_" + option.removeprefix("--").replace("-", "_"),
+            f"{option} {shown(text)} is not an id: 1 to 200 characters, without white space.",
+            "`promptyoself agents` lists the agents that Letta has.",
+        )
+    return text
+
+
+def prompt_too_long(size: str) -> PromptyoselfError:
+    """The refusal of a prompt of so many bytes."""
+    return PromptyoselfError(
+        "prompt_too_long",
+        f"The prompt has {size} bytes; {MAX_PROMPT_BYTES} (1 MiB) is the most.",
+        "Put the text where the agent can read it, and prompt it to do so.",
+    )
+
+
+def check_prompt(text: str) -> str:
+    """Refuse what Letta could not store, or would store changed.
+
+    Raises:
+        PromptyoselfError: ``empty_prompt``, ``invalid_prompt`` or ``prompt_too_long``.
+    """
+    if not text.strip():
+        raise PromptyoselfError(
+            "empty_prompt", "The prompt is empty or blank.", "Say what the agent is to be told."
+        )
+    if "\0" in text:
+        raise PromptyoselfError(
+            "invalid_prompt",
+            f"The prompt has a NUL character, at position {text.index(chr(0))}.",
+            "Remove it: Letta's database cannot store it.",
+        )
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as error:
+        raise PromptyoselfError(
+            "invalid_prompt",
+            f"The prompt is not valid Unicode: a lone surrogate at position {error.start}.",
+            "Give it in UTF-8.",
+        ) from None
+    if size > MAX_PROMPT_BYTES:
+        raise prompt_too_long(str(size))
+    return text
+
+
+def check_text(name: str, text: str | None, most: int) -> None:
+    """Refuse a name or reason that is too long or not valid Unicode."""
+    if text is None:
+        return
+    problem = ""
+    if len(text) > most:
+        problem = f"has {len(text)} characters; {most} is the most"
+    elif "\0" in text or any("\ud800" <= c <= "\udfff" for c in text):
+        problem = "has a NUL or a lone surrogate"
+    if problem:
+        raise PromptyoselfError(f"invalid_{name}", f"The {name} {problem}.", "Shorten or mend it.")
+
+
+def checked(request: Request, settings: Settings, now: datetime) -> dict[str, Any]:
+    """The checked fields of everything but the trigger's kind; only what was given."""
+    fields: dict[str, Any] = {}
+    if request.agent_id is not None:
+        fields["agent_id"] = check_agent_id(request.agent_id)
+        if settings.only_agent is not None and request.agent_id != settings.only_agent:
+            raise PromptyoselfError(
+                "forbidden_agent",
+                f"--agent-id {shown(request.agent_id)} is not {settings.only_agent!r}.",
+                "PROMPTYOSELF_ONLY_AGENT pins this caller to that agent.",
+            )
+    if request.prompt is not None:
+        fields["prompt"] = check_prompt(request.prompt)
+    if request.conversation_id is not None:
+        text = request.conversation_id
+        fields["conversation_id"] = check_agent_id(text, "--conversation-id") if text else None
+    check_text("name", request.name, MAX_NAME)
+    if request.name is not None:
+        fields["name"] = request.name or None
+    check_text("reason", request.reason, MAX_REASON)
+    if request.reason is not None:
+        fields["reason"] = request.reason
+    if request.timezone is not None:
+        fields["timezone"] = parse_zone(request.timezone)
+    zone = fields.get("timezone") or default_zone(settings)
+    for name in ("start_at", "until"):
+        text = getattr(request, name)
+        if text is not None:
+            fields[name] = format_utc(parse_time(text, zone, now)) if text else None
+    if request.max_repetitions is not None:
+        fields["max_repetitions"] = _within(request, "max_repetitions", 1, 1_000_000_000)
+    fields.update(_check_policy(request))
+    return fields
+
+
+def _check_policy(request: Request) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    if request.misfire is not None:
+        if request.misfire not in MISFIRES:
+            raise _invalid("misfire", request.misfire, "one of " + ", ".join(MISFIRES))
+        fields["misfire"] = request.misfire
+    if request.tier is not None:
+        if request.tier not in TIERS:
+            raise _invalid("tier", request.tier, "0, 1 or 2")
+        fields["tier"] = request.tier
+    if request.daily_budget is not None:
+        fields["daily_budget"] = _within(request, "daily_budget", 0, 1_000_000)
+    if request.grace is not None:
+        fields["grace"] = parse_duration(request.grace)
+    if request.jitter is not None:
+        fields["jitter"] = parse_duration(request.jitter) if request.jitter else None
+    if request.envelope is not None:
+        fields["envelope"] = request.envelope or None
+    return fields
+
+
+def trigger_fields(request: Request, settings: Settings, now: datetime) -> dict[str, Any] | None:
+    """What the trigger options say, checked; ``None`` where none of them was given."""
+    given = [name for name in ("time", "cron", "every") if getattr(request, name) is not None]
+    if not given:
+        return None
+    if len(given) > 1:
+        raise WrongUsage(
+            "conflicting_options",
+            f"Both --{given[0]} and --{given[1]} were given.",
+            "Give exactly one of --time, --cron and --every.",
+        )
+    asked = request.timezone
+    zone = default_zone(settings) if asked is None else parse_zone(asked)
+    fields: dict[str, Any] = {"timezone": zone}
+    if request.time is not None:
+        instant = parse_time(request.time, zone, now)
+        require_future(instant, now, zone)
+        fields.update(schedule_type="once", schedule_value=format_utc(instant))
+    elif request.cron is not None:
+        fields.update(schedule_type="cron", schedule_value=parse_cron(request.cron))
+    else:
+        seconds = parse_duration(request.every or "")
+        least = settings.caps.min_interval
+        if seconds < least:
+            raise PromptyoselfError(
+                "interval_too_short",
+                f"--every {shown(request.every or '')} is shorter than {format_duration(least)}, "
+                "the shortest allowed.",
+                "Take a longer one; PROMPTYOSELF_MIN_INTERVAL sets the limit.",
+            )
+        fields.update(schedule_type="interval", schedule_value=format_duration(seconds))
+    for name in ("start_at", "until"):
+        text = getattr(request, name)
+        if text:
+            fields[name] = format_utc(parse_time(text, zone, now))
+    return fields
+
+
+def check_jitter(fields: dict[str, Any]) -> None:
+    """Refuse a jitter that would mix up slots or outlast the grace. Raises ``invalid_jitter``."""
+    jitter = fields.get("jitter")
+    if not jitter:
+        return
+    if jitter >= fields["grace"]:
+        raise PromptyoselfError(
+            "invalid_jitter",
+            f"A jitter of {format_duration(jitter)} is not shorter than the grace of "
+            f"{format_duration(fields['grace'])}.",
+            "Take a shorter one, or a longer --grace; else slots would be too late to deliver.",
+        )
+    if fields["schedule_type"] != "interval":
+        return
+    if jitter >= parse_duration(fields["schedule_value"]):
+        raise PromptyoselfError(
+            "invalid_jitter",
+            f"A jitter of {format_duration(jitter)} is not shorter than the interval of "
+            f"{fields['schedule_value']}.",
+            "Take a shorter one, so that slots keep their order.",
+        )
+
+
+def first_fire(fields: dict[str, Any], now: datetime) -> datetime:
+    """The first fire after ``now``. Raises ``never_fires`` or ``start_after_until``."""
+    start_at, until = fields.get("start_at"), fields.get("until")
+    if start_at and until and start_at > until:
+        raise PromptyoselfError(
+            "start_after_until",
+            f"--start-at ({start_at}) is later than --until ({until}).",
+            "Exchange or change them.",
+        )
+    first = next_fire_time(trigger_from(fields), now)
+    if first is None:
+        raise PromptyoselfError(
+            "never_fires",
+            "Nothing would ever fire: there is no slot between now and --until.",
+            "Check --start-at, --until and the trigger; `promptyoself next` shows fires.",
+        )
+    return first
+
+
+def anchor_for(now: datetime) -> str:
+    """Where an interval counts from: now, in whole seconds, not to fire before it is over."""
+    return format_utc(now + timedelta(microseconds=-now.microsecond % 1_000_000))
+
+
+def _within(request: Request, name: str, least: int, most: int) -> int:
+    value: int = getattr(request, name)
+    if not least <= value <= most:
+        raise _invalid(name, value, f"a whole number from {least} to {most}")
+    return value
+
+
+def _invalid(name: str, value: object, wanted: str) -> PromptyoselfError:
+    option = "--" + name.replace("_", "-")
+    return PromptyoselfError(
+        f"invalid_{name}", f"{option} is {value}; it must be {wanted}.", "Change it."
+    )
