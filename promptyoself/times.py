@@ -171,6 +171,7 @@ def parse_zone(text: str) -> str:
 
 @lru_cache(maxsize=64)
 def zone_named(name: str) -> tzinfo:
+    """The time zone of that IANA name. Raises ``unknown_zone``."""
     if name == "UTC":
         return UTC
     from zoneinfo import ZoneInfo
