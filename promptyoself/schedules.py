@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from promptyoself import events
+from promptyoself.errors import ChainError
 from promptyoself.identity import content_hash, content_of
 
 __all__ = [
@@ -137,7 +138,8 @@ def fold(state: State, envelopes: Iterable[Folded]) -> State:
     """The state after some more events; ``state`` itself is left as it was.
 
     Raises:
-        ValueError: an event contradicts those before it, which no writer of ours can produce.
+        ChainError: ``corrupt_chain``: an event contradicts those before it. Its links may hold,
+            but no writer of ours can have written it.
     """
     new = State(
         dict(state.schedules),
@@ -156,8 +158,12 @@ def fold(state: State, envelopes: Iterable[Folded]) -> State:
         try:
             _apply(new, event, events.read_record(event.type, event.v, event.data))
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"event {event.seq} ({event.type}) makes no sense: {error!r}"
+            raise ChainError(
+                "corrupt_chain",
+                f"Event {event.seq} ({event.type}) contradicts those before it: {error!r}.",
+                "Nothing was changed. No version of promptyoself writes this: restore the log from "
+                "a backup, or report it if only promptyoself ever wrote there.",
+                seq=event.seq,
             ) from None
     return new
 

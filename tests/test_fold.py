@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promptyoself import events
+from promptyoself.errors import ChainError
 from promptyoself.identity import content_hash, content_of, schedule_id, slot_otid
 from promptyoself.index.form import decode_snapshot, encode_snapshot
 from promptyoself.instants import format_utc
@@ -208,9 +209,9 @@ def test_ids_are_for_ever() -> None:
     ],
 )
 def test_contradictions(type_: str, id_: str | None, data: dict[str, Any]) -> None:
-    """An event that no writer of ours can have written is a ValueError that names it."""
+    """An event that no writer of ours can have written is damage, and is named."""
     event = Envelope(1, 42, at(0), type_, id_, ACTOR, data, "")
-    with pytest.raises(ValueError, match=r"event 42 \(.*\) makes no sense"):
+    with pytest.raises(ChainError, match=r"Event 42 \(.*\) contradicts those before it"):
         fold(EMPTY, [event])
 
 

@@ -153,16 +153,7 @@ class Index:
                 yield from batch.envelopes
                 position = batch.position
 
-        try:
-            state = fold(start.state, envelopes())
-        except ValueError as error:
-            raise ChainError(
-                "corrupt_chain",
-                f"The log can't be understood: {error}.",
-                "Nothing was changed. Run `promptyoself verify`; if it finds the chain intact, "
-                "please report this as a bug.",
-            ) from None
-        return Snapshot(state, position)
+        return Snapshot(fold(start.state, envelopes()), position)
 
 
 def _chain_is_gone(path: Path, events: int) -> ChainError:

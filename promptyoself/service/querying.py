@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
-from promptyoself.errors import ChainError, PromptyoselfError
+from promptyoself.errors import PromptyoselfError
 from promptyoself.instants import format_utc, parse_utc
 from promptyoself.ledger import Envelope
 from promptyoself.schedules import EMPTY, FINISHED, Schedule, State, fold
@@ -227,20 +227,8 @@ def state_at(store: Store, at: str, now: datetime) -> State:
                     return
                 yield event
 
-    try:
-        state = fold(EMPTY, envelopes())
-    except ValueError as error:
-        raise ChainError(
-            "corrupt_chain",
-            f"The log can't be understood: {error}.",
-            "Nothing was changed. Run `promptyoself verify`; if it finds the chain intact, "
-            "please report this as a bug.",
-        ) from None
-    if state.newer:
-        store.warn(
-            f"The log was written by a newer promptyoself: {state.newer} is not understood here, "
-            "so this answer may be incomplete."
-        )
+    state = fold(EMPTY, envelopes())
+    store.mention_newer(state)
     return state
 
 

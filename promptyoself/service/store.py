@@ -54,12 +54,16 @@ class Store:
             # all where the directory is read-only.
             with suppress(PromptyoselfError, OSError), self.ledger.exclusive(timeout=0):
                 self.index.save(snapshot)
-        if snapshot.state.newer:
-            self.warn(
-                f"The log was written by a newer promptyoself: {snapshot.state.newer} is not "
-                "understood here, so this answer may be incomplete."
-            )
+        self.mention_newer(snapshot.state)
         return snapshot
+
+    def mention_newer(self, state: State) -> None:
+        """Say so where an answer from this state may be incomplete."""
+        if state.newer:
+            self.warn(
+                f"The log was written by a newer promptyoself: {state.newer} is not understood "
+                "here, so this answer may be incomplete."
+            )
 
     def transact(
         self, now: datetime, decide: Callable[[State], tuple[Sequence[Draft], Result]]
