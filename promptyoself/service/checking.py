@@ -45,6 +45,7 @@ def examine(
         _software(),
         _guarded("data_directory", lambda: _directory(store)),
         _guarded("timezone", lambda: _timezone(store)),
+        _patience(store),
     ]
     log = _guarded("log", lambda: _log(store, quick=quick))
     checks.append(log)
@@ -91,6 +92,17 @@ def _directory(store: Store) -> Check:
 
 def _timezone(store: Store) -> Check:
     return Check("timezone", True, default_zone(store.settings))
+
+
+def _patience(store: Store) -> Check:
+    settings = store.settings
+    detail = (
+        f"no trace for {settings.reconcile_grace:g} s means not sent; a call takes at most "
+        f"{settings.call_timeout:g} s"
+    )
+    enough = settings.reconcile_grace > settings.call_timeout
+    hint = "" if enough else "Raise PROMPTYOSELF_RECONCILE_GRACE, or prompts may be sent twice."
+    return Check("patience", enough, detail, hint)
 
 
 def _log(store: Store, *, quick: bool) -> Check:
