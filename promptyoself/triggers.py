@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
 from itertools import takewhile
-from typing import Any
+from typing import Any, NamedTuple
 
 from promptyoself.errors import PromptyoselfError
 from promptyoself.instants import parse_utc
@@ -175,8 +175,7 @@ def _arithmetic(
 # --- cron: days, times of the day, and the instants they come to -------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
+class _Plan(NamedTuple):
     """A cron expression taken apart once."""
 
     fixed: bool  # a fixed-time job, in the sense of the module's docstring
@@ -320,8 +319,7 @@ _ITEM_HINT = (
 _MONTH_LENGTHS = (0, 31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 
-@dataclass(frozen=True, slots=True)
-class _Field:
+class _Field(NamedTuple):
     text: str  # canonical
     values: tuple[int, ...]  # ascending; Sunday is 0
     size: int  # how many values there could be

@@ -195,7 +195,7 @@ def trigger_command(session: Session, id_: str, reason: str | None) -> Document:
 @answers
 def next_command(session: Session, id_: str | None, count: int, **options: Any) -> Document:
     """Show when a schedule, or a trigger not yet registered, will fire."""
-    from promptyoself.service.querying import fires, next_fires
+    from promptyoself.service.forecasting import fires, next_fires
     from promptyoself.service.registering import preview
     from promptyoself.service.requests import Request
 

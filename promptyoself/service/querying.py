@@ -1,10 +1,9 @@
-"""Answers that change nothing: schedules, their fires, their history."""
+"""Answers that change nothing: schedules and their history."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from itertools import islice
+from datetime import datetime
 from typing import Any
 
 from promptyoself.errors import PromptyoselfError
@@ -13,17 +12,13 @@ from promptyoself.ledger import Envelope
 from promptyoself.schedules import EMPTY, FINISHED, Schedule, State, fold
 from promptyoself.service.store import Store, find_schedule
 from promptyoself.settings import default_zone
-from promptyoself.slots import trigger_of
 from promptyoself.times import in_zone, parse_time
-from promptyoself.triggers import Trigger, slots
 
 __all__ = [
     "STATUSES",
     "describe",
-    "fires",
     "history",
     "list_schedules",
-    "next_fires",
     "show",
     "state_at",
     "stats",
@@ -31,7 +26,6 @@ __all__ = [
 
 STATUSES = ("active", "paused", "completed", "cancelled", "failed", "all")
 _SHORT = 120
-_END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 
 
 def list_schedules(
@@ -134,31 +128,6 @@ def describe(schedule: Schedule, state: State, *, full: bool) -> dict[str, Any]:
         ],
     )
     return answer
-
-
-def next_fires(store: Store, id_: str, count: int) -> list[dict[str, str]]:
-    """The next fires of a schedule; none where it isn't active."""
-    schedule = find_schedule(store.read().state, id_, store.settings.only_agent)
-    if schedule.next_run is None or schedule.status != "active":
-        return []
-    left = None
-    if schedule.max_repetitions is not None:
-        left = schedule.max_repetitions - schedule.repetition_count
-    first = parse_utc(schedule.next_run)
-    rest = fires(trigger_of(schedule), left, count, first)
-    head = {"utc": schedule.next_run, "local": in_zone(first, schedule.timezone)}
-    return [head, *rest][: count if left is None else min(count, left)]
-
-
-def fires(
-    trigger: Trigger, repetitions: int | None, count: int, after: datetime
-) -> list[dict[str, str]]:
-    """The first ``count`` fires strictly after an instant, in UTC and in the trigger's zone."""
-    most = count if repetitions is None else min(count, repetitions)
-    return [
-        {"utc": format_utc(instant), "local": in_zone(instant, trigger.zone)}
-        for instant in islice(slots(trigger, after, _END_OF_TIME), most)
-    ]
 
 
 def history(
