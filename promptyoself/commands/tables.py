@@ -14,6 +14,8 @@ __all__ = ["print_table"]
 
 _CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
+_LEFT_OUT = frozenset({"active", "schedule_type"})  # the status and the value say as much
+
 
 def print_table(document: Mapping[str, Any]) -> None:
     """Print it on stdout, as wide as the terminal; 200 columns where there is none."""
@@ -30,8 +32,14 @@ def print_table(document: Mapping[str, Any]) -> None:
 
 
 def _print_rows(console: Console, rows: list[Mapping[str, Any]]) -> None:
-    columns = [key for key in rows[0] if any(row.get(key) not in (None, [], {}) for row in rows)]
-    table = Table(*columns)
+    columns = [
+        key
+        for key in rows[0]
+        if key not in _LEFT_OUT and any(row.get(key) not in (None, [], {}) for row in rows)
+    ]
+    table = Table()
+    for column in columns:
+        table.add_column(column, overflow="fold")  # an id that is cut is of no use
     for row in rows:
         table.add_row(*(Text(_cell(row.get(column))) for column in columns))
     console.print(table)
