@@ -1,5 +1,6 @@
 """Registering and changing schedules: decide on the state as it is, and append."""
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -171,8 +172,6 @@ def modify(store: Store, id_: str, request: Request, now: datetime) -> dict[str,
 
 def pause(store: Store, id_: str, reason: str | None, now: datetime) -> dict[str, Any]:
     """Hold an active schedule. Raises ``not_active`` or ``already_paused``, among others."""
-    check_text("reason", reason, MAX_REASON)
-    find_schedule(store.read().state, id_, store.settings.only_agent)  # before a lock is made
 
     def decide(state: State) -> tuple[list[Draft], dict[str, Any]]:
         schedule = _unfinished(state, id_, store.settings)
@@ -193,13 +192,11 @@ def pause(store: Store, id_: str, reason: str | None, now: datetime) -> dict[str
         drafts.append(store.draft(SchedulePaused(next_run, reason), id_))
         return drafts, {"id": id_, "message": "Schedule paused."}
 
-    return store.transact(now, decide)
+    return _change(store, id_, reason, now, decide)
 
 
 def resume(store: Store, id_: str, reason: str | None, now: datetime) -> dict[str, Any]:
     """Let a paused or failed schedule run on. Raises ``not_paused`` or ``nothing_left``."""
-    check_text("reason", reason, MAX_REASON)
-    find_schedule(store.read().state, id_, store.settings.only_agent)  # before a lock is made
 
     def decide(state: State) -> tuple[list[Draft], dict[str, Any]]:
         schedule = find_schedule(state, id_, store.settings.only_agent)
@@ -230,13 +227,11 @@ def resume(store: Store, id_: str, reason: str | None, now: datetime) -> dict[st
         answer = {"id": id_, **_fires(next_run, schedule.timezone), "message": "Schedule resumed."}
         return drafts, answer
 
-    return store.transact(now, decide)
+    return _change(store, id_, reason, now, decide)
 
 
 def cancel(store: Store, id_: str, reason: str | None, now: datetime) -> dict[str, Any]:
     """End a schedule. Raises ``already_cancelled`` or ``already_finished``."""
-    check_text("reason", reason, MAX_REASON)
-    find_schedule(store.read().state, id_, store.settings.only_agent)  # before a lock is made
 
     def decide(state: State) -> tuple[list[Draft], dict[str, Any]]:
         schedule = find_schedule(state, id_, store.settings.only_agent)
@@ -259,13 +254,11 @@ def cancel(store: Store, id_: str, reason: str | None, now: datetime) -> dict[st
             answer["message"] = "Schedule cancelled; one delivery under way may still arrive."
         return drafts, answer
 
-    return store.transact(now, decide)
+    return _change(store, id_, reason, now, decide)
 
 
 def trigger(store: Store, id_: str, reason: str | None, now: datetime) -> dict[str, Any]:
     """Ask for one delivery now, beside the scheduled ones."""
-    check_text("reason", reason, MAX_REASON)
-    find_schedule(store.read().state, id_, store.settings.only_agent)  # before a lock is made
 
     def decide(state: State) -> tuple[list[Draft], dict[str, Any]]:
         schedule = _unfinished(state, id_, store.settings)
@@ -282,6 +275,19 @@ def trigger(store: Store, id_: str, reason: str | None, now: datetime) -> dict[s
         answer = {"id": id_, "slot": slot, "message": message}
         return [store.draft(ScheduleTriggered(slot, reason), id_)], answer
 
+    return _change(store, id_, reason, now, decide)
+
+
+def _change(
+    store: Store,
+    id_: str,
+    reason: str | None,
+    now: datetime,
+    decide: Callable[[State], tuple[list[Draft], dict[str, Any]]],
+) -> dict[str, Any]:
+    check_text("reason", reason, MAX_REASON)
+    # An unknown id is refused before the lock, which would make folders where there are none.
+    find_schedule(store.read().state, id_, store.settings.only_agent)
     return store.transact(now, decide)
 
 
