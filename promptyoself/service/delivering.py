@@ -118,7 +118,10 @@ class Delivery:
                         continue
                     return _not_sent(error)
             # Counted from here, not from before the call: until now it may have been on its way.
-            return (yield from self._follow(self._stopwatch()))
+            sent = self._stopwatch()
+            if self.run_id is not None:
+                yield _SHORTEST_WAIT  # no model answers at once
+            return (yield from self._follow(sent))
 
     def _begin_to_send(self) -> bool:
         with self._lock:
