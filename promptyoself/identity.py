@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-__all__ = ["CONTENT", "content_hash", "content_of", "schedule_id", "slot_otid"]
+__all__ = ["CONTENT", "content_hash", "content_of", "is_opaque_id", "schedule_id", "slot_otid"]
 
 CONTENT = (
     "agent_id",
@@ -45,6 +45,12 @@ def content_hash(content: Mapping[str, Any], salt: int = 0) -> str:
 def schedule_id(content: Mapping[str, Any], salt: int = 0) -> str:
     """``sch_`` and the first 8 digits of :func:`content_hash`."""
     return f"sch_{content_hash(content, salt)[:8]}"
+
+
+def is_opaque_id(text: str) -> bool:
+    """Whether it has the form of an agent's or a conversation's id, which are Letta's business: 1
+    to 200 characters, without white space or control characters."""
+    return 1 <= len(text) <= 200 and not any(c.isspace() or not c.isprintable() for c in text)
 
 
 def slot_otid(id_: str, slot: str) -> str:

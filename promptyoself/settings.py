@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from promptyoself.errors import PromptyoselfError
+from promptyoself.identity import is_opaque_id
 from promptyoself.policy import Caps
 
 __all__ = [
@@ -209,7 +210,7 @@ def _folder(values: Mapping[str, str]) -> Path:
 
 def _agent(values: Mapping[str, str], name: str) -> str | None:
     text = values[name]
-    if len(text) > 200 or any(c.isspace() or not c.isprintable() for c in text):
+    if text and not is_opaque_id(text):
         raise _invalid(name, text, "an id of at most 200 characters, without white space")
     return text or None
 

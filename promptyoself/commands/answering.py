@@ -117,17 +117,14 @@ def error_document(error: BaseException) -> tuple[Document, int]:
             f"This is a bug in promptyoself: {type(error).__name__}: {error}",
             "Please report it, with the traceback on stderr.",
         )
-    document = {
-        **error.details,
+    head = {
         "status": "error",
         "code": error.code,
         "message": error.message,
         "hint": error.hint,
         "error": error.message,
     }
-    head = ("status", "code", "message", "hint", "error")
-    ordered = {key: document[key] for key in head} | document
-    return ordered, error.exit_code
+    return head | error.details | head, error.exit_code  # first in order, and not to be overridden
 
 
 _OS_CODES = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -32,16 +33,13 @@ def require_agent(settings: Settings, agent_id: str) -> None:
     Raises:
         PromptyoselfError: ``agent_not_found``, or why Letta could not be asked.
     """
-    letta = deliverer(settings)
-    try:
+    with closing(deliverer(settings)) as letta:
         if letta.agent(agent_id) is None:
             raise PromptyoselfError(
                 "agent_not_found",
                 f"Letta at {settings.base_url} has no agent {agent_id!r}.",
                 "`promptyoself agents` lists those it has.",
             )
-    finally:
-        letta.close()
 
 
 @click.command("execute")
@@ -118,11 +116,8 @@ def execute_command(
 @answers
 def agents_command(session: Session) -> Document:
     """List the agents that the Letta server has."""
-    letta = deliverer(session.settings)
-    try:
+    with closing(deliverer(session.settings)) as letta:
         found = letta.agents()
-    finally:
-        letta.close()
     return {
         "agents": [_describe(agent) for agent in found],
         "count": len(found),
@@ -134,14 +129,11 @@ def agents_command(session: Session) -> Document:
 @answers
 def test_command(session: Session) -> Document:
     """Ask whether the Letta server answers, and lets us in."""
-    letta = deliverer(session.settings)
     began = time.monotonic()
-    try:
+    with closing(deliverer(session.settings)) as letta:
         version = letta.health()
         answered = time.monotonic() - began
         count = len(letta.agents())  # health needs no password; this does
-    finally:
-        letta.close()
     return {
         "url": session.settings.base_url,
         "version": version,

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from promptyoself.errors import PromptyoselfError
 from promptyoself.instants import format_utc, parse_utc
 from promptyoself.ledger import Envelope
 from promptyoself.schedules import EMPTY, FINISHED, Schedule, State, fold
-from promptyoself.service.store import Store, find_schedule
+from promptyoself.service.store import Store, find_schedule, forbidden
 from promptyoself.settings import default_zone
 from promptyoself.times import in_zone, parse_time
 
@@ -174,7 +173,7 @@ def history(
     if id_ is not None and not known:
         find_schedule(EMPTY, id_, None)
     if id_ is not None and not mine and store.settings.only_agent is not None:
-        raise _forbidden(f"{id_} belongs to another agent than", store.settings.only_agent)
+        raise forbidden(f"{id_} belongs to another agent than", store.settings.only_agent)
 
 
 def state_at(store: Store, at: str, now: datetime) -> State:
@@ -225,16 +224,8 @@ def _pinned(store: Store, agent_id: str | None) -> str | None:
     """The agent that this caller is pinned to, if any; refuses the name of another."""
     only = store.settings.only_agent
     if only is not None and agent_id not in (None, only):
-        raise _forbidden(f"--agent-id {(agent_id or '')[:200]!r} is not", only)
+        raise forbidden(f"--agent-id {(agent_id or '')[:200]!r} is not", only)
     return only
-
-
-def _forbidden(what: str, only: str) -> PromptyoselfError:
-    return PromptyoselfError(
-        "forbidden_agent",
-        f"{what} {only!r}.",
-        "PROMPTYOSELF_ONLY_AGENT pins this caller to that agent.",
-    )
 
 
 def _next_run(schedule: Schedule) -> str | None:

@@ -8,8 +8,10 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from promptyoself.errors import PromptyoselfError, WrongUsage
+from promptyoself.identity import is_opaque_id
 from promptyoself.instants import format_utc
 from promptyoself.policy import MISFIRES, TIERS
+from promptyoself.service.store import forbidden
 from promptyoself.settings import Settings, default_zone
 from promptyoself.slots import trigger_from
 from promptyoself.times import (
@@ -75,8 +77,7 @@ def check_agent_id(text: str, option: str = "--agent-id") -> str:
     Raises:
         PromptyoselfError: ``invalid_agent_id`` or ``invalid_conversation_id``.
     """
-    bad = not 1 <= len(text) <= 200 or any(c.isspace() or not c.isprintable() for c in text)
-    if bad:
+    if not is_opaque_id(text):
         raise PromptyoselfError(
             "invalid_" + option.removeprefix("--").replace("-", "_"),
             f"{option} {shown(text)} is not an id: 1 to 200 characters, without white space.",
@@ -142,11 +143,8 @@ def checked(request: Request, settings: Settings, now: datetime) -> dict[str, An
     if request.agent_id is not None:
         fields["agent_id"] = check_agent_id(request.agent_id)
         if settings.only_agent is not None and request.agent_id != settings.only_agent:
-            raise PromptyoselfError(
-                "forbidden_agent",
-                f"--agent-id {shown(request.agent_id)} is not {settings.only_agent!r}.",
-                "PROMPTYOSELF_ONLY_AGENT pins this caller to that agent.",
-            )
+            what = f"--agent-id {shown(request.agent_id)} is not"
+            raise forbidden(what, settings.only_agent)
     if request.prompt is not None:
         fields["prompt"] = check_prompt(request.prompt)
     if request.conversation_id is not None:
@@ -193,7 +191,8 @@ def _check_policy(request: Request) -> dict[str, Any]:
 
 
 def trigger_fields(request: Request, settings: Settings, now: datetime) -> dict[str, Any] | None:
-    """What the trigger options say, checked; ``None`` where none of them was given."""
+    """The kind, value and zone of the trigger asked for, checked; ``None`` where none was. Its
+    bounds are :func:`checked`'s."""
     given = [name for name in ("time", "cron", "every") if getattr(request, name) is not None]
     if not given:
         return None
@@ -223,10 +222,6 @@ def trigger_fields(request: Request, settings: Settings, now: datetime) -> dict[
                 "Take a longer one; PROMPTYOSELF_MIN_INTERVAL sets the limit.",
             )
         fields.update(schedule_type="interval", schedule_value=format_duration(seconds))
-    for name in ("start_at", "until"):
-        text = getattr(request, name)
-        if text:
-            fields[name] = format_utc(parse_time(text, zone, now))
     return fields
 
 

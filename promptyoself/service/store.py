@@ -9,12 +9,13 @@ from typing import TypeVar
 
 from promptyoself.durable import Disk
 from promptyoself.errors import ChainError, PromptyoselfError
+from promptyoself.events import Record
 from promptyoself.index import Index, Snapshot
 from promptyoself.ledger import Draft, FileLedger, Ledger, Liveness
 from promptyoself.schedules import Schedule, State, fold
 from promptyoself.settings import Settings
 
-__all__ = ["Store", "find_schedule"]
+__all__ = ["Store", "find_schedule", "forbidden"]
 
 Result = TypeVar("Result")
 
@@ -92,9 +93,9 @@ class Store:
                 self.index.save(Snapshot(state, batch.position))
             return result
 
-    def draft(self, record: object, id_: str | None) -> Draft:
+    def draft(self, record: Record, id_: str | None) -> Draft:
         """An event of this store's actor."""
-        return Draft(record, id_, self.actor)  # type: ignore[arg-type]
+        return Draft(record, id_, self.actor)
 
     def prepare_workers(self) -> None:
         """Make the folder in which workers hold their locks."""
@@ -117,9 +118,14 @@ def find_schedule(state: State, id_: str, only_agent: str | None) -> Schedule:
             "`promptyoself list --status all` shows the ids there are.",
         )
     if only_agent is not None and schedule.agent_id != only_agent:
-        raise PromptyoselfError(
-            "forbidden_agent",
-            f"{id_} belongs to another agent than {only_agent!r}.",
-            "PROMPTYOSELF_ONLY_AGENT pins this caller to that agent.",
-        )
+        raise forbidden(f"{id_} belongs to another agent than", only_agent)
     return schedule
+
+
+def forbidden(what: str, only_agent: str) -> PromptyoselfError:
+    """The refusal of ``what`` isn't the one agent that the caller is pinned to."""
+    return PromptyoselfError(
+        "forbidden_agent",
+        f"{what} {only_agent!r}.",
+        "PROMPTYOSELF_ONLY_AGENT pins this caller to that agent.",
+    )
