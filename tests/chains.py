@@ -14,16 +14,8 @@ from promptyoself.events import ScheduleRegistered
 from promptyoself.identity import content_of, schedule_id
 from promptyoself.ledger import START, Draft, FileLedger, Ledger, Position
 
-SCALE = float(os.environ.get("PROMPTYOSELF_TEST_SCALE", "1"))
-"""Multiplies the number of rounds of the tests that try many times."""
-
 NOW = datetime(2026, 11, 20, 20, 30, tzinfo=UTC)
 ACTOR = {"via": "test", "who": "tester"}
-
-
-def rounds(count: int) -> int:
-    """``count``, scaled."""
-    return max(1, int(count * SCALE))
 
 
 def draft(number: int, prompt: str = "Water the plants") -> Draft:

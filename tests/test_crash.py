@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from chains import (
     NOW,
-    SCALE,
     Killed,
     PowerDisk,
     StepDisk,
@@ -24,10 +23,10 @@ from chains import (
     kill,
     ledger_in,
     prompts,
-    rounds,
     snapshot_of,
 )
 from checker import check_chain, members
+from tally import SCALE, rounds
 
 from promptyoself.durable import Disk
 from promptyoself.index import Index, Snapshot

@@ -8,9 +8,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from chains import ACTOR, NOW, rounds
+from chains import ACTOR, NOW
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tally import rounds
 
 from promptyoself import events
 from promptyoself.errors import ChainError

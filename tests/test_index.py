@@ -9,18 +9,9 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from chains import (
-    NOW,
-    SCALE,
-    StepDisk,
-    append,
-    draft,
-    ledger_in,
-    rounds,
-    snapshot_of,
-    three_months,
-)
+from chains import NOW, StepDisk, append, draft, ledger_in, snapshot_of, three_months
 from checker import check_chain
+from tally import SCALE, rounds
 
 from promptyoself.durable import Disk
 from promptyoself.errors import ChainError

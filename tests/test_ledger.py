@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chains import ACTOR, NOW, StepDisk, append, draft, ledger_in, prompts, rounds, three_months
+from chains import ACTOR, NOW, StepDisk, append, draft, ledger_in, prompts, three_months
 from checker import check_chain
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ledger_contract import FORK, LedgerContract
+from tally import rounds
 
 from promptyoself.errors import ChainError
 from promptyoself.index import Index, Snapshot
