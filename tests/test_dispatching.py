@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from checker import check_chain, members
-from world import check_deliveries
+from world import check_deliveries, check_slots
 
 from promptyoself.durable import Disk
 from promptyoself.errors import PromptyoselfError
@@ -225,7 +225,9 @@ class Place:
 
     def events(self) -> list[dict[str, Any]]:
         events = check_chain(self.var / "schedules", settled=False)
-        check_deliveries(SimpleNamespace(**event) for event in events)
+        told = [SimpleNamespace(**event) for event in events]
+        check_deliveries(told)
+        check_slots(told, self.now())
         return events
 
     def types(self) -> Counter[str]:

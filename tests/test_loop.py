@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +21,7 @@ import pytest
 from calling import call, lines_of, run
 from checker import check_chain
 from test_dispatching import FakeLetta, Place
-from world import check_deliveries
+from world import check_deliveries, check_slots
 
 from promptyoself import loop
 from promptyoself.errors import ChainError
@@ -178,7 +178,9 @@ def test_the_dead_are_survived(sandbox: Sandbox, var: Path, loops: Callable[...,
     third.stop()
     assert set(sandbox.deliveries.values()) == {1}
     assert len(sandbox.deliveries) == 6
-    check_deliveries(SimpleNamespace(**event) for event in check_chain(var / "schedules"))
+    told = [SimpleNamespace(**event) for event in check_chain(var / "schedules")]
+    check_deliveries(told)
+    assert check_slots(told, datetime.now(UTC)) == {"delivered": 6}
 
 
 def test_several_loops_share_the_work(

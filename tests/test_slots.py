@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from world import check_slots
 
 from promptyoself.errors import PromptyoselfError
 from promptyoself.events import type_of, write_record
@@ -373,6 +374,10 @@ class World:
             for spent in self._spent(first, last):
                 expected = {slot for slot in expected if slot <= spent}
         assert sorted(outcomes) == sorted(expected | triggers)
+        # The audit, which doesn't list slots but steps from one to the next, says the same.
+        found = check_slots(self.store.log, self.now)
+        assert found.total() == len(outcomes)
+        assert set(found) <= {"delivered", "failed", "skipped"}
 
     def _spent(self, first: int, last: int) -> Iterator[str]:
         """The slot with which it had fired as often as it may, among those events."""

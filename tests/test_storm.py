@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from storm import Storm
+from tally import count
 
 from promptyoself.sandbox import Sandbox
+from promptyoself.service.auditing import audit
 
 # Each fault with its probability for a send. A run that is stuck takes two hours to give up, by
 # the clock, so it has a test of its own without one.
@@ -57,3 +60,8 @@ def test_every_slot_has_one_outcome_and_every_prompt_arrives_once(tmp_path: Path
         assert set(copies) == delivered, "the log and the histories disagree"
         assert sandbox.overlaps == 0, "an agent got a prompt while it was busy"
         assert len(delivered) > 150
+        answer = audit(storm.store, now=datetime.now(UTC))
+        assert answer["totals"]["slots"] == 200
+        assert answer["totals"]["delivered"] == len(delivered)
+        count("kills by SIGKILL", storm.kills)
+        count("slots audited", 200)

@@ -3,10 +3,14 @@ what is decided; and a check of what must hold for every log of deliveries."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from tally import count
+
+from promptyoself.accounts import PROBLEMS, Accounts, Entry
 from promptyoself.events import VERSIONS, Record, read_record, type_of, write_record
 from promptyoself.index import Snapshot
 from promptyoself.instants import format_utc
@@ -18,7 +22,7 @@ from promptyoself.service.registering import register
 from promptyoself.service.requests import Request
 from promptyoself.settings import load_settings
 
-__all__ = ["DELIVERED", "World", "check_deliveries"]
+__all__ = ["DELIVERED", "World", "check_deliveries", "check_slots", "entries_of"]
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 DELIVERED = Delivered("run", "run-1")
@@ -80,6 +84,12 @@ class World:
         self.add(decision.records)
         return decision
 
+    def claim_only(self, agent: str) -> list[tuple[Record, str]]:
+        """What a loop that has forgotten all other agents would write."""
+        decision = claim(self.state, self.now, "wrk_1", self.settings.caps, 100)
+        ids = {made.id for made in decision.claims if made.agent_id == agent}
+        return [(record, id_) for record, id_ in decision.records if id_ in ids]
+
     def claim_one(self) -> Claim:
         """Claim the only thing that is due."""
         (made,) = self.claim().claims
@@ -133,3 +143,23 @@ def check_deliveries(events: Iterable[Any]) -> None:
             assert event.type == "delivery.skipped" or not new
             opened.pop(key, None)
             final.add(key)
+
+
+def entries_of(events: Iterable[Any], now: datetime, living: Iterable[str] = ()) -> list[Entry]:
+    """What the audit says of each slot up to now."""
+    accounts = Accounts(datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC))
+    entries = [entry for event in events for entry in accounts.take(event)]
+    entries += accounts.finish(now, set(living))
+    assert not accounts.broken, accounts.broken
+    return entries
+
+
+def check_slots(events: Iterable[Any], now: datetime, living: Iterable[str] = ()) -> Counter[str]:
+    """P2: no slot is forgotten, doubled or invented. How many have which outcome."""
+    entries = entries_of(events, now, living)
+    assert not [entry for entry in entries if entry.outcome in PROBLEMS]
+    count("slots audited", sum(entry.slots for entry in entries))
+    sums: Counter[str] = Counter()
+    for entry in entries:
+        sums[entry.outcome] += entry.slots
+    return sums

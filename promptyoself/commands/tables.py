@@ -1,16 +1,18 @@
-"""Answers for people's eyes: a table for each list in a document, and lines for the rest."""
+"""For people's eyes: a table for each list in a document, lines for the rest, and progress bars."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["print_table"]
+__all__ = ["print_table", "progress_of"]
 
 _CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
@@ -29,6 +31,14 @@ def print_table(document: Mapping[str, Any]) -> None:
         elif value not in (None, [], {}):
             rest.add_row(Text(key, style="bold"), Text(_cell(value)))
     console.print(rest)
+
+
+@contextmanager
+def progress_of(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr, which goes away at the end; tell it how many are done."""
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total or None)
+        yield lambda done: bar.update(task, completed=done)
 
 
 def _print_rows(console: Console, rows: list[Mapping[str, Any]]) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
+from promptyoself.errors import PromptyoselfError, WrongUsage
 from promptyoself.instants import format_utc, parse_utc
 from promptyoself.ledger import Envelope
 from promptyoself.schedules import EMPTY, FINISHED, Schedule, State, fold
@@ -15,9 +16,12 @@ from promptyoself.times import in_zone, parse_time
 
 __all__ = [
     "STATUSES",
+    "Cutoff",
+    "cutoff",
     "describe",
     "history",
     "list_schedules",
+    "pinned",
     "show",
     "state_at",
     "stats",
@@ -44,7 +48,7 @@ def list_schedules(
     Raises:
         PromptyoselfError: ``forbidden_agent``, ``invalid_time``.
     """
-    wanted = _pinned(store, agent_id) or agent_id
+    wanted = pinned(store, agent_id) or agent_id
     state = store.read().state if at is None else state_at(store, at, now)
     chosen = [
         schedule
@@ -137,24 +141,30 @@ def history(
     type_: str | None = None,
     since: str | None = None,
     until: str | None = None,
+    slot: str | None = None,
     now: datetime,
 ) -> Iterator[Envelope]:
     """The events as stored, oldest first, that match everything given.
 
     ``type_`` is a whole type or its first part (``delivery``); ``since`` and ``until`` are times
-    (inclusive). With an agent, the events of the schedules that were its own at the time.
+    (inclusive). With an agent, the events of the schedules that were its own at the time. With a
+    ``slot`` (a time), those that decided this one: what promised it, began it and ended it.
 
     Raises:
         PromptyoselfError: ``invalid_time``; ``unknown_id`` if no event bears the id;
-            ``forbidden_agent``.
+            ``unknown_slot`` if none is about that slot of it; ``missing_option`` for a slot without
+            an id; ``forbidden_agent``.
         ChainError: the log is damaged; the events before the damage have been yielded.
     """
     zone = default_zone(store.settings)
     first = "" if since is None else format_utc(parse_time(since, zone, now))
     last = "~" if until is None else format_utc(parse_time(until, zone, now))
-    wanted = _pinned(store, agent_id) or agent_id
+    wanted = pinned(store, agent_id) or agent_id
+    instant = None if slot is None else format_utc(parse_time(slot, zone, now))
+    if instant is not None and id_ is None:
+        raise WrongUsage("missing_option", "--slot was given without --id.", "Name a schedule.")
     owner: dict[str, Any] = {}
-    known = mine = False
+    known = mine = found = False
     for batch in store.ledger.replay():
         for event in batch.envelopes:
             if event.id is not None:
@@ -163,17 +173,45 @@ def history(
                     owner[event.id] = data.get("agent_id", owner.get(event.id))
             known = known or event.id == id_
             mine = mine or (event.id == id_ and owner.get(event.id or "") == wanted)
+            about = id_ is None or event.id == id_
+            if instant is not None:
+                about = _decides(event, id_ or "", instant)
             if (
-                (id_ is None or event.id == id_)
+                about
                 and (wanted is None or owner.get(event.id or "") == wanted)
                 and (type_ is None or event.type == type_ or event.type.startswith(type_ + "."))
                 and first <= event.ts <= last
             ):
+                found = True
                 yield event
     if id_ is not None and not known:
         find_schedule(EMPTY, id_, None)
     if id_ is not None and not mine and store.settings.only_agent is not None:
         raise forbidden(f"{id_} belongs to another agent than", store.settings.only_agent)
+    if instant is not None and not found:
+        raise PromptyoselfError(
+            "unknown_slot",
+            f"The log says nothing of a slot of {id_} at {instant}.",
+            "`promptyoself audit` lists slots; `promptyoself history --id ID` has all events.",
+        )
+
+
+class Cutoff(NamedTuple):
+    """A point of the log: after the last event up to ``ts``, or after event ``seq``."""
+
+    seq: int | None
+    ts: str
+
+    def covers(self, event: Envelope) -> bool:
+        """Whether the event lies before this point."""
+        return event.ts <= self.ts if self.seq is None else event.seq <= self.seq
+
+
+def cutoff(store: Store, at: str, now: datetime) -> Cutoff:
+    """What a user means by ``at``: an event's number, or a time. Raises ``invalid_time``."""
+    if at.isascii() and at.isdigit() and len(at) < 19:
+        return Cutoff(int(at), "")
+    return Cutoff(None, format_utc(parse_time(at, default_zone(store.settings), now)))
 
 
 def state_at(store: Store, at: str, now: datetime) -> State:
@@ -183,21 +221,31 @@ def state_at(store: Store, at: str, now: datetime) -> State:
         PromptyoselfError: ``invalid_time``.
         ChainError: the log is damaged before that point.
     """
-    if at.isascii() and at.isdigit() and len(at) < 19:
-        last_seq, last_ts = int(at), "~"
-    else:
-        last_seq, last_ts = None, format_utc(parse_time(at, default_zone(store.settings), now))
+    end = cutoff(store, at, now)
 
     def envelopes() -> Iterator[Envelope]:
         for batch in store.ledger.replay():
             for event in batch.envelopes:
-                if event.ts > last_ts or (last_seq is not None and event.seq > last_seq):
+                if not end.covers(event):
                     return
                 yield event
 
     state = fold(EMPTY, envelopes())
     store.mention_newer(state)
     return state
+
+
+def _decides(event: Envelope, id_: str, slot: str) -> bool:
+    """Whether an event promised, began, moved or ended this slot."""
+    data = event.data
+    if event.id is None:
+        left = data.get("in_flight") or ()
+        return any((each["id"], each["slot"]) == (id_, slot) for each in left)
+    if event.id != id_:
+        return False
+    if "slot" in data:
+        return bool(data["slot"] <= slot <= data.get("last", data["slot"]))
+    return slot in (data.get("next_run"), data.get("changes", {}).get("next_run"))
 
 
 def stats(store: Store) -> dict[str, Any]:
@@ -220,8 +268,12 @@ def stats(store: Store) -> dict[str, Any]:
     }
 
 
-def _pinned(store: Store, agent_id: str | None) -> str | None:
-    """The agent that this caller is pinned to, if any; refuses the name of another."""
+def pinned(store: Store, agent_id: str | None) -> str | None:
+    """The agent that this caller is pinned to, if any.
+
+    Raises:
+        PromptyoselfError: ``forbidden_agent``: ``agent_id`` is another.
+    """
     only = store.settings.only_agent
     if only is not None and agent_id not in (None, only):
         raise forbidden(f"--agent-id {(agent_id or '')[:200]!r} is not", only)

@@ -1,0 +1,458 @@
+"""The audit: every slot that should have been, by the schedules' own specifications, and the one
+outcome that the log has for it.
+
+It shares the triggers with the rest, for they say what a specification means, and nothing else: not
+the fold, not the plan of a claim. It follows the log's events on its own, steps from slot to slot
+by the trigger as it stood, and notes whatever the log passes over.
+
+What a slot without an outcome means depends on who could have dealt with it: where a loop did pass
+and left it where it was, it is forgotten (see :mod:`promptyoself.presence`); where none ran, it is
+still to come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple, Protocol
+
+from promptyoself.instants import format_utc, parse_utc
+from promptyoself.presence import Presence
+from promptyoself.schedules import slot_key
+from promptyoself.slots import jittered, trigger_from
+from promptyoself.triggers import Trigger, count_slots, last_slot, next_fire_time
+
+__all__ = ["OUTCOMES", "PROBLEMS", "Accounts", "Entry"]
+
+OUTCOMES = (
+    "delivered",
+    "failed",
+    "skipped",
+    "in_flight",
+    "in_doubt",
+    "pending",
+    "unaccounted",
+    "doubled",
+    "unexpected",
+)
+"""What can have become of a slot."""
+
+PROBLEMS = frozenset({"unaccounted", "doubled", "unexpected"})
+"""Those that break a promise: a slot that the log has forgotten; one that has two outcomes, or was
+begun twice; an outcome of an instant at which the schedule was not to fire."""
+
+_INSTANT = timedelta(microseconds=1)
+_NEVER = datetime(1, 1, 1, tzinfo=UTC)
+_TIMING = frozenset(
+    {"schedule_type", "schedule_value", "timezone", "anchor", "start_at", "until"}
+    | {"max_repetitions", "next_run"}
+)
+
+
+class Audited(Protocol):
+    """What the audit reads of an envelope."""
+
+    @property
+    def seq(self) -> int: ...
+    @property
+    def ts(self) -> str: ...
+    @property
+    def type(self) -> str: ...
+    @property
+    def id(self) -> str | None: ...
+    @property
+    def data(self) -> Mapping[str, Any]: ...
+
+
+class Entry(NamedTuple):
+    """``slots`` slots of a schedule, from ``first`` to ``last``, and what became of them.
+
+    ``why`` is a skip's or a failure's reason, or what a pending slot waits for; ``seq`` the event
+    that decided it. ``kind`` is ``scheduled`` or ``trigger``.
+    """
+
+    id: str
+    agent_id: str
+    kind: str
+    first: datetime
+    last: datetime
+    slots: int
+    outcome: str
+    why: str | None
+    seq: int
+
+
+class _Account:
+    """A schedule as the audit follows it. None of its slots up to ``cursor`` is still to come;
+    ``high`` is the last one that was decided."""
+
+    def __init__(
+        self, fields: dict[str, Any], high: datetime, cursor: datetime, seq: int, ts: str
+    ) -> None:
+        self.fields = fields
+        self.high = high
+        self.cursor = cursor
+        self.trigger: Trigger = trigger_from(fields)
+        self.promised: str | None = fields["next_run"]
+        self.claims: int = fields.get("repetition_count") or 0
+        self.status = "active"
+        self.decided = seq  # the event that made the status what it is
+        self.ready = ts  # not before this could its next slot be claimed
+
+    @property
+    def exhausted(self) -> bool:
+        most = self.fields.get("max_repetitions")
+        return most is not None and self.claims >= most
+
+
+class _Open(NamedTuple):
+    id: str
+    agent_id: str
+    slot: str
+    kind: str
+    worker: str | None
+    retry_at: str
+    seq: int
+
+
+class Accounts:
+    """Takes the events of a whole log in order, and gives entries as slots are decided."""
+
+    def __init__(self, since: datetime, until: datetime) -> None:
+        """Only slots from ``since`` to ``until`` get entries."""
+        self._since, self._until = since, until
+        self.presence = Presence()
+        self.broken: dict[str, tuple[str, str]] = {}
+        self._accounts: dict[str, _Account] = {}
+        self._open: dict[str, _Open] = {}
+        self._freed: dict[str, str] = {}  # since when an agent has had no delivery under way
+        self._settled: set[str] = set()  # triggered slots that have their outcome
+        self._ts = ""
+        self._id: str | None = None
+        self._exact = False
+
+    def take(self, event: Audited) -> list[Entry]:
+        """The entries that one more event makes.
+
+        A schedule whose slots can't be computed (its time zone is gone, say) is left out from
+        there on, and named in ``broken``, with its agent and the reason.
+        """
+        later = event.ts > self._ts
+        # What follows within an append bears the time of what precedes it.
+        self._exact = later or (self._exact and event.id is not None and event.id == self._id)
+        self._ts, self._id = event.ts, event.id
+        if event.id is None:
+            self.presence.take(event, later)
+            return []
+        if event.id in self.broken:
+            return []
+        entries: list[Entry] = []
+        try:
+            # One by one, for a change of its times comes only after what was due before it.
+            for entry in self._take_schedule(event):
+                entries += self._within(entry)
+        except Exception as error:
+            self._give_up(event.id, event.seq, error)
+            return []
+        if event.type.startswith("delivery.") and "worker" in event.data:
+            claimed = sum(1 for slot in self._open.values() if slot.worker is not None)
+            self.presence.note(event, later, claimed)
+        return entries
+
+    def finish(self, now: datetime, living: Collection[str]) -> Iterator[Entry]:
+        """The entries of the slots up to ``now`` that have no outcome yet; ``living`` are the
+        workers that are alive."""
+        for slot in self._open.values():
+            why: str | None = None
+            if slot.worker is not None:
+                outcome = "in_flight" if slot.worker in living else "in_doubt"
+            else:
+                outcome, why, _ = self._judge(slot.agent_id, slot.retry_at, now, living)
+            when = parse_utc(slot.slot)
+            entry = Entry(slot.id, slot.agent_id, slot.kind, when, when, 1, outcome, why, slot.seq)
+            yield from self._within(entry)
+        begun = {slot.id for slot in self._open.values() if slot.kind == "scheduled"}
+        for id_, account in list(self._accounts.items()):
+            try:
+                for entry in self._remaining(id_, account, now, living, id_ in begun):
+                    yield from self._within(entry)
+            except Exception as error:
+                self._give_up(id_, account.decided, error)
+
+    def _give_up(self, id_: str, seq: int, error: Exception) -> None:
+        account = self._accounts.pop(id_, None)
+        agent_id = account.fields["agent_id"] if account else ""
+        self.broken[id_] = (agent_id, f"at event {seq}: {type(error).__name__}: {error}")
+
+    # Schedules.
+
+    def _take_schedule(self, event: Audited) -> Iterator[Entry]:
+        id_, data = str(event.id), event.data
+        account = self._accounts.get(id_)
+        if event.type == "schedule.registered":
+            since, high = parse_utc(event.ts), _NEVER
+            if account is not None:
+                high = account.high
+                if account.status == "parked":
+                    yield from self._gap(id_, account, since, account.decided, "parked")
+            cursor = max(since, high)
+            account = _Account(dict(data), high, cursor, event.seq, event.ts)
+            self._accounts[id_] = account
+            yield from self._promise(id_, account, data["next_run"], event)
+            return
+        if account is None:
+            raise ValueError("it was never registered")
+        match event.type:
+            case "schedule.modified":
+                yield from self._modify(id_, account, event)
+            case "schedule.paused" | "schedule.resumed":
+                yield from self._close(id_, account, event)
+                yield from self._promise(id_, account, data.get("next_run"), event)
+                account.status = "paused" if event.type == "schedule.paused" else "active"
+                account.decided, account.ready = event.seq, event.ts
+            case "schedule.cancelled":
+                yield from self._close(id_, account, event)
+                account.status, account.decided = "cancelled", event.seq
+            case "schedule.completed":
+                account.status, account.decided = "completed", event.seq
+            case "schedule.triggered":
+                self._begin(id_, account, data["slot"], "trigger", None, event)
+            case "delivery.attempted":
+                yield from self._attempt(id_, account, event)
+            case "delivery.abandoned":
+                self._free(id_, account, event)
+                self._begin(id_, account, data["slot"], None, None, event)
+            case "delivery.delivered" | "delivery.failed" | "delivery.skipped":
+                yield from self._settle(id_, account, event)
+
+    def _modify(self, id_: str, account: _Account, event: Audited) -> Iterator[Entry]:
+        changes: dict[str, Any] = event.data["changes"]
+        timing = not _TIMING.isdisjoint(changes)
+        if timing:
+            yield from self._close(id_, account, event)
+        account.fields.update(changes)
+        if timing:
+            account.trigger = trigger_from(account.fields)
+            account.cursor = max(account.high, parse_utc(event.ts))
+            promised = changes.get("next_run", account.promised)
+            yield from self._promise(id_, account, promised, event)
+            account.ready = event.ts
+            if account.status == "active":
+                account.decided = event.seq
+
+    def _attempt(self, id_: str, account: _Account, event: Audited) -> Iterator[Entry]:
+        data = event.data
+        key = slot_key(id_, data["slot"])
+        if key not in self._open:
+            if data.get("kind", "scheduled") != "scheduled" or data["attempt"] != 1:
+                yield self._entry(id_, account, data, 1, "unexpected", "never begun", event.seq)
+            else:
+                more = account.exhausted
+                yield from self._step(id_, account, data["slot"], data["slot"], event)
+                account.claims += 1
+                account.promised = data.get("next_run")
+                if more:
+                    why = "max_repetitions"
+                    yield self._entry(id_, account, data, 1, "unexpected", why, event.seq)
+        elif self._open[key].worker is not None:
+            yield self._entry(id_, account, data, 1, "doubled", "claimed twice", event.seq)
+        self._begin(id_, account, data["slot"], data.get("kind"), data["worker"], event)
+
+    def _settle(self, id_: str, account: _Account, event: Audited) -> Iterator[Entry]:
+        data = event.data
+        outcome = event.type.partition(".")[2]
+        why = data.get("why") if outcome == "skipped" else data.get("code")
+        slot = self._open.pop(slot_key(id_, data["slot"]), None)
+        if slot is not None:
+            self._free(id_, account, event, slot)
+            if slot.kind == "trigger":
+                self._settled.add(slot_key(id_, slot.slot))
+            if data.get("parked"):
+                account.status, account.decided = "parked", event.seq
+            entry = self._entry(id_, account, data, 1, outcome, why, event.seq)
+            yield entry._replace(agent_id=slot.agent_id, kind=slot.kind)
+        elif outcome != "skipped" or data.get("kind") == "trigger":
+            passed = parse_utc(data["slot"]) <= account.cursor
+            again = passed or slot_key(id_, data["slot"]) in self._settled
+            problem = "doubled" if again else "unexpected"
+            yield self._entry(id_, account, data, 1, problem, outcome, event.seq)
+        else:
+            first, last = parse_utc(data["slot"]), parse_utc(data["last"])
+            yield from self._step(id_, account, data["slot"], data["last"], event)
+            found = 1 + count_slots(account.trigger, first, last) if last >= first else 0
+            yield self._entry(id_, account, data, found, "skipped", why, event.seq)
+            if found != data["slots"]:
+                wrong = f"counted as {data['slots']}, and are {found}"
+                yield self._entry(id_, account, data, found, "unexpected", wrong, event.seq)
+            account.promised = data.get("next_run")
+
+    def _step(
+        self, id_: str, account: _Account, first: str, last: str, event: Audited
+    ) -> Iterator[Entry]:
+        """Move on to slots that the log has decided or begun; what lies between was passed over."""
+        start, end = parse_utc(first), parse_utc(last)
+        if start <= account.cursor:
+            yield self._range(id_, account, start, end, 1, "doubled", "decided before", event.seq)
+        elif next_fire_time(account.trigger, account.cursor) == start:
+            pass
+        elif next_fire_time(account.trigger, start - _INSTANT) == start:
+            yield from self._gap(id_, account, start - _INSTANT, event.seq)
+        elif first != account.promised:
+            # What the log has promised counts, also where newer time zone data wouldn't have it.
+            why = "not a slot of the schedule"
+            yield self._range(id_, account, start, end, 1, "unexpected", why, event.seq)
+        account.cursor = account.high = max(account.cursor, end)
+
+    def _promise(
+        self, id_: str, account: _Account, next_run: str | None, event: Audited
+    ) -> Iterator[Entry]:
+        """From here on the slots from ``next_run`` are to come, and none before it."""
+        account.promised = next_run
+        if next_run is None:
+            return
+        before = parse_utc(next_run) - _INSTANT
+        if before > account.cursor:
+            if not account.exhausted:
+                yield from self._gap(id_, account, before, event.seq)
+            account.cursor = before
+        elif event.type == "schedule.registered" or not self._exact:
+            # A clock that ran back, or a prompt that was brought over after it was due.
+            account.cursor = max(before, account.high)
+
+    def _close(self, id_: str, account: _Account, event: Audited) -> Iterator[Entry]:
+        """At a change, everything that was due by then must have been decided."""
+        if self._exact and account.status != "cancelled" and not account.exhausted:
+            yield from self._gap(id_, account, parse_utc(event.ts), event.seq)
+
+    def _gap(
+        self, id_: str, account: _Account, until: datetime, seq: int, parked: str | None = None
+    ) -> Iterator[Entry]:
+        first = next_fire_time(account.trigger, account.cursor)
+        if first is not None and first <= until:
+            last = last_slot(account.trigger, account.cursor, until) or first
+            slots = 1 + count_slots(account.trigger, first, until)
+            outcome = "skipped" if parked else "unaccounted"
+            why = parked or "passed over"
+            yield self._range(id_, account, first, last, slots, outcome, why, seq)
+            account.cursor = until
+
+    def _begin(
+        self,
+        id_: str,
+        account: _Account,
+        slot: str,
+        kind: str | None,
+        worker: str | None,
+        event: Audited,
+    ) -> None:
+        key = slot_key(id_, slot)
+        earlier = self._open.get(key)
+        kind = kind or (earlier.kind if earlier else "scheduled")
+        retry_at = event.data.get("retry_at", slot)
+        agent_id = account.fields["agent_id"]
+        self._open[key] = _Open(id_, agent_id, slot, kind, worker, retry_at, event.seq)
+
+    def _free(self, id_: str, account: _Account, event: Audited, slot: _Open | None = None) -> None:
+        slot = slot or self._open.get(slot_key(id_, event.data["slot"]))
+        if slot is not None:
+            self._freed[slot.agent_id] = event.ts
+        account.ready = max(account.ready, event.ts)
+
+    # What is left at the end.
+
+    def _remaining(
+        self, id_: str, account: _Account, now: datetime, living: Collection[str], begun: bool
+    ) -> Iterator[Entry]:
+        if account.status == "cancelled" or account.exhausted:
+            return
+        first = next_fire_time(account.trigger, account.cursor)
+        if account.promised is not None:
+            promised = parse_utc(account.promised)
+            first = promised if first is None else min(promised, first)
+        if first is None or first > now:
+            return
+        last = last_slot(account.trigger, first, now) or first
+
+        def entry(start: datetime, end: datetime, outcome: str, why: str) -> Entry:
+            slots = 1 + count_slots(account.trigger, start, end)
+            return self._range(id_, account, start, end, slots, outcome, why, account.decided)
+
+        if account.status in ("paused", "parked"):
+            yield entry(first, last, "skipped", account.status)
+            return
+        if account.status == "completed":
+            yield entry(first, last, "unaccounted", "completed too early")
+            return
+        if begun:
+            yield entry(first, last, "pending", "overlap")
+            return
+        due = format_utc(jittered(id_, first, account.fields.get("jitter")))
+        agent_id = account.fields["agent_id"]
+        outcome, why, proved = self._judge(agent_id, max(due, account.ready), now, living)
+        if outcome == "unaccounted":
+            # What came due only after that pass may still be claimed.
+            end = last_slot(account.trigger, first, min(proved, now)) or first
+            yield entry(first, end, outcome, why)
+            following = next_fire_time(account.trigger, end)
+            if following is None or following > now:
+                return
+            first, outcome, why = following, "pending", "soon"
+        yield entry(first, last, outcome, why)
+
+    def _judge(
+        self, agent_id: str, ready: str, now: datetime, living: Collection[str]
+    ) -> tuple[str, str, datetime]:
+        """What to say of something that could have been claimed since ``ready``, and wasn't; and
+        up to when a loop has shown that it left it alone."""
+        since = parse_utc(max(ready, self._freed.get(agent_id, "")))
+        if any(slot.worker and slot.agent_id == agent_id for slot in self._open.values()):
+            return "pending", "busy", since
+        proved = self.presence.proof(since, now, living)
+        if proved > since:
+            return "unaccounted", "forgotten", proved
+        return "pending", self.presence.excuse(living), since
+
+    def _within(self, entry: Entry) -> Iterator[Entry]:
+        """The entry, as far as it lies in the window."""
+        if self._since <= entry.first and entry.last <= self._until:
+            yield entry
+        elif entry.slots > 1 and entry.first <= self._until and self._since <= entry.last:
+            trigger = self._accounts[entry.id].trigger
+            start: datetime | None = entry.first
+            if entry.first < self._since:
+                start = next_fire_time(trigger, self._since - _INSTANT)
+            end = min(entry.last, self._until)
+            if start is not None and start <= end:
+                last = last_slot(trigger, start, end) or start
+                slots = 1 + count_slots(trigger, start, end)
+                yield entry._replace(first=start, last=last, slots=slots)
+
+    # Entries.
+
+    def _entry(
+        self,
+        id_: str,
+        account: _Account,
+        data: Mapping[str, Any],
+        slots: int,
+        outcome: str,
+        why: str | None,
+        seq: int,
+    ) -> Entry:
+        first, last = parse_utc(data["slot"]), parse_utc(data.get("last", data["slot"]))
+        entry = self._range(id_, account, first, last, slots, outcome, why, seq)
+        return entry._replace(kind=data.get("kind", "scheduled"))
+
+    @staticmethod
+    def _range(
+        id_: str,
+        account: _Account,
+        first: datetime,
+        last: datetime,
+        slots: int,
+        outcome: str,
+        why: str | None,
+        seq: int,
+    ) -> Entry:
+        agent_id = account.fields["agent_id"]
+        return Entry(id_, agent_id, "scheduled", first, last, slots, outcome, why, seq)

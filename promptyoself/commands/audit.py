@@ -1,0 +1,45 @@
+"""Answering for every slot, and for every change."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from promptyoself.commands.answering import Document, Session, answers
+
+__all__: list[str] = []
+
+
+@click.command("audit")
+@click.option("--since", metavar="T", help="Only slots from this time on.")
+@click.option("--until", metavar="T", help="Only slots up to this time (else: now).")
+@click.option("--agent-id", metavar="AGENT", help="Only slots of this agent's schedules.")
+@answers
+def audit_command(session: Session, **options: Any) -> Document:
+    """Account for every slot that should have been; exits 1 where one has no outcome.
+
+    Computes the slots from the schedules' own times, as they stood, and finds each one's outcome in
+    the log: delivered, failed, skipped and why, in flight, in doubt, pending; or unaccounted.
+    """
+    from promptyoself.service.auditing import audit
+
+    store = session.store()
+    if not sys.stderr.isatty():
+        return audit(store, now=session.now(), **options)
+    from promptyoself.commands.tables import progress_of
+
+    with progress_of("events", store.read().position.seq) as progress:
+        return audit(store, now=session.now(), progress=progress, **options)
+
+
+@click.command("diff")
+@click.option("--from", "from_", required=True, metavar="T", help="A time, or an event's number.")
+@click.option("--to", metavar="T", help="A time, or an event's number (else: now).")
+@answers
+def diff_command(session: Session, from_: str, to: str | None) -> Document:
+    """Say what changed between two points of the log, and by whom."""
+    from promptyoself.service.auditing import diff
+
+    return diff(session.store(), from_=from_, to=to, now=session.now())

@@ -1,0 +1,257 @@
+"""Answering for every slot, and saying what changed between two points of the log."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from promptyoself.accounts import OUTCOMES, PROBLEMS, Accounts, Entry
+from promptyoself.errors import ChainError, PromptyoselfError, WrongUsage
+from promptyoself.events import is_known
+from promptyoself.instants import format_utc
+from promptyoself.ledger import START, Envelope
+from promptyoself.presence import Loop
+from promptyoself.schedules import EMPTY, Schedule, fold
+from promptyoself.service.keeping import head_of
+from promptyoself.service.querying import Cutoff, cutoff, pinned
+from promptyoself.service.store import Store
+from promptyoself.settings import default_zone
+from promptyoself.times import parse_time
+
+__all__ = ["audit", "diff"]
+
+_EVER = datetime(1, 1, 1, tzinfo=UTC)
+
+
+def audit(
+    store: Store,
+    *,
+    since: str | None = None,
+    until: str | None = None,
+    agent_id: str | None = None,
+    now: datetime,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """Every slot from ``since`` to ``until`` (by default up to ``now``) with its one outcome:
+    totals, for each schedule too, and each range of slots that was not delivered.
+
+    Reads the whole log, whatever the window, since a slot may be decided long after it was due.
+    ``progress`` is told the number of events read so far.
+
+    Raises:
+        PromptyoselfError: ``slots_unaccounted``, with the whole answer in its details, where a slot
+            has no outcome, or two, or was none; ``invalid_time``, ``wrong_usage``,
+            ``forbidden_agent``.
+        ChainError: the log is damaged; ``newer_events`` where it can't be understood.
+    """
+    wanted = pinned(store, agent_id) or agent_id
+    zone = default_zone(store.settings)
+    first = _EVER if since is None else parse_time(since, zone, now)
+    last = now if until is None else min(parse_time(until, zone, now), now)
+    if first > last:
+        raise WrongUsage(
+            "empty_window",
+            f"Nothing lies between {format_utc(first)} and {format_utc(last)}.",
+            "Give a --since before --until, and before now.",
+        )
+    # Before the log is read: who dies in between has left there what he did.
+    living = store.workers.living()
+    accounts = Accounts(first, last)
+    book = _Book(wanted)
+    position = START
+    for batch in store.ledger.replay():
+        for event in batch.envelopes:
+            if not is_known(event.type, event.v):
+                raise ChainError(
+                    "newer_events",
+                    f"The log was written by a newer promptyoself: event {event.seq} "
+                    f"({event.type}, version {event.v}) is not understood here.",
+                    "Upgrade promptyoself, then run `promptyoself audit` again.",
+                    seq=event.seq,
+                )
+            for entry in accounts.take(event):
+                book.enter(entry)
+        position = batch.position
+        if progress is not None:
+            progress(position.seq)
+    for entry in accounts.finish(now, living):
+        book.enter(entry)
+    broken = {
+        id_: problem for id_, (agent, problem) in accounts.broken.items() if wanted in (None, agent)
+    }
+    answer = {
+        "since": None if since is None else format_utc(first),
+        "until": format_utc(last),
+        **book.answer(),
+        "loops": [
+            _describe_loop(loop, living)
+            for loop in accounts.presence.loops.values()
+            if loop.started <= format_utc(last)
+            and (loop.worker in living or loop.seen >= format_utc(first))
+        ],
+        **({"broken": broken} if broken else {}),
+        "head": head_of(position)["head"],
+    }
+    bad = sum(answer["totals"][problem] for problem in PROBLEMS)
+    if bad or broken:
+        one = bad == 1
+        what = f"{bad} slot{'' if one else 's'} {'is' if one else 'are'} not accounted for"
+        if broken:
+            what += f"{'; ' if bad else ''}{len(broken)} schedules can't be audited"
+        raise PromptyoselfError(
+            "slots_unaccounted",
+            f"{what}.",
+            "`promptyoself history --id ID --slot T` shows what the log has of one of them.",
+            **answer,
+        )
+    slots = answer["totals"]["slots"]
+    message = f"Every slot is accounted for (slots: {slots})."
+    return {**answer, "message": message}
+
+
+def diff(store: Store, *, from_: str, to: str | None, now: datetime) -> dict[str, Any]:
+    """What is different at ``to`` (by default now) from what it was at ``from_``, each a time or
+    an event's number, and the events that made the difference.
+
+    Raises:
+        PromptyoselfError: ``invalid_time``; ``empty_window`` where ``to`` is before ``from_``.
+        ChainError: the log is damaged before that point.
+    """
+    only = pinned(store, None)
+    start, end = cutoff(store, from_, now), cutoff(store, to or format_utc(now), now)
+    events = (event for batch in store.ledger.replay() for event in batch.envelopes)
+    ahead, latest = next(events, None), None
+    made: dict[str, list[dict[str, Any]]] = {}
+
+    def up_to(point: Cutoff) -> Iterator[Envelope]:
+        nonlocal ahead, latest
+        while ahead is not None and point.covers(ahead):
+            latest = ahead
+            yield ahead
+            ahead = next(events, None)
+
+    def noted(stream: Iterator[Envelope]) -> Iterator[Envelope]:
+        for event in stream:
+            if event.id is not None:
+                made.setdefault(event.id, []).append(_in_short(event))
+            yield event
+
+    before, reached = fold(EMPTY, up_to(start)), latest
+    if reached is not None and not end.covers(reached):
+        raise WrongUsage("empty_window", f"--to {to} is before --from {from_}.", "Exchange them.")
+    after, passed = fold(before, noted(up_to(end))), latest
+    store.mention_newer(after)
+    changes = [
+        {
+            "id": id_,
+            "agent_id": after.schedules[id_].agent_id,
+            "change": "changed" if id_ in before.schedules else "registered",
+            "fields": fields,
+            "events": made.get(id_, []),
+        }
+        for id_ in after.schedules
+        if (fields := _differences(before.schedules.get(id_), after.schedules[id_]))
+        and only in (None, after.schedules[id_].agent_id)
+    ]
+    return {
+        "from": _where(reached),
+        "to": _where(passed),
+        "changes": changes,
+        "count": len(changes),
+    }
+
+
+class _Book:
+    """Adds up entries, for each schedule and altogether, and keeps those not delivered."""
+
+    def __init__(self, agent_id: str | None) -> None:
+        self._agent_id = agent_id
+        self._sums: dict[tuple[str, str], Counter[str]] = {}
+        self._undelivered: list[dict[str, Any]] = []
+
+    def enter(self, entry: Entry) -> None:
+        if self._agent_id not in (None, entry.agent_id):
+            return
+        sums = self._sums.setdefault((entry.id, entry.agent_id), Counter())
+        sums[entry.outcome] += entry.slots
+        if entry.outcome == "skipped":
+            sums[f"skipped {entry.why}"] += entry.slots
+        if entry.outcome not in ("doubled", "unexpected"):  # those are beside the slot's outcome
+            sums["slots"] += entry.slots
+        if entry.outcome != "delivered":
+            self._undelivered.append(
+                {
+                    "id": entry.id,
+                    "agent_id": entry.agent_id,
+                    "slot": format_utc(entry.first),
+                    "last": format_utc(entry.last),
+                    "slots": entry.slots,
+                    "kind": entry.kind,
+                    "outcome": entry.outcome,
+                    "why": entry.why,
+                    "seq": entry.seq,
+                }
+            )
+
+    def answer(self) -> dict[str, Any]:
+        total: Counter[str] = Counter()
+        for sums in self._sums.values():
+            total.update(sums)
+        self._undelivered.sort(key=lambda line: (line["slot"], line["id"], line["seq"]))
+        return {
+            "totals": _spelled(total),
+            "schedules": [
+                {"id": id_, "agent_id": agent_id, **_spelled(sums)}
+                for (id_, agent_id), sums in sorted(self._sums.items())
+            ],
+            "undelivered": self._undelivered,
+        }
+
+
+def _spelled(sums: Mapping[str, int]) -> dict[str, Any]:
+    reasons = {
+        key.removeprefix("skipped "): slots
+        for key, slots in sorted(sums.items())
+        if key.startswith("skipped ")
+    }
+    outcomes = {outcome: sums.get(outcome, 0) for outcome in OUTCOMES}
+    return {"slots": sums.get("slots", 0), **outcomes, "skipped_why": reasons}
+
+
+def _describe_loop(loop: Loop, living: Collection[str]) -> dict[str, Any]:
+    alive = loop.worker in living
+    ended = "running" if alive else "stopped" if loop.stopped else "killed"
+    return {
+        "worker": loop.worker,
+        "host": loop.host,
+        "started": loop.started,
+        "last_seen": loop.seen,
+        "ended": ended,
+    }
+
+
+def _differences(before: Schedule | None, after: Schedule) -> dict[str, Any]:
+    """The fields that differ, each with its values before and after."""
+    if before is None:
+        return {
+            name: {"from": None, "to": value}
+            for name, value in after._asdict().items()
+            if value != after._field_defaults.get(name) and name not in ("id", "registered")
+        }
+    return {
+        name: {"from": old, "to": new}
+        for name, old, new in zip(Schedule._fields, before, after, strict=True)
+        if old != new
+    }
+
+
+def _in_short(event: Envelope) -> dict[str, Any]:
+    line = {"seq": event.seq, "ts": event.ts, "type": event.type, "by": event.actor}
+    reason = event.data.get("reason")
+    return line if reason is None else {**line, "reason": reason}
+
+
+def _where(event: Envelope | None) -> dict[str, Any]:
+    return {"seq": 0, "ts": None} if event is None else {"seq": event.seq, "ts": event.ts}
