@@ -195,6 +195,8 @@ class Accounts:
                 high = account.high
                 if account.status == "parked":
                     yield from self._gap(id_, account, since, account.decided, "parked")
+            if "last_slot" in data:  # of an imported one: what was decided elsewhere
+                high = max(high, parse_utc(data["last_slot"]))
             cursor = max(since, high)
             account = _Account(dict(data), high, cursor, event.seq, event.ts)
             self._accounts[id_] = account

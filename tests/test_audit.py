@@ -167,6 +167,23 @@ def test_a_modified_schedule_is_audited_by_what_it_was(world: World) -> None:
     ]
 
 
+def test_what_was_decided_elsewhere_is_not_owed_here(world: World) -> None:
+    """P2: an imported schedule's slots are expected from where it stopped elsewhere: before now if
+    it was due meanwhile, after now if the other machine's clock was ahead."""
+    id_ = world.register(every="1h")
+    registered = world.events.pop()
+    world.advance(hours=3, minutes=30)
+    ts = format_utc(world.now)
+    for last, first, slots in [("14:00", "15:00", 3), ("16:00", "17:00", 1)]:
+        day = f"{NOON:%Y-%m-%d}T"
+        moved = changed(
+            registered, last_slot=f"{day}{last}:00.000000Z", next_run=f"{day}{first}:00.000000Z"
+        )
+        entries = entries_of([moved._replace(ts=ts)], world.now + timedelta(hours=2, minutes=-20))
+        assert {entry.outcome for entry in entries} == {"pending"}, id_
+        assert sum(entry.slots for entry in entries) == slots
+
+
 def test_a_triggered_slot(world: World) -> None:
     """P2: a triggered slot is one of its own, beside the schedule's."""
     id_ = world.register(every="1h")
