@@ -70,8 +70,9 @@ def test_the_wheel_has_the_package_and_nothing_else(built: Path) -> None:
     """It has every module, the marker for type checkers and the license, and no tests or docs."""
     (wheel,) = (built / "dist").glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "promptyoself").rglob("*.py")}
-    assert modules <= names
+    package = ROOT / "promptyoself"
+    parts = [*package.rglob("*.py"), *package.rglob("*.md")]
+    assert {str(path.relative_to(ROOT)) for path in parts} <= names
     assert "promptyoself/py.typed" in names
     info = f"promptyoself-{__version__}.dist-info/"
     assert {f"{info}METADATA", f"{info}licenses/LICENSE"} <= names
@@ -88,6 +89,9 @@ def test_the_wheel_works_alone(built: Path, tmp_path: Path) -> None:
     assert [schedule["id"] for schedule in listed["schedules"]] == [registered["id"]]
     assert json.loads(run(built, "promptyoself", "verify", var=var))["valid"] is True
     assert run(built, "promptyoself", "list", "--format", "table", var=var)
+    run(built, "promptyoself", "pack", "--out", str(tmp_path / "pack.zip"), var=var)
+    run(built, "python", "-m", "zipfile", "-e", "pack.zip", "pack", var=var)
+    assert run(built, "python", "pack/verify.py", var=var).startswith("ok 2 2:")
 
 
 def test_the_image_would_pass_its_health_check(built: Path, tmp_path: Path) -> None:

@@ -1,0 +1,128 @@
+"""Proof for others: keys, signed heads, audit packs."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from promptyoself.commands.answering import Document, Session, answers
+from promptyoself.errors import PromptyoselfError, WrongUsage
+
+if TYPE_CHECKING:
+    from promptyoself.service.notes import Note, SigningKey
+
+__all__ = ["print_note", "read_notes"]
+
+_MOST_KEY_BYTES = 1 << 16
+
+
+@click.command("keygen")
+@click.option("--out", metavar="FILE", help="Where to make the private key (else keys/head.key).")
+@answers
+def keygen_command(session: Session, out: str | None) -> Document:
+    """Make a key pair to sign heads with; needs the extra promptyoself[notes].
+
+    The private key goes into a file of its own (0600), the public one beside it. Neither
+    overwrites anything.
+    """
+    from promptyoself.durable import Disk
+    from promptyoself.service.notes import make_key
+
+    return make_key(session.settings, None if out is None else _out(session, out), Disk())
+
+
+@click.command("pack")
+@click.option("--since", metavar="T", help="From the month of this time on.")
+@click.option("--until", metavar="T", help="Up to the month of this time.")
+@click.option("--out", metavar="FILE", required=True, help="The new file to make.")
+@click.option("--key", metavar="FILE", help="Sign the last head with this private key.")
+@answers
+def pack_command(
+    session: Session, since: str | None, until: str | None, out: str, key: str | None
+) -> Document:
+    """Write months of the log into one file that anyone can check with Python alone.
+
+    It is a zip with the months as they are, their heads, a script and an explanation. The whole
+    log is checked first. Prompts are in it.
+    """
+    from promptyoself.durable import Disk
+    from promptyoself.service.packing import pack
+
+    path = _out(session, out)
+    signer = None if key is None else _signer(session, key)
+    store = session.store()
+    return pack(store, path, since=since, until=until, key=signer, now=session.now(), disk=Disk())
+
+
+def print_note(session: Session, key: str | None) -> None:
+    """`head --note`: print the log's head, signed, on one line."""
+    from promptyoself.service.notes import sign_head
+
+    note = sign_head(session.store(), _signer(session, key), session.now())
+    sys.stdout.buffer.write(note.encode() + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def read_notes(file: str, key: str) -> list[Note]:
+    """`verify --note FILE --key PUB`: the notes in the file, their signatures checked."""
+    from promptyoself.service.notes import MAX_NOTES_BYTES, PublicKey, parse_notes
+
+    if not key.startswith("ed25519:"):
+        key = _read("--key", key, _MOST_KEY_BYTES).decode("ascii", "replace")
+    public = PublicKey.parse(key)
+    return parse_notes(_read("--note", file, MAX_NOTES_BYTES + 1), public)
+
+
+def _signer(session: Session, key: str | None) -> SigningKey:
+    from promptyoself.service.notes import default_key, load_key
+
+    path = default_key(session.settings) if key is None else _path("--key", key)
+    try:
+        content = _read("--key", os.fspath(path), _MOST_KEY_BYTES)
+    except PromptyoselfError as error:
+        error.hint = "Name the private key's file with --key; `promptyoself keygen` makes one."
+        raise
+    mode = path.stat().st_mode
+    if stat.S_ISREG(mode) and mode & 0o077:
+        session.log.warn(f"Others may read the private key {str(path)!r}: chmod 600 it.")
+    return load_key(content)
+
+
+def _out(session: Session, text: str) -> Path:
+    path, log = _path("--out", text), session.settings.var / "schedules"
+    if log.resolve() in path.absolute().parent.resolve().joinpath(path.name).parents:
+        # Under a month's name, it would be taken for one.
+        message = f"--out {text[:200]!r} lies in the log's own folder."
+        raise WrongUsage("invalid_value", message, "Name a file in another folder.")
+    if text == "-":
+        raise WrongUsage("invalid_value", "--out can't be stdout.", "Name a file.")
+    return path
+
+
+def _path(option: str, text: str) -> Path:
+    try:
+        name = os.fsencode(text)
+    except UnicodeEncodeError:
+        name = b"\0"
+    if not name or b"\0" in name:
+        raise WrongUsage("invalid_value", f"{option} {text[:200]!r} is no path.", "Name a file.")
+    return Path(text)
+
+
+def _read(option: str, source: str, most: int) -> bytes:
+    try:
+        if source == "-" and option == "--note":
+            return sys.stdin.buffer.read(most) if sys.stdin is not None else b""
+        with open(_path(option, source), "rb") as file:
+            return file.read(most)
+    except OSError as error:
+        raise PromptyoselfError(
+            "unreadable_file",
+            f"{option} {source[:200]!r} can't be read: {error.strerror}.",
+            "Check the path and the file's mode; - means stdin.",
+        ) from None

@@ -1,0 +1,73 @@
+"""Copying segments as they are, while others append and rewrite, and checking the copies.
+
+What is copied of a segment comes from one opened file, so it is never a mixture of the file and of
+one that was put in its place meanwhile. Whether it is what it should be is told by checking the
+copy; where it isn't, though the log is sound, the file was replaced since its end was looked up,
+and another copy comes out right.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from promptyoself.ledger.protocol import Position
+from promptyoself.ledger.segments import (
+    BrokenMember,
+    Member,
+    broken_member,
+    link,
+    read_members,
+    segment_name,
+)
+
+__all__ = ["check_copy", "open_segment", "pieces"]
+
+_PIECE_BYTES = 1 << 20
+
+
+@contextmanager
+def open_segment(folder: Path, end: Position, month: str) -> Iterator[tuple[BinaryIO, int]]:
+    """A month's segment, and how many of its bytes lie before ``end``.
+
+    In the month of ``end`` an append may be under way, or have followed; an earlier one is closed,
+    and all of it counts.
+
+    Raises:
+        OSError: it can't be opened.
+    """
+    with (folder / segment_name(month)).open("rb", buffering=0) as file:
+        size = end.offset if month == end.month else os.fstat(file.fileno()).st_size
+        yield file, size
+
+
+def pieces(file: BinaryIO, size: int) -> Iterator[bytes]:
+    """The next ``size`` bytes, or as many as there are, in memory bounded by a MiB."""
+    while size and (piece := file.read(min(size, _PIECE_BYTES))):
+        yield piece
+        size -= len(piece)
+
+
+def check_copy(path: Path, start: int, size: int, month: str, after: Position) -> Position:
+    """Check that the ``size`` bytes of ``path`` from ``start`` on are the segment of a month, whose
+    events follow from ``after``. Returns the position at its end; offsets are those in the segment.
+
+    Raises:
+        ChainError: ``corrupt_chain``.
+    """
+    position, at = after, 0
+    members = read_members(path, start)
+    while at < size:
+        try:
+            member = next(members, None)
+        except BrokenMember as broken:
+            raise broken_member(month, at, position.seq + 1, broken.cause) from None
+        if member is None or member.end - start > size:
+            raise broken_member(month, at, position.seq + 1, "it ends in the middle")
+        member = Member(at, member.end - start, member.content)
+        _, position = link(position, member, month, after.earlier)
+        at = member.end
+    return position

@@ -1,0 +1,239 @@
+"""Audit packs: one file that proves a stretch of the log to somebody without our software.
+
+A pack is a zip of whole months as they lie in the log, the heads between which they lie, a script
+that checks them, and a page that says what that proves. The same log and arguments give the same
+bytes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from errno import EACCES, EPERM, EROFS
+from hashlib import file_digest
+from io import BufferedRandom
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+from zipfile import ZipFile, ZipInfo
+
+import orjson
+
+from promptyoself import __version__
+from promptyoself.durable import Disk
+from promptyoself.errors import ChainError, PromptyoselfError, WrongUsage
+from promptyoself.instants import format_utc
+from promptyoself.ledger import START, Position
+from promptyoself.ledger.copying import check_copy, open_segment, pieces
+from promptyoself.service.creating import new_file
+from promptyoself.service.keeping import head_of, verify
+from promptyoself.service.notes import CHAIN, SigningKey, settled_head, sign_position
+from promptyoself.service.store import Store, forbidden
+from promptyoself.settings import default_zone
+from promptyoself.times import parse_time
+
+__all__ = ["FOLDER", "pack"]
+
+FOLDER = "schedules"
+"""Where the segments are in a pack: unpacked, a whole log's pack is a data directory."""
+
+_HERE = Path(__file__).parent
+_MAY_NOT_WRITE = {EROFS, EACCES, EPERM}
+
+
+class _Range(NamedTuple):
+    """The instants asked for; ``None`` where there is no bound."""
+
+    since: str | None
+    until: str | None
+
+    @property
+    def months(self) -> tuple[str, str]:
+        """The first month and the last, or what sorts before and after all of them."""
+        return (self.since or "")[:7], (self.until or "~")[:7]
+
+
+class _Stretch(NamedTuple):
+    """What a pack holds: the position before it, and that at the end of each month."""
+
+    before: Position
+    ends: list[Position]
+
+
+def pack(
+    store: Store,
+    out: Path,
+    *,
+    since: str | None = None,
+    until: str | None = None,
+    key: SigningKey | None = None,
+    now: datetime,
+    disk: Disk,
+) -> dict[str, Any]:
+    """Check the whole log, and write the months from ``since`` to ``until`` into the new file
+    ``out``, which is private (0600), for prompts are in it. ``key`` signs the last head.
+
+    Raises:
+        PromptyoselfError: ``invalid_time``, ``empty_window``; ``nothing_to_pack`` where no
+            month of the range has an event; ``file_exists``, ``unwritable_file``;
+            ``forbidden_agent`` to a caller who is pinned to an agent.
+        ChainError: the log is damaged, as `verify` finds it; nothing is packed then.
+        OSError: the disk refused. In every case nothing has the name ``out`` that hadn't before.
+    """
+    if store.settings.only_agent is not None:
+        what = "A pack holds what concerns other agents than"
+        raise forbidden(what, store.settings.only_agent)
+    wanted = _read_range(store, since, until, now)
+    with new_file(disk, out) as (file, meanwhile):
+        head = _end_of(store, now)
+        verify(store, head_of(head)["head"] if head.seq else None)
+        try:
+            stretch = _write(store, wanted, head, file, meanwhile, key)
+        except (ChainError, FileNotFoundError):
+            # The log is sound, so a month was sealed between looking at it and copying it.
+            head = _end_of(store, now)
+            stretch = _write(store, wanted, head, file, meanwhile, key)
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        digest = file_digest(file, "sha256").hexdigest()
+    end = stretch.ends[-1]
+    months = [position.month for position in stretch.ends]
+    return {
+        "file": str(out),
+        "months": months,
+        "events": end.seq - stretch.before.seq,
+        "bytes": size,
+        "first": stretch.before.seq + 1,
+        "head": f"{end.seq}:{end.hash}",
+        "sha256": digest,
+        "message": "Checked and packed. Prompts are in it: give it only to whom they may be shown.",
+    }
+
+
+def _read_range(store: Store, since: str | None, until: str | None, now: datetime) -> _Range:
+    zone = default_zone(store.settings)
+    first, last = (
+        None if text is None else format_utc(parse_time(text, zone, now)) for text in (since, until)
+    )
+    if first is not None and last is not None and first > last:
+        raise WrongUsage(
+            "empty_window",
+            f"--since, {first}, is later than --until, {last}.",
+            "Give the earlier one as --since.",
+        )
+    return _Range(first, last)
+
+
+def _end_of(store: Store, now: datetime) -> Position:
+    try:
+        return settled_head(store, now)
+    except OSError as error:
+        if error.errno not in _MAY_NOT_WRITE:
+            raise
+        # A copy on a medium that is read-only, or someone else's log: it can be packed, though
+        # what its writers haven't made durable can't be made so from here.
+        return store.read().position
+
+
+def _write(
+    store: Store,
+    wanted: _Range,
+    head: Position,
+    file: BufferedRandom,
+    meanwhile: Path,
+    key: SigningKey | None,
+) -> _Stretch:
+    """Write the pack into ``file``, whose name is ``meanwhile``, anew."""
+    folder = store.settings.var / "schedules"
+    first, last = wanted.months
+    last = min(last, head.month)
+    months = [month for month in store.ledger.months() if first <= month <= last]
+    if not months:
+        raise PromptyoselfError(
+            "nothing_to_pack",
+            "The log has no event in any month of that range.",
+            "`promptyoself history` shows what there is.",
+        )
+    stretch = _Stretch(_before(store, months[0]), [])
+    file.seek(0)
+    file.truncate()
+    with ZipFile(file, "w") as archive:
+        _add(archive, "README.md", (_HERE / "pack_readme.md").read_bytes())
+        _add(archive, "verify.py", (_HERE / "pack_verifier.py").read_bytes())
+        position = stretch.before
+        for month in months:
+            with open_segment(folder, head, month) as (segment, size):
+                with _entry(archive, f"{FOLDER}/{month}.ndjson.gz", size) as entry:
+                    start = file.tell()
+                    for piece in pieces(segment, size):
+                        entry.write(piece)
+                file.flush()
+                position = check_copy(meanwhile, start, size, month, position)
+            stretch.ends.append(position)
+        if position.month == head.month and position.hash != head.hash:
+            raise _moved(head)
+        _add(archive, "heads.json", _heads(wanted, stretch, key))
+    return stretch
+
+
+def _before(store: Store, month: str) -> Position:
+    position = START
+    for batch in store.ledger.replay():
+        if batch.position.month >= month:
+            break
+        position = batch.position
+    return position
+
+
+def _heads(wanted: _Range, stretch: _Stretch, key: SigningKey | None) -> bytes:
+    counts = [stretch.before.seq, *(position.seq for position in stretch.ends)]
+    document: dict[str, Any] = {
+        "format": 1,
+        "chain": CHAIN,
+        "software": f"promptyoself {__version__}",
+        "since": wanted.since,
+        "until": wanted.until,
+        "before": _place(stretch.before),
+        "months": [
+            {"month": end.month, "events": end.seq - earlier, **_place(end)}
+            for end, earlier in zip(stretch.ends, counts[:-1], strict=True)
+        ],
+        "head": _place(stretch.ends[-1]),
+    }
+    if key is not None:
+        document["note"] = sign_position(stretch.ends[-1], key)
+    return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def _place(position: Position) -> dict[str, Any]:
+    return {"seq": position.seq, "hash": position.hash, "ts": position.ts or None}
+
+
+@contextmanager
+def _entry(archive: ZipFile, name: str, size: int) -> Iterator[IO[bytes]]:
+    # Without a time, a user or a mode of this machine's, and stored: segments are compressed, and
+    # what is stored can be checked where it lies.
+    info = ZipInfo(name)
+    info.create_system = 3  # Unix, which is what makes the mode below one
+    info.external_attr = 0o100600 << 16
+    info.file_size = size
+    with archive.open(info, "w") as entry:
+        yield entry
+
+
+def _add(archive: ZipFile, name: str, content: bytes) -> None:
+    with _entry(archive, name, len(content)) as entry:
+        entry.write(content)
+
+
+def _moved(head: Position) -> ChainError:
+    return ChainError(
+        "corrupt_chain",
+        f"What was copied of {head.month} doesn't end with event {head.seq}, as the log does.",
+        "Something rewrites the log again and again; run `promptyoself verify`.",
+        month=head.month,
+        seq=head.seq,
+        expected=head.hash,
+        found=None,
+    )
