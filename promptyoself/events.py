@@ -54,7 +54,12 @@ class LedgerCreated(NamedTuple):
 
 
 class ScheduleRegistered(NamedTuple):
-    """A schedule came to life, or an ended one came back (``life`` > 1)."""
+    """A schedule came to life, or an ended one came back (``life`` > 1).
+
+    Of an imported one, ``repetition_count`` and ``last_slot`` say how many slots were claimed where
+    it came from, and which was the latest claimed or skipped; ``first_content`` is what its id was
+    made of, where it had been modified since.
+    """
 
     agent_id: str
     prompt: str
@@ -76,6 +81,9 @@ class ScheduleRegistered(NamedTuple):
     daily_budget: int | None = None
     jitter: int | None = None
     envelope: bool | None = None
+    repetition_count: int | None = None
+    last_slot: str | None = None
+    first_content: dict[str, Any] | None = None
     reason: str | None = None
 
 

@@ -162,7 +162,8 @@ def fold(state: State, envelopes: Iterable[Folded]) -> State:
                 "corrupt_chain",
                 f"Event {event.seq} ({event.type}) contradicts those before it: {error!r}.",
                 "Nothing was changed. No version of promptyoself writes this: restore the log from "
-                "a backup, or report it if only promptyoself ever wrote there.",
+                "a backup and run `promptyoself verify`, or report it if only promptyoself ever "
+                "wrote there.",
                 seq=event.seq,
             ) from None
     return new
@@ -214,13 +215,15 @@ def _register(
     event: Folded, record: events.ScheduleRegistered, before: Schedule | None
 ) -> Schedule:
     fields = record._asdict()
+    first_content = fields.pop("first_content")
     fields.update(
         id=event.id,
         status="active",
         created_at=event.ts,
-        registered=content_hash(content_of(record)),
+        registered=content_hash(dict(first_content) if first_content else content_of(record)),
         life=record.life or 1,
         envelope=bool(record.envelope),
+        repetition_count=record.repetition_count or 0,
     )
     if before is not None:
         fields.update(

@@ -37,14 +37,21 @@ from promptyoself.times import in_zone, shown
 from promptyoself.triggers import Trigger, next_fire_time
 
 __all__ = [
+    "MAX_SALT",
     "cancel",
     "modify",
     "pause",
+    "place",
     "preview",
     "register",
+    "require_room",
     "resume",
     "trigger",
 ]
+
+MAX_SALT = 1
+"""The largest salt that an import may bring along. A schedule needs a larger one where two others
+have the first two ids of its content: among 10,000, for one content in 200 billion."""
 
 _POLICY = ("tier", "daily_budget", "misfire", "grace", "jitter", "envelope")
 _TIMING = ("schedule_type", "schedule_value", "timezone", "start_at", "until", "max_repetitions")
@@ -89,10 +96,10 @@ def register(
     record = ScheduleRegistered(next_run=format_utc(first), **fields)
 
     def decide(state: State) -> tuple[list[Draft], dict[str, Any]]:
-        id_, salt, existing = _place(state, record)
+        id_, salt, existing = place(state, record)
         if existing is not None and existing.status not in FINISHED:
             return [], _already_there(existing, record, request)
-        _require_room(state, record.agent_id, settings)
+        require_room(state, record.agent_id, settings)
         life = None if existing is None else existing.life + 1
         new = record._replace(salt=salt or None, life=life)
         if existing is not None:
@@ -156,7 +163,7 @@ def modify(store: Store, id_: str, request: Request, now: datetime) -> dict[str,
             if first != schedule.next_run:
                 changes["next_run"] = first
         if "agent_id" in changes and schedule.status == "active":
-            _require_room(state, changes["agent_id"], settings)
+            require_room(state, changes["agent_id"], settings)
         if changes:
             drafts.append(store.draft(ScheduleModified(changes, reason), id_))
         next_run = changes.get("next_run", schedule.next_run)
@@ -220,7 +227,7 @@ def resume(store: Store, id_: str, reason: str | None, now: datetime) -> dict[st
             drafts.append(store.draft(ScheduleCompleted(why, status), id_))
             message = "Its last slot passed while it was paused; nothing is left to fire."
             return drafts, {"id": id_, "next_run": None, "message": message}
-        _require_room(state, schedule.agent_id, store.settings)
+        require_room(state, schedule.agent_id, store.settings)
         next_run = format_utc(following)
         drafts = _skip(store, schedule, passed(schedule, now, _gap_reason(schedule)), next_run)
         drafts.append(store.draft(ScheduleResumed(next_run, reason), id_))
@@ -306,17 +313,25 @@ def preview(store: Store, request: Request, now: datetime) -> tuple[Trigger, int
     return trigger_from(fields), request.max_repetitions
 
 
-def _place(state: State, record: ScheduleRegistered) -> tuple[str, int, Schedule | None]:
-    """The id for some content, the salt it needs, and the schedule that has that content."""
-    content = content_of(record)
+def place(state: State, record: ScheduleRegistered) -> tuple[str, int, Schedule | None]:
+    """The id for some content, the salt it needs, and the schedule that has that content.
+
+    One that was imported keeps the salt that it needed elsewhere, so the search goes on to
+    :data:`MAX_SALT` even where a smaller one is free.
+    """
+    content = record.first_content or content_of(record)
     registered = content_hash(content)
+    free: tuple[str, int] | None = None
     salt = 0
-    while True:
+    while free is None or salt <= MAX_SALT:
         id_ = schedule_id(content, salt)
         existing = state.schedules.get(id_)
-        if existing is None or existing.registered == registered:
+        if existing is not None and existing.registered == registered:
             return id_, salt, existing
+        if existing is None and free is None:
+            free = id_, salt
         salt += 1
+    return *free, None
 
 
 def _already_there(
@@ -349,7 +364,8 @@ def _said(value: object) -> object:
     return None if value is False else value
 
 
-def _require_room(state: State, agent_id: str, settings: Settings) -> None:
+def require_room(state: State, agent_id: str, settings: Settings) -> None:
+    """Refuse one more active schedule than an agent may have. Raises ``too_many_schedules``."""
     most = settings.caps.max_active_per_agent
     if state.active.get(agent_id, 0) >= most:
         raise PromptyoselfError(

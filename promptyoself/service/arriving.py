@@ -1,0 +1,161 @@
+"""Taking in schedules from elsewhere, however many: each is checked against those there are, under
+the lock, and all are appended in as few steps as the log allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from promptyoself.errors import PromptyoselfError
+from promptyoself.events import VERSIONS, Record, ScheduleRegistered, type_of, write_record
+from promptyoself.instants import format_utc
+from promptyoself.ledger import Draft, Envelope, encode_line
+from promptyoself.schedules import EMPTY, Schedule, State, fold
+from promptyoself.service.registering import place, require_room
+from promptyoself.service.store import Store
+
+__all__ = ["MAX_BYTES", "Admission", "Arrival", "admit", "take_in", "too_much"]
+
+MAX_BYTES = 256 * 1024 * 1024
+"""The most that one import reads, since all of it is held until all of it is checked."""
+
+_PART_BYTES = 32 * 1024 * 1024
+"""The most that is put into one append, half of what it holds."""
+
+_LINK_BYTES = 200  # what the chain adds to an event: its hash, a longer number
+
+
+class Arrival(NamedTuple):
+    """A schedule that is to come in. ``where`` names its line or row in the report; ``further`` are
+    the events that follow its registration in the same append. ``id`` is the one that it must get
+    back; ``None``: whichever its content gives."""
+
+    where: dict[str, Any]
+    registered: ScheduleRegistered
+    further: Sequence[Record] = ()
+    id: str | None = None
+
+
+class Admission(NamedTuple):
+    """What was decided about all of them: a group of events for each schedule to be ``imported``;
+    those ``skipped`` because they are here; and those ``refused``, each with its error."""
+
+    groups: list[tuple[list[Draft], int]]
+    imported: list[dict[str, Any]]
+    skipped: list[dict[str, Any]]
+    refused: list[tuple[dict[str, Any], PromptyoselfError]]
+
+
+def admit(store: Store, state: State, arrivals: Iterable[Arrival], now: datetime) -> Admission:
+    """Decide about each, as if those before it were here. A known one is skipped, whatever became
+    of it here: an import neither revives nor changes anything."""
+    found = Admission([], [], [], [])
+    before = state.schedules
+    state = state._replace(schedules=dict(before), active=dict(state.active))
+    for arrival in arrivals:
+        id_, salt, existing = place(state, arrival.registered)
+        registered = arrival.registered
+        if existing is not None:
+            found.skipped.append({**arrival.where, **_known(existing, before)})
+            continue
+        if arrival.id is None:
+            registered = registered._replace(salt=salt or None)
+        elif (holder := state.schedules.get(arrival.id)) is not None:
+            found.refused.append((arrival.where, _taken(holder)))
+            continue
+        else:
+            id_ = arrival.id
+        drafts = [store.draft(record, id_) for record in (registered, *arrival.further)]
+        schedule, size = _outcome(drafts, id_, now)
+        if schedule.status == "active":
+            try:
+                require_room(state, schedule.agent_id, store.settings)
+            except PromptyoselfError as error:
+                found.refused.append((arrival.where, error))
+                continue
+            state.active[schedule.agent_id] = state.active.get(schedule.agent_id, 0) + 1
+        state.schedules[id_] = schedule
+        found.groups.append((drafts, size))
+        found.imported.append(
+            {
+                **arrival.where,
+                "id": id_,
+                "agent_id": schedule.agent_id,
+                "schedule_type": schedule.schedule_type,
+                "status": schedule.status,
+                "next_run": schedule.next_run,
+            }
+        )
+    return found
+
+
+def take_in(store: Store, now: datetime, decide: Callable[[State], Admission]) -> Admission:
+    """Append what is decided on the state as it is, before anyone else can change it.
+
+    It is one append, all or nothing, up to 32 MiB; a larger import takes several, and one that is
+    ended between them is completed by the same import again.
+
+    Raises:
+        PromptyoselfError: what ``decide`` raised, with nothing changed; ``lock_timeout``;
+            ``newer_events``.
+        ChainError: the log is damaged.
+        OSError: the disk refused; what was appended before stays.
+    """
+    with store.ledger.exclusive():
+        admission = decide(store.read().state)
+        for part in _parts(admission.groups):
+            store.transact(now, lambda _, drafts=part: (drafts, None))  # type: ignore[misc]
+    return admission
+
+
+def too_much(what: str) -> PromptyoselfError:
+    """The refusal of a file that holds more than an import reads."""
+    return PromptyoselfError(
+        "import_too_large",
+        f"{what} holds more than {MAX_BYTES // 1024**2} MiB.",
+        "Nothing was imported. Split it (an export anywhere between two lines), and import each "
+        "part.",
+    )
+
+
+def _outcome(drafts: Sequence[Draft], id_: str, now: datetime) -> tuple[Schedule, int]:
+    """The schedule that the events make, and roughly how many bytes they take."""
+    envelopes = []
+    for draft in drafts:
+        type_, data = type_of(draft.record), write_record(draft.record)
+        envelopes.append(
+            Envelope(VERSIONS[type_], 1, format_utc(now), type_, id_, draft.actor, data, "")
+        )
+    size = sum(len(encode_line(envelope)) + _LINK_BYTES for envelope in envelopes)
+    return fold(EMPTY, envelopes).schedules[id_], size
+
+
+def _parts(groups: Iterable[tuple[list[Draft], int]]) -> list[list[Draft]]:
+    """The events in as few appends as they fit into, a schedule's own together. At least one,
+    though it be empty: what is answered of schedules found there must be durable too."""
+    parts: list[list[Draft]] = [[]]
+    filled = 0
+    for drafts, size in groups:
+        if filled + size > _PART_BYTES and parts[-1]:
+            parts.append([])
+            filled = 0
+        parts[-1].extend(drafts)
+        filled += size
+    return parts
+
+
+def _known(existing: Schedule, before: dict[str, Schedule]) -> dict[str, Any]:
+    if existing.id in before:
+        detail = f"{existing.id} is {existing.status} here; nothing was changed."
+        return {"id": existing.id, "why": "exists", "detail": detail}
+    detail = f"{existing.id} came earlier in this import, with the same content."
+    return {"id": existing.id, "why": "duplicate", "detail": detail}
+
+
+def _taken(holder: Schedule) -> PromptyoselfError:
+    return PromptyoselfError(
+        "id_taken",
+        f"{holder.id} is another schedule here: ids have 32 bits, and two contents met.",
+        "Register it by hand: it gets another id.",
+    )
