@@ -5,16 +5,21 @@ READY := .venv/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench docs clean
+.PHONY: help demo test torture lint bench docs clean
 
 help: ## print this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s%s\n", $$1, $$2 }' Makefile
 
 demo: $(READY) ## show the main job end to end (with LETTA_BASE_URL set: on that server)
 	@$(BIN)/promptyoself demo
 
 test: $(READY) ## everything that a change must pass
 	@$(BIN)/python -m pytest --verbose --numprocesses 2 --dist worksteal
+
+SCALE ?= 20
+SEED ?=
+torture: $(READY) ## attack the log for an hour or so; SCALE=5 for less, SEED=n to repeat a run
+	@SCALE=$(SCALE) SEED=$(SEED) $(BIN)/python tests/torture.py
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check

@@ -35,7 +35,15 @@ COMMANDS = {
     "verify": "chain",
     "head": "chain",
     "rebuild": "chain",
+    "seal": "chain",
     "stats": "chain",
+    "export": "moving",
+    "import": "moving",
+    "import-sqlite": "moving",
+    "audit": "audit",
+    "diff": "audit",
+    "keygen": "proof",
+    "pack": "proof",
     "doctor": "setup",
     "sandbox": "setup",
     "demo": "setup",
@@ -55,7 +63,7 @@ class _LazyGroup(click.Group):
         from importlib import import_module
 
         module = import_module(f"promptyoself.commands.{COMMANDS[cmd_name]}")
-        command: click.Command = getattr(module, f"{cmd_name}_command")
+        command: click.Command = getattr(module, f"{cmd_name.replace('-', '_')}_command")
         return command
 
 

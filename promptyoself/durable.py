@@ -11,6 +11,7 @@ Tests subclass :class:`Disk` and override its single-syscall methods, to die or 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from errno import EIO, ENOSPC
 from pathlib import Path
@@ -24,8 +25,8 @@ class Disk:
     # One syscall each, so that a test can fail or kill at every one of them.
 
     def open(self, path: Path, flags: int) -> int:
-        """``open(2)``, close-on-exec, mode 0600."""
-        return os.open(path, flags | os.O_CLOEXEC, 0o600)
+        """``open(2)``, close-on-exec, mode 0600; a pipe that lies there is refused, not waited for."""
+        return os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
 
     def write(self, descriptor: int, data: bytes | memoryview) -> int:
         """``write(2)``: how many bytes went."""
@@ -46,6 +47,10 @@ class Disk:
     def mkdir(self, path: Path) -> None:
         """``mkdir(2)``, mode 0700."""
         os.mkdir(path, 0o700)
+
+    def unlink(self, path: Path) -> None:
+        """``unlink(2)``."""
+        os.unlink(path)
 
     # Operations.
 
@@ -132,23 +137,58 @@ class Disk:
 
         A reader sees the old content or the new, never a mixture. With ``durable=False`` both
         syncs are left out: after a power loss the file may be old, empty or garbage, so it must be
-        something that can be made anew. The temporary file has a fixed name, so that crashes leave
-        no litter; callers hold a lock that keeps others from replacing the same file.
+        something that can be made anew. Callers hold a lock that keeps others from replacing the
+        same file.
 
         Raises:
             OSError: as :meth:`append`; ``path`` is then as it was.
         """
-        temporary = path.with_name(f".{path.name}.tmp")
-        descriptor = self.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        temporary = self.beside(path)
+        self._write_anew(temporary, (data,), durable)
+        self.rename(temporary, path)
+        if durable:
+            self.fsync_directory(path.parent)
+
+    def beside(self, path: Path) -> Path:
+        """The temporary file for ``path``: of a fixed name, so that crashes leave no litter."""
+        return path.with_name(f".{path.name}.tmp")
+
+    def write_beside(self, path: Path, pieces: Iterable[bytes]) -> None:
+        """open, a write per piece, fsync, close of the temporary file beside ``path``. On return
+        its content is durable; its name isn't, until :meth:`put_in_place`.
+
+        Raises:
+            OSError: as :meth:`append`; ``path`` is as it was.
+        """
+        self._write_anew(self.beside(path), pieces, durable=True)
+
+    def put_in_place(self, path: Path) -> None:
+        """rename of what :meth:`write_beside` wrote, fsync of the directory: ``path`` has the other
+        content for good.
+
+        A crash in between leaves the old content or the new, whole. Whoever has ``path`` open goes
+        on reading the old.
+
+        Raises:
+            OSError: ``path`` is as it was, or has the new content, though perhaps not for good.
+        """
+        self.rename(self.beside(path), path)
+        self.fsync_directory(path.parent)
+
+    def discard(self, path: Path) -> None:
+        """unlink of a temporary file; no matter if that fails, or if there is none."""
+        with suppress(OSError):
+            self.unlink(path)
+
+    def _write_anew(self, path: Path, pieces: Iterable[bytes], durable: bool) -> None:
+        descriptor = self.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         try:
-            self._write_all(descriptor, data)
+            for piece in pieces:
+                self._write_all(descriptor, piece)
             if durable:
                 self.fsync(descriptor)
         finally:
             os.close(descriptor)
-        self.rename(temporary, path)
-        if durable:
-            self.fsync_directory(path.parent)
 
     def _write_all(self, descriptor: int, data: bytes) -> None:
         view = memoryview(data)

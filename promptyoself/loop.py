@@ -6,6 +6,7 @@ The bodies are functions called with a time and a clock; waiting, signals and wa
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +18,7 @@ from promptyoself.instants import format_utc
 from promptyoself.letta import Deliverer
 from promptyoself.schedules import due
 from promptyoself.service.dispatching import Dispatcher, Report, new_worker_name
+from promptyoself.service.sealing import has_unsealed, seal
 from promptyoself.service.store import Store
 
 __all__ = ["Stop", "execute_once", "run_loop", "stop_on_signals"]
@@ -28,6 +30,12 @@ _TROUBLE_PAUSE = 5.0
 
 _STOP_PATIENCE = 5.0
 """Seconds for deliveries under way when the loop is asked to stop; Docker kills after 10."""
+
+_SEAL_AGAIN = 3600.0
+"""Seconds until sealing is tried again where it failed, or where somebody else was at it."""
+
+_SEAL_PATIENCE = 2.0
+"""Seconds for sealing under way at the end, so that a month just rewritten gets its record."""
 
 
 class Stop:
@@ -129,6 +137,7 @@ def run_loop(
         dispatcher = Dispatcher(
             store, letta, clock, worker=worker, mode="loop", concurrency=concurrency
         )
+        sealer = _Sealer(store)
         try:
             dispatcher.announce(clock())
             while stop.why is None:
@@ -136,6 +145,7 @@ def run_loop(
                 try:
                     stamp = store.ledger.stamp()  # before looking, so that no append slips by
                     _tell(store, dispatcher.tick(clock()), emit)
+                    sealer.look(clock())
                     wake = dispatcher.next_wake(clock())
                 except ChainError:
                     raise
@@ -147,6 +157,51 @@ def run_loop(
             _tell(store, dispatcher.stop(stop.why, _STOP_PATIENCE), emit)
         finally:
             dispatcher.close()
+            sealer.leave()
+
+
+class _Sealer:
+    """Seals months that are over, in a thread of its own: a large one takes many seconds, in which
+    deliveries must go on. It shares nothing with them but the files, as another process would, and
+    dying with the process at any point of its work does no harm."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._thread: threading.Thread | None = None
+        self._month = ""
+        self._again = 0.0
+
+    def look(self, now: datetime) -> None:
+        """Begin, if there is something to seal. But for the first look in a month, and after a
+        failure, it costs nothing.
+
+        Raises:
+            ChainError, OSError: the log can't be read.
+        """
+        month = format_utc(now)[:7]
+        if month == self._month and time.monotonic() < self._again:
+            return
+        if self._thread is not None and self._thread.is_alive():
+            return
+        unsealed = has_unsealed(self._store, self._store.index.load(), now)
+        self._month, self._again = month, float("inf")
+        if unsealed:
+            self._thread = threading.Thread(target=self._run, args=(now,), daemon=True)
+            self._thread.start()
+
+    def leave(self) -> None:
+        """Wait a little for what is under way."""
+        if self._thread is not None:
+            self._thread.join(_SEAL_PATIENCE)
+
+    def _run(self, now: datetime) -> None:
+        store = Store(self._store.settings, self._store.actor, warn=self._store.warn)
+        try:
+            seal(store, now, timeout=0.0)
+        except Exception as error:  # whatever it is, deliveries go on
+            self._again = time.monotonic() + _SEAL_AGAIN
+            if not (isinstance(error, PromptyoselfError) and error.code == "lock_timeout"):
+                store.warn(f"Months that are over could not be sealed: {error}")
 
 
 def _sleep(

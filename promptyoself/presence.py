@@ -88,10 +88,11 @@ class Presence:
             troubled = False
         up = event.ts if later else loop.up
         self.loops[loop.worker] = loop._replace(seen=event.ts, up=up, troubled=troubled)
-        if troubled and self._pass == event.ts:
-            self._pass = self._pass_before
-        if later and not troubled and claimed < loop.concurrency:
+        could_claim = not troubled and claimed < loop.concurrency
+        if later and could_claim:
             self._pass_before, self._pass = self._pass, event.ts
+        elif self._pass == event.ts and not could_claim:  # which its later events show
+            self._pass = self._pass_before
 
     def proof(self, since: datetime, now: datetime, living: Collection[str]) -> datetime:
         """Up to when, from ``since`` on, a loop has shown that it left alone what was due."""

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from calling import clean_environ
+from tally import SCALE
 
 from promptyoself.commands.answering import Session
 from promptyoself.settings import SETTINGS
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that sets itself a time limit gets more of it where it has more rounds."""
+    for item in items if SCALE > 1 else ():
+        limit = item.get_closest_marker("timeout")
+        if limit is not None and limit.args:
+            item.add_marker(pytest.mark.timeout(limit.args[0] * SCALE), append=False)
 
 
 class Clock:
@@ -44,6 +56,18 @@ def var(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def environ(var: Path) -> dict[str, str]:
     """The same for commands in processes of their own."""
     return clean_environ(var)
+
+
+@pytest.fixture
+def quick_path(tmp_path: Path) -> Iterator[Path]:
+    """An empty folder in memory where there is one: for tests that make a thousand chains, on which
+    syncing means nothing anyhow."""
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ import pytest
 from chains import NOW, append, draft, prompts
 
 from promptyoself.errors import PromptyoselfError
-from promptyoself.ledger import GENESIS_HASH, START, HeadMoved, Ledger, Position
+from promptyoself.events import SegmentSealed
+from promptyoself.ledger import GENESIS_HASH, START, Draft, HeadMoved, Ledger, Position
 
 FORK = multiprocessing.get_context("fork")
 
@@ -158,10 +159,10 @@ class LedgerContract:
     def test_no_drafts(self, place: Path) -> None:
         """An append of nothing writes nothing, and returns the position it was given."""
         ledger = self.open(place)
-        assert ledger.append([], NOW, START) == ([], START)
+        assert ledger.append([], NOW, START) == ([], START, b"")
         position = append(ledger, 1)
         before = self.audit(place)
-        assert ledger.append([], NOW, position) == ([], position)
+        assert ledger.append([], NOW, position) == ([], position, b"")
         assert self.audit(place) == before
 
     def test_clock_running_back(self, place: Path) -> None:
@@ -210,6 +211,98 @@ class LedgerContract:
             stamps.append(ledger.stamp())
             assert ledger.stamp() == stamps[-1]
         assert all(stamps[at] != stamps[at + 1] for at in range(4))
+
+    def test_months(self, place: Path) -> None:
+        """The months that have events are named, oldest first."""
+        ledger = self.open(place)
+        assert ledger.months() == []
+        for number, days in enumerate((0, 9, 20, 80)):
+            append(ledger, number, now=NOW + timedelta(days=days))
+        assert ledger.months() == ["2026-11", "2026-12", "2027-02"]
+
+    def _seal(self, ledger: Ledger, month: str, now: datetime) -> Position:
+        with ledger.sealing() as sealing:
+            prepared = sealing.prepare(month, now)
+            with ledger.exclusive():
+                moved = sealing.swap(prepared, ledger.head(), lambda _: None)
+                record = SegmentSealed(month, prepared.events, prepared.content_sha256)
+                drafts = [Draft(record, None, {"via": "test", "who": "tester"})]
+                return ledger.append(drafts, now, moved).position
+
+    def test_sealing_changes_no_event(self, place: Path) -> None:
+        """P1, P3: after sealing every event is where it was in the sequence, from every position
+        ever taken, and appending goes on; what was recorded is known."""
+        ledger, year = self.open(place), NOW + timedelta(days=365)
+        for number in range(12):
+            append(ledger, number, now=NOW + timedelta(days=5 * number))
+        before = self.audit(place)
+        positions = [START, *(batch.position for batch in ledger.replay())]
+        months = ledger.months()
+        for done, month in enumerate(months, 1):
+            head = self._seal(self.open(place), month, year)
+            positions.append(head)
+            assert ledger.holds(head)
+            assert self.audit(place)[: len(before)] == before
+            for position in positions:
+                found = [event.seq for event in events_of(ledger, position)]
+                assert found == list(range(position.seq + 1, head.seq + 1))
+                assert ledger.head(position) == head
+            with ledger.sealing() as sealing:
+                assert sealing.recorded() == set(months[:done])
+        append(ledger, 99, now=year)
+        assert len(self.audit(place)) == len(before) + len(months) + 1
+
+    def test_sealing_refuses(self, place: Path) -> None:
+        """P7: a month without events, or one that isn't over, isn't sealed; nor one to which events
+        were added meanwhile, nor anything after a position that isn't the end."""
+        ledger = self.open(place)
+        append(ledger, 1)
+        first = append(ledger, 2, now=NOW + timedelta(days=20))
+        later = NOW + timedelta(days=60)
+        before = self.audit(place)
+        with ledger.sealing() as sealing:
+            for month, now, code in (
+                ("2026-10", later, "unknown_month"),
+                ("2027-01", later, "unknown_month"),
+                ("2026-12", NOW + timedelta(days=20), "month_not_over"),
+            ):
+                with pytest.raises(PromptyoselfError) as caught:
+                    sealing.prepare(month, now)
+                assert caught.value.code == code
+            assert self.audit(place) == before
+            closed = sealing.prepare("2026-11", later)
+            end = append(ledger, 3, now=NOW + timedelta(days=21))
+            with ledger.exclusive(), pytest.raises(HeadMoved):
+                sealing.swap(closed, first, lambda _: None)
+            prepared = sealing.prepare("2026-12", later)
+            last = append(ledger, 4, now=NOW + timedelta(days=22))
+            for position in (end, last):
+                with ledger.exclusive(), pytest.raises(HeadMoved):
+                    sealing.swap(prepared, position, lambda _: None)
+        assert ledger.head() == last
+        assert len(self.audit(place)) == len(before) + 2
+
+    def test_sealing_excludes_sealers_only(self, place: Path) -> None:
+        """P5: while one seals no other can begin to, and those who append don't wait for it."""
+        ledger = self.open(place)
+        append(ledger, 1)
+        found: list[PromptyoselfError] = []
+
+        def attempt() -> None:
+            try:
+                with self.open(place).sealing(timeout=0.02):
+                    pass
+            except PromptyoselfError as error:
+                found.append(error)
+
+        with ledger.sealing():
+            thread = threading.Thread(target=attempt)
+            thread.start()
+            thread.join()
+            append(self.open(place, 0.05), 2)
+        assert [error.code for error in found] == ["lock_timeout"]
+        with self.open(place).sealing(timeout=0):
+            pass
 
     def test_exclusive_is_reentrant(self, place: Path) -> None:
         """A thread may take the lock again while it holds it, and others get it only at the end."""

@@ -26,9 +26,10 @@ from promptyoself.events import WorkerStarted, WorkerStopped
 from promptyoself.instants import format_utc, parse_utc
 from promptyoself.ledger.envelope import GENESIS_HASH, Envelope, encode_line, hash_line
 from promptyoself.ledger.segments import compress
+from promptyoself.policy import Caps
 from promptyoself.sandbox import Sandbox
 from promptyoself.schedules import due
-from promptyoself.service.claiming import Abandoned, Failed, orphans
+from promptyoself.service.claiming import Abandoned, Failed, claim, orphans, settle
 from promptyoself.service.registering import cancel, modify, pause, register, resume, trigger
 from promptyoself.service.requests import Request
 
@@ -260,6 +261,22 @@ def test_a_pass_that_left_it_alone_forgot(world: World) -> None:
     records = [(record, id_) for record, id_ in world.claim_only("agent-b")]
     world.add(records)
     assert audited(world)[1] == ("13:00", "13:00", 1, "unaccounted", "forgotten", 1)
+
+
+def test_a_loop_without_a_free_seat_forgot_nothing(world: World) -> None:
+    """P2: a pass that settles one delivery and fills its seat anew leaves the rest for the next."""
+    record = WorkerStarted("wrk_1", 1, "here", "promptyoself 0", "loop", 1)
+    world.add([(record, None)])
+    for agent in "abc":
+        world.register(f"agent-{agent}", prompt=agent, time="in 30m")
+    world.advance(minutes=30)
+    (made,) = world.claim(seats=1).claims
+    world.advance(seconds=3)
+    settled, _ = settle(world.state, made, "wrk_1", DELIVERED, world.now)
+    free = [(record, made.id) for record in settled]
+    world.add([*free, *claim(world.state, world.now, "wrk_1", Caps(), 2).records[:1]])
+    outcomes = [entry.outcome for entry in entries_of(world.events, world.now, ["wrk_1"])]
+    assert sorted(outcomes) == ["delivered", "in_flight", "pending"]
 
 
 @pytest.mark.parametrize("outcome", ["nothing", "abandoned"])

@@ -43,6 +43,10 @@ def test_every_command_explains_itself(name: str) -> None:
     options = {option for param in command.params for option in param.opts}
     assert {"--var", "--format"} <= options
     for param in command.params:
+        if isinstance(param, click.Argument):  # the file that an import is of
+            assert param.metavar == "FILE"
+            assert "FILE" in command.help
+            continue
         assert isinstance(param, click.Option)
         assert param.help, param.name
         assert all(option == option.lower() and "_" not in option for option in param.opts)

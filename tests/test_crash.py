@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
-import random
 import signal
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from chains import (
+    ACTOR,
     NOW,
     Killed,
-    PowerDisk,
     StepDisk,
     append,
     draft,
@@ -26,13 +25,21 @@ from chains import (
     snapshot_of,
 )
 from checker import check_chain, members
-from tally import SCALE, rounds
+from tally import SCALE, chance, count, rounds
+from world import check_deliveries
 
 from promptyoself.durable import Disk
 from promptyoself.index import Index, Snapshot
-from promptyoself.ledger import START, Position
+from promptyoself.ledger import START
 from promptyoself.ledger.segments import compress
+from promptyoself.letta import LettaDeliverer
+from promptyoself.loop import Stop, execute_once
+from promptyoself.sandbox import Sandbox
 from promptyoself.schedules import fold
+from promptyoself.service.registering import register
+from promptyoself.service.requests import Request
+from promptyoself.service.store import Store
+from promptyoself.settings import load_settings
 
 Report = Callable[[str], None]
 
@@ -116,21 +123,118 @@ def assert_recovers(folder: Path, acknowledged: list[str], torn: bool = False) -
     assert len(check_chain(folder)) == len(events) + 1
 
 
-def test_killed_at_every_syscall(tmp_path: Path) -> None:
+def test_killed_at_every_syscall(quick_path: Path) -> None:
     """P1: SIGKILL before, after and in the middle of every syscall of appending, quarantining and
     writing the index loses nothing acknowledged, and the next command goes on."""
-    steps = steps_of(_new(tmp_path / "dry") / "s")
+    steps = steps_of(_new(quick_path / "dry") / "s")
     for at, name in enumerate(steps, 1):
         for when in ("before", "after", *(["half"] if name == "write" else [])):
-            folder = tmp_path / f"{at}-{when}" / "s"
+            folder = quick_path / f"{at}-{when}" / "s"
             folder.parent.mkdir()
             disk = StepDisk(at, when, kill)
             acknowledged, ended_by = in_child(lambda r, f=folder, d=disk: scenario(f, d, r))
             assert ended_by == signal.SIGKILL, (at, when)
+            count("kills by SIGKILL")
             assert_recovers(folder, acknowledged, torn=len(acknowledged) == 3)
 
 
-def test_killed_twice(tmp_path: Path) -> None:
+class Passes:
+    """Many data directories, each with one prompt that is due to an agent of its own, and what
+    `execute` does in each, in processes of their own, some at a time."""
+
+    def __init__(self, root: Path, sandbox: Sandbox) -> None:
+        self.root, self.sandbox = root, sandbox
+        self.otids: dict[str, str] = {}
+
+    def store(self, name: str, disk: Disk) -> Store:
+        settings = load_settings(
+            {
+                "PROMPTYOSELF_VAR": str(self.root / name),
+                "LETTA_BASE_URL": self.sandbox.url,
+                "PROMPTYOSELF_RECONCILE_GRACE": "0.3",
+            }
+        )
+        return Store(settings, ACTOR, warn=lambda _: None, disk=disk)
+
+    def register(self, name: str) -> None:
+        """One prompt, due since half a minute."""
+        agent, now = self.sandbox.create_agent(name), datetime.now(UTC)
+        request = Request(agent_id=agent, prompt="Hi", time="in 30s")
+        register(self.store(name, Unsynced()), request, now - timedelta(minutes=1))
+
+    def execute(self, name: str, disk: Disk) -> None:
+        """One pass, as the command makes it."""
+        store = self.store(name, disk)
+        letta = LettaDeliverer(store.settings.base_url, store.settings.token, call_timeout=5)
+        clock = lambda: datetime.now(UTC)  # noqa: E731
+        execute_once(store, letta, clock, concurrency=2, deadline=30, stop=Stop())
+
+    def all_at_once(self, disks: dict[str, Disk], expect: int) -> None:
+        """Each in a child, four at a time; ``expect`` is the signal that must end it."""
+        waiting = list(disks)
+        while waiting:
+            names, waiting = waiting[:4], waiting[4:]
+            children = {}
+            for name in names:
+                pid = os.fork()
+                if not pid:
+                    code = 70
+                    try:
+                        self.execute(name, disks[name])
+                        code = 0
+                    finally:
+                        os._exit(code)
+                children[name] = pid
+            for name, pid in children.items():
+                _, status = os.waitpid(pid, 0)
+                ended = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+                assert ended == expect, (name, status)
+                assert ended or not os.WEXITSTATUS(status), name
+
+    def assert_settled(self, name: str) -> None:
+        """One outcome in the log, one copy in the agent's history."""
+        store = self.store(name, Unsynced())
+        store.transact(datetime.now(UTC), lambda _: ([draft(1)], None))
+        events = check_chain(self.root / name / "schedules")
+        registered = next(e for e in events if e["type"] == "schedule.registered")
+        check_deliveries(event for batch in store.ledger.replay() for event in batch.envelopes)
+        delivered = [e for e in events if e["type"] == "delivery.delivered"]
+        assert len(delivered) == 1, name
+        agent = registered["data"]["agent_id"]
+        otids = [m.otid for m in self.sandbox.messages(agent) if m.kind == "user_message"]
+        assert otids == [delivered[0]["data"]["otid"]], name
+        assert not store.read().state.open
+
+
+def test_killed_at_every_syscall_of_a_delivery(quick_path: Path) -> None:
+    """P1, P2: `execute`, killed with SIGKILL before, after and in the middle of every change it
+    makes to the disk, from its claim to its outcome: a second one settles the slot, and the agent
+    has the prompt once."""
+    with Sandbox(("dry",), latency=0.02) as sandbox:
+        passes = Passes(quick_path, sandbox)
+        dry = StepDisk()
+        passes.register("dry")
+        passes.execute("dry", dry)
+        passes.assert_settled("dry")
+        assert dry.log.count("write") >= 4
+        disks: dict[str, Disk] = {}
+        for at, call in enumerate(dry.log, 1):
+            moments = ["after", "half"] if call == "write" else ["after"]
+            # Before it is after the one before it, unless something was sent in between.
+            if at == 1 or dry.log[at - 2] == "rename":
+                moments.append("before")
+            for when in moments:
+                disks[f"{at}-{call}-{when}"] = StepDisk(at, when, kill)
+        for name in disks:
+            passes.register(name)
+        passes.all_at_once(disks, signal.SIGKILL)
+        count("kills by SIGKILL", len(disks))
+        passes.all_at_once({name: Unsynced() for name in disks}, 0)
+        for name in disks:
+            passes.assert_settled(name)
+
+
+def test_killed_twice(quick_path: Path) -> None:
     """P1: a process that dies at any step of recovering from another's death loses nothing."""
     torn = compress(b"half of it was written\n")[:-5]
 
@@ -142,13 +246,13 @@ def test_killed_twice(tmp_path: Path) -> None:
     def recover(folder: Path, disk: Disk) -> None:
         append(ledger_in(folder, disk), 2, 3)
 
-    start(tmp_path / "dry" / "s")
+    start(quick_path / "dry" / "s")
     disk = StepDisk()
-    recover(tmp_path / "dry" / "s", disk)
+    recover(quick_path / "dry" / "s", disk)
     kinds = [(at, when) for at in range(1, disk.count + 1) for when in ("before", "half", "after")]
     for first in kinds:
-        for second in random.Random(first[0]).sample(kinds, 5):
-            folder = tmp_path / "-".join(map(str, first + second)) / "s"
+        for second in chance(f"killed twice {first}").sample(kinds, 5):
+            folder = quick_path / "-".join(map(str, first + second)) / "s"
             start(folder)
             for at, when in (first, second):
                 dying = StepDisk(at, when, _die)
@@ -169,14 +273,14 @@ def _die() -> None:
     raise Killed
 
 
-def test_killed_at_random(tmp_path: Path) -> None:
+def test_killed_at_random(quick_path: Path) -> None:
     """P1: appending in a loop and killed at any instant, what was acknowledged is there."""
-    chance = random.Random(20261120)
-    folder = tmp_path / "0"
+    dice = chance("killed at random")
+    folder = quick_path / "0"
     wanted: list[int] = []
-    for attempt in range(rounds(100)):
+    for attempt in range(rounds(150)):
         if attempt % 10 == 0:
-            folder, wanted = tmp_path / str(attempt), []
+            folder, wanted = quick_path / str(attempt), []
 
         def loop(report: Report, folder: Path = folder, attempt: int = attempt) -> None:
             ledger, position, number = ledger_in(folder), START, 1000 * attempt
@@ -188,7 +292,7 @@ def test_killed_at_random(tmp_path: Path) -> None:
                     position = ledger.append([draft(number)], when, position).position
                 report(str(number))
 
-        acknowledged = _kill_soon(loop, 0.003 + chance.random() * 0.03)
+        acknowledged = _kill_soon(loop, 0.003 + dice.random() * 0.03)
         wanted += [int(text) for text in acknowledged]
         append(ledger_in(folder), -attempt - 1, now=NOW)
         found = [int(text.rpartition(" ")[2]) for text in prompts(check_chain(folder))]
@@ -209,6 +313,7 @@ def _kill_soon(run: Callable[[Report], None], seconds: float) -> list[str]:
     os.close(writer)
     time.sleep(seconds)
     os.kill(pid, signal.SIGKILL)
+    count("kills by SIGKILL")
     with os.fdopen(reader) as pipe:
         acknowledged = pipe.read().split("\n")[:-1]
     _, status = os.waitpid(pid, 0)
@@ -217,7 +322,7 @@ def _kill_soon(run: Callable[[Report], None], seconds: float) -> list[str]:
 
 
 def _tails(whole: bytes) -> Iterator[bytes]:
-    noise = random.Random(7).randbytes(len(whole))
+    noise = chance("tails").randbytes(len(whole))
     for cut in range(1, len(whole)):
         yield whole[:cut]
         if SCALE > 1 or cut % 8 == 0 or cut > len(whole) - 9:
@@ -228,10 +333,10 @@ def _tails(whole: bytes) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("case", ["first of all", "same month", "first of a month"])
-def test_torn_at_every_byte(tmp_path: Path, case: str) -> None:
+def test_torn_at_every_byte(quick_path: Path, case: str) -> None:
     """P1: a write that got through up to any byte, with nothing, zeros or noise in place of the
     rest, is moved aside whole, recorded once, and costs nothing acknowledged."""
-    folder = tmp_path / "s"
+    folder = quick_path / "s"
     disk = Unsynced()
     ledger = ledger_in(folder, disk)
     earlier = {"first of all": [], "same month": [-40, 0], "first of a month": [-40, -20]}[case]
@@ -252,6 +357,7 @@ def test_torn_at_every_byte(tmp_path: Path, case: str) -> None:
         last.write_bytes(sound.get(last.name, b"") + tail)
         if tail == whole:
             continue  # the last bytes were zeros anyhow
+        count("writes cut")
         ledger = ledger_in(folder, disk)
         found = ledger.torn()
         assert found is not None
@@ -268,9 +374,9 @@ def test_torn_at_every_byte(tmp_path: Path, case: str) -> None:
         assert ledger.torn() is None
 
 
-def test_index_torn(tmp_path: Path) -> None:
+def test_index_torn(quick_path: Path) -> None:
     """P1: bytes kept in the quarantine bear the month and the offset at which they lay."""
-    folder = tmp_path / "s"
+    folder = quick_path / "s"
     append(ledger_in(folder), 1)
     path = folder / "2026-11.ndjson.gz"
     size = path.stat().st_size
@@ -280,9 +386,9 @@ def test_index_torn(tmp_path: Path) -> None:
     assert (record["month"], record["offset"], record["bytes"]) == ("2026-11", size, 10)
 
 
-def test_strangers_in_the_quarantine(tmp_path: Path) -> None:
+def test_strangers_in_the_quarantine(quick_path: Path) -> None:
     """Files that people put into the quarantine keep nobody from appending."""
-    folder = tmp_path / "s"
+    folder = quick_path / "s"
     append(ledger_in(folder), 1)
     (folder / "quarantine").mkdir()
     for name in ("notes.unrecorded", "x", ".unrecorded", "2026-11-xx.torn.unrecorded"):
@@ -292,20 +398,21 @@ def test_strangers_in_the_quarantine(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
-def test_errors_at_every_syscall(tmp_path: Path, number: int) -> None:
+def test_errors_at_every_syscall(quick_path: Path, number: int) -> None:
     """P1: a syscall that fails, having done nothing, half or all of its work, raises and leaves the
     chain as it was, or succeeds; the next command goes on."""
 
     def fail() -> None:
         raise OSError(number, os.strerror(number))
 
-    steps = steps_of(_new(tmp_path / "dry") / "s")
+    steps = steps_of(_new(quick_path / "dry") / "s")
     for at, name in enumerate(steps, 1):
         for when in ("before", "after", *(["half"] if name == "write" else [])):
-            folder = tmp_path / f"{at}-{when}" / "s"
+            folder = quick_path / f"{at}-{when}" / "s"
             folder.parent.mkdir()
             acknowledged: list[str] = []
             disk = StepDisk(at, when, fail)
+            count("disk errors")
             before: dict[str, bytes] = {}
 
             def report(
@@ -336,7 +443,7 @@ def assert_recovers_exactly(folder: Path, acknowledged: list[str]) -> None:
     assert prompts(check_chain(folder)) == [*wanted, "Water the plants 100"]
 
 
-def test_short_writes(tmp_path: Path) -> None:
+def test_short_writes(quick_path: Path) -> None:
     """P1: a disk that takes a few bytes at a time gets the same bytes in the end."""
 
     class Slow(Unsynced):
@@ -344,12 +451,12 @@ def test_short_writes(tmp_path: Path) -> None:
             return super().write(descriptor, data[:7])
 
     for name, disk in (("slow", Slow()), ("fast", Unsynced())):
-        scenario(tmp_path / name, disk, lambda _: None)
-        check_chain(tmp_path / name)
-    assert snapshot_of(tmp_path / "slow") == snapshot_of(tmp_path / "fast")
+        scenario(quick_path / name, disk, lambda _: None)
+        check_chain(quick_path / name)
+    assert snapshot_of(quick_path / "slow") == snapshot_of(quick_path / "fast")
 
 
-def test_write_of_nothing(tmp_path: Path) -> None:
+def test_write_of_nothing(quick_path: Path) -> None:
     """A device that takes no byte and reports no error is an error, not an endless loop."""
 
     class Stuck(Disk):
@@ -357,12 +464,12 @@ def test_write_of_nothing(tmp_path: Path) -> None:
             return 0
 
     with pytest.raises(OSError, match="No space"):
-        append(ledger_in(tmp_path / "s", Stuck()), 1)
-    append(ledger_in(tmp_path / "s"), 1)
-    assert len(check_chain(tmp_path / "s")) == 2
+        append(ledger_in(quick_path / "s", Stuck()), 1)
+    append(ledger_in(quick_path / "s"), 1)
+    assert len(check_chain(quick_path / "s")) == 2
 
 
-def test_cut_back_fails_too(tmp_path: Path) -> None:
+def test_cut_back_fails_too(quick_path: Path) -> None:
     """P1: where the write fails and cutting it back fails as well, the torn end is moved aside."""
 
     class Broken(Disk):
@@ -373,7 +480,7 @@ def test_cut_back_fails_too(tmp_path: Path) -> None:
         def ftruncate(self, descriptor: int, size: int) -> None:  # noqa: ARG002
             raise OSError(errno.EIO, "device")
 
-    folder = tmp_path / "s"
+    folder = quick_path / "s"
     append(ledger_in(folder), 1)
     with pytest.raises(OSError, match="device"):
         append(ledger_in(folder, Broken()), 2)
@@ -383,103 +490,12 @@ def test_cut_back_fails_too(tmp_path: Path) -> None:
     assert len(list((folder / "quarantine").iterdir())) == 1
 
 
-def _writer(folder: Path, disk: Disk, numbers: list[int], days: list[int]) -> list[Position]:
-    ledger, done = ledger_in(folder, disk), []
-    for number, day in zip(numbers, days, strict=True):
-        done.append(append(ledger, number, now=NOW + timedelta(days=day)))
-    return done
-
-
-def test_power_loss_at_every_syscall(tmp_path: Path) -> None:
-    """P1: a loss of power at any syscall, on a disk that keeps only what was synced, loses nothing
-    acknowledged."""
-    days = [0, 0, 20, 20]
-    dry = PowerDisk(_new(tmp_path / "dry"))
-    _writer(tmp_path / "dry" / "var" / "s", dry, [1, 2, 3, 4], days)
-    for at in range(1, dry.count + 2):
-        root = _new(tmp_path / str(at))
-        disk = PowerDisk(root, at=at, act=_die)
-        ledger, acknowledged = ledger_in(root / "var" / "s", disk), []
-        try:
-            for number, day in enumerate(days):
-                append(ledger, number, now=NOW + timedelta(days=day))
-                acknowledged.append(f"Water the plants {number}")
-        except Killed:
-            pass
-        _assert_survived(disk, tmp_path / f"{at}-after", acknowledged, len(acknowledged))
-
-
-def test_power_loss_after_a_kill(tmp_path: Path) -> None:
-    """P1: what is built upon the work of a process that was killed before it had synced it is as
-    durable as that: folders, names of files, the end of the month before, and the quarantine."""
-    days = [0, 20]
-    for torn in (False, True):
-        dry = PowerDisk(_new(tmp_path / f"dry{torn}"))
-        _writer(tmp_path / f"dry{torn}" / "var" / "s", dry, [1, 2], days)
-        for at in range(1, dry.count + 1 + 12 * torn):
-            for when in ("before", "after", "half"):
-                root = _new(tmp_path / f"{at}-{when}-{torn}")
-                folder = root / "var" / "s"
-                first = PowerDisk(root, at=at, when=when, act=_die)
-                acknowledged: list[str] = []
-                try:
-                    for number, day in enumerate(days):
-                        append(ledger_in(folder, first), number, now=NOW + timedelta(days=day))
-                        acknowledged.append(f"Water the plants {number}")
-                        if torn and number == 0:
-                            with (folder / "2026-11.ndjson.gz").open("ab") as file:
-                                file.write(b"\x1f\x8b\x08torn")
-                except Killed:
-                    pass
-                second = PowerDisk(root).share(first)
-                if root.stat().st_ino not in second.names:
-                    second.platter_of(root)
-                ledger = ledger_in(folder, second)
-                seen = [
-                    event.data["prompt"]
-                    for batch in ledger.replay()
-                    for event in batch.envelopes
-                    if event.type == "schedule.registered"
-                ]
-                assert seen[: len(acknowledged)] == acknowledged
-                if at % 2:
-                    # Vouching for what one found ("exists already") makes it durable too.
-                    ledger.append([], NOW, ledger.head())
-                    lost = second.after_power_loss(root / "vouched")
-                    assert _prompts_in(lost / "var" / "s")[: len(seen)] == seen, (at, when)
-                append(ledger, 7, now=NOW + timedelta(days=0 if torn else 40))
-                wanted = [*seen, "Water the plants 7"]
-                assert prompts(check_chain(folder)) == wanted
-                _assert_survived(second, root / "after", wanted, len(wanted))
-                if torn and acknowledged:
-                    assert list((folder / "quarantine").iterdir())
-
-
 def _new(root: Path) -> Path:
     root.mkdir()
     return root
 
 
-def _prompts_in(folder: Path) -> list[str]:
-    return [
-        event.data["prompt"]
-        for batch in ledger_in(folder).replay()
-        for event in batch.envelopes
-        if event.type == "schedule.registered"
-    ]
-
-
-def _assert_survived(disk: PowerDisk, target: Path, wanted: list[str], at_least: int) -> None:
-    folder = disk.after_power_loss(target) / "var" / "s"
-    found = _prompts_in(folder)
-    assert found[:at_least] == wanted[:at_least], disk.count
-    assert len(found) <= at_least + 1
-    append(ledger_in(folder, Unsynced()), 50, now=NOW + timedelta(days=60))
-    events = check_chain(folder, settled=False)
-    assert prompts(events) == [*found, "Water the plants 50"]
-
-
-def test_member_count(tmp_path: Path) -> None:
+def test_member_count(quick_path: Path) -> None:
     """A group is one gzip member."""
-    append(ledger_in(tmp_path / "s"), 1, 2, 3)
-    assert len(members((tmp_path / "s" / "2026-11.ndjson.gz").read_bytes())) == 1
+    append(ledger_in(quick_path / "s"), 1, 2, 3)
+    assert len(members((quick_path / "s" / "2026-11.ndjson.gz").read_bytes())) == 1

@@ -166,6 +166,7 @@ class Place:
         self.store = self.another_store(self.disk)
         self.ahead = timedelta(0)
         self.open: list[Any] = []
+        self.sound = True  # no test has broken the product
 
     def another_store(self, disk: Disk | None = None) -> Store:
         return Store(
@@ -227,7 +228,8 @@ class Place:
         events = check_chain(self.var / "schedules", settled=False)
         told = [SimpleNamespace(**event) for event in events]
         check_deliveries(told)
-        check_slots(told, self.now())
+        if self.sound:
+            check_slots(told, self.now())
         return events
 
     def types(self) -> Counter[str]:
@@ -383,6 +385,7 @@ def test_a_schedule_that_cannot_be_decided_is_told_once(
         return plan(schedule, now)
 
     monkeypatch.setattr(claiming, "plan", fragile)
+    place.sound = False
     place.run(place.worker())
     assert place.types()["delivery.delivered"] == 2
     assert sum(broken in warning for warning in place.warnings) == 1

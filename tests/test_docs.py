@@ -342,7 +342,7 @@ def test_every_command_has_an_example_of_its_answer() -> None:
     """docs/json.md has a heading for each command, and no other below "Answers"."""
     answers = (ROOT / "docs" / "json.md").read_text().partition("\n## Answers\n")[2]
     headings = re.findall(r"^### (.*)$", answers.partition("\n## ")[0], re.MULTILINE)
-    named = [name for heading in headings for name in re.findall(r"`([a-z]+)`", heading)]
+    named = [name for heading in headings for name in re.findall(r"`([a-z-]+)`", heading)]
     assert sorted(named) == sorted(COMMANDS)
 
 

@@ -29,7 +29,8 @@ ORDER: list[set[str]] = [
     {"ledger"},
     {"durable"},
     {"settings"},
-    {"policy", "slots"},
+    {"accounts"},
+    {"policy", "slots", "presence"},
     {"schedules"},
     {"identity"},
     {"triggers"},
@@ -137,6 +138,7 @@ def test_the_packages_are_no_circles() -> None:
         ("dotenv", {"settings"}),
         ("platformdirs", {"settings"}),
         ("click", {"cli", "commands"}),
+        ("cryptography", {"service"}),
     ],
 )
 def test_a_library_is_known_in_one_place(library: str, place: set[str]) -> None:

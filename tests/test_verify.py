@@ -56,6 +56,23 @@ def test_the_index_bears_witness_to_a_cut(var: Path, cut: str) -> None:
     assert "event 4" in caught.value.message
 
 
+def test_looking_at_a_cut_log_destroys_no_evidence(var: Path) -> None:
+    """P3: reading commands leave the index that knows of more events as it is, so that `verify`
+    finds the cut after them too; each says on stderr that something is missing."""
+    store, path = make_store(var), segment(var)
+    path.write_bytes(path.read_bytes()[: store.read().position.member])
+    for _ in range(2):
+        warnings: list[str] = []
+        cut = make_store(var)
+        cut.warn = cut.index._warn = warnings.append
+        assert cut.read().position.seq == 3
+        assert len(warnings) == 1
+        assert "knew of 4 events" in warnings[0]
+    with pytest.raises(ChainError) as caught:
+        verify(make_store(var))
+    assert caught.value.code == "events_missing"
+
+
 def test_an_interrupted_append_is_no_error(var: Path) -> None:
     """The beginning of an append after the last event leaves the log valid, and is mentioned."""
     path = segment(var)

@@ -157,7 +157,8 @@ def entries_of(events: Iterable[Any], now: datetime, living: Iterable[str] = ())
 def check_slots(events: Iterable[Any], now: datetime, living: Iterable[str] = ()) -> Counter[str]:
     """P2: no slot is forgotten, doubled or invented. How many have which outcome."""
     entries = entries_of(events, now, living)
-    assert not [entry for entry in entries if entry.outcome in PROBLEMS]
+    wrong = [entry for entry in entries if entry.outcome in PROBLEMS]
+    assert not wrong, wrong
     count("slots audited", sum(entry.slots for entry in entries))
     sums: Counter[str] = Counter()
     for entry in entries:

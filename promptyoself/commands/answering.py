@@ -137,6 +137,7 @@ _OS_CODES = {
     errno.ENOTDIR: ("var_unusable", "Choose a folder with --var or PROMPTYOSELF_VAR."),
     errno.EEXIST: ("var_unusable", "A file lies where a folder should be; choose another --var."),
     errno.EISDIR: ("var_unusable", "A folder lies where a file should be; move it away."),
+    errno.ENXIO: ("var_unusable", "A pipe lies where a file should be; move it away."),
     errno.ENAMETOOLONG: ("var_unusable", "Choose a shorter path with --var."),
     errno.ELOOP: ("var_unusable", "Its symbolic links go round in a circle; mend them."),
     errno.EMFILE: ("too_many_files", "Raise the limit of open files (ulimit -n)."),

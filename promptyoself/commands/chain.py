@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections import deque
+from functools import partial
 from itertools import chain
 from typing import Any
 
 import click
 
 from promptyoself.commands.answering import Document, Session, answers
+from promptyoself.errors import WrongUsage
 
 __all__: list[str] = []
 
@@ -25,6 +27,7 @@ __all__: list[str] = []
 )
 @click.option("--since", metavar="T", help="Not before this time.")
 @click.option("--until", metavar="T", help="Not after.")
+@click.option("--slot", metavar="T", help="Only what decided the slot of --id at this time.")
 @click.option("--limit", type=click.IntRange(1, 10**9), metavar="N", help="Only the newest N.")
 @click.option("--ndjson", is_flag=True, help="Stream the events, a line each, as stored.")
 @answers
@@ -51,28 +54,57 @@ def history_command(
 
 @click.command("verify")
 @click.option("--head", metavar="SEQ:HASH", help="Prove that this head is on the chain.")
+@click.option("--note", metavar="FILE", help="Prove it of every signed head in FILE; - is stdin.")
+@click.option("--key", metavar="PUB", help="The public key of --note: its file, or ed25519:….")
 @answers
-def verify_command(session: Session, head: str | None) -> Document:
+def verify_command(
+    session: Session, head: str | None, note: str | None, key: str | None
+) -> Document:
     """Check every event of the log; names the first bad one and exits 1."""
     from promptyoself.service.keeping import verify
 
+    if note is not None and head is not None:
+        raise WrongUsage("conflicting_options", "Both --head and --note were given.", "Give one.")
+    if (note is None) != (key is None):
+        raise WrongUsage(
+            "missing_option",
+            "--note and --key go together.",
+            "Give the notes, and the public key of whoever signed them.",
+        )
     store = session.store()
+    check = partial(verify, store, head)
+    if note is not None and key is not None:
+        from promptyoself.commands.proof import read_notes
+        from promptyoself.service.notes import verify_notes
+
+        check = partial(verify_notes, store, read_notes(note, key))
     if not sys.stderr.isatty():
-        return verify(store, head)
+        return check()
     from rich.console import Console
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("events", total=store.read().position.seq or None)
-        return verify(store, head, lambda seen: bar.update(task, completed=seen))
+        # By the index as it lies there: reading the log would mend it, and so take away what bears
+        # witness where the end was cut off.
+        task = bar.add_task("events", total=store.index.known_seq() or None)
+        return check(lambda seen: bar.update(task, completed=seen))
 
 
 @click.command("head")
+@click.option("--note", is_flag=True, help="Print it as one signed line instead of JSON.")
+@click.option("--key", metavar="FILE", help="The private key for --note (else keys/head.key).")
 @answers
-def head_command(session: Session) -> Document:
+def head_command(session: Session, note: bool, key: str | None) -> Document | None:
     """Print the log's last event as SEQ:HASH; kept elsewhere, it proves nothing was cut off."""
     from promptyoself.service.keeping import head
 
+    if note:
+        from promptyoself.commands.proof import print_note
+
+        print_note(session, key)
+        return None
+    if key is not None:
+        raise WrongUsage("missing_option", "--key is for --note.", "Give --note too.")
     return head(session.store())
 
 
@@ -83,6 +115,16 @@ def rebuild_command(session: Session) -> Document:
     from promptyoself.service.keeping import rebuild
 
     return rebuild(session.store())
+
+
+@click.command("seal")
+@click.option("--month", metavar="YYYY-MM", help="Only this one; else every month that is over.")
+@answers
+def seal_command(session: Session, month: str | None) -> Document:
+    """Rewrite months that are over into large gzip members: the same lines, a third of the size."""
+    from promptyoself.service.sealing import seal
+
+    return seal(session.store(), session.now(), month)
 
 
 @click.command("stats")

@@ -5,6 +5,8 @@ It is never the only copy of anything. Whatever is wrong with it, it is made ane
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +18,11 @@ from promptyoself.ledger import START, Envelope, Ledger, Position
 from promptyoself.schedules import EMPTY, State, fold
 
 __all__ = ["Index", "Snapshot"]
+
+
+_LOOKS = (0.0, 0.0, 0.005, 0.05)
+"""Sealing replaces the index and a part of the log, one right after the other. Whoever looks in
+between looks again, after so many seconds, before he reads the whole log."""
 
 
 class Snapshot(NamedTuple):
@@ -49,8 +56,11 @@ class Index:
 
     @property
     def is_stale(self) -> bool:
-        """Whether the file is missing or bad, though there is something to write down."""
-        return self._saved < 0 and self._latest is not None and self._latest.position != START
+        """Whether the file is missing or bad, though there is something to write down; but not
+        where it knows of events that the log has lost: then it is the one witness of that."""
+        if self._saved >= 0 or self._latest is None or self._latest.position == START:
+            return False
+        return self.known_seq() <= self._latest.position.seq
 
     def load(self) -> Snapshot:
         """The state at the chain's end, from the index where it fits, else by a full replay.
@@ -65,7 +75,8 @@ class Index:
             if snapshot.position.seq < complaint.seq:
                 self._warn(
                     f"The index knew of {complaint.seq} events, but the log ends at event "
-                    f"{snapshot.position.seq}: something has cut it off. The index was made anew."
+                    f"{snapshot.position.seq}: something has cut it off. Restore it from a backup "
+                    "before anything is written here."
                 )
             elif snapshot.position != START:
                 self._warn(f"{complaint.text}; it was made anew from the log.")
@@ -79,7 +90,7 @@ class Index:
         shorter was cut off since.
         """
         try:
-            return decode_snapshot(self._path.read_bytes())[1].seq
+            return decode_snapshot(_read(self._path))[1].seq
         except (OSError, ValueError):
             return 0
 
@@ -95,16 +106,18 @@ class Index:
         self._saved = -1
         return snapshot
 
-    def save(self, snapshot: Snapshot) -> None:
+    def save(self, snapshot: Snapshot, *, moved: bool = False) -> None:
         """Write it down, where that is worth it. The caller holds the ledger's lock.
 
         A large index isn't rewritten for every event: readers catch up with a few thousand events
-        faster than anyone writes down a hundred thousand schedules. A disk that refuses is no
+        faster than anyone writes down a hundred thousand schedules. ``moved`` says that the file's
+        position fits no longer, so that it is worth it in any case. A disk that refuses is no
         error, since what the caller did is already in the log.
         """
         self._latest = snapshot
         behind = snapshot.position.seq - self._saved
-        if self._saved >= 0 and behind < len(snapshot.state.schedules) // 16 - 64:
+        worth = moved or self._saved < 0 or behind >= len(snapshot.state.schedules) // 16 - 64
+        if not worth:
             return
         try:
             self._disk.replace(self._path, encode_snapshot(*snapshot), durable=False)
@@ -121,22 +134,27 @@ class Index:
         nothing = Snapshot(EMPTY, START)
         seen = self._latest.position.seq if self._latest else 0
         self._saved = -1
-        try:
-            content = self._path.read_bytes()
-        except FileNotFoundError:
-            return nothing, _Complaint("The index is missing", False, seen)
-        except OSError as error:
-            return nothing, _Complaint(f"The index can't be read ({error.strerror})", True, seen)
-        try:
-            found = Snapshot(*decode_snapshot(content))
-        except ValueError as error:
-            return nothing, _Complaint(f"The index is damaged ({error})", True, seen)
-        if not self._ledger.holds(found.position):
-            seq = found.position.seq
-            complaint = f"The index (at event {seq}) does not fit the log"
-            return nothing, _Complaint(complaint, True, max(seq, seen))
-        self._saved = found.position.seq
-        return found, None
+        complaint = ""
+        for pause in _LOOKS:
+            if pause:
+                time.sleep(pause)
+            try:
+                content = _read(self._path)
+            except FileNotFoundError:
+                return nothing, _Complaint("The index is missing", False, seen)
+            except OSError as error:
+                complaint = f"The index can't be read ({error.strerror})"
+                return nothing, _Complaint(complaint, True, seen)
+            try:
+                found = Snapshot(*decode_snapshot(content))
+            except ValueError as error:
+                return nothing, _Complaint(f"The index is damaged ({error})", True, seen)
+            if self._ledger.holds(found.position):
+                self._saved = found.position.seq
+                return found, None
+            seen = max(seen, found.position.seq)
+            complaint = f"The index (at event {found.position.seq}) does not fit the log"
+        return nothing, _Complaint(complaint, True, seen)
 
     def _require_chain(self, position: Position, complaint: _Complaint) -> None:
         """An index is written after the first event is durable: a chain that isn't there, though
@@ -156,11 +174,19 @@ class Index:
         return Snapshot(fold(start.state, envelopes()), position)
 
 
+def _read(path: Path) -> bytes:
+    # Without waiting for somebody to write, should a pipe lie there.
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        return file.read()
+
+
 def _chain_is_gone(path: Path, events: int) -> ChainError:
     known = f"its index knows of {events} events" if events else "it has an index"
     return ChainError(
         "chain_missing",
         f"There is no readable log in {path.parent}, but {known}.",
-        "Restore the *.ndjson.gz files from a backup. To start anew, remove the index too.",
+        "Look at --var and PROMPTYOSELF_VAR with `promptyoself doctor`. If it is the right place, "
+        "restore the *.ndjson.gz files from a backup and run `promptyoself verify`. To start anew, "
+        "remove the index too.",
         events=events,
     )

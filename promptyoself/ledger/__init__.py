@@ -3,7 +3,18 @@
 from promptyoself.ledger.envelope import GENESIS_HASH, Envelope, encode_line
 from promptyoself.ledger.files import FileLedger
 from promptyoself.ledger.lock import Liveness
-from promptyoself.ledger.protocol import START, Batch, Draft, HeadMoved, Ledger, Position, Torn
+from promptyoself.ledger.protocol import (
+    START,
+    Batch,
+    Draft,
+    HeadMoved,
+    Ledger,
+    Position,
+    Prepared,
+    Sealing,
+    Torn,
+    UnknownMonth,
+)
 
 __all__ = [
     "GENESIS_HASH",
@@ -16,6 +27,9 @@ __all__ = [
     "Ledger",
     "Liveness",
     "Position",
+    "Prepared",
+    "Sealing",
     "Torn",
+    "UnknownMonth",
     "encode_line",
 ]

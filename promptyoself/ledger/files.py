@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
+from typing import BinaryIO
 
 from promptyoself import __version__
 from promptyoself.durable import Disk
-from promptyoself.errors import PromptyoselfError
+from promptyoself.errors import ChainError, PromptyoselfError
 from promptyoself.events import (
     FORMAT,
     VERSIONS,
@@ -23,19 +24,30 @@ from promptyoself.events import (
     write_record,
 )
 from promptyoself.instants import format_utc
-from promptyoself.ledger.envelope import Envelope, decode_line, encode_line, hash_line
+from promptyoself.ledger.envelope import Envelope, encode_line, hash_line
 from promptyoself.ledger.lock import ExclusiveLock
-from promptyoself.ledger.protocol import START, Batch, Draft, HeadMoved, Position, Torn
+from promptyoself.ledger.protocol import (
+    START,
+    Batch,
+    Draft,
+    HeadMoved,
+    Position,
+    Sealing,
+    Torn,
+)
+from promptyoself.ledger.sealing import FileSealing
 from promptyoself.ledger.segments import (
     MAX_MEMBER_BYTES,
     BrokenMember,
     broken_member,
     compress,
+    find,
     has_member_after,
     link,
     list_segments,
-    read_members,
+    members_of,
     segment_name,
+    stands,
 )
 
 __all__ = ["FileLedger"]
@@ -62,7 +74,9 @@ class FileLedger:
         self._chain = chain
         self._disk = disk or Disk()
         self._quarantine = folder / "quarantine"
+        self._durable: Position | None = None  # the end of our own last append
         self._lock = ExclusiveLock(folder / "lock", lock_timeout)
+        self._seal_lock = ExclusiveLock(folder / "sealing", lock_timeout, "being sealed")
 
     def exclusive(self, timeout: float | None = None) -> AbstractContextManager[None]:
         """See :meth:`Ledger.exclusive`."""
@@ -76,7 +90,7 @@ class FileLedger:
             if not drafts:
                 if expecting.seq:
                     self._disk.sync(self._folder / segment_name(expecting.month))
-                return Batch([], expecting)
+                return Batch([], expecting, b"")
             repairs = self._repair(torn)
             first = [] if expecting.seq else [self._genesis()]
             envelopes, content, position = _chain_up([*first, *repairs, *drafts], now, expecting)
@@ -88,51 +102,87 @@ class FileLedger:
                 )
             data = compress(content)
             month, start = position.month, position.member
-            # What we build on is as durable as what we build: its writer may have died before he
-            # had made it so. In the month's own file, the append itself sees to that.
+            # What we build on must be durable first: its writer may have died before he had made it
+            # so. In the same file too, for a disk may keep our write and not his, and a hole before
+            # a whole member is damage, not a torn end.
             if not expecting.seq:
                 self._disk.settle(self._folder)
-            elif month != expecting.month:
+            elif month != expecting.month or expecting != self._durable:
                 self._disk.sync(self._folder / segment_name(expecting.month))
             self._disk.append(self._folder / segment_name(month), data, start)
             self._mark_recorded()
-            return Batch(envelopes, position._replace(offset=start + len(data)))
+            self._durable = position._replace(offset=start + len(data))
+            return Batch(envelopes, self._durable, content)
 
     def replay(self, after: Position = START) -> Iterator[Batch]:
         """See :meth:`Ledger.replay`."""
+        return (batch for batch in self._read(after) if batch.envelopes)
+
+    def head(self, after: Position = START) -> Position:
+        """See :meth:`Ledger.head`."""
         position = after
-        months = [month for month, _ in list_segments(self._folder)]
-        for month in months:
+        for batch in self._read(after):
+            position = batch.position
+        return position
+
+    # Without the lock, a segment may change while it is read: by an append under way, by a torn
+    # end that is moved aside, or because sealing puts another file in its place. So each month is
+    # read from one opened file; a remembered place is looked at before anything is read from
+    # there; and at the end of the file one looks whether it is still the one that has that name.
+
+    def _read(self, after: Position) -> Iterator[Batch]:
+        """As :meth:`replay`, with empty batches where only the position has changed."""
+        position, doubted = after, -1
+        while True:
+            try:
+                for batch in self._walk(position):
+                    position = batch.position
+                    yield batch
+            except (ChainError, HeadMoved):
+                # What was read half-written may be whole by now, and what follows it too; and a
+                # listing of names isn't made in an instant. A second look is enough, since members
+                # are whole in order.
+                if position.seq == doubted:
+                    raise
+                doubted = position.seq
+            else:
+                return
+
+    def _walk(self, after: Position) -> Iterator[Batch]:
+        position = after
+        segments = list_segments(self._folder)
+        if after.seq and after.month not in dict(segments):
+            raise HeadMoved(after, 0)
+        # Of the months before, some may have been sealed since.
+        known = sum(size for month, size in segments if month < after.month)
+        position = position._replace(earlier=known)
+        for month, _ in segments:
             if month < after.month:
                 continue
             new = month != position.month
             earlier = position.earlier + position.offset if new else position.earlier
             path = self._folder / segment_name(month)
-            start = 0 if new else position.offset
-            doubted = -1
-            while True:
-                try:
-                    for member in read_members(path, start):
-                        envelopes, position = link(position, member, month, earlier)
-                        start = member.end
-                        yield Batch(envelopes, position)
-                except BrokenMember as broken:
-                    if month == months[-1] and not has_member_after(path, start):
-                        break  # a torn end, or an append under way
-                    if start == doubted:
-                        raise broken_member(month, start, position.seq + 1, broken.cause) from None
-                    # Without the lock, what was read half-written may be whole by now, and what
-                    # follows it too: a second look is enough, since members are whole in order.
-                    doubted = start
-                else:
-                    break
-
-    def head(self, after: Position = START) -> Position:
-        """See :meth:`Ledger.head`."""
-        position = after
-        for batch in self.replay(after):
-            position = batch.position
-        return position
+            replaced = True
+            while replaced:
+                broken = None
+                with path.open("rb", buffering=0) as file:
+                    start = 0
+                    if month == position.month:
+                        batch = _found_again(file, position)
+                        position, start = batch.position, batch.position.offset
+                        yield batch
+                    try:
+                        for member in members_of(file, start):
+                            envelopes, position = link(position, member, month, earlier)
+                            start = member.end
+                            yield Batch(envelopes, position, member.content)
+                    except BrokenMember as error:
+                        # At the very end it is a torn end, or an append under way.
+                        if month != segments[-1][0] or has_member_after(file, start):
+                            broken = error
+                    replaced = _is_replaced(file, path)
+            if broken is not None:
+                raise broken_member(month, start, position.seq + 1, broken.cause)
 
     def holds(self, position: Position) -> bool:
         """See :meth:`Ledger.holds`. Reads one member."""
@@ -146,37 +196,53 @@ class FileLedger:
         if dict(segments).get(position.month, -1) < position.offset:
             return False
         try:
-            members = read_members(self._folder / segment_name(position.month), position.member)
-            member = next(members, None)
-            if member is None or member.end != position.offset:
-                return False
-            line = member.content[:-1].rpartition(b"\n")[2]
-            if hash_line(line) != position.hash:
-                return False
-            envelope = decode_line(line)
-        except (BrokenMember, FileNotFoundError, ValueError):
+            path = self._folder / segment_name(position.month)
+            with path.open("rb", buffering=0) as file:
+                return stands(file, position)
+        except FileNotFoundError:
             return False
-        return (envelope.seq, envelope.ts) == (position.seq, position.ts)
 
     def torn(self, after: Position = START) -> Torn | None:
         """See :meth:`Ledger.torn`."""
-        position = self.head(after)
-        segments = list_segments(self._folder)
-        if not segments:
-            return None
-        month, size = segments[-1]
-        end = position.offset if month == position.month else 0
-        if size <= end:
-            return None
-        try:
-            next(read_members(self._folder / segment_name(month), end), None)
-        except BrokenMember as broken:
-            return Torn(month, end, size - end, broken.cut_short)
-        return None  # it was an append under way, and is whole by now
+        while True:
+            position = self.head(after)
+            segments = list_segments(self._folder)
+            if not segments:
+                return None
+            month = segments[-1][0]
+            end = position.offset if month == position.month else 0
+            with (self._folder / segment_name(month)).open("rb", buffering=0) as file:
+                if end and not stands(file, position):
+                    continue  # the file was replaced since
+                size = os.fstat(file.fileno()).st_size
+                try:
+                    next(members_of(file, end), None)
+                except BrokenMember as broken:
+                    return Torn(month, end, size - end, broken.cut_short)
+                return None  # nothing, or an append that was under way, and is whole by now
 
     def stamp(self) -> object:
         """See :meth:`Ledger.stamp`."""
         return list_segments(self._folder)
+
+    def months(self) -> list[str]:
+        """See :meth:`Ledger.months`."""
+        return [month for month, _ in list_segments(self._folder)]
+
+    @contextmanager
+    def sealing(self, timeout: float | None = None) -> Iterator[Sealing]:
+        """See :meth:`Ledger.sealing`."""
+        self._disk.make_directory(self._folder)
+        sealing = FileSealing(self._folder, self._disk, self.replay, self._clear_end)
+        with self._seal_lock.held(timeout), closing(sealing):
+            yield sealing
+
+    def _clear_end(self, expecting: Position) -> None:
+        """See to it that the chain ends there. What :meth:`_move_aside` leaves without a record is
+        recorded by the next append."""
+        torn = self._require_end(expecting)
+        if torn is not None:
+            self._move_aside(torn)
 
     def _require_end(self, expecting: Position) -> Torn | None:
         """Whether the chain ends there; what follows it, if that is but a torn end."""
@@ -235,6 +301,28 @@ class FileLedger:
         except FileNotFoundError:
             return []
         return [self._quarantine / name for name in names if _COPY.fullmatch(name)]
+
+
+def _is_replaced(file: BinaryIO, path: Path) -> bool:
+    """Whether another file has that name by now."""
+    try:
+        return not os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _found_again(file: BinaryIO, position: Position) -> Batch:
+    """The rest of the member in which the position lies in this file; nothing, where it still lies
+    at a member's end."""
+    if stands(file, position):
+        return Batch([], position, b"")
+    rest = find(file, position)
+    if rest is None:
+        raise HeadMoved(position, 0)
+    if not rest.content:
+        return Batch([], position._replace(offset=rest.end, member=rest.start), b"")
+    envelopes, position = link(position, rest, position.month, position.earlier)
+    return Batch(envelopes, position, rest.content)
 
 
 def _describe(copy: Path) -> Record:

@@ -21,16 +21,19 @@ __all__ = ["ExclusiveLock", "Liveness"]
 
 _POLL_SECONDS = 0.005
 _NOTE_BYTES = 512
+_NOTE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK  # not to wait for a pipe
 _creating = Lock()  # two threads must not make two FileLocks: each knows only its own re-entries
 
 
 class ExclusiveLock:
     """A lock among all processes and threads; re-entrant within a thread."""
 
-    def __init__(self, path: Path, timeout: float) -> None:
-        """``timeout`` is how many seconds to wait before giving up."""
+    def __init__(self, path: Path, timeout: float, state: str = "locked") -> None:
+        """``timeout`` is how many seconds to wait before giving up; ``state`` says what the log is
+        meanwhile."""
         self._path = path
         self._timeout = timeout
+        self._state = state
         self._lock: BaseFileLock | None = None
 
     @contextmanager
@@ -68,7 +71,7 @@ class ExclusiveLock:
         command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:2]])[:100]
         note = {"pid": os.getpid(), "command": command.encode("ascii", "backslashreplace").decode()}
         with suppress(OSError):
-            descriptor = os.open(self._holder, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(self._holder, _NOTE_FLAGS, 0o600)
             try:
                 # Of one length and in place: cutting the file first would cost more than an append.
                 os.pwrite(descriptor, orjson.dumps(note).ljust(_NOTE_BYTES), 0)
@@ -87,7 +90,7 @@ class ExclusiveLock:
             note, holder = {}, "another process"
         return PromptyoselfError(
             "lock_timeout",
-            f"The log is locked by {holder}, for longer than {limit:g} seconds.",
+            f"The log is {self._state} by {holder}, for longer than {limit:g} seconds.",
             "Nothing was changed. Try again; if that process hangs, end it: its lock goes with it.",
             holder=note,
         )

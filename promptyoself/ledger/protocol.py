@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import NamedTuple, Protocol
@@ -11,7 +11,18 @@ from promptyoself.errors import PromptyoselfError
 from promptyoself.events import Record
 from promptyoself.ledger.envelope import GENESIS_HASH, Envelope
 
-__all__ = ["START", "Batch", "Draft", "HeadMoved", "Ledger", "Position", "Torn"]
+__all__ = [
+    "START",
+    "Batch",
+    "Draft",
+    "HeadMoved",
+    "Ledger",
+    "Position",
+    "Prepared",
+    "Sealing",
+    "Torn",
+    "UnknownMonth",
+]
 
 
 class Position(NamedTuple):
@@ -57,10 +68,27 @@ class Torn(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """The events of one append, in order, and the position after them."""
+    """The events of one append, in order, the position after them, and their lines as stored, each
+    with its newline. In a sealed month a batch has the events of many appends."""
 
     envelopes: Sequence[Envelope]
     position: Position
+    content: bytes
+
+
+class Prepared(NamedTuple):
+    """A month written anew, ready to be put in place of the old.
+
+    ``end`` is its last event and where the old one ends, ``offset`` and ``member`` where the last
+    member lies in the new one. ``content_sha256`` is of all its lines, newlines included.
+    """
+
+    month: str
+    events: int
+    content_sha256: str
+    end: Position
+    offset: int
+    member: int
 
 
 class HeadMoved(PromptyoselfError):
@@ -75,6 +103,65 @@ class HeadMoved(PromptyoselfError):
             else f"Event {expected.seq} is no longer where it was read in the log.",
             "Run the command again.",
         )
+
+
+class UnknownMonth(PromptyoselfError):
+    """The chain has no event of that month."""
+
+    def __init__(self, month: str) -> None:
+        super().__init__(
+            "unknown_month",
+            f"The log has no event of {month}.",
+            "Nothing was changed. `promptyoself seal` without --month seals what there is to seal.",
+        )
+
+
+class Sealing(Protocol):
+    """The one right to seal: to rewrite months that are over into large members, the same lines."""
+
+    def recorded(self) -> set[str]:
+        """The months that a ``segment.sealed`` stands for. Reads the whole chain, without checking
+        its links."""
+        ...
+
+    def prepare(self, month: str, now: datetime) -> Prepared:
+        """Write the month anew, beside the old one, and check that it has the same lines.
+
+        Takes no lock and changes nothing that anybody reads; it takes time that grows with the
+        month. Every line of the month is checked first, and its link to the month before. What is
+        returned is durable. Several can't be prepared at once: each undoes the one before.
+
+        Raises:
+            PromptyoselfError: ``unknown_month``; ``month_not_over``, where an event appended at
+                ``now`` could still lie in it.
+            ChainError: the month is damaged.
+            OSError: the disk refused. In every case nothing was changed.
+        """
+        ...
+
+    def swap(
+        self, prepared: Prepared, expecting: Position, before: Callable[[Position], None]
+    ) -> Position:
+        """Put the prepared month in the place of the old one; returns where ``expecting``, the
+        chain's end, lies from now on. The caller holds :meth:`Ledger.exclusive`, and records it
+        before he lets go: what is appended then lies in a later month, so nobody can add to the
+        sealed one any more.
+
+        ``before`` gets that position when all is checked, right before it comes true: an index
+        that is written then fits at once, and no reader has to do without one meanwhile.
+
+        When it returns the new one is durable. A crash before or after leaves either of them,
+        whole, and perhaps without a record: then sealing again does what is missing. A torn end is
+        moved aside first, and recorded by the next append. Readers that have the old one open go
+        on with it, and find their place in the new one afterwards.
+
+        Raises:
+            HeadMoved: ``expecting`` is not the end of the chain, or the month has grown since it
+                was prepared: prepare it again.
+            ChainError: the chain is damaged.
+            OSError: the disk refused; the old one is in place, or the new one.
+        """
+        ...
 
 
 class Ledger(Protocol):
@@ -115,25 +202,30 @@ class Ledger(Protocol):
         """Every event after a position, each checked for its hash link, sequence, time and month.
 
         Takes no lock. Sees at least everything acknowledged before the call; an append under way
-        is seen whole or not at all.
+        is seen whole or not at all. Where the month of ``after`` has been sealed since, the place
+        is found again, by its event: nothing is left out or given twice, and the first batch may
+        be the rest of a larger one.
 
         Raises:
+            HeadMoved: ``after`` isn't on the chain (any more).
             ChainError: the chain is damaged; the batches before the damage have been yielded.
         """
         ...
 
     def head(self, after: Position = START) -> Position:
-        """The position after the last event, reading on from a known one.
+        """The position after the last event, reading on from a known one. Where that has been
+        sealed since, it is returned as it is now.
 
         Raises:
-            ChainError: as :meth:`replay`.
+            HeadMoved, ChainError: as :meth:`replay`.
         """
         ...
 
     def holds(self, position: Position) -> bool:
         """Whether the position lies on this chain, as far as a bounded read can tell: its event is
-        where it says, and the earlier segments have the size they had. False is always safe: the
-        caller then replays from the start, which tells for certain."""
+        where it says, and the earlier segments have the size they had. False is always safe, and
+        what one gets where something has been sealed since: the caller then replays from the
+        start, which tells for certain."""
         ...
 
     def torn(self, after: Position = START) -> Torn | None:
@@ -143,4 +235,21 @@ class Ledger(Protocol):
 
     def stamp(self) -> object:
         """Something that differs whenever events have been appended since; as cheap as can be."""
+        ...
+
+    def months(self) -> list[str]:
+        """The months that have events, oldest first; as cheap as :meth:`stamp`."""
+        ...
+
+    def sealing(self, timeout: float | None = None) -> AbstractContextManager[Sealing]:
+        """Hold the one right to seal, among all processes and threads. It is another one than
+        :meth:`exclusive`, so that nobody who appends has to wait for a month to be prepared; who
+        holds that one must not ask for this one.
+
+        ``timeout`` is how many seconds to wait for it, if not the ledger's own time limit.
+
+        Raises:
+            PromptyoselfError: ``lock_timeout``, naming the holder, where another keeps it for
+                longer.
+        """
         ...

@@ -11,7 +11,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from promptyoself.errors import ChainError
 from promptyoself.ledger.envelope import Envelope, decode_line, hash_line
@@ -24,11 +24,14 @@ __all__ = [
     "broken_member",
     "compress",
     "damaged",
+    "find",
     "has_member_after",
     "link",
     "list_segments",
+    "members_of",
     "read_members",
     "segment_name",
+    "stands",
 ]
 
 MAX_MEMBER_BYTES = 64 * 1024 * 1024
@@ -81,60 +84,101 @@ def list_segments(folder: Path) -> list[tuple[str, int]]:
     return sorted(found)
 
 
-def compress(content: bytes) -> bytes:
+def compress(content: bytes, level: int = 6) -> bytes:
     """One gzip member. Its header bears no time and no name: equal content gives equal bytes."""
-    compressor = zlib.compressobj(6, zlib.DEFLATED, _GZIP)
+    compressor = zlib.compressobj(level, zlib.DEFLATED, _GZIP)
     return compressor.compress(content) + compressor.flush()
 
 
 def read_members(path: Path, start: int = 0) -> Iterator[Member]:
-    """The members of a file from a member's border on, in memory bounded by the largest.
+    """As :func:`members_of`, of a file by its name.
 
     Raises:
         BrokenMember: after the last whole member, if the file goes on.
     """
     with path.open("rb", buffering=0) as file:
-        file.seek(start)
-        buffer, at = b"", 0
-        while True:
-            decompressor = zlib.decompressobj(_GZIP)
-            parts: list[bytes] = []
-            size, end = 0, start
-            while not decompressor.eof:
-                # In slices, since zlib copies whatever follows the member into unused_data; small
-                # ones first, since most members are.
-                piece = buffer[at : at + (_READ_BYTES if parts else _SLICE_BYTES)]
-                if not piece:
-                    buffer, at = file.read(_READ_BYTES), 0
-                    if buffer:
-                        continue
-                    if end == start:
-                        return
-                    raise BrokenMember(start, "it ends in the middle", cut_short=True)
-                try:
-                    part = decompressor.decompress(piece, MAX_MEMBER_BYTES + 1 - size)
-                except zlib.error as error:
-                    raise BrokenMember(start, str(error)) from None
-                parts.append(part)
-                size += len(part)
-                if size > MAX_MEMBER_BYTES:
-                    raise BrokenMember(start, f"it holds more than {MAX_MEMBER_BYTES} bytes")
-                used = len(piece) - len(decompressor.unused_data)
-                at += used
-                end += used
-            yield Member(start, end, b"".join(parts))
-            start = end
+        yield from members_of(file, start)
 
 
-def has_member_after(path: Path, offset: int) -> bool:
+def members_of(file: BinaryIO, start: int = 0) -> Iterator[Member]:
+    """The members of an unbuffered file from a member's border on, in memory bounded by the
+    largest.
+
+    Raises:
+        BrokenMember: after the last whole member, if the file goes on.
+    """
+    file.seek(start)
+    buffer, at = b"", 0
+    while True:
+        decompressor = zlib.decompressobj(_GZIP)
+        parts: list[bytes] = []
+        size, end = 0, start
+        while not decompressor.eof:
+            # In slices, since zlib copies whatever follows the member into unused_data; small
+            # ones first, since most members are.
+            piece = buffer[at : at + (_READ_BYTES if parts else _SLICE_BYTES)]
+            if not piece:
+                buffer, at = file.read(_READ_BYTES), 0
+                if buffer:
+                    continue
+                if end == start:
+                    return
+                raise BrokenMember(start, "it ends in the middle", cut_short=True)
+            try:
+                part = decompressor.decompress(piece, MAX_MEMBER_BYTES + 1 - size)
+            except zlib.error as error:
+                raise BrokenMember(start, str(error)) from None
+            parts.append(part)
+            size += len(part)
+            if size > MAX_MEMBER_BYTES:
+                raise BrokenMember(start, f"it holds more than {MAX_MEMBER_BYTES} bytes")
+            used = len(piece) - len(decompressor.unused_data)
+            at += used
+            end += used
+        yield Member(start, end, b"".join(parts))
+        start = end
+
+
+def stands(file: BinaryIO, position: Position) -> bool:
+    """Whether the event before the position is the last of a member that lies there in the file."""
+    try:
+        member = next(members_of(file, position.member), None)
+        if member is None or member.end != position.offset:
+            return False
+        line = member.content[:-1].rpartition(b"\n")[2]
+        if hash_line(line) != position.hash:
+            return False
+        envelope = decode_line(line)
+    except (BrokenMember, ValueError):
+        return False
+    return (envelope.seq, envelope.ts) == (position.seq, position.ts)
+
+
+def find(file: BinaryIO, position: Position) -> Member | None:
+    """The member that has the event before the position, cut down to what comes after that event;
+    ``None`` where it isn't found. The event's hash vouches for everything before it, too."""
+    try:
+        for member in members_of(file):
+            first = decode_line(member.content.partition(b"\n")[0]).seq
+            lines = member.content.split(b"\n")[:-1]
+            if first <= position.seq < first + len(lines):
+                at = position.seq - first
+                if hash_line(lines[at]) != position.hash:
+                    return None
+                return member._replace(content=b"".join(line + b"\n" for line in lines[at + 1 :]))
+    except (BrokenMember, ValueError):
+        pass
+    return None
+
+
+def has_member_after(file: BinaryIO, offset: int) -> bool:
     """Whether a whole member with an event line starts anywhere after ``offset``.
 
     It tells damage in the middle from a torn end: an append that was cut short is followed by
     nothing, since the next writer moves it aside first. In doubt it says yes, which refuses.
     """
-    with path.open("rb") as file:
-        file.seek(offset)
-        tail = memoryview(file.read())
+    file.seek(offset)
+    tail = memoryview(file.read())
     for tries, found in enumerate(_MAGIC.finditer(tail, 1)):
         # Noise has one in 16 MB. What has a thousand is no torn end, and must not cost minutes.
         if tries >= 1000 or _is_member(tail[found.start() :]):
@@ -222,7 +266,8 @@ def damaged(
         "corrupt_chain",
         f"The log is damaged at event {seq}, in {segment_name(month)} at byte {offset}: {what}.",
         "Nothing was changed. Run `promptyoself verify` for the details, and restore that segment "
-        "from a backup; the events before it are sound.",
+        "from a backup; the events before it are sound: `promptyoself history --ndjson` prints "
+        "them.",
         month=month,
         seq=seq,
         offset=offset,

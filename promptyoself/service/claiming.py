@@ -333,7 +333,8 @@ def _given_up(schedule: Schedule, slot: OpenSlot, when: datetime) -> str | None:
         return "paused"
     if slot.kind == "scheduled" and schedule.status == "failed":
         return "parked"
-    if when > parse_utc(slot.slot) + timedelta(seconds=schedule.grace):
+    # Not slot + grace, which near the calendar's end is no date.
+    if when - parse_utc(slot.slot) > timedelta(seconds=schedule.grace):
         return "grace"
     return None
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from typing import Any
 
 from promptyoself.errors import ChainError, PromptyoselfError
-from promptyoself.ledger import START, Envelope, Position
+from promptyoself.events import VERSIONS
+from promptyoself.instants import parse_utc
+from promptyoself.ledger import START, Batch, Envelope, Position
 from promptyoself.schedules import EMPTY, fold
 from promptyoself.service.store import Store
 
 __all__ = ["head", "rebuild", "verify"]
+
+_TELL_EVERY = 500
 
 
 def verify(
@@ -18,31 +23,35 @@ def verify(
 ) -> dict[str, Any]:
     """Read every event and check it; ``expected`` is a head ``SEQ:HASH`` that was kept elsewhere.
 
-    ``progress`` is told the number of events read so far, now and then.
+    ``progress`` is told the number of events read so far, now and then. Memory doesn't grow with
+    their number.
 
     Raises:
         PromptyoselfError: ``invalid_head``.
-        ChainError: ``corrupt_chain``, naming the first bad event; ``head_not_on_chain``;
+        ChainError: ``corrupt_chain``, naming the first bad event, or the record of a sealed month
+            that isn't what was sealed; ``head_not_on_chain``;
             ``damaged_tail`` where the end is no append that was merely cut short;
             ``events_missing`` where the index bears witness that events were cut off.
     """
     seq, hash_ = _parse_head(expected) if expected is not None else (0, START.hash)
     witness = store.index.known_seq()  # before the log, which may grow meanwhile
-    position, found, months = START, START.hash if seq == 0 else None, 0
+    position, found, told = START, START.hash if seq == 0 else None, 0
+    months = _Months()
 
     def events() -> Iterator[Envelope]:
-        nonlocal position, found, months
+        nonlocal position, found, told
         for batch in store.ledger.replay():
             for event in batch.envelopes:
                 if event.seq == seq + 1:
                     found = event.prev
             yield from batch.envelopes
-            months += batch.position.month != position.month
+            months.add(batch)
             position = batch.position
             if position.seq == seq:
                 found = position.hash
-            if progress is not None:
-                progress(position.seq)
+            if progress is not None and position.seq >= told + _TELL_EVERY:
+                told = position.seq
+                progress(told)
 
     state = fold(EMPTY, events())
     if expected is not None and found != hash_:
@@ -50,7 +59,8 @@ def verify(
             "head_not_on_chain",
             f"Event {seq} is not on this chain with that hash: "
             + ("the chain ends before it." if found is None else "its hash is another."),
-            "The log was cut off or rewritten after that head was taken; compare with a backup.",
+            "The log was cut off or rewritten after that head was taken: compare it with a backup, "
+            "which `promptyoself verify --var BACKUP --head SEQ:HASH` proves.",
             seq=seq,
             expected=hash_,
             found=found,
@@ -60,7 +70,7 @@ def verify(
             "events_missing",
             f"The log ends at event {position.seq}, but its index has seen event {witness}.",
             "The end was cut off or damaged after it was acknowledged: restore it from a backup "
-            "before any command writes here.",
+            "before any command writes here, then run `promptyoself verify` again.",
             seq=position.seq + 1,
             expected=f"event {witness}",
             found="the end of the log",
@@ -68,9 +78,11 @@ def verify(
     answer: dict[str, Any] = {
         "valid": True,
         "events": position.seq,
-        "segments": months,
+        "segments": months.count,
         **head_of(position),
     }
+    if months.sealed:
+        answer["sealed"] = months.sealed
     if expected is not None:
         answer["contains"] = expected
     if state.newer is not None:
@@ -103,6 +115,8 @@ def rebuild(store: Store) -> dict[str, Any]:
     with store.ledger.exclusive():
         snapshot = store.index.rebuild()
         if snapshot.position != START:  # an index of nothing would say that there was a log
+            # Nor may it know of more than is durable, or it would bear witness against the log.
+            store.ledger.append([], parse_utc(snapshot.position.ts), snapshot.position)
             store.index.save(snapshot)
     return {
         "events": snapshot.position.seq,
@@ -123,8 +137,9 @@ def _tail(store: Store, position: Position) -> dict[str, Any]:
         raise ChainError(
             "damaged_tail",
             f"The log is intact up to event {position.seq}; the {where}, are no event.",
-            "A crash can leave this, and so can damage to the last event. Compare with a head kept "
-            "elsewhere (`verify --head`); the next command that writes moves these bytes aside.",
+            "A crash can leave this, and so can damage to the last event. Run `promptyoself verify "
+            "--head SEQ:HASH` with a head kept elsewhere; the next command that writes moves these "
+            "bytes aside.",
             month=torn.month,
             seq=position.seq + 1,
             offset=torn.offset,
@@ -137,6 +152,54 @@ def _tail(store: Store, position: Position) -> dict[str, Any]:
         "it from an event that was cut."
     )
     return {"torn_tail": torn._asdict(), "message": message}
+
+
+class _Months:
+    """What was read of each month, against what was recorded of it when it was sealed."""
+
+    def __init__(self) -> None:
+        self._read: dict[str, tuple[int, Any]] = {}
+        self.sealed = 0
+
+    @property
+    def count(self) -> int:
+        """How many months have events."""
+        return len(self._read)
+
+    def add(self, batch: Batch) -> None:
+        """Take in the next events, and check the records among them.
+
+        Raises:
+            ChainError: ``corrupt_chain``.
+        """
+        month = batch.position.month
+        for event in batch.envelopes:
+            if event.type == "segment.sealed" and event.v <= VERSIONS[event.type]:
+                self._check(event, month)
+        events, content = self._read.get(month) or (0, sha256())
+        content.update(batch.content)
+        self._read[month] = (events + len(batch.envelopes), content)
+
+    def _check(self, event: Envelope, month: str) -> None:
+        sealed = event.data.get("month")
+        expected = {name: event.data.get(name) for name in ("events", "content_sha256")}
+        found: dict[str, Any] = {"events": 0, "content_sha256": None}
+        if isinstance(sealed, str) and sealed != month and sealed in self._read:
+            events, content = self._read[sealed]
+            found = {"events": events, "content_sha256": content.hexdigest()}
+        if found != expected:
+            raise ChainError(
+                "corrupt_chain",
+                f"Event {event.seq} records that {sealed} was sealed, with another content than "
+                "it has.",
+                "Nothing was changed. That month or this record was rewritten, and the chain after "
+                "it: compare it with a backup, which `promptyoself verify --var BACKUP` proves.",
+                month=sealed,
+                seq=event.seq,
+                expected=expected,
+                found=found,
+            )
+        self.sealed += 1
 
 
 def _parse_head(text: str) -> tuple[int, str]:

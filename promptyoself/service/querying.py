@@ -165,25 +165,27 @@ def history(
         raise WrongUsage("missing_option", "--slot was given without --id.", "Name a schedule.")
     owner: dict[str, Any] = {}
     known = mine = found = False
-    for batch in store.ledger.replay():
-        for event in batch.envelopes:
-            if event.id is not None:
-                changes = event.data.get("changes")
-                for data in (event.data, changes if isinstance(changes, dict) else {}):
-                    owner[event.id] = data.get("agent_id", owner.get(event.id))
-            known = known or event.id == id_
-            mine = mine or (event.id == id_ and owner.get(event.id or "") == wanted)
-            about = id_ is None or event.id == id_
-            if instant is not None:
-                about = _decides(event, id_ or "", instant)
-            if (
-                about
-                and (wanted is None or owner.get(event.id or "") == wanted)
-                and (type_ is None or event.type == type_ or event.type.startswith(type_ + "."))
-                and first <= event.ts <= last
-            ):
-                found = True
-                yield event
+    only = store.settings.only_agent
+    for event in (event for batch in store.ledger.replay() for event in batch.envelopes):
+        if event.ts > last and (id_ is None or (known and (mine or only is None))):
+            break  # for ts never runs backwards
+        if event.id is not None:
+            changes = event.data.get("changes")
+            for data in (event.data, changes if isinstance(changes, dict) else {}):
+                owner[event.id] = data.get("agent_id", owner.get(event.id))
+        known = known or event.id == id_
+        mine = mine or (event.id == id_ and owner.get(event.id or "") == wanted)
+        about = id_ is None or event.id == id_
+        if instant is not None:
+            about = _decides(event, id_ or "", instant)
+        if (
+            about
+            and (wanted is None or owner.get(event.id or "") == wanted)
+            and (type_ is None or event.type == type_ or event.type.startswith(type_ + "."))
+            and first <= event.ts <= last
+        ):
+            found = True
+            yield event
     if id_ is not None and not known:
         find_schedule(EMPTY, id_, None)
     if id_ is not None and not mine and store.settings.only_agent is not None:

@@ -11,6 +11,7 @@ from promptyoself.durable import Disk
 from promptyoself.errors import ChainError, PromptyoselfError
 from promptyoself.events import Record
 from promptyoself.index import Index, Snapshot
+from promptyoself.instants import parse_utc
 from promptyoself.ledger import Draft, FileLedger, Ledger, Liveness
 from promptyoself.schedules import Schedule, State, fold
 from promptyoself.settings import Settings
@@ -54,6 +55,9 @@ class Store:
             # Only if nobody else is writing, in which case the index is theirs to mend; and not at
             # all where the directory is read-only.
             with suppress(PromptyoselfError, OSError), self.ledger.exclusive(timeout=0):
+                # An index must not know of more than is durable: after a loss of power it would
+                # bear witness against a log from which nothing acknowledged is missing.
+                self.ledger.append([], parse_utc(snapshot.position.ts), snapshot.position)
                 self.index.save(snapshot)
         self.mention_newer(snapshot.state)
         return snapshot
@@ -83,7 +87,8 @@ class Store:
                     "newer_events",
                     f"The log was written by a newer promptyoself: {state.newer} is not "
                     "understood here.",
-                    "Nothing was changed. Upgrade promptyoself; `list` and `history` still work.",
+                    "Nothing was changed. Upgrade promptyoself; `promptyoself list` and "
+                    "`promptyoself history` still work.",
                 )
             drafts, result = decide(state)
             # Without drafts too: what we answer from must be durable, whoever wrote it and died.
