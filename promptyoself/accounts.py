@@ -129,6 +129,7 @@ class Accounts:
         self._settled: set[str] = set()  # triggered slots that have their outcome
         self._ts = ""
         self._id: str | None = None
+        self._type = ""
         self._exact = False
 
     def take(self, event: Audited) -> list[Entry]:
@@ -138,9 +139,11 @@ class Accounts:
         there on, and named in ``broken``, with its agent and the reason.
         """
         later = event.ts > self._ts
-        # What follows within an append bears the time of what precedes it.
-        self._exact = later or (self._exact and event.id is not None and event.id == self._id)
-        self._ts, self._id = event.ts, event.id
+        # What follows within an append bears the time of what precedes it; and before a change, an
+        # append has nothing of the same schedule but what was skipped.
+        within = self._type == "delivery.skipped" and event.id == self._id
+        self._exact = later or (self._exact and within)
+        self._ts, self._id, self._type = event.ts, event.id, event.type
         if event.id is None:
             self.presence.take(event, later)
             return []

@@ -25,7 +25,7 @@ class Disk:
     # One syscall each, so that a test can fail or kill at every one of them.
 
     def open(self, path: Path, flags: int) -> int:
-        """``open(2)``, close-on-exec, mode 0600; a pipe that lies there is refused, not waited for."""
+        """``open(2)``, close-on-exec, mode 0600; it does not wait for a pipe that lies there."""
         return os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
 
     def write(self, descriptor: int, data: bytes | memoryview) -> int:

@@ -23,6 +23,7 @@ __all__ = [
     "next_change",
     "offset_of",
     "parse_duration",
+    "parse_moment",
     "parse_time",
     "parse_zone",
     "require_future",
@@ -35,6 +36,7 @@ __all__ = [
 ]
 
 DAY = timedelta(days=1)
+_INSTANT = timedelta(microseconds=1)
 
 # --- wall clocks and instants -------------------------------------------------------------------
 
@@ -104,6 +106,7 @@ _DATE_TIME = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]{1,6})?)?)"
     r" ?([Zz]|[+-][0-9]{2}(?::?[0-9]{2})?)?"
 )
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _CLOCK = re.compile(r"([0-9]{1,2}):([0-9]{2})(?::([0-9]{2}))?")
 _TIME_HINT = (
     "Write 2026-11-21T09:00, 2026-11-21T09:00:00+01:00 or 2026-11-21T08:00:00Z; or 'in 45m';"
@@ -229,7 +232,7 @@ def parse_time(text: str, zone: str, now: datetime) -> datetime:
         problem, hint = "isn't a time", _TIME_HINT
         if words and _DURATION.fullmatch(words):
             hint = f"Did you mean 'in {words}'? {_TIME_HINT}"
-        if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", words):
+        if _DATE.fullmatch(words):
             problem, hint = "is a date without a time", f"Add the time of day: {words}T09:00."
     except (ValueError, OverflowError):
         problem, hint = "is out of range: there is no such date or time", _TIME_HINT
@@ -241,19 +244,55 @@ def parse_time(text: str, zone: str, now: datetime) -> datetime:
     raise PromptyoselfError("invalid_time", message, hint, value=text[:200])
 
 
+def parse_moment(text: str, zone: str, now: datetime, *, end: bool = False) -> datetime:
+    """Read a time as those name it who look back: as :func:`parse_time`, but that ``HH:MM`` is the
+    last instant up to ``now`` at which clocks showed it. And also ``now``; a duration and ``ago``;
+    and a date alone, which is its first instant in ``zone``, or its last if it is an ``end``.
+
+    Raises:
+        PromptyoselfError: as :func:`parse_time`.
+    """
+    words, local = text.strip(), zone_named(zone)
+    try:
+        if words.lower() == "now":
+            return utc(now)
+        if match := re.fullmatch(r"(.*\S)\s+[Aa][Gg][Oo]", words, re.DOTALL):
+            return utc(now) - timedelta(seconds=parse_duration(match.group(1)))
+        if _DATE.fullmatch(words):
+            day = datetime.fromisoformat(words)
+            return to_instant(day + DAY, local) - _INSTANT if end else to_instant(day, local)
+        if match := _CLOCK.fullmatch(words):
+            hour, minute, second = (int(part or 0) for part in match.groups())
+            clock = time(hour, minute, second)
+            return max(found for found, _ in _showings(clock, zone, now) if found <= now)
+    except (ValueError, OverflowError):
+        problem, hint = "is out of range: there is no such date or time", _TIME_HINT
+    except PromptyoselfError as error:
+        problem, hint = f"isn't a time: {error.message.removesuffix('.')}", error.hint
+    else:
+        return parse_time(text, zone, now)
+    raise PromptyoselfError("invalid_time", f"{shown(text)} {problem}.", hint, value=text[:200])
+
+
 def _next_showing(clock: time, zone: str, now: datetime) -> datetime:
     """Find the next instant after ``now`` at which clocks in the zone show the time."""
+    instant, wall = min(pair for pair in _showings(clock, zone, now) if pair[0] > now)
+    if not exists(wall, zone_named(zone)):
+        raise _nonexistent(wall, zone)
+    return instant
+
+
+def _showings(clock: time, zone: str, now: datetime) -> list[tuple[datetime, datetime]]:
+    """The instants around ``now`` at which clocks show the time, each with the wall time for which
+    it stands, where clocks jump over that."""
     local, today = zone_named(zone), midnight(wall_time(utc(now), zone_named(zone)))
-    found: list[tuple[datetime, datetime]] = []  # (instant, the wall time it was looked for as)
+    found = []
     for days in (-1, 0, 1):  # yesterday too: an overlap across midnight brings its evening back
         wall = datetime.combine(today + days * DAY, clock)
         found.append((to_instant(wall, local), wall))
         if exists(wall, local):
             found.append((wall.replace(tzinfo=local, fold=1).astimezone(UTC), wall))
-    instant, wall = min(pair for pair in found if pair[0] > now)
-    if not exists(wall, local):
-        raise _nonexistent(wall, zone)
-    return instant
+    return found
 
 
 def _nonexistent(wall: datetime, zone: str) -> PromptyoselfError:

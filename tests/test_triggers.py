@@ -18,6 +18,7 @@ from promptyoself.times import (
     format_duration,
     in_zone,
     parse_duration,
+    parse_moment,
     parse_time,
     parse_zone,
     require_future,
@@ -499,3 +500,47 @@ def test_no_text_breaks_the_zone_parser(text: str) -> None:
         parse_zone(text)
     except PromptyoselfError as error:
         assert error.code == "unknown_zone"  # noqa: PT017
+
+
+@pytest.mark.parametrize(
+    ("text", "zone", "end", "expected"),
+    [
+        ("now", "UTC", False, "2026-11-20T20:30:00.000000Z"),
+        ("90m ago", "UTC", False, "2026-11-20T19:00:00.000000Z"),
+        ("1d  AGO", "UTC", True, "2026-11-19T20:30:00.000000Z"),
+        ("20:30", "UTC", False, "2026-11-20T20:30:00.000000Z"),
+        ("20:31", "UTC", False, "2026-11-19T20:31:00.000000Z"),
+        ("09:00", "America/New_York", False, "2026-11-20T14:00:00.000000Z"),
+        ("2026-11-01", "UTC", False, "2026-11-01T00:00:00.000000Z"),
+        ("2026-11-01", "UTC", True, "2026-11-01T23:59:59.999999Z"),
+        ("2026-11-01", "America/New_York", True, "2026-11-02T04:59:59.999999Z"),
+        ("2026-11-01T09:00", "Europe/London", True, "2026-11-01T09:00:00.000000Z"),
+    ],
+)
+def test_moments_are_read_by_those_who_look_back(
+    text: str, zone: str, end: bool, expected: str
+) -> None:
+    """Looking back, a clock time is the last one, and a date is its whole day."""
+    assert format_utc(parse_moment(text, zone, NOW, end=end)) == expected
+
+
+@pytest.mark.parametrize("text", ["", "ago", "5 ago", "9999-12-31", "2026-02-30", "25:00", "soon"])
+def test_what_is_no_moment_is_refused(text: str) -> None:
+    """P7: neither a time nor a date nor a duration: one error, with what to write."""
+    with pytest.raises(PromptyoselfError) as caught:
+        parse_moment(text, "UTC", NOW, end=True)
+    assert caught.value.code == "invalid_time"
+    assert caught.value.hint
+
+
+@settings(max_examples=200)
+@given(HOSTILE, INSTANTS)
+def test_any_text_is_a_moment_or_refused(text: str, now: datetime) -> None:
+    """P7: whatever is given as a moment, it is one, in the past where it is a clock time, or an
+    error with its code."""
+    code = ""
+    try:
+        assert parse_moment(text, "Europe/London", now).utcoffset() == timedelta(0)
+    except PromptyoselfError as error:
+        code = error.code
+    assert code in ("", "invalid_time", "nonexistent_time")

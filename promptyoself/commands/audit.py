@@ -30,7 +30,7 @@ def audit_command(session: Session, **options: Any) -> Document:
         return audit(store, now=session.now(), **options)
     from promptyoself.commands.tables import progress_of
 
-    with progress_of("events", store.read().position.seq) as progress:
+    with progress_of("events", store.index.known_seq()) as progress:
         return audit(store, now=session.now(), progress=progress, **options)
 
 

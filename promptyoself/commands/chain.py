@@ -80,14 +80,12 @@ def verify_command(
         check = partial(verify_notes, store, read_notes(note, key))
     if not sys.stderr.isatty():
         return check()
-    from rich.console import Console
-    from rich.progress import Progress
+    from promptyoself.commands.tables import progress_of
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        # By the index as it lies there: reading the log would mend it, and so take away what bears
-        # witness where the end was cut off.
-        task = bar.add_task("events", total=store.index.known_seq() or None)
-        return check(lambda seen: bar.update(task, completed=seen))
+    # By the index as it lies there: reading the log would mend it, and so take away what bears
+    # witness where the end was cut off.
+    with progress_of("events", store.index.known_seq()) as progress:
+        return check(progress)
 
 
 @click.command("head")

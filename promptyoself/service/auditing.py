@@ -18,7 +18,7 @@ from promptyoself.service.keeping import head_of
 from promptyoself.service.querying import Cutoff, cutoff, pinned
 from promptyoself.service.store import Store
 from promptyoself.settings import default_zone
-from promptyoself.times import parse_time
+from promptyoself.times import parse_moment
 
 __all__ = ["audit", "diff"]
 
@@ -48,8 +48,8 @@ def audit(
     """
     wanted = pinned(store, agent_id) or agent_id
     zone = default_zone(store.settings)
-    first = _EVER if since is None else parse_time(since, zone, now)
-    last = now if until is None else min(parse_time(until, zone, now), now)
+    first = _EVER if since is None else parse_moment(since, zone, now)
+    last = now if until is None else min(parse_moment(until, zone, now, end=True), now)
     if first > last:
         raise WrongUsage(
             "empty_window",
@@ -120,7 +120,7 @@ def diff(store: Store, *, from_: str, to: str | None, now: datetime) -> dict[str
         ChainError: the log is damaged before that point.
     """
     only = pinned(store, None)
-    start, end = cutoff(store, from_, now), cutoff(store, to or format_utc(now), now)
+    start, end = cutoff(store, from_, now, end=False), cutoff(store, to or format_utc(now), now)
     events = (event for batch in store.ledger.replay() for event in batch.envelopes)
     ahead, latest = next(events, None), None
     made: dict[str, list[dict[str, Any]]] = {}

@@ -31,7 +31,7 @@ from promptyoself.service.keeping import head_of, verify
 from promptyoself.service.notes import CHAIN, SigningKey, settled_head, sign_position
 from promptyoself.service.store import Store, forbidden
 from promptyoself.settings import default_zone
-from promptyoself.times import parse_time
+from promptyoself.times import parse_moment
 
 __all__ = ["FOLDER", "pack"]
 
@@ -113,9 +113,8 @@ def pack(
 
 def _read_range(store: Store, since: str | None, until: str | None, now: datetime) -> _Range:
     zone = default_zone(store.settings)
-    first, last = (
-        None if text is None else format_utc(parse_time(text, zone, now)) for text in (since, until)
-    )
+    first = None if since is None else format_utc(parse_moment(since, zone, now))
+    last = None if until is None else format_utc(parse_moment(until, zone, now, end=True))
     if first is not None and last is not None and first > last:
         raise WrongUsage(
             "empty_window",

@@ -12,7 +12,7 @@ from promptyoself.ledger import Envelope
 from promptyoself.schedules import EMPTY, FINISHED, Schedule, State, fold
 from promptyoself.service.store import Store, find_schedule, forbidden
 from promptyoself.settings import default_zone
-from promptyoself.times import in_zone, parse_time
+from promptyoself.times import in_zone, parse_moment
 
 __all__ = [
     "STATUSES",
@@ -157,10 +157,10 @@ def history(
         ChainError: the log is damaged; the events before the damage have been yielded.
     """
     zone = default_zone(store.settings)
-    first = "" if since is None else format_utc(parse_time(since, zone, now))
-    last = "~" if until is None else format_utc(parse_time(until, zone, now))
+    first = "" if since is None else format_utc(parse_moment(since, zone, now))
+    last = "~" if until is None else format_utc(parse_moment(until, zone, now, end=True))
     wanted = pinned(store, agent_id) or agent_id
-    instant = None if slot is None else format_utc(parse_time(slot, zone, now))
+    instant = None if slot is None else format_utc(parse_moment(slot, zone, now))
     if instant is not None and id_ is None:
         raise WrongUsage("missing_option", "--slot was given without --id.", "Name a schedule.")
     owner: dict[str, Any] = {}
@@ -209,11 +209,12 @@ class Cutoff(NamedTuple):
         return event.ts <= self.ts if self.seq is None else event.seq <= self.seq
 
 
-def cutoff(store: Store, at: str, now: datetime) -> Cutoff:
-    """What a user means by ``at``: an event's number, or a time. Raises ``invalid_time``."""
+def cutoff(store: Store, at: str, now: datetime, *, end: bool = True) -> Cutoff:
+    """What a user means by ``at``: an event's number, or a time. Of a date it is the ``end``, or
+    else the beginning. Raises ``invalid_time``."""
     if at.isascii() and at.isdigit() and len(at) < 19:
         return Cutoff(int(at), "")
-    return Cutoff(None, format_utc(parse_time(at, default_zone(store.settings), now)))
+    return Cutoff(None, format_utc(parse_moment(at, default_zone(store.settings), now, end=end)))
 
 
 def state_at(store: Store, at: str, now: datetime) -> State:
