@@ -147,14 +147,16 @@ class LedgerContract:
         assert len(self.audit(place)) == len(before) + 1
 
     def test_too_large(self, place: Path) -> None:
-        """More than one append can hold is refused with its own code, and changes nothing."""
+        """More than one append, or one line, can hold is refused with its own code, and changes
+        nothing."""
         ledger = self.open(place)
         position = append(ledger, 1)
         before = self.audit(place)
-        with pytest.raises(PromptyoselfError) as caught:
-            ledger.append([draft(n, "x" * (8 << 20)) for n in range(9)], NOW, position)
-        assert caught.value.code == "event_too_large"
-        assert self.audit(place) == before
+        for drafts in ([draft(n, "x" * (8 << 20)) for n in range(9)], [draft(2, "x" * (17 << 20))]):
+            with pytest.raises(PromptyoselfError) as caught:
+                ledger.append(drafts, NOW, position)
+            assert caught.value.code == "event_too_large"
+            assert self.audit(place) == before
 
     def test_no_drafts(self, place: Path) -> None:
         """An append of nothing writes nothing, and returns the position it was given."""

@@ -9,10 +9,22 @@ from typing import Any, NamedTuple
 
 import orjson
 
-__all__ = ["GENESIS_HASH", "Envelope", "decode_line", "encode_line", "hash_line"]
+__all__ = [
+    "GENESIS_HASH",
+    "MAX_LINE_BYTES",
+    "Envelope",
+    "decode_line",
+    "encode_line",
+    "hash_line",
+]
 
 GENESIS_HASH = "0" * 64
 """What the first line has for ``prev``."""
+
+MAX_LINE_BYTES = 16 * 1024 * 1024
+"""The most that a line may have. A prompt of 1 MiB escapes to at most 6 MiB, and an event holds two
+of them at most. A crafted line of this size takes half a gigabyte to read; a larger one could take
+all the memory there is."""
 
 
 class Envelope(NamedTuple):
@@ -51,8 +63,10 @@ def decode_line(line: bytes) -> Envelope:
 
     Raises:
         ValueError: it isn't a JSON object with exactly the keys of an envelope, in their order and
-            of their types.
+            of their types; or it has more than :data:`MAX_LINE_BYTES`.
     """
+    if len(line) > MAX_LINE_BYTES:
+        raise ValueError(f"it has more than {MAX_LINE_BYTES} bytes")
     try:
         fields = orjson.loads(line)
     except orjson.JSONDecodeError as error:

@@ -24,7 +24,7 @@ from promptyoself.events import (
     write_record,
 )
 from promptyoself.instants import format_utc
-from promptyoself.ledger.envelope import Envelope, encode_line, hash_line
+from promptyoself.ledger.envelope import MAX_LINE_BYTES, Envelope, encode_line, hash_line
 from promptyoself.ledger.lock import ExclusiveLock
 from promptyoself.ledger.protocol import (
     START,
@@ -95,11 +95,7 @@ class FileLedger:
             first = [] if expecting.seq else [self._genesis()]
             envelopes, content, position = _chain_up([*first, *repairs, *drafts], now, expecting)
             if len(content) > MAX_MEMBER_BYTES:
-                raise PromptyoselfError(
-                    "event_too_large",
-                    f"The events come to {len(content)} bytes; an append holds {MAX_MEMBER_BYTES}.",
-                    "Nothing was changed. Shorten the text, or do it in several steps.",
-                )
+                raise _too_large("The events come to", len(content), MAX_MEMBER_BYTES)
             data = compress(content)
             month, start = position.month, position.member
             # What we build on must be durable first: its writer may have died before he had made it
@@ -332,6 +328,14 @@ def _describe(copy: Path) -> Record:
     return TailQuarantined(month, int(offset), len(tail), sha256(tail).hexdigest(), name)
 
 
+def _too_large(what: str, size: int, most: int) -> PromptyoselfError:
+    return PromptyoselfError(
+        "event_too_large",
+        f"{what} {size} bytes; {most} is the most that can be appended.",
+        "Nothing was changed. Shorten the text, or do it in several steps.",
+    )
+
+
 def _chain_up(
     drafts: Sequence[Draft], now: datetime, after: Position
 ) -> tuple[list[Envelope], bytes, Position]:
@@ -346,6 +350,8 @@ def _chain_up(
             VERSIONS[type_], seq, ts, type_, draft.id, draft.actor, write_record(draft.record), head
         )
         line = encode_line(envelope)
+        if len(line) > MAX_LINE_BYTES:
+            raise _too_large("An event comes to", len(line), MAX_LINE_BYTES)
         head = hash_line(line)
         envelopes.append(envelope)
         lines.append(line)

@@ -10,6 +10,7 @@ import os
 import re
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -179,26 +180,41 @@ def has_member_after(file: BinaryIO, offset: int) -> bool:
     """
     file.seek(offset)
     tail = memoryview(file.read())
+    budget = 2 * MAX_MEMBER_BYTES
     for tries, found in enumerate(_MAGIC.finditer(tail, 1)):
-        # Noise has one in 16 MB. What has a thousand is no torn end, and must not cost minutes.
-        if tries >= 1000 or _is_member(tail[found.start() :]):
+        # Noise has one in 16 MB. What has a thousand, or unpacks to so much, is no torn end, and
+        # must not cost minutes.
+        if tries >= 1000 or budget <= 0:
             return True
+        content, whole, cost = _unpack(tail[found.start() :])
+        budget -= cost
+        with suppress(ValueError):
+            decode_line(content.partition(b"\n")[0])
+            if whole:
+                return True
     return False
 
 
-def _is_member(data: memoryview) -> bool:
-    """Whether it starts with a whole member whose first line is an event."""
+def _unpack(data: memoryview) -> tuple[bytes, bool, int]:
+    """What a member holds that starts here and begins with an event, else nothing; whether it is
+    whole; and how many bytes were unpacked to find that out."""
     decompressor = zlib.decompressobj(_GZIP)
+    parts: list[bytes] = []
+    size = 0
     try:
         # A look at its first bytes, so that not every header costs a whole decompression.
         if decompressor.decompress(data[:1024], len(_LINE_START)) != _LINE_START:
-            return False
+            return b"", False, 0
         decompressor = zlib.decompressobj(_GZIP)
-        content = decompressor.decompress(data, MAX_MEMBER_BYTES)
-        decode_line(content.partition(b"\n")[0])
-    except (zlib.error, ValueError):
-        return False
-    return decompressor.eof
+        for at in range(0, len(data), _SLICE_BYTES):
+            piece = data[at : at + _SLICE_BYTES]
+            parts.append(decompressor.decompress(piece, MAX_MEMBER_BYTES + 1 - size))
+            size += len(parts[-1])
+            if decompressor.eof or size > MAX_MEMBER_BYTES:
+                break
+    except zlib.error:
+        return b"", False, size
+    return b"".join(parts), decompressor.eof, size
 
 
 def link(
