@@ -219,7 +219,7 @@ class Accounts:
                 yield from self._close(id_, account, event)
                 account.status, account.decided = "cancelled", event.seq
             case "schedule.completed":
-                account.status, account.decided = "completed", event.seq
+                account.status, account.decided = data["status"], event.seq
             case "schedule.triggered":
                 self._begin(id_, account, data["slot"], "trigger", None, event)
             case "delivery.attempted":
@@ -242,7 +242,9 @@ class Accounts:
             promised = changes.get("next_run", account.promised)
             yield from self._promise(id_, account, promised, event)
             account.ready = event.ts
-            if account.status == "active":
+            if account.status == "failed":  # a one-off; with new times it waits to be resumed
+                account.status, account.decided = "parked", event.seq
+            elif account.status == "active":
                 account.decided = event.seq
 
     def _attempt(self, id_: str, account: _Account, event: Audited) -> Iterator[Entry]:
@@ -385,7 +387,7 @@ class Accounts:
         if account.status in ("paused", "parked"):
             yield entry(first, last, "skipped", account.status)
             return
-        if account.status == "completed":
+        if account.status in ("completed", "failed"):
             yield entry(first, last, "unaccounted", "completed too early")
             return
         if begun:

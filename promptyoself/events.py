@@ -12,6 +12,7 @@ each annotation compiled.
 """
 
 from collections.abc import Mapping
+from types import UnionType
 from typing import Any, NamedTuple
 
 __all__ = [
@@ -313,8 +314,25 @@ def read_record(type_: str, version: int, data: Mapping[str, Any]) -> Record:
 
     Raises:
         KeyError: the type isn't known (ask :func:`is_known` first).
-        TypeError: ``data`` lacks a field of its version, or has one too many.
+        TypeError: ``data`` lacks a field of its version, or has one too many, or of another type.
     """
     del version  # every type is still at version 1: upcasts go here, one step per version
     record: Record = _CLASSES[type_](**data)
+    types = (type_, *map(type, record))
+    if types not in _RIGHT:
+        _check_types(record)
+        _RIGHT.add(types)
     return record
+
+
+# Combinations of types that have been checked: there are few, and each event asks.
+_RIGHT: set[tuple[object, ...]] = set()
+
+
+def _check_types(record: Record) -> None:
+    for name, value in zip(record._fields, record, strict=True):
+        annotated = type(record).__annotations__[name]
+        kinds = annotated.__args__ if isinstance(annotated, UnionType) else (annotated,)
+        # `list[…]` is to be a list; what is in it is for those who use it to find out.
+        if type(value) not in {getattr(kind, "__origin__", kind) for kind in kinds}:
+            raise TypeError(f"{name} is a {type(value).__name__}")

@@ -61,23 +61,25 @@ def audit(
     accounts = Accounts(first, last)
     book = _Book(wanted)
     position = START
-    for batch in store.ledger.replay():
-        for event in batch.envelopes:
-            if not is_known(event.type, event.v):
-                raise ChainError(
-                    "newer_events",
-                    f"The log was written by a newer promptyoself: event {event.seq} "
-                    f"({event.type}, version {event.v}) is not understood here.",
-                    "Upgrade promptyoself, then run `promptyoself audit` again.",
-                    seq=event.seq,
-                )
-            for entry in accounts.take(event):
-                book.enter(entry)
-        position = batch.position
-        if progress is not None:
-            progress(position.seq)
-    for entry in accounts.finish(now, living):
-        book.enter(entry)
+    try:
+        for batch in store.ledger.replay():
+            for event in batch.envelopes:
+                _require_known(event)
+                for entry in accounts.take(event):
+                    book.enter(entry)
+            position = batch.position
+            if progress is not None:
+                progress(position.seq)
+        for entry in accounts.finish(now, living):
+            book.enter(entry)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise ChainError(
+            "corrupt_chain",
+            f"An event after event {position.seq} can't be audited: {error!r}.",
+            "No version of promptyoself writes this: run `promptyoself verify`, and compare it "
+            "with a backup.",
+            seq=position.seq + 1,
+        ) from None
     broken = {
         id_: problem for id_, (agent, problem) in accounts.broken.items() if wanted in (None, agent)
     }
@@ -161,6 +163,17 @@ def diff(store: Store, *, from_: str, to: str | None, now: datetime) -> dict[str
         "changes": changes,
         "count": len(changes),
     }
+
+
+def _require_known(event: Envelope) -> None:
+    if not is_known(event.type, event.v):
+        raise ChainError(
+            "newer_events",
+            f"The log was written by a newer promptyoself: event {event.seq} "
+            f"({event.type}, version {event.v}) is not understood here.",
+            "Upgrade promptyoself, then run `promptyoself audit` again.",
+            seq=event.seq,
+        )
 
 
 class _Book:
