@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from promptyoself.instants import format_utc, parse_utc
 from promptyoself.presence import Presence
-from promptyoself.schedules import slot_key
+from promptyoself.schedules import Folded, slot_key
 from promptyoself.slots import jittered, trigger_from
 from promptyoself.triggers import Trigger, count_slots, last_slot, next_fire_time
 
@@ -47,21 +47,6 @@ _TIMING = frozenset(
     {"schedule_type", "schedule_value", "timezone", "anchor", "start_at", "until"}
     | {"max_repetitions", "next_run"}
 )
-
-
-class Audited(Protocol):
-    """What the audit reads of an envelope."""
-
-    @property
-    def seq(self) -> int: ...
-    @property
-    def ts(self) -> str: ...
-    @property
-    def type(self) -> str: ...
-    @property
-    def id(self) -> str | None: ...
-    @property
-    def data(self) -> Mapping[str, Any]: ...
 
 
 class Entry(NamedTuple):
@@ -132,7 +117,7 @@ class Accounts:
         self._type = ""
         self._exact = False
 
-    def take(self, event: Audited) -> list[Entry]:
+    def take(self, event: Folded) -> list[Entry]:
         """The entries that one more event makes.
 
         A schedule whose slots can't be computed (its time zone is gone, say) is left out from
@@ -189,7 +174,7 @@ class Accounts:
 
     # Schedules.
 
-    def _take_schedule(self, event: Audited) -> Iterator[Entry]:
+    def _take_schedule(self, event: Folded) -> Iterator[Entry]:
         id_, data = str(event.id), event.data
         account = self._accounts.get(id_)
         if event.type == "schedule.registered":
@@ -230,7 +215,7 @@ class Accounts:
             case "delivery.delivered" | "delivery.failed" | "delivery.skipped":
                 yield from self._settle(id_, account, event)
 
-    def _modify(self, id_: str, account: _Account, event: Audited) -> Iterator[Entry]:
+    def _modify(self, id_: str, account: _Account, event: Folded) -> Iterator[Entry]:
         changes: dict[str, Any] = event.data["changes"]
         timing = not _TIMING.isdisjoint(changes)
         if timing:
@@ -247,7 +232,7 @@ class Accounts:
             elif account.status == "active":
                 account.decided = event.seq
 
-    def _attempt(self, id_: str, account: _Account, event: Audited) -> Iterator[Entry]:
+    def _attempt(self, id_: str, account: _Account, event: Folded) -> Iterator[Entry]:
         data = event.data
         key = slot_key(id_, data["slot"])
         if key not in self._open:
@@ -265,7 +250,7 @@ class Accounts:
             yield self._entry(id_, account, data, 1, "doubled", "claimed twice", event.seq)
         self._begin(id_, account, data["slot"], data.get("kind"), data["worker"], event)
 
-    def _settle(self, id_: str, account: _Account, event: Audited) -> Iterator[Entry]:
+    def _settle(self, id_: str, account: _Account, event: Folded) -> Iterator[Entry]:
         data = event.data
         outcome = event.type.partition(".")[2]
         why = data.get("why") if outcome == "skipped" else data.get("code")
@@ -294,7 +279,7 @@ class Accounts:
             account.promised = data.get("next_run")
 
     def _step(
-        self, id_: str, account: _Account, first: str, last: str, event: Audited
+        self, id_: str, account: _Account, first: str, last: str, event: Folded
     ) -> Iterator[Entry]:
         """Move on to slots that the log has decided or begun; what lies between was passed over."""
         start, end = parse_utc(first), parse_utc(last)
@@ -311,7 +296,7 @@ class Accounts:
         account.cursor = account.high = max(account.cursor, end)
 
     def _promise(
-        self, id_: str, account: _Account, next_run: str | None, event: Audited
+        self, id_: str, account: _Account, next_run: str | None, event: Folded
     ) -> Iterator[Entry]:
         """From here on the slots from ``next_run`` are to come, and none before it."""
         account.promised = next_run
@@ -326,7 +311,7 @@ class Accounts:
             # A clock that ran back, or a prompt that was brought over after it was due.
             account.cursor = max(before, account.high)
 
-    def _close(self, id_: str, account: _Account, event: Audited) -> Iterator[Entry]:
+    def _close(self, id_: str, account: _Account, event: Folded) -> Iterator[Entry]:
         """At a change, everything that was due by then must have been decided."""
         if self._exact and account.status != "cancelled" and not account.exhausted:
             yield from self._gap(id_, account, parse_utc(event.ts), event.seq)
@@ -350,7 +335,7 @@ class Accounts:
         slot: str,
         kind: str | None,
         worker: str | None,
-        event: Audited,
+        event: Folded,
     ) -> None:
         key = slot_key(id_, slot)
         earlier = self._open.get(key)
@@ -359,7 +344,7 @@ class Accounts:
         agent_id = account.fields["agent_id"]
         self._open[key] = _Open(id_, agent_id, slot, kind, worker, retry_at, event.seq)
 
-    def _free(self, id_: str, account: _Account, event: Audited, slot: _Open | None = None) -> None:
+    def _free(self, id_: str, account: _Account, event: Folded, slot: _Open | None = None) -> None:
         slot = slot or self._open.get(slot_key(id_, event.data["slot"]))
         if slot is not None:
             self._freed[slot.agent_id] = event.ts

@@ -9,11 +9,12 @@ what was due for a long time while a loop was up, by its own start and what it w
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 from promptyoself.instants import parse_utc
+from promptyoself.schedules import Folded
 
 __all__ = ["FORGOTTEN_AFTER", "Loop", "Presence"]
 
@@ -25,17 +26,6 @@ _TROUBLE = frozenset(
     {"letta_unreachable", "letta_unauthorized", "letta_timeout", "letta_server_error"}
     | {"letta_unreadable", "letta_connection_lost"}
 )
-
-
-class Witnessed(Protocol):
-    """What is read of an envelope."""
-
-    @property
-    def ts(self) -> str: ...
-    @property
-    def type(self) -> str: ...
-    @property
-    def data(self) -> Mapping[str, Any]: ...
 
 
 class Loop(NamedTuple):
@@ -59,7 +49,7 @@ class Presence:
         self.loops: dict[str, Loop] = {}
         self._pass = self._pass_before = ""  # the latest that could have claimed anything
 
-    def take(self, event: Witnessed, later: bool) -> None:
+    def take(self, event: Folded, later: bool) -> None:
         """An event of the log itself; ``later`` says that its time is its writer's own."""
         data = event.data
         if event.type == "worker.started" and data["mode"] == "loop":
@@ -73,7 +63,7 @@ class Presence:
             if self._pass == event.ts:  # what it wrote as it stopped claimed nothing more
                 self._pass = self._pass_before
 
-    def note(self, event: Witnessed, later: bool, claimed: int) -> None:
+    def note(self, event: Folded, later: bool, claimed: int) -> None:
         """An event of a delivery that names its worker; ``claimed`` slots are under way after it.
 
         It is no pass where the worker had no seat left, or held back because Letta was in trouble.

@@ -1040,7 +1040,7 @@ class TestModel(Machine.TestCase):  # type: ignore[misc]
 
 
 TestModel.settings = settings(
-    max_examples=rounds(80),
+    max_examples=rounds(45),
     stateful_step_count=40,
     deadline=None,
     print_blob=True,
