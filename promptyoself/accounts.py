@@ -340,7 +340,8 @@ class Accounts:
         key = slot_key(id_, slot)
         earlier = self._open.get(key)
         kind = kind or (earlier.kind if earlier else "scheduled")
-        retry_at = event.data.get("retry_at", slot)
+        # Whoever asks for a slot may have waited for the lock: nobody could claim it before that.
+        retry_at = max(event.data.get("retry_at", slot), event.ts)
         agent_id = account.fields["agent_id"]
         self._open[key] = _Open(id_, agent_id, slot, kind, worker, retry_at, event.seq)
 

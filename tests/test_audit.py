@@ -263,6 +263,20 @@ def test_a_pass_that_left_it_alone_forgot(world: World) -> None:
     assert audited(world)[1] == ("13:00", "13:00", 1, "unaccounted", "forgotten", 1)
 
 
+def test_a_pass_before_a_trigger_was_written_forgot_nothing(world: World) -> None:
+    """P2: a triggered slot bears the time at which it was asked for; a pass that was made while the
+    one who asked still waited for the lock could not know of it."""
+    started(world)
+    id_ = world.register("agent-a", every="1d")
+    world.register("agent-b", prompt="Due", time="in 30m")
+    world.advance(minutes=30, seconds=1)
+    world.claim()
+    world.advance(seconds=-1)
+    trigger(world, id_, None, world.now)  # type: ignore[arg-type]
+    outcomes = [entry.outcome for entry in entries_of(world.events, world.now, ["wrk_1"])]
+    assert sorted(outcomes) == ["in_flight", "pending"]
+
+
 def test_a_loop_without_a_free_seat_forgot_nothing(world: World) -> None:
     """P2: a pass that settles one delivery and fills its seat anew leaves the rest for the next."""
     record = WorkerStarted("wrk_1", 1, "here", "promptyoself 0", "loop", 1)

@@ -271,6 +271,36 @@ def test_a_log_that_lies(
         read_by_all(var, readers)
 
 
+LIES: tuple[object, ...] = (None, 5, -(2**63), "x", "2026-11-31T25:00:00.000000Z", [5], {"x": 5})
+
+
+def test_each_field_may_lie(quick_path: Path, clock: Clock) -> None:
+    """P7: one field of one event at a time, with a value that none of ours would have written."""
+    clock.now = LATER
+    cases = [
+        (at, path, lie)
+        for at, event in enumerate(story())
+        for path in [
+            *((name,) for name in event["data"]),
+            *((name, more) for name, value in event["data"].items() if isinstance(value, dict)
+              for more in value),
+        ]
+        for lie in LIES
+    ]  # fmt: skip
+    commands = [("list", "--status", "all", "--full"), ("audit",), *READERS[6:11]]
+    chosen = chance("lies")
+    for at, path, lie in chosen.sample(cases, min(rounds(150), len(cases))):
+        spoiled = story()
+        data = spoiled[at]["data"]
+        for name in path[:-1]:
+            data = data[name]
+        data[path[-1]] = lie
+        with laid_out(quick_path, segments_of(spoiled)) as var:
+            for command in chosen.sample(commands, 3):
+                ask(var, command)
+        count("inputs fuzzed")
+
+
 @settings(LOOSE, max_examples=rounds(40))
 @given(spoiled_stories(), st.sampled_from(WRITERS))
 def test_writing_after_a_log_that_lies(

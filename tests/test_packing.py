@@ -488,7 +488,10 @@ def test_a_pack_that_is_killed_leaves_nothing_under_its_name(
     """P7: SIGKILL in the middle leaves no file of the pack's name, and the next one works; Ctrl-C
     leaves nothing at all."""
     script = (
-        "import os, sys; from promptyoself import cli; from promptyoself.service import packing\n"
+        "import os, signal, sys; from promptyoself import cli\n"
+        "from promptyoself.service import packing\n"
+        # A shell has it ignored in what it runs in the background.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "original = packing._heads\n"
         "def die(*arguments):\n"
         "    os.kill(os.getpid(), int(sys.argv[1]))\n"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from promptyoself.errors import PromptyoselfError, WrongUsage
+from promptyoself.errors import ChainError, PromptyoselfError, WrongUsage
 from promptyoself.instants import format_utc, parse_utc
 from promptyoself.ledger import Envelope
 from promptyoself.schedules import EMPTY, FINISHED, Schedule, State, fold
@@ -239,16 +239,25 @@ def state_at(store: Store, at: str, now: datetime) -> State:
 
 
 def _decides(event: Envelope, id_: str, slot: str) -> bool:
-    """Whether an event promised, began, moved or ended this slot."""
+    """Whether an event promised, began, moved or ended this slot. Raises ``corrupt_chain``."""
     data = event.data
-    if event.id is None:
-        left = data.get("in_flight") or ()
-        return any((each["id"], each["slot"]) == (id_, slot) for each in left)
-    if event.id != id_:
-        return False
-    if "slot" in data:
-        return bool(data["slot"] <= slot <= data.get("last", data["slot"]))
-    return slot in (data.get("next_run"), data.get("changes", {}).get("next_run"))
+    try:
+        if event.id is None:
+            left = data.get("in_flight") or ()
+            return any((each["id"], each["slot"]) == (id_, slot) for each in left)
+        if event.id != id_:
+            return False
+        if "slot" in data:
+            return bool(data["slot"] <= slot <= data.get("last", data["slot"]))
+        return slot in (data.get("next_run"), data.get("changes", {}).get("next_run"))
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ChainError(
+            "corrupt_chain",
+            f"Event {event.seq} ({event.type}) can't be read: {error!r}.",
+            "No version of promptyoself writes this: run `promptyoself verify`, and compare it "
+            "with a backup.",
+            seq=event.seq,
+        ) from None
 
 
 def stats(store: Store) -> dict[str, Any]:
