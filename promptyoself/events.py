@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from types import UnionType
 from typing import Any, NamedTuple
 
+from promptyoself.instants import is_instant
+
 __all__ = [
     "FORMAT",
     "VERSIONS",
@@ -315,23 +317,49 @@ def read_record(type_: str, version: int, data: Mapping[str, Any]) -> Record:
     Raises:
         KeyError: the type isn't known (ask :func:`is_known` first).
         TypeError: ``data`` lacks a field of its version, or has one too many, or of another type.
+        ValueError: an instant isn't one.
     """
     del version  # every type is still at version 1: upcasts go here, one step per version
     record: Record = _CLASSES[type_](**data)
     types = (type_, *map(type, record))
-    if types not in _RIGHT:
-        _check_types(record)
-        _RIGHT.add(types)
+    instants = _RIGHT.get(types)
+    if instants is None:
+        _check_types(type(record), record._asdict())
+        instants = _RIGHT[types] = tuple(
+            at
+            for at, (name, value) in enumerate(zip(record._fields, record, strict=True))
+            if name in _INSTANTS and value is not None
+        )
+    values: tuple[Any, ...] = record
+    for at in instants:
+        if not is_instant(values[at]):
+            raise ValueError(f"{record._fields[at]} isn't an instant")
+    if isinstance(record, ScheduleModified):
+        _check_changes(record.changes)
     return record
 
 
-# Combinations of types that have been checked: there are few, and each event asks.
-_RIGHT: set[tuple[object, ...]] = set()
+# Combinations of types that have been checked, and where their instants stand: there are few
+# combinations, and each event asks.
+_RIGHT: dict[tuple[object, ...], tuple[int, ...]] = {}
+
+_INSTANTS = frozenset(
+    ("slot", "last", "next_run", "anchor", "start_at", "until", "retry_at", "last_slot")
+)
 
 
-def _check_types(record: Record) -> None:
-    for name, value in zip(record._fields, record, strict=True):
-        annotated = type(record).__annotations__[name]
+def _check_changes(changes: Mapping[str, Any]) -> None:
+    # That no slot is left is the one change that no registration has.
+    changes = {name: new for name, new in changes.items() if (name, new) != ("next_run", None)}
+    _check_types(ScheduleRegistered, changes)
+    for name in _INSTANTS & changes.keys():
+        if changes[name] is not None and not is_instant(changes[name]):
+            raise ValueError(f"{name} isn't an instant")
+
+
+def _check_types(cls: type[Any], values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        annotated = cls.__annotations__.get(name)
         kinds = annotated.__args__ if isinstance(annotated, UnionType) else (annotated,)
         # `list[…]` is to be a list; what is in it is for those who use it to find out.
         if type(value) not in {getattr(kind, "__origin__", kind) for kind in kinds}:

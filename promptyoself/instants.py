@@ -5,9 +5,12 @@ The spelling has a fixed width, so that text order is time order for ``sort`` an
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 
-__all__ = ["format_utc", "parse_utc"]
+__all__ = ["format_utc", "is_instant", "parse_utc"]
+
+_SPELLED = re.compile(r"\d{4}-\d\d-\d\dT(?!24)\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII).fullmatch
 
 
 def format_utc(instant: datetime) -> str:
@@ -25,3 +28,14 @@ def parse_utc(text: str) -> datetime:
     if instant.tzinfo is None:
         raise ValueError(f"no offset in {text!r}")
     return instant.astimezone(UTC)
+
+
+def is_instant(text: str) -> bool:
+    """Whether it is an instant as :func:`format_utc` spells it, and one that exists."""
+    if not _SPELLED(text):
+        return False
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 from promptyoself import events
 from promptyoself.errors import ChainError
 from promptyoself.identity import content_hash, content_of
+from promptyoself.instants import is_instant
 
 __all__ = [
     "EMPTY",
@@ -157,7 +158,7 @@ def fold(state: State, envelopes: Iterable[Folded]) -> State:
             continue
         try:
             _apply(new, event, events.read_record(event.type, event.v, event.data))
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ChainError(
                 "corrupt_chain",
                 f"Event {event.seq} ({event.type}) contradicts those before it: {error!r}.",
@@ -202,6 +203,8 @@ def _apply(state: State, event: Folded, record: events.Record) -> None:
         raise ValueError("its schedule was never registered")
     else:
         after = _evolve(state, event, record, before)
+    if isinstance(record, events.ScheduleRegistered | events.ScheduleModified):
+        _check_spec(after)
     state.schedules[event.id] = after
     for schedule, change in ((before, -1), (after, 1)):
         if schedule is not None and schedule.status == "active":
@@ -209,6 +212,13 @@ def _apply(state: State, event: Folded, record: events.Record) -> None:
             state.active[schedule.agent_id] = count
             if not count:
                 del state.active[schedule.agent_id]
+
+
+def _check_spec(schedule: Schedule) -> None:
+    if schedule.schedule_type not in ("once", "cron", "interval"):
+        raise ValueError("its schedule_type isn't known")
+    if schedule.schedule_type == "once" and not is_instant(schedule.schedule_value):
+        raise ValueError("its time isn't an instant")
 
 
 def _register(

@@ -57,6 +57,7 @@ __all__ = [
     "slots",
 ]
 
+_AT_ONCE = (timedelta(0),)
 _TICK = timedelta(
     microseconds=1
 )  # what datetime can tell apart: "at or after t" is "after t - _TICK"
@@ -122,10 +123,16 @@ def slots(trigger: Trigger, after: datetime, until: datetime) -> Iterator[dateti
 
 
 def count_slots(trigger: Trigger, after: datetime, until: datetime) -> int:
-    """Count the fires in (``after``, ``until``]: at once, except for cron, which walks them."""
-    if trigger.kind == "cron":
-        return sum(1 for _ in slots(trigger, after, until))
-    return len(_arithmetic(trigger, *_window(trigger, after, until))[2])
+    """Count the fires in (``after``, ``until``]: at once, except for cron, which walks the days."""
+    low, high = _window(trigger, after, until)
+    if trigger.kind != "cron":
+        return len(_arithmetic(trigger, low, high)[2])
+    count = 0
+    for base, moments in _cron_runs(trigger, low) if low < high else ():
+        if base + moments[-1] > high:
+            return count + bisect_right(moments, high - base)
+        count += len(moments)
+    return count
 
 
 def last_slot(trigger: Trigger, after: datetime, until: datetime) -> datetime | None:
@@ -220,14 +227,25 @@ def _days(plan: _Plan, day: datetime, back: bool = False) -> Iterator[datetime]:
 
 def _cron_fires(trigger: Trigger, low: datetime) -> Iterator[datetime]:
     """Yield every fire of a cron trigger after ``low``, ascending, without end."""
+    for base, moments in _cron_runs(trigger, low):
+        for moment in moments:
+            yield base + moment
+
+
+_Run = tuple[datetime, tuple[timedelta, ...]]
+"""Fires that follow each other: an instant, and how long after it each is, of which there is one
+at least. Counting needs no more of a day than this."""
+
+
+def _cron_runs(trigger: Trigger, low: datetime) -> Iterator[_Run]:
     plan, zone = _plan(trigger.value), zone_named(trigger.zone)
     low = max(low, _FIRST)
     if low >= _LAST:
         return iter(())
-    return _fixed_fires(plan, zone, low) if plan.fixed else _clock_fires(plan, zone, low)
+    return _fixed_runs(plan, zone, low) if plan.fixed else _clock_runs(plan, zone, low)
 
 
-def _fixed_fires(plan: _Plan, zone: tzinfo, low: datetime) -> Iterator[datetime]:
+def _fixed_runs(plan: _Plan, zone: tzinfo, low: datetime) -> Iterator[_Run]:
     """Each named wall time once. Wall times in order are instants in order, equal ones merged."""
     wall, last = wall_time(low, zone), low
     today = midnight(wall)
@@ -239,14 +257,21 @@ def _fixed_fires(plan: _Plan, zone: tzinfo, low: datetime) -> Iterator[datetime]
         # change that has a midnight inside its gap or overlap.
         steady = offset == offset_of((day + DAY).replace(fold=1), zone)
         base = (day - offset).replace(tzinfo=UTC)
-        for moment in plan.times[bisect_right(plan.times, wall - day) :]:
-            fire = base + moment if steady else to_instant(day + moment, zone)
+        moments = plan.times[bisect_right(plan.times, wall - day) :]
+        if steady:
+            moments = moments[bisect_right(moments, last - base) :]
+            if moments:
+                yield base, moments
+                last = base + moments[-1]
+            continue
+        for moment in moments:
+            fire = to_instant(day + moment, zone)
             if fire > last:
-                yield fire
+                yield fire, _AT_ONCE
                 last = fire
 
 
-def _clock_fires(plan: _Plan, zone: tzinfo, low: datetime) -> Iterator[datetime]:
+def _clock_runs(plan: _Plan, zone: tzinfo, low: datetime) -> Iterator[_Run]:
     """Each instant at which the clock on the wall shows a named time.
 
     It goes from one change of the offset to the next; between them the wall clock just runs. A
@@ -276,8 +301,9 @@ def _clock_fires(plan: _Plan, zone: tzinfo, low: datetime) -> Iterator[datetime]
             end = len(plan.times)
             if change is not None:
                 end = bisect_left(plan.times, change - base)
-            for moment in plan.times[bisect_left(plan.times, start - base) : end]:
-                yield base + moment
+            moments = plan.times[bisect_left(plan.times, start - base) : end]
+            if moments:
+                yield base, moments
             if change is not None and base + DAY >= change:
                 start = change
                 break

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from world import DELIVERED, World, check_deliveries
 
 from promptyoself.errors import PromptyoselfError
-from promptyoself.events import ScheduleModified, WorkerStopped
+from promptyoself.events import WorkerStopped
 from promptyoself.identity import slot_otid
 from promptyoself.instants import format_utc, parse_utc
 from promptyoself.service import claiming
@@ -374,7 +374,8 @@ def test_a_parked_schedules_slot_is_not_tried_again(world: World) -> None:
     id_ = world.register(every="10m")
     world.advance(minutes=10)
     made = world.claim_one()
-    world.add([(ScheduleModified({"status": "failed"}), id_)])
+    schedules = world.state.schedules
+    schedules[id_] = schedules[id_]._replace(status="failed")
     assert world.settle(made, TRANSIENT) == "skipped"
     assert world.last("delivery.skipped").why == "parked"
 

@@ -274,9 +274,6 @@ def test_a_log_that_lies(
 LIES: tuple[object, ...] = (None, 5, -(2**63), "x", "2026-11-31T25:00:00.000000Z", [5], {"x": 5})
 
 
-@pytest.mark.xfail(
-    strict=False, reason="known: an instant that is none, or odd changes, give internal_error"
-)
 def test_each_field_may_lie(quick_path: Path, clock: Clock) -> None:
     """P7: one field of one event at a time, with a value that none of ours would have written."""
     clock.now = LATER
@@ -290,7 +287,7 @@ def test_each_field_may_lie(quick_path: Path, clock: Clock) -> None:
         ]
         for lie in LIES
     ]  # fmt: skip
-    commands = [("list", "--status", "all", "--full"), ("audit",), *READERS[6:11]]
+    commands = [reader for reader in READERS if reader[0] != "verify"] + WRITERS[1:]
     chosen = chance("lies")
     for at, path, lie in chosen.sample(cases, min(rounds(150), len(cases))):
         spoiled = story()
@@ -350,6 +347,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "lists in a list": lambda: gzip.compress(b'{"v":1,"seq":[%s[]]}\n' % (b"[]," * (20 * MIB)), 1),
     "brackets in brackets": lambda: gzip.compress(b'{"v":' + b"[" * (20 * MIB) + b"\n", 1),
     "what begins as an event, 500 times": lambda: b"\0" + repeated(b" ", 40 * MIB, b'{"v":') * 500,
+    "nothing but ends of lines": lambda: gzip.compress(b"\n" * (64 * MIB), 1),
     "members in members": lambda: gzip.compress(gzip.compress(gzip.compress(bytes(50 * MIB), 1))),
 }
 

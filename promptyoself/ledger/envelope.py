@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any, NamedTuple
 
 import orjson
+
+from promptyoself.instants import is_instant
 
 __all__ = [
     "GENESIS_HASH",
@@ -43,7 +44,6 @@ class Envelope(NamedTuple):
     prev: str
 
 
-_INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII).fullmatch
 _FIELDS = Envelope._fields
 _TYPES = (int, int, str, str, str, dict, dict, str)
 _LOG_TYPES = (int, int, str, str, type(None), dict, dict, str)  # an event without an id
@@ -80,7 +80,7 @@ def decode_line(line: bytes) -> Envelope:
             at for at in range(len(_TYPES)) if types[at] not in (_TYPES[at], _LOG_TYPES[at])
         )
         raise ValueError(f"{_FIELDS[wrong]} is of another type")
-    if not _INSTANT(fields["ts"]):
+    if not is_instant(fields["ts"]):
         raise ValueError("ts isn't an instant")
     return Envelope._make(values)
 

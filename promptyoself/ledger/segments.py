@@ -44,6 +44,7 @@ _READ_BYTES = 1 << 16
 _SLICE_BYTES = 1 << 12
 _MAGIC = re.compile(rb"\x1f\x8b\x08")
 _LINE_START = b'{"v":'
+_LEAST_LINE_BYTES = 128  # an envelope's keys, its instant and its hash alone have more
 _GZIP = 31  # zlib's wbits for a gzip header and trailer around a 32 KiB window
 
 
@@ -161,7 +162,7 @@ def find(file: BinaryIO, position: Position) -> Member | None:
     try:
         for member in members_of(file):
             first = decode_line(member.content.partition(b"\n")[0]).seq
-            lines = member.content.split(b"\n")[:-1]
+            lines = _split(member.content)[:-1]
             if first <= position.seq < first + len(lines):
                 at = position.seq - first
                 if hash_line(lines[at]) != position.hash:
@@ -226,9 +227,9 @@ def link(
         ChainError: ``corrupt_chain``, naming the first bad event and what was expected and found.
     """
     seq, head, ts = position.seq, position.hash, position.ts
-    lines = member.content.split(b"\n")
-    if lines.pop():
+    if member.content and not member.content.endswith(b"\n"):
         raise damaged(month, member.start, seq + 1, "its last line has no end", "\\n", "none")
+    lines = _split(member.content)[:-1]
     if not lines:
         raise damaged(month, member.start, seq + 1, "its gzip member is empty", "an event line", "")
     envelopes = []
@@ -252,6 +253,12 @@ def link(
         head = hash_line(line)
         envelopes.append(envelope)
     return envelopes, Position(seq, head, ts, month, member.end, member.start, earlier)
+
+
+def _split(content: bytes) -> list[bytes]:
+    """The lines, and what follows the last newline. Of more lines than there can be events, only so
+    many that one of them is too short for one: a crafted member has 64 million."""
+    return content.split(b"\n", len(content) // _LEAST_LINE_BYTES + 1)
 
 
 def _misplaced(

@@ -208,7 +208,7 @@ class Sandbox:
                 from promptyoself.sandbox.http import Server
 
                 self._server = Server(self, self._host, self._port)
-            except (OSError, OverflowError, UnicodeError) as err:
+            except (OSError, OverflowError, TypeError, UnicodeError) as err:
                 taken = isinstance(err, OSError) and err.errno == errno.EADDRINUSE
                 raise PromptyoselfError(
                     "port_in_use" if taken else "cannot_listen",

@@ -15,7 +15,7 @@ from promptyoself.schedules import EMPTY, Schedule, State, fold
 from promptyoself.service.registering import place, require_room
 from promptyoself.service.store import Store
 
-__all__ = ["MAX_BYTES", "Admission", "Arrival", "admit", "take_in", "too_much"]
+__all__ = ["MAX_BYTES", "Admission", "Arrival", "admit", "outcome", "take_in", "too_much"]
 
 MAX_BYTES = 256 * 1024 * 1024
 """The most that one import reads, since all of it is held until all of it is checked."""
@@ -45,6 +45,18 @@ class Admission(NamedTuple):
     imported: list[dict[str, Any]]
     skipped: list[dict[str, Any]]
     refused: list[tuple[dict[str, Any], PromptyoselfError]]
+
+
+def outcome(admission: Admission, skipped: int, bad: int = 0, *, dry_run: bool) -> str:
+    """The sentence that says what became of all of them."""
+    count = len(admission.imported)
+    schedules = f"{count} {'schedule' if count == 1 else 'schedules'}"
+    message = f"{schedules} would be imported" if dry_run else f"{schedules} imported"
+    if skipped:
+        message += f", {skipped} skipped"
+    if bad:
+        message += f", {bad} bad"
+    return message + ("; this was a dry run." if dry_run else ".")
 
 
 def admit(store: Store, state: State, arrivals: Iterable[Arrival], now: datetime) -> Admission:

@@ -23,7 +23,15 @@ from promptyoself.errors import PromptyoselfError
 from promptyoself.events import ScheduleRegistered
 from promptyoself.instants import format_utc, parse_utc
 from promptyoself.schedules import State
-from promptyoself.service.arriving import MAX_BYTES, Admission, Arrival, admit, take_in, too_much
+from promptyoself.service.arriving import (
+    MAX_BYTES,
+    Admission,
+    Arrival,
+    admit,
+    outcome,
+    take_in,
+    too_much,
+)
 from promptyoself.service.requests import (
     DEFAULT_GRACE,
     Request,
@@ -110,16 +118,12 @@ def import_sqlite(
         admission = take_in(store, now, decide)
     skipped += admission.skipped
     skipped += [{**where, **_refused(error)} for where, error in admission.refused]
-    count = len(admission.imported)
-    schedules = f"{count} {'schedule' if count == 1 else 'schedules'}"
-    message = f"{schedules} would be imported" if dry_run else f"{schedules} imported"
-    message += f", {len(skipped)} skipped" if skipped else ""
     return {
         "imported": admission.imported,
         "skipped": skipped,
-        "count": count,
+        "count": len(admission.imported),
         **({"dry_run": True} if dry_run else {}),
-        "message": message + ("; this was a dry run." if dry_run else "."),
+        "message": outcome(admission, len(skipped), dry_run=dry_run),
     }
 
 

@@ -17,9 +17,17 @@ import orjson
 from promptyoself.errors import PromptyoselfError
 from promptyoself.events import Record, SchedulePaused, ScheduleRegistered
 from promptyoself.identity import CONTENT, content_hash, content_of, schedule_id
-from promptyoself.instants import format_utc, parse_utc
+from promptyoself.instants import format_utc, is_instant, parse_utc
 from promptyoself.schedules import FINISHED, OpenSlot, Schedule, State
-from promptyoself.service.arriving import MAX_BYTES, Admission, Arrival, admit, take_in, too_much
+from promptyoself.service.arriving import (
+    MAX_BYTES,
+    Admission,
+    Arrival,
+    admit,
+    outcome,
+    take_in,
+    too_much,
+)
 from promptyoself.service.registering import MAX_SALT
 from promptyoself.service.requests import Request, check_jitter, checked, first_fire, trigger_fields
 from promptyoself.service.store import Store
@@ -238,19 +246,8 @@ def import_lines(
         "bad_count": bad.count,
         "count": len(admission.imported),
         **({"dry_run": True} if dry_run else {}),
-        "message": _message(admission, bad.count, dry_run=dry_run),
+        "message": outcome(admission, len(admission.skipped), bad.count, dry_run=dry_run),
     }
-
-
-def _message(admission: Admission, bad: int, *, dry_run: bool) -> str:
-    count = len(admission.imported)
-    schedules = f"{count} {'schedule' if count == 1 else 'schedules'}"
-    message = f"{schedules} would be imported" if dry_run else f"{schedules} imported"
-    if admission.skipped:
-        message += f", {len(admission.skipped)} skipped"
-    if bad:
-        message += f", {bad} bad"
-    return message + ("; this was a dry run." if dry_run else ".")
 
 
 def _bad_lines(bad: _Bad, good: int) -> PromptyoselfError:
@@ -423,7 +420,7 @@ def _require_position(fields: Mapping[str, Any], current: Mapping[str, Any], now
         ("next_run", next_run),
         ("last_slot", last_slot),
     ):
-        if text is not None and not _is_instant(text):
+        if text is not None and not is_instant(text):
             raise _invalid(f"Its {name} {shown(text)} isn't an instant as in the log.")
     if fields["status"] not in ("active", "paused"):
         raise _invalid(f"Its status {shown(fields['status'])} is neither active nor paused.")
@@ -448,13 +445,6 @@ def _require_position(fields: Mapping[str, Any], current: Mapping[str, Any], now
             now=format_utc(now),
         )
     first_fire(dict(current), first - _TICK)
-
-
-def _is_instant(text: str) -> bool:
-    try:
-        return format_utc(parse_utc(text)) == text
-    except (ValueError, OverflowError):
-        return False
 
 
 def _nothing_left(message: str) -> PromptyoselfError:
