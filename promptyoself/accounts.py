@@ -16,10 +16,11 @@ from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
+from promptyoself.identity import jittered
 from promptyoself.instants import format_utc, parse_utc
 from promptyoself.presence import Presence
 from promptyoself.schedules import Folded, slot_key
-from promptyoself.slots import jittered, trigger_from
+from promptyoself.slots import trigger_from
 from promptyoself.triggers import Trigger, count_slots, last_slot, next_fire_time
 
 __all__ = ["OUTCOMES", "PROBLEMS", "Accounts", "Entry"]

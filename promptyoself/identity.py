@@ -1,14 +1,24 @@
-"""Deterministic names: the same content gives the same id, the same slot the same otid."""
+"""What follows from a name alone: the same content gives the same id, the same slot the same otid
+and the same delay."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
 import orjson
 
-__all__ = ["CONTENT", "content_hash", "content_of", "is_opaque_id", "schedule_id", "slot_otid"]
+__all__ = [
+    "CONTENT",
+    "content_hash",
+    "content_of",
+    "is_opaque_id",
+    "jittered",
+    "schedule_id",
+    "slot_otid",
+]
 
 CONTENT = (
     "agent_id",
@@ -58,3 +68,12 @@ def slot_otid(id_: str, slot: str) -> str:
     from uuid import UUID, uuid5
 
     return str(uuid5(UUID(bytes=_OTID_NAMESPACE), f"{id_}|{slot}"))
+
+
+def jittered(id_: str, slot: datetime, jitter: int | None) -> datetime:
+    """When a slot's delivery may begin: up to ``jitter`` seconds after it, always the same for the
+    same slot, so that two loops agree."""
+    if not jitter:
+        return slot
+    digest = sha256(f"{id_}|{slot.isoformat()}".encode()).digest()
+    return slot + timedelta(seconds=jitter * int.from_bytes(digest[:4]) / 2**32)

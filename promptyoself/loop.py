@@ -86,7 +86,7 @@ def execute_once(
     began = clock()
     state = store.read().state
     claimed = any(slot.worker for slot in state.open.values())
-    if not claimed and not due(state, format_utc(began)):
+    if not claimed and next(due(state, format_utc(began)), None) is None:
         return Report([], [])
     store.prepare_workers()
     worker = new_worker_name()

@@ -33,7 +33,8 @@ def refusal(schedule: Schedule, state: State, caps: Caps, day: str) -> str | Non
         return "budget"
     if budget == 0:
         return "budget"
-    spent_day, spent = state.spent.get(schedule.agent_id, (day, 0))
-    if spent_day == day and spent >= caps.daily_per_agent:
+    agent = state.agent(schedule.agent_id)
+    spent = agent.spent if agent.spent_day == day else 0
+    if spent >= caps.daily_per_agent:
         return "agent_cap"
     return None

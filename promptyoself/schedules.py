@@ -6,27 +6,38 @@ answer. Instants are text in the one spelling of :mod:`promptyoself.instants`, w
 of time.
 """
 
-from collections.abc import Iterable, Mapping
+import heapq
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from promptyoself import events
 from promptyoself.errors import ChainError
-from promptyoself.identity import content_hash, content_of
-from promptyoself.instants import is_instant
+from promptyoself.identity import content_hash, content_of, jittered
+from promptyoself.instants import format_utc, is_instant, parse_utc
+from promptyoself.overlay import Overlay, Summary
 
 __all__ = [
     "EMPTY",
     "FINISHED",
+    "STATUSES",
+    "AgentState",
     "Folded",
     "OpenSlot",
     "Schedule",
     "State",
+    "agent_table",
+    "branch",
     "due",
     "fold",
+    "schedule_table",
     "slot_key",
+    "summarize",
 ]
 
-FINISHED = frozenset({"completed", "cancelled", "failed"})
+STATUSES = ("active", "paused", "completed", "cancelled", "failed")
+
+FINISHED = frozenset(STATUSES[2:])
 """The statuses in which no slot is to come."""
 
 
@@ -113,20 +124,68 @@ class OpenSlot(NamedTuple):
     code: str | None = None
 
 
-class State(NamedTuple):
-    """Everything the log says now. ``spent`` counts the slots claimed per agent on its day (UTC),
-    ``active`` the active schedules per agent, ``counts`` the events per type. ``newer`` names the
-    first event that this software is too old to read."""
+class AgentState(NamedTuple):
+    """What is known of an agent: how many ``schedules`` it has, in any status, and how many are
+    ``active``; the ids of those that aren't over, sorted; and how many slots of it were claimed on
+    the last day (UTC) on which any were."""
 
-    schedules: dict[str, Schedule]
+    schedules: int = 0
+    active: int = 0
+    unfinished: tuple[str, ...] = ()
+    spent_day: str = ""
+    spent: int = 0
+
+
+NO_AGENT = AgentState()
+
+
+class State(NamedTuple):
+    """Everything the log says now: the ``schedules`` by id, the ``open`` slots by
+    :func:`slot_key`, the ``agents`` by id; how many schedules there are per status, and events per
+    type. ``newer`` names the first event that this software is too old to read."""
+
+    schedules: Overlay[Schedule]
     open: dict[str, OpenSlot]
-    spent: dict[str, tuple[str, int]]
-    active: dict[str, int]
+    agents: Overlay[AgentState]
+    statuses: dict[str, int]
     counts: dict[str, int]
     newer: str | None = None
 
+    def agent(self, agent_id: str) -> AgentState:
+        """What is known of an agent, if only that it has nothing."""
+        return self.agents.get(agent_id) or NO_AGENT
 
-EMPTY = State({}, {}, {}, {}, {})
+
+def schedule_table(schedules: Iterable[Schedule] = ()) -> Overlay[Schedule]:
+    """A table of these schedules, in memory."""
+    return Overlay(summarize, None, {schedule.id: schedule for schedule in schedules})
+
+
+def agent_table(agents: Mapping[str, AgentState] | None = None) -> Overlay[AgentState]:
+    """A table of these agents, in memory."""
+    return Overlay(_nothing_to_sum_up, None, dict(agents or {}))
+
+
+def summarize(schedule: Schedule) -> Summary:
+    """One schedule's part in a :class:`~promptyoself.overlay.Summary` of many."""
+    first = schedule.next_run if schedule.status == "active" else None
+    ready = first
+    if first is not None and schedule.jitter:
+        ready = format_utc(jittered(schedule.id, parse_utc(first), schedule.jitter))
+    return Summary(1, first, ready, _ONE_OF[schedule.status])
+
+
+_ONE_OF = {status: tuple(int(status == each) for each in STATUSES) for status in STATUSES}
+
+
+def _nothing_to_sum_up(_: AgentState) -> Summary:
+    return _ONE
+
+
+_ONE = Summary(1)
+
+
+EMPTY = State(schedule_table(), {}, agent_table(), {}, {})
 """Before the first event."""
 
 
@@ -142,14 +201,7 @@ def fold(state: State, envelopes: Iterable[Folded]) -> State:
         ChainError: ``corrupt_chain``: an event contradicts those before it. Its links may hold,
             but no writer of ours can have written it.
     """
-    new = State(
-        dict(state.schedules),
-        dict(state.open),
-        dict(state.spent),
-        dict(state.active),
-        dict(state.counts),
-        state.newer,
-    )
+    new = branch(state)
     for event in envelopes:
         new.counts[event.type] = new.counts.get(event.type, 0) + 1
         if not events.is_known(event.type, event.v):
@@ -170,22 +222,32 @@ def fold(state: State, envelopes: Iterable[Folded]) -> State:
     return new
 
 
-def due(state: State, now: str) -> list[tuple[str, str, str]]:
+def branch(state: State) -> State:
+    """The same state, to be changed by itself."""
+    return State(
+        state.schedules.branch(),
+        dict(state.open),
+        state.agents.branch(),
+        dict(state.statuses),
+        dict(state.counts),
+        state.newer,
+    )
+
+
+def due(state: State, now: str) -> Iterator[tuple[str, str, str]]:
     """What could be claimed at ``now``: ``(instant, schedule id, open slot's key or "")``, oldest
-    first. Whether it may be is for the claim to decide."""
-    found = [
-        (schedule.next_run, schedule.id, "")
-        for schedule in state.schedules.values()
-        if schedule.next_run is not None
-        and schedule.next_run <= now
-        and schedule.status == "active"
-    ]
-    found += [
+    first. Whether it may be is for the claim to decide. What isn't asked for isn't looked for."""
+
+    def is_ready(summary: Summary) -> bool:
+        return summary.ready is not None and summary.ready <= now
+
+    scheduled = ((first, id_, "") for first, id_, _ in state.schedules.soonest(is_ready))
+    waiting = sorted(
         (slot.retry_at, slot.id, key)
         for key, slot in state.open.items()
         if slot.worker is None and slot.retry_at is not None and slot.retry_at <= now
-    ]
-    return sorted(found)
+    )
+    return heapq.merge(scheduled, waiting)
 
 
 def _apply(state: State, event: Folded, record: events.Record) -> None:
@@ -206,12 +268,30 @@ def _apply(state: State, event: Folded, record: events.Record) -> None:
     if isinstance(record, events.ScheduleRegistered | events.ScheduleModified):
         _check_spec(after)
     state.schedules[event.id] = after
-    for schedule, change in ((before, -1), (after, 1)):
-        if schedule is not None and schedule.status == "active":
-            count = state.active.get(schedule.agent_id, 0) + change
-            state.active[schedule.agent_id] = count
-            if not count:
-                del state.active[schedule.agent_id]
+    if before is None:
+        _count(state, after, 1)
+    elif before.status != after.status or before.agent_id != after.agent_id:
+        _count(state, before, -1)
+        _count(state, after, 1)
+
+
+def _count(state: State, schedule: Schedule, change: int) -> None:
+    """Add a schedule to what is counted, or take it away."""
+    count = state.statuses.get(schedule.status, 0) + change
+    state.statuses[schedule.status] = count
+    if not count:
+        del state.statuses[schedule.status]
+    agent = state.agent(schedule.agent_id)
+    unfinished = agent.unfinished
+    if schedule.status not in FINISHED:
+        at = bisect_left(unfinished, schedule.id)
+        added = (schedule.id,) if change > 0 else ()
+        unfinished = unfinished[:at] + added + unfinished[at + (change < 0) :]
+    state.agents[schedule.agent_id] = agent._replace(
+        schedules=agent.schedules + change,
+        active=agent.active + change * (schedule.status == "active"),
+        unfinished=unfinished,
+    )
 
 
 def _check_spec(schedule: Schedule) -> None:
@@ -261,6 +341,8 @@ def _evolve(state: State, event: Folded, record: events.Record, schedule: Schedu
         case events.ScheduleCancelled():
             return schedule._replace(status="cancelled", next_run=None, reason=record.reason)
         case events.ScheduleCompleted():
+            if record.status not in FINISHED:
+                raise ValueError("it ends in a status that is none")
             return schedule._replace(status=record.status, next_run=None)
         case events.ScheduleTriggered():
             key = slot_key(schedule.id, record.slot)
@@ -323,8 +405,10 @@ def _claim(
     if not first:
         return schedule
     day = event.ts[:10]
-    spent_day, spent = state.spent.get(schedule.agent_id, (day, 0))
-    state.spent[schedule.agent_id] = (day, spent + 1 if spent_day == day else 1)
+    agent = state.agent(schedule.agent_id)
+    state.agents[schedule.agent_id] = agent._replace(
+        spent_day=day, spent=agent.spent + 1 if agent.spent_day == day else 1
+    )
     schedule = schedule._replace(
         spent_day=day, spent=schedule.spent + 1 if schedule.spent_day == day else 1
     )

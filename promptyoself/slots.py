@@ -6,6 +6,7 @@ from hashlib import sha256
 from typing import Any, NamedTuple
 
 from promptyoself.events import DeliverySkipped
+from promptyoself.identity import jittered
 from promptyoself.instants import format_utc, parse_utc
 from promptyoself.schedules import Schedule, State
 from promptyoself.triggers import Trigger, count_slots, last_slot, next_fire_time
@@ -14,7 +15,6 @@ __all__ = [
     "MISFIRE_TOLERANCE",
     "Plan",
     "Skipped",
-    "jittered",
     "next_wake",
     "passed",
     "plan",
@@ -73,15 +73,6 @@ def trigger_from(fields: Mapping[str, Any]) -> Trigger:
     )
 
 
-def jittered(id_: str, slot: datetime, jitter: int | None) -> datetime:
-    """When a slot's delivery may begin: up to ``jitter`` seconds after it, always the same for the
-    same slot, so that two loops agree."""
-    if not jitter:
-        return slot
-    digest = sha256(f"{id_}|{slot.isoformat()}".encode()).digest()
-    return slot + timedelta(seconds=jitter * int.from_bytes(digest[:4]) / 2**32)
-
-
 def plan(schedule: Schedule, now: datetime) -> Plan:
     """Decide about every slot of an active schedule that is due at ``now``.
 
@@ -138,24 +129,15 @@ def next_wake(state: State, now: datetime) -> datetime | None:
     What is due already and wasn't claimed waits for its agent, not for the clock.
     """
     text = format_utc(now)
-    plain = [
+    found = [
         slot.retry_at
         for slot in state.open.values()
         if slot.worker is None and slot.retry_at is not None and slot.retry_at > text
     ]
-    found = []
-    for schedule in state.schedules.values():
-        if schedule.next_run is None or schedule.status != "active":
-            continue
-        if schedule.jitter:
-            ready = jittered(schedule.id, parse_utc(schedule.next_run), schedule.jitter)
-            if ready > now:
-                found.append(ready)
-        elif schedule.next_run > text:
-            plain.append(schedule.next_run)
-    if plain:
-        found.append(parse_utc(min(plain)))
-    return min(found, default=None)
+    ready = state.schedules.next_ready(text)
+    if ready is not None:
+        found.append(ready)
+    return parse_utc(min(found)) if found else None
 
 
 def retry_delay(otid: str, attempt: int, retry_after: float | None) -> timedelta:

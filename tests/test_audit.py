@@ -511,7 +511,7 @@ class Story:
                 self.world.settle(made, DELIVERED, worker)
             state = self.world.state
             waiting = [slot.retry_at for slot in state.open.values() if slot.retry_at]
-            if not waiting and not due(state, format_utc(self.world.now)):
+            if not waiting and not list(due(state, format_utc(self.world.now))):
                 return
             self.world.now += timedelta(seconds=60)
         raise AssertionError("it never comes to rest")

@@ -33,6 +33,7 @@ from world import check_deliveries, check_slots
 from promptyoself import loop
 from promptyoself.errors import PromptyoselfError
 from promptyoself.events import WorkerStarted, WorkerStopped
+from promptyoself.identity import jittered
 from promptyoself.instants import format_utc, parse_utc
 from promptyoself.letta import LettaDeliverer, Run
 from promptyoself.sandbox import Sandbox
@@ -48,7 +49,6 @@ from promptyoself.service.requests import Request
 from promptyoself.service.sealing import seal
 from promptyoself.service.store import Store
 from promptyoself.settings import load_settings
-from promptyoself.slots import jittered
 from promptyoself.triggers import Trigger, next_fire_time, slots
 
 HOUR = timedelta(hours=1)
@@ -245,7 +245,7 @@ def test_the_clock_is_set_while_a_loop_runs(quick_path: Path) -> None:
 def _all_claimed(place: Place) -> bool:
     state = place.store.read().state
     ready = format_utc(place.now() - timedelta(minutes=5))  # the longest jitter
-    return not state.open and not due(state, ready)
+    return not state.open and not list(due(state, ready))
 
 
 @pytest.mark.parametrize("phase", ["waits for its agent", "is with its agent", "is to be retried"])
@@ -559,7 +559,7 @@ def test_machines_whose_clocks_differ(
                 machine.work()
         state = pair[0].store.read().state
         assert not state.open
-        assert not due(state, format_utc(world.now - timedelta(minutes=5)))
+        assert not list(due(state, format_utc(world.now - timedelta(minutes=5))))
         assert all(state.schedules[id_].status == "completed" for id_ in ids)
         world.check()
         world.close()

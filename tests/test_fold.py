@@ -16,10 +16,18 @@ from tally import rounds
 from promptyoself import events
 from promptyoself.errors import ChainError
 from promptyoself.identity import content_hash, content_of, schedule_id, slot_otid
-from promptyoself.index.form import decode_snapshot, encode_snapshot
 from promptyoself.instants import format_utc
-from promptyoself.ledger import START, Envelope
-from promptyoself.schedules import EMPTY, State, due, fold, slot_key
+from promptyoself.ledger import Envelope
+from promptyoself.schedules import (
+    EMPTY,
+    FINISHED,
+    State,
+    agent_table,
+    due,
+    fold,
+    schedule_table,
+    slot_key,
+)
 
 AGENTS = ("agent-a", "agent-b")
 
@@ -135,15 +143,11 @@ def test_incremental_is_full(history: list[Envelope], cut: int) -> None:
     kept = copy.deepcopy(early)
     assert fold(early, history[cut:]) == full
     assert early == kept
-    stored, position = decode_snapshot(encode_snapshot(early, START))
-    assert position == START
-    assert stored == early
-    assert fold(stored, history[cut:]) == full
     one_by_one = EMPTY
     for event in history:
         one_by_one = fold(one_by_one, [event])
     assert one_by_one == full
-    assert State({}, {}, {}, {}, {}) == EMPTY
+    assert State(schedule_table(), {}, agent_table(), {}, {}) == EMPTY
 
 
 @settings(max_examples=rounds(80), deadline=None)
@@ -152,7 +156,13 @@ def test_counts_agree(history: list[Envelope]) -> None:
     """What the state counts as it goes along is what counting it afresh gives."""
     state = fold(EMPTY, history)
     active = Counter(s.agent_id for s in state.schedules.values() if s.status == "active")
-    assert state.active == dict(active)
+    assert {id_: agent.active for id_, agent in state.agents.items() if agent.active} == active
+    assert state.statuses == Counter(s.status for s in state.schedules.values())
+    for id_, agent in state.agents.items():
+        mine = [s for s in state.schedules.values() if s.agent_id == id_]
+        assert agent.schedules == len(mine)
+        unfinished = sorted(s.id for s in mine if s.status not in FINISHED)
+        assert list(agent.unfinished) == unfinished
     assert state.counts == dict(Counter(event.type for event in history))
     assert (state.newer is None) == all(events.is_known(e.type, e.v) for e in history)
     assert {slot.id for slot in state.open.values()} <= set(state.schedules)

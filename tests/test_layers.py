@@ -32,6 +32,7 @@ ORDER: list[set[str]] = [
     {"accounts"},
     {"policy", "slots", "presence"},
     {"schedules"},
+    {"overlay"},
     {"identity"},
     {"triggers"},
     {"times"},

@@ -8,7 +8,7 @@ import pytest
 from test_slots import schedule
 
 from promptyoself.policy import MISFIRES, TIERS, Caps, refusal
-from promptyoself.schedules import EMPTY
+from promptyoself.schedules import EMPTY, AgentState, agent_table
 from promptyoself.service.requests import Request
 
 DAY = "2026-11-20"
@@ -40,14 +40,15 @@ def test_a_refusal_has_a_reason(
 ) -> None:
     """Tier 2 waits for approvals, budgets and the cap of an agent hold for a day in UTC, and each
     refusal says which of them it was."""
-    state = EMPTY._replace(spent={"agent": spent} if spent else {})
+    agents = {"agent": AgentState(spent_day=spent[0], spent=spent[1])} if spent else {}
+    state = EMPTY._replace(agents=agent_table(agents))
     caps = Caps(daily_per_agent=5)
     assert refusal(schedule(**changes), state, caps, DAY) == expected
 
 
 def test_nobody_else_spends_an_agents_cap() -> None:
     """The cap of one agent is not spent by another."""
-    state = EMPTY._replace(spent={"other": (DAY, 10_000)})
+    state = EMPTY._replace(agents=agent_table({"other": AgentState(spent_day=DAY, spent=10_000)}))
     assert refusal(schedule(), state, Caps(), DAY) is None
 
 

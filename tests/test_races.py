@@ -577,5 +577,5 @@ def test_a_slot_that_many_want_is_claimed_by_one(
     assert set(claims.values()) == {1}
     assert set(sandbox.deliveries.values()) == {1}
     assert set(told.values()) <= {1}
-    assert not due(store.read().state, format_utc(datetime.now(UTC)))
+    assert not list(due(store.read().state, format_utc(datetime.now(UTC))))
     audit(store, now=datetime.now(UTC))

@@ -14,11 +14,12 @@ from world import check_slots
 
 from promptyoself.errors import PromptyoselfError
 from promptyoself.events import type_of, write_record
+from promptyoself.identity import jittered
 from promptyoself.index import Snapshot
 from promptyoself.instants import format_utc, parse_utc
 from promptyoself.ledger import START, Draft, Envelope
 from promptyoself.policy import Caps
-from promptyoself.schedules import EMPTY, OpenSlot, Schedule, State, due, fold
+from promptyoself.schedules import EMPTY, OpenSlot, Schedule, State, due, fold, schedule_table
 from promptyoself.service.claiming import Abandoned, Claim, Delivered, Failed, claim, settle
 from promptyoself.service.registering import cancel, modify, pause, register, resume, trigger
 from promptyoself.service.requests import Request
@@ -26,7 +27,6 @@ from promptyoself.settings import load_settings
 from promptyoself.slots import (
     MISFIRE_TOLERANCE,
     Plan,
-    jittered,
     next_wake,
     passed,
     plan,
@@ -188,7 +188,7 @@ def test_what_passed_is_a_range() -> None:
 def state(schedules: Sequence[Schedule], opened: Sequence[OpenSlot] = ()) -> State:
     """A state with those."""
     return EMPTY._replace(
-        schedules={each.id: each for each in schedules},
+        schedules=schedule_table(schedules),
         open={f"{slot.id}|{slot.slot}": slot for slot in opened},
     )
 
@@ -322,7 +322,7 @@ class World:
             waiting = [slot.retry_at for slot in self.store.state.open.values() if slot.retry_at]
             if waiting:
                 self.now = max([self.now, *(parse_utc(at) for at in waiting)])
-            elif due(self.store.state, format_utc(self.now)):
+            elif list(due(self.store.state, format_utc(self.now))):
                 self.now += timedelta(seconds=30)  # its jitter
             elif self.schedule().status in ("paused", "failed"):
                 # What passes meanwhile is accounted for when that ends.

@@ -1,6 +1,9 @@
 """The compact JSON index: the folded state and the position in the chain that it reflects.
 
 It is never the only copy of anything. Whatever is wrong with it, it is made anew from the chain.
+
+``index.json`` has all of it, up to some 300 schedules. Where there are more, the schedules and the
+agents lie in parts under ``index/``, of which a command reads and writes those that it needs.
 """
 
 from __future__ import annotations
@@ -9,20 +12,39 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from promptyoself.durable import Disk
 from promptyoself.errors import ChainError
-from promptyoself.index.form import decode_snapshot, encode_snapshot
+from promptyoself.index.form import AGENTS, SCHEDULES, Root, decode_root, encode_root
+from promptyoself.index.tree import Inner, Kind, Node, Parts, Tree, Unfit, update
 from promptyoself.ledger import START, Envelope, Ledger, Position
-from promptyoself.schedules import EMPTY, State, fold
+from promptyoself.overlay import Overlay
+from promptyoself.schedules import (
+    EMPTY,
+    AgentState,
+    Schedule,
+    State,
+    fold,
+)
 
 __all__ = ["Index", "Snapshot"]
 
+V = TypeVar("V")
 
 _LOOKS = (0.0, 0.0, 0.005, 0.05)
 """Sealing replaces the index and a part of the log, one right after the other. Whoever looks in
 between looks again, after so many seconds, before he reads the whole log."""
+
+
+_EVERY = 128
+"""An index in parts is written when it is so many events behind: readers catch up with these in a
+few milliseconds, and one save of many events writes each part once."""
+
+_KEPT = 2
+"""For so many saves the parts of older roots are kept, for those who are still reading."""
+
+_MOST_KEPT = 1000
 
 
 class Snapshot(NamedTuple):
@@ -53,6 +75,9 @@ class Index:
         self._disk = disk or Disk()
         self._latest: Snapshot | None = None
         self._saved = 0  # the event up to which the file is good; -1 where it isn't
+        self._parts = Parts(path.parent / "index", self._disk)
+        self._root: Root | None = None  # what lies in the file, if it is good
+        self._seen: tuple[int, ...] | None = None  # which file that was
 
     @property
     def is_stale(self) -> bool:
@@ -90,7 +115,7 @@ class Index:
         shorter was cut off since.
         """
         try:
-            return decode_snapshot(_read(self._path))[1].seq
+            return decode_root(_read(self._path)).position.seq
         except (OSError, ValueError):
             return 0
 
@@ -109,27 +134,106 @@ class Index:
     def save(self, snapshot: Snapshot, *, moved: bool = False) -> None:
         """Write it down, where that is worth it. The caller holds the ledger's lock.
 
-        A large index isn't rewritten for every event: readers catch up with a few thousand events
-        faster than anyone writes down a hundred thousand schedules. ``moved`` says that the file's
-        position fits no longer, so that it is worth it in any case. A disk that refuses is no
-        error, since what the caller did is already in the log.
+        An index in parts isn't written for every event. ``moved`` says that the file's position
+        fits no longer, so that it is worth it in any case. A disk that refuses is no error, since
+        what the caller did is already in the log.
         """
         self._latest = snapshot
         behind = snapshot.position.seq - self._saved
-        worth = moved or self._saved < 0 or behind >= len(snapshot.state.schedules) // 16 - 64
-        if not worth:
+        if not (moved or self._saved < 0 or behind >= (_EVERY if self._in_parts else 1)):
             return
         try:
-            self._disk.replace(self._path, encode_snapshot(*snapshot), durable=False)
+            self._write(snapshot)
         except OSError as error:
             self._warn(
                 f"The index could not be written ({error.strerror}); the log has everything."
             )
-            return
-        self._saved = snapshot.position.seq
+
+    @property
+    def _in_parts(self) -> bool:
+        return self._root is not None and (
+            isinstance(self._root.schedules, Inner) or isinstance(self._root.agents, Inner)
+        )
+
+    def _write(self, snapshot: Snapshot) -> None:
+        """Parts first, each under a new name; then the root, which makes them count."""
+        state, position = snapshot
+        old = self._root if self._saved >= 0 else None
+        kept = old.superseded if old else []
+        for names in kept[: 1 - _KEPT]:
+            self._parts.remove(names)
+        self._parts.written.clear()
+        try:
+            schedules, past = self._updated(SCHEDULES, state.schedules, old and old.schedules)
+            agents, also_past = self._updated(AGENTS, state.agents, old and old.agents)
+        except Unfit:  # a part that is needed to write another; what is in it can be had elsewhere
+            old, kept, past, also_past = None, [], [], []
+            schedules, _ = self._updated(SCHEDULES, state.schedules, None)
+            agents, _ = self._updated(AGENTS, state.agents, None)
+        past += also_past
+        superseded = [
+            [name for name in names if name not in self._parts.written]
+            for names in [*kept[1 - _KEPT :], past[:_MOST_KEPT]]
+            if names
+        ]
+        root = Root(
+            position,
+            state.newer,
+            schedules,
+            agents,
+            state.open,
+            state.statuses,
+            state.counts,
+            superseded,
+        )
+        self._disk.replace(self._path, encode_root(root), durable=False)
+        self._saved = position.seq
+        self._latest = self._snapshot(root)
+        self._seen = _identity(self._path)
+        self._parts.remove(past[_MOST_KEPT:])
+        if old is None:
+            for kind in (SCHEDULES, AGENTS):
+                self._parts.sweep(kind)
+
+    def _updated(
+        self, kind: Kind[V], table: Overlay[V], root: Node[V] | None
+    ) -> tuple[Node[V], list[str]]:
+        if root is None or not isinstance(table.base, Tree) or table.base.root is not root:
+            return update(kind, self._parts, {}, dict(table.items()))
+        return update(kind, self._parts, root, table.changes)
+
+    def _snapshot(self, root: Root) -> Snapshot:
+        """The state of a root, its parts read when they are asked for."""
+        self._root = root
+        made: list[State] = []
+
+        def instead(error: Unfit) -> State:
+            if not made:
+                self._saved = -1
+                self._warn(f"{error}; what it says was read from the log.")
+                made.append(self._replay(Snapshot(EMPTY, START), root.position.seq).state)
+            return made[0]
+
+        schedules: Tree[Schedule] = Tree(
+            SCHEDULES, root.schedules, self._parts, lambda error: instead(error).schedules
+        )
+        agents: Tree[AgentState] = Tree(
+            AGENTS, root.agents, self._parts, lambda error: instead(error).agents
+        )
+        state = State(
+            Overlay(SCHEDULES.summarize, schedules),
+            root.open,
+            Overlay(AGENTS.summarize, agents),
+            root.statuses,
+            root.counts,
+            root.newer,
+        )
+        return Snapshot(state, root.position)
 
     def _start(self) -> tuple[Snapshot, _Complaint | None]:
-        if self._latest is not None and self._ledger.holds(self._latest.position):
+        # Whoever has written an index in parts since may have removed some that ours speaks of.
+        replaced = self._in_parts and _identity(self._path) != self._seen
+        if self._latest is not None and not replaced and self._ledger.holds(self._latest.position):
             return self._latest, None
         nothing = Snapshot(EMPTY, START)
         seen = self._latest.position.seq if self._latest else 0
@@ -139,6 +243,7 @@ class Index:
             if pause:
                 time.sleep(pause)
             try:
+                self._seen = _identity(self._path)
                 content = _read(self._path)
             except FileNotFoundError:
                 return nothing, _Complaint("The index is missing", False, seen)
@@ -146,14 +251,14 @@ class Index:
                 complaint = f"The index can't be read ({error.strerror})"
                 return nothing, _Complaint(complaint, True, seen)
             try:
-                found = Snapshot(*decode_snapshot(content))
+                root = decode_root(content)
             except ValueError as error:
                 return nothing, _Complaint(f"The index is damaged ({error})", True, seen)
-            if self._ledger.holds(found.position):
-                self._saved = found.position.seq
-                return found, None
-            seen = max(seen, found.position.seq)
-            complaint = f"The index (at event {found.position.seq}) does not fit the log"
+            if self._ledger.holds(root.position):
+                self._saved = root.position.seq
+                return self._snapshot(root), None
+            seen = max(seen, root.position.seq)
+            complaint = f"The index (at event {root.position.seq}) does not fit the log"
         return nothing, _Complaint(complaint, True, seen)
 
     def _require_chain(self, position: Position, complaint: _Complaint) -> None:
@@ -162,16 +267,29 @@ class Index:
         if position == START and (complaint.exists or complaint.seq):
             raise _chain_is_gone(self._path, complaint.seq)
 
-    def _replay(self, start: Snapshot) -> Snapshot:
+    def _replay(self, start: Snapshot, until: int | None = None) -> Snapshot:
+        """What follows from the events after a position, up to that event."""
         position = start.position
 
         def envelopes() -> Iterator[Envelope]:
             nonlocal position
             for batch in self._ledger.replay(start.position):
+                if until is not None and batch.position.seq >= until:
+                    yield from (event for event in batch.envelopes if event.seq <= until)
+                    return
                 yield from batch.envelopes
                 position = batch.position
 
         return Snapshot(fold(start.state, envelopes()), position)
+
+
+def _identity(path: Path) -> tuple[int, ...] | None:
+    """What differs when another file has got that name."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _read(path: Path) -> bytes:

@@ -11,7 +11,8 @@ from promptyoself.errors import PromptyoselfError
 from promptyoself.events import VERSIONS, Record, ScheduleRegistered, type_of, write_record
 from promptyoself.instants import format_utc
 from promptyoself.ledger import Draft, Envelope, encode_line
-from promptyoself.schedules import EMPTY, Schedule, State, fold
+from promptyoself.overlay import Overlay
+from promptyoself.schedules import EMPTY, Schedule, State, branch, fold
 from promptyoself.service.registering import place, require_room
 from promptyoself.service.store import Store
 
@@ -64,7 +65,7 @@ def admit(store: Store, state: State, arrivals: Iterable[Arrival], now: datetime
     of it here: an import neither revives nor changes anything."""
     found = Admission([], [], [], [])
     before = state.schedules
-    state = state._replace(schedules=dict(before), active=dict(state.active))
+    state = branch(state)
     for arrival in arrivals:
         id_, salt, existing = place(state, arrival.registered)
         registered = arrival.registered
@@ -86,7 +87,8 @@ def admit(store: Store, state: State, arrivals: Iterable[Arrival], now: datetime
             except PromptyoselfError as error:
                 found.refused.append((arrival.where, error))
                 continue
-            state.active[schedule.agent_id] = state.active.get(schedule.agent_id, 0) + 1
+            agent = state.agent(schedule.agent_id)
+            state.agents[schedule.agent_id] = agent._replace(active=agent.active + 1)
         state.schedules[id_] = schedule
         found.groups.append((drafts, size))
         found.imported.append(
@@ -157,7 +159,7 @@ def _parts(groups: Iterable[tuple[list[Draft], int]]) -> list[list[Draft]]:
     return parts
 
 
-def _known(existing: Schedule, before: dict[str, Schedule]) -> dict[str, Any]:
+def _known(existing: Schedule, before: Overlay[Schedule]) -> dict[str, Any]:
     if existing.id in before:
         detail = f"{existing.id} is {existing.status} here; nothing was changed."
         return {"id": existing.id, "why": "exists", "detail": detail}

@@ -13,6 +13,7 @@ from promptyoself import __version__
 from promptyoself.errors import PromptyoselfError
 from promptyoself.instants import format_utc, parse_utc
 from promptyoself.letta import Deliverer
+from promptyoself.overlay import Summary
 from promptyoself.service.keeping import verify
 from promptyoself.service.store import Store
 from promptyoself.settings import default_zone
@@ -133,13 +134,12 @@ def _schedules(store: Store, now: datetime, *, require_loop: bool) -> Iterator[C
     hint = "Run `promptyoself execute --loop`, or `promptyoself execute` from cron."
     detail = f"running: {', '.join(living)}" if living else "none is running"
     yield Check("loop", bool(living) or not require_loop, detail, "" if living else hint)
-    overdue = [
-        schedule.id
-        for schedule in state.schedules.values()
-        if schedule.status == "active"
-        and schedule.next_run is not None
-        and parse_utc(schedule.next_run) < now - _LATE
-    ]
+    late = format_utc(now - _LATE)
+
+    def is_late(summary: Summary) -> bool:
+        return summary.first is not None and summary.first < late
+
+    overdue = [id_ for _, id_, _ in state.schedules.soonest(is_late)]
     shown = ", ".join(overdue[:3]) + (", …" if len(overdue) > 3 else "")
     detail = (
         f"{len(overdue)} overdue by more than 5 minutes: {shown}" if overdue else "none overdue"

@@ -321,7 +321,7 @@ def _legible(outcome: Outcome) -> Outcome:
 def _day(state: State, schedule: Schedule, now: datetime) -> str:
     """The day whose budgets count: today, but none before the last on which something was spent,
     for a clock that is set back gives nothing back."""
-    spent_day, _ = state.spent.get(schedule.agent_id, ("", 0))
+    spent_day = state.agent(schedule.agent_id).spent_day
     return max(format_utc(now)[:10], schedule.spent_day or "", spent_day)
 
 

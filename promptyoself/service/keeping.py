@@ -120,7 +120,7 @@ def rebuild(store: Store) -> dict[str, Any]:
             store.index.save(snapshot)
     return {
         "events": snapshot.position.seq,
-        "schedules": len(snapshot.state.schedules),
+        "schedules": sum(snapshot.state.statuses.values()),
         "message": "The index was made anew from the log.",
     }
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime
+from itertools import islice
 from typing import Any, NamedTuple
 
 from promptyoself.errors import ChainError, PromptyoselfError, WrongUsage
 from promptyoself.instants import format_utc, parse_utc
 from promptyoself.ledger import Envelope
-from promptyoself.schedules import EMPTY, FINISHED, Schedule, State, fold
+from promptyoself.overlay import Wanted
+from promptyoself.schedules import EMPTY, FINISHED, STATUSES, Schedule, State, fold
 from promptyoself.service.store import Store, find_schedule, forbidden
 from promptyoself.settings import default_zone
 from promptyoself.times import in_zone, parse_moment
 
 __all__ = [
-    "STATUSES",
     "Cutoff",
     "cutoff",
     "describe",
@@ -27,7 +28,7 @@ __all__ = [
     "stats",
 ]
 
-STATUSES = ("active", "paused", "completed", "cancelled", "failed", "all")
+_ASKED = {"": ("active", "paused"), "all": STATUSES}
 _SHORT = 120
 
 
@@ -50,24 +51,45 @@ def list_schedules(
     """
     wanted = pinned(store, agent_id) or agent_id
     state = store.read().state if at is None else state_at(store, at, now)
-    chosen = [
-        schedule
-        for schedule in state.schedules.values()
-        if (wanted is None or schedule.agent_id == wanted)
-        and (
-            status == "all"
-            or (schedule.status == status if status else schedule.status not in FINISHED)
-        )
-    ]
-    chosen.sort(key=lambda schedule: (_next_run(schedule) or "~", schedule.id))
-    shown = chosen if limit is None else chosen[:limit]
+    statuses = _ASKED.get(status or "", (status or "",))
+    if wanted is not None:
+        chosen = _of_agent(state, wanted, statuses)
+        total = len(chosen)
+        shown = chosen[:limit]
+    else:
+        total = sum(state.statuses.get(each, 0) for each in statuses)
+        shown = list(islice(_in_order(state, statuses), limit))
     answer: dict[str, Any] = {
         "schedules": [describe(schedule, state, full=full) for schedule in shown],
         "count": len(shown),
     }
-    if len(shown) < len(chosen):
-        answer["total"] = len(chosen)
+    if len(shown) < total:
+        answer["total"] = total
     return answer
+
+
+def _of_agent(state: State, agent_id: str, statuses: Collection[str]) -> list[Schedule]:
+    if FINISHED.isdisjoint(statuses):
+        mine = [state.schedules[id_] for id_ in state.agent(agent_id).unfinished]
+    else:
+        mine = list(state.schedules.values(_has(statuses)))
+    chosen = [each for each in mine if each.agent_id == agent_id and each.status in statuses]
+    return sorted(chosen, key=lambda schedule: (_next_run(schedule) or "~", schedule.id))
+
+
+def _in_order(state: State, statuses: Collection[str]) -> Iterator[Schedule]:
+    """As they are listed; those that aren't asked for aren't read, as far as that can be told."""
+    if "active" in statuses:
+        yield from (each for _, _, each in state.schedules.soonest(_has(("active",))))
+    for _, each in state.schedules.in_order(_has(statuses)):
+        if each.status in statuses and _next_run(each) is None:
+            yield each
+
+
+def _has(statuses: Collection[str]) -> Wanted:
+    """Whether there may be schedules of these statuses."""
+    places = [STATUSES.index(status) for status in statuses]
+    return lambda summary: any(summary.statuses[place] for place in places)
 
 
 def show(store: Store, id_: str, *, at: str | None = None, now: datetime) -> dict[str, Any]:
@@ -263,12 +285,9 @@ def _decides(event: Envelope, id_: str, slot: str) -> bool:
 def stats(store: Store) -> dict[str, Any]:
     """How much there is, from the index alone."""
     state, position = store.read()
-    by_status: dict[str, int] = {}
-    for schedule in state.schedules.values():
-        by_status[schedule.status] = by_status.get(schedule.status, 0) + 1
     return {
-        "schedules": by_status,
-        "agents": len({schedule.agent_id for schedule in state.schedules.values()}),
+        "schedules": state.statuses,
+        "agents": sum(1 for agent in state.agents.values() if agent.schedules),
         "open_slots": {
             "claimed": sum(1 for slot in state.open.values() if slot.worker),
             "waiting": sum(1 for slot in state.open.values() if not slot.worker),

@@ -367,7 +367,7 @@ def _said(value: object) -> object:
 def require_room(state: State, agent_id: str, settings: Settings) -> None:
     """Refuse one more active schedule than an agent may have. Raises ``too_many_schedules``."""
     most = settings.caps.max_active_per_agent
-    if state.active.get(agent_id, 0) >= most:
+    if state.agent(agent_id).active >= most:
         raise PromptyoselfError(
             "too_many_schedules",
             f"{shown(agent_id)} has {most} active schedules, the most allowed.",

@@ -1,0 +1,180 @@
+"""A mapping with changes laid over a base: what the fold works on.
+
+The base may be far larger than memory or patience allow, so it is asked for single values, or for
+those in parts that a :class:`Summary` doesn't rule out. Without a base, all values are changes.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+
+__all__ = ["Base", "Overlay", "Summary", "Wanted"]
+
+V = TypeVar("V")
+V_co = TypeVar("V_co", covariant=True)
+
+
+class Summary(NamedTuple):
+    """What is known of some values without reading them: how many there are; the earliest instant
+    that one of them has ahead (``first``), and at which one may begin (``ready``); and how many
+    there are of each status."""
+
+    number: int = 0
+    first: str | None = None
+    ready: str | None = None
+    statuses: tuple[int, ...] = ()
+
+
+Wanted = Callable[[Summary], bool]
+"""Whether some values may be among those that are looked for."""
+
+
+class Base(Protocol[V_co]):
+    """What values are laid over. Keys stand in the order of their ``path``."""
+
+    def get(self, key: str) -> V_co | None:
+        """The value of a key."""
+        ...
+
+    def walk(self, wanted: Wanted) -> Iterator[tuple[str, V_co]]:
+        """Every key and value of the parts that are wanted, in the order of their paths."""
+        ...
+
+    def soonest(self, wanted: Wanted) -> Iterator[tuple[str, str, V_co]]:
+        """Every instant, key and value of the parts that are wanted, by instant and key; only
+        values that have an instant ahead."""
+        ...
+
+    def next_ready(self, after: str) -> str | None:
+        """The earliest instant later than ``after`` at which a value may begin."""
+        ...
+
+    def __len__(self) -> int: ...
+
+
+class Overlay(Generic[V]):
+    """A mapping that knows its changes since the base. ``summarize`` sums up some values."""
+
+    __slots__ = ("base", "changes", "summarize")
+
+    def __init__(
+        self,
+        summarize: Callable[[V], Summary],
+        base: Base[V] | None = None,
+        changes: dict[str, V] | None = None,
+    ) -> None:
+        self.summarize = summarize
+        self.base = base
+        self.changes: dict[str, V] = {} if changes is None else changes
+
+    def branch(self) -> Overlay[V]:
+        """Another with the same values, whose changes leave this one as it is."""
+        return Overlay(self.summarize, self.base, dict(self.changes))
+
+    def get(self, key: str) -> V | None:
+        """The value of a key, or ``None``."""
+        value = self.changes.get(key)
+        if value is None and self.base is not None:
+            return self.base.get(key)
+        return value
+
+    def __getitem__(self, key: str) -> V:
+        value = self.get(key)
+        if value is None:
+            raise KeyError(key)
+        return value
+
+    def __setitem__(self, key: str, value: V) -> None:
+        self.changes[key] = value
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and self.get(key) is not None
+
+    def __len__(self) -> int:
+        if self.base is None:
+            return len(self.changes)
+        return len(self.base) + sum(1 for key in self.changes if self.base.get(key) is None)
+
+    def __iter__(self) -> Iterator[str]:
+        return (key for key, _ in self.items())
+
+    def values(self, wanted: Wanted | None = None) -> Iterator[V]:
+        """See :meth:`items`."""
+        return (value for _, value in self.items(wanted))
+
+    def items(self, wanted: Wanted | None = None) -> Iterator[tuple[str, V]]:
+        """Every key with its value; but only those that may be ``wanted``, if that is given: parts
+        of the base that aren't are left unread. In no order."""
+        yield from (
+            (key, value)
+            for key, value in self.changes.items()
+            if wanted is None or wanted(self.summarize(value))
+        )
+        if self.base is not None:
+            for key, value in self.base.walk(wanted or _any):
+                if key not in self.changes:
+                    yield key, value
+
+    def in_order(self, wanted: Wanted) -> Iterator[tuple[str, V]]:
+        """Every key with its value, by key; see :meth:`items`. What isn't asked for isn't read."""
+        ours = sorted(
+            (each for each in self.changes.items() if wanted(self.summarize(each[1]))), key=_by_key
+        )
+        if self.base is None:
+            return iter(ours)
+        theirs = (each for each in self.base.walk(wanted) if each[0] not in self.changes)
+        return heapq.merge(ours, theirs, key=_by_key)
+
+    def soonest(self, wanted: Wanted) -> Iterator[tuple[str, str, V]]:
+        """Each instant ahead with its key and value, for the values that are ``wanted``: by
+        instant, then by key. What isn't asked for isn't read."""
+        changed = sorted(
+            (summary.first, key)
+            for key, value in self.changes.items()
+            if (summary := self.summarize(value)).first is not None and wanted(summary)
+        )
+        ours = ((first or "", key, self.changes[key]) for first, key in changed)
+        if self.base is None:
+            return ours
+        theirs = (
+            (first, key, value)
+            for first, key, value in self.base.soonest(wanted)
+            if key not in self.changes and wanted(self.summarize(value))
+        )
+        return heapq.merge(ours, theirs, key=_by_instant_and_key)
+
+    def next_ready(self, after: str) -> str | None:
+        """The earliest instant later than ``after`` at which one of the values may begin; or an
+        earlier one, at which one might have begun but for its change since the base."""
+        found = [
+            ready
+            for value in self.changes.values()
+            if (ready := self.summarize(value).ready) is not None and ready > after
+        ]
+        if self.base is not None:
+            theirs = self.base.next_ready(after)
+            if theirs is not None:
+                found.append(theirs)
+        return min(found, default=None)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Overlay) and dict(self.items()) == dict(other.items())
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Overlay({dict(self.items())!r})"
+
+
+def _any(_: Summary) -> bool:
+    return True
+
+
+def _by_key(found: tuple[str, Any]) -> str:
+    return found[0]
+
+
+def _by_instant_and_key(found: tuple[str, str, Any]) -> tuple[str, str]:
+    return found[:2]
