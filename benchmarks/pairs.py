@@ -20,7 +20,8 @@ WARM_UP = 4
 
 
 class Figure(NamedTuple):
-    """What was measured against what: medians in milliseconds, and the ratios of the pairs."""
+    """What was measured against what: medians, in milliseconds unless ``unit`` says otherwise, and
+    the ratios of the pairs; ``bar`` is the largest ratio that was aimed at."""
 
     name: str
     floor: str
@@ -30,6 +31,8 @@ class Figure(NamedTuple):
     lowest: float
     highest: float
     pairs: int
+    bar: float | None = None
+    unit: str = "ms"
 
 
 def python() -> list[str]:
@@ -49,6 +52,7 @@ def measure(
     floor: Callable[[int], Sequence[str]],
     environ: dict[str, str],
     pairs: int = PAIRS,
+    bar: float | None = None,
 ) -> Figure:
     """Run both ``pairs`` times in turn, after a warm-up; each call gets a number of its own."""
     times: list[tuple[float, float]] = []
@@ -72,6 +76,7 @@ def measure(
         min(ratios),
         max(ratios),
         pairs,
+        bar,
     )
 
 

@@ -20,14 +20,15 @@ def main() -> None:
         f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}; "
         f"Python {platform.python_version()}, {libraries}.\n"
     )
-    print("| what | floor | ours, ms | floor, ms | ratio (median of pairs) | min to max | pairs |")
-    print("|---|---|---:|---:|---:|---:|---:|")
+    print("| what | measured against | ours | theirs | ratio (median) | aim | min to max | pairs |")
+    print("|---|---|---:|---:|---:|---:|---:|---:|")
     for path in sorted(Path(__file__).resolve().parent.glob("bench_*.py")):
         for figure in import_module(path.stem).run(pairs):
             print(
-                f"| {figure.name} | {figure.floor} | {figure.ours_ms:.1f} | {figure.floor_ms:.1f} "
-                f"| {figure.ratio:.2f} | {figure.lowest:.2f} to {figure.highest:.2f} "
-                f"| {figure.pairs} |",
+                f"| {figure.name} | {figure.floor} | {figure.ours_ms:.4g} {figure.unit} "
+                f"| {figure.floor_ms:.4g} {figure.unit} | {figure.ratio:.3g} "
+                f"| {'' if figure.bar is None else f'{figure.bar:g}'} "
+                f"| {figure.lowest:.3g} to {figure.highest:.3g} | {figure.pairs} |",
                 flush=True,
             )
 

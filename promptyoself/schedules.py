@@ -327,7 +327,38 @@ def _register(
 
 
 def _evolve(state: State, event: Folded, record: events.Record, schedule: Schedule) -> Schedule:
-    match record:
+    match record:  # the most frequent first
+        case events.DeliveryAttempted():
+            return _claim(state, event, record, schedule)
+        case events.DeliveryDelivered():
+            slot = state.open.pop(slot_key(schedule.id, record.slot))
+            return schedule._replace(
+                last_run=event.ts,
+                settled_at=event.ts if slot.kind == "scheduled" else schedule.settled_at,
+                failures=0,
+                last_error=record.error,
+            )
+        case events.DeliverySkipped():
+            # An open slot that is given up; or slots that never began, which moves the schedule on.
+            if state.open.pop(slot_key(schedule.id, record.slot), None) is not None:
+                return schedule._replace(settled_at=event.ts)
+            if record.kind != "scheduled":
+                raise ValueError("it skips a slot that never began")
+            return schedule._replace(last_slot=record.last, next_run=record.next_run)
+        case events.DeliveryAbandoned():
+            key = slot_key(schedule.id, record.slot)
+            state.open[key] = state.open[key]._replace(
+                worker=None, retry_at=record.retry_at, code=record.code
+            )
+            return schedule._replace(last_error=record.error)
+        case events.DeliveryFailed():
+            slot = state.open.pop(slot_key(schedule.id, record.slot))
+            return schedule._replace(
+                settled_at=event.ts if slot.kind == "scheduled" else schedule.settled_at,
+                failures=schedule.failures + record.permanent,
+                last_error=record.error,
+                status="failed" if record.parked else schedule.status,
+            )
         case events.ScheduleModified():
             return schedule._replace(**{"reason": record.reason, **record.changes})
         case events.SchedulePaused():
@@ -350,37 +381,6 @@ def _evolve(state: State, event: Folded, record: events.Record, schedule: Schedu
                 schedule.id, schedule.agent_id, record.slot, "trigger", retry_at=record.slot
             )
             return schedule._replace(last_trigger=record.slot)
-        case events.DeliverySkipped():
-            # An open slot that is given up; or slots that never began, which moves the schedule on.
-            if state.open.pop(slot_key(schedule.id, record.slot), None) is not None:
-                return schedule._replace(settled_at=event.ts)
-            if record.kind != "scheduled":
-                raise ValueError("it skips a slot that never began")
-            return schedule._replace(last_slot=record.last, next_run=record.next_run)
-        case events.DeliveryAttempted():
-            return _claim(state, event, record, schedule)
-        case events.DeliveryAbandoned():
-            key = slot_key(schedule.id, record.slot)
-            state.open[key] = state.open[key]._replace(
-                worker=None, retry_at=record.retry_at, code=record.code
-            )
-            return schedule._replace(last_error=record.error)
-        case events.DeliveryDelivered():
-            slot = state.open.pop(slot_key(schedule.id, record.slot))
-            return schedule._replace(
-                last_run=event.ts,
-                settled_at=event.ts if slot.kind == "scheduled" else schedule.settled_at,
-                failures=0,
-                last_error=record.error,
-            )
-        case events.DeliveryFailed():
-            slot = state.open.pop(slot_key(schedule.id, record.slot))
-            return schedule._replace(
-                settled_at=event.ts if slot.kind == "scheduled" else schedule.settled_at,
-                failures=schedule.failures + record.permanent,
-                last_error=record.error,
-                status="failed" if record.parked else schedule.status,
-            )
         case _:
             raise ValueError("an event of the log itself bears a schedule's id")
 
@@ -409,12 +409,12 @@ def _claim(
     state.agents[schedule.agent_id] = agent._replace(
         spent_day=day, spent=agent.spent + 1 if agent.spent_day == day else 1
     )
-    schedule = schedule._replace(
-        spent_day=day, spent=schedule.spent + 1 if schedule.spent_day == day else 1
-    )
+    spent = schedule.spent + 1 if schedule.spent_day == day else 1
     if record.kind != "scheduled":
-        return schedule
+        return schedule._replace(spent_day=day, spent=spent)
     return schedule._replace(
+        spent_day=day,
+        spent=spent,
         last_slot=record.slot,
         next_run=record.next_run,
         repetition_count=schedule.repetition_count + 1,
