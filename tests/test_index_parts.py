@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
@@ -456,3 +458,71 @@ def test_nothing_is_in_parts_at_first() -> None:
     assert len(EMPTY.schedules) == 0
     assert EMPTY.schedules.next_ready("") is None
     assert list(EMPTY.schedules.soonest(lambda _: True)) == []
+
+
+# --- beside each other ----------------------------------------------------------------------------
+
+WRITER = """
+import sys
+from datetime import UTC, datetime
+from promptyoself.service.registering import cancel, register
+from promptyoself.service.requests import Request
+from promptyoself.service.store import Store
+from promptyoself.settings import load_settings
+
+var, name, times = sys.argv[1:]
+store = Store(load_settings(var=var), {"via": "test", "who": name}, warn=print)
+for number in range(int(times)):
+    request = Request(agent_id=f"agent-{name}-{number % 50}", prompt=f"{number}", every="1d")
+    made = register(store, request, datetime.now(UTC))
+    if number % 3 == 0:
+        cancel(store, made["id"], None, datetime.now(UTC))
+"""
+
+READER = """
+import sys
+from datetime import UTC, datetime
+from promptyoself.service.querying import list_schedules, show
+from promptyoself.service.store import Store
+from promptyoself.settings import load_settings
+
+var, known, times = sys.argv[1:]
+for number in range(int(times)):
+    store = Store(load_settings(var=var), {"via": "test", "who": "reader"}, warn=print)
+    now = datetime.now(UTC)
+    assert show(store, known, now=now)["prompt"] == "Water the plants 7"
+    assert len(list_schedules(store, limit=30, now=now)["schedules"]) == 30
+    if number % 10 == 0:
+        everything = list_schedules(store, status="all", now=now)
+        assert everything["count"] >= 1200
+        assert "total" not in everything
+"""
+
+
+def test_processes_beside_each_other(case: Case) -> None:
+    """P1, P4: while processes write an index in parts and remove what it supersedes, readers
+    without a lock get whole answers; in the end it says what the log says."""
+    var = case.folder.with_name("var")
+    var.mkdir()
+    case.folder.rename(var / "schedules")
+    commands = [
+        *([WRITER, str(var), f"writer-{n}", str(rounds(150))] for n in range(3)),
+        *([READER, str(var), str(draft(7).id), str(rounds(60))] for _ in range(2)),
+    ]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        for command in commands
+    ]
+    for process in processes:
+        out, err = process.communicate(timeout=240)
+        assert process.returncode == 0, err.decode()
+        # A part may have been removed under a reader; then the log answers, and that is all.
+        assert all(b"can't be read" in line for line in out.splitlines()), out
+    case.folder, case.path = var / "schedules", var / "schedules" / "index.json"
+    case.ledger = ledger_in(case.folder)
+    assert answers(case.index().load().state) == answers(case.truth)
+    assert case.warnings == []
+    assert len(case.truth.schedules) == MANY + 3 * rounds(150)
+    count("processes racing", len(processes))
