@@ -145,9 +145,9 @@ def test_command(session: Session) -> Document:
 
 def _note(session: Session, store: Store, report: Report) -> None:
     """A line in the log file for each slot; with its prompt, where the settings allow it."""
-    schedules = store.read().state.schedules if session.settings.log_prompts else {}
+    schedules = store.read().state.schedules if session.settings.log_prompts else None
     for line in report.executed:
-        prompt = {"prompt": schedules[line["id"]].prompt} if schedules else {}
+        prompt = {"prompt": schedules[line["id"]].prompt} if schedules is not None else {}
         session.log.note("delivery", **line, **prompt)
     for skip in report.skipped:
         session.log.note("skipped", **skip)
