@@ -306,9 +306,10 @@ def type_of(record: Record) -> str:
 
 def write_record(record: Record) -> dict[str, Any]:
     """The ``data`` of an event, without what is ``None``."""
-    return {
-        key: value for key, value in zip(record._fields, record, strict=True) if value is not None
-    }
+    fields = dict(zip(record._fields, record, strict=True))
+    if None not in record:
+        return fields
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def read_record(type_: str, version: int, data: Mapping[str, Any]) -> Record:

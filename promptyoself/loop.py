@@ -18,7 +18,7 @@ from promptyoself.instants import format_utc
 from promptyoself.letta import Deliverer
 from promptyoself.schedules import due
 from promptyoself.service.dispatching import Dispatcher, Report, new_worker_name
-from promptyoself.service.sealing import has_unsealed, seal
+from promptyoself.service.sealing import compact, has_unsealed, seal
 from promptyoself.service.store import Store
 
 __all__ = ["Stop", "execute_once", "run_loop", "stop_on_signals"]
@@ -33,6 +33,12 @@ _STOP_PATIENCE = 5.0
 
 _SEAL_AGAIN = 3600.0
 """Seconds until sealing is tried again where it failed, or where somebody else was at it."""
+
+_LOOK_AGAIN = 600.0
+"""Seconds between looks at how much the running month has grown."""
+
+_WORTH_A_LOOK = 4 * 1024 * 1024
+"""Bytes by which it must have grown for its members to be counted."""
 
 _SEAL_PATIENCE = 2.0
 """Seconds for sealing under way at the end, so that a month just rewritten gets its record."""
@@ -161,15 +167,17 @@ def run_loop(
 
 
 class _Sealer:
-    """Seals months that are over, in a thread of its own: a large one takes many seconds, in which
-    deliveries must go on. It shares nothing with them but the files, as another process would, and
-    dying with the process at any point of its work does no harm."""
+    """Seals months that are over, and compacts the running one, in a thread of its own: that takes
+    many seconds, in which deliveries must go on. It shares nothing with them but the files, as
+    another process would, and dying with the process at any point of its work does no harm."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._thread: threading.Thread | None = None
         self._month = ""
         self._again = 0.0
+        self._look_again = 0.0
+        self._compacted = 0  # the size of the running month when it was last looked at
 
     def look(self, now: datetime) -> None:
         """Begin, if there is something to seal. But for the first look in a month, and after a
@@ -178,15 +186,24 @@ class _Sealer:
         Raises:
             ChainError, OSError: the log can't be read.
         """
-        month = format_utc(now)[:7]
-        if month == self._month and time.monotonic() < self._again:
+        month, clock = format_utc(now)[:7], time.monotonic()
+        if month == self._month and clock < min(self._again, self._look_again):
             return
         if self._thread is not None and self._thread.is_alive():
             return
-        unsealed = has_unsealed(self._store, self._store.index.load(), now)
-        self._month, self._again = month, float("inf")
-        if unsealed:
-            self._thread = threading.Thread(target=self._run, args=(now,), daemon=True)
+        snapshot = self._store.index.load()
+        work: list[Callable[..., object]] = []
+        if month != self._month or clock >= self._again:
+            if has_unsealed(self._store, snapshot, now):
+                work.append(seal)
+            self._month, self._again = month, float("inf")
+        size = snapshot.position.offset
+        if size < self._compacted or size >= self._compacted + _WORTH_A_LOOK:
+            work.append(compact)
+            self._compacted = size
+        self._look_again = clock + _LOOK_AGAIN
+        if work:
+            self._thread = threading.Thread(target=self._run, args=(work, now), daemon=True)
             self._thread.start()
 
     def leave(self) -> None:
@@ -194,14 +211,15 @@ class _Sealer:
         if self._thread is not None:
             self._thread.join(_SEAL_PATIENCE)
 
-    def _run(self, now: datetime) -> None:
+    def _run(self, work: list[Callable[..., object]], now: datetime) -> None:
         store = Store(self._store.settings, self._store.actor, warn=self._store.warn)
         try:
-            seal(store, now, timeout=0.0)
+            for each in work:
+                each(store, now, timeout=0.0)
         except Exception as error:  # whatever it is, deliveries go on
             self._again = time.monotonic() + _SEAL_AGAIN
             if not (isinstance(error, PromptyoselfError) and error.code == "lock_timeout"):
-                store.warn(f"Months that are over could not be sealed: {error}")
+                store.warn(f"The log could not be sealed or compacted: {error}")
 
 
 def _sleep(

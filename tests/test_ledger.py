@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import stat
+import subprocess
 import threading
 from datetime import timedelta
 from pathlib import Path
@@ -11,15 +13,15 @@ from typing import Any
 
 import pytest
 from chains import ACTOR, NOW, StepDisk, append, draft, ledger_in, prompts, three_months
-from checker import check_chain
+from checker import check_chain, lines
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ledger_contract import FORK, LedgerContract
 from tally import rounds
 
-from promptyoself.errors import ChainError
+from promptyoself.errors import ChainError, PromptyoselfError
 from promptyoself.index import Index, Snapshot
-from promptyoself.ledger import START, FileLedger, HeadMoved
+from promptyoself.ledger import START, FileLedger, HeadMoved, files, segments
 from promptyoself.ledger.envelope import Envelope, decode_line, encode_line
 from promptyoself.ledger.segments import compress, read_members
 from promptyoself.schedules import fold
@@ -99,6 +101,168 @@ def test_lock_note_with_odd_arguments(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("sys.argv", ["/x/promptyo\udcffself", "list\udce9" * 300])
     append(ledger_in(tmp_path / "s"), 1)
     check_chain(tmp_path / "s")
+
+
+def test_holder_after_others(tmp_path: Path) -> None:
+    """P5: whoever waits in vain is told who holds the lock, however often it changed hands; only a
+    change of hands is written down."""
+    folder = tmp_path / "s"
+    ledger = ledger_in(folder, lock_timeout=0.02)
+    holder = folder / "lock.holder"
+    position = append(ledger, 1)
+    holder.unlink()
+    position = ledger.append([draft(2)], NOW, position).position
+    assert not holder.exists()  # nobody else has signed since
+    for _ in range(2):
+        ours, theirs = FORK.Pipe()
+
+        def hold(pipe: Any = theirs) -> None:
+            with ledger_in(folder).exclusive():
+                pipe.send("held")
+                pipe.recv()
+
+        child = FORK.Process(target=hold)
+        child.start()
+        assert ours.recv() == "held"
+        with pytest.raises(PromptyoselfError, match=f"process {child.pid} "):
+            append(ledger, 3)
+        ours.send("go")
+        child.join()
+        with (
+            ledger.exclusive(),
+            pytest.raises(PromptyoselfError, match=f"process {os.getpid()} "),
+            ledger_in(folder).exclusive(timeout=0),
+        ):
+            pass
+
+
+def test_a_child_holds_nothing(tmp_path: Path) -> None:
+    """P5: a process forked while the lock is held neither holds it nor keeps it from anyone."""
+    folder = tmp_path / "s"
+    ledger = ledger_in(folder, lock_timeout=0.02)
+    ours, theirs = FORK.Pipe()
+
+    def work() -> None:
+        try:
+            append(ledger, 1)
+        except PromptyoselfError as error:
+            theirs.send(error.code)
+        theirs.recv()
+
+    with ledger.exclusive():
+        child = FORK.Process(target=work)
+        child.start()
+        assert ours.recv() == "lock_timeout"
+    append(ledger_in(folder, lock_timeout=0), 2)
+    ours.send("go")
+    child.join()
+    assert child.exitcode == 0
+
+
+def test_lock_removed(tmp_path: Path) -> None:
+    """A lock's file that somebody removed is made anew."""
+    folder = tmp_path / "s"
+    ledger = ledger_in(folder)
+    append(ledger, 1)
+    (folder / "lock").unlink()
+    append(ledger, 2)
+    assert (folder / "lock").exists()
+    (folder / "lock").unlink()
+    (folder / "lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="symbolic"):
+        append(ledger, 3)
+
+
+def test_work_of_an_append(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P8: an append lists the folder once; it reads the last member only where the file isn't as
+    this process left it, and the quarantine only where there is one."""
+    folder = tmp_path / "s"
+    ledger, other = ledger_in(folder), ledger_in(folder)
+    position = append(ledger, 1)
+    work: list[str] = []
+    listed, stands = os.listdir, files.stands
+
+    def listing(place: Any) -> list[str]:
+        work.append("list")
+        return listed(place)
+
+    def reading(*args: Any) -> bool:
+        work.append("read")
+        return stands(*args)
+
+    monkeypatch.setattr(os, "listdir", listing)
+    monkeypatch.setattr(files, "stands", reading)
+    for number in range(3):
+        position = ledger.append([draft(number)], NOW, position).position
+        assert ledger.holds(position)
+    assert work == ["list", "list"] * 3
+    work.clear()
+    position = other.append([draft(7)], NOW, position).position
+    assert work == ["list", "read"]
+    work.clear()
+    assert ledger.holds(position)
+    assert ledger.holds(position)
+    ledger.append([draft(8)], NOW, position)
+    assert work == ["list", "read", "list", "list"]
+    (folder / "quarantine").mkdir()
+    work.clear()
+    append(ledger, 9)
+    assert work.count("list") == 3  # one by finding the end
+
+
+@pytest.mark.parametrize("how", ["changed", "replaced", "restored"])
+def test_a_file_that_changed_is_read_again(tmp_path: Path, how: str) -> None:
+    """P4: what stood where it stands is looked at again once the file has changed, whoever has
+    changed it, and though it is as long as it was."""
+    folder = tmp_path / "s"
+    ledger = ledger_in(folder)
+    position = append(ledger, 1)
+    path = folder / "2026-11.ndjson.gz"
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 1
+    found = path.stat()
+    if how == "changed":
+        path.write_bytes(content)
+        os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns + 1))  # as if a tick had passed
+    else:
+        (folder / "other").write_bytes(content)
+        if how == "restored":
+            os.utime(folder / "other", ns=(found.st_atime_ns, found.st_mtime_ns))
+        os.rename(folder / "other", path)
+    assert not ledger.holds(position)
+    with pytest.raises(HeadMoved):
+        ledger.append([draft(2)], NOW, position)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("library", ["isal", "zlib"])
+def test_members_of_either_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str
+) -> None:
+    """P3: whichever library compresses, plain gzip reads it, equal content gives equal bytes, and
+    what reads doesn't ask which it was."""
+    if library == "isal":
+        assert segments._isal() is pytest.importorskip("isal.isal_zlib")
+    else:
+        monkeypatch.setattr(segments, "_isal", lambda: None)
+    folder = tmp_path / "s"
+    append(ledger_in(folder), *range(300))
+    content = b"".join(line + b"\n" for line in lines(folder))
+    path = folder / "2026-11.ndjson.gz"
+    assert gzip.decompress(path.read_bytes()) == content
+    assert subprocess.check_output(["gzip", "-dc", path]) == content
+    assert compress(content) == compress(content) == path.read_bytes()
+    assert path.stat().st_size < 0.36 * len(content)
+    for size in (0, 1, 4095, 4096, 1 << 20):
+        assert gzip.decompress(compress(content[:1] * size)) == content[:1] * size
+
+    def unwanted() -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(segments, "_isal", unwanted)
+    assert ledger_in(folder).head().seq == 301
+    append(ledger_in(folder), 301)
+    check_chain(folder)
 
 
 def test_empty_segment_is_none(tmp_path: Path) -> None:

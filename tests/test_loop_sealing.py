@@ -139,7 +139,7 @@ def test_a_failure_is_a_warning(
         wait_for(lambda: place.types()["delivery.delivered"] == 5)
         assert len(calls) == 1
         assert len(place.warnings) == 1
-        assert place.warnings[0].startswith("Months that are over could not be sealed: ")
+        assert place.warnings[0].startswith("The log could not be sealed or compacted: ")
     calls.clear()
     monkeypatch.setattr(loop, "_SEAL_AGAIN", 0.2)
     with Here(place, interval=0.05):

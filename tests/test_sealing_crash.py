@@ -25,7 +25,7 @@ from promptyoself.durable import Disk
 from promptyoself.errors import ChainError, PromptyoselfError
 from promptyoself.index import Index
 from promptyoself.instants import parse_utc
-from promptyoself.ledger import START, Position
+from promptyoself.ledger import START, Position, segments
 from promptyoself.ledger import sealing as sealing_module
 
 TORN = b"\x1f\x8b\x08torn"
@@ -266,9 +266,17 @@ def test_short_writes(base: Path, copies: Callable[[], Path]) -> None:
 # --- damage ---------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def sealed(base: Path, quick_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A chain whose first two months are sealed, the second in several members."""
+@pytest.fixture(params=["isal", "zlib"])
+def sealed(
+    base: Path, quick_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Path:
+    """A chain whose first two months are sealed by either library, the second in several
+    members."""
+    if request.param == "isal":
+        pytest.importorskip("isal.isal_zlib")
+        monkeypatch.setattr(segments, "_LARGE_BYTES", 0)
+    else:
+        monkeypatch.setattr(segments, "_isal", lambda: None)
     folder = quick_path / "sealed" / "schedules"
     store = store_in(folder, Unsynced())
     for number in range(11):

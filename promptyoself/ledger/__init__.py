@@ -12,6 +12,7 @@ from promptyoself.ledger.protocol import (
     Position,
     Prepared,
     Sealing,
+    Share,
     Torn,
     UnknownMonth,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "Position",
     "Prepared",
     "Sealing",
+    "Share",
     "Torn",
     "UnknownMonth",
     "encode_line",

@@ -44,6 +44,7 @@ class Envelope(NamedTuple):
     prev: str
 
 
+_new = tuple.__new__
 _FIELDS = Envelope._fields
 _TYPES = (int, int, str, str, str, dict, dict, str)
 _LOG_TYPES = (int, int, str, str, type(None), dict, dict, str)  # an event without an id
@@ -55,7 +56,19 @@ def encode_line(envelope: Envelope) -> bytes:
     Raises:
         TypeError: the data isn't JSON-able (a lone surrogate in a text, say).
     """
-    return orjson.dumps(envelope._asdict())
+    v, seq, ts, type_, id_, actor, data, prev = envelope
+    return orjson.dumps(
+        {
+            "v": v,
+            "seq": seq,
+            "ts": ts,
+            "type": type_,
+            "id": id_,
+            "actor": actor,
+            "data": data,
+            "prev": prev,
+        }
+    )
 
 
 def decode_line(line: bytes) -> Envelope:
@@ -80,9 +93,9 @@ def decode_line(line: bytes) -> Envelope:
             at for at in range(len(_TYPES)) if types[at] not in (_TYPES[at], _LOG_TYPES[at])
         )
         raise ValueError(f"{_FIELDS[wrong]} is of another type")
-    if not is_instant(fields["ts"]):
+    if not is_instant(values[2]):
         raise ValueError("ts isn't an instant")
-    return Envelope._make(values)
+    return _new(Envelope, values)
 
 
 def hash_line(line: bytes) -> str:

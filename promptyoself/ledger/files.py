@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from promptyoself import __version__
 from promptyoself.durable import Disk
@@ -33,12 +33,14 @@ from promptyoself.ledger.protocol import (
     HeadMoved,
     Position,
     Sealing,
+    Share,
     Torn,
 )
 from promptyoself.ledger.sealing import FileSealing
 from promptyoself.ledger.segments import (
     MAX_MEMBER_BYTES,
     BrokenMember,
+    Link,
     broken_member,
     compress,
     find,
@@ -48,6 +50,7 @@ from promptyoself.ledger.segments import (
     members_of,
     segment_name,
     stands,
+    stat_segments,
 )
 
 __all__ = ["FileLedger"]
@@ -75,29 +78,39 @@ class FileLedger:
         self._disk = disk or Disk()
         self._quarantine = folder / "quarantine"
         self._durable: Position | None = None  # the end of our own last append
-        self._lock = ExclusiveLock(folder / "lock", lock_timeout)
-        self._seal_lock = ExclusiveLock(folder / "sealing", lock_timeout, "being sealed")
+        # What was last found to stand, and the file as it was before that was looked at. Whoever
+        # changes it changes this too, so it needn't be read again while it is the same.
+        self._stood: tuple[Position, _FileState] | None = None
+        self._lock = ExclusiveLock(folder / "lock", lock_timeout, self._make_folder)
+        self._seal_lock = ExclusiveLock(
+            folder / "sealing", lock_timeout, self._make_folder, "being sealed"
+        )
 
     def exclusive(self, timeout: float | None = None) -> AbstractContextManager[None]:
         """See :meth:`Ledger.exclusive`."""
-        self._disk.make_directory(self._folder)
         return self._lock.held(timeout)
+
+    def _make_folder(self) -> None:
+        self._disk.make_directory(self._folder)
 
     def append(self, drafts: Sequence[Draft], now: datetime, expecting: Position) -> Batch:
         """See :meth:`Ledger.append`."""
-        with self.exclusive():
-            torn = self._require_end(expecting)
+        with self._lock.held():
+            segments, names = stat_segments(self._folder)
+            torn = self._require_end(expecting, segments)
             if not drafts:
                 if expecting.seq:
                     self._disk.sync(self._folder / segment_name(expecting.month))
                 return Batch([], expecting, b"")
-            repairs = self._repair(torn)
+            pending = self._pending() if self._quarantine.name in names else set()
+            repairs = self._repair(torn, pending)
             first = [] if expecting.seq else [self._genesis()]
             envelopes, content, position = _chain_up([*first, *repairs, *drafts], now, expecting)
             if len(content) > MAX_MEMBER_BYTES:
                 raise _too_large("The events come to", len(content), MAX_MEMBER_BYTES)
             data = compress(content)
             month, start = position.month, position.member
+            path = self._folder / segment_name(month)
             # What we build on must be durable first: its writer may have died before he had made it
             # so. In the same file too, for a disk may keep our write and not his, and a hole before
             # a whole member is damage, not a torn end.
@@ -105,14 +118,33 @@ class FileLedger:
                 self._disk.settle(self._folder)
             elif month != expecting.month or expecting != self._durable:
                 self._disk.sync(self._folder / segment_name(expecting.month))
-            self._disk.append(self._folder / segment_name(month), data, start)
-            self._mark_recorded()
+            self._disk.append(path, data, start)
+            for copy in pending:
+                with suppress(OSError):  # the events are durable: the next append tries again
+                    self._disk.rename(copy, copy.with_suffix(""))
             self._durable = position._replace(offset=start + len(data))
+            self._stood = self._durable, _state_of(path.stat())
             return Batch(envelopes, self._durable, content)
 
     def replay(self, after: Position = START) -> Iterator[Batch]:
         """See :meth:`Ledger.replay`."""
         return (batch for batch in self._read(after) if batch.envelopes)
+
+    def shares(self, count: int) -> list[Share]:
+        """See :meth:`Ledger.shares`."""
+        month, size = (list_segments(self._folder) or [("", 0)])[-1]
+        return [Share(number, count, month, size) for number in range(count)]
+
+    def replay_share(self, share: Share) -> Iterator[Batch]:
+        """See :meth:`Ledger.replay_share`."""
+        from promptyoself.ledger.sharing import sharing
+
+        end = (share.month, share.offset)
+        for batch in self._read(START, sharing(share)):
+            position = batch.position
+            if (position.month, position.offset) > end:
+                return
+            yield batch
 
     def head(self, after: Position = START) -> Position:
         """See :meth:`Ledger.head`."""
@@ -126,12 +158,12 @@ class FileLedger:
     # read from one opened file; a remembered place is looked at before anything is read from
     # there; and at the end of the file one looks whether it is still the one that has that name.
 
-    def _read(self, after: Position) -> Iterator[Batch]:
+    def _read(self, after: Position, step: Link = link) -> Iterator[Batch]:
         """As :meth:`replay`, with empty batches where only the position has changed."""
         position, doubted = after, -1
         while True:
             try:
-                for batch in self._walk(position):
+                for batch in self._walk(position, step):
                     position = batch.position
                     yield batch
             except (ChainError, HeadMoved):
@@ -144,7 +176,7 @@ class FileLedger:
             else:
                 return
 
-    def _walk(self, after: Position) -> Iterator[Batch]:
+    def _walk(self, after: Position, step: Link) -> Iterator[Batch]:
         position = after
         segments = list_segments(self._folder)
         if after.seq and after.month not in dict(segments):
@@ -164,12 +196,12 @@ class FileLedger:
                 with path.open("rb", buffering=0) as file:
                     start = 0
                     if month == position.month:
-                        batch = _found_again(file, position)
+                        batch = _found_again(file, position, step)
                         position, start = batch.position, batch.position.offset
                         yield batch
                     try:
                         for member in members_of(file, start):
-                            envelopes, position = link(position, member, month, earlier)
+                            envelopes, position = step(position, member, month, earlier)
                             start = member.end
                             yield Batch(envelopes, position, member.content)
                     except BrokenMember as error:
@@ -181,22 +213,32 @@ class FileLedger:
                 raise broken_member(month, start, position.seq + 1, broken.cause)
 
     def holds(self, position: Position) -> bool:
-        """See :meth:`Ledger.holds`. Reads one member."""
-        return self._holds(position, list_segments(self._folder))
+        """See :meth:`Ledger.holds`. Reads one member, unless it has done so since the file was last
+        changed."""
+        return self._holds(position, stat_segments(self._folder)[0])
 
-    def _holds(self, position: Position, segments: Sequence[tuple[str, int]]) -> bool:
+    def _holds(self, position: Position, segments: Sequence[tuple[str, os.stat_result]]) -> bool:
         if position == START:
             return True
-        if sum(size for month, size in segments if month < position.month) != position.earlier:
+        earlier, state = 0, None
+        for month, found in segments:
+            if month < position.month:
+                earlier += found.st_size
+            elif month == position.month:
+                state = _state_of(found)
+        if earlier != position.earlier or state is None or state.size < position.offset:
             return False
-        if dict(segments).get(position.month, -1) < position.offset:
-            return False
+        if self._stood == (position, state):
+            return True
         try:
             path = self._folder / segment_name(position.month)
             with path.open("rb", buffering=0) as file:
-                return stands(file, position)
+                if not stands(file, position):
+                    return False
         except FileNotFoundError:
             return False
+        self._stood = position, state
+        return True
 
     def torn(self, after: Position = START) -> Torn | None:
         """See :meth:`Ledger.torn`."""
@@ -228,7 +270,6 @@ class FileLedger:
     @contextmanager
     def sealing(self, timeout: float | None = None) -> Iterator[Sealing]:
         """See :meth:`Ledger.sealing`."""
-        self._disk.make_directory(self._folder)
         sealing = FileSealing(self._folder, self._disk, self.replay, self._clear_end)
         with self._seal_lock.held(timeout), closing(sealing):
             yield sealing
@@ -236,17 +277,20 @@ class FileLedger:
     def _clear_end(self, expecting: Position) -> None:
         """See to it that the chain ends there. What :meth:`_move_aside` leaves without a record is
         recorded by the next append."""
-        torn = self._require_end(expecting)
+        torn = self._require_end(expecting, stat_segments(self._folder)[0])
         if torn is not None:
             self._move_aside(torn)
 
-    def _require_end(self, expecting: Position) -> Torn | None:
+    def _require_end(
+        self, expecting: Position, segments: Sequence[tuple[str, os.stat_result]]
+    ) -> Torn | None:
         """Whether the chain ends there; what follows it, if that is but a torn end."""
-        segments = list_segments(self._folder)
         if not self._holds(expecting, segments):
             raise HeadMoved(expecting, 0)
-        end = (expecting.month, expecting.offset) if expecting.seq else ("", 0)
-        if segments[-1:] == [end] or not segments:
+        if not segments:
+            return None
+        month, found = segments[-1]
+        if (month, found.st_size) == (expecting.month, expecting.offset):
             return None
         for batch in self.replay(expecting):
             raise HeadMoved(expecting, batch.position.seq)
@@ -260,8 +304,9 @@ class FileLedger:
     # `….torn.unrecorded`; the cut; the event, with the append that found it. Only then does the
     # copy lose its suffix, so one whose event was never written is recorded by the next append.
 
-    def _repair(self, torn: Torn | None) -> list[Draft]:
-        unrecorded = set(self._pending())
+    def _repair(self, torn: Torn | None, pending: set[Path]) -> list[Draft]:
+        """The events that are missing; ``pending`` then has every copy that they stand for."""
+        unrecorded = set(pending)
         if unrecorded:
             unrecorded -= {
                 self._quarantine / (envelope.data["file"] + _PENDING)
@@ -270,7 +315,9 @@ class FileLedger:
                 if envelope.type == "tail.quarantined"
             }
         if torn is not None:
-            unrecorded.add(self._move_aside(torn))
+            copy = self._move_aside(torn)
+            unrecorded.add(copy)
+            pending.add(copy)
         return [Draft(_describe(copy), None, _ACTOR) for copy in sorted(unrecorded)]
 
     def _move_aside(self, torn: Torn) -> Path:
@@ -286,17 +333,30 @@ class FileLedger:
         self._disk.truncate(path, torn.offset)
         return copy
 
-    def _mark_recorded(self) -> None:
-        for copy in self._pending():
-            with suppress(OSError):  # the events are durable: the next append tries again
-                self._disk.rename(copy, copy.with_suffix(""))
-
-    def _pending(self) -> list[Path]:
+    def _pending(self) -> set[Path]:
+        """The copies that no event stands for yet, as far as their names tell."""
         try:
             names = os.listdir(self._quarantine)
         except FileNotFoundError:
-            return []
-        return [self._quarantine / name for name in names if _COPY.fullmatch(name)]
+            return set()
+        return {self._quarantine / name for name in names if _COPY.fullmatch(name)}
+
+
+class _FileState(NamedTuple):
+    """What no change to a file leaves as it was: which it is, its size, and when it was changed, in
+    ticks of the kernel's clock."""
+
+    device: int
+    inode: int
+    size: int
+    modified: int
+    changed: int
+
+
+def _state_of(found: os.stat_result) -> _FileState:
+    return _FileState(
+        found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    )
 
 
 def _is_replaced(file: BinaryIO, path: Path) -> bool:
@@ -307,7 +367,7 @@ def _is_replaced(file: BinaryIO, path: Path) -> bool:
         return False
 
 
-def _found_again(file: BinaryIO, position: Position) -> Batch:
+def _found_again(file: BinaryIO, position: Position, step: Link) -> Batch:
     """The rest of the member in which the position lies in this file; nothing, where it still lies
     at a member's end."""
     if stands(file, position):
@@ -317,7 +377,7 @@ def _found_again(file: BinaryIO, position: Position) -> Batch:
         raise HeadMoved(position, 0)
     if not rest.content:
         return Batch([], position._replace(offset=rest.end, member=rest.start), b"")
-    envelopes, position = link(position, rest, position.month, position.earlier)
+    envelopes, position = step(position, rest, position.month, position.earlier)
     return Batch(envelopes, position, rest.content)
 
 
@@ -342,21 +402,21 @@ def _chain_up(
     """Give drafts their places after a position. The result's ``offset`` isn't known yet."""
     seq, head = after.seq, after.hash
     ts = max(format_utc(now), after.ts)
-    envelopes, lines = [], []
-    for draft in drafts:
+    envelopes, content = [], bytearray()
+    for record, id_, actor in drafts:
         seq += 1
-        type_ = type_of(draft.record)
-        envelope = Envelope(
-            VERSIONS[type_], seq, ts, type_, draft.id, draft.actor, write_record(draft.record), head
+        type_ = type_of(record)
+        envelope = Envelope._make(
+            (VERSIONS[type_], seq, ts, type_, id_, actor, write_record(record), head)
         )
         line = encode_line(envelope)
         if len(line) > MAX_LINE_BYTES:
             raise _too_large("An event comes to", len(line), MAX_LINE_BYTES)
         head = hash_line(line)
         envelopes.append(envelope)
-        lines.append(line)
+        content += line
+        content += b"\n"
     same_month = ts[:7] == after.month
     start = after.offset if same_month else 0
     earlier = after.earlier if same_month else after.earlier + after.offset
-    content = b"\n".join(lines) + b"\n"
-    return envelopes, content, Position(seq, head, ts, ts[:7], start, start, earlier)
+    return envelopes, bytes(content), Position(seq, head, ts, ts[:7], start, start, earlier)

@@ -4,87 +4,153 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 from pathlib import Path
-from threading import Lock
-from typing import TYPE_CHECKING
+from threading import TIMEOUT_MAX, RLock
+from weakref import WeakSet
 
 import orjson
 
 from promptyoself.errors import PromptyoselfError
 
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
-
 __all__ = ["ExclusiveLock", "Liveness"]
 
-_POLL_SECONDS = 0.005
+_POLL_SECONDS = 0.001  # whoever appends without a pause leaves it free for no longer than that
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
 _NOTE_BYTES = 512
+_MARK_BYTES = 32
 _NOTE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK  # not to wait for a pipe
-_creating = Lock()  # two threads must not make two FileLocks: each knows only its own re-entries
 
 
 class ExclusiveLock:
-    """A lock among all processes and threads; re-entrant within a thread."""
+    """A lock among all processes and threads; re-entrant within a thread.
 
-    def __init__(self, path: Path, timeout: float, state: str = "locked") -> None:
-        """``timeout`` is how many seconds to wait before giving up; ``state`` says what the log is
-        meanwhile."""
+    It is ``flock`` itself, since an append should cost little more than its ``fsync``, and a
+    library for locks costs as much again. Opened anew each time: whoever removes the file, or puts
+    another folder in its place, must not leave two processes with a lock each.
+    """
+
+    def __init__(
+        self, path: Path, timeout: float, prepare: Callable[[], None], state: str = "locked"
+    ) -> None:
+        """``timeout`` is how many seconds to wait before giving up; ``prepare`` makes the folder
+        where there is none; ``state`` says what the log is meanwhile."""
         self._path = path
+        self._name = str(path)
         self._timeout = timeout
+        self._prepare = prepare
         self._state = state
-        self._lock: BaseFileLock | None = None
+        self._thread = RLock()
+        self._depth = 0
+        self._descriptor = -1
+        self._mark = b""
+        _locks.add(self)
 
-    @contextmanager
-    def held(self, timeout: float | None = None) -> Iterator[None]:
+    def held(self, timeout: float | None = None) -> AbstractContextManager[None]:
         """Hold the lock; ``timeout`` as given to the constructor unless stated.
 
         Raises:
             PromptyoselfError: ``lock_timeout``, naming the process that holds it.
             OSError: the lock's file can't be made.
         """
-        limit = self._timeout if timeout is None else timeout
-        lock = self._file_lock()
+        return _Held(self, self._timeout if timeout is None else timeout)
+
+    def acquire(self, limit: float) -> None:
+        """Take it, or take it once more, within ``limit`` seconds. Raises as :meth:`held`."""
+        thread = self._thread
+        deadline = None
+        if not thread.acquire(blocking=False):
+            deadline = time.monotonic() + limit
+            if not thread.acquire(timeout=min(max(limit, 0), TIMEOUT_MAX)):
+                raise self._timed_out(limit)
         try:
-            lock.acquire(timeout=limit, poll_interval=_POLL_SECONDS)
-        except TimeoutError:
-            raise self._timed_out(limit) from None
-        try:
-            if lock.lock_counter == 1:
+            if not self._depth:
+                self._descriptor = self._wait(limit, deadline)
                 self._sign()
-            yield
-        finally:
-            lock.release()
+            self._depth += 1
+        except BaseException:
+            if not self._depth:
+                self._let_go()
+            thread.release()
+            raise
 
-    def _file_lock(self) -> BaseFileLock:
-        with _creating:
-            if self._lock is None:
-                # Imported here: commands that only read need no lock, and it's slow to import.
-                from filelock import FileLock
+    def release(self) -> None:
+        """Give it back, as often as it was taken."""
+        if not self._depth:
+            return  # a child process, in which nothing is held that its parent holds
+        self._depth -= 1
+        if not self._depth:
+            self._let_go()
+        self._thread.release()
 
-                self._lock = FileLock(self._path, mode=0o600)
-            return self._lock
+    def forget(self) -> None:
+        """In a child process: what the parent holds is not ours, nor may we keep it from anyone
+        when he lets go."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._thread, self._depth, self._descriptor, self._mark = RLock(), 0, -1, b""
+
+    def _wait(self, limit: float, deadline: float | None) -> int:
+        while (descriptor := self._try()) < 0:
+            now = time.monotonic()
+            if deadline is None:
+                deadline = now + limit
+            if now >= deadline:
+                raise self._timed_out(limit)
+            time.sleep(min(_POLL_SECONDS, deadline - now))
+        return descriptor
+
+    def _try(self) -> int:
+        """The locked file's descriptor, or -1."""
+        try:
+            descriptor = os.open(self._name, _FLAGS, 0o600)
+        except FileNotFoundError:
+            self._prepare()
+            descriptor = os.open(self._name, _FLAGS, 0o600)
+        try:
+            flock(descriptor, LOCK_EX | LOCK_NB)
+            if os.fstat(descriptor).st_nlink:  # else somebody has removed it since it was opened
+                return descriptor
+        except BlockingIOError:
+            pass
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        return -1
+
+    def _let_go(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            # Said, not left to the closing: a child that is about to be another program has it
+            # open for a moment, too.
+            flock(descriptor, LOCK_UN)
+            os.close(descriptor)
 
     def _sign(self) -> None:
-        """Leave word of who holds it, for the error of whoever waits in vain."""
-        command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:2]])[:100]
+        """Leave word of who holds it, for the error of whoever waits in vain; unless the mark in
+        the lock's own file says that nobody else has since we did."""
+        if self._mark and os.pread(self._descriptor, _MARK_BYTES, 0) == self._mark:
+            return
+        command = " ".join([os.path.basename(sys.argv[0]), *sys.argv[1:2]])[:100]
         note = {"pid": os.getpid(), "command": command.encode("ascii", "backslashreplace").decode()}
+        mark = os.urandom(_MARK_BYTES // 2).hex().encode()
         with suppress(OSError):
-            descriptor = os.open(self._holder, _NOTE_FLAGS, 0o600)
+            descriptor = os.open(self._name + ".holder", _NOTE_FLAGS, 0o600)
             try:
                 # Of one length and in place: cutting the file first would cost more than an append.
                 os.pwrite(descriptor, orjson.dumps(note).ljust(_NOTE_BYTES), 0)
             finally:
                 os.close(descriptor)
-
-    @property
-    def _holder(self) -> Path:
-        return self._path.with_name(self._path.name + ".holder")
+            os.pwrite(self._descriptor, mark, 0)
+            self._mark = mark
 
     def _timed_out(self, limit: float) -> PromptyoselfError:
         try:
-            note = orjson.loads(self._holder.read_bytes())
+            note = orjson.loads(self._path.with_name(self._path.name + ".holder").read_bytes())
             holder = f"process {note['pid']} ({note['command'].strip()})"
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             note, holder = {}, "another process"
@@ -94,6 +160,33 @@ class ExclusiveLock:
             "Nothing was changed. Try again; if that process hangs, end it: its lock goes with it.",
             holder=note,
         )
+
+
+class _Held:
+    """One hold, as a context."""
+
+    __slots__ = ("_limit", "_lock")
+
+    def __init__(self, lock: ExclusiveLock, limit: float) -> None:
+        self._lock = lock
+        self._limit = limit
+
+    def __enter__(self) -> None:
+        self._lock.acquire(self._limit)
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+_locks: WeakSet[ExclusiveLock] = WeakSet()
+
+
+def _forget_all() -> None:
+    for lock in list(_locks):
+        lock.forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)
 
 
 class Liveness:

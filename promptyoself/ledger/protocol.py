@@ -20,6 +20,7 @@ __all__ = [
     "Position",
     "Prepared",
     "Sealing",
+    "Share",
     "Torn",
     "UnknownMonth",
 ]
@@ -76,11 +77,22 @@ class Batch(NamedTuple):
     content: bytes
 
 
+class Share(NamedTuple):
+    """One of ``of`` shares of the events, counted from 0: those whose ids fall to it, and all that
+    have none, up to the end as it was: the byte ``offset`` in the segment of a ``month``."""
+
+    number: int
+    of: int
+    month: str
+    offset: int
+
+
 class Prepared(NamedTuple):
     """A month written anew, ready to be put in place of the old.
 
     ``end`` is its last event and where the old one ends, ``offset`` and ``member`` where the last
     member lies in the new one. ``content_sha256`` is of all its lines, newlines included.
+    ``growing`` says that it may have grown meanwhile: what was added is added to the new one.
     """
 
     month: str
@@ -89,6 +101,7 @@ class Prepared(NamedTuple):
     end: Position
     offset: int
     member: int
+    growing: bool = False
 
 
 class HeadMoved(PromptyoselfError):
@@ -137,6 +150,20 @@ class Sealing(Protocol):
             ChainError: the month is damaged.
             OSError: the disk refused. In every case nothing was changed.
         """
+        ...
+
+    def compact(self, until: Position) -> Prepared:
+        """As :meth:`prepare`, of the running month up to a position: a month needn't be over to be
+        written anew, only to be recorded as sealed.
+
+        Raises:
+            PromptyoselfError: ``unknown_month``.
+            ChainError, OSError: as :meth:`prepare`.
+        """
+        ...
+
+    def loose(self, month: str) -> int:
+        """How many small members a month has: what compacting it would put together."""
         ...
 
     def swap(
@@ -209,6 +236,22 @@ class Ledger(Protocol):
         Raises:
             HeadMoved: ``after`` isn't on the chain (any more).
             ChainError: the chain is damaged; the batches before the damage have been yielded.
+        """
+        ...
+
+    def shares(self, count: int) -> list[Share]:
+        """The chain as it ends now, in so many shares, to be read by a process each."""
+        ...
+
+    def replay_share(self, share: Share) -> Iterator[Batch]:
+        """As :meth:`replay`, with a batch for each that has been appended, but only the events of
+        the share in it. Of the other ids' events no more is checked than what an event of the share
+        rests on. Where all shares have been read to their ends without an error, and the positions
+        at these are equal, the chain up to there has been checked as :meth:`replay` checks it. In
+        any other case that is to be called: it tells what is wrong, if anything is.
+
+        Raises:
+            HeadMoved, ChainError: as :meth:`replay`; or a line isn't written as ours are.
         """
         ...
 

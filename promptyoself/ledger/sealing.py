@@ -48,6 +48,7 @@ from promptyoself.ledger.segments import (
     list_segments,
     read_members,
     segment_name,
+    stands,
 )
 
 __all__ = ["MEMBER_BYTES", "FileSealing"]
@@ -57,9 +58,7 @@ MEMBER_BYTES = 128 * 1024
 its own. Four times the window of gzip: larger ones are hardly smaller (1.5 % at twice the size),
 and it is what a reader must read to find its place again."""
 
-_LEVEL = 9
-"""Written once, without anyone waiting, and kept for good: 4 % smaller than the default, at two
-thirds of its speed. Reading is as fast."""
+_LOOSE_BYTES = MEMBER_BYTES // 8
 
 _MARK = b'"type":"segment.sealed"'
 """What no line but a record has: within a text, the quotes would be escaped."""
@@ -112,8 +111,23 @@ class FileSealing:
                 f"{month} isn't over: events may still be added to it.",
                 f"Nothing was changed. Run `promptyoself seal --month {month}` when it is (UTC).",
             )
+        return self._write_beside(month, None)
+
+    def compact(self, until: Position) -> Prepared:
+        """See :meth:`Sealing.compact`."""
+        return self._write_beside(until.month, until.seq)
+
+    def loose(self, month: str) -> int:
+        """See :meth:`Sealing.loose`."""
+        count = 0
+        with suppress(BrokenMember, FileNotFoundError):
+            for member in read_members(self._folder / segment_name(month)):
+                count += len(member.content) < _LOOSE_BYTES
+        return count
+
+    def _write_beside(self, month: str, until: int | None) -> Prepared:
         self.close()
-        source = _Source(self._replay(self._before(month)), month)
+        source = _Source(self._replay(self._before(month)), month, until)
         path = self._folder / segment_name(month)
         self._beside = self._disk.beside(path)
         self._disk.write_beside(path, source.members())
@@ -130,7 +144,8 @@ class FileSealing:
             raise OSError(
                 f"{self._beside} doesn't read as it was written: a failing disk or memory"
             )
-        return Prepared(month, count, content.hexdigest(), source.end, end, member)
+        growing = until is not None
+        return Prepared(month, count, content.hexdigest(), source.end, end, member, growing)
 
     def swap(
         self, prepared: Prepared, expecting: Position, before: Callable[[Position], None]
@@ -139,19 +154,36 @@ class FileSealing:
         month, old = prepared.month, prepared.end
         path = self._folder / segment_name(month)
         last = month == expecting.month
-        if last and (expecting.seq, expecting.offset) != (old.seq, old.offset):
+        added = expecting.offset - old.offset if last else 0
+        if added and not prepared.growing:
             raise HeadMoved(old, expecting.seq)
         self._clear_end(expecting)
-        if path.stat().st_size != old.offset:
+        if path.stat().st_size != old.offset + added:
             raise HeadMoved(old, 0)
-        if last:
-            moved = expecting._replace(offset=prepared.offset, member=prepared.member)
+        if added:
+            self._add(path, old, prepared)
+        gain = old.offset - prepared.offset
+        if not last:
+            moved = expecting._replace(earlier=expecting.earlier - gain)
+        elif added:
+            moved = expecting._replace(
+                offset=expecting.offset - gain, member=expecting.member - gain
+            )
         else:
-            moved = expecting._replace(earlier=expecting.earlier - old.offset + prepared.offset)
+            moved = expecting._replace(offset=prepared.offset, member=prepared.member)
         before(moved)
         self._disk.put_in_place(path)
         self._beside = None
         return moved
+
+    def _add(self, path: Path, old: Position, prepared: Prepared) -> None:
+        """What was appended since, as it is, behind what was prepared; durable."""
+        with path.open("rb", buffering=0) as file:
+            if not stands(file, old):
+                raise HeadMoved(old, 0)
+            file.seek(old.offset)
+            added = file.read()
+        self._disk.append(self._disk.beside(path), added, prepared.offset)
 
     def _before(self, month: str) -> Position:
         """Where the month begins, by reading the end of the one before it, or all where that end
@@ -176,16 +208,17 @@ class FileSealing:
 class _Source:
     """A month's checked lines, on their way into larger members."""
 
-    def __init__(self, batches: Iterable[Batch], month: str) -> None:
+    def __init__(self, batches: Iterable[Batch], month: str, until: int | None) -> None:
         self._batches = batches
         self._month = month
+        self._until = until
         self.content = sha256()
         self.events = 0
         self.end: Position | None = None
 
     def members(self) -> Iterator[bytes]:
         """The gzip members of the sealed month."""
-        return (compress(content, _LEVEL) for content in _packed(self._lines()))
+        return (compress(content) for content in _packed(self._lines()))
 
     def _lines(self) -> Iterator[bytes]:
         for batch in self._batches:
@@ -195,6 +228,8 @@ class _Source:
             self.events += len(batch.envelopes)
             self.end = batch.position
             yield from (line + b"\n" for line in batch.content.split(b"\n")[:-1])
+            if self.end.seq == self._until:
+                return
 
 
 def _packed(lines: Iterable[bytes]) -> Iterator[bytes]:

@@ -15,7 +15,10 @@ from promptyoself.ledger import Draft, HeadMoved, Position, Sealing, UnknownMont
 from promptyoself.schedules import State
 from promptyoself.service.store import Store
 
-__all__ = ["has_unsealed", "seal"]
+__all__ = ["LOOSE", "compact", "has_unsealed", "seal"]
+
+LOOSE = 20_000
+"""So many small members are worth putting together: reading them takes most of a second."""
 
 _MONTH = re.compile(r"\d{4}-(?:0[1-9]|1[0-2])", re.ASCII)
 _TRIES = 3
@@ -53,6 +56,30 @@ def seal(
                 if each not in recorded:
                     sealed.append(_seal(store, sealing, each, now))
     return {"sealed": sealed, "message": _message(sealed, month)}
+
+
+def compact(store: Store, now: datetime, *, timeout: float | None = None) -> int:
+    """Rewrite the running month into large gzip members, the same lines, where it has many small
+    ones: how many that were. Its hashes stay, so nothing is recorded.
+
+    Raises:
+        PromptyoselfError: ``lock_timeout``; ``head_moved`` where it was rewritten meanwhile.
+        ChainError, OSError: as :func:`seal`.
+    """
+    _refuse_newer(store, now)
+    with store.ledger.sealing(timeout) as sealing:
+        position = store.index.load().position
+        if position.month < format_utc(now)[:7]:
+            return 0  # it is over, and will be sealed
+        loose = sealing.loose(position.month)
+        if loose < LOOSE:
+            return 0
+        prepared = sealing.compact(position)
+        with store.ledger.exclusive():
+            _refuse_newer(store, now)
+            state, position = store.index.load()
+            sealing.swap(prepared, position, partial(_write_index, store, state))
+    return loose
 
 
 def has_unsealed(store: Store, snapshot: Snapshot, now: datetime) -> bool:
