@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from hashlib import sha256
+from collections.abc import Callable
 from typing import Any
 
 from promptyoself.errors import ChainError, PromptyoselfError
-from promptyoself.events import VERSIONS
 from promptyoself.instants import parse_utc
-from promptyoself.ledger import START, Batch, Envelope, Position
-from promptyoself.schedules import EMPTY, fold
+from promptyoself.ledger import START, Position
+from promptyoself.service.proving import check, check_in_shares
 from promptyoself.service.store import Store
 
 __all__ = ["head", "rebuild", "verify"]
-
-_TELL_EVERY = 500
 
 
 def verify(
@@ -35,25 +31,8 @@ def verify(
     """
     seq, hash_ = _parse_head(expected) if expected is not None else (0, START.hash)
     witness = store.index.known_seq()  # before the log, which may grow meanwhile
-    position, found, told = START, START.hash if seq == 0 else None, 0
-    months = _Months()
-
-    def events() -> Iterator[Envelope]:
-        nonlocal position, found, told
-        for batch in store.ledger.replay():
-            for event in batch.envelopes:
-                if event.seq == seq + 1:
-                    found = event.prev
-            yield from batch.envelopes
-            months.add(batch)
-            position = batch.position
-            if position.seq == seq:
-                found = position.hash
-            if progress is not None and position.seq >= told + _TELL_EVERY:
-                told = position.seq
-                progress(told)
-
-    state = fold(EMPTY, events())
+    read = check_in_shares(store, seq, progress) or check(store.ledger.replay(), seq, progress)
+    position, found = read.position, read.found
     if expected is not None and found != hash_:
         raise ChainError(
             "head_not_on_chain",
@@ -78,15 +57,15 @@ def verify(
     answer: dict[str, Any] = {
         "valid": True,
         "events": position.seq,
-        "segments": months.count,
+        "segments": read.months,
         **head_of(position),
     }
-    if months.sealed:
-        answer["sealed"] = months.sealed
+    if read.sealed:
+        answer["sealed"] = read.sealed
     if expected is not None:
         answer["contains"] = expected
-    if state.newer is not None:
-        answer["newer"] = f"{state.newer} was written by a newer promptyoself."
+    if read.newer is not None:
+        answer["newer"] = f"{read.newer} was written by a newer promptyoself."
     answer.update(_tail(store, position))
     return answer
 
@@ -152,54 +131,6 @@ def _tail(store: Store, position: Position) -> dict[str, Any]:
         "it from an event that was cut."
     )
     return {"torn_tail": torn._asdict(), "message": message}
-
-
-class _Months:
-    """What was read of each month, against what was recorded of it when it was sealed."""
-
-    def __init__(self) -> None:
-        self._read: dict[str, tuple[int, Any]] = {}
-        self.sealed = 0
-
-    @property
-    def count(self) -> int:
-        """How many months have events."""
-        return len(self._read)
-
-    def add(self, batch: Batch) -> None:
-        """Take in the next events, and check the records among them.
-
-        Raises:
-            ChainError: ``corrupt_chain``.
-        """
-        month = batch.position.month
-        for event in batch.envelopes:
-            if event.type == "segment.sealed" and event.v <= VERSIONS[event.type]:
-                self._check(event, month)
-        events, content = self._read.get(month) or (0, sha256())
-        content.update(batch.content)
-        self._read[month] = (events + len(batch.envelopes), content)
-
-    def _check(self, event: Envelope, month: str) -> None:
-        sealed = event.data.get("month")
-        expected = {name: event.data.get(name) for name in ("events", "content_sha256")}
-        found: dict[str, Any] = {"events": 0, "content_sha256": None}
-        if isinstance(sealed, str) and sealed != month and sealed in self._read:
-            events, content = self._read[sealed]
-            found = {"events": events, "content_sha256": content.hexdigest()}
-        if found != expected:
-            raise ChainError(
-                "corrupt_chain",
-                f"Event {event.seq} records that {sealed} was sealed, with another content than "
-                "it has.",
-                "Nothing was changed. That month or this record was rewritten, and the chain after "
-                "it: compare it with a backup, which `promptyoself verify --var BACKUP` proves.",
-                month=sealed,
-                seq=event.seq,
-                expected=expected,
-                found=found,
-            )
-        self.sealed += 1
 
 
 def _parse_head(text: str) -> tuple[int, str]:

@@ -1,0 +1,171 @@
+"""Reading the whole log and checking all of it: links, events, and what was recorded of sealed
+months; a long one on two cores."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from promptyoself.errors import ChainError
+from promptyoself.events import VERSIONS
+from promptyoself.ledger import START, Batch, Envelope, FileLedger, HeadMoved, Position, Share
+from promptyoself.schedules import EMPTY, fold
+from promptyoself.service.store import Store
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+__all__ = ["Checked", "check", "check_in_shares"]
+
+_TELL_EVERY = 500
+
+SHARED_BYTES = 8 * 1024 * 1024
+"""A log of so many bytes is worth a second process: reading it takes a second or more, and starting
+one a fifth of that."""
+
+
+class Checked(NamedTuple):
+    """A log that was found sound, up to a ``position``: the hash that was ``found`` at the event
+    asked for, how many ``months`` have events, how many are ``sealed``, and an event that is too
+    new to be read."""
+
+    position: Position
+    found: str | None
+    months: int
+    sealed: int
+    newer: str | None
+
+
+def check(
+    batches: Iterable[Batch], seq: int, progress: Callable[[int], None] | None = None
+) -> Checked:
+    """Read events, and fold them; ``seq`` is the number of one whose hash is wanted.
+
+    Raises:
+        ChainError: ``corrupt_chain``, naming the first bad event, or the record of a sealed month
+            that isn't what was sealed.
+    """
+    position, found, told = START, START.hash if seq == 0 else None, 0
+    months = _Months()
+
+    def events() -> Iterator[Envelope]:
+        nonlocal position, found, told
+        for batch in batches:
+            for event in batch.envelopes:
+                if event.seq == seq + 1:
+                    found = event.prev
+            yield from batch.envelopes
+            months.add(batch, batch.position.seq - position.seq)
+            position = batch.position
+            if position.seq == seq:
+                found = position.hash
+            if progress is not None and position.seq >= told + _TELL_EVERY:
+                told = position.seq
+                progress(told)
+
+    state = fold(EMPTY, events())
+    return Checked(position, found, months.count, months.sealed, state.newer)
+
+
+def check_in_shares(
+    store: Store, seq: int, progress: Callable[[int], None] | None = None
+) -> Checked | None:
+    """As :func:`check` of all that the log has now, half of the schedules in another process. Where
+    that isn't worth it, or either finds anything wrong, ``None``: reading it in one tells what."""
+    folder = store.settings.var / "schedules"
+    if _bytes(folder) < SHARED_BYTES or _cores() < 2 or not sys.executable:
+        return None
+    from multiprocessing import get_context
+
+    mine, theirs = store.ledger.shares(2)
+    # Not forked: what other threads of ours hold at that moment would be held there for ever.
+    context = get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    other = context.Process(target=_check_share, args=(folder, theirs, seq, sender), daemon=True)
+    try:
+        other.start()
+        sender.close()
+        ours = check(store.ledger.replay_share(mine), seq, progress)
+        read: Checked | None = receiver.recv()
+    except (ChainError, HeadMoved, EOFError, OSError):
+        return None
+    finally:
+        receiver.close()
+        if other.pid is not None:
+            other.kill()
+            other.join()
+    if read is None or read.position != ours.position:
+        return None
+    return ours._replace(found=ours.found or read.found, newer=ours.newer or read.newer)
+
+
+def _check_share(folder: Path, share: Share, seq: int, sender: Connection) -> None:
+    try:
+        sender.send(check(FileLedger(folder, "schedules").replay_share(share), seq))
+    except (ChainError, HeadMoved, OSError):
+        sender.send(None)
+
+
+def _bytes(folder: Path) -> int:
+    try:
+        return sum(path.stat().st_size for path in folder.glob("*.ndjson.gz"))
+    except OSError:
+        return 0
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class _Months:
+    """What was read of each month, against what was recorded of it when it was sealed."""
+
+    def __init__(self) -> None:
+        self._read: dict[str, tuple[int, Any]] = {}
+        self.sealed = 0
+
+    @property
+    def count(self) -> int:
+        """How many months have events."""
+        return len(self._read)
+
+    def add(self, batch: Batch, number: int) -> None:
+        """Take in the next so many events, and check the records among them.
+
+        Raises:
+            ChainError: ``corrupt_chain``.
+        """
+        month = batch.position.month
+        for event in batch.envelopes:
+            if event.type == "segment.sealed" and event.v <= VERSIONS[event.type]:
+                self._check(event, month)
+        events, content = self._read.get(month) or (0, sha256())
+        content.update(batch.content)
+        self._read[month] = (events + number, content)
+
+    def _check(self, event: Envelope, month: str) -> None:
+        sealed = event.data.get("month")
+        expected = {name: event.data.get(name) for name in ("events", "content_sha256")}
+        found: dict[str, Any] = {"events": 0, "content_sha256": None}
+        if isinstance(sealed, str) and sealed != month and sealed in self._read:
+            events, content = self._read[sealed]
+            found = {"events": events, "content_sha256": content.hexdigest()}
+        if found != expected:
+            raise ChainError(
+                "corrupt_chain",
+                f"Event {event.seq} records that {sealed} was sealed, with another content than "
+                "it has.",
+                "Nothing was changed. That month or this record was rewritten, and the chain after "
+                "it: compare it with a backup, which `promptyoself verify --var BACKUP` proves.",
+                month=sealed,
+                seq=event.seq,
+                expected=expected,
+                found=found,
+            )
+        self.sealed += 1
