@@ -11,7 +11,7 @@ import pytest
 
 from promptyoself.identity import slot_otid
 from promptyoself.instants import format_utc
-from promptyoself.letta import LettaDeliverer, Message, client
+from promptyoself.letta import LettaDeliverer, Look, Message, client, take_look
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.claiming import Abandoned, Claim, Delivered, Failed, Outcome
 from promptyoself.service.delivering import Delivery, Waits
@@ -83,7 +83,7 @@ class Bench:
             except StopIteration as stop:
                 outcome: Outcome = stop.value
                 return outcome
-            assert 0.1 <= seconds <= 10
+            assert 0.05 <= seconds <= 10
             self.pass_(seconds)
             if until():
                 return None
@@ -103,6 +103,13 @@ class Bench:
         self.sandbox.finish_runs()
         assert sum(self.sandbox.deliveries.values()) == len(self.sandbox.deliveries), "doubled"
         return self.sandbox.deliveries[made.agent_id, made.otid]
+
+    def look(self, *followed: str | None) -> Look:
+        """What all runs look like now."""
+        seen = take_look(self.letta, [run for run in followed if run], lambda: self.monotonic)
+        assert seen is not None
+        self.sandbox.requests.clear()
+        return seen
 
     def occupy(self, agent: str | None = None, *, stuck: bool = False) -> None:
         """Someone else's run, at which the agent is busy."""
@@ -154,9 +161,9 @@ def test_polling_slows_down(bench: Bench) -> None:
     while bench.monotonic < 3600:
         waits.append(next(steps))
         bench.pass_(waits[-1])
-    assert waits[0] == 0.1
+    assert waits[0] == 0.05
     assert waits[-1] == 10
-    assert len(waits) < 400
+    assert len(waits) < 410
     assert delivery.slow
 
 
@@ -689,3 +696,174 @@ def test_it_says_that_letta_has_answered(bench: Bench) -> None:
     delivery = bench.delivery(made)
     next(delivery.steps())
     assert delivery.heard
+
+
+# --- looks that are shared ------------------------------------------------------------------------
+
+
+def test_a_look_spares_the_question(bench: Bench) -> None:
+    """P8: upon a look that shows its agent free, it sends, and asks nothing else."""
+    made = bench.claim()
+    bench.occupy(bench.other)
+    delivery = bench.delivery(made)
+    assert delivery.looks
+    assert not delivery.follows
+    assert delivery.take(bench.look()) is False
+    next(delivery.steps())
+    assert bench.sandbox.requests == {"send": 1}
+    assert delivery.heard
+    assert bench.copies(made) == 1
+
+
+def test_a_look_asked_for_before_the_claim_is_not_believed(bench: Bench) -> None:
+    """P2: whoever began a run since isn't in it: it asks by itself, and waits."""
+    seen = bench.look()
+    bench.occupy()
+    bench.pass_(0.01)
+    made = bench.claim()
+    delivery = bench.delivery(made)
+    assert delivery.take(seen) is None
+    bench.waits(delivery.steps(), 30)
+    assert not delivery.may_have_arrived
+    assert bench.copies(made) == 0
+    assert bench.sandbox.overlaps == 0
+
+
+def test_a_look_that_lay_about_is_not_sent_upon(bench: Bench) -> None:
+    """P2: where the thread that was to send was held up, the agent is asked for again."""
+    made = bench.claim()
+    delivery = bench.delivery(made)
+    assert delivery.take(bench.look()) is False
+    bench.occupy()
+    bench.pass_(1.1)
+    bench.waits(delivery.steps(), 30)
+    assert not delivery.may_have_arrived
+    assert bench.sandbox.overlaps == 0
+
+
+def test_a_look_is_used_once(bench: Bench) -> None:
+    """P2: what showed the agent busy, or a send refused, is asked for anew."""
+    made = bench.claim()
+    delivery = bench.delivery(made)
+    steps = delivery.steps()
+    assert delivery.take(bench.look()) is False
+    bench.sandbox.fault("busy")
+    next(steps)
+    bench.occupy()
+    bench.sandbox.requests.clear()
+    next(steps)
+    assert bench.sandbox.requests == {"runs": 1}
+    assert not delivery.may_have_arrived
+
+
+def test_a_look_shows_the_agent_busy(bench: Bench) -> None:
+    """P2: what it shows is heeded as an answer of its own would be: another's run is waited for,
+    one's own followed, a leftover ignored."""
+    bench.occupy()
+    made = bench.claim()
+    delivery = bench.delivery(made)
+    steps = delivery.steps()
+    assert delivery.take(bench.look()) is False
+    next(steps)
+    assert delivery.slow
+    assert delivery.looks
+    assert bench.sandbox.requests == {}
+    bench.finish()
+    bench.pass_(1)
+    assert delivery.take(bench.look()) is False
+    next(steps)
+    assert bench.sandbox.requests == {"send": 1}
+    again = bench.delivery(made._replace(attempt=2))
+    assert again.take(bench.look()) is False
+    next(again.steps())
+    assert again.run_id == delivery.run_id
+    assert bench.copies(made) == 1
+
+
+def followed(bench: Bench, made: Claim) -> tuple[Delivery, Waits]:
+    """A delivery that was sent."""
+    delivery = bench.delivery(made)
+    steps = delivery.steps()
+    next(steps)
+    assert delivery.follows
+    bench.pass_(0.1)
+    return delivery, steps
+
+
+def test_a_look_tells_how_the_run_stands(bench: Bench) -> None:
+    """P8: as long as it goes on, and where it has completed, no call is made at all."""
+    made = bench.claim()
+    delivery, steps = followed(bench, made)
+    for _ in range(3):
+        assert delivery.take(bench.look(delivery.run_id)) is True
+        bench.pass_(next(steps))
+        assert delivery.follows
+    bench.finish()
+    assert delivery.take(bench.look(delivery.run_id)) is True
+    assert bench.go(steps) == Delivered("run", delivery.run_id)
+    assert bench.sandbox.requests == {}
+    assert bench.copies(made) == 1
+
+
+def test_a_look_asked_for_before_the_send_tells_nothing(bench: Bench) -> None:
+    """P2: that it lacks the run doesn't mean that this is over."""
+    made = bench.claim()
+    seen = bench.look()
+    bench.pass_(0.01)
+    delivery = bench.delivery(made)
+    steps = delivery.steps()
+    next(steps)
+    assert delivery.take(seen) is None
+    bench.waits(steps, 60)
+
+
+def test_a_run_that_a_look_lacks_is_asked_for(bench: Bench) -> None:
+    """P2: whether it is over, and how it ended, its own answer says."""
+    made = bench.claim()
+    delivery, steps = followed(bench, made)
+    bench.finish()
+    assert delivery.take(bench.look()) is False
+    assert bench.go(steps) == Delivered("run", delivery.run_id)
+    assert bench.sandbox.requests == {"run": 1}
+    assert not delivery.contradicted
+
+
+def test_a_look_that_lacks_an_active_run_is_contradicted(bench: Bench) -> None:
+    """P2: nothing is concluded from it, and it is noted that such lists can't be relied upon."""
+    made = bench.claim()
+    delivery, steps = followed(bench, made)
+    assert delivery.take(Look(bench.monotonic, bench.monotonic, {}, {})) is False
+    bench.pass_(next(steps))
+    assert delivery.contradicted
+    bench.finish()
+    assert isinstance(bench.go(steps), Delivered)
+    assert bench.copies(made) == 1
+
+
+@pytest.mark.parametrize(("fault", "copies"), [("run_fails_before", 0), ("run_fails_after", 1)])
+def test_a_failed_run_in_a_look_is_no_outcome_yet(bench: Bench, fault: str, copies: int) -> None:
+    """P2: the agent's history is looked through before anything is said of a run that failed."""
+    made = bench.claim()
+    bench.sandbox.fault(fault)
+    delivery, steps = followed(bench, made)
+    bench.finish()
+    assert delivery.take(bench.look(delivery.run_id)) is False
+    outcome = bench.go(steps)
+    assert isinstance(outcome, Delivered if copies else Abandoned)
+    assert set(bench.sandbox.requests) == {"messages"}
+    assert bench.copies(made) == copies
+
+
+def test_in_doubt_no_look_is_believed(hasty: Bench) -> None:
+    """P2: where it isn't known whether it was sent, a delivery asks by itself, at every step."""
+    orphan = hasty.delivery(hasty.claim(in_doubt=True))
+    assert not orphan.looks
+    assert orphan.take(hasty.look()) is None
+    made = hasty.claim(2)
+    hasty.sandbox.fault("hang")
+    delivery = hasty.delivery(made)
+    steps = delivery.steps()
+    for _ in range(5):
+        hasty.pass_(next(steps))
+        assert not delivery.looks
+        assert delivery.take(hasty.look()) is None

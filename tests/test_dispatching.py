@@ -42,12 +42,14 @@ class FakeLetta:
         self.runs: dict[str, Run] = {}
         self.history: list[Message] = []
         self.sends: Counter[str] = Counter()
+        self.calls: Counter[str] = Counter()
         self.at_once = self.most_at_once = 0
         self.before: Callable[[str, str], None] = lambda *_: None
         self.ending = True
 
     def _enter(self, call: str, agent: str) -> None:
         with self.lock:
+            self.calls[call] += 1
             self.at_once += 1
             self.most_at_once = max(self.most_at_once, self.at_once)
         try:
@@ -60,6 +62,16 @@ class FakeLetta:
         self._enter("runs", agent_id)
         with self.lock:
             return [r for r in self.runs.values() if r.agent_id == agent_id and r.active]
+
+    def all_active_runs(self) -> list[Run]:
+        self._enter("look", "")
+        with self.lock:
+            return [r for r in self.runs.values() if r.active]
+
+    def ended_runs(self, most: int) -> list[Run]:
+        self._enter("ended", "")
+        with self.lock:
+            return [r for r in reversed(self.runs.values()) if not r.active][:most]
 
     def send(self, message: Message) -> str:
         self._enter("send", message.agent_id)
@@ -122,6 +134,19 @@ def blocking(
 
     def before(call: str, agent: str) -> None:
         if when(call, agent):
+            event.wait(10)
+
+    return before
+
+
+def before_asking(event: threading.Event, but: str = "") -> Callable[[str, str], None]:
+    """Lets each delivery ask by itself whether its agent is free, and puts an event in the way, but
+    for some of the agents."""
+
+    def before(call: str, agent: str) -> None:
+        if call == "look":
+            raise DOWN
+        if call == "runs" and agent > but:
             event.wait(10)
 
     return before
@@ -339,10 +364,11 @@ def test_those_that_wait_give_up_their_seats(place: Place) -> None:
 
 
 def test_a_bug_in_one_delivery_does_not_stop_the_others(place: Place) -> None:
-    """An exception before the send is one attempt's failure, said with its traceback."""
+    """An exception before the send is one attempt's failure, said with its traceback; and one in
+    what is done for all of them is nobody's."""
 
     def before(call: str, agent: str) -> None:
-        if agent == "agent-0":
+        if call == "look" or agent == "agent-0":
             raise ZeroDivisionError("a bug")
 
     place.register(3)
@@ -352,6 +378,7 @@ def test_a_bug_in_one_delivery_does_not_stop_the_others(place: Place) -> None:
     assert Counter(line["state"] for line in lines) == {"delivered": 2, "retrying": 1}
     assert [line["code"] for line in lines if not line["delivered"]] == ["internal_error"]
     assert any("ZeroDivisionError: a bug" in warning for warning in place.warnings)
+    assert any(warning.startswith("A look at the runs broke off") for warning in place.warnings)
 
 
 def test_a_bug_in_the_send_leaves_it_in_doubt(
@@ -549,7 +576,7 @@ class Timewarp:
         while self.monotonic < end:
             place = self.place
             worker.tick(place.now())
-            while worker._stepping:
+            while worker._stepping or worker._looks.under_way:
                 key, result = worker._done.get(timeout=5)
                 worker._take(key, result)
             if worker._outcomes:
@@ -557,6 +584,7 @@ class Timewarp:
             now = place.now()
             wake = worker.next_wake(now)
             steps = [timer[0] - self.monotonic for timer in worker._timers]
+            steps.append(worker._looks.wake() - self.monotonic)
             if wake is not None:
                 steps.append((wake - now).total_seconds())
             step = min([60.0, *(s for s in steps if s > 0)])
@@ -594,7 +622,7 @@ def test_a_server_that_answers_nobody_is_in_trouble_too(
     bad = {f"agent-{n}" for n in range(30)}
 
     def before(call: str, agent: str) -> None:
-        if agent in bad:
+        if agent in bad or (call == "look" and len(bad) == 30):
             raise DeliveryError("doubt", "letta_server_error", "HTTP 502.", status=502)
 
     place.register(30)
@@ -635,7 +663,7 @@ def test_what_the_dead_have_left_is_adopted(place: Place, look_often: None) -> N
     recorded, what was unsent sent, each once."""
     place.register(6)
     block = threading.Event()
-    place.letta.before = blocking(block, lambda call, agent: call == "runs" and agent > "agent-2")
+    place.letta.before = before_asking(block, "agent-2")
     dead = place.worker()
     dead.tick(place.now())
     end = time.monotonic() + 5
@@ -684,7 +712,7 @@ def test_a_worker_that_stops_hands_back_what_it_did_not_send(place: Place) -> No
     about to."""
     place.register(3)
     block = threading.Event()
-    place.letta.before = blocking(block, lambda call, _: call == "runs")
+    place.letta.before = before_asking(block)
     worker = place.worker()
     worker.tick(place.now())
     end = time.monotonic() + 5

@@ -195,6 +195,39 @@ def test_active_runs_turns_pages(
         ended(deliverer, run, server.finish)
 
 
+def test_runs_of_all_agents_at_once(server: Server, deliverer: LettaDeliverer) -> None:
+    """The active runs of all agents, in conversations or not, newest first, and afterwards those
+    that ended: each as it is by itself."""
+    plain, talking = server.agent(), server.agent()
+    messages = (fresh(plain), fresh(talking, server.conversation(talking)))
+    mine = [deliverer.send(message) for message in messages]
+    listed = deliverer.all_active_runs()
+    assert listed is not None
+    assert [run.run_id for run in listed if run.run_id in mine] == mine[::-1]
+    assert [run.agent_id for run in listed if run.run_id in mine] == [talking, plain]
+    assert all(run.active for run in listed)
+    runs = [ended(deliverer, run_id, server.finish) for run_id in mine]
+    over = deliverer.ended_runs(100)
+    assert [run for run in over if run.run_id in mine] == runs[::-1]
+    assert not any(run.active for run in over)
+    assert len(deliverer.ended_runs(1)) == 1
+    listed = deliverer.all_active_runs()
+    assert listed is not None
+    assert not {run.run_id for run in listed} & set(mine)
+
+
+def test_more_runs_than_one_answer_holds(
+    server: Server, deliverer: LettaDeliverer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list of active runs that may have been cut short isn't taken for all of them."""
+    agent_id = server.agent()
+    runs = [deliverer.send(fresh(agent_id)) for _ in range(2)]
+    monkeypatch.setattr(client, "_MOST_ACTIVE", 2)
+    assert deliverer.all_active_runs() is None
+    for run in runs:
+        ended(deliverer, run, server.finish)
+
+
 def test_agents_turns_pages(
     server: Server, deliverer: LettaDeliverer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

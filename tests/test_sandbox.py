@@ -162,9 +162,48 @@ def test_pages_are_as_odd_as_letta_s(sandbox: Sandbox, http: httpx.Client) -> No
     assert listed(agent_id=agent_id) == runs[::-1]
     assert listed(limit=2) == [runs[3], runs[2]]
     assert listed(limit=2, before=runs[2]) == [runs[1], runs[0]]
+    assert listed(limit=1, order="asc", after=runs[1]) == [runs[2]]
     assert listed(active=True) == []
     assert listed(agent_id=sandbox.agents[1]) == []
     assert http.get("/v1/runs/", params={"limit": 1001}).status_code == 422
+
+
+def test_runs_are_listed_by_how_they_stand(sandbox: Sandbox, http: httpx.Client) -> None:
+    """Whoever's they are, newest first: the active ones, or those of some statuses, which prevail;
+    as each is by itself."""
+    ended = [post(http, agent_id).json()["id"] for agent_id in sandbox.agents]
+    sandbox.fault("run_fails_before")
+    failed = post(http, sandbox.agents[0]).json()["id"]
+    sandbox.finish_runs()
+    conversation_id = sandbox.create_conversation(sandbox.agents[1])
+    row = {"role": "user", "content": "x", "otid": "o"}
+    path = f"/v1/conversations/{conversation_id}/messages"
+    with http.stream("POST", path, json={"messages": [row], "streaming": True}) as answer:
+        next(answer.iter_lines())
+        active = [post(http, agent_id).json()["id"] for agent_id in sandbox.agents]
+        listed = http.get("/v1/runs/", params={"active": True}).json()
+        assert [r["id"] for r in listed][:2] == active[::-1]
+        assert [r["conversation_id"] for r in listed] == [None, None, conversation_id]
+        assert [r["status"] for r in listed] == ["created", "created", "running"]
+        assert [http.get(f"/v1/runs/{r['id']}").json() for r in listed] == listed
+        statuses = {"statuses": ["completed", "failed", "cancelled"]}
+        over = http.get("/v1/runs/", params={**statuses, "active": True}).json()
+        assert [r["id"] for r in over] == [failed, *ended[::-1]]
+        assert [http.get(f"/v1/runs/{r['id']}").json() for r in over] == over
+        assert len(http.get("/v1/runs/", params={**statuses, "limit": 2}).json()) == 2
+        older = {"active": True, "before": active[0]}
+        assert [r["status"] for r in http.get("/v1/runs/", params=older).json()] == ["running"]
+        assert http.get("/v1/runs/", params={"statuses": "sleeping"}).status_code == 400
+        sandbox.finish_runs()
+
+
+def test_it_counts_what_it_is_asked(sandbox: Sandbox, http: httpx.Client) -> None:
+    """Requests are counted by route, so that a test can tell what something costs."""
+    run_id = post(http, sandbox.agents[0]).json()["id"]
+    http.get(f"/v1/runs/{run_id}")
+    http.get("/v1/runs/")
+    http.get("/v1/runs/", params={"agent_id": sandbox.agents[0]})
+    assert sandbox.requests == {"send": 1, "run": 1, "runs": 2}
 
 
 def test_agents_page_by_after(sandbox: Sandbox, http: httpx.Client) -> None:
@@ -415,6 +454,9 @@ def test_a_token_is_wanted_where_given() -> None:
         b"GET http://[ HTTP/1.1\r\n\r\n",
         b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\n\r\n",
         b"GET / HTTP/1.1\r\nAuthorization: \xff\xff\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"".join(b"X-%d: 1\r\n" % n for n in range(101)) + b"\r\n",
+        b"GET / HTTP/1.1\r\nX: " + b"x" * 70_000 + b"\r\n\r\n",
+        b"GET / HTTP/1.0\r\n\r\n",
         b"",
     ],
 )

@@ -6,6 +6,7 @@ Nothing else in the package knows ``letta_client``, and importing this doesn't l
 from __future__ import annotations
 
 from promptyoself.letta.client import LettaDeliverer
+from promptyoself.letta.looking import Look, Looks, take_look
 from promptyoself.letta.protocol import (
     Agent,
     Deliverer,
@@ -25,8 +26,11 @@ __all__ = [
     "Found",
     "Kind",
     "LettaDeliverer",
+    "Look",
+    "Looks",
     "Message",
     "Run",
     "run_failure_is_busy",
     "run_failure_is_permanent",
+    "take_look",
 ]

@@ -18,6 +18,11 @@ Measured with letta-client 1.12 against a Letta 0.16.8 server, and relied upon h
 - A plain send into a conversation leaves its run ``created`` for ever. A streaming one answers with
   a ping that names the run, before the model is asked; the stream may then be closed, or even reset
   before that, and the run goes on. With ``background=True`` it would need Redis (503 without).
+- A list of runs without an agent has every agent's, in conversations or not, those that began last
+  first; a row is the same as the run by itself has. ``active=True`` means ``created`` and
+  ``running``; ``statuses`` is taken more than once, and prevails. ``limit`` is 1000 at most (422
+  beyond). One answer is one query, hence one instant. Such a list of 9 runs took the server as long
+  (17 ms) as a single run (16 ms), one of 100 not twice that.
 - A conversation's messages are among its agent's, its runs among the agent's runs.
 - A run of a server that was killed stays ``created`` or ``running`` for ever.
 """
@@ -47,6 +52,8 @@ T = TypeVar("T")
 _TAG = "otid:"
 _PAGE = 100
 _MAX_PAGES = 1000
+_MOST_ACTIVE = 1000  # the largest page of runs
+_ENDED = ["completed", "failed", "cancelled"]
 _ID = re.compile(r"[!-~]{1,200}").fullmatch
 
 
@@ -96,6 +103,23 @@ class LettaDeliverer(Deliverer):
 
         return [_run(row) for row in self._pages(page, short_page_ends=True)]
 
+    def all_active_runs(self) -> list[Run] | None:
+        # In one page or not at all: pages would be of several instants.
+        rows = self._list(
+            "listing runs",
+            lambda c: c.runs.with_raw_response.list(active=True, order="desc", limit=_MOST_ACTIVE),
+        )
+        return [_run(row) for row in rows] if len(rows) < _MOST_ACTIVE else None
+
+    def ended_runs(self, most: int) -> list[Run]:
+        rows = self._list(
+            "listing runs",
+            lambda c: c.runs.with_raw_response.list(
+                statuses=_ENDED, order="desc", limit=min(most, _PAGE)
+            ),
+        )
+        return [_run(row) for row in rows]
+
     def send(self, message: Message) -> str | None:
         if message.conversation_id and message.conversation_id != "default":
             return self._stream(message, message.conversation_id)
@@ -103,8 +127,11 @@ class LettaDeliverer(Deliverer):
             "sending",
             lambda c: c.agents.messages.with_raw_response.create_async(
                 message.agent_id,
-                messages=[{"role": "user", "content": message.text, "otid": message.otid}],
-                assistant_message_tool_name=_TAG + message.otid,
+                # As it stands: the SDK looks through a typed body for a fifth of the call's time.
+                extra_body={
+                    "messages": [{"role": "user", "content": message.text, "otid": message.otid}],
+                    "assistant_message_tool_name": _TAG + message.otid,
+                },
             ),
             agent=message.agent_id,
         )

@@ -10,13 +10,13 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 __all__ = ["Call", "call_within", "http_client"]
 
-_CONNECTIONS = 256  # as many as the most threads that a loop may run
 _KEEPALIVE = 2.0  # seconds; uvicorn, which serves Letta, drops idle connections after 5
 _CONNECT_TIMEOUT = 10.0
 _CHUNK = 16 * 1024
@@ -55,21 +55,38 @@ def _left(timeout: float | None, error: str) -> float | None:
 
 
 class _Stream:
-    """A connection whose reads and writes end at the call's deadline (httpcore's NetworkStream)."""
+    """A connection whose reads and writes end at the call's deadline (httpcore's NetworkStream).
+
+    What is written leaves when it is much, or when an answer is read, so that a request's head and
+    its body are one packet, and wake the server once.
+    """
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
+        self._unsent = b""
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        if self._unsent:
+            import httpcore
+
+            # Who refuses a request before it is complete may have said why, so it is read.
+            with suppress(httpcore.WriteError):
+                self._send(timeout)
         data: bytes = self._inner.read(max_bytes, _left(timeout, "ReadTimeout"))
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._unsent += buffer
+        if len(self._unsent) > _CHUNK:
+            self._send(timeout)
+
+    def _send(self, timeout: float | None) -> None:
+        data, self._unsent = self._unsent, b""
         # In pieces, as the inner stream applies its time-out to each of its sends anew.
-        for start in range(0, len(buffer), _CHUNK):
+        for start in range(0, len(data), _CHUNK):
             left = _left(timeout, "WriteTimeout")
             _call.wrote = True
-            self._inner.write(buffer[start : start + _CHUNK], left)
+            self._inner.write(data[start : start + _CHUNK], left)
 
     def close(self) -> None:
         self._inner.close()
@@ -133,6 +150,65 @@ class _Backend:
         time.sleep(seconds)
 
 
+class _Pool:
+    """As many connections as there are calls at once, the one used last first (httpcore's pool).
+
+    httpcore's own asks every idle connection, by a system call, whether it is still there: at every
+    request, and again at its end. With 64 of them that takes twice as long as the request.
+    """
+
+    def __init__(self, single: Callable[[], Any]) -> None:
+        """``single`` makes a pool of a single connection."""
+        self._single = single
+        self._idle: deque[tuple[float, Any]] = deque()  # whose ends any thread may take from
+        self._closed = False
+
+    def handle_request(self, request: Any) -> Any:
+        try:
+            _, connection = self._idle.pop()
+        except IndexError:
+            connection = self._single()
+        try:
+            response = connection.handle_request(request)
+        except BaseException:
+            connection.close()
+            raise
+        response.stream = _Body(response.stream, lambda: self._release(connection))
+        return response
+
+    def _release(self, connection: Any) -> None:
+        now = time.monotonic()
+        self._idle.append((now, connection))
+        while self._closed or self._idle[0][0] < now - _KEEPALIVE:
+            try:
+                self._idle.popleft()[1].close()
+            except IndexError:
+                return
+
+    def close(self) -> None:
+        self._closed = True
+        while self._idle:
+            with suppress(IndexError):
+                self._idle.pop()[1].close()
+
+
+class _Body:
+    """A response's body, after which its connection is free."""
+
+    def __init__(self, stream: Any, release: Callable[[], None]) -> None:
+        self._stream = stream
+        self._release: Callable[[], None] | None = release
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._stream)
+
+    def close(self) -> None:
+        release, self._release = self._release, None
+        self._stream.close()
+        if release is not None:
+            release()
+
+
 def http_client(call_timeout: float, *, tls: bool) -> Any:
     """An ``httpx.Client`` of such connections; ``tls`` where certificates are to be checked."""
     import httpcore
@@ -145,13 +221,18 @@ def http_client(call_timeout: float, *, tls: bool) -> Any:
     context = httpx.create_ssl_context(trust_env=True) if tls else None
     transport = httpx.HTTPTransport(verify=context or False)
     transport._pool.close()
-    transport._pool = httpcore.ConnectionPool(
-        ssl_context=context,
-        max_connections=_CONNECTIONS,
-        max_keepalive_connections=_CONNECTIONS,
-        keepalive_expiry=_KEEPALIVE,
-        network_backend=_Backend(),  # type: ignore[arg-type]
-    )
+    backend = _Backend()
+
+    def single() -> httpcore.ConnectionPool:
+        return httpcore.ConnectionPool(
+            ssl_context=context,
+            max_connections=1,
+            max_keepalive_connections=1,
+            keepalive_expiry=_KEEPALIVE,
+            network_backend=backend,  # type: ignore[arg-type]
+        )
+
+    transport._pool = _Pool(single)  # type: ignore[assignment]
     timeout = httpx.Timeout(call_timeout, connect=min(call_timeout, _CONNECT_TIMEOUT))
     # A redirect is refused: a POST would be repeated elsewhere, or turned into a GET.
     return httpx.Client(

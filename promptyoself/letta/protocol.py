@@ -119,6 +119,15 @@ class Deliverer(Protocol):
         """
         ...
 
+    def all_active_runs(self) -> list[Run] | None:
+        """Every agent's runs that have not ended, newest first, as they were at one instant after
+        the call was made; None where there are more of them than one answer can hold."""
+        ...
+
+    def ended_runs(self, most: int) -> list[Run]:
+        """The runs, of whatever agent, that have ended: those that began last, at most so many."""
+        ...
+
     def send(self, message: Message) -> str | None:
         """Hand the message over, without waiting for the agent to answer it.
 

@@ -157,7 +157,7 @@ class Sandbox:
         seed: of ids and of faults with a probability.
         clock: tells the time for dates in answers; the wall clock by default.
 
-    Every method may be called from any thread.
+    Every method may be called from any thread. ``requests`` counts what was asked, by route.
     """
 
     def __init__(
@@ -173,6 +173,7 @@ class Sandbox:
     ) -> None:
         self.latency = latency
         self.overlaps = 0
+        self.requests: Counter[str] = Counter()
         self._host, self._port, self._token = host, port, token
         self._seed, self._clock = seed, clock
         self._random = random.Random(seed)
@@ -180,7 +181,8 @@ class Sandbox:
         self._faults: list[Fault] = []
         self._agents: dict[str, AgentState] = {}
         self._runs: dict[str, RunState] = {}
-        self._due: dict[str, RunState] = {}  # those of them that are going to end
+        self._active: dict[str, RunState] = {}  # those of them that haven't ended
+        self._due: dict[str, RunState] = {}  # and those of these that are going to
         self._conversations: dict[str, tuple[str, datetime]] = {}
         self._ids = 0
         self._server: Server | None = None
@@ -266,8 +268,7 @@ class Sandbox:
         with self._lock:
             agent = self._agents.pop(agent_id, None)
             for run in agent.runs if agent else ():
-                self._runs.pop(run.id, None)
-                self._due.pop(run.id, None)
+                self._forget(run)
 
     def create_conversation(self, agent_id: str) -> str:
         """Begin a conversation with an agent; returns its id."""
@@ -435,7 +436,7 @@ class Sandbox:
         now = time.monotonic() if now is None else now
         ended = [r for r in self._due.values() if r.due is not None and r.due <= now]
         for run in sorted(ended, key=lambda r: r.due or 0):
-            del self._due[run.id]
+            del self._due[run.id], self._active[run.id]
             agent, run.due, run.completed_at = self._agents[run.agent_id], None, self._clock()
             agent.last_run = run.completed_at
             run.status = "failed" if run.error else "completed"
@@ -488,15 +489,18 @@ class Sandbox:
             outcome,
             (fault.params.get("error") if fault else None) or _MODEL_ERRORS.get(outcome, ""),
         )
-        self._runs[run.id] = run
+        self._runs[run.id] = self._active[run.id] = run
         if run.due is not None:
             self._due[run.id] = run
         agent.runs.append(run)
         for old in agent.runs[:-_KEPT]:
-            self._runs.pop(old.id, None)
-            self._due.pop(old.id, None)
+            self._forget(old)
         del agent.runs[:-_KEPT]
         return run
+
+    def _forget(self, run: RunState) -> None:
+        for runs in (self._runs, self._active, self._due):
+            runs.pop(run.id, None)
 
     def _pick(self, route: str, agent_id: str | None) -> Fault | None:
         """The first queued fault that this request meets."""

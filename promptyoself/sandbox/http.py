@@ -13,12 +13,16 @@ import struct
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, ValuesView
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+import orjson
 
 from promptyoself.errors import PromptyoselfError
 from promptyoself.sandbox import (
@@ -36,7 +40,10 @@ __all__ = ["Server"]
 
 VERSION = "0.16.8"
 _BODY_LIMIT = 8 * 1024 * 1024
+_LINE_LIMIT, _HEADER_LIMIT = 65536, 100
 _IDLE = 60.0  # seconds until a silent connection is closed
+_ACTIVE = frozenset({"created", "running"})
+_STATUSES = _ACTIVE | {"completed", "failed", "cancelled"}
 _log = logging.getLogger(__name__)
 
 _STATUS_FAULTS: dict[str, tuple[int, Any]] = {
@@ -122,6 +129,13 @@ class Server(ThreadingHTTPServer):
                 connection.shutdown(socket.SHUT_RDWR)
 
 
+class _Headers(dict[str, str]):
+    """A request's headers, by their names in lower case; of several of a name the last."""
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return super().get(name.lower(), default)
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = "promptyoself-sandbox"
@@ -129,6 +143,34 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = _IDLE
     disable_nagle_algorithm = True
     server: Server
+    raw_requestline: bytes
+    _headers_buffer: list[bytes]
+
+    def parse_request(self) -> bool:
+        """The standard library's, without its parser of mail, which takes as long as the rest."""
+        words = str(self.raw_requestline, "iso-8859-1").split()
+        if len(words) != 3 or words[2] != "HTTP/1.1":
+            return super().parse_request()  # to say what is wrong with it
+        self.requestline = " ".join(words)
+        self.command, self.path, self.request_version = words
+        self.headers = headers = _Headers()  # type: ignore[assignment]
+        self.close_connection = True
+        while (line := self.rfile.readline(_LINE_LIMIT + 1)) not in (b"\r\n", b"\n", b""):
+            if len(line) > _LINE_LIMIT or len(headers) >= _HEADER_LIMIT:
+                self.send_error(431)
+                return False
+            name, _, value = str(line, "iso-8859-1").partition(":")
+            headers[name.lower()] = value.strip()
+        self.close_connection = headers.get("Connection", "").lower() == "close"
+        if headers.get("Expect", "").lower() == "100-continue":
+            return self.handle_expect_100()
+        return True
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return _date(int(time.time() if timestamp is None else timestamp))
+
+    def log_request(self, code: Any = "-", *_: Any) -> None:
+        _log.debug("%s %s", self.requestline, code)
 
     def log_message(self, format: str, *args: Any) -> None:
         _log.debug(format, *args)
@@ -179,7 +221,8 @@ class _Handler(BaseHTTPRequestHandler):
             url = urlsplit(self.path)
         except ValueError:
             raise _RefusedError(400, {"detail": "Not a URL."}) from None
-        path, query = url.path, {k: v[-1] for k, v in parse_qs(url.query).items()}
+        path, several = url.path, parse_qs(url.query)
+        query = {k: v[-1] for k, v in several.items()}
         if path in ("/v1/health", "/v1/agents", "/v1/runs", "/v1/conversations"):
             self._json(307, None, {"Location": self.path.replace(path, path + "/", 1)})
             return
@@ -195,7 +238,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         with sandbox._lock:
             sandbox._settle()
-            route, agent_id, action = self._action(path, query, body)
+            statuses = several.get("statuses", [])
+            route, agent_id, action = self._action(path, query, statuses, body)
+            sandbox.requests[route] += 1
             fault = sandbox._pick(route, agent_id)
             hold = fault.released if fault else threading.Event()
         self._answer(action, fault, hold)
@@ -229,7 +274,7 @@ class _Handler(BaseHTTPRequestHandler):
     # -- what is done
 
     def _action(
-        self, path: str, query: dict[str, str], body: Any
+        self, path: str, query: dict[str, str], statuses: list[str], body: Any
     ) -> tuple[str, str | None, Callable[[Fault | None], Any]]:
         """Route, agent and the work of a request; all but a send is done before it is returned."""
         sandbox = self.server.sandbox
@@ -266,7 +311,7 @@ class _Handler(BaseHTTPRequestHandler):
                     lambda fault: _run_json(sandbox._begin(agent, None, body, fault)),
                 )
             case ("GET", "runs"):
-                return "runs", query.get("agent_id"), done(self._run_page(query))
+                return "runs", query.get("agent_id"), done(self._run_page(query, statuses))
             case ("GET", "runs", run_id):
                 if not re.fullmatch(f"run-{UUID4}", run_id):
                     raise _RefusedError(
@@ -374,30 +419,32 @@ class _Handler(BaseHTTPRequestHandler):
             return rows[:limit]
         return rows[-limit:] if limit else []
 
-    def _run_page(self, query: dict[str, str]) -> list[dict[str, Any]]:
+    def _run_page(self, query: dict[str, str], statuses: list[str]) -> list[dict[str, Any]]:
         limit = _limit(query, 100)
         if not 1 <= limit <= 1000:
             raise _RefusedError(422, {"trace_id": "", "detail": "[{'loc': ('query', 'limit')}]"})
+        if not _STATUSES.issuperset(statuses):
+            raise _RefusedError(400, {"detail": f"INVALID_ARGUMENT: {statuses} are no statuses"})
         sandbox, agent_id = self.server.sandbox, query.get("agent_id")
-        if agent_id is None:
-            rows = list(sandbox._runs.values())
+        if not statuses and query.get("active", "").lower() in ("true", "1"):
+            statuses = list(_ACTIVE)
+        rows: list[RunState] | ValuesView[RunState]
+        cursors = query.keys() & {"before", "after"}
+        if agent_id is not None:
+            rows = sandbox._agents[agent_id].runs if agent_id in sandbox._agents else []
+        elif statuses and _ACTIVE.issuperset(statuses) and not cursors:
+            rows = sandbox._active.values()
         else:
-            rows = list(sandbox._agents[agent_id].runs) if agent_id in sandbox._agents else []
-        ids = [r.id for r in rows]
-        if query.get("before") in ids:
-            rows = rows[: ids.index(query["before"])]
-        elif query.get("after") in ids:
-            rows = rows[ids.index(query["after"]) + 1 :]
-        active = query.get("active", "").lower() in ("true", "1")
-        rows = [
-            r
-            for r in rows
-            if query.get("conversation_id") in (None, r.conversation_id)
-            and (not active or r.status in ("created", "running"))
-        ]
-        if query.get("order") != "asc":
-            rows.reverse()
-        return [_run_json(r) for r in rows[:limit]]
+            rows = sandbox._runs.values()
+        if cursors:  # which may name a run that isn't wanted itself
+            rows = _beyond(list(rows), query.get("before"), query.get("after"))
+        wanted = (
+            run
+            for run in (rows if query.get("order") == "asc" else reversed(rows))
+            if query.get("conversation_id") in (None, run.conversation_id)
+            and (not statuses or run.status in statuses)
+        )
+        return [_run_json(run) for run in islice(wanted, limit)]
 
     # -- what goes out
 
@@ -447,7 +494,7 @@ class _Handler(BaseHTTPRequestHandler):
         return None
 
     def _json(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
-        data = b"" if body is None else json.dumps(body, ensure_ascii=True).encode()
+        data = b"" if body is None else _dumps(body)
         self._raw(status, data, "application/json", headers)
 
     def _raw(
@@ -456,8 +503,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._head(status, {"Content-Type": content_type, "Content-Length": str(len(data))})
         for name, value in (headers or {}).items():
             self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(data)
+        self._headers_buffer.append(b"\r\n" + data)  # so that it leaves in one piece
+        self.flush_headers()
 
     def _head(self, status: int, headers: dict[str, str]) -> None:
         self._began = True
@@ -506,11 +553,33 @@ class _Handler(BaseHTTPRequestHandler):
         yield "data: [DONE]\n\n"
 
 
+def _beyond(rows: list[RunState], before: str | None, after: str | None) -> list[RunState]:
+    """The older, or the newer, than some run; all where it isn't among them."""
+    ids = [run.id for run in rows]
+    if before in ids:
+        return rows[: ids.index(before)]
+    if after in ids:
+        return rows[ids.index(after) + 1 :]
+    return rows
+
+
 def _limit(query: dict[str, str], default: int) -> int:
     value = query.get("limit", str(default))
     if not re.fullmatch(r"\d{1,6}", value):
         raise _RefusedError(422, {"trace_id": "", "detail": "[{'loc': ('query', 'limit')}]"})
     return int(value)
+
+
+def _dumps(body: Any) -> bytes:
+    try:
+        return orjson.dumps(body)
+    except TypeError:  # a lone surrogate
+        return json.dumps(body).encode()
+
+
+@lru_cache(maxsize=2)
+def _date(second: int) -> str:
+    return format_datetime(datetime.fromtimestamp(second, UTC), usegmt=True)
 
 
 def _checked(body: Any) -> dict[str, Any]:

@@ -3,6 +3,9 @@
 The protocol is a generator: it does what it can at once and yields how many seconds it would then
 wait, so that waiting costs no thread, and tests no time. It returns an outcome. What it must never
 do is send while an earlier copy may still arrive: Letta would take both.
+
+How its agent's runs stand, it may be told by a look that several share; but only by one that was
+asked for after whatever it is to tell about. Otherwise it asks by itself.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from promptyoself.letta import (
     Deliverer,
     DeliveryError,
     Found,
+    Look,
     Message,
     Run,
     run_failure_is_busy,
@@ -42,7 +46,10 @@ _SEND_WINDOW = timedelta(seconds=150)
 between makes way too. So whoever finds the claim of a dead worker knows how late it can have sent.
 """
 
-_SHORTEST_WAIT, _LONGEST_WAIT = 0.1, 10.0
+_SHORTEST_WAIT, _LONGEST_WAIT = 0.05, 10.0
+
+_LOOK_KEEPS = 1.0
+"""Seconds after its answer in which a look is good for sending: its reader may be held up."""
 
 
 class Delivery:
@@ -50,6 +57,8 @@ class Delivery:
 
     ``slow`` says that it waits for something else than the agent's answer to it; ``heard`` that
     Letta has answered it, until someone sets it back; ``run_id`` is its run, once it is known.
+    ``looks`` says that a look at all runs would serve its next step, and ``follows`` that this is
+    about its run; ``contradicted`` that a look lacked its run though that was active.
     """
 
     def __init__(
@@ -70,6 +79,9 @@ class Delivery:
         self.run_id = claim.run_id
         self.slow = claim.in_doubt
         self.heard = False
+        self.looks = not claim.in_doubt
+        self.follows = False
+        self.contradicted = False
         self._letta = letta
         self._clock = clock
         self._monotonic = monotonic
@@ -78,6 +90,8 @@ class Delivery:
         self._lock = Lock()  # of the next two: what was withdrawn unsent is never sent
         self._may_have_arrived = claim.in_doubt
         self._withdrawn = False
+        self._look: Look | None = None
+        self._since = monotonic()  # of what was asked before, nothing holds for us
 
     @property
     def may_have_arrived(self) -> bool:
@@ -89,6 +103,15 @@ class Delivery:
         with self._lock:
             self._withdrawn = True
             return not self._may_have_arrived
+
+    def take(self, look: Look) -> bool | None:
+        """Let the next step use a look; whether that step will then make no call at all. ``None``:
+        it was asked for too early to tell anything about this delivery, and isn't used."""
+        if not self.looks or look.asked < self._since:
+            return None
+        self._look = look
+        run = look.runs.get(self.run_id) if self.follows and self.run_id else None
+        return run is not None and (run.active or run.status == "completed")
 
     def steps(self) -> Waits:
         """The protocol, from where this delivery stands to its outcome."""
@@ -114,12 +137,14 @@ class Delivery:
                     self._may_have_arrived = False
                     if error.kind == "busy" and waited() < _BUSY_PATIENCE:
                         self.slow = self.heard = True
+                        self._wants_look()
                         yield _pace(waited())
                         continue
                     return _not_sent(error)
             # Counted from here, not from before the call: until now it may have been on its way.
             sent = self._stopwatch()
             if self.run_id is not None:
+                self._wants_look(follows=True)
                 yield _SHORTEST_WAIT  # no model answers at once
             return (yield from self._follow(sent))
 
@@ -141,7 +166,7 @@ class Delivery:
         late = claim.claimed_at - parse_utc(claim.slot) > _SEND_WINDOW
         while True:
             try:
-                active = self._letta.active_runs(claim.agent_id)
+                active = self._active_runs()
                 self.heard = True
                 own = next((run for run in active if run.otid == claim.otid), None)
                 busy = any(self._is_fresh(run) for run in active)
@@ -156,6 +181,7 @@ class Delivery:
             self.slow = True
             if waited() >= _BUSY_PATIENCE:
                 return Abandoned("letta_busy", "The agent is busy with another run.")
+            self._wants_look()
             yield _pace(waited())
 
     def _follow(self, waited: Callable[[], float]) -> Waits:
@@ -166,14 +192,17 @@ class Delivery:
         while True:
             self.slow = self.slow or self.run_id is None or waited() >= _BUSY_PATIENCE
             try:
-                outcome = self._look(waited())
+                outcome = self._find_out(waited())
             except DeliveryError as error:
                 outcome = self._unanswered(error, waited())
             if outcome is not None:
                 return outcome
+            # In doubt it asks by itself; and in the end too, when more than its run is asked for.
+            if self.run_id is not None and waited() < (_LEFTOVER / 2).total_seconds():
+                self._wants_look(follows=True)
             yield _pace(waited())
 
-    def _look(self, waited: float) -> Outcome | None:
+    def _find_out(self, waited: float) -> Outcome | None:
         """What has become of it, or ``None`` where that can't be told yet."""
         asked = waited  # before the calls, which may take their time
         run = self._own_run()
@@ -203,18 +232,42 @@ class Delivery:
 
     def _own_run(self) -> Run | None:
         """The run by its id; else, among those that are active, the one that bears our tag."""
+        look = self._latest_look()
         if self.run_id is not None:
+            if look is not None and self.run_id in look.runs:
+                return look.runs[self.run_id]
             try:
-                return self._letta.run(self.run_id)
+                run = self._letta.run(self.run_id)
             except DeliveryError as error:
                 if error.code != "run_not_found":
                     raise
                 self.run_id = None
+            else:
+                self.contradicted = look is not None and run.active
+                return run
         active = self._letta.active_runs(self.claim.agent_id)
         own = next((run for run in active if run.otid == self.claim.otid), None)
         if own is not None:
             self.run_id = own.run_id
         return own
+
+    def _active_runs(self) -> list[Run]:
+        look = self._latest_look()
+        if look is not None:
+            return look.active.get(self.claim.agent_id, [])
+        return self._letta.active_runs(self.claim.agent_id)
+
+    def _wants_look(self, *, follows: bool = False) -> None:
+        """From here on a look that is asked for would tell what we want to know."""
+        self.looks, self.follows = True, follows
+        self._since = self._monotonic()
+
+    def _latest_look(self) -> Look | None:
+        """The look that was taken for this step, which is then used up."""
+        look, self._look = self._look, None
+        self.looks = self.follows = False
+        fresh = look is not None and self._monotonic() - look.answered <= _LOOK_KEEPS
+        return look if fresh else None
 
     def _unanswered(self, error: DeliveryError, waited: float) -> Outcome | None:
         """Without an answer it stays in doubt, unless there will never be one: a deleted agent
@@ -247,8 +300,9 @@ class Delivery:
 
 
 def _pace(waited: float) -> float:
-    """A quarter of what has been waited already: never far off, and soon rarely."""
-    return min(max(waited / 4, _SHORTEST_WAIT), _LONGEST_WAIT)
+    """An eighth of what has been waited already: on average a sixteenth is lost between a run's end
+    and its being found, whatever it takes; and soon it is asked for rarely."""
+    return min(max(waited / 8, _SHORTEST_WAIT), _LONGEST_WAIT)
 
 
 def _not_sent(error: DeliveryError) -> Outcome:

@@ -2,7 +2,8 @@
 
 One thread, the caller's, decides and writes the log; a few others do nothing but talk to Letta.
 A delivery that waits (for its agent, for its run, in doubt) holds no thread, and after a while not
-even a seat, so that no number of stuck agents can keep the others from their prompts.
+even a seat, so that no number of stuck agents can keep the others from their prompts. Where
+several wonder about runs, one look at all runs is taken for them together.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from errno import EAGAIN
+from functools import partial
 from itertools import count
+from math import ceil, floor, log2
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
@@ -31,7 +34,7 @@ from promptyoself.events import (
 )
 from promptyoself.instants import format_utc
 from promptyoself.ledger import Draft, Envelope
-from promptyoself.letta import Deliverer
+from promptyoself.letta import Deliverer, DeliveryError, Look, Looks, take_look
 from promptyoself.schedules import State, fold, slot_key
 from promptyoself.service.claiming import (
     Abandoned,
@@ -94,11 +97,14 @@ class Dispatcher:
         self._live: dict[str, tuple[Delivery, Waits]] = {}
         self._outcomes: list[tuple[Claim, Outcome]] = []
         self._timers: list[tuple[float, int, str]] = []
+        self._timer_of: dict[str, int] = {}
         self._stepping: set[str] = set()
+        self._looks = Looks()
+        self._looking = True
         self._numbers = count()
         self._slow: set[str] = set()
-        self._todo: SimpleQueue[tuple[str, Waits] | None] = SimpleQueue()
-        self._done: SimpleQueue[tuple[str, float | Outcome | _Broken]] = SimpleQueue()
+        self._todo: SimpleQueue[tuple[str, Callable[[], _Result]] | None] = SimpleQueue()
+        self._done: SimpleQueue[tuple[str, _Result]] = SimpleQueue()
         self._threads = 0
         self._looked_for_dead = float("-inf")
         self._hold_until = float("-inf")
@@ -133,12 +139,16 @@ class Dispatcher:
                 next pass, and nothing was claimed.
         """
         self._collect()
-        state = self._store.index.load().state
-        self._adopt(state, now)
-        seats = self._seats()
-        if not self._outcomes and not (seats and self._claim(state, now, seats, until).records):
-            return Report([], [])
-        outcomes = self._outcomes[:]
+        adopts = time.monotonic() - self._looked_for_dead >= _LOOK_FOR_DEAD_EVERY
+        if adopts or not self._outcomes:
+            state = self._store.index.load().state
+            if adopts:
+                self._adopt(state, now)
+            seats = self._seats()
+            if not self._outcomes and not (seats and self._claim(state, now, seats, until).records):
+                self._look_or_go_on()
+                return Report([], [])
+        seats, outcomes = self._seats(), self._outcomes[:]
 
         def decide(state: State) -> tuple[list[Draft], tuple[Report, list[Claim]]]:
             drafts, lines, after = self._settle(state, outcomes, now)
@@ -151,8 +161,9 @@ class Dispatcher:
         report, claims = self._store.transact(now, decide)
         self._announced = True
         del self._outcomes[: len(outcomes)]
-        for made in claims:
-            self._step(self._enter(made))
+        for key in [self._enter(made) for made in claims]:
+            self._go_on(key)
+        self._look_or_go_on()
         return report
 
     def wait(self, seconds: float) -> bool:
@@ -161,7 +172,9 @@ class Dispatcher:
         end = time.monotonic() + seconds
         while True:
             self._fire_timers()
-            wake = min(end, self._timers[0][0]) if self._timers else end
+            wake = min(end, self._looks.wake())
+            if self._timers:
+                wake = min(wake, self._timers[0][0])
             try:
                 key, result = self._done.get(timeout=max(wake - time.monotonic(), 0.0))
             except Empty:
@@ -254,12 +267,26 @@ class Dispatcher:
         """The events for some outcomes, a line each for people, and the state after them."""
         drafts: list[Draft] = []
         lines: list[dict[str, Any]] = []
-        for made, outcome in outcomes:
-            records, became = settle(state, made, self._worker, outcome, now)
-            drafts += [self._store.draft(record, made.id) for record in records]
-            state = fold(state, [_as_if(record, made.id, now) for record in records])
-            if became != "settled":
-                lines.append(_line(state, made, outcome, became))
+        left = list(outcomes)
+        while left:
+            # A fold costs something, so one for all, but for a schedule's second outcome.
+            seen: set[str] = set()
+            later: list[tuple[Claim, Outcome]] = []
+            settled: list[tuple[Claim, Outcome, str]] = []
+            events: list[Envelope] = []
+            for made, outcome in left:
+                if made.id in seen:
+                    later.append((made, outcome))
+                    continue
+                seen.add(made.id)
+                records, became = settle(state, made, self._worker, outcome, now)
+                drafts += [self._store.draft(record, made.id) for record in records]
+                events += [_as_if(record, made.id, now) for record in records]
+                if became != "settled":
+                    settled.append((made, outcome, became))
+            state = fold(state, events)
+            lines += [_line(state, *each) for each in settled]
+            left = later
         return drafts, lines, state
 
     def _announcement(self) -> list[Draft]:
@@ -278,8 +305,6 @@ class Dispatcher:
     def _adopt(self, state: State, now: datetime) -> None:
         """Take over what nobody alive is delivering: claims of the dead; and such as the log has
         under our own name though we know of none, because an append failed and yet was made."""
-        if time.monotonic() - self._looked_for_dead < _LOOK_FOR_DEAD_EVERY:
-            return
         self._looked_for_dead = time.monotonic()
         workers = set(self._claimed_elsewhere(state))
         is_alive = self._store.workers.is_alive
@@ -287,20 +312,23 @@ class Dispatcher:
         if not dead:
             return
         # Asked again after the locks: a worker may have settled its last slot, and only then ended.
-        known = self._known()
+        unrecorded = self._unrecorded()
         for orphan in orphans(self._store.index.load().state, dead, now):
-            if _key(orphan) not in known:
-                self._step(self._enter(orphan))
+            key = _key(orphan)
+            if key not in self._live and key not in unrecorded:
+                self._go_on(self._enter(orphan))
 
     def _claimed_elsewhere(self, state: State) -> Iterator[str]:
         """The workers of the claims that aren't under way here."""
-        known = self._known()
+        unrecorded = self._unrecorded()
         for key, slot in state.open.items():
-            if slot.worker is not None and f"{key}|{slot.attempt}" not in known:
-                yield slot.worker
+            if slot.worker is not None:
+                name = f"{key}|{slot.attempt}"
+                if name not in self._live and name not in unrecorded:
+                    yield slot.worker
 
-    def _known(self) -> set[str]:
-        return {*self._live, *(_key(made) for made, _ in self._outcomes)}
+    def _unrecorded(self) -> set[str]:
+        return {_key(made) for made, _ in self._outcomes}
 
     # Moving deliveries along.
 
@@ -312,6 +340,7 @@ class Dispatcher:
             self._clock,
             reconcile_grace=settings.reconcile_grace,
             call_timeout=settings.call_timeout,
+            monotonic=time.monotonic,  # the clock of the looks
         )
         key = _key(made)
         self._live[key] = (delivery, delivery.steps())
@@ -319,10 +348,30 @@ class Dispatcher:
             self._slow.add(key)
         return key
 
+    def _go_on(self, key: str) -> None:
+        """Let a delivery take its next step: upon a look together with others, or by itself."""
+        delivery, _ = self._live[key]
+        alone = len(self._live) == 1
+        if alone or not (delivery.looks and self._looking and self._looks.usable(time.monotonic())):
+            self._step(key)
+        else:
+            self._looks.join(key, urgent=not delivery.follows)
+
     def _step(self, key: str) -> None:
         self._stepping.add(key)
-        self._todo.put((key, self._live[key][1]))
-        if self._threads < min(len(self._stepping), self._concurrency):
+        self._dispatch(key, self._turn(key))
+
+    def _turn(self, key: str) -> Callable[[], _Result]:
+        """A delivery's next step, for any thread; what would have caused it otherwise is void."""
+        delivery, steps = self._live[key]
+        self._timer_of.pop(key, None)
+        if delivery.run_id is not None:
+            self._looks.followed.pop(delivery.run_id, None)
+        return partial(next, steps)
+
+    def _dispatch(self, key: str, job: Callable[[], _Result]) -> None:
+        self._todo.put((key, job))
+        if self._threads < min(len(self._stepping) + self._looks.under_way, self._concurrency):
             try:
                 threading.Thread(target=self._work, name="letta", daemon=True).start()
             except RuntimeError as error:  # the system has no more; those there are will do
@@ -334,13 +383,8 @@ class Dispatcher:
     def _work(self) -> None:
         """A thread's life: advance one delivery after another to its next wait."""
         while (job := self._todo.get()) is not None:
-            key, steps = job
-            try:
-                self._done.put((key, next(steps)))
-            except StopIteration as stop:
-                self._done.put((key, stop.value))
-            except BaseException as error:  # a bug, which must not take the others along
-                self._done.put((key, _Broken(error)))
+            key, call = job
+            self._done.put((key, _result(call)))
 
     def _collect(self) -> None:
         while True:
@@ -351,8 +395,10 @@ class Dispatcher:
             self._take(key, result)
         self._fire_timers()
 
-    def _take(self, key: str, result: float | Outcome | _Broken) -> bool:
+    def _take(self, key: str, result: _Result) -> bool:
         """Take in what a step has led to; whether there is something new to decide."""
+        if key == _LOOK:
+            return self._take_look(result)
         self._stepping.discard(key)
         if key not in self._live:  # handed back in the meantime
             return False
@@ -362,8 +408,16 @@ class Dispatcher:
             delivery.heard = False
             self._hold, self._hold_until = 0.0, float("-inf")
             self._unanswered.clear()
+        if delivery.contradicted and self._looking:
+            self._looking = False
+            self._store.warn(
+                "Letta's list of all active runs lacks some. Each is asked for by itself from now "
+                "on, which takes longer."
+            )
         if isinstance(result, float | int):
-            heapq.heappush(self._timers, (time.monotonic() + result, next(self._numbers), key))
+            self._set_timer(key, result)
+            if delivery.follows and delivery.run_id is not None:
+                self._looks.followed[delivery.run_id] = key
             if not delivery.slow:
                 self._slow.discard(key)
             elif key not in self._slow:
@@ -374,16 +428,32 @@ class Dispatcher:
             self._store.warn(f"A delivery broke off: {result.text}")
             if delivery.may_have_arrived:
                 made = delivery.claim._replace(in_doubt=True, run_id=delivery.run_id)
-                heapq.heappush(
-                    self._timers,
-                    (time.monotonic() + _LONGEST_HOLD, next(self._numbers), self._enter(made)),
-                )
+                self._set_timer(self._enter(made), _LONGEST_HOLD)
                 return True
             result = Abandoned("internal_error", "A bug kept it from being sent.")
-        self._finish(key, result)
+        if not isinstance(result, Look | None):
+            self._finish(key, result)
         return True
 
+    def _take_look(self, result: _Result) -> bool:
+        """Let those go on to whom a look has something to say; whether that decides anything."""
+        look = result if isinstance(result, Look) else None
+        if isinstance(result, _Broken) and not result.expected:
+            self._store.warn(f"A look at the runs broke off: {result.text}")
+        waited, over = self._looks.end(time.monotonic(), look)
+        news = False
+        for key in (*waited, *over):
+            if key not in self._live or key in self._stepping:
+                continue
+            told = None if look is None else self._live[key][0].take(look)
+            if told:
+                news = self._take(key, _result(self._turn(key))) or news
+            elif told is not None or key in waited:
+                self._step(key)
+        return news
+
     def _finish(self, key: str, outcome: Outcome) -> None:
+        self._turn(key)
         delivery, _ = self._live.pop(key)
         self._slow.discard(key)
         self._outcomes.append((delivery.claim, outcome))
@@ -398,18 +468,56 @@ class Dispatcher:
             self._hold_until = time.monotonic() + self._hold
             self._store.warn(f"{outcome.error} No delivery for {self._hold:g} s.")
 
+    def _set_timer(self, key: str, seconds: float) -> None:
+        """Let a delivery go on after so many seconds, or up to a quarter more: timers meet on a
+        grid, so that one look serves several."""
+        grid = 2.0 ** floor(log2(seconds / 4)) if seconds > 0 else 1.0
+        number = self._timer_of[key] = next(self._numbers)
+        due = ceil((time.monotonic() + seconds) / grid) * grid
+        heapq.heappush(self._timers, (due, number, key))
+
     def _fire_timers(self) -> None:
-        while self._timers and self._timers[0][0] <= time.monotonic():
-            _, _, key = heapq.heappop(self._timers)
+        now = time.monotonic()
+        while self._timers and self._timers[0][0] <= now:
+            _, number, key = heapq.heappop(self._timers)
+            if self._timer_of.get(key) == number:
+                del self._timer_of[key]
+                self._go_on(key)
+        self._look_or_go_on()
+
+    def _look_or_go_on(self) -> None:
+        """Begin a look, if it is time for one; where one takes too long, go on without it."""
+        now = time.monotonic()
+        for key in self._looks.overdue(now):
             if key in self._live and key not in self._stepping:
                 self._step(key)
+        followed = self._looks.begin(now)
+        if followed is not None:
+            self._dispatch(_LOOK, partial(take_look, self._letta, followed, time.monotonic))
 
 
 class _Broken:
-    """An exception that escaped from a delivery, with its traceback."""
+    """An exception that escaped from a thread's job, with its traceback."""
 
     def __init__(self, error: BaseException) -> None:
+        self.expected = isinstance(error, DeliveryError)
         self.text = "".join(traceback.format_exception(error)).rstrip()
+
+
+_Result = float | Outcome | Look | _Broken | None
+_LOOK = ""
+"""In place of a delivery's key."""
+
+
+def _result(call: Callable[[], _Result]) -> _Result:
+    """What a job gives, or what it ends with."""
+    try:
+        return call()
+    except StopIteration as stop:
+        outcome: Outcome = stop.value
+        return outcome
+    except BaseException as error:  # a bug, which must not take the others along
+        return _Broken(error)
 
 
 def new_worker_name() -> str:

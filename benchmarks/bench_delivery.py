@@ -1,0 +1,125 @@
+"""Prompts that are all due at once, against agents that are never kept waiting.
+
+The floor isn't measured but computed: each agent takes ``LATENCY`` seconds for a prompt, and has
+one at a time; so many seats take so many agents at once. That is all that must take time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pairs import FLOORS, Figure, environment, promptyoself, python
+
+__all__ = ["run"]
+
+LATENCY = 0.2  # seconds that the model takes
+PROMPTS, AGENTS = 500, 100
+BARS = {32: 1.15, 64: 1.3}
+"""For so many at once, the largest ratio that is aimed at."""
+ROUNDS = 5
+STORM = (10_000, 1_000)
+
+
+def run(pairs: int = ROUNDS, prompts: int = PROMPTS, agents: int = AGENTS) -> Iterator[Figure]:
+    """A figure for each concurrency; a round takes seconds, so there are few of them."""
+    rounds = min(pairs, ROUNDS)
+    taken: dict[int, list[float]] = {seats: [] for seats in BARS}
+    for _ in range(rounds):
+        for seats in BARS:
+            taken[seats].append(deliver(prompts, agents, seats)["seconds"])
+    for seats, bar in BARS.items():
+        ideal = floor(prompts, agents, seats)
+        ratios = [seconds / ideal for seconds in taken[seats]]
+        yield Figure(
+            f"`execute`, {prompts} prompts due to {agents} agents, `--concurrency {seats}`",
+            f"computed: {LATENCY * 1000:g} ms of each agent's time for a prompt, and nothing else",
+            statistics.median(taken[seats]) * 1000,
+            ideal * 1000,
+            statistics.median(ratios),
+            min(ratios),
+            max(ratios),
+            rounds,
+            bar,
+        )
+
+
+def floor(prompts: int, agents: int, seats: int) -> float:
+    """Seconds that the agents need, kept busy without a pause."""
+    return max(prompts * LATENCY / seats, math.ceil(prompts / agents) * LATENCY)
+
+
+def deliver(prompts: int, agents: int, seats: int) -> dict[str, Any]:
+    """Have so many prompts delivered by a process of its own, from a server in another."""
+    with tempfile.TemporaryDirectory(prefix="promptyoself-bench-") as scratch:
+        environ = environment(Path(scratch) / "var")
+        with sandbox(agents, environ) as url:
+            done = subprocess.run(
+                [*python(), str(FLOORS / "delivery_storm.py"), str(prompts), str(seats)],
+                env={**environ, "LETTA_BASE_URL": url},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                check=True,
+            )
+    answer: dict[str, Any] = json.loads(done.stdout)
+    assert answer["delivered"] == prompts, answer
+    return answer
+
+
+@contextmanager
+def sandbox(agents: int, environ: dict[str, str]) -> Iterator[str]:
+    """A stand-in Letta in a process of its own; its URL."""
+    options = ["--agents", str(agents), "--latency", str(LATENCY), "--port", "0"]
+    server = subprocess.Popen(
+        [*promptyoself(), "sandbox", *options],
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert server.stdout is not None
+        yield json.loads(server.stdout.readline())["url"]
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def main() -> None:
+    """Print the figures; with ``--storm`` the lateness of a large one too."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rounds", type=int, nargs="?", default=ROUNDS)
+    parser.add_argument("--prompts", type=int)
+    parser.add_argument("--agents", type=int)
+    parser.add_argument("--concurrency", type=int, default=64, help="of the storm")
+    parser.add_argument("--storm", action="store_true", help="one round, and who waits how long")
+    asked = parser.parse_args()
+    if not asked.storm:
+        for figure in run(asked.rounds, asked.prompts or PROMPTS, asked.agents or AGENTS):
+            print(figure)
+        return
+    prompts, agents = asked.prompts or STORM[0], asked.agents or STORM[1]
+    answer = deliver(prompts, agents, asked.concurrency)
+    ideal = floor(prompts, agents, asked.concurrency)
+    print(
+        f"{prompts} prompts due to {agents} agents, {asked.concurrency} at once: "
+        f"{answer['seconds']:.1f} s, {answer['seconds'] / ideal:.2f} of the {ideal:.1f} s that the "
+        f"agents need; {answer['cpu'] / prompts * 1000:.2f} ms of CPU per prompt; "
+        f"{answer['passes']} passes."
+    )
+    print("| seconds | p50 | p99 | max |\n|---|---:|---:|---:|")
+    for name in ("due to delivered", "claimed to delivered"):
+        p50, p99, most = answer[name]
+        print(f"| {name} | {p50:.2f} | {p99:.2f} | {most:.2f} |")
+    print(f"Prompts that an agent got before another got its first: {answer['ahead']}.")
+
+
+if __name__ == "__main__":
+    main()
