@@ -26,8 +26,16 @@ lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: $(READY) ## measure
+PEERS := .venv/peers/.ready
+bench: $(READY) $(PEERS) ## measure
 	@$(BIN)/python benchmarks/run.py
+
+# Other schedulers, to be measured against. Without them the rest is measured all the same.
+$(PEERS): benchmarks/requirements.txt | $(READY)
+	@echo "Installing what is compared with into .venv/peers ..."
+	@$(PYTHON) -m venv .venv/peers
+	@.venv/peers/bin/python -m pip install --quiet --no-deps --requirement $< && touch $@ \
+		|| echo "That failed; the table will say so."
 
 docs: $(READY) ## make anew what is generated: docs/reference.md and .env.example
 	$(BIN)/python docs/make_reference.py

@@ -23,6 +23,7 @@ def run(pairs: int = PAIRS) -> list[Figure]:
                 lambda number: [*floor, *registration(1000 + number)[1:]],
                 environ,
                 pairs,
+                1.25,
             )
         ]
 

@@ -1,5 +1,9 @@
 """The entry: a Click group whose commands load when called, and the one place where errors become
-the JSON document that every caller can rely on."""
+the JSON document that every caller can rely on.
+
+It is also the file that a Sanctum host runs by its path, in a folder of plugins that has ours, or a
+copy of it, or a link.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,41 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
-import click
 
-from promptyoself import __version__
-from promptyoself.commands.answering import emit, error_document
-from promptyoself.errors import PromptyoselfError, WrongUsage
+def _run_by_path() -> None:
+    """Become the package that this file lies in, and no other that may be installed."""
+    import json
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    folder = os.path.dirname(os.path.realpath(__file__))
+    # Python has put our folder first, where `log`, say, would be ours and not another's.
+    sys.path[:1] = []
+    spec = spec_from_file_location(
+        "promptyoself", os.path.join(folder, "__init__.py"), submodule_search_locations=[folder]
+    )
+    if spec is None or spec.loader is None:
+        raise ImportError(folder)
+    sys.modules["promptyoself"] = package = module_from_spec(spec)
+    spec.loader.exec_module(package)
+    try:
+        from promptyoself import cli as entry  # noqa: PLW0406 (here we are another)
+    except ModuleNotFoundError as error:
+        message = f"{sys.executable} lacks the package {error.name!r}."
+        hint = "Run `promptyoself install-plugin` where promptyoself is installed."
+        answer = {"status": "error", "code": "missing_package", "message": message, "hint": hint}
+        print(json.dumps({**answer, "error": message}))
+        sys.exit(1)
+    entry.main()
+
+
+if __name__ == "__main__" and not __package__:
+    _run_by_path()
+
+import click  # noqa: E402
+
+from promptyoself import __version__  # noqa: E402
+from promptyoself.commands.answering import emit, error_document  # noqa: E402
+from promptyoself.errors import PromptyoselfError, WrongUsage  # noqa: E402
 
 __all__ = ["COMMANDS", "cli", "main"]
 
@@ -28,6 +62,7 @@ COMMANDS = {
     "modify": "schedules",
     "trigger": "schedules",
     "next": "schedules",
+    "simulate": "simulation",
     "execute": "delivery",
     "agents": "delivery",
     "test": "delivery",
@@ -45,6 +80,7 @@ COMMANDS = {
     "keygen": "proof",
     "pack": "proof",
     "doctor": "setup",
+    "install-plugin": "setup",
     "sandbox": "setup",
     "demo": "setup",
 }
@@ -53,6 +89,30 @@ COMMANDS = {
 
 class _LazyGroup(click.Group):
     """Imports a command's module when the command is called, not before."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """See :meth:`click.Group.resolve_command`; a flag may be followed by its value."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None and not {"true", "false", "True", "False"}.isdisjoint(rest):
+            from promptyoself.sanctum import without_values
+
+            rest = without_values(command, rest)
+        return name, command, rest
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List them, those first that agents may call: hosts read their names from here."""
+        from promptyoself.sanctum import AGENT_FACING
+
+        others = [name for name in COMMANDS if name not in AGENT_FACING]
+        limit = formatter.width - 6 - max(map(len, COMMANDS))
+        for title, names in (("Available commands", AGENT_FACING), ("Other commands", others)):
+            with formatter.section(title):
+                found = ((name, self.get_command(ctx, name)) for name in names)
+                formatter.write_dl(
+                    [(name, each.get_short_help_str(limit)) for name, each in found if each]
+                )
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(COMMANDS)
@@ -67,8 +127,24 @@ class _LazyGroup(click.Group):
         return command
 
 
+def _describe(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and isinstance(ctx.command, click.Group):
+        from promptyoself.sanctum import describe
+
+        emit(describe(ctx.command, ctx))
+        ctx.exit()
+
+
 @click.group(cls=_LazyGroup, invoke_without_command=True)
 @click.version_option(__version__, prog_name="promptyoself")
+@click.option(
+    "--describe",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_describe,
+    help="Print what a Sanctum host asks for: the commands for agents, as JSON.",
+)
 @click.pass_context
 def cli(ctx: click.Context) -> None:
     """A clock of their own for Letta agents.

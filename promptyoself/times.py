@@ -19,6 +19,7 @@ __all__ = [
     "exists",
     "format_duration",
     "in_zone",
+    "instant_at",
     "midnight",
     "next_change",
     "offset_of",
@@ -37,6 +38,8 @@ __all__ = [
 
 DAY = timedelta(days=1)
 _INSTANT = timedelta(microseconds=1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NAIVE_EPOCH = _EPOCH.replace(tzinfo=None)
 
 # --- wall clocks and instants -------------------------------------------------------------------
 
@@ -60,8 +63,14 @@ def midnight(wall: datetime) -> datetime:
 
 def offset_of(when: datetime, zone: tzinfo) -> timedelta:
     """Give the offset from UTC at an aware instant or a naive wall time (which has a fold)."""
-    local = when.replace(tzinfo=zone) if when.tzinfo is None else when.astimezone(zone)
-    return local.utcoffset() or timedelta(0)
+    local = when if when.tzinfo is None else when.astimezone(zone)
+    return zone.utcoffset(local) or timedelta(0)
+
+
+def instant_at(wall: datetime, offset: timedelta) -> datetime:
+    """The instant of a naive wall time where clocks are ``offset`` from UTC. Adding up takes a
+    seventh of the time of ``replace(tzinfo=UTC)``, and cron does this for each day."""
+    return _EPOCH + (wall - offset - _NAIVE_EPOCH)
 
 
 def next_change(zone: tzinfo, before: datetime, after: datetime) -> datetime:
@@ -87,27 +96,25 @@ def to_instant(wall: datetime, zone: tzinfo) -> datetime:
     if exists(wall, zone):
         return wall.replace(tzinfo=zone).astimezone(UTC)
     # Read with the offset after the gap, it is an instant before the gap's end, and vice versa.
-    early, late = (
-        (wall - offset_of(wall.replace(fold=f), zone)).replace(tzinfo=UTC) for f in (1, 0)
-    )
+    early, late = (instant_at(wall, offset_of(wall.replace(fold=f), zone)) for f in (1, 0))
     return next_change(zone, early, late)
 
 
 # --- reading durations, zones and times --------------------------------------------------------
 
 _UNITS = {"w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1}
-_DURATION = re.compile("".join(f"(?:([0-9]{{1,12}}){unit})?" for unit in _UNITS))
 _LONGEST = 36500 * 86400  # seconds: a hundred years
 _DURATION_HINT = "Write 90s, 5m, 2h30m, 1d or 1w: whole numbers, no spaces, the largest unit first."
-_ZONE = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*")
+# Patterns are compiled where they are used first: most commands use none of them.
+_ZONE = r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*"
 # Names that depend on the machine, that count leap seconds, or that are no place at all.
-_NO_ZONES = re.compile(r"(?:posix|right)(?:/.*)?|localtime|posixrules|Factory")
-_DATE_TIME = re.compile(
+_NO_ZONES = r"(?:posix|right)(?:/.*)?|localtime|posixrules|Factory"
+_DATE_TIME = (
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]{1,6})?)?)"
     r" ?([Zz]|[+-][0-9]{2}(?::?[0-9]{2})?)?"
 )
-_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_CLOCK = re.compile(r"([0-9]{1,2}):([0-9]{2})(?::([0-9]{2}))?")
+_DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
+_CLOCK = r"([0-9]{1,2}):([0-9]{2})(?::([0-9]{2}))?"
 _TIME_HINT = (
     "Write 2026-11-21T09:00, 2026-11-21T09:00:00+01:00 or 2026-11-21T08:00:00Z; or 'in 45m';"
     " or 09:00 for the next time the clock shows it."
@@ -126,20 +133,31 @@ def parse_duration(text: str) -> int:
         return PromptyoselfError("invalid_duration", message, _DURATION_HINT, value=text[:200])
 
     stripped = text.strip()
-    if re.fullmatch(r"-[0-9a-z.]+", stripped):
-        raise fault("must be more than zero")
-    match = _DURATION.fullmatch(stripped)
-    if not match or not stripped:
+    seconds = _sum_of(stripped)
+    if seconds is None:
+        if re.fullmatch(r"-[0-9a-z.]+", stripped):
+            raise fault("must be more than zero")
         plain = stripped.isascii() and stripped.isdigit()
         raise fault("has no unit" if plain else "isn't a duration")
-    seconds = sum(
-        int(count or 0) * unit for count, unit in zip(match.groups(), _UNITS.values(), strict=True)
-    )
     if seconds == 0:
         raise fault("must be more than zero")
     if seconds > _LONGEST:
         raise fault("is more than a hundred years")
     return seconds
+
+
+def _sum_of(text: str) -> int | None:
+    """The seconds of ``1w2d3h4m5s``, any of them left out but not all; ``None`` if it is no such
+    text. By hand, since compiling a pattern takes longer than all the rest of ``--every 5m``."""
+    seconds, rest = 0, text
+    for unit, length in _UNITS.items():
+        count, found, after = rest.partition(unit)
+        if found:
+            if not (count.isascii() and count.isdigit() and len(count) <= 12):
+                return None
+            seconds += int(count) * length
+            rest = after
+    return seconds if text and not rest else None
 
 
 def format_duration(seconds: int) -> str:
@@ -179,7 +197,7 @@ def zone_named(name: str) -> tzinfo:
         return UTC
     from zoneinfo import ZoneInfo
 
-    if len(name) <= 64 and _ZONE.fullmatch(name) and not _NO_ZONES.fullmatch(name):
+    if len(name) <= 64 and re.fullmatch(_ZONE, name) and not re.fullmatch(_NO_ZONES, name):
         try:
             return ZoneInfo(name)
         except (KeyError, ValueError, OSError):  # not there; not a zone's file; a directory
@@ -215,7 +233,7 @@ def parse_time(text: str, zone: str, now: datetime) -> datetime:
     """
     local, words = zone_named(zone), text.strip()
     try:
-        if match := _DATE_TIME.fullmatch(words):
+        if match := re.fullmatch(_DATE_TIME, words):
             date, clock, offset = match.groups()
             instant = datetime.fromisoformat(f"{date}T{clock}{(offset or '').upper()}")
             if instant.tzinfo is not None:
@@ -223,16 +241,16 @@ def parse_time(text: str, zone: str, now: datetime) -> datetime:
             if not exists(instant, local):
                 raise _nonexistent(instant, zone)
             return to_instant(instant, local)
-        if match := _CLOCK.fullmatch(words):
+        if match := re.fullmatch(_CLOCK, words):
             hour, minute, second = (int(part or 0) for part in match.groups())
             return _next_showing(time(hour, minute, second), zone, now)
         if match := re.fullmatch(r"[Ii][Nn]\s+(.*)", words, re.DOTALL):
             instant = utc(now) + timedelta(seconds=parse_duration(match.group(1)))
             return instant + timedelta(microseconds=-instant.microsecond % 1_000_000)
         problem, hint = "isn't a time", _TIME_HINT
-        if words and _DURATION.fullmatch(words):
+        if _sum_of(words) is not None:
             hint = f"Did you mean 'in {words}'? {_TIME_HINT}"
-        if _DATE.fullmatch(words):
+        if re.fullmatch(_DATE, words):
             problem, hint = "is a date without a time", f"Add the time of day: {words}T09:00."
     except (ValueError, OverflowError):
         problem, hint = "is out of range: there is no such date or time", _TIME_HINT
@@ -258,10 +276,10 @@ def parse_moment(text: str, zone: str, now: datetime, *, end: bool = False) -> d
             return utc(now)
         if match := re.fullmatch(r"(.*\S)\s+[Aa][Gg][Oo]", words, re.DOTALL):
             return utc(now) - timedelta(seconds=parse_duration(match.group(1)))
-        if _DATE.fullmatch(words):
+        if re.fullmatch(_DATE, words):
             day = datetime.fromisoformat(words)
             return to_instant(day + DAY, local) - _INSTANT if end else to_instant(day, local)
-        if match := _CLOCK.fullmatch(words):
+        if match := re.fullmatch(_CLOCK, words):
             hour, minute, second = (int(part or 0) for part in match.groups())
             clock = time(hour, minute, second)
             return max(found for found, _ in _showings(clock, zone, now) if found <= now)

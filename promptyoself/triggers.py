@@ -2,7 +2,7 @@
 
 Pure: nothing here reads a clock or a file other than the time zone data, and ``now`` is always an
 argument. Every instant that goes in or out is an aware datetime, and every one that comes out is in
-UTC. croniter (0.1 s to import) and zoneinfo are imported only where one is really needed.
+UTC. zoneinfo is imported only where a zone other than UTC is named.
 
 How a cron expression meets a change of clocks is Debian's (Vixie) rule:
 
@@ -14,11 +14,9 @@ How a cron expression meets a change of clocks is Debian's (Vixie) rule:
 Debian's cron gives up this rule for changes of 3 hours or more; here it holds for all of them, so
 that no slot vanishes where a zone skips a whole day.
 
-croniter is asked one thing only, which calendar days match, on naive dates. Given an aware datetime
-it has other rules, and it reads some fields as no cron does (``5-5`` as every minute, ``sat-sun``
-as a range that wraps), so the syntax is checked here, more strictly, and the times of the day and
-their mapping to instants are ours. Days are looked for up to 50 years ahead, which misses nothing:
-what recurs most rarely, a 29 February on one weekday, never waits longer than 40.
+A day matches where its month does, and its day of the month and of the week: both of them where
+one of the two fields starts with ``*``, else either. What recurs most rarely, a 29 February on one
+weekday, comes up to 40 years later; since only the named months are looked at, that takes 40 looks.
 """
 
 from __future__ import annotations
@@ -26,17 +24,16 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from copy import copy
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from functools import lru_cache
 from itertools import takewhile
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from promptyoself.errors import PromptyoselfError
 from promptyoself.instants import parse_utc
 from promptyoself.times import (
     DAY,
+    instant_at,
     midnight,
     next_change,
     offset_of,
@@ -65,10 +62,19 @@ _END = datetime.max.replace(tzinfo=UTC)
 # Cron is computed between these, so that no step of the arithmetic leaves datetime's range.
 _FIRST = datetime(1, 1, 8, tzinfo=UTC)
 _LAST = datetime(9999, 12, 24, tzinfo=UTC)
+_FIRST_DAY, _LAST_DAY = datetime(1, 1, 3), _LAST.replace(tzinfo=None)  # noqa: DTZ001
 
 
-@dataclass(frozen=True, slots=True)
-class Trigger:
+class _Fields(NamedTuple):
+    kind: str
+    value: str
+    zone: str
+    anchor: datetime | None
+    start_at: datetime | None
+    until: datetime | None
+
+
+class Trigger(_Fields):
     """When to fire. ``value`` is canonical text, as the functions below return it.
 
     ``kind`` is ``once`` (value: an instant as ``format_utc`` spells it), ``cron`` (five fields,
@@ -83,18 +89,23 @@ class Trigger:
             user's).
     """
 
-    kind: str
-    value: str
-    zone: str = "UTC"
-    anchor: datetime | None = None
-    start_at: datetime | None = None
-    until: datetime | None = None
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
-        if self.kind not in ("once", "cron", "interval"):
-            raise ValueError(f"no such kind of trigger: {self.kind!r}")
-        if self.kind == "interval" and self.anchor is None:
+    def __new__(
+        cls,
+        kind: str,
+        value: str,
+        zone: str = "UTC",
+        anchor: datetime | None = None,
+        start_at: datetime | None = None,
+        until: datetime | None = None,
+    ) -> Trigger:
+        """Check what the fields must have."""
+        if kind not in ("once", "cron", "interval"):
+            raise ValueError(f"no such kind of trigger: {kind!r}")
+        if kind == "interval" and anchor is None:
             raise ValueError("an interval needs an anchor")
+        return super().__new__(cls, kind, value, zone, anchor, start_at, until)
 
 
 # --- the fires of a trigger --------------------------------------------------------------------
@@ -150,8 +161,10 @@ def last_slot(trigger: Trigger, after: datetime, until: datetime) -> datetime | 
     for day in _days(_plan(trigger.value), midnight(wall_time(high, zone)), back=True):
         begin = max(low, to_instant(day, zone) - _TICK)
         last = None
-        for last in takewhile(lambda fire: fire <= high, _cron_fires(trigger, begin)):  # noqa: B007
-            pass
+        for base, moments in _cron_runs(trigger, begin):
+            if base + moments[0] > high:
+                break
+            last = base + moments[bisect_right(moments, high - base) - 1]
         if last is not None or begin == low:
             return last
     return None
@@ -182,47 +195,73 @@ def _arithmetic(
 # --- cron: days, times of the day, and the instants they come to -------------------------------
 
 
+class _Days(NamedTuple):
+    """Which days match, where not every day does."""
+
+    months: tuple[int, ...]  # ascending
+    days: tuple[int, ...]
+    weekdays: tuple[int, ...]
+    both: bool  # whether the day of the month and of the week must match, or either
+    seen: dict[tuple[int, int], tuple[int, ...]]
+
+    def of(self, year: int, month: int) -> tuple[int, ...]:
+        """The matching days of a month that matches: they depend on nothing but the weekday of its
+        first and on its length."""
+        first = date(year, month, 1).toordinal() % 7  # 1 January of the year 1 was a Monday
+        short = month == 2 and (year % 4 or (year % 100 == 0 and year % 400))
+        length = 28 if short else _MONTH_LENGTHS[month]
+        found = self.seen.get((first, length))
+        if found is None:
+            named = set(self.days)
+            weekly = {day for day in range(1, 32) if (first + day - 1) % 7 in self.weekdays}
+            matching = named & weekly if self.both else named | weekly
+            found = tuple(sorted(day for day in matching if day <= length))
+            self.seen[first, length] = found
+        return found
+
+
 class _Plan(NamedTuple):
     """A cron expression taken apart once."""
 
     fixed: bool  # a fixed-time job, in the sense of the module's docstring
     times: tuple[timedelta, ...]  # the times of a matching day, ascending
-    search: Any  # a croniter, copied for each use since it has a position; None: every day matches
+    named: _Days | None  # None: every day matches
 
 
 @lru_cache(maxsize=256)
 def _plan(expression: str) -> _Plan:
     minute, hour, day, month, weekday = _cron_fields(expression)
     times = tuple(timedelta(hours=h, minutes=m) for h in hour.values for m in minute.values)
-    days = f"0 0 {day.for_croniter()} {month.for_croniter()} {weekday.for_croniter()}"
-    search = None
-    if days != "0 0 * * *":
-        from croniter import croniter
-
-        # The "bug" is Vixie cron's: where the day of the month or of the week starts with `*`, both
-        # must match (`0 9 */2 * 1`); only where neither does is it either of them.
-        search = croniter(days, 0, ret_type=datetime, implement_cron_bug=True)
-    return _Plan(not (minute.starred or hour.starred), times, search)
+    named = None
+    if not (day.whole and month.whole and weekday.whole):
+        both = day.starred or weekday.starred
+        named = _Days(month.values, day.values, weekday.values, both, {})
+    return _Plan(not (minute.starred or hour.starred), times, named)
 
 
 def _days(plan: _Plan, day: datetime, back: bool = False) -> Iterator[datetime]:
     """Yield the matching days from ``day`` (a naive midnight) on, or back, itself included."""
-    step = -DAY if back else DAY
-    if plan.search is None:
-        while _FIRST.year <= day.year and day < _LAST.replace(tzinfo=None):
+    step = -1 if back else 1
+    if back:
+        day = min(day, _LAST_DAY - DAY)
+    if plan.named is None:
+        while _FIRST_DAY <= day < _LAST_DAY:
             yield day
-            day += step
+            day += step * DAY
         return
-    search = copy(plan.search)
-    search.set_current(day - step / 1440)  # a minute aside: croniter's answer is never its start
-    while True:
-        try:
-            day = search.get_prev() if back else search.get_next()
-        except (ValueError, OverflowError):  # none in 50 years, or the calendar's end is nearer
-            return
-        if day >= _LAST.replace(tzinfo=None):
-            return
-        yield day
+    for year in range(day.year, 0 if back else _LAST_DAY.year + 1, step):
+        for month in plan.named.months[::step]:
+            if year == day.year and (month > day.month if back else month < day.month):
+                continue
+            numbers = plan.named.of(year, month)
+            if (year, month) == (day.year, day.month):
+                here = bisect_left(numbers, day.day + back)
+                numbers = numbers[:here] if back else numbers[here:]
+            for number in numbers[::step]:
+                found = datetime(year, month, number)  # noqa: DTZ001
+                if not _FIRST_DAY <= found < _LAST_DAY:
+                    return
+                yield found
 
 
 def _cron_fires(trigger: Trigger, low: datetime) -> Iterator[datetime]:
@@ -255,8 +294,8 @@ def _fixed_runs(plan: _Plan, zone: tzinfo, low: datetime) -> Iterator[_Run]:
         offset = offset_of(day, zone)
         # Looking from the early side of one midnight to the late side of the next also sees a
         # change that has a midnight inside its gap or overlap.
-        steady = offset == offset_of((day + DAY).replace(fold=1), zone)
-        base = (day - offset).replace(tzinfo=UTC)
+        steady = zone is UTC or offset == offset_of((day + DAY).replace(fold=1), zone)
+        base = instant_at(day, offset)
         moments = plan.times[bisect_right(plan.times, wall - day) :]
         if steady:
             moments = moments[bisect_right(moments, last - base) :]
@@ -288,7 +327,7 @@ def _clock_runs(plan: _Plan, zone: tzinfo, low: datetime) -> Iterator[_Run]:
             today += DAY  # it has nothing left, and nothing brings it back
         known, change = start, None  # the offset holds up to `known`; `change` is where it ends
         for day in _days(plan, today):
-            base = (day - offset).replace(tzinfo=UTC)
+            base = instant_at(day, offset)
             if change is None:
                 if base > known + DAY:  # a leap over days that don't match: look afresh from there
                     start = to_instant(day, zone)
@@ -332,7 +371,7 @@ _FIELDS: tuple[tuple[str, int, int, list[str]], ...] = (
     ("month", 1, 12, _MONTHS),
     ("day of the week", 0, 7, _WEEKDAYS),
 )
-_ITEM = re.compile(r"(\*|[0-9]{1,4}|[A-Z]{3})(?:(?<!\*)-([0-9]{1,4}|[A-Z]{3}))?(?:/([0-9]{1,4}))?")
+_ITEM = r"(\*|[0-9]{1,4}|[A-Z]{3})(?:(?<!\*)-([0-9]{1,4}|[A-Z]{3}))?(?:/([0-9]{1,4}))?"
 _LONGEST_CRON = 1000  # characters; listing all 60 minutes takes 169
 _CRON_HINT = (
     "Write five fields: minute, hour, day of the month, month, day of the week; for example"
@@ -354,14 +393,10 @@ class _Field(NamedTuple):
     def starred(self) -> bool:
         return self.text.startswith("*")
 
-    def for_croniter(self) -> str:
-        """Spell the values so that croniter can't read them otherwise, the leading star kept.
-
-        ``*/size`` is the field's lowest value alone, which every field with a star contains.
-        """
-        if self.starred and len(self.values) == self.size:
-            return "*"
-        return (f"*/{self.size}," if self.starred else "") + ",".join(map(str, self.values))
+    @property
+    def whole(self) -> bool:
+        """Whether it excludes nothing."""
+        return self.starred and len(self.values) == self.size
 
 
 def parse_cron(text: str) -> str:
@@ -425,7 +460,7 @@ def _field(text: str, word: str, spec: tuple[str, int, int, list[str]]) -> _Fiel
     items: list[str] = []
     values: set[int] = set()
     for item in word.split(","):
-        match = _ITEM.fullmatch(item)
+        match = re.fullmatch(_ITEM, item)
         ends = [end for end in match.group(1, 2) if end] if match else []
         if not match or not all(end.isdigit() or end in ["*", *names] for end in ends):
             raise fault(shown(item) if item else "an empty item")

@@ -464,6 +464,23 @@ class _Codes(ast.NodeVisitor):
         ):
             self._note(node.args[0], self.raised)
 
+    def visit_Dict(self, node: ast.Dict) -> None:
+        """An error's document, where there is no package yet that could make it of an exception."""
+        self.generic_visit(node)
+        fields = {ast.unparse(k): v for k, v in zip(node.keys, node.values, strict=True) if k}
+        if (
+            ast.unparse(fields.get("'status'", ast.Constant(None))) == "'error'"
+            and "'code'" in fields
+        ):
+            code = fields["'code'"]
+            if isinstance(code, ast.Constant):
+                self.raised.add(code.value)
+
+    def visit_Constant(self, node: ast.Constant) -> None:
+        """Likewise in a program that is written to a file."""
+        if isinstance(node.value, str) and node.value.startswith("#!"):
+            self.raised |= set(re.findall(r'"code": "([a-z_]+)"', node.value))
+
     def _note(self, node: ast.expr, found: set[str]) -> None:
         for part in (node.body, node.orelse) if isinstance(node, ast.IfExp) else (node,):
             if isinstance(part, ast.Constant):

@@ -15,8 +15,19 @@ from promptyoself.cli import main
 HEAVY = {
     "letta_client", "httpx", "croniter", "rich", "pydantic", "asyncio", "mcp", "platformdirs",
     "dotenv", "zoneinfo", "unittest", "multiprocessing", "concurrent", "http", "email", "difflib",
-    "traceback_", "pwd_", "gzip", "tempfile", "subprocess", "socket",
+    "gzip", "tempfile", "subprocess", "socket", "ssl", "calendar", "queue", "optparse", "zipfile",
+    "shutil", "xml", "sqlite3", "importlib.metadata",
 }  # fmt: skip
+OURS = {
+    "", "cli", "commands", "commands.answering", "commands.schedules", "durable", "errors",
+    "events", "identity", "index", "index.form", "index.tree", "instants", "ledger",
+    "ledger.envelope", "ledger.files", "ledger.lock", "ledger.protocol", "ledger.sealing",
+    "ledger.segments", "log", "overlay", "policy", "schedules", "service", "service.store",
+    "settings", "times",
+}  # fmt: skip
+"""What every command loads that reads the schedules."""
+
+WRITING = {"service.registering", "service.requests", "slots", "triggers"}
 REGISTER = ("register", "--agent-id", AGENT, "--prompt", "Hello", "--every", "5m")
 
 # What runs the command in a fresh interpreter and then tells which modules that brought in. It
@@ -45,50 +56,60 @@ def loaded(environ: dict[str, str], *arguments: str) -> set[str]:
     return set(done.stderr.decode().split())
 
 
+def ours(modules: set[str]) -> set[str]:
+    """Those of promptyoself."""
+    found = {module for module in modules if module.split(".")[0] == "promptyoself"}
+    return {module.partition(".")[2] for module in found}
+
+
 def third_party(modules: set[str]) -> set[str]:
     """Those that neither Python nor we brought along."""
     tops = {module.split(".")[0] for module in modules}
     return tops - set(sys.stdlib_module_names) - {"promptyoself"}
 
 
-@pytest.fixture
-def filelock_alone(environ: dict[str, str]) -> set[str]:
-    """What filelock imports by itself: not ours to choose."""
-    code = "import sys, filelock\nfilelock.FileLock\nprint(*sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environ, stdout=subprocess.PIPE, check=True
-    )
-    return {module.split(".")[0] for module in done.stdout.decode().split()}
+def heavy(modules: set[str]) -> set[str]:
+    """Those of them that cost much."""
+    return HEAVY & (modules | {module.split(".")[0] for module in modules})
 
 
-def test_register_imports_what_it_uses(environ: dict[str, str], filelock_alone: set[str]) -> None:
-    """P8: registering an interval loads click, filelock and orjson, and nothing else of others;
-    neither the Letta SDK nor croniter nor the time zones."""
+def test_register_imports_what_it_uses(environ: dict[str, str]) -> None:
+    """P8: registering an interval loads click and orjson, of ours what it calls, and nothing else;
+    neither the Letta SDK nor the time zones."""
     modules = loaded(environ, *REGISTER)
-    assert third_party(modules) == {"click", "filelock", "orjson"}
-    tops = {module.split(".")[0] for module in modules}
-    assert not tops & (HEAVY - filelock_alone)
-    assert "promptyoself.letta" not in modules
-    assert "promptyoself.loop" not in modules
-    assert "promptyoself.service.querying" not in modules
+    assert third_party(modules) == {"click", "orjson"}
+    assert ours(modules) == OURS | WRITING
+    assert not heavy(modules)
 
 
-def test_list_needs_no_lock(var: Path, environ: dict[str, str]) -> None:
-    """P8: a command that only reads doesn't load filelock, nor what only writing needs."""
+def test_reading_needs_less(var: Path, environ: dict[str, str]) -> None:
+    """P8: a command that only reads doesn't load what only writing needs."""
     call(*REGISTER).success()
     for arguments in (("list",), ("history",), ("stats",), ("head",), ("verify",)):
         modules = loaded(environ, *arguments)
         assert third_party(modules) == {"click", "orjson"}, arguments
-        tops = {module.split(".")[0] for module in modules}
-        assert not tops & HEAVY, arguments
-        assert "promptyoself.service.registering" not in modules
+        assert not heavy(modules), arguments
+        assert not ours(modules) & WRITING, arguments
+    assert ours(loaded(environ, "list")) == OURS | {"service.querying"}
 
 
-def test_cron_costs_croniter_only_where_days_differ(environ: dict[str, str]) -> None:
-    """P8: a cron expression that fires every day needs no calendar."""
-    base = ("register", "--agent-id", AGENT, "--prompt", "Hello", "--cron")
-    assert third_party(loaded(environ, *base, "0 9 * * *")) == {"click", "filelock", "orjson"}
-    assert "croniter" in third_party(loaded(environ, *base, "0 9 * * MON"))
+def test_cron_costs_no_more_than_an_interval(environ: dict[str, str]) -> None:
+    """P8: a cron expression loads nothing that an interval doesn't, but for the zone it names."""
+    base = ("register", "--agent-id", AGENT, "--prompt", "Hello")
+    modules = loaded(environ, *base, "--cron", "0 9 29 2 MON")
+    assert modules == loaded(environ, *base, "--every", "5m")
+    there = loaded(environ, *base, "--cron", "0 9 * * MON", "--tz", "Europe/London")
+    assert "zoneinfo" in there
+    assert not {"croniter", "dateutil"} & there
+
+
+def test_only_what_delivers_loads_the_sdk(var: Path, environ: dict[str, str]) -> None:
+    """P8: the Letta SDK, which takes longer to load than all the rest, is for those who ask Letta:
+    not even `simulate` and `execute`, where nothing is due, need it."""
+    call(*REGISTER).success()
+    for arguments in (("simulate", "--until", "in 1d"), ("next", "--every", "5m"), ("audit",)):
+        assert third_party(loaded(environ, *arguments)) <= {"click", "orjson", "isal"}, arguments
+    assert "letta_client" not in loaded(environ, "execute")
 
 
 def test_the_group_loads_no_command(environ: dict[str, str]) -> None:

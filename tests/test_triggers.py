@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 
 import pytest
-from hypothesis import given, settings
+from croniter import croniter
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from promptyoself.errors import PromptyoselfError
@@ -165,6 +166,100 @@ def test_days_of_the_month_and_of_the_week_combine_as_in_debian() -> None:
     assert next_fire_time(cron("0 9 13 * 5"), utc("2026-11-21T00:00")) == utc("2026-11-27T09:00")
 
 
+NUMBERS = {"day": (1, 31), "month": (1, 12), "weekday": (0, 7)}
+
+
+@st.composite
+def day_fields(draw: st.DrawFn) -> str:
+    """The last three fields of an expression, as croniter reads them too."""
+    fields = []
+    for low, high in NUMBERS.values():
+        numbers = st.lists(st.integers(low, high), min_size=1, max_size=4).map(
+            lambda found: ",".join(map(str, found))
+        )
+        ranges = st.tuples(st.integers(low, high), st.integers(low, high)).map(
+            lambda ends: f"{min(ends)}-{max(ends)}" if ends[0] != ends[1] else str(ends[0])
+        )
+        steps = st.integers(1, high).map(lambda step: f"*/{step}")
+        fields.append(draw(st.one_of(st.just("*"), numbers, ranges, steps)))
+    return " ".join(fields)
+
+
+def is_refused(expression: str) -> bool:
+    """Whether it names no day that exists, or what Debian's cron hasn't."""
+    try:
+        parse_cron(expression)
+    except PromptyoselfError:
+        return True
+    return False
+
+
+@settings(max_examples=400, deadline=None)
+@given(days=day_fields(), start=INSTANTS, minute=st.integers(0, 59), hour=st.integers(0, 23))
+def test_days_agree_with_croniter(days: str, start: datetime, minute: int, hour: int) -> None:
+    """Which days match, forward and back, is what an independent implementation says."""
+    expression = f"{minute} {hour} {days}"
+    assume(not is_refused(expression))
+    trigger, at = cron(expression), start.replace(second=0, microsecond=0)
+    # The "bug" is Vixie cron's: where one of the two fields starts with `*`, both must match.
+    oracle = croniter(expression, at, ret_type=datetime, implement_cron_bug=True)
+    ahead = [oracle.get_next() for _ in range(12)]
+    assert list(slots(trigger, at, ahead[-1])) == ahead
+    assert count_slots(trigger, at, ahead[-1]) == 12
+    oracle.set_current(at, force=True)
+    for _ in range(12):
+        found = last_slot(trigger, EPOCH - timedelta(days=36500), at - timedelta(seconds=1))
+        at = oracle.get_prev()
+        assert found == at
+
+
+def falls_on(expression: str, day: datetime) -> bool:
+    """Vixie's rule said again, of one day and a simple expression."""
+    numbers, months, weekdays = (
+        None if field == "*" else {int(each) for each in field.split(",")}
+        for field in expression.replace("*/28", "1,29").replace("*/7", "0").split()[2:]
+    )
+    month = months is None or day.month in months
+    by_number = numbers is None or day.day in numbers
+    by_weekday = weekdays is None or day.isoweekday() % 7 in weekdays
+    both = "*" in expression.split()[2] + expression.split()[4]
+    return month and (by_number and by_weekday if both else by_number or by_weekday)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "0 0 29 2 *",  # not in 1900, 2100, 2200 and 2300
+        "0 0 29 2 */7",  # a Sunday: up to 40 years apart
+        "0 0 */28 2 3",
+        "0 0 29 2 4",  # or every Thursday of February
+        "0 0 31 * *",
+        "0 0 13 * 5",
+        "0 0 * 3,11 0",
+        "0 0 1,30 2,4 *",
+    ],
+)
+def test_four_centuries_of_days(expression: str) -> None:
+    """Every day that matches in 400 years is found, forward and back, and no other."""
+    first, last = utc("1890-01-01"), utc("2310-01-01")
+    days = [first + timedelta(days=number) for number in range((last - first).days)]
+    expected = [day for day in days if falls_on(expression, day)]
+    trigger = cron(expression)
+    assert (
+        list(slots(trigger, first - timedelta(seconds=1), last - timedelta(seconds=1))) == expected
+    )
+    for at, before in zip(expected[1:], expected, strict=False):
+        assert last_slot(trigger, first - timedelta(days=1), at - timedelta(seconds=1)) == before
+
+
+def test_what_never_fires_has_an_answer() -> None:
+    """A day that no month has, which only a forged log can hold, comes to nothing at once."""
+    never = Trigger("cron", "0 0 30 2 *")
+    assert next_fire_time(never, NOW) is None
+    assert last_slot(never, EPOCH, NOW) is None
+    assert count_slots(never, EPOCH, NOW) == 0
+
+
 def test_fields_that_croniter_would_read_otherwise() -> None:
     """``5-5`` is minute 5 only, and ``5-7`` ends on Sunday."""
     assert next_fire_time(cron("5-5 * * * *"), utc("2026-11-21T00:05")) == utc("2026-11-21T01:05")
@@ -205,7 +300,7 @@ def test_mistakes_of_the_caller_are_not_the_users() -> None:
 
 
 def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
-    """An interval, a duration from now and checking a cron expression load no croniter or zones."""
+    """Neither intervals nor durations nor cron expressions load anything of others, or zones."""
     script = """if True:
         import sys, datetime
         from promptyoself import times, triggers as t
@@ -213,7 +308,8 @@ def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
         zone = times.parse_zone("UTC")
         times.parse_time("in 5m", zone, now), times.in_zone(now, zone), t.parse_cron("0 9 * * 1")
         t.next_fire_time(t.Trigger("interval", "5m", zone, anchor=now), now)
-        assert not {"croniter", "zoneinfo", "dateutil"} & set(sys.modules), "loaded too early"
+        t.next_fire_time(t.Trigger("cron", "0 9 29 2 1", zone), now)
+        assert not {"croniter", "zoneinfo", "dateutil", "calendar"} & set(sys.modules)
     """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from promptyoself.service.store import Store
     from promptyoself.settings import Settings
 
-__all__ = ["Seconds", "Session", "answers", "emit", "error_document"]
+__all__ = ["Seconds", "Session", "Whole", "answers", "emit", "error_document"]
 
 Document = dict[str, Any]
 
@@ -61,6 +61,19 @@ class Seconds(click.FloatRange):
         if isnan(seconds):
             self.fail(f"{value!r} is not a valid float range.", param, ctx)
         return seconds
+
+
+class Whole(click.IntRange):
+    """A whole number, also as hosts write it that know of no other kind: ``5.0``."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """See :meth:`click.ParamType.convert`."""
+        if isinstance(value, str):
+            digits, _, zeros = value.partition(".")
+            if zeros and not zeros.strip("0"):
+                value = digits
+        whole: int = super().convert(value, param, ctx)
+        return whole
 
 
 def answers(function: Callable[..., Document | None]) -> Callable[..., None]:

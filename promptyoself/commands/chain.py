@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from promptyoself.commands.answering import Document, Session, answers
+from promptyoself.commands.answering import Document, Session, Whole, answers
 from promptyoself.errors import WrongUsage
 
 __all__: list[str] = []
@@ -28,13 +28,17 @@ __all__: list[str] = []
 @click.option("--since", metavar="T", help="Not before this time.")
 @click.option("--until", metavar="T", help="Not after.")
 @click.option("--slot", metavar="T", help="Only what decided the slot of --id at this time.")
-@click.option("--limit", type=click.IntRange(1, 10**9), metavar="N", help="Only the newest N.")
+@click.option("--limit", type=Whole(1, 10**9), metavar="N", help="Only the newest N.")
 @click.option("--ndjson", is_flag=True, help="Stream the events, a line each, as stored.")
 @answers
 def history_command(
     session: Session, limit: int | None, ndjson: bool, **options: Any
 ) -> Document | None:
-    """Show what happened, oldest first: events, as they are in the log."""
+    """Show what happened, oldest first: events, as they are in the log.
+
+    Use it to find out whether a prompt was delivered, when, and why not: with --id, and --limit 10,
+    say. Answers with events (seq, ts, type, id, data, …).
+    """
     from promptyoself.ledger import encode_line
     from promptyoself.service.querying import history
 

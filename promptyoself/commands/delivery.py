@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from promptyoself.commands.answering import Document, Seconds, Session, answers, emit
+from promptyoself.commands.answering import Document, Seconds, Session, Whole, answers, emit
 from promptyoself.errors import PromptyoselfError, WrongUsage
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def require_agent(settings: Settings, agent_id: str) -> None:
 )
 @click.option(
     "--concurrency",
-    type=click.IntRange(1, 256),
+    type=Whole(1, 256),
     default=32,
     show_default=True,
     metavar="N",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from promptyoself.commands.answering import Document, Session, answers
+from promptyoself.commands.answering import Document, Session, Whole, answers
 from promptyoself.errors import PromptyoselfError, WrongUsage
 from promptyoself.policy import MISFIRES
 
@@ -45,7 +45,7 @@ _trigger_options = _options(
     click.option("--every", metavar="DURATION", help="At an interval: 90s, 5m, 2h30m, 1d."),
     click.option("--start-at", metavar="T", help="Not before; an interval counts from here."),
     click.option("--until", metavar="T", help="Not after."),
-    click.option("--max-repetitions", type=int, metavar="N", help="At most so many times."),
+    click.option("--max-repetitions", type=Whole(), metavar="N", help="At most so many times."),
     click.option("--tz", "timezone", metavar="ZONE", help="Time zone, as Europe/London."),
 )
 
@@ -70,11 +70,11 @@ _registration_options = _options(
     ),
     click.option(
         "--tier",
-        type=int,
+        type=Whole(),
         metavar="N",
         help="0 reads, 1 writes locally, 2 acts outside and needs an approval each time (0).",
     ),
-    click.option("--daily-budget", type=int, metavar="N", help="Deliveries per day, UTC."),
+    click.option("--daily-budget", type=Whole(), metavar="N", help="Deliveries per day, UTC."),
     click.option("--jitter", metavar="DURATION", help="Begin each delivery up to so much later."),
     _reason,
 )
@@ -88,7 +88,10 @@ _registration_options = _options(
 def register_command(session: Session, check: bool, dry_run: bool, **options: Any) -> Document:
     """Schedule a prompt to an agent: once, on a cron expression, or at an interval.
 
-    Registering the same content again changes nothing and answers with the same id.
+    Use it to be prompted later: to follow up, to look again, to begin each day. Give the prompt and
+    one of --time ('in 45m', '2027-01-31T09:00', '09:00'), --cron ('0 9 * * MON-FRI') and --every
+    ('2h'); times are UTC unless --tz names a zone. The answer has next_run and the id, which later
+    commands need. Registering the same content again changes nothing and answers with the same id.
     """
     from promptyoself.service.registering import register
     from promptyoself.service.requests import check_agent_id
@@ -107,12 +110,16 @@ def register_command(session: Session, check: bool, dry_run: bool, **options: An
 @click.option(
     "--status", type=click.Choice(_STATUSES), help="Only these; by default active and paused."
 )
-@click.option("--limit", type=click.IntRange(1, 10**9), metavar="N", help="At most so many.")
+@click.option("--limit", type=Whole(1, 10**9), metavar="N", help="At most so many.")
 @click.option("--full", is_flag=True, help="Whole prompts, and everything that is set.")
 @_at
 @answers
 def list_command(session: Session, **options: Any) -> Document:
-    """List schedules, the soonest first."""
+    """List schedules, the soonest first.
+
+    Use it to see what is planned, and to find an id. Answers with schedules (id, agent_id, prompt,
+    next_run, status, …) and their count; long prompts are shortened unless --full is given.
+    """
     from promptyoself.service.querying import list_schedules
 
     return list_schedules(session.store(), now=session.now(), **options)
@@ -123,7 +130,10 @@ def list_command(session: Session, **options: Any) -> Document:
 @_at
 @answers
 def show_command(session: Session, id_: str, at: str | None) -> Document:
-    """Show everything about one schedule."""
+    """Show everything about one schedule.
+
+    Use it when `list` isn't enough: the whole prompt, limits, the last error, deliveries under way.
+    """
     from promptyoself.service.querying import show
 
     schedule = show(session.store(), id_, at=at, now=session.now())
@@ -135,7 +145,10 @@ def show_command(session: Session, id_: str, at: str | None) -> Document:
 @_reason
 @answers
 def cancel_command(session: Session, id_: str, reason: str | None) -> Document:
-    """End a schedule. Registering the same content again brings it back."""
+    """End a schedule. Registering the same content again brings it back.
+
+    To stop it for a while only, use `pause`. Answers with cancelled_id.
+    """
     from promptyoself.service.registering import cancel
 
     return cancel(session.store(), id_, reason, session.now())
@@ -146,7 +159,10 @@ def cancel_command(session: Session, id_: str, reason: str | None) -> Document:
 @_reason
 @answers
 def pause_command(session: Session, id_: str, reason: str | None) -> Document:
-    """Hold a schedule until it is resumed; slots meanwhile are skipped, not saved up."""
+    """Hold a schedule until it is resumed; slots meanwhile are skipped, not saved up.
+
+    Use it where the schedule is wanted again later; `cancel` ends it.
+    """
     from promptyoself.service.registering import pause
 
     return pause(session.store(), id_, reason, session.now())
@@ -157,7 +173,7 @@ def pause_command(session: Session, id_: str, reason: str | None) -> Document:
 @_reason
 @answers
 def resume_command(session: Session, id_: str, reason: str | None) -> Document:
-    """Let a schedule run on that was paused, or that failed too often."""
+    """Let a schedule run on that was paused, or that failed too often. Answers with next_run."""
     from promptyoself.service.registering import resume
 
     return resume(session.store(), id_, reason, session.now())
@@ -169,7 +185,11 @@ def resume_command(session: Session, id_: str, reason: str | None) -> Document:
 @answers
 def modify_command(session: Session, id_: str, **options: Any) -> Document:
     """Change a schedule; only what is given changes. An empty text unsets a name, a conversation, a
-    bound or a jitter."""
+    bound or a jitter.
+
+    Use it instead of cancelling and registering again: the id and the history stay. Answers with
+    what was modified, and next_run.
+    """
     from promptyoself.service.registering import modify
 
     return modify(session.store(), id_, _request(options), session.now())
@@ -180,7 +200,10 @@ def modify_command(session: Session, id_: str, **options: Any) -> Document:
 @_reason
 @answers
 def trigger_command(session: Session, id_: str, reason: str | None) -> Document:
-    """Deliver a schedule's prompt once now, beside its scheduled fires."""
+    """Deliver a schedule's prompt once now, beside its scheduled fires.
+
+    It is asked for, not sent at once: the loop delivers it as soon as the agent is free.
+    """
     from promptyoself.service.registering import trigger
 
     return trigger(session.store(), id_, reason, session.now())
@@ -189,12 +212,14 @@ def trigger_command(session: Session, id_: str, reason: str | None) -> Document:
 @click.command("next")
 @click.option("--id", "id_", metavar="ID", help="A schedule; or give a trigger as in register.")
 @_trigger_options
-@click.option(
-    "--count", type=click.IntRange(1, 1000), default=5, show_default=True, help="How many."
-)
+@click.option("--count", type=Whole(1, 1000), default=5, show_default=True, help="How many.")
 @answers
 def next_command(session: Session, id_: str | None, count: int, **options: Any) -> Document:
-    """Show when a schedule, or a trigger not yet registered, will fire."""
+    """Show when a schedule, or a trigger not yet registered, will fire.
+
+    Use it to try an expression before `register`, or to see when a schedule comes next. Answers
+    with fires, each in UTC and in the zone's own time.
+    """
     from promptyoself.service.forecasting import fires, next_fires
     from promptyoself.service.registering import preview
     from promptyoself.service.requests import Request

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import click
 
 from promptyoself.commands.answering import Document, Seconds, Session, answers, emit
-from promptyoself.errors import PromptyoselfError
+from promptyoself.errors import PromptyoselfError, WrongUsage
 
 __all__: list[str] = []
 
@@ -14,14 +17,17 @@ __all__: list[str] = []
 @click.option("--skip-letta", is_flag=True, help="Don't ask the Letta server.")
 @click.option("--require-loop", is_flag=True, help="Fail unless a loop is running.")
 @click.option("--quick", is_flag=True, help="Check the end of the log, not all of it.")
+@click.option("--plugins-dir", metavar="DIR", help="Check that a Sanctum host finds us there.")
 @answers
-def doctor_command(session: Session, skip_letta: bool, require_loop: bool, quick: bool) -> Document:
+def doctor_command(
+    session: Session, skip_letta: bool, require_loop: bool, quick: bool, plugins_dir: str | None
+) -> Document:
     """Say what is wrong with this installation, and where each setting came from.
 
     Exits 1 where a check fails. It changes nothing.
     """
     from promptyoself.commands.delivery import deliverer
-    from promptyoself.service.checking import examine
+    from promptyoself.service.checking import Check, examine
     from promptyoself.settings import read_sources
 
     letta = None if skip_letta else deliverer(session.settings)
@@ -32,6 +38,12 @@ def doctor_command(session: Session, skip_letta: bool, require_loop: bool, quick
     finally:
         if letta is not None:
             letta.close()
+    if plugins_dir is not None:
+        from pathlib import Path
+
+        from promptyoself.sanctum import look
+
+        checks.append(Check("plugin", *look(Path(plugins_dir))))
     settings = [
         {
             "name": source.setting.name,
@@ -53,6 +65,45 @@ def doctor_command(session: Session, skip_letta: bool, require_loop: bool, quick
             settings=settings,
         )
     return {"checks": listed, "settings": settings, "message": "Nothing is wrong."}
+
+
+@click.command("install-plugin")
+@click.option(
+    "--plugins-dir",
+    required=True,
+    metavar="DIR",
+    help="The Sanctum host's folder of plugins (its MCP_PLUGINS_DIR).",
+)
+@click.option(
+    "--python",
+    metavar="PATH",
+    help="The interpreter that has promptyoself's packages (else: this one).",
+)
+@answers
+def install_plugin_command(session: Session, plugins_dir: str, python: str | None) -> Document:
+    """Write a plugin for a Sanctum host whose interpreter lacks promptyoself's packages.
+
+    Where the host's own interpreter has them, a link to promptyoself's package folder does too.
+    """
+    del session
+    from pathlib import Path
+
+    from promptyoself.sanctum import install
+
+    if not os.path.isdir(plugins_dir):
+        raise WrongUsage(
+            "invalid_value",
+            f"--plugins-dir {plugins_dir[:200]!r} is no folder.",
+            "Name the folder that the host's MCP_PLUGINS_DIR names.",
+        )
+    chosen = sys.executable if python is None else python
+    if not os.access(chosen, os.X_OK) or os.path.isdir(chosen):
+        raise WrongUsage(
+            "invalid_value", f"--python {chosen[:200]!r} can't be run.", "Name an interpreter."
+        )
+    installed = install(Path(plugins_dir), chosen)
+    done = "The plugin was written." if installed.changed else "The plugin is there already."
+    return {"path": str(installed.path), "changed": installed.changed, "message": done}
 
 
 @click.command("sandbox")

@@ -67,7 +67,7 @@ def examine(
 
 
 def _software() -> Check:
-    names = ("letta-client", "croniter", "orjson", "click", "filelock")
+    names = ("letta-client", "orjson", "click", "filelock")
     try:
         found = ", ".join(f"{name} {version(name)}" for name in names)
     except PackageNotFoundError as error:

@@ -1,0 +1,74 @@
+"""Our side of the comparisons with other schedulers, one process for each number.
+
+``register VAR N`` prints the milliseconds that N registrations take; ``pass VAR N`` those of one
+pass of the loop with nothing due, the median of N. VAR is a data directory.
+"""
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from peers import store_in
+
+from promptyoself.letta import Deliverer
+from promptyoself.service.dispatching import Dispatcher, new_worker_name
+from promptyoself.service.registering import register
+from promptyoself.service.requests import Request
+
+
+def registering(var: Path, count: int) -> float:
+    """As a server would: one store, one registration after the other, each durable."""
+    store = store_in(var)
+    requests = [
+        Request(agent_id=f"agent-{n // 100}", prompt=f"Look at the inbox ({n}).", every="5m")
+        for n in range(count)
+    ]
+    began = time.perf_counter()
+    for request in requests:
+        register(store, request, datetime.now(UTC))
+    return (time.perf_counter() - began) * 1000
+
+
+def passing(var: Path, count: int) -> float:
+    """What the loop does each time it looks: is anything new, is anything due, and when will it."""
+    store = store_in(var)
+    store.prepare_workers()
+    worker = new_worker_name()
+    with store.workers.alive(worker):
+        dispatcher = Dispatcher(store, _Nobody(), _now, worker=worker, mode="loop", concurrency=32)
+        dispatcher.announce(_now())
+
+        def look() -> None:
+            store.ledger.stamp()
+            assert not dispatcher.tick(_now())
+            assert dispatcher.next_wake(_now()) is not None
+
+        look()
+        found = statistics.median(_seconds(look) for _ in range(count))
+        dispatcher.close()
+    return found * 1000
+
+
+class _Nobody(Deliverer):
+    """Stands for a Letta that is never asked."""
+
+    def __getattribute__(self, name: str) -> object:
+        raise AssertionError(f"{name} was asked for, though nothing is due")
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _seconds(function: Callable[[], None]) -> float:
+    began = time.perf_counter()
+    function()
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    kind, folder, number = sys.argv[1:]
+    print({"register": registering, "pass": passing}[kind](Path(folder), int(number)))

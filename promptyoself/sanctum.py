@@ -1,0 +1,278 @@
+"""The door for Sanctum hosts (SMCP): what a host is told of the commands, and how it finds them.
+
+A host runs ``python <plugins>/promptyoself/cli.py --describe`` with its own interpreter, makes a
+tool of each command, and calls ``cli.py <command> --flag value …``; stdin is closed, and stdout has
+to be one JSON document. Contract 1.0 of SMCP 3.1.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+
+from promptyoself import __version__
+from promptyoself.durable import Disk
+from promptyoself.errors import PromptyoselfError
+
+__all__ = [
+    "AGENT_FACING",
+    "Installed",
+    "Parameter",
+    "describe",
+    "install",
+    "look",
+    "parameters",
+    "told",
+    "without_values",
+]
+
+AGENT_FACING = (
+    "register",
+    "list",
+    "show",
+    "modify",
+    "cancel",
+    "pause",
+    "resume",
+    "trigger",
+    "next",
+    "simulate",
+    "history",
+    "audit",
+    "diff",
+    "stats",
+    "head",
+    "verify",
+    "agents",
+    "test",
+    "execute",
+)
+"""The commands that agents may call. Set-up, servers, keys, and what rewrites files aren't here."""
+
+_NAME = "promptyoself"
+_HOSTS_PATIENCE = 10  # seconds that a host waits for the description
+_FOR_PEOPLE = frozenset({"var", "format", "help", "prompt-file", "ndjson", "note", "key", "loop"})
+_WITH_LOOP = frozenset({"interval"})
+_TYPES: dict[str, str] = {
+    "integer": "integer",
+    "integer range": "integer",
+    "float": "number",
+    "float range": "number",
+    "boolean": "boolean",
+}
+
+
+class Parameter(NamedTuple):
+    """One parameter of a command, as hosts and schemas want it; ``flag`` for one that takes no
+    value: it is on where it is named."""
+
+    name: str
+    type: str
+    description: str
+    required: bool
+    default: Any
+    flag: bool
+    choices: tuple[str, ...]
+
+
+def parameters(command: click.Command) -> Iterator[Parameter]:
+    """What an agent may give to a command."""
+    for option in command.params:
+        if not isinstance(option, click.Option):
+            continue
+        names = [name.removeprefix("--") for name in option.opts]
+        names += [name.removeprefix("--") for name in option.secondary_opts]
+        for number, name in enumerate(names):
+            if name in _FOR_PEOPLE | _WITH_LOOP or option.hidden:
+                continue
+            kind = option.type
+            flag = option.is_flag
+            choices = tuple(kind.choices) if isinstance(kind, click.Choice) else ()
+            text = option.help or ""
+            if number:
+                text = f"The opposite of {names[0]}."
+            if choices:
+                text += f" One of: {', '.join(map(str, choices))}."
+            default = None if flag or callable(option.default) else _plain(option.default)
+            yield Parameter(
+                name,
+                "boolean" if flag else _TYPES.get(kind.name, "string"),
+                text,
+                option.required,
+                False if flag else default,
+                flag,
+                tuple(map(str, choices)),
+            )
+
+
+def describe(group: click.Group, context: click.Context) -> dict[str, Any]:
+    """The payload of ``--describe``, from the commands themselves."""
+    commands = []
+    for name in AGENT_FACING:
+        command = group.get_command(context, name)
+        if command is None:
+            continue
+        found = []
+        for parameter in parameters(command):
+            entry: dict[str, Any] = {
+                "name": parameter.name,
+                "type": parameter.type,
+                "description": parameter.description,
+                "required": parameter.required,
+                "default": parameter.default,
+            }
+            if parameter.flag:
+                entry["action"] = "store_true"
+            found.append(entry)
+        commands.append({"name": name, "description": told(command), "parameters": found})
+    return {
+        "contract_version": "1.0",
+        "plugin": {
+            "name": _NAME,
+            "version": __version__,
+            "description": " ".join((group.help or "").split()),
+        },
+        "commands": commands,
+    }
+
+
+def told(command: click.Command) -> str:
+    """A command's help, for a model: what it does, when to use it, what comes back."""
+    parts = [command.help or "", command.epilog or ""]
+    return " ".join(" ".join(parts).replace("\\b", "").split())
+
+
+def without_values(command: click.Command, arguments: Sequence[str]) -> list[str]:
+    """The arguments with ``--flag true`` as ``--flag``, and without ``--flag false``: hosts that
+    know nothing of a parameter but its value write booleans so."""
+    options = [option for option in command.params if isinstance(option, click.Option)]
+    flags = {name for each in options if each.is_flag for name in each.opts + each.secondary_opts}
+    valued = {name for each in options if not each.is_flag for name in each.opts}
+    if len(options) < len(command.params):  # a flag's neighbour may be the command's own argument
+        return list(arguments)
+    found: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        found.append(argument)
+        if argument in valued:
+            found.extend(islice(rest, 1))
+        elif argument in _BOOLEANS and len(found) > 1 and found[-2] in flags:
+            found.pop()
+            if not _BOOLEANS[argument]:
+                found.pop()
+    return found
+
+
+_BOOLEANS = {"true": True, "false": False, "True": True, "False": False}
+
+
+class Installed(NamedTuple):
+    """Where a plugin lies, and whether it was written just now."""
+
+    path: Path
+    changed: bool
+
+
+def install(plugins: Path, python: str) -> Installed:
+    """Write a plugin into a host's folder of plugins, for hosts whose own interpreter lacks our
+    packages: it hands every call to ``python``, which has them.
+
+    Raises:
+        PromptyoselfError: ``plugin_exists``: something else has that name there.
+        OSError: the folder can't be written.
+    """
+    folder = plugins / _NAME
+    path = folder / "cli.py"
+    content = stub(python).encode()
+    if folder.is_symlink() or (folder.exists() and not _is_ours(path)):
+        raise PromptyoselfError(
+            "plugin_exists",
+            f"{folder} is there already, and install-plugin didn't write it.",
+            "Move it away first. A link to promptyoself's own folder is a plugin as it is.",
+        )
+    if path.exists() and path.read_bytes() == content:
+        return Installed(path, changed=False)
+    disk = Disk()
+    disk.make_directory(folder)
+    disk.replace(path, content)
+    # Whoever runs the host may be somebody else; there is nothing secret in it.
+    folder.chmod(0o755)
+    path.chmod(0o755)
+    return Installed(path, changed=True)
+
+
+def look(plugins: Path) -> tuple[bool, str, str]:
+    """Whether a host would find the plugin there, and take it: what was found, and what to do.
+
+    It is called as a host does, by this interpreter; the host's own may lack our packages.
+    """
+    path = plugins / _NAME / "cli.py"
+    install_it = f"Run `promptyoself install-plugin --plugins-dir {plugins}`."
+    if not path.is_file():
+        return False, f"{path} isn't there", install_it
+    try:
+        done = subprocess.run(
+            [sys.executable, str(path.absolute()), "--describe"],
+            cwd=plugins,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_HOSTS_PATIENCE,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return False, f"{path} doesn't answer within {_HOSTS_PATIENCE} s", install_it
+    try:
+        answer = json.loads(done.stdout)
+        found = answer["plugin"]["version"], len(answer["commands"])
+        if answer["contract_version"] != "1.0" or done.returncode:
+            raise ValueError
+    except (KeyError, TypeError, ValueError):
+        said = (done.stdout or done.stderr).decode("utf-8", "replace").strip()[-200:]
+        return False, f"{path} --describe answered {done.returncode}: {said}", install_it
+    return True, f"{path}, version {found[0]}, with {found[1]} commands", ""
+
+
+def stub(python: str) -> str:
+    """A ``cli.py`` that needs nothing but a Python of any version, and becomes ours."""
+    return _STUB.format(mark=_MARK, python=os.path.abspath(python))
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        return _MARK in path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, str | int | float | bool) else None
+
+
+_MARK = "# Written by `promptyoself install-plugin`; it may be written anew."
+_STUB = """#!/usr/bin/env python3
+{mark}
+import json
+import os
+import sys
+
+PYTHON = {python!r}
+
+try:
+    os.execv(PYTHON, [PYTHON, "-P", "-m", "promptyoself", *sys.argv[1:]])
+except OSError as error:
+    message = "promptyoself's interpreter can't be run: %s (%s)." % (PYTHON, error.strerror)
+    hint = "Run `promptyoself install-plugin` again."
+    print(json.dumps({{
+        "status": "error", "code": "plugin_broken", "message": message, "hint": hint,
+        "error": message,
+    }}))
+    sys.exit(1)
+"""

@@ -1,0 +1,346 @@
+"""The door for Sanctum hosts: what they are told, how they find us, and how they call."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from promptyoself import cli, sanctum
+
+PACKAGE = Path(cli.__file__).parent
+FORBIDDEN = {
+    "approve", "revoke", "rebuild", "seal", "import", "import-sqlite", "export", "keygen", "pack",
+    "mcp", "sandbox", "demo", "doctor", "install-plugin",
+}  # fmt: skip
+
+
+class Host:
+    """What a Sanctum host does, by the contract: list, describe, call."""
+
+    def __init__(self, folder: Path, environ: dict[str, str]) -> None:
+        self.plugins = folder / "plugins"
+        self.plugins.mkdir()
+        self.environ = environ
+        self.elsewhere = folder / "elsewhere"
+        self.elsewhere.mkdir()
+        # Where the host happens to run, and beside the plugin, lie files with names of ours.
+        for place in (self.elsewhere, self.plugins):
+            for name in ("click", "orjson", "promptyoself", "log", "events", "typing"):
+                (place / f"{name}.py").write_text("raise SystemExit('the wrong module')")
+        (self.plugins / "croniter").mkdir()
+        (self.plugins / "croniter" / "__init__.py").write_text("raise SystemExit('another')")
+
+    @property
+    def path(self) -> Path:
+        (found,) = self.plugins.glob("*/cli.py")
+        return found
+
+    def run(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            [sys.executable, str(self.path), *arguments],
+            cwd=self.elsewhere,
+            env={**self.environ, **more},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        done = self.run("--describe")
+        assert done.returncode == 0, done.stderr
+        payload: dict[str, Any] = json.loads(done.stdout)
+        return payload
+
+    def call(self, command: str, arguments: dict[str, Any], **more: str) -> dict[str, Any]:
+        """A tool call, as the host makes an argument list of it."""
+        known = {
+            parameter["name"]: parameter
+            for each in self.describe()["commands"]
+            if each["name"] == command
+            for parameter in each["parameters"]
+        }
+        words = [command]
+        for name, value in arguments.items():
+            flag = f"--{name.replace('_', '-')}"
+            if isinstance(value, bool):
+                if known[name.replace("_", "-")].get("action") == "store_true":
+                    words += [flag] * value
+                else:
+                    words += [flag, str(value).lower()]
+            elif isinstance(value, list):
+                words += [word for item in value for word in (flag, str(item))]
+            elif isinstance(value, dict):
+                words += [flag, json.dumps(value)]
+            else:
+                words += [flag, str(value)]
+        done = self.run(*words, **more)
+        # On failure a host parses all of stdout for a string `error`.
+        answer: dict[str, Any] = json.loads(done.stdout)
+        assert done.stdout.count(b"\n") == 1
+        assert (answer["status"] == "error") == (done.returncode != 0)
+        if done.returncode:
+            assert isinstance(answer["error"], str)
+        return answer
+
+
+@pytest.fixture
+def host(tmp_path: Path, environ: dict[str, str]) -> Host:
+    host = Host(tmp_path, environ)
+    (host.plugins / "promptyoself").symlink_to(PACKAGE)
+    return host
+
+
+def test_the_description_keeps_the_contract(host: Host) -> None:
+    """Contract 1.0: every command that agents may call, and no other; each parameter with its
+    name, type, description, whether it is required, and its default."""
+    payload = host.describe()
+    assert payload["contract_version"] == "1.0"
+    assert payload["plugin"]["name"] == "promptyoself"
+    assert all(isinstance(text, str) and text for text in payload["plugin"].values())
+    names = [command["name"] for command in payload["commands"]]
+    assert names == list(sanctum.AGENT_FACING)
+    assert set(names) | FORBIDDEN >= set(cli.COMMANDS)
+    assert not FORBIDDEN & set(names)
+    for command in payload["commands"]:
+        assert set(command) == {"name", "description", "parameters"}
+        assert len(command["description"]) > 20
+        parameters = command["parameters"]
+        assert len({parameter["name"] for parameter in parameters}) == len(parameters)
+        for parameter in parameters:
+            assert set(parameter) - {"action"} == {
+                "name", "type", "description", "required", "default",
+            }  # fmt: skip
+            assert re.fullmatch("[a-z][a-z-]*", parameter["name"])
+            assert parameter["type"] in ("string", "number", "integer", "boolean")
+            assert parameter["description"]
+            assert isinstance(parameter["required"], bool)
+            assert ("action" in parameter) == (parameter["type"] == "boolean")
+            kinds = {"integer": int, "number": float, "boolean": bool, "string": str}
+            assert isinstance(parameter["default"], kinds[parameter["type"]] | None)
+
+
+def test_what_is_described_is_what_the_commands_have(host: Host) -> None:
+    """The description can't drift: it names each option of each command, but for those that are
+    for people at a terminal."""
+    for described in host.describe()["commands"]:
+        with click.Context(cli.cli) as context:
+            command = cli.cli.get_command(context, described["name"])
+        assert command is not None
+        options = {
+            name.removeprefix("--")
+            for each in command.params
+            for name in (*each.opts, *each.secondary_opts)
+        }
+        left_out = options - {parameter["name"] for parameter in described["parameters"]}
+        assert left_out <= {
+            "var", "format", "prompt-file", "ndjson", "note", "key", "loop", "interval",
+        }  # fmt: skip
+
+
+def test_an_older_host_reads_the_help(host: Host) -> None:
+    """Hosts without --describe scrape the help: a section of names, ended by an empty line."""
+    lines = host.run("--help").stdout.decode().split("\n")
+    section = lines[lines.index("Available commands:") + 1 :]
+    names = []
+    for line in section:
+        if not line.strip():
+            break
+        assert re.match("  [a-z]", line), "a line that isn't a command would be taken for one"
+        names.append(line.split()[0])
+    assert names == list(sanctum.AGENT_FACING)
+
+
+@pytest.mark.parametrize("way", ["link", "copy", "installed"])
+def test_the_plugin_is_found_and_works(way: str, tmp_path: Path, environ: dict[str, str]) -> None:
+    """The package's own folder, linked or copied, is a plugin, from any working directory, whatever
+    lies there; and so is what install-plugin writes."""
+    host = Host(tmp_path, environ)
+    if way == "link":
+        (host.plugins / "promptyoself").symlink_to(PACKAGE)
+    elif way == "copy":
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(PACKAGE, host.plugins / "promptyoself", ignore=ignored)
+    else:
+        sanctum.install(host.plugins, sys.executable)
+    made = host.call("register", {"agent-id": "agent-1", "prompt": "Hello", "every": "2h"})
+    assert made["created"]
+    assert host.call("list", {})["count"] == 1
+    assert host.call("show", {"id": made["id"]})["schedule"]["agent_id"] == "agent-1"
+    assert host.call("cancel", {"id": made["id"], "reason": "done"})["cancelled_id"] == made["id"]
+    events = host.call("history", {"id": made["id"]})["events"]
+    assert [event["type"] for event in events] == ["schedule.registered", "schedule.cancelled"]
+
+
+def test_values_come_as_hosts_write_them(host: Host) -> None:
+    """Booleans by name or with true and false, whole numbers as 5.0, and a flag that repeats: the
+    last counts."""
+    made = host.call(
+        "register",
+        {
+            "agent-id": "agent-1", "prompt": "A prompt longer than it is shown " * 9,
+            "cron": "0 9 * * *", "max-repetitions": 5.0, "envelope": True, "dry-run": False,
+            "tz": ["UTC", "Asia/Tokyo"],
+        },
+    )  # fmt: skip
+    shown = host.call("show", {"id": made["id"]})["schedule"]
+    assert (shown["max_repetitions"], shown["envelope"]) == (5, True)
+    assert shown["timezone"] == "Asia/Tokyo"
+    for word, whole in (("true", True), ("false", False), ("True", True), ("False", False)):
+        done = host.run("list", "--full", word, "--limit", "1.0")
+        (listed,) = json.loads(done.stdout)["schedules"]
+        assert (listed["prompt"] == shown["prompt"]) is whole
+    assert host.call("list", {"limit": 1.5})["code"] == "invalid_value"
+    assert host.call("list", {"limit": {"n": 1}})["code"] == "invalid_value"
+    prompt = host.call("register", {"agent-id": "a", "prompt": "--full", "every": "1h"})
+    assert prompt["created"], "a prompt may look like a flag"
+
+
+def test_a_large_argument(host: Host) -> None:
+    """The largest argument that a system passes on, 128 KiB less one, arrives whole."""
+    prompt = "ü" * 65_530
+    made = host.call("register", {"agent-id": "agent-1", "prompt": prompt, "time": "in 1h"})
+    assert host.call("show", {"id": made["id"]})["schedule"]["prompt"] == prompt
+
+
+def test_errors_are_one_document_with_a_string(host: Host) -> None:
+    """P7: whatever is wrong, stdout is one document with a string under `error`, and nothing is
+    written."""
+    for words in (
+        ["no-such-command"], ["register"], ["register", "--agent-id"], ["list", "--bogus", "1"],
+        ["register", "--agent-id", "a", "--prompt", "x", "--cron", "nonsense"],
+        ["show", "--id", "sch_00000000"], ["list", "extra"], ["--bogus"],
+    ):  # fmt: skip
+        done = host.run(*words, PYTHONWARNINGS="always", PYTHONDEVMODE="1")
+        answer = json.loads(done.stdout)
+        assert done.returncode in (1, 2), words
+        assert answer["status"] == "error"
+        assert isinstance(answer["error"], str)
+    assert not (Path(host.environ["PROMPTYOSELF_VAR"]) / "schedules").exists()
+
+
+def test_the_hosts_environment_counts(host: Host) -> None:
+    """Every variable of the host is inherited: who is meant where no agent is named, and to whom a
+    caller is pinned."""
+    made = host.call("register", {"prompt": "x", "every": "1h"}, LETTA_AGENT_ID="agent-env")
+    shown = host.call("show", {"id": made["id"]})["schedule"]
+    assert shown["agent_id"] == "agent-env"
+    pinned = {"PROMPTYOSELF_ONLY_AGENT": "agent-other"}
+    for command, arguments in (
+        ("show", {"id": made["id"]}), ("cancel", {"id": made["id"]}), ("pause", {"id": made["id"]}),
+        ("modify", {"id": made["id"], "every": "2h"}), ("trigger", {"id": made["id"]}),
+        ("history", {"id": made["id"]}), ("list", {"agent-id": "agent-env"}),
+        ("register", {"agent-id": "agent-env", "prompt": "y", "every": "1h"}),
+        ("next", {"id": made["id"]}), ("simulate", {"until": "in 1d", "agent-id": "agent-env"}),
+        ("audit", {"agent-id": "agent-env"}),
+    ):  # fmt: skip
+        answer = host.call(command, arguments, **pinned)
+        assert answer.get("code") == "forbidden_agent", (command, answer)
+    assert host.call("list", {}, **pinned)["count"] == 0
+    assert host.call("register", {"prompt": "mine", "every": "1h"}, **pinned)["created"]
+
+
+def test_installing_again_changes_nothing(tmp_path: Path, environ: dict[str, str]) -> None:
+    """install-plugin writes once; again, it is a no-op; another interpreter, and it is written
+    anew."""
+    host = Host(tmp_path, environ)
+    command = [sys.executable, "-m", "promptyoself", "install-plugin", "--plugins-dir"]
+
+    def install(*more: str) -> dict[str, Any]:
+        done = subprocess.run(
+            [*command, str(host.plugins), *more], env=environ, capture_output=True, check=False
+        )
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
+
+    first = install()
+    assert first["changed"]
+    before = host.path.read_bytes(), host.path.stat()
+    assert install()["changed"] is False
+    assert (host.path.read_bytes(), host.path.stat()) == before
+    assert len(host.describe()["commands"]) == len(sanctum.AGENT_FACING)
+    gone = tmp_path / "python"
+    shutil.copy(shutil.which("true") or "/bin/true", gone)
+    assert install("--python", str(gone))["changed"]
+    gone.unlink()
+    done = host.run("list")
+    answer = json.loads(done.stdout)
+    assert (done.returncode, answer["code"]) == (1, "plugin_broken")
+    assert isinstance(answer["error"], str)
+    assert install()["changed"]
+
+
+def test_nobody_elses_plugin_is_replaced(tmp_path: Path, environ: dict[str, str]) -> None:
+    """P7: a folder of that name that isn't ours stays as it is; so does a link to the package."""
+    host = Host(tmp_path, environ)
+    theirs = host.plugins / "promptyoself"
+    theirs.mkdir()
+    (theirs / "cli.py").write_text("print('{}')")
+    with pytest.raises(Exception, match="is there already") as refused:
+        sanctum.install(host.plugins, sys.executable)
+    assert getattr(refused.value, "code", "") == "plugin_exists"
+    assert (theirs / "cli.py").read_text() == "print('{}')"
+    shutil.rmtree(theirs)
+    theirs.symlink_to(PACKAGE)
+    with pytest.raises(Exception, match="is there already"):
+        sanctum.install(host.plugins, sys.executable)
+    assert (PACKAGE / "cli.py").stat().st_size > 1000
+    for words, code in (
+        (["--plugins-dir", str(tmp_path / "none")], "invalid_value"),
+        (["--plugins-dir", str(host.plugins), "--python", "/no/such"], "invalid_value"),
+        ([], "missing_option"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "promptyoself", "install-plugin", *words],
+            env=environ, capture_output=True, check=False,
+        )  # fmt: skip
+        assert json.loads(done.stdout)["code"] == code
+
+
+def test_doctor_says_whether_a_host_finds_us(host: Host) -> None:
+    """doctor --plugins-dir calls the plugin as a host does, and says what is wrong with it."""
+
+    def doctor() -> tuple[int, dict[str, Any]]:
+        done = subprocess.run(
+            [sys.executable, "-m", "promptyoself", "doctor", "--skip-letta", "--plugins-dir",
+             host.plugins.name],
+            env=host.environ, cwd=host.plugins.parent, capture_output=True, check=False,
+        )  # fmt: skip
+        checks = json.loads(done.stdout)["checks"]
+        return done.returncode, next(check for check in checks if check["name"] == "plugin")
+
+    code, check = doctor()
+    assert (code, check["ok"]) == (0, True)
+    assert f"{len(sanctum.AGENT_FACING)} commands" in check["detail"]
+    (host.plugins / "promptyoself").unlink()
+    code, check = doctor()
+    assert (code, check["ok"]) == (1, False)
+    assert "install-plugin" in check["hint"]
+    (host.plugins / "promptyoself").mkdir()
+    (host.plugins / "promptyoself" / "cli.py").write_text("print('hello')")
+    code, check = doctor()
+    assert (code, check["ok"]) == (1, False)
+    assert "hello" in check["detail"]
+
+
+def test_without_our_packages_it_says_so(tmp_path: Path, environ: dict[str, str]) -> None:
+    """P7: run by an interpreter that lacks click, say, the plugin answers with one document."""
+    host = Host(tmp_path, environ)
+    (host.plugins / "promptyoself").symlink_to(PACKAGE)
+    done = subprocess.run(
+        [sys.executable, "-S", "-E", str(host.path), "list"],
+        env={"PATH": os.environ["PATH"]}, cwd=host.elsewhere, stdin=subprocess.DEVNULL,
+        capture_output=True, check=False,
+    )  # fmt: skip
+    answer = json.loads(done.stdout)
+    assert (done.returncode, answer["code"]) == (1, "missing_package")
+    assert "install-plugin" in answer["hint"]
