@@ -57,7 +57,7 @@ class Base(Protocol[V_co]):
 class Overlay(Generic[V]):
     """A mapping that knows its changes since the base. ``summarize`` sums up some values."""
 
-    __slots__ = ("base", "changes", "summarize")
+    __slots__ = ("_summaries", "base", "changes", "summarize")
 
     def __init__(
         self,
@@ -68,10 +68,13 @@ class Overlay(Generic[V]):
         self.summarize = summarize
         self.base = base
         self.changes: dict[str, V] = {} if changes is None else changes
+        self._summaries: dict[str, tuple[V, Summary]] = {}
 
     def branch(self) -> Overlay[V]:
         """Another with the same values, whose changes leave this one as it is."""
-        return Overlay(self.summarize, self.base, dict(self.changes))
+        other = Overlay(self.summarize, self.base, dict(self.changes))
+        other._summaries = self._summaries  # each goes with a value, so whoever has made it
+        return other
 
     def get(self, key: str) -> V | None:
         """The value of a key, or ``None``."""
@@ -132,8 +135,8 @@ class Overlay(Generic[V]):
         instant, then by key. What isn't asked for isn't read."""
         changed = sorted(
             (summary.first, key)
-            for key, value in self.changes.items()
-            if (summary := self.summarize(value)).first is not None and wanted(summary)
+            for key, summary in self._summed_up()
+            if summary.first is not None and wanted(summary)
         )
         ours = ((first or "", key, self.changes[key]) for first, key in changed)
         if self.base is None:
@@ -149,15 +152,24 @@ class Overlay(Generic[V]):
         """The earliest instant later than ``after`` at which one of the values may begin; or an
         earlier one, at which one might have begun but for its change since the base."""
         found = [
-            ready
-            for value in self.changes.values()
-            if (ready := self.summarize(value).ready) is not None and ready > after
+            summary.ready
+            for _, summary in self._summed_up()
+            if summary.ready is not None and summary.ready > after
         ]
         if self.base is not None:
             theirs = self.base.next_ready(after)
             if theirs is not None:
                 found.append(theirs)
         return min(found, default=None)
+
+    def _summed_up(self) -> Iterator[tuple[str, Summary]]:
+        """Each change's summary, made once."""
+        known = self._summaries
+        for key, value in self.changes.items():
+            found = known.get(key)
+            if found is None or found[0] is not value:
+                found = known[key] = value, self.summarize(value)
+            yield key, found[1]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Overlay) and dict(self.items()) == dict(other.items())

@@ -72,6 +72,12 @@ class Case:
             return state
 
 
+@pytest.fixture(autouse=True)
+def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is saved as often as a storm of other processes would."""
+    monkeypatch.setattr("promptyoself.index._PAUSE_SECONDS", 0.0)
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Case(tmp_path_factory.mktemp("made") / "s").folder

@@ -370,6 +370,7 @@ def test_a_log_that_is_gone_ends_the_loop(place: Place) -> None:
     """P4: a log that was taken away isn't taken for a new one: the loop ends, and says why."""
     place.register(1, time="in 1h")
     with Here(place) as here:
+        wait_for(lambda: place.types()["worker.started"] == 1)
         (segment,) = (place.var / "schedules").glob("*.ndjson.gz")
         segment.unlink()
         wait_for(lambda: here.error)

@@ -11,13 +11,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from promptyoself.durable import Disk
 from promptyoself.errors import ChainError
 from promptyoself.index.form import AGENTS, SCHEDULES, Root, decode_root, encode_root
-from promptyoself.index.tree import Inner, Kind, Node, Parts, Tree, Unfit, update
+from promptyoself.index.tree import Inner, Kind, Leaf, Node, Parts, Tree, Unfit, update
 from promptyoself.ledger import START, Envelope, Ledger, Position
 from promptyoself.overlay import Overlay
 from promptyoself.schedules import (
@@ -37,9 +38,16 @@ _LOOKS = (0.0, 0.0, 0.005, 0.05)
 between looks again, after so many seconds, before he reads the whole log."""
 
 
+_ENTRIES_PER_EVENT = 32
+"""Reading an event again costs what writing so many entries does, so an index in one file is
+written when it is behind by as many events as that is worth: by one, up to 63 entries."""
+
 _EVERY = 128
 """An index in parts is written when it is so many events behind: readers catch up with these in a
 few milliseconds, and one save of many events writes each part once."""
+
+_PAUSE_SECONDS, _AT_MOST = 1.0, 2048
+"""In a storm of events it is written once a second, or when it is so many events behind."""
 
 _KEPT = 2
 """For so many saves the parts of older roots are kept, for those who are still reading."""
@@ -78,6 +86,8 @@ class Index:
         self._parts = Parts(path.parent / "index", self._disk)
         self._root: Root | None = None  # what lies in the file, if it is good
         self._seen: tuple[int, ...] | None = None  # which file that was
+        self._stamp: object = None  # of the log, when the latest was as new as it
+        self._written = float("-inf")  # when it was last written here
 
     @property
     def is_stale(self) -> bool:
@@ -93,6 +103,12 @@ class Index:
         Raises:
             ChainError: the chain is damaged, or gone while the index is still there.
         """
+        stamp = None
+        with suppress(OSError):  # what is the matter, reading will tell
+            stamp = self._ledger.stamp()  # before reading, so that no append slips by
+        unchanged = stamp is not None and stamp == self._stamp
+        if self._latest is not None and unchanged and not self._is_replaced():
+            return self._latest
         start, complaint = self._start()
         snapshot = self._replay(start)
         if complaint:
@@ -106,6 +122,7 @@ class Index:
             elif snapshot.position != START:
                 self._warn(f"{complaint.text}; it was made anew from the log.")
         self._latest = snapshot
+        self._stamp = stamp
         return snapshot
 
     def known_seq(self) -> int:
@@ -139,8 +156,11 @@ class Index:
         what the caller did is already in the log.
         """
         self._latest = snapshot
+        self._stamp = None
+        with suppress(OSError):  # the events are in the log, whatever becomes of this
+            self._stamp = self._ledger.stamp()  # with the lock held, nobody can have appended since
         behind = snapshot.position.seq - self._saved
-        if not (moved or self._saved < 0 or behind >= (_EVERY if self._in_parts else 1)):
+        if not (moved or self._saved < 0 or self._is_worth_it(behind)):
             return
         try:
             self._write(snapshot)
@@ -148,6 +168,19 @@ class Index:
             self._warn(
                 f"The index could not be written ({error.strerror}); the log has everything."
             )
+
+    def _is_worth_it(self, behind: int) -> bool:
+        if self._root is None:
+            return True
+        if self._in_parts:
+            lately = time.monotonic() - self._written < _PAUSE_SECONDS
+            return behind >= (_AT_MOST if lately else _EVERY)
+        return behind >= max(1, len(self._root.schedules) // _ENTRIES_PER_EVENT)
+
+    def _is_replaced(self) -> bool:
+        """Whether somebody has written an index in parts since: he may have removed some that ours
+        speaks of."""
+        return self._in_parts and _identity(self._path) != self._seen
 
     @property
     def _in_parts(self) -> bool:
@@ -186,8 +219,9 @@ class Index:
             state.counts,
             superseded,
         )
-        self._disk.replace(self._path, encode_root(root), durable=False)
+        self._disk.replace(self._path, encode_root(root, old), durable=False)
         self._saved = position.seq
+        self._written = time.monotonic()
         self._latest = self._snapshot(root)
         self._seen = _identity(self._path)
         self._parts.remove(past[_MOST_KEPT:])
@@ -199,7 +233,7 @@ class Index:
         self, kind: Kind[V], table: Overlay[V], root: Node[V] | None
     ) -> tuple[Node[V], list[str]]:
         if root is None or not isinstance(table.base, Tree) or table.base.root is not root:
-            return update(kind, self._parts, {}, dict(table.items()))
+            return update(kind, self._parts, Leaf(), dict(table.items()))
         return update(kind, self._parts, root, table.changes)
 
     def _snapshot(self, root: Root) -> Snapshot:
@@ -231,9 +265,11 @@ class Index:
         return Snapshot(state, root.position)
 
     def _start(self) -> tuple[Snapshot, _Complaint | None]:
-        # Whoever has written an index in parts since may have removed some that ours speaks of.
-        replaced = self._in_parts and _identity(self._path) != self._seen
-        if self._latest is not None and not replaced and self._ledger.holds(self._latest.position):
+        if (
+            self._latest is not None
+            and not self._is_replaced()
+            and self._ledger.holds(self._latest.position)
+        ):
             return self._latest, None
         nothing = Snapshot(EMPTY, START)
         seen = self._latest.position.seq if self._latest else 0

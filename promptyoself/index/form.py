@@ -51,15 +51,15 @@ class Root(NamedTuple):
     superseded: list[list[str]]
 
 
-def encode_root(root: Root) -> bytes:
-    """The bytes of ``index.json``."""
+def encode_root(root: Root, before: Root | None = None) -> bytes:
+    """The bytes of ``index.json``. What is as in the root ``before`` isn't spelled again."""
     body = {
         "format": INDEX_FORMAT,
         "schema": _SCHEMA,
         "position": root.position._asdict(),
         "newer": root.newer,
-        "schedules": spell_node(SCHEDULES, root.schedules),
-        "agents": spell_node(AGENTS, root.agents),
+        "schedules": spell_node(SCHEDULES, root.schedules, before and before.schedules),
+        "agents": spell_node(AGENTS, root.agents, before and before.agents),
         "open": [_brief(slot) for slot in root.open.values()],
         "statuses": root.statuses,
         "counts": root.counts,

@@ -23,7 +23,18 @@ import orjson
 from promptyoself.durable import Disk
 from promptyoself.overlay import Overlay, Summary, Wanted
 
-__all__ = ["Inner", "Kind", "Node", "Parts", "Tree", "Unfit", "read_node", "spell_node", "update"]
+__all__ = [
+    "Inner",
+    "Kind",
+    "Leaf",
+    "Node",
+    "Parts",
+    "Tree",
+    "Unfit",
+    "read_node",
+    "spell_node",
+    "update",
+]
 
 V = TypeVar("V")
 
@@ -60,8 +71,43 @@ class Inner(NamedTuple):
     parts: dict[str, tuple[str, Summary]]
 
 
-Node = dict[str, V] | Inner
-"""Values by key, or further parts."""
+class Leaf(dict[str, V]):
+    """Values by key. It is never changed, so what was once made of it is kept."""
+
+    __slots__ = ("_rows", "_spelled")
+
+    def rows(self, kind: Kind[V]) -> list[tuple[str, str, Summary, str]]:
+        """The instant ahead, the path, the summary and the key of each value that has one."""
+        try:
+            return self._rows
+        except AttributeError:
+            found = ((kind.summarize(value), key) for key, value in self.items())
+            self._rows: list[tuple[str, str, Summary, str]] = [
+                (summary.first, kind.path(key), summary, key)
+                for summary, key in found
+                if summary.first is not None
+            ]
+            return self._rows
+
+    def spelled(self, kind: Kind[V], before: Leaf[V] | None = None) -> list[orjson.Fragment]:
+        """Each value's JSON, in the order of the keys, so that the same values make the same file.
+        What hasn't changed since the leaf ``before`` isn't spelled again."""
+        try:
+            known = self._spelled
+        except AttributeError:
+            known = {}
+            old = getattr(before, "_spelled", {})
+            for key, value in self.items():
+                if before is not None and key in old and before[key] is value:
+                    known[key] = old[key]
+                else:
+                    known[key] = orjson.Fragment(orjson.dumps(kind.spell(key, value)))
+            self._spelled: dict[str, orjson.Fragment] = known
+        return [known[key] for key in sorted(known)]
+
+
+Node = Leaf[V] | Inner
+"""Values, or further parts."""
 
 
 class Parts:
@@ -94,9 +140,9 @@ class Parts:
             self._cache.move_to_end(name)
         return found
 
-    def write(self, kind: Kind[V], prefix: str, node: Node[V]) -> str:
-        """Raises :class:`OSError`."""
-        content = orjson.dumps({kind.name: spell_node(kind, node)})
+    def write(self, kind: Kind[V], prefix: str, node: Node[V], before: Node[V] | None) -> str:
+        """Raises :class:`OSError`. What is as ``before`` isn't spelled again."""
+        content = orjson.dumps({kind.name: spell_node(kind, node, before)})
         file = f"{prefix}-{sha256(content).hexdigest()[:16]}"
         name = f"{kind.name}/{file}"
         path = self._folder / f"{name}.json"
@@ -239,11 +285,9 @@ class Tree(Generic[V]):
                         place = prefix + digit
                         heapq.heappush(heap, (summary.first, place, next(numbers), file, "", None))
                 return
-            for key, value in node.items():
-                summary = self._kind.summarize(value)
-                if summary.first is not None and wanted(summary):
-                    place = self.path(key)
-                    heapq.heappush(heap, (summary.first, place, next(numbers), None, key, value))
+            for first, place, summary, key in node.rows(self._kind):
+                if wanted(summary):
+                    heapq.heappush(heap, (first, place, next(numbers), None, key, node[key]))
 
         push(self.root, "")
         while heap:
@@ -262,10 +306,9 @@ class Tree(Generic[V]):
                     if summary.ready is not None:
                         heapq.heappush(heap, (summary.ready, file))
                 return
-            for value in node.values():
-                ready = self._kind.summarize(value).ready
-                if ready is not None and ready > after:
-                    heapq.heappush(heap, (ready, ""))
+            for _, _, summary, _ in node.rows(self._kind):
+                if summary.ready is not None and summary.ready > after:
+                    heapq.heappush(heap, (summary.ready, ""))
 
         push(self.root)
         while heap:
@@ -288,12 +331,12 @@ def update(
     """
     superseded: list[str] = []
 
-    def put(node: Node[V], prefix: str) -> tuple[str, Summary]:
-        return parts.write(kind, prefix, node), _sum_up(kind, node)
+    def put(node: Node[V], prefix: str, before: Node[V]) -> tuple[str, Summary]:
+        return parts.write(kind, prefix, node, before), _sum_up(kind, node)
 
     def apply(node: Node[V], prefix: str, changes: Mapping[str, V], most: int) -> Node[V]:
         if not isinstance(node, Inner):
-            values = {**node, **changes}
+            values = Leaf({**node, **changes})
             if len(prefix) == _DIGITS or len(values) < 2:
                 return values
             if sum(map(kind.weigh, values.values())) <= most:
@@ -302,8 +345,9 @@ def update(
         found = dict(node.parts)
         for digit, group in _by_digit(changes, len(prefix)).items():
             old = found.get(digit)
-            before: Node[V] = {} if old is None else parts.read(kind, old[0])
-            found[digit] = put(apply(before, prefix + digit, group, PART_BYTES), prefix + digit)
+            before: Node[V] = Leaf() if old is None else parts.read(kind, old[0])
+            now = apply(before, prefix + digit, group, PART_BYTES)
+            found[digit] = put(now, prefix + digit, before)
             if old is not None and old[0] != found[digit][0]:
                 superseded.append(f"{kind.name}/{old[0]}")
         return Inner(found)
@@ -317,12 +361,11 @@ def update(
     return apply(root, "", changes, ROOT_BYTES) if changes else root, superseded
 
 
-def spell_node(kind: Kind[V], node: Node[V]) -> Any:
-    """A list of values, or an object of parts."""
+def spell_node(kind: Kind[V], node: Node[V], before: Node[V] | None = None) -> Any:
+    """A list of values, or an object of parts. What is as ``before`` isn't spelled again."""
     if isinstance(node, Inner):
         return {digit: [file, *summary] for digit, (file, summary) in sorted(node.parts.items())}
-    # In order, so that the same values make the same file.
-    return [kind.spell(key, node[key]) for key in sorted(node)]
+    return node.spelled(kind, None if isinstance(before, Inner) else before)
 
 
 def read_node(kind: Kind[V], spelled: Any) -> Node[V]:
@@ -332,7 +375,7 @@ def read_node(kind: Kind[V], spelled: Any) -> Node[V]:
         for digit, (file, number, first, ready, statuses) in spelled.items():
             parts[digit] = (str(file), Summary(number, first, ready, tuple(statuses)))
         return Inner(parts)
-    return dict(map(kind.read, spelled))
+    return Leaf(map(kind.read, spelled))
 
 
 def _sum_up(kind: Kind[V], node: Node[V]) -> Summary:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from datetime import datetime
@@ -57,6 +58,7 @@ __all__ = ["FileLedger"]
 
 _ACTOR = {"via": "ledger", "who": "promptyoself"}
 _PENDING = ".unrecorded"
+_TICK_SECONDS = 0.1  # ten of the longest tick that Linux is built with
 _COPY = re.compile(r"\d{4}-\d\d-\d+-[0-9a-f]{16}\.torn\.unrecorded", re.ASCII)
 
 
@@ -74,6 +76,7 @@ class FileLedger:
     ) -> None:
         """``chain`` names it in ``ledger.created``; ``lock_timeout`` is in seconds."""
         self._folder = folder
+        self._place = str(folder)
         self._chain = chain
         self._disk = disk or Disk()
         self._quarantine = folder / "quarantine"
@@ -81,6 +84,7 @@ class FileLedger:
         # What was last found to stand, and the file as it was before that was looked at. Whoever
         # changes it changes this too, so it needn't be read again while it is the same.
         self._stood: tuple[Position, _FileState] | None = None
+        self._listed: _Listed | None = None
         self._lock = ExclusiveLock(folder / "lock", lock_timeout, self._make_folder)
         self._seal_lock = ExclusiveLock(
             folder / "sealing", lock_timeout, self._make_folder, "being sealed"
@@ -123,7 +127,8 @@ class FileLedger:
                 with suppress(OSError):  # the events are durable: the next append tries again
                     self._disk.rename(copy, copy.with_suffix(""))
             self._durable = position._replace(offset=start + len(data))
-            self._stood = self._durable, _state_of(path.stat())
+            with suppress(FileNotFoundError):  # who has taken it away can't undo that it was there
+                self._stood = self._durable, _state_of(path.stat())
             return Batch(envelopes, self._durable, content)
 
     def replay(self, after: Position = START) -> Iterator[Batch]:
@@ -193,7 +198,11 @@ class FileLedger:
             replaced = True
             while replaced:
                 broken = None
-                with path.open("rb", buffering=0) as file:
+                try:
+                    file = path.open("rb", buffering=0)
+                except FileNotFoundError:  # it was there when it was listed: look again
+                    raise HeadMoved(position, 0) from None
+                with file:
                     start = 0
                     if month == position.month:
                         batch = _found_again(file, position, step)
@@ -260,8 +269,26 @@ class FileLedger:
                 return None  # nothing, or an append that was under way, and is whole by now
 
     def stamp(self) -> object:
-        """See :meth:`Ledger.stamp`."""
-        return list_segments(self._folder)
+        """See :meth:`Ledger.stamp`. Two ``stat`` calls, where nothing has changed for a while."""
+        try:
+            folder = _state_of(os.stat(self._place))
+        except FileNotFoundError:
+            return ()
+        known = self._listed
+        if known is not None and known.sure and known.folder == folder:
+            if not known.last:
+                return ()
+            with suppress(FileNotFoundError):
+                return known.months, _state_of(os.stat(known.last))
+        months = tuple((month, _state_of(it)) for month, it in stat_segments(self._folder)[0])
+        last = f"{self._place}/{segment_name(months[-1][0])}" if months else ""
+        if known is None or known.folder != folder:
+            self._listed = _Listed(folder, months[:-1], last, time.monotonic(), sure=False)
+        else:
+            # Within one tick of the kernel's clock, a folder can change twice and look the same.
+            old = time.monotonic() - known.since > _TICK_SECONDS
+            self._listed = known._replace(months=months[:-1], last=last, sure=old)
+        return (months[:-1], months[-1][1]) if months else ()
 
     def months(self) -> list[str]:
         """See :meth:`Ledger.months`."""
@@ -340,6 +367,17 @@ class FileLedger:
         except FileNotFoundError:
             return set()
         return {self._quarantine / name for name in names if _COPY.fullmatch(name)}
+
+
+class _Listed(NamedTuple):
+    """The months in a folder but the last, and that one's path: ``sure`` where the folder has
+    stayed as it was for a while since it was first seen so, and was listed after that."""
+
+    folder: _FileState
+    months: tuple[tuple[str, _FileState], ...]
+    last: str
+    since: float
+    sure: bool
 
 
 class _FileState(NamedTuple):

@@ -158,10 +158,9 @@ class FileSealing:
         if added and not prepared.growing:
             raise HeadMoved(old, expecting.seq)
         self._clear_end(expecting)
-        if path.stat().st_size != old.offset + added:
-            raise HeadMoved(old, 0)
-        if added:
-            self._add(path, old, prepared)
+        since = self._since(path, old, old.offset + added)
+        if since:  # as it is, behind what was prepared; durable
+            self._disk.append(self._disk.beside(path), since, prepared.offset)
         gain = old.offset - prepared.offset
         if not last:
             moved = expecting._replace(earlier=expecting.earlier - gain)
@@ -176,14 +175,15 @@ class FileSealing:
         self._beside = None
         return moved
 
-    def _add(self, path: Path, old: Position, prepared: Prepared) -> None:
-        """What was appended since, as it is, behind what was prepared; durable."""
+    def _since(self, path: Path, old: Position, size: int) -> bytes:
+        """What was appended after a position, in a month that must be ``size`` bytes long."""
         with path.open("rb", buffering=0) as file:
-            if not stands(file, old):
+            # Its last event may have been read before it was durable, and taken back since, with
+            # another of the same size in its place.
+            if path.stat().st_size != size or not stands(file, old):
                 raise HeadMoved(old, 0)
             file.seek(old.offset)
-            added = file.read()
-        self._disk.append(self._disk.beside(path), added, prepared.offset)
+            return file.read()
 
     def _before(self, month: str) -> Position:
         """Where the month begins, by reading the end of the one before it, or all where that end

@@ -106,6 +106,8 @@ class Dispatcher:
         self._todo: SimpleQueue[tuple[str, Callable[[], _Result]] | None] = SimpleQueue()
         self._done: SimpleQueue[tuple[str, _Result]] = SimpleQueue()
         self._threads = 0
+        self._quiet: tuple[State | None, datetime | None] = (None, None)
+        self._was_quiet = False
         self._looked_for_dead = float("-inf")
         self._hold_until = float("-inf")
         self._hold = 0.0
@@ -139,6 +141,9 @@ class Dispatcher:
                 next pass, and nothing was claimed.
         """
         self._collect()
+        self._was_quiet = self._is_quiet(now)
+        if self._was_quiet:
+            return Report([], [])
         adopts = time.monotonic() - self._looked_for_dead >= _LOOK_FOR_DEAD_EVERY
         if adopts or not self._outcomes:
             state = self._store.index.load().state
@@ -187,13 +192,28 @@ class Dispatcher:
     def next_wake(self, now: datetime) -> datetime | None:
         """When to make the next pass, as far as the clock decides: something becomes due, a hold
         ends, or it is time to see whether another worker has died over its claims."""
+        if self._was_quiet:  # a moment ago; what was appended since, the loop's own stamp tells
+            return self._quiet[1]
         state = self._store.index.load().state
         wakes = [next_wake(state, now)]
         if (hold := self._hold_until - time.monotonic()) > 0:
             wakes.append(now + timedelta(seconds=hold))
         if any(True for _ in self._claimed_elsewhere(state)):
             wakes.append(now + timedelta(seconds=_LOOK_FOR_DEAD_EVERY))
-        return min((wake for wake in wakes if wake is not None), default=None)
+        wake = min((wake for wake in wakes if wake is not None), default=None)
+        self._quiet = (state if self.idle else None, wake)
+        return wake
+
+    def _is_quiet(self, now: datetime) -> bool:
+        """Whether there is nothing to do until the known wake, since nothing was and the log hasn't
+        grown: then a pass costs no more than that question."""
+        state, wake = self._quiet
+        return (
+            state is not None
+            and self.idle
+            and (wake is None or now < wake)
+            and self._store.index.load().state is state
+        )
 
     def stop(self, why: str, patience: float) -> Report:
         """Claim no more; give what has been sent ``patience`` seconds to end, hand back what
