@@ -21,7 +21,7 @@ BAR = 1.0
 SETTLED = 3.0  # seconds after it has come up, in which the first passes are made
 
 
-def run(pairs: int = ROUNDS, count: int = 10_000) -> Iterator[Figure]:
+def run(pairs: int = ROUNDS, count: int = 100_000) -> Iterator[Figure]:
     """The same schedules each time: nothing is due."""
     name = f"memory of `execute --loop`, {count} schedules"
     peer = f"APScheduler 3, {count} jobs in MemoryJobStore"

@@ -19,7 +19,7 @@ BAR = 1 / 20
 PASSES = 100  # of which each process tells the median
 
 
-def run(pairs: int = ROUNDS, count: int = 20_000) -> Iterator[Figure]:
+def run(pairs: int = ROUNDS, count: int = 1_000_000) -> Iterator[Figure]:
     """Both are filled once; each round opens them anew."""
     name = f"a pass with nothing due, {count} schedules"
     peer = f"APScheduler 3, {count // 10} jobs in SQLAlchemyJobStore on SQLite"

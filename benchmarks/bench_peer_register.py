@@ -18,7 +18,7 @@ __all__ = ["run"]
 BAR = 1 / 4
 
 
-def run(pairs: int = ROUNDS, count: int = 1000) -> Iterator[Figure]:
+def run(pairs: int = ROUNDS, count: int = 10_000) -> Iterator[Figure]:
     """Each round begins with nothing."""
     name = f"{count} registrations in one process"
     peer = "APScheduler 3, `add_job` with SQLAlchemyJobStore on SQLite"
