@@ -16,6 +16,7 @@ from types import UnionType
 from typing import Any, NamedTuple
 
 from promptyoself.instants import is_instant
+from promptyoself.versions import VERSIONS
 
 __all__ = [
     "FORMAT",
@@ -289,9 +290,6 @@ _CLASSES: dict[str, type[Any]] = {
     "tail.quarantined": TailQuarantined,
 }
 _TYPES = {cls: name for name, cls in _CLASSES.items()}
-
-VERSIONS: Mapping[str, int] = dict.fromkeys(_CLASSES, 1)
-"""Every type this version of the software knows, with the newest version of it."""
 
 
 def is_known(type_: str, version: int) -> bool:

@@ -32,7 +32,8 @@ _STOP_PATIENCE = 5.0
 """Seconds for deliveries under way when the loop is asked to stop; Docker kills after 10."""
 
 _SEAL_AGAIN = 3600.0
-"""Seconds until sealing is tried again where it failed, or where somebody else was at it."""
+"""Seconds until months that are over are sealed after all, where that failed or somebody else was
+at it. Compacting waits until the running month has grown again."""
 
 _LOOK_AGAIN = 600.0
 """Seconds between looks at how much the running month has grown."""
@@ -218,7 +219,10 @@ class _Sealer:
                 each(store, now, timeout=0.0)
         except Exception as error:  # whatever it is, deliveries go on
             self._again = time.monotonic() + _SEAL_AGAIN
-            if not (isinstance(error, PromptyoselfError) and error.code == "lock_timeout"):
+            if not (
+                isinstance(error, PromptyoselfError)
+                and error.code in ("lock_timeout", "head_moved")
+            ):
                 store.warn(f"The log could not be sealed or compacted: {error}")
 
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from hashlib import sha256
 from typing import Any, NamedTuple
 
+from promptyoself.digests import sha256
 from promptyoself.events import DeliverySkipped
 from promptyoself.identity import jittered
 from promptyoself.instants import format_utc, parse_utc

@@ -37,6 +37,7 @@ ORDER: list[set[str]] = [
     {"triggers"},
     {"times"},
     {"events"},
+    {"versions", "digests"},
     {"log"},
     {"instants", "errors"},
     {"__init__"},

@@ -28,7 +28,7 @@ def shared(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
         told.append(found is not None)
         return found
 
-    monkeypatch.setattr("promptyoself.service.keeping.check_in_shares", tell)
+    monkeypatch.setattr(proving, "check_in_shares", tell)
     monkeypatch.setattr(proving, "SHARED_BYTES", 0)
     monkeypatch.setattr(proving, "_cores", lambda: 2)
     return told
@@ -100,7 +100,7 @@ def test_a_dead_helper_is_no_harm(
     monkeypatch.setattr(proving, "_check_share", _die)
     assert proving.check_in_shares(store, 0) is None
     assert call("verify", "--var", str(quick_path / "var")).document["valid"]
-    assert shared == [False]
+    assert shared == [False, False]
 
 
 def _die(*_: object) -> None:

@@ -509,6 +509,7 @@ def test_syscalls(folder: Path) -> None:
     assert disk.log[start - 1 :] == [
         "open", "write", "fsync",  # beside
         "open", "fsync",  # what is there is made durable
+        "open",  # the mark, for whoever comes if this one dies
         "open", "write", "rename",  # an index that will fit
         "rename", "open", "fsync",
         "open", "fsync", "open", "open", "fsync", "write", "fsync",  # the record, in a new month

@@ -39,8 +39,8 @@ between looks again, after so many seconds, before he reads the whole log."""
 
 
 _ENTRIES_PER_EVENT = 32
-"""Reading an event again costs what writing so many entries does, so an index in one file is
-written when it is behind by as many events as that is worth: by one, up to 63 entries."""
+"""Reading an event again costs what writing so many entries does, so an index in one file that was
+written a moment ago is written again when it is behind by as many events as that is worth."""
 
 _EVERY = 128
 """An index in parts is written when it is so many events behind: readers catch up with these in a
@@ -172,10 +172,11 @@ class Index:
     def _is_worth_it(self, behind: int) -> bool:
         if self._root is None:
             return True
+        lately = time.monotonic() - self._written < _PAUSE_SECONDS
         if self._in_parts:
-            lately = time.monotonic() - self._written < _PAUSE_SECONDS
             return behind >= (_AT_MOST if lately else _EVERY)
-        return behind >= max(1, len(self._root.schedules) // _ENTRIES_PER_EVENT)
+        most = len(self._root.schedules) // _ENTRIES_PER_EVENT
+        return behind >= (max(1, most) if lately else 1)
 
     def _is_replaced(self) -> bool:
         """Whether somebody has written an index in parts since: he may have removed some that ours

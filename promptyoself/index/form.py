@@ -6,16 +6,16 @@ The checksum is there because a single changed digit could still be good JSON an
 from __future__ import annotations
 
 import re
-from hashlib import sha256
 from typing import Any, NamedTuple
 
 import orjson
 
-from promptyoself.events import VERSIONS
+from promptyoself.digests import sha256
 from promptyoself.index.tree import Kind, Node, read_node, spell_node
 from promptyoself.ledger import Position
 from promptyoself.overlay import Summary
 from promptyoself.schedules import AgentState, OpenSlot, Schedule, State, slot_key, summarize
+from promptyoself.versions import VERSIONS
 
 __all__ = ["AGENTS", "INDEX_FORMAT", "SCHEDULES", "Root", "decode_root", "encode_root"]
 

@@ -8,22 +8,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from datetime import datetime
-from hashlib import sha256
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from promptyoself import __version__
+from promptyoself.digests import sha256
 from promptyoself.durable import Disk
 from promptyoself.errors import ChainError, PromptyoselfError
-from promptyoself.events import (
-    FORMAT,
-    VERSIONS,
-    LedgerCreated,
-    Record,
-    TailQuarantined,
-    type_of,
-    write_record,
-)
 from promptyoself.instants import format_utc
 from promptyoself.ledger.envelope import MAX_LINE_BYTES, Envelope, encode_line, hash_line
 from promptyoself.ledger.lock import ExclusiveLock
@@ -37,9 +28,9 @@ from promptyoself.ledger.protocol import (
     Share,
     Torn,
 )
-from promptyoself.ledger.sealing import FileSealing
 from promptyoself.ledger.segments import (
     MAX_MEMBER_BYTES,
+    UNSETTLED,
     BrokenMember,
     Link,
     broken_member,
@@ -53,6 +44,10 @@ from promptyoself.ledger.segments import (
     stands,
     stat_segments,
 )
+from promptyoself.versions import VERSIONS
+
+if TYPE_CHECKING:
+    from promptyoself.events import Record
 
 __all__ = ["FileLedger"]
 
@@ -113,6 +108,9 @@ class FileLedger:
             if len(content) > MAX_MEMBER_BYTES:
                 raise _too_large("The events come to", len(content), MAX_MEMBER_BYTES)
             data = compress(content)
+            if UNSETTLED in names:  # whoever put a month in place has died
+                self._disk.fsync_directory(self._folder)
+                self._disk.discard(self._folder / UNSETTLED)
             month, start = position.month, position.member
             path = self._folder / segment_name(month)
             # What we build on must be durable first: its writer may have died before he had made it
@@ -297,6 +295,8 @@ class FileLedger:
     @contextmanager
     def sealing(self, timeout: float | None = None) -> Iterator[Sealing]:
         """See :meth:`Ledger.sealing`."""
+        from promptyoself.ledger.sealing import FileSealing
+
         sealing = FileSealing(self._folder, self._disk, self.replay, self._clear_end)
         with self._seal_lock.held(timeout), closing(sealing):
             yield sealing
@@ -324,6 +324,8 @@ class FileLedger:
         return self.torn(expecting)
 
     def _genesis(self) -> Draft:
+        from promptyoself.events import FORMAT, LedgerCreated
+
         record = LedgerCreated(FORMAT, self._chain, f"promptyoself {__version__}")
         return Draft(record, None, _ACTOR)
 
@@ -423,6 +425,8 @@ def _describe(copy: Path) -> Record:
     tail = copy.read_bytes()
     name = copy.with_suffix("").name
     month, offset = name[:7], name[8:].partition("-")[0]
+    from promptyoself.events import TailQuarantined
+
     return TailQuarantined(month, int(offset), len(tail), sha256(tail).hexdigest(), name)
 
 
@@ -438,6 +442,8 @@ def _chain_up(
     drafts: Sequence[Draft], now: datetime, after: Position
 ) -> tuple[list[Envelope], bytes, Position]:
     """Give drafts their places after a position. The result's ``offset`` isn't known yet."""
+    from promptyoself.events import type_of, write_record
+
     seq, head = after.seq, after.hash
     ts = max(format_utc(now), after.ts)
     envelopes, content = [], bytearray()

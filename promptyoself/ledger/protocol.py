@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from promptyoself.errors import PromptyoselfError
-from promptyoself.events import Record
 from promptyoself.ledger.envelope import GENESIS_HASH, Envelope
+
+if TYPE_CHECKING:
+    from promptyoself.events import Record
 
 __all__ = [
     "START",

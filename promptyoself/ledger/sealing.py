@@ -14,22 +14,25 @@ The order of the steps, and why each is safe to die after:
    aside, as before any append. Whoever dies after this leaves a copy for the next append to record.
 4. The caller writes an index that will fit the new file. Whoever dies after this leaves one that
    doesn't fit the old: it is made anew.
-5. The new file takes the old one's name. That is atomic, the new content was durable before, and
+5. A mark is made: whoever dies between here and its removal leaves it for the next append, which
+   does what step 7 does.
+6. The new file takes the old one's name. That is atomic, the new content was durable before, and
    both have the same lines: whichever a crash leaves, nothing is lost.
-6. The folder is synced: the new file has its name for good.
-7. The event is appended (by the caller, as any other). Whoever dies before it leaves a sealed month
+7. The folder is synced: the new file has its name for good, and the mark goes.
+8. The event is appended (by the caller, as any other). Whoever dies before it leaves a sealed month
    without a record, which the next one who seals finds, rewrites to the same bytes, and records.
    Until then the month may even grow, if it is the last one: appends go behind the large members.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
-from hashlib import sha256
 from pathlib import Path
 
+from promptyoself.digests import sha256
 from promptyoself.durable import Disk
 from promptyoself.errors import PromptyoselfError
 from promptyoself.instants import format_utc
@@ -43,6 +46,7 @@ from promptyoself.ledger.protocol import (
     UnknownMonth,
 )
 from promptyoself.ledger.segments import (
+    UNSETTLED,
     BrokenMember,
     compress,
     list_segments,
@@ -170,8 +174,11 @@ class FileSealing:
             )
         else:
             moved = expecting._replace(offset=prepared.offset, member=prepared.member)
+        mark = self._folder / UNSETTLED
+        os.close(self._disk.open(mark, os.O_WRONLY | os.O_CREAT))
         before(moved)
         self._disk.put_in_place(path)
+        self._disk.discard(mark)
         self._beside = None
         return moved
 

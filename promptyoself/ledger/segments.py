@@ -12,18 +12,19 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
-from hashlib import sha256
 from operator import itemgetter
 from pathlib import Path
 from types import ModuleType
 from typing import BinaryIO, NamedTuple
 
+from promptyoself.digests import sha256
 from promptyoself.errors import ChainError
 from promptyoself.ledger.envelope import Envelope, decode_line, hash_line
 from promptyoself.ledger.protocol import Position
 
 __all__ = [
     "MAX_MEMBER_BYTES",
+    "UNSETTLED",
     "BrokenMember",
     "Link",
     "Member",
@@ -48,6 +49,10 @@ MAX_MEMBER_BYTES = 64 * 1024 * 1024
 an honest member stays far below; it bounds what a crafted one can make a reader allocate."""
 
 _SUFFIX = ".ndjson.gz"
+UNSETTLED = ".unsettled"
+"""A file that is there while a month's new name may not be durable, so that whoever appends next
+makes it so: else the old file could come back, without what he has added to the new one."""
+
 _NAME = re.compile(r"(\d{4}-(?:0[1-9]|1[0-2]))\.ndjson\.gz")
 _LARGE_BYTES = 1 << 12  # from here on it is worth importing a faster library
 _READ_BYTES = 1 << 16

@@ -8,7 +8,6 @@ from typing import Any
 from promptyoself.errors import ChainError, PromptyoselfError
 from promptyoself.instants import parse_utc
 from promptyoself.ledger import START, Position
-from promptyoself.service.proving import check, check_in_shares
 from promptyoself.service.store import Store
 
 __all__ = ["head", "rebuild", "verify"]
@@ -29,6 +28,8 @@ def verify(
             ``damaged_tail`` where the end is no append that was merely cut short;
             ``events_missing`` where the index bears witness that events were cut off.
     """
+    from promptyoself.service.proving import check, check_in_shares  # `head` needs none of it
+
     seq, hash_ = _parse_head(expected) if expected is not None else (0, START.hash)
     witness = store.index.known_seq()  # before the log, which may grow meanwhile
     read = check_in_shares(store, seq, progress) or check(store.ledger.replay(), seq, progress)

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from promptyoself.durable import Disk
 from promptyoself.errors import ChainError, PromptyoselfError
-from promptyoself.events import Record
 from promptyoself.index import Index, Snapshot
 from promptyoself.instants import parse_utc
 from promptyoself.ledger import Draft, FileLedger, Ledger, Liveness
 from promptyoself.schedules import Schedule, State, fold
 from promptyoself.settings import Settings
+
+if TYPE_CHECKING:
+    from promptyoself.events import Record
 
 __all__ = ["Store", "find_schedule", "forbidden"]
 
