@@ -46,7 +46,7 @@ ROOT_BYTES = 128 * 1024
 """About the most of a table that is kept in the root itself: some 300 schedules."""
 
 _DIGITS = 8
-_CACHED = 256
+_CACHED = 512
 
 
 class Unfit(Exception):
