@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import statistics
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pairs import FLOORS, Figure, environment, promptyoself, python
+from pairs import FLOORS, Figure, environment, promptyoself, python, summed_up
 
 __all__ = ["run"]
 
@@ -38,16 +37,10 @@ def run(pairs: int = ROUNDS, prompts: int = PROMPTS, agents: int = AGENTS) -> It
             taken[seats].append(deliver(prompts, agents, seats)["seconds"])
     for seats, bar in BARS.items():
         ideal = floor(prompts, agents, seats)
-        ratios = [seconds / ideal for seconds in taken[seats]]
-        yield Figure(
+        yield summed_up(
             f"`execute`, {prompts} prompts due to {agents} agents, `--concurrency {seats}`",
             f"computed: {LATENCY * 1000:g} ms of each agent's time for a prompt, and nothing else",
-            statistics.median(taken[seats]) * 1000,
-            ideal * 1000,
-            statistics.median(ratios),
-            min(ratios),
-            max(ratios),
-            rounds,
+            [(seconds * 1000, ideal * 1000) for seconds in taken[seats]],
             bar,
         )
 

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from calls import compare, summed_up
-from pairs import PAIRS, Figure
+from calls import compare
+from pairs import PAIRS, Figure, summed_up
 from sample_log import MONTH, blocks, lines, write_open, write_raw, write_sealed
 
 from promptyoself.ledger import START, Envelope, FileLedger, Position
@@ -67,7 +67,7 @@ def run(pairs: int = PAIRS, events: int = EVENTS) -> Iterator[Figure]:
             yield summed_up(
                 f"{name}: the one that takes longer",
                 other,
-                list(zip(longest, alone, strict=True))[1:],
+                [(a * 1000, b * 1000) for a, b in zip(longest, alone, strict=True)][1:],
                 1 / 1.7,
                 "ms of a processor",
             )

@@ -3,7 +3,6 @@
 Both are told the instant to start from, and have taken the expression apart beforehand.
 """
 
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +11,7 @@ from functools import partial
 from zoneinfo import ZoneInfo
 
 from croniter import croniter
-from pairs import PAIRS, Figure
+from pairs import PAIRS, Figure, summed_up
 
 from promptyoself.triggers import Trigger, next_fire_time, parse_cron
 
@@ -44,19 +43,8 @@ def run(pairs: int = PAIRS) -> Iterator[Figure]:
         ours = [partial(next_fire_time, trigger, at) for at in starts]
         croniters = [partial(other.get_next, start_time=at) for at in starts]
         times = [(_mean(ours), _mean(croniters)) for _ in range(pairs)]
-        ratios = [first / second for first, second in times]
-        yield Figure(
-            f"the next fire of `{expression}`, {zone}",
-            "croniter, with an aware datetime",
-            statistics.median(first for first, _ in times),
-            statistics.median(second for _, second in times),
-            statistics.median(ratios),
-            min(ratios),
-            max(ratios),
-            pairs,
-            1.0,
-            "µs",
-        )
+        what = f"the next fire of `{expression}`, {zone}"
+        yield summed_up(what, "croniter, with an aware datetime", times, 1.0, "µs")
 
 
 def _mean(calls: list[Callable[[], object]]) -> float:

@@ -1,12 +1,11 @@
 """Calls within this process timed in pairs, A B B A …, as :mod:`pairs` times whole processes."""
 
-import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from pairs import Figure
+from pairs import Figure, summed_up
 
-__all__ = ["compare", "summed_up"]
+__all__ = ["compare"]
 
 
 def compare(
@@ -33,31 +32,8 @@ def compare(
             first, _ = _seconds(ours, number)
             second, _ = _seconds(floor, number)
         if number >= 0:
-            times.append((first, second))
+            times.append((first * 1000, second * 1000))
     return summed_up(name, floor_name, times, bar)
-
-
-def summed_up(
-    name: str,
-    floor_name: str,
-    times: Sequence[tuple[float, float]],
-    bar: float | None = None,
-    unit: str = "ms",
-) -> Figure:
-    """The figure of so many pairs of seconds, ours first."""
-    ratios = [first / second for first, second in times]
-    return Figure(
-        name,
-        floor_name,
-        statistics.median(first for first, _ in times) * 1000,
-        statistics.median(second for _, second in times) * 1000,
-        statistics.median(ratios),
-        min(ratios),
-        max(ratios),
-        len(times),
-        bar,
-        unit,
-    )
 
 
 def _seconds(call: Callable[..., object], argument: object) -> tuple[float, object]:

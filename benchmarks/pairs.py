@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import orjson
 
-__all__ = ["FLOORS", "Figure", "fill", "measure", "promptyoself", "python"]
+__all__ = ["FLOORS", "Figure", "fill", "measure", "promptyoself", "python", "summed_up"]
 
 FLOORS = Path(__file__).resolve().parent
 SCHEDULES = 100
@@ -65,18 +65,30 @@ def measure(
             first = _seconds(ours(number), environ)
             second = _seconds(floor(number), environ)
         if number >= 0:
-            times.append((first, second))
-    ratios = [first / second for first, second in times]
+            times.append((first * 1000, second * 1000))
+    return summed_up(name, floor_name, times, bar)
+
+
+def summed_up(
+    name: str,
+    floor_name: str,
+    found: Sequence[tuple[float, float]],
+    bar: float | None = None,
+    unit: str = "ms",
+) -> Figure:
+    """The figure of so many pairs of numbers in that unit, ours first."""
+    ratios = [first / second for first, second in found]
     return Figure(
         name,
         floor_name,
-        statistics.median(first for first, _ in times) * 1000,
-        statistics.median(second for _, second in times) * 1000,
+        statistics.median(first for first, _ in found),
+        statistics.median(second for _, second in found),
         statistics.median(ratios),
         min(ratios),
         max(ratios),
-        pairs,
+        len(found),
         bar,
+        unit,
     )
 
 

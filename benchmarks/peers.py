@@ -3,7 +3,6 @@
 ``make bench`` installs them. Where they aren't there, a figure says so and has no numbers.
 """
 
-import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -11,7 +10,7 @@ from math import nan
 from pathlib import Path
 
 import orjson
-from pairs import FLOORS, Figure
+from pairs import FLOORS, Figure, summed_up
 
 from promptyoself.service.store import Store
 from promptyoself.settings import load_settings
@@ -71,19 +70,7 @@ def compare(
             found.append((ours(number), second))
         else:
             found.append((ours(number), theirs(number)))
-    ratios = [first / second for first, second in found]
-    return Figure(
-        name,
-        peer,
-        statistics.median(first for first, _ in found),
-        statistics.median(second for _, second in found),
-        statistics.median(ratios),
-        min(ratios),
-        max(ratios),
-        rounds,
-        bar,
-        unit,
-    )
+    return summed_up(name, peer, found, bar, unit)
 
 
 def store_in(var: Path) -> Store:
