@@ -59,8 +59,9 @@ AGENT_FACING = (
 
 _NAME = "promptyoself"
 _HOSTS_PATIENCE = 10  # seconds that a host waits for the description
-_FOR_PEOPLE = frozenset({"var", "format", "help", "prompt-file", "ndjson", "note", "key", "loop"})
-_WITH_LOOP = frozenset({"interval"})
+_FOR_PEOPLE = frozenset(
+    {"var", "format", "help", "prompt-file", "ndjson", "note", "key", "loop", "interval"}
+)
 _TYPES: dict[str, str] = {
     "integer": "integer",
     "integer range": "integer",
@@ -80,7 +81,6 @@ class Parameter(NamedTuple):
     required: bool
     default: Any
     flag: bool
-    choices: tuple[str, ...]
 
 
 def parameters(command: click.Command) -> Iterator[Parameter]:
@@ -91,7 +91,7 @@ def parameters(command: click.Command) -> Iterator[Parameter]:
         names = [name.removeprefix("--") for name in option.opts]
         names += [name.removeprefix("--") for name in option.secondary_opts]
         for number, name in enumerate(names):
-            if name in _FOR_PEOPLE | _WITH_LOOP or option.hidden:
+            if name in _FOR_PEOPLE or option.hidden:
                 continue
             kind = option.type
             flag = option.is_flag
@@ -109,7 +109,6 @@ def parameters(command: click.Command) -> Iterator[Parameter]:
                 option.required,
                 False if flag else default,
                 flag,
-                tuple(map(str, choices)),
             )
 
 
