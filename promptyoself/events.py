@@ -304,7 +304,7 @@ def type_of(record: Record) -> str:
 
 def write_record(record: Record) -> dict[str, Any]:
     """The ``data`` of an event, without what is ``None``."""
-    fields = dict(zip(record._fields, record, strict=True))
+    fields: dict[str, Any] = record._asdict()
     if None not in record:
         return fields
     return {name: value for name, value in fields.items() if value is not None}

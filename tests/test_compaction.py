@@ -34,10 +34,11 @@ from promptyoself.durable import Disk
 from promptyoself.errors import ChainError, PromptyoselfError
 from promptyoself.index import Index, Snapshot
 from promptyoself.instants import parse_utc
-from promptyoself.ledger import START, Position, Prepared
+from promptyoself.ledger import START, Position
 from promptyoself.ledger import sealing as sealing_module
 from promptyoself.ledger.sealing import MEMBER_BYTES, FileSealing
 from promptyoself.ledger.segments import compress
+from promptyoself.ledger.upkeep import Prepared
 from promptyoself.service import packing
 from promptyoself.service import sealing as service
 from promptyoself.service.sealing import compact, seal

@@ -365,11 +365,9 @@ class SealedBeforeSynced(Recorder):
 class NameSyncedLast(Recorder):
     """The folder of a new file is synced after the file, not before its first byte."""
 
-    def append(self, path: Path, data: bytes, offset: int) -> None:
-        descriptor = self.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    def append_to(self, descriptor: int, path: Path, data: bytes, offset: int) -> None:
         self.write(descriptor, data)
         self.fsync(descriptor)
-        os.close(descriptor)
         if offset == 0:
             self.fsync_directory(path.parent)
 

@@ -10,11 +10,7 @@ from promptyoself.ledger.protocol import (
     HeadMoved,
     Ledger,
     Position,
-    Prepared,
-    Sealing,
-    Share,
     Torn,
-    UnknownMonth,
 )
 
 __all__ = [
@@ -28,10 +24,6 @@ __all__ = [
     "Ledger",
     "Liveness",
     "Position",
-    "Prepared",
-    "Sealing",
-    "Share",
     "Torn",
-    "UnknownMonth",
     "encode_line",
 ]

@@ -17,6 +17,7 @@ __all__ = [
     "decode_line",
     "encode_line",
     "hash_line",
+    "spell",
 ]
 
 GENESIS_HASH = "0" * 64
@@ -56,7 +57,20 @@ def encode_line(envelope: Envelope) -> bytes:
     Raises:
         TypeError: the data isn't JSON-able (a lone surrogate in a text, say).
     """
-    v, seq, ts, type_, id_, actor, data, prev = envelope
+    return spell(*envelope)
+
+
+def spell(
+    v: int,
+    seq: int,
+    ts: str,
+    type_: str,
+    id_: str | None,
+    actor: Mapping[str, str],
+    data: Mapping[str, Any],
+    prev: str,
+) -> bytes:
+    """As :func:`encode_line`, of the fields of an envelope."""
     return orjson.dumps(
         {
             "v": v,

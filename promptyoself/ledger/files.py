@@ -16,7 +16,7 @@ from promptyoself.digests import sha256
 from promptyoself.durable import Disk
 from promptyoself.errors import ChainError, PromptyoselfError
 from promptyoself.instants import format_utc
-from promptyoself.ledger.envelope import MAX_LINE_BYTES, Envelope, encode_line, hash_line
+from promptyoself.ledger.envelope import MAX_LINE_BYTES, Envelope, spell
 from promptyoself.ledger.lock import ExclusiveLock
 from promptyoself.ledger.protocol import (
     START,
@@ -24,12 +24,11 @@ from promptyoself.ledger.protocol import (
     Draft,
     HeadMoved,
     Position,
-    Sealing,
-    Share,
     Torn,
 )
 from promptyoself.ledger.segments import (
     MAX_MEMBER_BYTES,
+    SUFFIX,
     UNSETTLED,
     BrokenMember,
     Link,
@@ -48,11 +47,14 @@ from promptyoself.versions import VERSIONS
 
 if TYPE_CHECKING:
     from promptyoself.events import Record
+    from promptyoself.ledger.upkeep import Sealing, Share
 
 __all__ = ["FileLedger"]
 
 _ACTOR = {"via": "ledger", "who": "promptyoself"}
 _PENDING = ".unrecorded"
+_QUARANTINE = "quarantine"
+_MARKS = frozenset((_QUARANTINE, UNSETTLED))
 _TICK_SECONDS = 0.1  # ten of the longest tick that Linux is built with
 _COPY = re.compile(r"\d{4}-\d\d-\d+-[0-9a-f]{16}\.torn\.unrecorded", re.ASCII)
 
@@ -74,16 +76,21 @@ class FileLedger:
         self._place = str(folder)
         self._chain = chain
         self._disk = disk or Disk()
-        self._quarantine = folder / "quarantine"
+        self._quarantine = folder / _QUARANTINE
         self._durable: Position | None = None  # the end of our own last append
         # What was last found to stand, and the file as it was before that was looked at. Whoever
         # changes it changes this too, so it needn't be read again while it is the same.
         self._stood: tuple[Position, _FileState] | None = None
         self._listed: _Listed | None = None
+        self._tail: _Tail | None = None
         self._lock = ExclusiveLock(folder / "lock", lock_timeout, self._make_folder)
         self._seal_lock = ExclusiveLock(
             folder / "sealing", lock_timeout, self._make_folder, "being sealed"
         )
+
+    def __del__(self) -> None:
+        if self._tail is not None:
+            os.close(self._tail.descriptor)
 
     def exclusive(self, timeout: float | None = None) -> AbstractContextManager[None]:
         """See :meth:`Ledger.exclusive`."""
@@ -95,24 +102,25 @@ class FileLedger:
     def append(self, drafts: Sequence[Draft], now: datetime, expecting: Position) -> Batch:
         """See :meth:`Ledger.append`."""
         with self._lock.held():
-            segments, names = stat_segments(self._folder)
+            segments, marks = self._look()
             torn = self._require_end(expecting, segments)
             if not drafts:
                 if expecting.seq:
                     self._disk.sync(self._folder / segment_name(expecting.month))
                 return Batch([], expecting, b"")
-            pending = self._pending() if self._quarantine.name in names else set()
-            repairs = self._repair(torn, pending)
-            first = [] if expecting.seq else [self._genesis()]
-            envelopes, content, position = _chain_up([*first, *repairs, *drafts], now, expecting)
+            pending = self._pending() if self._quarantine.name in marks else set()
+            repairs = self._repair(torn, pending) if torn is not None or pending else []
+            if repairs or not expecting.seq:
+                first = [] if expecting.seq else [self._genesis()]
+                drafts = [*first, *repairs, *drafts]
+            envelopes, content, position = _chain_up(drafts, now, expecting)
             if len(content) > MAX_MEMBER_BYTES:
                 raise _too_large("The events come to", len(content), MAX_MEMBER_BYTES)
             data = compress(content)
-            if UNSETTLED in names:  # whoever put a month in place has died
+            if UNSETTLED in marks:  # whoever put a month in place has died
                 self._disk.fsync_directory(self._folder)
                 self._disk.discard(self._folder / UNSETTLED)
             month, start = position.month, position.member
-            path = self._folder / segment_name(month)
             # What we build on must be durable first: its writer may have died before he had made it
             # so. In the same file too, for a disk may keep our write and not his, and a hole before
             # a whole member is damage, not a torn end.
@@ -120,14 +128,29 @@ class FileLedger:
                 self._disk.settle(self._folder)
             elif month != expecting.month or expecting != self._durable:
                 self._disk.sync(self._folder / segment_name(expecting.month))
-            self._disk.append(path, data, start)
+            tail = self._opened(month, segments)
+            self._disk.append_to(tail.descriptor, tail.path, data, start)
             for copy in pending:
                 with suppress(OSError):  # the events are durable: the next append tries again
                     self._disk.rename(copy, copy.with_suffix(""))
             self._durable = position._replace(offset=start + len(data))
-            with suppress(FileNotFoundError):  # who has taken it away can't undo that it was there
-                self._stood = self._durable, _state_of(path.stat())
+            self._stood = self._durable, _state_of(os.fstat(tail.descriptor))
             return Batch(envelopes, self._durable, content)
+
+    def _opened(self, month: str, segments: Sequence[_Month]) -> _Tail:
+        """A month's file, open: as the last append left it, where it is still the same."""
+        tail = self._tail
+        if tail is not None:
+            last, found = segments[-1] if segments else ("", None)
+            if found is not None and month == last == tail.month and found[:2] == tail.which:
+                return tail
+            self._tail = None
+            os.close(tail.descriptor)
+        path = self._folder / segment_name(month)
+        descriptor = self._disk.open_to_append(path)
+        which = _state_of(os.fstat(descriptor))[:2]
+        self._tail = tail = _Tail(month, path, descriptor, which)
+        return tail
 
     def replay(self, after: Position = START) -> Iterator[Batch]:
         """See :meth:`Ledger.replay`."""
@@ -135,6 +158,8 @@ class FileLedger:
 
     def shares(self, count: int) -> list[Share]:
         """See :meth:`Ledger.shares`."""
+        from promptyoself.ledger.upkeep import Share
+
         month, size = (list_segments(self._folder) or [("", 0)])[-1]
         return [Share(number, count, month, size) for number in range(count)]
 
@@ -222,17 +247,17 @@ class FileLedger:
     def holds(self, position: Position) -> bool:
         """See :meth:`Ledger.holds`. Reads one member, unless it has done so since the file was last
         changed."""
-        return self._holds(position, stat_segments(self._folder)[0])
+        return self._holds(position, self._look()[0])
 
-    def _holds(self, position: Position, segments: Sequence[tuple[str, os.stat_result]]) -> bool:
+    def _holds(self, position: Position, segments: Sequence[_Month]) -> bool:
         if position == START:
             return True
         earlier, state = 0, None
         for month, found in segments:
             if month < position.month:
-                earlier += found.st_size
+                earlier += found.size
             elif month == position.month:
-                state = _state_of(found)
+                state = found
         if earlier != position.earlier or state is None or state.size < position.offset:
             return False
         if self._stood == (position, state):
@@ -268,25 +293,38 @@ class FileLedger:
 
     def stamp(self) -> object:
         """See :meth:`Ledger.stamp`. Two ``stat`` calls, where nothing has changed for a while."""
+        return self._look()[0]
+
+    def _look(self) -> tuple[tuple[_Month, ...], frozenset[str]]:
+        """Every month's file as it is, and which of :data:`_MARKS` lie in the folder.
+
+        Where the folder hasn't changed for a while, only the last month can have.
+        """
         try:
             folder = _state_of(os.stat(self._place))
         except FileNotFoundError:
-            return ()
+            return (), frozenset()
         known = self._listed
         if known is not None and known.sure and known.folder == folder:
             if not known.last:
-                return ()
+                return (), known.marks
             with suppress(FileNotFoundError):
-                return known.months, _state_of(os.stat(known.last))
-        months = tuple((month, _state_of(it)) for month, it in stat_segments(self._folder)[0])
-        last = f"{self._place}/{segment_name(months[-1][0])}" if months else ""
-        if known is None or known.folder != folder:
-            self._listed = _Listed(folder, months[:-1], last, time.monotonic(), sure=False)
-        else:
+                last = _state_of(os.stat(known.last))
+                if last.size:
+                    return (*known.months, (known.month, last)), known.marks
+        found, names = stat_segments(self._folder)
+        months = tuple((month, _state_of(it)) for month, it in found)
+        marks = frozenset(_MARKS.intersection(names))
+        last_path = f"{self._place}/{segment_name(months[-1][0])}" if months else ""
+        listed = _Listed(folder, months, last_path, marks)
+        if known is not None and known.folder == folder:
             # Within one tick of the kernel's clock, a folder can change twice and look the same.
+            # And an empty month, which a crash leaves, can become the last without changing it.
             old = time.monotonic() - known.since > _TICK_SECONDS
-            self._listed = known._replace(months=months[:-1], last=last, sure=old)
-        return (months[:-1], months[-1][1]) if months else ()
+            empty = sum(1 for name in names if name.endswith(SUFFIX)) > len(months)
+            listed.since, listed.sure = known.since, old and not empty
+        self._listed = listed
+        return months, marks
 
     def months(self) -> list[str]:
         """See :meth:`Ledger.months`."""
@@ -304,20 +342,18 @@ class FileLedger:
     def _clear_end(self, expecting: Position) -> None:
         """See to it that the chain ends there. What :meth:`_move_aside` leaves without a record is
         recorded by the next append."""
-        torn = self._require_end(expecting, stat_segments(self._folder)[0])
+        torn = self._require_end(expecting, self._look()[0])
         if torn is not None:
             self._move_aside(torn)
 
-    def _require_end(
-        self, expecting: Position, segments: Sequence[tuple[str, os.stat_result]]
-    ) -> Torn | None:
+    def _require_end(self, expecting: Position, segments: Sequence[_Month]) -> Torn | None:
         """Whether the chain ends there; what follows it, if that is but a torn end."""
         if not self._holds(expecting, segments):
             raise HeadMoved(expecting, 0)
         if not segments:
             return None
         month, found = segments[-1]
-        if (month, found.st_size) == (expecting.month, expecting.offset):
+        if (month, found.size) == (expecting.month, expecting.offset):
             return None
         for batch in self.replay(expecting):
             raise HeadMoved(expecting, batch.position.seq)
@@ -371,15 +407,35 @@ class FileLedger:
         return {self._quarantine / name for name in names if _COPY.fullmatch(name)}
 
 
-class _Listed(NamedTuple):
-    """The months in a folder but the last, and that one's path: ``sure`` where the folder has
-    stayed as it was for a while since it was first seen so, and was listed after that."""
+class _Tail:
+    """A month's file that is open for appending; ``which`` is its device and inode."""
 
-    folder: _FileState
-    months: tuple[tuple[str, _FileState], ...]
-    last: str
-    since: float
-    sure: bool
+    __slots__ = ("descriptor", "month", "path", "which")
+
+    def __init__(self, month: str, path: Path, descriptor: int, which: tuple[int, int]) -> None:
+        self.month = month
+        self.path = path
+        self.descriptor = descriptor
+        self.which = which
+
+
+class _Listed:
+    """The months in a folder but the last, which that is, its path, and the marks beside them:
+    ``sure`` where the folder has stayed as it was for a while since it was first seen so, and was
+    listed after that."""
+
+    __slots__ = ("folder", "last", "marks", "month", "months", "since", "sure")
+
+    def __init__(
+        self, folder: _FileState, months: tuple[_Month, ...], last: str, marks: frozenset[str]
+    ) -> None:
+        self.folder = folder
+        self.months = months[:-1]
+        self.month = months[-1][0] if months else ""
+        self.last = last
+        self.marks = marks
+        self.since = time.monotonic()
+        self.sure = False
 
 
 class _FileState(NamedTuple):
@@ -391,6 +447,9 @@ class _FileState(NamedTuple):
     size: int
     modified: int
     changed: int
+
+
+_Month = tuple[str, _FileState]
 
 
 def _state_of(found: os.stat_result) -> _FileState:
@@ -447,17 +506,17 @@ def _chain_up(
     seq, head = after.seq, after.hash
     ts = max(format_utc(now), after.ts)
     envelopes, content = [], bytearray()
+    # A group may be a thousand: what can be done once for all of them is.
+    digest, new = sha256.for_many(len(drafts)), tuple.__new__
     for record, id_, actor in drafts:
         seq += 1
         type_ = type_of(record)
-        envelope = Envelope._make(
-            (VERSIONS[type_], seq, ts, type_, id_, actor, write_record(record), head)
-        )
-        line = encode_line(envelope)
+        fields = (VERSIONS[type_], seq, ts, type_, id_, actor, write_record(record), head)
+        line = spell(*fields)
         if len(line) > MAX_LINE_BYTES:
             raise _too_large("An event comes to", len(line), MAX_LINE_BYTES)
-        head = hash_line(line)
-        envelopes.append(envelope)
+        head = digest(line).hexdigest()
+        envelopes.append(new(Envelope, fields))
         content += line
         content += b"\n"
     same_month = ts[:7] == after.month

@@ -29,8 +29,9 @@ class ExclusiveLock:
     """A lock among all processes and threads; re-entrant within a thread.
 
     It is ``flock`` itself, since an append should cost little more than its ``fsync``, and a
-    library for locks costs as much again. Opened anew each time: whoever removes the file, or puts
-    another folder in its place, must not leave two processes with a lock each.
+    library for locks costs as much again. Its file stays open, but each time one looks whether it
+    is still the one of that name: whoever removes the file, or puts another folder in its place,
+    must not leave two processes with a lock each.
     """
 
     def __init__(
@@ -46,8 +47,13 @@ class ExclusiveLock:
         self._thread = RLock()
         self._depth = 0
         self._descriptor = -1
+        self._file = (0, 0)  # which one is open there
         self._mark = b""
         _locks.add(self)
+
+    def __del__(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
 
     def held(self, timeout: float | None = None) -> AbstractContextManager[None]:
         """Hold the lock; ``timeout`` as given to the constructor unless stated.
@@ -68,12 +74,12 @@ class ExclusiveLock:
                 raise self._timed_out(limit)
         try:
             if not self._depth:
-                self._descriptor = self._wait(limit, deadline)
+                self._wait(limit, deadline)
                 self._sign()
             self._depth += 1
         except BaseException:
-            if not self._depth:
-                self._let_go()
+            if not self._depth and self._descriptor >= 0:
+                flock(self._descriptor, LOCK_UN)
             thread.release()
             raise
 
@@ -83,51 +89,58 @@ class ExclusiveLock:
             return  # a child process, in which nothing is held that its parent holds
         self._depth -= 1
         if not self._depth:
-            self._let_go()
+            flock(self._descriptor, LOCK_UN)
         self._thread.release()
 
     def forget(self) -> None:
         """In a child process: what the parent holds is not ours, nor may we keep it from anyone
         when he lets go."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-        self._thread, self._depth, self._descriptor, self._mark = RLock(), 0, -1, b""
+        self._close()
+        self._thread, self._depth, self._mark = RLock(), 0, b""
 
-    def _wait(self, limit: float, deadline: float | None) -> int:
-        while (descriptor := self._try()) < 0:
+    def _wait(self, limit: float, deadline: float | None) -> None:
+        while not self._try():
             now = time.monotonic()
             if deadline is None:
                 deadline = now + limit
             if now >= deadline:
                 raise self._timed_out(limit)
             time.sleep(min(_POLL_SECONDS, deadline - now))
-        return descriptor
 
-    def _try(self) -> int:
-        """The locked file's descriptor, or -1."""
+    def _try(self) -> bool:
+        """Lock the file that has the name now, if nobody else has."""
+        while True:
+            if self._descriptor < 0:
+                self._open()
+            try:
+                flock(self._descriptor, LOCK_EX | LOCK_NB)
+            except BlockingIOError:
+                locked = False
+            else:
+                locked = True
+            if self._is_current():
+                return locked
+            self._close()
+
+    def _open(self) -> None:
         try:
             descriptor = os.open(self._name, _FLAGS, 0o600)
         except FileNotFoundError:
             self._prepare()
             descriptor = os.open(self._name, _FLAGS, 0o600)
-        try:
-            flock(descriptor, LOCK_EX | LOCK_NB)
-            if os.fstat(descriptor).st_nlink:  # else somebody has removed it since it was opened
-                return descriptor
-        except BlockingIOError:
-            pass
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
-        return -1
+        found = os.fstat(descriptor)
+        self._descriptor, self._file = descriptor, (found.st_dev, found.st_ino)
 
-    def _let_go(self) -> None:
+    def _is_current(self) -> bool:
+        try:
+            found = os.stat(self._name)
+        except FileNotFoundError:
+            return False
+        return (found.st_dev, found.st_ino) == self._file
+
+    def _close(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
-            # Said, not left to the closing: a child that is about to be another program has it
-            # open for a moment, too.
-            flock(descriptor, LOCK_UN)
             os.close(descriptor)
 
     def _sign(self) -> None:

@@ -37,14 +37,7 @@ from promptyoself.durable import Disk
 from promptyoself.errors import PromptyoselfError
 from promptyoself.instants import format_utc
 from promptyoself.ledger.envelope import decode_line, hash_line
-from promptyoself.ledger.protocol import (
-    START,
-    Batch,
-    HeadMoved,
-    Position,
-    Prepared,
-    UnknownMonth,
-)
+from promptyoself.ledger.protocol import START, Batch, HeadMoved, Position
 from promptyoself.ledger.segments import (
     UNSETTLED,
     BrokenMember,
@@ -54,6 +47,7 @@ from promptyoself.ledger.segments import (
     segment_name,
     stands,
 )
+from promptyoself.ledger.upkeep import Prepared, UnknownMonth
 
 __all__ = ["MEMBER_BYTES", "FileSealing"]
 
@@ -69,7 +63,7 @@ _MARK = b'"type":"segment.sealed"'
 
 
 class FileSealing:
-    """A :class:`~promptyoself.ledger.protocol.Sealing` of a folder. Its maker holds the lock."""
+    """A :class:`~promptyoself.ledger.upkeep.Sealing` of a folder. Its maker holds the lock."""
 
     def __init__(
         self,

@@ -24,6 +24,7 @@ from promptyoself.ledger.protocol import Position
 
 __all__ = [
     "MAX_MEMBER_BYTES",
+    "SUFFIX",
     "UNSETTLED",
     "BrokenMember",
     "Link",
@@ -48,7 +49,9 @@ MAX_MEMBER_BYTES = 64 * 1024 * 1024
 """The most that one member may hold, uncompressed. A prompt of 1 MiB escapes to at most 6 MiB, so
 an honest member stays far below; it bounds what a crafted one can make a reader allocate."""
 
-_SUFFIX = ".ndjson.gz"
+SUFFIX = ".ndjson.gz"
+"""How the name of every month's file ends."""
+
 UNSETTLED = ".unsettled"
 """A file that is there while a month's new name may not be durable, so that whoever appends next
 makes it so: else the old file could come back, without what he has added to the new one."""
@@ -103,7 +106,7 @@ def stat_segments(folder: Path) -> tuple[list[tuple[str, os.stat_result]], list[
     try:
         names = os.listdir(place)
         for name in names:
-            if name.endswith(_SUFFIX) and (match := _NAME.fullmatch(name)):
+            if name.endswith(SUFFIX) and (match := _NAME.fullmatch(name)):
                 state = os.stat(f"{place}/{name}")
                 if state.st_size:
                     found.append((match[1], state))

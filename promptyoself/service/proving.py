@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from promptyoself.errors import ChainError
 from promptyoself.events import VERSIONS
-from promptyoself.ledger import START, Batch, Envelope, FileLedger, HeadMoved, Position, Share
+from promptyoself.ledger import START, Batch, Envelope, FileLedger, HeadMoved, Position
+from promptyoself.ledger.upkeep import Share
 from promptyoself.schedules import EMPTY, fold
 from promptyoself.service.store import Store
 

@@ -11,7 +11,8 @@ from promptyoself.errors import PromptyoselfError
 from promptyoself.events import SegmentSealed
 from promptyoself.index import Snapshot
 from promptyoself.instants import format_utc
-from promptyoself.ledger import Draft, HeadMoved, Position, Sealing, UnknownMonth
+from promptyoself.ledger import Draft, HeadMoved, Position
+from promptyoself.ledger.upkeep import Sealing, UnknownMonth
 from promptyoself.schedules import State
 from promptyoself.service.store import Store
 
