@@ -2,11 +2,10 @@
 
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
 
 from calls import compare
 from pairs import PAIRS, Figure
@@ -23,9 +22,8 @@ _EVENTS = 1000
 
 
 def run(pairs: int = PAIRS) -> Iterator[Figure]:
-    """A thousand claims at a time. The first peer gets the lines ready made, the second makes each
-    from the event, with its number and the hash of the one before, as anybody would have to who
-    keeps such a log there."""
+    """A thousand claims at a time. The first peer gets the lines ready made; the second makes each
+    from its event, as anybody would have to who keeps events as JSON; the third links them, too."""
     drafts = claims(_EVENTS)
     with tempfile.TemporaryDirectory(prefix="promptyoself-bench-") as scratch:
         ledger = FileLedger(Path(scratch) / "schedules", "schedules")
@@ -39,25 +37,25 @@ def run(pairs: int = PAIRS) -> Iterator[Figure]:
             return batch
 
         ours(0)
-        with closing(SqliteLog(Path(scratch) / "ready.db")) as peer:
-            yield compare(
-                "1,000 events in one append",
-                "1,000 rows in one commit of SQLite, of the same lines, ready made",
-                ours,
-                lambda batch: peer.append(cast(Batch, batch).content.splitlines()),
-                pairs,
-                1.0,
-                ours_first=True,
-            )
-        with closing(SqliteLog(Path(scratch) / "made.db")) as peer:
-            yield compare(
-                "1,000 events in one append",
-                "1,000 rows in one commit of SQLite, whose lines it makes and links, too",
-                ours,
-                lambda batch: peer.append(_made(cast(Batch, batch))),
-                pairs,
-                ours_first=True,
-            )
+        for number, (made, what, bar) in enumerate(_PEERS):
+            with closing(SqliteLog(Path(scratch) / f"{number}.db")) as peer:
+                yield compare(
+                    "1,000 events in one append",
+                    f"1,000 rows in one commit of SQLite, {what}",
+                    ours,
+                    lambda batch, made=made, peer=peer: peer.append(made(batch)),
+                    pairs,
+                    bar,
+                    ours_first=True,
+                )
+
+
+def _ready(batch: Batch) -> list[bytes]:
+    return batch.content.splitlines()
+
+
+def _spelled(batch: Batch) -> list[bytes]:
+    return [encode_line(envelope) for envelope in batch.envelopes]
 
 
 def _made(batch: Batch) -> list[bytes]:
@@ -67,6 +65,13 @@ def _made(batch: Batch) -> list[bytes]:
         head = hash_line(line)
         lines.append(line)
     return lines
+
+
+_PEERS: tuple[tuple[Callable[[Batch], list[bytes]], str, float | None], ...] = (
+    (_ready, "of the same lines, ready made", 1.0),
+    (_spelled, "of the same events, which it makes JSON of", 1.0),
+    (_made, "of the same events, whose lines it makes and links, too", None),
+)
 
 
 if __name__ == "__main__":
