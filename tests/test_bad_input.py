@@ -551,6 +551,8 @@ def test_interrupting_a_command_is_answered(
         env=environ,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # A shell that put these tests in the background would have it ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
     )
     with fifo.open("wb"):  # which returns when the command has opened it to read
         process.send_signal(signal.SIGINT)

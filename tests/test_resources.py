@@ -4,6 +4,7 @@ the next command works."""
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import resource
@@ -441,6 +442,7 @@ def test_a_file_system_that_turns_read_only(
     place = small / "var"
     monkeypatch.setenv("PROMPTYOSELF_VAR", str(place))
     ids = prepared(place, clock)
+    gc.collect()  # what those commands had open, which were run in this process
     subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
     try:
         assert refused_and_unharmed(place, ids, {"var_not_writable"}) == len(COMMANDS)
