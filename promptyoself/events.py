@@ -26,6 +26,9 @@ __all__ = [
     "DeliveryDelivered",
     "DeliveryFailed",
     "DeliverySkipped",
+    "DesirePruned",
+    "DesireRecorded",
+    "DesireReinforced",
     "LedgerCreated",
     "Record",
     "ScheduleCancelled",
@@ -62,7 +65,8 @@ class ScheduleRegistered(NamedTuple):
 
     Of an imported one, ``repetition_count`` and ``last_slot`` say how many slots were claimed where
     it came from, and which was the latest claimed or skipped; ``first_content`` is what its id was
-    made of, where it had been modified since.
+    made of, where it had been modified since. ``template`` names what the prompt is rendered from
+    when it fires; then ``prompt`` is empty.
     """
 
     agent_id: str
@@ -89,6 +93,7 @@ class ScheduleRegistered(NamedTuple):
     last_slot: str | None = None
     first_content: dict[str, Any] | None = None
     reason: str | None = None
+    template: str | None = None
 
 
 class ScheduleModified(NamedTuple):
@@ -140,7 +145,8 @@ class DeliveryAttempted(NamedTuple):
     """A slot is claimed: from here on only ``worker`` may send it. Written before anything is sent.
 
     ``text_sha256`` is the SHA-256 of the exact text sent; ``next_run`` the schedule's next slot
-    (absent: none is left, or a triggered slot, or a further attempt at the same one).
+    (absent: none is left, or a triggered slot, or a further attempt at the same one). ``text`` is
+    that text itself, where it was rendered from a template.
     """
 
     slot: str
@@ -150,6 +156,7 @@ class DeliveryAttempted(NamedTuple):
     text_sha256: str
     kind: str = "scheduled"
     next_run: str | None = None
+    text: str | None = None
 
 
 class DeliveryDelivered(NamedTuple):
@@ -250,6 +257,36 @@ class TailQuarantined(NamedTuple):
     file: str
 
 
+class DesireRecorded(NamedTuple):
+    """An agent would like something. ``strength`` is from 0 to 1; ``recorded_at`` is the instant
+    that, with the agent and the text, the id was made of."""
+
+    agent_id: str
+    text: str
+    strength: float
+    recorded_at: str
+    tags: list[str] | None = None
+    salt: int | None = None
+    reason: str | None = None
+
+
+class DesireReinforced(NamedTuple):
+    """It grew by ``by``; ``strength`` is what it then had, counted from what had decayed until
+    this event by the half-life that was set."""
+
+    by: float
+    strength: float
+    reason: str | None = None
+
+
+class DesirePruned(NamedTuple):
+    """Its ``strength`` had decayed to less than ``below``, and it is listed no more."""
+
+    strength: float
+    below: float
+    reason: str | None = None
+
+
 Record = (
     LedgerCreated
     | ScheduleRegistered
@@ -268,6 +305,9 @@ Record = (
     | WorkerStopped
     | SegmentSealed
     | TailQuarantined
+    | DesireRecorded
+    | DesireReinforced
+    | DesirePruned
 )
 
 _CLASSES: dict[str, type[Any]] = {
@@ -288,6 +328,9 @@ _CLASSES: dict[str, type[Any]] = {
     "worker.stopped": WorkerStopped,
     "segment.sealed": SegmentSealed,
     "tail.quarantined": TailQuarantined,
+    "desire.recorded": DesireRecorded,
+    "desire.reinforced": DesireReinforced,
+    "desire.pruned": DesirePruned,
 }
 _TYPES = {cls: name for name, cls in _CLASSES.items()}
 
@@ -344,7 +387,7 @@ _RIGHT: dict[tuple[object, ...], tuple[int, ...]] = {}
 
 _INSTANTS = frozenset(
     ("slot", "last", "next_run", "anchor", "start_at", "until", "retry_at", "last_slot")
-)
+) | {"recorded_at"}
 
 
 def _check_changes(changes: Mapping[str, Any]) -> None:

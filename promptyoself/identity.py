@@ -13,8 +13,10 @@ from promptyoself.digests import sha256
 
 __all__ = [
     "CONTENT",
+    "TEMPLATES",
     "content_hash",
     "content_of",
+    "desire_id",
     "is_opaque_id",
     "jittered",
     "schedule_id",
@@ -32,8 +34,12 @@ CONTENT = (
     "start_at",
     "until",
     "max_repetitions",
+    "template",
 )
 """What makes a schedule the one it is. Everything else about it is policy."""
+
+TEMPLATES = ("idle",)
+"""What a prompt can be rendered from when it fires. The name is content, in the prompt's place."""
 
 # Made once with uuid4. It must never change: it is part of every otid ever sent.
 _OTID_NAMESPACE = bytes.fromhex("145d04ac509e44beb1f528ceadb5c634")
@@ -56,6 +62,12 @@ def content_hash(content: Mapping[str, Any], salt: int = 0) -> str:
 def schedule_id(content: Mapping[str, Any], salt: int = 0) -> str:
     """``sch_`` and the first 8 digits of :func:`content_hash`."""
     return f"sch_{content_hash(content, salt)[:8]}"
+
+
+def desire_id(content: Mapping[str, Any], salt: int = 0) -> str:
+    """``des_`` and the first 8 digits of the :func:`content_hash` of its agent, its text and the
+    instant at which it was recorded."""
+    return f"des_{content_hash(content, salt)[:8]}"
 
 
 def is_opaque_id(text: str) -> bool:

@@ -19,7 +19,7 @@ from promptyoself.letta import Deliverer
 from promptyoself.schedules import due
 from promptyoself.service.dispatching import Dispatcher, Report, new_worker_name
 from promptyoself.service.sealing import compact, has_unsealed, seal
-from promptyoself.service.store import Store
+from promptyoself.service.store import Store, chains
 
 __all__ = ["Stop", "execute_once", "run_loop", "stop_on_signals"]
 
@@ -197,6 +197,8 @@ class _Sealer:
         if month != self._month or clock >= self._again:
             if has_unsealed(self._store, snapshot, now):
                 work.append(seal)
+            if self._desires_have_unsealed(now):
+                work.append(_seal_desires)
             self._month, self._again = month, float("inf")
         size = snapshot.position.offset
         if size < self._compacted or size >= self._compacted + _WORTH_A_LOOK:
@@ -207,6 +209,14 @@ class _Sealer:
             self._thread = threading.Thread(target=self._run, args=(work, now), daemon=True)
             self._thread.start()
 
+    def _desires_have_unsealed(self, now: datetime) -> bool:
+        try:
+            return any(
+                has_unsealed(chain, chain.index.load(), now) for chain in chains(self._store)[1:]
+            )
+        except (PromptyoselfError, OSError):  # no concern of the schedules; who asks for one hears
+            return False
+
     def leave(self) -> None:
         """Wait a little for what is under way."""
         if self._thread is not None:
@@ -214,16 +224,20 @@ class _Sealer:
 
     def _run(self, work: list[Callable[..., object]], now: datetime) -> None:
         store = Store(self._store.settings, self._store.actor, warn=self._store.warn)
-        try:
-            for each in work:
+        for each in work:
+            try:
                 each(store, now, timeout=0.0)
-        except Exception as error:  # whatever it is, deliveries go on
-            self._again = time.monotonic() + _SEAL_AGAIN
-            if not (
-                isinstance(error, PromptyoselfError)
-                and error.code in ("lock_timeout", "head_moved")
-            ):
-                store.warn(f"The log could not be sealed or compacted: {error}")
+            except Exception as error:  # whatever it is, deliveries go on
+                self._again = time.monotonic() + _SEAL_AGAIN
+                if not (
+                    isinstance(error, PromptyoselfError)
+                    and error.code in ("lock_timeout", "head_moved")
+                ):
+                    store.warn(f"The log could not be sealed or compacted: {error}")
+
+
+def _seal_desires(store: Store, now: datetime, *, timeout: float) -> None:
+    seal(store.desires, now, timeout=timeout)
 
 
 def _sleep(

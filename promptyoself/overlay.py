@@ -38,8 +38,9 @@ class Base(Protocol[V_co]):
         """The value of a key."""
         ...
 
-    def walk(self, wanted: Wanted) -> Iterator[tuple[str, V_co]]:
-        """Every key and value of the parts that are wanted, in the order of their paths."""
+    def walk(self, wanted: Wanted, under: str = "") -> Iterator[tuple[str, V_co]]:
+        """Every key and value of the parts that are wanted, in the order of their paths; only of
+        those parts in which a path may begin with ``under``."""
         ...
 
     def soonest(self, wanted: Wanted) -> Iterator[tuple[str, str, V_co]]:
@@ -103,20 +104,21 @@ class Overlay(Generic[V]):
     def __iter__(self) -> Iterator[str]:
         return (key for key, _ in self.items())
 
-    def values(self, wanted: Wanted | None = None) -> Iterator[V]:
+    def values(self, wanted: Wanted | None = None, under: str = "") -> Iterator[V]:
         """See :meth:`items`."""
-        return (value for _, value in self.items(wanted))
+        return (value for _, value in self.items(wanted, under))
 
-    def items(self, wanted: Wanted | None = None) -> Iterator[tuple[str, V]]:
-        """Every key with its value; but only those that may be ``wanted``, if that is given: parts
-        of the base that aren't are left unread. In no order."""
+    def items(self, wanted: Wanted | None = None, under: str = "") -> Iterator[tuple[str, V]]:
+        """Every key with its value; but only those that may be ``wanted``, if that is given, and
+        whose path may begin with ``under``: other parts of the base are left unread. In no
+        order."""
         yield from (
             (key, value)
             for key, value in self.changes.items()
             if wanted is None or wanted(self.summarize(value))
         )
         if self.base is not None:
-            for key, value in self.base.walk(wanted or _any):
+            for key, value in self.base.walk(wanted or _any, under):
                 if key not in self.changes:
                     yield key, value
 

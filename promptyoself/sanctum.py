@@ -45,6 +45,11 @@ AGENT_FACING = (
     "trigger",
     "next",
     "simulate",
+    "idle",
+    "desire",
+    "desires",
+    "reinforce",
+    "prune",
     "history",
     "audit",
     "diff",
@@ -101,13 +106,14 @@ def parameters(command: click.Command) -> Iterator[Parameter]:
                 text = f"The opposite of {names[0]}."
             if choices:
                 text += f" One of: {', '.join(map(str, choices))}."
-            default = None if flag or callable(option.default) else _plain(option.default)
+            plain = not (flag or option.multiple or callable(option.default))
+            type_ = "boolean" if flag else _TYPES.get(kind.name, "string")
             yield Parameter(
                 name,
-                "boolean" if flag else _TYPES.get(kind.name, "string"),
+                "array" if option.multiple else type_,
                 text,
                 option.required,
-                False if flag else default,
+                False if flag else _plain(option.default) if plain else None,
                 flag,
             )
 

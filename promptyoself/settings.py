@@ -19,6 +19,7 @@ __all__ = [
     "Settings",
     "Source",
     "default_zone",
+    "desire_half_life",
     "load_settings",
     "read_sources",
 ]
@@ -49,6 +50,7 @@ SETTINGS = (
     Setting("PROMPTYOSELF_MAX_ACTIVE_PER_AGENT", "100", "Active schedules per agent."),
     Setting("PROMPTYOSELF_DAILY_PER_AGENT", "500", "Deliveries per agent and day (UTC)."),
     Setting("PROMPTYOSELF_RECONCILE_GRACE", "120", "Seconds without a trace before a resend."),
+    Setting("PROMPTYOSELF_DESIRE_HALF_LIFE", "30d", "In which a desire fades to half."),
     Setting("PROMPTYOSELF_CALL_TIMEOUT", "30", "Seconds that one request to Letta may take."),
     Setting("PROMPTYOSELF_LOCK_TIMEOUT", "10", "Seconds to wait for the log's lock."),
     Setting("PROMPTYOSELF_LOG_FILE", "", "Where the loop's log goes, rotated; else stderr."),
@@ -77,6 +79,7 @@ class Settings(NamedTuple):
     only_agent: str | None
     caps: Caps
     reconcile_grace: float
+    half_life: str
     call_timeout: float
     lock_timeout: float
     log_file: Path | None
@@ -119,6 +122,22 @@ def default_zone(settings: Settings) -> str:
         raise PromptyoselfError("invalid_setting", message, error.hint, setting=name) from None
 
 
+def desire_half_life(settings: Settings) -> int:
+    """In how many seconds a desire loses half its strength.
+
+    Raises:
+        PromptyoselfError: ``invalid_setting``, where PROMPTYOSELF_DESIRE_HALF_LIFE is no duration.
+    """
+    from promptyoself.times import parse_duration
+
+    try:
+        return parse_duration(settings.half_life)
+    except PromptyoselfError as error:
+        name = "PROMPTYOSELF_DESIRE_HALF_LIFE"
+        message = f"{name}: {error.message}"
+        raise PromptyoselfError("invalid_setting", message, error.hint, setting=name) from None
+
+
 def _checked(values: Mapping[str, str]) -> Settings:
     return Settings(
         var=_folder(values),
@@ -135,6 +154,7 @@ def _checked(values: Mapping[str, str]) -> Settings:
             _whole(values, "PROMPTYOSELF_DAILY_PER_AGENT", 0),
         ),
         reconcile_grace=_number(values, "PROMPTYOSELF_RECONCILE_GRACE", 0.0),
+        half_life=values["PROMPTYOSELF_DESIRE_HALF_LIFE"],
         call_timeout=_number(values, "PROMPTYOSELF_CALL_TIMEOUT", 0.1),
         lock_timeout=_number(values, "PROMPTYOSELF_LOCK_TIMEOUT", 0.0),
         log_file=Path(values["PROMPTYOSELF_LOG_FILE"]) if values["PROMPTYOSELF_LOG_FILE"] else None,

@@ -5,7 +5,7 @@ Apart from the records themselves, which take 3 ms to make: commands that meet n
 
 from collections.abc import Mapping
 
-__all__ = ["VERSIONS"]
+__all__ = ["DESIRE_VERSIONS", "SCHEDULE_VERSIONS", "VERSIONS"]
 
 VERSIONS: Mapping[str, int] = dict.fromkeys(
     (
@@ -26,6 +26,22 @@ VERSIONS: Mapping[str, int] = dict.fromkeys(
         "worker.stopped",
         "segment.sealed",
         "tail.quarantined",
+        "desire.recorded",
+        "desire.reinforced",
+        "desire.pruned",
     ),
     1,
 )
+
+# What each chain may have. A known event on the chain of another is one that no writer put there.
+_EVERYWHERE = ("ledger.created", "segment.sealed", "tail.quarantined")
+
+DESIRE_VERSIONS: Mapping[str, int] = {
+    type_: version
+    for type_, version in VERSIONS.items()
+    if type_.startswith("desire.") or type_ in _EVERYWHERE
+}
+
+SCHEDULE_VERSIONS: Mapping[str, int] = {
+    type_: version for type_, version in VERSIONS.items() if not type_.startswith("desire.")
+}

@@ -10,16 +10,49 @@ from pathlib import Path
 from typing import Any
 
 from promptyoself.durable import Disk
-from promptyoself.events import ScheduleRegistered
-from promptyoself.identity import content_of, schedule_id
+from promptyoself.events import DesireRecorded, ScheduleRegistered
+from promptyoself.identity import content_of, desire_id, schedule_id
+from promptyoself.index import Index
+from promptyoself.index.desires import DESIRE_FORM
+from promptyoself.index.form import Form
+from promptyoself.index.schedules import SCHEDULE_FORM
 from promptyoself.ledger import START, Draft, FileLedger, Ledger, Position
 
 NOW = datetime(2026, 11, 20, 20, 30, tzinfo=UTC)
 ACTOR = {"via": "test", "who": "tester"}
 
 
+_chain = "schedules"
+
+
+def use_chain(name: str) -> None:
+    """From here on, what is below makes ledgers of that chain, with its events and its index."""
+    global _chain  # noqa: PLW0603
+    _chain = name
+
+
+def chain() -> str:
+    """The chain in use."""
+    return _chain
+
+
+def form() -> Form[Any]:
+    """The form of its index."""
+    return DESIRE_FORM if _chain == "desires" else SCHEDULE_FORM
+
+
+def first_type() -> str:
+    """The type of what :func:`draft` makes."""
+    return "desire.recorded" if _chain == "desires" else "schedule.registered"
+
+
 def draft(number: int, prompt: str = "Water the plants") -> Draft:
-    """A registration unlike that of any other number."""
+    """A registration, or a desire, unlike that of any other number."""
+    if _chain == "desires":
+        at = "2026-11-20T20:30:00.000000Z"
+        desire = DesireRecorded(f"agent-{number % 3}", f"{prompt} {number}", 0.5, at)
+        names = ("agent_id", "text", "recorded_at")
+        return Draft(desire, desire_id({name: getattr(desire, name) for name in names}), ACTOR)
     record = ScheduleRegistered(
         agent_id=f"agent-{number % 3}",
         prompt=f"{prompt} {number}",
@@ -36,13 +69,21 @@ def draft(number: int, prompt: str = "Water the plants") -> Draft:
 
 
 def prompts(events: list[dict[str, Any]]) -> list[str]:
-    """The prompts registered, in order."""
-    return [event["data"]["prompt"] for event in events if event["type"] == "schedule.registered"]
+    """The prompts registered, or the texts of the desires, in order."""
+    name = "text" if _chain == "desires" else "prompt"
+    return [event["data"][name] for event in events if event["type"] == first_type()]
 
 
 def ledger_in(folder: Path, disk: Disk | None = None, lock_timeout: float = 10.0) -> FileLedger:
     """A ledger in a folder."""
-    return FileLedger(folder, "schedules", lock_timeout=lock_timeout, disk=disk)
+    return FileLedger(folder, _chain, lock_timeout=lock_timeout, disk=disk)
+
+
+def index_in(
+    path: Path, ledger: Ledger, warn: Callable[[str], None], disk: Disk | None = None
+) -> Index[Any]:
+    """The index of such a ledger."""
+    return Index(path, form(), ledger, warn, disk)
 
 
 def append(ledger: Ledger, *numbers: int, now: datetime = NOW) -> Position:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from calling import clean_environ
+from chains import use_chain
 from tally import SCALE
 
 from promptyoself.commands.answering import Session
@@ -68,6 +69,14 @@ def quick_path(tmp_path: Path) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(dir=memory) as folder:
         yield Path(folder)
+
+
+@pytest.fixture(params=["schedules", "desires"])
+def both_chains(request: pytest.FixtureRequest) -> Iterator[str]:
+    """For the tests of what both chains promise: each runs once for either."""
+    use_chain(request.param)
+    yield request.param
+    use_chain("schedules")
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from promptyoself import events
 from promptyoself.service.claiming import Abandoned, Failed
 from promptyoself.service.registering import cancel, modify, pause, resume, trigger
 from promptyoself.service.requests import Request
+from promptyoself.versions import SCHEDULE_VERSIONS
 
 __all__ = [
     "Event",
@@ -78,7 +79,7 @@ def _story() -> list[Event]:
     cancel(store, daily, "done", world.now)
     world.add([(events.WorkerStopped("wrk_1", "SIGTERM", left), None)])
     assert {once, resume_at} < set(world.state.schedules)
-    assert set(world.state.counts) == set(events.VERSIONS), set(events.VERSIONS) - set(
+    assert set(world.state.counts) == set(SCHEDULE_VERSIONS), set(SCHEDULE_VERSIONS) - set(
         world.state.counts
     )
     return [event._asdict() for event in world.events]

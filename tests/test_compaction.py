@@ -33,6 +33,7 @@ from promptyoself import loop
 from promptyoself.durable import Disk
 from promptyoself.errors import ChainError, PromptyoselfError
 from promptyoself.index import Index, Snapshot
+from promptyoself.index.schedules import SCHEDULE_FORM
 from promptyoself.instants import parse_utc
 from promptyoself.ledger import START, Position
 from promptyoself.ledger import sealing as sealing_module
@@ -79,7 +80,7 @@ def month_in(folder: Path, month: str = MONTH) -> list[bytes]:
 
 def truth(folder: Path) -> Snapshot:
     """What the log says, whatever the index does."""
-    return Index(folder / "none", ledger_in(folder), lambda _: None).load()
+    return Index(folder / "none", SCHEDULE_FORM, ledger_in(folder), lambda _: None).load()
 
 
 def assert_index_fits(folder: Path) -> None:

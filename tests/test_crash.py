@@ -19,6 +19,9 @@ from chains import (
     StepDisk,
     append,
     draft,
+    first_type,
+    form,
+    index_in,
     kill,
     ledger_in,
     prompts,
@@ -29,13 +32,12 @@ from tally import SCALE, chance, count, rounds
 from world import check_deliveries
 
 from promptyoself.durable import Disk
-from promptyoself.index import Index, Snapshot
+from promptyoself.index import Snapshot
 from promptyoself.ledger import START
 from promptyoself.ledger.segments import compress
 from promptyoself.letta import LettaDeliverer
 from promptyoself.loop import Stop, execute_once
 from promptyoself.sandbox import Sandbox
-from promptyoself.schedules import fold
 from promptyoself.service.registering import register
 from promptyoself.service.requests import Request
 from promptyoself.service.store import Store
@@ -74,7 +76,7 @@ def scenario(folder: Path, disk: Disk, report: Report) -> None:
     """Every kind of write there is: a new ledger, a further append, an index, a new month, and a
     torn end moved aside and recorded."""
     ledger = ledger_in(folder, disk)
-    index = Index(folder / "index.json", ledger, lambda _: None, disk)
+    index = index_in(folder / "index.json", ledger, lambda _: None, disk)
     for number, days in enumerate((0, 0, 20, 21)):
         if number == 3:
             with (folder / "2026-12.ndjson.gz").open("ab") as file:
@@ -84,7 +86,7 @@ def scenario(folder: Path, disk: Disk, report: Report) -> None:
             when = NOW + timedelta(days=days)
             drafts = [draft(2 * number), draft(2 * number + 1)]
             batch = ledger.append(drafts, when, snapshot.position)
-            index.save(Snapshot(fold(snapshot.state, batch.envelopes), batch.position))
+            index.save(Snapshot(form().fold(snapshot.state, batch.envelopes), batch.position))
         report(str(number))
 
 
@@ -103,9 +105,9 @@ def assert_recovers(folder: Path, acknowledged: list[str], torn: bool = False) -
     before = snapshot_of(folder)
     warnings: list[str] = []
     ledger = ledger_in(folder)
-    index = Index(folder / "index.json", ledger, warnings.append)
+    index = index_in(folder / "index.json", ledger, warnings.append)
     loaded = index.load()
-    assert loaded == Index(folder / "none", ledger, lambda _: None).load()
+    assert loaded == index_in(folder / "none", ledger, lambda _: None).load()
     assert snapshot_of(folder) == before, "a reader changed the chain"
     ledger.append([draft(100)], NOW + timedelta(days=30), loaded.position)
     events = check_chain(folder)
@@ -123,6 +125,7 @@ def assert_recovers(folder: Path, acknowledged: list[str], torn: bool = False) -
     assert len(check_chain(folder)) == len(events) + 1
 
 
+@pytest.mark.usefixtures("both_chains")
 def test_killed_at_every_syscall(quick_path: Path) -> None:
     """P1: SIGKILL before, after and in the middle of every syscall of appending, quarantining and
     writing the index loses nothing acknowledged, and the next command goes on."""
@@ -234,6 +237,7 @@ def test_killed_at_every_syscall_of_a_delivery(quick_path: Path) -> None:
             passes.assert_settled(name)
 
 
+@pytest.mark.usefixtures("both_chains")
 def test_killed_twice(quick_path: Path) -> None:
     """P1: a process that dies at any step of recovering from another's death loses nothing."""
     torn = compress(b"half of it was written\n")[:-5]
@@ -273,12 +277,12 @@ def _die() -> None:
     raise Killed
 
 
-def test_killed_at_random(quick_path: Path) -> None:
+def test_killed_at_random(quick_path: Path, both_chains: str) -> None:
     """P1: appending in a loop and killed at any instant, what was acknowledged is there."""
     dice = chance("killed at random")
     folder = quick_path / "0"
     wanted: list[int] = []
-    for attempt in range(rounds(150)):
+    for attempt in range(rounds(150 if both_chains == "schedules" else 40)):
         if attempt % 10 == 0:
             folder, wanted = quick_path / str(attempt), []
 
@@ -332,6 +336,7 @@ def _tails(whole: bytes) -> Iterator[bytes]:
     yield noise
 
 
+@pytest.mark.usefixtures("both_chains")
 @pytest.mark.parametrize("case", ["first of all", "same month", "first of a month"])
 def test_torn_at_every_byte(quick_path: Path, case: str) -> None:
     """P1: a write that got through up to any byte, with nothing, zeros or noise in place of the
@@ -366,7 +371,7 @@ def test_torn_at_every_byte(quick_path: Path, case: str) -> None:
         batch = ledger.append([draft(9)], NOW + timedelta(days=20), ledger.head())
         kinds = [event.type for event in batch.envelopes]
         genesis = ["ledger.created"] if case == "first of all" else []
-        assert kinds == [*genesis, "tail.quarantined", "schedule.registered"]
+        assert kinds == [*genesis, "tail.quarantined", first_type()]
         events = check_chain(folder)
         assert prompts(events) == [*wanted, "Water the plants 9"]
         (kept,) = (folder / "quarantine").iterdir()
@@ -397,6 +402,7 @@ def test_strangers_in_the_quarantine(quick_path: Path) -> None:
     assert len(ledger_in(folder).head().hash) == 64
 
 
+@pytest.mark.usefixtures("both_chains")
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
 def test_errors_at_every_syscall(quick_path: Path, number: int) -> None:
     """P1: a syscall that fails, having done nothing, half or all of its work, raises and leaves the

@@ -6,19 +6,31 @@ import errno
 import json
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
+import chains
 import pytest
-from chains import NOW, StepDisk, append, ledger_in, snapshot_of, three_months
+from chains import (
+    NOW,
+    StepDisk,
+    append,
+    chain,
+    form,
+    index_in,
+    ledger_in,
+    snapshot_of,
+    three_months,
+)
 from checker import check_chain
 from tally import SCALE, chance, count, rounds
 
 from promptyoself.durable import Disk
 from promptyoself.errors import ChainError
 from promptyoself.index import Index, Snapshot
-from promptyoself.index import form as form_module
 from promptyoself.index.form import decode_root
 from promptyoself.ledger import START, Ledger
-from promptyoself.schedules import EMPTY, fold
+
+pytestmark = pytest.mark.usefixtures("both_chains")
 
 
 class Case:
@@ -34,7 +46,7 @@ class Case:
 
     def fresh(self, path: Path | None = None, disk: Disk | None = None) -> Index:
         self.warnings = []
-        return Index(path or self.path, self.ledger, self.warnings.append, disk)
+        return index_in(path or self.path, self.ledger, self.warnings.append, disk)
 
     def save(self) -> bytes:
         index = self.fresh()
@@ -78,7 +90,7 @@ def test_index_is_readable(case: Case) -> None:
     """The index is one JSON object that jq can read."""
     body = json.loads(case.path.read_bytes())
     assert body["position"]["seq"] == 7
-    assert len(body["schedules"]) == 6
+    assert len(body[chain()]) == 6
 
 
 def test_deleted(case: Case) -> None:
@@ -126,10 +138,12 @@ def test_forged_with_a_checksum(case: Case) -> None:
 
     body = json.loads(case.path.read_bytes())
     del body["sha256"]
+    first, second = (kind.name for kind in form().kinds)
+    own: list[dict[str, Any]] = [{"open": [[]]}] if chain() == "schedules" else []
     for change in (
-        {"position": None}, {"position": {"seq": 1}}, {"schedules": [{"id": "x"}]},
-        {"schedules": 5}, {"open": [[]]}, {"agents": {"a": 1}}, {"agents": [[]]}, {"schema": []},
-        {"superseded": 5}, {"statuses": None}, {"counts": 7},
+        {"position": None}, {"position": {"seq": 1}}, {first: [{"id": "x"}]}, {first: 5}, *own,
+        {second: {"a": 1}}, {second: [[]]}, {"schema": []}, {"superseded": 5}, {"statuses": None},
+        {"counts": 7},
     ):  # fmt: skip
         rest = json.dumps({**body, **change}, separators=(",", ":")).encode()[1:]
         case.path.write_bytes(b'{"sha256":"' + sha256(rest).hexdigest().encode() + b'",' + rest)
@@ -141,7 +155,9 @@ def test_behind(case: Case) -> None:
     batches = list(case.ledger.replay())
     for batch in batches:
         events = [e for b in batches if b.position.seq <= batch.position.seq for e in b.envelopes]
-        case.path.write_bytes(case.written(Snapshot(fold(EMPTY, events), batch.position)))
+        case.path.write_bytes(
+            case.written(Snapshot(form().fold(form().empty, events), batch.position))
+        )
         case.assert_same(warned=False)
 
 
@@ -150,7 +166,7 @@ def test_of_another_chain(case: Case, quick_path: Path) -> None:
     other = ledger_in(quick_path / "other")
     for number, days in enumerate((-78, -77, -48, -47, -17, -16)):
         append(other, number + 1, now=NOW + timedelta(days=days))
-    foreign = Index(quick_path / "other.json", other, lambda _: None)
+    foreign = index_in(quick_path / "other.json", other, lambda _: None)
     with other.exclusive():
         foreign.save(foreign.load())
     case.path.write_bytes((quick_path / "other.json").read_bytes())
@@ -173,7 +189,8 @@ def test_ahead(case: Case) -> None:
 def test_older_schema(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """P4: an index that another version wrote is made anew."""
     with monkeypatch.context() as patch:
-        patch.setattr(form_module, "_SCHEMA", "0123456789abcdef")
+        older = form()._replace(schema="0123456789abcdef")
+        patch.setattr(chains, "form", lambda: older)
         case.path.write_bytes(case.written(case.truth))
     case.assert_same(warned=True)
     assert "another version" in case.warnings[0]
@@ -210,8 +227,8 @@ def test_chain_goes_while_running(case: Case) -> None:
 def test_nothing_yet(quick_path: Path) -> None:
     """Before the first event there is nothing to say, to write or to warn of."""
     warnings: list[str] = []
-    index = Index(quick_path / "index.json", ledger_in(quick_path), warnings.append)
-    assert index.load() == Snapshot(EMPTY, START)
+    index = index_in(quick_path / "index.json", ledger_in(quick_path), warnings.append)
+    assert index.load() == Snapshot(form().empty, START)
     assert not index.is_stale
     assert warnings == []
 
@@ -291,7 +308,7 @@ def test_follows_the_chain(case: Case) -> None:
             if number % 2:
                 other.save(other.load())
         snapshot = index.load()
-        assert snapshot == Index(case.folder / "none", case.ledger, lambda _: None).load()
+        assert snapshot == index_in(case.folder / "none", case.ledger, lambda _: None).load()
     assert case.warnings == []
     check_chain(case.folder)
 
@@ -308,7 +325,7 @@ def test_chain_cut_while_running(case: Case) -> None:
 
 def test_the_root_says_where_it_stands(case: Case) -> None:
     """An index that is small is one file, which has everything."""
-    root = decode_root(case.path.read_bytes())
+    root = decode_root(form(), case.path.read_bytes())
     assert root.position == case.truth.position
-    assert root.schedules == dict(case.truth.state.schedules.items())
+    assert root.tables[0] == dict(form().tables(case.truth.state)[0].items())
     assert not (case.folder / "index").exists()

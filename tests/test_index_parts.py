@@ -30,6 +30,7 @@ from promptyoself.events import (
 )
 from promptyoself.index import Index, Snapshot, tree
 from promptyoself.index.form import decode_root
+from promptyoself.index.schedules import SCHEDULE_FORM
 from promptyoself.instants import format_utc
 from promptyoself.ledger import START, Draft, Ledger
 from promptyoself.overlay import Summary
@@ -54,10 +55,10 @@ class Case:
 
     @property
     def truth(self) -> State:
-        return Index(self.folder / "none", self.ledger, lambda _: None).load().state
+        return Index(self.folder / "none", SCHEDULE_FORM, self.ledger, lambda _: None).load().state
 
     def index(self, disk: Disk | None = None) -> Index:
-        return Index(self.path, self.ledger, self.warnings.append, disk)
+        return Index(self.path, SCHEDULE_FORM, self.ledger, self.warnings.append, disk)
 
     def files(self) -> list[Path]:
         return sorted((self.folder / "index").glob("*/*.json"))
@@ -111,8 +112,8 @@ def answers(state: State) -> list[Any]:
 def test_parts_are_used_and_small(case: Case) -> None:
     """P8: many schedules lie in many small files, which the root names; together they say what the
     log says."""
-    root = decode_root(case.path.read_bytes())
-    assert isinstance(root.schedules, tree.Inner)
+    root = decode_root(SCHEDULE_FORM, case.path.read_bytes())
+    assert isinstance(root.tables[0], tree.Inner)
     assert len(case.files()) >= 16
     assert all(path.stat().st_size < 2 * tree.PART_BYTES for path in case.files())
     state = case.index().load().state
@@ -221,7 +222,7 @@ def test_nothing_is_left_behind(case: Case) -> None:
 
 def spoken_of(case: Case) -> Iterator[str]:
     """The files that the root needs."""
-    root = decode_root(case.path.read_bytes())
+    root = decode_root(SCHEDULE_FORM, case.path.read_bytes())
     parts = tree.Parts(case.folder / "index", Disk())
 
     def below(kind: tree.Kind[Any], node: tree.Node[Any]) -> Iterator[str]:
@@ -230,10 +231,8 @@ def spoken_of(case: Case) -> Iterator[str]:
                 yield file
                 yield from below(kind, parts.read(kind, file))
 
-    from promptyoself.index.form import AGENTS, SCHEDULES
-
-    yield from below(SCHEDULES, root.schedules)
-    yield from below(AGENTS, root.agents)
+    for kind, node in zip(SCHEDULE_FORM.kinds, root.tables, strict=True):
+        yield from below(kind, node)
 
 
 @pytest.mark.parametrize("when", ["before", "half", "after"])
@@ -306,7 +305,7 @@ def bytes_touched(run: Callable[[], Any]) -> tuple[int, int]:
 def filled(folder: Path, schedules: int) -> Path:
     """A data directory with so many schedules of many agents."""
     ledger = ledger_in(folder / "schedules")
-    index = Index(folder / "schedules" / "index.json", ledger, lambda _: None)
+    index = Index(folder / "schedules" / "index.json", SCHEDULE_FORM, ledger, lambda _: None)
     with ledger.exclusive():
         position = START
         for at in range(0, schedules, 50):
@@ -418,7 +417,7 @@ def test_parts_answer_as_the_whole(
         patch.setattr(tree, "ROOT_BYTES", 2500)
         ledger = ledger_in(folder)
         warnings: list[str] = []
-        index = Index(folder / "index.json", ledger, warnings.append)
+        index = Index(folder / "index.json", SCHEDULE_FORM, ledger, warnings.append)
         position = START
         for group, save in zip(groups, saves, strict=False):
             with ledger.exclusive():
@@ -427,9 +426,12 @@ def test_parts_answer_as_the_whole(
                 state = fold(state, batch.envelopes)
                 if save:
                     index.save(Snapshot(state, batch.position), moved=True)
-        truth = Index(folder / "none", ledger, lambda _: None).load().state
+        truth = Index(folder / "none", SCHEDULE_FORM, ledger, lambda _: None).load().state
         at = format_utc(NOW + timedelta(hours=hours))
-        for found in (index.load().state, Index(folder / "index.json", ledger, print).load().state):
+        for found in (
+            index.load().state,
+            Index(folder / "index.json", SCHEDULE_FORM, ledger, print).load().state,
+        ):
             assert list(due(found, at)) == list(due(truth, at))
             assert found == truth
             assert dict(found.schedules.items()) == dict(truth.schedules.items())

@@ -12,7 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chains import ACTOR, NOW, StepDisk, append, draft, ledger_in, prompts, three_months
+from chains import (
+    ACTOR,
+    NOW,
+    StepDisk,
+    append,
+    draft,
+    form,
+    index_in,
+    ledger_in,
+    prompts,
+    three_months,
+)
 from checker import check_chain, lines
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -20,15 +31,15 @@ from ledger_contract import FORK, LedgerContract
 from tally import rounds
 
 from promptyoself.errors import ChainError, PromptyoselfError
-from promptyoself.index import Index, Snapshot
+from promptyoself.index import Snapshot
 from promptyoself.ledger import START, FileLedger, HeadMoved, files, segments
 from promptyoself.ledger.envelope import Envelope, decode_line, encode_line
 from promptyoself.ledger.segments import compress, read_members
-from promptyoself.schedules import fold
 
 
+@pytest.mark.usefixtures("both_chains")
 class TestFileLedger(LedgerContract):
-    """The embedded ledger keeps the contract."""
+    """The embedded ledger keeps the contract, whichever chain it is."""
 
     def open(self, place: Path, lock_timeout: float = 10.0) -> FileLedger:
         return ledger_in(place, lock_timeout=lock_timeout)
@@ -412,18 +423,19 @@ def test_lines_round_trip(data: dict[str, Any]) -> None:
 def _contend(folder: Path, who: int, count: int, report: Any) -> None:
     ledger = ledger_in(folder, lock_timeout=60)
     warnings: list[str] = []
-    index = Index(folder / "index.json", ledger, warnings.append)
+    index = index_in(folder / "index.json", ledger, warnings.append)
     for at in range(count):
         with ledger.exclusive():
             snapshot = index.load()
             number = 1000 * who + at
             when = NOW + timedelta(days=snapshot.position.seq / 6)
             batch = ledger.append([draft(number), draft(-number - 1)], when, snapshot.position)
-            index.save(Snapshot(fold(snapshot.state, batch.envelopes), batch.position))
+            index.save(Snapshot(form().fold(snapshot.state, batch.envelopes), batch.position))
         report.send(batch.position.seq)
     report.send(warnings)
 
 
+@pytest.mark.usefixtures("both_chains")
 def test_many_processes(tmp_path: Path) -> None:
     """P5: five writers and lock-free readers in between: nothing lost, doubled, torn or refused."""
     folder, count, pipes, children = tmp_path / "s", rounds(20), [], []
@@ -435,7 +447,7 @@ def test_many_processes(tmp_path: Path) -> None:
         pipes.append(ours)
         children.append(child)
     reader = ledger_in(folder)
-    index = Index(folder / "index.json", reader, lambda _: None)
+    index = index_in(folder / "index.json", reader, lambda _: None)
     seen, known = 0, START
     while any(child.is_alive() for child in children):
         snapshot = index.load()
@@ -454,7 +466,7 @@ def test_many_processes(tmp_path: Path) -> None:
     assert len(set(prompts(events))) == len(events) - 1 == 10 * count
     assert sorted(acknowledged) == list(range(3, 10 * count + 2, 2))
     assert warnings == []
-    assert index.load() == Index(tmp_path / "none", reader, lambda _: None).load()
+    assert index.load() == index_in(tmp_path / "none", reader, lambda _: None).load()
 
 
 class _Halves(StepDisk):

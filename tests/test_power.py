@@ -33,6 +33,7 @@ from world import check_deliveries
 from promptyoself.durable import Disk
 from promptyoself.errors import ChainError, PromptyoselfError
 from promptyoself.index import Index
+from promptyoself.index.schedules import SCHEDULE_FORM
 from promptyoself.ledger.segments import compress
 from promptyoself.policy import Caps
 from promptyoself.schedules import EMPTY, fold
@@ -55,7 +56,9 @@ def store_in(root: Path, disk: Disk, warnings: list[str]) -> Store:
     if isinstance(disk, Recorder):
         folder = root / "var" / "schedules"
         store.ledger = Watched(folder, disk)
-        store.index = Index(folder / "index.json", store.ledger, warnings.append, disk)
+        store.index = Index(
+            folder / "index.json", SCHEDULE_FORM, store.ledger, warnings.append, disk
+        )
     return store
 
 

@@ -26,6 +26,7 @@ from world import check_deliveries
 from promptyoself.accounts import PROBLEMS
 from promptyoself.errors import PromptyoselfError
 from promptyoself.index import Index
+from promptyoself.index.schedules import SCHEDULE_FORM
 from promptyoself.instants import format_utc
 from promptyoself.sandbox import Sandbox
 from promptyoself.schedules import FINISHED, due
@@ -216,7 +217,7 @@ class Crowd:
         assert totals["delivered"] == len(delivered) > 0
         assert totals["delivered"] + totals["failed"] + totals["skipped"] == totals["slots"]
         count("slots audited", totals["slots"])
-        replayed = Index(tmp_path / "none", store.ledger, lambda _: None).load()
+        replayed = Index(tmp_path / "none", SCHEDULE_FORM, store.ledger, lambda _: None).load()
         assert store_in(storm.environ).read() == replayed, "the index isn't what the log says"
         assert verify(store)["events"] == len(events)
         return events

@@ -121,7 +121,7 @@ def test_the_description_keeps_the_contract(host: Host) -> None:
                 "name", "type", "description", "required", "default",
             }  # fmt: skip
             assert re.fullmatch("[a-z][a-z-]*", parameter["name"])
-            assert parameter["type"] in ("string", "number", "integer", "boolean")
+            assert parameter["type"] in ("string", "number", "integer", "boolean", "array")
             assert parameter["description"]
             assert isinstance(parameter["required"], bool)
             assert ("action" in parameter) == (parameter["type"] == "boolean")

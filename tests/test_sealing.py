@@ -29,6 +29,7 @@ from promptyoself.durable import Disk
 from promptyoself.errors import ChainError, PromptyoselfError
 from promptyoself.events import SegmentSealed, WorkerStarted
 from promptyoself.index import Index
+from promptyoself.index.schedules import SCHEDULE_FORM
 from promptyoself.ledger import START, Batch, Draft, FileLedger, Position, segments
 from promptyoself.ledger import sealing as sealing_module
 from promptyoself.ledger.sealing import MEMBER_BYTES
@@ -536,7 +537,7 @@ def test_the_index_fits_afterwards(folder: Path) -> None:
             return real(after)
 
         store.ledger.replay = replay  # type: ignore[method-assign]
-        truth = Index(folder / "none", ledger_in(folder), lambda _: None).load()
+        truth = Index(folder / "none", SCHEDULE_FORM, ledger_in(folder), lambda _: None).load()
         assert store.read() == truth
         assert [position.seq for position in starts] == [10]
     assert warnings == []

@@ -24,6 +24,7 @@ from test_sealing import DECEMBER, MONTHS, Unsynced, records, seal, store_in, ve
 from promptyoself.durable import Disk
 from promptyoself.errors import ChainError, PromptyoselfError
 from promptyoself.index import Index
+from promptyoself.index.schedules import SCHEDULE_FORM
 from promptyoself.instants import parse_utc
 from promptyoself.ledger import START, Position, segments
 from promptyoself.ledger import sealing as sealing_module
@@ -84,7 +85,7 @@ def assert_recovers(folder: Path, before: list[bytes], torn: bytes = TORN) -> No
     assert all(b'"segment.sealed"' in x or b'"tail.quar' in x for x in found[len(before) :])
     files = snapshot_of(folder)
     loaded = store_in(folder).index.load()
-    assert loaded == Index(folder / "none", ledger_in(folder), lambda _: None).load()
+    assert loaded == Index(folder / "none", SCHEDULE_FORM, ledger_in(folder), lambda _: None).load()
     assert snapshot_of(folder) == files
     seal(store_in(folder, Unsynced()), AFTER)
     append(ledger_in(folder, Unsynced()), 90, now=AFTER)

@@ -20,7 +20,8 @@ HEAVY = {
 }  # fmt: skip
 OURS = {
     "", "cli", "commands", "commands.answering", "commands.schedules", "digests", "durable",
-    "errors", "identity", "index", "index.form", "index.tree", "instants", "ledger",
+    "errors", "folding", "identity", "index", "index.form", "index.schedules", "index.tree",
+    "instants", "ledger",
     "ledger.envelope", "ledger.files", "ledger.lock", "ledger.protocol", "ledger.segments", "log",
     "overlay", "policy", "schedules", "service", "service.store", "settings", "times", "versions",
 }  # fmt: skip

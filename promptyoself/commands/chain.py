@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from functools import partial
-from itertools import chain
+from itertools import chain as follow
 from typing import Any
 
 import click
@@ -15,10 +15,16 @@ from promptyoself.errors import WrongUsage
 
 __all__: list[str] = []
 
+_chain = click.option(
+    "--chain",
+    type=click.Choice(["schedules", "desires"]),
+    help="Which log: that of the schedules, or that of the desires.",
+)
+
 
 @click.command("history")
-@click.option("--id", "id_", metavar="ID", help="Only this schedule's events.")
-@click.option("--agent-id", metavar="AGENT", help="Only those of this agent's schedules.")
+@click.option("--id", "id_", metavar="ID", help="Only this schedule's or desire's events.")
+@click.option("--agent-id", metavar="AGENT", help="Only those of what is this agent's.")
 @click.option(
     "--type",
     "type_",
@@ -30,19 +36,26 @@ __all__: list[str] = []
 @click.option("--slot", metavar="T", help="Only what decided the slot of --id at this time.")
 @click.option("--limit", type=Whole(1, 10**9), metavar="N", help="Only the newest N.")
 @click.option("--ndjson", is_flag=True, help="Stream the events, a line each, as stored.")
+@_chain
 @answers
 def history_command(
-    session: Session, limit: int | None, ndjson: bool, **options: Any
+    session: Session, limit: int | None, ndjson: bool, chain: str | None, **options: Any
 ) -> Document | None:
     """Show what happened, oldest first: events, as they are in the log.
 
     Use it to find out whether a prompt was delivered, when, and why not: with --id, and --limit 10,
-    say. Answers with events (seq, ts, type, id, data, …).
+    say. Answers with events (seq, ts, type, id, data, …). Desires have a log of their own, read
+    with --chain desires, or with the --id of one.
     """
     from promptyoself.ledger import encode_line
     from promptyoself.service.querying import history
 
-    events = history(session.store(), now=session.now(), **options)
+    store = session.store()
+    of_desires = (options["id_"] or "").startswith("des_") or (
+        (options["type_"] or "").partition(".")[0] == "desire"
+    )
+    desires = chain == "desires" or (chain is None and of_desires)
+    events = history(store.desires if desires else store, now=session.now(), **options)
     if limit is not None:
         events = iter(deque(events, limit))
     if not ndjson:
@@ -50,7 +63,7 @@ def history_command(
         return {"events": found, "count": len(found)}
     # An error must be the only document on stdout, so nothing is printed before the first event.
     first = next(events, None)
-    for event in chain([first] if first else [], events):
+    for event in follow([first] if first else [], events):
         sys.stdout.buffer.write(encode_line(event) + b"\n")
     sys.stdout.buffer.flush()
     return None
@@ -60,12 +73,17 @@ def history_command(
 @click.option("--head", metavar="SEQ:HASH", help="Prove that this head is on the chain.")
 @click.option("--note", metavar="FILE", help="Prove it of every signed head in FILE; - is stdin.")
 @click.option("--key", metavar="PUB", help="The public key of --note: its file, or ed25519:….")
+@_chain
 @answers
 def verify_command(
-    session: Session, head: str | None, note: str | None, key: str | None
+    session: Session, head: str | None, note: str | None, key: str | None, chain: str | None
 ) -> Document:
-    """Check every event of the log; names the first bad one and exits 1."""
-    from promptyoself.service.keeping import verify
+    """Check every event of the log; names the first bad one and exits 1.
+
+    Without --chain, the desires' log too, if there is one; --head is of the schedules' then.
+    """
+    from promptyoself.service.keeping import verify, verify_all
+    from promptyoself.service.store import chains
 
     if note is not None and head is not None:
         raise WrongUsage("conflicting_options", "Both --head and --note were given.", "Give one.")
@@ -76,8 +94,12 @@ def verify_command(
             "Give the notes, and the public key of whoever signed them.",
         )
     store = session.store()
-    check = partial(verify, store, head)
+    if head is None and chain is None:
+        check = partial(verify_all, store)
+    else:
+        check = partial(verify, chains(store, chain)[0], head)
     if note is not None and key is not None:
+        _require_schedules(chain)
         from promptyoself.commands.proof import read_notes
         from promptyoself.service.notes import verify_notes
 
@@ -95,44 +117,63 @@ def verify_command(
 @click.command("head")
 @click.option("--note", is_flag=True, help="Print it as one signed line instead of JSON.")
 @click.option("--key", metavar="FILE", help="The private key for --note (else keys/head.key).")
+@_chain
 @answers
-def head_command(session: Session, note: bool, key: str | None) -> Document | None:
+def head_command(
+    session: Session, note: bool, key: str | None, chain: str | None
+) -> Document | None:
     """Print the log's last event as SEQ:HASH; kept elsewhere, it proves nothing was cut off."""
     from promptyoself.service.keeping import head
+    from promptyoself.service.store import chains
 
     if note:
+        _require_schedules(chain)
         from promptyoself.commands.proof import print_note
 
         print_note(session, key)
         return None
     if key is not None:
         raise WrongUsage("missing_option", "--key is for --note.", "Give --note too.")
-    return head(session.store())
+    return head(chains(session.store(), chain)[0])
+
+
+def _require_schedules(chain: str | None) -> None:
+    if chain == "desires":
+        raise WrongUsage(
+            "conflicting_options",
+            "Both --note and --chain desires were given; signed heads are of the schedules' log.",
+            "Keep the desires' head itself: `promptyoself head --chain desires`.",
+        )
 
 
 @click.command("rebuild")
+@_chain
 @answers
-def rebuild_command(session: Session) -> Document:
-    """Make the index anew from the log."""
-    from promptyoself.service.keeping import rebuild
+def rebuild_command(session: Session, chain: str | None) -> Document:
+    """Make the index anew from the log; without --chain, that of the desires too."""
+    from promptyoself.service.keeping import rebuild_all
 
-    return rebuild(session.store())
+    return rebuild_all(session.store(), chain)
 
 
 @click.command("seal")
 @click.option("--month", metavar="YYYY-MM", help="Only this one; else every month that is over.")
+@_chain
 @answers
-def seal_command(session: Session, month: str | None) -> Document:
-    """Rewrite months that are over into large gzip members: the same lines, a third of the size."""
-    from promptyoself.service.sealing import seal
+def seal_command(session: Session, month: str | None, chain: str | None) -> Document:
+    """Rewrite months that are over into large gzip members: the same lines, a third of the size.
 
-    return seal(session.store(), session.now(), month)
+    Without --chain, those of the desires' log too.
+    """
+    from promptyoself.service.sealing import seal_all
+
+    return seal_all(session.store(), session.now(), month, chain)
 
 
 @click.command("stats")
 @answers
 def stats_command(session: Session) -> Document:
-    """Count schedules, events and bytes."""
+    """Count schedules, desires, events and bytes."""
     from promptyoself.service.querying import stats
 
     return stats(session.store())

@@ -10,6 +10,7 @@ import click
 
 from promptyoself.commands.answering import Document, Session, Whole, answers
 from promptyoself.errors import PromptyoselfError, WrongUsage
+from promptyoself.identity import TEMPLATES
 from promptyoself.policy import MISFIRES
 
 if TYPE_CHECKING:
@@ -49,11 +50,9 @@ _trigger_options = _options(
     click.option("--tz", "timezone", metavar="ZONE", help="Time zone, as Europe/London."),
 )
 
-_registration_options = _options(
-    click.option("--agent-id", metavar="AGENT", help="The Letta agent to prompt."),
-    click.option("--prompt", metavar="TEXT", help="What the agent is told, verbatim."),
-    click.option("--prompt-file", metavar="FILE", help="The same from a file; - for stdin."),
-    _trigger_options,
+_whom = click.option("--agent-id", metavar="AGENT", help="The Letta agent to prompt.")
+
+_policy_options = _options(
     click.option(
         "--misfire",
         type=click.Choice(list(MISFIRES)),
@@ -79,6 +78,20 @@ _registration_options = _options(
     _reason,
 )
 
+_registration_options = _options(
+    _whom,
+    click.option("--prompt", metavar="TEXT", help="What the agent is told, verbatim."),
+    click.option("--prompt-file", metavar="FILE", help="The same from a file; - for stdin."),
+    click.option(
+        "--template",
+        type=click.Choice(list(TEMPLATES)),
+        help="Instead of a prompt, what to make it of when it fires: idle lists the agent's ten "
+        "strongest desires.",
+    ),
+    _trigger_options,
+    _policy_options,
+)
+
 
 @click.command("register")
 @_registration_options
@@ -102,6 +115,25 @@ def register_command(session: Session, check: bool, dry_run: bool, **options: An
         from promptyoself.commands.delivery import require_agent
 
         require_agent(session.settings, check_agent_id(agent_id))
+    return register(session.store(request.agent_id), request, session.now(), dry_run=dry_run)
+
+
+@click.command("idle")
+@_whom
+@_trigger_options
+@_policy_options
+@click.option("--dry-run", is_flag=True, help="Say what would happen; change nothing.")
+@answers
+def idle_command(session: Session, dry_run: bool, **options: Any) -> Document:
+    """Schedule a prompt that lists the agent's ten strongest desires as they are when it fires.
+
+    Use it to be reminded, now and then, of what you would like: it lists and asks for nothing. The
+    same as `register --template idle`; where there are no desires then, nothing is sent.
+    """
+    from promptyoself.service.registering import register
+    from promptyoself.service.requests import Request
+
+    request = Request(template="idle", **options)
     return register(session.store(request.agent_id), request, session.now(), dry_run=dry_run)
 
 
@@ -238,12 +270,14 @@ def next_command(session: Session, id_: str | None, count: int, **options: Any) 
 def _request(options: dict[str, Any]) -> Request:
     from promptyoself.service.requests import Request
 
+    names = ("prompt", "prompt_file", "template")
+    given = [name.replace("_", "-") for name in names if options[name] is not None]
+    if len(given) > 1:
+        raise WrongUsage(
+            "conflicting_options", f"Both --{given[0]} and --{given[1]} were given.", "Give one."
+        )
     source = options.pop("prompt_file")
     if source is not None:
-        if options["prompt"] is not None:
-            raise WrongUsage(
-                "conflicting_options", "Both --prompt and --prompt-file were given.", "Give one."
-            )
         options["prompt"] = _read_prompt(source)
     return Request(**options)
 

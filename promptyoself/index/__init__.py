@@ -3,7 +3,9 @@
 It is never the only copy of anything. Whatever is wrong with it, it is made anew from the chain.
 
 ``index.json`` has all of it, up to some 300 schedules. Where there are more, the schedules and the
-agents lie in parts under ``index/``, of which a command reads and writes those that it needs.
+agents lie in parts under ``index/``, of which a command reads and writes those that it needs. The
+same goes for any other chain: what its state consists of, a :class:`~promptyoself.index.form.Form`
+says.
 """
 
 from __future__ import annotations
@@ -12,25 +14,20 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from promptyoself.durable import Disk
 from promptyoself.errors import ChainError
-from promptyoself.index.form import AGENTS, SCHEDULES, Root, decode_root, encode_root
+from promptyoself.index.form import Form, Root, decode_root, encode_root
 from promptyoself.index.tree import Inner, Kind, Leaf, Node, Parts, Tree, Unfit, update
 from promptyoself.ledger import START, Envelope, Ledger, Position
 from promptyoself.overlay import Overlay
-from promptyoself.schedules import (
-    EMPTY,
-    AgentState,
-    Schedule,
-    State,
-    fold,
-)
 
 __all__ = ["Index", "Snapshot"]
 
+S = TypeVar("S")
 V = TypeVar("V")
 
 _LOOKS = (0.0, 0.0, 0.005, 0.05)
@@ -55,10 +52,10 @@ _KEPT = 2
 _MOST_KEPT = 1000
 
 
-class Snapshot(NamedTuple):
+class Snapshot(NamedTuple, Generic[S]):
     """The state at a position of the chain."""
 
-    state: State
+    state: S
     position: Position
 
 
@@ -70,21 +67,27 @@ class _Complaint(NamedTuple):
     seq: int = 0
 
 
-class Index:
+class Index(Generic[S]):
     """Answers "how do things stand?" without reading the whole chain."""
 
     def __init__(
-        self, path: Path, ledger: Ledger, warn: Callable[[str], None], disk: Disk | None = None
+        self,
+        path: Path,
+        form: Form[S],
+        ledger: Ledger,
+        warn: Callable[[str], None],
+        disk: Disk | None = None,
     ) -> None:
         """``warn`` gets one sentence when the index had to be made anew."""
         self._path = path
+        self._form = form
         self._ledger = ledger
         self._warn = warn
         self._disk = disk or Disk()
-        self._latest: Snapshot | None = None
+        self._latest: Snapshot[S] | None = None
         self._saved = 0  # the event up to which the file is good; -1 where it isn't
         self._parts = Parts(path.parent / "index", self._disk)
-        self._root: Root | None = None  # what lies in the file, if it is good
+        self._root: Root[S] | None = None  # what lies in the file, if it is good
         self._seen: tuple[int, ...] | None = None  # which file that was
         self._stamp: object = None  # of the log, when the latest was as new as it
         self._written = float("-inf")  # when it was last written here
@@ -97,7 +100,7 @@ class Index:
             return False
         return self.known_seq() <= self._latest.position.seq
 
-    def load(self) -> Snapshot:
+    def load(self) -> Snapshot[S]:
         """The state at the chain's end, from the index where it fits, else by a full replay.
 
         Raises:
@@ -132,23 +135,23 @@ class Index:
         shorter was cut off since.
         """
         try:
-            return decode_root(_read(self._path)).position.seq
+            return decode_root(self._form, _read(self._path)).position.seq
         except (OSError, ValueError):
             return 0
 
-    def rebuild(self) -> Snapshot:
+    def rebuild(self) -> Snapshot[S]:
         """The state by a full replay, whatever the index says.
 
         Raises:
             ChainError: the chain is damaged, or gone while the index is still there.
         """
-        snapshot = self._replay(Snapshot(EMPTY, START))
+        snapshot = self._replay(Snapshot(self._form.empty, START))
         self._require_chain(snapshot.position, _Complaint("", self._path.exists()))
         self._latest = snapshot
         self._saved = -1
         return snapshot
 
-    def save(self, snapshot: Snapshot, *, moved: bool = False) -> None:
+    def save(self, snapshot: Snapshot[S], *, moved: bool = False) -> None:
         """Write it down, where that is worth it. The caller holds the ledger's lock.
 
         An index in parts isn't written for every event. ``moved`` says that the file's position
@@ -175,7 +178,7 @@ class Index:
         lately = time.monotonic() - self._written < _PAUSE_SECONDS
         if self._in_parts:
             return behind >= (_AT_MOST if lately else _EVERY)
-        most = len(self._root.schedules) // _ENTRIES_PER_EVENT
+        most = len(self._root.tables[0]) // _ENTRIES_PER_EVENT
         return behind >= (max(1, most) if lately else 1)
 
     def _is_replaced(self) -> bool:
@@ -185,11 +188,9 @@ class Index:
 
     @property
     def _in_parts(self) -> bool:
-        return self._root is not None and (
-            isinstance(self._root.schedules, Inner) or isinstance(self._root.agents, Inner)
-        )
+        return self._root is not None and any(isinstance(node, Inner) for node in self._root.tables)
 
-    def _write(self, snapshot: Snapshot) -> None:
+    def _write(self, snapshot: Snapshot[S]) -> None:
         """Parts first, each under a new name; then the root, which makes them count."""
         state, position = snapshot
         old = self._root if self._saved >= 0 else None
@@ -198,81 +199,73 @@ class Index:
             self._parts.remove(names)
         self._parts.written.clear()
         try:
-            schedules, past = self._updated(SCHEDULES, state.schedules, old and old.schedules)
-            agents, also_past = self._updated(AGENTS, state.agents, old and old.agents)
+            nodes, past = self._updated(state, old)
         except Unfit:  # a part that is needed to write another; what is in it can be had elsewhere
-            old, kept, past, also_past = None, [], [], []
-            schedules, _ = self._updated(SCHEDULES, state.schedules, None)
-            agents, _ = self._updated(AGENTS, state.agents, None)
-        past += also_past
+            old, kept, past = None, [], []
+            nodes, _ = self._updated(state, None)
         superseded = [
             [name for name in names if name not in self._parts.written]
             for names in [*kept[1 - _KEPT :], past[:_MOST_KEPT]]
             if names
         ]
-        root = Root(
-            position,
-            state.newer,
-            schedules,
-            agents,
-            state.open,
-            state.statuses,
-            state.counts,
-            superseded,
-        )
-        self._disk.replace(self._path, encode_root(root, old), durable=False)
+        rest = self._form.with_tables(state, self._form.tables(self._form.empty))
+        root = Root(position, nodes, rest, superseded)
+        self._disk.replace(self._path, encode_root(self._form, root, old), durable=False)
         self._saved = position.seq
         self._written = time.monotonic()
         self._latest = self._snapshot(root)
         self._seen = _identity(self._path)
         self._parts.remove(past[_MOST_KEPT:])
         if old is None:
-            for kind in (SCHEDULES, AGENTS):
+            for kind in self._form.kinds:
                 self._parts.sweep(kind)
 
-    def _updated(
+    def _updated(self, state: S, old: Root[S] | None) -> tuple[tuple[Node[Any], ...], list[str]]:
+        """The nodes of the tables, and the files of which they no longer speak."""
+        nodes: list[Node[Any]] = []
+        past: list[str] = []
+        for at, (kind, table) in enumerate(
+            zip(self._form.kinds, self._form.tables(state), strict=True)
+        ):
+            node, also_past = self._updated_table(kind, table, old and old.tables[at])
+            nodes.append(node)
+            past += also_past
+        return tuple(nodes), past
+
+    def _updated_table(
         self, kind: Kind[V], table: Overlay[V], root: Node[V] | None
     ) -> tuple[Node[V], list[str]]:
         if root is None or not isinstance(table.base, Tree) or table.base.root is not root:
             return update(kind, self._parts, Leaf(), dict(table.items()))
         return update(kind, self._parts, root, table.changes)
 
-    def _snapshot(self, root: Root) -> Snapshot:
+    def _snapshot(self, root: Root[S]) -> Snapshot[S]:
         """The state of a root, its parts read when they are asked for."""
         self._root = root
-        made: list[State] = []
+        made: list[S] = []
 
-        def instead(error: Unfit) -> State:
+        def instead(at: int, error: Unfit) -> Overlay[Any]:
             if not made:
                 self._saved = -1
                 self._warn(f"{error}; what it says was read from the log.")
-                made.append(self._replay(Snapshot(EMPTY, START), root.position.seq).state)
-            return made[0]
+                empty = Snapshot(self._form.empty, START)
+                made.append(self._replay(empty, root.position.seq).state)
+            return self._form.tables(made[0])[at]
 
-        schedules: Tree[Schedule] = Tree(
-            SCHEDULES, root.schedules, self._parts, lambda error: instead(error).schedules
+        tables = (
+            Overlay(kind.summarize, Tree(kind, node, self._parts, partial(instead, at)))
+            for at, (kind, node) in enumerate(zip(self._form.kinds, root.tables, strict=True))
         )
-        agents: Tree[AgentState] = Tree(
-            AGENTS, root.agents, self._parts, lambda error: instead(error).agents
-        )
-        state = State(
-            Overlay(SCHEDULES.summarize, schedules),
-            root.open,
-            Overlay(AGENTS.summarize, agents),
-            root.statuses,
-            root.counts,
-            root.newer,
-        )
-        return Snapshot(state, root.position)
+        return Snapshot(self._form.with_tables(root.rest, tables), root.position)
 
-    def _start(self) -> tuple[Snapshot, _Complaint | None]:
+    def _start(self) -> tuple[Snapshot[S], _Complaint | None]:
         if (
             self._latest is not None
             and not self._is_replaced()
             and self._ledger.holds(self._latest.position)
         ):
             return self._latest, None
-        nothing = Snapshot(EMPTY, START)
+        nothing = Snapshot(self._form.empty, START)
         seen = self._latest.position.seq if self._latest else 0
         self._saved = -1
         complaint = ""
@@ -288,7 +281,7 @@ class Index:
                 complaint = f"The index can't be read ({error.strerror})"
                 return nothing, _Complaint(complaint, True, seen)
             try:
-                root = decode_root(content)
+                root = decode_root(self._form, content)
             except ValueError as error:
                 return nothing, _Complaint(f"The index is damaged ({error})", True, seen)
             if self._ledger.holds(root.position):
@@ -304,7 +297,7 @@ class Index:
         if position == START and (complaint.exists or complaint.seq):
             raise _chain_is_gone(self._path, complaint.seq)
 
-    def _replay(self, start: Snapshot, until: int | None = None) -> Snapshot:
+    def _replay(self, start: Snapshot[S], until: int | None = None) -> Snapshot[S]:
         """What follows from the events after a position, up to that event."""
         position = start.position
 
@@ -317,7 +310,7 @@ class Index:
                 yield from batch.envelopes
                 position = batch.position
 
-        return Snapshot(fold(start.state, envelopes()), position)
+        return Snapshot(self._form.fold(start.state, envelopes()), position)
 
 
 def _identity(path: Path) -> tuple[int, ...] | None:

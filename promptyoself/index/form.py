@@ -1,75 +1,107 @@
 """How a snapshot is spelled: one JSON object, whose first key is the SHA-256 of all that follows.
 
 The checksum is there because a single changed digit could still be good JSON and a wrong answer.
+What a chain's state consists of, its :class:`Form` says.
 """
 
 from __future__ import annotations
 
-import re
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import orjson
 
 from promptyoself.digests import sha256
+from promptyoself.folding import Folded
 from promptyoself.index.tree import Kind, Node, read_node, spell_node
 from promptyoself.ledger import Position
-from promptyoself.overlay import Summary
-from promptyoself.schedules import AgentState, OpenSlot, Schedule, State, slot_key, summarize
-from promptyoself.versions import VERSIONS
+from promptyoself.overlay import Overlay, Summary
 
-__all__ = ["AGENTS", "INDEX_FORMAT", "SCHEDULES", "Root", "decode_root", "encode_root"]
+__all__ = [
+    "INDEX_FORMAT",
+    "Form",
+    "Root",
+    "brief",
+    "decode_root",
+    "encode_root",
+    "schema_of",
+    "sha_path",
+]
+
+S = TypeVar("S")
 
 INDEX_FORMAT = 2
 
 _PREFIX = b'{"sha256":"'
 _BODY = len(_PREFIX) + 64 + len(b'",')
-_ID = re.compile(r"sch_([0-9a-f]{8})", re.ASCII).fullmatch
-
-# Whatever changes the fold's result must change this, so that older indexes are made anew.
-_SCHEMA = sha256(
-    repr(
-        (
-            INDEX_FORMAT,
-            sorted(VERSIONS.items()),
-            *(form._fields for form in (Schedule, OpenSlot, AgentState, State, Position, Summary)),
-        )
-    ).encode()
-).hexdigest()[:16]
 
 
-class Root(NamedTuple):
-    """What ``index.json`` says: the state at a position, but for the parts that lie elsewhere; and
-    the files, per save, that it no longer needs, though a reader with an older root may."""
+class Form(NamedTuple, Generic[S]):
+    """What the index of a chain holds: a state, which is a named tuple, and how that is made.
+
+    ``kinds`` are its tables, under their names the state's fields; ``spell`` and ``read`` are for
+    all the other fields, and ``read`` leaves the tables ``empty``.
+    """
+
+    empty: S
+    fold: Callable[[S, Iterable[Folded]], S]
+    kinds: tuple[Kind[Any], ...]
+    spell: Callable[[S], dict[str, Any]]
+    read: Callable[[Mapping[str, Any]], S]
+    schema: str
+
+    def tables(self, state: S) -> tuple[Overlay[Any], ...]:
+        """The tables of a state."""
+        return tuple(getattr(state, kind.name) for kind in self.kinds)
+
+    def with_tables(self, state: S, tables: Iterable[Overlay[Any]]) -> S:
+        """The same state but for its tables."""
+        names = (kind.name for kind in self.kinds)
+        return cast(S, cast(Any, state)._replace(**dict(zip(names, tables, strict=True))))
+
+    def newer(self, state: S) -> str | None:
+        """The first event that this software is too old to read."""
+        found: str | None = cast(Any, state).newer
+        return found
+
+
+def schema_of(versions: Mapping[str, int], *forms: Any) -> str:
+    """Whatever changes a fold's result must change this, so that older indexes are made anew."""
+    fields = (form._fields for form in (*forms, Position, Summary))
+    text = repr((INDEX_FORMAT, sorted(versions.items()), *fields))
+    return sha256(text.encode()).hexdigest()[:16]
+
+
+class Root(NamedTuple, Generic[S]):
+    """What ``index.json`` says: the state at a position, but for the ``tables``, parts of which lie
+    elsewhere; and the files, per save, that it no longer needs, though a reader with an older root
+    may."""
 
     position: Position
-    newer: str | None
-    schedules: Node[Schedule]
-    agents: Node[AgentState]
-    open: dict[str, OpenSlot]
-    statuses: dict[str, int]
-    counts: dict[str, int]
+    tables: tuple[Node[Any], ...]
+    rest: S
     superseded: list[list[str]]
 
 
-def encode_root(root: Root, before: Root | None = None) -> bytes:
+def encode_root(form: Form[S], root: Root[S], before: Root[S] | None = None) -> bytes:
     """The bytes of ``index.json``. What is as in the root ``before`` isn't spelled again."""
+    known: tuple[Node[Any] | None, ...] = before.tables if before else (None,) * len(form.kinds)
     body = {
         "format": INDEX_FORMAT,
-        "schema": _SCHEMA,
+        "schema": form.schema,
         "position": root.position._asdict(),
-        "newer": root.newer,
-        "schedules": spell_node(SCHEDULES, root.schedules, before and before.schedules),
-        "agents": spell_node(AGENTS, root.agents, before and before.agents),
-        "open": [_brief(slot) for slot in root.open.values()],
-        "statuses": root.statuses,
-        "counts": root.counts,
+        **{
+            kind.name: spell_node(kind, node, old)
+            for kind, node, old in zip(form.kinds, root.tables, known, strict=True)
+        },
+        **form.spell(root.rest),
         "superseded": root.superseded,
     }
     rest = orjson.dumps(body)[1:]
     return _PREFIX + sha256(rest).hexdigest().encode() + b'",' + rest
 
 
-def decode_root(content: bytes) -> Root:
+def decode_root(form: Form[S], content: bytes) -> Root[S]:
     """What :func:`encode_root` wrote.
 
     Raises:
@@ -79,74 +111,29 @@ def decode_root(content: bytes) -> Root:
     if content[:_BODY] != _PREFIX + sha256(rest).hexdigest().encode() + b'",':
         raise ValueError("its checksum does not match")
     body = orjson.loads(b"{" + rest)
-    if body.get("schema") != _SCHEMA:
+    if body.get("schema") != form.schema:
         raise ValueError("another version wrote it")
     try:
-        slots = [OpenSlot(**fields) for fields in body["open"]]
         return Root(
             Position(**body["position"]),
-            body["newer"],
-            read_node(SCHEDULES, body["schedules"]),
-            read_node(AGENTS, body["agents"]),
-            {slot_key(slot.id, slot.slot): slot for slot in slots},
-            dict(body["statuses"]),
-            dict(body["counts"]),
+            tuple(read_node(kind, body[kind.name]) for kind in form.kinds),
+            form.read(body),
             [list(files) for files in body["superseded"]],
         )
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{error!r}") from None
 
 
-def _schedule_path(id_: str) -> str:
-    match = _ID(id_)
-    return match[1] if match else _agent_path(id_)
+def sha_path(key: str) -> str:
+    """Where a key stands that has no hexadecimal digits of its own."""
+    return sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:8]
 
 
-def _agent_path(id_: str) -> str:
-    return sha256(id_.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-
-
-def _spell_schedule(_: str, schedule: Schedule) -> dict[str, Any]:
-    return _brief(schedule)
-
-
-def _read_schedule(fields: dict[str, Any]) -> tuple[str, Schedule]:
-    schedule = Schedule(**fields)
-    return schedule.id, schedule
-
-
-def _spell_agent(id_: str, agent: AgentState) -> dict[str, Any]:
-    return {"id": id_, **_brief(agent)}
-
-
-def _read_agent(fields: dict[str, Any]) -> tuple[str, AgentState]:
-    agent = AgentState(**{name: value for name, value in fields.items() if name != "id"})
-    return fields["id"], agent._replace(unfinished=tuple(agent.unfinished))
-
-
-def _brief(record: Schedule | OpenSlot | AgentState) -> dict[str, Any]:
+def brief(record: Any) -> dict[str, Any]:
+    """The fields of a named tuple that aren't at their defaults."""
     defaults = record._field_defaults
     return {
         name: value
         for name, value in record._asdict().items()
         if name not in defaults or value is not defaults[name]
     }
-
-
-SCHEDULES = Kind(
-    "schedules",
-    _schedule_path,
-    _spell_schedule,
-    _read_schedule,
-    summarize,
-    lambda schedule: 450 + len(schedule.prompt),
-)
-
-AGENTS = Kind(
-    "agents",
-    _agent_path,
-    _spell_agent,
-    _read_agent,
-    lambda _: Summary(1),
-    lambda agent: 120 + 15 * len(agent.unfinished),
-)

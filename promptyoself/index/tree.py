@@ -218,12 +218,12 @@ class Tree(Generic[V]):
     def __len__(self) -> int:
         return _sum_up(self._kind, self.root).number
 
-    def walk(self, wanted: Wanted) -> Iterator[tuple[str, V]]:
+    def walk(self, wanted: Wanted, under: str = "") -> Iterator[tuple[str, V]]:
         """See :class:`~promptyoself.overlay.Base`."""
         last = ("", "")
         if self._instead is None:
             try:
-                for path, key, value in self._walk(self.root, wanted):
+                for path, key, value in self._walk(self.root, wanted, under):
                     last = (path, key)
                     yield key, value
                 return
@@ -261,11 +261,12 @@ class Tree(Generic[V]):
                 self._instead = self._make(error)
         return self._instead.next_ready(after)
 
-    def _walk(self, node: Node[V], wanted: Wanted) -> Iterator[tuple[str, str, V]]:
+    def _walk(self, node: Node[V], wanted: Wanted, under: str) -> Iterator[tuple[str, str, V]]:
         if isinstance(node, Inner):
-            for _, (file, summary) in sorted(node.parts.items()):
-                if wanted(summary):
-                    yield from self._walk(self._parts.read(self._kind, file), wanted)
+            for digit, (file, summary) in sorted(node.parts.items()):
+                if under[:1] in ("", digit) and wanted(summary):
+                    part = self._parts.read(self._kind, file)
+                    yield from self._walk(part, wanted, under[1:])
             return
         for path, key in sorted((self.path(key), key) for key in node):
             yield path, key, node[key]

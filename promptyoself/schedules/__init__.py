@@ -8,16 +8,18 @@ of time.
 
 import heapq
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from itertools import chain
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
-from promptyoself.errors import ChainError
+from promptyoself.folding import Folded, take_in
 from promptyoself.identity import jittered
 from promptyoself.instants import format_utc, parse_utc
 from promptyoself.overlay import Overlay, Summary
-from promptyoself.versions import VERSIONS
+from promptyoself.versions import SCHEDULE_VERSIONS
 
 __all__ = [
+    "CHAIN",
     "EMPTY",
     "FINISHED",
     "STATUSES",
@@ -35,27 +37,13 @@ __all__ = [
     "summarize",
 ]
 
+CHAIN = "schedules"
+"""The name of the chain that has these events, and of its folder."""
+
 STATUSES = ("active", "paused", "completed", "cancelled", "failed")
 
 FINISHED = frozenset(STATUSES[2:])
 """The statuses in which no slot is to come."""
-
-
-class Folded(Protocol):
-    """What the fold reads of an envelope."""
-
-    @property
-    def v(self) -> int: ...
-    @property
-    def seq(self) -> int: ...
-    @property
-    def ts(self) -> str: ...
-    @property
-    def type(self) -> str: ...
-    @property
-    def id(self) -> str | None: ...
-    @property
-    def data(self) -> Mapping[str, Any]: ...
 
 
 class Schedule(NamedTuple):
@@ -64,7 +52,8 @@ class Schedule(NamedTuple):
     ``next_run`` is the first slot without an outcome or a claim. ``registered`` is the hash of its
     content at registration: what its id was made of, whatever was modified since. ``last_slot`` is
     the latest slot ever claimed or skipped: no slot up to it can fire again, in any life.
-    ``settled_at`` is when the last scheduled one that was tried got its outcome.
+    ``settled_at`` is when the last scheduled one that was tried got its outcome. With a
+    ``template`` the prompt is empty, and rendered when it fires.
     """
 
     id: str
@@ -101,6 +90,7 @@ class Schedule(NamedTuple):
     spent_day: str | None = None
     spent: int = 0
     reason: str | None = None
+    template: str | None = None
 
 
 class OpenSlot(NamedTuple):
@@ -198,8 +188,7 @@ def fold(state: State, envelopes: Iterable[Folded]) -> State:
     """The state after some more events; ``state`` itself is left as it was.
 
     Raises:
-        ChainError: ``corrupt_chain``: an event contradicts those before it. Its links may hold,
-            but no writer of ours can have written it.
+        ChainError: ``corrupt_chain``: see :func:`~promptyoself.folding.take_in`.
     """
     new, events = branch(state), iter(envelopes)
     first = next(events, None)
@@ -207,24 +196,9 @@ def fold(state: State, envelopes: Iterable[Folded]) -> State:
         return new
     from promptyoself.schedules.applying import apply
 
-    for event in chain((first,), events):
-        new.counts[event.type] = new.counts.get(event.type, 0) + 1
-        if not 1 <= event.v <= VERSIONS.get(event.type, 0):
-            if new.newer is None:
-                new = new._replace(newer=f"event {event.seq} ({event.type}, version {event.v})")
-            continue
-        try:
-            apply(new, event)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ChainError(
-                "corrupt_chain",
-                f"Event {event.seq} ({event.type}) contradicts those before it: {error!r}.",
-                "Nothing was changed. No version of promptyoself writes this: restore the log from "
-                "a backup and run `promptyoself verify`, or report it if only promptyoself ever "
-                "wrote there.",
-                seq=event.seq,
-            ) from None
-    return new
+    rest = chain((first,), events)
+    newer = take_in(rest, SCHEDULE_VERSIONS, new.counts, partial(apply, new))
+    return new if new.newer or newer is None else new._replace(newer=newer)
 
 
 def branch(state: State) -> State:

@@ -3,9 +3,10 @@
 from bisect import bisect_left
 
 from promptyoself import events
-from promptyoself.identity import content_hash, content_of
+from promptyoself.digests import sha256
+from promptyoself.identity import TEMPLATES, content_hash, content_of
 from promptyoself.instants import is_instant
-from promptyoself.schedules import FINISHED, Folded, OpenSlot, Schedule, State, slot_key
+from promptyoself.schedules import CHAIN, FINISHED, Folded, OpenSlot, Schedule, State, slot_key
 
 __all__ = ["apply"]
 
@@ -18,6 +19,8 @@ def apply(state: State, event: Folded) -> None:
     """
     record = events.read_record(event.type, event.v, event.data)
     if event.id is None:
+        if isinstance(record, events.LedgerCreated) and record.chain != CHAIN:
+            raise ValueError(f"it begins another chain, {record.chain!r}")
         if isinstance(record, events.WorkerStopped):
             for left in record.in_flight or ():
                 key = slot_key(left["id"], left["slot"])
@@ -65,6 +68,8 @@ def _check_spec(schedule: Schedule) -> None:
         raise ValueError("its schedule_type isn't known")
     if schedule.schedule_type == "once" and not is_instant(schedule.schedule_value):
         raise ValueError("its time isn't an instant")
+    if schedule.template is not None and (schedule.template not in TEMPLATES or schedule.prompt):
+        raise ValueError("its template isn't known, or it has a prompt too")
 
 
 def _register(
@@ -154,6 +159,8 @@ def _evolve(state: State, event: Folded, record: events.Record, schedule: Schedu
 def _claim(
     state: State, event: Folded, record: events.DeliveryAttempted, schedule: Schedule
 ) -> Schedule:
+    if record.text is not None and sha256(record.text.encode()).hexdigest() != record.text_sha256:
+        raise ValueError("its text isn't what was sent")
     key = slot_key(schedule.id, record.slot)
     earlier = state.open.get(key)
     first = record.attempt == 1

@@ -6,8 +6,9 @@ import os
 import platform
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from promptyoself import __version__
 from promptyoself.errors import PromptyoselfError
@@ -15,8 +16,9 @@ from promptyoself.instants import format_utc, parse_utc
 from promptyoself.letta import Deliverer
 from promptyoself.overlay import Summary
 from promptyoself.service.keeping import verify
-from promptyoself.service.store import Store
-from promptyoself.settings import default_zone
+from promptyoself.service.store import Chain, Store, chains
+from promptyoself.settings import default_zone, desire_half_life
+from promptyoself.times import format_duration
 
 __all__ = ["Check", "examine"]
 
@@ -50,6 +52,9 @@ def examine(
     ]
     log = _guarded("log", lambda: _log(store, quick=quick))
     checks.append(log)
+    for chain in chains(store)[1:]:
+        checks.append(_guarded(chain.name, partial(_log, chain, quick=quick, name=chain.name)))
+    checks.append(_guarded("half_life", lambda: _half_life(store)))
     if log.ok:
         checks += _schedules(store, now, require_loop=require_loop)
     if letta is not None:
@@ -83,7 +88,7 @@ def _directory(store: Store) -> Check:
     place = next(folder for folder in (var, *var.parents) if folder.exists())
     if not place.is_dir():
         return Check("data_directory", False, f"{place} is not a folder", "Choose another --var.")
-    for folder in (place, var / "schedules"):
+    for folder in (place, var / "schedules", var / "desires"):
         if folder.is_dir() and not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
             hint = "Check its owner and mode, and how it is mounted."
             return Check("data_directory", False, f"{folder} can't be written", hint)
@@ -106,14 +111,19 @@ def _patience(store: Store) -> Check:
     return Check("patience", enough, detail, hint)
 
 
-def _log(store: Store, *, quick: bool) -> Check:
+def _half_life(store: Store) -> Check:
+    text = format_duration(desire_half_life(store.settings))
+    return Check("half_life", True, f"desires fade to half in {text}")
+
+
+def _log(store: Chain[Any], *, quick: bool, name: str = "log") -> Check:
     if quick:
-        return Check("log", True, f"{store.read().position.seq} events, the last one checked")
+        return Check(name, True, f"{store.read().position.seq} events, the last one checked")
     answer = verify(store)
     events = answer["events"]
     if "torn_tail" in answer:
-        return Check("log", True, f"{events} events, intact; {answer['message']}")
-    return Check("log", True, f"{events} events, intact" if events else "empty")
+        return Check(name, True, f"{events} events, intact; {answer['message']}")
+    return Check(name, True, f"{events} events, intact" if events else "empty")
 
 
 def _schedules(store: Store, now: datetime, *, require_loop: bool) -> Iterator[Check]:

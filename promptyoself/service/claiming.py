@@ -4,11 +4,13 @@ arguments; nothing is sent."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from hashlib import sha256
 from typing import Any, NamedTuple
 
+from promptyoself.desires import Ranked
 from promptyoself.events import (
     DeliveryAbandoned,
     DeliveryAttempted,
@@ -23,9 +25,20 @@ from promptyoself.instants import format_utc, parse_utc
 from promptyoself.policy import Caps, refusal
 from promptyoself.schedules import OpenSlot, Schedule, State, due, slot_key
 from promptyoself.service.envelope import wrap
+from promptyoself.service.idle import render
 from promptyoself.slots import plan, retry_delay, skip_record
 
-__all__ = ["Abandoned", "Claim", "Delivered", "Failed", "Outcome", "claim", "orphans", "settle"]
+__all__ = [
+    "Abandoned",
+    "Claim",
+    "Delivered",
+    "Failed",
+    "Outcome",
+    "Strongest",
+    "claim",
+    "orphans",
+    "settle",
+]
 
 PARK_AFTER = 5
 """So many permanent failures in a row end a schedule, so that it doesn't fail for ever."""
@@ -89,6 +102,10 @@ class Abandoned(NamedTuple):
 
 Outcome = Delivered | Failed | Abandoned
 
+Strongest = Callable[[str, datetime], Sequence[Ranked]]
+"""Tells the desires of an agent that an idle prompt lists. Asked only where one is due; what it
+raises keeps that schedule from being decided about, and no other."""
+
 
 class Decision(NamedTuple):
     """Events to append, each with its schedule's id, and the claims that they make.
@@ -103,7 +120,13 @@ class Decision(NamedTuple):
 
 
 def claim(
-    state: State, now: datetime, worker: str, caps: Caps, seats: int, until: datetime | None = None
+    state: State,
+    now: datetime,
+    worker: str,
+    caps: Caps,
+    seats: int,
+    until: datetime | None = None,
+    strongest: Strongest | None = None,
 ) -> Decision:
     """Claim what is due and may be delivered: one slot per agent, at most ``seats`` altogether.
 
@@ -112,6 +135,7 @@ def claim(
     about which nothing can be decided (its time zone is gone, say) doesn't stop the others.
     """
     decision = Decision([], [], [], {})
+    prompted = partial(_prompted, now, strongest)
     occupied = {slot.agent_id for slot in state.open.values() if slot.worker is not None}
     begun = {slot.id for slot in state.open.values() if slot.kind == "scheduled"}
     text = format_utc(now)
@@ -124,9 +148,10 @@ def claim(
         records, skipped = len(decision.records), len(decision.skipped)
         try:
             if key:
-                made = _claim_waiting(state, state.open[key], schedule, now, worker, caps, decision)
+                slot = state.open[key]
+                made = _claim_waiting(state, slot, schedule, now, worker, caps, decision, prompted)
             else:
-                made = _claim_scheduled(state, schedule, now, worker, caps, decision)
+                made = _claim_scheduled(state, schedule, now, worker, caps, decision, prompted)
         except Exception as error:
             del decision.records[records:], decision.skipped[skipped:]
             decision.broken[id_] = f"{type(error).__name__}: {error}"
@@ -138,7 +163,8 @@ def claim(
 
 
 def orphans(state: State, workers: Collection[str], now: datetime) -> Iterator[Claim]:
-    """What these workers, who are dead, left claimed: nobody knows whether it arrived."""
+    """What these workers, who are dead, left claimed: nobody knows whether it arrived. It is looked
+    for, not sent, so of a rendered prompt the text doesn't matter."""
     for slot in state.open.values():
         if slot.worker in workers:
             schedule = state.schedules[slot.id]
@@ -198,21 +224,22 @@ def _claim_waiting(
     worker: str,
     caps: Caps,
     decision: Decision,
+    prompted: Callable[[Schedule], Schedule | None],
 ) -> Claim | None:
     """Try a slot again, or a triggered one for the first time; or give it up."""
     why = _given_up(schedule, slot, now)
     if why is None and slot.attempt == 0:
         why = refusal(schedule, state, caps, _day(state, schedule, now))
-    if why is None:
+    if why is None and (ready := prompted(schedule)) is not None:
         otid = slot.otid or slot_otid(slot.id, slot.slot)
-        return _attempt(schedule, slot, otid, None, now, worker, decision)
+        return _attempt(ready, slot, otid, None, now, worker, decision)
     if why == "grace" and slot.attempt:
         error = f"{schedule.last_error or ''} {_TOO_LATE}".strip()
         head = (slot.slot, slot.otid or "", slot.attempt, worker)
         failed = DeliveryFailed(*head, slot.code or "grace", error, permanent=False)
         decision.records.append((failed, schedule.id))
     else:
-        skipped = DeliverySkipped(slot.slot, slot.slot, 1, why, slot.kind)
+        skipped = DeliverySkipped(slot.slot, slot.slot, 1, why or "no_desires", slot.kind)
         _note_skip(decision, schedule, skipped)
     ended = _completion(state, schedule, slot, "failed")
     decision.records.extend((record, schedule.id) for record in ended)
@@ -220,13 +247,22 @@ def _claim_waiting(
 
 
 def _claim_scheduled(
-    state: State, schedule: Schedule, now: datetime, worker: str, caps: Caps, decision: Decision
+    state: State,
+    schedule: Schedule,
+    now: datetime,
+    worker: str,
+    caps: Caps,
+    decision: Decision,
+    prompted: Callable[[Schedule], Schedule | None],
 ) -> Claim | None:
     planned = plan(schedule, now)
     fire, following = planned.fire, planned.next_run
     why = None
     if fire is not None:
         why = refusal(schedule, state, caps, _day(state, schedule, now))
+    ready = prompted(schedule) if fire is not None and why is None else None
+    if fire is not None and why is None and ready is None:
+        why = "no_desires"
     most = schedule.max_repetitions
     if fire is not None and why is None and most and schedule.repetition_count + 1 >= most:
         following = None
@@ -236,10 +272,10 @@ def _claim_scheduled(
     upcoming.append(next_run if fire is None else format_utc(fire))
     for skipped, after in zip(planned.skipped, upcoming, strict=False):
         _note_skip(decision, schedule, skip_record(skipped, after))
-    if fire is not None and why is None:
+    if fire is not None and ready is not None:
         slot = OpenSlot(schedule.id, schedule.agent_id, format_utc(fire), "scheduled")
         otid = slot_otid(schedule.id, slot.slot)
-        return _attempt(schedule, slot, otid, next_run, now, worker, decision)
+        return _attempt(ready, slot, otid, next_run, now, worker, decision)
     if fire is not None and why is not None:
         instant = format_utc(fire)
         _note_skip(decision, schedule, DeliverySkipped(instant, instant, 1, why, next_run=next_run))
@@ -269,6 +305,7 @@ def _attempt(
         sha256(text.encode()).hexdigest(),
         slot.kind,
         next_run,
+        text if schedule.template else None,
     )
     decision.records.append((record, schedule.id))
     at = format_utc(now)
@@ -282,6 +319,16 @@ def _attempt(
         run_id=None,  # an earlier attempt's run tells nothing of this one
     )
     return _claim_of(schedule, opened, text)
+
+
+def _prompted(now: datetime, strongest: Strongest | None, schedule: Schedule) -> Schedule | None:
+    """The schedule with the prompt that it has now; ``None`` where there is nothing to say."""
+    if schedule.template is None:
+        return schedule
+    if strongest is None:
+        raise ValueError("nobody can tell the agent's desires")
+    ranked = strongest(schedule.agent_id, now)
+    return schedule._replace(prompt=render(ranked)) if ranked else None
 
 
 def _claim_of(schedule: Schedule, slot: OpenSlot, text: str, *, in_doubt: bool = False) -> Claim:

@@ -48,12 +48,14 @@ from promptyoself.service.claiming import (
     settle,
 )
 from promptyoself.service.delivering import Delivery, Waits
+from promptyoself.service.idle import strongest_of
 from promptyoself.service.store import Store
 from promptyoself.slots import next_wake
 
 __all__ = ["Dispatcher", "Report", "new_worker_name"]
 
 _LOOK_FOR_DEAD_EVERY = 5.0
+_TRY_BROKEN_EVERY = timedelta(seconds=60)
 _FIRST_HOLD, _LONGEST_HOLD = 5.0, 60.0
 _SERVER_TROUBLE = frozenset({"letta_unreachable", "letta_unauthorized"})
 _PERHAPS_TROUBLE = frozenset(
@@ -114,6 +116,8 @@ class Dispatcher:
         self._unanswered: set[str] = set()
         self._told: set[str] = set()
         self._announced = False
+        self._broken = False  # whether there was something about which nothing could be decided
+        self._strongest = strongest_of(store)
 
     @property
     def idle(self) -> bool:
@@ -198,6 +202,8 @@ class Dispatcher:
         wakes = [next_wake(state, now)]
         if (hold := self._hold_until - time.monotonic()) > 0:
             wakes.append(now + timedelta(seconds=hold))
+        if self._broken:  # whatever the matter is, the log of the schedules needn't tell its end
+            wakes.append(now + _TRY_BROKEN_EVERY)
         if any(True for _ in self._claimed_elsewhere(state)):
             wakes.append(now + timedelta(seconds=_LOOK_FOR_DEAD_EVERY))
         wake = min((wake for wake in wakes if wake is not None), default=None)
@@ -267,7 +273,9 @@ class Dispatcher:
     # Deciding.
 
     def _claim(self, state: State, now: datetime, seats: int, until: datetime | None) -> Decision:
-        decision = claim(state, now, self._worker, self._store.settings.caps, seats, until)
+        caps, strongest = self._store.settings.caps, self._strongest
+        decision = claim(state, now, self._worker, caps, seats, until, strongest)
+        self._broken = bool(decision.broken)
         for id_, problem in decision.broken.items():
             if id_ not in self._told:
                 self._told.add(id_)

@@ -43,7 +43,7 @@ from promptyoself.schedules import (
     schedule_table,
     summarize,
 )
-from promptyoself.service.claiming import Claim, Delivered, claim, orphans, settle
+from promptyoself.service.claiming import Claim, Delivered, Strongest, claim, orphans, settle
 from promptyoself.slots import MISFIRE_TOLERANCE, trigger_of
 from promptyoself.triggers import slots
 
@@ -84,10 +84,12 @@ class Future:
         *,
         agent_id: str | None = None,
         latency: timedelta = timedelta(0),
+        strongest: Strongest | None = None,
         first: int = FIRST,
         every: int = EVERY,
     ) -> None:
-        """``agent_id`` leaves out all other agents; each delivery takes ``latency``. After the
+        """``agent_id`` leaves out all other agents; each delivery takes ``latency``; ``strongest``
+        tells the desires that idle prompts list, which fade and else stay as they are. After the
         ``first`` instants, only one of ``every`` is decided in full throughout."""
         self.broken: dict[str, str] = {}
         """The schedules about which nothing could be decided, and why."""
@@ -96,6 +98,7 @@ class Future:
         self.weight = 1
         """For how many instants the latest stands, if it was one decided in full; else 0."""
         self._caps, self._latency, self._first, self._every = caps, latency, first, every
+        self._strongest = strongest
         self._instants = 0
         self._schedules: dict[str, Schedule] = {}
         self._open: dict[str, dict[str, OpenSlot]] = {}  # by schedule
@@ -213,7 +216,9 @@ class Future:
         if following is not None:
             return self._claim_plainly(id_, following, at, append, happened)
         state = self._alone(id_)
-        decision = claim(state, parse_utc(at), _WORKER, self._caps, seats=1)
+        decision = claim(
+            state, parse_utc(at), _WORKER, self._caps, seats=1, strongest=self._strongest
+        )
         self.broken |= decision.broken
         if not decision.records:
             return False  # it waits for what is open of it; or nothing can be decided
@@ -289,6 +294,8 @@ class Future:
         """The slot after this one, where this one is such; else ``None``."""
         schedule = self._schedules[id_]
         if schedule.next_run != slot or schedule.max_repetitions or self._open.get(id_):
+            return None
+        if schedule.template is not None:
             return None
         if slot != at:
             now, ready = parse_utc(at), parse_utc(summarize(schedule).ready or at)

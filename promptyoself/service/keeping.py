@@ -8,13 +8,21 @@ from typing import Any
 from promptyoself.errors import ChainError, PromptyoselfError
 from promptyoself.instants import parse_utc
 from promptyoself.ledger import START, Position
-from promptyoself.service.store import Store
+from promptyoself.service.store import Chain, Store, chains
 
-__all__ = ["head", "rebuild", "verify"]
+__all__ = ["head", "rebuild", "rebuild_all", "verify", "verify_all"]
+
+
+def verify_all(store: Store, progress: Callable[[int], None] | None = None) -> dict[str, Any]:
+    """:func:`verify` of every chain there is; what it says of the desires' is under ``desires``."""
+    answer = verify(store, None, progress)
+    for chain in chains(store)[1:]:
+        answer[chain.name] = verify(chain)
+    return answer
 
 
 def verify(
-    store: Store, expected: str | None = None, progress: Callable[[int], None] | None = None
+    store: Chain[Any], expected: str | None = None, progress: Callable[[int], None] | None = None
 ) -> dict[str, Any]:
     """Read every event and check it; ``expected`` is a head ``SEQ:HASH`` that was kept elsewhere.
 
@@ -28,11 +36,20 @@ def verify(
             ``damaged_tail`` where the end is no append that was merely cut short;
             ``events_missing`` where the index bears witness that events were cut off.
     """
+    with store.naming():
+        return _verified(store, expected, progress)
+
+
+def _verified(
+    store: Chain[Any], expected: str | None, progress: Callable[[int], None] | None
+) -> dict[str, Any]:
     from promptyoself.service.proving import check, check_in_shares  # `head` needs none of it
 
     seq, hash_ = _parse_head(expected) if expected is not None else (0, START.hash)
     witness = store.index.known_seq()  # before the log, which may grow meanwhile
-    read = check_in_shares(store, seq, progress) or check(store.ledger.replay(), seq, progress)
+    read = check_in_shares(store, seq, progress) or check(
+        store.form, store.ledger.replay(), seq, progress
+    )
     position, found = read.position, read.found
     if expected is not None and found != hash_:
         raise ChainError(
@@ -71,7 +88,7 @@ def verify(
     return answer
 
 
-def head(store: Store) -> dict[str, Any]:
+def head(store: Chain[Any]) -> dict[str, Any]:
     """The last event's number and hash: keep it elsewhere, and nothing can be cut off unnoticed."""
     return head_of(store.read().position)
 
@@ -86,13 +103,23 @@ def head_of(position: Position) -> dict[str, Any]:
     }
 
 
-def rebuild(store: Store) -> dict[str, Any]:
+def rebuild_all(store: Store, name: str | None = None) -> dict[str, Any]:
+    """:func:`rebuild` of one chain, or of all there are; then what it says of the desires' is under
+    ``desires``."""
+    first, *others = chains(store, name)
+    answer = rebuild(first)
+    for chain in others:
+        answer[chain.name] = rebuild(chain)
+    return answer
+
+
+def rebuild(store: Chain[Any]) -> dict[str, Any]:
     """Make the index anew from the log.
 
     Raises:
         ChainError: the log is damaged; the index is left as it was.
     """
-    with store.ledger.exclusive():
+    with store.naming(), store.ledger.exclusive():
         snapshot = store.index.rebuild()
         if snapshot.position != START:  # an index of nothing would say that there was a log
             # Nor may it know of more than is durable, or it would bear witness against the log.
@@ -100,12 +127,12 @@ def rebuild(store: Store) -> dict[str, Any]:
             store.index.save(snapshot)
     return {
         "events": snapshot.position.seq,
-        "schedules": sum(snapshot.state.statuses.values()),
+        store.name: sum(snapshot.state.statuses.values()),
         "message": "The index was made anew from the log.",
     }
 
 
-def _tail(store: Store, position: Position) -> dict[str, Any]:
+def _tail(store: Chain[Any], position: Position) -> dict[str, Any]:
     if store.ledger.torn(position) is None:
         return {}
     with store.ledger.exclusive():  # unless it was an append under way

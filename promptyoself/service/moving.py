@@ -64,7 +64,7 @@ _LINE = {
     "schedule": (dict, False),
     "registered": (dict, True),
 }
-_OPTIONAL = {"conversation_id", "name", "start_at", "until", "max_repetitions"}
+_OPTIONAL = {"conversation_id", "name", "start_at", "until", "max_repetitions", "template"}
 _CONTENT = {
     name: (int if name == "max_repetitions" else str, name in _OPTIONAL) for name in CONTENT
 }

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from promptyoself.errors import ChainError
 from promptyoself.events import VERSIONS
+from promptyoself.index.form import Form
 from promptyoself.ledger import START, Batch, Envelope, FileLedger, HeadMoved, Position
 from promptyoself.ledger.upkeep import Share
-from promptyoself.schedules import EMPTY, fold
-from promptyoself.service.store import Store
+from promptyoself.schedules import CHAIN
+from promptyoself.service.store import Chain
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -42,9 +43,13 @@ class Checked(NamedTuple):
 
 
 def check(
-    batches: Iterable[Batch], seq: int, progress: Callable[[int], None] | None = None
+    form: Form[Any],
+    batches: Iterable[Batch],
+    seq: int,
+    progress: Callable[[int], None] | None = None,
 ) -> Checked:
-    """Read events, and fold them; ``seq`` is the number of one whose hash is wanted.
+    """Read events, and fold them as their chain's ``form`` has it; ``seq`` is the number of one
+    whose hash is wanted.
 
     Raises:
         ChainError: ``corrupt_chain``, naming the first bad event, or the record of a sealed month
@@ -68,17 +73,16 @@ def check(
                 told = position.seq
                 progress(told)
 
-    state = fold(EMPTY, events())
-    return Checked(position, found, months.count, months.sealed, state.newer)
+    state = form.fold(form.empty, events())
+    return Checked(position, found, months.count, months.sealed, form.newer(state))
 
 
 def check_in_shares(
-    store: Store, seq: int, progress: Callable[[int], None] | None = None
+    store: Chain[Any], seq: int, progress: Callable[[int], None] | None = None
 ) -> Checked | None:
-    """As :func:`check` of all that the log has now, half of the schedules in another process. Where
+    """As :func:`check` of all that the log has now, half of the ids in another process. Where
     that isn't worth it, or either finds anything wrong, ``None``: reading it in one tells what."""
-    folder = store.settings.var / "schedules"
-    if _bytes(folder) < SHARED_BYTES or _cores() < 2 or not sys.executable:
+    if _bytes(store.folder) < SHARED_BYTES or _cores() < 2 or not sys.executable:
         return None
     from multiprocessing import get_context
 
@@ -86,11 +90,12 @@ def check_in_shares(
     # Not forked: what other threads of ours hold at that moment would be held there for ever.
     context = get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    other = context.Process(target=_check_share, args=(folder, theirs, seq, sender), daemon=True)
+    arguments = (store.folder, store.name, theirs, seq, sender)
+    other = context.Process(target=_check_share, args=arguments, daemon=True)
     try:
         other.start()
         sender.close()
-        ours = check(store.ledger.replay_share(mine), seq, progress)
+        ours = check(store.form, store.ledger.replay_share(mine), seq, progress)
         read: Checked | None = receiver.recv()
     except (ChainError, HeadMoved, EOFError, OSError):
         return None
@@ -104,11 +109,22 @@ def check_in_shares(
     return ours._replace(found=ours.found or read.found, newer=ours.newer or read.newer)
 
 
-def _check_share(folder: Path, share: Share, seq: int, sender: Connection) -> None:
+def _check_share(folder: Path, name: str, share: Share, seq: int, sender: Connection) -> None:
     try:
-        sender.send(check(FileLedger(folder, "schedules").replay_share(share), seq))
+        sender.send(check(_form_of(name), FileLedger(folder, name).replay_share(share), seq))
     except (ChainError, HeadMoved, OSError):
         sender.send(None)
+
+
+def _form_of(name: str) -> Form[Any]:
+    """The form of a chain's state, by the chain's name, for a form can't be sent to a process."""
+    if name == CHAIN:
+        from promptyoself.index.schedules import SCHEDULE_FORM
+
+        return SCHEDULE_FORM
+    from promptyoself.index.desires import DESIRE_FORM
+
+    return DESIRE_FORM
 
 
 def _bytes(folder: Path) -> int:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from itertools import islice
 from typing import Any, NamedTuple
 
 from promptyoself.errors import ChainError, PromptyoselfError, WrongUsage
 from promptyoself.instants import format_utc, parse_utc
-from promptyoself.ledger import Envelope
+from promptyoself.ledger import Batch, Envelope, Position
 from promptyoself.overlay import Wanted
-from promptyoself.schedules import EMPTY, FINISHED, STATUSES, Schedule, State, fold
-from promptyoself.service.store import Store, find_schedule, forbidden
+from promptyoself.schedules import CHAIN, EMPTY, FINISHED, STATUSES, Schedule, State, fold
+from promptyoself.service.store import (
+    Chain,
+    Store,
+    chains,
+    find_schedule,
+    forbidden,
+    unknown_desire,
+)
 from promptyoself.settings import default_zone
 from promptyoself.times import in_zone, parse_moment
 
@@ -121,6 +128,8 @@ def describe(schedule: Schedule, state: State, *, full: bool) -> dict[str, Any]:
         "repetition_count": schedule.repetition_count,
         "max_repetitions": schedule.max_repetitions,
     }
+    if full or schedule.template is not None:
+        answer["template"] = schedule.template
     if not full:
         return answer
     answer.update(
@@ -156,7 +165,7 @@ def describe(schedule: Schedule, state: State, *, full: bool) -> dict[str, Any]:
 
 
 def history(
-    store: Store,
+    store: Chain[Any],
     *,
     id_: str | None = None,
     agent_id: str | None = None,
@@ -188,7 +197,7 @@ def history(
     owner: dict[str, Any] = {}
     known = mine = found = False
     only = store.settings.only_agent
-    for event in (event for batch in store.ledger.replay() for event in batch.envelopes):
+    for event in (event for batch in _replay(store) for event in batch.envelopes):
         if event.ts > last and (id_ is None or (known and (mine or only is None))):
             break  # for ts never runs backwards
         if event.id is not None:
@@ -208,8 +217,10 @@ def history(
         ):
             found = True
             yield event
-    if id_ is not None and not known:
+    if id_ is not None and not known and store.name == CHAIN:
         find_schedule(EMPTY, id_, None)
+    elif id_ is not None and not known:
+        raise unknown_desire(id_)
     if id_ is not None and not mine and store.settings.only_agent is not None:
         raise forbidden(f"{id_} belongs to another agent than", store.settings.only_agent)
     if instant is not None and not found:
@@ -218,6 +229,11 @@ def history(
             f"The log says nothing of a slot of {id_} at {instant}.",
             "`promptyoself audit` lists slots; `promptyoself history --id ID` has all events.",
         )
+
+
+def _replay(store: Chain[Any]) -> Iterator[Batch]:
+    with store.naming():
+        yield from store.ledger.replay()
 
 
 class Cutoff(NamedTuple):
@@ -231,7 +247,7 @@ class Cutoff(NamedTuple):
         return event.ts <= self.ts if self.seq is None else event.seq <= self.seq
 
 
-def cutoff(store: Store, at: str, now: datetime, *, end: bool = True) -> Cutoff:
+def cutoff(store: Chain[Any], at: str, now: datetime, *, end: bool = True) -> Cutoff:
     """What a user means by ``at``: an event's number, or a time. Of a date it is the ``end``, or
     else the beginning. Raises ``invalid_time``."""
     if at.isascii() and at.isdigit() and len(at) < 19:
@@ -283,23 +299,33 @@ def _decides(event: Envelope, id_: str, slot: str) -> bool:
 
 
 def stats(store: Store) -> dict[str, Any]:
-    """How much there is, from the index alone."""
+    """How much there is, from the indexes alone; of desires, where there are any."""
     state, position = store.read()
-    return {
+    answer: dict[str, Any] = {
         "schedules": state.statuses,
         "agents": sum(1 for agent in state.agents.values() if agent.schedules),
         "open_slots": {
             "claimed": sum(1 for slot in state.open.values() if slot.worker),
             "waiting": sum(1 for slot in state.open.values() if not slot.worker),
         },
+        **_log_of(state.counts, position),
+    }
+    for chain in chains(store)[1:]:
+        state, position = chain.read()
+        answer[chain.name] = {**state.statuses, **_log_of(state.counts, position)}
+    return answer
+
+
+def _log_of(counts: Mapping[str, int], position: Position) -> dict[str, Any]:
+    return {
         "events": position.seq,
-        "events_by_type": dict(sorted(state.counts.items())),
+        "events_by_type": dict(sorted(counts.items())),
         "head": {"seq": position.seq, "hash": position.hash, "ts": position.ts or None},
         "bytes": position.earlier + position.offset,
     }
 
 
-def pinned(store: Store, agent_id: str | None) -> str | None:
+def pinned(store: Chain[Any], agent_id: str | None) -> str | None:
     """The agent that this caller is pinned to, if any.
 
     Raises:

@@ -75,9 +75,11 @@ def register(
             "No agent was named.",
             "Give --agent-id, or set PROMPTYOSELF_DEFAULT_AGENT_ID.",
         )
-    if request.prompt is None:
+    if request.prompt is None and request.template is None:
         raise WrongUsage(
-            "missing_option", "No prompt was given.", "Give --prompt or --prompt-file."
+            "missing_option",
+            "No prompt was given.",
+            "Give --prompt, --prompt-file or --template.",
         )
     fields = checked(request._replace(agent_id=agent_id), settings, now)
     given = trigger_fields(request, settings, now)

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from promptyoself.errors import PromptyoselfError, WrongUsage
-from promptyoself.identity import is_opaque_id
+from promptyoself.identity import TEMPLATES, is_opaque_id
 from promptyoself.instants import format_utc
 from promptyoself.policy import MISFIRES, TIERS
 from promptyoself.service.store import forbidden
@@ -69,6 +69,7 @@ class Request(NamedTuple):
     daily_budget: int | None = None
     jitter: str | None = None
     reason: str | None = None
+    template: str | None = None
 
 
 def check_agent_id(text: str, option: str = "--agent-id") -> str:
@@ -145,8 +146,10 @@ def checked(request: Request, settings: Settings, now: datetime) -> dict[str, An
         if settings.only_agent is not None and request.agent_id != settings.only_agent:
             what = f"--agent-id {shown(request.agent_id)} is not"
             raise forbidden(what, settings.only_agent)
-    if request.prompt is not None:
-        fields["prompt"] = check_prompt(request.prompt)
+    if request.template is not None:
+        fields.update(prompt="", template=_check_template(request))
+    elif request.prompt is not None:
+        fields.update(prompt=check_prompt(request.prompt), template=None)
     if request.conversation_id is not None:
         text = request.conversation_id
         fields["conversation_id"] = check_agent_id(text, "--conversation-id") if text else None
@@ -167,6 +170,23 @@ def checked(request: Request, settings: Settings, now: datetime) -> dict[str, An
         fields["max_repetitions"] = _within(request, "max_repetitions", 1, 1_000_000_000)
     fields.update(_check_policy(request))
     return fields
+
+
+def _check_template(request: Request) -> str:
+    name = request.template or ""
+    if name not in TEMPLATES:
+        raise PromptyoselfError(
+            "invalid_template",
+            f"--template {shown(name)} isn't known.",
+            f"There is: {', '.join(TEMPLATES)}.",
+        )
+    if request.prompt:
+        raise WrongUsage(
+            "conflicting_options",
+            "Both --prompt and --template were given.",
+            "Give exactly one of --prompt, --prompt-file and --template.",
+        )
+    return name
 
 
 def _check_policy(request: Request) -> dict[str, Any]:

@@ -13,10 +13,9 @@ from promptyoself.index import Snapshot
 from promptyoself.instants import format_utc
 from promptyoself.ledger import Draft, HeadMoved, Position
 from promptyoself.ledger.upkeep import Sealing, UnknownMonth
-from promptyoself.schedules import State
-from promptyoself.service.store import Store
+from promptyoself.service.store import Chain, Store, chains
 
-__all__ = ["LOOSE", "compact", "has_unsealed", "seal"]
+__all__ = ["LOOSE", "compact", "has_unsealed", "seal", "seal_all"]
 
 LOOSE = 20_000
 """So many small members are worth putting together: reading them takes most of a second."""
@@ -26,7 +25,7 @@ _TRIES = 3
 
 
 def seal(
-    store: Store, now: datetime, month: str | None = None, *, timeout: float | None = None
+    store: Chain[Any], now: datetime, month: str | None = None, *, timeout: float | None = None
 ) -> dict[str, Any]:
     """Rewrite months that are over into large gzip members, the same lines, and record it.
 
@@ -59,7 +58,27 @@ def seal(
     return {"sealed": sealed, "message": _message(sealed, month)}
 
 
-def compact(store: Store, now: datetime, *, timeout: float | None = None) -> int:
+def seal_all(
+    store: Store, now: datetime, month: str | None = None, name: str | None = None
+) -> dict[str, Any]:
+    """:func:`seal` of one chain, or of all there are. What was sealed of the desires' bears its
+    name.
+
+    Raises:
+        As :func:`seal`; ``unknown_month`` where none of the chains has it.
+    """
+    sealed: list[dict[str, Any]] = []
+    found = chains(store, name)
+    if len(found) > 1 and month is not None:
+        found = [chain for chain in found if month in chain.ledger.months()] or found[:1]
+    for chain in found:
+        with chain.naming():
+            done = seal(chain, now, month)["sealed"]
+        sealed += done if chain is store else [{**each, "chain": chain.name} for each in done]
+    return {"sealed": sealed, "message": _message(sealed, month)}
+
+
+def compact(store: Chain[Any], now: datetime, *, timeout: float | None = None) -> int:
     """Rewrite the running month into large gzip members, the same lines, where it has many small
     ones: how many that were. Its hashes stay, so nothing is recorded.
 
@@ -83,13 +102,13 @@ def compact(store: Store, now: datetime, *, timeout: float | None = None) -> int
     return loose
 
 
-def has_unsealed(store: Store, snapshot: Snapshot, now: datetime) -> bool:
+def has_unsealed(store: Chain[Any], snapshot: Snapshot[Any], now: datetime) -> bool:
     """Whether a month is over and not sealed, as far as that can be told without reading the log:
     fewer were ever sealed than there are."""
-    return len(_over(store, snapshot, now)) > snapshot.state.counts.get("segment.sealed", 0)
+    return bool(len(_over(store, snapshot, now)) > snapshot.state.counts.get("segment.sealed", 0))
 
 
-def _over(store: Store, snapshot: Snapshot, now: datetime) -> list[str]:
+def _over(store: Chain[Any], snapshot: Snapshot[Any], now: datetime) -> list[str]:
     """The months with events to which none can be added: the next one would bear a later month."""
     last = snapshot.position
     return [
@@ -99,14 +118,14 @@ def _over(store: Store, snapshot: Snapshot, now: datetime) -> list[str]:
     ]
 
 
-def _seal(store: Store, sealing: Sealing, month: str, now: datetime) -> dict[str, Any]:
+def _seal(store: Chain[Any], sealing: Sealing, month: str, now: datetime) -> dict[str, Any]:
     tries = 0
     while True:
         tries += 1
         prepared = sealing.prepare(month, now)
         record = SegmentSealed(month, prepared.events, prepared.content_sha256)
 
-        def decide(_: State, record: SegmentSealed = record) -> tuple[list[Draft], None]:
+        def decide(_: Any, record: SegmentSealed = record) -> tuple[list[Draft], None]:
             return [store.draft(record, None)], None
 
         # All that takes long was done without the lock. Now nobody can append until the record is
@@ -129,11 +148,11 @@ def _seal(store: Store, sealing: Sealing, month: str, now: datetime) -> dict[str
             }
 
 
-def _write_index(store: Store, state: State, moved: Position) -> None:
+def _write_index(store: Chain[Any], state: Any, moved: Position) -> None:
     store.index.save(Snapshot(state, moved), moved=True)
 
 
-def _refuse_newer(store: Store, now: datetime) -> None:
+def _refuse_newer(store: Chain[Any], now: datetime) -> None:
     """Raise what any command that writes raises where a newer version has written; else what is
     there is durable, so that an index may know of it."""
     store.transact(now, lambda _: ([], None))

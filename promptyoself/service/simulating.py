@@ -14,6 +14,7 @@ from promptyoself.ledger.envelope import hash_line
 from promptyoself.ledger.sealing import MEMBER_BYTES
 from promptyoself.ledger.segments import compress
 from promptyoself.service.foreseeing import Foreseen, Future, as_if
+from promptyoself.service.idle import strongest_of
 from promptyoself.service.querying import pinned
 from promptyoself.service.store import Store
 from promptyoself.settings import default_zone
@@ -55,7 +56,12 @@ def simulate(
     state, position = store.index.load()  # not `read`, which mends an index
     store.mention_newer(state)
     future = Future(
-        state, store.settings.caps, now, agent_id=only, latency=timedelta(seconds=latency)
+        state,
+        store.settings.caps,
+        now,
+        agent_id=only,
+        latency=timedelta(seconds=latency),
+        strongest=strongest_of(store),
     )
     tally, growth = _Tally(), _Growth(position.seq, store.actor)
     truncated = False

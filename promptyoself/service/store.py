@@ -1,58 +1,82 @@
-"""One data directory: its ledger, its index, and the two ways to use them: read, and transact."""
+"""One data directory: its chains, each with its index, and the two ways to use one: read, and
+transact."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, TypeVar
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from promptyoself.durable import Disk
 from promptyoself.errors import ChainError, PromptyoselfError
 from promptyoself.index import Index, Snapshot
+from promptyoself.index.form import Form
+from promptyoself.index.schedules import SCHEDULE_FORM
 from promptyoself.instants import parse_utc
 from promptyoself.ledger import Draft, FileLedger, Ledger, Liveness
-from promptyoself.schedules import Schedule, State, fold
+from promptyoself.schedules import CHAIN, Schedule, State
 from promptyoself.settings import Settings
 
 if TYPE_CHECKING:
+    from promptyoself.desires import Desires
     from promptyoself.events import Record
 
-__all__ = ["Store", "find_schedule", "forbidden"]
+__all__ = ["Chain", "Store", "chains", "find_schedule", "forbidden", "unknown_desire"]
 
+S = TypeVar("S")
 Result = TypeVar("Result")
 
 
-class Store:
-    """The schedules in one data directory, shared with any number of other processes."""
+class Chain(Generic[S]):
+    """One chain in a data directory, shared with any number of other processes, and its index."""
 
     def __init__(
         self,
+        name: str,
+        form: Form[S],
         settings: Settings,
         actor: Mapping[str, str],
         *,
         warn: Callable[[str], None],
         disk: Disk | None = None,
     ) -> None:
-        """``actor`` is recorded with every event; ``warn`` gets what people should know."""
-        folder = settings.var / "schedules"
+        """``name`` is that of its folder too; ``actor`` is recorded with every event; ``warn`` gets
+        what people should know."""
+        self.name = name
+        self.form = form
+        self.folder = settings.var / name
         self.settings = settings
         self.actor = dict(actor)
         self.warn = warn
         self.ledger: Ledger = FileLedger(
-            folder, "schedules", lock_timeout=settings.lock_timeout, disk=disk
+            self.folder, name, lock_timeout=settings.lock_timeout, disk=disk
         )
-        self.index = Index(folder / "index.json", self.ledger, self.warn, disk)
-        self.workers = Liveness(settings.var / "workers")
+        self.index: Index[S] = Index(self.folder / "index.json", form, self.ledger, self.warn, disk)
         self._disk = disk or Disk()
 
-    def read(self) -> Snapshot:
+    @contextmanager
+    def naming(self) -> Iterator[None]:
+        """An error about a log that isn't the schedules' says whose it is, for people think of
+        that one first."""
+        try:
+            yield
+        except ChainError as error:
+            if self.name != CHAIN and "chain" not in error.details:
+                error.details["chain"] = self.name
+                error.message = f"In the log of {self.name}: {error.message}"
+            raise
+
+    def read(self) -> Snapshot[S]:
         """How things stand; takes no lock, and never waits for anyone.
 
         Raises:
             ChainError: the log is damaged.
         """
-        snapshot = self.index.load()
+        with self.naming():
+            snapshot = self.index.load()
         if self.index.is_stale:
             # Only if nobody else is writing, in which case the index is theirs to mend; and not at
             # all where the directory is read-only.
@@ -64,16 +88,16 @@ class Store:
         self.mention_newer(snapshot.state)
         return snapshot
 
-    def mention_newer(self, state: State) -> None:
+    def mention_newer(self, state: S) -> None:
         """Say so where an answer from this state may be incomplete."""
-        if state.newer:
+        if newer := self.form.newer(state):
             self.warn(
-                f"The log was written by a newer promptyoself: {state.newer} is not understood "
+                f"The log was written by a newer promptyoself: {newer} is not understood "
                 "here, so this answer may be incomplete."
             )
 
     def transact(
-        self, now: datetime, decide: Callable[[State], tuple[Sequence[Draft], Result]]
+        self, now: datetime, decide: Callable[[S], tuple[Sequence[Draft], Result]]
     ) -> Result:
         """Decide on the state as it is, and append what was decided, before anyone else can.
 
@@ -82,13 +106,12 @@ class Store:
             ChainError: the log is damaged.
             OSError: the disk refused. In every case nothing was changed.
         """
-        with self.ledger.exclusive():
+        with self.naming(), self.ledger.exclusive():
             state, position = self.index.load()
-            if state.newer:
+            if newer := self.form.newer(state):
                 raise ChainError(
                     "newer_events",
-                    f"The log was written by a newer promptyoself: {state.newer} is not "
-                    "understood here.",
+                    f"The log was written by a newer promptyoself: {newer} is not understood here.",
                     "Nothing was changed. Upgrade promptyoself; `promptyoself list` and "
                     "`promptyoself history` still work.",
                 )
@@ -96,7 +119,7 @@ class Store:
             # Without drafts too: what we answer from must be durable, whoever wrote it and died.
             batch = self.ledger.append(drafts, now, position)
             if batch.envelopes:
-                state = fold(state, batch.envelopes)
+                state = self.form.fold(state, batch.envelopes)
                 self.index.save(Snapshot(state, batch.position))
             return result
 
@@ -104,9 +127,55 @@ class Store:
         """An event of this store's actor."""
         return Draft(record, id_, self.actor)
 
+
+class Store(Chain[State]):
+    """The schedules in one data directory, with the workers that deliver them; and beside them the
+    agents' desires, which lie on a chain of their own."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        actor: Mapping[str, str],
+        *,
+        warn: Callable[[str], None],
+        disk: Disk | None = None,
+    ) -> None:
+        """See :class:`Chain`."""
+        super().__init__(CHAIN, SCHEDULE_FORM, settings, actor, warn=warn, disk=disk)
+        self.workers = Liveness(settings.var / "workers")
+
+    @cached_property
+    def desires(self) -> Chain[Desires]:
+        """The desires of the same data directory."""
+        from promptyoself import desires
+        from promptyoself.index.desires import DESIRE_FORM
+
+        return Chain(
+            desires.CHAIN, DESIRE_FORM, self.settings, self.actor, warn=self.warn, disk=self._disk
+        )
+
     def prepare_workers(self) -> None:
         """Make the folder in which workers hold their locks."""
         self._disk.make_directory(self.settings.var / "workers")
+
+
+def chains(store: Store, name: str | None = None) -> list[Chain[Any]]:
+    """The chain of that name; without one, those that a data directory has: that of the schedules
+    always, that of the desires where anything was ever written to it."""
+    if name is not None:
+        return [store.desires if name == "desires" else store]
+    beside = os.path.lexists(store.settings.var / "desires")
+    return [store, store.desires] if beside else [store]
+
+
+def unknown_desire(id_: str) -> PromptyoselfError:
+    """The refusal of an id that no desire has."""
+    shown = id_ if len(id_) <= 80 else id_[:80] + "…"
+    return PromptyoselfError(
+        "unknown_id",
+        f"There is no desire {shown!r}.",
+        "`promptyoself desires` shows the ids there are.",
+    )
 
 
 def find_schedule(state: State, id_: str, only_agent: str | None) -> Schedule:

@@ -1,0 +1,97 @@
+"""What the schedules' index holds: their state, with the schedules and the agents in tables."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from promptyoself.index.form import Form, brief, schema_of, sha_path
+from promptyoself.index.tree import Kind
+from promptyoself.overlay import Summary
+from promptyoself.schedules import (
+    EMPTY,
+    AgentState,
+    OpenSlot,
+    Schedule,
+    State,
+    fold,
+    slot_key,
+    summarize,
+)
+from promptyoself.versions import SCHEDULE_VERSIONS
+
+__all__ = ["AGENTS", "SCHEDULES", "SCHEDULE_FORM"]
+
+_ID = re.compile(r"sch_([0-9a-f]{8})", re.ASCII).fullmatch
+
+
+def _schedule_path(id_: str) -> str:
+    match = _ID(id_)
+    return match[1] if match else sha_path(id_)
+
+
+def _spell_schedule(_: str, schedule: Schedule) -> dict[str, Any]:
+    return brief(schedule)
+
+
+def _read_schedule(fields: dict[str, Any]) -> tuple[str, Schedule]:
+    schedule = Schedule(**fields)
+    return schedule.id, schedule
+
+
+def _spell_agent(id_: str, agent: AgentState) -> dict[str, Any]:
+    return {"id": id_, **brief(agent)}
+
+
+def _read_agent(fields: dict[str, Any]) -> tuple[str, AgentState]:
+    agent = AgentState(**{name: value for name, value in fields.items() if name != "id"})
+    return fields["id"], agent._replace(unfinished=tuple(agent.unfinished))
+
+
+SCHEDULES = Kind(
+    "schedules",
+    _schedule_path,
+    _spell_schedule,
+    _read_schedule,
+    summarize,
+    lambda schedule: 450 + len(schedule.prompt),
+)
+
+AGENTS = Kind(
+    "agents",
+    sha_path,
+    _spell_agent,
+    _read_agent,
+    lambda _: Summary(1),
+    lambda agent: 120 + 15 * len(agent.unfinished),
+)
+
+
+def _spell(state: State) -> dict[str, Any]:
+    return {
+        "newer": state.newer,
+        "open": [brief(slot) for slot in state.open.values()],
+        "statuses": state.statuses,
+        "counts": state.counts,
+    }
+
+
+def _read(body: Mapping[str, Any]) -> State:
+    slots = [OpenSlot(**fields) for fields in body["open"]]
+    return EMPTY._replace(
+        open={slot_key(slot.id, slot.slot): slot for slot in slots},
+        statuses=dict(body["statuses"]),
+        counts=dict(body["counts"]),
+        newer=body["newer"],
+    )
+
+
+SCHEDULE_FORM = Form(
+    EMPTY,
+    fold,
+    (SCHEDULES, AGENTS),
+    _spell,
+    _read,
+    schema_of(SCHEDULE_VERSIONS, Schedule, OpenSlot, AgentState, State),
+)
