@@ -12,6 +12,7 @@ import gzip
 import hashlib
 import re
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from hypothesis import strategies as st
 from world import World
 
 from promptyoself import events
+from promptyoself.desires import Desire, Ranked
+from promptyoself.instants import format_utc
 from promptyoself.service.claiming import Abandoned, Failed
 from promptyoself.service.registering import cancel, modify, pause, resume, trigger
 from promptyoself.service.requests import Request
@@ -55,8 +58,11 @@ def _story() -> list[Event]:
         "agent-b", cron="30 9 * * MON-FRI", timezone="Europe/London", until="2027-01-31T00:00Z"
     )
     once = world.register("agent-c", time="in 30m", conversation_id="conv-1", tier=1)
+    idle = world.register("agent-d", None, template="idle", time="in 35m")
+    world.strongest = lambda agent, now: [_wish(agent, now)]
     world.advance(minutes=40)
-    world.settle(world.claim_one())
+    for made in world.claim().claims:
+        world.settle(made)
     resume_at = world.register("agent-c", "Ünïcode \U0001f600\n", every="1d", max_repetitions=9)
     world.advance(hours=2)
     for made in world.claim().claims:
@@ -78,11 +84,16 @@ def _story() -> list[Event]:
     left = [{"id": made.id, "slot": made.slot, "run_id": "run-2"} for made in claims]
     cancel(store, daily, "done", world.now)
     world.add([(events.WorkerStopped("wrk_1", "SIGTERM", left), None)])
-    assert {once, resume_at} < set(world.state.schedules)
+    assert {once, resume_at, idle} < set(world.state.schedules)
     assert set(world.state.counts) == set(SCHEDULE_VERSIONS), set(SCHEDULE_VERSIONS) - set(
         world.state.counts
     )
     return [event._asdict() for event in world.events]
+
+
+def _wish(agent_id: str, now: datetime) -> Ranked:
+    at = format_utc(now)
+    return Ranked(0.5, Desire("des_00000001", agent_id, "Learn Danish", 0.5, at, at, at, ("old",)))
 
 
 def story() -> list[Event]:
@@ -123,9 +134,9 @@ def segments_of(found: Sequence[Event], *, relink: bool = True, together: int = 
     }
 
 
-def write_segments(var: Path, segments: Segments) -> None:
-    """Put them into a data directory that has nothing else."""
-    folder = var / "schedules"
+def write_segments(var: Path, segments: Segments, chain: str = "schedules") -> None:
+    """Put them into a data directory that has nothing of that chain."""
+    folder = var / chain
     folder.mkdir(parents=True)
     for name, content in segments.items():
         (folder / name).write_bytes(content)
@@ -174,9 +185,9 @@ forged_events: st.SearchStrategy[Event] = st.fixed_dictionaries(
 
 
 @st.composite
-def spoiled_stories(draw: st.DrawFn) -> list[Event]:
+def spoiled_stories(draw: st.DrawFn, told: Callable[[], list[Event]] = story) -> list[Event]:
     """The story with one to three things wrong in it. Numbers and links are not among them."""
-    found = story()
+    found = told()
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.integers(0, len(found) - 1))
         event = found[at]

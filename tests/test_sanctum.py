@@ -125,7 +125,7 @@ def test_the_description_keeps_the_contract(host: Host) -> None:
             assert parameter["description"]
             assert isinstance(parameter["required"], bool)
             assert ("action" in parameter) == (parameter["type"] == "boolean")
-            kinds = {"integer": int, "number": float, "boolean": bool, "string": str}
+            kinds = {"integer": int, "number": float, "boolean": bool, "string": str, "array": list}
             assert isinstance(parameter["default"], kinds[parameter["type"]] | None)
 
 

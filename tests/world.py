@@ -17,7 +17,15 @@ from promptyoself.instants import format_utc
 from promptyoself.ledger import START, Draft, Envelope
 from promptyoself.policy import Caps
 from promptyoself.schedules import EMPTY, State, fold, slot_key
-from promptyoself.service.claiming import Claim, Decision, Delivered, Outcome, claim, settle
+from promptyoself.service.claiming import (
+    Claim,
+    Decision,
+    Delivered,
+    Outcome,
+    Strongest,
+    claim,
+    settle,
+)
 from promptyoself.service.registering import register
 from promptyoself.service.requests import Request
 from promptyoself.settings import load_settings
@@ -39,6 +47,7 @@ class World:
         self.events: list[Envelope] = []
         settings = load_settings({"PROMPTYOSELF_VAR": "/nowhere"})
         self.settings = settings._replace(caps=Caps(**{"min_interval": 1, **caps}))
+        self.strongest: Strongest | None = None
 
     # What a store offers.
 
@@ -66,7 +75,7 @@ class World:
             self.state = fold(self.state, [event])
             self.events.append(event)
 
-    def register(self, agent: str = "agent-a", prompt: str = "Hi", **asked: Any) -> str:
+    def register(self, agent: str = "agent-a", prompt: str | None = "Hi", **asked: Any) -> str:
         """Register a prompt, by default one that is due in a minute; returns its id."""
         if not {"time", "cron", "every"} & set(asked):
             asked["time"] = "in 1m"
@@ -80,6 +89,7 @@ class World:
 
     def claim(self, seats: int = 100, worker: str = "wrk_1", **more: Any) -> Decision:
         """Claim what is due, for good."""
+        more = {"strongest": self.strongest, **more}
         decision = claim(self.state, self.now, worker, self.settings.caps, seats, **more)
         self.add(decision.records)
         return decision
