@@ -202,7 +202,7 @@ def _plain(text: str) -> str:
     """Without what differs from one time to the next: hex digits, numbers, times."""
     text = re.sub(r"\b[0-9a-f]{64}\b", "HASH", text)
     text = re.sub(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "UUID", text)
-    text = re.sub(r"\b(sch|wrk)_[0-9a-f]+", r"\1_ID", text)
+    text = re.sub(r"\b(sch|des|wrk)_[0-9a-f]+", r"\1_ID", text)
     text = re.sub(r"/tmp/\S+", "PATH", text)
     return re.sub(r"\d+", "0", text)
 
@@ -416,7 +416,7 @@ COMPUTED: dict[str, set[str]] = {  # a function, and the codes that its expressi
         "os_error",
     },
     "check_agent_id": {"invalid_agent_id", "invalid_conversation_id"},
-    "check_text": {"invalid_name", "invalid_reason"},
+    "check_text": {"invalid_name", "invalid_reason", "invalid_text", "invalid_query"},
     "_invalid": {
         "invalid_misfire",
         "invalid_tier",
@@ -533,8 +533,9 @@ def test_every_setting_is_in_the_example() -> None:
 def test_decisions_are_short_and_of_one_form(record: Path) -> None:
     """A decision has its number, a context, a decision and a consequence, in 25 lines at most."""
     text = record.read_text()
-    number = RECORDS.index(record) + 1
+    number = int(record.name.partition("-")[0])
     assert record.name.startswith(f"{number:04d}-")
+    assert [other for other in RECORDS if other.name[:5] == record.name[:5]] == [record]
     assert text.startswith(f"# {number}. ")
     parts = [text.find(f"**{part}.**") for part in ("Context", "Decision", "Consequence")]
     assert -1 < parts[0] < parts[1] < parts[2]
