@@ -141,6 +141,7 @@ def _edits(good: list[bytes]) -> Iterator[tuple[str, list[bytes], int]]:
         yield f"space {seq}", [*good[:at], line + b" ", *good[at + 1 :]], 0 if last else seq + 1
 
 
+@pytest.mark.usefixtures("both_chains")
 @pytest.mark.parametrize("grouping", ["one member", "a member each"])
 def test_every_line(quick_path: Path, grouping: str) -> None:
     """P3: a line dropped, repeated, swapped, edited, forged or blanked, in members that are whole
@@ -262,6 +263,7 @@ def test_lines_that_read_otherwise_than_they_look(quick_path: Path, old: bytes, 
         assert_shares_agree(folder, error, ours=False)
 
 
+@pytest.mark.usefixtures("both_chains")
 def test_month_removed(chain: FileLedger, quick_path: Path) -> None:
     """P3: a missing month is named at the first event after it; the last one takes a head."""
     folder, head = quick_path / "s", chain.head()
@@ -280,6 +282,7 @@ def test_month_removed(chain: FileLedger, quick_path: Path) -> None:
     assert verdict(folder) == (head, None)
 
 
+@pytest.mark.usefixtures("both_chains")
 def test_month_renamed(chain: FileLedger, quick_path: Path) -> None:
     """P3: events in another month's file are refused."""
     folder = quick_path / "s"
@@ -290,6 +293,7 @@ def test_month_renamed(chain: FileLedger, quick_path: Path) -> None:
     assert error.details["found"] == "2026-11"
 
 
+@pytest.mark.usefixtures("both_chains")
 def test_cut_at_a_border(chain: FileLedger, quick_path: Path) -> None:
     """P3: cut off between two members, the last month reads as a shorter chain, which no longer
     holds the old head; any other month is found broken at the next event."""
@@ -311,6 +315,7 @@ def test_cut_at_a_border(chain: FileLedger, quick_path: Path) -> None:
         path.write_bytes(saved)
 
 
+@pytest.mark.usefixtures("both_chains")
 def test_member_cut(chain: FileLedger, quick_path: Path) -> None:
     """P3: a member that lost its end, anywhere but at the chain's end, is named."""
     folder = quick_path / "s"
@@ -327,6 +332,7 @@ def test_member_cut(chain: FileLedger, quick_path: Path) -> None:
         path.write_bytes(saved)
 
 
+@pytest.mark.usefixtures("both_chains")
 def test_zeros_and_noise_in_the_middle(chain: FileLedger, quick_path: Path) -> None:
     """P3: a stretch of zeros or noise is damage, unless nothing but the end comes after it."""
     folder, borders = quick_path / "s", _borders(quick_path / "s")
@@ -581,6 +587,7 @@ def _use(folder: Path, name: str, index: bytes | None) -> None:
         shutil.rmtree(folder / "quarantine", ignore_errors=True)
 
 
+@pytest.mark.usefixtures("both_chains")
 def test_append_leaves_damage_alone(chain: FileLedger, quick_path: Path) -> None:
     """P4: an append that meets damage, or has no need to look at it, never alters damaged bytes."""
     folder = quick_path / "s"

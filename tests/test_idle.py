@@ -15,6 +15,7 @@ from calling import call, lines_of
 from checker import check_chain
 from hypothesis import given
 from hypothesis import strategies as st
+from test_dispatching import Place
 from world import World, check_slots, entries_of
 
 from promptyoself.desires import Desire, Ranked
@@ -22,8 +23,10 @@ from promptyoself.errors import ChainError
 from promptyoself.instants import format_utc
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.claiming import Abandoned
+from promptyoself.service.desiring import record
 from promptyoself.service.idle import LISTED, render
-from promptyoself.service.registering import trigger
+from promptyoself.service.registering import register, trigger
+from promptyoself.service.requests import Request
 
 if TYPE_CHECKING:
     from conftest import Clock
@@ -304,6 +307,34 @@ def test_a_damaged_log_of_desires(sandbox: Sandbox, var: Path, clock: Clock, how
     kept.rename(folder)
     assert call("execute").success()["message"] == "1 prompt executed"
     assert "Learn Danish" in received(sandbox, agent)[0]
+
+
+def test_a_loop_tries_a_broken_one_again(tmp_path: Path) -> None:
+    """A loop that can't tell the desires asks again within a minute, though nothing is appended to
+    the schedules' log; it says so once."""
+    place = Place(tmp_path / "var")
+    try:
+        record(place.store, "agent-0", "Learn Danish", 0.5, [], place.now())
+        (segment,) = (place.var / "desires").glob("*.gz")
+        content = segment.read_bytes()
+        segment.write_bytes(b"noise" + content)
+        request = Request(agent_id="agent-0", template="idle", time="in 1s")
+        register(place.store, request, place.now())
+        place.ahead += timedelta(seconds=2)
+        worker = place.worker()
+        for _ in range(3):
+            assert not worker.tick(place.now())
+            wake = worker.next_wake(place.now())
+            assert wake is not None
+            assert timedelta(0) < wake - place.now() <= timedelta(seconds=60)
+            place.ahead += timedelta(seconds=61)
+        assert len([told for told in place.warnings if "can't be delivered" in told]) == 1
+        segment.write_bytes(content)
+        place.run(worker)
+        assert place.types()["delivery.delivered"] == 1
+        assert worker.next_wake(place.now()) is None
+    finally:
+        place.close()
 
 
 # --- commands on templated schedules --------------------------------------------------------------

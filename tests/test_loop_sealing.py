@@ -15,6 +15,7 @@ from test_dispatching import Place
 from test_loop import Here, wait_for
 
 from promptyoself import loop
+from promptyoself.service.desiring import record
 from promptyoself.service.keeping import verify
 
 
@@ -69,6 +70,22 @@ def test_it_seals_what_was_left_unsealed(place: Place) -> None:
     with Here(place, interval=60.0):
         wait_for(lambda: len(sealed(place)) == 2)
     assert place.warnings == []
+
+
+def test_it_seals_the_desires_months_too(place: Place) -> None:
+    """The months of the desires are sealed alike; where their log is damaged, the others still."""
+    place.register(1, time="in 200d")
+    record(place.store, "agent-0", "Learn Danish", 0.5, [], place.now())
+    to_the_next_month(place)
+    with Here(place, interval=60.0):
+        wait_for(lambda: len(sealed(place)) == 1)
+        wait_for(lambda: "segment.sealed" in place.store.desires.read().state.counts)
+    assert verify(place.store.desires)["sealed"] == 1
+    (place.var / "desires" / "2020-01.ndjson.gz").write_bytes(b"noise")
+    place.register(1, time="in 200d", each=2)
+    to_the_next_month(place)
+    with Here(place, interval=60.0):
+        wait_for(lambda: len(sealed(place)) == 2)
 
 
 def slow_seal(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:

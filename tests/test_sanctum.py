@@ -129,6 +129,25 @@ def test_the_description_keeps_the_contract(host: Host) -> None:
             assert isinstance(parameter["default"], kinds[parameter["type"]] | None)
 
 
+def test_a_list_is_given_by_repeating(host: Host) -> None:
+    """A parameter of type array takes what a host makes of a list, a flag for each item; and a
+    desire goes from recorded to pruned through tools alone."""
+    described = {each["name"]: each for each in host.describe()["commands"]}
+    for name in ("desire", "desires"):
+        types = {each["name"]: each["type"] for each in described[name]["parameters"]}
+        assert types["tag"] == "array"
+    asked = {"agent_id": "agent-7", "text": "Learn Danish", "strength": 0.8, "tag": ["a", "b"]}
+    id_ = host.call("desire", asked)["id"]
+    (found,) = host.call("desires", {"tag": ["b", "a"], "limit": 5.0})["desires"]
+    assert (found["id"], found["tags"]) == (id_, ["a", "b"])
+    assert host.call("desires", {"tag": []})["count"] == 1
+    host.call("reinforce", {"id": id_, "by": 0.1})
+    assert host.call("prune", {"below": 1, "dry_run": True})["count"] == 1
+    assert host.call("prune", {"below": 1})["pruned"][0]["id"] == id_
+    assert host.call("desires", {})["count"] == 0
+    assert host.call("idle", {"agent_id": "agent-7", "every": "1h", "dry_run": False})["created"]
+
+
 def test_what_is_described_is_what_the_commands_have(host: Host) -> None:
     """The description can't drift: it names each option of each command, but for those that are
     for people at a terminal."""

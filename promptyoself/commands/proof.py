@@ -94,10 +94,11 @@ def _signer(session: Session, key: str | None) -> SigningKey:
 
 
 def _out(session: Session, text: str) -> Path:
-    path, log = _path("--out", text), session.settings.var / "schedules"
+    path, var = _path("--out", text), session.settings.var
     # Path.resolve would stumble over links that go round in a circle.
     folder = Path(os.path.realpath(path.parent))
-    if Path(os.path.realpath(log)) in (folder / path.name).parents:
+    logs = {Path(os.path.realpath(var / chain)) for chain in ("schedules", "desires")}
+    if not logs.isdisjoint((folder / path.name).parents):
         # Under a month's name, it would be taken for one.
         message = f"--out {text[:200]!r} lies in the log's own folder."
         raise WrongUsage("invalid_value", message, "Name a file in another folder.")
