@@ -24,7 +24,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
-from chains import Killed
+from chains import Killed, chain
 
 from promptyoself.durable import Disk
 from promptyoself.ledger import Batch, Draft, FileLedger, Position
@@ -224,7 +224,7 @@ class Recorder(Disk):
         self.nodes = {**self.nodes, node: replace(found, pending=(*found.pending, named))}
 
     def _note(self, call: str) -> None:
-        self.seen |= {tuple(whole_lines(self.root / "var" / "schedules"))}
+        self.seen |= {tuple(whole_lines(self.root / "var" / chain()))}
         self.points.append(Point(call, self.nodes, self.head, self.seen, self.kept))
 
 
@@ -253,7 +253,7 @@ class Watched(FileLedger):
     """A ledger that tells the disk what it has acknowledged."""
 
     def __init__(self, folder: Path, disk: Recorder) -> None:
-        super().__init__(folder, "schedules", disk=disk)
+        super().__init__(folder, chain(), disk=disk)
         self._recorder = disk
 
     def append(self, drafts: Sequence[Draft], now: datetime, expecting: Position) -> Batch:

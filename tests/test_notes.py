@@ -232,7 +232,8 @@ def test_a_wrong_place_is_refused(var: Path, tmp_path: Path, command: str, clock
     for place in ("none/x", "file/x", "x" * 250):
         error = call(command, "--out", str(tmp_path / place)).error("unwritable_file")
         assert place in error["message"]
-    for place in ("", "-", "a\0b", "\ud800", str(var / "schedules" / "2026-12.ndjson.gz")):
+    logs = [str(var / chain / "2026-12.ndjson.gz") for chain in ("schedules", "desires")]
+    for place in ("", "-", "a\0b", "\ud800", *logs):
         call(command, "--out", place).error("invalid_value", 2)
     assert log_of(var) == before
     assert sorted(os.listdir(tmp_path)) == ["file", "var"]

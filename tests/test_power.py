@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chains import ACTOR, NOW, Killed, draft
+from chains import ACTOR, NOW, Killed, chain, draft, first_type, form, index_in
 from checker import check_chain, lines
 from power import (
     History,
@@ -32,11 +32,8 @@ from world import check_deliveries
 
 from promptyoself.durable import Disk
 from promptyoself.errors import ChainError, PromptyoselfError
-from promptyoself.index import Index
-from promptyoself.index.schedules import SCHEDULE_FORM
 from promptyoself.ledger.segments import compress
 from promptyoself.policy import Caps
-from promptyoself.schedules import EMPTY, fold
 from promptyoself.service.claiming import Delivered, claim, settle
 from promptyoself.service.keeping import rebuild, verify
 from promptyoself.service.registering import register
@@ -50,15 +47,15 @@ FINE, COARSE = (1, 0) if SCALE <= 1 else (9, 2)
 HALF = compress(b"half of it was written\n")[:-5]
 
 
-def store_in(root: Path, disk: Disk, warnings: list[str]) -> Store:
-    """A store whose ledger, on a disk that records, tells what it acknowledged."""
-    store = Store(SETTINGS._replace(var=root / "var"), ACTOR, warn=warnings.append, disk=disk)
+def store_in(root: Path, disk: Disk, warnings: list[str]) -> Any:
+    """A store whose ledger, on a disk that records, tells what it acknowledged; or that of the
+    desires."""
+    both = Store(SETTINGS._replace(var=root / "var"), ACTOR, warn=warnings.append, disk=disk)
+    store: Any = both.desires if chain() == "desires" else both
     if isinstance(disk, Recorder):
-        folder = root / "var" / "schedules"
+        folder = root / "var" / chain()
         store.ledger = Watched(folder, disk)
-        store.index = Index(
-            folder / "index.json", SCHEDULE_FORM, store.ledger, warnings.append, disk
-        )
+        store.index = index_in(folder / "index.json", store.ledger, warnings.append, disk)
     return store
 
 
@@ -92,13 +89,13 @@ def index_replaced(disk: Recorder) -> None:
 
 def torn_end(disk: Recorder) -> None:
     add(disk, 1, index=False)
-    disk.plant(disk.root / "var" / "schedules" / "2026-11.ndjson.gz", HALF)
+    disk.plant(disk.root / "var" / chain() / "2026-11.ndjson.gz", HALF)
     add(disk, 2, index=False)
 
 
 def torn_end_then_new_month(disk: Recorder) -> None:
     add(disk, 1, index=False)
-    disk.plant(disk.root / "var" / "schedules" / "2026-11.ndjson.gz", HALF)
+    disk.plant(disk.root / "var" / chain() / "2026-11.ndjson.gz", HALF)
     add(disk, 2, days=20, index=False)
 
 
@@ -112,7 +109,7 @@ def prompt_delivered(disk: Recorder) -> None:
     """Registered, claimed, settled, each through a store of its own as a process has it."""
     caps = Caps(min_interval=1, max_active_per_agent=10, daily_per_agent=10)
 
-    def store() -> Store:
+    def store() -> Any:
         return store_in(disk.root, disk, [])
 
     register(store(), Request(agent_id="agent-a", prompt="Hi", time="in 1m"), NOW)
@@ -148,7 +145,7 @@ def last_month_sealed(disk: Recorder) -> None:
     """The month is over, but nothing has been written since; and its end is torn."""
     with disk.spared():
         add(disk, 1)
-        disk.plant(disk.root / "var" / "schedules" / "2026-11.ndjson.gz", HALF)
+        disk.plant(disk.root / "var" / chain() / "2026-11.ndjson.gz", HALF)
     sealer(disk)
 
 
@@ -188,7 +185,7 @@ class Examiner:
         """Use it as the next process would, and audit what it makes of it."""
         shutil.rmtree(self.place, ignore_errors=True)
         self.place.mkdir()
-        folder = lay_out(tree, self.place) / "var" / "schedules"
+        folder = lay_out(tree, self.place) / "var" / chain()
         found = whole_lines(folder)
         assert tuple(found) in point.seen, "what is found never stood there"
         if point.head is not None and point.head.seq:
@@ -205,7 +202,7 @@ class Examiner:
         snapshot = store.read()
         replayed = [event for batch in store.ledger.replay() for event in batch.envelopes]
         assert len(replayed) == snapshot.position.seq == len(found)
-        assert snapshot.state == fold(EMPTY, replayed)
+        assert snapshot.state == form().fold(form().empty, replayed)
         assert not any("cut it off" in warning for warning in self.warnings), self.warnings
         check_deliveries(replayed)
 
@@ -215,7 +212,7 @@ class Examiner:
         assert after[: len(found)] == found
         new = [event["type"] for event in events[len(found) :]]
         assert set(new[:-1]) <= {"ledger.created", "tail.quarantined"}
-        assert new[-1] == "schedule.registered"
+        assert new[-1] == first_type()
         content = [path.read_bytes() for path in (folder / "quarantine").glob("*")]
         assert all(torn in content for torn in point.kept), "a torn end was dropped"
 
@@ -228,10 +225,13 @@ def recorded(root: Path, history: History, kind: type[Recorder] = Recorder) -> R
     return disk
 
 
+@pytest.mark.usefixtures("both_chains")
 @pytest.mark.parametrize("name", HISTORIES)
 def test_every_state_after_a_loss_of_power(quick_path: Path, name: str) -> None:
     """P1: at every syscall of the history, and in every state that the disk may then be left in,
     nothing acknowledged is lost, nothing is invented, no group is split, and work goes on."""
+    if chain() == "desires" and HISTORIES[name] is prompt_delivered:
+        pytest.skip("a desire is never delivered")
     disk = recorded(quick_path / "real", HISTORIES[name])
     examiner = Examiner(quick_path / "found")
     examiner.examine(disk.points)
