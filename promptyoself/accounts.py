@@ -117,6 +117,7 @@ class Accounts:
         self._id: str | None = None
         self._type = ""
         self._exact = False
+        self._unreadable = False
 
     def take(self, event: Folded) -> list[Entry]:
         """The entries that one more event makes.
@@ -148,15 +149,19 @@ class Accounts:
             self.presence.note(event, later, claimed)
         return entries
 
-    def finish(self, now: datetime, living: Collection[str]) -> Iterator[Entry]:
+    def finish(
+        self, now: datetime, living: Collection[str], *, unreadable: bool = False
+    ) -> Iterator[Entry]:
         """The entries of the slots up to ``now`` that have no outcome yet; ``living`` are the
-        workers that are alive."""
+        workers that are alive. ``unreadable`` says that nobody could tell the agents' desires, so
+        that prompts which list them have to wait."""
+        self._unreadable = unreadable
         for slot in self._open.values():
             why: str | None = None
             if slot.worker is not None:
                 outcome = "in_flight" if slot.worker in living else "in_doubt"
             else:
-                outcome, why, _ = self._judge(slot.agent_id, slot.retry_at, now, living)
+                outcome, why, _ = self._judge(slot.id, slot.agent_id, slot.retry_at, now, living)
             when = parse_utc(slot.slot)
             entry = Entry(slot.id, slot.agent_id, slot.kind, when, when, 1, outcome, why, slot.seq)
             yield from self._within(entry)
@@ -382,7 +387,8 @@ class Accounts:
             return
         due = format_utc(jittered(id_, first, account.fields.get("jitter")))
         agent_id = account.fields["agent_id"]
-        outcome, why, proved = self._judge(agent_id, max(due, account.ready), now, living)
+        ready = max(due, account.ready)
+        outcome, why, proved = self._judge(id_, agent_id, ready, now, living)
         if outcome == "unaccounted":
             # What came due only after that pass may still be claimed.
             end = last_slot(account.trigger, first, min(proved, now)) or first
@@ -394,13 +400,16 @@ class Accounts:
         yield entry(first, last, outcome, why)
 
     def _judge(
-        self, agent_id: str, ready: str, now: datetime, living: Collection[str]
+        self, id_: str, agent_id: str, ready: str, now: datetime, living: Collection[str]
     ) -> tuple[str, str, datetime]:
         """What to say of something that could have been claimed since ``ready``, and wasn't; and
         up to when a loop has shown that it left it alone."""
         since = parse_utc(max(ready, self._freed.get(agent_id, "")))
         if any(slot.worker and slot.agent_id == agent_id for slot in self._open.values()):
             return "pending", "busy", since
+        account = self._accounts.get(id_)
+        if self._unreadable and account is not None and account.fields.get("template"):
+            return "pending", "desires", since
         proved = self.presence.proof(since, now, living)
         if proved > since:
             return "unaccounted", "forgotten", proved

@@ -22,6 +22,7 @@ from promptyoself.desires import Desire, Ranked
 from promptyoself.errors import ChainError
 from promptyoself.instants import format_utc
 from promptyoself.sandbox import Sandbox
+from promptyoself.service.auditing import audit
 from promptyoself.service.claiming import Abandoned
 from promptyoself.service.desiring import record
 from promptyoself.service.idle import LISTED, render
@@ -329,9 +330,15 @@ def test_a_loop_tries_a_broken_one_again(tmp_path: Path) -> None:
             assert timedelta(0) < wake - place.now() <= timedelta(seconds=60)
             place.ahead += timedelta(seconds=61)
         assert len([told for told in place.warnings if "can't be delivered" in told]) == 1
-        segment.write_bytes(content)
+        place.register(2)  # to agent-0 and another
         place.run(worker)
-        assert place.types()["delivery.delivered"] == 1
+        entries = audit(place.store, now=place.now())
+        assert entries["totals"]["pending"] == 1
+        assert [each["why"] for each in entries["undelivered"]] == ["desires"]
+        segment.write_bytes(content)
+        place.ahead += timedelta(seconds=61)
+        place.run(worker)
+        assert place.types()["delivery.delivered"] == 3
         assert worker.next_wake(place.now()) is None
     finally:
         place.close()

@@ -16,7 +16,7 @@ from promptyoself.presence import Loop
 from promptyoself.schedules import EMPTY, Schedule, fold
 from promptyoself.service.keeping import head_of
 from promptyoself.service.querying import Cutoff, cutoff, pinned
-from promptyoself.service.store import Store
+from promptyoself.service.store import Store, chains
 from promptyoself.settings import default_zone
 from promptyoself.times import parse_moment
 
@@ -70,7 +70,7 @@ def audit(
             position = batch.position
             if progress is not None:
                 progress(position.seq)
-        for entry in accounts.finish(now, living):
+        for entry in accounts.finish(now, living, unreadable=_desires_unreadable(store)):
             book.enter(entry)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ChainError(
@@ -163,6 +163,16 @@ def diff(store: Store, *, from_: str, to: str | None, now: datetime) -> dict[str
         "changes": changes,
         "count": len(changes),
     }
+
+
+def _desires_unreadable(store: Store) -> bool:
+    """Whether their log is refused, for which idle prompts have to wait."""
+    try:
+        for chain in chains(store)[1:]:
+            chain.index.load()
+    except (ChainError, OSError):
+        return True
+    return False
 
 
 def _require_known(event: Envelope) -> None:
