@@ -38,6 +38,7 @@ from promptyoself.ledger.segments import compress
 from promptyoself.letta import LettaDeliverer
 from promptyoself.loop import Stop, execute_once
 from promptyoself.sandbox import Sandbox
+from promptyoself.service.desiring import record
 from promptyoself.service.registering import register
 from promptyoself.service.requests import Request
 from promptyoself.service.store import Store
@@ -159,11 +160,15 @@ class Passes:
         )
         return Store(settings, ACTOR, warn=lambda _: None, disk=disk)
 
-    def register(self, name: str) -> None:
-        """One prompt, due since half a minute."""
+    def register(self, name: str, *, idle: bool = False) -> None:
+        """One prompt, due since half a minute; or one that is rendered when it fires."""
         agent, now = self.sandbox.create_agent(name), datetime.now(UTC)
+        store, before = self.store(name, Unsynced()), now - timedelta(minutes=1)
         request = Request(agent_id=agent, prompt="Hi", time="in 30s")
-        register(self.store(name, Unsynced()), request, now - timedelta(minutes=1))
+        if idle:
+            record(store, agent, "Learn Danish", 0.5, [], before)
+            request = request._replace(prompt=None, template="idle")
+        register(store, request, before)
 
     def execute(self, name: str, disk: Disk) -> None:
         """One pass, as the command makes it."""
@@ -212,7 +217,7 @@ class Passes:
 def test_killed_at_every_syscall_of_a_delivery(quick_path: Path) -> None:
     """P1, P2: `execute`, killed with SIGKILL before, after and in the middle of every change it
     makes to the disk, from its claim to its outcome: a second one settles the slot, and the agent
-    has the prompt once."""
+    has the prompt once, plain or rendered."""
     with Sandbox(("dry",), latency=0.02) as sandbox:
         passes = Passes(quick_path, sandbox)
         dry = StepDisk()
@@ -228,8 +233,8 @@ def test_killed_at_every_syscall_of_a_delivery(quick_path: Path) -> None:
                 moments.append("before")
             for when in moments:
                 disks[f"{at}-{call}-{when}"] = StepDisk(at, when, kill)
-        for name in disks:
-            passes.register(name)
+        for number, name in enumerate(disks):
+            passes.register(name, idle=number % 2 == 1)
         passes.all_at_once(disks, signal.SIGKILL)
         count("kills by SIGKILL", len(disks))
         passes.all_at_once({name: Unsynced() for name in disks}, 0)

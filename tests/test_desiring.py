@@ -148,6 +148,18 @@ def test_pruning_records_and_erases_nothing(var: Path, clock: Clock) -> None:
     assert strong in {each["id"] for each in call("desires").success()["desires"]}
 
 
+def test_whole_numbers_are_kept_as_strengths(quick_path: Path) -> None:
+    """From Python, a strength may be given as 1, 0 or -0.0: the log has 1.0 and 0.0."""
+    store = store_in(quick_path)
+    id_ = record(store, "agent-a", "One", 1, [], NOON)["id"]
+    record(store, "agent-a", "None", -0.0, [], NOON)
+    reinforce(store, id_, 1, NOON)
+    assert prune(store, 1, NOON)["count"] == 1
+    events = check_chain(quick_path / "desires")
+    found = [repr(event["data"].get("strength")) for event in events[1:]]
+    assert found == ["1.0", "0.0", "1.0", "0.0"]
+
+
 def test_many_are_pruned_in_several_appends(
     quick_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,10 +75,9 @@ def record(
         )
     check_text("text", text, MAX_TEXT)
     check_text("reason", reason, MAX_REASON)
-    _check_strength("--strength", strength)
+    strength = _strength("--strength", strength)
     checked = _tags(tags)
     new = DesireRecorded(agent_id, text, strength, format_utc(now), checked or None, reason=reason)
-
     chain = store.desires
 
     def decide(state: Desires) -> tuple[list[Draft], dict[str, Any]]:
@@ -103,7 +102,7 @@ def reinforce(
             ``forbidden_agent``, ``pruned``, ``invalid_setting``.
         ChainError: the desires' log is damaged.
     """
-    _check_strength("--by", by, above=True)
+    by = _strength("--by", by, above=True)
     check_text("reason", reason, MAX_REASON)
     half_life = desire_half_life(store.settings)
     chain = store.desires
@@ -150,7 +149,7 @@ def list_desires(
     if agent_id is not None:
         check_agent_id(agent_id)
     wanted = pinned(store, agent_id) or agent_id
-    least = 0.0 if min_strength is None else _check_strength("--min-strength", min_strength)
+    least = 0.0 if min_strength is None else _strength("--min-strength", min_strength)
     asked, words = _tags(tags), _words(query)
     half_life = desire_half_life(store.settings)
     if at is None:
@@ -202,7 +201,7 @@ def prune(
             ``invalid_reason``, ``invalid_setting``.
         ChainError: the desires' log is damaged.
     """
-    _check_strength("--below", below)
+    below = _strength("--below", below)
     check_text("reason", reason, MAX_REASON)
     wanted = _whose(store, agent_id)
     half_life = desire_half_life(store.settings)
@@ -269,14 +268,15 @@ def _alive(store: Store, state: Desires, id_: str) -> Desire:
     return desire
 
 
-def _check_strength(option: str, value: float, *, above: bool = False) -> float:
-    """Refuse what isn't from 0 to 1; NaN isn't either."""
+def _strength(option: str, value: float, *, above: bool = False) -> float:
+    """The value as it is kept: a float, even where 0 or 1 was given. Refuse what isn't from 0 to 1,
+    which NaN isn't either."""
     if not (0 <= value <= 1) or (above and value == 0):
         wanted = "more than 0, and at most 1" if above else "from 0 to 1"
         raise PromptyoselfError(
             "invalid_strength", f"{option} is {value:g}; it must be {wanted}.", "Change it."
         )
-    return value
+    return float(value) + 0.0  # for a zero has no sign
 
 
 def _tags(given: Sequence[str]) -> list[str]:
