@@ -45,6 +45,7 @@ AGENT_FACING = (
     "trigger",
     "next",
     "simulate",
+    "budgets",
     "history",
     "audit",
     "diff",

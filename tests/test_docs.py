@@ -415,7 +415,7 @@ COMPUTED: dict[str, set[str]] = {  # a function, and the codes that its expressi
         "disk_error",
         "os_error",
     },
-    "check_agent_id": {"invalid_agent_id", "invalid_conversation_id"},
+    "check_agent_id": {"invalid_agent_id", "invalid_conversation_id", "invalid_on_failure"},
     "check_text": {"invalid_name", "invalid_reason"},
     "_invalid": {
         "invalid_misfire",
@@ -533,8 +533,9 @@ def test_every_setting_is_in_the_example() -> None:
 def test_decisions_are_short_and_of_one_form(record: Path) -> None:
     """A decision has its number, a context, a decision and a consequence, in 25 lines at most."""
     text = record.read_text()
-    number = RECORDS.index(record) + 1
+    number = int(record.name[:4])
     assert record.name.startswith(f"{number:04d}-")
+    assert [other for other in RECORDS if other.name[:4] == record.name[:4]] == [record]
     assert text.startswith(f"# {number}. ")
     parts = [text.find(f"**{part}.**") for part in ("Context", "Decision", "Consequence")]
     assert -1 < parts[0] < parts[1] < parts[2]

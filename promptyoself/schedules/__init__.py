@@ -64,7 +64,10 @@ class Schedule(NamedTuple):
     ``next_run`` is the first slot without an outcome or a claim. ``registered`` is the hash of its
     content at registration: what its id was made of, whatever was modified since. ``last_slot`` is
     the latest slot ever claimed or skipped: no slot up to it can fire again, in any life.
-    ``settled_at`` is when the last scheduled one that was tried got its outcome.
+    ``settled_at`` is when the last scheduled one that was tried got its outcome. The fields of
+    ``approval`` are those of the latest that was granted in this life: its name, the hash of the
+    content it is for, the deliveries left, and why it is void, if it is. ``noticed_at`` is when
+    somebody was last told that slots were missed.
     """
 
     id: str
@@ -93,6 +96,7 @@ class Schedule(NamedTuple):
     daily_budget: int | None = None
     jitter: int | None = None
     envelope: bool = False
+    on_failure: str | None = None
     failures: int = 0
     last_error: str | None = None
     last_slot: str | None = None
@@ -101,6 +105,12 @@ class Schedule(NamedTuple):
     spent_day: str | None = None
     spent: int = 0
     reason: str | None = None
+    approval: str | None = None
+    approval_content: str | None = None
+    approval_expires: str | None = None
+    approval_uses: int = 0
+    approval_void: str | None = None
+    noticed_at: str | None = None
 
 
 class OpenSlot(NamedTuple):
@@ -108,6 +118,7 @@ class OpenSlot(NamedTuple):
 
     Claimed while ``worker`` names who may send it; otherwise it waits for ``retry_at``.
     ``claimed_at`` is the time of the latest claim, ``first_claimed_at`` that of the first.
+    ``approved`` says that an approval was spent on it, and that its schedule is as it then was.
     """
 
     id: str
@@ -122,6 +133,7 @@ class OpenSlot(NamedTuple):
     retry_at: str | None = None
     run_id: str | None = None
     code: str | None = None
+    approved: bool = False
 
 
 class AgentState(NamedTuple):

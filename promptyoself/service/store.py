@@ -44,7 +44,7 @@ class Store:
         )
         self.index = Index(folder / "index.json", self.ledger, self.warn, disk)
         self.workers = Liveness(settings.var / "workers")
-        self._disk = disk or Disk()
+        self.disk = disk or Disk()
 
     def read(self) -> Snapshot:
         """How things stand; takes no lock, and never waits for anyone.
@@ -106,7 +106,7 @@ class Store:
 
     def prepare_workers(self) -> None:
         """Make the folder in which workers hold their locks."""
-        self._disk.make_directory(self.settings.var / "workers")
+        self.disk.make_directory(self.settings.var / "workers")
 
 
 def find_schedule(state: State, id_: str, only_agent: str | None) -> Schedule:
