@@ -133,6 +133,7 @@ class Tokens:
             self._disk.make_directory(folder)
         path = self._path(token.id)
         self._disk.write_beside(path, [_spelled(self._key(), token)])
+        self._disk.fsync_directory(self._pending)  # where it is read from, if its rename is lost
 
     def follow(self, state: State, ids: Iterable[str]) -> None:
         """Bring these schedules' tokens in line with the log: in their place, with as many uses as
