@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from promptyoself.identity import jittered
 from promptyoself.instants import format_utc, parse_utc
 from promptyoself.presence import Presence
-from promptyoself.schedules import Folded, slot_key
+from promptyoself.schedules import Folded, catch_up_pause, slot_key
 from promptyoself.slots import trigger_from
 from promptyoself.triggers import Trigger, count_slots, last_slot, next_fire_time
 
@@ -420,6 +420,9 @@ class Accounts:
             yield entry(first, last, "pending", "overlap")
             return
         due = format_utc(jittered(id_, first, account.fields.get("jitter")))
+        if account.fields["misfire"] == "all" and format_utc(first) <= account.ready:
+            paused = parse_utc(account.ready) + catch_up_pause(account.fields)
+            due = max(due, format_utc(paused))
         agent_id = account.fields["agent_id"]
         outcome, why, proved = self._judge(agent_id, max(due, account.ready), now, living)
         if outcome == "unaccounted":

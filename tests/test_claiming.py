@@ -153,13 +153,17 @@ def test_skip_delivers_only_what_is_on_time(world: World) -> None:
 
 
 def test_all_delivers_each_within_the_grace(world: World) -> None:
-    """P2: with --misfire all each slot within the grace gets its own delivery, one by one."""
+    """P2: with --misfire all each slot within the grace gets its own delivery, one by one, with a
+    minute's rest after each."""
     world.register(every="10m", misfire="all", grace="25m")
     world.advance(minutes=51)
     slots = []
     while claims := world.claim().claims:
         slots.append(claims[0].slot[11:16])
         world.settle(claims[0])
+        world.advance(seconds=59)
+        assert not world.claim().records
+        world.advance(seconds=1)
     assert slots == ["12:30", "12:40", "12:50"]
     skipped = world.last("delivery.skipped")
     assert (skipped.why, skipped.slots) == ("grace", 2)

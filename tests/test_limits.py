@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +227,35 @@ def test_a_refused_slot_is_skipped_once() -> None:
         world.advance(minutes=1)
         world.claim()
     assert len(world.events) == before
+
+
+def test_a_weeks_sleep_is_no_storm() -> None:
+    """After a week without a loop, prompts of which each is to be made up for come one by one, with
+    a rest of a minute (or of their interval) after each answer, within the caps; and every slot of
+    the week is accounted for."""
+    world = World(daily_per_agent=40)
+    hourly = world.register(every="1h", misfire="all", grace="30d")
+    quick = world.register("agent-b", every="30s", misfire="all", grace="2h")
+    world.advance(days=7)
+    claimed: dict[str, list[str]] = {hourly: [], quick: []}
+    awake, end = world.now, world.now + timedelta(hours=3)
+    while world.now < end:
+        claims = world.claim().claims
+        assert len({made.agent_id for made in claims}) == len(claims)
+        for made in claims:
+            claimed[made.id].append(world.ts)
+            world.settle(made)
+        wake = next_wake(world.state, world.now)
+        world.now = end if wake is None else wake
+    for id_, pause in ((hourly, 60), (quick, 30)):
+        times = [parse_utc(ts) for ts in claimed[id_]]
+        assert times[0] == awake
+        assert all(b - a >= timedelta(seconds=pause) for a, b in pairwise(times))
+        assert len(times) == 40, "the day's cap ends it"
+    check_limits(world.events, world.settings.caps)
+    entries = entries_of(world.events, world.now, ())
+    assert not [entry for entry in entries if entry.outcome in PROBLEMS]
+    assert sum(entry.slots for entry in entries if entry.id == hourly) == 7 * 24 + 3
 
 
 # --- the shortest interval ------------------------------------------------------------------------

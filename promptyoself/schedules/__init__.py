@@ -8,6 +8,7 @@ of time.
 
 import heapq
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import timedelta
 from itertools import chain
 from typing import Any, NamedTuple, Protocol
 
@@ -15,9 +16,11 @@ from promptyoself.errors import ChainError
 from promptyoself.identity import jittered
 from promptyoself.instants import format_utc, parse_utc
 from promptyoself.overlay import Overlay, Summary
+from promptyoself.times import parse_duration
 from promptyoself.versions import VERSIONS
 
 __all__ = [
+    "CATCH_UP_PAUSE",
     "EMPTY",
     "FINISHED",
     "STATUSES",
@@ -28,8 +31,10 @@ __all__ = [
     "State",
     "agent_table",
     "branch",
+    "catch_up_pause",
     "due",
     "fold",
+    "ready_at",
     "schedule_table",
     "slot_key",
     "summarize",
@@ -181,10 +186,32 @@ def agent_table(agents: Mapping[str, AgentState] | None = None) -> Overlay[Agent
 def summarize(schedule: Schedule) -> Summary:
     """One schedule's part in a :class:`~promptyoself.overlay.Summary` of many."""
     first = schedule.next_run if schedule.status == "active" else None
-    ready = first
-    if first is not None and schedule.jitter:
-        ready = format_utc(jittered(schedule.id, parse_utc(first), schedule.jitter))
+    ready = None if first is None else ready_at(schedule, first)
     return Summary(1, first, ready, _ONE_OF[schedule.status])
+
+
+def ready_at(schedule: Schedule, slot: str) -> str:
+    """When a schedule's next slot may begin: at once, but for its jitter. One that was due already
+    when the one before it ended, and is made up for since ``misfire`` is ``all``, waits for
+    :data:`CATCH_UP_PAUSE`, or the interval where that is shorter: so that what was missed in a
+    long sleep doesn't come all at once."""
+    ready = slot
+    if schedule.jitter:
+        ready = format_utc(jittered(schedule.id, parse_utc(slot), schedule.jitter))
+    ended = schedule.settled_at
+    if schedule.misfire == "all" and ended is not None and slot <= ended:
+        ready = max(ready, format_utc(parse_utc(ended) + catch_up_pause(schedule._asdict())))
+    return ready
+
+
+def catch_up_pause(fields: Mapping[str, Any]) -> timedelta:
+    """How long a schedule of these fields waits between two slots that it makes up for."""
+    if fields["schedule_type"] != "interval":
+        return CATCH_UP_PAUSE
+    return min(CATCH_UP_PAUSE, timedelta(seconds=parse_duration(fields["schedule_value"])))
+
+
+CATCH_UP_PAUSE = timedelta(seconds=60)
 
 
 _ONE_OF = {status: tuple(int(status == each) for each in STATUSES) for status in STATUSES}

@@ -222,7 +222,10 @@ class Future:
         decision = claim(state, now, _WORKER, self._caps, seats=1, approvals=approvals)
         self.broken |= decision.broken
         if not decision.records:
-            return False  # it waits for what is open of it; or nothing can be decided
+            # It waits for what is open of it, or for its time; or nothing can be decided.
+            if (summarize(self._schedules[id_]).ready or at) > at:
+                self._expect(self._schedules[id_], at)
+            return False
         records = [record for record, _ in decision.records]
         self._happen(state, id_, records, at, append, happened)
         for made in decision.claims:
@@ -298,6 +301,8 @@ class Future:
             return None
         if slot != at:
             now, ready = parse_utc(at), parse_utc(summarize(schedule).ready or at)
+            if ready > now:
+                return None  # it makes up for what was missed, after a pause
             if now - parse_utc(slot) > timedelta(seconds=schedule.grace):
                 return None
             if now - ready > MISFIRE_TOLERANCE:
