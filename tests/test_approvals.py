@@ -558,6 +558,37 @@ def test_a_full_disk_changes_nothing(quick_path: Path) -> None:
         assert failed == (len(granted) == 1)
 
 
+class NoNames(Unsynced):
+    """A disk that refuses to give a token its name."""
+
+    def put_in_place(self, path: Path) -> None:
+        raise OSError(28, os.strerror(28), str(path))
+
+
+class NoAppends(Unsynced):
+    """A disk that refuses what the log is to get."""
+
+    def append(self, path: Path, data: bytes, offset: int) -> None:
+        raise OSError(28, os.strerror(28), str(path))
+
+
+def test_an_approval_counts_from_its_append_on(desk: Desk) -> None:
+    """P1: an approval whose token has not got its name yet counts, and isn't lost by another
+    attempt to approve that fails."""
+    id_ = desk.register()
+    desk.store = desk.opened(NoNames())
+    desk.approve(id_, uses=5)
+    assert "could not be brought up to date" in desk.warnings[-1]
+    assert desk.listed(id_) == ("live", 5)
+    desk.store = desk.opened(NoAppends())
+    with pytest.raises(OSError, match="No space"):
+        desk.approve(id_, uses=7)
+    desk.store = desk.opened(Unsynced())
+    assert desk.listed(id_) == ("live", 5)
+    assert desk.deliver(hours=1) == ["delivered"]
+    assert desk.says(id_)["uses"] == 4
+
+
 # --- many at once ---------------------------------------------------------------------------------
 
 
