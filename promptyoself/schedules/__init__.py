@@ -8,11 +8,12 @@ of time.
 
 import heapq
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from itertools import chain
 from typing import Any, NamedTuple, Protocol
 
-from promptyoself.errors import ChainError
+from promptyoself.errors import ChainError, PromptyoselfError
 from promptyoself.identity import jittered
 from promptyoself.instants import format_utc, parse_utc
 from promptyoself.overlay import Overlay, Summary
@@ -34,6 +35,7 @@ __all__ = [
     "catch_up_pause",
     "due",
     "fold",
+    "is_unfinished",
     "ready_at",
     "schedule_table",
     "slot_key",
@@ -190,6 +192,14 @@ def summarize(schedule: Schedule) -> Summary:
     return Summary(1, first, ready, _ONE_OF[schedule.status])
 
 
+def is_unfinished(summary: Summary) -> bool:
+    """Whether there may be a schedule that isn't over among those that are summed up."""
+    return any(summary.statuses[place] for place in _UNFINISHED)
+
+
+_UNFINISHED = [place for place, status in enumerate(STATUSES) if status not in FINISHED]
+
+
 def ready_at(schedule: Schedule, slot: str) -> str:
     """When a schedule's next slot may begin: at once, but for its jitter. One that was due already
     when the one before it ended, and is made up for since ``misfire`` is ``all``, waits for
@@ -200,7 +210,9 @@ def ready_at(schedule: Schedule, slot: str) -> str:
         ready = format_utc(jittered(schedule.id, parse_utc(slot), schedule.jitter))
     ended = schedule.settled_at
     if schedule.misfire == "all" and ended is not None and slot <= ended:
-        ready = max(ready, format_utc(parse_utc(ended) + catch_up_pause(schedule._asdict())))
+        with suppress(OverflowError):  # the calendar's end
+            rested = parse_utc(ended) + catch_up_pause(schedule._asdict())
+            ready = max(ready, format_utc(rested))
     return ready
 
 
@@ -208,7 +220,11 @@ def catch_up_pause(fields: Mapping[str, Any]) -> timedelta:
     """How long a schedule of these fields waits between two slots that it makes up for."""
     if fields["schedule_type"] != "interval":
         return CATCH_UP_PAUSE
-    return min(CATCH_UP_PAUSE, timedelta(seconds=parse_duration(fields["schedule_value"])))
+    try:
+        interval = timedelta(seconds=parse_duration(fields["schedule_value"]))
+    except PromptyoselfError:  # of which the claim will complain
+        return CATCH_UP_PAUSE
+    return min(CATCH_UP_PAUSE, interval)
 
 
 CATCH_UP_PAUSE = timedelta(seconds=60)

@@ -12,7 +12,7 @@ from promptyoself.identity import content_hash, content_of
 from promptyoself.instants import format_utc, parse_utc
 from promptyoself.ledger import Draft
 from promptyoself.policy import APPROVED_TIER, Verdict
-from promptyoself.schedules import FINISHED, Schedule, State
+from promptyoself.schedules import FINISHED, Schedule, State, is_unfinished
 from promptyoself.service.requests import MAX_REASON, check_text
 from promptyoself.service.store import Store, find_schedule
 from promptyoself.service.tokens import MAX_USES, Token, Tokens
@@ -145,14 +145,13 @@ def list_approvals(store: Store, now: datetime) -> dict[str, Any]:
     state, position = store.read()
     text = max(format_utc(now), position.ts)
     tokens = Tokens(store.settings.var, store.disk)
-    strays = set(tokens.ids())
-    found: list[dict[str, Any]] = []
-    for schedule in state.schedules.values():
+    strays, found = set(tokens.ids()), []
+    for schedule in state.schedules.values(is_unfinished):
         if schedule.approval is None and schedule.id not in strays:
             continue
-        strays.discard(schedule.id)
         if schedule.status in FINISHED:
             continue
+        strays.discard(schedule.id)
         verdict = tokens.judge(schedule, text)
         found.append(
             {
@@ -165,6 +164,7 @@ def list_approvals(store: Store, now: datetime) -> dict[str, Any]:
             }
         )
     unknown = {"agent_id": None, "uses_left": 0, "expires": None, "next_run": None}
+    strays = {id_ for id_ in strays if id_ not in state.schedules}
     found += [{"id": id_, **unknown, "state": "unrecorded"} for id_ in strays]
     found.sort(key=lambda line: (line["state"] != "live", line["expires"] or "", line["id"]))
     return {"approvals": found, "count": len(found)}

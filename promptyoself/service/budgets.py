@@ -7,15 +7,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from promptyoself.instants import format_utc
-from promptyoself.overlay import Summary
 from promptyoself.policy import spending_day
-from promptyoself.schedules import FINISHED, STATUSES, Schedule, State
+from promptyoself.schedules import FINISHED, Schedule, State, is_unfinished
 from promptyoself.service.querying import pinned
 from promptyoself.service.store import Store
 
 __all__ = ["budgets"]
-
-_UNFINISHED = [place for place, status in enumerate(STATUSES) if status not in FINISHED]
 
 
 def budgets(store: Store, agent_id: str | None, now: datetime) -> dict[str, Any]:
@@ -53,11 +50,7 @@ def budgets(store: Store, agent_id: str | None, now: datetime) -> dict[str, Any]
 def _schedules(state: State, wanted: str | None) -> list[Schedule]:
     if wanted is not None:
         return [state.schedules[id_] for id_ in state.agent(wanted).unfinished]
-
-    def is_wanted(summary: Summary) -> bool:
-        return any(summary.statuses[place] for place in _UNFINISHED)
-
-    found = (each for _, each in state.schedules.in_order(is_wanted))
+    found = (each for _, each in state.schedules.in_order(is_unfinished))
     mine = [each for each in found if each.status not in FINISHED]
     return sorted(mine, key=lambda each: (each.agent_id, each.id))
 

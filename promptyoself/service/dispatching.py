@@ -173,10 +173,9 @@ class Dispatcher:
         report, claims = self._store.transact(now, decide)
         self._announced = True
         del self._outcomes[: len(outcomes)]
-        entered = [self._enter(made) for made in claims]
-        approvals.settle()
-        for key in entered:
+        for key in [self._enter(made) for made in claims]:
             self._go_on(key)
+        approvals.settle()
         self._look_or_go_on()
         return report
 
