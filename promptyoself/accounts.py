@@ -1,5 +1,5 @@
 """The audit: every slot that should have been, by the schedules' own specifications, and the one
-outcome that the log has for it.
+outcome that the log has for it; and that what needed an approval had one.
 
 It shares the triggers with the rest, for they say what a specification means, and nothing else: not
 the fold, not the plan of a claim. It follows the log's events on its own, steps from slot to slot
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from promptyoself.identity import jittered
 from promptyoself.instants import format_utc, parse_utc
 from promptyoself.presence import Presence
-from promptyoself.schedules import Folded, slot_key
+from promptyoself.schedules import Folded, catch_up_pause, slot_key
 from promptyoself.slots import trigger_from
 from promptyoself.triggers import Trigger, count_slots, last_slot, next_fire_time
 
@@ -40,7 +40,10 @@ OUTCOMES = (
 
 PROBLEMS = frozenset({"unaccounted", "doubled", "unexpected"})
 """Those that break a promise: a slot that the log has forgotten; one that has two outcomes, or was
-begun twice; an outcome of an instant at which the schedule was not to fire."""
+begun twice; an outcome of an instant at which the schedule was not to fire, or a delivery that
+nobody had approved though it needed that."""
+
+_APPROVED_TIER = 2
 
 _INSTANT = timedelta(microseconds=1)
 _NEVER = datetime(1, 1, 1, tzinfo=UTC)
@@ -84,6 +87,9 @@ class _Account:
         self.status = "active"
         self.decided = seq  # the event that made the status what it is
         self.ready = ts  # not before this could its next slot be claimed
+        self.approval: tuple[str, str, int] | None = None  # its name, its end, its uses left
+        self.paid: set[str] = set()  # the slots on which one was spent
+        self.unpaid: tuple[dict[str, Any], int] | None = None  # the claim that needs one now
 
     @property
     def exhausted(self) -> bool:
@@ -168,6 +174,8 @@ class Accounts:
         begun = {slot.id for slot in self._open.values() if slot.kind == "scheduled"}
         for id_, account in list(self._accounts.items()):
             try:
+                for entry in self._unapproved(id_, account):
+                    yield from self._within(entry)
                 for entry in self._remaining(id_, account, now, living, id_ in begun):
                     yield from self._within(entry)
             except Exception as error:
@@ -183,6 +191,8 @@ class Accounts:
     def _take_schedule(self, event: Folded) -> Iterator[Entry]:
         id_, data = str(event.id), event.data
         account = self._accounts.get(id_)
+        if account is not None and event.type != "approval.consumed":
+            yield from self._unapproved(id_, account)
         if event.type == "schedule.registered":
             since, high = parse_utc(event.ts), _NEVER
             if account is not None:
@@ -220,9 +230,35 @@ class Accounts:
                 self._begin(id_, account, data["slot"], None, None, event)
             case "delivery.delivered" | "delivery.failed" | "delivery.skipped":
                 yield from self._settle(id_, account, event)
+            case "approval.granted":
+                account.approval = data["grant"], data["expires"], data["uses"]
+            case "approval.revoked":
+                account.approval = None
+            case "approval.consumed":
+                yield from self._consume(id_, account, event)
+
+    def _consume(self, id_: str, account: _Account, event: Folded) -> Iterator[Entry]:
+        data, unpaid = event.data, account.unpaid
+        if unpaid is not None and account.approval is not None:
+            grant, expires, uses = account.approval
+            live = grant == data["grant"] and event.ts <= expires and uses > data["uses_left"] >= 0
+            if live and unpaid[0]["slot"] == data["slot"]:
+                account.approval = grant, expires, data["uses_left"]
+                account.paid.add(data["slot"])
+                account.unpaid = None
+        yield from self._unapproved(id_, account)
+
+    def _unapproved(self, id_: str, account: _Account) -> Iterator[Entry]:
+        """A claim that needs an approval is followed at once by what it spends."""
+        if account.unpaid is not None:
+            data, seq = account.unpaid
+            account.unpaid = None
+            yield self._entry(id_, account, data, 1, "unexpected", "not approved", seq)
 
     def _modify(self, id_: str, account: _Account, event: Folded) -> Iterator[Entry]:
         changes: dict[str, Any] = event.data["changes"]
+        account.approval = None  # which was given to what it was before
+        account.paid.clear()
         timing = not _TIMING.isdisjoint(changes)
         if timing:
             yield from self._close(id_, account, event)
@@ -255,12 +291,15 @@ class Accounts:
         elif self._open[key].worker is not None:
             yield self._entry(id_, account, data, 1, "doubled", "claimed twice", event.seq)
         self._begin(id_, account, data["slot"], data.get("kind"), data["worker"], event)
+        if account.fields["tier"] >= _APPROVED_TIER and data["slot"] not in account.paid:
+            account.unpaid = dict(data), event.seq
 
     def _settle(self, id_: str, account: _Account, event: Folded) -> Iterator[Entry]:
         data = event.data
         outcome = event.type.partition(".")[2]
         why = data.get("why") if outcome == "skipped" else data.get("code")
         slot = self._open.pop(slot_key(id_, data["slot"]), None)
+        account.paid.discard(data["slot"])
         if slot is not None:
             self._free(id_, account, event, slot)
             if slot.kind == "trigger":
@@ -386,6 +425,9 @@ class Accounts:
             yield entry(first, last, "pending", "overlap")
             return
         due = format_utc(jittered(id_, first, account.fields.get("jitter")))
+        if account.fields["misfire"] == "all" and format_utc(first) <= account.ready:
+            paused = parse_utc(account.ready) + catch_up_pause(account.fields)
+            due = max(due, format_utc(paused))
         agent_id = account.fields["agent_id"]
         ready = max(due, account.ready)
         outcome, why, proved = self._judge(id_, agent_id, ready, now, living)

@@ -21,6 +21,9 @@ from promptyoself.versions import VERSIONS
 __all__ = [
     "FORMAT",
     "VERSIONS",
+    "ApprovalConsumed",
+    "ApprovalGranted",
+    "ApprovalRevoked",
     "DeliveryAbandoned",
     "DeliveryAttempted",
     "DeliveryDelivered",
@@ -89,6 +92,7 @@ class ScheduleRegistered(NamedTuple):
     daily_budget: int | None = None
     jitter: int | None = None
     envelope: bool | None = None
+    on_failure: str | None = None
     repetition_count: int | None = None
     last_slot: str | None = None
     first_content: dict[str, Any] | None = None
@@ -128,10 +132,12 @@ class ScheduleCancelled(NamedTuple):
 
 class ScheduleCompleted(NamedTuple):
     """The last slot has its outcome. ``status`` is ``completed``, or ``failed`` for a one-off that
-    was not delivered; ``why`` is ``once``, ``max_repetitions`` or ``until``."""
+    was not delivered; ``why`` is ``once``, ``max_repetitions`` or ``until``. ``notice`` as in
+    :class:`DeliverySkipped`."""
 
     why: str
     status: str
+    notice: str | None = None
 
 
 class ScheduleTriggered(NamedTuple):
@@ -178,6 +184,7 @@ class DeliveryFailed(NamedTuple):
     ``unknown``.
 
     ``permanent`` failures count towards parking; ``parked`` says that this one parked the schedule.
+    ``notice`` as in :class:`DeliverySkipped`.
     """
 
     slot: str
@@ -189,6 +196,7 @@ class DeliveryFailed(NamedTuple):
     permanent: bool
     run_id: str | None = None
     parked: bool | None = None
+    notice: str | None = None
 
 
 class DeliveryAbandoned(NamedTuple):
@@ -208,7 +216,9 @@ class DeliverySkipped(NamedTuple):
     """``slots`` slots, from ``slot`` to ``last``, will not be delivered, and why.
 
     ``next_run`` is the schedule's next slot; absent where none is left, or where ``kind`` is
-    ``trigger``, which never moves the schedule.
+    ``trigger``, which never moves the schedule. ``detail`` says what was wrong with the approval,
+    where ``why`` is ``approval``. ``notice`` is the schedule that tells somebody of it, or the code
+    that says why there is none though one was wanted.
     """
 
     slot: str
@@ -217,6 +227,35 @@ class DeliverySkipped(NamedTuple):
     why: str
     kind: str = "scheduled"
     next_run: str | None = None
+    detail: str | None = None
+    notice: str | None = None
+
+
+class ApprovalGranted(NamedTuple):
+    """Someone allowed ``uses`` deliveries of a schedule, up to ``expires``, as its content
+    (``content_sha256``) now is. ``grant`` names this approval; an earlier one is void."""
+
+    grant: str
+    content_sha256: str
+    expires: str
+    uses: int
+    reason: str | None = None
+
+
+class ApprovalRevoked(NamedTuple):
+    """An approval doesn't count any more."""
+
+    grant: str
+    reason: str | None = None
+
+
+class ApprovalConsumed(NamedTuple):
+    """The claim just before this, in the same append, is paid for: of that approval, ``uses_left``
+    are left."""
+
+    grant: str
+    slot: str
+    uses_left: int
 
 
 class WorkerStarted(NamedTuple):
@@ -301,6 +340,9 @@ Record = (
     | DeliveryFailed
     | DeliveryAbandoned
     | DeliverySkipped
+    | ApprovalGranted
+    | ApprovalRevoked
+    | ApprovalConsumed
     | WorkerStarted
     | WorkerStopped
     | SegmentSealed
@@ -324,6 +366,9 @@ _CLASSES: dict[str, type[Any]] = {
     "delivery.failed": DeliveryFailed,
     "delivery.abandoned": DeliveryAbandoned,
     "delivery.skipped": DeliverySkipped,
+    "approval.granted": ApprovalGranted,
+    "approval.revoked": ApprovalRevoked,
+    "approval.consumed": ApprovalConsumed,
     "worker.started": WorkerStarted,
     "worker.stopped": WorkerStopped,
     "segment.sealed": SegmentSealed,
@@ -386,7 +431,7 @@ def read_record(type_: str, version: int, data: Mapping[str, Any]) -> Record:
 _RIGHT: dict[tuple[object, ...], tuple[int, ...]] = {}
 
 _INSTANTS = frozenset(
-    ("slot", "last", "next_run", "anchor", "start_at", "until", "retry_at", "last_slot")
+    ("slot", "last", "next_run", "anchor", "start_at", "until", "retry_at", "last_slot", "expires")
 ) | {"recorded_at"}
 
 

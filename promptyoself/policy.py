@@ -1,16 +1,32 @@
-"""What a schedule may do by itself: tiers, budgets and caps. A refusal is a reason, never silence.
+"""What a schedule may do by itself: tiers, budgets, caps, approvals. A refusal is a reason, never
+silence.
 
 Days are days in UTC. What has been spent is counted by the fold from the log, so that nobody can
 reset it by hand.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from promptyoself.schedules import Schedule, State
 
-__all__ = ["MISFIRES", "TIERS", "Caps", "refusal"]
+__all__ = [
+    "APPROVED_TIER",
+    "MISFIRES",
+    "TIERS",
+    "Approvals",
+    "Caps",
+    "Verdict",
+    "by_the_log",
+    "none_given",
+    "refusal",
+    "spending_day",
+]
 
 TIERS = (0, 1, 2)
+APPROVED_TIER = 2
+"""From this tier on, each delivery needs an approval."""
+
 MISFIRES = ("coalesce", "skip", "all")
 
 
@@ -22,11 +38,45 @@ class Caps(NamedTuple):
     daily_per_agent: int = 500
 
 
-def refusal(schedule: Schedule, state: State, caps: Caps, day: str) -> str | None:
+class Verdict(NamedTuple):
+    """Whether a schedule's delivery is approved: by which ``grant``, with so many ``uses`` left; or
+    by none, and ``detail`` says why."""
+
+    grant: str | None = None
+    uses: int = 0
+    detail: str | None = None
+
+
+Approvals = Callable[[Schedule], Verdict]
+"""Asked only about a schedule whose slot is due, and only where its tier needs an approval."""
+
+
+def none_given(_: Schedule) -> Verdict:
+    """The approvals where there is none."""
+    return Verdict(detail="missing")
+
+
+def by_the_log(schedule: Schedule, now: str) -> Verdict:
+    """What the log alone says of a schedule's approval. ``now`` must not be before the time of the
+    log's last event: a clock that is set back makes nothing valid again."""
+    if schedule.approval is None:
+        return Verdict(detail="missing")
+    if schedule.approval_void:
+        return Verdict(detail=schedule.approval_void)
+    if schedule.approval_uses < 1:
+        return Verdict(detail="used_up")
+    if now > (schedule.approval_expires or ""):
+        return Verdict(detail="expired")
+    return Verdict(schedule.approval, schedule.approval_uses)
+
+
+def refusal(
+    schedule: Schedule, state: State, caps: Caps, day: str, *, approved: bool = False
+) -> str | None:
     """Why a slot of this schedule may not be delivered on that ``day`` (``YYYY-MM-DD``), or
-    ``None``: ``approval`` (tier 2 acts outside, and needs one for each delivery), ``budget`` (the
+    ``None``: ``approval`` (tier 2 acts outside, and this isn't ``approved``), ``budget`` (the
     schedule's own for the day is spent), ``agent_cap`` (its agent's is)."""
-    if schedule.tier >= 2:
+    if schedule.tier >= APPROVED_TIER and not approved:
         return "approval"
     budget = schedule.daily_budget
     if budget is not None and schedule.spent_day == day and schedule.spent >= budget:
@@ -38,3 +88,9 @@ def refusal(schedule: Schedule, state: State, caps: Caps, day: str) -> str | Non
     if spent >= caps.daily_per_agent:
         return "agent_cap"
     return None
+
+
+def spending_day(today: str, *spent_days: str | None) -> str:
+    """The day whose budgets count: today, but none before the last on which something was spent,
+    for a clock that is set back gives nothing back."""
+    return max(today, *(day or "" for day in spent_days))

@@ -50,6 +50,7 @@ AGENT_FACING = (
     "desires",
     "reinforce",
     "prune",
+    "budgets",
     "history",
     "audit",
     "diff",

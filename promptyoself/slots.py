@@ -8,7 +8,7 @@ from promptyoself.digests import sha256
 from promptyoself.events import DeliverySkipped
 from promptyoself.identity import jittered
 from promptyoself.instants import format_utc, parse_utc
-from promptyoself.schedules import Schedule, State
+from promptyoself.schedules import Schedule, State, ready_at
 from promptyoself.triggers import Trigger, count_slots, last_slot, next_fire_time
 
 __all__ = [
@@ -77,14 +77,14 @@ def plan(schedule: Schedule, now: datetime) -> Plan:
     """Decide about every slot of an active schedule that is due at ``now``.
 
     ``coalesce`` fires the latest and skips the others; ``skip`` fires it only where it is on time;
-    ``all`` fires the oldest that is still within the grace, and is asked again for the rest. A
-    skipped slot is an ``overlap`` where an earlier one was still being delivered when it was due,
-    past its ``grace``, or a ``misfire``.
+    ``all`` fires the oldest that is still within the grace, and is asked again for the rest, each
+    after a pause. A skipped slot is an ``overlap`` where an earlier one was still being delivered
+    when it was due, past its ``grace``, or a ``misfire``.
     """
     if schedule.next_run is None:
         return Plan((), None, None)
     first = parse_utc(schedule.next_run)
-    if jittered(schedule.id, first, schedule.jitter) > now:
+    if ready_at(schedule, schedule.next_run) > format_utc(now):
         return Plan((), None, first)
     trigger = trigger_of(schedule)
     grace = timedelta(seconds=schedule.grace)

@@ -73,6 +73,13 @@ def _story() -> list[Event]:
     trigger(store, daily, "now", world.now)
     for made in world.claim().claims:
         world.settle(made)
+    outside = world.register("agent-d", every="4h", tier=2, on_failure="agent-a")
+    world.approve(outside, 2, days=30)
+    world.advance(hours=4)
+    for made in world.claim().claims:
+        world.settle(made)
+    grant = world.approve(outside)
+    world.add([(events.ApprovalRevoked(grant, "on second thoughts"), outside)])
     world.add([(events.TailQuarantined("2026-11", 5, 3, "0" * 64, "2026-11-5-0.torn"), None)])
     pause(store, hourly, "a rest", world.now)
     world.advance(days=3)

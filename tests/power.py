@@ -187,11 +187,12 @@ class Recorder(Disk):
             self._change(descriptor, Cut(size))
 
     def rename(self, source: Path, target: Path) -> None:
-        assert source.parent == target.parent
-        node = self.ids[source.stat().st_ino]
+        node, same = self.ids[source.stat().st_ino], source.parent == target.parent
         with _Dying(self, "rename"):
             super().rename(source, target)
-            self._name(source.parent, Named(target.name, node, source.name))
+            self._name(target.parent, Named(target.name, node, source.name if same else None))
+            if not same:
+                self._name(source.parent, Named(source.name, None))
 
     def unlink(self, path: Path) -> None:
         with _Dying(self, "unlink"):
@@ -397,6 +398,7 @@ def lay_out(tree: Tree, root: Path) -> Path:
             (root / path).mkdir()
         else:
             (root / path).write_bytes(content)
+            (root / path).chmod(0o600)
     return root
 
 

@@ -403,6 +403,8 @@ WHENS = st.sampled_from(
         {"every": "20m", "misfire": "all", "grace": "2h"},
         {"every": "1h", "misfire": "skip", "jitter": "5m"},
         {"every": "10m", "daily_budget": 3},
+        {"every": "15m", "tier": 2, "on_failure": "agent-1"},
+        {"time": "in 3h", "tier": 2, "on_failure": "agent-0"},
     ]
 )
 OUTCOMES = st.sampled_from(
@@ -424,6 +426,7 @@ STEPS = st.one_of(
         st.sampled_from(["pause", "resume", "cancel", "trigger", "revive"]), st.integers(0, 9)
     ),
     st.tuples(st.just("modify"), st.tuples(st.integers(0, 9), WHENS)),
+    st.tuples(st.just("approve"), st.integers(0, 9)),
 )
 
 
@@ -489,7 +492,9 @@ class Story:
         number, when = detail if what == "modify" else (detail, None)
         id_, request = self.ids[number % len(self.ids)], self.requests[number % len(self.ids)]
         functions = {"pause": pause, "resume": resume, "cancel": cancel, "trigger": trigger}
-        if what == "modify":
+        if what == "approve":
+            world.approve(id_, 1 + number % 3, hours=number)
+        elif what == "modify":
             self._try(lambda: modify(world, id_, Request(**when), world.now))
         elif what == "revive":
             self._try(lambda: register(world, request, world.now))

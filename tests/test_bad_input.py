@@ -187,6 +187,15 @@ for _command in ("show", "cancel", "pause", "resume", "trigger", "next"):
 REFUSED["modify ../../x"] = (
     ("modify", "--id", "../../x", "--every", "5m"), "unknown_id", 1, "../../x",
 )  # fmt: skip
+REFUSED |= {
+    "approval of nothing": (("approve", "--id", "sch_00000000"), "unknown_id", 1, "sch_00000000"),
+    "approval of ../../x": (("approve", "--id", "../../x"), "unknown_id", 1, "../../x"),
+    "approval of no id": (("approve",), "missing_option", 2, "--id"),
+    "revoking nothing": (("revoke", "--id", "sch_00000000"), "unknown_id", 1, "sch_00000000"),
+    "notice to nobody": (
+        (*BASE, "--every", "5m", "--on-failure", "a b"), "invalid_on_failure", 1, "a b",
+    ),
+}  # fmt: skip
 REFUSED["history ../../x"] = (("history", "--id", "../../x"), "unknown_id", 1, "../../x")
 
 

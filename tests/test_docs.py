@@ -415,7 +415,7 @@ COMPUTED: dict[str, set[str]] = {  # a function, and the codes that its expressi
         "disk_error",
         "os_error",
     },
-    "check_agent_id": {"invalid_agent_id", "invalid_conversation_id"},
+    "check_agent_id": {"invalid_agent_id", "invalid_conversation_id", "invalid_on_failure"},
     "check_text": {"invalid_name", "invalid_reason", "invalid_text", "invalid_query"},
     "_invalid": {
         "invalid_misfire",

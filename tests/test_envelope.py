@@ -30,13 +30,13 @@ def test_a_recurring_prompt_in_its_envelope() -> None:
         misfire="all",
     )
     world.settle(made)
-    world.advance(milliseconds=1250)
+    world.advance(minutes=1, milliseconds=250)
     made = world.claim_one()
     assert made.text.split("\n") == [
         'Scheduled task "Stretching" is firing.',
         "Timezone: Europe/Paris",
         "Scheduled for: 2026-11-20T13:10:00.000+01:00[Europe/Paris]",
-        "Current time: 2026-11-20T13:10:01.250+01:00[Europe/Paris]",
+        "Current time: 2026-11-20T13:11:00.250+01:00[Europe/Paris]",
         "This is fire #2 (cron: */5 * * * *).",
         "",
         "Prompt: Stretch.",

@@ -18,6 +18,7 @@ from promptyoself.errors import ChainError
 from promptyoself.identity import content_hash, content_of, schedule_id, slot_otid
 from promptyoself.instants import format_utc
 from promptyoself.ledger import Envelope
+from promptyoself.policy import by_the_log
 from promptyoself.schedules import (
     EMPTY,
     FINISHED,
@@ -85,7 +86,17 @@ def histories(draw: st.DrawFn) -> list[Envelope]:
                     events.ScheduleModified({"tier": 2, "daily_budget": 4}, "why"),
                     events.ScheduleModified({"name": None, "next_run": None, "envelope": True}),
                     events.ScheduleCompleted("until", "completed"),
+                    events.ApprovalGranted("apr", "0" * 64, at(minute + 9), 2),
                 ]
+            if schedule.approval is not None:
+                options.append(events.ApprovalRevoked("apr", "why"))
+            left = [
+                slot for slot in state.open.values()
+                if slot.id == id_ and slot.worker and not slot.approved
+            ]  # fmt: skip
+            if left and by_the_log(schedule, at(minute)).grant:
+                uses = schedule.approval_uses - 1
+                options += 3 * [events.ApprovalConsumed("apr", left[0].slot, uses)]
             free = at(minute)
             if free not in mine:
                 options += [

@@ -51,6 +51,7 @@ SECONDS = 20.0
 """What a command may take at the very most, on a machine that has other things to do too."""
 
 KNOWN = str(next(event["id"] for event in story() if event["id"]))
+OUTSIDE = str(next(event["id"] for event in story() if event["type"] == "approval.granted"))
 SLOT = "2026-11-20T13:00:00Z"
 
 READERS: list[tuple[str, ...]] = [
@@ -75,6 +76,8 @@ READERS: list[tuple[str, ...]] = [
     ("doctor", "--skip-letta", "--quick"),
     ("head",),
     ("export",),
+    ("approvals",),
+    ("budgets",),
     ("rebuild",),
 ]
 WRITERS: list[tuple[str, ...]] = [
@@ -84,6 +87,8 @@ WRITERS: list[tuple[str, ...]] = [
     ("resume", "--id", KNOWN),
     ("trigger", "--id", KNOWN),
     ("cancel", "--id", KNOWN),
+    ("approve", "--id", OUTSIDE),
+    ("revoke", "--id", OUTSIDE),
     ("seal",),
 ]
 LOOSE = settings(

@@ -33,13 +33,16 @@ from world import check_deliveries
 from promptyoself.durable import Disk
 from promptyoself.errors import ChainError, PromptyoselfError
 from promptyoself.ledger.segments import compress
-from promptyoself.policy import Caps
+from promptyoself.policy import Caps, by_the_log
+from promptyoself.schedules import State
+from promptyoself.service.approving import Asked, approve
 from promptyoself.service.claiming import Delivered, claim, settle
 from promptyoself.service.keeping import rebuild, verify
 from promptyoself.service.registering import register
 from promptyoself.service.requests import Request
 from promptyoself.service.sealing import seal
 from promptyoself.service.store import Store
+from promptyoself.service.tokens import Tokens
 from promptyoself.settings import load_settings
 
 SETTINGS = load_settings({"PROMPTYOSELF_VAR": "/nowhere"})
@@ -129,6 +132,66 @@ def prompt_delivered(disk: Recorder) -> None:
     assert one.transact(due, settles) == "delivered"
 
 
+def without_index(disk: Recorder) -> Store:
+    store = store_in(disk.root, disk, [])
+    store.index.save = lambda _: None  # type: ignore[method-assign]
+    return store
+
+
+def spender(disk: Recorder) -> None:
+    """A pass that claims what is due."""
+    store, due = without_index(disk), NOW + timedelta(minutes=1)
+    asked = Asked(store, due)
+
+    def claims(state: Any) -> Any:
+        decision = claim(state, due, "wrk_1", Caps(), 5, approvals=asked)
+        return [store.draft(record, id_) for record, id_ in decision.records], decision.claims
+
+    assert len(store.transact(due, claims)) == 1
+    asked.settle()
+
+
+def approver(disk: Recorder, uses: int = 1) -> None:
+    store = without_index(disk)
+    (id_,) = store.read().state.schedules
+    approve(store, id_, "1h", uses, None, NOW)
+
+
+def waiting(disk: Recorder) -> None:
+    """A prompt that needs an approval."""
+    request = Request(agent_id="agent-a", prompt="Hi", time="in 1m", tier=2)
+    register(store_in(disk.root, disk, []), request, NOW)
+
+
+def approved(disk: Recorder) -> None:
+    """For the first time, which makes the key."""
+    with disk.spared():
+        waiting(disk)
+    approver(disk)
+
+
+def approved_anew(disk: Recorder) -> None:
+    with disk.spared():
+        waiting(disk)
+        approver(disk)
+    approver(disk, 2)
+
+
+def approval_spent(disk: Recorder) -> None:
+    """One of two uses."""
+    with disk.spared():
+        waiting(disk)
+        approver(disk, 2)
+    spender(disk)
+
+
+def approval_used_up(disk: Recorder) -> None:
+    with disk.spared():
+        waiting(disk)
+        approver(disk)
+    spender(disk)
+
+
 def sealer(disk: Recorder) -> None:
     seal(store_in(disk.root, disk, []), NOW + timedelta(days=20))
 
@@ -160,6 +223,10 @@ HISTORIES: dict[str, History] = {
     "a month sealed": month_sealed,
     "the last month sealed, with a torn end": last_month_sealed,
     "a prompt registered, claimed and delivered": prompt_delivered,
+    "an approval": approved,
+    "an approval replaced": approved_anew,
+    "a use of an approval spent": approval_spent,
+    "an approval used up": approval_used_up,
 }
 
 
@@ -203,6 +270,13 @@ class Examiner:
         replayed = [event for batch in store.ledger.replay() for event in batch.envelopes]
         assert len(replayed) == snapshot.position.seq == len(found)
         assert snapshot.state == form().fold(form().empty, replayed)
+        if isinstance(snapshot.state, State):
+            tokens = Tokens(self.place / "var", Unsynced())
+            for schedule in snapshot.state.schedules.values():
+                granted = by_the_log(schedule, "2026-11-20T21:00:00.000000Z")
+                if granted.grant is not None:
+                    found_ = tokens.judge(schedule, "2026-11-20T21:00:00.000000Z")
+                    assert found_ == granted, "what the log has granted doesn't count"
         assert not any("cut it off" in warning for warning in self.warnings), self.warnings
         check_deliveries(replayed)
 
@@ -430,6 +504,7 @@ MONTH_TAKEN_OVER = after_a_death(new_month, same_month)
 START_LEFT_BEHIND = after_a_death(new_ledger, next_month)
 START_VOUCHED_FOR = after_a_death(new_ledger, nothing_new)
 SEAL = all_of(month_sealed)
+APPROVAL = all_of(approved_anew)
 REPAIR_TAKEN_OVER = after_a_death(torn_end, same_month)
 
 MUTANTS = [
@@ -450,6 +525,8 @@ MUTANTS = [
     (OthersNotSynced, START_LEFT_BEHIND),
     (OthersNotSynced, START_VOUCHED_FOR),
     (FoldersTakenOnTrust, START_TAKEN_OVER),
+    (FilesNotSynced, APPROVAL),
+    (FoldersNotSynced, APPROVAL),
 ]
 SOUND: set[Callable[..., None]] = set()
 """What has been seen to pass with a sound disk."""

@@ -24,10 +24,12 @@ from tally import chance, count, rounds
 from world import check_deliveries
 
 from promptyoself.accounts import PROBLEMS
+from promptyoself.durable import Disk
 from promptyoself.errors import PromptyoselfError
 from promptyoself.index import Index
 from promptyoself.index.schedules import SCHEDULE_FORM
 from promptyoself.instants import format_utc
+from promptyoself.policy import by_the_log
 from promptyoself.sandbox import Sandbox
 from promptyoself.schedules import FINISHED, due
 from promptyoself.service.auditing import audit
@@ -36,6 +38,7 @@ from promptyoself.service.querying import history, list_schedules, show, stats
 from promptyoself.service.registering import cancel, register
 from promptyoself.service.requests import Request
 from promptyoself.service.store import Store
+from promptyoself.service.tokens import Tokens
 from promptyoself.settings import load_settings
 
 AT_ONCE = 0.1  # seconds: what nobody who doesn't wait for others ever takes
@@ -85,6 +88,8 @@ REFUSED: dict[str, set[str]] = {
     "resume": {"not_paused", "nothing_left"},
     "modify": {"not_active", "nothing_left"},
     "trigger": {"not_active"},
+    "approve": {"not_active", "no_approval_needed"},
+    "revoke": {"no_approval"},
 }
 # What else than the usual answer says that an event was written, and which.
 WRITTEN = {
@@ -94,10 +99,16 @@ WRITTEN = {
     "Schedule resumed.": "schedule.resumed",
     "Schedule modified.": "schedule.modified",
 }
+DONE = {
+    "cancel": "schedule.cancelled",
+    "trigger": "schedule.triggered",
+    "approve": "approval.granted",
+    "revoke": "approval.revoked",
+}
 KINDS = {
     "register": 30, "cancel": 12, "pause": 6, "resume": 6, "modify": 6, "trigger": 8, "list": 8,
     "show": 8, "history": 3, "stats": 3, "head": 2, "verify": 3, "audit": 3, "rebuild": 3,
-    "seal": 3, "next": 2, "execute": 2,
+    "seal": 3, "next": 2, "execute": 2, "approve": 12, "revoke": 3, "approvals": 2, "budgets": 2,
 }  # fmt: skip
 
 
@@ -151,11 +162,13 @@ class Crowd:
                 [["--every", "1s"], ["--every", "2h"], ["--cron", "* * * * *"]]
                 + [["--time", "in 1s"]] * (not common)
             )
-            return ["register", "--agent-id", agent, "--prompt", prompt, *when]
+            outside = ["--tier", "2"] * (mine.random() < 0.4)
+            return ["register", "--agent-id", agent, "--prompt", prompt, *when, *outside]
         if kind in (*REFUSED, "show", "next"):
             more = {
                 "modify": ["--every", f"{mine.randint(1, 9)}s"],
                 "next": ["--count", "3"],
+                "approve": ["--uses", f"{mine.randint(1, 3)}", "--ttl", "1h"],
             }
             return [kind, "--id", mine.choice(self.ids), *more.get(kind, [])]
         more = {"list": ["--status", "all"], "execute": ["--deadline", "20"]}
@@ -174,7 +187,7 @@ class Crowd:
         if kind == "register" and document["created"]:
             self.ids.append(id_)
         type_ = WRITTEN.get(document.get("message", ""))
-        type_ = {"cancel": "schedule.cancelled", "trigger": "schedule.triggered"}.get(kind, type_)
+        type_ = DONE.get(kind, type_)
         if type_ is not None:
             self.told[type_, id_] += 1
 
@@ -183,6 +196,14 @@ class Crowd:
         under way."""
         self._take(*_answered(one, "register", "--agent-id", self.storm.sandbox.agents[0],
                               "--prompt", "last", "--every", "1s"))  # fmt: skip
+        words, answer = _answered(
+            one, "register", "--agent-id", self.storm.sandbox.agents[-1],
+            "--prompt", "approved", "--every", "1s", "--tier", "2",
+        )  # fmt: skip
+        self._take(words, answer)
+        approved = answer.success()["id"]
+        self._take(*_answered(one, "approve", "--id", approved, "--uses", "3"))
+        wait_for(lambda: self.storm.store.read().state.schedules[approved].approval_uses < 3)
         wait_for(lambda: len(self.storm.sandbox.deliveries) >= rounds(20))
         for schedule in self.storm.store.read().state.schedules.values():
             if schedule.status not in FINISHED or schedule.status == "failed":
@@ -220,6 +241,12 @@ class Crowd:
         replayed = Index(tmp_path / "none", SCHEDULE_FORM, store.ledger, lambda _: None).load()
         assert store_in(storm.environ).read() == replayed, "the index isn't what the log says"
         assert verify(store)["events"] == len(events)
+        now, tokens = format_utc(datetime.now(UTC)), Tokens(store.settings.var, Disk())
+        for schedule in replayed.state.schedules.values():
+            granted = by_the_log(schedule, now)
+            if granted.grant is not None:
+                assert tokens.judge(schedule, now) == granted, "an approval is lost"
+        assert any(event["type"] == "approval.consumed" for event in events)
         return events
 
 

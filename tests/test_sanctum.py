@@ -18,8 +18,8 @@ from promptyoself import cli, sanctum
 
 PACKAGE = Path(cli.__file__).parent
 FORBIDDEN = {
-    "approve", "revoke", "rebuild", "seal", "import", "import-sqlite", "export", "keygen", "pack",
-    "mcp", "sandbox", "demo", "doctor", "install-plugin",
+    "approve", "approvals", "revoke", "rebuild", "seal", "import", "import-sqlite", "export",
+    "keygen", "pack", "mcp", "sandbox", "demo", "doctor", "install-plugin",
 }  # fmt: skip
 
 

@@ -110,6 +110,11 @@ def worlds(draw: st.DrawFn) -> World:
             world.register(prompt=f"{number}", **{**trigger, **policy})
     for minutes in draw(st.lists(st.integers(1, 900), max_size=2)):
         world.advance(minutes=minutes)
+        approved = draw(
+            st.lists(st.sampled_from(sorted(world.state.schedules) or [""]), max_size=2)
+        )
+        for id_ in filter(None, approved):
+            world.approve(id_, draw(st.integers(1, 5)), hours=draw(st.sampled_from([1, 30, 90])))
         for made in world.claim().claims:
             outcome = draw(st.sampled_from(["under way", "delivered", "failed"]))
             if outcome == "failed":

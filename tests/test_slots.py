@@ -322,14 +322,19 @@ class World:
             waiting = [slot.retry_at for slot in self.store.state.open.values() if slot.retry_at]
             if waiting:
                 self.now = max([self.now, *(parse_utc(at) for at in waiting)])
-            elif list(due(self.store.state, format_utc(self.now))):
-                self.now += timedelta(seconds=30)  # its jitter
+            elif self._is_owed() or list(due(self.store.state, format_utc(self.now))):
+                self.now += timedelta(seconds=30)  # its jitter, or the pause of a catch-up
             elif self.schedule().status in ("paused", "failed"):
                 # What passes meanwhile is accounted for when that ends.
                 self.change(lambda: cancel(self.store, self.id, None, self.now))
             else:
                 return
         raise AssertionError("it never comes to rest")
+
+    def _is_owed(self) -> bool:
+        current = self.schedule()
+        passed = current.next_run is not None and current.next_run <= format_utc(self.now)
+        return passed and current.status == "active"
 
     def audit(self) -> None:
         """Every slot between the registration and now has exactly one outcome, in order."""

@@ -11,12 +11,20 @@ from typing import Any
 from tally import count
 
 from promptyoself.accounts import PROBLEMS, Accounts, Entry
-from promptyoself.events import VERSIONS, Record, read_record, type_of, write_record
+from promptyoself.events import (
+    VERSIONS,
+    ApprovalGranted,
+    Record,
+    read_record,
+    type_of,
+    write_record,
+)
+from promptyoself.identity import content_hash, content_of
 from promptyoself.index import Snapshot
-from promptyoself.instants import format_utc
+from promptyoself.instants import format_utc, parse_utc
 from promptyoself.ledger import START, Draft, Envelope
-from promptyoself.policy import Caps
-from promptyoself.schedules import EMPTY, State, fold, slot_key
+from promptyoself.policy import Caps, Verdict, by_the_log
+from promptyoself.schedules import EMPTY, Schedule, State, fold, slot_key
 from promptyoself.service.claiming import (
     Claim,
     Decision,
@@ -26,6 +34,7 @@ from promptyoself.service.claiming import (
     claim,
     settle,
 )
+from promptyoself.service.notices import with_notices
 from promptyoself.service.registering import register
 from promptyoself.service.requests import Request
 from promptyoself.settings import load_settings
@@ -45,6 +54,7 @@ class World:
         self.now = NOON
         self.state: State = EMPTY
         self.events: list[Envelope] = []
+        self.warned: list[str] = []
         settings = load_settings({"PROMPTYOSELF_VAR": "/nowhere"})
         self.settings = settings._replace(caps=Caps(**{"min_interval": 1, **caps}))
         self.strongest: Strongest | None = None
@@ -67,11 +77,12 @@ class World:
     # What a test does.
 
     def add(self, records: Iterable[tuple[Record, str | None]]) -> None:
-        """Append events now; as in the chain, time doesn't run backwards."""
-        ts = max(format_utc(self.now), self.events[-1].ts if self.events else "")
-        for record, id_ in records:
+        """Append events now, and the notices that they call for."""
+        ts, drafts = self.ts, [Draft(record, id_, ACTOR) for record, id_ in records]
+        drafts = with_notices(self.state, drafts, self.now, self.settings.caps, self.warned.append)
+        for record, id_, actor in drafts:
             type_, seq = type_of(record), len(self.events) + 1
-            event = Envelope(VERSIONS[type_], seq, ts, type_, id_, ACTOR, write_record(record), "")
+            event = Envelope(VERSIONS[type_], seq, ts, type_, id_, actor, write_record(record), "")
             self.state = fold(self.state, [event])
             self.events.append(event)
 
@@ -82,6 +93,23 @@ class World:
         request = Request(agent_id=agent, prompt=prompt, **asked)
         return str(register(self, request, self.now)["id"])  # type: ignore[arg-type]
 
+    @property
+    def ts(self) -> str:
+        """The time of an event that happens now; as in the chain, it doesn't run backwards."""
+        return max(format_utc(self.now), self.events[-1].ts if self.events else "")
+
+    def approve(self, id_: str, uses: int = 1, **ttl: float) -> str:
+        """Approve deliveries, by default for a day; returns the grant."""
+        grant = f"{len(self.events):016x}"
+        expires = format_utc(parse_utc(self.ts) + timedelta(**ttl or {"days": 1}))
+        content = content_hash(content_of(self.state.schedules[id_]))
+        self.add([(ApprovalGranted(grant, content, expires, uses), id_)])
+        return grant
+
+    def judge(self, schedule: Schedule) -> Verdict:
+        """Whether it is approved, as if every token were there and in order."""
+        return by_the_log(schedule, self.ts)
+
     def advance(self, **duration: float) -> datetime:
         """Let time pass."""
         self.now += timedelta(**duration)
@@ -89,7 +117,7 @@ class World:
 
     def claim(self, seats: int = 100, worker: str = "wrk_1", **more: Any) -> Decision:
         """Claim what is due, for good."""
-        more = {"strongest": self.strongest, **more}
+        more = {"strongest": self.strongest, "approvals": self.judge, **more}
         decision = claim(self.state, self.now, worker, self.settings.caps, seats, **more)
         self.add(decision.records)
         return decision

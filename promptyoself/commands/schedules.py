@@ -75,6 +75,11 @@ _policy_options = _options(
     ),
     click.option("--daily-budget", type=Whole(), metavar="N", help="Deliveries per day, UTC."),
     click.option("--jitter", metavar="DURATION", help="Begin each delivery up to so much later."),
+    click.option(
+        "--on-failure",
+        metavar="AGENT",
+        help="Tell this agent when it has failed or missed slots, at most once each time.",
+    ),
     _reason,
 )
 
@@ -217,7 +222,7 @@ def resume_command(session: Session, id_: str, reason: str | None) -> Document:
 @answers
 def modify_command(session: Session, id_: str, **options: Any) -> Document:
     """Change a schedule; only what is given changes. An empty text unsets a name, a conversation, a
-    bound or a jitter.
+    bound, a jitter or who is told.
 
     Use it instead of cancelling and registering again: the id and the history stay. Answers with
     what was modified, and next_run.

@@ -8,17 +8,22 @@ of time.
 
 import heapq
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from datetime import timedelta
 from functools import partial
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from promptyoself.errors import PromptyoselfError
 from promptyoself.folding import Folded, take_in
 from promptyoself.identity import jittered
 from promptyoself.instants import format_utc, parse_utc
 from promptyoself.overlay import Overlay, Summary
+from promptyoself.times import parse_duration
 from promptyoself.versions import SCHEDULE_VERSIONS
 
 __all__ = [
+    "CATCH_UP_PAUSE",
     "CHAIN",
     "EMPTY",
     "FINISHED",
@@ -30,8 +35,11 @@ __all__ = [
     "State",
     "agent_table",
     "branch",
+    "catch_up_pause",
     "due",
     "fold",
+    "is_unfinished",
+    "ready_at",
     "schedule_table",
     "slot_key",
     "summarize",
@@ -53,7 +61,10 @@ class Schedule(NamedTuple):
     content at registration: what its id was made of, whatever was modified since. ``last_slot`` is
     the latest slot ever claimed or skipped: no slot up to it can fire again, in any life.
     ``settled_at`` is when the last scheduled one that was tried got its outcome. With a
-    ``template`` the prompt is empty, and rendered when it fires.
+    ``template`` the prompt is empty, and rendered when it fires. The fields of ``approval`` are
+    those of the latest that was granted in this life: its name, the hash of the content it is for,
+    the deliveries left, and why it is void, if it is. ``noticed_at`` is when somebody was last told
+    that slots were missed.
     """
 
     id: str
@@ -82,6 +93,7 @@ class Schedule(NamedTuple):
     daily_budget: int | None = None
     jitter: int | None = None
     envelope: bool = False
+    on_failure: str | None = None
     failures: int = 0
     last_error: str | None = None
     last_slot: str | None = None
@@ -91,6 +103,12 @@ class Schedule(NamedTuple):
     spent: int = 0
     reason: str | None = None
     template: str | None = None
+    approval: str | None = None
+    approval_content: str | None = None
+    approval_expires: str | None = None
+    approval_uses: int = 0
+    approval_void: str | None = None
+    noticed_at: str | None = None
 
 
 class OpenSlot(NamedTuple):
@@ -98,6 +116,7 @@ class OpenSlot(NamedTuple):
 
     Claimed while ``worker`` names who may send it; otherwise it waits for ``retry_at``.
     ``claimed_at`` is the time of the latest claim, ``first_claimed_at`` that of the first.
+    ``approved`` says that an approval was spent on it, and that its schedule is as it then was.
     """
 
     id: str
@@ -112,6 +131,7 @@ class OpenSlot(NamedTuple):
     retry_at: str | None = None
     run_id: str | None = None
     code: str | None = None
+    approved: bool = False
 
 
 class AgentState(NamedTuple):
@@ -159,10 +179,46 @@ def agent_table(agents: Mapping[str, AgentState] | None = None) -> Overlay[Agent
 def summarize(schedule: Schedule) -> Summary:
     """One schedule's part in a :class:`~promptyoself.overlay.Summary` of many."""
     first = schedule.next_run if schedule.status == "active" else None
-    ready = first
-    if first is not None and schedule.jitter:
-        ready = format_utc(jittered(schedule.id, parse_utc(first), schedule.jitter))
+    ready = None if first is None else ready_at(schedule, first)
     return Summary(1, first, ready, _ONE_OF[schedule.status])
+
+
+def is_unfinished(summary: Summary) -> bool:
+    """Whether there may be a schedule that isn't over among those that are summed up."""
+    return any(summary.statuses[place] for place in _UNFINISHED)
+
+
+_UNFINISHED = [place for place, status in enumerate(STATUSES) if status not in FINISHED]
+
+
+def ready_at(schedule: Schedule, slot: str) -> str:
+    """When a schedule's next slot may begin: at once, but for its jitter. One that was due already
+    when the one before it ended, and is made up for since ``misfire`` is ``all``, waits for
+    :data:`CATCH_UP_PAUSE`, or the interval where that is shorter: so that what was missed in a
+    long sleep doesn't come all at once."""
+    ready = slot
+    if schedule.jitter:
+        ready = format_utc(jittered(schedule.id, parse_utc(slot), schedule.jitter))
+    ended = schedule.settled_at
+    if schedule.misfire == "all" and ended is not None and slot <= ended:
+        with suppress(OverflowError):  # the calendar's end
+            rested = parse_utc(ended) + catch_up_pause(schedule._asdict())
+            ready = max(ready, format_utc(rested))
+    return ready
+
+
+def catch_up_pause(fields: Mapping[str, Any]) -> timedelta:
+    """How long a schedule of these fields waits between two slots that it makes up for."""
+    if fields["schedule_type"] != "interval":
+        return CATCH_UP_PAUSE
+    try:
+        interval = timedelta(seconds=parse_duration(fields["schedule_value"]))
+    except PromptyoselfError:  # of which the claim will complain
+        return CATCH_UP_PAUSE
+    return min(CATCH_UP_PAUSE, interval)
+
+
+CATCH_UP_PAUSE = timedelta(seconds=60)
 
 
 _ONE_OF = {status: tuple(int(status == each) for each in STATUSES) for status in STATUSES}

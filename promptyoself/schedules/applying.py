@@ -29,6 +29,7 @@ def apply(state: State, event: Folded) -> None:
         return
     before = state.schedules.get(event.id)
     if isinstance(record, events.ScheduleRegistered):
+        _unapprove(state, before)
         after = _register(event, record, before)
     elif before is None:
         raise ValueError("its schedule was never registered")
@@ -111,6 +112,8 @@ def _evolve(state: State, event: Folded, record: events.Record, schedule: Schedu
             )
         case events.DeliverySkipped():
             # An open slot that is given up; or slots that never began, which moves the schedule on.
+            if record.notice is not None:
+                schedule = schedule._replace(noticed_at=event.ts)
             if state.open.pop(slot_key(schedule.id, record.slot), None) is not None:
                 return schedule._replace(settled_at=event.ts)
             if record.kind != "scheduled":
@@ -131,7 +134,7 @@ def _evolve(state: State, event: Folded, record: events.Record, schedule: Schedu
                 status="failed" if record.parked else schedule.status,
             )
         case events.ScheduleModified():
-            return schedule._replace(**{"reason": record.reason, **record.changes})
+            return _modify(state, schedule, record)
         case events.SchedulePaused():
             return schedule._replace(
                 status="paused", next_run=record.next_run, reason=record.reason
@@ -152,6 +155,21 @@ def _evolve(state: State, event: Folded, record: events.Record, schedule: Schedu
                 schedule.id, schedule.agent_id, record.slot, "trigger", retry_at=record.slot
             )
             return schedule._replace(last_trigger=record.slot)
+        case events.ApprovalGranted():
+            if record.uses < 1:
+                raise ValueError("it allows nothing")
+            return schedule._replace(
+                approval=record.grant,
+                approval_content=record.content_sha256,
+                approval_expires=record.expires,
+                approval_uses=record.uses,
+                approval_void=None,
+            )
+        case events.ApprovalRevoked():
+            _require_grant(schedule, record.grant)
+            return schedule._replace(approval_void="revoked")
+        case events.ApprovalConsumed():
+            return _consume(state, event, record, schedule)
         case _:
             raise ValueError("an event of the log itself bears a schedule's id")
 
@@ -174,6 +192,7 @@ def _claim(
         record.otid,
         event.ts,
         event.ts if first or earlier is None else earlier.first_claimed_at,
+        approved=earlier is not None and earlier.approved,
     )
     if not first:
         return schedule
@@ -192,3 +211,39 @@ def _claim(
         next_run=record.next_run,
         repetition_count=schedule.repetition_count + 1,
     )
+
+
+def _modify(state: State, schedule: Schedule, record: events.ScheduleModified) -> Schedule:
+    # An approval was given to what the schedule was before.
+    _unapprove(state, schedule)
+    if schedule.approval is not None and schedule.approval_void is None:
+        schedule = schedule._replace(approval_void="modified")
+    return schedule._replace(**{"reason": record.reason, **record.changes})
+
+
+def _unapprove(state: State, schedule: Schedule | None) -> None:
+    if schedule is not None and schedule.approval is not None:
+        for key, slot in state.open.items():
+            if slot.id == schedule.id and slot.approved:
+                state.open[key] = slot._replace(approved=False)
+
+
+def _consume(
+    state: State, event: Folded, record: events.ApprovalConsumed, schedule: Schedule
+) -> Schedule:
+    _require_grant(schedule, record.grant)
+    key = slot_key(schedule.id, record.slot)
+    slot = state.open[key]
+    if slot.worker is None or slot.approved:
+        raise ValueError("it pays for no claim")
+    if schedule.approval_void or event.ts > (schedule.approval_expires or ""):
+        raise ValueError("its approval is void")
+    if not 0 <= record.uses_left < schedule.approval_uses:
+        raise ValueError("its approval has not so many uses left")
+    state.open[key] = slot._replace(approved=True)
+    return schedule._replace(approval_uses=record.uses_left)
+
+
+def _require_grant(schedule: Schedule, grant: str) -> None:
+    if schedule.approval != grant:
+        raise ValueError("no such approval was granted")

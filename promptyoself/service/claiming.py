@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from promptyoself.desires import Ranked
 from promptyoself.events import (
+    ApprovalConsumed,
     DeliveryAbandoned,
     DeliveryAttempted,
     DeliveryDelivered,
@@ -22,7 +23,15 @@ from promptyoself.events import (
 )
 from promptyoself.identity import slot_otid
 from promptyoself.instants import format_utc, parse_utc
-from promptyoself.policy import Caps, refusal
+from promptyoself.policy import (
+    APPROVED_TIER,
+    Approvals,
+    Caps,
+    Verdict,
+    none_given,
+    refusal,
+    spending_day,
+)
 from promptyoself.schedules import OpenSlot, Schedule, State, due, slot_key
 from promptyoself.service.envelope import wrap
 from promptyoself.service.idle import render
@@ -127,13 +136,16 @@ def claim(
     seats: int,
     until: datetime | None = None,
     strongest: Strongest | None = None,
+    approvals: Approvals = none_given,
 ) -> Decision:
     """Claim what is due and may be delivered: one slot per agent, at most ``seats`` altogether.
 
     An agent with a claimed slot, whoever claimed it, gets no second one: two messages at once lose
     one of them from its context. ``until`` leaves alone what became due only after it. A schedule
-    about which nothing can be decided (its time zone is gone, say) doesn't stop the others.
+    about which nothing can be decided (its time zone is gone, say) doesn't stop the others. What
+    an approval allows is claimed and paid for in one append.
     """
+    allowed = _Allowed(state, now, caps, approvals)
     decision = Decision([], [], [], {})
     prompted = partial(_prompted, now, strongest)
     occupied = {slot.agent_id for slot in state.open.values() if slot.worker is not None}
@@ -149,9 +161,11 @@ def claim(
         try:
             if key:
                 slot = state.open[key]
-                made = _claim_waiting(state, slot, schedule, now, worker, caps, decision, prompted)
+                made = _claim_waiting(
+                    state, slot, schedule, now, worker, allowed, decision, prompted
+                )
             else:
-                made = _claim_scheduled(state, schedule, now, worker, caps, decision, prompted)
+                made = _claim_scheduled(state, schedule, now, worker, allowed, decision, prompted)
         except Exception as error:
             del decision.records[records:], decision.skipped[skipped:]
             decision.broken[id_] = f"{type(error).__name__}: {error}"
@@ -216,30 +230,60 @@ def settle(
     return [*records, *_completion(state, schedule, slot, "failed")], "failed"
 
 
+class _Allowed:
+    """Asks the policy, about one slot at a time."""
+
+    def __init__(self, state: State, now: datetime, caps: Caps, approvals: Approvals) -> None:
+        self._state, self._caps, self._approvals = state, caps, approvals
+        self._today = format_utc(now)[:10]
+
+    def first(self, schedule: Schedule) -> tuple[str | None, Verdict]:
+        """Why a slot may not be tried for the first time, or by what approval it may."""
+        verdict = self._verdict(schedule)
+        agent = self._state.agent(schedule.agent_id)
+        day = spending_day(self._today, schedule.spent_day, agent.spent_day)
+        approved = verdict.grant is not None
+        return refusal(schedule, self._state, self._caps, day, approved=approved), verdict
+
+    def again(self, schedule: Schedule) -> tuple[str | None, Verdict]:
+        """The same of a slot that has been charged, but that no approval covers: its schedule was
+        changed since, perhaps in what it says."""
+        verdict = self._verdict(schedule)
+        refused = schedule.tier >= APPROVED_TIER and verdict.grant is None
+        return "approval" if refused else None, verdict
+
+    def _verdict(self, schedule: Schedule) -> Verdict:
+        return self._approvals(schedule) if schedule.tier >= APPROVED_TIER else Verdict()
+
+
 def _claim_waiting(
     state: State,
     slot: OpenSlot,
     schedule: Schedule,
     now: datetime,
     worker: str,
-    caps: Caps,
+    allowed: _Allowed,
     decision: Decision,
     prompted: Callable[[Schedule], Schedule | None],
 ) -> Claim | None:
     """Try a slot again, or a triggered one for the first time; or give it up."""
-    why = _given_up(schedule, slot, now)
+    why, verdict = _given_up(schedule, slot, now), Verdict()
     if why is None and slot.attempt == 0:
-        why = refusal(schedule, state, caps, _day(state, schedule, now))
+        why, verdict = allowed.first(schedule)
+    elif why is None and not slot.approved:
+        why, verdict = allowed.again(schedule)
     if why is None and (ready := prompted(schedule)) is not None:
         otid = slot.otid or slot_otid(slot.id, slot.slot)
-        return _attempt(ready, slot, otid, None, now, worker, decision)
+        return _attempt(ready, slot, otid, None, now, worker, verdict, decision)
     if why == "grace" and slot.attempt:
         error = f"{schedule.last_error or ''} {_TOO_LATE}".strip()
         head = (slot.slot, slot.otid or "", slot.attempt, worker)
         failed = DeliveryFailed(*head, slot.code or "grace", error, permanent=False)
         decision.records.append((failed, schedule.id))
     else:
-        skipped = DeliverySkipped(slot.slot, slot.slot, 1, why or "no_desires", slot.kind)
+        why = why or "no_desires"
+        detail = verdict.detail if why == "approval" else None
+        skipped = DeliverySkipped(slot.slot, slot.slot, 1, why, slot.kind, detail=detail)
         _note_skip(decision, schedule, skipped)
     ended = _completion(state, schedule, slot, "failed")
     decision.records.extend((record, schedule.id) for record in ended)
@@ -251,15 +295,13 @@ def _claim_scheduled(
     schedule: Schedule,
     now: datetime,
     worker: str,
-    caps: Caps,
+    allowed: _Allowed,
     decision: Decision,
     prompted: Callable[[Schedule], Schedule | None],
 ) -> Claim | None:
     planned = plan(schedule, now)
     fire, following = planned.fire, planned.next_run
-    why = None
-    if fire is not None:
-        why = refusal(schedule, state, caps, _day(state, schedule, now))
+    why, verdict = (None, Verdict()) if fire is None else allowed.first(schedule)
     ready = prompted(schedule) if fire is not None and why is None else None
     if fire is not None and why is None and ready is None:
         why = "no_desires"
@@ -275,10 +317,11 @@ def _claim_scheduled(
     if fire is not None and ready is not None:
         slot = OpenSlot(schedule.id, schedule.agent_id, format_utc(fire), "scheduled")
         otid = slot_otid(schedule.id, slot.slot)
-        return _attempt(ready, slot, otid, next_run, now, worker, decision)
+        return _attempt(ready, slot, otid, next_run, now, worker, verdict, decision)
     if fire is not None and why is not None:
-        instant = format_utc(fire)
-        _note_skip(decision, schedule, DeliverySkipped(instant, instant, 1, why, next_run=next_run))
+        instant, detail = format_utc(fire), verdict.detail if why == "approval" else None
+        skip = DeliverySkipped(instant, instant, 1, why, next_run=next_run, detail=detail)
+        _note_skip(decision, schedule, skip)
     if next_run is None and (planned.skipped or fire is not None):
         last = schedule._replace(next_run=None)
         ended = _completion(state, last, None, "failed")
@@ -293,6 +336,7 @@ def _attempt(
     next_run: str | None,
     now: datetime,
     worker: str,
+    verdict: Verdict,
     decision: Decision,
 ) -> Claim:
     text = _text(schedule, slot.slot, slot.kind, now, new=slot.attempt == 0)
@@ -308,6 +352,9 @@ def _attempt(
         text if schedule.template else None,
     )
     decision.records.append((record, schedule.id))
+    if verdict.grant is not None:
+        paid = ApprovalConsumed(verdict.grant, slot.slot, verdict.uses - 1)
+        decision.records.append((paid, schedule.id))
     at = format_utc(now)
     opened = slot._replace(
         agent_id=schedule.agent_id,  # which may have been modified since an earlier attempt
@@ -365,13 +412,6 @@ def _legible(outcome: Outcome) -> Outcome:
     return outcome._replace(error=outcome.error.encode("utf-8", "backslashreplace").decode())
 
 
-def _day(state: State, schedule: Schedule, now: datetime) -> str:
-    """The day whose budgets count: today, but none before the last on which something was spent,
-    for a clock that is set back gives nothing back."""
-    spent_day = state.agent(schedule.agent_id).spent_day
-    return max(format_utc(now)[:10], schedule.spent_day or "", spent_day)
-
-
 def _given_up(schedule: Schedule, slot: OpenSlot, when: datetime) -> str | None:
     """Why a slot that has to wait until ``when`` isn't tried again, or ``None`` if it is."""
     if schedule.status == "cancelled":
@@ -422,6 +462,7 @@ def _note_skip(decision: Decision, schedule: Schedule, record: DeliverySkipped) 
             "last": record.last,
             "slots": record.slots,
             "why": record.why,
+            **({"detail": record.detail} if record.detail else {}),
         }
     )
 

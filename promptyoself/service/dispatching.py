@@ -35,7 +35,9 @@ from promptyoself.events import (
 from promptyoself.instants import format_utc
 from promptyoself.ledger import Draft, Envelope
 from promptyoself.letta import Deliverer, DeliveryError, Look, Looks, take_look
+from promptyoself.policy import Approvals
 from promptyoself.schedules import State, fold, slot_key
+from promptyoself.service.approving import Asked
 from promptyoself.service.claiming import (
     Abandoned,
     Claim,
@@ -49,6 +51,7 @@ from promptyoself.service.claiming import (
 )
 from promptyoself.service.delivering import Delivery, Waits
 from promptyoself.service.idle import strongest_of
+from promptyoself.service.notices import with_notices
 from promptyoself.service.store import Store
 from promptyoself.slots import next_wake
 
@@ -154,15 +157,19 @@ class Dispatcher:
             if adopts:
                 self._adopt(state, now)
             seats = self._seats()
-            if not self._outcomes and not (seats and self._claim(state, now, seats, until).records):
+            if not self._outcomes and not (
+                seats and self._claim(state, now, seats, until, Asked(self._store, now)).records
+            ):
                 self._look_or_go_on()
                 return Report([], [])
-        seats, outcomes = self._seats(), self._outcomes[:]
+        seats, outcomes, approvals = self._seats(), self._outcomes[:], Asked(self._store, now)
+        caps = self._store.settings.caps
 
         def decide(state: State) -> tuple[list[Draft], tuple[Report, list[Claim]]]:
             drafts, lines, after = self._settle(state, outcomes, now)
-            decision = self._claim(after, now, seats, until)
+            decision = self._claim(after, now, seats, until, approvals)
             drafts += [self._store.draft(record, id_) for record, id_ in decision.records]
+            drafts = with_notices(state, drafts, now, caps, self._store.warn)
             if drafts:
                 drafts = [*self._announcement(), *drafts]
             return drafts, (Report(lines, decision.skipped), decision.claims)
@@ -172,6 +179,7 @@ class Dispatcher:
         del self._outcomes[: len(outcomes)]
         for key in [self._enter(made) for made in claims]:
             self._go_on(key)
+        approvals.settle()
         self._look_or_go_on()
         return report
 
@@ -237,11 +245,12 @@ class Dispatcher:
             if left <= 0 or all(delivery.claim.in_doubt for delivery, _ in self._live.values()):
                 break
             self.wait(left)
-        now, outcomes = self._clock(), self._outcomes[:]
+        now, outcomes, caps = self._clock(), self._outcomes[:], self._store.settings.caps
         left_over = [delivery for delivery, _ in self._live.values()]
 
         def decide(state: State) -> tuple[list[Draft], tuple[list[dict[str, Any]], State]]:
             drafts, lines, after = self._settle(state, outcomes, now)
+            drafts = with_notices(state, drafts, now, caps, self._store.warn)
             if self._announced or drafts:
                 in_flight = [
                     {"id": delivery.claim.id, "slot": delivery.claim.slot, "run_id": run_id}
@@ -272,9 +281,11 @@ class Dispatcher:
 
     # Deciding.
 
-    def _claim(self, state: State, now: datetime, seats: int, until: datetime | None) -> Decision:
+    def _claim(
+        self, state: State, now: datetime, seats: int, until: datetime | None, approvals: Approvals
+    ) -> Decision:
         caps, strongest = self._store.settings.caps, self._strongest
-        decision = claim(state, now, self._worker, caps, seats, until, strongest)
+        decision = claim(state, now, self._worker, caps, seats, until, strongest, approvals)
         self._broken = bool(decision.broken)
         for id_, problem in decision.broken.items():
             if id_ not in self._told:

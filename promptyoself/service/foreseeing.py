@@ -17,8 +17,9 @@ the other, and both against a loop.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -33,7 +34,7 @@ from promptyoself.events import (
 )
 from promptyoself.instants import format_utc, parse_utc
 from promptyoself.ledger import Envelope
-from promptyoself.policy import Caps, refusal
+from promptyoself.policy import APPROVED_TIER, Caps, Verdict, by_the_log, refusal
 from promptyoself.schedules import (
     OpenSlot,
     Schedule,
@@ -87,10 +88,12 @@ class Future:
         strongest: Strongest | None = None,
         first: int = FIRST,
         every: int = EVERY,
+        judge: Callable[[str, Schedule], Verdict] = lambda at, schedule: by_the_log(schedule, at),
     ) -> None:
         """``agent_id`` leaves out all other agents; each delivery takes ``latency``; ``strongest``
         tells the desires that idle prompts list, which fade and else stay as they are. After the
-        ``first`` instants, only one of ``every`` is decided in full throughout."""
+        ``first`` instants, only one of ``every`` is decided in full throughout. ``judge`` tells, at
+        an instant, whether a schedule has an approval; nobody can tell who will yet give one."""
         self.broken: dict[str, str] = {}
         """The schedules about which nothing could be decided, and why."""
         self.most_due = (format_utc(now), 0)
@@ -99,6 +102,7 @@ class Future:
         """For how many instants the latest stands, if it was one decided in full; else 0."""
         self._caps, self._latency, self._first, self._every = caps, latency, first, every
         self._strongest = strongest
+        self._judge = judge
         self._instants = 0
         self._schedules: dict[str, Schedule] = {}
         self._open: dict[str, dict[str, OpenSlot]] = {}  # by schedule
@@ -216,12 +220,22 @@ class Future:
         if following is not None:
             return self._claim_plainly(id_, following, at, append, happened)
         state = self._alone(id_)
+        now, approvals = parse_utc(at), partial(self._judge, at)
         decision = claim(
-            state, parse_utc(at), _WORKER, self._caps, seats=1, strongest=self._strongest
+            state,
+            now,
+            _WORKER,
+            self._caps,
+            seats=1,
+            strongest=self._strongest,
+            approvals=approvals,
         )
         self.broken |= decision.broken
         if not decision.records:
-            return False  # it waits for what is open of it; or nothing can be decided
+            # It waits for what is open of it, or for its time; or nothing can be decided.
+            if (summarize(self._schedules[id_]).ready or at) > at:
+                self._expect(self._schedules[id_], at)
+            return False
         records = [record for record, _ in decision.records]
         self._happen(state, id_, records, at, append, happened)
         for made in decision.claims:
@@ -299,10 +313,14 @@ class Future:
             return None
         if slot != at:
             now, ready = parse_utc(at), parse_utc(summarize(schedule).ready or at)
+            if ready > now:
+                return None  # it makes up for what was missed, after a pause
             if now - parse_utc(slot) > timedelta(seconds=schedule.grace):
                 return None
             if now - ready > MISFIRE_TOLERANCE:
                 return None
+        if schedule.tier >= APPROVED_TIER and self._judge(at, schedule).grant is not None:
+            return None
         day, agent = at[:10], self._state.agent(schedule.agent_id)
         if agent.spent_day > day or (schedule.spent_day or "") > day:
             return None  # the clock was set back

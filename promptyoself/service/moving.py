@@ -76,6 +76,7 @@ _POLICY = {
     "daily_budget": (int, True),
     "jitter": (int, True),
     "envelope": (bool, True),
+    "on_failure": (str, True),
     "reason": (str, True),
 }
 _OPTIONS = {"once": "time", "cron": "cron", "interval": "every"}

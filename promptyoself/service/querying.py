@@ -141,6 +141,7 @@ def describe(schedule: Schedule, state: State, *, full: bool) -> dict[str, Any]:
         grace=schedule.grace,
         jitter=schedule.jitter or 0,
         envelope=schedule.envelope,
+        on_failure=schedule.on_failure,
         tier=schedule.tier,
         daily_budget=schedule.daily_budget,
         life=schedule.life,

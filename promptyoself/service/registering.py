@@ -53,7 +53,7 @@ MAX_SALT = 1
 """The largest salt that an import may bring along. A schedule needs a larger one where two others
 have the first two ids of its content: among 10,000, for one content in 200 billion."""
 
-_POLICY = ("tier", "daily_budget", "misfire", "grace", "jitter", "envelope")
+_POLICY = ("tier", "daily_budget", "misfire", "grace", "jitter", "envelope", "on_failure")
 _TIMING = ("schedule_type", "schedule_value", "timezone", "start_at", "until", "max_repetitions")
 
 
@@ -115,8 +115,8 @@ def register(
         }
         if new.tier >= 2:
             answer["warning"] = (
-                "Tier 2 needs an approval for each delivery, and there is no way to give one yet: "
-                "its slots will be skipped."
+                "Tier 2 needs an approval for each delivery, which a person gives: "
+                f"promptyoself approve --id {id_}. Slots without one are skipped."
             )
         if life is not None:
             answer["life"] = life

@@ -4,7 +4,8 @@ Nothing here looks at the schedules there are: that is decided under the lock, i
 :mod:`promptyoself.service.registering`.
 """
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from itertools import islice, pairwise
 from typing import Any, NamedTuple
 
 from promptyoself.errors import PromptyoselfError, WrongUsage
@@ -22,7 +23,7 @@ from promptyoself.times import (
     require_future,
     shown,
 )
-from promptyoself.triggers import next_fire_time, parse_cron
+from promptyoself.triggers import Trigger, next_fire_time, parse_cron, slots
 
 __all__ = [
     "DEFAULT_GRACE",
@@ -68,6 +69,7 @@ class Request(NamedTuple):
     tier: int | None = None
     daily_budget: int | None = None
     jitter: str | None = None
+    on_failure: str | None = None
     reason: str | None = None
     template: str | None = None
 
@@ -76,7 +78,8 @@ def check_agent_id(text: str, option: str = "--agent-id") -> str:
     """Agent and conversation ids are Letta's business; only their form is checked.
 
     Raises:
-        PromptyoselfError: ``invalid_agent_id`` or ``invalid_conversation_id``.
+        PromptyoselfError: ``invalid_agent_id``, ``invalid_conversation_id`` or
+            ``invalid_on_failure``.
     """
     if not is_opaque_id(text):
         raise PromptyoselfError(
@@ -169,6 +172,11 @@ def checked(request: Request, settings: Settings, now: datetime) -> dict[str, An
     if request.max_repetitions is not None:
         fields["max_repetitions"] = _within(request, "max_repetitions", 1, 1_000_000_000)
     fields.update(_check_policy(request))
+    if request.on_failure is not None:
+        text = request.on_failure
+        fields["on_failure"] = check_agent_id(text, "--on-failure") if text else None
+        if text and settings.only_agent not in (None, text):
+            raise forbidden(f"--on-failure {shown(text)} is not", settings.only_agent or "")
     return fields
 
 
@@ -230,19 +238,41 @@ def trigger_fields(request: Request, settings: Settings, now: datetime) -> dict[
         require_future(instant, now, zone)
         fields.update(schedule_type="once", schedule_value=format_utc(instant))
     elif request.cron is not None:
-        fields.update(schedule_type="cron", schedule_value=parse_cron(request.cron))
+        expression = parse_cron(request.cron)
+        _require_apart(expression, request.cron, settings.caps.min_interval)
+        fields.update(schedule_type="cron", schedule_value=expression)
     else:
         seconds = parse_duration(request.every or "")
         least = settings.caps.min_interval
         if seconds < least:
-            raise PromptyoselfError(
-                "interval_too_short",
-                f"--every {shown(request.every or '')} is shorter than {format_duration(least)}, "
-                "the shortest allowed.",
-                "Take a longer one; PROMPTYOSELF_MIN_INTERVAL sets the limit.",
-            )
+            raise _too_short(f"--every {shown(request.every or '')} is shorter than", least)
         fields.update(schedule_type="interval", schedule_value=format_duration(seconds))
     return fields
+
+
+def _require_apart(expression: str, asked: str, least: int) -> None:
+    """Refuse a cron expression with two fires closer than ``least`` seconds, going by the clock on
+    the wall: at a change of clocks, any two may be closer. Raises ``interval_too_short``."""
+    if least <= 60:  # which no two are
+        return
+    trigger = Trigger("cron", expression, "UTC", _A_MONDAY)
+    fires = islice(slots(trigger, _A_MONDAY, _A_MONDAY + timedelta(days=9 * 366)), _FIRES)
+    if any(later - fire < timedelta(seconds=least) for fire, later in pairwise(fires)):
+        raise _too_short(f"--cron {shown(asked)} has fires closer together than", least)
+
+
+_FIRES = 3000
+"""So many fires show how close two can be: a year's, where there are eight a day."""
+
+_A_MONDAY = datetime(2024, 1, 1, tzinfo=UTC)  # of a leap year
+
+
+def _too_short(what: str, least: int) -> PromptyoselfError:
+    return PromptyoselfError(
+        "interval_too_short",
+        f"{what} {format_duration(least)}, the shortest allowed.",
+        "Take a longer one; PROMPTYOSELF_MIN_INTERVAL sets the limit.",
+    )
 
 
 def check_jitter(fields: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from promptyoself.service.foreseeing import Foreseen, Future, as_if
 from promptyoself.service.idle import strongest_of
 from promptyoself.service.querying import pinned
 from promptyoself.service.store import Store
+from promptyoself.service.tokens import Tokens
 from promptyoself.settings import default_zone
 from promptyoself.times import parse_time, require_future
 
@@ -55,6 +56,7 @@ def simulate(
     only = pinned(store, agent_id) or agent_id
     state, position = store.index.load()  # not `read`, which mends an index
     store.mention_newer(state)
+    tokens = Tokens(store.settings.var, store.disk)
     future = Future(
         state,
         store.settings.caps,
@@ -62,6 +64,7 @@ def simulate(
         agent_id=only,
         latency=timedelta(seconds=latency),
         strongest=strongest_of(store),
+        judge=lambda at, schedule: tokens.judge(schedule, max(at, position.ts)),
     )
     tally, growth = _Tally(), _Growth(position.seq, store.actor)
     truncated = False

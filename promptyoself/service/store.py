@@ -55,7 +55,7 @@ class Chain(Generic[S]):
             self.folder, name, lock_timeout=settings.lock_timeout, disk=disk
         )
         self.index: Index[S] = Index(self.folder / "index.json", form, self.ledger, self.warn, disk)
-        self._disk = disk or Disk()
+        self.disk = disk or Disk()
 
     @contextmanager
     def naming(self) -> Iterator[None]:
@@ -151,12 +151,12 @@ class Store(Chain[State]):
         from promptyoself.index.desires import DESIRE_FORM
 
         return Chain(
-            desires.CHAIN, DESIRE_FORM, self.settings, self.actor, warn=self.warn, disk=self._disk
+            desires.CHAIN, DESIRE_FORM, self.settings, self.actor, warn=self.warn, disk=self.disk
         )
 
     def prepare_workers(self) -> None:
         """Make the folder in which workers hold their locks."""
-        self._disk.make_directory(self.settings.var / "workers")
+        self.disk.make_directory(self.settings.var / "workers")
 
 
 def chains(store: Store, name: str | None = None) -> list[Chain[Any]]:

@@ -1,0 +1,229 @@
+"""Approvals: given, taken back and listed by people; and asked for by whoever claims a slot."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from secrets import token_hex
+from typing import Any
+
+from promptyoself.errors import PromptyoselfError
+from promptyoself.events import ApprovalGranted, ApprovalRevoked
+from promptyoself.identity import content_hash, content_of
+from promptyoself.instants import format_utc, parse_utc
+from promptyoself.ledger import Draft
+from promptyoself.policy import APPROVED_TIER, Verdict
+from promptyoself.schedules import FINISHED, Schedule, State, is_unfinished
+from promptyoself.service.requests import MAX_REASON, check_text
+from promptyoself.service.store import Store, find_schedule
+from promptyoself.service.tokens import MAX_USES, Token, Tokens
+from promptyoself.times import format_duration, parse_duration, shown
+
+__all__ = ["MAX_TTL", "Asked", "approve", "list_approvals", "require_person", "revoke"]
+
+MAX_TTL = 366 * 86400
+"""Seconds: whoever approves for longer doesn't remember what."""
+
+
+class Asked:
+    """Answers the claims of one pass from the log and the tokens, and remembers for whom, so that
+    their tokens can follow."""
+
+    def __init__(self, store: Store, now: datetime) -> None:
+        """``now`` is the time of the claim."""
+        self._store, self._now = store, now
+        self._tokens = Tokens(store.settings.var, store.disk)
+        self._ids: set[str] = set()
+
+    def __call__(self, schedule: Schedule) -> Verdict:
+        """See :data:`~promptyoself.policy.Approvals`."""
+        now = _not_before(self._store, self._now)
+        verdict = self._tokens.judge(schedule, format_utc(now))
+        if verdict.grant is not None or verdict.detail == "used_up":
+            self._ids.add(schedule.id)
+        return verdict
+
+    def settle(self) -> None:
+        """After the append: let the tokens follow the log."""
+        ids, self._ids = sorted(self._ids), set()
+        if ids:
+            _follow(self._store, self._tokens, ids)
+
+
+def approve(
+    store: Store, id_: str, ttl: str, uses: int, reason: str | None, now: datetime
+) -> dict[str, Any]:
+    """Allow so many deliveries of a schedule of tier 2, within ``ttl``, as it now is. An earlier
+    approval is replaced.
+
+    Raises:
+        PromptyoselfError: ``unknown_id``, ``not_active``, ``no_approval_needed``, ``invalid_ttl``,
+            ``invalid_uses``, ``invalid_reason``, ``forbidden_command``, ``approval_key_unusable``.
+    """
+    require_person(store)
+    seconds = _checked_ttl(ttl)
+    if not 1 <= uses <= MAX_USES:
+        raise PromptyoselfError(
+            "invalid_uses",
+            f"--uses is {uses}; it must be a whole number from 1 to {MAX_USES}.",
+            "Change it.",
+        )
+    check_text("reason", reason, MAX_REASON)
+    _require_approvable(store.read().state, id_)
+    tokens = Tokens(store.settings.var, store.disk)
+
+    def decide(state: State) -> tuple[list[Draft], dict[str, Any]]:
+        schedule = _require_approvable(state, id_)
+        expires = format_utc(_not_before(store, now) + timedelta(seconds=seconds))
+        content = content_hash(content_of(schedule))
+        grant = ApprovalGranted(token_hex(8), content, expires, uses, reason)
+        before = tokens.judge(schedule, format_utc(_not_before(store, now)))
+        tokens.follow(state, [id_])
+        tokens.prepare(Token(id_, grant.grant, content, expires, uses))
+        times = "once" if uses == 1 else f"{uses} times"
+        answer: dict[str, Any] = {
+            "id": id_,
+            "uses_left": uses,
+            "expires": expires,
+            "message": f"It may be delivered {times}, up to {expires}.",
+        }
+        if before.grant is not None:
+            answer["replaced"] = {"uses_left": before.uses, "expires": schedule.approval_expires}
+        return [store.draft(grant, id_)], answer
+
+    # One lock around all of it: of two approvals at once, the log's last is the token's too.
+    with store.ledger.exclusive():
+        answer = store.transact(now, decide)
+        _follow(store, tokens, [id_])
+    return answer
+
+
+def revoke(store: Store, id_: str, reason: str | None, now: datetime) -> dict[str, Any]:
+    """Take back what is left of a schedule's approval.
+
+    Raises:
+        PromptyoselfError: ``unknown_id``, ``no_approval``, ``invalid_reason``,
+            ``forbidden_command``.
+    """
+    require_person(store)
+    check_text("reason", reason, MAX_REASON)
+
+    def required(state: State) -> Schedule:
+        schedule = find_schedule(state, id_, None)
+        if schedule.approval is None or schedule.approval_void or schedule.approval_uses < 1:
+            raise PromptyoselfError(
+                "no_approval",
+                f"{id_} has no approval that could be revoked.",
+                "`promptyoself approvals` lists those there are.",
+            )
+        return schedule
+
+    def decide(state: State) -> tuple[list[Draft], dict[str, Any]]:
+        schedule = required(state)
+        left = schedule.approval_uses
+        under_way = [slot for slot in state.open.values() if slot.id == id_ and slot.approved]
+        message = "Approval revoked."
+        if under_way:
+            message += " A delivery that it has paid for goes on; `cancel` ends it."
+        answer = {"id": id_, "revoked_uses": left, "message": message}
+        return [store.draft(ApprovalRevoked(schedule.approval or "", reason), id_)], answer
+
+    required(store.read().state)
+    with store.ledger.exclusive():
+        answer = store.transact(now, decide)
+        _follow(store, Tokens(store.settings.var, store.disk), [id_])
+    return answer
+
+
+def list_approvals(store: Store, now: datetime) -> dict[str, Any]:
+    """Every approval of a schedule that isn't over, and every token that nobody granted, with its
+    ``state``: ``live``, or what is wrong with it (see :meth:`Tokens.judge`).
+
+    Raises:
+        PromptyoselfError: ``forbidden_command``.
+    """
+    require_person(store)
+    state, position = store.read()
+    text = max(format_utc(now), position.ts)
+    tokens = Tokens(store.settings.var, store.disk)
+    strays, found = set(tokens.ids()), []
+    for schedule in state.schedules.values(is_unfinished):
+        if schedule.approval is None and schedule.id not in strays:
+            continue
+        if schedule.status in FINISHED:
+            continue
+        strays.discard(schedule.id)
+        verdict = tokens.judge(schedule, text)
+        found.append(
+            {
+                "id": schedule.id,
+                "agent_id": schedule.agent_id,
+                "state": "live" if verdict.grant else verdict.detail,
+                "uses_left": verdict.uses,
+                "expires": schedule.approval_expires,
+                "next_run": schedule.next_run if schedule.status == "active" else None,
+            }
+        )
+    unknown = {"agent_id": None, "uses_left": 0, "expires": None, "next_run": None}
+    strays = {id_ for id_ in strays if id_ not in state.schedules}
+    found += [{"id": id_, **unknown, "state": "unrecorded"} for id_ in strays]
+    found.sort(key=lambda line: (line["state"] != "live", line["expires"] or "", line["id"]))
+    return {"approvals": found, "count": len(found)}
+
+
+def require_person(store: Store) -> None:
+    """Refuse a caller that is pinned to one agent: what an agent may do, it doesn't say itself.
+
+    Raises:
+        PromptyoselfError: ``forbidden_command``.
+    """
+    if store.settings.only_agent is not None:
+        raise PromptyoselfError(
+            "forbidden_command",
+            "Approvals are for people, and this caller is pinned to an agent.",
+            "Unset PROMPTYOSELF_ONLY_AGENT for this command, if you are one.",
+        )
+
+
+def _require_approvable(state: State, id_: str) -> Schedule:
+    schedule = find_schedule(state, id_, None)
+    if schedule.status in FINISHED:
+        raise PromptyoselfError(
+            "not_active", f"{id_} is {schedule.status}.", "Nothing of it is to be delivered."
+        )
+    if schedule.tier < APPROVED_TIER:
+        raise PromptyoselfError(
+            "no_approval_needed",
+            f"{id_} is of tier {schedule.tier}, whose deliveries need no approval.",
+            "`modify --tier 2` lets it wait for one each time.",
+        )
+    return schedule
+
+
+def _checked_ttl(text: str) -> int:
+    problem, seconds = "", 0
+    try:
+        seconds = parse_duration(text)
+    except PromptyoselfError as error:
+        problem = f"{error.message.rstrip('.')}."
+    if seconds > MAX_TTL:
+        problem = f"{shown(text)} is longer than {format_duration(MAX_TTL)}."
+    if problem:
+        raise PromptyoselfError(
+            "invalid_ttl", f"--ttl: {problem}", "Give how long it holds, as 90s, 30m, 24h or 7d."
+        )
+    return seconds
+
+
+def _follow(store: Store, tokens: Tokens, ids: list[str]) -> None:
+    """What fails here is only told: it is the log that counts, and the next claim tries again."""
+    try:
+        with store.ledger.exclusive():
+            tokens.follow(store.index.load().state, ids)
+    except (PromptyoselfError, OSError) as error:
+        store.warn(f"The files of approvals could not be brought up to date: {error}")
+
+
+def _not_before(store: Store, now: datetime) -> datetime:
+    """Now, but not before the log's last event: a clock that is set back gives no time back."""
+    ts = store.index.load().position.ts
+    return max(now, parse_utc(ts)) if ts else now
