@@ -216,7 +216,11 @@ class _Sealer:
         store = Store(self._store.settings, self._store.actor, warn=self._store.warn)
         try:
             for each in work:
-                each(store, now, timeout=0.0)
+                done = each(store, now, timeout=0.0)
+                for month in done["sealed"] if isinstance(done, dict) else ():
+                    self._store.log.note("sealed", state="sealed", **month)
+                if each is compact and done:
+                    self._store.log.note("compacted", state="compacted", members=done)
         except Exception as error:  # whatever it is, deliveries go on
             self._again = time.monotonic() + _SEAL_AGAIN
             if not (

@@ -19,7 +19,8 @@ HEAVY = {
     "shutil", "xml", "sqlite3", "importlib.metadata",
 }  # fmt: skip
 OURS = {
-    "", "cli", "commands", "commands.answering", "commands.schedules", "digests", "durable",
+    "", "cli", "commands", "commands.answering", "commands.schedules", "counting", "digests",
+    "durable",
     "errors", "identity", "index", "index.form", "index.tree", "instants", "ledger",
     "ledger.envelope", "ledger.files", "ledger.lock", "ledger.protocol", "ledger.segments", "log",
     "overlay", "policy", "schedules", "service", "service.store", "settings", "times", "versions",

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import click
 import orjson
 
+from promptyoself.counting import counted
 from promptyoself.errors import PromptyoselfError, WrongUsage
-from promptyoself.log import Log
+from promptyoself.log import Log, masked
 
 if TYPE_CHECKING:
     from promptyoself.service.store import Store
@@ -35,7 +36,12 @@ class Session:
         self.var = var
         self.format = format_
         self.settings: Settings = load_settings(var=var)
-        self.log = Log(self.settings.log_file)
+        self.log = Log(
+            self.settings.log_file,
+            form=self.settings.log_format,
+            level=self.settings.log_level,
+            secrets=self.settings.secrets,
+        )
 
     def store(self, claimed: str | None = None) -> Store:
         """The store; ``claimed`` is the agent that the caller says it is."""
@@ -43,7 +49,7 @@ class Session:
 
         settings = self.settings
         who = settings.only_agent or claimed or settings.default_agent or _login()
-        return Store(settings, {"via": "cli", "who": who}, warn=self.log.warn)
+        return Store(settings, {"via": "cli", "who": who}, warn=self.log.warn, log=self.log)
 
     def now(self) -> datetime:
         """The time at the door; below it, time is an argument."""
@@ -93,7 +99,10 @@ def answers(function: Callable[..., Document | None]) -> Callable[..., None]:
     def run(*, var: str | None, format_: str, **options: Any) -> None:
         if var == "":
             raise WrongUsage("invalid_value", "--var is empty.", "Name a folder, or leave it out.")
-        answer = function(Session(var, format_), **options)
+        session = Session(var, format_)
+        command = click.get_current_context().info_name or ""
+        with counted(session.settings.var, command, "cli"):
+            answer = function(session, **options)
         if answer is not None:
             emit({"status": "success", **answer}, format_)
 
@@ -124,10 +133,10 @@ def error_document(error: BaseException) -> tuple[Document, int]:
     elif not isinstance(error, PromptyoselfError):
         import traceback
 
-        traceback.print_exception(error)
+        print(masked("".join(traceback.format_exception(error))), end="", file=sys.stderr)
         error = PromptyoselfError(
             "internal_error",
-            f"This is a bug in promptyoself: {type(error).__name__}: {error}",
+            masked(f"This is a bug in promptyoself: {type(error).__name__}: {error}"),
             "Please report it, with the traceback on stderr.",
         )
     head = {

@@ -14,7 +14,6 @@ from promptyoself.errors import PromptyoselfError, WrongUsage
 if TYPE_CHECKING:
     from promptyoself.letta import Agent, LettaDeliverer
     from promptyoself.service.dispatching import Report
-    from promptyoself.service.store import Store
     from promptyoself.settings import Settings
 
 __all__ = ["deliverer", "require_agent"]
@@ -85,7 +84,6 @@ def execute_command(
     store, letta, stop = session.store(), deliverer(session.settings), Stop()
 
     def tell(report: Report) -> None:
-        _note(session, store, report)
         emit({"status": "success", **_pass(report)}, session.format)
 
     with stop_on_signals(stop):
@@ -98,7 +96,6 @@ def execute_command(
                 deadline=300.0 if deadline is None else deadline,
                 stop=stop,
             )
-            _note(session, store, report)
             return _pass(report)
         run_loop(
             store,
@@ -141,16 +138,6 @@ def test_command(session: Session) -> Document:
         "latency_ms": round(answered * 1000),
         "message": "Letta answers.",
     }
-
-
-def _note(session: Session, store: Store, report: Report) -> None:
-    """A line in the log file for each slot; with its prompt, where the settings allow it."""
-    schedules = store.read().state.schedules if session.settings.log_prompts else None
-    for line in report.executed:
-        prompt = {"prompt": schedules[line["id"]].prompt} if schedules is not None else {}
-        session.log.note("delivery", **line, **prompt)
-    for skip in report.skipped:
-        session.log.note("skipped", **skip)
 
 
 def _pass(report: Report) -> dict[str, Any]:

@@ -88,6 +88,7 @@ class Index:
         self._seen: tuple[int, ...] | None = None  # which file that was
         self._stamp: object = None  # of the log, when the latest was as new as it
         self._written = float("-inf")  # when it was last written here
+        self.rebuilt: Callable[[], None] = lambda: None  # called when it was made anew
 
     @property
     def is_stale(self) -> bool:
@@ -121,6 +122,7 @@ class Index:
                 )
             elif snapshot.position != START:
                 self._warn(f"{complaint.text}; it was made anew from the log.")
+                self.rebuilt()
         self._latest = snapshot
         self._stamp = stamp
         return snapshot
@@ -144,6 +146,7 @@ class Index:
         """
         snapshot = self._replay(Snapshot(EMPTY, START))
         self._require_chain(snapshot.position, _Complaint("", self._path.exists()))
+        self.rebuilt()
         self._latest = snapshot
         self._saved = -1
         return snapshot

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from promptyoself.counting import REBUILDS, increment
 from promptyoself.durable import Disk
 from promptyoself.errors import ChainError, PromptyoselfError
 from promptyoself.index import Index, Snapshot
 from promptyoself.instants import parse_utc
 from promptyoself.ledger import Draft, FileLedger, Ledger, Liveness
+from promptyoself.log import Log
 from promptyoself.schedules import Schedule, State, fold
 from promptyoself.settings import Settings
 
@@ -33,16 +36,20 @@ class Store:
         *,
         warn: Callable[[str], None],
         disk: Disk | None = None,
+        log: Log | None = None,
     ) -> None:
-        """``actor`` is recorded with every event; ``warn`` gets what people should know."""
+        """``actor`` is recorded with every event; ``warn`` gets what people should know, and
+        ``log`` what was done."""
         folder = settings.var / "schedules"
         self.settings = settings
         self.actor = dict(actor)
         self.warn = warn
+        self.log = log or Log(None)
         self.ledger: Ledger = FileLedger(
             folder, "schedules", lock_timeout=settings.lock_timeout, disk=disk
         )
         self.index = Index(folder / "index.json", self.ledger, self.warn, disk)
+        self.index.rebuilt = partial(increment, settings.var, REBUILDS)
         self.workers = Liveness(settings.var / "workers")
         self._disk = disk or Disk()
 
