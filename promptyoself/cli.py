@@ -75,6 +75,7 @@ COMMANDS = {
     "export": "moving",
     "import": "moving",
     "import-sqlite": "moving",
+    "metrics": "measuring",
     "audit": "audit",
     "diff": "audit",
     "keygen": "proof",

@@ -50,7 +50,7 @@ from promptyoself.service.narrating import Narrator, line_of
 from promptyoself.service.store import Store
 from promptyoself.slots import next_wake
 
-__all__ = ["Dispatcher", "Report", "new_worker_name"]
+__all__ = ["Dispatcher", "Report", "Trouble", "new_worker_name"]
 
 _LOOK_FOR_DEAD_EVERY = 5.0
 _FIRST_HOLD, _LONGEST_HOLD = 5.0, 60.0
@@ -70,6 +70,13 @@ class Report(NamedTuple):
 
     def __bool__(self) -> bool:
         return bool(self.executed or self.skipped)
+
+
+class Trouble(NamedTuple):
+    """The code of what keeps Letta from us, believable ``until`` then (by the monotonic clock)."""
+
+    code: str
+    until: float
 
 
 class Dispatcher:
@@ -127,9 +134,10 @@ class Dispatcher:
         return self._hold > 0
 
     @property
-    def trouble_code(self) -> str | None:
-        """What kind of trouble that is; ``None`` where there is none."""
-        return self._trouble if self.trouble else None
+    def latest_trouble(self) -> Trouble | None:
+        """What that trouble is, if there is any."""
+        until = self._hold_until + _LONGEST_HOLD  # when somebody should have tried again
+        return Trouble(self._trouble, until) if self.trouble else None
 
     def announce(self, now: datetime) -> None:
         """Record that this worker is up. The first pass that does anything would do it too."""
