@@ -73,8 +73,8 @@ def read_counts(var: Path) -> dict[tuple[str, ...], int]:
     finally:
         os.close(descriptor)
     found = {}
-    for line in content.decode("ascii", "replace").splitlines():
-        *names, number = line.split() or [""]
+    for at in range(0, len(content) - _LINE + 1, _LINE):
+        *names, number = content[at : at + _LINE].decode("ascii", "replace").split() or [""]
         if names and number.isascii() and number.isdigit() and len(number) <= _DIGITS:
             found[tuple(names)] = int(number)
     return found

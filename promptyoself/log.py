@@ -39,7 +39,7 @@ _secrets: set[str] = set()
 
 def masked(text: str) -> str:
     """The text without any secret that a :class:`Log` of this process was told of."""
-    for secret in _secrets:
+    for secret in sorted(_secrets, key=len, reverse=True):
         text = text.replace(secret, "***")
     return text
 
