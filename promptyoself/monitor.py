@@ -190,13 +190,7 @@ class Monitor:
         except PromptyoselfError as error:
             return _document(
                 HTTPStatus.SERVICE_UNAVAILABLE,
-                {
-                    "status": "error",
-                    "code": error.code,
-                    "message": error.message,
-                    "hint": error.hint,
-                    "error": error.message,
-                },
+                _error(error.code, error.message, error.hint),
             )
         except Exception as error:  # a bug, or a disk: the next scrape may fare better
             message = f"{type(error).__name__}: {error}"

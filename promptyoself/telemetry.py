@@ -84,7 +84,10 @@ METRICS: dict[str, Metric] = {
     "promptyoself_agents_out_of_budget": Metric("gauge", "Those that get no more today."),
     "promptyoself_agent_budget": Metric("gauge", "Deliveries that an agent may get in a day."),
     "promptyoself_agent_budget_left": Metric(
-        "gauge", f"Deliveries that an agent may still get today: {_TOP}.", ("agent_id",)
+        "gauge",
+        f"Deliveries that an agent may still get today: {_TOP}. With 10,000 agents or more, of "
+        "some seconds ago.",
+        ("agent_id",),
     ),
     "promptyoself_schedules_out_of_budget": Metric(
         "gauge", "Schedules whose own daily budget is spent."
