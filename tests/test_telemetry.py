@@ -6,6 +6,9 @@ from __future__ import annotations
 import builtins
 import random
 import re
+import shutil
+import subprocess
+import sys
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
@@ -436,9 +439,6 @@ def test_a_newer_version_is_no_obstacle(var: Path, clock: Clock) -> None:
 
 def test_counts_are_neither_lost_nor_torn(tmp_path: Path) -> None:
     """P5: several processes count in one file at once, and the sums are right."""
-    import subprocess
-    import sys
-
     code = (
         "import sys\nfrom pathlib import Path\nfrom promptyoself.counting import increment\n"
         "for n in range(300):\n    increment(Path(sys.argv[1]), 'call', f'c{n % 3}', 'cli', 'ok')\n"
@@ -552,6 +552,29 @@ def test_the_alerts_ask_for_metrics_that_there_are() -> None:
         labels = set(re.findall(r"\w+", " ".join(groups)))
         words = set(re.findall(r"[a-zA-Z_]\w*", plain))
         assert words - labels <= WORDS, f"{alert}: {words - labels - WORDS}"
+
+
+RULES_TEST = Path(__file__).parent / "testdata" / "alerts.test.yml"
+
+
+def test_the_alerts_are_tested_with_series_that_there_are() -> None:
+    """The series that the alerts' own tests make up have names and labels of ours, and each alert
+    has a test in which it fires."""
+    document = yaml.safe_load(RULES_TEST.read_text())
+    for each in (each for test in document["tests"] for each in test["input_series"]):
+        name, _, inside = each["series"].partition("{")
+        if name != "up":
+            assert set(re.findall(r"(\w+)=", inside)) - {"job"} <= set(METRICS[name].labels), each
+    firing = RULES_TEST.read_text().split("promql_expr_test", maxsplit=1)[1]
+    assert {alert for alert in expressions() if f'"{alert}"' in firing} == set(expressions())
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool isn't installed")
+def test_the_alerts_fire_when_they_should() -> None:
+    """Prometheus's own tool takes the rules, and finds each alert firing where it should."""
+    for command in (("check", "rules", str(DOCS / "alerts.yml")), ("test", "rules", RULES_TEST)):
+        done = subprocess.run(["promtool", *command], capture_output=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_types_of_events_are_counted_by_name() -> None:
