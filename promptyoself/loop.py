@@ -191,6 +191,9 @@ def run_loop(
                 pulse.trouble = dispatcher.latest_trouble
                 _sleep(store, dispatcher, clock, pause, wake, stamp, stop)
             _tell(store, dispatcher.stop(stop.why, _STOP_PATIENCE), emit)
+        except PromptyoselfError as error:
+            store.log.note(error.message, level="error", state="ended", code=error.code)
+            raise
         finally:
             dispatcher.close()
             sealer.leave()

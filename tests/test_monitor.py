@@ -17,8 +17,9 @@ import orjson
 import pytest
 from calling import AGENT, append_foreign, call
 from test_dispatching import FakeLetta, Place
-from test_loop import Loop, add, events, loops, sandbox, wait_for
+from test_loop import Here, Loop, add, events, loops, sandbox, wait_for
 from test_telemetry import parsed
+from world import check_slots
 
 from promptyoself import loop, monitor
 from promptyoself.errors import PromptyoselfError
@@ -397,3 +398,31 @@ def test_a_scrape_waits_for_nobody_and_nobody_for_it(url: str, watched: Watched)
         Monitor(watched.store, Pulse(), watched.letta, lambda: datetime.now(UTC)).serving(
             int(url.rpartition(":")[2])
         ).__enter__()
+
+
+def test_scrapes_in_a_storm_are_right_and_harm_nothing(tmp_path: Path) -> None:
+    """P2, P5: scraped without a pause while 60 prompts are delivered, the loop delivers each once;
+    no figure ever runs backwards, and in the end they are what the log says."""
+    place = Place(tmp_path / "var")
+    place.register(20, each=3)
+    pulse = Pulse()
+    watching = Monitor(place.another_store, pulse, FakeLetta(), place.now)
+    seen: list[float] = []
+    with watching.serving(0) as url, Here(place, pulse=pulse) as here:
+
+        def scraped() -> float:
+            found = parsed(get(f"{url}/metrics")[2])
+            return sum(found.get("promptyoself_slots_total", {}).values())
+
+        wait_for(lambda: get(f"{url}/metrics")[0] == 200)
+        while not seen or seen[-1] < 60:
+            assert here.error is None
+            assert health(url)[0] == 200
+            seen.append(scraped())
+    assert seen == sorted(seen)
+    assert set(place.letta.sends.values()) == {1}
+    assert len(place.letta.sends) == place.types()["delivery.delivered"] == 60
+    assert check_slots(
+        [event for batch in place.store.ledger.replay() for event in batch.envelopes], place.now()
+    ) == {"delivered": 60}
+    place.close()

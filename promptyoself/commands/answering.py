@@ -6,7 +6,8 @@ import errno
 import functools
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from math import isnan
 from typing import TYPE_CHECKING, Any
@@ -101,12 +102,27 @@ def answers(function: Callable[..., Document | None]) -> Callable[..., None]:
             raise WrongUsage("invalid_value", "--var is empty.", "Name a folder, or leave it out.")
         session = Session(var, format_)
         command = click.get_current_context().info_name or ""
-        with counted(session.settings.var, command, "cli"):
+        with counted(session.settings.var, command, "cli"), _bugs_told(session.log):
             answer = function(session, **options)
         if answer is not None:
             emit({"status": "success", **answer}, format_)
 
     return run
+
+
+@contextmanager
+def _bugs_told(log: Log) -> Iterator[None]:
+    """A traceback goes where the log goes, and not only to stderr."""
+    try:
+        yield
+    except (PromptyoselfError, OSError, click.ClickException, click.exceptions.Exit, click.Abort):
+        raise
+    except Exception as error:
+        import traceback
+
+        text = "".join(traceback.format_exception(error))
+        log.note(f"{type(error).__name__}: {error}", level="error", traceback=text)
+        raise
 
 
 def emit(document: Mapping[str, Any], format_: str = "json") -> None:
