@@ -15,13 +15,10 @@ from pathlib import Path
 
 from promptyoself.errors import PromptyoselfError
 
-__all__ = ["CALLS", "REBUILDS", "RESULTS", "counted", "increment", "read_counts"]
+__all__ = ["CALLS", "REBUILDS", "counted", "increment", "read_counts"]
 
 REBUILDS = "index-rebuild"
 CALLS = "call"
-RESULTS = ("success", "refused", "failed")
-"""A call did what it was to do; was refused with an error that names a code of ours; or failed, by
-a fault of the system's or a bug."""
 
 _FILE = "counts"
 _LINE = 80
@@ -34,7 +31,8 @@ _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
 
 @contextmanager
 def counted(var: Path, command: str, door: str) -> Iterator[None]:
-    """Count a call of a command through a door (``cli``, ``sanctum``, ``mcp``) by how it ends."""
+    """Count a call of a command through a door (``cli``, ``sanctum``, ``mcp``) by how it ends: in
+    ``success``; ``refused``, with an error of ours; or ``failed``, by the system or a bug."""
     result = "failed"
     try:
         yield

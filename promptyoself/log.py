@@ -23,7 +23,7 @@ import orjson
 from promptyoself.durable import Disk
 from promptyoself.instants import format_utc
 
-__all__ = ["LEVELS", "Log", "masked", "without"]
+__all__ = ["LEVELS", "Log", "hide", "masked", "without"]
 
 LEVELS = ("debug", "info", "warning", "error")
 """From what is only of interest to those who look for a fault, to what needs somebody at once."""
@@ -37,8 +37,13 @@ _LONGEST_PROMPT = 64 * 1024
 _secrets: set[str] = set()
 
 
+def hide(*secrets: str) -> None:
+    """Let none of these be in anything that this process tells from now on."""
+    _secrets.update(secret for secret in secrets if secret)
+
+
 def masked(text: str) -> str:
-    """The text without any secret that a :class:`Log` of this process was told of."""
+    """The text without what is to be hidden."""
     for secret in sorted(_secrets, key=len, reverse=True):
         text = text.replace(secret, "***")
     return text
@@ -80,7 +85,7 @@ class Log:
         """``path`` of ``None`` means stderr. ``form`` is how it is told there: as ``text``, which
         is warnings only, or as ``json``; a file always has JSON. Of that, lines below ``level``
         are left out. None of the ``secrets`` will ever be in it."""
-        _secrets.update(secret for secret in secrets if secret)
+        hide(*secrets)
         self._least = LEVELS.index(level)
         self._context: dict[str, Any] = {}
         self._path = path

@@ -36,6 +36,7 @@ _PATIENCE = 30.0
 """Seconds by which a pass may be late, beside the time limit of the log's lock."""
 
 _REQUEST_SECONDS = 5.0
+_LEAVE_SECONDS = 1.0
 _ASK_LETTA_EVERY = 15.0
 _ASK_LETTA_WAIT = 2.0
 
@@ -103,7 +104,9 @@ class Monitor:
         try:
             yield f"http://127.0.0.1:{server.server_address[1]}"
         finally:
-            server.shutdown()
+            # An answer under way may take seconds, which whoever stops the loop needn't wait for.
+            threading.Thread(target=server.shutdown, name="shutdown", daemon=True).start()
+            thread.join(_LEAVE_SECONDS)
             server.server_close()
 
     def health(self) -> list[Health]:

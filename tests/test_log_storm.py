@@ -137,21 +137,31 @@ def test_a_bug_is_told_without_the_prompt(tmp_path: Path) -> None:
     place.close()
 
 
-def test_a_traceback_of_a_command_has_no_key(
+def test_a_traceback_of_a_command_has_no_key_and_no_prompt(
     environ: dict[str, str], var: Path, tmp_path: Path
 ) -> None:
-    """A bug's traceback on stderr, and its message on stdout, have no key in them."""
+    """A bug's traceback, on stderr and in the log, and its message on stdout, have no key in them,
+    and not the prompt that the command was given."""
     script = tmp_path / "sitecustomize.py"
     script.write_text(
         "import promptyoself.service.store as store\n"
-        f"def broken(*_): raise ZeroDivisionError('{KEY} in a bug')\n"
-        "store.Store.read = broken\n"
+        f"def broken(*_): raise ZeroDivisionError('{KEY} in a bug: {PROMPT}')\n"
+        "store.Store.read = store.Store.transact = broken\n"
     )
+    told = tmp_path / "log"
     path = os.pathsep.join([str(tmp_path), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
-    answer: Answer = run("list", environ={**environ, "PYTHONPATH": path, "LETTA_API_KEY": KEY})
+    environ = {
+        **environ, "PYTHONPATH": path, "LETTA_API_KEY": KEY, "PROMPTYOSELF_LOG_FILE": str(told)
+    }  # fmt: skip
+    register = ("register", "--agent-id", "a", "--every", "1h", "--prompt", PROMPT)
+    answer: Answer = run(*register, environ=environ)
     assert answer.document["code"] == "internal_error"
     assert "ZeroDivisionError: *** in a bug" in answer.err
-    assert KEY not in answer.err + answer.out.decode()
+    (line,) = (json.loads(line) for line in told.read_text().splitlines())
+    assert (line["level"], line["message"]) == ("error", "internal_error")
+    assert "ZeroDivisionError" in line["traceback"]
+    for canary in (KEY, PROMPT):
+        assert canary not in answer.err + answer.out.decode() + line["traceback"]
 
 
 def test_what_the_loop_holds_back_and_seals_is_told(

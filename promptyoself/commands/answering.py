@@ -17,7 +17,7 @@ import orjson
 
 from promptyoself.counting import counted
 from promptyoself.errors import PromptyoselfError, WrongUsage
-from promptyoself.log import Log, masked
+from promptyoself.log import Log, hide, masked, without
 
 if TYPE_CHECKING:
     from promptyoself.service.store import Store
@@ -102,7 +102,10 @@ def answers(function: Callable[..., Document | None]) -> Callable[..., None]:
             raise WrongUsage("invalid_value", "--var is empty.", "Name a folder, or leave it out.")
         session = Session(var, format_)
         command = click.get_current_context().info_name or ""
-        with counted(session.settings.var, command, "cli"), _bugs_told(session.log):
+        with (
+            counted(session.settings.var, command, "cli"),
+            _bugs_told(session, options.get("prompt")),
+        ):
             answer = function(session, **options)
         if answer is not None:
             emit({"status": "success", **answer}, format_)
@@ -111,8 +114,8 @@ def answers(function: Callable[..., Document | None]) -> Callable[..., None]:
 
 
 @contextmanager
-def _bugs_told(log: Log) -> Iterator[None]:
-    """A traceback goes where the log goes, and not only to stderr."""
+def _bugs_told(session: Session, prompt: object) -> Iterator[None]:
+    """A traceback goes where the log goes, and not only to stderr; without the prompt."""
     try:
         yield
     except (PromptyoselfError, OSError, click.ClickException, click.exceptions.Exit, click.Abort):
@@ -121,7 +124,10 @@ def _bugs_told(log: Log) -> Iterator[None]:
         import traceback
 
         text = "".join(traceback.format_exception(error))
-        log.note(f"{type(error).__name__}: {error}", level="error", traceback=text)
+        if isinstance(prompt, str) and not session.settings.log_prompts:
+            hide(prompt)
+            text = without(text, prompt)
+        session.log.note("internal_error", level="error", traceback=text)
         raise
 
 

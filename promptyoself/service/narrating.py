@@ -79,7 +79,7 @@ class Narrator:
 
     def held(self, code: str, seconds: float) -> None:
         """No delivery for so long, since Letta is in trouble."""
-        self._log.note("held", level="debug", state="held", code=code, seconds=seconds)
+        self._log.note("held", state="held", code=code, seconds=seconds)
 
     def broken(self, text: str, made: Claim) -> str:
         """The text of a bug's traceback, as far as it may be told."""
