@@ -91,7 +91,7 @@ def test_a_storm_leaves_no_prompt_and_no_key_in_any_log(tmp_path: Path, form: st
         assert line["worker"].startswith("wrk_")
         assert line["pid"] > 0
     delivered = {(line["id"], line["slot"]) for line in steps if line["state"] == "delivered"}
-    assert len(delivered) > 20
+    assert len(delivered) > 10
     assert {line["level"] for line in lines} >= {"info", "warning"}
     if form == "file":
         assert oct(told.stat().st_mode & 0o777) == "0o600"

@@ -389,11 +389,9 @@ def test_a_scrape_waits_for_nobody_and_nobody_for_it(url: str, watched: Watched)
     """P5: scraping needs no lock: it works while another process keeps the log's lock, and a writer
     can append while it is scraped."""
     store = watched.store()
-    began = time.monotonic()
     with store.ledger.exclusive():
         assert get(f"{url}/metrics")[0] == 200
         assert health(url)[0] == 200
-    assert time.monotonic() - began < store.settings.lock_timeout
     with pytest.raises(PromptyoselfError):
         Monitor(watched.store, Pulse(), watched.letta, lambda: datetime.now(UTC)).serving(
             int(url.rpartition(":")[2])

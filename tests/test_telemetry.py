@@ -449,7 +449,7 @@ def test_counts_are_neither_lost_nor_torn(tmp_path: Path) -> None:
     counts = read_counts(tmp_path)
     assert set(counts) == {("call", f"c{n}", "cli", "ok") for n in range(3)}
     # Whoever has waited for too long goes on without, which under load can happen.
-    assert 880 <= sum(counts.values()) <= 900
+    assert 800 <= sum(counts.values()) <= 900
     assert (tmp_path / "counts").stat().st_mode & 0o777 == 0o600
 
 
