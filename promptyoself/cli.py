@@ -84,6 +84,7 @@ COMMANDS = {
     "approvals": "approvals",
     "revoke": "approvals",
     "budgets": "spending",
+    "metrics": "measuring",
     "audit": "audit",
     "diff": "audit",
     "keygen": "proof",

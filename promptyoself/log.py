@@ -1,80 +1,208 @@
-"""What people should know while it runs: warnings on stderr, or JSON lines in a rotated file.
+"""What people should know while it runs: words on stderr, or lines of JSON, there or in a file.
 
 It is no part of the history: the ledger has that. A prompt appears here only where the settings
-allow it, and a secret never.
+allow it, and a secret never: whatever text comes along, those that a :class:`Log` was told of are
+taken out of it.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 import sys
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
+from errno import ENOSPC
+from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from threading import Lock
+from typing import Any
 
 import orjson
 
+from promptyoself.durable import Disk
 from promptyoself.instants import format_utc
 
-if TYPE_CHECKING:
-    import logging
+__all__ = ["LEVELS", "Log", "hide", "masked", "without"]
 
-__all__ = ["Log"]
+LEVELS = ("debug", "info", "warning", "error")
+"""From what is only of interest to those who look for a fault, to what needs somebody at once."""
 
 _ROTATE_BYTES = 5 * 1024 * 1024
 _ROTATED_FILES = 5
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+_WINDOW = 12
+_LONGEST_PROMPT = 64 * 1024
+
+_secrets: set[str] = set()
+
+
+def hide(*secrets: str) -> None:
+    """Let none of these be in anything that this process tells from now on."""
+    _secrets.update(secret for secret in secrets if secret)
+
+
+def masked(text: str) -> str:
+    """The text without what is to be hidden."""
+    for secret in sorted(_secrets, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
+
+
+def without(text: str, prompt: str) -> str:
+    """The text without what it has of a prompt: each run of 12 characters or more, or all of a
+    shorter prompt, becomes ``…``. What others say of a failure may quote what they were sent."""
+    window = min(_WINDOW, len(prompt))
+    if window < 4:
+        return text
+    if len(prompt) > _LONGEST_PROMPT:
+        return "…"
+    found, kept, at = "", 0, 0
+    while at + window <= len(text):
+        if text[at : at + window] not in prompt:
+            at += 1
+            continue
+        end = at + window
+        while end < len(text) and text[end - window + 1 : end + 1] in prompt:
+            end += 1
+        found += text[kept:at] + "…"
+        kept = at = end
+    return found + text[kept:]
 
 
 class Log:
-    """Where a process tells what it does. Files are opened on first use, with mode 0600."""
+    """Where a process tells what it does. A file is opened on first use, with mode 0600."""
 
-    def __init__(self, path: Path | None) -> None:
-        """``path`` of ``None`` means stderr, which gets warnings only."""
+    def __init__(
+        self,
+        path: Path | None,
+        *,
+        form: str = "text",
+        level: str = "info",
+        secrets: Collection[str] = (),
+        disk: Disk | None = None,
+    ) -> None:
+        """``path`` of ``None`` means stderr. ``form`` is how it is told there: as ``text``, which
+        is warnings only, or as ``json``; a file always has JSON. Of that, lines below ``level``
+        are left out. None of the ``secrets`` will ever be in it."""
+        hide(*secrets)
+        self._least = LEVELS.index(level)
+        self._context: dict[str, Any] = {}
         self._path = path
-        self._logger: logging.Logger | None = None
+        self._write: Callable[[bytes], None] | None = None
+        if path is not None:
+            self._write = _File(path, disk or Disk()).write
+        elif form == "json":
+            self._write = _to_stderr
 
-    def warn(self, message: str) -> None:
+    def bind(self, **fields: Any) -> None:
+        """Have these in every line from now on."""
+        self._context.update(fields)
+
+    def warn(self, message: str, **fields: Any) -> None:
         """Something is not as it should be."""
-        if self._path is None:
-            print(f"promptyoself: {message}", file=sys.stderr)
+        if self._write is None:
+            print(f"promptyoself: {masked(message)}", file=sys.stderr)
         else:
-            self._write("warning", message, {})
+            self.note(message, level="warning", **fields)
 
-    def note(self, message: str, **fields: Any) -> None:
-        """Something was done; only for the file."""
-        if self._path is not None:
-            self._write("info", message, fields)
-
-    def _write(self, level: str, message: str, fields: dict[str, Any]) -> None:
-        record = {"level": level, "message": message, "pid": os.getpid(), **fields}
+    def note(self, message: str, *, level: str = "info", **fields: Any) -> None:
+        """Something was done. It goes into JSON only, and costs nothing where there is none."""
+        if self._write is None or LEVELS.index(level) < self._least:
+            return
+        at = format_utc(datetime.now(UTC))
+        head = {"ts": at, "level": level, "message": "", "pid": os.getpid()}
+        record = {**head, **_all_masked({**self._context, "message": message, **fields})}
         try:
-            self._open().info(message, extra={"fields": record})
+            self._write(_spelled(record) + b"\n")
         except OSError as error:
-            print(f"promptyoself: {message} (no log file: {error})", file=sys.stderr)
-
-    def _open(self) -> logging.Logger:
-        if self._logger is not None:
-            return self._logger
-        import logging
-        from logging.handlers import RotatingFileHandler
-
-        class Handler(RotatingFileHandler):
-            def _open(self) -> Any:
-                return open(self.baseFilename, "a", encoding="utf-8", opener=_private)
-
-        class Lines(logging.Formatter):
-            def format(self, record: logging.LogRecord) -> str:
-                at = format_utc(datetime.fromtimestamp(record.created, UTC))
-                return orjson.dumps({"ts": at, **record.fields}).decode()  # type: ignore[attr-defined]
-
-        assert self._path is not None
-        handler = Handler(self._path, maxBytes=_ROTATE_BYTES, backupCount=_ROTATED_FILES)
-        handler.setFormatter(Lines())
-        logger = logging.Logger("promptyoself", logging.INFO)
-        logger.addHandler(handler)
-        self._logger = logger
-        return logger
+            print(f"promptyoself: {masked(message)} (no log file: {error})", file=sys.stderr)
 
 
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC, 0o600)
+class _File:
+    """A file that any number of processes write to, and rotate when it is full.
+
+    A line is one ``write`` to a file opened for appending, which the kernel does whole, so nothing
+    is torn and no lock is waited for: a process that was stopped in the middle of it would stop
+    all others. Rotating takes the lock of the very file that is full; who doesn't get it writes on.
+    """
+
+    def __init__(self, path: Path, disk: Disk) -> None:
+        self._path = path
+        self._disk = disk
+        self._descriptor = -1
+        self._mutex = Lock()
+
+    def write(self, line: bytes) -> None:
+        """Raises :class:`OSError`."""
+        with self._mutex:
+            while True:
+                self._open()
+                if self._disk.write(self._descriptor, line) < len(line):
+                    raise OSError(ENOSPC, os.strerror(ENOSPC))
+                # Held up since it was opened, we may have written into one that was removed.
+                if os.fstat(self._descriptor).st_nlink:
+                    return
+
+    def _open(self) -> None:
+        """Have the file open that has the name now, and that isn't full."""
+        if self._descriptor >= 0:
+            ours = os.fstat(self._descriptor)
+            if not stat.S_ISREG(ours.st_mode):
+                return
+            if self._is_ours(ours) and (ours.st_size < _ROTATE_BYTES or not self._rotate()):
+                return
+            os.close(self._descriptor)
+        self._descriptor = -1  # should opening fail
+        self._descriptor = self._disk.open(self._path, _FLAGS)
+        ours = os.fstat(self._descriptor)
+        if stat.S_ISREG(ours.st_mode) and ours.st_size >= _ROTATE_BYTES:
+            self._open()
+
+    def _is_ours(self, ours: os.stat_result) -> bool:
+        try:
+            return os.path.samestat(ours, self._path.stat())
+        except FileNotFoundError:
+            return False
+
+    def _rotate(self) -> bool:
+        """Move it aside; whether there is another one to be opened."""
+        try:
+            flock(self._descriptor, LOCK_EX | LOCK_NB)
+        except OSError:
+            return False
+        if not self._is_ours(os.fstat(self._descriptor)):
+            return True
+        names = [self._path] + [
+            self._path.with_name(f"{self._path.name}.{number}")
+            for number in range(1, _ROTATED_FILES + 1)
+        ]
+        try:
+            for older, newer in zip(names[:0:-1], names[-2::-1], strict=True):
+                if newer.exists():
+                    self._disk.rename(newer, older)
+        except OSError:  # a folder that isn't ours to write: the file grows
+            return False
+        return True
+
+
+def _to_stderr(line: bytes) -> None:
+    sys.stderr.write(line.decode())
+    sys.stderr.flush()
+
+
+def _all_masked(value: Any) -> Any:
+    if isinstance(value, str):
+        return masked(value)
+    if isinstance(value, dict):
+        return {key: _all_masked(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_all_masked(item) for item in value]
+    return value
+
+
+def _spelled(record: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(record, default=repr)
+    except TypeError:  # a lone surrogate, out of somebody's answer
+        return orjson.dumps({name: ascii(value) for name, value in record.items()})

@@ -12,16 +12,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from types import FrameType
+from typing import Any
 
 from promptyoself.errors import ChainError, PromptyoselfError
 from promptyoself.instants import format_utc
 from promptyoself.letta import Deliverer
 from promptyoself.schedules import due
-from promptyoself.service.dispatching import Dispatcher, Report, new_worker_name
+from promptyoself.service.dispatching import Dispatcher, Report, Trouble, new_worker_name
 from promptyoself.service.sealing import compact, has_unsealed, seal
 from promptyoself.service.store import Store, chains
 
-__all__ = ["Stop", "execute_once", "run_loop", "stop_on_signals"]
+__all__ = ["Pulse", "Stop", "execute_once", "run_loop", "stop_on_signals"]
 
 _LOOK_EVERY = 0.5
 """Seconds between looks at the log's size, so that another's append is seen within a second."""
@@ -54,6 +55,28 @@ class Stop:
     def ask(self, why: str) -> None:
         """Ask for it. May be called from a signal handler or another thread."""
         self.why = why
+
+
+class Pulse:
+    """What a loop shows of itself to other threads.
+
+    ``next_by`` is when it means to have made its next pass, by the monotonic clock; ``trouble``
+    what keeps Letta from us, if anything does; ``error`` why the latest pass failed, if it did.
+    """
+
+    def __init__(self) -> None:
+        self.passes = 0
+        self.last: datetime | None = None
+        self.next_by = time.monotonic()
+        self.trouble: Trouble | None = None
+        self.error = ""
+
+    def passed(self, now: datetime, sleep: float) -> None:
+        """A pass is over, and the next one comes in so many seconds, or sooner."""
+        self.passes += 1
+        self.last = now
+        self.error = ""
+        self.next_by = time.monotonic() + max(sleep, 0.0)
 
 
 @contextmanager
@@ -130,9 +153,10 @@ def run_loop(
     interval: float,
     stop: Stop,
     emit: Callable[[Report], None],
+    pulse: Pulse | None = None,
 ) -> None:
     """Deliver until asked to stop. ``interval`` is the longest sleep in seconds; ``emit`` gets the
-    report of every pass that did anything.
+    report of every pass that did anything; ``pulse`` is kept up to date.
 
     Raises:
         ChainError: the log is damaged.
@@ -145,6 +169,7 @@ def run_loop(
             store, letta, clock, worker=worker, mode="loop", concurrency=concurrency
         )
         sealer = _Sealer(store)
+        pulse = pulse or Pulse()
         try:
             dispatcher.announce(clock())
             while stop.why is None:
@@ -154,14 +179,22 @@ def run_loop(
                     _tell(store, dispatcher.tick(clock()), emit)
                     sealer.look(clock())
                     wake = dispatcher.next_wake(clock())
+                    now = clock()
+                    left = interval if wake is None else (wake - now).total_seconds()
+                    pulse.passed(now, min(interval, left))
                 except ChainError:
                     raise
                 except (PromptyoselfError, OSError) as error:
                     # A full disk or a hanging process may go away; what has an outcome keeps it.
                     pause = _TROUBLE_PAUSE
+                    pulse.error = str(error)
                     store.warn(f"{error} Trying again in {pause:g} s.")
+                pulse.trouble = dispatcher.latest_trouble
                 _sleep(store, dispatcher, clock, pause, wake, stamp, stop)
             _tell(store, dispatcher.stop(stop.why, _STOP_PATIENCE), emit)
+        except PromptyoselfError as error:
+            store.log.note(error.message, level="error", state="ended", code=error.code)
+            raise
         finally:
             dispatcher.close()
             sealer.leave()
@@ -226,7 +259,7 @@ class _Sealer:
         store = Store(self._store.settings, self._store.actor, warn=self._store.warn)
         for each in work:
             try:
-                each(store, now, timeout=0.0)
+                done = each(store, now, timeout=0.0)
             except Exception as error:  # whatever it is, deliveries go on
                 self._again = time.monotonic() + _SEAL_AGAIN
                 if not (
@@ -234,10 +267,15 @@ class _Sealer:
                     and error.code in ("lock_timeout", "head_moved")
                 ):
                     store.warn(f"The log could not be sealed or compacted: {error}")
+                continue
+            for month in done["sealed"] if isinstance(done, dict) else ():
+                self._store.log.note("sealed", state="sealed", **month)
+            if each is compact and done:
+                self._store.log.note("compacted", state="compacted", members=done)
 
 
-def _seal_desires(store: Store, now: datetime, *, timeout: float) -> None:
-    seal(store.desires, now, timeout=timeout)
+def _seal_desires(store: Store, now: datetime, *, timeout: float) -> dict[str, Any]:
+    return seal(store.desires, now, timeout=timeout)
 
 
 def _sleep(

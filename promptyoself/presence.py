@@ -16,16 +16,16 @@ from typing import NamedTuple
 from promptyoself.instants import parse_utc
 from promptyoself.schedules import Folded
 
-__all__ = ["FORGOTTEN_AFTER", "Loop", "Presence"]
+__all__ = ["FORGOTTEN_AFTER", "TROUBLE", "Loop", "Presence"]
 
 FORGOTTEN_AFTER = timedelta(minutes=10)
 """A loop that was up for so long while a slot was due, and didn't touch it, has forgotten it."""
 
-# After these, a loop holds all deliveries back for a while.
-_TROUBLE = frozenset(
+TROUBLE = frozenset(
     {"letta_unreachable", "letta_unauthorized", "letta_timeout", "letta_server_error"}
     | {"letta_unreadable", "letta_connection_lost"}
 )
+"""Codes after which a loop holds all deliveries back for a while."""
 
 
 class Loop(NamedTuple):
@@ -73,7 +73,7 @@ class Presence:
             return
         troubled = loop.troubled
         if event.type == "delivery.abandoned":
-            troubled = troubled or event.data["code"] in _TROUBLE
+            troubled = troubled or event.data["code"] in TROUBLE
         elif event.type in ("delivery.delivered", "delivery.failed"):
             troubled = False
         up = event.ts if later else loop.up

@@ -67,6 +67,7 @@ _NAME = "promptyoself"
 _HOSTS_PATIENCE = 10  # seconds that a host waits for the description
 _FOR_PEOPLE = frozenset(
     {"var", "format", "help", "prompt-file", "ndjson", "note", "key", "loop", "interval"}
+    | {"metrics-port"}
 )
 _TYPES: dict[str, str] = {
     "integer": "integer",

@@ -5,7 +5,7 @@ that of the working directory, since a host may call us from anywhere.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,6 +54,8 @@ SETTINGS = (
     Setting("PROMPTYOSELF_CALL_TIMEOUT", "30", "Seconds that one request to Letta may take."),
     Setting("PROMPTYOSELF_LOCK_TIMEOUT", "10", "Seconds to wait for the log's lock."),
     Setting("PROMPTYOSELF_LOG_FILE", "", "Where the loop's log goes, rotated; else stderr."),
+    Setting("PROMPTYOSELF_LOG_FORMAT", "text", "What it is on stderr: text (warnings) or json."),
+    Setting("PROMPTYOSELF_LOG_LEVEL", "info", "The least level of JSON lines: debug to error."),
     Setting("PROMPTYOSELF_LOG_PROMPTS", "0", "Whether prompts may appear in the loop's log."),
     Setting("PROMPTYOSELF_DB_PATH", "", "Of the SQLite versions; not used any more."),
 )
@@ -83,7 +85,10 @@ class Settings(NamedTuple):
     call_timeout: float
     lock_timeout: float
     log_file: Path | None
+    log_format: str
+    log_level: str
     log_prompts: bool
+    secrets: tuple[str, ...] = ()
 
 
 def load_settings(environ: Mapping[str, str] | None = None, var: str | None = None) -> Settings:
@@ -158,7 +163,10 @@ def _checked(values: Mapping[str, str]) -> Settings:
         call_timeout=_number(values, "PROMPTYOSELF_CALL_TIMEOUT", 0.1),
         lock_timeout=_number(values, "PROMPTYOSELF_LOCK_TIMEOUT", 0.0),
         log_file=Path(values["PROMPTYOSELF_LOG_FILE"]) if values["PROMPTYOSELF_LOG_FILE"] else None,
+        log_format=_one_of(values, "PROMPTYOSELF_LOG_FORMAT", ("text", "json")),
+        log_level=_one_of(values, "PROMPTYOSELF_LOG_LEVEL", ("debug", "info", "warning", "error")),
         log_prompts=_flag(values, "PROMPTYOSELF_LOG_PROMPTS"),
+        secrets=tuple(values[each.name] for each in SETTINGS if each.secret and values[each.name]),
     )
 
 
@@ -264,6 +272,13 @@ def _flag(values: Mapping[str, str], name: str) -> bool:
     if text not in {"0", "1", "true", "false", "yes", "no", "on", "off"}:
         raise _invalid(name, values[name], "1 or 0")
     return text in {"1", "true", "yes", "on"}
+
+
+def _one_of(values: Mapping[str, str], name: str, known: Sequence[str]) -> str:
+    text = values[name].lower()
+    if text not in known:
+        raise _invalid(name, values[name], f"one of {', '.join(known)}")
+    return text
 
 
 def _invalid(name: str, value: str, wanted: str) -> PromptyoselfError:

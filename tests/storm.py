@@ -24,7 +24,19 @@ __all__ = ["Storm"]
 class Storm:
     """One data directory, one sandbox, some loops in processes of their own."""
 
-    def __init__(self, var: Path, sandbox: Sandbox, seed: int = 0, **settings: str) -> None:
+    def __init__(
+        self,
+        var: Path,
+        sandbox: Sandbox,
+        seed: int = 0,
+        *,
+        prompt: str = "prompt",
+        stderr: int | None = None,
+        **settings: str,
+    ) -> None:
+        """``prompt`` is what each begins with; ``stderr`` is where the loops' goes, if not ours."""
+        self.prompt = prompt
+        self.stderr = stderr
         self.random = random.Random(seed)
         self.sandbox = sandbox
         self.environ = {
@@ -47,7 +59,7 @@ class Storm:
             due = now + timedelta(seconds=1 + 2 * self.random.random())
             request = Request(
                 agent_id=self.sandbox.agents[number % len(self.sandbox.agents)],
-                prompt=f"prompt {number}",
+                prompt=f"{self.prompt} {number}",
                 time=due.isoformat(),
             )
             ids.append(register(self.store, request, now)["id"])
@@ -59,7 +71,11 @@ class Storm:
         command = [sys.executable, "-m", "promptyoself", "execute", "--loop", "--concurrency", "16"]
         self.loops.append(
             subprocess.Popen(
-                command, env=environ, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL
+                command,
+                env=environ,
+                stdout=subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL,
+                stderr=self.stderr,
             )
         )
 

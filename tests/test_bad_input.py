@@ -721,7 +721,7 @@ def test_no_argument_breaks_a_command(
         arguments = [name, *(word for words in chosen for word in words), *rest]
         answer = call(*arguments, stdin=b"Hello")
         assert "Traceback" not in answer.err, answer.err
-        lines = {"--ndjson", "table", "--format=table", "export"} & set(arguments)
+        lines = {"--ndjson", "table", "--format=table", "export", "metrics"} & set(arguments)
         if answer.code or not lines:
             document = answer.document
             assert document["status"] == ("error" if answer.code else "success")

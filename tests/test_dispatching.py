@@ -201,13 +201,15 @@ class Place:
     def now(self) -> datetime:
         return datetime.now(UTC) + self.ahead
 
-    def register(self, agents: int, each: int = 1, **asked: Any) -> list[str]:
+    def register(
+        self, agents: int, each: int = 1, prompt_of: str = "prompt", **asked: Any
+    ) -> list[str]:
         """So many prompts to so many agents, all due by the time this returns."""
         asked = asked or {"time": "in 1s"}
         ids = []
         for n in range(each):
             for a in range(agents):
-                request = Request(agent_id=f"agent-{a}", prompt=f"prompt {n}", **asked)
+                request = Request(agent_id=f"agent-{a}", prompt=f"{prompt_of} {n}", **asked)
                 ids.append(register(self.store, request, self.now())["id"])
         self.ahead += timedelta(seconds=2)
         return ids

@@ -268,6 +268,12 @@ def test_prompts_are_logged_only_where_allowed(
     id_ = register(sandbox.agents[0], "a very private matter")
     clock.advance(minutes=1)
     call("execute").success()
-    (line,) = (orjson.loads(line) for line in log.read_text().splitlines())
-    assert (line["message"], line["id"], line["delivered"]) == ("delivery", id_, True)
+    lines = [orjson.loads(line) for line in log.read_text().splitlines()]
+    steps = [line["state"] for line in lines]
+    assert steps == ["started", "claimed", "sent", "delivered", "stopped"]
+    assert len({line["worker"] for line in lines}) == 1
+    for line in lines[1:4]:
+        assert (line["message"], line["id"], line["attempt"]) == ("delivery", id_, 1)
+        assert line["slot"] == "2026-11-20T12:01:00.000000Z"
+    assert lines[3]["delivered"] is True
     assert ("a very private matter" in log.read_text()) is (allowed == "1")

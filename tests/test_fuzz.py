@@ -116,6 +116,7 @@ def is_raw(arguments: tuple[str, ...]) -> bool:
     """Whether success prints something else than one JSON document."""
     words = set(arguments)
     ways = {"--ndjson", "table", "--format=table", "--note", "--help", "--version", "export"}
+    ways.add("metrics")
     return bool(words & ways) or any(word.startswith("--note=") for word in words)
 
 

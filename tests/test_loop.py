@@ -25,6 +25,7 @@ from world import check_deliveries, check_slots
 
 from promptyoself import loop
 from promptyoself.errors import ChainError
+from promptyoself.log import Log
 from promptyoself.loop import Stop, run_loop
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.dispatching import Dispatcher, Report
@@ -366,8 +367,9 @@ def test_a_folder_that_cannot_be_read_is_waited_out(
     assert sum("Too many open files" in warning for warning in place.warnings) == 3
 
 
-def test_a_log_that_is_gone_ends_the_loop(place: Place) -> None:
+def test_a_log_that_is_gone_ends_the_loop(place: Place, tmp_path: Path) -> None:
     """P4: a log that was taken away isn't taken for a new one: the loop ends, and says why."""
+    place.store.log = Log(tmp_path / "log")
     place.register(1, time="in 1h")
     with Here(place) as here:
         wait_for(lambda: place.types()["worker.started"] == 1)
@@ -377,6 +379,8 @@ def test_a_log_that_is_gone_ends_the_loop(place: Place) -> None:
     assert isinstance(here.error, ChainError)
     assert here.error.code == "chain_missing"
     assert not place.letta.sends
+    last = orjson.loads((tmp_path / "log").read_bytes().splitlines()[-1])
+    assert (last["level"], last["code"]) == ("error", "chain_missing")
 
 
 def test_nobody_reading_its_output_does_not_stop_it(place: Place) -> None:

@@ -19,7 +19,7 @@ from promptyoself import cli, sanctum
 PACKAGE = Path(cli.__file__).parent
 FORBIDDEN = {
     "approve", "approvals", "revoke", "rebuild", "seal", "import", "import-sqlite", "export",
-    "keygen", "pack", "mcp", "sandbox", "demo", "doctor", "install-plugin",
+    "keygen", "pack", "mcp", "sandbox", "demo", "doctor", "install-plugin", "metrics",
 }  # fmt: skip
 
 
@@ -163,6 +163,7 @@ def test_what_is_described_is_what_the_commands_have(host: Host) -> None:
         left_out = options - {parameter["name"] for parameter in described["parameters"]}
         assert left_out <= {
             "var", "format", "prompt-file", "ndjson", "note", "key", "loop", "interval",
+            "metrics-port",
         }  # fmt: skip
 
 

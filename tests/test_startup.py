@@ -19,9 +19,9 @@ HEAVY = {
     "shutil", "xml", "sqlite3", "importlib.metadata",
 }  # fmt: skip
 OURS = {
-    "", "cli", "commands", "commands.answering", "commands.schedules", "digests", "durable",
-    "errors", "folding", "identity", "index", "index.form", "index.schedules", "index.tree",
-    "instants", "ledger",
+    "", "cli", "commands", "commands.answering", "commands.schedules", "counting", "digests",
+    "durable", "errors", "folding", "identity", "index", "index.form", "index.schedules",
+    "index.tree", "instants", "ledger",
     "ledger.envelope", "ledger.files", "ledger.lock", "ledger.protocol", "ledger.segments", "log",
     "overlay", "policy", "schedules", "service", "service.store", "settings", "times", "versions",
 }  # fmt: skip

@@ -6,7 +6,8 @@ import errno
 import functools
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from math import isnan
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import click
 import orjson
 
+from promptyoself.counting import counted
 from promptyoself.errors import PromptyoselfError, WrongUsage
-from promptyoself.log import Log
+from promptyoself.log import Log, hide, masked, without
 
 if TYPE_CHECKING:
     from promptyoself.service.store import Store
@@ -35,7 +37,12 @@ class Session:
         self.var = var
         self.format = format_
         self.settings: Settings = load_settings(var=var)
-        self.log = Log(self.settings.log_file)
+        self.log = Log(
+            self.settings.log_file,
+            form=self.settings.log_format,
+            level=self.settings.log_level,
+            secrets=self.settings.secrets,
+        )
 
     def store(self, claimed: str | None = None) -> Store:
         """The store; ``claimed`` is the agent that the caller says it is."""
@@ -43,7 +50,7 @@ class Session:
 
         settings = self.settings
         who = settings.only_agent or claimed or settings.default_agent or _login()
-        return Store(settings, {"via": "cli", "who": who}, warn=self.log.warn)
+        return Store(settings, {"via": "cli", "who": who}, warn=self.log.warn, log=self.log)
 
     def now(self) -> datetime:
         """The time at the door; below it, time is an argument."""
@@ -93,11 +100,35 @@ def answers(function: Callable[..., Document | None]) -> Callable[..., None]:
     def run(*, var: str | None, format_: str, **options: Any) -> None:
         if var == "":
             raise WrongUsage("invalid_value", "--var is empty.", "Name a folder, or leave it out.")
-        answer = function(Session(var, format_), **options)
+        session = Session(var, format_)
+        command = click.get_current_context().info_name or ""
+        with (
+            counted(session.settings.var, command, "cli"),
+            _bugs_told(session, options.get("prompt")),
+        ):
+            answer = function(session, **options)
         if answer is not None:
             emit({"status": "success", **answer}, format_)
 
     return run
+
+
+@contextmanager
+def _bugs_told(session: Session, prompt: object) -> Iterator[None]:
+    """A traceback goes where the log goes, and not only to stderr; without the prompt."""
+    try:
+        yield
+    except (PromptyoselfError, OSError, click.ClickException, click.exceptions.Exit, click.Abort):
+        raise
+    except Exception as error:
+        import traceback
+
+        text = "".join(traceback.format_exception(error))
+        if isinstance(prompt, str) and not session.settings.log_prompts:
+            hide(prompt)
+            text = without(text, prompt)
+        session.log.note("internal_error", level="error", traceback=text)
+        raise
 
 
 def emit(document: Mapping[str, Any], format_: str = "json") -> None:
@@ -124,10 +155,10 @@ def error_document(error: BaseException) -> tuple[Document, int]:
     elif not isinstance(error, PromptyoselfError):
         import traceback
 
-        traceback.print_exception(error)
+        print(masked("".join(traceback.format_exception(error))), end="", file=sys.stderr)
         error = PromptyoselfError(
             "internal_error",
-            f"This is a bug in promptyoself: {type(error).__name__}: {error}",
+            masked(f"This is a bug in promptyoself: {type(error).__name__}: {error}"),
             "Please report it, with the traceback on stderr.",
         )
     head = {

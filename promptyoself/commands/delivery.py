@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,11 +14,13 @@ from promptyoself.errors import PromptyoselfError, WrongUsage
 
 if TYPE_CHECKING:
     from promptyoself.letta import Agent, LettaDeliverer
+    from promptyoself.loop import Pulse
     from promptyoself.service.dispatching import Report
-    from promptyoself.service.store import Store
     from promptyoself.settings import Settings
 
 __all__ = ["deliverer", "require_agent"]
+
+_MONITOR_TIMEOUT = 5.0
 
 
 def deliverer(settings: Settings) -> LettaDeliverer:
@@ -64,6 +67,12 @@ def require_agent(settings: Settings, agent_id: str) -> None:
     metavar="S",
     help="Without --loop: give up waiting after so many seconds (300).",
 )
+@click.option(
+    "--metrics-port",
+    type=Whole(0, 65535),
+    metavar="PORT",
+    help="With --loop: serve /metrics and /healthz there, on 127.0.0.1; 0 is any free port.",
+)
 @answers
 def execute_command(
     session: Session,
@@ -71,21 +80,24 @@ def execute_command(
     interval: float | None,
     concurrency: int,
     deadline: float | None,
+    metrics_port: int | None,
 ) -> Document | None:
     """Deliver what is due: once, or with --loop again and again.
 
     What isn't finished at the deadline stays in doubt; a later pass finds out what became of it.
     """
-    from promptyoself.loop import Stop, execute_once, run_loop, stop_on_signals
+    from promptyoself.loop import Pulse, Stop, execute_once, run_loop, stop_on_signals
 
     if not loop and interval is not None:
         raise WrongUsage("conflicting_options", "--interval needs --loop.", "Give both, or none.")
+    if not loop and metrics_port is not None:
+        message = "--metrics-port needs --loop."
+        raise WrongUsage("conflicting_options", message, "Give both, or none.")
     if loop and deadline is not None:
         raise WrongUsage("conflicting_options", "--deadline and --loop exclude each other.", "")
     store, letta, stop = session.store(), deliverer(session.settings), Stop()
 
     def tell(report: Report) -> None:
-        _note(session, store, report)
         emit({"status": "success", **_pass(report)}, session.format)
 
     with stop_on_signals(stop):
@@ -98,18 +110,36 @@ def execute_command(
                 deadline=300.0 if deadline is None else deadline,
                 stop=stop,
             )
-            _note(session, store, report)
             return _pass(report)
-        run_loop(
-            store,
-            letta,
-            session.now,
-            concurrency=concurrency,
-            interval=session.settings.interval if interval is None else interval,
-            stop=stop,
-            emit=tell,
-        )
+        pulse = Pulse()
+        with nullcontext() if metrics_port is None else _watched(session, pulse, metrics_port):
+            run_loop(
+                store,
+                letta,
+                session.now,
+                concurrency=concurrency,
+                interval=session.settings.interval if interval is None else interval,
+                stop=stop,
+                emit=tell,
+                pulse=pulse,
+            )
     return None
+
+
+@contextmanager
+def _watched(session: Session, pulse: Pulse, port: int) -> Iterator[None]:
+    """Serve what the loop tells of itself; says first where."""
+    from promptyoself.letta import LettaDeliverer
+    from promptyoself.monitor import Monitor
+
+    settings = session.settings
+    patience = min(_MONITOR_TIMEOUT, settings.call_timeout)
+    letta = LettaDeliverer(settings.base_url, settings.token, call_timeout=patience)
+    with closing(letta):
+        monitor = Monitor(session.store, pulse, letta, session.now)
+        with monitor.serving(port) as url:
+            emit({"status": "success", "metrics": f"{url}/metrics", "health": f"{url}/healthz"})
+            yield
 
 
 @click.command("agents")
@@ -141,16 +171,6 @@ def test_command(session: Session) -> Document:
         "latency_ms": round(answered * 1000),
         "message": "Letta answers.",
     }
-
-
-def _note(session: Session, store: Store, report: Report) -> None:
-    """A line in the log file for each slot; with its prompt, where the settings allow it."""
-    schedules = store.read().state.schedules if session.settings.log_prompts else None
-    for line in report.executed:
-        prompt = {"prompt": schedules[line["id"]].prompt} if schedules is not None else {}
-        session.log.note("delivery", **line, **prompt)
-    for skip in report.skipped:
-        session.log.note("skipped", **skip)
 
 
 def _pass(report: Report) -> dict[str, Any]:

@@ -91,6 +91,7 @@ class Index(Generic[S]):
         self._seen: tuple[int, ...] | None = None  # which file that was
         self._stamp: object = None  # of the log, when the latest was as new as it
         self._written = float("-inf")  # when it was last written here
+        self.rebuilt: Callable[[], None] = lambda: None  # called when it was made anew
 
     @property
     def is_stale(self) -> bool:
@@ -124,6 +125,7 @@ class Index(Generic[S]):
                 )
             elif snapshot.position != START:
                 self._warn(f"{complaint.text}; it was made anew from the log.")
+                self.rebuilt()
         self._latest = snapshot
         self._stamp = stamp
         return snapshot
@@ -147,6 +149,7 @@ class Index(Generic[S]):
         """
         snapshot = self._replay(Snapshot(self._form.empty, START))
         self._require_chain(snapshot.position, _Complaint("", self._path.exists()))
+        self.rebuilt()
         self._latest = snapshot
         self._saved = -1
         return snapshot

@@ -42,8 +42,6 @@ from promptyoself.service.claiming import (
     Abandoned,
     Claim,
     Decision,
-    Delivered,
-    Failed,
     Outcome,
     claim,
     orphans,
@@ -51,11 +49,12 @@ from promptyoself.service.claiming import (
 )
 from promptyoself.service.delivering import Delivery, Waits
 from promptyoself.service.idle import strongest_of
+from promptyoself.service.narrating import Narrator, line_of
 from promptyoself.service.notices import with_notices
 from promptyoself.service.store import Store
 from promptyoself.slots import next_wake
 
-__all__ = ["Dispatcher", "Report", "new_worker_name"]
+__all__ = ["Dispatcher", "Report", "Trouble", "new_worker_name"]
 
 _LOOK_FOR_DEAD_EVERY = 5.0
 _TRY_BROKEN_EVERY = timedelta(seconds=60)
@@ -76,6 +75,13 @@ class Report(NamedTuple):
 
     def __bool__(self) -> bool:
         return bool(self.executed or self.skipped)
+
+
+class Trouble(NamedTuple):
+    """The code of what keeps Letta from us, believable ``until`` then (by the monotonic clock)."""
+
+    code: str
+    until: float
 
 
 class Dispatcher:
@@ -118,6 +124,8 @@ class Dispatcher:
         self._hold = 0.0
         self._unanswered: set[str] = set()
         self._told: set[str] = set()
+        self._trouble = ""
+        self._story = Narrator(store.log, worker, prompts=store.settings.log_prompts)
         self._announced = False
         self._broken = False  # whether there was something about which nothing could be decided
         self._strongest = strongest_of(store)
@@ -132,10 +140,16 @@ class Dispatcher:
         """Whether Letta refused us, or could not be reached, when last asked."""
         return self._hold > 0
 
+    @property
+    def latest_trouble(self) -> Trouble | None:
+        """What that trouble is, if there is any."""
+        until = self._hold_until + _LONGEST_HOLD  # when somebody should have tried again
+        return Trouble(self._trouble, until) if self.trouble else None
+
     def announce(self, now: datetime) -> None:
         """Record that this worker is up. The first pass that does anything would do it too."""
         self._store.transact(now, lambda _: (self._announcement(), None))
-        self._announced = True
+        self._is_announced()
 
     def tick(self, now: datetime, until: datetime | None = None) -> Report:
         """One pass, without waiting: take in what has finished, adopt what the dead have left,
@@ -175,8 +189,10 @@ class Dispatcher:
             return drafts, (Report(lines, decision.skipped), decision.claims)
 
         report, claims = self._store.transact(now, decide)
-        self._announced = True
+        self._is_announced()
         del self._outcomes[: len(outcomes)]
+        self._story.outcomes(report.executed, outcomes)
+        self._story.skipped(report.skipped)
         for key in [self._enter(made) for made in claims]:
             self._go_on(key)
         approvals.settle()
@@ -263,7 +279,10 @@ class Dispatcher:
 
         lines, after = self._store.transact(now, decide)
         self._outcomes.clear()
-        lines += [_line(after, delivery.claim, None, "in_doubt") for delivery in left_over]
+        lines += [line_of(after, delivery.claim, None, "in_doubt") for delivery in left_over]
+        self._story.outcomes(lines, outcomes)
+        if self._announced:
+            self._story.worker("stopped", why=why)
         return Report(lines, [])
 
     def close(self) -> None:
@@ -324,7 +343,7 @@ class Dispatcher:
                 if became != "settled":
                     settled.append((made, outcome, became))
             state = fold(state, events)
-            lines += [_line(state, *each) for each in settled]
+            lines += [line_of(state, *each) for each in settled]
             left = later
         return drafts, lines, state
 
@@ -341,6 +360,11 @@ class Dispatcher:
         )
         return [self._store.draft(record, None)]
 
+    def _is_announced(self) -> None:
+        if not self._announced:
+            self._announced = True
+            self._story.worker("started", mode=self._mode, concurrency=self._concurrency)
+
     def _adopt(self, state: State, now: datetime) -> None:
         """Take over what nobody alive is delivering: claims of the dead; and such as the log has
         under our own name though we know of none, because an append failed and yet was made."""
@@ -355,6 +379,7 @@ class Dispatcher:
         for orphan in orphans(self._store.index.load().state, dead, now):
             key = _key(orphan)
             if key not in self._live and key not in unrecorded:
+                self._story.step("adopted", orphan)
                 self._go_on(self._enter(orphan))
 
     def _claimed_elsewhere(self, state: State) -> Iterator[str]:
@@ -382,6 +407,8 @@ class Dispatcher:
             monotonic=time.monotonic,  # the clock of the looks
         )
         key = _key(made)
+        if not made.in_doubt:
+            self._story.step("claimed", made)
         self._live[key] = (delivery, delivery.steps())
         if delivery.slow:
             self._slow.add(key)
@@ -453,6 +480,8 @@ class Dispatcher:
                 "Letta's list of all active runs lacks some. Each is asked for by itself from now "
                 "on, which takes longer."
             )
+        if delivery.may_have_arrived and not delivery.claim.in_doubt:
+            self._story.sent(key, delivery.claim, delivery.run_id)
         if isinstance(result, float | int):
             self._set_timer(key, result)
             if delivery.follows and delivery.run_id is not None:
@@ -464,7 +493,8 @@ class Dispatcher:
                 news = True  # a free seat
             return news
         if isinstance(result, _Broken):
-            self._store.warn(f"A delivery broke off: {result.text}")
+            text = self._story.broken(result.text, delivery.claim)
+            self._store.warn(f"A delivery broke off: {text}")
             if delivery.may_have_arrived:
                 made = delivery.claim._replace(in_doubt=True, run_id=delivery.run_id)
                 self._set_timer(self._enter(made), _LONGEST_HOLD)
@@ -495,6 +525,7 @@ class Dispatcher:
         self._turn(key)
         delivery, _ = self._live.pop(key)
         self._slow.discard(key)
+        self._story.over(key)
         self._outcomes.append((delivery.claim, outcome))
         if not isinstance(outcome, Abandoned):
             return
@@ -505,6 +536,8 @@ class Dispatcher:
                 return
             self._hold = min(max(self._hold * 2, _FIRST_HOLD), _LONGEST_HOLD)
             self._hold_until = time.monotonic() + self._hold
+            self._trouble = outcome.code
+            self._story.held(outcome.code, self._hold)
             self._store.warn(f"{outcome.error} No delivery for {self._hold:g} s.")
 
     def _set_timer(self, key: str, seconds: float) -> None:
@@ -579,26 +612,3 @@ def _as_if(record: Record, id_: str, now: datetime) -> Envelope:
     """An event as it will be, for deciding what follows from it in the same append."""
     type_ = type_of(record)
     return Envelope(VERSIONS[type_], 0, format_utc(now), type_, id_, {}, write_record(record), "")
-
-
-def _line(state: State, made: Claim, outcome: Outcome | None, became: str) -> dict[str, Any]:
-    schedule = state.schedules[made.id]
-    line: dict[str, Any] = {
-        "id": made.id,
-        "agent_id": made.agent_id,
-        "delivered": became == "delivered",
-        "next_run": schedule.next_run if schedule.status == "active" else None,
-        "state": became,
-        "slot": made.slot,
-        "attempt": made.attempt,
-    }
-    if isinstance(outcome, Delivered | Failed) and outcome.run_id:
-        line["run_id"] = outcome.run_id
-    if isinstance(outcome, Failed | Abandoned):
-        line["code"] = outcome.code
-    if outcome is not None and outcome.error:
-        line["error"] = outcome.error
-    waiting = state.open.get(slot_key(made.id, made.slot))
-    if became == "retrying" and waiting is not None:
-        line["retry_at"] = waiting.retry_at
-    return line

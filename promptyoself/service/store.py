@@ -7,9 +7,10 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from promptyoself.counting import REBUILDS, increment
 from promptyoself.durable import Disk
 from promptyoself.errors import ChainError, PromptyoselfError
 from promptyoself.index import Index, Snapshot
@@ -17,6 +18,7 @@ from promptyoself.index.form import Form
 from promptyoself.index.schedules import SCHEDULE_FORM
 from promptyoself.instants import parse_utc
 from promptyoself.ledger import Draft, FileLedger, Ledger, Liveness
+from promptyoself.log import Log
 from promptyoself.schedules import CHAIN, Schedule, State
 from promptyoself.settings import Settings
 
@@ -42,19 +44,22 @@ class Chain(Generic[S]):
         *,
         warn: Callable[[str], None],
         disk: Disk | None = None,
+        log: Log | None = None,
     ) -> None:
         """``name`` is that of its folder too; ``actor`` is recorded with every event; ``warn`` gets
-        what people should know."""
+        what people should know, and ``log`` what was done."""
         self.name = name
         self.form = form
         self.folder = settings.var / name
         self.settings = settings
         self.actor = dict(actor)
         self.warn = warn
+        self.log = log or Log(None)
         self.ledger: Ledger = FileLedger(
             self.folder, name, lock_timeout=settings.lock_timeout, disk=disk
         )
         self.index: Index[S] = Index(self.folder / "index.json", form, self.ledger, self.warn, disk)
+        self.index.rebuilt = partial(increment, settings.var, REBUILDS)
         self.disk = disk or Disk()
 
     @contextmanager
@@ -139,9 +144,10 @@ class Store(Chain[State]):
         *,
         warn: Callable[[str], None],
         disk: Disk | None = None,
+        log: Log | None = None,
     ) -> None:
         """See :class:`Chain`."""
-        super().__init__(CHAIN, SCHEDULE_FORM, settings, actor, warn=warn, disk=disk)
+        super().__init__(CHAIN, SCHEDULE_FORM, settings, actor, warn=warn, disk=disk, log=log)
         self.workers = Liveness(settings.var / "workers")
 
     @cached_property
@@ -151,7 +157,13 @@ class Store(Chain[State]):
         from promptyoself.index.desires import DESIRE_FORM
 
         return Chain(
-            desires.CHAIN, DESIRE_FORM, self.settings, self.actor, warn=self.warn, disk=self.disk
+            desires.CHAIN,
+            DESIRE_FORM,
+            self.settings,
+            self.actor,
+            warn=self.warn,
+            disk=self.disk,
+            log=self.log,
         )
 
     def prepare_workers(self) -> None:

@@ -1,0 +1,111 @@
+"""What a worker does, told to those who watch it: a line for each step of each delivery.
+
+What a line says is in the history too; but this is where one sees it happen. What others say of a
+failure may quote the prompt, so that is taken out of it, unless the settings allow prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from promptyoself.log import Log, without
+from promptyoself.schedules import State, slot_key
+from promptyoself.service.claiming import Abandoned, Claim, Delivered, Failed, Outcome
+
+__all__ = ["Narrator", "line_of"]
+
+_LEVELS = {"failed": "error", "retrying": "warning", "in_doubt": "warning", "skipped": "warning"}
+
+
+class Narrator:
+    """Tells of one worker; each line bears its name, and that of the schedule, the slot and the
+    attempt where it is about one."""
+
+    def __init__(self, log: Log, worker: str, *, prompts: bool) -> None:
+        """``prompts`` says that they may be told."""
+        self._log = log
+        self._prompts = prompts
+        self._sent: set[str] = set()
+        log.bind(worker=worker)
+
+    def worker(self, state: str, **fields: Any) -> None:
+        """It has ``started`` or ``stopped``."""
+        self._log.note("worker", state=state, **fields)
+
+    def step(self, state: str, made: Claim, **fields: Any) -> None:
+        """A delivery was ``claimed`` or ``adopted``."""
+        prompt = {"prompt": made.text} if self._prompts else {}
+        self._log.note(
+            "delivery",
+            state=state,
+            id=made.id,
+            agent_id=made.agent_id,
+            slot=made.slot,
+            attempt=made.attempt,
+            otid=made.otid,
+            **fields,
+            **prompt,
+        )
+
+    def sent(self, key: str, made: Claim, run_id: str | None) -> None:
+        """It is on its way to Letta, or perhaps there; told once for a ``key``."""
+        if key not in self._sent:
+            self._sent.add(key)
+            self.step("sent", made, **({} if run_id is None else {"run_id": run_id}))
+
+    def over(self, key: str) -> None:
+        """Nothing more is to come of that key."""
+        self._sent.discard(key)
+
+    def outcomes(
+        self, lines: Sequence[dict[str, Any]], settled: Sequence[tuple[Claim, Outcome]]
+    ) -> None:
+        """What became of deliveries: the lines that people get, for these outcomes."""
+        texts = {(made.id, made.slot, made.attempt): made.text for made, _ in settled}
+        for line in lines:
+            text = texts.get((line["id"], line["slot"], line["attempt"]), "")
+            fields = dict(line)
+            if self._prompts:
+                fields["prompt"] = text
+            elif "error" in line:
+                fields["error"] = without(line["error"], text)
+            self._log.note("delivery", level=_LEVELS.get(line["state"], "info"), **fields)
+
+    def skipped(self, lines: Sequence[dict[str, Any]]) -> None:
+        """Ranges of slots that won't be delivered."""
+        for line in lines:
+            self._log.note("skipped", level="info", state="skipped", **line)
+
+    def held(self, code: str, seconds: float) -> None:
+        """No delivery for so long, since Letta is in trouble."""
+        self._log.note("held", state="held", code=code, seconds=seconds)
+
+    def broken(self, text: str, made: Claim) -> str:
+        """The text of a bug's traceback, as far as it may be told."""
+        return text if self._prompts else without(text, made.text)
+
+
+def line_of(state: State, made: Claim, outcome: Outcome | None, became: str) -> dict[str, Any]:
+    """What became of a delivery, as ``execute`` prints it; ``outcome`` is ``None`` where it is left
+    in doubt."""
+    schedule = state.schedules[made.id]
+    line: dict[str, Any] = {
+        "id": made.id,
+        "agent_id": made.agent_id,
+        "delivered": became == "delivered",
+        "next_run": schedule.next_run if schedule.status == "active" else None,
+        "state": became,
+        "slot": made.slot,
+        "attempt": made.attempt,
+    }
+    if isinstance(outcome, Delivered | Failed) and outcome.run_id:
+        line["run_id"] = outcome.run_id
+    if isinstance(outcome, Failed | Abandoned):
+        line["code"] = outcome.code
+    if outcome is not None and outcome.error:
+        line["error"] = outcome.error
+    waiting = state.open.get(slot_key(made.id, made.slot))
+    if became == "retrying" and waiting is not None:
+        line["retry_at"] = waiting.retry_at
+    return line
