@@ -568,7 +568,7 @@ class NoNames(Unsynced):
 class NoAppends(Unsynced):
     """A disk that refuses what the log is to get."""
 
-    def append(self, path: Path, data: bytes, offset: int) -> None:  # noqa: ARG002
+    def append_to(self, descriptor: int, path: Path, data: bytes, offset: int) -> None:
         raise OSError(28, os.strerror(28), str(path))
 
 

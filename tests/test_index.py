@@ -224,6 +224,30 @@ def test_chain_goes_while_running(case: Case) -> None:
     assert caught.value.details["events"] == 7
 
 
+@pytest.mark.parametrize("how", ["gone", "cut"])
+def test_chain_goes_while_it_grows(case: Case, how: str) -> None:
+    """P4: nor where it vanishes, or loses its end, between an append and the note of it."""
+    index = case.fresh()
+    snapshot = index.load()
+    with case.ledger.exclusive():
+        batch = case.ledger.append([chains.draft(99)], NOW, snapshot.position)
+        path = max(case.folder.glob("*.gz"))
+        content = path.read_bytes()
+        if how == "cut":
+            path.write_bytes(content[: batch.position.member])
+        else:
+            for each in case.folder.glob("*.gz"):
+                each.unlink()
+        index.save(Snapshot(form().fold(snapshot.state, batch.envelopes), batch.position))
+    assert case.ledger.head() != batch.position
+    if how == "cut":
+        assert index.load().position == case.ledger.head()
+        return
+    with pytest.raises(ChainError) as caught:
+        index.load()
+    assert caught.value.code == "chain_missing"
+
+
 def test_nothing_yet(quick_path: Path) -> None:
     """Before the first event there is nothing to say, to write or to warn of."""
     warnings: list[str] = []

@@ -217,6 +217,7 @@ OTHERS = st.fixed_dictionaries(
         "tier": st.sampled_from([0, 1]),
         "daily_budget": st.integers(5000, 6000),  # never spent: the new machine begins its day
         "jitter": st.just("5m"),
+        "on_failure": st.just("agent-told"),
         "envelope": st.booleans(),
         "reason": st.just("why not"),
     },

@@ -164,7 +164,9 @@ class Index(Generic[S]):
         self._latest = snapshot
         self._stamp = None
         with suppress(OSError):  # the events are in the log, whatever becomes of this
-            self._stamp = self._ledger.stamp()  # with the lock held, nobody can have appended since
+            # With the lock held, nobody can have appended since; but it may have been taken away.
+            stamp = self._ledger.stamp()
+            self._stamp = stamp if self._ledger.holds(snapshot.position) else None
         behind = snapshot.position.seq - self._saved
         if not (moved or self._saved < 0 or self._is_worth_it(behind)):
             return
