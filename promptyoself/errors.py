@@ -1,7 +1,7 @@
 """The errors a caller can meet, each with a stable code, a sentence, and what to do about it.
 
 They are raised where the fault is found and turned into the one JSON document only at the doors
-(``cli``, later the MCP server). The codes are part of the public contract: ``docs/json.md`` lists
+(``cli`` and ``mcp_server``). The codes are part of the public contract: ``docs/json.md`` lists
 them.
 """
 
@@ -27,6 +27,17 @@ class PromptyoselfError(Exception):
         self.message = message
         self.hint = hint
         self.details = details
+
+    def document(self) -> dict[str, Any]:
+        """The one form of every error, as JSON."""
+        head = {
+            "status": "error",
+            "code": self.code,
+            "message": self.message,
+            "hint": self.hint,
+            "error": self.message,
+        }
+        return head | self.details | head  # first in order, and not to be overridden
 
 
 class WrongUsage(PromptyoselfError):

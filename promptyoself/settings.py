@@ -53,6 +53,7 @@ SETTINGS = (
     Setting("PROMPTYOSELF_LOCK_TIMEOUT", "10", "Seconds to wait for the log's lock."),
     Setting("PROMPTYOSELF_LOG_FILE", "", "Where the loop's log goes, rotated; else stderr."),
     Setting("PROMPTYOSELF_LOG_PROMPTS", "0", "Whether prompts may appear in the loop's log."),
+    Setting("PROMPTYOSELF_MCP_TOKEN", "", "What MCP clients have to show over HTTP.", secret=True),
     Setting("PROMPTYOSELF_DB_PATH", "", "Of the SQLite versions; not used any more."),
 )
 
@@ -81,6 +82,7 @@ class Settings(NamedTuple):
     lock_timeout: float
     log_file: Path | None
     log_prompts: bool
+    mcp_token: str | None
 
 
 def load_settings(environ: Mapping[str, str] | None = None, var: str | None = None) -> Settings:
@@ -139,6 +141,7 @@ def _checked(values: Mapping[str, str]) -> Settings:
         lock_timeout=_number(values, "PROMPTYOSELF_LOCK_TIMEOUT", 0.0),
         log_file=Path(values["PROMPTYOSELF_LOG_FILE"]) if values["PROMPTYOSELF_LOG_FILE"] else None,
         log_prompts=_flag(values, "PROMPTYOSELF_LOG_PROMPTS"),
+        mcp_token=_secret(values, "PROMPTYOSELF_MCP_TOKEN"),
     )
 
 
@@ -212,6 +215,13 @@ def _agent(values: Mapping[str, str], name: str) -> str | None:
     text = values[name]
     if text and not is_opaque_id(text):
         raise _invalid(name, text, "an id of at most 200 characters, without white space")
+    return text or None
+
+
+def _secret(values: Mapping[str, str], name: str) -> str | None:
+    text = values[name]
+    if not (text.isascii() and text.isprintable() and " " not in text):
+        raise _invalid(name, "***", "printable ASCII without spaces, as a header can carry it")
     return text or None
 
 

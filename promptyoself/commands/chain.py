@@ -64,7 +64,11 @@ def history_command(
 def verify_command(
     session: Session, head: str | None, note: str | None, key: str | None
 ) -> Document:
-    """Check every event of the log; names the first bad one and exits 1."""
+    """Check every event of the log; names the first bad one and exits 1.
+
+    Use it where the history is in question: it takes seconds for a million events. Answers with
+    valid, how many events there are, and the head; damage is an error that says where it is.
+    """
     from promptyoself.service.keeping import verify
 
     if note is not None and head is not None:
@@ -82,7 +86,7 @@ def verify_command(
         from promptyoself.service.notes import verify_notes
 
         check = partial(verify_notes, store, read_notes(note, key))
-    if not sys.stderr.isatty():
+    if not session.watched:
         return check()
     from promptyoself.commands.tables import progress_of
 
@@ -97,7 +101,11 @@ def verify_command(
 @click.option("--key", metavar="FILE", help="The private key for --note (else keys/head.key).")
 @answers
 def head_command(session: Session, note: bool, key: str | None) -> Document | None:
-    """Print the log's last event as SEQ:HASH; kept elsewhere, it proves nothing was cut off."""
+    """Print the log's last event as SEQ:HASH; kept elsewhere, it proves nothing was cut off.
+
+    Use it to note down how far the log has come; `verify` takes it as --head later on. Answers with
+    head, seq, hash and ts.
+    """
     from promptyoself.service.keeping import head
 
     if note:
@@ -132,7 +140,11 @@ def seal_command(session: Session, month: str | None) -> Document:
 @click.command("stats")
 @answers
 def stats_command(session: Session) -> Document:
-    """Count schedules, events and bytes."""
+    """Count schedules, events and bytes.
+
+    Use it for an overview; `list` names the schedules. Answers with schedules by status, agents,
+    open_slots, events, events_by_type and bytes.
+    """
     from promptyoself.service.querying import stats
 
     return stats(session.store())

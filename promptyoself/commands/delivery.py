@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import closing
+from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from promptyoself.service.store import Store
     from promptyoself.settings import Settings
 
-__all__ = ["deliverer", "require_agent"]
+__all__ = ["CONCURRENCY", "deliverer", "note", "require_agent"]
+
+CONCURRENCY = 32
+"""Deliveries at once, where nothing else is said."""
 
 
 def deliverer(settings: Settings) -> LettaDeliverer:
@@ -53,7 +56,7 @@ def require_agent(settings: Settings, agent_id: str) -> None:
 @click.option(
     "--concurrency",
     type=Whole(1, 256),
-    default=32,
+    default=CONCURRENCY,
     show_default=True,
     metavar="N",
     help="Deliveries at once.",
@@ -72,9 +75,11 @@ def execute_command(
     concurrency: int,
     deadline: float | None,
 ) -> Document | None:
-    """Deliver what is due: once, or with --loop again and again.
+    """Deliver what is due now, and wait for the answers; --loop goes on doing so.
 
-    What isn't finished at the deadline stays in doubt; a later pass finds out what became of it.
+    Agents rarely need it: where a loop runs, every prompt is delivered when it is due. Answers with
+    executed, a line for each prompt that was tried, and its state. What isn't finished at the
+    deadline stays in doubt; a later pass finds out what became of it.
     """
     from promptyoself.loop import Stop, execute_once, run_loop, stop_on_signals
 
@@ -82,13 +87,16 @@ def execute_command(
         raise WrongUsage("conflicting_options", "--interval needs --loop.", "Give both, or none.")
     if loop and deadline is not None:
         raise WrongUsage("conflicting_options", "--deadline and --loop exclude each other.", "")
-    store, letta, stop = session.store(), deliverer(session.settings), Stop()
+    store, letta = session.store(), deliverer(session.settings)
+    stop = session.caller.stop or Stop()
 
     def tell(report: Report) -> None:
-        _note(session, store, report)
+        note(session, store, report)
         emit({"status": "success", **_pass(report)}, session.format)
 
-    with stop_on_signals(stop):
+    # Whoever calls from within a program has signals of its own.
+    signals = stop_on_signals(stop) if session.caller.stop is None else nullcontext()
+    with closing(letta), signals:
         if not loop:
             report = execute_once(
                 store,
@@ -98,8 +106,8 @@ def execute_command(
                 deadline=300.0 if deadline is None else deadline,
                 stop=stop,
             )
-            _note(session, store, report)
-            return _pass(report)
+            note(session, store, report)
+            return _pass(_of(session.settings.only_agent, report))
         run_loop(
             store,
             letta,
@@ -115,9 +123,14 @@ def execute_command(
 @click.command("agents")
 @answers
 def agents_command(session: Session) -> Document:
-    """List the agents that the Letta server has."""
+    """List the agents that the Letta server has.
+
+    Use it to find the agent_id that `register` wants. Answers with agents (id, name, model, …) and
+    their count; a caller who is pinned to one agent sees that one alone.
+    """
+    only = session.settings.only_agent
     with closing(deliverer(session.settings)) as letta:
-        found = letta.agents()
+        found = [agent for agent in letta.agents() if only in (None, agent.id)]
     return {
         "agents": [_describe(agent) for agent in found],
         "count": len(found),
@@ -128,7 +141,11 @@ def agents_command(session: Session) -> Document:
 @click.command("test")
 @answers
 def test_command(session: Session) -> Document:
-    """Ask whether the Letta server answers, and lets us in."""
+    """Ask whether the Letta server answers, and lets us in.
+
+    Use it where prompts don't arrive. Answers with its url, version and latency_ms, or with an
+    error that says what is in the way.
+    """
     began = time.monotonic()
     with closing(deliverer(session.settings)) as letta:
         version = letta.health()
@@ -143,7 +160,7 @@ def test_command(session: Session) -> Document:
     }
 
 
-def _note(session: Session, store: Store, report: Report) -> None:
+def note(session: Session, store: Store, report: Report) -> None:
     """A line in the log file for each slot; with its prompt, where the settings allow it."""
     schedules = store.read().state.schedules if session.settings.log_prompts else None
     for line in report.executed:
@@ -151,6 +168,14 @@ def _note(session: Session, store: Store, report: Report) -> None:
         session.log.note("delivery", **line, **prompt)
     for skip in report.skipped:
         session.log.note("skipped", **skip)
+
+
+def _of(agent_id: str | None, report: Report) -> Report:
+    """What a caller who is pinned to that agent may be told of a pass."""
+    if agent_id is None:
+        return report
+    mine = [[line for line in lines if line["agent_id"] == agent_id] for lines in report]
+    return report._replace(executed=mine[0], skipped=mine[1])
 
 
 def _pass(report: Report) -> dict[str, Any]:
