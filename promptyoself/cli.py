@@ -17,7 +17,6 @@ from typing import NoReturn
 
 def _run_by_path() -> None:
     """Become the package that this file lies in, and no other that may be installed."""
-    import json
     from importlib.util import module_from_spec, spec_from_file_location
 
     folder = os.path.dirname(os.path.realpath(__file__))
@@ -33,6 +32,8 @@ def _run_by_path() -> None:
     try:
         from promptyoself import cli as entry  # noqa: PLW0406 (here we are another)
     except ModuleNotFoundError as error:
+        import json
+
         message = f"{sys.executable} lacks the package {error.name!r}."
         hint = "Run `promptyoself install-plugin` where promptyoself is installed."
         answer = {"status": "error", "code": "missing_package", "message": message, "hint": hint}
