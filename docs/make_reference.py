@@ -82,7 +82,7 @@ def doors() -> str:
     lines += [
         "",
         *wrap(
-            "Only at a shell, since they set up, serve, keep keys, rewrite files or move schedules: "
+            "Only at a shell, since they set up, serve, keep keys, rewrite files, move schedules: "
             f"{', '.join(closed)}. A new command is closed to agents until it is put among theirs.",
             100,
             break_on_hyphens=False,

@@ -314,6 +314,21 @@ def test_killed_in_the_middle_of_a_write(var: Path, environ: dict[str, str]) -> 
     assert answered < {event["id"] for event in check_chain(var / "schedules")}
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="there is no /proc")
+def test_nothing_is_left_open(var: Path, environ: dict[str, str]) -> None:
+    """A server that is called and called again doesn't run out of files: what a call has opened is
+    closed soon after it."""
+    most = 0
+    with piped({**environ, "PROMPTYOSELF_MAX_ACTIVE_PER_AGENT": "1000"}) as process:
+        into, out = opened(process)
+        for number in range(1, 151):
+            into.write(tool(number, "register", **{**HELLO, "prompt": f"Hello {number}"}))
+            into.flush()
+            assert json.loads(out.readline())["result"]["isError"] is False
+            most = max(most, len(os.listdir(f"/proc/{process.pid}/fd")))
+    assert most < 80
+
+
 def test_who_is_let_in(var: Path, environ: dict[str, str]) -> None:
     """Over HTTP: no token, another one, a page of another origin, another name for this machine, a
     body that is too large: each is refused, by its status; nothing is written."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -103,6 +104,10 @@ def mcp_command(
             f"The MCP server needs packages that aren't installed ({error.name}).",
             "Run `pip install 'promptyoself[mcp]'`.",
         ) from None
+    # What a call leaves behind has files open. It is looked for as often as in any long program,
+    # but not among all the modules.
+    gc.freeze()
+    gc.set_threshold(700, 10, 10)
     settings = session.settings
     door = mcp_server.Door(
         _group(),
