@@ -7,9 +7,10 @@ them.
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
-__all__ = ["ChainError", "PromptyoselfError", "WrongUsage"]
+__all__ = ["ChainError", "PromptyoselfError", "WrongUsage", "cannot_listen"]
 
 
 class PromptyoselfError(Exception):
@@ -48,3 +49,13 @@ class WrongUsage(PromptyoselfError):
 
 class ChainError(PromptyoselfError):
     """The log on disk is not what a chain must be; it is neither read past nor written over."""
+
+
+def cannot_listen(host: str, port: int, error: Exception) -> PromptyoselfError:
+    """What a server says that could not listen there: ``port_in_use``, or ``cannot_listen``."""
+    taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+    return PromptyoselfError(
+        "port_in_use" if taken else "cannot_listen",
+        f"Cannot listen on {host}:{port}: {error}.",
+        "Choose another port, or 0 for any that is free.",
+    )

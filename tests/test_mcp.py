@@ -105,6 +105,24 @@ def test_the_tools_are_the_commands_for_agents(var: Path) -> None:
     assert list(listed(opened(prefix="clock_"))) == [f"clock_{each}" for each in listed()]
 
 
+def test_a_prefix_is_in_what_is_told_too(var: Path) -> None:
+    """With a prefix, whatever a model reads names the tools as they are called."""
+    made = opened(prefix="clock_")
+    assert "use `clock_pause`." in str(listed(made)["clock_cancel"].description)
+    assert ask("clock_register", PROMPT, made)["created"]
+
+    async def look(client: Client) -> None:
+        assert "call `clock_register`" in str(client.instructions)
+        got = await client.get_prompt("follow_up", {"about": "`tea` --now"})
+        assert "call `clock_register`" in str(got)
+        assert "`register`" not in str(got)
+        assert "`tea` --now" in str(got)
+        with pytest.raises(MCPError, match="no tool"):
+            await client.call_tool("register", PROMPT)
+
+    talk(look, made)
+
+
 def test_every_tool_says_what_it_answers_and_does() -> None:
     """Each command for agents has an output schema and annotations; there are none of others."""
     assert set(tools.TOOLS) == set(sanctum.AGENT_FACING), "say in tools.py what it answers"
@@ -377,6 +395,8 @@ def test_a_pinned_caller_sees_itself_alone(
     assert not [each for each in told if theirs in str(each) or other in str(each)]
     assert set(sandbox.deliveries.values()) == {1}
     assert len(sandbox.deliveries) == 2
+    monkeypatch.setenv("PROMPTYOSELF_DEFAULT_AGENT_ID", other)
+    assert read("promptyoself://agenda", pinned) == told[-1]
     with pytest.raises(MCPError, match="is not"):
         read(f"promptyoself://agents/{other}/agenda", pinned)
 

@@ -66,8 +66,8 @@ def verify_command(
 ) -> Document:
     """Check every event of the log; names the first bad one and exits 1.
 
-    Use it where the history is in question: it takes seconds for a million events. Answers with
-    valid, how many events there are, and the head; damage is an error that says where it is.
+    Use it where the history is in question; it reads the whole log. Answers with valid, how many
+    events there are, and the head; damage is an error that says where it is.
     """
     from promptyoself.service.keeping import verify
 

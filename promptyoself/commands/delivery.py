@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import closing, nullcontext
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -94,9 +94,11 @@ def execute_command(
         note(session, store, report)
         emit({"status": "success", **_pass(report)}, session.format)
 
-    # Whoever calls from within a program has signals of its own.
-    signals = stop_on_signals(stop) if session.caller.stop is None else nullcontext()
-    with closing(letta), signals:
+    with ExitStack() as end:
+        if session.caller.stop is None:
+            end.enter_context(stop_on_signals(stop))
+        else:  # a program goes on: it has its own signals, and would keep the connections
+            end.callback(letta.close)
         if not loop:
             report = execute_once(
                 store,

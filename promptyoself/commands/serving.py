@@ -142,7 +142,8 @@ def _agenda_command(session: Session, agent_id: str | None) -> Document:
     """What a resource of the MCP server has; no command of the command line."""
     from promptyoself.service.planning import agenda
 
-    agent_id = agent_id or session.settings.default_agent
+    settings = session.settings
+    agent_id = agent_id or settings.only_agent or settings.default_agent
     return agenda(session.store(), session.now(), agent_id=agent_id)
 
 

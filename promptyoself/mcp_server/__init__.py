@@ -1,6 +1,6 @@
 """The commands for agents as an MCP server, on the official SDK: over stdio, or streamable HTTP.
 
-It takes seconds to import, and an extra to install, so only `promptyoself mcp` does.
+It takes a second to import, and an extra to install, so only `promptyoself mcp` does.
 """
 
 from promptyoself.mcp_server.door import Ask, Door

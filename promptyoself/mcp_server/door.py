@@ -100,7 +100,7 @@ class Door:
     ) -> None:
         """``agenda`` answers like a command, to ``--agent-id``. ``agent`` is the one that is meant
         where a call names none; ``prefix`` stands before every tool's name."""
-        self._ask, self._agenda = ask, agenda
+        self._ask, self._agenda, self._prefix = ask, agenda, prefix
         self._tools = {tool.listed.name: tool for tool in _tools(group, agent, prefix)}
         self._limiter: anyio.CapacityLimiter | None = None
         self._running: set[Stop] = set()
@@ -109,7 +109,7 @@ class Door:
             version=__version__,
             title="promptyoself",
             description=" ".join((group.help or "").split()),
-            instructions=_INSTRUCTIONS,
+            instructions=_told(_INSTRUCTIONS, prefix),
             on_list_tools=self._list_tools,
             on_call_tool=self._call_tool,
             on_list_resources=self._list_resources,
@@ -254,35 +254,37 @@ class Door:
         for argument in prompt.arguments or []:
             if argument.required and not given.get(argument.name, "").strip():
                 raise _refused(_missing_argument(argument.name))
-        text = template(given)
+        text = template(given, self._prefix)
         return GetPromptResult(
             description=prompt.description,
             messages=[PromptMessage(role="user", content=TextContent(text=text))],
         )
 
 
-def _follow_up(given: Mapping[str, str]) -> str:
+def _follow_up(given: Mapping[str, str], prefix: str) -> str:
     return (
         f"Arrange to be prompted later about this: {given['about']}\n\n"
         f"When: {given.get('when') or 'choose a sensible time, and say which'}.\n\n"
-        "Look with `list` whether it is scheduled already. If not, call `register`: write the "
-        "prompt for somebody who remembers nothing of this conversation, with what is to be done "
-        "and why, and give it a short name. Then say when it will come, in local time."
+        f"Look with `{prefix}list` whether it is scheduled already. If not, call "
+        f"`{prefix}register`: write the prompt for somebody who remembers nothing of this "
+        "conversation, with what is to be done and why, and give it a short name. Then say when it "
+        "will come, in local time."
     )
 
 
-def _review(given: Mapping[str, str]) -> str:
+def _review(given: Mapping[str, str], prefix: str) -> str:
     agent = given.get("agent_id")
     which = f"with agent_id {agent!r}" if agent else "for all that you may see"
     return (
-        f"Go through the schedules, {which}: call `list`, and `audit` with since '7d ago'.\n\n"
+        f"Go through the schedules, {which}: call `{prefix}list`, and `{prefix}audit` with since "
+        "'7d ago'.\n\n"
         "Say in a few lines what is coming, what was not delivered and why, and which schedules "
         "look forgotten, doubled or too frequent. Propose what to pause, change or cancel, but "
         "change nothing before it is agreed."
     )
 
 
-_PROMPTS: dict[str, tuple[Prompt, Callable[[Mapping[str, str]], str]]] = {
+_PROMPTS: dict[str, tuple[Prompt, Callable[[Mapping[str, str], str], str]]] = {
     "follow_up": (
         Prompt(
             name="follow_up",
@@ -317,7 +319,10 @@ def _tool(name: str, command: click.Command, agent: str | None, prefix: str) -> 
     found = {_argument(parameter.name): parameter for parameter in parameters(command)}
     off = {each.opposite_of: each.name for each in found.values() if each.opposite_of is not None}
     arguments = {key: each for key, each in found.items() if each.opposite_of is None}
-    properties = {key: _property(each, each.name in off) for key, each in arguments.items()}
+    properties = {
+        key: _property(each, _told(each.description, prefix), each.name in off)
+        for key, each in arguments.items()
+    }
     required = [key for key, each in arguments.items() if each.required]
     tool = TOOLS.get(name)
     # What is made belongs to an agent: the one whose server this is, or the one that is named.
@@ -329,7 +334,7 @@ def _tool(name: str, command: click.Command, agent: str | None, prefix: str) -> 
     listed = Listed(
         name=prefix + _argument(name),
         title=tool.title if tool else None,
-        description=_without_dashes(told(command)),
+        description=_told(told(command), prefix),
         input_schema={
             "type": "object",
             "properties": properties,
@@ -348,11 +353,8 @@ def _tool(name: str, command: click.Command, agent: str | None, prefix: str) -> 
     return _Tool(name, listed, arguments, off, required)
 
 
-def _property(parameter: Parameter, either: bool) -> dict[str, Any]:
-    schema: dict[str, Any] = {
-        "type": parameter.type,
-        "description": _without_dashes(parameter.description),
-    }
+def _property(parameter: Parameter, description: str, either: bool) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": parameter.type, "description": description}
     one = schema
     if parameter.items is not None:
         one = schema["items"] = {"type": parameter.items}
@@ -372,9 +374,15 @@ def _argument(name: str) -> str:
     return name.replace("-", "_")
 
 
-def _without_dashes(text: str) -> str:
-    """Options as the arguments that they are here: ``--agent-id`` is ``agent_id``."""
-    return re.sub(r"(?<![\w-])--([a-z][a-z-]*[a-z])", lambda found: _argument(found[1]), text)
+def _told(text: str, prefix: str) -> str:
+    """A text with the names that things have here: ``--agent-id`` is ``agent_id``, and commands,
+    where they stand in backquotes, are tools."""
+
+    def tool(found: re.Match[str]) -> str:
+        return f"`{prefix}{_argument(found[1])}`" if found[1] in AGENT_FACING else found[0]
+
+    text = re.sub(r"(?<![\w-])--([a-z][a-z-]*[a-z])", lambda found: _argument(found[1]), text)
+    return re.sub("`([a-z-]+)`", tool, text)
 
 
 def _words(tool: _Tool, given: Mapping[str, Any]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import ipaddress
 import logging
 import signal
@@ -19,7 +18,7 @@ from mcp.server.auth.provider import AccessToken
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.middleware.authentication import AuthenticationMiddleware
 
-from promptyoself.errors import PromptyoselfError
+from promptyoself.errors import PromptyoselfError, cannot_listen
 from promptyoself.times import shown
 
 if TYPE_CHECKING:
@@ -154,12 +153,7 @@ def listen(host: str, port: int, token: str | None) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=256)
     except (OSError, OverflowError, UnicodeError, ValueError) as error:
-        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-        raise PromptyoselfError(
-            "port_in_use" if taken else "cannot_listen",
-            f"Cannot listen on {host}:{port}: {error}.",
-            "Choose another port, or 0 for any that is free.",
-        ) from None
+        raise cannot_listen(host, port, error) from None
 
 
 def _is_loopback(host: str) -> bool:
