@@ -300,6 +300,20 @@ def test_a_large_argument(host: Host) -> None:
     assert host.call("show", {"id": made["id"]})["schedule"]["prompt"] == prompt
 
 
+def test_stdin_may_be_closed(host: Host) -> None:
+    """Hosts close stdin: not even its descriptor is there, and what a call opens may get it."""
+    words = ["register", "--agent-id", "a", "--prompt", "x", "--every", "1h"]
+    for call, code in ((words, 0), ([*words, "--prompt-file", "-"], 2), (["list"], 0)):
+        done = subprocess.run(
+            [sys.executable, str(host.path), *call],
+            env=host.environ, cwd=host.elsewhere, stdout=subprocess.PIPE, check=False,
+            preexec_fn=lambda: os.close(0),
+        )  # fmt: skip
+        assert done.returncode == code, done.stdout
+        assert json.loads(done.stdout)["status"] == ("error" if code else "success")
+    assert host.call("verify", {})["valid"]
+
+
 def test_errors_are_one_document_with_a_string(host: Host) -> None:
     """P7: whatever is wrong, stdout is one document with a string under `error`, and nothing is
     written."""
