@@ -1,14 +1,18 @@
-"""Make docs/reference.md and .env.example from the commands and the settings themselves."""
+"""Make docs/reference.md, docs/doors.md and .env.example from the commands and the settings
+themselves."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import wrap
 
 import click
 
 from promptyoself.cli import cli
+from promptyoself.sanctum import AGENT_FACING, parameters
 from promptyoself.settings import SETTINGS
+from promptyoself.tools import TOOLS, Tool
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMON = {"--var", "--format", "--help"}
@@ -55,6 +59,71 @@ def reference() -> str:
     return "\n".join(lines) + "\n"
 
 
+def doors() -> str:
+    """The text of docs/doors.md."""
+    context = click.Context(cli)
+    lines = [
+        "# Each tool through each door",
+        "",
+        "Made by `make docs` from the commands themselves; a test keeps it up to date.",
+        "",
+        "Three doors lead to the same commands: a shell, a [Sanctum host](sanctum.md) and an",
+        "[MCP client](mcp.md). They answer the same JSON ([json.md](json.md)), errors too, and",
+        "write the same events, whose actor says which door it was: `cli`, `sanctum` or `mcp`.",
+        "",
+        "| at a shell | through a Sanctum host | through MCP | what calling it does |",
+        "|---|---|---|---|",
+    ]
+    for name in AGENT_FACING:
+        tool = name.replace("-", "_")
+        cells = f"`promptyoself {name}`", f"`promptyoself__{name}`", f"`{tool}`"
+        lines.append(f"| {' | '.join(cells)} | {_does(TOOLS.get(name))} |")
+    closed = [f"`{name}`" for name in cli.list_commands(context) if name not in AGENT_FACING]
+    lines += [
+        "",
+        *wrap(
+            "Only at a shell, since they set up, serve, keep keys, rewrite files, move schedules: "
+            f"{', '.join(closed)}. A new command is closed to agents until it is put among theirs.",
+            100,
+            break_on_hyphens=False,
+        ),
+        "",
+        "## What differs",
+        "",
+        "| | at a shell | through a Sanctum host | through MCP |",
+        "|---|---|---|---|",
+        "| arguments | `--max-repetitions 5` | the same names | `max_repetitions` |",
+        "| a flag | `--full`; `--no-envelope` | on where it is named, or `true` and `false` "
+        "| `full: true`; `envelope: false` |",
+        "| several values | the option again | the option again | an array |",
+        "| a value of the wrong type | `invalid_value` | `invalid_value` | `invalid_value` |",
+        "| an error | exit code 1 or 2 | exit code, and `error` in the JSON | `isError` |",
+        "| a longest text | 128 KiB, on Linux | 128 KiB, on Linux | 1 MiB, as a prompt may have |",
+        "| who calls | `--agent-id`, else the login name | `--agent-id`, else the settings "
+        "| `agent_id`, else the settings |",
+        "",
+        "`PROMPTYOSELF_ONLY_AGENT` pins the caller to one agent through all three.",
+        "",
+        "## What is only for people",
+        "",
+        "| command | options that agents don't have |",
+        "|---|---|",
+    ]
+    for name in AGENT_FACING:
+        command = cli.get_command(context, name)
+        assert command is not None
+        offered = {f"--{parameter.name}" for parameter in parameters(command)}
+        options = [option for option in command.params if isinstance(option, click.Option)]
+        kept = [
+            f"`{option.opts[0]}`"
+            for option in options
+            if option.opts[0] not in COMMON | offered and not option.hidden
+        ]
+        if kept:
+            lines.append(f"| `{name}` | {', '.join(kept)} |")
+    return "\n".join(lines) + "\n"
+
+
 def dotenv() -> str:
     """The text of .env.example."""
     lines = [
@@ -73,7 +142,22 @@ def dotenv() -> str:
     return "\n".join(lines) + "\n"
 
 
-FILES = {ROOT / "docs" / "reference.md": reference, ROOT / ".env.example": dotenv}
+FILES = {
+    ROOT / "docs" / "reference.md": reference,
+    ROOT / "docs" / "doors.md": doors,
+    ROOT / ".env.example": dotenv,
+}
+
+
+def _does(tool: Tool | None) -> str:
+    if tool is None:
+        return "unknown"
+    parts = ["reads" if tool.read_only else "changes or ends" if tool.destructive else "writes"]
+    if tool.idempotent and not tool.read_only:
+        parts.append("the same call again does nothing more")
+    if tool.open_world:
+        parts.append("asks Letta")
+    return "; ".join(parts)
 
 
 def _options(command: click.Command, *, common: bool) -> Iterator[str]:

@@ -12,12 +12,11 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import NoReturn
 
 
 def _run_by_path() -> None:
     """Become the package that this file lies in, and no other that may be installed."""
-    import json
     from importlib.util import module_from_spec, spec_from_file_location
 
     folder = os.path.dirname(os.path.realpath(__file__))
@@ -33,12 +32,14 @@ def _run_by_path() -> None:
     try:
         from promptyoself import cli as entry  # noqa: PLW0406 (here we are another)
     except ModuleNotFoundError as error:
+        import json
+
         message = f"{sys.executable} lacks the package {error.name!r}."
         hint = "Run `promptyoself install-plugin` where promptyoself is installed."
         answer = {"status": "error", "code": "missing_package", "message": message, "hint": hint}
         print(json.dumps({**answer, "error": message}))
         sys.exit(1)
-    entry.main()
+    entry.main(via="sanctum")  # nobody else runs us by our path
 
 
 if __name__ == "__main__" and not __package__:
@@ -47,8 +48,12 @@ if __name__ == "__main__" and not __package__:
 import click  # noqa: E402
 
 from promptyoself import __version__  # noqa: E402
-from promptyoself.commands.answering import emit, error_document  # noqa: E402
-from promptyoself.errors import PromptyoselfError, WrongUsage  # noqa: E402
+from promptyoself.commands.answering import (  # noqa: E402
+    Caller,
+    emit,
+    error_document,
+    translated,
+)
 
 __all__ = ["COMMANDS", "cli", "main"]
 
@@ -91,6 +96,7 @@ COMMANDS = {
     "pack": "proof",
     "doctor": "setup",
     "install-plugin": "setup",
+    "mcp": "serving",
     "sandbox": "setup",
     "demo": "setup",
 }
@@ -166,11 +172,15 @@ def cli(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run one command and exit: 0; 1 for an error, 2 for wrong usage, each with its document."""
+def main(arguments: Sequence[str] | None = None, via: str = "cli") -> NoReturn:
+    """Run one command and exit: 0; 1 for an error, 2 for wrong usage, each with its document.
+
+    ``via`` is the door, as it is recorded with every event. What ``install-plugin`` has written
+    calls this by name.
+    """
     # A command imports much and lives a moment: looking for garbage meanwhile costs it 5 % or so.
     gc.set_threshold(50_000, 10, 10)
-    code = _run(arguments)
+    code = _run(arguments, via)
     threads = "threading" in sys.modules and sys.modules["threading"].active_count() > 1
     if arguments is not None or threads:
         sys.exit(code)
@@ -183,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     os._exit(code)
 
 
-def _run(arguments: Sequence[str] | None) -> int:
+def _run(arguments: Sequence[str] | None, via: str = "cli") -> int:
     if sys.stderr is None:  # closed: `print` would then write to stdout
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if sys.stdout is None:
@@ -191,13 +201,14 @@ def _run(arguments: Sequence[str] | None) -> int:
         return 1
     try:
         try:
-            code = cli.main(arguments, "promptyoself", standalone_mode=False)
+            code = cli.main(arguments, "promptyoself", standalone_mode=False, obj=Caller(via))
             sys.stdout.flush()
             return code if isinstance(code, int) else 0
         except BrokenPipeError:
             raise
         except (Exception, KeyboardInterrupt) as error:
-            document, code = error_document(_translated(error, arguments))
+            called = sys.argv[1:] if arguments is None else arguments
+            document, code = error_document(translated(error, called, COMMANDS))
             emit(document)
             sys.stdout.flush()
             return code
@@ -208,41 +219,6 @@ def _run(arguments: Sequence[str] | None) -> int:
         if not isinstance(error, BrokenPipeError):
             print(f"promptyoself: the answer could not be written: {error}", file=sys.stderr)
         return 1
-
-
-def _translated(error: BaseException, arguments: Sequence[str] | None) -> BaseException:
-    """Click's own complaints in our form; everything else as it is."""
-    if isinstance(error, click.Abort):
-        return KeyboardInterrupt()
-    if isinstance(error, click.UsageError):
-        called = (sys.argv[1:] if arguments is None else arguments)[:1]
-        command = " ".join(["promptyoself", *(word for word in called if word in COMMANDS)])
-        code, hint = _usage_code(error), f"See `{command} --help`."
-        if code == "unknown_command" and called:
-            from difflib import get_close_matches
-
-            close = " or ".join(get_close_matches(called[0], COMMANDS))
-            hint = f"Did you mean {close}? {hint}" if close else hint
-        return WrongUsage(code, _sentence(error), hint)
-    if isinstance(error, click.ClickException):
-        return PromptyoselfError("invalid_value", _sentence(error))
-    return error
-
-
-def _usage_code(error: click.UsageError) -> str:
-    if error.message.startswith("No such command"):
-        return "unknown_command"
-    codes: dict[type[Any], str] = {
-        click.NoSuchOption: "unknown_option",
-        click.MissingParameter: "missing_option",
-        click.BadParameter: "invalid_value",
-    }
-    return next((code for kind, code in codes.items() if isinstance(error, kind)), "wrong_usage")
-
-
-def _sentence(error: click.ClickException) -> str:
-    text = " ".join(error.format_message().split())
-    return text if text.endswith((".", "?", "!")) else text + "."
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
 """The errors a caller can meet, each with a stable code, a sentence, and what to do about it.
 
 They are raised where the fault is found and turned into the one JSON document only at the doors
-(``cli``, later the MCP server). The codes are part of the public contract: ``docs/json.md`` lists
+(``cli`` and ``mcp_server``). The codes are part of the public contract: ``docs/json.md`` lists
 them.
 """
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
-__all__ = ["ChainError", "PromptyoselfError", "WrongUsage"]
+__all__ = ["ChainError", "PromptyoselfError", "WrongUsage", "cannot_listen"]
 
 
 class PromptyoselfError(Exception):
@@ -28,6 +29,17 @@ class PromptyoselfError(Exception):
         self.hint = hint
         self.details = details
 
+    def document(self) -> dict[str, Any]:
+        """The one form of every error, as JSON."""
+        head = {
+            "status": "error",
+            "code": self.code,
+            "message": self.message,
+            "hint": self.hint,
+            "error": self.message,
+        }
+        return head | self.details | head  # first in order, and not to be overridden
+
 
 class WrongUsage(PromptyoselfError):
     """The command line itself is wrong: an option missing, unknown, or in conflict (exit 2)."""
@@ -37,3 +49,13 @@ class WrongUsage(PromptyoselfError):
 
 class ChainError(PromptyoselfError):
     """The log on disk is not what a chain must be; it is neither read past nor written over."""
+
+
+def cannot_listen(host: str, port: int, error: Exception) -> PromptyoselfError:
+    """What a server says that could not listen there: ``port_in_use``, or ``cannot_listen``."""
+    taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+    return PromptyoselfError(
+        "port_in_use" if taken else "cannot_listen",
+        f"Cannot listen on {host}:{port}: {error}.",
+        "Choose another port, or 0 for any that is free.",
+    )

@@ -79,8 +79,12 @@ _TYPES: dict[str, str] = {
 
 
 class Parameter(NamedTuple):
-    """One parameter of a command, as hosts and schemas want it; ``flag`` for one that takes no
-    value: it is on where it is named."""
+    """One parameter of a command, as hosts and schemas want it.
+
+    ``type`` is that of JSON Schema; of an ``array``, one value for each time the option is given,
+    ``items`` is that of the values. A ``flag`` takes no value: it is on where it is named, and
+    ``opposite_of`` names the flag that it turns off. ``bounds`` are inclusive.
+    """
 
     name: str
     type: str
@@ -88,36 +92,44 @@ class Parameter(NamedTuple):
     required: bool
     default: Any
     flag: bool
+    items: str | None = None
+    opposite_of: str | None = None
+    choices: tuple[str, ...] = ()
+    bounds: tuple[float | None, float | None] = (None, None)
 
 
 def parameters(command: click.Command) -> Iterator[Parameter]:
-    """What an agent may give to a command."""
+    """What an agent may give to a command. Of several names for the same, the first."""
     for option in command.params:
         if not isinstance(option, click.Option):
             continue
-        names = [name.removeprefix("--") for name in option.opts]
-        names += [name.removeprefix("--") for name in option.secondary_opts]
-        for number, name in enumerate(names):
-            if name in _FOR_PEOPLE or option.hidden:
-                continue
-            kind = option.type
-            flag = option.is_flag
-            choices = tuple(kind.choices) if isinstance(kind, click.Choice) else ()
-            text = option.help or ""
-            if number:
-                text = f"The opposite of {names[0]}."
-            if choices:
-                text += f" One of: {', '.join(map(str, choices))}."
-            plain = not (flag or option.multiple or callable(option.default))
-            type_ = "boolean" if flag else _TYPES.get(kind.name, "string")
-            yield Parameter(
-                name,
-                "array" if option.multiple else type_,
-                text,
-                option.required,
-                False if flag else _plain(option.default) if plain else None,
-                flag,
-            )
+        if option.hidden or option.name is None or _long(option.opts) in _FOR_PEOPLE:
+            continue
+        name, kind, flag = _long(option.opts), option.type, option.is_flag
+        choices = tuple(map(str, kind.choices)) if isinstance(kind, click.Choice) else ()
+        text = option.help or ""
+        if choices:
+            text += f" One of: {', '.join(choices)}."
+        if option.multiple:
+            text += " May be given several times."
+        bounds: tuple[float | None, float | None] = (None, None)
+        if isinstance(kind, click.IntRange | click.FloatRange):
+            bounds = kind.min, kind.max
+        one = "boolean" if flag else _TYPES.get(kind.name, "string")
+        yield Parameter(
+            name,
+            "array" if option.multiple else one,
+            text,
+            option.required,
+            False if flag else _default_of(option),
+            flag,
+            items=one if option.multiple else None,
+            choices=choices,
+            bounds=bounds,
+        )
+        if option.secondary_opts:
+            other, text = _long(option.secondary_opts), f"The opposite of {name}."
+            yield Parameter(other, "boolean", text, False, False, flag=True, opposite_of=name)
 
 
 def describe(group: click.Group, context: click.Context) -> dict[str, Any]:
@@ -259,8 +271,14 @@ def _is_ours(path: Path) -> bool:
         return False
 
 
-def _plain(value: Any) -> Any:
-    return value if isinstance(value, str | int | float | bool) else None
+def _long(names: Sequence[str]) -> str:
+    """An option's name, without its dashes."""
+    return next((name for name in names if name.startswith("--")), names[0]).lstrip("-")
+
+
+def _default_of(option: click.Option) -> Any:
+    known = option.default if not (option.multiple or callable(option.default)) else None
+    return known if isinstance(known, str | int | float | bool) else None
 
 
 _MARK = "# Written by `promptyoself install-plugin`; it may be written anew."
@@ -271,9 +289,10 @@ import os
 import sys
 
 PYTHON = {python!r}
+CODE = "from promptyoself.cli import main; main(via='sanctum')"
 
 try:
-    os.execv(PYTHON, [PYTHON, "-P", "-m", "promptyoself", *sys.argv[1:]])
+    os.execv(PYTHON, [PYTHON, "-P", "-c", CODE, *sys.argv[1:]])
 except OSError as error:
     message = "promptyoself's interpreter can't be run: %s (%s)." % (PYTHON, error.strerror)
     hint = "Run `promptyoself install-plugin` again."

@@ -57,6 +57,7 @@ SETTINGS = (
     Setting("PROMPTYOSELF_LOG_FORMAT", "text", "What it is on stderr: text (warnings) or json."),
     Setting("PROMPTYOSELF_LOG_LEVEL", "info", "The least level of JSON lines: debug to error."),
     Setting("PROMPTYOSELF_LOG_PROMPTS", "0", "Whether prompts may appear in the loop's log."),
+    Setting("PROMPTYOSELF_MCP_TOKEN", "", "What MCP clients have to show over HTTP.", secret=True),
     Setting("PROMPTYOSELF_DB_PATH", "", "Of the SQLite versions; not used any more."),
 )
 
@@ -88,7 +89,8 @@ class Settings(NamedTuple):
     log_format: str
     log_level: str
     log_prompts: bool
-    secrets: tuple[str, ...] = ()
+    secrets: tuple[str, ...]
+    mcp_token: str | None
 
 
 def load_settings(environ: Mapping[str, str] | None = None, var: str | None = None) -> Settings:
@@ -167,6 +169,7 @@ def _checked(values: Mapping[str, str]) -> Settings:
         log_level=_one_of(values, "PROMPTYOSELF_LOG_LEVEL", ("debug", "info", "warning", "error")),
         log_prompts=_flag(values, "PROMPTYOSELF_LOG_PROMPTS"),
         secrets=tuple(values[each.name] for each in SETTINGS if each.secret and values[each.name]),
+        mcp_token=_secret(values, "PROMPTYOSELF_MCP_TOKEN"),
     )
 
 
@@ -240,6 +243,13 @@ def _agent(values: Mapping[str, str], name: str) -> str | None:
     text = values[name]
     if text and not is_opaque_id(text):
         raise _invalid(name, text, "an id of at most 200 characters, without white space")
+    return text or None
+
+
+def _secret(values: Mapping[str, str], name: str) -> str | None:
+    text = values[name]
+    if not (text.isascii() and text.isprintable() and " " not in text):
+        raise _invalid(name, "***", "printable ASCII without spaces, as a header can carry it")
     return text or None
 
 

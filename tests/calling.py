@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from promptyoself import cli
+from promptyoself.commands.answering import emit
 from promptyoself.ledger.envelope import hash_line
 from promptyoself.settings import SETTINGS
 
@@ -27,6 +28,7 @@ __all__ = [
     "lines_of",
     "log_of",
     "run",
+    "served_to_agents",
 ]
 
 AGENT = "agent-00000000-0000-4000-8000-000000000001"
@@ -134,3 +136,10 @@ def append_foreign(var: Path, **changes: Any) -> None:
     path = max((var / "schedules").glob("*.ndjson.gz"))
     with path.open("ab") as file:
         file.write(gzip.compress(orjson.dumps(event) + b"\n"))
+
+
+def served_to_agents(_door: object, transport: object, _loop: object = None) -> None:
+    """For an MCP server's `serve`: it ends as soon as it serves, and over stdio, where nothing but
+    the protocol is printed, stands in with a document of its own."""
+    if type(transport).__name__ == "Stdio":
+        emit({"status": "success"})

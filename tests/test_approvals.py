@@ -568,8 +568,8 @@ class NoNames(Unsynced):
 class NoAppends(Unsynced):
     """A disk that refuses what the log is to get."""
 
-    def append_to(self, descriptor: int, path: Path, data: bytes, offset: int) -> None:
-        raise OSError(28, os.strerror(28), str(path))
+    def write(self, descriptor: int, data: bytes | memoryview) -> int:  # noqa: ARG002
+        raise OSError(28, os.strerror(28))
 
 
 def test_an_approval_counts_from_its_append_on(desk: Desk) -> None:

@@ -14,10 +14,11 @@ from pathlib import Path
 import click
 import orjson
 import pytest
-from calling import AGENT, Answer, append_foreign, call, log_of, run
+from calling import AGENT, Answer, append_foreign, call, log_of, run, served_to_agents
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from promptyoself import mcp_server
 from promptyoself.cli import COMMANDS, cli
 from promptyoself.service.requests import MAX_PROMPT_BYTES
 
@@ -689,6 +690,7 @@ def test_no_argument_breaks_a_command(
     """P7: whatever text every flag of every command gets, the answer is one JSON document (or the
     table or the lines that were asked for), and never internal_error."""
     monkeypatch.setattr("promptyoself.commands.delivery.deliverer", lambda _: NoLetta())
+    monkeypatch.setattr(mcp_server, "serve", served_to_agents)
     monkeypatch.chdir(tmp_path)
     known = call(*BASE, "--cron", "0 0 29 2 *").success()["id"]
     command = cli.get_command(click.Context(cli), name)

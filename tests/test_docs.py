@@ -37,7 +37,8 @@ REASONS = {
     "it waits for Letta's answer for minutes",
 }
 DOCUMENTED_URL = "http://127.0.0.1:8283"
-SERVERS = ("promptyoself sandbox", "promptyoself execute --loop")
+DOCUMENTED_MCP = "http://127.0.0.1:8765/mcp"
+SERVERS = ("promptyoself sandbox", "promptyoself execute --loop", "promptyoself mcp")
 LOOSE = {"host", "value", "origin", "detail", "who", "pid", "software", "version", "bytes", "size"}
 LOOSE |= {"message", "hint", "error"}
 """Keys whose values depend on the machine, or are wording: they must be there, no more."""
@@ -109,6 +110,7 @@ class Reader:
 
     def __init__(self, folder: Path, url: str) -> None:
         self.url = url
+        self.mcp_url = DOCUMENTED_MCP
         self._folder = folder
         self._variables = folder / ".variables"
         self._place = folder / ".place"
@@ -127,6 +129,7 @@ class Reader:
     def type(self, step: Step) -> tuple[str, int]:
         """Run one command; its output, and its exit code (0 of a server that goes on)."""
         command = step.command.replace(DOCUMENTED_URL, self.url)
+        command = command.replace(DOCUMENTED_MCP, self.mcp_url)
         if command.startswith(SERVERS) and not command.rstrip().endswith("&"):
             return self._serve(command.strip(), len(_documents(step.shown) or [])), 0
         script = (
@@ -146,7 +149,7 @@ class Reader:
         return done.stdout.replace(self.url, DOCUMENTED_URL), done.returncode
 
     def _serve(self, command: str, lines: int) -> str:
-        if "sandbox" in command:
+        if "execute" not in command:
             command += " --port 0"
         environ = self._environ | {"LETTA_BASE_URL": self.url}
         # A process group of its own, since bash stands between us and the server.
@@ -164,6 +167,9 @@ class Reader:
         if "sandbox" in command:
             self.url = json.loads(output)["url"]
             self._environ["LETTA_BASE_URL"] = self.url
+        if "mcp" in command:
+            self.mcp_url = json.loads(output)["url"]
+        output = output.replace(self.mcp_url, DOCUMENTED_MCP)
         return output.replace(self.url, DOCUMENTED_URL)
 
     def leave(self) -> None:
@@ -399,7 +405,7 @@ def test_the_otid_of_the_example_is_the_one_we_send() -> None:
 RAISED = {"PromptyoselfError": 0, "WrongUsage": 0, "ChainError": 0, "DeliveryError": 1}
 OUTCOMES = {"Failed": 0, "Abandoned": 0}
 COMPUTED: dict[str, set[str]] = {  # a function, and the codes that its expression can come to
-    "_translated": {
+    "translated": {
         "unknown_command",
         "unknown_option",
         "missing_option",

@@ -22,7 +22,7 @@ from typing import Any
 import click
 import orjson
 import pytest
-from calling import AGENT, Answer, call, log_of, run
+from calling import AGENT, Answer, call, log_of, run, served_to_agents
 from checker import members
 from conftest import Clock  # noqa: TC002
 from forging import (
@@ -584,7 +584,7 @@ NEVER["execute"] = ("loop",)
 @pytest.fixture
 def fuzzed(var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A data directory with a story in it, no Letta, and servers that end as soon as they serve."""
-    from promptyoself import loop, sandbox
+    from promptyoself import loop, mcp_server, sandbox
 
     clock.now = LATER
     write_segments(var, segments_of(story()))
@@ -603,6 +603,7 @@ def fuzzed(var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, tmp_path: P
         return once(*arguments, deadline=min(deadline, 0.2), **more)
 
     monkeypatch.setattr(sandbox, "serve_forever", served)
+    monkeypatch.setattr(mcp_server, "serve", served_to_agents)
     monkeypatch.setattr(loop, "execute_once", hurried)
     return var
 
@@ -723,7 +724,7 @@ def test_processes_answer_too(fuzzed: Path, places: list[str], environ: dict[str
     """P7: raw bytes reach a real process the same way: one document, no traceback, in time."""
     chosen = chance("processes")
     environ["LETTA_BASE_URL"] = CLOSED
-    names = sorted(set(COMMANDS) - {"sandbox", "execute"})
+    names = sorted(set(COMMANDS) - {"sandbox", "execute", "mcp"})
     for _ in range(rounds(6)):
         name = chosen.choice(names)
         arguments: list[str | bytes] = [name]

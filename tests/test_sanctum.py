@@ -8,11 +8,13 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
+from checker import check_chain
 
 from promptyoself import cli, sanctum
 
@@ -113,7 +115,9 @@ def test_the_description_keeps_the_contract(host: Host) -> None:
     assert not FORBIDDEN & set(names)
     for command in payload["commands"]:
         assert set(command) == {"name", "description", "parameters"}
-        assert len(command["description"]) > 20
+        # What it is for, when to use it, and what comes back.
+        assert len(command["description"]) > 100
+        assert "nswer" in command["description"], command["name"]
         parameters = command["parameters"]
         assert len({parameter["name"] for parameter in parameters}) == len(parameters)
         for parameter in parameters:
@@ -225,11 +229,109 @@ def test_values_come_as_hosts_write_them(host: Host) -> None:
     assert prompt["created"], "a prompt may look like a flag"
 
 
+def test_an_array_repeats_its_flag() -> None:
+    """A parameter that may be given several times is an array, and hosts repeat its flag; of a flag
+    with an opposite, both are parameters."""
+
+    @click.command("wish")
+    @click.option("--text", required=True, help="The wish.")
+    @click.option("-t", "--tag", multiple=True, help="A tag.")
+    @click.option("--level", multiple=True, type=int)
+    @click.option("--loud/--quiet", help="How.")
+    @click.option("--secret", hidden=True)
+    def wish(**options: Any) -> None:
+        """Wish."""
+        given.append(options)
+
+    given: list[dict[str, Any]] = []
+    found = {each.name: each for each in sanctum.parameters(wish)}
+    assert {name: (each.type, each.items) for name, each in found.items()} == {
+        "text": ("string", None), "tag": ("array", "string"), "level": ("array", "integer"),
+        "loud": ("boolean", None), "quiet": ("boolean", None),
+    }  # fmt: skip
+    assert found["quiet"].opposite_of == "loud"
+    assert found["tag"].default is None
+    assert found["tag"].description == "A tag. May be given several times."
+    words = ["--text", "true", "--tag", "a", "--tag", "true", "--level", "1", "--level", "2"]
+    wish.main(sanctum.without_values(wish, [*words, "--loud", "true"]), standalone_mode=False)
+    assert given == [
+        {"text": "true", "tag": ("a", "true"), "level": (1, 2), "loud": True, "secret": None}
+    ]
+
+
+def test_json_for_a_text_arrives_verbatim(host: Host) -> None:
+    """An object is one argument, in JSON; where a text is wanted, that is the text, as it came."""
+    for value in ({"do": "this", "then": ["that", {"ü": 1.5, "x": None}]}, '{ "a" :1}', "[1,2]"):
+        arguments = {"agent-id": "a", "prompt": value, "every": "1h", "reason": {"why": 1}}
+        id_ = host.call("register", arguments)["id"]
+        shown = host.call("show", {"id": id_})["schedule"]
+        text = value if isinstance(value, str) else json.dumps(value)
+        assert (shown["prompt"], shown["reason"]) == (text, '{"why": 1}')
+
+
+def test_the_door_is_recorded(host: Host, tmp_path: Path) -> None:
+    """Whoever calls through a plugin, the package's own folder or one that was written, is recorded
+    as having come that way, under the name that he gives; a shell is another door."""
+    sanctum.install(tmp_path, sys.executable)
+    for number, start in enumerate(
+        ([str(host.path)], [str(tmp_path / "promptyoself" / "cli.py")], ["-m", "promptyoself"])
+    ):
+        words = ["register", "--agent-id", f"agent-{number}", "--prompt", "x", "--every", "1h"]
+        done = subprocess.run(
+            [sys.executable, *start, *words],
+            env=host.environ, stdin=subprocess.DEVNULL, capture_output=True, check=True,
+        )  # fmt: skip
+        assert json.loads(done.stdout)["created"]
+    actors = [event["actor"] for event in host.call("history", {})["events"]]
+    assert actors == [
+        {"via": "ledger", "who": "promptyoself"},
+        {"via": "sanctum", "who": "agent-0"},
+        {"via": "sanctum", "who": "agent-1"},
+        {"via": "cli", "who": "agent-2"},
+    ]
+
+
+def test_killed_in_the_middle_of_a_write(host: Host) -> None:
+    """P1: a host that loses patience kills the plugin, at any instant: what was answered is there,
+    what wasn't is there whole or not at all, and the next call works."""
+    var = Path(host.environ["PROMPTYOSELF_VAR"])
+    answered = set()
+    for number in range(12):
+        words = ["--agent-id", "a", "--prompt", f"Hello {number}", "--every", "1h"]
+        process = subprocess.Popen(
+            [sys.executable, str(host.path), "register", *words],
+            env=host.environ, cwd=host.elsewhere, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        time.sleep(0.05 + 0.012 * number)
+        process.kill()
+        out, _ = process.communicate()
+        assert not out or out.endswith(b"\n")
+        answered |= {json.loads(line)["id"] for line in out.splitlines()}
+    assert host.call("register", {"agent-id": "a", "prompt": "Last.", "every": "1h"})["created"]
+    registered = {event["id"] for event in check_chain(var / "schedules")} - {None}
+    assert answered < registered
+    assert {each["id"] for each in host.call("list", {})["schedules"]} == registered
+
+
 def test_a_large_argument(host: Host) -> None:
     """The largest argument that a system passes on, 128 KiB less one, arrives whole."""
     prompt = "ü" * 65_530
     made = host.call("register", {"agent-id": "agent-1", "prompt": prompt, "time": "in 1h"})
     assert host.call("show", {"id": made["id"]})["schedule"]["prompt"] == prompt
+
+
+def test_stdin_may_be_closed(host: Host) -> None:
+    """Hosts close stdin: not even its descriptor is there, and what a call opens may get it."""
+    words = ["register", "--agent-id", "a", "--prompt", "x", "--every", "1h"]
+    for call, code in ((words, 0), ([*words, "--prompt-file", "-"], 2), (["list"], 0)):
+        done = subprocess.run(
+            [sys.executable, str(host.path), *call],
+            env=host.environ, cwd=host.elsewhere, stdout=subprocess.PIPE, check=False,
+            preexec_fn=lambda: os.close(0),
+        )  # fmt: skip
+        assert done.returncode == code, done.stdout
+        assert json.loads(done.stdout)["status"] == ("error" if code else "success")
+    assert host.call("verify", {})["valid"]
 
 
 def test_errors_are_one_document_with_a_string(host: Host) -> None:

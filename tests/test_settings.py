@@ -138,4 +138,4 @@ def test_every_setting_is_described_once() -> None:
     assert len(set(names)) == len(names)
     assert all(setting.help.endswith(".") for setting in SETTINGS)
     secret = {setting.name for setting in SETTINGS if setting.secret}
-    assert secret == {"LETTA_API_KEY", "LETTA_SERVER_PASSWORD"}
+    assert secret == {"LETTA_API_KEY", "LETTA_SERVER_PASSWORD", "PROMPTYOSELF_MCP_TOKEN"}

@@ -6,11 +6,11 @@ import errno
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from math import isnan
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 import orjson
@@ -20,22 +20,46 @@ from promptyoself.errors import PromptyoselfError, WrongUsage
 from promptyoself.log import Log, hide, masked, without
 
 if TYPE_CHECKING:
+    from promptyoself.loop import Stop
     from promptyoself.service.store import Store
     from promptyoself.settings import Settings
 
-__all__ = ["Seconds", "Session", "Whole", "answers", "emit", "error_document"]
+__all__ = [
+    "Caller",
+    "Seconds",
+    "Session",
+    "Whole",
+    "answers",
+    "ask",
+    "emit",
+    "error_document",
+    "rendered",
+    "translated",
+]
 
 Document = dict[str, Any]
+
+
+class Caller(NamedTuple):
+    """Through which door a command is called: ``via`` is recorded with every event.
+
+    With a ``stop`` it is called from within a program: the answer is returned, not printed, and a
+    command that takes long ends soon after it was asked to.
+    """
+
+    via: str = "cli"
+    stop: Stop | None = None
 
 
 class Session:
     """One call of a command: its settings, its store, its clock."""
 
-    def __init__(self, var: str | None, format_: str) -> None:
+    def __init__(self, var: str | None, format_: str, caller: Caller) -> None:
         from promptyoself.settings import load_settings
 
         self.var = var
         self.format = format_
+        self.caller = caller
         self.settings: Settings = load_settings(var=var)
         self.log = Log(
             self.settings.log_file,
@@ -50,11 +74,17 @@ class Session:
 
         settings = self.settings
         who = settings.only_agent or claimed or settings.default_agent or _login()
-        return Store(settings, {"via": "cli", "who": who}, warn=self.log.warn, log=self.log)
+        actor = {"via": self.caller.via, "who": who}
+        return Store(settings, actor, warn=self.log.warn, log=self.log)
 
     def now(self) -> datetime:
         """The time at the door; below it, time is an argument."""
         return datetime.now(UTC)
+
+    @property
+    def watched(self) -> bool:
+        """Whether somebody sits there who would like to see how far a command has come."""
+        return self.caller.stop is None and sys.stderr.isatty()
 
 
 class Seconds(click.FloatRange):
@@ -83,9 +113,10 @@ class Whole(click.IntRange):
         return whole
 
 
-def answers(function: Callable[..., Document | None]) -> Callable[..., None]:
+def answers(function: Callable[..., Document | None]) -> Callable[..., Document | None]:
     """Make a command of a function: it gets a :class:`Session` and the command's own options, and
-    what it returns is printed. One that prints for itself returns ``None``."""
+    what it returns is printed, or handed on to the program that called. One that prints for itself
+    returns ``None``."""
 
     @click.option("--var", metavar="DIR", help="The data directory (else PROMPTYOSELF_VAR).")
     @click.option(
@@ -97,18 +128,24 @@ def answers(function: Callable[..., Document | None]) -> Callable[..., None]:
         help="json for programs, table for people.",
     )
     @functools.wraps(function)
-    def run(*, var: str | None, format_: str, **options: Any) -> None:
+    def run(*, var: str | None, format_: str, **options: Any) -> Document | None:
         if var == "":
             raise WrongUsage("invalid_value", "--var is empty.", "Name a folder, or leave it out.")
-        session = Session(var, format_)
-        command = click.get_current_context().info_name or ""
+        context = click.get_current_context()
+        caller = context.find_object(Caller) or Caller()
+        session = Session(var, format_, caller)
         with (
-            counted(session.settings.var, command, "cli"),
+            counted(session.settings.var, context.info_name or "", caller.via),
             _bugs_told(session, options.get("prompt")),
         ):
             answer = function(session, **options)
-        if answer is not None:
-            emit({"status": "success", **answer}, format_)
+        if answer is None:
+            return None
+        document = {"status": "success", **answer}
+        if caller.stop is not None:
+            return document
+        emit(document, format_)
+        return None
 
     return run
 
@@ -131,6 +168,18 @@ def _bugs_told(session: Session, prompt: object) -> Iterator[None]:
         raise
 
 
+def ask(command: click.Command, arguments: Sequence[str], caller: Caller) -> bytes:
+    """Call a command, or one of a group, from within a program, which may do so in several threads
+    at once: the answer is what the command line would have printed, be it an error or not."""
+    try:
+        answer = command.main(list(arguments), "promptyoself", standalone_mode=False, obj=caller)
+        if not isinstance(answer, dict):
+            raise TypeError(f"{arguments} gave no document")
+    except (Exception, KeyboardInterrupt) as error:
+        answer, _ = error_document(translated(error, arguments, ()))
+    return rendered(answer)
+
+
 def emit(document: Mapping[str, Any], format_: str = "json") -> None:
     """Print one document."""
     if format_ == "table":
@@ -138,12 +187,16 @@ def emit(document: Mapping[str, Any], format_: str = "json") -> None:
 
         print_table(_plain(document))
         return
-    try:
-        line = orjson.dumps(document)
-    except TypeError:  # a lone surrogate, out of an argument or a path that isn't UTF-8
-        line = orjson.dumps(_plain(document))
-    sys.stdout.buffer.write(line + b"\n")
+    sys.stdout.buffer.write(rendered(document) + b"\n")
     sys.stdout.buffer.flush()
+
+
+def rendered(document: Mapping[str, Any]) -> bytes:
+    """A document as JSON, on one line."""
+    try:
+        return orjson.dumps(document)
+    except TypeError:  # a lone surrogate, out of an argument or a path that isn't UTF-8
+        return orjson.dumps(_plain(document))
 
 
 def error_document(error: BaseException) -> tuple[Document, int]:
@@ -161,14 +214,44 @@ def error_document(error: BaseException) -> tuple[Document, int]:
             masked(f"This is a bug in promptyoself: {type(error).__name__}: {error}"),
             "Please report it, with the traceback on stderr.",
         )
-    head = {
-        "status": "error",
-        "code": error.code,
-        "message": error.message,
-        "hint": error.hint,
-        "error": error.message,
+    return error.document(), error.exit_code
+
+
+def translated(
+    error: BaseException, arguments: Sequence[str], commands: Collection[str]
+) -> BaseException:
+    """Click's own complaints in our form; everything else as it is."""
+    if isinstance(error, click.Abort):
+        return KeyboardInterrupt()
+    if isinstance(error, click.UsageError):
+        called = arguments[:1]
+        command = " ".join(["promptyoself", *(word for word in called if word in commands)])
+        code, hint = _usage_code(error), f"See `{command} --help`."
+        if code == "unknown_command" and called:
+            from difflib import get_close_matches
+
+            close = " or ".join(get_close_matches(called[0], commands))
+            hint = f"Did you mean {close}? {hint}" if close else hint
+        return WrongUsage(code, _sentence(error), hint)
+    if isinstance(error, click.ClickException):
+        return PromptyoselfError("invalid_value", _sentence(error))
+    return error
+
+
+def _usage_code(error: click.UsageError) -> str:
+    if error.message.startswith("No such command"):
+        return "unknown_command"
+    codes: dict[type[Any], str] = {
+        click.NoSuchOption: "unknown_option",
+        click.MissingParameter: "missing_option",
+        click.BadParameter: "invalid_value",
     }
-    return head | error.details | head, error.exit_code  # first in order, and not to be overridden
+    return next((code for kind, code in codes.items() if isinstance(error, kind)), "wrong_usage")
+
+
+def _sentence(error: click.ClickException) -> str:
+    text = " ".join(error.format_message().split())
+    return text if text.endswith((".", "?", "!")) else text + "."
 
 
 _OS_CODES = {

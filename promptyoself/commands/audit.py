@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import click
@@ -21,12 +20,14 @@ def audit_command(session: Session, **options: Any) -> Document:
     """Account for every slot that should have been; exits 1 where one has no outcome.
 
     Computes the slots from the schedules' own times, as they stood, and finds each one's outcome in
-    the log: delivered, failed, skipped and why, in flight, in doubt, pending; or unaccounted.
+    the log: delivered, failed, skipped and why, in flight, in doubt, pending; or unaccounted. Use
+    it to learn what didn't arrive in a while: --since '2027-01-30'. Answers with totals, schedules,
+    and undelivered, the slots that weren't delivered and why.
     """
     from promptyoself.service.auditing import audit
 
     store = session.store()
-    if not sys.stderr.isatty():
+    if not session.watched:
         return audit(store, now=session.now(), **options)
     from promptyoself.commands.tables import progress_of
 
@@ -39,7 +40,11 @@ def audit_command(session: Session, **options: Any) -> Document:
 @click.option("--to", metavar="T", help="A time, or an event's number (else: now).")
 @answers
 def diff_command(session: Session, from_: str, to: str | None) -> Document:
-    """Say what changed between two points of the log, and by whom."""
+    """Say what changed between two points of the log, and by whom.
+
+    Use it to see what happened to schedules since some time: --from '2027-01-30T09:00'. Answers
+    with changes, a line for each schedule: its fields before and after, and the events.
+    """
     from promptyoself.service.auditing import diff
 
     return diff(session.store(), from_=from_, to=to, now=session.now())

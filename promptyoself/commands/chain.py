@@ -80,7 +80,9 @@ def verify_command(
 ) -> Document:
     """Check every event of the log; names the first bad one and exits 1.
 
-    Without --chain, the desires' log too, if there is one; --head is of the schedules' then.
+    Use it where the history is in question; it reads the whole log, and without --chain the
+    desires' too, if there is one; --head is of the schedules' then. Answers with valid, how many
+    events there are, and the head; damage is an error that says where it is.
     """
     from promptyoself.service.keeping import verify, verify_all
     from promptyoself.service.store import chains
@@ -104,7 +106,7 @@ def verify_command(
         from promptyoself.service.notes import verify_notes
 
         check = partial(verify_notes, store, read_notes(note, key))
-    if not sys.stderr.isatty():
+    if not session.watched:
         return check()
     from promptyoself.commands.tables import progress_of
 
@@ -122,7 +124,11 @@ def verify_command(
 def head_command(
     session: Session, note: bool, key: str | None, chain: str | None
 ) -> Document | None:
-    """Print the log's last event as SEQ:HASH; kept elsewhere, it proves nothing was cut off."""
+    """Print the log's last event as SEQ:HASH; kept elsewhere, it proves nothing was cut off.
+
+    Use it to note down how far the log has come; `verify` takes it as --head later on. Answers with
+    head, seq, hash and ts.
+    """
     from promptyoself.service.keeping import head
     from promptyoself.service.store import chains
 
@@ -173,7 +179,11 @@ def seal_command(session: Session, month: str | None, chain: str | None) -> Docu
 @click.command("stats")
 @answers
 def stats_command(session: Session) -> Document:
-    """Count schedules, desires, events and bytes."""
+    """Count schedules, desires, events and bytes.
+
+    Use it for an overview; `list` names the schedules. Answers with schedules by status, agents,
+    open_slots, events, events_by_type and bytes.
+    """
     from promptyoself.service.querying import stats
 
     return stats(session.store())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from promptyoself.service.dispatching import Report
     from promptyoself.settings import Settings
 
-__all__ = ["deliverer", "require_agent"]
+__all__ = ["CONCURRENCY", "deliverer", "require_agent"]
+
+CONCURRENCY = 32
+"""Deliveries at once, where nothing else is said."""
 
 _MONITOR_TIMEOUT = 5.0
 
@@ -56,7 +59,7 @@ def require_agent(settings: Settings, agent_id: str) -> None:
 @click.option(
     "--concurrency",
     type=Whole(1, 256),
-    default=32,
+    default=CONCURRENCY,
     show_default=True,
     metavar="N",
     help="Deliveries at once.",
@@ -82,9 +85,11 @@ def execute_command(
     deadline: float | None,
     metrics_port: int | None,
 ) -> Document | None:
-    """Deliver what is due: once, or with --loop again and again.
+    """Deliver what is due now, and wait for the answers; --loop goes on doing so.
 
-    What isn't finished at the deadline stays in doubt; a later pass finds out what became of it.
+    Agents rarely need it: where a loop runs, every prompt is delivered when it is due. Answers with
+    executed, a line for each prompt that was tried, and its state. What isn't finished at the
+    deadline stays in doubt; a later pass finds out what became of it.
     """
     from promptyoself.loop import Pulse, Stop, execute_once, run_loop, stop_on_signals
 
@@ -95,12 +100,17 @@ def execute_command(
         raise WrongUsage("conflicting_options", message, "Give both, or none.")
     if loop and deadline is not None:
         raise WrongUsage("conflicting_options", "--deadline and --loop exclude each other.", "")
-    store, letta, stop = session.store(), deliverer(session.settings), Stop()
+    store, letta = session.store(), deliverer(session.settings)
+    stop = session.caller.stop or Stop()
 
     def tell(report: Report) -> None:
         emit({"status": "success", **_pass(report)}, session.format)
 
-    with stop_on_signals(stop):
+    with ExitStack() as end:
+        if session.caller.stop is None:
+            end.enter_context(stop_on_signals(stop))
+        else:  # a program goes on: it has its own signals, and would keep the connections
+            end.callback(letta.close)
         if not loop:
             report = execute_once(
                 store,
@@ -110,19 +120,20 @@ def execute_command(
                 deadline=300.0 if deadline is None else deadline,
                 stop=stop,
             )
-            return _pass(report)
+            return _pass(_of(session.settings.only_agent, report))
         pulse = Pulse()
-        with nullcontext() if metrics_port is None else _watched(session, pulse, metrics_port):
-            run_loop(
-                store,
-                letta,
-                session.now,
-                concurrency=concurrency,
-                interval=session.settings.interval if interval is None else interval,
-                stop=stop,
-                emit=tell,
-                pulse=pulse,
-            )
+        if metrics_port is not None:
+            end.enter_context(_watched(session, pulse, metrics_port))
+        run_loop(
+            store,
+            letta,
+            session.now,
+            concurrency=concurrency,
+            interval=session.settings.interval if interval is None else interval,
+            stop=stop,
+            emit=tell,
+            pulse=pulse,
+        )
     return None
 
 
@@ -145,9 +156,14 @@ def _watched(session: Session, pulse: Pulse, port: int) -> Iterator[None]:
 @click.command("agents")
 @answers
 def agents_command(session: Session) -> Document:
-    """List the agents that the Letta server has."""
+    """List the agents that the Letta server has.
+
+    Use it to find the agent_id that `register` wants. Answers with agents (id, name, model, …) and
+    their count; a caller who is pinned to one agent sees that one alone.
+    """
+    only = session.settings.only_agent
     with closing(deliverer(session.settings)) as letta:
-        found = letta.agents()
+        found = [agent for agent in letta.agents() if only in (None, agent.id)]
     return {
         "agents": [_describe(agent) for agent in found],
         "count": len(found),
@@ -158,7 +174,11 @@ def agents_command(session: Session) -> Document:
 @click.command("test")
 @answers
 def test_command(session: Session) -> Document:
-    """Ask whether the Letta server answers, and lets us in."""
+    """Ask whether the Letta server answers, and lets us in.
+
+    Use it where prompts don't arrive. Answers with its url, version and latency_ms, or with an
+    error that says what is in the way.
+    """
     began = time.monotonic()
     with closing(deliverer(session.settings)) as letta:
         version = letta.health()
@@ -171,6 +191,14 @@ def test_command(session: Session) -> Document:
         "latency_ms": round(answered * 1000),
         "message": "Letta answers.",
     }
+
+
+def _of(agent_id: str | None, report: Report) -> Report:
+    """What a caller who is pinned to that agent may be told of a pass."""
+    if agent_id is None:
+        return report
+    mine = [[line for line in lines if line["agent_id"] == agent_id] for lines in report]
+    return report._replace(executed=mine[0], skipped=mine[1])
 
 
 def _pass(report: Report) -> dict[str, Any]:

@@ -169,7 +169,8 @@ def list_command(session: Session, **options: Any) -> Document:
 def show_command(session: Session, id_: str, at: str | None) -> Document:
     """Show everything about one schedule.
 
-    Use it when `list` isn't enough: the whole prompt, limits, the last error, deliveries under way.
+    Use it when `list` isn't enough. Answers with the schedule: the whole prompt, limits, the last
+    error, deliveries under way.
     """
     from promptyoself.service.querying import show
 
@@ -184,7 +185,8 @@ def show_command(session: Session, id_: str, at: str | None) -> Document:
 def cancel_command(session: Session, id_: str, reason: str | None) -> Document:
     """End a schedule. Registering the same content again brings it back.
 
-    To stop it for a while only, use `pause`. Answers with cancelled_id.
+    Use it when the prompt isn't wanted any more; to stop it for a while only, use `pause`. Answers
+    with cancelled_id.
     """
     from promptyoself.service.registering import cancel
 
@@ -198,7 +200,7 @@ def cancel_command(session: Session, id_: str, reason: str | None) -> Document:
 def pause_command(session: Session, id_: str, reason: str | None) -> Document:
     """Hold a schedule until it is resumed; slots meanwhile are skipped, not saved up.
 
-    Use it where the schedule is wanted again later; `cancel` ends it.
+    Use it where the schedule is wanted again later; `cancel` ends it. Answers with the id.
     """
     from promptyoself.service.registering import pause
 
@@ -210,7 +212,10 @@ def pause_command(session: Session, id_: str, reason: str | None) -> Document:
 @_reason
 @answers
 def resume_command(session: Session, id_: str, reason: str | None) -> Document:
-    """Let a schedule run on that was paused, or that failed too often. Answers with next_run."""
+    """Let a schedule run on that was paused, or that failed too often.
+
+    Use it after `pause`, or when what made it fail has been mended. Answers with next_run.
+    """
     from promptyoself.service.registering import resume
 
     return resume(session.store(), id_, reason, session.now())
@@ -239,7 +244,8 @@ def modify_command(session: Session, id_: str, **options: Any) -> Document:
 def trigger_command(session: Session, id_: str, reason: str | None) -> Document:
     """Deliver a schedule's prompt once now, beside its scheduled fires.
 
-    It is asked for, not sent at once: the loop delivers it as soon as the agent is free.
+    Use it to try a schedule out, or to be prompted early. It is asked for, not sent at once: the
+    loop delivers it as soon as the agent is free. Answers with the slot, which `history` has later.
     """
     from promptyoself.service.registering import trigger
 

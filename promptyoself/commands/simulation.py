@@ -25,7 +25,11 @@ def simulate_command(
     session: Session, until: str, agent_id: str | None, latency: float
 ) -> Document:
     """Show what would be delivered and skipped until some time, if all deliveries succeed; which
-    limits would stop what, and by how much the log would grow. Sends and writes nothing."""
+    limits would stop what, and by how much the log would grow. Sends and writes nothing.
+
+    Use it to see how full the days ahead are, or whether a budget is too small; `next` shows when a
+    single schedule fires. Answers with fired, skipped, agents (by day) and stopped.
+    """
     from promptyoself.service.simulating import simulate
 
     return simulate(session.store(), until, session.now(), agent_id=agent_id, latency=latency)

@@ -18,7 +18,6 @@ it outlasts :meth:`Sandbox.stop` and :meth:`Sandbox.start`, not the object.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import random
 import re
@@ -32,7 +31,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from promptyoself.errors import PromptyoselfError
+from promptyoself.errors import PromptyoselfError, cannot_listen
 
 if TYPE_CHECKING:
     from promptyoself.sandbox.http import Server
@@ -211,12 +210,7 @@ class Sandbox:
 
                 self._server = Server(self, self._host, self._port)
             except (OSError, OverflowError, TypeError, UnicodeError) as err:
-                taken = isinstance(err, OSError) and err.errno == errno.EADDRINUSE
-                raise PromptyoselfError(
-                    "port_in_use" if taken else "cannot_listen",
-                    f"Cannot listen on {self._host}:{self._port}: {err}.",
-                    "Choose another port, or 0 for any that is free.",
-                ) from err
+                raise cannot_listen(self._host, self._port, err) from err
             self._port = self._server.server_address[1]
             threading.Thread(
                 target=self._server.serve_forever, args=(0.02,), name="sandbox", daemon=True

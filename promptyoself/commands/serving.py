@@ -1,0 +1,198 @@
+"""Serving agents: the MCP server."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from functools import partial
+from typing import TYPE_CHECKING
+
+import click
+
+from promptyoself.commands.answering import (
+    Caller,
+    Document,
+    Session,
+    Whole,
+    answers,
+    ask,
+    emit,
+    error_document,
+    rendered,
+)
+from promptyoself.commands.delivery import CONCURRENCY, deliverer
+from promptyoself.errors import PromptyoselfError, WrongUsage
+from promptyoself.times import shown
+
+if TYPE_CHECKING:
+    from promptyoself.loop import Stop
+
+__all__: list[str] = []
+
+_HTTP_ONLY = frozenset({"host", "port", "hosts", "origins"})
+_PREFIX = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
+
+
+@click.command("mcp")
+@click.option(
+    "--transport",
+    type=click.Choice(["stdio", "http"]),
+    default="stdio",
+    show_default=True,
+    help="stdio for a client that starts it, http (streamable) for others.",
+)
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="With http: the address to listen on."
+)
+@click.option(
+    "--port",
+    type=Whole(0, 65535),
+    default=8765,
+    show_default=True,
+    help="With http: the port; 0 takes any that is free.",
+)
+@click.option(
+    "--allow-host",
+    "hosts",
+    multiple=True,
+    metavar="NAME",
+    help="With http: another name that clients know it by, as mcp or clock.example:8765.",
+)
+@click.option(
+    "--allow-origin",
+    "origins",
+    multiple=True,
+    metavar="ORIGIN",
+    help="With http: a web page's origin that may call it, as https://chat.example.",
+)
+@click.option(
+    "--tool-prefix",
+    default="",
+    metavar="TEXT",
+    help="Put before the name of each tool, where tools of many servers share their names.",
+)
+@click.option("--with-loop", is_flag=True, help="Deliver what is due too, as execute --loop does.")
+@answers
+def mcp_command(
+    session: Session,
+    transport: str,
+    host: str,
+    port: int,
+    hosts: tuple[str, ...],
+    origins: tuple[str, ...],
+    tool_prefix: str,
+    with_loop: bool,
+) -> None:
+    """Serve the commands for agents as tools of an MCP server.
+
+    Over stdio it ends when its client does, and stdout is the protocol's; over HTTP it prints its
+    URL first, and goes on until SIGTERM or Ctrl-C. Beyond this machine it wants a token, in
+    PROMPTYOSELF_MCP_TOKEN.
+    """
+    _check_prefix(tool_prefix)
+    if transport == "stdio":
+        _refuse_options_of_http()
+    try:
+        from promptyoself import mcp_server
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("promptyoself"):
+            raise
+        raise PromptyoselfError(
+            "missing_extra",
+            f"The MCP server needs packages that aren't installed ({error.name}).",
+            "Run `pip install 'promptyoself[mcp]'`.",
+        ) from None
+    # What a call leaves behind has files open. It is looked for as often as in any long program,
+    # but not among all the modules.
+    gc.freeze()
+    gc.set_threshold(700, 10, 10)
+    settings = session.settings
+    door = mcp_server.Door(
+        _group(),
+        partial(_answer, _group(), session.var),
+        partial(_answer, _agenda_command, session.var),
+        agent=settings.only_agent or settings.default_agent,
+        prefix=tool_prefix,
+    )
+    loop = partial(_deliver, session) if with_loop else None
+    if transport == "http":
+        listener = mcp_server.listen(host, port, settings.mcp_token)
+        with closing(listener):
+            way = mcp_server.HTTP(listener, token=settings.mcp_token, hosts=hosts, origins=origins)
+            message = "It wants a token." if settings.mcp_token else "It wants no token."
+            emit({"status": "success", "url": way.url, "message": message}, session.format)
+            mcp_server.serve(door, way, loop)
+        return
+    if sys.stdin is not None and sys.stdin.isatty():
+        print("promptyoself: waiting for a client's messages; Ctrl-C ends it.", file=sys.stderr)
+    try:
+        mcp_server.serve(door, mcp_server.Stdio(), loop)
+    except Exception as error:  # stdout is the protocol's, to the end
+        document, code = error_document(error)
+        print(rendered(document).decode(), file=sys.stderr)
+        click.get_current_context().exit(code)
+
+
+@click.command("agenda")
+@click.option("--agent-id")
+@answers
+def _agenda_command(session: Session, agent_id: str | None) -> Document:
+    """What a resource of the MCP server has; no command of the command line."""
+    from promptyoself.service.planning import agenda
+
+    settings = session.settings
+    agent_id = agent_id or settings.only_agent or settings.default_agent
+    return agenda(session.store(), session.now(), agent_id=agent_id)
+
+
+def _answer(command: click.Command, var: str | None, words: Sequence[str], stop: Stop) -> bytes:
+    """One call, as a client makes it; it finds the data where the server does."""
+    where = [] if var is None else [f"--var={var}"]
+    name = words[:1] if isinstance(command, click.Group) else []
+    return ask(command, [*name, *where, *words[len(name) :]], Caller("mcp", stop))
+
+
+def _deliver(session: Session, stop: Stop) -> None:
+    from promptyoself.loop import run_loop
+
+    store = session.store()
+    with closing(deliverer(session.settings)) as letta:
+        run_loop(
+            store,
+            letta,
+            session.now,
+            concurrency=CONCURRENCY,
+            interval=session.settings.interval,
+            stop=stop,
+            emit=lambda _: None,  # stdout isn't the loop's; what it does is in the log file
+        )
+
+
+def _group() -> click.Group:
+    group = click.get_current_context().find_root().command
+    assert isinstance(group, click.Group)
+    return group
+
+
+def _check_prefix(prefix: str) -> None:
+    if len(prefix) > 32 or not set(prefix) <= set(_PREFIX):
+        raise WrongUsage(
+            "invalid_value",
+            f"--tool-prefix {shown(prefix)} has more than 32 characters, or others than letters, "
+            "digits, - and _.",
+            "Give one such as promptyoself_.",
+        )
+
+
+def _refuse_options_of_http() -> None:
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name in _HTTP_ONLY and source is click.core.ParameterSource.COMMANDLINE:
+            raise WrongUsage(
+                "conflicting_options",
+                f"{parameter.opts[0]} is for HTTP, and this would be stdio.",
+                "Add --transport http.",
+            )

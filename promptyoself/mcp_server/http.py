@@ -1,0 +1,163 @@
+"""The server over streamable HTTP, for clients anywhere; without a token, on this machine only."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import signal
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from hashlib import sha256
+from hmac import compare_digest
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+from mcp.server.auth.middleware.bearer_auth import BearerAuthBackend
+from mcp.server.auth.provider import AccessToken
+from mcp.server.transport_security import TransportSecuritySettings
+from starlette.middleware.authentication import AuthenticationMiddleware
+
+from promptyoself.errors import PromptyoselfError, cannot_listen
+from promptyoself.times import shown
+
+if TYPE_CHECKING:
+    from mcp.server import Server
+
+__all__ = ["HTTP", "MAX_BODY", "MAX_SESSIONS", "PATH", "listen"]
+
+PATH = "/mcp"
+MAX_BODY = 8 * 1024 * 1024
+"""Bytes of one message. A prompt may have 1 MiB, or six times that where a client escapes it."""
+
+MAX_SESSIONS = 1000
+SESSION_IDLE = 600.0
+"""Seconds after which a session that nobody uses is forgotten; many clients never end theirs."""
+
+_PATIENCE = 6
+"""Seconds for calls under way when the server is asked to stop; `execute` takes 5."""
+
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
+
+class HTTP:
+    """Serves on a socket that listens, until it is asked to end.
+
+    The SDK checks Host and Origin, which keeps the pages in a browser out, and the sizes.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        *,
+        token: str | None,
+        hosts: Sequence[str] = (),
+        origins: Sequence[str] = (),
+    ) -> None:
+        """``hosts`` and ``origins`` are allowed besides those of this machine: names, with a port
+        or with any, and whole origins."""
+        self._listener, self._token = listener, token
+        bound = listener.getsockname()[0]
+        names = [*_LOOPBACK, *hosts]
+        if not ipaddress.ip_address(bound).is_unspecified:
+            names.append(f"[{bound}]" if ":" in bound else bound)
+        self._security = TransportSecuritySettings(
+            allowed_hosts=[*names, *(f"{name}:*" for name in names)],
+            allowed_origins=[
+                *origins,
+                *(f"http://{name}{port}" for name in _LOOPBACK for port in ("", ":*")),
+            ],
+        )
+        self._ended = False
+        self._uvicorn: _Uvicorn | None = None
+
+    @property
+    def url(self) -> str:
+        """Where clients find it, from this machine."""
+        host, port = self._listener.getsockname()[:2]
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}{PATH}"
+
+    async def serve(self, server: Server[Any]) -> None:
+        """Return when :meth:`end` was called, and what was under way has been answered."""
+        if self._ended:
+            return
+        # Sessions come and go; what should be known of that is known from the log.
+        logging.getLogger("mcp").setLevel(logging.ERROR)
+        app = server.streamable_http_app(
+            streamable_http_path=PATH,
+            transport_security=self._security,
+            max_request_body_size=MAX_BODY,
+            max_sessions=MAX_SESSIONS,
+            session_idle_timeout=SESSION_IDLE,
+            token_verifier=None if self._token is None else _Verifier(self._token),
+        )
+        if self._token is not None:
+            backend = BearerAuthBackend(_Verifier(self._token))
+            app.add_middleware(AuthenticationMiddleware, backend=backend)
+        self._uvicorn = _Uvicorn(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                log_level="warning",
+                access_log=False,
+                lifespan="on",
+                server_header=False,
+                ws="none",
+                timeout_graceful_shutdown=_PATIENCE,
+            )
+        )
+        await self._uvicorn.serve(sockets=[self._listener])
+
+    async def end(self) -> None:
+        """Take no more connections, and let go of those on which nothing is asked."""
+        self._ended = True
+        if self._uvicorn is not None:
+            self._uvicorn.handle_exit(signal.SIGTERM, None)
+
+
+class _Uvicorn(uvicorn.Server):
+    """Leaves signals to those who serve: it would die of them in the end."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _Verifier:
+    """Knows the one token. How long it takes tells nothing about that."""
+
+    def __init__(self, token: str) -> None:
+        self._digest = sha256(token.encode()).digest()
+
+    async def verify_token(self, token: str) -> AccessToken | None:
+        """Whether it is that one."""
+        if not compare_digest(sha256(token.encode()).digest(), self._digest):
+            return None
+        return AccessToken(token="", client_id="bearer", scopes=[])
+
+
+def listen(host: str, port: int, token: str | None) -> socket.socket:
+    """A socket that listens there; on port 0, on any that is free.
+
+    Raises:
+        PromptyoselfError: ``missing_token``: others than this machine can reach it, and there is no
+            token that they would have to show; ``port_in_use``, or ``cannot_listen`` for the rest.
+    """
+    if token is None and not _is_loopback(host):
+        raise PromptyoselfError(
+            "missing_token",
+            f"Other machines can reach {shown(host)}, and there is no token to keep them out.",
+            "Set PROMPTYOSELF_MCP_TOKEN to a long random text, or listen on 127.0.0.1.",
+        )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=256)
+    except (OSError, OverflowError, UnicodeError, ValueError) as error:
+        raise cannot_listen(host, port, error) from None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

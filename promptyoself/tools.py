@@ -1,0 +1,371 @@
+"""What the commands for agents answer, as JSON Schema, and what calling one does to the world.
+
+A command's name, description and parameters come from Click's own tree; what it answers can't be
+read there. ``docs/json.md`` tells the same to people. A test holds each schema against what the
+command really answers.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+__all__ = ["TOOLS", "Tool", "output_schema"]
+
+Schema = dict[str, Any]
+
+
+class Tool(NamedTuple):
+    """A command as a tool. ``answer`` has a schema for each key of a successful answer, and
+    ``sometimes`` names those keys that may be missing.
+
+    ``idempotent`` means that the same call again does nothing more; ``open_world`` that it asks the
+    Letta server.
+    """
+
+    title: str
+    answer: dict[str, Schema]
+    sometimes: frozenset[str] = frozenset()
+    read_only: bool = False
+    destructive: bool = False
+    idempotent: bool = False
+    open_world: bool = False
+
+
+def output_schema(tool: Tool) -> Schema:
+    """The schema of all that the tool may answer. An error has the form that all errors have, and
+    some clients hold that against the schema too."""
+    return {
+        "type": "object",
+        "properties": {
+            **_ERROR,
+            **tool.answer,
+            "status": {"enum": ["success", "error"]},
+        },
+        "required": ["status"],
+        "if": {"properties": {"status": {"const": "success"}}},
+        "then": {"required": [key for key in tool.answer if key not in tool.sometimes]},
+        "else": {"required": list(_ERROR)},
+    }
+
+
+def _text(description: str) -> Schema:
+    return {"type": "string", "description": description}
+
+
+def _maybe(schema: Schema) -> Schema:
+    return {**schema, "type": [schema["type"], "null"]}
+
+
+def _list(items: Schema, description: str) -> Schema:
+    return {"type": "array", "items": items, "description": description}
+
+
+def _object(**properties: Schema) -> Schema:
+    """An object that has all of these, and perhaps more."""
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+_ERROR: dict[str, Schema] = {
+    "code": _text("Of an error: its stable code."),
+    "message": _text("What happened; of an error: what was wrong with which value."),
+    "hint": _text("What to do next; may be empty."),
+    "error": _text("Of an error: the message again."),
+}
+
+_STRING: Schema = {"type": "string"}
+_NUMBER: Schema = {"type": "integer"}
+_FLAG: Schema = {"type": "boolean"}
+_COUNTS: Schema = {"type": "object", "additionalProperties": {"type": "integer"}}
+_INSTANT = _text("An instant in UTC: 2027-01-31T09:00:00.000000Z.")
+_ID = _text("The schedule's id: sch_ and 8 hex digits.")
+_MESSAGE = _text("What was done, in a sentence.")
+_NEXT_RUN = {
+    "next_run": _maybe(_text("When it fires next, in UTC; null where it won't.")),
+    "next_run_local": _maybe(_text("The same in the schedule's own time zone.")),
+    "timezone": _text("The schedule's time zone."),
+}
+_SCHEDULE = _object(
+    id=_ID,
+    agent_id=_text("The agent that is prompted."),
+    name=_maybe(_STRING),
+    prompt=_text("What the agent is told."),
+    schedule_type={"enum": ["once", "cron", "interval"]},
+    schedule_value=_text("The instant, the cron expression or the interval."),
+    timezone=_STRING,
+    next_run=_maybe(_INSTANT),
+    last_run=_maybe(_INSTANT),
+    created_at=_INSTANT,
+    status={"enum": ["active", "paused", "completed", "cancelled", "failed"]},
+    active=_FLAG,
+    repetition_count=_text("How often it has fired.") | {"type": "integer"},
+    max_repetitions=_maybe(_NUMBER),
+)
+_OUTCOMES = _object(
+    slots=_NUMBER,
+    delivered=_NUMBER,
+    failed=_NUMBER,
+    skipped=_NUMBER,
+    in_flight=_NUMBER,
+    in_doubt=_NUMBER,
+    pending=_NUMBER,
+    unaccounted=_NUMBER,
+    doubled=_NUMBER,
+    unexpected=_NUMBER,
+    skipped_why=_COUNTS,
+)
+_EVENT = _object(
+    v=_NUMBER,
+    seq=_text("Its number in the log.") | {"type": "integer"},
+    ts=_INSTANT,
+    type=_text("What happened: schedule.registered, delivery.delivered, …"),
+    id=_maybe(_ID),
+    actor={"type": "object"},
+    data={"type": "object"},
+    prev=_text("The SHA-256 of the event before."),
+)
+_POINT = _object(seq=_NUMBER, ts=_maybe(_INSTANT))
+_HEAD: dict[str, Schema] = {
+    "head": _text("The last event as SEQ:HASH."),
+    "seq": _NUMBER,
+    "hash": _STRING,
+    "ts": _maybe(_INSTANT),
+}
+
+TOOLS: dict[str, Tool] = {
+    "register": Tool(
+        "Schedule a prompt",
+        {
+            "id": _ID,
+            "created": _text("False where it was scheduled already.") | {"type": "boolean"},
+            **_NEXT_RUN,
+            "message": _MESSAGE,
+            "differs": _list(_STRING, "Options that were another way; the old ones stay."),
+            "life": _text("How often it has come to life, where it had ended.")
+            | {"type": "integer"},
+            "warning": _STRING,
+            "dry_run": _FLAG,
+        },
+        frozenset({"differs", "life", "warning", "dry_run"}),
+        # Not idempotent: "in 45m" is another time a minute later.
+        open_world=True,
+    ),
+    "list": Tool(
+        "List schedules",
+        {
+            "schedules": _list(_SCHEDULE, "The soonest first."),
+            "count": _NUMBER,
+            "total": _text("How many there are, where some were left out.") | {"type": "integer"},
+        },
+        frozenset({"total"}),
+        read_only=True,
+        idempotent=True,
+    ),
+    "show": Tool(
+        "Show a schedule",
+        {"id": _ID, "schedule": _SCHEDULE},
+        read_only=True,
+        idempotent=True,
+    ),
+    "modify": Tool(
+        "Change a schedule",
+        {
+            "id": _ID,
+            "modified": _list(_STRING, "The fields that have changed."),
+            **_NEXT_RUN,
+            "message": _MESSAGE,
+        },
+        frozenset({"next_run_local", "timezone"}),
+        destructive=True,
+    ),
+    "cancel": Tool(
+        "Cancel a schedule",
+        {"cancelled_id": _ID, "message": _MESSAGE, "under_way": _NUMBER},
+        frozenset({"under_way"}),
+        destructive=True,
+        idempotent=True,
+    ),
+    "pause": Tool(
+        "Pause a schedule", {"id": _ID, "message": _MESSAGE}, destructive=True, idempotent=True
+    ),
+    "resume": Tool(
+        "Resume a schedule",
+        {"id": _ID, **_NEXT_RUN, "message": _MESSAGE},
+        frozenset({"next_run_local", "timezone"}),
+        idempotent=True,
+    ),
+    "trigger": Tool(
+        "Prompt now", {"id": _ID, "slot": _INSTANT, "message": _MESSAGE}, open_world=True
+    ),
+    "next": Tool(
+        "Show the next fires",
+        {"fires": _list(_object(utc=_INSTANT, local=_STRING), "The soonest first.")},
+        read_only=True,
+        idempotent=True,
+    ),
+    "simulate": Tool(
+        "Look ahead",
+        {
+            "from": _INSTANT,
+            "until": _INSTANT,
+            "truncated": _FLAG,
+            "fired": _text("How many deliveries there would be.") | {"type": "integer"},
+            "skipped": _COUNTS,
+            "agents": _list(
+                _object(
+                    agent_id=_STRING,
+                    fired=_NUMBER,
+                    days=_list(_object(day=_STRING, fired=_NUMBER, skipped=_COUNTS), "By day."),
+                ),
+                "By agent.",
+            ),
+            "stopped": _list(
+                _object(id=_ID, agent_id=_STRING, why=_STRING, slots=_NUMBER, first=_INSTANT),
+                "Schedules that a limit would stop.",
+            ),
+            "log": {"type": "object"},
+            "load": {"type": "object"},
+            "broken": _list(_object(id=_ID, problem=_STRING), "What can't be told."),
+            "message": _MESSAGE,
+        },
+        read_only=True,
+        idempotent=True,
+    ),
+    "history": Tool(
+        "Show what happened",
+        {"events": _list(_EVENT, "The oldest first, as they are in the log."), "count": _NUMBER},
+        read_only=True,
+        idempotent=True,
+    ),
+    "audit": Tool(
+        "Account for every slot",
+        {
+            "since": _maybe(_INSTANT),
+            "until": _INSTANT,
+            "totals": _OUTCOMES,
+            "schedules": _list(_OUTCOMES, "By schedule."),
+            "undelivered": _list(
+                _object(
+                    id=_ID,
+                    agent_id=_STRING,
+                    slot=_INSTANT,
+                    last=_INSTANT,
+                    slots=_NUMBER,
+                    outcome=_STRING,
+                    why=_maybe(_STRING),
+                ),
+                "Ranges of slots that were not delivered.",
+            ),
+            "loops": _list({"type": "object"}, "The loops that ran."),
+            "head": _HEAD["head"],
+            "message": _MESSAGE,
+        },
+        read_only=True,
+        idempotent=True,
+    ),
+    "diff": Tool(
+        "Compare two times",
+        {
+            "from": _POINT,
+            "to": _POINT,
+            "changes": _list(
+                _object(
+                    id=_ID,
+                    agent_id=_STRING,
+                    change={"enum": ["registered", "changed"]},
+                    fields={"type": "object"},
+                    events=_list({"type": "object"}, "What made the difference."),
+                ),
+                "By schedule.",
+            ),
+            "count": _NUMBER,
+        },
+        read_only=True,
+        idempotent=True,
+    ),
+    "stats": Tool(
+        "Count what there is",
+        {
+            "schedules": _COUNTS,
+            "agents": _NUMBER,
+            "open_slots": _COUNTS,
+            "events": _NUMBER,
+            "events_by_type": _COUNTS,
+            "head": _object(seq=_NUMBER, hash=_STRING, ts=_maybe(_INSTANT)),
+            "bytes": _NUMBER,
+        },
+        read_only=True,
+        idempotent=True,
+    ),
+    "head": Tool("Name the last event", _HEAD, read_only=True, idempotent=True),
+    "verify": Tool(
+        "Check the log",
+        {
+            "valid": _FLAG,
+            "events": _NUMBER,
+            "segments": _NUMBER,
+            **_HEAD,
+            "contains": _STRING,
+            "sealed": _NUMBER,
+            "newer": _STRING,
+            "torn_tail": {"type": "object"},
+            "message": _MESSAGE,
+        },
+        frozenset({"contains", "sealed", "newer", "torn_tail", "message"}),
+        read_only=True,
+        idempotent=True,
+    ),
+    "agents": Tool(
+        "List agents",
+        {
+            "agents": _list(
+                _object(
+                    id=_STRING,
+                    name=_maybe(_STRING),
+                    model=_maybe(_STRING),
+                    created_at=_maybe(_INSTANT),
+                    last_run_at=_maybe(_INSTANT),
+                ),
+                "Those that the Letta server has.",
+            ),
+            "count": _NUMBER,
+            "url": _STRING,
+        },
+        read_only=True,
+        idempotent=True,
+        open_world=True,
+    ),
+    "test": Tool(
+        "Ask whether Letta answers",
+        {
+            "url": _STRING,
+            "version": _maybe(_STRING),
+            "agents": _NUMBER,
+            "latency_ms": _NUMBER,
+            "message": _MESSAGE,
+        },
+        read_only=True,
+        idempotent=True,
+        open_world=True,
+    ),
+    "execute": Tool(
+        "Deliver what is due",
+        {
+            "executed": _list(
+                _object(
+                    id=_ID,
+                    agent_id=_STRING,
+                    delivered=_FLAG,
+                    next_run=_maybe(_INSTANT),
+                    state=_STRING,
+                    slot=_INSTANT,
+                ),
+                "A line for each prompt that was tried.",
+            ),
+            "skipped": _list({"type": "object"}, "Slots for which nothing was tried."),
+            "message": _MESSAGE,
+        },
+        frozenset({"skipped"}),
+        open_world=True,
+    ),
+}
+"""By the command's name; every one that agents may call has to be here."""
