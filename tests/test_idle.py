@@ -4,6 +4,7 @@ where there are none, or where they can't be told."""
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,6 +29,8 @@ from promptyoself.service.desiring import record
 from promptyoself.service.idle import LISTED, render
 from promptyoself.service.registering import register, trigger
 from promptyoself.service.requests import Request
+from promptyoself.service.store import Store
+from promptyoself.settings import load_settings
 
 if TYPE_CHECKING:
     from conftest import Clock
@@ -308,6 +311,35 @@ def test_a_damaged_log_of_desires(sandbox: Sandbox, var: Path, clock: Clock, how
     kept.rename(folder)
     assert call("execute").success()["message"] == "1 prompt executed"
     assert "Learn Danish" in received(sandbox, agent)[0]
+
+
+def test_who_writes_desires_holds_up_nobody(
+    sandbox: Sandbox, var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P5: an idle prompt is rendered without waiting for whoever holds the lock of their log."""
+    agent = sandbox.agents[0]
+    call("desire", "--agent-id", agent, "--text", "Learn Danish").success()
+    call("idle", "--agent-id", agent, "--time", "in 1m").success()
+    clock.advance(minutes=1)
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        store = Store(load_settings(), {"via": "test", "who": "holder"}, warn=print)
+        with store.desires.ledger.exclusive():
+            held.set()
+            done.wait(60)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    try:
+        assert held.wait(60)
+        assert call("execute").success()["message"] == "1 prompt executed"
+        assert "Learn Danish" in received(sandbox, agent)[0]
+        monkeypatch.setenv("PROMPTYOSELF_LOCK_TIMEOUT", "0")
+        call("desire", "--agent-id", agent, "--text", "Paint").error("lock_timeout")
+    finally:
+        done.set()
+        holder.join()
 
 
 def test_a_loop_tries_a_broken_one_again(tmp_path: Path) -> None:
