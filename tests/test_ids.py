@@ -8,7 +8,14 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptyoself.identity import CONTENT, content_hash, content_of, schedule_id, slot_otid
+from promptyoself.identity import (
+    CONTENT,
+    content_hash,
+    content_of,
+    desire_id,
+    schedule_id,
+    slot_otid,
+)
 from promptyoself.schedules import Schedule
 
 CONTENTS = st.fixed_dictionaries(
@@ -25,7 +32,7 @@ def test_the_fields_of_the_content_are_pinned() -> None:
     """P6: what makes a schedule the one it is may not change: every id depends on it."""
     assert CONTENT == (
         "agent_id", "conversation_id", "prompt", "name", "schedule_type", "schedule_value",
-        "timezone", "start_at", "until", "max_repetitions",
+        "timezone", "start_at", "until", "max_repetitions", "template",
     )  # fmt: skip
 
 
@@ -35,6 +42,9 @@ def test_the_forms_are_pinned() -> None:
     assert content_hash(content)[:8] == "d9a6c001"
     assert schedule_id(content) == "sch_d9a6c001"
     assert schedule_id(content, 1) == "sch_74f3664a"
+    assert schedule_id({**content, "template": None}) == "sch_d9a6c001"
+    desire = {"agent_id": "agent-7", "text": "Hello", "recorded_at": "2026-11-20T12:00:00.000000Z"}
+    assert desire_id(desire) == "des_5eb80300"
     otid = slot_otid("sch_d9a6c001", "2026-11-20T12:00:00.000000Z")
     assert otid == "ee77906a-5ca7-5007-b5b3-1e5b3ad77f90"
     assert UUID(otid).version == 5
