@@ -187,6 +187,11 @@ def test_messages_that_are_none_empty_or_several(any_letta: Letta) -> None:
     rows = ask(any_letta, "GET", where).json()[1:]
     assert [row["content"] for row in rows] == ["one", "two", "You said: two"]
     assert [row["otid"] for row in rows[:2]] == ["one", "two"]
+    parts = [{"type": "text", "text": text} for text in ("th", "ree")]
+    turn(any_letta, agent_id, [{"role": "user", "content": parts}])
+    said, answer = ask(any_letta, "GET", where).json()[-2:]
+    assert said["content"] == [{**part, "signature": None} for part in parts]
+    assert answer["content"] == "You said: three"
 
 
 @pytest.mark.parametrize("talking", [False, True])

@@ -248,6 +248,7 @@ def test_what_it_does_not_have(http: httpx.Client, method: str, path: str, statu
         b"{}",
         b'{"messages": [{"role": "king", "content": "x"}]}',
         b'{"messages": [{"role": "user"}]}',
+        b'{"messages": [{"role": "user", "content": ["odd"]}]}',
         b"[" * 100_000,
         b"\xff\xfe",
     ],

@@ -476,7 +476,7 @@ class Sandbox:
         content = row["content"]
         parts = None if isinstance(content, str) else content
         if parts is not None:
-            content = "".join(str(p.get("text", "")) for p in parts if isinstance(p, dict))
+            content = "".join(part["text"] for part in parts)
         otid = row.get("otid") or str(uuid.UUID(self._new("x")[2:]))
         kind = f"{row['role']}_message"
         return SandboxMessage("", agent_id, conversation_id, kind, otid, content, now, None, parts)

@@ -633,12 +633,19 @@ def _checked(body: Any) -> dict[str, Any]:
     if isinstance(rows, list) and all(
         isinstance(row, dict)
         and row.get("role") in ("user", "system", "assistant")
-        and isinstance(row.get("content"), str | list)
+        and _is_content(row.get("content"))
         and isinstance(row.get("otid"), str | None)
         for row in rows
     ):
         return dict(body)
     raise _unfit("literal_error", "body", "messages")
+
+
+def _is_content(value: Any) -> bool:
+    """Text, or parts of it."""
+    if isinstance(value, list):
+        return all(isinstance(p, dict) and isinstance(p.get("text"), str) for p in value)
+    return isinstance(value, str)
 
 
 def _unfit(kind: str, *where: str) -> _RefusedError:
