@@ -5,16 +5,22 @@ READY := .venv/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test torture lint bench docs clean
+.PHONY: help demo test test-letta torture lint bench docs clean
 
 help: ## print this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s%s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s%s\n", $$1, $$2 }' Makefile
 
 demo: $(READY) ## show the main job end to end (with LETTA_BASE_URL set: on that server)
 	@$(BIN)/promptyoself demo
 
 test: $(READY) ## everything that a change must pass
 	@$(BIN)/python -m pytest --verbose --numprocesses 2 --dist worksteal
+
+# The server is installed outside the tree, once; tests/letta_server/build.py says where.
+LETTA_PYTHON ?= $(PYTHON)
+test-letta: $(READY) ## what is about any Letta, with a real server, which it installs first
+	@python=$$($(PYTHON) tests/letta_server/build.py --python $(LETTA_PYTHON)) \
+		&& $(BIN)/python -m pytest --verbose --real-letta "$$python" tests/test_letta_*.py
 
 SCALE ?= 20
 SEED ?=

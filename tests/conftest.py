@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from calling import clean_environ
@@ -16,6 +17,9 @@ from tally import SCALE
 from promptyoself.commands.answering import Session
 from promptyoself.settings import SETTINGS
 
+if TYPE_CHECKING:
+    from lettas import Letta
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A test that sets itself a time limit gets more of it where it has more rounds."""
@@ -23,6 +27,48 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         limit = item.get_closest_marker("timeout")
         if limit is not None and limit.args:
             item.add_marker(pytest.mark.timeout(limit.args[0] * SCALE), append=False)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Where a real Letta server is installed; `make test-letta` says it."""
+    parser.addoption(
+        "--real-letta",
+        metavar="PYTHON",
+        help="run what is about any Letta against a real server too: the Python that it is "
+        "installed for, as tests/letta_server/build.py prints it",
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What is about any Letta runs against the sandbox, and against a real one where there is."""
+    if "any_letta" in metafunc.fixturenames:
+        kinds = ["sandbox", "real"] if metafunc.config.getoption("real_letta") else ["sandbox"]
+        metafunc.parametrize("any_letta", kinds, indirect=True)
+
+
+@pytest.fixture(scope="session")
+def real_letta_server(pytestconfig: pytest.Config) -> Iterator[Letta]:
+    """The one real server of the whole session."""
+    from lettas import real_letta
+
+    with real_letta(pytestconfig.getoption("real_letta")) as server:
+        yield server
+
+
+@pytest.fixture
+def any_letta(request: pytest.FixtureRequest) -> Iterator[Letta]:
+    """A Letta: a sandbox without agents, or the real server, with those that others have made."""
+    from lettas import SandboxLetta
+
+    from promptyoself.sandbox import Sandbox
+
+    if request.param == "real":
+        server: Letta = request.getfixturevalue("real_letta_server")
+        yield server
+        server.finish()
+    else:
+        with Sandbox(()) as sandbox:
+            yield SandboxLetta(sandbox)
 
 
 class Clock:

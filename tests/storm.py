@@ -1,4 +1,5 @@
-"""A storm: many prompts, loops killed at random and started again, and Letta misbehaving."""
+"""Loops that are killed at random and started again; a storm is that, with many prompts and a Letta
+that misbehaves."""
 
 from __future__ import annotations
 
@@ -18,30 +19,27 @@ from promptyoself.service.requests import Request
 from promptyoself.service.store import Store
 from promptyoself.settings import Settings, load_settings
 
-__all__ = ["Storm"]
+__all__ = ["Loops", "Storm"]
 
 
-class Storm:
-    """One data directory, one sandbox, some loops in processes of their own."""
+class Loops:
+    """One data directory, and loops in processes of their own that deliver to a Letta."""
 
     def __init__(
         self,
         var: Path,
-        sandbox: Sandbox,
+        url: str,
         seed: int = 0,
         *,
-        prompt: str = "prompt",
         stderr: int | None = None,
         **settings: str,
     ) -> None:
-        """``prompt`` is what each begins with; ``stderr`` is where the loops' goes, if not ours."""
-        self.prompt = prompt
+        """``stderr`` is where the loops' goes, if not ours."""
         self.stderr = stderr
         self.random = random.Random(seed)
-        self.sandbox = sandbox
         self.environ = {
             "PROMPTYOSELF_VAR": str(var),
-            "LETTA_BASE_URL": sandbox.url,
+            "LETTA_BASE_URL": url,
             "PROMPTYOSELF_RECONCILE_GRACE": "1.5",
             "PROMPTYOSELF_CALL_TIMEOUT": "2",
             **settings,
@@ -50,20 +48,6 @@ class Storm:
         self.store = Store(self.settings, {"via": "test", "who": "storm"}, warn=lambda _: None)
         self.loops: list[subprocess.Popen[bytes]] = []
         self.kills = 0
-
-    def register(self, prompts: int) -> list[str]:
-        """So many one-off prompts, spread over the agents, due within the next seconds."""
-        now = datetime.now(UTC)
-        ids = []
-        for number in range(prompts):
-            due = now + timedelta(seconds=1 + 2 * self.random.random())
-            request = Request(
-                agent_id=self.sandbox.agents[number % len(self.sandbox.agents)],
-                prompt=f"{self.prompt} {number}",
-                time=due.isoformat(),
-            )
-            ids.append(register(self.store, request, now)["id"])
-        return ids
 
     def start_loop(self) -> None:
         """One more loop."""
@@ -94,20 +78,6 @@ class Storm:
         for loop in self.loops:
             assert loop.wait(timeout=30) in (0, -signal.SIGTERM)
         self.loops.clear()
-
-    def rage(self, kills: int, *, every: float, timeout: float) -> None:
-        """Kill that many loops at random, about ``every`` so many seconds; then let Letta behave,
-        and the others settle everything."""
-        end = time.monotonic() + timeout
-        while self.kills < kills or not self.all_settled():
-            assert time.monotonic() < end, f"not settled in time: {self.unsettled()}"
-            if self.kills < kills:
-                time.sleep(self.random.random() * 2 * every)
-                self.kill_one()
-                if self.kills == kills:
-                    self.sandbox.clear_faults()
-            else:
-                time.sleep(0.2)
 
     def unsettled(self) -> dict[str, object]:
         """What has no outcome yet."""
@@ -140,6 +110,52 @@ class Storm:
             for event in batch.envelopes
             if event.type == "delivery.delivered"
         }
+
+
+class Storm(Loops):
+    """Loops, and a sandbox that they deliver to."""
+
+    def __init__(
+        self,
+        var: Path,
+        sandbox: Sandbox,
+        seed: int = 0,
+        *,
+        prompt: str = "prompt",
+        stderr: int | None = None,
+        **settings: str,
+    ) -> None:
+        """``prompt`` is what each begins with."""
+        super().__init__(var, sandbox.url, seed, stderr=stderr, **settings)
+        self.prompt, self.sandbox = prompt, sandbox
+
+    def register(self, prompts: int) -> list[str]:
+        """So many one-off prompts, spread over the agents, due within the next seconds."""
+        now = datetime.now(UTC)
+        ids = []
+        for number in range(prompts):
+            due = now + timedelta(seconds=1 + 2 * self.random.random())
+            request = Request(
+                agent_id=self.sandbox.agents[number % len(self.sandbox.agents)],
+                prompt=f"{self.prompt} {number}",
+                time=due.isoformat(),
+            )
+            ids.append(register(self.store, request, now)["id"])
+        return ids
+
+    def rage(self, kills: int, *, every: float, timeout: float) -> None:
+        """Kill that many loops at random, about ``every`` so many seconds; then let Letta behave,
+        and the others settle everything."""
+        end = time.monotonic() + timeout
+        while self.kills < kills or not self.all_settled():
+            assert time.monotonic() < end, f"not settled in time: {self.unsettled()}"
+            if self.kills < kills:
+                time.sleep(self.random.random() * 2 * every)
+                self.kill_one()
+                if self.kills == kills:
+                    self.sandbox.clear_faults()
+            else:
+                time.sleep(0.2)
 
     def copies(self) -> Counter[str]:
         """How often each otid stands in an agent's history."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +106,12 @@ def test_the_image_has_its_own_user_and_keeps_the_log_in_a_volume() -> None:
     assert any("PROMPTYOSELF_VAR=/data" in line for line in instructions("ENV"))
 
 
+def test_the_image_has_what_the_mcp_server_needs() -> None:
+    """The wheel is installed with the extra that brings the SDK."""
+    (install,) = [line for line in instructions("RUN") if "/dist/*.whl" in line]
+    assert '"${wheel}[mcp]"' in install
+
+
 def test_the_compose_file_has_a_letta_and_the_loop(compose: dict[str, Any]) -> None:
     """The loop finds Letta by its name, keeps the log in a named volume, and stops in peace."""
     letta, loop = compose["services"]["letta"], compose["services"]["loop"]
@@ -119,6 +127,44 @@ def test_the_compose_file_has_a_letta_and_the_loop(compose: dict[str, Any]) -> N
     assert int(loop["stop_grace_period"].removesuffix("s")) > 10
     assert all(port.startswith("127.0.0.1:") for port in letta["ports"])
     assert set(loop["environment"]) <= {setting.name for setting in SETTINGS}
+
+
+def test_the_mcp_server_shares_the_loops_log(compose: dict[str, Any]) -> None:
+    """It is the same image on the same volume, open to this machine and to the other containers, by
+    the name that they know, and to nobody without a token."""
+    mcp, loop = compose["services"]["mcp"], compose["services"]["loop"]
+    assert (mcp["image"], mcp["build"], mcp["volumes"]) == (
+        loop["image"],
+        loop["build"],
+        loop["volumes"],
+    )
+    assert {name: mcp["environment"][name] for name in loop["environment"]} == loop["environment"]
+    assert mcp["environment"]["PROMPTYOSELF_MCP_TOKEN"].startswith("${PROMPTYOSELF_MCP_TOKEN:?")
+    assert set(mcp["environment"]) <= {setting.name for setting in SETTINGS}
+    command = shlex.split(mcp["command"])
+    asked = dict(itertools.pairwise(command))
+    assert (asked["--transport"], asked["--allow-host"]) == ("http", "mcp")
+    port = asked["--port"]
+    assert mcp["ports"] == [f"127.0.0.1:{port}:{port}"]
+    check = mcp["healthcheck"]["test"]
+    assert check[:3] == ["CMD", "python", "-c"]
+    assert f"('127.0.0.1', {port})" in check[3]
+    assert f'"http://mcp:{port}/mcp"' in (ROOT / "docker" / "smoke_client.py").read_text()
+
+
+def test_the_smoke_test_is_fit_to_be_run() -> None:
+    """Bash and shellcheck find nothing wrong with it, and each of our commands in it is one."""
+    script = ROOT / "docker" / "smoke.sh"
+    assert script.stat().st_mode & 0o111
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    checker = Path(sys.executable).with_name("shellcheck")
+    subprocess.run([str(checker), str(script), str(ROOT / ".ci" / "run")], check=True)
+    text = script.read_text()
+    commands = re.findall(r"(?m)(?:^|within \d+ |\{ )promptyoself ([a-z].*?)(?:$| \||;|>)", text)
+    assert len(commands) >= 7
+    for command in commands:
+        assert accepts(shlex.split(command.replace('"$id"', "sch_12345678"))), command
+    compile((ROOT / "docker" / "smoke_client.py").read_text(), "smoke_client.py", "exec")
 
 
 def test_every_service_runs_commands_that_exist(compose: dict[str, Any]) -> None:

@@ -389,7 +389,7 @@ def test_the_faults_of_the_sandbox_are_described() -> None:
     rows = table("sandbox.md", "The faults")
     assert list(rows) == list(sandbox.FAULTS)
     for name, cells in rows.items():
-        assert re.findall(r"`(\w+)`", cells[0]) == list(sandbox._PARAMS.get(name, {})), name
+        assert re.findall(r"`(\w+)`", cells[0]) == list(sandbox.PARAMS.get(name, {})), name
     text = (ROOT / "docs" / "sandbox.md").read_text()
     assert all(f"`{route}`" in text for route in sandbox.ROUTES)
 

@@ -4,6 +4,8 @@ It serves the routes that a delivery uses, with the status codes and JSON shapes
 0.16.8 server, oddities included, since a client must get along with them:
 
 - A message enters the history, with its otid, only when the run's first answer is there.
+- A turn that fails later leaves its first step: a call of a tool, and what that returned. In a
+  conversation such a run is ``completed``.
 - A page of an agent's messages is oldest first, even where ``order=desc`` chose the newest.
 - Agents page by ``after``; runs and messages by ``before``.
 - Of two runs at once in one agent the one that ends last forgets the other's messages: they stay in
@@ -32,6 +34,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from promptyoself.errors import PromptyoselfError, cannot_listen
+from promptyoself.sandbox.faults import FAULTS, MODEL_ERRORS, NO_REDIS, PARAMS, ROUTES
 
 if TYPE_CHECKING:
     from promptyoself.sandbox.http import Server
@@ -39,57 +42,8 @@ if TYPE_CHECKING:
 __all__ = ["FAULTS", "ROUTES", "Sandbox", "SandboxMessage", "serve_forever"]
 
 _KEPT = 20_000  # messages and runs of one agent, and agents: more, and the oldest are forgotten
+_SYSTEM = "You echo."
 UUID4 = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
-APPROVAL = (
-    "CONFLICT: Cannot send a new message: The agent is waiting for approval on a tool call. "
-    "Please approve or deny the pending request before continuing."
-)
-
-ROUTES = ("send", "agents", "agent", "messages", "runs", "run", "conversations", "health", "any")
-
-FAULTS = {
-    "slow": "handled as usual, `seconds` late",
-    "refuse": "the connection is reset, nothing is stored (a true refusal is `stop()`)",
-    "rate_limit": "429 with Retry-After: `retry_after` seconds; as a date with `http_date`",
-    "server_error": "`status` (500); nothing is stored unless `stored`",
-    "lost_reply": "stored, then the connection is reset without an answer",
-    "hang": "no answer until `clear_faults()` or `stop()`; stored where `stored`",
-    "garbage": "200 with a `body` that is not JSON; stored where `stored`",
-    "wrong_shape": "200 with JSON of another kind; stored where `stored`",
-    "drip": "stored; the answer's `where` (headers or body) comes a byte per `interval` seconds",
-    "pending_approval": "409 PENDINGAPPROVAL, as the blocking routes answer",
-    "busy": "409, as a Letta with Redis answers while a conversation is at work",
-    "conflict": "409, as for a row locked in the database, with Retry-After: 1",
-    "status": "any `status` with {'detail': `detail`}; nothing is stored",
-    "unauthorized": "401, as for a wrong token",
-    "not_found": "404 Agent not found",
-    "unprocessable": "422, as for a request of the wrong form",
-    "run_pending_approval": "the run fails with Letta's text for a pending approval, not stored",
-    "run_fails_before": "the run fails with `error` before the message is stored",
-    "run_fails_after": "the run fails with `error` after the message was stored",
-    "run_stuck": "the run stays `created` for ever; nothing is stored",
-    "model_401": "the run fails since the model refuses the key; nothing is stored",
-    "model_402": "the run fails for lack of credits; nothing is stored",
-}
-_PARAMS: dict[str, dict[str, Any]] = {
-    "slow": {"seconds": 1.0},
-    "rate_limit": {"retry_after": 1, "http_date": False},
-    "server_error": {"status": 500, "stored": False},
-    "hang": {"stored": False},
-    "garbage": {"stored": False, "body": "<html>It works!</html>"},
-    "wrong_shape": {"stored": False},
-    "drip": {"where": "body", "interval": 0.05},
-    "status": {"status": 418, "detail": "a fault on demand"},
-    "run_fails_before": {"error": "INTERNAL_SERVER_ERROR: a fault on demand"},
-    "run_fails_after": {"error": "INTERNAL_SERVER_ERROR: a fault on demand"},
-}
-_MODEL_ERRORS = {
-    "run_pending_approval": APPROVAL,
-    "model_401": "UNAUTHENTICATED: Authentication failed with OpenAI: Error code: 401 - "
-    "{'error': {'message': 'Incorrect API key provided', 'code': 'invalid_api_key'}}",
-    "model_402": "PAYMENT_REQUIRED: Insufficient credits: Error code: 402 - "
-    "{'error': {'message': 'Payment required'}}",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +53,12 @@ class SandboxMessage:
     id: str
     agent_id: str
     conversation_id: str | None
-    kind: str  # system_message | user_message | assistant_message
+    kind: str  # (system | user | assistant | tool_call | tool_return)_message
     otid: str | None
     text: str
     date: datetime
     run_id: str | None
+    parts: list[Any] | None = None  # where the text was sent as such
 
 
 @dataclass(slots=True)
@@ -113,13 +68,15 @@ class RunState:
     conversation_id: str | None
     created_at: datetime
     tag: str
-    message: SandboxMessage
+    messages: list[SandboxMessage]
     context: list[str]  # what the agent had in mind when it began
     due: float | None  # monotonic instant of the first answer; None: never
     outcome: str = ""  # the run fault that decides how it ends, if any
     error: str = ""
     status: str = "created"
     completed_at: datetime | None = None
+    answers: list[SandboxMessage] = field(default_factory=list)
+    background: bool = False  # of a turn in a conversation that wanted that
 
 
 @dataclass(slots=True)
@@ -130,7 +87,7 @@ class AgentState:
     history: list[SandboxMessage] = field(default_factory=list)
     context: list[str] = field(default_factory=list)
     runs: list[RunState] = field(default_factory=list)
-    last_run: datetime | None = None
+    updated_at: datetime | None = None
 
 
 @dataclass(slots=True)
@@ -254,7 +211,7 @@ class Sandbox:
                 else self._uuid("agent", f"{name}|{same}")
             )
             agent = self._agents[agent_id] = AgentState(agent_id, name, self._clock())
-            self._remember(agent, None, "system_message", text="You echo.", date=agent.created_at)
+            self._remember(agent, None, "system_message", text=_SYSTEM, date=agent.created_at)
             return agent_id
 
     def delete_agent(self, agent_id: str) -> None:
@@ -267,8 +224,11 @@ class Sandbox:
     def create_conversation(self, agent_id: str) -> str:
         """Begin a conversation with an agent; returns its id."""
         with self._lock:
-            conversation_id = self._new("conv")
-            self._conversations[conversation_id] = (agent_id, self._clock())
+            conversation_id, now = self._new("conv"), self._clock()
+            self._conversations[conversation_id] = (agent_id, now)
+            agent = self._agents.get(agent_id)
+            if agent is not None:
+                self._remember(agent, conversation_id, "system_message", text=_SYSTEM, date=now)
             return conversation_id
 
     def messages(self, agent_id: str) -> list[SandboxMessage]:
@@ -314,7 +274,7 @@ class Sandbox:
             raise PromptyoselfError(
                 "unknown_fault", f"No fault is called {kind!r}.", f"There are: {', '.join(FAULTS)}."
             )
-        known = _PARAMS.get(kind, {})
+        known = PARAMS.get(kind, {})
         wrong = [f"{k}={v!r}" for k, v in params.items() if not like(v, known.get(k))]
         if times is not None and (not like(times, 0) or times < 1):
             wrong.append(f"times={times!r}")
@@ -415,9 +375,10 @@ class Sandbox:
         text: str,
         date: datetime,
         run_id: str | None = None,
+        parts: list[Any] | None = None,
     ) -> SandboxMessage:
         message = SandboxMessage(
-            self._new("message"), agent.id, conversation_id, kind, otid, text, date, run_id
+            self._new("message"), agent.id, conversation_id, kind, otid, text, date, run_id, parts
         )
         agent.history.append(message)
         del agent.history[:-_KEPT]
@@ -431,24 +392,36 @@ class Sandbox:
         ended = [r for r in self._due.values() if r.due is not None and r.due <= now]
         for run in sorted(ended, key=lambda r: r.due or 0):
             del self._due[run.id], self._active[run.id]
-            agent, run.due, run.completed_at = self._agents[run.agent_id], None, self._clock()
-            agent.last_run = run.completed_at
-            run.status = "failed" if run.error else "completed"
-            if run.outcome in ("", "run_fails_after"):
-                if run.conversation_id is None:
-                    agent.context = run.context
-                sent = run.message
-                here = (agent, run.conversation_id)
-                self._remember(
-                    *here, sent.kind, sent.otid, text=sent.text, date=sent.date, run_id=run.id
-                )
-                if not run.error:
-                    answer = f"You said: {sent.text[:200]}"
-                    otid = str(uuid.UUID(run.id[4:]))
-                    date = run.completed_at
-                    self._remember(
-                        *here, "assistant_message", otid, text=answer, date=date, run_id=run.id
-                    )
+            self._end(self._agents[run.agent_id], run)
+
+    def _end(self, agent: AgentState, run: RunState) -> None:
+        run.due, run.completed_at = None, self._clock()
+        agent.updated_at = run.completed_at
+        stepped, talk = run.outcome == "run_fails_after", run.conversation_id
+        run.status = "failed" if run.error and not (stepped and talk) else "completed"
+        if run.error and not stepped:
+            return
+        if talk is None:
+            agent.context = run.context
+        for sent in run.messages:
+            self._remember(
+                agent,
+                talk,
+                sent.kind,
+                sent.otid,
+                text=sent.text,
+                date=sent.date,
+                run_id=run.id,
+                parts=sent.parts,
+            )
+        answers = [("assistant_message", f"You said: {run.messages[-1].text[:200]}")]
+        if stepped:
+            answers = [("tool_call_message", ""), ("tool_return_message", "No such tool.")]
+        for number, (kind, text) in enumerate(answers):
+            otid, date = f"{run.id[4:-2]}{number:02d}", run.completed_at
+            run.answers.append(
+                self._remember(agent, talk, kind, otid, text=text, date=date, run_id=run.id)
+            )
 
     def _begin(
         self,
@@ -461,27 +434,25 @@ class Sandbox:
         self._settle()
         if any(r.due is not None for r in agent.runs):
             self.overlaps += 1
-        row = body["messages"][-1]
-        text = row["content"]
-        if not isinstance(text, str):
-            text = "".join(str(p.get("text", "")) for p in text if isinstance(p, dict))
         outcome = fault.kind if fault and fault.kind.startswith(("run_", "model_")) else ""
+        error = (fault.params.get("error") if fault else None) or MODEL_ERRORS.get(outcome, "")
         now = self._clock()
-        otid = row.get("otid") or str(uuid.UUID(self._new("x")[2:]))
-        message = SandboxMessage(
-            "", agent.id, conversation_id, f"{row['role']}_message", otid, text, now, None
-        )
+        messages = [self._read(agent.id, conversation_id, row, now) for row in body["messages"]]
+        if not messages:
+            outcome, error = "", "list index out of range"
+        elif not all(message.text for message in messages):
+            outcome, error = "", "Message content is empty or invalid"
         run = RunState(
             self._new("run"),
             agent.id,
             conversation_id,
             now,
             body.get("assistant_message_tool_name") or "send_message",
-            message,
+            messages,
             list(agent.context),
             None if outcome == "run_stuck" else time.monotonic() + self.latency,
             outcome,
-            (fault.params.get("error") if fault else None) or _MODEL_ERRORS.get(outcome, ""),
+            error,
         )
         self._runs[run.id] = self._active[run.id] = run
         if run.due is not None:
@@ -491,6 +462,25 @@ class Sandbox:
             self._forget(old)
         del agent.runs[:-_KEPT]
         return run
+
+    def _read(
+        self, agent_id: str, conversation_id: str | None, row: dict[str, Any], now: datetime
+    ) -> SandboxMessage:
+        """A message of a send's body; it has neither id nor run yet."""
+        content = row["content"]
+        parts = None if isinstance(content, str) else content
+        if parts is not None:
+            content = "".join(part["text"] for part in parts)
+        otid = row.get("otid") or str(uuid.UUID(self._new("x")[2:]))
+        kind = f"{row['role']}_message"
+        return SandboxMessage("", agent_id, conversation_id, kind, otid, content, now, None, parts)
+
+    def _refuse_background(self, agent: AgentState, conversation_id: str) -> None:
+        """Leave what Letta leaves of a turn that it can't stream: a run that has failed."""
+        run = self._begin(agent, conversation_id, {"messages": []}, None)
+        del self._due[run.id], self._active[run.id]
+        run.due, run.completed_at, run.background = None, self._clock(), True
+        run.status, run.error = "failed", NO_REDIS
 
     def _forget(self, run: RunState) -> None:
         for runs in (self._runs, self._active, self._due):

@@ -12,7 +12,6 @@ import socketserver
 import struct
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator, ValuesView
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -26,14 +25,21 @@ import orjson
 
 from promptyoself.errors import PromptyoselfError
 from promptyoself.sandbox import (
-    APPROVAL,
-    FAULTS,
     UUID4,
     AgentState,
     Fault,
     RunState,
     Sandbox,
     SandboxMessage,
+)
+from promptyoself.sandbox.faults import APPROVAL, FAULTS, NO_REDIS
+from promptyoself.sandbox.shapes import (
+    agent_json,
+    conversation_json,
+    error_json,
+    message_json,
+    ping_json,
+    run_json,
 )
 
 __all__ = ["Server"]
@@ -44,7 +50,20 @@ _LINE_LIMIT, _HEADER_LIMIT = 65536, 100
 _IDLE = 60.0  # seconds until a silent connection is closed
 _ACTIVE = frozenset({"created", "running"})
 _STATUSES = _ACTIVE | {"completed", "failed", "cancelled"}
+_USAGE = {
+    "message_type": "usage_statistics",
+    "completion_tokens": 5,
+    "prompt_tokens": 10,
+    "total_tokens": 15,
+    "step_count": 1,
+    "run_ids": None,
+}
 _log = logging.getLogger(__name__)
+
+_STREAMED = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Transfer-Encoding": "chunked",
+}
 
 _STATUS_FAULTS: dict[str, tuple[int, Any]] = {
     "pending_approval": (
@@ -287,59 +306,65 @@ class _Handler(BaseHTTPRequestHandler):
             case ("GET", "health"):
                 return "health", None, done({"version": VERSION, "status": "ok"})
             case ("GET", "agents"):
-                return "agents", None, done([_agent_json(a) for a in self._agent_page(query)])
+                return "agents", None, done([agent_json(a) for a in self._agent_page(query)])
             case ("POST", "agents"):
                 name = body.get("name") if isinstance(body, dict) else None
                 agent_id = sandbox.create_agent(name if isinstance(name, str) else "agent")
-                return "agents", None, done(_agent_json(sandbox._agents[agent_id]))
+                return "agents", None, done(agent_json(sandbox._agents[agent_id]))
             case ("GET", "agents", agent_id):
                 detail = f"Agent with ID {agent_id} not found"
                 agent = self._agent(agent_id, detail)
-                return "agent", agent_id, done(_agent_json(agent))
+                return "agent", agent_id, done(agent_json(agent))
             case ("DELETE", "agents", agent_id):
-                self._agent(agent_id)
+                self._agent(agent_id, _missing("Agent", agent_id))
                 sandbox.delete_agent(agent_id)
-                return "agent", agent_id, done({"message": f"Agent id={agent_id} deleted"})
+                answer = {"message": f"Agent id={agent_id} successfully deleted"}
+                return "agent", agent_id, done(answer)
             case ("GET", "agents", agent_id, "messages"):
                 rows = self._messages(self._agent(agent_id), query.get("conversation_id"), query)
-                return "messages", agent_id, done([_message_json(m) for m in rows])
+                return "messages", agent_id, done([message_json(m) for m in rows])
             case ("POST", "agents", agent_id, "messages", "async"):
                 agent, body = self._agent(agent_id), _checked(body)
                 return (
                     "send",
                     agent_id,
-                    lambda fault: _run_json(sandbox._begin(agent, None, body, fault)),
+                    lambda fault: run_json(sandbox._begin(agent, None, body, fault)),
                 )
             case ("GET", "runs"):
                 return "runs", query.get("agent_id"), done(self._run_page(query, statuses))
             case ("GET", "runs", run_id):
                 if not re.fullmatch(f"run-{UUID4}", run_id):
                     raise _RefusedError(
-                        400, {"detail": f"INVALID_ARGUMENT: Invalid run ID: {run_id}"}
+                        400,
+                        {
+                            "detail": f"INVALID_ARGUMENT: Invalid run ID format: {run_id}. "
+                            "Expected format: 'run-<uuid4>'"
+                        },
                     )
                 run = sandbox._runs.get(run_id)
                 if run is None:
-                    raise _RefusedError(404, {"detail": f"Run not found with id='{run_id}'"})
-                return "run", run.agent_id, done(_run_json(run))
+                    raise _RefusedError(404, {"detail": _missing("Run", run_id)})
+                return "run", run.agent_id, done(run_json(run))
             case ("POST", "conversations"):
-                agent = self._agent(query.get("agent_id", ""))
+                agent = self._asked_for(query)
                 new = sandbox.create_conversation(agent.id)
                 return "conversations", agent.id, done(self._conversation_json(new))
             case ("GET", "conversations", conversation_id):
                 agent = self._owner(conversation_id)
                 return "conversations", agent.id, done(self._conversation_json(conversation_id))
             case ("GET", "conversations", conversation_id, "messages"):
-                if conversation_id not in sandbox._conversations:
+                talker = self._talker(conversation_id)
+                if talker is None:
                     return "messages", None, done([])
-                agent = self._owner(conversation_id)
-                rows = self._messages(agent, conversation_id, query)
-                return "messages", agent.id, done([_message_json(m) for m in reversed(rows)])
+                rows = self._messages(talker, conversation_id, query)
+                return "messages", talker.id, done([message_json(m) for m in reversed(rows)])
             case ("POST", "conversations", conversation_id, "messages"):
                 agent, body = self._owner(conversation_id), _checked(body)
-                if body.get("streaming", True) is not True or body.get("background"):
-                    raise _RefusedError(
-                        503, {"detail": "The sandbox streams only, in the foreground."}
-                    )
+                if body.get("streaming", True) is not True:
+                    raise _RefusedError(503, {"detail": "The sandbox does nothing but stream."})
+                if body.get("background"):
+                    sandbox._refuse_background(agent, conversation_id)
+                    raise _RefusedError(503, {"detail": NO_REDIS})
 
                 def begin(fault: Fault | None) -> RunState:
                     run = sandbox._begin(agent, conversation_id, body, fault)
@@ -365,28 +390,38 @@ class _Handler(BaseHTTPRequestHandler):
             raise _RefusedError(404, {"detail": detail})
         return agent
 
+    def _asked_for(self, query: dict[str, str]) -> AgentState:
+        """The agent that a new conversation is to be with."""
+        if "agent_id" not in query:
+            raise _unfit("missing", "query", "agent_id")
+        agent = self.server.sandbox._agents.get(query["agent_id"])
+        if agent is None:
+            raise _RefusedError(404, {"detail": "Agent not found"})
+        return agent
+
+    def _talker(self, conversation_id: str) -> AgentState | None:
+        """The agent of a conversation that is listed; one that isn't known has no messages."""
+        if not re.fullmatch(f"(conv|agent)-{UUID4}|default", conversation_id):
+            raise _unfit("string_pattern_mismatch", "path", "conversation_id")
+        sandbox = self.server.sandbox
+        owner, _ = sandbox._conversations.get(conversation_id, ("", None))
+        return sandbox._agents.get(owner)
+
     def _owner(self, conversation_id: str) -> AgentState:
         if not re.fullmatch(f"conv-{UUID4}", conversation_id):
-            raise _RefusedError(
-                422, {"trace_id": "", "detail": "[{'loc': ('path', 'conversation_id')}]"}
-            )
+            raise _unfit("string_too_short", "path", "conversation_id")
         owner = self.server.sandbox._conversations.get(conversation_id)
         agent = self.server.sandbox._agents.get(owner[0]) if owner else None
         if agent is None:
-            raise _RefusedError(
-                404, {"detail": f"Conversation not found with id='{conversation_id}'"}
-            )
+            raise _RefusedError(404, {"detail": _missing("Conversation", conversation_id)})
         return agent
 
     def _conversation_json(self, conversation_id: str) -> dict[str, Any]:
-        agent_id, created_at = self.server.sandbox._conversations[conversation_id]
-        return {
-            "id": conversation_id,
-            "agent_id": agent_id,
-            "created_at": _micros(created_at),
-            "summary": None,
-            "in_context_message_ids": [],
-        }
+        sandbox = self.server.sandbox
+        agent_id, created_at = sandbox._conversations[conversation_id]
+        history = sandbox._agents[agent_id].history
+        mine = [message for message in history if message.conversation_id == conversation_id]
+        return conversation_json(conversation_id, agent_id, created_at, mine)
 
     def _agent_page(self, query: dict[str, str]) -> list[AgentState]:
         rows = list(self.server.sandbox._agents.values())
@@ -415,16 +450,21 @@ class _Handler(BaseHTTPRequestHandler):
         elif query.get("before"):
             rows = rows[: ids.index(query["before"])]
         limit = _limit(query, 100)
+        if query.get("order", "desc") not in ("asc", "desc"):
+            raise _unfit("literal_error", "query", "order")
         if query.get("order") == "asc":
             return rows[:limit]
         return rows[-limit:] if limit else []
 
     def _run_page(self, query: dict[str, str], statuses: list[str]) -> list[dict[str, Any]]:
         limit = _limit(query, 100)
-        if not 1 <= limit <= 1000:
-            raise _RefusedError(422, {"trace_id": "", "detail": "[{'loc': ('query', 'limit')}]"})
-        if not _STATUSES.issuperset(statuses):
-            raise _RefusedError(400, {"detail": f"INVALID_ARGUMENT: {statuses} are no statuses"})
+        if limit < 1:
+            raise _unfit("greater_than_equal", "query", "limit")
+        if limit > 1000:
+            raise _unfit("less_than_equal", "query", "limit")
+        for status in statuses:
+            if status not in _STATUSES:
+                raise _RefusedError(400, {"detail": f"'{status}' is not a valid RunStatus"})
         sandbox, agent_id = self.server.sandbox, query.get("agent_id")
         if not statuses and query.get("active", "").lower() in ("true", "1"):
             statuses = list(_ACTIVE)
@@ -444,7 +484,7 @@ class _Handler(BaseHTTPRequestHandler):
             if query.get("conversation_id") in (None, run.conversation_id)
             and (not statuses or run.status in statuses)
         )
-        return [_run_json(run) for run in islice(wanted, limit)]
+        return [run_json(run) for run in islice(wanted, limit)]
 
     # -- what goes out
 
@@ -485,7 +525,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif kind == "wrong_shape":
             self._json(200, ["this", "is", "not", "it"] if result is None else [result])
         elif kind == "drip":
-            body = result if not isinstance(result, RunState) else _run_json(result)
+            body = result if not isinstance(result, RunState) else run_json(result)
             self._drip(json.dumps(body).encode(), params)
         elif isinstance(result, RunState):
             self._stream(result)
@@ -529,7 +569,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _stream(self, run: RunState) -> None:
         """A run's server-sent events: a ping at once, the answer when it is there."""
-        self._head(200, {"Content-Type": "text/event-stream", "Transfer-Encoding": "chunked"})
+        self._head(200, _STREAMED)
         self.end_headers()
         sandbox = self.server.sandbox
         for event in self._events(sandbox, run):
@@ -538,19 +578,22 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(b"0\r\n\r\n")
 
     def _events(self, sandbox: Sandbox, run: RunState) -> Iterator[str]:
-        ping = {"id": f"ping-{uuid.uuid4()}", "message_type": "ping", "run_id": run.id}
-        yield f"data: {json.dumps(ping)}\n\n"
+        yield f"data: {json.dumps(ping_json(run, sandbox._clock()))}\n\n"
         while run.status == "running":
             if self.server.stopping.wait(0.01):
                 return
             with sandbox._lock:
                 sandbox._settle()
+        for answer in run.answers:
+            yield f"data: {json.dumps(message_json(answer))}\n\n"
+        reason = "llm_api_error" if run.error else "end_turn"
+        yield f'data: {{"message_type":"stop_reason","stop_reason":"{reason}"}}\n\n'
         if run.error:
-            yield 'data: {"message_type":"stop_reason","stop_reason":"llm_api_error"}\n\n'
-            yield f"event: error\ndata: {json.dumps(_error_json(run))}\n\n"
+            yield f"event: error\ndata: {json.dumps(error_json(run))}\n\n"
         else:
-            yield 'data: {"message_type":"stop_reason","stop_reason":"end_turn"}\n\n'
-        yield "data: [DONE]\n\n"
+            yield f"data: {json.dumps(_USAGE)}\n\n"
+        if not (run.error and run.answers):  # where a later step failed, it just ends
+            yield "data: [DONE]\n\n"
 
 
 def _beyond(rows: list[RunState], before: str | None, after: str | None) -> list[RunState]:
@@ -566,7 +609,7 @@ def _beyond(rows: list[RunState], before: str | None, after: str | None) -> list
 def _limit(query: dict[str, str], default: int) -> int:
     value = query.get("limit", str(default))
     if not re.fullmatch(r"\d{1,6}", value):
-        raise _RefusedError(422, {"trace_id": "", "detail": "[{'loc': ('query', 'limit')}]"})
+        raise _unfit("int_parsing", "query", "limit")
     return int(value)
 
 
@@ -585,94 +628,31 @@ def _date(second: int) -> str:
 def _checked(body: Any) -> dict[str, Any]:
     """A send's body, or 422 as the real server answers."""
     rows = body.get("messages") if isinstance(body, dict) else None
-    if (
-        isinstance(rows, list)
-        and rows
-        and all(
-            isinstance(row, dict)
-            and row.get("role") in ("user", "system", "assistant")
-            and isinstance(row.get("content"), str | list)
-            and isinstance(row.get("otid"), str | None)
-            for row in rows
-        )
+    if rows is None:
+        raise _unfit("value_error", "body")
+    if isinstance(rows, list) and all(
+        isinstance(row, dict)
+        and row.get("role") in ("user", "system", "assistant")
+        and _is_content(row.get("content"))
+        and isinstance(row.get("otid"), str | None)
+        for row in rows
     ):
         return dict(body)
-    raise _RefusedError(422, {"trace_id": "", "detail": "[{'loc': ('body', 'messages')}]"})
+    raise _unfit("literal_error", "body", "messages")
 
 
-def _micros(instant: datetime | None) -> str | None:
-    if instant is None:
-        return None
-    return instant.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+def _is_content(value: Any) -> bool:
+    """Text, or parts of it."""
+    if isinstance(value, list):
+        return all(isinstance(p, dict) and isinstance(p.get("text"), str) for p in value)
+    return isinstance(value, str)
 
 
-def _agent_json(agent: AgentState) -> dict[str, Any]:
-    return {
-        "id": agent.id,
-        "name": agent.name,
-        "created_at": _micros(agent.created_at),
-        "updated_at": _micros(agent.last_run or agent.created_at),
-        "last_run_completion": _micros(agent.last_run),
-        "agent_type": "letta_v1_agent",
-        "model": "sandbox/echo",
-        "system": "You echo.",
-        "message_ids": agent.context,
-        "description": None,
-        "tags": [],
-        "tools": [],
-        "blocks": [],
-    }
+def _unfit(kind: str, *where: str) -> _RefusedError:
+    """What is answered to a request of the wrong form, as far as a program might read it."""
+    return _RefusedError(422, {"trace_id": "", "detail": f"[{{'type': '{kind}', 'loc': {where}}}]"})
 
 
-def _message_json(message: SandboxMessage) -> dict[str, Any]:
-    return {
-        "id": message.id,
-        "date": message.date.astimezone(UTC).isoformat(timespec="seconds"),
-        "name": None,
-        "message_type": message.kind,
-        "otid": message.otid,
-        "sender_id": None,
-        "step_id": None,
-        "is_err": None,
-        "seq_id": None,
-        "run_id": message.run_id,
-        "content": message.text,
-    }
-
-
-def _error_json(run: RunState) -> dict[str, Any]:
-    return {
-        "message_type": "error_message",
-        "run_id": run.id,
-        "error_type": "llm_error",
-        "message": "An error occurred with the LLM request.",
-        "detail": run.error,
-        "seq_id": None,
-    }
-
-
-def _run_json(run: RunState) -> dict[str, Any]:
-    streamed = run.conversation_id is not None
-    metadata: dict[str, Any] = {
-        "run_type": "send_conversation_message" if streamed else "send_message_async"
-    }
-    if run.status == "failed":
-        metadata["error"] = _error_json(run) if streamed else run.error
-    ended = {"completed": "end_turn", "failed": "llm_api_error" if streamed else "error"}
-    return {
-        "id": run.id,
-        "status": run.status,
-        "created_at": _micros(run.created_at),
-        "completed_at": (_micros(run.completed_at) or "")[:-1] or None,
-        "agent_id": run.agent_id,
-        "conversation_id": run.conversation_id,
-        "background": not streamed,
-        "metadata": metadata,
-        "request_config": {
-            "use_assistant_message": True,
-            "assistant_message_tool_name": run.tag,
-            "assistant_message_tool_kwarg": "message",
-            "include_return_message_types": None,
-        },
-        "stop_reason": ended.get(run.status),
-    }
+def _missing(thing: str, id_: str) -> str:
+    actor = "id='user-00000000-0000-4000-8000-000000000000'"
+    return f"{thing} not found with id='['{id_}']', access level in ['read'] for actor='{actor}'"

@@ -24,7 +24,7 @@ from promptyoself.durable import Disk
 from promptyoself.instants import format_utc, parse_utc
 from promptyoself.ledger import START, HeadMoved, Ledger, Position
 from promptyoself.schedules import STATUSES, State, due
-from promptyoself.service.store import Store
+from promptyoself.service.store import Store, chains
 from promptyoself.telemetry import Telemetry
 
 __all__ = ["Histogram", "Measurements", "Measurer"]
@@ -89,7 +89,7 @@ class Measurer:
         return found | _beside(self._store)
 
     def _ledgers(self) -> dict[str, Ledger]:
-        return {"schedules": self._store.ledger}
+        return {chain.name: chain.ledger for chain in chains(self._store)}
 
     def _catch_up(self, name: str, ledger: Ledger) -> None:
         telemetry, position = self._chains.pop(name, (Telemetry(), START))

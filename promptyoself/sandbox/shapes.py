@@ -1,0 +1,158 @@
+"""The sandbox's JSON documents, as a real Letta 0.16.8 server writes them."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from promptyoself.sandbox import AgentState, RunState, SandboxMessage
+
+__all__ = [
+    "agent_json",
+    "conversation_json",
+    "error_json",
+    "message_json",
+    "ping_json",
+    "run_json",
+]
+
+
+def micros(instant: datetime | None) -> str | None:
+    if instant is None:
+        return None
+    return instant.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def seconds(instant: datetime) -> str:
+    return instant.astimezone(UTC).isoformat(timespec="seconds")
+
+
+def agent_json(agent: AgentState) -> dict[str, Any]:
+    """An agent."""
+    return {
+        "id": agent.id,
+        "name": agent.name,
+        "created_at": micros(agent.created_at),
+        "updated_at": micros(agent.updated_at or agent.created_at),
+        "last_run_completion": None,  # without a setting that is off by default
+        "agent_type": "letta_v1_agent",
+        "model": "sandbox/echo",
+        "system": "You echo.",
+        "message_ids": agent.context,
+        "description": None,
+        "tags": [],
+        "tools": [],
+        "blocks": [],
+    }
+
+
+def conversation_json(
+    conversation_id: str, agent_id: str, created_at: datetime, messages: list[SandboxMessage]
+) -> dict[str, Any]:
+    """A conversation with these messages."""
+    return {
+        "id": conversation_id,
+        "agent_id": agent_id,
+        "created_at": micros(created_at),
+        "summary": None,
+        "in_context_message_ids": [message.id for message in messages],
+    }
+
+
+def message_json(message: SandboxMessage) -> dict[str, Any]:
+    """A message of a history."""
+    return {
+        "id": message.id,
+        "date": seconds(message.date),
+        "name": None,
+        "message_type": message.kind,
+        "otid": message.otid,
+        "sender_id": None,
+        "step_id": message.run_id and f"step-{message.run_id[4:]}",
+        "is_err": None,
+        "seq_id": None,
+        "run_id": message.run_id,
+        **_said(message),
+    }
+
+
+def _said(message: SandboxMessage) -> dict[str, Any]:
+    """What a message says, which depends on its kind."""
+    call = {"name": "no_such_tool", "tool_call_id": "call_0"}
+    match message.kind:
+        case "tool_call_message":
+            asked = {**call, "arguments": "{}"}
+            return {"tool_call": asked, "tool_calls": [asked]}
+        case "tool_return_message":
+            returned = {"tool_return": message.text, "status": "error", "stdout": None}
+            returned |= {"stderr": None, "tool_call_id": call["tool_call_id"]}
+            return {**returned, "tool_returns": [{"type": "tool", **returned}]}
+    if message.parts is not None:
+        return {"content": [{**part, "signature": None} for part in message.parts]}
+    return {"content": message.text}
+
+
+def ping_json(run: RunState, now: datetime) -> dict[str, Any]:
+    """The first event of a stream, which names its run."""
+    return {
+        "id": f"ping-{uuid.uuid4()}",
+        "date": seconds(now),
+        "name": None,
+        "message_type": "ping",
+        "otid": None,
+        "sender_id": None,
+        "step_id": None,
+        "is_err": None,
+        "seq_id": None,
+        "run_id": run.id,
+    }
+
+
+def error_json(run: RunState) -> dict[str, Any]:
+    """Why the run of a stream has failed."""
+    stepped = bool(run.answers)
+    return {
+        "message_type": "error_message",
+        "run_id": run.id,
+        "error_type": "internal_error" if stepped else "llm_error",
+        "message": "An error occurred during agent execution."
+        if stepped
+        else "An error occurred with the LLM request.",
+        "detail": run.error,
+        "seq_id": None,
+    }
+
+
+def run_json(run: RunState) -> dict[str, Any]:
+    """A run as it stands."""
+    streamed = run.conversation_id is not None
+    metadata: dict[str, Any] = {
+        "run_type": "send_conversation_message" if streamed else "send_message_async"
+    }
+    told = streamed and not run.background
+    if run.status == "failed":
+        metadata["error"] = error_json(run) if told else run.error
+    reason: str | None = None
+    if run.status == "failed":
+        reason = "llm_api_error" if told else None if streamed else "error"
+    elif run.status == "completed":
+        reason = "llm_api_error" if run.error else "end_turn"
+    return {
+        "id": run.id,
+        "status": run.status,
+        "created_at": micros(run.created_at),
+        "completed_at": (micros(run.completed_at) or "")[:-1] or None,
+        "agent_id": run.agent_id,
+        "conversation_id": run.conversation_id,
+        "background": not told,
+        "metadata": metadata,
+        "request_config": {
+            "use_assistant_message": True,
+            "assistant_message_tool_name": run.tag,
+            "assistant_message_tool_kwarg": "message",
+            "include_return_message_types": None,
+        },
+        "stop_reason": reason,
+    }
