@@ -100,6 +100,35 @@ _SCHEDULE = _object(
     repetition_count=_text("How often it has fired.") | {"type": "integer"},
     max_repetitions=_maybe(_NUMBER),
 )
+_SCHEDULED: dict[str, Schema] = {
+    "id": _ID,
+    "created": _text("False where it was scheduled already.") | {"type": "boolean"},
+    **_NEXT_RUN,
+    "message": _MESSAGE,
+    "differs": _list(_STRING, "Options that were another way; the old ones stay."),
+    "life": _text("How often it has come to life, where it had ended.") | {"type": "integer"},
+    "warning": _STRING,
+    "dry_run": _FLAG,
+}
+_DESIRE_ID = _text("The desire's id: des_ and 8 hex digits.")
+_STRENGTH = _text("From 0 to 1.") | {"type": "number"}
+_DESIRE = _object(
+    id=_DESIRE_ID,
+    agent_id=_text("The agent that would like it."),
+    text=_text("What it would like."),
+    tags=_list(_STRING, "Its tags."),
+    strength=_text("How strong it is at as_of: it fades with time.") | {"type": "number"},
+    created_at=_INSTANT,
+    reinforced=_text("How often it was reinforced.") | {"type": "integer"},
+    last_strength=_text("How strong it was at last_at.") | {"type": "number"},
+    last_at=_text("When it was recorded, or last reinforced."),
+)
+_SPENT = {
+    "spent": _text("Deliveries charged today.") | {"type": "integer"},
+    "limit": _maybe(_text("The most that a day may have; null: no limit.") | {"type": "integer"}),
+    "left": _maybe(_NUMBER),
+    "resets_at": _text("Midnight, UTC, when today ends."),
+}
 _OUTCOMES = _object(
     slots=_NUMBER,
     delivered=_NUMBER,
@@ -131,21 +160,13 @@ _HEAD: dict[str, Schema] = {
     "ts": _maybe(_INSTANT),
 }
 
+_SOMETIMES_SCHEDULED = frozenset({"differs", "life", "warning", "dry_run"})
+
 TOOLS: dict[str, Tool] = {
     "register": Tool(
         "Schedule a prompt",
-        {
-            "id": _ID,
-            "created": _text("False where it was scheduled already.") | {"type": "boolean"},
-            **_NEXT_RUN,
-            "message": _MESSAGE,
-            "differs": _list(_STRING, "Options that were another way; the old ones stay."),
-            "life": _text("How often it has come to life, where it had ended.")
-            | {"type": "integer"},
-            "warning": _STRING,
-            "dry_run": _FLAG,
-        },
-        frozenset({"differs", "life", "warning", "dry_run"}),
+        _SCHEDULED,
+        _SOMETIMES_SCHEDULED,
         # Not idempotent: "in 45m" is another time a minute later.
         open_world=True,
     ),
@@ -230,6 +251,60 @@ TOOLS: dict[str, Tool] = {
         read_only=True,
         idempotent=True,
     ),
+    "idle": Tool("Schedule a list of desires", _SCHEDULED, _SOMETIMES_SCHEDULED, open_world=True),
+    "desire": Tool(
+        "Record a desire",
+        {
+            "id": _DESIRE_ID,
+            "created": _FLAG,
+            "strength": _STRENGTH,
+            "message": _MESSAGE,
+        },
+    ),
+    "desires": Tool(
+        "List desires",
+        {
+            "desires": _list(_DESIRE, "The strongest first."),
+            "count": _NUMBER,
+            "as_of": _text("The instant that the strengths are of."),
+            "total": _text("How many there are, where some were left out.") | {"type": "integer"},
+        },
+        frozenset({"total"}),
+        read_only=True,
+        idempotent=True,
+    ),
+    "reinforce": Tool(
+        "Strengthen a desire",
+        {"id": _DESIRE_ID, "strength": _STRENGTH, "before": _STRENGTH, "message": _MESSAGE},
+    ),
+    "prune": Tool(
+        "Let go of faint desires",
+        {
+            "pruned": _list(_DESIRE, "Those that were faint enough."),
+            "count": _NUMBER,
+            "message": _MESSAGE,
+            "dry_run": _FLAG,
+        },
+        frozenset({"dry_run"}),
+        destructive=True,
+        idempotent=True,
+    ),
+    "budgets": Tool(
+        "Show what is left to spend",
+        {
+            "agents": _list(
+                _object(agent_id=_STRING, **_SPENT, active=_NUMBER, max_active=_NUMBER),
+                "By agent.",
+            ),
+            "schedules": _list(
+                _object(id=_ID, agent_id=_STRING, name=_maybe(_STRING), status=_STRING, **_SPENT),
+                "Those that aren't over.",
+            ),
+            "count": _NUMBER,
+        },
+        read_only=True,
+        idempotent=True,
+    ),
     "history": Tool(
         "Show what happened",
         {"events": _list(_EVENT, "The oldest first, as they are in the log."), "count": _NUMBER},
@@ -292,7 +367,9 @@ TOOLS: dict[str, Tool] = {
             "events_by_type": _COUNTS,
             "head": _object(seq=_NUMBER, hash=_STRING, ts=_maybe(_INSTANT)),
             "bytes": _NUMBER,
+            "desires": _text("The same of the desires' log, if there is one.") | {"type": "object"},
         },
+        frozenset({"desires"}),
         read_only=True,
         idempotent=True,
     ),
@@ -309,8 +386,9 @@ TOOLS: dict[str, Tool] = {
             "newer": _STRING,
             "torn_tail": {"type": "object"},
             "message": _MESSAGE,
+            "desires": _text("The same of the desires' log, if there is one.") | {"type": "object"},
         },
-        frozenset({"contains", "sealed", "newer", "torn_tail", "message"}),
+        frozenset({"contains", "sealed", "newer", "torn_tail", "message", "desires"}),
         read_only=True,
         idempotent=True,
     ),

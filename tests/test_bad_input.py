@@ -469,7 +469,7 @@ def test_a_full_file_system_is_said_to_be(tmp_path: Path, var: Path) -> None:
         call(*arguments, "--var", str(small)).success()
         assert call("verify", "--var", str(small)).success()["events"] == 3
     finally:
-        subprocess.run(["umount", str(place)], check=False)
+        subprocess.run(["umount", "--lazy", str(place)], check=False)
 
 
 @pytest.mark.parametrize(

@@ -477,6 +477,32 @@ def test_a_trigger_is_a_slot_of_its_own(world: World) -> None:
     assert world.claim_one().kind == "scheduled"
 
 
+@pytest.mark.parametrize("how", ["modified", "registered again"])
+def test_no_scheduled_slot_has_the_name_of_a_triggered_one(world: World, how: str) -> None:
+    """P2: where the clock is set back after a trigger, no change brings a scheduled slot at the
+    very instant of the triggered one: two outcomes of one name would contradict each other."""
+    hourly = {"cron": "0 * * * *", "misfire": "all", "grace": "20m"}
+    if how == "modified":
+        id_ = world.register("a", every="7m", misfire="all", grace="20m")
+    else:
+        world.now -= timedelta(minutes=1)
+        id_ = world.register("a", **hourly)
+        modify(world, id_, Request(every="7m"), world.now)
+        world.now += timedelta(minutes=1)
+    trigger(world, id_, None, world.now)
+    assert world.state.schedules[id_].last_trigger == "2026-11-20T12:00:00.000000Z"
+    world.now -= timedelta(seconds=1)
+    if how == "modified":
+        modify(world, id_, Request(cron="0 * * * *"), world.now)
+    else:
+        cancel(world, id_, None, world.now)
+        assert world.register("a", **hourly) == id_
+    assert world.state.schedules[id_].next_run == "2026-11-20T13:00:00.000000Z"
+    world.advance(days=2)
+    world.claim()
+    check_deliveries(world.events)
+
+
 def test_a_trigger_of_a_paused_schedule_is_delivered(world: World) -> None:
     """Pausing holds the scheduled slots; who triggers one means it."""
     id_ = world.register(every="10m")

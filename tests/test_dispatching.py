@@ -299,7 +299,7 @@ def test_no_more_than_the_concurrency_at_once(place: Place) -> None:
     place.run(worker, until=settled)
     assert most == 4
     assert place.letta.most_at_once <= 4
-    assert worker._threads <= 4
+    assert worker._callers._threads <= 4
     assert place.types()["delivery.delivered"] == 20
 
 
@@ -579,8 +579,9 @@ class Timewarp:
             place = self.place
             worker.tick(place.now())
             while worker._stepping or worker._looks.under_way:
-                key, result = worker._done.get(timeout=5)
-                worker._take(key, result)
+                answer = worker._callers.answer(5)
+                assert answer is not None
+                worker._take(*answer)
             if worker._outcomes:
                 continue
             now = place.now()

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 READ_ONLY = {
     "list", "show", "next", "simulate", "history", "audit", "diff", "stats", "head", "verify",
-    "agents", "test",
+    "agents", "test", "desires", "budgets",
 }  # fmt: skip
 PROMPT = {"agent_id": AGENT, "prompt": "Hello", "every": "2h"}
 
@@ -241,6 +241,16 @@ def test_what_tools_answer_is_what_they_say(sandbox: Sandbox, var: Path, clock: 
         await asked("diff", **{"from": "1"})
         await asked("agents")
         await asked("test")
+        await asked("budgets")
+        await asked("idle", agent_id=agent, every="1d")
+        desire = await asked("desire", agent_id=agent, text="Read more.", tag=["art", "rest"])
+        (wish,) = (await asked("desires", agent_id=agent, tag=["art"]))["desires"]
+        assert (wish["id"], wish["tags"]) == (desire["id"], ["art", "rest"])
+        await asked("reinforce", id=desire["id"], by=0.1)
+        faint = await asked("prune", below=0.9, agent_id=agent, dry_run=True)
+        assert [each["id"] for each in faint["pruned"]] == [desire["id"]]
+        await asked("prune", below=0.1, agent_id=agent)
+        await asked("verify")
         for tool, arguments in (
             ("list", {"full": True, "status": "all"}), ("history", {}), ("audit", {}),
             ("stats", {}), ("list", {"limit": 1}),

@@ -103,6 +103,9 @@ class Seconds(click.FloatRange):
 class Whole(click.IntRange):
     """A whole number, also as hosts write it that know of no other kind: ``5.0``."""
 
+    def _describe_range(self) -> str:
+        return "" if self.min is None and self.max is None else super()._describe_range()
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """See :meth:`click.ParamType.convert`."""
         if isinstance(value, str):

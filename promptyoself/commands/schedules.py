@@ -133,7 +133,8 @@ def idle_command(session: Session, dry_run: bool, **options: Any) -> Document:
     """Schedule a prompt that lists the agent's ten strongest desires as they are when it fires.
 
     Use it to be reminded, now and then, of what you would like: it lists and asks for nothing. The
-    same as `register --template idle`; where there are no desires then, nothing is sent.
+    same as `register --template idle`, and it answers the same, with id and next_run; where there
+    are no desires then, nothing is sent.
     """
     from promptyoself.service.registering import register
     from promptyoself.service.requests import Request

@@ -11,16 +11,12 @@ from __future__ import annotations
 import heapq
 import os
 import socket
-import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
-from errno import EAGAIN
 from functools import partial
 from itertools import count
 from math import ceil, floor, log2
-from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
 from promptyoself import __version__
@@ -34,10 +30,11 @@ from promptyoself.events import (
 )
 from promptyoself.instants import format_utc
 from promptyoself.ledger import Draft, Envelope
-from promptyoself.letta import Deliverer, DeliveryError, Look, Looks, take_look
+from promptyoself.letta import Deliverer, Look, Looks, take_look
 from promptyoself.policy import Approvals
 from promptyoself.schedules import State, fold, slot_key
 from promptyoself.service.approving import Asked
+from promptyoself.service.calling import Broken, Callers, Job, Result, result_of
 from promptyoself.service.claiming import (
     Abandoned,
     Claim,
@@ -114,9 +111,7 @@ class Dispatcher:
         self._looking = True
         self._numbers = count()
         self._slow: set[str] = set()
-        self._todo: SimpleQueue[tuple[str, Callable[[], _Result]] | None] = SimpleQueue()
-        self._done: SimpleQueue[tuple[str, _Result]] = SimpleQueue()
-        self._threads = 0
+        self._callers = Callers()
         self._quiet: tuple[State | None, datetime | None] = (None, None)
         self._was_quiet = False
         self._looked_for_dead = float("-inf")
@@ -208,14 +203,12 @@ class Dispatcher:
             wake = min(end, self._looks.wake())
             if self._timers:
                 wake = min(wake, self._timers[0][0])
-            try:
-                key, result = self._done.get(timeout=max(wake - time.monotonic(), 0.0))
-            except Empty:
+            answer = self._callers.answer(wake - time.monotonic())
+            if answer is None:
                 if time.monotonic() >= end:
                     return False
-            else:
-                if self._take(key, result):
-                    return True
+            elif self._take(*answer):
+                return True
 
     def next_wake(self, now: datetime) -> datetime | None:
         """When to make the next pass, as far as the clock decides: something becomes due, a hold
@@ -288,9 +281,7 @@ class Dispatcher:
     def close(self) -> None:
         """Send nothing from now on, and let the threads end. What was sent is left in doubt."""
         self._hand_back()
-        for _ in range(self._threads):
-            self._todo.put(None)
-        self._threads = 0
+        self._callers.end()
 
     def _hand_back(self) -> None:
         for key, (delivery, _) in list(self._live.items()):
@@ -427,7 +418,7 @@ class Dispatcher:
         self._stepping.add(key)
         self._dispatch(key, self._turn(key))
 
-    def _turn(self, key: str) -> Callable[[], _Result]:
+    def _turn(self, key: str) -> Job:
         """A delivery's next step, for any thread; what would have caused it otherwise is void."""
         delivery, steps = self._live[key]
         self._timer_of.pop(key, None)
@@ -435,33 +426,16 @@ class Dispatcher:
             self._looks.followed.pop(delivery.run_id, None)
         return partial(next, steps)
 
-    def _dispatch(self, key: str, job: Callable[[], _Result]) -> None:
-        self._todo.put((key, job))
-        if self._threads < min(len(self._stepping) + self._looks.under_way, self._concurrency):
-            try:
-                threading.Thread(target=self._work, name="letta", daemon=True).start()
-            except RuntimeError as error:  # the system has no more; those there are will do
-                if not self._threads:
-                    raise OSError(EAGAIN, str(error)) from None
-            else:
-                self._threads += 1
-
-    def _work(self) -> None:
-        """A thread's life: advance one delivery after another to its next wait."""
-        while (job := self._todo.get()) is not None:
-            key, call = job
-            self._done.put((key, _result(call)))
+    def _dispatch(self, key: str, job: Job) -> None:
+        most = min(len(self._stepping) + self._looks.under_way, self._concurrency)
+        self._callers.ask(key, job, most)
 
     def _collect(self) -> None:
-        while True:
-            try:
-                key, result = self._done.get_nowait()
-            except Empty:
-                break
-            self._take(key, result)
+        while (answer := self._callers.answer(0.0)) is not None:
+            self._take(*answer)
         self._fire_timers()
 
-    def _take(self, key: str, result: _Result) -> bool:
+    def _take(self, key: str, result: Result) -> bool:
         """Take in what a step has led to; whether there is something new to decide."""
         if key == _LOOK:
             return self._take_look(result)
@@ -492,7 +466,7 @@ class Dispatcher:
                 self._slow.add(key)
                 news = True  # a free seat
             return news
-        if isinstance(result, _Broken):
+        if isinstance(result, Broken):
             text = self._story.broken(result.text, delivery.claim)
             self._store.warn(f"A delivery broke off: {text}")
             if delivery.may_have_arrived:
@@ -504,10 +478,10 @@ class Dispatcher:
             self._finish(key, result)
         return True
 
-    def _take_look(self, result: _Result) -> bool:
+    def _take_look(self, result: Result) -> bool:
         """Let those go on to whom a look has something to say; whether that decides anything."""
         look = result if isinstance(result, Look) else None
-        if isinstance(result, _Broken) and not result.expected:
+        if isinstance(result, Broken) and not result.expected:
             self._store.warn(f"A look at the runs broke off: {result.text}")
         waited, over = self._looks.end(time.monotonic(), look)
         news = False
@@ -516,7 +490,7 @@ class Dispatcher:
                 continue
             told = None if look is None else self._live[key][0].take(look)
             if told:
-                news = self._take(key, _result(self._turn(key))) or news
+                news = self._take(key, result_of(self._turn(key))) or news
             elif told is not None or key in waited:
                 self._step(key)
         return news
@@ -568,28 +542,8 @@ class Dispatcher:
             self._dispatch(_LOOK, partial(take_look, self._letta, followed, time.monotonic))
 
 
-class _Broken:
-    """An exception that escaped from a thread's job, with its traceback."""
-
-    def __init__(self, error: BaseException) -> None:
-        self.expected = isinstance(error, DeliveryError)
-        self.text = "".join(traceback.format_exception(error)).rstrip()
-
-
-_Result = float | Outcome | Look | _Broken | None
 _LOOK = ""
 """In place of a delivery's key."""
-
-
-def _result(call: Callable[[], _Result]) -> _Result:
-    """What a job gives, or what it ends with."""
-    try:
-        return call()
-    except StopIteration as stop:
-        outcome: Outcome = stop.value
-        return outcome
-    except BaseException as error:  # a bug, which must not take the others along
-        return _Broken(error)
 
 
 def new_worker_name() -> str:

@@ -105,7 +105,7 @@ def register(
         life = None if existing is None else existing.life + 1
         new = record._replace(salt=salt or None, life=life)
         if existing is not None:
-            again = first_fire(fields, _high_water(existing, now))
+            again = first_fire(fields, _high_water(existing, now, trigger_from(fields)))
             new = new._replace(next_run=format_utc(again))
         answer: dict[str, Any] = {
             "id": id_,
@@ -160,7 +160,7 @@ def modify(store: Store, id_: str, request: Request, now: datetime) -> dict[str,
             _require_repetitions_left(schedule, fields["max_repetitions"])
             if any(name in changes for name in ("schedule_type", "schedule_value", "start_at")):
                 changes["anchor"] = fields["anchor"] = fields["start_at"] or anchor_for(now)
-            first = format_utc(first_fire(fields, _high_water(schedule, now)))
+            first = format_utc(first_fire(fields, _high_water(schedule, now, trigger_from(fields))))
             drafts += _skip(store, schedule, passed(schedule, now, _gap_reason(schedule)), first)
             if first != schedule.next_run:
                 changes["next_run"] = first
@@ -194,7 +194,8 @@ def pause(store: Store, id_: str, reason: str | None, now: datetime) -> dict[str
                 f"{id_} has no slot left to fire; its last delivery is under way.",
                 "`cancel` ends it; a prompt already sent may still arrive.",
             )
-        following = next_fire_time(trigger_of(schedule), _high_water(schedule, now))
+        trigger = trigger_of(schedule)
+        following = next_fire_time(trigger, _high_water(schedule, now, trigger))
         next_run = None if following is None else format_utc(following)
         drafts = _skip(store, schedule, passed(schedule, now, "paused"), next_run)
         drafts += _give_up(store, state, schedule, "paused", kinds={"scheduled"})
@@ -215,7 +216,8 @@ def resume(store: Store, id_: str, reason: str | None, now: datetime) -> dict[st
                 f"{id_} is {schedule.status}, not paused.",
                 "`resume` is for schedules that are paused, or failed and stopped.",
             )
-        following = next_fire_time(trigger_of(schedule), _high_water(schedule, now))
+        trigger = trigger_of(schedule)
+        following = next_fire_time(trigger, _high_water(schedule, now, trigger))
         if following is None or schedule.next_run is None:
             if schedule.status == "failed":
                 raise PromptyoselfError(
@@ -404,9 +406,14 @@ def _gap_reason(schedule: Schedule) -> str:
     return {"paused": "paused", "failed": "parked"}.get(schedule.status, "modified")
 
 
-def _high_water(schedule: Schedule, now: datetime) -> datetime:
-    """No slot up to here may come again, even where the clock has run back."""
-    return max(now, parse_utc(schedule.last_slot)) if schedule.last_slot else now
+def _high_water(schedule: Schedule, now: datetime, trigger: Trigger) -> datetime:
+    """No slot of ``trigger`` up to here may come again, even where the clock has run back; nor one
+    at the instant of a slot that was asked for, whose name it would have."""
+    high = max(now, parse_utc(schedule.last_slot)) if schedule.last_slot else now
+    asked = schedule.last_trigger
+    if asked is not None and next_fire_time(trigger, high) == parse_utc(asked):
+        return parse_utc(asked)
+    return high
 
 
 def _skip(
