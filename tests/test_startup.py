@@ -22,7 +22,8 @@ OURS = {
     "", "cli", "commands", "commands.answering", "commands.schedules", "counting", "digests",
     "durable", "errors", "folding", "identity", "index", "index.form", "index.schedules",
     "index.tree", "instants", "ledger",
-    "ledger.envelope", "ledger.files", "ledger.lock", "ledger.protocol", "ledger.segments", "log",
+    "ledger.envelope", "ledger.files", "ledger.lock", "ledger.position", "ledger.protocol",
+    "ledger.segments", "log",
     "overlay", "policy", "schedules", "service", "service.store", "settings", "times", "versions",
 }  # fmt: skip
 """What every command loads that reads the schedules."""

@@ -3,13 +3,12 @@
 from promptyoself.ledger.envelope import GENESIS_HASH, Envelope, encode_line
 from promptyoself.ledger.files import FileLedger
 from promptyoself.ledger.lock import Liveness
+from promptyoself.ledger.position import START, Position
 from promptyoself.ledger.protocol import (
-    START,
     Batch,
     Draft,
     HeadMoved,
     Ledger,
-    Position,
     Torn,
 )
 

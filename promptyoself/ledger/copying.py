@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from promptyoself.ledger.protocol import Position
+from promptyoself.ledger.position import Position
 from promptyoself.ledger.segments import (
     BrokenMember,
     Member,

@@ -18,12 +18,11 @@ from promptyoself.errors import ChainError, PromptyoselfError
 from promptyoself.instants import format_utc
 from promptyoself.ledger.envelope import MAX_LINE_BYTES, Envelope, spell
 from promptyoself.ledger.lock import ExclusiveLock
+from promptyoself.ledger.position import START, Position
 from promptyoself.ledger.protocol import (
-    START,
     Batch,
     Draft,
     HeadMoved,
-    Position,
     Torn,
 )
 from promptyoself.ledger.segments import (

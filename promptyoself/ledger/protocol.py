@@ -8,42 +8,20 @@ from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from promptyoself.errors import PromptyoselfError
-from promptyoself.ledger.envelope import GENESIS_HASH, Envelope
+from promptyoself.ledger.envelope import Envelope
+from promptyoself.ledger.position import START, Position
 
 if TYPE_CHECKING:
     from promptyoself.events import Record
     from promptyoself.ledger.upkeep import Sealing, Share
 
 __all__ = [
-    "START",
     "Batch",
     "Draft",
     "HeadMoved",
     "Ledger",
-    "Position",
     "Torn",
 ]
-
-
-class Position(NamedTuple):
-    """A place between two events: all up to ``seq``, whose line has ``hash``, lie before it.
-
-    ``ts`` is that event's time. The rest is how this ledger finds the place again without reading
-    what lies before it: the ``month`` of the segment, the byte ``offset`` in it, the offset of the
-    ``member`` that ends there, and how many bytes the ``earlier`` segments have altogether.
-    """
-
-    seq: int
-    hash: str
-    ts: str
-    month: str
-    offset: int
-    member: int
-    earlier: int
-
-
-START = Position(0, GENESIS_HASH, "", "", 0, 0, 0)
-"""Before the first event."""
 
 
 class Draft(NamedTuple):

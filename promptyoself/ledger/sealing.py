@@ -37,7 +37,8 @@ from promptyoself.durable import Disk
 from promptyoself.errors import PromptyoselfError
 from promptyoself.instants import format_utc
 from promptyoself.ledger.envelope import decode_line, hash_line
-from promptyoself.ledger.protocol import START, Batch, HeadMoved, Position
+from promptyoself.ledger.position import START, Position
+from promptyoself.ledger.protocol import Batch, HeadMoved
 from promptyoself.ledger.segments import (
     UNSETTLED,
     BrokenMember,

@@ -20,7 +20,7 @@ from typing import BinaryIO, NamedTuple
 from promptyoself.digests import sha256
 from promptyoself.errors import ChainError
 from promptyoself.ledger.envelope import Envelope, decode_line, hash_line
-from promptyoself.ledger.protocol import Position
+from promptyoself.ledger.position import Position
 
 __all__ = [
     "MAX_MEMBER_BYTES",

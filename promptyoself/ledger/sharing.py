@@ -17,7 +17,7 @@ from __future__ import annotations
 from hashlib import sha256
 
 from promptyoself.ledger.envelope import Envelope
-from promptyoself.ledger.protocol import Position
+from promptyoself.ledger.position import Position
 from promptyoself.ledger.segments import Link, Member, check_line, damaged, lines_of
 from promptyoself.ledger.upkeep import Share
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from promptyoself.errors import PromptyoselfError
-from promptyoself.ledger.protocol import Position
+from promptyoself.ledger.position import Position
 
 __all__ = ["Prepared", "Sealing", "Share", "UnknownMonth"]
 
