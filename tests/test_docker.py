@@ -109,7 +109,7 @@ def test_the_image_has_its_own_user_and_keeps_the_log_in_a_volume() -> None:
 def test_the_image_has_what_the_mcp_server_needs() -> None:
     """The wheel is installed with the extra that brings the SDK."""
     (install,) = [line for line in instructions("RUN") if "/dist/*.whl" in line]
-    assert '"${wheel}[mcp]"' in install
+    assert '"${wheel}[mcp,metrics]"' in install
 
 
 def test_the_compose_file_has_a_letta_and_the_loop(compose: dict[str, Any]) -> None:

@@ -29,7 +29,7 @@ from promptyoself.counting import increment, read_counts
 from promptyoself.errors import ChainError
 from promptyoself.events import VERSIONS, DeliveryDelivered, DeliverySkipped, SegmentSealed
 from promptyoself.exposition import render
-from promptyoself.ledger import Envelope
+from promptyoself.ledger import Envelope, Position
 from promptyoself.service import measuring
 from promptyoself.service.claiming import Abandoned, Failed
 from promptyoself.service.measuring import Measurer
@@ -369,6 +369,26 @@ def test_only_what_came_after_is_read(var: Path, clock: Clock, counted: list[int
     text = render(Measurer(store).measure(clock.now))
     assert sum(counted) == 1
     assert text == fresh(store, clock)
+
+
+def test_what_comes_while_it_is_measured_is_counted_next(
+    var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event that is appended after the log was read, and before its end is looked up, isn't
+    passed over for ever."""
+    call("register", "--agent-id", AGENT, "--prompt", "1", "--every", "1h").success()
+    store = Store(load_settings(), {"via": "cli", "who": "t"}, warn=lambda _: None)
+    measurer, head = Measurer(store), store.ledger.head
+
+    def late(after: Position) -> Position:
+        monkeypatch.setattr(store.ledger, "head", head)
+        call("register", "--agent-id", AGENT, "--prompt", "2", "--every", "1h").success()
+        return head(after)
+
+    monkeypatch.setattr(store.ledger, "head", late)
+    measurer.measure(clock.now)
+    name = "promptyoself_schedule_events_total"
+    assert measurer.measure(clock.now)[name] == [(("registered", "cli"), 2)]
 
 
 @pytest.mark.parametrize("how", ["gone", "noise", "cut", "flipped", "other format", "a folder"])

@@ -365,7 +365,9 @@ def test_runs_that_go_on_cost_no_steps(place: Place, monkeypatch: pytest.MonkeyP
     worker._timers.clear()
     worker._looks.join(key, urgent=True)
     worker._look_or_go_on()
-    assert not worker._take(*worker._done.get(timeout=5))
+    answer = worker._callers.answer(5)
+    assert answer is not None
+    assert not worker._take(*answer)
     assert turns == [key]
 
 

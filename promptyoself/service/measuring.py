@@ -97,8 +97,10 @@ class Measurer:
             for batch in ledger.replay(position):
                 telemetry.take(batch.envelopes)
                 position = batch.position
-            # Where the month was rewritten, its bytes are others, though no event came.
-            position = ledger.head(position)
+            # Where the month was rewritten, its bytes are others, though no event came. If one has
+            # come meanwhile, it is to be counted the next time.
+            end = ledger.head(position)
+            position = end if end.seq == position.seq else position
         except HeadMoved:
             if position == START:
                 raise
