@@ -59,8 +59,8 @@ __all__ = ["COMMANDS", "cli", "main"]
 
 COMMANDS = {
     "register": "schedules",
-    "list": "schedules",
-    "show": "schedules",
+    "list": "listing",
+    "show": "listing",
     "cancel": "schedules",
     "pause": "schedules",
     "resume": "schedules",

@@ -1,4 +1,4 @@
-"""Schedules: register, look at, change, end."""
+"""Schedules: register, change, end."""
 
 from __future__ import annotations
 
@@ -20,11 +20,8 @@ __all__: list[str] = []
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_STATUSES = ["active", "paused", "completed", "cancelled", "failed", "all"]
 _id = click.option("--id", "id_", required=True, metavar="ID", help="The schedule: sch_… .")
 _reason = click.option("--reason", metavar="TEXT", help="Why; kept in the history.")
-_agent = click.option("--agent-id", metavar="AGENT", help="Only this agent's.")
-_at = click.option("--at", metavar="T", help="As it was: a time, or an event's number.")
 
 
 def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
@@ -141,42 +138,6 @@ def idle_command(session: Session, dry_run: bool, **options: Any) -> Document:
 
     request = Request(template="idle", **options)
     return register(session.store(request.agent_id), request, session.now(), dry_run=dry_run)
-
-
-@click.command("list")
-@_agent
-@click.option(
-    "--status", type=click.Choice(_STATUSES), help="Only these; by default active and paused."
-)
-@click.option("--limit", type=Whole(1, 10**9), metavar="N", help="At most so many.")
-@click.option("--full", is_flag=True, help="Whole prompts, and everything that is set.")
-@_at
-@answers
-def list_command(session: Session, **options: Any) -> Document:
-    """List schedules, the soonest first.
-
-    Use it to see what is planned, and to find an id. Answers with schedules (id, agent_id, prompt,
-    next_run, status, …) and their count; long prompts are shortened unless --full is given.
-    """
-    from promptyoself.service.querying import list_schedules
-
-    return list_schedules(session.store(), now=session.now(), **options)
-
-
-@click.command("show")
-@_id
-@_at
-@answers
-def show_command(session: Session, id_: str, at: str | None) -> Document:
-    """Show everything about one schedule.
-
-    Use it when `list` isn't enough. Answers with the schedule: the whole prompt, limits, the last
-    error, deliveries under way.
-    """
-    from promptyoself.service.querying import show
-
-    schedule = show(session.store(), id_, at=at, now=session.now())
-    return {"id": id_, "schedule": schedule}
 
 
 @click.command("cancel")
