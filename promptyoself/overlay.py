@@ -48,6 +48,10 @@ class Base(Protocol[V_co]):
         values that have an instant ahead."""
         ...
 
+    def ready_by(self, now: str) -> Iterator[tuple[str, str, V_co]]:
+        """As :meth:`soonest`, of the values that may begin by an instant."""
+        ...
+
     def next_ready(self, after: str) -> str | None:
         """The earliest instant later than ``after`` at which a value may begin."""
         ...
@@ -135,20 +139,35 @@ class Overlay(Generic[V]):
     def soonest(self, wanted: Wanted) -> Iterator[tuple[str, str, V]]:
         """Each instant ahead with its key and value, for the values that are ``wanted``: by
         instant, then by key. What isn't asked for isn't read."""
+        ours = self._changed_soonest(wanted)
+        if self.base is None:
+            return ours
+        theirs = (
+            found
+            for found in self.base.soonest(wanted)
+            if found[1] not in self.changes and wanted(self.summarize(found[2]))
+        )
+        return heapq.merge(ours, theirs, key=_by_instant_and_key)
+
+    def ready_by(self, now: str) -> Iterator[tuple[str, str, V]]:
+        """As :meth:`soonest`, of the values that may begin by an instant."""
+
+        def is_ready(summary: Summary) -> bool:
+            return summary.ready is not None and summary.ready <= now
+
+        ours = self._changed_soonest(is_ready)
+        if self.base is None:
+            return ours
+        theirs = (found for found in self.base.ready_by(now) if found[1] not in self.changes)
+        return heapq.merge(ours, theirs, key=_by_instant_and_key)
+
+    def _changed_soonest(self, wanted: Wanted) -> Iterator[tuple[str, str, V]]:
         changed = sorted(
             (summary.first, key)
             for key, summary in self._summed_up()
             if summary.first is not None and wanted(summary)
         )
-        ours = ((first or "", key, self.changes[key]) for first, key in changed)
-        if self.base is None:
-            return ours
-        theirs = (
-            (first, key, value)
-            for first, key, value in self.base.soonest(wanted)
-            if key not in self.changes and wanted(self.summarize(value))
-        )
-        return heapq.merge(ours, theirs, key=_by_instant_and_key)
+        return ((first, key, self.changes[key]) for first, key in changed)
 
     def next_ready(self, after: str) -> str | None:
         """The earliest instant later than ``after`` at which one of the values may begin; or an

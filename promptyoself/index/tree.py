@@ -193,6 +193,7 @@ class Tree(Generic[V]):
         self._make = instead
         self._instead: Overlay[V] | None = None
         self._wake: tuple[str, str | None] | None = None
+        self._ready: _Ready[V] | None = None
 
     def path(self, key: str) -> str:
         """See :class:`~promptyoself.overlay.Base`."""
@@ -246,6 +247,22 @@ class Tree(Generic[V]):
             except Unfit as error:
                 self._instead = self._make(error)
         yield from (found for found in self._instead.soonest(wanted) if found[:2] > last)
+
+    def ready_by(self, now: str) -> Iterator[tuple[str, str, V]]:
+        """See :class:`~promptyoself.overlay.Base`. What was found before, for an earlier instant,
+        isn't looked for again: where much is due, each pass of a loop asks for it."""
+        last = ("", "")
+        if self._instead is None:
+            if self._ready is None or not self._ready.holds(now):
+                self._ready = _Ready(now, self._soonest)
+            try:
+                for found in self._ready.each(now):
+                    last = found[:2]
+                    yield found
+                return
+            except Unfit as error:
+                self._instead = self._make(error)
+        yield from (found for found in self._instead.ready_by(now) if found[:2] > last)
 
     def next_ready(self, after: str) -> str | None:
         """See :class:`~promptyoself.overlay.Base`."""
@@ -318,6 +335,43 @@ class Tree(Generic[V]):
                 return ready
             push(self._parts.read(self._kind, file))
         return None
+
+
+class _Ready(Generic[V]):
+    """Those of a table's values that may begin by some instant, by their instants ahead, as far as
+    anybody has asked; good for later instants too, until one of those that were passed over may
+    begin."""
+
+    def __init__(self, now: str, soonest: Callable[[Wanted], Iterator[tuple[str, str, V]]]) -> None:
+        self._now = now
+        self._until: str | None = None
+        self._found: list[tuple[str, str, V]] = []
+        self._rest = soonest(self._is_ready)
+
+    def holds(self, now: str) -> bool:
+        """Whether nothing that was passed over may begin by then."""
+        return self._now <= now and (self._until is None or now < self._until)
+
+    def each(self, now: str) -> Iterator[tuple[str, str, V]]:
+        """All of them; ``now`` is an instant for which it :meth:`holds`."""
+        self._now = now
+        at = 0
+        while True:
+            while at < len(self._found):
+                yield self._found[at]
+                at += 1
+            more = next(self._rest, None)
+            if more is None:
+                return
+            self._found.append(more)
+
+    def _is_ready(self, summary: Summary) -> bool:
+        ready = summary.ready
+        if ready is None or ready <= self._now:
+            return ready is not None
+        if self._until is None or ready < self._until:
+            self._until = ready
+        return False
 
 
 def update(

@@ -272,11 +272,7 @@ def branch(state: State) -> State:
 def due(state: State, now: str) -> Iterator[tuple[str, str, str]]:
     """What could be claimed at ``now``: ``(instant, schedule id, open slot's key or "")``, oldest
     first. Whether it may be is for the claim to decide. What isn't asked for isn't looked for."""
-
-    def is_ready(summary: Summary) -> bool:
-        return summary.ready is not None and summary.ready <= now
-
-    scheduled = ((first, id_, "") for first, id_, _ in state.schedules.soonest(is_ready))
+    scheduled = ((first, id_, "") for first, id_, _ in state.schedules.ready_by(now))
     waiting = sorted(
         (slot.retry_at, slot.id, key)
         for key, slot in state.open.items()
