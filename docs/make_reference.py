@@ -100,7 +100,7 @@ def doors() -> str:
         "| an error | exit code 1 or 2 | exit code, and `error` in the JSON | `isError` |",
         "| a longest text | 128 KiB, on Linux | 128 KiB, on Linux | 1 MiB, as a prompt may have |",
         "| who calls | `--agent-id`, else the login name | `--agent-id`, else the settings "
-        "| `agent_id`, else the settings |",
+        "| `agent_id`, else the settings; with `--agent-header` the agent of the header |",
         "",
         "`PROMPTYOSELF_ONLY_AGENT` pins the caller to one agent through all three.",
         "",

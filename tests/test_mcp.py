@@ -517,7 +517,7 @@ def blocking(began: threading.Event, go_on: threading.Event) -> Door:
     """A server one of whose commands takes as long as the test likes, or until it is asked to end;
     and another that doesn't."""
 
-    def answer(words: Any, stop: Stop) -> bytes:
+    def answer(words: Any, stop: Stop, _: str | None) -> bytes:
         if words[0] == "verify":
             began.set()
             while not go_on.wait(0.01) and stop.why is None:

@@ -24,6 +24,7 @@ from calling import AGENT, call, lines_of, log_of, run
 from checker import check_chain
 from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.exceptions import MCPError
 from mcp_types import jsonrpc_message_adapter
 
 from promptyoself import sanctum
@@ -148,11 +149,13 @@ async def visit(client: Client) -> None:
     assert (await client.get_prompt("follow_up", {"about": "tea"})).messages
 
 
-def over_http(url: str, visited: Callable[[Client], Awaitable[None]], mode: str) -> None:
-    """Visit a server over HTTP, with a token in a header, as Letta does."""
+def over_http(
+    url: str, visited: Callable[[Client], Awaitable[None]], mode: str, **more: str
+) -> None:
+    """Visit a server over HTTP, with a token in a header, and maybe more, as Letta does."""
 
     async def connected() -> None:
-        headers = {"Authorization": f"Bearer {TOKEN}"}
+        headers = {"Authorization": f"Bearer {TOKEN}", **more}
         async with httpx2.AsyncClient(headers=headers, timeout=30) as web:
             transport = streamable_http_client(url, http_client=web)
             async with Client(transport, mode=mode) as client:
@@ -367,6 +370,64 @@ def test_who_is_let_in(var: Path, environ: dict[str, str]) -> None:
     assert not log_of(var)
 
 
+def test_a_header_names_the_agent_that_calls(var: Path, environ: dict[str, str]) -> None:
+    """With --agent-header every call is pinned to the agent of its header, whatever its arguments
+    say, and agents of one server don't see each other's; a call without it is refused."""
+    hello = {"prompt": "Hello", "every": "2h"}
+    ids: dict[str, str] = {}
+
+    async def by_one(client: Client) -> None:
+        (register,) = [t for t in (await client.list_tools()).tools if t.name == "register"]
+        assert register.input_schema["required"] == []
+        made = await client.call_tool("register", hello)
+        ids["agent-1"] = made.structured_content["id"]
+        again = await client.call_tool("register", {**hello, "agent_id": "agent-1"})
+        assert again.structured_content["created"] is False
+        other = await client.call_tool("register", {**hello, "agent_id": "agent-2"})
+        assert other.structured_content["code"] == "forbidden_agent"
+
+    async def by_another(client: Client) -> None:
+        cancelled = await client.call_tool("cancel", {"id": ids["agent-1"]})
+        assert cancelled.structured_content["code"] == "forbidden_agent"
+        made = await client.call_tool("register", hello)
+        ids["agent-2"] = made.structured_content["id"]
+        (listed,) = (await client.call_tool("list", {})).structured_content["schedules"]
+        assert listed["id"] == ids["agent-2"]
+        (content,) = (await client.read_resource("promptyoself://agenda")).contents
+        assert "agent-1" not in content.text
+        with pytest.raises(MCPError, match="another agent"):
+            await client.read_resource(f"promptyoself://schedules/{ids['agent-1']}/history")
+
+    def refused(code: str) -> Callable[[Client], Awaitable[None]]:
+        async def by_nobody(client: Client) -> None:
+            for tool_, words in (("register", {**hello, "agent_id": "a"}), ("list", {})):
+                answer = await client.call_tool(tool_, words)
+                assert (answer.is_error, answer.structured_content["code"]) == (True, code)
+            with pytest.raises(MCPError, match="X-Agent-Id"):
+                await client.read_resource("promptyoself://agenda")
+
+        return by_nobody
+
+    served = ("--agent-header", "X-Agent-Id")
+    with serving(environ, *served, PROMPTYOSELF_MCP_TOKEN=TOKEN) as server:
+        for mode in ("legacy", "auto"):
+            over_http(server.url, by_one, mode, **{"x-agent-id": "agent-1"})
+            over_http(server.url, by_another, mode, **{"X-Agent-Id": "agent-2"})
+            over_http(server.url, refused("missing_agent_header"), mode)
+            over_http(server.url, refused("missing_agent_header"), mode, **{"X-Agent-Id": ""})
+            over_http(server.url, refused("invalid_agent_id"), mode, **{"X-Agent-Id": "a, b"})
+    actors = [event["actor"] for event in check_chain(var / "schedules")[1:]]
+    assert actors == [{"via": "mcp", "who": f"agent-{number}"} for number in (1, 2)]
+    pinned = {"PROMPTYOSELF_MCP_TOKEN": TOKEN, "PROMPTYOSELF_ONLY_AGENT": "agent-1"}
+    with serving(environ, *served, **pinned) as server:
+
+        async def forbidden(client: Client) -> None:
+            answer = await client.call_tool("list", {})
+            assert answer.structured_content["code"] == "forbidden_agent"
+
+        over_http(server.url, forbidden, "auto", **{"X-Agent-Id": "agent-2"})
+
+
 def test_bad_input_over_http(var: Path, environ: dict[str, str]) -> None:
     """What JSON can't have but Python reads, NaN, is refused as well."""
     with serving(environ) as server:
@@ -409,6 +470,9 @@ def test_sessions_are_limited(var: Path, environ: dict[str, str]) -> None:
         (["--allow-host", "x"], {}, "conflicting_options", 2),
         (["--tool-prefix", "a b"], {}, "invalid_value", 2),
         (["--tool-prefix", "x" * 33], {}, "invalid_value", 2),
+        (["--agent-header", "X-Agent-Id"], {}, "conflicting_options", 2),
+        (["--transport", "http", "--agent-header", ""], {}, "invalid_value", 2),
+        (["--transport", "http", "--agent-header", "X:"], {}, "invalid_value", 2),
     ],
 )  # fmt: skip
 def test_what_it_will_not_start_with(

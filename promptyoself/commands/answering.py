@@ -44,11 +44,13 @@ class Caller(NamedTuple):
     """Through which door a command is called: ``via`` is recorded with every event.
 
     With a ``stop`` it is called from within a program: the answer is returned, not printed, and a
-    command that takes long ends soon after it was asked to.
+    command that takes long ends soon after it was asked to. With an ``agent`` the door knows who
+    calls, and the caller is pinned to that one.
     """
 
     via: str = "cli"
     stop: Stop | None = None
+    agent: str | None = None
 
 
 class Session:
@@ -61,6 +63,8 @@ class Session:
         self.format = format_
         self.caller = caller
         self.settings: Settings = load_settings(var=var)
+        if caller.agent is not None:
+            self.settings = _pinned(self.settings, caller.agent)
         self.log = Log(
             self.settings.log_file,
             form=self.settings.log_format,
@@ -283,6 +287,14 @@ def _from_os(error: OSError) -> PromptyoselfError:
     what = error.strerror or str(error)
     where = f" ({os.fsdecode(error.filename)})" if error.filename else ""
     return PromptyoselfError(code, f"The operating system refused: {what}{where}.", hint)
+
+
+def _pinned(settings: Settings, agent: str) -> Settings:
+    from promptyoself.service.store import forbidden
+
+    if settings.only_agent not in (None, agent):
+        raise forbidden(f"The caller is {agent!r}, which is not", settings.only_agent or "")
+    return settings._replace(only_agent=agent)
 
 
 def _login() -> str:

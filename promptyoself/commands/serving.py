@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 __all__: list[str] = []
 
-_HTTP_ONLY = frozenset({"host", "port", "hosts", "origins"})
-_PREFIX = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
+_HTTP_ONLY = frozenset({"host", "port", "hosts", "origins", "agent_header"})
+_NAME = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
 
 
 @click.command("mcp")
@@ -68,6 +68,12 @@ _PREFIX = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
     help="With http: a web page's origin that may call it, as https://chat.example.",
 )
 @click.option(
+    "--agent-header",
+    metavar="NAME",
+    help="With http: the header that names the agent that calls, X-Agent-Id from Letta; each call "
+    "is pinned to that agent, and one without is refused.",
+)
+@click.option(
     "--tool-prefix",
     default="",
     metavar="TEXT",
@@ -82,6 +88,7 @@ def mcp_command(
     port: int,
     hosts: tuple[str, ...],
     origins: tuple[str, ...],
+    agent_header: str | None,
     tool_prefix: str,
     with_loop: bool,
 ) -> None:
@@ -91,7 +98,9 @@ def mcp_command(
     URL first, and goes on until SIGTERM or Ctrl-C. Beyond this machine it wants a token, in
     PROMPTYOSELF_MCP_TOKEN.
     """
-    _check_prefix(tool_prefix)
+    _check_name("--tool-prefix", tool_prefix, 32, "promptyoself_")
+    if agent_header is not None:
+        _check_name("--agent-header", agent_header or " ", 64, "X-Agent-Id")
     if transport == "stdio":
         _refuse_options_of_http()
     try:
@@ -115,6 +124,7 @@ def mcp_command(
         partial(_answer, _agenda_command, session.var),
         agent=settings.only_agent or settings.default_agent,
         prefix=tool_prefix,
+        header=agent_header,
     )
     loop = partial(_deliver, session) if with_loop else None
     if transport == "http":
@@ -147,11 +157,13 @@ def _agenda_command(session: Session, agent_id: str | None) -> Document:
     return agenda(session.store(), session.now(), agent_id=agent_id)
 
 
-def _answer(command: click.Command, var: str | None, words: Sequence[str], stop: Stop) -> bytes:
+def _answer(
+    command: click.Command, var: str | None, words: Sequence[str], stop: Stop, agent: str | None
+) -> bytes:
     """One call, as a client makes it; it finds the data where the server does."""
     where = [] if var is None else [f"--var={var}"]
     name = words[:1] if isinstance(command, click.Group) else []
-    return ask(command, [*name, *where, *words[len(name) :]], Caller("mcp", stop))
+    return ask(command, [*name, *where, *words[len(name) :]], Caller("mcp", stop, agent))
 
 
 def _deliver(session: Session, stop: Stop) -> None:
@@ -176,13 +188,13 @@ def _group() -> click.Group:
     return group
 
 
-def _check_prefix(prefix: str) -> None:
-    if len(prefix) > 32 or not set(prefix) <= set(_PREFIX):
+def _check_name(option: str, text: str, most: int, example: str) -> None:
+    if len(text) > most or not set(text) <= set(_NAME):
         raise WrongUsage(
             "invalid_value",
-            f"--tool-prefix {shown(prefix)} has more than 32 characters, or others than letters, "
+            f"{option} {shown(text)} has more than {most} characters, or others than letters, "
             "digits, - and _.",
-            "Give one such as promptyoself_.",
+            f"Give one such as {example}.",
         )
 
 

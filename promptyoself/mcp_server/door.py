@@ -46,6 +46,7 @@ from mcp_types import Tool as Listed
 
 from promptyoself import __version__
 from promptyoself.errors import PromptyoselfError, WrongUsage
+from promptyoself.identity import is_opaque_id
 from promptyoself.loop import Stop
 from promptyoself.sanctum import AGENT_FACING, Parameter, parameters, told
 from promptyoself.times import shown
@@ -53,9 +54,9 @@ from promptyoself.tools import TOOLS, output_schema
 
 __all__ = ["Ask", "Door"]
 
-Ask = Callable[[Sequence[str], Stop], bytes]
+Ask = Callable[[Sequence[str], Stop, str | None], bytes]
 """Calls a command with these arguments, and returns the document that it would print. It ends soon
-after the Stop was asked for, where it can."""
+after the Stop was asked for, where it can; the agent is the one that calls, where that is known."""
 
 _CALLS_AT_ONCE = 32
 _HISTORY = 100  # events of a schedule that its resource has
@@ -96,12 +97,21 @@ class Door:
     """What MCP clients are offered: ``server`` has it."""
 
     def __init__(
-        self, group: click.Group, ask: Ask, agenda: Ask, *, agent: str | None, prefix: str = ""
+        self,
+        group: click.Group,
+        ask: Ask,
+        agenda: Ask,
+        *,
+        agent: str | None,
+        prefix: str = "",
+        header: str | None = None,
     ) -> None:
         """``agenda`` answers like a command, to ``--agent-id``. ``agent`` is the one that is meant
-        where a call names none; ``prefix`` stands before every tool's name."""
-        self._ask, self._agenda, self._prefix = ask, agenda, prefix
-        self._tools = {tool.listed.name: tool for tool in _tools(group, agent, prefix)}
+        where a call names none; ``prefix`` stands before every tool's name. ``header`` is the one
+        of HTTP that has to name the agent that calls."""
+        self._ask, self._agenda, self._prefix, self._header = ask, agenda, prefix, header
+        offered = _tools(group, agent, prefix, known=header is not None)
+        self._tools = {tool.listed.name: tool for tool in offered}
         self._limiter: anyio.CapacityLimiter | None = None
         self._running: set[Stop] = set()
         self.server: Server[Any] = Server(
@@ -130,7 +140,7 @@ class Door:
         return ListToolsResult(tools=[tool.listed for tool in self._tools.values()])
 
     async def _call_tool(
-        self, _: ServerRequestContext[Any], params: CallToolRequestParams
+        self, context: ServerRequestContext[Any], params: CallToolRequestParams
     ) -> CallToolResult:
         tool = self._tools.get(params.name)
         if tool is None:
@@ -143,10 +153,11 @@ class Door:
             )
         try:
             words = _words(tool, params.arguments or {})
-        except WrongUsage as error:
+            caller = self._caller(context)
+        except PromptyoselfError as error:
             line = orjson.dumps(error.document())
         else:
-            line = await self._in_thread(self._ask, [tool.command, *words])
+            line = await self._in_thread(self._ask, [tool.command, *words], caller)
         document = orjson.loads(line)
         return CallToolResult(
             content=[TextContent(text=line.decode())],
@@ -154,7 +165,28 @@ class Door:
             is_error=document["status"] == "error",
         )
 
-    async def _in_thread(self, ask: Ask, words: Sequence[str]) -> bytes:
+    def _caller(self, context: ServerRequestContext[Any]) -> str | None:
+        """The agent that calls, where the server was told which header says so. A call without it
+        could be anybody's, and is refused: else whoever leaves it out would be free of the pin."""
+        if self._header is None:
+            return None
+        sent = [] if context.request is None else context.request.headers.getlist(self._header)
+        if not any(sent):
+            raise PromptyoselfError(
+                "missing_agent_header",
+                f"The call has no header {self._header}, which has to name the agent that calls.",
+                "Let the client send it, or serve without --agent-header.",
+            )
+        agent = ", ".join(sent)  # as HTTP has it; more than one is nobody
+        if not is_opaque_id(agent):
+            raise PromptyoselfError(
+                "invalid_agent_id",
+                f"The header {self._header} is {shown(agent)}, which is not the id of an agent.",
+                "Let the client send the id of the one agent that calls.",
+            )
+        return agent
+
+    async def _in_thread(self, ask: Ask, words: Sequence[str], agent: str | None) -> bytes:
         """One slow call must not hold up the others. If nobody waits for it any more, it is asked
         to end; what it has begun to write it writes whole."""
         if self._limiter is None:  # it belongs to the event loop that is running
@@ -163,7 +195,7 @@ class Door:
         self._running.add(stop)
         try:
             return await to_thread.run_sync(
-                ask, words, stop, abandon_on_cancel=True, limiter=self._limiter
+                ask, words, stop, agent, abandon_on_cancel=True, limiter=self._limiter
             )
         except anyio.get_cancelled_exc_class():
             stop.ask("cancelled")
@@ -204,16 +236,21 @@ class Door:
         return ListResourceTemplatesResult(resource_templates=[history, agenda])
 
     async def _read_resource(
-        self, _: ServerRequestContext[Any], params: ReadResourceRequestParams
+        self, context: ServerRequestContext[Any], params: ReadResourceRequestParams
     ) -> ReadResourceResult:
         uri = params.uri
+        try:
+            caller = self._caller(context)
+        except PromptyoselfError as error:
+            raise _refused(error) from None
         if uri == "promptyoself://agenda":
-            line = await self._in_thread(self._agenda, [])
+            line = await self._in_thread(self._agenda, [], caller)
         elif found := re.fullmatch("promptyoself://agents/([^/?#]+)/agenda", uri):
-            line = await self._in_thread(self._agenda, [f"--agent-id={unquote(found[1])}"])
+            words = [f"--agent-id={unquote(found[1])}"]
+            line = await self._in_thread(self._agenda, words, caller)
         elif found := re.fullmatch("promptyoself://schedules/([^/?#]+)/history", uri):
             words = ["history", f"--id={unquote(found[1])}", f"--limit={_HISTORY}"]
-            line = await self._in_thread(self._ask, words)
+            line = await self._in_thread(self._ask, words, caller)
         else:
             raise _refused(
                 PromptyoselfError(
@@ -309,13 +346,17 @@ _PROMPTS: dict[str, tuple[Prompt, Callable[[Mapping[str, str], str], str]]] = {
 }
 
 
-def _tools(group: click.Group, agent: str | None, prefix: str) -> list[_Tool]:
+def _tools(group: click.Group, agent: str | None, prefix: str, *, known: bool) -> list[_Tool]:
     context = click.Context(group)
     commands = {name: group.get_command(context, name) for name in AGENT_FACING}
-    return [_tool(name, each, agent, prefix) for name, each in commands.items() if each is not None]
+    return [
+        _tool(name, each, agent, prefix, known)
+        for name, each in commands.items()
+        if each is not None
+    ]
 
 
-def _tool(name: str, command: click.Command, agent: str | None, prefix: str) -> _Tool:
+def _tool(name: str, command: click.Command, agent: str | None, prefix: str, known: bool) -> _Tool:
     found = {_argument(parameter.name): parameter for parameter in parameters(command)}
     off = {each.opposite_of: each.name for each in found.values() if each.opposite_of is not None}
     arguments = {key: each for key, each in found.items() if each.opposite_of is None}
@@ -325,8 +366,10 @@ def _tool(name: str, command: click.Command, agent: str | None, prefix: str) -> 
     }
     required = [key for key, each in arguments.items() if each.required]
     tool = TOOLS.get(name)
-    # What is made belongs to an agent: the one whose server this is, or the one that is named.
-    if "agent_id" in arguments and "id" not in arguments and not (tool and tool.read_only):
+    # What is made belongs to an agent: the one that calls, where that is known; the one whose
+    # server this is; or the one that is named.
+    made = "agent_id" in arguments and "id" not in arguments
+    if made and not (tool and tool.read_only) and not known:
         if agent is None:
             required.append("agent_id")
         else:

@@ -215,5 +215,5 @@ def forbidden(what: str, only_agent: str) -> PromptyoselfError:
     return PromptyoselfError(
         "forbidden_agent",
         f"{what} {only_agent!r}.",
-        "PROMPTYOSELF_ONLY_AGENT pins this caller to that agent.",
+        "PROMPTYOSELF_ONLY_AGENT, or a header of the call, pins this caller to that agent.",
     )
