@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from letta_server.internet import Internet
 from letta_server.model import FAIL, Call, Model
 
 from promptyoself.letta import LettaDeliverer, Message, Run
@@ -161,14 +162,19 @@ class RealLetta(Letta):
     real = True
     grace, timeout = "20", "20"
 
-    def __init__(self, server: subprocess.Popen[str], url: str, model: Model) -> None:
+    def __init__(
+        self, server: subprocess.Popen[str], url: str, model: Model, internet: Internet
+    ) -> None:
         self._server, self._model, self.url = server, model, url
+        self.internet = internet
         self._names: dict[str, str] = {}
 
-    def agent(self) -> str:
+    def agent(self, kind: str | None = None) -> str:
+        """Make an agent, of Letta's usual kind if no other is named; returns its id."""
         name = f"test-{uuid.uuid4()}"
         model = self._model.address(name)
         body = {
+            **({} if kind is None else {"agent_type": kind}),
             "name": name,
             "memory_blocks": [],
             "include_base_tools": False,
@@ -204,6 +210,14 @@ class RealLetta(Letta):
         steps = (Call("nothing_of_the_kind"), FAIL) if after_a_step else (FAIL,)
         self._model.plan(self._names[agent_id], *steps)
 
+    def calls(self, agent_id: str, tool: str, /, **arguments: Any) -> None:
+        """In its next turn the agent calls a tool."""
+        self._model.plan(self._names[agent_id], Call(tool, arguments))
+
+    def instructions(self, agent_id: str) -> str:
+        """What the agent's model was told first, when it was last asked."""
+        return str(self._model.asked(self._names[agent_id])[-1][0]["content"])
+
     def seen(self, agent_id: str) -> list[str]:
         turns = []
         for messages in self._model.asked(self._names[agent_id]):
@@ -229,10 +243,10 @@ class RealLetta(Letta):
 @contextmanager
 def real_letta(python: str) -> Iterator[RealLetta]:
     """A real server, by the Python of the environment that it is installed in."""
-    model = Model()
+    model, internet = Model(), Internet()
     # A session of its own: a Ctrl-C is for us, whose end it notices.
     server = subprocess.Popen(
-        [python, SERVE],
+        [python, SERVE, internet.address],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -243,10 +257,11 @@ def real_letta(python: str) -> Iterator[RealLetta]:
         assert server.stdout is not None
         line = server.stdout.readline()
         assert line, "the real server didn't start; see above"
-        yield RealLetta(server, json.loads(line)["url"], model)
+        yield RealLetta(server, json.loads(line)["url"], model, internet)
     finally:
         server.stdin.close()  # type: ignore[union-attr]
         model.close()
+        internet.close()
         try:
             server.wait(60)
         except subprocess.TimeoutExpired:

@@ -33,6 +33,7 @@ REASONS = {
     "it needs Docker",
     "it runs this suite",
     "make runs it",
+    "make test-letta runs it",
     "it changes your crontab",
     "it waits for Letta's answer for minutes",
 }
@@ -80,10 +81,11 @@ def blocks(text: str) -> Iterator[Block]:
     assert start < 0, f"the fence at line {start + 1} is never closed"
 
 
-def steps(text: str) -> Iterator[Step]:
-    """What a document's ``console`` and ``sh`` blocks tell a reader to type."""
+def steps(text: str, reason: str | None = None) -> Iterator[Step]:
+    """What a document's ``console`` and ``sh`` blocks tell a reader to type: those that are run
+    here, or those that aren't for this reason."""
     for block in blocks(text):
-        if block.reason is not None:
+        if block.reason != reason:
             continue
         if block.language == "sh":
             yield Step(block.line, f"set -e\n{block.content}", "", exact=False)
@@ -108,13 +110,16 @@ def steps(text: str) -> Iterator[Step]:
 class Reader:
     """Someone who reads a document and types what it shows, in a folder of his own."""
 
-    def __init__(self, folder: Path, url: str) -> None:
+    def __init__(self, folder: Path, url: str, patience: float = 30) -> None:
+        """``patience``: how many seconds an answer may take."""
         self.url = url
+        self._patience = patience
         self.mcp_url = DOCUMENTED_MCP
         self._folder = folder
         self._variables = folder / ".variables"
         self._place = folder / ".place"
         self._place.write_text(str(folder))
+        self._remembered = f"set -a; [ ! -f {self._variables} ] || . {self._variables}\n"
         self._servers: list[subprocess.Popen[str]] = []
         (folder / "docs").symlink_to(ROOT / "docs")
         kept = {"LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT"}
@@ -134,8 +139,7 @@ class Reader:
             return self._serve(command.strip(), len(_documents(step.shown) or [])), 0
         script = (
             f"trap 'code=$?; export -p >{self._variables}; pwd >{self._place}; exit $code' EXIT\n"
-            f"set -a; [ ! -f {self._variables} ] || . {self._variables}\n"
-            f'cd "$(cat {self._place})"\n{command}'
+            f'{self._remembered}cd "$(cat {self._place})"\n{command}'
         )
         done = subprocess.run(
             ["bash", "-c", script],
@@ -143,7 +147,7 @@ class Reader:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=60 + self._patience,
             check=False,
         )
         return done.stdout.replace(self.url, DOCUMENTED_URL), done.returncode
@@ -154,7 +158,7 @@ class Reader:
         environ = self._environ | {"LETTA_BASE_URL": self.url}
         # A process group of its own, since bash stands between us and the server.
         server = subprocess.Popen(
-            ["bash", "-c", f"cd {self._folder}; exec {command}"],
+            ["bash", "-c", f"{self._remembered}cd {self._folder}; exec {command}"],
             env=environ,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -163,7 +167,7 @@ class Reader:
         self._servers.append(server)
         said: Queue[str] = Queue()
         threading.Thread(target=_listen, args=(server, said), daemon=True).start()
-        output = "".join(said.get(timeout=30) for _ in range(lines))
+        output = "".join(said.get(timeout=self._patience) for _ in range(lines))
         if "sandbox" in command:
             self.url = json.loads(output)["url"]
             self._environ["LETTA_BASE_URL"] = self.url

@@ -17,6 +17,7 @@ import pytest
 from checker import check_chain
 
 from promptyoself import cli, sanctum
+from promptyoself.sandbox import Sandbox
 
 PACKAGE = Path(cli.__file__).parent
 FORBIDDEN = {
@@ -289,6 +290,21 @@ def test_the_door_is_recorded(host: Host, tmp_path: Path) -> None:
         {"via": "sanctum", "who": "agent-1"},
         {"via": "cli", "who": "agent-2"},
     ]
+
+
+def test_a_call_ends_in_the_agents_own_history(host: Host, tmp_path: Path) -> None:
+    """P2: what an agent registers through a host is in its own history, once, and nobody else's."""
+    with Sandbox(("one", "two"), latency=0.02) as letta:
+        one, two = letta.agents
+        host.environ["LETTA_BASE_URL"] = letta.url
+        made = host.call("register", {"agent-id": one, "prompt": "Stretch.", "time": "in 1s"})
+        executed: list[dict[str, Any]] = []
+        while not executed:
+            executed = host.call("execute", {})["executed"]
+        assert [(each["id"], each["state"]) for each in executed] == [(made["id"], "delivered")]
+        assert [message.text for message in letta.messages(one)] == ["Stretch."]
+        assert letta.messages(two) == []
+        assert host.call("audit", {"agent-id": one})["totals"]["delivered"] == 1
 
 
 def test_killed_in_the_middle_of_a_write(host: Host) -> None:

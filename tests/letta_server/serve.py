@@ -4,6 +4,8 @@ To be run by the Python of the environment that ``build.py`` makes. It prints on
 the server answers, ``{"url": …}``, and then obeys a line each, told likewise when it is done:
 ``stop`` (SIGTERM to the server), ``kill`` (SIGKILL) and ``start``. The database stays up meanwhile.
 When stdin ends, by whatever death of him who started us, so does everything, and nothing is left.
+
+    python3 serve.py [PROXY]    all that Letta asks of other machines goes through that
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 PATIENCE = 240.0  # seconds: on a busy machine, with a cold disk, Letta alone takes a minute
 INITDB = "--username postgres --auth trust --encoding UTF8 --no-locale --no-sync"
+NOWHERE = "http://127.0.0.1:9"
 SERVANT = "nobody"  # PostgreSQL refuses to run as root
 
 
@@ -131,14 +134,13 @@ class Postgres:
 class Letta:
     """The server itself."""
 
-    def __init__(self, folder: Path, uri: str) -> None:
+    def __init__(self, folder: Path, uri: str, proxy: str) -> None:
         self._folder = folder
         self._log = folder / "letta.log"
         self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"http://127.0.0.1:{self._port}"
         kept = {"PATH", "LANG", "LC_ALL", "TZ", "TMPDIR"}
-        nowhere = "http://127.0.0.1:9"
         self._environ = {
             **{name: value for name, value in os.environ.items() if name in kept},
             "HOME": str(folder),
@@ -149,8 +151,8 @@ class Letta:
             "OPENAI_API_KEY": "none",
             "MCP_DISABLE_STDIO": "false",  # as docs/letta.md says
             # It would look for updates of its word lists. No test hangs on the internet.
-            "http_proxy": nowhere,
-            "https_proxy": nowhere,
+            "http_proxy": proxy,
+            "https_proxy": NOWHERE,
             "no_proxy": "127.0.0.1",
         }
 
@@ -205,10 +207,10 @@ class Letta:
             self._process = None
 
 
-def serve(folder: Path) -> None:
+def serve(folder: Path, proxy: str) -> None:
     """Serve until stdin ends."""
     postgres = Postgres(folder)
-    letta = Letta(folder, postgres.uri)
+    letta = Letta(folder, postgres.uri, proxy)
     try:
         postgres.start()
         letta.create_tables()
@@ -238,4 +240,4 @@ if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with tempfile.TemporaryDirectory(prefix="promptyoself-letta-") as scratch:
         Path(scratch).chmod(0o711)
-        serve(Path(scratch))
+        serve(Path(scratch), *(sys.argv[1:] or [NOWHERE]))
