@@ -42,8 +42,8 @@ def passing(var: Path, count: int) -> float:
         dispatcher.announce(_now())
 
         def look() -> None:
-            store.ledger.stamp()
-            assert not dispatcher.tick(_now())
+            stamp = store.ledger.stamp()
+            assert not dispatcher.tick(_now(), stamp=stamp)
             assert dispatcher.next_wake(_now()) is not None
 
         look()

@@ -176,7 +176,7 @@ def run_loop(
                 wake, stamp, pause = None, None, interval
                 try:
                     stamp = store.ledger.stamp()  # before looking, so that no append slips by
-                    _tell(store, dispatcher.tick(clock()), emit)
+                    _tell(store, dispatcher.tick(clock(), stamp=stamp), emit)
                     sealer.look(clock())
                     wake = dispatcher.next_wake(clock())
                     now = clock()

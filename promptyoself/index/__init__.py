@@ -101,15 +101,17 @@ class Index(Generic[S]):
             return False
         return self.known_seq() <= self._latest.position.seq
 
-    def load(self) -> Snapshot[S]:
+    def load(self, stamp: object = None) -> Snapshot[S]:
         """The state at the chain's end, from the index where it fits, else by a full replay.
+
+        ``stamp`` is the ledger's, where the caller has just asked for it.
 
         Raises:
             ChainError: the chain is damaged, or gone while the index is still there.
         """
-        stamp = None
-        with suppress(OSError):  # what is the matter, reading will tell
-            stamp = self._ledger.stamp()  # before reading, so that no append slips by
+        if stamp is None:
+            with suppress(OSError):  # what is the matter, reading will tell
+                stamp = self._ledger.stamp()  # before reading, so that no append slips by
         unchanged = stamp is not None and stamp == self._stamp
         if self._latest is not None and unchanged and not self._is_replaced():
             return self._latest
@@ -321,7 +323,7 @@ class Index(Generic[S]):
 def _identity(path: Path) -> tuple[int, ...] | None:
     """What differs when another file has got that name."""
     try:
-        found = path.stat()
+        found = os.stat(path)
     except OSError:
         return None
     return found.st_ino, found.st_mtime_ns, found.st_size

@@ -146,18 +146,19 @@ class Dispatcher:
         self._store.transact(now, lambda _: (self._announcement(), None))
         self._is_announced()
 
-    def tick(self, now: datetime, until: datetime | None = None) -> Report:
+    def tick(self, now: datetime, until: datetime | None = None, stamp: object = None) -> Report:
         """One pass, without waiting: take in what has finished, adopt what the dead have left,
         write down outcomes and claims in one append, and start what was claimed.
 
-        ``until`` leaves alone what became due only after it.
+        ``until`` leaves alone what became due only after it; ``stamp`` is the ledger's, where the
+        caller has just asked for it.
 
         Raises:
             PromptyoselfError, OSError: the log could not be written; outcomes are kept for the
                 next pass, and nothing was claimed.
         """
         self._collect()
-        self._was_quiet = self._is_quiet(now)
+        self._was_quiet = self._is_quiet(now, stamp)
         if self._was_quiet:
             return Report([], [])
         adopts = time.monotonic() - self._looked_for_dead >= _LOOK_FOR_DEAD_EVERY
@@ -227,7 +228,7 @@ class Dispatcher:
         self._quiet = (state if self.idle else None, wake)
         return wake
 
-    def _is_quiet(self, now: datetime) -> bool:
+    def _is_quiet(self, now: datetime, stamp: object) -> bool:
         """Whether there is nothing to do until the known wake, since nothing was and the log hasn't
         grown: then a pass costs no more than that question."""
         state, wake = self._quiet
@@ -235,7 +236,7 @@ class Dispatcher:
             state is not None
             and self.idle
             and (wake is None or now < wake)
-            and self._store.index.load().state is state
+            and self._store.index.load(stamp).state is state
         )
 
     def stop(self, why: str, patience: float) -> Report:
