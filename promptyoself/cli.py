@@ -178,8 +178,9 @@ def main(arguments: Sequence[str] | None = None, via: str = "cli") -> NoReturn:
     ``via`` is the door, as it is recorded with every event. What ``install-plugin`` has written
     calls this by name.
     """
-    # A command imports much and lives a moment: looking for garbage meanwhile costs it 5 % or so.
-    gc.set_threshold(50_000, 10, 10)
+    if arguments is None:
+        # A command imports much and lives a moment: looking for garbage costs it 5 % or so.
+        gc.set_threshold(50_000, 10, 10)
     code = _run(arguments, via)
     threads = "threading" in sys.modules and sys.modules["threading"].active_count() > 1
     if arguments is not None or threads:

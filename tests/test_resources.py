@@ -27,6 +27,11 @@ from world import check_deliveries
 from promptyoself.durable import Disk
 from promptyoself.ledger import FileLedger
 from promptyoself.sandbox import Sandbox
+from promptyoself.service.desiring import record
+from promptyoself.service.registering import register
+from promptyoself.service.requests import Request
+from promptyoself.service.store import Store
+from promptyoself.settings import load_settings
 
 if TYPE_CHECKING:
     from conftest import Clock
@@ -469,3 +474,21 @@ def test_too_few_file_handles_from_the_start(var: Path, clock: Clock) -> None:
         assert answer.document["status"] in ("success", "error")
     assert lines(var / "schedules")[: len(before)] == before
     all_works_again(var, ids)
+
+
+def test_nobodys_files_are_closed_at_once(var: Path, clock: Clock) -> None:
+    """A store that nobody refers to any more keeps no file open until garbage is looked for."""
+    gc.collect()
+    gc.disable()
+    try:
+        before = len(os.listdir("/proc/self/fd"))
+        for number in range(20):
+            store = Store(load_settings(), {"via": "cli", "who": "t"}, warn=lambda _: None)
+            for text in ("one", "another"):
+                request = Request(agent_id="a", prompt=f"{text} {number}", every="1h")
+                register(store, request, clock.now)
+            record(store, "a", f"wish {number}", 0.5, (), clock.now)
+            del store
+        assert len(os.listdir("/proc/self/fd")) == before
+    finally:
+        gc.enable()

@@ -17,6 +17,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
+from weakref import ref
 
 from promptyoself.durable import Disk
 from promptyoself.errors import ChainError
@@ -116,7 +117,7 @@ class Index(Generic[S]):
         if self._latest is not None and unchanged and not self._is_replaced():
             return self._latest
         start, complaint = self._start()
-        snapshot = self._replay(start)
+        snapshot = _replay(self._ledger, self._form, start)
         if complaint:
             self._require_chain(snapshot.position, complaint)
             if snapshot.position.seq < complaint.seq:
@@ -149,7 +150,7 @@ class Index(Generic[S]):
         Raises:
             ChainError: the chain is damaged, or gone while the index is still there.
         """
-        snapshot = self._replay(Snapshot(self._form.empty, START))
+        snapshot = _replay(self._ledger, self._form, Snapshot(self._form.empty, START))
         self._require_chain(snapshot.position, _Complaint("", self._path.exists()))
         self.rebuilt()
         self._latest = snapshot
@@ -250,14 +251,19 @@ class Index(Generic[S]):
         """The state of a root, its parts read when they are asked for."""
         self._root = root
         made: list[S] = []
+        # A state refers to the ledger, not to us: what nobody refers to closes its files at once,
+        # where a circle would wait to be found.
+        ledger, form, warn, us = self._ledger, self._form, self._warn, ref(self)
 
         def instead(at: int, error: Unfit) -> Overlay[Any]:
             if not made:
-                self._saved = -1
-                self._warn(f"{error}; what it says was read from the log.")
-                empty = Snapshot(self._form.empty, START)
-                made.append(self._replay(empty, root.position.seq).state)
-            return self._form.tables(made[0])[at]
+                if (index := us()) is not None:
+                    index._saved = -1
+                warn(f"{error}; what it says was read from the log.")
+                made.append(
+                    _replay(ledger, form, Snapshot(form.empty, START), root.position.seq).state
+                )
+            return form.tables(made[0])[at]
 
         tables = (
             Overlay(kind.summarize, Tree(kind, node, self._parts, partial(instead, at)))
@@ -304,20 +310,23 @@ class Index(Generic[S]):
         if position == START and (complaint.exists or complaint.seq):
             raise _chain_is_gone(self._path, complaint.seq)
 
-    def _replay(self, start: Snapshot[S], until: int | None = None) -> Snapshot[S]:
-        """What follows from the events after a position, up to that event."""
-        position = start.position
 
-        def envelopes() -> Iterator[Envelope]:
-            nonlocal position
-            for batch in self._ledger.replay(start.position):
-                if until is not None and batch.position.seq >= until:
-                    yield from (event for event in batch.envelopes if event.seq <= until)
-                    return
-                yield from batch.envelopes
-                position = batch.position
+def _replay(
+    ledger: Ledger, form: Form[S], start: Snapshot[S], until: int | None = None
+) -> Snapshot[S]:
+    """What follows from the events after a position, up to that event."""
+    position = start.position
 
-        return Snapshot(self._form.fold(start.state, envelopes()), position)
+    def envelopes() -> Iterator[Envelope]:
+        nonlocal position
+        for batch in ledger.replay(start.position):
+            if until is not None and batch.position.seq >= until:
+                yield from (event for event in batch.envelopes if event.seq <= until)
+                return
+            yield from batch.envelopes
+            position = batch.position
+
+    return Snapshot(form.fold(start.state, envelopes()), position)
 
 
 def _identity(path: Path) -> tuple[int, ...] | None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
@@ -82,10 +83,9 @@ class FileLedger:
         self._stood: tuple[Position, _FileState] | None = None
         self._listed: _Listed | None = None
         self._tail: _Tail | None = None
-        self._lock = ExclusiveLock(folder / "lock", lock_timeout, self._make_folder)
-        self._seal_lock = ExclusiveLock(
-            folder / "sealing", lock_timeout, self._make_folder, "being sealed"
-        )
+        make = partial(self._disk.make_directory, folder)  # which doesn't refer to us
+        self._lock = ExclusiveLock(folder / "lock", lock_timeout, make)
+        self._seal_lock = ExclusiveLock(folder / "sealing", lock_timeout, make, "being sealed")
 
     def __del__(self) -> None:
         if self._tail is not None:
@@ -94,9 +94,6 @@ class FileLedger:
     def exclusive(self, timeout: float | None = None) -> AbstractContextManager[None]:
         """See :meth:`Ledger.exclusive`."""
         return self._lock.held(timeout)
-
-    def _make_folder(self) -> None:
-        self._disk.make_directory(self._folder)
 
     def append(self, drafts: Sequence[Draft], now: datetime, expecting: Position) -> Batch:
         """See :meth:`Ledger.append`."""
