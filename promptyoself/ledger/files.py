@@ -104,7 +104,7 @@ class FileLedger:
                 if expecting.seq:
                     self._disk.sync(self._folder / segment_name(expecting.month))
                 return Batch([], expecting, b"")
-            pending = self._pending() if self._quarantine.name in marks else set()
+            pending = self._pending() if _QUARANTINE in marks else set()
             repairs = self._repair(torn, pending) if torn is not None or pending else []
             if repairs or not expecting.seq:
                 first = [] if expecting.seq else [self._genesis()]
