@@ -4,6 +4,7 @@ against one commit of SQLite (at most 0.85 times)."""
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
@@ -67,6 +68,8 @@ class _Appender:
         self._drafts = [registration(number) for number in range(count + 2)]
         self.position: Position = START
         self.append(-1)  # makes the log
+        self.append(-1)
+        time.sleep(0.3)  # as long as it hasn't seen the folder unchanged, it lists it
         self.append(-1)
 
     def append(self, number: int) -> Batch:

@@ -94,28 +94,36 @@ class Disk:
         finally:
             os.close(descriptor)
 
-    def open_to_append(self, path: Path) -> int:
-        """open of a file that :meth:`append_to` is to grow; it is made if it isn't there."""
-        return self.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    def open_to_append(self, path: Path, size: int) -> int:
+        """open of a file that :meth:`append_to` is to grow; it is made if it isn't there.
+
+        Raises:
+            OSError: it isn't of that ``size``, or the disk refused.
+        """
+        descriptor = self.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        if os.fstat(descriptor).st_size != size:
+            os.close(descriptor)
+            raise OSError(EIO, f"not {size} bytes long: changed from outside", str(path))
+        return descriptor
 
     def append_to(self, descriptor: int, path: Path, data: bytes, offset: int) -> None:
         """write, fsync; where the file is empty, fsync of its directory before the write, so that a
         file with anything in it has a durable name, whoever died meanwhile.
 
         ``descriptor`` is that of the file at ``path``, from :meth:`open_to_append`; ``offset`` is
-        the size that it must have. On return all of ``data`` is durable. Where the write fails or
+        the size that it has. On return all of ``data`` is durable. Where the write fails or
         falls short, the file is cut back to ``offset`` and the error raised; if even that fails, or
         the process dies in between, a torn end stays for the next writer.
 
         Raises:
             OSError: the disk is full, the file system read-only, the device failing, …
         """
-        if os.fstat(descriptor).st_size != offset:
-            raise OSError(EIO, f"not {offset} bytes long: changed from outside", str(path))
         if offset == 0:
             self.fsync_directory(path.parent)
         try:
-            self._write_all(descriptor, data)
+            written = self.write(descriptor, data)
+            if written != len(data):
+                self._write_all(descriptor, memoryview(data)[written:])
             self.fsync(descriptor)
         except OSError:
             # Nothing was acknowledged. After a failed fsync the kernel may have dropped the
@@ -125,8 +133,8 @@ class Disk:
             raise
 
     def append(self, path: Path, data: bytes, offset: int) -> None:
-        """open, :meth:`append_to`, close. Raises as that does."""
-        descriptor = self.open_to_append(path)
+        """open, :meth:`append_to`, close. Raises as these do."""
+        descriptor = self.open_to_append(path, offset)
         try:
             self.append_to(descriptor, path, data, offset)
         finally:
@@ -199,11 +207,8 @@ class Disk:
         finally:
             os.close(descriptor)
 
-    def _write_all(self, descriptor: int, data: bytes) -> None:
-        written = self.write(descriptor, data)
-        if written == len(data):
-            return
-        view = memoryview(data)[written:]
+    def _write_all(self, descriptor: int, data: bytes | memoryview) -> None:
+        view = memoryview(data)
         while view:  # more than once only after a signal, or where a disk is about to be full
             written = self.write(descriptor, view)
             if not written:

@@ -48,6 +48,7 @@ __all__ = [
     "is_known",
     "read_record",
     "type_of",
+    "write_event",
     "write_record",
 ]
 
@@ -377,7 +378,15 @@ _CLASSES: dict[str, type[Any]] = {
     "desire.reinforced": DesireReinforced,
     "desire.pruned": DesirePruned,
 }
-_TYPES = {cls: name for name, cls in _CLASSES.items()}
+_SHAPES = {
+    cls: (
+        VERSIONS[name],
+        name,
+        cls._fields,
+        tuple(field for field, default in cls._field_defaults.items() if default is None),
+    )
+    for name, cls in _CLASSES.items()
+}
 
 
 def is_known(type_: str, version: int) -> bool:
@@ -387,15 +396,22 @@ def is_known(type_: str, version: int) -> bool:
 
 def type_of(record: Record) -> str:
     """The name under which a record's class stands in the log."""
-    return _TYPES[type(record)]
+    return _SHAPES[type(record)][1]
 
 
 def write_record(record: Record) -> dict[str, Any]:
     """The ``data`` of an event, without what is ``None``."""
-    fields: dict[str, Any] = record._asdict()
-    if None not in record:
-        return fields
-    return {name: value for name, value in fields.items() if value is not None}
+    return write_event(record)[2]
+
+
+def write_event(record: Record) -> tuple[int, str, dict[str, Any]]:
+    """The version, the type and the ``data`` of an event."""
+    version, type_, fields, optional = _SHAPES[type(record)]
+    data: dict[str, Any] = dict(zip(fields, record))  # noqa: B905 - it takes as long again to be strict
+    for name in optional:
+        if data[name] is None:
+            del data[name]
+    return version, type_, data
 
 
 def read_record(type_: str, version: int, data: Mapping[str, Any]) -> Record:

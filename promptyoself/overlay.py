@@ -59,10 +59,14 @@ class Base(Protocol[V_co]):
     def __len__(self) -> int: ...
 
 
+_RECENT = 64
+"""So many changes are copied for a branch; older ones are shared by all that have them."""
+
+
 class Overlay(Generic[V]):
     """A mapping that knows its changes since the base. ``summarize`` sums up some values."""
 
-    __slots__ = ("_summaries", "base", "changes", "summarize")
+    __slots__ = ("_older", "_recent", "_summaries", "base", "summarize")
 
     def __init__(
         self,
@@ -72,20 +76,38 @@ class Overlay(Generic[V]):
     ) -> None:
         self.summarize = summarize
         self.base = base
-        self.changes: dict[str, V] = {} if changes is None else changes
+        self._older: dict[str, V] = {}  # never changed, but replaced
+        self._recent: dict[str, V] = {} if changes is None else changes
         self._summaries: dict[str, tuple[V, Summary]] = {}
 
     def branch(self) -> Overlay[V]:
         """Another with the same values, whose changes leave this one as it is."""
-        other = Overlay(self.summarize, self.base, dict(self.changes))
+        if len(self._recent) > _RECENT:
+            self._age()
+        other = Overlay(self.summarize, self.base, dict(self._recent))
+        other._older = self._older
         other._summaries = self._summaries  # each goes with a value, so whoever has made it
         return other
 
+    @property
+    def changes(self) -> dict[str, V]:
+        """What differs from the base. Not to be changed."""
+        if self._recent:
+            self._age()
+        return self._older
+
+    def _age(self) -> None:
+        # In this order: whoever reads meanwhile, in another thread, finds all in either.
+        self._older = {**self._older, **self._recent} if self._older else self._recent
+        self._recent = {}
+
     def get(self, key: str) -> V | None:
         """The value of a key, or ``None``."""
-        value = self.changes.get(key)
-        if value is None and self.base is not None:
-            return self.base.get(key)
+        value = self._recent.get(key)
+        if value is None:
+            value = self._older.get(key)
+            if value is None and self.base is not None:
+                return self.base.get(key)
         return value
 
     def __getitem__(self, key: str) -> V:
@@ -95,15 +117,16 @@ class Overlay(Generic[V]):
         return value
 
     def __setitem__(self, key: str, value: V) -> None:
-        self.changes[key] = value
+        self._recent[key] = value
 
     def __contains__(self, key: object) -> bool:
         return isinstance(key, str) and self.get(key) is not None
 
     def __len__(self) -> int:
+        changes = self.changes
         if self.base is None:
-            return len(self.changes)
-        return len(self.base) + sum(1 for key in self.changes if self.base.get(key) is None)
+            return len(changes)
+        return len(self.base) + sum(1 for key in changes if self.base.get(key) is None)
 
     def __iter__(self) -> Iterator[str]:
         return (key for key, _ in self.items())
@@ -116,36 +139,38 @@ class Overlay(Generic[V]):
         """Every key with its value; but only those that may be ``wanted``, if that is given, and
         whose path may begin with ``under``: other parts of the base are left unread. In no
         order."""
+        changes = self.changes
         yield from (
             (key, value)
-            for key, value in self.changes.items()
+            for key, value in changes.items()
             if wanted is None or wanted(self.summarize(value))
         )
         if self.base is not None:
             for key, value in self.base.walk(wanted or _any, under):
-                if key not in self.changes:
+                if key not in changes:
                     yield key, value
 
     def in_order(self, wanted: Wanted) -> Iterator[tuple[str, V]]:
         """Every key with its value, by key; see :meth:`items`. What isn't asked for isn't read."""
+        changes = self.changes
         ours = sorted(
-            (each for each in self.changes.items() if wanted(self.summarize(each[1]))), key=_by_key
+            (each for each in changes.items() if wanted(self.summarize(each[1]))), key=_by_key
         )
         if self.base is None:
             return iter(ours)
-        theirs = (each for each in self.base.walk(wanted) if each[0] not in self.changes)
+        theirs = (each for each in self.base.walk(wanted) if each[0] not in changes)
         return heapq.merge(ours, theirs, key=_by_key)
 
     def soonest(self, wanted: Wanted) -> Iterator[tuple[str, str, V]]:
         """Each instant ahead with its key and value, for the values that are ``wanted``: by
         instant, then by key. What isn't asked for isn't read."""
-        ours = self._changed_soonest(wanted)
+        ours, changes = self._changed_soonest(wanted), self.changes
         if self.base is None:
             return ours
         theirs = (
             found
             for found in self.base.soonest(wanted)
-            if found[1] not in self.changes and wanted(self.summarize(found[2]))
+            if found[1] not in changes and wanted(self.summarize(found[2]))
         )
         return heapq.merge(ours, theirs, key=_by_instant_and_key)
 
@@ -155,10 +180,10 @@ class Overlay(Generic[V]):
         def is_ready(summary: Summary) -> bool:
             return summary.ready is not None and summary.ready <= now
 
-        ours = self._changed_soonest(is_ready)
+        ours, changes = self._changed_soonest(is_ready), self.changes
         if self.base is None:
             return ours
-        theirs = (found for found in self.base.ready_by(now) if found[1] not in self.changes)
+        theirs = (found for found in self.base.ready_by(now) if found[1] not in changes)
         return heapq.merge(ours, theirs, key=_by_instant_and_key)
 
     def _changed_soonest(self, wanted: Wanted) -> Iterator[tuple[str, str, V]]:
@@ -167,7 +192,8 @@ class Overlay(Generic[V]):
             for key, summary in self._summed_up()
             if summary.first is not None and wanted(summary)
         )
-        return ((first, key, self.changes[key]) for first, key in changed)
+        changes = self.changes
+        return ((first, key, changes[key]) for first, key in changed)
 
     def next_ready(self, after: str) -> str | None:
         """The earliest instant later than ``after`` at which one of the values may begin; or an

@@ -168,8 +168,7 @@ class Index(Generic[S]):
         self._stamp = None
         with suppress(OSError):  # the events are in the log, whatever becomes of this
             # With the lock held, nobody can have appended since; but it may have been taken away.
-            stamp = self._ledger.stamp()
-            self._stamp = stamp if self._ledger.holds(snapshot.position) else None
+            self._stamp = self._ledger.stamp_at(snapshot.position)
         behind = snapshot.position.seq - self._saved
         if not (moved or self._saved < 0 or self._is_worth_it(behind)):
             return

@@ -15,9 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 from promptyoself import __version__
 from promptyoself.digests import sha256
 from promptyoself.durable import Disk
-from promptyoself.errors import ChainError, PromptyoselfError
-from promptyoself.instants import format_utc
-from promptyoself.ledger.envelope import MAX_LINE_BYTES, Envelope, spell
+from promptyoself.errors import ChainError
 from promptyoself.ledger.lock import ExclusiveLock
 from promptyoself.ledger.position import START, Position
 from promptyoself.ledger.protocol import (
@@ -27,7 +25,6 @@ from promptyoself.ledger.protocol import (
     Torn,
 )
 from promptyoself.ledger.segments import (
-    MAX_MEMBER_BYTES,
     SUFFIX,
     UNSETTLED,
     BrokenMember,
@@ -43,7 +40,6 @@ from promptyoself.ledger.segments import (
     stands,
     stat_segments,
 )
-from promptyoself.versions import VERSIONS
 
 if TYPE_CHECKING:
     from promptyoself.events import Record
@@ -93,48 +89,82 @@ class FileLedger:
 
     def exclusive(self, timeout: float | None = None) -> AbstractContextManager[None]:
         """See :meth:`Ledger.exclusive`."""
-        return self._lock.held(timeout)
+        return self._lock if timeout is None else self._lock.within(timeout)
 
     def append(self, drafts: Sequence[Draft], now: datetime, expecting: Position) -> Batch:
         """See :meth:`Ledger.append`."""
-        with self._lock.held():
-            segments, marks = self._look()
-            torn = self._require_end(expecting, segments)
-            if not drafts:
-                if expecting.seq:
-                    self._disk.sync(self._folder / segment_name(expecting.month))
-                return Batch([], expecting, b"")
-            pending = self._pending() if _QUARANTINE in marks else set()
-            repairs = self._repair(torn, pending) if torn is not None or pending else []
-            if repairs or not expecting.seq:
-                first = [] if expecting.seq else [self._genesis()]
-                drafts = [*first, *repairs, *drafts]
-            envelopes, content, position = _chain_up(drafts, now, expecting)
-            if len(content) > MAX_MEMBER_BYTES:
-                raise _too_large("The events come to", len(content), MAX_MEMBER_BYTES)
+        with self._lock:
+            segments: Sequence[_Month] = ()
+            marks: frozenset[str] = frozenset()
+            pending: set[Path] = set()
+            at_rest = bool(drafts) and self._rests_at(expecting)
+            if not at_rest:
+                segments, marks = self._look()
+                torn = self._require_end(expecting, segments)
+                if not drafts:
+                    if expecting.seq:
+                        self._disk.sync(self._folder / segment_name(expecting.month))
+                    return Batch([], expecting, b"")
+                pending = self._pending() if _QUARANTINE in marks else pending
+                repairs = self._repair(torn, pending) if torn is not None or pending else []
+                if repairs or not expecting.seq:
+                    first = [] if expecting.seq else [self._genesis()]
+                    drafts = [*first, *repairs, *drafts]
+            from promptyoself.ledger.chaining import chain_up
+
+            envelopes, content, head, ts = chain_up(drafts, now, expecting)
             data = compress(content)
-            if UNSETTLED in marks:  # whoever put a month in place has died
-                self._disk.fsync_directory(self._folder)
-                self._disk.discard(self._folder / UNSETTLED)
-            month, start = position.month, position.member
-            # What we build on must be durable first: its writer may have died before he had made it
-            # so. In the same file too, for a disk may keep our write and not his, and a hole before
-            # a whole member is damage, not a torn end.
-            if not expecting.seq:
-                self._disk.settle(self._folder)
-            elif month != expecting.month or expecting != self._durable:
-                self._disk.sync(self._folder / segment_name(expecting.month))
-            tail = self._opened(month, segments)
+            seq, month, tail = expecting.seq + len(envelopes), ts[:7], self._tail
+            start, earlier = expecting.offset, expecting.earlier
+            if month != expecting.month:
+                start, earlier = 0, earlier + start
+            if not at_rest or tail is None or tail.month != month:
+                tail = self._settled(expecting, month, segments, marks)
             self._disk.append_to(tail.descriptor, tail.path, data, start)
             for copy in pending:
                 with suppress(OSError):  # the events are durable: the next append tries again
                     self._disk.rename(copy, copy.with_suffix(""))
-            self._durable = position._replace(offset=start + len(data))
-            self._stood = self._durable, _state_of(os.fstat(tail.descriptor))
-            return Batch(envelopes, self._durable, content)
+            self._durable = end = Position(seq, head, ts, month, start + len(data), start, earlier)
+            self._stood = end, _state_of(os.fstat(tail.descriptor))
+            return Batch(envelopes, end, content)
 
-    def _opened(self, month: str, segments: Sequence[_Month]) -> _Tail:
-        """A month's file, open: as the last append left it, where it is still the same."""
+    def _rests_at(self, position: Position) -> bool:
+        """Whether all is as our last append left it, and that ended there: then nobody else has
+        added anything or left anything to be done. Two ``stat`` calls, whatever there is to know.
+        """
+        known, stood = self._listed, self._stood
+        if stood is None or stood[0] is not self._durable or position != self._durable:
+            return False
+        if known is None or not known.sure or known.marks or known.month != position.month:
+            return False
+        try:
+            return (
+                _state_of(os.stat(self._place)) == known.folder
+                and _state_of(os.stat(known.last)) == stood[1]
+            )
+        except FileNotFoundError:
+            return False
+
+    def _settled(
+        self, expecting: Position, month: str, segments: Sequence[_Month], marks: frozenset[str]
+    ) -> _Tail:
+        """The file of a month, open for what comes after the chain's end; all up to there is
+        durable."""
+        if UNSETTLED in marks:  # whoever put a month in place has died
+            self._disk.fsync_directory(self._folder)
+            self._disk.discard(self._folder / UNSETTLED)
+        # What we build on must be durable first: its writer may have died before he had made it
+        # so. In the same file too, for a disk may keep our write and not his, and a hole before
+        # a whole member is damage, not a torn end.
+        if not expecting.seq:
+            self._disk.settle(self._folder)
+        elif month != expecting.month or expecting != self._durable:
+            self._disk.sync(self._folder / segment_name(expecting.month))
+        size = expecting.offset if month == expecting.month else 0
+        return self._opened(month, size, segments)
+
+    def _opened(self, month: str, size: int, segments: Sequence[_Month]) -> _Tail:
+        """A month's file of that size, open: as the last append left it, where it is the same."""
         tail = self._tail
         if tail is not None:
             last, found = segments[-1] if segments else ("", None)
@@ -143,7 +173,7 @@ class FileLedger:
             self._tail = None
             os.close(tail.descriptor)
         path = self._folder / segment_name(month)
-        descriptor = self._disk.open_to_append(path)
+        descriptor = self._disk.open_to_append(path, size)
         which = _state_of(os.fstat(descriptor))[:2]
         self._tail = tail = _Tail(month, path, descriptor, which)
         return tail
@@ -291,6 +321,20 @@ class FileLedger:
         """See :meth:`Ledger.stamp`. Two ``stat`` calls, where nothing has changed for a while."""
         return self._look()[0]
 
+    def stamp_at(self, position: Position) -> object | None:
+        """See :meth:`Ledger.stamp_at`. Right after our own append, it needn't look."""
+        known, stood = self._listed, self._stood
+        if (
+            known is not None
+            and known.sure
+            and known.month == position.month
+            and stood is not None
+            and stood[0] is self._durable is position
+        ):
+            return (*known.months, (known.month, stood[1]))
+        months = self._look()[0]
+        return months if self._holds(position, months) else None
+
     def _look(self) -> tuple[tuple[_Month, ...], frozenset[str]]:
         """Every month's file as it is, and which of :data:`_MARKS` lie in the folder.
 
@@ -332,7 +376,8 @@ class FileLedger:
         from promptyoself.ledger.sealing import FileSealing
 
         sealing = FileSealing(self._folder, self._disk, self.replay, self._clear_end)
-        with self._seal_lock.held(timeout), closing(sealing):
+        lock = self._seal_lock if timeout is None else self._seal_lock.within(timeout)
+        with lock, closing(sealing):
             yield sealing
 
     def _clear_end(self, expecting: Position) -> None:
@@ -485,39 +530,3 @@ def _describe(copy: Path) -> Record:
     from promptyoself.events import TailQuarantined
 
     return TailQuarantined(month, int(offset), len(tail), sha256(tail).hexdigest(), name)
-
-
-def _too_large(what: str, size: int, most: int) -> PromptyoselfError:
-    return PromptyoselfError(
-        "event_too_large",
-        f"{what} {size} bytes; {most} is the most that can be appended.",
-        "Nothing was changed. Shorten the text, or do it in several steps.",
-    )
-
-
-def _chain_up(
-    drafts: Sequence[Draft], now: datetime, after: Position
-) -> tuple[list[Envelope], bytes, Position]:
-    """Give drafts their places after a position. The result's ``offset`` isn't known yet."""
-    from promptyoself.events import type_of, write_record
-
-    seq, head = after.seq, after.hash
-    ts = max(format_utc(now), after.ts)
-    envelopes, content = [], bytearray()
-    # A group may be a thousand: what can be done once for all of them is.
-    digest, new = sha256.for_many(len(drafts)), tuple.__new__
-    for record, id_, actor in drafts:
-        seq += 1
-        type_ = type_of(record)
-        fields = (VERSIONS[type_], seq, ts, type_, id_, actor, write_record(record), head)
-        line = spell(*fields)
-        if len(line) > MAX_LINE_BYTES:
-            raise _too_large("An event comes to", len(line), MAX_LINE_BYTES)
-        head = digest(line).hexdigest()
-        envelopes.append(new(Envelope, fields))
-        content += line
-        content += b"\n"
-    same_month = ts[:7] == after.month
-    start = after.offset if same_month else 0
-    earlier = after.earlier if same_month else after.earlier + after.offset
-    return envelopes, bytes(content), Position(seq, head, ts, ts[:7], start, start, earlier)

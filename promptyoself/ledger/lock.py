@@ -55,30 +55,40 @@ class ExclusiveLock:
         if self._descriptor >= 0:
             os.close(self._descriptor)
 
-    def held(self, timeout: float | None = None) -> AbstractContextManager[None]:
-        """Hold the lock; ``timeout`` as given to the constructor unless stated.
+    def within(self, limit: float) -> AbstractContextManager[None]:
+        """Hold the lock, waiting for ``limit`` seconds at most.
 
         Raises:
             PromptyoselfError: ``lock_timeout``, naming the process that holds it.
             OSError: the lock's file can't be made.
         """
-        return _Held(self, self._timeout if timeout is None else timeout)
+        return _Held(self, limit)
+
+    def __enter__(self) -> None:
+        """Hold it. Raises as :meth:`within`."""
+        self.acquire(self._timeout)
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
     def acquire(self, limit: float) -> None:
-        """Take it, or take it once more, within ``limit`` seconds. Raises as :meth:`held`."""
+        """Take it, or take it once more, within ``limit`` seconds. Raises as :meth:`within`."""
         thread = self._thread
         deadline = None
         if not thread.acquire(blocking=False):
             deadline = time.monotonic() + limit
             if not thread.acquire(timeout=min(max(limit, 0), TIMEOUT_MAX)):
                 raise self._timed_out(limit)
-        try:
-            if not self._depth:
-                self._wait(limit, deadline)
-                self._sign()
+        if self._depth:
             self._depth += 1
+            return
+        try:
+            if not self._try():
+                self._wait(limit, deadline)
+            self._sign()
+            self._depth = 1
         except BaseException:
-            if not self._depth and self._descriptor >= 0:
+            if self._descriptor >= 0:
                 flock(self._descriptor, LOCK_UN)
             thread.release()
             raise
@@ -99,27 +109,32 @@ class ExclusiveLock:
         self._thread, self._depth, self._mark = RLock(), 0, b""
 
     def _wait(self, limit: float, deadline: float | None) -> None:
-        while not self._try():
-            now = time.monotonic()
-            if deadline is None:
-                deadline = now + limit
-            if now >= deadline:
+        if deadline is None:
+            deadline = time.monotonic() + limit
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0:
                 raise self._timed_out(limit)
-            time.sleep(min(_POLL_SECONDS, deadline - now))
+            time.sleep(min(_POLL_SECONDS, left))
+            if self._try():
+                return
 
     def _try(self) -> bool:
         """Lock the file that has the name now, if nobody else has."""
         while True:
             if self._descriptor < 0:
                 self._open()
+            locked = True
             try:
                 flock(self._descriptor, LOCK_EX | LOCK_NB)
             except BlockingIOError:
                 locked = False
-            else:
-                locked = True
-            if self._is_current():
-                return locked
+            try:
+                found = os.stat(self._name)
+                if (found.st_dev, found.st_ino) == self._file:
+                    return locked
+            except FileNotFoundError:
+                pass
             self._close()
 
     def _open(self) -> None:
@@ -130,13 +145,6 @@ class ExclusiveLock:
             descriptor = os.open(self._name, _FLAGS, 0o600)
         found = os.fstat(descriptor)
         self._descriptor, self._file = descriptor, (found.st_dev, found.st_ino)
-
-    def _is_current(self) -> bool:
-        try:
-            found = os.stat(self._name)
-        except FileNotFoundError:
-            return False
-        return (found.st_dev, found.st_ino) == self._file
 
     def _close(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1

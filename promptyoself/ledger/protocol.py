@@ -157,6 +157,11 @@ class Ledger(Protocol):
         """Something that differs whenever events have been appended since; as cheap as can be."""
         ...
 
+    def stamp_at(self, position: Position) -> object | None:
+        """The stamp of the chain as it ends at a position, where that :meth:`holds`; else ``None``.
+        For who holds the lock: of what anybody has done after that, such a stamp knows nothing."""
+        ...
+
     def months(self) -> list[str]:
         """The months that have events, oldest first; as cheap as :meth:`stamp`."""
         ...

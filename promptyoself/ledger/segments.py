@@ -14,6 +14,7 @@ from contextlib import suppress
 from functools import cache
 from operator import itemgetter
 from pathlib import Path
+from struct import Struct
 from types import ModuleType
 from typing import BinaryIO, NamedTuple
 
@@ -57,7 +58,11 @@ UNSETTLED = ".unsettled"
 makes it so: else the old file could come back, without what he has added to the new one."""
 
 _NAME = re.compile(r"(\d{4}-(?:0[1-9]|1[0-2]))\.ndjson\.gz")
+_SMALL_BYTES = 1 << 10  # an event or two, which take longer to deflate than to do all else with
 _LARGE_BYTES = 1 << 12  # from here on it is worth importing a faster library
+# RFC 1952, 2.3, and RFC 1951, 3.2.4: a header, and the only block, stored; CRC and length.
+_HEADER = bytes.fromhex("1f8b08000000000000ff01")
+_STORED, _TRAILER = Struct("<11sHH").pack, Struct("<LL").pack
 _READ_BYTES = 1 << 16
 _FIRST_BYTES = 1 << 10
 _SLICE_BYTES = 1 << 12
@@ -118,8 +123,15 @@ def stat_segments(folder: Path) -> tuple[list[tuple[str, os.stat_result]], list[
 
 def compress(content: bytes) -> bytes:
     """One gzip member. Its header bears no time and no name: equal content gives equal bytes,
-    where the same library makes them."""
-    if len(content) >= _LARGE_BYTES and (isal := _isal()) is not None:
+    where the same library makes them. An event alone is stored as it is: sealing compresses it."""
+    size = len(content)
+    if size < _SMALL_BYTES:
+        return b"%b%b%b" % (
+            _STORED(_HEADER, size, size ^ 0xFFFF),
+            content,
+            _TRAILER(zlib.crc32(content), size),
+        )
+    if size >= _LARGE_BYTES and (isal := _isal()) is not None:
         compressed: bytes = isal.compress(content, 1, _GZIP)
         return compressed
     return zlib.compress(content, 6, _GZIP)

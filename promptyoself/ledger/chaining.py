@@ -1,0 +1,55 @@
+"""Giving events their places in the chain: what an append adds, before it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from promptyoself.digests import sha256
+from promptyoself.errors import PromptyoselfError
+from promptyoself.events import write_event
+from promptyoself.instants import format_utc
+from promptyoself.ledger.envelope import MAX_LINE_BYTES, Envelope, spell
+from promptyoself.ledger.position import Position
+from promptyoself.ledger.protocol import Draft
+from promptyoself.ledger.segments import MAX_MEMBER_BYTES
+
+__all__ = ["chain_up"]
+
+
+def chain_up(
+    drafts: Sequence[Draft], now: datetime, after: Position
+) -> tuple[list[Envelope], bytes, str, str]:
+    """The events that drafts become after a position, their lines, the hash of the last and the
+    time that all have: ``now``, or that of the event before where the clock has run back.
+
+    Raises:
+        PromptyoselfError: ``event_too_large``.
+    """
+    seq, head = after.seq, after.hash
+    ts = max(format_utc(now), after.ts)
+    envelopes, lines = [], []
+    # A group may be a thousand: what can be done once for all of them is.
+    digest, new = sha256.for_many(len(drafts)), tuple.__new__
+    for record, id_, actor in drafts:
+        seq += 1
+        version, type_, data = write_event(record)
+        line = spell(version, seq, ts, type_, id_, actor, data, head)
+        envelopes.append(new(Envelope, (version, seq, ts, type_, id_, actor, data, head)))
+        head = digest(line).hexdigest()
+        lines.append(line)
+    if (most := max(map(len, lines))) > MAX_LINE_BYTES:
+        raise _too_large("An event comes to", most, MAX_LINE_BYTES)
+    lines.append(b"")
+    content = b"\n".join(lines)
+    if len(content) > MAX_MEMBER_BYTES:
+        raise _too_large("The events come to", len(content), MAX_MEMBER_BYTES)
+    return envelopes, content, head, ts
+
+
+def _too_large(what: str, size: int, most: int) -> PromptyoselfError:
+    return PromptyoselfError(
+        "event_too_large",
+        f"{what} {size} bytes; {most} is the most that can be appended.",
+        "Nothing was changed. Shorten the text, or do it in several steps.",
+    )
