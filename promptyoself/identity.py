@@ -73,7 +73,8 @@ def desire_id(content: Mapping[str, Any], salt: int = 0) -> str:
 def is_opaque_id(text: str) -> bool:
     """Whether it has the form of an agent's or a conversation's id, which are Letta's business: 1
     to 200 characters, without white space or control characters."""
-    return 1 <= len(text) <= 200 and not any(c.isspace() or not c.isprintable() for c in text)
+    # Of all white space, only the blank is printable.
+    return 1 <= len(text) <= 200 and text.isprintable() and " " not in text
 
 
 def slot_otid(id_: str, slot: str) -> str:

@@ -266,6 +266,23 @@ class LedgerContract:
             assert ledger.stamp() == stamps[-1]
         assert all(stamps[at] != stamps[at + 1] for at in range(4))
 
+    def test_stamp_at(self, place: Path) -> None:
+        """The stamp at the chain's end is the stamp, as long as nobody appends; anywhere else there
+        is none, or one that differs."""
+        ledger, other = self.open(place), self.open(place)
+        earlier = append(ledger, 1)
+        for number in range(3):
+            with ledger.exclusive():
+                position = append(ledger, number, now=NOW + timedelta(days=20 * number))
+                stamp = ledger.stamp_at(position)
+            assert stamp == ledger.stamp() == other.stamp_at(position)
+            append(other, number + 7, now=NOW + timedelta(days=20 * number))
+            assert ledger.stamp() != stamp
+        forged = position._replace(hash="f" * 64)
+        assert ledger.stamp_at(forged) is other.stamp_at(forged) is None
+        gone = earlier._replace(month="2026-10")
+        assert ledger.stamp_at(gone) is None
+
     def test_months(self, place: Path) -> None:
         """The months that have events are named, oldest first."""
         ledger = self.open(place)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gzip
 import os
+import shutil
 import stat
 import subprocess
 import threading
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -245,6 +247,72 @@ def test_a_folder_that_rests_is_not_listed(tmp_path: Path, monkeypatch: pytest.M
     check_chain(folder)
 
 
+MEDDLING: dict[str, Callable[[Path, Path], object]] = {
+    "the month is gone": lambda _, month: month.unlink(),
+    "the month was put there anew": lambda _, month: (
+        shutil.copy2(month, month.with_name("copy")),
+        os.rename(month.with_name("copy"), month),
+    ),
+    "the month was cut": lambda _, month: os.truncate(month, month.stat().st_size - 1),
+    "the month was cut to nothing": lambda _, month: os.truncate(month, 0),
+    "the month grew": lambda _, month: month.write_bytes(month.read_bytes() + b"torn"),
+    "the month differs": lambda _, month: (
+        month.write_bytes(month.read_bytes()[:-20] + b"\0" * 20),
+        os.utime(month, ns=(0, month.stat().st_mtime_ns + 1)),  # as if a tick had passed
+    ),
+    "a later month came": lambda folder, month: shutil.copy2(month, folder / "2026-12.ndjson.gz"),
+    "the lock's file is gone": lambda folder, _: (folder / "lock").unlink(),
+    "the folder is gone": lambda folder, _: shutil.rmtree(folder),
+    "another folder is there": lambda folder, _: (
+        shutil.copytree(folder, folder.with_name("copy")),
+        shutil.rmtree(folder),
+        os.rename(folder.with_name("copy"), folder),
+    ),
+    "a month's new name may not be durable": lambda folder, _: (folder / ".unsettled").touch(),
+    "another process appended": lambda folder, _: append(ledger_in(folder), 9),
+    "another process appended in the next month": lambda folder, _: append(
+        ledger_in(folder), 9, now=NOW + timedelta(days=20)
+    ),
+    "another process found a torn end": lambda folder, month: (
+        month.write_bytes(month.read_bytes() + b"torn"),
+        append(ledger_in(folder), 9),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", MEDDLING)
+def test_a_log_at_rest_that_is_meddled_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """P1, P5: a ledger that last left all in order, and looks only whether anything has changed,
+    sees whatever has: it appends to what is there now, or not at all."""
+    monkeypatch.setattr(files, "_TICK_SECONDS", -1.0)
+    folder = tmp_path / "s"
+    disk = StepDisk()
+    ledger = ledger_in(folder, disk)
+    append(ledger, 1)
+    month = folder / "2026-11.ndjson.gz"
+    position = ledger.head()
+    for number in range(4):  # until it has seen the folder unchanged
+        position = ledger.append([draft(number)], NOW, position).position
+    with monkeypatch.context() as patch:
+        patch.setattr(FileLedger, "_look", lambda _: pytest.fail("it looked at everything"))
+        disk.log.clear()
+        position = ledger.append([draft(5)], NOW, position).position
+    assert disk.log == ["write", "fsync"]
+    MEDDLING[what](folder, month)
+    before = {path: path.read_bytes() for path in folder.glob("*.gz")}
+    try:
+        end = ledger.append([draft(6)], NOW, position).position
+    except (HeadMoved, ChainError):
+        after = {path: path.read_bytes() for path in folder.glob("*.gz")}
+        assert after == before
+    else:
+        assert ledger_in(folder).head() == end
+        assert prompts(check_chain(folder))[-2:] == ["Water the plants 5", "Water the plants 6"]
+        assert not (folder / ".unsettled").exists()
+
+
 def test_an_empty_month_may_become_the_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -328,6 +396,23 @@ def test_members_of_either_library(
     assert ledger_in(folder).head().seq == 301
     append(ledger_in(folder), 301)
     check_chain(folder)
+
+
+def test_an_event_alone_is_stored(tmp_path: Path) -> None:
+    """P8: a short line isn't deflated, which would take longer than all else but the sync; any gzip
+    reads it, a search finds it in the bytes, and a flip of any bit that matters is found."""
+    folder = tmp_path / "s"
+    append(ledger_in(folder), 1)
+    append(ledger_in(folder), 2)
+    path = folder / "2026-11.ndjson.gz"
+    assert b"Water the plants 2" in path.read_bytes()
+    content = b"".join(line + b"\n" for line in lines(folder))
+    assert subprocess.check_output(["gzip", "-dc", path]) == content
+    assert gzip.decompress(path.read_bytes()) == content
+    for size in (0, 1, 1023, 1024):
+        member = compress(b"x" * size)
+        assert gzip.decompress(member) == b"x" * size
+        assert (len(member) < size) == (size == 1024)
 
 
 def test_empty_segment_is_none(tmp_path: Path) -> None:

@@ -31,7 +31,13 @@ OURS = {
 FOLDING = {"events", "schedules.applying"}
 """What an event needs that isn't in the index yet."""
 
-WRITING = FOLDING | {"service.registering", "service.requests", "slots", "triggers"}
+WRITING = FOLDING | {
+    "ledger.chaining",
+    "service.registering",
+    "service.requests",
+    "slots",
+    "triggers",
+}
 REGISTER = ("register", "--agent-id", AGENT, "--prompt", "Hello", "--every", "5m")
 
 # What runs the command in a fresh interpreter and then tells which modules that brought in. It

@@ -328,7 +328,7 @@ def place(state: State, record: ScheduleRegistered) -> tuple[str, int, Schedule 
     free: tuple[str, int] | None = None
     salt = 0
     while free is None or salt <= MAX_SALT:
-        id_ = schedule_id(content, salt) if salt else f"sch_{registered[:8]}"
+        id_ = schedule_id(content, salt)
         existing = state.schedules.get(id_)
         if existing is not None and existing.registered == registered:
             return id_, salt, existing
