@@ -7,14 +7,14 @@ from datetime import datetime
 
 from promptyoself.digests import sha256
 from promptyoself.errors import PromptyoselfError
-from promptyoself.events import write_event
+from promptyoself.events import Record, write_event
 from promptyoself.instants import format_utc
 from promptyoself.ledger.envelope import MAX_LINE_BYTES, Envelope, spell
 from promptyoself.ledger.position import Position
 from promptyoself.ledger.protocol import Draft
 from promptyoself.ledger.segments import MAX_MEMBER_BYTES
 
-__all__ = ["chain_up"]
+__all__ = ["as_if", "chain_up"]
 
 
 def chain_up(
@@ -45,6 +45,12 @@ def chain_up(
     if len(content) > MAX_MEMBER_BYTES:
         raise _too_large("The events come to", len(content), MAX_MEMBER_BYTES)
     return envelopes, content, head, ts
+
+
+def as_if(record: Record, id_: str | None, ts: str) -> Envelope:
+    """An event as it will be, but for its place in the chain: to decide what follows from it."""
+    version, type_, data = write_event(record)
+    return Envelope(version, 0, ts, type_, id_, {}, data, "")
 
 
 def _too_large(what: str, size: int, most: int) -> PromptyoselfError:

@@ -21,15 +21,12 @@ from typing import Any, NamedTuple
 
 from promptyoself import __version__
 from promptyoself.events import (
-    VERSIONS,
-    Record,
     WorkerStarted,
     WorkerStopped,
-    type_of,
-    write_record,
 )
 from promptyoself.instants import format_utc
 from promptyoself.ledger import Draft, Envelope
+from promptyoself.ledger.chaining import as_if
 from promptyoself.letta import Deliverer, Look, Looks, take_look
 from promptyoself.policy import Approvals
 from promptyoself.schedules import State, fold, slot_key
@@ -331,7 +328,7 @@ class Dispatcher:
                 seen.add(made.id)
                 records, became = settle(state, made, self._worker, outcome, now)
                 drafts += [self._store.draft(record, made.id) for record in records]
-                events += [_as_if(record, made.id, now) for record in records]
+                events += [as_if(record, made.id, format_utc(now)) for record in records]
                 if became != "settled":
                     settled.append((made, outcome, became))
             state = fold(state, events)
@@ -561,9 +558,3 @@ def _key(made: Claim) -> str:
 def _is_open(state: State, made: Claim) -> bool:
     slot = state.open.get(slot_key(made.id, made.slot))
     return slot is not None and slot.worker is not None and slot.attempt == made.attempt
-
-
-def _as_if(record: Record, id_: str, now: datetime) -> Envelope:
-    """An event as it will be, for deciding what follows from it in the same append."""
-    type_ = type_of(record)
-    return Envelope(VERSIONS[type_], 0, format_utc(now), type_, id_, {}, write_record(record), "")

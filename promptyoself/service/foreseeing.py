@@ -25,15 +25,13 @@ from typing import NamedTuple
 
 from promptyoself.errors import PromptyoselfError
 from promptyoself.events import (
-    VERSIONS,
     DeliveryAttempted,
     DeliverySkipped,
     Record,
     type_of,
-    write_record,
 )
 from promptyoself.instants import format_utc, parse_utc
-from promptyoself.ledger import Envelope
+from promptyoself.ledger.chaining import as_if
 from promptyoself.policy import APPROVED_TIER, Caps, Verdict, by_the_log, refusal
 from promptyoself.schedules import (
     OpenSlot,
@@ -48,7 +46,7 @@ from promptyoself.service.claiming import Claim, Delivered, Strongest, claim, or
 from promptyoself.slots import MISFIRE_TOLERANCE, trigger_of
 from promptyoself.triggers import slots
 
-__all__ = ["EVERY", "FIRST", "Foreseen", "Future", "as_if"]
+__all__ = ["EVERY", "FIRST", "Foreseen", "Future"]
 
 FIRST, EVERY = 100, 256
 """So many instants are decided in full, and then one of so many."""
@@ -376,9 +374,3 @@ class Future:
         else:
             happened.append(Foreseen(at, append + 1, agent_id, id_, "delivery.delivered"))
         return True
-
-
-def as_if(record: Record, id_: str, at: str) -> Envelope:
-    """An event as it would be, but for its place in the chain."""
-    type_ = type_of(record)
-    return Envelope(VERSIONS[type_], 0, at, type_, id_, {}, write_record(record), "")

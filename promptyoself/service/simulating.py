@@ -10,10 +10,11 @@ from typing import Any
 from promptyoself.events import Record
 from promptyoself.instants import format_utc
 from promptyoself.ledger import encode_line
+from promptyoself.ledger.chaining import as_if
 from promptyoself.ledger.envelope import hash_line
 from promptyoself.ledger.sealing import MEMBER_BYTES
 from promptyoself.ledger.segments import compress
-from promptyoself.service.foreseeing import Foreseen, Future, as_if
+from promptyoself.service.foreseeing import Foreseen, Future
 from promptyoself.service.idle import strongest_of
 from promptyoself.service.querying import pinned
 from promptyoself.service.store import Store
