@@ -1,6 +1,8 @@
 """Registrations in one process against APScheduler's on SQLite (at least 4 times as fast).
 
-Both are durable when the call returns: ours after an fsync of the log, theirs after a commit.
+Both are durable when the call returns: ours after an fsync of the log, theirs after a commit. For
+who has all of them at hand there is ``import``, which takes them in together; theirs has no such
+call.
 
     python bench_peer_register.py [ROUNDS [REGISTRATIONS]]
 """
@@ -32,6 +34,16 @@ def run(pairs: int = ROUNDS, count: int = 10_000) -> Iterator[Figure]:
             peer,
             lambda number: solo("register", folder / f"var-{number}", count),
             lambda number: apscheduler("register", folder / f"jobs-{number}.db", count),
+            pairs,
+            BAR,
+        )
+        exported = folder / "exported.ndjson"
+        solo("export", exported, count)
+        yield compare(
+            f"{count} schedules taken in by `import`",
+            peer,
+            lambda number: solo("import", exported, folder / f"imported-{number}"),
+            lambda number: apscheduler("register", folder / f"again-{number}.db", count),
             pairs,
             BAR,
         )

@@ -1,20 +1,24 @@
 """Our side of the comparisons with other schedulers, one process for each number.
 
 ``register VAR N`` prints the milliseconds that N registrations take; ``pass VAR N`` those of one
-pass of the loop with nothing due, the median of N. VAR is a data directory.
+pass of the loop with nothing due, the median of N; ``import FILE VAR`` those of taking in what
+``export FILE N`` has written, N schedules. VAR is a data directory.
 """
 
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from filling import many
 from peers import store_in
 
 from promptyoself.letta import Deliverer
 from promptyoself.service.dispatching import Dispatcher, new_worker_name
+from promptyoself.service.moving import export_lines, import_lines
 from promptyoself.service.registering import register
 from promptyoself.service.requests import Request
 
@@ -30,6 +34,25 @@ def registering(var: Path, count: int) -> float:
     for request in requests:
         register(store, request, datetime.now(UTC))
     return (time.perf_counter() - began) * 1000
+
+
+def exporting(file: Path, count: int) -> int:
+    """So many schedules, as ``export`` writes them."""
+    with tempfile.TemporaryDirectory() as scratch:
+        store = store_in(many(Path(scratch) / "var", count))
+        lines = export_lines(store, None, datetime.now(UTC))
+        return file.write_bytes(b"".join(line + b"\n" for line in lines))
+
+
+def importing(file: Path, var: str) -> float:
+    """As ``import`` does: every line checked, then all in one append."""
+    store = store_in(Path(var))
+    began = time.perf_counter()
+    with file.open("rb") as lines:
+        answer = import_lines(store, lines, datetime.now(UTC))
+    taken = (time.perf_counter() - began) * 1000
+    assert not answer["skipped"], answer["skipped"]
+    return taken
 
 
 def passing(var: Path, count: int) -> float:
@@ -72,5 +95,9 @@ def _seconds(function: Callable[[], None]) -> float:
 
 
 if __name__ == "__main__":
-    kind, folder, number = sys.argv[1:]
-    print({"register": registering, "pass": passing}[kind](Path(folder), int(number)))
+    kind, place, more = sys.argv[1:]
+    if kind == "import":
+        print(importing(Path(place), more))
+    else:
+        kinds = {"register": registering, "pass": passing, "export": exporting}
+        print(kinds[kind](Path(place), int(more)))
