@@ -38,10 +38,10 @@ def chain_up(
         envelopes.append(new(Envelope, (version, seq, ts, type_, id_, actor, data, head)))
         head = digest(line).hexdigest()
         lines.append(line)
-    if (most := max(map(len, lines))) > MAX_LINE_BYTES:
-        raise _too_large("An event comes to", most, MAX_LINE_BYTES)
     lines.append(b"")
     content = b"\n".join(lines)
+    if len(content) > MAX_LINE_BYTES and (most := max(map(len, lines))) > MAX_LINE_BYTES:
+        raise _too_large("An event comes to", most, MAX_LINE_BYTES)
     if len(content) > MAX_MEMBER_BYTES:
         raise _too_large("The events come to", len(content), MAX_MEMBER_BYTES)
     return envelopes, content, head, ts

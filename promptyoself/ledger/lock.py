@@ -64,15 +64,11 @@ class ExclusiveLock:
         """
         return _Held(self, limit)
 
-    def __enter__(self) -> None:
-        """Hold it. Raises as :meth:`within`."""
-        self.acquire(self._timeout)
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
-
-    def acquire(self, limit: float) -> None:
-        """Take it, or take it once more, within ``limit`` seconds. Raises as :meth:`within`."""
+    def acquire(self, limit: float | None = None) -> None:
+        """Take it, or take it once more, within ``limit`` seconds, or those that the constructor
+        was given. Raises as :meth:`within`."""
+        if limit is None:
+            limit = self._timeout
         thread = self._thread
         deadline = None
         if not thread.acquire(blocking=False):
@@ -85,7 +81,8 @@ class ExclusiveLock:
         try:
             if not self._try():
                 self._wait(limit, deadline)
-            self._sign()
+            if not self._mark or os.pread(self._descriptor, _MARK_BYTES, 0) != self._mark:
+                self._sign()
             self._depth = 1
         except BaseException:
             if self._descriptor >= 0:
@@ -93,7 +90,7 @@ class ExclusiveLock:
             thread.release()
             raise
 
-    def release(self) -> None:
+    def release(self, *_: object) -> None:
         """Give it back, as often as it was taken."""
         if not self._depth:
             return  # a child process, in which nothing is held that its parent holds
@@ -101,6 +98,8 @@ class ExclusiveLock:
         if not self._depth:
             flock(self._descriptor, LOCK_UN)
         self._thread.release()
+
+    __enter__, __exit__ = acquire, release
 
     def forget(self) -> None:
         """In a child process: what the parent holds is not ours, nor may we keep it from anyone
@@ -152,10 +151,8 @@ class ExclusiveLock:
             os.close(descriptor)
 
     def _sign(self) -> None:
-        """Leave word of who holds it, for the error of whoever waits in vain; unless the mark in
-        the lock's own file says that nobody else has since we did."""
-        if self._mark and os.pread(self._descriptor, _MARK_BYTES, 0) == self._mark:
-            return
+        """Leave word of who holds it, for the error of whoever waits in vain. It needn't be done
+        again as long as our mark in the lock's own file says that nobody else has held it since."""
         command = " ".join([os.path.basename(sys.argv[0]), *sys.argv[1:2]])[:100]
         note = {"pid": os.getpid(), "command": command.encode("ascii", "backslashreplace").decode()}
         mark = os.urandom(_MARK_BYTES // 2).hex().encode()
