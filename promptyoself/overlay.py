@@ -97,8 +97,10 @@ class Overlay(Generic[V]):
         return self._older
 
     def _age(self) -> None:
-        # In this order: whoever reads meanwhile, in another thread, finds all in either.
-        self._older = {**self._older, **self._recent} if self._older else self._recent
+        # In this order: whoever reads meanwhile in another thread, or does the same, finds all in
+        # what is recent or in what is older, and misses nothing.
+        recent = self._recent
+        self._older = {**self._older, **recent}
         self._recent = {}
 
     def get(self, key: str) -> V | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, KeysView
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tally import rounds
@@ -60,3 +62,30 @@ def test_a_branch_copies_no_more_than_what_is_recent() -> None:
         assert len(table._recent) <= _RECENT + 1
     assert len(table) == 10_000
     assert table.branch()._older is table._older
+
+
+def test_threads_that_look_at_once_lose_nothing() -> None:
+    """P4: a state may be read by several threads; what one of them does to make reading cheaper
+    doesn't take anything from what another is just looking at."""
+
+    class Interrupted(dict[str, int]):
+        """While it is read, another thread has its turn."""
+
+        def __iter__(self) -> Iterator[str]:
+            return super().__iter__()  # overridden, so that `keys` is asked
+
+        def keys(self) -> KeysView[str]:
+            if not others:
+                others.append(1)
+                assert table.changes == {"a": 1, "b": 2}
+            return super().keys()
+
+    others: list[int] = []
+    table: Overlay[int] = Overlay(nothing)
+    table["a"] = 1
+    assert table.changes == {"a": 1}
+    table._older = Interrupted(table._older)
+    table["b"] = 2
+    assert table.changes == {"a": 1, "b": 2}
+    assert others
+    assert (table.get("a"), table.get("b"), len(table)) == (1, 2, 2)

@@ -85,6 +85,7 @@ class ExclusiveLock:
                 self._sign()
             self._depth = 1
         except BaseException:
+            self._depth = 0
             if self._descriptor >= 0:
                 flock(self._descriptor, LOCK_UN)
             thread.release()
