@@ -378,15 +378,7 @@ _CLASSES: dict[str, type[Any]] = {
     "desire.reinforced": DesireReinforced,
     "desire.pruned": DesirePruned,
 }
-_SHAPES = {
-    cls: (
-        VERSIONS[name],
-        name,
-        cls._fields,
-        tuple(field for field, default in cls._field_defaults.items() if default is None),
-    )
-    for name, cls in _CLASSES.items()
-}
+_SHAPES = {cls: (VERSIONS[name], name, cls._fields) for name, cls in _CLASSES.items()}
 
 
 def is_known(type_: str, version: int) -> bool:
@@ -406,12 +398,9 @@ def write_record(record: Record) -> dict[str, Any]:
 
 def write_event(record: Record) -> tuple[int, str, dict[str, Any]]:
     """The version, the type and the ``data`` of an event."""
-    version, type_, fields, optional = _SHAPES[type(record)]
-    data: dict[str, Any] = dict(zip(fields, record))  # noqa: B905 - it takes as long again to be strict
-    for name in optional:
-        if data[name] is None:
-            del data[name]
-    return version, type_, data
+    version, type_, names = _SHAPES[type(record)]
+    fields = zip(names, record, strict=False)  # they are as many
+    return version, type_, {name: value for name, value in fields if value is not None}
 
 
 def read_record(type_: str, version: int, data: Mapping[str, Any]) -> Record:
