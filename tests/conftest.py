@@ -14,6 +14,7 @@ from calling import clean_environ
 from chains import use_chain
 from tally import SCALE
 
+from promptyoself import log
 from promptyoself.commands.answering import Session
 from promptyoself.settings import SETTINGS
 
@@ -69,6 +70,12 @@ def any_letta(request: pytest.FixtureRequest) -> Iterator[Letta]:
     else:
         with Sandbox(()) as sandbox:
             yield SandboxLetta(sandbox)
+
+
+@pytest.fixture(autouse=True)
+def _secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is hidden in one test's messages (a token of one character, say) isn't in another's."""
+    monkeypatch.setattr(log, "_secrets", set())
 
 
 class Clock:

@@ -22,11 +22,6 @@ from promptyoself.durable import Disk
 from promptyoself.log import LEVELS, Log, masked, without
 
 
-@pytest.fixture(autouse=True)
-def _no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_secrets", set())
-
-
 def lines_of(*paths: Path) -> list[dict[str, Any]]:
     """Every line of the files, each of which must be whole."""
     return [json.loads(line) for path in paths for line in path.read_text().splitlines()]

@@ -12,7 +12,6 @@ from calling import Answer, call, run
 from storm import Storm
 from test_dispatching import Place
 
-from promptyoself import log as module
 from promptyoself.log import Log
 from promptyoself.sandbox import Sandbox
 
@@ -20,11 +19,6 @@ PROMPT = "canary-prompt-5b1f0c the quick brown fox, whispered"
 KEY = "canary-key-9e21d7"
 PASSWORD = "canary-password-771a"
 STEPS = {"claimed", "sent", "delivered", "retrying", "failed", "in_doubt", "adopted"}
-
-
-@pytest.fixture(autouse=True)
-def _no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_secrets", set())
 
 
 @pytest.mark.timeout(120)
