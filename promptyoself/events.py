@@ -378,7 +378,15 @@ _CLASSES: dict[str, type[Any]] = {
     "desire.reinforced": DesireReinforced,
     "desire.pruned": DesirePruned,
 }
-_SHAPES = {cls: (VERSIONS[name], name, cls._fields) for name, cls in _CLASSES.items()}
+_SHAPES = {
+    cls: (
+        VERSIONS[name],
+        name,
+        cls._fields,
+        tuple(field for field, default in cls._field_defaults.items() if default is None),
+    )
+    for name, cls in _CLASSES.items()
+}
 
 
 def is_known(type_: str, version: int) -> bool:
@@ -398,9 +406,14 @@ def write_record(record: Record) -> dict[str, Any]:
 
 def write_event(record: Record) -> tuple[int, str, dict[str, Any]]:
     """The version, the type and the ``data`` of an event."""
-    version, type_, names = _SHAPES[type(record)]
-    fields = zip(names, record, strict=False)  # they are as many
-    return version, type_, {name: value for name, value in fields if value is not None}
+    version, type_, fields, optional = _SHAPES[type(record)]
+    # A smaller dict than one that is made of what isn't None, and so spelled in less time; and a
+    # word to zip costs a tenth of the event.
+    data: dict[str, Any] = dict(zip(fields, record))  # noqa: B905
+    for name in optional:
+        if data[name] is None:
+            del data[name]
+    return version, type_, data
 
 
 def read_record(type_: str, version: int, data: Mapping[str, Any]) -> Record:
