@@ -121,9 +121,7 @@ class Disk:
         if offset == 0:
             self.fsync_directory(path.parent)
         try:
-            written = self.write(descriptor, data)
-            if written != len(data):
-                self._write_all(descriptor, memoryview(data)[written:])
+            self._write_all(descriptor, data)
             self.fsync(descriptor)
         except OSError:
             # Nothing was acknowledged. After a failed fsync the kernel may have dropped the
@@ -207,8 +205,11 @@ class Disk:
         finally:
             os.close(descriptor)
 
-    def _write_all(self, descriptor: int, data: bytes | memoryview) -> None:
-        view = memoryview(data)
+    def _write_all(self, descriptor: int, data: bytes) -> None:
+        written = self.write(descriptor, data)
+        if written == len(data):
+            return
+        view = memoryview(data)[written:]
         while view:  # more than once only after a signal, or where a disk is about to be full
             written = self.write(descriptor, view)
             if not written:

@@ -49,7 +49,6 @@ __all__ = [
     "read_record",
     "type_of",
     "write_event",
-    "write_record",
 ]
 
 FORMAT = 1
@@ -399,13 +398,8 @@ def type_of(record: Record) -> str:
     return _SHAPES[type(record)][1]
 
 
-def write_record(record: Record) -> dict[str, Any]:
-    """The ``data`` of an event, without what is ``None``."""
-    return write_event(record)[2]
-
-
 def write_event(record: Record) -> tuple[int, str, dict[str, Any]]:
-    """The version, the type and the ``data`` of an event."""
+    """The version, the type and the ``data`` of an event, without what is ``None``."""
     version, type_, fields, optional = _SHAPES[type(record)]
     # A smaller dict than one that is made of what isn't None, and so spelled in less time; and a
     # word to zip costs a tenth of the event.

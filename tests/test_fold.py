@@ -128,8 +128,7 @@ def histories(draw: st.DrawFn) -> list[Envelope]:
                 {"id": slot.id, "slot": slot.slot, "run_id": "r"} for slot in state.open.values()
             ]
             record, id_ = events.WorkerStopped("w1", "signal", left or None), None
-        type_, data = events.type_of(record), events.write_record(record)
-        version = 1
+        version, type_, data = events.write_event(record)
         if draw(st.integers(0, 19)) == 0:
             type_, version = draw(st.sampled_from([("moon.risen", 1), (type_, 2)]))
         event = Envelope(version, len(found) + 1, at(minute), type_, id_, ACTOR, data, "")

@@ -400,7 +400,7 @@ def test_members_of_either_library(
 
 def test_an_event_alone_is_stored(tmp_path: Path) -> None:
     """P8: a short line isn't deflated, which would take longer than all else but the sync; any gzip
-    reads it, a search finds it in the bytes, and a flip of any bit that matters is found."""
+    reads it, and a search finds it in the bytes."""
     folder = tmp_path / "s"
     append(ledger_in(folder), 1)
     append(ledger_in(folder), 2)

@@ -658,7 +658,7 @@ class Machine(RuleBasedStateMachine):
 
     def decide(self, make: Callable[[Any], list[tuple[Any, str]]]) -> None:
         """Append what was decided, and tell the model."""
-        from promptyoself.events import type_of, write_record
+        from promptyoself.events import write_event
 
         written: list[tuple[Any, str]] = []
 
@@ -668,7 +668,8 @@ class Machine(RuleBasedStateMachine):
 
         self.kept.transact(self.now, decided)
         for record, id_ in written:
-            self.model.event(type_of(record), id_, write_record(record), self.now)
+            _, type_, data = write_event(record)
+            self.model.event(type_, id_, data, self.now)
         self.settled = self.settled or bool(written)
 
     @rule(

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from world import check_slots
 
 from promptyoself.errors import PromptyoselfError
-from promptyoself.events import type_of, write_record
 from promptyoself.identity import jittered
 from promptyoself.index import Snapshot
 from promptyoself.instants import format_utc, parse_utc
 from promptyoself.ledger import START, Draft, Envelope
+from promptyoself.ledger.chaining import as_if
 from promptyoself.policy import Caps
 from promptyoself.schedules import EMPTY, OpenSlot, Schedule, State, due, fold, schedule_table
 from promptyoself.service.claiming import Abandoned, Claim, Delivered, Failed, claim, settle
@@ -255,12 +255,9 @@ class Memory:
     ) -> Any:
         drafts, result = decide(self.state)
         new = [
-            Envelope(
-                1, len(self.log) + number, format_utc(now), type_of(draft.record), draft.id,
-                {}, write_record(draft.record), "",
-            )
+            as_if(draft.record, draft.id, format_utc(now))._replace(seq=len(self.log) + number)
             for number, draft in enumerate(drafts, 1)
-        ]  # fmt: skip
+        ]
         self.state = fold(self.state, new)
         self.log += new
         return result

@@ -12,12 +12,10 @@ from tally import count
 
 from promptyoself.accounts import PROBLEMS, Accounts, Entry
 from promptyoself.events import (
-    VERSIONS,
     ApprovalGranted,
     Record,
     read_record,
-    type_of,
-    write_record,
+    write_event,
 )
 from promptyoself.identity import content_hash, content_of
 from promptyoself.index import Snapshot
@@ -81,8 +79,8 @@ class World:
         ts, drafts = self.ts, [Draft(record, id_, ACTOR) for record, id_ in records]
         drafts = with_notices(self.state, drafts, self.now, self.settings.caps, self.warned.append)
         for record, id_, actor in drafts:
-            type_, seq = type_of(record), len(self.events) + 1
-            event = Envelope(VERSIONS[type_], seq, ts, type_, id_, actor, write_record(record), "")
+            version, type_, data = write_event(record)
+            event = Envelope(version, len(self.events) + 1, ts, type_, id_, actor, data, "")
             self.state = fold(self.state, [event])
             self.events.append(event)
 

@@ -89,7 +89,7 @@ class FileLedger:
 
     def exclusive(self, timeout: float | None = None) -> AbstractContextManager[None]:
         """See :meth:`Ledger.exclusive`."""
-        return self._lock if timeout is None else self._lock.within(timeout)
+        return self._lock.held(timeout)
 
     def append(self, drafts: Sequence[Draft], now: datetime, expecting: Position) -> Batch:
         """See :meth:`Ledger.append`."""
@@ -119,7 +119,8 @@ class FileLedger:
             if month != expecting.month:
                 start, earlier = 0, earlier + start
             if not at_rest or tail is None or tail.month != month:
-                tail = self._settled(expecting, month, segments, marks)
+                self._settle(expecting, month, marks)
+                tail = self._opened(month, start, segments)
             self._disk.append_to(tail.descriptor, tail.path, data, start)
             for copy in pending:
                 with suppress(OSError):  # the events are durable: the next append tries again
@@ -132,24 +133,30 @@ class FileLedger:
         """Whether all is as our last append left it, and that ended there: then nobody else has
         added anything or left anything to be done. Two ``stat`` calls, whatever there is to know.
         """
-        known, stood = self._listed, self._stood
-        if stood is None or stood[0] is not self._durable or position != self._durable:
+        left = self._left_at(position)
+        if left is None or left[0].marks:
             return False
-        if known is None or not known.sure or known.marks or known.month != position.month:
-            return False
+        known, last = left
         try:
             return (
                 _state_of(os.stat(self._place)) == known.folder
-                and _state_of(os.stat(known.last)) == stood[1]
+                and _state_of(os.stat(known.last)) == last
             )
         except FileNotFoundError:
             return False
 
-    def _settled(
-        self, expecting: Position, month: str, segments: Sequence[_Month], marks: frozenset[str]
-    ) -> _Tail:
-        """The file of a month, open for what comes after the chain's end; all up to there is
-        durable."""
+    def _left_at(self, position: Position) -> tuple[_Listed, _FileState] | None:
+        """What the folder and its last month were like right after our last append, if that ended
+        there and the folder was at rest."""
+        known, stood = self._listed, self._stood
+        if stood is None or stood[0] is not self._durable or position != self._durable:
+            return None
+        if known is None or not known.sure or known.month != position.month:
+            return None
+        return known, stood[1]
+
+    def _settle(self, expecting: Position, month: str, marks: frozenset[str]) -> None:
+        """Make durable all up to the chain's end, before something is added in a month."""
         if UNSETTLED in marks:  # whoever put a month in place has died
             self._disk.fsync_directory(self._folder)
             self._disk.discard(self._folder / UNSETTLED)
@@ -160,8 +167,6 @@ class FileLedger:
             self._disk.settle(self._folder)
         elif month != expecting.month or expecting != self._durable:
             self._disk.sync(self._folder / segment_name(expecting.month))
-        size = expecting.offset if month == expecting.month else 0
-        return self._opened(month, size, segments)
 
     def _opened(self, month: str, size: int, segments: Sequence[_Month]) -> _Tail:
         """A month's file of that size, open: as the last append left it, where it is the same."""
@@ -323,15 +328,10 @@ class FileLedger:
 
     def stamp_at(self, position: Position) -> object | None:
         """See :meth:`Ledger.stamp_at`. Right after our own append, it needn't look."""
-        known, stood = self._listed, self._stood
-        if (
-            known is not None
-            and known.sure
-            and known.month == position.month
-            and stood is not None
-            and stood[0] is self._durable is position
-        ):
-            return (*known.months, (known.month, stood[1]))
+        left = self._left_at(position)
+        if left is not None:
+            known, last = left
+            return (*known.months, (known.month, last))
         months = self._look()[0]
         return months if self._holds(position, months) else None
 
@@ -376,8 +376,7 @@ class FileLedger:
         from promptyoself.ledger.sealing import FileSealing
 
         sealing = FileSealing(self._folder, self._disk, self.replay, self._clear_end)
-        lock = self._seal_lock if timeout is None else self._seal_lock.within(timeout)
-        with lock, closing(sealing):
+        with self._seal_lock.held(timeout), closing(sealing):
             yield sealing
 
     def _clear_end(self, expecting: Position) -> None:

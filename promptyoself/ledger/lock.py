@@ -55,18 +55,18 @@ class ExclusiveLock:
         if self._descriptor >= 0:
             os.close(self._descriptor)
 
-    def within(self, limit: float) -> AbstractContextManager[None]:
-        """Hold the lock, waiting for ``limit`` seconds at most.
+    def held(self, timeout: float | None = None) -> AbstractContextManager[None]:
+        """Hold the lock; ``timeout`` as given to the constructor unless stated.
 
         Raises:
             PromptyoselfError: ``lock_timeout``, naming the process that holds it.
             OSError: the lock's file can't be made.
         """
-        return _Held(self, limit)
+        return self if timeout is None else _Held(self, timeout)
 
     def acquire(self, limit: float | None = None) -> None:
         """Take it, or take it once more, within ``limit`` seconds, or those that the constructor
-        was given. Raises as :meth:`within`."""
+        was given. Raises as :meth:`held`."""
         if limit is None:
             limit = self._timeout
         thread = self._thread

@@ -8,9 +8,10 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from promptyoself.errors import PromptyoselfError
-from promptyoself.events import VERSIONS, Record, ScheduleRegistered, type_of, write_record
+from promptyoself.events import Record, ScheduleRegistered
 from promptyoself.instants import format_utc
-from promptyoself.ledger import Draft, Envelope, encode_line
+from promptyoself.ledger import Draft, encode_line
+from promptyoself.ledger.chaining import as_if
 from promptyoself.overlay import Overlay
 from promptyoself.schedules import EMPTY, Schedule, State, branch, fold
 from promptyoself.service.registering import place, require_room
@@ -135,12 +136,10 @@ def too_much(what: str) -> PromptyoselfError:
 
 def _outcome(drafts: Sequence[Draft], id_: str, now: datetime) -> tuple[Schedule, int]:
     """The schedule that the events make, and roughly how many bytes they take."""
-    envelopes = []
-    for draft in drafts:
-        type_, data = type_of(draft.record), write_record(draft.record)
-        envelopes.append(
-            Envelope(VERSIONS[type_], 1, format_utc(now), type_, id_, draft.actor, data, "")
-        )
+    ts = format_utc(now)
+    envelopes = [
+        as_if(draft.record, id_, ts)._replace(seq=1, actor=draft.actor) for draft in drafts
+    ]
     size = sum(len(encode_line(envelope)) + _LINK_BYTES for envelope in envelopes)
     return fold(EMPTY, envelopes).schedules[id_], size
 

@@ -20,10 +20,7 @@ from math import ceil, floor, log2
 from typing import Any, NamedTuple
 
 from promptyoself import __version__
-from promptyoself.events import (
-    WorkerStarted,
-    WorkerStopped,
-)
+from promptyoself.events import WorkerStarted, WorkerStopped
 from promptyoself.instants import format_utc
 from promptyoself.ledger import Draft, Envelope
 from promptyoself.ledger.chaining import as_if
@@ -314,7 +311,7 @@ class Dispatcher:
         """The events for some outcomes, a line each for people, and the state after them."""
         drafts: list[Draft] = []
         lines: list[dict[str, Any]] = []
-        left = list(outcomes)
+        left, ts = list(outcomes), format_utc(now)
         while left:
             # A fold costs something, so one for all, but for a schedule's second outcome.
             seen: set[str] = set()
@@ -328,7 +325,7 @@ class Dispatcher:
                 seen.add(made.id)
                 records, became = settle(state, made, self._worker, outcome, now)
                 drafts += [self._store.draft(record, made.id) for record in records]
-                events += [as_if(record, made.id, format_utc(now)) for record in records]
+                events += [as_if(record, made.id, ts) for record in records]
                 if became != "settled":
                     settled.append((made, outcome, became))
             state = fold(state, events)

@@ -24,12 +24,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from promptyoself.errors import PromptyoselfError
-from promptyoself.events import (
-    DeliveryAttempted,
-    DeliverySkipped,
-    Record,
-    type_of,
-)
+from promptyoself.events import DeliveryAttempted, DeliverySkipped, Record, type_of
 from promptyoself.instants import format_utc, parse_utc
 from promptyoself.ledger.chaining import as_if
 from promptyoself.policy import APPROVED_TIER, Caps, Verdict, by_the_log, refusal
