@@ -37,12 +37,10 @@ def run(pairs: int = ROUNDS, count: int = 10_000) -> Iterator[Figure]:
             pairs,
             BAR,
         )
-        exported = folder / "exported.ndjson"
-        solo("export", exported, count)
         yield compare(
             f"{count} schedules taken in by `import`",
             peer,
-            lambda number: solo("import", exported, folder / f"imported-{number}"),
+            lambda number: solo("import", folder / f"imported-{number}", count),
             lambda number: apscheduler("register", folder / f"again-{number}.db", count),
             pairs,
             BAR,

@@ -8,14 +8,12 @@ from typing import BinaryIO
 from uuid import UUID
 
 from promptyoself.events import (
-    VERSIONS,
     DeliveryAttempted,
     DeliveryDelivered,
     LedgerCreated,
     Record,
     ScheduleRegistered,
-    type_of,
-    write_record,
+    write_event,
 )
 from promptyoself.instants import format_utc
 from promptyoself.ledger import GENESIS_HASH, Draft, Envelope, encode_line
@@ -47,17 +45,9 @@ def lines(events: int) -> Iterator[bytes]:
     chance = random.Random(4)
     head, step = GENESIS_HASH, timedelta(seconds=min(0.75, 2_000_000 / events))
     for seq, (id_, record) in enumerate(_records(chance), 1):
-        envelope = Envelope(
-            VERSIONS[type_of(record)],
-            seq,
-            format_utc(_BEGIN + seq * step),
-            type_of(record),
-            id_,
-            _ACTOR,
-            write_record(record),
-            head,
-        )
-        line = encode_line(envelope)
+        version, type_, data = write_event(record)
+        ts = format_utc(_BEGIN + seq * step)
+        line = encode_line(Envelope(version, seq, ts, type_, id_, _ACTOR, data, head))
         head = hash_line(line)
         yield line + b"\n"
         if seq == events:

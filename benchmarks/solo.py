@@ -1,13 +1,13 @@
 """Our side of the comparisons with other schedulers, one process for each number.
 
 ``register VAR N`` prints the milliseconds that N registrations take; ``pass VAR N`` those of one
-pass of the loop with nothing due, the median of N; ``import FILE VAR`` those of taking in what
-``export FILE N`` has written, N schedules. VAR is a data directory.
+pass of the loop with nothing due, the median of N; ``import VAR N`` those of taking in what
+``export`` has written of N schedules. VAR is a data directory.
 """
 
+import io
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -36,20 +36,14 @@ def registering(var: Path, count: int) -> float:
     return (time.perf_counter() - began) * 1000
 
 
-def exporting(file: Path, count: int) -> int:
-    """So many schedules, as ``export`` writes them."""
-    with tempfile.TemporaryDirectory() as scratch:
-        store = store_in(many(Path(scratch) / "var", count))
-        lines = export_lines(store, None, datetime.now(UTC))
-        return file.write_bytes(b"".join(line + b"\n" for line in lines))
-
-
-def importing(file: Path, var: str) -> float:
+def importing(var: Path, count: int) -> float:
     """As ``import`` does: every line checked, then all in one append."""
-    store = store_in(Path(var))
+    elsewhere = store_in(many(var.with_name(f"{var.name}-elsewhere"), count))
+    lines = export_lines(elsewhere, None, datetime.now(UTC))
+    exported = io.BytesIO(b"".join(line + b"\n" for line in lines))
+    store = store_in(var)
     began = time.perf_counter()
-    with file.open("rb") as lines:
-        answer = import_lines(store, lines, datetime.now(UTC))
+    answer = import_lines(store, exported, datetime.now(UTC))
     taken = (time.perf_counter() - began) * 1000
     assert not answer["skipped"], answer["skipped"]
     return taken
@@ -95,9 +89,6 @@ def _seconds(function: Callable[[], None]) -> float:
 
 
 if __name__ == "__main__":
-    kind, place, more = sys.argv[1:]
-    if kind == "import":
-        print(importing(Path(place), more))
-    else:
-        kinds = {"register": registering, "pass": passing, "export": exporting}
-        print(kinds[kind](Path(place), int(more)))
+    kind, folder, number = sys.argv[1:]
+    kinds = {"register": registering, "pass": passing, "import": importing}
+    print(kinds[kind](Path(folder), int(number)))
