@@ -37,7 +37,7 @@ def _run_by_path() -> None:
         message = f"{sys.executable} lacks the package {error.name!r}."
         hint = "Run `promptyoself install-plugin` where promptyoself is installed."
         answer = {"status": "error", "code": "missing_package", "message": message, "hint": hint}
-        print(json.dumps({**answer, "error": message}))
+        print(json.dumps({**answer, "error": f"{message} {hint}"}))
         sys.exit(1)
     entry.main(via="sanctum")  # nobody else runs us by our path
 
@@ -52,6 +52,7 @@ from promptyoself.commands.answering import (  # noqa: E402
     Caller,
     emit,
     error_document,
+    refuse_repeats,
     translated,
 )
 
@@ -109,12 +110,16 @@ class _LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """See :meth:`click.Group.resolve_command`; a flag may be followed by its value."""
+        """See :meth:`click.Group.resolve_command`; a flag may be followed by its value, and no
+        option may be given twice."""
         name, command, rest = super().resolve_command(ctx, args)
-        if command is not None and not {"true", "false", "True", "False"}.isdisjoint(rest):
+        if command is None:
+            return name, command, rest
+        if not {"true", "false", "True", "False"}.isdisjoint(rest):
             from promptyoself.sanctum import without_values
 
             rest = without_values(command, rest)
+        refuse_repeats(command, rest)
         return name, command, rest
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from promptyoself.errors import PromptyoselfError
 from promptyoself.service.measuring import Histogram, Measurements
 from promptyoself.telemetry import BUCKETS, METRICS
 
@@ -22,11 +21,9 @@ def require_library() -> None:
     try:
         import prometheus_client  # noqa: F401
     except ImportError:
-        raise PromptyoselfError(
-            "missing_package",
-            "Metrics need the package prometheus-client, which isn't installed here.",
-            "pip install 'promptyoself[metrics]'",
-        ) from None
+        from promptyoself.extras import missing_package
+
+        raise missing_package("Metrics need", "metrics") from None
 
 
 def render(found: Measurements) -> bytes:

@@ -298,7 +298,7 @@ except OSError as error:
     hint = "Run `promptyoself install-plugin` again."
     print(json.dumps({{
         "status": "error", "code": "plugin_broken", "message": message, "hint": hint,
-        "error": message,
+        "error": "%s %s" % (message, hint),
     }}))
     sys.exit(1)
 """

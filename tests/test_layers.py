@@ -32,7 +32,7 @@ ORDER: list[set[str]] = [
     {"ledger"},
     {"log", "counting"},
     {"durable"},
-    {"settings"},
+    {"settings", "extras"},
     {"accounts", "telemetry"},
     {"policy", "slots", "presence"},
     {"schedules", "desires"},

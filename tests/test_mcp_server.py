@@ -498,13 +498,14 @@ def test_two_on_one_port(var: Path, environ: dict[str, str]) -> None:
 
 
 def test_without_the_extra_it_is_said(environ: dict[str, str], tmp_path: Path) -> None:
-    """P7: where the SDK isn't installed, the command says which extra to install, and all others
+    """P7: where the SDK isn't installed, the command says what to install, and all others
     work."""
     package = tmp_path / "without" / "mcp"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("raise ModuleNotFoundError(name='mcp')")
     without = {**environ, "PYTHONPATH": str(package.parent)}
-    assert "[mcp]" in run("mcp", environ=without).error("missing_extra")["hint"]
+    hint = run("mcp", environ=without).error("missing_package")["hint"]
+    assert f"{sys.executable} -m pip install 'mcp>=2" in hint
     run("list", environ=without).success()
 
 

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from filelock import FileLock
 
 from promptyoself import __version__
+from promptyoself.extras import EXTRAS
 
 ROOT = Path(__file__).resolve().parent.parent
 AGENT = "agent-7"
@@ -112,3 +114,13 @@ def test_the_image_would_pass_its_health_check(built: Path, tmp_path: Path) -> N
         finally:
             loop.terminate()
         assert loop.wait(timeout=30) == 0
+
+
+def test_what_is_missing_can_be_installed() -> None:
+    """What a hint says to install is the package of the extra, within the same bounds; nothing says
+    to install promptyoself itself from an index, where that name may be nobody's or another's."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert {name: [wanted] for name, wanted in EXTRAS.items()} == project["optional-dependencies"]
+    told = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]
+    for path in [*told, *(ROOT / "promptyoself").rglob("*.py")]:
+        assert "promptyoself[" not in path.read_text(), path

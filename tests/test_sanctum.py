@@ -207,16 +207,15 @@ def test_the_plugin_is_found_and_works(way: str, tmp_path: Path, environ: dict[s
 
 
 def test_values_come_as_hosts_write_them(host: Host) -> None:
-    """Booleans by name or with true and false, whole numbers as 5.0, and a flag that repeats: the
-    last counts."""
-    made = host.call(
-        "register",
-        {
-            "agent-id": "agent-1", "prompt": "A prompt longer than it is shown " * 9,
-            "cron": "0 9 * * *", "max-repetitions": 5.0, "envelope": True, "dry-run": False,
-            "tz": ["UTC", "Asia/Tokyo"],
-        },
-    )  # fmt: skip
+    """Booleans by name or with true and false, whole numbers as 5.0, and a list only where
+    there may be several."""
+    arguments = {
+        "agent-id": "agent-1", "prompt": "A prompt longer than it is shown " * 9,
+        "cron": "0 9 * * *", "max-repetitions": 5.0, "envelope": True, "dry-run": False,
+    }  # fmt: skip
+    twice = host.call("register", {**arguments, "tz": ["UTC", "Asia/Tokyo"]})
+    assert twice["code"] == "repeated_option"
+    made = host.call("register", {**arguments, "tz": ["Asia/Tokyo"]})
     shown = host.call("show", {"id": made["id"]})["schedule"]
     assert (shown["max_repetitions"], shown["envelope"]) == (5, True)
     assert shown["timezone"] == "Asia/Tokyo"

@@ -273,7 +273,7 @@ def test_without_the_library_one_error_says_what_to_install(
 
     monkeypatch.setattr(builtins, "__import__", without)
     for arguments in (("metrics",), ("execute", "--loop", "--metrics-port", "0")):
-        assert "promptyoself[metrics]" in call(*arguments).error("missing_package")["hint"]
+        assert "prometheus-client>=0.20" in call(*arguments).error("missing_package")["hint"]
     assert not var.exists()
 
 

@@ -33,6 +33,7 @@ __all__ = [
     "ask",
     "emit",
     "error_document",
+    "refuse_repeats",
     "rendered",
     "translated",
 ]
@@ -155,6 +156,50 @@ def answers(function: Callable[..., Document | None]) -> Callable[..., Document 
         return None
 
     return run
+
+
+def refuse_repeats(command: click.Command, arguments: Sequence[str]) -> None:
+    """Refuse an option that is given twice, where it has a meaning once: Click would take the last
+    and drop the others without a word. The two names of a flag are the same option.
+
+    Raises:
+        WrongUsage: ``repeated_option``.
+    """
+    known = {
+        name: option
+        for option in command.params
+        if isinstance(option, click.Option)
+        for name in (*option.opts, *option.secondary_opts)
+    }
+    given: dict[click.Option, str] = {}
+    again: tuple[str, str] | None = None
+    rest = iter(arguments)
+    for word in rest:
+        if word == "--help":
+            return
+        if word == "--":
+            break
+        name, has_value, _ = word.partition("=")
+        option = known.get(name)
+        if option is None:
+            continue
+        if not (has_value or option.is_flag or option.count):
+            next(rest, None)  # its value, whatever that looks like
+        if not option.multiple:
+            again = again or ((given[option], name) if option in given else None)
+            given[option] = name
+    if again is None:
+        return
+    first, second = again
+    what = f"{first} was" if first == second else f"{first} and {second} were both"
+    hint = "Give it once" if first == second else "Give one of them"
+    if first == "--id":
+        hint += f", and call `{command.name}` again for each other id"
+    raise WrongUsage(
+        "repeated_option",
+        f"{what} given{' more than once' if first == second else ''}; nothing was done.",
+        f"{hint}.",
+    )
 
 
 @contextmanager

@@ -14,7 +14,7 @@ __all__: list[str] = []
 @click.command("metrics")
 @answers
 def metrics_command(session: Session) -> None:
-    """Print metrics in Prometheus's text format; needs the extra promptyoself[metrics].
+    """Print metrics in Prometheus's text format; needs the package prometheus-client.
 
     They are counted from the log, so that every process says the same; `execute --loop
     --metrics-port` serves them too, with what only the loop knows. Errors are JSON.

@@ -25,7 +25,7 @@ _MOST_KEY_BYTES = 1 << 16
 @click.option("--out", metavar="FILE", help="Where to make the private key (else keys/head.key).")
 @answers
 def keygen_command(session: Session, out: str | None) -> Document:
-    """Make a key pair to sign heads with; needs the extra promptyoself[notes].
+    """Make a key pair to sign heads with; needs the package cryptography.
 
     The private key goes into a file of its own (0600), the public one beside it. Neither
     overwrites anything.

@@ -23,7 +23,7 @@ from promptyoself.commands.answering import (
     rendered,
 )
 from promptyoself.commands.delivery import CONCURRENCY, deliverer
-from promptyoself.errors import PromptyoselfError, WrongUsage
+from promptyoself.errors import WrongUsage
 from promptyoself.times import shown
 
 if TYPE_CHECKING:
@@ -108,11 +108,9 @@ def mcp_command(
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("promptyoself"):
             raise
-        raise PromptyoselfError(
-            "missing_extra",
-            f"The MCP server needs packages that aren't installed ({error.name}).",
-            "Run `pip install 'promptyoself[mcp]'`.",
-        ) from None
+        from promptyoself.extras import missing_package
+
+        raise missing_package("The MCP server needs", "mcp") from None
     # What a call leaves behind has files open. It is looked for as often as in any long program,
     # but not among all the modules.
     gc.freeze()

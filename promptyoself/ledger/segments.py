@@ -139,7 +139,7 @@ def compress(content: bytes) -> bytes:
 
 @cache
 def _isal() -> ModuleType | None:
-    """Intel's library, where it is installed (``promptyoself[fast]``): at its level 1 it makes
+    """Intel's library, where it is installed (the extra ``fast``): at its level 1 it makes
     slightly smaller members than zlib at 9, in a tenth of the time or less.
 
     Only for writing. It unpacks large members in half the time, too, but that is a twentieth of

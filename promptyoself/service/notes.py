@@ -89,12 +89,12 @@ class PublicKey(NamedTuple):
         return key
 
     def verify(self, signature: bytes, message: bytes) -> bool:
-        """Whether the owner of this key has signed that. Raises ``missing_extra``."""
+        """Whether the owner of this key has signed that. Raises ``missing_package``."""
         try:
             from cryptography.exceptions import InvalidSignature
             from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
         except ImportError:
-            raise _missing_extra() from None
+            raise _missing_package() from None
         try:
             Ed25519PublicKey.from_public_bytes(self.raw).verify(signature, message)
         except InvalidSignature:
@@ -141,7 +141,7 @@ def make_key(settings: Settings, path: Path | None, disk: Disk) -> dict[str, Any
     The private key is PEM (PKCS #8, not encrypted), 0600. Of two that make the same, one wins.
 
     Raises:
-        PromptyoselfError: ``key_exists``, ``unwritable_file``, ``missing_extra``;
+        PromptyoselfError: ``key_exists``, ``unwritable_file``, ``missing_package``;
             ``forbidden_agent`` to a caller who is pinned to an agent.
         OSError: the disk refused.
     """
@@ -150,7 +150,7 @@ def make_key(settings: Settings, path: Path | None, disk: Disk) -> dict[str, Any
         from cryptography.hazmat.primitives import serialization as form
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     except ImportError:
-        raise _missing_extra() from None
+        raise _missing_package() from None
     key = Ed25519PrivateKey.generate()
     private = key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption())
     public = PublicKey(key.public_key().public_bytes_raw())
@@ -182,14 +182,14 @@ def load_key(content: bytes) -> SigningKey:
     """Read a private key as :func:`make_key` writes it.
 
     Raises:
-        PromptyoselfError: ``invalid_key``, ``missing_extra``.
+        PromptyoselfError: ``invalid_key``, ``missing_package``.
     """
     try:
         from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
     except ImportError:
-        raise _missing_extra() from None
+        raise _missing_package() from None
     try:
         key = load_pem_private_key(content, None)
     except (ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: it is encrypted
@@ -262,7 +262,7 @@ def parse_notes(content: bytes, key: PublicKey) -> list[Note]:
     What is in the file is never repeated in an error: it may be the wrong file.
 
     Raises:
-        PromptyoselfError: ``invalid_note``, ``bad_signature``, ``missing_extra``.
+        PromptyoselfError: ``invalid_note``, ``bad_signature``, ``missing_package``.
     """
     if len(content) > MAX_NOTES_BYTES:
         raise _invalid_note(f"The notes have more than {MAX_NOTES_BYTES} bytes.")
@@ -349,9 +349,7 @@ def _bad_signature(number: int, what: str) -> PromptyoselfError:
     )
 
 
-def _missing_extra() -> PromptyoselfError:
-    return PromptyoselfError(
-        "missing_extra",
-        "Signing, and checking signatures, needs the package cryptography.",
-        "pip install 'promptyoself[notes]'",
-    )
+def _missing_package() -> PromptyoselfError:
+    from promptyoself.extras import missing_package
+
+    return missing_package("Signing, and checking signatures, needs", "notes")
