@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 from typing import Any
 
-__all__ = ["ChainError", "PromptyoselfError", "WrongUsage", "cannot_listen"]
+__all__ = ["ChainError", "PromptyoselfError", "WrongUsage", "cannot_listen", "sentence"]
 
 
 class PromptyoselfError(Exception):
@@ -49,6 +49,19 @@ class WrongUsage(PromptyoselfError):
 
 class ChainError(PromptyoselfError):
     """The log on disk is not what a chain must be; it is neither read past nor written over."""
+
+
+def sentence(what: BaseException | str) -> str:
+    """What went wrong, as a sentence with its full stop, to which others may be added."""
+    if isinstance(what, OSError) and what.strerror:
+        where = f" ({what.filename})" if what.filename else ""
+        text = f"{what.strerror}{where}"
+    elif isinstance(what, str | PromptyoselfError):
+        text = str(what)
+    else:
+        text = f"{type(what).__name__}: {what}"
+    text = text.rstrip()
+    return text if text.endswith((".", "?", "!")) else f"{text}."
 
 
 def cannot_listen(host: str, port: int, error: Exception) -> PromptyoselfError:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+import time
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from errno import ENOSPC
@@ -21,9 +22,10 @@ from typing import Any
 import orjson
 
 from promptyoself.durable import Disk
+from promptyoself.errors import sentence
 from promptyoself.instants import format_utc
 
-__all__ = ["LEVELS", "Log", "hide", "masked", "without"]
+__all__ = ["LEVELS", "Log", "Seldom", "hide", "masked", "without"]
 
 LEVELS = ("debug", "info", "warning", "error")
 """From what is only of interest to those who look for a fault, to what needs somebody at once."""
@@ -32,6 +34,8 @@ _ROTATE_BYTES = 5 * 1024 * 1024
 _ROTATED_FILES = 5
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 _WINDOW = 12
+_SELDOM = 60.0
+_MOST_KINDS = 1000
 _LONGEST_PROMPT = 64 * 1024
 
 _secrets: set[str] = set()
@@ -70,6 +74,30 @@ def without(text: str, prompt: str) -> str:
     return found + text[kept:]
 
 
+class Seldom:
+    """Passes warnings on, but of each kind at most one in a minute: what lasts is told again and
+    again, and what comes twice a second isn't."""
+
+    def __init__(
+        self, warn: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """``clock`` gives seconds."""
+        self._warn = warn
+        self._clock = clock
+        self._told: dict[str, float] = {}
+
+    def warn(self, kind: str, message: str) -> None:
+        """Tell it, unless something of that kind was told less than a minute ago."""
+        now = self._clock()
+        at = self._told.get(kind)
+        if at is not None and now - at < _SELDOM:
+            return
+        if len(self._told) >= _MOST_KINDS:
+            self._told = {each: at for each, at in self._told.items() if now - at < _SELDOM}
+        self._told[kind] = now
+        self._warn(message)
+
+
 class Log:
     """Where a process tells what it does. A file is opened on first use, with mode 0600."""
 
@@ -88,6 +116,7 @@ class Log:
         hide(*secrets)
         self._least = LEVELS.index(level)
         self._context: dict[str, Any] = {}
+        self._seldom = Seldom(_to_people)
         self._path = path
         self._write: Callable[[bytes], None] | None = None
         if path is not None:
@@ -102,7 +131,7 @@ class Log:
     def warn(self, message: str, **fields: Any) -> None:
         """Something is not as it should be."""
         if self._write is None:
-            print(f"promptyoself: {masked(message)}", file=sys.stderr)
+            _to_people(message)
         else:
             self.note(message, level="warning", **fields)
 
@@ -116,7 +145,9 @@ class Log:
         try:
             self._write(_spelled(record) + b"\n")
         except OSError as error:
-            print(f"promptyoself: {masked(message)} (no log file: {error})", file=sys.stderr)
+            if level in ("warning", "error"):
+                _to_people(message)
+            self._seldom.warn("no log", f"The log file can't be written: {sentence(error)}")
 
 
 class _File:
@@ -184,6 +215,10 @@ class _File:
         except OSError:  # a folder that isn't ours to write: the file grows
             return False
         return True
+
+
+def _to_people(message: str) -> None:
+    print(f"promptyoself: {masked(message)}", file=sys.stderr)
 
 
 def _to_stderr(line: bytes) -> None:

@@ -14,7 +14,7 @@ from datetime import datetime
 from types import FrameType
 from typing import Any
 
-from promptyoself.errors import ChainError, PromptyoselfError
+from promptyoself.errors import ChainError, PromptyoselfError, sentence
 from promptyoself.instants import format_utc
 from promptyoself.letta import Deliverer
 from promptyoself.schedules import due
@@ -186,9 +186,11 @@ def run_loop(
                     raise
                 except (PromptyoselfError, OSError) as error:
                     # A full disk or a hanging process may go away; what has an outcome keeps it.
-                    pause = _TROUBLE_PAUSE
-                    pulse.error = str(error)
-                    store.warn(f"{error} Trying again in {pause:g} s.")
+                    # What a write that failed has left behind is no news to wake up for.
+                    pause, stamp = _TROUBLE_PAUSE, None
+                    pulse.error = sentence(error)
+                    told = f"{pulse.error} Trying again in {pause:g} s."
+                    store.seldom.warn(_kind_of(error), told)
                 pulse.trouble = dispatcher.latest_trouble
                 _sleep(store, dispatcher, clock, pause, wake, stamp, stop)
             _tell(store, dispatcher.stop(stop.why, _STOP_PATIENCE), emit)
@@ -266,7 +268,9 @@ class _Sealer:
                     isinstance(error, PromptyoselfError)
                     and error.code in ("lock_timeout", "head_moved")
                 ):
-                    store.warn(f"The log could not be sealed or compacted: {error}")
+                    self._store.seldom.warn(
+                        "sealing", f"The log could not be sealed or compacted: {sentence(error)}"
+                    )
                 continue
             for month in done["sealed"] if isinstance(done, dict) else ():
                 self._store.log.note("sealed", state="sealed", **month)
@@ -303,12 +307,17 @@ def _sleep(
                 return
 
 
+def _kind_of(error: PromptyoselfError | OSError) -> str:
+    """What tells one trouble from another, though its words may differ."""
+    return error.code if isinstance(error, PromptyoselfError) else f"errno {error.errno}"
+
+
 def _tell(store: Store, report: Report, emit: Callable[[Report], None]) -> None:
     try:
         if report:
             emit(report)
     except OSError as error:  # whoever read our output is gone; deliveries go on
-        store.warn(f"A report could not be written: {error}")
+        store.seldom.warn("report", f"A report could not be written: {sentence(error)}")
 
 
 def _add(total: Report, report: Report) -> None:

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from promptyoself.errors import PromptyoselfError
+from promptyoself.errors import PromptyoselfError, sentence
 from promptyoself.exposition import CONTENT_TYPE, render, require_library
 from promptyoself.letta import Deliverer
 from promptyoself.loop import Pulse
@@ -197,7 +197,8 @@ class Monitor:
             )
         except Exception as error:  # a bug, or a disk: the next scrape may fare better
             message = f"{type(error).__name__}: {error}"
-            self._store.warn(f"A request for {path[:100]} failed: {message}")
+            told = f"A request for {path[:100]} failed: {sentence(message)}"
+            self._store.seldom.warn(f"{path} {type(error).__name__}", told)
             return _document(
                 HTTPStatus.INTERNAL_SERVER_ERROR, _error("internal_error", message, "")
             )

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 import pytest
-from calling import AGENT, call, lines_of
+from calling import AGENT, append_foreign, call, lines_of
 from checker import check_chain
 from conftest import Clock  # noqa: TC002
 from hypothesis import given, settings
@@ -752,3 +752,48 @@ def test_an_empty_log_has_nothing_to_answer_for(var: Path) -> None:
     assert call("audit").success()["totals"]["slots"] == 0
     assert call("diff", "--from", "0").success()["count"] == 0
     assert not var.exists()
+
+
+# --- what it says ---------------------------------------------------------------------------------
+
+
+def test_the_sentence_counts_what_became_of_slots(
+    var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P9: "accounted for" isn't "delivered": the sentence says how many were what."""
+    assert call("audit").success()["message"] == "Every slot is accounted for: there were none."
+    with Sandbox(("echo",), latency=0) as sandbox:
+        monkeypatch.setenv("LETTA_BASE_URL", sandbox.url)
+        for agent, when in ((sandbox.agents[0], "1h"), ("agent-nobody", "90m")):
+            call("register", "--agent-id", agent, "--prompt", "p", "--every", when).success()
+        for _ in range(2):
+            clock.advance(minutes=90)
+            call("execute").success()
+    clock.advance(minutes=89)
+    found = call("audit").success()
+    assert found["message"] == (
+        "Every slot is accounted for: 2 delivered, 2 failed, 1 skipped, 1 pending."
+    )
+    assert found["totals"]["slots"] == 6
+
+
+def test_what_is_wrong_is_said_in_sentences(var: Path, clock: Clock) -> None:
+    """P7: slots without an outcome and schedules that can't be audited are counted, the one, the
+    other, or both."""
+    register = ("register", "--agent-id", AGENT, "--prompt", "p")
+    first = call(*register, "--cron", "0 * * * *").success()["id"]
+    clock.advance(minutes=10)
+    away = {"changes": {"timezone": "Nowhere/Land"}, "reason": None}
+    append_foreign(var, type="schedule.modified", data=away, ts="2026-11-20T12:10:00.000000Z")
+    document = call("audit").error("slots_unaccounted")
+    assert document["message"] == "1 schedule can't be audited."
+    assert list(document["broken"]) == [first]
+    second = call(*register, "--every", "1h").success()["id"]
+    slot = "2026-11-20T12:30:00.000000Z"
+    skipped = {"slot": slot, "last": slot, "slots": 1, "why": "budget"}
+    at = "2026-11-20T12:10:01.000000Z"
+    append_foreign(var, type="delivery.skipped", id=second, ts=at, data=skipped)
+    clock.advance(minutes=80)
+    document = call("audit").error("slots_unaccounted")
+    assert document["message"].endswith("accounted for; 1 schedule can't be audited.")
+    assert "1 slot is not" in document["message"]

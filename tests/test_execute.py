@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
-from calling import call, lines_of, log_of, run
+from calling import AGENT, call, lines_of, log_of, run
 from checker import check_chain
 
 from promptyoself.letta import LettaDeliverer, Message
@@ -69,6 +69,41 @@ def test_the_answer_is_as_the_contract_says(sandbox: Sandbox, var: Path, clock: 
     assert set(sandbox.deliveries.values()) == {1}
     stopped = events(var, "worker.stopped")
     assert [event["data"]["why"] for event in stopped] == ["done"]
+
+
+def test_what_has_failed_for_good_is_told_on_stderr(
+    sandbox: Sandbox, var: Path, clock: Clock
+) -> None:
+    """P9: whoever watches stderr hears of a schedule that is parked, of a one-off that has failed,
+    and of slots that were missed; not of a failure that isn't the last word."""
+    agent = AGENT
+    series = register(agent, "Hi", "--every", "1m")
+    for _ in range(4):
+        clock.advance(minutes=1)
+        assert call("execute").err == ""
+    clock.advance(minutes=1)
+    assert call("execute").err == (
+        f"promptyoself: {series} of {agent} is parked: its deliveries keep failing, the last one "
+        f"with agent_not_found. `promptyoself resume --id {series}` lets it run again.\n"
+    )
+    once = register(agent, "Hello")
+    clock.advance(minutes=1)
+    assert call("execute").err == (
+        f"promptyoself: {once} of {agent}, which was to be delivered once, has failed: "
+        "agent_not_found.\n"
+    )
+    missed = register(sandbox.agents[0], "Hi", "--every", "1h")
+    late = register(sandbox.agents[0], "Late", "--time", "in 1m", "--grace", "5m")
+    clock.advance(hours=3)
+    told = call("execute").err.splitlines()
+    agent = sandbox.agents[0]
+    assert sorted(told) == sorted(
+        [
+            f"promptyoself: {late} of {agent}, which was to be delivered once, has failed: grace.",
+            f"promptyoself: {missed} of {agent} missed 2 slots from 2026-11-20T13:06:00.000000Z "
+            "to 2026-11-20T14:06:00.000000Z (misfire).",
+        ]
+    )
 
 
 def test_one_prompt_is_one_prompt(sandbox: Sandbox, var: Path, clock: Clock) -> None:

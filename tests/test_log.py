@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from promptyoself import log as module
 from promptyoself.durable import Disk
-from promptyoself.log import LEVELS, Log, masked, without
+from promptyoself.log import LEVELS, Log, Seldom, masked, without
 
 
 def lines_of(*paths: Path) -> list[dict[str, Any]]:
@@ -35,6 +35,34 @@ def test_warnings_go_to_stderr_without_a_file(capsys: pytest.CaptureFixture[str]
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == "promptyoself: look out\n"
+
+
+def test_what_lasts_is_told_once_a_minute() -> None:
+    """P9: a warning that is repeated is told at most once a minute for each kind, whatever its
+    words; another kind isn't kept back by it."""
+    told: list[str] = []
+    now = 0.0
+    seldom = Seldom(told.append, lambda: now)
+    for half_second in range(241):
+        now = half_second / 2
+        seldom.warn("disk", f"full at {now:g}")
+        if half_second == 3:
+            seldom.warn("lock", "held")
+    assert told == ["full at 0", "held", "full at 60", "full at 120"]
+
+
+def test_a_full_disk_under_the_log_file_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """P9: a log file that can't be written is told of once a minute, not with every line; a warning
+    goes to stderr instead, and a line that is none is lost."""
+    log = Log(Path("/dev/full"))
+    for _ in range(20):
+        log.note("delivery", state="sent")
+    log.warn("look out")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "promptyoself: The log file can't be written: No space left on device.",
+        "promptyoself: look out",
+    ]
 
 
 def test_stderr_can_have_json(capsys: pytest.CaptureFixture[str]) -> None:

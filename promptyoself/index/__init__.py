@@ -24,6 +24,7 @@ from promptyoself.errors import ChainError
 from promptyoself.index.form import Form, Root, decode_root, encode_root
 from promptyoself.index.tree import Inner, Kind, Leaf, Node, Parts, Tree, Unfit, update
 from promptyoself.ledger import START, Envelope, Ledger, Position
+from promptyoself.log import Seldom
 from promptyoself.overlay import Overlay
 
 __all__ = ["Index", "Snapshot"]
@@ -84,6 +85,7 @@ class Index(Generic[S]):
         self._form = form
         self._ledger = ledger
         self._warn = warn
+        self._seldom = Seldom(warn)
         self._disk = disk or Disk()
         self._latest: Snapshot[S] | None = None
         self._saved = 0  # the event up to which the file is good; -1 where it isn't
@@ -175,8 +177,9 @@ class Index(Generic[S]):
         try:
             self._write(snapshot)
         except OSError as error:
-            self._warn(
-                f"The index could not be written ({error.strerror}); the log has everything."
+            self._seldom.warn(
+                "unwritable",
+                f"The index could not be written ({error.strerror}); the log has everything.",
             )
 
     def _is_worth_it(self, behind: int) -> bool:
@@ -252,13 +255,13 @@ class Index(Generic[S]):
         made: list[S] = []
         # A state refers to the ledger, not to us: what nobody refers to closes its files at once,
         # where a circle would wait to be found.
-        ledger, form, warn, us = self._ledger, self._form, self._warn, ref(self)
+        ledger, form, seldom, us = self._ledger, self._form, self._seldom, ref(self)
 
         def instead(at: int, error: Unfit) -> Overlay[Any]:
             if not made:
                 if (index := us()) is not None:
                     index._saved = -1
-                warn(f"{error}; what it says was read from the log.")
+                seldom.warn("part", f"{error}; what it says was read from the log.")
                 made.append(
                     _replay(ledger, form, Snapshot(form.empty, START), root.position.seq).state
                 )

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from secrets import token_hex
 from typing import Any
 
-from promptyoself.errors import PromptyoselfError
+from promptyoself.errors import PromptyoselfError, sentence
 from promptyoself.events import ApprovalGranted, ApprovalRevoked
 from promptyoself.identity import content_hash, content_of
 from promptyoself.instants import format_utc, parse_utc
@@ -220,7 +220,8 @@ def _follow(store: Store, tokens: Tokens, ids: list[str]) -> None:
         with store.ledger.exclusive():
             tokens.follow(store.index.load().state, ids)
     except (PromptyoselfError, OSError) as error:
-        store.warn(f"The files of approvals could not be brought up to date: {error}")
+        told = f"The files of approvals could not be brought up to date: {sentence(error)}"
+        store.seldom.warn("approvals", told)
 
 
 def _not_before(store: Store, now: datetime) -> datetime:

@@ -98,19 +98,30 @@ def audit(
     }
     bad = sum(answer["totals"][problem] for problem in PROBLEMS)
     if bad or broken:
-        one = bad == 1
-        what = f"{bad} slot{'' if one else 's'} {'is' if one else 'are'} not accounted for"
+        what = []
+        if bad:
+            what.append(f"{bad} {'slot is' if bad == 1 else 'slots are'} not accounted for")
         if broken:
-            what += f"{'; ' if bad else ''}{len(broken)} schedules can't be audited"
+            several = "schedule" if len(broken) == 1 else "schedules"
+            what.append(f"{len(broken)} {several} can't be audited")
         raise PromptyoselfError(
             "slots_unaccounted",
-            f"{what}.",
+            f"{'; '.join(what)}.",
             "`promptyoself history --id ID --slot T` shows what the log has of one of them.",
             **answer,
         )
-    slots = answer["totals"]["slots"]
-    message = f"Every slot is accounted for (slots: {slots})."
-    return {**answer, "message": message}
+    return {**answer, "message": _all_accounted_for(answer["totals"])}
+
+
+def _all_accounted_for(totals: Mapping[str, Any]) -> str:
+    if not totals["slots"]:
+        return "Every slot is accounted for: there were none."
+    counts = [
+        f"{totals[outcome]} {outcome.replace('_', ' ')}"
+        for outcome in OUTCOMES
+        if totals[outcome] or outcome in ("delivered", "failed", "skipped")
+    ]
+    return f"Every slot is accounted for: {', '.join(counts)}."
 
 
 def diff(store: Store, *, from_: str, to: str | None, now: datetime) -> dict[str, Any]:

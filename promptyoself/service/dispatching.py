@@ -20,6 +20,7 @@ from math import ceil, floor, log2
 from typing import Any, NamedTuple
 
 from promptyoself import __version__
+from promptyoself.errors import sentence
 from promptyoself.events import WorkerStarted, WorkerStopped
 from promptyoself.instants import format_utc
 from promptyoself.ledger import Draft, Envelope
@@ -40,7 +41,7 @@ from promptyoself.service.claiming import (
 )
 from promptyoself.service.delivering import Delivery, Waits
 from promptyoself.service.idle import strongest_of
-from promptyoself.service.narrating import Narrator, line_of
+from promptyoself.service.narrating import Narrator, alarms, line_of
 from promptyoself.service.notices import with_notices
 from promptyoself.service.store import Store
 from promptyoself.slots import next_wake
@@ -112,7 +113,7 @@ class Dispatcher:
         self._hold_until = float("-inf")
         self._hold = 0.0
         self._unanswered: set[str] = set()
-        self._told: set[str] = set()
+        self._told: frozenset[str] = frozenset()  # those that were broken the last time
         self._trouble = ""
         self._story = Narrator(store.log, worker, prompts=store.settings.log_prompts)
         self._announced = False
@@ -169,11 +170,14 @@ class Dispatcher:
         seats, outcomes, approvals = self._seats(), self._outcomes[:], Asked(self._store, now)
         caps = self._store.settings.caps
 
+        told: list[str] = []
+
         def decide(state: State) -> tuple[list[Draft], tuple[Report, list[Claim]]]:
             drafts, lines, after = self._settle(state, outcomes, now)
             decision = self._claim(after, now, seats, until, approvals)
             drafts += [self._store.draft(record, id_) for record, id_ in decision.records]
-            drafts = with_notices(state, drafts, now, caps, self._store.warn)
+            drafts = with_notices(state, drafts, now, caps, self._warn_once)
+            told[:] = alarms(state, drafts)
             if drafts:
                 drafts = [*self._announcement(), *drafts]
             return drafts, (Report(lines, decision.skipped), decision.claims)
@@ -183,6 +187,7 @@ class Dispatcher:
         del self._outcomes[: len(outcomes)]
         self._story.outcomes(report.executed, outcomes)
         self._story.skipped(report.skipped)
+        self._alarm(told)
         for key in [self._enter(made) for made in claims]:
             self._go_on(key)
         approvals.settle()
@@ -251,10 +256,12 @@ class Dispatcher:
             self.wait(left)
         now, outcomes, caps = self._clock(), self._outcomes[:], self._store.settings.caps
         left_over = [delivery for delivery, _ in self._live.values()]
+        told: list[str] = []
 
         def decide(state: State) -> tuple[list[Draft], tuple[list[dict[str, Any]], State]]:
             drafts, lines, after = self._settle(state, outcomes, now)
-            drafts = with_notices(state, drafts, now, caps, self._store.warn)
+            drafts = with_notices(state, drafts, now, caps, self._warn_once)
+            told[:] = alarms(state, drafts)
             if self._announced or drafts:
                 in_flight = [
                     {"id": delivery.claim.id, "slot": delivery.claim.slot, "run_id": run_id}
@@ -269,6 +276,7 @@ class Dispatcher:
         self._outcomes.clear()
         lines += [line_of(after, delivery.claim, None, "in_doubt") for delivery in left_over]
         self._story.outcomes(lines, outcomes)
+        self._alarm(told)
         if self._announced:
             self._story.worker("stopped", why=why)
         return Report(lines, [])
@@ -294,9 +302,18 @@ class Dispatcher:
         self._broken = bool(decision.broken)
         for id_, problem in decision.broken.items():
             if id_ not in self._told:
-                self._told.add(id_)
-                self._store.warn(f"{id_} can't be delivered: {problem}. The others go on.")
+                told = f"{id_} can't be delivered: {sentence(problem)} The others go on."
+                self._store.seldom.warn(f"broken {id_}", told)
+        self._told = frozenset(decision.broken)
         return decision
+
+    def _warn_once(self, message: str) -> None:
+        # What is decided on a disk that refuses is decided again and again.
+        self._store.seldom.warn(message, message)
+
+    def _alarm(self, told: Sequence[str]) -> None:
+        for message in told:
+            self._store.warn(message)
 
     def _seats(self) -> int:
         if time.monotonic() < self._hold_until:
@@ -463,7 +480,9 @@ class Dispatcher:
             return news
         if isinstance(result, Broken):
             text = self._story.broken(result.text, delivery.claim)
-            self._store.warn(f"A delivery broke off: {text}")
+            self._store.seldom.warn(
+                f"broke off {delivery.claim.id}", f"A delivery broke off: {text}"
+            )
             if delivery.may_have_arrived:
                 made = delivery.claim._replace(in_doubt=True, run_id=delivery.run_id)
                 self._set_timer(self._enter(made), _LONGEST_HOLD)
@@ -477,7 +496,7 @@ class Dispatcher:
         """Let those go on to whom a look has something to say; whether that decides anything."""
         look = result if isinstance(result, Look) else None
         if isinstance(result, Broken) and not result.expected:
-            self._store.warn(f"A look at the runs broke off: {result.text}")
+            self._store.seldom.warn("look", f"A look at the runs broke off: {result.text}")
         waited, over = self._looks.end(time.monotonic(), look)
         news = False
         for key in (*waited, *over):
@@ -507,7 +526,10 @@ class Dispatcher:
             self._hold_until = time.monotonic() + self._hold
             self._trouble = outcome.code
             self._story.held(outcome.code, self._hold)
-            self._store.warn(f"{outcome.error} No delivery for {self._hold:g} s.")
+            self._store.seldom.warn(
+                f"held {outcome.code}",
+                f"{sentence(outcome.error)} No delivery for {self._hold:g} s.",
+            )
 
     def _set_timer(self, key: str, seconds: float) -> None:
         """Let a delivery go on after so many seconds, or up to a quarter more: timers meet on a

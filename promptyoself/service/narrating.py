@@ -6,16 +6,22 @@ failure may quote the prompt, so that is taken out of it, unless the settings al
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from promptyoself.events import DeliveryFailed, DeliverySkipped, ScheduleCompleted
+from promptyoself.ledger import Draft
 from promptyoself.log import Log, without
 from promptyoself.schedules import State, slot_key
 from promptyoself.service.claiming import Abandoned, Claim, Delivered, Failed, Outcome
 
-__all__ = ["Narrator", "line_of"]
+__all__ = ["Narrator", "alarms", "line_of"]
 
 _LEVELS = {"failed": "error", "retrying": "warning", "in_doubt": "warning", "skipped": "warning"}
+
+
+_NAMED = 5
+"""So many schedules whose slots were missed are named in one pass; of the others, the number."""
 
 
 class Narrator:
@@ -84,6 +90,42 @@ class Narrator:
     def broken(self, text: str, made: Claim) -> str:
         """The text of a bug's traceback, as far as it may be told."""
         return text if self._prompts else without(text, made.text)
+
+
+def alarms(state: State, drafts: Iterable[Draft]) -> Iterator[str]:
+    """What somebody should hear of at once, of what was decided on a state: schedules that are
+    parked, one-offs that have failed, slots that were missed. A sentence or two for each."""
+    why: dict[str, str] = {}
+    missed: dict[str, list[DeliverySkipped]] = {}
+    for record, id_, _ in drafts:
+        if id_ is None or id_ not in state.schedules:
+            continue
+        whose = f"{id_} of {state.schedules[id_].agent_id}"
+        if isinstance(record, DeliveryFailed):
+            why[id_] = record.code
+            if record.parked:
+                yield (
+                    f"{whose} is parked: its deliveries keep failing, the last one with "
+                    f"{record.code}. `promptyoself resume --id {id_}` lets it run again."
+                )
+        elif isinstance(record, DeliverySkipped):
+            why[id_] = f"{record.why}, {record.detail}" if record.detail else record.why
+            if record.why in ("misfire", "grace"):
+                missed.setdefault(id_, []).append(record)
+        elif isinstance(record, ScheduleCompleted) and record.status == "failed":
+            missed.pop(id_, None)
+            yield (
+                f"{whose}, which was to be delivered once, has failed: "
+                f"{why.get(id_, 'not delivered')}."
+            )
+    for id_, skips in list(missed.items())[:_NAMED]:
+        slots = sum(each.slots for each in skips)
+        first, last = min(each.slot for each in skips), max(each.last for each in skips)
+        which = f"its slot of {first}" if slots == 1 else f"{slots} slots from {first} to {last}"
+        reasons = " and ".join(sorted({each.why for each in skips}))
+        yield f"{id_} of {state.schedules[id_].agent_id} missed {which} ({reasons})."
+    if len(missed) > _NAMED:
+        yield f"{len(missed) - _NAMED} more schedules missed slots."
 
 
 def line_of(state: State, made: Claim, outcome: Outcome | None, became: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from promptyoself.index.form import Form
 from promptyoself.index.schedules import SCHEDULE_FORM
 from promptyoself.instants import parse_utc
 from promptyoself.ledger import Draft, FileLedger, Ledger, Liveness
-from promptyoself.log import Log
+from promptyoself.log import Log, Seldom
 from promptyoself.schedules import CHAIN, Schedule, State
 from promptyoself.settings import Settings
 
@@ -54,6 +54,7 @@ class Chain(Generic[S]):
         self.settings = settings
         self.actor = dict(actor)
         self.warn = warn
+        self.seldom = Seldom(warn)
         self.log = log or Log(None)
         self.ledger: Ledger = FileLedger(
             self.folder, name, lock_timeout=settings.lock_timeout, disk=disk
@@ -96,9 +97,10 @@ class Chain(Generic[S]):
     def mention_newer(self, state: S) -> None:
         """Say so where an answer from this state may be incomplete."""
         if newer := self.form.newer(state):
-            self.warn(
+            self.seldom.warn(
+                "newer",
                 f"The log was written by a newer promptyoself: {newer} is not understood "
-                "here, so this answer may be incomplete."
+                "here, so this answer may be incomplete.",
             )
 
     def transact(
