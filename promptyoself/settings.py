@@ -262,7 +262,7 @@ def _url(values: Mapping[str, str]) -> str:
 
 def _number(values: Mapping[str, str], name: str, least: float) -> float:
     try:
-        number = float(values[name])
+        number = float(values[name]) if values[name].isascii() else float("nan")
     except ValueError:
         number = float("nan")
     if not least <= number < 1e9:

@@ -551,3 +551,64 @@ def test_an_answer_is_a_table_too(var: Path, clock: Clock, database: Path) -> No
     answer: Answer = call("import-sqlite", str(database), "--format", "table")
     assert answer.code == 0
     assert "inactive" in answer.out.decode()
+
+
+@pytest.mark.usefixtures("var", "clock")
+@pytest.mark.parametrize("taken", [("rowid",), ("rowid", "_rowid_"), ("rowid", "_rowid_", "oid")])
+def test_import_sqlite_reads_each_row_once_whatever_the_columns_are_called(
+    tmp_path: Path, taken: tuple[str, ...]
+) -> None:
+    path = tmp_path / "named.db"
+    columns = ", ".join(f"{name} TEXT" for name in taken)
+    table = f"CREATE TABLE schedules (agent_id, message, schedule_type, schedule_value, {columns})"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(table)
+        marks = ", ".join("?" * (4 + len(taken)))
+        rows = [
+            (AGENT, f"Hello {number}", "cron", "0 9 * * *", *("same" for _ in taken))
+            for number in range(3)
+        ]
+        rows.insert(1, (AGENT, "x" * (5 * 1024 * 1024), "cron", "0 9 * * *", *rows[0][4:]))
+        connection.executemany(f"INSERT INTO schedules VALUES ({marks})", rows)
+        connection.commit()
+    answer = take(path)
+    assert [each["prompt"] for each in schedules()] == ["Hello 0", "Hello 1", "Hello 2"]
+    assert answer["count"] == 3
+    (skipped,) = answer["skipped"]
+    assert (skipped["row"], skipped["why"]) == (2, "invalid")
+    assert "larger than 4 MiB" in skipped["detail"]
+
+
+@pytest.mark.usefixtures("var", "clock")
+def test_import_sqlite_takes_a_table_that_has_no_row_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "bare.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(
+            "CREATE TABLE schedules (agent_id TEXT, message TEXT PRIMARY KEY, schedule_type TEXT, "
+            "schedule_value TEXT) WITHOUT ROWID"
+        )
+        row = (AGENT, "Hello", "cron", "0 9 * * *")
+        connection.execute("INSERT INTO schedules VALUES (?, ?, ?, ?)", row)
+        connection.commit()
+    assert take(path)["count"] == 1
+
+
+@pytest.mark.usefixtures("var", "clock")
+def test_import_sqlite_time_grows_with_the_rows_where_one_is_called_rowid(tmp_path: Path) -> None:
+    def seconds(rows: int) -> float:
+        path = tmp_path / f"{rows}.db"
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute(
+                "CREATE TABLE schedules (rowid TEXT, agent_id, message, schedule_type, "
+                "schedule_value, active)"
+            )
+            row = ("same", AGENT, "Hello", "cron", "0 9 * * *", 0)
+            connection.executemany("INSERT INTO schedules VALUES (?, ?, ?, ?, ?, ?)", [row] * rows)
+            connection.commit()
+        begun = time.process_time()
+        assert len(take(path)["skipped"]) == rows
+        return time.process_time() - begun
+
+    seconds(10)
+    few, many = min(seconds(500), seconds(501)), seconds(5000)
+    assert many < 40 * few

@@ -36,7 +36,7 @@ from promptyoself.errors import ChainError, PromptyoselfError
 from promptyoself.index import Snapshot
 from promptyoself.ledger import START, FileLedger, HeadMoved, files, segments
 from promptyoself.ledger.envelope import Envelope, decode_line, encode_line
-from promptyoself.ledger.segments import compress, read_members
+from promptyoself.ledger.segments import compress, list_segments, read_members
 
 
 @pytest.mark.usefixtures("both_chains")
@@ -678,3 +678,9 @@ def test_damaged_chain_refuses_appends(tmp_path: Path) -> None:
         append(ledger, 9)
     assert caught.value.details["month"] == "2026-09"
     assert path.read_bytes() == content
+
+
+def test_a_month_is_named_in_ascii_digits_only(tmp_path: Path) -> None:
+    (tmp_path / "\u0662\u0660\u0662\u0666-11.ndjson.gz").write_bytes(b"no segment of ours")
+    assert FileLedger(tmp_path, "schedules").months() == []
+    assert list_segments(tmp_path) == []

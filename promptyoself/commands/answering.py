@@ -100,7 +100,7 @@ class Seconds(click.FloatRange):
     ) -> float:
         """See :meth:`click.ParamType.convert`."""
         seconds: float = super().convert(value, param, ctx)
-        if isnan(seconds):
+        if isnan(seconds) or (isinstance(value, str) and not value.isascii()):
             self.fail(f"{value!r} is not a valid float range.", param, ctx)
         return seconds
 
@@ -118,6 +118,8 @@ class Whole(click.IntRange):
             if zeros and not zeros.strip("0"):
                 value = digits
         whole: int = super().convert(value, param, ctx)
+        if isinstance(value, str) and not value.isascii():  # int() takes any script's digits
+            self.fail(f"{value!r} is not a valid integer range.", param, ctx)
         return whole
 
 

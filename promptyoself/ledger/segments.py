@@ -57,7 +57,7 @@ UNSETTLED = ".unsettled"
 """A file that is there while a month's new name may not be durable, so that whoever appends next
 makes it so: else the old file could come back, without what he has added to the new one."""
 
-_NAME = re.compile(r"(\d{4}-(?:0[1-9]|1[0-2]))\.ndjson\.gz")
+_NAME = re.compile(r"(\d{4}-(?:0[1-9]|1[0-2]))\.ndjson\.gz", re.ASCII)
 _SMALL_BYTES = 1 << 10  # an event or two, which take longer to deflate than to do all else with
 _LARGE_BYTES = 1 << 12  # from here on it is worth importing a faster library
 # RFC 1952, 2.3, and RFC 1951, 3.2.4: a header, and the only block, stored; CRC and length.

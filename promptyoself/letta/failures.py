@@ -189,7 +189,7 @@ def retry_after(headers: Any) -> float | None:
     value = str(headers.get("retry-after") or "").strip()
     if not value:
         return None
-    if re.fullmatch(r"\d{1,9}(\.\d+)?", value):
+    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]+)?", value):
         return float(value)
     try:
         at = parsedate_to_datetime(value)

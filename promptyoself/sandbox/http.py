@@ -608,7 +608,7 @@ def _beyond(rows: list[RunState], before: str | None, after: str | None) -> list
 
 def _limit(query: dict[str, str], default: int) -> int:
     value = query.get("limit", str(default))
-    if not re.fullmatch(r"\d{1,6}", value):
+    if not re.fullmatch(r"[0-9]{1,6}", value):
         raise _unfit("int_parsing", "query", "limit")
     return int(value)
 

@@ -228,19 +228,63 @@ def _table_rows(connection: sqlite3.Connection, path: str, table: str) -> Iterat
         )
     wanted = [name for name in (*_NEEDED, *_PROMPTS, *_OTHERS) if name in columns]
     chosen = ", ".join('"' + columns[name].replace('"', '""') + '"' for name in wanted)
-    # One by one, by number: a value that is too large ends the statement that meets it.
-    numbers = [number for (number,) in connection.execute(f"SELECT rowid FROM {table} ORDER BY 1")]
+    numbered = _row_number(connection, table, columns)
+    query = f"SELECT {numbered or 'NULL'}, {chosen} FROM {table}"
+    if numbered:
+        query += f" ORDER BY {numbered}"
     with _texts_as_bytes(connection):
-        for number in numbers:
-            try:
-                values = connection.execute(
-                    f"SELECT {chosen} FROM {table} WHERE rowid = ?", (number,)
-                ).fetchone()
-            except sqlite3.DataError:
+        for place, values in enumerate(_each(connection, query), 1):
+            if values is None:
+                number = _number_at(connection, table, numbered, place)
                 yield _Row(table, number, {})
                 continue
-            found = dict(zip(wanted, values, strict=True))
+            found = dict(zip(wanted, values[1:], strict=True))
+            number = place if values[0] is None else values[0]
             yield _Row(table, found.pop("id", None) or number, found)
+
+
+def _row_number(connection: sqlite3.Connection, table: str, columns: Mapping[str, str]) -> str:
+    """The name by which SQLite's own number of a row can be asked for; empty where columns of the
+    table have all of its names, or the table has no such number."""
+    for name in ("rowid", "_rowid_", "oid"):
+        if name not in columns:
+            try:
+                connection.execute(f"SELECT {name} FROM {table} LIMIT 0")
+            except sqlite3.OperationalError:
+                continue
+            return name
+    return ""
+
+
+def _each(connection: sqlite3.Connection, query: str) -> Iterator[tuple[Any, ...] | None]:
+    """Each row of a query; ``None`` for one with a value that is too large.
+
+    Such a value ends the statement that meets it, and takes the row before it along. So that one
+    and the next are asked for by themselves, and the rest by a new statement.
+    """
+    done = 0
+    while True:
+        try:
+            for values in connection.execute(f"{query} LIMIT -1 OFFSET {done}"):
+                yield values
+                done += 1
+        except sqlite3.DataError:
+            try:
+                yield connection.execute(f"{query} LIMIT 1 OFFSET {done}").fetchone()
+            except sqlite3.DataError:
+                yield None
+            done += 1
+        else:
+            return
+
+
+def _number_at(connection: sqlite3.Connection, table: str, numbered: str, place: int) -> int:
+    """SQLite's own number of the row in that place, else the place."""
+    if not numbered:
+        return place
+    query = f"SELECT {numbered} FROM {table} ORDER BY 1 LIMIT 1 OFFSET ?"
+    (number,) = connection.execute(query, (place - 1,)).fetchone()
+    return int(number)
 
 
 @contextmanager
