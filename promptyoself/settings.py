@@ -41,7 +41,7 @@ SETTINGS = (
     Setting("LETTA_BASE_URL", "http://localhost:8283", "Where the Letta server answers."),
     Setting("LETTA_API_KEY", "", "Letta's API key.", secret=True),
     Setting("LETTA_SERVER_PASSWORD", "", "A self-hosted Letta's password.", secret=True),
-    Setting("PROMPTYOSELF_INTERVAL", "60", "The longest sleep of the loop, in seconds."),
+    Setting("PROMPTYOSELF_INTERVAL", "60", "The longest sleep of the loop: seconds, or 1m30s."),
     Setting("PROMPTYOSELF_TZ", "UTC", "The time zone of times that name none."),
     Setting("PROMPTYOSELF_DEFAULT_AGENT_ID", "", "The agent where --agent-id isn't given."),
     Setting("LETTA_AGENT_ID", "", "The same, where PROMPTYOSELF_DEFAULT_AGENT_ID isn't set."),
@@ -156,7 +156,7 @@ def _checked(values: Mapping[str, str]) -> Settings:
         or _agent(values, "LETTA_AGENT_ID"),
         only_agent=_agent(values, "PROMPTYOSELF_ONLY_AGENT"),
         caps=Caps(
-            _whole(values, "PROMPTYOSELF_MIN_INTERVAL", 1),
+            _whole_seconds(values, "PROMPTYOSELF_MIN_INTERVAL"),
             _whole(values, "PROMPTYOSELF_MAX_ACTIVE_PER_AGENT", 0),
             _whole(values, "PROMPTYOSELF_DAILY_PER_AGENT", 0),
         ),
@@ -261,13 +261,23 @@ def _url(values: Mapping[str, str]) -> str:
 
 
 def _number(values: Mapping[str, str], name: str, least: float) -> float:
-    try:
-        number = float(values[name]) if values[name].isascii() else float("nan")
-    except ValueError:
-        number = float("nan")
-    if not least <= number < 1e9:
-        raise _invalid(name, values[name], f"a number of seconds, at least {least:g}")
+    number = _seconds(values[name])
+    if number is None or not least <= number < 1e9:
+        wanted = f"a number of seconds, or a duration such as 1m30s, at least {least:g} s"
+        raise _invalid(name, values[name], wanted)
     return number
+
+
+def _seconds(text: str) -> float | None:
+    if not text.isascii():
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        # Few settings are written with a unit, and reading one costs an import.
+        from promptyoself.times import number_of_seconds
+
+        return number_of_seconds(text)
 
 
 def _whole(values: Mapping[str, str], name: str, least: int) -> int:
@@ -275,6 +285,14 @@ def _whole(values: Mapping[str, str], name: str, least: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) >= least):
         raise _invalid(name, text, f"a whole number, at least {least}")
     return int(text)
+
+
+def _whole_seconds(values: Mapping[str, str], name: str) -> int:
+    number = _seconds(values[name])
+    if number is None or not 1 <= number < 1e9 or number != int(number):
+        wanted = "a whole number of seconds, or a duration such as 1m30s, at least 1 s"
+        raise _invalid(name, values[name], wanted)
+    return int(number)
 
 
 def _flag(values: Mapping[str, str], name: str) -> bool:

@@ -8,7 +8,7 @@ only where a zone other than UTC is named.
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, time, timedelta, tzinfo
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from functools import lru_cache
 
 from promptyoself.errors import PromptyoselfError
@@ -22,7 +22,9 @@ __all__ = [
     "instant_at",
     "midnight",
     "next_change",
+    "number_of_seconds",
     "offset_of",
+    "parse_bound",
     "parse_duration",
     "parse_moment",
     "parse_time",
@@ -104,17 +106,21 @@ def to_instant(wall: datetime, zone: tzinfo) -> datetime:
 
 _UNITS = {"w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1}
 _LONGEST = 36500 * 86400  # seconds: a hundred years
-_DURATION_HINT = "Write 90s, 5m, 2h30m, 1d or 1w: whole numbers, no spaces, the largest unit first."
+_DURATION_HINT = (
+    "Write 90s, 5m, 2h30m, 1d or 1w: whole numbers, no spaces, the largest unit first; a number"
+    " alone is seconds."
+)
 # Patterns are compiled where they are used first: most commands use none of them.
 _ZONE = r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*"
 # Names that depend on the machine, that count leap seconds, or that are no place at all.
 _NO_ZONES = r"(?:posix|right)(?:/.*)?|localtime|posixrules|Factory"
 _DATE_TIME = (
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]{1,6})?)?)"
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]{1,9})?)?)"
     r" ?([Zz]|[+-][0-9]{2}(?::?[0-9]{2})?)?"
 )
 _DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _CLOCK = r"([0-9]{1,2}):([0-9]{2})(?::([0-9]{2}))?"
+_DAY_END = r"24:00(?::00(?:[.,]0{1,9})?)?"  # another name of the next day's 00:00
 _TIME_HINT = (
     "Write 2026-11-21T09:00, 2026-11-21T09:00:00+01:00 or 2026-11-21T08:00:00Z; or 'in 45m';"
     " or 09:00 for the next time the clock shows it."
@@ -122,7 +128,8 @@ _TIME_HINT = (
 
 
 def parse_duration(text: str) -> int:
-    """Read ``90s``, ``5m``, ``2h30m``, ``1d`` or ``1w`` as seconds, from 1 s to a hundred years.
+    """Read ``90s``, ``5m``, ``2h30m``, ``1d`` or ``1w`` as seconds, from 1 s to a hundred years. A
+    whole number without a unit is seconds.
 
     Raises:
         PromptyoselfError: ``invalid_duration``.
@@ -134,16 +141,30 @@ def parse_duration(text: str) -> int:
 
     stripped = text.strip()
     seconds = _sum_of(stripped)
+    if seconds is None and stripped.isascii() and stripped.isdigit() and len(stripped) <= 12:
+        seconds = int(stripped)
     if seconds is None:
         if re.fullmatch(r"-[0-9a-z.]+", stripped):
             raise fault("must be more than zero")
-        plain = stripped.isascii() and stripped.isdigit()
-        raise fault("has no unit" if plain else "isn't a duration")
+        raise fault("isn't a duration")
     if seconds == 0:
         raise fault("must be more than zero")
     if seconds > _LONGEST:
         raise fault("is more than a hundred years")
     return seconds
+
+
+def number_of_seconds(text: str) -> float | None:
+    """The seconds of a number, ``0.5`` or ``1e3``, with or without an ``s``; or of a duration. For
+    what may also be a part of a second. ``None`` if it is neither."""
+    words = text.strip()
+    if not words.isascii():
+        return None
+    try:
+        return float(words.removesuffix("s"))
+    except ValueError:
+        seconds = _sum_of(words)
+        return None if seconds is None else float(seconds)
 
 
 def _sum_of(text: str) -> int | None:
@@ -180,12 +201,18 @@ seconds_of = lru_cache(maxsize=256)(parse_duration)
 
 
 def parse_zone(text: str) -> str:
-    """Check the IANA name of a time zone and return it.
+    """Check the IANA name of a time zone that somebody chose, and return it.
+
+    ``EST``, ``MST`` and ``HST`` are refused, though the time zone data has them: they have no
+    summer time, which those who write them rarely mean. A log may have them all the same.
 
     Raises:
         PromptyoselfError: ``unknown_zone``.
     """
     name = text.strip()
+    if name in ("EST", "MST", "HST"):
+        message = f"{name} is an offset without summer time, not the clocks of a place."
+        raise _unknown_zone(name, message)
     zone_named(name)
     return name
 
@@ -202,21 +229,13 @@ def zone_named(name: str) -> tzinfo:
             return ZoneInfo(name)
         except (KeyError, ValueError, OSError):  # not there; not a zone's file; a directory
             pass
-    raise PromptyoselfError(
-        "unknown_zone", f"There is no time zone {shown(name)}.", _zone_hint(name), value=name[:200]
-    )
+    raise _unknown_zone(name, f"There is no time zone {shown(name)}.")
 
 
-def _zone_hint(name: str) -> str:
-    from difflib import get_close_matches
-    from zoneinfo import available_timezones
+def _unknown_zone(name: str, message: str) -> PromptyoselfError:
+    from promptyoself.zones import zone_hint
 
-    wanted = name[:64].strip().lower().replace(" ", "_")
-    known = {zone.lower(): zone for zone in sorted(available_timezones())}
-    close = [zone for low, zone in known.items() if low.rpartition("/")[2] == wanted]
-    close = close or [known[low] for low in get_close_matches(wanted, known)]
-    hint = "Give an IANA name such as Europe/London, America/New_York or UTC."
-    return f"Did you mean {', '.join(close[:3])}? {hint}" if close else hint
+    return PromptyoselfError("unknown_zone", message, zone_hint(name), value=name[:200])
 
 
 def parse_time(text: str, zone: str, now: datetime) -> datetime:
@@ -226,24 +245,29 @@ def parse_time(text: str, zone: str, now: datetime) -> datetime:
     duration, from ``now``, rounded up to a whole second; or ``HH:MM`` or ``HH:MM:SS``, the next
     instant strictly after ``now`` at which clocks in the zone show that. Of the two passes of an
     autumn overlap, a date and time means the first, and ``HH:MM`` the first that is still to come.
+    ``24:00`` is the next day's 00:00. Of a second's decimals, what is smaller than a microsecond is
+    dropped. The zone matters only where there is no offset.
 
     Raises:
         PromptyoselfError: ``invalid_time``; ``nonexistent_time`` for a local time that clocks jump
             over, also if it is the next one that ``HH:MM`` names; ``unknown_zone``.
     """
-    local, words = zone_named(zone), text.strip()
+    words = text.strip()
     try:
         if match := re.fullmatch(_DATE_TIME, words):
-            date, clock, offset = match.groups()
-            instant = datetime.fromisoformat(f"{date}T{clock}{(offset or '').upper()}")
+            day, clock, offset = match.groups()
+            ends = re.fullmatch(_DAY_END, clock) is not None
+            clock = "00:00" if ends else clock
+            instant = datetime.fromisoformat(f"{day}T{clock}{(offset or '').upper()}")
+            instant += DAY * ends
             if instant.tzinfo is not None:
                 return instant.astimezone(UTC)
+            local = zone_named(zone)
             if not exists(instant, local):
                 raise _nonexistent(instant, zone)
             return to_instant(instant, local)
         if match := re.fullmatch(_CLOCK, words):
-            hour, minute, second = (int(part or 0) for part in match.groups())
-            return _next_showing(time(hour, minute, second), zone, now)
+            return _next_showing(_clock_of(match), zone, now)
         if match := re.fullmatch(r"[Ii][Nn]\s+(.*)", words, re.DOTALL):
             instant = utc(now) + timedelta(seconds=parse_duration(match.group(1)))
             return instant + timedelta(microseconds=-instant.microsecond % 1_000_000)
@@ -264,32 +288,68 @@ def parse_time(text: str, zone: str, now: datetime) -> datetime:
 
 def parse_moment(text: str, zone: str, now: datetime, *, end: bool = False) -> datetime:
     """Read a time as those name it who look back: as :func:`parse_time`, but that ``HH:MM`` is the
-    last instant up to ``now`` at which clocks showed it. And also ``now``; a duration and ``ago``;
-    and a date alone, which is its first instant in ``zone``, or its last if it is an ``end``.
+    last instant up to ``now`` at which clocks showed it. And also ``now``; a duration, with or
+    without ``ago``, which is so long before now; and a date alone, which is its first instant in
+    ``zone``, or its last if it is an ``end``.
 
     Raises:
         PromptyoselfError: as :func:`parse_time`.
     """
-    words, local = text.strip(), zone_named(zone)
+    words = text.strip()
     try:
         if words.lower() == "now":
             return utc(now)
         if match := re.fullmatch(r"(.*\S)\s+[Aa][Gg][Oo]", words, re.DOTALL):
             return utc(now) - timedelta(seconds=parse_duration(match.group(1)))
+        if _sum_of(words) is not None:
+            return utc(now) - timedelta(seconds=parse_duration(words))
         if re.fullmatch(_DATE, words):
-            day = datetime.fromisoformat(words)
-            return to_instant(day + DAY, local) - _INSTANT if end else to_instant(day, local)
+            return _of_date(words, zone, end=end)
         if match := re.fullmatch(_CLOCK, words):
-            hour, minute, second = (int(part or 0) for part in match.groups())
-            clock = time(hour, minute, second)
+            clock = _clock_of(match)
             return max(found for found, _ in _showings(clock, zone, now) if found <= now)
     except (ValueError, OverflowError):
         problem, hint = "is out of range: there is no such date or time", _TIME_HINT
     except PromptyoselfError as error:
+        if error.code != "invalid_duration":
+            raise
         problem, hint = f"isn't a time: {error.message.removesuffix('.')}", error.hint
     else:
         return parse_time(text, zone, now)
     raise PromptyoselfError("invalid_time", f"{shown(text)} {problem}.", hint, value=text[:200])
+
+
+def parse_bound(text: str, zone: str, now: datetime, *, end: bool) -> datetime:
+    """Read what bounds a schedule: as :func:`parse_time`, and a date alone, which is its first
+    instant in ``zone``, or its last if it is an ``end``.
+
+    Raises:
+        PromptyoselfError: as :func:`parse_time`.
+    """
+    words = text.strip()
+    if not re.fullmatch(_DATE, words):
+        return parse_time(text, zone, now)
+    try:
+        return _of_date(words, zone, end=end)
+    except (ValueError, OverflowError):
+        message = f"{shown(text)} is out of range: there is no such date or time."
+    raise PromptyoselfError("invalid_time", message, _TIME_HINT, value=text[:200])
+
+
+def _of_date(words: str, zone: str, *, end: bool) -> datetime:
+    """The first instant of a day in the zone, or its last. Raises ``ValueError`` and
+    ``OverflowError`` where there is none."""
+    local, day = zone_named(zone), datetime.fromisoformat(words)
+    if not end:
+        return to_instant(day, local)
+    if day.date() == date.max:  # which no day follows
+        return day.replace(tzinfo=local).astimezone(UTC) + (DAY - _INSTANT)
+    return to_instant(day + DAY, local) - _INSTANT
+
+
+def _clock_of(match: re.Match[str]) -> time:
+    hour, minute, second = (int(part or 0) for part in match.groups())
+    return time(0 if (hour, minute, second) == (24, 0, 0) else hour, minute, second)
 
 
 def _next_showing(clock: time, zone: str, now: datetime) -> datetime:

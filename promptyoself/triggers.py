@@ -428,6 +428,15 @@ def _cron_fields(text: str) -> list[_Field]:
     if len(text) > _LONGEST_CRON:
         raise _cron_error(text, f"is longer than {_LONGEST_CRON} characters")
     words = text.upper().split()
+    if re.match(r"\s*(?:CRON_)?TZ=", text, re.IGNORECASE):
+        zone, _, rest = text.strip().partition("=")[2].strip("\"'").partition(" ")
+        zone, rest = zone.strip("\"'")[:80], rest.strip()[:80]
+        hint = f"Give the zone as an option of its own: --tz {zone or 'ZONE'} --cron '{rest}'."
+        raise _cron_error(text, "names a zone", hint)
+    if words and words[0].startswith("@EVERY"):
+        length = "".join(text.split())[len("@every") :][:80].lower()
+        hint = f"That is an interval, which counts from its start: --every {length or '5m'}."
+        raise _cron_error(text, "is an interval", hint)
     if len(words) == 1 and words[0].startswith("@"):
         macro = _MACROS.get(words[0].lower())
         if macro is None:

@@ -736,7 +736,7 @@ def test_nothing_is_made_for_a_refusal(var: Path) -> None:
 BAD = {
     "zero": (("--ttl", "0s"), "invalid_ttl", 1, "'0s'"),
     "negative": (("--ttl", "-1h"), "invalid_ttl", 1, "'-1h'"),
-    "no unit": (("--ttl", "24"), "invalid_ttl", 1, "'24'"),
+    "another unit": (("--ttl", "24x"), "invalid_ttl", 1, "'24x'"),
     "absurd": (("--ttl", "50w500d"), "invalid_ttl", 1, "366d"),
     "a century": (("--ttl", "9" * 30 + "d"), "invalid_ttl", 1, "999"),
     "blank": (("--ttl", ""), "invalid_ttl", 1, "''"),

@@ -44,7 +44,8 @@ REFUSED: dict[str, tuple[tuple[str, ...], str, int, str]] = {
     "cron out of range": ((*BASE, "--cron", "61 * * * *"), "invalid_cron", 1, "61"),
     "zero interval": ((*BASE, "--every", "0s"), "invalid_duration", 1, "0s"),
     "negative interval": ((*BASE, "--every", "-5m"), "invalid_duration", 1, "-5m"),
-    "interval without unit": ((*BASE, "--every", "5"), "invalid_duration", 1, "'5'"),
+    "interval of seconds": ((*BASE, "--every", "5"), "interval_too_short", 1, "'5'"),
+    "interval with half a unit": ((*BASE, "--every", "5x"), "invalid_duration", 1, "'5x'"),
     "empty interval": ((*BASE, "--every", ""), "invalid_duration", 1, "''"),
     "interval below the least": ((*BASE, "--every", "9s"), "interval_too_short", 1, "9s"),
     "interval beyond a century": ((*BASE, "--every", "99999999d"), "invalid_duration", 1, "9999d"),
@@ -87,6 +88,26 @@ REFUSED: dict[str, tuple[tuple[str, ...], str, int, str]] = {
     "zero grace": ((*BASE, "--every", "5m", "--grace", "0s"), "invalid_duration", 1, "0s"),
     "jitter as long as the interval": (
         (*BASE, "--every", "5m", "--jitter", "5m"), "invalid_jitter", 1, "5m",
+    ),
+    "jitter longer than a cron expression's gap": (
+        (*BASE, "--cron", "* * * * *", "--jitter", "4m"), "invalid_jitter", 1, "* * * * *",
+    ),
+    "jitter as long as a cron expression's shortest gap": (
+        (*BASE, "--cron", "0,50 9 * * *", "--jitter", "50m"), "invalid_jitter", 1, "50m",
+    ),
+    "jitter of a cron expression whose days meet": (
+        (*BASE, "--cron", "5,55 0,23 31,1 * *", "--jitter", "10m"), "invalid_jitter", 1, "10m",
+    ),
+    "cron with a zone before it": (
+        (*BASE, "--cron", "CRON_TZ=Europe/London 0 9 * * *"), "invalid_cron", 1, "names a zone",
+    ),
+    "cron that is an interval": ((*BASE, "--cron", "@every 5m"), "invalid_cron", 1, "interval"),
+    "zone that is an offset": ((*BASE, "--every", "5m", "--tz", "GMT+2"), "unknown_zone", 1, "GMT"),
+    "zone without summer time": (
+        (*BASE, "--every", "5m", "--tz", "EST"), "unknown_zone", 1, "without summer time",
+    ),
+    "a date where a time is wanted": (
+        (*BASE, "--time", "2031-01-01"), "invalid_time", 1, "without a time",
     ),
     "jitter as long as the grace": (
         (*BASE, "--cron", "@daily", "--jitter", "2h", "--grace", "1h"), "invalid_jitter", 1, "2h",
@@ -262,6 +283,9 @@ def test_only_what_is_paused_resumes(var: Path, registered: str) -> None:
         (("--prompt", ""), "empty_prompt"),
         (("--agent-id", ""), "invalid_agent_id"),
         (("--jitter", "10m"), "invalid_jitter"),
+        (("--cron", "* * * * *", "--jitter", "4m"), "invalid_jitter"),
+        (("--cron", "TZ=UTC * * * * *"), "invalid_cron"),
+        (("--tz", "EST"), "unknown_zone"),
         (("--max-repetitions", "0"), "invalid_max_repetitions"),
     ],
 )

@@ -40,6 +40,7 @@ ORDER: list[set[str]] = [
     {"identity"},
     {"triggers"},
     {"times"},
+    {"zones"},
     {"events"},
     {"versions", "digests"},
     {"instants", "errors"},

@@ -34,6 +34,39 @@ def shown(id_: str) -> dict[str, Any]:
 # register
 
 
+def test_a_date_bounds_a_schedule_by_its_beginning_and_its_end(var: Path, clock: Clock) -> None:
+    """`--start-at 2027-01-01` is when that day begins in the schedule's zone, `--until` when it
+    ends; `modify` reads it in the zone that the schedule has."""
+    bounds = ("--start-at", "2027-01-01", "--until", "2027-12-31")
+    id_ = call(*EVERY, "--tz", "America/New_York", *bounds).success()["id"]
+    schedule = shown(id_)
+    assert schedule["start_at"] == "2027-01-01T05:00:00.000000Z"
+    assert schedule["until"] == "2028-01-01T04:59:59.999999Z"
+    call("modify", "--id", id_, "--until", "2027-06-30").success()
+    assert shown(id_)["until"] == "2027-07-01T03:59:59.999999Z"
+
+
+def test_jitter_is_checked_where_it_or_the_times_change(var: Path, clock: Clock) -> None:
+    """A cron expression whose fires come closer than the jitter there is, is refused; what has
+    nothing to do with either can be changed."""
+    id_ = call(*BASE, "--cron", "0 * * * *", "--jitter", "30m").success()["id"]
+    call("modify", "--id", id_, "--cron", "*/10 * * * *").error("invalid_jitter")
+    call("modify", "--id", id_, "--jitter", "1h").error("invalid_jitter")
+    call("modify", "--id", id_, "--cron", "*/10 * * * *", "--jitter", "9m").success()
+    call("modify", "--id", id_, "--prompt", "Other").success()
+    assert shown(id_)["jitter"] == 540
+
+
+def test_durations_are_seconds_where_no_unit_is_given(var: Path, clock: Clock) -> None:
+    """`--grace 90` is 90 seconds, as `--grace 90s` is."""
+    id_ = call(*BASE, "--every", "3600", "--grace", "90", "--jitter", "10").success()["id"]
+    schedule = shown(id_)
+    assert (schedule["schedule_value"], schedule["grace"], schedule["jitter"]) == ("1h", 90, 10)
+    table = call("show", "--id", id_, "--format", "table").out.decode()
+    assert "grace 1m30s" in table
+    assert "jitter 10s" in table
+
+
 def test_register_answers_as_the_contract_says(var: Path, clock: Clock) -> None:
     """A registration answers with its id, when it fires first in UTC and locally, and a message."""
     answer = call(*BASE, "--cron", "0 9 * * *", "--tz", "Europe/Paris").success()

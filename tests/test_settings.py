@@ -139,3 +139,15 @@ def test_every_setting_is_described_once() -> None:
     assert all(setting.help.endswith(".") for setting in SETTINGS)
     secret = {setting.name for setting in SETTINGS if setting.secret}
     assert secret == {"LETTA_API_KEY", "LETTA_SERVER_PASSWORD", "PROMPTYOSELF_MCP_TOKEN"}
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"), [("90", 90), ("90s", 90), ("1m30s", 90), ("0.5s", 0.5)]
+)
+def test_seconds_may_have_a_unit(checkout: Path, value: str, seconds: float) -> None:
+    """What is in seconds may be written with a unit too, as every duration may be without."""
+    assert load_settings({"PROMPTYOSELF_CALL_TIMEOUT": value}).call_timeout == seconds
+    assert load_settings({"PROMPTYOSELF_INTERVAL": value}).interval == seconds
+    if seconds >= 1:
+        found = load_settings({"PROMPTYOSELF_MIN_INTERVAL": value}).caps.min_interval
+        assert (found, type(found)) == (90, int)

@@ -93,12 +93,18 @@ class Session:
 
 
 class Seconds(click.FloatRange):
-    """A number of seconds. ``nan`` is none, though no comparison with a bound would tell."""
+    """A number of seconds, or a duration such as ``10s`` or ``1m30s``. ``nan`` is none, though no
+    comparison with a bound would tell."""
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
         """See :meth:`click.ParamType.convert`."""
+        if isinstance(value, str):
+            from promptyoself.times import number_of_seconds
+
+            found = number_of_seconds(value)
+            value = value if found is None else found
         seconds: float = super().convert(value, param, ctx)
         if isnan(seconds) or (isinstance(value, str) and not value.isascii()):
             self.fail(f"{value!r} is not a valid float range.", param, ctx)

@@ -41,8 +41,8 @@ _trigger_options = _options(
     ),
     click.option("--cron", metavar="EXPR", help="On a cron expression: '0 9 * * MON-FRI'."),
     click.option("--every", metavar="DURATION", help="At an interval: 90s, 5m, 2h30m, 1d."),
-    click.option("--start-at", metavar="T", help="Not before; an interval counts from here."),
-    click.option("--until", metavar="T", help="Not after."),
+    click.option("--start-at", metavar="T", help="Not before this; an interval counts from here."),
+    click.option("--until", metavar="T", help="Not after this time or date."),
     click.option("--max-repetitions", type=Whole(), metavar="N", help="At most so many times."),
     click.option("--tz", "timezone", metavar="ZONE", help="Time zone, as Europe/London."),
 )

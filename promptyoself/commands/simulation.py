@@ -10,7 +10,7 @@ __all__: list[str] = []
 
 
 @click.command("simulate")
-@click.option("--until", required=True, metavar="T", help="How far: 2027-01-31T09:00; 'in 7d'.")
+@click.option("--until", required=True, metavar="T", help="How far: 2027-01-31; 'in 7d'.")
 @click.option("--agent-id", metavar="AGENT", help="Only this agent's.")
 @click.option(
     "--latency",

@@ -12,9 +12,13 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
+from promptyoself.times import format_duration
+
 __all__ = ["print_table", "progress_of"]
 
 _CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+_DURATIONS = frozenset({"grace", "jitter"})
 
 _LEFT_OUT = frozenset({"active", "schedule_type"})  # the status and the value say as much
 
@@ -29,7 +33,7 @@ def print_table(document: Mapping[str, Any]) -> None:
         if isinstance(value, list) and value and isinstance(value[0], Mapping):
             _print_rows(console, value)
         elif value not in (None, [], {}):
-            rest.add_row(Text(key, style="bold"), Text(_cell(value)))
+            rest.add_row(Text(key, style="bold"), Text(_named(key, value)))
     console.print(rest)
 
 
@@ -55,11 +59,18 @@ def _print_rows(console: Console, rows: list[Mapping[str, Any]]) -> None:
     console.print(table)
 
 
+def _named(key: str, value: Any) -> str:
+    """A value under its name: those that are seconds are durations to people."""
+    if key in _DURATIONS and isinstance(value, int) and value > 0:
+        return format_duration(value)
+    return _cell(value)
+
+
 def _cell(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_cell(item)}" for key, item in value.items())
+        return ", ".join(f"{key} {_named(key, item)}" for key, item in value.items())
     if isinstance(value, list):
         return ", ".join(_cell(item) for item in value)
     # A prompt can hold anything, also what would make the terminal do things.

@@ -32,7 +32,7 @@ from promptyoself.service.registering import MAX_SALT
 from promptyoself.service.requests import Request, check_jitter, checked, first_fire, trigger_fields
 from promptyoself.service.store import Store
 from promptyoself.settings import Settings
-from promptyoself.times import format_duration, shown
+from promptyoself.times import format_duration, shown, zone_named
 
 __all__ = ["EXPORT", "export_lines", "import_lines"]
 
@@ -319,6 +319,7 @@ def _arrival(number: int, line: _Line, settings: Settings, now: datetime) -> Arr
         original = _typed(fields["registered"], _CONTENT, "registered")
         _require_as_exported(original, _unlimited(settings))
     _require_as_exported(current, settings)
+    zone_named(current["timezone"])
     check_jitter(current)
     _require_id(fields, original)
     _require_position(fields, current, now)
@@ -374,7 +375,8 @@ def _is(value: object, type_: type) -> bool:
 
 
 def _require_as_exported(fields: Mapping[str, Any], settings: Settings) -> None:
-    """Check everything that a registration checks, and that it is spelled as in the log."""
+    """Check everything that a registration checks but the zone, and that it is spelled as in the
+    log."""
     kind = fields["schedule_type"]
     if kind not in _OPTIONS:
         raise PromptyoselfError(
@@ -387,9 +389,9 @@ def _require_as_exported(fields: Mapping[str, Any], settings: Settings) -> None:
         if asked.get(name) is not None:
             asked[name] = format_duration(asked[name])
     asked[_OPTIONS[kind]] = fields["schedule_value"]
-    request = Request(**asked)
-    found = checked(request, settings, _BEGINNING)
-    found.update(trigger_fields(request, settings, _BEGINNING) or {})
+    request, zone = Request(**{**asked, "timezone": None}), fields["timezone"]
+    found = checked(request, settings, _BEGINNING, own_zone=zone)
+    found.update(trigger_fields(request, settings, _BEGINNING, own_zone=zone) or {})
     for name, value in fields.items():
         if name != "anchor" and found.get(name) != value:
             raise _invalid(f"Its {name} isn't spelled as in the log: {shown(str(value))}.")

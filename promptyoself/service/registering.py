@@ -54,6 +54,7 @@ MAX_SALT = 1
 have the first two ids of its content: among 10,000, for one content in 200 billion."""
 
 _POLICY = ("tier", "daily_budget", "misfire", "grace", "jitter", "envelope", "on_failure")
+_SPREAD = frozenset({"jitter", "grace", "schedule_type", "schedule_value"})
 _TIMING = ("schedule_type", "schedule_value", "timezone", "start_at", "until", "max_repetitions")
 
 
@@ -143,19 +144,19 @@ def modify(store: Store, id_: str, request: Request, now: datetime) -> dict[str,
         )
     # Times are read in the schedule's own zone, and before the lock is taken.
     current = find_schedule(store.read().state, id_, settings.only_agent)
-    settings = settings._replace(timezone=current.timezone)
-    asked = checked(request, settings, now)
+    asked = checked(request, settings, now, own_zone=current.timezone)
     reason = asked.pop("reason", None)
     if request.envelope is not None:
         asked["envelope"] = request.envelope
-    asked.update(trigger_fields(request, settings, now) or {})
+    asked.update(trigger_fields(request, settings, now, own_zone=current.timezone) or {})
 
     def decide(state: State) -> tuple[list[Draft], dict[str, Any]]:
         schedule = _unfinished(state, id_, settings, allow_failed=True)
         fields = {**schedule._asdict(), **asked}
         changes = {name: fields[name] for name in asked if fields[name] != getattr(schedule, name)}
         drafts: list[Draft] = []
-        check_jitter(fields)
+        if not _SPREAD.isdisjoint(changes):
+            check_jitter(fields)
         if any(name in changes for name in _TIMING):
             _require_repetitions_left(schedule, fields["max_repetitions"])
             if any(name in changes for name in ("schedule_type", "schedule_value", "start_at")):

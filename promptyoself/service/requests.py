@@ -17,6 +17,7 @@ from promptyoself.settings import Settings, default_zone
 from promptyoself.slots import trigger_from
 from promptyoself.times import (
     format_duration,
+    parse_bound,
     parse_duration,
     parse_time,
     parse_zone,
@@ -141,8 +142,14 @@ def check_text(name: str, text: str | None, most: int) -> None:
         raise PromptyoselfError(f"invalid_{name}", f"The {name} {problem}.", "Shorten or mend it.")
 
 
-def checked(request: Request, settings: Settings, now: datetime) -> dict[str, Any]:
-    """The checked fields of everything but the trigger's kind; only what was given."""
+def checked(
+    request: Request, settings: Settings, now: datetime, *, own_zone: str | None = None
+) -> dict[str, Any]:
+    """The checked fields of everything but the trigger's kind; only what was given.
+
+    ``own_zone`` is that of the schedule that is to be changed. Times are read in it where no other
+    is given; that it is known on this machine is only asked where a time needs it.
+    """
     fields: dict[str, Any] = {}
     if request.agent_id is not None:
         fields["agent_id"] = check_agent_id(request.agent_id)
@@ -164,11 +171,12 @@ def checked(request: Request, settings: Settings, now: datetime) -> dict[str, An
         fields["reason"] = request.reason
     if request.timezone is not None:
         fields["timezone"] = parse_zone(request.timezone)
-    zone = fields.get("timezone") or default_zone(settings)
     for name in ("start_at", "until"):
         text = getattr(request, name)
         if text is not None:
-            fields[name] = format_utc(parse_time(text, zone, now)) if text else None
+            zone = _zone_of(request, settings, own_zone) if text else ""
+            bound = parse_bound(text, zone, now, end=name == "until") if text else None
+            fields[name] = None if bound is None else format_utc(bound)
     if request.max_repetitions is not None:
         fields["max_repetitions"] = _within(request, "max_repetitions", 1, 1_000_000_000)
     fields.update(_check_policy(request))
@@ -218,9 +226,18 @@ def _check_policy(request: Request) -> dict[str, Any]:
     return fields
 
 
-def trigger_fields(request: Request, settings: Settings, now: datetime) -> dict[str, Any] | None:
+def _zone_of(request: Request, settings: Settings, own_zone: str | None) -> str:
+    """The zone in which a request's times are read."""
+    if request.timezone is not None:
+        return parse_zone(request.timezone)
+    return default_zone(settings) if own_zone is None else own_zone
+
+
+def trigger_fields(
+    request: Request, settings: Settings, now: datetime, *, own_zone: str | None = None
+) -> dict[str, Any] | None:
     """The kind, value and zone of the trigger asked for, checked; ``None`` where none was. Its
-    bounds are :func:`checked`'s."""
+    bounds, and ``own_zone``, are :func:`checked`'s."""
     given = [name for name in ("time", "cron", "every") if getattr(request, name) is not None]
     if not given:
         return None
@@ -230,8 +247,7 @@ def trigger_fields(request: Request, settings: Settings, now: datetime) -> dict[
             f"Both --{given[0]} and --{given[1]} were given.",
             "Give exactly one of --time, --cron and --every.",
         )
-    asked = request.timezone
-    zone = default_zone(settings) if asked is None else parse_zone(asked)
+    zone = _zone_of(request, settings, own_zone)
     fields: dict[str, Any] = {"timezone": zone}
     if request.time is not None:
         instant = parse_time(request.time, zone, now)
@@ -251,14 +267,21 @@ def trigger_fields(request: Request, settings: Settings, now: datetime) -> dict[
 
 
 def _require_apart(expression: str, asked: str, least: int) -> None:
-    """Refuse a cron expression with two fires closer than ``least`` seconds, going by the clock on
-    the wall: at a change of clocks, any two may be closer. Raises ``interval_too_short``."""
+    """Refuse a cron expression with two fires closer than ``least`` seconds. Raises
+    ``interval_too_short``."""
     if least <= 60:  # which no two are
         return
+    if _closest(expression) < least:
+        raise _too_short(f"--cron {shown(asked)} has fires closer together than", least)
+
+
+def _closest(expression: str) -> float:
+    """The fewest seconds between two fires of a cron expression, going by the clock on the wall: at
+    a change of clocks, any two may be closer."""
     trigger = Trigger("cron", expression, "UTC", _A_MONDAY)
     fires = islice(slots(trigger, _A_MONDAY, _A_MONDAY + timedelta(days=9 * 366)), _FIRES)
-    if any(later - fire < timedelta(seconds=least) for fire, later in pairwise(fires)):
-        raise _too_short(f"--cron {shown(asked)} has fires closer together than", least)
+    gaps = ((later - fire).total_seconds() for fire, later in pairwise(fires))
+    return min(gaps, default=float("inf"))
 
 
 _FIRES = 3000
@@ -287,13 +310,18 @@ def check_jitter(fields: dict[str, Any]) -> None:
             f"{format_duration(fields['grace'])}.",
             "Take a shorter one, or a longer --grace; else slots would be too late to deliver.",
         )
-    if fields["schedule_type"] != "interval":
+    if fields["schedule_type"] == "once":
         return
-    if jitter >= parse_duration(fields["schedule_value"]):
+    if fields["schedule_type"] == "interval":
+        shortest, what = float(parse_duration(fields["schedule_value"])), "the interval of"
+    else:
+        shortest = _closest(fields["schedule_value"])
+        what = f"the time between two fires of {shown(fields['schedule_value'])}, which can be"
+    if jitter >= shortest:
         raise PromptyoselfError(
             "invalid_jitter",
-            f"A jitter of {format_duration(jitter)} is not shorter than the interval of "
-            f"{fields['schedule_value']}.",
+            f"A jitter of {format_duration(jitter)} is not shorter than {what} "
+            f"{format_duration(int(shortest))}.",
             "Take a shorter one, so that slots keep their order.",
         )
 

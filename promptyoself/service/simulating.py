@@ -20,7 +20,7 @@ from promptyoself.service.querying import pinned
 from promptyoself.service.store import Store
 from promptyoself.service.tokens import Tokens
 from promptyoself.settings import default_zone
-from promptyoself.times import parse_time, require_future
+from promptyoself.times import parse_bound, require_future
 
 __all__ = ["MOST_EVENTS", "simulate"]
 
@@ -52,7 +52,7 @@ def simulate(
         ChainError: the log is damaged.
     """
     zone = default_zone(store.settings)
-    end = parse_time(until, zone, now)
+    end = parse_bound(until, zone, now, end=True)
     require_future(end, now, zone)
     only = pinned(store, agent_id) or agent_id
     state, position = store.index.load()  # not `read`, which mends an index

@@ -1,0 +1,177 @@
+"""What to say to a name of a time zone that isn't taken: what was probably meant, and never a zone
+that is hours away from it.
+
+Nothing is read but the time zone data, and what says which zone this machine is in. Only errors
+come here, so commands that succeed never pay for it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+
+__all__ = ["zone_hint"]
+
+_EXAMPLES = "Give an IANA name such as Europe/London, America/New_York or UTC."
+
+# The places that an abbreviation can mean, the most populous first.
+_ABBREVIATIONS = {
+    "ACDT": "Australia/Adelaide",
+    "ACST": "Australia/Adelaide, Australia/Darwin",
+    "ADT": "America/Halifax",
+    "AEDT": "Australia/Sydney",
+    "AEST": "Australia/Sydney, Australia/Brisbane",
+    "AKDT": "America/Anchorage",
+    "AKST": "America/Anchorage",
+    "AMT": "America/Manaus, Asia/Yerevan",
+    "ART": "America/Argentina/Buenos_Aires",
+    "AST": "America/Halifax, America/Puerto_Rico, Asia/Riyadh",
+    "AWST": "Australia/Perth",
+    "BRT": "America/Sao_Paulo",
+    "BST": "Europe/London, Asia/Dhaka",
+    "CAT": "Africa/Maputo",
+    "CDT": "America/Chicago, America/Havana",
+    "CEST": "Europe/Berlin, Europe/Paris",
+    "CST": "America/Chicago, Asia/Shanghai, America/Havana",
+    "CT": "America/Chicago",
+    "EAT": "Africa/Nairobi",
+    "ECT": "America/Guayaquil, Europe/Paris",
+    "EDT": "America/New_York",
+    "EEST": "Europe/Athens, Europe/Kyiv",
+    "EST": "America/New_York, America/Panama",
+    "ET": "America/New_York",
+    "GST": "Asia/Dubai, Atlantic/South_Georgia",
+    "HDT": "America/Adak",
+    "HKT": "Asia/Hong_Kong",
+    "HST": "Pacific/Honolulu",
+    "ICT": "Asia/Bangkok",
+    "IDT": "Asia/Jerusalem",
+    "IRST": "Asia/Tehran",
+    "IST": "Asia/Kolkata, Europe/Dublin, Asia/Jerusalem",
+    "JST": "Asia/Tokyo",
+    "KST": "Asia/Seoul",
+    "MDT": "America/Denver",
+    "MEST": "Europe/Berlin",
+    "MESZ": "Europe/Berlin",
+    "MEZ": "Europe/Berlin",
+    "MSK": "Europe/Moscow",
+    "MST": "America/Denver, America/Phoenix",
+    "MT": "America/Denver",
+    "NDT": "America/St_Johns",
+    "NPT": "Asia/Kathmandu",
+    "NST": "America/St_Johns",
+    "NZDT": "Pacific/Auckland",
+    "NZST": "Pacific/Auckland",
+    "PDT": "America/Los_Angeles",
+    "PHT": "Asia/Manila",
+    "PKT": "Asia/Karachi",
+    "PST": "America/Los_Angeles, Asia/Manila",
+    "PT": "America/Los_Angeles",
+    "SAST": "Africa/Johannesburg",
+    "SGT": "Asia/Singapore",
+    "SST": "Pacific/Pago_Pago, Asia/Singapore",
+    "TRT": "Europe/Istanbul",
+    "WAT": "Africa/Lagos",
+    "WEST": "Europe/Lisbon",
+    "WIB": "Asia/Jakarta",
+}
+
+# Names that the time zone data has for an offset without summer time, though people mean a place.
+_FIXED = {
+    "EST": ("America/New_York", "Etc/GMT+5"),
+    "MST": ("America/Denver", "Etc/GMT+7"),
+    "HST": ("Pacific/Honolulu", "Etc/GMT+10"),
+}
+
+_OFFSET = r"(?:(?:etc/)?(?:utc|gmt|ut|z))? ?([+-])([0-9]{1,2})(?::?([0-9]{2}))?"
+_POSIX = r"(?:[a-z]{3,}|<[^>]*>)[+-]?[0-9]{1,2}(?::[0-9]{2})*.*"
+
+
+def zone_hint(name: str) -> str:
+    """What to do about a name that is no zone, or not one to be taken."""
+    wanted = name[:64].strip()
+    low = wanted.lower()
+    if wanted in _FIXED:
+        place, fixed = _FIXED[wanted]
+        return f"{place} follows its place's clocks; {fixed} is fixed all year."
+    if match := re.fullmatch(_OFFSET, low):
+        return _of_offset(*match.groups())
+    if low in ("localtime", "local", "system", "posixrules", "factory") or low.endswith(
+        ("/localtime", "/posixrules")
+    ):
+        here = _machine_zone()
+        return f"This machine's zone is {here}: name that. {_EXAMPLES}" if here else _EXAMPLES
+    close = _close(low.replace(" ", "_"))
+    if close:
+        return f"Did you mean {', '.join(close)}? {_EXAMPLES}"
+    if places := _ABBREVIATIONS.get(wanted.upper()):
+        return (
+            f"An abbreviation doesn't say which place's clocks are meant, nor whether they change. "
+            f"Name a place: {places.replace(', ', ' or ')}."
+        )
+    if re.fullmatch(_POSIX, low):
+        return f"POSIX rules aren't taken; the name of a place has its rules in it. {_EXAMPLES}"
+    if not _has_data():
+        return (
+            "This machine has no time zone data but UTC's: install the package tzdata, or check "
+            "PYTHONTZPATH."
+        )
+    if re.fullmatch(r"[a-z]{2,5}", low):
+        return f"Abbreviations of zones are ambiguous. Name a place. {_EXAMPLES}"
+    return _EXAMPLES
+
+
+def _has_data() -> bool:
+    """Whether there is any time zone data on this machine."""
+    from zoneinfo import available_timezones
+
+    return any("/" in zone for zone in available_timezones())
+
+
+def _of_offset(sign: str, hours: str, minutes: str | None) -> str:
+    """The name of a fixed offset, whose sign is the other way round; or why there is none."""
+    place = "A place, such as Europe/Athens or Asia/Kolkata, has its own rules in its name."
+    whole, rest = int(hours), int(minutes or 0)
+    if whole == rest == 0:
+        return f"Did you mean UTC? {place}"
+    told = f"{sign}{whole:02d}:{rest:02d}"
+    if rest or whole > (14 if sign == "+" else 12):
+        return f"There is no name for the offset {told}. {place}"
+    opposite = "-" if sign == "+" else "+"
+    return (
+        f"For the offset {told} all year, write Etc/GMT{opposite}{whole}: in these names the sign "
+        f"is the other way round, and Etc/GMT{sign}{whole} is {opposite}{whole:02d}:00. {place}"
+    )
+
+
+def _close(wanted: str) -> list[str]:
+    """Names that look like this one: of places, for others differ in a character and in hours."""
+    from difflib import get_close_matches
+    from zoneinfo import available_timezones
+
+    known = {zone.lower(): zone for zone in sorted(available_timezones())}
+    for name in ("localtime", "posixrules", "factory", *(each.lower() for each in _FIXED)):
+        known.pop(name, None)
+    if wanted in known:
+        return [known[wanted]]
+    if wanted.upper() in _ABBREVIATIONS:
+        return []
+    places = {low: zone for low, zone in known.items() if "/" in low and not low.startswith("etc/")}
+    close = [zone for low, zone in places.items() if low.rpartition("/")[2] == wanted]
+    if not close and len(wanted) > 4:
+        close = [places[low] for low in get_close_matches(wanted, places, cutoff=0.75)]
+    return close[:3]
+
+
+def _machine_zone() -> str | None:
+    """The zone in which this machine's clocks are shown, where that can be told and has a name."""
+    from zoneinfo import available_timezones
+
+    told = [os.environ.get("TZ", "").removeprefix(":")]
+    with suppress(OSError):  # it is a copy, or there is none
+        told.append(os.readlink("/etc/localtime").rpartition("zoneinfo/")[2])
+    with suppress(OSError, ValueError), open("/etc/timezone", encoding="ascii") as file:
+        told.append(file.read(200).strip())
+    known = available_timezones() - {"localtime", "posixrules", "Factory"} - _FIXED.keys()
+    return next((name for name in told if name in known), None)
