@@ -47,8 +47,9 @@ def reference() -> str:
         "",
         "From the environment, then from a `.env` file that never overrides it: the one at the",
         "root of a source checkout, else `~/.config/promptyoself/.env` (below `$XDG_CONFIG_HOME`,",
-        "if set); never that of the working directory. `promptyoself doctor` shows each, and where",
-        "it came from.",
+        "if set); never that of the working directory. What is empty or blank counts as unset.",
+        "`promptyoself doctor` shows each, and where it came from. [How the file is",
+        "written](operating.md#settings), and what is said of names that are no settings.",
         "",
         "| setting | default | |",
         "|---|---|---|",
@@ -127,8 +128,18 @@ def doors() -> str:
 def dotenv() -> str:
     """The text of .env.example."""
     lines = [
-        "# Copy to .env and uncomment what you change; the environment overrides it.",
+        "# Settings of promptyoself. Copy this file to .env and uncomment what you change.",
         "# Made by `make docs` from the settings themselves.",
+        "#",
+        "# Each line is NAME=value, blank or a comment, and a name is set once. An empty value",
+        "# counts as unset. Write values out: promptyoself expands neither $NAME nor ~. Put a",
+        "# value that has a $ in single quotes: NAME='pa$word'. Without them docker compose",
+        "# expands it.",
+        "#",
+        "# promptyoself reads .env at the root of a source checkout, else",
+        "# ~/.config/promptyoself/.env; what its environment sets wins. docker compose reads .env",
+        "# beside docker-compose.yml, which says what of it the containers get; there the shell's",
+        "# environment wins only where that file spells a name as ${NAME}.",
     ]
     for setting in SETTINGS:
         lines += ["", f"# {setting.help}", f"#{setting.name}={setting.default}"]

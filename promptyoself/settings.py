@@ -1,27 +1,34 @@
 """The environment, then a ``.env`` file that never overrides it, as one immutable Settings.
 
 The ``.env`` file is that of the source checkout, else of the user's configuration folder; never
-that of the working directory, since a host may call us from anywhere.
+that of the working directory, since a host may call us from anywhere. A value of white space alone
+counts as none.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from promptyoself.addresses import credentials, is_ambiguous, presentable
+from promptyoself.envfile import Entry, read_envfile
 from promptyoself.errors import PromptyoselfError
 from promptyoself.identity import is_opaque_id
 from promptyoself.policy import Caps
+from promptyoself.texts import trimmed
 
 __all__ = [
     "SETTINGS",
     "Setting",
     "Settings",
     "Source",
+    "Unknown",
     "default_zone",
     "desire_half_life",
     "load_settings",
     "read_sources",
+    "told",
 ]
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -34,11 +41,20 @@ class Setting(NamedTuple):
     default: str
     help: str
     secret: bool = False
+    address: bool = False
 
 
 SETTINGS = (
     Setting("PROMPTYOSELF_VAR", "", "The data directory."),
-    Setting("LETTA_BASE_URL", "http://localhost:8283", "Where the Letta server answers."),
+    Setting(
+        "LETTA_BASE_URL", "http://localhost:8283", "Where the Letta server answers.", address=True
+    ),
+    Setting(
+        "LETTA_SERVER_URL",
+        "",
+        "The same, where LETTA_BASE_URL isn't set; Sanctum hosts set it.",
+        address=True,
+    ),
     Setting("LETTA_API_KEY", "", "Letta's API key.", secret=True),
     Setting("LETTA_SERVER_PASSWORD", "", "A self-hosted Letta's password.", secret=True),
     Setting("PROMPTYOSELF_INTERVAL", "60", "The longest sleep of the loop: seconds, or 1m30s."),
@@ -62,12 +78,32 @@ SETTINGS = (
 )
 
 
+_BY_NAME = {setting.name: setting for setting in SETTINGS}
+_SECRETS = {setting.name for setting in SETTINGS if setting.secret}
+
+
 class Source(NamedTuple):
-    """A setting's value as text, and where it came from."""
+    """A setting's value as text, where it came from, and in which line, where that is a file."""
 
     setting: Setting
     value: str
     origin: str
+    line: int | None = None
+
+    @property
+    def shown(self) -> str:
+        """The value as everybody may see it."""
+        if self.setting.secret and self.value:
+            return "***"
+        return presentable(self.value) if self.setting.address else self.value
+
+
+class Unknown(NamedTuple):
+    """A name like those of the settings, which is none of them, and where it is set."""
+
+    name: str
+    origin: str
+    line: int | None = None
 
 
 class Settings(NamedTuple):
@@ -75,6 +111,7 @@ class Settings(NamedTuple):
 
     var: Path
     base_url: str
+    shown_url: str
     token: str | None
     interval: float
     timezone: str
@@ -91,6 +128,7 @@ class Settings(NamedTuple):
     log_prompts: bool
     secrets: tuple[str, ...]
     mcp_token: str | None
+    unknown: tuple[Unknown, ...]
 
 
 def load_settings(environ: Mapping[str, str] | None = None, var: str | None = None) -> Settings:
@@ -100,18 +138,48 @@ def load_settings(environ: Mapping[str, str] | None = None, var: str | None = No
         PromptyoselfError: ``invalid_setting``, naming the variable, its value and where that came
             from.
     """
-    sources = read_sources(environ, var)
+    environ = os.environ if environ is None else environ
+    path, entries = _read_dotenv(environ)
+    sources = tuple(_sources(environ, var, path, entries))
+    unknown = tuple(_unknown(environ, path, entries))
     try:
-        return _checked({source.setting.name: source.value for source in sources})
+        return _checked({source.setting.name: source.value for source in sources}, unknown)
     except PromptyoselfError as error:
-        origin = next(
-            source.origin for source in sources if source.setting.name == error.details["setting"]
-        )
-        error.hint = f"Change or unset it; it came from {_ORIGINS.get(origin, origin)}."
+        name = error.details["setting"]
+        source = next(source for source in sources if source.setting.name == name)
+        error.hint = f"Change or unset it; it came from {_place(source.origin, source.line)}."
         raise
 
 
+def told(unknown: Unknown) -> tuple[str, str]:
+    """What is to be said of a name that is no setting: a sentence, and what to do about it."""
+    from difflib import get_close_matches
+
+    words = re.sub(r"^PROM[A-Z]*?SELF[_.-]*", "", unknown.name.upper())
+    spellings = {name.removeprefix("PROMPTYOSELF_"): name for name in _BY_NAME} | _GUESSES
+    spellings |= {name.removeprefix("LETTA_"): name for name in _BY_NAME if name[:5] == "LETTA"}
+    close = get_close_matches(words, spellings, 1)
+    where = _place(unknown.origin, unknown.line)
+    message = f"{unknown.name} is set in {where}, but it is no setting, and changes nothing."
+    if close:
+        return message, f"Did you mean {spellings[close[0]]}?"
+    return message, "`promptyoself doctor` lists the settings. Unset this one."
+
+
 _ORIGINS = {"environment": "the environment", "--var": "the option --var"}
+_GUESSES = {
+    "TIMEZONE": "PROMPTYOSELF_TZ",
+    "TIME_ZONE": "PROMPTYOSELF_TZ",
+    "DATA": "PROMPTYOSELF_VAR",
+    "DATA_DIR": "PROMPTYOSELF_VAR",
+    "AGENT": "PROMPTYOSELF_DEFAULT_AGENT_ID",
+}
+"""What people call some of the settings instead, by the part after PROMPTYOSELF_."""
+
+
+def _place(origin: str, line: int | None) -> str:
+    place = _ORIGINS.get(origin, origin)
+    return place if line is None else f"line {line} of {place}"
 
 
 def default_zone(settings: Settings) -> str:
@@ -145,10 +213,16 @@ def desire_half_life(settings: Settings) -> int:
         raise PromptyoselfError("invalid_setting", message, error.hint, setting=name) from None
 
 
-def _checked(values: Mapping[str, str]) -> Settings:
+def _checked(values: Mapping[str, str], unknown: tuple[Unknown, ...]) -> Settings:
+    url = _url(values)
+    secrets = [values[name] for name in _BY_NAME if name in _SECRETS and values[name]]
+    for setting in SETTINGS:
+        if setting.address:
+            secrets += credentials(values[setting.name])
     return Settings(
-        var=_folder(values),
-        base_url=_url(values),
+        var=_path(values, "PROMPTYOSELF_VAR").absolute(),
+        base_url=url,
+        shown_url=presentable(url),
         token=values["LETTA_API_KEY"] or values["LETTA_SERVER_PASSWORD"] or None,
         interval=_number(values, "PROMPTYOSELF_INTERVAL", 0.1),
         timezone=values["PROMPTYOSELF_TZ"],
@@ -164,12 +238,15 @@ def _checked(values: Mapping[str, str]) -> Settings:
         half_life=values["PROMPTYOSELF_DESIRE_HALF_LIFE"],
         call_timeout=_number(values, "PROMPTYOSELF_CALL_TIMEOUT", 0.1),
         lock_timeout=_number(values, "PROMPTYOSELF_LOCK_TIMEOUT", 0.0),
-        log_file=Path(values["PROMPTYOSELF_LOG_FILE"]) if values["PROMPTYOSELF_LOG_FILE"] else None,
+        log_file=_path(values, "PROMPTYOSELF_LOG_FILE")
+        if values["PROMPTYOSELF_LOG_FILE"]
+        else None,
         log_format=_one_of(values, "PROMPTYOSELF_LOG_FORMAT", ("text", "json")),
         log_level=_one_of(values, "PROMPTYOSELF_LOG_LEVEL", ("debug", "info", "warning", "error")),
         log_prompts=_flag(values, "PROMPTYOSELF_LOG_PROMPTS"),
-        secrets=tuple(values[each.name] for each in SETTINGS if each.secret and values[each.name]),
+        secrets=tuple(secrets),
         mcp_token=_secret(values, "PROMPTYOSELF_MCP_TOKEN"),
+        unknown=unknown,
     )
 
 
@@ -178,42 +255,69 @@ def read_sources(
 ) -> tuple[Source, ...]:
     """Every setting with its value and where that came from, unchecked."""
     environ = os.environ if environ is None else environ
-    path, dotenv = _read_dotenv(environ)
-    sources = []
+    return tuple(_sources(environ, var, *_read_dotenv(environ)))
+
+
+def _sources(
+    environ: Mapping[str, str], var: str | None, path: Path, entries: Mapping[str, Entry]
+) -> Iterator[Source]:
+    def source(setting: Setting) -> Source:
+        if value := trimmed(environ.get(setting.name, "")):
+            return Source(setting, value, "environment")
+        entry = entries.get(setting.name)
+        if entry is not None and (value := trimmed(entry.value)):
+            return Source(setting, value, str(path), entry.line)
+        return Source(setting, setting.default, "default")
+
     for setting in SETTINGS:
-        if setting.name == "PROMPTYOSELF_VAR" and var is not None:
-            source = Source(setting, var, "--var")
-        elif environ.get(setting.name, "").strip():
-            source = Source(setting, environ[setting.name].strip(), "environment")
-        elif (dotenv.get(setting.name) or "").strip():
-            source = Source(setting, (dotenv[setting.name] or "").strip(), str(path))
-        else:
-            source = Source(setting, setting.default, "default")
-        if setting.name == "PROMPTYOSELF_VAR" and not source.value:
-            source = Source(setting, str(_default_var()), "default")
-        sources.append(source)
-    return tuple(sources)
+        found = source(setting)
+        if setting.name == "PROMPTYOSELF_VAR":
+            if var is not None:
+                found = Source(setting, var, "--var")
+            elif not found.value:
+                found = found._replace(value=str(_default_var()))
+        if setting.name == "LETTA_BASE_URL" and found.origin == "default":
+            instead = source(_BY_NAME["LETTA_SERVER_URL"])
+            if instead.value:
+                found = Source(setting, instead.value, "LETTA_SERVER_URL")
+        yield found
 
 
-def _read_dotenv(environ: Mapping[str, str]) -> tuple[Path, Mapping[str, str | None]]:
+def _read_dotenv(environ: Mapping[str, str]) -> tuple[Path, dict[str, Entry]]:
     if _is_checkout():
         path = _ROOT / ".env"
     else:
-        home = environ.get("XDG_CONFIG_HOME") or os.path.join(environ.get("HOME", "/"), ".config")
+        home = environ.get("XDG_CONFIG_HOME", "")
+        if not os.path.isabs(home):  # the specification has it ignored: it would be the caller's
+            home = os.path.join(environ.get("HOME", "/"), ".config")
         path = Path(home) / "promptyoself" / ".env"
-    if not path.is_file():
-        return path, {}
-    from dotenv import dotenv_values
+    return path, read_envfile(path, _BY_NAME, _SECRETS)
 
-    try:
-        return path, dotenv_values(path, interpolate=False)
-    except (OSError, ValueError) as error:
-        raise PromptyoselfError(
-            "invalid_setting",
-            f"The file of settings {str(path)!r} can't be read: {error}.",
-            "Check its mode, and that it is UTF-8; or remove it.",
-            setting=".env",
-        ) from None
+
+def _unknown(
+    environ: Mapping[str, str], path: Path, entries: Mapping[str, Entry]
+) -> Iterator[Unknown]:
+    for name in environ:
+        if _is_like_ours(name) and not _is_kubernetes(name, environ[name]):
+            yield Unknown(name, "environment")
+    for name, entry in entries.items():
+        if _is_like_ours(name) or (name not in _BY_NAME and name.upper() in _BY_NAME):
+            yield Unknown(name, str(path), entry.line)
+
+
+def _is_like_ours(name: str) -> bool:
+    # Few names come as far as the second look: every command looks at the whole environment.
+    if name[:4].upper() != "PROM" or name in _BY_NAME:
+        return False
+    return re.match(r"PROM[A-Z]*SELF[_.-]", name.upper()) is not None
+
+
+def _is_kubernetes(name: str, value: str) -> bool:
+    """Whether Kubernetes set it, of a service that is named as we are."""
+    forms = r"_SERVICE_(HOST|PORT(_\w+)?)$|_PORT_\d+_(TCP|UDP|SCTP)(_\w+)?$"
+    if re.search(forms, name):
+        return True
+    return name.endswith("_PORT") and value.startswith(("tcp://", "udp://", "sctp://"))
 
 
 def _default_var() -> Path:
@@ -228,15 +332,17 @@ def _is_checkout() -> bool:
     return (_ROOT / "pyproject.toml").is_file() and (_ROOT / "promptyoself").is_dir()
 
 
-def _folder(values: Mapping[str, str]) -> Path:
-    text = values["PROMPTYOSELF_VAR"]
+def _path(values: Mapping[str, str], name: str) -> Path:
+    text = values[name]
     try:
         os.fsencode(text)
     except UnicodeEncodeError:
         text = "\0"
     if "\0" in text:
-        raise _invalid("PROMPTYOSELF_VAR", values["PROMPTYOSELF_VAR"], "a path")
-    return Path(text).absolute()
+        raise _invalid(name, values[name], "a path")
+    if text.startswith("~"):
+        raise _invalid(name, text, "a path as it stands: ~ isn't expanded here; write it out")
+    return Path(text)
 
 
 def _agent(values: Mapping[str, str], name: str) -> str | None:
@@ -256,7 +362,12 @@ def _secret(values: Mapping[str, str], name: str) -> str | None:
 def _url(values: Mapping[str, str]) -> str:
     url = values["LETTA_BASE_URL"]
     if not url.startswith(("http://", "https://")) or len(url.partition("//")[2]) == 0:
-        raise _invalid("LETTA_BASE_URL", url, "an address such as http://localhost:8283")
+        raise _invalid(
+            "LETTA_BASE_URL", presentable(url), "an address such as http://localhost:8283"
+        )
+    if is_ambiguous(url):
+        wanted = "an address: write /, ?, # and @ before its host's name as %2F, %3F, %23 and %40"
+        raise _invalid("LETTA_BASE_URL", presentable(url), wanted)
     return url.rstrip("/")
 
 

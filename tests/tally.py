@@ -14,13 +14,13 @@ from pathlib import Path
 
 __all__ = ["FOLDER", "SCALE", "SEED", "chance", "count", "rounds", "summed"]
 
-SCALE = float(os.environ.get("PROMPTYOSELF_TEST_SCALE", "1"))
+SCALE = float(os.environ.get("TEST_SCALE", "1"))
 """Multiplies the number of rounds of the tests that try many times."""
 
-SEED = int(os.environ.get("PROMPTYOSELF_TEST_SEED", "0"))
+SEED = int(os.environ.get("TEST_SEED", "0"))
 """What every random choice of such a test is made from; another seed, another torture."""
 
-FOLDER = "PROMPTYOSELF_TALLY"
+FOLDER = "TEST_TALLY"
 
 
 def rounds(count: int) -> int:

@@ -19,12 +19,13 @@ HEAVY = {
     "shutil", "xml", "sqlite3", "importlib.metadata",
 }  # fmt: skip
 OURS = {
-    "", "cli", "commands", "commands.answering", "counting", "digests",
-    "durable", "errors", "folding", "identity", "index", "index.form", "index.schedules",
+    "", "addresses", "cli", "commands", "commands.answering", "counting", "digests",
+    "durable", "envfile", "errors", "folding", "identity", "index", "index.form", "index.schedules",
     "index.tree", "instants", "ledger",
     "ledger.envelope", "ledger.files", "ledger.lock", "ledger.position", "ledger.protocol",
     "ledger.segments", "log",
-    "overlay", "policy", "schedules", "service", "service.store", "settings", "times", "versions",
+    "overlay", "policy", "schedules", "service", "service.store", "settings", "texts",
+    "times", "versions",
 }  # fmt: skip
 """What every command loads that reads the schedules."""
 

@@ -62,7 +62,7 @@ def main(files: Sequence[str]) -> int:
                 "-o", f"pythonpath={TESTS}", "-o", "junit_family=xunit1",
                 f"--junitxml={report}", "-p", "no:cacheprovider", *paths,
             ],
-            env={**_environ(), "PROMPTYOSELF_TEST_SCALE": scale, "PROMPTYOSELF_TEST_SEED": seed,
+            env={**_environ(), "TEST_SCALE": scale, "TEST_SEED": seed,
                  tally.FOLDER: folder},
             check=False,
         )  # fmt: skip
@@ -108,7 +108,7 @@ def _print_failure(code: int, failed: Sequence[str], scale: str, seed: str) -> N
     for name in failed:
         print(f"  {name}")
         print(
-            f"    again: PROMPTYOSELF_TEST_SCALE={scale} PROMPTYOSELF_TEST_SEED={seed} "
+            f"    again: TEST_SCALE={scale} TEST_SEED={seed} "
             f".venv/bin/python -m pytest --hypothesis-seed={seed} '{name}'"
         )
     print(f"  all of it again: make torture SCALE={scale} SEED={seed}")

@@ -22,7 +22,7 @@ from promptyoself.log import Log, hide, masked, without
 if TYPE_CHECKING:
     from promptyoself.loop import Stop
     from promptyoself.service.store import Store
-    from promptyoself.settings import Settings
+    from promptyoself.settings import Settings, Unknown
 
 __all__ = [
     "Caller",
@@ -39,6 +39,8 @@ __all__ = [
 ]
 
 Document = dict[str, Any]
+
+_told: set[Unknown] = set()
 
 
 class Caller(NamedTuple):
@@ -72,6 +74,22 @@ class Session:
             level=self.settings.log_level,
             secrets=self.settings.secrets,
         )
+        if self.settings.unknown:
+            self._tell_unknown()
+
+    def _tell_unknown(self) -> None:
+        """Say of each name that looks like a setting and is none that it is none; a program that
+        calls many commands is told once."""
+        from promptyoself.settings import told
+
+        for unknown in self.settings.unknown:
+            if self.caller.stop is not None and unknown in _told:
+                continue
+            _told.add(unknown)
+            message = " ".join(told(unknown))
+            self.log.warn(message)
+            if self.settings.log_file is not None:  # who set it isn't reading that
+                print(f"promptyoself: {message}", file=sys.stderr)
 
     def store(self, claimed: str | None = None) -> Store:
         """The store; ``claimed`` is the agent that the caller says it is."""

@@ -43,7 +43,7 @@ def require_agent(settings: Settings, agent_id: str) -> None:
         if letta.agent(agent_id) is None:
             raise PromptyoselfError(
                 "agent_not_found",
-                f"Letta at {settings.base_url} has no agent {agent_id!r}.",
+                f"Letta at {settings.shown_url} has no agent {agent_id!r}.",
                 "`promptyoself agents` lists those it has.",
             )
 
@@ -167,7 +167,7 @@ def agents_command(session: Session) -> Document:
     return {
         "agents": [_describe(agent) for agent in found],
         "count": len(found),
-        "url": session.settings.base_url,
+        "url": session.settings.shown_url,
     }
 
 
@@ -185,7 +185,7 @@ def test_command(session: Session) -> Document:
         answered = time.monotonic() - began
         count = len(letta.agents())  # health needs no password; this does
     return {
-        "url": session.settings.base_url,
+        "url": session.settings.shown_url,
         "version": version,
         "agents": count,
         "latency_ms": round(answered * 1000),

@@ -21,8 +21,10 @@ from typing import Any
 import click
 import orjson
 
+from promptyoself.addresses import presentable
 from promptyoself.commands.answering import Document, Session
 from promptyoself.errors import PromptyoselfError
+from promptyoself.settings import read_sources
 
 __all__ = ["demonstrate"]
 
@@ -37,7 +39,8 @@ def demonstrate(session: Session) -> Document:
     """
     with tempfile.TemporaryDirectory(prefix="promptyoself-demo-") as scratch:
         var = Path(session.var) if session.var else Path(scratch) / "var"
-        if os.environ.get("LETTA_BASE_URL"):
+        sources = {source.setting.name: source for source in read_sources(var=session.var)}
+        if sources["LETTA_BASE_URL"].origin != "default":
             return _Demo(var, session.settings.base_url).run()
         _say("No LETTA_BASE_URL is set, so a sandbox stands in for Letta, with agents that echo.")
         with _sandbox() as url:
@@ -48,7 +51,7 @@ class _Demo:
     def __init__(self, var: Path, url: str) -> None:
         self._environ = {**os.environ, "LETTA_BASE_URL": url, "PROMPTYOSELF_VAR": str(var)}
         self._var = var
-        self._url = url
+        self._url = presentable(url)
 
     def run(self) -> Document:
         agents = self._call("agents")["agents"]

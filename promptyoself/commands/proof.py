@@ -73,9 +73,9 @@ def read_notes(file: str, key: str) -> list[Note]:
     from promptyoself.service.notes import MAX_NOTES_BYTES, PublicKey, parse_notes
 
     if not key.startswith("ed25519:"):
-        key = _read("--key", key, _MOST_KEY_BYTES).decode("ascii", "replace")
+        key = _text("--key", key, _MOST_KEY_BYTES)
     public = PublicKey.parse(key)
-    return parse_notes(_read("--note", file, MAX_NOTES_BYTES + 1), public)
+    return parse_notes(_text("--note", file, MAX_NOTES_BYTES + 1).encode(), public)
 
 
 def _signer(session: Session, key: str | None) -> SigningKey:
@@ -83,7 +83,7 @@ def _signer(session: Session, key: str | None) -> SigningKey:
 
     path = default_key(session.settings) if key is None else _path("--key", key)
     try:
-        content = _read("--key", os.fspath(path), _MOST_KEY_BYTES)
+        content = _text("--key", os.fspath(path), _MOST_KEY_BYTES).encode()
     except PromptyoselfError as error:
         error.hint = "Name the private key's file with --key; `promptyoself keygen` makes one."
         raise
@@ -115,6 +115,23 @@ def _path(option: str, text: str) -> Path:
     if not name or b"\0" in name:
         raise WrongUsage("invalid_value", f"{option} {text[:200]!r} is no path.", "Name a file.")
     return Path(text)
+
+
+def _text(option: str, source: str, most: int) -> str:
+    """The text of a file, which some editor or shell may have saved in another encoding."""
+    from promptyoself.texts import NotUTF8, foreign_encoding, text_of
+
+    content = _read(option, source, most)
+    try:
+        return text_of(content)
+    except NotUTF8 as error:
+        if foreign_encoding(content) is None:  # nothing of ours: the reader says what it wants
+            return content.decode("ascii", "replace")
+        raise PromptyoselfError(
+            "invalid_note" if option == "--note" else "invalid_key",
+            f"{option} {source[:200]!r} {error}.",
+            error.hint,
+        ) from None
 
 
 def _read(option: str, source: str, most: int) -> bytes:

@@ -83,7 +83,9 @@ _policy_options = _options(
 _registration_options = _options(
     _whom,
     click.option("--prompt", metavar="TEXT", help="What the agent is told, verbatim."),
-    click.option("--prompt-file", metavar="FILE", help="The same from a file; - for stdin."),
+    click.option(
+        "--prompt-file", metavar="FILE", help="The same from a file in UTF-8; - for stdin."
+    ),
     click.option(
         "--template",
         type=click.Choice(list(TEMPLATES)),
@@ -257,8 +259,10 @@ def _request(options: dict[str, Any]) -> Request:
 
 def _read_prompt(source: str) -> str:
     from promptyoself.service.requests import MAX_PROMPT_BYTES, prompt_too_long
+    from promptyoself.texts import NotUTF8, message_of
 
-    most = MAX_PROMPT_BYTES + 2  # one byte too many, and a last newline, which doesn't count
+    # A byte too many, a byte order mark, and a line end for each byte, which counts half or less.
+    most = 2 * MAX_PROMPT_BYTES + 6
     try:
         if source == "-":
             content = sys.stdin.buffer.read(most) if sys.stdin is not None else b""
@@ -275,10 +279,8 @@ def _read_prompt(source: str) -> str:
     if len(content) == most:
         raise prompt_too_long(f"more than {MAX_PROMPT_BYTES}")
     try:
-        return content.decode().removesuffix("\n")
-    except UnicodeDecodeError as error:
+        return message_of(content)
+    except NotUTF8 as error:
         raise PromptyoselfError(
-            "invalid_prompt",
-            f"--prompt-file {source!r} is not UTF-8 at byte {error.start}.",
-            "Convert it to UTF-8.",
+            "invalid_prompt", f"--prompt-file {source!r} {error}.", error.hint
         ) from None

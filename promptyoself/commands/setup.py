@@ -47,7 +47,7 @@ def doctor_command(
     settings = [
         {
             "name": source.setting.name,
-            "value": "***" if source.setting.secret and source.value else source.value,
+            "value": source.shown,
             "origin": source.origin,
         }
         for source in read_sources(var=session.var)

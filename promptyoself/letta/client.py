@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from promptyoself.errors import PromptyoselfError
 from promptyoself.letta.deadline import call_within, http_client
-from promptyoself.letta.failures import Failures, presentable
+from promptyoself.letta.failures import Failures, require_address
 from promptyoself.letta.protocol import Agent, Deliverer, DeliveryError, Found, Message, Run
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class LettaDeliverer(Deliverer):
         self, base_url: str, token: str | None = None, *, call_timeout: float = 30.0
     ) -> None:
         self._base_url = base_url.strip()
-        self._url = presentable(self._base_url)
+        self._url = require_address(self._base_url)
         self._token = (token or "").strip() or None
         if self._token and not re.fullmatch(r"[!-~]+", self._token):
             raise PromptyoselfError(

@@ -9,12 +9,13 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
+from promptyoself.addresses import is_ambiguous, presentable
 from promptyoself.errors import PromptyoselfError
 from promptyoself.letta.protocol import DeliveryError, Kind
 
-__all__ = ["Failures", "presentable", "retry_after"]
+__all__ = ["Failures", "require_address", "retry_after"]
 
 
 class Failures:
@@ -146,22 +147,20 @@ class Failures:
         return error("doubt", "letta_server_error", answered)
 
 
-def presentable(base_url: str) -> str:
-    """The base URL without user information; raises ``invalid_base_url``."""
+def require_address(base_url: str) -> str:
+    """The base URL as it may be shown; raises ``invalid_base_url`` where it is none."""
     try:
         parts = urlsplit(base_url)
-        port = parts.port
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
-        parts, port = urlsplit(""), None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+        good = False
+    if not good or is_ambiguous(base_url):
         raise PromptyoselfError(
             "invalid_base_url",
             "The Letta base URL is not of the form http(s)://host[:port].",
             "Set LETTA_BASE_URL, for instance to http://localhost:8283.",
         )
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    netloc = host if port is None else f"{host}:{port}"
-    return urlunsplit((parts.scheme, netloc, parts.path.rstrip("/"), "", ""))
+    return presentable(base_url)
 
 
 def _causes(err: BaseException) -> Iterator[BaseException]:

@@ -17,7 +17,7 @@ from promptyoself.letta import Deliverer
 from promptyoself.overlay import Summary
 from promptyoself.service.keeping import verify
 from promptyoself.service.store import Chain, Store, chains
-from promptyoself.settings import default_zone, desire_half_life
+from promptyoself.settings import default_zone, desire_half_life, told
 from promptyoself.times import format_duration
 
 __all__ = ["Check", "examine"]
@@ -46,6 +46,7 @@ def examine(
     the log than any command does."""
     checks = [
         _software(),
+        _settings(store),
         _guarded("data_directory", lambda: _directory(store)),
         _guarded("timezone", lambda: _timezone(store)),
         _patience(store),
@@ -81,6 +82,14 @@ def _software() -> Check:
     return Check(
         "software", True, f"promptyoself {__version__}, Python {platform.python_version()}, {found}"
     )
+
+
+def _settings(store: Store) -> Check:
+    said = [told(unknown) for unknown in store.settings.unknown]
+    if not said:
+        return Check("settings", True, "none is unknown")
+    detail = " ".join(message for message, _ in said).removesuffix(".")
+    return Check("settings", False, detail, " ".join(dict.fromkeys(hint for _, hint in said)))
 
 
 def _directory(store: Store) -> Check:
@@ -166,7 +175,7 @@ def _schedules(store: Store, now: datetime, *, require_loop: bool) -> Iterator[C
 def _letta(store: Store, letta: Deliverer) -> Check:
     release = letta.health()
     letta.agents()  # health needs no password; this does
-    return Check("letta", True, f"{store.settings.base_url} answers, version {release}")
+    return Check("letta", True, f"{store.settings.shown_url} answers, version {release}")
 
 
 def _guarded(name: str, look: Callable[[], Check]) -> Check:

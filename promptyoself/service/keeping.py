@@ -162,7 +162,7 @@ def _tail(store: Chain[Any], position: Position) -> dict[str, Any]:
 
 
 def _parse_head(text: str) -> tuple[int, str]:
-    seq, _, hash_ = text.partition(":")
+    seq, _, hash_ = text.strip().partition(":")
     right = seq.isascii() and seq.isdigit() and len(seq) < 19 and len(hash_) == 64
     if not right or set(hash_) - set("0123456789abcdef"):
         raise PromptyoselfError(

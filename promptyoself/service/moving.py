@@ -32,6 +32,7 @@ from promptyoself.service.registering import MAX_SALT
 from promptyoself.service.requests import Request, check_jitter, checked, first_fire, trigger_fields
 from promptyoself.service.store import Store
 from promptyoself.settings import Settings
+from promptyoself.texts import BOM, foreign_encoding
 from promptyoself.times import format_duration, shown, zone_named
 
 __all__ = ["EXPORT", "export_lines", "import_lines"]
@@ -280,6 +281,7 @@ def _read(file: BinaryIO) -> Iterator[tuple[int, _Line]]:
         line = _Line(piece, len(piece) <= _LONGEST_LINE)
         if number == 1:
             _require_lines(piece)
+            line = line._replace(content=piece.removeprefix(BOM.encode()))
         total += len(piece)
         while not piece.endswith(b"\n") and len(piece) > _LONGEST_LINE:
             if not (piece := file.readline(_LONGEST_LINE + 1)):
@@ -301,6 +303,9 @@ def _require_lines(beginning: bytes) -> None:
     for magic, (what, hint) in kinds.items():
         if beginning.startswith(magic):
             raise PromptyoselfError("not_an_export", f"The file {what}, not an export.", hint)
+    if (encoding := foreign_encoding(beginning)) is not None:
+        hint = f"Convert it: iconv -f {encoding} -t UTF-8 FILE | promptyoself import -"
+        raise PromptyoselfError("not_an_export", f"The file is {encoding}, not UTF-8.", hint)
 
 
 def _arrival(number: int, line: _Line, settings: Settings, now: datetime) -> Arrival:

@@ -269,7 +269,7 @@ def parse_notes(content: bytes, key: PublicKey) -> list[Note]:
     notes = []
     for number, line in enumerate(content.split(b"\n"), 1):
         if line.strip():
-            notes.append(_parse_note(line.removesuffix(b"\r"), number, key))
+            notes.append(_parse_note(line.rstrip(b"\r"), number, key))
     if not notes:
         raise _invalid_note("There is no note in it: it is empty.")
     return notes
