@@ -1,5 +1,5 @@
 """Make docs/reference.md, docs/doors.md and .env.example from the commands and the settings
-themselves."""
+themselves, and the package's copies of .env.example and docs/alerts.yml."""
 
 from __future__ import annotations
 
@@ -153,10 +153,18 @@ def dotenv() -> str:
     return "\n".join(lines) + "\n"
 
 
+def alerts() -> str:
+    """The text of docs/alerts.yml, for those who have the package alone."""
+    return (ROOT / "docs" / "alerts.yml").read_text(encoding="utf-8")
+
+
+DATA = ROOT / "promptyoself" / "data"
 FILES = {
     ROOT / "docs" / "reference.md": reference,
     ROOT / "docs" / "doors.md": doors,
     ROOT / ".env.example": dotenv,
+    DATA / ".env.example": dotenv,
+    DATA / "alerts.yml": alerts,
 }
 
 

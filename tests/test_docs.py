@@ -35,6 +35,7 @@ REASONS = {
     "make runs it",
     "make test-letta runs it",
     "it changes your crontab",
+    "it changes the system's services",
     "it waits for Letta's answer for minutes",
 }
 DOCUMENTED_URL = "http://127.0.0.1:8283"

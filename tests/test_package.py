@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from collections.abc import Iterator
@@ -19,7 +20,9 @@ from promptyoself import __version__
 from promptyoself.extras import EXTRAS
 
 ROOT = Path(__file__).resolve().parent.parent
+OPERATING = ROOT / "docs" / "operating.md"
 AGENT = "agent-7"
+DATA = ("promptyoself.service", ".env.example", "alerts.yml")
 
 
 @pytest.fixture(scope="session")
@@ -69,16 +72,50 @@ def run(built: Path, *command: str, var: Path) -> str:
 
 
 def test_the_wheel_has_the_package_and_nothing_else(built: Path) -> None:
-    """It has every module, the marker for type checkers and the license, and no tests or docs."""
+    """It has every module, the unit for systemd and other files that people need, the marker for
+    type checkers and the license, and no tests or docs."""
     (wheel,) = (built / "dist").glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     package = ROOT / "promptyoself"
-    parts = [*package.rglob("*.py"), *package.rglob("*.md")]
+    parts = [*package.rglob("*.py"), *package.rglob("*.md"), *(package / "data").iterdir()]
     assert {str(path.relative_to(ROOT)) for path in parts} <= names
     assert "promptyoself/py.typed" in names
+    assert {f"promptyoself/data/{name}" for name in DATA} <= names
     info = f"promptyoself-{__version__}.dist-info/"
     assert {f"{info}METADATA", f"{info}licenses/LICENSE"} <= names
     assert all(name.startswith(("promptyoself/", info)) for name in names)
+
+
+def test_the_source_has_what_the_wheel_is_made_of(tmp_path: Path) -> None:
+    """The sdist has the package with its files, and what the docs and the tests refer to."""
+    backend = tmp_path / "backend"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(backend)]
+    subprocess.run([*install, "hatchling>=1.27"], check=True)
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path)]
+    environ = {**os.environ, "PYTHONPATH": str(backend)}
+    subprocess.run(build, cwd=ROOT, env=environ, check=True, capture_output=True)
+    with tarfile.open(tmp_path / f"promptyoself-{__version__}.tar.gz") as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    wanted = {*(f"promptyoself/data/{name}" for name in DATA), ".env.example", "docs/alerts.yml"}
+    assert wanted | {"promptyoself/cli.py", "README.md", "LICENSE", "pyproject.toml"} <= names
+    assert not {name for name in names if name.startswith(("var/", ".venv", ".git/"))}
+
+
+def test_the_files_are_found_once_installed(built: Path, tmp_path: Path) -> None:
+    """`doctor` says where they are, and so does the line that the docs show; they are the ones of
+    the source."""
+    var = tmp_path / "var"
+    checks = json.loads(run(built, "promptyoself", "doctor", "--skip-letta", var=var))["checks"]
+    (check,) = (each for each in checks if each["name"] == "files")
+    shown = re.search(r"python -c '([^']+)'\)(/data/promptyoself.service)", OPERATING.read_text())
+    assert shown is not None
+    unit = Path(run(built, "python", "-c", shown[1], var=var).strip() + shown[2])
+    assert str(unit.parent) in check["detail"]
+    assert built / "venv" in unit.parents
+    for name in DATA:
+        assert (unit.parent / name).read_bytes() == (ROOT / "promptyoself/data" / name).read_bytes()
+    assert (unit.parent / "alerts.yml").read_bytes() == (ROOT / "docs/alerts.yml").read_bytes()
+    assert (unit.parent / ".env.example").read_bytes() == (ROOT / ".env.example").read_bytes()
 
 
 def test_the_wheel_works_alone(built: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from promptyoself import __version__
@@ -47,6 +48,7 @@ def examine(
     checks = [
         _software(),
         _settings(store),
+        _files(),
         _guarded("data_directory", lambda: _directory(store)),
         _guarded("timezone", lambda: _timezone(store)),
         _patience(store),
@@ -90,6 +92,15 @@ def _settings(store: Store) -> Check:
         return Check("settings", True, "none is unknown")
     detail = " ".join(message for message, _ in said).removesuffix(".")
     return Check("settings", False, detail, " ".join(dict.fromkeys(hint for _, hint in said)))
+
+
+def _files() -> Check:
+    folder = Path(__file__).resolve().parent.parent / "data"
+    names = ("promptyoself.service", ".env.example", "alerts.yml")
+    if missing := [name for name in names if not (folder / name).is_file()]:
+        detail = f"{', '.join(missing)} missing in {folder}"
+        return Check("files", False, detail, "Install promptyoself again, with pip.")
+    return Check("files", True, f"{', '.join(names)} in {folder}")
 
 
 def _directory(store: Store) -> Check:
