@@ -25,7 +25,7 @@ from promptyoself.durable import Disk
 from promptyoself.errors import sentence
 from promptyoself.instants import format_utc
 
-__all__ = ["LEVELS", "Log", "Seldom", "hide", "masked", "without"]
+__all__ = ["LEVELS", "Log", "Seldom", "excerpt", "hide", "masked", "without"]
 
 LEVELS = ("debug", "info", "warning", "error")
 """From what is only of interest to those who look for a fault, to what needs somebody at once."""
@@ -37,6 +37,7 @@ _WINDOW = 12
 _SELDOM = 60.0
 _MOST_KINDS = 1000
 _LONGEST_PROMPT = 64 * 1024
+_LONGEST_EXCERPT = 200
 
 _secrets: set[str] = set()
 
@@ -72,6 +73,25 @@ def without(text: str, prompt: str) -> str:
         found += text[kept:at] + "…"
         kept = at = end
     return found + text[kept:]
+
+
+def excerpt(text: str, prompt: str) -> str:
+    """What others said, as it may be kept and shown: 200 characters at most, on one line, without
+    secrets, and without what it has of a prompt, be that spelled as JSON or Python spell it."""
+    text = masked(text)
+    for spelled in dict.fromkeys(
+        (_quoted(prompt), repr(prompt)[1:-1], ascii(prompt)[1:-1], prompt)
+    ):
+        text = without(text, spelled)
+    seen = "".join(c if c.isprintable() else " " for c in text)
+    line = " ".join(seen.split())
+    if len(line) <= _LONGEST_EXCERPT:
+        return line
+    return line[: _LONGEST_EXCERPT - 1] + "…"
+
+
+def _quoted(text: str) -> str:
+    return orjson.dumps(text.encode("utf-8", "replace").decode())[1:-1].decode()
 
 
 class Seldom:

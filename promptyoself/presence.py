@@ -23,7 +23,7 @@ FORGOTTEN_AFTER = timedelta(minutes=10)
 
 TROUBLE = frozenset(
     {"letta_unreachable", "letta_unauthorized", "letta_timeout", "letta_server_error"}
-    | {"letta_unreadable", "letta_connection_lost"}
+    | {"letta_unreadable", "letta_connection_lost", "letta_client_unfit"}
 )
 """Codes after which a loop holds all deliveries back for a while."""
 

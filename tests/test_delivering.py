@@ -259,6 +259,8 @@ def test_what_was_sent_cannot_be_withdrawn(bench: Bench) -> None:
 
 # --- sends that go wrong --------------------------------------------------------------------------
 
+QUOTA = "RATE_LIMIT_EXCEEDED: Error code: 429 - {'error': {'code': 'insufficient_quota'}}"
+
 # fault, its parameters -> the outcome's class, its code or way, how many copies
 NOT_SENT = [
     ("rate_limit", {"retry_after": 90}, Abandoned, "letta_rate_limited", 0),
@@ -269,7 +271,11 @@ NOT_SENT = [
     ("unprocessable", {}, Failed, "letta_rejected", 0),
     ("status", {"status": 400}, Failed, "letta_rejected", 0),
     ("model_401", {}, Failed, "model_refused", 0),
-    ("model_402", {}, Failed, "model_refused", 0),
+    ("model_402", {}, Abandoned, "letta_out_of_credits", 0),
+    ("out_of_credits", {"retry_after": 90}, Abandoned, "letta_out_of_credits", 0),
+    ("status", {"status": 302}, Abandoned, "letta_unreachable", 0),
+    ("run_fails_before", {"error": QUOTA}, Abandoned, "letta_out_of_credits", 0),
+    ("run_fails_after", {"error": QUOTA}, Delivered, "history", 1),
     ("run_fails_before", {}, Abandoned, "run_failed", 0),
     ("run_pending_approval", {}, Abandoned, "letta_busy", 0),
     ("run_fails_after", {}, Delivered, "history", 1),
@@ -292,10 +298,10 @@ def test_what_a_fault_comes_to(
     assert (outcome.via if isinstance(outcome, Delivered) else outcome.code) == code
     if isinstance(outcome, Failed):
         assert outcome.permanent
-    if fault == "rate_limit":
+    if params.get("retry_after"):
         assert outcome.retry_after == 90  # type: ignore[union-attr]
     if fault == "run_fails_after":
-        assert outcome.error == "INTERNAL_SERVER_ERROR: a fault on demand"
+        assert outcome.error == params.get("error", "INTERNAL_SERVER_ERROR: a fault on demand")
     assert bench.copies(made) == copies
 
 

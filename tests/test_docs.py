@@ -434,7 +434,7 @@ COMPUTED: dict[str, set[str]] = {  # a function, and the codes that its expressi
         "invalid_daily_budget",
         "invalid_max_repetitions",
     },
-    "_refused": {"agent_not_found", "conversation_not_found", "run_not_found"},
+    "_unknown": {"agent_not_found", "conversation_not_found", "run_not_found"},
     "_call": set(),  # passes on what a command answered
 }
 

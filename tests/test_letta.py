@@ -4,6 +4,7 @@ them on demand. How a Letta behaves that is well is in ``test_letta_behaviour.py
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 import socket
 import ssl
@@ -23,10 +24,12 @@ from lettas import PROMPT, ended, fresh, since
 from promptyoself import letta
 from promptyoself.errors import PromptyoselfError
 from promptyoself.letta import DeliveryError, LettaDeliverer, Message
-from promptyoself.letta.failures import retry_after
+from promptyoself.letta.failures import UNFIT_CLIENTS, retry_after
+from promptyoself.log import excerpt, hide
 from promptyoself.sandbox import FAULTS, Sandbox
 
 TOKEN = "tok-0123456789"
+OUT_OF_CREDITS = "letta_out_of_credits"
 
 
 @pytest.fixture
@@ -58,7 +61,28 @@ SEND_FAULTS = [
     ("unauthorized", {}, "unauthorized", "letta_unauthorized", 0),
     ("status", {"status": 403}, "unauthorized", "letta_unauthorized", 0),
     ("status", {"status": 400}, "permanent", "letta_rejected", 0),
-    ("status", {"status": 302}, "permanent", "letta_rejected", 0),
+    ("status", {"status": 302}, "retry", "letta_unreachable", 0),
+    ("status", {"status": 405}, "retry", "letta_unreachable", 0),
+    ("status", {"status": 423}, "retry", "letta_conflict", 0),
+    ("status", {"status": 402}, "retry", "letta_out_of_credits", 0),
+    ("out_of_credits", {}, "retry", "letta_out_of_credits", 0),
+    ("status", {"status": 403, "detail": "Not enough credits."}, "retry", OUT_OF_CREDITS, 0),
+    ("status", {"status": 429, "detail": "insufficient_quota"}, "retry", OUT_OF_CREDITS, 0),
+    (
+        "status",
+        {"status": 400, "detail": "Your credit balance is too low"},
+        "retry",
+        OUT_OF_CREDITS,
+        0,
+    ),
+    (
+        "status",
+        {"status": 400, "detail": "Bad. You said: not enough credits"},
+        "permanent",
+        "letta_rejected",
+        0,
+    ),
+    ("status", {"status": 503, "retry_after": 30}, "doubt", "letta_server_error", 0),
     ("status", {"status": 408}, "retry", "letta_timeout", 0),
     ("status", {"status": 499}, "doubt", "letta_server_error", 0),
     ("not_found", {}, "permanent", "agent_not_found", 0),
@@ -144,7 +168,7 @@ def test_a_fault_of_a_stream(
         ("run_fails_after", False, False, 1),
         ("run_pending_approval", False, True, 0),
         ("model_401", True, False, 0),
-        ("model_402", True, False, 0),
+        ("model_402", False, False, 0),
     ],
 )
 @pytest.mark.parametrize("streamed", [False, True])
@@ -162,27 +186,44 @@ def test_a_failed_run_is_classified_by_its_error(
     assert run.status == ("completed" if streamed and stored else "failed")
     assert letta.run_failure_is_permanent(run.error) is permanent
     assert letta.run_failure_is_busy(run.error) is busy
+    assert letta.run_failure_lacks_credits(run.error) is (fault == "model_402")
     found = deliverer.find(agent_id, conversation_id, message.otid, since())
     assert (found is not None) is bool(stored)
     deliverer.close()
 
 
 @pytest.mark.parametrize(
-    ("error", "permanent"),
+    ("error", "permanent", "credits"),
     [
-        (None, False),
-        ("", False),
-        ("UNAUTHENTICATED: Authentication failed with Anthropic: no key", True),
-        ("PAYMENT_REQUIRED: Insufficient credits: Error code: 402 - {'error': {}}", True),
-        ("BAD: Something with OpenAI: Error code: 401 - {}", True),
-        ("RATE_LIMIT_EXCEEDED: Rate limited by OpenAI: Error code: 429 - {}", False),
-        ("INTERNAL_SERVER_ERROR: OpenAI API error: Error code: 500 - {}", False),
-        ("INTERNAL_SERVER_ERROR: x: Error code: 500 - {'m': 'Error code: 401'}", False),
+        (None, False, False),
+        ("", False, False),
+        ("UNAUTHENTICATED: Authentication failed with Anthropic: no key", True, False),
+        ("PAYMENT_REQUIRED: Insufficient credits: Error code: 402 - {'error': {}}", False, True),
+        ("PAYMENT_REQUIRED: of whatever", False, True),
+        ("BAD: Something with OpenAI: Error code: 402 - {}", False, True),
+        ("BAD: Something with OpenAI: Error code: 401 - {}", True, False),
+        ("BAD: OpenAI: Error code: 401 - {'code': 'insufficient_quota'}", True, False),
+        ("RATE_LIMIT_EXCEEDED: Rate limited by OpenAI: Error code: 429 - {}", False, False),
+        (
+            "RATE_LIMIT_EXCEEDED: Rate limited by OpenAI: Error code: 429 - {'error': {'message': "
+            "'You exceeded your current quota', 'code': 'insufficient_quota'}}",
+            False,
+            True,
+        ),
+        (
+            "INVALID_ARGUMENT: Bad request to Anthropic: Error code: 400 - {'error': {'message': "
+            "'Your credit balance is too low to access the Anthropic API.'}}",
+            False,
+            True,
+        ),
+        ("INTERNAL_SERVER_ERROR: OpenAI API error: Error code: 500 - {}", False, False),
+        ("INTERNAL_SERVER_ERROR: x: Error code: 500 - {'m': 'Error code: 401'}", False, False),
     ],
 )
-def test_run_errors_of_the_model(error: str | None, permanent: bool) -> None:
-    """Only the model's own refusal of key or credit is permanent."""
+def test_run_errors_of_the_model(error: str | None, permanent: bool, credits: bool) -> None:
+    """Only the model's own refusal of the key is permanent; a want of credits passes by paying."""
     assert letta.run_failure_is_permanent(error) is permanent
+    assert letta.run_failure_lacks_credits(error) is credits
 
 
 def test_a_stuck_run_stays_active(sandbox: Sandbox) -> None:
@@ -279,6 +320,134 @@ def test_what_cannot_be_written_is_permanent(sandbox: Sandbox) -> None:
     with pytest.raises(DeliveryError) as caught:
         deliverer.send(Message("", None, "x", "o"))
     assert caught.value.kind == "permanent"
+    deliverer.close()
+
+
+@pytest.mark.parametrize("conversation", [False, True])
+def test_a_client_that_does_not_fit_is_no_fault_of_the_prompt(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, conversation: bool
+) -> None:
+    """letta-client 1.7.4 to 1.7.6 name an argument differently: such a TypeError sends nothing, and
+    must not be taken for a prompt that Letta refuses."""
+    from letta_client.resources.agents.messages import MessagesResource as Plain
+    from letta_client.resources.conversations.messages import (
+        MessagesResource as Conversed,
+    )
+
+    def named_differently(self: object, id_: str, *, message: object = None) -> None:
+        raise AssertionError("it isn't even called")
+
+    monkeypatch.setattr(Plain, "create_async", named_differently)
+    monkeypatch.setattr(Conversed, "create", named_differently)
+    deliverer = LettaDeliverer(sandbox.url, TOKEN)
+    agent_id = sandbox.agents[0]
+    message = fresh(agent_id, sandbox.create_conversation(agent_id) if conversation else None)
+    with pytest.raises(DeliveryError) as caught:
+        deliverer.send(message)
+    error = caught.value
+    assert (error.kind, error.code) == ("retry", "letta_client_unfit")
+    assert "TypeError" in error.message
+    assert "unexpected keyword argument" in (error.detail or "")
+    assert "!=1.7.4,!=1.7.5,!=1.7.6" in error.hint
+    assert not sandbox.deliveries
+    deliverer.close()
+
+
+def test_an_sdk_that_is_missing_is_no_fault_of_the_prompt(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is sent, and the same prompt can be sent once it is there."""
+    monkeypatch.setitem(sys.modules, "letta_client", None)
+    deliverer = LettaDeliverer(sandbox.url)
+    with pytest.raises(DeliveryError) as caught:
+        deliverer.send(fresh(sandbox.agents[0]))
+    assert (caught.value.kind, caught.value.code) == ("retry", "letta_client_unfit")
+
+
+def test_an_sdk_whose_answer_cannot_be_read_leaves_it_in_doubt(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bug after the request was written proves nothing about what has arrived."""
+    deliverer = LettaDeliverer(sandbox.url)
+    deliverer.health()
+
+    def broken(self: object) -> object:
+        raise AttributeError("no such thing")
+
+    from letta_client._response import APIResponse
+
+    monkeypatch.setattr(APIResponse, "__init__", lambda *_, **__: broken(None))
+    with pytest.raises(DeliveryError) as caught:
+        deliverer.send(fresh(sandbox.agents[0]))
+    assert (caught.value.kind, caught.value.code) == ("doubt", "letta_client_unfit")
+
+
+def test_the_pin_leaves_out_clients_that_do_not_fit() -> None:
+    """No release of the SDK that can't deliver satisfies our requirement."""
+    root = Path(letta.__file__).parents[2]
+    pin = re.search(r'"letta-client(.*)"', (root / "pyproject.toml").read_text())
+    assert pin is not None
+    assert pin[1] == ">=1.7,<2" + "".join(f",!={version}" for version in UNFIT_CLIENTS)
+    assert UNFIT_CLIENTS == ("1.7.4", "1.7.5", "1.7.6")
+
+
+def test_an_agents_name_is_told_from_an_id(sandbox: Sandbox) -> None:
+    """Letta answers 422 to what can't be an id of its own; the error says what is probably wrong,
+    in a conversation's place too."""
+    deliverer = LettaDeliverer(sandbox.url)
+    with pytest.raises(DeliveryError) as caught:
+        deliverer.send(fresh("echo"))
+    error = caught.value
+    assert (error.kind, error.code, error.status) == ("permanent", "agent_not_found", 422)
+    assert "Letta has no agent with that id; is it a name?" in error.message
+    assert "'echo'" in error.message
+    assert "promptyoself agents" in error.hint
+    with pytest.raises(DeliveryError) as caught:
+        deliverer.send(fresh(sandbox.agents[0], "new"))
+    assert (caught.value.kind, caught.value.code) == ("permanent", "conversation_not_found")
+    assert "no conversation with that id" in caught.value.message
+    deliverer.close()
+
+
+BODIES = [
+    ({"detail": "psycopg2.OperationalError: too many clients"}, "psycopg2.OperationalError"),
+    ({"detail": f"boom {TOKEN}\n\x1b[31mTraceback"}, "boom ***"),
+    ({"detail": f"could not parse {PROMPT!r}"}, "could not parse"),
+]
+
+
+@pytest.mark.parametrize(("params", "begins"), BODIES)
+def test_what_a_server_says_is_kept_in_an_excerpt(
+    sandbox: Sandbox, params: dict[str, str], begins: str
+) -> None:
+    """P9: of a 500's body a line is kept, without a secret or the prompt."""
+    hide(TOKEN)
+    deliverer = LettaDeliverer(sandbox.url, TOKEN)
+    sandbox.fault("server_error", **params)
+    with pytest.raises(DeliveryError) as caught:
+        deliverer.send(fresh(sandbox.agents[0]))
+    told = excerpt(caught.value.detail or "", PROMPT)
+    assert told.startswith(begins)
+    assert TOKEN not in told
+    assert PROMPT not in told
+    assert told.isprintable()
+    assert len(told) <= 200
+    assert len(excerpt("x" * 5000, PROMPT)) == 200
+    deliverer.close()
+
+
+def test_what_is_not_lettas_is_kept_too(sandbox: Sandbox) -> None:
+    """P9: an answer that can't be read tells its status and its beginning."""
+    deliverer = LettaDeliverer(sandbox.url)
+    sandbox.fault("garbage")
+    with pytest.raises(DeliveryError) as caught:
+        deliverer.send(fresh(sandbox.agents[0]))
+    assert (caught.value.status, caught.value.detail) == (200, "<html>It works!</html>")
+    sandbox.fault("wrong_shape")
+    with pytest.raises(DeliveryError) as caught:
+        deliverer.send(fresh(sandbox.agents[0]))
+    assert caught.value.status == 200
+    assert "this" in (caught.value.detail or "")
     deliverer.close()
 
 

@@ -24,6 +24,7 @@ CONCURRENCY = 32
 """Deliveries at once, where nothing else is said."""
 
 _MONITOR_TIMEOUT = 5.0
+_SHOWN = 5
 
 
 def deliverer(settings: Settings) -> LettaDeliverer:
@@ -40,12 +41,34 @@ def require_agent(settings: Settings, agent_id: str) -> None:
         PromptyoselfError: ``agent_not_found``, or why Letta could not be asked.
     """
     with closing(deliverer(settings)) as letta:
-        if letta.agent(agent_id) is None:
-            raise PromptyoselfError(
-                "agent_not_found",
-                f"Letta at {settings.shown_url} has no agent {agent_id!r}.",
-                "`promptyoself agents` lists those it has.",
-            )
+        if letta.agent(agent_id) is not None:
+            return
+        only = settings.only_agent
+        named = [each.id for each in _named(letta, agent_id) if only in (None, each.id)]
+    if named:
+        raise PromptyoselfError(
+            "agent_not_found",
+            f"Letta at {settings.shown_url} has no agent with the id {agent_id!r}. "
+            f"That is the name of {' and of '.join(named[:_SHOWN])}"
+            f"{', …' if len(named) > _SHOWN else ''}.",
+            f"Give the id: --agent-id {named[0]}"
+            if len(named) == 1
+            else "Give the id of the one that you mean.",
+            named=named,
+        )
+    raise PromptyoselfError(
+        "agent_not_found",
+        f"Letta at {settings.shown_url} has no agent {agent_id!r}.",
+        "`promptyoself agents` lists those it has.",
+    )
+
+
+def _named(letta: LettaDeliverer, name: str) -> list[Agent]:
+    """The agents of that name; where there are none, those of that name in other letters' case."""
+    agents = letta.agents()
+    found = [agent for agent in agents if agent.name == name]
+    folded = name.casefold()
+    return found or [agent for agent in agents if agent.name.casefold() == folded]
 
 
 @click.command("execute")

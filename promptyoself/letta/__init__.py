@@ -6,6 +6,7 @@ Nothing else in the package knows ``letta_client``, and importing this doesn't l
 from __future__ import annotations
 
 from promptyoself.letta.client import LettaDeliverer
+from promptyoself.letta.failures import UNFIT_CLIENTS
 from promptyoself.letta.looking import Look, Looks, take_look
 from promptyoself.letta.protocol import (
     Agent,
@@ -17,9 +18,11 @@ from promptyoself.letta.protocol import (
     Run,
     run_failure_is_busy,
     run_failure_is_permanent,
+    run_failure_lacks_credits,
 )
 
 __all__ = [
+    "UNFIT_CLIENTS",
     "Agent",
     "Deliverer",
     "DeliveryError",
@@ -32,5 +35,6 @@ __all__ = [
     "Run",
     "run_failure_is_busy",
     "run_failure_is_permanent",
+    "run_failure_lacks_credits",
     "take_look",
 ]

@@ -137,7 +137,7 @@ class LettaDeliverer(Deliverer):
         )
         run_id = answer.get("id") if isinstance(answer, dict) else None
         if not isinstance(run_id, str) or not _ID(run_id):
-            raise self._failures.unreadable("sending")
+            raise self._failures.unreadable("sending", answer, 200)
         return run_id
 
     def run(self, run_id: str) -> Run:
@@ -149,7 +149,7 @@ class LettaDeliverer(Deliverer):
             or row.get("id") != run_id
             or not isinstance(row.get("status"), str)
         ):
-            raise self._failures.unreadable("asking for a run")
+            raise self._failures.unreadable("asking for a run", row, 200)
         return _run(row)
 
     def find(
@@ -259,7 +259,7 @@ class LettaDeliverer(Deliverer):
             )
 
         def opened(client: Letta) -> str | None:
-            seen = False
+            seen, told = False, None
             with client.conversations.messages.with_streaming_response.create(
                 conversation_id,
                 messages=[{"role": "user", "content": message.text, "otid": message.otid}],
@@ -277,8 +277,12 @@ class LettaDeliverer(Deliverer):
                     run_id = event.get("run_id") if isinstance(event, dict) else None
                     if isinstance(run_id, str) and _ID(run_id):
                         return run_id
+                    if isinstance(event, dict) and _is_error(event):
+                        told = told or event
+            if told is not None:
+                raise self._failures.broke_off("sending", told)
             if not seen:
-                raise self._failures.unreadable("sending")
+                raise self._failures.unreadable("sending", status=200)
             return None
 
         return self._guarded("sending", opened, conversation=conversation_id)
@@ -290,7 +294,7 @@ class LettaDeliverer(Deliverer):
         if not isinstance(rows, list) or not all(
             isinstance(row, dict) and isinstance(row.get("id"), str) for row in rows
         ):
-            raise self._failures.unreadable(doing)
+            raise self._failures.unreadable(doing, rows, 200)
         return rows
 
     def _pages(
@@ -317,12 +321,20 @@ class LettaDeliverer(Deliverer):
         """The JSON that a raw SDK call answers. The SDK's models take any shape without a word."""
 
         def body(client: Letta) -> Any:
-            return json.loads(call(client).http_response.content)
+            response = call(client).http_response
+            try:
+                return json.loads(response.content)
+            except ValueError:
+                status, said = response.status_code, response.text
+                raise self._failures.unreadable(doing, said, status) from None
 
         return self._guarded(doing, body, **subject)
 
     def _guarded(self, doing: str, call: Callable[[Letta], T], **subject: str) -> T:
-        client = self._client or self._connect()
+        try:
+            client = self._client or self._connect()
+        except Exception as err:  # the SDK is missing, or is another
+            raise self._failures.explained(err, doing, subject, wrote=False) from None
         with call_within(self._timeout) as progress:
             try:
                 return call(client)
@@ -363,6 +375,10 @@ def _instant(row: dict[str, Any], key: str) -> datetime | None:
     except ValueError:
         return None
     return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def _is_error(event: dict[str, Any]) -> bool:
+    return event.get("message_type") == "error_message" or bool(event.get("error"))
 
 
 def _run(row: dict[str, Any]) -> Run:

@@ -21,8 +21,10 @@ __all__ = [
     "Kind",
     "Message",
     "Run",
+    "lacks_credits",
     "run_failure_is_busy",
     "run_failure_is_permanent",
+    "run_failure_lacks_credits",
 ]
 
 Kind = Literal["retry", "busy", "permanent", "unauthorized", "doubt"]
@@ -83,7 +85,9 @@ class DeliveryError(PromptyoselfError):
     approval, which is no failure; ``permanent``: not received, and the same call will never be;
     ``unauthorized``: the server itself refuses us, so nothing else will be accepted either;
     ``doubt``: nobody knows. Of a call that only reads, ``doubt`` means that there is no answer.
-    ``status`` is the HTTP status where there was one. Neither the token nor the prompt is in it.
+    ``status`` is the HTTP status where there was one. Neither the token nor the prompt is in it,
+    but for ``detail``: what the server or the SDK said, in its own words, which may quote the
+    prompt. Show it only as :func:`~promptyoself.log.excerpt` makes it.
     """
 
     def __init__(
@@ -95,6 +99,7 @@ class DeliveryError(PromptyoselfError):
         *,
         status: int | None = None,
         retry_after: float | None = None,
+        detail: str | None = None,
         **details: Any,
     ) -> None:
         if status is not None:
@@ -103,6 +108,7 @@ class DeliveryError(PromptyoselfError):
         self.kind: Kind = kind
         self.status = status
         self.retry_after = retry_after
+        self.detail = detail
 
 
 class Deliverer(Protocol):
@@ -173,17 +179,52 @@ class Deliverer(Protocol):
 
 
 def run_failure_is_permanent(error: str | None) -> bool:
-    """Whether a failed run's error says that the model refuses the key or the account (401, 402).
+    """Whether a failed run's error says that the model refuses the key (401).
 
     Letta prefixes its code, and most providers' own text follows: ``UNAUTHENTICATED:
-    Authentication failed with OpenAI: Error code: 401 - {…}``, ``PAYMENT_REQUIRED: Insufficient
-    credits: Error code: 402 - {…}``. Anything else (rate limits, 5xx, time-outs) may pass.
+    Authentication failed with OpenAI: Error code: 401 - {…}``. Anything else (rate limits, 5xx,
+    time-outs) may pass.
     """
-    head = re.sub(r"\s+", " ", error or "").strip()[:200]
+    head = _head(error)
     return bool(
-        re.match(r"(UNAUTHENTICATED|PAYMENT_REQUIRED|llm_authentication|llm_insufficient)", head)
-        or re.match(r"[^{]*\bError code: 40[12]\b", head)
+        re.match(r"(UNAUTHENTICATED|llm_authentication)", head)
+        or re.match(r"[^{]*\bError code: 401\b", head)
     )
+
+
+def run_failure_lacks_credits(error: str | None) -> bool:
+    """Whether a failed run's error says that somebody has to pay before the model answers again.
+
+    ``PAYMENT_REQUIRED: Insufficient credits: Error code: 402 - {…}`` is Letta's word for it. Of
+    OpenAI it is a 429 with ``insufficient_quota``, of Anthropic a 400.
+    """
+    head = _head(error)
+    if run_failure_is_permanent(error):
+        return False
+    return bool(
+        re.match(r"(PAYMENT_REQUIRED|llm_insufficient)", head)
+        or re.match(r"[^{]*\bError code: 402\b", head)
+        or lacks_credits(error or "")
+    )
+
+
+def lacks_credits(text: str, *, surely: bool = False) -> bool:
+    """Whether the text of a refusal says that credits, a quota or an account's balance are used up.
+    ``surely`` counts only words that nobody would use in a prompt, which the text may quote."""
+    return bool((_SURELY if surely else _PERHAPS).search(text))
+
+
+_SURELY = re.compile(
+    r"PAYMENT_REQUIRED|llm_insufficient|insufficient_(quota|credits?|funds|balance)"
+    r"|billing_(hard_limit|not_active)|credit balance is too low|exceeded your current quota"
+)
+_PERHAPS = re.compile(
+    _SURELY.pattern + r"|payment required"
+    r"|\b(insufficient|not enough|no more|out of|lacks?|without) (credits?|funds|balance|quota)\b"
+    r"|\b(credits?|quota|balance)\b[^.]{0,40}\b(exhausted|exceeded|used up|depleted|too low)\b"
+    r"|\bexceeded\b[^.]{0,40}\b(quota|credits?|billing)\b",
+    re.IGNORECASE,
+)
 
 
 def run_failure_is_busy(error: str | None) -> bool:
@@ -193,3 +234,7 @@ def run_failure_is_busy(error: str | None) -> bool:
     Cannot send a new message: …``, the message not stored: so it is to be waited for, as a 409 is.
     """
     return bool(re.match(r"\s*CONFLICT: Cannot send a new message", error or ""))
+
+
+def _head(error: str | None) -> str:
+    return re.sub(r"\s+", " ", error or "").strip()[:200]

@@ -500,8 +500,9 @@ class _Handler(BaseHTTPRequestHandler):
             status, body = _STATUS_FAULTS[kind]
             headers = {"Retry-After": "1"} if kind == "conflict" else {}
             return self._json(status, body, headers)
-        elif kind == "status":
-            return self._json(params["status"], {"detail": params["detail"]})
+        elif kind in ("status", "out_of_credits"):
+            headers = {"Retry-After": str(params["retry_after"])} if params["retry_after"] else {}
+            return self._json(params.get("status", 402), {"detail": params["detail"]}, headers)
         elif kind == "rate_limit":
             wait = params["retry_after"]
             value = format_datetime(datetime.fromtimestamp(time.time() + wait, UTC), usegmt=True)
@@ -519,7 +520,7 @@ class _Handler(BaseHTTPRequestHandler):
                 pass
             self.close_connection = True
         elif kind == "server_error":
-            self._json(params["status"], {"detail": "An unknown error occurred"})
+            self._json(params["status"], {"detail": params["detail"]})
         elif kind == "garbage":
             self._raw(200, params["body"].encode(), "text/html")
         elif kind == "wrong_shape":

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from promptyoself import __version__
 from promptyoself.errors import PromptyoselfError
 from promptyoself.instants import format_utc, parse_utc
-from promptyoself.letta import Deliverer
+from promptyoself.letta import UNFIT_CLIENTS, Deliverer
 from promptyoself.overlay import Summary
 from promptyoself.service.keeping import verify
 from promptyoself.service.store import Chain, Store, chains
@@ -81,6 +81,10 @@ def _software() -> Check:
     except PackageNotFoundError as error:
         hint = "Install promptyoself again, with pip."
         return Check("software", False, f"{error.name} is not installed", hint)
+    if version("letta-client") in UNFIT_CLIENTS:
+        detail = f"letta-client {version('letta-client')} puts no prompt into a conversation"
+        hint = "Install another one: pip install -U letta-client."
+        return Check("software", False, detail, hint)
     return Check(
         "software", True, f"promptyoself {__version__}, Python {platform.python_version()}, {found}"
     )

@@ -25,6 +25,7 @@ from promptyoself.letta import (
     Run,
     run_failure_is_busy,
     run_failure_is_permanent,
+    run_failure_lacks_credits,
 )
 from promptyoself.service.claiming import Abandoned, Claim, Delivered, Failed, Outcome
 
@@ -228,6 +229,8 @@ class Delivery:
             return Abandoned("letta_busy", error)
         if run_failure_is_permanent(run.error):
             return Failed("model_refused", error, permanent=True, run_id=run.run_id)
+        if run_failure_lacks_credits(run.error):
+            return Abandoned("letta_out_of_credits", f"Out of credits, or of quota. {error}")
         return Abandoned("run_failed", error)
 
     def _own_run(self) -> Run | None:

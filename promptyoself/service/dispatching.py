@@ -54,6 +54,7 @@ _FIRST_HOLD, _LONGEST_HOLD = 5.0, 60.0
 _SERVER_TROUBLE = frozenset({"letta_unreachable", "letta_unauthorized"})
 _PERHAPS_TROUBLE = frozenset(
     {"letta_timeout", "letta_server_error", "letta_unreadable", "letta_connection_lost"}
+    | {"letta_client_unfit"}
 )
 _TROUBLED_AGENTS = 3
 """When so many agents' deliveries get no answer and nobody's gets one, it is the server's fault."""

@@ -161,8 +161,7 @@ def checked(
     elif request.prompt is not None:
         fields.update(prompt=check_prompt(request.prompt), template=None)
     if request.conversation_id is not None:
-        text = request.conversation_id
-        fields["conversation_id"] = check_agent_id(text, "--conversation-id") if text else None
+        fields["conversation_id"] = _check_conversation(request.conversation_id)
     check_text("name", request.name, MAX_NAME)
     if request.name is not None:
         fields["name"] = request.name or None
@@ -186,6 +185,24 @@ def checked(
         if text and settings.only_agent not in (None, text):
             raise forbidden(f"--on-failure {shown(text)} is not", settings.only_agent or "")
     return fields
+
+
+def _check_conversation(text: str) -> str | None:
+    """What is to be the conversation; ``None`` where an empty text unsets it."""
+    if not text:
+        return None
+    if text.casefold() in _NO_CONVERSATIONS:
+        raise PromptyoselfError(
+            "invalid_conversation_id",
+            f"--conversation-id {shown(text)} is a word of other tools' for a conversation, and no "
+            "id: Letta would refuse it each time.",
+            "Make the conversation in Letta first, and give its id (conv-…); or leave the option "
+            "out, for the agent's own conversation.",
+        )
+    return check_agent_id(text, "--conversation-id")
+
+
+_NO_CONVERSATIONS = frozenset({"new", "self"})
 
 
 def _check_template(request: Request) -> str:
