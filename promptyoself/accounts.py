@@ -1,9 +1,10 @@
 """The audit: every slot that should have been, by the schedules' own specifications, and the one
-outcome that the log has for it; and that what needed an approval had one.
+outcome that the log has for it; and that what was sent was allowed: an approval where one was
+needed, the daily budget, a schedule that was active, the text and the recipient that it had.
 
-It shares the triggers with the rest, for they say what a specification means, and nothing else: not
-the fold, not the plan of a claim. It follows the log's events on its own, steps from slot to slot
-by the trigger as it stood, and notes whatever the log passes over.
+It shares the triggers and the envelope with the rest, for they say what a specification means, and
+nothing else: not the fold, not the plan of a claim. It follows the log's events on its own, steps
+from slot to slot by the trigger as it stood, and notes whatever the log passes over.
 
 What a slot without an outcome means depends on who could have dealt with it: where a loop did pass
 and left it where it was, it is forgotten (see :mod:`promptyoself.presence`); where none ran, it is
@@ -12,10 +13,13 @@ still to come.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
+from promptyoself.digests import sha256
+from promptyoself.envelope import wrap
 from promptyoself.identity import jittered
 from promptyoself.instants import format_utc, parse_utc
 from promptyoself.presence import Presence
@@ -40,8 +44,9 @@ OUTCOMES = (
 
 PROBLEMS = frozenset({"unaccounted", "doubled", "unexpected"})
 """Those that break a promise: a slot that the log has forgotten; one that has two outcomes, or was
-begun twice; an outcome of an instant at which the schedule was not to fire, or a delivery that
-nobody had approved though it needed that."""
+begun twice; an outcome of an instant at which the schedule was not to fire, or a delivery that was
+not allowed: nobody had approved it, its schedule's budget for the day was spent, the schedule was
+not active, or another text was sent than the schedule's, or to another agent."""
 
 _APPROVED_TIER = 2
 
@@ -90,6 +95,7 @@ class _Account:
         self.approval: tuple[str, str, int] | None = None  # its name, its end, its uses left
         self.paid: set[str] = set()  # the slots on which one was spent
         self.unpaid: tuple[dict[str, Any], int] | None = None  # the claim that needs one now
+        self.spent = ("", 0)  # the last day on which slots were first claimed, and how many
 
     @property
     def exhausted(self) -> bool:
@@ -117,12 +123,17 @@ class Accounts:
         self.broken: dict[str, tuple[str, str]] = {}
         self._accounts: dict[str, _Account] = {}
         self._open: dict[str, _Open] = {}
+        self._claimed: Counter[str] = Counter()  # slots under way, by their agents
+        self._flying = 0  # all of them
+        self.busiest: dict[str, tuple[int, str]] = {}  # an agent's most claims of a day, and which
+        self._spent: dict[str, tuple[str, int]] = {}
         self._freed: dict[str, str] = {}  # since when an agent has had no delivery under way
         self._settled: set[str] = set()  # triggered slots that have their outcome
         self._ts = ""
         self._id: str | None = None
         self._type = ""
         self._exact = False
+        self._own = False  # whether the time of the event is certainly its writer's
         self._unreadable = False
 
     def take(self, event: Folded) -> list[Entry]:
@@ -136,6 +147,7 @@ class Accounts:
         # append has nothing of the same schedule but what was skipped.
         within = self._type == "delivery.skipped" and event.id == self._id
         self._exact = later or (self._exact and within)
+        self._own = later or (self._own and self._type == "worker.started")
         self._ts, self._id, self._type = event.ts, event.id, event.type
         if event.id is None:
             self.presence.take(event, later)
@@ -151,8 +163,7 @@ class Accounts:
             self._give_up(event.id, event.seq, error)
             return []
         if event.type.startswith("delivery.") and "worker" in event.data:
-            claimed = sum(1 for slot in self._open.values() if slot.worker is not None)
-            self.presence.note(event, later, claimed)
+            self.presence.note(event, later, self._flying)
         return entries
 
     def finish(
@@ -199,10 +210,12 @@ class Accounts:
                 high = account.high
                 if account.status == "parked":
                     yield from self._gap(id_, account, since, account.decided, "parked")
+            spent = account.spent if account is not None else ("", 0)
             if "last_slot" in data:  # of an imported one: what was decided elsewhere
                 high = max(high, parse_utc(data["last_slot"]))
             cursor = max(since, high)
             account = _Account(dict(data), high, cursor, event.seq, event.ts)
+            account.spent = spent
             self._accounts[id_] = account
             yield from self._promise(id_, account, data["next_run"], event)
             return
@@ -277,6 +290,7 @@ class Accounts:
     def _attempt(self, id_: str, account: _Account, event: Folded) -> Iterator[Entry]:
         data = event.data
         key = slot_key(id_, data["slot"])
+        yield from self._forbidden(id_, account, event, new=key not in self._open)
         if key not in self._open:
             if data.get("kind", "scheduled") != "scheduled" or data["attempt"] != 1:
                 yield self._entry(id_, account, data, 1, "unexpected", "never begun", event.seq)
@@ -290,15 +304,66 @@ class Accounts:
                     yield self._entry(id_, account, data, 1, "unexpected", why, event.seq)
         elif self._open[key].worker is not None:
             yield self._entry(id_, account, data, 1, "doubled", "claimed twice", event.seq)
+        problem = self._mistaken(id_, account, event)
+        if problem is not None:
+            yield self._entry(id_, account, data, 1, "unexpected", problem, event.seq)
         self._begin(id_, account, data["slot"], data.get("kind"), data["worker"], event)
         if account.fields["tier"] >= _APPROVED_TIER and data["slot"] not in account.paid:
             account.unpaid = dict(data), event.seq
+
+    def _forbidden(
+        self, id_: str, account: _Account, event: Folded, *, new: bool
+    ) -> Iterator[Entry]:
+        """Why a claim may not have been made, whatever its text: each slot is charged once."""
+        data, day = event.data, event.ts[:10]
+        scheduled = data.get("kind", "scheduled") == "scheduled"
+        ended = {"cancelled"} if not scheduled else {"cancelled", "paused", "parked"}
+        if account.status in ended or (new and scheduled and account.status != "active"):
+            why = f"not active: {account.status}"
+            yield self._entry(id_, account, data, 1, "unexpected", why, event.seq)
+        if data["attempt"] != 1:
+            return
+        account.spent = day, 1 + (account.spent[1] if account.spent[0] == day else 0)
+        budget = account.fields.get("daily_budget")
+        if budget is not None and account.spent[1] > budget:
+            yield self._entry(id_, account, data, 1, "unexpected", "over budget", event.seq)
+        agent_id = account.fields["agent_id"]
+        before, number = self._spent.get(agent_id, ("", 0))
+        self._spent[agent_id] = day, number + 1 if before == day else 1
+        most = self.busiest.get(agent_id, (0, ""))
+        self.busiest[agent_id] = max(most, (self._spent[agent_id][1], day))
+
+    def _mistaken(self, id_: str, account: _Account, event: Folded) -> str | None:
+        """What is wrong with what was sent, or to whom, going by what the schedule then said."""
+        data, fields = event.data, account.fields
+        to = data.get("agent_id")
+        if to is not None and (to, data.get("conversation_id")) != (
+            fields["agent_id"],
+            fields.get("conversation_id"),
+        ):
+            return "another recipient"
+        text, enveloped = data.get("text"), bool(fields.get("envelope"))
+        if text is not None and _hash(text) != data["text_sha256"]:
+            return "another text"
+        if enveloped:
+            kind = data.get("kind", "scheduled")
+            right = wrap(id_, fields, data["slot"], kind, parse_utc(event.ts), account.claims)
+        else:
+            right = fields["prompt"]
+        if fields.get("template"):  # of the desires that it listed, this log says nothing
+            return None if text is not None and text.startswith(right) else "another text"
+        if _hash(right) == data["text_sha256"]:
+            return None
+        # What an older version sent while the clock was set back told a time that isn't recorded.
+        untold = enveloped and to is None and not self._own
+        return None if untold else "another text"
 
     def _settle(self, id_: str, account: _Account, event: Folded) -> Iterator[Entry]:
         data = event.data
         outcome = event.type.partition(".")[2]
         why = data.get("why") if outcome == "skipped" else data.get("code")
         slot = self._open.pop(slot_key(id_, data["slot"]), None)
+        self._count(slot, -1)
         account.paid.discard(data["slot"])
         if slot is not None:
             self._free(id_, account, event, slot)
@@ -388,7 +453,14 @@ class Accounts:
         # Whoever asks for a slot may have waited for the lock: nobody could claim it before that.
         retry_at = max(event.data.get("retry_at", slot), event.ts)
         agent_id = account.fields["agent_id"]
+        self._count(earlier, -1)
         self._open[key] = _Open(id_, agent_id, slot, kind, worker, retry_at, event.seq)
+        self._count(self._open[key], 1)
+
+    def _count(self, slot: _Open | None, change: int) -> None:
+        if slot is not None and slot.worker is not None:
+            self._claimed[slot.agent_id] += change
+            self._flying += change
 
     def _free(self, id_: str, account: _Account, event: Folded, slot: _Open | None = None) -> None:
         slot = slot or self._open.get(slot_key(id_, event.data["slot"]))
@@ -447,7 +519,7 @@ class Accounts:
         """What to say of something that could have been claimed since ``ready``, and wasn't; and
         up to when a loop has shown that it left it alone."""
         since = parse_utc(max(ready, self._freed.get(agent_id, "")))
-        if any(slot.worker and slot.agent_id == agent_id for slot in self._open.values()):
+        if self._claimed.get(agent_id):
             return "pending", "busy", since
         account = self._accounts.get(id_)
         if self._unreadable and account is not None and account.fields.get("template"):
@@ -501,3 +573,7 @@ class Accounts:
     ) -> Entry:
         agent_id = account.fields["agent_id"]
         return Entry(id_, agent_id, "scheduled", first, last, slots, outcome, why, seq)
+
+
+def _hash(text: str) -> str:
+    return sha256(text.encode()).hexdigest()

@@ -152,7 +152,9 @@ class DeliveryAttempted(NamedTuple):
 
     ``text_sha256`` is the SHA-256 of the exact text sent; ``next_run`` the schedule's next slot
     (absent: none is left, or a triggered slot, or a further attempt at the same one). ``text`` is
-    that text itself, where it was rendered from a template.
+    that text itself, where it was rendered from a template. ``agent_id`` and ``conversation_id``
+    say to whom it goes; where there is an ``agent_id``, the time that an envelope tells the agent
+    is that of the event.
     """
 
     slot: str
@@ -163,6 +165,8 @@ class DeliveryAttempted(NamedTuple):
     kind: str = "scheduled"
     next_run: str | None = None
     text: str | None = None
+    agent_id: str | None = None
+    conversation_id: str | None = None
 
 
 class DeliveryDelivered(NamedTuple):

@@ -463,3 +463,21 @@ class LedgerContract:
         child.join()
         append(self.open(place, 0.5), 1)
         assert len(self.audit(place)) == 2
+
+    def test_one_event_by_its_number(self, place: Path) -> None:
+        """An event is found by its number and month, whatever was appended since; what isn't there
+        is nothing."""
+        ledger = self.open(place)
+        assert ledger.event(1, "2026-11") is None
+        position = START
+        for number in range(0, 300, 3):
+            more = [draft(n, prompt="x" * (n * 37 % 3000)) for n in range(number, number + 3)]
+            position = ledger.append(more, NOW, position).position
+        events = events_of(ledger)
+        again = self.open(place)
+        for at in (*range(0, len(events), 7), len(events) - 1, 0, 1):
+            assert ledger.event(events[at].seq, events[at].ts[:7]) == events[at]
+            assert again.event(events[at].seq, events[at].ts[:7]) == events[at]
+        for seq, month in ((0, "2026-11"), (len(events) + 1, "2026-11"), (1, "2026-12")):
+            assert ledger.event(seq, month) is None
+        assert ledger.event(1, "../schedules/2026-11") is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
@@ -22,7 +23,7 @@ from world import DELIVERED, NOON, World, check_slots, entries_of
 
 from promptyoself.accounts import PROBLEMS, Accounts, Entry
 from promptyoself.errors import PromptyoselfError
-from promptyoself.events import WorkerStarted, WorkerStopped
+from promptyoself.events import ScheduleTriggered, WorkerStarted, WorkerStopped
 from promptyoself.instants import format_utc, parse_utc
 from promptyoself.ledger.envelope import GENESIS_HASH, Envelope, encode_line, hash_line
 from promptyoself.ledger.segments import compress
@@ -797,3 +798,43 @@ def test_what_is_wrong_is_said_in_sentences(var: Path, clock: Clock) -> None:
     document = call("audit").error("slots_unaccounted")
     assert document["message"].endswith("accounted for; 1 schedule can't be audited.")
     assert "1 slot is not" in document["message"]
+
+
+def test_the_audit_of_waiting_triggers_takes_time_by_their_number() -> None:
+    """P8: many slots that wait cost as much each as few do."""
+
+    def seconds(number: int) -> float:
+        world: Any = World()
+        id_ = world.register(every="1h")
+        slots = [
+            ScheduleTriggered(format_utc(world.now + timedelta(microseconds=each)))
+            for each in range(number)
+        ]
+        for at in range(0, number, 100):
+            world.add((record, id_) for record in slots[at : at + 100])
+        begun = time.process_time()
+        assert len(entries_of(world.events, world.now + timedelta(minutes=1))) == number
+        return time.process_time() - begun
+
+    few = min(seconds(500) for _ in range(3))
+    assert seconds(5000) < 40 * few
+
+
+def test_an_agent_above_todays_cap_is_told_of_not_accused(
+    var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P9: the cap is a setting that the log doesn't have, so being above it is no problem by
+    itself."""
+    with Sandbox(("echo",)) as sandbox:
+        monkeypatch.setenv("LETTA_BASE_URL", sandbox.url)
+        agent = sandbox.agents[0]
+        asked = ("--agent-id", agent, "--prompt", "Hi", "--every", "1h")
+        call("register", *asked).success()
+        for _ in range(2):
+            clock.advance(hours=1)
+            call("execute").success()
+    assert "over_cap" not in call("audit").success()
+    monkeypatch.setenv("PROMPTYOSELF_DAILY_PER_AGENT", "1")
+    assert call("audit").success()["over_cap"] == [
+        {"agent_id": agent, "day": "2026-11-20", "claims": 2, "cap": 1}
+    ]

@@ -34,7 +34,7 @@ ORDER: list[set[str]] = [
     {"durable"},
     {"settings", "extras"},
     {"accounts", "telemetry", "envfile"},
-    {"policy", "slots", "presence"},
+    {"policy", "slots", "presence", "envelope"},
     {"schedules", "desires"},
     {"overlay", "folding"},
     {"identity"},

@@ -684,3 +684,27 @@ def test_a_month_is_named_in_ascii_digits_only(tmp_path: Path) -> None:
     (tmp_path / "\u0662\u0660\u0662\u0666-11.ndjson.gz").write_bytes(b"no segment of ours")
     assert FileLedger(tmp_path, "schedules").months() == []
     assert list_segments(tmp_path) == []
+
+
+@settings(max_examples=rounds(25), deadline=None,
+          suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
+@given(st.lists(st.tuples(st.integers(1, 60), st.integers(0, 9000)), min_size=1, max_size=12))
+def test_one_event_is_found_among_members_of_any_size(
+    quick_path: Path, groups: list[tuple[int, int]]
+) -> None:
+    """P8: wherever it lies, in few reads, and by a ledger that has looked for others before."""
+    shutil.rmtree(quick_path / "log", ignore_errors=True)
+    ledger, position, number = ledger_in(quick_path / "log"), START, 0
+    for count, size in groups:
+        for _ in range(count):
+            number += 1
+            text = os.urandom(size // 2).hex() if number % 5 == 0 else "x"
+            position = ledger.append([draft(number, text)], NOW, position).position
+    reads = 0
+    for batch in ledger.replay():
+        for event in batch.envelopes:
+            assert ledger.event(event.seq, "2026-11") == event
+            reads += 1
+    assert ledger.event(reads + 1, "2026-11") is None
+    fresh = ledger_in(quick_path / "log")
+    assert fresh.event(reads // 2 + 1, "2026-11") == ledger.event(reads // 2 + 1, "2026-11")

@@ -12,8 +12,11 @@ import orjson
 import pytest
 from calling import AGENT, call, lines_of, log_of
 from conftest import Clock  # noqa: TC002
+from world import World
 
 from promptyoself import identity
+from promptyoself.errors import PromptyoselfError
+from promptyoself.service.registering import MAX_WAITING_TRIGGERS, trigger
 
 BASE = ("register", "--agent-id", AGENT, "--prompt", "Hello")
 EVERY = (*BASE, "--every", "1h")
@@ -563,3 +566,20 @@ def test_one_agent_cannot_touch_another(
     call("modify", "--id", mine, "--agent-id", AGENT, "--tier", "1").success()
     assert [event["id"] for event in call("history").success()["events"]] == [mine] * 2
     assert call("list", "--agent-id", AGENT).success()["count"] == 1
+
+
+def test_so_many_triggers_may_wait_and_no_more() -> None:
+    """P7: an agent's triggers that wait are bounded; one that is delivered makes room."""
+    world: Any = World()
+    first, second = world.register(prompt="One", every="1h"), world.register(prompt="Two")
+    other = world.register("agent-b", every="1h")
+    for number in range(MAX_WAITING_TRIGGERS):
+        trigger(world, (first, second)[number % 2], None, world.now)
+    for id_ in (first, second):
+        with pytest.raises(PromptyoselfError, match="100 triggered deliveries that wait") as raised:
+            trigger(world, id_, None, world.now)
+        assert raised.value.code == "too_many_triggers"
+    trigger(world, other, None, world.now)
+    world.advance(seconds=1)
+    world.claim()
+    trigger(world, first, None, world.now)

@@ -115,10 +115,18 @@ class World:
 
     def claim(self, seats: int = 100, worker: str = "wrk_1", **more: Any) -> Decision:
         """Claim what is due, for good."""
-        more = {"strongest": self.strongest, "approvals": self.judge, **more}
-        decision = claim(self.state, self.now, worker, self.settings.caps, seats, **more)
+        decision = self._decide(seats, worker, **more)
         self.add(decision.records)
         return decision
+
+    def claim_records(self) -> list[tuple[Record, str]]:
+        """What a loop would write now."""
+        return self._decide(100, "wrk_1").records
+
+    def _decide(self, seats: int, worker: str, **more: Any) -> Decision:
+        more = {"strongest": self.strongest, "approvals": self.judge, **more}
+        more.setdefault("told_at", parse_utc(self.ts))
+        return claim(self.state, self.now, worker, self.settings.caps, seats, **more)
 
     def claim_only(self, agent: str) -> list[tuple[Record, str]]:
         """What a loop that has forgotten all other agents would write."""

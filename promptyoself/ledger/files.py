@@ -33,6 +33,7 @@ from promptyoself.ledger.segments import (
     compress,
     find,
     has_member_after,
+    is_month,
     link,
     list_segments,
     members_of,
@@ -43,6 +44,8 @@ from promptyoself.ledger.segments import (
 
 if TYPE_CHECKING:
     from promptyoself.events import Record
+    from promptyoself.ledger.envelope import Envelope
+    from promptyoself.ledger.seeking import Borders
     from promptyoself.ledger.upkeep import Sealing, Share
 
 __all__ = ["FileLedger"]
@@ -79,6 +82,7 @@ class FileLedger:
         self._stood: tuple[Position, _FileState] | None = None
         self._listed: _Listed | None = None
         self._tail: _Tail | None = None
+        self._borders: dict[str, tuple[tuple[int, int], Borders]] = {}
         make = partial(self._disk.make_directory, folder)  # which doesn't refer to us
         self._lock = ExclusiveLock(folder / "lock", lock_timeout, make)
         self._seal_lock = ExclusiveLock(folder / "sealing", lock_timeout, make, "being sealed")
@@ -204,6 +208,25 @@ class FileLedger:
             if (position.month, position.offset) > end:
                 return
             yield batch
+
+    def event(self, seq: int, month: str) -> Envelope | None:
+        """See :meth:`Ledger.event`."""
+        from promptyoself.ledger.seeking import Borders, seek
+
+        if not is_month(month):
+            return None
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            descriptor = os.open(self._folder / segment_name(month), flags)
+        except FileNotFoundError:
+            return None
+        with open(descriptor, "rb", buffering=0) as file:
+            found = os.fstat(descriptor)
+            which = found.st_dev, found.st_ino
+            known = self._borders.get(month)
+            if known is None or known[0] != which:
+                known = self._borders[month] = which, Borders([], [])
+            return seek(file, found.st_size, seq, known[1])
 
     def head(self, after: Position = START) -> Position:
         """See :meth:`Ledger.head`."""

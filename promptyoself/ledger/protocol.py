@@ -141,6 +141,16 @@ class Ledger(Protocol):
         """
         ...
 
+    def event(self, seq: int, month: str) -> Envelope | None:
+        """The event of that number, which bears a time in that month; ``None`` where there is none.
+        Reads a few members, however many events there are, and checks each by its checksum, not by
+        its link: that is :meth:`replay`'s part.
+
+        Raises:
+            OSError: the disk refused.
+        """
+        ...
+
     def holds(self, position: Position) -> bool:
         """Whether the position lies on this chain, as far as a bounded read can tell: its event is
         where it says, and the earlier segments have the size they had. False is always safe, and

@@ -36,6 +36,7 @@ __all__ = [
     "damaged",
     "find",
     "has_member_after",
+    "is_month",
     "lines_of",
     "link",
     "list_segments",
@@ -97,6 +98,11 @@ class BrokenMember(Exception):
 def segment_name(month: str) -> str:
     """The file name for a month such as ``2026-11``."""
     return f"{month}.ndjson.gz"
+
+
+def is_month(text: str) -> bool:
+    """Whether a month is spelled like that."""
+    return _NAME.fullmatch(segment_name(text)) is not None
 
 
 def list_segments(folder: Path) -> list[tuple[str, int]]:

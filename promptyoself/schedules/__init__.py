@@ -27,6 +27,7 @@ __all__ = [
     "CHAIN",
     "EMPTY",
     "FINISHED",
+    "SPECIFIED",
     "STATUSES",
     "AgentState",
     "Folded",
@@ -39,6 +40,7 @@ __all__ = [
     "due",
     "fold",
     "is_unfinished",
+    "place",
     "ready_at",
     "schedule_table",
     "slot_key",
@@ -64,7 +66,8 @@ class Schedule(NamedTuple):
     ``template`` the prompt is empty, and rendered when it fires. The fields of ``approval`` are
     those of the latest that was granted in this life: its name, the hash of the content it is for,
     the deliveries left, and why it is void, if it is. ``noticed_at`` is when somebody was last told
-    that slots were missed.
+    that slots were missed. ``told`` is the :func:`place` of the registration in the log, and
+    ``retold`` that of the latest change of each field that was modified since.
     """
 
     id: str
@@ -109,6 +112,8 @@ class Schedule(NamedTuple):
     approval_uses: int = 0
     approval_void: str | None = None
     noticed_at: str | None = None
+    told: str = ""
+    retold: dict[str, str] | None = None
 
 
 class OpenSlot(NamedTuple):
@@ -233,6 +238,19 @@ _ONE = Summary(1)
 
 EMPTY = State(schedule_table(), {}, agent_table(), {}, {})
 """Before the first event."""
+
+
+SPECIFIED = (
+    *("agent_id", "conversation_id", "prompt", "template", "envelope", "name", "tier"),
+    *("schedule_type", "schedule_value", "timezone", "anchor", "start_at", "until"),
+    *("max_repetitions", "daily_budget", "misfire", "grace", "jitter", "on_failure"),
+)
+"""The fields of a schedule that its registration sets, and nothing but a modification changes."""
+
+
+def place(event: Folded) -> str:
+    """Where an event stands in the log: its month and its number, as ``2026-11:42``."""
+    return f"{event.ts[:7]}:{event.seq}"
 
 
 def slot_key(id_: str, slot: str) -> str:

@@ -6,7 +6,17 @@ from promptyoself import events
 from promptyoself.digests import sha256
 from promptyoself.identity import TEMPLATES, content_hash, content_of
 from promptyoself.instants import is_instant
-from promptyoself.schedules import CHAIN, FINISHED, Folded, OpenSlot, Schedule, State, slot_key
+from promptyoself.schedules import (
+    CHAIN,
+    FINISHED,
+    SPECIFIED,
+    Folded,
+    OpenSlot,
+    Schedule,
+    State,
+    place,
+    slot_key,
+)
 
 __all__ = ["apply"]
 
@@ -86,6 +96,7 @@ def _register(
         life=record.life or 1,
         envelope=bool(record.envelope),
         repetition_count=record.repetition_count or 0,
+        told=place(event),
     )
     if before is not None:
         fields.update(
@@ -134,7 +145,7 @@ def _evolve(state: State, event: Folded, record: events.Record, schedule: Schedu
                 status="failed" if record.parked else schedule.status,
             )
         case events.ScheduleModified():
-            return _modify(state, schedule, record)
+            return _modify(state, event, schedule, record)
         case events.SchedulePaused():
             return schedule._replace(
                 status="paused", next_run=record.next_run, reason=record.reason
@@ -213,12 +224,17 @@ def _claim(
     )
 
 
-def _modify(state: State, schedule: Schedule, record: events.ScheduleModified) -> Schedule:
+def _modify(
+    state: State, event: Folded, schedule: Schedule, record: events.ScheduleModified
+) -> Schedule:
     # An approval was given to what the schedule was before.
     _unapprove(state, schedule)
     if schedule.approval is not None and schedule.approval_void is None:
         schedule = schedule._replace(approval_void="modified")
-    return schedule._replace(**{"reason": record.reason, **record.changes})
+    where = place(event)
+    changed = {name: where for name in record.changes if name in SPECIFIED}
+    retold = {**(schedule.retold or {}), **changed} or None
+    return schedule._replace(**{"reason": record.reason, **record.changes, "retold": retold})
 
 
 def _unapprove(state: State, schedule: Schedule | None) -> None:

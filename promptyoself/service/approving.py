@@ -9,7 +9,7 @@ from typing import Any
 from promptyoself.errors import PromptyoselfError, sentence
 from promptyoself.events import ApprovalGranted, ApprovalRevoked
 from promptyoself.identity import content_hash, content_of
-from promptyoself.instants import format_utc, parse_utc
+from promptyoself.instants import format_utc
 from promptyoself.ledger import Draft
 from promptyoself.policy import APPROVED_TIER, Verdict
 from promptyoself.schedules import FINISHED, Schedule, State, is_unfinished
@@ -36,7 +36,7 @@ class Asked:
 
     def __call__(self, schedule: Schedule) -> Verdict:
         """See :data:`~promptyoself.policy.Approvals`."""
-        now = _not_before(self._store, self._now)
+        now = self._store.not_before(self._now)
         verdict = self._tokens.judge(schedule, format_utc(now))
         if verdict.grant is not None or verdict.detail == "used_up":
             self._ids.add(schedule.id)
@@ -73,10 +73,10 @@ def approve(
 
     def decide(state: State) -> tuple[list[Draft], dict[str, Any]]:
         schedule = _require_approvable(state, id_)
-        expires = format_utc(_not_before(store, now) + timedelta(seconds=seconds))
+        expires = format_utc(store.not_before(now) + timedelta(seconds=seconds))
         content = content_hash(content_of(schedule))
         grant = ApprovalGranted(token_hex(8), content, expires, uses, reason)
-        before = tokens.judge(schedule, format_utc(_not_before(store, now)))
+        before = tokens.judge(schedule, format_utc(store.not_before(now)))
         tokens.follow(state, [id_])
         tokens.prepare(Token(id_, grant.grant, content, expires, uses))
         times = "once" if uses == 1 else f"{uses} times"
@@ -222,9 +222,3 @@ def _follow(store: Store, tokens: Tokens, ids: list[str]) -> None:
     except (PromptyoselfError, OSError) as error:
         told = f"The files of approvals could not be brought up to date: {sentence(error)}"
         store.seldom.warn("approvals", told)
-
-
-def _not_before(store: Store, now: datetime) -> datetime:
-    """Now, but not before the log's last event: a clock that is set back gives no time back."""
-    ts = store.index.load().position.ts
-    return max(now, parse_utc(ts)) if ts else now

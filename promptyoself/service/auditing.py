@@ -22,6 +22,7 @@ from promptyoself.times import parse_moment
 
 __all__ = ["audit", "diff"]
 
+_OURS = frozenset(("id", "registered", "told", "retold"))
 _EVER = datetime(1, 1, 1, tzinfo=UTC)
 
 
@@ -87,6 +88,7 @@ def audit(
         "since": None if since is None else format_utc(first),
         "until": format_utc(last),
         **book.answer(),
+        **_over_cap(accounts, wanted, store.settings.caps.daily_per_agent),
         "loops": [
             _describe_loop(loop, living)
             for loop in accounts.presence.loops.values()
@@ -122,6 +124,16 @@ def _all_accounted_for(totals: Mapping[str, Any]) -> str:
         if totals[outcome] or outcome in ("delivered", "failed", "skipped")
     ]
     return f"Every slot is accounted for: {', '.join(counts)}."
+
+
+def _over_cap(accounts: Accounts, wanted: str | None, cap: int) -> dict[str, Any]:
+    """The agents that had more deliveries on a day than the cap allows that is set now."""
+    found = [
+        {"agent_id": agent_id, "day": day, "claims": claims, "cap": cap}
+        for agent_id, (claims, day) in sorted(accounts.busiest.items())
+        if claims > cap and wanted in (None, agent_id)
+    ]
+    return {"over_cap": found} if found else {}
 
 
 def diff(store: Store, *, from_: str, to: str | None, now: datetime) -> dict[str, Any]:
@@ -272,12 +284,12 @@ def _differences(before: Schedule | None, after: Schedule) -> dict[str, Any]:
         return {
             name: {"from": None, "to": value}
             for name, value in after._asdict().items()
-            if value != after._field_defaults.get(name) and name not in ("id", "registered")
+            if value != after._field_defaults.get(name) and name not in _OURS
         }
     return {
         name: {"from": old, "to": new}
         for name, old, new in zip(Schedule._fields, before, after, strict=True)
-        if old != new
+        if old != new and name not in _OURS
     }
 
 

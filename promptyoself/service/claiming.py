@@ -6,11 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime, timedelta
-from functools import partial
 from hashlib import sha256
 from typing import Any, NamedTuple
 
 from promptyoself.desires import Ranked
+from promptyoself.envelope import wrap
 from promptyoself.events import (
     ApprovalConsumed,
     DeliveryAbandoned,
@@ -33,7 +33,6 @@ from promptyoself.policy import (
     spending_day,
 )
 from promptyoself.schedules import OpenSlot, Schedule, State, due, slot_key
-from promptyoself.service.envelope import wrap
 from promptyoself.service.idle import render
 from promptyoself.slots import plan, retry_delay, skip_record
 
@@ -42,6 +41,7 @@ __all__ = [
     "Claim",
     "Delivered",
     "Failed",
+    "Forged",
     "Outcome",
     "Strongest",
     "claim",
@@ -116,6 +116,23 @@ Strongest = Callable[[str, datetime], Sequence[Ranked]]
 raises keeps that schedule from being decided about, and no other."""
 
 
+Genuine = Callable[[Schedule], None]
+"""Raises :class:`Forged` where the log doesn't say what the schedule says. Asked only about one
+that is to be sent now."""
+
+
+class Forged(Exception):
+    """What is known of the schedule ``id``, from the index, isn't what the log says."""
+
+    def __init__(self, id_: str) -> None:
+        super().__init__(f"The index doesn't say of {id_} what the log says")
+        self.id = id_
+
+
+def taken_as_read(_: Schedule) -> None:
+    """For a state that was folded from the log itself."""
+
+
 class Decision(NamedTuple):
     """Events to append, each with its schedule's id, and the claims that they make.
 
@@ -137,17 +154,23 @@ def claim(
     until: datetime | None = None,
     strongest: Strongest | None = None,
     approvals: Approvals = none_given,
+    genuine: Genuine = taken_as_read,
+    told_at: datetime | None = None,
 ) -> Decision:
     """Claim what is due and may be delivered: one slot per agent, at most ``seats`` altogether.
 
     An agent with a claimed slot, whoever claimed it, gets no second one: two messages at once lose
     one of them from its context. ``until`` leaves alone what became due only after it. A schedule
     about which nothing can be decided (its time zone is gone, say) doesn't stop the others. What
-    an approval allows is claimed and paid for in one append.
+    an approval allows is claimed and paid for in one append. ``told_at`` is the time that an
+    envelope tells, which is that of the event: where the clock has run back, not ``now``.
+
+    Raises:
+        Forged: see :data:`Genuine`. Nothing is to be appended then.
     """
     allowed = _Allowed(state, now, caps, approvals)
     decision = Decision([], [], [], {})
-    prompted = partial(_prompted, now, strongest)
+    words = _Words(now, told_at or now, strongest, genuine)
     occupied = {slot.agent_id for slot in state.open.values() if slot.worker is not None}
     begun = {slot.id for slot in state.open.values() if slot.kind == "scheduled"}
     text = format_utc(now)
@@ -161,11 +184,11 @@ def claim(
         try:
             if key:
                 slot = state.open[key]
-                made = _claim_waiting(
-                    state, slot, schedule, now, worker, allowed, decision, prompted
-                )
+                made = _claim_waiting(state, slot, schedule, now, worker, allowed, decision, words)
             else:
-                made = _claim_scheduled(state, schedule, now, worker, allowed, decision, prompted)
+                made = _claim_scheduled(state, schedule, now, worker, allowed, decision, words)
+        except Forged:
+            raise
         except Exception as error:
             del decision.records[records:], decision.skipped[skipped:]
             decision.broken[id_] = f"{type(error).__name__}: {error}"
@@ -256,6 +279,26 @@ class _Allowed:
         return self._approvals(schedule) if schedule.tier >= APPROVED_TIER else Verdict()
 
 
+class _Words:
+    """What is sent, for one schedule at a time."""
+
+    def __init__(
+        self, now: datetime, told_at: datetime, strongest: Strongest | None, genuine: Genuine
+    ) -> None:
+        self.told_at = told_at
+        self._now, self._strongest, self._genuine = now, strongest, genuine
+
+    def ready(self, schedule: Schedule) -> Schedule | None:
+        """The schedule with the prompt that it has now; ``None`` where there is nothing to say."""
+        self._genuine(schedule)
+        if schedule.template is None:
+            return schedule
+        if self._strongest is None:
+            raise ValueError("nobody can tell the agent's desires")
+        ranked = self._strongest(schedule.agent_id, self._now)
+        return schedule._replace(prompt=render(ranked)) if ranked else None
+
+
 def _claim_waiting(
     state: State,
     slot: OpenSlot,
@@ -264,7 +307,7 @@ def _claim_waiting(
     worker: str,
     allowed: _Allowed,
     decision: Decision,
-    prompted: Callable[[Schedule], Schedule | None],
+    words: _Words,
 ) -> Claim | None:
     """Try a slot again, or a triggered one for the first time; or give it up."""
     why, verdict = _given_up(schedule, slot, now), Verdict()
@@ -272,9 +315,9 @@ def _claim_waiting(
         why, verdict = allowed.first(schedule)
     elif why is None and not slot.approved:
         why, verdict = allowed.again(schedule)
-    if why is None and (ready := prompted(schedule)) is not None:
+    if why is None and (ready := words.ready(schedule)) is not None:
         otid = slot.otid or slot_otid(slot.id, slot.slot)
-        return _attempt(ready, slot, otid, None, now, worker, verdict, decision)
+        return _attempt(ready, slot, otid, None, now, worker, verdict, decision, words)
     if why == "grace" and slot.attempt:
         error = f"{schedule.last_error or ''} {_TOO_LATE}".strip()
         head = (slot.slot, slot.otid or "", slot.attempt, worker)
@@ -297,12 +340,12 @@ def _claim_scheduled(
     worker: str,
     allowed: _Allowed,
     decision: Decision,
-    prompted: Callable[[Schedule], Schedule | None],
+    words: _Words,
 ) -> Claim | None:
     planned = plan(schedule, now)
     fire, following = planned.fire, planned.next_run
     why, verdict = (None, Verdict()) if fire is None else allowed.first(schedule)
-    ready = prompted(schedule) if fire is not None and why is None else None
+    ready = words.ready(schedule) if fire is not None and why is None else None
     if fire is not None and why is None and ready is None:
         why = "no_desires"
     most = schedule.max_repetitions
@@ -317,7 +360,7 @@ def _claim_scheduled(
     if fire is not None and ready is not None:
         slot = OpenSlot(schedule.id, schedule.agent_id, format_utc(fire), "scheduled")
         otid = slot_otid(schedule.id, slot.slot)
-        return _attempt(ready, slot, otid, next_run, now, worker, verdict, decision)
+        return _attempt(ready, slot, otid, next_run, now, worker, verdict, decision, words)
     if fire is not None and why is not None:
         instant, detail = format_utc(fire), verdict.detail if why == "approval" else None
         skip = DeliverySkipped(instant, instant, 1, why, next_run=next_run, detail=detail)
@@ -338,8 +381,9 @@ def _attempt(
     worker: str,
     verdict: Verdict,
     decision: Decision,
+    words: _Words,
 ) -> Claim:
-    text = _text(schedule, slot.slot, slot.kind, now, new=slot.attempt == 0)
+    text = _text(schedule, slot.slot, slot.kind, words.told_at, new=slot.attempt == 0)
     attempt = slot.attempt + 1
     record = DeliveryAttempted(
         slot.slot,
@@ -350,6 +394,8 @@ def _attempt(
         slot.kind,
         next_run,
         text if schedule.template else None,
+        schedule.agent_id,
+        schedule.conversation_id,
     )
     decision.records.append((record, schedule.id))
     if verdict.grant is not None:
@@ -366,16 +412,6 @@ def _attempt(
         run_id=None,  # an earlier attempt's run tells nothing of this one
     )
     return _claim_of(schedule, opened, text)
-
-
-def _prompted(now: datetime, strongest: Strongest | None, schedule: Schedule) -> Schedule | None:
-    """The schedule with the prompt that it has now; ``None`` where there is nothing to say."""
-    if schedule.template is None:
-        return schedule
-    if strongest is None:
-        raise ValueError("nobody can tell the agent's desires")
-    ranked = strongest(schedule.agent_id, now)
-    return schedule._replace(prompt=render(ranked)) if ranked else None
 
 
 def _claim_of(schedule: Schedule, slot: OpenSlot, text: str, *, in_doubt: bool = False) -> Claim:
@@ -470,4 +506,5 @@ def _note_skip(decision: Decision, schedule: Schedule, record: DeliverySkipped) 
 def _text(schedule: Schedule, slot: str, kind: str, now: datetime, *, new: bool = False) -> str:
     if not schedule.envelope:
         return schedule.prompt
-    return wrap(schedule, slot, kind, now, schedule.repetition_count + new)
+    fields = schedule._asdict()
+    return wrap(schedule.id, fields, slot, kind, now, schedule.repetition_count + new)

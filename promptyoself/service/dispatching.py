@@ -34,6 +34,7 @@ from promptyoself.service.claiming import (
     Abandoned,
     Claim,
     Decision,
+    Forged,
     Outcome,
     claim,
     orphans,
@@ -44,6 +45,7 @@ from promptyoself.service.idle import strongest_of
 from promptyoself.service.narrating import Narrator, alarms, line_of
 from promptyoself.service.notices import with_notices
 from promptyoself.service.store import Store
+from promptyoself.service.vouching import Vouched
 from promptyoself.slots import next_wake
 
 __all__ = ["Dispatcher", "Report", "Trouble", "new_worker_name"]
@@ -120,6 +122,7 @@ class Dispatcher:
         self._announced = False
         self._broken = False  # whether there was something about which nothing could be decided
         self._strongest = strongest_of(store)
+        self._vouched = Vouched(store.ledger)
 
     @property
     def idle(self) -> bool:
@@ -143,6 +146,15 @@ class Dispatcher:
         self._is_announced()
 
     def tick(self, now: datetime, until: datetime | None = None, stamp: object = None) -> Report:
+        """See :meth:`_tick`. An index that doesn't say what the log says is made anew first."""
+        try:
+            return self._tick(now, until, stamp)
+        except Forged as forged:
+            self._store.distrust(str(forged))
+            self._vouched.mended(forged.id)
+            return self._tick(now, until)
+
+    def _tick(self, now: datetime, until: datetime | None = None, stamp: object = None) -> Report:
         """One pass, without waiting: take in what has finished, adopt what the dead have left,
         write down outcomes and claims in one append, and start what was claimed.
 
@@ -299,7 +311,8 @@ class Dispatcher:
         self, state: State, now: datetime, seats: int, until: datetime | None, approvals: Approvals
     ) -> Decision:
         caps, strongest = self._store.settings.caps, self._strongest
-        decision = claim(state, now, self._worker, caps, seats, until, strongest, approvals)
+        asked = (caps, seats, until, strongest, approvals, self._vouched)
+        decision = claim(state, now, self._worker, *asked, told_at=self._store.not_before(now))
         self._broken = bool(decision.broken)
         for id_, problem in decision.broken.items():
             if id_ not in self._told:

@@ -41,7 +41,7 @@ def agenda(
         if len(found) == most:
             truncated = True
             break
-        schedule = describe(state.schedules[event.id], state, full=False)
+        schedule = describe(state.schedules[event.id], (), full=False)
         found.append(
             {
                 "at": event.slot,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from itertools import islice
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from promptyoself.errors import ChainError, PromptyoselfError, WrongUsage
 from promptyoself.instants import format_utc, parse_utc
 from promptyoself.ledger import Batch, Envelope, Position
 from promptyoself.overlay import Wanted
-from promptyoself.schedules import CHAIN, EMPTY, FINISHED, STATUSES, Schedule, State, fold
+from promptyoself.schedules import CHAIN, EMPTY, FINISHED, STATUSES, OpenSlot, Schedule, State, fold
 from promptyoself.service.store import (
     Chain,
     Store,
@@ -66,8 +66,11 @@ def list_schedules(
     else:
         total = sum(state.statuses.get(each, 0) for each in statuses)
         shown = list(islice(_in_order(state, statuses), limit))
+    slots = open_by_id(state) if full else {}
     answer: dict[str, Any] = {
-        "schedules": [describe(schedule, state, full=full) for schedule in shown],
+        "schedules": [
+            describe(schedule, slots.get(schedule.id, ()), full=full) for schedule in shown
+        ],
         "count": len(shown),
     }
     if len(shown) < total:
@@ -103,11 +106,20 @@ def show(store: Store, id_: str, *, at: str | None = None, now: datetime) -> dic
     """Everything about one schedule. Raises ``unknown_id`` or ``forbidden_agent``."""
     state = store.read().state if at is None else state_at(store, at, now)
     schedule = find_schedule(state, id_, store.settings.only_agent)
-    return describe(schedule, state, full=True)
+    return describe(schedule, open_by_id(state).get(id_, ()), full=True)
 
 
-def describe(schedule: Schedule, state: State, *, full: bool) -> dict[str, Any]:
-    """One schedule as the JSON contract has it; ``full`` adds policy, bounds and what is open."""
+def open_by_id(state: State) -> dict[str, list[OpenSlot]]:
+    """The slots that have begun and have no outcome yet, by their schedules."""
+    found: dict[str, list[OpenSlot]] = {}
+    for slot in state.open.values():
+        found.setdefault(slot.id, []).append(slot)
+    return found
+
+
+def describe(schedule: Schedule, slots: Iterable[OpenSlot], *, full: bool) -> dict[str, Any]:
+    """One schedule as the JSON contract has it; ``full`` adds policy, bounds and the ``slots`` that
+    are open."""
     prompt = schedule.prompt
     if not full and len(prompt) > _SHORT:
         prompt = prompt[: _SHORT - 1] + "…"
@@ -158,8 +170,7 @@ def describe(schedule: Schedule, state: State, *, full: bool) -> dict[str, Any]:
                 "retry_at": slot.retry_at if slot.worker is None else None,
                 "code": slot.code,
             }
-            for slot in state.open.values()
-            if slot.id == schedule.id
+            for slot in slots
         ],
     )
     return answer

@@ -38,6 +38,7 @@ from promptyoself.triggers import Trigger, next_fire_time
 
 __all__ = [
     "MAX_SALT",
+    "MAX_WAITING_TRIGGERS",
     "cancel",
     "modify",
     "pause",
@@ -52,6 +53,9 @@ __all__ = [
 MAX_SALT = 1
 """The largest salt that an import may bring along. A schedule needs a larger one where two others
 have the first two ids of its content: among 10,000, for one content in 200 billion."""
+
+MAX_WAITING_TRIGGERS = 100
+"""The most deliveries that were asked for and wait, of one agent."""
 
 _POLICY = ("tier", "daily_budget", "misfire", "grace", "jitter", "envelope", "on_failure")
 _SPREAD = frozenset({"jitter", "grace", "schedule_type", "schedule_value"})
@@ -270,10 +274,12 @@ def cancel(store: Store, id_: str, reason: str | None, now: datetime) -> dict[st
 
 
 def trigger(store: Store, id_: str, reason: str | None, now: datetime) -> dict[str, Any]:
-    """Ask for one delivery now, beside the scheduled ones."""
+    """Ask for one delivery now, beside the scheduled ones. Raises ``too_many_triggers``, among
+    others."""
 
     def decide(state: State) -> tuple[list[Draft], dict[str, Any]]:
         schedule = _unfinished(state, id_, store.settings)
+        _require_patience(state, schedule.agent_id)
         # A slot of its own, so its instant must be no other slot's, nor that of a trigger before.
         instant = now
         scheduled, tick = trigger_of(schedule), timedelta(microseconds=1)
@@ -377,6 +383,22 @@ def require_room(state: State, agent_id: str, settings: Settings) -> None:
             "too_many_schedules",
             f"{shown(agent_id)} has {most} active schedules, the most allowed.",
             "Cancel one first; PROMPTYOSELF_MAX_ACTIVE_PER_AGENT sets the limit.",
+        )
+
+
+def _require_patience(state: State, agent_id: str) -> None:
+    """Refuse one more trigger than may wait for an agent. Raises ``too_many_triggers``."""
+    waiting = sum(
+        1
+        for slot in state.open.values()
+        if slot.agent_id == agent_id and slot.kind == "trigger" and slot.worker is None
+    )
+    if waiting >= MAX_WAITING_TRIGGERS:
+        raise PromptyoselfError(
+            "too_many_triggers",
+            f"{shown(agent_id)} has {waiting} triggered deliveries that wait, the most allowed.",
+            "See with `promptyoself doctor` that a loop is running; each that it delivers makes "
+            "room for another.",
         )
 
 

@@ -130,6 +130,25 @@ class Chain(Generic[S]):
                 self.index.save(Snapshot(state, batch.position))
             return result
 
+    def not_before(self, now: datetime) -> datetime:
+        """Now, but not before the log's last event: the time that an event would bear."""
+        ts = self.index.load().position.ts
+        return max(now, parse_utc(ts)) if ts else now
+
+    def distrust(self, why: str) -> None:
+        """Make the index anew from the log, for it was found to say something else.
+
+        Raises:
+            PromptyoselfError: ``lock_timeout``.
+            ChainError: the log is damaged.
+        """
+        self.warn(f"{why}; it was made anew from the log.")
+        with self.naming(), self.ledger.exclusive():
+            snapshot = self.index.rebuild()
+            # It mustn't know of more than is durable, or it would bear witness against the log.
+            self.ledger.append([], parse_utc(snapshot.position.ts), snapshot.position)
+            self.index.save(snapshot)
+
     def draft(self, record: Record, id_: str | None) -> Draft:
         """An event of this store's actor."""
         return Draft(record, id_, self.actor)

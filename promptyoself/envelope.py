@@ -7,22 +7,26 @@ the first line, and the one about the recurrence.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 from promptyoself.instants import parse_utc
-from promptyoself.schedules import Schedule
 from promptyoself.times import in_zone
 
 __all__ = ["wrap"]
 
 
-def wrap(schedule: Schedule, slot: str, kind: str, now: datetime, fire_number: int) -> str:
-    """The prompt in its envelope. ``fire_number`` counts the scheduled fires from 1."""
-    name = " ".join((schedule.name or schedule.id).split())
-    rhythm = schedule.schedule_value
-    if schedule.schedule_type == "interval":
+def wrap(
+    id_: str, fields: Mapping[str, Any], slot: str, kind: str, now: datetime, fire_number: int
+) -> str:
+    """The prompt in its envelope. ``fields`` are those of the schedule, or of its registration;
+    ``fire_number`` counts the scheduled fires from 1."""
+    name = " ".join((fields.get("name") or id_).split())
+    rhythm, zone = fields["schedule_value"], fields["timezone"]
+    if fields["schedule_type"] == "interval":
         rhythm = f"every {rhythm}"
-    if schedule.schedule_type == "once":
+    if fields["schedule_type"] == "once":
         recurrence = "This is a one-off scheduled task."
     elif kind == "scheduled":
         recurrence = f"This is fire #{fire_number} (cron: {rhythm})."
@@ -31,12 +35,12 @@ def wrap(schedule: Schedule, slot: str, kind: str, now: datetime, fire_number: i
     return "\n".join(
         (
             f'Scheduled task "{name}" is firing.',
-            f"Timezone: {schedule.timezone}",
-            f"Scheduled for: {_qualified(parse_utc(slot), schedule.timezone)}",
-            f"Current time: {_qualified(now, schedule.timezone)}",
+            f"Timezone: {zone}",
+            f"Scheduled for: {_qualified(parse_utc(slot), zone)}",
+            f"Current time: {_qualified(now, zone)}",
             recurrence,
             "",
-            f"Prompt: {schedule.prompt}",
+            f"Prompt: {fields['prompt']}",
         )
     )
 
