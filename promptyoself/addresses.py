@@ -9,8 +9,7 @@ import re
 
 __all__ = ["credentials", "is_ambiguous", "presentable"]
 
-_SCHEME = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*:/+")
-_AUTHORITY_ENDS = re.compile(r"[/?#]")
+_SCHEME = r"\s*[A-Za-z][A-Za-z0-9+.-]*:/+"
 _LEAST = 4
 """A shorter password isn't hidden by itself: messages would lose every "x"."""
 _TOKEN = 16
@@ -23,15 +22,17 @@ def presentable(url: str) -> str:
 
     It needn't be a good address. Where the @ isn't in its place, everything before it is ``***``.
     """
-    scheme, user, rest = _parts(url)
+    scheme, user, rest = _parts(url) if "@" in url else ("", "", url)
     if user and is_ambiguous(url):
         rest = f"***@{rest}"
-    return scheme + re.split("[?#]", rest, maxsplit=1)[0].rstrip("/")
+    return scheme + rest.partition("?")[0].partition("#")[0]
 
 
 def credentials(url: str) -> tuple[str, ...]:
     """What is secret in an address, in each form in which it may turn up elsewhere: as it stands,
     decoded, and as the header in which HTTP sends it."""
+    if "@" not in url:
+        return ()
     _, user, _ = _parts(url)
     if not user:
         return ()
@@ -51,15 +52,15 @@ def credentials(url: str) -> tuple[str, ...]:
 def is_ambiguous(url: str) -> bool:
     """Whether an @ stands where no user ends: the password may have a ``/``, ``?`` or ``#`` as it
     is, so that a part of it would be taken for the host's name or the path."""
-    scheme, user, _ = _parts(url)
-    if not user:
+    if "@" not in url:
         return False
-    return not scheme or _AUTHORITY_ENDS.search(user) is not None
+    scheme, user, _ = _parts(url)
+    return bool(user) and (not scheme or not set("/?#").isdisjoint(user))
 
 
 def _parts(url: str) -> tuple[str, str, str]:
     """The scheme with its slashes, what is before the last @, and the rest."""
-    match = _SCHEME.match(url)
+    match = re.match(_SCHEME, url)
     scheme = match[0] if match else ""
     user, _, rest = url[len(scheme) :].rpartition("@")
     return scheme, user, rest

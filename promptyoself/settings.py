@@ -5,18 +5,22 @@ that of the working directory, since a host may call us from anywhere. A value o
 counts as none.
 """
 
+from __future__ import annotations
+
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from promptyoself.addresses import credentials, is_ambiguous, presentable
-from promptyoself.envfile import Entry, read_envfile
 from promptyoself.errors import PromptyoselfError
 from promptyoself.identity import is_opaque_id
 from promptyoself.policy import Caps
 from promptyoself.texts import trimmed
+
+if TYPE_CHECKING:
+    from promptyoself.envfile import Entry
 
 __all__ = [
     "SETTINGS",
@@ -291,6 +295,14 @@ def _read_dotenv(environ: Mapping[str, str]) -> tuple[Path, dict[str, Entry]]:
         if not os.path.isabs(home):  # the specification has it ignored: it would be the caller's
             home = os.path.join(environ.get("HOME", "/"), ".config")
         path = Path(home) / "promptyoself" / ".env"
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return path, {}  # as most have it: nothing more is imported
+    except (OSError, ValueError):
+        pass  # it says what is in the way
+    from promptyoself.envfile import read_envfile
+
     return path, read_envfile(path, _BY_NAME, _SECRETS)
 
 

@@ -26,8 +26,9 @@ REGISTER = ("register", "--agent-id", AGENT, "--prompt", "Hello")
     ("url", "shown"),
     [
         ("http://localhost:8283", "http://localhost:8283"),
-        ("http://localhost:8283/", "http://localhost:8283"),
-        ("https://me:s3same@letta.example/api/", "https://letta.example/api"),
+        ("http://localhost:8283/", "http://localhost:8283/"),
+        ("http://", "http://"),
+        ("https://me:s3same@letta.example/api", "https://letta.example/api"),
         ("http://s3same@[::1]:8283", "http://[::1]:8283"),
         ("https://me:s3@s3same@letta.example", "https://letta.example"),
         ("https://letta.example/api?key=s3same#s3same", "https://letta.example/api"),

@@ -20,7 +20,7 @@ HEAVY = {
 }  # fmt: skip
 OURS = {
     "", "addresses", "cli", "commands", "commands.answering", "counting", "digests",
-    "durable", "envfile", "errors", "folding", "identity", "index", "index.form", "index.schedules",
+    "durable", "errors", "folding", "identity", "index", "index.form", "index.schedules",
     "index.tree", "instants", "ledger",
     "ledger.envelope", "ledger.files", "ledger.lock", "ledger.position", "ledger.protocol",
     "ledger.segments", "log",

@@ -247,7 +247,7 @@ def require_address(base_url: str) -> str:
             "The Letta base URL is not of the form http(s)://host[:port].",
             "Set LETTA_BASE_URL, for instance to http://localhost:8283.",
         )
-    return presentable(base_url)
+    return presentable(base_url).rstrip("/")
 
 
 def _causes(err: BaseException) -> Iterator[BaseException]:

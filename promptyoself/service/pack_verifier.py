@@ -297,7 +297,7 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     wanted = None
     if options.head is not None:
-        match = HEAD.fullmatch(options.head)
+        match = HEAD.fullmatch(options.head.strip())
         if not match:
             parser.error("--head is not SEQ:HASH")
         wanted = Place(int(match[1]), match[2], "")
