@@ -197,8 +197,7 @@ def default_zone(settings: Settings) -> str:
     try:
         return parse_zone(settings.timezone)
     except PromptyoselfError as error:
-        message, name = f"PROMPTYOSELF_TZ: {error.message}", "PROMPTYOSELF_TZ"
-        raise PromptyoselfError("invalid_setting", message, error.hint, setting=name) from None
+        raise _unusable("PROMPTYOSELF_TZ", settings.timezone, error) from None
 
 
 def desire_half_life(settings: Settings) -> int:
@@ -212,9 +211,17 @@ def desire_half_life(settings: Settings) -> int:
     try:
         return parse_duration(settings.half_life)
     except PromptyoselfError as error:
-        name = "PROMPTYOSELF_DESIRE_HALF_LIFE"
-        message = f"{name}: {error.message}"
-        raise PromptyoselfError("invalid_setting", message, error.hint, setting=name) from None
+        raise _unusable("PROMPTYOSELF_DESIRE_HALF_LIFE", settings.half_life, error) from None
+
+
+def _unusable(name: str, value: str, error: PromptyoselfError) -> PromptyoselfError:
+    """What was wrong with a setting's value, under its name, and where it came from."""
+    hint = error.hint
+    found = next(source for source in read_sources() if source.setting.name == name)
+    if found.value == value and found.origin != "default":
+        hint = f"{hint} It came from {_place(found.origin, found.line)}.".lstrip()
+    message = f"{name}: {error.message}"
+    return PromptyoselfError("invalid_setting", message, hint, setting=name)
 
 
 def _checked(values: Mapping[str, str], unknown: tuple[Unknown, ...]) -> Settings:

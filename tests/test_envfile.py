@@ -191,6 +191,18 @@ def test_a_bad_value_names_its_line(envfile: Path) -> None:
     assert f"line 3 of {envfile}" in caught.value.hint
 
 
+def test_a_zone_names_its_line_too(
+    var: Path, envfile: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P7: likewise where a value is only looked at when it is needed."""
+    monkeypatch.delenv("PROMPTYOSELF_TZ")
+    envfile.write_text("\nPROMPTYOSELF_TZ=Mars/Olympus\n")
+    assert f"line 2 of {envfile}" in call(*REGISTER).error("invalid_setting")["hint"]
+    monkeypatch.setenv("PROMPTYOSELF_DESIRE_HALF_LIFE", "soon")
+    document = call("desires", "--agent-id", AGENT).error("invalid_setting")
+    assert "the environment" in document["hint"]
+
+
 def test_a_tilde_is_nobodys_home(envfile: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """P7: no folder named ~ is made, where somebody meant the home folder."""
     for name in ("PROMPTYOSELF_VAR", "PROMPTYOSELF_LOG_FILE"):
