@@ -100,10 +100,13 @@ def doors() -> str:
         "| a value of the wrong type | `invalid_value` | `invalid_value` | `invalid_value` |",
         "| an error | exit code 1 or 2 | exit code, and `error` in the JSON | `isError` |",
         "| a longest text | 128 KiB, on Linux | 128 KiB, on Linux | 1 MiB, as a prompt may have |",
-        "| who calls | `--agent-id`, else the login name | `--agent-id`, else the settings "
-        "| `agent_id`, else the settings; with `--agent-header` the agent of the header |",
+        "| who calls | the login | the login that the host runs as "
+        "| the client, by its own name; with `--agent-header` the agent of the header |",
+        "| for whom | `--agent-id`, else the settings | `agent-id`, else the settings "
+        "| `agent_id`, else the header's, else the settings |",
         "",
-        "`PROMPTYOSELF_ONLY_AGENT` pins the caller to one agent through all three.",
+        "`PROMPTYOSELF_ONLY_AGENT` pins the caller to one agent through all three, and that agent is",
+        "who calls then ([format.md](format.md#who-did-it-and-for-whom)).",
         "",
         "## What is only for people",
         "",

@@ -148,7 +148,11 @@ _EVENT = _object(
     ts=_INSTANT,
     type=_text("What happened: schedule.registered, delivery.delivered, …"),
     id=_maybe(_ID),
-    actor={"type": "object"},
+    actor={
+        "type": "object",
+        "additionalProperties": {"type": "string"},
+        "description": "Who called (who, kind), through which door (via), and for_agent.",
+    },
     data={"type": "object"},
     prev=_text("The SHA-256 of the event before."),
 )
@@ -327,6 +331,7 @@ TOOLS: dict[str, Tool] = {
                     slots=_NUMBER,
                     outcome=_STRING,
                     why=_maybe(_STRING),
+                    by={"type": ["object", "null"], "description": "Who did what decided it."},
                 ),
                 "Ranges of slots that were not delivered.",
             ),

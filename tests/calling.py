@@ -8,10 +8,12 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import click
 import orjson
 
 from promptyoself import cli
@@ -25,6 +27,7 @@ __all__ = [
     "append_foreign",
     "call",
     "clean_environ",
+    "latest",
     "lines_of",
     "log_of",
     "run",
@@ -68,14 +71,42 @@ class Answer(NamedTuple):
         return document
 
 
-def call(*arguments: str, stdin: bytes | None = b"") -> Answer:
-    """Run a command in this process. ``stdin`` of ``None`` is a closed one."""
+def latest(arguments: Sequence[str]) -> list[str]:
+    """The arguments with the last of each option that may be given once: a test adds to a base what
+    is another way in its case."""
+    command = cli.cli.get_command(click.Context(cli.cli), arguments[0]) if arguments else None
+    if command is None:
+        return list(arguments)
+    known = {
+        name: option
+        for option in command.params
+        if isinstance(option, click.Option)
+        for name in (*option.opts, *option.secondary_opts)
+    }
+    uses: list[tuple[object, list[str]]] = []
+    rest = iter(arguments[1:])
+    for number, word in enumerate(rest):
+        option = known.get(word.partition("=")[0])
+        if word == "--":
+            uses.append((number, [word, *rest]))
+        elif option is None or option.multiple or option.is_flag or "=" in word:
+            uses.append((option if option and not option.multiple else number, [word]))
+        else:
+            uses.append((option, [word, *islice(rest, 1)]))
+    last = {key: at for at, (key, _) in enumerate(uses)}
+    words = [word for at, (key, use) in enumerate(uses) if last[key] == at for word in use]
+    return [arguments[0], *words]
+
+
+def call(*arguments: str, stdin: bytes | None = b"", verbatim: bool = False) -> Answer:
+    """Run a command in this process, with the :func:`latest` of its options unless ``verbatim``.
+    ``stdin`` of ``None`` is a closed one."""
     before = sys.stdin, sys.stdout, sys.stderr
     out, err = io.BytesIO(), io.StringIO()
     sys.stdin = None if stdin is None else io.TextIOWrapper(io.BytesIO(stdin))  # type: ignore
     sys.stdout, sys.stderr = io.TextIOWrapper(out, encoding="utf-8", write_through=True), err
     try:
-        code = cli._run(list(arguments))
+        code = cli._run(list(arguments) if verbatim else latest(arguments))
         return Answer(code, out.getvalue(), err.getvalue())
     finally:
         sys.stdin, sys.stdout, sys.stderr = before
@@ -88,8 +119,9 @@ def run(
     prepare: Callable[[], None] | None = None,
 ) -> Answer:
     """Run a command in a process of its own; ``prepare`` is called in it before Python starts."""
+    words = latest(arguments) if all(isinstance(each, str) for each in arguments) else arguments
     done = subprocess.run(
-        [sys.executable, "-m", "promptyoself", *arguments],
+        [sys.executable, "-m", "promptyoself", *words],
         env=environ,
         stdin=stdin,
         capture_output=True,

@@ -13,6 +13,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+ACTOR = ["via", "who", "kind", "client", "login", "host", "for_agent"]
 KEYS = ["v", "seq", "ts", "type", "id", "actor", "data", "prev"]
 TS = re.compile(r"\d{4}-(0[1-9]|1[0-2])-[0-3]\d[T][0-2]\d:[0-5]\d:[0-5]\d\.\d{6}Z")
 
@@ -62,7 +63,10 @@ def check_chain(folder: Path, *, settled: bool = True) -> list[dict[str, Any]]:
                 assert TS.fullmatch(event["ts"]), where
                 assert event["ts"] >= ts, where
                 assert event["ts"][:7] == path.name[:7], where
-                assert set(event["actor"]) == {"via", "who"}, where
+                actor = event["actor"]
+                assert [name for name in ACTOR if name in actor] == list(actor), where
+                assert {"via", "who"} <= set(actor), where
+                assert all(type(text) is str and text for text in actor.values()), where
                 prev, ts = hashlib.sha256(line).hexdigest(), event["ts"]
                 events.append(event)
     created = [event["seq"] for event in events if event["type"] == "ledger.created"]

@@ -730,7 +730,7 @@ def test_what_changed_between_two_points(var: Path, clock: Clock, delivered: str
     assert set(changed["fields"]) == {"schedule_value", "anchor", "next_run", "reason"}
     (event,) = changed["events"]
     assert (event["type"], event["reason"]) == ("schedule.modified", "less")
-    assert set(event["by"]) == {"via", "who"}
+    assert set(event["by"]) == {"via", "who", "kind", "host", "for_agent"}
     assert (new["id"], new["change"]) == (other, "registered")
     assert [e["type"].partition(".")[2] for e in new["events"]] == [
         "registered", "paused", "resumed",

@@ -266,8 +266,9 @@ def test_what_tools_answer_is_what_they_say(sandbox: Sandbox, var: Path, clock: 
     events = check_chain(var / "schedules")
     by = {(event["actor"]["via"], event["actor"]["who"]) for event in events}
     login = call("register", "--agent-id", AGENT, "--prompt", "x", "--every", "1d").success()
-    assert by <= {("ledger", "promptyoself"), ("mcp", agent), ("mcp", _login())}
-    assert orjson.loads(lines_of(var)[-1])["actor"] == {"via": "cli", "who": AGENT}, login
+    assert by == {("ledger", "promptyoself"), ("mcp", "mcp")}, "the SDK's client calls itself so"
+    last = orjson.loads(lines_of(var)[-1])["actor"]
+    assert (last["who"], last["for_agent"]) == (_login(), AGENT), login
     assert sandbox.deliveries
 
 
@@ -448,7 +449,8 @@ def test_the_servers_agent_is_meant_where_none_is_named(
     monkeypatch.setenv("PROMPTYOSELF_DEFAULT_AGENT_ID", "agent-env")
     id_ = ask("register", {"prompt": "x", "every": "1h"}, made)["id"]
     assert ask("show", {"id": id_})["schedule"]["agent_id"] == "agent-env"
-    assert orjson.loads(lines_of(var)[-1])["actor"] == {"via": "mcp", "who": "agent-env"}
+    actor = orjson.loads(lines_of(var)[-1])["actor"]
+    assert (actor["via"], actor["kind"], actor["for_agent"]) == ("mcp", "client", "agent-env")
 
 
 def test_resources(var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -591,7 +593,7 @@ def test_calls_at_once_do_not_mix(var: Path) -> None:
             for number in range(40):
                 tasks.start_soon(one, number)
         for event in check_chain(var / "schedules")[1:]:
-            assert event["actor"] == {"via": "mcp", "who": ids[event["id"]]}
+            assert event["actor"]["for_agent"] == ids[event["id"]]
 
     talk(all_at_once)
     assert len(lines_of(var)) == 41

@@ -74,7 +74,11 @@ def test_a_parked_schedule_is_told_of_once(world: World) -> None:
     failed = next(event for event in world.events if event.data.get("parked"))
     assert failed.data["notice"] == notice.id
     assert failed.ts == notice.ts
-    assert notice.actor == {"via": "loop", "who": "promptyoself"}
+    assert notice.actor == {
+        "via": "loop",
+        "who": "promptyoself",
+        "for_agent": notice.data["agent_id"],
+    }
     assert id_ in notice.data["prompt"]
     assert "agent_not_found" in notice.data["prompt"]
     assert "Ignore" not in notice.data["prompt"]

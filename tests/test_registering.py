@@ -319,7 +319,7 @@ def test_every_event_says_who_and_why(var: Path, clock: Clock) -> None:
     for command in ("pause", "resume", "trigger", "cancel"):
         call(command, "--id", id_, "--reason", f"to {command}").success()
     found = events(var, "schedule.")
-    assert found[0]["actor"] == {"via": "cli", "who": AGENT}
+    assert found[0]["actor"]["for_agent"] == AGENT
     assert all(event["actor"]["via"] == "cli" and event["actor"]["who"] for event in found)
     reasons = ["first", "to pause", "to resume", "to trigger", "to cancel"]
     assert [event["data"]["reason"] for event in found] == reasons

@@ -46,17 +46,17 @@ def test_no_option_is_given_twice(command: str, option: click.Option, var: Path)
     a flag are one option."""
     for first in (*option.opts, *option.secondary_opts):
         for second in (*option.opts, *option.secondary_opts):
-            twice = call(command, *spelled(first, option), *spelled(second, option))
+            twice = call(command, *spelled(first, option), *spelled(second, option), verbatim=True)
             error = twice.error("repeated_option", 2)
             assert first in error["message"]
             assert second in error["message"]
             if not option.is_flag:
-                written = call(command, f"{first}=a", f"{second}=a")
+                written = call(command, f"{first}=a", f"{second}=a", verbatim=True)
                 assert written.error("repeated_option", 2)["message"] == error["message"]
     assert not var.exists()
 
 
-def test_those_that_may_be_repeated() -> None:
+def test_those_that_may_be_repeated(var: Path) -> None:
     """A tag, a host, an origin: as many as there are."""
     assert {(name, each.opts[0]) for name, each in AGAIN} >= {
         ("desire", "--tag"), ("desires", "--tag"), ("mcp", "--allow-host"),
@@ -74,7 +74,9 @@ def test_two_ids_end_neither(var: Path) -> None:
         for text in "ab"
     ]
     before = log_of(var)
-    error = call("cancel", "--id", ids[0], "--id", ids[1]).error("repeated_option", 2)
+    error = call("cancel", "--id", ids[0], "--id", ids[1], verbatim=True).error(
+        "repeated_option", 2
+    )
     assert "`cancel` again" in error["hint"]
     assert log_of(var) == before
 
@@ -87,7 +89,7 @@ def test_a_value_that_looks_like_an_option(var: Path) -> None:
     call(*prompt, "--prompt", "--prompt").success()
     call(*prompt, "--prompt=--prompt=x", "--name", "--name").success()
     assert call("list", "--", "--full", "--full").error("wrong_usage", 2)
-    assert call("cancel", "--id", "a", "--id", "b", "--help").code == 0
+    assert call("cancel", "--id", "a", "--id", "b", "--help", verbatim=True).code == 0
 
 
 def test_through_a_sanctum_host(tmp_path: Path) -> None:

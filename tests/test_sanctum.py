@@ -17,6 +17,7 @@ import pytest
 from checker import check_chain
 
 from promptyoself import cli, sanctum
+from promptyoself.commands import answering
 from promptyoself.sandbox import Sandbox
 
 PACKAGE = Path(cli.__file__).parent
@@ -271,7 +272,7 @@ def test_json_for_a_text_arrives_verbatim(host: Host) -> None:
 
 def test_the_door_is_recorded(host: Host, tmp_path: Path) -> None:
     """Whoever calls through a plugin, the package's own folder or one that was written, is recorded
-    as having come that way, under the name that he gives; a shell is another door."""
+    as having come that way, by the login that the host runs as; a shell is another door."""
     sanctum.install(tmp_path, sys.executable)
     for number, start in enumerate(
         ([str(host.path)], [str(tmp_path / "promptyoself" / "cli.py")], ["-m", "promptyoself"])
@@ -283,11 +284,12 @@ def test_the_door_is_recorded(host: Host, tmp_path: Path) -> None:
         )  # fmt: skip
         assert json.loads(done.stdout)["created"]
     actors = [event["actor"] for event in host.call("history", {})["events"]]
+    me = {"who": answering._login(), "kind": "login", "host": os.uname().nodename}
     assert actors == [
         {"via": "ledger", "who": "promptyoself"},
-        {"via": "sanctum", "who": "agent-0"},
-        {"via": "sanctum", "who": "agent-1"},
-        {"via": "cli", "who": "agent-2"},
+        {"via": "sanctum", **me, "for_agent": "agent-0"},
+        {"via": "sanctum", **me, "for_agent": "agent-1"},
+        {"via": "cli", **me, "for_agent": "agent-2"},
     ]
 
 

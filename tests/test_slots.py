@@ -247,7 +247,7 @@ class Memory:
     def read(self) -> Snapshot:
         return Snapshot(self.state, START)
 
-    def draft(self, record: object, id_: str | None) -> Draft:
+    def draft(self, record: object, id_: str | None, _: str | None = None) -> Draft:
         return Draft(record, id_, {})  # type: ignore[arg-type]
 
     def transact(

@@ -62,7 +62,7 @@ class World:
     def read(self) -> Snapshot:
         return Snapshot(self.state, START)
 
-    def draft(self, record: Record, id_: str | None) -> Draft:
+    def draft(self, record: Record, id_: str | None, _: str | None = None) -> Draft:
         return Draft(record, id_, ACTOR)
 
     def transact(

@@ -44,16 +44,20 @@ _told: set[Unknown] = set()
 
 
 class Caller(NamedTuple):
-    """Through which door a command is called: ``via`` is recorded with every event.
+    """Through which door a command is called, and by whom: recorded with every event.
 
     With a ``stop`` it is called from within a program: the answer is returned, not printed, and a
     command that takes long ends soon after it was asked to. With an ``agent`` the door knows who
-    calls, and the caller is pinned to that one.
+    calls, and the caller is pinned to that one. ``client`` is the name that an MCP client gives
+    itself. ``address`` is where a call over the network came from; the process of that caller,
+    and so its login, isn't known here.
     """
 
     via: str = "cli"
     stop: Stop | None = None
     agent: str | None = None
+    client: str | None = None
+    address: str | None = None
 
 
 class Session:
@@ -91,14 +95,14 @@ class Session:
             if self.settings.log_file is not None:  # who set it isn't reading that
                 print(f"promptyoself: {message}", file=sys.stderr)
 
-    def store(self, claimed: str | None = None) -> Store:
-        """The store; ``claimed`` is the agent that the caller says it is."""
+    def store(self, *, as_process: bool = False) -> Store:
+        """The store, whose events bear who calls. ``as_process`` is for a loop, which delivers for
+        everybody: its events bear the login of its process, also where callers are pinned."""
         from promptyoself.service.store import Store
 
-        settings = self.settings
-        who = settings.only_agent or claimed or settings.default_agent or _login()
-        actor = {"via": self.caller.via, "who": who}
-        return Store(settings, actor, warn=self.log.warn, log=self.log)
+        agent = None if as_process else self.settings.only_agent
+        actor = _actor(self.caller, agent)
+        return Store(self.settings, actor, warn=self.log.warn, log=self.log)
 
     def now(self) -> datetime:
         """The time at the door; below it, time is an argument."""
@@ -368,11 +372,31 @@ def _pinned(settings: Settings, agent: str) -> Settings:
     return settings._replace(only_agent=agent)
 
 
+def _actor(caller: Caller, agent: str | None) -> dict[str, str]:
+    """Who calls, as ``docs/format.md`` describes it: an agent that is pinned, else the client as
+    it calls itself, else the login; and, where that is known, the rest beside it."""
+    login = _login() if caller.address is None else None
+    client = None if caller.client is None else _printable(caller.client)
+    known = (("agent", agent), ("client", client), ("login", login))
+    kind, who = next(((kind, name) for kind, name in known if name), ("client", "unnamed"))
+    actor = {"via": caller.via, "who": who, "kind": kind}
+    for name, value in (("client", client), ("login", login)):
+        if value and name != kind:
+            actor[name] = value
+    actor["host"] = _printable(os.uname().nodename) if caller.address is None else caller.address
+    return actor
+
+
+def _printable(name: str) -> str:
+    """A name that others chose, as it may stand in the log."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in name[:200]).strip()
+
+
 def _login() -> str:
     import pwd
 
     try:
-        return pwd.getpwuid(os.getuid()).pw_name
+        return _printable(pwd.getpwuid(os.getuid()).pw_name)
     except KeyError:
         return f"uid {os.getuid()}"
 

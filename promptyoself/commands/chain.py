@@ -34,6 +34,7 @@ _chain = click.option(
 @click.option("--since", metavar="T", help="Not before this time.")
 @click.option("--until", metavar="T", help="Not after.")
 @click.option("--slot", metavar="T", help="Only what decided the slot of --id at this time.")
+@click.option("--by", metavar="NAME", help="Only what this caller did: a login, agent or client.")
 @click.option("--limit", type=Whole(1, 10**9), metavar="N", help="Only the newest N.")
 @click.option("--ndjson", is_flag=True, help="Stream the events, a line each, as stored.")
 @_chain

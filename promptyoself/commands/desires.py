@@ -32,7 +32,7 @@ def desire_command(session: Session, agent_id: str | None, **options: Any) -> Do
     """
     from promptyoself.service.desiring import record
 
-    return record(session.store(agent_id), agent_id, now=session.now(), **options)
+    return record(session.store(), agent_id, now=session.now(), **options)
 
 
 @click.command("desires")
@@ -89,4 +89,4 @@ def prune_command(session: Session, below: float, **options: Any) -> Document:
     """
     from promptyoself.service.desiring import prune
 
-    return prune(session.store(options["agent_id"]), below, session.now(), **options)
+    return prune(session.store(), below, session.now(), **options)

@@ -119,7 +119,7 @@ def register_command(session: Session, check: bool, dry_run: bool, **options: An
         from promptyoself.commands.delivery import require_agent
 
         require_agent(session.settings, check_agent_id(agent_id))
-    return register(session.store(request.agent_id), request, session.now(), dry_run=dry_run)
+    return register(session.store(), request, session.now(), dry_run=dry_run)
 
 
 @click.command("idle")
@@ -139,7 +139,7 @@ def idle_command(session: Session, dry_run: bool, **options: Any) -> Document:
     from promptyoself.service.requests import Request
 
     request = Request(template="idle", **options)
-    return register(session.store(request.agent_id), request, session.now(), dry_run=dry_run)
+    return register(session.store(), request, session.now(), dry_run=dry_run)
 
 
 @click.command("cancel")

@@ -28,6 +28,7 @@ from promptyoself.times import shown
 
 if TYPE_CHECKING:
     from promptyoself.loop import Stop
+    from promptyoself.mcp_server import Origin
 
 __all__: list[str] = []
 
@@ -161,18 +162,18 @@ def _agenda_command(session: Session, agent_id: str | None) -> Document:
 
 
 def _answer(
-    command: click.Command, var: str | None, words: Sequence[str], stop: Stop, agent: str | None
+    command: click.Command, var: str | None, words: Sequence[str], stop: Stop, origin: Origin
 ) -> bytes:
     """One call, as a client makes it; it finds the data where the server does."""
     where = [] if var is None else [f"--var={var}"]
     name = words[:1] if isinstance(command, click.Group) else []
-    return ask(command, [*name, *where, *words[len(name) :]], Caller("mcp", stop, agent))
+    return ask(command, [*name, *where, *words[len(name) :]], Caller("mcp", stop, *origin))
 
 
 def _deliver(session: Session, stop: Stop) -> None:
     from promptyoself.loop import run_loop
 
-    store = session.store()
+    store = session.store(as_process=True)
     with closing(deliverer(session.settings)) as letta:
         run_loop(
             store,

@@ -3,7 +3,7 @@
 It takes a second to import, and an extra to install, so only `promptyoself mcp` does.
 """
 
-from promptyoself.mcp_server.door import Ask, Door
+from promptyoself.mcp_server.door import Ask, Door, Origin
 from promptyoself.mcp_server.http import HTTP, MAX_BODY, MAX_SESSIONS, PATH, listen
 from promptyoself.mcp_server.running import Transport, serve
 from promptyoself.mcp_server.stdio import Stdio
@@ -15,6 +15,7 @@ __all__ = [
     "PATH",
     "Ask",
     "Door",
+    "Origin",
     "Stdio",
     "Transport",
     "listen",

@@ -52,11 +52,21 @@ from promptyoself.sanctum import AGENT_FACING, Parameter, parameters, told
 from promptyoself.times import shown
 from promptyoself.tools import TOOLS, output_schema
 
-__all__ = ["Ask", "Door"]
+__all__ = ["Ask", "Door", "Origin"]
 
-Ask = Callable[[Sequence[str], Stop, str | None], bytes]
+
+class Origin(NamedTuple):
+    """Where a call comes from: the ``agent`` that calls, where the door knows it; the name that the
+    ``client`` gives itself; and the ``address`` that it came from, if it was over the network."""
+
+    agent: str | None
+    client: str | None
+    address: str | None
+
+
+Ask = Callable[[Sequence[str], Stop, Origin], bytes]
 """Calls a command with these arguments, and returns the document that it would print. It ends soon
-after the Stop was asked for, where it can; the agent is the one that calls, where that is known."""
+after the Stop was asked for, where it can."""
 
 _CALLS_AT_ONCE = 32
 _HISTORY = 100  # events of a schedule that its resource has
@@ -153,16 +163,25 @@ class Door:
             )
         try:
             words = _words(tool, params.arguments or {})
-            caller = self._caller(context)
+            origin = self._origin(context)
         except PromptyoselfError as error:
             line = orjson.dumps(error.document())
         else:
-            line = await self._in_thread(self._ask, [tool.command, *words], caller)
+            line = await self._in_thread(self._ask, [tool.command, *words], origin)
         document = orjson.loads(line)
         return CallToolResult(
             content=[TextContent(text=line.decode())],
             structured_content=document,
             is_error=document["status"] == "error",
+        )
+
+    def _origin(self, context: ServerRequestContext[Any]) -> Origin:
+        """Who calls. Over HTTP there is a request, and an address."""
+        params = context.session.client_params
+        peer = getattr(context.request, "client", None)
+        address = None if context.request is None else peer.host if peer else "unknown"
+        return Origin(
+            self._caller(context), None if params is None else params.client_info.name, address
         )
 
     def _caller(self, context: ServerRequestContext[Any]) -> str | None:
@@ -186,7 +205,7 @@ class Door:
             )
         return agent
 
-    async def _in_thread(self, ask: Ask, words: Sequence[str], agent: str | None) -> bytes:
+    async def _in_thread(self, ask: Ask, words: Sequence[str], origin: Origin) -> bytes:
         """One slow call must not hold up the others. If nobody waits for it any more, it is asked
         to end; what it has begun to write it writes whole."""
         if self._limiter is None:  # it belongs to the event loop that is running
@@ -195,7 +214,7 @@ class Door:
         self._running.add(stop)
         try:
             return await to_thread.run_sync(
-                ask, words, stop, agent, abandon_on_cancel=True, limiter=self._limiter
+                ask, words, stop, origin, abandon_on_cancel=True, limiter=self._limiter
             )
         except anyio.get_cancelled_exc_class():
             stop.ask("cancelled")
@@ -240,17 +259,17 @@ class Door:
     ) -> ReadResourceResult:
         uri = params.uri
         try:
-            caller = self._caller(context)
+            origin = self._origin(context)
         except PromptyoselfError as error:
             raise _refused(error) from None
         if uri == "promptyoself://agenda":
-            line = await self._in_thread(self._agenda, [], caller)
+            line = await self._in_thread(self._agenda, [], origin)
         elif found := re.fullmatch("promptyoself://agents/([^/?#]+)/agenda", uri):
             words = [f"--agent-id={unquote(found[1])}"]
-            line = await self._in_thread(self._agenda, words, caller)
+            line = await self._in_thread(self._agenda, words, origin)
         elif found := re.fullmatch("promptyoself://schedules/([^/?#]+)/history", uri):
             words = ["history", f"--id={unquote(found[1])}", f"--limit={_HISTORY}"]
-            line = await self._in_thread(self._ask, words, caller)
+            line = await self._in_thread(self._ask, words, origin)
         else:
             raise _refused(
                 PromptyoselfError(

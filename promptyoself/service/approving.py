@@ -88,7 +88,7 @@ def approve(
         }
         if before.grant is not None:
             answer["replaced"] = {"uses_left": before.uses, "expires": schedule.approval_expires}
-        return [store.draft(grant, id_)], answer
+        return [store.draft(grant, id_, schedule.agent_id)], answer
 
     # One lock around all of it: of two approvals at once, the log's last is the token's too.
     with store.ledger.exclusive():
@@ -125,7 +125,9 @@ def revoke(store: Store, id_: str, reason: str | None, now: datetime) -> dict[st
         if under_way:
             message += " A delivery that it has paid for goes on; `cancel` ends it."
         answer = {"id": id_, "revoked_uses": left, "message": message}
-        return [store.draft(ApprovalRevoked(schedule.approval or "", reason), id_)], answer
+        return [
+            store.draft(ApprovalRevoked(schedule.approval or "", reason), id_, schedule.agent_id)
+        ], answer
 
     required(store.read().state)
     with store.ledger.exclusive():

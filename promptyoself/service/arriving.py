@@ -80,7 +80,8 @@ def admit(store: Store, state: State, arrivals: Iterable[Arrival], now: datetime
             continue
         else:
             id_ = arrival.id
-        drafts = [store.draft(record, id_) for record in (registered, *arrival.further)]
+        whose = registered.agent_id
+        drafts = [store.draft(record, id_, whose) for record in (registered, *arrival.further)]
         schedule, size = _outcome(drafts, id_, now)
         if schedule.status == "active":
             try:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
+
+import orjson
 
 from promptyoself.accounts import OUTCOMES, PROBLEMS, Accounts, Entry
 from promptyoself.errors import ChainError, PromptyoselfError, WrongUsage
@@ -60,12 +63,14 @@ def audit(
     # Before the log is read: who dies in between has left there what he did.
     living = store.workers.living()
     accounts = Accounts(first, last)
-    book = _Book(wanted)
+    callers = _Callers()
+    book = _Book(wanted, callers)
     position = START
     try:
         for batch in store.ledger.replay():
             for event in batch.envelopes:
                 _require_known(event)
+                callers.take(event)
                 for entry in accounts.take(event):
                     book.enter(entry)
             position = batch.position
@@ -209,11 +214,29 @@ def _require_known(event: Envelope) -> None:
         )
 
 
+class _Callers:
+    """The actor of every event. There are few different ones, so each event costs four bytes."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[bytes, int] = {}
+        self._actors: list[Mapping[str, Any]] = []
+        self._by_seq = array("I")
+
+    def take(self, event: Envelope) -> None:
+        number = self._numbers.setdefault(orjson.dumps(event.actor), len(self._actors))
+        if number == len(self._actors):
+            self._actors.append(event.actor)
+        self._by_seq.append(number)
+
+    def of(self, seq: int) -> Mapping[str, Any] | None:
+        return self._actors[self._by_seq[seq - 1]] if 1 <= seq <= len(self._by_seq) else None
+
+
 class _Book:
     """Adds up entries, for each schedule and altogether, and keeps those not delivered."""
 
-    def __init__(self, agent_id: str | None) -> None:
-        self._agent_id = agent_id
+    def __init__(self, agent_id: str | None, callers: _Callers) -> None:
+        self._agent_id, self._callers = agent_id, callers
         self._sums: dict[tuple[str, str], Counter[str]] = {}
         self._undelivered: list[dict[str, Any]] = []
 
@@ -238,6 +261,7 @@ class _Book:
                     "outcome": entry.outcome,
                     "why": entry.why,
                     "seq": entry.seq,
+                    "by": self._callers.of(entry.seq),
                 }
             )
 

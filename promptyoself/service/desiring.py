@@ -85,7 +85,7 @@ def record(
         if existing is not None:
             message = "This was recorded at the same instant already; nothing was changed."
             return [], {"id": id_, "created": False, "message": message}
-        draft = chain.draft(new._replace(salt=salt or None), id_)
+        draft = chain.draft(new._replace(salt=salt or None), id_, new.agent_id)
         answer = {"id": id_, "created": True, "strength": strength, "message": "Desire recorded."}
         return [draft], answer
 
@@ -118,7 +118,7 @@ def reinforce(
             "before": _rounded(strength_at(desire, now, half_life)),
             "message": "Desire reinforced.",
         }
-        return [chain.draft(DesireReinforced(by, strength, reason), id_)], answer
+        return [chain.draft(DesireReinforced(by, strength, reason), id_, desire.agent_id)], answer
 
     return chain.transact(now, decide)
 
@@ -214,7 +214,7 @@ def prune(
     def decide(state: Desires) -> tuple[list[Draft], list[Ranked]]:
         chosen = faded(state)[:_AT_ONCE]
         drafts = [
-            chain.draft(DesirePruned(strength, below, reason), desire.id)
+            chain.draft(DesirePruned(strength, below, reason), desire.id, desire.agent_id)
             for strength, desire in chosen
         ]
         return drafts, chosen

@@ -188,7 +188,10 @@ class Dispatcher:
         def decide(state: State) -> tuple[list[Draft], tuple[Report, list[Claim]]]:
             drafts, lines, after = self._settle(state, outcomes, now)
             decision = self._claim(after, now, seats, until, approvals)
-            drafts += [self._store.draft(record, id_) for record, id_ in decision.records]
+            drafts += [
+                self._store.draft(record, id_, after.schedules[id_].agent_id)
+                for record, id_ in decision.records
+            ]
             drafts = with_notices(state, drafts, now, caps, self._warn_once)
             told[:] = alarms(state, drafts)
             if drafts:
@@ -282,7 +285,7 @@ class Dispatcher:
                     if (run_id := delivery.run_id) is not None and _is_open(after, delivery.claim)
                 ]
                 stopped = WorkerStopped(self._worker, why, in_flight or None)
-                drafts = [*self._announcement(), *drafts, self._store.draft(stopped, None)]
+                drafts = [*self._announcement(), *drafts, self._store.draft(stopped, None, None)]
             return drafts, (lines, after)
 
         lines, after = self._store.transact(now, decide)
@@ -355,7 +358,7 @@ class Dispatcher:
                     continue
                 seen.add(made.id)
                 records, became = settle(state, made, self._worker, outcome, now)
-                drafts += [self._store.draft(record, made.id) for record in records]
+                drafts += [self._store.draft(record, made.id, made.agent_id) for record in records]
                 events += [as_if(record, made.id, ts) for record in records]
                 if became != "settled":
                     settled.append((made, outcome, became))
@@ -375,7 +378,7 @@ class Dispatcher:
             self._mode,
             self._concurrency,
         )
-        return [self._store.draft(record, None)]
+        return [self._store.draft(record, None, None)]
 
     def _is_announced(self) -> None:
         if not self._announced:

@@ -24,6 +24,7 @@ from promptyoself.policy import Caps
 from promptyoself.schedules import Schedule, State, slot_key
 from promptyoself.service.registering import place
 from promptyoself.service.requests import DEFAULT_GRACE
+from promptyoself.service.store import FOR
 from promptyoself.slots import MISFIRE_TOLERANCE
 
 __all__ = ["with_notices"]
@@ -70,7 +71,9 @@ def with_notices(
             else:
                 added[agent_id] = added.get(agent_id, 0) + 1
                 taken.add(name)
-                found.append(Draft(notice._replace(salt=salt or None), name, ACTOR))
+                found.append(
+                    Draft(notice._replace(salt=salt or None), name, {**ACTOR, FOR: agent_id})
+                )
         found[at] = found[at]._replace(record=_with_notice(drafts[at].record, name))
     return found
 

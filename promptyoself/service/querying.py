@@ -21,7 +21,7 @@ from promptyoself.service.store import (
     unknown_desire,
 )
 from promptyoself.settings import default_zone
-from promptyoself.times import in_zone, parse_moment
+from promptyoself.times import in_zone, parse_moment, shown
 
 __all__ = [
     "Cutoff",
@@ -185,17 +185,20 @@ def history(
     since: str | None = None,
     until: str | None = None,
     slot: str | None = None,
+    by: str | None = None,
     now: datetime,
 ) -> Iterator[Envelope]:
     """The events as stored, oldest first, that match everything given.
 
     ``type_`` is a whole type or its first part (``delivery``); ``since`` and ``until`` are times
     (inclusive). With an agent, the events of the schedules that were its own at the time. With a
-    ``slot`` (a time), those that decided this one: what promised it, began it and ended it.
+    ``slot`` (a time), those that decided this one: what promised it, began it and ended it. With
+    ``by``, those whose caller has that name: as a login, as an agent, or as an MCP client.
 
     Raises:
         PromptyoselfError: ``invalid_time``; ``unknown_id`` if no event bears the id;
-            ``unknown_slot`` if none is about that slot of it; ``missing_option`` for a slot without
+            ``unknown_slot`` if none is about that slot of it; ``unknown_caller`` if nobody of
+            that name did anything; ``missing_option`` for a slot without
             an id; ``forbidden_agent``.
         ChainError: the log is damaged; the events before the damage have been yielded.
     """
@@ -208,9 +211,10 @@ def history(
         raise WrongUsage("missing_option", "--slot was given without --id.", "Name a schedule.")
     owner: dict[str, Any] = {}
     known = mine = found = False
+    called = by is None
     only = store.settings.only_agent
     for event in (event for batch in _replay(store) for event in batch.envelopes):
-        if event.ts > last and (id_ is None or (known and (mine or only is None))):
+        if event.ts > last and called and (id_ is None or (known and (mine or only is None))):
             break  # for ts never runs backwards
         if event.id is not None:
             changes = event.data.get("changes")
@@ -218,9 +222,11 @@ def history(
                 owner[event.id] = data.get("agent_id", owner.get(event.id))
         known = known or event.id == id_
         mine = mine or (event.id == id_ and owner.get(event.id or "") == wanted)
-        about = id_ is None or event.id == id_
+        theirs = by is None or by in (event.actor.get(name) for name in _NAMES)
+        called = called or (theirs and (only is None or owner.get(event.id or "") == only))
+        about = (id_ is None or event.id == id_) and theirs
         if instant is not None:
-            about = _decides(event, id_ or "", instant)
+            about = theirs and _decides(event, id_ or "", instant)
         if (
             about
             and (wanted is None or owner.get(event.id or "") == wanted)
@@ -235,12 +241,22 @@ def history(
         raise unknown_desire(id_)
     if id_ is not None and not mine and store.settings.only_agent is not None:
         raise forbidden(f"{id_} belongs to another agent than", store.settings.only_agent)
+    if not called:
+        raise PromptyoselfError(
+            "unknown_caller",
+            f"The log has nothing that {shown(by or '')} did.",
+            "Each event names its caller: `promptyoself history --limit 10` shows some.",
+        )
     if instant is not None and not found:
         raise PromptyoselfError(
             "unknown_slot",
             f"The log says nothing of a slot of {id_} at {instant}.",
             "`promptyoself audit` lists slots; `promptyoself history --id ID` has all events.",
         )
+
+
+_NAMES = ("who", "login", "client")
+"""Where an event's actor has names of the caller."""
 
 
 def _replay(store: Chain[Any]) -> Iterator[Batch]:

@@ -125,7 +125,7 @@ def register(
             )
         if life is not None:
             answer["life"] = life
-        return [store.draft(new, id_)], answer
+        return [store.draft(new, id_, new.agent_id)], answer
 
     if dry_run:
         _, answer = decide(store.read().state)
@@ -172,7 +172,7 @@ def modify(store: Store, id_: str, request: Request, now: datetime) -> dict[str,
         if "agent_id" in changes and schedule.status == "active":
             require_room(state, changes["agent_id"], settings)
         if changes:
-            drafts.append(store.draft(ScheduleModified(changes, reason), id_))
+            drafts.append(store.draft(ScheduleModified(changes, reason), id_, fields["agent_id"]))
         next_run = changes.get("next_run", schedule.next_run)
         return drafts, {
             "id": id_,
@@ -204,7 +204,7 @@ def pause(store: Store, id_: str, reason: str | None, now: datetime) -> dict[str
         next_run = None if following is None else format_utc(following)
         drafts = _skip(store, schedule, passed(schedule, now, "paused"), next_run)
         drafts += _give_up(store, state, schedule, "paused", kinds={"scheduled"})
-        drafts.append(store.draft(SchedulePaused(next_run, reason), id_))
+        drafts.append(store.draft(SchedulePaused(next_run, reason), id_, schedule.agent_id))
         return drafts, {"id": id_, "message": "Schedule paused."}
 
     return _change(store, id_, reason, now, decide)
@@ -233,13 +233,13 @@ def resume(store: Store, id_: str, reason: str | None, now: datetime) -> dict[st
             drafts = _skip(store, schedule, passed(schedule, now, "paused"), None)
             why = schedule.schedule_type if schedule.schedule_type == "once" else "until"
             status = "failed" if why == "once" else "completed"
-            drafts.append(store.draft(ScheduleCompleted(why, status), id_))
+            drafts.append(store.draft(ScheduleCompleted(why, status), id_, schedule.agent_id))
             message = "Its last slot passed while it was paused; nothing is left to fire."
             return drafts, {"id": id_, "next_run": None, "message": message}
         require_room(state, schedule.agent_id, store.settings)
         next_run = format_utc(following)
         drafts = _skip(store, schedule, passed(schedule, now, _gap_reason(schedule)), next_run)
-        drafts.append(store.draft(ScheduleResumed(next_run, reason), id_))
+        drafts.append(store.draft(ScheduleResumed(next_run, reason), id_, schedule.agent_id))
         answer = {"id": id_, **_fires(next_run, schedule.timezone), "message": "Schedule resumed."}
         return drafts, answer
 
@@ -262,7 +262,7 @@ def cancel(store: Store, id_: str, reason: str | None, now: datetime) -> dict[st
         gap = _gap_reason(schedule) if schedule.status != "active" else "cancelled"
         drafts = _skip(store, schedule, passed(schedule, now, gap), None)
         drafts += _give_up(store, state, schedule, "cancelled", kinds={"scheduled", "trigger"})
-        drafts.append(store.draft(ScheduleCancelled(reason), id_))
+        drafts.append(store.draft(ScheduleCancelled(reason), id_, schedule.agent_id))
         under_way = sum(1 for slot in _open_slots(state, id_) if slot.worker is not None)
         answer: dict[str, Any] = {"cancelled_id": id_, "message": "Schedule cancelled."}
         if under_way:
@@ -291,7 +291,7 @@ def trigger(store: Store, id_: str, reason: str | None, now: datetime) -> dict[s
         slot = format_utc(instant)
         message = "It will be delivered by the loop, or by the next `promptyoself execute`."
         answer = {"id": id_, "slot": slot, "message": message}
-        return [store.draft(ScheduleTriggered(slot, reason), id_)], answer
+        return [store.draft(ScheduleTriggered(slot, reason), id_, schedule.agent_id)], answer
 
     return _change(store, id_, reason, now, decide)
 
@@ -442,7 +442,8 @@ def _high_water(schedule: Schedule, now: datetime, trigger: Trigger) -> datetime
 def _skip(
     store: Store, schedule: Schedule, skipped: list[Skipped], next_run: str | None
 ) -> list[Draft]:
-    return [store.draft(skip_record(item, next_run), schedule.id) for item in skipped]
+    agent_id = schedule.agent_id
+    return [store.draft(skip_record(item, next_run), schedule.id, agent_id) for item in skipped]
 
 
 def _open_slots(state: State, id_: str) -> list[OpenSlot]:
@@ -454,7 +455,9 @@ def _give_up(
 ) -> list[Draft]:
     """Skip the slots that have begun but are with nobody: known not to have arrived."""
     return [
-        store.draft(DeliverySkipped(slot.slot, slot.slot, 1, why, slot.kind), schedule.id)
+        store.draft(
+            DeliverySkipped(slot.slot, slot.slot, 1, why, slot.kind), schedule.id, schedule.agent_id
+        )
         for slot in _open_slots(state, schedule.id)
         if slot.worker is None and slot.kind in kinds
     ]

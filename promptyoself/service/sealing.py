@@ -126,7 +126,7 @@ def _seal(store: Chain[Any], sealing: Sealing, month: str, now: datetime) -> dic
         record = SegmentSealed(month, prepared.events, prepared.content_sha256)
 
         def decide(_: Any, record: SegmentSealed = record) -> tuple[list[Draft], None]:
-            return [store.draft(record, None)], None
+            return [store.draft(record, None, None)], None
 
         # All that takes long was done without the lock. Now nobody can append until the record is
         # there, which lies in a later month.

@@ -17,7 +17,7 @@ from promptyoself.ledger.segments import compress
 from promptyoself.service.foreseeing import Foreseen, Future
 from promptyoself.service.idle import strongest_of
 from promptyoself.service.querying import pinned
-from promptyoself.service.store import Store
+from promptyoself.service.store import FOR, Store
 from promptyoself.service.tokens import Tokens
 from promptyoself.settings import default_zone
 from promptyoself.times import parse_bound, require_future
@@ -187,7 +187,7 @@ class _Growth:
         self._seq, self._actor, self._hash = seq, actor, hash_line(b"")
         self._at, self._weight, self._last = "", 0, -1
         self._events = self._appends = 0
-        self._appended: dict[int, list[tuple[Record, str]]] = {}
+        self._appended: dict[int, list[Foreseen]] = {}
         self._sampled = self._bytes = self._gzipped = 0
         self._text = b""  # of one member of a sealed month
 
@@ -198,13 +198,13 @@ class _Growth:
             self._at, self._weight = event.at, weight
         self._last = max(self._last, event.append)
         if weight and event.record is not None:
-            self._appended.setdefault(event.append, []).append((event.record, event.id))
+            self._appended.setdefault(event.append, []).append(event)
 
     def _measure(self) -> None:
         self._appends += self._last + 1
         self._last = -1
         for drafts in self._appended.values():
-            content = b"".join(self._line(record, id_) for record, id_ in drafts)
+            content = b"".join(self._line(event.record, event) for event in drafts if event.record)
             self._sampled += self._weight * len(drafts)
             self._bytes += self._weight * len(content)
             self._gzipped += self._weight * len(compress(content))
@@ -212,10 +212,11 @@ class _Growth:
                 self._text += content
         self._appended.clear()
 
-    def _line(self, record: Record, id_: str) -> bytes:
+    def _line(self, record: Record, event: Foreseen) -> bytes:
         self._seq += 1
-        envelope = as_if(record, id_, self._at)
-        line = encode_line(envelope._replace(seq=self._seq, actor=self._actor, prev=self._hash))
+        envelope = as_if(record, event.id, self._at)
+        actor = {**self._actor, FOR: event.agent_id}
+        line = encode_line(envelope._replace(seq=self._seq, actor=actor, prev=self._hash))
         self._hash = hash_line(line)
         return line + b"\n"
 

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from promptyoself.desires import Desires
     from promptyoself.events import Record
 
-__all__ = ["Chain", "Store", "chains", "find_schedule", "forbidden", "unknown_desire"]
+__all__ = ["FOR", "Chain", "Store", "chains", "find_schedule", "forbidden", "unknown_desire"]
+
+FOR = "for_agent"
+"""Under this name an event's actor has the agent for whom it was done."""
 
 S = TypeVar("S")
 Result = TypeVar("Result")
@@ -149,9 +152,10 @@ class Chain(Generic[S]):
             self.ledger.append([], parse_utc(snapshot.position.ts), snapshot.position)
             self.index.save(snapshot)
 
-    def draft(self, record: Record, id_: str | None) -> Draft:
-        """An event of this store's actor."""
-        return Draft(record, id_, self.actor)
+    def draft(self, record: Record, id_: str | None, agent_id: str | None = None) -> Draft:
+        """An event of this store's actor, for that agent; ``None``: for none."""
+        actor = self.actor if agent_id is None else {**self.actor, FOR: agent_id}
+        return Draft(record, id_, actor)
 
 
 class Store(Chain[State]):
