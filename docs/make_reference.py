@@ -105,8 +105,8 @@ def doors() -> str:
         "| for whom | `--agent-id`, else the settings | `agent-id`, else the settings "
         "| `agent_id`, else the header's, else the settings |",
         "",
-        "`PROMPTYOSELF_ONLY_AGENT` pins the caller to one agent through all three, and that agent is",
-        "who calls then ([format.md](format.md#who-did-it-and-for-whom)).",
+        "`PROMPTYOSELF_ONLY_AGENT` pins the caller to one agent through all three, and that agent "
+        "is who calls then ([format.md](format.md#who-did-it-and-for-whom)).",
         "",
         "## What is only for people",
         "",
