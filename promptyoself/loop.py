@@ -18,6 +18,7 @@ from promptyoself.errors import ChainError, PromptyoselfError, sentence
 from promptyoself.instants import format_utc
 from promptyoself.letta import Deliverer
 from promptyoself.schedules import due
+from promptyoself.service.attendance import note_pass
 from promptyoself.service.dispatching import Dispatcher, Report, Trouble, new_worker_name
 from promptyoself.service.sealing import compact, has_unsealed, seal
 from promptyoself.service.store import Store, chains
@@ -108,13 +109,14 @@ def execute_once(
 ) -> Report:
     """Deliver what is due now, and settle what is in doubt; give up after ``deadline`` seconds.
 
-    Reads one file and does nothing else where there is nothing to do.
+    Where there is nothing to do, it reads one file, and leaves word that it was there.
 
     Raises:
         PromptyoselfError, OSError: the log could not be read or written.
     """
     began = clock()
     state = store.read().state
+    note_pass(store, began)
     claimed = any(slot.worker for slot in state.open.values())
     if not claimed and next(due(state, format_utc(began)), None) is None:
         return Report([], [])

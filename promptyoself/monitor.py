@@ -27,8 +27,10 @@ from promptyoself.exposition import CONTENT_TYPE, render, require_library
 from promptyoself.letta import Deliverer
 from promptyoself.loop import Pulse
 from promptyoself.presence import TROUBLE
+from promptyoself.schedules import State
 from promptyoself.service.measuring import Measurements, Measurer
 from promptyoself.service.store import Store
+from promptyoself.service.troubles import failed, failing
 
 __all__ = ["Health", "Monitor"]
 
@@ -111,7 +113,7 @@ class Monitor:
 
     def health(self) -> list[Health]:
         """Every check as it stands."""
-        return [self._loop(), self._reachable(), self._chain()]
+        return [self._loop(), self._reachable(), *self._log()]
 
     def metrics(self) -> bytes:
         """What is scraped. Raises ``not_ready`` while the log is counted for the first time, and
@@ -169,16 +171,16 @@ class Monitor:
         else:
             self._answer = Health("letta", True)
 
-    def _chain(self) -> Health:
+    def _log(self) -> list[Health]:
+        """Of the log, and of the schedules in it."""
         try:
             state = self._store.index.load().state
+            found = [_chain(state), _schedules(state)]
         except PromptyoselfError as error:
-            return Health("chain", False, error.code, error.message)
+            found = [Health("chain", False, error.code, error.message)]
         except OSError as error:
-            return Health("chain", False, "os_error", error.strerror or str(error))
-        if state.newer:
-            return Health("chain", False, "newer_events", f"{state.newer} is not understood here.")
-        return Health("chain", True)
+            found = [Health("chain", False, "os_error", error.strerror or str(error))]
+        return found
 
     # Answering.
 
@@ -220,6 +222,20 @@ class Monitor:
 
 def _error(code: str, message: str, hint: str) -> dict[str, Any]:
     return {"status": "error", "code": code, "message": message, "hint": hint, "error": message}
+
+
+def _chain(state: State) -> Health:
+    if state.newer:
+        return Health("chain", False, "newer_events", f"{state.newer} is not understood here.")
+    return Health("chain", True)
+
+
+def _schedules(state: State) -> Health:
+    ended, ending = failed(state), failing(state)
+    if not ended and not ending:
+        return Health("schedules", True)
+    detail = "; ".join(each for each in (ended, ending) if each)
+    return Health("schedules", False, "failed" if ended else "failing", f"{detail}.")
 
 
 def _document(status: HTTPStatus, document: dict[str, Any]) -> tuple[HTTPStatus, str, bytes]:

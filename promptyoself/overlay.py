@@ -18,13 +18,14 @@ V_co = TypeVar("V_co", covariant=True)
 
 class Summary(NamedTuple):
     """What is known of some values without reading them: how many there are; the earliest instant
-    that one of them has ahead (``first``), and at which one may begin (``ready``); and how many
-    there are of each status."""
+    that one of them has ahead (``first``), and at which one may begin (``ready``); how many there
+    are of each status; and how many are active, though their latest delivery failed."""
 
     number: int = 0
     first: str | None = None
     ready: str | None = None
     statuses: tuple[int, ...] = ()
+    failing: int = 0
 
 
 Wanted = Callable[[Summary], bool]

@@ -50,10 +50,11 @@ def several(var: Path, clock: Clock) -> dict[str, str]:
     """A schedule of each status, made a minute apart, by what became of it."""
     ids = {}
     for number, name in enumerate(("hourly", "cron", "once", "paused", "cancelled", "other")):
-        agent = ("--agent-id", "other") if name == "other" else ()
+        agent = "other" if name == "other" else AGENT
         when = {"cron": ("--cron", "@daily"), "once": ("--time", "in 30m")}
         arguments = when.get(name, ("--every", "1h"))
-        ids[name] = call(*BASE, *agent, "--name", name, *arguments).success()["id"]
+        base = ("register", "--agent-id", agent, "--prompt", "Hello")
+        ids[name] = call(*base, "--name", name, *arguments).success()["id"]
         if name in ("paused", "cancelled"):
             call({"paused": "pause", "cancelled": "cancel"}[name], "--id", ids[name]).success()
         clock.advance(minutes=number + 1)
@@ -305,14 +306,14 @@ def test_doctor_finds_nothing_wrong_and_hides_secrets(
     """`doctor` lists every setting with where it came from, and no secret; it changes nothing."""
     monkeypatch.setenv("LETTA_API_KEY", "sesame")
     before = log_of(var)
-    answer = call("doctor", "--skip-letta")
+    answer = call("doctor", "--skip-letta", "--allow-no-loop")
     assert b"sesame" not in answer.out
     settings = {setting["name"]: setting for setting in answer.success()["settings"]}
     assert settings["LETTA_API_KEY"]["value"] == "***"
     assert settings["PROMPTYOSELF_VAR"]["origin"] == "environment"
     assert settings["LETTA_SERVER_PASSWORD"]["value"] == ""
     monkeypatch.setenv("PROMPTYOSELF_DB_PATH", "/old.db")
-    checks = call("doctor", "--skip-letta").success()["checks"]
+    checks = call("doctor", "--skip-letta", "--allow-no-loop").success()["checks"]
     assert [check["ok"] for check in checks if check["name"] == "old_database"] == [True]
     assert log_of(var) == before
 

@@ -16,25 +16,37 @@ __all__: list[str] = []
 @click.command("doctor")
 @click.option("--skip-letta", is_flag=True, help="Don't ask the Letta server.")
 @click.option("--require-loop", is_flag=True, help="Fail unless a loop is running.")
+@click.option(
+    "--allow-no-loop",
+    is_flag=True,
+    help="Don't fail for want of a loop: for those who run execute from cron.",
+)
+@click.option(
+    "--allow-failed",
+    is_flag=True,
+    help="Don't fail on schedules that failed: for who restarts what is unhealthy.",
+)
 @click.option("--quick", is_flag=True, help="Check the end of the log, not all of it.")
 @click.option("--plugins-dir", metavar="DIR", help="Check that a Sanctum host finds us there.")
 @answers
 def doctor_command(
-    session: Session, skip_letta: bool, require_loop: bool, quick: bool, plugins_dir: str | None
+    session: Session, skip_letta: bool, plugins_dir: str | None, **options: bool
 ) -> Document:
     """Say what is wrong with this installation, and where each setting came from.
 
-    Exits 1 where a check fails. It changes nothing.
+    Exits 1 where a check fails: also where schedules have failed, and where prompts are to be
+    delivered and no loop is running. It changes nothing.
     """
     from promptyoself.commands.delivery import deliverer
     from promptyoself.service.checking import Check, examine
     from promptyoself.settings import read_sources
 
+    if options["require_loop"] and options["allow_no_loop"]:
+        message = "Both --require-loop and --allow-no-loop were given."
+        raise WrongUsage("conflicting_options", message, "Give one of them.")
     letta = None if skip_letta else deliverer(session.settings)
     try:
-        checks = examine(
-            session.store(), session.now(), letta, require_loop=require_loop, quick=quick
-        )
+        checks = examine(session.store(), session.now(), letta, **options)
     finally:
         if letta is not None:
             letta.close()
@@ -58,7 +70,7 @@ def doctor_command(
         raise PromptyoselfError(
             "unhealthy",
             f"{len(failed)} of {len(checks)} checks failed: "
-            + "; ".join(f"{check.name} ({check.detail})" for check in failed)
+            + "; ".join(f"{check.name} ({check.detail.rstrip('.')})" for check in failed)
             + ".",
             failed[0].hint,
             checks=listed,

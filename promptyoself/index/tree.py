@@ -427,8 +427,8 @@ def read_node(kind: Kind[V], spelled: Any) -> Node[V]:
     """What :func:`spell_node` made. Raises ``ValueError``, ``TypeError``, … for anything else."""
     if isinstance(spelled, dict):
         parts = {}
-        for digit, (file, number, first, ready, statuses) in spelled.items():
-            parts[digit] = (str(file), Summary(number, first, ready, tuple(statuses)))
+        for digit, (file, number, first, ready, statuses, failing) in spelled.items():
+            parts[digit] = (str(file), Summary(number, first, ready, tuple(statuses), failing))
         return Inner(parts)
     return Leaf(map(kind.read, spelled))
 
@@ -443,4 +443,5 @@ def _sum_up(kind: Kind[V], node: Node[V]) -> Summary:
         min((summary.first for summary in found if summary.first is not None), default=None),
         min((summary.ready for summary in found if summary.ready is not None), default=None),
         tuple(map(sum, zip(*(summary.statuses for summary in found), strict=True))),
+        sum(summary.failing for summary in found),
     )

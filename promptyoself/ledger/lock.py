@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
+from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
 from pathlib import Path
 from threading import TIMEOUT_MAX, RLock
 from weakref import WeakSet
@@ -247,6 +247,15 @@ class Liveness:
         except TimeoutError:
             return True
 
+    def anyone(self) -> bool:
+        """Whether any worker lives. What can't be told counts as alive. Without the library, which
+        takes long to load; and a worker that starts at this very moment waits for that long."""
+        try:
+            names = os.listdir(self._folder)
+        except OSError:
+            return False
+        return any(name.endswith(".lock") and _is_held(self._folder / name) for name in names)
+
     def living(self) -> list[str]:
         """Every worker that lives, by name."""
         names = sorted(path.stem for path in self._folder.glob("*.lock"))
@@ -254,3 +263,19 @@ class Liveness:
 
     def _path(self, worker: str) -> Path:
         return self._folder / f"{worker}.lock"
+
+
+def _is_held(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    try:
+        flock(descriptor, LOCK_SH | LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

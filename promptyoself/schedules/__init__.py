@@ -39,6 +39,7 @@ __all__ = [
     "catch_up_pause",
     "due",
     "fold",
+    "is_failing",
     "is_unfinished",
     "place",
     "ready_at",
@@ -142,13 +143,14 @@ class OpenSlot(NamedTuple):
 class AgentState(NamedTuple):
     """What is known of an agent: how many ``schedules`` it has, in any status, and how many are
     ``active``; the ids of those that aren't over, sorted; and how many slots of it were claimed on
-    the last day (UTC) on which any were."""
+    the last day (UTC) on which any were; and how many have ``failed``."""
 
     schedules: int = 0
     active: int = 0
     unfinished: tuple[str, ...] = ()
     spent_day: str = ""
     spent: int = 0
+    failed: int = 0
 
 
 NO_AGENT = AgentState()
@@ -185,7 +187,14 @@ def summarize(schedule: Schedule) -> Summary:
     """One schedule's part in a :class:`~promptyoself.overlay.Summary` of many."""
     first = schedule.next_run if schedule.status == "active" else None
     ready = None if first is None else ready_at(schedule, first)
-    return Summary(1, first, ready, _ONE_OF[schedule.status])
+    return Summary(1, first, ready, _ONE_OF[schedule.status], int(is_failing(schedule)))
+
+
+def is_failing(schedule: Schedule) -> bool:
+    """Whether it is active, though its latest delivery failed."""
+    if schedule.last_error is None or schedule.status != "active":
+        return False
+    return schedule.failures > 0 or (schedule.settled_at or "") > (schedule.last_run or "")
 
 
 def is_unfinished(summary: Summary) -> bool:

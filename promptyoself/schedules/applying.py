@@ -71,6 +71,7 @@ def _count(state: State, schedule: Schedule, change: int) -> None:
         schedules=agent.schedules + change,
         active=agent.active + change * (schedule.status == "active"),
         unfinished=unfinished,
+        failed=agent.failed + change * (schedule.status == "failed"),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,15 +15,17 @@ from promptyoself import __version__
 from promptyoself.errors import PromptyoselfError
 from promptyoself.instants import format_utc, parse_utc
 from promptyoself.letta import UNFIT_CLIENTS, Deliverer
-from promptyoself.overlay import Summary
+from promptyoself.schedules import State
+from promptyoself.service.attendance import last_pass
 from promptyoself.service.keeping import verify
 from promptyoself.service.store import Chain, Store, chains
+from promptyoself.service.troubles import LATE, failed, failing, overdue, retrying
 from promptyoself.settings import default_zone, desire_half_life, told
 from promptyoself.times import format_duration
 
 __all__ = ["Check", "examine"]
 
-_LATE = timedelta(minutes=5)
+_START = "Run `promptyoself execute --loop`, or `promptyoself execute` from cron."
 
 
 class Check(NamedTuple):
@@ -41,10 +43,14 @@ def examine(
     letta: Deliverer | None,
     *,
     require_loop: bool = False,
+    allow_no_loop: bool = False,
+    allow_failed: bool = False,
     quick: bool = False,
 ) -> list[Check]:
-    """Every check; ``letta`` is ``None`` where it isn't to be asked. ``quick`` reads no more of
-    the log than any command does."""
+    """Every check; ``letta`` is ``None`` where it isn't to be asked. Where something is to be
+    delivered, a loop must be there, unless ``allow_no_loop``; with ``require_loop`` in any case.
+    ``allow_failed`` only tells of schedules that have failed. ``quick`` reads no more of the log
+    than any command does."""
     checks = [
         _software(),
         _settings(store),
@@ -59,7 +65,13 @@ def examine(
         checks.append(_guarded(chain.name, partial(_log, chain, quick=quick, name=chain.name)))
     checks.append(_guarded("half_life", lambda: _half_life(store)))
     if log.ok:
-        checks += _schedules(store, now, require_loop=require_loop)
+        checks += _schedules(
+            store,
+            now,
+            require_loop=require_loop,
+            allow_no_loop=allow_no_loop,
+            allow_failed=allow_failed,
+        )
     if letta is not None:
         checks.append(_guarded("letta", lambda: _letta(store, letta)))
     if os.environ.get("PROMPTYOSELF_DB_PATH"):
@@ -150,12 +162,19 @@ def _log(store: Chain[Any], *, quick: bool, name: str = "log") -> Check:
     return Check(name, True, f"{events} events, intact" if events else "empty")
 
 
-def _schedules(store: Store, now: datetime, *, require_loop: bool) -> Iterator[Check]:
+def _schedules(
+    store: Store,
+    now: datetime,
+    *,
+    require_loop: bool,
+    allow_no_loop: bool,
+    allow_failed: bool,
+) -> Iterator[Check]:
     state, position = store.read()
     if state.newer:
         detail = f"{state.newer} was written by a newer version"
         yield Check("version", False, detail, "Upgrade promptyoself.")
-    if position.ts and parse_utc(position.ts) > now + _LATE:
+    if position.ts and parse_utc(position.ts) > now + LATE:
         yield Check(
             "clock",
             False,
@@ -165,26 +184,70 @@ def _schedules(store: Store, now: datetime, *, require_loop: bool) -> Iterator[C
     else:
         yield Check("clock", True, format_utc(now))
     living = store.workers.living()
-    hint = "Run `promptyoself execute --loop`, or `promptyoself execute` from cron."
-    detail = f"running: {', '.join(living)}" if living else "none is running"
-    yield Check("loop", bool(living) or not require_loop, detail, "" if living else hint)
-    late = format_utc(now - _LATE)
+    yield _loop(store, state, living, require=require_loop, allow_none=allow_no_loop)
+    late = overdue(state, now)
+    hint = ("" if living else _START) or "The loop or the agents are held up: see `history`."
+    yield Check("schedules", not late, late or "none overdue", hint if late else "")
+    yield _failures(state, allow=allow_failed)
+    yield _deliveries(state, now, living)
 
-    def is_late(summary: Summary) -> bool:
-        return summary.first is not None and summary.first < late
 
-    overdue = [id_ for _, id_, _ in state.schedules.soonest(is_late)]
-    shown = ", ".join(overdue[:3]) + (", …" if len(overdue) > 3 else "")
-    detail = (
-        f"{len(overdue)} overdue by more than 5 minutes: {shown}" if overdue else "none overdue"
-    )
-    yield Check("schedules", not overdue, detail, hint if overdue else "")
+def _loop(
+    store: Store, state: State, living: list[str], *, require: bool, allow_none: bool
+) -> Check:
+    if living:
+        return Check("loop", True, f"running: {', '.join(living)}")
+    active, begun = state.statuses.get("active", 0), len(state.open)
+    detail = "none is running"
+    if active:
+        detail += f", and {active} {'schedule is' if active == 1 else 'schedules are'} active"
+    elif begun:
+        detail += f", and {begun} {'slot waits' if begun == 1 else 'slots wait'}"
+    seen = last_pass(store)
+    if seen is not None:
+        detail += f"; `execute` last made a pass at {format_utc(seen)}"
+    ok = not require and (allow_none or not (active or begun))
+    hint = f"{_START} With `execute` from cron, check with --allow-no-loop."
+    return Check("loop", ok, detail, _START if require else hint)
+
+
+def _failures(state: State, *, allow: bool) -> Check:
+    """Schedules that have come to nothing, and those that may: one that is resumed is well again
+    with its next delivery."""
+    ended, ending = failed(state), failing(state)
+    if not ended and not ending:
+        return Check("failures", True, "none has failed")
+    hints = []
+    if ended:
+        hints.append(
+            "`promptyoself resume --id ID` lets a parked schedule run again; "
+            "`promptyoself cancel --id ID` puts away one that failed."
+        )
+    if ending:
+        hints.append(
+            "`promptyoself show --id ID` has the error, and `promptyoself trigger --id ID` tries "
+            "again at once."
+        )
+    detail = "; ".join(each for each in (ended, ending) if each)
+    return Check("failures", allow, detail, " ".join(hints))
+
+
+def _deliveries(state: State, now: datetime, living: list[str]) -> Check:
     doubt = sum(1 for slot in state.open.values() if slot.worker and slot.worker not in living)
-    detail = f"{doubt} in doubt, of workers that died" if doubt else "none in doubt"
-    codes = sorted({slot.code for slot in state.open.values() if not slot.worker and slot.code})
-    if codes:
-        detail += f"; some to be tried again, after {', '.join(codes)}"
-    yield Check("deliveries", True, detail, "The next pass settles them." if doubt else "")
+    vain = retrying(state, now)
+    details, hint = [f"{doubt} in doubt, of workers that died" if doubt else "none in doubt"], ""
+    if vain:
+        details.append(vain)
+        hint = (
+            "`promptyoself test` tells whether Letta answers; `promptyoself show --id ID` why not."
+        )
+    else:
+        codes = {slot.code for slot in state.open.values() if not slot.worker and slot.code}
+        if codes:
+            details.append(f"some to be tried again, after {', '.join(sorted(codes))}")
+        if doubt:
+            hint = "The loop is finding out what became of them." if living else _START
+    return Check("deliveries", not vain and (living != [] or not doubt), "; ".join(details), hint)
 
 
 def _letta(store: Store, letta: Deliverer) -> Check:

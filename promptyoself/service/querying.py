@@ -51,7 +51,8 @@ def list_schedules(
 ) -> dict[str, Any]:
     """The schedules, soonest first, then those without a next run by id.
 
-    ``status`` of ``None`` means those that aren't over: active and paused.
+    ``status`` of ``None`` means those that aren't over: active and paused. Those that have failed
+    aren't among them, so the answer says how many there are.
 
     Raises:
         PromptyoselfError: ``forbidden_agent``, ``invalid_time``.
@@ -63,8 +64,10 @@ def list_schedules(
         chosen = _of_agent(state, wanted, statuses)
         total = len(chosen)
         shown = chosen[:limit]
+        failed = state.agent(wanted).failed
     else:
         total = sum(state.statuses.get(each, 0) for each in statuses)
+        failed = state.statuses.get("failed", 0)
         shown = list(islice(_in_order(state, statuses), limit))
     slots = open_by_id(state) if full else {}
     answer: dict[str, Any] = {
@@ -75,6 +78,10 @@ def list_schedules(
     }
     if len(shown) < total:
         answer["total"] = total
+    if failed and "active" in statuses and "failed" not in statuses:
+        answer["not_shown"] = {"failed": failed}
+        answer["message"] = f"{failed} failed, not shown."
+        answer["hint"] = "`--status failed` lists them, parked ones too."
     return answer
 
 
