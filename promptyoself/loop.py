@@ -23,10 +23,13 @@ from promptyoself.service.dispatching import Dispatcher, Report, Trouble, new_wo
 from promptyoself.service.sealing import compact, has_unsealed, seal
 from promptyoself.service.store import Store, chains
 
-__all__ = ["Pulse", "Stop", "execute_once", "run_loop", "stop_on_signals"]
+__all__ = ["BEAT_EVERY", "Pulse", "Stop", "execute_once", "run_loop", "stop_on_signals"]
 
 _LOOK_EVERY = 0.5
 """Seconds between looks at the log's size, so that another's append is seen within a second."""
+
+BEAT_EVERY = 10.0
+"""Seconds between two signs of life of a loop whose passes succeed."""
 
 _TROUBLE_PAUSE = 5.0
 
@@ -172,6 +175,8 @@ def run_loop(
         )
         sealer = _Sealer(store)
         pulse = pulse or Pulse()
+        beat = _Beat(store, worker, clock)
+        beat()
         try:
             dispatcher.announce(clock())
             while stop.why is None:
@@ -184,6 +189,7 @@ def run_loop(
                     now = clock()
                     left = interval if wake is None else (wake - now).total_seconds()
                     pulse.passed(now, min(interval, left))
+                    beat()
                 except ChainError:
                     raise
                 except (PromptyoselfError, OSError) as error:
@@ -194,7 +200,7 @@ def run_loop(
                     told = f"{pulse.error} Trying again in {pause:g} s."
                     store.seldom.warn(_kind_of(error), told)
                 pulse.trouble = dispatcher.latest_trouble
-                _sleep(store, dispatcher, clock, pause, wake, stamp, stop)
+                _sleep(store, dispatcher, clock, pause, wake, stamp, stop, pulse, beat)
             _tell(store, dispatcher.stop(stop.why, _STOP_PATIENCE), emit)
         except PromptyoselfError as error:
             store.log.note(error.message, level="error", state="ended", code=error.code)
@@ -202,6 +208,22 @@ def run_loop(
         finally:
             dispatcher.close()
             sealer.leave()
+
+
+class _Beat:
+    """Gives a sign of life, but no more often than that is of use to anyone. A loop whose passes
+    fail gives none, and a loop that is stopped or blocked can't."""
+
+    def __init__(self, store: Store, worker: str, clock: Callable[[], datetime]) -> None:
+        self._workers = store.workers
+        self._worker = worker
+        self._clock = clock
+        self._next = float("-inf")
+
+    def __call__(self) -> None:
+        if time.monotonic() >= self._next:
+            self._workers.beat(self._worker, self._clock().timestamp())
+            self._next = time.monotonic() + BEAT_EVERY
 
 
 class _Sealer:
@@ -292,6 +314,8 @@ def _sleep(
     wake: datetime | None,
     stamp: object,
     stop: Stop,
+    pulse: Pulse,
+    beat: Callable[[], None],
 ) -> None:
     """Until something is due, a delivery has something to say, or the log has grown.
 
@@ -304,6 +328,8 @@ def _sleep(
             left = min(left, (wake - clock()).total_seconds())
         if left <= 0 or dispatcher.wait(min(left, _LOOK_EVERY)):
             return
+        if not pulse.error:
+            beat()
         with suppress(OSError):
             if stamp is not None and store.ledger.stamp() != stamp:
                 return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from test_dispatching import FakeLetta, Place
 from world import check_deliveries, check_slots
 
 from promptyoself import loop
+from promptyoself.commands.answering import Session
 from promptyoself.errors import ChainError
 from promptyoself.log import Log
 from promptyoself.loop import Stop, run_loop
@@ -140,6 +142,36 @@ def test_it_stops_in_order(
     (stopped,) = events(var, "worker.stopped")
     assert stopped["data"]["why"] == number.name
     assert not list((var / "workers").glob("*.lock"))
+
+
+def test_a_loop_that_hangs_is_found_out(
+    var: Path, loops: Callable[..., Loop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loop that is stopped, its lock held all the same, is told by doctor within a minute, by
+    name, and is well again when it goes on; one that was killed is no loop any more."""
+    one = loops()
+    wait_for(lambda: events(var, "worker.started"))
+    (started,) = events(var, "worker.started")
+    worker, look = started["data"]["worker"], ("doctor", "--quick", "--skip-letta")
+    wait_for((var / "workers" / f"{worker}.alive").exists)
+    monkeypatch.delenv("PROMPTYOSELF_RECONCILE_GRACE")
+    call(*look, "--require-loop").success()
+    one.process.send_signal(signal.SIGSTOP)
+    call(*look, "--require-loop").success()
+    with monkeypatch.context() as later:
+        later.setattr(Session, "now", lambda _: datetime.now(UTC) + timedelta(seconds=55))
+        document = call(*look).error("unhealthy")
+        (found,) = [check for check in document["checks"] if not check["ok"]]
+        assert found["name"] == "loop"
+        assert f"{worker} has made no pass for 5" in found["detail"]
+        assert "Restart" in document["hint"]
+        later.setattr(Session, "now", lambda _: datetime.now(UTC) - timedelta(seconds=70))
+        assert call(*look).error("unhealthy")["checks"], "a clock that was set back hides nothing"
+    one.process.send_signal(signal.SIGCONT)
+    call(*look, "--require-loop").success()
+    one.kill()
+    assert "loop (none is running)" in call(*look, "--require-loop").error("unhealthy")["message"]
+    assert not list((var / "workers").iterdir())
 
 
 def test_it_stops_while_an_agent_is_at_work(
@@ -326,6 +358,44 @@ def test_an_occupied_agent_causes_no_passes(place: Place, ticks: list[float]) ->
         place.letta.ending = True
         place.letta.end_all()
         wait_for(lambda: place.types()["delivery.delivered"] == 5)
+
+
+def test_a_loop_gives_signs_of_life(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does while it sleeps, no more often than it must, and not while its passes fail: those
+    don't deliver either. It leaves none behind."""
+    monkeypatch.setattr(loop, "_TROUBLE_PAUSE", 0.2)
+    monkeypatch.setattr(loop, "_LOOK_EVERY", 0.02)
+    monkeypatch.setattr(loop, "BEAT_EVERY", 0.2)
+    beats: list[float] = []
+    beat = place.store.workers.beat
+
+    def counted(worker: str, at: float) -> None:
+        beats.append(time.monotonic())
+        beat(worker, at)
+
+    monkeypatch.setattr(place.store.workers, "beat", counted)
+    with Here(place):
+        wait_for(lambda: len(beats) >= 4)
+        assert all(later - before >= 0.19 for before, later in itertools.pairwise(beats))
+        (worker,) = place.store.workers.living()
+        place.ahead += timedelta(seconds=100)
+        before = len(beats)
+        wait_for(lambda: len(beats) >= before + 2)
+        silence = place.store.workers.silence(worker, place.now().timestamp())
+        assert silence is not None
+        assert silence < 10
+        place.disk.full = True
+        register(
+            place.another_store(), Request(agent_id="a", prompt="p", time="in 1s"), place.now()
+        )
+        place.ahead += timedelta(seconds=2)
+        wait_for(lambda: place.warnings)
+        before = len(beats)
+        time.sleep(1)
+        assert len(beats) == before
+        place.disk.full = False
+        wait_for(lambda: len(beats) > before)
+    assert place.store.workers.silence(worker, place.now().timestamp()) is None
 
 
 def test_a_full_disk_is_waited_out(

@@ -209,7 +209,11 @@ os.register_at_fork(after_in_child=_forget_all)
 
 
 class Liveness:
-    """Tells which workers live: each holds a lock of its own for as long as its process lives."""
+    """Tells which workers live: each holds a lock of its own for as long as its process lives.
+
+    A process may live and yet be stopped or blocked. So a worker may also give signs of life: the
+    time of an empty file of its own, which is of no other use.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -228,8 +232,7 @@ class Liveness:
             try:
                 yield
             finally:
-                with suppress(OSError):
-                    path.unlink()
+                self._remove(worker)
 
     def is_alive(self, worker: str) -> bool:
         """Whether the process of that worker lives (on this machine, or another that shares its
@@ -241,8 +244,7 @@ class Liveness:
             return False
         try:
             with FileLock(path, timeout=0, mode=0o600):
-                with suppress(OSError):
-                    path.unlink()
+                self._remove(worker)
                 return False
         except TimeoutError:
             return True
@@ -261,8 +263,32 @@ class Liveness:
         names = sorted(path.stem for path in self._folder.glob("*.lock"))
         return [name for name in names if self.is_alive(name)]
 
+    def beat(self, worker: str, at: float) -> None:
+        """Give a sign of life, at that time of Unix. Never fails."""
+        path = self._sign(worker)
+        with suppress(OSError, OverflowError):
+            with suppress(FileExistsError):
+                os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            os.utime(path, (at, at), follow_symlinks=False)
+
+    def silence(self, worker: str, at: float) -> float | None:
+        """For how many seconds that worker has given no sign of life; ``None`` where it never
+        does. A sign out of the future counts by its distance: the clock was set since."""
+        try:
+            return abs(at - os.lstat(self._sign(worker)).st_mtime)
+        except OSError:
+            return None
+
     def _path(self, worker: str) -> Path:
         return self._folder / f"{worker}.lock"
+
+    def _sign(self, worker: str) -> Path:
+        return self._folder / f"{worker}.alive"
+
+    def _remove(self, worker: str) -> None:
+        for path in (self._path(worker), self._sign(worker)):
+            with suppress(OSError):
+                path.unlink()
 
 
 def _is_held(path: Path) -> bool:

@@ -27,6 +27,10 @@ __all__ = ["Check", "examine"]
 
 _START = "Run `promptyoself execute --loop`, or `promptyoself execute` from cron."
 
+_SILENCE = 30.0
+"""Seconds that a loop may give no sign of life, beside the time limit of the log's lock; it gives
+one every 10."""
+
 
 class Check(NamedTuple):
     """One thing looked at. ``hint`` says what to do about it."""
@@ -184,7 +188,11 @@ def _schedules(
     else:
         yield Check("clock", True, format_utc(now))
     living = store.workers.living()
-    yield _loop(store, state, living, require=require_loop, allow_none=allow_no_loop)
+    hung = _hung(store, now, living)
+    if hung:
+        yield Check("loop", False, hung, "Restart it; if it doesn't end by itself, kill it.")
+    else:
+        yield _loop(store, state, living, require=require_loop, allow_none=allow_no_loop)
     late = overdue(state, now)
     hint = ("" if living else _START) or "The loop or the agents are held up: see `history`."
     yield Check("schedules", not late, late or "none overdue", hint if late else "")
@@ -248,6 +256,17 @@ def _deliveries(state: State, now: datetime, living: list[str]) -> Check:
         if doubt:
             hint = "The loop is finding out what became of them." if living else _START
     return Check("deliveries", not vain and (living != [] or not doubt), "; ".join(details), hint)
+
+
+def _hung(store: Store, now: datetime, living: list[str]) -> str:
+    """Which of the loops that live make no passes any more; nothing, where all do."""
+    most = _SILENCE + store.settings.lock_timeout
+    found = []
+    for worker in living:
+        silence = store.workers.silence(worker, now.timestamp())
+        if silence is not None and silence > most:
+            found.append(f"{worker} has made no pass for {silence:.0f} s")
+    return ", ".join(found)
 
 
 def _letta(store: Store, letta: Deliverer) -> Check:
