@@ -11,7 +11,7 @@ __all__ = ["EXTRAS", "missing_package"]
 
 EXTRAS = {
     "fast": "isal>=1.7",
-    "mcp": "mcp>=2,<3",
+    "mcp": "mcp>=2.2,<3",
     "metrics": "prometheus-client>=0.20",
     "notes": "cryptography>=42",
 }

@@ -34,6 +34,14 @@ TOKEN = "a-long-random-token"
 HELLO = {"agent_id": AGENT, "prompt": "Hello", "every": "2h"}
 ACCEPTED = "application/json, text/event-stream"
 COMMAND = [sys.executable, "-m", "promptyoself", "mcp"]
+# The same with an SDK that lacks what we ask it for, as those before 2.2 do.
+OLD = [
+    sys.executable, "-c",
+    "from mcp.server import Server\n"
+    "Server.streamable_http_app = lambda self, *, streamable_http_path: None\n"
+    "from promptyoself.cli import main; main()",
+    "mcp", "--transport", "http", "--port", "0",
+]  # fmt: skip
 # The same with two sessions at most.
 NARROW = [
     sys.executable, "-c",
@@ -487,6 +495,42 @@ def test_what_it_will_not_start_with(
     answer = run("mcp", *words, environ={**environ, **more}).error(code, exit_code)
     assert TOKEN not in str(answer)
     assert "two words" not in str(answer)
+
+
+@pytest.mark.parametrize(
+    "token", ["x", "fifteen-letters", "a" * 64, "0101" * 16, "abcdabcdabcdabcdabcd"]
+)
+@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1"])
+def test_a_token_that_could_be_guessed(host: str, token: str, environ: dict[str, str]) -> None:
+    """P7: a short token is refused, and so is one of hardly any different characters, wherever it
+    would listen; the answer says how to make a good one, and doesn't repeat this one. Commands
+    that use no token aren't kept from their work."""
+    environ = {**environ, "PROMPTYOSELF_MCP_TOKEN": token}
+    words = ("mcp", "--transport", "http", "--port", "0", "--host", host)
+    answer = run(*words, environ=environ).error("invalid_setting", 1)
+    assert answer["setting"] == "PROMPTYOSELF_MCP_TOKEN"
+    assert "openssl rand -hex 32" in answer["hint"]
+    assert len(token) < 5 or token not in str(answer)
+    run("list", environ=environ).success()
+
+
+def test_tokens_that_serve(environ: dict[str, str]) -> None:
+    """What the documents tell people to make, and the shortest that is taken."""
+    for token in ("0123456789abcdef" * 4, "x7Kq-0pZ_m2Lw9aB"):
+        with serving(environ, PROMPTYOSELF_MCP_TOKEN=token) as server:
+            assert server.post(INITIALIZE, Authorization=f"Bearer {token}")[0] == 200
+            assert server.post(INITIALIZE, Authorization=f"Bearer {token[:-1]}")[0] == 401
+
+
+def test_no_success_before_it_serves(environ: dict[str, str]) -> None:
+    """P7: where it can't serve after all, it prints an error, and no success before that."""
+    done = subprocess.run(
+        OLD, env=environ, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False
+    )
+    (document,) = [json.loads(line) for line in done.stdout.splitlines()]
+    assert (document["status"], document["code"]) == ("error", "internal_error")
+    assert "unexpected keyword" in document["message"], "the reason, not a group that wraps it"
+    assert done.returncode == 1
 
 
 def test_two_on_one_port(var: Path, environ: dict[str, str]) -> None:

@@ -96,8 +96,8 @@ def mcp_command(
     """Serve the commands for agents as tools of an MCP server.
 
     Over stdio it ends when its client does, and stdout is the protocol's; over HTTP it prints its
-    URL first, and goes on until SIGTERM or Ctrl-C. Beyond this machine it wants a token, in
-    PROMPTYOSELF_MCP_TOKEN.
+    URL once it listens, and goes on until SIGTERM or Ctrl-C. Beyond this machine it wants a token,
+    in PROMPTYOSELF_MCP_TOKEN.
     """
     _check_name("--tool-prefix", tool_prefix, 32, "promptyoself_")
     if agent_header is not None:
@@ -128,10 +128,15 @@ def mcp_command(
     loop = partial(_deliver, session) if with_loop else None
     if transport == "http":
         listener = mcp_server.listen(host, port, settings.mcp_token)
-        with closing(listener):
-            way = mcp_server.HTTP(listener, token=settings.mcp_token, hosts=hosts, origins=origins)
-            message = "It wants a token." if settings.mcp_token else "It wants no token."
+        message = "It wants a token." if settings.mcp_token else "It wants no token."
+
+        def ready() -> None:
             emit({"status": "success", "url": way.url, "message": message}, session.format)
+
+        with closing(listener):
+            way = mcp_server.HTTP(
+                listener, token=settings.mcp_token, hosts=hosts, origins=origins, ready=ready
+            )
             mcp_server.serve(door, way, loop)
         return
     if sys.stdin is not None and sys.stdin.isatty():

@@ -6,7 +6,7 @@ import ipaddress
 import logging
 import signal
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from hmac import compare_digest
@@ -39,6 +39,12 @@ _PATIENCE = 6
 
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
+_LEAST_TOKEN = 16
+"""Characters of a token. Nothing here slows down those who guess."""
+
+_LEAST_VARIETY = 5
+"""Different characters of a token; one that was made at random has more."""
+
 
 class HTTP:
     """Serves on a socket that listens, until it is asked to end.
@@ -53,10 +59,11 @@ class HTTP:
         token: str | None,
         hosts: Sequence[str] = (),
         origins: Sequence[str] = (),
+        ready: Callable[[], None] = lambda: None,
     ) -> None:
         """``hosts`` and ``origins`` are allowed besides those of this machine: names, with a port
-        or with any, and whole origins."""
-        self._listener, self._token = listener, token
+        or with any, and whole origins. ``ready`` is called once requests are answered."""
+        self._listener, self._token, self._ready = listener, token, ready
         bound = listener.getsockname()[0]
         names = [*_LOOPBACK, *hosts]
         if not ipaddress.ip_address(bound).is_unspecified:
@@ -104,7 +111,8 @@ class HTTP:
                 server_header=False,
                 ws="none",
                 timeout_graceful_shutdown=_PATIENCE,
-            )
+            ),
+            self._ready,
         )
         await self._uvicorn.serve(sockets=[self._listener])
 
@@ -117,6 +125,16 @@ class HTTP:
 
 class _Uvicorn(uvicorn.Server):
     """Leaves signals to those who serve: it would die of them in the end."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """See :class:`uvicorn.Server`; says so when it has succeeded."""
+        await super().startup(sockets=sockets)
+        if self.started:
+            self._ready()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -141,8 +159,11 @@ def listen(host: str, port: int, token: str | None) -> socket.socket:
 
     Raises:
         PromptyoselfError: ``missing_token``: others than this machine can reach it, and there is no
-            token that they would have to show; ``port_in_use``, or ``cannot_listen`` for the rest.
+            token that they would have to show; ``invalid_setting``: the token could be guessed;
+            ``port_in_use``, or ``cannot_listen`` for the rest.
     """
+    if token is not None:
+        _refuse_weak(token)
     if token is None and not _is_loopback(host):
         raise PromptyoselfError(
             "missing_token",
@@ -154,6 +175,21 @@ def listen(host: str, port: int, token: str | None) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=256)
     except (OSError, OverflowError, UnicodeError, ValueError) as error:
         raise cannot_listen(host, port, error) from None
+
+
+def _refuse_weak(token: str) -> None:
+    if len(token) < _LEAST_TOKEN:
+        problem = f"has {len(token)} characters, and {_LEAST_TOKEN} are the least"
+    elif len(set(token)) < _LEAST_VARIETY:
+        problem = f"has {len(set(token))} different characters, and {_LEAST_VARIETY} are the least"
+    else:
+        return
+    raise PromptyoselfError(
+        "invalid_setting",
+        f"PROMPTYOSELF_MCP_TOKEN {problem}: it could be guessed.",
+        "`openssl rand -hex 32` makes a good one. Clients have to show the same.",
+        setting="PROMPTYOSELF_MCP_TOKEN",
+    )
 
 
 def _is_loopback(host: str) -> bool:

@@ -37,7 +37,7 @@ def serve(door: Door, transport: Transport, loop: Callable[[Stop], None] | None 
     server ends too: a server that has stopped to deliver would go unnoticed.
 
     Raises:
-        Exception: whatever made the loop fail.
+        Exception: whatever made the transport or the loop fail.
     """
     with _Beside(loop) as beside:
         anyio.run(_serve, door, transport, beside)
@@ -107,9 +107,15 @@ async def _serve(door: Door, transport: Transport, beside: _Beside) -> None:
         await transport.end()
 
     beside.when_ended(end_soon)
+    failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(end_on_signal)
         tasks.start_soon(end_when_asked)
-        await transport.serve(door.server)
+        try:
+            await transport.serve(door.server)
+        except Exception as error:  # the group would wrap it, and its code would be lost
+            failure = error
         tasks.cancel_scope.cancel()
     door.stop("shutdown")
+    if failure is not None:
+        raise failure
