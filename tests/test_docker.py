@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
 import shlex
 import shutil
@@ -75,6 +76,13 @@ def test_what_the_image_copies_is_there_and_not_ignored() -> None:
 def test_secrets_and_data_never_reach_the_build(path: str) -> None:
     """Neither .env nor var/ nor anything else that isn't needed is sent to the engine."""
     assert ignored(path)
+
+
+def test_the_build_asks_a_registry_for_the_base_image_alone() -> None:
+    """No line names a front end, which would be fetched before anything is built."""
+    text = (ROOT / "Dockerfile").read_text()
+    assert not re.search(r"(?mi)^#\s*(syntax|check)\s*=", text)
+    assert set(re.findall(r"(?m)^FROM (\S+)", text)) == {"python:3.13-slim"}
 
 
 def test_the_image_runs_the_loop() -> None:
@@ -156,9 +164,11 @@ def test_the_smoke_test_is_fit_to_be_run() -> None:
     """Bash and shellcheck find nothing wrong with it, and each of our commands in it is one."""
     script = ROOT / "docker" / "smoke.sh"
     assert script.stat().st_mode & 0o111
-    subprocess.run(["bash", "-n", str(script)], check=True)
+    scripts = [script, ROOT / "docker" / "engine.sh", ROOT / ".ci" / "run"]
+    for each in scripts:
+        subprocess.run(["bash", "-n", str(each)], check=True)
     checker = Path(sys.executable).with_name("shellcheck")
-    subprocess.run([str(checker), str(script), str(ROOT / ".ci" / "run")], check=True)
+    subprocess.run([str(checker), *map(str, scripts)], check=True)
     text = script.read_text()
     commands = re.findall(r"(?m)(?:^|within \d+ |\{ )promptyoself ([a-z].*?)(?:$| \||;|>)", text)
     assert len(commands) >= 7
@@ -182,4 +192,5 @@ def test_compose_itself_accepts_the_file() -> None:
     if found.returncode != 0:
         pytest.skip("docker has no compose here")
     command = ["docker", "compose", "--file", str(ROOT / "docker-compose.yml"), "config", "--quiet"]
-    subprocess.run(command, check=True, timeout=60)
+    environ = {**os.environ, "PROMPTYOSELF_MCP_TOKEN": "0123456789abcdef"}
+    subprocess.run(command, check=True, timeout=60, env=environ)

@@ -49,7 +49,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def build_steps(folder: Path) -> Iterator[str]:
     """What the Dockerfile's first stage runs, in a folder of ours and with this Python."""
-    stage = (ROOT / "Dockerfile").read_text().split("\nFROM ")[1]
+    stage = re.split(r"(?m)^FROM ", (ROOT / "Dockerfile").read_text())[1]
     for command in re.findall(r"^RUN (.*)$", stage, re.MULTILINE):
         local = re.sub(r"^python ", f"{sys.executable} ", command)
         local = local.replace("--no-cache-dir ", "")
