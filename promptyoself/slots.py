@@ -103,16 +103,8 @@ def plan(schedule: Schedule, now: datetime) -> Plan:
         fire = latest
     else:
         fire = None
-    skipped: list[Skipped] = []
     until = latest if fire is None else fire - _INSTANT
-    if not in_grace or schedule.misfire == "all":
-        skipped += _range(trigger, first, until, "grace")
-    else:
-        busy = parse_utc(schedule.settled_at) if schedule.settled_at else before
-        border = max(before, min(busy, until))
-        skipped += _range(trigger, first, border, "overlap")
-        rest = first if border == before else next_fire_time(trigger, border)
-        skipped += _range(trigger, rest, until, "misfire")
+    skipped = _missed(schedule, trigger, first, until, late=not in_grace)
     last = latest if fire is None else fire
     return Plan(skipped, fire, next_fire_time(trigger, last))
 
@@ -161,8 +153,42 @@ def _range(trigger: Trigger, first: datetime | None, until: datetime, why: str) 
     return [Skipped(first, last, 1 + count_slots(trigger, first, until), why)]
 
 
+def _missed(
+    schedule: Schedule, trigger: Trigger, first: datetime, until: datetime, *, late: bool
+) -> list[Skipped]:
+    """The slots from ``first`` up to ``until`` that nobody claimed in time; ``late``: nor would the
+    latest be delivered any more."""
+    if late or schedule.misfire == "all":
+        return _range(trigger, first, until, "grace")
+    before = first - _INSTANT
+    busy = parse_utc(schedule.settled_at) if schedule.settled_at else before
+    border = max(before, min(busy, until))
+    rest = first if border == before else next_fire_time(trigger, border)
+    skipped = _range(trigger, first, border, "overlap")
+    return skipped + _range(trigger, rest, until, "misfire")
+
+
 def passed(schedule: Schedule, now: datetime, why: str) -> list[Skipped]:
-    """The slots of a schedule that have come and gone unclaimed, because of ``why``."""
+    """The slots of a schedule that have come and gone unclaimed up to a change of it.
+
+    Of one that isn't active, ``why`` is the reason for all of them. Of an active one it is the
+    reason only for those that are still on time: the others had been missed before the change.
+    """
     if schedule.next_run is None:
         return []
-    return _range(trigger_of(schedule), parse_utc(schedule.next_run), now, why)
+    trigger, first = trigger_of(schedule), parse_utc(schedule.next_run)
+    if schedule.status != "active" or first > now:
+        return _range(trigger, first, now, why)
+    grace = timedelta(seconds=schedule.grace)
+    on_time = now - min(grace, MISFIRE_TOLERANCE + timedelta(seconds=schedule.jitter or 0))
+    missed = on_time - _INSTANT
+    latest = last_slot(trigger, first - _INSTANT, now) or first
+    found: list[Skipped] = []
+    if first <= missed:
+        border = min(missed, now - grace - _INSTANT) if schedule.misfire == "all" else missed
+        found = _missed(schedule, trigger, first, border, late=latest < now - grace)
+        if schedule.misfire == "all":
+            rest = first if first > border else next_fire_time(trigger, border)
+            found += _range(trigger, rest, missed, "misfire")
+    rest = first if first > missed else next_fire_time(trigger, missed)
+    return found + _range(trigger, rest, now, why)

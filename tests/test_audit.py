@@ -136,7 +136,7 @@ def test_a_cancelled_schedule_owes_nothing(world: World) -> None:
     world.advance(minutes=90)
     cancel(world, id_, None, world.now)  # type: ignore[arg-type]
     world.advance(days=9)
-    assert audited(world) == [("13:00", "13:00", 1, "skipped", "cancelled", 2)]
+    assert audited(world) == [("13:00", "13:00", 1, "skipped", "misfire", 2)]
 
 
 def test_repetitions_end_the_expectations(world: World) -> None:

@@ -402,7 +402,7 @@ def test_registering_the_original_after_modify(var: Path, clock: Clock) -> None:
 
 def test_modify_accounts_for_slots_that_passed(var: Path, clock: Clock) -> None:
     """P2: slots that were due under the old times and weren't delivered are skipped, with the
-    reason modified, in the same append."""
+    reason that they had: nobody was there in time."""
     id_ = call(*EVERY).success()["id"]
     clock.advance(hours=3, minutes=30)
     answer = call("modify", "--id", id_, "--every", "2h").success()
@@ -412,10 +412,51 @@ def test_modify_accounts_for_slots_that_passed(var: Path, clock: Clock) -> None:
         "slot": "2026-11-20T13:00:00.000000Z",
         "last": "2026-11-20T15:00:00.000000Z",
         "slots": 3,
-        "why": "modified",
+        "why": "misfire",
         "kind": "scheduled",
         "next_run": "2026-11-20T17:30:00.000000Z",
     }
+
+
+@pytest.mark.parametrize("change", ["pause", "cancel", "modify"])
+def test_a_change_before_the_loop_is_back_hides_nothing(
+    var: Path, clock: Clock, change: str
+) -> None:
+    """P9: slots that had been missed when a schedule was changed are told of as missed, with the
+    notice that was asked for; only one that was still on time has the change as its reason."""
+    asked = ("--every", "1h", "--on-failure", "agent-watch", "--grace", "90m")
+    id_ = call(*BASE, *asked).success()["id"]
+    clock.advance(hours=3, seconds=30)
+    more = ("--every", "2h") if change == "modify" else ()
+    call(change, "--id", id_, *more).success()
+    why = {"pause": "paused", "cancel": "cancelled", "modify": "modified"}[change]
+    skips = [event["data"] for event in events(var, "delivery.skipped")]
+    assert [(each["slot"][11:16], each["slots"], each["why"]) for each in skips] == [
+        ("13:00", 2, "misfire"),
+        ("15:00", 1, why),
+    ]
+    (notice,) = call("list", "--agent-id", "agent-watch", "--full").success()["schedules"]
+    assert skips[0]["notice"] == notice["id"]
+    assert f"{id_} of" in notice["prompt"]
+    assert "missed 2 slots from 2026-11-20T13:00" in notice["prompt"]
+    assert "notice" not in skips[1]
+    totals = call("audit", "--agent-id", AGENT).success()["totals"]
+    assert totals["skipped_why"] == {"misfire": 2, why: 1}
+
+
+def test_what_was_past_its_grace_stays_so(var: Path, clock: Clock) -> None:
+    """P9: and slots that were too late to deliver are past their grace."""
+    id_ = call(*BASE, "--every", "1h", "--grace", "10m").success()["id"]
+    clock.advance(hours=2, minutes=30)
+    call("pause", "--id", id_).success()
+    (skipped,) = events(var, "delivery.skipped")
+    assert (skipped["data"]["why"], skipped["data"]["slots"]) == ("grace", 2)
+    clock.advance(hours=2)
+    call("resume", "--id", id_).success()
+    assert [event["data"]["why"] for event in events(var, "delivery.skipped")] == [
+        "grace",
+        "paused",
+    ]
 
 
 def test_modify_moves_to_another_agent(
@@ -442,8 +483,8 @@ def test_modify_needs_repetitions_left(var: Path, clock: Clock) -> None:
 
 
 def test_pause_and_resume_account_for_every_slot(var: Path, clock: Clock) -> None:
-    """P2: slots that passed before a pause or during it are skipped with the reason paused, none
-    is saved up, and the schedule goes on at its next time."""
+    """P2: slots that were missed before a pause are skipped as that, and those during it with the
+    reason paused; none is saved up, and the schedule goes on at its next time."""
     id_ = call(*EVERY).success()["id"]
     clock.advance(hours=1, minutes=30)
     assert call("pause", "--id", id_).success() == {
@@ -457,7 +498,7 @@ def test_pause_and_resume_account_for_every_slot(var: Path, clock: Clock) -> Non
     assert answer["next_run"] == "2026-11-20T16:00:00.000000Z"
     skipped = [event["data"] for event in events(var, "delivery.skipped")]
     assert [(data["slot"][11:13], data["last"][11:13], data["why"]) for data in skipped] == [
-        ("13", "13", "paused"),
+        ("13", "13", "misfire"),
         ("14", "15", "paused"),
     ]
 
@@ -482,20 +523,21 @@ def test_a_one_off_paused_too_late_ends(var: Path, clock: Clock) -> None:
     id_ = call(*BASE, "--time", "in 1h").success()["id"]
     clock.advance(hours=2)
     call("pause", "--id", id_).success()
-    assert [event["data"]["why"] for event in events(var, "delivery.")] == ["paused"]
+    assert [event["data"]["why"] for event in events(var, "delivery.")] == ["misfire"]
     call("resume", "--id", id_).success()
     assert shown(id_)["status"] == "failed"
 
 
 def test_cancel_answers_as_the_contract_says(var: Path, clock: Clock) -> None:
-    """Cancelling says which; slots already due are skipped with the reason cancelled."""
+    """Cancelling says which; what is due now is skipped with the reason cancelled."""
     id_ = call(*EVERY).success()["id"]
     clock.advance(hours=2)
     answer = call("cancel", "--id", id_).success()
     assert answer == {
         "status": "success", "cancelled_id": id_, "message": "Schedule cancelled.",
     }  # fmt: skip
-    assert [event["data"]["slots"] for event in events(var, "delivery.skipped")] == [2]
+    skipped = [event["data"] for event in events(var, "delivery.skipped")]
+    assert [(data["slots"], data["why"]) for data in skipped] == [(1, "misfire"), (1, "cancelled")]
     assert shown(id_)["next_run"] is None
 
 

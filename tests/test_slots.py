@@ -178,7 +178,14 @@ def test_what_passed_is_a_range() -> None:
     assert passed(schedule(), NOON + 0.9 * HOUR, "paused") == []
     assert passed(schedule(next_run=None), NOON + 9 * HOUR, "paused") == []
     (skipped,) = passed(schedule(), NOON + 3.5 * HOUR, "paused")
+    assert skipped == (NOON + HOUR, NOON + 3 * HOUR, 3, "misfire")
+    (skipped,) = passed(schedule(status="paused"), NOON + 3.5 * HOUR, "paused")
     assert skipped == (NOON + HOUR, NOON + 3 * HOUR, 3, "paused")
+    found = passed(schedule(), NOON + 3 * HOUR + timedelta(seconds=60), "paused")
+    assert found == [
+        (NOON + HOUR, NOON + 2 * HOUR, 2, "misfire"),
+        (NOON + 3 * HOUR, NOON + 3 * HOUR, 1, "paused"),
+    ]
     record = skip_record(skipped, None)
     assert (record.slot, record.last, record.slots, record.why, record.next_run) == (
         "2026-11-20T13:00:00.000000Z", "2026-11-20T15:00:00.000000Z", 3, "paused", None,
@@ -246,6 +253,9 @@ class Memory:
 
     def read(self) -> Snapshot:
         return Snapshot(self.state, START)
+
+    def warn(self, message: str) -> None:
+        raise AssertionError(message)
 
     def draft(self, record: object, id_: str | None, _: str | None = None) -> Draft:
         return Draft(record, id_, {})  # type: ignore[arg-type]

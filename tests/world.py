@@ -91,6 +91,10 @@ class World:
         request = Request(agent_id=agent, prompt=prompt, **asked)
         return str(register(self, request, self.now)["id"])  # type: ignore[arg-type]
 
+    def warn(self, message: str) -> None:
+        """What people should know."""
+        self.warned.append(message)
+
     @property
     def ts(self) -> str:
         """The time of an event that happens now; as in the chain, it doesn't run backwards."""

@@ -135,7 +135,7 @@ def _over_cap(accounts: Accounts, wanted: str | None, cap: int) -> dict[str, Any
     """The agents that had more deliveries on a day than the cap allows that is set now."""
     found = [
         {"agent_id": agent_id, "day": day, "claims": claims, "cap": cap}
-        for agent_id, (claims, day) in sorted(accounts.busiest.items())
+        for agent_id, (claims, day) in sorted(accounts.busiest.items(), key=str)
         if claims > cap and wanted in (None, agent_id)
     ]
     return {"over_cap": found} if found else {}

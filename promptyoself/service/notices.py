@@ -84,7 +84,7 @@ def _gravity(state: State, draft: Draft, now: datetime) -> int:
     if not isinstance(record, DeliveryFailed | DeliverySkipped | ScheduleCompleted):
         return 0
     schedule = state.schedules.get(draft.id or "")
-    if schedule is None or schedule.on_failure is None:
+    if schedule is None or schedule.on_failure is None or record.notice is not None:
         return 0
     if isinstance(record, ScheduleCompleted):
         return 3 if record.status == "failed" else 0

@@ -174,7 +174,7 @@ def modify(store: Store, id_: str, request: Request, now: datetime) -> dict[str,
         if changes:
             drafts.append(store.draft(ScheduleModified(changes, reason), id_, fields["agent_id"]))
         next_run = changes.get("next_run", schedule.next_run)
-        return drafts, {
+        return _telling(store, state, drafts, now), {
             "id": id_,
             "modified": sorted(name for name in changes if name not in ("next_run", "anchor")),
             **_fires(next_run, fields["timezone"]),
@@ -259,7 +259,7 @@ def cancel(store: Store, id_: str, reason: str | None, now: datetime) -> dict[st
             raise PromptyoselfError(
                 "already_finished", f"{id_} is completed.", "There is nothing left to cancel."
             )
-        gap = _gap_reason(schedule) if schedule.status != "active" else "cancelled"
+        gap = _gap_reason(schedule, "cancelled")
         drafts = _skip(store, schedule, passed(schedule, now, gap), None)
         drafts += _give_up(store, state, schedule, "cancelled", kinds={"scheduled", "trigger"})
         drafts.append(store.draft(ScheduleCancelled(reason), id_, schedule.agent_id))
@@ -306,7 +306,12 @@ def _change(
     check_text("reason", reason, MAX_REASON)
     # An unknown id is refused before the lock, which would make folders where there are none.
     find_schedule(store.read().state, id_, store.settings.only_agent)
-    return store.transact(now, decide)
+
+    def telling(state: State) -> tuple[list[Draft], dict[str, Any]]:
+        drafts, answer = decide(state)
+        return _telling(store, state, drafts, now), answer
+
+    return store.transact(now, telling)
 
 
 def preview(store: Store, request: Request, now: datetime) -> tuple[Trigger, int | None]:
@@ -424,9 +429,9 @@ def _unfinished(
     return schedule
 
 
-def _gap_reason(schedule: Schedule) -> str:
-    """Why slots passed unclaimed up to a change of this schedule."""
-    return {"paused": "paused", "failed": "parked"}.get(schedule.status, "modified")
+def _gap_reason(schedule: Schedule, otherwise: str = "modified") -> str:
+    """Why slots passed unclaimed up to a change of this schedule, where they were on time."""
+    return {"paused": "paused", "failed": "parked"}.get(schedule.status, otherwise)
 
 
 def _high_water(schedule: Schedule, now: datetime, trigger: Trigger) -> datetime:
@@ -442,8 +447,22 @@ def _high_water(schedule: Schedule, now: datetime, trigger: Trigger) -> datetime
 def _skip(
     store: Store, schedule: Schedule, skipped: list[Skipped], next_run: str | None
 ) -> list[Draft]:
-    agent_id = schedule.agent_id
-    return [store.draft(skip_record(item, next_run), schedule.id, agent_id) for item in skipped]
+    # Each says what comes next: the range that follows, or what lies ahead.
+    upcoming = [*(format_utc(item.first) for item in skipped[1:]), next_run]
+    return [
+        store.draft(skip_record(item, after), schedule.id, schedule.agent_id)
+        for item, after in zip(skipped, upcoming, strict=False)
+    ]
+
+
+def _telling(store: Store, state: State, drafts: list[Draft], now: datetime) -> list[Draft]:
+    """The same, and a notice where slots had been missed that somebody is to be told of."""
+    whys = {each.record.why for each in drafts if isinstance(each.record, DeliverySkipped)}
+    if whys.isdisjoint(("misfire", "grace")):
+        return drafts
+    from promptyoself.service.notices import with_notices
+
+    return with_notices(state, drafts, now, store.settings.caps, store.warn)
 
 
 def _open_slots(state: State, id_: str) -> list[OpenSlot]:
