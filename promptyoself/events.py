@@ -29,6 +29,7 @@ __all__ = [
     "DeliveryDelivered",
     "DeliveryFailed",
     "DeliverySkipped",
+    "DeliveryStalled",
     "DesirePruned",
     "DesireRecorded",
     "DesireReinforced",
@@ -171,7 +172,8 @@ class DeliveryAttempted(NamedTuple):
 
 class DeliveryDelivered(NamedTuple):
     """The agent has it. ``via`` is ``run`` (its run completed) or ``history`` (the otid was found
-    among its messages); ``error`` is that of a run which failed after the prompt had been read."""
+    among its messages); ``error`` is that of a run which failed after the prompt had been read.
+    ``http_status`` and ``detail`` are of the answer to its send, where that left it in doubt."""
 
     slot: str
     otid: str
@@ -181,6 +183,8 @@ class DeliveryDelivered(NamedTuple):
     latency_ms: int
     run_id: str | None = None
     error: str | None = None
+    http_status: int | None = None
+    detail: str | None = None
 
 
 class DeliveryFailed(NamedTuple):
@@ -188,7 +192,8 @@ class DeliveryFailed(NamedTuple):
     ``unknown``.
 
     ``permanent`` failures count towards parking; ``parked`` says that this one parked the schedule.
-    ``notice`` as in :class:`DeliverySkipped`.
+    ``notice`` as in :class:`DeliverySkipped`; ``http_status`` and ``detail`` as in
+    :class:`DeliveryStalled`.
     """
 
     slot: str
@@ -201,11 +206,14 @@ class DeliveryFailed(NamedTuple):
     run_id: str | None = None
     parked: bool | None = None
     notice: str | None = None
+    http_status: int | None = None
+    detail: str | None = None
 
 
 class DeliveryAbandoned(NamedTuple):
     """This attempt is known to have left nothing with the agent; the slot is open until another
-    attempt, not before ``retry_at``, or another outcome."""
+    attempt, not before ``retry_at``, or another outcome. ``http_status`` and ``detail`` as in
+    :class:`DeliveryStalled`."""
 
     slot: str
     otid: str
@@ -214,6 +222,28 @@ class DeliveryAbandoned(NamedTuple):
     code: str
     error: str
     retry_at: str
+    http_status: int | None = None
+    detail: str | None = None
+
+
+class DeliveryStalled(NamedTuple):
+    """An attempt met something that keeps it from its end, and goes on: its outcome is to come.
+
+    ``in_doubt``: the prompt may have reached the agent, or not. ``http_status`` is that of Letta's
+    answer, if there was one; ``detail`` is what that said, in an excerpt without the prompt. At
+    ``retry_at``, if it is known, the attempt makes way for another, unless it has found something.
+    """
+
+    slot: str
+    otid: str
+    attempt: int
+    worker: str
+    code: str
+    error: str
+    in_doubt: bool
+    http_status: int | None = None
+    detail: str | None = None
+    retry_at: str | None = None
 
 
 class DeliverySkipped(NamedTuple):
@@ -343,6 +373,7 @@ Record = (
     | DeliveryDelivered
     | DeliveryFailed
     | DeliveryAbandoned
+    | DeliveryStalled
     | DeliverySkipped
     | ApprovalGranted
     | ApprovalRevoked
@@ -369,6 +400,7 @@ _CLASSES: dict[str, type[Any]] = {
     "delivery.delivered": DeliveryDelivered,
     "delivery.failed": DeliveryFailed,
     "delivery.abandoned": DeliveryAbandoned,
+    "delivery.stalled": DeliveryStalled,
     "delivery.skipped": DeliverySkipped,
     "approval.granted": ApprovalGranted,
     "approval.revoked": ApprovalRevoked,

@@ -21,6 +21,7 @@ VERSIONS: Mapping[str, int] = dict.fromkeys(
         "delivery.delivered",
         "delivery.failed",
         "delivery.abandoned",
+        "delivery.stalled",
         "delivery.skipped",
         "approval.granted",
         "approval.revoked",

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import orjson
 import pytest
 from calling import call
 
@@ -127,3 +128,117 @@ def test_doctor_names_a_client_that_does_not_fit(
     ]
     assert not check["ok"]
     assert "1.7.5" in check["detail"]
+
+
+# --- answers that leave it in doubt ---------------------------------------------------------------
+
+
+def test_a_500_is_seen_at_once(
+    sandbox: Sandbox, clock: Clock, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """P9: while nobody knows yet whether it has arrived, `show`, `history`, the answer of `execute`
+    and stderr say what Letta said; nothing is sent again meanwhile."""
+    id_ = register(sandbox.agents[0])
+    sandbox.fault("server_error", detail="psycopg2.OperationalError: 'Plan the day, then' failed")
+    clock.advance(hours=1)
+    answer = call("execute", "--deadline", "0.5")
+    (line,) = answer.success()["executed"]
+    assert (line["state"], line["code"], line["http_status"]) == (
+        "in_doubt",
+        "letta_server_error",
+        500,
+    )
+    assert line["detail"] == "psycopg2.OperationalError: '…' failed"
+    assert "HTTP 500" in line["error"]
+    assert f"{id_} is in doubt" in answer.err
+    assert "HTTP 500" in answer.err
+    (event,) = history(id_, "delivery.stalled")
+    assert (event["code"], event["http_status"], event["in_doubt"]) == (
+        "letta_server_error",
+        500,
+        True,
+    )
+    assert event["detail"] == line["detail"]
+    schedule = shown(id_)
+    (slot,) = schedule["open"]
+    assert (slot["state"], slot["in_doubt"], slot["attempt"]) == ("claimed", True, 1)
+    assert (slot["code"], slot["http_status"]) == ("letta_server_error", 500)
+    assert slot["detail"] == line["detail"]
+    assert slot["error"] == line["error"]
+    assert slot["retry_at"] == event["retry_at"] > event["slot"]
+    assert "HTTP 500" in schedule["last_error"]
+    assert "psycopg2.OperationalError" in schedule["last_error"]
+    (listed,) = call("list", "--full").success()["schedules"]
+    assert listed["open"] == schedule["open"]
+    checks = call("doctor", "--skip-letta", "--quick").document["checks"]
+    (check,) = [each for each in checks if each["name"] == "deliveries"]
+    assert "letta_server_error" in check["detail"]
+    assert call("verify").success()["valid"]
+    assert sandbox.requests["send"] == 1
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_the_outcome_tells_the_answer_too(
+    sandbox: Sandbox, clock: Clock, monkeypatch: pytest.MonkeyPatch, stored: bool
+) -> None:
+    """P9: found out later, delivered or not, the outcome has the status and what Letta said."""
+    monkeypatch.setenv("PROMPTYOSELF_RECONCILE_GRACE", "1")
+    monkeypatch.setenv("PROMPTYOSELF_CALL_TIMEOUT", "0.5")
+    id_ = register(sandbox.agents[0])
+    sandbox.fault("server_error", stored=stored, detail="boom")
+    clock.advance(hours=1)
+    answer = call("execute", "--deadline", "20").success()
+    assert answer["executed"][-1]["state"] == "delivered"
+    ended = history(id_, "delivery.delivered" if stored else "delivery.abandoned")[0]
+    assert (ended["http_status"], ended["detail"]) == (500, "boom")
+    if not stored:
+        assert "1 s after it was sent" in ended["error"]
+        assert "HTTP 500" in ended["error"]
+    assert list(sandbox.deliveries.values()) == [1]
+
+
+def test_the_activity_log_has_it_as_soon_as_it_is_known(
+    sandbox: Sandbox, clock: Clock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """P9: a line of JSON says that it stalled, with the status and what Letta said."""
+    file = tmp_path / "log.json"
+    monkeypatch.setenv("PROMPTYOSELF_LOG_FILE", str(file))
+    id_ = register(sandbox.agents[0])
+    sandbox.fault("server_error", detail="boom")
+    clock.advance(hours=1)
+    call("execute", "--deadline", "0.5").success()
+    lines = [orjson.loads(line) for line in file.read_bytes().splitlines()]
+    (line,) = [each for each in lines if each.get("state") == "stalled"]
+    assert (line["id"], line["level"], line["http_status"], line["detail"]) == (
+        id_,
+        "warning",
+        500,
+        "boom",
+    )
+    assert "prompt" not in line
+
+
+@pytest.mark.parametrize(
+    ("fault", "params", "code", "status"),
+    [
+        ("rate_limit", {}, "letta_rate_limited", 429),
+        ("out_of_credits", {}, "letta_out_of_credits", 402),
+        ("status", {"status": 302}, "letta_unreachable", 302),
+        ("status", {"status": 400, "detail": "no such thing"}, "letta_rejected", 400),
+        ("conflict", {}, "letta_conflict", 409),
+        ("unauthorized", {}, "letta_unauthorized", 401),
+    ],
+)
+def test_every_refusal_tells_its_status_and_words(
+    sandbox: Sandbox, clock: Clock, fault: str, params: dict[str, Any], code: str, status: int
+) -> None:
+    """P9: an attempt that is refused ends in an event with the code, the status and the words."""
+    id_ = register(sandbox.agents[0])
+    sandbox.fault(fault, **params)
+    clock.advance(hours=1)
+    (line,) = call("execute", "--deadline", "5").success()["executed"]
+    assert (line["code"], line["http_status"]) == (code, status)
+    assert line["detail"]
+    ended = history(id_, "delivery")[-1]
+    assert (ended["code"], ended["http_status"], ended["detail"]) == (code, status, line["detail"])
+    assert line["detail"] in shown(id_)["last_error"]

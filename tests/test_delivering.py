@@ -3,6 +3,7 @@ answers when it is told to. Every test counts the copies in the agent's history 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,7 +14,14 @@ from promptyoself.identity import slot_otid
 from promptyoself.instants import format_utc
 from promptyoself.letta import LettaDeliverer, Look, Message, client, take_look
 from promptyoself.sandbox import Sandbox
-from promptyoself.service.claiming import Abandoned, Claim, Delivered, Failed, Outcome
+from promptyoself.service.claiming import (
+    Abandoned,
+    Claim,
+    Delivered,
+    Failed,
+    Outcome,
+    Stalled,
+)
 from promptyoself.service.delivering import Delivery, Waits
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -347,6 +355,12 @@ def test_what_is_in_doubt_is_found_out(
     delivery = hasty.delivery(made)
     steps = delivery.steps()
     next(steps)
+    (stalled,) = delivery.take_stalls()
+    assert stalled.in_doubt
+    assert stalled.retry_at == hasty.now + timedelta(seconds=GRACE)
+    assert stalled.http_status == {"server_error": 500, "garbage": 200, "wrong_shape": 200}.get(
+        fault
+    )
     hasty.sandbox.clear_faults()
     assert delivery.slow
     if stored:
@@ -360,6 +374,10 @@ def test_what_is_in_doubt_is_found_out(
         assert isinstance(outcome, Abandoned)
         assert (outcome.code, outcome.at_once) == ("no_trace", True)
         assert GRACE <= hasty.monotonic < GRACE + 20
+        waited = int(re.findall(r"No trace of it (\d+) s after", outcome.error)[0])
+        assert abs(waited - hasty.monotonic) <= 11, "the time that it really took"
+        assert outcome.error.endswith(stalled.error)
+    assert (outcome.http_status, outcome.detail) == (stalled.http_status, stalled.detail)
     assert hasty.copies(made) == stored
 
 
@@ -372,6 +390,104 @@ def test_the_run_of_a_lost_reply_may_be_over_at_once(hasty: Bench) -> None:
     assert isinstance(outcome, Delivered)
     assert outcome.via == "history"
     assert hasty.copies(made) == 1
+
+
+# --- what is met on the way -----------------------------------------------------------------------
+
+
+def test_what_a_server_said_is_told_before_anything_is_asked(bench: Bench) -> None:
+    """P9: the answer that leaves it in doubt is there in the next step, without another call, and
+    without the prompt that it quotes."""
+    made = bench.claim(text="Call the dentist about Tuesday.")
+    detail = f"could not store {made.text!r}:\nno space left"
+    bench.sandbox.fault("server_error", detail=detail)
+    delivery = bench.delivery(made)
+    steps = delivery.steps()
+    next(steps)
+    (stalled,) = delivery.take_stalls()
+    assert (stalled.code, stalled.http_status, stalled.in_doubt) == (
+        "letta_server_error",
+        500,
+        True,
+    )
+    assert stalled.detail == "could not store '…': no space left"
+    assert sum(bench.sandbox.requests.values()) == bench.sandbox.requests["send"] + 1
+    assert delivery.take_stalls() == []
+    bench.waits(steps, 60)
+    assert delivery.take_stalls() == [], "it is told once"
+
+
+def test_another_attempt_waits_where_a_server_asks_for_patience(bench: Bench) -> None:
+    """P2: after a 503 with Retry-After nothing is sent before that and the doubt are over."""
+    made = bench.claim()
+    bench.sandbox.fault("status", status=503, retry_after=600)
+    outcome = bench.go(bench.delivery(made).steps())
+    assert isinstance(outcome, Abandoned)
+    assert (outcome.code, outcome.at_once) == ("no_trace", False)
+    assert outcome.retry_after is not None
+    assert 470 <= outcome.retry_after <= 480
+    assert bench.copies(made) == 0
+
+
+@pytest.mark.parametrize("fault", ["busy", "pending_approval"])
+def test_an_agent_that_is_occupied_is_told_of(bench: Bench, fault: str) -> None:
+    """P9: a 409 that is waited out is no doubt, and is told at once, and once."""
+    bench.sandbox.fault(fault, times=1000)
+    delivery = bench.delivery(bench.claim())
+    steps = delivery.steps()
+    next(steps)
+    (stalled,) = delivery.take_stalls()
+    assert (stalled.code, stalled.http_status, stalled.in_doubt) == ("letta_busy", 409, False)
+    assert stalled.retry_at == bench.now + timedelta(seconds=120)
+    outcome = bench.go(steps)
+    assert outcome is not None
+    assert (outcome.http_status, delivery.take_stalls()) == (409, [])
+
+
+@pytest.mark.parametrize(
+    ("route", "fault", "params", "code", "status"),
+    [
+        ("run", "server_error", {"status": 503}, "letta_server_error", 503),
+        ("run", "garbage", {}, "letta_unreadable", 200),
+        ("run", "unauthorized", {}, "letta_unauthorized", 401),
+        ("run", "rate_limit", {}, "letta_rate_limited", 429),
+        ("run", "status", {"status": 402}, "letta_out_of_credits", 402),
+        ("run", "status", {"status": 404, "detail": "Run not found"}, "run_not_found", 404),
+        ("messages", "refuse", {}, "letta_connection_lost", None),
+        ("messages", "server_error", {}, "letta_server_error", 500),
+    ],
+)
+def test_what_cannot_be_asked_is_told(
+    bench: Bench, route: str, fault: str, params: dict[str, Any], code: str, status: int | None
+) -> None:
+    """P9: a server that doesn't say what became of it leaves a trace, too, while it is asked on."""
+    bench.sandbox.latency = 0 if route == "messages" else NEVER
+    if route == "messages":
+        bench.sandbox.fault("run_fails_before")
+    made = bench.claim()
+    delivery = bench.delivery(made)
+    steps = delivery.steps()
+    next(steps)
+    bench.sandbox.fault(fault, route=route, times=3, **params)
+    seen = []
+    for _ in range(5):
+        bench.pass_(next(steps, 10))
+        seen += delivery.take_stalls()
+        if seen:
+            break
+    assert [(s.code, s.http_status, s.in_doubt) for s in seen] == [(code, status, True)]
+    bench.copies(made)
+
+
+def test_the_dead_leave_word_of_what_they_had_met(bench: Bench) -> None:
+    """P9: whoever adopts a delivery tells, in its outcome, the answer that its sender had got."""
+    met = Stalled("letta_server_error", "It answered with HTTP 500.", True, 500, "boom")
+    made = bench.claim(in_doubt=True, stalled=met)
+    bench.pass_(400)
+    outcome = bench.go(bench.delivery(made).steps())
+    assert isinstance(outcome, Abandoned)
+    assert (outcome.code, outcome.http_status, outcome.detail) == ("no_trace", 500, "boom")
+    assert met.error in outcome.error
 
 
 # --- in doubt -------------------------------------------------------------------------------------

@@ -68,7 +68,8 @@ class Schedule(NamedTuple):
     those of the latest that was granted in this life: its name, the hash of the content it is for,
     the deliveries left, and why it is void, if it is. ``noticed_at`` is when somebody was last told
     that slots were missed. ``told`` is the :func:`place` of the registration in the log, and
-    ``retold`` that of the latest change of each field that was modified since.
+    ``retold`` that of the latest change of each field that was modified since. ``last_code`` is the
+    code of the latest slot that failed, in this life.
     """
 
     id: str
@@ -115,12 +116,15 @@ class Schedule(NamedTuple):
     noticed_at: str | None = None
     told: str = ""
     retold: dict[str, str] | None = None
+    last_code: str | None = None
 
 
 class OpenSlot(NamedTuple):
     """A slot that has begun and has no outcome yet.
 
-    Claimed while ``worker`` names who may send it; otherwise it waits for ``retry_at``.
+    Claimed while ``worker`` names who may send it; otherwise it waits for ``retry_at``. ``code``,
+    ``error``, ``http_status`` and ``detail`` are of what last kept it from its end; ``in_doubt``
+    says that it may have been delivered for all that.
     ``claimed_at`` is the time of the latest claim, ``first_claimed_at`` that of the first.
     ``approved`` says that an approval was spent on it, and that its schedule is as it then was.
     """
@@ -138,6 +142,10 @@ class OpenSlot(NamedTuple):
     run_id: str | None = None
     code: str | None = None
     approved: bool = False
+    error: str | None = None
+    http_status: int | None = None
+    detail: str | None = None
+    in_doubt: bool = False
 
 
 class AgentState(NamedTuple):

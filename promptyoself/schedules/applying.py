@@ -133,16 +133,21 @@ def _evolve(state: State, event: Folded, record: events.Record, schedule: Schedu
             return schedule._replace(last_slot=record.last, next_run=record.next_run)
         case events.DeliveryAbandoned():
             key = slot_key(schedule.id, record.slot)
-            state.open[key] = state.open[key]._replace(
-                worker=None, retry_at=record.retry_at, code=record.code
-            )
-            return schedule._replace(last_error=record.error)
+            state.open[key] = _hindered(state.open[key], record)._replace(worker=None)
+            return schedule._replace(last_error=_said(record))
+        case events.DeliveryStalled():
+            key = slot_key(schedule.id, record.slot)
+            if state.open[key].worker is None:
+                raise ValueError("it tells of an attempt that nobody makes")
+            state.open[key] = _hindered(state.open[key], record)
+            return schedule._replace(last_error=_said(record))
         case events.DeliveryFailed():
             slot = state.open.pop(slot_key(schedule.id, record.slot))
             return schedule._replace(
                 settled_at=event.ts if slot.kind == "scheduled" else schedule.settled_at,
                 failures=schedule.failures + record.permanent,
-                last_error=record.error,
+                last_error=_said(record),
+                last_code=record.code,
                 status="failed" if record.parked else schedule.status,
             )
         case events.ScheduleModified():
@@ -184,6 +189,28 @@ def _evolve(state: State, event: Folded, record: events.Record, schedule: Schedu
             return _consume(state, event, record, schedule)
         case _:
             raise ValueError("an event of the log itself bears a schedule's id")
+
+
+def _hindered(
+    slot: OpenSlot, record: events.DeliveryAbandoned | events.DeliveryStalled
+) -> OpenSlot:
+    return slot._replace(
+        retry_at=record.retry_at,
+        code=record.code,
+        error=record.error,
+        http_status=record.http_status,
+        detail=record.detail,
+        in_doubt=isinstance(record, events.DeliveryStalled) and record.in_doubt,
+    )
+
+
+def _said(
+    record: events.DeliveryAbandoned | events.DeliveryStalled | events.DeliveryFailed,
+) -> str:
+    """The sentence of what went wrong, with what Letta said of it."""
+    if record.detail is None:
+        return record.error
+    return f"{record.error} It said: {record.detail}"
 
 
 def _claim(

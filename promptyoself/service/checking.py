@@ -244,6 +244,9 @@ def _deliveries(state: State, now: datetime, living: list[str]) -> Check:
     doubt = sum(1 for slot in state.open.values() if slot.worker and slot.worker not in living)
     vain = retrying(state, now)
     details, hint = [f"{doubt} in doubt, of workers that died" if doubt else "none in doubt"], ""
+    unsure = {slot.code for slot in state.open.values() if slot.in_doubt and slot.code}
+    if unsure:
+        details.append(f"some looked for, after {', '.join(sorted(unsure))}")
     if vain:
         details.append(vain)
         hint = (

@@ -18,6 +18,7 @@ from promptyoself.events import (
     DeliveryDelivered,
     DeliveryFailed,
     DeliverySkipped,
+    DeliveryStalled,
     Record,
     ScheduleCompleted,
 )
@@ -43,10 +44,12 @@ __all__ = [
     "Failed",
     "Forged",
     "Outcome",
+    "Stalled",
     "Strongest",
     "claim",
     "orphans",
     "settle",
+    "stall",
 ]
 
 PARK_AFTER = 5
@@ -61,11 +64,23 @@ _MOST_RECORDS = 1000
 _TOO_LATE = "Given up: its grace has passed."
 
 
+class Stalled(NamedTuple):
+    """What keeps a delivery from its end; the fields as in the event."""
+
+    code: str
+    error: str
+    in_doubt: bool
+    http_status: int | None = None
+    detail: str | None = None
+    retry_at: datetime | None = None
+
+
 class Claim(NamedTuple):
     """A slot that this worker alone may deliver, and what is to be sent.
 
-    ``in_doubt`` says that it was claimed before, by a worker that died over it; ``since`` is when
-    the first attempt at it was claimed, ``claimed_at`` the latest.
+    ``in_doubt`` says that it was claimed before, by a worker that died over it, and ``stalled``
+    what that one had met; ``since`` is when the first attempt at it was claimed, ``claimed_at`` the
+    latest.
     """
 
     id: str
@@ -80,14 +95,17 @@ class Claim(NamedTuple):
     since: datetime
     run_id: str | None = None
     in_doubt: bool = False
+    stalled: Stalled | None = None
 
 
 class Delivered(NamedTuple):
-    """The agent has it; ``via`` and ``error`` as in the event."""
+    """The agent has it; the fields as in the event."""
 
     via: str
     run_id: str | None = None
     error: str | None = None
+    http_status: int | None = None
+    detail: str | None = None
 
 
 class Failed(NamedTuple):
@@ -97,6 +115,8 @@ class Failed(NamedTuple):
     error: str
     permanent: bool
     run_id: str | None = None
+    http_status: int | None = None
+    detail: str | None = None
 
 
 class Abandoned(NamedTuple):
@@ -107,6 +127,8 @@ class Abandoned(NamedTuple):
     error: str
     retry_after: float | None = None
     at_once: bool = False
+    http_status: int | None = None
+    detail: str | None = None
 
 
 Outcome = Delivered | Failed | Abandoned
@@ -219,6 +241,7 @@ def settle(
     if slot is None or slot.worker is None or slot.attempt != claimed.attempt:
         return [], "settled"
     outcome = _legible(outcome)
+    answer = outcome.http_status, outcome.detail
     schedule = state.schedules[claimed.id]
     head = (claimed.slot, claimed.otid, claimed.attempt, worker)
     records: list[Record]
@@ -226,16 +249,21 @@ def settle(
         retry_at = _retry_at(claimed, outcome, now)
         why = _given_up(schedule, slot, max(retry_at, now))
         if why != "grace":
-            records = [DeliveryAbandoned(*head, outcome.code, outcome.error, format_utc(retry_at))]
+            records = [
+                DeliveryAbandoned(*head, outcome.code, outcome.error, format_utc(retry_at), *answer)
+            ]
             if why is None:
                 return records, "retrying"
             records.append(DeliverySkipped(slot.slot, slot.slot, 1, why, slot.kind))
             return [*records, *_completion(state, schedule, slot, "failed")], "skipped"
-        outcome = Failed(outcome.code, f"{outcome.error} {_TOO_LATE}", permanent=False)
+        error = f"{outcome.error} {_TOO_LATE}"
+        outcome = Failed(outcome.code, error, False, None, *answer)
     if isinstance(outcome, Delivered):
         latency = round((now - claimed.claimed_at) / timedelta(milliseconds=1))
         records = [
-            DeliveryDelivered(*head, outcome.via, max(latency, 0), outcome.run_id, outcome.error)
+            DeliveryDelivered(
+                *head, outcome.via, max(latency, 0), outcome.run_id, outcome.error, *answer
+            )
         ]
         return [*records, *_completion(state, schedule, slot, "completed")], "delivered"
     parked = outcome.permanent and schedule.failures + 1 >= PARK_AFTER
@@ -248,9 +276,35 @@ def settle(
             outcome.permanent,
             outcome.run_id,
             (parked and going_on) or None,
+            http_status=outcome.http_status,
+            detail=outcome.detail,
         )
     ]
     return [*records, *_completion(state, schedule, slot, "failed")], "failed"
+
+
+def stall(state: State, claimed: Claim, worker: str, stalled: Stalled) -> list[Record]:
+    """The event for what a delivery has met on its way; none where someone else has settled the
+    slot already, or where the log says so already."""
+    slot = state.open.get(slot_key(claimed.id, claimed.slot))
+    if slot is None or slot.worker is None or slot.attempt != claimed.attempt:
+        return []
+    if (slot.code, slot.http_status) == (stalled.code, stalled.http_status):
+        return []
+    return [
+        DeliveryStalled(
+            claimed.slot,
+            claimed.otid,
+            claimed.attempt,
+            worker,
+            stalled.code,
+            _in_json(stalled.error),
+            stalled.in_doubt,
+            stalled.http_status,
+            stalled.detail,
+            None if stalled.retry_at is None else format_utc(stalled.retry_at),
+        )
+    ]
 
 
 class _Allowed:
@@ -319,9 +373,16 @@ def _claim_waiting(
         otid = slot.otid or slot_otid(slot.id, slot.slot)
         return _attempt(ready, slot, otid, None, now, worker, verdict, decision, words)
     if why == "grace" and slot.attempt:
-        error = f"{schedule.last_error or ''} {_TOO_LATE}".strip()
+        error = f"{slot.error or schedule.last_error or ''} {_TOO_LATE}".strip()
         head = (slot.slot, slot.otid or "", slot.attempt, worker)
-        failed = DeliveryFailed(*head, slot.code or "grace", error, permanent=False)
+        failed = DeliveryFailed(
+            *head,
+            slot.code or "grace",
+            error,
+            permanent=False,
+            http_status=slot.http_status,
+            detail=slot.detail,
+        )
         decision.records.append((failed, schedule.id))
     else:
         why = why or "no_desires"
@@ -410,6 +471,7 @@ def _attempt(
         claimed_at=at,
         first_claimed_at=slot.first_claimed_at or at,
         run_id=None,  # an earlier attempt's run tells nothing of this one
+        in_doubt=False,
     )
     return _claim_of(schedule, opened, text)
 
@@ -429,6 +491,9 @@ def _claim_of(schedule: Schedule, slot: OpenSlot, text: str, *, in_doubt: bool =
         parse_utc(slot.first_claimed_at) if slot.first_claimed_at else claimed_at,
         slot.run_id,
         in_doubt,
+        Stalled(slot.code, slot.error or "", True, slot.http_status, slot.detail)
+        if slot.in_doubt and slot.code
+        else None,
     )
 
 
@@ -442,10 +507,12 @@ def _retry_at(claimed: Claim, outcome: Abandoned, now: datetime) -> datetime:
 
 
 def _legible(outcome: Outcome) -> Outcome:
+    return outcome if outcome.error is None else outcome._replace(error=_in_json(outcome.error))
+
+
+def _in_json(text: str) -> str:
     """What others said, in what JSON can carry: a lone surrogate must not stop the log."""
-    if outcome.error is None:
-        return outcome
-    return outcome._replace(error=outcome.error.encode("utf-8", "backslashreplace").decode())
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _given_up(schedule: Schedule, slot: OpenSlot, when: datetime) -> str | None:

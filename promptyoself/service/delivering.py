@@ -27,7 +27,9 @@ from promptyoself.letta import (
     run_failure_is_permanent,
     run_failure_lacks_credits,
 )
-from promptyoself.service.claiming import Abandoned, Claim, Delivered, Failed, Outcome
+from promptyoself.log import excerpt, masked
+from promptyoself.service.claiming import Abandoned, Claim, Delivered, Failed, Outcome, Stalled
+from promptyoself.times import format_duration
 
 __all__ = ["Delivery", "Waits"]
 
@@ -48,6 +50,8 @@ between makes way too. So whoever finds the claim of a dead worker knows how lat
 """
 
 _SHORTEST_WAIT, _LONGEST_WAIT = 0.05, 10.0
+
+_LONGEST_RETRY_AFTER = 3600.0
 
 _LOOK_KEEPS = 1.0
 """Seconds after its answer in which a look is good for sending: its reader may be held up."""
@@ -92,6 +96,10 @@ class Delivery:
         self._may_have_arrived = claim.in_doubt
         self._withdrawn = False
         self._look: Look | None = None
+        self._answer = claim.stalled  # what left it in doubt, if that was an answer to its send
+        self._not_before = float("-inf")
+        self._stalls: list[Stalled] = []
+        self._met: set[tuple[str, int | None]] = set()
         self._since = monotonic()  # of what was asked before, nothing holds for us
 
     @property
@@ -104,6 +112,12 @@ class Delivery:
         with self._lock:
             self._withdrawn = True
             return not self._may_have_arrived
+
+    def take_stalls(self) -> list[Stalled]:
+        """What it has met on its way since this was last asked: one for each code and HTTP status,
+        however often it meets them. Not while it takes a step."""
+        stalls, self._stalls = self._stalls, []
+        return stalls
 
     def take(self, look: Look) -> bool | None:
         """Let the next step use a look; whether that step will then make no call at all. ``None``:
@@ -134,19 +148,24 @@ class Delivery:
                 self.run_id = self._letta.send(self._message())
                 self.heard = True
             except DeliveryError as error:
-                if error.kind != "doubt":
+                if error.kind == "doubt":
+                    self._doubt(error)
+                else:
                     self._may_have_arrived = False
                     if error.kind == "busy" and waited() < _BUSY_PATIENCE:
                         self.slow = self.heard = True
+                        self._met_with(error, False, _BUSY_PATIENCE - waited())
                         self._wants_look()
                         yield _pace(waited())
                         continue
-                    return _not_sent(error)
+                    return self._not_sent(error)
             # Counted from here, not from before the call: until now it may have been on its way.
             sent = self._stopwatch()
             if self.run_id is not None:
                 self._wants_look(follows=True)
                 yield _SHORTEST_WAIT  # no model answers at once
+            elif self._stalls:
+                yield _SHORTEST_WAIT  # to be told before anything is asked, which may take long
             return (yield from self._follow(sent))
 
     def _begin_to_send(self) -> bool:
@@ -175,7 +194,7 @@ class Delivery:
                     found = self._find() if claim.attempt > 1 or late else None
                     return Delivered("history", found.run_id) if found else None
             except DeliveryError as error:
-                return _not_sent(error)
+                return self._not_sent(error)
             if own is not None and self._begin_to_send():  # an earlier attempt's, taken for lost
                 self.run_id = own.run_id
                 return (yield from self._follow(self._stopwatch()))
@@ -197,7 +216,7 @@ class Delivery:
             except DeliveryError as error:
                 outcome = self._unanswered(error, waited())
             if outcome is not None:
-                return outcome
+                return self._answered(outcome)
             # In doubt it asks by itself; and in the end too, when more than its run is asked for.
             if self.run_id is not None and waited() < (_LEFTOVER / 2).total_seconds():
                 self._wants_look(follows=True)
@@ -216,15 +235,13 @@ class Delivery:
         if run is None:
             if found:
                 return Delivered("history", found.run_id)
-            if asked < self._grace:
-                return None
-            error = f"No trace of it {self._grace:g} s after it was sent."
-            return Abandoned("no_trace", error, at_once=True)
-        error = run.error or f"The run is {run.status}."
+            return None if asked < self._grace else self._without_trace(asked)
+        error = masked(run.error) if run.error else f"The run is {run.status}."
         if found:  # a run can fail after the agent has read the prompt
             return Delivered("history", run.run_id, error)
         if run.active:
-            return _unknown(f"Its run is still {run.status} after 2 hours.", run.run_id)
+            took = format_duration(round(asked))
+            return _unknown(f"Its run is still {run.status} after {took}.", run.run_id)
         if run_failure_is_busy(run.error):
             return Abandoned("letta_busy", error)
         if run_failure_is_permanent(run.error):
@@ -244,6 +261,7 @@ class Delivery:
             except DeliveryError as error:
                 if error.code != "run_not_found":
                     raise
+                self._met_with(error, True)
                 self.run_id = None
             else:
                 self.contradicted = look is not None and run.active
@@ -278,9 +296,62 @@ class Delivery:
         if error.code != "agent_not_found" and (
             error.kind != "permanent" or waited < _LEFTOVER.total_seconds()
         ):
+            self._met_with(error, True)
             return None
         text = f"{error.message} It can't be told any more whether it arrived."
-        return _unknown(text, self.run_id)
+        return _unknown(text, self.run_id)._replace(
+            http_status=error.status, detail=self._excerpt(error)
+        )
+
+    def _doubt(self, error: DeliveryError) -> None:
+        """Its send had an answer that doesn't tell whether it has arrived, or none."""
+        self.slow = True
+        self._not_before = self._monotonic() + min(error.retry_after or 0.0, _LONGEST_RETRY_AFTER)
+        self._answer = self._met_with(error, True, self._grace)
+
+    def _met_with(
+        self, error: DeliveryError, in_doubt: bool, makes_way: float | None = None
+    ) -> Stalled:
+        """Something keeps it from its end, though it goes on; for so many seconds, if that is
+        known."""
+        until = None if makes_way is None else self._clock() + timedelta(seconds=makes_way)
+        stalled = Stalled(
+            error.code, error.message, in_doubt, error.status, self._excerpt(error), until
+        )
+        if (error.code, error.status) not in self._met:
+            self._met.add((error.code, error.status))
+            self._stalls.append(stalled)
+        return stalled
+
+    def _without_trace(self, waited: float) -> Abandoned:
+        """It hasn't arrived. Another attempt follows at once, unless Letta asked for patience."""
+        since = "it can have been sent" if self.claim.in_doubt else "it was sent"
+        text = f"No trace of it {waited:.0f} s after {since}."
+        if self._answer is not None and self._answer.error:
+            text += f" The answer to that was: {self._answer.error}"
+        left = self._not_before - self._monotonic()
+        if left > 0:
+            return Abandoned("no_trace", text, left)
+        return Abandoned("no_trace", text, at_once=True)
+
+    def _answered(self, outcome: Outcome) -> Outcome:
+        """The outcome with the answer that its send had got, where that had left it in doubt."""
+        answer = self._answer
+        if answer is None or outcome.http_status is not None or outcome.detail is not None:
+            return outcome
+        return outcome._replace(http_status=answer.http_status, detail=answer.detail)
+
+    def _not_sent(self, error: DeliveryError) -> Outcome:
+        """What a call means that certainly left nothing with the agent."""
+        status, detail = error.status, self._excerpt(error)
+        if error.kind == "permanent":
+            return Failed(error.code, error.message, True, None, status, detail)
+        return Abandoned(
+            error.code, error.message, error.retry_after, http_status=status, detail=detail
+        )
+
+    def _excerpt(self, error: DeliveryError) -> str | None:
+        return excerpt(error.detail, self.claim.text) or None if error.detail else None
 
     def _find(self) -> Found | None:
         """Our message in all of the agent's history, whichever conversation it was sent into: the
@@ -308,12 +379,5 @@ def _pace(waited: float) -> float:
     return min(max(waited / 8, _SHORTEST_WAIT), _LONGEST_WAIT)
 
 
-def _not_sent(error: DeliveryError) -> Outcome:
-    """What a call means that certainly left nothing with the agent."""
-    if error.kind == "permanent":
-        return Failed(error.code, error.message, permanent=True)
-    return Abandoned(error.code, error.message, error.retry_after)
-
-
-def _unknown(error: str, run_id: str | None) -> Outcome:
+def _unknown(error: str, run_id: str | None) -> Failed:
     return Failed("unknown", error, permanent=False, run_id=run_id)

@@ -22,12 +22,10 @@ from typing import Any, NamedTuple
 from promptyoself import __version__
 from promptyoself.errors import sentence
 from promptyoself.events import WorkerStarted, WorkerStopped
-from promptyoself.instants import format_utc
-from promptyoself.ledger import Draft, Envelope
-from promptyoself.ledger.chaining import as_if
+from promptyoself.ledger import Draft
 from promptyoself.letta import Deliverer, Look, Looks, take_look
 from promptyoself.policy import Approvals
-from promptyoself.schedules import State, fold, slot_key
+from promptyoself.schedules import State, slot_key
 from promptyoself.service.approving import Asked
 from promptyoself.service.calling import Broken, Callers, Job, Result, result_of
 from promptyoself.service.claiming import (
@@ -36,14 +34,15 @@ from promptyoself.service.claiming import (
     Decision,
     Forged,
     Outcome,
+    Stalled,
     claim,
     orphans,
-    settle,
 )
 from promptyoself.service.delivering import Delivery, Waits
 from promptyoself.service.idle import strongest_of
 from promptyoself.service.narrating import Narrator, alarms, line_of
 from promptyoself.service.notices import with_notices
+from promptyoself.service.settling import settle_all
 from promptyoself.service.store import Store
 from promptyoself.service.vouching import Vouched
 from promptyoself.slots import next_wake
@@ -102,6 +101,7 @@ class Dispatcher:
         self._concurrency = concurrency
         self._live: dict[str, tuple[Delivery, Waits]] = {}
         self._outcomes: list[tuple[Claim, Outcome]] = []
+        self._stalls: list[tuple[Claim, Stalled]] = []
         self._timers: list[tuple[float, int, str]] = []
         self._timer_of: dict[str, int] = {}
         self._stepping: set[str] = set()
@@ -127,7 +127,7 @@ class Dispatcher:
     @property
     def idle(self) -> bool:
         """Whether nothing is under way."""
-        return not self._live and not self._outcomes
+        return not self._live and not self._outcomes and not self._stalls
 
     @property
     def trouble(self) -> bool:
@@ -170,23 +170,27 @@ class Dispatcher:
         if self._was_quiet:
             return Report([], [])
         adopts = time.monotonic() - self._looked_for_dead >= _LOOK_FOR_DEAD_EVERY
-        if adopts or not self._outcomes:
+        to_record = self._outcomes or self._stalls
+        if adopts or not to_record:
             state = self._store.index.load().state
             if adopts:
                 self._adopt(state, now)
             seats = self._seats()
-            if not self._outcomes and not (
+            if not to_record and not (
                 seats and self._claim(state, now, seats, until, Asked(self._store, now)).records
             ):
                 self._look_or_go_on()
                 return Report([], [])
         seats, outcomes, approvals = self._seats(), self._outcomes[:], Asked(self._store, now)
+        stalls = self._stalls[:]
         caps = self._store.settings.caps
 
         told: list[str] = []
 
         def decide(state: State) -> tuple[list[Draft], tuple[Report, list[Claim]]]:
-            drafts, lines, after = self._settle(state, outcomes, now)
+            drafts, lines, after = settle_all(
+                self._store, state, self._worker, stalls, outcomes, now
+            )
             decision = self._claim(after, now, seats, until, approvals)
             drafts += [
                 self._store.draft(record, id_, after.schedules[id_].agent_id)
@@ -200,7 +204,7 @@ class Dispatcher:
 
         report, claims = self._store.transact(now, decide)
         self._is_announced()
-        del self._outcomes[: len(outcomes)]
+        del self._outcomes[: len(outcomes)], self._stalls[: len(stalls)]
         self._story.outcomes(report.executed, outcomes)
         self._story.skipped(report.skipped)
         self._alarm(told)
@@ -271,11 +275,14 @@ class Dispatcher:
                 break
             self.wait(left)
         now, outcomes, caps = self._clock(), self._outcomes[:], self._store.settings.caps
+        stalls = self._stalls[:]
         left_over = [delivery for delivery, _ in self._live.values()]
         told: list[str] = []
 
         def decide(state: State) -> tuple[list[Draft], tuple[list[dict[str, Any]], State]]:
-            drafts, lines, after = self._settle(state, outcomes, now)
+            drafts, lines, after = settle_all(
+                self._store, state, self._worker, stalls, outcomes, now
+            )
             drafts = with_notices(state, drafts, now, caps, self._warn_once)
             told[:] = alarms(state, drafts)
             if self._announced or drafts:
@@ -290,6 +297,7 @@ class Dispatcher:
 
         lines, after = self._store.transact(now, decide)
         self._outcomes.clear()
+        self._stalls.clear()
         lines += [line_of(after, delivery.claim, None, "in_doubt") for delivery in left_over]
         self._story.outcomes(lines, outcomes)
         self._alarm(told)
@@ -338,34 +346,6 @@ class Dispatcher:
         taken = len(self._live) - len(self._slow)
         most = 1 if self.trouble else self._concurrency  # one try tells whether it is over
         return max(most - taken, 0)
-
-    def _settle(
-        self, state: State, outcomes: Sequence[tuple[Claim, Outcome]], now: datetime
-    ) -> tuple[list[Draft], list[dict[str, Any]], State]:
-        """The events for some outcomes, a line each for people, and the state after them."""
-        drafts: list[Draft] = []
-        lines: list[dict[str, Any]] = []
-        left, ts = list(outcomes), format_utc(now)
-        while left:
-            # A fold costs something, so one for all, but for a schedule's second outcome.
-            seen: set[str] = set()
-            later: list[tuple[Claim, Outcome]] = []
-            settled: list[tuple[Claim, Outcome, str]] = []
-            events: list[Envelope] = []
-            for made, outcome in left:
-                if made.id in seen:
-                    later.append((made, outcome))
-                    continue
-                seen.add(made.id)
-                records, became = settle(state, made, self._worker, outcome, now)
-                drafts += [self._store.draft(record, made.id, made.agent_id) for record in records]
-                events += [as_if(record, made.id, ts) for record in records]
-                if became != "settled":
-                    settled.append((made, outcome, became))
-            state = fold(state, events)
-            lines += [line_of(state, *each) for each in settled]
-            left = later
-        return drafts, lines, state
 
     def _announcement(self) -> list[Draft]:
         if self._announced:
@@ -485,6 +465,13 @@ class Dispatcher:
             )
         if delivery.may_have_arrived and not delivery.claim.in_doubt:
             self._story.sent(key, delivery.claim, delivery.run_id)
+        for stalled in delivery.take_stalls():
+            news = True
+            self._stalls.append((delivery.claim, stalled))
+            self._story.stalled(delivery.claim, stalled)
+            if stalled.in_doubt:
+                told = f"{delivery.claim.id} is in doubt: {sentence(stalled.error)}"
+                self._store.seldom.warn(f"in doubt {stalled.code}", told)
         if isinstance(result, float | int):
             self._set_timer(key, result)
             if delivery.follows and delivery.run_id is not None:

@@ -10,10 +10,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from promptyoself.events import DeliveryFailed, DeliverySkipped, ScheduleCompleted
+from promptyoself.instants import format_utc
 from promptyoself.ledger import Draft
 from promptyoself.log import Log, without
-from promptyoself.schedules import State, slot_key
-from promptyoself.service.claiming import Abandoned, Claim, Delivered, Failed, Outcome
+from promptyoself.schedules import OpenSlot, State, slot_key
+from promptyoself.service.claiming import (
+    Abandoned,
+    Claim,
+    Delivered,
+    Failed,
+    Outcome,
+    Stalled,
+)
 
 __all__ = ["Narrator", "alarms", "line_of"]
 
@@ -39,11 +47,12 @@ class Narrator:
         """It has ``started`` or ``stopped``."""
         self._log.note("worker", state=state, **fields)
 
-    def step(self, state: str, made: Claim, **fields: Any) -> None:
+    def step(self, state: str, made: Claim, level: str = "info", **fields: Any) -> None:
         """A delivery was ``claimed`` or ``adopted``."""
         prompt = {"prompt": made.text} if self._prompts else {}
         self._log.note(
             "delivery",
+            level=level,
             state=state,
             id=made.id,
             agent_id=made.agent_id,
@@ -59,6 +68,13 @@ class Narrator:
         if key not in self._sent:
             self._sent.add(key)
             self.step("sent", made, **({} if run_id is None else {"run_id": run_id}))
+
+    def stalled(self, made: Claim, stalled: Stalled) -> None:
+        """It has met something that keeps it from its end, and goes on."""
+        told = {name: value for name, value in stalled._asdict().items() if value is not None}
+        if stalled.retry_at is not None:
+            told["retry_at"] = format_utc(stalled.retry_at)
+        self.step("stalled", made, level="warning", **told)
 
     def over(self, key: str) -> None:
         """Nothing more is to come of that key."""
@@ -148,6 +164,13 @@ def line_of(state: State, made: Claim, outcome: Outcome | None, became: str) -> 
     if outcome is not None and outcome.error:
         line["error"] = outcome.error
     waiting = state.open.get(slot_key(made.id, made.slot))
+    answer: Outcome | OpenSlot | None = waiting if outcome is None else outcome
+    if isinstance(answer, OpenSlot) and answer.code:
+        line.update(code=answer.code, error=answer.error or "")
+    if answer is not None and answer.http_status is not None:
+        line["http_status"] = answer.http_status
+    if answer is not None and answer.detail is not None:
+        line["detail"] = answer.detail
     if became == "retrying" and waiting is not None:
         line["retry_at"] = waiting.retry_at
     return line

@@ -166,6 +166,7 @@ def describe(schedule: Schedule, slots: Iterable[OpenSlot], *, full: bool) -> di
         life=schedule.life,
         failures=schedule.failures,
         last_error=schedule.last_error,
+        last_code=schedule.last_code,
         reason=schedule.reason,
         open=[
             {
@@ -174,8 +175,12 @@ def describe(schedule: Schedule, slots: Iterable[OpenSlot], *, full: bool) -> di
                 "state": "claimed" if slot.worker else "waiting",
                 "attempt": slot.attempt,
                 "worker": slot.worker,
-                "retry_at": slot.retry_at if slot.worker is None else None,
+                "retry_at": slot.retry_at,
                 "code": slot.code,
+                "error": slot.error,
+                "http_status": slot.http_status,
+                "detail": slot.detail,
+                "in_doubt": slot.in_doubt,
             }
             for slot in slots
         ],
