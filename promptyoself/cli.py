@@ -52,6 +52,7 @@ from promptyoself.commands.answering import (  # noqa: E402
     Caller,
     emit,
     error_document,
+    in_words_of,
     refuse_repeats,
     translated,
 )
@@ -215,7 +216,9 @@ def _run(arguments: Sequence[str] | None, via: str = "cli") -> int:
         except (Exception, KeyboardInterrupt) as error:
             called = sys.argv[1:] if arguments is None else arguments
             document, code = error_document(translated(error, called, COMMANDS))
-            emit(document)
+            name = next((word for word in called if word in COMMANDS), None)
+            context = click.Context(cli, info_name=name)
+            emit(in_words_of(via, context, document))
             sys.stdout.flush()
             return code
     except OSError as error:

@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ import click
 from promptyoself import __version__
 from promptyoself.durable import Disk
 from promptyoself.errors import PromptyoselfError
+from promptyoself.wording import Wording
 
 __all__ = [
     "AGENT_FACING",
@@ -32,6 +33,8 @@ __all__ = [
     "parameters",
     "told",
     "without_values",
+    "worded",
+    "wording",
 ]
 
 AGENT_FACING = (
@@ -135,6 +138,7 @@ def parameters(command: click.Command) -> Iterator[Parameter]:
 def describe(group: click.Group, context: click.Context) -> dict[str, Any]:
     """The payload of ``--describe``, from the commands themselves."""
     commands = []
+    words = _wording_of_hosts(group)
     for name in AGENT_FACING:
         command = group.get_command(context, name)
         if command is None:
@@ -144,14 +148,16 @@ def describe(group: click.Group, context: click.Context) -> dict[str, Any]:
             entry: dict[str, Any] = {
                 "name": parameter.name,
                 "type": parameter.type,
-                "description": parameter.description,
+                "description": words.text(parameter.description),
                 "required": parameter.required,
                 "default": parameter.default,
             }
             if parameter.flag:
                 entry["action"] = "store_true"
             found.append(entry)
-        commands.append({"name": name, "description": told(command), "parameters": found})
+        commands.append(
+            {"name": name, "description": words.text(told(command)), "parameters": found}
+        )
     return {
         "contract_version": "1.0",
         "plugin": {
@@ -161,6 +167,33 @@ def describe(group: click.Group, context: click.Context) -> dict[str, Any]:
         },
         "commands": commands,
     }
+
+
+def wording(
+    group: click.Group, tool: Callable[[str], str], argument: Callable[[str], str]
+) -> Wording:
+    """The words of a door for agents, which makes its names of those of commands and options."""
+    context = click.Context(group)
+    found = {name: group.get_command(context, name) for name in AGENT_FACING}
+    options = {
+        name: {each.name: argument(each.name) for each in parameters(command)}
+        for name, command in found.items()
+        if command is not None
+    }
+    return Wording({name: tool(name) for name in options}, options, group.list_commands(context))
+
+
+def worded(group: click.Group, document: Mapping[str, Any], command: str | None) -> dict[str, Any]:
+    """An answer as a host's agent can use it. A host shows of an error only ``error``, so the hint
+    is in that too."""
+    found = _wording_of_hosts(group).document(document, command)
+    if "error" in found:
+        found["error"] = f"{found['message']} {found['hint']}".rstrip()
+    return found
+
+
+def _wording_of_hosts(group: click.Group) -> Wording:
+    return wording(group, lambda name: f"{_NAME}__{name}", str)
 
 
 def told(command: click.Command) -> str:

@@ -25,6 +25,7 @@ ORDER: list[set[str]] = [
     {"mcp_server"},
     {"monitor"},
     {"sandbox", "loop", "sanctum", "exposition"},
+    {"wording"},
     {"tools"},
     {"service"},
     {"letta"},

@@ -312,7 +312,7 @@ BAD = [
     ("register", {**PROMPT, "prompt": " "}, "empty_prompt", "blank"),
     ("register", {**PROMPT, "prompt": "x\0"}, "invalid_prompt", "NUL"),
     ("register", {**PROMPT, "prompt": "x" * (1 << 20) + "x"}, "prompt_too_long", "1048577"),
-    ("register", {**PROMPT, "cron": "* * * * *"}, "conflicting_options", "--cron"),
+    ("register", {**PROMPT, "cron": "* * * * *"}, "conflicting_options", "cron and every"),
     ("register", {**PROMPT, "tz": "Mars/Base"}, "unknown_zone", "Mars"),
     ("list", {"limit": 0}, "invalid_value", "0"),
     ("cancel", {"id": "sch_00000000"}, "unknown_id", "sch_00000000"),

@@ -33,6 +33,7 @@ __all__ = [
     "ask",
     "emit",
     "error_document",
+    "in_words_of",
     "refuse_repeats",
     "rendered",
     "translated",
@@ -182,7 +183,7 @@ def answers(function: Callable[..., Document | None]) -> Callable[..., Document 
         document = {"status": "success", **answer}
         if caller.stop is not None:
             return document
-        emit(document, format_)
+        emit(in_words_of(caller.via, context, document), format_)
         return None
 
     return run
@@ -260,6 +261,22 @@ def ask(command: click.Command, arguments: Sequence[str], caller: Caller) -> byt
     except (Exception, KeyboardInterrupt) as error:
         answer, _ = error_document(translated(error, arguments, ()))
     return rendered(answer)
+
+
+def in_words_of(via: str, context: click.Context, document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A document as the callers of that door are to read it, of the command that the context is of.
+    The MCP server words what it hands on itself."""
+    if via != "sanctum":
+        return document
+    texts = "".join(str(document.get(key, "")) for key in ("message", "hint", "warning"))
+    group = context.find_root().command
+    if not isinstance(group, click.Group) or not (
+        "error" in document or "--" in texts or "`" in texts
+    ):
+        return document
+    from promptyoself.sanctum import worded
+
+    return worded(group, document, context.info_name)
 
 
 def emit(document: Mapping[str, Any], format_: str = "json") -> None:

@@ -48,9 +48,10 @@ from promptyoself import __version__
 from promptyoself.errors import PromptyoselfError, WrongUsage
 from promptyoself.identity import is_opaque_id
 from promptyoself.loop import Stop
-from promptyoself.sanctum import AGENT_FACING, Parameter, parameters, told
+from promptyoself.sanctum import AGENT_FACING, Parameter, parameters, told, wording
 from promptyoself.times import shown
 from promptyoself.tools import TOOLS, output_schema
+from promptyoself.wording import Wording
 
 __all__ = ["Ask", "Door", "Origin"]
 
@@ -120,7 +121,8 @@ class Door:
         where a call names none; ``prefix`` stands before every tool's name. ``header`` is the one
         of HTTP that has to name the agent that calls."""
         self._ask, self._agenda, self._prefix, self._header = ask, agenda, prefix, header
-        offered = _tools(group, agent, prefix, known=header is not None)
+        self._wording = wording(group, lambda name: prefix + _argument(name), _argument)
+        offered = _tools(group, agent, prefix, self._wording, known=header is not None)
         self._tools = {tool.listed.name: tool for tool in offered}
         self._limiter: anyio.CapacityLimiter | None = None
         self._running: set[Stop] = set()
@@ -129,7 +131,7 @@ class Door:
             version=__version__,
             title="promptyoself",
             description=" ".join((group.help or "").split()),
-            instructions=_told(_INSTRUCTIONS, prefix),
+            instructions=self._wording.text(_INSTRUCTIONS),
             on_list_tools=self._list_tools,
             on_call_tool=self._call_tool,
             on_list_resources=self._list_resources,
@@ -165,12 +167,13 @@ class Door:
             words = _words(tool, params.arguments or {})
             origin = self._origin(context)
         except PromptyoselfError as error:
-            line = orjson.dumps(error.document())
+            found = error.document()
         else:
             line = await self._in_thread(self._ask, [tool.command, *words], origin)
-        document = orjson.loads(line)
+            found = orjson.loads(line)
+        document = self._wording.document(found, tool.command)
         return CallToolResult(
-            content=[TextContent(text=line.decode())],
+            content=[TextContent(text=orjson.dumps(document).decode())],
             structured_content=document,
             is_error=document["status"] == "error",
         )
@@ -194,7 +197,7 @@ class Door:
             raise PromptyoselfError(
                 "missing_agent_header",
                 f"The call has no header {self._header}, which has to name the agent that calls.",
-                "Let the client send it, or serve without --agent-header.",
+                "Let the client send it with each call.",
             )
         agent = ", ".join(sent)  # as HTTP has it; more than one is nobody
         if not is_opaque_id(agent):
@@ -281,6 +284,7 @@ class Door:
             )
         document = orjson.loads(line)
         if document["status"] == "error":
+            document = self._wording.document(document, None)
             raise MCPError(INVALID_PARAMS, document["message"], document)
         content = TextResourceContents(uri=uri, mime_type=_JSON, text=line.decode())
         return ReadResourceResult(contents=[content])
@@ -365,22 +369,31 @@ _PROMPTS: dict[str, tuple[Prompt, Callable[[Mapping[str, str], str], str]]] = {
 }
 
 
-def _tools(group: click.Group, agent: str | None, prefix: str, *, known: bool) -> list[_Tool]:
+def _tools(
+    group: click.Group, agent: str | None, prefix: str, words: Wording, *, known: bool
+) -> list[_Tool]:
     context = click.Context(group)
     commands = {name: group.get_command(context, name) for name in AGENT_FACING}
     return [
-        _tool(name, each, agent, prefix, known)
+        _tool(name, each, agent, prefix, words, known)
         for name, each in commands.items()
         if each is not None
     ]
 
 
-def _tool(name: str, command: click.Command, agent: str | None, prefix: str, known: bool) -> _Tool:
+def _tool(
+    name: str,
+    command: click.Command,
+    agent: str | None,
+    prefix: str,
+    words: Wording,
+    known: bool,
+) -> _Tool:
     found = {_argument(parameter.name): parameter for parameter in parameters(command)}
     off = {each.opposite_of: each.name for each in found.values() if each.opposite_of is not None}
     arguments = {key: each for key, each in found.items() if each.opposite_of is None}
     properties = {
-        key: _property(each, _told(each.description, prefix), each.name in off)
+        key: _property(each, words.text(each.description), each.name in off)
         for key, each in arguments.items()
     }
     required = [key for key, each in arguments.items() if each.required]
@@ -396,7 +409,7 @@ def _tool(name: str, command: click.Command, agent: str | None, prefix: str, kno
     listed = Listed(
         name=prefix + _argument(name),
         title=tool.title if tool else None,
-        description=_told(told(command), prefix),
+        description=words.text(told(command)),
         input_schema={
             "type": "object",
             "properties": properties,
@@ -434,17 +447,6 @@ def _property(parameter: Parameter, description: str, either: bool) -> dict[str,
 
 def _argument(name: str) -> str:
     return name.replace("-", "_")
-
-
-def _told(text: str, prefix: str) -> str:
-    """A text with the names that things have here: ``--agent-id`` is ``agent_id``, and commands,
-    where they stand in backquotes, are tools."""
-
-    def tool(found: re.Match[str]) -> str:
-        return f"`{prefix}{_argument(found[1])}`" if found[1] in AGENT_FACING else found[0]
-
-    text = re.sub(r"(?<![\w-])--([a-z][a-z-]*[a-z])", lambda found: _argument(found[1]), text)
-    return re.sub("`([a-z-]+)`", tool, text)
 
 
 def _words(tool: _Tool, given: Mapping[str, Any]) -> list[str]:

@@ -84,7 +84,7 @@ def register(
         raise WrongUsage(
             "missing_option",
             "No prompt was given.",
-            "Give --prompt, --prompt-file or --template.",
+            "Give --prompt or --template. At a shell, --prompt-file reads it from a file.",
         )
     fields = checked(request._replace(agent_id=agent_id), settings, now)
     given = trigger_fields(request, settings, now)
@@ -120,8 +120,8 @@ def register(
         }
         if new.tier >= 2:
             answer["warning"] = (
-                "Tier 2 needs an approval for each delivery, which a person gives: "
-                f"promptyoself approve --id {id_}. Slots without one are skipped."
+                "Tier 2 needs an approval for each delivery, which a person gives. "
+                f"At a shell: `promptyoself approve --id {id_}`. Slots without one are skipped."
             )
         if life is not None:
             answer["life"] = life
@@ -371,7 +371,7 @@ def _already_there(
         answer["message"] = "This prompt is scheduled already, and paused; nothing was changed."
     if differs:
         answer["differs"] = differs
-        answer["hint"] = f"To change it: promptyoself modify --id {existing.id} …"
+        answer["hint"] = f"`promptyoself modify --id {existing.id}`, with new values, changes it."
     return answer
 
 

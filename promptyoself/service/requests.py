@@ -217,7 +217,7 @@ def _check_template(request: Request) -> str:
         raise WrongUsage(
             "conflicting_options",
             "Both --prompt and --template were given.",
-            "Give exactly one of --prompt, --prompt-file and --template.",
+            "Give one of them.",
         )
     return name
 
