@@ -238,7 +238,9 @@ class _File:
 
 
 def _to_people(message: str) -> None:
-    print(f"promptyoself: {masked(message)}", file=sys.stderr)
+    from promptyoself.visible import visible
+
+    print(f"promptyoself: {visible(masked(message), one_line=True)}", file=sys.stderr)
 
 
 def _to_stderr(line: bytes) -> None:

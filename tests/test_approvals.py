@@ -793,3 +793,45 @@ def test_agents_cannot_approve(var: Path, clock: Clock, monkeypatch: pytest.Monk
     for words in (("approve", "--id", id_), ("revoke", "--id", id_), ("approvals",)):
         call(*words).error("forbidden_command")
     assert not (var / "approvals").exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "more", "expires"),
+    [
+        # Next Friday, with its grace and its jitter.
+        (("--cron", "0 17 * * FRI", "--grace", "2h", "--jitter", "5m"), (), "2026-11-20T19:05"),
+        (("--cron", "0 11 * * FRI", "--grace", "2h", "--jitter", "5m"), (), "2026-11-27T13:05"),
+        (("--cron", "0 11 * * FRI", "--grace", "2h"), ("--uses", "3"), "2026-12-11T13:00"),
+        (("--time", "in 10m", "--grace", "1h"), ("--uses", "3"), "2026-11-20T13:10"),
+        (("--time", "2029-01-01T00:00"), (), "2027-11-21T12:00"),  # 366 days is the most
+        (("--cron", "0 11 * * FRI",), ("--ttl", "7d"), "2026-11-27T12:00"),
+    ],
+)  # fmt: skip
+def test_an_approval_lasts_until_its_slots_are_over(
+    var: Path, clock: Clock, asked: tuple[str, ...], more: tuple[str, ...], expires: str
+) -> None:
+    """Without a --ttl an approval serves the next slot, however far off that is."""
+    base = ("register", "--agent-id", AGENT, "--prompt", "Hi", "--tier", "2")
+    id_ = call(*base, *asked).success()["id"]
+    answer = call("approve", "--id", id_, *more).success()
+    assert answer["expires"].startswith(expires)
+    assert ("warning" in answer) == (expires == "2027-11-21T12:00")
+
+
+def test_an_approval_that_cannot_serve_says_so(var: Path, clock: Clock) -> None:
+    """P9: one that ends before the next slot is due is granted with a warning."""
+    base = ("register", "--agent-id", AGENT, "--prompt", "Hi", "--tier", "2")
+    id_ = call(*base, "--cron", "0 11 * * FRI").success()["id"]
+    answer = call("approve", "--id", id_, "--ttl", "24h").success()
+    assert answer["warning"].startswith("Its next slot may begin at 2026-11-27T11:00:00.000000Z, ")
+    assert "it can't serve" in answer["warning"]
+
+
+def test_an_approval_after_a_missed_slot_serves_that_one(var: Path, clock: Clock) -> None:
+    """A slot that may still be delivered is the next one; one that is too late isn't."""
+    base = ("register", "--agent-id", AGENT, "--prompt", "Hi", "--tier", "2")
+    id_ = call(*base, "--cron", "0 13 * * FRI", "--grace", "3h").success()["id"]
+    clock.set("2026-11-20T14:00:00")
+    assert call("approve", "--id", id_).success()["expires"].startswith("2026-11-20T16:00")
+    clock.set("2026-11-20T17:00:00")
+    assert call("approve", "--id", id_).success()["expires"].startswith("2026-11-27T16:00")

@@ -43,7 +43,7 @@ ORDER: list[set[str]] = [
     {"times"},
     {"zones"},
     {"events"},
-    {"versions", "digests"},
+    {"versions", "digests", "visible"},
     {"instants", "errors", "texts", "addresses"},
     {"__init__"},
 ]

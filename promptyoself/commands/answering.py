@@ -86,6 +86,7 @@ class Session:
         """Say of each name that looks like a setting and is none that it is none; a program that
         calls many commands is told once."""
         from promptyoself.settings import told
+        from promptyoself.visible import visible
 
         for unknown in self.settings.unknown:
             if self.caller.stop is not None and unknown in _told:
@@ -94,7 +95,7 @@ class Session:
             message = " ".join(told(unknown))
             self.log.warn(message)
             if self.settings.log_file is not None:  # who set it isn't reading that
-                print(f"promptyoself: {message}", file=sys.stderr)
+                print(f"promptyoself: {visible(message, one_line=True)}", file=sys.stderr)
 
     def store(self, *, as_process: bool = False) -> Store:
         """The store, whose events bear who calls. ``as_process`` is for a loop, which delivers for

@@ -15,13 +15,15 @@ _reason = click.option("--reason", metavar="TEXT", help="Why; kept in the histor
 @click.command("approve")
 @_id
 @click.option(
-    "--ttl", metavar="DURATION", default="24h", show_default=True, help="How long it holds."
+    "--ttl",
+    metavar="DURATION",
+    help="How long it holds; by default until as many slots as there are uses are over.",
 )
 @click.option("--uses", type=Whole(), default=1, show_default=True, help="So many deliveries.")
 @_reason
 @answers
 def approve_command(
-    session: Session, id_: str, ttl: str, uses: int, reason: str | None
+    session: Session, id_: str, ttl: str | None, uses: int, reason: str | None
 ) -> Document:
     """Allow deliveries of a schedule of tier 2, as it now is.
 

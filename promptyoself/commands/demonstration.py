@@ -25,6 +25,7 @@ from promptyoself.addresses import presentable
 from promptyoself.commands.answering import Document, Session
 from promptyoself.errors import PromptyoselfError
 from promptyoself.settings import read_sources
+from promptyoself.visible import visible
 
 __all__ = ["demonstrate"]
 
@@ -156,4 +157,4 @@ def _sandbox() -> Iterator[str]:
 
 
 def _say(text: str) -> None:
-    click.echo(text, err=True)
+    click.echo(visible(text), err=True)

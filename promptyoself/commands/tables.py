@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -13,10 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from promptyoself.times import format_duration
+from promptyoself.visible import visible
 
 __all__ = ["print_table", "progress_of"]
-
-_CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 _DURATIONS = frozenset({"grace", "jitter"})
 
@@ -33,7 +31,10 @@ def print_table(document: Mapping[str, Any]) -> None:
         if isinstance(value, list) and value and isinstance(value[0], Mapping):
             _print_rows(console, value)
         elif value not in (None, [], {}):
-            rest.add_row(Text(key, style="bold"), Text(_named(key, value)))
+            # Only a text by itself may have lines: they stand beside its name, and no other's.
+            lines = value.split("\n") if isinstance(value, str) else ()
+            whole = "\n".join(map(_cell, lines)) if lines else _named(key, value)
+            rest.add_row(Text(_cell(key), style="bold"), Text(whole))
     console.print(rest)
 
 
@@ -70,8 +71,8 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_named(key, item)}" for key, item in value.items())
+        return ", ".join(f"{_cell(key)} {_named(key, item)}" for key, item in value.items())
     if isinstance(value, list):
         return ", ".join(_cell(item) for item in value)
-    # A prompt can hold anything, also what would make the terminal do things.
-    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], str(value))
+    # A prompt can hold anything, also what would make the terminal do things, or look like a cell.
+    return visible(str(value), one_line=True)

@@ -9,19 +9,25 @@ from typing import Any
 from promptyoself.errors import PromptyoselfError, sentence
 from promptyoself.events import ApprovalGranted, ApprovalRevoked
 from promptyoself.identity import content_hash, content_of
-from promptyoself.instants import format_utc
+from promptyoself.instants import format_utc, parse_utc
 from promptyoself.ledger import Draft
 from promptyoself.policy import APPROVED_TIER, Verdict
-from promptyoself.schedules import FINISHED, Schedule, State, is_unfinished
+from promptyoself.schedules import FINISHED, Schedule, State, is_unfinished, ready_at
 from promptyoself.service.requests import MAX_REASON, check_text
 from promptyoself.service.store import Store, find_schedule
 from promptyoself.service.tokens import MAX_USES, Token, Tokens
+from promptyoself.slots import trigger_of
 from promptyoself.times import format_duration, parse_duration, shown
+from promptyoself.triggers import next_fire_time
+from promptyoself.visible import unseen
 
 __all__ = ["MAX_TTL", "Asked", "approve", "list_approvals", "require_person", "revoke"]
 
 MAX_TTL = 366 * 86400
 """Seconds: whoever approves for longer doesn't remember what."""
+
+
+_A_DAY = timedelta(days=1)
 
 
 class Asked:
@@ -50,17 +56,18 @@ class Asked:
 
 
 def approve(
-    store: Store, id_: str, ttl: str, uses: int, reason: str | None, now: datetime
+    store: Store, id_: str, ttl: str | None, uses: int, reason: str | None, now: datetime
 ) -> dict[str, Any]:
     """Allow so many deliveries of a schedule of tier 2, within ``ttl``, as it now is. An earlier
-    approval is replaced.
+    approval is replaced. Without a ``ttl`` it lasts until as many slots as there are uses are over.
+    The answer has a ``warning`` where it ends before the next slot is due.
 
     Raises:
         PromptyoselfError: ``unknown_id``, ``not_active``, ``no_approval_needed``, ``invalid_ttl``,
             ``invalid_uses``, ``invalid_reason``, ``forbidden_command``, ``approval_key_unusable``.
     """
     require_person(store)
-    seconds = _checked_ttl(ttl)
+    seconds = None if ttl is None else _checked_ttl(ttl)
     if not 1 <= uses <= MAX_USES:
         raise PromptyoselfError(
             "invalid_uses",
@@ -73,7 +80,11 @@ def approve(
 
     def decide(state: State) -> tuple[list[Draft], dict[str, Any]]:
         schedule = _require_approvable(state, id_)
-        expires = format_utc(store.not_before(now) + timedelta(seconds=seconds))
+        moment = store.not_before(now)
+        end = _end_of(schedule, uses, moment)
+        if seconds is not None:
+            end = moment + timedelta(seconds=seconds)
+        expires = format_utc(end)
         content = content_hash(content_of(schedule))
         grant = ApprovalGranted(token_hex(8), content, expires, uses, reason)
         before = tokens.judge(schedule, format_utc(store.not_before(now)))
@@ -86,6 +97,14 @@ def approve(
             "expires": expires,
             "message": f"It may be delivered {times}, up to {expires}.",
         }
+        if invisible := unseen(schedule.prompt, schedule.name, schedule.agent_id):
+            answer["invisible"] = invisible
+        due = _next_slot(schedule, moment)
+        if due is not None and (ready := ready_at(schedule, format_utc(due))) > expires:
+            answer["warning"] = (
+                f"Its next slot may begin at {ready}, when this approval is over: it can't serve. "
+                "Give a longer --ttl, or approve it later."
+            )
         if before.grant is not None:
             answer["replaced"] = {"uses_left": before.uses, "expires": schedule.approval_expires}
         return [store.draft(grant, id_, schedule.agent_id)], answer
@@ -95,6 +114,34 @@ def approve(
         answer = store.transact(now, decide)
         _follow(store, tokens, [id_])
     return answer
+
+
+def _next_slot(schedule: Schedule, now: datetime) -> datetime | None:
+    """The next slot that may still be delivered, if there is one."""
+    if schedule.next_run is None:
+        return None
+    first = parse_utc(schedule.next_run)
+    if now - first <= timedelta(seconds=schedule.grace):
+        return first
+    return next_fire_time(trigger_of(schedule), now - timedelta(seconds=schedule.grace))
+
+
+def _end_of(schedule: Schedule, uses: int, now: datetime) -> datetime:
+    """When so many slots are over, with their jitter and their grace; a day from now where none is
+    to come. No later than :data:`MAX_TTL` from now."""
+    latest = now + timedelta(seconds=MAX_TTL)
+    slot = _next_slot(schedule, now)
+    if slot is None:
+        return now + _A_DAY
+    for _ in range(uses - 1):
+        following = next_fire_time(trigger_of(schedule), slot)
+        if following is None or following > latest:
+            break
+        slot = following
+    try:
+        return min(slot + timedelta(seconds=schedule.grace + (schedule.jitter or 0)), latest)
+    except OverflowError:  # the calendar's end
+        return latest
 
 
 def revoke(store: Store, id_: str, reason: str | None, now: datetime) -> dict[str, Any]:

@@ -151,6 +151,10 @@ def describe(schedule: Schedule, slots: Iterable[OpenSlot], *, full: bool) -> di
         answer["template"] = schedule.template
     if not full:
         return answer
+    from promptyoself.visible import unseen
+
+    if invisible := unseen(schedule.prompt, schedule.name, schedule.agent_id):
+        answer["invisible"] = invisible
     answer.update(
         next_run_local=in_zone(parse_utc(next_run), schedule.timezone) if next_run else None,
         conversation_id=schedule.conversation_id,
