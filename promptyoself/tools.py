@@ -217,8 +217,16 @@ TOOLS: dict[str, Tool] = {
     ),
     "resume": Tool(
         "Resume a schedule",
-        {"id": _ID, **_NEXT_RUN, "message": _MESSAGE},
-        frozenset({"next_run_local", "timezone"}),
+        {
+            "id": _ID,
+            **_NEXT_RUN,
+            "failed_with": _text("The code that was asked for."),
+            "resumed": _list(_object(id=_ID), "Those that run on: id, agent_id and next_run."),
+            "left": _list(_object(id=_ID), "Those left as they are, each with code and message."),
+            "count": _NUMBER,
+            "message": _MESSAGE,
+        },
+        frozenset({"id", *_NEXT_RUN, "failed_with", "resumed", "left", "count"}),
         idempotent=True,
     ),
     "trigger": Tool(

@@ -4,6 +4,7 @@ by mending the installation costs no slot."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,7 +118,7 @@ def test_doctor_names_a_client_that_does_not_fit(
     """P9: no all-clear over an installation that can't deliver into conversations."""
     from promptyoself.service import checking
 
-    real = checking.version
+    real = checking.version  # type: ignore[attr-defined]
     monkeypatch.setattr(
         checking, "version", lambda name: "1.7.5" if name == "letta-client" else real(name)
     )
@@ -242,3 +243,124 @@ def test_every_refusal_tells_its_status_and_words(
     ended = history(id_, "delivery")[-1]
     assert (ended["code"], ended["http_status"], ended["detail"]) == (code, status, line["detail"])
     assert line["detail"] in shown(id_)["last_error"]
+
+
+# --- credits --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fault", "params"),
+    [
+        ("out_of_credits", {"retry_after": 0}),
+        ("status", {"status": 403, "detail": "Your organization has insufficient credits."}),
+        ("model_402", {}),
+    ],
+)
+def test_a_want_of_credits_is_waited_out(
+    sandbox: Sandbox, clock: Clock, fault: str, params: dict[str, Any]
+) -> None:
+    """P9: a prompt that nobody has paid for waits, with a code of its own; ten refusals park
+    nothing; once somebody has paid, it is delivered."""
+    id_ = register(sandbox.agents[0], "--time", "in 1h")
+    series = register(sandbox.agents[1])
+    sandbox.fault(fault, times=100, **params)
+    clock.advance(hours=1)
+    for _ in range(10):
+        for line in call("execute", "--deadline", "5").success()["executed"]:
+            assert (line["state"], line["code"]) == ("retrying", "letta_out_of_credits")
+            assert "credits" in line["error"]
+        clock.advance(minutes=15)
+    assert (shown(id_)["status"], shown(series)["status"]) == ("active", "active")
+    (slot,) = shown(id_)["open"]
+    assert (slot["state"], slot["code"]) == ("waiting", "letta_out_of_credits")
+    checks = call("doctor", "--skip-letta", "--quick", "--allow-no-loop").error("unhealthy")
+    assert any("letta_out_of_credits" in check["detail"] for check in checks["checks"])
+    sandbox.clear_faults()
+    clock.advance(minutes=15)
+    assert all(line["delivered"] for line in call("execute").success()["executed"])
+    assert set(sandbox.deliveries.values()) == {1}
+    assert shown(id_)["status"] == "completed"
+
+
+def test_retry_after_of_a_402_is_kept(sandbox: Sandbox, clock: Clock) -> None:
+    """What the server says of when to come again counts as after a 429."""
+    register(sandbox.agents[0])
+    sandbox.fault("out_of_credits", retry_after=1800)
+    clock.advance(hours=1)
+    (line,) = call("execute", "--deadline", "5").success()["executed"]
+    waits = datetime.fromisoformat(line["retry_at"]) - clock.now
+    assert timedelta(seconds=1790) <= waits <= timedelta(seconds=1810)
+
+
+def refused(sandbox: Sandbox, clock: Clock, times: int = 5) -> None:
+    """Every hour all that is due is refused for good."""
+    for _ in range(times):
+        sandbox.fault("status", status=400, times=10)
+        clock.advance(hours=1)
+        call("execute", "--deadline", "10").success()
+        sandbox.clear_faults()
+
+
+def test_what_failed_for_one_reason_is_resumed_by_one_command(
+    sandbox: Sandbox, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P9: after topping up, all that was parked runs on, with whatever code it was; what failed for
+    another reason, and what has no slot left, stays, and is told."""
+    first, second = (register(agent) for agent in sandbox.agents)
+    nowhere = register("nobody")
+    once = register(sandbox.create_agent("third"), "--time", "in 1h")
+    refused(sandbox, clock, 1)
+    refused(sandbox, clock, 4)
+    assert shown(first)["last_code"] == shown(once)["last_code"] == "letta_rejected"
+    statuses = {shown(id_)["status"] for id_ in (first, second, once)}
+    assert statuses == {"failed"}
+    for _ in range(5):
+        clock.advance(hours=1)
+        call("execute", "--deadline", "10").success()
+    assert (shown(nowhere)["status"], shown(nowhere)["last_code"]) == ("failed", "agent_not_found")
+    error = call("resume", "--failed-with", "letta_out_of_credits").error("nothing_to_resume")
+    assert "letta_rejected (3)" in error["hint"]
+    monkeypatch.setenv("PROMPTYOSELF_ONLY_AGENT", sandbox.agents[1])
+    answer = call("resume", "--failed-with", "letta_rejected", "--reason", "paid").success()
+    assert [each["id"] for each in answer["resumed"]] == [second]
+    error = call("resume", "--failed-with", "letta_rejected").error("nothing_to_resume")
+    assert error["hint"] == "None has failed at all.", "others' failures are theirs"
+    monkeypatch.delenv("PROMPTYOSELF_ONLY_AGENT")
+    answer = call("resume", "--failed-with", "letta_rejected").success()
+    (resumed,) = answer["resumed"]
+    assert resumed == {
+        "id": first,
+        "agent_id": sandbox.agents[0],
+        "next_run": shown(first)["next_run"],
+    }
+    (left,) = answer["left"]
+    assert (left["id"], left["code"]) == (once, "nothing_left")
+    assert answer["count"] == 1
+    assert (shown(first)["status"], shown(nowhere)["status"]) == ("active", "failed")
+    assert [event["reason"] for event in history(second, "schedule.resumed")] == ["paid"]
+    clock.advance(hours=1)
+    lines = call("execute").success()["executed"]
+    assert {line["id"]: line["delivered"] for line in lines} == {first: True, second: True}
+    call("audit").success()
+
+
+def test_no_more_is_resumed_than_an_agent_may_have(
+    sandbox: Sandbox, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P7: the cap of active schedules holds for many at once; those beyond it are told."""
+    ids = [register(sandbox.agents[0], "--every", f"{hours}h") for hours in (1, 2, 3)]
+    refused(sandbox, clock, 16)
+    assert {shown(id_)["status"] for id_ in ids} == {"failed"}
+    monkeypatch.setenv("PROMPTYOSELF_MAX_ACTIVE_PER_AGENT", "2")
+    answer = call("resume", "--failed-with", "letta_rejected").success()
+    assert answer["count"] == len(answer["resumed"]) == 2
+    assert [each["code"] for each in answer["left"]] == ["too_many_schedules"]
+
+
+def test_resume_wants_an_id_or_a_code(var: Path) -> None:
+    """P7: neither, or both, is wrong usage."""
+    call("resume").error("missing_option", 2)
+    both = ("--id", "sch_00000000", "--failed-with", "run_failed")
+    call("resume", *both).error("conflicting_options", 2)
+    call("resume", "--failed-with", "run_failed").error("nothing_to_resume")
+    assert not (var / "schedules").exists()

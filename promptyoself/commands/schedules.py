@@ -172,16 +172,39 @@ def pause_command(session: Session, id_: str, reason: str | None) -> Document:
 
 
 @click.command("resume")
-@_id
+@click.option("--id", "id_", metavar="ID", help="The schedule: sch_… ; or --failed-with.")
+@click.option(
+    "--failed-with",
+    metavar="CODE",
+    help="All that have failed, with this code: letta_out_of_credits, say.",
+)
 @_reason
 @answers
-def resume_command(session: Session, id_: str, reason: str | None) -> Document:
-    """Let a schedule run on that was paused, or that failed too often.
+def resume_command(
+    session: Session, id_: str | None, failed_with: str | None, reason: str | None
+) -> Document:
+    """Let a schedule run on that was paused, or that failed too often; or all that have failed with
+    one code.
 
-    Use it after `pause`, or when what made it fail has been mended. Answers with next_run.
+    Use it after `pause`, or when what made it fail has been mended. Answers with next_run; with
+    --failed-with, with those resumed, and those left as they are.
     """
     from promptyoself.service.registering import resume
 
+    if id_ is not None and failed_with is not None:
+        raise WrongUsage(
+            "conflicting_options", "Both --id and --failed-with were given.", "Give one of them."
+        )
+    if failed_with is not None:
+        from promptyoself.service.resuming import resume_failed
+
+        return resume_failed(session.store(), failed_with, reason, session.now())
+    if id_ is None:
+        raise WrongUsage(
+            "missing_option",
+            "Neither --id nor --failed-with was given.",
+            "Name a schedule, or the code that schedules have failed with.",
+        )
     return resume(session.store(), id_, reason, session.now())
 
 

@@ -47,6 +47,7 @@ __all__ = [
     "register",
     "require_room",
     "resume",
+    "resumption",
     "trigger",
 ]
 
@@ -221,29 +222,44 @@ def resume(store: Store, id_: str, reason: str | None, now: datetime) -> dict[st
                 f"{id_} is {schedule.status}, not paused.",
                 "`resume` is for schedules that are paused, or failed and stopped.",
             )
-        trigger = trigger_of(schedule)
-        following = next_fire_time(trigger, _high_water(schedule, now, trigger))
-        if following is None or schedule.next_run is None:
-            if schedule.status == "failed":
-                raise PromptyoselfError(
-                    "nothing_left",
-                    f"{id_} has no slot left to fire.",
-                    "Register it again with a new time.",
-                )
-            drafts = _skip(store, schedule, passed(schedule, now, "paused"), None)
-            why = schedule.schedule_type if schedule.schedule_type == "once" else "until"
-            status = "failed" if why == "once" else "completed"
-            drafts.append(store.draft(ScheduleCompleted(why, status), id_, schedule.agent_id))
-            message = "Its last slot passed while it was paused; nothing is left to fire."
-            return drafts, {"id": id_, "next_run": None, "message": message}
-        require_room(state, schedule.agent_id, store.settings)
-        next_run = format_utc(following)
-        drafts = _skip(store, schedule, passed(schedule, now, _gap_reason(schedule)), next_run)
-        drafts.append(store.draft(ScheduleResumed(next_run, reason), id_, schedule.agent_id))
-        answer = {"id": id_, **_fires(next_run, schedule.timezone), "message": "Schedule resumed."}
-        return drafts, answer
+        return resumption(store, state, schedule, reason, now)
 
     return _change(store, id_, reason, now, decide)
+
+
+def resumption(
+    store: Store, state: State, schedule: Schedule, reason: str | None, now: datetime
+) -> tuple[list[Draft], dict[str, Any]]:
+    """The events that let a paused or failed schedule run on, and what to answer.
+
+    Raises:
+        PromptyoselfError: ``nothing_left``, or ``too_many_schedules``.
+    """
+    trigger = trigger_of(schedule)
+    following = next_fire_time(trigger, _high_water(schedule, now, trigger))
+    if following is None or schedule.next_run is None:
+        if schedule.status == "failed":
+            raise PromptyoselfError(
+                "nothing_left",
+                f"{schedule.id} has no slot left to fire.",
+                "Register it again with a new time.",
+            )
+        drafts = _skip(store, schedule, passed(schedule, now, "paused"), None)
+        why = schedule.schedule_type if schedule.schedule_type == "once" else "until"
+        status = "failed" if why == "once" else "completed"
+        drafts.append(store.draft(ScheduleCompleted(why, status), schedule.id, schedule.agent_id))
+        message = "Its last slot passed while it was paused; nothing is left to fire."
+        return drafts, {"id": schedule.id, "next_run": None, "message": message}
+    require_room(state, schedule.agent_id, store.settings)
+    next_run = format_utc(following)
+    drafts = _skip(store, schedule, passed(schedule, now, _gap_reason(schedule)), next_run)
+    drafts.append(store.draft(ScheduleResumed(next_run, reason), schedule.id, schedule.agent_id))
+    answer = {
+        "id": schedule.id,
+        **_fires(next_run, schedule.timezone),
+        "message": "Schedule resumed.",
+    }
+    return drafts, answer
 
 
 def cancel(store: Store, id_: str, reason: str | None, now: datetime) -> dict[str, Any]:
