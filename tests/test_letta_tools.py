@@ -83,7 +83,8 @@ def test_what_the_document_shows(letta: RealLetta, tmp_path: Path) -> None:
     assert f"AGENT_ID: {agent}" in letta.instructions(agent), "how a model knows its own id"
     events = [orjson.loads(line) for line in lines_of(var)]
     made = [event for event in events if event["type"] == "schedule.registered"]
-    assert [event["actor"] for event in made] == [{"via": "mcp", "who": agent}] * 2
+    callers = [(event["actor"]["via"], event["actor"]["for_agent"]) for event in made]
+    assert callers == [("mcp", agent)] * 2
     assert [event["data"]["prompt"] for event in made] == ["Stretch.", "Plan the day."]
     assert [event["data"]["agent_id"] for event in made] == [agent] * 2
     (delivered,) = [event["data"] for event in events if event["type"] == "delivery.delivered"]
@@ -145,7 +146,8 @@ def test_every_kind_of_agent_calls_alike(
             "missing_agent_header",
         )
     events = check_chain(var / "schedules")[1:]
-    assert [event["actor"] for event in events] == [{"via": "mcp", "who": a} for a in agents]
+    callers = [(event["actor"]["via"], event["actor"]["who"]) for event in events]
+    assert callers == [("mcp", agent) for agent in agents]
 
 
 def test_what_letta_does_not_take(letta: RealLetta) -> None:

@@ -48,6 +48,7 @@ from promptyoself import __version__
 from promptyoself.errors import PromptyoselfError, WrongUsage
 from promptyoself.identity import is_opaque_id
 from promptyoself.loop import Stop
+from promptyoself.mcp_server.messages import arguments_of
 from promptyoself.sanctum import AGENT_FACING, Parameter, parameters, told, wording
 from promptyoself.times import shown
 from promptyoself.tools import TOOLS, output_schema
@@ -164,7 +165,7 @@ class Door:
                 )
             )
         try:
-            words = _words(tool, params.arguments or {})
+            words = _words(tool, arguments_of(params))
             origin = self._origin(context)
         except PromptyoselfError as error:
             found = error.document()

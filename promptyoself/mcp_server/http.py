@@ -16,20 +16,23 @@ import uvicorn
 from mcp.server.auth.middleware.bearer_auth import BearerAuthBackend
 from mcp.server.auth.provider import AccessToken
 from mcp.server.transport_security import TransportSecuritySettings
+from mcp_types import JSONRPCError
+from starlette.datastructures import Headers
 from starlette.middleware.authentication import AuthenticationMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
 
 from promptyoself.errors import PromptyoselfError, cannot_listen
+from promptyoself.mcp_server.messages import MAX_BODY, mended
 from promptyoself.times import shown
 
 if TYPE_CHECKING:
     from mcp.server import Server
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 __all__ = ["HTTP", "MAX_BODY", "MAX_SESSIONS", "PATH", "listen"]
 
 PATH = "/mcp"
-MAX_BODY = 8 * 1024 * 1024
-"""Bytes of one message. A prompt may have 1 MiB, or six times that where a client escapes it."""
-
 MAX_SESSIONS = 1000
 SESSION_IDLE = 600.0
 """Seconds after which a session that nobody uses is forgotten; many clients never end theirs."""
@@ -98,6 +101,7 @@ class HTTP:
             session_idle_timeout=SESSION_IDLE,
             token_verifier=None if self._token is None else _Verifier(self._token),
         )
+        app.add_middleware(_Readable, token=self._token)
         if self._token is not None:
             backend = BearerAuthBackend(_Verifier(self._token))
             app.add_middleware(AuthenticationMiddleware, backend=backend)
@@ -139,6 +143,44 @@ class _Uvicorn(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+class _Readable:
+    """Mends or refuses a message that the SDK can't read, which it would answer under no id. Of a
+    caller who has yet to show the token, and of what is too long, nothing is read here."""
+
+    def __init__(self, app: ASGIApp, token: str | None) -> None:
+        self._app, self._token = app, token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "POST" or not self._may_be_read(scope):
+            await self._app(scope, receive, send)
+            return
+        body = await Request(scope, receive).body()
+        message = mended(body)
+        if isinstance(message, JSONRPCError):
+            text = message.model_dump_json(by_alias=True, exclude_unset=True)
+            await Response(text, 400, media_type="application/json")(scope, receive, send)
+            return
+        headers = [pair for pair in scope["headers"] if pair[0] != b"content-length"]
+        headers.append((b"content-length", str(len(message)).encode()))
+        sent = False
+
+        async def again() -> Message:
+            nonlocal sent
+            if sent:
+                return await receive()
+            sent = True
+            return {"type": "http.request", "body": message, "more_body": False}
+
+        await self._app({**scope, "headers": headers}, again, send)
+
+    def _may_be_read(self, scope: Scope) -> bool:
+        if self._token is not None and not scope["user"].is_authenticated:
+            return False
+        length = Headers(scope=scope).get("content-length", "")
+        is_number = length.isascii() and length.isdigit() and len(length) < 9
+        return is_number and 0 < int(length) <= MAX_BODY
 
 
 class _Verifier:

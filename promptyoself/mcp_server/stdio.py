@@ -9,23 +9,14 @@ from asyncio import AbstractEventLoop, Queue, get_running_loop
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import anyio
 from mcp.server.stdio import stdio_server
 from mcp.shared.message import SessionMessage
-from mcp_types import (
-    INVALID_REQUEST,
-    PARSE_ERROR,
-    ErrorData,
-    JSONRPCError,
-    JSONRPCMessage,
-    jsonrpc_message_adapter,
-)
-from pydantic import ValidationError
+from mcp_types import JSONRPCError, JSONRPCMessage
 
-from promptyoself.errors import PromptyoselfError
-from promptyoself.mcp_server.http import MAX_BODY
+from promptyoself.mcp_server.messages import MAX_BODY, mended, too_long
 
 if TYPE_CHECKING:
     from mcp.server import Server
@@ -34,7 +25,12 @@ __all__ = ["Stdio"]
 
 _LINES_AHEAD = 16
 _CHUNK = 65536
-_TOO_LONG = b""  # no line is: its newline is part of it
+_ENDS = 4096  # bytes of both ends of a line that is too long, in which its id is looked for
+
+
+class _TooLong(NamedTuple):
+    head: bytes
+    tail: bytes
 
 
 class Stdio:
@@ -75,7 +71,7 @@ class _Lines:
 
     def __init__(self) -> None:
         self.refuse: Callable[[JSONRPCMessage], Awaitable[None]]
-        self._queue: Queue[bytes | None] = Queue()
+        self._queue: Queue[bytes | _TooLong | None] = Queue()
         self._room = threading.Semaphore(_LINES_AHEAD)
         arguments = (get_running_loop(), _taken())
         threading.Thread(target=self._read, args=arguments, daemon=True).start()
@@ -89,28 +85,32 @@ class _Lines:
             self._room.release()
             if line is None:
                 raise StopAsyncIteration
-            if line.isspace():
-                continue
-            refusal = _refusal(line)
-            if refusal is None:
-                return line.decode("utf-8", "replace")
-            await self.refuse(refusal)
+            if isinstance(line, _TooLong):
+                await self.refuse(too_long(*line))
+            elif not line.isspace():
+                message = mended(line)
+                if not isinstance(message, JSONRPCError):
+                    return message.decode("utf-8", "replace")
+                await self.refuse(message)
 
     def _read(self, loop: AbstractEventLoop, descriptor: int | None) -> None:
         with suppress(RuntimeError):  # the loop has been closed: nobody wants to know any more
-            rest, skipping = b"", False
+            rest, head = b"", b""
             while chunk := _chunk(descriptor):
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:
-                    self._put(loop, _TOO_LONG if skipping or len(line) > MAX_BODY else line + b"\n")
-                    skipping = False
-                if len(rest) > MAX_BODY:
-                    rest, skipping = b"", True
+                    if head or len(line) > MAX_BODY:
+                        self._put(loop, _TooLong(head or line[:_ENDS], line[-_ENDS:]))
+                        head = b""
+                    else:
+                        self._put(loop, line + b"\n")
+                if len(rest) > MAX_BODY or head:
+                    head, rest = head or rest[:_ENDS], rest[-_ENDS:]
             if rest:
-                self._put(loop, rest)
+                self._put(loop, _TooLong(head, rest) if head else rest)
             self._put(loop, None)
 
-    def _put(self, loop: AbstractEventLoop, line: bytes | None) -> None:
+    def _put(self, loop: AbstractEventLoop, line: bytes | _TooLong | None) -> None:
         self._room.acquire()
         loop.call_soon_threadsafe(self._queue.put_nowait, line)
 
@@ -136,30 +136,3 @@ def _chunk(descriptor: int | None) -> bytes:
         return b"" if descriptor is None else os.read(descriptor, _CHUNK)
     except OSError:
         return b""
-
-
-def _refusal(line: bytes) -> JSONRPCMessage | None:
-    """What is wrong with a line, if it is no message of the protocol."""
-    if line == _TOO_LONG:
-        error = PromptyoselfError(
-            "message_too_long",
-            f"A message has more than {MAX_BODY} bytes.",
-            "A prompt may have 1 MiB; nothing else is as long.",
-        )
-        return _error(INVALID_REQUEST, error)
-    try:
-        jsonrpc_message_adapter.validate_json(line, by_name=False)
-    except ValidationError as problem:
-        unreadable = problem.errors()[0]["type"] == "json_invalid"
-        error = PromptyoselfError(
-            "invalid_message",
-            "A line is no JSON." if unreadable else "A line is JSON, but no message of JSON-RPC.",
-            "Send one request or notification of JSON-RPC 2.0 a line.",
-        )
-        return _error(PARSE_ERROR if unreadable else INVALID_REQUEST, error)
-    return None
-
-
-def _error(code: int, error: PromptyoselfError) -> JSONRPCError:
-    data = ErrorData(code=code, message=error.message, data=error.document())
-    return JSONRPCError(jsonrpc="2.0", id=None, error=data)
