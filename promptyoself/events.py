@@ -246,6 +246,11 @@ class DeliveryStalled(NamedTuple):
     retry_at: str | None = None
 
 
+HANDED_BACK = frozenset({"worker_stopped", "too_slow"})
+"""The codes of attempts that were given up before anything was sent, because of the worker. They
+say nothing of the agent or of Letta, so they don't count as tries."""
+
+
 class DeliverySkipped(NamedTuple):
     """``slots`` slots, from ``slot`` to ``last``, will not be delivered, and why.
 

@@ -110,7 +110,9 @@ def execute_once(
     deadline: float,
     stop: Stop,
 ) -> Report:
-    """Deliver what is due now, and settle what is in doubt; give up after ``deadline`` seconds.
+    """Deliver what is due now, and settle what is in doubt; give up after ``deadline`` seconds. A
+    caller who is pinned to an agent does so for that agent alone: others' slots are never held by
+    it, and wait for nothing that it does.
 
     Where there is nothing to do, it reads one file, and leaves word that it was there.
 
@@ -120,15 +122,22 @@ def execute_once(
     began = clock()
     state = store.read().state
     note_pass(store, began)
-    claimed = any(slot.worker for slot in state.open.values())
-    if not claimed and next(due(state, format_utc(began)), None) is None:
+    only = store.settings.only_agent
+    claimed = any(slot.worker and only in (None, slot.agent_id) for slot in state.open.values())
+    if not claimed and next(due(state, format_utc(began), only), None) is None:
         return Report([], [])
     store.prepare_workers()
     worker = new_worker_name()
     total = Report([], [])
     with store.workers.alive(worker):
         dispatcher = Dispatcher(
-            store, letta, clock, worker=worker, mode="once", concurrency=concurrency
+            store,
+            letta,
+            clock,
+            worker=worker,
+            mode="once",
+            concurrency=concurrency,
+            only=only,
         )
         end = time.monotonic() + deadline
         try:

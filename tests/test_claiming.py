@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from world import DELIVERED, World, check_deliveries
+from world import DELIVERED, World, check_deliveries, check_slots
 
 from promptyoself.errors import PromptyoselfError
 from promptyoself.events import WorkerStopped
@@ -328,6 +328,43 @@ def test_even_at_once_is_not_for_ever(world: World) -> None:
             world.settle(made, Abandoned("no_trace", "No trace.", at_once=True))
         world.advance(seconds=1)
     assert claimed <= 15
+
+
+@pytest.mark.parametrize("code", ["worker_stopped", "too_slow"])
+def test_what_was_handed_back_unsent_does_not_count_as_a_try(world: World, code: str) -> None:
+    """However often workers take a slot and stop, it keeps its place, and its back-off begins with
+    the first attempt that says something of Letta."""
+    id_ = world.register(grace="60s")
+    world.advance(minutes=1)
+    for _ in range(20):
+        assert world.settle(world.claim_one(), Abandoned(code, "Stopped.")) == "retrying"
+        world.advance(seconds=2)
+    made = world.claim_one()
+    assert (made.attempt, made.tries) == (21, 1)
+    world.settle(made, TRANSIENT)
+    waited = parse_utc(world.last("delivery.abandoned").retry_at) - world.now
+    assert timedelta(seconds=4) <= waited <= timedelta(seconds=6)
+    world.advance(seconds=7)
+    assert world.settle(world.claim_one()) == "delivered"
+    check_slots(world.events, world.now)
+    assert world.state.schedules[id_].status == "completed"
+
+
+def test_a_claim_for_one_agent_leaves_the_others_alone(world: World) -> None:
+    """Neither their slots, nor what waits to be tried again, nor what is to be skipped."""
+    own = world.register("agent-a")
+    world.register("agent-b")
+    world.register("agent-c", prompt="long ago", time="in 10s", grace="10s")
+    again = world.register("agent-d", time="in 20s")
+    world.advance(seconds=20)
+    for made in world.claim(seats=9).claims:
+        world.settle(made, TRANSIENT)
+    world.advance(minutes=3)
+    decision = world.claim(only="agent-a")
+    assert [made.id for made in decision.claims] == [own]
+    assert [id_ for _, id_ in decision.records] == [own]
+    assert not decision.skipped
+    assert again in {made.id for made in world.claim().claims}
 
 
 def test_retries_end_with_the_grace(world: World) -> None:

@@ -127,6 +127,7 @@ class OpenSlot(NamedTuple):
     says that it may have been delivered for all that.
     ``claimed_at`` is the time of the latest claim, ``first_claimed_at`` that of the first.
     ``approved`` says that an approval was spent on it, and that its schedule is as it then was.
+    ``unsent`` is how many attempts were handed back before anything was sent.
     """
 
     id: str
@@ -146,6 +147,7 @@ class OpenSlot(NamedTuple):
     http_status: int | None = None
     detail: str | None = None
     in_doubt: bool = False
+    unsent: int = 0
 
 
 class AgentState(NamedTuple):
@@ -304,13 +306,30 @@ def branch(state: State) -> State:
     )
 
 
-def due(state: State, now: str) -> Iterator[tuple[str, str, str]]:
+def due(state: State, now: str, agent_id: str | None = None) -> Iterator[tuple[str, str, str]]:
     """What could be claimed at ``now``: ``(instant, schedule id, open slot's key or "")``, oldest
-    first. Whether it may be is for the claim to decide. What isn't asked for isn't looked for."""
-    scheduled = ((first, id_, "") for first, id_, _ in state.schedules.ready_by(now))
+    first; of one agent, where that is given. Whether it may be is for the claim to decide. What
+    isn't asked for isn't looked for."""
+    scheduled: Iterable[tuple[str, str, str]]
+    if agent_id is None:
+        scheduled = ((first, id_, "") for first, id_, _ in state.schedules.ready_by(now))
+    else:
+        scheduled = _scheduled_of(state, now, agent_id)
     waiting = sorted(
         (slot.retry_at, slot.id, key)
         for key, slot in state.open.items()
-        if slot.worker is None and slot.retry_at is not None and slot.retry_at <= now
+        if slot.worker is None
+        and slot.retry_at is not None
+        and slot.retry_at <= now
+        and agent_id in (None, state.schedules[slot.id].agent_id)
     )
     return heapq.merge(scheduled, waiting)
+
+
+def _scheduled_of(state: State, now: str, agent_id: str) -> list[tuple[str, str, str]]:
+    found = []
+    for id_ in state.agent(agent_id).unfinished:
+        summary = summarize(state.schedules[id_])
+        if summary.first is not None and summary.ready is not None and summary.ready <= now:
+            found.append((summary.first, id_, ""))
+    return sorted(found)

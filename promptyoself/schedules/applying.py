@@ -4,6 +4,7 @@ from bisect import bisect_left
 
 from promptyoself import events
 from promptyoself.digests import sha256
+from promptyoself.events import HANDED_BACK
 from promptyoself.identity import TEMPLATES, content_hash, content_of
 from promptyoself.instants import is_instant
 from promptyoself.schedules import (
@@ -133,7 +134,10 @@ def _evolve(state: State, event: Folded, record: events.Record, schedule: Schedu
             return schedule._replace(last_slot=record.last, next_run=record.next_run)
         case events.DeliveryAbandoned():
             key = slot_key(schedule.id, record.slot)
-            state.open[key] = _hindered(state.open[key], record)._replace(worker=None)
+            slot = _hindered(state.open[key], record)
+            state.open[key] = slot._replace(
+                worker=None, unsent=slot.unsent + (record.code in HANDED_BACK)
+            )
             return schedule._replace(last_error=_said(record))
         case events.DeliveryStalled():
             key = slot_key(schedule.id, record.slot)
@@ -232,6 +236,7 @@ def _claim(
         event.ts,
         event.ts if first or earlier is None else earlier.first_claimed_at,
         approved=earlier is not None and earlier.approved,
+        unsent=0 if earlier is None else earlier.unsent,
     )
     if not first:
         return schedule

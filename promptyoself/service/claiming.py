@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from promptyoself.desires import Ranked
 from promptyoself.envelope import wrap
 from promptyoself.events import (
+    HANDED_BACK,
     ApprovalConsumed,
     DeliveryAbandoned,
     DeliveryAttempted,
@@ -80,7 +81,7 @@ class Claim(NamedTuple):
 
     ``in_doubt`` says that it was claimed before, by a worker that died over it, and ``stalled``
     what that one had met; ``since`` is when the first attempt at it was claimed, ``claimed_at`` the
-    latest.
+    latest. ``unsent`` is how many earlier attempts were handed back before anything was sent.
     """
 
     id: str
@@ -96,6 +97,12 @@ class Claim(NamedTuple):
     run_id: str | None = None
     in_doubt: bool = False
     stalled: Stalled | None = None
+    unsent: int = 0
+
+    @property
+    def tries(self) -> int:
+        """How many attempts there were, this one included, but for those handed back unsent."""
+        return max(self.attempt - self.unsent, 1)
 
 
 class Delivered(NamedTuple):
@@ -178,6 +185,7 @@ def claim(
     approvals: Approvals = none_given,
     genuine: Genuine = taken_as_read,
     told_at: datetime | None = None,
+    only: str | None = None,
 ) -> Decision:
     """Claim what is due and may be delivered: one slot per agent, at most ``seats`` altogether.
 
@@ -186,6 +194,7 @@ def claim(
     about which nothing can be decided (its time zone is gone, say) doesn't stop the others. What
     an approval allows is claimed and paid for in one append. ``told_at`` is the time that an
     envelope tells, which is that of the event: where the clock has run back, not ``now``.
+    ``only`` leaves alone what isn't that agent's.
 
     Raises:
         Forged: see :data:`Genuine`. Nothing is to be appended then.
@@ -196,7 +205,8 @@ def claim(
     occupied = {slot.agent_id for slot in state.open.values() if slot.worker is not None}
     begun = {slot.id for slot in state.open.values() if slot.kind == "scheduled"}
     text = format_utc(now)
-    for _, id_, key in due(state, text if until is None else min(text, format_utc(until))):
+    latest = text if until is None else min(text, format_utc(until))
+    for _, id_, key in due(state, latest, only):
         if len(decision.claims) >= seats or len(decision.records) >= _MOST_RECORDS:
             break
         schedule = state.schedules[id_]
@@ -494,15 +504,19 @@ def _claim_of(schedule: Schedule, slot: OpenSlot, text: str, *, in_doubt: bool =
         Stalled(slot.code, slot.error or "", True, slot.http_status, slot.detail)
         if slot.in_doubt and slot.code
         else None,
+        slot.unsent,
     )
 
 
 def _retry_at(claimed: Claim, outcome: Abandoned, now: datetime) -> datetime:
-    delay = retry_delay(claimed.otid, claimed.attempt, outcome.retry_after)
+    own_place = min(parse_utc(claimed.slot), now)
+    if outcome.code in HANDED_BACK:
+        return own_place
+    delay = retry_delay(claimed.otid, claimed.tries, outcome.retry_after)
     if not outcome.at_once:
         return now + delay
-    if claimed.attempt < _TRIES_AT_ONCE:
-        return min(parse_utc(claimed.slot), now)
+    if claimed.tries < _TRIES_AT_ONCE:
+        return own_place
     return max(claimed.claimed_at + delay, now)
 
 

@@ -90,15 +90,15 @@ class Dispatcher:
         worker: str,
         mode: str,
         concurrency: int,
+        only: str | None = None,
     ) -> None:
-        """``worker`` must be alive (see :class:`~promptyoself.ledger.Liveness`) for as long as this
-        object is used; ``mode`` is ``loop`` or ``once``."""
+        """``worker`` must be alive (:class:`~promptyoself.ledger.Liveness`) while this is used;
+        ``mode`` is ``loop`` or ``once``. ``only`` that agent is delivered to."""
         self._store = store
         self._letta = letta
         self._clock = clock
-        self._worker = worker
-        self._mode = mode
-        self._concurrency = concurrency
+        self._worker, self._mode = worker, mode
+        self._concurrency, self._only = concurrency, only
         self._live: dict[str, tuple[Delivery, Waits]] = {}
         self._outcomes: list[tuple[Claim, Outcome]] = []
         self._stalls: list[tuple[Claim, Stalled]] = []
@@ -323,7 +323,7 @@ class Dispatcher:
     ) -> Decision:
         caps, strongest = self._store.settings.caps, self._strongest
         asked = (caps, seats, until, strongest, approvals, self._vouched)
-        decision = claim(state, now, self._worker, *asked, told_at=self._store.not_before(now))
+        decision = claim(state, now, self._worker, *asked, self._store.not_before(now), self._only)
         self._broken = bool(decision.broken)
         for id_, problem in decision.broken.items():
             if id_ not in self._told:
@@ -378,7 +378,11 @@ class Dispatcher:
         unrecorded = self._unrecorded()
         for orphan in orphans(self._store.index.load().state, dead, now):
             key = _key(orphan)
-            if key not in self._live and key not in unrecorded:
+            if (
+                self._only in (None, orphan.agent_id)
+                and key not in self._live
+                and key not in unrecorded
+            ):
                 self._story.step("adopted", orphan)
                 self._go_on(self._enter(orphan))
 
@@ -386,7 +390,7 @@ class Dispatcher:
         """The workers of the claims that aren't under way here."""
         unrecorded = self._unrecorded()
         for key, slot in state.open.items():
-            if slot.worker is not None:
+            if slot.worker is not None and self._only in (None, slot.agent_id):
                 name = f"{key}|{slot.attempt}"
                 if name not in self._live and name not in unrecorded:
                     yield slot.worker

@@ -1,0 +1,100 @@
+"""A caller who is pinned to an agent delivers for that agent alone (P2): with `execute` it neither
+holds others' slots, nor hands them back, nor settles what others have left in doubt."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import orjson
+import pytest
+from calling import call, lines_of
+from checker import check_chain
+
+from promptyoself.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from conftest import Clock
+
+
+@pytest.fixture
+def sandbox(monkeypatch: pytest.MonkeyPatch, var: Path) -> Iterator[Sandbox]:
+    with Sandbox(("own", "other"), latency=0.02) as sandbox:
+        monkeypatch.setenv("LETTA_BASE_URL", sandbox.url)
+        yield sandbox
+
+
+def register(agent: str, *asked: str) -> str:
+    asked = asked or ("--time", "in 1m")
+    return str(call("register", "--agent-id", agent, "--prompt", "p", *asked).success()["id"])
+
+
+def attempted(var: Path) -> list[str]:
+    check_chain(var / "schedules")
+    events = [orjson.loads(line) for line in lines_of(var)]
+    return [event["id"] for event in events if event["type"] == "delivery.attempted"]
+
+
+def test_it_claims_nothing_of_others(
+    sandbox: Sandbox, var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The attack: while the server is slow, a pinned agent calls `execute` with a short deadline,
+    again and again. Others' prompts with a short grace are delivered all the same."""
+    own, other = sandbox.agents
+    mine, theirs = register(own), register(other, "--time", "in 1m", "--grace", "30s")
+    clock.advance(minutes=1)
+    sandbox.fault("hang", route="runs", times=5)
+    with monkeypatch.context() as pinned:
+        pinned.setenv("PROMPTYOSELF_ONLY_AGENT", own)
+        for _ in range(4):
+            call("execute", "--deadline", "0.2").success()
+            clock.advance(seconds=5)
+    assert set(attempted(var)) == {mine}
+    sandbox.clear_faults()
+    answer = call("execute").success()
+    assert {line["id"] for line in answer["executed"]} == {mine, theirs}
+    assert all(line["delivered"] for line in answer["executed"])
+    assert set(sandbox.deliveries.values()) == {1}
+    assert call("audit").success()["totals"]["delivered"] == 2
+
+
+def test_it_leaves_what_others_have_in_doubt(
+    sandbox: Sandbox, var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A claim that a dead worker has left is adopted by whoever delivers for that agent."""
+    own, other = sandbox.agents
+    theirs = register(other)
+    clock.advance(minutes=1)
+    sandbox.latency = 60.0
+    answer = call("execute", "--deadline", "0.5").success()
+    assert [line["state"] for line in answer["executed"]] == ["in_doubt"]
+    before = lines_of(var)
+    with monkeypatch.context() as pinned:
+        pinned.setenv("PROMPTYOSELF_ONLY_AGENT", own)
+        assert call("execute").success()["executed"] == []
+    assert lines_of(var) == before
+    sandbox.finish_runs()
+    answer = call("execute").success()
+    assert [(line["id"], line["delivered"]) for line in answer["executed"]] == [(theirs, True)]
+
+
+def test_its_own_trouble_delays_nobody(
+    sandbox: Sandbox, var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a pass of the pinned agent has left hanging isn't in the way of a pass for all."""
+    own, other = sandbox.agents
+    register(own)
+    theirs = register(other)
+    clock.advance(minutes=1)
+    sandbox.fault("hang", route="runs", agent_id=own, times=50)
+    sandbox.fault("hang", route="send", agent_id=own, times=50)
+    with monkeypatch.context() as pinned:
+        pinned.setenv("PROMPTYOSELF_ONLY_AGENT", own)
+        call("execute", "--deadline", "0.2").success()
+    began = time.monotonic()
+    answer = call("execute", "--deadline", "1").success()
+    assert time.monotonic() - began < 10
+    lines = {line["id"]: line["delivered"] for line in answer["executed"]}
+    assert lines[theirs] is True
