@@ -30,7 +30,7 @@ from promptyoself.schedules import State
 from promptyoself.service import arriving, moving
 from promptyoself.service.auditing import audit
 from promptyoself.service.claiming import Abandoned, Claim, Delivered, claim, settle
-from promptyoself.service.querying import describe
+from promptyoself.service.querying import describe, open_by_id
 from promptyoself.service.registering import cancel, modify, pause, register, resume, trigger
 from promptyoself.service.requests import Request
 from promptyoself.service.store import Store
@@ -103,7 +103,9 @@ class House:
         return {
             schedule.id: {
                 key: value
-                for key, value in describe(schedule, state, full=True).items()
+                for key, value in describe(
+                    schedule, open_by_id(state).get(schedule.id, ()), full=True
+                ).items()
                 if key not in OF_ITS_LIFE
             }
             | {"at": (schedule.next_run, schedule.anchor, schedule.last_slot, schedule.registered)}

@@ -29,6 +29,7 @@ __all__ = [
     "describe",
     "history",
     "list_schedules",
+    "open_by_id",
     "pinned",
     "show",
     "state_at",
