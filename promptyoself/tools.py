@@ -38,6 +38,7 @@ def output_schema(tool: Tool) -> Schema:
         "type": "object",
         "properties": {
             **_ERROR,
+            "warning": _STRING,
             **tool.answer,
             "status": {"enum": ["success", "error"]},
         },

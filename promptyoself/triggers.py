@@ -52,6 +52,7 @@ __all__ = [
     "next_fire_time",
     "parse_cron",
     "slots",
+    "times_a_day",
 ]
 
 _AT_ONCE = (timedelta(0),)
@@ -144,6 +145,14 @@ def count_slots(trigger: Trigger, after: datetime, until: datetime) -> int:
             return count + bisect_right(moments, high - base)
         count += len(moments)
     return count
+
+
+def times_a_day(kind: str, value: str) -> int:
+    """How often a cron expression fires on a day that it names, or an ``interval`` in 24 hours at
+    most. Raises as :func:`slots`."""
+    if kind == "cron":
+        return len(_plan(value).times)
+    return -(-86400 // seconds_of(value))
 
 
 def last_slot(trigger: Trigger, after: datetime, until: datetime) -> datetime | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from calling import AGENT, call
+from calling import AGENT, append_foreign, call
 from test_dispatching import FakeLetta
 from test_loop import Loop, loops, wait_for
 from test_monitor import Watched
@@ -290,3 +290,215 @@ def test_list_says_what_it_left_out(sandbox: Sandbox, var: Path, clock: Clock) -
     assert call("list", "--agent-id", AGENT).success()["not_shown"] == {"failed": 1}
     call("resume", "--id", id_).success()
     assert "not_shown" not in call("list", "--agent-id", AGENT).success()
+
+
+# --- registering where nothing delivers -----------------------------------------------------------
+
+NO_LOOP = "No loop is running"
+
+
+def warning_of(*arguments: str) -> str:
+    """The warning of a command that succeeds; empty where there is none."""
+    return str(call(*arguments).success().get("warning", ""))
+
+
+def test_what_asks_for_deliveries_says_that_nothing_makes_any(
+    sandbox: Sandbox, var: Path, tmp_path: Path, clock: Clock
+) -> None:
+    """P9: every command that makes or revives something to deliver says that nothing delivers; none
+    does within the hour after a pass, and one that ends something never does."""
+    base = ("--agent-id", sandbox.agents[0], "--every", "1h")
+    register = ("register", *base, "--prompt")
+    exported = tmp_path / "exported.ndjson"
+
+    def all_of(turn: str) -> list[str]:
+        id_ = call(*register, turn).success()["id"]
+        found = [warning_of(*register, turn), warning_of("trigger", "--id", id_)]
+        found.append(warning_of("modify", "--id", id_, "--every", "2h"))
+        assert not warning_of("pause", "--id", id_)
+        found.append(warning_of("resume", "--id", id_))
+        exported.write_bytes(call("export").out)
+        assert not warning_of("cancel", "--id", id_)
+        found.append(warning_of(*register, turn))
+        found.append(warning_of("idle", *base, "--name", turn))
+        clock.advance(seconds=1)
+        return found
+
+    assert all(each.startswith(NO_LOOP) for each in all_of("first"))
+    assert warning_of("import", str(exported), "--var", str(tmp_path / "b")).startswith(NO_LOOP)
+    assert warning_of("import", str(exported), "--var", str(tmp_path / "b")) == ""  # nothing new
+    call("execute").success()
+    assert not any(all_of("second"))
+    clock.advance(minutes=59)
+    assert not any(all_of("third"))
+    clock.advance(minutes=2)
+    assert all(each.startswith(NO_LOOP) for each in all_of("fourth"))
+
+
+def test_a_loop_that_lives_is_enough(
+    sandbox: Sandbox, var: Path, loops: Callable[..., Loop]
+) -> None:
+    """P9: where a loop lives, nothing is said; once it is killed, it is."""
+    assert warning_of("register", "--agent-id", "a", "--prompt", "1", "--every", "1h")
+    one = loops()
+    wait_for(lambda: list((var / "workers").glob("*.lock")))
+    wait_for(
+        lambda: not warning_of("register", "--agent-id", "a", "--prompt", "2", "--every", "1h")
+    )
+    one.kill()
+    assert warning_of("register", "--agent-id", "a", "--prompt", "3", "--every", "1h")
+
+
+def test_a_pass_leaves_word_and_nothing_else(
+    var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P8: `execute` with nothing due writes an empty file's time; where there is no data directory,
+    or for one agent alone, not even that; and nothing through a link."""
+    call("execute").success()
+    assert not var.exists()
+    add()
+    mark = var / "last-pass"
+    monkeypatch.setenv("PROMPTYOSELF_ONLY_AGENT", AGENT)
+    call("execute").success()
+    assert not mark.exists()
+    monkeypatch.delenv("PROMPTYOSELF_ONLY_AGENT")
+    call("execute").success()
+    assert (mark.stat().st_size, mark.stat().st_mtime) == (0, clock.now.timestamp())
+    assert mark.stat().st_mode & 0o777 == 0o600
+    other = var / "other"
+    other.write_text("")
+    before = other.stat().st_mtime_ns
+    mark.unlink()
+    mark.symlink_to(other)
+    call("execute").success()
+    assert other.stat().st_mtime_ns == before
+
+
+# --- registering more than a day allows -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (("--every", "2m"), "It fires up to 720 times a day, and its agent gets at most 500"),
+        (("--every", "3m"), ""),
+        (("--every", "2m", "--max-repetitions", "400"), ""),
+        (("--every", "2m", "--until", "in 10h"), ""),
+        (("--every", "2m", "--daily-budget", "500"), "of which its daily budget allows 500"),
+        (("--every", "1h", "--daily-budget", "24"), ""),
+        (("--every", "1h", "--daily-budget", "5"), "of which its daily budget allows 5"),
+        (("--cron", "* * * * MON"), "It fires up to 1440 times a day"),
+        (("--cron", "*/5 * * * *"), ""),
+        # A day there lies on two days in UTC, which are those that count.
+        (("--cron", "* 0-13 * * MON", "--tz", "Pacific/Auckland"), "It fires up to 780 times a"),
+        (("--cron", "* 5-20 * * MON", "--tz", "Pacific/Auckland"), ""),
+        (("--time", "in 1h", "--daily-budget", "0"), "up to once a day, of which its daily budget"),
+    ],
+)
+def test_a_registration_beyond_a_days_budget_is_told(
+    var: Path, clock: Clock, asked: tuple[str, ...], told: str
+) -> None:
+    """P9: what the loop would skip day by day is told when it is registered."""
+    call("execute").success()
+    found = warning_of("register", "--agent-id", AGENT, "--prompt", "p", *asked)
+    found = found.partition(NO_LOOP)[0]
+    assert (told in found) if told else not found, found
+
+
+def test_schedules_that_together_exceed_a_day_are_told(var: Path, clock: Clock) -> None:
+    """P9: nor does it take one alone; changes and resumptions are told likewise."""
+    add(AGENT, "first", "--every", "3m")
+    for agent, told in (("other", False), (AGENT, True)):
+        found = warning_of("register", "--agent-id", agent, "--prompt", "2", "--every", "30m",
+                           "--dry-run")  # fmt: skip
+        assert ("With the agent's other schedules that makes up to 528 a day" in found) is told
+    second = call("register", "--agent-id", AGENT, "--prompt", "2", "--every", "1d").success()
+    assert "other schedules" not in second["warning"]
+    modify = ("modify", "--id", second["id"])
+    assert "up to 528 a day" in warning_of(*modify, "--every", "30m")
+    assert "other schedules" not in warning_of(*modify, "--prompt", "two")
+    call("pause", "--id", second["id"]).success()
+    assert "up to 528 a day" in warning_of("resume", "--id", second["id"])
+    approved = warning_of("register", "--agent-id", AGENT, "--prompt", "3", "--every", "1h",
+                          "--tier", "2")  # fmt: skip
+    assert "other schedules" in approved
+    assert "Tier 2" in approved
+    assert NO_LOOP in approved
+
+
+# --- names that nothing has -----------------------------------------------------------------------
+
+READING = [
+    ("list",), ("history",), ("verify",), ("head",), ("stats",), ("audit",), ("budgets",),
+    ("desires",), ("approvals",), ("simulate", "--until", "in 1d"), ("diff", "--from", "1"),
+    ("export",), ("history", "--ndjson"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", READING, ids=" ".join)
+def test_a_mistyped_folder_is_told(
+    var: Path, tmp_path: Path, clock: Clock, arguments: tuple[str, ...]
+) -> None:
+    """P9: of a folder that --var names and that isn't there nothing is said but that; of one that
+    the environment names, the answer is empty and says why. Nothing is made there."""
+    typed = str(tmp_path / "typed")
+    document = call(*arguments, "--var", typed).error("var_missing")
+    assert typed in document["message"]
+    found = call(*arguments)
+    assert found.err == (
+        f"promptyoself: There is no folder '{var}', which PROMPTYOSELF_VAR or --var names.\n"
+    )
+    if found.out:
+        assert str(var) in found.success()["warning"]
+    assert not var.exists()
+    add()
+    again = call(*arguments)
+    assert again.err == ""
+    assert b'"warning"' not in again.out
+
+
+def test_a_folder_without_a_log_is_told(var: Path, clock: Clock) -> None:
+    """P9: a folder that is there, but has no log, is no empty log either."""
+    var.mkdir()
+    assert "There is no log yet in" in call("list").success()["warning"]
+    document = call("show", "--id", "sch_00000000").error("unknown_id")
+    assert "There is no log yet in" in document["warning"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("list",), ("history",), ("audit",), ("budgets",), ("desires",), ("export",),
+     ("simulate", "--until", "in 1d")],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_mistyped_agent_is_told(
+    var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    """P9: an agent that no log knows is told of; one that has ended its schedules, or has desires
+    alone, is known; and who is pinned to an agent isn't told of others."""
+    call("cancel", "--id", add("agent-seven")).success()
+    call("desire", "--agent-id", "agent-wish", "--text", "t").success()
+    found = call(*arguments, "--agent-id", "agent-sevn")
+    told = "The log knows of no agent 'agent-sevn'. Did you mean agent-seven?"
+    assert found.err == f"promptyoself: {told}\n"
+    if found.out:
+        assert found.success()["warning"] == told
+    for known in ("agent-seven", "agent-wish"):
+        assert call(*arguments, "--agent-id", known).err == ""
+    if arguments != ("simulate", "--until", "in 1d"):
+        monkeypatch.setenv("PROMPTYOSELF_ONLY_AGENT", "agent-sevn")
+        assert call(*arguments, "--agent-id", "agent-sevn").err == ""
+
+
+def test_a_type_that_there_is_none_of_is_refused(var: Path, clock: Clock) -> None:
+    """P9: a mistyped type is an error that names the close ones; one of which there is no event yet
+    is none; and what a newer version has written can be asked for."""
+    add()
+    document = call("history", "--type", "delivery.delivred").error("unknown_type")
+    assert document["hint"].startswith("Did you mean delivery.delivered")
+    assert "schedule.registered" in call("history", "--type", "xyz").error("unknown_type")["hint"]
+    call("history", "--type", "delivery.", "--ndjson").error("unknown_type")
+    for known in ("delivery", "delivery.failed", "desire", "desire.pruned", "worker"):
+        assert call("history", "--type", known).success()["count"] == 0
+    append_foreign(var, type="moon.landed", ts="2026-11-20T12:00:01.000000Z")
+    assert call("history", "--type", "moon").success()["count"] == 1

@@ -74,7 +74,7 @@ def test_register_answers_as_the_contract_says(var: Path, clock: Clock) -> None:
     """A registration answers with its id, when it fires first in UTC and locally, and a message."""
     answer = call(*BASE, "--cron", "0 9 * * *", "--tz", "Europe/Paris").success()
     assert list(answer) == [
-        "status", "id", "created", "next_run", "next_run_local", "timezone", "message",
+        "status", "id", "created", "next_run", "next_run_local", "timezone", "message", "warning",
     ]  # fmt: skip
     assert answer["created"] is True
     assert answer["next_run"] == "2026-11-21T08:00:00.000000Z"

@@ -34,6 +34,7 @@ FOLDING = {"events", "schedules.applying"}
 
 WRITING = FOLDING | {
     "ledger.chaining",
+    "service.pacing",
     "service.registering",
     "service.requests",
     "slots",
@@ -89,7 +90,7 @@ def test_register_imports_what_it_uses(environ: dict[str, str]) -> None:
     neither the Letta SDK nor the time zones."""
     modules = loaded(environ, *REGISTER)
     assert third_party(modules) == {"click", "orjson"}
-    assert ours(modules) == OURS | WRITING | {"commands.schedules"}
+    assert ours(modules) == OURS | WRITING | {"commands.schedules", "service.attendance"}
     assert not heavy(modules)
 
 

@@ -79,6 +79,7 @@ class Session:
             level=self.settings.log_level,
             secrets=self.settings.secrets,
         )
+        self.warnings: list[str] = []
         if self.settings.unknown:
             self._tell_unknown()
 
@@ -105,6 +106,62 @@ class Session:
         agent = None if as_process else self.settings.only_agent
         actor = _actor(self.caller, agent)
         return Store(self.settings, actor, warn=self.log.warn, log=self.log)
+
+    def reading(self, *, agent_id: str | None = None, needs_var: bool = True) -> Store:
+        """The store, for a command that only looks, perhaps for an agent. Where somebody has named
+        a data directory that has no log, or an agent that no log knows, an empty answer isn't all
+        there is to say.
+
+        Raises:
+            PromptyoselfError: ``var_missing``: there is no such folder as ``--var`` names, unless
+                the command does without (``needs_var``).
+        """
+        store = self.store()
+        var = self.settings.var
+        if not any(os.path.lexists(var / name) for name in ("schedules", "desires")):
+            self._tell_missing(needs_var)
+        if agent_id is not None:
+            from promptyoself.service.querying import unknown_agent
+
+            self.tell(unknown_agent(store, agent_id), aloud=True)
+        return store
+
+    def _tell_missing(self, needs_var: bool) -> None:
+        from promptyoself.settings import read_sources
+
+        var = self.settings.var
+        there = os.path.lexists(var)
+        if self.var is not None and needs_var and not there and self.caller.stop is None:
+            raise PromptyoselfError(
+                "var_missing",
+                f"There is no data directory {str(var)!r}.",
+                "Check --var; the first command that writes there makes it.",
+            )
+        origin = next(
+            source.origin
+            for source in read_sources(var=self.var)
+            if source.setting.name == "PROMPTYOSELF_VAR"
+        )
+        if origin == "default":  # nobody has named it, so nobody has mistyped it
+            return
+        what = "no log yet in" if there else "no folder"
+        message = f"There is {what} {str(var)!r}, which PROMPTYOSELF_VAR or --var names."
+        self.tell(message, aloud=True)
+
+    def tell(self, message: str | None, *, aloud: bool = False) -> None:
+        """Put a sentence into the answer's ``warning``; ``aloud`` on stderr too, unless a program
+        calls, which reads only the answer."""
+        if message is None:
+            return
+        self.warnings.append(message)
+        if aloud and self.caller.stop is None:
+            self.log.warn(message)
+
+    def tell_absence(self, store: Store) -> None:
+        """Say so where nothing delivers what was just asked for."""
+        from promptyoself.service.attendance import absence
+
+        self.tell(absence(store, self.now()))
 
     def now(self) -> datetime:
         """The time at the door; below it, time is an argument."""
@@ -178,10 +235,18 @@ def answers(function: Callable[..., Document | None]) -> Callable[..., Document 
             counted(session.settings.var, context.info_name or "", caller.via),
             _bugs_told(session, options.get("prompt")),
         ):
-            answer = function(session, **options)
+            try:
+                answer = function(session, **options)
+            except PromptyoselfError as error:
+                if session.warnings:
+                    error.details.setdefault("warning", " ".join(session.warnings))
+                raise
         if answer is None:
             return None
         document = {"status": "success", **answer}
+        if session.warnings:
+            said = [document["warning"]] if "warning" in document else []
+            document["warning"] = " ".join([*said, *session.warnings])
         if caller.stop is not None:
             return document
         emit(in_words_of(caller.via, context, document), format_)

@@ -31,7 +31,10 @@ def approve_command(
     """
     from promptyoself.service.approving import approve
 
-    return approve(session.store(), id_, ttl, uses, reason, session.now())
+    store = session.store()
+    answer = approve(store, id_, ttl, uses, reason, session.now())
+    session.tell_absence(store)
+    return answer
 
 
 @click.command("approvals")
@@ -40,7 +43,7 @@ def approvals_command(session: Session) -> Document:
     """List approvals: what is left of each, until when, and whether it counts."""
     from promptyoself.service.approving import list_approvals
 
-    return list_approvals(session.store(), session.now())
+    return list_approvals(session.reading(), session.now())
 
 
 @click.command("revoke")

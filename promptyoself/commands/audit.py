@@ -26,7 +26,7 @@ def audit_command(session: Session, **options: Any) -> Document:
     """
     from promptyoself.service.auditing import audit
 
-    store = session.store()
+    store = session.reading(agent_id=options["agent_id"])
     if not session.watched:
         return audit(store, now=session.now(), **options)
     from promptyoself.commands.tables import progress_of
@@ -47,4 +47,4 @@ def diff_command(session: Session, from_: str, to: str | None) -> Document:
     """
     from promptyoself.service.auditing import diff
 
-    return diff(session.store(), from_=from_, to=to, now=session.now())
+    return diff(session.reading(), from_=from_, to=to, now=session.now())

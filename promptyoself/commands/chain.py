@@ -51,7 +51,7 @@ def history_command(
     from promptyoself.ledger import encode_line
     from promptyoself.service.querying import history
 
-    store = session.store()
+    store = session.reading(agent_id=options["agent_id"])
     of_desires = (options["id_"] or "").startswith("des_") or (
         (options["type_"] or "").partition(".")[0] == "desire"
     )
@@ -96,7 +96,7 @@ def verify_command(
             "--note and --key go together.",
             "Give the notes, and the public key of whoever signed them.",
         )
-    store = session.store()
+    store = session.reading()
     if head is None and chain is None:
         check = partial(verify_all, store)
     else:
@@ -141,7 +141,7 @@ def head_command(
         return None
     if key is not None:
         raise WrongUsage("missing_option", "--key is for --note.", "Give --note too.")
-    return head(chains(session.store(), chain)[0])
+    return head(chains(session.reading(), chain)[0])
 
 
 def _require_schedules(chain: str | None) -> None:
@@ -187,4 +187,4 @@ def stats_command(session: Session) -> Document:
     """
     from promptyoself.service.querying import stats
 
-    return stats(session.store())
+    return stats(session.reading())

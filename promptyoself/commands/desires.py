@@ -51,7 +51,7 @@ def desires_command(session: Session, **options: Any) -> Document:
     """
     from promptyoself.service.desiring import list_desires
 
-    return list_desires(session.store(), now=session.now(), **options)
+    return list_desires(session.reading(agent_id=options["agent_id"]), now=session.now(), **options)
 
 
 @click.command("reinforce")

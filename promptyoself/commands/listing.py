@@ -31,7 +31,8 @@ def list_command(session: Session, **options: Any) -> Document:
     """
     from promptyoself.service.querying import list_schedules
 
-    return list_schedules(session.store(), now=session.now(), **options)
+    store = session.reading(agent_id=options["agent_id"])
+    return list_schedules(store, now=session.now(), **options)
 
 
 @click.command("show")
@@ -46,5 +47,5 @@ def show_command(session: Session, id_: str, at: str | None) -> Document:
     """
     from promptyoself.service.querying import show
 
-    schedule = show(session.store(), id_, at=at, now=session.now())
+    schedule = show(session.reading(), id_, at=at, now=session.now())
     return {"id": id_, "schedule": schedule}

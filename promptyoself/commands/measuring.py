@@ -23,6 +23,6 @@ def metrics_command(session: Session) -> None:
     from promptyoself.service.measuring import Measurer
 
     require_library()
-    text = render(Measurer(session.store()).measure(session.now()))
+    text = render(Measurer(session.reading()).measure(session.now()))
     sys.stdout.buffer.write(text)
     sys.stdout.buffer.flush()

@@ -33,7 +33,7 @@ def export_command(session: Session, agent_id: str | None, out: str | None) -> D
     from promptyoself.service.creating import new_file
     from promptyoself.service.moving import export_lines
 
-    lines = export_lines(session.store(), agent_id, session.now())
+    lines = export_lines(session.reading(agent_id=agent_id), agent_id, session.now())
     content = b"".join(line + b"\n" for line in lines)
     if out is None:
         sys.stdout.buffer.write(content)
@@ -63,7 +63,10 @@ def import_command(session: Session, file: str, partial: bool, dry_run: bool) ->
 
     store, now = session.store(), session.now()
     with _reading(file) as opened:
-        return import_lines(store, opened, now, partial=partial, dry_run=dry_run)
+        answer = import_lines(store, opened, now, partial=partial, dry_run=dry_run)
+    if answer["count"]:
+        session.tell_absence(store)
+    return answer
 
 
 @click.command("import-sqlite")
@@ -83,7 +86,11 @@ def import_sqlite_command(
     """
     from promptyoself.service.legacy import import_sqlite
 
-    return import_sqlite(session.store(), file, timezone, session.now(), dry_run=dry_run)
+    store = session.store()
+    answer = import_sqlite(store, file, timezone, session.now(), dry_run=dry_run)
+    if answer["count"]:
+        session.tell_absence(store)
+    return answer
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -15,6 +16,7 @@ from promptyoself.policy import MISFIRES
 
 if TYPE_CHECKING:
     from promptyoself.service.requests import Request
+    from promptyoself.service.store import Store
 
 __all__: list[str] = []
 
@@ -119,7 +121,8 @@ def register_command(session: Session, check: bool, dry_run: bool, **options: An
         from promptyoself.commands.delivery import require_agent
 
         require_agent(session.settings, check_agent_id(agent_id))
-    return register(session.store(), request, session.now(), dry_run=dry_run)
+    ask = partial(register, request=request, now=session.now(), dry_run=dry_run)
+    return _delivered(session, ask)
 
 
 @click.command("idle")
@@ -139,7 +142,8 @@ def idle_command(session: Session, dry_run: bool, **options: Any) -> Document:
     from promptyoself.service.requests import Request
 
     request = Request(template="idle", **options)
-    return register(session.store(), request, session.now(), dry_run=dry_run)
+    ask = partial(register, request=request, now=session.now(), dry_run=dry_run)
+    return _delivered(session, ask)
 
 
 @click.command("cancel")
@@ -198,14 +202,18 @@ def resume_command(
     if failed_with is not None:
         from promptyoself.service.resuming import resume_failed
 
-        return resume_failed(session.store(), failed_with, reason, session.now())
+        store = session.store()
+        answer = resume_failed(store, failed_with, reason, session.now())
+        if answer["count"]:
+            session.tell_absence(store)
+        return answer
     if id_ is None:
         raise WrongUsage(
             "missing_option",
             "Neither --id nor --failed-with was given.",
             "Name a schedule, or the code that schedules have failed with.",
         )
-    return resume(session.store(), id_, reason, session.now())
+    return _delivered(session, partial(resume, id_=id_, reason=reason, now=session.now()))
 
 
 @click.command("modify")
@@ -221,7 +229,9 @@ def modify_command(session: Session, id_: str, **options: Any) -> Document:
     """
     from promptyoself.service.registering import modify
 
-    return modify(session.store(), id_, _request(options), session.now())
+    return _delivered(
+        session, partial(modify, id_=id_, request=_request(options), now=session.now())
+    )
 
 
 @click.command("trigger")
@@ -236,7 +246,7 @@ def trigger_command(session: Session, id_: str, reason: str | None) -> Document:
     """
     from promptyoself.service.registering import trigger
 
-    return trigger(session.store(), id_, reason, session.now())
+    return _delivered(session, partial(trigger, id_=id_, reason=reason, now=session.now()))
 
 
 @click.command("next")
@@ -262,7 +272,16 @@ def next_command(session: Session, id_: str | None, count: int, **options: Any) 
         raise WrongUsage(
             "conflicting_options", "Both --id and a trigger were given.", "Give one of them."
         )
-    return {"fires": next_fires(session.store(), id_, count)}
+    return {"fires": next_fires(session.reading(), id_, count)}
+
+
+def _delivered(session: Session, ask: Callable[[Store], Document]) -> Document:
+    """What a command answers that asks for deliveries, with a word where nothing makes any."""
+    store = session.store()
+    answer = ask(store)
+    if answer.get("next_run") or "slot" in answer:
+        session.tell_absence(store)
+    return answer
 
 
 def _request(options: dict[str, Any]) -> Request:

@@ -158,7 +158,7 @@ def _agenda_command(session: Session, agent_id: str | None) -> Document:
 
     settings = session.settings
     agent_id = agent_id or settings.only_agent or settings.default_agent
-    return agenda(session.store(), session.now(), agent_id=agent_id)
+    return agenda(session.reading(), session.now(), agent_id=agent_id)
 
 
 def _answer(

@@ -32,4 +32,5 @@ def simulate_command(
     """
     from promptyoself.service.simulating import simulate
 
-    return simulate(session.store(), until, session.now(), agent_id=agent_id, latency=latency)
+    store = session.reading(agent_id=agent_id)
+    return simulate(store, until, session.now(), agent_id=agent_id, latency=latency)

@@ -20,4 +20,4 @@ def budgets_command(session: Session, agent_id: str | None) -> Document:
     """
     from promptyoself.service.budgets import budgets
 
-    return budgets(session.store(), agent_id, session.now())
+    return budgets(session.reading(agent_id=agent_id), agent_id, session.now())

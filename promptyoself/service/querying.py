@@ -22,6 +22,7 @@ from promptyoself.service.store import (
 )
 from promptyoself.settings import default_zone
 from promptyoself.times import in_zone, parse_moment, shown
+from promptyoself.versions import VERSIONS
 
 __all__ = [
     "Cutoff",
@@ -34,10 +35,12 @@ __all__ = [
     "show",
     "state_at",
     "stats",
+    "unknown_agent",
 ]
 
 _ASKED = {"": ("active", "paused"), "all": STATUSES}
 _SHORT = 120
+_FEW_AGENTS = 1000
 
 
 def list_schedules(
@@ -214,6 +217,7 @@ def history(
 
     Raises:
         PromptyoselfError: ``invalid_time``; ``unknown_id`` if no event bears the id;
+            ``unknown_type`` if there is no such type, here or in the log;
             ``unknown_slot`` if none is about that slot of it; ``unknown_caller`` if nobody of
             that name did anything; ``missing_option`` for a slot without
             an id; ``forbidden_agent``.
@@ -228,6 +232,8 @@ def history(
         raise WrongUsage("missing_option", "--slot was given without --id.", "Name a schedule.")
     owner: dict[str, Any] = {}
     known = mine = found = False
+    # A newer version's log may have types that aren't known here.
+    typed = type_ is None or any(f"{each}.".startswith(f"{type_}.") for each in VERSIONS)
     called = by is None
     only = store.settings.only_agent
     for event in (event for batch in _replay(store) for event in batch.envelopes):
@@ -244,14 +250,18 @@ def history(
         about = (id_ is None or event.id == id_) and theirs
         if instant is not None:
             about = theirs and _decides(event, id_ or "", instant)
+        of_type = type_ is None or event.type == type_ or event.type.startswith(type_ + ".")
+        typed = typed or of_type
         if (
             about
+            and of_type
             and (wanted is None or owner.get(event.id or "") == wanted)
-            and (type_ is None or event.type == type_ or event.type.startswith(type_ + "."))
             and first <= event.ts <= last
         ):
             found = True
             yield event
+    if not typed:
+        raise _unknown_type(type_ or "")
     if id_ is not None and not known and store.name == CHAIN:
         find_schedule(EMPTY, id_, None)
     elif id_ is not None and not known:
@@ -368,6 +378,44 @@ def _log_of(counts: Mapping[str, int], position: Position) -> dict[str, Any]:
         "head": {"seq": position.seq, "hash": position.hash, "ts": position.ts or None},
         "bytes": position.earlier + position.offset,
     }
+
+
+def unknown_agent(store: Store, agent_id: str | None) -> str | None:
+    """What to tell a caller who named an agent that no log knows, or ``None``: a name that is
+    mistyped gets an answer as empty as one that has no schedules. A caller that is pinned to
+    one agent isn't told: it is no business of its which others there are."""
+    if agent_id is None or store.settings.only_agent is not None:
+        return None
+    try:
+        agents = store.read().state.agents
+        if agent_id in agents:
+            return None
+        from promptyoself.desires import living
+
+        for chain in chains(store)[1:]:
+            if any(True for _ in living(chain.read().state, agent_id)):
+                return None
+    except (ChainError, OSError):  # of which the command itself tells more
+        return None
+    message = f"The log knows of no agent {shown(agent_id)}."
+    if len(agents) > _FEW_AGENTS:
+        return message
+    from difflib import get_close_matches
+
+    close = get_close_matches(agent_id, list(agents), 1)
+    return f"{message} Did you mean {close[0]}?" if close else message
+
+
+def _unknown_type(type_: str) -> PromptyoselfError:
+    from difflib import get_close_matches
+
+    known = list(dict.fromkeys([*VERSIONS, *(each.partition(".")[0] for each in VERSIONS)]))
+    close = " or ".join(get_close_matches(type_.lower(), known))
+    return PromptyoselfError(
+        "unknown_type",
+        f"There are no events of a type {shown(type_)}.",
+        f"Did you mean {close}?" if close else f"Types are {', '.join(sorted(VERSIONS))}.",
+    )
 
 
 def pinned(store: Chain[Any], agent_id: str | None) -> str | None:

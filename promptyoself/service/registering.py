@@ -1,6 +1,6 @@
 """Registering and changing schedules: decide on the state as it is, and append."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -19,6 +19,7 @@ from promptyoself.identity import content_hash, content_of, schedule_id
 from promptyoself.instants import format_utc, parse_utc
 from promptyoself.ledger import Draft
 from promptyoself.schedules import FINISHED, OpenSlot, Schedule, State
+from promptyoself.service.pacing import exceeded
 from promptyoself.service.requests import (
     DEFAULT_GRACE,
     MAX_REASON,
@@ -60,6 +61,10 @@ MAX_WAITING_TRIGGERS = 100
 
 _POLICY = ("tier", "daily_budget", "misfire", "grace", "jitter", "envelope", "on_failure")
 _SPREAD = frozenset({"jitter", "grace", "schedule_type", "schedule_value"})
+_PACE = frozenset(
+    {"schedule_type", "schedule_value", "timezone", "until", "daily_budget", "agent_id"}
+    | {"max_repetitions"}
+)
 _TIMING = ("schedule_type", "schedule_value", "timezone", "start_at", "until", "max_repetitions")
 
 
@@ -119,11 +124,13 @@ def register(
             **_fires(new.next_run, new.timezone),
             "message": "Prompt scheduled." if life is None else "Prompt scheduled again.",
         }
+        warnings = list(exceeded(state, settings.caps, new._asdict(), id_))
         if new.tier >= 2:
-            answer["warning"] = (
+            warnings.append(
                 "Tier 2 needs an approval for each delivery, which a person gives. "
                 f"At a shell: `promptyoself approve --id {id_}`. Slots without one are skipped."
             )
+        answer.update(_warning(warnings))
         if life is not None:
             answer["life"] = life
         return [store.draft(new, id_, new.agent_id)], answer
@@ -175,12 +182,16 @@ def modify(store: Store, id_: str, request: Request, now: datetime) -> dict[str,
         if changes:
             drafts.append(store.draft(ScheduleModified(changes, reason), id_, fields["agent_id"]))
         next_run = changes.get("next_run", schedule.next_run)
-        return _telling(store, state, drafts, now), {
+        answer = {
             "id": id_,
             "modified": sorted(name for name in changes if name not in ("next_run", "anchor")),
             **_fires(next_run, fields["timezone"]),
             "message": "Schedule modified." if changes else "Nothing differs; nothing was changed.",
         }
+        if schedule.status == "active" and not _PACE.isdisjoint(changes):
+            pace = exceeded(state, settings.caps, {**fields, "next_run": next_run}, id_)
+            answer.update(_warning(pace))
+        return _telling(store, state, drafts, now), answer
 
     return store.transact(now, decide)
 
@@ -259,6 +270,8 @@ def resumption(
         **_fires(next_run, schedule.timezone),
         "message": "Schedule resumed.",
     }
+    fields = schedule._replace(next_run=next_run)._asdict()
+    answer.update(_warning(exceeded(state, store.settings.caps, fields, schedule.id)))
     return drafts, answer
 
 
@@ -496,6 +509,12 @@ def _give_up(
         for slot in _open_slots(state, schedule.id)
         if slot.worker is None and slot.kind in kinds
     ]
+
+
+def _warning(sentences: Iterable[str]) -> dict[str, str]:
+    """The key under which an answer has them, if there are any."""
+    warning = " ".join(sentences)
+    return {"warning": warning} if warning else {}
 
 
 def _fires(next_run: str | None, zone: str) -> dict[str, Any]:
