@@ -15,17 +15,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
+from promptyoself.account import Account, Skip
 from promptyoself.digests import sha256
 from promptyoself.envelope import wrap
+from promptyoself.errors import PromptyoselfError
 from promptyoself.identity import jittered
 from promptyoself.instants import format_utc, parse_utc
 from promptyoself.presence import Presence
 from promptyoself.schedules import Folded, catch_up_pause, slot_key
 from promptyoself.slots import trigger_from
-from promptyoself.triggers import Trigger, count_slots, last_slot, next_fire_time
+from promptyoself.triggers import count_slots, last_slot, next_fire_time
 
 __all__ = ["OUTCOMES", "PROBLEMS", "Accounts", "Entry"]
 
@@ -62,7 +65,8 @@ class Entry(NamedTuple):
     """``slots`` slots of a schedule, from ``first`` to ``last``, and what became of them.
 
     ``why`` is a skip's or a failure's reason, or what a pending slot waits for; ``seq`` the event
-    that decided it. ``kind`` is ``scheduled`` or ``trigger``.
+    that decided it. ``kind`` is ``scheduled`` or ``trigger``. Where ``slots`` is below zero, it
+    takes back the entry that was the same but for that.
     """
 
     id: str
@@ -74,33 +78,6 @@ class Entry(NamedTuple):
     outcome: str
     why: str | None
     seq: int
-
-
-class _Account:
-    """A schedule as the audit follows it. None of its slots up to ``cursor`` is still to come;
-    ``high`` is the last one that was decided."""
-
-    def __init__(
-        self, fields: dict[str, Any], high: datetime, cursor: datetime, seq: int, ts: str
-    ) -> None:
-        self.fields = fields
-        self.high = high
-        self.cursor = cursor
-        self.trigger: Trigger = trigger_from(fields)
-        self.promised: str | None = fields["next_run"]
-        self.claims: int = fields.get("repetition_count") or 0
-        self.status = "active"
-        self.decided = seq  # the event that made the status what it is
-        self.ready = ts  # not before this could its next slot be claimed
-        self.approval: tuple[str, str, int] | None = None  # its name, its end, its uses left
-        self.paid: set[str] = set()  # the slots on which one was spent
-        self.unpaid: tuple[dict[str, Any], int] | None = None  # the claim that needs one now
-        self.spent = ("", 0)  # the last day on which slots were first claimed, and how many
-
-    @property
-    def exhausted(self) -> bool:
-        most = self.fields.get("max_repetitions")
-        return most is not None and self.claims >= most
 
 
 class _Open(NamedTuple):
@@ -121,7 +98,7 @@ class Accounts:
         self._since, self._until = since, until
         self.presence = Presence()
         self.broken: dict[str, tuple[str, str]] = {}
-        self._accounts: dict[str, _Account] = {}
+        self._accounts: dict[str, Account] = {}
         self._open: dict[str, _Open] = {}
         self._claimed: Counter[str] = Counter()  # slots under way, by their agents
         self._flying = 0  # all of them
@@ -129,6 +106,7 @@ class Accounts:
         self._spent: dict[str, tuple[str, int]] = {}
         self._freed: dict[str, str] = {}  # since when an agent has had no delivery under way
         self._settled: set[str] = set()  # triggered slots that have their outcome
+        self._lost: dict[str, Account] = {}  # of the broken ones: how they stood
         self._ts = ""
         self._id: str | None = None
         self._type = ""
@@ -152,7 +130,7 @@ class Accounts:
         if event.id is None:
             self.presence.take(event, later)
             return []
-        if event.id in self.broken:
+        if event.id in self.broken and not self._found_again(event):
             return []
         entries: list[Entry] = []
         try:
@@ -195,7 +173,43 @@ class Accounts:
     def _give_up(self, id_: str, seq: int, error: Exception) -> None:
         account = self._accounts.pop(id_, None)
         agent_id = account.fields["agent_id"] if account else ""
+        if account is not None:
+            self._lost[id_] = account
         self.broken[id_] = (agent_id, f"at event {seq}: {type(error).__name__}: {error}")
+
+    def _found_again(self, event: Folded) -> bool:
+        """Follow a broken schedule until it is mended: until an event gives it times that can be
+        computed here, or ends it, and says itself that what had passed could not be counted."""
+        id_, data = str(event.id), event.data
+        account = self._lost.get(id_)
+        if account is None:
+            return False
+        if event.type == "delivery.attempted":
+            self._begin(id_, account, data["slot"], data.get("kind"), data["worker"], event)
+        elif event.type == "delivery.abandoned":
+            self._begin(id_, account, data["slot"], None, None, event)
+        elif event.type in ("delivery.delivered", "delivery.failed", "delivery.skipped"):
+            self._count(self._open.pop(slot_key(id_, data["slot"]), None), -1)
+        elif event.type == "schedule.paused":
+            account.status = "paused"
+        elif event.type == "schedule.resumed":
+            account.status = "active"
+        elif event.type == "schedule.modified":
+            account.fields.update(data["changes"])
+        ends = event.type in ("schedule.modified", "schedule.cancelled") and "uncounted" in data
+        if not ends and event.type != "schedule.registered":
+            return False
+        try:
+            trigger = trigger_from(account.fields)
+            if event.type == "schedule.modified":
+                next_fire_time(trigger, parse_utc(event.ts))
+        except Exception:  # not yet: it stays as it was told
+            return False
+        del self.broken[id_], self._lost[id_]
+        account.trigger = trigger
+        account.cursor = account.high = parse_utc(event.ts)
+        self._accounts[id_] = account
+        return True
 
     # Schedules.
 
@@ -205,19 +219,7 @@ class Accounts:
         if account is not None and event.type != "approval.consumed":
             yield from self._unapproved(id_, account)
         if event.type == "schedule.registered":
-            since, high = parse_utc(event.ts), _NEVER
-            if account is not None:
-                high = account.high
-                if account.status == "parked":
-                    yield from self._gap(id_, account, since, account.decided, "parked")
-            spent = account.spent if account is not None else ("", 0)
-            if "last_slot" in data:  # of an imported one: what was decided elsewhere
-                high = max(high, parse_utc(data["last_slot"]))
-            cursor = max(since, high)
-            account = _Account(dict(data), high, cursor, event.seq, event.ts)
-            account.spent = spent
-            self._accounts[id_] = account
-            yield from self._promise(id_, account, data["next_run"], event)
+            yield from self._register(id_, account, event)
             return
         if account is None:
             raise ValueError("it was never registered")
@@ -226,6 +228,7 @@ class Accounts:
                 yield from self._modify(id_, account, event)
             case "schedule.paused" | "schedule.resumed":
                 yield from self._close(id_, account, event)
+                yield from self._reopen(id_, account, event)
                 yield from self._promise(id_, account, data.get("next_run"), event)
                 account.status = "paused" if event.type == "schedule.paused" else "active"
                 account.decided, account.ready = event.seq, event.ts
@@ -250,7 +253,26 @@ class Accounts:
             case "approval.consumed":
                 yield from self._consume(id_, account, event)
 
-    def _consume(self, id_: str, account: _Account, event: Folded) -> Iterator[Entry]:
+    def _register(self, id_: str, account: Account | None, event: Folded) -> Iterator[Entry]:
+        data = event.data
+        since, high = parse_utc(event.ts), _NEVER
+        if account is not None:
+            high = account.high
+            if account.status == "parked":
+                yield from self._gap(id_, account, since, account.decided, "parked")
+        if "last_slot" in data:  # of an imported one: what was decided elsewhere
+            high = max(high, parse_utc(data["last_slot"]))
+        cursor = max(since, high)
+        before = account
+        account = Account(dict(data), high, cursor, event.seq, event.ts)
+        if before is not None:
+            account.claimed, account.skipped = before.claimed, before.skipped
+            account.spent = before.spent
+        self._accounts[id_] = account
+        yield from self._reopen(id_, account, event)
+        yield from self._promise(id_, account, data["next_run"], event)
+
+    def _consume(self, id_: str, account: Account, event: Folded) -> Iterator[Entry]:
         data, unpaid = event.data, account.unpaid
         if unpaid is not None and account.approval is not None:
             grant, expires, uses = account.approval
@@ -261,24 +283,25 @@ class Accounts:
                 account.unpaid = None
         yield from self._unapproved(id_, account)
 
-    def _unapproved(self, id_: str, account: _Account) -> Iterator[Entry]:
+    def _unapproved(self, id_: str, account: Account) -> Iterator[Entry]:
         """A claim that needs an approval is followed at once by what it spends."""
         if account.unpaid is not None:
             data, seq = account.unpaid
             account.unpaid = None
             yield self._entry(id_, account, data, 1, "unexpected", "not approved", seq)
 
-    def _modify(self, id_: str, account: _Account, event: Folded) -> Iterator[Entry]:
+    def _modify(self, id_: str, account: Account, event: Folded) -> Iterator[Entry]:
         changes: dict[str, Any] = event.data["changes"]
         account.approval = None  # which was given to what it was before
         account.paid.clear()
         timing = not _TIMING.isdisjoint(changes)
-        if timing:
+        if timing or "counts_from" in event.data:
             yield from self._close(id_, account, event)
         account.fields.update(changes)
-        if timing:
+        if timing or "counts_from" in event.data:
             account.trigger = trigger_from(account.fields)
             account.cursor = max(account.high, parse_utc(event.ts))
+            yield from self._reopen(id_, account, event)
             promised = changes.get("next_run", account.promised)
             yield from self._promise(id_, account, promised, event)
             account.ready = event.ts
@@ -287,7 +310,7 @@ class Accounts:
             elif account.status == "active":
                 account.decided = event.seq
 
-    def _attempt(self, id_: str, account: _Account, event: Folded) -> Iterator[Entry]:
+    def _attempt(self, id_: str, account: Account, event: Folded) -> Iterator[Entry]:
         data = event.data
         key = slot_key(id_, data["slot"])
         yield from self._forbidden(id_, account, event, new=key not in self._open)
@@ -296,7 +319,11 @@ class Accounts:
                 yield self._entry(id_, account, data, 1, "unexpected", "never begun", event.seq)
             else:
                 more = account.exhausted
+                if account.was_claimed(parse_utc(data["slot"])):
+                    why = "claimed before"
+                    yield self._entry(id_, account, data, 1, "doubled", why, event.seq)
                 yield from self._step(id_, account, data["slot"], data["slot"], event)
+                account.claim(parse_utc(data["slot"]))
                 account.claims += 1
                 account.promised = data.get("next_run")
                 if more:
@@ -312,10 +339,10 @@ class Accounts:
             account.unpaid = dict(data), event.seq
 
     def _forbidden(
-        self, id_: str, account: _Account, event: Folded, *, new: bool
+        self, id_: str, account: Account, event: Folded, *, new: bool
     ) -> Iterator[Entry]:
         """Why a claim may not have been made, whatever its text: each slot is charged once."""
-        data, day = event.data, event.ts[:10]
+        data = event.data
         scheduled = data.get("kind", "scheduled") == "scheduled"
         ended = {"cancelled"} if not scheduled else {"cancelled", "paused", "parked"}
         if account.status in ended or (new and scheduled and account.status != "active"):
@@ -323,17 +350,19 @@ class Accounts:
             yield self._entry(id_, account, data, 1, "unexpected", why, event.seq)
         if data["attempt"] != 1:
             return
+        day = _day_of(event, account.spent[0])
         account.spent = day, 1 + (account.spent[1] if account.spent[0] == day else 0)
         budget = account.fields.get("daily_budget")
         if budget is not None and account.spent[1] > budget:
             yield self._entry(id_, account, data, 1, "unexpected", "over budget", event.seq)
         agent_id = account.fields["agent_id"]
         before, number = self._spent.get(agent_id, ("", 0))
+        day = _day_of(event, before)
         self._spent[agent_id] = day, number + 1 if before == day else 1
         most = self.busiest.get(agent_id, (0, ""))
         self.busiest[agent_id] = max(most, (self._spent[agent_id][1], day))
 
-    def _mistaken(self, id_: str, account: _Account, event: Folded) -> str | None:
+    def _mistaken(self, id_: str, account: Account, event: Folded) -> str | None:
         """What is wrong with what was sent, or to whom, going by what the schedule then said."""
         data, fields = event.data, account.fields
         to = data.get("agent_id")
@@ -358,7 +387,7 @@ class Accounts:
         untold = enveloped and to is None and not self._own
         return None if untold else "another text"
 
-    def _settle(self, id_: str, account: _Account, event: Folded) -> Iterator[Entry]:
+    def _settle(self, id_: str, account: Account, event: Folded) -> Iterator[Entry]:
         data = event.data
         outcome = event.type.partition(".")[2]
         why = data.get("why") if outcome == "skipped" else data.get("code")
@@ -382,6 +411,7 @@ class Accounts:
             first, last = parse_utc(data["slot"]), parse_utc(data["last"])
             yield from self._step(id_, account, data["slot"], data["last"], event)
             found = 1 + count_slots(account.trigger, first, last) if last >= first else 0
+            account.skipped.append(Skip(first, last, found, why, event.seq))
             yield self._entry(id_, account, data, found, "skipped", why, event.seq)
             if found != data["slots"]:
                 wrong = f"counted as {data['slots']}, and are {found}"
@@ -389,7 +419,7 @@ class Accounts:
             account.promised = data.get("next_run")
 
     def _step(
-        self, id_: str, account: _Account, first: str, last: str, event: Folded
+        self, id_: str, account: Account, first: str, last: str, event: Folded
     ) -> Iterator[Entry]:
         """Move on to slots that the log has decided or begun; what lies between was passed over."""
         start, end = parse_utc(first), parse_utc(last)
@@ -406,7 +436,7 @@ class Accounts:
         account.cursor = account.high = max(account.cursor, end)
 
     def _promise(
-        self, id_: str, account: _Account, next_run: str | None, event: Folded
+        self, id_: str, account: Account, next_run: str | None, event: Folded
     ) -> Iterator[Entry]:
         """From here on the slots from ``next_run`` are to come, and none before it."""
         account.promised = next_run
@@ -421,13 +451,54 @@ class Accounts:
             # A clock that ran back, or a prompt that was brought over after it was due.
             account.cursor = max(before, account.high)
 
-    def _close(self, id_: str, account: _Account, event: Folded) -> Iterator[Entry]:
-        """At a change, everything that was due by then must have been decided."""
-        if self._exact and account.status != "cancelled" and not account.exhausted:
+    def _reopen(self, id_: str, account: Account, event: Folded) -> Iterator[Entry]:
+        """Where slots count again that a clock which was ahead had skipped, they aren't skipped any
+        more: their entries are taken back, with ``slots`` below zero, and what is left of them is
+        entered anew."""
+        counts_from = event.data.get("counts_from")
+        if counts_from is None:
+            return
+        since = parse_utc(counts_from)
+        kept = []
+        for skip in account.skipped:
+            if skip.last <= since:
+                kept.append(skip)
+                continue
+            yield self._skip(id_, account, skip._replace(slots=-skip.slots))
+            if skip.first <= since:
+                last = last_slot(account.trigger, skip.first, since) or skip.first
+                left = 1 + count_slots(account.trigger, skip.first, last)
+                kept.append(skip._replace(last=last, slots=left))
+                yield self._skip(id_, account, kept[-1])
+        account.skipped = kept
+        account.cursor = account.high = since
+        if account.spent[0] > counts_from[:10]:
+            account.spent = "", 0
+        agent_id = account.fields["agent_id"]
+        if self._spent.get(agent_id, ("", 0))[0] > counts_from[:10]:
+            del self._spent[agent_id]
+        without = event.data.get("without") or None
+        account.fields["without"] = without
+        account.trigger = trigger_from(account.fields)
+
+    def _skip(self, id_: str, account: Account, skip: Skip) -> Entry:
+        first, last, slots, why, seq = skip
+        return self._range(id_, account, first, last, slots, "skipped", why, seq)
+
+    def _close(self, id_: str, account: Account, event: Folded) -> Iterator[Entry]:
+        """At a change, everything that was due by then must have been decided; unless the change
+        says that where it was made, nobody could tell what that was."""
+        if why := event.data.get("uncounted"):
+            end = parse_utc(event.ts)
+            if event.type == "schedule.paused" and "next_run" in event.data:
+                end = min(end, parse_utc(event.data["next_run"]) - _INSTANT)
+            with suppress(PromptyoselfError):  # nor can it be told here
+                yield from self._gap(id_, account, end, event.seq, why)
+        elif self._exact and account.status != "cancelled" and not account.exhausted:
             yield from self._gap(id_, account, parse_utc(event.ts), event.seq)
 
     def _gap(
-        self, id_: str, account: _Account, until: datetime, seq: int, parked: str | None = None
+        self, id_: str, account: Account, until: datetime, seq: int, parked: str | None = None
     ) -> Iterator[Entry]:
         first = next_fire_time(account.trigger, account.cursor)
         if first is not None and first <= until:
@@ -441,7 +512,7 @@ class Accounts:
     def _begin(
         self,
         id_: str,
-        account: _Account,
+        account: Account,
         slot: str,
         kind: str | None,
         worker: str | None,
@@ -462,7 +533,7 @@ class Accounts:
             self._claimed[slot.agent_id] += change
             self._flying += change
 
-    def _free(self, id_: str, account: _Account, event: Folded, slot: _Open | None = None) -> None:
+    def _free(self, id_: str, account: Account, event: Folded, slot: _Open | None = None) -> None:
         slot = slot or self._open.get(slot_key(id_, event.data["slot"]))
         if slot is not None:
             self._freed[slot.agent_id] = event.ts
@@ -471,7 +542,7 @@ class Accounts:
     # What is left at the end.
 
     def _remaining(
-        self, id_: str, account: _Account, now: datetime, living: Collection[str], begun: bool
+        self, id_: str, account: Account, now: datetime, living: Collection[str], begun: bool
     ) -> Iterator[Entry]:
         if account.status == "cancelled" or account.exhausted:
             return
@@ -533,7 +604,7 @@ class Accounts:
         """The entry, as far as it lies in the window."""
         if self._since <= entry.first and entry.last <= self._until:
             yield entry
-        elif entry.slots > 1 and entry.first <= self._until and self._since <= entry.last:
+        elif abs(entry.slots) > 1 and entry.first <= self._until and self._since <= entry.last:
             trigger = self._accounts[entry.id].trigger
             start: datetime | None = entry.first
             if entry.first < self._since:
@@ -542,6 +613,7 @@ class Accounts:
             if start is not None and start <= end:
                 last = last_slot(trigger, start, end) or start
                 slots = 1 + count_slots(trigger, start, end)
+                slots = -slots if entry.slots < 0 else slots
                 yield entry._replace(first=start, last=last, slots=slots)
 
     # Entries.
@@ -549,7 +621,7 @@ class Accounts:
     def _entry(
         self,
         id_: str,
-        account: _Account,
+        account: Account,
         data: Mapping[str, Any],
         slots: int,
         outcome: str,
@@ -563,7 +635,7 @@ class Accounts:
     @staticmethod
     def _range(
         id_: str,
-        account: _Account,
+        account: Account,
         first: datetime,
         last: datetime,
         slots: int,
@@ -577,3 +649,10 @@ class Accounts:
 
 def _hash(text: str) -> str:
     return sha256(text.encode()).hexdigest()
+
+
+def _day_of(event: Folded, spent_day: str) -> str:
+    """The day (UTC) whose budgets a claim is charged to; by a clock that is behind the log, none
+    before the last on which something was spent."""
+    at = event.data.get("at")
+    return event.ts[:10] if at is None else max(str(at)[:10], spent_day)

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from promptyoself.instants import parse_utc
-from promptyoself.times import in_zone
+from promptyoself.times import in_zone, is_zone
 
 __all__ = ["wrap"]
 
@@ -46,7 +46,9 @@ def wrap(
 
 
 def _qualified(instant: datetime, zone: str) -> str:
-    """``2026-11-21T09:00:00.000+01:00[Europe/Paris]``: local time, offset and zone."""
+    """``2026-11-21T09:00:00.000+01:00[Europe/Paris]``: local time, offset and zone. In UTC where
+    this machine doesn't know the zone, for the prompt matters more."""
+    zone = zone if is_zone(zone) else "UTC"
     milliseconds = instant.microsecond // 1000 * 1000
     local = in_zone(instant.replace(microsecond=milliseconds), zone)
     head, sign, offset = local[:19], local[-6], local[-5:]

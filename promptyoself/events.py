@@ -99,36 +99,55 @@ class ScheduleRegistered(NamedTuple):
     first_content: dict[str, Any] | None = None
     reason: str | None = None
     template: str | None = None
+    counts_from: str | None = None
+    without: list[list[str]] | None = None
 
 
 class ScheduleModified(NamedTuple):
     """Fields changed: ``changes`` holds their new values under the names of the registration.
 
-    A ``next_run`` of ``None`` within ``changes`` means that no slot is left.
+    A ``next_run`` of ``None`` within ``changes`` means that no slot is left. ``uncounted`` as in
+    :class:`SchedulePaused`; ``counts_from`` and ``without`` as in :class:`ScheduleResumed`.
     """
 
     changes: dict[str, Any]
     reason: str | None = None
+    uncounted: str | None = None
+    counts_from: str | None = None
+    without: list[list[str]] | None = None
 
 
 class SchedulePaused(NamedTuple):
-    """No slot is claimed until it is resumed. ``next_run`` is the first slot that then counts."""
+    """No slot is claimed until it is resumed. ``next_run`` is the first slot that then counts.
+
+    ``uncounted`` says why nobody could tell which slots had passed by then: the code of the error.
+    """
 
     next_run: str | None = None
     reason: str | None = None
+    uncounted: str | None = None
 
 
 class ScheduleResumed(NamedTuple):
-    """Slots are claimed again, from ``next_run`` on."""
+    """Slots are claimed again, from ``next_run`` on.
+
+    ``counts_from`` is the time then, where slots after it had been decided by a clock that was
+    ahead: they count again. But for those that were claimed, in the ranges of ``without``, each of
+    a first and a last slot: they don't come again.
+    """
 
     next_run: str
     reason: str | None = None
+    counts_from: str | None = None
+    without: list[list[str]] | None = None
 
 
 class ScheduleCancelled(NamedTuple):
-    """No slot is claimed any more; one already sent may still arrive."""
+    """No slot is claimed any more; one already sent may still arrive. ``uncounted`` as in
+    :class:`SchedulePaused`."""
 
     reason: str | None = None
+    uncounted: str | None = None
 
 
 class ScheduleCompleted(NamedTuple):
@@ -151,6 +170,8 @@ class ScheduleTriggered(NamedTuple):
 class DeliveryAttempted(NamedTuple):
     """A slot is claimed: from here on only ``worker`` may send it. Written before anything is sent.
 
+    ``at`` is when, where the log's own time is held at a later one.
+
     ``text_sha256`` is the SHA-256 of the exact text sent; ``next_run`` the schedule's next slot
     (absent: none is left, or a triggered slot, or a further attempt at the same one). ``text`` is
     that text itself, where it was rendered from a template. ``agent_id`` and ``conversation_id``
@@ -168,6 +189,7 @@ class DeliveryAttempted(NamedTuple):
     text: str | None = None
     agent_id: str | None = None
     conversation_id: str | None = None
+    at: str | None = None
 
 
 class DeliveryDelivered(NamedTuple):
@@ -485,7 +507,7 @@ _RIGHT: dict[tuple[object, ...], tuple[int, ...]] = {}
 
 _INSTANTS = frozenset(
     ("slot", "last", "next_run", "anchor", "start_at", "until", "retry_at", "last_slot", "expires")
-) | {"recorded_at"}
+) | {"recorded_at", "counts_from", "at"}
 
 
 def _check_changes(changes: Mapping[str, Any]) -> None:

@@ -90,4 +90,7 @@ def jittered(id_: str, slot: datetime, jitter: int | None) -> datetime:
     if not jitter:
         return slot
     digest = sha256(f"{id_}|{slot.isoformat()}".encode()).digest()
-    return slot + timedelta(seconds=jitter * int.from_bytes(digest[:4]) / 2**32)
+    try:
+        return slot + timedelta(seconds=jitter * int.from_bytes(digest[:4]) / 2**32)
+    except OverflowError:  # the calendar's end
+        return slot

@@ -14,12 +14,14 @@ from datetime import datetime
 from types import FrameType
 from typing import Any
 
+from promptyoself.clocks import TrustedClock
 from promptyoself.errors import ChainError, PromptyoselfError, sentence
 from promptyoself.instants import format_utc
 from promptyoself.letta import Deliverer
 from promptyoself.schedules import due
 from promptyoself.service.attendance import note_pass
 from promptyoself.service.dispatching import Dispatcher, Report, Trouble, new_worker_name
+from promptyoself.service.distrusting import Distrust
 from promptyoself.service.sealing import compact, has_unsealed, seal
 from promptyoself.service.store import Store, chains
 
@@ -65,7 +67,8 @@ class Pulse:
     """What a loop shows of itself to other threads.
 
     ``next_by`` is when it means to have made its next pass, by the monotonic clock; ``trouble``
-    what keeps Letta from us, if anything does; ``error`` why the latest pass failed, if it did.
+    what keeps Letta from us, if anything does; ``error`` why the latest pass failed, if it did;
+    ``clock`` what is wrong with the clock, for which nothing is claimed.
     """
 
     def __init__(self) -> None:
@@ -74,6 +77,7 @@ class Pulse:
         self.next_by = time.monotonic()
         self.trouble: Trouble | None = None
         self.error = ""
+        self.clock = ""
 
     def passed(self, now: datetime, sleep: float) -> None:
         """A pass is over, and the next one comes in so many seconds, or sooner."""
@@ -168,9 +172,15 @@ def run_loop(
     stop: Stop,
     emit: Callable[[Report], None],
     pulse: Pulse | None = None,
+    accept_clock: bool = False,
+    elapsed: Callable[[], float] | None = None,
 ) -> None:
     """Deliver until asked to stop. ``interval`` is the longest sleep in seconds; ``emit`` gets the
     report of every pass that did anything; ``pulse`` is kept up to date.
+
+    Where the clock leaps, by comparison with ``elapsed`` (by default, the machine's uptime), or is
+    far behind the log, nothing is claimed until it is back; with ``accept_clock`` it is taken as it
+    is.
 
     Raises:
         ChainError: the log is damaged.
@@ -178,10 +188,13 @@ def run_loop(
     """
     store.prepare_workers()
     worker = new_worker_name()
+    trusted = None if accept_clock else TrustedClock(clock, elapsed or _uptime)
+    clock = trusted or clock
     with store.workers.alive(worker):
         dispatcher = Dispatcher(
             store, letta, clock, worker=worker, mode="loop", concurrency=concurrency
         )
+        distrust = Distrust(store, worker)
         sealer = _Sealer(store)
         pulse = pulse or Pulse()
         beat = _Beat(store, worker, clock)
@@ -192,6 +205,9 @@ def run_loop(
                 wake, stamp, pause = None, None, interval
                 try:
                     stamp = store.ledger.stamp()  # before looking, so that no append slips by
+                    if trusted is not None:
+                        pulse.clock = distrust.look(clock(), trusted.leap, stamp)
+                        dispatcher.hold(claims=pulse.clock != "")
                     _tell(store, dispatcher.tick(clock(), stamp=stamp), emit)
                     sealer.look(clock())
                     wake = dispatcher.next_wake(clock())
@@ -217,6 +233,12 @@ def run_loop(
         finally:
             dispatcher.close()
             sealer.leave()
+            distrust.leave()
+
+
+def _uptime() -> float:
+    """Seconds since the machine was started, those too in which it slept, where it counts them."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 class _Beat:

@@ -113,7 +113,7 @@ class Monitor:
 
     def health(self) -> list[Health]:
         """Every check as it stands."""
-        return [self._loop(), self._reachable(), *self._log()]
+        return [self._loop(), self._clock_check(), self._reachable(), *self._log()]
 
     def metrics(self) -> bytes:
         """What is scraped. Raises ``not_ready`` while the log is counted for the first time, and
@@ -146,6 +146,10 @@ class Monitor:
             return Health("loop", True)
         why = self._pulse.error or "The loop hasn't come back from its last pass."
         return Health("loop", False, "no_pass", f"No pass for {late:.0f} s. {why}")
+
+    def _clock_check(self) -> Health:
+        why = self._pulse.clock
+        return Health("clock", not why, "clock_distrusted" if why else "", why)
 
     def _reachable(self) -> Health:
         """By what its deliveries have met; and where they had no reason to ask, by asking."""

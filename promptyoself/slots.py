@@ -13,8 +13,10 @@ from promptyoself.triggers import Trigger, count_slots, last_slot, next_fire_tim
 
 __all__ = [
     "MISFIRE_TOLERANCE",
+    "MOMENT",
     "Plan",
     "Skipped",
+    "is_ahead",
     "next_wake",
     "passed",
     "plan",
@@ -50,6 +52,18 @@ class Plan(NamedTuple):
     next_run: datetime | None
 
 
+MOMENT = timedelta(minutes=1)
+"""By so much two clocks may differ before a schedule counts as ahead of one of them."""
+
+
+def is_ahead(schedule: Schedule, now: datetime) -> bool:
+    """Whether slots of a schedule that are still to come have been decided, by a clock that was
+    ahead of this one."""
+    decided = [schedule.last_slot, schedule.last_trigger]
+    decided += [last for _, last in schedule.without or ()]
+    return any(instant is not None and parse_utc(instant) - now > MOMENT for instant in decided)
+
+
 def trigger_of(schedule: Schedule) -> Trigger:
     """The schedule's trigger, with its bounds."""
     return trigger_from(schedule._asdict())
@@ -70,6 +84,7 @@ def trigger_from(fields: Mapping[str, Any]) -> Trigger:
         anchor,
         start_at,
         parse_utc(until) if until else None,
+        tuple((parse_utc(first), parse_utc(last)) for first, last in fields.get("without") or ()),
     )
 
 

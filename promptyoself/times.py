@@ -20,6 +20,8 @@ __all__ = [
     "format_duration",
     "in_zone",
     "instant_at",
+    "is_zone",
+    "local_time",
     "midnight",
     "next_change",
     "number_of_seconds",
@@ -220,6 +222,18 @@ def parse_zone(text: str) -> str:
 @lru_cache(maxsize=64)
 def zone_named(name: str) -> tzinfo:
     """The time zone of that IANA name. Raises ``unknown_zone``."""
+    zone = _zone_of(name)
+    if zone is None:
+        raise _unknown_zone(name, f"There is no time zone {shown(name)}.")
+    return zone
+
+
+def is_zone(name: str) -> bool:
+    """Whether this machine knows a time zone of that IANA name."""
+    return _zone_of(name) is not None
+
+
+def _zone_of(name: str) -> tzinfo | None:
     if name == "UTC":
         return UTC
     from zoneinfo import ZoneInfo
@@ -229,7 +243,7 @@ def zone_named(name: str) -> tzinfo:
             return ZoneInfo(name)
         except (KeyError, ValueError, OSError):  # not there; not a zone's file; a directory
             pass
-    raise _unknown_zone(name, f"There is no time zone {shown(name)}.")
+    return None
 
 
 def _unknown_zone(name: str, message: str) -> PromptyoselfError:
@@ -419,6 +433,11 @@ def in_zone(instant: datetime, zone: str) -> str:
         return instant.astimezone(zone_named(zone)).isoformat()
     except OverflowError:  # within hours of year 1 or 9999, where local time has no name
         return utc(instant).isoformat()
+
+
+def local_time(instant: datetime, zone: str) -> str | None:
+    """As :func:`in_zone`; ``None`` where this machine doesn't know the zone."""
+    return in_zone(instant, zone) if is_zone(zone) else None
 
 
 def shown(text: str) -> str:

@@ -73,6 +73,7 @@ class _Fields(NamedTuple):
     anchor: datetime | None
     start_at: datetime | None
     until: datetime | None
+    without: tuple[tuple[datetime, datetime], ...]
 
 
 class Trigger(_Fields):
@@ -83,7 +84,8 @@ class Trigger(_Fields):
     length for k = 0, 1, 2, …, so it never drifts. Since the answer to "what comes next" is always
     strictly later than the question, a schedule anchored at its registration first fires one length
     after it; one with ``start_at`` is anchored there, and first fires at ``start_at`` itself.
-    ``start_at`` and ``until`` bound the fires of every kind, both inclusive.
+    ``start_at`` and ``until`` bound the fires of every kind, both inclusive. The ranges of
+    ``without``, ascending and apart, each with its first and its last instant, have no fires.
 
     Raises:
         ValueError: the kind is unknown or an interval has no anchor (the caller's mistake, not the
@@ -100,13 +102,14 @@ class Trigger(_Fields):
         anchor: datetime | None = None,
         start_at: datetime | None = None,
         until: datetime | None = None,
+        without: tuple[tuple[datetime, datetime], ...] = (),
     ) -> Trigger:
         """Check what the fields must have."""
         if kind not in ("once", "cron", "interval"):
             raise ValueError(f"no such kind of trigger: {kind!r}")
         if kind == "interval" and anchor is None:
             raise ValueError("an interval needs an anchor")
-        return super().__new__(cls, kind, value, zone, anchor, start_at, until)
+        return super().__new__(cls, kind, value, zone, anchor, start_at, until, without)
 
 
 # --- the fires of a trigger --------------------------------------------------------------------
@@ -125,6 +128,8 @@ def slots(trigger: Trigger, after: datetime, until: datetime) -> Iterator[dateti
             ``parse_duration`` and ``parse_zone``). Likewise for the three functions beside this.
         ValueError: a datetime is naive.
     """
+    if trigger.without:
+        return _slots_outside(trigger, after, until)
     low, high = _window(trigger, after, until)
     if low >= high:
         return iter(())
@@ -134,8 +139,25 @@ def slots(trigger: Trigger, after: datetime, until: datetime) -> Iterator[dateti
     return (start + k * step for k in indices)
 
 
+def _slots_outside(trigger: Trigger, after: datetime, until: datetime) -> Iterator[datetime]:
+    plain = trigger._replace(without=())
+    for first, last in trigger.without:
+        if last > after:
+            yield from slots(plain, after, min(until, first - _TICK))
+            after = max(after, last)
+        if after >= until:
+            return
+    yield from slots(plain, after, until)
+
+
 def count_slots(trigger: Trigger, after: datetime, until: datetime) -> int:
     """Count the fires in (``after``, ``until``]: at once, except for cron, which walks the days."""
+    if trigger.without:
+        plain = trigger._replace(without=())
+        return count_slots(plain, after, until) - sum(
+            count_slots(plain, max(after, first - _TICK), min(until, last))
+            for first, last in trigger.without
+        )
     low, high = _window(trigger, after, until)
     if trigger.kind != "cron":
         return len(_arithmetic(trigger, low, high)[2])
@@ -157,6 +179,16 @@ def times_a_day(kind: str, value: str) -> int:
 
 def last_slot(trigger: Trigger, after: datetime, until: datetime) -> datetime | None:
     """Find the latest fire in (``after``, ``until``]; for cron, by walking no more than its day."""
+    if trigger.without:
+        plain = trigger._replace(without=())
+        for begin, end in reversed(trigger.without):
+            if end < until:
+                latest = last_slot(plain, max(after, end), until)
+                if latest is not None:
+                    return latest
+            if begin <= until:
+                until = begin - _TICK
+        return last_slot(plain, after, until)
     low, high = _window(trigger, after, until)
     if low >= high:
         return None

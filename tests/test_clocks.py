@@ -31,11 +31,14 @@ from test_triggers_dst import is_fixed, walk
 from world import check_deliveries, check_slots
 
 from promptyoself import loop
+from promptyoself.clocks import TrustedClock
 from promptyoself.errors import PromptyoselfError
 from promptyoself.events import WorkerStarted, WorkerStopped
 from promptyoself.identity import jittered
 from promptyoself.instants import format_utc, parse_utc
 from promptyoself.letta import LettaDeliverer, Run
+from promptyoself.loop import Pulse
+from promptyoself.monitor import Monitor
 from promptyoself.sandbox import Sandbox
 from promptyoself.schedules import State, due
 from promptyoself.service import dispatching
@@ -43,13 +46,14 @@ from promptyoself.service.auditing import audit
 from promptyoself.service.claiming import Abandoned, Claim, Delivered, Outcome, claim, orphans
 from promptyoself.service.claiming import settle as settle_claim
 from promptyoself.service.dispatching import Dispatcher, new_worker_name
+from promptyoself.service.distrusting import held_loops
 from promptyoself.service.keeping import verify
 from promptyoself.service.registering import cancel, modify, pause, register, resume, trigger
 from promptyoself.service.requests import Request
 from promptyoself.service.sealing import seal
 from promptyoself.service.store import Store
 from promptyoself.settings import load_settings
-from promptyoself.triggers import Trigger, next_fire_time, slots
+from promptyoself.triggers import Trigger, count_slots, last_slot, next_fire_time, slots
 
 HOUR = timedelta(hours=1)
 SECOND = timedelta(seconds=1)
@@ -223,7 +227,7 @@ def test_the_clock_is_set_while_a_loop_runs(quick_path: Path) -> None:
     place.register(3, each=2, every="1h")
     place.register(3, cron="*/20 * * * *", jitter="5m")
     try:
-        with Here(place) as here:
+        with Here(place, accept_clock=True) as here:
             for _ in range(rounds(12)):
                 place.ahead += timedelta(seconds=jumps.randint(-6 * 3600, 8 * 3600))
                 seen = looks
@@ -370,7 +374,151 @@ def test_a_clock_set_back_brings_no_slot_back(worlds: Callable[..., World], how:
         world.now += HOUR / 2
         machine.work()
         world.check()
-    assert len(world.sends()) == (4 if how == "modified" else 3)
+    # What was claimed by the clock that was ahead doesn't come again; the half hours were not.
+    assert len(world.sends()) == (5 if how == "modified" else 3)
+
+
+def _back_by(how: str, machine: Machine, id_: str, asked: dict[str, Any]) -> None:
+    """Have a schedule count from now, in one of the ways that there are."""
+    if how == "resumed":
+        resume(machine.store, id_, None, machine.now())
+    elif how == "paused and resumed":
+        pause(machine.store, id_, None, machine.now())
+        resume(machine.store, id_, None, machine.now())
+    elif how == "modified":
+        modify(machine.store, id_, Request(**asked), machine.now())
+    elif how == "modified to other times":
+        modify(machine.store, id_, Request(every="30m"), machine.now())
+    else:
+        cancel(machine.store, id_, None, machine.now())
+        assert machine.register("a", **asked) == id_
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["resumed", "paused and resumed", "modified", "modified to other times", "registered again"],
+)
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"cron": "0 * * * *"},
+        {"every": "1h"},
+        {"every": "1h", "misfire": "all", "grace": "3h"},
+        {"cron": "*/20 * * * *", "misfire": "skip"},
+    ],
+    ids=str,
+)
+def test_what_a_clock_that_was_ahead_has_passed_counts_again(
+    worlds: Callable[..., World], how: str, asked: dict[str, Any]
+) -> None:
+    """P2: a clock that was ahead by 40 days for three hours leaves a schedule there; each change of
+    it counts from the real now. What was skipped then comes again, what was claimed then doesn't,
+    each slot has its one outcome, and the audit says so all the way."""
+    world = worlds("2026-11-30T20:30")
+    machine = world.machine()
+    id_ = machine.register("a", **asked)
+    world.now += HOUR
+    machine.work()
+    machine.ahead = timedelta(days=40)
+    for _ in range(7):
+        world.now += HOUR / 2
+        machine.work()
+    count("clock jumps")
+    machine.ahead = timedelta(0)
+    early = {
+        slot.slot for slot in _slots_of(world, "delivered") if slot.slot > format_utc(world.now)
+    }
+    assert early
+    before = world.now
+    machine.work()
+    state = machine.store.read().state
+    assert str(state.schedules[id_].next_run) > format_utc(world.now + timedelta(days=30))
+    _back_by(how, machine, id_, asked)
+    following = parse_utc(str(machine.store.read().state.schedules[id_].next_run))
+    assert world.now < following <= world.now + HOUR
+    for _ in range(4):
+        world.now += HOUR
+        machine.work()
+        world.check()
+    assert sum(before < parse_utc(slot.slot) <= world.now for slot in _slots_of(world, "delivered"))
+    done = len(world.sends())
+    assert done >= len(early) + 4
+    # The days pass, and with them the slots that were claimed too early.
+    for _ in range(84):
+        world.now += HOUR * 12
+        machine.work()
+    world.check()
+    machine.ahead = timedelta(0)
+    answer = audit(machine.store, now=world.now)
+    assert answer["totals"]["delivered"] == len(world.sends())
+    index = world.var / "schedules" / "index.json"
+    state = machine.store.read().state
+    index.unlink()
+    again = machine.store.read().state
+    assert again.schedules[id_] == state.schedules[id_]
+
+
+def _slots_of(world: World, outcome: str) -> list[Any]:
+    events = check_chain(world.var / "schedules")
+    return [
+        SimpleNamespace(**event["data"])
+        for event in events
+        if event["type"] == f"delivery.{outcome}"
+    ]
+
+
+def test_a_slot_that_was_begun_by_a_clock_that_was_ahead_is_given_up(
+    worlds: Callable[..., World],
+) -> None:
+    """P2: what failed then is to be tried again only when that time comes; it doesn't stand in the
+    way of what is due until then, and a trigger doesn't wait for the one of that time."""
+    world = worlds("2026-11-30T20:30")
+    machine = world.machine()
+    id_ = machine.register("a", every="1h")
+    machine.ahead = timedelta(days=40)
+    world.fake.before = _refusing
+    world.now += HOUR
+    trigger(machine.store, id_, None, machine.now())
+    machine.loop().tick(machine.now())
+    machine.loop().wait(0.3)
+    machine.loop().tick(machine.now())
+    machine.ahead = timedelta(0)
+    world.fake.before = lambda *_: None
+    resume(machine.store, id_, None, machine.now())
+    slot = trigger(machine.store, id_, None, machine.now())["slot"]
+    assert slot < format_utc(world.now + SECOND)
+    machine.work()
+    world.now += HOUR
+    machine.work()
+    assert len(world.sends()) == 2
+    world.check_slots()
+
+
+@pytest.mark.parametrize(
+    "without", [[], [("02:00", "02:00")], [("01:00", "03:00"), ("05:30", "06:00")]]
+)
+@pytest.mark.parametrize("value", ["0 * * * *", "1h"])
+def test_ranges_without_fires(value: str, without: list[tuple[str, str]]) -> None:
+    """A trigger has no fires in what is left out, whichever way it is asked."""
+    day = at("2026-11-30T00:00")
+    ranges = tuple((at(f"2026-11-30T{a}"), at(f"2026-11-30T{b}")) for a, b in without)
+    kind = "interval" if value == "1h" else "cron"
+    plain = Trigger(kind, value, "UTC", day)
+    trigger = plain._replace(without=ranges)
+    expected = [
+        fire
+        for fire in slots(plain, day, day + 10 * HOUR)
+        if not any(first <= fire <= last for first, last in ranges)
+    ]
+    assert list(slots(trigger, day, day + 10 * HOUR)) == expected
+    for half in range(-1, 22):
+        moment = day + half * HOUR / 2
+        up_to = [fire for fire in expected if fire <= moment]
+        assert count_slots(trigger, day, moment) == len(up_to)
+        assert last_slot(trigger, day, moment) == (up_to[-1] if up_to else None)
+        after = [fire for fire in expected if fire > moment]
+        if after and moment >= day:
+            assert next_fire_time(trigger, moment) == after[0]
 
 
 def test_a_change_by_a_process_that_was_held_up(worlds: Callable[..., World]) -> None:
@@ -507,6 +655,90 @@ def test_the_last_day_of_the_calendar(
         call("audit").success()
         assert set(sandbox.deliveries.values()) <= {1}
         check_chain(var / "schedules")
+
+
+# --- a loop that doesn't trust its clock ----------------------------------------------------------
+
+
+def test_a_leap_is_told_from_time_that_passes() -> None:
+    """What a clock shows is followed, over corrections and a night's sleep; after a leap the time
+    goes on from where it was, until the clock is back."""
+    now, up = at("2026-11-20T12:00"), 1000.0
+    clock = TrustedClock(lambda: now, lambda: up)
+    for passed, corrected in ((8 * HOUR, 0.0), (SECOND, 3000.0), (SECOND, -3000.0)):
+        now += passed + timedelta(seconds=corrected)
+        up += passed.total_seconds()
+        assert (clock(), clock.leap) == (now, timedelta(0))
+    right = now
+    for leap in (timedelta(days=40), -2 * HOUR):
+        now = right + leap
+        assert (clock(), clock.leap) == (right, leap)
+        now, up, right = now + SECOND, up + 1, right + SECOND
+        assert (clock(), clock.leap) == (right, leap)
+    now = right + HOUR / 2
+    assert (clock(), clock.leap) == (now, timedelta(0))
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("days", [40, -40])
+def test_a_loop_whose_clock_leaps_claims_nothing(
+    quick_path: Path, monkeypatch: pytest.MonkeyPatch, days: int
+) -> None:
+    """P2: six seconds in which a loop's clock is weeks off silence no schedule: nothing is claimed,
+    nothing is written of that time; stderr, /healthz and doctor say so, once; and it goes on by
+    itself when the clock is back."""
+    place, pulse = Place(quick_path / "var"), Pulse()
+    warned: list[str] = []
+    monkeypatch.setattr(place.store, "warn", warned.append)
+    (id_,) = place.register(1, every="1h")
+    try:
+        with Here(place, pulse=pulse, interval=0.05) as here:
+            place.ahead += timedelta(days=days)
+            wait_for(lambda: here.error or pulse.clock)
+            passes = pulse.passes
+            wait_for(lambda: here.error or pulse.passes > passes + 3)
+            assert "leapt" in pulse.clock
+            monitor = Monitor(lambda: place.store, pulse, place.letta, place.now)
+            (check,) = [check for check in monitor.health() if check.name == "clock"]
+            assert (check.ok, check.code) == (False, "clock_distrusted")
+            told = held_loops(place.store, place.store.workers.living())
+            assert "Nothing is claimed" in told
+            assert not place.letta.sends
+            place.ahead -= timedelta(days=days)
+            wait_for(lambda: here.error or not pulse.clock)
+            assert not held_loops(place.store, place.store.workers.living())
+        assert here.error is None
+        assert [text for text in warned if "clock" in text.lower()] == [
+            told,
+            "The clock is right again; deliveries go on.",
+        ]
+        written = place.store.read().position.ts
+        assert abs(parse_utc(written) - datetime.now(UTC)) < HOUR
+        state = place.store.read().state
+        assert parse_utc(str(state.schedules[id_].next_run)) < datetime.now(UTC) + 2 * HOUR
+    finally:
+        place.close()
+
+
+@pytest.mark.timeout(60)
+def test_a_loop_far_behind_its_log_waits_to_be_told(quick_path: Path) -> None:
+    """P2: a loop that finds the log weeks ahead claims nothing, unless it is told that its clock is
+    right; then it does."""
+    place, pulse = Place(quick_path / "var"), Pulse()
+    place.ahead = timedelta(days=40)
+    place.register(1, every="1h")
+    place.ahead = timedelta(0)
+    place.register(1, prompt_of="now")
+    try:
+        with Here(place, pulse=pulse, interval=0.05) as here:
+            wait_for(lambda: here.error or "behind" in pulse.clock)
+            time.sleep(1.2)
+            assert not place.letta.sends
+        with Here(place, accept_clock=True, interval=0.05) as here:
+            wait_for(lambda: here.error or place.letta.sends)
+        assert here.error is None
+    finally:
+        place.close()
 
 
 # --- clocks that differ ---------------------------------------------------------------------------

@@ -35,10 +35,11 @@ ORDER: list[set[str]] = [
     {"durable"},
     {"settings", "extras"},
     {"accounts", "telemetry", "envfile"},
+    {"account"},
     {"policy", "slots", "presence", "envelope"},
     {"schedules", "desires"},
     {"overlay", "folding"},
-    {"identity"},
+    {"identity", "clocks"},
     {"triggers"},
     {"times"},
     {"zones"},
@@ -51,6 +52,7 @@ RANK = {name: rank for rank, level in enumerate(ORDER) for name in level}
 
 LONGER = {
     "service.registering": "every use case of a schedule with the checks that they all share",
+    "accounts": "what each event means to an account, and what is left at the end, by one rule",
     "sandbox.http": "one server: its routes and its faults belong side by side",
 }
 MOST_LINES = 600

@@ -74,6 +74,15 @@ def following(schedule: dict[str, Any], after: datetime) -> datetime | None:
     start = schedule["start_at"] and read(schedule["start_at"])
     if start:
         after = max(after, start - timedelta(microseconds=1))
+    slot = plainly_following(schedule, after)
+    while slot is not None and spelled(slot) in schedule.get("without", ()):
+        slot = plainly_following(schedule, slot)
+    return slot
+
+
+def plainly_following(schedule: dict[str, Any], after: datetime) -> datetime | None:
+    """The same, whatever was claimed by a clock that was ahead."""
+    start = schedule["start_at"] and read(schedule["start_at"])
     kind, value = schedule["schedule_type"], schedule["schedule_value"]
     if kind == "once":
         slot = read(value)
@@ -107,6 +116,7 @@ class Model:
     def __init__(self) -> None:
         self.schedules: dict[str, dict[str, Any]] = {}
         self.open: dict[tuple[str, str], dict[str, Any]] = {}
+        self.claimed: dict[str, set[str]] = {}
         self.ids: dict[tuple[Any, ...], str] = {}
         self.ts = ""
 
@@ -118,6 +128,28 @@ class Model:
     def high(self, schedule: dict[str, Any], now: datetime) -> datetime:
         """Up to here no slot comes again."""
         return max(now, read(schedule["last_slot"])) if schedule["last_slot"] else now
+
+    def ahead(self, schedule: dict[str, Any], now: datetime) -> bool:
+        """Whether a clock that was ahead has decided slots that are still to come."""
+        decided = [schedule["last_slot"], schedule.get("last_trigger")]
+        decided += sorted(schedule.get("without", ()))
+        return any(each and read(each) - now > timedelta(minutes=1) for each in decided)
+
+    def reopened(self, id_: str, schedule: dict[str, Any], now: datetime) -> dict[str, Any]:
+        """The same schedule, counting from now: only what was claimed doesn't come again."""
+        new = dict(schedule)
+        claimed = self.claimed.get(id_, set())
+        new["without"] = {slot for slot in claimed if slot > spelled(now)}
+        for name in ("last_slot", "last_trigger"):
+            if new.get(name) and new[name] > spelled(now):
+                new[name] = None
+        return new
+
+    def put_off(self, id_: str, now: datetime) -> None:
+        """What was begun by a clock that was ahead is given up."""
+        for key, slot in list(self.open.items()):
+            if key[0] == id_ and slot["state"] == "waiting" and key[1] > spelled(now):
+                del self.open[key]
 
     def pass_over(self, schedule: dict[str, Any], now: datetime) -> None:
         """Slots that have come and gone unclaimed are skipped."""
@@ -136,6 +168,7 @@ class Model:
         schedule, ts = self.schedules[id_], self.wrote(now)
         key = (id_, data.get("slot", ""))
         if type_ == "delivery.attempted":
+            self.claimed.setdefault(id_, set()).add(data["slot"])
             kind = data["kind"]
             self.open[key] = {"kind": kind, "state": "claimed", "attempt": data["attempt"]}
             if data["attempt"] == 1 and kind == "scheduled":
@@ -444,7 +477,12 @@ class Machine(RuleBasedStateMachine):
                 )
 
             return Step(words, None, already)
-        first = following(fields, now if existing is None else self.model.high(existing, now))
+        again = existing is not None and self.model.ahead(existing, now)
+        before = existing or {}
+        if again:
+            before = self.model.reopened(str(id_), before, now)
+            fields = {**fields, "without": before["without"]}
+        first = following(fields, now if existing is None else self.model.high(before, now))
         if first is None:
             return Step(words, "never_fires")
 
@@ -452,7 +490,9 @@ class Machine(RuleBasedStateMachine):
             assert answer["created"] is True
             assert answer["next_run"] == told(first)
             assert id_ in (None, answer["id"]), "P6: the same content has another id"
-            old = existing or {}
+            old = before
+            if again:
+                self.model.put_off(str(id_), now)
             self.model.ids[content] = answer["id"]
             self.model.schedules[answer["id"]] = {
                 **fields,
@@ -461,6 +501,7 @@ class Machine(RuleBasedStateMachine):
                 "created_at": self.model.wrote(now),
                 "last_run": old.get("last_run"),
                 "last_slot": old.get("last_slot"),
+                "last_trigger": old.get("last_trigger"),
                 "life": old.get("life", 0) + 1,
                 "repetition_count": 0,
                 "failures": 0,
@@ -534,9 +575,13 @@ class Machine(RuleBasedStateMachine):
         schedule = self.model.schedules.get(id_)
         if schedule is None:
             return Step(words, "unknown_id")
-        if schedule["status"] not in ("paused", "failed"):
+        again = self.model.ahead(schedule, self.now)
+        if schedule["status"] not in ("paused", "failed") and not (
+            again and schedule["status"] == "active"
+        ):
             return Step(words, "not_paused")
-        after = following(schedule, self.model.high(schedule, self.now))
+        new = self.model.reopened(id_, schedule, self.now) if again else schedule
+        after = following(new, self.model.high(new, self.now))
         over = after is None or schedule["next_run"] is None
         if over and schedule["status"] == "failed":
             return Step(words, "nothing_left")
@@ -548,6 +593,9 @@ class Machine(RuleBasedStateMachine):
                 once = schedule["schedule_type"] == "once"
                 schedule.update(status="failed" if once else "completed", next_run=None)
             else:
+                if again:
+                    self.model.put_off(id_, self.now)
+                    schedule.update(self.model.reopened(id_, schedule, self.now))
                 schedule.update(status="active", next_run=told(after), reason=reason, failures=0)
             assert answer["next_run"] == schedule["next_run"]
 
@@ -567,6 +615,8 @@ class Machine(RuleBasedStateMachine):
             assert key not in self.model.open, "two triggers have one slot"
             assert answer["slot"] not in (schedule["next_run"], schedule["last_slot"])
             self.model.open[key] = {"kind": "trigger", "state": "waiting", "attempt": 0}
+            self.model.claimed.setdefault(id_, set()).add(answer["slot"])
+            schedule["last_trigger"] = answer["slot"]
 
         return Step(words, None, triggered)
 
@@ -599,7 +649,11 @@ class Machine(RuleBasedStateMachine):
         new = {name: value for name, value in new.items() if value != schedule[name]}
         timing = {"schedule_type", "schedule_value", "until", "max_repetitions"} & set(new)
         after = {**schedule, **new}
-        if timing:
+        asked = {"every", "until", "max_repetitions"} & set(changes)
+        again = bool(asked) and self.model.ahead(schedule, self.now)
+        if again:
+            after = self.model.reopened(id_, after, self.now)
+        if timing or again:
             most = after["max_repetitions"]
             if most is not None and schedule["repetition_count"] >= most:
                 return Step(tuple(words), "nothing_left")
@@ -608,19 +662,22 @@ class Machine(RuleBasedStateMachine):
                 after["anchor"] = after["start_at"] or spelled(self.now + up)
             if after["start_at"] and after["until"] and after["start_at"] > after["until"]:
                 return Step(tuple(words), "start_after_until")
-            first = following(after, self.model.high(schedule, self.now))
+            first = following(after, self.model.high(after, self.now))
             if first is None:
                 return Step(tuple(words), "never_fires")
             after["next_run"] = told(first)
 
         def modified(answer: dict[str, Any]) -> None:
             assert set(answer["modified"]) == set(new), "another change than was asked for"
-            if not new:
+            if not new and not again:
                 return
             self.model.wrote(self.now)
-            if timing:
+            if timing or again:
                 self.model.pass_over(schedule, self.now)
                 after["last_slot"] = schedule["last_slot"]
+            if again:
+                self.model.put_off(id_, self.now)
+                after.update(self.model.reopened(id_, after, self.now))
             schedule.update(after, reason=reason)
 
         return Step(tuple(words), None, modified)

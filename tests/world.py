@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 from tally import count
@@ -61,6 +62,12 @@ class World:
 
     def read(self) -> Snapshot:
         return Snapshot(self.state, START)
+
+    @property
+    def ledger(self) -> Any:
+        """What of a ledger is asked for: all events."""
+        batch = SimpleNamespace(envelopes=self.events)
+        return SimpleNamespace(replay=lambda: [batch])
 
     def draft(self, record: Record, id_: str | None, _: str | None = None) -> Draft:
         return Draft(record, id_, ACTOR)
@@ -165,9 +172,14 @@ def check_deliveries(events: Iterable[Any]) -> None:
     passed: dict[str, str] = {}  # the last slot of each schedule that is over or under way
     opened: dict[str, bool] = {}  # open slots, and whether they are claimed
     final: set[str] = set()
+    skipped: dict[str, list[str]] = {}  # the slots at which a range of skipped ones begins
     for event in events:
         data = event.data
         if not event.type.startswith("delivery.") and event.type != "schedule.triggered":
+            if "counts_from" in data:  # what a clock that was ahead had skipped may come again
+                passed[event.id] = data["counts_from"]
+                again = {s for s in skipped.get(event.id, ()) if s > data["counts_from"]}
+                final -= {slot_key(event.id, slot) for slot in again}
             continue
         key = slot_key(event.id, data["slot"])
         assert key not in final, f"{key} was settled before event {event.seq}"
@@ -180,6 +192,8 @@ def check_deliveries(events: Iterable[Any]) -> None:
             assert data.get("kind", "scheduled") == "scheduled"
             assert data["slot"] > passed.get(event.id, ""), f"event {event.seq} goes back"
             passed[event.id] = data.get("last", data["slot"])
+            if event.type == "delivery.skipped":
+                skipped.setdefault(event.id, []).append(data["slot"])
             assert data.get("next_run") is None or data["next_run"] > passed[event.id]
         if event.type == "delivery.attempted":
             assert not opened.get(key), f"{key} is claimed twice"

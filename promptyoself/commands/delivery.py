@@ -99,6 +99,11 @@ def _named(letta: LettaDeliverer, name: str) -> list[Agent]:
     metavar="PORT",
     help="With --loop: serve /metrics and /healthz there, on 127.0.0.1; 0 is any free port.",
 )
+@click.option(
+    "--accept-clock",
+    is_flag=True,
+    help="With --loop: go by the clock, also if it leaps or is behind the log.",
+)
 @answers
 def execute_command(
     session: Session,
@@ -107,6 +112,7 @@ def execute_command(
     concurrency: int,
     deadline: float | None,
     metrics_port: int | None,
+    accept_clock: bool,
 ) -> Document | None:
     """Deliver what is due now, and wait for the answers; --loop goes on doing so.
 
@@ -120,6 +126,9 @@ def execute_command(
         raise WrongUsage("conflicting_options", "--interval needs --loop.", "Give both, or none.")
     if not loop and metrics_port is not None:
         message = "--metrics-port needs --loop."
+        raise WrongUsage("conflicting_options", message, "Give both, or none.")
+    if not loop and accept_clock:
+        message = "--accept-clock needs --loop."
         raise WrongUsage("conflicting_options", message, "Give both, or none.")
     if loop and deadline is not None:
         raise WrongUsage("conflicting_options", "--deadline and --loop exclude each other.", "")
@@ -156,6 +165,7 @@ def execute_command(
             stop=stop,
             emit=tell,
             pulse=pulse,
+            accept_clock=accept_clock,
         )
     return None
 

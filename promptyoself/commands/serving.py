@@ -81,6 +81,11 @@ _NAME = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
     help="Put before the name of each tool, where tools of many servers share their names.",
 )
 @click.option("--with-loop", is_flag=True, help="Deliver what is due too, as execute --loop does.")
+@click.option(
+    "--accept-clock",
+    is_flag=True,
+    help="With --with-loop: go by the clock, also if it leaps or is behind the log.",
+)
 @answers
 def mcp_command(
     session: Session,
@@ -92,6 +97,7 @@ def mcp_command(
     agent_header: str | None,
     tool_prefix: str,
     with_loop: bool,
+    accept_clock: bool,
 ) -> None:
     """Serve the commands for agents as tools of an MCP server.
 
@@ -125,7 +131,10 @@ def mcp_command(
         prefix=tool_prefix,
         header=agent_header,
     )
-    loop = partial(_deliver, session) if with_loop else None
+    if accept_clock and not with_loop:
+        message = "--accept-clock needs --with-loop."
+        raise WrongUsage("conflicting_options", message, "Give both, or none.")
+    loop = partial(_deliver, session, accept_clock) if with_loop else None
     if transport == "http":
         listener = mcp_server.listen(host, port, settings.mcp_token)
         message = "It wants a token." if settings.mcp_token else "It wants no token."
@@ -170,7 +179,7 @@ def _answer(
     return ask(command, [*name, *where, *words[len(name) :]], Caller("mcp", stop, *origin))
 
 
-def _deliver(session: Session, stop: Stop) -> None:
+def _deliver(session: Session, accept_clock: bool, stop: Stop) -> None:
     from promptyoself.loop import run_loop
 
     store = session.store(as_process=True)
@@ -182,6 +191,7 @@ def _deliver(session: Session, stop: Stop) -> None:
             concurrency=CONCURRENCY,
             interval=session.settings.interval,
             stop=stop,
+            accept_clock=accept_clock,
             emit=lambda _: None,  # stdout isn't the loop's; what it does is in the log file
         )
 

@@ -69,7 +69,9 @@ class Schedule(NamedTuple):
     the deliveries left, and why it is void, if it is. ``noticed_at`` is when somebody was last told
     that slots were missed. ``told`` is the :func:`place` of the registration in the log, and
     ``retold`` that of the latest change of each field that was modified since. ``last_code`` is the
-    code of the latest slot that failed, in this life.
+    code of the latest slot that failed, in this life. ``without`` are ranges of slots, each with its
+    first and its last, that were claimed while a clock was ahead: they don't come again, though
+    others around them do.
     """
 
     id: str
@@ -117,6 +119,7 @@ class Schedule(NamedTuple):
     told: str = ""
     retold: dict[str, str] | None = None
     last_code: str | None = None
+    without: list[list[str]] | None = None
 
 
 class OpenSlot(NamedTuple):
@@ -126,7 +129,8 @@ class OpenSlot(NamedTuple):
     ``error``, ``http_status`` and ``detail`` are of what last kept it from its end; ``in_doubt``
     says that it may have been delivered for all that.
     ``claimed_at`` is the time of the latest claim, ``first_claimed_at`` that of the first.
-    ``approved`` says that an approval was spent on it, and that its schedule is as it then was.
+    ``approved`` says that an approval was spent on it, and that its schedule is as it then was;
+    ``held`` that it was claimed while the log's time was held at a later one than the claim's.
     ``unsent`` is how many attempts were handed back before anything was sent.
     """
 
@@ -148,6 +152,7 @@ class OpenSlot(NamedTuple):
     detail: str | None = None
     in_doubt: bool = False
     unsent: int = 0
+    held: bool = False
 
 
 class AgentState(NamedTuple):

@@ -42,6 +42,8 @@ def apply(state: State, event: Folded) -> None:
     if isinstance(record, events.ScheduleRegistered):
         _unapprove(state, before)
         after = _register(event, record, before)
+        if record.counts_from is not None:
+            _give_back(state, after, record.counts_from)
     elif before is None:
         raise ValueError("its schedule was never registered")
     else:
@@ -89,7 +91,7 @@ def _register(
     event: Folded, record: events.ScheduleRegistered, before: Schedule | None
 ) -> Schedule:
     fields = record._asdict()
-    first_content = fields.pop("first_content")
+    first_content, counts_from = fields.pop("first_content"), fields.pop("counts_from")
     fields.update(
         id=event.id,
         status="active",
@@ -108,7 +110,31 @@ def _register(
             spent_day=before.spent_day,
             spent=before.spent,
         )
-    return Schedule(**fields)
+    schedule = Schedule(**fields)
+    return schedule if counts_from is None else _reopen(schedule, counts_from, record.without)
+
+
+def _reopen(schedule: Schedule, counts_from: str, without: list[list[str]] | None) -> Schedule:
+    """Let slots count again from there on, though a clock that was ahead has decided later ones;
+    those that were claimed don't come again. What was spent and noted on later days is not
+    of any day that has been."""
+    for first, last in without or ():
+        if not (is_instant(first) and is_instant(last) and first <= last):
+            raise ValueError("a range of slots isn't two instants")
+
+    def known(text: str | None) -> str | None:
+        return text if text is None or text <= counts_from else None
+
+    later = (schedule.spent_day or "") > counts_from[:10]
+    return schedule._replace(
+        without=without or None,
+        last_slot=known(schedule.last_slot),
+        last_trigger=known(schedule.last_trigger),
+        settled_at=known(schedule.settled_at),
+        noticed_at=known(schedule.noticed_at),
+        spent_day=None if later else schedule.spent_day,
+        spent=0 if later else schedule.spent,
+    )
 
 
 def _evolve(state: State, event: Folded, record: events.Record, schedule: Schedule) -> Schedule:
@@ -119,7 +145,7 @@ def _evolve(state: State, event: Folded, record: events.Record, schedule: Schedu
             slot = state.open.pop(slot_key(schedule.id, record.slot))
             return schedule._replace(
                 last_run=event.ts,
-                settled_at=event.ts if slot.kind == "scheduled" else schedule.settled_at,
+                settled_at=_ended(event, slot) if slot.kind == "scheduled" else schedule.settled_at,
                 failures=0,
                 last_error=record.error,
             )
@@ -127,8 +153,9 @@ def _evolve(state: State, event: Folded, record: events.Record, schedule: Schedu
             # An open slot that is given up; or slots that never began, which moves the schedule on.
             if record.notice is not None:
                 schedule = schedule._replace(noticed_at=event.ts)
-            if state.open.pop(slot_key(schedule.id, record.slot), None) is not None:
-                return schedule._replace(settled_at=event.ts)
+            given_up = state.open.pop(slot_key(schedule.id, record.slot), None)
+            if given_up is not None:
+                return schedule._replace(settled_at=_ended(event, given_up))
             if record.kind != "scheduled":
                 raise ValueError("it skips a slot that never began")
             return schedule._replace(last_slot=record.last, next_run=record.next_run)
@@ -148,7 +175,7 @@ def _evolve(state: State, event: Folded, record: events.Record, schedule: Schedu
         case events.DeliveryFailed():
             slot = state.open.pop(slot_key(schedule.id, record.slot))
             return schedule._replace(
-                settled_at=event.ts if slot.kind == "scheduled" else schedule.settled_at,
+                settled_at=_ended(event, slot) if slot.kind == "scheduled" else schedule.settled_at,
                 failures=schedule.failures + record.permanent,
                 last_error=_said(record),
                 last_code=record.code,
@@ -161,6 +188,9 @@ def _evolve(state: State, event: Folded, record: events.Record, schedule: Schedu
                 status="paused", next_run=record.next_run, reason=record.reason
             )
         case events.ScheduleResumed():
+            if record.counts_from is not None:
+                schedule = _reopen(schedule, record.counts_from, record.without)
+                _give_back(state, schedule, record.counts_from)
             return schedule._replace(
                 status="active", next_run=record.next_run, reason=record.reason, failures=0
             )
@@ -217,6 +247,11 @@ def _said(
     return f"{record.error} It said: {record.detail}"
 
 
+def _ended(event: Folded, slot: OpenSlot) -> str:
+    """When a slot got its outcome; where the log's time is held, when it was claimed at least."""
+    return slot.claimed_at if slot.held and slot.claimed_at else event.ts
+
+
 def _claim(
     state: State, event: Folded, record: events.DeliveryAttempted, schedule: Schedule
 ) -> Schedule:
@@ -224,7 +259,7 @@ def _claim(
         raise ValueError("its text isn't what was sent")
     key = slot_key(schedule.id, record.slot)
     earlier = state.open.get(key)
-    first = record.attempt == 1
+    first, at = record.attempt == 1, record.at or event.ts
     state.open[key] = OpenSlot(
         schedule.id,
         schedule.agent_id,
@@ -233,18 +268,21 @@ def _claim(
         record.attempt,
         record.worker,
         record.otid,
-        event.ts,
-        event.ts if first or earlier is None else earlier.first_claimed_at,
+        at,
+        at if first or earlier is None else earlier.first_claimed_at,
         approved=earlier is not None and earlier.approved,
         unsent=0 if earlier is None else earlier.unsent,
+        held=record.at is not None,
     )
     if not first:
         return schedule
-    day = event.ts[:10]
     agent = state.agent(schedule.agent_id)
+    # By a clock that is behind the log, nothing is spent on a day before one that counts already.
+    day = max(at[:10], agent.spent_day) if record.at else at[:10]
     state.agents[schedule.agent_id] = agent._replace(
         spent_day=day, spent=agent.spent + 1 if agent.spent_day == day else 1
     )
+    day = max(at[:10], schedule.spent_day or "") if record.at else at[:10]
     spent = schedule.spent + 1 if schedule.spent_day == day else 1
     if record.kind != "scheduled":
         return schedule._replace(spent_day=day, spent=spent)
@@ -264,10 +302,20 @@ def _modify(
     _unapprove(state, schedule)
     if schedule.approval is not None and schedule.approval_void is None:
         schedule = schedule._replace(approval_void="modified")
+    if record.counts_from is not None:
+        schedule = _reopen(schedule, record.counts_from, record.without)
+        _give_back(state, schedule, record.counts_from)
     where = place(event)
     changed = {name: where for name in record.changes if name in SPECIFIED}
     retold = {**(schedule.retold or {}), **changed} or None
     return schedule._replace(**{"reason": record.reason, **record.changes, "retold": retold})
+
+
+def _give_back(state: State, schedule: Schedule, counts_from: str) -> None:
+    """What its agent has spent on a day that is still to come, it hasn't."""
+    agent = state.agent(schedule.agent_id)
+    if agent.spent_day > counts_from[:10]:
+        state.agents[schedule.agent_id] = agent._replace(spent_day="", spent=0)
 
 
 def _unapprove(state: State, schedule: Schedule | None) -> None:

@@ -243,13 +243,15 @@ class _Book:
     def enter(self, entry: Entry) -> None:
         if self._agent_id not in (None, entry.agent_id):
             return
+        if entry.slots < 0 and not self._taken_back(entry):
+            return
         sums = self._sums.setdefault((entry.id, entry.agent_id), Counter())
         sums[entry.outcome] += entry.slots
         if entry.outcome == "skipped":
             sums[f"skipped {entry.why}"] += entry.slots
         if entry.outcome not in ("doubled", "unexpected"):  # those are beside the slot's outcome
             sums["slots"] += entry.slots
-        if entry.outcome != "delivered":
+        if entry.outcome != "delivered" and entry.slots > 0:
             self._undelivered.append(
                 {
                     "id": entry.id,
@@ -264,6 +266,15 @@ class _Book:
                     "by": self._callers.of(entry.seq),
                 }
             )
+
+    def _taken_back(self, entry: Entry) -> bool:
+        """Remove the line of an entry that doesn't hold any more; whether there was one."""
+        same = (entry.id, entry.seq, format_utc(entry.first), format_utc(entry.last))
+        for at, line in enumerate(self._undelivered):
+            if (line["id"], line["seq"], line["slot"], line["last"]) == same:
+                del self._undelivered[at]
+                return True
+        return False
 
     def answer(self) -> dict[str, Any]:
         total: Counter[str] = Counter()

@@ -15,13 +15,17 @@ from promptyoself import __version__
 from promptyoself.errors import PromptyoselfError
 from promptyoself.instants import format_utc, parse_utc
 from promptyoself.letta import UNFIT_CLIENTS, Deliverer
-from promptyoself.schedules import State
+from promptyoself.schedules import FINISHED, State
 from promptyoself.service.attendance import last_pass
+from promptyoself.service.distrusting import held_loops
 from promptyoself.service.keeping import verify
+from promptyoself.service.querying import problem_of
 from promptyoself.service.store import Chain, Store, chains
 from promptyoself.service.troubles import LATE, failed, failing, overdue, retrying
 from promptyoself.settings import default_zone, desire_half_life, told
+from promptyoself.slots import is_ahead, trigger_of
 from promptyoself.times import format_duration
+from promptyoself.triggers import next_fire_time
 
 __all__ = ["Check", "examine"]
 
@@ -75,6 +79,7 @@ def examine(
             require_loop=require_loop,
             allow_no_loop=allow_no_loop,
             allow_failed=allow_failed,
+            quick=quick,
         )
     if letta is not None:
         checks.append(_guarded("letta", lambda: _letta(store, letta)))
@@ -173,6 +178,7 @@ def _schedules(
     require_loop: bool,
     allow_no_loop: bool,
     allow_failed: bool,
+    quick: bool,
 ) -> Iterator[Check]:
     state, position = store.read()
     if state.newer:
@@ -185,8 +191,14 @@ def _schedules(
             f"the last event is of {position.ts}, but it is {format_utc(now)}",
             "Set the clock. Until it has caught up, new events bear the time of that one.",
         )
+    elif told := held_loops(store, store.workers.living()):
+        hint = "Set the clock right; or, if it is right, start the loop again."
+        yield Check("clock", False, told, hint)
     else:
         yield Check("clock", True, format_utc(now))
+    # Nothing can be ahead of the clock that isn't behind the log.
+    if not quick or (position.ts and parse_utc(position.ts) - now > LATE):
+        yield _times(state, now)
     living = store.workers.living()
     hung = _hung(store, now, living)
     if hung:
@@ -270,6 +282,36 @@ def _hung(store: Store, now: datetime, living: list[str]) -> str:
         if silence is not None and silence > most:
             found.append(f"{worker} has made no pass for {silence:.0f} s")
     return ", ".join(found)
+
+
+def _times(state: State, now: datetime) -> Check:
+    """Whether the times of the schedules that aren't over can be computed here, and are what they
+    would be by this clock."""
+    broken, ahead = {}, []
+    for schedule in state.schedules.values():
+        if schedule.status in FINISHED:
+            continue
+        if (problem := problem_of(schedule)) is not None:
+            broken[schedule.id] = problem
+        elif schedule.status == "active" and is_ahead(schedule, now) and schedule.next_run:
+            following = next_fire_time(trigger_of(schedule), now)
+            if following is not None and format_utc(following) < schedule.next_run:
+                ahead.append(schedule.id)
+    if broken:
+        first, problem = next(iter(broken.items()))
+        detail = f"{_some(list(broken))} can't be computed in full. {first}: {problem}"
+        hint = f"`promptyoself modify --id {first} --tz ZONE` (or new times) mends it."
+        return Check("times", False, detail, hint)
+    if ahead:
+        what = "waits" if len(ahead) == 1 else "wait"
+        detail = f"{_some(ahead)} {what} for times that a clock which was ahead had come to"
+        hint = f"`promptyoself resume --id {ahead[0]}` lets it count from now; so for each."
+        return Check("times", False, detail, hint)
+    return Check("times", True, "as this clock has them")
+
+
+def _some(ids: list[str]) -> str:
+    return ", ".join(ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
 
 
 def _letta(store: Store, letta: Deliverer) -> Check:

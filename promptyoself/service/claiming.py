@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from promptyoself.desires import Ranked
 from promptyoself.envelope import wrap
+from promptyoself.errors import PromptyoselfError
 from promptyoself.events import (
     HANDED_BACK,
     ApprovalConsumed,
@@ -61,6 +62,9 @@ _TRIES_AT_ONCE = 3
 
 _MOST_RECORDS = 1000
 """The most events of one decision; the rest is for the next, which follows at once."""
+
+_MOMENT = timedelta(minutes=1)
+"""Clocks that differ by no more are not told apart."""
 
 _TOO_LATE = "Given up: its grace has passed."
 
@@ -165,13 +169,15 @@ def taken_as_read(_: Schedule) -> None:
 class Decision(NamedTuple):
     """Events to append, each with its schedule's id, and the claims that they make.
 
-    ``broken`` says for which schedules nothing could be decided, and why.
+    ``broken`` says for which schedules nothing could be decided, and why; ``at`` is the time of the
+    claims, where the log's is held at a later one.
     """
 
     records: list[tuple[Record, str]]
     claims: list[Claim]
     skipped: list[dict[str, Any]]
     broken: dict[str, str]
+    at: str | None = None
 
 
 def claim(
@@ -193,14 +199,15 @@ def claim(
     one of them from its context. ``until`` leaves alone what became due only after it. A schedule
     about which nothing can be decided (its time zone is gone, say) doesn't stop the others. What
     an approval allows is claimed and paid for in one append. ``told_at`` is the time that an
-    envelope tells, which is that of the event: where the clock has run back, not ``now``.
-    ``only`` leaves alone what isn't that agent's.
+    envelope tells, which is that of the event: where the clock has run back, not ``now``, and then
+    the claims say when they were made. ``only`` leaves alone what isn't that agent's.
 
     Raises:
         Forged: see :data:`Genuine`. Nothing is to be appended then.
     """
     allowed = _Allowed(state, now, caps, approvals)
-    decision = Decision([], [], [], {})
+    behind = told_at is not None and told_at - now > _MOMENT
+    decision = Decision([], [], [], {}, format_utc(now) if behind else None)
     words = _Words(now, told_at or now, strongest, genuine)
     occupied = {slot.agent_id for slot in state.open.values() if slot.worker is not None}
     begun = {slot.id for slot in state.open.values() if slot.kind == "scheduled"}
@@ -223,7 +230,8 @@ def claim(
             raise
         except Exception as error:
             del decision.records[records:], decision.skipped[skipped:]
-            decision.broken[id_] = f"{type(error).__name__}: {error}"
+            expected = isinstance(error, PromptyoselfError)
+            decision.broken[id_] = f"{error}" if expected else f"{type(error).__name__}: {error}"
             continue
         if made is not None:
             decision.claims.append(made)
@@ -467,6 +475,7 @@ def _attempt(
         text if schedule.template else None,
         schedule.agent_id,
         schedule.conversation_id,
+        decision.at,
     )
     decision.records.append((record, schedule.id))
     if verdict.grant is not None:

@@ -120,6 +120,7 @@ class Dispatcher:
         self._trouble = ""
         self._story = Narrator(store.log, worker, prompts=store.settings.log_prompts)
         self._announced = False
+        self._holds = False
         self._broken = False  # whether there was something about which nothing could be decided
         self._strongest = strongest_of(store)
         self._vouched = Vouched(store.ledger)
@@ -340,7 +341,15 @@ class Dispatcher:
         for message in told:
             self._store.warn(message)
 
+    def hold(self, *, claims: bool) -> None:
+        """Claim nothing, or claim again; outcomes are recorded all the same."""
+        if claims != self._holds:
+            self._holds = claims
+            self._quiet = (None, None)  # what was due meanwhile is looked at
+
     def _seats(self) -> int:
+        if self._holds:
+            return 0
         if time.monotonic() < self._hold_until:
             return 0
         taken = len(self._live) - len(self._slow)

@@ -62,6 +62,7 @@ _LINE = {
     "next_run": (str, True),
     "repetition_count": (int, False),
     "last_slot": (str, True),
+    "without": (list, True),
     "schedule": (dict, False),
     "registered": (dict, True),
 }
@@ -172,7 +173,7 @@ def _line(schedule: Schedule, registered: Mapping[str, Any] | None) -> dict[str,
     line = {
         "export": EXPORT,
         **{name: fields[name] for name in ("id", "salt", "status", "next_run")},
-        **{name: fields[name] for name in ("repetition_count", "last_slot")},
+        **{name: fields[name] for name in ("repetition_count", "last_slot", "without")},
         "schedule": _said({name: fields[name] for name in (*_CONTENT, *_POLICY)}),
         "registered": None if registered is None else _said(registered),
     }
@@ -336,6 +337,7 @@ def _arrival(number: int, line: _Line, settings: Settings, now: datetime) -> Arr
         salt=fields["salt"],
         repetition_count=fields["repetition_count"],
         last_slot=fields["last_slot"],
+        without=fields["without"],
         first_content=_said(original) if original != content else None,
     )
     further: list[Record] = []
@@ -430,6 +432,14 @@ def _require_position(fields: Mapping[str, Any], current: Mapping[str, Any], now
     ):
         if text is not None and not is_instant(text):
             raise _invalid(f"Its {name} {shown(text)} isn't an instant as in the log.")
+    for each in fields["without"] or ():
+        if not (
+            type(each) is list
+            and len(each) == 2
+            and all(type(end) is str and is_instant(end) for end in each)
+            and each[0] <= each[1]
+        ):
+            raise _invalid("A range in its 'without' isn't two instants as in the log.")
     if fields["status"] not in ("active", "paused"):
         raise _invalid(f"Its status {shown(fields['status'])} is neither active nor paused.")
     if next_run is None and fields["status"] == "active":

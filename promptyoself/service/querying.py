@@ -21,7 +21,7 @@ from promptyoself.service.store import (
     unknown_desire,
 )
 from promptyoself.settings import default_zone
-from promptyoself.times import in_zone, parse_moment, shown
+from promptyoself.times import is_zone, local_time, parse_moment, shown
 from promptyoself.versions import VERSIONS
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "list_schedules",
     "open_by_id",
     "pinned",
+    "problem_of",
     "show",
     "state_at",
     "stats",
@@ -67,20 +68,20 @@ def list_schedules(
     if wanted is not None:
         chosen = _of_agent(state, wanted, statuses)
         total = len(chosen)
-        shown = chosen[:limit]
+        found = chosen[:limit]
         failed = state.agent(wanted).failed
     else:
         total = sum(state.statuses.get(each, 0) for each in statuses)
         failed = state.statuses.get("failed", 0)
-        shown = list(islice(_in_order(state, statuses), limit))
+        found = list(islice(_in_order(state, statuses), limit))
     slots = open_by_id(state) if full else {}
     answer: dict[str, Any] = {
         "schedules": [
-            describe(schedule, slots.get(schedule.id, ()), full=full) for schedule in shown
+            describe(schedule, slots.get(schedule.id, ()), full=full) for schedule in found
         ],
-        "count": len(shown),
+        "count": len(found),
     }
-    if len(shown) < total:
+    if len(found) < total:
         answer["total"] = total
     if failed and "active" in statuses and "failed" not in statuses:
         answer["not_shown"] = {"failed": failed}
@@ -153,6 +154,8 @@ def describe(schedule: Schedule, slots: Iterable[OpenSlot], *, full: bool) -> di
     }
     if full or schedule.template is not None:
         answer["template"] = schedule.template
+    if (problem := problem_of(schedule)) is not None:
+        answer["problem"] = problem
     if not full:
         return answer
     from promptyoself.visible import unseen
@@ -160,7 +163,7 @@ def describe(schedule: Schedule, slots: Iterable[OpenSlot], *, full: bool) -> di
     if invisible := unseen(schedule.prompt, schedule.name, schedule.agent_id):
         answer["invisible"] = invisible
     answer.update(
-        next_run_local=in_zone(parse_utc(next_run), schedule.timezone) if next_run else None,
+        next_run_local=local_time(parse_utc(next_run), schedule.timezone) if next_run else None,
         conversation_id=schedule.conversation_id,
         start_at=schedule.start_at,
         until=schedule.until,
@@ -194,6 +197,39 @@ def describe(schedule: Schedule, slots: Iterable[OpenSlot], *, full: bool) -> di
         ],
     )
     return answer
+
+
+def problem_of(schedule: Schedule) -> str | None:
+    """Why the times of a schedule that isn't over can't be computed on this machine, if they can't
+    be. It says nothing against the others."""
+    if schedule.status in ("completed", "cancelled"):
+        return None
+    known = is_zone(schedule.timezone)
+    if schedule.schedule_type == "cron":
+        from promptyoself.triggers import parse_cron
+
+        try:
+            parse_cron(schedule.schedule_value)
+        except PromptyoselfError as error:
+            return f"{error.message} Nothing is delivered until `modify` gives it other times."
+        if not known:
+            return (
+                f"There is no time zone {shown(schedule.timezone)} on this machine. Nothing is "
+                "delivered until it is installed, or until `modify --tz` gives it another."
+            )
+    elif schedule.schedule_type == "interval":
+        from promptyoself.times import parse_duration
+
+        try:
+            parse_duration(schedule.schedule_value)
+        except PromptyoselfError as error:
+            return f"{error.message} Nothing is delivered until `modify` gives it other times."
+    if not known:
+        return (
+            f"There is no time zone {shown(schedule.timezone)} on this machine, so its local times "
+            "can't be told. It is delivered all the same."
+        )
+    return None
 
 
 def history(

@@ -33,8 +33,16 @@ from promptyoself.service.requests import (
 )
 from promptyoself.service.store import Store, find_schedule
 from promptyoself.settings import Settings
-from promptyoself.slots import Skipped, passed, skip_record, trigger_from, trigger_of
-from promptyoself.times import in_zone, shown
+from promptyoself.slots import (
+    MOMENT,
+    Skipped,
+    is_ahead,
+    passed,
+    skip_record,
+    trigger_from,
+    trigger_of,
+)
+from promptyoself.times import local_time, shown
 from promptyoself.triggers import Trigger, next_fire_time
 
 __all__ = [
@@ -115,9 +123,16 @@ def register(
         require_room(state, record.agent_id, settings)
         life = None if existing is None else existing.life + 1
         new = record._replace(salt=salt or None, life=life)
+        drafts: list[Draft] = []
         if existing is not None:
-            again = first_fire(fields, _high_water(existing, now, trigger_from(fields)))
-            new = new._replace(next_run=format_utc(again))
+            spec = fields
+            if is_ahead(existing, now):
+                again = _reopened(store, id_, trigger_from(fields), now)
+                new = new._replace(**again)
+                spec = {**fields, "without": again["without"]}
+                drafts += _give_up_ahead(store, state, existing, now)
+            first_again = first_fire(spec, _high_water(existing, now, trigger_from(spec)))
+            new = new._replace(next_run=format_utc(first_again))
         answer: dict[str, Any] = {
             "id": id_,
             "created": True,
@@ -133,7 +148,7 @@ def register(
         answer.update(_warning(warnings))
         if life is not None:
             answer["life"] = life
-        return [store.draft(new, id_, new.agent_id)], answer
+        return [*drafts, store.draft(new, id_, new.agent_id)], answer
 
     if dry_run:
         _, answer = decide(store.read().state)
@@ -167,26 +182,35 @@ def modify(store: Store, id_: str, request: Request, now: datetime) -> dict[str,
         fields = {**schedule._asdict(), **asked}
         changes = {name: fields[name] for name in asked if fields[name] != getattr(schedule, name)}
         drafts: list[Draft] = []
+        again: dict[str, Any] = {}
+        uncounted: str | None = None
         if not _SPREAD.isdisjoint(changes):
             check_jitter(fields)
-        if any(name in changes for name in _TIMING):
+        ahead = is_ahead(schedule, now) and any(name in asked for name in _TIMING)
+        if ahead or any(name in changes for name in _TIMING):
             _require_repetitions_left(schedule, fields["max_repetitions"])
             if any(name in changes for name in ("schedule_type", "schedule_value", "start_at")):
                 changes["anchor"] = fields["anchor"] = fields["start_at"] or anchor_for(now)
+            if ahead:
+                again = _reopened(store, id_, trigger_from(fields), now)
+                fields["without"] = again["without"]
+                drafts += _give_up_ahead(store, state, schedule, now)
             first = format_utc(first_fire(fields, _high_water(schedule, now, trigger_from(fields))))
-            drafts += _skip(store, schedule, passed(schedule, now, _gap_reason(schedule)), first)
+            skipped, uncounted = _passed(schedule, now, _gap_reason(schedule))
+            drafts += _skip(store, schedule, skipped, first)
             if first != schedule.next_run:
                 changes["next_run"] = first
         if "agent_id" in changes and schedule.status == "active":
             require_room(state, changes["agent_id"], settings)
-        if changes:
-            drafts.append(store.draft(ScheduleModified(changes, reason), id_, fields["agent_id"]))
+        if changes or again:
+            record = ScheduleModified(changes, reason, uncounted, **again)
+            drafts.append(store.draft(record, id_, fields["agent_id"]))
         next_run = changes.get("next_run", schedule.next_run)
         answer = {
             "id": id_,
             "modified": sorted(name for name in changes if name not in ("next_run", "anchor")),
             **_fires(next_run, fields["timezone"]),
-            "message": "Schedule modified." if changes else "Nothing differs; nothing was changed.",
+            "message": _what_was_modified(changes, counts=bool(again)),
         }
         if schedule.status == "active" and not _PACE.isdisjoint(changes):
             pace = exceeded(state, settings.caps, {**fields, "next_run": next_run}, id_)
@@ -211,23 +235,35 @@ def pause(store: Store, id_: str, reason: str | None, now: datetime) -> dict[str
                 f"{id_} has no slot left to fire; its last delivery is under way.",
                 "`cancel` ends it; a prompt already sent may still arrive.",
             )
-        trigger = trigger_of(schedule)
-        following = next_fire_time(trigger, _high_water(schedule, now, trigger))
-        next_run = None if following is None else format_utc(following)
-        drafts = _skip(store, schedule, passed(schedule, now, "paused"), next_run)
+        skipped, uncounted = _passed(schedule, now, "paused")
+        if uncounted is None:
+            trigger = trigger_of(schedule)
+            high = _high_water(schedule, now, trigger)
+            if schedule.last_slot:  # until `resume`, it stays where a clock has put it
+                high = max(high, parse_utc(schedule.last_slot))
+            following = next_fire_time(trigger, high)
+            next_run = None if following is None else format_utc(following)
+        else:  # whoever resumes it will be able to tell what has passed since this one
+            skipped, next_run = [], schedule.next_run
+        drafts = _skip(store, schedule, skipped, next_run)
         drafts += _give_up(store, state, schedule, "paused", kinds={"scheduled"})
-        drafts.append(store.draft(SchedulePaused(next_run, reason), id_, schedule.agent_id))
+        paused = SchedulePaused(next_run, reason, uncounted)
+        drafts.append(store.draft(paused, id_, schedule.agent_id))
         return drafts, {"id": id_, "message": "Schedule paused."}
 
     return _change(store, id_, reason, now, decide)
 
 
 def resume(store: Store, id_: str, reason: str | None, now: datetime) -> dict[str, Any]:
-    """Let a paused or failed schedule run on. Raises ``not_paused`` or ``nothing_left``."""
+    """Let a paused or failed schedule run on, or one that a clock that was ahead has left in the
+    future. Raises ``not_paused``, ``nothing_left``, or why its times can't be computed."""
 
     def decide(state: State) -> tuple[list[Draft], dict[str, Any]]:
         schedule = find_schedule(state, id_, store.settings.only_agent)
-        if schedule.status not in ("paused", "failed"):
+        ahead = is_ahead(schedule, now)
+        if schedule.status not in ("paused", "failed") and not (
+            ahead and schedule.status == "active"
+        ):
             raise PromptyoselfError(
                 "not_paused",
                 f"{id_} is {schedule.status}, not paused.",
@@ -244,9 +280,14 @@ def resumption(
     """The events that let a paused or failed schedule run on, and what to answer.
 
     Raises:
-        PromptyoselfError: ``nothing_left``, or ``too_many_schedules``.
+        PromptyoselfError: ``nothing_left``, ``too_many_schedules``, or why its times can't be
+            computed on this machine.
     """
-    trigger = trigger_of(schedule)
+    again: dict[str, Any] = {}
+    trigger, ahead = _computable(schedule), is_ahead(schedule, now)
+    if ahead:
+        again = _reopened(store, schedule.id, trigger, now)
+        trigger = trigger_from({**schedule._asdict(), "without": again["without"]})
     following = next_fire_time(trigger, _high_water(schedule, now, trigger))
     if following is None or schedule.next_run is None:
         if schedule.status == "failed":
@@ -264,7 +305,9 @@ def resumption(
     require_room(state, schedule.agent_id, store.settings)
     next_run = format_utc(following)
     drafts = _skip(store, schedule, passed(schedule, now, _gap_reason(schedule)), next_run)
-    drafts.append(store.draft(ScheduleResumed(next_run, reason), schedule.id, schedule.agent_id))
+    drafts += _give_up_ahead(store, state, schedule, now) if ahead else []
+    resumed = ScheduleResumed(next_run, reason, **again)
+    drafts.append(store.draft(resumed, schedule.id, schedule.agent_id))
     answer = {
         "id": schedule.id,
         **_fires(next_run, schedule.timezone),
@@ -289,9 +332,11 @@ def cancel(store: Store, id_: str, reason: str | None, now: datetime) -> dict[st
                 "already_finished", f"{id_} is completed.", "There is nothing left to cancel."
             )
         gap = _gap_reason(schedule, "cancelled")
-        drafts = _skip(store, schedule, passed(schedule, now, gap), None)
+        skipped, uncounted = _passed(schedule, now, gap)
+        drafts = _skip(store, schedule, skipped, None)
         drafts += _give_up(store, state, schedule, "cancelled", kinds={"scheduled", "trigger"})
-        drafts.append(store.draft(ScheduleCancelled(reason), id_, schedule.agent_id))
+        ended = ScheduleCancelled(reason, uncounted)
+        drafts.append(store.draft(ended, id_, schedule.agent_id))
         under_way = sum(1 for slot in _open_slots(state, id_) if slot.worker is not None)
         answer: dict[str, Any] = {"cancelled_id": id_, "message": "Schedule cancelled."}
         if under_way:
@@ -310,12 +355,17 @@ def trigger(store: Store, id_: str, reason: str | None, now: datetime) -> dict[s
         schedule = _unfinished(state, id_, store.settings)
         _require_patience(state, schedule.agent_id)
         # A slot of its own, so its instant must be no other slot's, nor that of a trigger before.
-        instant = now
-        scheduled, tick = trigger_of(schedule), timedelta(microseconds=1)
+        instant, tick = now, timedelta(microseconds=1)
         taken = {schedule.next_run, schedule.last_slot}
         if schedule.last_trigger is not None:
-            instant = max(now, parse_utc(schedule.last_trigger) + tick)
-        while format_utc(instant) in taken or next_fire_time(scheduled, instant - tick) == instant:
+            latest = parse_utc(schedule.last_trigger)
+            if latest - now > MOMENT:  # by a clock that was ahead
+                from promptyoself.service.reopening import claimed_after
+
+                taken |= claimed_after(store, id_, now)
+            else:
+                instant = max(now, latest + tick)
+        while format_utc(instant) in taken or _is_slot(schedule, instant):
             instant += tick
         slot = format_utc(instant)
         message = "It will be delivered by the loop, or by the next `promptyoself execute`."
@@ -464,13 +514,72 @@ def _gap_reason(schedule: Schedule, otherwise: str = "modified") -> str:
 
 
 def _high_water(schedule: Schedule, now: datetime, trigger: Trigger) -> datetime:
-    """No slot of ``trigger`` up to here may come again, even where the clock has run back; nor one
-    at the instant of a slot that was asked for, whose name it would have."""
-    high = max(now, parse_utc(schedule.last_slot)) if schedule.last_slot else now
-    asked = schedule.last_trigger
+    """No slot of ``trigger`` up to here may come again; nor one at the instant of a slot that was
+    asked for, whose name it would have. Where a clock that was ahead has decided later ones, those
+    that don't come again are left out of the trigger itself."""
+    high, asked = now, schedule.last_trigger
+    if schedule.last_slot and parse_utc(schedule.last_slot) - now <= MOMENT:
+        high = max(now, parse_utc(schedule.last_slot))
     if asked is not None and next_fire_time(trigger, high) == parse_utc(asked):
         return parse_utc(asked)
     return high
+
+
+def _reopened(store: Store, id_: str, trigger: Trigger, now: datetime) -> dict[str, Any]:
+    # Few ever need it.
+    from promptyoself.service.reopening import reopened
+
+    return reopened(store, id_, trigger, now)
+
+
+def _is_slot(schedule: Schedule, instant: datetime) -> bool:
+    """Whether the schedule fires at that instant, as far as this machine can tell."""
+    try:
+        return next_fire_time(trigger_of(schedule), instant - instant.resolution) == instant
+    except PromptyoselfError:
+        return False
+
+
+def _computable(schedule: Schedule) -> Trigger:
+    """The schedule's trigger. Raises why its times can't be computed, and what mends that."""
+    trigger = trigger_of(schedule)
+    try:
+        next_fire_time(trigger, parse_utc(schedule.anchor))
+    except PromptyoselfError as error:
+        option = "--tz ZONE" if error.code == "unknown_zone" else "--cron or --every"
+        mend = f"promptyoself modify --id {schedule.id} {option}"
+        error.hint = f"Give it one that this machine can compute: {mend}. {error.hint}"
+        raise
+    return trigger
+
+
+def _passed(schedule: Schedule, now: datetime, why: str) -> tuple[list[Skipped], str | None]:
+    """The slots that have passed unclaimed. Where this machine can't tell which they are, the code
+    of the error that says so, and of them only the one that the log has promised."""
+    try:
+        next_fire_time(trigger_of(schedule), now)
+        return passed(schedule, now, why), None
+    except PromptyoselfError as error:
+        if schedule.next_run is None or parse_utc(schedule.next_run) > now:
+            return [], error.code
+        first = parse_utc(schedule.next_run)
+        return [Skipped(first, first, 1, why)], error.code
+
+
+def _give_up_ahead(store: Store, state: State, schedule: Schedule, now: datetime) -> list[Draft]:
+    """Skip what a clock that was ahead has begun, and would try again only when its time comes."""
+    text = format_utc(now)
+    return [
+        store.draft(DeliverySkipped(slot.slot, slot.slot, 1, "clock", slot.kind), schedule.id)
+        for slot in _open_slots(state, schedule.id)
+        if slot.worker is None and slot.slot > text
+    ]
+
+
+def _what_was_modified(changes: dict[str, Any], *, counts: bool) -> str:
+    if counts:
+        return "Schedule modified. It counts from now, though a clock that was ahead had passed it."
+    return "Schedule modified." if changes else "Nothing differs; nothing was changed."
 
 
 def _skip(
@@ -520,5 +629,5 @@ def _warning(sentences: Iterable[str]) -> dict[str, str]:
 def _fires(next_run: str | None, zone: str) -> dict[str, Any]:
     if next_run is None:
         return {"next_run": None}
-    local = in_zone(parse_utc(next_run), zone)
+    local = local_time(parse_utc(next_run), zone)
     return {"next_run": next_run, "next_run_local": local, "timezone": zone}

@@ -10,13 +10,14 @@ from datetime import datetime
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from promptyoself.clocks import LEAP
 from promptyoself.counting import REBUILDS, increment
 from promptyoself.durable import Disk
 from promptyoself.errors import ChainError, PromptyoselfError
 from promptyoself.index import Index, Snapshot
 from promptyoself.index.form import Form
 from promptyoself.index.schedules import SCHEDULE_FORM
-from promptyoself.instants import parse_utc
+from promptyoself.instants import format_utc, parse_utc
 from promptyoself.ledger import Draft, FileLedger, Ledger, Liveness
 from promptyoself.log import Log, Seldom
 from promptyoself.schedules import CHAIN, Schedule, State
@@ -65,6 +66,7 @@ class Chain(Generic[S]):
         self.index: Index[S] = Index(self.folder / "index.json", form, self.ledger, self.warn, disk)
         self.index.rebuilt = partial(increment, settings.var, REBUILDS)
         self.disk = disk or Disk()
+        self._behind = False
 
     @contextmanager
     def naming(self) -> Iterator[None]:
@@ -129,9 +131,20 @@ class Chain(Generic[S]):
             # Without drafts too: what we answer from must be durable, whoever wrote it and died.
             batch = self.ledger.append(drafts, now, position)
             if batch.envelopes:
+                self._compare_clocks(now, position.ts)
                 state = self.form.fold(state, batch.envelopes)
                 self.index.save(Snapshot(state, batch.position))
             return result
+
+    def _compare_clocks(self, now: datetime, ts: str) -> None:
+        """Say once that this clock is far behind the log, whose time then stands still."""
+        if ts and not self._behind and parse_utc(ts) - now > LEAP:
+            self._behind = True
+            self.warn(
+                f"The log's last event is of {ts}, but by this clock it is {format_utc(now)}: this "
+                "one is behind, or one that wrote was ahead. New events, and the ends of "
+                "approvals, count from the log's time; see `promptyoself doctor`."
+            )
 
     def not_before(self, now: datetime) -> datetime:
         """Now, but not before the log's last event: the time that an event would bear."""
