@@ -469,7 +469,7 @@ def test_nobody_reading_its_output_does_not_stop_it(place: Place) -> None:
 def test_the_wall_clock_decides(place: Place) -> None:
     """P2: a machine that wakes up after hours delivers at once what became due, once."""
     place.register(2, time="in 8h")
-    with Here(place):
+    with Here(place, accept_clock=True):
         time.sleep(0.2)
         place.ahead += timedelta(hours=8)
         assert wait_for(lambda: place.types()["delivery.delivered"] == 2) < 2
@@ -483,7 +483,7 @@ def test_the_wall_clock_decides(place: Place) -> None:
 def test_a_stop_interrupts_a_long_sleep(place: Place) -> None:
     """A stop is heeded within a second, however long the loop would have slept."""
     place.register(1, time="in 1h")
-    with Here(place, interval=3600.0) as here:
+    with Here(place, interval=3600.0, accept_clock=True) as here:
         began = time.monotonic()
         here.stop.ask("test")
         here.thread.join(timeout=5)

@@ -69,8 +69,8 @@ class Schedule(NamedTuple):
     the deliveries left, and why it is void, if it is. ``noticed_at`` is when somebody was last told
     that slots were missed. ``told`` is the :func:`place` of the registration in the log, and
     ``retold`` that of the latest change of each field that was modified since. ``last_code`` is the
-    code of the latest slot that failed, in this life. ``without`` are ranges of slots, each with its
-    first and its last, that were claimed while a clock was ahead: they don't come again, though
+    code of the latest slot that failed, in this life. ``without`` are ranges of slots, each with
+    its first and its last, that were claimed while a clock was ahead: they don't come again, though
     others around them do.
     """
 

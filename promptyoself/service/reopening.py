@@ -38,8 +38,20 @@ def reopened(store: Store, id_: str, trigger: Trigger, now: datetime) -> dict[st
     """What a schedule's event has to say, so that it counts from now by that trigger: since when
     slots count again (``counts_from``), and the ranges of those that don't (``without``)."""
     plain = trigger._replace(without=())
-    claimed = sorted(claimed_after(store, id_, now))
-    return {"counts_from": format_utc(now), "without": _ranges(plain, claimed)}
+    start, claimed = format_utc(now), sorted(claimed_after(store, id_, now))
+    elsewhere = max(
+        (
+            str(event.data["last_slot"])
+            for batch in store.ledger.replay()
+            for event in batch.envelopes
+            if event.id == id_ and event.type == "schedule.registered" and "last_slot" in event.data
+        ),
+        default="",
+    )
+    ranges = _ranges(plain, (slot for slot in claimed if slot > elsewhere))
+    if elsewhere > start:  # an imported one: what was claimed there, this log doesn't say
+        ranges.insert(0, [start, elsewhere])
+    return {"counts_from": start, "without": ranges}
 
 
 def _ranges(trigger: Trigger, claimed: Iterable[str]) -> list[list[str]]:

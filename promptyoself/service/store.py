@@ -10,7 +10,6 @@ from datetime import datetime
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from promptyoself.clocks import LEAP
 from promptyoself.counting import REBUILDS, increment
 from promptyoself.durable import Disk
 from promptyoself.errors import ChainError, PromptyoselfError
@@ -138,7 +137,11 @@ class Chain(Generic[S]):
 
     def _compare_clocks(self, now: datetime, ts: str) -> None:
         """Say once that this clock is far behind the log, whose time then stands still."""
-        if ts and not self._behind and parse_utc(ts) - now > LEAP:
+        if self._behind or ts <= format_utc(now):
+            return
+        from promptyoself.clocks import LEAP  # which is seldom needed
+
+        if parse_utc(ts) - now > LEAP:
             self._behind = True
             self.warn(
                 f"The log's last event is of {ts}, but by this clock it is {format_utc(now)}: this "
