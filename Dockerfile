@@ -16,8 +16,8 @@ USER promptyoself
 WORKDIR /data
 VOLUME /data
 STOPSIGNAL SIGTERM
-# It reads the whole log each time, so not too often.
-HEALTHCHECK --interval=2m --timeout=60s --start-period=20s \
+# Unhealthy within a minute and a half after the loop has stopped to make passes.
+HEALTHCHECK --interval=20s --timeout=15s --start-period=20s --retries=2 \
     CMD ["promptyoself", "doctor", "--quick", "--skip-letta", "--require-loop"]
 ENTRYPOINT ["promptyoself"]
 CMD ["execute", "--loop"]

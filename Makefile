@@ -5,7 +5,7 @@ READY := .venv/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-letta torture lint bench docs clean
+.PHONY: help demo test test-letta test-bounds test-docker torture lint bench docs clean
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s%s\n", $$1, $$2 }' Makefile
@@ -21,6 +21,13 @@ LETTA_PYTHON ?= $(PYTHON)
 test-letta: $(READY) ## what is about any Letta, with a real server, which it installs first
 	@python=$$($(PYTHON) tests/letta_server/build.py --python $(LETTA_PYTHON)) \
 		&& $(BIN)/python -m pytest --verbose --real-letta "$$python" tests/test_letta_*.py
+
+test-bounds: $(READY) ## the lowest and the highest version of each package, in environments of their own
+	@$(BIN)/python tests/bounds.py
+
+test-docker: $(READY) ## the containers, built and run, with an engine that it fetches first (root, Debian)
+	@docker/engine.sh with $(BIN)/python -m pytest --verbose --numprocesses 2 --dist worksteal \
+		--engine "docker/engine.sh run" tests/test_containers.py
 
 SCALE ?= 20
 SEED ?=

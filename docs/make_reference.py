@@ -141,8 +141,8 @@ def dotenv() -> str:
         "#",
         "# promptyoself reads .env at the root of a source checkout, else",
         "# ~/.config/promptyoself/.env; what its environment sets wins. docker compose reads .env",
-        "# beside docker-compose.yml, which says what of it the containers get; there the shell's",
-        "# environment wins only where that file spells a name as ${NAME}.",
+        "# beside docker-compose.yml, which names what of it each container gets; the shell's",
+        "# environment wins there too, but over keys of Letta's that aren't named there.",
     ]
     for setting in SETTINGS:
         lines += ["", f"# {setting.help}", f"#{setting.name}={setting.default}"]

@@ -31,12 +31,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Where a real Letta server is installed; `make test-letta` says it."""
+    """Where a real Letta server and a Docker engine are; `make test-letta` and `make test-docker`
+    say it."""
     parser.addoption(
         "--real-letta",
         metavar="PYTHON",
         help="run what is about any Letta against a real server too: the Python that it is "
         "installed for, as tests/letta_server/build.py prints it",
+    )
+    parser.addoption(
+        "--engine",
+        metavar="WORDS",
+        help="run the containers: the words before `docker`, as docker/engine.sh takes them, or "
+        "`env` for this machine's own Docker",
     )
 
 

@@ -95,12 +95,18 @@ def test_the_image_runs_the_loop() -> None:
 
 
 def test_the_health_check_is_one_of_our_commands() -> None:
-    """The health check is accepted by the real command line, and asks for a running loop."""
+    """The health check is accepted by the real command line, and asks for a running loop. It comes
+    soon and often, and what has failed is a matter of it."""
     (check,) = instructions("HEALTHCHECK")
+    asked = dict(word.split("=") for word in check.partition("CMD ")[0].split())
+    seconds = {name: int(text.removesuffix("s")) for name, text in asked.items()}
+    assert seconds["--interval"] <= 30
+    assert seconds["--interval"] * seconds["--retries"] <= 60
     program, *arguments = json.loads(check.partition("CMD ")[2])
     assert program == "promptyoself"
     assert accepts(arguments)
-    assert "--require-loop" in arguments
+    assert {"--require-loop", "--quick"} <= set(arguments)
+    assert "--allow-failed" not in arguments
 
 
 def test_the_image_has_its_own_user_and_keeps_the_log_in_a_volume() -> None:
@@ -128,27 +134,48 @@ def test_the_compose_file_has_a_letta_and_the_loop(compose: dict[str, Any]) -> N
     assert loop["environment"]["PROMPTYOSELF_VAR"] == "/data"
     for service in (letta, loop):
         assert service["restart"] == "unless-stopped"
-        assert service["env_file"] == [{"path": ".env", "required": False}]
         assert {volume.partition(":")[0] for volume in service["volumes"]} <= set(
             compose["volumes"]
         )
     assert int(loop["stop_grace_period"].removesuffix("s")) > 10
     assert all(port.startswith("127.0.0.1:") for port in letta["ports"])
-    assert set(loop["environment"]) <= {setting.name for setting in SETTINGS}
+
+
+def test_each_container_gets_what_it_needs(compose: dict[str, Any]) -> None:
+    """Ours get each setting by its name, from the environment or from .env, and nothing else of
+    that file: no key of a model. Of our secrets each has those that it uses; Letta, where agents'
+    tools run, has its own password alone."""
+    letta, loop, mcp = (compose["services"][name] for name in ("letta", "loop", "mcp"))
+    theirs = {"LETTA_BASE_URL", "PROMPTYOSELF_VAR"}  # the containers' own
+    elsewhere = {"PROMPTYOSELF_MCP_TOKEN", "LETTA_SERVER_URL", "PROMPTYOSELF_DB_PATH"}
+    names = {setting.name for setting in SETTINGS} - elsewhere
+    assert set(loop["environment"]) == names
+    assert {name for name, value in loop["environment"].items() if value} == theirs
+    assert set(mcp["environment"]) == names | {"PROMPTYOSELF_MCP_TOKEN"}
+    assert "env_file" not in loop
+    assert "env_file" not in mcp
+    assert letta["env_file"] == [{"path": ".env", "required": False}]
+    for setting in SETTINGS:
+        if setting.secret and setting.name != "LETTA_SERVER_PASSWORD":
+            assert letta["environment"][setting.name] == ""
+
+
+def test_the_image_is_built_once(compose: dict[str, Any]) -> None:
+    """One service builds it; the others use it, and no registry is asked for it."""
+    ours = [each for each in compose["services"].values() if each["image"] == "promptyoself"]
+    assert len(ours) == 2
+    (builds,) = [each for each in ours if "build" in each]
+    assert builds["build"] == "."
+    assert all(each["pull_policy"] == "never" for each in ours if "build" not in each)
 
 
 def test_the_mcp_server_shares_the_loops_log(compose: dict[str, Any]) -> None:
     """It is the same image on the same volume, open to this machine and to the other containers, by
     the name that they know, and to nobody without a token."""
     mcp, loop = compose["services"]["mcp"], compose["services"]["loop"]
-    assert (mcp["image"], mcp["build"], mcp["volumes"]) == (
-        loop["image"],
-        loop["build"],
-        loop["volumes"],
-    )
+    assert (mcp["image"], mcp["volumes"]) == (loop["image"], loop["volumes"])
     assert {name: mcp["environment"][name] for name in loop["environment"]} == loop["environment"]
     assert mcp["environment"]["PROMPTYOSELF_MCP_TOKEN"].startswith("${PROMPTYOSELF_MCP_TOKEN:?")
-    assert set(mcp["environment"]) <= {setting.name for setting in SETTINGS}
     command = shlex.split(mcp["command"])
     asked = dict(itertools.pairwise(command))
     assert (asked["--transport"], asked["--allow-host"]) == ("http", "mcp")
@@ -156,7 +183,9 @@ def test_the_mcp_server_shares_the_loops_log(compose: dict[str, Any]) -> None:
     assert mcp["ports"] == [f"127.0.0.1:{port}:{port}"]
     check = mcp["healthcheck"]["test"]
     assert check[:3] == ["CMD", "python", "-c"]
-    assert f"('127.0.0.1', {port})" in check[3]
+    assert f'("127.0.0.1", {port}, timeout=5)' in check[3]
+    compile(check[3], "healthcheck", "exec")
+    assert int(mcp["healthcheck"]["interval"].removesuffix("s")) <= 30
     assert f'"http://mcp:{port}/mcp"' in (ROOT / "docker" / "smoke_client.py").read_text()
 
 
@@ -175,6 +204,21 @@ def test_the_smoke_test_is_fit_to_be_run() -> None:
     for command in commands:
         assert accepts(shlex.split(command.replace('"$id"', "sch_12345678"))), command
     compile((ROOT / "docker" / "smoke_client.py").read_text(), "smoke_client.py", "exec")
+
+
+def test_the_smoke_test_has_an_image_and_ports_of_its_own(compose: dict[str, Any]) -> None:
+    """Nothing of it meets a user's containers: neither a port nor a name of an image, and .env is
+    read by nobody."""
+    text = (ROOT / "docker" / "smoke.yml").read_text()
+    overriding = yaml.safe_load(text.replace("!reset", ""))["services"]
+    for name, service in compose["services"].items():
+        if "ports" in service:
+            assert re.search(rf"(?m)^  {name}:(\n    .*)*\n    ports: !reset \[\]$", text), name
+        if "env_file" in service:
+            assert overriding[name]["env_file"] == []
+        if service["image"] == "promptyoself":
+            assert overriding[name]["image"] == "promptyoself-smoke"
+    assert "--env-file /dev/null" in (ROOT / "docker" / "smoke.sh").read_text()
 
 
 def test_every_service_runs_commands_that_exist(compose: dict[str, Any]) -> None:
