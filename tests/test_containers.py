@@ -289,6 +289,7 @@ def test_stop_with_a_delivery_in_flight(stacks: Callable[..., Stack]) -> None:
     stack.compose("down")
     stack.compose("up", "--detach")
     assert stack.promptyoself("verify", "--head", head["head"])["contains"] == head["head"]
+    within(30, lambda: stack.letta()["agents"], "Letta, which heeds no stop before")
 
 
 def test_killed_in_flight(stacks: Callable[..., Stack]) -> None:
