@@ -20,7 +20,7 @@ from tally import chance, rounds
 from world import World
 
 from promptyoself.errors import PromptyoselfError
-from promptyoself.ledger import Draft, FileLedger
+from promptyoself.ledger import FileLedger
 from promptyoself.service.claiming import Claim, Failed
 from promptyoself.service.foreseeing import Foreseen, Future
 from promptyoself.service.querying import stats
@@ -404,7 +404,9 @@ def test_the_growth_is_that_of_a_real_log(three: dict[str, str], var: Path, cloc
     for (at, _), group in groupby(
         sorted(events, key=lambda event: event[:2]), key=lambda event: event[:2]
     ):
-        drafts = [Draft(event.record, event.id, store.actor) for event in group if event.record]
+        drafts = [
+            store.draft(event.record, event.id, event.agent_id) for event in group if event.record
+        ]
         batch = ledger.append(drafts, datetime.fromisoformat(at), position)
         position, appends, lines = batch.position, appends + 1, lines + len(batch.content)
     assert told["appends"] == appends
