@@ -404,6 +404,7 @@ def test_a_full_disk_is_waited_out(
     """A full disk neither ends the loop nor makes it spin; it says so, and goes on when it can."""
     monkeypatch.setattr(loop, "_TROUBLE_PAUSE", 0.3)
     with Here(place):
+        wait_for(lambda: ticks)  # the announcement has been written whole
         place.disk.full = True
         other = place.another_store()
         register(other, Request(agent_id="agent-a", prompt="p", time="in 1s"), place.now())
@@ -426,8 +427,10 @@ def test_a_folder_that_cannot_be_read_is_waited_out(
     asked: list[float] = []
 
     def failing() -> object:
+        if threading.current_thread() is threading.main_thread():  # which only looks on
+            return stamp()
         asked.append(time.monotonic())
-        if len(asked) <= 3:
+        if len(asked) <= 4:  # one of them may be the announcement's, which does without
             raise OSError(errno.EMFILE, "Too many open files")
         return stamp()
 
