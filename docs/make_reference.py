@@ -93,16 +93,21 @@ def doors() -> str:
         "",
         "| | at a shell | through a Sanctum host | through MCP |",
         "|---|---|---|---|",
-        "| arguments | `--max-repetitions 5` | the same names | `max_repetitions` |",
-        "| a flag | `--full`; `--no-envelope` | on where it is named, or `true` and `false` "
+        "| arguments | `--max-repetitions 5`; `_` for `-` does too | `max_repetitions` "
+        "| `max_repetitions` |",
+        "| a flag | `--full`; `--no-envelope` | `full: true`; `envelope: false` "
         "| `full: true`; `envelope: false` |",
-        "| several values | the option again | the option again | an array |",
+        "| several values | the option again | an array | an array |",
         "| a value of the wrong type | `invalid_value` | `invalid_value` | `invalid_value` |",
+        "| an empty text | is what it is | is left out, but where `modify` unsets something by it "
+        "| the same |",
+        "| what isn't for agents | is there | is refused: `unknown_command`, `unknown_option` "
+        "| the same, and an unknown tool is an error of the protocol |",
         "| an error | exit code 1 or 2 | exit code, and `error` in the JSON | `isError` |",
         "| a longest text | 128 KiB, on Linux | 128 KiB, on Linux | 1 MiB, as a prompt may have |",
         "| who calls | the login | the login that the host runs as "
         "| the client, by its own name; with `--agent-header` the agent of the header |",
-        "| for whom | `--agent-id`, else the settings | `agent-id`, else the settings "
+        "| for whom | `--agent-id`, else the settings | `agent_id`, else the settings "
         "| `agent_id`, else the header's, else the settings |",
         "",
         "`PROMPTYOSELF_ONLY_AGENT` pins the caller to one agent through all three, and that agent "

@@ -105,21 +105,34 @@ COMMANDS = {
 """Each command, and the module under ``promptyoself.commands`` that has it."""
 
 
+_SPELLED = {"true", "false", "True", "False"}  # values of flags, which Click wouldn't take
+
+
 class _LazyGroup(click.Group):
     """Imports a command's module when the command is called, not before."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """See :meth:`click.Group.resolve_command`; a flag may be followed by its value, and no
-        option may be given twice."""
+        """See :meth:`click.Group.resolve_command`; options may be spelled in more than one way,
+        none may be given twice, and agents have no more than is described to them."""
+        caller = ctx.find_object(Caller)
+        through_host = caller is not None and caller.via == "sanctum"
+        if through_host:
+            from promptyoself.commands.spelling import refuse_others
+
+            refuse_others(args[0])
         name, command, rest = super().resolve_command(ctx, args)
         if command is None:
             return name, command, rest
-        if not {"true", "false", "True", "False"}.isdisjoint(rest):
-            from promptyoself.sanctum import without_values
+        if through_host:
+            from promptyoself.commands.spelling import from_host
 
-            rest = without_values(command, rest)
+            rest = from_host(command, rest)
+        elif any(word in _SPELLED or (word[:2] == "--" and "_" in word) for word in rest):
+            from promptyoself.commands.spelling import spelled
+
+            rest = spelled(command, rest)
         refuse_repeats(command, rest)
         return name, command, rest
 

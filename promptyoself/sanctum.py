@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,12 +25,13 @@ __all__ = [
     "AGENT_FACING",
     "Installed",
     "Parameter",
+    "argument",
     "describe",
     "install",
     "look",
     "parameters",
     "told",
-    "without_values",
+    "truth",
     "worded",
     "wording",
 ]
@@ -72,6 +71,9 @@ _FOR_PEOPLE = frozenset(
     {"var", "format", "help", "prompt-file", "ndjson", "note", "key", "loop", "interval"}
     | {"metrics-port"}
 )
+_UNSET_BY_EMPTY = {
+    "modify": frozenset({"name", "conversation-id", "start-at", "until", "jitter", "on-failure"}),
+}  # by the command: the options that an empty text unsets; elsewhere it is as good as none
 _TYPES: dict[str, str] = {
     "integer": "integer",
     "integer range": "integer",
@@ -84,9 +86,11 @@ _TYPES: dict[str, str] = {
 class Parameter(NamedTuple):
     """One parameter of a command, as hosts and schemas want it.
 
-    ``type`` is that of JSON Schema; of an ``array``, one value for each time the option is given,
-    ``items`` is that of the values. A ``flag`` takes no value: it is on where it is named, and
-    ``opposite_of`` names the flag that it turns off. ``bounds`` are inclusive.
+    ``name`` is the option's, without its dashes. ``type`` is that of JSON Schema; of an ``array``,
+    one value for each time the option is given, ``items`` is that of the values. A ``flag`` takes
+    no value on the command line; where it has an ``opposite``, that is the option which turns it
+    off, so that both of its values mean something. ``bounds`` are inclusive. An empty text
+    ``unsets`` something, or else is as good as none.
     """
 
     name: str
@@ -96,9 +100,10 @@ class Parameter(NamedTuple):
     default: Any
     flag: bool
     items: str | None = None
-    opposite_of: str | None = None
+    opposite: str | None = None
     choices: tuple[str, ...] = ()
     bounds: tuple[float | None, float | None] = (None, None)
+    unsets: bool = False
 
 
 def parameters(command: click.Command) -> Iterator[Parameter]:
@@ -119,20 +124,35 @@ def parameters(command: click.Command) -> Iterator[Parameter]:
         if isinstance(kind, click.IntRange | click.FloatRange):
             bounds = kind.min, kind.max
         one = "boolean" if flag else _TYPES.get(kind.name, "string")
+        opposite = _long(option.secondary_opts) if option.secondary_opts else None
         yield Parameter(
             name,
             "array" if option.multiple else one,
             text,
             option.required,
-            False if flag else _default_of(option),
+            False if flag and opposite is None else _default_of(option),
             flag,
             items=one if option.multiple else None,
+            opposite=opposite,
             choices=choices,
             bounds=bounds,
+            unsets=name in _UNSET_BY_EMPTY.get(command.name or "", ()),
         )
-        if option.secondary_opts:
-            other, text = _long(option.secondary_opts), f"The opposite of {name}."
-            yield Parameter(other, "boolean", text, False, False, flag=True, opposite_of=name)
+
+
+def argument(name: str) -> str:
+    """An option's name as agents have it: hosts make ``--agent-id`` of ``agent_id``."""
+    return name.replace("-", "_")
+
+
+def truth(text: str) -> bool | None:
+    """What a text says that stands for a boolean, as models and hosts write them."""
+    return _TRUTHS.get(text.strip().lower())
+
+
+_TRUTHS = {"true": True, "yes": True, "on": True, "1": True} | {
+    "false": False, "no": False, "off": False, "0": False,
+}  # fmt: skip
 
 
 def describe(group: click.Group, context: click.Context) -> dict[str, Any]:
@@ -146,14 +166,14 @@ def describe(group: click.Group, context: click.Context) -> dict[str, Any]:
         found = []
         for parameter in parameters(command):
             entry: dict[str, Any] = {
-                "name": parameter.name,
+                "name": argument(parameter.name),
                 "type": parameter.type,
                 "description": words.text(parameter.description),
                 "required": parameter.required,
                 "default": parameter.default,
             }
-            if parameter.flag:
-                entry["action"] = "store_true"
+            if parameter.flag and parameter.opposite is None:
+                entry["action"] = "store_true"  # else a host gives its value, true or false
             found.append(entry)
         commands.append(
             {"name": name, "description": words.text(told(command)), "parameters": found}
@@ -169,14 +189,12 @@ def describe(group: click.Group, context: click.Context) -> dict[str, Any]:
     }
 
 
-def wording(
-    group: click.Group, tool: Callable[[str], str], argument: Callable[[str], str]
-) -> Wording:
+def wording(group: click.Group, tool: Callable[[str], str], named: Callable[[str], str]) -> Wording:
     """The words of a door for agents, which makes its names of those of commands and options."""
     context = click.Context(group)
     found = {name: group.get_command(context, name) for name in AGENT_FACING}
     options = {
-        name: {each.name: argument(each.name) for each in parameters(command)}
+        name: {each.name: named(each.name) for each in parameters(command)}
         for name, command in found.items()
         if command is not None
     }
@@ -193,37 +211,13 @@ def worded(group: click.Group, document: Mapping[str, Any], command: str | None)
 
 
 def _wording_of_hosts(group: click.Group) -> Wording:
-    return wording(group, lambda name: f"{_NAME}__{name}", str)
+    return wording(group, lambda name: f"{_NAME}__{name}", argument)
 
 
 def told(command: click.Command) -> str:
     """A command's help, for a model: what it does, when to use it, what comes back."""
     parts = [command.help or "", command.epilog or ""]
     return " ".join(" ".join(parts).replace("\\b", "").split())
-
-
-def without_values(command: click.Command, arguments: Sequence[str]) -> list[str]:
-    """The arguments with ``--flag true`` as ``--flag``, and without ``--flag false``: hosts that
-    know nothing of a parameter but its value write booleans so."""
-    options = [option for option in command.params if isinstance(option, click.Option)]
-    flags = {name for each in options if each.is_flag for name in each.opts + each.secondary_opts}
-    valued = {name for each in options if not each.is_flag for name in each.opts}
-    if len(options) < len(command.params):  # a flag's neighbour may be the command's own argument
-        return list(arguments)
-    found: list[str] = []
-    rest = iter(arguments)
-    for argument in rest:
-        found.append(argument)
-        if argument in valued:
-            found.extend(islice(rest, 1))
-        elif argument in _BOOLEANS and len(found) > 1 and found[-2] in flags:
-            found.pop()
-            if not _BOOLEANS[argument]:
-                found.pop()
-    return found
-
-
-_BOOLEANS = {"true": True, "false": False, "True": True, "False": False}
 
 
 class Installed(NamedTuple):
@@ -266,6 +260,8 @@ def look(plugins: Path) -> tuple[bool, str, str]:
 
     It is called as a host does, by this interpreter; the host's own may lack our packages.
     """
+    import subprocess
+
     path = plugins / _NAME / "cli.py"
     install_it = f"Run `promptyoself install-plugin --plugins-dir {plugins}`."
     if not path.is_file():

@@ -154,11 +154,7 @@ def test_arguments_are_those_of_the_command(var: Path) -> None:
     for name, tool in listed().items():
         command = cli.cli.get_command(click.Context(cli.cli), name)
         assert command is not None
-        expected = {
-            each.name.replace("-", "_"): each.type
-            for each in sanctum.parameters(command)
-            if each.opposite_of is None
-        }
+        expected = {each.name.replace("-", "_"): each.type for each in sanctum.parameters(command)}
         properties = tool.input_schema["properties"]
         assert {key: each["type"] for key, each in properties.items()} == expected
     register = listed()["register"].input_schema["properties"]

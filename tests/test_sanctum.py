@@ -14,10 +14,12 @@ from typing import Any
 
 import click
 import pytest
+from calling import call
 from checker import check_chain
 
 from promptyoself import cli, sanctum
-from promptyoself.commands import answering
+from promptyoself.commands import answering, spelling
+from promptyoself.errors import PromptyoselfError
 from promptyoself.sandbox import Sandbox
 
 PACKAGE = Path(cli.__file__).parent
@@ -77,7 +79,7 @@ class Host:
         for name, value in arguments.items():
             flag = f"--{name.replace('_', '-')}"
             if isinstance(value, bool):
-                if known[name.replace("_", "-")].get("action") == "store_true":
+                if known.get(name, {}).get("action") == "store_true":
                     words += [flag] * value
                 else:
                     words += [flag, str(value).lower()]
@@ -126,11 +128,18 @@ def test_the_description_keeps_the_contract(host: Host) -> None:
             assert set(parameter) - {"action"} == {
                 "name", "type", "description", "required", "default",
             }  # fmt: skip
-            assert re.fullmatch("[a-z][a-z-]*", parameter["name"])
+            assert re.fullmatch("[a-z][a-z_]*", parameter["name"])
             assert parameter["type"] in ("string", "number", "integer", "boolean", "array")
             assert parameter["description"]
             assert isinstance(parameter["required"], bool)
-            assert ("action" in parameter) == (parameter["type"] == "boolean")
+            if (
+                parameter["name"] == "envelope"
+            ):  # one that can be turned off: a host gives its value
+                assert (parameter["type"], parameter["default"]) == ("boolean", None)
+                assert "action" not in parameter
+            else:
+                assert ("action" in parameter) == (parameter["type"] == "boolean")
+            assert not parameter["name"].startswith("no_")
             kinds = {"integer": int, "number": float, "boolean": bool, "string": str, "array": list}
             assert isinstance(parameter["default"], kinds[parameter["type"]] | None)
 
@@ -166,10 +175,10 @@ def test_what_is_described_is_what_the_commands_have(host: Host) -> None:
             for each in command.params
             for name in (*each.opts, *each.secondary_opts)
         }
-        left_out = options - {parameter["name"] for parameter in described["parameters"]}
-        assert left_out <= {
+        names = {parameter["name"].replace("_", "-") for parameter in described["parameters"]}
+        assert options - names <= {
             "var", "format", "prompt-file", "ndjson", "note", "key", "loop", "interval",
-            "metrics-port",
+            "metrics-port", "no-envelope",
         }  # fmt: skip
 
 
@@ -198,7 +207,7 @@ def test_the_plugin_is_found_and_works(way: str, tmp_path: Path, environ: dict[s
         shutil.copytree(PACKAGE, host.plugins / "promptyoself", ignore=ignored)
     else:
         sanctum.install(host.plugins, sys.executable)
-    made = host.call("register", {"agent-id": "agent-1", "prompt": "Hello", "every": "2h"})
+    made = host.call("register", {"agent_id": "agent-1", "prompt": "Hello", "every": "2h"})
     assert made["created"]
     assert host.call("list", {})["count"] == 1
     assert host.call("show", {"id": made["id"]})["schedule"]["agent_id"] == "agent-1"
@@ -211,8 +220,8 @@ def test_values_come_as_hosts_write_them(host: Host) -> None:
     """Booleans by name or with true and false, whole numbers as 5.0, and a list only where
     there may be several."""
     arguments = {
-        "agent-id": "agent-1", "prompt": "A prompt longer than it is shown " * 9,
-        "cron": "0 9 * * *", "max-repetitions": 5.0, "envelope": True, "dry-run": False,
+        "agent_id": "agent-1", "prompt": "A prompt longer than it is shown " * 9,
+        "cron": "0 9 * * *", "max_repetitions": 5.0, "envelope": True, "dry_run": False,
     }  # fmt: skip
     twice = host.call("register", {**arguments, "tz": ["UTC", "Asia/Tokyo"]})
     assert twice["code"] == "repeated_option"
@@ -226,13 +235,131 @@ def test_values_come_as_hosts_write_them(host: Host) -> None:
         assert (listed["prompt"] == shown["prompt"]) is whole
     assert host.call("list", {"limit": 1.5})["code"] == "invalid_value"
     assert host.call("list", {"limit": {"n": 1}})["code"] == "invalid_value"
-    prompt = host.call("register", {"agent-id": "a", "prompt": "--full", "every": "1h"})
+    prompt = host.call("register", {"agent_id": "a", "prompt": "--full", "every": "1h"})
     assert prompt["created"], "a prompt may look like a flag"
 
 
+@pytest.mark.parametrize("off", [False, "false", "False", "no", "0"])
+def test_what_can_be_turned_off_is_turned_off(host: Host, off: bool | str) -> None:
+    """An option that is on or off has both values: what a host gives as false changes what was
+    true, and isn't ignored with success."""
+    asked = {"agent_id": "a", "prompt": "Hello", "every": "1h"}
+    id_ = host.call("register", {**asked, "envelope": True})["id"]
+    assert host.call("show", {"id": id_})["schedule"]["envelope"] is True
+    assert host.call("modify", {"id": id_, "envelope": off})["modified"] == ["envelope"]
+    assert host.call("show", {"id": id_})["schedule"]["envelope"] is False
+    assert host.call("modify", {"id": id_, "envelope": "true"})["modified"] == ["envelope"]
+    assert host.call("show", {"id": id_})["schedule"]["envelope"] is True
+    for wrong in ("maybe", "", "-1"):
+        refused = host.call("modify", {"id": id_, "envelope": wrong})
+        assert refused["code"] in ("invalid_value", "unknown_option"), refused
+
+
+CLOSED = sorted(FORBIDDEN)
+HIDDEN = [
+    ("register", ["--prompt-file", "/etc/passwd"]), ("modify", ["--prompt-file=/etc/passwd"]),
+    ("list", ["--var", "/tmp"]), ("list", ["--var=/tmp"]), ("list", ["--format", "table"]),
+    ("history", ["--ndjson"]), ("head", ["--note"]), ("head", ["--key", "/etc/passwd"]),
+    ("verify", ["--note", "/etc/passwd"]), ("execute", ["--loop"]), ("execute", ["--interval=1"]),
+    ("execute", ["--metrics-port", "9"]), ("list", ["--help"]), ("list", ["--colour", "red"]),
+    ("register", ["--prompt_file", "/etc/passwd"]), ("list", ["-v"]),
+    # As a host passes on a text that stands for a flag: it would be an option of its own.
+    ("list", ["--full", "--var=/tmp"]), ("show", ["--id", "sch_00000000", "--var", "/tmp"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("way", ["link", "installed"])
+@pytest.mark.parametrize("pinned", [False, True])
+def test_the_door_has_what_is_described_and_nothing_else(
+    pinned: bool, way: str, host: Host, tmp_path: Path
+) -> None:
+    """Hosts call what an agent names, described or not: through this door there are the commands
+    and options of the description alone, pinned or not, and nothing is done by the others."""
+    path = host.path
+    if way == "installed":
+        (tmp_path / "more").mkdir()
+        path = sanctum.install(tmp_path / "more", sys.executable).path
+    var = Path(host.environ["PROMPTYOSELF_VAR"])
+    asked = ["--agent-id", "a", "--prompt", "Hello", "--every", "1h", "--tier", "2"]
+    id_ = json.loads(host.run("register", *asked).stdout)["id"]
+    before = {each: each.read_bytes() for each in var.rglob("*") if each.is_file()}
+    more = {"PROMPTYOSELF_ONLY_AGENT": "a"} if pinned else {}
+    extra = {"approve": ["--id", id_], "import": ["x.json"], "demo": []}
+    for name, words in [*((name, extra.get(name, [])) for name in CLOSED), *HIDDEN]:
+        done = subprocess.run(
+            [sys.executable, str(path), name, *words], cwd=host.elsewhere,
+            env={**host.environ, **more}, stdin=subprocess.DEVNULL, capture_output=True,
+            timeout=60, check=False,
+        )  # fmt: skip
+        answer = json.loads(done.stdout)
+        closed = name in FORBIDDEN
+        assert answer["code"] == ("unknown_command" if closed else "unknown_option"), (name, words)
+        assert done.returncode == 2
+        assert ("register, list" if closed else "There are: ") in answer["error"]
+        after = {each: each.read_bytes() for each in var.rglob("*") if each.is_file()}
+        assert after == before, (name, words)
+
+
+def test_both_spellings_are_taken(var: Path) -> None:
+    """On the command line, at every door, an option's name may have _ for -; a value is left alone,
+    whatever it looks like; and the two spellings are one option."""
+    words = ["register", "--agent_id", "agent-1", "--prompt=--dry_run", "--every", "1h"]
+    id_ = call(*words, "--max_repetitions=5", "--conversation_id", "--agent_id").success()["id"]
+    shown = call("show", "--id", id_).success()["schedule"]
+    assert (shown["agent_id"], shown["prompt"]) == ("agent-1", "--dry_run")
+    assert (shown["max_repetitions"], shown["conversation_id"]) == (5, "--agent_id")
+    assert call(*words, "--dry_run").success()["dry_run"]
+    twice = call("list", "--agent-id", "a", "--agent_id", "b", verbatim=True)
+    assert twice.error("repeated_option", 2)["message"].startswith("--agent-id was given more")
+    assert call("list", "--no_such", "b").error("unknown_option", 2)
+    assert call("import_sqlite", "--x").error("unknown_command", 2)
+
+
+def test_an_empty_text_is_no_agent(host: Host) -> None:
+    """Models write what they leave out as an empty text: that is so for every parameter of every
+    tool, but for those of modify that it unsets."""
+    asked = {"prompt": "Hello", "every": "1h", "name": "", "until": "", "tz": ""}
+    more = {"PROMPTYOSELF_DEFAULT_AGENT_ID": "agent-7"}
+    id_ = host.call("register", {**asked, "agent_id": "", "misfire": "", "tier": ""}, **more)["id"]
+    assert host.call("register", {**asked, "agent_id": ""})["code"] == "missing_option"
+    for tool in ("list", "history", "audit", "budgets", "desires"):
+        whole = host.call(tool, {})
+        answer = host.call(tool, {"agent_id": ""})
+        for each in (answer, whole):
+            each.pop("until", None)
+            each.pop("as_of", None)
+        assert answer == whole
+    assert host.call("list", {"limit": "", "status": ""})["count"] == 1
+    assert host.call("show", {"id": ""})["code"] == "missing_option"
+    changes = {"id": id_, "name": "n", "jitter": "5m", "until": "2099-01-01"}
+    assert len(host.call("modify", changes)["modified"]) == 3
+    changes = {"id": id_, "agent_id": "", "prompt": "", "tz": "", "name": "", "jitter": ""}
+    assert sorted(host.call("modify", changes)["modified"]) == ["jitter", "name"]
+    shown = host.call("show", {"id": id_})["schedule"]
+    assert (shown["agent_id"], shown["prompt"], shown["name"]) == ("agent-7", "Hello", None)
+
+
+def test_what_an_empty_text_unsets(var: Path) -> None:
+    """What the doors take for something to be unset is what modify unsets, and nothing else."""
+    command = cli.cli.get_command(click.Context(cli.cli), "modify")
+    assert command is not None
+    assert {each.name for each in sanctum.parameters(command) if each.unsets} == {
+        "name", "conversation-id", "start-at", "until", "jitter", "on-failure",
+    }  # fmt: skip
+    words = ["--agent-id", "a", "--prompt", "x", "--every", "1h", "--name", "n", "--jitter", "1m"]
+    more = ["--conversation-id", "conv-1", "--start-at", "2099-01-01", "--until", "2100-01-01",
+            "--on-failure", "b"]  # fmt: skip
+    id_ = call("register", *words, *more).success()["id"]
+    for each in sanctum.parameters(command):
+        if each.name != "id" and not each.flag:
+            answer = call("modify", "--id", id_, f"--{each.name}=").document
+            done = answer.get("modified") == [each.name.replace("-", "_")]
+            assert done is each.unsets, (each.name, answer)
+
+
 def test_an_array_repeats_its_flag() -> None:
-    """A parameter that may be given several times is an array, and hosts repeat its flag; of a flag
-    with an opposite, both are parameters."""
+    """A parameter that may be given several times is an array, and hosts repeat its flag; a flag
+    with an opposite is one parameter, with both values."""
 
     @click.command("wish")
     @click.option("--text", required=True, help="The wish.")
@@ -248,22 +375,30 @@ def test_an_array_repeats_its_flag() -> None:
     found = {each.name: each for each in sanctum.parameters(wish)}
     assert {name: (each.type, each.items) for name, each in found.items()} == {
         "text": ("string", None), "tag": ("array", "string"), "level": ("array", "integer"),
-        "loud": ("boolean", None), "quiet": ("boolean", None),
+        "loud": ("boolean", None),
     }  # fmt: skip
-    assert found["quiet"].opposite_of == "loud"
+    assert found["loud"].opposite == "quiet"
     assert found["tag"].default is None
     assert found["tag"].description == "A tag. May be given several times."
     words = ["--text", "true", "--tag", "a", "--tag", "true", "--level", "1", "--level", "2"]
-    wish.main(sanctum.without_values(wish, [*words, "--loud", "true"]), standalone_mode=False)
-    assert given == [
-        {"text": "true", "tag": ("a", "true"), "level": (1, 2), "loud": True, "secret": None}
-    ]
+    for value, loud in (("true", True), ("false", False), ("maybe", None)):
+        asked = [*words, "--loud", value]
+        if loud is None:
+            assert spelling.spelled(wish, asked) == asked
+            continue
+        for read in (spelling.spelled, spelling.from_host):
+            wish.main(read(wish, asked), standalone_mode=False)
+            expected = {"text": "true", "tag": ("a", "true"), "level": (1, 2), "loud": loud}
+            assert given.pop() == {**expected, "secret": None}
+    with pytest.raises(PromptyoselfError) as refused:
+        spelling.from_host(wish, [*words, "--secret", "x"])
+    assert refused.value.hint.startswith("There are: text, tag, level, loud. See ")
 
 
 def test_json_for_a_text_arrives_verbatim(host: Host) -> None:
     """An object is one argument, in JSON; where a text is wanted, that is the text, as it came."""
     for value in ({"do": "this", "then": ["that", {"ü": 1.5, "x": None}]}, '{ "a" :1}', "[1,2]"):
-        arguments = {"agent-id": "a", "prompt": value, "every": "1h", "reason": {"why": 1}}
+        arguments = {"agent_id": "a", "prompt": value, "every": "1h", "reason": {"why": 1}}
         id_ = host.call("register", arguments)["id"]
         shown = host.call("show", {"id": id_})["schedule"]
         text = value if isinstance(value, str) else json.dumps(value)
@@ -298,14 +433,14 @@ def test_a_call_ends_in_the_agents_own_history(host: Host, tmp_path: Path) -> No
     with Sandbox(("one", "two"), latency=0.02) as letta:
         one, two = letta.agents
         host.environ["LETTA_BASE_URL"] = letta.url
-        made = host.call("register", {"agent-id": one, "prompt": "Stretch.", "time": "in 1s"})
+        made = host.call("register", {"agent_id": one, "prompt": "Stretch.", "time": "in 1s"})
         executed: list[dict[str, Any]] = []
         while not executed:
             executed = host.call("execute", {})["executed"]
         assert [(each["id"], each["state"]) for each in executed] == [(made["id"], "delivered")]
         assert [message.text for message in letta.messages(one)] == ["Stretch."]
         assert letta.messages(two) == []
-        assert host.call("audit", {"agent-id": one})["totals"]["delivered"] == 1
+        assert host.call("audit", {"agent_id": one})["totals"]["delivered"] == 1
 
 
 def test_killed_in_the_middle_of_a_write(host: Host) -> None:
@@ -324,7 +459,7 @@ def test_killed_in_the_middle_of_a_write(host: Host) -> None:
         out, _ = process.communicate()
         assert not out or out.endswith(b"\n")
         answered |= {json.loads(line)["id"] for line in out.splitlines()}
-    assert host.call("register", {"agent-id": "a", "prompt": "Last.", "every": "1h"})["created"]
+    assert host.call("register", {"agent_id": "a", "prompt": "Last.", "every": "1h"})["created"]
     registered = {event["id"] for event in check_chain(var / "schedules")} - {None}
     assert answered < registered
     assert {each["id"] for each in host.call("list", {})["schedules"]} == registered
@@ -333,16 +468,16 @@ def test_killed_in_the_middle_of_a_write(host: Host) -> None:
 def test_a_large_argument(host: Host) -> None:
     """The largest argument that a system passes on, 128 KiB less one, arrives whole."""
     prompt = "ü" * 65_530
-    made = host.call("register", {"agent-id": "agent-1", "prompt": prompt, "time": "in 1h"})
+    made = host.call("register", {"agent_id": "agent-1", "prompt": prompt, "time": "in 1h"})
     assert host.call("show", {"id": made["id"]})["schedule"]["prompt"] == prompt
 
 
 def test_stdin_may_be_closed(host: Host) -> None:
     """Hosts close stdin: not even its descriptor is there, and what a call opens may get it."""
     words = ["register", "--agent-id", "a", "--prompt", "x", "--every", "1h"]
-    for call, code in ((words, 0), ([*words, "--prompt-file", "-"], 2), (["list"], 0)):
+    for asked, code in ((words, 0), ([*words, "--prompt-file", "-"], 2), (["list"], 0)):
         done = subprocess.run(
-            [sys.executable, str(host.path), *call],
+            [sys.executable, str(host.path), *asked],
             env=host.environ, cwd=host.elsewhere, stdout=subprocess.PIPE, check=False,
             preexec_fn=lambda: os.close(0),
         )  # fmt: skip
@@ -377,10 +512,10 @@ def test_the_hosts_environment_counts(host: Host) -> None:
     for command, arguments in (
         ("show", {"id": made["id"]}), ("cancel", {"id": made["id"]}), ("pause", {"id": made["id"]}),
         ("modify", {"id": made["id"], "every": "2h"}), ("trigger", {"id": made["id"]}),
-        ("history", {"id": made["id"]}), ("list", {"agent-id": "agent-env"}),
-        ("register", {"agent-id": "agent-env", "prompt": "y", "every": "1h"}),
-        ("next", {"id": made["id"]}), ("simulate", {"until": "in 1d", "agent-id": "agent-env"}),
-        ("audit", {"agent-id": "agent-env"}),
+        ("history", {"id": made["id"]}), ("list", {"agent_id": "agent-env"}),
+        ("register", {"agent_id": "agent-env", "prompt": "y", "every": "1h"}),
+        ("next", {"id": made["id"]}), ("simulate", {"until": "in 1d", "agent_id": "agent-env"}),
+        ("audit", {"agent_id": "agent-env"}),
     ):  # fmt: skip
         answer = host.call(command, arguments, **pinned)
         assert answer.get("code") == "forbidden_agent", (command, answer)

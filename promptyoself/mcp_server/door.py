@@ -49,7 +49,7 @@ from promptyoself.errors import PromptyoselfError, WrongUsage
 from promptyoself.identity import is_opaque_id
 from promptyoself.loop import Stop
 from promptyoself.mcp_server.messages import arguments_of
-from promptyoself.sanctum import AGENT_FACING, Parameter, parameters, told, wording
+from promptyoself.sanctum import AGENT_FACING, Parameter, argument, parameters, told, wording
 from promptyoself.times import shown
 from promptyoself.tools import TOOLS, output_schema
 from promptyoself.wording import Wording
@@ -101,7 +101,6 @@ class _Tool(NamedTuple):
     command: str
     listed: Listed
     arguments: dict[str, Parameter]
-    off: dict[str, str]  # by the flag that it turns off
     required: list[str]
 
 
@@ -122,7 +121,7 @@ class Door:
         where a call names none; ``prefix`` stands before every tool's name. ``header`` is the one
         of HTTP that has to name the agent that calls."""
         self._ask, self._agenda, self._prefix, self._header = ask, agenda, prefix, header
-        self._wording = wording(group, lambda name: prefix + _argument(name), _argument)
+        self._wording = wording(group, lambda name: prefix + argument(name), argument)
         offered = _tools(group, agent, prefix, self._wording, known=header is not None)
         self._tools = {tool.listed.name: tool for tool in offered}
         self._limiter: anyio.CapacityLimiter | None = None
@@ -308,13 +307,13 @@ class Door:
             )
         prompt, template = _PROMPTS[params.name]
         given = params.arguments or {}
-        known = {argument.name for argument in prompt.arguments or []}
+        known = {each.name for each in prompt.arguments or []}
         for name in given:
             if name not in known:
                 raise _refused(_unknown_argument(name, known))
-        for argument in prompt.arguments or []:
-            if argument.required and not given.get(argument.name, "").strip():
-                raise _refused(_missing_argument(argument.name))
+        for each in prompt.arguments or []:
+            if each.required and not given.get(each.name, "").strip():
+                raise _refused(_missing_argument(each.name))
         text = template(given, self._prefix)
         return GetPromptResult(
             description=prompt.description,
@@ -390,12 +389,9 @@ def _tool(
     words: Wording,
     known: bool,
 ) -> _Tool:
-    found = {_argument(parameter.name): parameter for parameter in parameters(command)}
-    off = {each.opposite_of: each.name for each in found.values() if each.opposite_of is not None}
-    arguments = {key: each for key, each in found.items() if each.opposite_of is None}
+    arguments = {argument(parameter.name): parameter for parameter in parameters(command)}
     properties = {
-        key: _property(each, words.text(each.description), each.name in off)
-        for key, each in arguments.items()
+        key: _property(each, words.text(each.description)) for key, each in arguments.items()
     }
     required = [key for key, each in arguments.items() if each.required]
     tool = TOOLS.get(name)
@@ -408,7 +404,7 @@ def _tool(
         else:
             properties["agent_id"]["default"] = agent
     listed = Listed(
-        name=prefix + _argument(name),
+        name=prefix + argument(name),
         title=tool.title if tool else None,
         description=words.text(told(command)),
         input_schema={
@@ -426,10 +422,10 @@ def _tool(
             open_world_hint=tool.open_world,
         ),
     )
-    return _Tool(name, listed, arguments, off, required)
+    return _Tool(name, listed, arguments, required)
 
 
-def _property(parameter: Parameter, description: str, either: bool) -> dict[str, Any]:
+def _property(parameter: Parameter, description: str) -> dict[str, Any]:
     schema: dict[str, Any] = {"type": parameter.type, "description": description}
     one = schema
     if parameter.items is not None:
@@ -441,13 +437,9 @@ def _property(parameter: Parameter, description: str, either: bool) -> dict[str,
         one["minimum"] = least
     if most is not None:
         one["maximum"] = most
-    if parameter.default is not None and not either:
+    if parameter.default is not None:
         schema["default"] = parameter.default
     return schema
-
-
-def _argument(name: str) -> str:
-    return name.replace("-", "_")
 
 
 def _words(tool: _Tool, given: Mapping[str, Any]) -> list[str]:
@@ -467,8 +459,8 @@ def _words(tool: _Tool, given: Mapping[str, Any]) -> list[str]:
         if parameter.flag:
             if value:
                 words.append(f"--{parameter.name}")
-            elif parameter.name in tool.off:
-                words.append(f"--{tool.off[parameter.name]}")
+            elif parameter.opposite is not None:
+                words.append(f"--{parameter.opposite}")
             continue
         for item in value if isinstance(value, list) else [value]:
             if parameter.items is not None:
