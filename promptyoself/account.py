@@ -47,7 +47,8 @@ class Account:
         self.status = "active"
         self.decided = seq  # the event that made the status what it is
         self.ready = ts  # not before this could its next slot be claimed
-        self.approval: tuple[str, str, int] | None = None  # its name, its end, its uses left
+        # Its name, its end, its uses left, and whether triggers may spend it.
+        self.approval: tuple[str, str, int, bool] | None = None
         self.paid: set[str] = set()  # the slots on which one was spent
         self.unpaid: tuple[dict[str, Any], int] | None = None  # the claim that needs one now
         self.spent = ("", 0)  # the last day on which slots were first claimed, and how many

@@ -247,7 +247,8 @@ class Accounts:
             case "delivery.delivered" | "delivery.failed" | "delivery.skipped":
                 yield from self._settle(id_, account, event)
             case "approval.granted":
-                account.approval = data["grant"], data["expires"], data["uses"]
+                triggers = data.get("allow_trigger") is not False
+                account.approval = data["grant"], data["expires"], data["uses"], triggers
             case "approval.revoked":
                 account.approval = None
             case "approval.consumed":
@@ -275,10 +276,12 @@ class Accounts:
     def _consume(self, id_: str, account: Account, event: Folded) -> Iterator[Entry]:
         data, unpaid = event.data, account.unpaid
         if unpaid is not None and account.approval is not None:
-            grant, expires, uses = account.approval
+            grant, expires, uses, triggers = account.approval
             live = grant == data["grant"] and event.ts <= expires and uses > data["uses_left"] >= 0
-            if live and unpaid[0]["slot"] == data["slot"]:
-                account.approval = grant, expires, data["uses_left"]
+            kind = unpaid[0].get("kind", "scheduled")
+            allowed = live and (triggers or kind != "trigger")
+            if allowed and unpaid[0]["slot"] == data["slot"]:
+                account.approval = grant, expires, data["uses_left"], triggers
                 account.paid.add(data["slot"])
                 account.unpaid = None
         yield from self._unapproved(id_, account)

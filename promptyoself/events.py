@@ -294,13 +294,16 @@ class DeliverySkipped(NamedTuple):
 
 class ApprovalGranted(NamedTuple):
     """Someone allowed ``uses`` deliveries of a schedule, up to ``expires``, as its content
-    (``content_sha256``) now is. ``grant`` names this approval; an earlier one is void."""
+    (``content_sha256``) now is. ``grant`` names this approval; an earlier one is void.
+    ``allow_trigger`` says whether a delivery that `trigger` asked for may spend it; it may where
+    that isn't said, as in logs of earlier versions."""
 
     grant: str
     content_sha256: str
     expires: str
     uses: int
     reason: str | None = None
+    allow_trigger: bool | None = None
 
 
 class ApprovalRevoked(NamedTuple):

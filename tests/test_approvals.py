@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import pty
 import shutil
 import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,17 +18,23 @@ from typing import Any
 import orjson
 import pytest
 from actors import Actor
-from calling import AGENT, call, lines_of, log_of
+from calling import AGENT, call, clean_environ, lines_of, log_of
 from chains import ACTOR, StepDisk, kill
 from checker import check_chain
 from conftest import Clock  # noqa: TC002
 from tally import count, rounds
 from test_crash import Unsynced, in_child
-from world import NOON, check_deliveries, check_slots
+from world import NOON, check_deliveries, check_slots, entries_of
 
+from promptyoself.accounts import PROBLEMS
 from promptyoself.durable import Disk
+from promptyoself.errors import PromptyoselfError
+from promptyoself.events import ApprovalGranted
+from promptyoself.identity import content_hash, content_of
+from promptyoself.instants import format_utc
 from promptyoself.letta import LettaDeliverer
 from promptyoself.loop import Stop, execute_once
+from promptyoself.policy import by_the_log
 from promptyoself.sandbox import Sandbox
 from promptyoself.schedules import Schedule
 from promptyoself.service.approving import Asked, approve, list_approvals, revoke
@@ -38,10 +48,12 @@ from promptyoself.service.claiming import (
     orphans,
     settle,
 )
+from promptyoself.service.querying import show
 from promptyoself.service.registering import cancel, modify, register, trigger
 from promptyoself.service.requests import Request
 from promptyoself.service.simulating import simulate
 from promptyoself.service.store import Store
+from promptyoself.service.tokens import Token, Tokens
 from promptyoself.settings import load_settings
 
 TIER_2 = ("register", "--agent-id", AGENT, "--prompt", "Hi", "--every", "1h", "--tier", "2")
@@ -64,8 +76,8 @@ class Desk:
         request = Request(**{"agent_id": agent, "prompt": "Hi", "every": "1h", "tier": 2, **asked})
         return str(register(self.store, request, self.now)["id"])
 
-    def approve(self, id_: str, uses: int = 1, ttl: str = "24h") -> None:
-        approve(self.store, id_, ttl, uses, None, self.now)
+    def approve(self, id_: str, uses: int = 1, ttl: str = "24h", **more: Any) -> dict[str, Any]:
+        return approve(self.store, id_, ttl, uses, None, self.now, **more)
 
     def claim(self, **duration: float) -> Decision:
         """Let time pass, and claim what is due."""
@@ -186,10 +198,156 @@ def test_an_approval_ends_with_its_time(desk: Desk) -> None:
     desk.now -= timedelta(hours=1, minutes=30)
     trigger(desk.store, id_, None, desk.now)
     assert desk.deliver(seconds=1) == ["approval: expired"]
-    desk.approve(id_, ttl="10m")  # by the log's time, which stands still meanwhile
+    desk.approve(
+        id_, ttl="10m", allow_trigger=True
+    )  # by the log's time, which stands still meanwhile
     trigger(desk.store, id_, None, desk.now)
     assert desk.deliver(seconds=1) == ["delivered"]
     assert desk.sent() == 2
+
+
+def read(desk: Desk, id_: str) -> str:
+    """The hash that `show` tells."""
+    return str(show(desk.store, id_, now=desk.now)["content_sha256"])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"prompt": "Pay them."},
+        {"conversation_id": "conv-1"},
+        {"every": "2h"},
+        {"envelope": True},
+        {"misfire": "all"},
+        {"daily_budget": 9},
+        {"on_failure": "agent-b"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_what_was_read_is_what_is_approved(desk: Desk, change: dict[str, Any]) -> None:
+    """What was changed between `show` and `approve`, in anything, is refused, and nothing is
+    granted; what wasn't is approved, and the answer says what that was."""
+    id_ = desk.register()
+    content = read(desk, id_)
+    modify(desk.store, id_, Request(**change), desk.now)
+    events = len(desk.events())
+    with pytest.raises(PromptyoselfError) as refused:
+        desk.approve(id_, content=content)
+    assert refused.value.code == "content_changed"
+    assert refused.value.details["content_sha256"] == read(desk, id_) != content
+    assert len(desk.events()) == events
+    assert not desk.token(id_).exists()
+    answer = desk.approve(id_, content=read(desk, id_).upper())
+    assert answer["content_sha256"] == read(desk, id_)
+    assert answer["prompt"] == desk.schedule(id_).prompt
+    assert desk.events()[-1].data["content_sha256"] == read(desk, id_)
+    assert desk.says(id_)["content_sha256"] == read(desk, id_)
+
+
+def test_a_hash_that_is_none_is_refused(desk: Desk) -> None:
+    """P7: a part of one, or something else, isn't taken for one that has changed."""
+    id_ = desk.register()
+    for content in ("", "12ab", read(desk, id_)[:-1], "g" * 64):
+        with pytest.raises(PromptyoselfError) as refused:
+            desk.approve(id_, content=content)
+        assert refused.value.code == "invalid_content"
+
+
+def test_a_trigger_spends_no_approval_that_is_not_for_it(desk: Desk) -> None:
+    """By default an approval is for what is scheduled: a trigger is skipped and says so at once,
+    and the approval is still there for the slot that it was meant for."""
+    id_ = desk.register()
+    desk.approve(id_)
+    assert "--allow-trigger" in trigger(desk.store, id_, None, desk.now)["warning"]
+    assert desk.deliver(seconds=1) == ["approval: trigger_not_allowed"]
+    assert desk.deliver(hours=1) == ["delivered"]
+    desk.approve(id_, allow_trigger=True)
+    assert "warning" not in trigger(desk.store, id_, None, desk.now)
+    assert desk.deliver(seconds=1) == ["delivered"]
+    assert desk.sent() == 2
+
+
+def test_approvals_of_earlier_versions_are_as_they_were(desk: Desk) -> None:
+    """One that doesn't say whether it is for triggers is, and its token has the hash of the content
+    alone."""
+    id_ = desk.register()
+    content = content_hash(content_of(desk.schedule(id_)))
+    expires = format_utc(desk.now + timedelta(days=1))
+    tokens = Tokens(desk.var, desk.store.disk)
+
+    def decide(state: Any) -> Any:
+        tokens.prepare(Token(id_, "old", content, expires, 2))
+        return [desk.store.draft(ApprovalGranted("old", content, expires, 2), id_)], None
+
+    desk.store.transact(desk.now, decide)
+    trigger(desk.store, id_, None, desk.now)
+    assert desk.deliver(seconds=1) == ["delivered"]
+    assert desk.deliver(hours=1) == ["delivered"]
+    assert desk.sent() == 2
+
+
+def test_the_audit_finds_a_trigger_that_an_approval_was_not_for(desk: Desk) -> None:
+    """From the log alone: a claim that was paid for by what didn't allow it wasn't approved."""
+    id_ = desk.register()
+    desk.approve(id_)
+    trigger(desk.store, id_, None, desk.now)
+    desk.now += timedelta(seconds=1)
+
+    def decide(state: Any) -> Any:
+        forged = state.schedules.branch()
+        forged[id_] = forged[id_]._replace(approval_triggers=True)
+        decision = claim(
+            state._replace(schedules=forged),
+            desk.now,
+            "wrk_1",
+            desk.store.settings.caps,
+            99,
+            approvals=lambda schedule: by_the_log(schedule, format_utc(desk.now)),
+        )
+        return [desk.store.draft(*each) for each in decision.records], decision
+
+    (made,) = desk.store.transact(desk.now, decide).claims
+    desk.settle(made)
+    found = [event for batch in desk.store.ledger.replay() for event in batch.envelopes]
+    problems = [entry.why for entry in entries_of(found, desk.now) if entry.outcome in PROBLEMS]
+    assert problems == ["not approved"]
+
+
+def asked_at_a_terminal(var: Path, id_: str, answer: bytes) -> tuple[int, bytes, bytes]:
+    """`approve` with a terminal for input and messages; its exit code, what it said, and stdout."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "promptyoself", "approve", "--id", id_]
+    environ = clean_environ(var)
+    with subprocess.Popen(
+        command, env=environ, stdin=theirs, stderr=theirs, stdout=subprocess.PIPE
+    ) as process:
+        os.close(theirs)
+        os.write(ours, answer)
+        out, _ = process.communicate(timeout=60)
+    told = b""
+    with suppress(OSError):
+        while chunk := os.read(ours, 65536):
+            told += chunk
+    os.close(ours)
+    return process.returncode, told, out
+
+
+def test_at_a_terminal_it_is_shown_and_asked_for(var: Path) -> None:
+    """A person reads the text, what can't be seen in it as escapes, and says yes or no."""
+    prompt = "Send it\u202e to Bob."
+    id_ = call(*TIER_2[:4], prompt, *TIER_2[5:]).success()["id"]
+    code, told, out = asked_at_a_terminal(var, id_, b"n\n")
+    assert (code, orjson.loads(out)["code"]) == (1, "not_confirmed")
+    assert b"Send it\\u202e to Bob." in told
+    assert b"invisible characters: 1" in told
+    assert call("approvals").success()["count"] == 0
+    code, _, out = asked_at_a_terminal(var, id_, b"y\n")
+    answer = orjson.loads(out)
+    assert (code, answer["status"], answer["prompt"]) == (0, "success", prompt)
+    assert (
+        answer["content_sha256"]
+        == call("show", "--id", id_).success()["schedule"]["content_sha256"]
+    )
 
 
 def test_a_change_voids_it(desk: Desk) -> None:
@@ -649,7 +807,7 @@ def test_loops_that_race_for_an_approval(
             ):
                 request = Request(**asked, prompt=what, **more)  # type: ignore[arg-type]
                 ids[agent, what] = register(store, request, now)["id"]
-            approve(store, ids[agent, "approved"], "1h", 1, None, now)
+            approve(store, ids[agent, "approved"], "1h", 1, None, now, allow_trigger=True)
         actors = [cast(environ) for _ in range(3)]
         for _ in range(3):
             for id_ in ids.values():

@@ -168,6 +168,11 @@ class Session:
         return datetime.now(UTC)
 
     @property
+    def at_terminal(self) -> bool:
+        """Whether a person sits there who can be asked something."""
+        return self.caller.stop is None and sys.stdin.isatty() and sys.stderr.isatty()
+
+    @property
     def watched(self) -> bool:
         """Whether somebody sits there who would like to see how far a command has come."""
         return self.caller.stop is None and sys.stderr.isatty()

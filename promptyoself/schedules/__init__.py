@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from promptyoself.errors import PromptyoselfError
 from promptyoself.folding import Folded, take_in
-from promptyoself.identity import jittered
+from promptyoself.identity import content_hash, jittered
 from promptyoself.instants import format_utc, parse_utc
 from promptyoself.overlay import Overlay, Summary
 from promptyoself.times import parse_duration
@@ -45,6 +45,7 @@ __all__ = [
     "ready_at",
     "schedule_table",
     "slot_key",
+    "spec_hash",
     "summarize",
 ]
 
@@ -60,18 +61,18 @@ FINISHED = frozenset(STATUSES[2:])
 class Schedule(NamedTuple):
     """One schedule as it stands. Durations are seconds.
 
-    ``next_run`` is the first slot without an outcome or a claim. ``registered`` is the hash of its
+        ``next_run`` is the first slot without an outcome or a claim. ``registered`` is the hash of its
     content at registration: what its id was made of, whatever was modified since. ``last_slot`` is
     the latest slot ever claimed or skipped: no slot up to it can fire again, in any life.
     ``settled_at`` is when the last scheduled one that was tried got its outcome. With a
     ``template`` the prompt is empty, and rendered when it fires. The fields of ``approval`` are
     those of the latest that was granted in this life: its name, the hash of the content it is for,
-    the deliveries left, and why it is void, if it is. ``noticed_at`` is when somebody was last told
-    that slots were missed. ``told`` is the :func:`place` of the registration in the log, and
-    ``retold`` that of the latest change of each field that was modified since. ``last_code`` is the
-    code of the latest slot that failed, in this life. ``without`` are ranges of slots, each with
-    its first and its last, that were claimed while a clock was ahead: they don't come again, though
-    others around them do.
+    the deliveries left, why it is void, if it is, and whether triggers may spend it. ``noticed_at``
+    is when somebody was last told that slots were missed. ``told`` is the :func:`place` of the
+    registration in the log, and ``retold`` that of the latest change of each field that was
+    modified since. ``last_code`` is the code of the latest slot that failed, in this life.
+    ``without`` are ranges of slots, each with its first and its last, that were claimed while a
+    clock was ahead: they don't come again, though others around them do.
     """
 
     id: str
@@ -115,6 +116,7 @@ class Schedule(NamedTuple):
     approval_expires: str | None = None
     approval_uses: int = 0
     approval_void: str | None = None
+    approval_triggers: bool = True
     noticed_at: str | None = None
     told: str = ""
     retold: dict[str, str] | None = None
@@ -270,6 +272,12 @@ SPECIFIED = (
     *("max_repetitions", "daily_budget", "misfire", "grace", "jitter", "on_failure"),
 )
 """The fields of a schedule that its registration sets, and nothing but a modification changes."""
+
+
+def spec_hash(schedule: Schedule) -> str:
+    """The hash of all that a person reads and approves: of the fields of :data:`SPECIFIED`, policy
+    too, since any modification voids an approval."""
+    return content_hash({name: getattr(schedule, name) for name in SPECIFIED})
 
 
 def place(event: Folded) -> str:

@@ -215,6 +215,7 @@ def _evolve(state: State, event: Folded, record: events.Record, schedule: Schedu
                 approval_expires=record.expires,
                 approval_uses=record.uses,
                 approval_void=None,
+                approval_triggers=record.allow_trigger is not False,
             )
         case events.ApprovalRevoked():
             _require_grant(schedule, record.grant)

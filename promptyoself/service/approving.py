@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta
 from secrets import token_hex
 from typing import Any
 
 from promptyoself.errors import PromptyoselfError, sentence
 from promptyoself.events import ApprovalGranted, ApprovalRevoked
-from promptyoself.identity import content_hash, content_of
 from promptyoself.instants import format_utc, parse_utc
 from promptyoself.ledger import Draft
 from promptyoself.policy import APPROVED_TIER, Verdict
-from promptyoself.schedules import FINISHED, Schedule, State, is_unfinished, ready_at
+from promptyoself.schedules import FINISHED, Schedule, State, is_unfinished, ready_at, spec_hash
 from promptyoself.service.requests import MAX_REASON, check_text
 from promptyoself.service.store import Store, find_schedule
 from promptyoself.service.tokens import MAX_USES, Token, Tokens
@@ -28,6 +28,9 @@ MAX_TTL = 366 * 86400
 
 
 _A_DAY = timedelta(days=1)
+
+
+_SHOWN = 120
 
 
 class Asked:
@@ -56,15 +59,27 @@ class Asked:
 
 
 def approve(
-    store: Store, id_: str, ttl: str | None, uses: int, reason: str | None, now: datetime
+    store: Store,
+    id_: str,
+    ttl: str | None,
+    uses: int,
+    reason: str | None,
+    now: datetime,
+    *,
+    content: str | None = None,
+    allow_trigger: bool = False,
 ) -> dict[str, Any]:
     """Allow so many deliveries of a schedule of tier 2, within ``ttl``, as it now is. An earlier
     approval is replaced. Without a ``ttl`` it lasts until as many slots as there are uses are over.
     The answer has a ``warning`` where it ends before the next slot is due.
 
+    ``content`` is the hash of what was read, as `show` has it; ``allow_trigger`` lets a delivery
+    that `trigger` asks for spend the approval. The answer says what was approved.
+
     Raises:
         PromptyoselfError: ``unknown_id``, ``not_active``, ``no_approval_needed``, ``invalid_ttl``,
-            ``invalid_uses``, ``invalid_reason``, ``forbidden_command``, ``approval_key_unusable``.
+            ``invalid_uses``, ``invalid_reason``, ``invalid_content``, ``content_changed``,
+            ``forbidden_command``, ``approval_key_unusable``.
     """
     require_person(store)
     seconds = None if ttl is None else _checked_ttl(ttl)
@@ -75,7 +90,7 @@ def approve(
             "Change it.",
         )
     check_text("reason", reason, MAX_REASON)
-    _require_approvable(store.read().state, id_)
+    _require_read(_require_approvable(store.read().state, id_), content)
     tokens = Tokens(store.settings.var, store.disk)
 
     def decide(state: State) -> tuple[list[Draft], dict[str, Any]]:
@@ -85,18 +100,25 @@ def approve(
         if seconds is not None:
             end = moment + timedelta(seconds=seconds)
         expires = format_utc(end)
-        content = content_hash(content_of(schedule))
-        grant = ApprovalGranted(token_hex(8), content, expires, uses, reason)
+        _require_read(schedule, content)
+        found = spec_hash(schedule)
+        grant = ApprovalGranted(token_hex(8), found, expires, uses, reason, allow_trigger)
         before = tokens.judge(schedule, format_utc(store.not_before(now)))
         tokens.follow(state, [id_])
-        tokens.prepare(Token(id_, grant.grant, content, expires, uses))
+        tokens.prepare(Token(id_, grant.grant, found, expires, uses))
         times = "once" if uses == 1 else f"{uses} times"
         answer: dict[str, Any] = {
             "id": id_,
             "uses_left": uses,
             "expires": expires,
+            "agent_id": schedule.agent_id,
+            "prompt": _excerpt(schedule.prompt),
+            "content_sha256": found,
+            "allow_trigger": allow_trigger,
             "message": f"It may be delivered {times}, up to {expires}.",
         }
+        if schedule.template is not None:
+            answer["template"] = schedule.template
         if invisible := unseen(schedule.prompt, schedule.name, schedule.agent_id):
             answer["invisible"] = invisible
         due = _next_slot(schedule, moment)
@@ -210,9 +232,16 @@ def list_approvals(store: Store, now: datetime) -> dict[str, Any]:
                 "uses_left": verdict.uses,
                 "expires": schedule.approval_expires,
                 "next_run": schedule.next_run if schedule.status == "active" else None,
+                "allow_trigger": schedule.approval is not None and schedule.approval_triggers,
             }
         )
-    unknown = {"agent_id": None, "uses_left": 0, "expires": None, "next_run": None}
+    unknown = {
+        "allow_trigger": False,
+        "agent_id": None,
+        "uses_left": 0,
+        "expires": None,
+        "next_run": None,
+    }
     strays = {id_ for id_ in strays if id_ not in state.schedules}
     found += [{"id": id_, **unknown, "state": "unrecorded"} for id_ in strays]
     found.sort(key=lambda line: (line["state"] != "live", line["expires"] or "", line["id"]))
@@ -231,6 +260,28 @@ def require_person(store: Store) -> None:
             "Approvals are for people, and this caller is pinned to an agent.",
             "Unset PROMPTYOSELF_ONLY_AGENT for this command, if you are one.",
         )
+
+
+def _excerpt(prompt: str) -> str:
+    return prompt if len(prompt) <= _SHOWN else prompt[: _SHOWN - 1] + "…"
+
+
+def _require_read(schedule: Schedule, content: str | None) -> None:
+    if content is None or content.lower() == spec_hash(schedule):
+        return
+    if not re.fullmatch("[0-9a-f]{64}", content.lower()):
+        raise PromptyoselfError(
+            "invalid_content",
+            f"--content is {shown(content)}, which is not a SHA-256 of 64 hexadecimal digits.",
+            f"`promptyoself show --id {schedule.id}` tells it, as content_sha256.",
+        )
+    raise PromptyoselfError(
+        "content_changed",
+        f"{schedule.id} isn't what was read: its content is {spec_hash(schedule)} now, "
+        f"not {content.lower()}. Nothing was approved.",
+        f"Read it again with `promptyoself show --id {schedule.id}`.",
+        content_sha256=spec_hash(schedule),
+    )
 
 
 def _require_approvable(state: State, id_: str) -> Schedule:

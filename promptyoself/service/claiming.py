@@ -332,23 +332,28 @@ class _Allowed:
         self._state, self._caps, self._approvals = state, caps, approvals
         self._today = format_utc(now)[:10]
 
-    def first(self, schedule: Schedule) -> tuple[str | None, Verdict]:
+    def first(self, schedule: Schedule, kind: str) -> tuple[str | None, Verdict]:
         """Why a slot may not be tried for the first time, or by what approval it may."""
-        verdict = self._verdict(schedule)
+        verdict = self._verdict(schedule, kind)
         agent = self._state.agent(schedule.agent_id)
         day = spending_day(self._today, schedule.spent_day, agent.spent_day)
         approved = verdict.grant is not None
         return refusal(schedule, self._state, self._caps, day, approved=approved), verdict
 
-    def again(self, schedule: Schedule) -> tuple[str | None, Verdict]:
+    def again(self, schedule: Schedule, kind: str) -> tuple[str | None, Verdict]:
         """The same of a slot that has been charged, but that no approval covers: its schedule was
         changed since, perhaps in what it says."""
-        verdict = self._verdict(schedule)
+        verdict = self._verdict(schedule, kind)
         refused = schedule.tier >= APPROVED_TIER and verdict.grant is None
         return "approval" if refused else None, verdict
 
-    def _verdict(self, schedule: Schedule) -> Verdict:
-        return self._approvals(schedule) if schedule.tier >= APPROVED_TIER else Verdict()
+    def _verdict(self, schedule: Schedule, kind: str) -> Verdict:
+        if schedule.tier < APPROVED_TIER:
+            return Verdict()
+        verdict = self._approvals(schedule)
+        if verdict.grant is not None and kind == "trigger" and not schedule.approval_triggers:
+            return Verdict(detail="trigger_not_allowed")
+        return verdict
 
 
 class _Words:
@@ -384,9 +389,9 @@ def _claim_waiting(
     """Try a slot again, or a triggered one for the first time; or give it up."""
     why, verdict = _given_up(schedule, slot, now), Verdict()
     if why is None and slot.attempt == 0:
-        why, verdict = allowed.first(schedule)
+        why, verdict = allowed.first(schedule, slot.kind)
     elif why is None and not slot.approved:
-        why, verdict = allowed.again(schedule)
+        why, verdict = allowed.again(schedule, slot.kind)
     if why is None and (ready := words.ready(schedule)) is not None:
         otid = slot.otid or slot_otid(slot.id, slot.slot)
         return _attempt(ready, slot, otid, None, now, worker, verdict, decision, words)
@@ -423,7 +428,9 @@ def _claim_scheduled(
 ) -> Claim | None:
     planned = plan(schedule, now)
     fire, following = planned.fire, planned.next_run
-    why, verdict = (None, Verdict()) if fire is None else allowed.first(schedule)
+    why, verdict = None, Verdict()
+    if fire is not None:
+        why, verdict = allowed.first(schedule, "scheduled")
     ready = words.ready(schedule) if fire is not None and why is None else None
     if fire is not None and why is None and ready is None:
         why = "no_desires"

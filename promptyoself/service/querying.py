@@ -11,7 +11,17 @@ from promptyoself.errors import ChainError, PromptyoselfError, WrongUsage
 from promptyoself.instants import format_utc, parse_utc
 from promptyoself.ledger import Batch, Envelope, Position
 from promptyoself.overlay import Wanted
-from promptyoself.schedules import CHAIN, EMPTY, FINISHED, STATUSES, OpenSlot, Schedule, State, fold
+from promptyoself.schedules import (
+    CHAIN,
+    EMPTY,
+    FINISHED,
+    STATUSES,
+    OpenSlot,
+    Schedule,
+    State,
+    fold,
+    spec_hash,
+)
 from promptyoself.service.store import (
     Chain,
     Store,
@@ -179,6 +189,7 @@ def describe(schedule: Schedule, slots: Iterable[OpenSlot], *, full: bool) -> di
         last_error=schedule.last_error,
         last_code=schedule.last_code,
         reason=schedule.reason,
+        content_sha256=spec_hash(schedule),
         open=[
             {
                 "slot": slot.slot,

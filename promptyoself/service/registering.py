@@ -18,6 +18,7 @@ from promptyoself.events import (
 from promptyoself.identity import content_hash, content_of, schedule_id
 from promptyoself.instants import format_utc, parse_utc
 from promptyoself.ledger import Draft
+from promptyoself.policy import APPROVED_TIER, by_the_log
 from promptyoself.schedules import FINISHED, OpenSlot, Schedule, State
 from promptyoself.service.pacing import exceeded
 from promptyoself.service.requests import (
@@ -370,6 +371,14 @@ def trigger(store: Store, id_: str, reason: str | None, now: datetime) -> dict[s
         slot = format_utc(instant)
         message = "It will be delivered by the loop, or by the next `promptyoself execute`."
         answer = {"id": id_, "slot": slot, "message": message}
+        if schedule.tier >= APPROVED_TIER:
+            verdict = by_the_log(schedule, format_utc(store.not_before(now)))
+            if verdict.grant is None or not schedule.approval_triggers:
+                answer["warning"] = (
+                    "As things stand it will be skipped, since no approval of the schedule is for "
+                    "triggers. A person may give one: "
+                    f"`promptyoself approve --id {id_} --allow-trigger`."
+                )
         return [store.draft(ScheduleTriggered(slot, reason), id_, schedule.agent_id)], answer
 
     return _change(store, id_, reason, now, decide)

@@ -27,7 +27,7 @@ from promptyoself.errors import PromptyoselfError
 from promptyoself.identity import content_hash, content_of
 from promptyoself.instants import is_instant
 from promptyoself.policy import Verdict, by_the_log
-from promptyoself.schedules import Schedule, State
+from promptyoself.schedules import Schedule, State, spec_hash
 
 __all__ = ["MAX_USES", "Token", "Tokens"]
 
@@ -76,7 +76,8 @@ class Tokens:
             return Verdict(detail=token)
         if token.grant != schedule.approval:
             return Verdict(detail="unrecorded")
-        if token.content_sha256 != content_hash(content_of(schedule)):
+        # Those of earlier versions are for the content alone.
+        if token.content_sha256 not in (spec_hash(schedule), content_hash(content_of(schedule))):
             return Verdict(detail="modified")
         if now > token.expires:
             return Verdict(detail="expired")
