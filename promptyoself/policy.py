@@ -6,14 +6,17 @@ reset it by hand.
 """
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import NamedTuple
 
+from promptyoself.instants import format_utc
 from promptyoself.schedules import Schedule, State
 
 __all__ = [
     "APPROVED_TIER",
     "MISFIRES",
     "TIERS",
+    "Allowed",
     "Approvals",
     "Caps",
     "Verdict",
@@ -94,3 +97,34 @@ def spending_day(today: str, *spent_days: str | None) -> str:
     """The day whose budgets count: today, but none before the last on which something was spent,
     for a clock that is set back gives nothing back."""
     return max(today, *(day or "" for day in spent_days))
+
+
+class Allowed:
+    """Asks about one slot at a time. Its ``kind`` is ``scheduled`` or ``trigger``."""
+
+    def __init__(self, state: State, now: datetime, caps: Caps, approvals: Approvals) -> None:
+        self._state, self._caps, self._approvals = state, caps, approvals
+        self._today = format_utc(now)[:10]
+
+    def first(self, schedule: Schedule, kind: str) -> tuple[str | None, Verdict]:
+        """Why a slot may not be tried for the first time, or by what approval it may."""
+        verdict = self._verdict(schedule, kind)
+        agent = self._state.agent(schedule.agent_id)
+        day = spending_day(self._today, schedule.spent_day, agent.spent_day)
+        approved = verdict.grant is not None
+        return refusal(schedule, self._state, self._caps, day, approved=approved), verdict
+
+    def again(self, schedule: Schedule, kind: str) -> tuple[str | None, Verdict]:
+        """The same of a slot that has been charged, but that no approval covers: its schedule was
+        changed since, perhaps in what it says."""
+        verdict = self._verdict(schedule, kind)
+        refused = schedule.tier >= APPROVED_TIER and verdict.grant is None
+        return "approval" if refused else None, verdict
+
+    def _verdict(self, schedule: Schedule, kind: str) -> Verdict:
+        if schedule.tier < APPROVED_TIER:
+            return Verdict()
+        verdict = self._approvals(schedule)
+        if verdict.grant is not None and kind == "trigger" and not schedule.approval_triggers:
+            return Verdict(detail="trigger_not_allowed")
+        return verdict

@@ -61,7 +61,7 @@ FINISHED = frozenset(STATUSES[2:])
 class Schedule(NamedTuple):
     """One schedule as it stands. Durations are seconds.
 
-        ``next_run`` is the first slot without an outcome or a claim. ``registered`` is the hash of its
+    ``next_run`` is the first slot without an outcome or a claim. ``registered`` is the hash of its
     content at registration: what its id was made of, whatever was modified since. ``last_slot`` is
     the latest slot ever claimed or skipped: no slot up to it can fire again, in any life.
     ``settled_at`` is when the last scheduled one that was tried got its outcome. With a

@@ -27,13 +27,11 @@ from promptyoself.events import (
 from promptyoself.identity import slot_otid
 from promptyoself.instants import format_utc, parse_utc
 from promptyoself.policy import (
-    APPROVED_TIER,
+    Allowed,
     Approvals,
     Caps,
     Verdict,
     none_given,
-    refusal,
-    spending_day,
 )
 from promptyoself.schedules import OpenSlot, Schedule, State, due, slot_key
 from promptyoself.service.idle import render
@@ -205,7 +203,7 @@ def claim(
     Raises:
         Forged: see :data:`Genuine`. Nothing is to be appended then.
     """
-    allowed = _Allowed(state, now, caps, approvals)
+    allowed = Allowed(state, now, caps, approvals)
     behind = told_at is not None and told_at - now > _MOMENT
     decision = Decision([], [], [], {}, format_utc(now) if behind else None)
     words = _Words(now, told_at or now, strongest, genuine)
@@ -325,37 +323,6 @@ def stall(state: State, claimed: Claim, worker: str, stalled: Stalled) -> list[R
     ]
 
 
-class _Allowed:
-    """Asks the policy, about one slot at a time."""
-
-    def __init__(self, state: State, now: datetime, caps: Caps, approvals: Approvals) -> None:
-        self._state, self._caps, self._approvals = state, caps, approvals
-        self._today = format_utc(now)[:10]
-
-    def first(self, schedule: Schedule, kind: str) -> tuple[str | None, Verdict]:
-        """Why a slot may not be tried for the first time, or by what approval it may."""
-        verdict = self._verdict(schedule, kind)
-        agent = self._state.agent(schedule.agent_id)
-        day = spending_day(self._today, schedule.spent_day, agent.spent_day)
-        approved = verdict.grant is not None
-        return refusal(schedule, self._state, self._caps, day, approved=approved), verdict
-
-    def again(self, schedule: Schedule, kind: str) -> tuple[str | None, Verdict]:
-        """The same of a slot that has been charged, but that no approval covers: its schedule was
-        changed since, perhaps in what it says."""
-        verdict = self._verdict(schedule, kind)
-        refused = schedule.tier >= APPROVED_TIER and verdict.grant is None
-        return "approval" if refused else None, verdict
-
-    def _verdict(self, schedule: Schedule, kind: str) -> Verdict:
-        if schedule.tier < APPROVED_TIER:
-            return Verdict()
-        verdict = self._approvals(schedule)
-        if verdict.grant is not None and kind == "trigger" and not schedule.approval_triggers:
-            return Verdict(detail="trigger_not_allowed")
-        return verdict
-
-
 class _Words:
     """What is sent, for one schedule at a time."""
 
@@ -382,7 +349,7 @@ def _claim_waiting(
     schedule: Schedule,
     now: datetime,
     worker: str,
-    allowed: _Allowed,
+    allowed: Allowed,
     decision: Decision,
     words: _Words,
 ) -> Claim | None:
@@ -422,7 +389,7 @@ def _claim_scheduled(
     schedule: Schedule,
     now: datetime,
     worker: str,
-    allowed: _Allowed,
+    allowed: Allowed,
     decision: Decision,
     words: _Words,
 ) -> Claim | None:
