@@ -39,6 +39,7 @@ class Caps(NamedTuple):
     min_interval: int = 10
     max_active_per_agent: int = 100
     daily_per_agent: int = 500
+    max_prompt_bytes_per_agent: int = 4 * 1024 * 1024
 
 
 class Verdict(NamedTuple):

@@ -70,7 +70,7 @@ class Case:
             state, position = index.load()
             batch = self.ledger.append(drafts, NOW + timedelta(hours=1), position)
             state = fold(state, batch.envelopes)
-            index.save(Snapshot(state, batch.position))
+            index.save(Snapshot(state, batch.position), grown=len(batch.content))
             return state
 
 
@@ -540,3 +540,22 @@ def test_processes_beside_each_other(case: Case) -> None:
     assert case.warnings == []
     assert len(case.truth.schedules) == MANY + 3 * rounds(150)
     count("processes racing", len(processes))
+
+
+def test_it_follows_the_log_by_bytes_too(case: Case) -> None:
+    """A few long prompts take as long to read again as a thousand short ones: whoever comes next
+    never has more than a few hundred KiB of events to read, however few they are."""
+    ids = islice(case.truth.schedules, 8)
+    for number, id_ in enumerate(ids):
+        index = case.index()  # as another process
+        change = ScheduleModified({"prompt": str(number) * (1 << 20)}, None)
+        case.add(index, Draft(change, id_, ACTOR))
+        assert index.known_seq() == case.ledger.head().seq
+    short = [ScheduleModified({"prompt": "s" * 60_000}, None) for _ in range(6)]
+    behind = []
+    for change in short:
+        index = case.index()
+        case.add(index, Draft(change, next(iter(case.truth.schedules)), ACTOR))
+        behind.append(case.ledger.head().seq - index.known_seq())
+    assert max(behind) == 4  # 256 KiB
+    assert answers(case.index().load().state) == answers(case.truth)

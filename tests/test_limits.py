@@ -4,7 +4,7 @@ that breed prompts; and what they refuse is accounted for."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -24,6 +24,8 @@ from promptyoself.errors import PromptyoselfError
 from promptyoself.instants import parse_utc
 from promptyoself.policy import Caps
 from promptyoself.service.budgets import budgets
+from promptyoself.service.registering import cancel, modify, pause
+from promptyoself.service.requests import Request
 from promptyoself.slots import next_wake
 
 LIMITS = ("approval", "budget", "agent_cap")
@@ -247,10 +249,10 @@ def test_a_weeks_sleep_is_no_storm() -> None:
             world.settle(made)
         wake = next_wake(world.state, world.now)
         world.now = end if wake is None else wake
-    for id_, pause in ((hourly, 60), (quick, 30)):
+    for id_, rest in ((hourly, 60), (quick, 30)):
         times = [parse_utc(ts) for ts in claimed[id_]]
         assert times[0] == awake
-        assert all(b - a >= timedelta(seconds=pause) for a, b in pairwise(times))
+        assert all(b - a >= timedelta(seconds=rest) for a, b in pairwise(times))
         assert len(times) == 40, "the day's cap ends it"
     check_limits(world.events, world.settings.caps)
     entries = entries_of(world.events, world.now, ())
@@ -319,7 +321,8 @@ def test_what_is_left_is_told(var: Path, clock: Clock, monkeypatch: pytest.Monke
     midnight = "2026-11-21T00:00:00.000000Z"
     assert answer["agents"] == [
         {"agent_id": f"agent-{agent}", "spent": spent, "limit": 5, "left": 5 - spent,
-         "resets_at": midnight, "active": 1, "max_active": 7}
+         "resets_at": midnight, "active": 1, "max_active": 7, "prompt_bytes": 2,
+         "max_prompt_bytes": 4194304}
         for agent, spent in (("a", 2), ("b", 3), ("c", 0))
     ]  # fmt: skip
     told = {line["id"]: line for line in answer["schedules"]}
@@ -373,3 +376,59 @@ def test_a_pinned_caller_sees_its_own(
     answer = call("budgets").success()
     assert {line["agent_id"] for line in (*answer["agents"], *answer["schedules"])} == {AGENT}
     call("budgets", "--agent-id", "agent-b").error("forbidden_agent")
+
+
+# --- bytes ----------------------------------------------------------------------------------------
+
+
+def total_of(world: World, agent: str) -> int:
+    """The bytes of an agent's prompts, counted one by one."""
+    return sum(
+        len(each.prompt.encode())
+        for each in world.state.schedules.values()
+        if each.agent_id == agent and each.status in ("active", "paused")
+    )
+
+
+def test_an_agents_prompts_together_have_a_limit() -> None:
+    """P7: beyond it `register`, `modify` and `resume` change nothing and say why; in bytes, not in
+    characters; what is over counts no more, and other agents have their own."""
+    world = World(max_prompt_bytes_per_agent=1000)
+    store: Any = world
+    first = world.register(prompt="\u00e4" * 300, every="1h")
+    second = world.register(prompt="b" * 400, every="1h")
+
+    def refused(call: Callable[[], object]) -> None:
+        events = len(world.events)
+        with pytest.raises(PromptyoselfError) as error:
+            call()
+        assert error.value.code == "prompts_too_large"
+        assert error.value.details["limit"] == 1000
+        assert len(world.events) == events
+
+    refused(lambda: world.register(prompt="c", every="1h"))
+    refused(lambda: modify(store, second, Request(prompt="d" * 401), world.now))
+    world.register("agent-b", prompt="e" * 1000, every="1h")
+    refused(lambda: modify(store, second, Request(agent_id="agent-b"), world.now))
+    modify(store, second, Request(prompt="d" * 400), world.now)
+    pause(store, first, None, world.now)
+    refused(lambda: world.register(prompt="c", every="1h"))
+    modify(store, first, Request(prompt="f"), world.now)
+    world.register(prompt="c" * 599, every="1h")
+    cancel(store, second, None, world.now)
+    world.register(prompt="g" * 400, every="1h")
+    for agent in ("agent-a", "agent-b"):
+        assert world.state.agent(agent).prompt_bytes == total_of(world, agent) == 1000
+
+
+def test_where_the_limit_was_lowered_prompts_can_be_shortened() -> None:
+    """An agent that has more than it now may can still get less."""
+    world = World(max_prompt_bytes_per_agent=1000)
+    store: Any = world
+    id_ = world.register(prompt="a" * 900, every="1h")
+    world.settings = world.settings._replace(
+        caps=world.settings.caps._replace(max_prompt_bytes_per_agent=100)
+    )
+    modify(store, id_, Request(prompt="a" * 800), world.now)
+    with pytest.raises(PromptyoselfError):
+        modify(store, id_, Request(prompt="a" * 801), world.now)

@@ -33,7 +33,7 @@ def test_the_defaults_are_good_settings(checkout: Path) -> None:
     assert found.var == checkout / "var"
     assert (found.base_url, found.token, found.timezone) == ("http://localhost:8283", None, "UTC")
     assert (found.interval, found.lock_timeout, found.reconcile_grace) == (60, 10, 120)
-    assert found.caps == (10, 100, 500)
+    assert found.caps == (10, 100, 500, 4 * 1024 * 1024)
     assert (found.default_agent, found.only_agent, found.log_file) == (None, None, None)
     assert found.log_prompts is False
 

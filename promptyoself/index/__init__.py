@@ -48,6 +48,10 @@ few milliseconds, and one save of many events writes each part once."""
 _PAUSE_SECONDS, _AT_MOST = 1.0, 2048
 """In a storm of events it is written once a second, or when it is so many events behind."""
 
+_BYTES, _BYTES_AT_MOST = 256 * 1024, 4 * 1024 * 1024
+"""The same by the size of the events' lines: a few long prompts take as long to read again as a
+thousand short ones."""
+
 _KEPT = 2
 """For so many saves the parts of older roots are kept, for those who are still reading."""
 
@@ -89,6 +93,7 @@ class Index(Generic[S]):
         self._disk = disk or Disk()
         self._latest: Snapshot[S] | None = None
         self._saved = 0  # the event up to which the file is good; -1 where it isn't
+        self._unsaved = 0  # how many bytes the lines have that come after what the file is good for
         self._parts = Parts(path.parent / "index", self._disk)
         self._root: Root[S] | None = None  # what lies in the file, if it is good
         self._seen: tuple[int, ...] | None = None  # which file that was
@@ -119,7 +124,7 @@ class Index(Generic[S]):
         if self._latest is not None and unchanged and not self._is_replaced():
             return self._latest
         start, complaint = self._start()
-        snapshot = _replay(self._ledger, self._form, start)
+        snapshot = _replay(self._ledger, self._form, start, told=self._count)
         if complaint:
             self._require_chain(snapshot.position, complaint)
             if snapshot.position.seq < complaint.seq:
@@ -159,14 +164,16 @@ class Index(Generic[S]):
         self._saved = -1
         return snapshot
 
-    def save(self, snapshot: Snapshot[S], *, moved: bool = False) -> None:
+    def save(self, snapshot: Snapshot[S], *, moved: bool = False, grown: int = 0) -> None:
         """Write it down, where that is worth it. The caller holds the ledger's lock.
 
-        An index in parts isn't written for every event. ``moved`` says that the file's position
+        An index in parts isn't written for every event. ``grown`` is how many bytes the lines have
+        that the caller has just appended. ``moved`` says that the file's position
         fits no longer, so that it is worth it in any case. A disk that refuses is no error, since
         what the caller did is already in the log.
         """
         self._latest = snapshot
+        self._count(grown)
         self._stamp = None
         with suppress(OSError):  # the events are in the log, whatever becomes of this
             # With the lock held, nobody can have appended since; but it may have been taken away.
@@ -182,11 +189,16 @@ class Index(Generic[S]):
                 f"The index could not be written ({error.strerror}); the log has everything.",
             )
 
+    def _count(self, size: int) -> None:
+        self._unsaved += size
+
     def _is_worth_it(self, behind: int) -> bool:
         if self._root is None:
             return True
         lately = time.monotonic() - self._written < _PAUSE_SECONDS
         if self._in_parts:
+            if self._unsaved >= (_BYTES_AT_MOST if lately else _BYTES):
+                return True
             return behind >= (_AT_MOST if lately else _EVERY)
         most = len(self._root.tables[0]) // _ENTRIES_PER_EVENT
         return behind >= (max(1, most) if lately else 1)
@@ -221,7 +233,7 @@ class Index(Generic[S]):
         rest = self._form.with_tables(state, self._form.tables(self._form.empty))
         root = Root(position, nodes, rest, superseded)
         self._disk.replace(self._path, encode_root(self._form, root, old), durable=False)
-        self._saved = position.seq
+        self._saved, self._unsaved = position.seq, 0
         self._written = time.monotonic()
         self._latest = self._snapshot(root)
         self._seen = _identity(self._path)
@@ -300,7 +312,7 @@ class Index(Generic[S]):
             except ValueError as error:
                 return nothing, _Complaint(f"The index is damaged ({error})", True, seen)
             if self._ledger.holds(root.position):
-                self._saved = root.position.seq
+                self._saved, self._unsaved = root.position.seq, 0
                 return self._snapshot(root), None
             seen = max(seen, root.position.seq)
             complaint = f"The index (at event {root.position.seq}) does not fit the log"
@@ -314,9 +326,14 @@ class Index(Generic[S]):
 
 
 def _replay(
-    ledger: Ledger, form: Form[S], start: Snapshot[S], until: int | None = None
+    ledger: Ledger,
+    form: Form[S],
+    start: Snapshot[S],
+    until: int | None = None,
+    told: Callable[[int], None] = lambda _: None,
 ) -> Snapshot[S]:
-    """What follows from the events after a position, up to that event."""
+    """What follows from the events after a position, up to that event. ``told`` gets the bytes of
+    their lines."""
     position = start.position
 
     def envelopes() -> Iterator[Envelope]:
@@ -325,6 +342,7 @@ def _replay(
             if until is not None and batch.position.seq >= until:
                 yield from (event for event in batch.envelopes if event.seq <= until)
                 return
+            told(len(batch.content))
             yield from batch.envelopes
             position = batch.position
 

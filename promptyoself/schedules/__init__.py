@@ -42,6 +42,7 @@ __all__ = [
     "is_failing",
     "is_unfinished",
     "place",
+    "prompt_size",
     "ready_at",
     "schedule_table",
     "slot_key",
@@ -160,7 +161,8 @@ class OpenSlot(NamedTuple):
 class AgentState(NamedTuple):
     """What is known of an agent: how many ``schedules`` it has, in any status, and how many are
     ``active``; the ids of those that aren't over, sorted; and how many slots of it were claimed on
-    the last day (UTC) on which any were; and how many have ``failed``."""
+    the last day (UTC) on which any were; how many have ``failed``; and how many bytes the prompts
+    of those have that aren't over."""
 
     schedules: int = 0
     active: int = 0
@@ -168,6 +170,7 @@ class AgentState(NamedTuple):
     spent_day: str = ""
     spent: int = 0
     failed: int = 0
+    prompt_bytes: int = 0
 
 
 NO_AGENT = AgentState()
@@ -272,6 +275,13 @@ SPECIFIED = (
     *("max_repetitions", "daily_budget", "misfire", "grace", "jitter", "on_failure"),
 )
 """The fields of a schedule that its registration sets, and nothing but a modification changes."""
+
+
+def prompt_size(schedule: Schedule) -> int:
+    """How many bytes a schedule's prompt has, for as long as the schedule isn't over."""
+    if schedule.status in FINISHED:
+        return 0
+    return len(schedule.prompt.encode("utf-8", "surrogatepass"))
 
 
 def spec_hash(schedule: Schedule) -> str:

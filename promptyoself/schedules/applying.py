@@ -16,6 +16,7 @@ from promptyoself.schedules import (
     Schedule,
     State,
     place,
+    prompt_size,
     slot_key,
 )
 
@@ -53,7 +54,11 @@ def apply(state: State, event: Folded) -> None:
     state.schedules[event.id] = after
     if before is None:
         _count(state, after, 1)
-    elif before.status != after.status or before.agent_id != after.agent_id:
+    elif (
+        before.status != after.status
+        or before.agent_id != after.agent_id
+        or before.prompt is not after.prompt
+    ):
         _count(state, before, -1)
         _count(state, after, 1)
 
@@ -75,6 +80,7 @@ def _count(state: State, schedule: Schedule, change: int) -> None:
         active=agent.active + change * (schedule.status == "active"),
         unfinished=unfinished,
         failed=agent.failed + change * (schedule.status == "failed"),
+        prompt_bytes=agent.prompt_bytes + change * prompt_size(schedule),
     )
 
 

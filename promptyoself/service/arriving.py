@@ -13,8 +13,8 @@ from promptyoself.instants import format_utc
 from promptyoself.ledger import Draft, encode_line
 from promptyoself.ledger.chaining import as_if
 from promptyoself.overlay import Overlay
-from promptyoself.schedules import EMPTY, Schedule, State, branch, fold
-from promptyoself.service.registering import place, require_room
+from promptyoself.schedules import EMPTY, FINISHED, Schedule, State, branch, fold, prompt_size
+from promptyoself.service.registering import place, require_room, require_space
 from promptyoself.service.store import Store
 
 __all__ = ["MAX_BYTES", "Admission", "Arrival", "admit", "outcome", "take_in", "too_much"]
@@ -83,14 +83,20 @@ def admit(store: Store, state: State, arrivals: Iterable[Arrival], now: datetime
         whose = registered.agent_id
         drafts = [store.draft(record, id_, whose) for record in (registered, *arrival.further)]
         schedule, size = _outcome(drafts, id_, now)
-        if schedule.status == "active":
+        if schedule.status not in FINISHED:
+            active = schedule.status == "active"
             try:
-                require_room(state, schedule.agent_id, store.settings)
+                if active:
+                    require_room(state, schedule.agent_id, store.settings)
+                require_space(state, schedule.agent_id, schedule.prompt, store.settings)
             except PromptyoselfError as error:
                 found.refused.append((arrival.where, error))
                 continue
             agent = state.agent(schedule.agent_id)
-            state.agents[schedule.agent_id] = agent._replace(active=agent.active + 1)
+            state.agents[schedule.agent_id] = agent._replace(
+                active=agent.active + active,
+                prompt_bytes=agent.prompt_bytes + prompt_size(schedule),
+            )
         state.schedules[id_] = schedule
         found.groups.append((drafts, size))
         found.imported.append(

@@ -43,7 +43,15 @@ def budgets(store: Store, agent_id: str | None, now: datetime) -> dict[str, Any]
         day = spending_day(today, agent.spent_day)
         line = _line({"agent_id": id_}, day, (agent.spent_day, agent.spent), limit)
         most = store.settings.caps.max_active_per_agent
-        agents.append({**line, "active": agent.active, "max_active": most})
+        agents.append(
+            {
+                **line,
+                "active": agent.active,
+                "max_active": most,
+                "prompt_bytes": agent.prompt_bytes,
+                "max_prompt_bytes": store.settings.caps.max_prompt_bytes_per_agent,
+            }
+        )
     return {"agents": agents, "schedules": schedules, "count": len(agents)}
 
 

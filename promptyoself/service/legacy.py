@@ -63,7 +63,11 @@ _GRACE = timedelta(seconds=DEFAULT_GRACE)
 _WORDS = re.compile(
     r"(?:every +)?([0-9]{1,12}) *(seconds?|secs?|minutes?|mins?|hours?|hrs?|days?|weeks?)"
 )
-_WHYS = {"too_many_schedules": "too_many", "forbidden_agent": "forbidden"}
+_WHYS = {
+    "too_many_schedules": "too_many",
+    "prompts_too_large": "too_large",
+    "forbidden_agent": "forbidden",
+}
 _ROW_HINT = "Register it by hand, with what it was meant to be."
 
 

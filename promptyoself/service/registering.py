@@ -19,7 +19,7 @@ from promptyoself.identity import content_hash, content_of, schedule_id
 from promptyoself.instants import format_utc, parse_utc
 from promptyoself.ledger import Draft
 from promptyoself.policy import APPROVED_TIER, by_the_log
-from promptyoself.schedules import FINISHED, OpenSlot, Schedule, State
+from promptyoself.schedules import FINISHED, OpenSlot, Schedule, State, prompt_size
 from promptyoself.service.pacing import exceeded
 from promptyoself.service.requests import (
     DEFAULT_GRACE,
@@ -56,6 +56,7 @@ __all__ = [
     "preview",
     "register",
     "require_room",
+    "require_space",
     "resume",
     "resumption",
     "trigger",
@@ -74,6 +75,7 @@ _PACE = frozenset(
     {"schedule_type", "schedule_value", "timezone", "until", "daily_budget", "agent_id"}
     | {"max_repetitions"}
 )
+_SPACE = frozenset({"agent_id", "prompt", "template"})
 _TIMING = ("schedule_type", "schedule_value", "timezone", "start_at", "until", "max_repetitions")
 
 
@@ -122,6 +124,7 @@ def register(
         if existing is not None and existing.status not in FINISHED:
             return [], _already_there(existing, record, request)
         require_room(state, record.agent_id, settings)
+        require_space(state, record.agent_id, record.prompt, settings)
         life = None if existing is None else existing.life + 1
         new = record._replace(salt=salt or None, life=life)
         drafts: list[Draft] = []
@@ -203,6 +206,9 @@ def modify(store: Store, id_: str, request: Request, now: datetime) -> dict[str,
                 changes["next_run"] = first
         if "agent_id" in changes and schedule.status == "active":
             require_room(state, changes["agent_id"], settings)
+        if schedule.status not in FINISHED and not _SPACE.isdisjoint(changes):
+            own = schedule if fields["agent_id"] == schedule.agent_id else None
+            require_space(state, fields["agent_id"], fields["prompt"], settings, own)
         if changes or again:
             record = ScheduleModified(changes, reason, uncounted, **again)
             drafts.append(store.draft(record, id_, fields["agent_id"]))
@@ -304,6 +310,8 @@ def resumption(
         message = "Its last slot passed while it was paused; nothing is left to fire."
         return drafts, {"id": schedule.id, "next_run": None, "message": message}
     require_room(state, schedule.agent_id, store.settings)
+    if schedule.status in FINISHED:
+        require_space(state, schedule.agent_id, schedule.prompt, store.settings)
     next_run = format_utc(following)
     drafts = _skip(store, schedule, passed(schedule, now, _gap_reason(schedule)), next_run)
     drafts += _give_up_ahead(store, state, schedule, now) if ahead else []
@@ -476,6 +484,26 @@ def require_room(state: State, agent_id: str, settings: Settings) -> None:
             "too_many_schedules",
             f"{shown(agent_id)} has {most} active schedules, the most allowed.",
             "Cancel one first; PROMPTYOSELF_MAX_ACTIVE_PER_AGENT sets the limit.",
+        )
+
+
+def require_space(
+    state: State, agent_id: str, prompt: str, settings: Settings, instead: Schedule | None = None
+) -> None:
+    """Refuse a prompt where an agent's have as many bytes as they may; not one that is no longer
+    than what it is ``instead`` of. Raises ``prompts_too_large``."""
+    most, size = settings.caps.max_prompt_bytes_per_agent, len(prompt.encode())
+    before = 0 if instead is None else prompt_size(instead)
+    together = state.agent(agent_id).prompt_bytes - before + size
+    if together > most and size > before:
+        raise PromptyoselfError(
+            "prompts_too_large",
+            f"The prompts of {shown(agent_id)} would have {together} bytes together; {most} is the "
+            "most allowed.",
+            "Shorten them, or cancel one first; PROMPTYOSELF_MAX_PROMPT_BYTES_PER_AGENT sets the "
+            "limit.",
+            bytes=together,
+            limit=most,
         )
 
 

@@ -132,7 +132,7 @@ class Chain(Generic[S]):
             if batch.envelopes:
                 self._compare_clocks(now, position.ts)
                 state = self.form.fold(state, batch.envelopes)
-                self.index.save(Snapshot(state, batch.position))
+                self.index.save(Snapshot(state, batch.position), grown=len(batch.content))
             return result
 
     def _compare_clocks(self, now: datetime, ts: str) -> None:
