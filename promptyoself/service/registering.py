@@ -380,7 +380,7 @@ def trigger(store: Store, id_: str, reason: str | None, now: datetime) -> dict[s
         message = "It will be delivered by the loop, or by the next `promptyoself execute`."
         answer = {"id": id_, "slot": slot, "message": message}
         if schedule.tier >= APPROVED_TIER:
-            verdict = by_the_log(schedule, format_utc(store.not_before(now)))
+            verdict = by_the_log(schedule, format_utc(now))
             if verdict.grant is None or not schedule.approval_triggers:
                 answer["warning"] = (
                     "As things stand it will be skipped, since no approval of the schedule is for "
