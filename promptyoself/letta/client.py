@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from promptyoself.errors import PromptyoselfError
 from promptyoself.letta.deadline import call_within, http_client
-from promptyoself.letta.failures import Failures, require_address
+from promptyoself.letta.failures import AnswerTooLong, Failures, require_address
 from promptyoself.letta.protocol import Agent, Deliverer, DeliveryError, Found, Message, Run
 
 if TYPE_CHECKING:
@@ -92,12 +92,12 @@ class LettaDeliverer(Deliverer):
     # -- the protocol
 
     def active_runs(self, agent_id: str) -> list[Run]:
-        def page(cursor: str | None) -> list[dict[str, Any]]:
+        def page(cursor: str | None, limit: int) -> list[dict[str, Any]]:
             more: dict[str, Any] = {"before": cursor} if cursor else {}
             return self._list(
                 "listing runs",
                 lambda c: c.runs.with_raw_response.list(
-                    agent_id=agent_id, active=True, order="desc", limit=_PAGE, **more
+                    agent_id=agent_id, active=True, order="desc", limit=limit, **more
                 ),
             )
 
@@ -105,10 +105,15 @@ class LettaDeliverer(Deliverer):
 
     def all_active_runs(self) -> list[Run] | None:
         # In one page or not at all: pages would be of several instants.
-        rows = self._list(
-            "listing runs",
-            lambda c: c.runs.with_raw_response.list(active=True, order="desc", limit=_MOST_ACTIVE),
-        )
+        try:
+            rows = self._list(
+                "listing runs",
+                lambda c: c.runs.with_raw_response.list(
+                    active=True, order="desc", limit=_MOST_ACTIVE
+                ),
+            )
+        except AnswerTooLong:
+            return None
         return [_run(row) for row in rows] if len(rows) < _MOST_ACTIVE else None
 
     def ended_runs(self, most: int) -> list[Run]:
@@ -159,12 +164,12 @@ class LettaDeliverer(Deliverer):
         if conversation_id and conversation_id != "default":
             filters["conversation_id"] = conversation_id
 
-        def page(cursor: str | None) -> list[dict[str, Any]]:
+        def page(cursor: str | None, limit: int) -> list[dict[str, Any]]:
             more: dict[str, Any] = {**filters, "before": cursor} if cursor else filters
             rows = self._list(
                 "reading the history",
                 lambda c: c.agents.messages.with_raw_response.list(
-                    agent_id, order="desc", limit=_PAGE, **more
+                    agent_id, order="desc", limit=limit, **more
                 ),
                 agent=agent_id,
             )
@@ -194,11 +199,11 @@ class LettaDeliverer(Deliverer):
         return None
 
     def agents(self) -> list[Agent]:
-        def page(cursor: str | None) -> list[dict[str, Any]]:
+        def page(cursor: str | None, limit: int) -> list[dict[str, Any]]:
             more: dict[str, Any] = {"after": cursor} if cursor else {}
             return self._list(
                 "listing agents",
-                lambda c: c.agents.with_raw_response.list(order="asc", limit=_PAGE, **more),
+                lambda c: c.agents.with_raw_response.list(order="asc", limit=limit, **more),
             )
 
         return [_agent(row) for row in self._pages(page, short_page_ends=True)]
@@ -299,19 +304,27 @@ class LettaDeliverer(Deliverer):
 
     def _pages(
         self,
-        page: Callable[[str | None], list[dict[str, Any]]],
+        page: Callable[[str | None, int], list[dict[str, Any]]],
         enough: Callable[[list[dict[str, Any]]], bool] = lambda _: False,
         *,
         short_page_ends: bool = False,
     ) -> Iterator[dict[str, Any]]:
-        """Rows of page after page, each once, until one brings nothing new or is ``enough``."""
+        """Rows of page after page, each once, until one brings nothing new or is ``enough``. Pages
+        that are too long are asked for again as smaller ones."""
         seen: set[str] = set()
         cursor: str | None = None
+        limit = _PAGE
         for _ in range(_MAX_PAGES):
-            rows = page(cursor)
+            try:
+                rows = page(cursor, limit)
+            except AnswerTooLong:
+                if limit == 1:
+                    raise
+                limit = max(limit // 10, 1)
+                continue
             news = [row for row in rows if row["id"] not in seen]
             yield from news
-            if not news or enough(rows) or (short_page_ends and len(rows) < _PAGE):
+            if not news or enough(rows) or (short_page_ends and len(rows) < limit):
                 return
             seen.update(row["id"] for row in news)
             cursor = rows[-1]["id"]
@@ -324,7 +337,7 @@ class LettaDeliverer(Deliverer):
             response = call(client).http_response
             try:
                 return json.loads(response.content)
-            except ValueError:
+            except (ValueError, RecursionError):
                 status, said = response.status_code, response.text
                 raise self._failures.unreadable(doing, said, status) from None
 

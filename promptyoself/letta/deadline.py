@@ -1,8 +1,10 @@
-"""One deadline for a whole call, and whether the call has written anything.
+"""One deadline for a whole call, a bound on its answer, and whether it has written anything.
 
 An HTTP library's time-out is per read, so a server that drips a byte a second holds a caller for
 ever. The connections made here honour one deadline per call, and note when a byte leaves: a call
-that failed before it wrote a single one certainly delivered nothing.
+that failed before it wrote a single one certainly delivered nothing. They read an answer up to
+:data:`MOST_BYTES`, for a server may never stop; and none that is packed, which nobody asked for,
+since a little of that could be unpacked to anything.
 """
 
 from __future__ import annotations
@@ -15,11 +17,19 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-__all__ = ["Call", "call_within", "http_client"]
+__all__ = ["MOST_BYTES", "Call", "TooLong", "call_within", "http_client"]
+
+MOST_BYTES = 16 * 1024 * 1024
+"""The most of an answer: a page of a hundred messages has far less, and one of a few long ones as
+much. What is longer isn't kept."""
 
 _KEEPALIVE = 2.0  # seconds; uvicorn, which serves Letta, drops idle connections after 5
 _CONNECT_TIMEOUT = 10.0
 _CHUNK = 16 * 1024
+
+
+class TooLong(Exception):
+    """An answer has more than :data:`MOST_BYTES`, or is packed, so that nobody knows."""
 
 
 class Call(threading.local):
@@ -27,6 +37,7 @@ class Call(threading.local):
 
     deadline: float | None = None
     wrote = False
+    read = 0
 
 
 _call = Call()
@@ -35,7 +46,7 @@ _call = Call()
 @contextmanager
 def call_within(seconds: float) -> Iterator[Call]:
     """All that this thread reads and writes in the context is one call, to be over by then."""
-    _call.deadline, _call.wrote = time.monotonic() + seconds, False
+    _call.deadline, _call.wrote, _call.read = time.monotonic() + seconds, False, 0
     try:
         yield _call
     finally:
@@ -73,6 +84,9 @@ class _Stream:
             with suppress(httpcore.WriteError):
                 self._send(timeout)
         data: bytes = self._inner.read(max_bytes, _left(timeout, "ReadTimeout"))
+        _call.read += len(data)
+        if _call.read > MOST_BYTES:
+            raise TooLong
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
@@ -170,6 +184,8 @@ class _Pool:
             connection = self._single()
         try:
             response = connection.handle_request(request)
+            if any(_is_packing(*header) for header in response.headers):
+                raise TooLong
         except BaseException:
             connection.close()
             raise
@@ -190,6 +206,10 @@ class _Pool:
         while self._idle:
             with suppress(IndexError):
                 self._idle.pop()[1].close()
+
+
+def _is_packing(name: bytes, value: bytes) -> bool:
+    return name.lower() == b"content-encoding" and value.strip().lower() not in (b"", b"identity")
 
 
 class _Body:
@@ -236,5 +256,9 @@ def http_client(call_timeout: float, *, tls: bool) -> Any:
     timeout = httpx.Timeout(call_timeout, connect=min(call_timeout, _CONNECT_TIMEOUT))
     # A redirect is refused: a POST would be repeated elsewhere, or turned into a GET.
     return httpx.Client(
-        transport=transport, timeout=timeout, trust_env=False, follow_redirects=False
+        transport=transport,
+        timeout=timeout,
+        trust_env=False,
+        follow_redirects=False,
+        headers={"Accept-Encoding": "identity"},
     )

@@ -13,10 +13,11 @@ from urllib.parse import urlsplit
 
 from promptyoself.addresses import is_ambiguous, presentable
 from promptyoself.errors import PromptyoselfError
+from promptyoself.letta.deadline import MOST_BYTES, TooLong
 from promptyoself.letta.protocol import DeliveryError, Kind, lacks_credits
 from promptyoself.log import masked
 
-__all__ = ["UNFIT_CLIENTS", "Failures", "require_address", "retry_after"]
+__all__ = ["UNFIT_CLIENTS", "AnswerTooLong", "Failures", "require_address", "retry_after"]
 
 UNFIT_CLIENTS = ("1.7.4", "1.7.5", "1.7.6")
 """Releases of letta-client that name an argument differently, so that no prompt goes into a
@@ -27,6 +28,10 @@ _NOT_LETTAS = frozenset({405, 407, 421, 426})
 
 _LONGEST = 64 * 1024
 _LONGEST_SAID = 4000
+
+
+class AnswerTooLong(DeliveryError):
+    """The answer was longer than we read; a shorter list may not be."""
 
 
 class Failures:
@@ -76,6 +81,14 @@ class Failures:
             return self._refused(err, doing, subject)
         roots = [err, *_causes(err)]
         cause = type(roots[-1]).__name__
+        if any(isinstance(root, TooLong) for root in roots):
+            return AnswerTooLong(
+                "doubt",
+                "letta_unreadable",
+                f"{self._url} answered {doing} with more than {MOST_BYTES} bytes, or packed; the "
+                "rest wasn't read.",
+                "Check that LETTA_BASE_URL is a Letta server, and not another one or a proxy.",
+            )
         if not wrote:
             if _is_unwritable(err, roots):
                 return DeliveryError(
@@ -102,7 +115,7 @@ class Failures:
                 "Nothing is sent again before the agent's history has been looked through.",
                 cause=cause,
             )
-        if isinstance(err, ValueError):
+        if isinstance(err, ValueError | RecursionError):
             return self.unreadable(doing)
         if not any(_is_transport(root) for root in roots):
             return self._unfit(roots[-1], wrote=True)
