@@ -22,7 +22,7 @@ MESSAGE = Message(AGENT, None, "Hi", "11111111-1111-5111-8111-111111111111")
 SLACK = 12 * 1024 * 1024  # what lies in the buffers of two sockets
 CALLS: dict[str, Callable[[LettaDeliverer], object]] = {
     "sending": lambda letta: letta.send(MESSAGE),
-    "into a conversation": lambda letta: letta.send(MESSAGE._replace(conversation_id="conv-1")),
+    "into a conversation": lambda letta: letta.send(Message(AGENT, "conv-1", "Hi", MESSAGE.otid)),
     "runs of an agent": lambda letta: letta.active_runs(AGENT),
     "ended runs": lambda letta: letta.ended_runs(5),
     "a run": lambda letta: letta.run("run-1"),
