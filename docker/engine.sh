@@ -73,6 +73,7 @@ download() {
         made+=($!)
     fi
     if [ ! -d "$DIR/python" ]; then
+        rm -f "$DIR/wheels.for"
         debian "$DIR/python" python3,python3-pip,python3-venv,ca-certificates,netbase,tzdata &
         made+=($!)
     fi
@@ -135,7 +136,7 @@ run() {
 up() {
     require
     exec 9>"$DIR/lock"
-    flock --wait 600 9 || give_up "another one has been starting in $DIR for ten minutes"
+    flock --wait 600 9 || give_up "another one has been at work in $DIR for ten minutes"
     down # what an earlier one left
     say "what has to be downloaded"
     download
@@ -143,7 +144,7 @@ up() {
     say "starting the engine"
     setsid unshare --mount --net --pid --fork --kill-child bash "$REPO/docker/engine.sh" engine \
         </dev/null >"$DIR/engine.log" 2>&1 9>&- &
-    local parent=$!
+    parent=$!
     for _ in $(seq 120); do
         pgrep --parent "$parent" >"$DIR/pid" && run docker info >/dev/null 2>&1 && break
         sleep 0.5
@@ -161,7 +162,6 @@ up() {
         'ENTRYPOINT ["promptyoself", "sandbox", "--host", "0.0.0.0", "--port", "8283"]' \
         'HEALTHCHECK --interval=5s CMD ["promptyoself", "test"]' |
         run docker build --quiet --tag letta/letta:0.16.8 -
-    exec 9>&-
 }
 
 down() {
@@ -197,9 +197,9 @@ clean)
     ;;
 with)
     shift
-    trap down EXIT
+    trap '[ -z "${parent:-}" ] || down' EXIT # but for one that is another's
     up
-    "$@"
+    "$@" 9>&-
     ;;
 *)
     sed -n '2,/^set/p' "$0" | grep '^#'

@@ -82,7 +82,12 @@ SETTINGS = (
     Setting("PROMPTYOSELF_LOG_FORMAT", "text", "What it is on stderr: text (warnings) or json."),
     Setting("PROMPTYOSELF_LOG_LEVEL", "info", "The least level of JSON lines: debug to error."),
     Setting("PROMPTYOSELF_LOG_PROMPTS", "0", "Whether prompts may appear in the loop's log."),
-    Setting("PROMPTYOSELF_MCP_TOKEN", "", "What MCP clients have to show over HTTP.", secret=True),
+    Setting(
+        "PROMPTYOSELF_MCP_TOKEN",
+        "",
+        "What MCP clients have to show over HTTP, of 16 characters at least.",
+        secret=True,
+    ),
     Setting("PROMPTYOSELF_DB_PATH", "", "Of the SQLite versions; not used any more."),
 )
 

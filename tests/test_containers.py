@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -134,13 +136,22 @@ def within(seconds: float, holds: Callable[[], object], what: str) -> float:
 
 
 @pytest.fixture(scope="session")
-def engine(pytestconfig: pytest.Config) -> Engine:
-    """The engine that `make test-docker` starts; without one, there is nothing to test on."""
+def engine(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    """The engine that `make test-docker` starts; without one, there is nothing to test on.
+
+    The image is built once, also where several processes share the work: compose would make those
+    containers anew whose image was built again.
+    """
     words = pytestconfig.getoption("engine")
     if not words:
         pytest.skip("no engine: `make test-docker` brings one")
     found = Engine(words)
-    Stack(found).compose("build")
+    folder = tmp_path_factory.getbasetemp()
+    built = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "image-built"
+    with FileLock(built.with_suffix(".lock")):
+        if not built.exists():
+            Stack(found).compose("build")
+            built.touch()
     return found
 
 
