@@ -98,7 +98,9 @@ def doors() -> str:
         "| a flag | `--full`; `--no-envelope` | `full: true`; `envelope: false` "
         "| `full: true`; `envelope: false` |",
         "| several values | the option again | an array | an array |",
-        "| a value of the wrong type | `invalid_value` | `invalid_value` | `invalid_value` |",
+        "| a value of the wrong type | `invalid_value` | `invalid_value` "
+        '| `invalid_value`, unless its meaning is plain: `"5"`, `"true"` |',
+        "| offered | all | all but what is only at a shell | ten; `--tools` offers more |",
         "| an empty text | is what it is | is left out, but where `modify` unsets something by it "
         "| the same |",
         "| what isn't for agents | is there | is refused: `unknown_command`, `unknown_option` "

@@ -69,7 +69,7 @@ _NAME = "promptyoself"
 _HOSTS_PATIENCE = 10  # seconds that a host waits for the description
 _FOR_PEOPLE = frozenset(
     {"var", "format", "help", "prompt-file", "ndjson", "note", "key", "loop", "interval"}
-    | {"metrics-port"}
+    | {"metrics-port", "accept-clock"}
 )
 _UNSET_BY_EMPTY = {
     "modify": frozenset({"name", "conversation-id", "start-at", "until", "jitter", "on-failure"}),
@@ -115,11 +115,6 @@ def parameters(command: click.Command) -> Iterator[Parameter]:
             continue
         name, kind, flag = _long(option.opts), option.type, option.is_flag
         choices = tuple(map(str, kind.choices)) if isinstance(kind, click.Choice) else ()
-        text = option.help or ""
-        if choices:
-            text += f" One of: {', '.join(choices)}."
-        if option.multiple:
-            text += " May be given several times."
         bounds: tuple[float | None, float | None] = (None, None)
         if isinstance(kind, click.IntRange | click.FloatRange):
             bounds = kind.min, kind.max
@@ -128,7 +123,7 @@ def parameters(command: click.Command) -> Iterator[Parameter]:
         yield Parameter(
             name,
             "array" if option.multiple else one,
-            text,
+            option.help or "",
             option.required,
             False if flag and opposite is None else _default_of(option),
             flag,
@@ -165,10 +160,15 @@ def describe(group: click.Group, context: click.Context) -> dict[str, Any]:
             continue
         found = []
         for parameter in parameters(command):
+            text = words.description(parameter.description, name)
+            if parameter.choices:
+                text += f" One of: {', '.join(parameter.choices)}."
+            if parameter.items is not None:
+                text += " May be given several times."
             entry: dict[str, Any] = {
                 "name": argument(parameter.name),
                 "type": parameter.type,
-                "description": words.text(parameter.description),
+                "description": text,
                 "required": parameter.required,
                 "default": parameter.default,
             }
@@ -176,7 +176,11 @@ def describe(group: click.Group, context: click.Context) -> dict[str, Any]:
                 entry["action"] = "store_true"  # else a host gives its value, true or false
             found.append(entry)
         commands.append(
-            {"name": name, "description": words.text(told(command)), "parameters": found}
+            {
+                "name": name,
+                "description": words.description(told(command), name),
+                "parameters": found,
+            }
         )
     return {
         "contract_version": "1.0",
@@ -189,10 +193,16 @@ def describe(group: click.Group, context: click.Context) -> dict[str, Any]:
     }
 
 
-def wording(group: click.Group, tool: Callable[[str], str], named: Callable[[str], str]) -> Wording:
-    """The words of a door for agents, which makes its names of those of commands and options."""
+def wording(
+    group: click.Group,
+    tool: Callable[[str], str],
+    named: Callable[[str], str],
+    offered: Sequence[str] = AGENT_FACING,
+) -> Wording:
+    """The words of a door for agents, which makes its names of those of commands and options, and
+    has the commands that are ``offered``."""
     context = click.Context(group)
-    found = {name: group.get_command(context, name) for name in AGENT_FACING}
+    found = {name: group.get_command(context, name) for name in offered}
     options = {
         name: {each.name: named(each.name) for each in parameters(command)}
         for name, command in found.items()

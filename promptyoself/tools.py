@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-__all__ = ["TOOLS", "Tool", "output_schema"]
+from promptyoself.errors import WrongUsage
+from promptyoself.times import shown
+
+__all__ = ["SETS", "TOOLS", "Tool", "chosen", "output_schema"]
 
 Schema = dict[str, Any]
 
@@ -464,3 +467,37 @@ TOOLS: dict[str, Tool] = {
     ),
 }
 """By the command's name; every one that agents may call has to be here."""
+
+_FOR_AGENTS = (
+    "register", "list", "show", "modify", "cancel", "pause", "resume", "trigger", "next", "history",
+)  # fmt: skip
+SETS: dict[str, tuple[str, ...]] = {
+    "agent": _FOR_AGENTS,
+    "operator": (
+        *_FOR_AGENTS, "simulate", "budgets", "audit", "diff", "stats", "head", "verify", "agents",
+        "test", "execute",
+    ),
+    "all": tuple(TOOLS),
+}  # fmt: skip
+"""Tools by the name of their set: what an agent needs for its own prompts; that, and what looks
+after a clock; and all that agents may call. A model reads every tool that it is offered, each time,
+so few is the default."""
+
+
+def chosen(text: str) -> list[str]:
+    """The commands to be offered: names of sets and of tools, with commas between.
+
+    Raises:
+        WrongUsage: ``invalid_value``.
+    """
+    found: set[str] = set()
+    for word in text.split(","):
+        name = word.strip().replace("_", "-")
+        if name not in SETS and name not in TOOLS:
+            raise WrongUsage(
+                "invalid_value",
+                f"--tools has {shown(word.strip())}, which is neither a set nor a tool.",
+                f"There are the sets {', '.join(SETS)}; and the tools {', '.join(TOOLS)}.",
+            )
+        found.update(SETS.get(name, (name,)))
+    return [name for name in TOOLS if name in found]

@@ -66,6 +66,11 @@ class Wording:
                 kept.append(_ELSEWHERE)
         return " ".join(kept)
 
+    def description(self, text: str, command: str | None) -> str:
+        """What a caller reads of that command before calling it: nothing of what isn't here."""
+        kept = [each for each in _SENTENCE.split(text) if not self._lacks(each, command)]
+        return self.text(" ".join(kept))
+
     def text(self, text: str) -> str:
         """Every command and option by its name here; values in quotes stay as they are."""
         text = _COMMAND.sub(self._tool, text)

@@ -3,8 +3,10 @@ takes a process of its own is in test_mcp_server.py."""
 
 from __future__ import annotations
 
+import json
+import re
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -23,6 +25,7 @@ from test_sanctum import FORBIDDEN
 
 from promptyoself import cli, sanctum, tools
 from promptyoself.commands import serving
+from promptyoself.errors import PromptyoselfError
 from promptyoself.loop import Stop
 from promptyoself.mcp_server import Door, door
 from promptyoself.sandbox import Sandbox
@@ -37,12 +40,18 @@ READ_ONLY = {
 PROMPT = {"agent_id": AGENT, "prompt": "Hello", "every": "2h"}
 
 
-def opened(agent: str | None = None, prefix: str = "", group: click.Group | None = None) -> Door:
+def opened(
+    agent: str | None = None,
+    prefix: str = "",
+    group: click.Group | None = None,
+    only: Sequence[str] | None = None,
+) -> Door:
     """The server as `promptyoself mcp` makes it."""
     group = group or cli.cli
     ask = partial(serving._answer, group, None)
     agenda = partial(serving._answer, serving._agenda_command, None)
-    return Door(group, ask, agenda, agent=agent, prefix=prefix)
+    offered = door.AGENT_FACING if only is None else only
+    return Door(group, ask, agenda, agent=agent, prefix=prefix, tools=offered)
 
 
 def talk(
@@ -108,7 +117,7 @@ def test_the_tools_are_the_commands_for_agents(var: Path) -> None:
 def test_a_prefix_is_in_what_is_told_too(var: Path) -> None:
     """With a prefix, whatever a model reads names the tools as they are called."""
     made = opened(prefix="clock_")
-    assert "use `clock_pause`." in str(listed(made)["clock_cancel"].description)
+    assert "`clock_pause` stops it" in str(listed(made)["clock_cancel"].description)
     assert ask("clock_register", PROMPT, made)["created"]
 
     async def look(client: Client) -> None:
@@ -137,7 +146,8 @@ def test_a_tool_is_described_for_a_model(var: Path) -> None:
         assert "nswer" in tool.description, name
         assert "--" not in tool.description, name
         assert "--" not in str(tool.input_schema), name
-        assert tool.input_schema["additionalProperties"] is False
+        for where, keyword, value in schemas(tool.input_schema):
+            assert isinstance(value, dict), f"{name}: {where} {keyword} is no schema to all clients"
         assert all(each["description"] for each in tool.input_schema["properties"].values())
         assert tool.output_schema is not None
         Draft202012Validator.check_schema(tool.input_schema)
@@ -184,7 +194,7 @@ def test_a_new_command_appears_by_itself(var: Path, monkeypatch: pytest.MonkeyPa
     tool = listed(made)["wish"]
     assert tool.input_schema["properties"]["tag"] == {
         "type": "array", "items": {"type": "string"},
-        "description": "A tag. May be given several times.",
+        "description": "A tag.",
     }  # fmt: skip
     assert tool.output_schema is None
     assert ask("wish", {"tag": ["a", "--b", "c d"], "strength": [1, 0.5]}, made) == {
@@ -192,7 +202,11 @@ def test_a_new_command_appears_by_itself(var: Path, monkeypatch: pytest.MonkeyPa
     }  # fmt: skip
     assert ask("wish", {"tag": [], "loud": True}, made)["loud"] is True
     assert ask("wish", {"tag": ["a", 5]}, made)["code"] == "invalid_value"
-    assert ask("wish", {"tag": "a"}, made)["code"] == "invalid_value"
+    for tag in ("a", ["a"], '["a"]', {"item": "a"}, {"item": ["a"]}, ["a", ""], ["a", None]):
+        assert ask("wish", {"tag": tag}, made)["tag"] == ["a"], tag
+    assert ask("wish", {"tag": "[a", "strength": "0.5"}, made)["tag"] == ["[a"]
+    assert ask("wish", {"tag": "", "strength": ["1", 0.5]}, made)["strength"] == [1.0, 0.5]
+    assert ask("wish", {"tag": '[{"a": 1}]'}, made)["code"] == "invalid_value"
 
 
 def test_what_tools_answer_is_what_they_say(sandbox: Sandbox, var: Path, clock: Clock) -> None:
@@ -299,8 +313,15 @@ BAD = [
     ("register", {**PROMPT, "prompt": 5}, "invalid_value", "prompt is '5'"),
     ("register", {**PROMPT, "prompt": ["a"]}, "invalid_value", "a string"),
     ("register", {**PROMPT, "prompt": {"a": 1}}, "invalid_value", "a string"),
-    ("register", {**PROMPT, "envelope": "true"}, "invalid_value", "a boolean"),
-    ("register", {**PROMPT, "max_repetitions": "5"}, "invalid_value", "an integer"),
+    ("register", {**PROMPT, "envelope": "maybe"}, "invalid_value", "a boolean"),
+    ("register", {**PROMPT, "envelope": 1}, "invalid_value", "a boolean"),
+    ("register", {**PROMPT, "max_repetitions": "five"}, "invalid_value", "an integer"),
+    ("register", {**PROMPT, "max_repetitions": "1.5"}, "invalid_value", "'1.5'"),
+    ("register", {**PROMPT, "max_repetitions": "\u0665"}, "invalid_value", "an integer"),
+    ("register", {**PROMPT, "max_repetitions": "5" * 5000}, "invalid_value", "an integer"),
+    ("register", {**PROMPT, "agent_id": ""}, "missing_option", "agent_id"),
+    ("show", {"id": ""}, "missing_option", "id"),
+    ("register", {**PROMPT, "id": "sch_1"}, "unknown_option", "'id'"),
     ("register", {**PROMPT, "max_repetitions": 1.5}, "invalid_value", "'1.5'"),
     ("register", {**PROMPT, "max_repetitions": True}, "invalid_value", "an integer"),
     ("register", {**PROMPT, "max_repetitions": 10**30}, "invalid_max_repetitions", "10000"),
@@ -327,6 +348,118 @@ def test_bad_input_is_one_error(
     assert answer["error"] == answer["message"]
     assert len(answer["message"]) < 400
     assert not log_of(var)
+
+
+def schemas(schema: Any, where: str = "") -> Iterator[tuple[str, str, Any]]:
+    """Every place of a schema at which JSON Schema has another schema. That may be a boolean, which
+    google-genai, for one, can't take."""
+    for keyword, value in schema.items():
+        if keyword in ("items", "additionalProperties", "not", "if", "then", "else"):
+            yield where, keyword, value
+        elif keyword == "properties":
+            for name, each in value.items():
+                yield f"{where}.{name}", keyword, each
+                if isinstance(each, dict):
+                    yield from schemas(each, f"{where}.{name}")
+
+
+def test_arguments_as_models_write_them(var: Path) -> None:
+    """A number or a boolean as a text, an empty text for what is left out, and a single value for a
+    list: each has one meaning, and that is taken."""
+    asked = {**PROMPT, "max_repetitions": "5", "tier": " 1 ", "daily_budget": "3.0", "name": "",
+             "envelope": "true", "jitter": "", "until": "", "tz": "", "misfire": "",
+             "dry_run": "false", "on_failure": "", "template": "", "time": ""}  # fmt: skip
+    id_ = ask("register", asked)["id"]
+    shown = ask("show", {"id": id_, "at": ""})["schedule"]
+    assert (shown["max_repetitions"], shown["tier"], shown["daily_budget"]) == (5, 1, 3)
+    assert (shown["envelope"], shown["name"], shown["agent_id"]) == (True, None, AGENT)
+    assert ask("register", {**PROMPT, "dry_run": "True", "prompt": "x"})["dry_run"]
+    assert ask("list", {"limit": "1", "full": "yes", "status": "", "agent_id": ""})["count"] == 1
+    for tool in ("list", "history", "audit", "budgets", "desires"):
+        whole, answer = ask(tool, {}), ask(tool, {"agent_id": ""})
+        for each in (whole, answer):
+            each.pop("until", None)
+            each.pop("as_of", None)
+        assert answer == whole
+    wish = {"agent_id": AGENT, "text": "Tea", "tag": "drinks", "strength": "0.5"}
+    desire = ask("desire", wish)["id"]
+    assert ask("desires", {"tag": "drinks", "min_strength": "0"})["desires"][0]["id"] == desire
+    assert ask("prune", {"below": "1e0", "agent_id": AGENT, "dry_run": "1"})["count"] == 1
+    # What an empty text unsets, it unsets; the rest is left as it is.
+    ask("modify", {"id": id_, "name": "n", "jitter": "1m", "envelope": "false"})
+    changes = {"id": id_, "name": "", "jitter": "", "prompt": "", "agent_id": "", "tz": ""}
+    assert sorted(ask("modify", changes)["modified"]) == ["jitter", "name"]
+    shown = ask("show", {"id": id_})["schedule"]
+    assert (shown["envelope"], shown["name"], shown["prompt"]) == (False, None, "Hello")
+
+
+def definitions(made: Door) -> str:
+    """The tools as function definitions, which is what a model reads of them."""
+    found = [
+        {"type": "function", "function": {
+            "name": tool.name, "description": tool.description, "parameters": tool.input_schema,
+        }}
+        for tool in listed(made).values()
+    ]  # fmt: skip
+    return json.dumps(found, ensure_ascii=False, separators=(",", ":"))
+
+
+def test_few_tools_by_default(var: Path) -> None:
+    """What an agent is offered by default are ten tools of less than 2,500 tokens. A token is taken
+    to have 3.7 characters: of this very text, the encodings o200k_base and cl100k_base make tokens
+    of more than 3.9."""
+    text = definitions(opened(only=tools.chosen("agent")))
+    assert len(text) / 3.7 < 2500, len(text)
+    assert list(listed(opened(only=tools.chosen("agent")))) == [
+        "register", "list", "show", "modify", "cancel", "pause", "resume", "trigger", "next",
+        "history",
+    ]  # fmt: skip
+
+
+def test_sets_of_tools(var: Path) -> None:
+    """Sets, single tools, and both together, in one order; what is no name is refused. The sets
+    have all that there is, and each has what the smaller one has."""
+    sets = tools.SETS
+    assert set(sets["agent"]) < set(sets["operator"]) < set(sets["all"])
+    assert set(sets["all"]) == set(sanctum.AGENT_FACING)
+    assert tools.chosen("all") == list(sanctum.AGENT_FACING)
+    assert tools.chosen("desire, list,show") == ["list", "show", "desire"]
+    assert tools.chosen("agent,audit") == [*sets["agent"], "audit"]
+    for wrong in ("", "agent,", "agents,approve", "export", "Agent"):
+        with pytest.raises(PromptyoselfError) as refused:
+            tools.chosen(wrong)
+        assert refused.value.code == "invalid_value"
+
+
+@pytest.mark.parametrize("named", ["agent", "operator", "all", "show", "register,list", "history"])
+def test_nothing_is_told_of_tools_that_are_not_offered(named: str, var: Path) -> None:
+    """What a model reads names no tool that it isn't offered: descriptions, instructions, prompts
+    and the hints of errors; and such a tool can't be called."""
+    only = tools.chosen(named)
+    made = opened(prefix="p_", only=only)
+    others = {f"p_{name}" for name in sanctum.AGENT_FACING if name not in only}
+    texts: list[str] = [json.dumps([tool.input_schema, tool.description], ensure_ascii=False)
+                        for tool in listed(made).values()]  # fmt: skip
+
+    async def look(client: Client) -> None:
+        texts.append(str(client.instructions))
+        for prompt in (await client.list_prompts()).prompts:
+            texts.append(str(await client.get_prompt(prompt.name, {
+                each.name: "x" for each in prompt.arguments or []})))  # fmt: skip
+        for other in others:
+            with pytest.raises(MCPError) as refused:
+                await client.call_tool(other, {})
+            assert refused.value.data["code"] == "unknown_tool"
+            assert refused.value.data["hint"].endswith("Whoever runs promptyoself can offer it.")
+        for name, arguments in (("show", {"id": "sch_00000000"}), ("history", {"since": "x"})):
+            if name in only:
+                answer = await client.call_tool(f"p_{name}", arguments)
+                texts.append(document(answer)["hint"])
+
+    talk(look, made)
+    for text in texts:
+        words = set(re.findall(r"`([^`]*)`", text))
+        assert not words & (others | set(cli.COMMANDS)), text
 
 
 def test_null_is_not_given(var: Path) -> None:
@@ -401,7 +534,7 @@ def test_a_pinned_caller_sees_itself_alone(
     assert all(mine in str(each) or own in str(each) for each in told)
     assert not [each for each in told if theirs in str(each) or other in str(each)]
     assert set(sandbox.deliveries.values()) == {1}
-    assert len(sandbox.deliveries) == 2
+    assert len(sandbox.deliveries) == 1  # its own: a pinned caller delivers for no other
     monkeypatch.setenv("PROMPTYOSELF_DEFAULT_AGENT_ID", other)
     assert read("promptyoself://agenda", pinned) == told[-1]
     with pytest.raises(MCPError, match="is not"):

@@ -27,8 +27,8 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 from mcp_types import jsonrpc_message_adapter
 
-from promptyoself import sanctum
 from promptyoself.sandbox import Sandbox
+from promptyoself.tools import SETS
 
 TOKEN = "a-long-random-token"
 HELLO = {"agent_id": AGENT, "prompt": "Hello", "every": "2h"}
@@ -143,7 +143,7 @@ def opened(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
 
 async def visit(client: Client) -> None:
     """What any client does: look at the tools, call some, well and badly."""
-    assert [each.name for each in (await client.list_tools()).tools] == list(sanctum.AGENT_FACING)
+    assert [each.name for each in (await client.list_tools()).tools] == list(SETS["agent"])
     made = await client.call_tool("register", HELLO)
     assert made.structured_content["status"] == "success"
     id_ = made.structured_content["id"]
@@ -248,7 +248,7 @@ def test_a_stdio_server_ends(way: str, var: Path, environ: dict[str, str]) -> No
         if way == "closes":
             into.close()
         elif way == "dies":
-            into.write(tool(1, "stats") * 50)
+            into.write(tool(1, "list") * 50)
             into.flush()
             out.close()
             into.close()
@@ -442,7 +442,7 @@ def test_a_header_names_the_agent_that_calls(var: Path, environ: dict[str, str])
 
 def test_bad_input_over_http(var: Path, environ: dict[str, str]) -> None:
     """What JSON can't have but Python reads, NaN, is refused as well."""
-    with serving(environ) as server:
+    with serving(environ, "--tools", "agent,simulate") as server:
         meta = {"io.modelcontextprotocol/protocolVersion": "2026-07-28",
                 "io.modelcontextprotocol/clientCapabilities": {}}  # fmt: skip
         headers = {"MCP_Protocol_Version": "2026-07-28", "Mcp_Method": "tools/call"}
@@ -482,6 +482,8 @@ def test_sessions_are_limited(var: Path, environ: dict[str, str]) -> None:
         (["--allow-host", "x"], {}, "conflicting_options", 2),
         (["--tool-prefix", "a b"], {}, "invalid_value", 2),
         (["--tool-prefix", "x" * 33], {}, "invalid_value", 2),
+        (["--tools", "agent,approve"], {}, "invalid_value", 2),
+        (["--tools", ""], {}, "invalid_value", 2),
         (["--agent-header", "X-Agent-Id"], {}, "conflicting_options", 2),
         (["--transport", "http", "--agent-header", ""], {}, "invalid_value", 2),
         (["--transport", "http", "--agent-header", "X:"], {}, "invalid_value", 2),

@@ -178,7 +178,7 @@ def test_what_is_described_is_what_the_commands_have(host: Host) -> None:
         names = {parameter["name"].replace("_", "-") for parameter in described["parameters"]}
         assert options - names <= {
             "var", "format", "prompt-file", "ndjson", "note", "key", "loop", "interval",
-            "metrics-port", "no-envelope",
+            "metrics-port", "accept-clock", "no-envelope",
         }  # fmt: skip
 
 
@@ -261,7 +261,8 @@ HIDDEN = [
     ("list", ["--var", "/tmp"]), ("list", ["--var=/tmp"]), ("list", ["--format", "table"]),
     ("history", ["--ndjson"]), ("head", ["--note"]), ("head", ["--key", "/etc/passwd"]),
     ("verify", ["--note", "/etc/passwd"]), ("execute", ["--loop"]), ("execute", ["--interval=1"]),
-    ("execute", ["--metrics-port", "9"]), ("list", ["--help"]), ("list", ["--colour", "red"]),
+    ("execute", ["--metrics-port", "9"]), ("execute", ["--accept-clock"]),
+    ("list", ["--help"]), ("list", ["--colour", "red"]),
     ("register", ["--prompt_file", "/etc/passwd"]), ("list", ["-v"]),
     # As a host passes on a text that stands for a flag: it would be an option of its own.
     ("list", ["--full", "--var=/tmp"]), ("show", ["--id", "sch_00000000", "--var", "/tmp"]),
@@ -379,7 +380,7 @@ def test_an_array_repeats_its_flag() -> None:
     }  # fmt: skip
     assert found["loud"].opposite == "quiet"
     assert found["tag"].default is None
-    assert found["tag"].description == "A tag. May be given several times."
+    assert found["tag"].description == "A tag."
     words = ["--text", "true", "--tag", "a", "--tag", "true", "--level", "1", "--level", "2"]
     for value, loud in (("true", True), ("false", False), ("maybe", None)):
         asked = [*words, "--loud", value]

@@ -12,8 +12,8 @@ __all__: list[str] = []
 
 
 @click.command("audit")
-@click.option("--since", metavar="T", help="Only slots from this time on.")
-@click.option("--until", metavar="T", help="Only slots up to this time (else: now).")
+@click.option("--since", metavar="T", help="Only slots from then on: 2027-01-30, '7d ago'.")
+@click.option("--until", metavar="T", help="Only slots up to then: 2027-01-31, '1h ago' (now).")
 @click.option("--agent-id", metavar="AGENT", help="Only slots of this agent's schedules.")
 @answers
 def audit_command(session: Session, **options: Any) -> Document:
@@ -36,8 +36,14 @@ def audit_command(session: Session, **options: Any) -> Document:
 
 
 @click.command("diff")
-@click.option("--from", "from_", required=True, metavar="T", help="A time, or an event's number.")
-@click.option("--to", metavar="T", help="A time, or an event's number (else: now).")
+@click.option(
+    "--from",
+    "from_",
+    required=True,
+    metavar="T",
+    help="2027-01-30T09:00, '2h ago', or an event's number.",
+)
+@click.option("--to", metavar="T", help="The same (now).")
 @answers
 def diff_command(session: Session, from_: str, to: str | None) -> Document:
     """Say what changed between two points of the log, and by whom.

@@ -18,23 +18,23 @@ __all__: list[str] = []
 _chain = click.option(
     "--chain",
     type=click.Choice(["schedules", "desires"]),
-    help="Which log: that of the schedules, or that of the desires.",
+    help="Which log.",
 )
 
 
 @click.command("history")
-@click.option("--id", "id_", metavar="ID", help="Only this schedule's or desire's events.")
-@click.option("--agent-id", metavar="AGENT", help="Only those of what is this agent's.")
+@click.option("--id", "id_", metavar="ID", help="Only this schedule's or desire's.")
+@click.option("--agent-id", metavar="AGENT", help="Only this agent's.")
 @click.option(
     "--type",
     "type_",
     metavar="TYPE",
-    help="Only this type, whole or its first part: delivery, delivery.failed.",
+    help="Only this type: delivery, delivery.failed.",
 )
-@click.option("--since", metavar="T", help="Not before this time.")
-@click.option("--until", metavar="T", help="Not after.")
-@click.option("--slot", metavar="T", help="Only what decided the slot of --id at this time.")
-@click.option("--by", metavar="NAME", help="Only what this caller did: a login, agent or client.")
+@click.option("--since", metavar="T", help="Not before: 2027-01-30T09:00, '2h ago'.")
+@click.option("--until", metavar="T", help="Not after: 2027-01-31, '1h ago'.")
+@click.option("--slot", metavar="T", help="Only of this slot of --id: 2027-01-30T09:00:00Z.")
+@click.option("--by", metavar="NAME", help="Only by this login, agent or client.")
 @click.option("--limit", type=Whole(1, 10**9), metavar="N", help="Only the newest N.")
 @click.option("--ndjson", is_flag=True, help="Stream the events, a line each, as stored.")
 @_chain
@@ -42,11 +42,10 @@ _chain = click.option(
 def history_command(
     session: Session, limit: int | None, ndjson: bool, chain: str | None, **options: Any
 ) -> Document | None:
-    """Show what happened, oldest first: events, as they are in the log.
+    """Show what happened, oldest first.
 
     Use it to find out whether a prompt was delivered, when, and why not: with --id, and --limit 10,
-    say. Answers with events (seq, ts, type, id, data, …). Desires have a log of their own, read
-    with --chain desires, or with the --id of one.
+    say. Answers with events (seq, ts, type, id, data, …).
     """
     from promptyoself.ledger import encode_line
     from promptyoself.service.querying import history
@@ -127,8 +126,8 @@ def head_command(
 ) -> Document | None:
     """Print the log's last event as SEQ:HASH; kept elsewhere, it proves nothing was cut off.
 
-    Use it to note down how far the log has come; `verify` takes it as --head later on. Answers with
-    head, seq, hash and ts.
+    Use it to note down how far the log has come, for `verify` later on. Answers with head, seq,
+    hash and ts.
     """
     from promptyoself.service.keeping import head
     from promptyoself.service.store import chains

@@ -91,7 +91,7 @@ def _named(letta: LettaDeliverer, name: str) -> list[Agent]:
     "--deadline",
     type=Seconds(min=0.1, max=86400),
     metavar="S",
-    help="Without --loop: give up waiting after so many seconds (300).",
+    help="Give up waiting after so many seconds (300). Not with --loop.",
 )
 @click.option(
     "--metrics-port",
@@ -114,7 +114,7 @@ def execute_command(
     metrics_port: int | None,
     accept_clock: bool,
 ) -> Document | None:
-    """Deliver what is due now, and wait for the answers; --loop goes on doing so.
+    """Deliver what is due now, and wait for the answers. With --loop it goes on doing so.
 
     Agents rarely need it: where a loop runs, every prompt is delivered when it is due. Answers with
     executed, a line for each prompt that was tried, and its state. What isn't finished at the

@@ -41,7 +41,9 @@ def desire_command(session: Session, agent_id: str | None, **options: Any) -> Do
 @_tags
 @click.option("--query", metavar="WORDS", help="Only those with all these words.")
 @click.option("--limit", type=Whole(1, 10**9), metavar="N", help="At most so many.")
-@click.option("--at", metavar="T", help="As it was: a time, or an event's number.")
+@click.option(
+    "--at", metavar="T", help="As it was then: 2027-01-30T09:00, '2h ago', or an event's number."
+)
 @answers
 def desires_command(session: Session, **options: Any) -> Document:
     """List desires, the strongest first, each as strong as it is now.

@@ -11,23 +11,23 @@ from promptyoself.commands.answering import Document, Session, Whole, answers
 __all__: list[str] = []
 
 _STATUSES = ["active", "paused", "completed", "cancelled", "failed", "all"]
-_at = click.option("--at", metavar="T", help="As it was: a time, or an event's number.")
+_at = click.option(
+    "--at", metavar="T", help="As it was: 2027-01-30T09:00, '2h ago' or an event's number."
+)
 
 
 @click.command("list")
 @click.option("--agent-id", metavar="AGENT", help="Only this agent's.")
-@click.option(
-    "--status", type=click.Choice(_STATUSES), help="Only these; by default active and paused."
-)
+@click.option("--status", type=click.Choice(_STATUSES), help="Only these (active and paused).")
 @click.option("--limit", type=Whole(1, 10**9), metavar="N", help="At most so many.")
-@click.option("--full", is_flag=True, help="Whole prompts, and everything that is set.")
+@click.option("--full", is_flag=True, help="Whole prompts, and all that is set.")
 @_at
 @answers
 def list_command(session: Session, **options: Any) -> Document:
     """List schedules, the soonest first.
 
     Use it to see what is planned, and to find an id. Answers with schedules (id, agent_id, prompt,
-    next_run, status, …) and their count; long prompts are shortened unless --full is given.
+    next_run, status, …) and count; long prompts are shortened unless --full is given.
     """
     from promptyoself.service.querying import list_schedules
 
@@ -42,8 +42,7 @@ def list_command(session: Session, **options: Any) -> Document:
 def show_command(session: Session, id_: str, at: str | None) -> Document:
     """Show everything about one schedule.
 
-    Use it when `list` isn't enough. Answers with the schedule: the whole prompt, limits, the last
-    error, deliveries under way.
+    Answers with the schedule: the whole prompt, limits, the last error, deliveries under way.
     """
     from promptyoself.service.querying import show
 

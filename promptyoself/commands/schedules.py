@@ -23,7 +23,7 @@ __all__: list[str] = []
 F = TypeVar("F", bound=Callable[..., Any])
 
 _id = click.option("--id", "id_", required=True, metavar="ID", help="The schedule: sch_… .")
-_reason = click.option("--reason", metavar="TEXT", help="Why; kept in the history.")
+_reason = click.option("--reason", metavar="TEXT", help="Why.")
 
 
 def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
@@ -39,60 +39,62 @@ _trigger_options = _options(
     click.option(
         "--time",
         metavar="T",
-        help="Once: 2027-01-31T09:00, with an offset or not; 'in 45m'; 09:00.",
+        help="Once: 2027-01-31T09:00, 'in 45m', 09:00.",
     ),
-    click.option("--cron", metavar="EXPR", help="On a cron expression: '0 9 * * MON-FRI'."),
-    click.option("--every", metavar="DURATION", help="At an interval: 90s, 5m, 2h30m, 1d."),
-    click.option("--start-at", metavar="T", help="Not before this; an interval counts from here."),
-    click.option("--until", metavar="T", help="Not after this time or date."),
-    click.option("--max-repetitions", type=Whole(), metavar="N", help="At most so many times."),
-    click.option("--tz", "timezone", metavar="ZONE", help="Time zone, as Europe/London."),
+    click.option("--cron", metavar="EXPR", help="A cron expression: 0 9 * * MON-FRI."),
+    click.option("--every", metavar="DURATION", help="An interval: 90s, 2h30m, 1d."),
+    click.option(
+        "--start-at", metavar="T", help="Not before: 2027-01-31. Intervals count from it."
+    ),
+    click.option("--until", metavar="T", help="Not after: 2027-12-31."),
+    click.option("--max-repetitions", type=Whole(), metavar="N", help="At most so often."),
+    click.option("--tz", "timezone", metavar="ZONE", help="Zone of times: Europe/London (UTC)."),
 )
 
-_whom = click.option("--agent-id", metavar="AGENT", help="The Letta agent to prompt.")
+_whom = click.option("--agent-id", metavar="AGENT", help="The agent to prompt.")
 
 _policy_options = _options(
     click.option(
         "--misfire",
         type=click.Choice(list(MISFIRES)),
-        help="Slots missed while no loop ran: coalesce delivers the last (default), skip none, "
-        "all each.",
+        help="What to deliver of missed slots; coalesce: the last (default).",
     ),
-    click.option("--grace", metavar="DURATION", help="How late a delivery may be (24h)."),
-    click.option("--name", metavar="TEXT", help="A name for it."),
-    click.option("--conversation-id", metavar="CONV", help="Deliver into this conversation."),
+    click.option("--grace", metavar="DURATION", help="How late at most: 2h (24h)."),
+    click.option("--name", metavar="TEXT", help="Its name."),
+    click.option("--conversation-id", metavar="CONV", help="Into this conversation: conv-…."),
     click.option(
         "--envelope/--no-envelope",
         default=None,
-        help="Tell the agent what woke it, and when, before the prompt (off).",
+        help="Say first what woke it, and when (off).",
     ),
     click.option(
         "--tier",
         type=Whole(),
         metavar="N",
-        help="0 reads, 1 writes locally, 2 acts outside and needs an approval each time (0).",
+        help="0 reads, 1 writes, 2 acts outside and needs an approval (0).",
     ),
-    click.option("--daily-budget", type=Whole(), metavar="N", help="Deliveries per day, UTC."),
-    click.option("--jitter", metavar="DURATION", help="Begin each delivery up to so much later."),
+    click.option(
+        "--daily-budget", type=Whole(), metavar="N", help="Deliveries a day (UTC) at most."
+    ),
+    click.option("--jitter", metavar="DURATION", help="Up to so much later, at random: 5m."),
     click.option(
         "--on-failure",
         metavar="AGENT",
-        help="Tell this agent when it has failed or missed slots, at most once each time.",
+        help="Tell this agent of failed and missed slots.",
     ),
     _reason,
 )
 
 _registration_options = _options(
     _whom,
-    click.option("--prompt", metavar="TEXT", help="What the agent is told, verbatim."),
+    click.option("--prompt", metavar="TEXT", help="What the agent is told."),
     click.option(
         "--prompt-file", metavar="FILE", help="The same from a file in UTF-8; - for stdin."
     ),
     click.option(
         "--template",
         type=click.Choice(list(TEMPLATES)),
-        help="Instead of a prompt, what to make it of when it fires: idle lists the agent's ten "
-        "strongest desires.",
+        help="Instead of a prompt; idle lists the agent's strongest desires.",
     ),
     _trigger_options,
     _policy_options,
@@ -101,16 +103,15 @@ _registration_options = _options(
 
 @click.command("register")
 @_registration_options
-@click.option("--check", is_flag=True, help="Ask Letta first whether it knows the agent.")
+@click.option("--check", is_flag=True, help="Ask Letta first if it knows the agent.")
 @click.option("--dry-run", is_flag=True, help="Say what would happen; change nothing.")
 @answers
 def register_command(session: Session, check: bool, dry_run: bool, **options: Any) -> Document:
     """Schedule a prompt to an agent: once, on a cron expression, or at an interval.
 
-    Use it to be prompted later: to follow up, to look again, to begin each day. Give the prompt and
-    one of --time ('in 45m', '2027-01-31T09:00', '09:00'), --cron ('0 9 * * MON-FRI') and --every
-    ('2h'); times are UTC unless --tz names a zone. The answer has next_run and the id, which later
-    commands need. Registering the same content again changes nothing and answers with the same id.
+    Give the prompt and one of --time, --cron and --every; times are UTC unless --tz names a zone.
+    Answers with the id, which later commands need, and next_run. The same content again changes
+    nothing and answers with the same id.
     """
     from promptyoself.service.registering import register
     from promptyoself.service.requests import check_agent_id
@@ -151,10 +152,9 @@ def idle_command(session: Session, dry_run: bool, **options: Any) -> Document:
 @_reason
 @answers
 def cancel_command(session: Session, id_: str, reason: str | None) -> Document:
-    """End a schedule. Registering the same content again brings it back.
+    """End a schedule; `pause` stops it for a while only.
 
-    Use it when the prompt isn't wanted any more; to stop it for a while only, use `pause`. Answers
-    with cancelled_id.
+    Registering the same content again brings it back. Answers with cancelled_id.
     """
     from promptyoself.service.registering import cancel
 
@@ -166,9 +166,9 @@ def cancel_command(session: Session, id_: str, reason: str | None) -> Document:
 @_reason
 @answers
 def pause_command(session: Session, id_: str, reason: str | None) -> Document:
-    """Hold a schedule until it is resumed; slots meanwhile are skipped, not saved up.
+    """Hold a schedule until it is resumed; slots meanwhile are skipped.
 
-    Use it where the schedule is wanted again later; `cancel` ends it. Answers with the id.
+    To be done with it, use `cancel`. Answers with the id.
     """
     from promptyoself.service.registering import pause
 
@@ -187,11 +187,9 @@ def pause_command(session: Session, id_: str, reason: str | None) -> Document:
 def resume_command(
     session: Session, id_: str | None, failed_with: str | None, reason: str | None
 ) -> Document:
-    """Let a schedule run on that was paused, or that failed too often; or all that have failed with
-    one code.
+    """Let a schedule run on that was paused or has failed; or all that have failed with one code.
 
-    Use it after `pause`, or when what made it fail has been mended. Answers with next_run; with
-    --failed-with, with those resumed, and those left as they are.
+    Answers with next_run; with --failed-with, with those resumed, and those left as they are.
     """
     from promptyoself.service.registering import resume
 
@@ -221,11 +219,10 @@ def resume_command(
 @_registration_options
 @answers
 def modify_command(session: Session, id_: str, **options: Any) -> Document:
-    """Change a schedule; only what is given changes. An empty text unsets a name, a conversation, a
-    bound, a jitter or who is told.
+    """Change what is given of a schedule; its id and history stay.
 
-    Use it instead of cancelling and registering again: the id and the history stay. Answers with
-    what was modified, and next_run.
+    An empty text unsets a name, a conversation, a bound, a jitter or who is told. Answers with what
+    was modified, and next_run.
     """
     from promptyoself.service.registering import modify
 
@@ -241,8 +238,8 @@ def modify_command(session: Session, id_: str, **options: Any) -> Document:
 def trigger_command(session: Session, id_: str, reason: str | None) -> Document:
     """Deliver a schedule's prompt once now, beside its scheduled fires.
 
-    Use it to try a schedule out, or to be prompted early. It is asked for, not sent at once: the
-    loop delivers it as soon as the agent is free. Answers with the slot, which `history` has later.
+    The loop delivers it as soon as the agent is free. Answers with the slot, which `history` has
+    later.
     """
     from promptyoself.service.registering import trigger
 
@@ -257,8 +254,8 @@ def trigger_command(session: Session, id_: str, reason: str | None) -> Document:
 def next_command(session: Session, id_: str | None, count: int, **options: Any) -> Document:
     """Show when a schedule, or a trigger not yet registered, will fire.
 
-    Use it to try an expression before `register`, or to see when a schedule comes next. Answers
-    with fires, each in UTC and in the zone's own time.
+    Use it to try an expression before `register`. Answers with fires, each in UTC and in the zone's
+    own time.
     """
     from promptyoself.service.forecasting import fires, next_fires
     from promptyoself.service.registering import preview

@@ -80,6 +80,14 @@ _NAME = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
     metavar="TEXT",
     help="Put before the name of each tool, where tools of many servers share their names.",
 )
+@click.option(
+    "--tools",
+    default="agent",
+    show_default=True,
+    metavar="NAMES",
+    help="What to offer: agent (ten tools for an agent's own prompts), operator (those that look "
+    "after a clock too), all, or tools by name, with commas between.",
+)
 @click.option("--with-loop", is_flag=True, help="Deliver what is due too, as execute --loop does.")
 @click.option(
     "--accept-clock",
@@ -96,6 +104,7 @@ def mcp_command(
     origins: tuple[str, ...],
     agent_header: str | None,
     tool_prefix: str,
+    tools: str,
     with_loop: bool,
     accept_clock: bool,
 ) -> None:
@@ -110,6 +119,9 @@ def mcp_command(
         _check_name("--agent-header", agent_header or " ", 64, "X-Agent-Id")
     if transport == "stdio":
         _refuse_options_of_http()
+    from promptyoself.tools import chosen
+
+    offered = chosen(tools)
     try:
         from promptyoself import mcp_server
     except ModuleNotFoundError as error:
@@ -130,6 +142,7 @@ def mcp_command(
         agent=settings.only_agent or settings.default_agent,
         prefix=tool_prefix,
         header=agent_header,
+        tools=offered,
     )
     if accept_clock and not with_loop:
         message = "--accept-clock needs --with-loop."

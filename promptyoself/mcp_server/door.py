@@ -7,10 +7,8 @@ a command does.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from math import isfinite
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
@@ -31,8 +29,6 @@ from mcp_types import (
     ListResourceTemplatesResult,
     ListToolsResult,
     PaginatedRequestParams,
-    Prompt,
-    PromptArgument,
     PromptMessage,
     ReadResourceRequestParams,
     ReadResourceResult,
@@ -45,10 +41,12 @@ from mcp_types import (
 from mcp_types import Tool as Listed
 
 from promptyoself import __version__
-from promptyoself.errors import PromptyoselfError, WrongUsage
+from promptyoself.errors import PromptyoselfError
 from promptyoself.identity import is_opaque_id
 from promptyoself.loop import Stop
+from promptyoself.mcp_server.arguments import missing, unknown, words_of
 from promptyoself.mcp_server.messages import arguments_of
+from promptyoself.mcp_server.prompts import PROMPTS
 from promptyoself.sanctum import AGENT_FACING, Parameter, argument, parameters, told, wording
 from promptyoself.times import shown
 from promptyoself.tools import TOOLS, output_schema
@@ -71,15 +69,9 @@ Ask = Callable[[Sequence[str], Stop, Origin], bytes]
 after the Stop was asked for, where it can."""
 
 _CALLS_AT_ONCE = 32
+_NO_LIMIT = 10**9  # what a number can't sensibly reach needs no word in a schema
 _HISTORY = 100  # events of a schedule that its resource has
 _JSON = "application/json"
-_TYPES: dict[str, tuple[type, ...]] = {
-    "string": (str,),
-    "integer": (int, float),
-    "number": (int, float),
-    "boolean": (bool,),
-    "array": (list,),
-}
 
 _INSTRUCTIONS = """\
 promptyoself is a clock for agents: it sends a prompt to a Letta agent later, once or again and \
@@ -116,13 +108,21 @@ class Door:
         agent: str | None,
         prefix: str = "",
         header: str | None = None,
+        tools: Sequence[str] = AGENT_FACING,
     ) -> None:
         """``agenda`` answers like a command, to ``--agent-id``. ``agent`` is the one that is meant
         where a call names none; ``prefix`` stands before every tool's name. ``header`` is the one
-        of HTTP that has to name the agent that calls."""
-        self._ask, self._agenda, self._prefix, self._header = ask, agenda, prefix, header
-        self._wording = wording(group, lambda name: prefix + argument(name), argument)
-        offered = _tools(group, agent, prefix, self._wording, known=header is not None)
+        of HTTP that has to name the agent that calls. ``tools`` are the commands that are offered,
+        of those that agents may call."""
+        self._ask, self._agenda, self._header = ask, agenda, header
+        names = [name for name in AGENT_FACING if name in tools]
+        self._wording = wording(group, lambda name: prefix + argument(name), argument, names)
+        offered = _tools(group, names, agent, prefix, self._wording, known=header is not None)
+        self._names = {tool.command: tool.listed.name for tool in offered}
+        self._others = {prefix + argument(name) for name in AGENT_FACING if name not in self._names}
+        self._prompts = {
+            name: each for name, each in PROMPTS.items() if self._names.keys() >= set(each.needs)
+        }
         self._tools = {tool.listed.name: tool for tool in offered}
         self._limiter: anyio.CapacityLimiter | None = None
         self._running: set[Stop] = set()
@@ -131,7 +131,9 @@ class Door:
             version=__version__,
             title="promptyoself",
             description=" ".join((group.help or "").split()),
-            instructions=self._wording.text(_INSTRUCTIONS),
+            instructions="\n\n".join(
+                self._wording.description(each, None) for each in _INSTRUCTIONS.split("\n\n")
+            ).strip(),
             on_list_tools=self._list_tools,
             on_call_tool=self._call_tool,
             on_list_resources=self._list_resources,
@@ -156,15 +158,16 @@ class Door:
     ) -> CallToolResult:
         tool = self._tools.get(params.name)
         if tool is None:
+            more = " Whoever runs promptyoself can offer it." if params.name in self._others else ""
             raise _refused(
                 PromptyoselfError(
                     "unknown_tool",
                     f"There is no tool {shown(params.name)}.",
-                    f"There are: {', '.join(self._tools)}.",
+                    f"There are: {', '.join(self._tools)}.{more}",
                 )
             )
         try:
-            words = _words(tool, arguments_of(params))
+            words = words_of(tool.arguments, tool.required, arguments_of(params))
             origin = self._origin(context)
         except PromptyoselfError as error:
             found = error.document()
@@ -292,88 +295,46 @@ class Door:
     async def _list_prompts(
         self, _: ServerRequestContext[Any], __: PaginatedRequestParams | None
     ) -> ListPromptsResult:
-        return ListPromptsResult(prompts=[prompt for prompt, _ in _PROMPTS.values()])
+        return ListPromptsResult(prompts=[each.prompt for each in self._prompts.values()])
 
     async def _get_prompt(
         self, _: ServerRequestContext[Any], params: GetPromptRequestParams
     ) -> GetPromptResult:
-        if params.name not in _PROMPTS:
+        if params.name not in self._prompts:
             raise _refused(
                 PromptyoselfError(
                     "unknown_prompt",
                     f"There is no prompt {shown(params.name)}.",
-                    f"There are: {', '.join(_PROMPTS)}.",
+                    f"There are: {', '.join(self._prompts)}.",
                 )
             )
-        prompt, template = _PROMPTS[params.name]
+        prompt, _needs, text_of = self._prompts[params.name]
         given = params.arguments or {}
         known = {each.name for each in prompt.arguments or []}
         for name in given:
             if name not in known:
-                raise _refused(_unknown_argument(name, known))
+                raise _refused(unknown(name, known))
         for each in prompt.arguments or []:
             if each.required and not given.get(each.name, "").strip():
-                raise _refused(_missing_argument(each.name))
-        text = template(given, self._prefix)
+                raise _refused(missing(each.name))
+        text = text_of(given, self._names)
         return GetPromptResult(
             description=prompt.description,
             messages=[PromptMessage(role="user", content=TextContent(text=text))],
         )
 
 
-def _follow_up(given: Mapping[str, str], prefix: str) -> str:
-    return (
-        f"Arrange to be prompted later about this: {given['about']}\n\n"
-        f"When: {given.get('when') or 'choose a sensible time, and say which'}.\n\n"
-        f"Look with `{prefix}list` whether it is scheduled already. If not, call "
-        f"`{prefix}register`: write the prompt for somebody who remembers nothing of this "
-        "conversation, with what is to be done and why, and give it a short name. Then say when it "
-        "will come, in local time."
-    )
-
-
-def _review(given: Mapping[str, str], prefix: str) -> str:
-    agent = given.get("agent_id")
-    which = f"with agent_id {agent!r}" if agent else "for all that you may see"
-    return (
-        f"Go through the schedules, {which}: call `{prefix}list`, and `{prefix}audit` with since "
-        "'7d ago'.\n\n"
-        "Say in a few lines what is coming, what was not delivered and why, and which schedules "
-        "look forgotten, doubled or too frequent. Propose what to pause, change or cancel, but "
-        "change nothing before it is agreed."
-    )
-
-
-_PROMPTS: dict[str, tuple[Prompt, Callable[[Mapping[str, str], str], str]]] = {
-    "follow_up": (
-        Prompt(
-            name="follow_up",
-            title="Follow up later",
-            description="Schedule a prompt to come back to something.",
-            arguments=[
-                PromptArgument(name="about", description="What to come back to.", required=True),
-                PromptArgument(name="when", description="When: 'in 2h', 'every weekday at 9'."),
-            ],
-        ),
-        _follow_up,
-    ),
-    "review_schedules": (
-        Prompt(
-            name="review_schedules",
-            title="Review the schedules",
-            description="Look at what is scheduled and what became of it, and propose changes.",
-            arguments=[PromptArgument(name="agent_id", description="Only this agent's.")],
-        ),
-        _review,
-    ),
-}
-
-
 def _tools(
-    group: click.Group, agent: str | None, prefix: str, words: Wording, *, known: bool
+    group: click.Group,
+    names: Sequence[str],
+    agent: str | None,
+    prefix: str,
+    words: Wording,
+    *,
+    known: bool,
 ) -> list[_Tool]:
     context = click.Context(group)
-    commands = {name: group.get_command(context, name) for name in AGENT_FACING}
+    commands = {name: group.get_command(context, name) for name in names}
     return [
         _tool(name, each, agent, prefix, words, known)
         for name, each in commands.items()
@@ -391,7 +352,8 @@ def _tool(
 ) -> _Tool:
     arguments = {argument(parameter.name): parameter for parameter in parameters(command)}
     properties = {
-        key: _property(each, words.text(each.description)) for key, each in arguments.items()
+        key: _property(each, words.description(each.description, name))
+        for key, each in arguments.items()
     }
     required = [key for key, each in arguments.items() if each.required]
     tool = TOOLS.get(name)
@@ -406,12 +368,11 @@ def _tool(
     listed = Listed(
         name=prefix + argument(name),
         title=tool.title if tool else None,
-        description=words.text(told(command)),
+        description=words.description(told(command), name),
         input_schema={
             "type": "object",
             "properties": properties,
             "required": required,
-            "additionalProperties": False,
         },
         output_schema=output_schema(tool) if tool else None,
         annotations=tool
@@ -435,71 +396,11 @@ def _property(parameter: Parameter, description: str) -> dict[str, Any]:
     least, most = parameter.bounds
     if least is not None:
         one["minimum"] = least
-    if most is not None:
+    if most is not None and most < _NO_LIMIT:
         one["maximum"] = most
-    if parameter.default is not None:
+    if parameter.default is not None and parameter.default is not False:
         schema["default"] = parameter.default
     return schema
-
-
-def _words(tool: _Tool, given: Mapping[str, Any]) -> list[str]:
-    """The arguments as the command wants them. What is ``null`` wasn't given.
-
-    Raises:
-        WrongUsage: ``unknown_option``, ``missing_option`` or ``invalid_value``.
-    """
-    words: list[str] = []
-    for name, value in given.items():
-        parameter = tool.arguments.get(name)
-        if parameter is None:
-            raise _unknown_argument(name, tool.arguments)
-        if value is None:
-            continue
-        _check(name, value, parameter.type)
-        if parameter.flag:
-            if value:
-                words.append(f"--{parameter.name}")
-            elif parameter.opposite is not None:
-                words.append(f"--{parameter.opposite}")
-            continue
-        for item in value if isinstance(value, list) else [value]:
-            if parameter.items is not None:
-                _check(name, item, parameter.items)
-            words.append(f"--{parameter.name}={_written(item)}")
-    for name in tool.required:
-        if given.get(name) is None:
-            raise _missing_argument(name)
-    return words
-
-
-def _check(name: str, value: Any, kind: str) -> None:
-    right = isinstance(value, _TYPES[kind]) and isinstance(value, bool) == (kind == "boolean")
-    if isinstance(value, float):
-        right = right and isfinite(value) and (kind == "number" or value.is_integer())
-    if not right:
-        article = "an" if kind[0] in "aeiou" else "a"
-        raise WrongUsage(
-            "invalid_value",
-            f"The argument {name} is {shown(_written(value))}, which is not {article} {kind}.",
-            f"Give {article} {kind}.",
-        )
-
-
-def _written(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _unknown_argument(name: str, known: Any) -> WrongUsage:
-    hint = f"There are: {', '.join(known)}." if known else "It takes none."
-    return WrongUsage("unknown_option", f"There is no argument {shown(name)}.", hint)
-
-
-def _missing_argument(name: str) -> WrongUsage:
-    return WrongUsage("missing_option", f"The argument {name} is missing.", f"Give {name}.")
 
 
 def _refused(error: PromptyoselfError) -> MCPError:
