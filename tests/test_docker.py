@@ -149,7 +149,7 @@ def test_each_container_gets_what_it_needs(compose: dict[str, Any]) -> None:
     theirs = {"LETTA_BASE_URL", "PROMPTYOSELF_VAR"}  # the containers' own
     elsewhere = {"PROMPTYOSELF_MCP_TOKEN", "LETTA_SERVER_URL", "PROMPTYOSELF_DB_PATH"}
     names = {setting.name for setting in SETTINGS} - elsewhere
-    assert set(loop["environment"]) == names
+    assert set(loop["environment"]) == names, "a new setting is named in docker-compose.yml too"
     assert {name for name, value in loop["environment"].items() if value} == theirs
     assert set(mcp["environment"]) == names | {"PROMPTYOSELF_MCP_TOKEN"}
     assert "env_file" not in loop
