@@ -61,7 +61,9 @@ def read_counts(var: Path) -> dict[tuple[str, ...], int]:
     """Every count of a data directory, by the words of its name. What can't be read counts as
     nothing, for nothing depends on it."""
     try:
-        descriptor = os.open(var / _FILE, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = os.open(
+            var / _FILE, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
+        )
     except OSError:
         return {}
     try:

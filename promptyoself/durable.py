@@ -5,18 +5,59 @@ xfs and btrfs keep it: data is on disk after ``fsync`` of the file, a new or ren
 ``fsync`` of its directory, and ``rename`` replaces atomically. It cannot hold where a disk
 acknowledges a flush it didn't make.
 
+A file of ours is a regular file under its own name. Where a link or anything else lies in its
+place, nothing is opened there: what a link points to may be somebody else's.
+
 Tests subclass :class:`Disk` and override its single-syscall methods, to die or fail at each.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable
 from contextlib import suppress
-from errno import EIO, ENOSPC
+from errno import EIO, ELOOP, ENOSPC, ENXIO
 from pathlib import Path
+from typing import BinaryIO
 
-__all__ = ["Disk"]
+__all__ = ["Disk", "is_ours", "open_ours", "read_ours"]
+
+
+def is_ours(found: os.stat_result, path: str | Path) -> os.stat_result:
+    """Require that ``lstat`` or ``fstat`` has found a regular file at ``path``; returns ``found``.
+
+    Raises:
+        OSError: ``ELOOP`` for a symbolic link, ``ENXIO`` for anything else.
+    """
+    if stat.S_ISREG(found.st_mode):
+        return found
+    if stat.S_ISLNK(found.st_mode):
+        raise OSError(ELOOP, "a symbolic link lies in the place of a file", str(path))
+    raise OSError(ENXIO, "not a regular file", str(path))
+
+
+def open_ours(path: Path) -> BinaryIO:
+    """Open a file of ours for reading, unbuffered, through no link, and without waiting where a
+    pipe lies there.
+
+    Raises:
+        OSError: it isn't there, isn't a regular file, or can't be read.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
+    descriptor = os.open(path, flags)
+    try:
+        is_ours(os.fstat(descriptor), path)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return open(descriptor, "rb", buffering=0)
+
+
+def read_ours(path: Path) -> bytes:
+    """All that a file of ours has. Raises as :func:`open_ours`."""
+    with open_ours(path) as file:
+        return file.read()
 
 
 class Disk:
@@ -86,9 +127,23 @@ class Disk:
             with suppress(PermissionError):
                 self.fsync_directory(parent)
 
+    def open_own(self, path: Path, flags: int) -> int:
+        """open of a file of ours, to write to it: through no link, and only a regular file.
+
+        Raises:
+            OSError: something else lies there, or the disk refused.
+        """
+        descriptor = self.open(path, flags | os.O_NOFOLLOW)
+        try:
+            is_ours(os.fstat(descriptor), path)
+        except OSError:
+            os.close(descriptor)
+            raise
+        return descriptor
+
     def sync(self, path: Path) -> None:
         """open, fsync, close: what anyone has written to the file is durable."""
-        descriptor = self.open(path, os.O_WRONLY)
+        descriptor = self.open_own(path, os.O_WRONLY)
         try:
             self.fsync(descriptor)
         finally:
@@ -100,7 +155,7 @@ class Disk:
         Raises:
             OSError: it isn't of that ``size``, or the disk refused.
         """
-        descriptor = self.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        descriptor = self.open_own(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         if os.fstat(descriptor).st_size != size:
             os.close(descriptor)
             raise OSError(EIO, f"not {size} bytes long: changed from outside", str(path))
@@ -140,7 +195,7 @@ class Disk:
 
     def truncate(self, path: Path, size: int) -> None:
         """open, ftruncate, fsync, close: the cut is durable."""
-        descriptor = self.open(path, os.O_WRONLY)
+        descriptor = self.open_own(path, os.O_WRONLY)
         try:
             self.ftruncate(descriptor, size)
             self.fsync(descriptor)
@@ -196,7 +251,13 @@ class Disk:
             self.unlink(path)
 
     def _write_anew(self, path: Path, pieces: Iterable[bytes], durable: bool) -> None:
-        descriptor = self.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        # A file that is there is never emptied: under a second name it may be somebody else's.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        try:
+            descriptor = self.open_own(path, flags)
+        except FileExistsError:
+            self.unlink(path)
+            descriptor = self.open_own(path, flags)
         try:
             for piece in pieces:
                 self._write_all(descriptor, piece)

@@ -138,7 +138,7 @@ def _edits(good: list[bytes]) -> Iterator[tuple[str, list[bytes], int]]:
         extra = json.dumps(forged, separators=(",", ":")).encode()
         yield f"insert {seq}", [*good[:at], extra, *good[at:]], seq + 1
         yield f"blank {seq}", [*good[:at], b"", *good[at:]], seq
-        yield f"space {seq}", [*good[:at], line + b" ", *good[at + 1 :]], 0 if last else seq + 1
+        yield f"space {seq}", [*good[:at], line + b" ", *good[at + 1 :]], seq
 
 
 @pytest.mark.usefixtures("both_chains")
@@ -261,6 +261,42 @@ def test_lines_that_read_otherwise_than_they_look(quick_path: Path, old: bytes, 
         (folder / "2026-11.ndjson.gz").write_bytes(compress(text))
         _, error = verdict(folder)
         assert_shares_agree(folder, error, ours=False)
+        # The last of them is spelled as the format has it, though no writer writes such an event.
+        assert (error is None) == (old == b'"data":{')
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"prompt":"', b'"prompt":"Say no.","prompt":"'),
+        (b'"seq":2,', b'"seq":7,"seq":2,'),
+        (b'"tier":0', b'"tier":-0'),
+        (b'"grace":86400', b'"grace":8.64e4'),
+        (b'"prompt":"Water', b'"prompt":"\\u0057ater'),
+        (b'"prompt":"Water', b'"prompt":"\\/Water'),
+        (b"},", b"} ,"),
+        (b'{"v":1', b'\t{"v":1'),
+        (b'{"v":1', b'\xef\xbb\xbf{"v":1'),
+        (b'"}', b'"}\r'),
+        (b'"}', b'"}\0'),
+    ],
+)
+def test_a_line_has_one_reading(quick_path: Path, old: bytes, new: bytes) -> None:
+    """P3: a line that is the same JSON to some readers and other JSON to others, or spelled in any
+    other way than the format's, is refused, though its links hold."""
+    folder = quick_path / "s"
+    append(ledger_in(folder), 1)
+    created, line = lines(folder)
+    spelled = line.replace(old, new) if new.startswith(b'"}') else line.replace(old, new, 1)
+    assert spelled != line
+    (folder / "2026-11.ndjson.gz").write_bytes(compress(created + b"\n" + spelled + b"\n"))
+    before = snapshot_of(folder)
+    position, error = verdict(folder)
+    assert error is not None
+    assert (position.seq, error.code, error.details["seq"]) == (0, "corrupt_chain", 2)
+    with pytest.raises(ChainError):
+        append(ledger_in(folder), 2)
+    assert snapshot_of(folder) == before
 
 
 @pytest.mark.usefixtures("both_chains")
@@ -552,6 +588,8 @@ def _first_bad(found: list[tuple[str, bytes]]) -> int:
             event = json.loads(line)
         except ValueError:
             return seq
+        if json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode() != line:
+            return seq
         if (event["seq"], event["prev"], event["ts"][:7]) != (seq, prev, name[:7]):
             return seq
         if event["ts"] < ts:
@@ -757,8 +795,8 @@ ANSWERS: dict[str, tuple[str, int]] = {
     "member-without-its-trailer": ("corrupt_chain", 3),
     "first-member-missing": ("corrupt_chain", 1),
     "another-months-events": ("corrupt_chain", 1),
-    "not-gzip-at-all": ("torn", 1),
-    "plain-text": ("torn", 1),
+    "not-gzip-at-all": ("corrupt_chain", 1),
+    "plain-text": ("corrupt_chain", 1),
     "cut-in-the-last-member": ("torn", 6),
     "zeros-at-the-end": ("torn", 7),
     "bit-flipped-in-the-last-member": ("torn", 6),

@@ -434,9 +434,13 @@ _OS_CODES = {
     errno.ENOTDIR: ("var_unusable", "Choose a folder with --var or PROMPTYOSELF_VAR."),
     errno.EEXIST: ("var_unusable", "A file lies where a folder should be; choose another --var."),
     errno.EISDIR: ("var_unusable", "A folder lies where a file should be; move it away."),
-    errno.ENXIO: ("var_unusable", "A pipe lies where a file should be; move it away."),
+    errno.ENXIO: ("var_unusable", "No regular file lies there, but a pipe, say; move it away."),
     errno.ENAMETOOLONG: ("var_unusable", "Choose a shorter path with --var."),
-    errno.ELOOP: ("var_unusable", "Its symbolic links go round in a circle; mend them."),
+    errno.ELOOP: (
+        "var_unusable",
+        "A symbolic link lies in the place of a file, or links go round in a circle. Nothing is "
+        "opened through a link, for what it points to may be somebody else's. Remove it.",
+    ),
     errno.EMFILE: ("too_many_files", "Raise the limit of open files (ulimit -n)."),
     errno.ENFILE: ("too_many_files", "The system has no more file handles."),
     errno.EIO: ("disk_error", "Check the disk; then run `promptyoself verify`."),

@@ -20,7 +20,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import orjson
 
 from promptyoself.digests import sha256
-from promptyoself.durable import Disk
+from promptyoself.durable import Disk, read_ours
 from promptyoself.overlay import Overlay, Summary, Wanted
 
 __all__ = [
@@ -126,7 +126,7 @@ class Parts:
         found = self._cache.get(name)
         if found is None:
             try:
-                content = (self._folder / f"{name}.json").read_bytes()
+                content = read_ours(self._folder / f"{name}.json")
             except OSError as error:
                 raise Unfit(f"A part of it can't be read ({error.strerror})") from None
             if sha256(content).hexdigest()[:16] != file.rpartition("-")[2]:

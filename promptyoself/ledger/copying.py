@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from promptyoself.durable import open_ours
 from promptyoself.ledger.position import Position
 from promptyoself.ledger.segments import (
     BrokenMember,
@@ -39,7 +40,7 @@ def open_segment(folder: Path, end: Position, month: str) -> Iterator[tuple[Bina
     Raises:
         OSError: it can't be opened.
     """
-    with (folder / segment_name(month)).open("rb", buffering=0) as file:
+    with open_ours(folder / segment_name(month)) as file:
         size = end.offset if month == end.month else os.fstat(file.fileno()).st_size
         yield file, size
 

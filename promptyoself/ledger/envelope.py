@@ -88,9 +88,14 @@ def spell(
 def decode_line(line: bytes) -> Envelope:
     """Read one line.
 
+    A line has one reading. JSON can spell one object in many ways (a key twice, spaces, escapes,
+    ``1.0`` and ``1``), and readers differ in what they make of some of them. So only the one
+    spelling that :func:`spell` writes is an event.
+
     Raises:
         ValueError: it isn't a JSON object with exactly the keys of an envelope, in their order and
-            of their types; or it has more than :data:`MAX_LINE_BYTES`.
+            of their types; it is spelled in another way than :func:`spell` spells it; or it has
+            more than :data:`MAX_LINE_BYTES`.
     """
     if len(line) > MAX_LINE_BYTES:
         raise ValueError(f"it has more than {MAX_LINE_BYTES} bytes")
@@ -107,6 +112,8 @@ def decode_line(line: bytes) -> Envelope:
             at for at in range(len(_TYPES)) if types[at] not in (_TYPES[at], _LOG_TYPES[at])
         )
         raise ValueError(f"{_FIELDS[wrong]} is of another type")
+    if orjson.dumps(fields) != line:
+        raise ValueError("it is spelled in another way than the format has it")
     if not is_instant(values[2]):
         raise ValueError("ts isn't an instant")
     return _new(Envelope, values)

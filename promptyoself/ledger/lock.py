@@ -14,6 +14,7 @@ from weakref import WeakSet
 
 import orjson
 
+from promptyoself.durable import read_ours
 from promptyoself.errors import PromptyoselfError
 
 __all__ = ["ExclusiveLock", "Liveness"]
@@ -22,7 +23,7 @@ _POLL_SECONDS = 0.001  # whoever appends without a pause leaves it free for no l
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
 _NOTE_BYTES = 512
 _MARK_BYTES = 32
-_NOTE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK  # not to wait for a pipe
+_NOTE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
 
 
 class ExclusiveLock:
@@ -169,7 +170,7 @@ class ExclusiveLock:
 
     def _timed_out(self, limit: float) -> PromptyoselfError:
         try:
-            note = orjson.loads(self._path.with_name(self._path.name + ".holder").read_bytes())
+            note = orjson.loads(read_ours(self._path.with_name(self._path.name + ".holder")))
             holder = f"process {note['pid']} ({note['command'].strip()})"
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             note, holder = {}, "another process"

@@ -20,7 +20,7 @@ import orjson
 from promptyoself import __version__
 from promptyoself.counting import CALLS, REBUILDS, read_counts
 from promptyoself.digests import sha256
-from promptyoself.durable import Disk
+from promptyoself.durable import Disk, read_ours
 from promptyoself.instants import format_utc, parse_utc
 from promptyoself.ledger import START, HeadMoved, Ledger, Position
 from promptyoself.schedules import STATUSES, State, due
@@ -165,7 +165,7 @@ class Measurer:
 
     def _load(self) -> None:
         with suppress(OSError, AttributeError, KeyError, TypeError, ValueError):
-            digest, _, content = self._path.read_bytes().partition(b"\n")
+            digest, _, content = read_ours(self._path).partition(b"\n")
             if sha256(content).hexdigest().encode() != digest:
                 return
             kept = orjson.loads(content)
