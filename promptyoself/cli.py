@@ -83,6 +83,7 @@ COMMANDS = {
     "head": "chain",
     "rebuild": "chain",
     "seal": "chain",
+    "recover": "recovery",
     "stats": "chain",
     "export": "moving",
     "import": "moving",

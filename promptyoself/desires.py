@@ -15,7 +15,7 @@ from functools import partial
 from typing import NamedTuple
 
 from promptyoself.digests import sha256
-from promptyoself.folding import Folded, take_in
+from promptyoself.folding import NO_LOSSES, Folded, Losses, take_in
 from promptyoself.instants import parse_utc
 from promptyoself.overlay import Overlay, Summary
 from promptyoself.versions import DESIRE_VERSIONS
@@ -62,13 +62,15 @@ class Desire(NamedTuple):
 class Desires(NamedTuple):
     """Everything the chain says now: the ``desires`` by :func:`key_of`, whose each id is
     (``owners``), how many are ``living`` and ``pruned``, and how many events there are per type.
-    ``newer`` names the first event that this software is too old to read."""
+    ``newer`` names the first event that this software is too old to read; ``losses`` are the gaps
+    in the log."""
 
     desires: Overlay[Desire]
     owners: Overlay[str]
     statuses: dict[str, int]
     counts: dict[str, int]
     newer: str | None = None
+    losses: Losses = NO_LOSSES
 
     def find(self, id_: str) -> Desire | None:
         """The wish of that id, alive or not."""
@@ -167,8 +169,9 @@ def fold(state: Desires, envelopes: Iterable[Folded]) -> Desires:
         owners=state.owners.branch(),
         statuses=dict(state.statuses),
         counts=dict(state.counts),
+        losses=state.losses.branch(),
     )
-    newer = take_in(envelopes, DESIRE_VERSIONS, new.counts, partial(_apply, new))
+    newer = take_in(envelopes, DESIRE_VERSIONS, new.counts, partial(_apply, new), new.losses)
     return new if new.newer or newer is None else new._replace(newer=newer)
 
 
@@ -182,6 +185,8 @@ def _apply(state: Desires, event: Folded) -> None:
     if event.id is None:
         if event.type.startswith("desire."):
             raise ValueError("it is of no desire")
+        if isinstance(record, events.LedgerRecovered):
+            state.losses.record(event)
         return
     before = state.find(event.id)
     if isinstance(record, events.DesireRecorded):
@@ -195,7 +200,10 @@ def _apply(state: Desires, event: Folded) -> None:
         state.owners[event.id] = record.agent_id
         _count(state, "living", 1)
     elif before is None:
-        raise ValueError("it was never recorded")
+        if not state.losses.since:
+            raise ValueError("it was never recorded")
+        state.losses.unknown[event.id] = None
+        return
     elif before.pruned_at is not None:
         raise ValueError("it was pruned before")
     elif isinstance(record, events.DesireReinforced):

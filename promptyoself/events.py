@@ -34,6 +34,7 @@ __all__ = [
     "DesireRecorded",
     "DesireReinforced",
     "LedgerCreated",
+    "LedgerRecovered",
     "Record",
     "ScheduleCancelled",
     "ScheduleCompleted",
@@ -360,6 +361,29 @@ class TailQuarantined(NamedTuple):
     file: str
 
 
+class LedgerRecovered(NamedTuple):
+    """The log was damaged or cut, and was brought back into service. What it says after event
+    ``after`` (whose hash is ``after_hash``; 0 where no event before it is left) and before event
+    ``first`` (whose ``prev`` is ``first_prev``) is lost: ``lost`` events.
+
+    Without ``first`` the end of the log was lost, and the chain goes on after ``after``; then
+    ``known`` is the last event that an index had seen, with its hash, if any had. The damaged bytes
+    are kept: ``quarantined`` says of each piece its ``month``, ``offset``, ``bytes``, ``sha256``
+    and ``file``. ``unknown`` are the ids that later events bear, though what began them was lost.
+    """
+
+    after: int
+    after_hash: str
+    lost: int
+    first: int | None = None
+    first_prev: str | None = None
+    known: int | None = None
+    known_hash: str | None = None
+    quarantined: list[dict[str, Any]] | None = None
+    unknown: list[str] | None = None
+    reason: str | None = None
+
+
 class DesireRecorded(NamedTuple):
     """An agent would like something. ``strength`` is from 0 to 1; ``recorded_at`` is the instant
     that, with the agent and the text, the id was made of."""
@@ -412,6 +436,7 @@ Record = (
     | WorkerStopped
     | SegmentSealed
     | TailQuarantined
+    | LedgerRecovered
     | DesireRecorded
     | DesireReinforced
     | DesirePruned
@@ -439,6 +464,7 @@ _CLASSES: dict[str, type[Any]] = {
     "worker.stopped": WorkerStopped,
     "segment.sealed": SegmentSealed,
     "tail.quarantined": TailQuarantined,
+    "ledger.recovered": LedgerRecovered,
     "desire.recorded": DesireRecorded,
     "desire.reinforced": DesireReinforced,
     "desire.pruned": DesirePruned,

@@ -1,13 +1,16 @@
-"""What every fold has in common: it takes in events one by one, and refuses those that no writer of
-ours can have written there."""
+"""What every fold has in common. It takes in events one by one, and refuses those that no writer of
+ours can have written there. And it goes on over a gap in the log, where what is lost is known."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from promptyoself.errors import ChainError
 from promptyoself.versions import VERSIONS
 
-__all__ = ["Folded", "take_in"]
+__all__ = ["GAP", "NO_LOSSES", "Folded", "Loss", "Losses", "take_in"]
+
+GAP = "ledger.gap"
+"""The type of what stands for a gap among the events that a fold takes in. No log has it."""
 
 
 class Folded(Protocol):
@@ -27,11 +30,67 @@ class Folded(Protocol):
     def data(self) -> Mapping[str, Any]: ...
 
 
+class Loss(NamedTuple):
+    """A stretch of the log that is lost, as the ``ledger.recovered`` number ``event`` says it:
+    ``lost`` events after event ``after``, up to event ``first`` if that isn't ``None``. Where the
+    end of the log was lost, ``known`` is the last of them that an index had seen."""
+
+    event: int
+    after: int
+    lost: int
+    first: int | None = None
+    known: int | None = None
+
+    def covers(self, seq: int) -> bool:
+        """Whether the event of that number is among those that are lost."""
+        last = self.known or self.after if self.first is None else self.first - 1
+        return self.after < seq <= last
+
+
+class Losses(NamedTuple):
+    """What a fold knows of gaps. ``recorded`` are those that have their record. After one whose
+    record is still to come, ``since`` has one item: the time of the first event after it;
+    ``unknown`` are the ids that have come up since then, though what began them is lost; and
+    ``moved`` those of schedules of which a claim is lost, with the next slot that it had."""
+
+    recorded: list[Loss]
+    since: list[str]
+    unknown: dict[str, None]
+    moved: dict[str, None]
+
+    def branch(self) -> "Losses":
+        """The same, to be changed by itself."""
+        return Losses(list(self.recorded), list(self.since), dict(self.unknown), dict(self.moved))
+
+    def pass_gap(self, gap: Folded) -> None:
+        """From here on an event may follow from one that is lost."""
+        self.since[:] = [gap.ts]
+
+    def record(self, event: Folded) -> None:
+        """A gap has its record: what comes now was decided by what is left."""
+        data = event.data
+        loss = Loss(event.seq, data["after"], data["lost"], data.get("first"), data.get("known"))
+        self.recorded.append(loss)
+        self.since.clear()
+        self.unknown.clear()
+        self.moved.clear()
+
+    def excuses(self, begun: str) -> bool:
+        """Whether an event may contradict those before it, of something that was ``begun`` at an
+        instant: what happened to that in between may be lost."""
+        return bool(self.since) and begun <= self.since[0]
+
+
+NO_LOSSES = Losses([], [], {}, {})
+"""Those of a log from which nothing is missing. Never changed: a fold changes a branch."""
+
+
 def take_in(
     events: Iterable[Folded],
     known: Mapping[str, int],
     counts: dict[str, int],
     apply: Callable[[Folded], None],
+    losses: Losses,
 ) -> str | None:
     """Apply each event whose type is ``known`` in that version, and count all per type in
     ``counts``. Names the first event that this software is too old to read, if there is one.
@@ -42,13 +101,18 @@ def take_in(
     """
     newer = None
     for event in events:
-        counts[event.type] = counts.get(event.type, 0) + 1
-        if not 1 <= event.v <= known.get(event.type, 0):
-            if event.type in VERSIONS and event.type not in known:
+        type_ = event.type
+        if not 1 <= event.v <= known.get(type_, 0):
+            if type_ == GAP:
+                losses.pass_gap(event)
+                continue
+            counts[type_] = counts.get(type_, 0) + 1
+            if type_ in VERSIONS and type_ not in known:
                 raise _corrupt(event, "is of another chain")
             if newer is None:
-                newer = f"event {event.seq} ({event.type}, version {event.v})"
+                newer = f"event {event.seq} ({type_}, version {event.v})"
             continue
+        counts[type_] = counts.get(type_, 0) + 1
         try:
             apply(event)
         except (AttributeError, KeyError, TypeError, ValueError) as error:

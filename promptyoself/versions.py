@@ -30,6 +30,7 @@ VERSIONS: Mapping[str, int] = dict.fromkeys(
         "worker.stopped",
         "segment.sealed",
         "tail.quarantined",
+        "ledger.recovered",
         "desire.recorded",
         "desire.reinforced",
         "desire.pruned",
@@ -38,7 +39,7 @@ VERSIONS: Mapping[str, int] = dict.fromkeys(
 )
 
 # What each chain may have. A known event on the chain of another is one that no writer put there.
-_EVERYWHERE = ("ledger.created", "segment.sealed", "tail.quarantined")
+_EVERYWHERE = ("ledger.created", "segment.sealed", "tail.quarantined", "ledger.recovered")
 
 DESIRE_VERSIONS: Mapping[str, int] = {
     type_: version

@@ -12,22 +12,22 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 from weakref import ref
 
-from promptyoself.durable import Disk
+from promptyoself.durable import Disk, read_ours
 from promptyoself.errors import ChainError
-from promptyoself.index.form import Form, Root, decode_root, encode_root
+from promptyoself.index.form import Form, Root, decode_root, encode_root, position_of
 from promptyoself.index.tree import Inner, Kind, Leaf, Node, Parts, Tree, Unfit, update
 from promptyoself.ledger import START, Envelope, Ledger, Position
 from promptyoself.log import Seldom
 from promptyoself.overlay import Overlay
 
-__all__ = ["Index", "Snapshot"]
+__all__ = ["Index", "Snapshot", "events_missing"]
 
 S = TypeVar("S")
 V = TypeVar("V")
@@ -73,6 +73,18 @@ class _Complaint(NamedTuple):
     seq: int = 0
 
 
+class _Witness(NamedTuple):
+    """The latest event that is known to have been durable: from an index's file, which may be
+    another log's; or, where it is ``sure``, since this process has appended it."""
+
+    seq: int
+    hash: str
+    sure: bool
+
+
+_NONE_SEEN = _Witness(0, START.hash, sure=False)
+
+
 class Index(Generic[S]):
     """Answers "how do things stand?" without reading the whole chain."""
 
@@ -99,6 +111,10 @@ class Index(Generic[S]):
         self._seen: tuple[int, ...] | None = None  # which file that was
         self._stamp: object = None  # of the log, when the latest was as new as it
         self._written = float("-inf")  # when it was last written here
+        self._witness = _NONE_SEEN
+        self.missing: ChainError | None = None
+        """Why nobody may write, where the log has lost events that were seen: ``events_missing``.
+        As things stood when the state was last loaded."""
         self.rebuilt: Callable[[], None] = lambda: None  # called when it was made anew
 
     @property
@@ -107,7 +123,7 @@ class Index(Generic[S]):
         where it knows of events that the log has lost: then it is the one witness of that."""
         if self._saved >= 0 or self._latest is None or self._latest.position == START:
             return False
-        return self.known_seq() <= self._latest.position.seq
+        return self.missing is None
 
     def load(self, stamp: object = None) -> Snapshot[S]:
         """The state at the chain's end, from the index where it fits, else by a full replay.
@@ -124,21 +140,45 @@ class Index(Generic[S]):
         if self._latest is not None and unchanged and not self._is_replaced():
             return self._latest
         start, complaint = self._start()
-        snapshot = _replay(self._ledger, self._form, start, told=self._count)
+        found = _Found(self._witness.seq)
+        snapshot = _replay(self._ledger, self._form, start, found=found, told=self._count)
+        if start.position != START and self._losses(snapshot) > self._losses(start):
+            # What is decided from here on rests on what the log says, not on what we have seen.
+            start = Snapshot(self._form.empty, START)
+            found = _Found(self._witness.seq)
+            snapshot = _replay(self._ledger, self._form, start, found=found, told=self._count)
         if complaint:
             self._require_chain(snapshot.position, complaint)
-            if snapshot.position.seq < complaint.seq:
-                self._warn(
-                    f"The index knew of {complaint.seq} events, but the log ends at event "
-                    f"{snapshot.position.seq}: something has cut it off. Restore it from a backup "
-                    "before anything is written here."
-                )
-            elif snapshot.position != START:
-                self._warn(f"{complaint.text}; it was made anew from the log.")
-                self.rebuilt()
+        self._judge(snapshot, found.hash)
+        if complaint and self.missing is None and snapshot.position != START:
+            self._warn(f"{complaint.text}; it was made anew from the log.")
+            self.rebuilt()
         self._latest = snapshot
         self._stamp = stamp
         return snapshot
+
+    def _losses(self, snapshot: Snapshot[S]) -> int:
+        return len(self._form.losses(snapshot.state).recorded)
+
+    def _judge(self, snapshot: Snapshot[S], found: str | None) -> None:
+        """See whether the log still has the latest event that was seen; ``found`` is the hash of
+        that event, where it was met."""
+        seen, position = self._witness, snapshot.position
+        if position.seq == seen.seq:
+            found = position.hash
+        before, self.missing = self.missing, None
+        if position.seq >= seen.seq and not (seen.sure and found not in (None, seen.hash)):
+            return
+        if any(loss.covers(seen.seq) for loss in self._form.losses(snapshot.state).recorded):
+            return  # a statement on the chain tells of it
+        self.missing = events_missing(seen.seq, position.seq)
+        if before is None or before.message != self.missing.message:
+            cut = (
+                f"The index knew of {seen.seq} events, but the log ends at event {position.seq}: "
+                "something has cut it off."
+            )
+            text = cut if position.seq < seen.seq else self.missing.message
+            self._warn(f"{text} Nothing is written here until it is restored, or recovered.")
 
     def known_seq(self) -> int:
         """The event up to which the file has seen the chain; 0 where it can't tell.
@@ -147,18 +187,52 @@ class Index(Generic[S]):
         shorter was cut off since.
         """
         try:
-            return decode_root(self._form, _read(self._path)).position.seq
+            return position_of(read_ours(self._path)).seq
         except (OSError, ValueError):
             return 0
+
+    def known(self) -> Snapshot[S] | None:
+        """What the file says, whether or not it fits the chain; ``None`` where it can't be read.
+        Reading it may raise :class:`~promptyoself.index.tree.Unfit`, where a part is missing."""
+        try:
+            root = decode_root(self._form, read_ours(self._path))
+        except (OSError, ValueError):
+            return None
+
+        def instead(_: int, error: Unfit) -> Overlay[Any]:
+            raise error
+
+        tables = (
+            Overlay(kind.summarize, Tree(kind, node, self._parts, partial(instead, at)))
+            for at, (kind, node) in enumerate(zip(self._form.kinds, root.tables, strict=True))
+        )
+        return Snapshot(self._form.with_tables(root.rest, tables), root.position)
+
+    def witness(self) -> tuple[int, str] | None:
+        """The number and the hash of the event at which the file stands; ``None`` where it can't
+        tell."""
+        try:
+            position = position_of(read_ours(self._path))
+        except (OSError, ValueError):
+            return None
+        return position.seq, position.hash
 
     def rebuild(self) -> Snapshot[S]:
         """The state by a full replay, whatever the index says.
 
         Raises:
-            ChainError: the chain is damaged, or gone while the index is still there.
+            ChainError: the chain is damaged; it is gone while the index is still there; or it has
+                lost events that were seen.
         """
-        snapshot = _replay(self._ledger, self._form, Snapshot(self._form.empty, START))
+        with suppress(OSError, ValueError):
+            self._see(position_of(read_ours(self._path)))
+        found = _Found(self._witness.seq)
+        start = Snapshot(self._form.empty, START)
+        snapshot = _replay(self._ledger, self._form, start, found=found)
         self._require_chain(snapshot.position, _Complaint("", self._path.exists()))
+        self._judge(snapshot, found.hash)
+        if self.missing is not None:
+            raise self.missing
         self.rebuilt()
         self._latest = snapshot
         self._saved = -1
@@ -174,6 +248,7 @@ class Index(Generic[S]):
         """
         self._latest = snapshot
         self._count(grown)
+        self._witness = _Witness(snapshot.position.seq, snapshot.position.hash, sure=True)
         self._stamp = None
         with suppress(OSError):  # the events are in the log, whatever becomes of this
             # With the lock held, nobody can have appended since; but it may have been taken away.
@@ -301,7 +376,9 @@ class Index(Generic[S]):
                 time.sleep(pause)
             try:
                 self._seen = _identity(self._path)
-                content = _read(self._path)
+                content = read_ours(self._path)
+                with suppress(ValueError):
+                    self._see(position_of(content))
             except FileNotFoundError:
                 return nothing, _Complaint("The index is missing", False, seen)
             except OSError as error:
@@ -318,11 +395,28 @@ class Index(Generic[S]):
             complaint = f"The index (at event {root.position.seq}) does not fit the log"
         return nothing, _Complaint(complaint, True, seen)
 
+    def _see(self, position: Position) -> None:
+        if position.seq > self._witness.seq:
+            self._witness = _Witness(position.seq, position.hash, sure=False)
+
     def _require_chain(self, position: Position, complaint: _Complaint) -> None:
         """An index is written after the first event is durable: a chain that isn't there, though
         an index is, or was seen by this process, has been taken away; it isn't new."""
         if position == START and (complaint.exists or complaint.seq):
             raise _chain_is_gone(self._path, complaint.seq)
+
+
+class _Found:
+    """Takes note of an event's hash as a replay comes by."""
+
+    def __init__(self, seq: int) -> None:
+        self._seq = seq
+        self.hash: str | None = None
+
+    def look(self, envelopes: Sequence[Envelope]) -> None:
+        """At events in their order."""
+        if envelopes and envelopes[0].seq <= self._seq + 1 <= envelopes[-1].seq:
+            self.hash = envelopes[self._seq + 1 - envelopes[0].seq].prev
 
 
 def _replay(
@@ -331,6 +425,7 @@ def _replay(
     start: Snapshot[S],
     until: int | None = None,
     told: Callable[[int], None] = lambda _: None,
+    found: _Found | None = None,
 ) -> Snapshot[S]:
     """What follows from the events after a position, up to that event. ``told`` gets the bytes of
     their lines."""
@@ -340,10 +435,12 @@ def _replay(
         nonlocal position
         for batch in ledger.replay(start.position):
             if until is not None and batch.position.seq >= until:
-                yield from (event for event in batch.envelopes if event.seq <= until)
+                yield from (event for event in batch.folded() if event.seq <= until)
                 return
+            if found is not None:
+                found.look(batch.envelopes)
             told(len(batch.content))
-            yield from batch.envelopes
+            yield from batch.folded()
             position = batch.position
 
     return Snapshot(form.fold(start.state, envelopes()), position)
@@ -358,10 +455,23 @@ def _identity(path: Path) -> tuple[int, ...] | None:
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 
-def _read(path: Path) -> bytes:
-    # Without waiting for somebody to write, should a pipe lie there.
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        return file.read()
+def events_missing(seen: int, end: int) -> ChainError:
+    """The error for a log that ends at event ``end``, or goes on, without event ``seen``."""
+    if end < seen:
+        message = f"The log ends at event {end}, but its index has seen event {seen}."
+    else:
+        message = f"Event {seen} of the log is another than the one that its index has seen."
+    return ChainError(
+        "events_missing",
+        message,
+        "Nothing is written here until that is settled. The log was cut off, damaged or replaced "
+        "after the event was acknowledged. Restore it from a backup that has the event; or run "
+        "`promptyoself recover` to go on without what is lost, which is then recorded. If you have "
+        "restored an older backup on purpose, remove index.json beside it.",
+        seq=min(seen, end + 1),
+        expected=f"event {seen}",
+        found="the end of the log" if end < seen else "another event",
+    )
 
 
 def _chain_is_gone(path: Path, events: int) -> ChainError:

@@ -19,7 +19,14 @@ from promptyoself.desires import (
     neighbourhood,
     summarize,
 )
-from promptyoself.index.form import Form, brief, schema_of, sha_path
+from promptyoself.index.form import (
+    Form,
+    brief,
+    read_losses,
+    schema_of,
+    sha_path,
+    spell_losses,
+)
 from promptyoself.index.tree import Kind
 from promptyoself.overlay import Summary
 from promptyoself.versions import DESIRE_VERSIONS
@@ -77,12 +84,20 @@ _OWNERS = Kind(
 
 
 def _spell(state: Desires) -> dict[str, Any]:
-    return {"newer": state.newer, "statuses": state.statuses, "counts": state.counts}
+    return {
+        "newer": state.newer,
+        "statuses": state.statuses,
+        "counts": state.counts,
+        "losses": spell_losses(state.losses),
+    }
 
 
 def _read(body: Mapping[str, Any]) -> Desires:
     return EMPTY._replace(
-        statuses=dict(body["statuses"]), counts=dict(body["counts"]), newer=body["newer"]
+        statuses=dict(body["statuses"]),
+        counts=dict(body["counts"]),
+        newer=body["newer"],
+        losses=read_losses(body["losses"]),
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast
 import orjson
 
 from promptyoself.digests import sha256
-from promptyoself.folding import Folded
+from promptyoself.folding import Folded, Loss, Losses
 from promptyoself.index.tree import Kind, Node, read_node, spell_node
 from promptyoself.ledger import Position
 from promptyoself.overlay import Overlay, Summary
@@ -24,8 +24,11 @@ __all__ = [
     "brief",
     "decode_root",
     "encode_root",
+    "position_of",
+    "read_losses",
     "schema_of",
     "sha_path",
+    "spell_losses",
 ]
 
 S = TypeVar("S")
@@ -58,6 +61,11 @@ class Form(NamedTuple, Generic[S]):
         """The same state but for its tables."""
         names = (kind.name for kind in self.kinds)
         return cast(S, cast(Any, state)._replace(**dict(zip(names, tables, strict=True))))
+
+    def losses(self, state: S) -> Losses:
+        """The gaps in the log."""
+        found: Losses = cast(Any, state).losses
+        return found
 
     def newer(self, state: S) -> str | None:
         """The first event that this software is too old to read."""
@@ -107,10 +115,7 @@ def decode_root(form: Form[S], content: bytes) -> Root[S]:
     Raises:
         ValueError: it isn't that, or was written by a version with another form.
     """
-    rest = content[_BODY:]
-    if content[:_BODY] != _PREFIX + sha256(rest).hexdigest().encode() + b'",':
-        raise ValueError("its checksum does not match")
-    body = orjson.loads(b"{" + rest)
+    body = _body_of(content)
     if body.get("schema") != form.schema:
         raise ValueError("another version wrote it")
     try:
@@ -122,6 +127,36 @@ def decode_root(form: Form[S], content: bytes) -> Root[S]:
         )
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{error!r}") from None
+
+
+def position_of(content: bytes) -> Position:
+    """The position of an index, whichever version wrote it, in whatever form.
+
+    Raises:
+        ValueError: it is damaged, or tells no position.
+    """
+    try:
+        return Position(**_body_of(content)["position"])
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"{error!r}") from None
+
+
+def _body_of(content: bytes) -> dict[str, Any]:
+    rest = content[_BODY:]
+    if content[:_BODY] != _PREFIX + sha256(rest).hexdigest().encode() + b'",':
+        raise ValueError("its checksum does not match")
+    body: dict[str, Any] = orjson.loads(b"{" + rest)
+    return body
+
+
+def spell_losses(losses: Losses) -> list[list[Any]]:
+    """The gaps in the log that are recorded, for an index."""
+    return [list(loss) for loss in losses.recorded]
+
+
+def read_losses(spelled: list[list[Any]]) -> Losses:
+    """What :func:`spell_losses` spelled."""
+    return Losses([Loss(*each) for each in spelled], [], {}, {})
 
 
 def sha_path(key: str) -> str:

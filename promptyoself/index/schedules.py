@@ -6,7 +6,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from promptyoself.index.form import Form, brief, schema_of, sha_path
+from promptyoself.index.form import (
+    Form,
+    brief,
+    read_losses,
+    schema_of,
+    sha_path,
+    spell_losses,
+)
 from promptyoself.index.tree import Kind
 from promptyoself.overlay import Summary
 from promptyoself.schedules import (
@@ -74,6 +81,7 @@ def _spell(state: State) -> dict[str, Any]:
         "open": [brief(slot) for slot in state.open.values()],
         "statuses": state.statuses,
         "counts": state.counts,
+        "losses": spell_losses(state.losses),
     }
 
 
@@ -84,6 +92,7 @@ def _read(body: Mapping[str, Any]) -> State:
         statuses=dict(body["statuses"]),
         counts=dict(body["counts"]),
         newer=body["newer"],
+        losses=read_losses(body["losses"]),
     )
 
 

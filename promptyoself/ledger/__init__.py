@@ -7,6 +7,7 @@ from promptyoself.ledger.position import START, Position
 from promptyoself.ledger.protocol import (
     Batch,
     Draft,
+    Gap,
     HeadMoved,
     Ledger,
     Torn,
@@ -19,6 +20,7 @@ __all__ = [
     "Draft",
     "Envelope",
     "FileLedger",
+    "Gap",
     "HeadMoved",
     "Ledger",
     "Liveness",

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from promptyoself import __version__
 from promptyoself.digests import sha256
-from promptyoself.durable import Disk
+from promptyoself.durable import Disk, is_ours, open_ours, read_ours
 from promptyoself.errors import ChainError
 from promptyoself.ledger.lock import ExclusiveLock
 from promptyoself.ledger.position import START, Position
 from promptyoself.ledger.protocol import (
     Batch,
+    BatchAfterGap,
     Draft,
+    Gap,
     HeadMoved,
     Torn,
 )
@@ -33,6 +35,7 @@ from promptyoself.ledger.segments import (
     compress,
     find,
     has_member_after,
+    is_foreign,
     is_month,
     link,
     list_segments,
@@ -41,12 +44,13 @@ from promptyoself.ledger.segments import (
     stands,
     stat_segments,
 )
+from promptyoself.ledger.statements import Bridges, statements
 
 if TYPE_CHECKING:
     from promptyoself.events import Record
     from promptyoself.ledger.envelope import Envelope
     from promptyoself.ledger.seeking import Borders
-    from promptyoself.ledger.upkeep import Sealing, Share
+    from promptyoself.ledger.upkeep import Recovery, Sealing, Share
 
 __all__ = ["FileLedger"]
 
@@ -144,7 +148,7 @@ class FileLedger:
         try:
             return (
                 _state_of(os.stat(self._place)) == known.folder
-                and _state_of(os.stat(known.last)) == last
+                and _state_of(os.lstat(known.last)) == last
             )
         except FileNotFoundError:
             return False
@@ -203,7 +207,7 @@ class FileLedger:
         from promptyoself.ledger.sharing import sharing
 
         end = (share.month, share.offset)
-        for batch in self._read(START, sharing(share)):
+        for batch in self._read(START, sharing(share), bridged=False):
             position = batch.position
             if (position.month, position.offset) > end:
                 return
@@ -240,14 +244,17 @@ class FileLedger:
     # read from one opened file; a remembered place is looked at before anything is read from
     # there; and at the end of the file one looks whether it is still the one that has that name.
 
-    def _read(self, after: Position, step: Link = link) -> Iterator[Batch]:
+    def _read(self, after: Position, step: Link = link, *, bridged: bool = True) -> Iterator[Batch]:
         """As :meth:`replay`, with empty batches where only the position has changed."""
         position, doubted = after, -1
+        bridges = Bridges(self._folder) if bridged else None
         while True:
             try:
-                for batch in self._walk(position, step):
+                for batch in self._walk(position, step, bridges):
                     position = batch.position
                     yield batch
+                if bridges is not None:
+                    bridges.require_closed()
             except (ChainError, HeadMoved):
                 # What was read half-written may be whole by now, and what follows it too; and a
                 # listing of names isn't made in an instant. A second look is enough, since members
@@ -255,10 +262,11 @@ class FileLedger:
                 if position.seq == doubted:
                     raise
                 doubted = position.seq
+                bridges = Bridges(self._folder) if bridged else None
             else:
                 return
 
-    def _walk(self, after: Position, step: Link) -> Iterator[Batch]:
+    def _walk(self, after: Position, step: Link, bridges: Bridges | None) -> Iterator[Batch]:
         position = after
         segments = list_segments(self._folder)
         if after.seq and after.month not in dict(segments):
@@ -276,7 +284,7 @@ class FileLedger:
             while replaced:
                 broken = None
                 try:
-                    file = path.open("rb", buffering=0)
+                    file = open_ours(path)
                 except FileNotFoundError:  # it was there when it was listed: look again
                     raise HeadMoved(position, 0) from None
                 with file:
@@ -287,12 +295,29 @@ class FileLedger:
                         yield batch
                     try:
                         for member in members_of(file, start):
-                            envelopes, position = step(position, member, month, earlier)
-                            start = member.end
-                            yield Batch(envelopes, position, member.content)
+                            gap: Gap | None = None
+                            try:
+                                envelopes, end = step(position, member, month, earlier)
+                            except ChainError:
+                                if bridges is not None:
+                                    gap = bridges.over(position, member)
+                                if gap is None:
+                                    raise
+                                position = position._replace(seq=gap.first - 1, hash=gap.first_prev)
+                                envelopes, end = step(position, member, month, earlier)
+                            position, start = end, member.end
+                            if bridges is not None:
+                                bridges.close(envelopes)
+                            batch = Batch(envelopes, position, member.content)
+                            yield batch if gap is None else BatchAfterGap.after(gap, batch)
                     except BrokenMember as error:
                         # At the very end it is a torn end, or an append under way.
-                        if month != segments[-1][0] or has_member_after(file, start):
+                        last = month == segments[-1][0]
+                        if (
+                            not last
+                            or has_member_after(file, start)
+                            or (not start and is_foreign(file))
+                        ):
                             broken = error
                     replaced = _is_replaced(file, path)
             if broken is not None:
@@ -318,7 +343,7 @@ class FileLedger:
             return True
         try:
             path = self._folder / segment_name(position.month)
-            with path.open("rb", buffering=0) as file:
+            with open_ours(path) as file:
                 if not stands(file, position):
                     return False
         except FileNotFoundError:
@@ -335,7 +360,7 @@ class FileLedger:
                 return None
             month = segments[-1][0]
             end = position.offset if month == position.month else 0
-            with (self._folder / segment_name(month)).open("rb", buffering=0) as file:
+            with open_ours(self._folder / segment_name(month)) as file:
                 if end and not stands(file, position):
                     continue  # the file was replaced since
                 size = os.fstat(file.fileno()).st_size
@@ -372,7 +397,7 @@ class FileLedger:
             if not known.last:
                 return (), known.marks
             with suppress(FileNotFoundError):
-                last = _state_of(os.stat(known.last))
+                last = _state_of(is_ours(os.lstat(known.last), known.last))
                 if last.size:
                     return (*known.months, (known.month, last)), known.marks
         found, names = stat_segments(self._folder)
@@ -401,6 +426,14 @@ class FileLedger:
         sealing = FileSealing(self._folder, self._disk, self.replay, self._clear_end)
         with self._seal_lock.held(timeout), closing(sealing):
             yield sealing
+
+    @contextmanager
+    def recovering(self) -> Iterator[Recovery]:
+        """See :meth:`Ledger.recovering`."""
+        from promptyoself.ledger.recovery import FileRecovery
+
+        with self._seal_lock, self._lock:
+            yield FileRecovery(self._folder, self._disk)
 
     def _clear_end(self, expecting: Position) -> None:
         """See to it that the chain ends there. What :meth:`_move_aside` leaves without a record is
@@ -437,10 +470,8 @@ class FileLedger:
         unrecorded = set(pending)
         if unrecorded:
             unrecorded -= {
-                self._quarantine / (envelope.data["file"] + _PENDING)
-                for batch in self.replay()
-                for envelope in batch.envelopes
-                if envelope.type == "tail.quarantined"
+                self._quarantine / (str(envelope.data.get("file")) + _PENDING)
+                for envelope in statements(self._folder, "tail.quarantined")
             }
         if torn is not None:
             copy = self._move_aside(torn)
@@ -450,7 +481,7 @@ class FileLedger:
 
     def _move_aside(self, torn: Torn) -> Path:
         path = self._folder / segment_name(torn.month)
-        with path.open("rb") as file:
+        with open_ours(path) as file:
             file.seek(torn.offset)
             tail = file.read()
         self._disk.make_directory(self._quarantine)
@@ -526,7 +557,7 @@ def _state_of(found: os.stat_result) -> _FileState:
 def _is_replaced(file: BinaryIO, path: Path) -> bool:
     """Whether another file has that name by now."""
     try:
-        return not os.path.samestat(os.fstat(file.fileno()), path.stat())
+        return not os.path.samestat(os.fstat(file.fileno()), path.lstat())
     except FileNotFoundError:
         return False
 
@@ -546,7 +577,7 @@ def _found_again(file: BinaryIO, position: Position, step: Link) -> Batch:
 
 
 def _describe(copy: Path) -> Record:
-    tail = copy.read_bytes()
+    tail = read_ours(copy)
     name = copy.with_suffix("").name
     month, offset = name[:7], name[8:].partition("-")[0]
     from promptyoself.events import TailQuarantined

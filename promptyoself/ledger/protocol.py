@@ -8,16 +8,19 @@ from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from promptyoself.errors import PromptyoselfError
+from promptyoself.folding import GAP
 from promptyoself.ledger.envelope import Envelope
 from promptyoself.ledger.position import START, Position
 
 if TYPE_CHECKING:
     from promptyoself.events import Record
-    from promptyoself.ledger.upkeep import Sealing, Share
+    from promptyoself.ledger.upkeep import Recovery, Sealing, Share
 
 __all__ = [
     "Batch",
+    "BatchAfterGap",
     "Draft",
+    "Gap",
     "HeadMoved",
     "Ledger",
     "Torn",
@@ -45,6 +48,16 @@ class Torn(NamedTuple):
     cut_short: bool
 
 
+class Gap(NamedTuple):
+    """A stretch of the chain that is lost, for which the chain itself has a statement: between the
+    event ``after`` with its hash and the event ``first`` with its ``prev``."""
+
+    after: int
+    after_hash: str
+    first: int
+    first_prev: str
+
+
 class Batch(NamedTuple):
     """The events of one append, in order, the position after them, and their lines as stored, each
     with its newline. In a sealed month a batch has the events of many appends."""
@@ -52,6 +65,41 @@ class Batch(NamedTuple):
     envelopes: Sequence[Envelope]
     position: Position
     content: bytes
+
+    @property
+    def gap(self) -> Gap | None:
+        """The gap that lies before the first of the events, if one does."""
+        return None
+
+    def folded(self) -> Sequence[Envelope]:
+        """The events as a fold takes them in: what stands for the gap, if there is one, and they
+        themselves."""
+        return self.envelopes
+
+
+class BatchAfterGap(Batch):
+    """A :class:`Batch` before whose first event a gap lies."""
+
+    stated: Gap
+
+    @classmethod
+    def after(cls, gap: Gap, batch: Batch) -> BatchAfterGap:
+        """The same batch, after a gap."""
+        made = cls(*batch)
+        made.stated = gap
+        return made
+
+    @property
+    def gap(self) -> Gap | None:
+        """See :attr:`Batch.gap`."""
+        return self.stated
+
+    def folded(self) -> Sequence[Envelope]:
+        """See :meth:`Batch.folded`."""
+        first = self.envelopes[0]
+        data = self.stated._asdict()
+        mark = Envelope(1, first.seq, first.ts, GAP, None, {}, data, first.prev)
+        return [mark, *self.envelopes]
 
 
 class HeadMoved(PromptyoselfError):
@@ -108,7 +156,8 @@ class Ledger(Protocol):
         Takes no lock. Sees at least everything acknowledged before the call; an append under way
         is seen whole or not at all. Where the month of ``after`` has been sealed since, the place
         is found again, by its event: nothing is left out or given twice, and the first batch may
-        be the rest of a larger one.
+        be the rest of a larger one. Over a gap it goes on where the chain has a statement for
+        exactly that gap, and says so in the batch.
 
         Raises:
             HeadMoved: ``after`` isn't on the chain (any more).
@@ -174,6 +223,14 @@ class Ledger(Protocol):
 
     def months(self) -> list[str]:
         """The months that have events, oldest first; as cheap as :meth:`stamp`."""
+        ...
+
+    def recovering(self) -> AbstractContextManager[Recovery]:
+        """Hold the right to append and that to seal, and bring the chain back into service.
+
+        Raises:
+            PromptyoselfError: ``lock_timeout``.
+        """
         ...
 
     def sealing(self, timeout: float | None = None) -> AbstractContextManager[Sealing]:

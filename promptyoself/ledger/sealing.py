@@ -33,7 +33,7 @@ from datetime import datetime
 from pathlib import Path
 
 from promptyoself.digests import sha256
-from promptyoself.durable import Disk
+from promptyoself.durable import Disk, open_ours
 from promptyoself.errors import PromptyoselfError
 from promptyoself.instants import format_utc
 from promptyoself.ledger.envelope import decode_line, hash_line
@@ -48,9 +48,10 @@ from promptyoself.ledger.segments import (
     segment_name,
     stands,
 )
+from promptyoself.ledger.statements import statements
 from promptyoself.ledger.upkeep import Prepared, UnknownMonth
 
-__all__ = ["MEMBER_BYTES", "FileSealing"]
+__all__ = ["MEMBER_BYTES", "FileSealing", "packed"]
 
 MEMBER_BYTES = 128 * 1024
 """How much a member of a sealed month holds, uncompressed, but for a longer line, which has one of
@@ -58,9 +59,6 @@ its own. Four times the window of gzip: larger ones are hardly smaller (1.5 % at
 and it is what a reader must read to find its place again."""
 
 _LOOSE_BYTES = MEMBER_BYTES // 8
-
-_MARK = b'"type":"segment.sealed"'
-"""What no line but a record has: within a text, the quotes would be escaped."""
 
 
 class FileSealing:
@@ -89,15 +87,9 @@ class FileSealing:
 
     def recorded(self) -> set[str]:
         """See :meth:`Sealing.recorded`."""
-        found: set[str] = set()
-        for month, _ in list_segments(self._folder):
-            try:
-                for member in read_members(self._folder / segment_name(month)):
-                    if _MARK in member.content:
-                        found.update(_records(member.content))
-            except BrokenMember:
-                continue  # whoever is about to seal will meet it, or `verify`
-        return found
+        # Where a segment is damaged, whoever is about to seal will meet it, or `verify`.
+        sealed = statements(self._folder, "segment.sealed")
+        return {str(event.data.get("month")) for event in sealed}
 
     def prepare(self, month: str, now: datetime) -> Prepared:
         """See :meth:`Sealing.prepare`."""
@@ -170,7 +162,7 @@ class FileSealing:
         else:
             moved = expecting._replace(offset=prepared.offset, member=prepared.member)
         mark = self._folder / UNSETTLED
-        os.close(self._disk.open(mark, os.O_WRONLY | os.O_CREAT))
+        os.close(self._disk.open_own(mark, os.O_WRONLY | os.O_CREAT))
         before(moved)
         self._disk.put_in_place(path)
         self._disk.discard(mark)
@@ -179,7 +171,7 @@ class FileSealing:
 
     def _since(self, path: Path, old: Position, size: int) -> bytes:
         """What was appended after a position, in a month that must be ``size`` bytes long."""
-        with path.open("rb", buffering=0) as file:
+        with open_ours(path) as file:
             # Its last event may have been read before it was durable, and taken back since, with
             # another of the same size in its place.
             if path.stat().st_size != size or not stands(file, old):
@@ -220,12 +212,14 @@ class _Source:
 
     def members(self) -> Iterator[bytes]:
         """The gzip members of the sealed month."""
-        return (compress(content) for content in _packed(self._lines()))
+        return (compress(content) for content in packed(self._lines()))
 
-    def _lines(self) -> Iterator[bytes]:
+    def _lines(self) -> Iterator[bytes | None]:
         for batch in self._batches:
             if batch.position.month != self._month:
                 return
+            if batch.gap is not None:  # which stays at a member's border
+                yield None
             self.content.update(batch.content)
             self.events += len(batch.envelopes)
             self.end = batch.position
@@ -234,26 +228,17 @@ class _Source:
                 return
 
 
-def _packed(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Lines put together to contents of at most ``MEMBER_BYTES``, or of a single line."""
+def packed(lines: Iterable[bytes | None]) -> Iterator[bytes]:
+    """Lines put together to contents of at most ``MEMBER_BYTES``, or of a single line. ``None``
+    among them ends a content."""
     held: list[bytes] = []
     size = 0
     for line in lines:
-        if held and size + len(line) > MEMBER_BYTES:
+        if held and (line is None or size + len(line) > MEMBER_BYTES):
             yield b"".join(held)
             held, size = [], 0
-        held.append(line)
-        size += len(line)
+        if line is not None:
+            held.append(line)
+            size += len(line)
     if held:
         yield b"".join(held)
-
-
-def _records(content: bytes) -> Iterator[str]:
-    for line in content.split(b"\n"):
-        if _MARK in line:
-            try:
-                envelope = decode_line(line)
-            except ValueError:
-                continue
-            if envelope.type == "segment.sealed":
-                yield str(envelope.data.get("month"))

@@ -6,6 +6,7 @@ No line is handed out before the trailer (CRC-32 and length) of its member has b
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import zlib
@@ -19,6 +20,7 @@ from types import ModuleType
 from typing import BinaryIO, NamedTuple
 
 from promptyoself.digests import sha256
+from promptyoself.durable import is_ours, open_ours
 from promptyoself.errors import ChainError
 from promptyoself.ledger.envelope import Envelope, decode_line, hash_line
 from promptyoself.ledger.position import Position
@@ -36,11 +38,14 @@ __all__ = [
     "damaged",
     "find",
     "has_member_after",
+    "is_foreign",
     "is_month",
     "lines_of",
     "link",
     "list_segments",
+    "member_at",
     "members_of",
+    "next_member",
     "read_members",
     "segment_name",
     "stands",
@@ -67,7 +72,8 @@ _STORED, _TRAILER = Struct("<11sHH").pack, Struct("<LL").pack
 _READ_BYTES = 1 << 16
 _FIRST_BYTES = 1 << 10
 _SLICE_BYTES = 1 << 12
-_MAGIC = re.compile(rb"\x1f\x8b\x08")
+_GZIP_HEADER = b"\x1f\x8b\x08"
+_MAGIC = re.compile(re.escape(_GZIP_HEADER))
 _LINE_START = b'{"v":'
 _LEAST_LINE_BYTES = 128  # an envelope's keys, its instant and its hash alone have more
 _GZIP = 31  # zlib's wbits for a gzip header and trailer around a 32 KiB window
@@ -112,16 +118,21 @@ def list_segments(folder: Path) -> list[tuple[str, int]]:
 
 
 def stat_segments(folder: Path) -> tuple[list[tuple[str, os.stat_result]], list[str]]:
-    """The same with all that is known of each file; and every name in the folder."""
+    """The same with all that is known of each file; and every name in the folder.
+
+    Raises:
+        OSError: a month is no regular file. It isn't read as empty, nor is what a link points to.
+    """
     place, found = str(folder), []
     try:
         names = os.listdir(place)
         for name in names:
             if name.endswith(SUFFIX) and (match := _NAME.fullmatch(name)):
-                state = os.stat(f"{place}/{name}")
+                path = f"{place}/{name}"
+                state = is_ours(os.lstat(path), path)
                 if state.st_size:
                     found.append((match[1], state))
-    except FileNotFoundError:  # the folder; or a month is a way to nowhere, and nothing is certain
+    except FileNotFoundError:  # the folder; or a month has gone, and nothing is certain
         return [], []
     found.sort(key=itemgetter(0))
     return found, names
@@ -165,7 +176,7 @@ def read_members(path: Path, start: int = 0) -> Iterator[Member]:
     Raises:
         BrokenMember: after the last whole member, if the file goes on.
     """
-    with path.open("rb", buffering=0) as file:
+    with open_ours(path) as file:
         yield from members_of(file, start)
 
 
@@ -264,6 +275,38 @@ def has_member_after(file: BinaryIO, offset: int) -> bool:
             if whole:
                 return True
     return False
+
+
+def member_at(content: bytes, start: int) -> Member:
+    """The whole member that begins there.
+
+    Raises:
+        BrokenMember: none does.
+    """
+    for member in members_of(io.BytesIO(content), start):
+        return member
+    raise BrokenMember(start, "it is empty")
+
+
+def next_member(content: bytes, start: int) -> int:
+    """Where the next whole member with an event line begins, from an offset on; else the end."""
+    view = memoryview(content)
+    for found in _MAGIC.finditer(view, start):
+        text, whole, _ = _unpack(view[found.start() :])
+        if whole:
+            with suppress(ValueError):
+                decode_line(text.partition(b"\n")[0])
+                return found.start()
+    return len(content)
+
+
+def is_foreign(file: BinaryIO) -> bool:
+    """Whether a file doesn't even begin as one of ours: neither with a gzip header, as far as it
+    goes, nor with the zeros that a loss of power leaves in the place of a write. Then it isn't the
+    torn end of a first append. It is damaged, or somebody else's: nothing may be cut off it."""
+    file.seek(0)
+    head = file.read(len(_GZIP_HEADER))
+    return head != _GZIP_HEADER[: len(head)] and head.strip(b"\0") != b""
 
 
 def _unpack(data: memoryview) -> tuple[bytes, bool, int]:

@@ -1,18 +1,25 @@
-"""What a ledger promises to those who rewrite its months, or read it in several processes.
+"""What a ledger promises to those who rewrite its months, read it in several processes, or bring it
+back into service.
 
 Apart from the rest of the protocol, since of all commands only a few ask for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
-from typing import NamedTuple, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from promptyoself.errors import PromptyoselfError
+from promptyoself.ledger.envelope import Envelope
 from promptyoself.ledger.position import Position
 
-__all__ = ["Prepared", "Sealing", "Share", "UnknownMonth"]
+if TYPE_CHECKING:
+    from promptyoself.ledger.recovery import Quarantined
+    from promptyoself.ledger.salvage import Survey
+
+__all__ = ["Prepared", "Recovery", "Sealing", "Share", "UnknownMonth"]
 
 
 class Share(NamedTuple):
@@ -51,6 +58,49 @@ class UnknownMonth(PromptyoselfError):
             f"The log has no event of {month}.",
             "Nothing was changed. `promptyoself seal` without --month seals what there is to seal.",
         )
+
+
+class Recovery(Protocol):
+    """The one right to bring a damaged chain back into service. Nobody appends meanwhile, and
+    nobody seals."""
+
+    def survey(self, witness: tuple[int, str] | None) -> Survey:
+        """What is sound and what isn't; reads everything and changes nothing. ``witness`` is the
+        number and the hash of the latest event that an index has seen.
+
+        Raises:
+            OSError: a segment can't be read.
+        """
+        ...
+
+    def events(self, found: Survey) -> Iterator[Envelope]:
+        """The sound events as a fold takes them in, with what stands for each gap."""
+        ...
+
+    def pieces_of(self, found: Survey) -> list[Quarantined]:
+        """The damaged bytes that :meth:`repair` moves aside, and those that a recovery has moved
+        that was killed before it could record them."""
+        ...
+
+    def repair(self, found: Survey) -> Position:
+        """Leave only what is sound in its place. Returns the end of the chain.
+
+        Every piece is kept first, durably. It may die anywhere: then a survey finds the same sound
+        lines, and all is done again. Until the gaps have their statement, which the caller appends
+        at the end, whoever reads stops at them.
+
+        Raises:
+            OSError: the disk refused. What was kept and what is sound is there.
+        """
+        ...
+
+    def settle(self, pieces: Iterable[Quarantined]) -> None:
+        """The statements of these are durable."""
+        ...
+
+    def keep(self, path: Path, name: str) -> Path:
+        """Copy a file or a folder to the quarantine, durably; returns where it lies there."""
+        ...
 
 
 class Sealing(Protocol):

@@ -15,7 +15,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from promptyoself.errors import PromptyoselfError
-from promptyoself.folding import Folded, take_in
+from promptyoself.folding import NO_LOSSES, Folded, Losses, take_in
 from promptyoself.identity import content_hash, jittered
 from promptyoself.instants import format_utc, parse_utc
 from promptyoself.overlay import Overlay, Summary
@@ -179,7 +179,8 @@ NO_AGENT = AgentState()
 class State(NamedTuple):
     """Everything the log says now: the ``schedules`` by id, the ``open`` slots by
     :func:`slot_key`, the ``agents`` by id; how many schedules there are per status, and events per
-    type. ``newer`` names the first event that this software is too old to read."""
+    type. ``newer`` names the first event that this software is too old to read; ``losses`` are the
+    gaps in the log."""
 
     schedules: Overlay[Schedule]
     open: dict[str, OpenSlot]
@@ -187,6 +188,7 @@ class State(NamedTuple):
     statuses: dict[str, int]
     counts: dict[str, int]
     newer: str | None = None
+    losses: Losses = NO_LOSSES
 
     def agent(self, agent_id: str) -> AgentState:
         """What is known of an agent, if only that it has nothing."""
@@ -313,7 +315,7 @@ def fold(state: State, envelopes: Iterable[Folded]) -> State:
     from promptyoself.schedules.applying import apply
 
     rest = chain((first,), events)
-    newer = take_in(rest, SCHEDULE_VERSIONS, new.counts, partial(apply, new))
+    newer = take_in(rest, SCHEDULE_VERSIONS, new.counts, partial(apply, new), new.losses)
     return new if new.newer or newer is None else new._replace(newer=newer)
 
 
@@ -326,6 +328,7 @@ def branch(state: State) -> State:
         dict(state.statuses),
         dict(state.counts),
         state.newer,
+        state.losses.branch(),
     )
 
 

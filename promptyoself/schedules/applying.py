@@ -38,6 +38,8 @@ def apply(state: State, event: Folded) -> None:
                 key = slot_key(left["id"], left["slot"])
                 if key in state.open:
                     state.open[key] = state.open[key]._replace(run_id=left.get("run_id"))
+        if isinstance(record, events.LedgerRecovered):
+            state.losses.record(event)
         return
     before = state.schedules.get(event.id)
     if isinstance(record, events.ScheduleRegistered):
@@ -46,8 +48,17 @@ def apply(state: State, event: Folded) -> None:
         if record.counts_from is not None:
             _give_back(state, after, record.counts_from)
     elif before is None:
-        raise ValueError("its schedule was never registered")
+        if not state.losses.since:
+            raise ValueError("its schedule was never registered")
+        state.losses.unknown[event.id] = None
+        return
     else:
+        if state.losses.since and state.losses.excuses(before.created_at):
+            from promptyoself.schedules.bridging import bridge
+
+            before = bridge(state, event, record, before)
+            if before is None:
+                return
         after = _evolve(state, event, record, before)
     if isinstance(record, events.ScheduleRegistered | events.ScheduleModified):
         _check_spec(after)

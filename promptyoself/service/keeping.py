@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from promptyoself.errors import ChainError, PromptyoselfError
+from promptyoself.folding import Loss
+from promptyoself.index import events_missing
 from promptyoself.instants import parse_utc
 from promptyoself.ledger import START, Position
 from promptyoself.service.store import Chain, Store, chains
 
-__all__ = ["head", "rebuild", "rebuild_all", "verify", "verify_all"]
+if TYPE_CHECKING:
+    from promptyoself.service.proving import Checked
+
+__all__ = ["head", "rebuild", "rebuild_all", "recovered", "verify", "verify_all"]
 
 
 def verify_all(store: Store, progress: Callable[[int], None] | None = None) -> dict[str, Any]:
@@ -54,24 +59,15 @@ def _verified(
     if expected is not None and found != hash_:
         raise ChainError(
             "head_not_on_chain",
-            f"Event {seq} is not on this chain with that hash: "
-            + ("the chain ends before it." if found is None else "its hash is another."),
+            f"Event {seq} is not on this chain with that hash: {_why_not(seq, read)}.",
             "The log was cut off or rewritten after that head was taken: compare it with a backup, "
             "which `promptyoself verify --var BACKUP --head SEQ:HASH` proves.",
             seq=seq,
             expected=hash_,
             found=found,
         )
-    if position.seq < witness:
-        raise ChainError(
-            "events_missing",
-            f"The log ends at event {position.seq}, but its index has seen event {witness}.",
-            "The end was cut off or damaged after it was acknowledged: restore it from a backup "
-            "before any command writes here, then run `promptyoself verify` again.",
-            seq=position.seq + 1,
-            expected=f"event {witness}",
-            found="the end of the log",
-        )
+    if position.seq < witness and not any(loss.covers(witness) for loss in read.losses):
+        raise events_missing(witness, position.seq)
     answer: dict[str, Any] = {
         "valid": True,
         "events": position.seq,
@@ -82,15 +78,35 @@ def _verified(
         answer["sealed"] = read.sealed
     if expected is not None:
         answer["contains"] = expected
+    answer.update(recovered(read.losses))
     if read.newer is not None:
         answer["newer"] = f"{read.newer} was written by a newer promptyoself."
     answer.update(_tail(store, position))
     return answer
 
 
+def _why_not(seq: int, read: Checked) -> str:
+    loss = next((loss for loss in read.losses if loss.covers(seq)), None)
+    if loss is not None:
+        return f"it was lost, as event {loss.event} says"
+    return "the chain ends before it" if read.found is None else "its hash is another"
+
+
+def recovered(losses: Sequence[Loss]) -> dict[str, Any]:
+    """What is lost of a log and was stated, for an answer: nothing where nothing is."""
+    if not losses:
+        return {}
+    told = []
+    for loss in losses:
+        known = {name: value for name, value in loss._asdict().items() if value is not None}
+        told.append(known)
+    return {"recovered": told}
+
+
 def head(store: Chain[Any]) -> dict[str, Any]:
     """The last event's number and hash: keep it elsewhere, and nothing can be cut off unnoticed."""
-    return head_of(store.read().position)
+    state, position = store.read()
+    return {**head_of(position), **recovered(store.form.losses(state).recorded)}
 
 
 def head_of(position: Position) -> dict[str, Any]:

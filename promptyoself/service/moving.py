@@ -35,7 +35,7 @@ from promptyoself.settings import Settings
 from promptyoself.texts import BOM, foreign_encoding
 from promptyoself.times import format_duration, shown, zone_named
 
-__all__ = ["EXPORT", "export_lines", "import_lines"]
+__all__ = ["EXPORT", "back_to", "export_lines", "import_lines"]
 
 EXPORT = 1
 """The version of the format; each line states it."""
@@ -151,7 +151,7 @@ def _with_open_slots(store: Store, schedule: Schedule, state: State) -> Schedule
     for slot in state.open.values():
         if slot.id == schedule.id:
             if slot.kind == "scheduled" and slot.slot == schedule.last_slot:
-                schedule = _back_to(schedule, slot)
+                schedule = back_to(schedule, slot)
             else:
                 store.warn(
                     f"{slot.id} has a delivery under way, of {slot.slot}, that isn't carried over."
@@ -159,7 +159,8 @@ def _with_open_slots(store: Store, schedule: Schedule, state: State) -> Schedule
     return schedule
 
 
-def _back_to(schedule: Schedule, slot: OpenSlot) -> Schedule:
+def back_to(schedule: Schedule, slot: OpenSlot) -> Schedule:
+    """The schedule as it was before it claimed this slot, its latest."""
     return schedule._replace(
         next_run=slot.slot,
         last_slot=format_utc(parse_utc(slot.slot) - _TICK),

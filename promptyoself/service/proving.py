@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from promptyoself.errors import ChainError
 from promptyoself.events import VERSIONS
+from promptyoself.folding import Loss
 from promptyoself.index.form import Form
 from promptyoself.ledger import START, Batch, Envelope, FileLedger, HeadMoved, Position
 from promptyoself.ledger.upkeep import Share
@@ -32,14 +33,15 @@ one a fifth of that."""
 
 class Checked(NamedTuple):
     """A log that was found sound, up to a ``position``: the hash that was ``found`` at the event
-    asked for, how many ``months`` have events, how many are ``sealed``, and an event that is too
-    new to be read."""
+    asked for, how many ``months`` have events, how many are ``sealed``, an event that is too new
+    to be read, and the ``losses`` that are stated."""
 
     position: Position
     found: str | None
     months: int
     sealed: int
     newer: str | None
+    losses: Sequence[Loss] = ()
 
 
 def check(
@@ -64,8 +66,8 @@ def check(
             for event in batch.envelopes:
                 if event.seq == seq + 1:
                     found = event.prev
-            yield from batch.envelopes
-            months.add(batch, batch.position.seq - position.seq)
+            yield from batch.folded()
+            months.add(batch)
             position = batch.position
             if position.seq == seq:
                 found = position.hash
@@ -74,7 +76,8 @@ def check(
                 progress(told)
 
     state = form.fold(form.empty, events())
-    return Checked(position, found, months.count, months.sealed, form.newer(state))
+    losses = form.losses(state).recorded
+    return Checked(position, found, months.count, months.sealed, form.newer(state), losses)
 
 
 def check_in_shares(
@@ -145,6 +148,7 @@ class _Months:
 
     def __init__(self) -> None:
         self._read: dict[str, tuple[int, Any]] = {}
+        self._gap = ""  # the month in which the chain goes on after the latest gap
         self.sealed = 0
 
     @property
@@ -152,19 +156,21 @@ class _Months:
         """How many months have events."""
         return len(self._read)
 
-    def add(self, batch: Batch, number: int) -> None:
-        """Take in the next so many events, and check the records among them.
+    def add(self, batch: Batch) -> None:
+        """Take in the next events, and check the records among them.
 
         Raises:
             ChainError: ``corrupt_chain``.
         """
         month = batch.position.month
+        if batch.gap is not None:
+            self._gap = month
         for event in batch.envelopes:
             if event.type == "segment.sealed" and event.v <= VERSIONS[event.type]:
                 self._check(event, month)
         events, content = self._read.get(month) or (0, sha256())
         content.update(batch.content)
-        self._read[month] = (events + number, content)
+        self._read[month] = (events + batch.content.count(b"\n"), content)
 
     def _check(self, event: Envelope, month: str) -> None:
         sealed = event.data.get("month")
@@ -173,7 +179,7 @@ class _Months:
         if isinstance(sealed, str) and sealed != month and sealed in self._read:
             events, content = self._read[sealed]
             found = {"events": events, "content_sha256": content.hexdigest()}
-        if found != expected:
+        if found != expected and not (isinstance(sealed, str) and self._is_broken(sealed)):
             raise ChainError(
                 "corrupt_chain",
                 f"Event {event.seq} records that {sealed} was sealed, with another content than "
@@ -186,3 +192,8 @@ class _Months:
                 found=found,
             )
         self.sealed += 1
+
+    def _is_broken(self, month: str) -> bool:
+        """Whether a gap that is stated lies in the month, or between it and its record. Then it may
+        lack some of what was recorded of it; what it has is held by the links."""
+        return month <= self._gap

@@ -114,11 +114,13 @@ class Chain(Generic[S]):
 
         Raises:
             PromptyoselfError: what ``decide`` raised; ``lock_timeout``; ``newer_events``.
-            ChainError: the log is damaged.
+            ChainError: the log is damaged; ``events_missing``.
             OSError: the disk refused. In every case nothing was changed.
         """
         with self.naming(), self.ledger.exclusive():
             state, position = self.index.load()
+            if self.index.missing is not None:
+                raise self.index.missing
             if newer := self.form.newer(state):
                 raise ChainError(
                     "newer_events",

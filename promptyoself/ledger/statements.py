@@ -1,0 +1,98 @@
+"""Statements that the chain makes about itself, found by a look at the bytes.
+
+Whoever reads the chain meets some of them too late: that a gap is known, that a torn end is
+recorded, that a month was sealed. So they are looked for without checking the links between events.
+Such a statement counts only where a replay that checks the links has come to it, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from promptyoself.errors import ChainError
+from promptyoself.ledger.envelope import Envelope, decode_line
+from promptyoself.ledger.position import Position
+from promptyoself.ledger.protocol import Gap
+from promptyoself.ledger.segments import (
+    BrokenMember,
+    Member,
+    list_segments,
+    read_members,
+    segment_name,
+)
+
+__all__ = ["Bridges", "statements"]
+
+
+def statements(folder: Path, type_: str) -> Iterator[Envelope]:
+    """Every event of a type in a folder's segments. Nothing is checked but that each is an event in
+    a whole member. What lies behind damage in a segment isn't looked at."""
+    mark = b'"type":"' + type_.encode() + b'"'  # within a text, the quotes would be escaped
+    for month, _ in list_segments(folder):
+        with suppress(BrokenMember):
+            for member in read_members(folder / segment_name(month)):
+                if mark in member.content:
+                    yield from _events(member.content, mark, type_)
+
+
+def _events(content: bytes, mark: bytes, type_: str) -> Iterator[Envelope]:
+    for line in content.split(b"\n"):
+        if mark in line:
+            with suppress(ValueError):
+                envelope = decode_line(line)
+                if envelope.type == type_:
+                    yield envelope
+
+
+class Bridges:
+    """The gaps that one replay of a folder passes. Each must have its statement, and the replay
+    must come to that."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._known: dict[Gap, int] | None = None
+        self._open: dict[int, Gap] = {}
+
+    def over(self, position: Position, member: Member) -> Gap | None:
+        """The gap between a position and a member, if the chain has a statement for it."""
+        try:
+            first = decode_line(member.content.partition(b"\n")[0])
+        except ValueError:
+            return None
+        gap = Gap(position.seq, position.hash, first.seq, first.prev)
+        if self._known is None:
+            self._known = {}
+            for event in statements(self._folder, "ledger.recovered"):
+                said = (event.data.get(name) for name in Gap._fields)
+                self._known[Gap(*said)] = event.seq  # type: ignore[arg-type]
+        statement = self._known.get(gap)
+        if statement is None or statement <= first.seq:
+            return None
+        self._open[statement] = gap
+        return gap
+
+    def close(self, envelopes: list[Envelope]) -> None:
+        """The replay has come to these events."""
+        if self._open:
+            for event in envelopes:
+                if event.type == "ledger.recovered":
+                    self._open.pop(event.seq, None)
+
+    def require_closed(self) -> None:
+        """The replay has come to the end.
+
+        Raises:
+            ChainError: ``corrupt_chain``: a gap was passed, and its statement isn't on the chain.
+        """
+        for statement, gap in self._open.items():
+            raise ChainError(
+                "corrupt_chain",
+                f"The log has a gap between events {gap.after} and {gap.first}, and event "
+                f"{statement}, which is to state it, isn't on the chain.",
+                "Nothing was changed. Run `promptyoself verify` for the details.",
+                seq=gap.after + 1,
+                expected=f"event {gap.after + 1}",
+                found=f"event {gap.first}",
+            )
