@@ -45,18 +45,23 @@ def check_chain(folder: Path, *, settled: bool = True) -> list[dict[str, Any]]:
     ``settled`` says that the latest append has returned: then nothing waits in the quarantine.
     """
     events: list[dict[str, Any]] = []
-    prev, ts = "0" * 64, ""
+    prev, ts, last = "0" * 64, "", 0
+    stated = _statements(folder)
     for path in sorted(folder.glob("*.ndjson.gz")):
         assert re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])\.ndjson\.gz", path.name), path.name
         for content in members(path.read_bytes()):
             assert content.endswith(b"\n"), "a member ends within a line"
             for line in content[:-1].split(b"\n"):
                 event = json.loads(line)
-                where = f"{path.name}, after event {len(events)}"
+                where = f"{path.name}, after event {last}"
+                gap = (last, prev, event["seq"], event["prev"])
+                if gap in stated:  # what is lost is lost; what is left follows from it
+                    assert stated.pop(gap) > event["seq"], where
+                    prev, last = event["prev"], event["seq"] - 1
                 assert list(event) == KEYS, where
                 spelled = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
                 assert spelled.encode() == line, where
-                assert event["seq"] == len(events) + 1, where
+                assert event["seq"] == last + 1, where
                 assert type(event["v"]) is int
                 assert event["v"] >= 1, where
                 assert event["prev"] == prev, where
@@ -68,20 +73,40 @@ def check_chain(folder: Path, *, settled: bool = True) -> list[dict[str, Any]]:
                 assert {"via", "who"} <= set(actor), where
                 assert all(type(text) is str and text for text in actor.values()), where
                 prev, ts = hashlib.sha256(line).hexdigest(), event["ts"]
+                last = event["seq"]
                 events.append(event)
+    assert not any(gap[2] != gap[0] + 1 for gap in stated), "a gap is stated that isn't there"
     created = [event["seq"] for event in events if event["type"] == "ledger.created"]
-    assert created == ([1] if events else []), "ledger.created is the first event, and only that"
+    begun = [1] if events and events[0]["seq"] == 1 else []
+    assert created == begun, "ledger.created is the first event, and only that"
     _check_quarantine(folder / "quarantine", events, settled)
     return events
 
 
+def _statements(folder: Path) -> dict[tuple[Any, ...], int]:
+    """The gaps that the chain states, each with the number of its statement."""
+    names = ("after", "after_hash", "first", "first_prev")
+    return {
+        tuple(event["data"][name] for name in names): event["seq"]
+        for event in map(json.loads, lines(folder))
+        if event["type"] == "ledger.recovered" and "first" in event["data"]
+    }
+
+
 def _check_quarantine(folder: Path, events: list[dict[str, Any]], settled: bool) -> None:
     recorded = [event["data"] for event in events if event["type"] == "tail.quarantined"]
+    pieces = [
+        piece
+        for event in events
+        if event["type"] == "ledger.recovered"
+        for piece in event["data"].get("quarantined", ())
+    ]
+    recorded += pieces
     names = [record["file"] for record in recorded]
     assert len(set(names)) == len(names), "a torn end is recorded twice"
     # Hidden is the temporary file of a copy that never came about: the end itself is still there.
     found = folder.iterdir() if folder.exists() else ()
-    present = {path.name for path in found if not path.name.startswith(".")}
+    present = {path.name for path in found if path.is_file() and not path.name.startswith(".")}
     for record in recorded:
         name = record["file"]
         if not settled and name not in present:
@@ -89,7 +114,9 @@ def _check_quarantine(folder: Path, events: list[dict[str, Any]], settled: bool)
         tail = (folder / name).read_bytes()
         assert len(tail) == record["bytes"]
         assert hashlib.sha256(tail).hexdigest() == record["sha256"]
-        bears = f"{record['month']}-{record['offset']}-{record['sha256'][:16]}.torn"
-        assert record["file"] == bears, "a copy isn't of what lay there"
+        begins, ends = f"{record['month']}-{record['offset']}-", record["sha256"][:16]
+        bears = f"{begins}{ends}.torn"
+        damaged = record["file"].startswith(begins) and record["file"].endswith(f"-{ends}.damaged")
+        assert record["file"] == bears or damaged, "a copy isn't of what lay there"
     if settled:
         assert present == set(names), "the quarantine holds what the log doesn't know of"

@@ -306,7 +306,7 @@ def is_foreign(file: BinaryIO) -> bool:
     torn end of a first append. It is damaged, or somebody else's: nothing may be cut off it."""
     file.seek(0)
     head = file.read(len(_GZIP_HEADER))
-    return head != _GZIP_HEADER[: len(head)] and head.strip(b"\0") != b""
+    return any(byte not in (0, right) for byte, right in zip(head, _GZIP_HEADER, strict=False))
 
 
 def _unpack(data: memoryview) -> tuple[bytes, bool, int]:
