@@ -486,14 +486,14 @@ def seal_in_thread(folder: Path, timeout: float | None = None) -> dict[str, Any]
 
 def test_those_who_append_hardly_wait(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """P5: a month is prepared without the lock: others append meanwhile."""
-    real = sealing_module._packed
+    real = sealing_module.packed
 
     def slow(each: Any) -> Iterator[bytes]:
         for content in real(each):
             append(ledger_in(folder, lock_timeout=0.05), 60, now=DECEMBER)
             yield content
 
-    monkeypatch.setattr(sealing_module, "_packed", slow)
+    monkeypatch.setattr(sealing_module, "packed", slow)
     assert len(seal(store_in(folder), DECEMBER)["sealed"]) == 3
     assert verify(store_in(folder))["sealed"] == 3
 

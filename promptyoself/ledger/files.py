@@ -44,12 +44,12 @@ from promptyoself.ledger.segments import (
     stands,
     stat_segments,
 )
-from promptyoself.ledger.statements import Bridges, statements
 
 if TYPE_CHECKING:
     from promptyoself.events import Record
     from promptyoself.ledger.envelope import Envelope
     from promptyoself.ledger.seeking import Borders
+    from promptyoself.ledger.statements import Bridges
     from promptyoself.ledger.upkeep import Recovery, Sealing, Share
 
 __all__ = ["FileLedger"]
@@ -247,14 +247,14 @@ class FileLedger:
     def _read(self, after: Position, step: Link = link, *, bridged: bool = True) -> Iterator[Batch]:
         """As :meth:`replay`, with empty batches where only the position has changed."""
         position, doubted = after, -1
-        bridges = Bridges(self._folder) if bridged else None
+        bridges = _Lazy(self._folder) if bridged else None
         while True:
             try:
                 for batch in self._walk(position, step, bridges):
                     position = batch.position
                     yield batch
-                if bridges is not None:
-                    bridges.require_closed()
+                if bridges is not None and bridges.made is not None:
+                    bridges.made.require_closed()
             except (ChainError, HeadMoved):
                 # What was read half-written may be whole by now, and what follows it too; and a
                 # listing of names isn't made in an instant. A second look is enough, since members
@@ -262,11 +262,10 @@ class FileLedger:
                 if position.seq == doubted:
                     raise
                 doubted = position.seq
-                bridges = Bridges(self._folder) if bridged else None
             else:
                 return
 
-    def _walk(self, after: Position, step: Link, bridges: Bridges | None) -> Iterator[Batch]:
+    def _walk(self, after: Position, step: Link, bridges: _Lazy | None) -> Iterator[Batch]:
         position = after
         segments = list_segments(self._folder)
         if after.seq and after.month not in dict(segments):
@@ -300,14 +299,14 @@ class FileLedger:
                                 envelopes, end = step(position, member, month, earlier)
                             except ChainError:
                                 if bridges is not None:
-                                    gap = bridges.over(position, member)
+                                    gap = bridges.make().over(position, member)
                                 if gap is None:
                                     raise
                                 position = position._replace(seq=gap.first - 1, hash=gap.first_prev)
                                 envelopes, end = step(position, member, month, earlier)
                             position, start = end, member.end
-                            if bridges is not None:
-                                bridges.close(envelopes)
+                            if bridges is not None and bridges.made is not None:
+                                bridges.made.close(envelopes)
                             batch = Batch(envelopes, position, member.content)
                             yield batch if gap is None else BatchAfterGap.after(gap, batch)
                     except BrokenMember as error:
@@ -469,6 +468,8 @@ class FileLedger:
         """The events that are missing; ``pending`` then has every copy that they stand for."""
         unrecorded = set(pending)
         if unrecorded:
+            from promptyoself.ledger.statements import statements
+
             unrecorded -= {
                 self._quarantine / (str(envelope.data.get("file")) + _PENDING)
                 for envelope in statements(self._folder, "tail.quarantined")
@@ -499,6 +500,25 @@ class FileLedger:
         except FileNotFoundError:
             return set()
         return {self._quarantine / name for name in names if _COPY.fullmatch(name)}
+
+
+class _Lazy:
+    """The gaps that a replay passes: looked for when it meets what doesn't follow, which hardly any
+    does."""
+
+    __slots__ = ("folder", "made")
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.made: Bridges | None = None
+
+    def make(self) -> Bridges:
+        """Them, to be asked."""
+        if self.made is None:
+            from promptyoself.ledger.statements import Bridges
+
+            self.made = Bridges(self.folder)
+        return self.made
 
 
 class _Tail:

@@ -174,7 +174,7 @@ def _plan(chain: Chain[Any], recovery: Recovery, reason: str | None) -> _Plan:
         raise ChainError(
             "newer_events",
             f"The log was written by a newer promptyoself: {newer} is not understood here.",
-            "Nothing was changed. Recover it with that version.",
+            "Nothing was changed. Run `promptyoself recover` of that version.",
         )
     unknown = list(chain.form.losses(log).unknown)[:_MOST_NAMED]
     statements = _statements(found, witness, pieces, unknown, reason)
