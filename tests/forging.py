@@ -66,6 +66,9 @@ def _story() -> list[Event]:
     resume_at = world.register("agent-c", "Ünïcode \U0001f600\n", every="1d", max_repetitions=9)
     world.advance(hours=2)
     for made in world.claim().claims:
+        head = (made.slot, made.otid, made.attempt, "wrk_1")
+        stalled = events.DeliveryStalled(*head, "letta_server_error", "HTTP 500.", True, 500, "Oh.")
+        world.add([(stalled, made.id)])
         world.settle(made, Abandoned("letta_busy", "Busy."))
     world.advance(minutes=30)
     for made in world.claim().claims:
@@ -81,6 +84,9 @@ def _story() -> list[Event]:
     grant = world.approve(outside)
     world.add([(events.ApprovalRevoked(grant, "on second thoughts"), outside)])
     world.add([(events.TailQuarantined("2026-11", 5, 3, "0" * 64, "2026-11-5-0.torn"), None)])
+    piece = {"month": "2026-11", "offset": 5, "bytes": 0, "sha256": "0" * 64, "file": "x.damaged"}
+    lost = events.LedgerRecovered(9, "0" * 64, 0, 10, "0" * 64, None, None, [piece], [outside])
+    world.add([(lost, None)])
     pause(store, hourly, "a rest", world.now)
     world.advance(days=3)
     resume(store, hourly, None, world.now)

@@ -24,8 +24,8 @@ from promptyoself.sandbox import Sandbox
 
 PACKAGE = Path(cli.__file__).parent
 FORBIDDEN = {
-    "approve", "approvals", "revoke", "rebuild", "seal", "import", "import-sqlite", "export",
-    "keygen", "pack", "mcp", "sandbox", "demo", "doctor", "install-plugin", "metrics",
+    "approve", "approvals", "revoke", "rebuild", "recover", "seal", "import", "import-sqlite",
+    "export", "keygen", "pack", "mcp", "sandbox", "demo", "doctor", "install-plugin", "metrics",
 }  # fmt: skip
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
@@ -13,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from promptyoself import __version__
-from promptyoself.digests import sha256
-from promptyoself.durable import Disk, is_ours, open_ours, read_ours
+from promptyoself.durable import Disk, is_ours, open_ours
 from promptyoself.errors import ChainError
 from promptyoself.ledger.lock import ExclusiveLock
 from promptyoself.ledger.position import START, Position
@@ -46,7 +44,6 @@ from promptyoself.ledger.segments import (
 )
 
 if TYPE_CHECKING:
-    from promptyoself.events import Record
     from promptyoself.ledger.envelope import Envelope
     from promptyoself.ledger.seeking import Borders
     from promptyoself.ledger.statements import Bridges
@@ -55,11 +52,9 @@ if TYPE_CHECKING:
 __all__ = ["FileLedger"]
 
 _ACTOR = {"via": "ledger", "who": "promptyoself"}
-_PENDING = ".unrecorded"
 _QUARANTINE = "quarantine"
 _MARKS = frozenset((_QUARANTINE, UNSETTLED))
 _TICK_SECONDS = 0.1  # ten of the longest tick that Linux is built with
-_COPY = re.compile(r"\d{4}-\d\d-\d+-[0-9a-f]{16}\.torn\.unrecorded", re.ASCII)
 
 
 class FileLedger:
@@ -79,7 +74,6 @@ class FileLedger:
         self._place = str(folder)
         self._chain = chain
         self._disk = disk or Disk()
-        self._quarantine = folder / _QUARANTINE
         self._durable: Position | None = None  # the end of our own last append
         # What was last found to stand, and the file as it was before that was looked at. Whoever
         # changes it changes this too, so it needn't be read again while it is the same.
@@ -113,8 +107,9 @@ class FileLedger:
                     if expecting.seq:
                         self._disk.sync(self._folder / segment_name(expecting.month))
                     return Batch([], expecting, b"")
-                pending = self._pending() if _QUARANTINE in marks else pending
-                repairs = self._repair(torn, pending) if torn is not None or pending else []
+                repairs: list[Draft] = []
+                if torn is not None or _QUARANTINE in marks:
+                    repairs, pending = self._repairs(torn)
                 if repairs or not expecting.seq:
                     first = [] if expecting.seq else [self._genesis()]
                     drafts = [*first, *repairs, *drafts]
@@ -435,11 +430,13 @@ class FileLedger:
             yield FileRecovery(self._folder, self._disk)
 
     def _clear_end(self, expecting: Position) -> None:
-        """See to it that the chain ends there. What :meth:`_move_aside` leaves without a record is
+        """See to it that the chain ends there. What is moved aside here without a record is
         recorded by the next append."""
         torn = self._require_end(expecting, self._look()[0])
         if torn is not None:
-            self._move_aside(torn)
+            from promptyoself.ledger.torn_ends import move_aside
+
+            move_aside(self._folder, self._folder / _QUARANTINE, torn, self._disk)
 
     def _require_end(self, expecting: Position, segments: Sequence[_Month]) -> Torn | None:
         """Whether the chain ends there; what follows it, if that is but a torn end."""
@@ -454,52 +451,22 @@ class FileLedger:
             raise HeadMoved(expecting, batch.position.seq)
         return self.torn(expecting)
 
+    def _repairs(self, torn: Torn | None) -> tuple[list[Draft], set[Path]]:
+        """What is to be recorded of torn ends, and the copies for which that stands; a new one is
+        moved aside."""
+        from promptyoself.ledger.torn_ends import move_aside, pending_copies, records_of
+
+        quarantine = self._folder / _QUARANTINE
+        copies = pending_copies(quarantine)
+        if torn is not None:
+            copies.add(move_aside(self._folder, quarantine, torn, self._disk))
+        return [Draft(each, None, _ACTOR) for each in records_of(self._folder, copies)], copies
+
     def _genesis(self) -> Draft:
         from promptyoself.events import FORMAT, LedgerCreated
 
         record = LedgerCreated(FORMAT, self._chain, f"promptyoself {__version__}")
         return Draft(record, None, _ACTOR)
-
-    # A torn end goes through three steps, each safe to die after: a durable copy named
-    # `….torn.unrecorded`; the cut; the event, with the append that found it. Only then does the
-    # copy lose its suffix, so one whose event was never written is recorded by the next append.
-
-    def _repair(self, torn: Torn | None, pending: set[Path]) -> list[Draft]:
-        """The events that are missing; ``pending`` then has every copy that they stand for."""
-        unrecorded = set(pending)
-        if unrecorded:
-            from promptyoself.ledger.statements import statements
-
-            unrecorded -= {
-                self._quarantine / (str(envelope.data.get("file")) + _PENDING)
-                for envelope in statements(self._folder, "tail.quarantined")
-            }
-        if torn is not None:
-            copy = self._move_aside(torn)
-            unrecorded.add(copy)
-            pending.add(copy)
-        return [Draft(_describe(copy), None, _ACTOR) for copy in sorted(unrecorded)]
-
-    def _move_aside(self, torn: Torn) -> Path:
-        path = self._folder / segment_name(torn.month)
-        with open_ours(path) as file:
-            file.seek(torn.offset)
-            tail = file.read()
-        self._disk.make_directory(self._quarantine)
-        self._disk.fsync_directory(self._folder)  # whoever made the quarantine may have died
-        digest = sha256(tail).hexdigest()
-        copy = self._quarantine / f"{torn.month}-{torn.offset}-{digest[:16]}.torn{_PENDING}"
-        self._disk.replace(copy, tail)
-        self._disk.truncate(path, torn.offset)
-        return copy
-
-    def _pending(self) -> set[Path]:
-        """The copies that no event stands for yet, as far as their names tell."""
-        try:
-            names = os.listdir(self._quarantine)
-        except FileNotFoundError:
-            return set()
-        return {self._quarantine / name for name in names if _COPY.fullmatch(name)}
 
 
 class _Lazy:
@@ -594,12 +561,3 @@ def _found_again(file: BinaryIO, position: Position, step: Link) -> Batch:
         return Batch([], position._replace(offset=rest.end, member=rest.start), b"")
     envelopes, position = step(position, rest, position.month, position.earlier)
     return Batch(envelopes, position, rest.content)
-
-
-def _describe(copy: Path) -> Record:
-    tail = read_ours(copy)
-    name = copy.with_suffix("").name
-    month, offset = name[:7], name[8:].partition("-")[0]
-    from promptyoself.events import TailQuarantined
-
-    return TailQuarantined(month, int(offset), len(tail), sha256(tail).hexdigest(), name)

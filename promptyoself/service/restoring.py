@@ -37,7 +37,8 @@ _CORRECTED = "Moved past the slots that later events tell of, since the log had 
 _FIELDS = tuple(
     name
     for name in ScheduleRegistered._fields
-    if name not in ("salt", "life", "first_content", "reason", "next_run")
+    if name in Schedule._fields
+    and name not in ("salt", "life", "first_content", "reason", "next_run")
 )
 
 

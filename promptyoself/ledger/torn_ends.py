@@ -1,0 +1,64 @@
+"""Torn ends: moved aside, and recorded.
+
+A torn end goes through three steps, each safe to die after: a durable copy named
+``….torn.unrecorded``; the cut; the event, with the append that found it. Only then does the copy
+lose its suffix, so one whose event was never written is recorded by the next append.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from promptyoself.digests import sha256
+from promptyoself.durable import Disk, open_ours, read_ours
+from promptyoself.events import TailQuarantined
+from promptyoself.ledger.protocol import Torn
+from promptyoself.ledger.segments import segment_name
+from promptyoself.ledger.statements import statements
+
+__all__ = ["move_aside", "pending_copies", "records_of"]
+
+_PENDING = ".unrecorded"
+_COPY = re.compile(r"\d{4}-\d\d-\d+-[0-9a-f]{16}\.torn\.unrecorded", re.ASCII)
+
+
+def pending_copies(quarantine: Path) -> set[Path]:
+    """The copies that no event stands for yet, as far as their names tell."""
+    try:
+        names = os.listdir(quarantine)
+    except FileNotFoundError:
+        return set()
+    return {quarantine / name for name in names if _COPY.fullmatch(name)}
+
+
+def move_aside(folder: Path, quarantine: Path, torn: Torn, disk: Disk) -> Path:
+    """Copy a torn end to the quarantine, durably, and cut it off; returns the copy."""
+    path = folder / segment_name(torn.month)
+    with open_ours(path) as file:
+        file.seek(torn.offset)
+        tail = file.read()
+    disk.make_directory(quarantine)
+    disk.fsync_directory(folder)  # whoever made the quarantine may have died
+    digest = sha256(tail).hexdigest()
+    copy = quarantine / f"{torn.month}-{torn.offset}-{digest[:16]}.torn{_PENDING}"
+    disk.replace(copy, tail)
+    disk.truncate(path, torn.offset)
+    return copy
+
+
+def records_of(folder: Path, copies: set[Path]) -> list[TailQuarantined]:
+    """What is to be recorded of these copies: of each that the chain has no record of."""
+    recorded = {
+        f"{event.data.get('file')}{_PENDING}"
+        for event in (statements(folder, "tail.quarantined") if copies else ())
+    }
+    return [_record(copy) for copy in sorted(copies) if copy.name not in recorded]
+
+
+def _record(copy: Path) -> TailQuarantined:
+    tail = read_ours(copy)
+    name = copy.with_suffix("").name
+    month, offset = name[:7], name[8:].partition("-")[0]
+    return TailQuarantined(month, int(offset), len(tail), sha256(tail).hexdigest(), name)
