@@ -20,12 +20,15 @@ TS = re.compile(r"\d{4}-(0[1-9]|1[0-2])-[0-3]\d[T][0-2]\d:[0-5]\d:[0-5]\d\.\d{6}
 
 def members(content: bytes) -> list[bytes]:
     """The contents of the whole gzip members that ``content`` consists of, and of nothing else."""
-    found = []
-    while content:
-        stream = zlib.decompressobj(31)
-        found.append(stream.decompress(content))
-        assert stream.eof, "a member is torn"
-        content = stream.unused_data
+    found, view, at = [], memoryview(content), 0
+    while at < len(view):
+        stream, parts = zlib.decompressobj(31), []
+        while not stream.eof:  # in slices, since what follows a member would be copied each time
+            piece = view[at : at + 2048]
+            assert piece, "a member is torn"
+            parts.append(stream.decompress(piece))
+            at += len(piece) - len(stream.unused_data)
+        found.append(b"".join(parts))
     return found
 
 
