@@ -326,7 +326,12 @@ TOOLS: dict[str, Tool] = {
     ),
     "history": Tool(
         "Show what happened",
-        {"events": _list(_EVENT, "The oldest first, as they are in the log."), "count": _NUMBER},
+        {
+            "events": _list(_EVENT, "The oldest first, as they are in the log."),
+            "count": _NUMBER,
+            "total": _text("How many there are, where some were left out.") | {"type": "integer"},
+        },
+        frozenset({"total"}),
         read_only=True,
         idempotent=True,
     ),

@@ -44,7 +44,7 @@ ORDER: list[set[str]] = [
     {"times"},
     {"zones"},
     {"events"},
-    {"versions", "digests", "visible"},
+    {"versions", "digests", "visible", "patience"},
     {"instants", "errors", "texts", "addresses"},
     {"__init__"},
 ]

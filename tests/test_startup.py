@@ -24,7 +24,7 @@ OURS = {
     "index.tree", "instants", "ledger",
     "ledger.envelope", "ledger.files", "ledger.lock", "ledger.position", "ledger.protocol",
     "ledger.segments", "log",
-    "overlay", "policy", "schedules", "service", "service.store", "settings", "texts",
+    "overlay", "patience", "policy", "schedules", "service", "service.store", "settings", "texts",
     "times", "versions",
 }  # fmt: skip
 """What every command loads that reads the schedules."""

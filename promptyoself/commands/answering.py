@@ -41,6 +41,21 @@ __all__ = [
 
 Document = dict[str, Any]
 
+DOORS = frozenset({"mcp", "sanctum"})
+"""Through which programs call, most of them for an agent."""
+
+READERS = frozenset(
+    {"list", "show", "next", "simulate", "desires", "budgets", "history", "audit", "diff"}
+    | {"stats", "head", "verify", "agenda"}
+)
+"""The commands for agents that write nothing, so that they can be ended at any time."""
+
+MOST_SECONDS = 10.0
+"""How long one of them may take through one of the doors."""
+
+MOST_ANSWER = 4 * 1024 * 1024
+"""The most bytes of its answer."""
+
 _told: set[Unknown] = set()
 
 
@@ -241,7 +256,8 @@ def answers(function: Callable[..., Document | None]) -> Callable[..., Document 
             _bugs_told(session, options.get("prompt")),
         ):
             try:
-                answer = function(session, **options)
+                with _within_limits(caller, context.info_name or ""):
+                    answer = function(session, **options)
             except PromptyoselfError as error:
                 if session.warnings:
                     error.details.setdefault("warning", " ".join(session.warnings))
@@ -252,6 +268,8 @@ def answers(function: Callable[..., Document | None]) -> Callable[..., Document 
         if session.warnings:
             said = [document["warning"]] if "warning" in document else []
             document["warning"] = " ".join([*said, *session.warnings])
+        if context.info_name in READERS and caller.via in DOORS:
+            _require_short(document)
         if caller.stop is not None:
             return document
         emit(in_words_of(caller.via, context, document), format_)
@@ -302,6 +320,29 @@ def refuse_repeats(command: click.Command, arguments: Sequence[str]) -> None:
         f"{what} given{' more than once' if first == second else ''}; nothing was done.",
         f"{hint}.",
     )
+
+
+@contextmanager
+def _within_limits(caller: Caller, command: str) -> Iterator[None]:
+    """Of a command that only reads, called by a program, for an agent say."""
+    if caller.via not in DOORS or command not in READERS:
+        yield
+        return
+    from promptyoself.patience import limited
+
+    stop = caller.stop
+    with limited(MOST_SECONDS, lambda: stop is not None and stop.why is not None):
+        yield
+
+
+def _require_short(document: Document) -> None:
+    size = len(rendered(document))
+    if size > MOST_ANSWER:
+        raise PromptyoselfError(
+            "answer_too_large",
+            f"The answer has {size} bytes; {MOST_ANSWER} is the most that is sent.",
+            "Ask for less: with limit, for a shorter time, or for a single schedule.",
+        )
 
 
 @contextmanager

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import sys
 from collections import deque
+from collections.abc import Iterator
 from functools import partial
 from itertools import chain as follow
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from promptyoself.commands.answering import Document, Session, Whole, answers
+from promptyoself.commands.answering import (
+    DOORS,
+    MOST_ANSWER,
+    Document,
+    Session,
+    Whole,
+    answers,
+)
 from promptyoself.errors import WrongUsage
+
+if TYPE_CHECKING:
+    from promptyoself.ledger import Envelope
 
 __all__: list[str] = []
 
@@ -35,7 +46,12 @@ _chain = click.option(
 @click.option("--until", metavar="T", help="Not after: 2027-01-31, '1h ago'.")
 @click.option("--slot", metavar="T", help="Only of this slot of --id: 2027-01-30T09:00:00Z.")
 @click.option("--by", metavar="NAME", help="Only by this login, agent or client.")
-@click.option("--limit", type=Whole(1, 10**9), metavar="N", help="Only the newest N.")
+@click.option(
+    "--limit",
+    type=Whole(1, 10**9),
+    metavar="N",
+    help="Only the newest N; to tools 100 at first, and 1000 at most.",
+)
 @click.option("--ndjson", is_flag=True, help="Stream the events, a line each, as stored.")
 @_chain
 @answers
@@ -56,6 +72,8 @@ def history_command(
     )
     desires = chain == "desires" or (chain is None and of_desires)
     events = history(store.desires if desires else store, now=session.now(), **options)
+    if session.caller.via in DOORS:
+        return _newest(events, min(limit or _FIRST, _MOST))
     if limit is not None:
         events = iter(deque(events, limit))
     if not ndjson:
@@ -67,6 +85,27 @@ def history_command(
         sys.stdout.buffer.write(encode_line(event) + b"\n")
     sys.stdout.buffer.flush()
     return None
+
+
+_FIRST, _MOST = 100, 1000
+_MOST_BYTES = MOST_ANSWER // 2
+"""Of the events that are shown; spelled out once more they are longer."""
+
+
+def _newest(events: Iterator[Envelope], limit: int) -> Document:
+    """The newest events, as many as there may be in an answer, and how many there are."""
+    from promptyoself.ledger import encode_line
+
+    found: deque[tuple[Envelope, int]] = deque()
+    total = size = 0
+    for event in events:
+        found.append((event, len(encode_line(event))))
+        total += 1
+        size += found[-1][1]
+        while len(found) > limit or (size > _MOST_BYTES and len(found) > 1):
+            size -= found.popleft()[1]
+    answer: Document = {"events": [event._asdict() for event, _ in found], "count": len(found)}
+    return answer if total == len(found) else {**answer, "total": total}
 
 
 @click.command("verify")

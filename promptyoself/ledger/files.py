@@ -42,6 +42,7 @@ from promptyoself.ledger.segments import (
     stands,
     stat_segments,
 )
+from promptyoself.patience import check
 
 if TYPE_CHECKING:
     from promptyoself.ledger.envelope import Envelope
@@ -247,6 +248,7 @@ class FileLedger:
             try:
                 for batch in self._walk(position, step, bridges):
                     position = batch.position
+                    check()
                     yield batch
                 if bridges is not None and bridges.made is not None:
                     bridges.made.require_closed()

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import anyio
 import click
 import orjson
-from anyio import to_thread
 from mcp.server import Server, ServerRequestContext
 from mcp.shared.exceptions import MCPError
 from mcp_types import (
@@ -47,6 +47,7 @@ from promptyoself.loop import Stop
 from promptyoself.mcp_server.arguments import missing, unknown, words_of
 from promptyoself.mcp_server.messages import arguments_of
 from promptyoself.mcp_server.prompts import PROMPTS
+from promptyoself.mcp_server.shares import Shares
 from promptyoself.sanctum import AGENT_FACING, Parameter, argument, parameters, told, wording
 from promptyoself.times import shown
 from promptyoself.tools import TOOLS, output_schema
@@ -68,7 +69,7 @@ Ask = Callable[[Sequence[str], Stop, Origin], bytes]
 """Calls a command with these arguments, and returns the document that it would print. It ends soon
 after the Stop was asked for, where it can."""
 
-_CALLS_AT_ONCE = 32
+_EXPENSIVE = frozenset({"simulate", "history", "audit", "diff", "stats", "verify"})
 _NO_LIMIT = 10**9  # what a number can't sensibly reach needs no word in a schema
 _HISTORY = 100  # events of a schedule that its resource has
 _JSON = "application/json"
@@ -124,7 +125,7 @@ class Door:
             name: each for name, each in PROMPTS.items() if self._names.keys() >= set(each.needs)
         }
         self._tools = {tool.listed.name: tool for tool in offered}
-        self._limiter: anyio.CapacityLimiter | None = None
+        self._shares: Shares | None = None
         self._running: set[Stop] = set()
         self.server: Server[Any] = Server(
             "promptyoself",
@@ -169,11 +170,9 @@ class Door:
         try:
             words = words_of(tool.arguments, tool.required, arguments_of(params))
             origin = self._origin(context)
+            found = orjson.loads(await self._in_thread(self._ask, [tool.command, *words], origin))
         except PromptyoselfError as error:
             found = error.document()
-        else:
-            line = await self._in_thread(self._ask, [tool.command, *words], origin)
-            found = orjson.loads(line)
         document = self._wording.document(found, tool.command)
         return CallToolResult(
             content=[TextContent(text=orjson.dumps(document).decode())],
@@ -214,13 +213,13 @@ class Door:
     async def _in_thread(self, ask: Ask, words: Sequence[str], origin: Origin) -> bytes:
         """One slow call must not hold up the others. If nobody waits for it any more, it is asked
         to end; what it has begun to write it writes whole."""
-        if self._limiter is None:  # it belongs to the event loop that is running
-            self._limiter = anyio.CapacityLimiter(_CALLS_AT_ONCE)
+        if self._shares is None:  # it belongs to the event loop that is running
+            self._shares = Shares()
         stop = Stop()
         self._running.add(stop)
         try:
-            return await to_thread.run_sync(
-                ask, words, stop, origin, abandon_on_cancel=True, limiter=self._limiter
+            return await self._shares.run(
+                partial(ask, words, stop, origin), origin.agent, expensive=_is_expensive(words)
             )
         except anyio.get_cancelled_exc_class():
             stop.ask("cancelled")
@@ -265,32 +264,31 @@ class Door:
     ) -> ReadResourceResult:
         uri = params.uri
         try:
-            origin = self._origin(context)
+            line = await self._resource(uri, self._origin(context))
         except PromptyoselfError as error:
             raise _refused(error) from None
-        if uri == "promptyoself://agenda":
-            line = await self._in_thread(self._agenda, [], origin)
-        elif found := re.fullmatch("promptyoself://agents/([^/?#]+)/agenda", uri):
-            words = [f"--agent-id={unquote(found[1])}"]
-            line = await self._in_thread(self._agenda, words, origin)
-        elif found := re.fullmatch("promptyoself://schedules/([^/?#]+)/history", uri):
-            words = ["history", f"--id={unquote(found[1])}", f"--limit={_HISTORY}"]
-            line = await self._in_thread(self._ask, words, origin)
-        else:
-            raise _refused(
-                PromptyoselfError(
-                    "unknown_resource",
-                    f"There is no resource {shown(uri)}.",
-                    "There are promptyoself://agenda, promptyoself://agents/AGENT/agenda and "
-                    "promptyoself://schedules/ID/history.",
-                )
-            )
         document = orjson.loads(line)
         if document["status"] == "error":
             document = self._wording.document(document, None)
             raise MCPError(INVALID_PARAMS, document["message"], document)
         content = TextResourceContents(uri=uri, mime_type=_JSON, text=line.decode())
         return ReadResourceResult(contents=[content])
+
+    async def _resource(self, uri: str, origin: Origin) -> bytes:
+        if uri == "promptyoself://agenda":
+            return await self._in_thread(self._agenda, [], origin)
+        if found := re.fullmatch("promptyoself://agents/([^/?#]+)/agenda", uri):
+            words = [f"--agent-id={unquote(found[1])}"]
+            return await self._in_thread(self._agenda, words, origin)
+        if found := re.fullmatch("promptyoself://schedules/([^/?#]+)/history", uri):
+            words = ["history", f"--id={unquote(found[1])}", f"--limit={_HISTORY}"]
+            return await self._in_thread(self._ask, words, origin)
+        raise PromptyoselfError(
+            "unknown_resource",
+            f"There is no resource {shown(uri)}.",
+            "There are promptyoself://agenda, promptyoself://agents/AGENT/agenda and "
+            "promptyoself://schedules/ID/history.",
+        )
 
     async def _list_prompts(
         self, _: ServerRequestContext[Any], __: PaginatedRequestParams | None
@@ -406,3 +404,9 @@ def _property(parameter: Parameter, description: str) -> dict[str, Any]:
 def _refused(error: PromptyoselfError) -> MCPError:
     """An error of the protocol, with our own document beside its message."""
     return MCPError(INVALID_PARAMS, error.message, error.document())
+
+
+def _is_expensive(words: Sequence[str]) -> bool:
+    """Whether a call may read the whole log."""
+    past = any(word.startswith("--at=") for word in words)
+    return bool(words) and (words[0] in _EXPENSIVE or past)

@@ -27,6 +27,7 @@ from promptyoself.errors import PromptyoselfError
 from promptyoself.events import DeliveryAttempted, DeliverySkipped, Record, type_of
 from promptyoself.instants import format_utc, parse_utc
 from promptyoself.ledger.chaining import as_if
+from promptyoself.patience import check
 from promptyoself.policy import APPROVED_TIER, Caps, Verdict, by_the_log, refusal
 from promptyoself.schedules import (
     OpenSlot,
@@ -120,6 +121,7 @@ class Future:
                 at = self._ends[0][0]
             if at > last:
                 return
+            check()
             self._instants += 1
             self.weight = 1
             if self._instants > self._first:

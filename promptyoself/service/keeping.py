@@ -10,6 +10,7 @@ from promptyoself.folding import Loss
 from promptyoself.index import events_missing
 from promptyoself.instants import parse_utc
 from promptyoself.ledger import START, Position
+from promptyoself.patience import is_limited
 from promptyoself.service.store import Chain, Store, chains
 
 if TYPE_CHECKING:
@@ -52,9 +53,8 @@ def _verified(
 
     seq, hash_ = _parse_head(expected) if expected is not None else (0, START.hash)
     witness = store.index.known_seq()  # before the log, which may grow meanwhile
-    read = check_in_shares(store, seq, progress) or check(
-        store.form, store.ledger.replay(), seq, progress
-    )
+    shared = None if is_limited() else check_in_shares(store, seq, progress)
+    read = shared or check(store.form, store.ledger.replay(), seq, progress)
     position, found = read.position, read.found
     if expected is not None and found != hash_:
         raise ChainError(
