@@ -170,8 +170,11 @@ def append_foreign(var: Path, **changes: Any) -> None:
         file.write(gzip.compress(orjson.dumps(event) + b"\n"))
 
 
-def served_to_agents(_door: object, transport: object, _loop: object = None) -> None:
-    """For an MCP server's `serve`: it ends as soon as it serves, and over stdio, where nothing but
-    the protocol is printed, stands in with a document of its own."""
+def served_to_agents(_door: object, transport: Any, _loop: object = None) -> None:
+    """For an MCP server's `serve`: it ends as soon as it serves. Over HTTP it says that it is
+    ready; over stdio, where nothing but the protocol is printed, it prints a document of its own.
+    """
     if type(transport).__name__ == "Stdio":
         emit({"status": "success"})
+    else:
+        transport._ready()

@@ -274,14 +274,14 @@ def test_appended_meanwhile(
 def test_those_who_append_hardly_wait(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """P5: a month is written anew without the lock, up to the end that it had: what others append
     meanwhile, again and again, keeps nobody busy."""
-    real, numbers = sealing_module._packed, iter(range(50, 90))
+    real, numbers = sealing_module.packed, iter(range(50, 90))
 
     def packed(each: Iterable[bytes]) -> Iterator[bytes]:
         for content in real(each):
             append(ledger_in(folder, Unsynced(), lock_timeout=0.0), next(numbers))
             yield content
 
-    monkeypatch.setattr(sealing_module, "_packed", packed)
+    monkeypatch.setattr(sealing_module, "packed", packed)
     assert compact(store_in(folder, Unsynced()), NOW) == 10
     added = next(numbers) - 50
     found = month_in(folder)
@@ -887,9 +887,15 @@ def test_the_loop_does_it_once_at_a_time(folder: Path, monkeypatch: pytest.Monke
     assert len(check_chain(folder)) == 13 + 20 + len(records(folder))
 
 
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left"), ValueError("a bug")])
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.ENOSPC, "No space left"), "No space left."),
+        (ValueError("a bug"), "ValueError: a bug."),
+    ],
+)
 def test_a_failure_in_the_loop_is_a_warning(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
 ) -> None:
     """What goes wrong with compacting is said once, and tried again when the month has grown; that
     somebody else seals isn't even said."""
@@ -903,7 +909,7 @@ def test_a_failure_in_the_loop_is_a_warning(
     for _ in range(3):
         looked(sealer)
     assert watched.calls == 1
-    assert warnings == [f"The log could not be sealed or compacted: {error}"]
+    assert warnings == [f"The log could not be sealed or compacted: {told}"]
     append(ledger_in(folder, Unsynced()), 100)
     watched._error = None
     with ledger_in(folder).sealing():

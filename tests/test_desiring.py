@@ -209,7 +209,7 @@ def test_the_half_life_is_a_setting(
     doctor = call("doctor", "--skip-letta").success()
     (setting,) = [s for s in doctor["settings"] if s["name"] == "PROMPTYOSELF_DESIRE_HALF_LIFE"]
     assert (setting["value"], setting["origin"]) == ("1d", "environment")
-    monkeypatch.setenv("PROMPTYOSELF_DESIRE_HALF_LIFE", "30")
+    monkeypatch.setenv("PROMPTYOSELF_DESIRE_HALF_LIFE", "30 moons")
     error = call("desires").error("invalid_setting")
     assert "PROMPTYOSELF_DESIRE_HALF_LIFE" in error["message"]
     doctor = call("doctor", "--skip-letta").error("unhealthy")
@@ -517,6 +517,7 @@ class Wishing(RuleBasedStateMachine):
     def begin(self) -> None:
         Wishing.number += 1
         self.var = self.root / str(Wishing.number)
+        self.var.mkdir()  # --var that names no folder is an error
         self.now = NOON
         self.model: dict[str, dict[str, Any]] = {}
 

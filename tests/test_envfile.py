@@ -296,6 +296,7 @@ def test_what_others_set_is_left_alone(
     var: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     """Shells, Prometheus, and a Kubernetes with a service of our name mean no settings of ours."""
+    (var / "schedules").mkdir(parents=True)  # else doctor tells that it isn't there
     monkeypatch.setenv(name, value)
     answer = call("doctor", "--skip-letta")
     answer.success()

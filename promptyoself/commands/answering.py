@@ -7,7 +7,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from math import isnan
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -130,6 +130,7 @@ class Session:
         Raises:
             PromptyoselfError: ``var_missing``: there is no such folder as ``--var`` names, unless
                 the command does without (``needs_var``).
+            OSError: no folder can have that path.
         """
         store = self.store()
         var = self.settings.var
@@ -147,6 +148,8 @@ class Session:
         var = self.settings.var
         there = os.path.lexists(var)
         if self.var is not None and needs_var and not there and self.caller.stop is None:
+            with suppress(FileNotFoundError):
+                os.lstat(var)  # a path that no folder can have isn't missing, but unusable
             raise PromptyoselfError(
                 "var_missing",
                 f"There is no data directory {str(var)!r}.",
