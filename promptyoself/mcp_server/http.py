@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,17 +11,20 @@ from hashlib import sha256
 from hmac import compare_digest
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import uvicorn
 from mcp.server.auth.middleware.bearer_auth import BearerAuthBackend
 from mcp.server.auth.provider import AccessToken
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp_types import JSONRPCError
+from sse_starlette.sse import AppStatus
 from starlette.datastructures import Headers
 from starlette.middleware.authentication import AuthenticationMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from promptyoself.errors import PromptyoselfError, cannot_listen
+from promptyoself.mcp_server.admission import Admission, host_pattern, origin_pattern
 from promptyoself.mcp_server.messages import MAX_BODY, mended
 from promptyoself.times import shown
 
@@ -37,7 +39,7 @@ MAX_SESSIONS = 1000
 SESSION_IDLE = 600.0
 """Seconds after which a session that nobody uses is forgotten; many clients never end theirs."""
 
-_PATIENCE = 6
+_PATIENCE = 25
 """Seconds for calls under way when the server is asked to stop; `execute` takes 5."""
 
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
@@ -68,16 +70,16 @@ class HTTP:
         or with any, and whole origins. ``ready`` is called once requests are answered."""
         self._listener, self._token, self._ready = listener, token, ready
         bound = listener.getsockname()[0]
-        names = [*_LOOPBACK, *hosts]
+        names = [host_pattern(name) for name in (*_LOOPBACK, *hosts)]
         if not ipaddress.ip_address(bound).is_unspecified:
-            names.append(f"[{bound}]" if ":" in bound else bound)
-        self._security = TransportSecuritySettings(
-            allowed_hosts=[*names, *(f"{name}:*" for name in names)],
-            allowed_origins=[
-                *origins,
-                *(f"http://{name}{port}" for name in _LOOPBACK for port in ("", ":*")),
-            ],
-        )
+            names.append(host_pattern(f"[{bound}]" if ":" in bound else bound))
+        # A name is good with any port, unless it is said with one.
+        self._hosts = {*names, *((*name[:2], "*") for name in names if name[2] is None)}
+        self._pages = {origin_pattern(origin) for origin in origins}
+        self._origins = {
+            origin_pattern(f"http://{name}{port}") for name in _LOOPBACK for port in ("", ":*")
+        }
+        self._under_way = _Answers()
         self._ended = False
         self._uvicorn: _Uvicorn | None = None
 
@@ -92,10 +94,14 @@ class HTTP:
         if self._ended:
             return
         # Sessions come and go; what should be known of that is known from the log.
+        errors = logging.StreamHandler()
+        errors.addFilter(_is_no_departure)
         logging.getLogger("mcp").setLevel(logging.ERROR)
+        logging.getLogger("mcp").propagate = False
+        logging.getLogger("mcp").handlers = [errors]
         app = server.streamable_http_app(
             streamable_http_path=PATH,
-            transport_security=self._security,
+            transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
             max_request_body_size=MAX_BODY,
             max_sessions=MAX_SESSIONS,
             session_idle_timeout=SESSION_IDLE,
@@ -105,26 +111,37 @@ class HTTP:
         if self._token is not None:
             backend = BearerAuthBackend(_Verifier(self._token))
             app.add_middleware(AuthenticationMiddleware, backend=backend)
+        app.add_middleware(Admission, hosts=self._hosts, pages=self._pages, origins=self._origins)
+        app.add_middleware(_UnderWay, state=self._under_way)
         self._uvicorn = _Uvicorn(
             uvicorn.Config(
                 app,
                 log_config=None,
-                log_level="warning",
+                log_level="error",
                 access_log=False,
                 lifespan="on",
                 server_header=False,
                 ws="none",
-                timeout_graceful_shutdown=_PATIENCE,
+                timeout_graceful_shutdown=_PATIENCE + 5,
             ),
             self._ready,
         )
-        await self._uvicorn.serve(sockets=[self._listener])
+        try:
+            await self._uvicorn.serve(sockets=[self._listener])
+        finally:
+            AppStatus.should_exit = False
 
     async def end(self) -> None:
-        """Take no more connections, and let go of those on which nothing is asked."""
+        """Take no more connections, answer what is under way, and let go of streams on which
+        nothing is asked."""
         self._ended = True
-        if self._uvicorn is not None:
-            self._uvicorn.handle_exit(signal.SIGTERM, None)
+        if self._uvicorn is None:
+            return
+        # Not by its `handle_exit`: sse-starlette has put one there that cuts every answer.
+        self._uvicorn.should_exit = True
+        with anyio.move_on_after(_PATIENCE):
+            await self._under_way.done()
+        AppStatus.should_exit = True  # which is how sse-starlette is told to end its streams
 
 
 class _Uvicorn(uvicorn.Server):
@@ -145,6 +162,69 @@ class _Uvicorn(uvicorn.Server):
         yield
 
 
+def _is_no_departure(record: logging.LogRecord) -> bool:
+    """Whether a record tells of anything but a client that has left, which is its good right."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], ClientDisconnect)
+
+
+class _Answers:
+    """Requests that are being answered, streams aside, which a client may hold open for ever."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._idle: anyio.Event | None = None
+
+    def begun(self) -> None:
+        """There is one more."""
+        self._count += 1
+
+    def ended(self) -> None:
+        """One is answered, to the last byte."""
+        self._count -= 1
+        if self._count == 0 and self._idle is not None:
+            self._idle.set()
+
+    async def done(self) -> None:
+        """Wait until all are answered."""
+        if self._count:
+            self._idle = anyio.Event()
+            await self._idle.wait()
+
+
+class _UnderWay:
+    """Counts what is being answered, and completes streams that are ended. And lets nobody ask for
+    what was missed on a stream: nothing is kept for that, and the SDK would give no answer."""
+
+    def __init__(self, app: ASGIApp, state: _Answers) -> None:
+        self._app, self._state = app, state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        open_ = False
+
+        async def seen(message: Message) -> None:
+            nonlocal open_
+            open_ = message["type"] == "http.response.start" or message.get("more_body", False)
+            await send(message)
+
+        is_stream = scope["method"] == "GET"
+        if is_stream:
+            kept = [pair for pair in scope["headers"] if pair[0] != b"last-event-id"]
+            scope = {**scope, "headers": kept}
+        else:
+            self._state.begun()
+        try:
+            await self._app(scope, receive, seen)
+            if open_:
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            if not is_stream:
+                self._state.ended()
+
+
 class _Readable:
     """Mends or refuses a message that the SDK can't read, which it would answer under no id. Of a
     caller who has yet to show the token, and of what is too long, nothing is read here."""
@@ -156,7 +236,10 @@ class _Readable:
         if scope["type"] != "http" or scope["method"] != "POST" or not self._may_be_read(scope):
             await self._app(scope, receive, send)
             return
-        body = await Request(scope, receive).body()
+        try:
+            body = await Request(scope, receive).body()
+        except ClientDisconnect:
+            return  # there is nobody left to answer
         message = mended(body)
         if isinstance(message, JSONRPCError):
             text = message.model_dump_json(by_alias=True, exclude_unset=True)

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import threading
 from asyncio import AbstractEventLoop, Queue, get_running_loop
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
 import anyio
 from mcp.server.stdio import stdio_server
 from mcp.shared.message import SessionMessage
-from mcp_types import JSONRPCError, JSONRPCMessage
+from mcp_types import JSONRPCError, JSONRPCMessage, JSONRPCResponse
 
 from promptyoself.mcp_server.messages import MAX_BODY, mended, too_long
 
 if TYPE_CHECKING:
     from mcp.server import Server
+    from mcp.shared._stream_protocols import WriteStream
 
 __all__ = ["Stdio"]
 
 _LINES_AHEAD = 16
 _CHUNK = 65536
+_PATIENCE = 25  # seconds for calls under way, when no input comes any more
 _ENDS = 4096  # bytes of both ends of a line that is too long, in which its id is looked for
 
 
@@ -43,26 +46,80 @@ class Stdio:
 
     def __init__(self) -> None:
         self._ended = False
-        self._scope: anyio.CancelScope | None = None
+        self._lines: _Lines | None = None
 
     async def serve(self, server: Server[Any]) -> None:
         """Return when the client has gone, or :meth:`end` was called."""
         if self._ended:
             return
-        lines = _Lines()
+        self._lines = lines = _Lines()
         try:
-            with anyio.CancelScope() as self._scope:
-                async with stdio_server(stdin=cast("anyio.AsyncFile[str]", lines)) as (read, write):
-                    lines.refuse = partial(_send, write)
-                    await server.run(read, write, server.create_initialization_options())
+            async with stdio_server(stdin=cast("anyio.AsyncFile[str]", lines)) as (read, write):
+                lines.refuse = partial(_send, write)
+                answered = cast("WriteStream[SessionMessage]", _Answering(write, lines.unanswered))
+                await server.run(read, answered, server.create_initialization_options())
         except* BrokenPipeError:
             pass  # the client has gone without closing its end first
 
     async def end(self) -> None:
-        """Wait for no more input. What is under way is answered, as an error."""
+        """Wait for no more input. What was asked is answered first."""
         self._ended = True
-        if self._scope is not None:
-            self._scope.cancel()
+        if self._lines is not None:
+            self._lines.end()
+
+
+class _Unanswered:
+    """The ids of requests that were read and have no answer yet."""
+
+    def __init__(self) -> None:
+        self._ids: set[str | int] = set()
+        self._none: anyio.Event | None = None
+
+    def read(self, message: bytes) -> None:
+        """A message came in. One that was called off gets no answer."""
+        found = json.loads(message)
+        if "id" in found and "method" in found:
+            self._ids.add(found["id"])
+        elif found.get("method") == "notifications/cancelled":
+            self.answered((found.get("params") or {}).get("requestId"))
+
+    def answered(self, id_: Any) -> None:
+        """An answer went out."""
+        if isinstance(id_, str | int):
+            self._ids.discard(id_)
+        if not self._ids and self._none is not None:
+            self._none.set()
+
+    async def none(self) -> None:
+        """Wait until there is none, but not for ever."""
+        if self._ids:
+            self._none = anyio.Event()
+            with anyio.move_on_after(_PATIENCE):
+                await self._none.wait()
+
+
+class _Answering:
+    """The SDK's way out, on which every answer is seen."""
+
+    def __init__(self, stream: Any, unanswered: _Unanswered) -> None:
+        self._stream, self._unanswered = stream, unanswered
+
+    async def send(self, message: SessionMessage) -> None:
+        """See anyio's streams: it returns once the writer has taken the message."""
+        await self._stream.send(message)
+        if isinstance(message.message, JSONRPCResponse | JSONRPCError):
+            self._unanswered.answered(message.message.id)
+
+    async def aclose(self) -> None:
+        """See anyio's streams."""
+        await self._stream.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self._stream.__aenter__()
+        return self
+
+    async def __aexit__(self, *how: Any) -> None:
+        await self._stream.__aexit__(*how)
 
 
 class _Lines:
@@ -71,10 +128,17 @@ class _Lines:
 
     def __init__(self) -> None:
         self.refuse: Callable[[JSONRPCMessage], Awaitable[None]]
+        self.unanswered = _Unanswered()
+        self._ended = False
         self._queue: Queue[bytes | _TooLong | None] = Queue()
         self._room = threading.Semaphore(_LINES_AHEAD)
         arguments = (get_running_loop(), _taken())
         threading.Thread(target=self._read, args=arguments, daemon=True).start()
+
+    def end(self) -> None:
+        """Read nothing more."""
+        self._ended = True
+        self._queue.put_nowait(None)
 
     def __aiter__(self) -> _Lines:
         return self
@@ -83,13 +147,15 @@ class _Lines:
         while True:
             line = await self._queue.get()
             self._room.release()
-            if line is None:
+            if line is None or self._ended:
+                await self.unanswered.none()
                 raise StopAsyncIteration
             if isinstance(line, _TooLong):
                 await self.refuse(too_long(*line))
             elif not line.isspace():
                 message = mended(line)
                 if not isinstance(message, JSONRPCError):
+                    self.unanswered.read(message)
                     return message.decode("utf-8", "replace")
                 await self.refuse(message)
 
