@@ -155,7 +155,7 @@ def test_unknown_things_are_permanent(any_letta: Letta, deliverer: LettaDelivere
     unknown, agent_id = f"agent-{uuid.uuid4()}", any_letta.agent()
     cases: list[tuple[Callable[[], object], str, int]] = [
         (lambda: deliverer.send(fresh(unknown)), "agent_not_found", 404),
-        (lambda: deliverer.send(fresh("nobody")), "letta_rejected", 422),
+        (lambda: deliverer.send(fresh("nobody")), "agent_not_found", 422),
         (lambda: deliverer.find(unknown, None, "o", since()), "agent_not_found", 404),
         (lambda: deliverer.run(f"run-{uuid.uuid4()}"), "run_not_found", 404),
         (

@@ -179,7 +179,8 @@ def test_a_model_that_fails(house: House, any_letta: Letta) -> None:
 
 def test_the_server_is_stopped_and_started(house: House, any_letta: Letta) -> None:
     """What falls due while Letta is away arrives once when it is back. What it had in hand when it
-    was ended is lost, as documented: the run stays active, and so does the slot's doubt."""
+    was ended is lost, as documented: the run stays active, and so does the slot's doubt, which the
+    log tells at once."""
     lost, waiting = any_letta.agent(), any_letta.agent()
     any_letta.hold()
     with house.loop():
@@ -194,7 +195,9 @@ def test_the_server_is_stopped_and_started(house: House, any_letta: Letta) -> No
     house.check([lost, waiting], delivered=1)
     assert any_letta.history(lost) == []
     assert len(any_letta.active_runs(lost)) == 1
-    assert [e["type"] for e in house.events("delivery", id_)] == ["delivery.attempted"]
+    attempted, stalled = house.events("delivery", id_)
+    assert (attempted["type"], stalled["type"]) == ("delivery.attempted", "delivery.stalled")
+    assert stalled["data"]["code"] == "letta_unreachable"
 
 
 def test_an_agent_is_deleted(house: House, any_letta: Letta) -> None:

@@ -18,7 +18,9 @@ from promptyoself.sandbox import Sandbox
 PROMPT = "canary-prompt-5b1f0c the quick brown fox, whispered"
 KEY = "canary-key-9e21d7"
 PASSWORD = "canary-password-771a"
-STEPS = {"claimed", "sent", "delivered", "retrying", "failed", "in_doubt", "adopted"}
+STEPS = {
+    "claimed", "sent", "stalled", "delivered", "retrying", "failed", "in_doubt", "adopted",
+}  # fmt: skip
 
 
 @pytest.mark.timeout(120)

@@ -279,13 +279,20 @@ def test_an_idle_loop_costs_next_to_nothing(
 
 
 class Here:
-    """A loop in a thread of this process, on a fake Letta."""
+    """A loop in a thread of this process, on a fake Letta. Where the place's clock is turned, the
+    machine has slept for as long."""
 
     def __init__(self, place: Place, **options: Any) -> None:
         self.place, self.stop = place, Stop()
         self.reports: list[Report] = []
         self.error: BaseException | None = None
-        self.options = {"concurrency": 8, "interval": 60.0, "emit": self.reports.append, **options}
+        self.options = {
+            "concurrency": 8,
+            "interval": 60.0,
+            "emit": self.reports.append,
+            "elapsed": lambda: time.monotonic() + place.ahead.total_seconds(),
+            **options,
+        }
         self.thread = threading.Thread(target=self._run, daemon=True)
 
     def _run(self) -> None:
