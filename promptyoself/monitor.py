@@ -17,11 +17,11 @@ from datetime import datetime
 from errno import EADDRINUSE
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
-from socketserver import TCPServer
 from typing import Any, NamedTuple
 
 import orjson
 
+from promptyoself.connections import BoundedServer, is_own_name, most_connections
 from promptyoself.errors import PromptyoselfError, sentence
 from promptyoself.exposition import CONTENT_TYPE, render, require_library
 from promptyoself.letta import Deliverer
@@ -37,6 +37,7 @@ __all__ = ["Health", "Monitor"]
 _PATIENCE = 30.0
 """Seconds by which a pass may be late, beside the time limit of the log's lock."""
 
+MOST_CONNECTIONS = 64
 _REQUEST_SECONDS = 5.0
 _LEAVE_SECONDS = 1.0
 _ASK_LETTA_EVERY = 15.0
@@ -246,17 +247,23 @@ def _document(status: HTTPStatus, document: dict[str, Any]) -> tuple[HTTPStatus,
     return status, "application/json", orjson.dumps(document, default=repr) + b"\n"
 
 
-class _Server(TCPServer):
-    """One request at a time, a connection each."""
+class _Server(BoundedServer):
+    """A connection for each request. They are read at once, and answered one after another."""
 
     allow_reuse_address = True
-    request_queue_size = 16
+    request_queue_size = 64
 
     def __init__(
         self, address: tuple[str, int], answer: Callable[[str], tuple[HTTPStatus, str, bytes]]
     ) -> None:
-        self.answer = answer
+        self._answer, self._turn = answer, threading.Lock()
+        self.most = most_connections(MOST_CONNECTIONS)
         super().__init__(address, _Handler)
+
+    def answer(self, path: str) -> tuple[HTTPStatus, str, bytes]:
+        """See :meth:`Monitor.serving`."""
+        with self._turn:
+            return self._answer(path)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Whoever asked has gone, or was too slow: nobody is there to be told."""
@@ -277,6 +284,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer."""
+        self.server.is_asked(self.connection)
+        if not is_own_name(self.headers.get("Host")):
+            text = "This name isn't this machine's; ask for localhost, or an address."
+            document = _error("forbidden_host", text, "")
+            self._say(*_document(HTTPStatus.MISDIRECTED_REQUEST, document))
+            return
         self._say(*self.server.answer(self.path))
 
     do_HEAD = do_GET  # noqa: N815

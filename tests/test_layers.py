@@ -44,7 +44,7 @@ ORDER: list[set[str]] = [
     {"times"},
     {"zones"},
     {"events"},
-    {"versions", "digests", "visible", "patience"},
+    {"versions", "digests", "visible", "patience", "connections"},
     {"instants", "errors", "texts", "addresses"},
     {"__init__"},
 ]

@@ -8,7 +8,6 @@ import json
 import logging
 import re
 import socket
-import socketserver
 import struct
 import threading
 import time
@@ -16,13 +15,19 @@ from collections.abc import Callable, Iterator, ValuesView
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import lru_cache
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from itertools import islice
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import orjson
 
+from promptyoself.connections import (
+    BoundedServer,
+    is_own_name,
+    is_own_origin,
+    most_connections,
+)
 from promptyoself.errors import PromptyoselfError
 from promptyoself.sandbox import (
     UUID4,
@@ -47,6 +52,7 @@ __all__ = ["Server"]
 VERSION = "0.16.8"
 _BODY_LIMIT = 8 * 1024 * 1024
 _LINE_LIMIT, _HEADER_LIMIT = 65536, 100
+MOST_CONNECTIONS = 1024
 _IDLE = 60.0  # seconds until a silent connection is closed
 _ACTIVE = frozenset({"created", "running"})
 _STATUSES = _ACTIVE | {"completed", "failed", "cancelled"}
@@ -101,11 +107,10 @@ class _RefusedError(Exception):
         self.status, self.body = status, body
 
 
-class Server(ThreadingHTTPServer):
+class Server(BoundedServer):
     """Serves a sandbox on a thread per connection, none of which outlives it."""
 
-    daemon_threads = True
-    block_on_close = False
+    allow_reuse_address = True
     request_queue_size = 256
 
     def __init__(self, sandbox: Sandbox, host: str, port: int) -> None:
@@ -113,24 +118,17 @@ class Server(ThreadingHTTPServer):
             self.address_family = socket.AF_INET6
         self.sandbox = sandbox
         self.stopping = threading.Event()
-        self.open: set[socket.socket] = set()
+        self.most = most_connections(MOST_CONNECTIONS)
         self.to_reset: set[socket.socket] = set()
         super().__init__((host, port), _Handler)
 
-    def server_bind(self) -> None:
-        socketserver.TCPServer.server_bind(self)  # without HTTPServer's look-up of the host's name
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        self.open.add(request)
-        super().process_request(request, client_address)
-
     def shutdown_request(self, request: Any) -> None:
-        self.open.discard(request)
         if request in self.to_reset:
             self.to_reset.discard(request)
             linger = struct.pack("ii", 1, 0)  # close at once and say so: a reset
             with contextlib.suppress(OSError):
                 request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            self.forget(request)
             self.close_request(request)
         else:
             super().shutdown_request(request)
@@ -194,10 +192,17 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         _log.debug(format, *args)
 
+    def handle_one_request(self) -> None:
+        """See :class:`BaseHTTPRequestHandler`; a head has a time limit, however slowly it comes."""
+        self.server.is_asked(self.connection, waits=True)
+        super().handle_one_request()
+
     def _serve(self) -> None:
         self._began = False
+        self.server.is_asked(self.connection)
         try:
             try:
+                self._require_own()
                 self._route(self._body())
             except _RefusedError as refusal:
                 self._json(refusal.status, refusal.body)
@@ -215,6 +220,29 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_DELETE = _serve  # noqa: N815
 
     # -- what comes in
+
+    def _require_own(self) -> None:
+        """Refuse what a web page sends, by a name of its own or from where it is: faults are for
+        whoever runs this."""
+        host = self.headers.get("Host")
+        if not is_own_name(host):
+            self.close_connection = True
+            raise _RefusedError(421, {"detail": "This name isn't this machine's."})
+        if "/_sandbox/" not in self.path:
+            return
+        origin, site = self.headers.get("Origin"), self.headers.get("Sec-Fetch-Site")
+        if not is_own_origin(origin, site, host):
+            self.close_connection = True
+            raise _RefusedError(403, {"detail": "Web pages may not set faults."})
+        kind = (self.headers.get("Content-Type") or "").partition(";")[0].strip().lower()
+        if self.command == "POST" and self._has_body() and kind != "application/json":
+            self.close_connection = True
+            raise _RefusedError(
+                415, {"detail": "Send it with Content-Type: application/json, as no form can."}
+            )
+
+    def _has_body(self) -> bool:
+        return (self.headers.get("Content-Length") or "0") != "0"
 
     def _body(self) -> Any:
         length = self.headers.get("Content-Length") or "0"
