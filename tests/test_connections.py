@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import resource
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import httpx
+import orjson
 import pytest
+from test_mcp_server import COMMAND, serving, wait_for
 
 from promptyoself.connections import is_own_name, is_own_origin, most_connections
 from promptyoself.sandbox import Sandbox
@@ -18,6 +22,7 @@ from promptyoself.sandbox import http as sandbox_http
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 
 @contextmanager
@@ -112,8 +117,114 @@ def test_the_sandbox_is_asked_for_by_a_name_of_this_machine() -> None:
         assert httpx.get(url, headers={"Host": "letta:8283"}, trust_env=False).status_code == 200
 
 
-FEW_FILES = 256
+# A server whose process may open 256 files.
+FEW = ["bash", "-c", 'ulimit -n 256; exec "$@"', "bash", *COMMAND]
 
 
-def few_files() -> None:
-    resource.setrlimit(resource.RLIMIT_NOFILE, (FEW_FILES, FEW_FILES))
+@pytest.mark.parametrize("begun", [b"", b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nX: "])
+def test_idle_connections_keep_no_client_out(
+    begun: bytes, var: Path, environ: dict[str, str]
+) -> None:
+    """The attack: more connections than the process may have files, none of which shows a token.
+    Clients get in at once, the loop beside goes on delivering, and little is said."""
+    with Sandbox(("echo",), latency=0.02) as sandbox, ExitStack() as end:
+        environ = {**environ, "LETTA_BASE_URL": sandbox.url}
+        token = {"PROMPTYOSELF_MCP_TOKEN": "0123456789abcdef-test"}
+        server = end.enter_context(serving(environ, "--with-loop", command=FEW, **token))
+        end.enter_context(silent(server.port, 400, begun))
+        bearer = f"Bearer {token['PROMPTYOSELF_MCP_TOKEN']}"
+        arguments = {"agent_id": sandbox.agents[0], "prompt": "Now.", "time": "in 1s"}
+        call = {
+            "jsonrpc": "2.0",
+            "id": 1,
+            "method": "initialize",
+            "params": {
+                "protocolVersion": "2025-06-18",
+                "capabilities": {},
+                "clientInfo": {"name": "c", "version": "1"},
+            },
+        }
+        times = []
+        for _ in range(10):
+            began = time.monotonic()
+            status, _ = server.post(call, Authorization=bearer)
+            times.append(time.monotonic() - began)
+            assert status == 200
+        assert sorted(times)[5] < 1.0, times
+        made = call_as_a_person(environ, arguments)
+        assert made["status"] == "success"
+        wait_for(var, "delivery.delivered")
+        code, said = server.end()
+        assert code == 0
+        assert len(said) < 2000, said
+
+
+def call_as_a_person(environ: dict[str, str], asked: dict[str, str]) -> dict[str, object]:
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in asked.items()]
+    command = [sys.executable, "-m", "promptyoself", "register", *words]
+    answer = subprocess.run(command, env=environ, capture_output=True, check=True, timeout=30)
+    found: dict[str, object] = orjson.loads(answer.stdout)
+    return found
+
+
+def test_a_head_and_a_body_have_a_time_limit(
+    var: Path, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One byte at a time holds a connection no longer than silence does."""
+    program = (
+        "from promptyoself.mcp_server import bounding as b; b.HEAD_SECONDS = b.BODY_SECONDS = 0.5; "
+        "from promptyoself.cli import main; main()"
+    )
+    command = [sys.executable, "-c", program, "mcp"]
+    heads = (
+        b"",
+        b"GET /mcp HTTP/1.1\r\nX: ",
+        b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n",
+    )
+    with serving(environ, command=command) as server:
+        for head in heads:
+            with socket.create_connection(("127.0.0.1", server.port), timeout=20) as slow:
+                slow.sendall(head)
+                began, gone = time.monotonic(), False
+                while not gone and time.monotonic() - began < 15:
+                    try:
+                        slow.sendall(b"x" if head else b"")
+                        slow.settimeout(0.1)
+                        gone = slow.recv(65536) == b""
+                    except TimeoutError:
+                        continue
+                    except OSError:
+                        gone = True
+                assert gone, head
+
+
+def test_a_silent_connection_does_not_delay_health(
+    sandbox_and_loop: tuple[Sandbox, str],
+) -> None:
+    """Eighteen that say nothing made it wait for 89 seconds."""
+    _, url = sandbox_and_loop
+    with silent(int(url.rpartition(":")[2]), 100, b"GET /hea"):
+        for _ in range(5):
+            began = time.monotonic()
+            assert httpx.get(url + "/healthz", trust_env=False).json()["checks"]
+            assert time.monotonic() - began < 4
+        refused = httpx.get(url + "/metrics", headers={"Host": "evil.example"}, trust_env=False)
+        assert refused.status_code == 421
+        assert refused.json()["code"] == "forbidden_host"
+
+
+@pytest.fixture
+def sandbox_and_loop(var: Path, environ: dict[str, str]) -> Iterator[tuple[Sandbox, str]]:
+    """A loop that serves its health."""
+    with Sandbox() as sandbox:
+        command = [sys.executable, "-m", "promptyoself", "execute", "--loop", "--metrics-port", "0"]
+        loop = subprocess.Popen(
+            command, env={**environ, "LETTA_BASE_URL": sandbox.url}, stdout=subprocess.PIPE
+        )
+        try:
+            assert loop.stdout is not None
+            health = str(orjson.loads(loop.stdout.readline())["health"])
+            yield sandbox, health.removesuffix("/healthz")
+        finally:
+            loop.kill()
+            loop.communicate()

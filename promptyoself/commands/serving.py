@@ -157,7 +157,12 @@ def mcp_command(
 
         with closing(listener):
             way = mcp_server.HTTP(
-                listener, token=settings.mcp_token, hosts=hosts, origins=origins, ready=ready
+                listener,
+                token=settings.mcp_token,
+                hosts=hosts,
+                origins=origins,
+                ready=ready,
+                warn=session.log.warn,
             )
             mcp_server.serve(door, way, loop)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import logging
 import socket
@@ -25,6 +26,7 @@ from starlette.responses import Response
 
 from promptyoself.errors import PromptyoselfError, cannot_listen
 from promptyoself.mcp_server.admission import Admission, host_pattern, origin_pattern
+from promptyoself.mcp_server.bounding import Bounds
 from promptyoself.mcp_server.messages import MAX_BODY, mended
 from promptyoself.times import shown
 
@@ -65,9 +67,12 @@ class HTTP:
         hosts: Sequence[str] = (),
         origins: Sequence[str] = (),
         ready: Callable[[], None] = lambda: None,
+        warn: Callable[[str], None] = lambda _: None,
     ) -> None:
         """``hosts`` and ``origins`` are allowed besides those of this machine: names, with a port
-        or with any, and whole origins. ``ready`` is called once requests are answered."""
+        or with any, and whole origins. ``ready`` is called once requests are answered,
+        and ``warn`` gets a sentence where there is no room for more connections."""
+        self._bounds = Bounds(warn)
         self._listener, self._token, self._ready = listener, token, ready
         bound = listener.getsockname()[0]
         names = [host_pattern(name) for name in (*_LOOPBACK, *hosts)]
@@ -113,11 +118,14 @@ class HTTP:
             app.add_middleware(AuthenticationMiddleware, backend=backend)
         app.add_middleware(Admission, hosts=self._hosts, pages=self._pages, origins=self._origins)
         app.add_middleware(_UnderWay, state=self._under_way)
+        self._bounds.watch(asyncio.get_running_loop())
         self._uvicorn = _Uvicorn(
             uvicorn.Config(
                 app,
                 log_config=None,
-                log_level="error",
+                log_level="error",  # what is no HTTP needs no line for each time
+                http=self._bounds.protocol,  # type: ignore[arg-type]
+                backlog=self._bounds.accepts,
                 access_log=False,
                 lifespan="on",
                 server_header=False,
