@@ -90,7 +90,7 @@ class Parameter(NamedTuple):
     one value for each time the option is given, ``items`` is that of the values. A ``flag`` takes
     no value on the command line; where it has an ``opposite``, that is the option which turns it
     off, so that both of its values mean something. ``bounds`` are inclusive. An empty text
-    ``unsets`` something, or else is as good as none.
+    ``unsets`` something, or else is as good as none. The ``aliases`` are taken as well.
     """
 
     name: str
@@ -104,6 +104,7 @@ class Parameter(NamedTuple):
     choices: tuple[str, ...] = ()
     bounds: tuple[float | None, float | None] = (None, None)
     unsets: bool = False
+    aliases: tuple[str, ...] = ()
 
 
 def parameters(command: click.Command) -> Iterator[Parameter]:
@@ -132,6 +133,9 @@ def parameters(command: click.Command) -> Iterator[Parameter]:
             choices=choices,
             bounds=bounds,
             unsets=name in _UNSET_BY_EMPTY.get(command.name or "", ()),
+            aliases=tuple(
+                each[2:] for each in option.opts if each[:2] == "--" and each[2:] != name
+            ),
         )
 
 
@@ -204,7 +208,11 @@ def wording(
     context = click.Context(group)
     found = {name: group.get_command(context, name) for name in offered}
     options = {
-        name: {each.name: named(each.name) for each in parameters(command)}
+        name: {
+            alias: named(each.name)
+            for each in parameters(command)
+            for alias in (each.name, *each.aliases)
+        }
         for name, command in found.items()
         if command is not None
     }

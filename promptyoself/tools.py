@@ -21,6 +21,9 @@ class Tool(NamedTuple):
     """A command as a tool. ``answer`` has a schema for each key of a successful answer, and
     ``sometimes`` names those keys that may be missing.
 
+    A key that Python can't have for a name, such as ``from``, isn't in it, since some clients make
+    a class of the schema; another key says the same.
+
     ``idempotent`` means that the same call again does nothing more; ``open_world`` that it asks the
     Letta server.
     """
@@ -245,7 +248,7 @@ TOOLS: dict[str, Tool] = {
     "simulate": Tool(
         "Look ahead",
         {
-            "from": _INSTANT,
+            "since": _INSTANT,
             "until": _INSTANT,
             "truncated": _FLAG,
             "fired": _text("How many deliveries there would be.") | {"type": "integer"},
@@ -365,7 +368,7 @@ TOOLS: dict[str, Tool] = {
     "diff": Tool(
         "Compare two times",
         {
-            "from": _POINT,
+            "since": _POINT,
             "to": _POINT,
             "changes": _list(
                 _object(

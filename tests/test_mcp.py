@@ -4,6 +4,7 @@ takes a process of its own is in test_mcp_server.py."""
 from __future__ import annotations
 
 import json
+import keyword
 import re
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -280,6 +281,35 @@ def test_what_tools_answer_is_what_they_say(sandbox: Sandbox, var: Path, clock: 
     last = orjson.loads(lines_of(var)[-1])["actor"]
     assert (last["who"], last["for_agent"]) == (_login(), AGENT), login
     assert sandbox.deliveries
+
+
+def test_no_key_is_a_word_of_python(var: Path) -> None:
+    """Clients make classes and functions of schemas, in which a name may be no keyword: no key that
+    a schema has, nor an argument, is one. `from` is still answered, and taken."""
+
+    def keys(schema: Any) -> Iterator[str]:
+        if isinstance(schema, dict):
+            properties = schema.get("properties", {})
+            yield from properties
+            for each in (*properties.values(), *schema.values()):
+                yield from keys(each)
+
+    for tool in listed().values():
+        for schema in (tool.input_schema, tool.output_schema):
+            names = set(keys(schema))
+            assert not {name for name in names if keyword.iskeyword(name)}, tool.name
+            assert all(name.isidentifier() for name in names), tool.name
+    ask("register", PROMPT)
+    for name, arguments in (
+        ("diff", {"since": "1"}), ("diff", {"from": "1"}), ("simulate", {"until": "in 1d"}),
+    ):  # fmt: skip
+        answer = ask(name, arguments)
+        assert answer["from"] == answer["since"]
+    assert ask("diff", {"since": "1", "from": "1"})["code"] == "repeated_option"
+    old, new = (call("diff", option, "1").success() for option in ("--from", "--since"))
+    assert (old["from"], old["changes"]) == (new["since"], new["changes"])
+    agenda = read("promptyoself://agenda")
+    assert agenda["from"] == agenda["since"]
 
 
 def test_an_output_schema_can_fail() -> None:

@@ -37,6 +37,7 @@ def audit_command(session: Session, **options: Any) -> Document:
 
 @click.command("diff")
 @click.option(
+    "--since",
     "--from",
     "from_",
     required=True,
@@ -48,7 +49,7 @@ def audit_command(session: Session, **options: Any) -> Document:
 def diff_command(session: Session, from_: str, to: str | None) -> Document:
     """Say what changed between two points of the log, and by whom.
 
-    Use it to see what happened to schedules since some time: --from '2027-01-30T09:00'. Answers
+    Use it to see what happened to schedules since some time: --since '2027-01-30T09:00'. Answers
     with changes, a line for each schedule: its fields before and after, and the events.
     """
     from promptyoself.service.auditing import diff

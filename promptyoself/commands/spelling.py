@@ -41,7 +41,7 @@ def from_host(command: click.Command, arguments: Sequence[str]) -> list[str]:
         WrongUsage: ``unknown_option``; or ``invalid_value``, of a flag.
     """
     offered = list(parameters(command))
-    known = {f"--{each.name}": each for each in offered}
+    known = {f"--{name}": each for each in offered for name in (each.name, *each.aliases)}
     known |= {f"--{each.opposite}": each for each in offered if each.opposite is not None}
     found: list[str] = []
     before = _Use([])

@@ -14,7 +14,7 @@ from math import isfinite
 from typing import Any
 
 from promptyoself.errors import WrongUsage
-from promptyoself.sanctum import Parameter, truth
+from promptyoself.sanctum import Parameter, argument, truth
 from promptyoself.times import shown
 
 __all__ = ["missing", "unknown", "words_of"]
@@ -32,15 +32,18 @@ def words_of(
         WrongUsage: ``unknown_option``, ``missing_option`` or ``invalid_value``.
     """
     words: list[str] = []
-    said: set[str] = set()
-    for name, value in given.items():
+    said: dict[str, str] = {}
+    names = {argument(alias): name for name, each in known.items() for alias in each.aliases}
+    for called, value in given.items():
+        name = names.get(called, called)
         parameter = known.get(name)
         if parameter is None:
             raise unknown(name, known)
         for item in _items(parameter, value):
             if item is None or (item == "" and not parameter.unsets):
                 continue
-            said.add(name)
+            if said.setdefault(name, called) != called:
+                raise _twice(said[name], called)
             words += _word(parameter, _read(name, item, parameter.items or parameter.type))
     for name in required:
         if name not in said:
@@ -57,6 +60,14 @@ def unknown(name: str, known: Collection[str]) -> WrongUsage:
 def missing(name: str) -> WrongUsage:
     """The refusal of a call that lacks an argument."""
     return WrongUsage("missing_option", f"The argument {name} is missing.", f"Give {name}.")
+
+
+def _twice(said: str, called: str) -> WrongUsage:
+    return WrongUsage(
+        "repeated_option",
+        f"{said} and {called} were both given; nothing was done.",
+        "Give one of them.",
+    )
 
 
 def _items(parameter: Parameter, value: Any) -> Iterator[Any]:

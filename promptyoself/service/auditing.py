@@ -187,6 +187,7 @@ def diff(store: Store, *, from_: str, to: str | None, now: datetime) -> dict[str
     ]
     return {
         "from": _where(reached),
+        "since": _where(reached),
         "to": _where(passed),
         "changes": changes,
         "count": len(changes),

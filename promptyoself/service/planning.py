@@ -53,6 +53,7 @@ def agenda(
         "day": day,
         "timezone": zone,
         "from": format_utc(now),
+        "since": format_utc(now),
         "until": format_utc(end),
         "agenda": found,
         "count": len(found),

@@ -83,6 +83,7 @@ def simulate(
         message += f" It was ended there, after {tally.events} events."
     return {
         "from": format_utc(now),
+        "since": format_utc(now),
         "until": reached,
         "truncated": truncated,
         **tally.answer(),
