@@ -147,8 +147,8 @@ def test_a_tool_is_described_for_a_model(var: Path) -> None:
         assert "nswer" in tool.description, name
         assert "--" not in tool.description, name
         assert "--" not in str(tool.input_schema), name
-        for where, keyword, value in schemas(tool.input_schema):
-            assert isinstance(value, dict), f"{name}: {where} {keyword} is no schema to all clients"
+        for where, word, value in schemas(tool.input_schema):
+            assert isinstance(value, dict), f"{name}: {where} {word} is no schema to all clients"
         assert all(each["description"] for each in tool.input_schema["properties"].values())
         assert tool.output_schema is not None
         Draft202012Validator.check_schema(tool.input_schema)
@@ -383,12 +383,12 @@ def test_bad_input_is_one_error(
 def schemas(schema: Any, where: str = "") -> Iterator[tuple[str, str, Any]]:
     """Every place of a schema at which JSON Schema has another schema. That may be a boolean, which
     google-genai, for one, can't take."""
-    for keyword, value in schema.items():
-        if keyword in ("items", "additionalProperties", "not", "if", "then", "else"):
-            yield where, keyword, value
-        elif keyword == "properties":
+    for word, value in schema.items():
+        if word in ("items", "additionalProperties", "not", "if", "then", "else"):
+            yield where, word, value
+        elif word == "properties":
             for name, each in value.items():
-                yield f"{where}.{name}", keyword, each
+                yield f"{where}.{name}", word, each
                 if isinstance(each, dict):
                     yield from schemas(each, f"{where}.{name}")
 
