@@ -48,40 +48,42 @@ class Loss(NamedTuple):
 
 
 class Losses(NamedTuple):
-    """What a fold knows of gaps. ``recorded`` are those that have their record. After one whose
-    record is still to come, ``since`` has one item: the time of the first event after it;
+    """What a fold knows of gaps. ``recorded`` are those that have their record. ``since`` has those
+    whose record is still to come, as the number and the time of the first event after each;
     ``unknown`` are the ids that have come up since then, though what began them is lost; and
     ``moved`` those of schedules of which a claim is lost, with the next slot that it had."""
 
     recorded: list[Loss]
-    since: list[str]
+    since: dict[int, str]
     unknown: dict[str, None]
     moved: dict[str, None]
 
     def branch(self) -> "Losses":
         """The same, to be changed by itself."""
-        return Losses(list(self.recorded), list(self.since), dict(self.unknown), dict(self.moved))
+        return Losses(list(self.recorded), dict(self.since), dict(self.unknown), dict(self.moved))
 
     def pass_gap(self, gap: Folded) -> None:
         """From here on an event may follow from one that is lost."""
-        self.since[:] = [gap.ts]
+        self.since[gap.seq] = gap.ts
 
     def record(self, event: Folded) -> None:
-        """A gap has its record: what comes now was decided by what is left."""
+        """A gap has its record. Where no other one still waits for its own, what comes now was
+        decided by what is left."""
         data = event.data
         loss = Loss(event.seq, data["after"], data["lost"], data.get("first"), data.get("known"))
         self.recorded.append(loss)
-        self.since.clear()
-        self.unknown.clear()
-        self.moved.clear()
+        self.since.pop(data.get("first", 0), None)
+        if not self.since:
+            self.unknown.clear()
+            self.moved.clear()
 
     def excuses(self, begun: str) -> bool:
         """Whether an event may contradict those before it, of something that was ``begun`` at an
         instant: what happened to that in between may be lost."""
-        return bool(self.since) and begun <= self.since[0]
+        return bool(self.since) and begun <= max(self.since.values())
 
 
-NO_LOSSES = Losses([], [], {}, {})
+NO_LOSSES = Losses([], {}, {}, {})
 """Those of a log from which nothing is missing. Never changed: a fold changes a branch."""
 
 

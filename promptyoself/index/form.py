@@ -156,7 +156,7 @@ def spell_losses(losses: Losses) -> list[list[Any]]:
 
 def read_losses(spelled: list[list[Any]]) -> Losses:
     """What :func:`spell_losses` spelled."""
-    return Losses([Loss(*each) for each in spelled], [], {}, {})
+    return Losses([Loss(*each) for each in spelled], {}, {}, {})
 
 
 def sha_path(key: str) -> str:

@@ -15,13 +15,14 @@ The order of the steps, and why each is safe to die after:
    they belong, so that the next try states the same.
 4. The copies lose their suffix. Whoever dies before that leaves copies that are recorded: the next
    recovery gives them their names.
+
+Where the log was damaged again and has lost that statement, the copies are recorded again.
 """
 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +32,16 @@ from promptyoself.durable import Disk, read_ours
 from promptyoself.ledger.envelope import Envelope, decode_line, hash_line
 from promptyoself.ledger.position import START, Position
 from promptyoself.ledger.protocol import Batch, BatchAfterGap, Gap
-from promptyoself.ledger.salvage import UNRECORDED, Line, Piece, Survey, sound_lines, survey
+from promptyoself.ledger.salvage import (
+    UNRECORDED,
+    Copy,
+    Line,
+    Piece,
+    Survey,
+    copies,
+    sound_lines,
+    survey,
+)
 from promptyoself.ledger.sealing import packed
 from promptyoself.ledger.segments import (
     UNSETTLED,
@@ -43,8 +53,6 @@ from promptyoself.ledger.segments import (
 from promptyoself.ledger.statements import statements
 
 __all__ = ["FileRecovery", "Quarantined"]
-
-_COPY = re.compile(r"(\d{4}-\d\d)-(\d+)-after-(\d+)-[0-9a-f]{16}\.damaged\.unrecorded", re.ASCII)
 
 
 class Quarantined(NamedTuple):
@@ -91,39 +99,45 @@ class FileRecovery:
             yield from batch.folded()
             after, hash_ = island[-1].seq, island[-1].hash
 
-    def pieces_of(self, found: Survey) -> list[Quarantined]:
+    def pieces_of(self, found: Survey, *, adopt: bool = False) -> list[Quarantined]:
         """See :meth:`Recovery.pieces_of`."""
-        lines = sorted(
-            (line for island in found.islands for line in island), key=lambda each: each.place
-        )
-        pieces = [_described(piece, _before(lines, piece)) for piece in found.pieces]
-        return [*pieces, *(each for each in self._left_over() if each not in pieces)]
+        recorded = self._recorded()
+        left = [
+            _described(copy)
+            for copy in copies(self._folder)
+            if copy.path.name.removesuffix(UNRECORDED) not in recorded
+            and (adopt or not copy.recorded)
+        ]
+        named = {piece.file for piece in left}
+        return [*left, *(each for each, _ in self._found(found) if each.file not in named)]
 
     def repair(self, found: Survey) -> Position:
         """See :meth:`Recovery.repair`."""
-        pieces = self.pieces_of(found)
-        by_place = {(piece.month, piece.offset): piece.content for piece in found.pieces}
         if found.pieces:
             self._disk.make_directory(self._quarantine)
             self._disk.fsync_directory(self._folder)
-        for piece in pieces:
-            content = by_place.get((piece.month, piece.offset))
-            if content is not None and len(content) == piece.bytes:
-                self._disk.replace(self._quarantine / (piece.file + UNRECORDED), content)
+        for piece, content in self._found(found):
+            self._disk.replace(self._quarantine / (piece.file + UNRECORDED), content)
         moved = {
             line.hash for island in found.islands for line in island if line.ts[:7] in found.broken
         }
         texts = sound_lines(self._folder, moved)  # all, before the first file has changed
         for month in sorted(found.broken):
             self._write_again(month, found, texts)
+        self._disk.fsync_directory(self._folder)  # what one has removed who died
         return self._end(found.last)
 
-    def settle(self, pieces: Iterable[Quarantined]) -> None:
+    def settle(self) -> None:
         """See :meth:`Recovery.settle`."""
-        for piece in pieces:
-            with suppress(OSError):  # their record is durable: the next recovery tries again
-                copy = self._quarantine / (piece.file + UNRECORDED)
-                self._disk.rename(copy, copy.with_suffix(""))
+        recorded, synced = self._recorded(), False
+        with suppress(OSError):  # the next recovery tries again
+            for copy in copies(self._folder):
+                if not copy.recorded and copy.path.with_suffix("").name in recorded:
+                    if not synced:  # whoever recorded it may have died before that was durable
+                        last = max(month for month, _ in list_segments(self._folder))
+                        self._disk.sync(self._folder / segment_name(last))
+                        synced = True
+                    self._disk.rename(copy.path, copy.path.with_suffix(""))
 
     def keep(self, path: Path, name: str) -> Path:
         """See :meth:`Recovery.keep`."""
@@ -139,25 +153,29 @@ class FileRecovery:
             self._disk.replace(target, read_ours(path))
         return target
 
-    def _left_over(self) -> Iterator[Quarantined]:
-        """The copies that a recovery left that was killed, but for those that have their record;
-        these get their names."""
-        with suppress(FileNotFoundError):
-            recorded = {
-                str(each.get("file"))
-                for event in statements(self._folder, "ledger.recovered")
-                for each in event.data.get("quarantined") or ()
-            }
-            for name in sorted(os.listdir(self._quarantine)):
-                if match := _COPY.fullmatch(name):
-                    copy = self._quarantine / name
-                    if copy.with_suffix("").name in recorded:
-                        with suppress(OSError):
-                            self._disk.rename(copy, copy.with_suffix(""))
-                        continue
-                    content = read_ours(copy)
-                    month, offset, after = match[1], int(match[2]), int(match[3])
-                    yield _described(Piece(month, offset, content, 0), after)
+    def _found(self, found: Survey) -> Iterator[tuple[Quarantined, bytes]]:
+        """The pieces of a survey. One that was copied by a recovery that was killed bears the name
+        that it got then: what lies before it may have changed since."""
+        lines = sorted(
+            (line for island in found.islands for line in island), key=lambda each: each.place
+        )
+        left = {
+            (copy.month, copy.offset, copy.digest): _described(copy)
+            for copy in copies(self._folder)
+            if not copy.recorded
+        }
+        for piece in found.pieces:
+            described = _named(piece, _before(lines, piece))
+            key = piece.month, piece.offset, described.sha256[:16]
+            yield left.get(key, described), piece.content
+
+    def _recorded(self) -> set[str]:
+        """The names of the copies that the chain has a record of."""
+        return {
+            str(each.get("file"))
+            for event in statements(self._folder, "ledger.recovered")
+            for each in event.data.get("quarantined") or ()
+        }
 
     def _write_again(self, month: str, found: Survey, texts: dict[str, bytes]) -> None:
         path = self._folder / segment_name(month)
@@ -166,10 +184,13 @@ class FileRecovery:
             for island in found.islands
             if any(line.ts[:7] == month for line in island)
         ]
+        mark = self._folder / UNSETTLED
         if not runs:
+            os.close(self._disk.open_own(mark, os.O_WRONLY | os.O_CREAT))
             with suppress(FileNotFoundError):
                 self._disk.unlink(path)
             self._disk.fsync_directory(self._folder)
+            self._disk.discard(mark)
             return
         self._disk.write_beside(path, _members(runs, texts))
         beside = self._disk.beside(path)
@@ -180,7 +201,6 @@ class FileRecovery:
         ]
         if written != [line.hash for run in runs for line in run]:
             raise OSError(f"{beside} doesn't read as it was written: a failing disk or memory")
-        mark = self._folder / UNSETTLED
         os.close(self._disk.open_own(mark, os.O_WRONLY | os.O_CREAT))
         self._disk.put_in_place(path)
         self._disk.discard(mark)
@@ -218,7 +238,15 @@ def _before(lines: Sequence[Line], piece: Piece) -> int:
     return seq
 
 
-def _described(piece: Piece, after: int) -> Quarantined:
+def _named(piece: Piece, after: int) -> Quarantined:
     digest = sha256(piece.content).hexdigest()
-    name = f"{piece.month}-{piece.offset}-after-{after}-{digest[:16]}.damaged"
+    end = "-end" if piece.at_end else ""
+    name = f"{piece.month}-{piece.offset}-after-{after}{end}-{digest[:16]}.damaged"
     return Quarantined(piece.month, piece.offset, len(piece.content), digest, name, after)
+
+
+def _described(copy: Copy) -> Quarantined:
+    content = read_ours(copy.path)
+    name = copy.path.name.removesuffix(UNRECORDED)
+    digest = sha256(content).hexdigest()
+    return Quarantined(copy.month, copy.offset, len(content), digest, name, copy.after)

@@ -11,12 +11,14 @@ lines follow is taken. Where a line contradicts the island after it, it isn't ta
 
 from __future__ import annotations
 
+import os
 import re
 import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from promptyoself.digests import sha256
 from promptyoself.durable import read_ours
 from promptyoself.ledger.envelope import GENESIS_HASH, Envelope, decode_line, hash_line
 from promptyoself.ledger.protocol import Gap
@@ -29,11 +31,15 @@ from promptyoself.ledger.segments import (
     segment_name,
 )
 
-__all__ = ["UNRECORDED", "Line", "Piece", "Survey", "sound_lines", "survey"]
+__all__ = ["UNRECORDED", "Copy", "Line", "Piece", "Survey", "copies", "sound_lines", "survey"]
 
 _PLAIN = re.compile(rb'\{"v":[^\n]*\}(?=\n)')
 UNRECORDED = ".unrecorded"
 """How the name of a piece in the quarantine ends for which there is no statement yet."""
+
+_COPY = re.compile(
+    r"(\d{4}-\d\d)-(\d+)-after-(\d+)(-end)?-([0-9a-f]{16})\.damaged(\.unrecorded)?", re.ASCII
+)
 
 _HEADER_BYTES = 10
 _SLICE_BYTES = 256
@@ -44,7 +50,8 @@ handful. What has thousands was made so."""
 
 class Line(NamedTuple):
     """One line that reads as an event. ``place`` counts lines and pieces in the order of the files;
-    ``month`` is that of the file, ``member`` where its member begins there."""
+    ``month`` is that of the file, ``member`` where its member begins there. ``aside`` where it lies
+    in the quarantine, moved there by a recovery that was killed."""
 
     seq: int
     hash: str
@@ -54,26 +61,60 @@ class Line(NamedTuple):
     member: int
     place: int
     checked: bool
+    aside: bool
 
 
 class Piece(NamedTuple):
-    """Bytes of a segment that aren't taken over as they are; ``place`` as in :class:`Line`."""
+    """Bytes of a segment that aren't taken over as they are; ``place`` as in :class:`Line`.
+    ``at_end`` where nothing lay behind them."""
 
     month: str
     offset: int
     content: bytes
     place: int
+    at_end: bool
+
+
+class Copy(NamedTuple):
+    """What the name of a copy in the quarantine says: it lay in a ``month`` at an ``offset`` behind
+    the sound event number ``after``, ``at_end`` of the log or not. ``digest`` are the first 16
+    digits of its SHA-256. ``recorded`` where a recovery came to its end that recorded it."""
+
+    path: Path
+    month: str
+    offset: int
+    after: int
+    at_end: bool
+    digest: str
+    recorded: bool
+
+
+def copies(folder: Path) -> list[Copy]:
+    """The damaged pieces in the quarantine of a chain's folder, by month and offset."""
+    try:
+        names = os.listdir(folder / "quarantine")
+    except FileNotFoundError:
+        return []
+    found = []
+    for name in sorted(names):
+        if match := _COPY.fullmatch(name):
+            month, offset, after, end, digest, pending = match.groups()
+            path = folder / "quarantine" / name
+            found.append(Copy(path, month, int(offset), int(after), bool(end), digest, not pending))
+    return sorted(found, key=lambda copy: (copy.month, copy.offset))
 
 
 class Survey(NamedTuple):
     """What is sound: ``islands`` in the order of the chain. What isn't: ``pieces`` in the order of
     the files. ``broken`` are the months whose files must be written again. ``statements`` are the
-    sound ones of earlier recoveries."""
+    sound ones of earlier recoveries. ``inside`` are the hashes of the lines in each piece and each
+    copy of one, by its SHA-256."""
 
     islands: list[list[Line]]
     pieces: list[Piece]
     broken: set[str]
     statements: list[Envelope]
+    inside: dict[str, set[str]]
 
     @property
     def last(self) -> Line | None:
@@ -103,14 +144,15 @@ class _Stretch(NamedTuple):
 
 
 class _Read(NamedTuple):
-    """A stretch of a month and the events in it; ``aside`` where a recovery that was killed has
-    moved it to the quarantine."""
+    """A stretch of a month and the events in it; ``copy`` is its SHA-256 where it lies in the
+    quarantine, to which a recovery that was killed has moved it."""
 
     month: str
     stretch: _Stretch
     lines: list[Line]
     place: int
-    aside: bool
+    copy: str | None
+    at_end: bool
 
     @property
     def is_whole(self) -> bool:
@@ -133,10 +175,13 @@ def survey(folder: Path, witness: tuple[int, str] | None = None) -> Survey:
     firsts = {island[0].hash for island in islands[1:]}
     pieces: list[Piece] = []
     broken: set[str] = set()
+    inside: dict[str, set[str]] = {}
     latest = 0
     for each in read:
         mine = [line for line in each.lines if kept.get(line.hash) is line]
-        if each.aside:
+        hashes = {line.hash for line in each.lines}
+        if each.copy is not None:
+            inside[each.copy] = hashes
             broken.update(line.ts[:7] for line in mine)
             continue
         whole = each.is_whole and len(mine) == len(each.lines)
@@ -149,9 +194,10 @@ def survey(folder: Path, witness: tuple[int, str] | None = None) -> Survey:
         if not (whole and in_place):
             content = read_ours(folder / segment_name(each.month))
             damaged = content[each.stretch.start : each.stretch.end]
-            pieces.append(Piece(each.month, each.stretch.start, damaged, each.place))
+            pieces.append(Piece(each.month, each.stretch.start, damaged, each.place, each.at_end))
+            inside[sha256(damaged).hexdigest()] = hashes
     statements = [event for hash_, event in stated.items() if hash_ in kept]
-    return Survey(islands, pieces, broken, statements)
+    return Survey(islands, pieces, broken, statements, inside)
 
 
 def _read(
@@ -160,11 +206,14 @@ def _read(
     """Every stretch of the segments, in order; ``stated`` then has the statements of earlier
     recoveries, by their hashes."""
     place = 0
-    months = [month for month, _ in list_segments(folder)]
+    last = max((month for month, _ in list_segments(folder)), default="")
     for month, content, aside in _sources(folder):
         for stretch in _stretches(content):
             texts, known = stretch.lines, None
-            at_end = month == months[-1] and stretch.end == len(content) and not aside
+            if aside is not None:
+                at_end = aside.at_end
+            else:
+                at_end = month == last and stretch.end == len(content)
             if at_end and not stretch.whole:
                 # What was cut short was never acknowledged, but for what an index has seen.
                 known = _seen(texts, witness)
@@ -179,11 +228,22 @@ def _read(
                 checked = stretch.whole or hash_ == known
                 at = place + number
                 lines.append(
-                    Line(event.seq, hash_, event.prev, event.ts, month, stretch.start, at, checked)
+                    Line(
+                        event.seq,
+                        hash_,
+                        event.prev,
+                        event.ts,
+                        month,
+                        stretch.start,
+                        at,
+                        checked,
+                        aside is not None,
+                    )
                 )
                 if event.type == "ledger.recovered":
                     stated[hash_] = event
-            yield _Read(month, stretch, lines, place, aside)
+            copy = None if aside is None else sha256(content).hexdigest()
+            yield _Read(month, stretch, lines, place, copy, at_end)
             place += len(texts)
 
 
@@ -202,16 +262,16 @@ def sound_lines(folder: Path, chosen: Collection[str]) -> dict[str, bytes]:
 # --- bytes ----------------------------------------------------------------------------------------
 
 
-def _sources(folder: Path) -> Iterator[tuple[str, bytes, bool]]:
+def _sources(folder: Path) -> Iterator[tuple[str, bytes, Copy | None]]:
     """Each month's segment, and before it what a recovery that was killed has moved out of it."""
-    aside = sorted((folder / "quarantine").glob(f"*{UNRECORDED}"))
+    aside = [copy for copy in copies(folder) if not copy.recorded]
     months = {month for month, _ in list_segments(folder)}
-    for month in sorted(months | {path.name[:7] for path in aside}):
-        for path in aside:
-            if path.name.startswith(month) and path.suffixes[-2:] == [".damaged", UNRECORDED]:
-                yield month, read_ours(path), True
+    for month in sorted(months | {copy.month for copy in aside}):
+        for copy in aside:
+            if copy.month == month:
+                yield month, read_ours(copy.path), copy
         if month in months:
-            yield month, read_ours(folder / segment_name(month)), False
+            yield month, read_ours(folder / segment_name(month)), None
 
 
 def _stretches(content: bytes) -> Iterator[_Stretch]:
@@ -268,7 +328,7 @@ def _islands(found: list[Line], witness: tuple[int, str] | None) -> list[list[Li
     lines: dict[str, Line] = {}
     for line in found:
         known = lines.get(line.hash)
-        if known is None or (line.checked and not known.checked):
+        if known is None or _worth(line) > _worth(known):
             lines[line.hash] = line
     children: dict[str, list[Line]] = {}
     for line in lines.values():
@@ -307,7 +367,12 @@ def _islands(found: list[Line], witness: tuple[int, str] | None) -> list[list[Li
         while (after := following.get(island[-1].hash)) is not None:
             island.append(after)
         islands.append(island)
-    return sorted(islands, key=lambda island: island[0].place)
+    return sorted(islands, key=lambda island: (island[0].seq, island[0].place))
+
+
+def _worth(line: Line) -> tuple[bool, bool, bool]:
+    """Of a line that lies in several places, the one is taken that needn't be moved."""
+    return line.checked, not line.aside, line.ts[:7] == line.month
 
 
 _Best = tuple[int, tuple[int, int] | None]
@@ -324,14 +389,14 @@ def _in_order(islands: list[list[Line]], witness: tuple[int, str] | None) -> lis
     """
     if len(islands) > _MOST_ISLANDS:
         longest = sorted(islands, key=len, reverse=True)[:_MOST_ISLANDS]
-        islands = sorted(longest, key=lambda island: island[0].place)
+        islands = sorted(longest, key=lambda island: (island[0].seq, island[0].place))
     best: list[list[_Best | None]] = []
     for at, island in enumerate(islands):
         first = island[0]
         mine: list[_Best | None] = [(len(island), None), None]
         for earlier in range(at):
             last = islands[earlier][-1]
-            if not (last.seq < first.seq and last.ts <= first.ts and last.place < first.place):
+            if not (last.seq < first.seq and last.ts <= first.ts):
                 continue
             against = int(last.seq + 1 == first.seq)
             for before, found in enumerate(best[earlier]):

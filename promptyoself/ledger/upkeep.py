@@ -6,7 +6,7 @@ Apart from the rest of the protocol, since of all commands only a few ask for it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -77,9 +77,10 @@ class Recovery(Protocol):
         """The sound events as a fold takes them in, with what stands for each gap."""
         ...
 
-    def pieces_of(self, found: Survey) -> list[Quarantined]:
+    def pieces_of(self, found: Survey, *, adopt: bool = False) -> list[Quarantined]:
         """The damaged bytes that :meth:`repair` moves aside, and those that a recovery has moved
-        that was killed before it could record them."""
+        that was killed before it could record them; with ``adopt`` also those whose record is
+        lost. Changes nothing."""
         ...
 
     def repair(self, found: Survey) -> Position:
@@ -94,8 +95,8 @@ class Recovery(Protocol):
         """
         ...
 
-    def settle(self, pieces: Iterable[Quarantined]) -> None:
-        """The statements of these are durable."""
+    def settle(self) -> None:
+        """Give the copies of which the chain has a record their names for good."""
         ...
 
     def keep(self, path: Path, name: str) -> Path:

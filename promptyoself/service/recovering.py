@@ -105,6 +105,8 @@ def _recover(
 ) -> dict[str, Any]:
     if _is_sound(chain):
         with chain.ledger.recovering() as recovery:
+            if not dry_run:
+                recovery.settle()
             if not recovery.pieces_of(recovery.survey(None)):
                 return {"recovered": False, "message": "The log is sound: nothing is to be done."}
     with chain.ledger.recovering() as recovery:
@@ -168,7 +170,7 @@ def _is_sound(chain: Chain[Any]) -> bool:
 def _plan(chain: Chain[Any], recovery: Recovery, reason: str | None) -> _Plan:
     witness = chain.index.witness()
     found = recovery.survey(witness)
-    pieces = recovery.pieces_of(found)
+    pieces = recovery.pieces_of(found, adopt=True)
     log = chain.form.fold(chain.form.empty, recovery.events(found))
     if newer := chain.form.newer(log):
         raise ChainError(
@@ -238,10 +240,8 @@ def _gap_of(piece: Quarantined, found: Survey, gaps: list[Gap | None]) -> Gap | 
     that were read out of it. Where nothing is missing there, a gap of no event. ``None``: it lay
     behind the end."""
     lines = {line.seq: line for island in found.islands for line in island}
-    after = piece.after
-    while (inside := lines.get(after + 1)) is not None and (
-        (inside.month, inside.member) == (piece.month, piece.offset)
-    ):
+    after, read = piece.after, found.inside.get(piece.sha256, set())
+    while (inside := lines.get(after + 1)) is not None and inside.hash in read:
         after += 1
     for gap in gaps:
         if gap is not None and piece.after <= gap.after <= after:
@@ -302,7 +302,7 @@ def _carry_out(
             for record in difference.records
         ]
     chain.ledger.append(drafts, now, position)
-    recovery.settle(plan.pieces)
+    recovery.settle()
     with suppress(OSError):
         chain.index.save(chain.index.rebuild())
     return kept
