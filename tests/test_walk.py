@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from chains import ledger_in, three_months
-from test_damage import ANSWERS, DAMAGED, verdict
+from chains import ledger_in, snapshot_of, three_months
+from checker import check_chain, lines
+from gaps import drop, false_statements, hidden_alteration, restate
+from test_damage import ANSWERS, DAMAGED, DECEMBER, store_in, verdict
+
+from promptyoself.service.recovering import recover
 
 SCRIPT = Path(__file__).parent.parent / "docs" / "walk_chain.py"
 
@@ -41,7 +48,7 @@ def test_needs_nothing_of_ours() -> None:
     """It is short, and imports only what every Python has."""
     text = SCRIPT.read_text()
     assert "promptyoself" not in text.replace("promptyoself/", "")
-    assert len(text.splitlines()) <= 50
+    assert len(text.splitlines()) <= 52
 
 
 @pytest.mark.parametrize("name", sorted(ANSWERS))
@@ -69,3 +76,82 @@ def test_month_removed(tmp_path: Path) -> None:
     code, said = walk(tmp_path)
     assert code == 1
     assert said == "bad event 4 in 2026-11.ndjson.gz: its number is 6"
+
+
+def recovered(folder: Path, *numbers: int) -> dict[str, Any]:
+    """A log of 13 events in three months that has lost these, and says so."""
+    three_months(folder, 4)
+    drop(folder, *numbers)
+    return recover(store_in(folder), DECEMBER, agree=lambda _: True)
+
+
+@pytest.mark.parametrize("numbers", [(1, 2), (4,), (5,), (6,), (6, 7, 8, 9), (4, 8, 9), (10, 13)])
+def test_a_stated_gap(quick_path: Path, numbers: tuple[int, ...]) -> None:
+    """P3: over gaps that the log states it goes on, and says how many events are lost: at the
+    beginning, within a month, at its borders, or a whole month, and more than one."""
+    folder = quick_path / "schedules"
+    recovered(folder, *numbers)
+    position, error = verdict(folder)
+    assert error is None
+    gone = len(set(numbers) - {13})  # nothing knew of the last one
+    assert walk(folder) == (0, f"ok {position.seq} {position.hash} lost {gone}")
+
+
+def test_a_lost_end(quick_path: Path) -> None:
+    """P3: events that were cut off, and of which an index had seen, are counted, too."""
+    folder = quick_path / "schedules"
+    three_months(folder, 4)
+    store_in(folder).read()
+    drop(folder, 12, 13)
+    recover(store_in(folder), DECEMBER, agree=lambda _: True)
+    position = store_in(folder).read().position
+    assert walk(folder) == (0, f"ok {position.seq} {position.hash} lost 2")
+
+
+def test_another_gap_than_is_stated(quick_path: Path) -> None:
+    """P3: a gap for which the statement is false in anything is bad, to the package as well; the
+    event named is the first one that is missing."""
+    folder = quick_path / "schedules"
+    recovered(folder, 6, 7)
+    good = snapshot_of(folder)
+    statement = check_chain(folder, settled=False)[-1]["data"]
+    for change in false_statements(statement):
+        restate(folder, lambda event, change=change: event["data"].update(change))
+        _, error = verdict(folder)
+        assert error is not None, change
+        assert walk(folder) == (1, "bad event 6 in 2026-10.ndjson.gz: its number is 8"), change
+        for name, content in good.items():
+            (folder / name).write_bytes(content)
+    drop(folder, 14)  # the statement itself
+    assert walk(folder)[1] == "bad event 6 in 2026-10.ndjson.gz: its number is 8"
+
+
+def test_no_alteration_hides_behind_a_statement(quick_path: Path) -> None:
+    """P3: where no event is missing, a statement doesn't excuse that a link is broken."""
+    folder = quick_path / "schedules"
+    three_months(folder, 4)
+    hidden_alteration(folder, 7)
+    _, error = verdict(folder)
+    assert error is not None
+    assert error.details["seq"] == 8
+    code, said = walk(folder)
+    assert code == 1
+    assert said.startswith("bad event 8 in 2026-10.ndjson.gz: it doesn't follow")
+
+
+def test_a_statement_says_nothing_of_its_own_place(quick_path: Path) -> None:
+    """P3: the first event after a gap can't be the statement of that gap."""
+    folder = quick_path / "schedules"
+    recovered(folder, 6)
+    drop(folder, *range(8, 14))
+    restate(folder, lambda event: event["data"].update(after=7, first=14, lost=6))
+    last = [json.loads(line) for line in lines(folder)][-2]
+    digest = hashlib.sha256(lines(folder)[-2]).hexdigest()
+    assert last["seq"] == 7
+
+    def own(event: dict[str, Any]) -> None:
+        event["data"].update(after_hash=digest, first_prev=event["prev"])
+
+    restate(folder, own)
+    assert verdict(folder)[1] is not None
+    assert walk(folder)[0] == 1

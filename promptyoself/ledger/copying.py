@@ -12,10 +12,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from promptyoself.durable import open_ours
+from promptyoself.errors import ChainError
 from promptyoself.ledger.position import Position
+from promptyoself.ledger.protocol import Gap
 from promptyoself.ledger.segments import (
     BrokenMember,
     Member,
@@ -24,8 +26,9 @@ from promptyoself.ledger.segments import (
     read_members,
     segment_name,
 )
+from promptyoself.ledger.statements import Bridges
 
-__all__ = ["check_copy", "open_segment", "pieces"]
+__all__ = ["Copied", "check_copy", "open_segment", "pieces"]
 
 _PIECE_BYTES = 1 << 20
 
@@ -52,14 +55,27 @@ def pieces(file: BinaryIO, size: int) -> Iterator[bytes]:
         size -= len(piece)
 
 
-def check_copy(path: Path, start: int, size: int, month: str, after: Position) -> Position:
+class Copied(NamedTuple):
+    """What a copy of a segment holds: the position at its end, how many events there are, and the
+    gaps before some of them, each with the number of the event that states it."""
+
+    end: Position
+    events: int
+    gaps: list[tuple[Gap, int]]
+
+
+def check_copy(
+    path: Path, start: int, size: int, month: str, after: Position, bridges: Bridges
+) -> Copied:
     """Check that the ``size`` bytes of ``path`` from ``start`` on are the segment of a month, whose
-    events follow from ``after``. Returns the position at its end; offsets are those in the segment.
+    events follow from ``after``, but for gaps that the log states: ``bridges`` knows these. Offsets
+    are those in the segment.
 
     Raises:
         ChainError: ``corrupt_chain``.
     """
-    position, at = after, 0
+    position, at, events = after, 0, 0
+    gaps: list[tuple[Gap, int]] = []
     members = read_members(path, start)
     while at < size:
         try:
@@ -69,6 +85,16 @@ def check_copy(path: Path, start: int, size: int, month: str, after: Position) -
         if member is None or member.end - start > size:
             raise broken_member(month, at, position.seq + 1, "it ends in the middle")
         member = Member(at, member.end - start, member.content)
-        _, position = link(position, member, month, after.earlier)
+        try:
+            envelopes, position = link(position, member, month, after.earlier)
+        except ChainError:
+            gap = bridges.over(position, member)
+            statement = None if gap is None else bridges.statement_of(gap)
+            if gap is None or statement is None:
+                raise
+            gaps.append((gap, statement))
+            position = position._replace(seq=gap.first - 1, hash=gap.first_prev)
+            envelopes, position = link(position, member, month, after.earlier)
+        events += len(envelopes)
         at = member.end
-    return position
+    return Copied(position, events, gaps)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from promptyoself.errors import ChainError
 from promptyoself.ledger.envelope import Envelope, decode_line
@@ -52,7 +53,7 @@ class Bridges:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._known: dict[Gap, int] | None = None
+        self._known: dict[tuple[Gap, Any], int] | None = None
         self._open: dict[int, Gap] = {}
 
     def over(self, position: Position, member: Member) -> Gap | None:
@@ -62,16 +63,24 @@ class Bridges:
         except ValueError:
             return None
         gap = Gap(position.seq, position.hash, first.seq, first.prev)
-        if self._known is None:
-            self._known = {}
-            for event in statements(self._folder, "ledger.recovered"):
-                said = (event.data.get(name) for name in Gap._fields)
-                self._known[Gap(*said)] = event.seq  # type: ignore[arg-type]
-        statement = self._known.get(gap)
-        if statement is None or statement <= first.seq:
+        statement = self.statement_of(gap)
+        if statement is None:
             return None
         self._open[statement] = gap
         return gap
+
+    def statement_of(self, gap: Gap) -> int | None:
+        """The number of the first event that states the gap, if one does. It must count right what
+        is lost: where no number is missing, nothing but an alteration breaks the link."""
+        if self._known is None:
+            self._known = {}
+            for event in statements(self._folder, "ledger.recovered"):
+                said = Gap._make(event.data.get(name) for name in Gap._fields)
+                with suppress(TypeError):  # no key, so no gap
+                    self._known.setdefault((said, event.data.get("lost")), event.seq)
+        missing = gap.first - gap.after - 1
+        statement = self._known.get((gap, missing))
+        return statement if missing > 0 and statement and statement > gap.first else None
 
     def close(self, envelopes: list[Envelope]) -> None:
         """The replay has come to these events."""

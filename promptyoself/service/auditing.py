@@ -151,7 +151,7 @@ def diff(store: Store, *, from_: str, to: str | None, now: datetime) -> dict[str
     """
     only = pinned(store, None)
     start, end = cutoff(store, from_, now, end=False), cutoff(store, to or format_utc(now), now)
-    events = (event for batch in store.ledger.replay() for event in batch.envelopes)
+    events = (event for batch in store.ledger.replay() for event in batch.folded())
     ahead, latest = next(events, None), None
     made: dict[str, list[dict[str, Any]]] = {}
 

@@ -324,7 +324,7 @@ def _at(store: Store, at: str, now: datetime) -> tuple[Desires, datetime]:
     def envelopes() -> Iterator[Envelope]:
         nonlocal last
         for batch in store.desires.ledger.replay():
-            for event in batch.envelopes:
+            for event in batch.folded():
                 if not end.covers(event):
                     return
                 last = event.ts

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from promptyoself.durable import Disk
 from promptyoself.errors import ChainError, PromptyoselfError
+from promptyoself.folding import Loss
 from promptyoself.ledger import START, Position
 from promptyoself.service.creating import FileTaken, new_file
 from promptyoself.service.keeping import verify
@@ -293,32 +294,52 @@ def verify_notes(
     """:func:`~promptyoself.service.keeping.verify`, and that each note's head is on the chain.
 
     Raises:
-        ChainError: ``head_not_on_chain``, naming the note's line; and as ``verify``.
+        ChainError: ``head_not_on_chain``, naming the note's line, and the event that states it
+            where what the note is about is lost; and as ``verify``.
     """
     newest = max(notes, key=lambda note: note.seq)
     answer = verify(store, newest.head, progress)
+    losses = [Loss(**loss) for loss in answer.get("recovered", ())]
     wanted: dict[int, list[Note]] = {}
     for note in notes:
         wanted.setdefault(note.seq, []).append(note)
     for batch in store.ledger.replay():
+        if batch.gap is not None:
+            for note in notes:
+                if batch.gap.after < note.seq < batch.gap.first:
+                    raise _not_on_chain(note, None, losses)
         after = [*(event.prev for event in batch.envelopes[1:]), batch.position.hash]
         for event, hash_ in zip(batch.envelopes, after, strict=True):
             for note in wanted.get(event.seq, []):
                 if (note.hash, note.ts) != (hash_, event.ts):
-                    raise ChainError(
-                        "head_not_on_chain",
-                        f"The note in line {note.line} is about another event {note.seq} than the "
-                        "log has.",
-                        "The log was rewritten after that note was signed; compare with a backup, "
-                        "which `promptyoself verify --var BACKUP` proves.",
-                        seq=note.seq,
-                        expected=f"{note.hash} {note.ts}",
-                        found=f"{hash_} {event.ts}",
-                    )
+                    raise _not_on_chain(note, f"{hash_} {event.ts}", losses)
         if batch.position.seq >= newest.seq:
             break
     shown = {"head": newest.head, "ts": newest.ts, "key_id": newest.key_id}
     return {**answer, "note": shown, "notes": len(notes)}
+
+
+def _not_on_chain(note: Note, found: str | None, losses: Sequence[Loss]) -> ChainError:
+    """Why a note isn't proved: what is ``found`` at its event's number is another event."""
+    loss = next((loss for loss in losses if loss.covers(note.seq)), None)
+    if loss is not None:
+        message = (
+            f"The note in line {note.line} is about event {note.seq}, which was lost, as event "
+            f"{loss.event} says."
+        )
+    else:
+        message = (
+            f"The note in line {note.line} is about another event {note.seq} than the log has."
+        )
+    return ChainError(
+        "head_not_on_chain",
+        message,
+        "The log was cut off or rewritten after that note was signed; compare with a backup, which "
+        "`promptyoself verify --var BACKUP` proves.",
+        seq=note.seq,
+        expected=f"{note.hash} {note.ts}",
+        found=found,
+    )
 
 
 def _refuse_pinned(settings: Settings) -> None:

@@ -2,7 +2,8 @@
 
 Needs Python 3.9 or newer, and nothing else. It reads heads.json and the months in schedules/, which
 lie beside it or in FOLDER, and checks that every line follows from the one before it. It prints
-`ok EVENTS SEQ:HASH` and exits 0; or says what the first thing wrong is, and exits 1.
+`ok EVENTS SEQ:HASH` and exits 0; or says what the first thing wrong is, and exits 1. Where events
+are lost, and that is stated, it prints after the first line which they are, and who says so.
 """
 
 from __future__ import annotations
@@ -54,6 +55,18 @@ class Summary(NamedTuple):
 
     events: int
     digest: str
+
+
+class Gap(NamedTuple):
+    """A stretch that is lost, between the events `after` and `first`, as heads.json says; `event`
+    is the number of the one that states it."""
+
+    after: int
+    after_hash: str
+    first: int
+    first_prev: str
+    lost: int
+    event: int
 
 
 def bad(where: str, what: str, expected: object = None, found: object = None) -> Bad:
@@ -114,8 +127,8 @@ def read_heads(folder: str) -> dict[str, Any]:
         heads = read_json(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise bad("heads.json", f"it is not JSON ({shown(str(error))})") from None
-    if not isinstance(heads, dict) or heads.get("format") != 1:
-        raise bad("heads.json", "it is not of format 1")
+    if not isinstance(heads, dict) or heads.get("format") not in (1, 2):
+        raise bad("heads.json", "it is not of format 1 or 2")
     months = heads.get("months")
     if not isinstance(months, list) or not months:
         raise bad("heads.json", "it names no months")
@@ -128,6 +141,30 @@ def read_heads(folder: str) -> dict[str, Any]:
         if not is_number(entry.get("events")):
             raise bad("heads.json", f"what it says of {name} has no number of events")
     return heads
+
+
+def read_gaps(heads: dict[str, Any]) -> list[Gap]:
+    """The gaps that heads.json tells of: none where it is of format 1."""
+    if (heads["format"] == 2) != ("gaps" in heads):
+        raise bad("heads.json", "gaps are told in format 2, and only there")
+    found = []
+    entries = heads.get("gaps", [])
+    for entry in entries if isinstance(entries, list) else [None]:
+        names = Gap._fields
+        gap = Gap._make(map(entry.get, names)) if isinstance(entry, dict) else None
+        if gap is None or not is_gap(gap):
+            raise bad("heads.json", "what it says of a gap is none")
+        found.append(gap)
+    return found
+
+
+def is_gap(gap: Gap) -> bool:
+    """Whether events may be lost there. Where no number is missing, none are."""
+    numbers = all(map(is_number, (gap.after, gap.first, gap.lost, gap.event)))
+    hashes = (gap.after_hash, gap.first_prev)
+    if not numbers or not all(isinstance(text, str) and HASH.fullmatch(text) for text in hashes):
+        return False
+    return 0 < gap.lost == gap.first - gap.after - 1 and gap.first < gap.event
 
 
 def read_lines(path: str) -> Iterator[bytes]:
@@ -177,20 +214,24 @@ def read_event(line: bytes) -> dict[str, Any]:
 class Walk:
     """Goes through the months, line by line."""
 
-    def __init__(self, before: Place, wanted: Place | None) -> None:
+    def __init__(self, before: Place, wanted: Place | None, gaps: list[Gap]) -> None:
         self.place = before
         self.wanted = wanted
         self.found = before.hash if wanted and wanted.seq == before.seq else None
         self.months: dict[str, Summary] = {}
+        self.gaps = gaps  # those to come
+        self.open: dict[Gap, tuple[str, str]] = {}  # not stated yet; the months around them
+        self.lost: list[str] = []
 
     def month(self, folder: str, month: str) -> None:
         """Read one month. Raises Bad."""
         path = os.path.join(folder, "schedules", month + ".ndjson.gz")
-        digest, before = hashlib.sha256(), self.place.seq
+        digest, events = hashlib.sha256(), 0
         try:
             for line in read_lines(path):
                 self.step(line, month)
                 digest.update(line + b"\n")
+                events += 1
         except FileNotFoundError:
             raise bad(self.where(month), "the file is missing") from None
         except OSError as error:
@@ -199,7 +240,7 @@ class Walk:
             raise bad(self.where(month), shown(str(error))) from None
         except MemoryError:
             raise bad(self.where(month), "it needs more memory than there is") from None
-        self.months[month] = Summary(self.place.seq - before, digest.hexdigest())
+        self.months[month] = Summary(events, digest.hexdigest())
 
     def where(self, month: str) -> str:
         """The event that should come next, in words."""
@@ -207,7 +248,8 @@ class Walk:
 
     def step(self, line: bytes, month: str) -> None:
         """Check that a line may stand here. Raises Bad or ValueError."""
-        event, last = read_event(line), self.place
+        event = read_event(line)
+        last = self.over(event, month)
         for what, expected, found in (
             ("its number is another", last.seq + 1, event["seq"]),
             ("it doesn't follow from the line before it", last.hash, event["prev"]),
@@ -218,9 +260,50 @@ class Walk:
                 raise bad(self.where(month), what, expected, found)
         if event["type"] == "segment.sealed" and event["v"] == 1:
             self.seal(event["data"], month)
+        self.state(event, month)
         self.place = Place(event["seq"], hashlib.sha256(line).hexdigest(), event["ts"])
         if self.wanted and self.wanted.seq == self.place.seq:
             self.found = self.place.hash
+
+    def over(self, event: dict[str, Any], month: str) -> Place:
+        """What an event must follow from: the line before it, or one that is lost."""
+        last = self.place
+        gap = self.gaps[0] if self.gaps else None
+        if gap is None or gap[:4] != (last.seq, last.hash, event["seq"], event["prev"]):
+            return last
+        del self.gaps[0]
+        self.open[gap] = last.ts[:7], month
+        if self.wanted and gap.after < self.wanted.seq < gap.first:
+            what = f"that of --head is lost, as event {gap.event} is to state"
+            raise bad(f"event {self.wanted.seq}", what)
+        return Place(gap.first - 1, gap.first_prev, last.ts)
+
+    def state(self, event: dict[str, Any], month: str) -> None:
+        """Compare what an event states to be lost with what heads.json says."""
+        is_statement = event["type"] == "ledger.recovered" and event["v"] == 1
+        said = tuple(event["data"].get(name) for name in Gap._fields[:5]) if is_statement else None
+        for gap in [gap for gap in self.open if gap.event == event["seq"] or gap[:5] == said]:
+            if said != gap[:5] or gap.event != event["seq"]:
+                what = f"heads.json says that event {gap.event} states this gap, and that isn't so"
+                raise bad(self.where(month), what, gap[:5], said)
+            del self.open[gap]
+            self.lost.append(told(gap.lost, gap.after, f"as event {gap.event} states"))
+        if is_statement and event["data"].get("first") is None:
+            lost, after = event["data"].get("lost"), event["data"].get("after")
+            if not is_number(lost) or not is_number(after):
+                raise bad(self.where(month), "it doesn't state what is lost")
+            if lost:
+                self.lost.append(told(lost, after, f"as event {event['seq']} states"))
+
+    def finish(self) -> None:
+        """All months are read: what heads.json says is lost must have been missing."""
+        for gap in self.gaps:
+            raise bad("heads.json", f"nothing is missing after event {gap.after} as it says")
+        for gap in self.open:
+            if gap.event <= self.place.seq:
+                raise bad("heads.json", f"event {gap.event}, which is to state a gap, isn't there")
+            who = f"as heads.json alone claims: event {gap.event} is not in this pack"
+            self.lost.append(told(gap.lost, gap.after, who))
 
     def seal(self, data: dict[str, Any], month: str) -> None:
         """Compare what was recorded when a month was rewritten with what that month holds."""
@@ -230,14 +313,16 @@ class Walk:
         summary = self.months.get(sealed)
         if summary is None:
             return  # it isn't in the pack
+        if any(before <= sealed <= after for before, after in self.open.values()):
+            return  # some of it was lost since
         recorded = data.get("events"), data.get("content_sha256")
         if recorded != tuple(summary):
             what = f"it was sealed with other content in {sealed}"
             raise bad(self.where(month), what, recorded, tuple(summary))
 
 
-def check(folder: str, wanted: Place | None) -> tuple[int, Place]:
-    """How many events there are, and the last one. Raises Bad."""
+def check(folder: str, wanted: Place | None) -> tuple[int, Place, list[str]]:
+    """How many events there are, the last one, and what is lost. Raises Bad."""
     heads = read_heads(folder)
     before, head = read_place(heads.get("before"), "before"), read_place(heads.get("head"), "head")
     names = {entry["month"] + ".ndjson.gz" for entry in heads["months"]}
@@ -247,7 +332,7 @@ def check(folder: str, wanted: Place | None) -> tuple[int, Place]:
         raise bad("schedules", f"the folder can't be read ({error.strerror})") from None
     if extra := sorted(name for name in present if FILE.fullmatch(name) and name not in names):
         raise bad(shown(extra[0]), "heads.json doesn't name it")
-    walk = Walk(before, wanted)
+    walk = Walk(before, wanted, read_gaps(heads))
     for entry in heads["months"]:
         month = entry["month"]
         walk.month(folder, month)
@@ -255,11 +340,17 @@ def check(folder: str, wanted: Place | None) -> tuple[int, Place]:
             what = f"its number of events in {month} is another"
             raise bad("heads.json", what, walk.months[month].events, entry["events"])
         compare(f"the head of {month}", read_place(entry, month), walk.place)
+    walk.finish()
     compare("the last head", head, walk.place)
     check_note(heads, walk.place)
     if wanted and walk.found != wanted.hash:
         raise not_here(wanted, walk.found, before, walk.place)
-    return walk.place.seq - before.seq, walk.place
+    return sum(summary.events for summary in walk.months.values()), walk.place, walk.lost
+
+
+def told(lost: int, after: int, who: str) -> str:
+    """What is lost, and who says so, for people."""
+    return f"lost {lost} event{'' if lost == 1 else 's'} after event {after}, {who}"
 
 
 def check_note(heads: dict[str, Any], last: Place) -> None:
@@ -303,11 +394,13 @@ def main(arguments: list[str]) -> int:
         wanted = Place(int(match[1]), match[2], "")
     folder = options.folder or os.path.dirname(os.path.abspath(__file__))
     try:
-        events, last = check(folder, wanted)
+        events, last, lost = check(folder, wanted)
     except Bad as problem:
         print(problem)
         return 1
     print(f"ok {events} {last.seq}:{last.hash}")
+    for each in lost:
+        print(each)
     return 0
 
 

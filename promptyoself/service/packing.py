@@ -25,7 +25,8 @@ from promptyoself.durable import Disk
 from promptyoself.errors import ChainError, PromptyoselfError, WrongUsage
 from promptyoself.instants import format_utc
 from promptyoself.ledger import START, Position
-from promptyoself.ledger.copying import check_copy, open_segment, pieces
+from promptyoself.ledger.copying import Copied, check_copy, open_segment, pieces
+from promptyoself.ledger.statements import Bridges
 from promptyoself.service.creating import new_file
 from promptyoself.service.keeping import head_of, verify
 from promptyoself.service.notes import CHAIN, SigningKey, settled_head, sign_position
@@ -55,10 +56,35 @@ class _Range(NamedTuple):
 
 
 class _Stretch(NamedTuple):
-    """What a pack holds: the position before it, and that at the end of each month."""
+    """What a pack holds: the position before it, and each month."""
 
     before: Position
-    ends: list[Position]
+    months: list[Copied]
+
+    @property
+    def end(self) -> Position:
+        """The position after the last event."""
+        return self.months[-1].end
+
+    @property
+    def events(self) -> int:
+        """How many events there are."""
+        return sum(month.events for month in self.months)
+
+    @property
+    def gaps(self) -> list[dict[str, Any]]:
+        """Every gap before one of the events, as heads.json has it."""
+        return [
+            {**gap._asdict(), "lost": gap.first - gap.after - 1, "event": statement}
+            for month in self.months
+            for gap, statement in month.gaps
+        ]
+
+    @property
+    def first(self) -> int:
+        """The number of the first event."""
+        gaps = (gap["first"] for gap in self.gaps if gap["after"] == self.before.seq)
+        return next(gaps, self.before.seq + 1)
 
 
 def pack(
@@ -97,15 +123,15 @@ def pack(
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
         digest = file_digest(file, "sha256").hexdigest()
-    end = stretch.ends[-1]
-    months = [position.month for position in stretch.ends]
+    lost = sum(gap["lost"] for gap in stretch.gaps)
     return {
         "file": str(out),
-        "months": months,
-        "events": end.seq - stretch.before.seq,
+        "months": [month.end.month for month in stretch.months],
+        "events": stretch.events,
+        **({"lost_events": lost} if lost else {}),
         "bytes": size,
-        "first": stretch.before.seq + 1,
-        "head": f"{end.seq}:{end.hash}",
+        "first": stretch.first,
+        "head": f"{stretch.end.seq}:{stretch.end.hash}",
         "sha256": digest,
         "message": "Checked and packed. Prompts are in it: give it only to whom they may be shown.",
     }
@@ -161,6 +187,7 @@ def _write(
         _add(archive, "README.md", (_HERE / "pack_readme.md").read_bytes())
         _add(archive, "verify.py", (_HERE / "pack_verifier.py").read_bytes())
         position = stretch.before
+        bridges = Bridges(folder)
         for month in months:
             with open_segment(folder, head, month) as (segment, size):
                 with _entry(archive, f"{FOLDER}/{month}.ndjson.gz", size) as entry:
@@ -168,8 +195,9 @@ def _write(
                     for piece in pieces(segment, size):
                         entry.write(piece)
                 file.flush()
-                position = check_copy(meanwhile, start, size, month, position)
-            stretch.ends.append(position)
+                copied = check_copy(meanwhile, start, size, month, position, bridges)
+            stretch.months.append(copied)
+            position = copied.end
         if position.month == head.month and position.hash != head.hash:
             raise _moved(head)
         _add(archive, "heads.json", _heads(wanted, stretch, key))
@@ -186,22 +214,23 @@ def _before(store: Store, month: str) -> Position:
 
 
 def _heads(wanted: _Range, stretch: _Stretch, key: SigningKey | None) -> bytes:
-    counts = [stretch.before.seq, *(position.seq for position in stretch.ends)]
     document: dict[str, Any] = {
-        "format": 1,
+        "format": 2 if stretch.gaps else 1,
         "chain": CHAIN,
         "software": f"promptyoself {__version__}",
         "since": wanted.since,
         "until": wanted.until,
         "before": _place(stretch.before),
         "months": [
-            {"month": end.month, "events": end.seq - earlier, **_place(end)}
-            for end, earlier in zip(stretch.ends, counts[:-1], strict=True)
+            {"month": month.end.month, "events": month.events, **_place(month.end)}
+            for month in stretch.months
         ],
-        "head": _place(stretch.ends[-1]),
+        "head": _place(stretch.end),
     }
+    if stretch.gaps:  # a verifier that knows of none must not call the pack altered
+        document["gaps"] = stretch.gaps
     if key is not None:
-        document["note"] = sign_position(stretch.ends[-1], key)
+        document["note"] = sign_position(stretch.end, key)
     return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 

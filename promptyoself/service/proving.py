@@ -14,7 +14,7 @@ from promptyoself.errors import ChainError
 from promptyoself.events import VERSIONS
 from promptyoself.folding import Loss
 from promptyoself.index.form import Form
-from promptyoself.ledger import START, Batch, Envelope, FileLedger, HeadMoved, Position
+from promptyoself.ledger import START, Batch, Envelope, FileLedger, Gap, HeadMoved, Position
 from promptyoself.ledger.upkeep import Share
 from promptyoself.schedules import CHAIN
 from promptyoself.service.store import Chain
@@ -64,7 +64,7 @@ def check(
         nonlocal position, found, told
         for batch in batches:
             for event in batch.envelopes:
-                if event.seq == seq + 1:
+                if event.seq == seq + 1 and (batch.gap is None or event.seq != batch.gap.first):
                     found = event.prev
             yield from batch.folded()
             months.add(batch)
@@ -148,7 +148,8 @@ class _Months:
 
     def __init__(self) -> None:
         self._read: dict[str, tuple[int, Any]] = {}
-        self._gap = ""  # the month in which the chain goes on after the latest gap
+        self._open: list[tuple[Gap, str, str]] = []  # not stated yet, with the months around them
+        self._last = ""
         self.sealed = 0
 
     @property
@@ -164,10 +165,14 @@ class _Months:
         """
         month = batch.position.month
         if batch.gap is not None:
-            self._gap = month
+            self._open.append((batch.gap, self._last, month))
         for event in batch.envelopes:
             if event.type == "segment.sealed" and event.v <= VERSIONS[event.type]:
                 self._check(event, month)
+            elif event.type == "ledger.recovered":
+                said = Gap._make(event.data.get(name) for name in Gap._fields)
+                self._open = [each for each in self._open if each[0] != said]
+        self._last = month
         events, content = self._read.get(month) or (0, sha256())
         content.update(batch.content)
         self._read[month] = (events + batch.content.count(b"\n"), content)
@@ -194,6 +199,6 @@ class _Months:
         self.sealed += 1
 
     def _is_broken(self, month: str) -> bool:
-        """Whether a gap that is stated lies in the month, or between it and its record. Then it may
-        lack some of what was recorded of it; what it has is held by the links."""
-        return month <= self._gap
+        """Whether some of the month may have been lost since it was recorded: a gap touches it that
+        is stated only later. What is left of it is held by the links."""
+        return any(before <= month <= after for _, before, after in self._open)

@@ -368,7 +368,7 @@ def state_at(store: Store, at: str, now: datetime) -> State:
 
     def envelopes() -> Iterator[Envelope]:
         for batch in store.ledger.replay():
-            for event in batch.envelopes:
+            for event in batch.folded():
                 if not end.covers(event):
                     return
                 yield event

@@ -1,0 +1,288 @@
+"""P3: audit packs of a log that has lost events and says so; and packs in which that is forged."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from calling import call
+from checker import check_chain
+from gaps import drop, hidden_alteration
+from tally import count
+from test_packing import (
+    MONTHS,
+    REGISTER,
+    changes_of,
+    heads_of,
+    lines_in,
+    made,
+    put,
+    unpacked,
+    verdict,
+)
+
+SINCE = ("--since", "2026-10-01T00:00")
+UNTIL = ("--until", "2026-10-31T00:00")
+
+
+@pytest.fixture
+def log(var: Path, clock: Any) -> Path:
+    """Thirteen events in three months, the first two of which are one append."""
+    number = 0
+    for month in MONTHS:
+        for day in ("03", "04", "05", "06"):
+            clock.set(f"{month}-{day}T12:00:00")
+            number += 1
+            call(*REGISTER, f"prompt {number}", "--reason", "x" * number).success()
+    return var
+
+
+def lose(log: Path, *numbers: int) -> dict[str, Any]:
+    """Lose these, and recover."""
+    assert drop(log / "schedules", *numbers)
+    answer = call("recover", "--yes").success()
+    assert answer["recovered"]
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("numbers", "arguments", "events", "first", "said"),
+    [
+        ((7,), (), 13, 1, ["lost 1 event after event 6, as event 14 states"]),
+        ((1, 2), (), 12, 3, ["lost 2 events after event 0, as event 14 states"]),
+        ((7,), SINCE, 8, 6, ["lost 1 event after event 6, as event 14 states"]),
+        ((5,), SINCE, 9, 6, ["lost 1 event after event 4, as event 14 states"]),
+        ((5, 6), SINCE, 8, 7, ["lost 2 events after event 4, as event 14 states"]),
+        ((4,), SINCE, 9, 6, []),
+        ((6, 7, 8, 9), (), 10, 1, ["lost 4 events after event 5, as event 14 states"]),
+        ((8, 9, 10), SINCE, 6, 6, ["lost 3 events after event 7, as event 14 states"]),
+        (
+            (4, 8),
+            (),
+            13,
+            1,
+            [
+                "lost 1 event after event 3, as event 14 states",
+                "lost 1 event after event 7, as event 15 states",
+            ],
+        ),
+        ((12, 13), (), 12, 1, ["lost 2 events after event 11, as event 12 states"]),
+        (
+            (4, 8),
+            UNTIL,
+            7,
+            1,
+            [
+                "lost 1 event after event 3, as heads.json alone claims: event 14 is not in this "
+                "pack",
+                "lost 1 event after event 7, as heads.json alone claims: event 15 is not in this "
+                "pack",
+            ],
+        ),
+    ],
+)
+def test_a_pack_over_gaps(
+    log: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    numbers: tuple[int, ...],
+    arguments: tuple[str, ...],
+    events: int,
+    first: int,
+    said: list[str],
+) -> None:
+    """P3: a pack over gaps counts what is there, and says what is lost and who states it; its
+    verifier passes these gaps and prints the same. It proves the heads of what is left alone."""
+    before = [line for lines in lines_in(log).values() for line in lines]
+    lose(log, *numbers)
+    check_chain(log / "schedules")
+    answer = made(tmp_path / "pack.zip", *arguments)
+    folder = unpacked(tmp_path / "pack.zip", tmp_path / "pack")
+    found = lines_in(folder)
+    assert (answer["events"], answer["first"]) == (events, first)
+    assert events == sum(map(len, found.values()))
+    heads = json.loads((folder / "heads.json").read_bytes())
+    gaps = heads.get("gaps", [])
+    assert heads["format"] == (2 if gaps else 1)
+    assert answer.get("lost_events", 0) == sum(gap["lost"] for gap in gaps)
+    assert [entry["events"] for entry in heads["months"]] == [len(each) for each in found.values()]
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", str(folder / "verify.py")],
+        cwd="/",
+        env={},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [f"ok {events} {answer['head']}", *said]
+    inside = {line for lines in found.values() for line in lines}
+    for seq, line in enumerate(before, 1):
+        head = f"{seq}:{hashlib.sha256(line).hexdigest()}"
+        code, told = verdict(folder, capsys, "--head", head)
+        known = line in inside or seq == heads["before"]["seq"]
+        assert code == (not known), told
+        if code and any(gap["after"] < seq < gap["first"] for gap in gaps):
+            assert told.startswith(f"bad event {seq}: that of --head is lost, as event 1"), told
+
+
+def test_a_sealed_month_that_lost_events(
+    log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], clock: Any
+) -> None:
+    """P3: what was recorded of a month when it was sealed needn't fit it any more where some of it
+    was lost since; but what is recorded of it after that does, and so does what is recorded of the
+    others. `verify` finds the same."""
+    clock.set("2026-12-20T12:00:00")
+    assert len(call("seal").success()["sealed"]) == 2  # events 14 and 15
+    put(log, "2026-10", lines_in(log)["2026-10"])
+    lose(log, 7)
+    made(tmp_path / "pack.zip")
+    folder = unpacked(tmp_path / "pack.zip", tmp_path / "pack")
+    assert verdict(folder, capsys)[0] == 0
+    call("verify", "--var", str(folder)).success()
+    lines = lines_in(folder)
+    assert [json.loads(line)["type"] for line in lines["2026-12"][-3:]] == [
+        "segment.sealed",
+        "segment.sealed",
+        "ledger.recovered",
+    ]
+    heads = json.loads((folder / "heads.json").read_bytes())
+    for month, at, good in (("2026-09", -3, False), ("2026-10", -2, True)):
+        forged = [*lines["2026-12"]]
+        event = json.loads(forged[at])
+        assert event["data"]["month"] == month
+        event["data"]["events"] += 1
+        forged[at:] = relinked([json.dumps(event, separators=(",", ":")), *forged[at + 1 :]])
+        put(folder, "2026-12", forged)
+        last = hashlib.sha256(forged[-1]).hexdigest()
+        ends = [*heads["months"][:-1], {**heads["months"][-1], "hash": last}]
+        head = {**heads["head"], "hash": last}
+        (folder / "heads.json").write_text(json.dumps({**heads, "months": ends, "head": head}))
+        code, said = verdict(folder, capsys)
+        assert code == (not good), said
+        if not good:
+            assert "it was sealed with other content in 2026-09" in said
+        assert (call("verify", "--var", str(folder)).code == 0) == good
+
+
+def relinked(lines: list[Any]) -> list[bytes]:
+    """The lines after the first, with good links."""
+    found = [lines[0].encode()]
+    for line in lines[1:]:
+        event = json.loads(line)
+        event["prev"] = hashlib.sha256(found[-1]).hexdigest()
+        found.append(json.dumps(event, separators=(",", ":")).encode())
+    return found
+
+
+def test_every_change_of_a_stated_gap(
+    log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """P3: whatever heads.json says otherwise of gaps whose statements are in the pack, the verifier
+    finds it; and so it does where the statements say something else."""
+    lose(log, 4, 8)
+    made(tmp_path / "pack.zip")
+    pack = unpacked(tmp_path / "pack.zip", tmp_path / "pack")
+    path = pack / "heads.json"
+    heads = json.loads(path.read_bytes())
+    assert verdict(pack, capsys)[0] == 0
+    for changed in changes_of(heads["gaps"]):
+        if changed == heads["gaps"]:
+            continue
+        path.write_text(json.dumps({**heads, "gaps": changed}))
+        code, said = verdict(pack, capsys)
+        assert (code, said.startswith("bad ")) == (1, True), changed
+        count("heads altered")
+    for format_ in (1, 3, "2", None):
+        path.write_text(json.dumps({**heads, "format": format_}))
+        assert verdict(pack, capsys)[0] == 1
+    path.write_text(json.dumps(heads))
+    lines = lines_in(pack)
+    for change in (
+        {"lost": 2},
+        {"lost": 0},
+        {"after": 2},
+        {"first": None},
+        {"first_prev": "0" * 64},
+    ):
+        event = json.loads(lines["2026-12"][-1])
+        event["data"].update(change)
+        text = json.dumps(event, separators=(",", ":")).encode()
+        put(pack, "2026-12", [*lines["2026-12"][:-1], text])
+        last = hashlib.sha256(text).hexdigest()
+        ends = [*heads["months"][:-1], {**heads["months"][-1], "hash": last}]
+        head = {**heads["head"], "hash": last}
+        path.write_text(json.dumps({**heads, "months": ends, "head": head}))
+        code, said = verdict(pack, capsys)
+        assert code == 1
+        assert said.startswith("bad event 15 in 2026-12.ndjson.gz: heads.json says that"), said
+        assert call("verify", "--var", str(pack)).code == 1
+
+
+def test_a_claim_says_that_it_is_one(
+    log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """P3: whoever drops events from a pack and lets heads.json claim a gap there gets no more than
+    a line that says so; where the number of its statement is in the pack, it is found."""
+    made(tmp_path / "pack.zip")
+    pack = unpacked(tmp_path / "pack.zip", tmp_path / "pack")
+    lines = lines_in(pack)
+    every = [line for each in lines.values() for line in each]
+    kept = {month: [line for line in each if line != every[6]] for month, each in lines.items()}
+    put(pack, "2026-10", kept["2026-10"])
+    heads = json.loads(heads_of(kept))
+    (pack / "heads.json").write_text(json.dumps(heads))
+    assert verdict(pack, capsys)[1].startswith("bad event 7 in 2026-10.ndjson.gz: its number")
+    claim = {
+        "after": 6,
+        "after_hash": hashlib.sha256(every[5]).hexdigest(),
+        "first": 8,
+        "first_prev": hashlib.sha256(every[6]).hexdigest(),
+        "lost": 1,
+    }
+    for event in (7, 8, 9, 13):
+        claimed = {**heads, "format": 2, "gaps": [{**claim, "event": event}]}
+        (pack / "heads.json").write_text(json.dumps(claimed))
+        code, said = verdict(pack, capsys)
+        assert (code, said.startswith("bad ")) == (1, True), said
+    claimed = {**heads, "format": 2, "gaps": [{**claim, "event": 14}]}
+    (pack / "heads.json").write_text(json.dumps(claimed))
+    code, said = verdict(pack, capsys)
+    assert code == 0
+    assert said.splitlines()[1:] == [
+        "lost 1 event after event 6, as heads.json alone claims: event 14 is not in this pack"
+    ]
+    claimed["gaps"].append({**claim, "after": 8, "first": 10, "event": 14})
+    (pack / "heads.json").write_text(json.dumps(claimed))
+    code, said = verdict(pack, capsys)
+    assert (code, said) == (1, "bad heads.json: nothing is missing after event 8 as it says\n")
+
+
+def test_no_alteration_hides_behind_a_gap(
+    log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """P3: where no number is missing, neither a statement nor heads.json excuses a broken link; and
+    nothing of such a log is packed."""
+    hidden_alteration(log / "schedules", 7)
+    code = call("pack", "--out", str(tmp_path / "none.zip")).document["code"]
+    assert code in ("corrupt_chain", "events_missing")
+    folder = tmp_path / "pack"
+    (folder / "schedules").mkdir(parents=True)
+    lines = lines_in(log)
+    for month, each in lines.items():
+        put(folder, month, each)
+    statement = json.loads(lines["2026-12"][-1])
+    heads = json.loads(heads_of(lines))
+    for lost in (0, 1):
+        gap = {**statement["data"], "lost": lost, "event": statement["seq"]}
+        (folder / "heads.json").write_text(json.dumps({**heads, "format": 2, "gaps": [gap]}))
+        code, said = verdict(folder, capsys)
+        assert (code, said) == (1, "bad heads.json: what it says of a gap is none\n")
+    (folder / "heads.json").write_text(json.dumps(heads))
+    assert verdict(folder, capsys)[1].startswith("bad event 8 in 2026-10.ndjson.gz: it doesn't")
