@@ -67,7 +67,7 @@ def code_of(answer: dict[str, Any]) -> str | None:
 
 def test_over_stdio(var: Path, environ: dict[str, str]) -> None:
     """Every line is answered under its id, in turn; and the next call works."""
-    with piped(environ) as process:
+    with piped(environ, "--tools", "all") as process:
         stdin, stdout = opened(process)
         for sent, code in SENT:
             stdin.write(sent)
@@ -93,7 +93,7 @@ def test_over_http(token: str, var: Path, environ: dict[str, str]) -> None:
         "MCP-Protocol-Version": "2025-06-18",
     }
     with (
-        serving(environ, PROMPTYOSELF_MCP_TOKEN=token) as server,
+        serving(environ, "--tools", "all", PROMPTYOSELF_MCP_TOKEN=token) as server,
         httpx2.Client(headers=headers, timeout=60) as web,
     ):
         if token:
