@@ -260,8 +260,8 @@ def a_way_to_nowhere(path: Path) -> None:
 
 PLACES = (
     "schedules", "schedules/2026-11.ndjson.gz", "schedules/2026-12.ndjson.gz",
-    "schedules/index.json", "schedules/.index.json.tmp", "schedules/lock", "schedules/lock.holder",
-    "schedules/quarantine", "workers",
+    "schedules/index.json", "schedules/.index.json.tmp", "schedules/lock", "schedules/lock.queue",
+    "schedules/lock.holder", "schedules/quarantine", "workers",
 )  # fmt: skip
 OBSTACLES = (a_folder, a_file, a_fifo, a_loop, a_way_to_nowhere)
 CALLS: tuple[tuple[str, ...], ...] = (

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import time
+from _thread import start_new_thread
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
 from pathlib import Path
-from threading import TIMEOUT_MAX, RLock
+from threading import TIMEOUT_MAX, Lock, RLock
 from weakref import WeakSet
 
 import orjson
@@ -19,7 +20,10 @@ from promptyoself.errors import PromptyoselfError
 
 __all__ = ["ExclusiveLock", "Liveness"]
 
-_POLL_SECONDS = 0.001  # whoever appends without a pause leaves it free for no longer than that
+_LEAST_POLL_SECONDS = 0.00005  # only the process that is next polls, so it may do so often
+_POLL_SECONDS = 0.001
+_LOOK_SECONDS = 0.25
+_TURN_SECONDS = 0.001  # handing over costs as much as an append or two
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
 _NOTE_BYTES = 512
 _MARK_BYTES = 32
@@ -27,12 +31,18 @@ _NOTE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOF
 
 
 class ExclusiveLock:
-    """A lock among all processes and threads; re-entrant within a thread.
+    """A lock among all processes and threads; re-entrant within a thread; turns are in order.
 
     It is ``flock`` itself, since an append should cost little more than its ``fsync``, and a
     library for locks costs as much again. Its file stays open, but each time one looks whether it
     is still the one of that name: whoever removes the file, or puts another folder in its place,
     must not leave two processes with a lock each.
+
+    Turns are in order because there is a second lock, of the process that is next. A process takes
+    that first, and gives it back once it has the lock itself. One that has just let go finds that
+    another is next, and lines up; the kernel serves that line in order. Only for a millisecond
+    after its turn began may it take the lock again at once. Within a process threads do the same
+    with two locks of their own.
     """
 
     def __init__(
@@ -46,15 +56,18 @@ class ExclusiveLock:
         self._prepare = prepare
         self._state = state
         self._thread = RLock()
+        self._next_thread = Lock()
         self._depth = 0
         self._descriptor = -1
         self._file = (0, 0)  # which one is open there
+        self._next = -1
+        self._until = 0.0  # as long as we may take it again out of turn
+        self._place: _Place | None = None  # one that was left before it was reached
         self._mark = b""
         _locks.add(self)
 
     def __del__(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
+        self._close()
 
     def held(self, timeout: float | None = None) -> AbstractContextManager[None]:
         """Hold the lock; ``timeout`` as given to the constructor unless stated.
@@ -72,25 +85,40 @@ class ExclusiveLock:
             limit = self._timeout
         thread = self._thread
         deadline = None
-        if not thread.acquire(blocking=False):
+        free = thread.acquire(blocking=False)
+        if free and self._next_thread.locked() and not (self._depth or self._may_go_on()):
+            thread.release()
+            free = False
+        if not free:
             deadline = time.monotonic() + limit
-            if not thread.acquire(timeout=min(max(limit, 0), TIMEOUT_MAX)):
+            if not self._wait_for_threads(deadline):
                 raise self._timed_out(limit)
-        if self._depth:
+        if self._depth:  # ours already, so nothing was waited for
             self._depth += 1
             return
         try:
-            if not self._try():
-                self._wait(limit, deadline)
+            again = self._may_go_on() and self._try()
+            if not again:
+                if not self._is_next():
+                    self._line_up(limit, deadline)
+                elif not self._try():
+                    self._wait(limit, deadline)
+                self._until = time.monotonic() + _TURN_SECONDS
             if not self._mark or os.pread(self._descriptor, _MARK_BYTES, 0) != self._mark:
                 self._sign()
+            if not again:  # no sooner: the process that has just let go would come in between
+                self._let_next()
             self._depth = 1
         except BaseException:
             self._depth = 0
+            self._let_next()
             if self._descriptor >= 0:
                 flock(self._descriptor, LOCK_UN)
             thread.release()
             raise
+        finally:
+            if not free:
+                self._next_thread.release()
 
     def release(self, *_: object) -> None:
         """Give it back, as often as it was taken."""
@@ -107,16 +135,71 @@ class ExclusiveLock:
         """In a child process: what the parent holds is not ours, nor may we keep it from anyone
         when he lets go."""
         self._close()
-        self._thread, self._depth, self._mark = RLock(), 0, b""
+        if self._place is not None:
+            self._place.forget()
+        self._place = None
+        self._thread, self._next_thread = RLock(), Lock()
+        self._depth, self._mark = 0, b""
 
-    def _wait(self, limit: float, deadline: float | None) -> None:
+    def _wait_for_threads(self, deadline: float) -> bool:
+        """Wait for the other threads of this process; be the next one still if that succeeds."""
+        if not self._next_thread.acquire(timeout=_left(deadline)):
+            return False
+        got = False
+        try:
+            got = self._thread.acquire(timeout=_left(deadline))
+        finally:
+            if not got:
+                self._next_thread.release()
+        return got
+
+    def _may_go_on(self) -> bool:
+        return time.monotonic() < self._until
+
+    def _is_next(self) -> bool:
+        """Be next, if nobody else is."""
+        if self._descriptor < 0:
+            self._open()
+        try:
+            flock(self._next, LOCK_EX | LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _line_up(self, limit: float, deadline: float | None) -> None:
+        """Wait to be next, and then for the lock. Now and then see whether it is free all the
+        same: the process that is next may have been stopped, or the files replaced."""
         if deadline is None:
             deadline = time.monotonic() + limit
-        while True:
-            left = deadline - time.monotonic()
-            if left <= 0:
+        if limit <= 0:  # even if the lock is free at this instant: the turn is another's
+            raise self._timed_out(limit)
+        if self._place is None or not self._place.wanted_again():
+            self._place = _Place(self._name + ".queue")
+        while not self._place.reached(min(_left(deadline), _LOOK_SECONDS)):
+            if self._try():
+                return
+            if deadline <= time.monotonic():
                 raise self._timed_out(limit)
-            time.sleep(min(_POLL_SECONDS, left))
+        if not self._try():
+            self._wait(limit, deadline)
+
+    def _let_next(self) -> None:
+        """Be next no more, nor in the line."""
+        if self._descriptor >= 0:
+            flock(self._next, LOCK_UN)
+        if self._place is not None and self._place.leave():
+            self._place = None
+
+    def _wait(self, limit: float, deadline: float | None) -> None:
+        began = time.monotonic()
+        if deadline is None:
+            deadline = began + limit
+        while True:
+            now = time.monotonic()
+            if deadline <= now:
+                raise self._timed_out(limit)
+            pause = min(max((now - began) / 16, _LEAST_POLL_SECONDS), _POLL_SECONDS)
+            time.sleep(min(pause, deadline - now))
             if self._try():
                 return
 
@@ -144,6 +227,11 @@ class ExclusiveLock:
         except FileNotFoundError:
             self._prepare()
             descriptor = os.open(self._name, _FLAGS, 0o600)
+        try:
+            self._next = os.open(self._name + ".queue", _FLAGS, 0o600)
+        except BaseException:
+            os.close(descriptor)
+            raise
         found = os.fstat(descriptor)
         self._descriptor, self._file = descriptor, (found.st_dev, found.st_ino)
 
@@ -151,6 +239,7 @@ class ExclusiveLock:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
+            os.close(self._next)
 
     def _sign(self) -> None:
         """Leave word of who holds it, for the error of whoever waits in vain. It needn't be done
@@ -196,6 +285,78 @@ class _Held:
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
+
+
+class _Place:
+    """A place in the line of those who want to be next, which the kernel serves in order.
+
+    ``flock`` waits without a limit, so a thread waits in it. If nobody wants the place any more
+    by the time it is reached, that thread gives it up.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._descriptor = -1
+        self._descriptor = os.open(name, _FLAGS, 0o600)
+        self._guard = Lock()
+        self._wanted = True
+        self._over = False  # the thread waits no more
+        self._signal = Lock()
+        self._signal.acquire()
+        try:
+            start_new_thread(self._stand, ())
+        except RuntimeError:  # no thread is to be had: don't wait in line
+            self._arrive()
+
+    def reached(self, seconds: float) -> bool:
+        """Wait for that long at most until we are next."""
+        return self._signal.acquire(timeout=seconds)
+
+    def leave(self) -> bool:
+        """Want it no more; whether it was given up at once, so that it can't be wanted again."""
+        with self._guard:
+            self._wanted = False
+            if self._over:
+                self._give_up()
+            return self._over
+
+    def wanted_again(self) -> bool:
+        """Want a place that was left; ``False`` where it has been given up since."""
+        with self._guard:
+            self._wanted = not self._over
+            return self._wanted
+
+    def __del__(self) -> None:
+        self._give_up()
+
+    def forget(self) -> None:
+        """In a child process, which has no such thread."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def _stand(self) -> None:
+        with suppress(OSError):
+            flock(self._descriptor, LOCK_EX)
+        self._arrive()
+
+    def _arrive(self) -> None:
+        with self._guard:
+            self._over = True
+            if self._wanted:
+                self._signal.release()
+            else:
+                self._give_up()
+
+    def _give_up(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            with suppress(OSError):
+                flock(descriptor, LOCK_UN)  # a child process may have a copy
+            os.close(descriptor)
+
+
+def _left(deadline: float) -> float:
+    return min(max(deadline - time.monotonic(), 0), TIMEOUT_MAX)
 
 
 _locks: WeakSet[ExclusiveLock] = WeakSet()
