@@ -220,7 +220,7 @@ class Walk:
         self.found = before.hash if wanted and wanted.seq == before.seq else None
         self.months: dict[str, Summary] = {}
         self.gaps = gaps  # those to come
-        self.open: dict[Gap, tuple[str, str]] = {}  # not stated yet; the months around them
+        self.open: dict[Gap, str] = {}  # not stated yet; the months that come after them
         self.lost: list[str] = []
 
     def month(self, folder: str, month: str) -> None:
@@ -272,7 +272,7 @@ class Walk:
         if gap is None or gap[:4] != (last.seq, last.hash, event["seq"], event["prev"]):
             return last
         del self.gaps[0]
-        self.open[gap] = last.ts[:7], month
+        self.open[gap] = month
         if self.wanted and gap.after < self.wanted.seq < gap.first:
             what = f"that of --head is lost, as event {gap.event} is to state"
             raise bad(f"event {self.wanted.seq}", what)
@@ -313,8 +313,8 @@ class Walk:
         summary = self.months.get(sealed)
         if summary is None:
             return  # it isn't in the pack
-        if any(before <= sealed <= after for before, after in self.open.values()):
-            return  # some of it was lost since
+        if any(sealed <= after for after in self.open.values()):
+            return  # some of it may have been lost since
         recorded = data.get("events"), data.get("content_sha256")
         if recorded != tuple(summary):
             what = f"it was sealed with other content in {sealed}"

@@ -148,8 +148,7 @@ class _Months:
 
     def __init__(self) -> None:
         self._read: dict[str, tuple[int, Any]] = {}
-        self._open: list[tuple[Gap, str, str]] = []  # not stated yet, with the months around them
-        self._last = ""
+        self._open: dict[Gap, str] = {}  # not stated yet, with the month in which the chain goes on
         self.sealed = 0
 
     @property
@@ -165,14 +164,13 @@ class _Months:
         """
         month = batch.position.month
         if batch.gap is not None:
-            self._open.append((batch.gap, self._last, month))
+            self._open[batch.gap] = month
         for event in batch.envelopes:
             if event.type == "segment.sealed" and event.v <= VERSIONS[event.type]:
                 self._check(event, month)
             elif event.type == "ledger.recovered":
-                said = Gap._make(event.data.get(name) for name in Gap._fields)
-                self._open = [each for each in self._open if each[0] != said]
-        self._last = month
+                said = tuple(event.data.get(name) for name in Gap._fields)
+                self._open = {gap: month for gap, month in self._open.items() if gap != said}
         events, content = self._read.get(month) or (0, sha256())
         content.update(batch.content)
         self._read[month] = (events + batch.content.count(b"\n"), content)
@@ -199,6 +197,6 @@ class _Months:
         self.sealed += 1
 
     def _is_broken(self, month: str) -> bool:
-        """Whether some of the month may have been lost since it was recorded: a gap touches it that
-        is stated only later. What is left of it is held by the links."""
-        return any(before <= month <= after for _, before, after in self._open)
+        """Whether a gap that is stated only later lies in the month, or between it and its record.
+        Then it may lack some of what was recorded of it; what it has is held by the links."""
+        return any(month <= after for after in self._open.values())
