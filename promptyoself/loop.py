@@ -182,8 +182,11 @@ def run_loop(
     far behind the log, nothing is claimed until it is back; with ``accept_clock`` it is taken as it
     is.
 
+    Where the log is damaged or has lost events that were seen, the loop stays up, delivers nothing
+    and says so once. It goes on once the log is whole again.
+
     Raises:
-        ChainError: the log is damaged.
+        ChainError: ``newer_events``; or the log is damaged at the end.
         PromptyoselfError, OSError: the log could not be written at the start or at the end.
     """
     store.prepare_workers()
@@ -199,12 +202,16 @@ def run_loop(
         pulse = pulse or Pulse()
         beat = _Beat(store, worker, clock)
         beat()
+        announced, troubles = False, _Troubles(store, pulse)
         try:
-            dispatcher.announce(clock())
             while stop.why is None:
                 wake, stamp, pause = None, None, interval
                 try:
+                    if not announced:
+                        dispatcher.announce(clock())
+                        announced = True
                     stamp = store.ledger.stamp()  # before looking, so that no append slips by
+                    store.require_whole(stamp)
                     if trusted is not None:
                         pulse.clock = distrust.look(clock(), trusted.leap, stamp)
                         dispatcher.hold(claims=pulse.clock != "")
@@ -215,15 +222,13 @@ def run_loop(
                     left = interval if wake is None else (wake - now).total_seconds()
                     pulse.passed(now, min(interval, left))
                     beat()
-                except ChainError:
-                    raise
+                    troubles.over()
                 except (PromptyoselfError, OSError) as error:
-                    # A full disk or a hanging process may go away; what has an outcome keeps it.
+                    if not troubles.may_pass(error, announced=announced):
+                        raise
                     # What a write that failed has left behind is no news to wake up for.
                     pause, stamp = _TROUBLE_PAUSE, None
-                    pulse.error = sentence(error)
-                    told = f"{pulse.error} Trying again in {pause:g} s."
-                    store.seldom.warn(_kind_of(error), told)
+                    troubles.tell(error, pause)
                 pulse.trouble = dispatcher.latest_trouble
                 _sleep(store, dispatcher, clock, pause, wake, stamp, stop, pulse, beat)
             _tell(store, dispatcher.stop(stop.why, _STOP_PATIENCE), emit)
@@ -239,6 +244,36 @@ def run_loop(
 def _uptime() -> float:
     """Seconds since the machine was started, those too in which it slept, where it counts them."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+class _Troubles:
+    """What keeps passes from being made: told, and waited out."""
+
+    def __init__(self, store: Store, pulse: Pulse) -> None:
+        self._store = store
+        self._pulse = pulse
+        self._damage = ""  # what was told of a log that isn't whole
+
+    def may_pass(self, error: Exception, *, announced: bool) -> bool:
+        """Whether it may pass by itself: a full disk or a hanging process may go away, and a log
+        may be restored. What has an outcome keeps it meanwhile. At the start a loop ends over
+        anything but its log, so that whoever starts it hears of it."""
+        if isinstance(error, ChainError):
+            return error.code != "newer_events"
+        return announced
+
+    def tell(self, error: Exception, pause: float) -> None:
+        """Tell it: of the log once, and of anything else once a minute."""
+        self._pulse.error = said = sentence(error)
+        if not isinstance(error, ChainError):
+            self._store.seldom.warn(_kind_of(error), f"{said} Trying again in {pause:g} s.")
+        elif said != self._damage:
+            self._damage = said
+            self._store.warn(f"{said} Nothing is delivered until that is mended.")
+
+    def over(self) -> None:
+        """A pass was made."""
+        self._damage = ""
 
 
 class _Beat:

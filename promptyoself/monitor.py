@@ -179,6 +179,7 @@ class Monitor:
     def _log(self) -> list[Health]:
         """Of the log, and of the schedules in it."""
         try:
+            self._store.require_whole()
             state = self._store.index.load().state
             found = [_chain(state), _schedules(state)]
         except PromptyoselfError as error:

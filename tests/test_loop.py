@@ -27,10 +27,10 @@ from world import check_deliveries, check_slots
 from promptyoself import loop
 from promptyoself.commands.answering import Session
 from promptyoself.errors import ChainError
-from promptyoself.log import Log
 from promptyoself.loop import Stop, run_loop
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.dispatching import Dispatcher, Report
+from promptyoself.service.keeping import verify
 from promptyoself.service.registering import register
 from promptyoself.service.requests import Request
 
@@ -449,20 +449,60 @@ def test_a_folder_that_cannot_be_read_is_waited_out(
     assert place.warnings == ["Too many open files. Trying again in 0.2 s."]
 
 
-def test_a_log_that_is_gone_ends_the_loop(place: Place, tmp_path: Path) -> None:
-    """P4: a log that was taken away isn't taken for a new one: the loop ends, and says why."""
-    place.store.log = Log(tmp_path / "log")
-    place.register(1, time="in 1h")
-    with Here(place) as here:
+def _gone(_: bytes) -> bytes | None:
+    return None
+
+
+def _cut(content: bytes) -> bytes:
+    """Without its last member, which is the worker's announcement."""
+    return content[: content.rindex(b"\x1f\x8b\x08")]
+
+
+def _flipped(content: bytes) -> bytes:
+    at = len(content) - 100
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+
+@pytest.mark.parametrize("harm", [_gone, _cut, _flipped])
+def test_a_loop_waits_for_what_its_log_has_lost(
+    place: Place, monkeypatch: pytest.MonkeyPatch, harm: Callable[[bytes], bytes | None]
+) -> None:
+    """P4, P9: where the log has lost events that were seen, nothing is written over that, and
+    nothing is delivered. The loop stays up, says so once, and goes on once the log is whole."""
+    monkeypatch.setattr(loop, "_TROUBLE_PAUSE", 0.1)
+    pulse = loop.Pulse()
+    place.register(1, time="in 2s")
+    with Here(place, pulse=pulse) as here:
         wait_for(lambda: place.types()["worker.started"] == 1)
         (segment,) = (place.var / "schedules").glob("*.ndjson.gz")
-        segment.unlink()
-        wait_for(lambda: here.error)
-    assert isinstance(here.error, ChainError)
-    assert here.error.code == "chain_missing"
-    assert not place.letta.sends
-    last = orjson.loads((tmp_path / "log").read_bytes().splitlines()[-1])
-    assert (last["level"], last["code"]) == ("error", "chain_missing")
+        whole = segment.read_bytes()
+        harmed = harm(whole)
+        if harmed is None:
+            segment.rename(segment.with_suffix(".away"))
+        else:
+            segment.write_bytes(harmed)
+        place.ahead += timedelta(seconds=3)
+        wait_for(lambda: pulse.error)
+        time.sleep(0.5)
+        code = "chain_missing" if harmed is None else "events_missing"
+        with pytest.raises(ChainError) as caught:
+            register(
+                place.another_store(), Request(agent_id="a", prompt="p", every="1h"), place.now()
+            )
+        assert caught.value.code == code
+        assert (segment.read_bytes() if harmed is not None else None) == harmed
+        assert not place.letta.sends
+        assert not here.error
+        told = [warning for warning in place.warnings if "Nothing is delivered until" in warning]
+        assert len(told) == 1
+        if harmed is None:
+            segment.with_suffix(".away").rename(segment)
+        else:
+            segment.write_bytes(whole)
+        wait_for(lambda: place.types()["delivery.delivered"] == 1)
+        assert pulse.error == ""
+    assert len(place.letta.sends) == 1
+    assert verify(place.store)["valid"]
 
 
 def test_nobody_reading_its_output_does_not_stop_it(place: Place) -> None:

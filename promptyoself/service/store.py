@@ -98,6 +98,18 @@ class Chain(Generic[S]):
         self.mention_newer(snapshot.state)
         return snapshot
 
+    def require_whole(self, stamp: object = None) -> None:
+        """Refuse a log that is damaged at its end, or that has lost events which were seen. Costs
+        nothing where nothing has changed; ``stamp`` is as for :meth:`Index.load`.
+
+        Raises:
+            ChainError: ``events_missing``, among others.
+        """
+        with self.naming():
+            self.index.load(stamp)
+            if self.index.missing is not None:
+                raise self.index.missing
+
     def mention_newer(self, state: S) -> None:
         """Say so where an answer from this state may be incomplete."""
         if newer := self.form.newer(state):
