@@ -262,7 +262,7 @@ class _Troubles:
             return error.code != "newer_events"
         return announced
 
-    def tell(self, error: Exception, pause: float) -> None:
+    def tell(self, error: PromptyoselfError | OSError, pause: float) -> None:
         """Tell it: of the log once, and of anything else once a minute."""
         self._pulse.error = said = sentence(error)
         if not isinstance(error, ChainError):
