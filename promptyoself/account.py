@@ -45,6 +45,7 @@ class Account:
         self.promised: str | None = fields["next_run"]
         self.claims: int = fields.get("repetition_count") or 0
         self.status = "active"
+        self.begun = seq  # the event that registered it
         self.decided = seq  # the event that made the status what it is
         self.ready = ts  # not before this could its next slot be claimed
         # Its name, its end, its uses left, and whether triggers may spend it.

@@ -39,11 +39,12 @@ OUTCOMES = (
     "in_flight",
     "in_doubt",
     "pending",
+    "lost",
     "unaccounted",
     "doubled",
     "unexpected",
 )
-"""What can have become of a slot."""
+"""What can have become of a slot. ``lost``: what became of it lies in a gap of the log."""
 
 PROBLEMS = frozenset({"unaccounted", "doubled", "unexpected"})
 """Those that break a promise: a slot that the log has forgotten; one that has two outcomes, or was
@@ -113,6 +114,28 @@ class Accounts:
         self._exact = False
         self._own = False  # whether the time of the event is certainly its writer's
         self._unreadable = False
+        self._gaps: set[int] = set()  # the first events after gaps whose statements are to come
+        self._after_gap = 0  # the latest of these, and of those stated by the same append
+        self._stated = ""  # when the last of them was stated; what came with that mends them
+
+    def pass_gap(self, first: int) -> None:
+        """Event ``first`` comes after a gap in the log. What then contradicts what was before it
+        may follow from what is lost; until the gap has its statement (:meth:`pass_statement`)."""
+        self._gaps.add(first)
+        self._after_gap, self._stated = max(self._after_gap, first), ""
+
+    def pass_statement(self, event: Folded) -> None:
+        """The log states what is lost."""
+        self._gaps.discard(event.data.get("first") or 0)
+        if not self._gaps:
+            self._after_gap, self._stated = event.seq, event.ts
+
+    def _may_be_lost(self, event: Folded) -> bool:
+        """Whether what an event rests on may lie in a gap."""
+        if self._stated and event.ts > self._stated:
+            self._after_gap, self._stated = 0, ""
+        account = self._accounts.get(event.id or "")
+        return self._after_gap > 0 and (account is None or account.begun < self._after_gap)
 
     def take(self, event: Folded) -> list[Entry]:
         """The entries that one more event makes.
@@ -132,11 +155,15 @@ class Accounts:
             return []
         if event.id in self.broken and not self._found_again(event):
             return []
+        lost = self._may_be_lost(event)
+        if lost and not self._bridge(event):
+            return []
         entries: list[Entry] = []
         try:
             # One by one, for a change of its times comes only after what was due before it.
             for entry in self._take_schedule(event):
-                entries += self._within(entry)
+                told = _as_lost(entry) if lost and entry.outcome in PROBLEMS else entry
+                entries += self._within(told)
         except Exception as error:
             self._give_up(event.id, event.seq, error)
             return []
@@ -209,6 +236,30 @@ class Accounts:
         account.trigger = trigger
         account.cursor = account.high = parse_utc(event.ts)
         self._accounts[id_] = account
+        return True
+
+    def _bridge(self, event: Folded) -> bool:
+        """Make up for what is lost before an event; whether the event can be taken in at all, and
+        isn't one of a schedule whose registration is lost."""
+        account = self._accounts.get(event.id or "")
+        if account is None or event.id is None:
+            return event.type == "schedule.registered"
+        data, key = event.data, slot_key(event.id, str(event.data.get("slot")))
+        scheduled = data.get("kind", "scheduled") == "scheduled"
+        if event.type == "delivery.attempted" and scheduled and data["attempt"] == 1:
+            # A slot is begun when the one before it has its outcome, which is lost, then.
+            for other in [key for key, slot in self._open.items() if slot.id == event.id]:
+                if self._open[other].kind == "scheduled":
+                    self._count(self._open.pop(other), -1)
+        outcomes = ("delivery.delivered", "delivery.failed", "delivery.abandoned")
+        if event.type in outcomes and key not in self._open:
+            self._begin(event.id, account, data["slot"], None, data["worker"], event)
+            slot = parse_utc(data["slot"])
+            if slot > account.cursor and next_fire_time(account.trigger, slot - _INSTANT) == slot:
+                account.cursor = account.high = slot
+                account.claims += 1
+                following = next_fire_time(account.trigger, slot)
+                account.promised = None if following is None else format_utc(following)
         return True
 
     # Schedules.
@@ -301,6 +352,9 @@ class Accounts:
         if timing or "counts_from" in event.data:
             yield from self._close(id_, account, event)
         account.fields.update(changes)
+        if "last_slot" in changes:  # put back, since the log had lost the claims up to there
+            account.high = max(account.high, parse_utc(changes["last_slot"] or event.ts))
+            account.claims = account.fields.get("repetition_count") or account.claims
         if timing or "counts_from" in event.data:
             account.trigger = trigger_from(account.fields)
             account.cursor = max(account.high, parse_utc(event.ts))
@@ -648,6 +702,10 @@ class Accounts:
     ) -> Entry:
         agent_id = account.fields["agent_id"]
         return Entry(id_, agent_id, "scheduled", first, last, slots, outcome, why, seq)
+
+
+def _as_lost(entry: Entry) -> Entry:
+    return entry._replace(outcome="lost", why=f"the log lost it ({entry.why})")
 
 
 def _hash(text: str) -> str:

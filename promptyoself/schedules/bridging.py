@@ -18,9 +18,12 @@ def bridge(
             for key, slot in list(state.open.items()):
                 if slot.id == schedule.id and slot.kind == "scheduled":
                     del state.open[key]
-        case events.DeliveryDelivered() | events.DeliveryFailed() | events.DeliveryAbandoned() if (
-            slot_key(schedule.id, record.slot) not in state.open
-        ):
+        case (
+            events.DeliveryDelivered()
+            | events.DeliveryFailed()
+            | events.DeliveryAbandoned()
+            | events.DeliveryStalled()
+        ) if slot_key(schedule.id, record.slot) not in state.open:
             return _begun(state, event, record, schedule)
         case events.DeliverySkipped() if (
             record.kind != "scheduled" and slot_key(schedule.id, record.slot) not in state.open
@@ -38,11 +41,14 @@ def bridge(
 def _begun(
     state: State,
     event: Folded,
-    record: events.DeliveryDelivered | events.DeliveryFailed | events.DeliveryAbandoned,
+    record: events.DeliveryDelivered
+    | events.DeliveryFailed
+    | events.DeliveryAbandoned
+    | events.DeliveryStalled,
     schedule: Schedule,
 ) -> Schedule:
-    """An outcome of an attempt that is lost. Where its slot lies before the schedule's next one, it
-    was a triggered slot; else it was a scheduled one."""
+    """What became of an attempt that is lost. Where its slot lies before the schedule's next one,
+    it was a triggered slot; else it was a scheduled one."""
     asked = schedule.last_trigger is not None and record.slot <= schedule.last_trigger
     scheduled = not asked and schedule.next_run is not None and record.slot >= schedule.next_run
     kind = "scheduled" if scheduled else "trigger"

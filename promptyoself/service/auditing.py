@@ -13,11 +13,13 @@ import orjson
 from promptyoself.accounts import OUTCOMES, PROBLEMS, Accounts, Entry
 from promptyoself.errors import ChainError, PromptyoselfError, WrongUsage
 from promptyoself.events import is_known
+from promptyoself.folding import GAP, NO_LOSSES, Losses
+from promptyoself.index import events_missing
 from promptyoself.instants import format_utc
 from promptyoself.ledger import START, Envelope
 from promptyoself.presence import Loop
 from promptyoself.schedules import EMPTY, Schedule, fold
-from promptyoself.service.keeping import head_of
+from promptyoself.service.keeping import head_of, recovered
 from promptyoself.service.querying import Cutoff, cutoff, pinned
 from promptyoself.service.store import Store, chains
 from promptyoself.settings import default_zone
@@ -62,14 +64,21 @@ def audit(
         )
     # Before the log is read: who dies in between has left there what he did.
     living = store.workers.living()
+    seen, losses = store.index.known_seq(), NO_LOSSES.branch()
     accounts = Accounts(first, last)
     callers = _Callers()
     book = _Book(wanted, callers)
     position = START
     try:
         for batch in store.ledger.replay():
-            for event in batch.envelopes:
+            for event in batch.folded():
+                if event.type == GAP:
+                    accounts.pass_gap(event.seq)
+                    continue
                 _require_known(event)
+                if event.type == "ledger.recovered":
+                    losses.record(event)
+                    accounts.pass_statement(event)
                 callers.take(event)
                 for entry in accounts.take(event):
                     book.enter(entry)
@@ -86,6 +95,8 @@ def audit(
             "with a backup.",
             seq=position.seq + 1,
         ) from None
+    if position.seq < seen and not any(loss.covers(seen) for loss in losses.recorded):
+        raise events_missing(seen, position.seq)
     broken = {
         id_: problem for id_, (agent, problem) in accounts.broken.items() if wanted in (None, agent)
     }
@@ -101,6 +112,7 @@ def audit(
             and (loop.worker in living or loop.seen >= format_utc(first))
         ],
         **({"broken": broken} if broken else {}),
+        **recovered(losses.recorded),
         "head": head_of(position)["head"],
     }
     bad = sum(answer["totals"][problem] for problem in PROBLEMS)
@@ -117,7 +129,7 @@ def audit(
             "`promptyoself history --id ID --slot T` shows what the log has of one of them.",
             **answer,
         )
-    return {**answer, "message": _all_accounted_for(answer["totals"])}
+    return {**answer, "message": _all_accounted_for(answer["totals"]) + _told_of(losses)}
 
 
 def _all_accounted_for(totals: Mapping[str, Any]) -> str:
@@ -126,9 +138,18 @@ def _all_accounted_for(totals: Mapping[str, Any]) -> str:
     counts = [
         f"{totals[outcome]} {outcome.replace('_', ' ')}"
         for outcome in OUTCOMES
-        if totals[outcome] or outcome in ("delivered", "failed", "skipped")
+        if totals.get(outcome) or outcome in ("delivered", "failed", "skipped")
     ]
     return f"Every slot is accounted for: {', '.join(counts)}."
+
+
+def _told_of(losses: Losses) -> str:
+    """What to say of gaps, for ever: what lies in them is in nobody's account."""
+    if not losses.recorded:
+        return ""
+    events = sum(loss.lost for loss in losses.recorded)
+    where = ", ".join(str(loss.event) for loss in losses.recorded[:3])
+    return f" What {events} lost events said can't be accounted for (stated by event {where})."
 
 
 def _over_cap(accounts: Accounts, wanted: str | None, cap: int) -> dict[str, Any]:
@@ -298,7 +319,11 @@ def _spelled(sums: Mapping[str, int]) -> dict[str, Any]:
         for key, slots in sorted(sums.items())
         if key.startswith("skipped ")
     }
-    outcomes = {outcome: sums.get(outcome, 0) for outcome in OUTCOMES}
+    outcomes = {
+        outcome: sums.get(outcome, 0)
+        for outcome in OUTCOMES
+        if outcome != "lost" or sums.get(outcome)  # which hardly any log has
+    }
     return {"slots": sums.get("slots", 0), **outcomes, "skipped_why": reasons}
 
 
