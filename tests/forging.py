@@ -85,7 +85,7 @@ def _story() -> list[Event]:
     world.add([(events.ApprovalRevoked(grant, "on second thoughts"), outside)])
     world.add([(events.TailQuarantined("2026-11", 5, 3, "0" * 64, "2026-11-5-0.torn"), None)])
     piece = {"month": "2026-11", "offset": 5, "bytes": 0, "sha256": "0" * 64, "file": "x.damaged"}
-    lost = events.LedgerRecovered(9, "0" * 64, 0, 10, "0" * 64, None, None, [piece], [outside])
+    lost = events.LedgerRecovered(900, "0" * 64, 0, 901, "0" * 64, None, None, [piece], [outside])
     world.add([(lost, None)])
     pause(store, hourly, "a rest", world.now)
     world.advance(days=3)
