@@ -348,7 +348,9 @@ def test_modify_changes_only_what_is_given(var: Path, clock: Clock) -> None:
     clock.advance(minutes=10)
     answer = call("modify", "--id", id_, "--prompt", "Other", "--grace", "2h").success()
     assert answer["modified"] == ["grace", "prompt"]
-    assert shown(id_) == {**before, "prompt": "Other", "grace": 7200}
+    after = shown(id_)
+    assert after.pop("content_sha256") != before.pop("content_sha256")
+    assert after == {**before, "prompt": "Other", "grace": 7200}
     assert len(events(var, "delivery.")) == 0
 
 
