@@ -67,7 +67,7 @@ def add(disk: Recorder, *numbers: int, days: float = 0, index: bool = True) -> N
     """What a command does, as a process of its own. Without the index there are fewer states."""
     store = store_in(disk.root, disk, [])
     if not index:
-        store.index.save = lambda _: None  # type: ignore[method-assign]
+        store.index.save = lambda *_, **__: None  # type: ignore[method-assign]
     drafts = [draft(number) for number in numbers]
     store.transact(NOW + timedelta(days=days), lambda _: (drafts, None))
 
@@ -135,7 +135,7 @@ def prompt_delivered(disk: Recorder) -> None:
 
 def without_index(disk: Recorder) -> Store:
     store = store_in(disk.root, disk, [])
-    store.index.save = lambda _: None  # type: ignore[method-assign]
+    store.index.save = lambda *_, **__: None  # type: ignore[method-assign]
     return store
 
 
