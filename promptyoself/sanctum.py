@@ -32,6 +32,7 @@ __all__ = [
     "parameters",
     "told",
     "truth",
+    "values",
     "worded",
     "wording",
 ]
@@ -147,6 +148,18 @@ def argument(name: str) -> str:
 def truth(text: str) -> bool | None:
     """What a text says that stands for a boolean, as models and hosts write them."""
     return _TRUTHS.get(text.strip().lower())
+
+
+def values(text: str) -> list[Any]:
+    """The values that a text stands for where there may be several: a list in JSON, or itself."""
+    if text.lstrip().startswith("["):
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError):
+            return [text]
+        if isinstance(found, list):
+            return found
+    return [text]
 
 
 _TRUTHS = {"true": True, "yes": True, "on": True, "1": True} | {

@@ -156,6 +156,10 @@ def test_a_list_is_given_by_repeating(host: Host) -> None:
     (found,) = host.call("desires", {"tag": ["b", "a"], "limit": 5.0})["desires"]
     assert (found["id"], found["tags"]) == (id_, ["a", "b"])
     assert host.call("desires", {"tag": []})["count"] == 1
+    # A host passes on a list that a model wrote as JSON as it is.
+    for tags in ('["a", "b"]', '["a", ""]', "a", ""):
+        assert host.call("desires", {"tag": tags})["count"] == 1, tags
+    assert "'c'" in host.call("desires", {"tag": '["a", "c"]'})["error"]
     host.call("reinforce", {"id": id_, "by": 0.1})
     assert host.call("prune", {"below": 1, "dry_run": True})["count"] == 1
     assert host.call("prune", {"below": 1})["pruned"][0]["id"] == id_

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import click
 
 from promptyoself.errors import WrongUsage
-from promptyoself.sanctum import AGENT_FACING, argument, parameters, truth
+from promptyoself.sanctum import AGENT_FACING, Parameter, argument, parameters, truth, values
 from promptyoself.times import shown
 
 __all__ = ["from_host", "refuse_others", "spelled"]
@@ -56,10 +56,22 @@ def from_host(command: click.Command, arguments: Sequence[str]) -> list[str]:
                 "neither true nor false.",
                 "Give true or false.",
             )
-        if parameter is None or parameter.unsets or use.value != "":
-            found += use.words
+        found += use.words if parameter is None else _given(parameter, use)
         before = use
     return found
+
+
+def _given(parameter: Parameter, use: _Use) -> list[str]:
+    """What was given as a parameter, an empty text aside; of several values each by itself, also
+    where a model wrote them as a list in JSON, which a host passes on as it is."""
+    if use.value == "" and not parameter.unsets:
+        return []
+    if parameter.items is None or use.value is None:
+        return use.words
+    several = values(use.value)
+    if not all(isinstance(each, str | int | float) for each in several):
+        return use.words
+    return [word for each in several if each != "" for word in (use.option, str(each))]
 
 
 def refuse_others(name: str) -> None:

@@ -9,12 +9,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import suppress
 from math import isfinite
 from typing import Any
 
 from promptyoself.errors import WrongUsage
-from promptyoself.sanctum import Parameter, argument, truth
+from promptyoself.sanctum import Parameter, argument, truth, values
 from promptyoself.times import shown
 
 __all__ = ["missing", "unknown", "words_of"]
@@ -75,9 +74,8 @@ def _items(parameter: Parameter, value: Any) -> Iterator[Any]:
     if parameter.items is None:
         yield value
         return
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        with suppress(ValueError, RecursionError):
-            value = json.loads(value)
+    if isinstance(value, str):
+        value = values(value)
     if isinstance(value, dict) and set(value) == {"item"}:  # as some clients make it of XML
         value = value["item"]
     yield from value if isinstance(value, list) else [value]
