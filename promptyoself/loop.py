@@ -125,6 +125,7 @@ def execute_once(
     """
     began = clock()
     state = store.read().state
+    store.require_whole()
     note_pass(store, began)
     only = store.settings.only_agent
     claimed = any(slot.worker and only in (None, slot.agent_id) for slot in state.open.values())

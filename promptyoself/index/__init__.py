@@ -27,7 +27,7 @@ from promptyoself.ledger import START, Envelope, Ledger, Position
 from promptyoself.log import Seldom
 from promptyoself.overlay import Overlay
 
-__all__ = ["Index", "Snapshot", "events_missing"]
+__all__ = ["Index", "Snapshot", "chain_is_gone", "events_missing"]
 
 S = TypeVar("S")
 V = TypeVar("V")
@@ -97,7 +97,7 @@ class Index(Generic[S]):
         disk: Disk | None = None,
     ) -> None:
         """``warn`` gets one sentence when the index had to be made anew."""
-        self._path = path
+        self.path = path
         self._form = form
         self._ledger = ledger
         self._warn = warn
@@ -187,7 +187,7 @@ class Index(Generic[S]):
         shorter was cut off since.
         """
         try:
-            return position_of(read_ours(self._path)).seq
+            return position_of(read_ours(self.path)).seq
         except (OSError, ValueError):
             return 0
 
@@ -195,7 +195,7 @@ class Index(Generic[S]):
         """What the file says, whether or not it fits the chain; ``None`` where it can't be read.
         Reading it may raise :class:`~promptyoself.index.tree.Unfit`, where a part is missing."""
         try:
-            root = decode_root(self._form, read_ours(self._path))
+            root = decode_root(self._form, read_ours(self.path))
         except (OSError, ValueError):
             return None
 
@@ -212,7 +212,7 @@ class Index(Generic[S]):
         """The number and the hash of the event at which the file stands; ``None`` where it can't
         tell."""
         try:
-            position = position_of(read_ours(self._path))
+            position = position_of(read_ours(self.path))
         except (OSError, ValueError):
             return None
         return position.seq, position.hash
@@ -225,11 +225,11 @@ class Index(Generic[S]):
                 lost events that were seen.
         """
         with suppress(OSError, ValueError):
-            self._see(position_of(read_ours(self._path)))
+            self._see(position_of(read_ours(self.path)))
         found = _Found(self._witness.seq)
         start = Snapshot(self._form.empty, START)
         snapshot = _replay(self._ledger, self._form, start, found=found)
-        self._require_chain(snapshot.position, _Complaint("", self._path.exists()))
+        self._require_chain(snapshot.position, _Complaint("", self.path.exists()))
         self._judge(snapshot, found.hash)
         if self.missing is not None:
             raise self.missing
@@ -281,7 +281,7 @@ class Index(Generic[S]):
     def _is_replaced(self) -> bool:
         """Whether somebody has written an index in parts since: he may have removed some that ours
         speaks of."""
-        return self._in_parts and _identity(self._path) != self._seen
+        return self._in_parts and _identity(self.path) != self._seen
 
     @property
     def _in_parts(self) -> bool:
@@ -307,11 +307,11 @@ class Index(Generic[S]):
         ]
         rest = self._form.with_tables(state, self._form.tables(self._form.empty))
         root = Root(position, nodes, rest, superseded)
-        self._disk.replace(self._path, encode_root(self._form, root, old), durable=False)
+        self._disk.replace(self.path, encode_root(self._form, root, old), durable=False)
         self._saved, self._unsaved = position.seq, 0
         self._written = time.monotonic()
         self._latest = self._snapshot(root)
-        self._seen = _identity(self._path)
+        self._seen = _identity(self.path)
         self._parts.remove(past[_MOST_KEPT:])
         if old is None:
             for kind in self._form.kinds:
@@ -375,8 +375,8 @@ class Index(Generic[S]):
             if pause:
                 time.sleep(pause)
             try:
-                self._seen = _identity(self._path)
-                content = read_ours(self._path)
+                self._seen = _identity(self.path)
+                content = read_ours(self.path)
                 with suppress(ValueError):
                     self._see(position_of(content))
             except FileNotFoundError:
@@ -403,7 +403,7 @@ class Index(Generic[S]):
         """An index is written after the first event is durable: a chain that isn't there, though
         an index is, or was seen by this process, has been taken away; it isn't new."""
         if position == START and (complaint.exists or complaint.seq):
-            raise _chain_is_gone(self._path, complaint.seq)
+            raise chain_is_gone(self.path, complaint.seq)
 
 
 class _Found:
@@ -474,7 +474,8 @@ def events_missing(seen: int, end: int) -> ChainError:
     )
 
 
-def _chain_is_gone(path: Path, events: int) -> ChainError:
+def chain_is_gone(path: Path, events: int) -> ChainError:
+    """The error for a log of which nothing is left, though the index at ``path`` has seen more."""
     known = f"its index knows of {events} events" if events else "it has an index"
     return ChainError(
         "chain_missing",

@@ -14,7 +14,6 @@ from promptyoself.accounts import OUTCOMES, PROBLEMS, Accounts, Entry
 from promptyoself.errors import ChainError, PromptyoselfError, WrongUsage
 from promptyoself.events import is_known
 from promptyoself.folding import GAP, NO_LOSSES, Losses
-from promptyoself.index import events_missing
 from promptyoself.instants import format_utc
 from promptyoself.ledger import START, Envelope
 from promptyoself.presence import Loop
@@ -95,8 +94,7 @@ def audit(
             "with a backup.",
             seq=position.seq + 1,
         ) from None
-    if position.seq < seen and not any(loss.covers(seen) for loss in losses.recorded):
-        raise events_missing(seen, position.seq)
+    store.require_seen(seen, position.seq, losses.recorded)
     broken = {
         id_: problem for id_, (agent, problem) in accounts.broken.items() if wanted in (None, agent)
     }

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from promptyoself.errors import ChainError, PromptyoselfError
 from promptyoself.folding import Loss
-from promptyoself.index import events_missing
 from promptyoself.instants import parse_utc
 from promptyoself.ledger import START, Position
 from promptyoself.patience import is_limited
@@ -66,8 +65,7 @@ def _verified(
             expected=hash_,
             found=found,
         )
-    if position.seq < witness and not any(loss.covers(witness) for loss in read.losses):
-        raise events_missing(witness, position.seq)
+    store.require_seen(witness, position.seq, read.losses)
     answer: dict[str, Any] = {
         "valid": True,
         "events": position.seq,

@@ -8,6 +8,8 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from promptyoself.errors import ChainError, PromptyoselfError, WrongUsage
+from promptyoself.folding import NO_LOSSES
+from promptyoself.index import chain_is_gone
 from promptyoself.instants import format_utc, parse_utc
 from promptyoself.ledger import Batch, Envelope, Position
 from promptyoself.overlay import Wanted
@@ -334,8 +336,22 @@ _NAMES = ("who", "login", "client")
 
 
 def _replay(store: Chain[Any]) -> Iterator[Batch]:
+    """Every batch of the log. Says so at the end where events are missing that its index has seen;
+    a log of which nothing is left is refused."""
+    seen, end, losses = store.index.known_seq(), 0, NO_LOSSES.branch()
     with store.naming():
-        yield from store.ledger.replay()
+        for batch in store.ledger.replay():
+            for event in batch.envelopes:
+                if event.type == "ledger.recovered":
+                    losses.record(event)
+            end = batch.position.seq
+            yield batch
+        try:
+            store.require_seen(seen, end, losses.recorded)
+        except ChainError as error:
+            if not end:
+                raise chain_is_gone(store.index.path, seen) from None
+            store.warn(error.message)
 
 
 class Cutoff(NamedTuple):

@@ -46,6 +46,7 @@ def seal(
         )
     if month is not None and month not in store.ledger.months():
         raise UnknownMonth(month)
+    store.require_whole()
     over = _over(store, store.read(), now)
     sealed: list[dict[str, Any]] = []
     if month is not None or over:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from promptyoself.counting import REBUILDS, increment
 from promptyoself.durable import Disk
 from promptyoself.errors import ChainError, PromptyoselfError
-from promptyoself.index import Index, Snapshot
+from promptyoself.folding import Loss
+from promptyoself.index import Index, Snapshot, events_missing
 from promptyoself.index.form import Form
 from promptyoself.index.schedules import SCHEDULE_FORM
 from promptyoself.instants import format_utc, parse_utc
@@ -109,6 +110,16 @@ class Chain(Generic[S]):
             self.index.load(stamp)
             if self.index.missing is not None:
                 raise self.index.missing
+
+    def require_seen(self, seen: int, end: int, losses: Sequence[Loss]) -> None:
+        """Refuse a log that was read up to event ``end``, where its index had ``seen`` more before
+        that, and no statement on the chain tells of it.
+
+        Raises:
+            ChainError: ``events_missing``.
+        """
+        if end < seen and not any(loss.covers(seen) for loss in losses):
+            raise events_missing(seen, end)
 
     def mention_newer(self, state: S) -> None:
         """Say so where an answer from this state may be incomplete."""
