@@ -126,10 +126,10 @@ def execute_once(
     began = clock()
     state = store.read().state
     store.require_whole()
-    note_pass(store, began)
     only = store.settings.only_agent
     claimed = any(slot.worker and only in (None, slot.agent_id) for slot in state.open.values())
     if not claimed and next(due(state, format_utc(began), only), None) is None:
+        note_pass(store, began)
         return Report([], [])
     store.prepare_workers()
     worker = new_worker_name()
@@ -160,6 +160,7 @@ def execute_once(
             _add(total, dispatcher.stop(why, 0.0 if stop.why is None else _STOP_PATIENCE))
         finally:
             dispatcher.close()  # before our lock goes, after which we count as dead
+    note_pass(store, began)  # not before: a pass that fails is none
     return total
 
 

@@ -37,7 +37,7 @@ from promptyoself.service.keeping import head, verify
 from promptyoself.service.querying import history, list_schedules, show, stats
 from promptyoself.service.registering import cancel, register
 from promptyoself.service.requests import Request
-from promptyoself.service.store import Store
+from promptyoself.service.store import FOR, Store
 from promptyoself.service.tokens import Tokens
 from promptyoself.settings import load_settings
 
@@ -219,7 +219,7 @@ class Crowd:
         logged = Counter(
             (event["type"], event["id"])
             for event in events
-            if event["type"] in types and event["actor"]["who"] != "before"
+            if event["type"] in types and event["actor"].get(FOR) != "before"
         )
         assert not self.told - logged, "acknowledged, and not in the log"
         assert (logged - self.told).total() <= self.unknown, "in the log, and never acknowledged"
