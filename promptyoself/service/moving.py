@@ -122,6 +122,12 @@ def export_lines(store: Store, agent_id: str | None, now: datetime) -> list[byte
         if content is not None and only is not None and content["agent_id"] != only:
             store.warn(f"{schedule.id} is left out: it was registered for another agent.")
             continue
+        if schedule_id(content or content_of(schedule), schedule.salt or 0) != schedule.id:
+            store.warn(
+                f"{schedule.id} is left out: what it was registered with is lost, and its id can't "
+                "be proved without. Register it anew where it is to go."
+            )
+            continue
         moved = _with_open_slots(store, schedule, state)
         if moved.next_run is None and moved.status == "active":
             store.warn(f"{schedule.id} is left out: it has no slot left to fire.")

@@ -1,0 +1,281 @@
+"""P3, P7: every command works on a log that has lost events and says so."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from calling import Answer, call
+from checker import check_chain, lines
+from gaps import drop
+
+from promptyoself.cli import COMMANDS
+from promptyoself.sandbox import Sandbox
+
+NOT_ABOUT_A_LOG = {"agents", "test", "keygen", "install-plugin", "sandbox", "demo"}
+SERVES_OTHERS = {"mcp"}  # whose tools are the other commands
+NEVER = {"corrupt_chain", "internal_error", "events_missing", "newer_events", "chain_missing"}
+
+
+class World:
+    """A log of three months, with deliveries, changes, approvals and desires in each."""
+
+    def __init__(self, var: Path, clock: Any, sandbox: Sandbox) -> None:
+        self.var, self.clock = var, clock
+        self.agent = sandbox.agents[0]
+        self.ids: list[str] = []
+        self.desires: list[str] = []
+        clock.set("2026-09-03T12:00:00")
+        self.often = self._registered("often", "--every", "1h", "--max-repetitions", "500")
+        self.guarded = self._registered("guarded", "--every", "1d", "--tier", "2")
+        self.changed = self._registered("changed", "--cron", "0 9 * * *", "--daily-budget", "9")
+        call("approve", "--id", self.guarded, "--uses", "9", "--ttl", "80d").success()
+        for _ in range(2):
+            answer = call("desire", "--agent-id", self.agent, "--text", f"d{len(self.desires)}")
+            self.desires.append(answer.success()["id"])
+        for month in (9, 10, 11):
+            clock.set(f"2026-{month:02}-10T12:30:00")
+            self._registered(f"of month {month}", "--every", "7d")
+            for _ in range(2):
+                clock.advance(hours=25)
+                call("execute").success()
+            call("modify", "--id", self.changed, "--prompt", f"changed in {month}").success()
+            call("trigger", "--id", self.often).success()
+            call("execute").success()
+            call("pause", "--id", self.changed).success()
+            call("resume", "--id", self.changed).success()
+            call("reinforce", "--id", self.desires[0], "--by", "0.1").success()
+            call("reinforce", "--id", self.desires[1], "--by", "0.1").success()
+        self.call_off = self._registered("called off", "--every", "3d")
+        call("cancel", "--id", self.call_off).success()
+        call("list").success()
+        call("desires").success()  # both indexes have seen the end
+
+    def _registered(self, prompt: str, *when: str) -> str:
+        answer = call("register", "--agent-id", self.agent, "--prompt", prompt, *when).success()
+        self.ids.append(answer["id"])
+        return str(answer["id"])
+
+    def numbers(self, chosen: Callable[[dict[str, Any]], bool], chain: str) -> list[int]:
+        """The events of a chain that are chosen."""
+        found = map(json.loads, lines(self.var / chain))
+        return [event["seq"] for event in found if chosen(event)]
+
+
+@pytest.fixture
+def world(var: Path, clock: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    with Sandbox(("echo",), latency=0.0) as sandbox:
+        monkeypatch.setenv("LETTA_BASE_URL", sandbox.url)
+        yield World(var, clock, sandbox)
+
+
+def _registration(world: World) -> None:
+    """Of a schedule that later events speak of, and of a desire that was reinforced."""
+
+    def chosen(event: dict[str, Any]) -> bool:
+        return event["type"] == "schedule.registered" and event["id"] in (
+            world.often,
+            world.guarded,
+            world.changed,
+        )
+
+    numbers = world.numbers(chosen, "schedules")
+    drop(world.var / "schedules", *numbers[1:])
+    first = world.numbers(lambda event: event["id"] == world.desires[1], "desires")
+    drop(world.var / "desires", first[0])
+
+
+def _deliveries(world: World) -> None:
+    """Of one month, and what else was appended with them."""
+
+    def chosen(event: dict[str, Any]) -> bool:
+        return event["ts"].startswith("2026-10") and event["type"].startswith("delivery.")
+
+    assert drop(world.var / "schedules", *world.numbers(chosen, "schedules"))
+    drop(world.var / "desires", *world.numbers(lambda event: event["seq"] == 4, "desires"))
+
+
+def _claims(world: World) -> None:
+    """Those alone whose outcome is there."""
+    claims = world.numbers(lambda event: event["type"] == "delivery.attempted", "schedules")
+    assert drop(world.var / "schedules", *claims[1::3])
+
+
+def _outcomes(world: World) -> None:
+    """Those alone of slots that were claimed."""
+    ends = world.numbers(lambda event: event["type"] == "delivery.delivered", "schedules")
+    assert drop(world.var / "schedules", *ends[::3])
+
+
+def _others(world: World) -> None:
+    """Changes and approvals, one in two of them."""
+
+    def chosen(event: dict[str, Any]) -> bool:
+        return event["type"].startswith(("schedule.", "approval.")) and event["seq"] > 6
+
+    assert drop(world.var / "schedules", *world.numbers(chosen, "schedules")[::2])
+
+
+def _month(world: World) -> None:
+    """All of one."""
+    for chain in ("schedules", "desires"):
+        (world.var / chain / "2026-10.ndjson.gz").unlink()
+
+
+def _first(world: World) -> None:
+    """With the first event of all."""
+    for chain in ("schedules", "desires"):
+        (world.var / chain / "2026-09.ndjson.gz").unlink()
+
+
+def _end(world: World) -> None:
+    """The last events, of which the index has seen."""
+    for chain, most in (("schedules", 9), ("desires", 2)):
+        last = len(lines(world.var / chain))
+        drop(world.var / chain, *range(last - most, last + 1))
+
+
+LOSSES = (_registration, _deliveries, _claims, _outcomes, _others, _month, _first, _end)
+
+
+def reading(world: World, id_: str, out: Path) -> Iterator[tuple[str, ...]]:
+    """Every command that only reads, about a schedule or a desire where it can be."""
+    head = call("head").success()["head"]
+    yield ("list",)
+    yield "list", "--full"
+    yield "list", "--agent-id", world.agent
+    yield "show", "--id", id_
+    yield "next", "--id", id_
+    yield "simulate", "--until", "in 9d"
+    yield "simulate", "--until", "in 9d", "--agent-id", world.agent
+    yield ("desires",)
+    yield "desires", "--agent-id", world.agent
+    yield ("history",)
+    yield "history", "--id", id_
+    yield "history", "--agent-id", world.agent
+    yield "history", "--type", "delivery"
+    yield "history", "--chain", "desires"
+    yield ("verify",)
+    yield "verify", "--head", head
+    yield ("stats",)
+    yield ("export",)
+    yield "export", "--agent-id", world.agent
+    yield ("approvals",)
+    yield ("budgets",)
+    yield ("metrics",)
+    yield ("audit",)
+    yield "audit", "--agent-id", world.agent
+    yield "audit", "--since", "2026-10-01T00:00", "--until", "2026-10-31T00:00"
+    yield "diff", "--from", "2026-09-01T00:00"
+    yield "pack", "--out", str(out / f"{len(list(out.iterdir()))}.zip")
+    yield ("doctor",)
+    yield ("rebuild",)
+
+
+def writing(world: World, id_: str, desire: str) -> Iterator[tuple[str, ...]]:
+    """Every command that writes."""
+    yield "trigger", "--id", id_
+    yield ("execute",)
+    yield "modify", "--id", id_, "--prompt", "Changed again."
+    yield "pause", "--id", id_
+    yield "resume", "--id", id_
+    yield "approve", "--id", id_, "--uses", "2"
+    yield "revoke", "--id", id_
+    yield "register", "--agent-id", world.agent, "--prompt", "often", "--every", "1h"
+    yield "register", "--agent-id", world.agent, "--prompt", "new", "--every", "1h"
+    yield "desire", "--agent-id", world.agent, "--text", "Another."
+    yield "idle", "--agent-id", world.agent, "--every", "5h"
+    yield "reinforce", "--id", desire, "--by", "0.1"
+    yield "prune", "--below", "0.01"
+    yield ("seal",)
+    yield "recover", "--yes"
+    yield "cancel", "--id", id_
+
+
+def tried(arguments: tuple[str, ...], used: set[str], stdin: bytes = b"") -> Answer:
+    """Call a command, which must answer as it ordinarily does."""
+    answer = call(*arguments, stdin=stdin)
+    used.add(arguments[0])
+    assert "Traceback" not in answer.err
+    if arguments[0] in ("metrics", "history", "export") and answer.code == 0:
+        return answer
+    document = answer.document
+    assert document.get("code") not in NEVER, (arguments, document)
+    assert document["status"] == "success" or answer.code in (1, 2), (arguments, document)
+    return answer
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("how", ["open", "sealed", "from the index"])
+@pytest.mark.parametrize("lose", LOSSES, ids=lambda lose: lose.__name__.strip("_"))
+def test_every_command_over_a_recovered_log(
+    world: World,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    lose: Callable[[World], None],
+    how: str,
+) -> None:
+    """P3, P7: whatever of a log is lost, once that is stated each command works or refuses as it
+    does ordinarily: for what is there and for what is lost, at any event, before and after the
+    months are sealed, and with or without what the index knew. The chains are sound at the end."""
+    used: set[str] = set()
+    lose(world)
+    world.clock.set("2026-12-01T12:00:00")
+    before = call("recover", "--dry-run").success()
+    assert before["gaps"]
+    more = ()
+    if how == "from the index":
+        if not (before["differs"] or before.get("desires", {}).get("differs")):
+            pytest.skip("the index knows no more")
+        more = ("--from-index",)
+    if more and not (before["differs"] and before["desires"].get("differs")):
+        known = "schedules" if before["differs"] else "desires"
+        other = "desires" if before["differs"] else "schedules"
+        call("recover", "--yes", "--chain", known, *more).success()
+        call("recover", "--yes", "--chain", other).success()
+    else:
+        call("recover", "--yes", *more).success()
+    if how == "sealed":
+        assert call("seal").success()["sealed"]
+    for chain in ("schedules", "desires"):
+        check_chain(world.var / chain)
+    call("verify").success()
+    last = len(lines(world.var / "schedules"))
+    ends = [json.loads(line)["seq"] for line in lines(world.var / "schedules")]
+    for at in {*ends[::5], *range(1, ends[-1], 11), ends[-1]}:
+        tried(("list", "--at", str(at)), used).success()
+        tried(("show", "--at", str(at), "--id", world.often), used)
+        tried(("diff", "--from", str(at)), used).success()
+    for at in range(1, len(lines(world.var / "desires")) + 4):
+        tried(("desires", "--at", str(at)), used).success()
+    events = [json.loads(line) for line in lines(world.var / "schedules")]
+    there = {event["id"] for event in events if event["type"] == "schedule.registered"}
+    (tmp_path / "out").mkdir()
+    for id_ in world.ids:
+        for arguments in reading(world, id_, tmp_path / "out"):
+            if id_ != world.ids[0] and "--id" not in arguments:
+                continue
+            known = id_ in there or arguments[0] != "show"
+            answer = tried(arguments, used)
+            if arguments[0] not in ("history", "export", "metrics", "doctor", "audit", "next"):
+                assert (answer.document["status"] == "success") == known, answer.document
+    exported = call("export").out
+    monkeypatch.setenv("PROMPTYOSELF_VAR", str(tmp_path / "elsewhere"))
+    tried(("import", "-"), used, exported).success()
+    monkeypatch.setenv("PROMPTYOSELF_VAR", str(world.var))
+    tried(("import-sqlite", str(tmp_path / "none.db")), used)
+    for id_, desire in zip(
+        world.ids, [*world.desires, *world.desires, *world.desires], strict=False
+    ):
+        for arguments in writing(world, id_, desire):
+            tried(arguments, used)
+        world.clock.advance(hours=26)
+        tried(("execute",), used).success()
+    assert used | NOT_ABOUT_A_LOG | SERVES_OTHERS | {"head"} == set(COMMANDS)
+    for chain in ("schedules", "desires"):
+        check_chain(world.var / chain)
+    call("verify").success()
+    assert len(lines(world.var / "schedules")) > last
