@@ -29,13 +29,14 @@ FILES = (
     "test_proving", "test_storm", "test_races", "test_clocks", "test_model", "test_fuzz",
     "test_audit", "test_packing", "test_notes", "test_moving", "test_desiring", "test_approvals",
     "test_limits", "test_letta_deliveries",
-    "test_recovering", "test_recovering_crash", "test_packing_gaps",
+    "test_recovering", "test_recovering_crash", "test_recovering_power", "test_recovering_again",
+    "test_packing_gaps",
 )  # fmt: skip
 
 ORDER = (
     "kills by SIGKILL", "losses of power", "writes cut", "bits flipped", "lines altered",
-    "members and months altered", "disk errors", "processes racing", "clock jumps", "inputs fuzzed",
-    "steps of the model", "slots audited",
+    "members and months altered", "logs recovered", "crafted logs recovered", "disk errors",
+    "processes racing", "clock jumps", "inputs fuzzed", "steps of the model", "slots audited",
 )  # fmt: skip
 
 ZEROS = (

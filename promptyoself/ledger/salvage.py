@@ -33,7 +33,8 @@ from promptyoself.ledger.segments import (
 
 __all__ = ["UNRECORDED", "Copy", "Line", "Piece", "Survey", "copies", "sound_lines", "survey"]
 
-_PLAIN = re.compile(rb'\{"v":[^\n]*\}(?=\n)')
+_LINE = re.compile(rb'^\{"v":[^\n]{100,}\}(?=\n)', re.MULTILINE)
+_LINE_START = b'{"v":'
 UNRECORDED = ".unrecorded"
 """How the name of a piece in the quarantine ends for which there is no statement yet."""
 
@@ -135,12 +136,18 @@ class Survey(NamedTuple):
 
 
 class _Stretch(NamedTuple):
-    """Some bytes of a segment: a whole member, or what lies between two."""
+    """Some bytes of a segment: a whole member, which holds so many bytes (``size``), or what lies
+    between two."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is a member."""
+        return self.size is not None
 
     start: int
     end: int
     lines: list[bytes]
-    whole: bool
+    size: int | None
 
 
 class _Read(NamedTuple):
@@ -157,7 +164,9 @@ class _Read(NamedTuple):
     @property
     def is_whole(self) -> bool:
         """Whether it is a member of events and of nothing else."""
-        return self.stretch.whole and len(self.lines) == len(self.stretch.lines)
+        return len(self.lines) == len(self.stretch.lines) and self.stretch.size == sum(
+            len(line) + 1 for line in self.stretch.lines
+        )
 
 
 def survey(folder: Path, witness: tuple[int, str] | None = None) -> Survey:
@@ -281,17 +290,21 @@ def _stretches(content: bytes) -> Iterator[_Stretch]:
             member = member_at(content, at)
         except BrokenMember:
             end = next_member(content, at + 1)
-            yield _Stretch(at, end, _legible(content[at:end]), whole=False)
+            yield _Stretch(at, end, _legible(content[at:end]), None)
         else:
             end = member.end
-            yield _Stretch(at, end, member.content.split(b"\n")[:-1], whole=True)
+            yield _Stretch(at, end, _LINE.findall(member.content), len(member.content))
         at = end
 
 
 def _legible(damaged: bytes) -> list[bytes]:
     """What reads as lines in a broken member: the text itself, where it was stored as it is; and
     what can be unpacked of it behind its header, as far as that goes."""
-    plain = _PLAIN.findall(damaged)
+    plain = []
+    for text in damaged.split(b"\n", len(damaged) // 100)[:-1]:
+        if text.endswith(b"}"):  # what comes before a line is a header, or noise
+            starts = {text.find(_LINE_START), text.rfind(_LINE_START)} - {-1}
+            plain += [text[start:] for start in sorted(starts)]
     stream = zlib.decompressobj(-15)
     out, size = [], 0
     try:
@@ -303,7 +316,7 @@ def _legible(damaged: bytes) -> list[bytes]:
                 break
     except zlib.error:
         pass
-    return list(dict.fromkeys([*b"".join(out).split(b"\n")[:-1], *plain]))
+    return list(dict.fromkeys([*_LINE.findall(b"".join(out)), *plain]))
 
 
 def _event(line: bytes) -> Envelope | None:
@@ -391,9 +404,13 @@ def _in_order(islands: list[list[Line]], witness: tuple[int, str] | None) -> lis
         longest = sorted(islands, key=len, reverse=True)[:_MOST_ISLANDS]
         islands = sorted(longest, key=lambda island: (island[0].seq, island[0].place))
     best: list[list[_Best | None]] = []
+    total = sum(map(len, islands))
     for at, island in enumerate(islands):
         first = island[0]
-        mine: list[_Best | None] = [(len(island), None), None]
+        weight = len(island)
+        if witness is not None and any(line.hash == witness[1] for line in island):
+            weight += total  # what an index has seen decides before all else
+        mine: list[_Best | None] = [(weight, None), None]
         for earlier in range(at):
             last = islands[earlier][-1]
             if not (last.seq < first.seq and last.ts <= first.ts):
@@ -402,7 +419,7 @@ def _in_order(islands: list[list[Line]], witness: tuple[int, str] | None) -> lis
             for before, found in enumerate(best[earlier]):
                 if found is None or (against and before):
                     continue
-                lines = found[0] + len(island) - against
+                lines = found[0] + weight - against
                 known = mine[against]
                 if known is None or lines > known[0]:
                     mine[against] = lines, (earlier, before)
