@@ -51,6 +51,6 @@ def absence(store: Store, now: datetime) -> str | None:
     if store.workers.anyone():
         return None
     return (
-        "No loop is running, and there was no pass of `execute` within the last hour: nothing is "
-        "delivered before one of them runs."
+        "No loop is running, so nothing is delivered for now. Start `promptyoself execute --loop`, "
+        "or have `promptyoself execute` run from cron."
     )
