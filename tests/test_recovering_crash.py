@@ -7,18 +7,21 @@ import json
 import shutil
 import signal
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from chains import StepDisk, append, kill
+from chains import StepDisk, append, draft, kill
 from checker import check_chain, lines
 from tally import SCALE, chance, count, rounds
 from test_crash import in_child
 from test_damage import Log, _lay, _log, _pieces, store_in
 from test_recovering import NOW, Unsynced, found_lines
 
+from promptyoself.errors import ChainError, PromptyoselfError
 from promptyoself.service.keeping import verify
 from promptyoself.service.recovering import recover
 
@@ -221,3 +224,45 @@ def test_killed_twice(case: Case) -> None:
         killed(case, folder, *first)
         killed(case, folder, *second)
         case.check(folder, (first, second), torn=[first[1], second[1]].count("half"))
+
+
+def _one_of_many(folder: Path, report: Callable[[str], None]) -> None:
+    try:
+        answer = recover(store_in(folder), NOW, agree=lambda _: True)
+        report("sound" if answer == SOUND else "recovered")
+    except PromptyoselfError as error:
+        report(error.code)
+
+
+def _writer(folder: Path, who: int, report: Callable[[str], None]) -> None:
+    """Registers until it has been let in ten times."""
+    store, done = store_in(folder), 0
+    while done < 10:
+        with suppress(ChainError, PromptyoselfError):
+            made = draft(1000 * who + done)
+            store.transact(NOW, lambda _, d=made: ([d], None))  # type: ignore[misc]
+            report(str(made.id))
+            done += 1
+
+
+@pytest.mark.parametrize("name", ["a member lost", "the end cut"])
+def test_recoveries_and_writers_at_once(quick_path: Path, name: str) -> None:
+    """P3, P5: of several recoveries at once one wins, and the others say so. Writers that hammer
+    meanwhile lose nothing, and nobody waits for ever."""
+    folder = Case(quick_path, name, from_index=False).copy()
+    (folder / "index.json").unlink()
+    if name == "the end cut":
+        (folder / NOVEMBER).write_bytes((folder / NOVEMBER).read_bytes() + b"noise " * 9)
+    jobs = [lambda r: _one_of_many(folder, r)] * 3
+    jobs += [lambda r, w=who: _writer(folder, w, r) for who in (1, 2)]
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        found = [lines for lines, _ in pool.map(in_child, jobs)]
+    said = [each[0] for each in found[:3]]
+    assert set(said) <= {"recovered", "sound", "log_changed"}
+    ids = [id_ for each in found[3:] for id_ in each]
+    assert len(ids) == 20
+    left = recover(store_in(folder, Unsynced()), NOW, agree=lambda _: True)
+    assert (said.count("recovered") or left["recovered"]) <= 1
+    events = check_chain(folder)
+    assert set(ids) <= {event["id"] for event in events}
+    count("processes racing", len(jobs))
