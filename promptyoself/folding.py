@@ -40,6 +40,20 @@ class Loss(NamedTuple):
     lost: int
     first: int | None = None
     known: int | None = None
+    known_hash: str | None = None
+
+    def told(self) -> dict[str, int]:
+        """The same for answers: what is set of it, but for the hash."""
+        fields = self._asdict()
+        del fields["known_hash"]
+        return {name: value for name, value in fields.items() if value is not None}
+
+    def excuses(self, seq: int, hash_: str) -> bool:
+        """Whether an event that an index has seen is among those that are lost. Where the end was
+        lost, its numbers are used again, so there it must be the very event that was known."""
+        if self.first is None:
+            return (seq, hash_) == (self.known, self.known_hash)
+        return self.covers(seq)
 
     def covers(self, seq: int) -> bool:
         """Whether the event of that number is among those that are lost."""
@@ -70,7 +84,8 @@ class Losses(NamedTuple):
         """A gap has its record. Where no other one still waits for its own, what comes now was
         decided by what is left."""
         data = event.data
-        loss = Loss(event.seq, data["after"], data["lost"], data.get("first"), data.get("known"))
+        optional = (data.get(name) for name in ("first", "known", "known_hash"))
+        loss = Loss(event.seq, data["after"], data["lost"], *optional)
         self.recorded.append(loss)
         self.since.pop(data.get("first", 0), None)
         if not self.since:

@@ -169,8 +169,11 @@ class Index(Generic[S]):
         before, self.missing = self.missing, None
         if position.seq >= seen.seq and not (seen.sure and found not in (None, seen.hash)):
             return
-        if any(loss.covers(seen.seq) for loss in self._form.losses(snapshot.state).recorded):
-            return  # a statement on the chain tells of it
+        for loss in self._form.losses(snapshot.state).recorded:
+            # A statement on the chain tells of it. Of what this process has appended the number
+            # is enough: an index may have seen more since, and the statement has that.
+            if loss.excuses(seen.seq, seen.hash) or (seen.sure and loss.covers(seen.seq)):
+                return
         self.missing = events_missing(seen.seq, position.seq)
         if before is None or before.message != self.missing.message:
             cut = (

@@ -63,7 +63,7 @@ def audit(
         )
     # Before the log is read: who dies in between has left there what he did.
     living = store.workers.living()
-    seen, losses = store.index.known_seq(), NO_LOSSES.branch()
+    witness, losses = store.index.witness(), NO_LOSSES.branch()
     accounts = Accounts(first, last)
     callers = _Callers()
     book = _Book(wanted, callers)
@@ -94,7 +94,7 @@ def audit(
             "with a backup.",
             seq=position.seq + 1,
         ) from None
-    store.require_seen(seen, position.seq, losses.recorded)
+    store.require_seen(witness, position.seq, losses.recorded)
     broken = {
         id_: problem for id_, (agent, problem) in accounts.broken.items() if wanted in (None, agent)
     }

@@ -51,7 +51,7 @@ def _verified(
     from promptyoself.service.proving import check, check_in_shares  # `head` needs none of it
 
     seq, hash_ = _parse_head(expected) if expected is not None else (0, START.hash)
-    witness = store.index.known_seq()  # before the log, which may grow meanwhile
+    witness = store.index.witness()  # before the log, which may grow meanwhile
     shared = None if is_limited() else check_in_shares(store, seq, progress)
     read = shared or check(store.form, store.ledger.replay(), seq, progress)
     position, found = read.position, read.found
@@ -94,11 +94,7 @@ def recovered(losses: Sequence[Loss]) -> dict[str, Any]:
     """What is lost of a log and was stated, for an answer: nothing where nothing is."""
     if not losses:
         return {}
-    told = []
-    for loss in losses:
-        known = {name: value for name, value in loss._asdict().items() if value is not None}
-        told.append(known)
-    return {"recovered": told}
+    return {"recovered": [loss.told() for loss in losses]}
 
 
 def head(store: Chain[Any]) -> dict[str, Any]:

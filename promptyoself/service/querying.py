@@ -338,7 +338,7 @@ _NAMES = ("who", "login", "client")
 def _replay(store: Chain[Any]) -> Iterator[Batch]:
     """Every batch of the log. Says so at the end where events are missing that its index has seen;
     a log of which nothing is left is refused."""
-    seen, end, losses = store.index.known_seq(), 0, NO_LOSSES.branch()
+    witness, end, losses = store.index.witness(), 0, NO_LOSSES.branch()
     with store.naming():
         for batch in store.ledger.replay():
             for event in batch.envelopes:
@@ -347,10 +347,10 @@ def _replay(store: Chain[Any]) -> Iterator[Batch]:
             end = batch.position.seq
             yield batch
         try:
-            store.require_seen(seen, end, losses.recorded)
+            store.require_seen(witness, end, losses.recorded)
         except ChainError as error:
             if not end:
-                raise chain_is_gone(store.index.path, seen) from None
+                raise chain_is_gone(store.index.path, witness[0] if witness else 0) from None
             store.warn(error.message)
 
 

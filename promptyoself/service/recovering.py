@@ -155,16 +155,16 @@ def _recover(
 def _is_sound(chain: Chain[Any]) -> bool:
     """Whether it can be read from end to end, and has everything that its index has seen."""
     try:
-        seen = chain.index.known_seq()
+        witness = chain.index.witness()
         snapshot = chain.index.load()
         end = 0
         for batch in chain.ledger.replay():
             end = batch.position.seq
         chain.ledger.torn(snapshot.position)
+        chain.require_seen(witness, end, chain.form.losses(snapshot.state).recorded)
     except ChainError:
         return False
-    losses = chain.form.losses(snapshot.state).recorded
-    return end >= seen or any(loss.covers(seen) for loss in losses)
+    return True
 
 
 def _plan(chain: Chain[Any], recovery: Recovery, reason: str | None) -> _Plan:
@@ -200,7 +200,7 @@ def _statements(
     seq, hash_ = (last.seq, last.hash) if last else (0, "0" * 64)
     told = any(
         event.data.get("first") is None
-        and event.data["after"] < (witness or (0, ""))[0] <= (event.data.get("known") or 0)
+        and witness == (event.data.get("known"), event.data.get("known_hash"))
         for event in found.statements
     )
     cut = witness is not None and witness[0] > seq and not told

@@ -111,15 +111,19 @@ class Chain(Generic[S]):
             if self.index.missing is not None:
                 raise self.index.missing
 
-    def require_seen(self, seen: int, end: int, losses: Sequence[Loss]) -> None:
-        """Refuse a log that was read up to event ``end``, where its index had ``seen`` more before
-        that, and no statement on the chain tells of it.
+    def require_seen(
+        self, witness: tuple[int, str] | None, end: int, losses: Sequence[Loss]
+    ) -> None:
+        """Refuse a log that was read up to event ``end``, where its index had seen more before that
+        (``witness``: an event's number and hash), and no statement on the chain tells of it.
 
         Raises:
             ChainError: ``events_missing``.
         """
-        if end < seen and not any(loss.covers(seen) for loss in losses):
-            raise events_missing(seen, end)
+        if witness is None or end >= witness[0]:
+            return
+        if not any(loss.excuses(*witness) for loss in losses):
+            raise events_missing(witness[0], end)
 
     def mention_newer(self, state: S) -> None:
         """Say so where an answer from this state may be incomplete."""
