@@ -20,7 +20,7 @@ from typing import IO, Any
 import anyio
 import httpx2
 import pytest
-from calling import AGENT, call, lines_of, log_of, run
+from calling import AGENT, append_foreign, call, lines_of, log_of, run
 from checker import check_chain
 from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
@@ -619,17 +619,17 @@ def test_a_loop_that_fails_is_told(transport: str, var: Path, environ: dict[str,
     """A server doesn't go on as if prompts were still delivered: it ends, exits 1 and says why;
     over stdio not on stdout."""
     call("register", "--agent-id", "a", "--prompt", "x", "--every", "1h").success()
-    max((var / "schedules").glob("*.ndjson.gz")).unlink()
+    append_foreign(var, type="moon.landed")
     if transport == "http":
         with serving(environ, "--with-loop") as server:
             out, err = server.process.communicate(timeout=30)
             assert server.process.returncode == 1
-            assert json.loads(out)["code"] == "chain_missing"
+            assert json.loads(out)["code"] == "newer_events"
     else:
         with piped(environ, "--with-loop") as process:
             out, err = process.communicate(timeout=30)
             assert (process.returncode, out) == (1, b"")
-            assert json.loads(err.splitlines()[-1])["code"] == "chain_missing"
+            assert json.loads(err.splitlines()[-1])["code"] == "newer_events"
     assert b"Traceback" not in err
 
 
