@@ -756,7 +756,8 @@ class Machine(RuleBasedStateMachine):
         claims: list[Claim] = []
 
         def claimed(state: Any) -> list[tuple[Any, str]]:
-            decision = claim(state, self.now, "wrk_1", self.kept.settings.caps, seats)
+            caps, told_at = self.kept.settings.caps, self.kept.not_before(self.now)
+            decision = claim(state, self.now, "wrk_1", caps, seats, told_at=told_at)
             assert not decision.broken
             claims[:] = decision.claims
             return decision.records
