@@ -730,7 +730,7 @@ def test_a_loop_far_behind_its_log_waits_to_be_told(quick_path: Path) -> None:
     place.ahead = timedelta(0)
     place.register(1, prompt_of="now")
     try:
-        with Here(place, pulse=pulse, interval=0.05) as here:
+        with Here(place, pulse=pulse, interval=0.05, elapsed=time.monotonic) as here:
             wait_for(lambda: here.error or "behind" in pulse.clock)
             time.sleep(1.2)
             assert not place.letta.sends
