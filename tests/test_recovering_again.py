@@ -4,7 +4,6 @@ others."""
 from __future__ import annotations
 
 import json
-import resource
 import shutil
 import time
 import zlib
@@ -135,13 +134,21 @@ def test_damaged_again_and_again(quick_path: Path, state: str) -> None:
 
 def slow(folder: Path, seconds: float) -> dict[str, Any]:
     """Recover it within so much of this process's time, and 1.5 GB of memory."""
-    began, peak = time.process_time(), 1500 * 1024
+    # A process that has run other tests has a peak of its own: it's counted from now (proc(5)).
+    Path("/proc/self/clear_refs").write_text("5")
+    began, held = time.process_time(), _peak()
     answer = recovered(folder)
     assert time.process_time() - began < seconds
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < peak
+    assert _peak() - held < 1500 * 1024
     assert verify(store_in(folder))["valid"]
     count("crafted logs recovered")
     return answer
+
+
+def _peak() -> int:
+    """The most memory that this process has held since its peak was reset, in KiB."""
+    told = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in told if line.startswith("VmHWM:"))
 
 
 def event(seq: int, prev: str) -> bytes:
