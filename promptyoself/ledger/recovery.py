@@ -6,17 +6,18 @@ The order of the steps, and why each is safe to die after:
    behind which event it lay and ends in ``.unrecorded``. Nothing else has changed; the next try
    writes the same files.
 2. Each broken month is written beside the old file: the sound lines, in members, with a gap at a
-   member's border. It is synced, read back and compared, and takes the old one's name, which is
-   atomic. Where nothing of a month is sound, its file is removed. Whoever dies between two months
-   leaves the one mended and the other as it was; the next survey reads the pieces of step 1 too,
-   and so finds the same sound lines, even those that lay in another month's file.
-3. One append states every gap, with the pieces that belong to it. Until then whoever reads stops at
-   the gap: nobody takes it for whole. Whoever dies before leaves the copies, whose names say where
-   they belong, so that the next try states the same.
-4. The copies lose their suffix. Whoever dies before that leaves copies that are recorded: the next
-   recovery gives them their names.
+   member's border. The new file is synced, read back and compared. Then it takes the old one's
+   name, which is atomic. Where nothing of a month is sound, its file is removed. A recovery that is
+   killed between two months leaves the one mended and the other as it was. The next survey reads
+   the pieces of step 1 too, and so finds the same sound lines, even those that lay in another
+   month's file.
+3. One append states every gap, with the pieces that belong to it. Until then every reader stops at
+   the gap, and none takes the chain for whole. A recovery that is killed before the append leaves
+   the copies. Their names say where they belong, so that the next try states the same.
+4. The copies lose their suffix. A recovery that is killed before that leaves copies that are
+   recorded. The next recovery gives them their names.
 
-Where the log was damaged again and has lost that statement, the copies are recorded again.
+If the log was damaged again and has lost that statement, the copies are recorded again.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ class FileRecovery:
         texts = sound_lines(self._folder, moved)  # all, before the first file has changed
         for month in sorted(found.broken):
             self._write_again(month, found, texts)
-        self._disk.fsync_directory(self._folder)  # what one has removed who died
+        self._disk.fsync_directory(self._folder)  # a removal by a recovery that was killed
         return self._end(found.last)
 
     def settle(self) -> None:
@@ -133,7 +134,7 @@ class FileRecovery:
         with suppress(OSError):  # the next recovery tries again
             for copy in copies(self._folder):
                 if not copy.recorded and copy.path.with_suffix("").name in recorded:
-                    if not synced:  # whoever recorded it may have died before that was durable
+                    if not synced:  # its recorder may have been killed before that
                         last = max(month for month, _ in list_segments(self._folder))
                         self._disk.sync(self._folder / segment_name(last))
                         synced = True

@@ -136,8 +136,8 @@ class Survey(NamedTuple):
 
 
 class _Stretch(NamedTuple):
-    """Some bytes of a segment: a whole member, which holds so many bytes (``size``), or what lies
-    between two."""
+    """Some bytes of a segment: a whole member, or what lies between two. ``size`` is how many bytes
+    a member holds once it is unpacked; it is None for what lies between two."""
 
     @property
     def whole(self) -> bool:
