@@ -32,7 +32,7 @@ from promptyoself.digests import sha256
 from promptyoself.durable import Disk, read_ours
 from promptyoself.ledger.envelope import Envelope, decode_line, hash_line
 from promptyoself.ledger.position import START, Position
-from promptyoself.ledger.protocol import Batch, BatchAfterGap, Gap
+from promptyoself.ledger.protocol import Batch, BatchAfterGap
 from promptyoself.ledger.salvage import (
     UNRECORDED,
     Copy,
@@ -91,14 +91,9 @@ class FileRecovery:
         texts = sound_lines(
             self._folder, {line.hash for island in found.islands for line in island}
         )
-        after, hash_ = START.seq, START.hash
-        for island in found.islands:
-            gap = Gap(after, hash_, island[0].seq, island[0].prev)
+        for gap, island in found.in_turn():
             batch = Batch([decode_line(texts[line.hash]) for line in island], START, b"")
-            if (gap.first, gap.first_prev) != (after + 1, hash_):
-                batch = BatchAfterGap.after(gap, batch)
-            yield from batch.folded()
-            after, hash_ = island[-1].seq, island[-1].hash
+            yield from (batch if gap is None else BatchAfterGap.after(gap, batch)).folded()
 
     def pieces_of(self, found: Survey, *, adopt: bool = False) -> list[Quarantined]:
         """See :meth:`Recovery.pieces_of`."""

@@ -122,17 +122,20 @@ class Survey(NamedTuple):
         """The last sound line."""
         return self.islands[-1][-1] if self.islands else None
 
+    def in_turn(self) -> Iterator[tuple[Gap | None, list[Line]]]:
+        """Each island, with the gap before it; None where it follows without one."""
+        after, hash_ = 0, GENESIS_HASH
+        for island in self.islands:
+            gap = Gap(after, hash_, island[0].seq, island[0].prev)
+            follows = (gap.first, gap.first_prev) == (after + 1, hash_)
+            yield None if follows else gap, island
+            after, hash_ = island[-1].seq, island[-1].hash
+
     def gaps(self) -> list[Gap]:
         """The gaps between islands, and before the first one, that aren't stated yet."""
         names = Gap._fields
         stated = {tuple(event.data.get(name) for name in names) for event in self.statements}
-        found, after, hash_ = [], 0, GENESIS_HASH
-        for island in self.islands:
-            gap = Gap(after, hash_, island[0].seq, island[0].prev)
-            if (gap.first, gap.first_prev) != (after + 1, hash_) and gap not in stated:
-                found.append(gap)
-            after, hash_ = island[-1].seq, island[-1].hash
-        return found
+        return [gap for gap, _ in self.in_turn() if gap is not None and gap not in stated]
 
 
 class _Stretch(NamedTuple):
