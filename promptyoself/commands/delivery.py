@@ -91,7 +91,7 @@ def _named(letta: LettaDeliverer, name: str) -> list[Agent]:
     "--deadline",
     type=Seconds(min=0.1, max=86400),
     metavar="S",
-    help="Give up waiting after so many seconds (300). Not with --loop.",
+    help="Give up waiting after this many seconds (300). Not with --loop.",
 )
 @click.option(
     "--metrics-port",
