@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 
 __all__: list[str] = []
 
+_SWITCH_SECONDS = 0.0005
+"""For so long a thread may compute before another gets its turn. By default it is ten times as
+long, and a call that reads much would make the loop, and every other call, wait for that time at
+each of their many system calls, some of them with the log's lock held."""
+
 _HTTP_ONLY = frozenset({"host", "port", "hosts", "origins", "agent_header"})
 _NAME = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
 
@@ -134,6 +139,7 @@ def mcp_command(
     # but not among all the modules.
     gc.freeze()
     gc.set_threshold(700, 10, 10)
+    sys.setswitchinterval(_SWITCH_SECONDS)
     settings = session.settings
     door = mcp_server.Door(
         _group(),

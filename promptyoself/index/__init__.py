@@ -157,6 +157,18 @@ class Index(Generic[S]):
         self._stamp = stamp
         return snapshot
 
+    def prepare(self) -> None:
+        """Read what the index file and the events since say, where nothing was read yet: others
+        wait for whoever reads it with the lock held. Where the file doesn't fit, :meth:`load` reads
+        the whole log, which one process at a time should do, and tells what is wrong."""
+        if self._latest is not None:
+            return
+        start, complaint = self._start()
+        if complaint is None:
+            self._latest = start
+            with suppress(ChainError, OSError):  # it may pass once nobody else writes
+                self.load()
+
     def _losses(self, snapshot: Snapshot[S]) -> int:
         return len(self._form.losses(snapshot.state).recorded)
 

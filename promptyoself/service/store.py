@@ -144,6 +144,8 @@ class Chain(Generic[S]):
             ChainError: the log is damaged; ``events_missing``.
             OSError: the disk refused. In every case nothing was changed.
         """
+        with self.naming():
+            self.index.prepare()
         with self.naming(), self.ledger.exclusive():
             state, position = self.index.load()
             if self.index.missing is not None:
