@@ -19,8 +19,8 @@ from promptyoself.commands import answering, serving
 from promptyoself.commands.answering import MOST_ANSWER, READERS
 from promptyoself.errors import PromptyoselfError
 from promptyoself.loop import Stop
-from promptyoself.mcp_server import Origin, shares
-from promptyoself.mcp_server.shares import Shares
+from promptyoself.mcp_server import Origin, door, shares
+from promptyoself.mcp_server.shares import Kind, Shares
 from promptyoself.patience import check, is_limited, limited
 from promptyoself.sanctum import AGENT_FACING
 
@@ -34,6 +34,8 @@ WRITERS = {
     "register", "modify", "cancel", "pause", "resume", "trigger", "idle", "desire", "reinforce",
     "prune", "execute", "agents", "test",
 }  # fmt: skip
+
+WRITES_LOG = sorted(WRITERS - {"execute", "agents", "test"})
 
 
 def over_mcp(*words: str, stop: Stop | None = None) -> dict[str, Any]:
@@ -171,9 +173,15 @@ async def until(holds: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("expensive", "most"), [(True, shares.EXPENSIVE_OF_ONE), (False, shares.CALLS_OF_ONE)]
+    ("kind", "most"),
+    [
+        (Kind.READS, shares.CALLS_OF_ONE),
+        (Kind.READS_MUCH, shares.EXPENSIVE_OF_ONE),
+        (Kind.WRITES, shares.WRITES_OF_ONE),
+        (Kind.DELIVERS, shares.DELIVERIES_OF_ONE),
+    ],
 )
-def test_an_agents_calls_leave_room_for_others(expensive: bool, most: int) -> None:
+def test_an_agents_calls_leave_room_for_others(kind: Kind, most: int) -> None:
     """Sixty calls of one agent hang: another's is answered at once."""
 
     async def main() -> None:
@@ -182,11 +190,11 @@ def test_an_agents_calls_leave_room_for_others(expensive: bool, most: int) -> No
         other.go_on.set()
         async with anyio.create_task_group() as tasks:
             for _ in range(60):
-                tasks.start_soon(partial(mine.run, flood, "evil", expensive=expensive))
+                tasks.start_soon(partial(mine.run, flood, "evil", kind))
             await until(lambda: flood.at_once == most)
             with anyio.fail_after(5):
-                await mine.run(other, "good", expensive=expensive)
-                await mine.run(other, "good", expensive=not expensive)
+                for another in Kind:
+                    await mine.run(other, "good", another)
             assert flood.at_once == most
             flood.go_on.set()
         assert (flood.most, flood.done) == (most, 60)
@@ -195,18 +203,47 @@ def test_an_agents_calls_leave_room_for_others(expensive: bool, most: int) -> No
     anyio.run(main)
 
 
+def test_what_is_delivered_may_make_its_agent_write() -> None:
+    """An agent that delivers its own prompt, and is made to register another by it, isn't kept from
+    that until the delivery is over."""
+
+    async def main() -> None:
+        mine, delivery, registration = Shares(), Call(), Call()
+        registration.go_on.set()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(mine.run, delivery, "one", Kind.DELIVERS)
+            await until(lambda: delivery.at_once == 1)
+            with anyio.fail_after(5):
+                await mine.run(registration, "one", Kind.WRITES)
+            delivery.go_on.set()
+
+    anyio.run(main)
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ([], Kind.READS), (["--agent-id=a"], Kind.READS), (["list"], Kind.READS),
+        (["list", "--at=in 1m"], Kind.READS_MUCH), (["history"], Kind.READS_MUCH),
+        (["execute"], Kind.DELIVERS), *(([each], Kind.WRITES) for each in WRITES_LOG),
+    ],
+)  # fmt: skip
+def test_what_a_call_does_is_known(words: list[str], kind: Kind) -> None:
+    assert door._kind(words) is kind
+
+
 def test_too_many_calls_are_refused() -> None:
     async def main() -> None:
         mine, flood = Shares(), Call()
         async with anyio.create_task_group() as tasks:
             for _ in range(shares.MOST_PENDING):
-                tasks.start_soon(partial(mine.run, flood, "evil", expensive=False))
+                tasks.start_soon(partial(mine.run, flood, "evil", Kind.READS))
             await until(lambda: flood.at_once == shares.CALLS_OF_ONE)
             with pytest.raises(PromptyoselfError) as error:
-                await mine.run(flood, "evil", expensive=False)
+                await mine.run(flood, "evil", Kind.READS)
             assert error.value.code == "too_many_calls"
             flood.go_on.set()
-        await mine.run(flood, "evil", expensive=False)
+        await mine.run(flood, "evil", Kind.READS)
 
     anyio.run(main)
 
@@ -218,11 +255,11 @@ def test_cancelling_is_no_way_to_have_more() -> None:
         mine, flood = Shares(), Call()
         for _ in range(20):
             with anyio.move_on_after(0.02):
-                await mine.run(flood, "evil", expensive=True)
+                await mine.run(flood, "evil", Kind.READS_MUCH)
         assert flood.most == 1
         flood.go_on.set()
         await until(lambda: not mine._shares)
         assert flood.done == 1
-        assert await mine.run(flood, "evil", expensive=True) == b"{}"
+        assert await mine.run(flood, "evil", Kind.READS_MUCH) == b"{}"
 
     anyio.run(main)

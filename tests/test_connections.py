@@ -8,13 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import orjson
 import pytest
-from test_mcp_server import COMMAND, serving, wait_for
+from test_mcp_server import COMMAND, INITIALIZE, serving, wait_for
 
 from promptyoself.connections import is_own_name, is_own_origin, most_connections
 from promptyoself.sandbox import Sandbox
@@ -28,11 +29,16 @@ if TYPE_CHECKING:
 @contextmanager
 def silent(port: int, number: int, begun: bytes = b"") -> Iterator[None]:
     """So many connections that say nothing, or begin to."""
-    with ExitStack() as end:
-        for _ in range(number):
-            made = end.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
-            if begun:
-                made.sendall(begun)
+
+    def connect(_: int) -> socket.socket:
+        connection = socket.create_connection(("127.0.0.1", port), timeout=20)
+        connection.sendall(begun)
+        return connection
+
+    # Several at a time: where a server's queue is full, the kernel tries again a second later.
+    with ExitStack() as end, ThreadPoolExecutor(16) as pool:
+        for connection in pool.map(connect, range(number)):
+            end.enter_context(connection)
         yield
 
 
@@ -157,6 +163,129 @@ def test_idle_connections_keep_no_client_out(
         code, said = server.end()
         assert code == 0
         assert len(said) < 2000, said
+
+
+# The full figure: more connections than a process of 1,024 files, as most are, can have open.
+MANY, FILES = 1100, 1024
+LIMITED = [
+    "bash",
+    "-c",
+    f'ulimit -n {FILES}; exec "$@"',
+    "bash",
+    sys.executable,
+    "-m",
+    "promptyoself",
+]
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """The test itself needs a file for each connection."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * MANY
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        pytest.skip(f"this process may open {hard} files at most, and {wanted} are needed")
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@contextmanager
+def limited_process(
+    environ: dict[str, str], *words: str
+) -> Iterator[tuple[dict[str, Any], Callable[[], str]]]:
+    """A server whose process may open 1,024 files: what it printed first; and what ends it, and
+    tells what it had to say."""
+    process = subprocess.Popen(
+        [*LIMITED, *words], env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+    def end() -> str:
+        process.terminate()
+        _, said = process.communicate(timeout=30)
+        assert process.returncode == 0, said
+        return said.decode()
+
+    try:
+        assert process.stdout is not None
+        yield orjson.loads(process.stdout.readline()), end
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def require_quick(ask: Callable[[], int]) -> None:
+    """Every client is answered, and most of them at once."""
+    times = []
+    for _ in range(10):
+        began = time.monotonic()
+        assert ask() == 200
+        times.append(time.monotonic() - began)
+    assert sorted(times)[5] < 1.0, times
+
+
+def deliver(var: Path, environ: dict[str, str], agent: str) -> None:
+    """A prompt is registered, and the loop delivers it."""
+    arguments = {"agent_id": agent, "prompt": "Now.", "time": "in 1s"}
+    assert call_as_a_person(environ, arguments)["status"] == "success"
+    wait_for(var, "delivery.delivered")
+
+
+@pytest.mark.usefixtures("many_files")
+@pytest.mark.parametrize("begun", [b"", b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nX: "])
+def test_1100_connections_keep_nobody_out_of_mcp(
+    begun: bytes, var: Path, environ: dict[str, str]
+) -> None:
+    """None of them shows a token. Those who do get in, the loop beside delivers, and stderr doesn't
+    grow with the connections."""
+    token = "0123456789abcdef-test"
+    with Sandbox(("echo",), latency=0.02) as sandbox, ExitStack() as end:
+        environ = {**environ, "LETTA_BASE_URL": sandbox.url}
+        words = ("--with-loop",)
+        server = end.enter_context(
+            serving(environ, *words, command=[*LIMITED, "mcp"], PROMPTYOSELF_MCP_TOKEN=token)
+        )
+        end.enter_context(silent(server.port, MANY, begun))
+        require_quick(lambda: server.post(INITIALIZE, Authorization=f"Bearer {token}")[0])
+        deliver(var, environ, sandbox.agents[0])
+        code, said = server.end()
+    assert code == 0
+    assert len(said) < 2000, said
+
+
+@pytest.mark.usefixtures("many_files")
+def test_1100_connections_keep_nobody_from_the_metrics(var: Path, environ: dict[str, str]) -> None:
+    """The same of a loop that serves its metrics, which has no token at all."""
+    with Sandbox(("echo",), latency=0.02) as sandbox, ExitStack() as end:
+        environ = {**environ, "LETTA_BASE_URL": sandbox.url}
+        words = ("execute", "--loop", "--metrics-port", "0")
+        urls, ended = end.enter_context(limited_process(environ, *words))
+        port = int(urls["metrics"].split(":")[2].partition("/")[0])
+        end.enter_context(silent(port, MANY, b"GET /met"))
+        for name in ("metrics", "health"):
+            require_quick(lambda url=urls[name]: httpx.get(url, trust_env=False).status_code)
+        deliver(var, environ, sandbox.agents[0])
+        said = ended()
+    assert len(said) < 2000, said
+
+
+@pytest.mark.usefixtures("many_files")
+def test_1100_connections_keep_nobody_from_the_sandbox(var: Path, environ: dict[str, str]) -> None:
+    """The same of the sandbox: a loop still delivers to its agents."""
+    with ExitStack() as end:
+        answer, ended = end.enter_context(limited_process(environ, "sandbox", "--port", "0"))
+        environ = {**environ, "LETTA_BASE_URL": answer["url"]}
+        end.enter_context(silent(int(answer["url"].rpartition(":")[2]), MANY))
+        url = answer["url"] + "/v1/health/"
+        require_quick(lambda: httpx.get(url, trust_env=False).status_code)
+        _, loop_ended = end.enter_context(
+            limited_process(environ, "execute", "--loop", "--metrics-port", "0")
+        )
+        deliver(var, environ, answer["agents"][0])
+        assert loop_ended() == ""
+        said = ended()
+    assert len(said) < 2000, said
 
 
 def call_as_a_person(environ: dict[str, str], asked: dict[str, str]) -> dict[str, object]:

@@ -286,7 +286,11 @@ class FileLedger:
                 with file:
                     start = 0
                     if month == position.month:
-                        batch = _found_again(file, position, step)
+                        # What `holds` has just read needn't be read again: it may be long.
+                        if self._stood == (position, _state_of(os.fstat(file.fileno()))):
+                            batch = Batch([], position, b"")
+                        else:
+                            batch = _found_again(file, position, step)
                         position, start = batch.position, batch.position.offset
                         yield batch
                     try:

@@ -47,7 +47,7 @@ from promptyoself.loop import Stop
 from promptyoself.mcp_server.arguments import missing, unknown, words_of
 from promptyoself.mcp_server.messages import arguments_of
 from promptyoself.mcp_server.prompts import PROMPTS
-from promptyoself.mcp_server.shares import Shares
+from promptyoself.mcp_server.shares import Kind, Shares
 from promptyoself.sanctum import AGENT_FACING, Parameter, argument, parameters, told, wording
 from promptyoself.times import shown
 from promptyoself.tools import TOOLS, output_schema
@@ -219,7 +219,7 @@ class Door:
         self._running.add(stop)
         try:
             return await self._shares.run(
-                partial(ask, words, stop, origin), origin.agent, expensive=_is_expensive(words)
+                partial(ask, words, stop, origin), origin.agent, _kind(words)
             )
         except anyio.get_cancelled_exc_class():
             stop.ask("cancelled")
@@ -406,7 +406,12 @@ def _refused(error: PromptyoselfError) -> MCPError:
     return MCPError(INVALID_PARAMS, error.message, error.document())
 
 
-def _is_expensive(words: Sequence[str]) -> bool:
-    """Whether a call may read the whole log."""
-    past = any(word.startswith("--at=") for word in words)
-    return bool(words) and (words[0] in _EXPENSIVE or past)
+def _kind(words: Sequence[str]) -> Kind:
+    """What a call does; the agenda's has no command."""
+    command = words[0] if words else ""
+    if command in _EXPENSIVE or any(word.startswith("--at=") for word in words):
+        return Kind.READS_MUCH
+    if command == "execute":
+        return Kind.DELIVERS
+    tool = TOOLS.get(command)
+    return Kind.READS if tool is None or tool.read_only else Kind.WRITES

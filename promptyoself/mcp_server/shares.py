@@ -10,6 +10,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from enum import Enum
 from math import inf
 from typing import Any
 
@@ -18,7 +19,7 @@ from anyio import to_thread
 
 from promptyoself.errors import PromptyoselfError
 
-__all__ = ["Shares"]
+__all__ = ["Kind", "Shares"]
 
 CALLS_AT_ONCE = 32
 """Calls under way, of all that take no longer than a file is read."""
@@ -29,9 +30,26 @@ EXPENSIVE_AT_ONCE = 2
 CALLS_OF_ONE, EXPENSIVE_OF_ONE = 8, 1
 """The same of one agent, where the door knows which agent calls."""
 
+WRITES_OF_ONE = 1
+"""Calls of one agent at once that write. The log has one writer at a time, and each call that waits
+for it has a place in the same line as the loop and everybody else."""
+
+DELIVERIES_OF_ONE = 1
+"""Calls of one agent at once that deliver: an agent gets one prompt at a time anyhow. They don't
+count as writes, since the prompt that is delivered may make the agent register another."""
+
 MOST_PENDING = 64
 """Calls of one agent that are under way or wait; of callers that aren't known, all together, four
 times as many."""
+
+
+class Kind(Enum):
+    """What a call does: it reads a little or the whole log, writes, or delivers."""
+
+    READS = "reads"
+    READS_MUCH = "reads much"
+    WRITES = "writes"
+    DELIVERS = "delivers"
 
 
 class _Share:
@@ -42,6 +60,8 @@ class _Share:
         self.most = MOST_PENDING if known else 4 * MOST_PENDING
         self.calls = anyio.CapacityLimiter(CALLS_OF_ONE if known else CALLS_AT_ONCE)
         self.expensive = anyio.CapacityLimiter(EXPENSIVE_OF_ONE if known else EXPENSIVE_AT_ONCE)
+        self.writes = anyio.CapacityLimiter(WRITES_OF_ONE if known else CALLS_AT_ONCE)
+        self.deliveries = anyio.CapacityLimiter(DELIVERIES_OF_ONE if known else CALLS_AT_ONCE)
 
 
 class Shares:
@@ -53,7 +73,7 @@ class Shares:
         self._expensive = anyio.CapacityLimiter(EXPENSIVE_AT_ONCE)
         self._shares: dict[str | None, _Share] = {}
 
-    async def run(self, call: Callable[[], bytes], agent: str | None, *, expensive: bool) -> bytes:
+    async def run(self, call: Callable[[], bytes], agent: str | None, kind: Kind) -> bytes:
         """What a call answers, once it has had its turn.
 
         Raises:
@@ -73,14 +93,23 @@ class Shares:
             if not share.pending:
                 self._shares.pop(agent, None)
 
-        limiters = (share.expensive, self._expensive) if expensive else (share.calls, self._calls)
         turn = _Turn(call, over)
         try:
-            for limiter in limiters:
+            for limiter in self._limiters(share, kind):
                 await turn.wait_for(limiter)
             return await to_thread.run_sync(turn.run, abandon_on_cancel=True, limiter=self._threads)
         finally:
             turn.give_up()
+
+    def _limiters(self, share: _Share, kind: Kind) -> tuple[anyio.CapacityLimiter, ...]:
+        """In the order in which a call waits for them: what is its agent's own comes first, so that
+        it keeps no other's place while it waits."""
+        if kind is Kind.READS_MUCH:
+            return share.expensive, self._expensive
+        calls = (share.calls, self._calls)
+        if kind is Kind.READS:
+            return calls
+        return (share.writes if kind is Kind.WRITES else share.deliveries, *calls)
 
 
 class _Turn:
