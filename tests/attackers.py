@@ -126,7 +126,7 @@ class _Attack:
         self.answers: Counter[str] = Counter()
 
     def several(self, number: int, attack: Callable[[Client, random.Random], None]) -> None:
-        """Have so many threads make an attack again and again, from its beginning to its end."""
+        """Have that number of threads make an attack again and again, until it is over."""
 
         def again(seed: int) -> None:
             chance = random.Random(seed)

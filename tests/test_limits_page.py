@@ -38,6 +38,10 @@ NUMBERS = {
         shares.EXPENSIVE_AT_ONCE,
         shares.EXPENSIVE_OF_ONE,
     ),
+    "those of one agent that write, those that deliver": (
+        shares.WRITES_OF_ONE,
+        shares.DELIVERIES_OF_ONE,
+    ),
     "calls of one agent under way or waiting": (shares.MOST_PENDING,),
     "connections over MCP": (bounding.MOST_CONNECTIONS,),
     "a request's head, a request's body": (

@@ -158,9 +158,10 @@ class Index(Generic[S]):
         return snapshot
 
     def prepare(self) -> None:
-        """Read what the index file and the events since say, where nothing was read yet: others
-        wait for whoever reads it with the lock held. Where the file doesn't fit, :meth:`load` reads
-        the whole log, which one process at a time should do, and tells what is wrong."""
+        """Read the index file and the events since, where nothing was read yet. It is called before
+        the lock is taken, since others wait for what is read with the lock held. Where the file
+        doesn't fit, this does nothing: :meth:`load` then reads the whole log, which one process at
+        a time should do, and tells what is wrong."""
         if self._latest is not None:
             return
         start, complaint = self._start()
