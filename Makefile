@@ -20,19 +20,19 @@ test: $(READY) ## everything that a change must pass
 LETTA_PYTHON ?= $(PYTHON)
 test-letta: $(READY) ## what is about any Letta, with a real server, which it installs first
 	@python=$$($(PYTHON) tests/letta_server/build.py --python $(LETTA_PYTHON)) \
-		&& $(BIN)/python -m pytest --verbose --real-letta "$$python" tests/test_letta_*.py
+		&& $(BIN)/python -m pytest --verbose --real-letta "$$python" tests/delivery/test_letta_*.py
 
 test-bounds: $(READY) ## the lowest and the highest version of each package, in environments of their own
-	@$(BIN)/python tests/bounds.py
+	@$(BIN)/python tests/support/bounds.py
 
 test-docker: $(READY) ## the containers, built and run, with an engine that it fetches first (root, Debian)
 	@docker/engine.sh with $(BIN)/python -m pytest --verbose --numprocesses 2 --dist worksteal \
-		--engine "docker/engine.sh run" tests/test_containers.py
+		--engine "docker/engine.sh run" tests/doors/test_containers.py
 
 SCALE ?= 20
 SEED ?=
 torture: $(READY) ## attack the log for an hour or so; SCALE=5 for less, SEED=n to repeat a run
-	@SCALE=$(SCALE) SEED=$(SEED) $(BIN)/python tests/torture.py
+	@SCALE=$(SCALE) SEED=$(SEED) $(BIN)/python tests/support/torture.py
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check

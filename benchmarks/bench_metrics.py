@@ -15,11 +15,11 @@ from pairs import PAIRS, Figure, summed_up
 from peers import store_in
 from sample_log import lines, registration, write_sealed
 
-from promptyoself.events import DeliveryAttempted
-from promptyoself.exposition import render
-from promptyoself.instants import format_utc
-from promptyoself.service.measuring import Measurer
-from promptyoself.service.store import Store
+from promptyoself.core.instants import format_utc
+from promptyoself.events.records import DeliveryAttempted
+from promptyoself.service.metrics.collect import Measurer
+from promptyoself.service.metrics.prometheus import render
+from promptyoself.store.store import Store
 
 __all__ = ["run"]
 

@@ -18,9 +18,10 @@ from pairs import PAIRS, Figure, summed_up
 from sample_log import MONTH, blocks, lines, write_open, write_raw, write_sealed
 
 from promptyoself.ledger import START, Envelope, FileLedger, Position
+from promptyoself.ledger.maintenance import Share
 from promptyoself.ledger.segments import Member, link
-from promptyoself.ledger.upkeep import Share
-from promptyoself.schedules import EMPTY, fold
+from promptyoself.state.apply import fold
+from promptyoself.state.schedules import EMPTY
 
 __all__ = ["run"]
 

@@ -22,7 +22,7 @@ from pairs import Figure, environment, register, summed_up
 from sample_log import registration
 from sqlite_log import SqliteLog
 
-from promptyoself.errors import PromptyoselfError
+from promptyoself.core.errors import PromptyoselfError
 from promptyoself.ledger import FileLedger
 
 __all__ = ["run"]

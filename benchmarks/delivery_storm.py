@@ -14,13 +14,13 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from promptyoself.events import ScheduleRegistered
-from promptyoself.identity import content_of, schedule_id
-from promptyoself.instants import format_utc, parse_utc
-from promptyoself.letta import LettaDeliverer
-from promptyoself.loop import Stop, execute_once
-from promptyoself.service.store import Store
-from promptyoself.settings import load_settings
+from promptyoself.core.ids import content_of, schedule_id
+from promptyoself.core.instants import format_utc, parse_utc
+from promptyoself.core.settings import load_settings
+from promptyoself.events.records import ScheduleRegistered
+from promptyoself.service.delivery.loop import Stop, execute_once
+from promptyoself.store.store import Store
+from promptyoself.targets.letta import LettaDeliverer
 
 
 def main() -> None:

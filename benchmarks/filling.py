@@ -9,12 +9,12 @@ import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from promptyoself.events import ScheduleRegistered
-from promptyoself.identity import content_of, schedule_id
-from promptyoself.instants import format_utc
+from promptyoself.core.ids import content_of, schedule_id
+from promptyoself.core.instants import format_utc
+from promptyoself.core.settings import load_settings
+from promptyoself.events.records import ScheduleRegistered
 from promptyoself.ledger import START
-from promptyoself.service.store import Store
-from promptyoself.settings import load_settings
+from promptyoself.store.store import Store
 
 __all__ = ["id_of", "many", "registered"]
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import orjson
 from pairs import FLOORS, Figure, summed_up
 
-from promptyoself.service.store import Store
-from promptyoself.settings import load_settings
+from promptyoself.core.settings import load_settings
+from promptyoself.store.store import Store
 
 __all__ = ["PEERS", "ROUNDS", "apscheduler", "compare", "has", "missing", "solo", "store_in"]
 

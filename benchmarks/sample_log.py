@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import UUID
 
-from promptyoself.events import (
+from promptyoself.core.instants import format_utc
+from promptyoself.events.draft import Draft
+from promptyoself.events.records import (
     DeliveryAttempted,
     DeliveryDelivered,
     LedgerCreated,
@@ -15,8 +17,7 @@ from promptyoself.events import (
     ScheduleRegistered,
     write_event,
 )
-from promptyoself.instants import format_utc
-from promptyoself.ledger import GENESIS_HASH, Draft, Envelope, encode_line
+from promptyoself.ledger import GENESIS_HASH, Envelope, encode_line
 from promptyoself.ledger.envelope import hash_line
 from promptyoself.ledger.sealing import MEMBER_BYTES
 from promptyoself.ledger.segments import compress

@@ -16,11 +16,11 @@ from pathlib import Path
 from filling import many
 from peers import store_in
 
-from promptyoself.letta import Deliverer
-from promptyoself.service.dispatching import Dispatcher, new_worker_name
-from promptyoself.service.moving import export_lines, import_lines
-from promptyoself.service.registering import register
-from promptyoself.service.requests import Request
+from promptyoself.service.delivery.dispatcher import Dispatcher, new_worker_name
+from promptyoself.service.schedules.register import register
+from promptyoself.service.schedules.request import Request
+from promptyoself.service.transfer.export import export_lines, import_lines
+from promptyoself.targets.api import Deliverer
 
 
 def registering(var: Path, count: int) -> float:

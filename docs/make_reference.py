@@ -10,9 +10,9 @@ from textwrap import wrap
 import click
 
 from promptyoself.cli import cli
-from promptyoself.sanctum import AGENT_FACING, parameters
-from promptyoself.settings import SETTINGS
-from promptyoself.tools import TOOLS, Tool
+from promptyoself.core.settings import SETTINGS
+from promptyoself.doors.sanctum import AGENT_FACING, parameters
+from promptyoself.doors.schemas import TOOLS, Tool
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMON = {"--var", "--format", "--help"}

@@ -48,7 +48,7 @@ if __name__ == "__main__" and not __package__:
 import click  # noqa: E402
 
 from promptyoself import __version__  # noqa: E402
-from promptyoself.commands.answering import (  # noqa: E402
+from promptyoself.doors.commands.session import (  # noqa: E402
     Caller,
     emit,
     error_document,
@@ -69,7 +69,7 @@ COMMANDS = {
     "modify": "schedules",
     "trigger": "schedules",
     "next": "schedules",
-    "simulate": "simulation",
+    "simulate": "forecast",
     "idle": "schedules",
     "desire": "desires",
     "desires": "desires",
@@ -78,32 +78,32 @@ COMMANDS = {
     "execute": "delivery",
     "agents": "delivery",
     "test": "delivery",
-    "history": "chain",
-    "verify": "chain",
-    "head": "chain",
-    "rebuild": "chain",
-    "seal": "chain",
+    "history": "log",
+    "verify": "log",
+    "head": "log",
+    "rebuild": "log",
+    "seal": "log",
     "recover": "recovery",
-    "stats": "chain",
-    "export": "moving",
-    "import": "moving",
-    "import-sqlite": "moving",
+    "stats": "log",
+    "export": "transfer",
+    "import": "transfer",
+    "import-sqlite": "transfer",
     "approve": "approvals",
     "approvals": "approvals",
     "revoke": "approvals",
-    "budgets": "spending",
-    "metrics": "measuring",
+    "budgets": "budgets",
+    "metrics": "metrics",
     "audit": "audit",
     "diff": "audit",
     "keygen": "proof",
     "pack": "proof",
     "doctor": "setup",
     "install-plugin": "setup",
-    "mcp": "serving",
+    "mcp": "mcp",
     "sandbox": "setup",
     "demo": "setup",
 }
-"""Each command, and the module under ``promptyoself.commands`` that has it."""
+"""Each command, and the module under ``promptyoself.doors.commands`` that has it."""
 
 
 _SPELLED = {"true", "false", "True", "False"}  # values of flags, which Click wouldn't take
@@ -120,18 +120,18 @@ class _LazyGroup(click.Group):
         caller = ctx.find_object(Caller)
         through_host = caller is not None and caller.via == "sanctum"
         if through_host:
-            from promptyoself.commands.spelling import refuse_others
+            from promptyoself.doors.commands.spelling import refuse_others
 
             refuse_others(args[0])
         name, command, rest = super().resolve_command(ctx, args)
         if command is None:
             return name, command, rest
         if through_host:
-            from promptyoself.commands.spelling import from_host
+            from promptyoself.doors.commands.spelling import from_host
 
             rest = from_host(command, rest)
         elif any(word in _SPELLED or (word[:2] == "--" and "_" in word) for word in rest):
-            from promptyoself.commands.spelling import spelled
+            from promptyoself.doors.commands.spelling import spelled
 
             rest = spelled(command, rest)
         refuse_repeats(command, rest)
@@ -139,7 +139,7 @@ class _LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List them, those first that agents may call: hosts read their names from here."""
-        from promptyoself.sanctum import AGENT_FACING
+        from promptyoself.doors.sanctum import AGENT_FACING
 
         others = [name for name in COMMANDS if name not in AGENT_FACING]
         limit = formatter.width - 6 - max(map(len, COMMANDS))
@@ -158,14 +158,14 @@ class _LazyGroup(click.Group):
             return None
         from importlib import import_module
 
-        module = import_module(f"promptyoself.commands.{COMMANDS[cmd_name]}")
+        module = import_module(f"promptyoself.doors.commands.{COMMANDS[cmd_name]}")
         command: click.Command = getattr(module, f"{cmd_name.replace('-', '_')}_command")
         return command
 
 
 def _describe(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value and isinstance(ctx.command, click.Group):
-        from promptyoself.sanctum import describe
+        from promptyoself.doors.sanctum import describe
 
         emit(describe(ctx.command, ctx))
         ctx.exit()

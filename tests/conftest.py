@@ -14,9 +14,9 @@ from calling import clean_environ
 from chains import use_chain
 from tally import SCALE
 
-from promptyoself import log
-from promptyoself.commands.answering import Session
-from promptyoself.settings import SETTINGS
+from promptyoself.core import diagnostics
+from promptyoself.core.settings import SETTINGS
+from promptyoself.doors.commands.session import Session
 
 if TYPE_CHECKING:
     from lettas import Letta
@@ -82,7 +82,7 @@ def any_letta(request: pytest.FixtureRequest) -> Iterator[Letta]:
 @pytest.fixture(autouse=True)
 def _secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is hidden in one test's messages (a token of one character, say) isn't in another's."""
-    monkeypatch.setattr(log, "_secrets", set())
+    monkeypatch.setattr(diagnostics, "_secrets", set())
 
 
 class Clock:

@@ -11,11 +11,11 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import orjson
 
-from promptyoself.digests import sha256
-from promptyoself.folding import Folded, Loss, Losses
+from promptyoself.core.digests import sha256
 from promptyoself.index.tree import Kind, Node, read_node, spell_node
 from promptyoself.ledger import Position
-from promptyoself.overlay import Overlay, Summary
+from promptyoself.state.fold import Folded, Loss, Losses
+from promptyoself.state.overlay import Overlay, Summary
 
 __all__ = [
     "INDEX_FORMAT",

@@ -19,9 +19,9 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import orjson
 
-from promptyoself.digests import sha256
-from promptyoself.durable import Disk, read_ours
-from promptyoself.overlay import Overlay, Summary, Wanted
+from promptyoself.core.digests import sha256
+from promptyoself.core.disk import Disk, read_ours
+from promptyoself.state.overlay import Overlay, Summary, Wanted
 
 __all__ = [
     "Inner",
@@ -174,7 +174,7 @@ class Parts:
 
 
 class Tree(Generic[V]):
-    """A table as the root has it; see :class:`~promptyoself.overlay.Base`.
+    """A table as the root has it; see :class:`~promptyoself.state.overlay.Base`.
 
     Where a part turns out to be unfit, ``instead`` makes the same table from the log, and the
     answers come from there.
@@ -196,11 +196,11 @@ class Tree(Generic[V]):
         self._ready: _Ready[V] | None = None
 
     def path(self, key: str) -> str:
-        """See :class:`~promptyoself.overlay.Base`."""
+        """See :class:`~promptyoself.state.overlay.Base`."""
         return self._kind.path(key)
 
     def get(self, key: str) -> V | None:
-        """See :class:`~promptyoself.overlay.Base`."""
+        """See :class:`~promptyoself.state.overlay.Base`."""
         if self._instead is None:
             try:
                 node = self.root
@@ -220,7 +220,7 @@ class Tree(Generic[V]):
         return _sum_up(self._kind, self.root).number
 
     def walk(self, wanted: Wanted, under: str = "") -> Iterator[tuple[str, V]]:
-        """See :class:`~promptyoself.overlay.Base`."""
+        """See :class:`~promptyoself.state.overlay.Base`."""
         last = ("", "")
         if self._instead is None:
             try:
@@ -236,7 +236,7 @@ class Tree(Generic[V]):
                 yield key, value
 
     def soonest(self, wanted: Wanted) -> Iterator[tuple[str, str, V]]:
-        """See :class:`~promptyoself.overlay.Base`."""
+        """See :class:`~promptyoself.state.overlay.Base`."""
         last = ("", "")
         if self._instead is None:
             try:
@@ -249,8 +249,11 @@ class Tree(Generic[V]):
         yield from (found for found in self._instead.soonest(wanted) if found[:2] > last)
 
     def ready_by(self, now: str) -> Iterator[tuple[str, str, V]]:
-        """See :class:`~promptyoself.overlay.Base`. What was found before, for an earlier instant,
-        isn't looked for again: where much is due, each pass of a loop asks for it."""
+        """See :class:`~promptyoself.state.overlay.Base`.
+
+        What was found before, for an earlier instant, isn't looked for again: where much is due,
+        each pass of a loop asks for it.
+        """
         last = ("", "")
         if self._instead is None:
             if self._ready is None or not self._ready.holds(now):
@@ -265,7 +268,7 @@ class Tree(Generic[V]):
         yield from (found for found in self._instead.ready_by(now) if found[:2] > last)
 
     def next_ready(self, after: str) -> str | None:
-        """See :class:`~promptyoself.overlay.Base`."""
+        """See :class:`~promptyoself.state.overlay.Base`."""
         if self._wake is not None:
             asked, found = self._wake
             if asked <= after and (found is None or found > after):

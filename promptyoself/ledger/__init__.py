@@ -4,20 +4,12 @@ from promptyoself.ledger.envelope import GENESIS_HASH, Envelope, encode_line
 from promptyoself.ledger.files import FileLedger
 from promptyoself.ledger.lock import Liveness
 from promptyoself.ledger.position import START, Position
-from promptyoself.ledger.protocol import (
-    Batch,
-    Draft,
-    Gap,
-    HeadMoved,
-    Ledger,
-    Torn,
-)
+from promptyoself.ledger.protocol import Batch, Gap, HeadMoved, Ledger, Torn
 
 __all__ = [
     "GENESIS_HASH",
     "START",
     "Batch",
-    "Draft",
     "Envelope",
     "FileLedger",
     "Gap",

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from promptyoself.digests import sha256
-from promptyoself.instants import is_instant
+from promptyoself.core.digests import sha256
+from promptyoself.core.instants import is_instant
 
 __all__ = [
     "GENESIS_HASH",

@@ -12,18 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from promptyoself import __version__
-from promptyoself.durable import Disk, is_ours, open_ours
-from promptyoself.errors import ChainError
+from promptyoself.core.cancellation import check
+from promptyoself.core.disk import Disk, is_ours, open_ours
+from promptyoself.core.errors import ChainError
+from promptyoself.events.draft import Draft
 from promptyoself.ledger.lock import ExclusiveLock
 from promptyoself.ledger.position import START, Position
-from promptyoself.ledger.protocol import (
-    Batch,
-    BatchAfterGap,
-    Draft,
-    Gap,
-    HeadMoved,
-    Torn,
-)
+from promptyoself.ledger.protocol import Batch, BatchAfterGap, Gap, HeadMoved, Torn
 from promptyoself.ledger.segments import (
     SUFFIX,
     UNSETTLED,
@@ -42,13 +37,12 @@ from promptyoself.ledger.segments import (
     stands,
     stat_segments,
 )
-from promptyoself.patience import check
 
 if TYPE_CHECKING:
     from promptyoself.ledger.envelope import Envelope
-    from promptyoself.ledger.seeking import Borders
+    from promptyoself.ledger.lookup import Borders
+    from promptyoself.ledger.maintenance import Recovery, Sealing, Share
     from promptyoself.ledger.statements import Bridges
-    from promptyoself.ledger.upkeep import Recovery, Sealing, Share
 
 __all__ = ["FileLedger"]
 
@@ -114,7 +108,7 @@ class FileLedger:
                 if repairs or not expecting.seq:
                     first = [] if expecting.seq else [self._genesis()]
                     drafts = [*first, *repairs, *drafts]
-            from promptyoself.ledger.chaining import chain_up
+            from promptyoself.ledger.linking import chain_up
 
             envelopes, content, head, ts = chain_up(drafts, now, expecting)
             data = compress(content)
@@ -193,14 +187,14 @@ class FileLedger:
 
     def shares(self, count: int) -> list[Share]:
         """See :meth:`Ledger.shares`."""
-        from promptyoself.ledger.upkeep import Share
+        from promptyoself.ledger.maintenance import Share
 
         month, size = (list_segments(self._folder) or [("", 0)])[-1]
         return [Share(number, count, month, size) for number in range(count)]
 
     def replay_share(self, share: Share) -> Iterator[Batch]:
         """See :meth:`Ledger.replay_share`."""
-        from promptyoself.ledger.sharing import sharing
+        from promptyoself.ledger.parallel_replay import sharing
 
         end = (share.month, share.offset)
         for batch in self._read(START, sharing(share), bridged=False):
@@ -211,7 +205,7 @@ class FileLedger:
 
     def event(self, seq: int, month: str) -> Envelope | None:
         """See :meth:`Ledger.event`."""
-        from promptyoself.ledger.seeking import Borders, seek
+        from promptyoself.ledger.lookup import Borders, seek
 
         if not is_month(month):
             return None
@@ -469,7 +463,7 @@ class FileLedger:
         return [Draft(each, None, _ACTOR) for each in records_of(self._folder, copies)], copies
 
     def _genesis(self) -> Draft:
-        from promptyoself.events import FORMAT, LedgerCreated
+        from promptyoself.events.records import FORMAT, LedgerCreated
 
         record = LedgerCreated(FORMAT, self._chain, f"promptyoself {__version__}")
         return Draft(record, None, _ACTOR)

@@ -15,8 +15,8 @@ from weakref import WeakSet
 
 import orjson
 
-from promptyoself.durable import read_ours
-from promptyoself.errors import PromptyoselfError
+from promptyoself.core.disk import read_ours
+from promptyoself.core.errors import PromptyoselfError
 
 __all__ = ["ExclusiveLock", "Liveness"]
 

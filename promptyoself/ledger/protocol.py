@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from promptyoself.errors import PromptyoselfError
-from promptyoself.folding import GAP
+from promptyoself.core.errors import PromptyoselfError
+from promptyoself.events.draft import Draft
+from promptyoself.events.versions import GAP
 from promptyoself.ledger.envelope import Envelope
 from promptyoself.ledger.position import START, Position
 
 if TYPE_CHECKING:
-    from promptyoself.events import Record
-    from promptyoself.ledger.upkeep import Recovery, Sealing, Share
+    from promptyoself.ledger.maintenance import Recovery, Sealing, Share
 
 __all__ = [
     "Batch",
     "BatchAfterGap",
-    "Draft",
     "Gap",
     "HeadMoved",
     "Ledger",
     "Torn",
 ]
-
-
-class Draft(NamedTuple):
-    """An event that hasn't got its place in the chain yet."""
-
-    record: Record
-    id: str | None
-    actor: Mapping[str, str]
 
 
 class Torn(NamedTuple):

@@ -28,8 +28,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from promptyoself.digests import sha256
-from promptyoself.durable import Disk, read_ours
+from promptyoself.core.digests import sha256
+from promptyoself.core.disk import Disk, read_ours
 from promptyoself.ledger.envelope import Envelope, decode_line, hash_line
 from promptyoself.ledger.position import START, Position
 from promptyoself.ledger.protocol import Batch, BatchAfterGap
@@ -75,7 +75,10 @@ class Quarantined(NamedTuple):
 
 
 class FileRecovery:
-    """A :class:`~promptyoself.ledger.upkeep.Recovery` of a folder. Its maker holds both locks."""
+    """A :class:`~promptyoself.ledger.maintenance.Recovery` of a folder.
+
+    Its maker holds both locks.
+    """
 
     def __init__(self, folder: Path, disk: Disk) -> None:
         self._folder = folder

@@ -18,8 +18,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from promptyoself.digests import sha256
-from promptyoself.durable import read_ours
+from promptyoself.core.digests import sha256
+from promptyoself.core.disk import read_ours
 from promptyoself.ledger.envelope import GENESIS_HASH, Envelope, decode_line, hash_line
 from promptyoself.ledger.protocol import Gap
 from promptyoself.ledger.segments import (

@@ -32,11 +32,12 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
-from promptyoself.digests import sha256
-from promptyoself.durable import Disk, open_ours
-from promptyoself.errors import PromptyoselfError
-from promptyoself.instants import format_utc
+from promptyoself.core.digests import sha256
+from promptyoself.core.disk import Disk, open_ours
+from promptyoself.core.errors import PromptyoselfError
+from promptyoself.core.instants import format_utc
 from promptyoself.ledger.envelope import decode_line, hash_line
+from promptyoself.ledger.maintenance import Prepared, UnknownMonth
 from promptyoself.ledger.position import START, Position
 from promptyoself.ledger.protocol import Batch, HeadMoved
 from promptyoself.ledger.segments import (
@@ -49,7 +50,6 @@ from promptyoself.ledger.segments import (
     stands,
 )
 from promptyoself.ledger.statements import statements
-from promptyoself.ledger.upkeep import Prepared, UnknownMonth
 
 __all__ = ["MEMBER_BYTES", "FileSealing", "packed"]
 
@@ -62,7 +62,7 @@ _LOOSE_BYTES = MEMBER_BYTES // 8
 
 
 class FileSealing:
-    """A :class:`~promptyoself.ledger.upkeep.Sealing` of a folder. Its maker holds the lock."""
+    """A :class:`~promptyoself.ledger.maintenance.Sealing` of a folder. Its maker holds the lock."""
 
     def __init__(
         self,

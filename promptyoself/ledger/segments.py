@@ -19,9 +19,9 @@ from struct import Struct
 from types import ModuleType
 from typing import BinaryIO, NamedTuple
 
-from promptyoself.digests import sha256
-from promptyoself.durable import is_ours, open_ours
-from promptyoself.errors import ChainError
+from promptyoself.core.digests import sha256
+from promptyoself.core.disk import is_ours, open_ours
+from promptyoself.core.errors import ChainError
 from promptyoself.ledger.envelope import Envelope, decode_line, hash_line
 from promptyoself.ledger.position import Position
 

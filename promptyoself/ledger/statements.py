@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from promptyoself.errors import ChainError
+from promptyoself.core.errors import ChainError
 from promptyoself.ledger.envelope import Envelope, decode_line
 from promptyoself.ledger.position import Position
 from promptyoself.ledger.protocol import Gap

@@ -11,9 +11,9 @@ import os
 import re
 from pathlib import Path
 
-from promptyoself.digests import sha256
-from promptyoself.durable import Disk, open_ours, read_ours
-from promptyoself.events import TailQuarantined
+from promptyoself.core.digests import sha256
+from promptyoself.core.disk import Disk, open_ours, read_ours
+from promptyoself.events.records import TailQuarantined
 from promptyoself.ledger.protocol import Torn
 from promptyoself.ledger.segments import segment_name
 from promptyoself.ledger.statements import statements

@@ -33,7 +33,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from promptyoself.errors import PromptyoselfError, cannot_listen
+from promptyoself.core.errors import PromptyoselfError, cannot_listen
 from promptyoself.sandbox.faults import FAULTS, MODEL_ERRORS, NO_REDIS, PARAMS, ROUTES
 
 if TYPE_CHECKING:

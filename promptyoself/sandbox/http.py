@@ -22,21 +22,14 @@ from urllib.parse import parse_qs, urlsplit
 
 import orjson
 
-from promptyoself.connections import (
+from promptyoself.core.connections import (
     BoundedServer,
     is_own_name,
     is_own_origin,
     most_connections,
 )
-from promptyoself.errors import PromptyoselfError
-from promptyoself.sandbox import (
-    UUID4,
-    AgentState,
-    Fault,
-    RunState,
-    Sandbox,
-    SandboxMessage,
-)
+from promptyoself.core.errors import PromptyoselfError
+from promptyoself.sandbox import UUID4, AgentState, Fault, RunState, Sandbox, SandboxMessage
 from promptyoself.sandbox.faults import APPROVAL, FAULTS, NO_REDIS
 from promptyoself.sandbox.shapes import (
     agent_json,

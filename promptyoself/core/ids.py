@@ -1,0 +1,96 @@
+"""What follows from a name alone: the same content gives the same id, the same slot the same otid
+and the same delay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import orjson
+
+from promptyoself.core.digests import sha256
+
+__all__ = [
+    "CONTENT",
+    "TEMPLATES",
+    "content_hash",
+    "content_of",
+    "desire_id",
+    "is_opaque_id",
+    "jittered",
+    "schedule_id",
+    "slot_otid",
+]
+
+CONTENT = (
+    "agent_id",
+    "conversation_id",
+    "prompt",
+    "name",
+    "schedule_type",
+    "schedule_value",
+    "timezone",
+    "start_at",
+    "until",
+    "max_repetitions",
+    "template",
+)
+"""What makes a schedule the one it is. Everything else about it is policy."""
+
+TEMPLATES = ("idle",)
+"""What a prompt can be rendered from when it fires. The name is content, in the prompt's place."""
+
+# Made once with uuid4. It must never change: it is part of every otid ever sent.
+_OTID_NAMESPACE = bytes.fromhex("145d04ac509e44beb1f528ceadb5c634")
+
+
+def content_of(record: Any) -> dict[str, Any]:
+    """The content fields of a registration or a schedule."""
+    return {name: getattr(record, name) for name in CONTENT}
+
+
+def content_hash(content: Mapping[str, Any], salt: int = 0) -> str:
+    """SHA-256, in hex, of the canonical content: JSON with sorted keys, no spaces, in UTF-8, of
+    the fields that aren't ``None``, and of ``salt`` where it isn't 0."""
+    fields = {name: value for name, value in content.items() if value is not None}
+    if salt:
+        fields["salt"] = salt
+    return sha256(orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def schedule_id(content: Mapping[str, Any], salt: int = 0) -> str:
+    """``sch_`` and the first 8 digits of :func:`content_hash`."""
+    return f"sch_{content_hash(content, salt)[:8]}"
+
+
+def desire_id(content: Mapping[str, Any], salt: int = 0) -> str:
+    """``des_`` and the first 8 digits of the :func:`content_hash` of its agent, its text and the
+    instant at which it was recorded."""
+    return f"des_{content_hash(content, salt)[:8]}"
+
+
+def is_opaque_id(text: str) -> bool:
+    """Whether it has the form of an agent's or a conversation's id, which are Letta's business: 1
+    to 200 characters, without white space or control characters."""
+    # Of all white space, only the blank is printable.
+    return 1 <= len(text) <= 200 and text.isprintable() and " " not in text
+
+
+def slot_otid(id_: str, slot: str) -> str:
+    """The UUID, version 5, that marks a slot's message in Letta's history: of ``<id>|<due>``."""
+    from uuid import UUID, uuid5
+
+    return str(uuid5(UUID(bytes=_OTID_NAMESPACE), f"{id_}|{slot}"))
+
+
+def jittered(id_: str, slot: datetime, jitter: int | None) -> datetime:
+    """When a slot's delivery may begin: up to ``jitter`` seconds after it, always the same for the
+    same slot, so that two loops agree."""
+    if not jitter:
+        return slot
+    digest = sha256(f"{id_}|{slot.isoformat()}".encode()).digest()
+    try:
+        return slot + timedelta(seconds=jitter * int.from_bytes(digest[:4]) / 2**32)
+    except OverflowError:  # the calendar's end
+        return slot

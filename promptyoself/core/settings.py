@@ -1,0 +1,467 @@
+"""The environment, then a ``.env`` file that never overrides it, as one immutable Settings.
+
+The ``.env`` file is that of the source checkout, else of the user's configuration folder; never
+that of the working directory, since a host may call us from anywhere. A value of white space alone
+counts as none.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from promptyoself.core.addresses import credentials, is_ambiguous, presentable
+from promptyoself.core.errors import PromptyoselfError
+from promptyoself.core.ids import is_opaque_id
+from promptyoself.core.texts import trimmed
+
+if TYPE_CHECKING:
+    from promptyoself.core.envfile import Entry
+
+__all__ = [
+    "SETTINGS",
+    "Caps",
+    "Setting",
+    "Settings",
+    "Source",
+    "Unknown",
+    "default_zone",
+    "desire_half_life",
+    "load_settings",
+    "read_sources",
+    "told",
+]
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+class Setting(NamedTuple):
+    """One environment variable: what it is for, and its default as it would be written."""
+
+    name: str
+    default: str
+    help: str
+    secret: bool = False
+    address: bool = False
+
+
+SETTINGS = (
+    Setting("PROMPTYOSELF_VAR", "", "The data directory."),
+    Setting(
+        "LETTA_BASE_URL", "http://localhost:8283", "Where the Letta server answers.", address=True
+    ),
+    Setting(
+        "LETTA_SERVER_URL",
+        "",
+        "The same, where LETTA_BASE_URL isn't set; Sanctum hosts set it.",
+        address=True,
+    ),
+    Setting("LETTA_API_KEY", "", "Letta's API key.", secret=True),
+    Setting("LETTA_SERVER_PASSWORD", "", "A self-hosted Letta's password.", secret=True),
+    Setting("PROMPTYOSELF_INTERVAL", "60", "The longest sleep of the loop: seconds, or 1m30s."),
+    Setting("PROMPTYOSELF_TZ", "UTC", "The time zone of times that name none."),
+    Setting("PROMPTYOSELF_DEFAULT_AGENT_ID", "", "The agent where --agent-id isn't given."),
+    Setting("LETTA_AGENT_ID", "", "The same, where PROMPTYOSELF_DEFAULT_AGENT_ID isn't set."),
+    Setting("PROMPTYOSELF_ONLY_AGENT", "", "Refuse everything that concerns another agent."),
+    Setting("PROMPTYOSELF_MIN_INTERVAL", "10", "The shortest interval allowed, in seconds."),
+    Setting("PROMPTYOSELF_MAX_ACTIVE_PER_AGENT", "100", "Active schedules per agent."),
+    Setting(
+        "PROMPTYOSELF_MAX_PROMPT_BYTES_PER_AGENT",
+        "4194304",
+        "Bytes of an agent's prompts together, of schedules that aren't over.",
+    ),
+    Setting("PROMPTYOSELF_DAILY_PER_AGENT", "500", "Deliveries per agent and day (UTC)."),
+    Setting("PROMPTYOSELF_RECONCILE_GRACE", "120", "Seconds without a trace before a resend."),
+    Setting("PROMPTYOSELF_DESIRE_HALF_LIFE", "30d", "In which a desire fades to half."),
+    Setting("PROMPTYOSELF_CALL_TIMEOUT", "30", "Seconds that one request to Letta may take."),
+    Setting("PROMPTYOSELF_LOCK_TIMEOUT", "10", "Seconds to wait for the log's lock."),
+    Setting("PROMPTYOSELF_LOG_FILE", "", "Where the loop's log goes, rotated; else stderr."),
+    Setting("PROMPTYOSELF_LOG_FORMAT", "text", "What it is on stderr: text (warnings) or json."),
+    Setting("PROMPTYOSELF_LOG_LEVEL", "info", "The least level of JSON lines: debug to error."),
+    Setting("PROMPTYOSELF_LOG_PROMPTS", "0", "Whether prompts may appear in the loop's log."),
+    Setting(
+        "PROMPTYOSELF_MCP_TOKEN",
+        "",
+        "What MCP clients have to show over HTTP, of 16 characters at least.",
+        secret=True,
+    ),
+    Setting("PROMPTYOSELF_DB_PATH", "", "Of the SQLite versions; not used any more."),
+)
+
+
+_BY_NAME = {setting.name: setting for setting in SETTINGS}
+_SECRETS = {setting.name for setting in SETTINGS if setting.secret}
+
+
+class Source(NamedTuple):
+    """A setting's value as text, where it came from, and in which line, where that is a file."""
+
+    setting: Setting
+    value: str
+    origin: str
+    line: int | None = None
+
+    @property
+    def shown(self) -> str:
+        """The value as everybody may see it."""
+        if self.setting.secret and self.value:
+            return "***"
+        return presentable(self.value) if self.setting.address else self.value
+
+
+class Unknown(NamedTuple):
+    """A name like those of the settings, which is none of them, and where it is set."""
+
+    name: str
+    origin: str
+    line: int | None = None
+
+
+class Settings(NamedTuple):
+    """What the environment says, checked. Durations are in seconds."""
+
+    var: Path
+    base_url: str
+    shown_url: str
+    token: str | None
+    interval: float
+    timezone: str
+    default_agent: str | None
+    only_agent: str | None
+    caps: Caps
+    reconcile_grace: float
+    half_life: str
+    call_timeout: float
+    lock_timeout: float
+    log_file: Path | None
+    log_format: str
+    log_level: str
+    log_prompts: bool
+    secrets: tuple[str, ...]
+    mcp_token: str | None
+    unknown: tuple[Unknown, ...]
+
+
+def load_settings(environ: Mapping[str, str] | None = None, var: str | None = None) -> Settings:
+    """Read and check the settings; ``var`` is the command line's ``--var``.
+
+    Raises:
+        PromptyoselfError: ``invalid_setting``, naming the variable, its value and where that came
+            from.
+    """
+    environ = os.environ if environ is None else environ
+    path, entries = _read_dotenv(environ)
+    sources = tuple(_sources(environ, var, path, entries))
+    unknown = tuple(_unknown(environ, path, entries))
+    try:
+        return _checked({source.setting.name: source.value for source in sources}, unknown)
+    except PromptyoselfError as error:
+        name = error.details["setting"]
+        source = next(source for source in sources if source.setting.name == name)
+        error.hint = f"Change or unset it; it came from {_place(source.origin, source.line)}."
+        raise
+
+
+def told(unknown: Unknown) -> tuple[str, str]:
+    """What is to be said of a name that is no setting: a sentence, and what to do about it."""
+    from difflib import get_close_matches
+
+    words = re.sub(r"^PROM[A-Z]*?SELF[_.-]*", "", unknown.name.upper())
+    spellings = {name.removeprefix("PROMPTYOSELF_"): name for name in _BY_NAME} | _GUESSES
+    spellings |= {name.removeprefix("LETTA_"): name for name in _BY_NAME if name[:5] == "LETTA"}
+    close = get_close_matches(words, spellings, 1)
+    where = _place(unknown.origin, unknown.line)
+    message = f"{unknown.name} is set in {where}, but it is no setting, and changes nothing."
+    if close:
+        return message, f"Did you mean {spellings[close[0]]}?"
+    return message, "`promptyoself doctor` lists the settings. Unset this one."
+
+
+_ORIGINS = {"environment": "the environment", "--var": "the option --var"}
+_GUESSES = {
+    "TIMEZONE": "PROMPTYOSELF_TZ",
+    "TIME_ZONE": "PROMPTYOSELF_TZ",
+    "DATA": "PROMPTYOSELF_VAR",
+    "DATA_DIR": "PROMPTYOSELF_VAR",
+    "AGENT": "PROMPTYOSELF_DEFAULT_AGENT_ID",
+}
+"""What people call some of the settings instead, by the part after PROMPTYOSELF_."""
+
+
+def _place(origin: str, line: int | None) -> str:
+    place = _ORIGINS.get(origin, origin)
+    return place if line is None else f"line {line} of {place}"
+
+
+def default_zone(settings: Settings) -> str:
+    """The zone of times that name none.
+
+    Raises:
+        PromptyoselfError: ``invalid_setting``, where PROMPTYOSELF_TZ names none that exists.
+    """
+    from promptyoself.core.times import parse_zone
+
+    try:
+        return parse_zone(settings.timezone)
+    except PromptyoselfError as error:
+        raise _unusable("PROMPTYOSELF_TZ", settings.timezone, error) from None
+
+
+def desire_half_life(settings: Settings) -> int:
+    """In how many seconds a desire loses half its strength.
+
+    Raises:
+        PromptyoselfError: ``invalid_setting``, where PROMPTYOSELF_DESIRE_HALF_LIFE is no duration.
+    """
+    from promptyoself.core.times import parse_duration
+
+    try:
+        return parse_duration(settings.half_life)
+    except PromptyoselfError as error:
+        raise _unusable("PROMPTYOSELF_DESIRE_HALF_LIFE", settings.half_life, error) from None
+
+
+def _unusable(name: str, value: str, error: PromptyoselfError) -> PromptyoselfError:
+    """What was wrong with a setting's value, under its name, and where it came from."""
+    hint = error.hint
+    found = next(source for source in read_sources() if source.setting.name == name)
+    if found.value == value and found.origin != "default":
+        hint = f"{hint} It came from {_place(found.origin, found.line)}.".lstrip()
+    message = f"{name}: {error.message}"
+    return PromptyoselfError("invalid_setting", message, hint, setting=name)
+
+
+def _checked(values: Mapping[str, str], unknown: tuple[Unknown, ...]) -> Settings:
+    url = _url(values)
+    secrets = [values[name] for name in _BY_NAME if name in _SECRETS and values[name]]
+    for setting in SETTINGS:
+        if setting.address:
+            secrets += credentials(values[setting.name])
+    return Settings(
+        var=_path(values, "PROMPTYOSELF_VAR").absolute(),
+        base_url=url,
+        shown_url=presentable(url),
+        token=values["LETTA_API_KEY"] or values["LETTA_SERVER_PASSWORD"] or None,
+        interval=_number(values, "PROMPTYOSELF_INTERVAL", 0.1),
+        timezone=values["PROMPTYOSELF_TZ"],
+        default_agent=_agent(values, "PROMPTYOSELF_DEFAULT_AGENT_ID")
+        or _agent(values, "LETTA_AGENT_ID"),
+        only_agent=_agent(values, "PROMPTYOSELF_ONLY_AGENT"),
+        caps=Caps(
+            _whole_seconds(values, "PROMPTYOSELF_MIN_INTERVAL"),
+            _whole(values, "PROMPTYOSELF_MAX_ACTIVE_PER_AGENT", 0),
+            _whole(values, "PROMPTYOSELF_DAILY_PER_AGENT", 0),
+            _whole(values, "PROMPTYOSELF_MAX_PROMPT_BYTES_PER_AGENT", 0),
+        ),
+        reconcile_grace=_number(values, "PROMPTYOSELF_RECONCILE_GRACE", 0.0),
+        half_life=values["PROMPTYOSELF_DESIRE_HALF_LIFE"],
+        call_timeout=_number(values, "PROMPTYOSELF_CALL_TIMEOUT", 0.1),
+        lock_timeout=_number(values, "PROMPTYOSELF_LOCK_TIMEOUT", 0.0),
+        log_file=_path(values, "PROMPTYOSELF_LOG_FILE")
+        if values["PROMPTYOSELF_LOG_FILE"]
+        else None,
+        log_format=_one_of(values, "PROMPTYOSELF_LOG_FORMAT", ("text", "json")),
+        log_level=_one_of(values, "PROMPTYOSELF_LOG_LEVEL", ("debug", "info", "warning", "error")),
+        log_prompts=_flag(values, "PROMPTYOSELF_LOG_PROMPTS"),
+        secrets=tuple(secrets),
+        mcp_token=_secret(values, "PROMPTYOSELF_MCP_TOKEN"),
+        unknown=unknown,
+    )
+
+
+def read_sources(
+    environ: Mapping[str, str] | None = None, var: str | None = None
+) -> tuple[Source, ...]:
+    """Every setting with its value and where that came from, unchecked."""
+    environ = os.environ if environ is None else environ
+    return tuple(_sources(environ, var, *_read_dotenv(environ)))
+
+
+def _sources(
+    environ: Mapping[str, str], var: str | None, path: Path, entries: Mapping[str, Entry]
+) -> Iterator[Source]:
+    def source(setting: Setting) -> Source:
+        if value := trimmed(environ.get(setting.name, "")):
+            return Source(setting, value, "environment")
+        entry = entries.get(setting.name)
+        if entry is not None and (value := trimmed(entry.value)):
+            return Source(setting, value, str(path), entry.line)
+        return Source(setting, setting.default, "default")
+
+    for setting in SETTINGS:
+        found = source(setting)
+        if setting.name == "PROMPTYOSELF_VAR":
+            if var is not None:
+                found = Source(setting, var, "--var")
+            elif not found.value:
+                found = found._replace(value=str(_default_var()))
+        if setting.name == "LETTA_BASE_URL" and found.origin == "default":
+            instead = source(_BY_NAME["LETTA_SERVER_URL"])
+            if instead.value:
+                found = Source(setting, instead.value, "LETTA_SERVER_URL")
+        yield found
+
+
+def _read_dotenv(environ: Mapping[str, str]) -> tuple[Path, dict[str, Entry]]:
+    if _is_checkout():
+        path = _ROOT / ".env"
+    else:
+        home = environ.get("XDG_CONFIG_HOME", "")
+        if not os.path.isabs(home):  # the specification has it ignored: it would be the caller's
+            home = os.path.join(environ.get("HOME", "/"), ".config")
+        path = Path(home) / "promptyoself" / ".env"
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return path, {}  # as most have it: nothing more is imported
+    except (OSError, ValueError):
+        pass  # it says what is in the way
+    from promptyoself.core.envfile import read_envfile
+
+    return path, read_envfile(path, _BY_NAME, _SECRETS)
+
+
+def _unknown(
+    environ: Mapping[str, str], path: Path, entries: Mapping[str, Entry]
+) -> Iterator[Unknown]:
+    for name in environ:
+        if _is_like_ours(name) and not _is_kubernetes(name, environ[name]):
+            yield Unknown(name, "environment")
+    for name, entry in entries.items():
+        if _is_like_ours(name) or (name not in _BY_NAME and name.upper() in _BY_NAME):
+            yield Unknown(name, str(path), entry.line)
+
+
+def _is_like_ours(name: str) -> bool:
+    # Few names come as far as the second look: every command looks at the whole environment.
+    if name[:4].upper() != "PROM" or name in _BY_NAME:
+        return False
+    return re.match(r"PROM[A-Z]*SELF[_.-]", name.upper()) is not None
+
+
+def _is_kubernetes(name: str, value: str) -> bool:
+    """Whether Kubernetes set it, of a service that is named as we are."""
+    forms = r"_SERVICE_(HOST|PORT(_\w+)?)$|_PORT_\d+_(TCP|UDP|SCTP)(_\w+)?$"
+    if re.search(forms, name):
+        return True
+    return name.endswith("_PORT") and value.startswith(("tcp://", "udp://", "sctp://"))
+
+
+def _default_var() -> Path:
+    if _is_checkout():
+        return _ROOT / "var"
+    from platformdirs import user_data_path
+
+    return user_data_path("promptyoself", appauthor=False)
+
+
+def _is_checkout() -> bool:
+    return (_ROOT / "pyproject.toml").is_file() and (_ROOT / "promptyoself").is_dir()
+
+
+def _path(values: Mapping[str, str], name: str) -> Path:
+    text = values[name]
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        text = "\0"
+    if "\0" in text:
+        raise _invalid(name, values[name], "a path")
+    if text.startswith("~"):
+        raise _invalid(name, text, "a path as it stands: ~ isn't expanded here; write it out")
+    return Path(text)
+
+
+def _agent(values: Mapping[str, str], name: str) -> str | None:
+    text = values[name]
+    if text and not is_opaque_id(text):
+        raise _invalid(name, text, "an id of at most 200 characters, without white space")
+    return text or None
+
+
+def _secret(values: Mapping[str, str], name: str) -> str | None:
+    text = values[name]
+    if not (text.isascii() and text.isprintable() and " " not in text):
+        raise _invalid(name, "***", "printable ASCII without spaces, as a header can carry it")
+    return text or None
+
+
+def _url(values: Mapping[str, str]) -> str:
+    url = values["LETTA_BASE_URL"]
+    if not url.startswith(("http://", "https://")) or len(url.partition("//")[2]) == 0:
+        raise _invalid(
+            "LETTA_BASE_URL", presentable(url), "an address such as http://localhost:8283"
+        )
+    if is_ambiguous(url):
+        wanted = "an address: write /, ?, # and @ before its host's name as %2F, %3F, %23 and %40"
+        raise _invalid("LETTA_BASE_URL", presentable(url), wanted)
+    return url.rstrip("/")
+
+
+def _number(values: Mapping[str, str], name: str, least: float) -> float:
+    number = _seconds(values[name])
+    if number is None or not least <= number < 1e9:
+        wanted = f"a number of seconds, or a duration such as 1m30s, at least {least:g} s"
+        raise _invalid(name, values[name], wanted)
+    return number
+
+
+def _seconds(text: str) -> float | None:
+    if not text.isascii():
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        # Few settings are written with a unit, and reading one costs an import.
+        from promptyoself.core.times import number_of_seconds
+
+        return number_of_seconds(text)
+
+
+def _whole(values: Mapping[str, str], name: str, least: int) -> int:
+    text = values[name]
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) >= least):
+        raise _invalid(name, text, f"a whole number, at least {least}")
+    return int(text)
+
+
+def _whole_seconds(values: Mapping[str, str], name: str) -> int:
+    number = _seconds(values[name])
+    if number is None or not 1 <= number < 1e9 or number != int(number):
+        wanted = "a whole number of seconds, or a duration such as 1m30s, at least 1 s"
+        raise _invalid(name, values[name], wanted)
+    return int(number)
+
+
+def _flag(values: Mapping[str, str], name: str) -> bool:
+    text = values[name].lower()
+    if text not in {"0", "1", "true", "false", "yes", "no", "on", "off"}:
+        raise _invalid(name, values[name], "1 or 0")
+    return text in {"1", "true", "yes", "on"}
+
+
+def _one_of(values: Mapping[str, str], name: str, known: Sequence[str]) -> str:
+    text = values[name].lower()
+    if text not in known:
+        raise _invalid(name, values[name], f"one of {', '.join(known)}")
+    return text
+
+
+def _invalid(name: str, value: str, wanted: str) -> PromptyoselfError:
+    return PromptyoselfError(
+        "invalid_setting",
+        f"{name} is {value[:200]!r}, which is not {wanted}.",
+        setting=name,
+    )
+
+
+class Caps(NamedTuple):
+    """Limits that no schedule can opt out of. ``min_interval`` is in seconds."""
+
+    min_interval: int = 10
+    max_active_per_agent: int = 100
+    daily_per_agent: int = 500
+    max_prompt_bytes_per_agent: int = 4 * 1024 * 1024

@@ -1,0 +1,95 @@
+"""Checks of texts that callers give: ids of agents, prompts, names and reasons."""
+
+from __future__ import annotations
+
+from promptyoself.core.errors import PromptyoselfError
+from promptyoself.core.ids import is_opaque_id
+from promptyoself.core.times import (
+    shown,
+)
+
+__all__ = [
+    "MAX_NAME",
+    "MAX_PROMPT_BYTES",
+    "MAX_REASON",
+    "check_agent_id",
+    "check_prompt",
+    "check_text",
+    "prompt_too_long",
+]
+
+
+MAX_PROMPT_BYTES = 1024 * 1024
+
+
+MAX_NAME = 200
+
+
+MAX_REASON = 2000
+
+
+def check_agent_id(text: str, option: str = "--agent-id") -> str:
+    """Agent and conversation ids are Letta's business; only their form is checked.
+
+    Raises:
+        PromptyoselfError: ``invalid_agent_id``, ``invalid_conversation_id`` or
+            ``invalid_on_failure``.
+    """
+    if not is_opaque_id(text):
+        raise PromptyoselfError(
+            "invalid_" + option.removeprefix("--").replace("-", "_"),
+            f"{option} {shown(text)} is not an id: 1 to 200 characters, without white space.",
+            "`promptyoself agents` lists the agents that Letta has.",
+        )
+    return text
+
+
+def prompt_too_long(size: str) -> PromptyoselfError:
+    """The refusal of a prompt of so many bytes."""
+    return PromptyoselfError(
+        "prompt_too_long",
+        f"The prompt has {size} bytes; {MAX_PROMPT_BYTES} (1 MiB) is the most.",
+        "Put the text where the agent can read it, and prompt it to do so.",
+    )
+
+
+def check_prompt(text: str) -> str:
+    """Refuse what Letta could not store, or would store changed.
+
+    Raises:
+        PromptyoselfError: ``empty_prompt``, ``invalid_prompt`` or ``prompt_too_long``.
+    """
+    if not text.strip():
+        raise PromptyoselfError(
+            "empty_prompt", "The prompt is empty or blank.", "Say what the agent is to be told."
+        )
+    if "\0" in text:
+        raise PromptyoselfError(
+            "invalid_prompt",
+            f"The prompt has a NUL character, at position {text.index(chr(0))}.",
+            "Remove it: Letta's database cannot store it.",
+        )
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as error:
+        raise PromptyoselfError(
+            "invalid_prompt",
+            f"The prompt is not valid Unicode: a lone surrogate at position {error.start}.",
+            "Give it in UTF-8.",
+        ) from None
+    if size > MAX_PROMPT_BYTES:
+        raise prompt_too_long(str(size))
+    return text
+
+
+def check_text(name: str, text: str | None, most: int) -> None:
+    """Refuse a name or reason that is too long or not valid Unicode."""
+    if text is None:
+        return
+    problem = ""
+    if len(text) > most:
+        problem = f"has {len(text)} characters; {most} is the most"
+    elif "\0" in text or any("\ud800" <= c <= "\udfff" for c in text):
+        problem = "has a NUL or a lone surrogate"
+    if problem:
+        raise PromptyoselfError(f"invalid_{name}", f"The {name} {problem}.", "Shorten or mend it.")

@@ -1,0 +1,1 @@
+"""How callers come in: the command line, Sanctum, MCP, and the servers beside the loop."""

@@ -1,0 +1,115 @@
+"""Approvals, which are for people alone: give one, see what there are, take one back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from promptyoself.doors.commands.session import Document, Session, Whole, answers
+
+if TYPE_CHECKING:
+    from promptyoself.store.store import Store
+
+__all__: list[str] = []
+
+_id = click.option("--id", "id_", required=True, metavar="ID", help="The schedule: sch_… .")
+_reason = click.option("--reason", metavar="TEXT", help="Why; kept in the history.")
+
+
+@click.command("approve")
+@_id
+@click.option(
+    "--ttl",
+    metavar="DURATION",
+    help="How long it holds; by default until as many slots as there are uses are over.",
+)
+@click.option("--uses", type=Whole(), default=1, show_default=True, help="So many deliveries.")
+@click.option(
+    "--content",
+    metavar="SHA256",
+    help="The content_sha256 that `show` told: refused if it isn't that any more.",
+)
+@click.option("--allow-trigger", is_flag=True, help="Deliveries that `trigger` asks for count too.")
+@_reason
+@answers
+def approve_command(
+    session: Session,
+    id_: str,
+    ttl: str | None,
+    uses: int,
+    content: str | None,
+    allow_trigger: bool,
+    reason: str | None,
+) -> Document:
+    """Allow deliveries of a schedule of tier 2, as it now is.
+
+    Look at it first with `show`, and give its content_sha256 as --content: what was changed since
+    is then refused. Without it, at a terminal, the schedule is shown, and you are asked. Changing
+    the schedule voids the approval. Agents can't call this.
+    """
+    from promptyoself.service.schedules.approvals import approve
+
+    store = session.store()
+    if content is None and session.at_terminal:
+        content = _read_and_asked(session, store, id_)
+    answer = approve(
+        store,
+        id_,
+        ttl,
+        uses,
+        reason,
+        session.now(),
+        content=content,
+        allow_trigger=allow_trigger,
+    )
+    session.tell_absence(store)
+    return answer
+
+
+def _read_and_asked(session: Session, store: Store, id_: str) -> str:
+    """The hash of the schedule, once a person has read it and said yes."""
+    from promptyoself.core.errors import PromptyoselfError
+    from promptyoself.core.visible import visible
+    from promptyoself.service.schedules.approvals import require_person
+    from promptyoself.service.schedules.views import show
+
+    require_person(store)
+    found = show(store, id_, now=session.now())
+    for name in _READ:
+        if found[name] not in (None, False, 0):
+            click.echo(f"{name}: {visible(str(found[name]), one_line=True)}", err=True)
+    if found.get("invisible"):
+        click.echo(f"invisible characters: {found['invisible']}, shown as escapes", err=True)
+    text = f"template {found['template']}" if found["template"] else visible(found["prompt"])
+    click.echo(f"\n{text}\n", err=True)
+    if not click.confirm(f"Approve {id_} as shown?", err=True):
+        raise PromptyoselfError("not_confirmed", "Nothing was approved.", "")
+    return str(found["content_sha256"])
+
+
+_READ = (
+    *("id", "agent_id", "conversation_id", "name", "schedule_type", "schedule_value", "timezone"),
+    *("next_run", "start_at", "until", "max_repetitions", "misfire", "grace", "jitter"),
+    *("envelope", "on_failure", "tier", "daily_budget"),
+)
+
+
+@click.command("approvals")
+@answers
+def approvals_command(session: Session) -> Document:
+    """List approvals: what is left of each, until when, and whether it counts."""
+    from promptyoself.service.schedules.approvals import list_approvals
+
+    return list_approvals(session.reading(), session.now())
+
+
+@click.command("revoke")
+@_id
+@_reason
+@answers
+def revoke_command(session: Session, id_: str, reason: str | None) -> Document:
+    """Take back what is left of a schedule's approval."""
+    from promptyoself.service.schedules.approvals import revoke
+
+    return revoke(session.store(), id_, reason, session.now())

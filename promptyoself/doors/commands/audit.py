@@ -1,0 +1,57 @@
+"""Answering for every slot, and for every change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from promptyoself.doors.commands.session import Document, Session, answers
+
+__all__: list[str] = []
+
+
+@click.command("audit")
+@click.option("--since", metavar="T", help="Only slots from then on: 2027-01-30, '7d ago'.")
+@click.option("--until", metavar="T", help="Only slots up to then: 2027-01-31, '1h ago' (now).")
+@click.option("--agent-id", metavar="AGENT", help="Only slots of this agent's schedules.")
+@answers
+def audit_command(session: Session, **options: Any) -> Document:
+    """Account for every slot that should have been; exits 1 where one has no outcome.
+
+    Computes the slots from the schedules' own times, as they stood, and finds each one's outcome in
+    the log: delivered, failed, skipped and why, in flight, in doubt, pending; or unaccounted. Use
+    it to learn what didn't arrive in a while: --since '2027-01-30'. Answers with totals, schedules,
+    and undelivered, the slots that weren't delivered and why.
+    """
+    from promptyoself.service.audit.report import audit
+
+    store = session.reading(agent_id=options["agent_id"])
+    if not session.watched:
+        return audit(store, now=session.now(), **options)
+    from promptyoself.doors.commands.tables import progress_of
+
+    with progress_of("events", store.index.known_seq()) as progress:
+        return audit(store, now=session.now(), progress=progress, **options)
+
+
+@click.command("diff")
+@click.option(
+    "--since",
+    "--from",
+    "from_",
+    required=True,
+    metavar="T",
+    help="2027-01-30T09:00, '2h ago', or an event's number.",
+)
+@click.option("--to", metavar="T", help="The same (now).")
+@answers
+def diff_command(session: Session, from_: str, to: str | None) -> Document:
+    """Say what changed between two points of the log, and by whom.
+
+    Use it to see what happened to schedules since some time: --since '2027-01-30T09:00'. Answers
+    with changes, a line for each schedule: its fields before and after, and the events.
+    """
+    from promptyoself.service.audit.report import diff
+
+    return diff(session.reading(), from_=from_, to=to, now=session.now())

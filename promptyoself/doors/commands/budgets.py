@@ -1,0 +1,23 @@
+"""What has been spent today, and what is left."""
+
+from __future__ import annotations
+
+import click
+
+from promptyoself.doors.commands.session import Document, Session, answers
+
+__all__: list[str] = []
+
+
+@click.command("budgets")
+@click.option("--agent-id", metavar="AGENT", help="Only this agent's.")
+@answers
+def budgets_command(session: Session, agent_id: str | None) -> Document:
+    """Show what agents and schedules have spent of today's deliveries, and when that is reset.
+
+    Use it when slots are skipped as `budget` or `agent_cap`, or before planning many prompts.
+    Answers with agents and schedules, each with spent, limit, left and resets_at (midnight UTC).
+    """
+    from promptyoself.service.schedules.budgets import budgets
+
+    return budgets(session.reading(agent_id=agent_id), agent_id, session.now())

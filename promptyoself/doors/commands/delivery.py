@@ -1,0 +1,272 @@
+"""Delivering, and asking Letta."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from promptyoself.core.errors import PromptyoselfError, WrongUsage
+from promptyoself.doors.commands.session import Document, Seconds, Session, Whole, answers, emit
+
+if TYPE_CHECKING:
+    from promptyoself.core.settings import Settings
+    from promptyoself.service.delivery.dispatcher import Report
+    from promptyoself.service.delivery.loop import Pulse
+    from promptyoself.targets.api import Agent
+    from promptyoself.targets.letta import LettaDeliverer
+
+__all__ = ["CONCURRENCY", "deliverer", "require_agent"]
+
+CONCURRENCY = 32
+"""Deliveries at once, where nothing else is said."""
+
+_MONITOR_TIMEOUT = 5.0
+_SHOWN = 5
+
+
+def deliverer(settings: Settings) -> LettaDeliverer:
+    """The way to the Letta server that the settings name."""
+    from promptyoself.targets.letta import LettaDeliverer
+
+    return LettaDeliverer(settings.base_url, settings.token, call_timeout=settings.call_timeout)
+
+
+def require_agent(settings: Settings, agent_id: str) -> None:
+    """Refuse an agent that Letta doesn't know.
+
+    Raises:
+        PromptyoselfError: ``agent_not_found``, or why Letta could not be asked.
+    """
+    with closing(deliverer(settings)) as letta:
+        if letta.agent(agent_id) is not None:
+            return
+        only = settings.only_agent
+        named = [each.id for each in _named(letta, agent_id) if only in (None, each.id)]
+    if named:
+        raise PromptyoselfError(
+            "agent_not_found",
+            f"Letta at {settings.shown_url} has no agent with the id {agent_id!r}. "
+            f"That is the name of {' and of '.join(named[:_SHOWN])}"
+            f"{', …' if len(named) > _SHOWN else ''}.",
+            f"Give the id: --agent-id {named[0]}"
+            if len(named) == 1
+            else "Give the id of the one that you mean.",
+            named=named,
+        )
+    raise PromptyoselfError(
+        "agent_not_found",
+        f"Letta at {settings.shown_url} has no agent {agent_id!r}.",
+        "`promptyoself agents` lists those it has.",
+    )
+
+
+def _named(letta: LettaDeliverer, name: str) -> list[Agent]:
+    """The agents of that name; where there are none, those of that name in other letters' case."""
+    agents = letta.agents()
+    found = [agent for agent in agents if agent.name == name]
+    folded = name.casefold()
+    return found or [agent for agent in agents if agent.name.casefold() == folded]
+
+
+@click.command("execute")
+@click.option("--loop", is_flag=True, help="Go on for ever, until SIGTERM or SIGINT.")
+@click.option(
+    "--interval",
+    type=Seconds(min=0.1, max=86400),
+    metavar="S",
+    help="With --loop: the longest sleep, in seconds (PROMPTYOSELF_INTERVAL, 60).",
+)
+@click.option(
+    "--concurrency",
+    type=Whole(1, 256),
+    default=CONCURRENCY,
+    show_default=True,
+    metavar="N",
+    help="Deliveries at once.",
+)
+@click.option(
+    "--deadline",
+    type=Seconds(min=0.1, max=86400),
+    metavar="S",
+    help="Give up waiting after this many seconds (300). Not with --loop.",
+)
+@click.option(
+    "--metrics-port",
+    type=Whole(0, 65535),
+    metavar="PORT",
+    help="With --loop: serve /metrics and /healthz there, on 127.0.0.1; 0 is any free port.",
+)
+@click.option(
+    "--accept-clock",
+    is_flag=True,
+    help="With --loop: go by the clock, also if it leaps or is behind the log.",
+)
+@answers
+def execute_command(
+    session: Session,
+    loop: bool,
+    interval: float | None,
+    concurrency: int,
+    deadline: float | None,
+    metrics_port: int | None,
+    accept_clock: bool,
+) -> Document | None:
+    """Deliver what is due now, and wait for the answers. With --loop it goes on doing so.
+
+    Agents rarely need it: where a loop runs, every prompt is delivered when it is due. Answers with
+    executed, a line for each prompt that was tried, and its state. What isn't finished at the
+    deadline stays in doubt; a later pass finds out what became of it.
+    """
+    from promptyoself.service.delivery.loop import (
+        Pulse,
+        Stop,
+        execute_once,
+        run_loop,
+        stop_on_signals,
+    )
+
+    if not loop and interval is not None:
+        raise WrongUsage("conflicting_options", "--interval needs --loop.", "Give both, or none.")
+    if not loop and metrics_port is not None:
+        message = "--metrics-port needs --loop."
+        raise WrongUsage("conflicting_options", message, "Give both, or none.")
+    if not loop and accept_clock:
+        message = "--accept-clock needs --loop."
+        raise WrongUsage("conflicting_options", message, "Give both, or none.")
+    if loop and deadline is not None:
+        raise WrongUsage("conflicting_options", "--deadline and --loop exclude each other.", "")
+    store, letta = session.store(as_process=loop), deliverer(session.settings)
+    stop = session.caller.stop or Stop()
+
+    def tell(report: Report) -> None:
+        emit({"status": "success", **_pass(report)}, session.format)
+
+    with ExitStack() as end:
+        if session.caller.stop is None:
+            end.enter_context(stop_on_signals(stop))
+        else:  # a program goes on: it has its own signals, and would keep the connections
+            end.callback(letta.close)
+        if not loop:
+            report = execute_once(
+                store,
+                letta,
+                session.now,
+                concurrency=concurrency,
+                deadline=300.0 if deadline is None else deadline,
+                stop=stop,
+            )
+            return _pass(_of(session.settings.only_agent, report))
+        pulse = Pulse()
+        if metrics_port is not None:
+            end.enter_context(_watched(session, pulse, metrics_port))
+        run_loop(
+            store,
+            letta,
+            session.now,
+            concurrency=concurrency,
+            interval=session.settings.interval if interval is None else interval,
+            stop=stop,
+            emit=tell,
+            pulse=pulse,
+            accept_clock=accept_clock,
+        )
+    return None
+
+
+@contextmanager
+def _watched(session: Session, pulse: Pulse, port: int) -> Iterator[None]:
+    """Serve what the loop tells of itself; says first where."""
+    from promptyoself.doors.monitor import Monitor
+    from promptyoself.targets.letta import LettaDeliverer
+
+    settings = session.settings
+    patience = min(_MONITOR_TIMEOUT, settings.call_timeout)
+    letta = LettaDeliverer(settings.base_url, settings.token, call_timeout=patience)
+    with closing(letta):
+        monitor = Monitor(session.store, pulse, letta, session.now)
+        with monitor.serving(port) as url:
+            emit({"status": "success", "metrics": f"{url}/metrics", "health": f"{url}/healthz"})
+            yield
+
+
+@click.command("agents")
+@answers
+def agents_command(session: Session) -> Document:
+    """List the agents that the Letta server has.
+
+    Use it to find the agent_id that `register` wants. Answers with agents (id, name, model, …) and
+    their count; a caller who is pinned to one agent sees that one alone.
+    """
+    only = session.settings.only_agent
+    with closing(deliverer(session.settings)) as letta:
+        found = [agent for agent in letta.agents() if only in (None, agent.id)]
+    return {
+        "agents": [_describe(agent) for agent in found],
+        "count": len(found),
+        "url": session.settings.shown_url,
+    }
+
+
+@click.command("test")
+@answers
+def test_command(session: Session) -> Document:
+    """Ask whether the Letta server answers, and lets us in.
+
+    Use it where prompts don't arrive. Answers with its url, version and latency_ms, or with an
+    error that says what is in the way.
+    """
+    began = time.monotonic()
+    with closing(deliverer(session.settings)) as letta:
+        version = letta.health()
+        answered = time.monotonic() - began
+        count = len(letta.agents())  # health needs no password; this does
+    return {
+        "url": session.settings.shown_url,
+        "version": version,
+        "agents": count,
+        "latency_ms": round(answered * 1000),
+        "message": "Letta answers.",
+    }
+
+
+def _of(agent_id: str | None, report: Report) -> Report:
+    """What a caller who is pinned to that agent may be told of a pass."""
+    if agent_id is None:
+        return report
+    mine = [[line for line in lines if line["agent_id"] == agent_id] for lines in report]
+    return report._replace(executed=mine[0], skipped=mine[1])
+
+
+def _pass(report: Report) -> dict[str, Any]:
+    """A pass as the JSON contract has it. The message counts what was delivered, not tried."""
+    delivered = sum(1 for line in report.executed if line["delivered"])
+    message = f"{delivered} {'prompt' if delivered == 1 else 'prompts'} executed"
+    others: dict[str, int] = {}
+    for line in report.executed:
+        if not line["delivered"]:
+            others[line["state"]] = others.get(line["state"], 0) + 1
+    for state, count in others.items():
+        message += f", {count} {state.replace('_', ' ')}"
+    if slots := sum(skip["slots"] for skip in report.skipped):
+        reasons = sorted({skip["why"] for skip in report.skipped})
+        message += f", {slots} skipped ({', '.join(reasons)})"
+    answer: dict[str, Any] = {"executed": report.executed, "message": message}
+    if report.skipped:
+        answer["skipped"] = report.skipped
+    return answer
+
+
+def _describe(agent: Agent) -> dict[str, Any]:
+    from promptyoself.core.instants import format_utc
+
+    return {
+        "id": agent.id,
+        "name": agent.name,
+        "model": agent.model,
+        "created_at": format_utc(agent.created_at) if agent.created_at else None,
+        "last_run_at": format_utc(agent.last_run_at) if agent.last_run_at else None,
+    }

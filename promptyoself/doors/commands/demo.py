@@ -1,0 +1,160 @@
+"""The demonstration behind ``promptyoself demo``: the main job, from the first prompt to the proof.
+
+It runs the real commands in processes of their own, as a person would, so what it shows is what
+one gets.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import orjson
+
+from promptyoself.core.addresses import presentable
+from promptyoself.core.errors import PromptyoselfError
+from promptyoself.core.settings import read_sources
+from promptyoself.core.visible import visible
+from promptyoself.doors.commands.session import Document, Session
+
+__all__ = ["demonstrate"]
+
+_PATIENCE = 60.0
+
+
+def demonstrate(session: Session) -> Document:
+    """Do it, telling on stderr what happens.
+
+    Raises:
+        PromptyoselfError: ``demo_failed``, or what a command refused.
+    """
+    with tempfile.TemporaryDirectory(prefix="promptyoself-demo-") as scratch:
+        var = Path(session.var) if session.var else Path(scratch) / "var"
+        sources = {source.setting.name: source for source in read_sources(var=session.var)}
+        if sources["LETTA_BASE_URL"].origin != "default":
+            return _Demo(var, session.settings.base_url).run()
+        _say("No LETTA_BASE_URL is set, so a sandbox stands in for Letta, with agents that echo.")
+        with _sandbox() as url:
+            return _Demo(var, url).run()
+
+
+class _Demo:
+    def __init__(self, var: Path, url: str) -> None:
+        self._environ = {**os.environ, "LETTA_BASE_URL": url, "PROMPTYOSELF_VAR": str(var)}
+        self._var = var
+        self._url = presentable(url)
+
+    def run(self) -> Document:
+        agents = self._call("agents")["agents"]
+        if not agents:
+            raise PromptyoselfError(
+                "demo_failed", f"Letta at {self._url} has no agents.", "Create one first."
+            )
+        agent = agents[0]["id"]
+        base = ["register", "--agent-id", agent]
+        _say("\n1. Three prompts: once in 3 seconds, every 10 seconds, and on weekdays at nine.")
+        once = self._call(*base, "--prompt", "Water the plants.", "--time", "in 3s")["id"]
+        series = self._call(*base, "--prompt", "Stretch.", "--every", "10s")["id"]
+        cron = self._call(
+            *base, "--prompt", "Plan the day.", "--cron", "0 9 * * MON-FRI", "--tz", "Europe/London"
+        )["id"]
+        _say("\n2. When will the third one fire?")
+        fires = self._call("next", "--id", cron, "--count", "3")["fires"]
+        _say("\n3. The loop delivers what becomes due.")
+        self._deliver({once, series})
+        self._call("cancel", "--id", series, "--reason", "the demonstration is over")
+        _say("\n4. What happened is in the log; zcat shows it:")
+        events = self._show_log()
+        _say("\n5. Is every event in its place, and unaltered?")
+        proof = self._call("verify")
+        delivered = [event["id"] for event in events if event["type"] == "delivery.delivered"]
+        return {
+            "url": self._url,
+            "agent_id": agent,
+            "delivered": {id_: delivered.count(id_) for id_ in (once, series)},
+            "next_fires": fires,
+            "events": len(events),
+            "valid": proof["valid"],
+            "head": proof["head"],
+            "message": "Registered, waited, delivered, and proved.",
+        }
+
+    def _deliver(self, wanted: set[str]) -> None:
+        command = [sys.executable, "-m", "promptyoself", "execute", "--loop"]
+        _say("$ promptyoself execute --loop")
+        with subprocess.Popen(command, stdout=subprocess.PIPE, env=self._environ) as loop:
+            assert loop.stdout is not None
+            patience = threading.Timer(_PATIENCE, loop.terminate)
+            patience.start()
+            try:
+                for line in loop.stdout:  # until it ends, at the latest when patience does
+                    _say(line.decode().rstrip())
+                    executed = orjson.loads(line).get("executed", [])
+                    wanted -= {item["id"] for item in executed if item["delivered"]}
+                    if not wanted:
+                        break
+            finally:
+                patience.cancel()
+                loop.terminate()
+                try:
+                    loop.wait(timeout=30)
+                except subprocess.TimeoutExpired:
+                    loop.kill()
+        if wanted:
+            raise PromptyoselfError(
+                "demo_failed",
+                f"Not delivered within {_PATIENCE:g} seconds: {', '.join(sorted(wanted))}.",
+                "`promptyoself doctor` may tell why.",
+            )
+
+    def _show_log(self) -> list[dict[str, Any]]:
+        _say(f"$ zcat {self._var}/schedules/*.ndjson.gz")
+        events = []
+        for segment in sorted((self._var / "schedules").glob("*.ndjson.gz")):
+            with gzip.open(segment) as lines:
+                for line in lines:
+                    _say(line.decode().rstrip())
+                    events.append(orjson.loads(line))
+        return events
+
+    def _call(self, *arguments: str) -> dict[str, Any]:
+        _say(f"$ promptyoself {shlex.join(arguments)}")
+        command = [sys.executable, "-m", "promptyoself", *arguments]
+        done = subprocess.run(command, env=self._environ, stdout=subprocess.PIPE, check=False)
+        answer: dict[str, Any] = orjson.loads(done.stdout)
+        _say(done.stdout.decode().rstrip())
+        if answer["status"] != "success":
+            raise PromptyoselfError(answer["code"], answer["message"], answer["hint"])
+        return answer
+
+
+@contextmanager
+def _sandbox() -> Iterator[str]:
+    command = [sys.executable, "-m", "promptyoself", "sandbox", "--port", "0", "--agents", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            if not line:
+                raise PromptyoselfError("demo_failed", "The sandbox did not start.", "")
+            document = orjson.loads(line)
+            if document["status"] != "success":
+                raise PromptyoselfError("demo_failed", document["message"], document["hint"])
+            url: str = document["url"]
+            yield url
+        finally:
+            process.terminate()
+
+
+def _say(text: str) -> None:
+    click.echo(visible(text), err=True)

@@ -1,0 +1,94 @@
+"""Desires: what an agent would like, and how much."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from promptyoself.doors.commands.session import Document, Session, Whole, answers
+
+__all__: list[str] = []
+
+_reason = click.option("--reason", metavar="TEXT", help="Why; kept in the history.")
+_tags = click.option("--tag", "tags", multiple=True, metavar="TAG", help="A tag; may be repeated.")
+
+
+@click.command("desire")
+@click.option("--agent-id", metavar="AGENT", help="The agent that would like it.")
+@click.option("--text", required=True, metavar="TEXT", help="What it would like.")
+@click.option(
+    "--strength", type=float, default=0.5, show_default=True, metavar="S", help="From 0 to 1."
+)
+@_tags
+@_reason
+@answers
+def desire_command(session: Session, agent_id: str | None, **options: Any) -> Document:
+    """Record something that an agent would like to do or have, without scheduling anything.
+
+    Use it to keep an idea for later: it fades with time unless `reinforce` strengthens it. Look
+    with `desires` first whether it is there already: the same text again is another desire. Answers
+    with its id.
+    """
+    from promptyoself.service.desires.manage import record
+
+    return record(session.store(), agent_id, now=session.now(), **options)
+
+
+@click.command("desires")
+@click.option("--agent-id", metavar="AGENT", help="Only this agent's.")
+@click.option("--min-strength", type=float, metavar="S", help="Only those at least so strong now.")
+@_tags
+@click.option("--query", metavar="WORDS", help="Only those with all these words.")
+@click.option("--limit", type=Whole(1, 10**9), metavar="N", help="At most so many.")
+@click.option(
+    "--at", metavar="T", help="As it was then: 2027-01-30T09:00, '2h ago', or an event's number."
+)
+@answers
+def desires_command(session: Session, **options: Any) -> Document:
+    """List desires, the strongest first, each as strong as it is now.
+
+    Use it to see what an agent would like, and to find an id. Answers with desires (id, agent_id,
+    text, tags, strength, …) and their count.
+    """
+    from promptyoself.service.desires.manage import list_desires
+
+    return list_desires(session.reading(agent_id=options["agent_id"]), now=session.now(), **options)
+
+
+@click.command("reinforce")
+@click.option("--id", "id_", required=True, metavar="ID", help="The desire: des_… .")
+@click.option(
+    "--by",
+    type=float,
+    default=0.1,
+    show_default=True,
+    metavar="S",
+    help="How much to add: more than 0, at most 1.",
+)
+@_reason
+@answers
+def reinforce_command(session: Session, id_: str, by: float, reason: str | None) -> Document:
+    """Strengthen a desire: add to what has not faded yet, up to 1.
+
+    Use it where a desire still matters. Answers with its strength before and after.
+    """
+    from promptyoself.service.desires.manage import reinforce
+
+    return reinforce(session.store(), id_, by, session.now(), reason=reason)
+
+
+@click.command("prune")
+@click.option("--below", type=float, required=True, metavar="S", help="From 0 to 1.")
+@click.option("--agent-id", metavar="AGENT", help="Only this agent's.")
+@_reason
+@click.option("--dry-run", is_flag=True, help="Say what would happen; change nothing.")
+@answers
+def prune_command(session: Session, below: float, **options: Any) -> Document:
+    """Let go of desires that have faded to less than a strength: they are listed no more.
+
+    The log keeps them. Try it with --dry-run first. Answers with those that were pruned.
+    """
+    from promptyoself.service.desires.manage import prune
+
+    return prune(session.store(), below, session.now(), **options)

@@ -1,0 +1,36 @@
+"""What would happen."""
+
+from __future__ import annotations
+
+import click
+
+from promptyoself.doors.commands.session import Document, Seconds, Session, answers
+
+__all__: list[str] = []
+
+
+@click.command("simulate")
+@click.option("--until", required=True, metavar="T", help="How far: 2027-01-31; 'in 7d'.")
+@click.option("--agent-id", metavar="AGENT", help="Only this agent's.")
+@click.option(
+    "--latency",
+    type=Seconds(min=0, max=86400),
+    default=0.0,
+    show_default=True,
+    metavar="S",
+    help="How long each delivery takes, in seconds.",
+)
+@answers
+def simulate_command(
+    session: Session, until: str, agent_id: str | None, latency: float
+) -> Document:
+    """Show what would be delivered and skipped until some time, if all deliveries succeed; which
+    limits would stop what, and by how much the log would grow. Sends and writes nothing.
+
+    Use it to see how full the days ahead are, or whether a budget is too small; `next` shows when a
+    single schedule fires. Answers with fired, skipped, agents (by day) and stopped.
+    """
+    from promptyoself.service.forecast.simulate import simulate
+
+    store = session.reading(agent_id=agent_id)
+    return simulate(store, until, session.now(), agent_id=agent_id, latency=latency)

@@ -1,0 +1,50 @@
+"""Schedules, looked at. Apart from what changes them, whose many options take a while to make."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from promptyoself.doors.commands.session import Document, Session, Whole, answers
+
+__all__: list[str] = []
+
+_STATUSES = ["active", "paused", "completed", "cancelled", "failed", "all"]
+_at = click.option(
+    "--at", metavar="T", help="As it was: 2027-01-30T09:00, '2h ago' or an event's number."
+)
+
+
+@click.command("list")
+@click.option("--agent-id", metavar="AGENT", help="Only this agent's.")
+@click.option("--status", type=click.Choice(_STATUSES), help="Only these (active and paused).")
+@click.option("--limit", type=Whole(1, 10**9), metavar="N", help="At most so many.")
+@click.option("--full", is_flag=True, help="Whole prompts, and all that is set.")
+@_at
+@answers
+def list_command(session: Session, **options: Any) -> Document:
+    """List schedules, the soonest first.
+
+    Use it to see what is planned, and to find an id. Answers with schedules (id, agent_id, prompt,
+    next_run, status, …) and count; long prompts are shortened unless --full is given.
+    """
+    from promptyoself.service.schedules.views import list_schedules
+
+    store = session.reading(agent_id=options["agent_id"])
+    return list_schedules(store, now=session.now(), **options)
+
+
+@click.command("show")
+@click.option("--id", "id_", required=True, metavar="ID", help="The schedule: sch_… .")
+@_at
+@answers
+def show_command(session: Session, id_: str, at: str | None) -> Document:
+    """Show everything about one schedule.
+
+    Answers with the schedule: the whole prompt, limits, the last error, deliveries under way.
+    """
+    from promptyoself.service.schedules.views import show
+
+    schedule = show(session.reading(), id_, at=at, now=session.now())
+    return {"id": id_, "schedule": schedule}

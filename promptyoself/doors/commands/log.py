@@ -1,0 +1,228 @@
+"""The log: its history, its proof, its index."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Iterator
+from functools import partial
+from itertools import chain as follow
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from promptyoself.core.errors import WrongUsage
+from promptyoself.doors.commands.session import (
+    DOORS,
+    MOST_ANSWER,
+    Document,
+    Session,
+    Whole,
+    answers,
+)
+
+if TYPE_CHECKING:
+    from promptyoself.ledger import Envelope
+
+__all__: list[str] = []
+
+_chain = click.option(
+    "--chain",
+    type=click.Choice(["schedules", "desires"]),
+    help="Which log.",
+)
+
+
+@click.command("history")
+@click.option("--id", "id_", metavar="ID", help="Only this schedule's or desire's.")
+@click.option("--agent-id", metavar="AGENT", help="Only this agent's.")
+@click.option(
+    "--type",
+    "type_",
+    metavar="TYPE",
+    help="Only this type: delivery, delivery.failed.",
+)
+@click.option("--since", metavar="T", help="Not before: 2027-01-30T09:00, '2h ago'.")
+@click.option("--until", metavar="T", help="Not after: 2027-01-31, '1h ago'.")
+@click.option("--slot", metavar="T", help="Only of this slot of --id: 2027-01-30T09:00:00Z.")
+@click.option("--by", metavar="NAME", help="Only by this login, agent or client.")
+@click.option(
+    "--limit",
+    type=Whole(1, 10**9),
+    metavar="N",
+    help="Only the newest N; to tools 100 at first, and 1000 at most.",
+)
+@click.option("--ndjson", is_flag=True, help="Stream the events, a line each, as stored.")
+@_chain
+@answers
+def history_command(
+    session: Session, limit: int | None, ndjson: bool, chain: str | None, **options: Any
+) -> Document | None:
+    """Show what happened, oldest first.
+
+    Use it to find out whether a prompt was delivered, when, and why not: with --id, and --limit 10,
+    say. Answers with events (seq, ts, type, id, data, …).
+    """
+    from promptyoself.ledger import encode_line
+    from promptyoself.service.schedules.history import history
+
+    store = session.reading(agent_id=options["agent_id"])
+    of_desires = (options["id_"] or "").startswith("des_") or (
+        (options["type_"] or "").partition(".")[0] == "desire"
+    )
+    desires = chain == "desires" or (chain is None and of_desires)
+    events = history(store.desires if desires else store, now=session.now(), **options)
+    if session.caller.via in DOORS:
+        return _newest(events, min(limit or _FIRST, _MOST))
+    if limit is not None:
+        events = iter(deque(events, limit))
+    if not ndjson:
+        found = [event._asdict() for event in events]
+        return {"events": found, "count": len(found)}
+    # An error must be the only document on stdout, so nothing is printed before the first event.
+    first = next(events, None)
+    for event in follow([first] if first else [], events):
+        sys.stdout.buffer.write(encode_line(event) + b"\n")
+    sys.stdout.buffer.flush()
+    return None
+
+
+_FIRST, _MOST = 100, 1000
+_MOST_BYTES = MOST_ANSWER // 2
+"""Of the events that are shown; spelled out once more they are longer."""
+
+
+def _newest(events: Iterator[Envelope], limit: int) -> Document:
+    """The newest events, as many as there may be in an answer, and how many there are."""
+    from promptyoself.ledger import encode_line
+
+    found: deque[tuple[Envelope, int]] = deque()
+    total = size = 0
+    for event in events:
+        found.append((event, len(encode_line(event))))
+        total += 1
+        size += found[-1][1]
+        while len(found) > limit or (size > _MOST_BYTES and len(found) > 1):
+            size -= found.popleft()[1]
+    answer: Document = {"events": [event._asdict() for event, _ in found], "count": len(found)}
+    return answer if total == len(found) else {**answer, "total": total}
+
+
+@click.command("verify")
+@click.option("--head", metavar="SEQ:HASH", help="Prove that this head is on the chain.")
+@click.option("--note", metavar="FILE", help="Prove it of every signed head in FILE; - is stdin.")
+@click.option("--key", metavar="PUB", help="The public key of --note: its file, or ed25519:….")
+@_chain
+@answers
+def verify_command(
+    session: Session, head: str | None, note: str | None, key: str | None, chain: str | None
+) -> Document:
+    """Check every event of the log; names the first bad one and exits 1.
+
+    Use it where the history is in question; it reads the whole log, and without --chain the
+    desires' too, if there is one; --head is of the schedules' then. Answers with valid, how many
+    events there are, and the head; damage is an error that says where it is.
+    """
+    from promptyoself.service.proof.verify import verify, verify_all
+    from promptyoself.store.store import chains
+
+    if note is not None and head is not None:
+        raise WrongUsage("conflicting_options", "Both --head and --note were given.", "Give one.")
+    if (note is None) != (key is None):
+        raise WrongUsage(
+            "missing_option",
+            "--note and --key go together.",
+            "Give the notes, and the public key of whoever signed them.",
+        )
+    store = session.reading()
+    if head is None and chain is None:
+        check = partial(verify_all, store)
+    else:
+        check = partial(verify, chains(store, chain)[0], head)
+    if note is not None and key is not None:
+        _require_schedules(chain)
+        from promptyoself.doors.commands.proof import read_notes
+        from promptyoself.service.proof.signed_heads import verify_notes
+
+        check = partial(verify_notes, store, read_notes(note, key))
+    if not session.watched:
+        return check()
+    from promptyoself.doors.commands.tables import progress_of
+
+    # By the index as it lies there: reading the log would mend it, and so take away what bears
+    # witness where the end was cut off.
+    with progress_of("events", store.index.known_seq()) as progress:
+        return check(progress)
+
+
+@click.command("head")
+@click.option("--note", is_flag=True, help="Print it as one signed line instead of JSON.")
+@click.option("--key", metavar="FILE", help="The private key for --note (else keys/head.key).")
+@_chain
+@answers
+def head_command(
+    session: Session, note: bool, key: str | None, chain: str | None
+) -> Document | None:
+    """Print the log's last event as SEQ:HASH; kept elsewhere, it proves nothing was cut off.
+
+    Use it to note down how far the log has come, for `verify` later on. Answers with head, seq,
+    hash and ts.
+    """
+    from promptyoself.service.proof.verify import head
+    from promptyoself.store.store import chains
+
+    if note:
+        _require_schedules(chain)
+        from promptyoself.doors.commands.proof import print_note
+
+        print_note(session, key)
+        return None
+    if key is not None:
+        raise WrongUsage("missing_option", "--key is for --note.", "Give --note too.")
+    return head(chains(session.reading(), chain)[0])
+
+
+def _require_schedules(chain: str | None) -> None:
+    if chain == "desires":
+        raise WrongUsage(
+            "conflicting_options",
+            "Both --note and --chain desires were given; signed heads are of the schedules' log.",
+            "Keep the desires' head itself: `promptyoself head --chain desires`.",
+        )
+
+
+@click.command("rebuild")
+@_chain
+@answers
+def rebuild_command(session: Session, chain: str | None) -> Document:
+    """Make the index anew from the log; without --chain, that of the desires too."""
+    from promptyoself.service.proof.verify import rebuild_all
+
+    return rebuild_all(session.store(), chain)
+
+
+@click.command("seal")
+@click.option("--month", metavar="YYYY-MM", help="Only this one; else every month that is over.")
+@_chain
+@answers
+def seal_command(session: Session, month: str | None, chain: str | None) -> Document:
+    """Rewrite months that are over into large gzip members: the same lines, a third of the size.
+
+    Without --chain, those of the desires' log too.
+    """
+    from promptyoself.service.upkeep.seal import seal_all
+
+    return seal_all(session.store(), session.now(), month, chain)
+
+
+@click.command("stats")
+@answers
+def stats_command(session: Session) -> Document:
+    """Count schedules, desires, events and bytes.
+
+    Use it for an overview; `list` names the schedules. Answers with schedules by status, agents,
+    open_slots, events, events_by_type and bytes.
+    """
+    from promptyoself.service.schedules.views import stats
+
+    return stats(session.reading())

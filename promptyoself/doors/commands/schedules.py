@@ -1,0 +1,325 @@
+"""Schedules: register, change, end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from promptyoself.core.errors import PromptyoselfError, WrongUsage
+from promptyoself.core.ids import TEMPLATES
+from promptyoself.doors.commands.session import Document, Session, Whole, answers
+from promptyoself.rules.policy import MISFIRES
+
+if TYPE_CHECKING:
+    from promptyoself.service.schedules.request import Request
+    from promptyoself.store.store import Store
+
+__all__: list[str] = []
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_id = click.option("--id", "id_", required=True, metavar="ID", help="The schedule: sch_… .")
+_reason = click.option("--reason", metavar="TEXT", help="Why.")
+
+
+def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
+    def apply(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return apply
+
+
+_trigger_options = _options(
+    click.option(
+        "--time",
+        metavar="T",
+        help="Once: 2027-01-31T09:00, 'in 45m', 09:00.",
+    ),
+    click.option("--cron", metavar="EXPR", help="A cron expression: 0 9 * * MON-FRI."),
+    click.option("--every", metavar="DURATION", help="An interval: 90s, 2h30m, 1d."),
+    click.option(
+        "--start-at", metavar="T", help="Not before: 2027-01-31. Intervals count from it."
+    ),
+    click.option("--until", metavar="T", help="Not after: 2027-12-31."),
+    click.option("--max-repetitions", type=Whole(), metavar="N", help="At most so often."),
+    click.option("--tz", "timezone", metavar="ZONE", help="Zone of times: Europe/London (UTC)."),
+)
+
+_whom = click.option("--agent-id", metavar="AGENT", help="The agent to prompt.")
+
+_policy_options = _options(
+    click.option(
+        "--misfire",
+        type=click.Choice(list(MISFIRES)),
+        help="What to deliver of missed slots; coalesce: the last (default).",
+    ),
+    click.option("--grace", metavar="DURATION", help="How late at most: 2h (24h)."),
+    click.option("--name", metavar="TEXT", help="Its name."),
+    click.option("--conversation-id", metavar="CONV", help="Into this conversation: conv-…."),
+    click.option(
+        "--envelope/--no-envelope",
+        default=None,
+        help="Say first what woke it, and when (off).",
+    ),
+    click.option(
+        "--tier",
+        type=Whole(),
+        metavar="N",
+        help="0 reads, 1 writes, 2 acts outside and needs an approval (0).",
+    ),
+    click.option(
+        "--daily-budget", type=Whole(), metavar="N", help="Deliveries a day (UTC) at most."
+    ),
+    click.option("--jitter", metavar="DURATION", help="Up to so much later, at random: 5m."),
+    click.option(
+        "--on-failure",
+        metavar="AGENT",
+        help="Tell this agent of failed and missed slots.",
+    ),
+    _reason,
+)
+
+_registration_options = _options(
+    _whom,
+    click.option("--prompt", metavar="TEXT", help="What the agent is told."),
+    click.option(
+        "--prompt-file", metavar="FILE", help="The same from a file in UTF-8; - for stdin."
+    ),
+    click.option(
+        "--template",
+        type=click.Choice(list(TEMPLATES)),
+        help="Instead of a prompt; idle lists the agent's strongest desires.",
+    ),
+    _trigger_options,
+    _policy_options,
+)
+
+
+@click.command("register")
+@_registration_options
+@click.option("--check", is_flag=True, help="Ask Letta first if it knows the agent.")
+@click.option("--dry-run", is_flag=True, help="Say what would happen; change nothing.")
+@answers
+def register_command(session: Session, check: bool, dry_run: bool, **options: Any) -> Document:
+    """Schedule a prompt to an agent: once, on a cron expression, or at an interval.
+
+    Give the prompt and one of --time, --cron and --every; times are UTC unless --tz names a zone.
+    Answers with the id, which later commands need, and next_run. The same content again changes
+    nothing and answers with the same id.
+    """
+    from promptyoself.core.validation import check_agent_id
+    from promptyoself.service.schedules.register import register
+
+    request = _request(options)
+    agent_id = request.agent_id or session.settings.only_agent or session.settings.default_agent
+    if check and agent_id:
+        from promptyoself.doors.commands.delivery import require_agent
+
+        require_agent(session.settings, check_agent_id(agent_id))
+    ask = partial(register, request=request, now=session.now(), dry_run=dry_run)
+    return _delivered(session, ask)
+
+
+@click.command("idle")
+@_whom
+@_trigger_options
+@_policy_options
+@click.option("--dry-run", is_flag=True, help="Say what would happen; change nothing.")
+@answers
+def idle_command(session: Session, dry_run: bool, **options: Any) -> Document:
+    """Schedule a prompt that lists the agent's ten strongest desires as they are when it fires.
+
+    Use it to be reminded, now and then, of what you would like: it lists and asks for nothing. The
+    same as `register --template idle`, and it answers the same, with id and next_run; where there
+    are no desires then, nothing is sent.
+    """
+    from promptyoself.service.schedules.register import register
+    from promptyoself.service.schedules.request import Request
+
+    request = Request(template="idle", **options)
+    ask = partial(register, request=request, now=session.now(), dry_run=dry_run)
+    return _delivered(session, ask)
+
+
+@click.command("cancel")
+@_id
+@_reason
+@answers
+def cancel_command(session: Session, id_: str, reason: str | None) -> Document:
+    """End a schedule; `pause` stops it for a while only.
+
+    Registering the same content again brings it back. Answers with cancelled_id.
+    """
+    from promptyoself.service.schedules.register import cancel
+
+    return cancel(session.store(), id_, reason, session.now())
+
+
+@click.command("pause")
+@_id
+@_reason
+@answers
+def pause_command(session: Session, id_: str, reason: str | None) -> Document:
+    """Hold a schedule until it is resumed; slots meanwhile are skipped.
+
+    To be done with it, use `cancel`. Answers with the id.
+    """
+    from promptyoself.service.schedules.register import pause
+
+    return pause(session.store(), id_, reason, session.now())
+
+
+@click.command("resume")
+@click.option("--id", "id_", metavar="ID", help="The schedule: sch_… ; or --failed-with.")
+@click.option(
+    "--failed-with",
+    metavar="CODE",
+    help="All that have failed, with this code: letta_out_of_credits, say.",
+)
+@_reason
+@answers
+def resume_command(
+    session: Session, id_: str | None, failed_with: str | None, reason: str | None
+) -> Document:
+    """Let a schedule run on that was paused or has failed; or all that have failed with one code.
+
+    Answers with next_run; with --failed-with, with those resumed, and those left as they are.
+    """
+    from promptyoself.service.schedules.register import resume
+
+    if id_ is not None and failed_with is not None:
+        raise WrongUsage(
+            "conflicting_options", "Both --id and --failed-with were given.", "Give one of them."
+        )
+    if failed_with is not None:
+        from promptyoself.service.schedules.resume_failed import resume_failed
+
+        store = session.store()
+        answer = resume_failed(store, failed_with, reason, session.now())
+        if answer["count"]:
+            session.tell_absence(store)
+        return answer
+    if id_ is None:
+        raise WrongUsage(
+            "missing_option",
+            "Neither --id nor --failed-with was given.",
+            "Name a schedule, or the code that schedules have failed with.",
+        )
+    return _delivered(session, partial(resume, id_=id_, reason=reason, now=session.now()))
+
+
+@click.command("modify")
+@_id
+@_registration_options
+@answers
+def modify_command(session: Session, id_: str, **options: Any) -> Document:
+    """Change what is given of a schedule; its id and history stay.
+
+    An empty text unsets a name, a conversation, a bound, a jitter or who is told. Answers with what
+    was modified, and next_run.
+    """
+    from promptyoself.service.schedules.register import modify
+
+    return _delivered(
+        session, partial(modify, id_=id_, request=_request(options), now=session.now())
+    )
+
+
+@click.command("trigger")
+@_id
+@_reason
+@answers
+def trigger_command(session: Session, id_: str, reason: str | None) -> Document:
+    """Deliver a schedule's prompt once now, beside its scheduled fires.
+
+    The loop delivers it as soon as the agent is free. Answers with the slot, which `history` has
+    later.
+    """
+    from promptyoself.service.schedules.register import trigger
+
+    return _delivered(session, partial(trigger, id_=id_, reason=reason, now=session.now()))
+
+
+@click.command("next")
+@click.option("--id", "id_", metavar="ID", help="A schedule; or give a trigger as in register.")
+@_trigger_options
+@click.option("--count", type=Whole(1, 1000), default=5, show_default=True, help="How many.")
+@answers
+def next_command(session: Session, id_: str | None, count: int, **options: Any) -> Document:
+    """Show when a schedule, or a trigger not yet registered, will fire.
+
+    Use it to try an expression before `register`. Answers with fires, each in UTC and in the zone's
+    own time.
+    """
+    from promptyoself.service.schedules.next_fires import fires, next_fires
+    from promptyoself.service.schedules.register import preview
+    from promptyoself.service.schedules.request import Request
+
+    request, now = Request(**options), session.now()
+    if id_ is None:
+        trigger, repetitions = preview(session.store(), request, now)
+        return {"fires": fires(trigger, repetitions, count, now)}
+    if request != Request():
+        raise WrongUsage(
+            "conflicting_options", "Both --id and a trigger were given.", "Give one of them."
+        )
+    return {"fires": next_fires(session.reading(), id_, count)}
+
+
+def _delivered(session: Session, ask: Callable[[Store], Document]) -> Document:
+    """What a command answers that asks for deliveries, with a word where nothing makes any."""
+    store = session.store()
+    answer = ask(store)
+    if answer.get("next_run") or "slot" in answer:
+        session.tell_absence(store)
+    return answer
+
+
+def _request(options: dict[str, Any]) -> Request:
+    from promptyoself.service.schedules.request import Request
+
+    names = ("prompt", "prompt_file", "template")
+    given = [name.replace("_", "-") for name in names if options[name] is not None]
+    if len(given) > 1:
+        raise WrongUsage(
+            "conflicting_options", f"Both --{given[0]} and --{given[1]} were given.", "Give one."
+        )
+    source = options.pop("prompt_file")
+    if source is not None:
+        options["prompt"] = _read_prompt(source)
+    return Request(**options)
+
+
+def _read_prompt(source: str) -> str:
+    from promptyoself.core.texts import NotUTF8, message_of
+    from promptyoself.core.validation import MAX_PROMPT_BYTES, prompt_too_long
+
+    # A byte too many, a byte order mark, and a line end for each byte, which counts half or less.
+    most = 2 * MAX_PROMPT_BYTES + 6
+    try:
+        if source == "-":
+            content = sys.stdin.buffer.read(most) if sys.stdin is not None else b""
+        else:
+            with open(source, "rb") as file:
+                content = file.read(most)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise PromptyoselfError(
+            "unreadable_prompt_file",
+            f"--prompt-file {source!r} can't be read: {reason}.",
+            "Check the path; - means stdin.",
+        ) from None
+    if len(content) == most:
+        raise prompt_too_long(f"more than {MAX_PROMPT_BYTES}")
+    try:
+        return message_of(content)
+    except NotUTF8 as error:
+        raise PromptyoselfError(
+            "invalid_prompt", f"--prompt-file {source!r} {error}.", error.hint
+        ) from None

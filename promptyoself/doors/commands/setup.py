@@ -1,0 +1,174 @@
+"""Setting up: what is wrong with this installation, a sandbox, a demonstration."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from promptyoself.core.errors import PromptyoselfError, WrongUsage
+from promptyoself.doors.commands.session import Document, Seconds, Session, answers, emit
+
+__all__: list[str] = []
+
+
+@click.command("doctor")
+@click.option("--skip-letta", is_flag=True, help="Don't ask the Letta server.")
+@click.option("--require-loop", is_flag=True, help="Fail unless a loop is running.")
+@click.option(
+    "--allow-no-loop",
+    is_flag=True,
+    help="Don't fail for want of a loop: for those who run execute from cron.",
+)
+@click.option(
+    "--allow-failed",
+    is_flag=True,
+    help="Don't fail on schedules that failed: for who restarts what is unhealthy.",
+)
+@click.option("--quick", is_flag=True, help="Check the end of the log, not all of it.")
+@click.option("--plugins-dir", metavar="DIR", help="Check that a Sanctum host finds us there.")
+@answers
+def doctor_command(
+    session: Session, skip_letta: bool, plugins_dir: str | None, **options: bool
+) -> Document:
+    """Say what is wrong with this installation, and where each setting came from.
+
+    Exits 1 where a check fails: also where schedules have failed, and where prompts are to be
+    delivered and no loop is running. It changes nothing.
+    """
+    from promptyoself.core.settings import read_sources
+    from promptyoself.doors.commands.delivery import deliverer
+    from promptyoself.service.upkeep.doctor import Check, examine
+
+    if options["require_loop"] and options["allow_no_loop"]:
+        message = "Both --require-loop and --allow-no-loop were given."
+        raise WrongUsage("conflicting_options", message, "Give one of them.")
+    letta = None if skip_letta else deliverer(session.settings)
+    try:
+        checks = examine(session.reading(needs_var=False), session.now(), letta, **options)
+    finally:
+        if letta is not None:
+            letta.close()
+    if plugins_dir is not None:
+        from pathlib import Path
+
+        from promptyoself.doors.sanctum import look
+
+        checks.append(Check("plugin", *look(Path(plugins_dir))))
+    settings = [
+        {
+            "name": source.setting.name,
+            "value": source.shown,
+            "origin": source.origin,
+        }
+        for source in read_sources(var=session.var)
+    ]
+    listed = [check._asdict() for check in checks]
+    failed = [check for check in checks if not check.ok]
+    if failed:
+        raise PromptyoselfError(
+            "unhealthy",
+            f"{len(failed)} of {len(checks)} checks failed: "
+            + "; ".join(f"{check.name} ({check.detail.rstrip('.')})" for check in failed)
+            + ".",
+            failed[0].hint,
+            checks=listed,
+            settings=settings,
+        )
+    return {"checks": listed, "settings": settings, "message": "Nothing is wrong."}
+
+
+@click.command("install-plugin")
+@click.option(
+    "--plugins-dir",
+    required=True,
+    metavar="DIR",
+    help="The Sanctum host's folder of plugins (its MCP_PLUGINS_DIR).",
+)
+@click.option(
+    "--python",
+    metavar="PATH",
+    help="The interpreter that has promptyoself's packages (else: this one).",
+)
+@answers
+def install_plugin_command(session: Session, plugins_dir: str, python: str | None) -> Document:
+    """Write a plugin for a Sanctum host whose interpreter lacks promptyoself's packages.
+
+    Where the host's own interpreter has them, a link to promptyoself's package folder does too.
+    """
+    del session
+    from pathlib import Path
+
+    from promptyoself.doors.sanctum import install
+
+    if not os.path.isdir(plugins_dir):
+        raise WrongUsage(
+            "invalid_value",
+            f"--plugins-dir {plugins_dir[:200]!r} is no folder.",
+            "Name the folder that the host's MCP_PLUGINS_DIR names.",
+        )
+    chosen = sys.executable if python is None else python
+    if not os.access(chosen, os.X_OK) or os.path.isdir(chosen):
+        raise WrongUsage(
+            "invalid_value", f"--python {chosen[:200]!r} can't be run.", "Name an interpreter."
+        )
+    installed = install(Path(plugins_dir), chosen)
+    done = "The plugin was written." if installed.changed else "The plugin is there already."
+    return {"path": str(installed.path), "changed": installed.changed, "message": done}
+
+
+@click.command("sandbox")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8283,
+    show_default=True,
+    help="Port; 0 takes any that is free.",
+)
+@click.option(
+    "--agents",
+    "count",
+    type=click.IntRange(1, 10_000),
+    default=3,
+    show_default=True,
+    help="How many agents it has.",
+)
+@click.option(
+    "--latency",
+    type=Seconds(0, 3600),
+    default=1.0,
+    show_default=True,
+    metavar="S",
+    help="Seconds that an agent takes to answer.",
+)
+@answers
+def sandbox_command(session: Session, host: str, port: int, count: int, latency: float) -> None:
+    """Serve a stand-in Letta with agents that echo, for trying things out, until Ctrl-C.
+
+    Prints its URL and its agents first. Faults are injected over HTTP: see docs/sandbox.md.
+    """
+    from promptyoself.sandbox import Sandbox, serve_forever
+
+    def ready(sandbox: Sandbox) -> None:
+        url = sandbox.url
+        message = f"Set LETTA_BASE_URL={url} to use it; Ctrl-C ends it."
+        document = {"url": url, "agents": sandbox.agents, "message": message}
+        emit({"status": "success", **document}, session.format)
+
+    names = [f"echo-{number}" for number in range(1, count + 1)]
+    serve_forever(names, host=host, port=port, latency=latency, ready=ready)
+
+
+@click.command("demo")
+@answers
+def demo_command(session: Session) -> Document:
+    """Show the whole of it: register three prompts, deliver two, and prove it from the log.
+
+    Works on a sandbox of its own, or, with LETTA_BASE_URL set, with that server's agents; always
+    in a data directory of its own, unless --var names one. What happens is told on stderr.
+    """
+    from promptyoself.doors.commands.demo import demonstrate
+
+    return demonstrate(session)

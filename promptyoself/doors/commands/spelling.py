@@ -1,0 +1,139 @@
+"""Arguments as others than people at a shell spell them, made into those that Click takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import click
+
+from promptyoself.core.errors import WrongUsage
+from promptyoself.core.times import shown
+from promptyoself.doors.sanctum import AGENT_FACING, Parameter, argument, parameters, truth, values
+
+__all__ = ["from_host", "refuse_others", "spelled"]
+
+_WRITTEN = {"true": True, "false": False, "True": True, "False": False}
+
+
+class _Use(NamedTuple):
+    """An option and its value, or a single word that is neither. ``words`` are what Click takes."""
+
+    words: list[str]
+    option: str = ""
+    value: str | None = None
+    flag: bool = False
+
+
+def spelled(command: click.Command, arguments: Sequence[str]) -> list[str]:
+    """The arguments with ``--agent_id`` as ``--agent-id``, ``--flag true`` as ``--flag``, and
+    ``--flag false`` as the flag's opposite, or left out where it has none."""
+    if len(_options(command)) < len(command.params):  # a flag's neighbour may be an argument
+        return list(arguments)
+    return [word for use in _uses(command, arguments, _WRITTEN.get) for word in use.words]
+
+
+def from_host(command: click.Command, arguments: Sequence[str]) -> list[str]:
+    """The same of what a Sanctum host has made of a call: the parameters that were described to it,
+    and no others. An empty text is as good as none, unless it unsets something.
+
+    Raises:
+        WrongUsage: ``unknown_option``; or ``invalid_value``, of a flag.
+    """
+    offered = list(parameters(command))
+    known = {f"--{name}": each for each in offered for name in (each.name, *each.aliases)}
+    known |= {f"--{each.opposite}": each for each in offered if each.opposite is not None}
+    found: list[str] = []
+    before = _Use([])
+    for use in _uses(command, arguments, truth):
+        parameter = known.get(use.option)
+        if parameter is None and use.words[0].startswith("-"):
+            raise _unknown(command, use.words[0], [argument(each.name) for each in offered])
+        if parameter is None and before.flag and before.value is None:
+            raise WrongUsage(
+                "invalid_value",
+                f"The parameter {argument(before.option[2:])} is {shown(use.words[0])}, which is "
+                "neither true nor false.",
+                "Give true or false.",
+            )
+        found += use.words if parameter is None else _given(parameter, use)
+        before = use
+    return found
+
+
+def _given(parameter: Parameter, use: _Use) -> list[str]:
+    """What was given as a parameter, an empty text aside; of several values each by itself, also
+    where a model wrote them as a list in JSON, which a host passes on as it is."""
+    if use.value == "" and not parameter.unsets:
+        return []
+    if parameter.items is None or use.value is None:
+        return use.words
+    several = values(use.value)
+    if not all(isinstance(each, str | int | float) for each in several):
+        return use.words
+    return [word for each in several if each != "" for word in (use.option, str(each))]
+
+
+def refuse_others(name: str) -> None:
+    """Refuse a command that agents don't have. Raises ``unknown_command``."""
+    if name not in AGENT_FACING:
+        raise WrongUsage(
+            "unknown_command",
+            f"There is no tool {shown(name)}.",
+            f"There are: {', '.join(AGENT_FACING)}.",
+        )
+
+
+def _uses(
+    command: click.Command, arguments: Sequence[str], truth_of: Callable[[str], bool | None]
+) -> Iterator[_Use]:
+    """The arguments, an option with its value at a time."""
+    known = {
+        name: option
+        for option in _options(command)
+        for name in (*option.opts, *option.secondary_opts)
+    }
+    at = 0
+    while at < len(arguments):
+        word = arguments[at]
+        at += 1
+        if word == "--":
+            yield from (_Use([each]) for each in arguments[at - 1 :])
+            return
+        name, has_value, value = word.partition("=")
+        if name not in known and name.startswith("--"):
+            name = name.replace("_", "-")
+        option = known.get(name)
+        if option is None:
+            yield _Use([word])
+        elif option.is_flag:
+            following = value if has_value else "".join(arguments[at : at + 1])
+            on = truth_of(following)
+            at += on is not None and not has_value
+            words = [name] if on is None and not has_value else _flag(option, name, on, word)
+            yield _Use(words, name, None if on is None else str(on), flag=True)
+        elif has_value or at == len(arguments):
+            yield _Use([name + has_value + value], name, value if has_value else None)
+        else:
+            yield _Use([name, arguments[at]], name, arguments[at])
+            at += 1
+
+
+def _flag(option: click.Option, name: str, on: bool | None, word: str) -> list[str]:
+    """A flag with a value as one without: by its opposite where it is off."""
+    if on is None:
+        return [word]  # Click says that it takes no value
+    if on:
+        return [name]
+    return [] if name in option.secondary_opts else option.secondary_opts[:1]
+
+
+def _options(command: click.Command) -> list[click.Option]:
+    return [option for option in command.params if isinstance(option, click.Option)]
+
+
+def _unknown(command: click.Command, word: str, known: Sequence[str]) -> WrongUsage:
+    name = argument(word.partition("=")[0].lstrip("-"))
+    hint = f"There are: {', '.join(known)}." if known else "It takes none."
+    more = f"See `promptyoself {command.name} --help`."
+    return WrongUsage("unknown_option", f"There is no parameter {shown(name)}.", f"{hint} {more}")

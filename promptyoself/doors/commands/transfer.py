@@ -1,0 +1,116 @@
+"""Moving house: schedules out of one data directory, and into another."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import click
+
+from promptyoself.core.errors import PromptyoselfError, WrongUsage
+from promptyoself.doors.commands.session import Document, Session, answers
+
+__all__: list[str] = []
+
+_file = click.argument("file", metavar="FILE")
+_dry_run = click.option("--dry-run", is_flag=True, help="Say what would happen; change nothing.")
+
+
+@click.command("export")
+@click.option("--agent-id", metavar="AGENT", help="Only this agent's.")
+@click.option("--out", metavar="FILE", help="Write to this file, which must be new, not to stdout.")
+@answers
+def export_command(session: Session, agent_id: str | None, out: str | None) -> Document | None:
+    """Write every schedule that isn't over, a line of JSON each, for `import`.
+
+    Stop the loop first: what two machines have, both deliver.
+    """
+    from promptyoself.core.disk import Disk
+    from promptyoself.core.new_file import new_file
+    from promptyoself.service.transfer.export import export_lines
+
+    lines = export_lines(session.reading(agent_id=agent_id), agent_id, session.now())
+    content = b"".join(line + b"\n" for line in lines)
+    if out is None:
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+        return None
+    if not out:
+        raise WrongUsage("invalid_value", "--out is empty.", "Name a new file, or leave it out.")
+    with new_file(Disk(), Path(out)) as (file, _):
+        file.write(content)
+    count = len(lines)
+    message = f"{count} {'schedule' if count == 1 else 'schedules'} exported."
+    return {"file": out, "count": count, "message": message}
+
+
+@click.command("import")
+@_file
+@click.option("--partial", is_flag=True, help="Take the good lines where others are bad.")
+@_dry_run
+@answers
+def import_command(session: Session, file: str, partial: bool, dry_run: bool) -> Document:
+    """Take in the schedules that `export` wrote to FILE (- for stdin), with the same ids.
+
+    Known ones are skipped, so it can be run again. All lines are checked first; where one is bad,
+    nothing is imported.
+    """
+    from promptyoself.service.transfer.export import import_lines
+
+    store, now = session.store(), session.now()
+    with _reading(file) as opened:
+        answer = import_lines(store, opened, now, partial=partial, dry_run=dry_run)
+    if answer["count"]:
+        session.tell_absence(store)
+    return answer
+
+
+@click.command("import-sqlite")
+@_file
+@click.option(
+    "--tz", "timezone", metavar="ZONE", help="Time zone of the cron expressions in it (UTC)."
+)
+@_dry_run
+@answers
+def import_sqlite_command(
+    session: Session, file: str, timezone: str | None, dry_run: bool
+) -> Document:
+    """Bring over the schedules of an SQLite-based promptyoself from its database FILE.
+
+    The database is only read. Known schedules are skipped, so it can be run again. Rows that can't
+    be taken are listed, each with the reason.
+    """
+    from promptyoself.service.transfer.import_sqlite import import_sqlite
+
+    store = session.store()
+    answer = import_sqlite(store, file, timezone, session.now(), dry_run=dry_run)
+    if answer["count"]:
+        session.tell_absence(store)
+    return answer
+
+
+@contextmanager
+def _reading(source: str) -> Iterator[BinaryIO]:
+    if source == "-":
+        yield cast(BinaryIO, sys.stdin.buffer) if sys.stdin is not None else io.BytesIO()
+        return
+    try:
+        opened = open(source, "rb")  # noqa: SIM115
+    except (OSError, ValueError) as error:
+        raise _unreadable(source, error) from None
+    with opened:
+        try:
+            yield opened
+        except IsADirectoryError as error:
+            raise _unreadable(source, error) from None
+
+
+def _unreadable(source: str, error: OSError | ValueError) -> PromptyoselfError:
+    reason = error.strerror if isinstance(error, OSError) else str(error)
+    return PromptyoselfError(
+        "unreadable_file", f"{source!r} can't be read: {reason}.", "Check the path; - means stdin."
+    )

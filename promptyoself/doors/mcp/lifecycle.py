@@ -1,0 +1,121 @@
+"""A server from its beginning to its end: signals, and the delivery loop beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Protocol
+
+import anyio
+
+from promptyoself.doors.mcp.tools import Door
+from promptyoself.service.delivery.loop import Stop
+
+if TYPE_CHECKING:
+    from mcp.server import Server
+
+__all__ = ["Transport", "serve"]
+
+
+class Transport(Protocol):
+    """A way for clients to reach the server."""
+
+    async def serve(self, server: Server[Any]) -> None:
+        """Serve until no client can come any more, or :meth:`end` was called."""
+
+    async def end(self) -> None:
+        """Come to an end soon."""
+
+
+def serve(door: Door, transport: Transport, loop: Callable[[Stop], None] | None = None) -> None:
+    """Serve until the client has gone, or SIGTERM or SIGINT comes, or ``loop`` ends.
+
+    ``loop`` delivers in a thread beside the server, until its Stop is asked for. If it fails, the
+    server ends too: a server that has stopped to deliver would go unnoticed.
+
+    Raises:
+        Exception: whatever made the transport or the loop fail.
+    """
+    with _Beside(loop) as beside:
+        anyio.run(_serve, door, transport, beside)
+    if beside.failure is not None:
+        raise beside.failure
+
+
+class _Beside:
+    """The delivery loop, in a thread of its own, from entry to exit."""
+
+    def __init__(self, loop: Callable[[Stop], None] | None) -> None:
+        self.failure: BaseException | None = None
+        self._loop, self._stop = loop, Stop()
+        self._ended = threading.Event()
+        self._tell: Callable[[], object] = lambda: None
+        self._thread = threading.Thread(target=self._run, name="delivery loop")
+
+    def __enter__(self) -> _Beside:
+        if self._loop is not None:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop("server_ended")
+        if self._loop is not None:
+            self._thread.join()
+
+    def when_ended(self, tell: Callable[[], object]) -> None:
+        """Call that, in the loop's thread, as soon as it has ended; now, if it has already."""
+        self._tell = tell
+        if self._ended.is_set():
+            tell()
+
+    def stop(self, why: str) -> None:
+        """Ask it to end."""
+        if self._stop.why is None:
+            self._stop.ask(why)
+
+    def _run(self) -> None:
+        assert self._loop is not None
+        try:
+            self._loop(self._stop)
+        except BaseException as error:
+            self.failure = error
+        self._ended.set()
+        self._tell()
+
+
+async def _serve(door: Door, transport: Transport, beside: _Beside) -> None:
+    events = asyncio.get_running_loop()
+    ending = anyio.Event()
+
+    def end_soon() -> None:
+        with suppress(RuntimeError):  # we have ended first
+            events.call_soon_threadsafe(ending.set)
+
+    async def end_on_signal() -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for number in signals:
+                beside.stop(signal.Signals(number).name)
+                ending.set()
+                return  # a second one does what it always did
+
+    async def end_when_asked() -> None:
+        await ending.wait()
+        door.stop("shutdown")
+        await transport.end()
+
+    beside.when_ended(end_soon)
+    failure: Exception | None = None
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(end_on_signal)
+        tasks.start_soon(end_when_asked)
+        try:
+            await transport.serve(door.server)
+        except Exception as error:  # the group would wrap it, and its code would be lost
+            failure = error
+        tasks.cancel_scope.cancel()
+    door.stop("shutdown")
+    if failure is not None:
+        raise failure

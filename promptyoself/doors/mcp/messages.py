@@ -1,0 +1,161 @@
+"""A message of the protocol as it came in, where the SDK can't read it: it drops such a message, or
+answers nobody, and whoever sent it with an id would wait for ever.
+
+What is wrong with a tool's arguments alone, such as text that is no Unicode, is for the tool to
+say; the rest is refused here, under the id that was sent, where one can be found.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from math import isfinite
+from typing import Any
+
+from mcp_types import (
+    INVALID_REQUEST,
+    PARSE_ERROR,
+    ErrorData,
+    JSONRPCError,
+    jsonrpc_message_adapter,
+)
+from pydantic import ValidationError
+
+from promptyoself.core.errors import PromptyoselfError
+
+__all__ = ["MAX_BODY", "arguments_of", "mended", "too_long"]
+
+MAX_BODY = 8 * 1024 * 1024
+"""Bytes of one message. A prompt may have 1 MiB, or six times that where a client escapes it."""
+
+_RAW = f"promptyoself/{secrets.token_hex(8)}"
+"""Under this name, which no client can know, a message's ``_meta`` has a tool's arguments as they
+were sent, in ASCII."""
+
+_LONGEST_ID = 1000  # bytes
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]+|[\]}]+|[^\s"\[\]{},:]+|[,:]', re.DOTALL)
+_LAST_ID = re.compile(rb'"id"\s*:\s*("(?:[^"\\]|\\.)*"|-?\d+)\s*\}\s*\Z')
+
+
+class _Refusal(JSONRPCError):
+    """With whatever stood for an id, though the protocol knows whole numbers and texts only."""
+
+    id: Any
+
+
+def mended(content: bytes) -> bytes | JSONRPCError:
+    """The message, if the SDK can read it as it is; one that it can, which means the same; or the
+    answer that refuses it."""
+    try:
+        jsonrpc_message_adapter.validate_json(content, by_name=False)
+    except ValidationError as problem:
+        unreadable = problem.errors()[0]["type"] == "json_invalid"
+    else:
+        return content
+    found = _lenient(content) if unreadable else None
+    if isinstance(found, dict) and found.get("method") == "tools/call":
+        again = _for_the_tool(found)
+        try:
+            jsonrpc_message_adapter.validate_json(again, by_name=False)
+        except ValidationError:
+            pass
+        else:
+            return again
+    what = (
+        "A message has text that is not valid Unicode, or is nested too deep."
+        if found is not None
+        else "A message is no JSON."
+        if unreadable
+        else "A message is JSON, but not one of JSON-RPC."
+    )
+    error = PromptyoselfError(
+        "invalid_message", what, "Send one request or notification of JSON-RPC 2.0, in UTF-8."
+    )
+    return _refusal(PARSE_ERROR if unreadable else INVALID_REQUEST, error, _id_of(content))
+
+
+def too_long(head: bytes, tail: bytes) -> JSONRPCError:
+    """The answer to a message of more than :data:`MAX_BODY` bytes, of which the first and the last
+    ones are here."""
+    error = PromptyoselfError(
+        "message_too_long",
+        f"A message has more than {MAX_BODY} bytes.",
+        "A prompt may have 1 MiB; nothing else is as long.",
+    )
+    id_ = _id_of(head)
+    if id_ is None and (found := _LAST_ID.search(tail)):
+        id_ = _value(found[1])
+    return _refusal(INVALID_REQUEST, error, id_)
+
+
+def arguments_of(params: Any) -> dict[str, Any]:
+    """The arguments of a tool's call, as they were sent."""
+    raw = (params.meta or {}).get(_RAW)
+    return json.loads(raw) if isinstance(raw, str) else params.arguments or {}
+
+
+def _lenient(content: bytes) -> Any:
+    """What is written there, where all that is wrong is text; else ``None``. Half of a pair of
+    surrogates stays as it is, and a byte that is no UTF-8 becomes one."""
+    try:
+        return json.loads(content.decode("utf-8", "surrogateescape"), parse_constant=_none)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _none(name: str) -> Any:
+    raise ValueError(name)
+
+
+def _for_the_tool(message: dict[str, Any]) -> bytes:
+    """A call whose arguments are put aside, and whose other texts are Unicode."""
+    params = message.get("params")
+    if isinstance(params, dict) and isinstance(params.get("arguments"), dict):
+        meta = params.get("_meta")
+        raw = json.dumps(params["arguments"])
+        meta = {**(meta if isinstance(meta, dict) else {}), _RAW: raw}
+        message = {**message, "params": {**params, "arguments": {}, "_meta": meta}}
+    text = json.dumps(message, ensure_ascii=False)
+    return text.encode("utf-8", "replace")
+
+
+def _id_of(content: bytes) -> Any:
+    """The id of a message that need not be JSON, or not all of it: the value of the key ``id`` that
+    stands in the outermost object."""
+    depth = 0
+    key: bytes | None = None
+    last = b""
+    for token in _TOKEN.finditer(content):
+        word = token[0]
+        if word[:1] in b"[{":
+            if depth == 0 and word[:1] != b"{":
+                return None
+            depth += len(word)
+        elif word[:1] in b"]}":
+            depth -= len(word)
+        elif depth == 1 and word == b":":
+            key = last
+        elif depth == 1 and word == b",":
+            key = None
+        elif depth == 1 and key == b'"id"' and len(word) <= _LONGEST_ID:
+            return _value(word)
+        last = word
+    return None
+
+
+def _value(word: bytes) -> Any:
+    """An id as it was sent; ``None`` where it could not be sent back."""
+    try:
+        value = json.loads(word)
+        json.dumps(value, ensure_ascii=False).encode()
+    except ValueError:
+        return None
+    return (
+        value if type(value) in (str, int) or (type(value) is float and isfinite(value)) else None
+    )
+
+
+def _refusal(code: int, error: PromptyoselfError, id_: Any) -> JSONRPCError:
+    data = ErrorData(code=code, message=error.message, data=error.document())
+    return _Refusal(jsonrpc="2.0", id=id_, error=data)

@@ -1,0 +1,152 @@
+"""Who may have how many calls at once, so that no agent's calls make another's wait for long.
+
+A call that was cancelled keeps its place until its thread has ended, or cancelling would be a way
+to have more of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from enum import Enum
+from math import inf
+from typing import Any
+
+import anyio
+from anyio import to_thread
+
+from promptyoself.core.errors import PromptyoselfError
+
+__all__ = ["Kind", "Shares"]
+
+CALLS_AT_ONCE = 32
+"""Calls under way, of all that take no longer than a file is read."""
+
+EXPENSIVE_AT_ONCE = 2
+"""And of those that may read the whole log."""
+
+CALLS_OF_ONE, EXPENSIVE_OF_ONE = 8, 1
+"""The same of one agent, where the door knows which agent calls."""
+
+WRITES_OF_ONE = 1
+"""Calls of one agent at once that write. The log has one writer at a time, and each call that waits
+for it has a place in the same line as the loop and everybody else."""
+
+DELIVERIES_OF_ONE = 1
+"""Calls of one agent at once that deliver: an agent gets one prompt at a time anyhow. They don't
+count as writes, since the prompt that is delivered may make the agent register another."""
+
+MOST_PENDING = 64
+"""Calls of one agent that are under way or wait; of callers that aren't known, all together, four
+times as many."""
+
+
+class Kind(Enum):
+    """What a call does: it reads a little or the whole log, writes, or delivers."""
+
+    READS = "reads"
+    READS_MUCH = "reads much"
+    WRITES = "writes"
+    DELIVERS = "delivers"
+
+
+class _Share:
+    """What one agent has, and how many calls of it there are."""
+
+    def __init__(self, known: bool) -> None:
+        self.pending = 0
+        self.most = MOST_PENDING if known else 4 * MOST_PENDING
+        self.calls = anyio.CapacityLimiter(CALLS_OF_ONE if known else CALLS_AT_ONCE)
+        self.expensive = anyio.CapacityLimiter(EXPENSIVE_OF_ONE if known else EXPENSIVE_AT_ONCE)
+        self.writes = anyio.CapacityLimiter(WRITES_OF_ONE if known else CALLS_AT_ONCE)
+        self.deliveries = anyio.CapacityLimiter(DELIVERIES_OF_ONE if known else CALLS_AT_ONCE)
+
+
+class Shares:
+    """Runs calls in threads. Belongs to the event loop in which it is made."""
+
+    def __init__(self) -> None:
+        self._threads = anyio.CapacityLimiter(inf)
+        self._calls = anyio.CapacityLimiter(CALLS_AT_ONCE)
+        self._expensive = anyio.CapacityLimiter(EXPENSIVE_AT_ONCE)
+        self._shares: dict[str | None, _Share] = {}
+
+    async def run(self, call: Callable[[], bytes], agent: str | None, kind: Kind) -> bytes:
+        """What a call answers, once it has had its turn.
+
+        Raises:
+            PromptyoselfError: ``too_many_calls``.
+        """
+        share = self._shares.setdefault(agent, _Share(agent is not None))
+        if share.pending >= share.most:
+            raise PromptyoselfError(
+                "too_many_calls",
+                f"{share.pending} calls of this caller are under way or wait for their turn.",
+                "Wait for an answer before you call again.",
+            )
+        share.pending += 1
+
+        def over() -> None:
+            share.pending -= 1
+            if not share.pending:
+                self._shares.pop(agent, None)
+
+        turn = _Turn(call, over)
+        try:
+            for limiter in self._limiters(share, kind):
+                await turn.wait_for(limiter)
+            return await to_thread.run_sync(turn.run, abandon_on_cancel=True, limiter=self._threads)
+        finally:
+            turn.give_up()
+
+    def _limiters(self, share: _Share, kind: Kind) -> tuple[anyio.CapacityLimiter, ...]:
+        """In the order in which a call waits for them: what is its agent's own comes first, so that
+        it keeps no other's place while it waits."""
+        if kind is Kind.READS_MUCH:
+            return share.expensive, self._expensive
+        calls = (share.calls, self._calls)
+        if kind is Kind.READS:
+            return calls
+        return (share.writes if kind is Kind.WRITES else share.deliveries, *calls)
+
+
+class _Turn:
+    """One call, and the places that it holds from when it got them until its thread has ended."""
+
+    def __init__(self, call: Callable[[], bytes], over: Callable[[], None]) -> None:
+        self._call, self._over = call, over
+        self._held: list[Any] = []
+        self._lock = threading.Lock()
+        self._begun = self._ended = False
+        self._loop = asyncio.get_running_loop()
+
+    async def wait_for(self, limiter: anyio.CapacityLimiter) -> None:
+        await limiter.acquire_on_behalf_of(self)
+        self._held.append(limiter)
+
+    def run(self) -> bytes:
+        """In a thread; if nobody waits any more, nothing is done."""
+        with self._lock:
+            if self._ended:
+                return b""
+            self._begun = True
+        try:
+            return self._call()
+        finally:
+            with suppress(RuntimeError):  # the server has ended first
+                self._loop.call_soon_threadsafe(self._release)
+
+    def give_up(self) -> None:
+        """Nobody waits any more: if no thread has begun, none will."""
+        with self._lock:
+            if self._begun or self._ended:
+                return
+            self._ended = True
+        self._release()
+
+    def _release(self) -> None:
+        for limiter in self._held:
+            limiter.release_on_behalf_of(self)
+        self._over()

@@ -1,0 +1,204 @@
+"""The server over standard input and output, for a client that starts it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import threading
+from asyncio import AbstractEventLoop, Queue, get_running_loop
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
+
+import anyio
+from mcp.server.stdio import stdio_server
+from mcp.shared.message import SessionMessage
+from mcp_types import JSONRPCError, JSONRPCMessage, JSONRPCResponse
+
+from promptyoself.doors.mcp.messages import MAX_BODY, mended, too_long
+
+if TYPE_CHECKING:
+    from mcp.server import Server
+    from mcp.shared._stream_protocols import WriteStream
+
+__all__ = ["Stdio"]
+
+_LINES_AHEAD = 16
+_CHUNK = 65536
+_PATIENCE = 25  # seconds for calls under way, when no input comes any more
+_ENDS = 4096  # bytes of both ends of a line that is too long, in which its id is looked for
+
+
+class _TooLong(NamedTuple):
+    head: bytes
+    tail: bytes
+
+
+class Stdio:
+    """Serves the one client on the other side, until that closes its end.
+
+    The SDK sees to it that nothing but the protocol gets out: while it serves, descriptor 1 is
+    stderr. But it reads in a thread that waits for input whatever happens, so that no signal could
+    end the process, and it drops what it can't read without a word; hence the reader here.
+    """
+
+    def __init__(self) -> None:
+        self._ended = False
+        self._lines: _Lines | None = None
+
+    async def serve(self, server: Server[Any]) -> None:
+        """Return when the client has gone, or :meth:`end` was called."""
+        if self._ended:
+            return
+        self._lines = lines = _Lines()
+        try:
+            async with stdio_server(stdin=cast("anyio.AsyncFile[str]", lines)) as (read, write):
+                lines.refuse = partial(_send, write)
+                answered = cast("WriteStream[SessionMessage]", _Answering(write, lines.unanswered))
+                await server.run(read, answered, server.create_initialization_options())
+        except* BrokenPipeError:
+            pass  # the client has gone without closing its end first
+
+    async def end(self) -> None:
+        """Wait for no more input. What was asked is answered first."""
+        self._ended = True
+        if self._lines is not None:
+            self._lines.end()
+
+
+class _Unanswered:
+    """The ids of requests that were read and have no answer yet."""
+
+    def __init__(self) -> None:
+        self._ids: set[str | int] = set()
+        self._none: anyio.Event | None = None
+
+    def read(self, message: bytes) -> None:
+        """A message came in. One that was called off gets no answer."""
+        found = json.loads(message)
+        if "id" in found and "method" in found:
+            self._ids.add(found["id"])
+        elif found.get("method") == "notifications/cancelled":
+            self.answered((found.get("params") or {}).get("requestId"))
+
+    def answered(self, id_: Any) -> None:
+        """An answer went out."""
+        if isinstance(id_, str | int):
+            self._ids.discard(id_)
+        if not self._ids and self._none is not None:
+            self._none.set()
+
+    async def none(self) -> None:
+        """Wait until there is none, but not for ever."""
+        if self._ids:
+            self._none = anyio.Event()
+            with anyio.move_on_after(_PATIENCE):
+                await self._none.wait()
+
+
+class _Answering:
+    """The SDK's way out, on which every answer is seen."""
+
+    def __init__(self, stream: Any, unanswered: _Unanswered) -> None:
+        self._stream, self._unanswered = stream, unanswered
+
+    async def send(self, message: SessionMessage) -> None:
+        """See anyio's streams: it returns once the writer has taken the message."""
+        await self._stream.send(message)
+        if isinstance(message.message, JSONRPCResponse | JSONRPCError):
+            self._unanswered.answered(message.message.id)
+
+    async def aclose(self) -> None:
+        """See anyio's streams."""
+        await self._stream.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self._stream.__aenter__()
+        return self
+
+    async def __aexit__(self, *how: Any) -> None:
+        await self._stream.__aexit__(*how)
+
+
+class _Lines:
+    """The lines of standard input, as the SDK iterates over them; those that are no message of the
+    protocol are refused right here."""
+
+    def __init__(self) -> None:
+        self.refuse: Callable[[JSONRPCMessage], Awaitable[None]]
+        self.unanswered = _Unanswered()
+        self._ended = False
+        self._queue: Queue[bytes | _TooLong | None] = Queue()
+        self._room = threading.Semaphore(_LINES_AHEAD)
+        arguments = (get_running_loop(), _taken())
+        threading.Thread(target=self._read, args=arguments, daemon=True).start()
+
+    def end(self) -> None:
+        """Read nothing more."""
+        self._ended = True
+        self._queue.put_nowait(None)
+
+    def __aiter__(self) -> _Lines:
+        return self
+
+    async def __anext__(self) -> str:
+        while True:
+            line = await self._queue.get()
+            self._room.release()
+            if line is None or self._ended:
+                await self.unanswered.none()
+                raise StopAsyncIteration
+            if isinstance(line, _TooLong):
+                await self.refuse(too_long(*line))
+            elif not line.isspace():
+                message = mended(line)
+                if not isinstance(message, JSONRPCError):
+                    self.unanswered.read(message)
+                    return message.decode("utf-8", "replace")
+                await self.refuse(message)
+
+    def _read(self, loop: AbstractEventLoop, descriptor: int | None) -> None:
+        with suppress(RuntimeError):  # the loop has been closed: nobody wants to know any more
+            rest, head = b"", b""
+            while chunk := _chunk(descriptor):
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    if head or len(line) > MAX_BODY:
+                        self._put(loop, _TooLong(head or line[:_ENDS], line[-_ENDS:]))
+                        head = b""
+                    else:
+                        self._put(loop, line + b"\n")
+                if len(rest) > MAX_BODY or head:
+                    head, rest = head or rest[:_ENDS], rest[-_ENDS:]
+            if rest:
+                self._put(loop, _TooLong(head, rest) if head else rest)
+            self._put(loop, None)
+
+    def _put(self, loop: AbstractEventLoop, line: bytes | _TooLong | None) -> None:
+        self._room.acquire()
+        loop.call_soon_threadsafe(self._queue.put_nowait, line)
+
+
+async def _send(stream: Any, message: JSONRPCMessage) -> None:
+    await stream.send(SessionMessage(message))
+
+
+def _taken() -> int | None:
+    """Standard input for us alone: whoever else reads it, a child too, finds its end."""
+    try:
+        private = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 3)
+    except OSError:  # it is closed
+        return None
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    return private
+
+
+def _chunk(descriptor: int | None) -> bytes:
+    try:
+        return b"" if descriptor is None else os.read(descriptor, _CHUNK)
+    except OSError:
+        return b""

@@ -1,0 +1,417 @@
+"""The commands for agents as the tools of an MCP server, on the official SDK.
+
+Names, parameters and descriptions are read off Click's own tree, and a call goes through the
+command itself, in a thread, so that this door can't drift from the others. Nothing here knows what
+a command does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+
+import anyio
+import click
+import orjson
+from mcp.server import Server, ServerRequestContext
+from mcp.shared.exceptions import MCPError
+from mcp_types import (
+    INVALID_PARAMS,
+    CallToolRequestParams,
+    CallToolResult,
+    GetPromptRequestParams,
+    GetPromptResult,
+    ListPromptsResult,
+    ListResourcesResult,
+    ListResourceTemplatesResult,
+    ListToolsResult,
+    PaginatedRequestParams,
+    PromptMessage,
+    ReadResourceRequestParams,
+    ReadResourceResult,
+    Resource,
+    ResourceTemplate,
+    TextContent,
+    TextResourceContents,
+    ToolAnnotations,
+)
+from mcp_types import Tool as Listed
+
+from promptyoself import __version__
+from promptyoself.core.errors import PromptyoselfError
+from promptyoself.core.ids import is_opaque_id
+from promptyoself.core.times import shown
+from promptyoself.doors.mcp.arguments import missing, unknown, words_of
+from promptyoself.doors.mcp.messages import arguments_of
+from promptyoself.doors.mcp.prompts import PROMPTS
+from promptyoself.doors.mcp.shares import Kind, Shares
+from promptyoself.doors.sanctum import AGENT_FACING, Parameter, argument, parameters, told, wording
+from promptyoself.doors.schemas import TOOLS, output_schema
+from promptyoself.doors.wording import Wording
+from promptyoself.service.delivery.loop import Stop
+
+__all__ = ["Ask", "Door", "Origin"]
+
+
+class Origin(NamedTuple):
+    """Where a call comes from: the ``agent`` that calls, where the door knows it; the name that the
+    ``client`` gives itself; and the ``address`` that it came from, if it was over the network."""
+
+    agent: str | None
+    client: str | None
+    address: str | None
+
+
+Ask = Callable[[Sequence[str], Stop, Origin], bytes]
+"""Calls a command with these arguments, and returns the document that it would print. It ends soon
+after the Stop was asked for, where it can."""
+
+_EXPENSIVE = frozenset({"simulate", "history", "audit", "diff", "stats", "verify"})
+_NO_LIMIT = 10**9  # what a number can't sensibly reach needs no word in a schema
+_HISTORY = 100  # events of a schedule that its resource has
+_JSON = "application/json"
+
+_INSTRUCTIONS = """\
+promptyoself is a clock for agents: it sends a prompt to a Letta agent later, once or again and \
+again, and keeps a log of all that was asked and sent.
+
+To be prompted later, call `register` with the prompt and one of time ("in 45m", \
+"2027-01-31T09:00"), cron ("0 9 * * MON-FRI") and every ("2h"); times are UTC unless tz names a \
+zone. Keep the id of the answer: `show`, `modify`, `pause`, `resume` and `cancel` want it. `list` \
+finds it again, and `history` tells whether a prompt was delivered.
+
+Write a prompt for somebody who remembers nothing of this conversation. An error has a code, a \
+message that says what was wrong with which value, and a hint what to do; nothing was changed then.\
+"""
+
+
+class _Tool(NamedTuple):
+    """A command as a tool: how it is listed, and what its arguments are called on the command."""
+
+    command: str
+    listed: Listed
+    arguments: dict[str, Parameter]
+    required: list[str]
+
+
+class Door:
+    """What MCP clients are offered: ``server`` has it."""
+
+    def __init__(
+        self,
+        group: click.Group,
+        ask: Ask,
+        agenda: Ask,
+        *,
+        agent: str | None,
+        prefix: str = "",
+        header: str | None = None,
+        tools: Sequence[str] = AGENT_FACING,
+    ) -> None:
+        """``agenda`` answers like a command, to ``--agent-id``. ``agent`` is the one that is meant
+        where a call names none; ``prefix`` stands before every tool's name. ``header`` is the one
+        of HTTP that has to name the agent that calls. ``tools`` are the commands that are offered,
+        of those that agents may call."""
+        self._ask, self._agenda, self._header = ask, agenda, header
+        names = [name for name in AGENT_FACING if name in tools]
+        self._wording = wording(group, lambda name: prefix + argument(name), argument, names)
+        offered = _tools(group, names, agent, prefix, self._wording, known=header is not None)
+        self._names = {tool.command: tool.listed.name for tool in offered}
+        self._others = {prefix + argument(name) for name in AGENT_FACING if name not in self._names}
+        self._prompts = {
+            name: each for name, each in PROMPTS.items() if self._names.keys() >= set(each.needs)
+        }
+        self._tools = {tool.listed.name: tool for tool in offered}
+        self._shares: Shares | None = None
+        self._running: set[Stop] = set()
+        self.server: Server[Any] = Server(
+            "promptyoself",
+            version=__version__,
+            title="promptyoself",
+            description=" ".join((group.help or "").split()),
+            instructions="\n\n".join(
+                self._wording.description(each, None) for each in _INSTRUCTIONS.split("\n\n")
+            ).strip(),
+            on_list_tools=self._list_tools,
+            on_call_tool=self._call_tool,
+            on_list_resources=self._list_resources,
+            on_list_resource_templates=self._list_templates,
+            on_read_resource=self._read_resource,
+            on_list_prompts=self._list_prompts,
+            on_get_prompt=self._get_prompt,
+        )
+
+    def stop(self, why: str) -> None:
+        """Ask every call under way to come to an end."""
+        for stop in list(self._running):
+            stop.ask(why)
+
+    async def _list_tools(
+        self, _: ServerRequestContext[Any], __: PaginatedRequestParams | None
+    ) -> ListToolsResult:
+        return ListToolsResult(tools=[tool.listed for tool in self._tools.values()])
+
+    async def _call_tool(
+        self, context: ServerRequestContext[Any], params: CallToolRequestParams
+    ) -> CallToolResult:
+        tool = self._tools.get(params.name)
+        if tool is None:
+            more = " Whoever runs promptyoself can offer it." if params.name in self._others else ""
+            raise _refused(
+                PromptyoselfError(
+                    "unknown_tool",
+                    f"There is no tool {shown(params.name)}.",
+                    f"There are: {', '.join(self._tools)}.{more}",
+                )
+            )
+        try:
+            words = words_of(tool.arguments, tool.required, arguments_of(params))
+            origin = self._origin(context)
+            found = orjson.loads(await self._in_thread(self._ask, [tool.command, *words], origin))
+        except PromptyoselfError as error:
+            found = error.document()
+        document = self._wording.document(found, tool.command)
+        return CallToolResult(
+            content=[TextContent(text=orjson.dumps(document).decode())],
+            structured_content=document,
+            is_error=document["status"] == "error",
+        )
+
+    def _origin(self, context: ServerRequestContext[Any]) -> Origin:
+        """Who calls. Over HTTP there is a request, and an address."""
+        params = context.session.client_params
+        peer = getattr(context.request, "client", None)
+        address = None if context.request is None else peer.host if peer else "unknown"
+        return Origin(
+            self._caller(context), None if params is None else params.client_info.name, address
+        )
+
+    def _caller(self, context: ServerRequestContext[Any]) -> str | None:
+        """The agent that calls, where the server was told which header says so. A call without it
+        could be anybody's, and is refused: else whoever leaves it out would be free of the pin."""
+        if self._header is None:
+            return None
+        sent = [] if context.request is None else context.request.headers.getlist(self._header)
+        if not any(sent):
+            raise PromptyoselfError(
+                "missing_agent_header",
+                f"The call has no header {self._header}, which has to name the agent that calls.",
+                "Let the client send it with each call.",
+            )
+        agent = ", ".join(sent)  # as HTTP has it; more than one is nobody
+        if not is_opaque_id(agent):
+            raise PromptyoselfError(
+                "invalid_agent_id",
+                f"The header {self._header} is {shown(agent)}, which is not the id of an agent.",
+                "Let the client send the id of the one agent that calls.",
+            )
+        return agent
+
+    async def _in_thread(self, ask: Ask, words: Sequence[str], origin: Origin) -> bytes:
+        """One slow call must not hold up the others. If nobody waits for it any more, it is asked
+        to end; what it has begun to write it writes whole."""
+        if self._shares is None:  # it belongs to the event loop that is running
+            self._shares = Shares()
+        stop = Stop()
+        self._running.add(stop)
+        try:
+            return await self._shares.run(
+                partial(ask, words, stop, origin), origin.agent, _kind(words)
+            )
+        except anyio.get_cancelled_exc_class():
+            stop.ask("cancelled")
+            raise
+        finally:
+            self._running.discard(stop)
+
+    async def _list_resources(
+        self, _: ServerRequestContext[Any], __: PaginatedRequestParams | None
+    ) -> ListResourcesResult:
+        text = "What will be delivered today, the soonest first."
+        agenda = Resource(
+            uri="promptyoself://agenda",
+            name="agenda",
+            title="Today's agenda",
+            description=text,
+            mime_type=_JSON,
+        )
+        return ListResourcesResult(resources=[agenda])
+
+    async def _list_templates(
+        self, _: ServerRequestContext[Any], __: PaginatedRequestParams | None
+    ) -> ListResourceTemplatesResult:
+        history = ResourceTemplate(
+            uri_template="promptyoself://schedules/{id}/history",
+            name="history",
+            title="A schedule's history",
+            description=f"The latest {_HISTORY} events of a schedule, the oldest first.",
+            mime_type=_JSON,
+        )
+        agenda = ResourceTemplate(
+            uri_template="promptyoself://agents/{agent_id}/agenda",
+            name="agenda-of-agent",
+            title="An agent's agenda for today",
+            description="What will be delivered to one agent today, the soonest first.",
+            mime_type=_JSON,
+        )
+        return ListResourceTemplatesResult(resource_templates=[history, agenda])
+
+    async def _read_resource(
+        self, context: ServerRequestContext[Any], params: ReadResourceRequestParams
+    ) -> ReadResourceResult:
+        uri = params.uri
+        try:
+            line = await self._resource(uri, self._origin(context))
+        except PromptyoselfError as error:
+            raise _refused(error) from None
+        document = orjson.loads(line)
+        if document["status"] == "error":
+            document = self._wording.document(document, None)
+            raise MCPError(INVALID_PARAMS, document["message"], document)
+        content = TextResourceContents(uri=uri, mime_type=_JSON, text=line.decode())
+        return ReadResourceResult(contents=[content])
+
+    async def _resource(self, uri: str, origin: Origin) -> bytes:
+        if uri == "promptyoself://agenda":
+            return await self._in_thread(self._agenda, [], origin)
+        if found := re.fullmatch("promptyoself://agents/([^/?#]+)/agenda", uri):
+            words = [f"--agent-id={unquote(found[1])}"]
+            return await self._in_thread(self._agenda, words, origin)
+        if found := re.fullmatch("promptyoself://schedules/([^/?#]+)/history", uri):
+            words = ["history", f"--id={unquote(found[1])}", f"--limit={_HISTORY}"]
+            return await self._in_thread(self._ask, words, origin)
+        raise PromptyoselfError(
+            "unknown_resource",
+            f"There is no resource {shown(uri)}.",
+            "There are promptyoself://agenda, promptyoself://agents/AGENT/agenda and "
+            "promptyoself://schedules/ID/history.",
+        )
+
+    async def _list_prompts(
+        self, _: ServerRequestContext[Any], __: PaginatedRequestParams | None
+    ) -> ListPromptsResult:
+        return ListPromptsResult(prompts=[each.prompt for each in self._prompts.values()])
+
+    async def _get_prompt(
+        self, _: ServerRequestContext[Any], params: GetPromptRequestParams
+    ) -> GetPromptResult:
+        if params.name not in self._prompts:
+            raise _refused(
+                PromptyoselfError(
+                    "unknown_prompt",
+                    f"There is no prompt {shown(params.name)}.",
+                    f"There are: {', '.join(self._prompts)}.",
+                )
+            )
+        prompt, _needs, text_of = self._prompts[params.name]
+        given = params.arguments or {}
+        known = {each.name for each in prompt.arguments or []}
+        for name in given:
+            if name not in known:
+                raise _refused(unknown(name, known))
+        for each in prompt.arguments or []:
+            if each.required and not given.get(each.name, "").strip():
+                raise _refused(missing(each.name))
+        text = text_of(given, self._names)
+        return GetPromptResult(
+            description=prompt.description,
+            messages=[PromptMessage(role="user", content=TextContent(text=text))],
+        )
+
+
+def _tools(
+    group: click.Group,
+    names: Sequence[str],
+    agent: str | None,
+    prefix: str,
+    words: Wording,
+    *,
+    known: bool,
+) -> list[_Tool]:
+    context = click.Context(group)
+    commands = {name: group.get_command(context, name) for name in names}
+    return [
+        _tool(name, each, agent, prefix, words, known)
+        for name, each in commands.items()
+        if each is not None
+    ]
+
+
+def _tool(
+    name: str,
+    command: click.Command,
+    agent: str | None,
+    prefix: str,
+    words: Wording,
+    known: bool,
+) -> _Tool:
+    arguments = {argument(parameter.name): parameter for parameter in parameters(command)}
+    properties = {
+        key: _property(each, words.description(each.description, name))
+        for key, each in arguments.items()
+    }
+    required = [key for key, each in arguments.items() if each.required]
+    tool = TOOLS.get(name)
+    # What is made belongs to an agent: the one that calls, where that is known; the one whose
+    # server this is; or the one that is named.
+    made = "agent_id" in arguments and "id" not in arguments
+    if made and not (tool and tool.read_only) and not known:
+        if agent is None:
+            required.append("agent_id")
+        else:
+            properties["agent_id"]["default"] = agent
+    listed = Listed(
+        name=prefix + argument(name),
+        title=tool.title if tool else None,
+        description=words.description(told(command), name),
+        input_schema={
+            "type": "object",
+            "properties": properties,
+            "required": required,
+        },
+        output_schema=output_schema(tool) if tool else None,
+        annotations=tool
+        and ToolAnnotations(
+            read_only_hint=tool.read_only,
+            destructive_hint=tool.destructive,
+            idempotent_hint=tool.idempotent,
+            open_world_hint=tool.open_world,
+        ),
+    )
+    return _Tool(name, listed, arguments, required)
+
+
+def _property(parameter: Parameter, description: str) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": parameter.type, "description": description}
+    one = schema
+    if parameter.items is not None:
+        one = schema["items"] = {"type": parameter.items}
+    if parameter.choices:
+        one["enum"] = list(parameter.choices)
+    least, most = parameter.bounds
+    if least is not None:
+        one["minimum"] = least
+    if most is not None and most < _NO_LIMIT:
+        one["maximum"] = most
+    if parameter.default is not None and parameter.default is not False:
+        schema["default"] = parameter.default
+    return schema
+
+
+def _refused(error: PromptyoselfError) -> MCPError:
+    """An error of the protocol, with our own document beside its message."""
+    return MCPError(INVALID_PARAMS, error.message, error.document())
+
+
+def _kind(words: Sequence[str]) -> Kind:
+    """What a call does; the agenda's has no command."""
+    command = words[0] if words else ""
+    if command in _EXPENSIVE or any(word.startswith("--at=") for word in words):
+        return Kind.READS_MUCH
+    if command == "execute":
+        return Kind.DELIVERS
+    tool = TOOLS.get(command)
+    return Kind.READS if tool is None or tool.read_only else Kind.WRITES

@@ -1,0 +1,340 @@
+"""What a running loop tells a Prometheus and whoever watches over it: ``/metrics``, ``/healthz``.
+
+It has a thread and a store of its own, and takes no lock that the loop waits for: a scrape in the
+middle of a storm costs the loop no more than the processor's time. One request is answered after
+another, each within seconds, however slowly it is asked.
+"""
+
+from __future__ import annotations
+
+import io
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from errno import EADDRINUSE
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from typing import Any, NamedTuple
+
+import orjson
+
+from promptyoself.core.connections import BoundedServer, is_own_name, most_connections
+from promptyoself.core.errors import PromptyoselfError, sentence
+from promptyoself.rules.health import failed, failing
+from promptyoself.service.delivery.loop import Pulse
+from promptyoself.service.metrics.collect import Measurements, Measurer
+from promptyoself.service.metrics.prometheus import CONTENT_TYPE, render, require_library
+from promptyoself.state.schedules import State
+from promptyoself.store.store import Store
+from promptyoself.targets.api import TROUBLE, Deliverer
+
+__all__ = ["Health", "Monitor"]
+
+_PATIENCE = 30.0
+"""Seconds by which a pass may be late, beside the time limit of the log's lock."""
+
+MOST_CONNECTIONS = 64
+_REQUEST_SECONDS = 5.0
+_LEAVE_SECONDS = 1.0
+_ASK_LETTA_EVERY = 15.0
+_ASK_LETTA_WAIT = 2.0
+
+
+class Health(NamedTuple):
+    """One check: whether it is well, and if it isn't, why."""
+
+    name: str
+    ok: bool
+    code: str = ""
+    detail: str = ""
+
+
+class Monitor:
+    """Watches one loop."""
+
+    def __init__(
+        self,
+        make_store: Callable[[], Store],
+        pulse: Pulse,
+        letta: Deliverer,
+        clock: Callable[[], datetime],
+    ) -> None:
+        """``make_store`` gives stores of the loop's data directory, for a thread each; ``letta`` is
+        a way to Letta of its own, with a short time limit.
+
+        Raises:
+            PromptyoselfError: ``missing_package``.
+        """
+        require_library()
+        self._make_store = make_store
+        self._store = make_store()
+        self._pulse = pulse
+        self._letta = letta
+        self._clock = clock
+        self._measurer: Measurer | None = None
+        self._warming: threading.Thread | None = None
+        self._asking: threading.Thread | None = None
+        self._asked = float("-inf")
+        self._answer = Health("letta", True)
+
+    @contextmanager
+    def serving(self, port: int) -> Iterator[str]:
+        """Serve on 127.0.0.1, as long as the context lasts; gives the URL. Port 0 is any.
+
+        Raises:
+            PromptyoselfError: ``port_in_use``, ``cannot_listen``.
+        """
+        try:
+            server = _Server(("127.0.0.1", port), self._answer_to)
+        except OSError as error:
+            taken = error.errno == EADDRINUSE
+            raise PromptyoselfError(
+                "port_in_use" if taken else "cannot_listen",
+                f"Cannot serve metrics on 127.0.0.1:{port}: {error.strerror}.",
+                "Choose another --metrics-port; 0 takes any that is free.",
+            ) from None
+        # The log may be long, and nothing counted yet: whether all is well can be told meanwhile.
+        self._warming = threading.Thread(target=self._warm, name="metrics", daemon=True)
+        self._warming.start()
+        thread = threading.Thread(
+            target=server.serve_forever, kwargs={"poll_interval": 0.2}, name="http", daemon=True
+        )
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            # An answer under way may take seconds, which whoever stops the loop needn't wait for.
+            threading.Thread(target=server.shutdown, name="shutdown", daemon=True).start()
+            thread.join(_LEAVE_SECONDS)
+            server.server_close()
+
+    def health(self) -> list[Health]:
+        """Every check as it stands."""
+        return [self._loop(), self._clock_check(), self._reachable(), *self._log()]
+
+    def metrics(self) -> bytes:
+        """What is scraped. Raises ``not_ready`` while the log is counted for the first time, and
+        what :meth:`~promptyoself.service.metrics.collect.Measurer.measure` raises."""
+        if self._warming is not None and self._warming.is_alive():
+            raise PromptyoselfError(
+                "not_ready", "The log is being counted for the first time.", "Ask again later."
+            )
+        if self._measurer is None:
+            self._measurer = Measurer(self._make_store())
+        found: Measurements = self._measurer.measure(self._clock())
+        found["promptyoself_health"] = [((check.name,), int(check.ok)) for check in self.health()]
+        found["promptyoself_loop_passes_total"] = [((), self._pulse.passes)]
+        if self._pulse.last is not None:
+            at = self._pulse.last.timestamp()
+            found["promptyoself_loop_last_pass_timestamp_seconds"] = [((), at)]
+        return render(found)
+
+    def _warm(self) -> None:
+        measurer = Measurer(self._make_store())
+        with suppress(PromptyoselfError, OSError):  # which the first scrape will meet again
+            measurer.measure(self._clock())
+        self._measurer = measurer
+
+    # The checks.
+
+    def _loop(self) -> Health:
+        late = time.monotonic() - self._pulse.next_by
+        if late <= _PATIENCE + self._store.settings.lock_timeout:
+            return Health("loop", True)
+        why = self._pulse.error or "The loop hasn't come back from its last pass."
+        return Health("loop", False, "no_pass", f"No pass for {late:.0f} s. {why}")
+
+    def _clock_check(self) -> Health:
+        why = self._pulse.clock
+        return Health("clock", not why, "clock_distrusted" if why else "", why)
+
+    def _reachable(self) -> Health:
+        """By what its deliveries have met; and where they had no reason to ask, by asking."""
+        trouble = self._pulse.trouble
+        if trouble is not None and time.monotonic() < trouble.until:
+            return Health("letta", False, trouble.code, "Deliveries are held back.")
+        asking = self._asking
+        busy = asking is not None and asking.is_alive()
+        if not busy and time.monotonic() - self._asked >= _ASK_LETTA_EVERY:
+            self._asked = time.monotonic()
+            asking = self._asking = threading.Thread(target=self._ask, name="letta", daemon=True)
+            asking.start()
+        if asking is not None:
+            asking.join(_ASK_LETTA_WAIT)
+        return self._answer
+
+    def _ask(self) -> None:
+        try:
+            self._letta.ended_runs(1)  # small, and wants the token
+        except PromptyoselfError as error:
+            well = error.code not in TROUBLE
+            self._answer = Health("letta", well, "" if well else error.code, error.message)
+        else:
+            self._answer = Health("letta", True)
+
+    def _log(self) -> list[Health]:
+        """Of the log, and of the schedules in it."""
+        try:
+            self._store.require_whole()
+            state = self._store.index.load().state
+            found = [_chain(state), _schedules(state)]
+        except PromptyoselfError as error:
+            found = [Health("chain", False, error.code, error.message)]
+        except OSError as error:
+            found = [Health("chain", False, "os_error", error.strerror or str(error))]
+        return found
+
+    # Answering.
+
+    def _answer_to(self, path: str) -> tuple[HTTPStatus, str, bytes]:
+        """Status, content type and content of the answer."""
+        path = path.partition("?")[0]
+        try:
+            if path == "/metrics":
+                return HTTPStatus.OK, CONTENT_TYPE, self.metrics()
+            if path == "/healthz":
+                return self._say_health()
+        except PromptyoselfError as error:
+            return _document(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                _error(error.code, error.message, error.hint),
+            )
+        except Exception as error:  # a bug, or a disk: the next scrape may fare better
+            message = f"{type(error).__name__}: {error}"
+            told = f"A request for {path[:100]} failed: {sentence(message)}"
+            self._store.seldom.warn(f"{path} {type(error).__name__}", told)
+            return _document(
+                HTTPStatus.INTERNAL_SERVER_ERROR, _error("internal_error", message, "")
+            )
+        return _document(
+            HTTPStatus.NOT_FOUND,
+            _error("not_found", f"There is no {path[:200]!r}.", "Ask for /metrics or /healthz."),
+        )
+
+    def _say_health(self) -> tuple[HTTPStatus, str, bytes]:
+        checks = self.health()
+        listed = [check._asdict() for check in checks]
+        failed = [check for check in checks if not check.ok]
+        if not failed:
+            return _document(HTTPStatus.OK, {"status": "success", "checks": listed})
+        what = "; ".join(f"{check.name} ({check.code}: {check.detail})" for check in failed)
+        document = _error("unhealthy", f"{len(failed)} of {len(checks)} checks failed: {what}.", "")
+        return _document(HTTPStatus.SERVICE_UNAVAILABLE, {**document, "checks": listed})
+
+
+def _error(code: str, message: str, hint: str) -> dict[str, Any]:
+    return {"status": "error", "code": code, "message": message, "hint": hint, "error": message}
+
+
+def _chain(state: State) -> Health:
+    if state.newer:
+        return Health("chain", False, "newer_events", f"{state.newer} is not understood here.")
+    return Health("chain", True)
+
+
+def _schedules(state: State) -> Health:
+    ended, ending = failed(state), failing(state)
+    if not ended and not ending:
+        return Health("schedules", True)
+    detail = "; ".join(each for each in (ended, ending) if each)
+    return Health("schedules", False, "failed" if ended else "failing", f"{detail}.")
+
+
+def _document(status: HTTPStatus, document: dict[str, Any]) -> tuple[HTTPStatus, str, bytes]:
+    return status, "application/json", orjson.dumps(document, default=repr) + b"\n"
+
+
+class _Server(BoundedServer):
+    """A connection for each request. They are read at once, and answered one after another."""
+
+    allow_reuse_address = True
+    request_queue_size = 64
+
+    def __init__(
+        self, address: tuple[str, int], answer: Callable[[str], tuple[HTTPStatus, str, bytes]]
+    ) -> None:
+        self._answer, self._turn = answer, threading.Lock()
+        self.most = most_connections(MOST_CONNECTIONS)
+        super().__init__(address, _Handler)
+
+    def answer(self, path: str) -> tuple[HTTPStatus, str, bytes]:
+        """See :meth:`Monitor.serving`."""
+        with self._turn:
+            return self._answer(path)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Whoever asked has gone, or was too slow: nobody is there to be told."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """HTTP/1.0, so that each connection ends with its answer."""
+
+    server: _Server
+    server_version = "promptyoself"
+    sys_version = ""
+    timeout = _REQUEST_SECONDS
+
+    def setup(self) -> None:
+        """See :class:`socketserver.StreamRequestHandler`; with one time limit for all of it."""
+        super().setup()
+        self.rfile = io.BufferedReader(_Until(self.connection, _REQUEST_SECONDS))
+
+    def do_GET(self) -> None:
+        """Answer."""
+        self.server.is_asked(self.connection)
+        if not is_own_name(self.headers.get("Host")):
+            text = "This name isn't this machine's; ask for localhost, or an address."
+            document = _error("forbidden_host", text, "")
+            self._say(*_document(HTTPStatus.MISDIRECTED_REQUEST, document))
+            return
+        self._say(*self.server.answer(self.path))
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def _say(self, status: HTTPStatus, content_type: str, content: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.connection.settimeout(_REQUEST_SECONDS)
+            self.wfile.write(content)
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """What the library refuses by itself: another method, a request that is none."""
+        del explain
+        status = HTTPStatus(code)
+        document = _error(
+            "bad_request", f"{message or status.phrase}.", "GET /metrics or /healthz."
+        )
+        if not hasattr(self, "command"):
+            self.command = ""
+        self.request_version = "HTTP/1.0"
+        self._say(*_document(status, document))
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing: stderr has the loop's log."""
+
+
+class _Until(io.RawIOBase):
+    """Reads from a socket until a time is over, however many bytes come in between."""
+
+    def __init__(self, connection: socket.socket, seconds: float) -> None:
+        self._connection = connection
+        self._end = time.monotonic() + seconds
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """See :class:`io.RawIOBase`. Raises :class:`TimeoutError`."""
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._connection.settimeout(left)
+        return self._connection.recv_into(buffer)

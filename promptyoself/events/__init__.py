@@ -1,0 +1,1 @@
+"""What can happen: the records of the log, with their names and versions."""

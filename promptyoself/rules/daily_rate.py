@@ -1,0 +1,104 @@
+"""How often a schedule fires in a day, held against what a day allows: who registers one is told at
+once what the loop would skip later on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from promptyoself.core.errors import PromptyoselfError
+from promptyoself.core.instants import parse_utc
+from promptyoself.core.settings import Caps
+from promptyoself.rules.slots import trigger_from
+from promptyoself.rules.triggers import count_slots, times_a_day
+from promptyoself.state.schedules import Schedule, State
+
+__all__ = ["exceeded"]
+
+_DAY = timedelta(days=1)
+_TICK = timedelta(microseconds=1)
+_AHEAD = 35
+"""So many days, from that of the first fire on, show the fullest: each month's and weekday's."""
+
+_FEW = 300
+"""With so many schedules or fewer, all of them lie in the index's one file, so that an agent's
+others can be counted too without reading more."""
+
+
+def exceeded(
+    state: State, caps: Caps, fields: Mapping[str, Any], id_: str | None = None
+) -> Iterator[str]:
+    """What to tell of a schedule of these fields: that on its fullest day it fires more often than
+    its own budget, or its agent's, allows; or would with the agent's others. ``id_`` is its own,
+    where it is known already."""
+    first, budget, most = fields["next_run"], fields["daily_budget"], caps.daily_per_agent
+    if first is None:
+        return
+    wanted = _fullest(fields, parse_utc(first), most if budget is None else min(budget, most))
+    if budget is not None and wanted > budget:
+        yield (
+            f"It fires up to {_times(wanted)} a day, of which its daily budget allows {budget}: "
+            "the others will be skipped."
+        )
+        wanted = budget
+    limit = f"its agent gets at most {most} deliveries a day (PROMPTYOSELF_DAILY_PER_AGENT)"
+    if wanted > most:
+        yield f"It fires up to {_times(wanted)} a day, and {limit}: the others will be skipped."
+        return
+    others = _others(state, fields["agent_id"], id_)
+    if others and wanted + others > most:
+        yield (
+            f"With the agent's other schedules that makes up to {wanted + others} a day, and "
+            f"{limit}: the others will be skipped."
+        )
+
+
+def _fullest(fields: Mapping[str, Any], first: datetime, least: int) -> int:
+    """How often it fires on its fullest day (UTC), exactly where that is more than ``least``."""
+    rough = _roughly(fields)
+    if rough <= least:
+        return rough
+    trigger, day = trigger_from(fields), first.replace(hour=0, minute=0, second=0, microsecond=0)
+    days = _AHEAD if fields["schedule_type"] == "cron" else 2
+    try:
+        fullest = max(
+            count_slots(trigger, max(day + at * _DAY, first) - _TICK, day + (at + 1) * _DAY - _TICK)
+            for at in range(days)
+        )
+    except OverflowError:  # the calendar's end
+        return rough
+    left = fields["max_repetitions"]
+    return fullest if left is None else min(fullest, left - (fields.get("repetition_count") or 0))
+
+
+def _roughly(fields: Mapping[str, Any]) -> int:
+    """No day has more fires than so many, but for one on which clocks are set back."""
+    left = fields["max_repetitions"]
+    if fields["schedule_type"] == "once":
+        rough = 1
+    else:
+        rough = times_a_day(fields["schedule_type"], fields["schedule_value"])
+    return rough if left is None else min(rough, left - (fields.get("repetition_count") or 0))
+
+
+def _others(state: State, agent_id: str, id_: str | None) -> int:
+    """How often the agent's other active schedules fire in a day; of one-offs none is counted."""
+    if sum(state.statuses.values()) > _FEW:
+        return 0
+    others = (state.schedules.get(each) for each in state.agent(agent_id).unfinished if each != id_)
+    return sum(map(_share, others))
+
+
+def _share(schedule: Schedule | None) -> int:
+    if schedule is None or schedule.status != "active" or schedule.schedule_type == "once":
+        return 0
+    try:
+        rough = _roughly(schedule._asdict())
+    except PromptyoselfError:  # written by another version; the claim will complain
+        return 0
+    return rough if schedule.daily_budget is None else min(rough, schedule.daily_budget)
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"

@@ -1,0 +1,92 @@
+"""What isn't well about schedules and deliveries, as far as the state tells: for `doctor`, and for
+whoever asks a loop for its health. It reads no more of many schedules than what it names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from itertools import islice
+
+from promptyoself.core.instants import format_utc
+from promptyoself.state.overlay import Summary
+from promptyoself.state.schedules import STATUSES, State, is_failing
+
+__all__ = ["LATE", "failed", "failing", "overdue", "retrying"]
+
+LATE = timedelta(minutes=5)
+"""From then on a slot that could be claimed, and wasn't, is overdue."""
+
+LONG = timedelta(minutes=10)
+"""From then on a slot that is tried again and again is told of."""
+
+_NAMED, _COUNTED = 3, 100
+_FAILED = STATUSES.index("failed")
+
+
+def failed(state: State) -> str:
+    """The schedules that have failed: parked after too many failures in a row, or one-offs that
+    came to nothing. Empty where there are none."""
+    count = state.statuses.get("failed", 0)
+    if not count:
+        return ""
+    found = state.schedules.values(lambda summary: bool(summary.statuses[_FAILED]))
+    ids = (
+        f"{each.id} ({'a one-off' if each.next_run is None else 'parked'})"
+        for each in found
+        if each.status == "failed"
+    )
+    return f"{count} failed: {_listed(islice(ids, _NAMED), count)}"
+
+
+def failing(state: State) -> str:
+    """The active schedules whose latest delivery failed. Empty where there are none."""
+    found = state.schedules.values(lambda summary: bool(summary.failing))
+    ids = list(islice((each.id for each in found if is_failing(each)), _COUNTED))
+    return f"the latest delivery failed of {_counted(ids)}" if ids else ""
+
+
+def overdue(state: State, now: datetime) -> str:
+    """The schedules of which a slot could have been claimed for :data:`LATE`, and wasn't. Empty
+    where there are none."""
+    late = format_utc(now - LATE)
+
+    def is_late(summary: Summary) -> bool:
+        return summary.ready is not None and summary.ready < late
+
+    waiting = (
+        slot.id
+        for slot in state.open.values()
+        if slot.worker is None and slot.retry_at is not None and slot.retry_at < late
+    )
+    due = (id_ for _, id_, _ in state.schedules.soonest(is_late))
+    ids = list(dict.fromkeys([*islice(due, _COUNTED), *islice(waiting, _COUNTED)]))
+    return f"overdue by more than 5 minutes: {_counted(ids[:_COUNTED])}" if ids else ""
+
+
+def retrying(state: State, now: datetime) -> str:
+    """The schedules with a slot that has been tried in vain for :data:`LONG`, and why. Empty where
+    there are none."""
+    long_ago = format_utc(now - LONG)
+    slots = [
+        slot
+        for slot in state.open.values()
+        if slot.worker is None and slot.attempt and (slot.first_claimed_at or "") < long_ago
+    ]
+    if not slots:
+        return ""
+    codes = ", ".join(sorted({slot.code or "unknown" for slot in slots}))
+    ids = list(dict.fromkeys(slot.id for slot in slots))[:_COUNTED]
+    return f"tried in vain for more than 10 minutes ({codes}): {_counted(ids)}"
+
+
+def _counted(ids: list[str]) -> str:
+    """How many schedules these are, and the first of them by name; 100 stand for as many or
+    more."""
+    count = len(ids)
+    number = f"{count} or more" if count >= _COUNTED else str(count)
+    several = "schedule" if count == 1 else "schedules"
+    return f"{number} {several} ({_listed(ids[:_NAMED], count)})"
+
+
+def _listed(names: Iterable[str], count: int) -> str:
+    return ", ".join(names) + (", …" if count > _NAMED else "")

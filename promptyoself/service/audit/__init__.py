@@ -1,0 +1,1 @@
+"""Answering for every slot, and for every change."""

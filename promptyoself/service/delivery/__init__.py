@@ -1,0 +1,1 @@
+"""Delivering: the loop, its deliveries, and what it says of them."""

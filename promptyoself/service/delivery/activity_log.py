@@ -1,0 +1,169 @@
+"""What a worker does, told to those who watch it: a line for each step of each delivery.
+
+What a line says is in the history too; but this is where one sees it happen. What others say of a
+failure may quote the prompt, so that is taken out of it, unless the settings allow prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from promptyoself.core.diagnostics import Log, without
+from promptyoself.core.instants import format_utc
+from promptyoself.events.draft import Draft
+from promptyoself.events.records import DeliveryFailed, DeliverySkipped, ScheduleCompleted
+from promptyoself.rules.claim import Abandoned, Claim, Delivered, Failed, Outcome, Stalled
+from promptyoself.state.schedules import OpenSlot, State, slot_key
+
+__all__ = ["Narrator", "alarms", "line_of"]
+
+_LEVELS = {"failed": "error", "retrying": "warning", "in_doubt": "warning", "skipped": "warning"}
+
+
+_NAMED = 5
+"""So many schedules whose slots were missed are named in one pass; of the others, the number."""
+
+
+class Narrator:
+    """Tells of one worker; each line bears its name, and that of the schedule, the slot and the
+    attempt where it is about one."""
+
+    def __init__(self, log: Log, worker: str, *, prompts: bool) -> None:
+        """``prompts`` says that they may be told."""
+        self._log = log
+        self._prompts = prompts
+        self._sent: set[str] = set()
+        log.bind(worker=worker)
+
+    def worker(self, state: str, **fields: Any) -> None:
+        """It has ``started`` or ``stopped``."""
+        self._log.note("worker", state=state, **fields)
+
+    def step(self, state: str, made: Claim, level: str = "info", **fields: Any) -> None:
+        """A delivery was ``claimed`` or ``adopted``."""
+        prompt = {"prompt": made.text} if self._prompts else {}
+        self._log.note(
+            "delivery",
+            level=level,
+            state=state,
+            id=made.id,
+            agent_id=made.agent_id,
+            slot=made.slot,
+            attempt=made.attempt,
+            otid=made.otid,
+            **fields,
+            **prompt,
+        )
+
+    def sent(self, key: str, made: Claim, run_id: str | None) -> None:
+        """It is on its way to Letta, or perhaps there; told once for a ``key``."""
+        if key not in self._sent:
+            self._sent.add(key)
+            self.step("sent", made, **({} if run_id is None else {"run_id": run_id}))
+
+    def stalled(self, made: Claim, stalled: Stalled) -> None:
+        """It has met something that keeps it from its end, and goes on."""
+        told = {name: value for name, value in stalled._asdict().items() if value is not None}
+        if stalled.retry_at is not None:
+            told["retry_at"] = format_utc(stalled.retry_at)
+        self.step("stalled", made, level="warning", **told)
+
+    def over(self, key: str) -> None:
+        """Nothing more is to come of that key."""
+        self._sent.discard(key)
+
+    def outcomes(
+        self, lines: Sequence[dict[str, Any]], settled: Sequence[tuple[Claim, Outcome]]
+    ) -> None:
+        """What became of deliveries: the lines that people get, for these outcomes."""
+        texts = {(made.id, made.slot, made.attempt): made.text for made, _ in settled}
+        for line in lines:
+            text = texts.get((line["id"], line["slot"], line["attempt"]), "")
+            fields = dict(line)
+            if self._prompts:
+                fields["prompt"] = text
+            elif "error" in line:
+                fields["error"] = without(line["error"], text)
+            self._log.note("delivery", level=_LEVELS.get(line["state"], "info"), **fields)
+
+    def skipped(self, lines: Sequence[dict[str, Any]]) -> None:
+        """Ranges of slots that won't be delivered."""
+        for line in lines:
+            self._log.note("skipped", level="info", state="skipped", **line)
+
+    def held(self, code: str, seconds: float) -> None:
+        """No delivery for so long, since Letta is in trouble."""
+        self._log.note("held", state="held", code=code, seconds=seconds)
+
+    def broken(self, text: str, made: Claim) -> str:
+        """The text of a bug's traceback, as far as it may be told."""
+        return text if self._prompts else without(text, made.text)
+
+
+def alarms(state: State, drafts: Iterable[Draft]) -> Iterator[str]:
+    """What somebody should hear of at once, of what was decided on a state: schedules that are
+    parked, one-offs that have failed, slots that were missed. A sentence or two for each."""
+    why: dict[str, str] = {}
+    missed: dict[str, list[DeliverySkipped]] = {}
+    for record, id_, _ in drafts:
+        if id_ is None or id_ not in state.schedules:
+            continue
+        whose = f"{id_} of {state.schedules[id_].agent_id}"
+        if isinstance(record, DeliveryFailed):
+            why[id_] = record.code
+            if record.parked:
+                yield (
+                    f"{whose} is parked: its deliveries keep failing, the last one with "
+                    f"{record.code}. `promptyoself resume --id {id_}` lets it run again."
+                )
+        elif isinstance(record, DeliverySkipped):
+            why[id_] = f"{record.why}, {record.detail}" if record.detail else record.why
+            if record.why in ("misfire", "grace"):
+                missed.setdefault(id_, []).append(record)
+        elif isinstance(record, ScheduleCompleted) and record.status == "failed":
+            missed.pop(id_, None)
+            yield (
+                f"{whose}, which was to be delivered once, has failed: "
+                f"{why.get(id_, 'not delivered')}."
+            )
+    for id_, skips in list(missed.items())[:_NAMED]:
+        slots = sum(each.slots for each in skips)
+        first, last = min(each.slot for each in skips), max(each.last for each in skips)
+        which = f"its slot of {first}" if slots == 1 else f"{slots} slots from {first} to {last}"
+        reasons = " and ".join(sorted({each.why for each in skips}))
+        yield f"{id_} of {state.schedules[id_].agent_id} missed {which} ({reasons})."
+    if len(missed) > _NAMED:
+        yield f"{len(missed) - _NAMED} more schedules missed slots."
+
+
+def line_of(state: State, made: Claim, outcome: Outcome | None, became: str) -> dict[str, Any]:
+    """What became of a delivery, as ``execute`` prints it; ``outcome`` is ``None`` where it is left
+    in doubt."""
+    schedule = state.schedules[made.id]
+    line: dict[str, Any] = {
+        "id": made.id,
+        "agent_id": made.agent_id,
+        "delivered": became == "delivered",
+        "next_run": schedule.next_run if schedule.status == "active" else None,
+        "state": became,
+        "slot": made.slot,
+        "attempt": made.attempt,
+    }
+    if isinstance(outcome, Delivered | Failed) and outcome.run_id:
+        line["run_id"] = outcome.run_id
+    if isinstance(outcome, Failed | Abandoned):
+        line["code"] = outcome.code
+    if outcome is not None and outcome.error:
+        line["error"] = outcome.error
+    waiting = state.open.get(slot_key(made.id, made.slot))
+    answer: Outcome | OpenSlot | None = waiting if outcome is None else outcome
+    if isinstance(answer, OpenSlot) and answer.code:
+        line.update(code=answer.code, error=answer.error or "")
+    if answer is not None and answer.http_status is not None:
+        line["http_status"] = answer.http_status
+    if answer is not None and answer.detail is not None:
+        line["detail"] = answer.detail
+    if became == "retrying" and waiting is not None:
+        line["retry_at"] = waiting.retry_at
+    return line

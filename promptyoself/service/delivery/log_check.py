@@ -1,0 +1,75 @@
+"""What is sent is what the log says: before a claim, what the index says of a schedule is compared
+with the events that it was made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from promptyoself.ledger import Ledger
+from promptyoself.rules.claim import Forged
+from promptyoself.state.schedules import SPECIFIED, Schedule
+
+__all__ = ["Vouched"]
+
+_MOST_KNOWN = 4096
+
+
+class Vouched:
+    """Asks the log about schedules, each once for what it says now.
+
+    A schedule names the event that registered it and those that last changed a field. These are
+    read, and must say what the schedule says. What this can't tell is whether a later event of the
+    schedule was left out: an index could name an earlier modification. The audit tells that.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._known: dict[str, tuple[Any, ...]] = {}
+        self._mended: set[str] = set()
+
+    def __call__(self, schedule: Schedule) -> None:
+        """See :data:`~promptyoself.rules.claim.Genuine`.
+
+        Raises:
+            Forged: the log says something else.
+            ValueError: it still does, though the index was made anew from the log since.
+        """
+        said = (schedule.told, schedule.retold, *(getattr(schedule, name) for name in SPECIFIED))
+        if self._known.get(schedule.id) == said:
+            return
+        if not self._says(schedule):
+            if schedule.id in self._mended:
+                raise ValueError("the log doesn't say what it is to be sent")
+            raise Forged(schedule.id)
+        if len(self._known) >= _MOST_KNOWN:
+            self._known.clear()
+        self._known[schedule.id] = said
+
+    def mended(self, id_: str) -> None:
+        """The index was made anew, because of that schedule."""
+        self._mended.add(id_)
+
+    def _says(self, schedule: Schedule) -> bool:
+        said = self._data(schedule.told, "schedule.registered", schedule.id)
+        if said is None:
+            return False
+        fields = dict(said)
+        for name, where in (schedule.retold or {}).items():
+            change = self._data(where, "schedule.modified", schedule.id)
+            changes = {} if change is None else change.get("changes", {})
+            if name not in changes:
+                return False
+            fields[name] = changes[name]
+        fields["envelope"] = bool(fields.get("envelope"))
+        return all(fields.get(name) == getattr(schedule, name) for name in SPECIFIED)
+
+    def _data(self, where: str, type_: str, id_: str) -> Mapping[str, Any] | None:
+        """What an event says, if it is of that type and id."""
+        month, _, seq = where.partition(":")
+        if not (seq.isascii() and seq.isdigit() and len(seq) < 19):
+            return None
+        event = self._ledger.event(int(seq), month)
+        if event is None or (event.type, event.id) != (type_, id_):
+            return None
+        return event.data

@@ -1,0 +1,1 @@
+"""Desires: recorded, listed, and put into idle prompts."""

@@ -1,0 +1,358 @@
+"""Desires: record, reinforce, list and prune them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from promptyoself.core.errors import PromptyoselfError, WrongUsage
+from promptyoself.core.ids import desire_id
+from promptyoself.core.instants import format_utc, parse_utc
+from promptyoself.core.settings import desire_half_life
+from promptyoself.core.times import shown
+from promptyoself.core.validation import MAX_REASON, check_agent_id, check_text
+from promptyoself.events.draft import Draft
+from promptyoself.events.records import DesirePruned, DesireRecorded, DesireReinforced
+from promptyoself.ledger import Envelope
+from promptyoself.state.desires import (
+    EMPTY,
+    Desire,
+    Desires,
+    Ranked,
+    after_reinforcing,
+    fold,
+    living,
+    strength_at,
+    strongest,
+)
+from promptyoself.store.access import forbidden, pinned, unknown_desire
+from promptyoself.store.point import cutoff
+from promptyoself.store.store import Store
+
+__all__ = [
+    "MAX_TAGS",
+    "MAX_TEXT",
+    "list_desires",
+    "prune",
+    "record",
+    "reinforce",
+]
+
+MAX_TEXT = 4000
+MAX_TAG = 64
+MAX_TAGS = 20
+
+_AT_ONCE = 1000  # the most events of one append
+
+
+def record(
+    store: Store,
+    agent_id: str | None,
+    text: str,
+    strength: float,
+    tags: Sequence[str],
+    now: datetime,
+    *,
+    reason: str | None = None,
+) -> dict[str, Any]:
+    """Record a desire. The same text at another instant is another one; at the same, nothing new.
+
+    Raises:
+        PromptyoselfError: ``missing_option``, ``invalid_agent_id``, ``forbidden_agent``,
+            ``empty_text``, ``invalid_text``, ``invalid_strength``, ``invalid_tag``,
+            ``invalid_reason``.
+        ChainError: the desires' log is damaged.
+    """
+    agent_id = _whose(store, agent_id)
+    if agent_id is None:
+        raise WrongUsage(
+            "missing_option",
+            "No agent was named.",
+            "Give --agent-id, or set PROMPTYOSELF_DEFAULT_AGENT_ID.",
+        )
+    if not text.strip():
+        raise PromptyoselfError(
+            "empty_text", "The text is empty or blank.", "Say what the agent would like."
+        )
+    check_text("text", text, MAX_TEXT)
+    check_text("reason", reason, MAX_REASON)
+    strength = _strength("--strength", strength)
+    checked = _tags(tags)
+    new = DesireRecorded(agent_id, text, strength, format_utc(now), checked or None, reason=reason)
+    chain = store.desires
+
+    def decide(state: Desires) -> tuple[list[Draft], dict[str, Any]]:
+        id_, salt, existing = _place(state, new)
+        if existing is not None:
+            message = "This was recorded at the same instant already; nothing was changed."
+            return [], {"id": id_, "created": False, "message": message}
+        draft = chain.draft(new._replace(salt=salt or None), id_, new.agent_id)
+        answer = {"id": id_, "created": True, "strength": strength, "message": "Desire recorded."}
+        return [draft], answer
+
+    return chain.transact(now, decide)
+
+
+def reinforce(
+    store: Store, id_: str, by: float, now: datetime, *, reason: str | None = None
+) -> dict[str, Any]:
+    """Add to what a desire's strength has decayed to; it never exceeds 1.
+
+    Raises:
+        PromptyoselfError: ``invalid_strength``, ``invalid_reason``, ``unknown_id``,
+            ``forbidden_agent``, ``pruned``, ``invalid_setting``.
+        ChainError: the desires' log is damaged.
+    """
+    by = _strength("--by", by, above=True)
+    check_text("reason", reason, MAX_REASON)
+    half_life = desire_half_life(store.settings)
+    chain = store.desires
+    # An unknown id is refused before the lock, which would make folders where there are none.
+    _alive(store, chain.read().state, id_)
+
+    def decide(state: Desires) -> tuple[list[Draft], dict[str, Any]]:
+        desire = _alive(store, state, id_)
+        strength = after_reinforcing(desire, by, now, half_life)
+        answer = {
+            "id": id_,
+            "strength": _rounded(strength),
+            "before": _rounded(strength_at(desire, now, half_life)),
+            "message": "Desire reinforced.",
+        }
+        return [chain.draft(DesireReinforced(by, strength, reason), id_, desire.agent_id)], answer
+
+    return chain.transact(now, decide)
+
+
+def list_desires(
+    store: Store,
+    *,
+    agent_id: str | None = None,
+    min_strength: float | None = None,
+    tags: Sequence[str] = (),
+    query: str | None = None,
+    limit: int | None = None,
+    at: str | None = None,
+    now: datetime,
+) -> dict[str, Any]:
+    """The desires that match everything given, the strongest first, as strong as they are at
+    ``now``, or were ``at`` some time: a time, or the number of an event of their log.
+
+    ``tags`` must all be there, and every word of ``query`` in the text or a tag, in upper or lower
+    case.
+
+    Raises:
+        PromptyoselfError: ``invalid_agent_id``, ``forbidden_agent``, ``invalid_strength``,
+            ``invalid_tag``, ``unknown_tag`` where none of these desires has it,
+            ``invalid_query``, ``invalid_time``, ``invalid_setting``.
+        ChainError: the desires' log is damaged.
+    """
+    if agent_id is not None:
+        check_agent_id(agent_id)
+    wanted = pinned(store, agent_id) or agent_id
+    least = 0.0 if min_strength is None else _strength("--min-strength", min_strength)
+    asked, words = _tags(tags), _words(query)
+    half_life = desire_half_life(store.settings)
+    if at is None:
+        state = store.desires.read().state
+    else:
+        state, now = _at(store, at, now)
+    known: set[str] = set()
+
+    def chosen() -> Iterator[Desire]:
+        for desire in living(state, wanted):
+            known.update(desire.tags)
+            if set(asked) <= set(desire.tags) and _speaks_of(desire, words):
+                yield desire
+
+    ranked = strongest(chosen(), now, half_life, at_least=least)
+    unknown = [tag for tag in asked if tag not in known]
+    if unknown:
+        raise PromptyoselfError(
+            "unknown_tag",
+            f"No desire there has the tag {shown(unknown[0])}.",
+            f"Tags there are: {', '.join(sorted(known)[:20])}." if known else "None has any tag.",
+            tags=sorted(known)[:100],
+        )
+    found = ranked[:limit]
+    answer: dict[str, Any] = {
+        "desires": [_described(each) for each in found],
+        "count": len(found),
+        "as_of": format_utc(now),
+    }
+    if len(found) < len(ranked):
+        answer["total"] = len(ranked)
+    return answer
+
+
+def prune(
+    store: Store,
+    below: float,
+    now: datetime,
+    *,
+    agent_id: str | None = None,
+    reason: str | None = None,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Let go of the desires whose strength has decayed to less than ``below``: of one agent, or of
+    all. They are listed no more, and stay in the log.
+
+    Raises:
+        PromptyoselfError: ``invalid_agent_id``, ``forbidden_agent``, ``invalid_strength``,
+            ``invalid_reason``, ``invalid_setting``.
+        ChainError: the desires' log is damaged.
+    """
+    below = _strength("--below", below)
+    check_text("reason", reason, MAX_REASON)
+    wanted = _whose(store, agent_id)
+    half_life = desire_half_life(store.settings)
+    chain = store.desires
+
+    def faded(state: Desires) -> list[Ranked]:
+        ranked = strongest(living(state, wanted), now, half_life)
+        return [each for each in ranked if each.strength < below]
+
+    def decide(state: Desires) -> tuple[list[Draft], list[Ranked]]:
+        chosen = faded(state)[:_AT_ONCE]
+        drafts = [
+            chain.draft(DesirePruned(strength, below, reason), desire.id, desire.agent_id)
+            for strength, desire in chosen
+        ]
+        return drafts, chosen
+
+    pruned = faded(chain.read().state)  # so that nothing is made where there is nothing to prune
+    if pruned and not dry_run:
+        pruned = []
+        while done := chain.transact(now, decide):
+            pruned += done
+    count = len(pruned)
+    message = f"{count} {'desire' if count == 1 else 'desires'} pruned."
+    answer = {"pruned": [_described(each) for each in pruned], "count": count, "message": message}
+    if dry_run:
+        answer.update(dry_run=True, message="Nothing was pruned: this was a dry run.")
+    return answer
+
+
+def _whose(store: Store, agent_id: str | None) -> str | None:
+    if agent_id is not None:
+        check_agent_id(agent_id)
+    return pinned(store, agent_id) or agent_id or store.settings.default_agent
+
+
+def _place(state: Desires, new: DesireRecorded) -> tuple[str, int, Desire | None]:
+    """The id for a new desire, the salt it needs, and the one that is the same, if there is one."""
+    content = {name: getattr(new, name) for name in ("agent_id", "text", "recorded_at")}
+    salt = 0
+    while True:
+        id_ = desire_id(content, salt)
+        existing = state.find(id_)
+        if existing is None:
+            return id_, salt, None
+        if all(getattr(existing, name) == value for name, value in content.items()):
+            return id_, salt, existing
+        salt += 1
+
+
+def _alive(store: Store, state: Desires, id_: str) -> Desire:
+    desire = state.find(id_)
+    if desire is None:
+        raise unknown_desire(id_)
+    only = store.settings.only_agent
+    if only is not None and desire.agent_id != only:
+        raise forbidden(f"{id_} belongs to another agent than", only)
+    if desire.pruned_at is not None:
+        raise PromptyoselfError(
+            "pruned",
+            f"{id_} was pruned at {desire.pruned_at}.",
+            "Record it anew with `promptyoself desire`.",
+        )
+    return desire
+
+
+def _strength(option: str, value: float, *, above: bool = False) -> float:
+    """The value as it is kept: a float, even where 0 or 1 was given. Refuse what isn't from 0 to 1,
+    which NaN isn't either."""
+    if not (0 <= value <= 1) or (above and value == 0):
+        wanted = "more than 0, and at most 1" if above else "from 0 to 1"
+        raise PromptyoselfError(
+            "invalid_strength", f"{option} is {value:g}; it must be {wanted}.", "Change it."
+        )
+    return float(value) + 0.0  # for a zero has no sign
+
+
+def _tags(given: Sequence[str]) -> list[str]:
+    """Tags as they are kept: in lower case, each once, in the order given."""
+    tags = list(dict.fromkeys(tag.strip().lower() for tag in given))
+    for tag in tags:
+        printable = tag.isprintable() and not any(c.isspace() or c == "," for c in tag)
+        if not (1 <= len(tag) <= MAX_TAG and printable):
+            raise PromptyoselfError(
+                "invalid_tag",
+                f"--tag {shown(tag)} is no tag: 1 to {MAX_TAG} characters, without white space "
+                "or commas.",
+                "Give several by repeating --tag.",
+            )
+    if len(tags) > MAX_TAGS:
+        raise PromptyoselfError(
+            "invalid_tag", f"There are {len(tags)} tags; {MAX_TAGS} are the most.", "Give fewer."
+        )
+    return tags
+
+
+def _words(query: str | None) -> list[str]:
+    if query is None:
+        return []
+    check_text("query", query, MAX_TEXT)
+    if not query.strip():
+        raise PromptyoselfError(
+            "invalid_query", "The query is empty or blank.", "Say what to look for, or leave it."
+        )
+    return query.casefold().split()
+
+
+def _speaks_of(desire: Desire, words: Sequence[str]) -> bool:
+    if not words:
+        return True
+    text = " ".join((desire.text, *desire.tags)).casefold()
+    return all(word in text for word in words)
+
+
+def _at(store: Store, at: str, now: datetime) -> tuple[Desires, datetime]:
+    """The desires as they were, and the instant at which."""
+    end = cutoff(store, at, now)
+    last = ""
+
+    def envelopes() -> Iterator[Envelope]:
+        nonlocal last
+        for batch in store.desires.ledger.replay():
+            for event in batch.folded():
+                if not end.covers(event):
+                    return
+                last = event.ts
+                yield event
+
+    with store.desires.naming():
+        state = fold(EMPTY, envelopes())
+    store.desires.mention_newer(state)
+    instant = end.ts or last
+    return state, parse_utc(instant) if instant else now
+
+
+def _described(ranked: Ranked) -> dict[str, Any]:
+    strength, desire = ranked
+    return {
+        "id": desire.id,
+        "agent_id": desire.agent_id,
+        "text": desire.text,
+        "tags": list(desire.tags),
+        "strength": _rounded(strength),
+        "created_at": desire.created_at,
+        "reinforced": desire.reinforced,
+        "last_strength": desire.strength,
+        "last_at": desire.at,
+    }
+
+
+def _rounded(strength: float) -> float:
+    return round(strength, 6)

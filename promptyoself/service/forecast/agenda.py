@@ -1,0 +1,62 @@
+"""What is still to come today."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from promptyoself.core.instants import format_utc, parse_utc
+from promptyoself.core.settings import default_zone
+from promptyoself.core.times import in_zone, parse_moment, wall_time, zone_named
+from promptyoself.service.forecast.simulator import Future
+from promptyoself.service.schedules.views import describe
+from promptyoself.store.access import pinned
+from promptyoself.store.store import Store
+
+__all__ = ["MOST", "agenda"]
+
+MOST = 200
+"""An agenda that is longer ends there, and says so."""
+
+
+def agenda(
+    store: Store, now: datetime, *, agent_id: str | None = None, most: int = MOST
+) -> dict[str, Any]:
+    """The deliveries from ``now`` to the end of the day in the zone of PROMPTYOSELF_TZ, the soonest
+    first, if a loop runs and all succeed: what a limit will stop isn't among them.
+
+    Raises:
+        PromptyoselfError: ``forbidden_agent``.
+        ChainError: the log is damaged.
+    """
+    only = pinned(store, agent_id) or agent_id
+    zone = default_zone(store.settings)
+    day = wall_time(now, zone_named(zone)).date().isoformat()
+    end = parse_moment(day, zone, now, end=True)
+    state = store.read().state
+    found: list[dict[str, Any]] = []
+    truncated = False
+    for event in Future(state, store.settings.caps, now, agent_id=only).until(end):
+        if event.type != "delivery.attempted":
+            continue
+        if len(found) == most:
+            truncated = True
+            break
+        schedule = describe(state.schedules[event.id], (), full=False)
+        found.append(
+            {
+                "at": event.slot,
+                "local": in_zone(parse_utc(event.slot), zone),
+                **{key: schedule[key] for key in ("id", "agent_id", "name", "prompt")},
+            }
+        )
+    return {
+        "day": day,
+        "timezone": zone,
+        "from": format_utc(now),
+        "since": format_utc(now),
+        "until": format_utc(end),
+        "agenda": found,
+        "count": len(found),
+        "truncated": truncated,
+    }

@@ -1,0 +1,236 @@
+"""Measuring a data directory, for a Prometheus: what its logs say, and what lies beside them.
+
+What was counted of a log is kept, in memory and now and then in ``metrics.json``, with the position
+up to which it was counted; from there only what came after is read. That file is as disposable as
+an index: whatever is wrong with it, counting begins anew.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime
+from heapq import nsmallest
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import orjson
+
+from promptyoself import __version__
+from promptyoself.core.call_counts import CALLS, REBUILDS, read_counts
+from promptyoself.core.digests import sha256
+from promptyoself.core.disk import Disk, read_ours
+from promptyoself.core.instants import format_utc, parse_utc
+from promptyoself.ledger import START, HeadMoved, Ledger, Position
+from promptyoself.service.metrics.log_counts import Telemetry
+from promptyoself.state.schedules import STATUSES, State, due
+from promptyoself.store.store import Store, chains
+
+__all__ = ["Histogram", "Measurements", "Measurer"]
+
+_FORMAT = 1
+_SAVE_EVERY = 5000
+"""Events that are counted anew in some 30 ms, which writing the file for each isn't worth."""
+
+_TOP = 20
+
+_LONG, _SELDOM = 0.02, 50
+"""Where looking at all agents takes longer than so many seconds, it is done after so many times as
+long again: so that it takes a fiftieth of a processor at most, however many there are."""
+
+
+class Histogram(NamedTuple):
+    """How many values lie up to each bound and in all, and their sum."""
+
+    cumulative: list[int]
+    sum: float
+
+
+Value = int | float | Histogram
+Measurements = dict[str, list[tuple[tuple[str, ...], Value]]]
+"""Of each metric, by name: its values, each with those of its labels."""
+
+
+class Measurer:
+    """Measures one data directory again and again. Only one thread may use it, and takes no lock
+    that anybody who writes would wait for."""
+
+    def __init__(self, store: Store, disk: Disk | None = None) -> None:
+        self._store = store
+        self._disk = disk or Disk()
+        self._path = store.settings.var / "metrics.json"
+        self._chains: dict[str, tuple[Telemetry, Position]] = {}
+        self._saved = 0
+        self._spending: tuple[State | None, str, Measurements] = (None, "", {})
+        self._look_again = float("-inf")
+        self._load()
+
+    def measure(self, now: datetime) -> Measurements:
+        """Everything but what only a running loop knows.
+
+        Raises:
+            ChainError: a log is damaged.
+            OSError: one can't be read.
+        """
+        for name, ledger in self._ledgers().items():
+            self._catch_up(name, ledger)
+        self._save()
+        state = self._store.index.load().state
+        day = format_utc(now)[:10]
+        found: Measurements = {"promptyoself_build_info": [((__version__,), 1)]}
+        found |= _counted(self._chains["schedules"][0])
+        found |= self._open(state, now)
+        found |= self._agents(state, day)
+        found |= self._schedules(self._chains["schedules"][0], state, day)
+        for name, (telemetry, position) in self._chains.items():
+            for metric, values in _of_chain(name, telemetry, position).items():
+                found.setdefault(metric, []).extend(values)
+        return found | _beside(self._store)
+
+    def _ledgers(self) -> dict[str, Ledger]:
+        return {chain.name: chain.ledger for chain in chains(self._store)}
+
+    def _catch_up(self, name: str, ledger: Ledger) -> None:
+        telemetry, position = self._chains.pop(name, (Telemetry(), START))
+        try:
+            for batch in ledger.replay(position):
+                telemetry.take(batch.envelopes)
+                position = batch.position
+            # Where the month was rewritten, its bytes are others, though no event came. If one has
+            # come meanwhile, it is to be counted the next time.
+            end = ledger.head(position)
+            position = end if end.seq == position.seq else position
+        except HeadMoved:
+            if position == START:
+                raise
+            self._catch_up(name, ledger)  # from the start, for it is forgotten by now
+        else:
+            self._chains[name] = telemetry, position
+
+    def _open(self, state: State, now: datetime) -> Measurements:
+        living = set(self._store.workers.living())
+        claimed = [slot.worker for slot in state.open.values() if slot.worker is not None]
+        in_flight = sum(1 for worker in claimed if worker in living)
+        oldest = next(due(state, format_utc(now)), None)
+        late = 0.0 if oldest is None else (now - parse_utc(oldest[0])).total_seconds()
+        return {
+            "promptyoself_deliveries_in_flight": [((), in_flight)],
+            "promptyoself_deliveries_in_doubt": [((), len(claimed) - in_flight)],
+            "promptyoself_deliveries_waiting": [((), len(state.open) - len(claimed))],
+            "promptyoself_oldest_due_seconds": [((), max(late, 0.0))],
+            "promptyoself_schedules": [
+                ((status,), state.statuses.get(status, 0)) for status in STATUSES
+            ],
+            "promptyoself_workers": [((), len(living))],
+        }
+
+    def _agents(self, state: State, day: str) -> Measurements:
+        """Looks at every agent, so only where something has changed, and not all the time."""
+        known, when, found = self._spending
+        began = time.monotonic()
+        if when == day and (known is state or began < self._look_again):
+            return found
+        budget = self._store.settings.caps.daily_per_agent
+        only = self._store.settings.only_agent
+        left = {
+            agent_id: max(budget - agent.spent, 0)
+            for agent_id, agent in state.agents.items()
+            if agent.spent_day == day and only in (None, agent_id)
+        }
+        least = nsmallest(_TOP, left.items(), key=lambda each: (each[1], each[0]))
+        found = {
+            "promptyoself_agents_spending": [((), len(left))],
+            "promptyoself_agents_out_of_budget": [((), sum(not each for each in left.values()))],
+            "promptyoself_agent_budget": [((), budget)],
+            "promptyoself_agent_budget_left": [((agent_id,), each) for agent_id, each in least],
+        }
+        took = time.monotonic() - began
+        self._spending = state, day, found
+        self._look_again = began + (took * _SELDOM if took > _LONG else 0.0)
+        return found
+
+    def _schedules(self, telemetry: Telemetry, state: State, day: str) -> Measurements:
+        least, empty = telemetry.budgets_left(day, _TOP)
+        only = self._store.settings.only_agent
+        if only is not None:
+            least = [each for each in least if _is_of(state, each[0], only)]
+        return {
+            "promptyoself_schedules_out_of_budget": [((), empty)],
+            "promptyoself_schedule_budget": [((id_,), budget) for id_, budget, _ in least],
+            "promptyoself_schedule_budget_left": [((id_,), left) for id_, _, left in least],
+        }
+
+    # What was counted, kept. Several may write it at once: what comes of that has no good checksum.
+
+    def _load(self) -> None:
+        with suppress(OSError, AttributeError, KeyError, TypeError, ValueError):
+            digest, _, content = read_ours(self._path).partition(b"\n")
+            if sha256(content).hexdigest().encode() != digest:
+                return
+            kept = orjson.loads(content)
+            if kept["format"] != _FORMAT:
+                return
+            self._chains = {
+                name: (Telemetry.read(each["counts"]), Position(*each["position"]))
+                for name, each in kept["chains"].items()
+                if name in self._ledgers()
+            }
+            self._saved = self._reached()
+
+    def _save(self) -> None:
+        if abs(self._reached() - self._saved) < _SAVE_EVERY:
+            return
+        self._saved = self._reached()
+        chains = {
+            name: {"position": list(position), "counts": telemetry.spell()}
+            for name, (telemetry, position) in self._chains.items()
+        }
+        content = orjson.dumps({"format": _FORMAT, "chains": chains})
+        with suppress(OSError):
+            digest = sha256(content).hexdigest().encode()
+            self._disk.replace(self._path, digest + b"\n" + content, durable=False)
+
+    def _reached(self) -> int:
+        return sum(position.seq for _, position in self._chains.values())
+
+
+def _is_of(state: State, id_: str, agent_id: str) -> bool:
+    schedule = state.schedules.get(id_)
+    return schedule is not None and schedule.agent_id == agent_id
+
+
+def _counted(telemetry: Telemetry) -> Measurements:
+    return {
+        "promptyoself_slots_total": list(telemetry.slots.items()),
+        "promptyoself_delivery_attempts_total": [((), telemetry.attempts)],
+        "promptyoself_delivery_failures_total": list(telemetry.failures.items()),
+        "promptyoself_delivery_lateness_seconds": [
+            ((), Histogram(list(accumulate(telemetry.late)), telemetry.late_microseconds / 1e6))
+        ],
+        "promptyoself_schedule_events_total": list(telemetry.changes.items()),
+        "promptyoself_schedules_parked_total": [((), telemetry.parked)],
+    }
+
+
+def _of_chain(name: str, telemetry: Telemetry, position: Position) -> Measurements:
+    return {
+        "promptyoself_events_total": [
+            ((name, type_), count) for type_, count in telemetry.events.items()
+        ],
+        "promptyoself_chain_events": [((name,), position.seq)],
+        "promptyoself_chain_bytes": [((name,), position.earlier + position.offset)],
+    }
+
+
+def _beside(store: Store) -> Measurements:
+    counts: Mapping[tuple[str, ...], int] = read_counts(store.settings.var)
+    calls: list[tuple[tuple[str, ...], Any]] = [
+        (names[1:], count)
+        for names, count in counts.items()
+        if names[0] == CALLS and len(names) == 4
+    ]
+    return {
+        "promptyoself_calls_total": calls,
+        "promptyoself_index_rebuilds_total": [((), counts.get((REBUILDS,), 0))],
+    }

@@ -1,0 +1,286 @@
+"""What is counted of a log, event by event: a fold of its own, small whatever the log's length, so
+that it can be kept beside the log and go on from where it was.
+
+:data:`METRICS` is the list of all that is shown to a Prometheus, also of what isn't in the log.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from heapq import nsmallest
+from typing import Any, NamedTuple, Protocol
+
+from promptyoself.core.errors import ChainError
+from promptyoself.core.instants import parse_utc
+from promptyoself.events.records import is_known, read_record
+from promptyoself.state.schedules import Folded
+
+__all__ = ["BUCKETS", "METRICS", "Acted", "Metric", "Telemetry"]
+
+BUCKETS = (1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0, 21600.0, 86400.0)
+"""The upper bounds of the lateness histogram, in seconds; one without a bound follows."""
+
+_MOST_KEYS = 100
+_OTHER = "other"
+_MICROSECOND = timedelta(microseconds=1)
+_is_word = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII).fullmatch
+
+
+class Metric(NamedTuple):
+    """One metric: its ``kind`` (``counter``, ``gauge``, ``histogram``), what it says, its labels.
+
+    ``source`` tells where it comes from: the ``log``, so that every process on a data directory
+    says the same, after a restart too; the ``files`` beside it; or the running ``loop`` alone.
+    """
+
+    kind: str
+    help: str
+    labels: tuple[str, ...] = ()
+    source: str = "log"
+
+
+_TOP = "those with the least left today, 20 at most"
+
+METRICS: dict[str, Metric] = {
+    "promptyoself_build_info": Metric("gauge", "Always 1.", ("version",), "files"),
+    "promptyoself_slots_total": Metric(
+        "counter",
+        "Slots that have their outcome: delivered (reason: found by its run or in the history), "
+        "failed (the code) or skipped (why).",
+        ("outcome", "reason"),
+    ),
+    "promptyoself_delivery_attempts_total": Metric("counter", "Claims of slots, each time anew."),
+    "promptyoself_delivery_failures_total": Metric(
+        "counter",
+        "Attempts that came to nothing. Class: retried (to be tried again), permanent, given_up "
+        "(past its grace), unknown (it can't be told whether it arrived).",
+        ("class", "code"),
+    ),
+    "promptyoself_delivery_lateness_seconds": Metric(
+        "histogram", "From when a slot was due until the log had it as delivered."
+    ),
+    "promptyoself_deliveries_in_flight": Metric("gauge", "Claimed by a worker that lives."),
+    "promptyoself_deliveries_in_doubt": Metric("gauge", "Claimed by a worker that died over it."),
+    "promptyoself_deliveries_waiting": Metric("gauge", "Begun, and to be tried (again) later."),
+    "promptyoself_oldest_due_seconds": Metric(
+        "gauge",
+        "For how long the oldest slot that could be claimed has been due, be it that its agent is "
+        "busy; 0 where there is none.",
+    ),
+    "promptyoself_schedules": Metric("gauge", "Schedules by how they stand.", ("status",)),
+    "promptyoself_schedule_events_total": Metric(
+        "counter",
+        "Changes of schedules, by what was done and through which door (cli, sanctum, mcp).",
+        ("event", "door"),
+    ),
+    "promptyoself_schedules_parked_total": Metric(
+        "counter", "Times that a schedule was parked after permanent failures in a row."
+    ),
+    "promptyoself_agents_spending": Metric("gauge", "Agents that got a delivery today (UTC)."),
+    "promptyoself_agents_out_of_budget": Metric("gauge", "Those that get no more today."),
+    "promptyoself_agent_budget": Metric("gauge", "Deliveries that an agent may get in a day."),
+    "promptyoself_agent_budget_left": Metric(
+        "gauge",
+        f"Deliveries that an agent may still get today: {_TOP}. With 10,000 agents or more, of "
+        "some seconds ago.",
+        ("agent_id",),
+    ),
+    "promptyoself_schedules_out_of_budget": Metric(
+        "gauge", "Schedules whose own daily budget is spent."
+    ),
+    "promptyoself_schedule_budget": Metric(
+        "gauge", f"The daily budget of a schedule: {_TOP}.", ("id",)
+    ),
+    "promptyoself_schedule_budget_left": Metric(
+        "gauge", f"What is left of a schedule's daily budget: {_TOP}.", ("id",)
+    ),
+    "promptyoself_events_total": Metric(
+        "counter", "Events in the log, by type.", ("chain", "type")
+    ),
+    "promptyoself_chain_events": Metric("gauge", "The number of the last event.", ("chain",)),
+    "promptyoself_chain_bytes": Metric("gauge", "Bytes of the log's months.", ("chain",)),
+    "promptyoself_workers": Metric("gauge", "Workers that live: loops, and passes.", (), "files"),
+    "promptyoself_calls_total": Metric(
+        "counter",
+        "Calls of commands by door and result (success, refused, failed), counted in a file of the "
+        "data directory, unsynced: a loss of power may undo the last ones. A command line that is "
+        "wrong in itself isn't counted.",
+        ("command", "door", "result"),
+        "files",
+    ),
+    "promptyoself_index_rebuilds_total": Metric(
+        "counter",
+        "Times that an index was made anew from the log, counted as calls are.",
+        (),
+        "files",
+    ),
+    "promptyoself_health": Metric(
+        "gauge", "1 where a check of /healthz is well, else 0.", ("check",), "loop"
+    ),
+    "promptyoself_loop_passes_total": Metric(
+        "counter", "Passes of this loop since it was started.", (), "loop"
+    ),
+    "promptyoself_loop_last_pass_timestamp_seconds": Metric(
+        "gauge", "When this loop made its last pass.", (), "loop"
+    ),
+}
+"""Every metric, by name, in the order in which they are shown."""
+
+
+class Acted(Folded, Protocol):
+    """What is counted: an event with whoever did it."""
+
+    @property
+    def actor(self) -> Mapping[str, Any]: ...
+
+
+class Telemetry:
+    """The counts of one chain, up to some event of it."""
+
+    def __init__(self) -> None:
+        self.events: Counter[str] = Counter()
+        self.slots: Counter[tuple[str, str]] = Counter()
+        self.failures: Counter[tuple[str, str]] = Counter()
+        self.changes: Counter[tuple[str, str]] = Counter()
+        self.attempts = 0
+        self.parked = 0
+        self.late: list[int] = [0] * (len(BUCKETS) + 1)
+        self.late_microseconds = 0
+        self.day = ""
+        self.spent: dict[str, int] = {}
+        self.budgets: dict[str, int] = {}
+
+    def take(self, events: Iterable[Acted]) -> None:
+        """Take in some more events. What a newer version wrote is counted as ``other``.
+
+        Raises:
+            ChainError: ``corrupt_chain``: an event isn't one that any version of ours writes.
+        """
+        for event in events:
+            if not is_known(event.type, event.v):
+                self.events[_OTHER] += 1
+                continue
+            self.events[event.type] += 1
+            kind, _, what = event.type.partition(".")
+            if kind not in ("schedule", "delivery"):
+                continue
+            try:
+                record: Any = read_record(event.type, event.v, event.data)
+                if kind == "delivery":
+                    self._delivery(what, event, record)
+                else:
+                    self._schedule(what, event, record)
+            except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+                raise ChainError(
+                    "corrupt_chain",
+                    f"Event {event.seq} ({event.type}) can't be counted: {error!r}.",
+                    "No version of promptyoself writes this: run `promptyoself verify`, and "
+                    "compare it with a backup.",
+                    seq=event.seq,
+                ) from None
+
+    def budgets_left(self, day: str, most: int) -> tuple[list[tuple[str, int, int]], int]:
+        """Of the schedules with a daily budget that have spent some of it on that ``day``: id,
+        budget and what is left of those with the least left, ``most`` at most; and how many have
+        nothing left."""
+        spent = self.spent if self.day == day else {}
+        found = [
+            (id_, budget, max(budget - spent[id_], 0))
+            for id_, budget in self.budgets.items()
+            if id_ in spent
+        ]
+        empty = sum(1 for _, _, left in found if not left)
+        return nsmallest(most, found, key=lambda each: (each[2], each[0])), empty
+
+    def spell(self) -> dict[str, Any]:
+        """All of it, as JSON can hold it."""
+        return {
+            "events": dict(self.events),
+            "slots": [[*key, count] for key, count in self.slots.items()],
+            "failures": [[*key, count] for key, count in self.failures.items()],
+            "changes": [[*key, count] for key, count in self.changes.items()],
+            "attempts": self.attempts,
+            "parked": self.parked,
+            "late": self.late,
+            "late_microseconds": self.late_microseconds,
+            "day": self.day,
+            "spent": self.spent,
+            "budgets": self.budgets,
+        }
+
+    @classmethod
+    def read(cls, spelled: Mapping[str, Any]) -> Telemetry:
+        """What :meth:`spell` made.
+
+        Raises:
+            KeyError, TypeError, ValueError: it isn't that.
+        """
+        new = cls()
+        new.events.update(spelled["events"])
+        for name in ("slots", "failures", "changes"):
+            getattr(new, name).update({(a, b): int(count) for a, b, count in spelled[name]})
+        new.attempts, new.parked = int(spelled["attempts"]), int(spelled["parked"])
+        new.late, new.late_microseconds = list(spelled["late"]), int(spelled["late_microseconds"])
+        if len(new.late) != len(BUCKETS) + 1:
+            raise ValueError("other buckets")
+        new.day, new.spent = spelled["day"], dict(spelled["spent"])
+        new.budgets = dict(spelled["budgets"])
+        return new
+
+    def _delivery(self, what: str, event: Folded, record: Any) -> None:
+        if what == "attempted":
+            self.attempts += 1
+            if record.attempt == 1:
+                day = event.ts[:10]
+                if day != self.day:
+                    self.day, self.spent = day, {}
+                self.spent[str(event.id)] = self.spent.get(str(event.id), 0) + 1
+        elif what == "delivered":
+            _add(self.slots, "delivered", record.via)
+            late = max((parse_utc(event.ts) - parse_utc(record.slot)) // _MICROSECOND, 0)
+            self.late[bisect_left(BUCKETS, late / 1e6)] += 1
+            self.late_microseconds += late
+        elif what == "failed":
+            _add(self.slots, "failed", record.code)
+            _add(self.failures, _class_of(record), record.code)
+            self.parked += bool(record.parked)
+        elif what == "abandoned":
+            _add(self.failures, "retried", record.code)
+        elif what == "skipped":
+            _add(self.slots, "skipped", record.why, max(record.slots, 0))
+
+    def _schedule(self, what: str, event: Acted, record: Any) -> None:
+        door = event.actor.get("via")
+        _add(self.changes, what, door if isinstance(door, str) else _OTHER)
+        id_ = str(event.id)
+        if what == "registered":
+            self._budget(id_, record.daily_budget)
+        elif what == "modified" and "daily_budget" in record.changes:
+            self._budget(id_, record.changes["daily_budget"])
+        elif what == "cancelled" or (what == "completed" and record.status == "completed"):
+            self.budgets.pop(id_, None)  # one that failed may be resumed
+
+    def _budget(self, id_: str, budget: int | None) -> None:
+        if budget is None:
+            self.budgets.pop(id_, None)
+        else:
+            self.budgets[id_] = budget
+
+
+def _class_of(record: Any) -> str:
+    if record.code == "unknown":
+        return "unknown"
+    return "permanent" if record.permanent else "given_up"
+
+
+def _add(counts: Counter[tuple[str, str]], kind: str, reason: str, number: int = 1) -> None:
+    """Count it under its reason; under ``other`` where that is no word of ours, or there are too
+    many: whoever could write the log could else make as many series as he liked."""
+    key = kind, reason
+    if key not in counts and (not _is_word(reason) or len(counts) >= _MOST_KEYS):
+        key = kind, _OTHER
+    counts[key] += number

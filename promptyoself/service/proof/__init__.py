@@ -1,0 +1,1 @@
+"""Proving the log: checks, signed heads, packs."""

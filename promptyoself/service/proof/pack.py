@@ -1,0 +1,268 @@
+"""Audit packs: one file that proves a stretch of the log to somebody without our software.
+
+A pack is a zip of whole months as they lie in the log, the heads between which they lie, a script
+that checks them, and a page that says what that proves. The same log and arguments give the same
+bytes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from errno import EACCES, EPERM, EROFS
+from hashlib import file_digest
+from io import BufferedRandom
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+from zipfile import ZipFile, ZipInfo
+
+import orjson
+
+from promptyoself import __version__
+from promptyoself.core.disk import Disk
+from promptyoself.core.errors import ChainError, PromptyoselfError, WrongUsage
+from promptyoself.core.instants import format_utc
+from promptyoself.core.new_file import new_file
+from promptyoself.core.settings import default_zone
+from promptyoself.core.times import parse_moment
+from promptyoself.ledger import START, Position
+from promptyoself.ledger.copy import Copied, check_copy, open_segment, pieces
+from promptyoself.ledger.statements import Bridges
+from promptyoself.service.proof.signed_heads import CHAIN, SigningKey, settled_head, sign_position
+from promptyoself.service.proof.verify import head_of, verify
+from promptyoself.store.access import forbidden
+from promptyoself.store.store import Store
+
+__all__ = ["FOLDER", "pack"]
+
+FOLDER = "schedules"
+"""Where the segments are in a pack: unpacked, a whole log's pack is a data directory."""
+
+_HERE = Path(__file__).parent
+_MAY_NOT_WRITE = {EROFS, EACCES, EPERM}
+
+
+class _Range(NamedTuple):
+    """The instants asked for; ``None`` where there is no bound."""
+
+    since: str | None
+    until: str | None
+
+    @property
+    def months(self) -> tuple[str, str]:
+        """The first month and the last, or what sorts before and after all of them."""
+        return (self.since or "")[:7], (self.until or "~")[:7]
+
+
+class _Stretch(NamedTuple):
+    """What a pack holds: the position before it, and each month."""
+
+    before: Position
+    months: list[Copied]
+
+    @property
+    def end(self) -> Position:
+        """The position after the last event."""
+        return self.months[-1].end
+
+    @property
+    def events(self) -> int:
+        """How many events there are."""
+        return sum(month.events for month in self.months)
+
+    @property
+    def gaps(self) -> list[dict[str, Any]]:
+        """Every gap before one of the events, as heads.json has it."""
+        return [
+            {**gap._asdict(), "lost": gap.first - gap.after - 1, "event": statement}
+            for month in self.months
+            for gap, statement in month.gaps
+        ]
+
+    @property
+    def first(self) -> int:
+        """The number of the first event."""
+        gaps = (gap["first"] for gap in self.gaps if gap["after"] == self.before.seq)
+        return next(gaps, self.before.seq + 1)
+
+
+def pack(
+    store: Store,
+    out: Path,
+    *,
+    since: str | None = None,
+    until: str | None = None,
+    key: SigningKey | None = None,
+    now: datetime,
+    disk: Disk,
+) -> dict[str, Any]:
+    """Check the whole log, and write the months from ``since`` to ``until`` into the new file
+    ``out``, which is private (0600), for prompts are in it. ``key`` signs the last head.
+
+    Raises:
+        PromptyoselfError: ``invalid_time``, ``empty_window``; ``nothing_to_pack`` where no
+            month of the range has an event; ``file_exists``, ``unwritable_file``;
+            ``forbidden_agent`` to a caller who is pinned to an agent.
+        ChainError: the log is damaged, as `verify` finds it; nothing is packed then.
+        OSError: the disk refused. In every case nothing has the name ``out`` that hadn't before.
+    """
+    if store.settings.only_agent is not None:
+        what = "A pack holds what concerns other agents than"
+        raise forbidden(what, store.settings.only_agent)
+    wanted = _read_range(store, since, until, now)
+    with new_file(disk, out) as (file, meanwhile):
+        head = _end_of(store, now)
+        verify(store, head_of(head)["head"] if head.seq else None)
+        try:
+            stretch = _write(store, wanted, head, file, meanwhile, key)
+        except (ChainError, FileNotFoundError):
+            # The log is sound, so a month was sealed between looking at it and copying it.
+            head = _end_of(store, now)
+            stretch = _write(store, wanted, head, file, meanwhile, key)
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        digest = file_digest(file, "sha256").hexdigest()
+    lost = sum(gap["lost"] for gap in stretch.gaps)
+    return {
+        "file": str(out),
+        "months": [month.end.month for month in stretch.months],
+        "events": stretch.events,
+        **({"lost_events": lost} if lost else {}),
+        "bytes": size,
+        "first": stretch.first,
+        "head": f"{stretch.end.seq}:{stretch.end.hash}",
+        "sha256": digest,
+        "message": "Checked and packed. Prompts are in it: give it only to whom they may be shown.",
+    }
+
+
+def _read_range(store: Store, since: str | None, until: str | None, now: datetime) -> _Range:
+    zone = default_zone(store.settings)
+    first = None if since is None else format_utc(parse_moment(since, zone, now))
+    last = None if until is None else format_utc(parse_moment(until, zone, now, end=True))
+    if first is not None and last is not None and first > last:
+        raise WrongUsage(
+            "empty_window",
+            f"--since, {first}, is later than --until, {last}.",
+            "Give the earlier one as --since.",
+        )
+    return _Range(first, last)
+
+
+def _end_of(store: Store, now: datetime) -> Position:
+    try:
+        return settled_head(store, now)
+    except OSError as error:
+        if error.errno not in _MAY_NOT_WRITE:
+            raise
+        # A copy on a medium that is read-only, or someone else's log: it can be packed, though
+        # what its writers haven't made durable can't be made so from here.
+        return store.read().position
+
+
+def _write(
+    store: Store,
+    wanted: _Range,
+    head: Position,
+    file: BufferedRandom,
+    meanwhile: Path,
+    key: SigningKey | None,
+) -> _Stretch:
+    """Write the pack into ``file``, whose name is ``meanwhile``, anew."""
+    folder = store.settings.var / "schedules"
+    first, last = wanted.months
+    last = min(last, head.month)
+    months = [month for month in store.ledger.months() if first <= month <= last]
+    if not months:
+        raise PromptyoselfError(
+            "nothing_to_pack",
+            "The log has no event in any month of that range.",
+            "`promptyoself history` shows what there is.",
+        )
+    stretch = _Stretch(_before(store, months[0]), [])
+    file.seek(0)
+    file.truncate()
+    with ZipFile(file, "w") as archive:
+        _add(archive, "README.md", (_HERE / "pack_readme.md").read_bytes())
+        _add(archive, "verify.py", (_HERE / "pack_verifier.py").read_bytes())
+        position = stretch.before
+        bridges = Bridges(folder)
+        for month in months:
+            with open_segment(folder, head, month) as (segment, size):
+                with _entry(archive, f"{FOLDER}/{month}.ndjson.gz", size) as entry:
+                    start = file.tell()
+                    for piece in pieces(segment, size):
+                        entry.write(piece)
+                file.flush()
+                copied = check_copy(meanwhile, start, size, month, position, bridges)
+            stretch.months.append(copied)
+            position = copied.end
+        if position.month == head.month and position.hash != head.hash:
+            raise _moved(head)
+        _add(archive, "heads.json", _heads(wanted, stretch, key))
+    return stretch
+
+
+def _before(store: Store, month: str) -> Position:
+    position = START
+    for batch in store.ledger.replay():
+        if batch.position.month >= month:
+            break
+        position = batch.position
+    return position
+
+
+def _heads(wanted: _Range, stretch: _Stretch, key: SigningKey | None) -> bytes:
+    document: dict[str, Any] = {
+        "format": 2 if stretch.gaps else 1,
+        "chain": CHAIN,
+        "software": f"promptyoself {__version__}",
+        "since": wanted.since,
+        "until": wanted.until,
+        "before": _place(stretch.before),
+        "months": [
+            {"month": month.end.month, "events": month.events, **_place(month.end)}
+            for month in stretch.months
+        ],
+        "head": _place(stretch.end),
+    }
+    if stretch.gaps:  # a verifier that knows of none must not call the pack altered
+        document["gaps"] = stretch.gaps
+    if key is not None:
+        document["note"] = sign_position(stretch.end, key)
+    return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def _place(position: Position) -> dict[str, Any]:
+    return {"seq": position.seq, "hash": position.hash, "ts": position.ts or None}
+
+
+@contextmanager
+def _entry(archive: ZipFile, name: str, size: int) -> Iterator[IO[bytes]]:
+    # Without a time, a user or a mode of this machine's, and stored: segments are compressed, and
+    # what is stored can be checked where it lies.
+    info = ZipInfo(name)
+    info.create_system = 3  # Unix, which is what makes the mode below one
+    info.external_attr = 0o100600 << 16
+    info.file_size = size
+    with archive.open(info, "w") as entry:
+        yield entry
+
+
+def _add(archive: ZipFile, name: str, content: bytes) -> None:
+    with _entry(archive, name, len(content)) as entry:
+        entry.write(content)
+
+
+def _moved(head: Position) -> ChainError:
+    return ChainError(
+        "corrupt_chain",
+        f"What was copied of {head.month} doesn't end with event {head.seq}, as the log does.",
+        "Something rewrites the log again and again; run `promptyoself verify`.",
+        month=head.month,
+        seq=head.seq,
+        expected=head.hash,
+        found=None,
+    )

@@ -1,0 +1,187 @@
+"""Keeping the log: check all of it, name its head, make the index anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from promptyoself.core.cancellation import is_limited
+from promptyoself.core.errors import ChainError, PromptyoselfError
+from promptyoself.core.instants import parse_utc
+from promptyoself.ledger import START, Position
+from promptyoself.state.fold import Loss
+from promptyoself.store.chain import Chain
+from promptyoself.store.store import Store, chains
+
+if TYPE_CHECKING:
+    from promptyoself.service.proof.chain_check import Checked
+
+__all__ = ["head", "rebuild", "rebuild_all", "recovered", "verify", "verify_all"]
+
+
+def verify_all(store: Store, progress: Callable[[int], None] | None = None) -> dict[str, Any]:
+    """:func:`verify` of every chain there is; what it says of the desires' is under ``desires``."""
+    answer = verify(store, None, progress)
+    for chain in chains(store)[1:]:
+        answer[chain.name] = verify(chain)
+    return answer
+
+
+def verify(
+    store: Chain[Any], expected: str | None = None, progress: Callable[[int], None] | None = None
+) -> dict[str, Any]:
+    """Read every event and check it; ``expected`` is a head ``SEQ:HASH`` that was kept elsewhere.
+
+    ``progress`` is told the number of events read so far, now and then. Memory doesn't grow with
+    their number.
+
+    Raises:
+        PromptyoselfError: ``invalid_head``.
+        ChainError: ``corrupt_chain``, naming the first bad event, or the record of a sealed month
+            that isn't what was sealed; ``head_not_on_chain``;
+            ``damaged_tail`` where the end is no append that was merely cut short;
+            ``events_missing`` where the index bears witness that events were cut off.
+    """
+    with store.naming():
+        return _verified(store, expected, progress)
+
+
+def _verified(
+    store: Chain[Any], expected: str | None, progress: Callable[[int], None] | None
+) -> dict[str, Any]:
+    from promptyoself.service.proof.chain_check import (  # `head` needs none of it
+        check,
+        check_in_shares,
+    )
+
+    seq, hash_ = _parse_head(expected) if expected is not None else (0, START.hash)
+    witness = store.index.witness()  # before the log, which may grow meanwhile
+    shared = None if is_limited() else check_in_shares(store, seq, progress)
+    read = shared or check(store.form, store.ledger.replay(), seq, progress)
+    position, found = read.position, read.found
+    if expected is not None and found != hash_:
+        raise ChainError(
+            "head_not_on_chain",
+            f"Event {seq} is not on this chain with that hash: {_why_not(seq, read)}.",
+            "The log was cut off or rewritten after that head was taken: compare it with a backup, "
+            "which `promptyoself verify --var BACKUP --head SEQ:HASH` proves.",
+            seq=seq,
+            expected=hash_,
+            found=found,
+        )
+    store.require_seen(witness, position.seq, read.losses)
+    answer: dict[str, Any] = {
+        "valid": True,
+        "events": position.seq,
+        "segments": read.months,
+        **head_of(position),
+    }
+    if read.sealed:
+        answer["sealed"] = read.sealed
+    if expected is not None:
+        answer["contains"] = expected
+    answer.update(recovered(read.losses))
+    if read.newer is not None:
+        answer["newer"] = f"{read.newer} was written by a newer promptyoself."
+    answer.update(_tail(store, position))
+    return answer
+
+
+def _why_not(seq: int, read: Checked) -> str:
+    loss = next((loss for loss in read.losses if loss.covers(seq)), None)
+    if loss is not None:
+        return f"it was lost, as event {loss.event} says"
+    return "the chain ends before it" if read.found is None else "its hash is another"
+
+
+def recovered(losses: Sequence[Loss]) -> dict[str, Any]:
+    """What is lost of a log and was stated, for an answer: nothing where nothing is."""
+    if not losses:
+        return {}
+    return {"recovered": [loss.told() for loss in losses]}
+
+
+def head(store: Chain[Any]) -> dict[str, Any]:
+    """The last event's number and hash: keep it elsewhere, and nothing can be cut off unnoticed."""
+    state, position = store.read()
+    return {**head_of(position), **recovered(store.form.losses(state).recorded)}
+
+
+def head_of(position: Position) -> dict[str, Any]:
+    """A position in the form in which people keep it."""
+    return {
+        "head": f"{position.seq}:{position.hash}",
+        "seq": position.seq,
+        "hash": position.hash,
+        "ts": position.ts or None,
+    }
+
+
+def rebuild_all(store: Store, name: str | None = None) -> dict[str, Any]:
+    """:func:`rebuild` of one chain, or of all there are; then what it says of the desires' is under
+    ``desires``."""
+    first, *others = chains(store, name)
+    answer = rebuild(first)
+    for chain in others:
+        answer[chain.name] = rebuild(chain)
+    return answer
+
+
+def rebuild(store: Chain[Any]) -> dict[str, Any]:
+    """Make the index anew from the log.
+
+    Raises:
+        ChainError: the log is damaged; the index is left as it was.
+    """
+    with store.naming(), store.ledger.exclusive():
+        snapshot = store.index.rebuild()
+        if snapshot.position != START:  # an index of nothing would say that there was a log
+            # Nor may it know of more than is durable, or it would bear witness against the log.
+            store.ledger.append([], parse_utc(snapshot.position.ts), snapshot.position)
+            store.index.save(snapshot)
+    return {
+        "events": snapshot.position.seq,
+        store.name: sum(snapshot.state.statuses.values()),
+        "message": "The index was made anew from the log.",
+    }
+
+
+def _tail(store: Chain[Any], position: Position) -> dict[str, Any]:
+    if store.ledger.torn(position) is None:
+        return {}
+    with store.ledger.exclusive():  # unless it was an append under way
+        torn = store.ledger.torn(position)
+    if torn is None:
+        return {}
+    where = f"{torn.size} bytes after event {position.seq}, in {torn.month} at byte {torn.offset}"
+    if not torn.cut_short:
+        raise ChainError(
+            "damaged_tail",
+            f"The log is intact up to event {position.seq}; the {where}, are no event.",
+            "A crash can leave this, and so can damage to the last event. Run `promptyoself verify "
+            "--head SEQ:HASH` with a head kept elsewhere; the next command that writes moves these "
+            "bytes aside.",
+            month=torn.month,
+            seq=position.seq + 1,
+            offset=torn.offset,
+            expected="the end of the log, or a whole gzip member",
+            found=f"{torn.size} other bytes",
+        )
+    message = (
+        f"The {where}, are the beginning of an append, as a process killed in the middle leaves "
+        "it; the next command that writes moves them aside. Only a head kept elsewhere can tell "
+        "it from an event that was cut."
+    )
+    return {"torn_tail": torn._asdict(), "message": message}
+
+
+def _parse_head(text: str) -> tuple[int, str]:
+    seq, _, hash_ = text.strip().partition(":")
+    right = seq.isascii() and seq.isdigit() and len(seq) < 19 and len(hash_) == 64
+    if not right or set(hash_) - set("0123456789abcdef"):
+        raise PromptyoselfError(
+            "invalid_head",
+            f"--head {text[:100]!r} is not SEQ:HASH.",
+            'Give what `promptyoself head` printed as "head".',
+        )
+    return int(seq), hash_

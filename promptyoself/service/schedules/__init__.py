@@ -1,0 +1,1 @@
+"""Schedules: registered, changed, approved, looked at."""

@@ -1,0 +1,332 @@
+"""Approvals: given, taken back and listed by people; and asked for by whoever claims a slot."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta
+from secrets import token_hex
+from typing import Any
+
+from promptyoself.core.errors import PromptyoselfError, sentence
+from promptyoself.core.instants import format_utc, parse_utc
+from promptyoself.core.times import format_duration, parse_duration, shown
+from promptyoself.core.validation import MAX_REASON, check_text
+from promptyoself.core.visible import unseen
+from promptyoself.events.draft import Draft
+from promptyoself.events.records import ApprovalGranted, ApprovalRevoked
+from promptyoself.rules.policy import APPROVED_TIER, Verdict
+from promptyoself.rules.slots import trigger_of
+from promptyoself.rules.triggers import next_fire_time
+from promptyoself.service.schedules.approval_tokens import MAX_USES, Token, Tokens
+from promptyoself.state.schedules import (
+    FINISHED,
+    Schedule,
+    State,
+    is_unfinished,
+    ready_at,
+    spec_hash,
+)
+from promptyoself.store.access import find_schedule
+from promptyoself.store.store import Store
+
+__all__ = ["MAX_TTL", "Asked", "approve", "list_approvals", "require_person", "revoke"]
+
+MAX_TTL = 366 * 86400
+"""Seconds: whoever approves for longer doesn't remember what."""
+
+
+_A_DAY = timedelta(days=1)
+
+
+_SHOWN = 120
+
+
+class Asked:
+    """Answers the claims of one pass from the log and the tokens, and remembers for whom, so that
+    their tokens can follow."""
+
+    def __init__(self, store: Store, now: datetime) -> None:
+        """``now`` is the time of the claim."""
+        self._store, self._now = store, now
+        self._tokens = Tokens(store.settings.var, store.disk)
+        self._ids: set[str] = set()
+
+    def __call__(self, schedule: Schedule) -> Verdict:
+        """See :data:`~promptyoself.rules.policy.Approvals`."""
+        now = self._store.not_before(self._now)
+        verdict = self._tokens.judge(schedule, format_utc(now))
+        if verdict.grant is not None or verdict.detail == "used_up":
+            self._ids.add(schedule.id)
+        return verdict
+
+    def settle(self) -> None:
+        """After the append: let the tokens follow the log."""
+        ids, self._ids = sorted(self._ids), set()
+        if ids:
+            _follow(self._store, self._tokens, ids)
+
+
+def approve(
+    store: Store,
+    id_: str,
+    ttl: str | None,
+    uses: int,
+    reason: str | None,
+    now: datetime,
+    *,
+    content: str | None = None,
+    allow_trigger: bool = False,
+) -> dict[str, Any]:
+    """Allow so many deliveries of a schedule of tier 2, within ``ttl``, as it now is. An earlier
+    approval is replaced. Without a ``ttl`` it lasts until as many slots as there are uses are over.
+    The answer has a ``warning`` where it ends before the next slot is due.
+
+    ``content`` is the hash of what was read, as `show` has it; ``allow_trigger`` lets a delivery
+    that `trigger` asks for spend the approval. The answer says what was approved.
+
+    Raises:
+        PromptyoselfError: ``unknown_id``, ``not_active``, ``no_approval_needed``, ``invalid_ttl``,
+            ``invalid_uses``, ``invalid_reason``, ``invalid_content``, ``content_changed``,
+            ``forbidden_command``, ``approval_key_unusable``.
+    """
+    require_person(store)
+    seconds = None if ttl is None else _checked_ttl(ttl)
+    if not 1 <= uses <= MAX_USES:
+        raise PromptyoselfError(
+            "invalid_uses",
+            f"--uses is {uses}; it must be a whole number from 1 to {MAX_USES}.",
+            "Change it.",
+        )
+    check_text("reason", reason, MAX_REASON)
+    _require_read(_require_approvable(store.read().state, id_), content)
+    tokens = Tokens(store.settings.var, store.disk)
+
+    def decide(state: State) -> tuple[list[Draft], dict[str, Any]]:
+        schedule = _require_approvable(state, id_)
+        moment = store.not_before(now)
+        end = _end_of(schedule, uses, moment)
+        if seconds is not None:
+            end = moment + timedelta(seconds=seconds)
+        expires = format_utc(end)
+        _require_read(schedule, content)
+        found = spec_hash(schedule)
+        grant = ApprovalGranted(token_hex(8), found, expires, uses, reason, allow_trigger)
+        before = tokens.judge(schedule, format_utc(store.not_before(now)))
+        tokens.follow(state, [id_])
+        tokens.prepare(Token(id_, grant.grant, found, expires, uses))
+        times = "once" if uses == 1 else f"{uses} times"
+        answer: dict[str, Any] = {
+            "id": id_,
+            "uses_left": uses,
+            "expires": expires,
+            "agent_id": schedule.agent_id,
+            "prompt": _excerpt(schedule.prompt),
+            "content_sha256": found,
+            "allow_trigger": allow_trigger,
+            "message": f"It may be delivered {times}, up to {expires}.",
+        }
+        if schedule.template is not None:
+            answer["template"] = schedule.template
+        if invisible := unseen(schedule.prompt, schedule.name, schedule.agent_id):
+            answer["invisible"] = invisible
+        due = _next_slot(schedule, moment)
+        if due is not None and (ready := ready_at(schedule, format_utc(due))) > expires:
+            answer["warning"] = (
+                f"Its next slot may begin at {ready}, when this approval is over: it can't serve. "
+                "Give a longer --ttl, or approve it later."
+            )
+        if before.grant is not None:
+            answer["replaced"] = {"uses_left": before.uses, "expires": schedule.approval_expires}
+        return [store.draft(grant, id_, schedule.agent_id)], answer
+
+    # One lock around all of it: of two approvals at once, the log's last is the token's too.
+    with store.ledger.exclusive():
+        answer = store.transact(now, decide)
+        _follow(store, tokens, [id_])
+    return answer
+
+
+def _next_slot(schedule: Schedule, now: datetime) -> datetime | None:
+    """The next slot that may still be delivered, if there is one."""
+    if schedule.next_run is None:
+        return None
+    first = parse_utc(schedule.next_run)
+    if now - first <= timedelta(seconds=schedule.grace):
+        return first
+    return next_fire_time(trigger_of(schedule), now - timedelta(seconds=schedule.grace))
+
+
+def _end_of(schedule: Schedule, uses: int, now: datetime) -> datetime:
+    """When so many slots are over, with their jitter and their grace; a day from now where none is
+    to come. No later than :data:`MAX_TTL` from now."""
+    latest = now + timedelta(seconds=MAX_TTL)
+    slot = _next_slot(schedule, now)
+    if slot is None:
+        return now + _A_DAY
+    for _ in range(uses - 1):
+        following = next_fire_time(trigger_of(schedule), slot)
+        if following is None or following > latest:
+            break
+        slot = following
+    try:
+        return min(slot + timedelta(seconds=schedule.grace + (schedule.jitter or 0)), latest)
+    except OverflowError:  # the calendar's end
+        return latest
+
+
+def revoke(store: Store, id_: str, reason: str | None, now: datetime) -> dict[str, Any]:
+    """Take back what is left of a schedule's approval.
+
+    Raises:
+        PromptyoselfError: ``unknown_id``, ``no_approval``, ``invalid_reason``,
+            ``forbidden_command``.
+    """
+    require_person(store)
+    check_text("reason", reason, MAX_REASON)
+
+    def required(state: State) -> Schedule:
+        schedule = find_schedule(state, id_, None)
+        if schedule.approval is None or schedule.approval_void or schedule.approval_uses < 1:
+            raise PromptyoselfError(
+                "no_approval",
+                f"{id_} has no approval that could be revoked.",
+                "`promptyoself approvals` lists those there are.",
+            )
+        return schedule
+
+    def decide(state: State) -> tuple[list[Draft], dict[str, Any]]:
+        schedule = required(state)
+        left = schedule.approval_uses
+        under_way = [slot for slot in state.open.values() if slot.id == id_ and slot.approved]
+        message = "Approval revoked."
+        if under_way:
+            message += " A delivery that it has paid for goes on; `cancel` ends it."
+        answer = {"id": id_, "revoked_uses": left, "message": message}
+        return [
+            store.draft(ApprovalRevoked(schedule.approval or "", reason), id_, schedule.agent_id)
+        ], answer
+
+    required(store.read().state)
+    with store.ledger.exclusive():
+        answer = store.transact(now, decide)
+        _follow(store, Tokens(store.settings.var, store.disk), [id_])
+    return answer
+
+
+def list_approvals(store: Store, now: datetime) -> dict[str, Any]:
+    """Every approval of a schedule that isn't over, and every token that nobody granted, with its
+    ``state``: ``live``, or what is wrong with it (see :meth:`Tokens.judge`).
+
+    Raises:
+        PromptyoselfError: ``forbidden_command``.
+    """
+    require_person(store)
+    state, position = store.read()
+    text = max(format_utc(now), position.ts)
+    tokens = Tokens(store.settings.var, store.disk)
+    strays, found = set(tokens.ids()), []
+    for schedule in state.schedules.values(is_unfinished):
+        if schedule.approval is None and schedule.id not in strays:
+            continue
+        if schedule.status in FINISHED:
+            continue
+        strays.discard(schedule.id)
+        verdict = tokens.judge(schedule, text)
+        found.append(
+            {
+                "id": schedule.id,
+                "agent_id": schedule.agent_id,
+                "state": "live" if verdict.grant else verdict.detail,
+                "uses_left": verdict.uses,
+                "expires": schedule.approval_expires,
+                "next_run": schedule.next_run if schedule.status == "active" else None,
+                "allow_trigger": schedule.approval is not None and schedule.approval_triggers,
+            }
+        )
+    unknown = {
+        "allow_trigger": False,
+        "agent_id": None,
+        "uses_left": 0,
+        "expires": None,
+        "next_run": None,
+    }
+    strays = {id_ for id_ in strays if id_ not in state.schedules}
+    found += [{"id": id_, **unknown, "state": "unrecorded"} for id_ in strays]
+    found.sort(key=lambda line: (line["state"] != "live", line["expires"] or "", line["id"]))
+    return {"approvals": found, "count": len(found)}
+
+
+def require_person(store: Store) -> None:
+    """Refuse a caller that is pinned to one agent: what an agent may do, it doesn't say itself.
+
+    Raises:
+        PromptyoselfError: ``forbidden_command``.
+    """
+    if store.settings.only_agent is not None:
+        raise PromptyoselfError(
+            "forbidden_command",
+            "Approvals are for people, and this caller is pinned to an agent.",
+            "Unset PROMPTYOSELF_ONLY_AGENT for this command, if you are one.",
+        )
+
+
+def _excerpt(prompt: str) -> str:
+    return prompt if len(prompt) <= _SHOWN else prompt[: _SHOWN - 1] + "…"
+
+
+def _require_read(schedule: Schedule, content: str | None) -> None:
+    if content is None or content.lower() == spec_hash(schedule):
+        return
+    if not re.fullmatch("[0-9a-f]{64}", content.lower()):
+        raise PromptyoselfError(
+            "invalid_content",
+            f"--content is {shown(content)}, which is not a SHA-256 of 64 hexadecimal digits.",
+            f"`promptyoself show --id {schedule.id}` tells it, as content_sha256.",
+        )
+    raise PromptyoselfError(
+        "content_changed",
+        f"{schedule.id} isn't what was read: its content is {spec_hash(schedule)} now, "
+        f"not {content.lower()}. Nothing was approved.",
+        f"Read it again with `promptyoself show --id {schedule.id}`.",
+        content_sha256=spec_hash(schedule),
+    )
+
+
+def _require_approvable(state: State, id_: str) -> Schedule:
+    schedule = find_schedule(state, id_, None)
+    if schedule.status in FINISHED:
+        raise PromptyoselfError(
+            "not_active", f"{id_} is {schedule.status}.", "Nothing of it is to be delivered."
+        )
+    if schedule.tier < APPROVED_TIER:
+        raise PromptyoselfError(
+            "no_approval_needed",
+            f"{id_} is of tier {schedule.tier}, whose deliveries need no approval.",
+            "`modify --tier 2` lets it wait for one each time.",
+        )
+    return schedule
+
+
+def _checked_ttl(text: str) -> int:
+    problem, seconds = "", 0
+    try:
+        seconds = parse_duration(text)
+    except PromptyoselfError as error:
+        problem = f"{error.message.rstrip('.')}."
+    if seconds > MAX_TTL:
+        problem = f"{shown(text)} is longer than {format_duration(MAX_TTL)}."
+    if problem:
+        raise PromptyoselfError(
+            "invalid_ttl", f"--ttl: {problem}", "Give how long it holds, as 90s, 30m, 24h or 7d."
+        )
+    return seconds
+
+
+def _follow(store: Store, tokens: Tokens, ids: list[str]) -> None:
+    """What fails here is only told: it is the log that counts, and the next claim tries again."""
+    try:
+        with store.ledger.exclusive():
+            tokens.follow(store.index.load().state, ids)
+    except (PromptyoselfError, OSError) as error:
+        told = f"The files of approvals could not be brought up to date: {sentence(error)}"
+        store.seldom.warn("approvals", told)

@@ -1,0 +1,43 @@
+"""When a schedule, or a trigger that isn't one yet, will fire.
+
+Apart from :mod:`promptyoself.service.schedules.views`, since listing schedules needs no triggers.
+"""
+
+from datetime import UTC, datetime
+from itertools import islice
+
+from promptyoself.core.instants import format_utc, parse_utc
+from promptyoself.core.times import local_time
+from promptyoself.rules.slots import trigger_of
+from promptyoself.rules.triggers import Trigger, slots
+from promptyoself.store.access import find_schedule
+from promptyoself.store.store import Store
+
+__all__ = ["fires", "next_fires"]
+
+_END_OF_TIME = datetime.max.replace(tzinfo=UTC)
+
+
+def next_fires(store: Store, id_: str, count: int) -> list[dict[str, str | None]]:
+    """The next fires of a schedule; none where it isn't active."""
+    schedule = find_schedule(store.read().state, id_, store.settings.only_agent)
+    if schedule.next_run is None or schedule.status != "active":
+        return []
+    left = None
+    if schedule.max_repetitions is not None:
+        left = schedule.max_repetitions - schedule.repetition_count
+    first = parse_utc(schedule.next_run)
+    rest = fires(trigger_of(schedule), left, count, first)
+    head = {"utc": schedule.next_run, "local": local_time(first, schedule.timezone)}
+    return [head, *rest][: count if left is None else min(count, left)]
+
+
+def fires(
+    trigger: Trigger, repetitions: int | None, count: int, after: datetime
+) -> list[dict[str, str | None]]:
+    """The first ``count`` fires strictly after an instant, in UTC and in the trigger's zone."""
+    most = count if repetitions is None else min(count, repetitions)
+    return [
+        {"utc": format_utc(instant), "local": local_time(instant, trigger.zone)}
+        for instant in islice(slots(trigger, after, _END_OF_TIME), most)
+    ]

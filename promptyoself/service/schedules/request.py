@@ -1,0 +1,310 @@
+"""What a registration or a change asks for, as the doors receive it, and the checks of it.
+
+Nothing here looks at the schedules there are: that is decided under the lock, in
+:mod:`promptyoself.service.schedules.register`.
+"""
+
+from datetime import UTC, datetime, timedelta
+from itertools import islice, pairwise
+from typing import Any, NamedTuple
+
+from promptyoself.core.errors import PromptyoselfError, WrongUsage
+from promptyoself.core.ids import TEMPLATES
+from promptyoself.core.instants import format_utc
+from promptyoself.core.settings import Settings, default_zone
+from promptyoself.core.times import (
+    format_duration,
+    parse_bound,
+    parse_duration,
+    parse_time,
+    parse_zone,
+    require_future,
+    shown,
+)
+from promptyoself.core.validation import (
+    MAX_NAME,
+    MAX_REASON,
+    check_agent_id,
+    check_prompt,
+    check_text,
+)
+from promptyoself.rules.policy import MISFIRES, TIERS
+from promptyoself.rules.slots import trigger_from
+from promptyoself.rules.triggers import Trigger, next_fire_time, parse_cron, slots
+from promptyoself.store.access import forbidden
+
+__all__ = [
+    "Request",
+    "anchor_for",
+    "check_jitter",
+    "checked",
+    "first_fire",
+    "trigger_fields",
+]
+
+
+class Request(NamedTuple):
+    """What was asked for, as the doors received it; ``None`` where nothing was said.
+
+    Times and durations are text as a person writes them.
+    """
+
+    agent_id: str | None = None
+    prompt: str | None = None
+    time: str | None = None
+    cron: str | None = None
+    every: str | None = None
+    start_at: str | None = None
+    until: str | None = None
+    max_repetitions: int | None = None
+    timezone: str | None = None
+    misfire: str | None = None
+    grace: str | None = None
+    name: str | None = None
+    conversation_id: str | None = None
+    envelope: bool | None = None
+    tier: int | None = None
+    daily_budget: int | None = None
+    jitter: str | None = None
+    on_failure: str | None = None
+    reason: str | None = None
+    template: str | None = None
+
+
+def checked(
+    request: Request, settings: Settings, now: datetime, *, own_zone: str | None = None
+) -> dict[str, Any]:
+    """The checked fields of everything but the trigger's kind; only what was given.
+
+    ``own_zone`` is that of the schedule that is to be changed. Times are read in it where no other
+    is given; that it is known on this machine is only asked where a time needs it.
+    """
+    fields: dict[str, Any] = {}
+    if request.agent_id is not None:
+        fields["agent_id"] = check_agent_id(request.agent_id)
+        if settings.only_agent is not None and request.agent_id != settings.only_agent:
+            what = f"--agent-id {shown(request.agent_id)} is not"
+            raise forbidden(what, settings.only_agent)
+    if request.template is not None:
+        fields.update(prompt="", template=_check_template(request))
+    elif request.prompt is not None:
+        fields.update(prompt=check_prompt(request.prompt), template=None)
+    if request.conversation_id is not None:
+        fields["conversation_id"] = _check_conversation(request.conversation_id)
+    check_text("name", request.name, MAX_NAME)
+    if request.name is not None:
+        fields["name"] = request.name or None
+    check_text("reason", request.reason, MAX_REASON)
+    if request.reason is not None:
+        fields["reason"] = request.reason
+    if request.timezone is not None:
+        fields["timezone"] = parse_zone(request.timezone)
+    for name in ("start_at", "until"):
+        text = getattr(request, name)
+        if text is not None:
+            zone = _zone_of(request, settings, own_zone) if text else ""
+            bound = parse_bound(text, zone, now, end=name == "until") if text else None
+            fields[name] = None if bound is None else format_utc(bound)
+    if request.max_repetitions is not None:
+        fields["max_repetitions"] = _within(request, "max_repetitions", 1, 1_000_000_000)
+    fields.update(_check_policy(request))
+    if request.on_failure is not None:
+        text = request.on_failure
+        fields["on_failure"] = check_agent_id(text, "--on-failure") if text else None
+        if text and settings.only_agent not in (None, text):
+            raise forbidden(f"--on-failure {shown(text)} is not", settings.only_agent or "")
+    return fields
+
+
+def _check_conversation(text: str) -> str | None:
+    """What is to be the conversation; ``None`` where an empty text unsets it."""
+    if not text:
+        return None
+    if text.casefold() in _NO_CONVERSATIONS:
+        raise PromptyoselfError(
+            "invalid_conversation_id",
+            f"--conversation-id {shown(text)} is a word of other tools' for a conversation, and no "
+            "id: Letta would refuse it each time.",
+            "Make the conversation in Letta first, and give its id (conv-…); or leave the option "
+            "out, for the agent's own conversation.",
+        )
+    return check_agent_id(text, "--conversation-id")
+
+
+_NO_CONVERSATIONS = frozenset({"new", "self"})
+
+
+def _check_template(request: Request) -> str:
+    name = request.template or ""
+    if name not in TEMPLATES:
+        raise PromptyoselfError(
+            "invalid_template",
+            f"--template {shown(name)} isn't known.",
+            f"There is: {', '.join(TEMPLATES)}.",
+        )
+    if request.prompt:
+        raise WrongUsage(
+            "conflicting_options",
+            "Both --prompt and --template were given.",
+            "Give one of them.",
+        )
+    return name
+
+
+def _check_policy(request: Request) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    if request.misfire is not None:
+        if request.misfire not in MISFIRES:
+            raise _invalid("misfire", request.misfire, "one of " + ", ".join(MISFIRES))
+        fields["misfire"] = request.misfire
+    if request.tier is not None:
+        if request.tier not in TIERS:
+            raise _invalid("tier", request.tier, "0, 1 or 2")
+        fields["tier"] = request.tier
+    if request.daily_budget is not None:
+        fields["daily_budget"] = _within(request, "daily_budget", 0, 1_000_000)
+    if request.grace is not None:
+        fields["grace"] = parse_duration(request.grace)
+    if request.jitter is not None:
+        fields["jitter"] = parse_duration(request.jitter) if request.jitter else None
+    if request.envelope is not None:
+        fields["envelope"] = request.envelope or None
+    return fields
+
+
+def _zone_of(request: Request, settings: Settings, own_zone: str | None) -> str:
+    """The zone in which a request's times are read."""
+    if request.timezone is not None:
+        return parse_zone(request.timezone)
+    return default_zone(settings) if own_zone is None else own_zone
+
+
+def trigger_fields(
+    request: Request, settings: Settings, now: datetime, *, own_zone: str | None = None
+) -> dict[str, Any] | None:
+    """The kind, value and zone of the trigger asked for, checked; ``None`` where none was. Its
+    bounds, and ``own_zone``, are :func:`checked`'s."""
+    given = [name for name in ("time", "cron", "every") if getattr(request, name) is not None]
+    if not given:
+        return None
+    if len(given) > 1:
+        raise WrongUsage(
+            "conflicting_options",
+            f"Both --{given[0]} and --{given[1]} were given.",
+            "Give exactly one of --time, --cron and --every.",
+        )
+    zone = _zone_of(request, settings, own_zone)
+    fields: dict[str, Any] = {"timezone": zone}
+    if request.time is not None:
+        instant = parse_time(request.time, zone, now)
+        require_future(instant, now, zone)
+        fields.update(schedule_type="once", schedule_value=format_utc(instant))
+    elif request.cron is not None:
+        expression = parse_cron(request.cron)
+        _require_apart(expression, request.cron, settings.caps.min_interval)
+        fields.update(schedule_type="cron", schedule_value=expression)
+    else:
+        seconds = parse_duration(request.every or "")
+        least = settings.caps.min_interval
+        if seconds < least:
+            raise _too_short(f"--every {shown(request.every or '')} is shorter than", least)
+        fields.update(schedule_type="interval", schedule_value=format_duration(seconds))
+    return fields
+
+
+def _require_apart(expression: str, asked: str, least: int) -> None:
+    """Refuse a cron expression with two fires closer than ``least`` seconds. Raises
+    ``interval_too_short``."""
+    if least <= 60:  # which no two are
+        return
+    if _closest(expression) < least:
+        raise _too_short(f"--cron {shown(asked)} has fires closer together than", least)
+
+
+def _closest(expression: str) -> float:
+    """The fewest seconds between two fires of a cron expression, going by the clock on the wall: at
+    a change of clocks, any two may be closer."""
+    trigger = Trigger("cron", expression, "UTC", _A_MONDAY)
+    fires = islice(slots(trigger, _A_MONDAY, _A_MONDAY + timedelta(days=9 * 366)), _FIRES)
+    gaps = ((later - fire).total_seconds() for fire, later in pairwise(fires))
+    return min(gaps, default=float("inf"))
+
+
+_FIRES = 3000
+"""So many fires show how close two can be: a year's, where there are eight a day."""
+
+_A_MONDAY = datetime(2024, 1, 1, tzinfo=UTC)  # of a leap year
+
+
+def _too_short(what: str, least: int) -> PromptyoselfError:
+    return PromptyoselfError(
+        "interval_too_short",
+        f"{what} {format_duration(least)}, the shortest allowed.",
+        "Take a longer one; PROMPTYOSELF_MIN_INTERVAL sets the limit.",
+    )
+
+
+def check_jitter(fields: dict[str, Any]) -> None:
+    """Refuse a jitter that would mix up slots or outlast the grace. Raises ``invalid_jitter``."""
+    jitter = fields.get("jitter")
+    if not jitter:
+        return
+    if jitter >= fields["grace"]:
+        raise PromptyoselfError(
+            "invalid_jitter",
+            f"A jitter of {format_duration(jitter)} is not shorter than the grace of "
+            f"{format_duration(fields['grace'])}.",
+            "Take a shorter one, or a longer --grace; else slots would be too late to deliver.",
+        )
+    if fields["schedule_type"] == "once":
+        return
+    if fields["schedule_type"] == "interval":
+        shortest, what = float(parse_duration(fields["schedule_value"])), "the interval of"
+    else:
+        shortest = _closest(fields["schedule_value"])
+        what = f"the time between two fires of {shown(fields['schedule_value'])}, which can be"
+    if jitter >= shortest:
+        raise PromptyoselfError(
+            "invalid_jitter",
+            f"A jitter of {format_duration(jitter)} is not shorter than {what} "
+            f"{format_duration(int(shortest))}.",
+            "Take a shorter one, so that slots keep their order.",
+        )
+
+
+def first_fire(fields: dict[str, Any], now: datetime) -> datetime:
+    """The first fire after ``now``. Raises ``never_fires`` or ``start_after_until``."""
+    start_at, until = fields.get("start_at"), fields.get("until")
+    if start_at and until and start_at > until:
+        raise PromptyoselfError(
+            "start_after_until",
+            f"--start-at ({start_at}) is later than --until ({until}).",
+            "Exchange or change them.",
+        )
+    first = next_fire_time(trigger_from(fields), now)
+    if first is None:
+        raise PromptyoselfError(
+            "never_fires",
+            "Nothing would ever fire: there is no slot between now and --until.",
+            "Check --start-at, --until and the trigger; `promptyoself next` shows fires.",
+        )
+    return first
+
+
+def anchor_for(now: datetime) -> str:
+    """Where an interval counts from: now, in whole seconds, not to fire before it is over."""
+    return format_utc(now + timedelta(microseconds=-now.microsecond % 1_000_000))
+
+
+def _within(request: Request, name: str, least: int, most: int) -> int:
+    value: int = getattr(request, name)
+    if not least <= value <= most:
+        raise _invalid(name, value, f"a whole number from {least} to {most}")
+    return value
+
+
+def _invalid(name: str, value: object, wanted: str) -> PromptyoselfError:
+    option = "--" + name.replace("_", "-")
+    return PromptyoselfError(
+        f"invalid_{name}", f"{option} is {value}; it must be {wanted}.", "Change it."
+    )

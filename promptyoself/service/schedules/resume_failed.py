@@ -1,0 +1,82 @@
+"""Letting run on, all at once, what has failed for one reason that is mended now: credits that were
+topped up, say."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime
+from typing import Any
+
+from promptyoself.core.errors import PromptyoselfError
+from promptyoself.core.times import shown
+from promptyoself.core.validation import MAX_REASON, check_text
+from promptyoself.events.draft import Draft
+from promptyoself.service.schedules.register import resumption
+from promptyoself.state.schedules import STATUSES, Schedule, State, branch
+from promptyoself.store.store import Store
+
+__all__ = ["resume_failed"]
+
+_FAILED = STATUSES.index("failed")
+
+
+def resume_failed(store: Store, code: str, reason: str | None, now: datetime) -> dict[str, Any]:
+    """Resume every failed schedule whose latest slot that failed did so with ``code``, in one
+    append; a caller who is pinned to an agent, that one's alone. What can't be resumed, because no
+    slot is left or its agent has no room, is listed with the reason and left as it is.
+
+    Raises:
+        PromptyoselfError: ``nothing_to_resume``: none has failed with that code;
+            ``invalid_reason``; ``lock_timeout``; ``newer_events``.
+    """
+    check_text("reason", reason, MAX_REASON)
+    _chosen(store, store.read().state, code)  # refused before the lock, which would make folders
+
+    def decide(state: State) -> tuple[list[Draft], dict[str, Any]]:
+        state = branch(state)
+        drafts: list[Draft] = []
+        resumed: list[dict[str, Any]] = []
+        left: list[dict[str, Any]] = []
+        for schedule in _chosen(store, state, code):
+            whose = {"id": schedule.id, "agent_id": schedule.agent_id}
+            try:
+                more, answer = resumption(store, state, schedule, reason, now)
+            except PromptyoselfError as error:
+                left.append({**whose, "code": error.code, "message": error.message})
+                continue
+            drafts += more
+            resumed.append({**whose, "next_run": answer["next_run"]})
+            agent = state.agent(schedule.agent_id)
+            state.agents[schedule.agent_id] = agent._replace(active=agent.active + 1)
+        count = len(resumed)
+        message = f"{count} {'schedule' if count == 1 else 'schedules'} resumed"
+        if left:
+            message += f", {len(left)} left as they are"
+        return drafts, {
+            "failed_with": code,
+            "resumed": resumed,
+            "left": left,
+            "count": count,
+            "message": message + ".",
+        }
+
+    return store.transact(now, decide)
+
+
+def _chosen(store: Store, state: State, code: str) -> list[Schedule]:
+    only = store.settings.only_agent
+    failed = [
+        schedule
+        for schedule in state.schedules.values(lambda summary: bool(summary.statuses[_FAILED]))
+        if schedule.status == "failed" and only in (None, schedule.agent_id)
+    ]
+    chosen = [schedule for schedule in failed if schedule.last_code == code]
+    if not chosen:
+        codes = Counter(schedule.last_code for schedule in failed if schedule.last_code)
+        found = ", ".join(f"{name} ({count})" for name, count in sorted(codes.items()))
+        raise PromptyoselfError(
+            "nothing_to_resume",
+            f"No schedule has failed with {shown(code)}.",
+            f"They have failed with: {found}." if found else "None has failed at all.",
+        )
+    return sorted(chosen, key=lambda schedule: schedule.id)

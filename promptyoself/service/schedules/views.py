@@ -1,0 +1,293 @@
+"""Answers that change nothing: schedules and their history."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from datetime import datetime
+from itertools import islice
+from typing import Any
+
+from promptyoself.core.errors import ChainError, PromptyoselfError
+from promptyoself.core.instants import parse_utc
+from promptyoself.core.times import is_zone, local_time, shown
+from promptyoself.ledger import Position
+from promptyoself.state.overlay import Wanted
+from promptyoself.state.schedules import (
+    FINISHED,
+    STATUSES,
+    OpenSlot,
+    Schedule,
+    State,
+    spec_hash,
+)
+from promptyoself.store.access import find_schedule, pinned
+from promptyoself.store.store import Store, chains
+
+__all__ = [
+    "describe",
+    "list_schedules",
+    "open_by_id",
+    "problem_of",
+    "show",
+    "stats",
+    "unknown_agent",
+]
+
+_ASKED = {"": ("active", "paused"), "all": STATUSES}
+_SHORT = 120
+_FEW_AGENTS = 1000
+
+
+def list_schedules(
+    store: Store,
+    *,
+    agent_id: str | None = None,
+    status: str | None = None,
+    limit: int | None = None,
+    full: bool = False,
+    at: str | None = None,
+    now: datetime,
+) -> dict[str, Any]:
+    """The schedules, soonest first, then those without a next run by id.
+
+    ``status`` of ``None`` means those that aren't over: active and paused. Those that have failed
+    aren't among them, so the answer says how many there are.
+
+    Raises:
+        PromptyoselfError: ``forbidden_agent``, ``invalid_time``.
+    """
+    wanted = pinned(store, agent_id) or agent_id
+    state = _state(store, at, now)
+    statuses = _ASKED.get(status or "", (status or "",))
+    if wanted is not None:
+        chosen = _of_agent(state, wanted, statuses)
+        total = len(chosen)
+        found = chosen[:limit]
+        failed = state.agent(wanted).failed
+    else:
+        total = sum(state.statuses.get(each, 0) for each in statuses)
+        failed = state.statuses.get("failed", 0)
+        found = list(islice(_in_order(state, statuses), limit))
+    slots = open_by_id(state) if full else {}
+    answer: dict[str, Any] = {
+        "schedules": [
+            describe(schedule, slots.get(schedule.id, ()), full=full) for schedule in found
+        ],
+        "count": len(found),
+    }
+    if len(found) < total:
+        answer["total"] = total
+    if failed and "active" in statuses and "failed" not in statuses:
+        answer["not_shown"] = {"failed": failed}
+        answer["message"] = f"{failed} failed, not shown."
+        answer["hint"] = "`--status failed` lists them, parked ones too."
+    return answer
+
+
+def _state(store: Store, at: str | None, now: datetime) -> State:
+    """The schedules as they are, or as they were at a point of the log."""
+    if at is None:
+        return store.read().state
+    from promptyoself.service.schedules.history import state_at  # takes 5 ms to import
+
+    return state_at(store, at, now)
+
+
+def _of_agent(state: State, agent_id: str, statuses: Collection[str]) -> list[Schedule]:
+    if FINISHED.isdisjoint(statuses):
+        mine = [state.schedules[id_] for id_ in state.agent(agent_id).unfinished]
+    else:
+        mine = list(state.schedules.values(_has(statuses)))
+    chosen = [each for each in mine if each.agent_id == agent_id and each.status in statuses]
+    return sorted(chosen, key=lambda schedule: (_next_run(schedule) or "~", schedule.id))
+
+
+def _in_order(state: State, statuses: Collection[str]) -> Iterator[Schedule]:
+    """As they are listed; those that aren't asked for aren't read, as far as that can be told."""
+    if "active" in statuses:
+        yield from (each for _, _, each in state.schedules.soonest(_has(("active",))))
+    for _, each in state.schedules.in_order(_has(statuses)):
+        if each.status in statuses and _next_run(each) is None:
+            yield each
+
+
+def _has(statuses: Collection[str]) -> Wanted:
+    """Whether there may be schedules of these statuses."""
+    places = [STATUSES.index(status) for status in statuses]
+    return lambda summary: any(summary.statuses[place] for place in places)
+
+
+def show(store: Store, id_: str, *, at: str | None = None, now: datetime) -> dict[str, Any]:
+    """Everything about one schedule. Raises ``unknown_id`` or ``forbidden_agent``."""
+    state = _state(store, at, now)
+    schedule = find_schedule(state, id_, store.settings.only_agent)
+    return describe(schedule, open_by_id(state).get(id_, ()), full=True)
+
+
+def open_by_id(state: State) -> dict[str, list[OpenSlot]]:
+    """The slots that have begun and have no outcome yet, by their schedules."""
+    found: dict[str, list[OpenSlot]] = {}
+    for slot in state.open.values():
+        found.setdefault(slot.id, []).append(slot)
+    return found
+
+
+def describe(schedule: Schedule, slots: Iterable[OpenSlot], *, full: bool) -> dict[str, Any]:
+    """One schedule as the JSON contract has it; ``full`` adds policy, bounds and the ``slots`` that
+    are open."""
+    prompt = schedule.prompt
+    if not full and len(prompt) > _SHORT:
+        prompt = prompt[: _SHORT - 1] + "…"
+    next_run = _next_run(schedule)
+    answer: dict[str, Any] = {
+        "id": schedule.id,
+        "agent_id": schedule.agent_id,
+        "name": schedule.name,
+        "prompt": prompt,
+        "schedule_type": schedule.schedule_type,
+        "schedule_value": schedule.schedule_value,
+        "timezone": schedule.timezone,
+        "next_run": next_run,
+        "last_run": schedule.last_run,
+        "created_at": schedule.created_at,
+        "status": schedule.status,
+        "active": schedule.status == "active",
+        "repetition_count": schedule.repetition_count,
+        "max_repetitions": schedule.max_repetitions,
+    }
+    if full or schedule.template is not None:
+        answer["template"] = schedule.template
+    if (problem := problem_of(schedule)) is not None:
+        answer["problem"] = problem
+    if not full:
+        return answer
+    from promptyoself.core.visible import unseen
+
+    if invisible := unseen(schedule.prompt, schedule.name, schedule.agent_id):
+        answer["invisible"] = invisible
+    answer.update(
+        next_run_local=local_time(parse_utc(next_run), schedule.timezone) if next_run else None,
+        conversation_id=schedule.conversation_id,
+        start_at=schedule.start_at,
+        until=schedule.until,
+        misfire=schedule.misfire,
+        grace=schedule.grace,
+        jitter=schedule.jitter or 0,
+        envelope=schedule.envelope,
+        on_failure=schedule.on_failure,
+        tier=schedule.tier,
+        daily_budget=schedule.daily_budget,
+        life=schedule.life,
+        failures=schedule.failures,
+        last_error=schedule.last_error,
+        last_code=schedule.last_code,
+        reason=schedule.reason,
+        content_sha256=spec_hash(schedule),
+        open=[
+            {
+                "slot": slot.slot,
+                "kind": slot.kind,
+                "state": "claimed" if slot.worker else "waiting",
+                "attempt": slot.attempt,
+                "worker": slot.worker,
+                "retry_at": slot.retry_at,
+                "code": slot.code,
+                "error": slot.error,
+                "http_status": slot.http_status,
+                "detail": slot.detail,
+                "in_doubt": slot.in_doubt,
+            }
+            for slot in slots
+        ],
+    )
+    return answer
+
+
+def problem_of(schedule: Schedule) -> str | None:
+    """Why the times of a schedule that isn't over can't be computed on this machine, if they can't
+    be. It says nothing against the others."""
+    if schedule.status in ("completed", "cancelled"):
+        return None
+    known = is_zone(schedule.timezone)
+    if schedule.schedule_type == "cron":
+        from promptyoself.rules.triggers import parse_cron
+
+        try:
+            parse_cron(schedule.schedule_value)
+        except PromptyoselfError as error:
+            return f"{error.message} Nothing is delivered until `modify` gives it other times."
+        if not known:
+            return (
+                f"There is no time zone {shown(schedule.timezone)} on this machine. Nothing is "
+                "delivered until it is installed, or until `modify --tz` gives it another."
+            )
+    elif schedule.schedule_type == "interval":
+        from promptyoself.core.times import parse_duration
+
+        try:
+            parse_duration(schedule.schedule_value)
+        except PromptyoselfError as error:
+            return f"{error.message} Nothing is delivered until `modify` gives it other times."
+    if not known:
+        return (
+            f"There is no time zone {shown(schedule.timezone)} on this machine, so its local times "
+            "can't be told. It is delivered all the same."
+        )
+    return None
+
+
+def stats(store: Store) -> dict[str, Any]:
+    """How much there is, from the indexes alone; of desires, where there are any."""
+    state, position = store.read()
+    answer: dict[str, Any] = {
+        "schedules": state.statuses,
+        "agents": sum(1 for agent in state.agents.values() if agent.schedules),
+        "open_slots": {
+            "claimed": sum(1 for slot in state.open.values() if slot.worker),
+            "waiting": sum(1 for slot in state.open.values() if not slot.worker),
+        },
+        **_log_of(state.counts, position),
+    }
+    for chain in chains(store)[1:]:
+        state, position = chain.read()
+        answer[chain.name] = {**state.statuses, **_log_of(state.counts, position)}
+    return answer
+
+
+def _log_of(counts: Mapping[str, int], position: Position) -> dict[str, Any]:
+    return {
+        "events": position.seq,
+        "events_by_type": dict(sorted(counts.items())),
+        "head": {"seq": position.seq, "hash": position.hash, "ts": position.ts or None},
+        "bytes": position.earlier + position.offset,
+    }
+
+
+def unknown_agent(store: Store, agent_id: str | None) -> str | None:
+    """What to tell a caller who named an agent that no log knows, or ``None``: a name that is
+    mistyped gets an answer as empty as one that has no schedules. A caller that is pinned to
+    one agent isn't told: it is no business of its which others there are."""
+    if agent_id is None or store.settings.only_agent is not None:
+        return None
+    try:
+        agents = store.read().state.agents
+        if agent_id in agents:
+            return None
+        from promptyoself.state.desires import living
+
+        for chain in chains(store)[1:]:
+            if any(True for _ in living(chain.read().state, agent_id)):
+                return None
+    except (ChainError, OSError):  # of which the command itself tells more
+        return None
+    message = f"The log knows of no agent {shown(agent_id)}."
+    if len(agents) > _FEW_AGENTS:
+        return message
+    from difflib import get_close_matches
+
+    close = get_close_matches(agent_id, list(agents), 1)
+    return f"{message} Did you mean {close[0]}?" if close else message
+
+
+def _next_run(schedule: Schedule) -> str | None:
+    return schedule.next_run if schedule.status == "active" else None

@@ -1,0 +1,1 @@
+"""Schedules out of one data directory, and into another."""

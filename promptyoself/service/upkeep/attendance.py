@@ -1,0 +1,56 @@
+"""Whether anything is there that delivers: a loop, or passes of ``execute``, from cron say.
+
+A loop holds a lock for as long as it lives. A pass leaves its time behind, as that of an empty file
+in the data directory, which is of no other use.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+
+from promptyoself.store.store import Store
+
+__all__ = ["absence", "last_pass", "note_pass"]
+
+LATELY = timedelta(hours=1)
+"""A pass within this time counts: whoever runs them from cron does so more often."""
+
+_FILE = "last-pass"
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+
+
+def note_pass(store: Store, now: datetime) -> None:
+    """Leave word of a pass at ``now``, where there is a data directory. A pass for one agent alone
+    is none for the others, so it doesn't count. Never fails."""
+    if store.settings.only_agent is not None:
+        return
+    path, at = store.settings.var / _FILE, now.timestamp()
+    with suppress(OSError, OverflowError):
+        with suppress(FileExistsError):
+            os.close(os.open(path, _FLAGS, 0o600))
+        os.utime(path, (at, at), follow_symlinks=False)
+
+
+def last_pass(store: Store) -> datetime | None:
+    """When `execute` last made a pass over this data directory; ``None`` where that isn't known."""
+    try:
+        at = os.lstat(store.settings.var / _FILE).st_mtime
+        return datetime.fromtimestamp(at, UTC)
+    except (OSError, OverflowError, ValueError):
+        return None
+
+
+def absence(store: Store, now: datetime) -> str | None:
+    """What to tell somebody who has just asked for deliveries where nothing makes any: neither a
+    loop that lives, nor a pass lately. ``None`` where something does."""
+    seen = last_pass(store)
+    if seen is not None and abs(now - seen) <= LATELY:
+        return None
+    if store.workers.anyone():
+        return None
+    return (
+        "No loop is running, so nothing is delivered for now. Start `promptyoself execute --loop`, "
+        "or have `promptyoself execute` run from cron."
+    )

@@ -1,0 +1,332 @@
+"""Looking for what is wrong with an installation, without changing anything."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from promptyoself import __version__
+from promptyoself.core.errors import PromptyoselfError
+from promptyoself.core.instants import format_utc, parse_utc
+from promptyoself.core.settings import default_zone, desire_half_life, told
+from promptyoself.core.times import format_duration
+from promptyoself.rules.health import LATE, failed, failing, overdue, retrying
+from promptyoself.rules.slots import is_ahead, trigger_of
+from promptyoself.rules.triggers import next_fire_time
+from promptyoself.service.proof.verify import verify
+from promptyoself.service.schedules.views import problem_of
+from promptyoself.service.upkeep.attendance import last_pass
+from promptyoself.service.upkeep.clock_trust import held_loops
+from promptyoself.state.schedules import FINISHED, State
+from promptyoself.store.chain import Chain
+from promptyoself.store.store import Store, chains
+from promptyoself.targets.api import Deliverer
+from promptyoself.targets.letta import UNFIT_CLIENTS
+
+__all__ = ["Check", "examine"]
+
+_START = "Run `promptyoself execute --loop`, or `promptyoself execute` from cron."
+
+_SILENCE = 30.0
+"""Seconds that a loop may give no sign of life, beside the time limit of the log's lock; it gives
+one every 10."""
+
+
+class Check(NamedTuple):
+    """One thing looked at. ``hint`` says what to do about it."""
+
+    name: str
+    ok: bool
+    detail: str
+    hint: str = ""
+
+
+def examine(
+    store: Store,
+    now: datetime,
+    letta: Deliverer | None,
+    *,
+    require_loop: bool = False,
+    allow_no_loop: bool = False,
+    allow_failed: bool = False,
+    quick: bool = False,
+) -> list[Check]:
+    """Every check; ``letta`` is ``None`` where it isn't to be asked. Where something is to be
+    delivered, a loop must be there, unless ``allow_no_loop``; with ``require_loop`` in any case.
+    ``allow_failed`` only tells of schedules that have failed. ``quick`` reads no more of the log
+    than any command does."""
+    checks = [
+        _software(),
+        _settings(store),
+        _files(),
+        _guarded("data_directory", lambda: _directory(store)),
+        _guarded("timezone", lambda: _timezone(store)),
+        _patience(store),
+    ]
+    log = _guarded("log", lambda: _log(store, quick=quick))
+    checks.append(log)
+    for chain in chains(store)[1:]:
+        checks.append(_guarded(chain.name, partial(_log, chain, quick=quick, name=chain.name)))
+    checks.append(_guarded("half_life", lambda: _half_life(store)))
+    if log.ok:
+        checks += _schedules(
+            store,
+            now,
+            require_loop=require_loop,
+            allow_no_loop=allow_no_loop,
+            allow_failed=allow_failed,
+            quick=quick,
+        )
+    if letta is not None:
+        checks.append(_guarded("letta", lambda: _letta(store, letta)))
+    if os.environ.get("PROMPTYOSELF_DB_PATH"):
+        checks.append(
+            Check(
+                "old_database",
+                True,
+                "PROMPTYOSELF_DB_PATH belongs to the SQLite versions and isn't used any more.",
+                "Unset it.",
+            )
+        )
+    return checks
+
+
+def _software() -> Check:
+    names = ("letta-client", "orjson", "click", "filelock")
+    try:
+        found = ", ".join(f"{name} {version(name)}" for name in names)
+    except PackageNotFoundError as error:
+        hint = "Install promptyoself again, with pip."
+        return Check("software", False, f"{error.name} is not installed", hint)
+    if version("letta-client") in UNFIT_CLIENTS:
+        detail = f"letta-client {version('letta-client')} puts no prompt into a conversation"
+        hint = "Install another one: pip install -U letta-client."
+        return Check("software", False, detail, hint)
+    return Check(
+        "software", True, f"promptyoself {__version__}, Python {platform.python_version()}, {found}"
+    )
+
+
+def _settings(store: Store) -> Check:
+    said = [told(unknown) for unknown in store.settings.unknown]
+    if not said:
+        return Check("settings", True, "none is unknown")
+    detail = " ".join(message for message, _ in said).removesuffix(".")
+    return Check("settings", False, detail, " ".join(dict.fromkeys(hint for _, hint in said)))
+
+
+def _files() -> Check:
+    folder = Path(__file__).resolve().parents[2] / "data"
+    names = ("promptyoself.service", ".env.example", "alerts.yml")
+    if missing := [name for name in names if not (folder / name).is_file()]:
+        detail = f"{', '.join(missing)} missing in {folder}"
+        return Check("files", False, detail, "Install promptyoself again, with pip.")
+    return Check("files", True, f"{', '.join(names)} in {folder}")
+
+
+def _directory(store: Store) -> Check:
+    var = store.settings.var
+    place = next(folder for folder in (var, *var.parents) if folder.exists())
+    if not place.is_dir():
+        return Check("data_directory", False, f"{place} is not a folder", "Choose another --var.")
+    for folder in (place, var / "schedules", var / "desires"):
+        if folder.is_dir() and not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+            hint = "Check its owner and mode, and how it is mounted."
+            return Check("data_directory", False, f"{folder} can't be written", hint)
+    detail = str(var) if place == var else f"{var} will be made by the first command that writes"
+    return Check("data_directory", True, detail)
+
+
+def _timezone(store: Store) -> Check:
+    return Check("timezone", True, default_zone(store.settings))
+
+
+def _patience(store: Store) -> Check:
+    settings = store.settings
+    detail = (
+        f"no trace for {settings.reconcile_grace:g} s means not sent; a call takes at most "
+        f"{settings.call_timeout:g} s"
+    )
+    enough = settings.reconcile_grace > settings.call_timeout
+    hint = "" if enough else "Raise PROMPTYOSELF_RECONCILE_GRACE, or prompts may be sent twice."
+    return Check("patience", enough, detail, hint)
+
+
+def _half_life(store: Store) -> Check:
+    text = format_duration(desire_half_life(store.settings))
+    return Check("half_life", True, f"desires fade to half in {text}")
+
+
+def _log(store: Chain[Any], *, quick: bool, name: str = "log") -> Check:
+    if quick:
+        store.require_whole()
+        return Check(name, True, f"{store.read().position.seq} events, the last one checked")
+    answer = verify(store)
+    events = answer["events"]
+    if "torn_tail" in answer:
+        return Check(name, True, f"{events} events, intact; {answer['message']}")
+    return Check(name, True, f"{events} events, intact" if events else "empty")
+
+
+def _schedules(
+    store: Store,
+    now: datetime,
+    *,
+    require_loop: bool,
+    allow_no_loop: bool,
+    allow_failed: bool,
+    quick: bool,
+) -> Iterator[Check]:
+    state, position = store.read()
+    if state.newer:
+        detail = f"{state.newer} was written by a newer version"
+        yield Check("version", False, detail, "Upgrade promptyoself.")
+    if position.ts and parse_utc(position.ts) > now + LATE:
+        yield Check(
+            "clock",
+            False,
+            f"the last event is of {position.ts}, but it is {format_utc(now)}",
+            "Set the clock. Until it has caught up, new events bear the time of that one.",
+        )
+    elif told := held_loops(store, store.workers.living()):
+        hint = "Set the clock right; or, if it is right, start the loop again."
+        yield Check("clock", False, told, hint)
+    else:
+        yield Check("clock", True, format_utc(now))
+    # Nothing can be ahead of the clock that isn't behind the log.
+    if not quick or (position.ts and parse_utc(position.ts) - now > LATE):
+        yield _times(state, now)
+    living = store.workers.living()
+    hung = _hung(store, now, living)
+    if hung:
+        yield Check("loop", False, hung, "Restart it; if it doesn't end by itself, kill it.")
+    else:
+        yield _loop(store, state, living, require=require_loop, allow_none=allow_no_loop)
+    late = overdue(state, now)
+    hint = ("" if living else _START) or "The loop or the agents are held up: see `history`."
+    yield Check("schedules", not late, late or "none overdue", hint if late else "")
+    yield _failures(state, allow=allow_failed)
+    yield _deliveries(state, now, living)
+
+
+def _loop(
+    store: Store, state: State, living: list[str], *, require: bool, allow_none: bool
+) -> Check:
+    if living:
+        return Check("loop", True, f"running: {', '.join(living)}")
+    active, begun = state.statuses.get("active", 0), len(state.open)
+    detail = "none is running"
+    if active:
+        detail += f", and {active} {'schedule is' if active == 1 else 'schedules are'} active"
+    elif begun:
+        detail += f", and {begun} {'slot waits' if begun == 1 else 'slots wait'}"
+    seen = last_pass(store)
+    if seen is not None:
+        detail += f"; `execute` last made a pass at {format_utc(seen)}"
+    ok = not require and (allow_none or not (active or begun))
+    hint = f"{_START} With `execute` from cron, check with --allow-no-loop."
+    return Check("loop", ok, detail, _START if require else hint)
+
+
+def _failures(state: State, *, allow: bool) -> Check:
+    """Schedules that have come to nothing, and those that may: one that is resumed is well again
+    with its next delivery."""
+    ended, ending = failed(state), failing(state)
+    if not ended and not ending:
+        return Check("failures", True, "none has failed")
+    hints = []
+    if ended:
+        hints.append(
+            "`promptyoself resume --id ID` lets a parked schedule run again; "
+            "`promptyoself cancel --id ID` puts away one that failed."
+        )
+    if ending:
+        hints.append(
+            "`promptyoself show --id ID` has the error, and `promptyoself trigger --id ID` tries "
+            "again at once."
+        )
+    detail = "; ".join(each for each in (ended, ending) if each)
+    return Check("failures", allow, detail, " ".join(hints))
+
+
+def _deliveries(state: State, now: datetime, living: list[str]) -> Check:
+    doubt = sum(1 for slot in state.open.values() if slot.worker and slot.worker not in living)
+    vain = retrying(state, now)
+    details, hint = [f"{doubt} in doubt, of workers that died" if doubt else "none in doubt"], ""
+    unsure = {slot.code for slot in state.open.values() if slot.in_doubt and slot.code}
+    if unsure:
+        details.append(f"some looked for, after {', '.join(sorted(unsure))}")
+    if vain:
+        details.append(vain)
+        hint = (
+            "`promptyoself test` tells whether Letta answers; `promptyoself show --id ID` why not."
+        )
+    else:
+        codes = {slot.code for slot in state.open.values() if not slot.worker and slot.code}
+        if codes:
+            details.append(f"some to be tried again, after {', '.join(sorted(codes))}")
+        if doubt:
+            hint = "The loop is finding out what became of them." if living else _START
+    return Check("deliveries", not vain and (living != [] or not doubt), "; ".join(details), hint)
+
+
+def _hung(store: Store, now: datetime, living: list[str]) -> str:
+    """Which of the loops that live make no passes any more; nothing, where all do."""
+    most = _SILENCE + store.settings.lock_timeout
+    found = []
+    for worker in living:
+        silence = store.workers.silence(worker, now.timestamp())
+        if silence is not None and silence > most:
+            found.append(f"{worker} has made no pass for {silence:.0f} s")
+    return ", ".join(found)
+
+
+def _times(state: State, now: datetime) -> Check:
+    """Whether the times of the schedules that aren't over can be computed here, and are what they
+    would be by this clock."""
+    broken, ahead = {}, []
+    for schedule in state.schedules.values():
+        if schedule.status in FINISHED:
+            continue
+        if (problem := problem_of(schedule)) is not None:
+            broken[schedule.id] = problem
+        elif schedule.status == "active" and is_ahead(schedule, now) and schedule.next_run:
+            following = next_fire_time(trigger_of(schedule), now)
+            if following is not None and format_utc(following) < schedule.next_run:
+                ahead.append(schedule.id)
+    if broken:
+        first, problem = next(iter(broken.items()))
+        detail = f"{_some(list(broken))} can't be computed in full. {first}: {problem}"
+        hint = f"`promptyoself modify --id {first} --tz ZONE` (or new times) mends it."
+        return Check("times", False, detail, hint)
+    if ahead:
+        what = "waits" if len(ahead) == 1 else "wait"
+        detail = f"{_some(ahead)} {what} for times that a clock which was ahead had come to"
+        hint = f"`promptyoself resume --id {ahead[0]}` lets it count from now; so for each."
+        return Check("times", False, detail, hint)
+    return Check("times", True, "as this clock has them")
+
+
+def _some(ids: list[str]) -> str:
+    return ", ".join(ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
+
+
+def _letta(store: Store, letta: Deliverer) -> Check:
+    release = letta.health()
+    letta.agents()  # health needs no password; this does
+    return Check("letta", True, f"{store.settings.shown_url} answers, version {release}")
+
+
+def _guarded(name: str, look: Callable[[], Check]) -> Check:
+    try:
+        return look()
+    except PromptyoselfError as error:
+        return Check(name, False, error.message, error.hint)
+    except OSError as error:
+        return Check(name, False, f"{error.strerror} ({error.filename})", "Check the disk.")

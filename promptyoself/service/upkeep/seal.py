@@ -1,0 +1,167 @@
+"""Sealing the months that are over: which they are, and the record of it."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from promptyoself.core.errors import PromptyoselfError
+from promptyoself.core.instants import format_utc
+from promptyoself.events.draft import Draft
+from promptyoself.events.records import SegmentSealed
+from promptyoself.index.index import Snapshot
+from promptyoself.ledger import HeadMoved, Position
+from promptyoself.ledger.maintenance import Sealing, UnknownMonth
+from promptyoself.store.chain import Chain
+from promptyoself.store.store import Store, chains
+
+__all__ = ["LOOSE", "compact", "has_unsealed", "seal", "seal_all"]
+
+LOOSE = 20_000
+"""So many small members are worth putting together: reading them takes most of a second."""
+
+_MONTH = re.compile(r"\d{4}-(?:0[1-9]|1[0-2])", re.ASCII)
+_TRIES = 3
+
+
+def seal(
+    store: Chain[Any], now: datetime, month: str | None = None, *, timeout: float | None = None
+) -> dict[str, Any]:
+    """Rewrite months that are over into large gzip members, the same lines, and record it.
+
+    Without a ``month``, such as ``2026-10``, every one that isn't sealed yet. ``timeout`` is how
+    many seconds to wait for another process that seals.
+
+    Raises:
+        PromptyoselfError: ``invalid_month``, ``unknown_month``, ``month_not_over``,
+            ``lock_timeout``, ``head_moved`` where the month keeps growing.
+        ChainError: such a month is damaged, or ``newer_events``.
+        OSError: the disk refused. Months sealed before that stay sealed.
+    """
+    if month is not None and not _MONTH.fullmatch(month):
+        raise PromptyoselfError(
+            "invalid_month",
+            f"--month {month[:80]!r} is not a month.",
+            "Give it as YYYY-MM, in UTC: 2026-10.",
+        )
+    if month is not None and month not in store.ledger.months():
+        raise UnknownMonth(month)
+    store.require_whole()
+    over = _over(store, store.read(), now)
+    sealed: list[dict[str, Any]] = []
+    if month is not None or over:
+        _refuse_newer(store, now)
+        with store.ledger.sealing(timeout) as sealing:
+            recorded = sealing.recorded()
+            for each in over if month is None else [month]:
+                if each not in recorded:
+                    sealed.append(_seal(store, sealing, each, now))
+    return {"sealed": sealed, "message": _message(sealed, month)}
+
+
+def seal_all(
+    store: Store, now: datetime, month: str | None = None, name: str | None = None
+) -> dict[str, Any]:
+    """:func:`seal` of one chain, or of all there are. What was sealed of the desires' bears its
+    name.
+
+    Raises:
+        As :func:`seal`; ``unknown_month`` where none of the chains has it.
+    """
+    sealed: list[dict[str, Any]] = []
+    found = chains(store, name)
+    if len(found) > 1 and month is not None:
+        found = [chain for chain in found if month in chain.ledger.months()] or found[:1]
+    for chain in found:
+        with chain.naming():
+            done = seal(chain, now, month)["sealed"]
+        sealed += done if chain is store else [{**each, "chain": chain.name} for each in done]
+    return {"sealed": sealed, "message": _message(sealed, month)}
+
+
+def compact(store: Chain[Any], now: datetime, *, timeout: float | None = None) -> int:
+    """Rewrite the running month into large gzip members, the same lines, where it has many small
+    ones: how many that were. Its hashes stay, so nothing is recorded.
+
+    Raises:
+        PromptyoselfError: ``lock_timeout``; ``head_moved`` where it was rewritten meanwhile.
+        ChainError, OSError: as :func:`seal`.
+    """
+    _refuse_newer(store, now)
+    with store.ledger.sealing(timeout) as sealing:
+        position = store.index.load().position
+        if position.month < format_utc(now)[:7]:
+            return 0  # it is over, and will be sealed
+        loose = sealing.loose(position.month)
+        if loose < LOOSE:
+            return 0
+        prepared = sealing.compact(position)
+        with store.ledger.exclusive():
+            _refuse_newer(store, now)
+            state, position = store.index.load()
+            sealing.swap(prepared, position, partial(_write_index, store, state))
+    return loose
+
+
+def has_unsealed(store: Chain[Any], snapshot: Snapshot[Any], now: datetime) -> bool:
+    """Whether a month is over and not sealed, as far as that can be told without reading the log:
+    fewer were ever sealed than there are."""
+    return bool(len(_over(store, snapshot, now)) > snapshot.state.counts.get("segment.sealed", 0))
+
+
+def _over(store: Chain[Any], snapshot: Snapshot[Any], now: datetime) -> list[str]:
+    """The months with events to which none can be added: the next one would bear a later month."""
+    last = snapshot.position
+    return [
+        month
+        for month in store.ledger.months()
+        if month <= last.month and month < max(format_utc(now), last.ts)[:7]
+    ]
+
+
+def _seal(store: Chain[Any], sealing: Sealing, month: str, now: datetime) -> dict[str, Any]:
+    tries = 0
+    while True:
+        tries += 1
+        prepared = sealing.prepare(month, now)
+        record = SegmentSealed(month, prepared.events, prepared.content_sha256)
+
+        def decide(_: Any, record: SegmentSealed = record) -> tuple[list[Draft], None]:
+            return [store.draft(record, None, None)], None
+
+        # All that takes long was done without the lock. Now nobody can append until the record is
+        # there, which lies in a later month.
+        try:
+            with store.ledger.exclusive():
+                _refuse_newer(store, now)
+                state, position = store.index.load()
+                sealing.swap(prepared, position, partial(_write_index, store, state))
+                store.transact(now, decide)
+        except HeadMoved:
+            # Somebody's clock was behind, and his event went into the month meanwhile.
+            if tries == _TRIES:
+                raise
+        else:
+            return {
+                **record._asdict(),
+                "bytes_before": prepared.end.offset,
+                "bytes_after": prepared.offset,
+            }
+
+
+def _write_index(store: Chain[Any], state: Any, moved: Position) -> None:
+    store.index.save(Snapshot(state, moved), moved=True)
+
+
+def _refuse_newer(store: Chain[Any], now: datetime) -> None:
+    """Raise what any command that writes raises where a newer version has written; else what is
+    there is durable, so that an index may know of it."""
+    store.transact(now, lambda _: ([], None))
+
+
+def _message(sealed: list[dict[str, Any]], month: str | None) -> str:
+    if sealed:
+        return "1 month sealed." if len(sealed) == 1 else f"{len(sealed)} months sealed."
+    return f"{month} is sealed already." if month else "There is no month to seal."

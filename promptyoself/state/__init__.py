@@ -1,0 +1,1 @@
+"""What the log says: folds of its events, and the mappings that they work on. Pure."""

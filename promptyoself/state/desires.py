@@ -1,0 +1,233 @@
+"""What an agent would like, as the desires' chain says: a fold of its events, and how strong each
+wish is at some instant.
+
+As the schedules' fold it asks no clock and no settings. Strength decays exponentially: that is
+computed whenever it is asked for and never written, but for what a reinforcement adds to, which is
+in its event. With one half-life for all, decay never changes which of two is the stronger.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from functools import partial
+from typing import NamedTuple
+
+from promptyoself.core.digests import sha256
+from promptyoself.core.instants import parse_utc
+from promptyoself.events.versions import DESIRE_VERSIONS
+from promptyoself.state.fold import NO_LOSSES, Folded, Losses, take_in
+from promptyoself.state.overlay import Overlay, Summary
+
+__all__ = [
+    "CHAIN",
+    "EMPTY",
+    "Desire",
+    "Desires",
+    "Ranked",
+    "after_reinforcing",
+    "fold",
+    "key_of",
+    "living",
+    "neighbourhood",
+    "strength_at",
+    "strongest",
+    "summarize",
+]
+
+CHAIN = "desires"
+"""The name of the chain that has these events, and of its folder."""
+
+
+class Desire(NamedTuple):
+    """One wish. It had ``strength`` (0 to 1) at the instant ``at``, when it was recorded or last
+    reinforced, which happened ``reinforced`` times; it is alive unless it was ``pruned_at`` some
+    time. ``recorded_at`` is the instant in its id."""
+
+    id: str
+    agent_id: str
+    text: str
+    strength: float
+    at: str
+    created_at: str
+    recorded_at: str
+    tags: tuple[str, ...] = ()
+    salt: int | None = None
+    reinforced: int = 0
+    pruned_at: str | None = None
+    reason: str | None = None
+
+
+class Desires(NamedTuple):
+    """Everything the chain says now: the ``desires`` by :func:`key_of`, whose each id is
+    (``owners``), how many are ``living`` and ``pruned``, and how many events there are per type.
+    ``newer`` names the first event that this software is too old to read; ``losses`` are the gaps
+    in the log."""
+
+    desires: Overlay[Desire]
+    owners: Overlay[str]
+    statuses: dict[str, int]
+    counts: dict[str, int]
+    newer: str | None = None
+    losses: Losses = NO_LOSSES
+
+    def find(self, id_: str) -> Desire | None:
+        """The wish of that id, alive or not."""
+        agent_id = self.owners.get(id_)
+        return None if agent_id is None else self.desires.get(key_of(id_, agent_id))
+
+
+class Ranked(NamedTuple):
+    """A wish, and how strong it is at the instant in question."""
+
+    strength: float
+    desire: Desire
+
+
+def key_of(id_: str, agent_id: str) -> str:
+    """Its key among the desires, which stand by agent, so that those of one lie side by side."""
+    return f"{id_}|{agent_id}"
+
+
+def neighbourhood(agent_id: str) -> str:
+    """Where an agent's desires lie: what the paths of their keys begin with."""
+    return sha256(agent_id.encode("utf-8", "surrogatepass")).hexdigest()[:4]
+
+
+def summarize(desire: Desire) -> Summary:
+    """One wish's part in a :class:`~promptyoself.state.overlay.Summary` of many."""
+    return _LIVING if desire.pruned_at is None else _PRUNED
+
+
+_LIVING, _PRUNED = Summary(1, statuses=(1, 0)), Summary(1, statuses=(0, 1))
+
+
+def _one(_: str) -> Summary:
+    return Summary(1)
+
+
+EMPTY = Desires(Overlay(summarize), Overlay(_one), {}, {})
+"""Before the first event."""
+
+
+def strength_at(desire: Desire, now: datetime, half_life: float) -> float:
+    """How strong it is: half as strong for every ``half_life`` (in seconds) since it was recorded
+    or last reinforced. Before that, as strong as then."""
+    elapsed = (now - parse_utc(desire.at)).total_seconds()
+    if elapsed <= 0:
+        return desire.strength
+    return float(desire.strength * 0.5 ** (elapsed / half_life))
+
+
+def after_reinforcing(desire: Desire, by: float, now: datetime, half_life: float) -> float:
+    """What it has then: ``by`` added to what has decayed until now, and never more than 1."""
+    return min(1.0, strength_at(desire, now, half_life) + by)
+
+
+def living(state: Desires, agent_id: str | None = None) -> Iterator[Desire]:
+    """The wishes that weren't pruned, of one agent or of all. Of others' no more is read than lies
+    in the same part."""
+    under = "" if agent_id is None else neighbourhood(agent_id)
+    for desire in state.desires.values(_has_living, under):
+        if desire.pruned_at is None and agent_id in (None, desire.agent_id):
+            yield desire
+
+
+def strongest(
+    desires: Iterable[Desire],
+    now: datetime,
+    half_life: float,
+    *,
+    limit: int | None = None,
+    at_least: float = 0.0,
+) -> list[Ranked]:
+    """The strongest first; of equals, the older, and then the smaller id."""
+    ranked = (Ranked(strength_at(desire, now, half_life), desire) for desire in desires)
+    chosen = (each for each in ranked if each.strength >= at_least)
+    if limit is None:
+        return sorted(chosen, key=_order)
+    return heapq.nsmallest(limit, chosen, key=_order)
+
+
+def _order(ranked: Ranked) -> tuple[float, str, str]:
+    return -ranked.strength, ranked.desire.created_at, ranked.desire.id
+
+
+def _has_living(summary: Summary) -> bool:
+    return summary.statuses[0] > 0
+
+
+def fold(state: Desires, envelopes: Iterable[Folded]) -> Desires:
+    """The state after some more events; ``state`` itself is left as it was.
+
+    Raises:
+        ChainError: ``corrupt_chain``: see :func:`~promptyoself.state.fold.take_in`.
+    """
+    new = state._replace(
+        desires=state.desires.branch(),
+        owners=state.owners.branch(),
+        statuses=dict(state.statuses),
+        counts=dict(state.counts),
+        losses=state.losses.branch(),
+    )
+    newer = take_in(envelopes, DESIRE_VERSIONS, new.counts, partial(_apply, new), new.losses)
+    return new if new.newer or newer is None else new._replace(newer=newer)
+
+
+def _apply(state: Desires, event: Folded) -> None:
+    """Take in one event of a known type and version; ``state`` is changed."""
+    # A command that meets no event does without this import.
+    from promptyoself.events import records
+
+    record = records.read_record(event.type, event.v, event.data)
+    if isinstance(record, records.LedgerCreated) and record.chain != CHAIN:
+        raise ValueError(f"it begins another chain, {record.chain!r}")
+    if event.id is None:
+        if event.type.startswith("desire."):
+            raise ValueError("it is of no desire")
+        if isinstance(record, records.LedgerRecovered):
+            state.losses.record(event)
+        return
+    before = state.find(event.id)
+    if isinstance(record, records.DesireRecorded):
+        if before is not None:
+            raise ValueError("its id is another's")
+        _require_strengths(record.strength)
+        if not all(type(tag) is str for tag in record.tags or ()):
+            raise TypeError("a tag is no text")
+        fields = {**record._asdict(), "tags": tuple(record.tags or ())}
+        after = Desire(id=event.id, at=event.ts, created_at=event.ts, **fields)
+        state.owners[event.id] = record.agent_id
+        _count(state, "living", 1)
+    elif before is None:
+        if not state.losses.since:
+            raise ValueError("it was never recorded")
+        state.losses.unknown[event.id] = None
+        return
+    elif before.pruned_at is not None:
+        raise ValueError("it was pruned before")
+    elif isinstance(record, records.DesireReinforced):
+        _require_strengths(record.by, record.strength)
+        after = before._replace(
+            strength=record.strength, at=event.ts, reinforced=before.reinforced + 1
+        )
+    elif isinstance(record, records.DesirePruned):
+        _require_strengths(record.strength, record.below)
+        after = before._replace(pruned_at=event.ts)
+        _count(state, "living", -1)
+        _count(state, "pruned", 1)
+    else:
+        raise ValueError("an event of the log itself bears a desire's id")
+    state.desires[key_of(after.id, after.agent_id)] = after
+
+
+def _require_strengths(*strengths: float) -> None:
+    if not all(0 <= strength <= 1 for strength in strengths):
+        raise ValueError("a strength isn't from 0 to 1")
+
+
+def _count(state: Desires, status: str, change: int) -> None:
+    state.statuses[status] = state.statuses.get(status, 0) + change
+    if not state.statuses[status]:
+        del state.statuses[status]

@@ -1,0 +1,88 @@
+"""What a fold does with an event after a gap in the log, where what led to it may be lost."""
+
+from promptyoself.events import records
+from promptyoself.state.schedules import Folded, OpenSlot, Schedule, State, slot_key
+
+__all__ = ["bridge"]
+
+
+def bridge(
+    state: State, event: Folded, record: records.Record, schedule: Schedule
+) -> Schedule | None:
+    """Make the state such that the event follows from it: what it rests on must have happened in
+    the gap. ``state`` is changed; returns the schedule as it must have been, or ``None`` where the
+    event is to be passed over, since it spends or takes back an approval that is lost."""
+    match record:
+        case records.DeliveryAttempted() if record.attempt == 1 and record.kind == "scheduled":
+            # A slot is begun only when the one before it has its outcome, which is lost.
+            for key, slot in list(state.open.items()):
+                if slot.id == schedule.id and slot.kind == "scheduled":
+                    del state.open[key]
+        case (
+            records.DeliveryDelivered()
+            | records.DeliveryFailed()
+            | records.DeliveryAbandoned()
+            | records.DeliveryStalled()
+        ) if slot_key(schedule.id, record.slot) not in state.open:
+            return _begun(state, event, record, schedule)
+        case records.DeliverySkipped() if (
+            record.kind != "scheduled" and slot_key(schedule.id, record.slot) not in state.open
+        ):
+            _begin(state, schedule, record.slot, record.kind)
+        case records.ApprovalRevoked() | records.ApprovalConsumed() if (
+            schedule.approval != record.grant
+        ):
+            return None
+        case records.ApprovalConsumed() if not _is_payable(state, event, record, schedule):
+            return None
+    return schedule
+
+
+def _begun(
+    state: State,
+    event: Folded,
+    record: records.DeliveryDelivered
+    | records.DeliveryFailed
+    | records.DeliveryAbandoned
+    | records.DeliveryStalled,
+    schedule: Schedule,
+) -> Schedule:
+    """What became of an attempt that is lost. Where its slot lies before the schedule's next one,
+    it was a triggered slot; else it was a scheduled one."""
+    asked = schedule.last_trigger is not None and record.slot <= schedule.last_trigger
+    scheduled = not asked and schedule.next_run is not None and record.slot >= schedule.next_run
+    kind = "scheduled" if scheduled else "trigger"
+    _begin(state, schedule, record.slot, kind)
+    key = slot_key(schedule.id, record.slot)
+    state.open[key] = state.open[key]._replace(
+        attempt=record.attempt,
+        worker=record.worker,
+        otid=record.otid,
+        claimed_at=event.ts,
+        first_claimed_at=event.ts,
+    )
+    if not scheduled:
+        return schedule
+    state.losses.moved[schedule.id] = None
+    return schedule._replace(
+        last_slot=max(schedule.last_slot or "", record.slot),
+        repetition_count=schedule.repetition_count + 1,
+    )
+
+
+def _begin(state: State, schedule: Schedule, slot: str, kind: str) -> None:
+    state.open[slot_key(schedule.id, slot)] = OpenSlot(schedule.id, schedule.agent_id, slot, kind)
+
+
+def _is_payable(
+    state: State, event: Folded, record: records.ApprovalConsumed, schedule: Schedule
+) -> bool:
+    slot = state.open.get(slot_key(schedule.id, record.slot))
+    return (
+        slot is not None
+        and slot.worker is not None
+        and not slot.approved
+        and not schedule.approval_void
+        and event.ts <= (schedule.approval_expires or "")
+        and 0 <= record.uses_left < schedule.approval_uses
+    )

@@ -1,0 +1,202 @@
+"""One chain of a data directory with its index: read it, or decide on it and append."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from promptyoself.core.call_counts import REBUILDS, increment
+from promptyoself.core.diagnostics import Log, Seldom
+from promptyoself.core.disk import Disk
+from promptyoself.core.errors import ChainError, PromptyoselfError
+from promptyoself.core.instants import format_utc, parse_utc
+from promptyoself.core.settings import Settings
+from promptyoself.events.draft import FOR, Draft
+from promptyoself.index.form import Form
+from promptyoself.index.index import Index, Snapshot, events_missing
+from promptyoself.ledger import FileLedger, Ledger
+from promptyoself.state.fold import Loss
+from promptyoself.state.schedules import CHAIN
+
+if TYPE_CHECKING:
+    from promptyoself.events.records import Record
+
+__all__ = ["Chain", "Result", "S"]
+
+
+S = TypeVar("S")
+
+
+class Chain(Generic[S]):
+    """One chain in a data directory, shared with any number of other processes, and its index."""
+
+    def __init__(
+        self,
+        name: str,
+        form: Form[S],
+        settings: Settings,
+        actor: Mapping[str, str],
+        *,
+        warn: Callable[[str], None],
+        disk: Disk | None = None,
+        log: Log | None = None,
+    ) -> None:
+        """``name`` is that of its folder too; ``actor`` is recorded with every event; ``warn`` gets
+        what people should know, and ``log`` what was done."""
+        self.name = name
+        self.form = form
+        self.folder = settings.var / name
+        self.settings = settings
+        self.actor = dict(actor)
+        self.warn = warn
+        self.seldom = Seldom(warn)
+        self.log = log or Log(None)
+        self.ledger: Ledger = FileLedger(
+            self.folder, name, lock_timeout=settings.lock_timeout, disk=disk
+        )
+        self.index: Index[S] = Index(self.folder / "index.json", form, self.ledger, self.warn, disk)
+        self.index.rebuilt = partial(increment, settings.var, REBUILDS)
+        self.disk = disk or Disk()
+        self._behind = False
+
+    @contextmanager
+    def naming(self) -> Iterator[None]:
+        """An error about a log that isn't the schedules' says whose it is, for people think of
+        that one first."""
+        try:
+            yield
+        except ChainError as error:
+            if self.name != CHAIN and "chain" not in error.details:
+                error.details["chain"] = self.name
+                error.message = f"In the log of {self.name}: {error.message}"
+            raise
+
+    def read(self) -> Snapshot[S]:
+        """How things stand; takes no lock, and never waits for anyone.
+
+        Raises:
+            ChainError: the log is damaged.
+        """
+        with self.naming():
+            snapshot = self.index.load()
+        if self.index.is_stale:
+            # Only if nobody else is writing, in which case the index is theirs to mend; and not at
+            # all where the directory is read-only.
+            with suppress(PromptyoselfError, OSError), self.ledger.exclusive(timeout=0):
+                # An index must not know of more than is durable: after a loss of power it would
+                # bear witness against a log from which nothing acknowledged is missing.
+                self.ledger.append([], parse_utc(snapshot.position.ts), snapshot.position)
+                self.index.save(snapshot)
+        self.mention_newer(snapshot.state)
+        return snapshot
+
+    def require_whole(self, stamp: object = None) -> None:
+        """Refuse a log that is damaged at its end, or that has lost events which were seen. Costs
+        nothing where nothing has changed; ``stamp`` is as for :meth:`Index.load`.
+
+        Raises:
+            ChainError: ``events_missing``, among others.
+        """
+        with self.naming():
+            self.index.load(stamp)
+            if self.index.missing is not None:
+                raise self.index.missing
+
+    def require_seen(
+        self, witness: tuple[int, str] | None, end: int, losses: Sequence[Loss]
+    ) -> None:
+        """Refuse a log that was read up to event ``end``, where its index had seen more before that
+        (``witness``: an event's number and hash), and no statement on the chain tells of it.
+
+        Raises:
+            ChainError: ``events_missing``.
+        """
+        if witness is None or end >= witness[0]:
+            return
+        if not any(loss.excuses(*witness) for loss in losses):
+            raise events_missing(witness[0], end)
+
+    def mention_newer(self, state: S) -> None:
+        """Say so where an answer from this state may be incomplete."""
+        if newer := self.form.newer(state):
+            self.seldom.warn(
+                "newer",
+                f"The log was written by a newer promptyoself: {newer} is not understood "
+                "here, so this answer may be incomplete.",
+            )
+
+    def transact(
+        self, now: datetime, decide: Callable[[S], tuple[Sequence[Draft], Result]]
+    ) -> Result:
+        """Decide on the state as it is, and append what was decided, before anyone else can.
+
+        Raises:
+            PromptyoselfError: what ``decide`` raised; ``lock_timeout``; ``newer_events``.
+            ChainError: the log is damaged; ``events_missing``.
+            OSError: the disk refused. In every case nothing was changed.
+        """
+        with self.naming():
+            self.index.prepare()
+        with self.naming(), self.ledger.exclusive():
+            state, position = self.index.load()
+            if self.index.missing is not None:
+                raise self.index.missing
+            if newer := self.form.newer(state):
+                raise ChainError(
+                    "newer_events",
+                    f"The log was written by a newer promptyoself: {newer} is not understood here.",
+                    "Nothing was changed. Upgrade promptyoself; `promptyoself list` and "
+                    "`promptyoself history` still work.",
+                )
+            drafts, result = decide(state)
+            # Without drafts too: what we answer from must be durable, whoever wrote it and died.
+            batch = self.ledger.append(drafts, now, position)
+            if batch.envelopes:
+                self._compare_clocks(now, position.ts)
+                state = self.form.fold(state, batch.envelopes)
+                self.index.save(Snapshot(state, batch.position), grown=len(batch.content))
+            return result
+
+    def _compare_clocks(self, now: datetime, ts: str) -> None:
+        """Say once that this clock is far behind the log, whose time then stands still."""
+        if self._behind or ts <= format_utc(now):
+            return
+        from promptyoself.core.clocks import LEAP  # which is seldom needed
+
+        if parse_utc(ts) - now > LEAP:
+            self._behind = True
+            self.warn(
+                f"The log's last event is of {ts}, but by this clock it is {format_utc(now)}: this "
+                "one is behind, or one that wrote was ahead. New events, and the ends of "
+                "approvals, count from the log's time; see `promptyoself doctor`."
+            )
+
+    def not_before(self, now: datetime) -> datetime:
+        """Now, but not before the log's last event: the time that an event would bear."""
+        ts = self.index.load().position.ts
+        return max(now, parse_utc(ts)) if ts else now
+
+    def distrust(self, why: str) -> None:
+        """Make the index anew from the log, for it was found to say something else.
+
+        Raises:
+            PromptyoselfError: ``lock_timeout``.
+            ChainError: the log is damaged.
+        """
+        self.warn(f"{why}; it was made anew from the log.")
+        with self.naming(), self.ledger.exclusive():
+            snapshot = self.index.rebuild()
+            # It mustn't know of more than is durable, or it would bear witness against the log.
+            self.ledger.append([], parse_utc(snapshot.position.ts), snapshot.position)
+            self.index.save(snapshot)
+
+    def draft(self, record: Record, id_: str | None, agent_id: str | None = None) -> Draft:
+        """An event of this store's actor, for that agent; ``None``: for none."""
+        actor = self.actor if agent_id is None else {**self.actor, FOR: agent_id}
+        return Draft(record, id_, actor)
+
+
+Result = TypeVar("Result")

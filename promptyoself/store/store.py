@@ -1,0 +1,69 @@
+"""One data directory: its chains, each with its index, and the two ways to use one: read, and
+transact."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from promptyoself.core.diagnostics import Log
+from promptyoself.core.disk import Disk
+from promptyoself.core.settings import Settings
+from promptyoself.index.schedule_form import SCHEDULE_FORM
+from promptyoself.ledger import Liveness
+from promptyoself.state.schedules import CHAIN, State
+from promptyoself.store.chain import Chain
+
+if TYPE_CHECKING:
+    from promptyoself.state.desires import Desires
+
+__all__ = ["Store", "chains"]
+
+
+class Store(Chain[State]):
+    """The schedules in one data directory, with the workers that deliver them; and beside them the
+    agents' desires, which lie on a chain of their own."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        actor: Mapping[str, str],
+        *,
+        warn: Callable[[str], None],
+        disk: Disk | None = None,
+        log: Log | None = None,
+    ) -> None:
+        """See :class:`Chain`."""
+        super().__init__(CHAIN, SCHEDULE_FORM, settings, actor, warn=warn, disk=disk, log=log)
+        self.workers = Liveness(settings.var / "workers")
+
+    @cached_property
+    def desires(self) -> Chain[Desires]:
+        """The desires of the same data directory."""
+        from promptyoself.index.desire_form import DESIRE_FORM
+        from promptyoself.state import desires
+
+        return Chain(
+            desires.CHAIN,
+            DESIRE_FORM,
+            self.settings,
+            self.actor,
+            warn=self.warn,
+            disk=self.disk,
+            log=self.log,
+        )
+
+    def prepare_workers(self) -> None:
+        """Make the folder in which workers hold their locks."""
+        self.disk.make_directory(self.settings.var / "workers")
+
+
+def chains(store: Store, name: str | None = None) -> list[Chain[Any]]:
+    """The chain of that name; without one, those that a data directory has: that of the schedules
+    always, that of the desires where anything was ever written to it."""
+    if name is not None:
+        return [store.desires if name == "desires" else store]
+    beside = os.path.lexists(store.settings.var / "desires")
+    return [store, store.desires] if beside else [store]

@@ -1,0 +1,1 @@
+"""Where prompts go: what a delivery needs of a target, and each target in a folder of its own."""

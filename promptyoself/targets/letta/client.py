@@ -1,0 +1,425 @@
+"""Letta, through its SDK: the only module that imports ``letta_client``, on first use.
+
+Importing that costs 0.4 s, which no command that merely writes the log should pay.
+
+Measured with letta-client 1.12 against a Letta 0.16.8 server, and relied upon here:
+
+- The SDK's own retries put one prompt into the history up to three times: ``max_retries=0``.
+- Its time-out is per read, so a server that drips a byte a second holds a caller for ever: the
+  pool below is given streams that honour one deadline per call.
+- ``create_async`` answers at once with a run. The run keeps the request's
+  ``assistant_message_tool_name`` in its ``request_config`` for good, which makes that field,
+  otherwise without effect on our agents, the only trace of the otid before the model has answered.
+- A message enters the history, with its otid, after the model's first answer; not at all where the
+  model fails before.
+- ``messages.list`` takes only ``before`` as a cursor to older messages, whichever ``order`` is
+  asked for; runs too; agents take ``after``. The SDK always sends ``after``: so pages are turned
+  by hand. A page may hold fewer or more messages than its limit, so only one without news ends.
+- A plain send into a conversation leaves its run ``created`` for ever. A streaming one answers with
+  a ping that names the run, before the model is asked; the stream may then be closed, or even reset
+  before that, and the run goes on. With ``background=True`` it would need Redis (503 without).
+- A list of runs without an agent has every agent's, in conversations or not, those that began last
+  first; a row is the same as the run by itself has. ``active=True`` means ``created`` and
+  ``running``; ``statuses`` is taken more than once, and prevails. ``limit`` is 1000 at most (422
+  beyond). One answer is one query, hence one instant. Such a list of 9 runs took the server as long
+  (17 ms) as a single run (16 ms), one of 100 not twice that.
+- A conversation's messages are among its agent's, its runs among the agent's runs.
+- A run of a server that was killed stays ``created`` or ``running`` for ever.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from promptyoself.core.errors import PromptyoselfError
+from promptyoself.targets.api import Agent, Deliverer, DeliveryError, Found, Message, Run
+from promptyoself.targets.letta.deadline import call_within, http_client
+from promptyoself.targets.letta.failures import AnswerTooLong, Failures, require_address
+
+if TYPE_CHECKING:
+    from letta_client import Letta
+
+__all__ = ["LettaDeliverer"]
+
+T = TypeVar("T")
+
+_TAG = "otid:"
+_PAGE = 100
+_MAX_PAGES = 1000
+_MOST_ACTIVE = 1000  # the largest page of runs
+_ENDED = ["completed", "failed", "cancelled"]
+_ID = re.compile(r"[!-~]{1,200}").fullmatch
+
+
+class LettaDeliverer(Deliverer):
+    """The deliverer that speaks to one Letta server, through its SDK.
+
+    What its methods promise stands at :class:`Deliverer`.
+
+    Args:
+        base_url: ``http(s)://host[:port][/prefix]``.
+        token: API key or server password, sent as a bearer token; None or empty: none is sent.
+        call_timeout: seconds that one HTTP request may take, however slowly it answers.
+
+    Raises:
+        PromptyoselfError: ``invalid_base_url`` or ``invalid_token``.
+    """
+
+    def __init__(
+        self, base_url: str, token: str | None = None, *, call_timeout: float = 30.0
+    ) -> None:
+        self._base_url = base_url.strip()
+        self._url = require_address(self._base_url)
+        self._token = (token or "").strip() or None
+        if self._token and not re.fullmatch(r"[!-~]+", self._token):
+            raise PromptyoselfError(
+                "invalid_token",
+                "The Letta token has characters that no HTTP header can carry.",
+                "Check LETTA_API_KEY or LETTA_SERVER_PASSWORD for spaces and line ends.",
+            )
+        self._timeout = call_timeout
+        self._failures = Failures(self._url, bool(self._token), call_timeout)
+        self._lock = threading.Lock()
+        self._client: Letta | None = None
+        self._owners: dict[str, str] = {}
+
+    # -- the protocol
+
+    def active_runs(self, agent_id: str) -> list[Run]:
+        def page(cursor: str | None, limit: int) -> list[dict[str, Any]]:
+            more: dict[str, Any] = {"before": cursor} if cursor else {}
+            return self._list(
+                "listing runs",
+                lambda c: c.runs.with_raw_response.list(
+                    agent_id=agent_id, active=True, order="desc", limit=limit, **more
+                ),
+            )
+
+        return [_run(row) for row in self._pages(page, short_page_ends=True)]
+
+    def all_active_runs(self) -> list[Run] | None:
+        # In one page or not at all: pages would be of several instants.
+        try:
+            rows = self._list(
+                "listing runs",
+                lambda c: c.runs.with_raw_response.list(
+                    active=True, order="desc", limit=_MOST_ACTIVE
+                ),
+            )
+        except AnswerTooLong:
+            return None
+        return [_run(row) for row in rows] if len(rows) < _MOST_ACTIVE else None
+
+    def ended_runs(self, most: int) -> list[Run]:
+        rows = self._list(
+            "listing runs",
+            lambda c: c.runs.with_raw_response.list(
+                statuses=_ENDED, order="desc", limit=min(most, _PAGE)
+            ),
+        )
+        return [_run(row) for row in rows]
+
+    def send(self, message: Message) -> str | None:
+        if message.conversation_id and message.conversation_id != "default":
+            return self._stream(message, message.conversation_id)
+        answer = self._ask(
+            "sending",
+            lambda c: c.agents.messages.with_raw_response.create_async(
+                message.agent_id,
+                # As it stands: the SDK looks through a typed body for a fifth of the call's time.
+                extra_body={
+                    "messages": [{"role": "user", "content": message.text, "otid": message.otid}],
+                    "assistant_message_tool_name": _TAG + message.otid,
+                },
+            ),
+            agent=message.agent_id,
+        )
+        run_id = answer.get("id") if isinstance(answer, dict) else None
+        if not isinstance(run_id, str) or not _ID(run_id):
+            raise self._failures.unreadable("sending", answer, 200)
+        return run_id
+
+    def run(self, run_id: str) -> Run:
+        row = self._ask(
+            "asking for a run", lambda c: c.runs.with_raw_response.retrieve(run_id), run=run_id
+        )
+        if (
+            not isinstance(row, dict)
+            or row.get("id") != run_id
+            or not isinstance(row.get("status"), str)
+        ):
+            raise self._failures.unreadable("asking for a run", row, 200)
+        return _run(row)
+
+    def find(
+        self, agent_id: str, conversation_id: str | None, otid: str, since: datetime
+    ) -> Found | None:
+        filters: dict[str, Any] = {}
+        if conversation_id and conversation_id != "default":
+            filters["conversation_id"] = conversation_id
+
+        def page(cursor: str | None, limit: int) -> list[dict[str, Any]]:
+            more: dict[str, Any] = {**filters, "before": cursor} if cursor else filters
+            rows = self._list(
+                "reading the history",
+                lambda c: c.agents.messages.with_raw_response.list(
+                    agent_id, order="desc", limit=limit, **more
+                ),
+                agent=agent_id,
+            )
+            # Newest first: the cursor is the last. 0.16.8 tells a page oldest first all the same.
+            if len(rows) > 1 and (_instant(rows[0], "date") or since) <= (
+                _instant(rows[-1], "date") or since
+            ):
+                rows.reverse()
+            return rows
+
+        # The server tells whole seconds. Its order is that of arrival in the history, in which a
+        # long turn's question can come after a younger one: so a page must be too old as a whole.
+        oldest = since - timedelta(seconds=1)
+
+        def enough(rows: list[dict[str, Any]]) -> bool:
+            dates = [_instant(row, "date") for row in rows]
+            return all(date is not None and date < oldest for date in dates)
+
+        for row in self._pages(page, enough):
+            if row.get("otid") == otid and row.get("message_type") == "user_message":
+                run_id = row.get("run_id")
+                return Found(
+                    str(row["id"]),
+                    run_id if isinstance(run_id, str) else None,
+                    _instant(row, "date"),
+                )
+        return None
+
+    def agents(self) -> list[Agent]:
+        def page(cursor: str | None, limit: int) -> list[dict[str, Any]]:
+            more: dict[str, Any] = {"after": cursor} if cursor else {}
+            return self._list(
+                "listing agents",
+                lambda c: c.agents.with_raw_response.list(order="asc", limit=limit, **more),
+            )
+
+        return [_agent(row) for row in self._pages(page, short_page_ends=True)]
+
+    def agent(self, agent_id: str) -> Agent | None:
+        try:
+            row = self._ask(
+                "asking for an agent",
+                lambda c: c.agents.with_raw_response.retrieve(agent_id),
+                agent=agent_id,
+            )
+        except DeliveryError as err:
+            # 422 is what Letta answers to an id that is not of its own form.
+            if err.kind == "permanent" and err.status in (404, 422):
+                return None
+            raise
+        if not isinstance(row, dict) or row.get("id") != agent_id:
+            raise self._failures.unreadable("asking for an agent")
+        return _agent(row)
+
+    def health(self) -> str:
+        answer = self._ask("asking for its health", lambda c: c.with_raw_response.health())
+        version = answer.get("version") if isinstance(answer, dict) else None
+        if not isinstance(version, str):
+            raise self._failures.unreadable("asking for its health")
+        return version
+
+    def close(self) -> None:
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    # -- below it
+
+    def _stream(self, message: Message, conversation_id: str) -> str | None:
+        """Send into a conversation: open the stream, read the run's id off it, close it."""
+        owner = self._owners.get(conversation_id)
+        if owner is None:
+            row = self._ask(
+                "asking for a conversation",
+                lambda c: c.conversations.with_raw_response.retrieve(conversation_id),
+                conversation=conversation_id,
+            )
+            owner = row.get("agent_id") if isinstance(row, dict) else None
+            if not isinstance(owner, str):
+                raise self._failures.unreadable("asking for a conversation")
+            if len(self._owners) > 10_000:
+                self._owners.clear()
+            self._owners[conversation_id] = owner
+        if owner != message.agent_id:
+            # It would be delivered, to another agent, in whose stead we'd search the wrong history.
+            raise DeliveryError(
+                "permanent",
+                "conversation_of_another_agent",
+                f"Conversation {conversation_id} belongs to {owner}, not to {message.agent_id}.",
+                "Cancel the schedule and register it with the agent that has the conversation.",
+            )
+
+        def opened(client: Letta) -> str | None:
+            seen, told = False, None
+            with client.conversations.messages.with_streaming_response.create(
+                conversation_id,
+                messages=[{"role": "user", "content": message.text, "otid": message.otid}],
+                assistant_message_tool_name=_TAG + message.otid,
+                streaming=True,
+                include_pings=True,  # the first one comes at once, and names the run
+            ) as response:
+                for line in response.iter_lines():
+                    if not line.startswith("data:"):
+                        continue
+                    seen = True
+                    if line[5:].strip() == "[DONE]":
+                        break
+                    event = json.loads(line[5:])
+                    run_id = event.get("run_id") if isinstance(event, dict) else None
+                    if isinstance(run_id, str) and _ID(run_id):
+                        return run_id
+                    if isinstance(event, dict) and _is_error(event):
+                        told = told or event
+            if told is not None:
+                raise self._failures.broke_off("sending", told)
+            if not seen:
+                raise self._failures.unreadable("sending", status=200)
+            return None
+
+        return self._guarded("sending", opened, conversation=conversation_id)
+
+    def _list(
+        self, doing: str, call: Callable[[Letta], Any], **subject: str
+    ) -> list[dict[str, Any]]:
+        rows = self._ask(doing, call, **subject)
+        if not isinstance(rows, list) or not all(
+            isinstance(row, dict) and isinstance(row.get("id"), str) for row in rows
+        ):
+            raise self._failures.unreadable(doing, rows, 200)
+        return rows
+
+    def _pages(
+        self,
+        page: Callable[[str | None, int], list[dict[str, Any]]],
+        enough: Callable[[list[dict[str, Any]]], bool] = lambda _: False,
+        *,
+        short_page_ends: bool = False,
+    ) -> Iterator[dict[str, Any]]:
+        """Rows of page after page, each once, until one brings nothing new or is ``enough``. Pages
+        that are too long are asked for again as smaller ones."""
+        seen: set[str] = set()
+        cursor: str | None = None
+        limit = _PAGE
+        for _ in range(_MAX_PAGES):
+            try:
+                rows = page(cursor, limit)
+            except AnswerTooLong:
+                if limit == 1:
+                    raise
+                limit = max(limit // 10, 1)
+                continue
+            news = [row for row in rows if row["id"] not in seen]
+            yield from news
+            if not news or enough(rows) or (short_page_ends and len(rows) < limit):
+                return
+            seen.update(row["id"] for row in news)
+            cursor = rows[-1]["id"]
+        raise self._failures.unreadable("turning pages")
+
+    def _ask(self, doing: str, call: Callable[[Letta], Any], **subject: str) -> Any:
+        """The JSON that a raw SDK call answers. The SDK's models take any shape without a word."""
+
+        def body(client: Letta) -> Any:
+            response = call(client).http_response
+            try:
+                return json.loads(response.content)
+            except (ValueError, RecursionError):
+                status, said = response.status_code, response.text
+                raise self._failures.unreadable(doing, said, status) from None
+
+        return self._guarded(doing, body, **subject)
+
+    def _guarded(self, doing: str, call: Callable[[Letta], T], **subject: str) -> T:
+        try:
+            client = self._client or self._connect()
+        except Exception as err:  # the SDK is missing, or is another
+            raise self._failures.explained(err, doing, subject, wrote=False) from None
+        with call_within(self._timeout) as progress:
+            try:
+                return call(client)
+            except DeliveryError:
+                raise
+            except Exception as err:
+                # The cause is named, not chained: what httpx and the SDK raise holds headers
+                # and body.
+                failure = self._failures.explained(err, doing, subject, wrote=progress.wrote)
+                raise failure from None
+
+    def _connect(self) -> Letta:
+        with self._lock:
+            if self._client is None:
+                from letta_client import Letta
+
+                # At DEBUG the SDK logs whole requests, prompts included.
+                log = logging.getLogger("letta_client")
+                log.setLevel(max(log.level, logging.INFO))
+                client = Letta(
+                    api_key="",
+                    base_url=self._base_url,
+                    max_retries=0,
+                    http_client=http_client(self._timeout, tls=self._url.startswith("https")),
+                )
+                # None in the call above would have made the SDK look into the environment.
+                client.api_key = self._token
+                self._client = client
+            return self._client
+
+
+def _instant(row: dict[str, Any], key: str) -> datetime | None:
+    value = row.get(key)
+    if not isinstance(value, str):
+        return None
+    try:
+        at = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def _is_error(event: dict[str, Any]) -> bool:
+    return event.get("message_type") == "error_message" or bool(event.get("error"))
+
+
+def _run(row: dict[str, Any]) -> Run:
+    config = row.get("request_config")
+    tag = config.get("assistant_message_tool_name") if isinstance(config, dict) else None
+    metadata = row.get("metadata")
+    error = metadata.get("error") if isinstance(metadata, dict) else None
+    if isinstance(error, dict):  # of a streamed run: an error_message
+        error = error.get("detail") or error.get("message") or error.get("error_type")
+    status = row.get("status")
+    if error is None and status == "failed":
+        error = row.get("stop_reason")
+    return Run(
+        run_id=str(row["id"]),
+        agent_id=str(row.get("agent_id") or ""),
+        status=status if isinstance(status, str) else "unknown",
+        otid=tag[len(_TAG) :] if isinstance(tag, str) and tag.startswith(_TAG) else None,
+        created_at=_instant(row, "created_at"),
+        error=None if error is None else str(error)[:1000],
+    )
+
+
+def _agent(row: dict[str, Any]) -> Agent:
+    model = row.get("model")
+    return Agent(
+        id=str(row["id"]),
+        name=str(row.get("name") or ""),
+        model=model if isinstance(model, str) else None,
+        created_at=_instant(row, "created_at"),
+        last_run_at=_instant(row, "last_run_completion"),
+    )

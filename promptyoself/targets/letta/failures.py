@@ -1,0 +1,335 @@
+"""What a failed call means: whether the message may have arrived, and what a person can do."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from promptyoself.core.addresses import is_ambiguous, presentable
+from promptyoself.core.diagnostics import masked
+from promptyoself.core.errors import PromptyoselfError
+from promptyoself.targets.api import DeliveryError, Kind, lacks_credits
+from promptyoself.targets.letta.deadline import MOST_BYTES, TooLong
+
+__all__ = ["UNFIT_CLIENTS", "AnswerTooLong", "Failures", "require_address", "retry_after"]
+
+UNFIT_CLIENTS = ("1.7.4", "1.7.5", "1.7.6")
+"""Releases of letta-client that name an argument differently, so that no prompt goes into a
+conversation: ``pyproject.toml`` excludes them."""
+
+_NOT_LETTAS = frozenset({405, 407, 421, 426})
+"""What a proxy says, or another server at that address; Letta never does of these calls."""
+
+_LONGEST = 64 * 1024
+_LONGEST_SAID = 4000
+
+
+class AnswerTooLong(DeliveryError):
+    """The answer was longer than we read; a shorter list may not be."""
+
+
+class Failures:
+    """Turns what went wrong with one server into a :class:`DeliveryError`."""
+
+    def __init__(self, url: str, has_token: bool, timeout: float) -> None:
+        """``url`` as it may be shown; ``timeout`` in seconds, for the error's sentence."""
+        self._url = url
+        self._has_token = has_token
+        self._timeout = timeout
+
+    def unreadable(
+        self, doing: str, said: object = None, status: int | None = None
+    ) -> DeliveryError:
+        """The server answered, but not as a Letta does; ``said`` is what, as far as it is known."""
+        return DeliveryError(
+            "doubt",
+            "letta_unreadable",
+            f"{self._url} answered {doing} with something that is not Letta's"
+            f"{'' if status is None else f' (HTTP {status})'}.",
+            "Check that LETTA_BASE_URL is a Letta server, and not another one or a proxy.",
+            status=status,
+            detail=_detail(said),
+        )
+
+    def broke_off(self, doing: str, said: object) -> DeliveryError:
+        """The server began an answer, and then told an error without naming the run."""
+        return DeliveryError(
+            "doubt",
+            "letta_server_error",
+            f"{self._url} answered {doing} with HTTP 200, and then with an error.",
+            "Nothing is sent again before the agent's history has been looked through.",
+            status=200,
+            detail=_detail(said),
+        )
+
+    def explained(
+        self, err: Exception, doing: str, subject: dict[str, str], *, wrote: bool
+    ) -> DeliveryError:
+        """What an exception of the SDK means; ``wrote``: the call had begun to write."""
+        try:
+            from letta_client import APIStatusError
+        except ImportError as missing:
+            return self._unfit(missing, wrote=False)
+
+        if isinstance(err, APIStatusError):
+            return self._refused(err, doing, subject)
+        roots = [err, *_causes(err)]
+        cause = type(roots[-1]).__name__
+        if any(isinstance(root, TooLong) for root in roots):
+            return AnswerTooLong(
+                "doubt",
+                "letta_unreadable",
+                f"{self._url} answered {doing} with more than {MOST_BYTES} bytes, or packed; the "
+                "rest wasn't read.",
+                "Check that LETTA_BASE_URL is a Letta server, and not another one or a proxy.",
+            )
+        if not wrote:
+            if _is_unwritable(err, roots):
+                return DeliveryError(
+                    "permanent",
+                    "letta_rejected",
+                    f"The request to {self._url} could not even be written ({cause}).",
+                    "Check the agent id and the text of the prompt.",
+                    cause=cause,
+                )
+            if not any(_is_transport(root) for root in roots):
+                return self._unfit(roots[-1], wrote=False)
+            return DeliveryError(
+                "retry",
+                "letta_unreachable",
+                f"Cannot reach Letta at {self._url} ({_reason(roots)}).",
+                "Start the server, or set LETTA_BASE_URL to where it is.",
+                cause=cause,
+            )
+        if any("Timeout" in type(root).__name__ for root in roots):
+            return DeliveryError(
+                "doubt",
+                "letta_timeout",
+                f"Letta at {self._url} did not answer {doing} within {self._timeout:g} s.",
+                "Nothing is sent again before the agent's history has been looked through.",
+                cause=cause,
+            )
+        if isinstance(err, ValueError | RecursionError):
+            return self.unreadable(doing)
+        if not any(_is_transport(root) for root in roots):
+            return self._unfit(roots[-1], wrote=True)
+        return DeliveryError(
+            "doubt",
+            "letta_connection_lost",
+            f"The connection to {self._url} broke while {doing} ({cause}).",
+            "Nothing is sent again before the agent's history has been looked through.",
+            cause=cause,
+        )
+
+    def _unfit(self, err: BaseException, *, wrote: bool) -> DeliveryError:
+        """The SDK doesn't take the call as we make it: a fault of the installation, or of ours,
+        and none of the prompt's. So deliveries wait for it to be mended."""
+        cause = type(err).__name__
+        outcome = "it isn't known what was sent" if wrote else "nothing was sent"
+        return DeliveryError(
+            "doubt" if wrote else "retry",
+            "letta_client_unfit",
+            f"The letta-client that is installed and this promptyoself don't fit ({cause}); "
+            f"{outcome} to {self._url}.",
+            "Install another one: pip install 'letta-client>=1.7,<2"
+            f"{''.join(f',!={version}' for version in UNFIT_CLIENTS)}'.",
+            detail=_detail(str(err)),
+            cause=cause,
+        )
+
+    def _refused(self, err: Any, doing: str, subject: dict[str, str]) -> DeliveryError:
+        """Classify by HTTP status. The body is read for a decision; as it may echo what was sent,
+        the sentence doesn't quote it."""
+        status: int = err.status_code
+        text = json.dumps(err.body) if err.body is not None else ""
+        wait = retry_after(err.response.headers)
+        said = _detail(err.body)
+
+        def error(kind: Kind, code: str, sentence: str, hint: str = "") -> DeliveryError:
+            return DeliveryError(
+                kind,
+                code,
+                f"{self._url} {sentence}.",
+                hint,
+                status=status,
+                retry_after=wait,
+                detail=said,
+            )
+
+        answered = f"answered {doing} with HTTP {status}"
+        not_lettas: tuple[Kind, str, str, str] = (
+            "retry",
+            "letta_unreachable",
+            f"{answered}, which is not Letta's answer",
+            "Check that LETTA_BASE_URL is a Letta server, and that it is up.",
+        )
+        if status == 402 or (
+            status in (400, 403, 429) and lacks_credits(text, surely=status == 400)
+        ):
+            return error(
+                "retry",
+                "letta_out_of_credits",
+                f"{answered}: out of credits, or of quota",
+                "Top up the account of Letta or of the model's provider. Prompts wait within their "
+                "grace.",
+            )
+        if status in (401, 403):
+            if '"llm_' in text or '"bedrock_' in text:  # the model's refusal, passed on
+                return error("permanent", "letta_rejected", f"{answered}: the model refuses")
+            return error(
+                "unauthorized",
+                "letta_unauthorized",
+                f"{answered}: it wants another token"
+                if self._has_token
+                else f"{answered}: no token",
+                "Set LETTA_API_KEY, or LETTA_SERVER_PASSWORD where the server has a password.",
+            )
+        if status == 404 and "No message found" in text:
+            # A cursor that vanished while we turned pages.
+            return self.unreadable(doing, err.body, status)
+        if status == 404:
+            ours = isinstance(err.body, dict) and err.body.get("detail") not in (None, "Not Found")
+            if not subject or not ours:
+                # What a proxy says while Letta behind it is down, or another server for good: it
+                # is no word of Letta's about the agent.
+                return error(*not_lettas)
+            return self._unknown(error, doing, subject, status)
+        if status == 422 and re.search(r"\bpath\W+(agent|conversation)_id\b", text):
+            return self._unknown(error, doing, subject, status)
+        if status == 408:
+            return error("retry", "letta_timeout", answered)
+        if status == 409:
+            if "PENDING_APPROVAL" in text or "waiting for approval" in text:
+                return error("busy", "letta_busy", f"{answered}: the agent awaits an approval")
+            if re.search(r"BUSY|busy|being processed|in progress", text):
+                return error("busy", "letta_busy", f"{answered}: the agent is occupied")
+            return error("retry", "letta_conflict", answered)
+        if status in (423, 424):
+            return error("retry", "letta_conflict", answered)
+        if status in (425, 429):
+            return error("retry", "letta_rate_limited", f"{answered}: too many requests")
+        if 300 <= status < 400:
+            return error(
+                "retry",
+                "letta_unreachable",
+                f"{answered}: a redirect, which is not Letta's answer",
+                "Set LETTA_BASE_URL to where it leads, if Letta is there.",
+            )
+        if status in _NOT_LETTAS:
+            return error(*not_lettas)
+        if 400 <= status < 500 and status != 499:  # 499: it lost sight of us, and may have gone on
+            return error("permanent", "letta_rejected", answered)
+        return error("doubt", "letta_server_error", answered)
+
+    @staticmethod
+    def _unknown(
+        error: Callable[..., DeliveryError], doing: str, subject: dict[str, str], status: int
+    ) -> DeliveryError:
+        """Letta has no such thing, or says that this can't be the id of one (422)."""
+        thing, name = next(iter(subject.items()), ("agent", ""))
+        hint = "`promptyoself agents` lists what it has." if thing == "agent" else ""
+        if thing == "run" or name.startswith(("agent-", "conv-")):
+            sentence = f"does not know {thing} {name} (HTTP {status})"
+            return error("permanent", f"{thing}_not_found", sentence, hint)
+        # The sentence goes into the log without the hint, so it says what to do by itself.
+        ids = "`promptyoself agents` lists the ids" if thing == "agent" else "an id is conv-…"
+        sentence = (
+            f"answered {doing} with HTTP {status}: Letta has no {thing} with that id; "
+            f"is it a name? It is {name!r}; {ids}"
+        )
+        hint = hint or "Give the conversation's id, as Letta shows it: conv-… ."
+        return error("permanent", f"{thing}_not_found", sentence, hint)
+
+
+def require_address(base_url: str) -> str:
+    """The base URL as it may be shown; raises ``invalid_base_url`` where it is none."""
+    try:
+        parts = urlsplit(base_url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or is_ambiguous(base_url):
+        raise PromptyoselfError(
+            "invalid_base_url",
+            "The Letta base URL is not of the form http(s)://host[:port].",
+            "Set LETTA_BASE_URL, for instance to http://localhost:8283.",
+        )
+    return presentable(base_url).rstrip("/")
+
+
+def _causes(err: BaseException) -> Iterator[BaseException]:
+    for _ in range(10):
+        following = err.__cause__ or err.__context__
+        if following is None:
+            return
+        yield following
+        err = following
+
+
+def _is_unwritable(err: Exception, roots: Iterable[BaseException]) -> bool:
+    """Whether what was to be sent has no form as a request: an empty id, a lone surrogate."""
+    if isinstance(err, UnicodeError) or "non-empty value" in str(err):
+        return True
+    return any(type(root).__name__ in ("LocalProtocolError", "InvalidURL") for root in roots)
+
+
+def _is_transport(err: BaseException) -> bool:
+    """Whether a connection went wrong, and not the program that uses it."""
+    return isinstance(err, OSError) or type(err).__module__.partition(".")[0] in (
+        "httpx",
+        "httpcore",
+    )
+
+
+def _detail(said: object) -> str | None:
+    """What a body says is wrong, without secrets, and cut where it is long."""
+    while isinstance(said, dict):
+        told = next((said[name] for name in _TELLING if said.get(name)), None)
+        if told is None:
+            break
+        said = told
+    if said is None or said == "":
+        return None
+    text = said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
+    return masked(text[:_LONGEST])[:_LONGEST_SAID]
+
+
+_TELLING = ("detail", "message", "error")
+
+
+def _reason(roots: Iterable[BaseException]) -> str:
+    for root in roots:
+        if isinstance(root, socket.gaierror):
+            return "its name is not known"
+        if isinstance(root, ConnectionRefusedError):
+            return "connection refused"
+        if isinstance(root, TimeoutError):
+            return "no answer to connecting"
+    return "no connection"
+
+
+def retry_after(headers: Any) -> float | None:
+    """Seconds from a Retry-After of either form, never negative; ``None`` if there is none."""
+    value = str(headers.get("retry-after") or "").strip()
+    if not value:
+        return None
+    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]+)?", value):
+        return float(value)
+    try:
+        at = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=UTC)
+    # By the server's own clock: ours may be skewed. One that tells no time hasn't said how long.
+    try:
+        now = parsedate_to_datetime(str(headers.get("date") or ""))
+    except ValueError:
+        return None
+    return max(0.0, (at - (now if now.tzinfo else now.replace(tzinfo=UTC))).total_seconds())

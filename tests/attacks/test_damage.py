@@ -1,0 +1,859 @@
+"""P3, P4: damage is found and named, wherever it is; and it is never read past or written over."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import resource
+import shutil
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from chains import ACTOR, NOW, append, draft, ledger_in, snapshot_of, three_months
+from checker import check_chain, lines
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from ledger_contract import events_of, shared
+from power import placed_lines, whole_lines
+from tally import SCALE, chance, count, rounds
+
+from promptyoself.core.disk import Disk
+from promptyoself.core.errors import ChainError, PromptyoselfError
+from promptyoself.core.settings import load_settings
+from promptyoself.ledger import START, FileLedger, Position
+from promptyoself.ledger.segments import MAX_MEMBER_BYTES, compress, read_members
+from promptyoself.service.proof.verify import verify
+from promptyoself.service.upkeep.seal import seal
+from promptyoself.store.store import Store
+
+DAMAGED = Path(__file__).parents[1] / "testdata" / "damaged"
+
+
+def verdict(folder: Path) -> tuple[Position, ChainError | None]:
+    """How far a replay comes, and what it says then."""
+    position = START
+    try:
+        for batch in ledger_in(folder).replay():
+            position = batch.position
+    except ChainError as error:
+        return position, error
+    return position, None
+
+
+def assert_shares_agree(folder: Path, error: ChainError | None, *, ours: bool = True) -> None:
+    """Whoever reads in shares accepts nothing that a replay refuses; and what it accepts, if all
+    lines are written as ours are."""
+    ledger = ledger_in(folder)
+    for count_ in (2, 3):
+        found = shared(ledger, count_)
+        if found is not None:
+            assert error is None
+            assert found == (ledger.head(), events_of(ledger))
+        else:
+            assert error is not None or not ours
+
+
+@pytest.fixture
+def chain(quick_path: Path) -> FileLedger:
+    """Seven events in six members in three months."""
+    return three_months(quick_path / "s")
+
+
+def _borders(folder: Path) -> list[tuple[str, int, int, int]]:
+    """Each member: its month, start, end, and the number of its first event."""
+    found, seq = [], 1
+    for path in sorted(folder.glob("*.gz")):
+        for member in read_members(path):
+            found.append((path.name[:7], member.start, member.end, seq))
+            seq += member.content.count(b"\n")
+    return found
+
+
+def test_every_bit(chain: FileLedger, quick_path: Path) -> None:
+    """P3: whichever bit of a chain is flipped, a replay names that event, or every line is
+    unchanged, or it lies in the last append, which is then no longer read at all."""
+    folder = quick_path / "s"
+    good, borders = lines(folder), _borders(folder)
+    head = verdict(folder)[0]
+    unchanged = tails = found = 0
+    for month, start, end, seq in borders:
+        path = folder / f"{month}.ndjson.gz"
+        content = path.read_bytes()
+        for at in range(start, end):
+            for bit in range(8):
+                _poke(path, at, content[at] ^ 1 << bit)
+                position, error = verdict(folder)
+                if error is not None:
+                    found += 1
+                    assert error.code == "corrupt_chain"
+                    assert error.details["month"] == month, (at, bit)
+                    assert error.details["offset"] == start, (at, bit)
+                    assert error.details["seq"] == seq, (at, bit)
+                    assert {"expected", "found"} <= set(error.details)
+                    assert position.seq == seq - 1
+                elif position == head:
+                    unchanged += 1
+                    assert lines(folder) == good
+                else:
+                    tails += 1
+                    assert end == borders[-1][2]
+                    assert month == "2026-11"
+                    assert position.seq == seq - 1
+                    assert not ledger_in(folder).holds(head)
+                    torn = ledger_in(folder).torn()
+                    assert torn is not None
+                    assert (torn.month, torn.offset) == (month, start)
+            _poke(path, at, content[at])
+    assert verdict(folder) == (head, None)
+    count("bits flipped", found + unchanged + tails)
+    assert found > 5000
+    assert unchanged < 60 * len(borders)
+    assert tails > 1000
+
+
+def _poke(path: Path, at: int, byte: int) -> None:
+    with path.open("r+b") as file:  # in place: cutting and rewriting the file is slow
+        file.seek(at)
+        file.write(bytes([byte]))
+
+
+def _edits(good: list[bytes]) -> Iterator[tuple[str, list[bytes], int]]:
+    """Changed lists of lines, and the first bad event of each; 0 where only a head can tell."""
+    for at, line in enumerate(good):
+        seq, last = at + 1, at == len(good) - 1
+        yield f"drop {seq}", good[:at] + good[at + 1 :], 0 if last else seq
+        yield f"repeat {seq}", good[: at + 1] + good[at:], seq + 1
+        if not last:
+            yield f"swap {seq}", [*good[:at], good[at + 1], line, *good[at + 2 :]], seq
+        edited = line.replace(b"Water", b"Drown").replace(b"promptyoself", b"somebodyelse")
+        yield f"edit {seq}", [*good[:at], edited, *good[at + 1 :]], 0 if last else seq + 1
+        forged = json.loads(line)
+        forged["data"]["prompt"] = "forged"
+        extra = json.dumps(forged, separators=(",", ":")).encode()
+        yield f"insert {seq}", [*good[:at], extra, *good[at:]], seq + 1
+        yield f"blank {seq}", [*good[:at], b"", *good[at:]], seq
+        yield f"space {seq}", [*good[:at], line + b" ", *good[at + 1 :]], seq
+
+
+@pytest.mark.usefixtures("both_chains")
+@pytest.mark.parametrize("grouping", ["one member", "a member each"])
+def test_every_line(quick_path: Path, grouping: str) -> None:
+    """P3: a line dropped, repeated, swapped, edited, forged or blanked, in members that are whole
+    again, is found, and the first bad event named; at the very end that takes a head."""
+    folder = quick_path / "s"
+    ledger = ledger_in(folder)
+    for number in range(5):
+        append(ledger, number)
+    head = ledger.head()
+    good = lines(folder)
+    path = folder / "2026-11.ndjson.gz"
+    for name, bad, seq in _edits(good):
+        count("lines altered")
+        if grouping == "one member":
+            path.write_bytes(compress(b"".join(line + b"\n" for line in bad)))
+        else:
+            path.write_bytes(b"".join(compress(line + b"\n") for line in bad))
+        position, error = verdict(folder)
+        assert_shares_agree(folder, error)
+        if seq:
+            assert error is not None, name
+            # An edit is only seen in the line after it, whose prev no longer fits.
+            assert error.details["seq"] == seq, name
+            assert error.details["month"] == "2026-11"
+        else:
+            assert error is None, name
+            assert (position.seq, position.hash) != (head.seq, head.hash), name
+            assert not ledger.holds(head), name
+
+
+def test_forged_from_there_on(quick_path: Path) -> None:
+    """P3: a chain rewritten from one event to its end, hashes and all, is only told by its head."""
+    folder = quick_path / "s"
+    ledger = ledger_in(folder)
+    for number in range(4):
+        append(ledger, number)
+    head, prev, forged = ledger.head(), "0" * 64, b""
+    for line in lines(folder):
+        event = json.loads(line)
+        event["prev"] = prev
+        if event["seq"] == 3:
+            event["data"]["prompt"] = "forged"
+        spelled = json.dumps(event, separators=(",", ":")).encode()
+        prev = hashlib.sha256(spelled).hexdigest()
+        forged += spelled + b"\n"
+    (folder / "2026-11.ndjson.gz").write_bytes(compress(forged))
+    position, error = verdict(folder)
+    assert_shares_agree(folder, error)
+    assert error is None
+    assert position.seq == head.seq
+    assert position.hash != head.hash
+    assert not ledger.holds(head)
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"seq": 4}, "sequence"),
+        ({"seq": 2}, "sequence"),
+        ({"ts": "2026-11-20T20:29:59.999999Z"}, "backwards"),
+        ({"ts": "2026-12-01T00:00:00.000000Z"}, "another month"),
+        ({"prev": "0" * 64}, "follow"),
+        ({"ts": "2026-11-20T20:30:00Z"}, "instant"),
+        ({"type": None}, "type is of another type"),
+    ],
+)
+def test_link_is_right_but_nothing_else(
+    quick_path: Path, change: dict[str, object], what: str
+) -> None:
+    """P3: an event that follows by its hash, but not by its number, time or month, is named."""
+    folder = quick_path / "s"
+    ledger = ledger_in(folder)
+    head = append(ledger, 1)
+    event = {**json.loads(lines(folder)[-1]), "seq": 3, "prev": head.hash, **change}
+    with (folder / "2026-11.ndjson.gz").open("ab") as file:
+        file.write(compress(json.dumps(event, separators=(",", ":")).encode() + b"\n"))
+    position, error = verdict(folder)
+    assert_shares_agree(folder, error)
+    assert position == head
+    assert error is not None
+    assert what in error.message
+    assert (error.details["month"], error.details["seq"]) == ("2026-11", 3)
+    assert error.details["offset"] == head.offset
+    assert error.details["expected"] != error.details["found"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"id":"', b'"id":"sch_00000000","id":"'),
+        (b'"id":"', b'"id":null,"id":"'),
+        (b'"ts":"', b'"ts":"2026-11-20T20:29:00.000000Z","ts":"'),
+        (b'"ts":"', b'"ts":"2026-11-20T20:31:00.000000Z","ts":"'),
+        (b'"type":"', b'"type":"x","id":"y","type":"'),
+        (b'"v":1', b'"v":1,"v":1'),
+        (b'"id":"sch_', b'"id":"sch\\u005f'),
+        (b'"id":', b'"id": '),
+        (b'"data":{', b'"data":{"x":"y","id":"z",'),
+        (b'"ts":', b'"ts": '),
+    ],
+)
+def test_lines_that_read_otherwise_than_they_look(quick_path: Path, old: bytes, new: bytes) -> None:
+    """P3: where a line isn't written as ours are, those who look only at the others' bytes are not
+    led astray: they find what a replay finds, or leave it to one."""
+    folder = quick_path / "s"
+    for number in range(3):
+        append(ledger_in(folder), 3 * number, 3 * number + 1, 3 * number + 2)
+    good = lines(folder)
+    for changed in range(1, len(good)):
+        prev, text = "0" * 64, b""
+        for at, line in enumerate(good):
+            spelled = line[:-66] + prev.encode() + line[-2:]
+            if at == changed:
+                spelled = spelled.replace(old, new, 1)
+            prev = hashlib.sha256(spelled).hexdigest()
+            text += spelled + b"\n"
+        (folder / "2026-11.ndjson.gz").write_bytes(compress(text))
+        _, error = verdict(folder)
+        assert_shares_agree(folder, error, ours=False)
+        # The last of them is spelled as the format has it, though no writer writes such an event.
+        assert (error is None) == (old == b'"data":{')
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"prompt":"', b'"prompt":"Say no.","prompt":"'),
+        (b'"seq":2,', b'"seq":7,"seq":2,'),
+        (b'"tier":0', b'"tier":-0'),
+        (b'"grace":86400', b'"grace":8.64e4'),
+        (b'"prompt":"Water', b'"prompt":"\\u0057ater'),
+        (b'"prompt":"Water', b'"prompt":"\\/Water'),
+        (b"},", b"} ,"),
+        (b'{"v":1', b'\t{"v":1'),
+        (b'{"v":1', b'\xef\xbb\xbf{"v":1'),
+        (b'"}', b'"}\r'),
+        (b'"}', b'"}\0'),
+    ],
+)
+def test_a_line_has_one_reading(quick_path: Path, old: bytes, new: bytes) -> None:
+    """P3: a line that is the same JSON to some readers and other JSON to others, or spelled in any
+    other way than the format's, is refused, though its links hold."""
+    folder = quick_path / "s"
+    append(ledger_in(folder), 1)
+    created, line = lines(folder)
+    spelled = line.replace(old, new) if new.startswith(b'"}') else line.replace(old, new, 1)
+    assert spelled != line
+    (folder / "2026-11.ndjson.gz").write_bytes(compress(created + b"\n" + spelled + b"\n"))
+    before = snapshot_of(folder)
+    position, error = verdict(folder)
+    assert error is not None
+    assert (position.seq, error.code, error.details["seq"]) == (0, "corrupt_chain", 2)
+    with pytest.raises(ChainError):
+        append(ledger_in(folder), 2)
+    assert snapshot_of(folder) == before
+
+
+@pytest.mark.usefixtures("both_chains")
+def test_month_removed(chain: FileLedger, quick_path: Path) -> None:
+    """P3: a missing month is named at the first event after it; the last one takes a head."""
+    folder, head = quick_path / "s", chain.head()
+    for month, seq in (("2026-09", 1), ("2026-10", 4), ("2026-11", 0)):
+        saved = (folder / f"{month}.ndjson.gz").read_bytes()
+        (folder / f"{month}.ndjson.gz").unlink()
+        _, error = verdict(folder)
+        assert not chain.holds(head)
+        if seq:
+            assert error is not None
+            assert error.details["seq"] == seq
+            assert error.details["found"] == {1: 4, 4: 6}[seq]
+        else:
+            assert error is None
+        (folder / f"{month}.ndjson.gz").write_bytes(saved)
+    assert verdict(folder) == (head, None)
+
+
+@pytest.mark.usefixtures("both_chains")
+def test_month_renamed(chain: FileLedger, quick_path: Path) -> None:
+    """P3: events in another month's file are refused."""
+    folder = quick_path / "s"
+    (folder / "2026-11.ndjson.gz").rename(folder / "2026-12.ndjson.gz")
+    _, error = verdict(folder)
+    assert error is not None
+    assert (error.details["seq"], error.details["expected"]) == (6, "2026-12")
+    assert error.details["found"] == "2026-11"
+
+
+@pytest.mark.usefixtures("both_chains")
+def test_cut_at_a_border(chain: FileLedger, quick_path: Path) -> None:
+    """P3: cut off between two members, the last month reads as a shorter chain, which no longer
+    holds the old head; any other month is found broken at the next event."""
+    folder, head = quick_path / "s", chain.head()
+    for month, start, _, seq in _borders(folder):
+        path = folder / f"{month}.ndjson.gz"
+        saved = path.read_bytes()
+        path.write_bytes(saved[:start])
+        position, error = verdict(folder)
+        assert not chain.holds(head)
+        if month == "2026-11":
+            assert error is None
+            assert position.seq == seq - 1
+            with pytest.raises(Exception, match="no longer where it was"):
+                chain.append([draft(9)], NOW, head)
+        else:
+            assert error is not None
+            assert error.details["seq"] == seq
+        path.write_bytes(saved)
+
+
+@pytest.mark.usefixtures("both_chains")
+def test_member_cut(chain: FileLedger, quick_path: Path) -> None:
+    """P3: a member that lost its end, anywhere but at the chain's end, is named."""
+    folder = quick_path / "s"
+    for month, start, end, seq in _borders(folder)[:-1]:
+        path = folder / f"{month}.ndjson.gz"
+        saved = path.read_bytes()
+        for cut in range(start + 1, end, 1 if SCALE > 1 else 11):
+            path.write_bytes(saved[:cut] + saved[end:])
+            _, error = verdict(folder)
+            assert error is not None, (month, cut)
+            assert (error.details["month"], error.details["offset"]) == (month, start)
+            assert error.details["seq"] == seq
+            count("members and months altered")
+        path.write_bytes(saved)
+
+
+@pytest.mark.usefixtures("both_chains")
+def test_zeros_and_noise_in_the_middle(chain: FileLedger, quick_path: Path) -> None:
+    """P3: a stretch of zeros or noise is damage, unless nothing but the end comes after it."""
+    folder, borders = quick_path / "s", _borders(quick_path / "s")
+    for month, start, end, seq in borders[:-1]:
+        path = folder / f"{month}.ndjson.gz"
+        saved = path.read_bytes()
+        for filler in (bytes(end - start), chance("noise in the middle").randbytes(end - start)):
+            path.write_bytes(saved[:start] + filler + saved[end:])
+            _, error = verdict(folder)
+            assert error is not None
+            assert (error.details["month"], error.details["seq"]) == (month, seq)
+            path.write_bytes(saved[:start] + filler + saved[start:])
+            assert verdict(folder)[1] is not None
+        path.write_bytes(saved)
+
+
+# The same through `verify` and the commands, over months that are sealed and such as are not.
+
+Log = dict[str, bytes]
+"""Every segment's bytes, by name."""
+
+DECEMBER = datetime(2026, 12, 1, tzinfo=UTC)
+
+
+def store_in(folder: Path, disk: Disk | None = None) -> Store:
+    """A store on the chain in a folder named ``schedules``."""
+    settings = load_settings({"PROMPTYOSELF_VAR": str(folder.parent)})
+    return Store(settings, ACTOR, warn=lambda _: None, disk=disk)
+
+
+def _log(folder: Path, *, sealed: bool, first: int = 1) -> Log:
+    """Nine events in three months; sealed: the first two months in one member each."""
+    store = store_in(folder)
+    for number in range(9):
+        when = datetime(2026, 9 + number // 3, 3 + number % 3, tzinfo=UTC)
+        append(store.ledger, first + number, now=when)
+    if sealed:
+        assert len(seal(store, datetime(2026, 11, 20, tzinfo=UTC))["sealed"]) == 2
+    store.read()
+    return snapshot_of(folder)
+
+
+def _pieces(content: bytes) -> list[bytes]:
+    """A file's members."""
+    pieces = []
+    while content:
+        stream = zlib.decompressobj(31)
+        stream.decompress(content)
+        pieces.append(content[: len(content) - len(stream.unused_data)])
+        content = stream.unused_data
+    return pieces
+
+
+def _line_alterations(log: Log) -> Iterator[tuple[str, Log]]:
+    """Each line dropped, repeated, swapped with the next, edited, forged and blanked."""
+    months = {name: gzip.decompress(content).splitlines() for name, content in log.items()}
+    for name, good in months.items():
+        for at, line in enumerate(good):
+            forged = json.loads(line)
+            forged["actor"]["who"] = "somebody else"
+            spelled = json.dumps(forged, separators=(",", ":"), ensure_ascii=False).encode()
+            changes = {
+                "dropped": good[:at] + good[at + 1 :],
+                "repeated": good[: at + 1] + good[at:],
+                "forged": [*good[:at], spelled, *good[at + 1 :]],
+                "slipped in": [*good[:at], spelled, *good[at:]],
+                "blanked": [*good[:at], b"", *good[at + 1 :]],
+            }
+            if at + 1 < len(good):
+                changes["swapped"] = [*good[:at], good[at + 1], line, *good[at + 2 :]]
+            for what, changed in changes.items():
+                text = b"".join(each + b"\n" for each in changed)
+                yield f"{name} line {at + 1} {what}", {**log, name: compress(text) if text else b""}
+
+
+def _member_alterations(log: Log) -> Iterator[tuple[str, Log]]:
+    """Each member cut, repeated, dropped, swapped with the next, and put into the next month."""
+    names = sorted(log)
+    step = 1 if SCALE > 1 else 29
+    for name, content in log.items():
+        pieces = _pieces(content)
+        for at, piece in enumerate(pieces):
+            before, after = b"".join(pieces[:at]), b"".join(pieces[at + 1 :])
+            where = f"{name} member {at + 1}"
+            for cut in range(1, len(piece), step):
+                yield f"{where} cut at {cut}", {**log, name: before + piece[:cut] + after}
+                yield (
+                    f"{where} without its first {cut}",
+                    {
+                        **log,
+                        name: before + piece[cut:] + after,
+                    },
+                )
+            yield f"{where} repeated", {**log, name: before + piece + piece + after}
+            yield f"{where} dropped", {**log, name: before + after}
+            if at + 1 < len(pieces):
+                swapped = pieces[at + 1] + piece + b"".join(pieces[at + 2 :])
+                yield f"{where} swapped", {**log, name: before + swapped}
+            for other in names:
+                if other != name:
+                    moved = {name: before + after, other: log[other] + piece}
+                    yield f"{where} moved to {other}", {**log, **moved}
+
+
+def _month_alterations(log: Log, stranger: Log) -> Iterator[tuple[str, Log]]:
+    """Each month removed, emptied, cut at every byte, exchanged for another's, or a stranger's."""
+    names = sorted(log)
+    step = 1 if SCALE > 1 else 37
+    for name, content in log.items():
+        yield f"{name} removed", {other: log[other] for other in names if other != name}
+        yield f"{name} a stranger's", {**log, name: stranger[name]}
+        borders, end = {0}, 0
+        for piece in _pieces(content)[:-1]:
+            end += len(piece)
+            borders.add(end)
+        for size in sorted(borders | set(range(1, len(content), step))):
+            yield f"{name} cut at {size}", {**log, name: content[:size]}
+    for one, other in pairwise(names):
+        yield f"{one} and {other} exchanged", {**log, one: log[other], other: log[one]}
+
+
+def _bit_flips(log: Log) -> Iterator[tuple[str, Log]]:
+    """Every bit, or an eighth of them chosen by chance."""
+    dice = chance("bits of a log")
+    for name, content in log.items():
+        for at in range(len(content)):
+            for bit in range(8) if SCALE > 1 else ([dice.randrange(8)] if not at % 4 else []):
+                flipped = content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :]
+                yield f"{name} bit {bit} of byte {at}", {**log, name: flipped}
+
+
+def _lay(folder: Path, log: Log) -> None:
+    for path in folder.glob("*.gz"):
+        path.unlink()
+    for name, content in log.items():
+        (folder / name).write_bytes(content)
+
+
+ALTERATIONS: dict[str, tuple[str, Callable[[Log, Log], Iterator[tuple[str, Log]]]]] = {
+    "bits": ("bits flipped", lambda log, _: _bit_flips(log)),
+    "lines": ("lines altered", lambda log, _: _line_alterations(log)),
+    "members": ("members and months altered", lambda log, _: _member_alterations(log)),
+    "months": ("members and months altered", _month_alterations),
+}
+
+
+@pytest.mark.parametrize("what", ALTERATIONS)
+@pytest.mark.parametrize("state", ["open", "sealed"])
+def test_no_alteration_goes_unnoticed(quick_path: Path, state: str, what: str) -> None:
+    """P3, P4: whatever is altered, `verify` names the first event that doesn't follow from what is
+    before it, or an independent reader finds every line unchanged. Where whole appends were cut off
+    the end, or the last event was changed, only a head kept elsewhere tells (or, of a cut, the
+    index). And no command reads what is left as empty, or writes over it."""
+    folder = quick_path / "var" / "schedules"
+    log = _log(folder, sealed=state == "sealed")
+    stranger = _log(quick_path / "other" / "schedules", sealed=state == "sealed", first=77)
+    good, index = placed_lines(folder), (folder / "index.json").read_bytes()
+    head = verify(store_in(folder))["head"]
+    kind, alterations = ALTERATIONS[what]
+    tried = refused = 0
+    for name, altered in alterations(log, stranger):
+        (folder / "index.json").unlink(missing_ok=True)
+        _lay(folder, altered)
+        tried += 1
+        refused += _judge(folder, good, head, name, index)
+        if tried % (5 if SCALE > 1 else 23) == 0:
+            _use(folder, name, index if tried % 2 else None)
+    count(kind, tried)
+    assert refused > tried // 2
+
+
+def _judge(folder: Path, good: list[tuple[str, bytes]], head: str, name: str, index: bytes) -> bool:
+    """What `verify` says against what an independent reader finds; whether it refused."""
+    found = placed_lines(folder)
+    pairs = enumerate(zip(found, good, strict=False))
+    same = next((at for at, (one, other) in pairs if one != other), min(len(found), len(good)))
+    before, store = snapshot_of(folder), store_in(folder)
+    error, answer = None, {}
+    try:
+        answer = verify(store)
+    except ChainError as refusal:
+        error = refusal
+    assert snapshot_of(folder) == before, f"{name}: verify changed something"
+    if error is None and "torn_tail" not in answer:
+        if found == good:
+            assert f"{answer['head']}" == head, name
+            return False
+        # Nothing in the log tells that it ever was longer, or ended otherwise.
+        shorter = found == good[: len(found)]
+        other_end = len(found) == len(good) == same + 1
+        longer = same == len(good)  # a whole event behind the last, by whoever can make one
+        assert shorter or other_end or longer, f"{name}: unnoticed"
+        with pytest.raises(ChainError, match="is not on this chain"):
+            verify(store, head)
+        if shorter:
+            (folder / "index.json").write_bytes(index)
+            with pytest.raises(ChainError) as caught:
+                verify(store)
+            assert caught.value.code == "events_missing", name
+            (folder / "index.json").unlink()
+        return False
+    seq = error.details["seq"] if error is not None else answer["events"] + 1
+    assert seq == _first_bad(found), f"{name}: {seq} is named"
+    if error is not None:
+        assert error.details["month"] in [path.name[:7] for path in folder.glob("*.gz")], name
+    with pytest.raises(ChainError):
+        verify(store, head)
+    return True
+
+
+def _first_bad(found: list[tuple[str, bytes]]) -> int:
+    """The first event that doesn't follow, by an independent reader; else the one after the last,
+    which lies in what can't be read."""
+    prev, ts = "0" * 64, ""
+    for seq, (name, line) in enumerate(found, 1):
+        try:
+            event = json.loads(line)
+        except ValueError:
+            return seq
+        if json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode() != line:
+            return seq
+        if (event["seq"], event["prev"], event["ts"][:7]) != (seq, prev, name[:7]):
+            return seq
+        if event["ts"] < ts:
+            return seq
+        prev, ts = hashlib.sha256(line).hexdigest(), event["ts"]
+    return len(found) + 1
+
+
+def _use(folder: Path, name: str, index: bytes | None) -> None:
+    """List and register, with the index that was there or without one."""
+    if index is not None:
+        (folder / "index.json").write_bytes(index)
+    found, before = whole_lines(folder), snapshot_of(folder)
+    registered = sum(b'"type":"schedule.registered"' in line for line in found)
+    try:
+        listed = len(store_in(folder).read().state.schedules)
+    except ChainError:
+        pass
+    else:
+        # The index may vouch for what it has seen; nothing else may be made up, or left out.
+        assert listed in (registered, 9), name
+    assert snapshot_of(folder) == before, f"{name}: a reader changed something"
+    try:
+        store_in(folder).transact(DECEMBER, lambda _: ([draft(500)], None))
+    except PromptyoselfError:
+        assert snapshot_of(folder) == before, f"{name}: a refused command changed something"
+    else:
+        after = snapshot_of(folder)
+        kept = b"".join(path.read_bytes() for path in (folder / "quarantine").glob("*.torn"))
+        for path, content in before.items():
+            torn = content[len(after[path]) :] if content.startswith(after[path]) else b""
+            assert after[path].startswith(content) or torn in kept, f"{name}: written over"
+        shutil.rmtree(folder / "quarantine", ignore_errors=True)
+
+
+@pytest.mark.usefixtures("both_chains")
+def test_append_leaves_damage_alone(chain: FileLedger, quick_path: Path) -> None:
+    """P4: an append that meets damage, or has no need to look at it, never alters damaged bytes."""
+    folder = quick_path / "s"
+    head, borders = chain.head(), _borders(folder)
+    for month, start, end, _ in borders[:-1]:
+        path = folder / f"{month}.ndjson.gz"
+        saved = snapshot_of(folder)
+        content = bytearray(saved[path.name])
+        content[(start + end) // 2] ^= 4
+        path.write_bytes(content)
+        before = snapshot_of(folder)
+        with pytest.raises(ChainError):
+            append(ledger_in(folder), 9)
+        assert snapshot_of(folder) == before
+        # With the end known, as from an index, the append goes behind the last whole member.
+        ledger_in(folder).append([draft(9)], NOW, head)
+        after = snapshot_of(folder)
+        assert all(after[name].startswith(data) for name, data in before.items())
+        assert not (folder / "quarantine").exists()
+        for name, data in saved.items():
+            (folder / name).write_bytes(data)
+    check_chain(folder)
+
+
+def test_gzip_bomb(quick_path: Path) -> None:
+    """A member that unpacks to far more than any append holds costs bounded memory, and is refused
+    in the middle of the chain, moved aside at its end."""
+    folder = quick_path / "s"
+    ledger = ledger_in(folder)
+    head = append(ledger, 1)
+    path = folder / "2026-11.ndjson.gz"
+    sound = path.read_bytes()
+    squeeze = zlib.compressobj(1, zlib.DEFLATED, 31)
+    bomb = b"".join(squeeze.compress(bytes(1 << 20)) for _ in range(512)) + squeeze.flush()
+    path.write_bytes(sound + bomb)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started = time.process_time()
+    assert ledger.head() == head
+    torn = ledger.torn()
+    assert torn is not None
+    assert torn.size == len(bomb)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 4 * MAX_MEMBER_BYTES // 1024
+    assert time.process_time() - started < 5
+    append(ledger_in(quick_path / "other"), 5)
+    path.write_bytes(sound + bomb + sound)
+    _, error = verdict(folder)
+    assert error is not None
+    assert error.details["seq"] == 3
+    path.write_bytes(sound + bomb)
+    append(ledger, 2)
+    assert len(check_chain(folder)) == 4
+
+
+@pytest.mark.parametrize("kind", ["noise", "zeros", "headers", "starts"])
+def test_long_garbage_tail(quick_path: Path, kind: str) -> None:
+    """P1, P4: ten megabytes of garbage at the end are moved aside; garbage made of gzip headers,
+    which no crash leaves, is refused; either in bounded time."""
+    size = 10 << 20
+    begun = compress(b'{"v":1,"seq":3,')[:-9]
+    header = b"\x1f\x8b\x08\x10\0\0\0\0\0\x03"  # with a comment that ends who knows where
+    tail = {
+        "noise": chance("long garbage").randbytes(size),
+        "zeros": bytes(size),
+        "headers": header * (size // len(header)),
+        "starts": begun * (size // len(begun)),
+    }[kind]
+    folder = quick_path / "s"
+    ledger = ledger_in(folder)
+    append(ledger, 1)
+    path = folder / "2026-11.ndjson.gz"
+    content = path.read_bytes() + tail
+    path.write_bytes(content)
+    started = time.process_time()
+    if kind in ("noise", "zeros"):
+        append(ledger, 2)
+        assert len(check_chain(folder)) == 4
+    else:
+        with pytest.raises(ChainError):
+            append(ledger, 2)
+        assert path.read_bytes() == content
+    assert time.process_time() - started < 5
+
+
+@settings(max_examples=rounds(300), deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.binary(max_size=300), st.sampled_from(["raw", "member", "after", "before", "line"]))
+def test_any_bytes(tmp_path_factory: pytest.TempPathFactory, data: bytes, place: str) -> None:
+    """P3: whatever bytes a segment, a member or a line consist of, the answer is ChainError or a
+    torn end; never another exception."""
+    folder = tmp_path_factory.mktemp("fuzz") / "s"
+    append(ledger_in(folder), 1)
+    path = folder / "2026-11.ndjson.gz"
+    sound = path.read_bytes()
+    path.write_bytes(
+        {
+            "raw": data,
+            "member": compress(data),
+            "after": sound + compress(data + b"\n"),
+            "before": data + sound,
+            "line": sound + compress(data.replace(b"\n", b"") + b"\n"),
+        }[place]
+    )
+    _any_answer(folder)
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=9),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=rounds(300), deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.dictionaries(
+        st.sampled_from(["v", "seq", "ts", "type", "id", "actor", "data", "prev", "x"]),
+        values,
+        max_size=3,
+    )
+)
+def test_any_envelope(tmp_path_factory: pytest.TempPathFactory, changes: dict[str, object]) -> None:
+    """P3: an event whose fields are of any other value or type is refused, or is a good event."""
+    folder = tmp_path_factory.mktemp("fuzz") / "s"
+    append(ledger_in(folder), 1)
+    event = {**json.loads(lines(folder)[-1]), **changes}
+    with (folder / "2026-11.ndjson.gz").open("ab") as file:
+        file.write(compress(json.dumps(event).encode("utf-8", "surrogatepass") + b"\n"))
+    _any_answer(folder)
+
+
+def _any_answer(folder: Path) -> None:
+    before = snapshot_of(folder)
+    position, error = verdict(folder)
+    assert_shares_agree(folder, error, ours=False)
+    if error is None:
+        ledger_in(folder).torn()
+        assert ledger_in(folder).holds(position)
+    else:
+        assert error.code == "corrupt_chain"
+        assert error.details["seq"] == position.seq + 1
+        json.dumps(error.details)
+        with pytest.raises(ChainError):
+            append(ledger_in(folder), 2)
+        assert snapshot_of(folder) == before
+
+
+def test_true_is_no_number(quick_path: Path) -> None:
+    """A line with ``true`` for 1 isn't an event, though Python thinks them equal."""
+    folder = quick_path / "s"
+    append(ledger_in(folder), 1)
+    path = folder / "2026-11.ndjson.gz"
+    content = gzip.decompress(path.read_bytes()).replace(b'"seq":1,', b'"seq":true,')
+    path.write_bytes(compress(content))
+    _, error = verdict(folder)
+    assert error is not None
+    assert error.details["seq"] == 1
+
+
+ANSWERS: dict[str, tuple[str, int]] = {
+    "bit-flipped-in-the-middle": ("corrupt_chain", 4),
+    "line-dropped": ("corrupt_chain", 3),
+    "line-edited": ("corrupt_chain", 4),
+    "lines-swapped": ("corrupt_chain", 3),
+    "member-repeated": ("corrupt_chain", 4),
+    "member-without-its-trailer": ("corrupt_chain", 3),
+    "first-member-missing": ("corrupt_chain", 1),
+    "another-months-events": ("corrupt_chain", 1),
+    "not-gzip-at-all": ("corrupt_chain", 1),
+    "plain-text": ("corrupt_chain", 1),
+    "cut-in-the-last-member": ("torn", 6),
+    "zeros-at-the-end": ("torn", 7),
+    "bit-flipped-in-the-last-member": ("torn", 6),
+    "cut-between-members": ("short", 5),
+    "other-header-bytes": ("sound", 7),
+    "recompressed": ("sound", 7),
+    "month-missing": ("corrupt_chain", 5),
+    "months-exchanged": ("corrupt_chain", 1),
+    "month-of-another-chain": ("corrupt_chain", 5),
+    "event-forged-without-linking-again": ("corrupt_chain", 7),
+    "noise-before-the-first-member": ("corrupt_chain", 1),
+    "last-month-missing": ("short", 7),
+    "sealed-and-sound": ("sound", 13),
+    "sealed-month-bit-flipped": ("corrupt_chain", 1),
+    "sealed-month-cut": ("corrupt_chain", 5),
+    "sealed-month-emptied": ("corrupt_chain", 5),
+    "sealed-month-repeated": ("corrupt_chain", 8),
+    "sealed-month-line-dropped": ("corrupt_chain", 6),
+    "sealed-month-line-edited": ("corrupt_chain", 7),
+    "sealed-record-dropped": ("corrupt_chain", 11),
+}
+"""What each damaged log under testdata/damaged is, and the event at which one notices. They were
+made once and are kept: what is read differently one day is noticed."""
+
+
+@pytest.mark.parametrize("name", sorted(ANSWERS))
+def test_named_damage(quick_path: Path, name: str) -> None:
+    """P3, P4: each kind of damage has the answer that stands beside its name, and refusing alters
+    nothing."""
+    folder = quick_path / "s"
+    shutil.copytree(DAMAGED / name, folder)
+    source = snapshot_of(folder)
+    answer, seq = ANSWERS[name]
+    position, error = verdict(folder)
+    torn = ledger_in(folder).torn() if error is None else None
+    if answer == "corrupt_chain":
+        assert error is not None
+        assert error.code == answer
+        assert error.details["seq"] == seq
+        with pytest.raises(ChainError):
+            append(ledger_in(folder), 9)
+        assert snapshot_of(folder) == source
+    elif answer == "torn":
+        assert error is None
+        assert torn is not None
+        assert position.seq == seq - 1
+        append(ledger_in(folder), 9)
+        kept = b"".join(path.read_bytes() for path in (folder / "quarantine").iterdir())
+        assert source["2026-11.ndjson.gz"].endswith(kept)
+        check_chain(folder)
+    else:
+        assert error is None
+        assert torn is None
+        assert position.seq == seq - (answer == "sound")
+        check_chain(folder)
+
+
+def test_every_damage_has_an_answer() -> None:
+    """No damaged file lies there without a test."""
+    assert {path.name for path in DAMAGED.iterdir()} == set(ANSWERS)

@@ -1,0 +1,268 @@
+"""P1, P3, P4: `recover`, killed at every syscall, with the power lost in every state, and beside
+others: no sound event is lost, and each loss is stated once."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chains import StepDisk, append, draft, kill
+from checker import check_chain, lines
+from tally import SCALE, chance, count, rounds
+from test_crash import in_child
+from test_damage import Log, _lay, _log, _pieces, store_in
+from test_recovering import NOW, Unsynced, found_lines
+
+from promptyoself.core.errors import ChainError, PromptyoselfError
+from promptyoself.service.proof.verify import verify
+from promptyoself.service.upkeep.recover import recover
+
+SOUND = {"recovered": False, "message": "The log is sound: nothing is to be done."}
+SEPTEMBER, OCTOBER, NOVEMBER = (f"2026-{month:02}.ndjson.gz" for month in (9, 10, 11))
+
+
+class Steps(StepDisk):
+    """Counts what removes a name, too."""
+
+    def unlink(self, path: Path) -> None:
+        self._step("unlink", lambda: super(StepDisk, self).unlink(path))
+
+
+def _without(content: bytes, *numbers: int) -> bytes:
+    """A month without some of its members."""
+    return b"".join(each for at, each in enumerate(_pieces(content)) if at not in numbers)
+
+
+def _flipped(content: bytes, at: float, bit: int = 3) -> bytes:
+    place = int(len(content) * at)
+    return content[:place] + bytes([content[place] ^ 1 << bit]) + content[place + 1 :]
+
+
+def _headless(content: bytes, *numbers: int) -> bytes:
+    """A month in which some members don't begin as they must; their text is legible."""
+    return b"".join(
+        b"\x1f\x8b\x09" + each[3:] if at in numbers else each
+        for at, each in enumerate(_pieces(content))
+    )
+
+
+Damage = Callable[[Log, Log], Log]
+DAMAGES: dict[str, tuple[bool, Damage]] = {
+    "a bit of a sealed month": (
+        True,
+        lambda log, _: {**log, OCTOBER: _flipped(log[OCTOBER], 0.7)},
+    ),
+    "a member lost": (False, lambda log, _: {**log, OCTOBER: _without(log[OCTOBER], 1)}),
+    "two gaps in two months": (
+        False,
+        lambda log, _: {
+            **log,
+            SEPTEMBER: _without(log[SEPTEMBER], 1),
+            NOVEMBER: _flipped(log[NOVEMBER], 0.5),
+        },
+    ),
+    "months exchanged": (
+        False,
+        lambda log, _: {**log, SEPTEMBER: log[OCTOBER], OCTOBER: log[SEPTEMBER]},
+    ),
+    "sealed months exchanged": (
+        True,
+        lambda log, _: {**log, SEPTEMBER: log[OCTOBER], OCTOBER: log[SEPTEMBER]},
+    ),
+    "months exchanged, and damaged": (
+        False,
+        lambda log, _: {
+            SEPTEMBER: _headless(log[OCTOBER], 0, 1),
+            OCTOBER: _without(log[NOVEMBER], 0),
+            NOVEMBER: _headless(log[SEPTEMBER], 1),
+        },
+    ),
+    "legible members": (False, lambda log, _: {**log, OCTOBER: _headless(log[OCTOBER], 0, 1, 2)}),
+    "the end cut": (False, lambda log, _: {**log, NOVEMBER: _without(log[NOVEMBER], 1, 2)}),
+    "a torn group": (
+        False,
+        lambda log, _: {
+            **log,
+            SEPTEMBER: _without(log[SEPTEMBER], 1),
+            NOVEMBER: log[NOVEMBER][:-9],
+        },
+    ),
+    "the last month is noise": (False, lambda log, _: {**log, NOVEMBER: b"noise " * 99}),
+    "a stranger's first month": (False, lambda log, other: {**log, SEPTEMBER: other[SEPTEMBER]}),
+    "all is noise": (False, lambda log, _: dict.fromkeys(log, b"noise " * 99)),
+}
+
+
+class Case:
+    """A damaged log, what its index knows, and what comes of an undisturbed recovery of it."""
+
+    def __init__(self, root: Path, name: str, *, from_index: bool) -> None:
+        self.root, self.from_index, self.made = root, from_index, 0
+        sealed, damage = DAMAGES[name]
+        folder = root / "good" / "schedules"
+        log = _log(folder, sealed=sealed)
+        stranger = _log(root / "other" / "schedules", sealed=sealed, first=77)
+        self.good = lines(folder)
+        self.index = (folder / "index.json").read_bytes()
+        _lay(folder, damage(log, stranger))
+        self.before = found_lines(folder)
+        self.damaged = folder
+        folder = self.copy()
+        self.recover(folder)
+        self.kept = [line for line in lines(folder) if line in self.good]
+        assert self.kept == [line for line in self.good if line in self.before or line in self.kept]
+        self.said = self._said(folder)
+        self.state = store_in(folder).read().state.schedules
+
+    def copy(self) -> Path:
+        """The damaged log, once more."""
+        self.made += 1
+        if self.made > 3:
+            shutil.rmtree(self.root / str(self.made - 3), ignore_errors=True)
+        folder = self.root / str(self.made) / "schedules"
+        shutil.copytree(self.damaged, folder)
+        return folder
+
+    def recover(self, folder: Path, disk: Any = None) -> dict[str, Any]:
+        """As the command does it; where another has recovered the log, that is all right."""
+        store = store_in(folder, disk or Unsynced())
+        if self.from_index and recover(store, NOW, dry_run=True, agree=bool) != SOUND:
+            return recover(store, NOW, from_index=True, agree=lambda _: True)
+        return recover(store, NOW, agree=lambda _: True)
+
+    def _said(self, folder: Path) -> list[Any]:
+        """What is stated: each gap, and each piece."""
+        events = [json.loads(line) for line in lines(folder)]
+        said = [event["data"] for event in events if event["type"] == "ledger.recovered"]
+        gaps = sorted((each["after"], each.get("first", 0), each["lost"]) for each in said)
+        pieces = sorted(
+            (piece["month"], piece["offset"], piece["sha256"])
+            for each in said
+            for piece in each.get("quarantined", ())
+        )
+        return [gaps, pieces]
+
+    def check(self, folder: Path, what: Any, torn: int = 0) -> None:
+        """Recover it by the ordinary code, and see that nothing is lost or said twice. ``torn`` is
+        how many recoveries may have died within an append."""
+        self.recover(folder)
+        assert [line for line in lines(folder) if line in self.good] == self.kept, what
+        gaps, pieces = self._said(folder)
+        more = [gap for gap in gaps if gap not in self.said[0]]
+        assert [gap for gap in gaps if gap not in more] == self.said[0], what
+        assert all(lost == 0 for _, _, lost in more), what
+        ours = [piece for piece in pieces if piece not in self.said[1]]
+        assert [piece for piece in pieces if piece not in ours] == self.said[1], what
+        assert max(len(ours), len(more)) <= torn, what  # a statement's own append, cut short
+        assert len(check_chain(folder)) == len(lines(folder)), what
+        assert not list(folder.rglob("*.unrecorded")), what
+        told = verify(store_in(folder))["recovered"]
+        assert sorted((each["after"], each.get("first", 0), each["lost"]) for each in told) == (
+            gaps
+        ), what
+        found = store_in(folder).read().state.schedules
+        assert {id_: each.prompt for id_, each in found.items()} == {
+            id_: each.prompt for id_, each in self.state.items()
+        }, what
+        if len(self.kept) < len(self.good) and not self.from_index:
+            kept = list((folder / "quarantine").glob("index-*/index.json"))
+            assert [path.read_bytes() for path in kept] == [self.index], what
+        append(store_in(folder, Unsynced()).ledger, 500, now=NOW + timedelta(hours=1))
+        check_chain(folder)
+        assert recover(store_in(folder, Unsynced()), NOW, agree=bool) == SOUND, what
+
+
+def ways(steps: list[str]) -> Iterator[tuple[int, str]]:
+    """Before, after and in the middle of every step."""
+    for at, name in enumerate(steps, 1):
+        for when in ("before", "after", *(["half"] if name == "write" else [])):
+            yield at, when
+
+
+@pytest.fixture(params=[*DAMAGES, "the end cut, from the index", "a member lost, from the index"])
+def case(quick_path: Path, request: pytest.FixtureRequest) -> Case:
+    name, from_index, _ = request.param.partition(", from the index")
+    return Case(quick_path, name, from_index=bool(from_index))
+
+
+def killed(case: Case, folder: Path, at: int, when: str) -> None:
+    """A recovery that dies at a syscall."""
+    disk = Steps(at, when, kill)
+    _, ended_by = in_child(lambda _: case.recover(folder, disk) and None)
+    count("kills by SIGKILL", ended_by == signal.SIGKILL)
+
+
+def test_killed_at_every_syscall(case: Case) -> None:
+    """P1: SIGKILL before, after and in the middle of every syscall of a recovery: run again, it
+    comes to the same end as if nothing had disturbed it."""
+    disk = Steps()
+    case.recover(case.copy(), disk)
+    choose, share = chance("recovery killed"), 1.0 if SCALE > 1 else 0.3
+    for at, when in ways(disk.log):
+        if choose.random() < share:
+            folder = case.copy()
+            killed(case, folder, at, when)
+            case.check(folder, (at, when, disk.log[at - 1]), torn=when == "half")
+
+
+def test_killed_twice(case: Case) -> None:
+    """P1: the same where the one who recovers it again is killed as well."""
+    disk = Steps()
+    case.recover(case.copy(), disk)
+    kinds, choose = list(ways(disk.log)), chance("recovery killed twice")
+    for _ in range(rounds(4)):
+        folder = case.copy()
+        first, second = choose.choice(kinds), choose.choice(kinds)
+        killed(case, folder, *first)
+        killed(case, folder, *second)
+        case.check(folder, (first, second), torn=[first[1], second[1]].count("half"))
+
+
+def _one_of_many(folder: Path, report: Callable[[str], None]) -> None:
+    try:
+        answer = recover(store_in(folder), NOW, agree=lambda _: True)
+        report("sound" if answer == SOUND else "recovered")
+    except PromptyoselfError as error:
+        report(error.code)
+
+
+def _writer(folder: Path, who: int, report: Callable[[str], None]) -> None:
+    """Registers until it has been let in ten times."""
+    store, done = store_in(folder), 0
+    while done < 10:
+        with suppress(ChainError, PromptyoselfError):
+            made = draft(1000 * who + done)
+            store.transact(NOW, lambda _, d=made: ([d], None))  # type: ignore[misc]
+            report(str(made.id))
+            done += 1
+
+
+@pytest.mark.parametrize("name", ["a member lost", "the end cut"])
+def test_recoveries_and_writers_at_once(quick_path: Path, name: str) -> None:
+    """P3, P5: of several recoveries at once one wins, and the others say so. Writers that hammer
+    meanwhile lose nothing, and nobody waits for ever."""
+    folder = Case(quick_path, name, from_index=False).copy()
+    (folder / "index.json").unlink()
+    if name == "the end cut":
+        (folder / NOVEMBER).write_bytes((folder / NOVEMBER).read_bytes() + b"noise " * 9)
+    jobs = [lambda r: _one_of_many(folder, r)] * 3
+    jobs += [lambda r, w=who: _writer(folder, w, r) for who in (1, 2)]
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        found = [lines for lines, _ in pool.map(in_child, jobs)]
+    said = [each[0] for each in found[:3]]
+    assert set(said) <= {"recovered", "sound", "log_changed"}
+    ids = [id_ for each in found[3:] for id_ in each]
+    assert len(ids) == 20
+    left = recover(store_in(folder, Unsynced()), NOW, agree=lambda _: True)
+    assert (said.count("recovered") or left["recovered"]) <= 1
+    events = check_chain(folder)
+    assert set(ids) <= {event["id"] for event in events}
+    count("processes racing", len(jobs))

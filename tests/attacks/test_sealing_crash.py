@@ -1,0 +1,470 @@
+"""P1, P3, P5: sealing, killed at every syscall, with power lost, on disks that fail, with every bit
+of its result flipped, and with everybody at once."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chains import NOW, Killed, PowerDisk, StepDisk, append, draft, kill, ledger_in, snapshot_of
+from checker import check_chain, lines, members
+from ledger_contract import FORK
+from tally import chance, count, rounds
+from test_crash import in_child
+from test_sealing import DECEMBER, MONTHS, Unsynced, records, seal, store_in, verify
+
+from promptyoself.core.disk import Disk
+from promptyoself.core.errors import ChainError, PromptyoselfError
+from promptyoself.core.instants import parse_utc
+from promptyoself.index.index import Index
+from promptyoself.index.schedule_form import SCHEDULE_FORM
+from promptyoself.ledger import START, Position, segments
+from promptyoself.ledger import sealing as sealing_module
+
+TORN = b"\x1f\x8b\x08torn"
+AFTER = DECEMBER + timedelta(hours=1)
+
+
+def build(folder: Path, disk: Disk) -> None:
+    """Three months, with an index, and a torn end behind the last one."""
+    store = store_in(folder, disk)
+    for number in range(6):
+        when = NOW + timedelta(days=-75 + 12 * number)
+        store.transact(when, lambda _, n=number: ([draft(n)], None))  # type: ignore[misc]
+
+
+def tear(folder: Path) -> None:
+    """A torn end behind the last month."""
+    with (folder / "2026-11.ndjson.gz").open("ab") as file:
+        file.write(TORN)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base") / "schedules"
+    build(folder, Unsynced())
+    assert [path.name[:7] for path in sorted(folder.glob("*.gz"))] == list(MONTHS)
+    tear(folder)
+    return folder
+
+
+@pytest.fixture
+def copies(base: Path, quick_path: Path) -> Callable[[], Path]:
+    """Makes copies of the base."""
+    made: list[Path] = []
+
+    def copy() -> Path:
+        made.append(quick_path / f"{len(made)}" / "schedules")
+        shutil.copytree(base, made[-1])
+        if len(made) > 3:
+            shutil.rmtree(made[-3].parent, ignore_errors=True)
+        return made[-1]
+
+    return copy
+
+
+def whole(folder: Path) -> list[bytes]:
+    """The lines of a chain whose end may be torn."""
+    ledger = ledger_in(folder)
+    return [line for batch in ledger.replay() for line in batch.content.split(b"\n")[:-1]]
+
+
+def assert_recovers(folder: Path, before: list[bytes], torn: bytes = TORN) -> None:
+    """Every line is as it was, what was added is about sealing, a reader changes nothing, and
+    sealing again leaves every month sealed once and an index that fits."""
+    found = whole(folder)
+    assert found[: len(before)] == before
+    assert all(b'"segment.sealed"' in x or b'"tail.quar' in x for x in found[len(before) :])
+    files = snapshot_of(folder)
+    loaded = store_in(folder).index.load()
+    assert loaded == Index(folder / "none", SCHEDULE_FORM, ledger_in(folder), lambda _: None).load()
+    assert snapshot_of(folder) == files
+    seal(store_in(folder, Unsynced()), AFTER)
+    append(ledger_in(folder, Unsynced()), 90, now=AFTER)
+    events = check_chain(folder)
+    assert lines(folder)[: len(before)] == before
+    assert sorted(record["month"] for record in records(folder)) == list(MONTHS)
+    kept = [path.read_bytes() for path in (folder / "quarantine").iterdir()]
+    assert kept.count(torn) == 1
+    assert verify(store_in(folder))["sealed"] == 3
+    warnings: list[str] = []
+    assert store_in(folder, warnings=warnings).read().position.seq == len(events)
+    assert warnings == []
+    for month in MONTHS:
+        assert len(members((folder / f"{month}.ndjson.gz").read_bytes())) == 1
+
+
+def steps_of(folder: Path) -> list[str]:
+    """The syscalls of sealing."""
+    disk = StepDisk()
+    assert len(seal(store_in(folder, disk), DECEMBER)["sealed"]) == 3
+    return disk.log
+
+
+def ways(steps: list[str]) -> Iterator[tuple[int, str]]:
+    """Before, after and in the middle of every step."""
+    for at, name in enumerate(steps, 1):
+        for when in ("before", "after", *(["half"] if name == "write" else [])):
+            yield at, when
+
+
+def test_killed_at_every_syscall(base: Path, copies: Callable[[], Path]) -> None:
+    """P1: SIGKILL before, after and in the middle of every syscall of sealing changes no line and
+    loses none, and sealing again does the rest."""
+    before = whole(base)
+    for at, when in ways(steps_of(copies())):
+        folder = copies()
+        disk = StepDisk(at, when, kill)
+        _, ended_by = in_child(lambda _, f=folder, d=disk: seal(store_in(f, d), DECEMBER) and None)
+        assert ended_by == signal.SIGKILL, (at, when)
+        count("kills by SIGKILL")
+        assert_recovers(folder, before)
+
+
+def test_killed_twice(base: Path, copies: Callable[[], Path]) -> None:
+    """P1: the same where the one who seals again is killed as well, at any step."""
+    before = whole(base)
+    kinds = list(ways(steps_of(copies())))
+    choose = chance("sealing killed twice")
+    for _ in range(rounds(60)):
+        folder = copies()
+        for at, when in (choose.choice(kinds), choose.choice(kinds)):
+            disk = StepDisk(at, when, kill)
+            _, ended_by = in_child(
+                lambda _, f=folder, d=disk: seal(store_in(f, d), DECEMBER) and None
+            )
+            count("kills by SIGKILL", ended_by == signal.SIGKILL)
+        assert_recovers(folder, before)
+
+
+def test_killed_at_random(base: Path, copies: Callable[[], Path]) -> None:
+    """P1: killed at any instant, between syscalls too."""
+    before = whole(base)
+    choose = chance("sealing killed at random")
+    for _ in range(rounds(40)):
+        folder = copies()
+        pid = os.fork()
+        if not pid:
+            try:
+                seal(store_in(folder), DECEMBER)
+                time.sleep(5)
+            finally:
+                os._exit(0)
+        time.sleep(choose.random() * 0.03)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        count("kills by SIGKILL")
+        assert_recovers(folder, before)
+
+
+class Platter(PowerDisk):
+    """Keeps what is renamed over, so that no inode's number is used again."""
+
+    def __init__(self, root: Path, **more: Any) -> None:
+        super().__init__(root, **more)
+        self.kept: list[int] = []
+
+    def rename(self, source: Path, target: Path) -> None:
+        if target.exists():
+            self.kept.append(os.open(target, os.O_RDONLY))
+        super().rename(source, target)
+
+    def forget(self) -> None:
+        for descriptor in self.kept:
+            os.close(descriptor)
+
+
+def _die() -> None:
+    raise Killed
+
+
+def test_power_loss_at_every_syscall(tmp_path: Path) -> None:
+    """P1: a loss of power at any syscall of sealing, on a disk that keeps only what was synced,
+    changes no line, loses none, and takes no record back that was acknowledged."""
+    at = steps = 0
+    while at <= steps:
+        at += 1
+        root = tmp_path / f"{at}"
+        folder = root / "var" / "schedules"
+        root.mkdir()
+        first = Platter(root)
+        build(folder, first)
+        tear(folder)
+        disk = Platter(root, at=at, act=_die).share(first)
+        disk.contents[(folder / "2026-11.ndjson.gz").stat().st_ino] = (
+            folder / "2026-11.ndjson.gz"
+        ).read_bytes()
+        before, acknowledged = whole(folder), 0
+        try:
+            for month in MONTHS:
+                seal(store_in(folder, disk), DECEMBER, month)
+                acknowledged += 1
+        except Killed:
+            pass
+        steps = max(steps, disk.count if acknowledged == 3 else at)
+        lost = disk.after_power_loss(tmp_path / f"{at}-after") / "var" / "schedules"
+        count("losses of power")
+        found = whole(lost)
+        assert found[: len(before)] == before, at
+        assert sum(b'"segment.sealed"' in line for line in found) >= acknowledged
+        assert_recovers(lost, before)
+        for platter in (first, disk):
+            assert isinstance(platter, Platter)
+            platter.forget()
+    assert steps > 60
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_errors_at_every_syscall(base: Path, copies: Callable[[], Path], number: int) -> None:
+    """P1: a syscall of sealing that fails, having done nothing, half or all of its work, raises or
+    is made good; no line changes, and nothing half-written stays beside."""
+
+    def fail() -> None:
+        raise OSError(number, os.strerror(number))
+
+    before = whole(base)
+    raised = 0
+    for at, when in ways(steps_of(copies())):
+        folder = copies()
+        disk = StepDisk(at, when, fail)
+        try:
+            seal(store_in(folder, disk), DECEMBER)
+        except OSError as error:
+            assert error.errno == number  # noqa: PT017
+            raised += 1
+        count("disk errors")
+        beside = [path.name for path in folder.iterdir() if path.name.endswith(".gz.tmp")]
+        assert not beside, (at, when)
+        assert_recovers(folder, before)
+    assert raised > 60
+
+
+def test_short_writes(base: Path, copies: Callable[[], Path]) -> None:
+    """P1: a disk that takes a few bytes at a time gets the same bytes in the end."""
+
+    class Slow(Unsynced):
+        def write(self, descriptor: int, data: bytes | memoryview) -> int:
+            count("writes cut")
+            return super().write(descriptor, data[:97])
+
+    found = []
+    for disk in (Slow(), Unsynced()):
+        folder = copies()
+        seal(store_in(folder, disk), DECEMBER)
+        found.append(snapshot_of(folder))
+        assert_recovers(folder, whole(base))
+    assert found[0] == found[1]
+
+
+# --- damage ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["isal", "zlib"])
+def sealed(
+    base: Path, quick_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Path:
+    """A chain whose first two months are sealed by either library, the second in several
+    members."""
+    if request.param == "isal":
+        pytest.importorskip("isal.isal_zlib")
+        monkeypatch.setattr(segments, "_LARGE_BYTES", 0)
+    else:
+        monkeypatch.setattr(segments, "_isal", lambda: None)
+    folder = quick_path / "sealed" / "schedules"
+    store = store_in(folder, Unsynced())
+    for number in range(11):
+        when = NOW + timedelta(days=(-60, -30)[number > 0], minutes=number)
+        store.transact(when, lambda _, n=number: ([draft(n)], None))  # type: ignore[misc]
+    monkeypatch.setattr(sealing_module, "MEMBER_BYTES", 2000)
+    seal(store_in(folder, Unsynced()), NOW)
+    assert len(members((folder / "2026-10.ndjson.gz").read_bytes())) > 2
+    (folder / "index.json").unlink()
+    return folder
+
+
+def borders(path: Path) -> list[tuple[int, int, int]]:
+    """The start, the end, and the first event's number of each member of a month."""
+    found = []
+    from promptyoself.ledger.segments import read_members
+
+    seq = 4  # ledger.created and a registration in September, one in October before these
+    for member in read_members(path):
+        seq = int(member.content.partition(b'"seq":')[2].partition(b",")[0])
+        found.append((member.start, member.end, seq))
+    return found
+
+
+def test_every_bit_of_a_sealed_month(sealed: Path) -> None:
+    """P3: whichever bit of a sealed month is flipped, `verify` names the first event that can't be
+    read, or every line is as it was."""
+    good, path = lines(sealed), sealed / "2026-10.ndjson.gz"
+    content = path.read_bytes()
+    unchanged = found = 0
+    for start, end, seq in borders(path):
+        for at in range(start, end):
+            for bit in range(8):
+                _poke(path, at, content[at] ^ 1 << bit)
+                where = verdict(sealed)
+                if where is None:
+                    unchanged += 1
+                    assert lines(sealed) == good
+                else:
+                    found += 1
+                    assert where == ("corrupt_chain", "2026-10", start, seq)
+            _poke(path, at, content[at])
+    count("bits flipped", 8 * len(content))
+    assert found > 6000
+    assert unchanged < 60 * len(borders(path))
+    assert verify(store_in(sealed))["sealed"] == 2
+
+
+def verdict(folder: Path) -> tuple[Any, ...] | None:
+    """What `verify` finds, and where."""
+    try:
+        verify(store_in(folder))
+    except ChainError as error:
+        return error.code, *(error.details[key] for key in ("month", "offset", "seq"))
+    return None
+
+
+def _poke(path: Path, at: int, byte: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(bytes([byte]))
+
+
+def test_a_sealed_month_cut_or_gone(sealed: Path) -> None:
+    """P3: a sealed month that lost a member or a part of one, at its end, at its beginning or in
+    the middle, or that is gone, is found."""
+    for month in ("2026-09", "2026-10"):
+        path = sealed / f"{month}.ndjson.gz"
+        content = path.read_bytes()
+        bad = [content[:start] + content[end:] for start, end, _ in borders(path)]
+        bad += [content[:start] for start, _, _ in borders(path)]
+        bad += [content[:cut] for cut in range(1, len(content), 7)]
+        bad += [content[cut:] for cut in range(1, len(content), 97)]
+        bad += [content + content, content + b"\0", content[:-8] + bytes(8)]
+        for each in bad:
+            path.write_bytes(each)
+            with pytest.raises(ChainError) as caught:
+                verify(store_in(sealed))
+            assert caught.value.code == "corrupt_chain"
+            assert caught.value.details["seq"] > 0
+            count("writes cut")
+        path.unlink()
+        with pytest.raises(ChainError):
+            verify(store_in(sealed))
+        path.write_bytes(content)
+    assert verify(store_in(sealed))["sealed"] == 2
+
+
+# --- everybody at once ----------------------------------------------------------------------------
+
+
+def _appender(folder: Path, who: int, until: float, acknowledged: Any, report: Any) -> None:
+    store = store_in(folder, Unsynced())
+    done, number = [], 0
+    while time.monotonic() < until:
+        number += 1
+        made = draft(100_000 * who + number)
+        with store.ledger.exclusive():
+            position = store.read().position
+            store.transact(NOW + timedelta(days=position.seq), lambda _, d=made: ([d], None))  # type: ignore[misc]
+            seq = store.read().position.seq
+            acknowledged.value = max(acknowledged.value, seq)
+        done.append(made.id)
+    report.send(done)
+
+
+def _sealer(folder: Path, until: float, report: Any) -> None:
+    choose, done = chance(f"sealer {os.getpid() % 2}"), []
+    while time.monotonic() < until:
+        store = store_in(folder, Unsynced())
+        ts = store.read().position.ts
+        if ts:
+            ahead = choose.choice((0, 0, 0, 25))
+            try:
+                answer = seal(store, parse_utc(ts) + timedelta(days=ahead))
+            except PromptyoselfError as error:
+                assert error.code == "head_moved", error.code  # noqa: PT017
+                continue
+            done += [line["month"] for line in answer["sealed"]]
+        time.sleep(0.005)
+    report.send(done)
+
+
+def _reader(folder: Path, seed: int, until: float, acknowledged: Any, report: Any) -> None:
+    """Replays from places remembered long ago, in its own process."""
+    ledger, choose = ledger_in(folder), chance(f"reader {seed}")
+    known: list[Position] = [START]
+    replays = 0
+    while time.monotonic() < until:
+        position = choose.choice(known[-40:] if replays % 3 else known)
+        at_least = acknowledged.value
+        seq, head = position.seq, position.hash
+        for batch in ledger.replay(position):
+            for event in batch.envelopes:
+                assert event.seq == seq + 1, "an event is missing, or given twice"
+                seq += 1
+            assert batch.envelopes[0].prev == head
+            head = batch.position.hash
+            if choose.random() < 0.05:
+                known.append(batch.position)
+        assert seq >= at_least, "an acknowledged event was not seen"
+        end = ledger.head(position)
+        assert end.seq >= seq
+        known.append(end)
+        ledger.torn(position)
+        ledger.holds(position)
+        replays += 1
+    report.send(replays)
+
+
+def test_everybody_at_once(quick_path: Path) -> None:
+    """P1, P5: two who append, two who seal closed months and the last one, and three who replay
+    from remembered places, in processes of their own: nobody misses an event, gets one twice, or
+    meets damage, and the log is whole."""
+    folder = quick_path / "schedules"
+    append(ledger_in(folder), 0)
+    until = time.monotonic() + rounds(4)
+    acknowledged = FORK.Value("q", 0)
+    jobs: list[tuple[Any, tuple[Any, ...]]] = [
+        *((_appender, (folder, who, until, acknowledged)) for who in (1, 2)),
+        *((_sealer, (folder, until)) for _ in range(2)),
+        *((_reader, (folder, seed, until, acknowledged)) for seed in range(3)),
+    ]
+    pipes, children = [], []
+    for job, arguments in jobs:
+        ours, theirs = FORK.Pipe()
+        child = FORK.Process(target=job, args=(*arguments, theirs))
+        child.start()
+        theirs.close()
+        pipes.append(ours)
+        children.append(child)
+    answers = []
+    for pipe, child in zip(pipes, children, strict=True):
+        try:
+            answers.append(pipe.recv())
+        except EOFError:
+            answers.append(None)
+        child.join()
+    assert [child.exitcode for child in children] == [0] * len(children)
+    events = check_chain(folder)
+    ids = [event["id"] for event in events if event["type"] == "schedule.registered"]
+    assert len(set(ids)) == len(ids)
+    assert {*answers[0], *answers[1]} <= set(ids)
+    months = [event["data"]["month"] for event in events if event["type"] == "segment.sealed"]
+    assert len(set(months)) == len(months)
+    assert sorted(months) == sorted(answers[2] + answers[3])
+    assert len(months) > 3
+    assert all(replays > 20 for replays in answers[4:])
+    count("replays beside sealing", sum(answers[4:]))
+    assert verify(store_in(folder))["sealed"] == len(months)

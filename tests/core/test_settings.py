@@ -1,0 +1,153 @@
+"""The environment and the .env file, as one checked Settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from promptyoself.core import settings as module
+from promptyoself.core.errors import PromptyoselfError
+from promptyoself.core.settings import SETTINGS, default_zone, load_settings, read_sources
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Settings believe to be in a source checkout there."""
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "promptyoself").mkdir()
+    monkeypatch.setattr(module, "_ROOT", tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Settings believe to be installed somewhere; the environment of a user at home there."""
+    monkeypatch.setattr(module, "_ROOT", tmp_path / "site-packages")
+    return {"HOME": str(tmp_path / "home")}
+
+
+def test_the_defaults_are_good_settings(checkout: Path) -> None:
+    """An empty environment is enough, and gives what is documented."""
+    found = load_settings({})
+    assert found.var == checkout / "var"
+    assert (found.base_url, found.token, found.timezone) == ("http://localhost:8283", None, "UTC")
+    assert (found.interval, found.lock_timeout, found.reconcile_grace) == (60, 10, 120)
+    assert found.caps == (10, 100, 500, 4 * 1024 * 1024)
+    assert (found.default_agent, found.only_agent, found.log_file) == (None, None, None)
+    assert found.log_prompts is False
+
+
+def test_the_data_directory_is_never_the_callers(
+    installed: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Outside a checkout it is the user's data directory; the working directory plays no part."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.chdir("/")
+    assert load_settings(installed).var == tmp_path / "data" / "promptyoself"
+
+
+def test_a_relative_directory_is_made_absolute(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path is understood once, where the command was called."""
+    monkeypatch.chdir(tmp_path)
+    assert load_settings({"PROMPTYOSELF_VAR": "elsewhere"}).var == tmp_path / "elsewhere"
+    assert load_settings({"PROMPTYOSELF_VAR": "elsewhere"}, var="here").var == tmp_path / "here"
+
+
+def test_the_environment_comes_before_the_file(checkout: Path) -> None:
+    """A .env fills in what the environment doesn't say, and never overrides it; each value knows
+    where it came from."""
+    (checkout / ".env").write_text(
+        "PROMPTYOSELF_TZ=Europe/Paris\nPROMPTYOSELF_INTERVAL=5\nLETTA_API_KEY='a $b # c'\n"
+    )
+    environ = {"PROMPTYOSELF_INTERVAL": "7", "PROMPTYOSELF_LOCK_TIMEOUT": "  "}
+    found = load_settings(environ)
+    assert (found.timezone, found.interval, found.token) == ("Europe/Paris", 7, "a $b # c")
+    origins = {source.setting.name: source.origin for source in read_sources(environ)}
+    assert origins["PROMPTYOSELF_TZ"] == str(checkout / ".env")
+    assert origins["PROMPTYOSELF_INTERVAL"] == "environment"
+    assert origins["PROMPTYOSELF_LOCK_TIMEOUT"] == "default"
+    assert {source.setting.name: source.origin for source in read_sources(environ, "x")}[
+        "PROMPTYOSELF_VAR"
+    ] == "--var"
+
+
+def test_an_installed_one_reads_the_users_file(installed: dict[str, str], tmp_path: Path) -> None:
+    """Outside a checkout the .env is in the user's configuration folder."""
+    folder = tmp_path / "home" / ".config" / "promptyoself"
+    folder.mkdir(parents=True)
+    (folder / ".env").write_text("PROMPTYOSELF_TZ=Europe/Paris\nPROMPTYOSELF_VAR=/data\n")
+    assert load_settings(installed).timezone == "Europe/Paris"
+    assert load_settings(installed).var == Path("/data")
+    other = {**installed, "XDG_CONFIG_HOME": str(tmp_path / "none"), "PROMPTYOSELF_VAR": "/x"}
+    assert load_settings(other).timezone == "UTC"
+
+
+def test_a_file_that_cannot_be_read_is_named(checkout: Path) -> None:
+    """P7: a .env that isn't text is refused, not passed over."""
+    (checkout / ".env").write_bytes(b"PROMPTYOSELF_TZ=\xff\xfe\n")
+    with pytest.raises(PromptyoselfError) as caught:
+        load_settings({})
+    assert caught.value.code == "invalid_setting"
+    assert str(checkout / ".env") in caught.value.message
+
+
+def test_a_bad_value_is_named_with_its_origin(checkout: Path) -> None:
+    """P7: the sentence names the variable and its value, the hint where it came from."""
+    (checkout / ".env").write_text("PROMPTYOSELF_INTERVAL=often\n")
+    with pytest.raises(PromptyoselfError) as caught:
+        load_settings({})
+    assert "PROMPTYOSELF_INTERVAL is 'often'" in caught.value.message
+    assert str(checkout / ".env") in caught.value.hint
+    with pytest.raises(PromptyoselfError) as caught:
+        load_settings({"PROMPTYOSELF_INTERVAL": "rarely"})
+    assert "the environment" in caught.value.hint
+
+
+@pytest.mark.parametrize("value", ["1", "true", "YES", "on"])
+def test_flags_have_many_spellings(checkout: Path, value: str) -> None:
+    """A flag is on for 1, true, yes and on."""
+    assert load_settings({"PROMPTYOSELF_LOG_PROMPTS": value}).log_prompts is True
+
+
+def test_the_key_comes_before_the_password(checkout: Path) -> None:
+    """LETTA_API_KEY is used where both are set, else the password."""
+    environ = {"LETTA_API_KEY": "key", "LETTA_SERVER_PASSWORD": "password"}
+    assert load_settings(environ).token == "key"
+    del environ["LETTA_API_KEY"]
+    assert load_settings(environ).token == "password"
+
+
+def test_an_address_loses_its_last_slash(checkout: Path) -> None:
+    """So that paths can be appended to it."""
+    assert load_settings({"LETTA_BASE_URL": "https://letta/ "}).base_url == "https://letta"
+
+
+def test_the_zone_is_checked_where_it_is_needed(checkout: Path) -> None:
+    """P7: a zone that doesn't exist is refused under the name of its setting."""
+    with pytest.raises(PromptyoselfError, match=r"PROMPTYOSELF_TZ.*Mars"):
+        default_zone(load_settings({"PROMPTYOSELF_TZ": "Mars/Olympus"}))
+    assert default_zone(load_settings({"PROMPTYOSELF_TZ": "Asia/Kathmandu"})) == "Asia/Kathmandu"
+
+
+def test_every_setting_is_described_once() -> None:
+    """Each has a sentence, and secrets are marked."""
+    names = [setting.name for setting in SETTINGS]
+    assert len(set(names)) == len(names)
+    assert all(setting.help.endswith(".") for setting in SETTINGS)
+    secret = {setting.name for setting in SETTINGS if setting.secret}
+    assert secret == {"LETTA_API_KEY", "LETTA_SERVER_PASSWORD", "PROMPTYOSELF_MCP_TOKEN"}
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"), [("90", 90), ("90s", 90), ("1m30s", 90), ("0.5s", 0.5)]
+)
+def test_seconds_may_have_a_unit(checkout: Path, value: str, seconds: float) -> None:
+    """What is in seconds may be written with a unit too, as every duration may be without."""
+    assert load_settings({"PROMPTYOSELF_CALL_TIMEOUT": value}).call_timeout == seconds
+    assert load_settings({"PROMPTYOSELF_INTERVAL": value}).interval == seconds
+    if seconds >= 1:
+        found = load_settings({"PROMPTYOSELF_MIN_INTERVAL": value}).caps.min_interval
+        assert (found, type(found)) == (90, int)

@@ -1,0 +1,985 @@
+"""The delivery protocol, step by step: a clock turned by hand, the real SDK, and a sandbox that
+answers when it is told to. Every test counts the copies in the agent's history at its end."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from promptyoself.core.ids import slot_otid
+from promptyoself.core.instants import format_utc
+from promptyoself.rules.claim import Abandoned, Claim, Delivered, Failed, Outcome, Stalled
+from promptyoself.sandbox import Sandbox
+from promptyoself.service.delivery.delivery import Delivery, Waits
+from promptyoself.targets.api import Message
+from promptyoself.targets.letta import LettaDeliverer, Look, client, take_look
+
+NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
+GRACE = 120.0
+NEVER = 1e6  # a latency that no test waits for: `finish_runs` ends the runs
+
+
+class Bench:
+    """A sandbox, the way to it, and the time."""
+
+    def __init__(self, call_timeout: float = 5.0) -> None:
+        self.now = NOON
+        self.monotonic = 0.0
+        self.sandbox = Sandbox(("echo", "other"), latency=NEVER, clock=lambda: self.now).start()
+        self.agent, self.other = self.sandbox.agents
+        self.letta = LettaDeliverer(self.sandbox.url, call_timeout=call_timeout)
+        self.call_timeout = call_timeout
+        self.log: list[float] = []
+
+    def close(self) -> None:
+        self.letta.close()
+        self.sandbox.stop()
+
+    def pass_(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+        self.monotonic += seconds
+
+    def claim(self, number: int = 1, **fields: Any) -> Claim:
+        slot = format_utc(self.now)
+        base = Claim(
+            f"sch_{number:08x}",
+            self.agent,
+            None,
+            f"prompt {number}",
+            slot,
+            "scheduled",
+            "",
+            1,
+            self.now,
+            self.now,
+        )
+        made = base._replace(**fields)
+        return made._replace(otid=slot_otid(made.id, made.slot))
+
+    def delivery(self, made: Claim) -> Delivery:
+        return Delivery(
+            made,
+            self.letta,
+            lambda: self.now,
+            reconcile_grace=GRACE,
+            call_timeout=self.call_timeout,
+            monotonic=lambda: self.monotonic,
+        )
+
+    def go(
+        self,
+        steps: Waits,
+        until: Callable[[], bool] = lambda: False,
+        *,
+        most: float = 4 * 3600,
+    ) -> Outcome | None:
+        """Let it run, time passing as it waits, to its outcome or until something holds."""
+        end = self.monotonic + most
+        while self.monotonic < end:
+            try:
+                seconds = next(steps)
+            except StopIteration as stop:
+                outcome: Outcome = stop.value
+                return outcome
+            assert 0.05 <= seconds <= 10
+            self.pass_(seconds)
+            if until():
+                return None
+        raise AssertionError("it never ends")
+
+    def waits(self, steps: Waits, seconds: float) -> None:
+        """It has no outcome for so long."""
+        end = self.monotonic + seconds
+        assert self.go(steps, lambda: self.monotonic >= end) is None
+
+    def finish(self) -> None:
+        self.sandbox.finish_runs()
+
+    def copies(self, made: Claim) -> int:
+        """How many there are in the end, when nothing is under way any more."""
+        self.sandbox.clear_faults()
+        self.sandbox.finish_runs()
+        assert sum(self.sandbox.deliveries.values()) == len(self.sandbox.deliveries), "doubled"
+        return self.sandbox.deliveries[made.agent_id, made.otid]
+
+    def look(self, *followed: str | None) -> Look:
+        """What all runs look like now."""
+        seen = take_look(self.letta, [run for run in followed if run], lambda: self.monotonic)
+        assert seen is not None
+        self.sandbox.requests.clear()
+        return seen
+
+    def occupy(self, agent: str | None = None, *, stuck: bool = False) -> None:
+        """Someone else's run, at which the agent is busy."""
+        if stuck:
+            self.sandbox.fault("run_stuck")
+        self.letta.send(Message(agent or self.agent, None, "somebody else's", "other-otid"))
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    bench = Bench()
+    yield bench
+    bench.close()
+
+
+@pytest.fixture
+def hasty() -> Iterator[Bench]:
+    """One whose calls time out soon, for servers that don't answer."""
+    bench = Bench(call_timeout=0.3)
+    bench.letta.health()
+    yield bench
+    bench.close()
+
+
+# --- the usual ------------------------------------------------------------------------------------
+
+
+def test_a_free_agent_gets_it_at_once(bench: Bench) -> None:
+    """Sent in the first step, followed until its run has completed, and there once."""
+    made = bench.claim()
+    delivery = bench.delivery(made)
+    steps = delivery.steps()
+    next(steps)
+    assert delivery.may_have_arrived
+    assert delivery.run_id is not None
+    assert not delivery.slow
+    bench.waits(steps, 60)
+    bench.finish()
+    assert bench.go(steps) == Delivered("run", delivery.run_id)
+    assert bench.copies(made) == 1
+    assert bench.sandbox.messages(bench.agent)[0].text == made.text
+
+
+def test_polling_slows_down(bench: Bench) -> None:
+    """A run that takes long is asked after ever more rarely, and costs no seat after a while."""
+    delivery = bench.delivery(bench.claim())
+    steps = delivery.steps()
+    waits = []
+    while bench.monotonic < 3600:
+        waits.append(next(steps))
+        bench.pass_(waits[-1])
+    assert waits[0] == 0.05
+    assert waits[-1] == 10
+    assert len(waits) < 410
+    assert delivery.slow
+
+
+def test_it_waits_for_a_busy_agent(bench: Bench) -> None:
+    """While another run of the agent is active nothing is sent; as soon as it has ended, it is."""
+    bench.occupy()
+    made = bench.claim()
+    delivery = bench.delivery(made)
+    steps = delivery.steps()
+    bench.waits(steps, 60)
+    assert not delivery.may_have_arrived
+    assert delivery.slow
+    bench.finish()
+    assert bench.go(steps, lambda: delivery.may_have_arrived) is None
+    assert not delivery.slow
+    bench.finish()
+    assert isinstance(bench.go(steps), Delivered)
+    assert bench.copies(made) == 1
+    assert bench.sandbox.overlaps == 0
+
+
+def test_it_makes_way_when_the_agent_stays_busy(bench: Bench) -> None:
+    """After two minutes it gives its place up, unsent, to come again."""
+    bench.occupy()
+    made = bench.claim()
+    outcome = bench.go(bench.delivery(made).steps())
+    assert outcome == Abandoned("letta_busy", "The agent is busy with another run.")
+    assert 120 <= bench.monotonic <= 135
+    assert bench.copies(made) == 0
+
+
+def test_a_leftover_run_is_ignored(bench: Bench) -> None:
+    """A run that is still active after two hours is a killed server's, and nobody's concern."""
+    bench.occupy(stuck=True)
+    bench.pass_(2 * 3600 - 60)
+    made = bench.claim()
+    steps = bench.delivery(made).steps()
+    bench.waits(steps, 30)
+    assert bench.go(steps, lambda: len(bench.letta.active_runs(bench.agent)) > 1) is None
+    bench.finish()
+    assert isinstance(bench.go(steps), Delivered)
+    assert bench.copies(made) == 1
+
+
+def test_into_a_conversation(bench: Bench) -> None:
+    """A message for a conversation gets there, once, by a run that is followed as any other."""
+    conversation = bench.sandbox.create_conversation(bench.agent)
+    made = bench.claim(conversation_id=conversation)
+    steps = bench.delivery(made).steps()
+    next(steps)
+    bench.finish()
+    assert isinstance(bench.go(steps), Delivered)
+    assert bench.copies(made) == 1
+    assert bench.sandbox.messages(bench.agent)[0].conversation_id == conversation
+
+
+def test_a_process_that_was_held_up_does_not_send(bench: Bench) -> None:
+    """P2: what wasn't sent soon after its claim isn't sent: its worker may count as dead."""
+    made = bench.claim()
+    delivery = bench.delivery(made)
+    bench.now += timedelta(seconds=151)  # suspended: it took no time
+    outcome = bench.go(delivery.steps())
+    assert isinstance(outcome, Abandoned)
+    assert outcome.code == "too_slow"
+    assert bench.copies(made) == 0
+
+
+def test_what_was_withdrawn_is_not_sent(bench: Bench) -> None:
+    """P2: once a worker has handed a slot back, nothing of it leaves any more."""
+    made = bench.claim()
+    delivery = bench.delivery(made)
+    steps = delivery.steps()
+    bench.occupy()
+    next(steps)
+    assert delivery.withdraw()
+    bench.finish()
+    assert bench.go(steps) == Abandoned(
+        "worker_stopped", "The worker was stopped before it was sent."
+    )
+    assert bench.copies(made) == 0
+
+
+def test_what_was_sent_cannot_be_withdrawn(bench: Bench) -> None:
+    """Withdrawing tells that it may have arrived, and following it goes on."""
+    made = bench.claim()
+    delivery = bench.delivery(made)
+    steps = delivery.steps()
+    next(steps)
+    assert not delivery.withdraw()
+    bench.finish()
+    assert isinstance(bench.go(steps), Delivered)
+
+
+# --- sends that go wrong --------------------------------------------------------------------------
+
+QUOTA = "RATE_LIMIT_EXCEEDED: Error code: 429 - {'error': {'code': 'insufficient_quota'}}"
+
+# fault, its parameters -> the outcome's class, its code or way, how many copies
+NOT_SENT = [
+    ("rate_limit", {"retry_after": 90}, Abandoned, "letta_rate_limited", 0),
+    ("conflict", {}, Abandoned, "letta_conflict", 0),
+    ("unauthorized", {}, Abandoned, "letta_unauthorized", 0),
+    ("status", {"status": 408}, Abandoned, "letta_timeout", 0),
+    ("not_found", {}, Failed, "agent_not_found", 0),
+    ("unprocessable", {}, Failed, "letta_rejected", 0),
+    ("status", {"status": 400}, Failed, "letta_rejected", 0),
+    ("model_401", {}, Failed, "model_refused", 0),
+    ("model_402", {}, Abandoned, "letta_out_of_credits", 0),
+    ("out_of_credits", {"retry_after": 90}, Abandoned, "letta_out_of_credits", 0),
+    ("status", {"status": 302}, Abandoned, "letta_unreachable", 0),
+    ("run_fails_before", {"error": QUOTA}, Abandoned, "letta_out_of_credits", 0),
+    ("run_fails_after", {"error": QUOTA}, Delivered, "history", 1),
+    ("run_fails_before", {}, Abandoned, "run_failed", 0),
+    ("run_pending_approval", {}, Abandoned, "letta_busy", 0),
+    ("run_fails_after", {}, Delivered, "history", 1),
+    ("slow", {"seconds": 0.05}, Delivered, "run", 1),
+    ("pending_approval", {}, Delivered, "run", 1),  # one 409 is waited out
+    ("busy", {}, Delivered, "run", 1),
+]
+
+
+@pytest.mark.parametrize(("fault", "params", "kind", "code", "copies"), NOT_SENT)
+def test_what_a_fault_comes_to(
+    bench: Bench, fault: str, params: dict[str, Any], kind: Any, code: str, copies: int
+) -> None:
+    """P2: each fault of a send has its outcome; nothing is called delivered that isn't there."""
+    made = bench.claim()
+    bench.sandbox.latency = 0
+    bench.sandbox.fault(fault, **params)
+    outcome = bench.go(bench.delivery(made).steps())
+    assert isinstance(outcome, kind)
+    assert (outcome.via if isinstance(outcome, Delivered) else outcome.code) == code
+    if isinstance(outcome, Failed):
+        assert outcome.permanent
+    if params.get("retry_after"):
+        assert outcome.retry_after == 90  # type: ignore[union-attr]
+    if fault == "run_fails_after":
+        assert outcome.error == params.get("error", "INTERNAL_SERVER_ERROR: a fault on demand")
+    assert bench.copies(made) == copies
+
+
+@pytest.mark.parametrize("fault", ["busy", "pending_approval"])
+def test_an_occupied_agent_is_waited_for_but_not_for_ever(bench: Bench, fault: str) -> None:
+    """409 for an approval or a busy agent is no failure: it waits, then makes way."""
+    made = bench.claim()
+    bench.sandbox.fault(fault, times=1000)
+    outcome = bench.go(bench.delivery(made).steps())
+    assert isinstance(outcome, Abandoned)
+    assert outcome.code == "letta_busy"
+    assert 120 <= bench.monotonic <= 140
+    assert bench.copies(made) == 0
+
+
+DOUBTFUL: list[tuple[str, dict[str, Any], bool]] = [
+    ("refuse", {}, False),
+    ("lost_reply", {}, True),
+    ("server_error", {}, False),
+    ("server_error", {"stored": True}, True),
+    ("hang", {}, False),
+    ("hang", {"stored": True}, True),
+    ("garbage", {}, False),
+    ("garbage", {"stored": True}, True),
+    ("wrong_shape", {}, False),
+    ("wrong_shape", {"stored": True}, True),
+    ("drip", {"where": "headers"}, True),
+    ("drip", {"where": "body"}, True),
+]
+
+
+@pytest.mark.parametrize("conversation", [False, True])
+@pytest.mark.parametrize(("fault", "params", "stored"), DOUBTFUL)
+def test_what_is_in_doubt_is_found_out(
+    hasty: Bench, fault: str, params: dict[str, Any], stored: bool, conversation: bool
+) -> None:
+    """P2: after an answer that says nothing, the tagged run or the lack of any trace decides; never
+    a second send."""
+    made = hasty.claim(
+        conversation_id=hasty.sandbox.create_conversation(hasty.agent) if conversation else None
+    )
+    hasty.sandbox.fault(fault, **params)
+    delivery = hasty.delivery(made)
+    steps = delivery.steps()
+    next(steps)
+    (stalled,) = delivery.take_stalls()
+    assert stalled.in_doubt
+    assert stalled.retry_at == hasty.now + timedelta(seconds=GRACE)
+    assert stalled.http_status == {"server_error": 500, "garbage": 200, "wrong_shape": 200}.get(
+        fault
+    )
+    hasty.sandbox.clear_faults()
+    assert delivery.slow
+    if stored:
+        hasty.waits(steps, 600)
+        hasty.finish()
+        outcome = hasty.go(steps)
+        assert isinstance(outcome, Delivered)
+    else:
+        hasty.waits(steps, GRACE - 11)
+        outcome = hasty.go(steps)
+        assert isinstance(outcome, Abandoned)
+        assert (outcome.code, outcome.at_once) == ("no_trace", True)
+        assert GRACE <= hasty.monotonic < GRACE + 20
+        waited = int(re.findall(r"No trace of it (\d+) s after", outcome.error)[0])
+        assert abs(waited - hasty.monotonic) <= 11, "the time that it really took"
+        assert outcome.error.endswith(stalled.error)
+    assert (outcome.http_status, outcome.detail) == (stalled.http_status, stalled.detail)
+    assert hasty.copies(made) == stored
+
+
+def test_the_run_of_a_lost_reply_may_be_over_at_once(hasty: Bench) -> None:
+    """P2: (a) a message that is in the history already counts as delivered, by that."""
+    made = hasty.claim()
+    hasty.sandbox.latency = 0
+    hasty.sandbox.fault("lost_reply")
+    outcome = hasty.go(hasty.delivery(made).steps())
+    assert isinstance(outcome, Delivered)
+    assert outcome.via == "history"
+    assert hasty.copies(made) == 1
+
+
+# --- what is met on the way -----------------------------------------------------------------------
+
+
+def test_what_a_server_said_is_told_before_anything_is_asked(bench: Bench) -> None:
+    """P9: the answer that leaves it in doubt is there in the next step, without another call, and
+    without the prompt that it quotes."""
+    made = bench.claim(text="Call the dentist about Tuesday.")
+    detail = f"could not store {made.text!r}:\nno space left"
+    bench.sandbox.fault("server_error", detail=detail)
+    delivery = bench.delivery(made)
+    steps = delivery.steps()
+    next(steps)
+    (stalled,) = delivery.take_stalls()
+    assert (stalled.code, stalled.http_status, stalled.in_doubt) == (
+        "letta_server_error",
+        500,
+        True,
+    )
+    assert stalled.detail == "could not store '…': no space left"
+    assert sum(bench.sandbox.requests.values()) == bench.sandbox.requests["send"] + 1
+    assert delivery.take_stalls() == []
+    bench.waits(steps, 60)
+    assert delivery.take_stalls() == [], "it is told once"
+
+
+def test_another_attempt_waits_where_a_server_asks_for_patience(bench: Bench) -> None:
+    """P2: after a 503 with Retry-After nothing is sent before that and the doubt are over."""
+    made = bench.claim()
+    bench.sandbox.fault("status", status=503, retry_after=600)
+    outcome = bench.go(bench.delivery(made).steps())
+    assert isinstance(outcome, Abandoned)
+    assert (outcome.code, outcome.at_once) == ("no_trace", False)
+    assert outcome.retry_after is not None
+    assert 470 <= outcome.retry_after <= 480
+    assert bench.copies(made) == 0
+
+
+@pytest.mark.parametrize("fault", ["busy", "pending_approval"])
+def test_an_agent_that_is_occupied_is_told_of(bench: Bench, fault: str) -> None:
+    """P9: a 409 that is waited out is no doubt, and is told at once, and once."""
+    bench.sandbox.fault(fault, times=1000)
+    delivery = bench.delivery(bench.claim())
+    steps = delivery.steps()
+    next(steps)
+    (stalled,) = delivery.take_stalls()
+    assert (stalled.code, stalled.http_status, stalled.in_doubt) == ("letta_busy", 409, False)
+    assert stalled.retry_at == bench.now + timedelta(seconds=120)
+    outcome = bench.go(steps)
+    assert outcome is not None
+    assert (outcome.http_status, delivery.take_stalls()) == (409, [])
+
+
+@pytest.mark.parametrize(
+    ("route", "fault", "params", "code", "status"),
+    [
+        ("run", "server_error", {"status": 503}, "letta_server_error", 503),
+        ("run", "garbage", {}, "letta_unreadable", 200),
+        ("run", "unauthorized", {}, "letta_unauthorized", 401),
+        ("run", "rate_limit", {}, "letta_rate_limited", 429),
+        ("run", "status", {"status": 402}, "letta_out_of_credits", 402),
+        ("run", "status", {"status": 404, "detail": "Run not found"}, "run_not_found", 404),
+        ("messages", "refuse", {}, "letta_connection_lost", None),
+        ("messages", "server_error", {}, "letta_server_error", 500),
+    ],
+)
+def test_what_cannot_be_asked_is_told(
+    bench: Bench, route: str, fault: str, params: dict[str, Any], code: str, status: int | None
+) -> None:
+    """P9: a server that doesn't say what became of it leaves a trace, too, while it is asked on."""
+    bench.sandbox.latency = 0 if route == "messages" else NEVER
+    if route == "messages":
+        bench.sandbox.fault("run_fails_before")
+    made = bench.claim()
+    delivery = bench.delivery(made)
+    steps = delivery.steps()
+    next(steps)
+    bench.sandbox.fault(fault, route=route, times=3, **params)
+    seen = []
+    for _ in range(5):
+        bench.pass_(next(steps, 10))
+        seen += delivery.take_stalls()
+        if seen:
+            break
+    assert [(s.code, s.http_status, s.in_doubt) for s in seen] == [(code, status, True)]
+    bench.copies(made)
+
+
+def test_the_dead_leave_word_of_what_they_had_met(bench: Bench) -> None:
+    """P9: whoever adopts a delivery tells, in its outcome, the answer that its sender had got."""
+    met = Stalled("letta_server_error", "It answered with HTTP 500.", True, 500, "boom")
+    made = bench.claim(in_doubt=True, stalled=met)
+    bench.pass_(400)
+    outcome = bench.go(bench.delivery(made).steps())
+    assert isinstance(outcome, Abandoned)
+    assert (outcome.code, outcome.http_status, outcome.detail) == ("no_trace", 500, "boom")
+    assert met.error in outcome.error
+
+
+# --- in doubt -------------------------------------------------------------------------------------
+
+
+def sent_by_the_dead(bench: Bench, made: Claim) -> None:
+    """A worker sends, and dies before it can record anything."""
+    bench.letta.send(Message(made.agent_id, made.conversation_id, made.text, made.otid))
+
+
+def test_in_doubt_and_in_the_history(bench: Bench) -> None:
+    """P2: (a) what a dead worker's agent has in its history was delivered."""
+    made = bench.claim(in_doubt=True)
+    sent_by_the_dead(bench, made)
+    bench.finish()
+    bench.pass_(5)
+    outcome = bench.go(bench.delivery(made).steps())
+    assert isinstance(outcome, Delivered)
+    assert outcome.via == "history"
+    assert bench.copies(made) == 1
+
+
+def test_in_doubt_with_an_active_run(bench: Bench) -> None:
+    """P2: (b) a run that bears our tag is waited for; (c) when it has ended, it decides."""
+    made = bench.claim(in_doubt=True)
+    sent_by_the_dead(bench, made)
+    steps = bench.delivery(made).steps()
+    bench.waits(steps, 3600)
+    bench.finish()
+    outcome = bench.go(steps)
+    assert isinstance(outcome, Delivered)
+    assert outcome.via == "run"
+    assert bench.copies(made) == 1
+
+
+def test_in_doubt_with_a_run_that_fails(bench: Bench) -> None:
+    """P2: (c) a tagged run that ends without having read the prompt leaves the slot to be tried
+    again."""
+    made = bench.claim(in_doubt=True)
+    bench.sandbox.fault("run_fails_before")
+    sent_by_the_dead(bench, made)
+    steps = bench.delivery(made).steps()
+    bench.waits(steps, 10)
+    bench.finish()
+    outcome = bench.go(steps)
+    assert isinstance(outcome, Abandoned)
+    assert outcome.code == "run_failed"
+    assert bench.copies(made) == 0
+
+
+def test_in_doubt_with_a_run_that_never_ends(bench: Bench) -> None:
+    """P2: (b) after two hours an active run is a leftover: failed, and said to be unknown."""
+    made = bench.claim(in_doubt=True)
+    bench.sandbox.fault("run_stuck")
+    sent_by_the_dead(bench, made)
+    outcome = bench.go(bench.delivery(made).steps())
+    assert isinstance(outcome, Failed)
+    assert (outcome.code, outcome.permanent) == ("unknown", False)
+    assert 7200 <= bench.monotonic <= 7220
+    assert bench.copies(made) == 0
+
+
+def test_a_suspended_machine_loses_no_patience(bench: Bench) -> None:
+    """P2: three hours asleep are not three hours of waiting: a run that goes on is still followed,
+    and the lack of a trace still proves nothing."""
+    made = bench.claim()
+    steps = bench.delivery(made).steps()
+    next(steps)
+    bench.now += timedelta(hours=3)
+    bench.waits(steps, 60)
+    bench.finish()
+    assert isinstance(bench.go(steps), Delivered)
+    lost = bench.claim(2)
+    bench.sandbox.fault("refuse")
+    steps = bench.delivery(lost).steps()
+    next(steps)
+    bench.now += timedelta(hours=3)
+    bench.waits(steps, 100)
+    assert bench.copies(made) == 1
+    assert bench.copies(lost) == 0
+
+
+@pytest.mark.parametrize("hours", [-5, 5])
+def test_a_clock_that_is_set_does_not_hide_the_message(bench: Bench, hours: int) -> None:
+    """P2: whichever way the clock is turned while it is in doubt, the message is found."""
+    made = bench.claim()
+    delivery = bench.delivery(made)
+    sent_by_the_dead(bench, made)
+    bench.finish()
+    bench.now += timedelta(hours=hours)
+    orphan = made._replace(in_doubt=True)
+    outcome = bench.go(bench.delivery(orphan).steps())
+    assert isinstance(outcome, Delivered)
+    assert bench.copies(made) == 1
+    assert not delivery.may_have_arrived
+
+
+def test_a_log_that_is_ahead_of_the_clock_finds_the_message(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P2: where the clock was set back, the log's claim lies in the future; the message doesn't."""
+    monkeypatch.setattr(client, "_PAGE", 1)  # so that the search ends where it may
+    ahead = bench.now + timedelta(hours=6)
+    made = bench.claim(in_doubt=True, claimed_at=ahead, since=ahead, slot=format_utc(ahead))
+    sent_by_the_dead(bench, made)
+    bench.finish()
+    assert isinstance(bench.go(bench.delivery(made).steps()), Delivered)
+    assert bench.copies(made) == 1
+
+
+def test_in_doubt_without_a_trace(bench: Bench) -> None:
+    """P2: (d) without any trace for the whole grace, it may be sent again, under the same otid;
+    and then there is one."""
+    made = bench.claim(in_doubt=True)
+    outcome = bench.go(bench.delivery(made).steps())
+    assert isinstance(outcome, Abandoned)
+    assert outcome.at_once
+    assert GRACE <= bench.monotonic < GRACE + 11
+    again = made._replace(in_doubt=False, attempt=2, claimed_at=bench.now)
+    steps = bench.delivery(again).steps()
+    next(steps)
+    bench.finish()
+    assert isinstance(bench.go(steps), Delivered)
+    assert bench.copies(made) == 1
+
+
+def test_an_old_doubt_is_settled_at_once(bench: Bench) -> None:
+    """P2: (d) where the dead worker's time to send was over long ago, nobody need wait any more."""
+    made = bench.claim(in_doubt=True)
+    bench.pass_(3600)
+    began = bench.monotonic
+    assert isinstance(bench.go(bench.delivery(made).steps()), Abandoned)
+    assert bench.monotonic == began
+
+
+@pytest.mark.parametrize("fault", ["server_error", "garbage", "unauthorized", "refuse"])
+def test_a_server_that_does_not_answer_leaves_it_in_doubt(bench: Bench, fault: str) -> None:
+    """P2: (e) as long as nobody can be asked, nothing is concluded, for hours."""
+    made = bench.claim(in_doubt=True)
+    sent_by_the_dead(bench, made)
+    bench.finish()
+    bench.sandbox.fault(fault, route="any", times=100_000)
+    steps = bench.delivery(made).steps()
+    bench.waits(steps, 3 * 3600)
+    bench.sandbox.clear_faults()
+    assert isinstance(bench.go(steps), Delivered)
+    assert bench.copies(made) == 1
+
+
+def test_a_server_that_is_down_leaves_it_in_doubt(bench: Bench) -> None:
+    """P2: (e) the same where nobody listens; and when it is back, its history tells."""
+    made = bench.claim()
+    steps = bench.delivery(made).steps()
+    next(steps)
+    bench.finish()
+    bench.sandbox.stop()
+    bench.waits(steps, 3 * 3600)
+    bench.sandbox.start()
+    assert isinstance(bench.go(steps), Delivered)
+    assert bench.copies(made) == 1
+
+
+@pytest.mark.parametrize("route", ["runs", "messages"])
+def test_half_an_answer_proves_nothing(bench: Bench, route: str) -> None:
+    """P2: without the runs or without the history there is no telling, and nothing is concluded."""
+    made = bench.claim(in_doubt=True)
+    bench.sandbox.fault("server_error", route=route, times=1000)
+    bench.waits(bench.delivery(made).steps(), 3600)
+    assert bench.copies(made) == 0
+
+
+def test_a_server_that_lost_its_runs(bench: Bench) -> None:
+    """P2: a killed server leaves the run active for ever: after two hours it is unknown."""
+    made = bench.claim()
+    steps = bench.delivery(made).steps()
+    next(steps)
+    bench.sandbox.stop(lose_runs=True)
+    bench.sandbox.start()
+    outcome = bench.go(steps)
+    assert isinstance(outcome, Failed)
+    assert outcome.code == "unknown"
+    assert bench.copies(made) == 0
+
+
+def test_a_run_that_is_not_known_any_more(bench: Bench) -> None:
+    """P2: a run that the server forgot is looked for by its tag, then in the history."""
+    made = bench.claim(run_id="run-00000000-0000-4000-8000-000000000000", in_doubt=True)
+    sent_by_the_dead(bench, made)
+    steps = bench.delivery(made).steps()
+    bench.waits(steps, 600)
+    bench.finish()
+    assert isinstance(bench.go(steps), Delivered)
+    assert bench.copies(made) == 1
+
+
+def test_a_run_that_its_worker_noted(bench: Bench) -> None:
+    """What a stopping worker left word of is asked for directly."""
+    made = bench.claim(in_doubt=True)
+    run_id = bench.letta.send(Message(bench.agent, None, made.text, made.otid))
+    bench.finish()
+    outcome = bench.go(bench.delivery(made._replace(run_id=run_id)).steps())
+    assert outcome == Delivered("run", run_id)
+    assert bench.copies(made) == 1
+
+
+def test_a_deleted_agent_takes_the_evidence_with_it(bench: Bench) -> None:
+    """P2: in doubt about an agent that is gone, it is failed, and said to be unknown."""
+    made = bench.claim()
+    steps = bench.delivery(made).steps()
+    next(steps)
+    bench.sandbox.delete_agent(bench.agent)
+    outcome = bench.go(steps)
+    assert isinstance(outcome, Failed)
+    assert (outcome.code, outcome.permanent) == ("unknown", False)
+    assert bench.monotonic < 10
+
+
+def test_another_servers_404_is_not_letta_s(bench: Bench) -> None:
+    """P2: a proxy's 404 while Letta is down neither fails a slot for good nor settles a doubt."""
+    made = bench.claim()
+    body = {"status": 404, "detail": "Not Found"}
+    bench.sandbox.fault("status", **body)
+    outcome = bench.go(bench.delivery(made).steps())
+    assert isinstance(outcome, Abandoned)
+    assert outcome.code == "letta_unreachable"
+    doubtful = bench.claim(2, in_doubt=True)
+    sent_by_the_dead(bench, doubtful)
+    bench.finish()
+    bench.sandbox.fault("status", route="any", times=100_000, **body)
+    steps = bench.delivery(doubtful).steps()
+    bench.waits(steps, 3 * 3600)
+    bench.sandbox.clear_faults()
+    assert isinstance(bench.go(steps), Delivered)
+    assert (bench.copies(made), bench.copies(doubtful)) == (0, 1)
+
+
+def test_a_conversation_that_was_changed_meanwhile(bench: Bench) -> None:
+    """P2: a message in doubt is found though its schedule names another conversation by now."""
+    first, second = (bench.sandbox.create_conversation(bench.agent) for _ in range(2))
+    made = bench.claim(conversation_id=first)
+    sent_by_the_dead(bench, made)
+    bench.finish()
+    orphan = made._replace(conversation_id=second, in_doubt=True)
+    assert isinstance(bench.go(bench.delivery(orphan).steps()), Delivered)
+    assert bench.copies(made) == 1
+
+
+# --- further attempts -----------------------------------------------------------------------------
+
+
+def test_a_further_attempt_looks_at_the_history_first(bench: Bench) -> None:
+    """P2: what turns out to have arrived after all isn't sent again."""
+    made = bench.claim()
+    sent_by_the_dead(bench, made)
+    bench.finish()
+    bench.pass_(300)
+    again = made._replace(attempt=2, claimed_at=bench.now)
+    outcome = bench.go(bench.delivery(again).steps())
+    assert isinstance(outcome, Delivered)
+    assert outcome.via == "history"
+    assert bench.copies(made) == 1
+
+
+def test_a_late_slot_looks_at_the_history_first(bench: Bench) -> None:
+    """P2: where the log was restored from before a delivery, the agent's history still knows it."""
+    made = bench.claim()
+    sent_by_the_dead(bench, made)
+    bench.finish()
+    bench.pass_(20 * 3600)
+    again = made._replace(claimed_at=bench.now, since=bench.now)
+    outcome = bench.go(bench.delivery(again).steps())
+    assert isinstance(outcome, Delivered)
+    assert bench.copies(made) == 1
+
+
+def test_an_earlier_attempts_active_run_is_followed(bench: Bench) -> None:
+    """P2: an active run that bears the slot's own tag is followed, rather than sent beside."""
+    made = bench.claim()
+    sent_by_the_dead(bench, made)
+    again = made._replace(attempt=2)
+    delivery = bench.delivery(again)
+    steps = delivery.steps()
+    bench.waits(steps, 600)
+    assert delivery.may_have_arrived
+    bench.finish()
+    assert isinstance(bench.go(steps), Delivered)
+    assert bench.copies(made) == 1
+
+
+def test_one_that_ends_between_the_two_questions_is_seen(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P2: a run that ends while we ask is in the history when we have asked for the runs first."""
+    made = bench.claim()
+    sent_by_the_dead(bench, made)
+    bench.pass_(10)
+    ask = bench.letta.active_runs
+
+    def just_missed(agent_id: str) -> Any:
+        bench.finish()
+        return ask(agent_id)
+
+    monkeypatch.setattr(bench.letta, "active_runs", just_missed)
+    for claim in (made._replace(attempt=2), made._replace(in_doubt=True)):
+        assert isinstance(bench.go(bench.delivery(claim).steps()), Delivered)
+    assert bench.copies(made) == 1
+
+
+@pytest.mark.parametrize("fault", ["server_error", "garbage", "refuse"])
+def test_without_knowing_whether_it_is_free_nothing_is_sent(bench: Bench, fault: str) -> None:
+    """Where the runs can't be read, the attempt is given up, certainly unsent."""
+    made = bench.claim()
+    bench.sandbox.fault(fault, route="runs")
+    delivery = bench.delivery(made)
+    assert isinstance(bench.go(delivery.steps()), Abandoned)
+    assert not delivery.may_have_arrived
+    assert bench.copies(made) == 0
+
+
+def test_it_says_that_letta_has_answered(bench: Bench) -> None:
+    """A delivery tells whether the server has answered it, which ends a pause of the others."""
+    made = bench.claim()
+    delivery = bench.delivery(made)
+    bench.sandbox.stop()
+    assert isinstance(bench.go(delivery.steps()), Abandoned)
+    assert not delivery.heard
+    bench.sandbox.start()
+    delivery = bench.delivery(made)
+    next(delivery.steps())
+    assert delivery.heard
+
+
+# --- looks that are shared ------------------------------------------------------------------------
+
+
+def test_a_look_spares_the_question(bench: Bench) -> None:
+    """P8: upon a look that shows its agent free, it sends, and asks nothing else."""
+    made = bench.claim()
+    bench.occupy(bench.other)
+    delivery = bench.delivery(made)
+    assert delivery.looks
+    assert not delivery.follows
+    assert delivery.take(bench.look()) is False
+    next(delivery.steps())
+    assert bench.sandbox.requests == {"send": 1}
+    assert delivery.heard
+    assert bench.copies(made) == 1
+
+
+def test_a_look_asked_for_before_the_claim_is_not_believed(bench: Bench) -> None:
+    """P2: whoever began a run since isn't in it: it asks by itself, and waits."""
+    seen = bench.look()
+    bench.occupy()
+    bench.pass_(0.01)
+    made = bench.claim()
+    delivery = bench.delivery(made)
+    assert delivery.take(seen) is None
+    bench.waits(delivery.steps(), 30)
+    assert not delivery.may_have_arrived
+    assert bench.copies(made) == 0
+    assert bench.sandbox.overlaps == 0
+
+
+def test_a_look_that_lay_about_is_not_sent_upon(bench: Bench) -> None:
+    """P2: where the thread that was to send was held up, the agent is asked for again."""
+    made = bench.claim()
+    delivery = bench.delivery(made)
+    assert delivery.take(bench.look()) is False
+    bench.occupy()
+    bench.pass_(1.1)
+    bench.waits(delivery.steps(), 30)
+    assert not delivery.may_have_arrived
+    assert bench.sandbox.overlaps == 0
+
+
+def test_a_look_is_used_once(bench: Bench) -> None:
+    """P2: what showed the agent busy, or a send refused, is asked for anew."""
+    made = bench.claim()
+    delivery = bench.delivery(made)
+    steps = delivery.steps()
+    assert delivery.take(bench.look()) is False
+    bench.sandbox.fault("busy")
+    next(steps)
+    bench.occupy()
+    bench.sandbox.requests.clear()
+    next(steps)
+    assert bench.sandbox.requests == {"runs": 1}
+    assert not delivery.may_have_arrived
+
+
+def test_a_look_shows_the_agent_busy(bench: Bench) -> None:
+    """P2: what it shows is heeded as an answer of its own would be: another's run is waited for,
+    one's own followed, a leftover ignored."""
+    bench.occupy()
+    made = bench.claim()
+    delivery = bench.delivery(made)
+    steps = delivery.steps()
+    assert delivery.take(bench.look()) is False
+    next(steps)
+    assert delivery.slow
+    assert delivery.looks
+    assert bench.sandbox.requests == {}
+    bench.finish()
+    bench.pass_(1)
+    assert delivery.take(bench.look()) is False
+    next(steps)
+    assert bench.sandbox.requests == {"send": 1}
+    again = bench.delivery(made._replace(attempt=2))
+    assert again.take(bench.look()) is False
+    next(again.steps())
+    assert again.run_id == delivery.run_id
+    assert bench.copies(made) == 1
+
+
+def followed(bench: Bench, made: Claim) -> tuple[Delivery, Waits]:
+    """A delivery that was sent."""
+    delivery = bench.delivery(made)
+    steps = delivery.steps()
+    next(steps)
+    assert delivery.follows
+    bench.pass_(0.1)
+    return delivery, steps
+
+
+def test_a_look_tells_how_the_run_stands(bench: Bench) -> None:
+    """P8: as long as it goes on, and where it has completed, no call is made at all."""
+    made = bench.claim()
+    delivery, steps = followed(bench, made)
+    for _ in range(3):
+        assert delivery.take(bench.look(delivery.run_id)) is True
+        bench.pass_(next(steps))
+        assert delivery.follows
+    bench.finish()
+    assert delivery.take(bench.look(delivery.run_id)) is True
+    assert bench.go(steps) == Delivered("run", delivery.run_id)
+    assert bench.sandbox.requests == {}
+    assert bench.copies(made) == 1
+
+
+def test_a_look_asked_for_before_the_send_tells_nothing(bench: Bench) -> None:
+    """P2: that it lacks the run doesn't mean that this is over."""
+    made = bench.claim()
+    seen = bench.look()
+    bench.pass_(0.01)
+    delivery = bench.delivery(made)
+    steps = delivery.steps()
+    next(steps)
+    assert delivery.take(seen) is None
+    bench.waits(steps, 60)
+
+
+def test_a_run_that_a_look_lacks_is_asked_for(bench: Bench) -> None:
+    """P2: whether it is over, and how it ended, its own answer says."""
+    made = bench.claim()
+    delivery, steps = followed(bench, made)
+    bench.finish()
+    assert delivery.take(bench.look()) is False
+    assert bench.go(steps) == Delivered("run", delivery.run_id)
+    assert bench.sandbox.requests == {"run": 1}
+    assert not delivery.contradicted
+
+
+def test_a_look_that_lacks_an_active_run_is_contradicted(bench: Bench) -> None:
+    """P2: nothing is concluded from it, and it is noted that such lists can't be relied upon."""
+    made = bench.claim()
+    delivery, steps = followed(bench, made)
+    assert delivery.take(Look(bench.monotonic, bench.monotonic, {}, {})) is False
+    bench.pass_(next(steps))
+    assert delivery.contradicted
+    bench.finish()
+    assert isinstance(bench.go(steps), Delivered)
+    assert bench.copies(made) == 1
+
+
+@pytest.mark.parametrize(("fault", "copies"), [("run_fails_before", 0), ("run_fails_after", 1)])
+def test_a_failed_run_in_a_look_is_no_outcome_yet(bench: Bench, fault: str, copies: int) -> None:
+    """P2: the agent's history is looked through before anything is said of a run that failed."""
+    made = bench.claim()
+    bench.sandbox.fault(fault)
+    delivery, steps = followed(bench, made)
+    bench.finish()
+    assert delivery.take(bench.look(delivery.run_id)) is False
+    outcome = bench.go(steps)
+    assert isinstance(outcome, Delivered if copies else Abandoned)
+    assert set(bench.sandbox.requests) == {"messages"}
+    assert bench.copies(made) == copies
+
+
+def test_in_doubt_no_look_is_believed(hasty: Bench) -> None:
+    """P2: where it isn't known whether it was sent, a delivery asks by itself, at every step."""
+    orphan = hasty.delivery(hasty.claim(in_doubt=True))
+    assert not orphan.looks
+    assert orphan.take(hasty.look()) is None
+    made = hasty.claim(2)
+    hasty.sandbox.fault("hang")
+    delivery = hasty.delivery(made)
+    steps = delivery.steps()
+    for _ in range(5):
+        hasty.pass_(next(steps))
+        assert not delivery.looks
+        assert delivery.take(hasty.look()) is None

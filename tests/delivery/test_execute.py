@@ -1,0 +1,315 @@
+"""`promptyoself execute` and `promptyoself demo`, as commands."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+from calling import AGENT, call, lines_of, log_of, run
+from checker import check_chain
+
+from promptyoself.sandbox import Sandbox
+from promptyoself.targets.api import Message
+from promptyoself.targets.letta import LettaDeliverer
+
+if TYPE_CHECKING:
+    from conftest import Clock
+
+
+@pytest.fixture
+def sandbox(monkeypatch: pytest.MonkeyPatch, var: Path) -> Iterator[Sandbox]:
+    with Sandbox(("echo", "other"), latency=0.02) as sandbox:
+        monkeypatch.setenv("LETTA_BASE_URL", sandbox.url)
+        yield sandbox
+
+
+def register(agent: str, prompt: str = "Hi", *asked: str) -> str:
+    asked = asked or ("--time", "in 1m")
+    answer = call("register", "--agent-id", agent, "--prompt", prompt, *asked).success()
+    return str(answer["id"])
+
+
+def register_due(agent: str) -> None:
+    """Register a prompt, and let its time come, by the clock on the wall."""
+    answer = call("register", "--agent-id", agent, "--prompt", "p", "--time", "in 1s").success()
+    due = datetime.fromisoformat(answer["next_run"])
+    time.sleep(max((due - datetime.now(UTC)).total_seconds(), 0) + 0.01)
+
+
+def events(var: Path, type_: str = "") -> list[dict[str, Any]]:
+    check_chain(var / "schedules")
+    found = [orjson.loads(line) for line in lines_of(var)]
+    return [event for event in found if event["type"].startswith(type_)]
+
+
+def test_the_answer_is_as_the_contract_says(sandbox: Sandbox, var: Path, clock: Clock) -> None:
+    """What was executed, whether it was delivered, and when it runs next."""
+    once = register(sandbox.agents[0])
+    series = register(sandbox.agents[1], "Hi", "--every", "1m")
+    clock.advance(minutes=1)
+    answer = call("execute").success()
+    assert list(answer) == ["status", "executed", "message"]
+    assert answer["message"] == "2 prompts executed"
+    lines = {line["id"]: line for line in answer["executed"]}
+    assert set(lines) == {once, series}
+    assert list(lines[once])[:4] == ["id", "agent_id", "delivered", "next_run"]
+    assert lines[once]["delivered"] is True
+    assert lines[once]["next_run"] is None
+    assert lines[series]["next_run"] == "2026-11-20T12:02:00.000000Z"
+    assert lines[series]["agent_id"] == sandbox.agents[1]
+    assert set(sandbox.deliveries.values()) == {1}
+    stopped = events(var, "worker.stopped")
+    assert [event["data"]["why"] for event in stopped] == ["done"]
+
+
+def test_what_has_failed_for_good_is_told_on_stderr(
+    sandbox: Sandbox, var: Path, clock: Clock
+) -> None:
+    """P9: whoever watches stderr hears of a schedule that is parked, of a one-off that has failed,
+    and of slots that were missed; not of a failure that isn't the last word."""
+    agent = AGENT
+    series = register(agent, "Hi", "--every", "1m")
+    for _ in range(4):
+        clock.advance(minutes=1)
+        assert call("execute").err == ""
+    clock.advance(minutes=1)
+    assert call("execute").err == (
+        f"promptyoself: {series} of {agent} is parked: its deliveries keep failing, the last one "
+        f"with agent_not_found. `promptyoself resume --id {series}` lets it run again.\n"
+    )
+    once = register(agent, "Hello")
+    clock.advance(minutes=1)
+    assert call("execute").err == (
+        f"promptyoself: {once} of {agent}, which was to be delivered once, has failed: "
+        "agent_not_found.\n"
+    )
+    missed = register(sandbox.agents[0], "Hi", "--every", "1h")
+    late = register(sandbox.agents[0], "Late", "--time", "in 1m", "--grace", "5m")
+    clock.advance(hours=3)
+    told = call("execute").err.splitlines()
+    agent = sandbox.agents[0]
+    assert sorted(told) == sorted(
+        [
+            f"promptyoself: {late} of {agent}, which was to be delivered once, has failed: grace.",
+            f"promptyoself: {missed} of {agent} missed 2 slots from 2026-11-20T13:06:00.000000Z "
+            "to 2026-11-20T14:06:00.000000Z (misfire).",
+        ]
+    )
+
+
+def test_one_prompt_is_one_prompt(sandbox: Sandbox, var: Path, clock: Clock) -> None:
+    """The message counts in the singular too, and says what became of the others."""
+    register(sandbox.agents[0])
+    register(sandbox.agents[1])
+    sandbox.fault("not_found", agent_id=sandbox.agents[1])
+    clock.advance(minutes=1)
+    answer = call("execute").success()
+    assert answer["message"] == "1 prompt executed, 1 failed"
+    (failed,) = (line for line in answer["executed"] if not line["delivered"])
+    assert (failed["state"], failed["code"]) == ("failed", "agent_not_found")
+    assert sandbox.agents[1] in failed["error"]
+
+
+def test_nothing_to_do(var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An idle pass says so, and changes nothing, not even where there is no log yet."""
+    monkeypatch.setenv("LETTA_BASE_URL", "http://127.0.0.1:1")
+    assert call("execute").success() == {
+        "status": "success",
+        "executed": [],
+        "message": "0 prompts executed",
+    }
+    assert not var.exists()
+    register("agent-a")
+    before = log_of(var)
+    call("execute").success()
+    assert log_of(var) == before
+    assert not (var / "workers").exists()
+
+
+def test_an_idle_pass_costs_nothing(environ: dict[str, str], var: Path) -> None:
+    """P8: without work nothing of Letta is imported, and nobody is asked anything."""
+    call("register", "--agent-id", "a", "--prompt", "p", "--time", "in 1h").success()
+    code = (
+        "import socket, sys\n"
+        "def refuse(*_, **__): raise AssertionError('a connection')\n"
+        "socket.socket.connect = socket.create_connection = refuse\n"
+        "from promptyoself.cli import _run\n"
+        "assert _run(['execute']) == 0\n"
+        "heavy = {'letta_client', 'httpx', 'httpcore', 'filelock', 'pydantic'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[1] == "[]"
+
+
+def test_prompts_of_before_and_skips_are_told(sandbox: Sandbox, var: Path, clock: Clock) -> None:
+    """Slots that were missed are in the answer, with why."""
+    id_ = register(sandbox.agents[0], "Hi", "--every", "10m")
+    clock.advance(minutes=35)
+    answer = call("execute").success()
+    assert [(s["id"], s["slots"], s["why"]) for s in answer["skipped"]] == [(id_, 2, "misfire")]
+
+
+def test_a_server_that_is_down_is_told(var: Path, clock: Clock) -> None:
+    """P2: where nobody listens, the slot is tried again later, and the answer says why."""
+    with Sandbox() as sandbox:
+        url = sandbox.url
+        agent = sandbox.agents[0]
+    os.environ["LETTA_BASE_URL"] = url  # which the fixture puts back
+    register(agent)
+    clock.advance(minutes=1)
+    answer = call("execute").success()
+    (line,) = answer["executed"]
+    assert (line["state"], line["code"]) == ("retrying", "letta_unreachable")
+    assert line["retry_at"] > "2026-11-20T12:01"
+    assert answer["message"] == "0 prompts executed, 1 retrying"
+    assert call("execute").success()["executed"] == []
+
+
+def test_at_the_deadline_it_leaves_off(sandbox: Sandbox, var: Path, clock: Clock) -> None:
+    """P2: what was sent stays in doubt, what wasn't is handed back; the next pass settles both."""
+    sent, unsent = register(sandbox.agents[0]), register(sandbox.agents[1])
+    sandbox.latency = 1e6
+    with closing(LettaDeliverer(sandbox.url)) as somebody:
+        somebody.send(Message(sandbox.agents[1], None, "somebody else's", "other-otid"))
+    clock.advance(minutes=1)
+    began = time.monotonic()
+    answer = call("execute", "--deadline", "0.7").success()
+    assert time.monotonic() - began < 4
+    states = {line["id"]: line["state"] for line in answer["executed"]}
+    assert states == {sent: "in_doubt", unsent: "retrying"}
+    assert answer["message"] == "0 prompts executed, 1 retrying, 1 in doubt"
+    (stopped,) = events(var, "worker.stopped")
+    assert stopped["data"]["why"] == "deadline"
+    assert [left["id"] for left in stopped["data"]["in_flight"]] == [sent]
+    sandbox.clear_faults()
+    sandbox.finish_runs()
+    sandbox.latency = 0.02
+    clock.advance(minutes=1)
+    answer = call("execute").success()
+    assert {line["id"] for line in answer["executed"] if line["delivered"]} == {sent, unsent}
+    assert list(sandbox.deliveries.values()) == [1, 1, 1]
+
+
+def test_what_a_killed_pass_left_is_settled(
+    sandbox: Sandbox, environ: dict[str, str], var: Path
+) -> None:
+    """P2: `execute` killed between send and record; the next one finds out, and sends nothing."""
+    sandbox.latency = 1e6
+    agent = sandbox.agents[0]
+    register_due(agent)
+    command = [sys.executable, "-m", "promptyoself", "execute"]
+    environ = {**environ, "LETTA_BASE_URL": sandbox.url}
+    with subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL) as killed:
+        end = time.monotonic() + 20
+        while not sandbox.state()["agents"][0]["active_runs"] and time.monotonic() < end:
+            time.sleep(0.02)
+        killed.kill()
+    sandbox.finish_runs()
+    answer = run("execute", environ=environ).success()
+    assert [line["state"] for line in answer["executed"]] == ["delivered"]
+    assert set(sandbox.deliveries.values()) == {1}
+    assert events(var)[-1]["type"] == "worker.stopped"
+
+
+def test_a_signal_ends_a_pass_in_order(
+    sandbox: Sandbox, environ: dict[str, str], var: Path
+) -> None:
+    """SIGTERM during a pass: an answer all the same, and what wasn't sent is handed back."""
+    agent = sandbox.agents[0]
+    sandbox.fault("hang", route="runs")
+    register_due(agent)
+    command = [sys.executable, "-m", "promptyoself", "execute"]
+    environ = {**environ, "LETTA_BASE_URL": sandbox.url}
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE) as pass_:
+        end = time.monotonic() + 20
+        while not events(var, "delivery.attempted") and time.monotonic() < end:
+            time.sleep(0.02)
+        pass_.send_signal(signal.SIGTERM)
+        out, _ = pass_.communicate(timeout=10)
+    assert pass_.returncode == 0
+    assert orjson.loads(out)["executed"][0]["code"] == "worker_stopped"
+    assert events(var)[-1]["data"]["why"] == "SIGTERM"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--interval", "5"], "conflicting_options"),
+        (["--loop", "--deadline", "5"], "conflicting_options"),
+        (["--concurrency", "0"], "invalid_value"),
+        (["--deadline", "0"], "invalid_value"),
+        (["--loop", "--interval", "x"], "invalid_value"),
+    ],
+)
+def test_wrong_usage(var: Path, arguments: list[str], code: str) -> None:
+    """P7: options that make no sense together, or at all, are refused."""
+    call("execute", *arguments).error(code, exit_code=2)
+    assert not var.exists()
+
+
+def test_the_demonstration(environ: dict[str, str], tmp_path: Path) -> None:
+    """`demo` shows the main job on a sandbox of its own, in well under half a minute."""
+    environ.pop("LETTA_BASE_URL")
+    began = time.monotonic()
+    answer = run("demo", environ=environ)
+    document = answer.success()
+    assert time.monotonic() - began < 30
+    assert document["valid"] is True
+    assert all(count >= 1 for count in document["delivered"].values())
+    assert len(document["next_fires"]) == 3
+    assert '"type":"delivery.delivered"' in answer.err
+    assert "Traceback" not in answer.err
+
+
+def test_the_demonstration_on_a_server(
+    sandbox: Sandbox, environ: dict[str, str], var: Path
+) -> None:
+    """With LETTA_BASE_URL set, `demo --var` delivers to that server's agents, into that folder."""
+    environ["LETTA_BASE_URL"] = sandbox.url
+    document = run("demo", "--var", str(var), environ=environ).success()
+    assert document["url"] == sandbox.url
+    assert document["agent_id"] in sandbox.agents
+    assert set(sandbox.deliveries.values()) == {1}
+    assert sum(document["delivered"].values()) == len(sandbox.deliveries)
+    assert len(events(var)) == document["events"]
+
+
+def test_the_demonstration_without_a_server(environ: dict[str, str]) -> None:
+    """Where nobody listens at LETTA_BASE_URL, `demo` says so."""
+    environ["LETTA_BASE_URL"] = "http://127.0.0.1:1"
+    assert run("demo", environ=environ).error("letta_unreachable")
+
+
+@pytest.mark.parametrize("allowed", ["0", "1"])
+def test_prompts_are_logged_only_where_allowed(
+    sandbox: Sandbox, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allowed: str
+) -> None:
+    """The log file tells of each delivery; its prompt only with PROMPTYOSELF_LOG_PROMPTS=1."""
+    log = tmp_path / "loop.log"
+    monkeypatch.setenv("PROMPTYOSELF_LOG_FILE", str(log))
+    monkeypatch.setenv("PROMPTYOSELF_LOG_PROMPTS", allowed)
+    id_ = register(sandbox.agents[0], "a very private matter")
+    clock.advance(minutes=1)
+    call("execute").success()
+    lines = [orjson.loads(line) for line in log.read_text().splitlines()]
+    steps = [line["state"] for line in lines]
+    assert steps == ["started", "claimed", "sent", "delivered", "stopped"]
+    assert len({line["worker"] for line in lines}) == 1
+    for line in lines[1:4]:
+        assert (line["message"], line["id"], line["attempt"]) == ("delivery", id_, 1)
+        assert line["slot"] == "2026-11-20T12:01:00.000000Z"
+    assert lines[3]["delivered"] is True
+    assert ("a very private matter" in log.read_text()) is (allowed == "1")

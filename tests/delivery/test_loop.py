@@ -1,0 +1,553 @@
+"""The loop: in a process as people run it, and in this one, with a clock that can be turned."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import orjson
+import pytest
+from calling import call, lines_of, run
+from checker import check_chain
+from test_dispatching import FakeLetta, Place
+from world import check_deliveries, check_slots
+
+from promptyoself.core.errors import ChainError
+from promptyoself.doors.commands.session import Session
+from promptyoself.sandbox import Sandbox
+from promptyoself.service.delivery import loop
+from promptyoself.service.delivery.dispatcher import Dispatcher, Report
+from promptyoself.service.delivery.loop import Stop, run_loop
+from promptyoself.service.proof.verify import verify
+from promptyoself.service.schedules.register import register
+from promptyoself.service.schedules.request import Request
+
+
+@pytest.fixture
+def sandbox(monkeypatch: pytest.MonkeyPatch, var: Path) -> Iterator[Sandbox]:
+    with Sandbox([f"a{n}" for n in range(10)], latency=0.02) as sandbox:
+        monkeypatch.setenv("LETTA_BASE_URL", sandbox.url)
+        monkeypatch.setenv("PROMPTYOSELF_RECONCILE_GRACE", "1.5")
+        yield sandbox
+
+
+class Loop:
+    """A loop in a process of its own."""
+
+    def __init__(self, *arguments: str) -> None:
+        command = [sys.executable, "-m", "promptyoself", "execute", "--loop", *arguments]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        self.pid = self.process.pid
+
+    def stop(self, number: int = signal.SIGTERM) -> list[dict[str, Any]]:
+        """End it; what it has printed."""
+        self.process.send_signal(number)
+        out, err = self.process.communicate(timeout=15)
+        assert self.process.returncode == 0, err
+        assert b"Traceback" not in err
+        return [orjson.loads(line) for line in out.splitlines()]
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture
+def loops(sandbox: Sandbox) -> Iterator[Callable[..., Loop]]:
+    started: list[Loop] = []
+
+    def start(*arguments: str) -> Loop:
+        started.append(Loop(*arguments))
+        return started[-1]
+
+    yield start
+    for one in started:
+        if one.process.poll() is None:
+            one.kill()
+
+
+def events(var: Path, type_: str = "") -> list[dict[str, Any]]:
+    if not (var / "schedules").exists():
+        return []
+    # A copy of a moment: the loops go on writing.
+    found = [orjson.loads(line) for line in lines_of(var)]
+    return [event for event in found if event["type"].startswith(type_)]
+
+
+def wait_for(holds: Callable[[], Any], timeout: float = 15) -> float:
+    began = time.monotonic()
+    while not holds():
+        assert time.monotonic() - began < timeout, "it never came to pass"
+        time.sleep(0.01)
+    return time.monotonic() - began
+
+
+def add(agent: str, prompt: str = "p", *asked: str) -> str:
+    asked = asked or ("--time", "in 1s")
+    return str(call("register", "--agent-id", agent, "--prompt", prompt, *asked).success()["id"])
+
+
+# --- a process ------------------------------------------------------------------------------------
+
+
+def test_it_wakes_when_another_process_appends(
+    sandbox: Sandbox, var: Path, loops: Callable[..., Loop], environ: dict[str, str]
+) -> None:
+    """What another process registers or triggers is delivered within a second of its time, though
+    the loop may sleep for a minute; and what it did is printed, a line per pass."""
+    one = loops("--interval", "60")
+    wait_for(lambda: events(var, "worker.started"))
+    add(sandbox.agents[1], "early", "--time", "in 1s")
+    run("register", "--agent-id", sandbox.agents[0], "--prompt", "p", "--time", "in 2s",
+        environ=environ).success()  # fmt: skip
+    wait_for(lambda: len(events(var, "delivery.delivered")) == 2)
+    for event in events(var, "delivery.attempted"):
+        late = datetime.fromisoformat(event["ts"]) - datetime.fromisoformat(event["data"]["slot"])
+        assert late < timedelta(seconds=1)
+    id_ = add(sandbox.agents[2], "p", "--time", "in 1h")
+    call("trigger", "--id", id_).success()
+    assert wait_for(lambda: len(sandbox.messages(sandbox.agents[2])) == 1) < 1.5
+    wait_for(lambda: len(events(var, "delivery.delivered")) == 3)
+    printed = one.stop()
+    assert all(line["status"] == "success" for line in printed)
+    assert sum(len(line["executed"]) for line in printed) == 3
+    check_chain(var / "schedules")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_stops_in_order(
+    sandbox: Sandbox, var: Path, loops: Callable[..., Loop], number: signal.Signals
+) -> None:
+    """SIGTERM and SIGINT end an idle loop within a second or two: recorded, and exit code 0."""
+    one = loops()
+    wait_for(lambda: events(var, "worker.started"))
+    time.sleep(0.3)
+    began = time.monotonic()
+    assert one.stop(number) == []
+    assert time.monotonic() - began < 3
+    (stopped,) = events(var, "worker.stopped")
+    assert stopped["data"]["why"] == number.name
+    assert not list((var / "workers").glob("*.lock"))
+
+
+def test_a_loop_that_hangs_is_found_out(
+    var: Path, loops: Callable[..., Loop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loop that is stopped, its lock held all the same, is told by doctor within a minute, by
+    name, and is well again when it goes on; one that was killed is no loop any more."""
+    one = loops()
+    wait_for(lambda: events(var, "worker.started"))
+    (started,) = events(var, "worker.started")
+    worker, look = started["data"]["worker"], ("doctor", "--quick", "--skip-letta")
+    wait_for((var / "workers" / f"{worker}.alive").exists)
+    monkeypatch.delenv("PROMPTYOSELF_RECONCILE_GRACE")
+    call(*look, "--require-loop").success()
+    one.process.send_signal(signal.SIGSTOP)
+    call(*look, "--require-loop").success()
+    with monkeypatch.context() as later:
+        later.setattr(Session, "now", lambda _: datetime.now(UTC) + timedelta(seconds=55))
+        document = call(*look).error("unhealthy")
+        (found,) = [check for check in document["checks"] if not check["ok"]]
+        assert found["name"] == "loop"
+        assert f"{worker} has made no pass for 5" in found["detail"]
+        assert "Restart" in document["hint"]
+        later.setattr(Session, "now", lambda _: datetime.now(UTC) - timedelta(seconds=70))
+        assert call(*look).error("unhealthy")["checks"], "a clock that was set back hides nothing"
+    one.process.send_signal(signal.SIGCONT)
+    call(*look, "--require-loop").success()
+    one.kill()
+    assert "loop (none is running)" in call(*look, "--require-loop").error("unhealthy")["message"]
+    assert not list((var / "workers").iterdir())
+
+
+def test_it_stops_while_an_agent_is_at_work(
+    sandbox: Sandbox, var: Path, loops: Callable[..., Loop]
+) -> None:
+    """P2: a stop doesn't wait for a slow agent: its delivery is left in doubt, with its run, and
+    the next loop settles it without sending."""
+    sandbox.latency = 1e6
+    one = loops()
+    add(sandbox.agents[0])
+    wait_for(lambda: sandbox.state()["agents"][0]["active_runs"])
+    time.sleep(0.3)
+    began = time.monotonic()
+    printed = one.stop()
+    assert time.monotonic() - began < 8
+    assert printed[-1]["executed"][0]["state"] == "in_doubt"
+    assert events(var, "worker.stopped")[0]["data"]["in_flight"]
+    sandbox.finish_runs()
+    loops()
+    wait_for(lambda: events(var, "delivery.delivered"))
+    assert set(sandbox.deliveries.values()) == {1}
+
+
+def test_the_dead_are_survived(sandbox: Sandbox, var: Path, loops: Callable[..., Loop]) -> None:
+    """P2: two loops killed while agents were at work: a third settles what they left, each once."""
+    sandbox.latency = 1e6
+    pair = [loops("--concurrency", "4"), loops("--concurrency", "4")]
+    wait_for(lambda: len(events(var, "worker.started")) == 2)
+    for agent in sandbox.agents[:6]:
+        add(agent)
+    wait_for(lambda: sum(len(a["active_runs"]) for a in sandbox.state()["agents"]) == 6)
+    for one in pair:
+        one.kill()
+    sandbox.finish_runs()
+    third = loops()
+    wait_for(lambda: len(events(var, "delivery.delivered")) == 6)
+    third.stop()
+    assert set(sandbox.deliveries.values()) == {1}
+    assert len(sandbox.deliveries) == 6
+    told = [SimpleNamespace(**event) for event in check_chain(var / "schedules")]
+    check_deliveries(told)
+    assert check_slots(told, datetime.now(UTC)) == {"delivered": 6}
+
+
+def test_several_loops_share_the_work(
+    sandbox: Sandbox, var: Path, loops: Callable[..., Loop]
+) -> None:
+    """P5: each slot is claimed by exactly one of three loops, and each agent gets one at a time."""
+    three = [loops() for _ in range(3)]
+    wait_for(lambda: len(events(var, "worker.started")) == 3)
+    for number in range(20):
+        add(sandbox.agents[number % 10], f"prompt {number}")
+    wait_for(lambda: len(events(var, "delivery.delivered")) == 20)
+    for one in three:
+        one.stop()
+    assert set(sandbox.deliveries.values()) == {1}
+    assert sandbox.overlaps == 0
+    claims = Counter(event["data"]["otid"] for event in events(var, "delivery.attempted"))
+    assert set(claims.values()) == {1}
+    check_deliveries(SimpleNamespace(**event) for event in check_chain(var / "schedules"))
+
+
+def test_a_loop_that_was_suspended_goes_on(
+    sandbox: Sandbox, var: Path, loops: Callable[..., Loop]
+) -> None:
+    """P2: stopped in the middle of a delivery, and continued after its calls have timed out: once
+    in the history, once in the log."""
+    os.environ["PROMPTYOSELF_CALL_TIMEOUT"] = "0.5"
+    sandbox.latency = 0.5
+    one = loops()
+    wait_for(lambda: events(var, "worker.started"))
+    add(sandbox.agents[0])
+    wait_for(lambda: sandbox.state()["agents"][0]["active_runs"])
+    os.kill(one.pid, signal.SIGSTOP)
+    time.sleep(1.5)
+    os.kill(one.pid, signal.SIGCONT)
+    wait_for(lambda: events(var, "delivery.delivered"))
+    one.stop()
+    assert list(sandbox.deliveries.values()) == [1]
+    assert len(events(var, "delivery.attempted")) == 1
+
+
+def test_an_idle_loop_costs_next_to_nothing(
+    sandbox: Sandbox, var: Path, loops: Callable[..., Loop]
+) -> None:
+    """P8: a sleeping loop uses hardly any processor time, and asks Letta nothing."""
+    add(sandbox.agents[0], "p", "--time", "in 1h")
+    sandbox.fault("server_error", route="any", times=1)
+    one = loops()
+    wait_for(lambda: events(var, "worker.started"))
+    time.sleep(0.5)
+
+    def spent() -> float:
+        fields = Path(f"/proc/{one.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    before = spent()
+    time.sleep(3)
+    assert spent() - before <= 0.05
+    assert sandbox.state()["faults"], "it has asked Letta something"
+    one.stop()
+
+
+# --- in this process ------------------------------------------------------------------------------
+
+
+class Here:
+    """A loop in a thread of this process, on a fake Letta. Where the place's clock is turned, the
+    machine has slept for as long."""
+
+    def __init__(self, place: Place, **options: Any) -> None:
+        self.place, self.stop = place, Stop()
+        self.reports: list[Report] = []
+        self.error: BaseException | None = None
+        self.options = {
+            "concurrency": 8,
+            "interval": 60.0,
+            "emit": self.reports.append,
+            "elapsed": lambda: time.monotonic() + place.ahead.total_seconds(),
+            **options,
+        }
+        self.thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self) -> None:
+        try:
+            run_loop(
+                self.place.store, self.place.letta, self.place.now, stop=self.stop, **self.options
+            )
+        except BaseException as error:
+            self.error = error
+
+    def __enter__(self) -> Here:
+        self.thread.start()
+        wait_for(lambda: self.error or self.place.types()["worker.started"])
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.ask("test")
+        self.thread.join(timeout=15)
+        assert not self.thread.is_alive()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    place = Place(tmp_path / "var")
+    yield place
+    place.close()
+
+
+@pytest.fixture
+def ticks(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """When passes were made."""
+    made: list[float] = []
+    tick = Dispatcher.tick
+
+    def counted(self: Dispatcher, *arguments: Any, **more: Any) -> Report:
+        made.append(time.monotonic())
+        return tick(self, *arguments, **more)
+
+    monkeypatch.setattr(Dispatcher, "tick", counted)
+    return made
+
+
+def test_a_sleeping_loop_makes_no_passes(place: Place, ticks: list[float]) -> None:
+    """P8: with nothing due the loop makes a pass, or two for its own announcement, and sleeps."""
+    place.register(3, time="in 1h")
+    with Here(place):
+        time.sleep(1.5)
+        assert len(ticks) <= 2
+
+
+def test_a_long_delivery_causes_no_passes(place: Place, ticks: list[float]) -> None:
+    """P8: while agents are at work, the loop makes no passes for asking after them."""
+    place.register(5)
+    place.letta.ending = False
+    with Here(place):
+        time.sleep(1.5)
+        assert len(ticks) <= 5
+        place.letta.end_all()
+        wait_for(lambda: place.types()["delivery.delivered"] == 5)
+    assert len(ticks) <= 15
+
+
+def test_an_occupied_agent_causes_no_passes(place: Place, ticks: list[float]) -> None:
+    """P8: a due prompt whose agent is at work is no reason to spin."""
+    place.register(1, each=5)
+    place.letta.ending = False
+    with Here(place):
+        time.sleep(1.2)
+        assert len(ticks) <= 5
+        place.letta.ending = True
+        place.letta.end_all()
+        wait_for(lambda: place.types()["delivery.delivered"] == 5)
+
+
+def test_a_loop_gives_signs_of_life(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does while it sleeps, no more often than it must, and not while its passes fail: those
+    don't deliver either. It leaves none behind."""
+    monkeypatch.setattr(loop, "_TROUBLE_PAUSE", 0.2)
+    monkeypatch.setattr(loop, "_LOOK_EVERY", 0.02)
+    monkeypatch.setattr(loop, "BEAT_EVERY", 0.2)
+    beats: list[float] = []
+    beat = place.store.workers.beat
+
+    def counted(worker: str, at: float) -> None:
+        beats.append(time.monotonic())
+        beat(worker, at)
+
+    monkeypatch.setattr(place.store.workers, "beat", counted)
+    with Here(place):
+        wait_for(lambda: len(beats) >= 4)
+        assert all(later - before >= 0.19 for before, later in itertools.pairwise(beats))
+        (worker,) = place.store.workers.living()
+        place.ahead += timedelta(seconds=100)
+        before = len(beats)
+        wait_for(lambda: len(beats) >= before + 2)
+        silence = place.store.workers.silence(worker, place.now().timestamp())
+        assert silence is not None
+        assert silence < 10
+        place.disk.full = True
+        register(
+            place.another_store(), Request(agent_id="a", prompt="p", time="in 1s"), place.now()
+        )
+        place.ahead += timedelta(seconds=2)
+        wait_for(lambda: place.warnings)
+        before = len(beats)
+        time.sleep(1)
+        assert len(beats) == before
+        place.disk.full = False
+        wait_for(lambda: len(beats) > before)
+    assert place.store.workers.silence(worker, place.now().timestamp()) is None
+
+
+def test_a_full_disk_is_waited_out(
+    place: Place, ticks: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk neither ends the loop nor makes it spin; it says so, and goes on when it can."""
+    monkeypatch.setattr(loop, "_TROUBLE_PAUSE", 0.3)
+    with Here(place):
+        wait_for(lambda: ticks)  # the announcement has been written whole
+        place.disk.full = True
+        other = place.another_store()
+        register(other, Request(agent_id="agent-a", prompt="p", time="in 1s"), place.now())
+        place.ahead += timedelta(seconds=2)
+        time.sleep(2)
+        assert len(ticks) <= 12
+        assert place.warnings == ["No space left on device. Trying again in 0.3 s."]
+        assert not place.letta.sends
+        place.disk.full = False
+        wait_for(lambda: place.types()["delivery.delivered"] == 1)
+
+
+def test_a_folder_that_cannot_be_read_is_waited_out(
+    place: Place, ticks: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where even looking at the log fails, the loop neither ends nor spins."""
+    monkeypatch.setattr(loop, "_TROUBLE_PAUSE", 0.2)
+    place.register(1)
+    stamp = place.store.ledger.stamp
+    asked: list[float] = []
+
+    def failing() -> object:
+        if threading.current_thread() is threading.main_thread():  # which only looks on
+            return stamp()
+        asked.append(time.monotonic())
+        if len(asked) <= 4:  # one of them may be the announcement's, which does without
+            raise OSError(errno.EMFILE, "Too many open files")
+        return stamp()
+
+    monkeypatch.setattr(place.store.ledger, "stamp", failing)
+    began = time.monotonic()
+    with Here(place):
+        wait_for(lambda: place.types()["delivery.delivered"] == 1)
+    assert time.monotonic() - began > 0.5
+    assert place.warnings == ["Too many open files. Trying again in 0.2 s."]
+
+
+def _gone(_: bytes) -> bytes | None:
+    return None
+
+
+def _cut(content: bytes) -> bytes:
+    """Without its last member, which is the worker's announcement."""
+    return content[: content.rindex(b"\x1f\x8b\x08")]
+
+
+def _flipped(content: bytes) -> bytes:
+    at = len(content) - 100
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+
+@pytest.mark.parametrize("harm", [_gone, _cut, _flipped])
+def test_a_loop_waits_for_what_its_log_has_lost(
+    place: Place, monkeypatch: pytest.MonkeyPatch, harm: Callable[[bytes], bytes | None]
+) -> None:
+    """P4, P9: where the log has lost events that were seen, nothing is written over that, and
+    nothing is delivered. The loop stays up, says so once, and goes on once the log is whole."""
+    monkeypatch.setattr(loop, "_TROUBLE_PAUSE", 0.1)
+    pulse = loop.Pulse()
+    place.register(1, time="in 2s")
+    with Here(place, pulse=pulse) as here:
+        wait_for(lambda: place.types()["worker.started"] == 1)
+        (segment,) = (place.var / "schedules").glob("*.ndjson.gz")
+        whole = segment.read_bytes()
+        harmed = harm(whole)
+        if harmed is None:
+            segment.rename(segment.with_suffix(".away"))
+        else:
+            segment.write_bytes(harmed)
+        place.ahead += timedelta(seconds=3)
+        wait_for(lambda: pulse.error)
+        time.sleep(0.5)
+        code = "chain_missing" if harmed is None else "events_missing"
+        with pytest.raises(ChainError) as caught:
+            register(
+                place.another_store(), Request(agent_id="a", prompt="p", every="1h"), place.now()
+            )
+        assert caught.value.code == code
+        assert (segment.read_bytes() if harmed is not None else None) == harmed
+        assert not place.letta.sends
+        assert not here.error
+        told = [warning for warning in place.warnings if "Nothing is delivered until" in warning]
+        assert len(told) == 1
+        if harmed is None:
+            segment.with_suffix(".away").rename(segment)
+        else:
+            segment.write_bytes(whole)
+        wait_for(lambda: place.types()["delivery.delivered"] == 1)
+        assert pulse.error == ""
+    assert len(place.letta.sends) == 1
+    assert verify(place.store)["valid"]
+
+
+def test_nobody_reading_its_output_does_not_stop_it(place: Place) -> None:
+    """Deliveries go on when whoever read the reports has gone."""
+
+    def gone(_: Report) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    place.register(2, each=2)
+    with Here(place, emit=gone):
+        wait_for(lambda: place.types()["delivery.delivered"] == 4)
+
+
+def test_the_wall_clock_decides(place: Place) -> None:
+    """P2: a machine that wakes up after hours delivers at once what became due, once."""
+    place.register(2, time="in 8h")
+    with Here(place, accept_clock=True):
+        time.sleep(0.2)
+        place.ahead += timedelta(hours=8)
+        assert wait_for(lambda: place.types()["delivery.delivered"] == 2) < 2
+        place.ahead -= timedelta(hours=8)
+        time.sleep(0.7)
+        place.ahead += timedelta(hours=8)
+        time.sleep(0.7)
+    assert set(place.letta.sends.values()) == {1}
+
+
+def test_a_stop_interrupts_a_long_sleep(place: Place) -> None:
+    """A stop is heeded within a second, however long the loop would have slept."""
+    place.register(1, time="in 1h")
+    with Here(place, interval=3600.0, accept_clock=True) as here:
+        began = time.monotonic()
+        here.stop.ask("test")
+        here.thread.join(timeout=5)
+        assert time.monotonic() - began < 1.5
+    assert here.error is None
+
+
+def test_threads_and_memory_are_bounded(place: Place) -> None:
+    """P8: many deliveries through few seats leave no more threads than seats, and no remains."""
+    place.register(50, each=4)
+    before = threading.active_count()
+    with Here(place, concurrency=4):
+        wait_for(lambda: place.types()["delivery.delivered"] == 200, timeout=30)
+        assert threading.active_count() <= before + 1 + 4
+    wait_for(lambda: threading.active_count() <= before)
+    assert isinstance(place.letta, FakeLetta)
+    assert set(place.letta.sends.values()) == {1}

@@ -1,0 +1,423 @@
+"""Deliveries at the pace of the agents: looks that are shared, what may be concluded from one, and
+who gets a seat. Nothing here is timed; work is counted."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_dispatching import DOWN, Place, Timewarp
+
+from promptyoself.sandbox import Sandbox
+from promptyoself.service.delivery.dispatcher import Dispatcher
+from promptyoself.service.schedules.register import register
+from promptyoself.service.schedules.request import Request
+from promptyoself.targets.api import DeliveryError, Run
+from promptyoself.targets.letta import LettaDeliverer, Look, Looks, run_snapshot, take_look
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    place = Place(tmp_path / "var")
+    yield place
+    place.close()
+
+
+def run_of(number: int, status: str = "created", agent: str = "a") -> Run:
+    return Run(f"run-{number}", agent, status, None, None, None)
+
+
+class Listing:
+    """What a server lists, and what it was asked."""
+
+    def __init__(self, *runs: Run) -> None:
+        self.runs = {run.run_id: run for run in runs}
+        self.calls: list[object] = []
+        self.most = 1000
+        self.broken = False
+
+    def all_active_runs(self) -> list[Run] | None:
+        self.calls.append("active")
+        found = [run for run in self.runs.values() if run.active]
+        return found if len(found) < self.most else None
+
+    def ended_runs(self, most: int) -> list[Run]:
+        self.calls.append("ended")
+        if self.broken:
+            raise DOWN
+        return [run for run in self.runs.values() if not run.active][:most]
+
+    def run(self, run_id: str) -> Run:
+        self.calls.append(run_id)
+        if self.broken or run_id not in self.runs:
+            raise DOWN
+        return self.runs[run_id]
+
+
+def look(listing: Any, followed: tuple[str, ...] = ()) -> Look | None:
+    return take_look(listing, followed, lambda: 0.0)
+
+
+# --- a look ---------------------------------------------------------------------------------------
+
+
+def test_a_look_asks_once_for_many() -> None:
+    """P8: however many runs are followed, one question tells which of them go on; a second one what
+    has become of the others, however many these are."""
+    listing = Listing(*(run_of(n, "created" if n < 50 else "completed") for n in range(100)))
+    every = tuple(listing.runs)
+    seen = look(listing, every[:50])
+    assert seen is not None
+    assert listing.calls == ["active"]
+    seen = look(listing, every)
+    assert seen is not None
+    assert listing.calls == ["active", "active", "ended"]
+    assert seen.runs == listing.runs
+    assert {run.run_id for run in seen.active["a"]} == set(every[:50])
+
+
+def test_a_single_run_that_is_over_is_asked_for_by_itself() -> None:
+    """A list of those that ended might be full of others'."""
+    listing = Listing(run_of(1, "failed"), run_of(2))
+    seen = look(listing, ("run-1", "run-2"))
+    assert seen is not None
+    assert listing.calls == ["active", "run-1"]
+    assert seen.runs["run-1"].status == "failed"
+
+
+def test_what_a_look_does_not_find_is_not_in_it() -> None:
+    """P2: a run that is in no list is unknown, not over; the same where the second question fails,
+    or where the server contradicts itself."""
+    listing = Listing(run_of(1, "completed"))
+    seen = look(listing, ("run-1", "run-8", "run-9"))
+    assert seen is not None
+    assert set(seen.runs) == {"run-1"}
+    listing.broken = True
+    for followed in (("run-1",), ("run-1", "run-9")):
+        seen = look(listing, followed)
+        assert seen is not None
+        assert not seen.runs
+
+    class Forgetful(Listing):
+        def all_active_runs(self) -> list[Run]:
+            return []
+
+    seen = look(Forgetful(run_of(1)), ("run-1",))
+    assert seen is not None
+    assert not seen.runs
+
+
+def test_a_list_that_was_cut_short_is_no_look() -> None:
+    """P2: where the server has more active runs than it tells at once, nothing is concluded."""
+    listing = Listing(run_of(1), run_of(2))
+    listing.most = 2
+    assert look(listing) is None
+
+
+# --- when to look, and for whom -------------------------------------------------------------------
+
+EMPTY = Look(0.0, 0.0, {}, {})
+
+
+def test_who_comes_during_a_look_waits_for_the_next() -> None:
+    """P2: an answer is for those alone who wanted it before it was asked for."""
+    looks = Looks()
+    looks.join("early", urgent=True)
+    assert looks.begin(0.0) == frozenset()
+    looks.join("late", urgent=True)
+    assert looks.begin(0.1) is None
+    assert looks.end(0.2, EMPTY) == ({"early"}, set())
+    assert looks.begin(0.2) is not None
+    assert looks.end(0.3, EMPTY) == ({"late"}, set())
+    assert looks.begin(0.3) is None
+
+
+def test_a_run_that_was_not_followed_yet_is_not_over() -> None:
+    """P2: a look tells only of the runs that were followed when it was asked for."""
+    looks = Looks()
+    looks.followed["run-1"] = "one"
+    looks.join("x", urgent=False)
+    assert looks.begin(0.0) == {"run-1"}
+    looks.followed["run-2"] = "two"
+    assert looks.end(0.1, EMPTY) == ({"x"}, {"one"})
+
+
+def test_a_look_tells_those_too_whose_turn_it_is_not() -> None:
+    """Runs that are over are told at the next look; those that go on cost nothing."""
+    looks = Looks()
+    looks.followed.update({f"run-{n}": f"name-{n}" for n in range(5)})
+    looks.join("name-0", urgent=False)
+    assert looks.begin(0.0) == set(looks.followed)
+    runs = {f"run-{n}": run_of(n, "completed" if n == 3 else "created") for n in range(5)}
+    assert looks.end(0.1, Look(0.0, 0.0, {}, runs)) == ({"name-0"}, {"name-3"})
+
+
+def test_looks_rest_unless_somebody_would_send() -> None:
+    """P8: asking after runs takes a part of the server's time; a free agent isn't kept waiting."""
+    looks = Looks()
+    looks.join("x", urgent=False)
+    looks.begin(0.0)
+    looks.end(1.0, EMPTY)
+    looks.join("x", urgent=False)
+    assert looks.begin(1.4) is None
+    assert looks.wake() == 1.5
+    looks.join("y", urgent=True)
+    assert looks.begin(1.4) is not None
+
+
+def test_a_look_that_takes_too_long_is_not_waited_for() -> None:
+    """A call that hangs holds up nobody for long: they ask by themselves until it has ended."""
+    looks = Looks()
+    looks.join("x", urgent=True)
+    looks.begin(0.0)
+    looks.join("y", urgent=True)
+    assert looks.overdue(1.9) == set()
+    assert looks.wake() == 2.0
+    assert looks.overdue(2.0) == {"x", "y"}
+    assert not looks.usable(2.0)
+    assert looks.wake() == float("inf")
+    assert looks.end(30.0, EMPTY) == (set(), set())
+    assert looks.usable(30.0)
+
+
+def test_after_a_look_that_failed_nobody_looks_for_a_while() -> None:
+    """Where the list can't be read each asks by itself, those too who came later."""
+    looks = Looks()
+    looks.join("x", urgent=True)
+    looks.begin(0.0)
+    looks.join("y", urgent=True)
+    assert looks.end(0.1, None) == ({"x", "y"}, set())
+    assert not looks.usable(5.0)
+    assert looks.usable(15.0)
+
+
+# --- many deliveries ------------------------------------------------------------------------------
+
+
+def test_deliveries_ask_together(place: Place) -> None:
+    """P8: twenty deliveries make twenty sends, and otherwise a few questions between them."""
+    place.register(20)
+    place.run(place.worker(concurrency=20))
+    calls = place.letta.calls
+    assert calls["send"] == 20
+    assert calls["runs"] == 0
+    assert calls["look"] + calls["ended"] + calls["run"] <= 10
+
+
+def test_through_the_real_sdk_they_ask_together(tmp_path: Path) -> None:
+    """P8: the same over HTTP: no agent's runs are listed for itself."""
+    with Sandbox([f"a{n}" for n in range(20)], latency=0.05) as sandbox:
+        letta = LettaDeliverer(sandbox.url)
+        place = Place(tmp_path / "var", letta)
+        for n in range(3):
+            for agent in sandbox.agents:
+                request = Request(agent_id=agent, prompt=f"prompt {n}", time=f"in {n + 1}s")
+                register(place.store, request, place.now())
+        place.ahead += timedelta(seconds=10)
+        asked: list[str] = []
+        listing = letta.active_runs
+        letta.active_runs = lambda agent: asked.append(agent) or listing(agent)  # type: ignore[func-returns-value,method-assign]
+        place.run(place.worker(concurrency=20))
+        assert sandbox.overlaps == 0
+        assert set(sandbox.deliveries.values()) == {1}
+        assert sandbox.requests["send"] == 60
+        # The last of all may be alone, and asks as one alone does.
+        assert len(asked) <= 1
+        assert sandbox.requests["messages"] == 0
+        place.close()
+        letta.close()
+
+
+def test_long_runs_are_asked_after_together(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P8: thirty runs that take an hour are asked after hardly more often than one: their timers
+    meet, so one look serves several."""
+
+    def cost(agents: int) -> int:
+        place.letta.calls.clear()
+        place.letta.ending = False
+        place.register(agents, time="in 1s", name=f"of {agents}")
+        warp = Timewarp(place, monkeypatch)
+        worker = place.worker(concurrency=30)
+        warp.work(worker, 3600)
+        place.letta.end_all()
+        warp.work(worker, 60)
+        assert worker.idle
+        calls = place.letta.calls
+        return calls["look"] + calls["ended"] + calls["runs"] + calls["run"]
+
+    one = cost(1)
+    assert cost(30) <= 2 * one + 30
+
+
+def test_a_claim_during_a_look_is_not_sent_upon_it(place: Place) -> None:
+    """P2: a look that was under way when a slot was claimed has missed what its agent began since:
+    it waits for one that was asked for afterwards."""
+    letta = place.letta
+    release, listed = threading.Event(), threading.Event()
+    ask = letta.all_active_runs
+    first = True
+
+    def slowly() -> Any:
+        nonlocal first
+        answer = ask()
+        if first:
+            first = False
+            listed.set()
+            release.wait(10)
+        return answer
+
+    letta.all_active_runs = slowly
+    place.register(2)
+    worker = place.worker()
+    worker.tick(place.now())
+    assert listed.wait(5)
+    letta.runs["theirs"] = Run("theirs", "agent-9", "running", None, datetime.now(UTC), None)
+    request = Request(agent_id="agent-9", prompt="p", time="in 1s")
+    register(place.store, request, place.now())
+    place.ahead += timedelta(seconds=2)
+    worker.tick(place.now())
+    release.set()
+    place.run(worker, until=lambda: sum(letta.sends.values()) == 2 and len(worker._slow) == 1)
+    assert letta.calls["look"] >= 2
+    letta.end_all()
+    place.run(worker)
+    assert place.types()["delivery.delivered"] == 3
+    assert not place.warnings
+
+
+def hanging(event: threading.Event) -> Callable[[str, str], None]:
+    def before(call: str, agent: str) -> None:
+        if call == "look":
+            event.wait(10)
+
+    return before
+
+
+def test_a_look_that_hangs_holds_up_nobody(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One call that hangs, though it was made for all, delays no delivery for long."""
+    monkeypatch.setattr(run_snapshot, "_PATIENCE", 0.05)
+    release = threading.Event()
+    place.letta.before = hanging(release)
+    place.register(6)
+    worker = place.worker(concurrency=4)
+    place.run(worker, until=lambda: place.types()["delivery.delivered"] == 6)
+    assert place.letta.calls["look"] == 1
+    assert place.letta.calls["runs"] == 6
+    release.set()
+
+
+@pytest.mark.parametrize("trouble", ["fails", "too many"])
+def test_without_looks_each_asks_by_itself(place: Place, trouble: str) -> None:
+    """P2: where the list of all runs can't be had, or not as a whole, each agent's is asked for."""
+
+    def refuse() -> None:
+        place.letta.calls["look"] += 1
+        if trouble == "fails":
+            raise DeliveryError("doubt", "letta_server_error", "HTTP 502.", status=502)
+
+    place.letta.all_active_runs = refuse
+    place.register(6)
+    place.run(place.worker())
+    assert place.letta.calls["look"] == 1
+    assert place.letta.calls["runs"] == 6
+    assert place.types()["delivery.delivered"] == 6
+
+
+def test_a_list_that_lacks_what_is_active_is_not_believed_again(place: Place) -> None:
+    """P2: where a run that is active isn't among all that are, no agent is thought free upon such a
+    list any more; and it is said, once."""
+    place.letta.ending = False
+    place.letta.all_active_runs = lambda: place.letta.calls.update(["look"]) or []
+    place.register(4)
+    worker = place.worker()
+    place.run(worker, until=lambda: bool(place.warnings) and not worker._stepping)
+    before = place.letta.calls["look"]
+    place.register(2, time="in 1s", name="more")
+    worker.tick(place.now())
+    place.letta.end_all()
+    place.letta.ending = True
+    place.run(worker, until=lambda: place.types()["delivery.delivered"] == 6)
+    assert place.letta.calls["look"] == before
+    assert len(place.warnings) == 1
+    assert "lacks some" in place.warnings[0]
+
+
+def test_runs_that_go_on_cost_no_steps(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P8: a look at many runs that go on advances only the deliveries whose turn it was."""
+    place.letta.ending = False
+    place.register(20)
+    worker = place.worker(concurrency=20)
+    worker.tick(place.now())
+    place.run(worker, until=lambda: len(worker._looks.followed) == 20)
+    turns: list[str] = []
+    turn = Dispatcher._turn
+
+    def counted(self: Dispatcher, key: str) -> Any:
+        turns.append(key)
+        return turn(self, key)
+
+    monkeypatch.setattr(Dispatcher, "_turn", counted)
+    key = next(iter(worker._live))
+    worker._timers.clear()
+    worker._looks.join(key, urgent=True)
+    worker._look_or_go_on()
+    answer = worker._callers.answer(5)
+    assert answer is not None
+    assert not worker._take(*answer)
+    assert turns == [key]
+
+
+# --- fairness -------------------------------------------------------------------------------------
+
+
+def test_a_hundred_prompts_of_one_agent_keep_nobody_waiting(place: Place) -> None:
+    """Oldest first, and one at a time for each agent: with a hundred prompts due to one of three,
+    the others' single ones are in the first pass."""
+    for n in range(100):
+        request = Request(agent_id="agent-busy", prompt=f"prompt {n}", time="in 1s")
+        register(place.store, request, place.now())
+    place.register(2, time="in 1s")
+    place.run(place.worker(concurrency=3))
+    claims = [e for e in place.events() if e["type"] == "delivery.attempted"]
+    agents = {e["id"]: e["data"]["agent_id"] for e in place.events() if "agent_id" in e["data"]}
+    assert {agents[e["id"]] for e in claims[:3]} == {"agent-busy", "agent-0", "agent-1"}
+    assert len(claims) == 102
+
+
+def test_the_oldest_slot_comes_first(place: Place) -> None:
+    """With fewer seats than agents, who has waited longest is next: nobody starves, and none gets a
+    second prompt before another, who was due before that, has had its first."""
+    for n in range(4):
+        for agent in range(5):
+            due = f"in {1 + n * 5 + agent}s"
+            request = Request(agent_id=f"agent-{agent}", prompt=f"prompt {n}", time=due)
+            register(place.store, request, place.now())
+    place.ahead += timedelta(seconds=30)
+    place.run(place.worker(concurrency=2))
+    slots = [e["data"]["slot"] for e in place.events() if e["type"] == "delivery.attempted"]
+    assert len(slots) == 20
+    order = sorted(slots)
+    # Two seats: at most the other one's agent can hold a slot back, by one place.
+    assert all(abs(slots.index(slot) - order.index(slot)) <= 1 for slot in slots)
+
+
+def test_a_pass_with_many_outcomes_is_one_append(place: Place) -> None:
+    """P8: what has ended meanwhile is recorded together, with the claims that follow from it."""
+    place.register(8, each=2)
+    worker = place.worker(concurrency=8)
+    worker.tick(place.now())
+    end = time.monotonic() + 10
+    while len(worker._outcomes) < 8 and time.monotonic() < end:
+        worker.wait(0.1)
+    before = place.store.ledger.stamp()
+    worker.tick(place.now())
+    assert place.store.ledger.stamp() != before
+    batches = [[event.type for event in batch.envelopes] for batch in place.store.ledger.replay()]
+    assert batches[-1].count("delivery.delivered") == 8
+    assert batches[-1].count("delivery.attempted") == 8
+    place.run(worker)

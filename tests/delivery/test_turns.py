@@ -1,0 +1,211 @@
+"""Turns at the files' lock: in order, whoever is killed, stopped or gives up meanwhile."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from fcntl import LOCK_EX, LOCK_NB, flock
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chains import NOW, append, draft, ledger_in
+from checker import check_chain
+
+from promptyoself.core.errors import PromptyoselfError
+from promptyoself.ledger import START, FileLedger
+
+FORK = get_context("fork")
+
+
+def _append_until(folder: Path, last: int, start: Any, report: Any) -> None:
+    ledger, turns, position = ledger_in(folder), 0, START
+    start.wait()
+    while position.seq < last:
+        with ledger.exclusive():
+            position = ledger.append([draft(turns)], NOW, ledger.head(position)).position
+        turns += 1
+    report(turns)
+
+
+def test_ten_processes_that_never_pause(tmp_path: Path) -> None:
+    """P5: each of ten has at least half of the turns of the one that has most; none is refused."""
+    folder, start, turns = tmp_path / "s", FORK.Barrier(10), FORK.SimpleQueue()
+    arguments = (folder, 800, start, turns.put)
+    children = [FORK.Process(target=_append_until, args=arguments) for _ in range(10)]
+    for child in children:
+        child.start()
+    found = [turns.get() for _ in children]
+    for child in children:
+        child.join()
+        assert child.exitcode == 0
+    assert min(found) >= max(found) / 2, found
+    assert len(check_chain(folder)) == sum(found) + 1
+
+
+def test_threads_that_never_pause(tmp_path: Path) -> None:
+    """P5: so it is among eight threads that share a ledger."""
+    folder, turns = tmp_path / "s", []
+    ledger, start = ledger_in(folder), threading.Barrier(8)
+    head = [append(ledger, 1)]
+
+    def work() -> None:
+        done = 0
+        start.wait()
+        while head[0].seq < 800:
+            with ledger.exclusive():
+                head[0] = ledger.append([draft(done)], NOW, head[0]).position
+            done += 1
+        turns.append(done)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(turns) == 8
+    assert min(turns) >= max(turns) / 2, turns
+
+
+def _someone_is_next(folder: Path) -> bool:
+    descriptor = os.open(folder / "lock.queue", os.O_RDWR)
+    try:
+        flock(descriptor, LOCK_EX | LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _stands_in_line(pid: int) -> bool:
+    """Whether that process has a thread which waits until it is next."""
+    return len(os.listdir(f"/proc/{pid}/task")) > 1
+
+
+def _wait_until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@contextmanager
+def _waiting(folder: Path, number: int, ready: Callable[[int], bool]) -> Iterator[Any]:
+    """A process that waits for the lock, to append."""
+    child = FORK.Process(target=lambda: append(ledger_in(folder, lock_timeout=60), number))
+    child.start()
+    try:
+        _wait_until(lambda: ready(child.pid or 0))
+        yield child
+    finally:
+        child.kill()
+        child.join()
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_the_next_one_is_killed_or_stopped(tmp_path: Path, how: int) -> None:
+    """P5: a process that is killed, or stopped, while it is next keeps nobody from the lock."""
+    folder = tmp_path / "s"
+    ledger = ledger_in(folder)
+    append(ledger, 1)
+    with (
+        ExitStack() as held,
+        _waiting_after(held, ledger, folder) as child,
+        _waiting(folder, 3, _stands_in_line) as other,
+    ):
+        os.kill(child.pid, how)
+        with pytest.raises(PromptyoselfError, match=f"by process {os.getpid()} ") as caught:
+            append(ledger_in(folder, lock_timeout=0.05), 4)
+        assert caught.value.code == "lock_timeout"
+        held.close()
+        other.join(30)
+        assert other.exitcode == 0
+        append(ledger, 5)
+        assert how == signal.SIGKILL or _someone_is_next(folder)
+    _wait_until(lambda: not _someone_is_next(folder))
+    assert len(check_chain(folder)) == 4
+
+
+def _waiting_after(held: ExitStack, ledger: FileLedger, folder: Path) -> Any:
+    held.enter_context(ledger.exclusive())
+    return _waiting(folder, 2, lambda _: _someone_is_next(folder))
+
+
+def _mine(what: str) -> int:
+    return len(os.listdir(f"/proc/self/{what}"))
+
+
+def test_whoever_gives_up_leaves_the_line(tmp_path: Path) -> None:
+    """P5: a process that waits in vain time and again has one place in the line, which it gives
+    up when it is reached, and uses if it wants the lock again."""
+    folder = tmp_path / "s"
+    ledger, waiter = ledger_in(folder), ledger_in(folder, lock_timeout=0.02)
+    append(ledger, 1)
+    tasks = _mine("task")
+    with ExitStack() as held, _waiting_after(held, ledger, folder) as child:
+        for _ in range(3):
+            with pytest.raises(PromptyoselfError, match="is locked"):
+                append(waiter, 3)
+            assert _mine("task") == tasks + 1
+            files = _mine("fd")
+        with pytest.raises(PromptyoselfError), waiter.exclusive(timeout=0):
+            pass
+        assert (_mine("task"), _mine("fd")) == (tasks + 1, files)
+        held.close()
+        child.join(30)
+        assert child.exitcode == 0
+    _wait_until(lambda: _mine("task") == tasks and not _someone_is_next(folder))
+    for number in range(4, 7):
+        append(waiter, number)
+    assert len(check_chain(folder)) == 6
+
+
+def test_a_child_has_no_place_in_the_line(tmp_path: Path) -> None:
+    """P5: a process forked while its parent stands in line keeps nobody from anything."""
+    folder = tmp_path / "s"
+    ledger, waiter = ledger_in(folder), ledger_in(folder, lock_timeout=0.02)
+    append(ledger, 1)
+    ours, theirs = FORK.Pipe()
+
+    def work() -> None:
+        theirs.send("forked")
+        theirs.recv()
+        append(waiter, 4)
+
+    with ExitStack() as held, _waiting_after(held, ledger, folder) as first:
+        with pytest.raises(PromptyoselfError, match="is locked"):
+            append(waiter, 3)
+        child = FORK.Process(target=work)
+        child.start()
+        assert ours.recv() == "forked"
+        held.close()
+        first.join(30)
+    _wait_until(lambda: not _someone_is_next(folder))
+    append(ledger, 5)
+    ours.send("go")
+    child.join(30)
+    assert child.exitcode == 0
+    assert len(check_chain(folder)) == 5
+
+
+def test_files_replaced_while_one_waits(tmp_path: Path) -> None:
+    """P5: who stands in line for files that were removed goes on with those in their place."""
+    folder = tmp_path / "s"
+    ledger = ledger_in(folder)
+    append(ledger, 1)
+    with (
+        ExitStack() as held,
+        _waiting_after(held, ledger, folder) as first,
+        _waiting(folder, 3, _stands_in_line) as second,
+    ):
+        for name in ("lock", "lock.queue"):
+            (folder / name).unlink()
+        for child in (first, second):
+            child.join(30)
+            assert child.exitcode == 0
+    append(ledger, 4)
+    assert len(check_chain(folder)) == 5

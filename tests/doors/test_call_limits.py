@@ -1,0 +1,265 @@
+"""What one call over MCP or Sanctum may cost, and how many one agent may have: nobody's calls make
+another's late."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import orjson
+import pytest
+from calling import AGENT, call
+
+from promptyoself import cli
+from promptyoself.core.cancellation import check, is_limited, limited
+from promptyoself.core.errors import PromptyoselfError
+from promptyoself.doors.commands import mcp, session
+from promptyoself.doors.commands.session import MOST_ANSWER, READERS
+from promptyoself.doors.mcp import Origin, shares, tools
+from promptyoself.doors.mcp.shares import Kind, Shares
+from promptyoself.doors.sanctum import AGENT_FACING
+from promptyoself.service.delivery.loop import Stop
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conftest import Clock
+
+ANYBODY = Origin(None, "client", None)
+WRITERS = {
+    "register", "modify", "cancel", "pause", "resume", "trigger", "idle", "desire", "reinforce",
+    "prune", "execute", "agents", "test",
+}  # fmt: skip
+
+WRITES_LOG = sorted(WRITERS - {"execute", "agents", "test"})
+
+
+def over_mcp(*words: str, stop: Stop | None = None) -> dict[str, Any]:
+    """What a tool answers."""
+    answer = mcp._answer(cli.cli, None, words, stop or Stop(), ANYBODY)
+    document: dict[str, Any] = orjson.loads(answer)
+    return document
+
+
+def test_patience_has_an_end() -> None:
+    check()
+    with limited(60.0, lambda: False):
+        check()
+        with limited(0.0, lambda: False):
+            time.sleep(0.001)
+            with pytest.raises(PromptyoselfError, match="took longer"):
+                check()
+        check()
+        with limited(60.0, lambda: True), pytest.raises(PromptyoselfError) as error:
+            check()
+        assert error.value.code == "cancelled"
+        other = threading.Thread(target=lambda: ends.append(is_limited()))
+        ends: list[bool] = []
+        other.start()
+        other.join()
+        assert ends == [False]
+    assert not is_limited()
+
+
+def test_every_command_for_agents_that_only_reads_has_limits() -> None:
+    assert READERS - {"agenda"} == set(AGENT_FACING) - WRITERS
+
+
+EXPENSIVE = {
+    "simulate": ("--until=in 3650d",),
+    "history": (),
+    "audit": (),
+    "diff": ("--from=1",),
+    "verify": (),
+    "list": ("--at=in 1m",),
+}
+
+
+@pytest.fixture
+def busy(var: Path, clock: Clock) -> None:
+    """A log with something in it."""
+    for number in range(20):
+        call("register", "--agent-id", AGENT, "--prompt", f"{number}", "--cron", "* * * * *")
+    clock.advance(minutes=2)
+
+
+@pytest.mark.usefixtures("busy")
+@pytest.mark.parametrize("command", EXPENSIVE)
+def test_a_call_that_takes_too_long_is_ended(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The attack: one call of these took minutes of a processor, and gigabytes."""
+    seconds = 0.2 if command == "simulate" else 0.0
+    monkeypatch.setattr(session, "MOST_SECONDS", seconds)
+    began = time.monotonic()
+    assert over_mcp(command, *EXPENSIVE[command])["code"] == "took_too_long"
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.usefixtures("busy")
+@pytest.mark.parametrize("command", EXPENSIVE)
+def test_a_call_that_nobody_waits_for_any_more_ends(command: str) -> None:
+    """Once the client has cancelled it, or the server is to end."""
+    stop = Stop()
+    stop.ask("cancelled")
+    assert over_mcp(command, *EXPENSIVE[command], stop=stop)["code"] == "cancelled"
+
+
+@pytest.mark.usefixtures("busy")
+def test_a_person_at_a_shell_has_all_the_time_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "MOST_SECONDS", 0.0)
+    assert call("history").success()["count"] == 21
+    assert "total" not in call("history", "--limit", "5").success()
+    assert call("verify").success()["valid"] is True
+
+
+def test_history_has_a_limit_of_its_own(var: Path, clock: Clock) -> None:
+    """A hundred events where none was asked for, and never more than a thousand; how many there are
+    is told."""
+    for number in range(55):
+        asked = ("--agent-id", AGENT, "--prompt", f"{number}", "--time", "in 1d")
+        id_ = call("register", *asked).success()["id"]
+        call("cancel", "--id", id_)
+    answer = over_mcp("history")
+    assert (answer["count"], answer["total"]) == (100, 111)
+    assert [event["seq"] for event in answer["events"]] == list(range(12, 112))
+    answer = over_mcp("history", "--limit=1000000")
+    assert answer["count"] == 111
+    assert "total" not in answer
+
+
+def test_an_answer_has_so_many_bytes(var: Path, clock: Clock) -> None:
+    """Of events the newest that fit are shown; what can't be cut is refused with what to do."""
+    for number in range(5):
+        prompt = ("--agent-id", f"agent-{number}", "--prompt-file", "-", "--every", "1d")
+        call("register", *prompt, stdin=b"x" * (1 << 20)).success()
+    answer = over_mcp("history")
+    assert (answer["count"], answer["total"]) == (1, 6)
+    assert len(orjson.dumps(answer)) <= MOST_ANSWER
+    error = over_mcp("list", "--full")
+    assert error["code"] == "answer_too_large"
+    assert over_mcp("list", "--full", "--limit=2")["count"] == 2
+    assert call("list", "--full").success()["count"] == 5
+
+
+# --- shares ---------------------------------------------------------------------------------------
+
+
+class Call:
+    """A call that goes on until it is told to end, and counts how many do."""
+
+    def __init__(self) -> None:
+        self.go_on = threading.Event()
+        self.at_once = self.most = self.done = 0
+        self._lock = threading.Lock()
+
+    def __call__(self) -> bytes:
+        with self._lock:
+            self.at_once += 1
+            self.most = max(self.most, self.at_once)
+        self.go_on.wait(30)
+        with self._lock:
+            self.at_once -= 1
+            self.done += 1
+        return b"{}"
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    with anyio.fail_after(20):
+        while not holds():
+            await anyio.sleep(0.005)
+
+
+@pytest.mark.parametrize(
+    ("kind", "most"),
+    [
+        (Kind.READS, shares.CALLS_OF_ONE),
+        (Kind.READS_MUCH, shares.EXPENSIVE_OF_ONE),
+        (Kind.WRITES, shares.WRITES_OF_ONE),
+        (Kind.DELIVERS, shares.DELIVERIES_OF_ONE),
+    ],
+)
+def test_an_agents_calls_leave_room_for_others(kind: Kind, most: int) -> None:
+    """Sixty calls of one agent hang: another's is answered at once."""
+
+    async def main() -> None:
+        mine = Shares()
+        flood, other = Call(), Call()
+        other.go_on.set()
+        async with anyio.create_task_group() as tasks:
+            for _ in range(60):
+                tasks.start_soon(partial(mine.run, flood, "evil", kind))
+            await until(lambda: flood.at_once == most)
+            with anyio.fail_after(5):
+                for another in Kind:
+                    await mine.run(other, "good", another)
+            assert flood.at_once == most
+            flood.go_on.set()
+        assert (flood.most, flood.done) == (most, 60)
+        assert not mine._shares
+
+    anyio.run(main)
+
+
+def test_what_is_delivered_may_make_its_agent_write() -> None:
+    """An agent that delivers its own prompt, and is made to register another by it, isn't kept from
+    that until the delivery is over."""
+
+    async def main() -> None:
+        mine, delivery, registration = Shares(), Call(), Call()
+        registration.go_on.set()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(mine.run, delivery, "one", Kind.DELIVERS)
+            await until(lambda: delivery.at_once == 1)
+            with anyio.fail_after(5):
+                await mine.run(registration, "one", Kind.WRITES)
+            delivery.go_on.set()
+
+    anyio.run(main)
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ([], Kind.READS), (["--agent-id=a"], Kind.READS), (["list"], Kind.READS),
+        (["list", "--at=in 1m"], Kind.READS_MUCH), (["history"], Kind.READS_MUCH),
+        (["execute"], Kind.DELIVERS), *(([each], Kind.WRITES) for each in WRITES_LOG),
+    ],
+)  # fmt: skip
+def test_what_a_call_does_is_known(words: list[str], kind: Kind) -> None:
+    assert tools._kind(words) is kind
+
+
+def test_too_many_calls_are_refused() -> None:
+    async def main() -> None:
+        mine, flood = Shares(), Call()
+        async with anyio.create_task_group() as tasks:
+            for _ in range(shares.MOST_PENDING):
+                tasks.start_soon(partial(mine.run, flood, "evil", Kind.READS))
+            await until(lambda: flood.at_once == shares.CALLS_OF_ONE)
+            with pytest.raises(PromptyoselfError) as error:
+                await mine.run(flood, "evil", Kind.READS)
+            assert error.value.code == "too_many_calls"
+            flood.go_on.set()
+        await mine.run(flood, "evil", Kind.READS)
+
+    anyio.run(main)
+
+
+def test_cancelling_is_no_way_to_have_more() -> None:
+    """A call keeps its place until its thread has ended; one that had none gives up its turn."""
+
+    async def main() -> None:
+        mine, flood = Shares(), Call()
+        for _ in range(20):
+            with anyio.move_on_after(0.02):
+                await mine.run(flood, "evil", Kind.READS_MUCH)
+        assert flood.most == 1
+        flood.go_on.set()
+        await until(lambda: not mine._shares)
+        assert flood.done == 1
+        assert await mine.run(flood, "evil", Kind.READS_MUCH) == b"{}"
+
+    anyio.run(main)

@@ -1,0 +1,160 @@
+"""The command line itself: its commands, its help, its completion, its forms."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import orjson
+import pytest
+from calling import AGENT, call, run
+
+from promptyoself import __version__
+from promptyoself.cli import COMMANDS, cli
+
+SCRIPT = Path(sys.executable).with_name("promptyoself")
+COMMANDS_OF_THE_CONTRACT = {
+    "register", "list", "show", "cancel", "pause", "resume", "modify", "trigger", "next",
+    "execute", "history", "verify", "head", "rebuild", "stats", "agents", "test", "doctor",
+    "sandbox", "demo",
+}  # fmt: skip
+
+
+def test_the_commands_are_there() -> None:
+    """Every promised command exists under its name."""
+    assert set(COMMANDS) >= COMMANDS_OF_THE_CONTRACT
+    context = click.Context(cli)
+    for name in cli.list_commands(context):
+        command = cli.get_command(context, name)
+        assert command is not None
+        assert command.name == name
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name: str) -> None:
+    """Each command has a sentence, each option too, in kebab case; and takes --var and --format."""
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    assert command.help
+    assert command.get_short_help_str(200)
+    options = {option for param in command.params for option in param.opts}
+    assert {"--var", "--format"} <= options
+    for param in command.params:
+        if isinstance(param, click.Argument):  # the file that an import is of
+            assert param.metavar == "FILE"
+            assert "FILE" in command.help
+            continue
+        assert isinstance(param, click.Option)
+        assert param.help, param.name
+        assert all(option == option.lower() and "_" not in option for option in param.opts)
+    answer = call(name, "--help")
+    assert answer.code == 0
+    assert answer.out.startswith(b"Usage: promptyoself " + name.encode())
+
+
+def test_help_and_version_are_for_people() -> None:
+    """Without a command the help is shown; --version says which."""
+    for arguments in ((), ("--help",)):
+        answer = call(*arguments)
+        assert answer.code == 0
+        for name in COMMANDS:
+            assert f"  {name} " in answer.out.decode()
+    assert __version__ in call("--version").out.decode()
+
+
+@pytest.mark.parametrize(
+    "command", [[sys.executable, "-m", "promptyoself"], [str(SCRIPT)]], ids=["module", "script"]
+)
+def test_it_runs_however_it_is_called(command: list[str], environ: dict[str, str]) -> None:
+    """`promptyoself` and `python -m promptyoself` are the same, from any working directory."""
+    if not Path(command[0]).exists():
+        pytest.skip("the console script isn't installed beside this interpreter")
+    done = subprocess.run(
+        [*command, "list"], env=environ, cwd="/", stdout=subprocess.PIPE, check=True
+    )
+    answer = orjson.loads(done.stdout)
+    assert (answer["status"], answer["schedules"], answer["count"]) == ("success", [], 0)
+    done = subprocess.run([*command, "lsit"], env=environ, stdout=subprocess.PIPE, check=False)
+    assert done.returncode == 2
+    assert orjson.loads(done.stdout)["code"] == "unknown_command"
+
+
+def test_the_hint_names_the_command() -> None:
+    """Wrong usage hints at the help of the very command."""
+    assert "`promptyoself list --help`" in call("list", "--what").error("unknown_option", 2)["hint"]
+    hint = call("register", "--every").error("wrong_usage", 2)["hint"]
+    assert "`promptyoself register --help`" in hint
+
+
+def test_an_option_may_be_given_before_or_after(var: Path, tmp_path: Path) -> None:
+    """`--var` of the command line comes before PROMPTYOSELF_VAR."""
+    other = tmp_path / "other"
+    arguments = ("--agent-id", AGENT, "--prompt", "Hello", "--every", "5m")
+    call("register", "--var", str(other), *arguments).success()
+    assert call("list", f"--var={other}").success()["count"] == 1
+    assert call("list").success()["count"] == 0
+    assert not var.exists()
+
+
+def test_files_are_private(var: Path) -> None:
+    """Files are made 0600 and folders 0700, whatever the umask."""
+    before = os.umask(0)
+    try:
+        call("register", "--agent-id", AGENT, "--prompt", "Hello", "--every", "5m").success()
+    finally:
+        os.umask(before)
+    modes = {path: path.stat().st_mode & 0o777 for path in (var, *var.rglob("*"))}
+    assert len(modes) > 3
+    assert all(mode == (0o700 if path.is_dir() else 0o600) for path, mode in modes.items()), modes
+
+
+def test_the_shell_completes(environ: dict[str, str]) -> None:
+    """Click's completion works: of a command's name, of an option, of a choice's value."""
+    script = run(environ={**environ, "_PROMPTYOSELF_COMPLETE": "bash_source"})
+    assert script.code == 0
+    assert b"complete -o nosort -F _promptyoself_completion promptyoself" in script.out
+
+    def complete(*words: str) -> set[str]:
+        completing = {
+            **environ,
+            "_PROMPTYOSELF_COMPLETE": "bash_complete",
+            "COMP_WORDS": " ".join(words),
+            "COMP_CWORD": str(len(words) - 1),
+        }
+        done = run(environ=completing)
+        assert done.code == 0
+        return {line.partition(",")[2] for line in done.out.decode().splitlines()}
+
+    commands = {"register", "resume", "reinforce", "revoke", "rebuild", "recover"}
+    assert complete("promptyoself", "re") == commands
+    assert complete("promptyoself", "register", "--max") == {"--max-repetitions"}
+    assert complete("promptyoself", "register", "--misfire", "s") == {"skip"}
+
+
+def test_a_bug_is_answered_too(var: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P7: even a bug of ours is one JSON document, internal_error; its traceback goes to stderr."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("by mistake")
+
+    monkeypatch.setattr("promptyoself.service.schedules.views.list_schedules", broken)
+    answer = call("list")
+    assert answer.code == 1
+    assert answer.document["code"] == "internal_error"
+    assert "ZeroDivisionError: by mistake" in answer.document["message"]
+    assert "Traceback" in answer.err
+
+
+def test_a_table_is_for_eyes(var: Path) -> None:
+    """`--format table` prints what the JSON has, a row for each schedule."""
+    call("register", "--agent-id", AGENT, "--prompt", "Hello", "--every", "5m").success()
+    for arguments in (("list",), ("stats",), ("head",), ("history",), ("next", "--every", "5m")):
+        answer = call(*arguments, "--format", "table")
+        assert answer.code == 0
+        assert not answer.out.startswith(b"{")
+    shown = call("list", "--format", "table").out.decode()
+    assert AGENT[:20] in shown  # a long one may be wrapped
+    assert "Hello" in shown

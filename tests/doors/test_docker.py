@@ -1,0 +1,240 @@
+"""The container files, as far as that goes without an engine."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+
+from promptyoself.cli import cli
+from promptyoself.core.settings import SETTINGS
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def instructions(name: str) -> list[str]:
+    """The arguments of every such instruction in the Dockerfile, in order."""
+    text = re.sub(r"\\\n\s*", "", (ROOT / "Dockerfile").read_text())
+    return re.findall(rf"^{name} (.*)$", text, re.MULTILINE)
+
+
+def ignored(path: str) -> bool:
+    """Whether .dockerignore keeps a path at the root out: the last pattern that fits decides."""
+    verdict = False
+    for line in (ROOT / ".dockerignore").read_text().splitlines():
+        pattern = line.strip()
+        if pattern and not pattern.startswith("#"):
+            keep = pattern.startswith("!")
+            if Path(path).match(pattern.removeprefix("!")):
+                verdict = not keep
+    return verdict
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    """The compose file."""
+    found: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    return found
+
+
+def accepts(arguments: list[str]) -> bool:
+    """Whether the real command line takes these arguments; nothing is run."""
+    context = click.Context(cli, info_name="promptyoself")
+    command = cli.get_command(context, arguments[0])
+    if command is None:
+        return False
+    command.make_context(arguments[0], arguments[1:], parent=context)
+    return True
+
+
+def test_what_the_image_copies_is_there_and_not_ignored() -> None:
+    """Every source of a COPY exists in the repository and reaches the build."""
+    sources = [
+        source
+        for arguments in instructions("COPY")
+        if not arguments.startswith("--from=")
+        for source in shlex.split(arguments)[:-1]
+    ]
+    assert {"pyproject.toml", "README.md", "LICENSE", "promptyoself"} <= set(sources)
+    for source in sources:
+        assert (ROOT / source).exists(), source
+        assert not ignored(source), source
+
+
+@pytest.mark.parametrize("path", [".env", "var", ".git", ".venv", "tests", "docs"])
+def test_secrets_and_data_never_reach_the_build(path: str) -> None:
+    """Neither .env nor var/ nor anything else that isn't needed is sent to the engine."""
+    assert ignored(path)
+
+
+def test_the_build_asks_a_registry_for_the_base_image_alone() -> None:
+    """No line names a front end, which would be fetched before anything is built."""
+    text = (ROOT / "Dockerfile").read_text()
+    assert not re.search(r"(?mi)^#\s*(syntax|check)\s*=", text)
+    assert set(re.findall(r"(?m)^FROM (\S+)", text)) == {"python:3.13-slim"}
+
+
+def test_the_image_runs_the_loop() -> None:
+    """Its entry point and command, in the form that lets signals arrive, are accepted by ours."""
+    (entry,), (command,) = instructions("ENTRYPOINT"), instructions("CMD")
+    assert json.loads(entry) == ["promptyoself"]
+    assert json.loads(command) == ["execute", "--loop"]
+    assert accepts(json.loads(command))
+    assert instructions("STOPSIGNAL") == ["SIGTERM"]
+
+
+def test_the_health_check_is_one_of_our_commands() -> None:
+    """The health check is accepted by the real command line, and asks for a running loop. It comes
+    soon and often, and what has failed is a matter of it."""
+    (check,) = instructions("HEALTHCHECK")
+    asked = dict(word.split("=") for word in check.partition("CMD ")[0].split())
+    seconds = {name: int(text.removesuffix("s")) for name, text in asked.items()}
+    assert seconds["--interval"] <= 30
+    assert seconds["--interval"] * seconds["--retries"] <= 60
+    program, *arguments = json.loads(check.partition("CMD ")[2])
+    assert program == "promptyoself"
+    assert accepts(arguments)
+    assert {"--require-loop", "--quick"} <= set(arguments)
+    assert "--allow-failed" not in arguments
+
+
+def test_the_image_has_its_own_user_and_keeps_the_log_in_a_volume() -> None:
+    """It doesn't run as root; its user owns /data, which is the volume and the data directory."""
+    (user,), (volume,) = instructions("USER"), instructions("VOLUME")
+    runs = " ".join(instructions("RUN"))
+    assert user != "root"
+    assert f"useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin {user}" in runs
+    assert volume == "/data"
+    assert f"--owner {user} --group {user} /data" in runs
+    assert any("PROMPTYOSELF_VAR=/data" in line for line in instructions("ENV"))
+
+
+def test_the_image_has_what_the_mcp_server_needs() -> None:
+    """The wheel is installed with the extra that brings the SDK."""
+    (install,) = [line for line in instructions("RUN") if "/dist/*.whl" in line]
+    assert '"${wheel}[mcp,metrics]"' in install
+
+
+def test_the_compose_file_has_a_letta_and_the_loop(compose: dict[str, Any]) -> None:
+    """The loop finds Letta by its name, keeps the log in a named volume, and stops in peace."""
+    letta, loop = compose["services"]["letta"], compose["services"]["loop"]
+    assert letta["image"] == "letta/letta:0.16.8"
+    assert loop["environment"]["LETTA_BASE_URL"] == "http://letta:8283"
+    assert loop["environment"]["PROMPTYOSELF_VAR"] == "/data"
+    for service in (letta, loop):
+        assert service["restart"] == "unless-stopped"
+        assert {volume.partition(":")[0] for volume in service["volumes"]} <= set(
+            compose["volumes"]
+        )
+    assert int(loop["stop_grace_period"].removesuffix("s")) > 10
+    assert all(port.startswith("127.0.0.1:") for port in letta["ports"])
+
+
+def test_each_container_gets_what_it_needs(compose: dict[str, Any]) -> None:
+    """Ours get each setting by its name, from the environment or from .env, and nothing else of
+    that file: no key of a model. Of our secrets each has those that it uses; Letta, where agents'
+    tools run, has its own password alone."""
+    letta, loop, mcp = (compose["services"][name] for name in ("letta", "loop", "mcp"))
+    theirs = {"LETTA_BASE_URL", "PROMPTYOSELF_VAR"}  # the containers' own
+    elsewhere = {"PROMPTYOSELF_MCP_TOKEN", "LETTA_SERVER_URL", "PROMPTYOSELF_DB_PATH"}
+    names = {setting.name for setting in SETTINGS} - elsewhere
+    assert set(loop["environment"]) == names, "a new setting is named in docker-compose.yml too"
+    assert {name for name, value in loop["environment"].items() if value} == theirs
+    assert set(mcp["environment"]) == names | {"PROMPTYOSELF_MCP_TOKEN"}
+    assert "env_file" not in loop
+    assert "env_file" not in mcp
+    assert letta["env_file"] == [{"path": ".env", "required": False}]
+    for setting in SETTINGS:
+        if setting.secret and setting.name != "LETTA_SERVER_PASSWORD":
+            assert letta["environment"][setting.name] == ""
+
+
+def test_the_image_is_built_once(compose: dict[str, Any]) -> None:
+    """One service builds it; the others use it, and no registry is asked for it."""
+    ours = [each for each in compose["services"].values() if each["image"] == "promptyoself"]
+    assert len(ours) == 2
+    (builds,) = [each for each in ours if "build" in each]
+    assert builds["build"] == "."
+    assert all(each["pull_policy"] == "never" for each in ours if "build" not in each)
+
+
+def test_the_mcp_server_shares_the_loops_log(compose: dict[str, Any]) -> None:
+    """It is the same image on the same volume, open to this machine and to the other containers, by
+    the name that they know, and to nobody without a token."""
+    mcp, loop = compose["services"]["mcp"], compose["services"]["loop"]
+    assert (mcp["image"], mcp["volumes"]) == (loop["image"], loop["volumes"])
+    assert {name: mcp["environment"][name] for name in loop["environment"]} == loop["environment"]
+    assert mcp["environment"]["PROMPTYOSELF_MCP_TOKEN"].startswith("${PROMPTYOSELF_MCP_TOKEN:?")
+    command = shlex.split(mcp["command"])
+    asked = dict(itertools.pairwise(command))
+    assert (asked["--transport"], asked["--allow-host"]) == ("http", "mcp")
+    port = asked["--port"]
+    assert mcp["ports"] == [f"127.0.0.1:{port}:{port}"]
+    check = mcp["healthcheck"]["test"]
+    assert check[:3] == ["CMD", "python", "-c"]
+    assert f'("127.0.0.1", {port}, timeout=5)' in check[3]
+    compile(check[3], "healthcheck", "exec")
+    assert int(mcp["healthcheck"]["interval"].removesuffix("s")) <= 30
+    assert f'"http://mcp:{port}/mcp"' in (ROOT / "docker" / "smoke_client.py").read_text()
+
+
+def test_the_smoke_test_is_fit_to_be_run() -> None:
+    """Bash and shellcheck find nothing wrong with it, and each of our commands in it is one."""
+    script = ROOT / "docker" / "smoke.sh"
+    assert script.stat().st_mode & 0o111
+    scripts = [script, ROOT / "docker" / "engine.sh", ROOT / ".ci" / "run"]
+    for each in scripts:
+        subprocess.run(["bash", "-n", str(each)], check=True)
+    checker = Path(sys.executable).with_name("shellcheck")
+    subprocess.run([str(checker), *map(str, scripts)], check=True)
+    text = script.read_text()
+    commands = re.findall(r"(?m)(?:^|within \d+ |\{ )promptyoself ([a-z].*?)(?:$| \||;|>)", text)
+    assert len(commands) >= 7
+    for command in commands:
+        assert accepts(shlex.split(command.replace('"$id"', "sch_12345678"))), command
+    compile((ROOT / "docker" / "smoke_client.py").read_text(), "smoke_client.py", "exec")
+
+
+def test_the_smoke_test_has_an_image_and_ports_of_its_own(compose: dict[str, Any]) -> None:
+    """Nothing of it meets a user's containers: neither a port nor a name of an image, and .env is
+    read by nobody."""
+    text = (ROOT / "docker" / "smoke.yml").read_text()
+    overriding = yaml.safe_load(text.replace("!reset", ""))["services"]
+    for name, service in compose["services"].items():
+        if "ports" in service:
+            assert re.search(rf"(?m)^  {name}:(\n    .*)*\n    ports: !reset \[\]$", text), name
+        if "env_file" in service:
+            assert overriding[name]["env_file"] == []
+        if service["image"] == "promptyoself":
+            assert overriding[name]["image"] == "promptyoself-smoke"
+    assert "--env-file /dev/null" in (ROOT / "docker" / "smoke.sh").read_text()
+
+
+def test_every_service_runs_commands_that_exist(compose: dict[str, Any]) -> None:
+    """A command that a service of ours runs is accepted by the real command line."""
+    for service in compose["services"].values():
+        if "build" in service and "command" in service:
+            assert accepts(shlex.split(service["command"]))
+
+
+def test_compose_itself_accepts_the_file() -> None:
+    """`docker compose config` finds nothing wrong, where there is a docker with compose."""
+    if shutil.which("docker") is None:
+        pytest.skip("docker is not installed")
+    found = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
+    if found.returncode != 0:
+        pytest.skip("docker has no compose here")
+    command = ["docker", "compose", "--file", str(ROOT / "docker-compose.yml"), "config", "--quiet"]
+    environ = {**os.environ, "PROMPTYOSELF_MCP_TOKEN": "0123456789abcdef"}
+    subprocess.run(command, check=True, timeout=60, env=environ)

@@ -1,0 +1,77 @@
+"""The page of limits says what holds: its numbers are the code's, and its tests are there."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from promptyoself.core.settings import Caps
+from promptyoself.core.validation import MAX_PROMPT_BYTES
+from promptyoself.doors import monitor
+from promptyoself.doors.commands import log, session
+from promptyoself.doors.mcp import MAX_SESSIONS, connections, http, shares
+from promptyoself.index import index
+from promptyoself.sandbox import http as sandbox_http
+from promptyoself.targets.letta import client, deadline
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "limits.md").read_text()
+ROWS = [
+    [cell.strip() for cell in line.strip("|").split("|")]
+    for line in PAGE.splitlines()
+    if line.startswith("|") and "---" not in line and "| test |" not in line
+]
+NUMBERS = {
+    "one prompt": (MAX_PROMPT_BYTES,),
+    "an agent's prompts, of schedules that aren't over": (Caps().max_prompt_bytes_per_agent,),
+    "an agent's active schedules": (Caps().max_active_per_agent,),
+    "deliveries of an agent a day": (Caps().daily_per_agent,),
+    "time between two slots of a schedule": (Caps().min_interval,),
+    "how far the index may be behind the log": (index._BYTES, index._EVERY),
+    "a call that only reads": (int(session.MOST_SECONDS),),
+    "its answer": (session.MOST_ANSWER,),
+    "events in an answer of `history`": (log._FIRST, log._MOST),
+    "calls at once, over MCP": (shares.CALLS_AT_ONCE, shares.CALLS_OF_ONE),
+    "those of them that may read the whole log": (
+        shares.EXPENSIVE_AT_ONCE,
+        shares.EXPENSIVE_OF_ONE,
+    ),
+    "those of one agent that write, those that deliver": (
+        shares.WRITES_OF_ONE,
+        shares.DELIVERIES_OF_ONE,
+    ),
+    "calls of one agent under way or waiting": (shares.MOST_PENDING,),
+    "connections over MCP": (connections.MOST_CONNECTIONS,),
+    "a request's head, a request's body": (
+        int(connections.HEAD_SECONDS),
+        int(connections.BODY_SECONDS),
+    ),
+    "sessions over MCP": (MAX_SESSIONS, int(http.SESSION_IDLE)),
+    "connections to `/metrics` and `/healthz`": (
+        monitor.MOST_CONNECTIONS,
+        int(monitor._REQUEST_SECONDS),
+    ),
+    "connections to the sandbox": (sandbox_http.MOST_CONNECTIONS,),
+    "one answer": (deadline.MOST_BYTES,),
+    "rows of a page": (client._PAGE, 10, 1),
+    "one request": (30,),
+}
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
+def test_a_limit_is_the_codes(row: list[str]) -> None:
+    numbers = tuple(int(each) for each in re.findall(r"\d+", row[1]))
+    assert numbers == NUMBERS.get(row[0], ())
+
+
+def test_every_test_that_is_named_is_there() -> None:
+    named = set(re.findall(r"`(test_\w+\.py)::(test_\w+)`", PAGE))
+    assert len(named) > 15
+    for file, name in sorted(named):
+        (path,) = (ROOT / "tests").rglob(file)
+        tree = ast.parse(path.read_text())
+        assert name in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    assert set(NUMBERS) <= {row[0] for row in ROWS}

@@ -1,0 +1,325 @@
+"""The MCP server's transports: web pages that may call it and those that may not, the end of a
+server with calls under way, and clients that leave."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import signal
+import socket
+import subprocess
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from calling import call
+from checker import check_chain
+from test_mcp_server import (
+    ACCEPTED,
+    COMMAND,
+    HELLO,
+    INITIALIZE,
+    INITIALIZED,
+    TOKEN,
+    Serving,
+    locked,
+    opened,
+    piped,
+    request,
+    serving,
+    tool,
+)
+
+from promptyoself.core.errors import WrongUsage
+from promptyoself.doors.mcp import admission
+
+META = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
+MODERN = {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/call"}
+
+
+def ask(
+    server: Serving, method: str, body: bytes = b"", **headers: str
+) -> tuple[int, dict[str, str], bytes]:
+    """One request as a browser sends it: the status, the headers in lower case, and the body."""
+    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+    with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)) as connection:
+        connection.request(method, "/mcp", body or None, sent)
+        answer = connection.getresponse()
+        told = {name.lower(): value for name, value in answer.getheaders()}
+        return answer.status, told, answer.read()
+
+
+def preflight(server: Serving, origin: str, **more: str) -> tuple[int, dict[str, str]]:
+    """What a browser asks before a page's request; without a token, which it hasn't got."""
+    wanted = "authorization,content-type,mcp-protocol-version,x-of-the-client"
+    headers = {"Access_Control_Request_Headers": wanted} | more
+    status, told, body = ask(
+        server, "OPTIONS", Origin=origin, Access_Control_Request_Method="POST", **headers
+    )
+    assert (status != 204) or body == b""
+    return status, told
+
+
+def test_a_page_that_was_named_gets_in(var: Path, environ: dict[str, str]) -> None:
+    """A browser lets a page call the server, and read the answers, if its origin was named: the
+    preflight is answered without a token, every answer says so, errors too; and of others exactly
+    those that were named."""
+    words = ("--allow-origin", "https://Chat.Example", "--allow-origin", "http://dev.example:*",
+             "--allow-origin", "http://[::1]:5173", "--allow-host", "Clock.Example")  # fmt: skip
+    with serving(environ, *words, PROMPTYOSELF_MCP_TOKEN=TOKEN) as server:
+        right = {"Authorization": f"Bearer {TOKEN}", "Content_Type": "application/json",
+                 "Accept": ACCEPTED}  # fmt: skip
+        for origin in (
+            "https://chat.example", "http://dev.example", "http://dev.example:5173",
+            "http://[::1]:5173", "https://CHAT.example", "https://chat.example:443",
+        ):  # fmt: skip
+            status, told = preflight(server, origin)
+            assert status == 204, (origin, told)
+            assert told["access-control-allow-origin"] == origin
+            assert {"GET", "POST", "DELETE"} == set(
+                told["access-control-allow-methods"].split(", ")
+            )
+            allowed = told["access-control-allow-headers"].lower().split(",")
+            assert {"authorization", "content-type", "x-of-the-client"} <= set(allowed)
+            assert "origin" in told["vary"].lower()
+            assert "access-control-allow-credentials" not in told
+            status, told, body = ask(server, "POST", INITIALIZE, Origin=origin, **right)
+            assert (status, told["access-control-allow-origin"]) == (200, origin), body
+            assert "mcp-session-id" in told["access-control-expose-headers"].lower()
+            assert told["mcp-session-id"]
+            # Errors too, else the page can't tell what was wrong.
+            for wrong, code in ({}, 401), ({"Authorization": "Bearer x"}, 401):
+                status, told, _ = ask(server, "POST", INITIALIZE, Origin=origin, **wrong)
+                assert (status, told["access-control-allow-origin"]) == (code, origin)
+        private = {"Access_Control_Request_Private_Network": "true"}
+        _, told = preflight(server, "https://chat.example", **private)
+        assert told["access-control-allow-private-network"] == "true"
+        for origin in (
+            "https://evil.example", "http://chat.example", "https://chat.example:444", "null", "*",
+            "https://chat.example.evil.example", "https://sub.chat.example", "http://dev.example:*",
+            "http://dev.example:5173.evil.example", "http://dev.example:", "http://dev.example:x",
+            "http://127.0.0.1:evil", "http://localhost:1.evil.example", "https://chat.example/",
+            "https://chat.example, https://evil.example", "http://[::2]:5173",
+            "http://dev.example:\xb9", "",
+        ):  # fmt: skip
+            status, told = preflight(server, origin)
+            assert status == 403, origin
+            assert not [name for name in told if name.startswith("access-control")], origin
+            status, told, _ = ask(server, "POST", INITIALIZE, Origin=origin, **right)
+            assert status == 403, origin
+            assert not [name for name in told if name.startswith("access-control")], origin
+        # This machine's own are let through as before, and told nothing, since nobody named them.
+        status, told, _ = ask(server, "POST", INITIALIZE, Origin="http://localhost:99", **right)
+        assert status == 200
+        assert "access-control-allow-origin" not in told
+        assert preflight(server, "http://localhost:99")[0] == 403
+        for host, status in (
+            ("clock.example", 200), ("CLOCK.example:80", 200), ("LocalHost:1", 200),
+            (f"127.0.0.1:{server.port}", 200), ("127.0.0.1:x", 421), ("127.0.0.1:", 421),
+            ("localhost:1.evil.example", 421), ("clock.example.evil", 421),
+            ("clock.example:*", 421), ("clock.example:\xb9", 421),
+        ):  # fmt: skip
+            assert ask(server, "POST", INITIALIZE, Host=host, **right)[0] == status, host
+            asked = {"Host": host, "Access_Control_Request_Method": "POST"}
+            found = ask(server, "OPTIONS", Origin="https://chat.example", **asked)[0]
+            assert found == (204 if status == 200 else 421)
+        assert server.end() == (0, "")
+    assert not (var / "schedules").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["*", "null", "chat.example", "https://", "https://a/b", "https://a/", "https://a:x", "a://*",
+     "https://a b", "https://*.example", "https://user@a", "https://ü", "https://a:1:2", ""],
+)  # fmt: skip
+def test_what_is_no_origin(text: str, environ: dict[str, str]) -> None:
+    """P7: whatever isn't one origin, whole and alone, is refused when the server starts."""
+    with pytest.raises(WrongUsage) as refused:
+        admission.origin_pattern(text)
+    assert refused.value.code == "invalid_value"
+    done = subprocess.run(
+        [*COMMAND, "--transport", "http", "--port", "0", "--allow-origin", text],
+        env=environ, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, json.loads(done.stdout)["code"]) == (2, "invalid_value")
+
+
+def test_what_is_no_host() -> None:
+    """The same of the names by which the server is known."""
+    for text in ("*", "http://a", "a/b", "a:x", "a b", "*.example", "a:1:2", "::1", "", "a:\u0661"):
+        with pytest.raises(WrongUsage):
+            admission.host_pattern(text)
+    assert admission.host_pattern("Clock.Example:80") == ("", "clock.example", "80")
+
+
+class Asking(threading.Thread):
+    """A client that calls a tool over HTTP, and waits for the answer."""
+
+    def __init__(self, server: Serving, era: str, number: int) -> None:
+        super().__init__()
+        self.server, self.era = server, era
+        message = json.loads(tool(number, "register", **{**HELLO, "prompt": f"{era} {number}"}))
+        self.headers = {"Content-Type": "application/json", "Accept": ACCEPTED}
+        if era == "modern":
+            message["params"]["_meta"] = META
+            self.headers |= {**MODERN, "Mcp-Name": "register"}
+        else:
+            _, told, _ = ask(server, "POST", INITIALIZE, Content_Type="application/json",
+                             Accept=ACCEPTED)  # fmt: skip
+            self.headers["Mcp-Session-Id"] = told["mcp-session-id"]
+            server.post(INITIALIZED, **self.headers)
+        self.body = json.dumps(message)
+        self.answer: tuple[int, bytes] | Exception = RuntimeError("nothing yet")
+
+    def run(self) -> None:
+        """Call it."""
+        try:
+            connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=60)
+            with closing(connection):
+                connection.request("POST", "/mcp", self.body, self.headers)
+                answer = connection.getresponse()
+                self.answer = answer.status, answer.read()
+        except Exception as error:
+            self.answer = error
+
+    def stream(self) -> socket.socket:
+        """Hold open the stream on which a server may speak first, as clients do."""
+        listening = socket.create_connection(("127.0.0.1", self.server.port))
+        session = self.headers["Mcp-Session-Id"]
+        listening.sendall(
+            f"GET /mcp HTTP/1.1\r\nHost: 127.0.0.1:{self.server.port}\r\nAccept: {ACCEPTED}\r\n"
+            f"Mcp-Session-Id: {session}\r\nLast-Event-ID: 7\r\n\r\n".encode()
+        )
+        assert listening.recv(100).startswith(b"HTTP/1.1 200")
+        return listening
+
+
+def test_sigterm_answers_what_is_under_way(var: Path, environ: dict[str, str]) -> None:
+    """A server that is asked to end takes nobody in any more, waits for calls under way, answers
+    them whole, and ends, though clients hold streams open, without a word on stderr."""
+    call("register", "--agent-id", "a", "--prompt", "x", "--every", "1h").success()
+    with serving(environ) as server:
+        clients = [Asking(server, "legacy", 1), Asking(server, "legacy", 2),
+                   Asking(server, "modern", 3)]  # fmt: skip
+        streams = [client.stream() for client in clients[:2]]
+        with locked(var):
+            for client in clients:
+                client.start()
+            time.sleep(1.0)
+            server.process.send_signal(signal.SIGTERM)
+            time.sleep(2.0)  # longer than any library takes to cut them off
+            assert server.process.poll() is None
+            assert all(client.is_alive() for client in clients)
+            with pytest.raises(OSError):
+                socket.create_connection(("127.0.0.1", server.port), timeout=5).close()
+        for client in clients:
+            client.join()
+            assert not isinstance(client.answer, Exception), client.answer
+            status, body = client.answer
+            assert status == 200
+            assert b'"created":true' in body.replace(b" ", b"").replace(b"\\", b""), body
+        began = time.monotonic()
+        _, said = server.process.communicate(timeout=30)
+        assert (server.process.returncode, said.decode()) == (0, "")
+        assert time.monotonic() - began < 10
+        for stream in streams:
+            stream.close()
+    assert len(check_chain(var / "schedules")) == 5
+
+
+def test_a_stream_may_be_asked_for_again(var: Path, environ: dict[str, str]) -> None:
+    """A client that lost its stream says what it had last: nothing was missed, so it gets one."""
+    with serving(environ) as server:
+        client = Asking(server, "legacy", 1)
+        client.stream().close()
+        assert server.end() == (0, "")
+
+
+def test_the_end_of_input_is_no_end_of_answers(var: Path, environ: dict[str, str]) -> None:
+    """Over stdio whatever was asked before the input's end is answered, and then the server ends:
+    so a script may pipe its calls."""
+    calls = [tool(number, "register", **{**HELLO, "prompt": f"x {number}"})
+             for number in range(1, 9)]  # fmt: skip
+    content = INITIALIZE + INITIALIZED + b"".join(calls) + request(9, "tools/list") + b"{\n"
+    done = subprocess.run(
+        COMMAND, env=environ, input=content.rstrip(b"\n"), capture_output=True, timeout=60,
+        check=False,
+    )  # fmt: skip
+    answers = {each["id"]: each for each in map(json.loads, done.stdout.splitlines())}
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert set(answers) == {*range(10), None}
+    assert all(answers[n]["result"]["structuredContent"]["created"] for n in range(1, 9))
+    assert len(check_chain(var / "schedules")) == 9
+
+
+@pytest.mark.parametrize("way", ["closes", "SIGTERM", "cancels"])
+def test_a_slow_call_is_answered_at_the_end(way: str, var: Path, environ: dict[str, str]) -> None:
+    """The same of a call that waits, at the end of input and at SIGTERM; one that was called off
+    keeps nobody waiting."""
+    call("register", "--agent-id", "a", "--prompt", "x", "--every", "1h").success()
+    with piped(environ) as process:
+        into, out = opened(process)
+        with locked(var):
+            into.write(tool(1, "register", **HELLO))
+            if way == "cancels":
+                into.write(b'{"jsonrpc":"2.0","method":"notifications/cancelled",'
+                           b'"params":{"requestId":1}}\n')  # fmt: skip
+            into.flush()
+            time.sleep(0.7)
+            if way == "SIGTERM":
+                process.send_signal(signal.SIGTERM)
+            else:
+                into.close()
+            if way == "cancels":
+                assert process.wait(timeout=15) == 0
+                return
+            time.sleep(1.0)
+            assert process.poll() is None
+        answer: dict[str, Any] = json.loads(out.readline())
+        assert answer["result"]["structuredContent"]["created"], answer
+        assert process.wait(timeout=30) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    assert len(check_chain(var / "schedules")) == 3
+
+
+def test_clients_that_leave(var: Path, environ: dict[str, str]) -> None:
+    """Whenever a client leaves (before its request is whole, while it is being answered, in the
+    middle of a stream), others are served, and stderr has no word of it."""
+    call("register", "--agent-id", "a", "--prompt", "x", "--every", "1h").success()
+    with serving(environ) as server:
+        head = f"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nContent-Type: " \
+            f"application/json\r\nAccept: {ACCEPTED}\r\n"  # fmt: skip
+        for part in (
+            "POST /mcp", head, f"{head}Content-Length: 100\r\n\r\n", "\x16\x03\x01\r\n\r\n",
+            f"{head}Content-Length: 100\r\n\r\n{{", f"{head}Content-Length: 9999999\r\n\r\n{{",
+            f'{head}Transfer-Encoding: chunked\r\n\r\n5\r\n{{"a"',
+        ):  # fmt: skip
+            with socket.create_connection(("127.0.0.1", server.port)) as connection:
+                connection.sendall(part.encode("latin-1"))
+                time.sleep(0.1)
+        clients = [Asking(server, era, n) for n, era in enumerate(("legacy", "modern"), 1)]
+        streams = [clients[0].stream()]
+        with locked(var):
+            for client in clients:
+                with socket.create_connection(("127.0.0.1", server.port)) as connection:
+                    more = "".join(f"{k}: {v}\r\n" for k, v in client.headers.items())
+                    connection.sendall(
+                        f"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n{more}"
+                        f"Content-Length: {len(client.body)}\r\n\r\n{client.body}".encode()
+                    )
+                    time.sleep(0.5)
+        for stream in streams:
+            stream.close()
+        time.sleep(0.5)
+        last = Asking(server, "modern", 7)
+        last.run()
+        assert not isinstance(last.answer, Exception)
+        assert last.answer[0] == 200
+        assert server.end() == (0, "")

@@ -1,0 +1,553 @@
+"""The documentation: what it shows is run, what it lists is compared with the code."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from queue import Queue
+from runpy import run_path
+from typing import Any, NamedTuple
+
+import pytest
+
+from promptyoself import sandbox
+from promptyoself.cli import COMMANDS
+from promptyoself.core.ids import slot_otid
+from promptyoself.core.settings import SETTINGS
+from promptyoself.events import records
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+RECORDS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+LANGUAGES = {"console", "console exact", "sh", "json", "text"}
+REASONS = {
+    "it installs from a package index",
+    "it needs Docker",
+    "it runs this suite",
+    "make runs it",
+    "make test-letta runs it",
+    "it changes your crontab",
+    "it changes the system's services",
+    "it waits for Letta's answer for minutes",
+}
+DOCUMENTED_URL = "http://127.0.0.1:8283"
+DOCUMENTED_MCP = "http://127.0.0.1:8765/mcp"
+SERVERS = ("promptyoself sandbox", "promptyoself execute --loop", "promptyoself mcp")
+LOOSE = {"host", "value", "origin", "detail", "who", "pid", "software", "version", "bytes", "size"}
+LOOSE |= {"message", "hint", "error"}
+"""Keys whose values depend on the machine, or are wording: they must be there, no more."""
+
+
+class Block(NamedTuple):
+    """A fenced block: where it begins, what it is, what it holds, and why it isn't run."""
+
+    line: int
+    language: str
+    content: str
+    reason: str | None
+
+
+class Step(NamedTuple):
+    """One command, and what is shown as its answer."""
+
+    line: int
+    command: str
+    shown: str
+    exact: bool
+
+
+def blocks(text: str) -> Iterator[Block]:
+    """The fenced blocks of a document."""
+    lines = text.split("\n")
+    start = -1
+    for number, line in enumerate(lines):
+        if not line.startswith("```"):
+            continue
+        if start < 0:
+            start = number
+            continue
+        before = next((found for found in reversed(lines[:start]) if found.strip()), "")
+        reason = re.fullmatch(r"<!-- not run: (.*) -->", before)
+        content = "\n".join(lines[start + 1 : number])
+        yield Block(start + 1, lines[start][3:].strip(), content, reason and reason[1])
+        start = -1
+    assert start < 0, f"the fence at line {start + 1} is never closed"
+
+
+def steps(text: str, reason: str | None = None) -> Iterator[Step]:
+    """What a document's ``console`` and ``sh`` blocks tell a reader to type: those that are run
+    here, or those that aren't for this reason."""
+    for block in blocks(text):
+        if block.reason != reason:
+            continue
+        if block.language == "sh":
+            yield Step(block.line, f"set -e\n{block.content}", "", exact=False)
+        if not block.language.startswith("console"):
+            continue
+        command, shown = "", []
+        at = block.line
+        going_on = False
+        for number, line in enumerate(block.content.split("\n"), block.line + 1):
+            if going_on or line.startswith("$ "):
+                if not going_on:
+                    if command:
+                        yield Step(at, command, "\n".join(shown), "exact" in block.language)
+                    command, shown, at = "", [], number
+                command += line.removeprefix("$ ") + "\n"
+                going_on = line.endswith("\\")
+            else:
+                shown.append(line)
+        yield Step(at, command, "\n".join(shown), "exact" in block.language)
+
+
+class Reader:
+    """Someone who reads a document and types what it shows, in a folder of his own."""
+
+    def __init__(self, folder: Path, url: str, patience: float = 30) -> None:
+        """``patience``: how many seconds an answer may take."""
+        self.url = url
+        self._patience = patience
+        self.mcp_url = DOCUMENTED_MCP
+        self._folder = folder
+        self._variables = folder / ".variables"
+        self._place = folder / ".place"
+        self._place.write_text(str(folder))
+        self._remembered = f"set -a; [ ! -f {self._variables} ] || . {self._variables}\n"
+        self._servers: list[subprocess.Popen[str]] = []
+        (folder / "docs").symlink_to(ROOT / "docs")
+        kept = {"LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT"}
+        self._environ = {
+            **{name: value for name, value in os.environ.items() if name in kept},
+            "HOME": str(folder),
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "LETTA_BASE_URL": url,
+            "PROMPTYOSELF_VAR": str(folder / "var"),
+        }
+
+    def type(self, step: Step) -> tuple[str, int]:
+        """Run one command; its output, and its exit code (0 of a server that goes on)."""
+        command = step.command.replace(DOCUMENTED_URL, self.url)
+        command = command.replace(DOCUMENTED_MCP, self.mcp_url)
+        if command.startswith(SERVERS) and not command.rstrip().endswith("&"):
+            return self._serve(command.strip(), len(_documents(step.shown) or [])), 0
+        script = (
+            f"trap 'code=$?; export -p >{self._variables}; pwd >{self._place}; exit $code' EXIT\n"
+            f'{self._remembered}cd "$(cat {self._place})"\n{command}'
+        )
+        done = subprocess.run(
+            ["bash", "-c", script],
+            env=self._environ,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60 + self._patience,
+            check=False,
+        )
+        return done.stdout.replace(self.url, DOCUMENTED_URL), done.returncode
+
+    def _serve(self, command: str, lines: int) -> str:
+        if "execute" not in command:
+            command += " --port 0"
+        environ = self._environ | {"LETTA_BASE_URL": self.url}
+        # A process group of its own, since bash stands between us and the server.
+        server = subprocess.Popen(
+            ["bash", "-c", f"{self._remembered}cd {self._folder}; exec {command}"],
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._servers.append(server)
+        said: Queue[str] = Queue()
+        threading.Thread(target=_listen, args=(server, said), daemon=True).start()
+        output = "".join(said.get(timeout=self._patience) for _ in range(lines))
+        if "sandbox" in command:
+            self.url = json.loads(output)["url"]
+            self._environ["LETTA_BASE_URL"] = self.url
+        if "mcp" in command:
+            self.mcp_url = json.loads(output)["url"]
+        output = output.replace(self.mcp_url, DOCUMENTED_MCP)
+        return output.replace(self.url, DOCUMENTED_URL)
+
+    def leave(self) -> None:
+        """Stop the servers, as Ctrl-C would, and see them end in order."""
+        for server in reversed(self._servers):
+            server.send_signal(signal.SIGINT)
+            assert server.wait(timeout=30) == 0, server.args
+
+    def abandon(self) -> None:
+        """Leave nothing running, however the test went."""
+        for server in self._servers:
+            server.kill()
+
+
+def _listen(server: subprocess.Popen[str], said: Queue[str]) -> None:
+    assert server.stdout is not None
+    for line in server.stdout:
+        said.put(line)
+
+
+def _documents(text: str) -> list[Any] | None:
+    """The JSON documents that a text consists of; ``None`` where it is something else."""
+    decoder, found, at = json.JSONDecoder(), [], 0
+    text = text.strip()
+    while at < len(text):
+        try:
+            document, end = decoder.raw_decode(text, at)
+        except json.JSONDecodeError:
+            return None
+        found.append(document)
+        at = end + len(text[end:]) - len(text[end:].lstrip())
+    return found if all(isinstance(item, dict) for item in found) else None
+
+
+def _plain(text: str) -> str:
+    """Without what differs from one time to the next: hex digits, numbers, times."""
+    text = re.sub(r"\b[0-9a-f]{64}\b", "HASH", text)
+    text = re.sub(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "UUID", text)
+    text = re.sub(r"\b(sch|des|wrk)_[0-9a-f]+", r"\1_ID", text)
+    text = re.sub(r"/tmp/\S+", "PATH", text)
+    return re.sub(r"\d+", "0", text)
+
+
+def differences(shown: Any, found: Any, where: str = "") -> Iterator[str]:
+    """How an answer differs in form from the one shown. ``…`` stands for any more of the same."""
+    if isinstance(shown, dict) and isinstance(found, dict):
+        shown = {_plain(key): value for key, value in shown.items()}
+        found = {_plain(key): value for key, value in found.items()}
+        keys = [key for key in shown if key != "…"]
+        if missing := [key for key in keys if key not in found]:
+            yield f"{where}: shown, but not found: {missing}"
+        if "…" not in shown and (extra := [key for key in found if key not in keys]):
+            yield f"{where}: found, but not shown: {extra}"
+        for key in keys:
+            if key in found and key not in LOOSE:
+                yield from differences(shown[key], found[key], f"{where}.{key}")
+    elif isinstance(shown, list) and isinstance(found, list):
+        open_end = bool(shown) and shown[-1] == "…"
+        items = shown[:-1] if open_end else shown
+        if len(found) < len(items) or (not open_end and len(found) > len(items)):
+            yield f"{where}: {len(items)} shown, {len(found)} found"
+        for number, (one, other) in enumerate(zip(items, found, strict=False)):
+            yield from differences(one, other, f"{where}[{number}]")
+    elif isinstance(shown, str) and isinstance(found, str):
+        head, cut, _ = shown.partition("…")
+        matches = _plain(found).startswith(_plain(head)) if cut else _plain(shown) == _plain(found)
+        if not matches:
+            yield f"{where}: {shown!r} shown, {found!r} found"
+    elif type(shown) is not type(found):
+        yield f"{where}: {shown!r} shown, {found!r} found"
+    elif isinstance(shown, bool) and shown != found:
+        yield f"{where}: {shown} shown, {found} found"
+
+
+def check(step: Step, output: str, code: int) -> None:
+    """Assert that a command answered as the document shows."""
+    what = f"line {step.line}: {step.command.strip()}\n{output}"
+    shown = _documents(step.shown)
+    failing = bool(shown) and any(item.get("status") == "error" for item in shown)
+    assert (code != 0) == failing, f"exit {code}: {what}"
+    if step.exact:
+        assert output.strip() == step.shown.strip(), what
+    elif shown:
+        found = _documents(output)
+        assert found is not None, what
+        wrong = list(differences(shown, found))
+        assert not wrong, "\n".join([*wrong, what])
+    elif step.shown.strip():
+        assert list(differences(step.shown.strip(), output.strip())) == [], what
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> Iterator[Reader]:
+    """A reader with a sandbox for a Letta."""
+    names = ("echo-1", "echo-2", "echo-3")  # those of `promptyoself sandbox`, so the same ids
+    with sandbox.Sandbox(names, latency=0.2) as letta:
+        reader = Reader(tmp_path, letta.url)
+        try:
+            yield reader
+        finally:
+            reader.abandon()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_what_a_document_shows_is_what_one_gets(document: Path, reader: Reader) -> None:
+    """Every command shown succeeds, or fails as shown, with an answer of the form shown."""
+    todo = list(steps(document.read_text()))
+    if any("curl" in step.command for step in todo) and not shutil.which("curl"):
+        pytest.skip("curl is not installed")
+    for step in todo:
+        check(step, *reader.type(step))
+    reader.leave()
+
+
+def test_the_audit_that_the_readme_shows_proves_the_link(reader: Reader) -> None:
+    """The hash of a line, by sha256sum, is what the next line has for ``prev``."""
+    register = "promptyoself register --agent-id a --prompt x --every"
+    reader.type(Step(0, f"{register} 1h; {register} 2h", "", exact=False))
+    hashed, linked = None, None
+    for step in steps((ROOT / "README.md").read_text()):
+        if "sha256sum" in step.command:
+            hashed = reader.type(step)[0].split()[0]
+        elif '"prev"' in step.command:
+            linked, _ = reader.type(step)
+    assert hashed is not None
+    assert linked is not None
+    assert hashed in linked
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, *RECORDS], ids=lambda path: path.name)
+def test_every_block_is_run_or_says_why_not(document: Path) -> None:
+    """A command that isn't run says why, with one of a few reasons; nothing else hides one."""
+    for block in blocks(document.read_text()):
+        where = f"{document.name}:{block.line}"
+        assert block.language in LANGUAGES, where
+        assert block.reason is None or block.reason in REASONS, where
+        if block.language == "text":
+            assert not re.search(r"^(\$ |promptyoself )", block.content, re.MULTILINE), where
+        if block.language == "json":
+            json.loads(block.content)
+        if block.reason is not None:
+            for target in re.findall(r"^make (\w+)$", block.content, re.MULTILINE):
+                assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, *RECORDS], ids=lambda path: path.name)
+def test_links_resolve(document: Path) -> None:
+    """Every link to a file of the repository, and to a heading in it, leads somewhere."""
+    text = re.sub(r"```.*?```", "", document.read_text(), flags=re.DOTALL)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if link.startswith(("https://", "http://")):
+            continue
+        name, _, heading = link.partition("#")
+        target = (document.parent / name).resolve() if name else document
+        assert target.exists(), link
+        if heading:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
+            slugs = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings}
+            assert heading in slugs, link
+
+
+def test_what_is_generated_is_up_to_date() -> None:
+    """docs/reference.md and .env.example are what `make docs` makes of the code as it is."""
+    for path, make in run_path(str(ROOT / "docs" / "make_reference.py"))["FILES"].items():
+        assert path.read_text() == make(), f"run `make docs`: {path.name} is out of date"
+
+
+def test_the_readme_has_a_line_for_every_promise() -> None:
+    """P1 to P9 each have a row in the README, with a limit beside it."""
+    rows = re.findall(r"^\| \*\*P(\d)\*\* \|(.*)\|(.*)\|$", (ROOT / "README.md").read_text(), re.M)
+    assert [number for number, _, _ in rows] == list("123456789")
+    assert all(promise.strip() and limit.strip() for _, promise, limit in rows)
+
+
+def test_every_command_has_an_example_of_its_answer() -> None:
+    """docs/json.md has a heading for each command, and no other below "Answers"."""
+    answers = (ROOT / "docs" / "json.md").read_text().partition("\n## Answers\n")[2]
+    headings = re.findall(r"^### (.*)$", answers.partition("\n## ")[0], re.MULTILINE)
+    named = [name for heading in headings for name in re.findall(r"`([a-z-]+)`", heading)]
+    assert sorted(named) == sorted(COMMANDS)
+
+
+# --- what is listed exists, and what exists is listed ---------------------------------------------
+
+
+def table(document: str, heading: str) -> dict[str, list[str]]:
+    """The rows of the table under a heading, by the name in their first cell."""
+    text = (ROOT / "docs" / document).read_text()
+    section = re.split(rf"^#+ {re.escape(heading)}$", text, flags=re.MULTILINE)
+    assert len(section) == 2, f"{document} has no heading {heading!r}"
+    rows = re.split(r"^#", section[1], maxsplit=1, flags=re.MULTILINE)[0]
+    return {
+        match[1]: [cell.strip() for cell in match[2].split("|")]
+        for match in re.finditer(r"^\| `([^`]+)` \|(.*)\|$", rows, re.MULTILINE)
+    }
+
+
+@pytest.mark.parametrize("type_", records.VERSIONS)
+def test_every_field_of_every_event_is_described(type_: str) -> None:
+    """docs/format.md lists the fields of each type in their order, and which may be left out."""
+    record = records._CLASSES[type_]
+    rows = table("format.md", f"`{type_}`")
+    assert list(rows) == list(record._fields)
+    optional = [name for name, cells in rows.items() if "optional" in cells[0]]
+    absent = [name for name, default in record._field_defaults.items() if default is None]
+    assert optional == absent
+
+
+def test_no_event_is_described_that_does_not_exist() -> None:
+    """docs/format.md describes the known types and no other."""
+    text = (ROOT / "docs" / "format.md").read_text()
+    assert re.findall(r"^#+ `(\w+\.\w+)`$", text, re.MULTILINE) == list(records.VERSIONS)
+
+
+def test_the_faults_of_the_sandbox_are_described() -> None:
+    """docs/sandbox.md lists every fault with its parameters, and every route."""
+    rows = table("sandbox.md", "The faults")
+    assert list(rows) == list(sandbox.FAULTS)
+    for name, cells in rows.items():
+        assert re.findall(r"`(\w+)`", cells[0]) == list(sandbox.PARAMS.get(name, {})), name
+    text = (ROOT / "docs" / "sandbox.md").read_text()
+    assert all(f"`{route}`" in text for route in sandbox.ROUTES)
+
+
+def test_the_otid_of_the_example_is_the_one_we_send() -> None:
+    """The otid that docs/format.md computes by hand is that of the code."""
+    text = (ROOT / "docs" / "format.md").read_text()
+    found = re.search(r"'(sch_[0-9a-f]{8})\|([^']+)'.*\n([0-9a-f-]{36})", text)
+    assert found is not None
+    assert slot_otid(found[1], found[2]) == found[3]
+
+
+RAISED = {"PromptyoselfError": 0, "WrongUsage": 0, "ChainError": 0, "DeliveryError": 1}
+OUTCOMES = {"Failed": 0, "Abandoned": 0}
+COMPUTED: dict[str, set[str]] = {  # a function, and the codes that its expression can come to
+    "translated": {
+        "unknown_command",
+        "unknown_option",
+        "missing_option",
+        "invalid_value",
+        "wrong_usage",
+    },
+    "_from_os": {
+        "disk_full",
+        "var_not_writable",
+        "var_not_accessible",
+        "var_unusable",
+        "too_many_files",
+        "disk_error",
+        "os_error",
+    },
+    "check_agent_id": {"invalid_agent_id", "invalid_conversation_id", "invalid_on_failure"},
+    "check_text": {"invalid_name", "invalid_reason", "invalid_text", "invalid_query"},
+    "_invalid": {
+        "invalid_misfire",
+        "invalid_tier",
+        "invalid_daily_budget",
+        "invalid_max_repetitions",
+    },
+    "_unknown": {"agent_not_found", "conversation_not_found", "run_not_found"},
+    "_call": set(),  # passes on what a command answered
+}
+
+
+class _Codes(ast.NodeVisitor):
+    """Collects the codes that a module gives to errors, and to outcomes of deliveries."""
+
+    def __init__(self) -> None:
+        self.functions: list[str] = []
+        self.classes: list[ast.ClassDef] = []
+        self.raised: set[str] = set()
+        self.outcomes: set[str] = set()
+        self.computed: set[str] = set()
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        self.functions.append(node.name)
+        self.generic_visit(node)
+        self.functions.pop()
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:
+        self.classes.append(node)
+        self.generic_visit(node)
+        self.classes.pop()
+
+    def visit_Call(self, node: ast.Call) -> None:
+        self.generic_visit(node)
+        name = node.func.id if isinstance(node.func, ast.Name) else ""
+        if name in RAISED:
+            self._note(node.args[RAISED[name]], self.raised)
+        elif name in OUTCOMES:
+            self._note(node.args[OUTCOMES[name]], self.outcomes)
+        elif name == "error" and len(node.args) > 2:  # a helper that makes a DeliveryError
+            self._note(node.args[1], self.raised)
+        elif (
+            isinstance(node.func, ast.Attribute)
+            and ast.unparse(node.func) == "super().__init__"
+            and any(ast.unparse(base) in RAISED for base in self.classes[-1].bases)
+        ):
+            self._note(node.args[0], self.raised)
+
+    def visit_Dict(self, node: ast.Dict) -> None:
+        """An error's document, where there is no package yet that could make it of an exception."""
+        self.generic_visit(node)
+        fields = {ast.unparse(k): v for k, v in zip(node.keys, node.values, strict=True) if k}
+        if (
+            ast.unparse(fields.get("'status'", ast.Constant(None))) == "'error'"
+            and "'code'" in fields
+        ):
+            code = fields["'code'"]
+            if isinstance(code, ast.Constant):
+                self.raised.add(code.value)
+
+    def visit_Constant(self, node: ast.Constant) -> None:
+        """Likewise in a program that is written to a file."""
+        if isinstance(node.value, str) and node.value.startswith("#!"):
+            self.raised |= set(re.findall(r'"code": "([a-z_]+)"', node.value))
+
+    def _note(self, node: ast.expr, found: set[str]) -> None:
+        for part in (node.body, node.orelse) if isinstance(node, ast.IfExp) else (node,):
+            if isinstance(part, ast.Constant):
+                found.add(part.value)
+            elif ast.unparse(part) in ("error.code", "outcome.code"):
+                pass  # passed on
+            elif self.functions[-1] not in ("error", "__init__"):  # they pass it on
+                self.computed.add(self.functions[-1])
+
+
+@pytest.fixture(scope="module")
+def codes() -> _Codes:
+    """Every code in the source."""
+    found = _Codes()
+    for path in sorted((ROOT / "promptyoself").rglob("*.py")):
+        found.visit(ast.parse(path.read_text()))
+    return found
+
+
+def test_every_code_is_listed_and_no_other(codes: _Codes) -> None:
+    """docs/json.md lists each code that the source can raise, once, and nothing else."""
+    assert codes.computed == set(COMPUTED), "say in COMPUTED what these can come to"
+    text = (ROOT / "docs" / "json.md").read_text()
+    section = text.partition("\n## Error codes\n")[2].partition("\n## ")[0]
+    listed = re.findall(r"^\| `([a-z_]+)` \|", section, re.MULTILINE)
+    assert sorted(listed) == sorted(codes.raised.union(*COMPUTED.values()))
+
+
+def test_every_code_of_an_outcome_is_listed_and_no_other(codes: _Codes) -> None:
+    """docs/json.md lists each code that only the end of a delivery can bear."""
+    listed = set(table("json.md", "Codes in delivery events"))
+    assert listed == codes.outcomes - codes.raised
+
+
+def test_what_to_do_is_said_of_codes_that_exist(codes: _Codes) -> None:
+    """docs/operating.md names existing codes, and every one that concerns the log."""
+    listed = set(table("operating.md", "When something is wrong")) - {"torn_tail"}
+    assert listed <= codes.raised.union(*COMPUTED.values())
+    log = {"corrupt_chain", "damaged_tail", "chain_missing", "head_not_on_chain", "newer_events"}
+    assert listed >= log | {"lock_timeout"}
+
+
+def test_every_setting_is_in_the_example() -> None:
+    """.env.example has each setting, commented out, with its default."""
+    text = (ROOT / ".env.example").read_text()
+    assert all(f"\n#{setting.name}={setting.default}\n" in text for setting in SETTINGS)
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda path: path.name)
+def test_decisions_are_short_and_of_one_form(record: Path) -> None:
+    """A decision has its number, a context, a decision and a consequence, in 25 lines at most."""
+    text = record.read_text()
+    number = int(record.name.partition("-")[0])
+    assert [each.name[:4] for each in RECORDS].count(f"{number:04d}") == 1
+    assert text.startswith(f"# {number}. ")
+    parts = [text.find(f"**{part}.**") for part in ("Context", "Decision", "Consequence")]
+    assert -1 < parts[0] < parts[1] < parts[2]
+    assert text.count("\n") <= 25

@@ -1,0 +1,169 @@
+"""P8: a command pays only for what it uses."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import orjson
+import pytest
+from calling import AGENT, call
+
+from promptyoself.cli import main
+
+HEAVY = {
+    "letta_client", "httpx", "croniter", "rich", "pydantic", "asyncio", "mcp", "platformdirs",
+    "dotenv", "zoneinfo", "unittest", "multiprocessing", "concurrent", "http", "email", "difflib",
+    "gzip", "tempfile", "subprocess", "socket", "ssl", "calendar", "queue", "optparse", "zipfile",
+    "shutil", "xml", "sqlite3", "importlib.metadata",
+}  # fmt: skip
+OURS = {
+    "", "cli", "core", "core.addresses", "core.call_counts", "core.cancellation",
+    "core.diagnostics", "core.digests", "core.disk", "core.errors", "core.ids", "core.instants",
+    "core.settings", "core.texts", "core.times", "doors", "doors.commands",
+    "doors.commands.session", "events", "events.draft", "events.versions", "index", "index.form",
+    "index.index", "index.schedule_form", "index.tree", "ledger", "ledger.envelope",
+    "ledger.files", "ledger.lock", "ledger.position", "ledger.protocol", "ledger.segments",
+    "service", "service.schedules", "state", "state.fold", "state.overlay", "state.schedules",
+    "store", "store.access", "store.chain", "store.store",
+}  # fmt: skip
+"""What every command loads that reads the schedules."""
+
+FOLDING = {"events.records", "state.apply"}
+"""What an event needs that isn't in the index yet."""
+
+WRITING = FOLDING | {
+    "core.validation",
+    "ledger.linking",
+    "rules",
+    "rules.daily_rate",
+    "rules.placement",
+    "rules.policy",
+    "rules.slots",
+    "rules.triggers",
+    "service.schedules.register",
+    "service.schedules.request",
+}
+REGISTER = ("register", "--agent-id", AGENT, "--prompt", "Hello", "--every", "5m")
+
+# What runs the command in a fresh interpreter and then tells which modules that brought in. It
+# starts without site, whose .pth files may import anything.
+PROBE = """
+import sys
+before = set(sys.modules)
+from promptyoself import cli
+code = cli._run(sys.argv[1:])
+sys.stderr.write("\\n".join(sorted(set(sys.modules) - before)))
+sys.exit(code)
+"""
+
+
+def loaded(environ: dict[str, str], *arguments: str) -> set[str]:
+    """The modules that a command imports in a process of its own."""
+    path = [entry for entry in sys.path if entry.endswith(("site-packages", "dist-packages"))]
+    root = str(Path(__file__).resolve().parents[2])
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", PROBE, *arguments],
+        env={**environ, "PYTHONPATH": ":".join([*path, root])},
+        capture_output=True,
+        check=False,
+    )
+    assert orjson.loads(done.stdout)["status"] == "success", done
+    return set(done.stderr.decode().split())
+
+
+def ours(modules: set[str]) -> set[str]:
+    """Those of promptyoself."""
+    found = {module for module in modules if module.split(".")[0] == "promptyoself"}
+    return {module.partition(".")[2] for module in found}
+
+
+def third_party(modules: set[str]) -> set[str]:
+    """Those that neither Python nor we brought along."""
+    tops = {module.split(".")[0] for module in modules}
+    return tops - set(sys.stdlib_module_names) - {"promptyoself"}
+
+
+def heavy(modules: set[str]) -> set[str]:
+    """Those of them that cost much."""
+    return HEAVY & (modules | {module.split(".")[0] for module in modules})
+
+
+def test_register_imports_what_it_uses(environ: dict[str, str]) -> None:
+    """P8: registering an interval loads click and orjson, of ours what it calls, and nothing else;
+    neither the Letta SDK nor the time zones."""
+    modules = loaded(environ, *REGISTER)
+    assert third_party(modules) == {"click", "orjson"}
+    assert ours(modules) == OURS | WRITING | {
+        "doors.commands.schedules",
+        "service.upkeep",
+        "service.upkeep.attendance",
+    }
+    assert not heavy(modules)
+
+
+def test_reading_needs_less(var: Path, environ: dict[str, str]) -> None:
+    """P8: a command that only reads doesn't load what only writing needs."""
+    call(*REGISTER).success()
+    for arguments in (("list",), ("history",), ("stats",), ("head",), ("verify",)):
+        modules = loaded(environ, *arguments)
+        assert third_party(modules) == {"click", "orjson"}, arguments
+        assert not heavy(modules), arguments
+        allowed = FOLDING if arguments == ("verify",) else set()
+        assert not ours(modules) & WRITING - allowed, arguments
+    assert ours(loaded(environ, "list")) == OURS | {
+        "doors.commands.listing",
+        "service.schedules.views",
+    }
+
+
+def test_cron_costs_no_more_than_an_interval(environ: dict[str, str]) -> None:
+    """P8: a cron expression loads nothing that an interval doesn't, but for the zone it names."""
+    base = ("register", "--agent-id", AGENT, "--prompt", "Hello")
+    modules = loaded(environ, *base, "--cron", "0 9 29 2 MON")
+    assert modules == loaded(environ, *base, "--every", "5m")
+    there = loaded(environ, *base, "--cron", "0 9 * * MON", "--tz", "Europe/London")
+    assert "zoneinfo" in there
+    assert not {"croniter", "dateutil"} & there
+
+
+def test_only_what_delivers_loads_the_sdk(var: Path, environ: dict[str, str]) -> None:
+    """P8: the Letta SDK, which takes longer to load than all the rest, is for those who ask Letta:
+    not even `simulate` and `execute`, where nothing is due, need it."""
+    call(*REGISTER).success()
+    for arguments in (("simulate", "--until", "in 1d"), ("next", "--every", "5m"), ("audit",)):
+        assert third_party(loaded(environ, *arguments)) <= {"click", "orjson", "isal"}, arguments
+    assert "letta_client" not in loaded(environ, "execute")
+
+
+def test_the_group_loads_no_command(environ: dict[str, str]) -> None:
+    """P8: importing the command line doesn't import the commands."""
+    code = "import sys, promptyoself.cli\nprint(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environ, stdout=subprocess.PIPE, check=True
+    )
+    modules = set(done.stdout.decode().split())
+    assert {each for each in ours(modules) if each.startswith("doors.commands.")} == {
+        "doors.commands.session"
+    }
+    assert "promptyoself.ledger" not in modules
+    assert "orjson" in modules
+
+
+def test_the_end_is_clean(environ: dict[str, str]) -> None:
+    """P8: a command ends at once, without taking the interpreter apart, and yet its whole answer
+    arrives, its exit code too; called from Python, `main` raises SystemExit as any program does."""
+    prompt = "x" * 100_000  # more than a pipe holds
+    script = [sys.executable, "-m", "promptyoself"]
+    register = [*script, "register", "--agent-id", AGENT, "--every", "5m", "--prompt", prompt]
+    subprocess.run(register, env=environ, stdout=subprocess.PIPE, check=True)
+    listed = subprocess.run(
+        [*script, "list", "--full"], env=environ, stdout=subprocess.PIPE, check=True
+    )
+    assert orjson.loads(listed.stdout)["schedules"][0]["prompt"] == prompt
+    wrong = subprocess.run([*script, "what"], env=environ, capture_output=True, check=False)
+    assert (wrong.returncode, orjson.loads(wrong.stdout)["code"]) == (2, "unknown_command")
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0

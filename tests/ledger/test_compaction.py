@@ -1,0 +1,944 @@
+"""Compaction: the running month in large members, the same lines, while everybody goes on with it;
+killed at every syscall, with power lost, and on disks that fail."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import os
+import shutil
+import signal
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from calling import append_foreign
+from chains import NOW, Killed, StepDisk, append, draft, kill, ledger_in, snapshot_of
+from checker import check_chain, lines, members
+from ledger_contract import FORK
+from tally import chance, count, rounds
+from test_crash import in_child
+from test_dispatching import Place
+from test_loop import Here, wait_for
+from test_sealing import DECEMBER, Unsynced, records, seqs, store_in, verify
+from test_sealing_crash import TORN, Platter, _reader, _sealer, tear, ways, whole
+
+from promptyoself.core.disk import Disk
+from promptyoself.core.errors import ChainError, PromptyoselfError
+from promptyoself.core.instants import parse_utc
+from promptyoself.index.index import Index, Snapshot
+from promptyoself.index.schedule_form import SCHEDULE_FORM
+from promptyoself.ledger import START, Position
+from promptyoself.ledger import sealing as sealing_module
+from promptyoself.ledger.maintenance import Prepared
+from promptyoself.ledger.sealing import MEMBER_BYTES, FileSealing
+from promptyoself.ledger.segments import compress
+from promptyoself.service.delivery import loop
+from promptyoself.service.proof import pack
+from promptyoself.service.upkeep import seal as service
+from promptyoself.service.upkeep.seal import compact, seal
+
+MONTH = "2026-11"
+SMALL = 4
+LARGE = 4000
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a few events are worth it, and make more than one member."""
+    monkeypatch.setattr(service, "LOOSE", SMALL)
+    monkeypatch.setattr(sealing_module, "MEMBER_BYTES", LARGE)
+    monkeypatch.setattr(sealing_module, "_LOOSE_BYTES", LARGE // 4)
+
+
+def build(folder: Path, disk: Disk, events: int = 10) -> None:
+    """A month that is over, and one that runs, of small members, with an index."""
+    store = store_in(folder, disk)
+    for number in range(2 + events):
+        when = NOW + timedelta(days=-30 if number < 2 else 0, minutes=number)
+        store.transact(when, lambda _, n=number: ([draft(n)], None))  # type: ignore[misc]
+
+
+@pytest.fixture
+def folder(quick_path: Path) -> Path:
+    """Thirteen events in twelve members in two months."""
+    folder = quick_path / "var" / "schedules"
+    build(folder, Unsynced())
+    return folder
+
+
+def month_in(folder: Path, month: str = MONTH) -> list[bytes]:
+    """The contents of a month's members."""
+    return members((folder / f"{month}.ndjson.gz").read_bytes())
+
+
+def truth(folder: Path) -> Snapshot:
+    """What the log says, whatever the index does."""
+    return Index(folder / "none", SCHEDULE_FORM, ledger_in(folder), lambda _: None).load()
+
+
+def assert_index_fits(folder: Path) -> None:
+    """A new process takes the index as it is: it replays nothing but what came after it."""
+    warnings: list[str] = []
+    store = store_in(folder, warnings=warnings)
+    starts: list[Position] = []
+    real = store.ledger.replay
+
+    def replay(after: Position = START) -> Any:
+        starts.append(after)
+        return real(after)
+
+    store.ledger.replay = replay  # type: ignore[method-assign]
+    found, right = store.read(), truth(folder)
+    assert (found.position, found.state.counts) == (right.position, right.state.counts)
+    assert dict(found.state.schedules.items()) == dict(right.state.schedules.items())
+    assert START not in starts
+    assert warnings == []
+
+
+# --- the same lines -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("many", [0, 1500])
+def test_the_same_lines(quick_path: Path, monkeypatch: pytest.MonkeyPatch, many: int) -> None:
+    """P3: a compacted month has the same lines, hashes and head, in large members and far fewer
+    bytes; nothing is recorded, and the index, in parts or not, fits at once, also for those who
+    have it loaded."""
+    monkeypatch.setattr(sealing_module, "MEMBER_BYTES", MEMBER_BYTES)
+    monkeypatch.setattr(sealing_module, "_LOOSE_BYTES", MEMBER_BYTES // 8)
+    folder, warnings = quick_path / "var" / "schedules", list[str]()
+    build(folder, Unsynced(), 500)
+    store = store_in(folder, Unsynced(), warnings)
+    if many:
+        group = [draft(number) for number in range(10_000, 10_000 + many)]
+        store.transact(NOW + timedelta(days=1), lambda _: (group, None))
+        append(ledger_in(folder, Unsynced()), 9_000, now=NOW + timedelta(days=2))
+        store.read()
+    path = folder / f"{MONTH}.ndjson.gz"
+    before, right, size = lines(folder), truth(folder), path.stat().st_size
+    assert compact(store_in(folder, Unsynced(), warnings), NOW) == 500 + bool(many)
+    assert lines(folder) == before
+    found = month_in(folder)
+    assert sum(len(each) > MEMBER_BYTES * 0.9 for each in found) == len(found) - 1
+    assert all(len(each) <= MEMBER_BYTES for each in found)
+    assert path.stat().st_size < size / 2
+    assert not list(folder.glob(".*"))
+    assert records(folder) == []
+    assert_index_fits(folder)
+    snapshot = store.read()
+    assert snapshot == store_in(folder).read()
+    assert (snapshot.position.seq, snapshot.position.hash) == right.position[:2]
+    assert warnings == []
+    answer = verify(store_in(folder))
+    assert (answer["valid"], answer["events"], answer.get("sealed")) == (True, len(before), None)
+    append(ledger_in(folder, Unsynced()), 9_001, now=NOW + timedelta(days=3))
+    assert_index_fits(folder)
+    assert len(check_chain(folder)) == len(before) + 1
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_positions_taken_before(folder: Path, later: bool) -> None:
+    """P1, P5: from each position taken before, a replay gives exactly what comes after it, and the
+    head is the chain's; so does a replay that was under way."""
+    ledger = ledger_in(folder, Unsynced())
+    positions = [START, *(batch.position for batch in ledger.replay())]
+    replays = [ledger.replay() for _ in positions]
+    begun = [seqs([next(each) for _ in range(n)]) for n, each in enumerate(replays)]
+    assert compact(store_in(folder, Unsynced()), NOW)
+    if later:
+        append(ledger, 77)
+    head = ledger_in(folder).head()
+    for position, had, replay in zip(positions, begun, replays, strict=True):
+        assert seqs(ledger.replay(position)) == list(range(position.seq + 1, head.seq + 1))
+        assert had + seqs(replay) == list(range(1, head.seq + 1))
+        assert ledger.head(position) == head
+        assert ledger.torn(position) is None
+
+
+def test_again(folder: Path) -> None:
+    """P8: what was compacted isn't worth it again, until there are as many small members anew;
+    those are put together with the rest."""
+    assert compact(store_in(folder), NOW) == 10
+    files = {path.name: (path.read_bytes(), path.stat().st_ino) for path in folder.glob("*.gz")}
+    assert compact(store_in(folder), NOW) == 0
+    again = {path.name: (path.read_bytes(), path.stat().st_ino) for path in folder.glob("*.gz")}
+    assert again == files
+    compacted = len(month_in(folder))
+    for number in range(SMALL):
+        append(ledger_in(folder, Unsynced()), 50 + number)
+    before = lines(folder)
+    assert compact(store_in(folder), NOW) >= SMALL
+    assert len(month_in(folder)) <= compacted + 1
+    assert lines(folder) == before
+    assert_index_fits(folder)
+
+
+def test_what_is_over_or_not_there(folder: Path, tmp_path: Path) -> None:
+    """A month that is over is left to sealing, and an empty log alone."""
+    files = snapshot_of(folder)
+    assert compact(store_in(folder), DECEMBER) == 0
+    assert compact(store_in(tmp_path / "schedules"), NOW) == 0
+    assert snapshot_of(folder) == files
+
+
+def test_a_clock_that_ran_back(folder: Path) -> None:
+    """P1: where the clock is behind the log's last month, that one is the running one."""
+    for number in range(SMALL):
+        append(ledger_in(folder, Unsynced()), 60 + number, now=DECEMBER)
+    before, files = lines(folder), snapshot_of(folder)
+    assert compact(store_in(folder), NOW - timedelta(days=100)) == SMALL
+    assert len(month_in(folder, "2026-12")) == 1
+    assert snapshot_of(folder)[f"{MONTH}.ndjson.gz"] == files[f"{MONTH}.ndjson.gz"]
+    assert lines(folder) == before
+    append(ledger_in(folder, Unsynced()), 80, now=NOW - timedelta(days=100))
+    assert_index_fits(folder)
+    assert check_chain(folder)[-1]["ts"] == "2026-12-01T00:00:00.000000Z"
+
+
+def test_a_pack_begun_before(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P3: a pack whose log is compacted before its files are copied has every line."""
+    real, before = pack.verify, lines(folder)
+
+    def checked(*arguments: Any) -> dict[str, Any]:
+        answer = real(*arguments)
+        assert compact(store_in(folder, Unsynced()), NOW) == 10
+        return answer
+
+    monkeypatch.setattr(pack, "verify", checked)
+    out = tmp_path / "pack.zip"
+    answer = pack.pack(store_in(folder), out, now=NOW, disk=Unsynced())
+    assert (answer["events"], answer["head"]) == (len(before), verify(store_in(folder))["head"])
+    with zipfile.ZipFile(out) as archive:
+        content = [archive.read(each) for each in archive.namelist() if each.endswith(".gz")]
+    assert b"".join(b"".join(members(each)) for each in content).split(b"\n")[:-1] == before
+
+
+# --- between preparing and swapping ---------------------------------------------------------------
+
+
+def meanwhile(monkeypatch: pytest.MonkeyPatch, act: Callable[[], Any]) -> None:
+    """Let something happen once the month was read."""
+    real = FileSealing.compact
+
+    def compacting(self: FileSealing, until: Position) -> Prepared:
+        prepared = real(self, until)
+        act()
+        return prepared
+
+    monkeypatch.setattr(FileSealing, "compact", compacting)
+
+
+@pytest.mark.parametrize("torn", [False, True])
+@pytest.mark.parametrize("groups", [0, 1, 3])
+@pytest.mark.parametrize("behind", [False, True])
+def test_appended_meanwhile(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, groups: int, torn: bool, behind: bool
+) -> None:
+    """P1, P5: what others append while the month is written anew, whatever their clocks say, stays
+    as it is behind it; a torn end behind that is moved aside, and recorded by the next append."""
+    other = ledger_in(folder, Unsynced())
+    when = NOW - timedelta(days=40 * behind)
+
+    def act() -> None:
+        for number in range(groups):
+            append(other, *range(50 + 5 * number, 52 + 6 * number), now=when)
+        if torn:
+            tear(folder)
+
+    meanwhile(monkeypatch, act)
+    before = lines(folder)
+    remembered = store_in(folder)
+    remembered.read()
+    assert compact(store_in(folder, Unsynced()), NOW) == 10
+    assert lines(folder)[: len(before)] == before
+    found = [each.count(b"\n") for each in month_in(folder)]
+    assert found[len(found) - groups :] == [2, 3, 4][:groups]
+    assert len(found) < 5 + groups
+    assert_index_fits(folder)
+    assert remembered.read() == truth(folder)
+    append(other, 90, now=when)
+    kinds = [event["type"] for event in check_chain(folder)]
+    assert kinds.count("tail.quarantined") == torn
+    assert kinds[13:].count("schedule.registered") == 1 + sum([2, 3, 4][:groups])
+    assert verify(store_in(folder))["valid"] is True
+    assert len(seal(store_in(folder, Unsynced()), DECEMBER)["sealed"]) == 2
+    assert verify(store_in(folder))["sealed"] == 2
+
+
+def test_those_who_append_hardly_wait(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P5: a month is written anew without the lock, up to the end that it had: what others append
+    meanwhile, again and again, keeps nobody busy."""
+    real, numbers = sealing_module.packed, iter(range(50, 90))
+
+    def packed(each: Iterable[bytes]) -> Iterator[bytes]:
+        for content in real(each):
+            append(ledger_in(folder, Unsynced(), lock_timeout=0.0), next(numbers))
+            yield content
+
+    monkeypatch.setattr(sealing_module, "packed", packed)
+    assert compact(store_in(folder, Unsynced()), NOW) == 10
+    added = next(numbers) - 50
+    found = month_in(folder)
+    assert added > 1
+    assert len(b"".join(found[:-added]).split(b"\n")) - 1 == 10
+    assert [each.count(b"\n") for each in found[-added:]] == [1] * added
+    assert len(check_chain(folder)) == 13 + added
+    assert_index_fits(folder)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_the_month_ends_meanwhile(folder: Path, monkeypatch: pytest.MonkeyPatch, more: int) -> None:
+    """P1: where the month ends while it is written anew, it is put in place if nothing was added to
+    it, and left if something was; either way nothing is lost, and it is sealed."""
+
+    def act() -> None:
+        for number in range(more):
+            append(ledger_in(folder, Unsynced()), 50 + number)
+        append(ledger_in(folder, Unsynced()), 70, now=DECEMBER)
+        with (folder / "2026-12.ndjson.gz").open("ab") as file:
+            file.write(TORN)
+
+    meanwhile(monkeypatch, act)
+    before = lines(folder)
+    if more:
+        with pytest.raises(PromptyoselfError) as caught:
+            compact(store_in(folder, Unsynced()), NOW)
+        assert caught.value.code == "head_moved"
+        assert len(month_in(folder)) == 11
+    else:
+        assert compact(store_in(folder, Unsynced()), NOW) == 10
+        assert len(month_in(folder)) < 5
+        assert_index_fits(folder)
+    assert not list(folder.glob(".*"))
+    append(ledger_in(folder, Unsynced()), 71, now=DECEMBER)
+    assert lines(folder)[: len(before)] == before
+    kinds = [event["type"] for event in check_chain(folder)]
+    assert kinds[13 + more :] == ["schedule.registered", "tail.quarantined", "schedule.registered"]
+    assert len(seal(store_in(folder, Unsynced()), DECEMBER)["sealed"]) == 2
+    assert verify(store_in(folder))["sealed"] == 2
+
+
+@pytest.mark.parametrize("again", ["same size", "none", "larger"])
+@pytest.mark.parametrize("way", ["compact", "seal"])
+def test_an_append_that_was_taken_back(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, again: str, way: str
+) -> None:
+    """P1: where an append that was read was taken back, since its disk had failed, what was
+    appended instead stays, be it of the very same size."""
+    path, end = folder / f"{MONTH}.ndjson.gz", ledger_in(folder).head()
+    small = path.read_bytes()
+
+    def with_more(*numbers: int) -> bytes:
+        path.write_bytes(small)
+        ledger_in(folder, Unsynced()).append([draft(each) for each in numbers], NOW, end)
+        return path.read_bytes()
+
+    read = with_more(500)
+    same = next(found for n in range(501, 900) if len(found := with_more(n)) == len(read))
+    instead = {"same size": same, "none": small, "larger": with_more(501, 502)}[again]
+    path.write_bytes(read)
+    changes = iter([instead])
+
+    def act() -> None:
+        path.write_bytes(next(changes, path.read_bytes()))
+
+    if way == "compact":
+        meanwhile(monkeypatch, act)
+        with pytest.raises(PromptyoselfError) as caught:
+            compact(store_in(folder, Unsynced()), NOW)
+        assert caught.value.code == "head_moved"
+        assert path.read_bytes() == instead
+    else:
+        real = FileSealing.prepare
+
+        def prepare(self: FileSealing, month: str, now: datetime) -> Prepared:
+            prepared = real(self, month, now)
+            act()
+            return prepared
+
+        monkeypatch.setattr(FileSealing, "prepare", prepare)
+        assert seal(store_in(folder, Unsynced()), DECEMBER, MONTH)["sealed"]
+    assert b"".join(month_in(folder)) == b"".join(members(instead))
+    check_chain(folder)
+    assert verify(store_in(folder))["valid"] is True
+
+
+# --- what refuses ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["bit", "line"])
+def test_a_damaged_month(folder: Path, kind: str) -> None:
+    """P4: a month with anything wrong is left as it is, and where it would be worth it, the error
+    names the first bad event."""
+    path = folder / f"{MONTH}.ndjson.gz"
+    good = path.read_bytes()
+    contents = members(good)
+    for at in range(len(contents) - 1):
+        parts = [compress(content) for content in contents]
+        if kind == "bit":
+            broken = bytearray(parts[at])
+            broken[-6] ^= 1
+            parts[at] = bytes(broken)
+        else:
+            parts[at] = gzip.compress(contents[at].replace(b"Water", b"Drown"), mtime=0)
+        path.write_bytes(b"".join(parts))
+        files = snapshot_of(folder)
+        if kind == "line" or at >= SMALL:
+            with pytest.raises(ChainError) as caught:
+                compact(store_in(folder, Unsynced()), NOW)
+            assert caught.value.code == "corrupt_chain"
+            assert caught.value.details["month"] == MONTH
+            assert caught.value.details["seq"] == 4 + at + (kind == "line")
+        else:
+            assert compact(store_in(folder, Unsynced()), NOW) == 0
+        assert snapshot_of(folder) == files
+        assert not list(folder.glob(".*"))
+        count("members and months altered")
+        path.write_bytes(good)
+    assert compact(store_in(folder, Unsynced()), NOW) == 10
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_newer_events(folder: Path, monkeypatch: pytest.MonkeyPatch, late: bool) -> None:
+    """A log that a newer version has written to isn't compacted, though it wrote only meanwhile."""
+
+    def write() -> None:
+        append_foreign(folder.parent, type="schedule.invented", data={})
+
+    if late:
+        meanwhile(monkeypatch, write)
+    else:
+        write()
+    with pytest.raises(ChainError) as caught:
+        compact(store_in(folder, Unsynced()), NOW)
+    assert caught.value.code == "newer_events"
+    assert len(month_in(folder)) == 11
+    assert not list(folder.glob(".*"))
+
+
+def test_while_another_seals(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P5: while one process seals or compacts, another says that it won't; those who append don't
+    wait."""
+    with ledger_in(folder).sealing():
+        with pytest.raises(PromptyoselfError) as caught:
+            compact(store_in(folder), NOW, timeout=0.0)
+        assert caught.value.code == "lock_timeout"
+        assert "being sealed by process" in caught.value.message
+    refused: list[str] = []
+
+    def act() -> None:
+        append(ledger_in(folder, Unsynced(), lock_timeout=0.0), 30)
+        for work in (compact, seal):
+            with pytest.raises(PromptyoselfError) as caught:
+                work(store_in(folder), DECEMBER, timeout=0.0)
+            refused.append(caught.value.code)
+
+    meanwhile(monkeypatch, act)
+    assert compact(store_in(folder, Unsynced()), NOW) == 10
+    assert refused == ["lock_timeout"] * 2
+
+
+def test_a_failing_disk_is_noticed(folder: Path) -> None:
+    """P1: where what was written reads back otherwise, the month stays as it was."""
+
+    class Forgetful(Unsynced):
+        def write(self, descriptor: int, data: bytes | memoryview) -> int:
+            if os.readlink(f"/proc/self/fd/{descriptor}").endswith(".gz.tmp"):
+                other = gzip.decompress(bytes(data)).replace(b"Water", b"Drown")
+                super().write(descriptor, compress(other))
+                return len(data)
+            return super().write(descriptor, data)
+
+    files = snapshot_of(folder)
+    with pytest.raises(OSError, match="doesn't read as it was written"):
+        compact(store_in(folder, Forgetful()), NOW)
+    assert snapshot_of(folder) == files
+    assert not list(folder.glob(".*"))
+
+
+# --- killed, without power, without room ----------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Such a log with a torn end."""
+    folder = tmp_path_factory.mktemp("base") / "schedules"
+    build(folder, Unsynced())
+    tear(folder)
+    return folder
+
+
+@pytest.fixture
+def copies(base: Path, quick_path: Path) -> Callable[[], Path]:
+    """Makes copies of the base."""
+    made: list[Path] = []
+
+    def copy() -> Path:
+        made.append(quick_path / f"{len(made)}" / "schedules")
+        shutil.copytree(base, made[-1])
+        if len(made) > 3:
+            shutil.rmtree(made[-3].parent, ignore_errors=True)
+        return made[-1]
+
+    return copy
+
+
+def compact_growing(folder: Path, disk: Disk) -> int:
+    """Compact, while another process appends, and dies in the middle of its next append."""
+    real = FileSealing.compact
+
+    def compacting(self: FileSealing, until: Position) -> Prepared:
+        prepared = real(self, until)
+        append(ledger_in(folder, _plain(disk)), 60)
+        tear(folder)
+        if isinstance(disk, Platter):
+            path = folder / f"{MONTH}.ndjson.gz"
+            disk.contents[path.stat().st_ino] = path.read_bytes()
+        return prepared
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FileSealing, "compact", compacting)
+        return compact(store_in(folder, disk), NOW)
+
+
+def _plain(disk: Disk) -> Disk:
+    """The other process's: on the same platter, and nothing happens to it."""
+    return Platter(disk.root).share(disk) if isinstance(disk, Platter) else Unsynced()
+
+
+def assert_recovers(folder: Path, before: list[bytes]) -> None:
+    """Every line is as it was, none came but of the torn ends and the append meanwhile, a reader
+    changes nothing and gets the same answers, and work goes on: the next compaction, the next
+    append, sealing."""
+    found = whole(folder)
+    assert found[: len(before)] == before
+    assert all(b'"tail.quar' in x or b"plants 60" in x for x in found[len(before) :])
+    files = snapshot_of(folder)
+    right = truth(folder)
+    assert store_in(folder).index.load() == right
+    assert right.state.counts["schedule.registered"] in (12, 13)
+    assert snapshot_of(folder) == files
+    compact(store_in(folder, Unsynced()), NOW)
+    assert not list(folder.glob(".*.gz.tmp"))
+    assert len(month_in(folder)) <= len(b"".join(month_in(folder))) // 2000 + SMALL
+    assert [line for line in whole(folder) if line not in found] == []
+    append(ledger_in(folder, Unsynced()), 90)
+    assert lines(folder)[: len(before)] == before
+    answer = seal(store_in(folder, Unsynced()), DECEMBER)
+    assert [line["month"] for line in answer["sealed"]] == ["2026-10", MONTH]
+    events = check_chain(folder)
+    assert lines(folder)[: len(before)] == before
+    assert {path.read_bytes() for path in (folder / "quarantine").iterdir()} == {TORN}
+    assert verify(store_in(folder))["sealed"] == 2
+    assert_index_fits(folder)
+    assert store_in(folder).read().position.seq == len(events)
+
+
+Work = Callable[[Path, Disk], int]
+
+
+def compact_alone(folder: Path, disk: Disk) -> int:
+    """Compact."""
+    return compact(store_in(folder, disk), NOW)
+
+
+WAYS: list[Work] = [compact_alone, compact_growing]
+both = pytest.mark.parametrize("work", WAYS)
+
+
+def steps_of(folder: Path, work: Work) -> list[str]:
+    """The syscalls of compacting."""
+    disk = StepDisk()
+    assert work(folder, disk) == 10
+    return disk.log
+
+
+@both
+def test_killed_at_every_syscall(base: Path, copies: Callable[[], Path], work: Work) -> None:
+    """P1: SIGKILL before, after and in the middle of every syscall of a compaction changes no line
+    and loses none, and what comes then works."""
+    before = whole(base)
+    for at, when in ways(steps_of(copies(), work)):
+        folder = copies()
+        disk = StepDisk(at, when, kill)
+        _, ended_by = in_child(lambda _, f=folder, d=disk: work(f, d) and None)  # type: ignore[misc]
+        assert ended_by == signal.SIGKILL, (at, when)
+        count("kills by SIGKILL")
+        assert_recovers(folder, before)
+
+
+def test_killed_at_random(base: Path, copies: Callable[[], Path]) -> None:
+    """P1: killed at any instant, between syscalls too."""
+    before, choose = whole(base), chance("compaction killed at random")
+    for _ in range(rounds(20)):
+        folder, work = copies(), choose.choice(WAYS)
+        pid = os.fork()
+        if not pid:
+            try:
+                work(folder, Unsynced())
+                signal.pause()
+            finally:
+                os._exit(0)
+        time.sleep(choose.random() * 0.03)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        count("kills by SIGKILL")
+        assert_recovers(folder, before)
+
+
+def _die() -> None:
+    raise Killed
+
+
+@both
+def test_power_loss_at_every_syscall(tmp_path: Path, work: Work) -> None:
+    """P1: a loss of power at any syscall of a compaction, on a disk that keeps only what was
+    synced, changes no line and loses none that was acknowledged, also while others append."""
+    at, steps = 0, 0
+    while at <= steps:
+        at += 1
+        root = tmp_path / f"{at}"
+        folder = root / "var" / "schedules"
+        root.mkdir()
+        first = Platter(root)
+        build(folder, first)
+        tear(folder)
+        disk = Platter(root, at=at, act=_die).share(first)
+        assert isinstance(disk, Platter)
+        path = folder / f"{MONTH}.ndjson.gz"
+        disk.contents[path.stat().st_ino] = path.read_bytes()
+        before = whole(folder)
+        try:
+            work(folder, disk)
+            steps = max(steps, disk.count)
+        except Killed:
+            steps = max(steps, at)
+        acknowledged = whole(folder)
+        lost = disk.after_power_loss(tmp_path / f"{at}-after") / "var" / "schedules"
+        count("losses of power")
+        assert whole(lost) == acknowledged, at
+        assert_recovers(lost, before)
+        for platter in (first, disk):
+            platter.forget()
+    assert steps > 20
+
+
+@both
+def test_power_lost_after_a_kill(tmp_path: Path, work: Work) -> None:
+    """P1: where a compaction was killed at any syscall, and its power is lost only after another
+    process has appended, what that one acknowledged is there."""
+    at, steps = 0, 1
+    while at < steps:
+        at += 1
+        root = tmp_path / f"{at}"
+        folder = root / "var" / "schedules"
+        root.mkdir()
+        first = Platter(root)
+        build(folder, first)
+        disk = Platter(root, at=at, act=_die).share(first)
+        assert isinstance(disk, Platter)
+        with suppress(Killed):
+            work(folder, disk)
+        steps = max(steps, disk.count + 1)
+        other = Platter(root).share(disk)
+        append(ledger_in(folder, other), 70)
+        found = whole(folder)
+        lost = disk.after_power_loss(tmp_path / f"{at}-after") / "var" / "schedules"
+        count("losses of power")
+        assert whole(lost) == found, at
+        assert store_in(lost).read().position.seq == len(found)
+        for platter in (first, disk, other):
+            assert isinstance(platter, Platter)
+            platter.forget()
+    assert steps > 15
+
+
+@pytest.mark.parametrize(
+    ("number", "work"), [(errno.ENOSPC, compact_growing), (errno.EIO, compact_alone)]
+)
+def test_errors_at_every_syscall(
+    base: Path, copies: Callable[[], Path], number: int, work: Work
+) -> None:
+    """P1: a syscall of a compaction that fails, having done nothing, half or all of its work,
+    raises or is made good; no line changes, and nothing half-written stays beside."""
+
+    def fail() -> None:
+        raise OSError(number, os.strerror(number))
+
+    before, raised = whole(base), 0
+    for at, when in ways(steps_of(copies(), work)):
+        folder = copies()
+        try:
+            work(folder, StepDisk(at, when, fail))
+        except OSError as error:
+            assert error.errno == number  # noqa: PT017
+            raised += 1
+        count("disk errors")
+        assert not list(folder.glob(".*.gz.tmp")), (at, when)
+        assert_recovers(folder, before)
+    assert raised > 20
+
+
+@both
+def test_short_writes(base: Path, copies: Callable[[], Path], work: Work) -> None:
+    """P1: a disk that takes a few bytes at a time gets the same bytes in the end."""
+
+    class Slow(Unsynced):
+        def write(self, descriptor: int, data: bytes | memoryview) -> int:
+            count("writes cut")
+            return super().write(descriptor, data[:97])
+
+    found = []
+    for disk in (Slow(), Unsynced()):
+        folder = copies()
+        assert work(folder, disk) == 10
+        found.append(month_in(folder))
+        assert_recovers(folder, whole(base))
+    assert found[0] == found[1]
+
+
+# --- everybody at once ----------------------------------------------------------------------------
+
+
+def _appender(folder: Path, who: int, until: float, acknowledged: Any, report: Any) -> None:
+    """Appends, two hours later each time; fails where it must wait for more than five seconds."""
+    store = store_in(folder, Unsynced())
+    done, number = [], 0
+    while time.monotonic() < until:
+        number += 1
+        made = draft(100_000 * who + number)
+        with store.ledger.exclusive(timeout=5.0):
+            when = NOW + timedelta(hours=2 * store.read().position.seq)
+            store.transact(when, lambda _, d=made: ([d], None))  # type: ignore[misc]
+            acknowledged.value = max(acknowledged.value, store.read().position.seq)
+        done.append(made.id)
+        time.sleep(0.002)
+    report.send(done)
+
+
+def _compactor(folder: Path, until: float, report: Any) -> None:
+    """Compacts again and again."""
+    done = 0
+    while time.monotonic() < until:
+        store = store_in(folder, Unsynced())
+        ts = store.read().position.ts
+        try:
+            done += bool(ts and compact(store, parse_utc(ts)))
+        except PromptyoselfError as error:
+            assert error.code == "head_moved", error.code  # noqa: PT017
+        time.sleep(0.002)
+    report.send(done)
+
+
+def test_everybody_at_once(quick_path: Path) -> None:
+    """P1, P5: two who append, two who compact, one who seals, and three who replay from remembered
+    places, in processes of their own: nobody misses an event, gets one twice, meets damage or waits
+    for long, and the log is whole."""
+    folder = quick_path / "schedules"
+    append(ledger_in(folder), 0)
+    until = time.monotonic() + rounds(3)
+    acknowledged = FORK.Value("q", 0)
+    jobs: list[tuple[Any, tuple[Any, ...]]] = [
+        *((_appender, (folder, who, until, acknowledged)) for who in (1, 2)),
+        *((_compactor, (folder, until)) for _ in range(2)),
+        (_sealer, (folder, until)),
+        *((_reader, (folder, seed, until, acknowledged)) for seed in range(3)),
+    ]
+    pipes, children = [], []
+    for job, arguments in jobs:
+        ours, theirs = FORK.Pipe()
+        child = FORK.Process(target=job, args=(*arguments, theirs))
+        child.start()
+        theirs.close()
+        pipes.append(ours)
+        children.append(child)
+    answers = []
+    for pipe, child in zip(pipes, children, strict=True):
+        try:
+            answers.append(pipe.recv())
+        except EOFError:
+            answers.append(None)
+        child.join()
+    assert [child.exitcode for child in children] == [0] * len(children)
+    events = check_chain(folder)
+    ids = [event["id"] for event in events if event["type"] == "schedule.registered"]
+    assert len(set(ids)) == len(ids)
+    assert {*answers[0], *answers[1]} <= set(ids)
+    months = [record["month"] for record in records(folder)]
+    assert sorted(months) == sorted(answers[4])
+    assert len(set(months)) == len(months)
+    assert sum(answers[2:4]) > 10
+    assert all(replays > 20 for replays in answers[5:])
+    count("processes racing", len(jobs))
+    count("replays beside sealing", sum(answers[5:]))
+    assert verify(store_in(folder))["sealed"] == len(months)
+    assert_index_fits(folder)
+
+
+# --- the loop -------------------------------------------------------------------------------------
+
+
+class Watched:
+    """A compaction that says when it is called, and waits until it may go on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> None:
+        self.calls, self.at_once, self.most = 0, 0, 0
+        self.go_on = threading.Event()
+        self._real, self._error = loop.compact, error
+        monkeypatch.setattr(loop, "compact", self)
+
+    def __call__(self, *arguments: Any, **more: Any) -> int:
+        self.calls += 1
+        self.at_once += 1
+        self.most = max(self.most, self.at_once)
+        try:
+            self.go_on.wait(10)
+            if self._error:
+                raise self._error
+            return self._real(*arguments, **more)
+        finally:
+            self.at_once -= 1
+
+
+def looked(sealer: loop._Sealer, now: datetime = NOW) -> None:
+    """Look, and let what it began come to its end."""
+    sealer.look(now)
+    if sealer._thread is not None:
+        sealer._thread.join(10)
+
+
+def test_the_loop_begins_it_when_the_month_has_grown(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P8: the loop counts a month's members when it has grown by enough since it last did, not
+    before; and again after it was written anew."""
+    watched = Watched(monkeypatch)
+    watched.go_on.set()
+    size = (folder / f"{MONTH}.ndjson.gz").stat().st_size
+    monkeypatch.setattr(loop, "_LOOK_AGAIN", 0.0)
+    monkeypatch.setattr(loop, "_WORTH_A_LOOK", size + 1)
+    seal(store_in(folder, Unsynced()), NOW)
+    size = (folder / f"{MONTH}.ndjson.gz").stat().st_size
+    monkeypatch.setattr(loop, "_WORTH_A_LOOK", size + 1)
+    warnings: list[str] = []
+    sealer = loop._Sealer(store_in(folder, Unsynced(), warnings))
+    for _ in range(3):
+        looked(sealer)
+    assert watched.calls == 0
+    append(ledger_in(folder, Unsynced()), 70)
+    before = lines(folder)
+    looked(sealer)
+    assert watched.calls == 1
+    assert len(month_in(folder)) < 6
+    assert lines(folder) == before
+    assert_index_fits(folder)
+    looked(sealer)  # it is smaller: counted once more, from which the next growth counts
+    assert watched.calls == 2
+    for number in range(5):
+        looked(sealer)
+        append(ledger_in(folder, Unsynced()), 71 + number)
+    assert watched.calls == 2
+    assert warnings == []
+
+
+def test_the_loop_looks_seldom(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P8: between two looks at how much the month has grown, the loop's passes read nothing."""
+    store, loads = store_in(folder, Unsynced()), list[int]()
+    real = store.index.load
+
+    def load() -> Snapshot:
+        loads.append(1)
+        return real()
+
+    monkeypatch.setattr(store.index, "load", load)
+    sealer = loop._Sealer(store)
+    for _ in range(100):
+        looked(sealer)
+    assert len(loads) == 1
+
+
+def test_the_loop_does_it_once_at_a_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P5: while a month is being compacted, the loop begins neither that nor sealing, however much
+    it grows; afterwards it does."""
+    watched = Watched(monkeypatch)
+    monkeypatch.setattr(loop, "_LOOK_AGAIN", 0.0)
+    monkeypatch.setattr(loop, "_WORTH_A_LOOK", 1)
+    sealer = loop._Sealer(store_in(folder, Unsynced()))
+    sealer.look(NOW)
+    first = sealer._thread
+    assert first is not None
+    wait_for(lambda: watched.calls == 1)
+    for number in range(20):
+        append(ledger_in(folder, Unsynced()), 100 + number)
+        sealer.look(NOW)
+        sealer.look(DECEMBER)
+        assert sealer._thread is first
+    watched.go_on.set()
+    first.join(10)
+    assert (watched.calls, watched.most) == (1, 1)
+    looked(sealer)
+    assert (watched.calls, watched.most) == (2, 1)
+    assert len(check_chain(folder)) == 13 + 20 + len(records(folder))
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.ENOSPC, "No space left"), "No space left."),
+        (ValueError("a bug"), "ValueError: a bug."),
+    ],
+)
+def test_a_failure_in_the_loop_is_a_warning(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
+) -> None:
+    """What goes wrong with compacting is said once, and tried again when the month has grown; that
+    somebody else seals isn't even said."""
+    watched = Watched(monkeypatch, error)
+    watched.go_on.set()
+    monkeypatch.setattr(loop, "_LOOK_AGAIN", 0.0)
+    monkeypatch.setattr(loop, "_WORTH_A_LOOK", 1)
+    seal(store_in(folder, Unsynced()), NOW)
+    warnings: list[str] = []
+    sealer = loop._Sealer(store_in(folder, Unsynced(), warnings))
+    for _ in range(3):
+        looked(sealer)
+    assert watched.calls == 1
+    assert warnings == [f"The log could not be sealed or compacted: {told}"]
+    append(ledger_in(folder, Unsynced()), 100)
+    watched._error = None
+    with ledger_in(folder).sealing():
+        looked(sealer)
+    assert watched.calls == 2
+    assert len(warnings) == 1
+    append(ledger_in(folder, Unsynced()), 101)
+    looked(sealer)
+    assert len(month_in(folder)) < 6
+    assert len(warnings) == 1
+
+
+def test_deliveries_go_on_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P2: while the running month is compacted, what is due is delivered."""
+    watched = Watched(monkeypatch)
+    monkeypatch.setattr(loop, "_WORTH_A_LOOK", 1)
+    place = Place(tmp_path / "var")
+    try:
+        place.register(5, time="in 200d")
+        with Here(place):
+            wait_for(lambda: watched.calls == 1)
+            place.register(5)
+            wait_for(lambda: place.types()["delivery.delivered"] == 5)
+            small = len(month_in(place.var / "schedules", f"{datetime.now(UTC):%Y-%m}"))
+            watched.go_on.set()
+            wait_for(
+                lambda: len(month_in(place.var / "schedules", f"{datetime.now(UTC):%Y-%m}")) < small
+            )
+        assert place.warnings == []
+        assert verify(place.store)["valid"] is True
+    finally:
+        place.close()

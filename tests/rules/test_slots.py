@@ -1,0 +1,485 @@
+"""P2, the pure part: which slots are due, which of them fires, and what becomes of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from world import check_slots
+
+from promptyoself.core.errors import PromptyoselfError
+from promptyoself.core.ids import jittered
+from promptyoself.core.instants import format_utc, parse_utc
+from promptyoself.core.settings import Caps, load_settings
+from promptyoself.events.draft import Draft
+from promptyoself.index.index import Snapshot
+from promptyoself.ledger import START, Envelope
+from promptyoself.ledger.linking import as_if
+from promptyoself.rules.claim import Abandoned, Claim, Delivered, Failed, claim, settle
+from promptyoself.rules.slots import (
+    MISFIRE_TOLERANCE,
+    Plan,
+    next_wake,
+    passed,
+    plan,
+    retry_delay,
+    skip_record,
+    trigger_of,
+)
+from promptyoself.rules.triggers import slots
+from promptyoself.service.schedules.register import cancel, modify, pause, register, resume, trigger
+from promptyoself.service.schedules.request import Request
+from promptyoself.state.apply import fold
+from promptyoself.state.schedules import EMPTY, OpenSlot, Schedule, State, due, schedule_table
+
+NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+def schedule(**changes: Any) -> Schedule:
+    """An hourly schedule, registered at 12:00, that first fires at 13:00."""
+    base = Schedule(
+        id="sch_00000001",
+        agent_id="agent",
+        prompt="Hello",
+        schedule_type="interval",
+        schedule_value="1h",
+        timezone="UTC",
+        status="active",
+        created_at=format_utc(NOON),
+        anchor=format_utc(NOON),
+        tier=0,
+        misfire="coalesce",
+        grace=24 * 3600,
+        registered="",
+        next_run=format_utc(NOON + HOUR),
+    )
+    return base._replace(**changes)
+
+
+def told(made: Plan) -> tuple[list[tuple[str, str, int, str]], str | None, str | None]:
+    """A plan as hours and minutes."""
+
+    def at(instant: datetime | None) -> str | None:
+        return None if instant is None else f"{instant:%H:%M}"
+
+    skipped = [(str(at(s.first)), str(at(s.last)), s.slots, s.why) for s in made.skipped]
+    return skipped, at(made.fire), at(made.next_run)
+
+
+@pytest.mark.parametrize(
+    ("hours", "changes", "expected"),
+    [
+        (0.99, {}, ([], None, "13:00")),
+        (1, {}, ([], "13:00", "14:00")),
+        (1.99, {}, ([], "13:00", "14:00")),
+        (2, {}, ([("13:00", "13:00", 1, "misfire")], "14:00", "15:00")),
+        (5.5, {}, ([("13:00", "16:00", 4, "misfire")], "17:00", "18:00")),
+        (1.02, {"misfire": "skip"}, ([], "13:00", "14:00")),
+        (1.1, {"misfire": "skip"}, ([("13:00", "13:00", 1, "misfire")], None, "14:00")),
+        (5.5, {"misfire": "skip"}, ([("13:00", "17:00", 5, "misfire")], None, "18:00")),
+        (5, {"misfire": "skip"}, ([("13:00", "16:00", 4, "misfire")], "17:00", "18:00")),
+        (5.5, {"misfire": "all"}, ([], "13:00", "14:00")),
+        (5.5, {"misfire": "all", "grace": 7200},
+         ([("13:00", "15:00", 3, "grace")], "16:00", "17:00")),
+        (5.5, {"misfire": "all", "grace": 5400},
+         ([("13:00", "15:00", 3, "grace")], "16:00", "17:00")),
+        (5.5, {"misfire": "all", "grace": 60}, ([("13:00", "17:00", 5, "grace")], None, "18:00")),
+        (5.5, {"grace": 1800}, ([("13:00", "16:00", 4, "misfire")], "17:00", "18:00")),
+        (5.5, {"grace": 1799}, ([("13:00", "17:00", 5, "grace")], None, "18:00")),
+        (
+            5.5,
+            {"settled_at": format_utc(NOON + 3.2 * HOUR)},
+            ([("13:00", "15:00", 3, "overlap"),
+              ("16:00", "16:00", 1, "misfire")], "17:00", "18:00"),
+        ),
+        (5.5, {"settled_at": format_utc(NOON)},
+         ([("13:00", "16:00", 4, "misfire")], "17:00", "18:00")),
+        (
+            5.5,
+            {"settled_at": format_utc(NOON + 5.4 * HOUR)},
+            ([("13:00", "16:00", 4, "overlap")], "17:00", "18:00"),
+        ),
+        (
+            5.5,
+            {"until": format_utc(NOON + 3 * HOUR)},
+            ([("13:00", "14:00", 2, "misfire")], "15:00", None),
+        ),
+        (
+            5.5,
+            {"until": format_utc(NOON + 3 * HOUR), "misfire": "skip"},
+            ([("13:00", "15:00", 3, "misfire")], None, None),
+        ),
+        (5.5, {"next_run": None}, ([], None, None)),
+    ],
+)  # fmt: skip
+def test_a_plan_decides_about_every_slot_that_is_due(
+    hours: float, changes: dict[str, Any], expected: object
+) -> None:
+    """P2: coalesce fires the latest, skip only one that is on time, all the oldest within the
+    grace; every other slot is skipped, with the reason why."""
+    assert told(plan(schedule(**changes), NOON + hours * HOUR)) == expected
+
+
+def test_all_catches_up_one_by_one() -> None:
+    """P2: with misfire=all every missed slot fires, in order."""
+    each, fired = schedule(misfire="all"), []
+    while (made := plan(each, NOON + 4.5 * HOUR)).fire is not None:
+        fired.append(made.fire.hour)
+        assert made.next_run is not None
+        each = each._replace(next_run=format_utc(made.next_run))
+    assert fired == [13, 14, 15, 16]
+
+
+@pytest.mark.parametrize("misfire", ["coalesce", "skip", "all"])
+def test_jitter_delays_a_slot_and_no_more(misfire: str) -> None:
+    """A slot with jitter waits for its own instant, then fires: being late by its jitter is no
+    misfire, however long that is."""
+    for number in range(20):
+        each = schedule(id=f"sch_{number:08}", jitter=3000, misfire=misfire)
+        ready = jittered(each.id, NOON + HOUR, 3000)
+        assert NOON + HOUR <= ready < NOON + HOUR + timedelta(seconds=3000)
+        assert told(plan(each, ready - timedelta(microseconds=1))) == ([], None, "13:00")
+        assert told(plan(each, ready)) == ([], "13:00", "14:00")
+        assert told(plan(each, ready + MISFIRE_TOLERANCE))[1] == "13:00"
+
+
+def test_jitter_is_the_same_for_everyone() -> None:
+    """Two loops agree when a slot is due, and slots differ."""
+    assert jittered("a", NOON, 60) == jittered("a", NOON, 60)
+    assert len({jittered("a", NOON + n * HOUR, 60) - n * HOUR for n in range(50)}) == 50
+    assert jittered("a", NOON, None) == NOON == jittered("a", NOON, 0)
+
+
+@pytest.mark.parametrize("misfire", ["coalesce", "skip", "all"])
+def test_a_promised_slot_is_one_whatever_the_zone_data_say(misfire: str) -> None:
+    """P2: a next_run that today's time zone data would place elsewhere still gets its outcome, and
+    the schedule goes on."""
+    moved = schedule(next_run=format_utc(NOON + 0.5 * HOUR), misfire=misfire)
+    for hours in (0.5, 0.9, 5.5, 40):
+        made = plan(moved, NOON + hours * HOUR)
+        count = sum(skipped.slots for skipped in made.skipped) + (made.fire is not None)
+        if misfire == "all" and hours < 24:
+            assert (count, made.fire) == (1, NOON + 0.5 * HOUR)
+        else:
+            assert count >= 1
+            first = made.skipped[0].first if made.skipped else made.fire
+            assert first == NOON + 0.5 * HOUR
+        assert made.next_run is not None
+        assert made.next_run > NOON + 0.5 * HOUR
+
+
+def test_what_passed_is_a_range() -> None:
+    """The slots that came and went are named by their first, their last and their number."""
+    assert passed(schedule(), NOON + 0.9 * HOUR, "paused") == []
+    assert passed(schedule(next_run=None), NOON + 9 * HOUR, "paused") == []
+    (skipped,) = passed(schedule(), NOON + 3.5 * HOUR, "paused")
+    assert skipped == (NOON + HOUR, NOON + 3 * HOUR, 3, "misfire")
+    (skipped,) = passed(schedule(status="paused"), NOON + 3.5 * HOUR, "paused")
+    assert skipped == (NOON + HOUR, NOON + 3 * HOUR, 3, "paused")
+    found = passed(schedule(), NOON + 3 * HOUR + timedelta(seconds=60), "paused")
+    assert found == [
+        (NOON + HOUR, NOON + 2 * HOUR, 2, "misfire"),
+        (NOON + 3 * HOUR, NOON + 3 * HOUR, 1, "paused"),
+    ]
+    record = skip_record(skipped, None)
+    assert (record.slot, record.last, record.slots, record.why, record.next_run) == (
+        "2026-11-20T13:00:00.000000Z", "2026-11-20T15:00:00.000000Z", 3, "paused", None,
+    )  # fmt: skip
+
+
+def state(schedules: Sequence[Schedule], opened: Sequence[OpenSlot] = ()) -> State:
+    """A state with those."""
+    return EMPTY._replace(
+        schedules=schedule_table(schedules),
+        open={f"{slot.id}|{slot.slot}": slot for slot in opened},
+    )
+
+
+def test_the_loop_wakes_for_the_next_thing_that_can_be_claimed() -> None:
+    """It sleeps until the first slot or retry ahead; what is due already, paused, over, or being
+    delivered wakes nobody."""
+
+    def waiting(hours: float, worker: str | None = None) -> OpenSlot:
+        at = format_utc(NOON + hours * HOUR)
+        return OpenSlot("sch_00000001", "agent", at, "trigger", 1, worker, retry_at=at)
+
+    later = schedule(id="sch_2", next_run=format_utc(NOON + 3 * HOUR))
+    assert next_wake(EMPTY, NOON) is None
+    assert next_wake(state([later, schedule()]), NOON) == NOON + HOUR
+    assert next_wake(state([later, schedule()]), NOON + HOUR) == NOON + 3 * HOUR
+    for status in ("paused", "cancelled", "failed", "completed"):
+        assert next_wake(state([schedule(status=status)]), NOON) is None
+    assert next_wake(state([later], [waiting(2)]), NOON) == NOON + 2 * HOUR
+    assert next_wake(state([later], [waiting(2, "w")]), NOON) == NOON + 3 * HOUR
+    assert next_wake(state([later], [waiting(-2)]), NOON) == NOON + 3 * HOUR
+    spread = schedule(jitter=600)
+    ready = jittered(spread.id, NOON + HOUR, 600)
+    assert next_wake(state([spread]), NOON) == ready
+    assert next_wake(state([spread]), NOON + HOUR) == ready
+    assert next_wake(state([spread]), ready) is None
+
+
+def test_retries_wait_longer_each_time() -> None:
+    """5 s, doubled each time up to 10 minutes, give or take a fifth; a server's Retry-After
+    prevails where it is longer, up to an hour; and the same slot always waits the same."""
+    for attempt in range(1, 60):
+        for otid in ("a", "b", "c"):
+            delay = retry_delay(otid, attempt, None).total_seconds()
+            middle = min(600.0, 5.0 * 2 ** (attempt - 1))
+            assert 0.8 * middle <= delay <= min(600.0, 1.2 * middle)
+            assert retry_delay(otid, attempt, None).total_seconds() == delay
+    assert len({retry_delay(str(n), 1, None) for n in range(50)}) > 40
+    assert retry_delay("a", 1, 90.0) == timedelta(seconds=90)
+    assert retry_delay("a", 1, 1e9) == timedelta(hours=1)
+    assert retry_delay("a", 9, 1.0) == retry_delay("a", 9, None)
+
+
+# The property.
+
+
+class Memory:
+    """A store in memory: the use cases and the fold as they are, without a disk."""
+
+    def __init__(self, caps: Caps) -> None:
+        environ = {"PROMPTYOSELF_VAR": "/nowhere", "PROMPTYOSELF_TZ": "UTC"}
+        self.settings = load_settings(environ)._replace(caps=caps)
+        self.state = EMPTY
+        self.log: list[Envelope] = []
+
+    def read(self) -> Snapshot:
+        return Snapshot(self.state, START)
+
+    def warn(self, message: str) -> None:
+        raise AssertionError(message)
+
+    def draft(self, record: object, id_: str | None, _: str | None = None) -> Draft:
+        return Draft(record, id_, {})  # type: ignore[arg-type]
+
+    def transact(
+        self, now: datetime, decide: Callable[[State], tuple[Sequence[Draft], Any]]
+    ) -> Any:
+        drafts, result = decide(self.state)
+        new = [
+            as_if(draft.record, draft.id, format_utc(now))._replace(seq=len(self.log) + number)
+            for number, draft in enumerate(drafts, 1)
+        ]
+        self.state = fold(self.state, new)
+        self.log += new
+        return result
+
+
+class World:
+    """One schedule, a clock, a loop that runs now and then, and people who change their minds."""
+
+    def __init__(self, request: Request, caps: Caps) -> None:
+        self.store: Any = Memory(caps)
+        self.now = NOON
+        self.flying: list[Claim] = []
+        self.eras: list[tuple[datetime, int, Schedule | None]] = []
+        self.request = request
+        self.id = register(self.store, request, self.now)["id"]
+        self._note()
+
+    def schedule(self) -> Schedule:
+        found: Schedule = self.store.state.schedules[self.id]
+        return found
+
+    def _note(self) -> None:
+        """From now on its slots are those of the trigger that it has, if it has one to come."""
+        current = self.schedule()
+        lives = current.next_run is not None
+        self.eras.append((self.now, len(self.store.log), current if lives else None))
+
+    def change(self, what: Callable[[], Any]) -> None:
+        try:
+            what()
+        except PromptyoselfError:
+            return  # refused, so nothing has changed
+        self._note()
+
+    def loop(self) -> None:
+        def decide(state: State) -> tuple[Sequence[Draft], list[Claim]]:
+            made = claim(state, self.now, "w", self.store.settings.caps, 10)
+            return [Draft(record, id_, {}) for record, id_ in made.records], made.claims
+
+        self.flying += self.store.transact(self.now, decide)
+
+    def land(self, outcome: Any) -> None:
+        if not self.flying:
+            return
+        landing = self.flying.pop(0)
+
+        def decide(state: State) -> tuple[Sequence[Draft], None]:
+            records, _ = settle(state, landing, "w", outcome, self.now)
+            return [Draft(record, landing.id, {}) for record in records], None
+
+        self.store.transact(self.now, decide)
+
+    def drain(self) -> None:
+        """Run the loop until nothing is due and nothing flies."""
+        for _ in range(500):
+            self.loop()
+            while self.flying:
+                self.land(Delivered("run"))
+            waiting = [slot.retry_at for slot in self.store.state.open.values() if slot.retry_at]
+            if waiting:
+                self.now = max([self.now, *(parse_utc(at) for at in waiting)])
+            elif self._is_owed() or list(due(self.store.state, format_utc(self.now))):
+                self.now += timedelta(seconds=30)  # its jitter, or the pause of a catch-up
+            elif self.schedule().status in ("paused", "failed"):
+                # What passes meanwhile is accounted for when that ends.
+                self.change(lambda: cancel(self.store, self.id, None, self.now))
+            else:
+                return
+        raise AssertionError("it never comes to rest")
+
+    def _is_owed(self) -> bool:
+        current = self.schedule()
+        passed = current.next_run is not None and current.next_run <= format_utc(self.now)
+        return passed and current.status == "active"
+
+    def audit(self) -> None:
+        """Every slot between the registration and now has exactly one outcome, in order."""
+        outcomes: list[str] = []
+        decided: list[datetime] = []
+        opened: set[str] = set()
+        triggers: set[str] = set()
+        state = EMPTY
+        for event in self.store.log:
+            data = event.data
+            current = state.schedules.get(self.id)
+            if event.type == "delivery.attempted" and data["attempt"] == 1:
+                opened.add(data["slot"])
+                if data["kind"] == "scheduled":
+                    decided.append(parse_utc(data["slot"]))
+            elif event.type in ("delivery.delivered", "delivery.failed"):
+                opened.remove(data["slot"])
+                outcomes.append(data["slot"])
+            elif event.type == "delivery.skipped":
+                if data["slot"] in opened or data["kind"] == "trigger":
+                    opened.discard(data["slot"])
+                    outcomes.append(data["slot"])
+                else:
+                    assert current is not None
+                    first, last = parse_utc(data["slot"]), parse_utc(data["last"])
+                    tick = timedelta(microseconds=1)
+                    found = list(slots(trigger_of(current), first - tick, last))
+                    assert (found[0], found[-1], len(found)) == (first, last, data["slots"])
+                    outcomes += [format_utc(slot) for slot in found]
+                    decided += found
+            elif event.type == "schedule.triggered":
+                triggers.add(data["slot"])
+            state = fold(state, [event])
+        assert state == self.store.state
+        assert not opened
+        assert decided == sorted(set(decided))
+        expected: set[str] = set()
+        ends = [*self.eras[1:], (self.now, len(self.store.log), None)]
+        for (since, first, era), (until, last, _) in zip(self.eras, ends, strict=True):
+            if era is not None:
+                expected |= {format_utc(slot) for slot in slots(trigger_of(era), since, until)}
+            for spent in self._spent(first, last):
+                expected = {slot for slot in expected if slot <= spent}
+        assert sorted(outcomes) == sorted(expected | triggers)
+        # The audit, which doesn't list slots but steps from one to the next, says the same.
+        found = check_slots(self.store.log, self.now)
+        assert found.total() == len(outcomes)
+        assert set(found) <= {"delivered", "failed", "skipped"}
+
+    def _spent(self, first: int, last: int) -> Iterator[str]:
+        """The slot with which it had fired as often as it may, among those events."""
+        for event in self.store.log[first:last]:
+            begun = event.type == "delivery.attempted" and event.data["attempt"] == 1
+            if begun and event.data["kind"] == "scheduled" and "next_run" not in event.data:
+                yield event.data["slot"]
+
+
+REQUESTS = st.fixed_dictionaries(
+    {
+        "agent_id": st.just("agent"),
+        "prompt": st.just("Hello"),
+        "misfire": st.sampled_from(["coalesce", "skip", "all"]),
+        "grace": st.sampled_from(["1m", "1h", "24h"]),
+        "jitter": st.sampled_from([None, None, "30s"]),
+        "timezone": st.sampled_from(["UTC", "Europe/London", "Australia/Lord_Howe"]),
+        "max_repetitions": st.sampled_from([None, None, 1, 3]),
+        "daily_budget": st.sampled_from([None, None, 0, 2]),
+        "tier": st.sampled_from([None, None, None, 2]),
+    }
+).map(lambda fields: Request(**fields))
+WHENS = st.sampled_from(
+    [
+        {"every": "7m"},
+        {"every": "1h"},
+        {"every": "1d"},
+        {"every": "45m", "start_at": "2026-11-20T14:10Z"},
+        {"every": "45m", "until": "2026-11-20T18:00Z"},
+        {"cron": "*/20 * * * *"},
+        {"cron": "0 9,17 * * *"},
+        {"cron": "30 1 * * SUN"},
+        {"time": "2026-11-20T13:30Z"},
+        {"time": "2026-11-21T08:00Z"},
+    ]
+)
+STEPS = st.one_of(
+    st.tuples(st.just("wait"), st.integers(0, 3600)),
+    st.tuples(st.just("wait"), st.integers(0, 3 * 86400)),
+    st.tuples(st.just("loop"), st.just(0)),
+    st.tuples(st.just("loop"), st.just(0)),
+    st.tuples(
+        st.just("land"),
+        st.sampled_from(
+            [
+                Delivered("run"),
+                Failed("agent_not_found", "x", permanent=True),
+                Abandoned("busy", "x"),
+            ]
+        ),
+    ),
+    st.tuples(st.sampled_from(["pause", "resume", "cancel", "register", "trigger"]), st.just(0)),
+    st.tuples(st.just("modify"), WHENS),
+    st.tuples(st.just("modify"), st.just({"misfire": "all"})),
+    st.tuples(st.just("modify"), st.just({"timezone": "Asia/Kathmandu"})),
+)
+
+
+@settings(max_examples=250, deadline=None)
+@given(REQUESTS, WHENS, st.lists(STEPS, max_size=25))
+def test_every_slot_is_accounted_for(
+    request: Request, when: dict[str, str], steps: list[tuple[str, Any]]
+) -> None:
+    """P2: whatever is registered, however the clock goes and the loop runs, whoever pauses,
+    resumes, modifies, cancels, revives and triggers it meanwhile: every slot that has passed gets
+    exactly one outcome, none twice, none missing, none out of order."""
+    world = World(request._replace(**when), Caps(10, 100, 500))
+    changes: dict[str, Callable[..., Any]] = {
+        "pause": pause, "resume": resume, "cancel": cancel, "trigger": trigger,
+    }  # fmt: skip
+    for what, detail in steps:
+        if what == "wait":
+            world.now += timedelta(seconds=detail)
+        elif what == "loop":
+            world.loop()
+        elif what == "land":
+            world.land(detail)
+        elif what == "modify":
+            asked = Request(**detail)
+            world.change(lambda asked=asked: modify(world.store, world.id, asked, world.now))  # type: ignore
+        elif what == "register":
+            world.change(lambda: register(world.store, world.request, world.now))
+        else:
+            function = changes[what]
+            world.change(lambda f=function: f(world.store, world.id, None, world.now))  # type: ignore
+    world.drain()
+    world.audit()
+
+
+def test_the_settings_of_the_property_are_real(tmp_path: Path) -> None:
+    """The property above runs with the product's own caps."""
+    assert Memory(Caps()).settings.caps == Caps(10, 100, 500)

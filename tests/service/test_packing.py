@@ -1,0 +1,860 @@
+"""P3: audit packs: what is in them, what their verifier finds, and what happens meanwhile."""
+
+from __future__ import annotations
+
+import ast
+import gzip
+import hashlib
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from errno import ENOSPC, EROFS
+from pathlib import Path
+from typing import Any
+
+import pytest
+from calling import AGENT, Answer, call, log_of, run
+from chains import NOW, StepDisk
+from checker import check_chain, members
+from tally import chance, count, rounds
+
+from promptyoself.core.disk import Disk
+from promptyoself.core.settings import load_settings
+from promptyoself.service.proof import pack as packing
+from promptyoself.service.proof import pack_verifier
+from promptyoself.service.upkeep import seal as sealing
+from promptyoself.store.store import Store
+
+VERIFIER = Path(pack_verifier.__file__)
+MONTHS = ["2026-09", "2026-10", "2026-12"]
+REGISTER = ("register", "--agent-id", AGENT, "--every", "1h", "--prompt")
+Lines = dict[str, list[bytes]]
+
+
+@pytest.fixture
+def log(var: Path, clock: Any) -> Path:
+    """Seven events in three months, of which November isn't one."""
+    number = 0
+    for month in MONTHS:
+        for day in ("03", "04"):
+            clock.set(f"{month}-{day}T12:00:00")
+            number += 1
+            call(*REGISTER, f"prompt {number}", "--reason", "x" * number).success()
+    return var
+
+
+def made(out: Path, *arguments: str) -> dict[str, Any]:
+    return call("pack", "--out", str(out), *arguments).success()
+
+
+def unpacked(out: Path, folder: Path) -> Path:
+    with zipfile.ZipFile(out) as archive:
+        assert archive.testzip() is None
+        archive.extractall(folder)
+    return folder
+
+
+@pytest.fixture
+def pack(log: Path, tmp_path: Path) -> Path:
+    """The whole log's pack, unpacked."""
+    made(tmp_path / "pack.zip")
+    return unpacked(tmp_path / "pack.zip", tmp_path / "pack")
+
+
+def check(folder: Path, *arguments: str, prepare: Callable[[], None] | None = None) -> Answer:
+    """Run a pack's own verifier as somebody who has nothing else."""
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", str(folder / "verify.py"), *arguments],
+        cwd="/",
+        env={},
+        preexec_fn=prepare,
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert b"Traceback" not in done.stderr, done.stderr
+    assert done.stdout.count(b"\n") == (done.returncode < 2)
+    return Answer(done.returncode, done.stdout, done.stderr.decode())
+
+
+def verdict(folder: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    """The same within this process, for the many times."""
+    code = pack_verifier.main([*arguments, str(folder)])
+    return code, capsys.readouterr().out
+
+
+def lines_in(folder: Path) -> Lines:
+    return {
+        path.name[:7]: b"".join(members(path.read_bytes())).splitlines()
+        for path in sorted((folder / "schedules").glob("*.gz"))
+    }
+
+
+def put(folder: Path, month: str, lines: list[bytes], *, single: bool = False) -> None:
+    """Write a month anew, as one member for each line, or for all."""
+    parts = [b"".join(line + b"\n" for line in lines)] if single else [x + b"\n" for x in lines]
+    (folder / "schedules" / f"{month}.ndjson.gz").write_bytes(b"".join(map(gzip.compress, parts)))
+
+
+def rechain(lines: Lines) -> Lines:
+    """The same lines with good numbers and links: a chain that is sound, but another."""
+    seq, prev, found = 0, "0" * 64, {}
+    for month, each in lines.items():
+        found[month] = []
+        for line in each:
+            event = json.loads(line)
+            seq += 1
+            event.update(seq=seq, prev=prev)
+            found[month].append(json.dumps(event, separators=(",", ":")).encode())
+            prev = hashlib.sha256(found[month][-1]).hexdigest()
+    return found
+
+
+def heads_of(lines: Lines) -> bytes:
+    """heads.json for a chain of these lines."""
+    ends = []
+    for month, each in lines.items():
+        last = json.loads(each[-1])
+        digest = hashlib.sha256(each[-1]).hexdigest()
+        place = {"seq": last["seq"], "hash": digest, "ts": last["ts"]}
+        ends.append({"month": month, "events": len(each), **place})
+    before = {"seq": 0, "hash": "0" * 64, "ts": None}
+    return json.dumps({"format": 1, "before": before, "months": ends, "head": ends[-1]}).encode()
+
+
+# --- packs ----------------------------------------------------------------------------------------
+
+
+def test_a_pack_holds_the_log_as_it_is(log: Path, tmp_path: Path) -> None:
+    """P3: a pack has the months byte for byte, heads.json, a page and the verifier; it is private,
+    and its verifier finds it sound from anywhere, with nothing but Python."""
+    out = tmp_path / "pack.zip"
+    answer = made(out)
+    head = call("head").success()["head"]
+    assert (answer["file"], answer["months"], answer["events"]) == (str(out), MONTHS, 7)
+    assert (answer["first"], answer["head"]) == (1, head)
+    assert answer["bytes"] == out.stat().st_size
+    assert answer["sha256"] == hashlib.sha256(out.read_bytes()).hexdigest()
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+    folder = unpacked(out, tmp_path / "pack")
+    assert log_of(folder) == log_of(log)
+    check_chain(folder / "schedules")
+    assert sorted(os.listdir(folder)) == ["README.md", "heads.json", "schedules", "verify.py"]
+    assert check(folder).out.decode() == f"ok 7 {head}\n"
+    assert check(folder, "--head", head, str(folder)).code == 0
+    assert call("verify", "--var", str(folder)).success()["head"] == head
+    assert sorted(os.listdir(tmp_path)) == ["pack", "pack.zip", "var"]
+
+
+def test_the_same_log_gives_the_same_pack(log: Path, tmp_path: Path, clock: Any) -> None:
+    """The same log and arguments give the same bytes at any time; a signature changes nothing
+    about that."""
+    key = call("keygen", "--out", str(tmp_path / "key")).success()["key"]
+    for arguments in ((), ("--since", "2026-10-01T00:00"), ("--key", key)):
+        one = made(tmp_path / "one", *arguments)
+        clock.advance(days=1)
+        other = made(tmp_path / "other", *arguments)
+        assert one["sha256"] == other["sha256"]
+        assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
+        (tmp_path / "one").unlink()
+        (tmp_path / "other").unlink()
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "months"),
+    [
+        (None, None, MONTHS),
+        ("2026-10-31T23:59:59", None, MONTHS[1:]),
+        ("2026-11-01T00:00", None, MONTHS[2:]),
+        (None, "2026-11-30T00:00", MONTHS[:2]),
+        ("2026-10-15T00:00", "2026-10-15T00:00", MONTHS[1:2]),
+        ("2020-01-01T00:00", "2030-01-01T00:00", MONTHS),
+    ],
+)
+def test_a_range_is_whole_months(
+    log: Path, tmp_path: Path, since: str | None, until: str | None, months: list[str]
+) -> None:
+    """A pack has the months that the range touches, starts at the head before them, and proves
+    heads in them and no others."""
+    options = [("--since", since), ("--until", until)]
+    arguments = [word for name, text in options if text for word in (name, text)]
+    answer = made(tmp_path / "pack.zip", *arguments)
+    folder = unpacked(tmp_path / "pack.zip", tmp_path / "pack")
+    assert answer["months"] == months == list(lines_in(folder))
+    every = lines_in(log)
+    heads = [(0, "0" * 64)]
+    for line in (line for month in MONTHS for line in every[month]):
+        heads.append((len(heads), hashlib.sha256(line).hexdigest()))
+    first = next(at for at, month in enumerate(MONTHS) if month == months[0])
+    start = sum(len(every[month]) for month in MONTHS[:first])
+    end = start + answer["events"]
+    assert (answer["first"], answer["head"]) == (start + 1, f"{heads[end][0]}:{heads[end][1]}")
+    assert check(folder).out.decode() == f"ok {answer['events']} {answer['head']}\n"
+    document = json.loads((folder / "heads.json").read_bytes())
+    assert (document["before"]["seq"], document["before"]["hash"]) == heads[start]
+    for seq, hash_ in heads:
+        inside = start <= seq <= end
+        assert check(folder, "--head", f"{seq}:{hash_}").code == (not inside)
+        assert check(folder, "--head", f"{seq}:{'1' * 64}").code == 1
+    assert check(folder, "--head", f"99:{'1' * 64}").code == 1
+
+
+def test_the_readme_is_true(log: Path, tmp_path: Path) -> None:
+    """P3: every command on a pack's page works, in order, and its signature is one that OpenSSL
+    accepts."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    keys = call("keygen", "--out", str(tmp_path / "key")).success()
+    answer = made(tmp_path / "pack.zip", "--key", keys["key"])
+    folder = unpacked(tmp_path / "pack.zip", tmp_path / "pack")
+    page = (folder / "README.md").read_text()
+    commands = [line.strip() for line in page.splitlines() if line.startswith("    ")]
+    commands = [line for line in commands if re.match(r"(python3|zcat|sed|\{|openssl) ", line)]
+    assert len(commands) == 9
+    public = keys["public_key"].removeprefix("ed25519:")
+    script = "\n".join(commands).replace("BASE64", public).replace("SEQ:HASH", answer["head"])
+    done = subprocess.run(
+        ["bash", "-ec", script], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.splitlines()
+    assert said[0] == said[3] == f"ok 7 {answer['head']}"
+    assert said[1].split()[0] in said[2]
+    note = (folder / "note").read_bytes()
+    found = call("verify", "--note", "-", "--key", keys["public_key"], stdin=note).success()
+    assert found["contains"] == answer["head"]
+    assert not set(lines_in(folder)) - set(lines_in(log))
+
+
+def test_the_verifier_needs_nothing_of_ours() -> None:
+    """It imports the standard library alone, and its grammar is that of Python 3.9."""
+    text = VERIFIER.read_text()
+    tree = ast.parse(text, feature_version=(3, 9))
+    imported = {
+        name.split(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in ([node.module or ""] if isinstance(node, ast.ImportFrom)
+                     else [alias.name for alias in node.names])
+    }  # fmt: skip
+    assert imported <= set(sys.stdlib_module_names)
+    assert "promptyoself" not in text.replace("promptyoself-head-v1", "")
+
+
+def test_wrong_ranges(log: Path, tmp_path: Path) -> None:
+    """P7: a range the wrong way round, one without a month that has events, and what is no time
+    are refused, and nothing is made."""
+    out = ("pack", "--out", str(tmp_path / "pack.zip"))
+    later, earlier = "2026-10-02T00:00", "2026-10-01T00:00"
+    call(*out, "--since", later, "--until", earlier).error("empty_window", 2)
+    call(*out, "--since", "2026-11-01T00:00", "--until", "2026-11-30T00:00").error(
+        "nothing_to_pack"
+    )
+    call(*out, "--since", "2027-01-01T00:00").error("nothing_to_pack")
+    call(*out, "--until", "2026-08-31T23:59").error("nothing_to_pack")
+    call(*out, "--since", "noon").error("invalid_time")
+    call("pack").error("missing_option", 2)
+    assert os.listdir(tmp_path) == ["var"]
+
+
+def test_there_is_nothing_to_pack_before_the_first_event(var: Path, tmp_path: Path) -> None:
+    """P7: an empty log gives no pack, and stays as it was: not even there."""
+    call("pack", "--out", str(tmp_path / "pack.zip")).error("nothing_to_pack")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind", ["file", "symlink", "dangling", "folder"])
+def test_nothing_is_overwritten(log: Path, tmp_path: Path, kind: str) -> None:
+    """P7: whatever has the pack's name already stays as it is."""
+    out, target = tmp_path / "out" / "pack.zip", tmp_path / "target"
+    out.parent.mkdir()
+    if kind in ("file", "symlink"):
+        (out if kind == "file" else target).write_text("precious")
+    if kind == "folder":
+        out.mkdir()
+    elif kind != "file":
+        out.symlink_to(target)
+    call("pack", "--out", str(out)).error("file_exists")
+    assert os.listdir(out.parent) == ["pack.zip"]
+    assert target.exists() == (kind == "symlink")
+    if kind in ("file", "symlink"):
+        assert out.read_text() == "precious"
+
+
+def test_of_two_packs_at_once_one_gets_the_name(
+    log: Path, environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P5: a file that comes into being while a pack is made is not overwritten by it."""
+    out, verify = tmp_path / "pack.zip", packing.verify
+
+    def slowly(*arguments: Any) -> Any:
+        run("pack", "--out", str(out), environ=environ).success()
+        return verify(*arguments)
+
+    monkeypatch.setattr(packing, "verify", slowly)
+    call("pack", "--out", str(out)).error("file_exists")
+    assert sorted(os.listdir(tmp_path)) == ["pack.zip", "var"]
+    assert check(unpacked(out, tmp_path / "pack")).code == 0
+
+
+def test_a_pinned_caller_may_not_pack(
+    log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P7: a pack holds every agent's prompts, so who is pinned to one gets none."""
+    monkeypatch.setenv("PROMPTYOSELF_ONLY_AGENT", AGENT)
+    call("pack", "--out", str(tmp_path / "pack.zip")).error("forbidden_agent")
+    assert os.listdir(tmp_path) == ["var"]
+
+
+def test_a_damaged_log_is_not_packed(log: Path, tmp_path: Path) -> None:
+    """P3: whichever month is damaged, in the range or not, nothing is packed."""
+    arguments = ("pack", "--since", "2026-10-01T00:00", "--until", "2026-10-31T00:00", "--out")
+    for month in MONTHS:
+        path = log / "schedules" / f"{month}.ndjson.gz"
+        good = path.read_bytes()
+        path.write_bytes(good[:30] + bytes([good[30] ^ 1]) + good[31:])
+        call(*arguments, str(tmp_path / "pack.zip")).error("corrupt_chain")
+        path.write_bytes(good[:-9] + bytes([good[-9] ^ 1]) + good[-8:])
+        answer = call(*arguments, str(tmp_path / "pack.zip"))
+        assert answer.document["code"] in ("corrupt_chain", "events_missing", "damaged_tail")
+        path.write_bytes(good)
+        assert os.listdir(tmp_path) == ["var"]
+    made(tmp_path / "pack.zip")
+
+
+def test_a_log_that_was_cut_is_not_packed(log: Path, tmp_path: Path) -> None:
+    """P3: where the index bears witness that events were cut off, nothing is packed, however
+    often one asks."""
+    path = log / "schedules" / "2026-12.ndjson.gz"
+    path.write_bytes(path.read_bytes()[: store_of(log).read().position.member])
+    for _ in range(2):
+        call("pack", "--out", str(tmp_path / "pack.zip")).error("events_missing")
+    assert os.listdir(tmp_path) == ["var"]
+
+
+# --- meanwhile ------------------------------------------------------------------------------------
+
+
+def store_of(var: Path, disk: Disk | None = None) -> Store:
+    settings = load_settings({"PROMPTYOSELF_VAR": str(var)})
+    return Store(settings, {"via": "test", "who": "test"}, warn=lambda _: None, disk=disk)
+
+
+def seal(var: Path, month: str) -> None:
+    """What sealing does to a file: the same lines in one member, put in its place at once."""
+    path = var / "schedules" / f"{month}.ndjson.gz"
+    beside = path.with_suffix(".beside")
+    beside.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())))
+    beside.rename(path)
+
+
+def test_an_append_under_way_is_not_in_it(log: Path, tmp_path: Path) -> None:
+    """P5: what follows the last whole append isn't copied, be it torn or whole."""
+    path = log / "schedules" / "2026-12.ndjson.gz"
+    good = path.read_bytes()
+    sound = made(tmp_path / "sound")["head"]
+    path.write_bytes(good + good[:40])
+    assert made(tmp_path / "torn")["head"] == sound
+    assert log_of(unpacked(tmp_path / "torn", tmp_path / "t"))[f"schedules/{path.name}"] == good
+
+
+@pytest.mark.parametrize("when", ["verify", "_before", "open_segment", "check_copy"])
+@pytest.mark.parametrize("month", MONTHS)
+@pytest.mark.parametrize("what", ["append", "seal", "both"])
+def test_the_log_may_go_on_meanwhile(
+    log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Any,
+    when: str, month: str, what: str,
+) -> None:  # fmt: skip
+    """P5: whatever is appended, and whichever month is sealed, between any two steps of a pack,
+    the pack is sound and starts and ends with events of this log."""
+    original, todo = getattr(packing, when), [what]
+
+    def hook(*arguments: Any) -> Any:
+        if todo.pop() if todo else None:
+            if what != "seal":
+                clock.set("2027-01-01T12:00:00")
+                call(*REGISTER, "meanwhile").success()
+            if what != "append":
+                seal(log, month)
+        return original(*arguments)
+
+    monkeypatch.setattr(packing, when, hook)
+    answer = made(tmp_path / "pack.zip")
+    folder = unpacked(tmp_path / "pack.zip", tmp_path / "pack")
+    assert check(folder).out.decode() == f"ok {answer['events']} {answer['head']}\n"
+    assert answer["events"] in (7, 8)
+    call("verify", "--head", answer["head"]).success()
+    everything = lines_in(log)
+    assert all(lines == everything[name] for name, lines in lines_in(folder).items())
+
+
+@pytest.mark.parametrize("when", ["before", "verify", "_before", "open_segment", "check_copy"])
+def test_a_sealed_log_is_packed(
+    log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Any, when: str
+) -> None:
+    """P3, P5: a log that `seal` rewrites, before or in the middle of a pack, gives a sound pack, in
+    which what was recorded of the sealed months is checked."""
+    clock.set("2027-01-01T12:00:00")
+    store, lines = store_of(log), lines_in(log)
+
+    def hook(*arguments: Any) -> Any:
+        sealing.seal(store, clock.now)
+        return original(*arguments)
+
+    if when == "before":
+        sealing.seal(store, clock.now)
+    else:
+        original = getattr(packing, when)
+        monkeypatch.setattr(packing, when, hook)
+    answer = made(tmp_path / "one")
+    folder = unpacked(tmp_path / "one", tmp_path / "pack")
+    assert check(folder).out.decode() == f"ok {answer['events']} {answer['head']}\n"
+    assert {month: each for month, each in lines_in(folder).items() if month < "2027"} == lines
+    sealed = lines_in(folder).get("2027-01", [])
+    assert len(sealed) in ((3,) if when == "before" else (0, 1, 2, 3))
+    call("verify", "--var", str(log), "--head", answer["head"]).success()
+    if sealed:
+        put(folder, MONTHS[0], [*lines[MONTHS[0]][:-1], lines[MONTHS[0]][-1] + b" "])
+        assert check(folder).code == 1
+
+
+def test_a_log_that_never_rests_is_given_up(
+    log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P7: where a file is replaced by another again and again, the pack is refused, not wrong."""
+    original = packing.open_segment
+
+    def hook(folder: Path, end: Any, month: str) -> Any:
+        put(log, month, lines_in(log)[month][:-1])
+        return original(folder, end, month)
+
+    monkeypatch.setattr(packing, "open_segment", hook)
+    call("pack", "--out", str(tmp_path / "pack.zip")).error("corrupt_chain")
+    assert os.listdir(tmp_path) == ["var"]
+
+
+def test_packing_while_others_register(log: Path, tmp_path: Path, environ: dict[str, str]) -> None:
+    """P5: packs made while other processes append are sound, each with a head that the log has
+    had."""
+    script = (
+        "import sys; from calling import call\n"
+        "for n in range(80): call(*sys.argv[1:], f'storm {n}').success()"
+    )
+    environ["PYTHONPATH"] = str(Path(__file__).parents[1] / "support")
+    with subprocess.Popen([sys.executable, "-c", script, *REGISTER], env=environ) as writer:
+        heads = set()
+        for number in range(rounds(5)):
+            answer = made(tmp_path / str(number))
+            folder = unpacked(tmp_path / str(number), tmp_path / f"un{number}")
+            assert check(folder).out.decode() == f"ok {answer['events']} {answer['head']}\n"
+            heads.add(answer["head"])
+        assert writer.wait(timeout=120) == 0
+    for head in heads:
+        call("verify", "--head", head).success()
+
+
+@pytest.mark.parametrize("error", [ENOSPC, EROFS])
+def test_a_pack_that_fails_leaves_nothing(log: Path, tmp_path: Path, error: int) -> None:
+    """P7: at whichever syscall the disk fails, no file has the pack's name, and none is left."""
+    for at in range(1, 20):
+
+        def fail() -> None:
+            raise OSError(error, os.strerror(error))
+
+        disk = StepDisk(at, act=fail)
+        try:
+            packing.pack(store_of(log), tmp_path / "pack.zip", now=NOW, disk=disk)
+        except Exception:
+            assert set(os.listdir(tmp_path)) <= {"var", "pack.zip"}
+            if (tmp_path / "pack.zip").exists():  # whole, though perhaps not durable
+                assert check(unpacked(tmp_path / "pack.zip", tmp_path / "un")).code == 0
+                shutil.rmtree(tmp_path / "un")
+                (tmp_path / "pack.zip").unlink()
+        else:
+            assert disk.count < at
+            return
+    pytest.fail("it never came through")
+
+
+def test_a_pack_that_is_killed_leaves_nothing_under_its_name(
+    log: Path, tmp_path: Path, environ: dict[str, str]
+) -> None:
+    """P7: SIGKILL in the middle leaves no file of the pack's name, and the next one works; Ctrl-C
+    leaves nothing at all."""
+    script = (
+        "import os, signal, sys; from promptyoself import cli\n"
+        "from promptyoself.service.proof import pack\n"
+        # A shell has it ignored in what it runs in the background.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "original = pack._heads\n"
+        "def die(*arguments):\n"
+        "    os.kill(os.getpid(), int(sys.argv[1]))\n"
+        "    return original(*arguments)\n"
+        "pack._heads = die\n"
+        "cli.main(sys.argv[2:])"
+    )
+    for number in (signal.SIGINT, signal.SIGKILL):
+        command = [sys.executable, "-c", script, str(number.value), "pack", "--out"]
+        done = subprocess.run(
+            [*command, str(tmp_path / "pack.zip")], env=environ, capture_output=True, check=False
+        )
+        assert done.returncode in (1, -signal.SIGKILL)
+        assert not (tmp_path / "pack.zip").exists()
+        if number == signal.SIGINT:
+            assert json.loads(done.stdout)["code"] == "interrupted"
+            assert os.listdir(tmp_path) == ["var"]
+    left = [name for name in os.listdir(tmp_path) if name != "var"]
+    assert re.fullmatch(r"\.pack\.zip\.[0-9a-f]{8}\.tmp", *left)
+    assert stat.S_IMODE((tmp_path / left[0]).stat().st_mode) == 0o600
+    made(tmp_path / "pack.zip")
+
+
+def test_a_full_disk_is_said(log: Path, tmp_path: Path, environ: dict[str, str]) -> None:
+    """P7: a limit on file sizes, as a full disk, is said to be one, and nothing is left."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
+
+    answer = run("pack", "--out", str(tmp_path / "pack.zip"), environ=environ, prepare=limit)
+    answer.error("disk_full")
+    assert os.listdir(tmp_path) == ["var"]
+
+
+def test_a_log_that_may_not_be_written_is_packed(log: Path, tmp_path: Path) -> None:
+    """Of a log on a medium that is read-only a pack is made all the same."""
+
+    def refuse() -> None:
+        raise OSError(EROFS, os.strerror(EROFS))
+
+    readonly = store_of(log, StepDisk(1, act=refuse))
+    answer = packing.pack(readonly, tmp_path / "pack.zip", now=NOW, disk=Disk())
+    assert answer["events"] == 7
+
+
+def test_memory_does_not_grow_with_the_log(
+    log: Path, tmp_path: Path, environ: dict[str, str]
+) -> None:
+    """P8: packing, and checking a pack, take as much memory for a log of 60 MB as for a small one,
+    but for the largest append."""
+    lines = lines_in(log)
+    event = json.loads(lines["2026-10"][-1])
+    event["type"], event["id"] = "worker.stopped", None
+    random = chance("memory")
+    for _ in range(60):
+        event["data"] = {"worker": random.randbytes(500_000).hex(), "why": "done"}
+        lines["2026-10"].append(json.dumps(event, separators=(",", ":")).encode())
+    for month, each in rechain(lines).items():
+        put(log, month, each)
+    (log / "schedules" / "index.json").unlink()
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_DATA, (100 << 20, 100 << 20))
+
+    out = tmp_path / "pack.zip"
+    answer = run("pack", "--out", str(out), environ=environ, prepare=limit).success()
+    assert answer["events"] == 67
+    assert answer["bytes"] > 30_000_000
+    folder = unpacked(out, tmp_path / "pack")
+
+    def less() -> None:
+        resource.setrlimit(resource.RLIMIT_DATA, (40 << 20, 40 << 20))
+
+    assert check(folder, prepare=less).out.decode() == f"ok 67 {answer['head']}\n"
+
+
+# --- what the verifier finds ----------------------------------------------------------------------
+
+
+def test_every_flipped_byte(pack: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """P3: whichever byte of a pack's months is changed, the verifier names it, or every line is
+    as it was (a gzip header has bytes that say nothing)."""
+    good, random, noticed = lines_in(pack), chance("pack bytes"), 0
+    for path in sorted((pack / "schedules").iterdir()):
+        content = path.read_bytes()
+        for at in range(len(content)):
+            for _ in range(rounds(1)):
+                mask = random.randrange(1, 256)
+                path.write_bytes(content[:at] + bytes([content[at] ^ mask]) + content[at + 1 :])
+                code, said = verdict(pack, capsys)
+                count("bits flipped", mask.bit_count())
+                if code:
+                    noticed += 1
+                    assert re.match(r"bad event \d+ in 2026-\d\d\.ndjson\.gz: ", said), said
+                else:
+                    assert lines_in(pack) == good, (path.name, at, mask)
+        path.write_bytes(content)
+    assert noticed > 0
+    assert verdict(pack, capsys)[0] == 0
+
+
+@pytest.mark.parametrize("single", [False, True], ids=["a member a line", "a member for all"])
+def test_every_altered_line(pack: Path, capsys: pytest.CaptureFixture[str], single: bool) -> None:
+    """P3: a line that is dropped, doubled, swapped with the next, or altered is found, in members
+    of one line or of many, and named where the chain breaks."""
+    for month, lines in lines_in(pack).items():
+        first = json.loads(lines[0])["seq"]
+        for at in range(len(lines)):
+            rest = lines[:at], lines[at + 1 :]
+            swapped = lines[:at] + lines[at + 1 : at + 2] + lines[at : at + 1] + lines[at + 2 :]
+            altered = lines[at].replace(b'"who":"', b'"who":"x')
+            spaced = lines[at].replace(b'"v":1,', b'"v": 1,')
+            for changed in (
+                rest[0] + rest[1],
+                [*rest[0], lines[at], lines[at], *rest[1]],
+                swapped,
+                [*rest[0], altered, *rest[1]],
+                [*rest[0], spaced, *rest[1]],
+                [*rest[0], b"", lines[at], *rest[1]],
+                [*rest[0], lines[at].replace(b'"v":1,', b""), *rest[1]],
+            ):
+                if changed == lines:
+                    continue  # the last one has no next
+                put(pack, month, changed, single=single)
+                code, said = verdict(pack, capsys)
+                count("lines altered")
+                assert code == 1, (month, at)
+                found = re.match(r"bad event (\d+) in |bad heads.json: ", said)
+                assert found, said
+                assert found[1] is None or int(found[1]) >= first + at, said
+        put(pack, month, lines, single=single)
+    assert verdict(pack, capsys)[0] == 0
+
+
+def test_every_month_is_needed(pack: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """P3: a month that is missing, from the pack or from heads.json as well, or is added, or has
+    another's name, is found."""
+    heads = json.loads((pack / "heads.json").read_bytes())
+    for at, month in enumerate(MONTHS):
+        path = pack / "schedules" / f"{month}.ndjson.gz"
+        path.rename(pack / "kept")
+        code, said = verdict(pack, capsys)
+        assert (code, "the file is missing" in said, month in said) == (1, True, True)
+        others = [entry for entry in heads["months"] if entry["month"] != month]
+        (pack / "heads.json").write_text(json.dumps({**heads, "months": others}))
+        code, said = verdict(pack, capsys)
+        assert (code, said.startswith("bad ")) == (1, True), said
+        (pack / "kept").rename(pack / "schedules" / "2026-11.ndjson.gz")
+        assert verdict(pack, capsys)[0] == 1
+        renamed = [*heads["months"]]
+        renamed[at] = {**renamed[at], "month": "2026-11"}
+        (pack / "heads.json").write_text(json.dumps({**heads, "months": renamed}))
+        code, said = verdict(pack, capsys)
+        assert code == 1, said
+        (pack / "schedules" / "2026-11.ndjson.gz").rename(path)
+        (pack / "heads.json").write_text(json.dumps(heads))
+        assert verdict(pack, capsys)[0] == 0
+
+
+def test_a_cut_that_is_told_by_a_head(pack: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """P3: a pack that was made anew without its last events is sound by itself; a head that was
+    kept says what is missing. So does one of a chain that was forged from the middle on."""
+    lines = lines_in(pack)
+    heads = [
+        f"{number}:{hashlib.sha256(line).hexdigest()}"
+        for number, line in enumerate((x for each in lines.values() for x in each), 1)
+    ]
+    lines["2026-12"].pop()
+    put(pack, "2026-12", lines["2026-12"])
+    code, said = verdict(pack, capsys)
+    assert (code, said[:15]) == (1, "bad heads.json:")
+    (pack / "heads.json").write_bytes(heads_of(lines))
+    assert verdict(pack, capsys, "--head", heads[-2])[0] == 0
+    code, said = verdict(pack, capsys, "--head", heads[-1])
+    assert (code, "isn't in this pack" in said) == (1, True)
+    lines["2026-10"][0] = lines["2026-10"][0].replace(b"prompt 3", b"prompt 9")
+    forged = rechain(lines)
+    for month, each in forged.items():
+        put(pack, month, each)
+    (pack / "heads.json").write_bytes(heads_of(forged))
+    assert verdict(pack, capsys)[0] == 0
+    assert verdict(pack, capsys, "--head", heads[2])[0] == 0
+    for head in heads[3:5]:
+        code, said = verdict(pack, capsys, "--head", head)
+        assert (code, "--head" in said) == (1, True)
+
+
+def changes_of(value: Any) -> Iterator[Any]:
+    """A JSON document with one thing in it another way, each in turn."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield {name: each for name, each in value.items() if name != key}
+            yield from ({**value, key: other} for other in changes_of(item))
+    elif isinstance(value, list):
+        yield []
+        yield value[::-1]
+        yield value + value[-1:]
+        for at, item in enumerate(value):
+            yield value[:at] + value[at + 1 :]
+            yield from ([*value[:at], other, *value[at + 1 :]] for other in changes_of(item))
+    elif isinstance(value, str):
+        yield from ("", value + "0", value[:-1], value[:-1] + "x", None, 0, [], "\ud800", "../x")
+    elif isinstance(value, int):
+        yield from (value + 1, value - 1, -1, str(value), None, value + 0.5, True, 10**30, [])
+    else:
+        yield from (0, "2026-01-01T00:00:00.000000Z", [], {})
+
+
+def test_every_change_of_heads_json(
+    log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """P3: whatever in heads.json is another way, the verifier says so; but for what only tells who
+    asked for what, and for a signature, which it can't check."""
+    key = call("keygen", "--out", str(tmp_path / "key")).success()["key"]
+    made(tmp_path / "pack.zip", "--since", "2026-10-01T00:00", "--key", key)
+    pack = unpacked(tmp_path / "pack.zip", tmp_path / "pack")
+    path = pack / "heads.json"
+    heads = json.loads(path.read_bytes())
+    told = {name: heads.pop(name) for name in ("chain", "software", "since", "until")}
+    note = heads.pop("note")
+    for changed in changes_of(heads):
+        if changed == heads:
+            continue
+        path.write_text(json.dumps({**told, **changed, "note": note}))
+        code, said = verdict(pack, capsys)
+        assert (code, said.startswith("bad ")) == (1, True), changed
+        count("heads altered")
+    for other in ("", 0, note.replace(":", ";"), note.replace(" 7:", " 6:"), note.split(" ")[0]):
+        path.write_text(json.dumps({**heads, "note": other}))
+        assert verdict(pack, capsys)[0] == 1
+    path.write_text(json.dumps({**heads, "note": note}))
+    assert verdict(pack, capsys)[0] == 0
+
+
+def test_what_is_no_heads_json(pack: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """P7: heads.json that is missing, cut anywhere, nested without end, binary or large gives one
+    plain line."""
+    path = pack / "heads.json"
+    good = path.read_bytes()
+    wrong = [good[:at] for at in range(0, len(good) - 2, 7)]
+    wrong += [b"[" * 100_000, b'{"format":' + b"9" * 100_000 + b"}", b"\xff", b"NaN", b"x" * 2**21]
+    wrong += [b'{"format":1e999}', b"\0", b"[]", b"null"]
+    for content in wrong:
+        path.write_bytes(content)
+        code, said = verdict(pack, capsys)
+        assert (code, said.startswith("bad heads.json: "), said.count("\n")) == (1, True, 1)
+    path.unlink()
+    assert verdict(pack, capsys)[0] == 1
+    assert verdict(pack / "nowhere", capsys)[0] == 1
+    path.write_bytes(good)
+    shutil.rmtree(pack / "schedules")
+    assert "schedules" in verdict(pack, capsys)[1]
+    assert check(pack, "--head", "nonsense").code == 2
+    assert check(pack, "--what").code == 2
+
+
+def test_what_is_no_event(pack: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """P7: lines that are JSON of another kind, nested without end, or numbers without end are
+    named in one plain line, whatever is in them."""
+    lines = lines_in(pack)["2026-09"]
+    event = json.loads(lines[0])
+    wrong = [b"", b"{}", b"[]", b"null", b"\xff\xfe", b"[" * 100_000, b"9" * 100_000, b"\x1b[2J"]
+    wrong += [lines[0].decode().encode("utf-16")]
+    kinds: list[Any] = [None, 1, 1.5, True, "x", "\x1b]0;x\x07", [], {}, -1, 10**17, "\u2028"]
+    wrong += [
+        json.dumps({**event, key: kind}).encode() for key in event for kind in kinds
+        if kind != event[key] or type(kind) is not type(event[key])
+    ]  # fmt: skip
+    wrong += [lines[0].replace(b'"seq":1', b'"seq":' + digits) for digits in (b"9" * 99, b"NaN")]
+    for line in wrong:
+        put(pack, "2026-09", [line, *lines[1:]])
+        code, said = verdict(pack, capsys)
+        assert (code, said.count("\n"), said.isascii()) == (1, 1, True), line
+        assert "bad " in said
+        assert not {"\x1b", "\x07"} & set(said)
+        count("lines altered")
+
+
+@pytest.mark.parametrize("kind", ["member", "many members", "line", "nothing"])
+def test_a_bomb_is_refused(pack: Path, kind: str) -> None:
+    """P7: a few bytes that unpack to gigabytes are refused with little memory."""
+    path = pack / "schedules" / "2026-10.ndjson.gz"
+    zeros = b"\0" * (1 << 20)
+    good = path.read_bytes()
+    with gzip.open(path, "wb", compresslevel=9) as file:
+        if kind == "member":
+            for _ in range(1000):
+                file.write(zeros)
+        elif kind == "line":
+            file.write(b'{"v":1,"seq":"' + b"x" * (60 << 20) + b'"}\n')
+        elif kind == "many members":
+            file.write(b"\n")
+    if kind == "many members":
+        path.write_bytes(path.read_bytes() * 10_000)
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_DATA, (200 << 20, 200 << 20))
+        resource.setrlimit(resource.RLIMIT_CPU, (30, 30))
+
+    answer = check(pack, prepare=limit)
+    assert answer.code == 1
+    assert answer.out.startswith(b"bad event 4 in 2026-10.ndjson.gz: ")
+    path.write_bytes(good)
+    assert check(pack, prepare=limit).code == 0
+
+
+def sealed_chain(pack: Path, **changes: Any) -> None:
+    """Seal the first month and record that in the last, perhaps wrongly."""
+    lines = lines_in(pack)
+    content = b"".join(line + b"\n" for line in lines["2026-09"])
+    digest = hashlib.sha256(content).hexdigest()
+    data = {"month": "2026-09", "events": len(lines["2026-09"]), "content_sha256": digest}
+    event = json.loads(lines["2026-12"][-1])
+    event.update(type="segment.sealed", id=None, data={**data, **changes})
+    lines["2026-12"].append(json.dumps(event).encode())
+    chained = rechain(lines)
+    chained["2026-09"] = lines["2026-09"]  # which it is already: it comes first
+    for month, each in chained.items():
+        put(pack, month, each, single=month == "2026-09")
+    (pack / "heads.json").write_bytes(heads_of(chained))
+
+
+def test_a_seal_must_tell_the_truth(pack: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """P3: what `segment.sealed` says of a month in the pack is compared with that month; of one
+    that isn't in it, it can't be."""
+    kept = {path: path.read_bytes() for path in pack.rglob("*") if path.is_file()}
+    wrong: tuple[dict[str, Any], ...] = (
+        {"events": 4}, {"events": "3"}, {"content_sha256": "0" * 64}, {"content_sha256": None},
+        {"month": "2026-10"}, {"month": "2026-12"}, {"month": "2027-01"}, {"month": None},
+    )  # fmt: skip
+    for changes in ({}, {"month": "2026-08"}):
+        sealed_chain(pack, **changes)
+        assert verdict(pack, capsys)[0] == 0
+        for path, content in kept.items():
+            path.write_bytes(content)
+    for changes in wrong:
+        sealed_chain(pack, **changes)
+        code, said = verdict(pack, capsys)
+        assert (code, said[:12]) == (1, "bad event 8 "), (changes, said)
+        for path, content in kept.items():
+            path.write_bytes(content)
+
+
+def test_any_damage_gives_one_plain_line(pack: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """P7: however files of a pack are cut, overwritten, put together or filled with noise, the
+    verifier gives one plain line; and where it says ok, every line is as it was."""
+    random, good = chance("packs"), lines_in(pack)
+    kept = {path: path.read_bytes() for path in pack.rglob("*") if path.suffix in (".gz", ".json")}
+    for _ in range(rounds(300)):
+        path = random.choice(sorted(kept))
+        content = kept[path]
+        start, end = sorted(random.randrange(len(content) + 1) for _ in range(2))
+        piece = random.choice([
+            b"", random.randbytes(random.randrange(50)), content[start:end] * 2,
+            random.choice(list(kept.values())), gzip.compress(random.randbytes(20)),
+        ])  # fmt: skip
+        path.write_bytes(content[:start] + piece + content[end:])
+        code, said = verdict(pack, capsys)
+        count("packs damaged")
+        assert (said.count("\n"), said.isascii()) == (1, True)
+        if code == 0:
+            assert lines_in(pack) == good
+        path.write_bytes(content)
+    assert verdict(pack, capsys)[0] == 0

@@ -1,0 +1,433 @@
+"""Answers that change nothing: list, show, next, history, stats, verify, head, rebuild, doctor."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import zlib
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+
+import orjson
+import pytest
+from calling import AGENT, call, lines_of, log_of
+from conftest import Clock  # noqa: TC002
+
+from promptyoself.core.settings import load_settings
+from promptyoself.events.draft import Draft
+from promptyoself.events.records import DeliveryDelivered
+from promptyoself.rules.claim import claim
+from promptyoself.service.schedules.views import list_schedules
+from promptyoself.state.schedules import State
+from promptyoself.store.store import Store
+
+BASE = ("register", "--agent-id", AGENT, "--prompt", "Hello")
+LISTED = [
+    "id", "agent_id", "name", "prompt", "schedule_type", "schedule_value", "timezone", "next_run",
+    "last_run", "created_at", "status", "active", "repetition_count", "max_repetitions",
+]  # fmt: skip
+
+
+def deliver(var: Path, now: datetime) -> None:
+    """Have everything delivered that is due, by writing down that it was."""
+    store = Store(load_settings(var=str(var)), {"via": "test", "who": "test"}, warn=print)
+
+    def decide(state: State) -> tuple[Sequence[Draft], None]:
+        decision = claim(state, now, "w", store.settings.caps, 100)
+        drafts = [store.draft(record, id_) for record, id_ in decision.records]
+        for each in decision.claims:
+            delivered = DeliveryDelivered(each.slot, each.otid, each.attempt, "w", "run", 7)
+            drafts.append(store.draft(delivered, each.id))
+        return drafts, None
+
+    store.transact(now, decide)
+
+
+@pytest.fixture
+def several(var: Path, clock: Clock) -> dict[str, str]:
+    """A schedule of each status, made a minute apart, by what became of it."""
+    ids = {}
+    for number, name in enumerate(("hourly", "cron", "once", "paused", "cancelled", "other")):
+        agent = "other" if name == "other" else AGENT
+        when = {"cron": ("--cron", "@daily"), "once": ("--time", "in 30m")}
+        arguments = when.get(name, ("--every", "1h"))
+        base = ("register", "--agent-id", agent, "--prompt", "Hello")
+        ids[name] = call(*base, "--name", name, *arguments).success()["id"]
+        if name in ("paused", "cancelled"):
+            call({"paused": "pause", "cancelled": "cancel"}[name], "--id", ids[name]).success()
+        clock.advance(minutes=number + 1)
+    return ids
+
+
+def names(*arguments: str) -> list[str]:
+    """The names of what `list` lists, in its order."""
+    answer = call("list", *arguments).success()
+    assert answer["count"] == len(answer["schedules"])
+    return [schedule["name"] for schedule in answer["schedules"]]
+
+
+# list and show
+
+
+def test_list_has_the_keys_of_the_contract(var: Path, several: dict[str, str]) -> None:
+    """Each listed schedule has exactly the promised keys, in their order, and types."""
+    for schedule in call("list", "--status", "all").success()["schedules"]:
+        assert list(schedule) == LISTED
+        assert schedule["schedule_type"] in ("once", "cron", "interval")
+        assert schedule["active"] is (schedule["status"] == "active")
+        assert (schedule["next_run"] is not None) is schedule["active"]
+    full = call("list", "--full").success()["schedules"][0]
+    assert list(full)[: len(LISTED)] == LISTED
+    assert {"misfire", "grace", "jitter", "tier", "life", "open", "next_run_local"} < set(full)
+    assert call("show", "--id", full["id"]).success() == {
+        "status": "success", "id": full["id"], "schedule": full,
+    }  # fmt: skip
+
+
+def test_list_is_sorted_and_filtered(var: Path, several: dict[str, str]) -> None:
+    """The soonest comes first; by default what is over is left out; every filter filters."""
+    assert names() == ["once", "hourly", "other", "cron", "paused"]
+    assert names("--status", "active") == ["once", "hourly", "other", "cron"]
+    assert names("--status", "paused") == ["paused"]
+    assert names("--status", "cancelled") == ["cancelled"]
+    assert names("--status", "completed") == names("--status", "failed") == []
+    assert len(names("--status", "all")) == 6
+    assert names("--agent-id", "other") == ["other"]
+    assert names("--agent-id", "nobody") == []
+    assert names("--limit", "2") == ["once", "hourly"]
+    assert call("list", "--limit", "2").success()["total"] == 5
+    assert "total" not in call("list", "--limit", "5").success()
+
+
+def test_list_shortens_long_prompts(var: Path) -> None:
+    """A long prompt is cut unless `--full` asks for it."""
+    text = "é" * 500
+    call("register", "--agent-id", AGENT, "--prompt", text, "--every", "1h").success()
+    (short,) = call("list").success()["schedules"]
+    assert short["prompt"] == "é" * 119 + "…"
+    assert call("list", "--full").success()["schedules"][0]["prompt"] == text
+
+
+def test_an_empty_directory_has_answers_and_stays_empty(var: Path) -> None:
+    """Reading where nothing was ever written gives empty answers, and makes no folder."""
+    warning = f"There is no folder '{var}', which PROMPTYOSELF_VAR or --var names."
+    plain = {"status": "success", "schedules": [], "count": 0, "warning": warning}
+    assert call("list").success() == plain
+    assert call("history").success()["events"] == []
+    streamed = call("history", "--ndjson")
+    assert (streamed.out, streamed.err) == (b"", f"promptyoself: {warning}\n")
+    assert call("stats").success()["events"] == 0
+    assert call("head").success()["head"] == "0:" + "0" * 64
+    assert call("verify").success()["events"] == 0
+    call("doctor", "--skip-letta").success()
+    assert not var.exists()
+
+
+def test_the_past_can_be_listed(var: Path, clock: Clock) -> None:
+    """`--at` answers as it was after any event, by its number or its time."""
+    id_ = call(*BASE, "--every", "1h").success()["id"]
+    clock.advance(minutes=1)
+    call("modify", "--id", id_, "--prompt", "Other").success()
+    clock.advance(minutes=1)
+    call("cancel", "--id", id_).success()
+    for at, expected in (
+        ("0", None),
+        ("1", None),
+        ("2", ("Hello", "active")),
+        ("3", ("Other", "active")),
+        ("4", ("Other", "cancelled")),
+        ("999", ("Other", "cancelled")),
+        ("2026-11-20T11:59:59", None),
+        ("2026-11-20T12:00", ("Hello", "active")),
+        ("2026-11-20T13:01:59+01:00", ("Other", "active")),
+        ("2026-11-20T12:02", ("Other", "cancelled")),
+    ):
+        found = call("list", "--status", "all", "--at", at).success()["schedules"]
+        seen = [(schedule["prompt"], schedule["status"]) for schedule in found]
+        assert seen == ([] if expected is None else [expected]), at
+        if expected is None:
+            call("show", "--id", id_, "--at", at).error("unknown_id")
+        else:
+            schedule = call("show", "--id", id_, "--at", at).success()["schedule"]
+            assert (schedule["prompt"], schedule["status"]) == expected
+
+
+# next
+
+
+def test_next_counts(var: Path, clock: Clock) -> None:
+    """`next` shows the fires to come, in UTC and in the schedule's zone, and no more of them than
+    are asked for, or left."""
+    id_ = call(*BASE, "--cron", "30 9 * * MON", "--tz", "Asia/Kathmandu").success()["id"]
+    fires = call("next", "--id", id_).success()["fires"]
+    assert len(fires) == 5
+    assert fires[0] == {"utc": "2026-11-23T03:45:00.000000Z", "local": "2026-11-23T09:30:00+05:45"}
+    assert len(call("next", "--id", id_, "--count", "7").success()["fires"]) == 7
+    limited = call(*BASE, "--every", "1h", "--max-repetitions", "3").success()["id"]
+    assert len(call("next", "--id", limited).success()["fires"]) == 3
+    deliver(var, clock.advance(hours=1))
+    assert len(call("next", "--id", limited).success()["fires"]) == 2
+    assert len(call("next", "--id", limited, "--count", "1").success()["fires"]) == 1
+    shown = call("show", "--id", limited).success()["schedule"]
+    assert (shown["repetition_count"], shown["last_run"]) == (1, "2026-11-20T13:00:00.000000Z")
+    call("modify", "--id", limited, "--max-repetitions", "1").error("nothing_left")
+    call("modify", "--id", limited, "--max-repetitions", "2").success()
+    assert len(call("next", "--id", limited).success()["fires"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "fires"),
+    [
+        (("--every", "90m", "--count", "2"), ["13:30", "15:00"]),
+        (("--every", "1h", "--max-repetitions", "2"), ["13:00", "14:00"]),
+        (("--every", "1h", "--until", "2026-11-20T14:30"), ["13:00", "14:00"]),
+        (("--every", "1h", "--start-at", "2026-11-20T12:10", "--count", "2"), ["12:10", "13:10"]),
+        (("--time", "18:15"), ["18:15"]),
+        (("--cron", "*/20 * * * *", "--count", "3"), ["12:20", "12:40", "13:00"]),
+    ],
+)
+def test_next_of_a_trigger_not_yet_registered(
+    var: Path, clock: Clock, options: tuple[str, ...], fires: list[str]
+) -> None:
+    """A trigger can be tried out, without an agent and without leaving anything behind; and it
+    then fires as foretold."""
+    found = call("next", *options).success()["fires"]
+    assert [fire["utc"][11:16] for fire in found] == fires
+    assert not var.exists()
+    plain = [word for word in options if word not in ("--count", "2", "3")]
+    if "--max-repetitions" not in options:
+        assert call(*BASE, *plain).success()["next_run"] == found[0]["utc"]
+
+
+# history
+
+
+def test_history_is_what_zcat_shows(var: Path, several: dict[str, str]) -> None:
+    """`history --ndjson` prints the lines of the log, byte for byte."""
+    text = 'é\u2028\U0001f600\\ "/\x7f\x01'
+    call("register", "--agent-id", AGENT, "--prompt", text, "--every", "1h").success()
+    assert call("history", "--ndjson").out.splitlines() == lines_of(var)
+    events = call("history").success()["events"]
+    assert [orjson.dumps(event) for event in events] == lines_of(var)
+
+
+def test_history_is_filtered(var: Path, several: dict[str, str]) -> None:
+    """Every filter of `history` filters, and together they all hold."""
+
+    def seqs(*arguments: str) -> list[int]:
+        answer = call("history", *arguments).success()
+        assert answer["count"] == len(answer["events"])
+        lines = call("history", "--ndjson", *arguments).out.splitlines()
+        assert [orjson.loads(line) for line in lines] == answer["events"]
+        return [event["seq"] for event in answer["events"]]
+
+    assert seqs() == [1, 2, 3, 4, 5, 6, 7, 8, 9]
+    assert seqs("--id", several["paused"]) == [5, 6]
+    assert seqs("--type", "schedule.paused") == [6]
+    assert seqs("--type", "schedule") == [2, 3, 4, 5, 6, 7, 8, 9]
+    call("history", "--type", "sched").error("unknown_type")
+    assert seqs("--agent-id", "other") == [9]
+    assert seqs("--agent-id", AGENT) == [2, 3, 4, 5, 6, 7, 8]
+    assert seqs("--limit", "2") == [8, 9]
+    assert seqs("--since", "2026-11-20T12:06") == [5, 6, 7, 8, 9]
+    assert seqs("--until", "2026-11-20T12:01") == [1, 2, 3]
+    assert seqs("--since", "2026-11-20T12:01", "--until", "2026-11-20T12:03", "--limit", "1") == [4]
+    assert seqs("--id", several["paused"], "--type", "delivery") == []
+
+
+def test_history_follows_a_schedule_to_its_agent(var: Path, clock: Clock) -> None:
+    """An agent's history has the events of what was its own at the time."""
+    id_ = call(*BASE, "--every", "1h").success()["id"]
+    call("modify", "--id", id_, "--agent-id", "other").success()
+    call("cancel", "--id", id_).success()
+    mine = call("history", "--agent-id", AGENT).success()["events"]
+    others = call("history", "--agent-id", "other").success()["events"]
+    assert [event["seq"] for event in mine] == [2]
+    assert [event["seq"] for event in others] == [3, 4]
+
+
+# verify, head, rebuild, stats, doctor
+
+
+def test_verify_proves_a_head(var: Path, several: dict[str, str]) -> None:
+    """P3: every head there ever was is on the chain; another hash, or one beyond the end, isn't."""
+    lines = lines_of(var)
+    for seq, line in enumerate(lines, 1):
+        head = f"{seq}:{sha256(line).hexdigest()}"
+        answer = call("verify", "--head", head).success()
+        assert (answer["valid"], answer["contains"]) == (True, head)
+    assert call("head").success()["head"] == head == answer["head"]
+    call("verify", "--head", "0:" + "0" * 64).success()
+    wrong = sha256(b"").hexdigest()
+    document = call("verify", "--head", f"3:{wrong}").error("head_not_on_chain")
+    assert (document["seq"], document["expected"]) == (3, wrong)
+    document = call("verify", "--head", f"{len(lines) + 1}:{wrong}").error("head_not_on_chain")
+    assert document["found"] is None
+
+
+def test_verify_needs_no_tool_of_ours(var: Path, several: dict[str, str]) -> None:
+    """P3: each line's prev is the SHA-256 of the line before it."""
+    before = "0" * 64
+    for line in lines_of(var):
+        assert orjson.loads(line)["prev"] == before
+        before = sha256(line).hexdigest()
+
+
+def test_stats_count(var: Path, several: dict[str, str]) -> None:
+    """`stats` counts schedules, events and bytes."""
+    answer = call("stats").success()
+    assert answer["schedules"] == {"active": 4, "paused": 1, "cancelled": 1}
+    assert answer["agents"] == 2
+    assert answer["events"] == len(lines_of(var)) == sum(answer["events_by_type"].values())
+    assert answer["bytes"] == sum(len(content) for content in log_of(var).values())
+    assert f"{answer['head']['seq']}:{answer['head']['hash']}" == call("head").success()["head"]
+
+
+def test_rebuild_makes_the_index_anew(var: Path, several: dict[str, str]) -> None:
+    """P4: rebuild writes the index that was there, and changes nothing else."""
+    index = var / "schedules" / "index.json"
+    before, log = orjson.loads(index.read_bytes()), log_of(var)
+    index.write_bytes(b"noise")
+    answer = call("rebuild").success()
+    assert (answer["events"], answer["schedules"]) == (9, 6)
+    assert orjson.loads(index.read_bytes()) == before
+    assert log_of(var) == log
+
+
+def test_rebuilding_nothing_leaves_nothing(var: Path) -> None:
+    """P4: an index of an empty log would later tell of a log that was lost."""
+    assert call("rebuild").success()["events"] == 0
+    assert not (var / "schedules" / "index.json").exists()
+    call(*BASE, "--every", "1h").success()
+
+
+def test_doctor_finds_nothing_wrong_and_hides_secrets(
+    var: Path, several: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`doctor` lists every setting with where it came from, and no secret; it changes nothing."""
+    monkeypatch.setenv("LETTA_API_KEY", "sesame")
+    before = log_of(var)
+    answer = call("doctor", "--skip-letta", "--allow-no-loop")
+    assert b"sesame" not in answer.out
+    settings = {setting["name"]: setting for setting in answer.success()["settings"]}
+    assert settings["LETTA_API_KEY"]["value"] == "***"
+    assert settings["PROMPTYOSELF_VAR"]["origin"] == "environment"
+    assert settings["LETTA_SERVER_PASSWORD"]["value"] == ""
+    monkeypatch.setenv("PROMPTYOSELF_DB_PATH", "/old.db")
+    checks = call("doctor", "--skip-letta", "--allow-no-loop").success()["checks"]
+    assert [check["ok"] for check in checks if check["name"] == "old_database"] == [True]
+    assert log_of(var) == before
+
+
+def test_doctor_says_what_is_wrong(
+    var: Path, several: dict[str, str], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`doctor` exits 1 and names each check that fails: overdue schedules, no loop where one is
+    wanted, a clock that runs behind the log, a zone that isn't."""
+    clock.advance(days=1)
+    document = call("doctor", "--skip-letta", "--require-loop").error("unhealthy")
+    assert "overdue" in document["message"]
+    assert "none is running" in document["message"]
+    clock.set("2026-11-19T00:00")
+    assert "clock" in call("doctor", "--skip-letta").error("unhealthy")["message"]
+    monkeypatch.setenv("PROMPTYOSELF_TZ", "Mars/Olympus")
+    assert "Mars/Olympus" in call("doctor", "--skip-letta").error("unhealthy")["message"]
+
+
+# the index
+
+
+def answers(var: Path, warnings: list[str]) -> Callable[[], bytes]:
+    """`list --full --status all` as bytes, by a fresh look at the files each time."""
+    settings = load_settings(var=str(var))
+    now = datetime(2026, 11, 20, 13, tzinfo=UTC)
+
+    def answer() -> bytes:
+        store = Store(settings, {"via": "test", "who": "test"}, warn=warnings.append)
+        return orjson.dumps(list_schedules(store, status="all", full=True, now=now))
+
+    return answer
+
+
+def test_the_index_is_disposable(var: Path, clock: Clock) -> None:
+    """P4: with the index deleted, truncated at every byte or filled with noise, the answers of
+    `list --full` are byte for byte the same, a warning is given, and the log is untouched."""
+    hourly = call(*BASE, "--every", "1h").success()["id"]
+    paused = call(*BASE, "--cron", "@daily", "--tz", "Europe/London").success()["id"]
+    call("pause", "--id", paused).success()
+    deliver(var, clock.advance(hours=2))
+    call("trigger", "--id", hourly).success()
+    warnings: list[str] = []
+    answer = answers(var, warnings)
+    index = var / "schedules" / "index.json"
+    good, expected, log = index.read_bytes(), answer(), log_of(var)
+    assert not warnings
+    index.unlink()
+    assert answer() == expected
+    assert index.read_bytes() == good  # and it is back
+    noise = random.Random(1)
+    damaged = [good[:size] for size in range(len(good))]
+    damaged += [noise.randbytes(size) for size in (1, 100, len(good), 100_000)]
+    damaged += [b"{}", b"null", b"[]", b"\0" * len(good), good + b"\n", good[1:]]
+    for at in range(0, len(good), 7):
+        damaged.append(good[:at] + bytes([good[at] ^ (1 << at % 8)]) + good[at + 1 :])
+    for content in damaged:
+        index.write_bytes(content)
+        warnings.clear()
+        assert answer() == expected
+        assert len(warnings) == 1
+        assert index.read_bytes() == good
+    assert log_of(var) == log
+
+
+def test_an_older_index_is_caught_up(var: Path, several: dict[str, str], clock: Clock) -> None:
+    """P4: any index there ever was is good: what came after is read on."""
+    index = var / "schedules" / "index.json"
+    warnings: list[str] = []
+    answer = answers(var, warnings)
+    older = []
+    for name in ("hourly", "cron", "paused"):
+        older.append(index.read_bytes())
+        call("modify", "--id", several[name], "--prompt", f"Other {name}").success()
+    expected = answer()
+    for content in older:
+        index.write_bytes(content)
+        assert answer() == expected
+    assert not warnings
+
+
+def test_an_index_of_another_log_is_noticed(
+    var: Path, several: dict[str, str], tmp_path: Path
+) -> None:
+    """P4: an index that is sound but belongs to another log is made anew."""
+    other = tmp_path / "other"
+    for number in range(1, 10):
+        call(*BASE, "--every", f"{number}h", "--var", str(other)).success()
+    answer = answers(var, [])
+    expected = answer()
+    shutil.copy(other / "schedules" / "index.json", var / "schedules" / "index.json")
+    assert answer() == expected
+
+
+def test_without_the_log_the_index_is_nothing(var: Path, several: dict[str, str]) -> None:
+    """P4: a log that is gone is not an empty one: nobody reads or writes past it."""
+    for path in (var / "schedules").glob("*.ndjson.gz"):
+        path.rename(path.with_suffix(".away"))
+    for arguments in (("list",), (*BASE, "--every", "9h"), ("rebuild",)):
+        call(*arguments).error("chain_missing")
+
+
+def test_the_segment_is_gzip(var: Path, several: dict[str, str]) -> None:
+    """P1: every command's events are one whole gzip member, so that a crash can spoil but the
+    last."""
+    (content,) = log_of(var).values()
+    members = []
+    while content:
+        unzip = zlib.decompressobj(31)
+        members.append(unzip.decompress(content))
+        assert unzip.eof
+        content = unzip.unused_data
+    assert len(members) == 8
+    assert all(member.endswith(b"\n") for member in members)

@@ -1,0 +1,608 @@
+"""Metrics: what is counted of a log is what the log says, however it is read; and what is shown of
+it is what docs/metrics.md lists and docs/alerts.yml asks for."""
+
+from __future__ import annotations
+
+import builtins
+import random
+import re
+import shutil
+import subprocess
+import sys
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+import yaml
+from calling import AGENT, append_foreign, call, lines_of
+from prometheus_client.parser import text_string_to_metric_families
+from test_docs import table
+from world import DELIVERED, World
+
+from promptyoself.core.call_counts import increment, read_counts
+from promptyoself.core.errors import ChainError
+from promptyoself.core.settings import load_settings
+from promptyoself.events.records import (
+    VERSIONS,
+    DeliveryDelivered,
+    DeliverySkipped,
+    SegmentSealed,
+)
+from promptyoself.ledger import Envelope, Position
+from promptyoself.rules.claim import Abandoned, Failed
+from promptyoself.service.audit.slot_auditor import Accounts
+from promptyoself.service.metrics import collect
+from promptyoself.service.metrics.collect import Measurer
+from promptyoself.service.metrics.log_counts import BUCKETS, METRICS, Telemetry
+from promptyoself.service.metrics.prometheus import render
+from promptyoself.store.store import Store
+
+if TYPE_CHECKING:
+    from conftest import Clock
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+OUTCOMES = (
+    DELIVERED,
+    DELIVERED,
+    DELIVERED,
+    DELIVERED._replace(via="history"),
+    Abandoned("letta_server_error", "x"),
+    Failed("letta_rejected", "x", permanent=True),
+    Failed("unknown", "x", permanent=False),
+)
+
+
+def lived(seed: int, steps: int = 120) -> World:
+    """A world in which much has happened, at random."""
+    chance = random.Random(seed)
+    world = World(daily_per_agent=12)
+    ids = []
+    for step in range(steps):
+        dice = chance.random()
+        if dice < 0.2 or not ids:
+            asked: dict[str, Any] = {"every": chance.choice(["1m", "7m", "3h"])}
+            if chance.random() < 0.5:
+                asked["daily_budget"] = chance.randrange(4)
+            asked["misfire"] = chance.choice(["coalesce", "skip", "all"])
+            ids.append(world.register(f"agent-{chance.randrange(4)}", f"p{step}", **asked))
+        elif dice < 0.25:
+            world.add([(SegmentSealed("2026-10", 1, "0" * 64), None)])
+        else:
+            world.advance(minutes=chance.choice([1, 5, 200, 2000]))
+            for made in world.claim().claims:
+                world.advance(seconds=chance.choice([0, 1, 40, 1000]))
+                world.settle(made, chance.choice(OUTCOMES))
+    return world
+
+
+def by_hand(events: list[Any]) -> dict[str, Any]:
+    """The same counts, by looking through all events for each."""
+    slots: Counter[tuple[str, str]] = Counter()
+    for event in events:
+        if event.type == "delivery.delivered":
+            slots["delivered", event.data["via"]] += 1
+        elif event.type == "delivery.failed":
+            slots["failed", event.data["code"]] += 1
+        elif event.type == "delivery.skipped":
+            slots["skipped", event.data["why"]] += event.data["slots"]
+    late = [
+        (datetime.fromisoformat(event.ts) - datetime.fromisoformat(event.data["slot"]))
+        for event in events
+        if event.type == "delivery.delivered"
+    ]
+    return {
+        "slots": slots,
+        "events": Counter(event.type for event in events),
+        "attempts": sum(event.type == "delivery.attempted" for event in events),
+        "parked": sum(bool(event.data.get("parked")) for event in events),
+        "late": [
+            sum(bisect_left(BUCKETS, each.total_seconds()) == at for each in late)
+            for at in range(len(BUCKETS) + 1)
+        ],
+        "late_microseconds": sum(late, timedelta()) // timedelta(microseconds=1),
+    }
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_is_counted_is_what_the_log_says(seed: int) -> None:
+    """P2: the counts are those of a look through all events; the audit, which counts by itself, has
+    the same delivered, failed and skipped; and a schedule's budget left is what the fold says."""
+    world = lived(seed)
+    telemetry = Telemetry()
+    telemetry.take(world.events)
+    for name, expected in by_hand(world.events).items():
+        assert getattr(telemetry, name) == expected, name
+    assert sum(telemetry.late) > 10
+    accounts = Accounts(datetime.min.replace(tzinfo=world.now.tzinfo), world.now)
+    audited: Counter[str] = Counter()
+    for event in world.events:
+        for entry in accounts.take(event):
+            audited[entry.outcome] += entry.slots
+    told = Counter[str]()
+    for (outcome, _), number in telemetry.slots.items():
+        told[outcome] += number
+    assert told == {name: audited[name] for name in ("delivered", "failed", "skipped")}
+    day = f"{world.now:%Y-%m-%d}"
+    left, empty = telemetry.budgets_left(day, 1000)
+    states = world.state.schedules.values()
+    spending = {
+        each.id: (each.daily_budget, max(each.daily_budget - each.spent, 0))
+        for each in states
+        if each.daily_budget is not None and each.spent_day == day
+    }
+    assert {id_: (budget, rest) for id_, budget, rest in left} == spending
+    assert empty == sum(not rest for _, rest in spending.values())
+    assert [rest for _, _, rest in left] == sorted(rest for _, rest in spending.values())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_counting_can_stop_and_go_on_anywhere(seed: int) -> None:
+    """Whatever the events come in, and though it is written down and read again in between, the
+    counts are the same."""
+    world, chance = lived(seed), random.Random(seed)
+    whole, parts = Telemetry(), Telemetry()
+    whole.take(world.events)
+    rest = world.events
+    while rest:
+        cut = chance.randrange(1, 40)
+        parts.take(rest[:cut])
+        rest = rest[cut:]
+        parts = Telemetry.read(orjson.loads(orjson.dumps(parts.spell())))
+    assert parts.spell() == whole.spell()
+
+
+def test_nobody_makes_series_without_end() -> None:
+    """A log written by somebody else can't make labels of its own, nor as many as it likes."""
+    telemetry = Telemetry()
+
+    def event(number: int, via: str, why: str) -> list[Envelope]:
+        ts = f"2026-11-20T12:00:00.{number:06d}Z"
+        delivered = DeliveryDelivered(ts, "o", 1, "w", via, 1)._asdict()
+        skipped = DeliverySkipped(ts, ts, 1, why)._asdict()
+        return [
+            Envelope(1, 1, ts, f"delivery.{name}", "sch_1", {"via": "cli"},
+                     {k: v for k, v in data.items() if v is not None}, "")
+            for name, data in (("delivered", delivered), ("skipped", skipped))
+        ]  # fmt: skip
+
+    for number in range(500):
+        telemetry.take(event(number, f"via_{number}", f'evil"}}\n{number}'))
+    assert len(telemetry.slots) <= 102
+    assert telemetry.slots["skipped", "other"] == 500
+    assert telemetry.slots["delivered", "other"] > 300
+    assert all(re.fullmatch(r"\w+", reason) for _, reason in telemetry.slots)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"slot": "2026-11-20T12:00:00.000000Z"},
+        {"slot": "x", "otid": "o", "attempt": 1, "worker": "w", "via": "run", "latency_ms": 1},
+        {"slot": None, "otid": "o", "attempt": 1, "worker": "w", "via": "run", "latency_ms": 1},
+    ],
+)
+def test_nonsense_is_refused(data: dict[str, Any]) -> None:
+    """An event that none of ours can have written is corruption, not a figure."""
+    ts = "2026-11-20T12:00:00.000000Z"
+    event = Envelope(1, 7, ts, "delivery.delivered", "sch_1", {"via": "cli"}, data, "")
+    with pytest.raises(ChainError) as refused:
+        Telemetry().take([event])
+    assert (refused.value.code, refused.value.details["seq"]) == ("corrupt_chain", 7)
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def scraped() -> dict[str, dict[tuple[str, ...], float]]:
+    """What `metrics` prints, as a Prometheus understands it: each sample by its labels' values."""
+    answer = call("metrics")
+    assert answer.code == 0, answer
+    return parsed(answer.out)
+
+
+def parsed(text: bytes) -> dict[str, dict[tuple[str, ...], float]]:
+    found: dict[str, dict[tuple[str, ...], float]] = {}
+    for family in text_string_to_metric_families(text.decode()):
+        for sample in family.samples:
+            found.setdefault(sample.name, {})[tuple(sample.labels.values())] = sample.value
+    return found
+
+
+BASE = ("register", "--agent-id", AGENT, "--prompt")
+
+
+def test_the_command_prints_what_the_log_says(var: Path, clock: Clock) -> None:
+    """`metrics` is Prometheus text: the log's length, its schedules, who changed what, calls."""
+    first = call(*BASE, "a", "--every", "5m").success()["id"]
+    call(*BASE, "b", "--every", "5m").success()
+    call("cancel", "--id", first).success()
+    call("cancel", "--id", first).error("already_cancelled")
+    found = scraped()
+    assert found["promptyoself_schedules"]["cancelled",] == 1
+    assert found["promptyoself_schedules"]["active",] == 1
+    assert found["promptyoself_schedule_events_total"]["cli", "registered"] == 2
+    assert found["promptyoself_chain_events"]["schedules",] == len(lines_of(var))
+    size = sum(path.stat().st_size for path in (var / "schedules").glob("*.ndjson.gz"))
+    assert found["promptyoself_chain_bytes"]["schedules",] == size
+    calls = found["promptyoself_calls_total"]
+    assert calls["register", "cli", "success"] == 2
+    assert calls["cancel", "cli", "success"] == calls["cancel", "cli", "refused"] == 1
+    clock.advance(minutes=12)
+    assert scraped()["promptyoself_oldest_due_seconds"][()] == 7 * 60
+
+
+def test_a_rebuild_is_counted(var: Path, clock: Clock) -> None:
+    """P4: an index that was lost or asked for anew is counted, and nothing else is."""
+    call(*BASE, "a", "--every", "5m").success()
+    assert scraped()["promptyoself_index_rebuilds_total"][()] == 0
+    (var / "schedules" / "index.json").unlink()
+    call("list").success()
+    call("list").success()
+    assert scraped()["promptyoself_index_rebuilds_total"][()] == 1
+    call("rebuild").success()
+    assert scraped()["promptyoself_index_rebuilds_total"][()] == 2
+
+
+def test_an_empty_directory_has_metrics_and_stays_empty(var: Path) -> None:
+    """Where there is no log yet, its length is 0, and nothing is made."""
+    assert scraped()["promptyoself_chain_events"]["schedules",] == 0
+    assert not var.exists()
+
+
+def test_a_damaged_log_is_one_error(var: Path, clock: Clock) -> None:
+    """P4, P7: no figures of a log that isn't whole, but one JSON error."""
+    call(*BASE, "a", "--every", "5m").success()
+    call(*BASE, "b", "--every", "5m").success()
+    (path,) = (var / "schedules").glob("*.ndjson.gz")
+    content = bytearray(path.read_bytes())
+    content[40] ^= 1
+    path.write_bytes(content)
+    assert call("metrics").error("corrupt_chain")["hint"]
+
+
+def test_without_the_library_one_error_says_what_to_install(
+    var: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P7: `metrics` and `--metrics-port` need an extra, and say so before anything else is done."""
+    real = builtins.__import__
+
+    def without(name: str, *rest: Any, **more: Any) -> Any:
+        if name.startswith("prometheus_client"):
+            raise ImportError(name)
+        return real(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    for arguments in (("metrics",), ("execute", "--loop", "--metrics-port", "0")):
+        assert "prometheus-client>=0.20" in call(*arguments).error("missing_package")["hint"]
+    assert not var.exists()
+
+
+def test_an_agent_that_is_pinned_sees_no_other(
+    var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where PROMPTYOSELF_ONLY_AGENT pins the caller, no other agent's name or schedule is shown."""
+    world_of(var, clock, agents=3)
+    assert len(scraped()["promptyoself_agent_budget_left"]) == 3
+    monkeypatch.setenv("PROMPTYOSELF_ONLY_AGENT", "agent-1")
+    found = scraped()
+    assert list(found["promptyoself_agent_budget_left"]) == [("agent-1",)]
+    assert len(found["promptyoself_schedule_budget_left"]) == 1
+
+
+def world_of(var: Path, clock: Clock, agents: int) -> Store:
+    """A data directory in which each agent has got one delivery, on a budget of three."""
+    store = Store(load_settings(), {"via": "cli", "who": "t"}, warn=lambda _: None)
+    for number in range(agents):
+        call("register", "--agent-id", f"agent-{number}", "--prompt", "p", "--every", "5m",
+             "--daily-budget", "3").success()  # fmt: skip
+    clock.advance(minutes=5)
+    from promptyoself.rules.claim import claim, settle
+
+    def decide(state: Any) -> Any:
+        decision = claim(state, clock.now, "wrk_1", store.settings.caps, 1000)
+        return [store.draft(*each) for each in decision.records], decision.claims
+
+    claims = store.transact(clock.now, decide)
+
+    def deliver(state: Any) -> Any:
+        return [
+            store.draft(record, made.id)
+            for made in claims
+            for record in settle(state, made, "wrk_1", DELIVERED, clock.now)[0]
+        ], None
+
+    store.transact(clock.now, deliver)
+    return store
+
+
+def test_a_thousand_agents_are_twenty_series(var: Path, clock: Clock) -> None:
+    """However many agents and schedules there are, those with the least left are shown, and how
+    many there are; the next day begins anew."""
+    store = world_of(var, clock, agents=60)
+    found = scraped()
+    assert found["promptyoself_agents_spending"][()] == 60
+    assert set(found["promptyoself_agent_budget_left"].values()) == {499.0}
+    assert len(found["promptyoself_agent_budget_left"]) == 20
+    assert len(found["promptyoself_schedule_budget_left"]) == 20
+    assert set(found["promptyoself_schedule_budget"].values()) == {3.0}
+    assert sum(len(samples) for samples in found.values()) < 200
+    tomorrow = Measurer(store).measure(clock.advance(days=1))
+    assert tomorrow["promptyoself_agents_spending"] == [((), 0)]
+    assert tomorrow["promptyoself_schedule_budget_left"] == []
+
+
+# --- going on from where it was -------------------------------------------------------------------
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """How many events were taken in, by each call."""
+    numbers: list[int] = []
+    take = Telemetry.take
+
+    def noted(self: Telemetry, events: Any) -> None:
+        numbers.append(len(events))
+        take(self, events)
+
+    monkeypatch.setattr(Telemetry, "take", noted)
+    monkeypatch.setattr(collect, "_SAVE_EVERY", 1)
+    return numbers  # type: ignore[return-value]
+
+
+def fresh(store: Store, clock: Clock) -> bytes:
+    """What a process that has never counted before says."""
+    (store.settings.var / "metrics.json").unlink(missing_ok=True)
+    return render(Measurer(store).measure(clock.now))
+
+
+def test_only_what_came_after_is_read(var: Path, clock: Clock, counted: list[int]) -> None:
+    """P8: a scrape, in the same process or another, takes in what came since the last one."""
+    store = world_of(var, clock, agents=5)
+    measurer = Measurer(store)
+    measurer.measure(clock.now)
+    assert sum(counted) == 16
+    counted.clear()
+    measurer.measure(clock.now)
+    Measurer(store).measure(clock.now)
+    assert counted == []
+    call(*BASE, "more", "--every", "5m").success()
+    text = render(Measurer(store).measure(clock.now))
+    assert sum(counted) == 1
+    assert text == fresh(store, clock)
+
+
+def test_what_comes_while_it_is_measured_is_counted_next(
+    var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event that is appended after the log was read, and before its end is looked up, isn't
+    passed over for ever."""
+    call("register", "--agent-id", AGENT, "--prompt", "1", "--every", "1h").success()
+    store = Store(load_settings(), {"via": "cli", "who": "t"}, warn=lambda _: None)
+    measurer, head = Measurer(store), store.ledger.head
+
+    def late(after: Position) -> Position:
+        monkeypatch.setattr(store.ledger, "head", head)
+        call("register", "--agent-id", AGENT, "--prompt", "2", "--every", "1h").success()
+        return head(after)
+
+    monkeypatch.setattr(store.ledger, "head", late)
+    measurer.measure(clock.now)
+    name = "promptyoself_schedule_events_total"
+    assert measurer.measure(clock.now)[name] == [(("registered", "cli"), 2)]
+
+
+@pytest.mark.parametrize("how", ["gone", "noise", "cut", "flipped", "other format", "a folder"])
+def test_what_was_counted_is_disposable(
+    var: Path, clock: Clock, counted: list[int], how: str
+) -> None:
+    """P4: whatever becomes of metrics.json, the figures are the same."""
+    store = world_of(var, clock, agents=5)
+    expected = render(Measurer(store).measure(clock.now))
+    path = var / "metrics.json"
+    content = path.read_bytes()
+    path.unlink()
+    if how == "noise":
+        path.write_bytes(random.Random(1).randbytes(5000))
+    elif how == "cut":
+        path.write_bytes(content[:200])
+    elif how == "flipped":
+        path.write_bytes(content.replace(b'"attempts":5', b'"attempts":6'))
+    elif how == "other format":
+        path.write_bytes(content.replace(b'"format":1', b'"format":9'))
+    elif how == "a folder":
+        path.mkdir()
+    assert render(Measurer(store).measure(clock.now)) == expected
+
+
+def test_another_log_is_counted_anew(var: Path, clock: Clock, counted: list[int]) -> None:
+    """P4: counts that belong to another chain, of a backup that was put back, say, don't fit."""
+    store = world_of(var, clock, agents=5)
+    Measurer(store).measure(clock.now)
+    kept = (var / "metrics.json").read_bytes()
+    for path in sorted((var / "schedules").glob("*")):
+        if path.is_file():
+            path.unlink()
+    clock.advance(minutes=1)
+    call(*BASE, "another", "--every", "5m").success()
+    (var / "metrics.json").write_bytes(kept)
+    found = scraped()
+    assert found["promptyoself_chain_events"]["schedules",] == 2
+    assert found["promptyoself_delivery_attempts_total"][()] == 0
+
+
+def test_sealing_changes_no_count(var: Path, clock: Clock, counted: list[int]) -> None:
+    """Where a month is rewritten in between, counting goes on, and its bytes are the new ones."""
+    store = world_of(var, clock, agents=5)
+    measurer = Measurer(store)
+    measurer.measure(clock.now)
+    clock.advance(days=20)
+    call("seal").success()
+    counted.clear()
+    found = parsed(render(measurer.measure(clock.now)))
+    assert sum(counted) == 1
+    size = sum(path.stat().st_size for path in (var / "schedules").glob("*.ndjson.gz"))
+    assert found["promptyoself_chain_bytes"]["schedules",] == size
+    counts = read_counts(var)
+    assert parsed(fresh(store, clock)) == found
+    assert counts == read_counts(var)
+
+
+def test_a_newer_version_is_no_obstacle(var: Path, clock: Clock) -> None:
+    """What a newer version has written is counted as other."""
+    call(*BASE, "a", "--every", "5m").success()
+    append_foreign(var, type="moon.landed", id=None)
+    assert scraped()["promptyoself_events_total"]["schedules", "other"] == 1
+
+
+# --- what isn't in the log ------------------------------------------------------------------------
+
+
+def test_counts_are_neither_lost_nor_torn(tmp_path: Path) -> None:
+    """P5: several processes count in one file at once, and the sums are right."""
+    code = (
+        "import sys\nfrom pathlib import Path\n"
+        "from promptyoself.core.call_counts import increment\n"
+        "for n in range(300):\n    increment(Path(sys.argv[1]), 'call', f'c{n % 3}', 'cli', 'ok')\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    several = [subprocess.Popen(command) for _ in range(3)]
+    assert [each.wait(timeout=60) for each in several] == [0, 0, 0]
+    counts = read_counts(tmp_path)
+    assert set(counts) == {("call", f"c{n}", "cli", "ok") for n in range(3)}
+    # Whoever has waited for too long goes on without, which under load can happen.
+    assert 800 <= sum(counts.values()) <= 900
+    assert (tmp_path / "counts").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 500, b"call a b c x\n", b"x" * 79, None])
+def test_a_damaged_count_harms_nobody(tmp_path: Path, content: bytes | None) -> None:
+    """Noise, a cut line or a folder in place of the counts: what can be counted is."""
+    path = tmp_path / "counts"
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    for _ in range(2):
+        increment(tmp_path, "call", "list", "cli", "success")
+    found = read_counts(tmp_path).get(("call", "list", "cli", "success"), 0)
+    assert found == (0 if content is None else 2)
+
+
+# --- what is documented ---------------------------------------------------------------------------
+
+
+def test_every_metric_is_described_and_no_other() -> None:
+    """docs/metrics.md has a row for each metric: its kind, labels, source, and its own words."""
+    rows = table("metrics.md", "The metrics")
+    assert list(rows) == list(METRICS)
+    for name, (kind, labels, source, text) in rows.items():
+        metric = METRICS[name]
+        assert (kind, source, text) == (metric.kind, metric.source, metric.help), name
+        assert tuple(re.findall(r"`(\w+)`", labels)) == metric.labels, name
+
+
+def test_every_metric_is_shown(var: Path, clock: Clock) -> None:
+    """Each metric that isn't the loop's own is in what `metrics` prints, with those labels."""
+    world_of(var, clock, agents=2)
+    families = {
+        family.name: family
+        for family in text_string_to_metric_families(call("metrics").out.decode())
+    }
+    for name, metric in METRICS.items():
+        if metric.source == "loop":
+            continue
+        family = families[name.removesuffix("_total") if metric.kind == "counter" else name]
+        assert (family.type, family.documentation) == (metric.kind, metric.help)
+        for sample in family.samples:
+            assert set(sample.labels) - {"le"} == set(metric.labels)
+
+
+def expressions() -> dict[str, str]:
+    """The alerts' expressions, by name."""
+    document = yaml.safe_load((DOCS / "alerts.yml").read_text())
+    assert list(document) == ["groups"]
+    found = {}
+    for group in document["groups"]:
+        assert set(group) <= {"name", "interval", "rules"}
+        for rule in group["rules"]:
+            assert set(rule) == {"alert", "expr", "for", "labels", "annotations"}, rule
+            assert re.fullmatch(r"\d+[smhd]", rule["for"])
+            assert rule["labels"]["severity"] in ("page", "ticket")
+            assert set(rule["annotations"]) == {"summary", "description"}
+            found[rule["alert"]] = rule["expr"]
+    return found
+
+
+WORDS = {
+    "and", "or", "unless", "on", "ignoring", "by", "without", "sum", "max", "min", "count", "rate",
+    "increase", "time", "vector", "absent", "clamp_min", "avg_over_time", "offset", "bool",
+    "histogram_quantile", "up", "group_left",
+}  # fmt: skip
+
+
+def test_the_alerts_ask_for_metrics_that_there_are() -> None:
+    """docs/alerts.yml: each rule's expression is made of metrics that are shown, with labels that
+    they have, of functions that there are, and of brackets that close."""
+    found = expressions()
+    assert {
+        "PromptyoselfNothingDelivered",
+        "PromptyoselfDeliveriesFail",
+        "PromptyoselfAgentBudgetLow",
+        "PromptyoselfScheduleBudgetLow",
+        "PromptyoselfManyRegistrations",
+        "PromptyoselfLoopStopped",
+        "PromptyoselfChainRefused",
+    } <= set(found)
+    for alert, text in found.items():
+        stack = []
+        for character in re.sub(r'"[^"]*"', "", text):
+            if character in "([{":
+                stack.append(character)
+            elif character in ")]}":
+                assert stack, alert
+                assert "([{".index(stack.pop()) == ")]}".index(character), alert
+        assert not stack, alert
+        for name, inside in re.findall(r"(promptyoself_\w+)(?:\{([^}]*)\})?", text):
+            base = re.sub(r"_(bucket|sum|count)$", "", name)
+            metric = METRICS[name] if name in METRICS else METRICS[base]
+            assert (metric.kind == "histogram") == (name not in METRICS), name
+            for label, _ in re.findall(r"(\w+)\s*(=~|!~|!=|=)", inside):
+                assert label in {*metric.labels, "le"}, f"{name} has no {label}"
+        plain = re.sub(r'"[^"]*"|\[[^\]]*\]|\{[^}]*\}|promptyoself_\w+', " ", text)
+        groups = re.findall(r"\b(?:by|on|ignoring|group_left) ?\(([^)]*)\)", plain)
+        labels = set(re.findall(r"\w+", " ".join(groups)))
+        words = set(re.findall(r"[a-zA-Z_]\w*", plain))
+        assert words - labels <= WORDS, f"{alert}: {words - labels - WORDS}"
+
+
+RULES_TEST = Path(__file__).parents[1] / "testdata" / "alerts.test.yml"
+
+
+def test_the_alerts_are_tested_with_series_that_there_are() -> None:
+    """The series that the alerts' own tests make up have names and labels of ours, and each alert
+    has a test in which it fires."""
+    document = yaml.safe_load(RULES_TEST.read_text())
+    for each in (each for test in document["tests"] for each in test["input_series"]):
+        name, _, inside = each["series"].partition("{")
+        if name != "up":
+            assert set(re.findall(r"(\w+)=", inside)) - {"job"} <= set(METRICS[name].labels), each
+    firing = RULES_TEST.read_text().split("promql_expr_test", maxsplit=1)[1]
+    assert {alert for alert in expressions() if f'"{alert}"' in firing} == set(expressions())
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool isn't installed")
+def test_the_alerts_fire_when_they_should() -> None:
+    """Prometheus's own tool takes the rules, and finds each alert firing where it should."""
+    for command in (("check", "rules", str(DOCS / "alerts.yml")), ("test", "rules", RULES_TEST)):
+        done = subprocess.run(["promtool", *command], capture_output=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_types_of_events_are_counted_by_name() -> None:
+    """Each type that there is can be a label as it is."""
+    assert all(re.fullmatch(r"[a-z]+\.[a-z]+", type_) for type_ in VERSIONS)

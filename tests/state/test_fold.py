@@ -1,0 +1,242 @@
+"""P4, P6: the fold gives one answer, however the events reach it, and ids are what they are."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from chains import ACTOR, NOW
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tally import rounds
+
+from promptyoself.core.errors import ChainError
+from promptyoself.core.ids import content_hash, content_of, schedule_id, slot_otid
+from promptyoself.core.instants import format_utc
+from promptyoself.events import records
+from promptyoself.ledger import Envelope
+from promptyoself.rules.policy import by_the_log
+from promptyoself.state.apply import fold
+from promptyoself.state.schedules import (
+    EMPTY,
+    FINISHED,
+    State,
+    agent_table,
+    due,
+    schedule_table,
+    slot_key,
+)
+
+AGENTS = ("agent-a", "agent-b")
+
+
+def registration(number: int, life: int | None = None) -> records.ScheduleRegistered:
+    return records.ScheduleRegistered(
+        agent_id=AGENTS[number % 2],
+        prompt=f"prompt {number} ü",
+        schedule_type=("once", "cron", "interval")[number % 3],
+        schedule_value=(at(99), "5m", "5m")[number % 3],
+        timezone="Europe/London",
+        next_run=at(number),
+        anchor=at(0),
+        tier=number % 3,
+        misfire="coalesce",
+        grace=86400,
+        name="n" if number % 2 else None,
+        life=life,
+        envelope=True if number == 1 else None,
+        max_repetitions=3 if number == 2 else None,
+    )
+
+
+def at(minutes: int) -> str:
+    return format_utc(NOW + timedelta(minutes=minutes))
+
+
+def id_of(number: int) -> str:
+    return schedule_id(content_of(registration(number)))
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[Envelope]:
+    """Events in an order in which our writers could have written them."""
+    found: list[Envelope] = []
+    state = EMPTY
+    minute = 0
+    for _ in range(draw(st.integers(0, 25))):
+        minute += draw(st.sampled_from([0, 1, 7, 1440]))
+        number = draw(st.integers(0, 3))
+        id_: str | None = id_of(number)
+        schedule = state.schedules.get(str(id_))
+        mine = sorted(slot.slot for slot in state.open.values() if slot.id == id_)
+        options: list[Any] = []
+        if schedule is None:
+            options.append(registration(number))
+        else:
+            if schedule.status in ("completed", "cancelled", "failed"):
+                options.append(registration(number, schedule.life + 1))
+            else:
+                options += [
+                    records.ScheduleCancelled(draw(st.none() | st.text(max_size=5))),
+                    records.SchedulePaused(at(minute + 9)),
+                    records.ScheduleResumed(at(minute + 1)),
+                    records.ScheduleModified({"tier": 2, "daily_budget": 4}, "why"),
+                    records.ScheduleModified({"name": None, "next_run": None, "envelope": True}),
+                    records.ScheduleCompleted("until", "completed"),
+                    records.ApprovalGranted("apr", "0" * 64, at(minute + 9), 2),
+                ]
+            if schedule.approval is not None:
+                options.append(records.ApprovalRevoked("apr", "why"))
+            left = [
+                slot for slot in state.open.values()
+                if slot.id == id_ and slot.worker and not slot.approved
+            ]  # fmt: skip
+            if left and by_the_log(schedule, at(minute)).grant:
+                uses = schedule.approval_uses - 1
+                options += 3 * [records.ApprovalConsumed("apr", left[0].slot, uses)]
+            free = at(minute)
+            if free not in mine:
+                options += [
+                    records.ScheduleTriggered(free),
+                    records.DeliverySkipped(
+                        free, at(minute + 5), 3, "grace", "scheduled", at(minute + 6)
+                    ),
+                    _attempt(str(id_), free, 1, at(minute + 5)),
+                ]
+            if mine:
+                slot = draw(st.sampled_from(mine))
+                attempt = state.open[slot_key(str(id_), slot)].attempt
+                otid = slot_otid(str(id_), slot)
+                options += [
+                    records.DeliveryDelivered(slot, otid, attempt, "w1", "run", 12, "run-1"),
+                    records.DeliveryFailed(
+                        slot, otid, attempt, "w1", "gone", "404", True, parked=True
+                    ),
+                    records.DeliveryFailed(slot, otid, attempt, "w1", "unknown", "?", False),
+                    records.DeliveryAbandoned(
+                        slot, otid, attempt, "w1", "busy", "409", at(minute + 2)
+                    ),
+                    records.DeliverySkipped(slot, slot, 1, "budget", "trigger"),
+                    _attempt(str(id_), slot, attempt + 1, None),
+                ]
+        record = draw(st.sampled_from(options))
+        if draw(st.integers(0, 9)) == 0:
+            left = [
+                {"id": slot.id, "slot": slot.slot, "run_id": "r"} for slot in state.open.values()
+            ]
+            record, id_ = records.WorkerStopped("w1", "signal", left or None), None
+        version, type_, data = records.write_event(record)
+        if draw(st.integers(0, 19)) == 0:
+            type_, version = draw(st.sampled_from([("moon.risen", 1), (type_, 2)]))
+        event = Envelope(version, len(found) + 1, at(minute), type_, id_, ACTOR, data, "")
+        state = fold(state, [event])
+        found.append(event)
+    return found
+
+
+def _attempt(id_: str, slot: str, attempt: int, next_run: str | None) -> records.DeliveryAttempted:
+    return records.DeliveryAttempted(
+        slot, slot_otid(id_, slot), attempt, "w1", "0" * 64, next_run=next_run
+    )
+
+
+@settings(max_examples=rounds(120), deadline=None)
+@given(histories(), st.integers(0, 25))
+def test_incremental_is_full(history: list[Envelope], cut: int) -> None:
+    """P4: folding on from any point, through the index or not, gives what a full replay gives, and
+    leaves the earlier state as it was."""
+    full = fold(EMPTY, history)
+    early = fold(EMPTY, history[:cut])
+    kept = copy.deepcopy(early)
+    assert fold(early, history[cut:]) == full
+    assert early == kept
+    one_by_one = EMPTY
+    for event in history:
+        one_by_one = fold(one_by_one, [event])
+    assert one_by_one == full
+    assert State(schedule_table(), {}, agent_table(), {}, {}) == EMPTY
+
+
+@settings(max_examples=rounds(80), deadline=None)
+@given(histories())
+def test_counts_agree(history: list[Envelope]) -> None:
+    """What the state counts as it goes along is what counting it afresh gives."""
+    state = fold(EMPTY, history)
+    active = Counter(s.agent_id for s in state.schedules.values() if s.status == "active")
+    assert {id_: agent.active for id_, agent in state.agents.items() if agent.active} == active
+    assert state.statuses == Counter(s.status for s in state.schedules.values())
+    for id_, agent in state.agents.items():
+        mine = [s for s in state.schedules.values() if s.agent_id == id_]
+        assert agent.schedules == len(mine)
+        unfinished = sorted(s.id for s in mine if s.status not in FINISHED)
+        assert list(agent.unfinished) == unfinished
+    assert state.counts == dict(Counter(event.type for event in history))
+    assert (state.newer is None) == all(records.is_known(e.type, e.v) for e in history)
+    assert {slot.id for slot in state.open.values()} <= set(state.schedules)
+    for instant, id_, key in due(state, at(10**5)):
+        if key:
+            assert state.open[key].worker is None
+            assert state.open[key].retry_at == instant
+        else:
+            assert state.schedules[id_].status == "active"
+            assert state.schedules[id_].next_run == instant
+
+
+@settings(max_examples=rounds(80), deadline=None)
+@given(histories())
+def test_same_content_same_id(history: list[Envelope]) -> None:
+    """P6: a registration's content gives its id, in every life, whatever was modified since."""
+    state = fold(EMPTY, history)
+    for schedule in state.schedules.values():
+        assert schedule.id == "sch_" + schedule.registered[:8]
+
+
+def test_content_is_all_that_counts() -> None:
+    """P6: policy isn't content; every content field is; a salt gives another id."""
+    first = registration(1)
+    content = content_of(first)
+    for field, value in (("tier", 9), ("misfire", "all"), ("grace", 1), ("jitter", 5)):
+        assert schedule_id(content_of(first._replace(**{field: value}))) == schedule_id(content)
+    ids = {schedule_id(content)}
+    for field in content:
+        ids.add(schedule_id({**content, field: "another"}))
+    ids |= {schedule_id(content, salt) for salt in (1, 2)}
+    assert len(ids) == len(content) + 3
+
+
+def test_ids_are_for_ever() -> None:
+    """P6: an id and an otid written down years ago still come out the same."""
+    content = content_of(registration(1))
+    assert content_hash(content) == content_hash(dict(reversed(content.items())))
+    assert schedule_id(content) == "sch_787bc1f2"
+    assert (
+        slot_otid("sch_787bc1f2", "2026-11-20T20:30:00.000000Z")
+        == "02160cae-e8dd-5e40-910d-3dce6c1c0ce7"
+    )
+
+
+@pytest.mark.parametrize(
+    ("type_", "id_", "data"),
+    [
+        ("delivery.delivered", "sch_00000000", {}),
+        ("schedule.cancelled", "sch_00000000", {}),
+        ("schedule.registered", "sch_00000000", {"agent_id": 5}),
+        ("worker.stopped", None, {"worker": "w", "why": "y", "in_flight": [5]}),
+        ("worker.stopped", None, {"worker": "w", "why": "y", "in_flight": 5}),
+        ("schedule.cancelled", "sch_00000000", {"reason": "x", "more": 1}),
+    ],
+)
+def test_contradictions(type_: str, id_: str | None, data: dict[str, Any]) -> None:
+    """An event that no writer of ours can have written is damage, and is named."""
+    event = Envelope(1, 42, at(0), type_, id_, ACTOR, data, "")
+    with pytest.raises(ChainError, match=r"Event 42 \(.*\) contradicts those before it"):
+        fold(EMPTY, [event])
+
+
+def test_versions_begin_at_one() -> None:
+    """A version of zero isn't known."""
+    assert not records.is_known("schedule.registered", 0)
+    assert records.is_known("schedule.registered", 1)

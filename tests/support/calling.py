@@ -1,0 +1,180 @@
+"""Calling the command line from tests: in this process, where it costs milliseconds, or in one of
+its own, as a user does."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import orjson
+
+from promptyoself import cli
+from promptyoself.core.settings import SETTINGS
+from promptyoself.doors.commands.session import emit
+from promptyoself.ledger.envelope import hash_line
+
+__all__ = [
+    "AGENT",
+    "Answer",
+    "append_foreign",
+    "call",
+    "clean_environ",
+    "latest",
+    "lines_of",
+    "log_of",
+    "run",
+    "served_to_agents",
+]
+
+AGENT = "agent-00000000-0000-4000-8000-000000000001"
+
+
+class Answer(NamedTuple):
+    """What a command left behind: its exit code, and what it wrote."""
+
+    code: int
+    out: bytes
+    err: str
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The one JSON document on stdout; fails where there is none, or anything else."""
+        assert self.out.endswith(b"\n"), (self.out, self.err)
+        assert self.out.count(b"\n") == 1, self.out
+        found: dict[str, Any] = orjson.loads(self.out)
+        return found
+
+    def success(self) -> dict[str, Any]:
+        """The document of a command that must have succeeded."""
+        document = self.document
+        assert (self.code, document["status"]) == (0, "success"), (document, self.err)
+        return document
+
+    def error(self, code: str, exit_code: int = 1) -> dict[str, Any]:
+        """The document of a command that must have refused, with everything that an error has."""
+        document = self.document
+        assert document["status"] == "error", document
+        assert (document["code"], self.code) == (code, exit_code), (document, self.err)
+        assert list(document)[:5] == ["status", "code", "message", "hint", "error"]
+        assert document["error"] == document["message"]
+        assert document["message"].endswith((".", "?"))
+        assert isinstance(document["hint"], str)
+        assert "Traceback" not in self.err
+        return document
+
+
+def latest(arguments: Sequence[str]) -> list[str]:
+    """The arguments with the last of each option that may be given once: a test adds to a base what
+    is another way in its case."""
+    command = cli.cli.get_command(click.Context(cli.cli), arguments[0]) if arguments else None
+    if command is None:
+        return list(arguments)
+    known = {
+        name: option
+        for option in command.params
+        if isinstance(option, click.Option)
+        for name in (*option.opts, *option.secondary_opts)
+    }
+    uses: list[tuple[object, list[str]]] = []
+    rest = iter(arguments[1:])
+    for number, word in enumerate(rest):
+        option = known.get(word.partition("=")[0])
+        if word == "--":
+            uses.append((number, [word, *rest]))
+        elif option is None or option.multiple or option.is_flag or "=" in word:
+            uses.append((option if option and not option.multiple else number, [word]))
+        else:
+            uses.append((option, [word, *islice(rest, 1)]))
+    last = {key: at for at, (key, _) in enumerate(uses)}
+    words = [word for at, (key, use) in enumerate(uses) if last[key] == at for word in use]
+    return [arguments[0], *words]
+
+
+def call(*arguments: str, stdin: bytes | None = b"", verbatim: bool = False) -> Answer:
+    """Run a command in this process, with the :func:`latest` of its options unless ``verbatim``.
+    ``stdin`` of ``None`` is a closed one."""
+    before = sys.stdin, sys.stdout, sys.stderr
+    out, err = io.BytesIO(), io.StringIO()
+    sys.stdin = None if stdin is None else io.TextIOWrapper(io.BytesIO(stdin))  # type: ignore
+    sys.stdout, sys.stderr = io.TextIOWrapper(out, encoding="utf-8", write_through=True), err
+    try:
+        code = cli._run(list(arguments) if verbatim else latest(arguments))
+        return Answer(code, out.getvalue(), err.getvalue())
+    finally:
+        sys.stdin, sys.stdout, sys.stderr = before
+
+
+def run(
+    *arguments: str | bytes,
+    environ: dict[str, str],
+    stdin: Any = subprocess.DEVNULL,
+    prepare: Callable[[], None] | None = None,
+) -> Answer:
+    """Run a command in a process of its own; ``prepare`` is called in it before Python starts."""
+    words = latest(arguments) if all(isinstance(each, str) for each in arguments) else arguments
+    done = subprocess.run(
+        [sys.executable, "-m", "promptyoself", *words],
+        env=environ,
+        stdin=stdin,
+        capture_output=True,
+        preexec_fn=prepare,
+        check=False,
+        timeout=120,
+    )
+    return Answer(done.returncode, done.stdout, done.stderr.decode())
+
+
+def clean_environ(var: Path) -> dict[str, str]:
+    """This process's environment, with that data directory and every setting at its default."""
+    environ = dict(os.environ)
+    for setting in SETTINGS:
+        environ.pop(setting.name, None)
+        if setting.default:  # said out loud, so that a developer's .env changes nothing
+            environ[setting.name] = setting.default
+    return {**environ, "PROMPTYOSELF_VAR": str(var)}
+
+
+def log_of(var: Path) -> dict[str, bytes]:
+    """The bytes of everything that belongs to the chain."""
+    folder = var / "schedules"
+    if not folder.is_dir():
+        return {}
+    found = [*folder.glob("*.ndjson.gz"), *folder.glob("quarantine/*")]
+    return {str(path.relative_to(var)): path.read_bytes() for path in found if path.is_file()}
+
+
+def lines_of(var: Path) -> list[bytes]:
+    """The lines as zcat shows them."""
+    content = b"".join(
+        gzip.decompress(path.read_bytes())
+        for path in sorted((var / "schedules").glob("*.ndjson.gz"))
+    )
+    return content.splitlines()
+
+
+def append_foreign(var: Path, **changes: Any) -> None:
+    """Add an event with a good link that another version might have written."""
+    last = lines_of(var)[-1]
+    event = orjson.loads(last)
+    event.update(seq=event["seq"] + 1, prev=hash_line(last), **changes)
+    path = max((var / "schedules").glob("*.ndjson.gz"))
+    with path.open("ab") as file:
+        file.write(gzip.compress(orjson.dumps(event) + b"\n"))
+
+
+def served_to_agents(_door: object, transport: Any, _loop: object = None) -> None:
+    """For an MCP server's `serve`: it ends as soon as it serves. Over HTTP it says that it is
+    ready; over stdio, where nothing but the protocol is printed, it prints a document of its own.
+    """
+    if type(transport).__name__ == "Stdio":
+        emit({"status": "success"})
+    else:
+        transport._ready()

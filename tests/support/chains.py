@@ -1,0 +1,225 @@
+"""What the tests of the ledger and the index share: drafts, small chains, and disks that fail."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from promptyoself.core.disk import Disk
+from promptyoself.core.ids import content_of, desire_id, schedule_id
+from promptyoself.events.draft import Draft
+from promptyoself.events.records import DesireRecorded, ScheduleRegistered
+from promptyoself.index.desire_form import DESIRE_FORM
+from promptyoself.index.form import Form
+from promptyoself.index.index import Index
+from promptyoself.index.schedule_form import SCHEDULE_FORM
+from promptyoself.ledger import START, FileLedger, Ledger, Position
+
+NOW = datetime(2026, 11, 20, 20, 30, tzinfo=UTC)
+ACTOR = {"via": "test", "who": "tester"}
+
+
+_chain = "schedules"
+
+
+def use_chain(name: str) -> None:
+    """From here on, what is below makes ledgers of that chain, with its events and its index."""
+    global _chain  # noqa: PLW0603
+    _chain = name
+
+
+def chain() -> str:
+    """The chain in use."""
+    return _chain
+
+
+def form() -> Form[Any]:
+    """The form of its index."""
+    return DESIRE_FORM if _chain == "desires" else SCHEDULE_FORM
+
+
+def first_type() -> str:
+    """The type of what :func:`draft` makes."""
+    return "desire.recorded" if _chain == "desires" else "schedule.registered"
+
+
+def draft(number: int, prompt: str = "Water the plants") -> Draft:
+    """A registration, or a desire, unlike that of any other number."""
+    if _chain == "desires":
+        at = "2026-11-20T20:30:00.000000Z"
+        desire = DesireRecorded(f"agent-{number % 3}", f"{prompt} {number}", 0.5, at)
+        names = ("agent_id", "text", "recorded_at")
+        return Draft(desire, desire_id({name: getattr(desire, name) for name in names}), ACTOR)
+    record = ScheduleRegistered(
+        agent_id=f"agent-{number % 3}",
+        prompt=f"{prompt} {number}",
+        schedule_type="cron",
+        schedule_value="0 9 * * *",
+        timezone="UTC",
+        next_run="2026-12-01T09:00:00.000000Z",
+        anchor="2026-11-20T20:30:00.000000Z",
+        tier=0,
+        misfire="coalesce",
+        grace=86400,
+    )
+    return Draft(record, schedule_id(content_of(record)), ACTOR)
+
+
+def prompts(events: list[dict[str, Any]]) -> list[str]:
+    """The prompts registered, or the texts of the desires, in order."""
+    name = "text" if _chain == "desires" else "prompt"
+    return [event["data"][name] for event in events if event["type"] == first_type()]
+
+
+def ledger_in(folder: Path, disk: Disk | None = None, lock_timeout: float = 10.0) -> FileLedger:
+    """A ledger in a folder."""
+    return FileLedger(folder, _chain, lock_timeout=lock_timeout, disk=disk)
+
+
+def index_in(
+    path: Path, ledger: Ledger, warn: Callable[[str], None], disk: Disk | None = None
+) -> Index[Any]:
+    """The index of such a ledger."""
+    return Index(path, form(), ledger, warn, disk)
+
+
+def append(ledger: Ledger, *numbers: int, now: datetime = NOW) -> Position:
+    """Append a draft per number at the end, as one group."""
+    with ledger.exclusive():
+        return ledger.append([draft(number) for number in numbers], now, ledger.head()).position
+
+
+def three_months(folder: Path, per_month: int = 2) -> FileLedger:
+    """A small chain over three months: ledger.created, then ``per_month`` appends in each."""
+    ledger = ledger_in(folder)
+    position, number = START, 0
+    for month in (9, 10, 11):
+        for day in range(per_month):
+            number += 1
+            now = datetime(2026, month, 3 + day, tzinfo=UTC)
+            position = ledger.append([draft(number)], now, position).position
+    return ledger
+
+
+def snapshot_of(folder: Path) -> dict[str, bytes]:
+    """Every segment's bytes."""
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.ndjson.gz"))}
+
+
+def later(count: int) -> datetime:
+    """Some moments after NOW."""
+    return NOW + timedelta(microseconds=count)
+
+
+class Killed(BaseException):
+    """Stands for the death of the process: no handler of ours may catch it."""
+
+
+def kill() -> None:
+    """SIGKILL to oneself."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    signal.pause()
+
+
+class StepDisk(Disk):
+    """A disk on which something happens before, after, or in the middle of the n-th syscall."""
+
+    def __init__(
+        self,
+        at: int = 0,
+        when: str = "before",
+        act: Callable[[], None] = kill,
+        only: str | None = None,
+    ) -> None:
+        self.count = 0
+        self.log: list[str] = []
+        self._at, self._when, self._act, self._only = at, when, act, only
+
+    def _step(self, name: str, run: Callable[[], Any]) -> Any:
+        if self._only not in (None, name):
+            return run()
+        self.count += 1
+        self.log.append(name)
+        mine = self.count == self._at
+        if mine and self._when == "before":
+            self._act()
+        result = run()
+        if mine and self._when == "after":
+            self._act()
+        return result
+
+    def open(self, path: Path, flags: int) -> int:
+        return self._step("open", lambda: super(StepDisk, self).open(path, flags))
+
+    def write(self, descriptor: int, data: bytes | memoryview) -> int:
+        def run() -> int:
+            if self.count == self._at and self._when == "half":
+                super(StepDisk, self).write(descriptor, data[: len(data) // 2])
+                self._act()
+                return len(data) // 2
+            return super(StepDisk, self).write(descriptor, data)
+
+        return self._step("write", run)
+
+    def fsync(self, descriptor: int) -> None:  # noqa: ARG002
+        self._step("fsync", lambda: None)  # a process's death loses nothing that was written
+
+    def ftruncate(self, descriptor: int, size: int) -> None:
+        self._step("ftruncate", lambda: super(StepDisk, self).ftruncate(descriptor, size))
+
+    def rename(self, source: Path, target: Path) -> None:
+        self._step("rename", lambda: super(StepDisk, self).rename(source, target))
+
+    def mkdir(self, path: Path) -> None:
+        self._step("mkdir", lambda: super(StepDisk, self).mkdir(path))
+
+
+class PowerDisk(StepDisk):
+    """Remembers what the platter holds: what was synced, and nothing else.
+
+    A file's content is there as of its last fsync, a name as of its directory's last fsync. That
+    is the worst that a file system may do; real ones mostly do better.
+    """
+
+    def __init__(self, root: Path, *, at: int = 0, when: str = "before", act: Any = None) -> None:
+        super().__init__(at, when, act or kill)
+        self.root = root
+        self.contents: dict[int, bytes] = {}
+        self.names: dict[int, dict[str, tuple[int, bool]]] = {}
+        self.platter_of(root)
+
+    def share(self, other: PowerDisk) -> PowerDisk:
+        """Another process on the same platter."""
+        self.contents, self.names = other.contents, other.names
+        return self
+
+    def platter_of(self, folder: Path) -> None:
+        """The names in a folder are durable."""
+        entries = {entry.name: (entry.inode(), entry.is_dir()) for entry in os.scandir(folder)}
+        self.names[folder.stat().st_ino] = entries
+
+    def fsync(self, descriptor: int) -> None:
+        super().fsync(descriptor)
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        if path.is_dir():
+            self.platter_of(path)
+        else:
+            self.contents[path.stat().st_ino] = path.read_bytes()
+
+    def after_power_loss(self, target: Path) -> Path:
+        """Write what survives into ``target``."""
+
+        def restore(inode: int, folder: Path) -> None:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, (child, is_folder) in self.names.get(inode, {}).items():
+                if is_folder:
+                    restore(child, folder / name)
+                else:
+                    (folder / name).write_bytes(self.contents.get(child, b""))
+
+        restore(self.root.stat().st_ino, target)
+        return target

@@ -1,0 +1,217 @@
+"""Schedules in memory, with a clock that is turned by hand: a store without a disk, for testing
+what is decided; and a check of what must hold for every log of deliveries."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+from tally import count
+
+from promptyoself.core.ids import content_hash, content_of
+from promptyoself.core.instants import format_utc, parse_utc
+from promptyoself.core.settings import Caps, load_settings
+from promptyoself.events.draft import Draft
+from promptyoself.events.records import ApprovalGranted, Record, read_record, write_event
+from promptyoself.index.index import Snapshot
+from promptyoself.ledger import START, Envelope
+from promptyoself.rules.claim import Claim, Decision, Delivered, Outcome, Strongest, claim, settle
+from promptyoself.rules.notices import with_notices
+from promptyoself.rules.policy import Verdict, by_the_log
+from promptyoself.service.audit.slot_auditor import PROBLEMS, Accounts, Entry
+from promptyoself.service.schedules.register import register
+from promptyoself.service.schedules.request import Request
+from promptyoself.state.apply import fold
+from promptyoself.state.schedules import EMPTY, Schedule, State, slot_key
+
+__all__ = ["DELIVERED", "World", "check_deliveries", "check_slots", "entries_of"]
+
+NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
+DELIVERED = Delivered("run", "run-1")
+ACTOR = {"via": "test", "who": "tester"}
+FINAL = ("delivery.delivered", "delivery.failed", "delivery.skipped")
+
+
+class World:
+    """Stands in for a :class:`~promptyoself.store.store.Store`."""
+
+    def __init__(self, **caps: int) -> None:
+        self.now = NOON
+        self.state: State = EMPTY
+        self.events: list[Envelope] = []
+        self.warned: list[str] = []
+        settings = load_settings({"PROMPTYOSELF_VAR": "/nowhere"})
+        self.settings = settings._replace(caps=Caps(**{"min_interval": 1, **caps}))
+        self.strongest: Strongest | None = None
+
+    # What a store offers.
+
+    def read(self) -> Snapshot:
+        return Snapshot(self.state, START)
+
+    @property
+    def ledger(self) -> Any:
+        """What of a ledger is asked for: all events."""
+        batch = SimpleNamespace(envelopes=self.events)
+        return SimpleNamespace(replay=lambda: [batch])
+
+    def draft(self, record: Record, id_: str | None, _: str | None = None) -> Draft:
+        return Draft(record, id_, ACTOR)
+
+    def transact(
+        self, _now: datetime, decide: Callable[[State], tuple[Sequence[Draft], Any]]
+    ) -> Any:
+        drafts, result = decide(self.state)
+        self.add((draft.record, draft.id) for draft in drafts)
+        return result
+
+    # What a test does.
+
+    def add(self, records: Iterable[tuple[Record, str | None]]) -> None:
+        """Append events now, and the notices that they call for."""
+        ts, drafts = self.ts, [Draft(record, id_, ACTOR) for record, id_ in records]
+        drafts = with_notices(self.state, drafts, self.now, self.settings.caps, self.warned.append)
+        for record, id_, actor in drafts:
+            version, type_, data = write_event(record)
+            event = Envelope(version, len(self.events) + 1, ts, type_, id_, actor, data, "")
+            self.state = fold(self.state, [event])
+            self.events.append(event)
+
+    def register(self, agent: str = "agent-a", prompt: str | None = "Hi", **asked: Any) -> str:
+        """Register a prompt, by default one that is due in a minute; returns its id."""
+        if not {"time", "cron", "every"} & set(asked):
+            asked["time"] = "in 1m"
+        request = Request(agent_id=agent, prompt=prompt, **asked)
+        return str(register(self, request, self.now)["id"])  # type: ignore[arg-type]
+
+    def warn(self, message: str) -> None:
+        """What people should know."""
+        self.warned.append(message)
+
+    @property
+    def ts(self) -> str:
+        """The time of an event that happens now; as in the chain, it doesn't run backwards."""
+        return max(format_utc(self.now), self.events[-1].ts if self.events else "")
+
+    def approve(self, id_: str, uses: int = 1, **ttl: float) -> str:
+        """Approve deliveries, by default for a day; returns the grant."""
+        grant = f"{len(self.events):016x}"
+        expires = format_utc(parse_utc(self.ts) + timedelta(**ttl or {"days": 1}))
+        content = content_hash(content_of(self.state.schedules[id_]))
+        self.add([(ApprovalGranted(grant, content, expires, uses), id_)])
+        return grant
+
+    def judge(self, schedule: Schedule) -> Verdict:
+        """Whether it is approved, as if every token were there and in order."""
+        return by_the_log(schedule, self.ts)
+
+    def advance(self, **duration: float) -> datetime:
+        """Let time pass."""
+        self.now += timedelta(**duration)
+        return self.now
+
+    def claim(self, seats: int = 100, worker: str = "wrk_1", **more: Any) -> Decision:
+        """Claim what is due, for good."""
+        decision = self._decide(seats, worker, **more)
+        self.add(decision.records)
+        return decision
+
+    def claim_records(self) -> list[tuple[Record, str]]:
+        """What a loop would write now."""
+        return self._decide(100, "wrk_1").records
+
+    def _decide(self, seats: int, worker: str, **more: Any) -> Decision:
+        more = {"strongest": self.strongest, "approvals": self.judge, **more}
+        more.setdefault("told_at", parse_utc(self.ts))
+        return claim(self.state, self.now, worker, self.settings.caps, seats, **more)
+
+    def claim_only(self, agent: str) -> list[tuple[Record, str]]:
+        """What a loop that has forgotten all other agents would write."""
+        decision = claim(self.state, self.now, "wrk_1", self.settings.caps, 100)
+        ids = {made.id for made in decision.claims if made.agent_id == agent}
+        return [(record, id_) for record, id_ in decision.records if id_ in ids]
+
+    def claim_one(self) -> Claim:
+        """Claim the only thing that is due."""
+        (made,) = self.claim().claims
+        return made
+
+    def settle(self, made: Claim, outcome: Outcome = DELIVERED, worker: str = "wrk_1") -> str:
+        """Record an outcome; returns what became of the slot."""
+        records, became = settle(self.state, made, worker, outcome, self.now)
+        self.add((record, made.id) for record in records)
+        return became
+
+    def types(self, id_: str) -> list[str]:
+        """What has happened to a schedule, without its registration."""
+        return [event.type.partition(".")[2] for event in self.events if event.id == id_][1:]
+
+    def last(self, type_: str) -> Any:
+        """The latest event of a type, as its record."""
+        event = next(event for event in reversed(self.events) if event.type == type_)
+        return read_record(event.type, event.v, event.data)
+
+
+def check_deliveries(events: Iterable[Any]) -> None:
+    """What holds in every log: slots only move forward, an agent has one delivery at a time, a slot
+    has one final outcome, and nothing happens to it after that."""
+    passed: dict[str, str] = {}  # the last slot of each schedule that is over or under way
+    opened: dict[str, bool] = {}  # open slots, and whether they are claimed
+    final: set[str] = set()
+    skipped: dict[str, list[str]] = {}  # the slots at which a range of skipped ones begins
+    for event in events:
+        data = event.data
+        if not event.type.startswith("delivery.") and event.type != "schedule.triggered":
+            if "counts_from" in data:  # what a clock that was ahead had skipped may come again
+                passed[event.id] = data["counts_from"]
+                again = {s for s in skipped.get(event.id, ()) if s > data["counts_from"]}
+                final -= {slot_key(event.id, slot) for slot in again}
+            continue
+        key = slot_key(event.id, data["slot"])
+        assert key not in final, f"{key} was settled before event {event.seq}"
+        new = key not in opened
+        if event.type == "schedule.triggered":
+            assert new
+            opened[key] = False
+            continue
+        if new and event.type in ("delivery.attempted", "delivery.skipped"):
+            assert data.get("kind", "scheduled") == "scheduled"
+            assert data["slot"] > passed.get(event.id, ""), f"event {event.seq} goes back"
+            passed[event.id] = data.get("last", data["slot"])
+            if event.type == "delivery.skipped":
+                skipped.setdefault(event.id, []).append(data["slot"])
+            assert data.get("next_run") is None or data["next_run"] > passed[event.id]
+        if event.type == "delivery.attempted":
+            assert not opened.get(key), f"{key} is claimed twice"
+            opened[key] = True
+        elif event.type == "delivery.abandoned":
+            assert opened[key]
+            opened[key] = False
+        if event.type in FINAL:
+            assert event.type == "delivery.skipped" or not new
+            opened.pop(key, None)
+            final.add(key)
+
+
+def entries_of(events: Iterable[Any], now: datetime, living: Iterable[str] = ()) -> list[Entry]:
+    """What the audit says of each slot up to now."""
+    accounts = Accounts(datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC))
+    entries = [entry for event in events for entry in accounts.take(event)]
+    entries += accounts.finish(now, set(living))
+    assert not accounts.broken, accounts.broken
+    return entries
+
+
+def check_slots(events: Iterable[Any], now: datetime, living: Iterable[str] = ()) -> Counter[str]:
+    """P2: no slot is forgotten, doubled or invented. How many have which outcome."""
+    entries = entries_of(events, now, living)
+    wrong = [entry for entry in entries if entry.outcome in PROBLEMS]
+    assert not wrong, wrong
+    count("slots audited", sum(entry.slots for entry in entries))
+    sums: Counter[str] = Counter()
+    for entry in entries:
+        sums[entry.outcome] += entry.slots
+    return sums
