@@ -1,0 +1,184 @@
+"""P1, P3, P8: what a former version wrote is read, continued and proved by this one, and what
+programs read is byte for byte the same.
+
+`former_version/data` has the data directories, `former_version/documents` what that version
+answered about them; `former_version/write.py` wrote both. A difference in an answer, an index or a
+line is a break of the formats: mend the software, never the files. Only the texts with which the
+commands describe themselves may be written again, where they were changed on purpose.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import re
+import subprocess
+import sys
+from difflib import unified_diff
+from pathlib import Path
+from zipfile import ZipFile
+
+import orjson
+import pytest
+from former_version.asking import (
+    answers,
+    continued,
+    delivered,
+    imported,
+    lines_in,
+    opened,
+    rebuilt,
+    refusals,
+)
+from former_version.doors import doors, help_texts
+from former_version.machine import DATA, DOCUMENTS
+
+from promptyoself.versions import VERSIONS
+
+NAMES = ("main", "recovered", "damaged", "parts")
+SKIPS = {
+    "misfire", "overlap", "grace", "paused", "parked", "modified", "cancelled", "budget",
+    "agent_cap", "clock", "no_desires", "approval",
+}  # fmt: skip
+"""The reasons that docs/scheduling.md has."""
+
+AGAIN = "If that was meant: .venv/bin/python tests/house/former_version/write.py doors"
+
+
+def compare(texts: dict[str, str], *folders: str, hint: str = "") -> None:
+    """Each text is as the committed file of that name has it, and in the folders is no other."""
+    differing = []
+    for name, text in texts.items():
+        expected = (DOCUMENTS / name).read_text(encoding="utf-8")
+        if text != expected:
+            lines = unified_diff(expected.split("\n"), text.split("\n"), name, "now", n=0)
+            differing.extend(_shortened(list(lines)))
+    assert not differing, "\n".join([*differing, hint])
+    for folder in folders:
+        files = {path.name for path in (DOCUMENTS / folder).iterdir() if path.is_file()}
+        assert files == {name.rpartition("/")[2] for name in texts if name.startswith(folder)}
+
+
+def _shortened(lines: list[str]) -> list[str]:
+    """A difference of long lines, each with the place where it differs."""
+    shown = lines[:40]
+    for at in range(len(shown) - 1):
+        old, new = shown[at : at + 2]
+        if old[:1] == "-" and new[:1] == "+" and len(old) > 300:
+            same = next((i for i in range(1, min(len(old), len(new))) if old[i] != new[i]), 1)
+            begin = max(same - 100, 1)
+            shown[at : at + 2] = [f"-…{old[begin : same + 100]}…", f"+…{new[begin : same + 100]}…"]
+    return [line[:400] for line in shown]
+
+
+def test_everything_is_in_the_data() -> None:
+    """Each type of event, each reason for a skip, each kind of trigger and of file: what isn't in
+    the data isn't guarded."""
+    events = [
+        orjson.loads(line)
+        for name in NAMES
+        if name != "damaged"
+        for lines in lines_in(DATA / name).values()
+        for line in lines
+    ]
+    assert {(event["type"], event["v"]) for event in events} >= set(VERSIONS.items())
+    skips = [event["data"] for event in events if event["type"] == "delivery.skipped"]
+    assert {data["why"] for data in skips} == SKIPS
+    registered = [event["data"] for event in events if event["type"] == "schedule.registered"]
+    assert {data["schedule_type"] for data in registered} == {"once", "cron", "interval"}
+    assert {data["misfire"] for data in registered} == {"coalesce", "skip", "all"}
+    fields = {name for event in events for name in event["data"]}
+    assert {"parked", "notice", "counts_from", "uncounted", "retry_at", "in_flight"} < fields
+    assert any("kind" not in event["actor"] and event["id"] for event in events)  # of before
+    claims = [event["data"] for event in events if event["type"] == "delivery.attempted"]
+    assert len(claims) > 50
+    main = DATA / "main"
+    sealed = [event["data"]["month"] for event in events if event["type"] == "segment.sealed"]
+    months = {path.name[:7] for path in (main / "schedules").glob("*.gz")}
+    assert len(months - set(sealed)) == 2
+    assert len(months & set(sealed)) == 2
+    stored = re.compile(rb"\x1f\x8b\x08\0\0\0\0\0\0\xff\x01")
+    last = max((main / "schedules").glob("*.gz")).read_bytes()
+    assert stored.search(last)
+    assert len(stored.findall(last)) < last.count(b"\x1f\x8b\x08")
+    assert [path.suffix for path in (main / "schedules" / "quarantine").iterdir()] == [".torn"]
+    assert {path.suffix for path in (DATA / "recovered").glob("*/quarantine/*")} == {".damaged"}
+    assert len(list((DATA / "parts" / "schedules" / "index").glob("*/*.json"))) >= 16
+    assert list((main / "approvals" / "pending").iterdir())
+    assert list((main / "approvals" / "consumed").iterdir())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_answers(tmp_path: Path, name: str) -> None:
+    """Every command that answers from a log gives the same document, byte for byte."""
+    compare(answers(name, tmp_path), name)
+
+
+def test_the_same_refusals(tmp_path: Path) -> None:
+    """Wrong input gets the same error, and changes nothing."""
+    compare(refusals(tmp_path / "a"), "errors")
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "damaged"])
+def test_the_same_index(tmp_path: Path, name: str) -> None:
+    """An index that is made from that log has the same bytes, in one file or in parts."""
+    compare(rebuilt(name, tmp_path / "a"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_log_goes_on(tmp_path: Path, name: str) -> None:
+    """The same commands at the same instants add the same lines, byte for byte, with the same
+    answers; what is registered already is known, and what was there stays."""
+    compare(continued(name, tmp_path / "a"))
+
+
+def test_deliveries_go_on(tmp_path: Path) -> None:
+    """What is due is delivered, what a dead process left is looked for, and the lines about that
+    are the same."""
+    compare(delivered(tmp_path / "a"))
+
+
+def test_an_export_is_taken_over(tmp_path: Path) -> None:
+    """An export of that version is imported: the same ids, the same lines, the same answers."""
+    compare(imported(tmp_path / "a"))
+
+
+def test_a_pack_is_checked(tmp_path: Path) -> None:
+    """An audit pack of that version is sound by the script in it, and its month is the log's."""
+    with ZipFile(DATA / "pack.zip") as pack:
+        pack.extractall(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-I", "verify.py"], cwd=tmp_path, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done
+    month = Path("schedules", "2026-12.ndjson.gz")
+    assert (tmp_path / month).read_bytes() == (DATA / "main" / month).read_bytes()
+
+
+@pytest.mark.parametrize("what", ["bit", "end"])
+def test_damage_is_noticed(tmp_path: Path, what: str) -> None:
+    """A log of that version that isn't whole any more is refused, as one of this version is."""
+    with opened("main", tmp_path / "a") as (here, _):
+        month = here.var / "schedules" / "2026-10.ndjson.gz"
+        content = bytearray(month.read_bytes())
+        if what == "bit":
+            content[len(content) // 3] ^= 4
+        else:
+            buffer = gzip.GzipFile(fileobj=io.BytesIO(content)).read()
+            content = bytearray(gzip.compress(buffer[: buffer[:-1].rindex(b"\n") + 1]))
+        month.write_bytes(content)
+        here.ask("verify").error("corrupt_chain")
+
+
+def test_the_same_help(tmp_path: Path) -> None:
+    """Each command's help is the same, in 80 columns."""
+    with opened("main", tmp_path / "a") as (here, _):
+        texts = {f"help/{name}": text for name, text in help_texts(here).items()}
+    compare(texts, "help", hint=AGAIN)
+
+
+def test_the_same_doors(tmp_path: Path) -> None:
+    """Sanctum hosts and MCP clients are told the same of each command, with the same schemas."""
+    with opened("main", tmp_path / "a") as (here, _):
+        texts = {f"doors/{name}": text for name, text in doors(here).items()}
+    compare(texts, "doors", hint=AGAIN)
