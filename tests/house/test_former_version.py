@@ -29,6 +29,7 @@ from former_version.asking import (
     opened,
     rebuilt,
     refusals,
+    retold,
 )
 from former_version.doors import doors, help_texts
 from former_version.machine import DATA, DOCUMENTS
@@ -49,7 +50,8 @@ def compare(texts: dict[str, str], *folders: str, hint: str = "") -> None:
     """Each text is as the committed file of that name has it, and in the folders is no other."""
     differing = []
     for name, text in texts.items():
-        expected = (DOCUMENTS / name).read_text(encoding="utf-8")
+        content = (DOCUMENTS / name).read_bytes()
+        expected = (gzip.decompress(content) if name.endswith(".gz") else content).decode()
         if text != expected:
             lines = unified_diff(expected.split("\n"), text.split("\n"), name, "now", n=0)
             differing.extend(_shortened(list(lines)))
@@ -136,6 +138,17 @@ def test_deliveries_go_on(tmp_path: Path) -> None:
     """What is due is delivered, what a dead process left is looked for, and the lines about that
     are the same."""
     compare(delivered(tmp_path / "a"))
+
+
+def test_the_same_story(tmp_path: Path) -> None:
+    """The whole story, told again with deliveries over HTTP, makes the same lines, byte for byte:
+    each reason for a skip, and each kind of event, is written as it was."""
+    texts = retold(tmp_path / "a")
+    compare(texts, "retold")
+    skips = re.findall(
+        r'"type":"delivery.skipped".*?"why":"(\w+)"', texts["retold/schedules.ndjson.gz"]
+    )
+    assert set(skips) == SKIPS
 
 
 def test_an_export_is_taken_over(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from zipfile import ZipFile
 import orjson
 import pytest
 from former_version.doors import PACK_TEXTS
+from former_version.history import Teller, tell_story
 from former_version.machine import DATA, Machine, copy_of, machine
 from former_version.questions import CONTINUED, DELIVERED, IMPORTED, QUESTIONS, WRONG
 
@@ -30,6 +31,7 @@ __all__ = [
     "port_of",
     "rebuilt",
     "refusals",
+    "retold",
     "untouched",
 ]
 
@@ -171,6 +173,18 @@ def _by_schedule(text: str) -> str:
 
 
 _HASH = re.compile(r"\b[0-9a-f]{64}\b")
+
+
+def retold(folder: Path) -> dict[str, str]:
+    """The lines of the main story, told again from its beginning, without Letta's troubles."""
+    folder.mkdir()
+    with machine(folder / "var") as here, Sandbox(AGENTS, clock=lambda: here.now) as sandbox:
+        here.letta = port_of(sandbox)
+        tell_story(Teller(here, sandbox), troubles=False)
+        return {
+            f"retold/{chain}.ndjson.gz": b"".join(lines).decode()
+            for chain, lines in lines_in(here.var).items()
+        }
 
 
 def imported(folder: Path, data: Path = DATA) -> dict[str, str]:

@@ -85,10 +85,12 @@ class Teller:
         month.write_bytes(whole + whole[whole.rindex(b"\x1f\x8b\x08") :][:60])
 
 
-def tell_story(teller: Teller) -> None:
-    """Of four months, in which everything happens that a log can tell but its recovery."""
+def tell_story(teller: Teller, *, troubles: bool = True) -> None:
+    """Of four months, in which everything happens that a log can tell but its recovery. What an
+    agent's Letta has of ``troubles`` in one night is told in seconds that really pass, so it isn't
+    the same each time; without them it is."""
     _september(teller)
-    _october(teller)
+    _october(teller, troubles=troubles)
     _november(teller)
     _december(teller)
 
@@ -152,7 +154,7 @@ def _as_before(teller: Teller, agent: str) -> None:
     teller.append([(changes, teller.ids["elsewhere"])], former=True)
 
 
-def _october(teller: Teller) -> None:
+def _october(teller: Teller, *, troubles: bool) -> None:
     machine, register, ids = teller.machine, teller.register, teller.ids
     echo, other, _, _, fifth, sixth = teller.sandbox.agents
     machine.set("2026-10-01T00:10")
@@ -180,7 +182,7 @@ def _october(teller: Teller) -> None:
     teller.ask("seal")
     machine.advance(minutes=1)
     # Letta's troubles.
-    for number, fault in enumerate(_FAULTS):
+    for number, fault in enumerate(_FAULTS if troubles else ()):
         machine.advance(hours=1)
         register(f"trouble{number}", sixth, "--time", "in 1m")
         machine.advance(minutes=2)

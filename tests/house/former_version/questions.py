@@ -276,6 +276,12 @@ WRONG: Asked = {
 
 
 _ECHO = "agent-c06fc069-612b-472e-8cdf-619a05e397f5"
+_EVERYTHING = (
+    "--conversation-id conv-00000000-0000-4000-8000-000000000001 --name everything --start-at "
+    "2026-12-02T00:00 --until 2027-06-01 --max-repetitions 9 --daily-budget 3 --jitter 5m "
+    "--envelope --on-failure agent-1 --reason 'all of it' --misfire skip --grace 3h --tier 1 --tz "
+    "Europe/London --cron '0 9 * * *' --prompt Everything."
+)
 _NEVER = "--name never --prompt 'This is never.' --time 2030-01-01T00:00"
 CONTINUED: Mapping[str, Sequence[str]] = {
     "main": [
@@ -285,6 +291,7 @@ CONTINUED: Mapping[str, Sequence[str]] = {
         f"register --agent-id {_ECHO} --prompt 'A new one.' --cron '0 9 * * *' --tz Asia/Tokyo",
         "register --agent-id agent-1 --prompt 'In a file.' --every 3h --jitter 5m --envelope",
         "register --agent-id agent-1 --prompt 'Of tier 2.' --every 3h --tier 2 --reason why",
+        f"register --agent-id {_ECHO} {_EVERYTHING}",
         "modify --id {london} --cron '15 9 * * *' --reason later",
         "modify --id {hourly} --prompt 'This is hourly, changed.' --daily-budget 3",
         "@ 2026-12-01T12:40",
