@@ -345,13 +345,13 @@ CONTINUED: Mapping[str, Sequence[str]] = {
 
 DELIVERED: Sequence[str] = [
     "@ 2026-12-01T11:20",
-    "execute --concurrency 1 --deadline 5",
+    "execute --concurrency 1 --deadline 60",
     "@ 2026-12-01T11:30",
-    "execute --concurrency 1 --deadline 5",
+    "execute --concurrency 1 --deadline 60",
     "trigger --id {never}",
-    "execute --concurrency 1 --deadline 5",
+    "execute --concurrency 1 --deadline 60",
     "@ 2026-12-02T10:00",
-    "execute --concurrency 1 --deadline 5",
+    "execute --concurrency 1 --deadline 60",
     "audit --since 2026-12-01",
     "verify",
     "stats",
