@@ -306,7 +306,7 @@ def _december(teller: Teller) -> None:
 
 
 def tell_parts(teller: Teller) -> None:
-    """Of so many schedules that the index is in parts."""
+    """Of 331 schedules, for which the index is in parts."""
     teller.machine.set("2026-12-01T09:00")
     drafts = [draft(number) for number in range(330)]
     teller.store.transact(teller.machine.now, lambda _: (drafts, None))

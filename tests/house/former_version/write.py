@@ -11,7 +11,7 @@ rewrites `documents/help` and `documents/doors`, and nothing else.
 
     .venv/bin/python tests/house/former_version/write.py all FOLDER
 
-tells the stories again and writes everything into a new folder, to be compared with what is here.
+tells the stories again and writes everything into a new folder, to compare it with what is here.
 """
 
 from __future__ import annotations
