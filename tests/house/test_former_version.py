@@ -34,7 +34,7 @@ from former_version.asking import (
 from former_version.doors import doors, help_texts
 from former_version.machine import DATA, DOCUMENTS
 
-from promptyoself.versions import VERSIONS
+from promptyoself.events.versions import VERSIONS
 
 NAMES = ("main", "recovered", "damaged", "parts")
 SKIPS = {

@@ -11,19 +11,19 @@ import pytest
 from chains import draft
 from former_version.machine import HOST, LOGIN, Machine
 
-from promptyoself.events import (
+from promptyoself.core.ids import content_hash, content_of, schedule_id
+from promptyoself.core.settings import load_settings
+from promptyoself.events.draft import Draft
+from promptyoself.events.records import (
     ApprovalGranted,
     DeliveryStalled,
     Record,
     ScheduleModified,
     ScheduleRegistered,
 )
-from promptyoself.identity import content_hash, content_of, schedule_id
-from promptyoself.ledger import Draft
+from promptyoself.rules.claim import claim
 from promptyoself.sandbox import Sandbox
-from promptyoself.service.claiming import claim
-from promptyoself.service.store import Store
-from promptyoself.settings import load_settings
+from promptyoself.store.store import Store
 
 __all__ = ["Teller", "tell_damage", "tell_parts", "tell_story"]
 

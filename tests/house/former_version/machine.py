@@ -25,8 +25,8 @@ from typing import Any
 import pytest
 from calling import Answer, call, clean_environ
 
-from promptyoself.commands.answering import Session
-from promptyoself.settings import SETTINGS
+from promptyoself.core.settings import SETTINGS
+from promptyoself.doors.commands.session import Session
 
 __all__ = ["DATA", "DOCUMENTS", "HERE", "HOST", "LOGIN", "VERSION", "Machine", "copy_of", "machine"]
 

@@ -26,7 +26,8 @@ from pathlib import Path
 
 import orjson
 
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
+_TESTS = Path(__file__).parents[2]
+sys.path[:0] = [str(_TESTS / "support"), str(_TESTS / "house")]
 
 from former_version.asking import (  # noqa: E402
     AGENTS,
