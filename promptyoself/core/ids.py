@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import Any
 
 import orjson
-
-from promptyoself.core.digests import sha256
 
 __all__ = [
     "CONTENT",

@@ -7,11 +7,11 @@ What a chain's state consists of, its :class:`Form` says.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from hashlib import sha256
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import orjson
 
-from promptyoself.core.digests import sha256
 from promptyoself.index.tree import Kind, Node, read_node, spell_node
 from promptyoself.ledger import Position
 from promptyoself.state.fold import Folded, Loss, Losses

@@ -13,13 +13,13 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from hashlib import sha256
 from itertools import count
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import orjson
 
-from promptyoself.core.digests import sha256
 from promptyoself.core.disk import Disk, read_ours
 from promptyoself.state.overlay import Overlay, Summary, Wanted
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 import orjson
 
-from promptyoself.core.digests import sha256
 from promptyoself.core.instants import is_instant
 
 __all__ = [

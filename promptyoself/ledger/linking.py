@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from hashlib import sha256
 
-from promptyoself.core.digests import sha256
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.instants import format_utc
 from promptyoself.events.draft import Draft
@@ -30,13 +30,13 @@ def chain_up(
     ts = max(format_utc(now), after.ts)
     envelopes, lines = [], []
     # A group may be a thousand: what can be done once for all of them is.
-    digest, new = sha256.for_many(len(drafts)), tuple.__new__
+    new = tuple.__new__
     for record, id_, actor in drafts:
         seq += 1
         version, type_, data = write_event(record)
         line = spell(version, seq, ts, type_, id_, actor, data, head)
         envelopes.append(new(Envelope, (version, seq, ts, type_, id_, actor, data, head)))
-        head = digest(line).hexdigest()
+        head = sha256(line).hexdigest()
         lines.append(line)
     lines.append(b"")
     content = b"\n".join(lines)

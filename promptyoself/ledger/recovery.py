@@ -25,10 +25,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from promptyoself.core.digests import sha256
 from promptyoself.core.disk import Disk, read_ours
 from promptyoself.ledger.envelope import Envelope, decode_line, hash_line
 from promptyoself.ledger.position import START, Position

@@ -15,10 +15,10 @@ import os
 import re
 import zlib
 from collections.abc import Collection, Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
-from promptyoself.core.digests import sha256
 from promptyoself.core.disk import read_ours
 from promptyoself.ledger.envelope import GENESIS_HASH, Envelope, decode_line, hash_line
 from promptyoself.ledger.protocol import Gap

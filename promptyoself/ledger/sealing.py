@@ -30,9 +30,9 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
 
-from promptyoself.core.digests import sha256
 from promptyoself.core.disk import Disk, open_ours
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.instants import format_utc

@@ -13,13 +13,13 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
+from hashlib import sha256
 from operator import itemgetter
 from pathlib import Path
 from struct import Struct
 from types import ModuleType
 from typing import BinaryIO, NamedTuple
 
-from promptyoself.core.digests import sha256
 from promptyoself.core.disk import is_ours, open_ours
 from promptyoself.core.errors import ChainError
 from promptyoself.ledger.envelope import Envelope, decode_line, hash_line

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 import re
+from hashlib import sha256
 from pathlib import Path
 
-from promptyoself.core.digests import sha256
 from promptyoself.core.disk import Disk, open_ours, read_ours
 from promptyoself.events.records import TailQuarantined
 from promptyoself.ledger.protocol import Torn

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import Any, NamedTuple
 
-from promptyoself.core.digests import sha256
 from promptyoself.core.ids import jittered
 from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.events.records import DeliverySkipped

@@ -3,8 +3,8 @@
 from bisect import bisect_left
 from collections.abc import Iterable
 from functools import partial
+from hashlib import sha256
 
-from promptyoself.core.digests import sha256
 from promptyoself.core.ids import TEMPLATES, content_hash, content_of
 from promptyoself.core.instants import is_instant
 from promptyoself.events import records

@@ -12,9 +12,9 @@ import heapq
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from functools import partial
+from hashlib import sha256
 from typing import NamedTuple
 
-from promptyoself.core.digests import sha256
 from promptyoself.core.instants import parse_utc
 from promptyoself.events.versions import DESIRE_VERSIONS
 from promptyoself.state.fold import NO_LOSSES, Folded, Losses, take_in

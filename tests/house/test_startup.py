@@ -20,7 +20,7 @@ HEAVY = {
 }  # fmt: skip
 OURS = {
     "", "cli", "core", "core.addresses", "core.call_counts", "core.cancellation",
-    "core.diagnostics", "core.digests", "core.disk", "core.errors", "core.ids", "core.instants",
+    "core.diagnostics", "core.disk", "core.errors", "core.ids", "core.instants",
     "core.settings", "core.texts", "core.times", "doors", "doors.commands",
     "doors.commands.session", "events", "events.draft", "events.versions", "index", "index.form",
     "index.index", "index.schedule_form", "index.tree", "ledger", "ledger.envelope",

@@ -17,9 +17,9 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Any, NamedTuple
 
-from promptyoself.core.digests import sha256
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.ids import jittered
 from promptyoself.core.instants import format_utc, parse_utc

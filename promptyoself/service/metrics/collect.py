@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
+from hashlib import sha256
 from heapq import nsmallest
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -19,7 +20,6 @@ import orjson
 
 from promptyoself import __version__
 from promptyoself.core.call_counts import CALLS, REBUILDS, read_counts
-from promptyoself.core.digests import sha256
 from promptyoself.core.disk import Disk, read_ours
 from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.ledger import START, HeadMoved, Ledger, Position
