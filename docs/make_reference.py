@@ -1,5 +1,8 @@
-"""Make docs/reference.md, docs/doors.md and .env.example from the commands and the settings
-themselves, and the package's copies of .env.example and docs/alerts.yml."""
+"""Make docs/reference/commands.md, docs/reference/doors.md and .env.example.
+
+They follow from the commands and the settings themselves. The package's copies of .env.example and
+docs/alerts.yml are made too.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ COMMON = {"--var", "--format", "--help"}
 
 
 def reference() -> str:
-    """The text of docs/reference.md."""
+    """The text of docs/reference/commands.md."""
     context = click.Context(cli)
     commands = {
         name: command
@@ -49,7 +52,7 @@ def reference() -> str:
         "root of a source checkout, else `~/.config/promptyoself/.env` (below `$XDG_CONFIG_HOME`,",
         "if set); never that of the working directory. What is empty or blank counts as unset.",
         "`promptyoself doctor` shows each, and where it came from. [How the file is",
-        "written](operating.md#settings), and what is said of names that are no settings.",
+        "written](../howto/operating.md#settings), and what is said of names that are no settings.",
         "",
         "| setting | default | |",
         "|---|---|---|",
@@ -61,16 +64,16 @@ def reference() -> str:
 
 
 def doors() -> str:
-    """The text of docs/doors.md."""
+    """The text of docs/reference/doors.md."""
     context = click.Context(cli)
     lines = [
         "# Each tool through each door",
         "",
         "Made by `make docs` from the commands themselves; a test keeps it up to date.",
         "",
-        "Three doors lead to the same commands: a shell, a [Sanctum host](sanctum.md) and an",
-        "[MCP client](mcp.md). They answer the same JSON ([json.md](json.md)), errors too, and",
-        "write the same events, whose actor says which door it was: `cli`, `sanctum` or `mcp`.",
+        "Three doors lead to the same commands: a shell, a [Sanctum host](../howto/sanctum.md) and",
+        "an [MCP client](../howto/mcp.md). They answer the same JSON ([json.md](json.md)), errors",
+        "too, and write the same events, whose actor says which door it was: `cli`, `sanctum` or `mcp`.",
         "",
         "| at a shell | through a Sanctum host | through MCP | what calling it does |",
         "|---|---|---|---|",
@@ -170,8 +173,8 @@ def alerts() -> str:
 
 DATA = ROOT / "promptyoself" / "data"
 FILES = {
-    ROOT / "docs" / "reference.md": reference,
-    ROOT / "docs" / "doors.md": doors,
+    ROOT / "docs" / "reference" / "commands.md": reference,
+    ROOT / "docs" / "reference" / "doors.md": doors,
     ROOT / ".env.example": dotenv,
     DATA / ".env.example": dotenv,
     DATA / "alerts.yml": alerts,

@@ -1,8 +1,8 @@
 """The errors a caller can meet, each with a stable code, a sentence, and what to do about it.
 
 They are raised where the fault is found and turned into the one JSON document only at the doors
-(``cli`` and ``mcp_server``). The codes are part of the public contract: ``docs/json.md`` lists
-them.
+(``cli`` and ``mcp_server``). The codes are part of the public contract:
+``docs/reference/json.md`` lists them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What the commands for agents answer, as JSON Schema, and what calling one does to the world.
 
 A command's name, description and parameters come from Click's own tree; what it answers can't be
-read there. ``docs/json.md`` tells the same to people. A test holds each schema against what the
-command really answers.
+read there. ``docs/reference/json.md`` tells the same to people. A test holds each schema against
+what the command really answers.
 """
 
 from __future__ import annotations

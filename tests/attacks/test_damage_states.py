@@ -1,5 +1,5 @@
-"""P4, P9: what works in which state of damage is what the table in docs/operating.md says, cell by
-cell; and `doctor` is green in no state in which something is wrong."""
+"""P4, P9: what works in which state of damage is what the table in docs/howto/operating.md
+says, cell by cell; and `doctor` is green in no state in which something is wrong."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from calling import AGENT, Answer, call
 if TYPE_CHECKING:
     from conftest import Clock
 
-DOCS = Path(__file__).resolve().parents[2] / "docs" / "operating.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "howto" / "operating.md"
 MAGIC = b"\x1f\x8b\x08"
 
 

@@ -107,8 +107,10 @@ some_readers = st.lists(st.sampled_from(READERS), min_size=2, max_size=4, unique
 
 @lru_cache(maxsize=1)
 def documented() -> frozenset[str]:
-    """The codes that docs/json.md has."""
-    text = (Path(__file__).resolve().parents[2] / "docs" / "json.md").read_text(encoding="utf-8")
+    """The codes that docs/reference/json.md has."""
+    text = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "json.md").read_text(
+        encoding="utf-8"
+    )
     return frozenset(re.findall(r"^\| `([a-z0-9_]+)` \|", text, re.MULTILINE))
 
 

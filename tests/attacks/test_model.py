@@ -71,7 +71,7 @@ def read(text: str) -> datetime:
 
 
 def following(schedule: dict[str, Any], after: datetime) -> datetime | None:
-    """The first slot after an instant, by docs/scheduling.md."""
+    """The first slot after an instant, by docs/reference/scheduling.md."""
     start = schedule["start_at"] and read(schedule["start_at"])
     if start:
         after = max(after, start - timedelta(microseconds=1))
@@ -165,7 +165,7 @@ class Model:
                 del self.open[key]
 
     def event(self, type_: str, id_: str, data: dict[str, Any], now: datetime) -> None:
-        """An event of a delivery, by docs/format.md."""
+        """An event of a delivery, by docs/reference/format.md."""
         schedule, ts = self.schedules[id_], self.wrote(now)
         key = (id_, data.get("slot", ""))
         if type_ == "delivery.attempted":

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.timeout(600)
 
-DOCUMENT = ROOT / "docs" / "letta.md"
+DOCUMENT = ROOT / "docs" / "tutorial" / "letta.md"
 CLOCK = f"http://{NOBODY}/mcp"
 
 
@@ -49,8 +49,8 @@ def client_of(letta: RealLetta) -> Client:
 
 
 def test_what_the_document_shows(letta: RealLetta, tmp_path: Path) -> None:
-    """docs/letta.md, step by step: tools are attached over stdio and over HTTP, the agent's own
-    calls end in schedules, and what it asked to be told is in its own history, once."""
+    """docs/tutorial/letta.md, step by step: tools are attached over stdio and over HTTP, the
+    agent's own calls end in schedules, and what it asked to be told is in its own history, once."""
     agent = letta.agent()
     text = DOCUMENT.read_text()
     (documented,) = set(re.findall(r"AGENT=(agent-\S+)", text))
@@ -96,7 +96,7 @@ def test_what_the_document_shows(letta: RealLetta, tmp_path: Path) -> None:
 
 
 def test_the_setting_that_is_documented_is_the_one_tested() -> None:
-    """The server of these tests is started with what docs/letta.md says, word for word."""
+    """The server of these tests is started with what docs/tutorial/letta.md says, word for word."""
     (name, value) = re.findall(r"^([A-Z_]+)=(\w+)$", DOCUMENT.read_text(), re.MULTILINE)[0]
     served = (Path(__file__).parents[1] / "letta_server" / "serve.py").read_text()
     assert f'"{name}": "{value}"' in served

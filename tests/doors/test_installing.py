@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-OPERATING = (ROOT / "docs" / "operating.md").read_text()
+OPERATING = (ROOT / "docs" / "howto" / "operating.md").read_text()
 UNIT = ROOT / "promptyoself" / "data" / "promptyoself.service"
 OTHERS = "MAILTO=me@example.org\n# mine\n0 4 * * *  backup --all\n"
 
@@ -29,7 +29,7 @@ esac
 
 
 def block(heading: str) -> str:
-    """The first shell block under a heading of docs/operating.md."""
+    """The first shell block under a heading of docs/howto/operating.md."""
     section = OPERATING.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
     found = re.search(r"^```sh\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
     assert found is not None, heading

@@ -18,7 +18,7 @@ from promptyoself.sandbox import http as sandbox_http
 from promptyoself.targets.letta import client, deadline
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs" / "limits.md").read_text()
+PAGE = (ROOT / "docs" / "reference" / "limits.md").read_text()
 ROWS = [
     [cell.strip() for cell in line.strip("|").split("|")]
     for line in PAGE.splitlines()

@@ -20,7 +20,7 @@ from promptyoself import __version__
 from promptyoself.core.extras import EXTRAS
 
 ROOT = Path(__file__).resolve().parents[2]
-OPERATING = ROOT / "docs" / "operating.md"
+OPERATING = ROOT / "docs" / "howto" / "operating.md"
 AGENT = "agent-7"
 DATA = ("promptyoself.service", ".env.example", "alerts.yml")
 

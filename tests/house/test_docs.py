@@ -26,8 +26,11 @@ from promptyoself.core.settings import SETTINGS
 from promptyoself.events import records
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 RECORDS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+DOCUMENTS = [
+    ROOT / "README.md",
+    *(page for page in sorted((ROOT / "docs").rglob("*.md")) if page not in RECORDS),
+]
 LANGUAGES = {"console", "console exact", "sh", "json", "text"}
 REASONS = {
     "it installs from a package index",
@@ -338,7 +341,7 @@ def test_links_resolve(document: Path) -> None:
 
 
 def test_what_is_generated_is_up_to_date() -> None:
-    """docs/reference.md and .env.example are what `make docs` makes of the code as it is."""
+    """The generated pages and .env.example are what `make docs` makes of the code as it is."""
     for path, make in run_path(str(ROOT / "docs" / "make_reference.py"))["FILES"].items():
         assert path.read_text() == make(), f"run `make docs`: {path.name} is out of date"
 
@@ -351,8 +354,8 @@ def test_the_readme_has_a_line_for_every_promise() -> None:
 
 
 def test_every_command_has_an_example_of_its_answer() -> None:
-    """docs/json.md has a heading for each command, and no other below "Answers"."""
-    answers = (ROOT / "docs" / "json.md").read_text().partition("\n## Answers\n")[2]
+    """docs/reference/json.md has a heading for each command, and no other below "Answers"."""
+    answers = (ROOT / "docs" / "reference" / "json.md").read_text().partition("\n## Answers\n")[2]
     headings = re.findall(r"^### (.*)$", answers.partition("\n## ")[0], re.MULTILINE)
     named = [name for heading in headings for name in re.findall(r"`([a-z-]+)`", heading)]
     assert sorted(named) == sorted(COMMANDS)
@@ -363,7 +366,8 @@ def test_every_command_has_an_example_of_its_answer() -> None:
 
 def table(document: str, heading: str) -> dict[str, list[str]]:
     """The rows of the table under a heading, by the name in their first cell."""
-    text = (ROOT / "docs" / document).read_text()
+    (page,) = (ROOT / "docs").rglob(document)
+    text = page.read_text()
     section = re.split(rf"^#+ {re.escape(heading)}$", text, flags=re.MULTILINE)
     assert len(section) == 2, f"{document} has no heading {heading!r}"
     rows = re.split(r"^#", section[1], maxsplit=1, flags=re.MULTILINE)[0]
@@ -375,7 +379,7 @@ def table(document: str, heading: str) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("type_", records.VERSIONS)
 def test_every_field_of_every_event_is_described(type_: str) -> None:
-    """docs/format.md lists the fields of each type in their order, and which may be left out."""
+    """docs/reference/format.md lists each type's fields in order, and which may be left out."""
     record = records._CLASSES[type_]
     rows = table("format.md", f"`{type_}`")
     assert list(rows) == list(record._fields)
@@ -385,24 +389,24 @@ def test_every_field_of_every_event_is_described(type_: str) -> None:
 
 
 def test_no_event_is_described_that_does_not_exist() -> None:
-    """docs/format.md describes the known types and no other."""
-    text = (ROOT / "docs" / "format.md").read_text()
+    """docs/reference/format.md describes the known types and no other."""
+    text = (ROOT / "docs" / "reference" / "format.md").read_text()
     assert re.findall(r"^#+ `(\w+\.\w+)`$", text, re.MULTILINE) == list(records.VERSIONS)
 
 
 def test_the_faults_of_the_sandbox_are_described() -> None:
-    """docs/sandbox.md lists every fault with its parameters, and every route."""
+    """docs/reference/sandbox.md lists every fault with its parameters, and every route."""
     rows = table("sandbox.md", "The faults")
     assert list(rows) == list(sandbox.FAULTS)
     for name, cells in rows.items():
         assert re.findall(r"`(\w+)`", cells[0]) == list(sandbox.PARAMS.get(name, {})), name
-    text = (ROOT / "docs" / "sandbox.md").read_text()
+    text = (ROOT / "docs" / "reference" / "sandbox.md").read_text()
     assert all(f"`{route}`" in text for route in sandbox.ROUTES)
 
 
 def test_the_otid_of_the_example_is_the_one_we_send() -> None:
-    """The otid that docs/format.md computes by hand is that of the code."""
-    text = (ROOT / "docs" / "format.md").read_text()
+    """The otid that docs/reference/format.md computes by hand is that of the code."""
+    text = (ROOT / "docs" / "reference" / "format.md").read_text()
     found = re.search(r"'(sch_[0-9a-f]{8})\|([^']+)'.*\n([0-9a-f-]{36})", text)
     assert found is not None
     assert slot_otid(found[1], found[2]) == found[3]
@@ -513,22 +517,22 @@ def codes() -> _Codes:
 
 
 def test_every_code_is_listed_and_no_other(codes: _Codes) -> None:
-    """docs/json.md lists each code that the source can raise, once, and nothing else."""
+    """docs/reference/json.md lists each code that the source can raise, once, and nothing else."""
     assert codes.computed == set(COMPUTED), "say in COMPUTED what these can come to"
-    text = (ROOT / "docs" / "json.md").read_text()
+    text = (ROOT / "docs" / "reference" / "json.md").read_text()
     section = text.partition("\n## Error codes\n")[2].partition("\n## ")[0]
     listed = re.findall(r"^\| `([a-z_]+)` \|", section, re.MULTILINE)
     assert sorted(listed) == sorted(codes.raised.union(*COMPUTED.values()))
 
 
 def test_every_code_of_an_outcome_is_listed_and_no_other(codes: _Codes) -> None:
-    """docs/json.md lists each code that only the end of a delivery can bear."""
+    """docs/reference/json.md lists each code that only the end of a delivery can bear."""
     listed = set(table("json.md", "Codes in delivery events"))
     assert listed == codes.outcomes - codes.raised
 
 
 def test_what_to_do_is_said_of_codes_that_exist(codes: _Codes) -> None:
-    """docs/operating.md names existing codes, and every one that concerns the log."""
+    """docs/howto/operating.md names existing codes, and every one that concerns the log."""
     listed = set(table("operating.md", "When something is wrong")) - {"torn_tail"}
     assert listed <= codes.raised.union(*COMPUTED.values())
     log = {"corrupt_chain", "damaged_tail", "chain_missing", "head_not_on_chain", "newer_events"}

@@ -41,7 +41,7 @@ SKIPS = {
     "misfire", "overlap", "grace", "paused", "parked", "modified", "cancelled", "budget",
     "agent_cap", "clock", "no_desires", "approval",
 }  # fmt: skip
-"""The reasons that docs/scheduling.md has."""
+"""The reasons that docs/reference/scheduling.md has."""
 
 AGAIN = "If that was meant: .venv/bin/python tests/house/former_version/write.py doors"
 

@@ -149,7 +149,7 @@ class Letta:
             # for a minute.
             "LETTA_DISABLE_SQLALCHEMY_POOLING": "false",
             "OPENAI_API_KEY": "none",
-            "MCP_DISABLE_STDIO": "false",  # as docs/letta.md says
+            "MCP_DISABLE_STDIO": "false",  # as docs/tutorial/letta.md says
             # It would look for updates of its word lists. No test hangs on the internet.
             "http_proxy": proxy,
             "https_proxy": NOWHERE,

@@ -31,7 +31,7 @@ from promptyoself.core.settings import load_settings
 from promptyoself.service.proof.signed_heads import load_key, make_key, settled_head, sign_position
 from promptyoself.store.store import Store
 
-FORMAT = Path(__file__).resolve().parents[2] / "docs" / "format.md"
+FORMAT = Path(__file__).resolve().parents[2] / "docs" / "reference" / "format.md"
 REGISTER = ("register", "--agent-id", AGENT, "--prompt", "Hello", "--every")
 FIELDS = ("form", "chain", "head", "ts", "key_id", "signature")
 
@@ -294,7 +294,8 @@ def test_a_note_is_one_line_that_others_can_check(signed: Signed) -> None:
 
 
 def test_openssl_finds_so_too(signed: Signed, tmp_path: Path) -> None:
-    """P3: the commands that docs/format.md gives for OpenSSL accept a note, and no altered one."""
+    """P3: the commands that docs/reference/format.md gives for OpenSSL accept a note, and no
+    altered one."""
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed")
     script = next(

@@ -1,5 +1,5 @@
 """Metrics: what is counted of a log is what the log says, however it is read; and what is shown of
-it is what docs/metrics.md lists and docs/alerts.yml asks for."""
+it is what docs/reference/metrics.md lists and docs/alerts.yml asks for."""
 
 from __future__ import annotations
 
@@ -497,7 +497,7 @@ def test_a_damaged_count_harms_nobody(tmp_path: Path, content: bytes | None) -> 
 
 
 def test_every_metric_is_described_and_no_other() -> None:
-    """docs/metrics.md has a row for each metric: its kind, labels, source, and its own words."""
+    """docs/reference/metrics.md has a row for each metric: kind, labels, source, own words."""
     rows = table("metrics.md", "The metrics")
     assert list(rows) == list(METRICS)
     for name, (kind, labels, source, text) in rows.items():

@@ -509,8 +509,11 @@ def _pinned(settings: Settings, agent: str) -> Settings:
 
 
 def _actor(caller: Caller, agent: str | None) -> dict[str, str]:
-    """Who calls, as ``docs/format.md`` describes it: an agent that is pinned, else the client as
-    it calls itself, else the login; and, where that is known, the rest beside it."""
+    """Who calls, as ``docs/reference/format.md`` describes it.
+
+    That is an agent that is pinned, else the client as it calls itself, else the login. What else
+    is known of the caller stands beside it.
+    """
     login = _login() if caller.address is None else None
     client = None if caller.client is None else _printable(caller.client)
     known = (("agent", agent), ("client", client), ("login", login))

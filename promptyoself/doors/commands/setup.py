@@ -147,7 +147,8 @@ def install_plugin_command(session: Session, plugins_dir: str, python: str | Non
 def sandbox_command(session: Session, host: str, port: int, count: int, latency: float) -> None:
     """Serve a stand-in Letta with agents that echo, for trying things out, until Ctrl-C.
 
-    Prints its URL and its agents first. Faults are injected over HTTP: see docs/sandbox.md.
+    Prints its URL and its agents first. Faults are injected over HTTP: see
+    docs/reference/sandbox.md.
     """
     from promptyoself.sandbox import Sandbox, serve_forever
 

@@ -1,7 +1,8 @@
 """Signed heads: one line that says how far the log had come, and that a key's owner says so.
 
 A head proves that nothing was cut off or rewritten since, if it was kept where whoever may write
-the log can't write. A signed one may be kept anywhere. ``docs/format.md`` states its form.
+the log can't write. A signed one may be kept anywhere. ``docs/reference/format.md`` states its
+form.
 """
 
 from __future__ import annotations
