@@ -106,8 +106,8 @@ def test_every_text_in_the_source(door: str) -> None:
 
 
 def test_the_codes_are_those_of_the_contract() -> None:
-    """Every code that the source raises with a text of its own is in docs/reference/json.md, so that
-    walking the source walks the contract."""
+    """Every code that the source raises with a text of its own is in docs/reference/json.md, so
+    that walking the source walks the contract."""
     listed = set(
         re.findall(
             r"^\| `([a-z_]+)` \|", (ROOT.parent / "docs/reference/json.md").read_text(), re.M
