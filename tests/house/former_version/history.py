@@ -86,9 +86,11 @@ class Teller:
 
 
 def tell_story(teller: Teller, *, troubles: bool = True) -> None:
-    """Of four months, in which everything happens that a log can tell but its recovery. What an
-    agent's Letta has of ``troubles`` in one night is told in seconds that really pass, so it isn't
-    the same each time; without them it is."""
+    """Of four months, in which everything happens that a log can tell but its recovery.
+
+    With ``troubles`` it isn't the same each time: what an agent's Letta has of them in one night
+    takes seconds that really pass, and where a torn end lies depends on how well is compressed.
+    """
     _september(teller)
     _october(teller, troubles=troubles)
     _november(teller)
@@ -193,7 +195,8 @@ def _october(teller: Teller, *, troubles: bool) -> None:
         machine.advance(minutes=10)
         teller.execute("--deadline", "2", RECONCILE_GRACE="0.3", CALL_TIMEOUT="0.3")
     machine.set("2026-10-06T09:00")
-    teller.tear()
+    if troubles:
+        teller.tear()
     teller.ask("reinforce", "--id", ids["desire1"], "--by", "0.2", "--reason", "still")
     teller.ask("cancel", "--id", ids["london"], "--reason", "done with it")
     teller.ask(
