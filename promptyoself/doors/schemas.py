@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from promptyoself.core.errors import WrongUsage
 from promptyoself.core.times import shown
+from promptyoself.events.kinds import SCHEDULE_TYPES, STATUSES
 
 __all__ = ["SETS", "TOOLS", "Tool", "chosen", "output_schema"]
 
@@ -96,13 +97,13 @@ _SCHEDULE = _object(
     agent_id=_text("The agent that is prompted."),
     name=_maybe(_STRING),
     prompt=_text("What the agent is told."),
-    schedule_type={"enum": ["once", "cron", "interval"]},
+    schedule_type={"enum": list(SCHEDULE_TYPES)},
     schedule_value=_text("The instant, the cron expression or the interval."),
     timezone=_STRING,
     next_run=_maybe(_INSTANT),
     last_run=_maybe(_INSTANT),
     created_at=_INSTANT,
-    status={"enum": ["active", "paused", "completed", "cancelled", "failed"]},
+    status={"enum": list(STATUSES)},
     active=_FLAG,
     repetition_count=_text("How often it has fired.") | {"type": "integer"},
     max_repetitions=_maybe(_NUMBER),

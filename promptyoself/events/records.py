@@ -13,12 +13,23 @@ each annotation compiled.
 
 from collections.abc import Mapping
 from types import UnionType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from promptyoself.core.instants import is_instant
+from promptyoself.events.kinds import (
+    ArrivalProof,
+    CompletionReason,
+    FinalStatus,
+    MisfirePolicy,
+    ScheduleType,
+    SkipReason,
+    SlotKind,
+    WorkerMode,
+)
 from promptyoself.events.versions import VERSIONS
 
 __all__ = [
+    "CLASSES",
     "FORMAT",
     "VERSIONS",
     "ApprovalConsumed",
@@ -76,13 +87,13 @@ class ScheduleRegistered(NamedTuple):
 
     agent_id: str
     prompt: str
-    schedule_type: str
+    schedule_type: ScheduleType
     schedule_value: str
     timezone: str
     next_run: str
     anchor: str
     tier: int
-    misfire: str
+    misfire: MisfirePolicy
     grace: int
     conversation_id: str | None = None
     name: str | None = None
@@ -156,8 +167,8 @@ class ScheduleCompleted(NamedTuple):
     was not delivered; ``why`` is ``once``, ``max_repetitions`` or ``until``. ``notice`` as in
     :class:`DeliverySkipped`."""
 
-    why: str
-    status: str
+    why: CompletionReason
+    status: FinalStatus
     notice: str | None = None
 
 
@@ -185,7 +196,7 @@ class DeliveryAttempted(NamedTuple):
     attempt: int
     worker: str
     text_sha256: str
-    kind: str = "scheduled"
+    kind: SlotKind = "scheduled"
     next_run: str | None = None
     text: str | None = None
     agent_id: str | None = None
@@ -202,7 +213,7 @@ class DeliveryDelivered(NamedTuple):
     otid: str
     attempt: int
     worker: str
-    via: str
+    via: ArrivalProof
     latency_ms: int
     run_id: str | None = None
     error: str | None = None
@@ -269,11 +280,6 @@ class DeliveryStalled(NamedTuple):
     retry_at: str | None = None
 
 
-HANDED_BACK = frozenset({"worker_stopped", "too_slow"})
-"""The codes of attempts that were given up before anything was sent, because of the worker. They
-say nothing of the agent or of Letta, so they don't count as tries."""
-
-
 class DeliverySkipped(NamedTuple):
     """``slots`` slots, from ``slot`` to ``last``, will not be delivered, and why.
 
@@ -286,8 +292,8 @@ class DeliverySkipped(NamedTuple):
     slot: str
     last: str
     slots: int
-    why: str
-    kind: str = "scheduled"
+    why: SkipReason
+    kind: SlotKind = "scheduled"
     next_run: str | None = None
     detail: str | None = None
     notice: str | None = None
@@ -330,7 +336,7 @@ class WorkerStarted(NamedTuple):
     pid: int
     host: str
     software: str
-    mode: str
+    mode: WorkerMode
     concurrency: int
 
 
@@ -442,7 +448,7 @@ Record = (
     | DesirePruned
 )
 
-_CLASSES: dict[str, type[Any]] = {
+CLASSES: Mapping[str, type[Any]] = {
     "ledger.created": LedgerCreated,
     "schedule.registered": ScheduleRegistered,
     "schedule.modified": ScheduleModified,
@@ -469,6 +475,8 @@ _CLASSES: dict[str, type[Any]] = {
     "desire.reinforced": DesireReinforced,
     "desire.pruned": DesirePruned,
 }
+"""The class of each type of event, under the name that the log has for it."""
+
 _SHAPES = {
     cls: (
         VERSIONS[name],
@@ -476,7 +484,7 @@ _SHAPES = {
         cls._fields,
         tuple(field for field, default in cls._field_defaults.items() if default is None),
     )
-    for name, cls in _CLASSES.items()
+    for name, cls in CLASSES.items()
 }
 
 
@@ -511,7 +519,7 @@ def read_record(type_: str, version: int, data: Mapping[str, Any]) -> Record:
         ValueError: an instant isn't one.
     """
     del version  # every type is still at version 1: upcasts go here, one step per version
-    record: Record = _CLASSES[type_](**data)
+    record: Record = CLASSES[type_](**data)
     types = (type_, *map(type, record))
     instants = _RIGHT.get(types)
     if instants is None:
@@ -550,8 +558,14 @@ def _check_changes(changes: Mapping[str, Any]) -> None:
 
 def _check_types(cls: type[Any], values: Mapping[str, Any]) -> None:
     for name, value in values.items():
-        annotated = cls.__annotations__.get(name)
-        kinds = annotated.__args__ if isinstance(annotated, UnionType) else (annotated,)
-        # `list[…]` is to be a list; what is in it is for those who use it to find out.
-        if type(value) not in {getattr(kind, "__origin__", kind) for kind in kinds}:
+        if type(value) not in _types_of(cls.__annotations__.get(name)):
             raise TypeError(f"{name} is a {type(value).__name__}")
+
+
+def _types_of(annotation: Any) -> set[Any]:
+    """The classes that a value of a field so annotated may have."""
+    kinds = annotation.__args__ if isinstance(annotation, UnionType) else (annotation,)
+    # A field of a later version may hold a word that isn't known here, so any text will do. And
+    # what is in a list is for those who use it to find out.
+    origins = {getattr(kind, "__origin__", kind) for kind in kinds}
+    return {str if origin is Literal else origin for origin in origins}

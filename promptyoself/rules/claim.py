@@ -13,8 +13,15 @@ from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.ids import slot_otid
 from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.core.settings import Caps
-from promptyoself.events.records import (
+from promptyoself.events.kinds import (
     HANDED_BACK,
+    ArrivalProof,
+    CompletionReason,
+    FinalStatus,
+    SkipReason,
+    SlotKind,
+)
+from promptyoself.events.records import (
     ApprovalConsumed,
     DeliveryAbandoned,
     DeliveryAttempted,
@@ -85,7 +92,7 @@ class Claim(NamedTuple):
     conversation_id: str | None
     text: str
     slot: str
-    kind: str
+    kind: SlotKind
     otid: str
     attempt: int
     claimed_at: datetime
@@ -104,7 +111,7 @@ class Claim(NamedTuple):
 class Delivered(NamedTuple):
     """The agent has it; the fields as in the event."""
 
-    via: str
+    via: ArrivalProof
     run_id: str | None = None
     error: str | None = None
     http_status: int | None = None
@@ -389,7 +396,8 @@ def _claim_scheduled(
 ) -> Claim | None:
     planned = plan(schedule, now)
     fire, following = planned.fire, planned.next_run
-    why, verdict = None, Verdict()
+    why: SkipReason | None = None
+    verdict = Verdict()
     if fire is not None:
         why, verdict = allowed.first(schedule, "scheduled")
     ready = words.ready(schedule) if fire is not None and why is None else None
@@ -506,7 +514,7 @@ def _in_json(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _given_up(schedule: Schedule, slot: OpenSlot, when: datetime) -> str | None:
+def _given_up(schedule: Schedule, slot: OpenSlot, when: datetime) -> SkipReason | None:
     """Why a slot that has to wait until ``when`` isn't tried again, or ``None`` if it is."""
     if schedule.status == "cancelled":
         return "cancelled"
@@ -521,7 +529,7 @@ def _given_up(schedule: Schedule, slot: OpenSlot, when: datetime) -> str | None:
 
 
 def _completion(
-    state: State, schedule: Schedule, slot: OpenSlot | None, status: str
+    state: State, schedule: Schedule, slot: OpenSlot | None, status: FinalStatus
 ) -> list[Record]:
     """The end of a schedule whose last slot has just got its outcome, if it has.
 
@@ -542,7 +550,9 @@ def _completion(
     if schedule.schedule_type == "once":
         return [ScheduleCompleted("once", status)]
     most = schedule.max_repetitions
-    why = "max_repetitions" if most and schedule.repetition_count >= most else "until"
+    why: CompletionReason = (
+        "max_repetitions" if most and schedule.repetition_count >= most else "until"
+    )
     return [ScheduleCompleted(why, "completed")]
 
 
@@ -561,7 +571,9 @@ def _note_skip(decision: Decision, schedule: Schedule, record: DeliverySkipped) 
     )
 
 
-def _text(schedule: Schedule, slot: str, kind: str, now: datetime, *, new: bool = False) -> str:
+def _text(
+    schedule: Schedule, slot: str, kind: SlotKind, now: datetime, *, new: bool = False
+) -> str:
     if not schedule.envelope:
         return schedule.prompt
     fields = schedule._asdict()

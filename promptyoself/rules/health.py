@@ -8,8 +8,9 @@ from datetime import datetime, timedelta
 from itertools import islice
 
 from promptyoself.core.instants import format_utc
+from promptyoself.events.kinds import STATUSES
 from promptyoself.state.overlay import Summary
-from promptyoself.state.schedules import STATUSES, State, is_failing
+from promptyoself.state.schedules import State, is_failing
 
 __all__ = ["LATE", "failed", "failing", "overdue", "retrying"]
 

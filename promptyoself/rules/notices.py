@@ -14,6 +14,7 @@ from promptyoself.core.ids import content_of, schedule_id
 from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.core.settings import Caps
 from promptyoself.events.draft import FOR, Draft
+from promptyoself.events.kinds import MISSED
 from promptyoself.events.records import (
     DeliveryFailed,
     DeliverySkipped,
@@ -93,7 +94,7 @@ def _gravity(state: State, draft: Draft, now: datetime) -> int:
 
 
 def _is_missed(state: State, schedule: Schedule, record: DeliverySkipped, now: datetime) -> bool:
-    if record.kind != "scheduled" or record.why not in ("misfire", "grace"):
+    if record.kind != "scheduled" or record.why not in MISSED:
         return False
     if slot_key(schedule.id, record.slot) in state.open:  # it was tried
         return False
@@ -115,11 +116,7 @@ def _told(schedule: Schedule, drafts: Sequence[Draft], at: int) -> str:
             f"{whose} is parked: its deliveries keep failing, the last one with {record.code}. "
             f"`promptyoself resume --id {schedule.id}` lets it run again."
         )
-    missed = [
-        each
-        for each in mine
-        if isinstance(each, DeliverySkipped) and each.why in ("misfire", "grace")
-    ]
+    missed = [each for each in mine if isinstance(each, DeliverySkipped) and each.why in MISSED]
     slots = sum(each.slots for each in missed)
     first, last = min(each.slot for each in missed), max(each.last for each in missed)
     which = f"its slot of {first}" if slots == 1 else f"{slots} slots from {first} to {last}"

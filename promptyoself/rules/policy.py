@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 from promptyoself.core.instants import format_utc
 from promptyoself.core.settings import Caps
+from promptyoself.events.kinds import ApprovalProblem, SkipReason, SlotKind
 from promptyoself.state.schedules import Schedule, State
 
 __all__ = [
     "APPROVED_TIER",
     "DEFAULT_GRACE",
-    "MISFIRES",
     "TIERS",
     "Allowed",
     "Approvals",
@@ -31,8 +31,6 @@ TIERS = (0, 1, 2)
 APPROVED_TIER = 2
 """From this tier on, each delivery needs an approval."""
 
-MISFIRES = ("coalesce", "skip", "all")
-
 
 class Verdict(NamedTuple):
     """Whether a schedule's delivery is approved: by which ``grant``, with so many ``uses`` left; or
@@ -40,7 +38,7 @@ class Verdict(NamedTuple):
 
     grant: str | None = None
     uses: int = 0
-    detail: str | None = None
+    detail: ApprovalProblem | None = None
 
 
 Approvals = Callable[[Schedule], Verdict]
@@ -68,7 +66,7 @@ def by_the_log(schedule: Schedule, now: str) -> Verdict:
 
 def refusal(
     schedule: Schedule, state: State, caps: Caps, day: str, *, approved: bool = False
-) -> str | None:
+) -> SkipReason | None:
     """Why a slot of this schedule may not be delivered on that ``day`` (``YYYY-MM-DD``), or
     ``None``: ``approval`` (tier 2 acts outside, and this isn't ``approved``), ``budget`` (the
     schedule's own for the day is spent), ``agent_cap`` (its agent's is)."""
@@ -99,7 +97,7 @@ class Allowed:
         self._state, self._caps, self._approvals = state, caps, approvals
         self._today = format_utc(now)[:10]
 
-    def first(self, schedule: Schedule, kind: str) -> tuple[str | None, Verdict]:
+    def first(self, schedule: Schedule, kind: SlotKind) -> tuple[SkipReason | None, Verdict]:
         """Why a slot may not be tried for the first time, or by what approval it may."""
         verdict = self._verdict(schedule, kind)
         agent = self._state.agent(schedule.agent_id)
@@ -107,14 +105,14 @@ class Allowed:
         approved = verdict.grant is not None
         return refusal(schedule, self._state, self._caps, day, approved=approved), verdict
 
-    def again(self, schedule: Schedule, kind: str) -> tuple[str | None, Verdict]:
+    def again(self, schedule: Schedule, kind: SlotKind) -> tuple[SkipReason | None, Verdict]:
         """The same of a slot that has been charged, but that no approval covers: its schedule was
         changed since, perhaps in what it says."""
         verdict = self._verdict(schedule, kind)
         refused = schedule.tier >= APPROVED_TIER and verdict.grant is None
         return "approval" if refused else None, verdict
 
-    def _verdict(self, schedule: Schedule, kind: str) -> Verdict:
+    def _verdict(self, schedule: Schedule, kind: SlotKind) -> Verdict:
         if schedule.tier < APPROVED_TIER:
             return Verdict()
         verdict = self._approvals(schedule)

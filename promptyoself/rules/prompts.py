@@ -13,6 +13,7 @@ from typing import Any
 
 from promptyoself.core.instants import parse_utc
 from promptyoself.core.times import in_zone, is_zone
+from promptyoself.events.kinds import SlotKind
 from promptyoself.state.desires import Ranked
 
 __all__ = [
@@ -24,7 +25,7 @@ __all__ = [
 
 
 def wrap(
-    id_: str, fields: Mapping[str, Any], slot: str, kind: str, now: datetime, fire_number: int
+    id_: str, fields: Mapping[str, Any], slot: str, kind: SlotKind, now: datetime, fire_number: int
 ) -> str:
     """The prompt in its envelope. ``fields`` are those of the schedule, or of its registration;
     ``fire_number`` counts the scheduled fires from 1."""

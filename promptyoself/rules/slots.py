@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from promptyoself.core.ids import jittered
 from promptyoself.core.instants import format_utc, parse_utc
+from promptyoself.events.kinds import SkipReason
 from promptyoself.events.records import DeliverySkipped
 from promptyoself.rules.triggers import Trigger, count_slots, last_slot, next_fire_time
 from promptyoself.state.schedules import Schedule, State, ready_at
@@ -41,7 +42,7 @@ class Skipped(NamedTuple):
     first: datetime
     last: datetime
     slots: int
-    why: str
+    why: SkipReason
 
 
 class Plan(NamedTuple):
@@ -157,7 +158,9 @@ def retry_delay(otid: str, attempt: int, retry_after: float | None) -> timedelta
     return timedelta(seconds=max(min(seconds, _LONGEST_RETRY), min(retry_after or 0.0, 3600.0)))
 
 
-def _range(trigger: Trigger, first: datetime | None, until: datetime, why: str) -> list[Skipped]:
+def _range(
+    trigger: Trigger, first: datetime | None, until: datetime, why: SkipReason
+) -> list[Skipped]:
     """The slots from ``first``, which is one, up to ``until``.
 
     It is one because the log has promised it, even where newer time zone data wouldn't.
@@ -183,7 +186,7 @@ def _missed(
     return skipped + _range(trigger, rest, until, "misfire")
 
 
-def passed(schedule: Schedule, now: datetime, why: str) -> list[Skipped]:
+def passed(schedule: Schedule, now: datetime, why: SkipReason) -> list[Skipped]:
     """The slots of a schedule that have come and gone unclaimed up to a change of it.
 
     Of one that isn't active, ``why`` is the reason for all of them. Of an active one it is the

@@ -44,6 +44,7 @@ from promptyoself.core.times import (
     wall_time,
     zone_named,
 )
+from promptyoself.events.kinds import SCHEDULE_TYPES
 
 __all__ = [
     "Trigger",
@@ -105,7 +106,7 @@ class Trigger(_Fields):
         without: tuple[tuple[datetime, datetime], ...] = (),
     ) -> Trigger:
         """Check what the fields must have."""
-        if kind not in ("once", "cron", "interval"):
+        if kind not in SCHEDULE_TYPES:
             raise ValueError(f"no such kind of trigger: {kind!r}")
         if kind == "interval" and anchor is None:
             raise ValueError("an interval needs an anchor")

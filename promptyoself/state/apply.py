@@ -8,12 +8,11 @@ from hashlib import sha256
 from promptyoself.core.ids import TEMPLATES, content_hash, content_of
 from promptyoself.core.instants import is_instant
 from promptyoself.events import records
-from promptyoself.events.records import HANDED_BACK
+from promptyoself.events.kinds import FINISHED, HANDED_BACK, SCHEDULE_TYPES
 from promptyoself.events.versions import SCHEDULE_VERSIONS
 from promptyoself.state.fold import Folded, take_in
 from promptyoself.state.schedules import (
     CHAIN,
-    FINISHED,
     SPECIFIED,
     OpenSlot,
     Schedule,
@@ -100,7 +99,7 @@ def _count(state: State, schedule: Schedule, change: int) -> None:
 
 
 def _check_spec(schedule: Schedule) -> None:
-    if schedule.schedule_type not in ("once", "cron", "interval"):
+    if schedule.schedule_type not in SCHEDULE_TYPES:
         raise ValueError("its schedule_type isn't known")
     if schedule.schedule_type == "once" and not is_instant(schedule.schedule_value):
         raise ValueError("its time isn't an instant")

@@ -1,6 +1,7 @@
 """What a fold does with an event after a gap in the log, where what led to it may be lost."""
 
 from promptyoself.events import records
+from promptyoself.events.kinds import SlotKind
 from promptyoself.state.schedules import Folded, OpenSlot, Schedule, State, slot_key
 
 __all__ = ["bridge"]
@@ -51,7 +52,7 @@ def _begun(
     it was a triggered slot; else it was a scheduled one."""
     asked = schedule.last_trigger is not None and record.slot <= schedule.last_trigger
     scheduled = not asked and schedule.next_run is not None and record.slot >= schedule.next_run
-    kind = "scheduled" if scheduled else "trigger"
+    kind: SlotKind = "scheduled" if scheduled else "trigger"
     _begin(state, schedule, record.slot, kind)
     key = slot_key(schedule.id, record.slot)
     state.open[key] = state.open[key]._replace(
@@ -70,7 +71,7 @@ def _begun(
     )
 
 
-def _begin(state: State, schedule: Schedule, slot: str, kind: str) -> None:
+def _begin(state: State, schedule: Schedule, slot: str, kind: SlotKind) -> None:
     state.open[slot_key(schedule.id, slot)] = OpenSlot(schedule.id, schedule.agent_id, slot, kind)
 
 

@@ -18,6 +18,15 @@ from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.ids import content_hash, jittered
 from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.core.times import parse_duration
+from promptyoself.events.kinds import (
+    FINISHED,
+    STATUSES,
+    MisfirePolicy,
+    ScheduleType,
+    SlotKind,
+    Status,
+    VoidReason,
+)
 from promptyoself.state.fold import NO_LOSSES, Folded, Losses
 from promptyoself.state.overlay import Overlay, Summary
 
@@ -25,9 +34,7 @@ __all__ = [
     "CATCH_UP_PAUSE",
     "CHAIN",
     "EMPTY",
-    "FINISHED",
     "SPECIFIED",
-    "STATUSES",
     "AgentState",
     "Folded",
     "OpenSlot",
@@ -51,11 +58,6 @@ __all__ = [
 CHAIN = "schedules"
 """The name of the chain that has these events, and of its folder."""
 
-STATUSES = ("active", "paused", "completed", "cancelled", "failed")
-
-FINISHED = frozenset(STATUSES[2:])
-"""The statuses in which no slot is to come."""
-
 
 class Schedule(NamedTuple):
     """One schedule as it stands. Durations are seconds.
@@ -77,14 +79,14 @@ class Schedule(NamedTuple):
     id: str
     agent_id: str
     prompt: str
-    schedule_type: str
+    schedule_type: ScheduleType
     schedule_value: str
     timezone: str
-    status: str
+    status: Status
     created_at: str
     anchor: str
     tier: int
-    misfire: str
+    misfire: MisfirePolicy
     grace: int
     registered: str
     next_run: str | None = None
@@ -114,7 +116,7 @@ class Schedule(NamedTuple):
     approval_content: str | None = None
     approval_expires: str | None = None
     approval_uses: int = 0
-    approval_void: str | None = None
+    approval_void: VoidReason | None = None
     approval_triggers: bool = True
     noticed_at: str | None = None
     told: str = ""
@@ -138,7 +140,7 @@ class OpenSlot(NamedTuple):
     id: str
     agent_id: str
     slot: str
-    kind: str
+    kind: SlotKind
     attempt: int = 0
     worker: str | None = None
     otid: str | None = None

@@ -28,19 +28,19 @@ from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.instants import format_utc
 from promptyoself.core.settings import load_settings
 from promptyoself.events.draft import FOR
+from promptyoself.events.kinds import FINISHED, PROBLEMS
 from promptyoself.index.index import Index
 from promptyoself.index.schedule_form import SCHEDULE_FORM
 from promptyoself.rules.policy import by_the_log
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.audit.report import audit
-from promptyoself.service.audit.slot_auditor import PROBLEMS
 from promptyoself.service.proof.verify import head, verify
 from promptyoself.service.schedules.approval_tokens import Tokens
 from promptyoself.service.schedules.history import history
 from promptyoself.service.schedules.register import cancel, register
 from promptyoself.service.schedules.request import Request
 from promptyoself.service.schedules.views import list_schedules, show, stats
-from promptyoself.state.schedules import FINISHED, due
+from promptyoself.state.schedules import due
 from promptyoself.store.store import Store
 
 AT_ONCE = 0.1  # seconds: what nobody who doesn't wait for others ever takes

@@ -380,7 +380,7 @@ def table(document: str, heading: str) -> dict[str, list[str]]:
 @pytest.mark.parametrize("type_", records.VERSIONS)
 def test_every_field_of_every_event_is_described(type_: str) -> None:
     """docs/reference/format.md lists each type's fields in order, and which may be left out."""
-    record = records._CLASSES[type_]
+    record = records.CLASSES[type_]
     rows = table("format.md", f"`{type_}`")
     assert list(rows) == list(record._fields)
     optional = [name for name, cells in rows.items() if "optional" in cells[0]]

@@ -48,9 +48,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "service.delivery": BELOW_SERVICE - {"index"}
     | {"targets", "targets.letta", "service.schedules", "service.desires", "service.upkeep"},
     # How callers come in.
-    "doors": {"core", "state", "rules", "store", "targets", "service.delivery", "service.metrics"},
+    "doors": {"core", "events", "state", "rules", "store", "targets"}
+    | {"service.delivery", "service.metrics"},
     "doors.mcp": {"core", "doors", "service.delivery"},
-    "doors.commands": {"core", "rules", "store", "ledger", "targets", "targets.letta", "sandbox"}
+    "doors.commands": {"core", "events", "store", "ledger", "targets", "targets.letta", "sandbox"}
     | {"doors", "doors.mcp"}
     | {f"service.{subject}" for subject in ("audit", "delivery", "desires", "forecast", "metrics")}
     | {f"service.{subject}" for subject in ("proof", "schedules", "transfer", "upkeep")},

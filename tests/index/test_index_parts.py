@@ -24,6 +24,7 @@ from tally import chance, count, rounds
 from promptyoself.core.disk import Disk
 from promptyoself.core.instants import format_utc
 from promptyoself.events.draft import Draft
+from promptyoself.events.kinds import STATUSES
 from promptyoself.events.records import (
     ScheduleCancelled,
     ScheduleCompleted,
@@ -38,7 +39,7 @@ from promptyoself.index.schedule_form import SCHEDULE_FORM
 from promptyoself.ledger import START, Ledger
 from promptyoself.state.apply import fold
 from promptyoself.state.overlay import Summary
-from promptyoself.state.schedules import EMPTY, STATUSES, State, due
+from promptyoself.state.schedules import EMPTY, State, due
 
 MANY = 1200
 

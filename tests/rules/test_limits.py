@@ -22,8 +22,8 @@ from world import World, check_deliveries, entries_of
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.instants import parse_utc
 from promptyoself.core.settings import Caps
+from promptyoself.events.kinds import PROBLEMS
 from promptyoself.rules.slots import next_wake
-from promptyoself.service.audit.slot_auditor import PROBLEMS
 from promptyoself.service.schedules.budgets import budgets
 from promptyoself.service.schedules.register import cancel, modify, pause
 from promptyoself.service.schedules.request import Request

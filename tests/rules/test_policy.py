@@ -8,7 +8,8 @@ import pytest
 from test_slots import schedule
 
 from promptyoself.core.settings import Caps
-from promptyoself.rules.policy import MISFIRES, TIERS, refusal
+from promptyoself.events.kinds import MISFIRE_POLICIES
+from promptyoself.rules.policy import TIERS, refusal
 from promptyoself.service.schedules.request import Request
 from promptyoself.state.schedules import EMPTY, AgentState, agent_table
 
@@ -61,5 +62,5 @@ def test_a_cap_of_none_lets_nothing_through() -> None:
 def test_the_words_of_policy_are_pinned() -> None:
     """Tiers and misfires stand in the log, so their spelling may not change."""
     assert TIERS == (0, 1, 2)
-    assert MISFIRES == ("coalesce", "skip", "all")
+    assert MISFIRE_POLICIES == ("coalesce", "skip", "all")
     assert {"tier", "misfire", "daily_budget"} < set(Request._fields)

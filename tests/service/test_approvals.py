@@ -31,12 +31,12 @@ from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.ids import content_hash, content_of
 from promptyoself.core.instants import format_utc
 from promptyoself.core.settings import load_settings
+from promptyoself.events.kinds import PROBLEMS
 from promptyoself.events.records import ApprovalGranted
 from promptyoself.rules.claim import Abandoned, Claim, Decision, Delivered, claim, orphans, settle
 from promptyoself.rules.policy import by_the_log
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.audit.report import audit
-from promptyoself.service.audit.slot_auditor import PROBLEMS
 from promptyoself.service.delivery.loop import Stop, execute_once
 from promptyoself.service.forecast.simulate import simulate
 from promptyoself.service.schedules.approval_tokens import Token, Tokens

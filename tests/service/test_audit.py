@@ -24,12 +24,13 @@ from world import DELIVERED, NOON, World, check_slots, entries_of
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.core.settings import Caps
+from promptyoself.events.kinds import PROBLEMS
 from promptyoself.events.records import ScheduleTriggered, WorkerStarted, WorkerStopped
 from promptyoself.ledger.envelope import GENESIS_HASH, Envelope, encode_line, hash_line
 from promptyoself.ledger.segments import compress
 from promptyoself.rules.claim import Abandoned, Failed, claim, orphans, settle
 from promptyoself.sandbox import Sandbox
-from promptyoself.service.audit.slot_auditor import PROBLEMS, Accounts, Entry
+from promptyoself.service.audit.slot_auditor import Accounts, Entry
 from promptyoself.service.schedules.register import cancel, modify, pause, register, resume, trigger
 from promptyoself.service.schedules.request import Request
 from promptyoself.state.schedules import due

@@ -17,18 +17,11 @@ from promptyoself.core.errors import ChainError
 from promptyoself.core.ids import content_hash, content_of, schedule_id, slot_otid
 from promptyoself.core.instants import format_utc
 from promptyoself.events import records
+from promptyoself.events.kinds import FINISHED
 from promptyoself.ledger import Envelope
 from promptyoself.rules.policy import by_the_log
 from promptyoself.state.apply import fold
-from promptyoself.state.schedules import (
-    EMPTY,
-    FINISHED,
-    State,
-    agent_table,
-    due,
-    schedule_table,
-    slot_key,
-)
+from promptyoself.state.schedules import EMPTY, State, agent_table, due, schedule_table, slot_key
 
 AGENTS = ("agent-a", "agent-b")
 

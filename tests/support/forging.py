@@ -230,7 +230,7 @@ def spoiled_stories(draw: st.DrawFn, told: Callable[[], list[Event]] = story) ->
     return found
 
 
-_FIELDS = sorted({name for cls in records._CLASSES.values() for name in cls._fields})
+_FIELDS = sorted({name for cls in records.CLASSES.values() for name in cls._fields})
 
 
 def _drop(_: st.DrawFn, found: list[Event], at: int) -> None:

@@ -15,13 +15,14 @@ from promptyoself.core.ids import content_hash, content_of
 from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.core.settings import Caps, load_settings
 from promptyoself.events.draft import Draft
+from promptyoself.events.kinds import PROBLEMS
 from promptyoself.events.records import ApprovalGranted, Record, read_record, write_event
 from promptyoself.index.index import Snapshot
 from promptyoself.ledger import START, Envelope
 from promptyoself.rules.claim import Claim, Decision, Delivered, Outcome, Strongest, claim, settle
 from promptyoself.rules.notices import with_notices
 from promptyoself.rules.policy import Verdict, by_the_log
-from promptyoself.service.audit.slot_auditor import PROBLEMS, Accounts, Entry
+from promptyoself.service.audit.slot_auditor import Accounts, Entry
 from promptyoself.service.schedules.register import register
 from promptyoself.service.schedules.request import Request
 from promptyoself.state.apply import fold

@@ -7,10 +7,11 @@ from typing import Any
 import click
 
 from promptyoself.doors.commands.session import Document, Session, Whole, answers
+from promptyoself.events.kinds import STATUSES
 
 __all__: list[str] = []
 
-_STATUSES = ["active", "paused", "completed", "cancelled", "failed", "all"]
+_STATUSES = [*STATUSES, "all"]
 _at = click.option(
     "--at", metavar="T", help="As it was: 2027-01-30T09:00, '2h ago' or an event's number."
 )

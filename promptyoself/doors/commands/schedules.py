@@ -12,7 +12,7 @@ import click
 from promptyoself.core.errors import PromptyoselfError, WrongUsage
 from promptyoself.core.ids import TEMPLATES
 from promptyoself.doors.commands.session import Document, Session, Whole, answers
-from promptyoself.rules.policy import MISFIRES
+from promptyoself.events.kinds import MISFIRE_POLICIES
 
 if TYPE_CHECKING:
     from promptyoself.service.schedules.request import Request
@@ -56,7 +56,7 @@ _whom = click.option("--agent-id", metavar="AGENT", help="The agent to prompt.")
 _policy_options = _options(
     click.option(
         "--misfire",
-        type=click.Choice(list(MISFIRES)),
+        type=click.Choice(list(MISFIRE_POLICIES)),
         help="What to deliver of missed slots; coalesce: the last (default).",
     ),
     click.option("--grace", metavar="DURATION", help="How late at most: 2h (24h)."),

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from promptyoself.core.instants import parse_utc
+from promptyoself.events.kinds import PendingReason
 from promptyoself.state.schedules import Folded
 from promptyoself.targets.api import TROUBLE
 
@@ -91,7 +92,7 @@ class Presence:
                 found = max(found, watched)
         return found
 
-    def excuse(self, living: Collection[str]) -> str:
+    def excuse(self, living: Collection[str]) -> PendingReason:
         """Why something due wasn't touched yet: ``no_loop`` is up, all is ``held`` back, or it is
         a matter of moments: ``soon``."""
         up = [loop for loop in self.loops.values() if loop.worker in living]

@@ -14,11 +14,12 @@ from promptyoself.core.errors import ChainError, PromptyoselfError, WrongUsage
 from promptyoself.core.instants import format_utc
 from promptyoself.core.settings import default_zone
 from promptyoself.core.times import parse_moment
+from promptyoself.events.kinds import OUTCOMES, PROBLEMS
 from promptyoself.events.records import is_known
 from promptyoself.events.versions import GAP
 from promptyoself.ledger import START, Envelope
 from promptyoself.service.audit.loop_history import Loop
-from promptyoself.service.audit.slot_auditor import OUTCOMES, PROBLEMS, Accounts, Entry
+from promptyoself.service.audit.slot_auditor import Accounts, Entry
 from promptyoself.service.proof.verify import head_of, recovered
 from promptyoself.state.apply import fold
 from promptyoself.state.fold import NO_LOSSES, Losses
@@ -320,7 +321,7 @@ def _spelled(sums: Mapping[str, int]) -> dict[str, Any]:
         for key, slots in sorted(sums.items())
         if key.startswith("skipped ")
     }
-    outcomes = {
+    outcomes: dict[str, int] = {
         outcome: sums.get(outcome, 0)
         for outcome in OUTCOMES
         if outcome != "lost" or sums.get(outcome)  # which hardly any log has

@@ -18,11 +18,12 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.ids import jittered
 from promptyoself.core.instants import format_utc, parse_utc
+from promptyoself.events.kinds import PROBLEMS, Outcome, PendingReason, SlotKind
 from promptyoself.rules.prompts import wrap
 from promptyoself.rules.slots import trigger_from
 from promptyoself.rules.triggers import count_slots, last_slot, next_fire_time
@@ -30,30 +31,15 @@ from promptyoself.service.audit.loop_history import Presence
 from promptyoself.service.audit.schedule_trail import Account, Skip
 from promptyoself.state.schedules import Folded, catch_up_pause, slot_key
 
-__all__ = ["OUTCOMES", "PROBLEMS", "Accounts", "Entry"]
-
-OUTCOMES = (
-    "delivered",
-    "failed",
-    "skipped",
-    "in_flight",
-    "in_doubt",
-    "pending",
-    "lost",
-    "unaccounted",
-    "doubled",
-    "unexpected",
-)
-"""What can have become of a slot. ``lost``: what became of it lies in a gap of the log."""
-
-PROBLEMS = frozenset({"unaccounted", "doubled", "unexpected"})
-"""Those that break a promise: a slot that the log has forgotten; one that has two outcomes, or was
-begun twice; an outcome of an instant at which the schedule was not to fire, or a delivery that was
-not allowed: nobody had approved it, its schedule's budget for the day was spent, the schedule was
-not active, or another text was sent than the schedule's, or to another agent."""
+__all__ = ["Accounts", "Entry"]
 
 _APPROVED_TIER = 2
 
+_OUTCOMES_BY_TYPE: Mapping[str, Outcome] = {
+    "delivery.delivered": "delivered",
+    "delivery.failed": "failed",
+    "delivery.skipped": "skipped",
+}
 _INSTANT = timedelta(microseconds=1)
 _NEVER = datetime(1, 1, 1, tzinfo=UTC)
 _TIMING = frozenset(
@@ -72,11 +58,11 @@ class Entry(NamedTuple):
 
     id: str
     agent_id: str
-    kind: str
+    kind: SlotKind
     first: datetime
     last: datetime
     slots: int
-    outcome: str
+    outcome: Outcome
     why: str | None
     seq: int
 
@@ -85,7 +71,7 @@ class _Open(NamedTuple):
     id: str
     agent_id: str
     slot: str
-    kind: str
+    kind: SlotKind
     worker: str | None
     retry_at: str
     seq: int
@@ -181,7 +167,7 @@ class Accounts:
         for slot in self._open.values():
             why: str | None = None
             if slot.worker is not None:
-                outcome = "in_flight" if slot.worker in living else "in_doubt"
+                outcome: Outcome = "in_flight" if slot.worker in living else "in_doubt"
             else:
                 outcome, why, _ = self._judge(slot.id, slot.agent_id, slot.retry_at, now, living)
             when = parse_utc(slot.slot)
@@ -446,7 +432,7 @@ class Accounts:
 
     def _settle(self, id_: str, account: Account, event: Folded) -> Iterator[Entry]:
         data = event.data
-        outcome = event.type.partition(".")[2]
+        outcome = _OUTCOMES_BY_TYPE[event.type]
         why = data.get("why") if outcome == "skipped" else data.get("code")
         slot = self._open.pop(slot_key(id_, data["slot"]), None)
         self._count(slot, -1)
@@ -462,7 +448,7 @@ class Accounts:
         elif outcome != "skipped" or data.get("kind") == "trigger":
             passed = parse_utc(data["slot"]) <= account.cursor
             again = passed or slot_key(id_, data["slot"]) in self._settled
-            problem = "doubled" if again else "unexpected"
+            problem: Outcome = "doubled" if again else "unexpected"
             yield self._entry(id_, account, data, 1, problem, outcome, event.seq)
         else:
             first, last = parse_utc(data["slot"]), parse_utc(data["last"])
@@ -561,7 +547,7 @@ class Accounts:
         if first is not None and first <= until:
             last = last_slot(account.trigger, account.cursor, until) or first
             slots = 1 + count_slots(account.trigger, first, until)
-            outcome = "skipped" if parked else "unaccounted"
+            outcome: Outcome = "skipped" if parked else "unaccounted"
             why = parked or "passed over"
             yield self._range(id_, account, first, last, slots, outcome, why, seq)
             account.cursor = until
@@ -571,7 +557,7 @@ class Accounts:
         id_: str,
         account: Account,
         slot: str,
-        kind: str | None,
+        kind: SlotKind | None,
         worker: str | None,
         event: Folded,
     ) -> None:
@@ -611,7 +597,7 @@ class Accounts:
             return
         last = last_slot(account.trigger, first, now) or first
 
-        def entry(start: datetime, end: datetime, outcome: str, why: str) -> Entry:
+        def entry(start: datetime, end: datetime, outcome: Outcome, why: str) -> Entry:
             slots = 1 + count_slots(account.trigger, start, end)
             return self._range(id_, account, start, end, slots, outcome, why, account.decided)
 
@@ -643,7 +629,7 @@ class Accounts:
 
     def _judge(
         self, id_: str, agent_id: str, ready: str, now: datetime, living: Collection[str]
-    ) -> tuple[str, str, datetime]:
+    ) -> tuple[Outcome, PendingReason | Literal["forgotten"], datetime]:
         """What to say of something that could have been claimed since ``ready``, and wasn't; and
         up to when a loop has shown that it left it alone."""
         since = parse_utc(max(ready, self._freed.get(agent_id, "")))
@@ -681,7 +667,7 @@ class Accounts:
         account: Account,
         data: Mapping[str, Any],
         slots: int,
-        outcome: str,
+        outcome: Outcome,
         why: str | None,
         seq: int,
     ) -> Entry:
@@ -696,7 +682,7 @@ class Accounts:
         first: datetime,
         last: datetime,
         slots: int,
-        outcome: str,
+        outcome: Outcome,
         why: str | None,
         seq: int,
     ) -> Entry:

@@ -12,6 +12,7 @@ from typing import Any
 from promptyoself.core.diagnostics import Log, without
 from promptyoself.core.instants import format_utc
 from promptyoself.events.draft import Draft
+from promptyoself.events.kinds import MISSED
 from promptyoself.events.records import DeliveryFailed, DeliverySkipped, ScheduleCompleted
 from promptyoself.rules.claim import Abandoned, Claim, Delivered, Failed, Outcome, Stalled
 from promptyoself.state.schedules import OpenSlot, State, slot_key
@@ -119,7 +120,7 @@ def alarms(state: State, drafts: Iterable[Draft]) -> Iterator[str]:
                 )
         elif isinstance(record, DeliverySkipped):
             why[id_] = f"{record.why}, {record.detail}" if record.detail else record.why
-            if record.why in ("misfire", "grace"):
+            if record.why in MISSED:
                 missed.setdefault(id_, []).append(record)
         elif isinstance(record, ScheduleCompleted) and record.status == "failed":
             missed.pop(id_, None)

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from promptyoself import __version__
 from promptyoself.core.errors import sentence
 from promptyoself.events.draft import Draft
+from promptyoself.events.kinds import WorkerMode
 from promptyoself.events.records import WorkerStarted, WorkerStopped
 from promptyoself.rules.claim import (
     Abandoned,
@@ -89,7 +90,7 @@ class Dispatcher:
         clock: Callable[[], datetime],
         *,
         worker: str,
-        mode: str,
+        mode: WorkerMode,
         concurrency: int,
         only: str | None = None,
     ) -> None:

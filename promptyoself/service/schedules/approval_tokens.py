@@ -18,7 +18,7 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 from secrets import token_bytes
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import orjson
 
@@ -26,6 +26,7 @@ from promptyoself.core.disk import Disk
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.ids import content_hash, content_of
 from promptyoself.core.instants import is_instant
+from promptyoself.events.kinds import ApprovalProblem
 from promptyoself.rules.policy import Verdict, by_the_log
 from promptyoself.state.schedules import Schedule, State, spec_hash
 
@@ -84,11 +85,11 @@ class Tokens:
         uses = min(token.uses, verdict.uses)
         return Verdict(token.grant, uses) if uses > 0 else Verdict(detail="used_up")
 
-    def read(self, id_: str) -> Token | str:
+    def read(self, id_: str) -> Token | ApprovalProblem:
         """A schedule's token, its mark checked; or what is wrong with it."""
         return self._read(id_, self._path(id_)) if _ID(id_) else "missing"
 
-    def _of(self, schedule: Schedule) -> Token | str:
+    def _of(self, schedule: Schedule) -> Token | ApprovalProblem:
         """The token of the approval that the log has; else what lies in its place."""
         token = self.read(schedule.id)
         if _is_of(schedule, token) or not _ID(schedule.id):
@@ -96,7 +97,7 @@ class Tokens:
         prepared = self._read(schedule.id, self._disk.beside(self._path(schedule.id)))
         return prepared if _is_of(schedule, prepared) else token
 
-    def _read(self, id_: str, path: Path) -> Token | str:
+    def _read(self, id_: str, path: Path) -> Token | ApprovalProblem:
         content = _read_private(path)
         if isinstance(content, str):
             return content
@@ -179,7 +180,7 @@ class Tokens:
         return key
 
 
-def _read_private(path: Path) -> bytes | str:
+def _read_private(path: Path) -> bytes | Literal["missing", "unreadable"]:
     """What is in a file of ours that is nobody else's; or ``missing`` or ``unreadable``."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     try:

@@ -13,19 +13,13 @@ from promptyoself.core.times import format_duration, parse_duration, shown
 from promptyoself.core.validation import MAX_REASON, check_text
 from promptyoself.core.visible import unseen
 from promptyoself.events.draft import Draft
+from promptyoself.events.kinds import FINISHED
 from promptyoself.events.records import ApprovalGranted, ApprovalRevoked
 from promptyoself.rules.policy import APPROVED_TIER, Verdict
 from promptyoself.rules.slots import trigger_of
 from promptyoself.rules.triggers import next_fire_time
 from promptyoself.service.schedules.approval_tokens import MAX_USES, Token, Tokens
-from promptyoself.state.schedules import (
-    FINISHED,
-    Schedule,
-    State,
-    is_unfinished,
-    ready_at,
-    spec_hash,
-)
+from promptyoself.state.schedules import Schedule, State, is_unfinished, ready_at, spec_hash
 from promptyoself.store.access import find_schedule
 from promptyoself.store.store import Store
 

@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from promptyoself.core.instants import format_utc
+from promptyoself.events.kinds import FINISHED
 from promptyoself.rules.policy import spending_day
-from promptyoself.state.schedules import FINISHED, Schedule, State, is_unfinished
+from promptyoself.state.schedules import Schedule, State, is_unfinished
 from promptyoself.store.access import pinned
 from promptyoself.store.store import Store
 

@@ -11,6 +11,7 @@ from promptyoself.core.settings import Settings
 from promptyoself.core.times import local_time, shown
 from promptyoself.core.validation import MAX_REASON, check_text
 from promptyoself.events.draft import Draft
+from promptyoself.events.kinds import FINISHED, MISSED, SkipReason, SlotKind
 from promptyoself.events.records import (
     DeliverySkipped,
     ScheduleCancelled,
@@ -42,7 +43,7 @@ from promptyoself.service.schedules.request import (
     first_fire,
     trigger_fields,
 )
-from promptyoself.state.schedules import FINISHED, OpenSlot, Schedule, State, prompt_size
+from promptyoself.state.schedules import OpenSlot, Schedule, State, prompt_size
 from promptyoself.store.access import find_schedule
 from promptyoself.store.store import Store
 
@@ -299,9 +300,11 @@ def resumption(
                 "Register it again with a new time.",
             )
         drafts = _skip(store, schedule, passed(schedule, now, "paused"), None)
-        why = schedule.schedule_type if schedule.schedule_type == "once" else "until"
-        status = "failed" if why == "once" else "completed"
-        drafts.append(store.draft(ScheduleCompleted(why, status), schedule.id, schedule.agent_id))
+        once = schedule.schedule_type == "once"
+        end = (
+            ScheduleCompleted("once", "failed") if once else ScheduleCompleted("until", "completed")
+        )
+        drafts.append(store.draft(end, schedule.id, schedule.agent_id))
         message = "Its last slot passed while it was paused; nothing is left to fire."
         return drafts, {"id": schedule.id, "next_run": None, "message": message}
     require_room(state, schedule.agent_id, store.settings)
@@ -519,9 +522,11 @@ def _unfinished(
     return schedule
 
 
-def _gap_reason(schedule: Schedule, otherwise: str = "modified") -> str:
+def _gap_reason(schedule: Schedule, otherwise: SkipReason = "modified") -> SkipReason:
     """Why slots passed unclaimed up to a change of this schedule, where they were on time."""
-    return {"paused": "paused", "failed": "parked"}.get(schedule.status, otherwise)
+    if schedule.status == "paused":
+        return "paused"
+    return "parked" if schedule.status == "failed" else otherwise
 
 
 def _high_water(schedule: Schedule, now: datetime, trigger: Trigger) -> datetime:
@@ -564,7 +569,7 @@ def _computable(schedule: Schedule) -> Trigger:
     return trigger
 
 
-def _passed(schedule: Schedule, now: datetime, why: str) -> tuple[list[Skipped], str | None]:
+def _passed(schedule: Schedule, now: datetime, why: SkipReason) -> tuple[list[Skipped], str | None]:
     """The slots that have passed unclaimed. Where this machine can't tell which they are, the code
     of the error that says so, and of them only the one that the log has promised."""
     try:
@@ -607,7 +612,7 @@ def _skip(
 def _telling(store: Store, state: State, drafts: list[Draft], now: datetime) -> list[Draft]:
     """The same, and a notice where slots had been missed that somebody is to be told of."""
     whys = {each.record.why for each in drafts if isinstance(each.record, DeliverySkipped)}
-    if whys.isdisjoint(("misfire", "grace")):
+    if whys.isdisjoint(MISSED):
         return drafts
     from promptyoself.rules.notices import with_notices
 
@@ -619,7 +624,7 @@ def _open_slots(state: State, id_: str) -> list[OpenSlot]:
 
 
 def _give_up(
-    store: Store, state: State, schedule: Schedule, why: str, *, kinds: set[str]
+    store: Store, state: State, schedule: Schedule, why: SkipReason, *, kinds: set[SlotKind]
 ) -> list[Draft]:
     """Skip the slots that have begun but are with nobody: known not to have arrived."""
     return [

@@ -28,7 +28,8 @@ from promptyoself.core.validation import (
     check_prompt,
     check_text,
 )
-from promptyoself.rules.policy import MISFIRES, TIERS
+from promptyoself.events.kinds import MISFIRE_POLICIES
+from promptyoself.rules.policy import TIERS
 from promptyoself.rules.slots import trigger_from
 from promptyoself.rules.triggers import Trigger, next_fire_time, parse_cron, slots
 from promptyoself.store.access import forbidden
@@ -154,8 +155,8 @@ def _check_template(request: Request) -> str:
 def _check_policy(request: Request) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     if request.misfire is not None:
-        if request.misfire not in MISFIRES:
-            raise _invalid("misfire", request.misfire, "one of " + ", ".join(MISFIRES))
+        if request.misfire not in MISFIRE_POLICIES:
+            raise _invalid("misfire", request.misfire, "one of " + ", ".join(MISFIRE_POLICIES))
         fields["misfire"] = request.misfire
     if request.tier is not None:
         if request.tier not in TIERS:

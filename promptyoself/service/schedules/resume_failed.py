@@ -11,8 +11,9 @@ from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.times import shown
 from promptyoself.core.validation import MAX_REASON, check_text
 from promptyoself.events.draft import Draft
+from promptyoself.events.kinds import STATUSES
 from promptyoself.service.schedules.register import resumption
-from promptyoself.state.schedules import STATUSES, Schedule, State, branch
+from promptyoself.state.schedules import Schedule, State, branch
 from promptyoself.store.store import Store
 
 __all__ = ["resume_failed"]

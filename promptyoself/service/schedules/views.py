@@ -10,16 +10,10 @@ from typing import Any
 from promptyoself.core.errors import ChainError, PromptyoselfError
 from promptyoself.core.instants import parse_utc
 from promptyoself.core.times import is_zone, local_time, shown
+from promptyoself.events.kinds import FINISHED, STATUSES
 from promptyoself.ledger import Position
 from promptyoself.state.overlay import Wanted
-from promptyoself.state.schedules import (
-    FINISHED,
-    STATUSES,
-    OpenSlot,
-    Schedule,
-    State,
-    spec_hash,
-)
+from promptyoself.state.schedules import OpenSlot, Schedule, State, spec_hash
 from promptyoself.store.access import find_schedule, pinned
 from promptyoself.store.store import Store, chains
 

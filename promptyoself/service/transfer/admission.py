@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.instants import format_utc
 from promptyoself.events.draft import Draft
+from promptyoself.events.kinds import FINISHED
 from promptyoself.events.records import Record, ScheduleRegistered
 from promptyoself.ledger import encode_line
 from promptyoself.ledger.linking import as_if
@@ -17,7 +18,7 @@ from promptyoself.rules.placement import place
 from promptyoself.service.schedules.register import require_room, require_space
 from promptyoself.state.apply import fold
 from promptyoself.state.overlay import Overlay
-from promptyoself.state.schedules import EMPTY, FINISHED, Schedule, State, branch, prompt_size
+from promptyoself.state.schedules import EMPTY, Schedule, State, branch, prompt_size
 from promptyoself.store.store import Store
 
 __all__ = ["MAX_BYTES", "Admission", "Arrival", "admit", "outcome", "take_in", "too_much"]

@@ -20,6 +20,7 @@ from promptyoself.core.instants import format_utc, is_instant, parse_utc
 from promptyoself.core.settings import Settings
 from promptyoself.core.texts import BOM, foreign_encoding
 from promptyoself.core.times import format_duration, shown, zone_named
+from promptyoself.events.kinds import FINISHED
 from promptyoself.events.records import Record, SchedulePaused, ScheduleRegistered
 from promptyoself.rules.placement import MAX_SALT
 from promptyoself.service.schedules.request import (
@@ -38,7 +39,7 @@ from promptyoself.service.transfer.admission import (
     take_in,
     too_much,
 )
-from promptyoself.state.schedules import FINISHED, OpenSlot, Schedule, State
+from promptyoself.state.schedules import OpenSlot, Schedule, State
 from promptyoself.store.store import Store
 
 __all__ = ["EXPORT", "back_to", "export_lines", "import_lines"]

@@ -16,6 +16,7 @@ from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.core.settings import default_zone, desire_half_life, told
 from promptyoself.core.times import format_duration
+from promptyoself.events.kinds import FINISHED
 from promptyoself.rules.health import LATE, failed, failing, overdue, retrying
 from promptyoself.rules.slots import is_ahead, trigger_of
 from promptyoself.rules.triggers import next_fire_time
@@ -23,7 +24,7 @@ from promptyoself.service.proof.verify import verify
 from promptyoself.service.schedules.views import problem_of
 from promptyoself.service.upkeep.attendance import last_pass
 from promptyoself.service.upkeep.clock_trust import held_loops
-from promptyoself.state.schedules import FINISHED, State
+from promptyoself.state.schedules import State
 from promptyoself.store.chain import Chain
 from promptyoself.store.store import Store, chains
 from promptyoself.targets.api import Deliverer

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from promptyoself.core.instants import format_utc, parse_utc
+from promptyoself.events.kinds import FINISHED, CompletionReason
 from promptyoself.events.records import (
     DesirePruned,
     DesireRecorded,
@@ -27,7 +28,7 @@ from promptyoself.rules.slots import trigger_of
 from promptyoself.rules.triggers import next_fire_time
 from promptyoself.service.transfer.export import back_to
 from promptyoself.state.desires import Desire, Desires
-from promptyoself.state.schedules import CHAIN, FINISHED, Schedule, State, slot_key
+from promptyoself.state.schedules import CHAIN, Schedule, State, slot_key
 
 __all__ = ["Difference", "corrections", "differences"]
 
@@ -143,7 +144,7 @@ def _status(known: Schedule, now: str) -> list[Record]:
         return [SchedulePaused(known.next_run, _WHY)]
     if known.status == "failed" and known.next_run is not None:
         return [SchedulePaused(known.next_run, f"{_WHY} It had failed too often.")]
-    why = "once" if known.schedule_type == "once" else "until"
+    why: CompletionReason = "once" if known.schedule_type == "once" else "until"
     return [ScheduleCompleted(why, known.status)]
 
 

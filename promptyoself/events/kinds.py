@@ -1,0 +1,162 @@
+"""The words that certain fields of events and answers can have, each list once.
+
+Each list is a type, so that mypy refuses a misspelt word where one is written, and a tuple of the
+same words for those who go through them. They are permanent, as all of the log's format is. An
+event of a later version may have a word that isn't here: reading doesn't refuse it.
+
+They aren't enums: creating one costs 0.1 ms, and every command would pay for it.
+"""
+
+from typing import Literal, get_args
+
+__all__ = [
+    "FINISHED",
+    "HANDED_BACK",
+    "MISFIRE_POLICIES",
+    "MISSED",
+    "OUTCOMES",
+    "PROBLEMS",
+    "SCHEDULE_TYPES",
+    "SKIP_REASONS",
+    "STATUSES",
+    "ApprovalProblem",
+    "ArrivalProof",
+    "CompletionReason",
+    "FinalStatus",
+    "MisfirePolicy",
+    "Outcome",
+    "PendingReason",
+    "ScheduleType",
+    "SkipReason",
+    "SlotKind",
+    "Status",
+    "VoidReason",
+    "WorkerMode",
+]
+
+ScheduleType = Literal["once", "cron", "interval"]
+"""What kind of times a schedule has."""
+
+SCHEDULE_TYPES: tuple[ScheduleType, ...] = get_args(ScheduleType)
+
+Status = Literal["active", "paused", "completed", "cancelled", "failed"]
+"""How a schedule stands. One that ``failed`` was parked, or is a one-off that wasn't delivered."""
+
+STATUSES: tuple[Status, ...] = get_args(Status)
+
+FINISHED: frozenset[Status] = frozenset({"completed", "cancelled", "failed"})
+"""The statuses in which no slot is to come."""
+
+MisfirePolicy = Literal["coalesce", "skip", "all"]
+"""What becomes of slots that were missed."""
+
+MISFIRE_POLICIES: tuple[MisfirePolicy, ...] = get_args(MisfirePolicy)
+
+SlotKind = Literal["scheduled", "trigger"]
+"""Where a slot comes from: from its schedule's times, or from a command to deliver once now."""
+
+SkipReason = Literal[
+    # It was missed, and the schedule's misfire policy doesn't ask for it.
+    "misfire",
+    # An earlier slot of the schedule was still being delivered.
+    "overlap",
+    # It was too late.
+    "grace",
+    # The schedule was not active.
+    "paused",
+    "parked",
+    "cancelled",
+    # The schedule's times were changed while the slot was still on time.
+    "modified",
+    # The limits of rules/policy.py.
+    "approval",
+    "budget",
+    "agent_cap",
+    # The schedule renders an idle prompt, and the agent has no desires to list.
+    "no_desires",
+    # A clock that was ahead had begun it.
+    "clock",
+]
+"""Why a slot won't be delivered."""
+
+SKIP_REASONS: tuple[SkipReason, ...] = get_args(SkipReason)
+
+MISSED: frozenset[SkipReason] = frozenset({"misfire", "grace"})
+"""The reasons of slots that nobody claimed in time, of which somebody wants to hear."""
+
+CompletionReason = Literal["once", "max_repetitions", "until"]
+"""What ended a schedule."""
+
+FinalStatus = Literal["completed", "failed"]
+"""The status in which a schedule ends by itself; ``failed`` only of a one-off."""
+
+ArrivalProof = Literal["run", "history"]
+"""How a delivery is known to have arrived: its run completed, or the agent has its message."""
+
+HANDED_BACK = frozenset({"worker_stopped", "too_slow"})
+"""The codes of attempts that were given up before anything was sent, because of the worker. They
+say nothing of the agent or of Letta, so they don't count as tries."""
+
+VoidReason = Literal["modified", "revoked"]
+"""Why an approval that was granted doesn't count any more."""
+
+ApprovalProblem = Literal[
+    VoidReason,
+    # What the log alone can tell.
+    "missing",
+    "expired",
+    "used_up",
+    "trigger_not_allowed",
+    # What is wrong with the token.
+    "forged",
+    "copied",
+    "unrecorded",
+    "unreadable",
+]
+"""What is wrong with the approval that a delivery needs."""
+
+WorkerMode = Literal["loop", "once"]
+"""Whether a worker delivers until it is stopped, or what is due now."""
+
+Outcome = Literal[
+    # It has its outcome in the log.
+    "delivered",
+    "failed",
+    "skipped",
+    # A worker that lives is at it.
+    "in_flight",
+    # Its worker died over it.
+    "in_doubt",
+    # It is due, and nobody could have claimed it yet.
+    "pending",
+    # What became of it lies in a gap of the log.
+    "lost",
+    # The log has forgotten it.
+    "unaccounted",
+    # It was claimed twice, or has two outcomes.
+    "doubled",
+    # There was to be no slot then, or its claim was not allowed.
+    "unexpected",
+]
+"""What an audit says of a slot."""
+
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+
+PROBLEMS: frozenset[Outcome] = frozenset({"unaccounted", "doubled", "unexpected"})
+"""The outcomes that break a promise."""
+
+PendingReason = Literal[
+    # No loop is running.
+    "no_loop",
+    # Its agent has another delivery under way.
+    "busy",
+    # An earlier slot of its schedule isn't settled.
+    "overlap",
+    # Letta gave no answer.
+    "held",
+    # It renders an idle prompt, and the log of desires is refused.
+    "desires",
+    # A loop will come to it in moments.
+    "soon",
+]
+"""What a pending slot waits for."""
