@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from promptyoself.core.errors import PromptyoselfError
 
-__all__ = ["check", "is_limited", "limited"]
+__all__ = ["check", "limited"]
 
 
 class _Limit(threading.local):
@@ -39,11 +39,6 @@ def limited(seconds: float, stopped: Callable[[], bool]) -> Iterator[None]:
         yield
     finally:
         _limit.end, _limit.seconds, _limit.stopped = before  # type: ignore[method-assign]
-
-
-def is_limited() -> bool:
-    """Whether what this thread does has an end."""
-    return _limit.end is not None
 
 
 def check() -> None:

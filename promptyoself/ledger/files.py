@@ -18,12 +18,11 @@ from promptyoself.core.errors import ChainError
 from promptyoself.events.draft import Draft
 from promptyoself.ledger.lock import ExclusiveLock
 from promptyoself.ledger.position import START, Position
-from promptyoself.ledger.protocol import Batch, BatchAfterGap, Gap, HeadMoved, Torn
+from promptyoself.ledger.protocol import Batch, BatchAfterGap, HeadMoved, Torn
 from promptyoself.ledger.segments import (
     SUFFIX,
     UNSETTLED,
     BrokenMember,
-    Link,
     broken_member,
     compress,
     find,
@@ -41,7 +40,7 @@ from promptyoself.ledger.segments import (
 if TYPE_CHECKING:
     from promptyoself.ledger.envelope import Envelope
     from promptyoself.ledger.lookup import Borders
-    from promptyoself.ledger.maintenance import Recovery, Sealing, Share
+    from promptyoself.ledger.maintenance import Recovery, Sealing
     from promptyoself.ledger.statements import Bridges
 
 __all__ = ["FileLedger"]
@@ -185,24 +184,6 @@ class FileLedger:
         """See :meth:`Ledger.replay`."""
         return (batch for batch in self._read(after) if batch.envelopes)
 
-    def shares(self, count: int) -> list[Share]:
-        """See :meth:`Ledger.shares`."""
-        from promptyoself.ledger.maintenance import Share
-
-        month, size = (list_segments(self._folder) or [("", 0)])[-1]
-        return [Share(number, count, month, size) for number in range(count)]
-
-    def replay_share(self, share: Share) -> Iterator[Batch]:
-        """See :meth:`Ledger.replay_share`."""
-        from promptyoself.ledger.parallel_replay import sharing
-
-        end = (share.month, share.offset)
-        for batch in self._read(START, sharing(share), bridged=False):
-            position = batch.position
-            if (position.month, position.offset) > end:
-                return
-            yield batch
-
     def event(self, seq: int, month: str) -> Envelope | None:
         """See :meth:`Ledger.event`."""
         from promptyoself.ledger.lookup import Borders, seek
@@ -234,17 +215,17 @@ class FileLedger:
     # read from one opened file; a remembered place is looked at before anything is read from
     # there; and at the end of the file one looks whether it is still the one that has that name.
 
-    def _read(self, after: Position, step: Link = link, *, bridged: bool = True) -> Iterator[Batch]:
+    def _read(self, after: Position) -> Iterator[Batch]:
         """As :meth:`replay`, with empty batches where only the position has changed."""
         position, doubted = after, -1
-        bridges = _Lazy(self._folder) if bridged else None
+        bridges = _Lazy(self._folder)
         while True:
             try:
-                for batch in self._walk(position, step, bridges):
+                for batch in self._walk(position, bridges):
                     position = batch.position
                     check()
                     yield batch
-                if bridges is not None and bridges.made is not None:
+                if bridges.made is not None:
                     bridges.made.require_closed()
             except (ChainError, HeadMoved):
                 # What was read half-written may be whole by now, and what follows it too; and a
@@ -256,7 +237,7 @@ class FileLedger:
             else:
                 return
 
-    def _walk(self, after: Position, step: Link, bridges: _Lazy | None) -> Iterator[Batch]:
+    def _walk(self, after: Position, bridges: _Lazy) -> Iterator[Batch]:
         position = after
         segments = list_segments(self._folder)
         if after.seq and after.month not in dict(segments):
@@ -284,23 +265,22 @@ class FileLedger:
                         if self._stood == (position, _state_of(os.fstat(file.fileno()))):
                             batch = Batch([], position, b"")
                         else:
-                            batch = _found_again(file, position, step)
+                            batch = _found_again(file, position)
                         position, start = batch.position, batch.position.offset
                         yield batch
                     try:
                         for member in members_of(file, start):
-                            gap: Gap | None = None
+                            gap = None
                             try:
-                                envelopes, end = step(position, member, month, earlier)
+                                envelopes, end = link(position, member, month, earlier)
                             except ChainError:
-                                if bridges is not None:
-                                    gap = bridges.make().over(position, member)
+                                gap = bridges.make().over(position, member)
                                 if gap is None:
                                     raise
                                 position = position._replace(seq=gap.first - 1, hash=gap.first_prev)
-                                envelopes, end = step(position, member, month, earlier)
+                                envelopes, end = link(position, member, month, earlier)
                             position, start = end, member.end
-                            if bridges is not None and bridges.made is not None:
+                            if bridges.made is not None:
                                 bridges.made.close(envelopes)
                             batch = Batch(envelopes, position, member.content)
                             yield batch if gap is None else BatchAfterGap.after(gap, batch)
@@ -549,7 +529,7 @@ def _is_replaced(file: BinaryIO, path: Path) -> bool:
         return False
 
 
-def _found_again(file: BinaryIO, position: Position, step: Link) -> Batch:
+def _found_again(file: BinaryIO, position: Position) -> Batch:
     """The rest of the member in which the position lies in this file; nothing, where it still lies
     at a member's end."""
     if stands(file, position):
@@ -559,5 +539,5 @@ def _found_again(file: BinaryIO, position: Position, step: Link) -> Batch:
         raise HeadMoved(position, 0)
     if not rest.content:
         return Batch([], position._replace(offset=rest.end, member=rest.start), b"")
-    envelopes, position = step(position, rest, position.month, position.earlier)
+    envelopes, position = link(position, rest, position.month, position.earlier)
     return Batch(envelopes, position, rest.content)

@@ -1,5 +1,4 @@
-"""What a ledger promises to those who rewrite its months, read it in several processes, or bring it
-back into service.
+"""What a ledger promises to those who rewrite its months, or bring it back into service.
 
 Apart from the rest of the protocol, since of all commands only a few ask for it.
 """
@@ -19,17 +18,7 @@ if TYPE_CHECKING:
     from promptyoself.ledger.recovery import Quarantined
     from promptyoself.ledger.salvage import Survey
 
-__all__ = ["Prepared", "Recovery", "Sealing", "Share", "UnknownMonth"]
-
-
-class Share(NamedTuple):
-    """One of ``of`` shares of the events, counted from 0: those whose ids fall to it, and all that
-    have none, up to the end as it was: the byte ``offset`` in the segment of a ``month``."""
-
-    number: int
-    of: int
-    month: str
-    offset: int
+__all__ = ["Prepared", "Recovery", "Sealing", "UnknownMonth"]
 
 
 class Prepared(NamedTuple):

@@ -14,7 +14,7 @@ from promptyoself.ledger.envelope import Envelope
 from promptyoself.ledger.position import START, Position
 
 if TYPE_CHECKING:
-    from promptyoself.ledger.maintenance import Recovery, Sealing, Share
+    from promptyoself.ledger.maintenance import Recovery, Sealing
 
 __all__ = [
     "Batch",
@@ -153,22 +153,6 @@ class Ledger(Protocol):
         Raises:
             HeadMoved: ``after`` isn't on the chain (any more).
             ChainError: the chain is damaged; the batches before the damage have been yielded.
-        """
-        ...
-
-    def shares(self, count: int) -> list[Share]:
-        """The chain as it ends now, in so many shares, to be read by a process each."""
-        ...
-
-    def replay_share(self, share: Share) -> Iterator[Batch]:
-        """As :meth:`replay`, with a batch for each that has been appended, but only the events of
-        the share in it. Of the other ids' events no more is checked than what an event of the share
-        rests on. Where all shares have been read to their ends without an error, and the positions
-        at these are equal, the chain up to there has been checked as :meth:`replay` checks it. In
-        any other case that is to be called: it tells what is wrong, if anything is.
-
-        Raises:
-            HeadMoved, ChainError: as :meth:`replay`; or a line isn't written as ours are.
         """
         ...
 

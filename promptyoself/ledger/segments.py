@@ -10,7 +10,7 @@ import io
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 from hashlib import sha256
@@ -30,17 +30,14 @@ __all__ = [
     "SUFFIX",
     "UNSETTLED",
     "BrokenMember",
-    "Link",
     "Member",
     "broken_member",
-    "check_line",
     "compress",
     "damaged",
     "find",
     "has_member_after",
     "is_foreign",
     "is_month",
-    "lines_of",
     "link",
     "list_segments",
     "member_at",
@@ -85,10 +82,6 @@ class Member(NamedTuple):
     start: int
     end: int
     content: bytes
-
-
-Link = Callable[[Position, Member, str, int], tuple[list[Envelope], Position]]
-"""What steps over the lines of a member, as :func:`link` does."""
 
 
 class BrokenMember(Exception):
@@ -341,16 +334,16 @@ def link(
     """
     seq, head, ts = position.seq, position.hash, position.ts
     envelopes = []
-    for line in lines_of(member, month, seq):
+    for line in _lines_of(member, month, seq):
         seq += 1
-        envelope = check_line(line, seq, head, ts, month, member.start)
+        envelope = _check_line(line, seq, head, ts, month, member.start)
         ts = envelope.ts
         head = sha256(line).hexdigest()
         envelopes.append(envelope)
     return envelopes, Position(seq, head, ts, month, member.end, member.start, earlier)
 
 
-def lines_of(member: Member, month: str, seq: int) -> list[bytes]:
+def _lines_of(member: Member, month: str, seq: int) -> list[bytes]:
     """The lines of a member, which follow event ``seq``, each without its newline.
 
     Raises:
@@ -364,7 +357,7 @@ def lines_of(member: Member, month: str, seq: int) -> list[bytes]:
     return lines
 
 
-def check_line(line: bytes, seq: int, head: str, ts: str, month: str, offset: int) -> Envelope:
+def _check_line(line: bytes, seq: int, head: str, ts: str, month: str, offset: int) -> Envelope:
     """The event of a line, which must be number ``seq`` and follow the line with the hash ``head``
     and the time ``ts``, in the segment of a month, in its member at ``offset``.
 

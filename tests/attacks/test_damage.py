@@ -19,7 +19,6 @@ from chains import ACTOR, NOW, append, draft, ledger_in, snapshot_of, three_mont
 from checker import check_chain, lines
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ledger_contract import events_of, shared
 from power import placed_lines, whole_lines
 from tally import SCALE, chance, count, rounds
 
@@ -44,19 +43,6 @@ def verdict(folder: Path) -> tuple[Position, ChainError | None]:
     except ChainError as error:
         return position, error
     return position, None
-
-
-def assert_shares_agree(folder: Path, error: ChainError | None, *, ours: bool = True) -> None:
-    """Whoever reads in shares accepts nothing that a replay refuses; and what it accepts, if all
-    lines are written as ours are."""
-    ledger = ledger_in(folder)
-    for count_ in (2, 3):
-        found = shared(ledger, count_)
-        if found is not None:
-            assert error is None
-            assert found == (ledger.head(), events_of(ledger))
-        else:
-            assert error is not None or not ours
 
 
 @pytest.fixture
@@ -160,7 +146,6 @@ def test_every_line(quick_path: Path, grouping: str) -> None:
         else:
             path.write_bytes(b"".join(compress(line + b"\n") for line in bad))
         position, error = verdict(folder)
-        assert_shares_agree(folder, error)
         if seq:
             assert error is not None, name
             # An edit is only seen in the line after it, whose prev no longer fits.
@@ -189,7 +174,6 @@ def test_forged_from_there_on(quick_path: Path) -> None:
         forged += spelled + b"\n"
     (folder / "2026-11.ndjson.gz").write_bytes(compress(forged))
     position, error = verdict(folder)
-    assert_shares_agree(folder, error)
     assert error is None
     assert position.seq == head.seq
     assert position.hash != head.hash
@@ -219,7 +203,6 @@ def test_link_is_right_but_nothing_else(
     with (folder / "2026-11.ndjson.gz").open("ab") as file:
         file.write(compress(json.dumps(event, separators=(",", ":")).encode() + b"\n"))
     position, error = verdict(folder)
-    assert_shares_agree(folder, error)
     assert position == head
     assert error is not None
     assert what in error.message
@@ -244,8 +227,8 @@ def test_link_is_right_but_nothing_else(
     ],
 )
 def test_lines_that_read_otherwise_than_they_look(quick_path: Path, old: bytes, new: bytes) -> None:
-    """P3: where a line isn't written as ours are, those who look only at the others' bytes are not
-    led astray: they find what a replay finds, or leave it to one."""
+    """P3: a line whose id, time or version is there twice, or spelled in another way than ours, is
+    refused."""
     folder = quick_path / "s"
     for number in range(3):
         append(ledger_in(folder), 3 * number, 3 * number + 1, 3 * number + 2)
@@ -260,7 +243,6 @@ def test_lines_that_read_otherwise_than_they_look(quick_path: Path, old: bytes, 
             text += spelled + b"\n"
         (folder / "2026-11.ndjson.gz").write_bytes(compress(text))
         _, error = verdict(folder)
-        assert_shares_agree(folder, error, ours=False)
         # The last of them is spelled as the format has it, though no writer writes such an event.
         assert (error is None) == (old == b'"data":{')
 
@@ -761,7 +743,6 @@ def test_any_envelope(tmp_path_factory: pytest.TempPathFactory, changes: dict[st
 def _any_answer(folder: Path) -> None:
     before = snapshot_of(folder)
     position, error = verdict(folder)
-    assert_shares_agree(folder, error, ours=False)
     if error is None:
         ledger_in(folder).torn()
         assert ledger_in(folder).holds(position)

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from chains import NOW, append, chain, draft, first_type, prompts
 
-from promptyoself.core.errors import ChainError, PromptyoselfError
+from promptyoself.core.errors import PromptyoselfError
 from promptyoself.events.draft import Draft
-from promptyoself.events.records import SegmentSealed, WorkerStopped
+from promptyoself.events.records import SegmentSealed
 from promptyoself.ledger import GENESIS_HASH, START, HeadMoved, Ledger, Position
 
 FORK = multiprocessing.get_context("fork")
@@ -24,22 +24,6 @@ FORK = multiprocessing.get_context("fork")
 
 def events_of(ledger: Ledger, after: Position = START) -> list[Any]:
     return [event for batch in ledger.replay(after) for event in batch.envelopes]
-
-
-def shared(ledger: Ledger, count: int) -> tuple[Position, list[Any]] | None:
-    """What so many processes would find together, each reading its share: the end, and the events
-    in order; ``None`` where they would have to leave it to a replay."""
-    ends, events = set(), {}
-    for share in ledger.shares(count):
-        position = START
-        try:
-            for batch in ledger.replay_share(share):
-                position = batch.position
-                events.update({event.seq: event for event in batch.envelopes})
-        except (ChainError, HeadMoved):
-            return None
-        ends.add(position)
-    return (ends.pop(), [events[seq] for seq in sorted(events)]) if len(ends) == 1 else None
 
 
 class LedgerContract:
@@ -102,42 +86,6 @@ class LedgerContract:
             assert list(ledger.replay(batch.position)) == batches[at + 1 :]
             assert ledger.head(batch.position) == batches[-1].position
             assert ledger.holds(batch.position)
-
-    @pytest.mark.parametrize("count", [1, 2, 3])
-    def test_shares(self, place: Path, count: int) -> None:
-        """All shares together have every event, each with an id in one of them only, and end where
-        a replay ends; what is appended after they were made out is in none."""
-        ledger = self.open(place)
-        assert shared(ledger, count) == (START, [])
-        stopped = Draft(WorkerStopped("wrk_1", "done"), None, {"via": "test", "who": "tester"})
-        for number in range(9):
-            append(ledger, *range(number), number % 4, now=NOW + timedelta(days=7 * number))
-            ledger.append([stopped], NOW, ledger.head())
-        assert shared(ledger, count) == (ledger.head(), events_of(ledger))
-        shares, head, events = ledger.shares(count), ledger.head(), events_of(ledger)
-        append(ledger, 99)
-        append(ledger, 99, now=NOW + timedelta(days=90))
-        found: list[Any] = []
-        for share in shares:
-            batches = list(ledger.replay_share(share))
-            assert batches[-1].position == head
-            assert b"".join(batch.content for batch in batches).count(b"\n") == head.seq
-            found += [event for batch in batches for event in batch.envelopes]
-        with_id = [event for event in found if event.id is not None]
-        assert sorted(with_id, key=lambda event: event.seq) == [
-            event for event in events if event.id is not None
-        ]
-        assert len(found) - len(with_id) == count * (len(events) - len(with_id))
-        for share in shares:
-            mine = {event.id for batch in ledger.replay_share(share) for event in batch.envelopes}
-            others = {
-                event.id
-                for other in shares
-                if other != share
-                for batch in ledger.replay_share(other)
-                for event in batch.envelopes
-            }
-            assert not (mine & others) - {None}
 
     def test_holds_refuses_what_is_elsewhere(self, place: Path, tmp_path: Path) -> None:
         """A position of another chain, or with any field changed, isn't held."""

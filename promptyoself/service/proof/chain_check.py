@@ -1,34 +1,20 @@
-"""Reading the whole log and checking all of it: links, events, and what was recorded of sealed
-months; a long one on two cores."""
+"""Reading a whole log and checking all of it: links, events, and the records of sealed months."""
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from promptyoself.core.errors import ChainError
 from promptyoself.events.records import VERSIONS
 from promptyoself.index.form import Form
-from promptyoself.ledger import START, Batch, Envelope, FileLedger, Gap, HeadMoved, Position
-from promptyoself.ledger.maintenance import Share
+from promptyoself.ledger import START, Batch, Envelope, Gap, Position
 from promptyoself.state.fold import Loss
-from promptyoself.state.schedules import CHAIN
-from promptyoself.store.chain import Chain
 
-if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
-
-__all__ = ["Checked", "check", "check_in_shares"]
+__all__ = ["Checked", "check"]
 
 _TELL_EVERY = 500
-
-SHARED_BYTES = 8 * 1024 * 1024
-"""A log of so many bytes is worth a second process: reading it takes a second or more, and starting
-one a fifth of that."""
 
 
 class Checked(NamedTuple):
@@ -78,69 +64,6 @@ def check(
     state = form.fold(form.empty, events())
     losses = form.losses(state).recorded
     return Checked(position, found, months.count, months.sealed, form.newer(state), losses)
-
-
-def check_in_shares(
-    store: Chain[Any], seq: int, progress: Callable[[int], None] | None = None
-) -> Checked | None:
-    """As :func:`check` of all that the log has now, half of the ids in another process. Where
-    that isn't worth it, or either finds anything wrong, ``None``: reading it in one tells what."""
-    if _bytes(store.folder) < SHARED_BYTES or _cores() < 2 or not sys.executable:
-        return None
-    from multiprocessing import get_context
-
-    mine, theirs = store.ledger.shares(2)
-    # Not forked: what other threads of ours hold at that moment would be held there for ever.
-    context = get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    arguments = (store.folder, store.name, theirs, seq, sender)
-    other = context.Process(target=_check_share, args=arguments, daemon=True)
-    try:
-        other.start()
-        sender.close()
-        ours = check(store.form, store.ledger.replay_share(mine), seq, progress)
-        read: Checked | None = receiver.recv()
-    except (ChainError, HeadMoved, EOFError, OSError):
-        return None
-    finally:
-        receiver.close()
-        if other.pid is not None:
-            other.kill()
-            other.join()
-    if read is None or read.position != ours.position:
-        return None
-    return ours._replace(found=ours.found or read.found, newer=ours.newer or read.newer)
-
-
-def _check_share(folder: Path, name: str, share: Share, seq: int, sender: Connection) -> None:
-    try:
-        sender.send(check(_form_of(name), FileLedger(folder, name).replay_share(share), seq))
-    except (ChainError, HeadMoved, OSError):
-        sender.send(None)
-
-
-def _form_of(name: str) -> Form[Any]:
-    """The form of a chain's state, by the chain's name, for a form can't be sent to a process."""
-    if name == CHAIN:
-        from promptyoself.index.schedule_form import SCHEDULE_FORM
-
-        return SCHEDULE_FORM
-    from promptyoself.index.desire_form import DESIRE_FORM
-
-    return DESIRE_FORM
-
-
-def _bytes(folder: Path) -> int:
-    try:
-        return sum(path.stat().st_size for path in folder.glob("*.ndjson.gz"))
-    except OSError:
-        return 0
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class _Months:

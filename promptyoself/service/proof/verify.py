@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from promptyoself.core.cancellation import is_limited
 from promptyoself.core.errors import ChainError, PromptyoselfError
 from promptyoself.core.instants import parse_utc
 from promptyoself.ledger import START, Position
@@ -49,15 +48,11 @@ def verify(
 def _verified(
     store: Chain[Any], expected: str | None, progress: Callable[[int], None] | None
 ) -> dict[str, Any]:
-    from promptyoself.service.proof.chain_check import (  # `head` needs none of it
-        check,
-        check_in_shares,
-    )
+    from promptyoself.service.proof.chain_check import check  # `head` needs none of it
 
     seq, hash_ = _parse_head(expected) if expected is not None else (0, START.hash)
     witness = store.index.witness()  # before the log, which may grow meanwhile
-    shared = None if is_limited() else check_in_shares(store, seq, progress)
-    read = shared or check(store.form, store.ledger.replay(), seq, progress)
+    read = check(store.form, store.ledger.replay(), seq, progress)
     position, found = read.position, read.found
     if expected is not None and found != hash_:
         raise ChainError(
