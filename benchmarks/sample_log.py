@@ -8,6 +8,7 @@ from typing import BinaryIO
 from uuid import UUID
 
 from promptyoself.core.instants import format_utc
+from promptyoself.events.codec import write_event
 from promptyoself.events.draft import Draft
 from promptyoself.events.records import (
     DeliveryAttempted,
@@ -15,7 +16,6 @@ from promptyoself.events.records import (
     LedgerCreated,
     Record,
     ScheduleRegistered,
-    write_event,
 )
 from promptyoself.ledger import GENESIS_HASH, Envelope, encode_line
 from promptyoself.ledger.envelope import hash_line

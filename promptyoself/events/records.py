@@ -1,21 +1,18 @@
-"""What can happen, as immutable records with stable names and versions.
+"""What can happen: a class for each type of event.
 
-A record is the ``data`` of one event in the log. Instants are text as
-:func:`promptyoself.core.instants.format_utc` spells them, durations are whole seconds. Optional
-fields that are ``None`` are left out of the log. The names of types and fields are permanent: a
-change of meaning takes a new version and an upcast from the old one, never an edit.
+A record is the ``data`` of one event in the log. Durations are whole seconds. Fields that are
+``None`` are left out of the log. The names of types and fields are permanent: a change of meaning
+takes a new version and an upcast from the old one, never an edit.
 
-They are named tuples rather than dataclasses because every command pays for creating these classes
-at start-up: twenty frozen dataclasses with slots cost 15 ms, twenty named tuples 2 ms. For the same
-reason there is no ``from __future__ import annotations`` where named tuples are many: it would have
-each annotation compiled.
+They are named tuples because commands pay for creating them: twenty frozen dataclasses with slots
+cost 15 ms, twenty named tuples 2 ms. For the same reason ``from __future__ import annotations`` is
+left out, which would compile each annotation.
 """
 
+import re
 from collections.abc import Mapping
-from types import UnionType
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple, get_args
 
-from promptyoself.core.instants import is_instant
 from promptyoself.events.kinds import (
     ArrivalProof,
     CompletionReason,
@@ -26,12 +23,10 @@ from promptyoself.events.kinds import (
     SlotKind,
     WorkerMode,
 )
-from promptyoself.events.versions import VERSIONS
 
 __all__ = [
     "CLASSES",
     "FORMAT",
-    "VERSIONS",
     "ApprovalConsumed",
     "ApprovalGranted",
     "ApprovalRevoked",
@@ -44,6 +39,7 @@ __all__ = [
     "DesirePruned",
     "DesireRecorded",
     "DesireReinforced",
+    "Instant",
     "LedgerCreated",
     "LedgerRecovered",
     "Record",
@@ -58,14 +54,13 @@ __all__ = [
     "TailQuarantined",
     "WorkerStarted",
     "WorkerStopped",
-    "is_known",
-    "read_record",
-    "type_of",
-    "write_event",
 ]
 
 FORMAT = 1
 """The version of the chain's format that ``ledger.created`` states."""
+
+Instant = Annotated[str, "instant"]
+"""The text of an instant. Reading an event refuses any other text in a field of this type."""
 
 
 class LedgerCreated(NamedTuple):
@@ -77,12 +72,13 @@ class LedgerCreated(NamedTuple):
 
 
 class ScheduleRegistered(NamedTuple):
-    """A schedule came to life, or an ended one came back (``life`` > 1).
+    """A schedule came to life, or one that had ended came back (``life`` > 1).
 
-    Of an imported one, ``repetition_count`` and ``last_slot`` say how many slots were claimed where
-    it came from, and which was the latest claimed or skipped; ``first_content`` is what its id was
-    made of, where it had been modified since. ``template`` names what the prompt is rendered from
-    when it fires; then ``prompt`` is empty.
+    Imported schedules have three more fields. ``repetition_count`` is how many slots had been
+    claimed before. ``last_slot`` is the latest that had been claimed or skipped. ``first_content``
+    is what its id was made of, if it had been modified since.
+
+    ``template`` names what the prompt is rendered from when it fires; then ``prompt`` is empty.
     """
 
     agent_id: str
@@ -90,15 +86,15 @@ class ScheduleRegistered(NamedTuple):
     schedule_type: ScheduleType
     schedule_value: str
     timezone: str
-    next_run: str
-    anchor: str
+    next_run: Instant
+    anchor: Instant
     tier: int
     misfire: MisfirePolicy
     grace: int
     conversation_id: str | None = None
     name: str | None = None
-    start_at: str | None = None
-    until: str | None = None
+    start_at: Instant | None = None
+    until: Instant | None = None
     max_repetitions: int | None = None
     salt: int | None = None
     life: int | None = None
@@ -107,11 +103,11 @@ class ScheduleRegistered(NamedTuple):
     envelope: bool | None = None
     on_failure: str | None = None
     repetition_count: int | None = None
-    last_slot: str | None = None
+    last_slot: Instant | None = None
     first_content: dict[str, Any] | None = None
     reason: str | None = None
     template: str | None = None
-    counts_from: str | None = None
+    counts_from: Instant | None = None
     without: list[list[str]] | None = None
 
 
@@ -125,7 +121,7 @@ class ScheduleModified(NamedTuple):
     changes: dict[str, Any]
     reason: str | None = None
     uncounted: str | None = None
-    counts_from: str | None = None
+    counts_from: Instant | None = None
     without: list[list[str]] | None = None
 
 
@@ -135,7 +131,7 @@ class SchedulePaused(NamedTuple):
     ``uncounted`` says why nobody could tell which slots had passed by then: the code of the error.
     """
 
-    next_run: str | None = None
+    next_run: Instant | None = None
     reason: str | None = None
     uncounted: str | None = None
 
@@ -143,14 +139,14 @@ class SchedulePaused(NamedTuple):
 class ScheduleResumed(NamedTuple):
     """Slots are claimed again, from ``next_run`` on.
 
-    ``counts_from`` is the time then, where slots after it had been decided by a clock that was
-    ahead: they count again. But for those that were claimed, in the ranges of ``without``, each of
-    a first and a last slot: they don't come again.
+    ``counts_from`` is there if a clock that was ahead had decided slots that lay in the future. It
+    is the time of the event, and slots after it count again. Those that had been claimed don't come
+    again: ``without`` lists them as ranges, each with a first and a last slot.
     """
 
-    next_run: str
+    next_run: Instant
     reason: str | None = None
-    counts_from: str | None = None
+    counts_from: Instant | None = None
     without: list[list[str]] | None = None
 
 
@@ -175,33 +171,32 @@ class ScheduleCompleted(NamedTuple):
 class ScheduleTriggered(NamedTuple):
     """Someone asked for one delivery now: a slot of its own, beside the scheduled ones."""
 
-    slot: str
+    slot: Instant
     reason: str | None = None
 
 
 class DeliveryAttempted(NamedTuple):
     """A slot is claimed: from here on only ``worker`` may send it. Written before anything is sent.
 
-    ``at`` is when, where the log's own time is held at a later one.
-
-    ``text_sha256`` is the SHA-256 of the exact text sent; ``next_run`` the schedule's next slot
-    (absent: none is left, or a triggered slot, or a further attempt at the same one). ``text`` is
-    that text itself, where it was rendered from a template. ``agent_id`` and ``conversation_id``
-    say to whom it goes; where there is an ``agent_id``, the time that an envelope tells the agent
-    is that of the event.
+    ``text_sha256`` is the SHA-256 of the exact text that is sent. ``text`` is that text itself, if
+    it was rendered from a template. ``next_run`` is the schedule's next slot; it is absent if none
+    is left, and at triggered slots and further attempts. ``agent_id`` and ``conversation_id`` say
+    to whom it goes. With an ``agent_id``, the time that a header tells the agent is that of the
+    event. ``at`` is the time of the claim, if the event bears a later one because the clock is
+    behind the log.
     """
 
-    slot: str
+    slot: Instant
     otid: str
     attempt: int
     worker: str
     text_sha256: str
     kind: SlotKind = "scheduled"
-    next_run: str | None = None
+    next_run: Instant | None = None
     text: str | None = None
     agent_id: str | None = None
     conversation_id: str | None = None
-    at: str | None = None
+    at: Instant | None = None
 
 
 class DeliveryDelivered(NamedTuple):
@@ -209,7 +204,7 @@ class DeliveryDelivered(NamedTuple):
     among its messages); ``error`` is that of a run which failed after the prompt had been read.
     ``http_status`` and ``detail`` are of the answer to its send, where that left it in doubt."""
 
-    slot: str
+    slot: Instant
     otid: str
     attempt: int
     worker: str
@@ -230,7 +225,7 @@ class DeliveryFailed(NamedTuple):
     :class:`DeliveryStalled`.
     """
 
-    slot: str
+    slot: Instant
     otid: str
     attempt: int
     worker: str
@@ -245,30 +240,30 @@ class DeliveryFailed(NamedTuple):
 
 
 class DeliveryAbandoned(NamedTuple):
-    """This attempt is known to have left nothing with the agent; the slot is open until another
-    attempt, not before ``retry_at``, or another outcome. ``http_status`` and ``detail`` as in
+    """This attempt has left nothing with the agent. The slot stays open until another attempt, not
+    before ``retry_at``, or another outcome. ``http_status`` and ``detail`` as in
     :class:`DeliveryStalled`."""
 
-    slot: str
+    slot: Instant
     otid: str
     attempt: int
     worker: str
     code: str
     error: str
-    retry_at: str
+    retry_at: Instant
     http_status: int | None = None
     detail: str | None = None
 
 
 class DeliveryStalled(NamedTuple):
-    """An attempt met something that keeps it from its end, and goes on: its outcome is to come.
+    """Something keeps an attempt from its end, and the attempt goes on: its outcome is to come.
 
-    ``in_doubt``: the prompt may have reached the agent, or not. ``http_status`` is that of Letta's
-    answer, if there was one; ``detail`` is what that said, in an excerpt without the prompt. At
-    ``retry_at``, if it is known, the attempt makes way for another, unless it has found something.
+    ``in_doubt`` says that nobody knows whether the prompt has reached the agent. ``http_status`` is
+    that of Letta's answer, if there was one; ``detail`` is an excerpt of that, without the prompt.
+    At ``retry_at``, if it is known, another attempt follows, unless this one has arrived by then.
     """
 
-    slot: str
+    slot: Instant
     otid: str
     attempt: int
     worker: str
@@ -277,7 +272,7 @@ class DeliveryStalled(NamedTuple):
     in_doubt: bool
     http_status: int | None = None
     detail: str | None = None
-    retry_at: str | None = None
+    retry_at: Instant | None = None
 
 
 class DeliverySkipped(NamedTuple):
@@ -289,12 +284,12 @@ class DeliverySkipped(NamedTuple):
     that says why there is none though one was wanted.
     """
 
-    slot: str
-    last: str
+    slot: Instant
+    last: Instant
     slots: int
     why: SkipReason
     kind: SlotKind = "scheduled"
-    next_run: str | None = None
+    next_run: Instant | None = None
     detail: str | None = None
     notice: str | None = None
 
@@ -307,7 +302,7 @@ class ApprovalGranted(NamedTuple):
 
     grant: str
     content_sha256: str
-    expires: str
+    expires: Instant
     uses: int
     reason: str | None = None
     allow_trigger: bool | None = None
@@ -325,7 +320,7 @@ class ApprovalConsumed(NamedTuple):
     are left."""
 
     grant: str
-    slot: str
+    slot: Instant
     uses_left: int
 
 
@@ -368,14 +363,14 @@ class TailQuarantined(NamedTuple):
 
 
 class LedgerRecovered(NamedTuple):
-    """The log was damaged or cut, and was brought back into service. What it says after event
-    ``after`` (whose hash is ``after_hash``; 0 where no event before it is left) and before event
-    ``first`` (whose ``prev`` is ``first_prev``) is lost: ``lost`` events.
+    """The log was damaged or cut, and was brought back into service: ``lost`` events are missing.
 
-    Without ``first`` the end of the log was lost, and the chain goes on after ``after``; then
-    ``known`` is the last event that an index had seen, with its hash, if any had. The damaged bytes
-    are kept: ``quarantined`` says of each piece its ``month``, ``offset``, ``bytes``, ``sha256``
-    and ``file``. ``unknown`` are the ids that later events bear, though what began them was lost.
+    They lay between event ``after``, whose hash is ``after_hash``, and event ``first``, whose
+    ``prev`` is ``first_prev``. ``after`` is 0 if no event before them is left. Without ``first``
+    the end of the log was lost; then ``known`` is the last event that an index had seen, if any
+    had, and ``known_hash`` its hash. ``unknown`` are the ids that later events bear though the
+    event that began them was lost. The damaged bytes are kept: ``quarantined`` has the ``month``,
+    ``offset``, ``bytes``, ``sha256`` and ``file`` of each piece.
     """
 
     after: int
@@ -397,15 +392,14 @@ class DesireRecorded(NamedTuple):
     agent_id: str
     text: str
     strength: float
-    recorded_at: str
+    recorded_at: Instant
     tags: list[str] | None = None
     salt: int | None = None
     reason: str | None = None
 
 
 class DesireReinforced(NamedTuple):
-    """It grew by ``by``; ``strength`` is what it then had, counted from what had decayed until
-    this event by the half-life that was set."""
+    """It grew by ``by``. ``strength`` is what it had then, after decaying until this event."""
 
     by: float
     strength: float
@@ -449,123 +443,7 @@ Record = (
 )
 
 CLASSES: Mapping[str, type[Any]] = {
-    "ledger.created": LedgerCreated,
-    "schedule.registered": ScheduleRegistered,
-    "schedule.modified": ScheduleModified,
-    "schedule.paused": SchedulePaused,
-    "schedule.resumed": ScheduleResumed,
-    "schedule.cancelled": ScheduleCancelled,
-    "schedule.completed": ScheduleCompleted,
-    "schedule.triggered": ScheduleTriggered,
-    "delivery.attempted": DeliveryAttempted,
-    "delivery.delivered": DeliveryDelivered,
-    "delivery.failed": DeliveryFailed,
-    "delivery.abandoned": DeliveryAbandoned,
-    "delivery.stalled": DeliveryStalled,
-    "delivery.skipped": DeliverySkipped,
-    "approval.granted": ApprovalGranted,
-    "approval.revoked": ApprovalRevoked,
-    "approval.consumed": ApprovalConsumed,
-    "worker.started": WorkerStarted,
-    "worker.stopped": WorkerStopped,
-    "segment.sealed": SegmentSealed,
-    "tail.quarantined": TailQuarantined,
-    "ledger.recovered": LedgerRecovered,
-    "desire.recorded": DesireRecorded,
-    "desire.reinforced": DesireReinforced,
-    "desire.pruned": DesirePruned,
+    re.sub(r"\B([A-Z])", r".\1", cls.__name__).lower(): cls for cls in get_args(Record)
 }
-"""The class of each type of event, under the name that the log has for it."""
-
-_SHAPES = {
-    cls: (
-        VERSIONS[name],
-        name,
-        cls._fields,
-        tuple(field for field, default in cls._field_defaults.items() if default is None),
-    )
-    for name, cls in CLASSES.items()
-}
-
-
-def is_known(type_: str, version: int) -> bool:
-    """Whether this software can read an event of that type and version."""
-    return 1 <= version <= VERSIONS.get(type_, 0)
-
-
-def type_of(record: Record) -> str:
-    """The name under which a record's class stands in the log."""
-    return _SHAPES[type(record)][1]
-
-
-def write_event(record: Record) -> tuple[int, str, dict[str, Any]]:
-    """The version, the type and the ``data`` of an event, without what is ``None``."""
-    version, type_, fields, optional = _SHAPES[type(record)]
-    # A smaller dict than one that is made of what isn't None, and so spelled in less time; and a
-    # word to zip costs a tenth of the event.
-    data: dict[str, Any] = dict(zip(fields, record))  # noqa: B905
-    for name in optional:
-        if data[name] is None:
-            del data[name]
-    return version, type_, data
-
-
-def read_record(type_: str, version: int, data: Mapping[str, Any]) -> Record:
-    """The record that an event holds, brought up to the newest version of its type.
-
-    Raises:
-        KeyError: the type isn't known (ask :func:`is_known` first).
-        TypeError: ``data`` lacks a field of its version, or has one too many, or of another type.
-        ValueError: an instant isn't one.
-    """
-    del version  # every type is still at version 1: upcasts go here, one step per version
-    record: Record = CLASSES[type_](**data)
-    types = (type_, *map(type, record))
-    instants = _RIGHT.get(types)
-    if instants is None:
-        _check_types(type(record), record._asdict())
-        instants = _RIGHT[types] = tuple(
-            at
-            for at, (name, value) in enumerate(zip(record._fields, record, strict=True))
-            if name in _INSTANTS and value is not None
-        )
-    values: tuple[Any, ...] = record
-    for at in instants:
-        if not is_instant(values[at]):
-            raise ValueError(f"{record._fields[at]} isn't an instant")
-    if isinstance(record, ScheduleModified):
-        _check_changes(record.changes)
-    return record
-
-
-# Combinations of types that have been checked, and where their instants stand: there are few
-# combinations, and each event asks.
-_RIGHT: dict[tuple[object, ...], tuple[int, ...]] = {}
-
-_INSTANTS = frozenset(
-    ("slot", "last", "next_run", "anchor", "start_at", "until", "retry_at", "last_slot", "expires")
-) | {"recorded_at", "counts_from", "at"}
-
-
-def _check_changes(changes: Mapping[str, Any]) -> None:
-    # That no slot is left is the one change that no registration has.
-    changes = {name: new for name, new in changes.items() if (name, new) != ("next_run", None)}
-    _check_types(ScheduleRegistered, changes)
-    for name in _INSTANTS & changes.keys():
-        if changes[name] is not None and not is_instant(changes[name]):
-            raise ValueError(f"{name} isn't an instant")
-
-
-def _check_types(cls: type[Any], values: Mapping[str, Any]) -> None:
-    for name, value in values.items():
-        if type(value) not in _types_of(cls.__annotations__.get(name)):
-            raise TypeError(f"{name} is a {type(value).__name__}")
-
-
-def _types_of(annotation: Any) -> set[Any]:
-    """The classes that a value of a field so annotated may have."""
-    kinds = annotation.__args__ if isinstance(annotation, UnionType) else (annotation,)
-    # A field of a later version may hold a word that isn't known here, so any text will do. And
-    # what is in a list is for those who use it to find out.
-    origins = {getattr(kind, "__origin__", kind) for kind in kinds}
-    return {str if origin is Literal else origin for origin in origins}
+"""The class of each type of event, by the type's name: ``delivery.failed`` is
+:class:`DeliveryFailed`."""

@@ -8,8 +8,9 @@ from hashlib import sha256
 
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.instants import format_utc
+from promptyoself.events.codec import write_event
 from promptyoself.events.draft import Draft
-from promptyoself.events.records import Record, write_event
+from promptyoself.events.records import Record
 from promptyoself.ledger.envelope import MAX_LINE_BYTES, Envelope, spell
 from promptyoself.ledger.position import Position
 from promptyoself.ledger.segments import MAX_MEMBER_BYTES

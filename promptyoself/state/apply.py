@@ -8,6 +8,7 @@ from hashlib import sha256
 from promptyoself.core.ids import TEMPLATES, content_hash, content_of
 from promptyoself.core.instants import is_instant
 from promptyoself.events import records
+from promptyoself.events.codec import read_record
 from promptyoself.events.kinds import FINISHED, HANDED_BACK, SCHEDULE_TYPES
 from promptyoself.events.versions import SCHEDULE_VERSIONS
 from promptyoself.state.fold import Folded, take_in
@@ -32,7 +33,7 @@ def apply(state: State, event: Folded) -> None:
     Raises:
         AttributeError, KeyError, TypeError, ValueError: it contradicts those before it.
     """
-    record = records.read_record(event.type, event.v, event.data)
+    record = read_record(event.type, event.v, event.data)
     if event.id is None:
         if isinstance(record, records.LedgerCreated) and record.chain != CHAIN:
             raise ValueError(f"it begins another chain, {record.chain!r}")

@@ -16,6 +16,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from promptyoself.core.instants import parse_utc
+from promptyoself.events.codec import read_record
 from promptyoself.events.versions import DESIRE_VERSIONS
 from promptyoself.state.fold import NO_LOSSES, Folded, Losses, take_in
 from promptyoself.state.overlay import Overlay, Summary
@@ -180,7 +181,7 @@ def _apply(state: Desires, event: Folded) -> None:
     # A command that meets no event does without this import.
     from promptyoself.events import records
 
-    record = records.read_record(event.type, event.v, event.data)
+    record = read_record(event.type, event.v, event.data)
     if isinstance(record, records.LedgerCreated) and record.chain != CHAIN:
         raise ValueError(f"it begins another chain, {record.chain!r}")
     if event.id is None:

@@ -716,7 +716,7 @@ class Machine(RuleBasedStateMachine):
 
     def decide(self, make: Callable[[Any], list[tuple[Any, str]]]) -> None:
         """Append what was decided, and tell the model."""
-        from promptyoself.events.records import write_event
+        from promptyoself.events.codec import write_event
 
         written: list[tuple[Any, str]] = []
 

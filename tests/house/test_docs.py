@@ -24,6 +24,7 @@ from promptyoself.cli import COMMANDS
 from promptyoself.core.ids import slot_otid
 from promptyoself.core.settings import SETTINGS
 from promptyoself.events import records
+from promptyoself.events.versions import VERSIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
@@ -377,7 +378,7 @@ def table(document: str, heading: str) -> dict[str, list[str]]:
     }
 
 
-@pytest.mark.parametrize("type_", records.VERSIONS)
+@pytest.mark.parametrize("type_", VERSIONS)
 def test_every_field_of_every_event_is_described(type_: str) -> None:
     """docs/reference/format.md lists each type's fields in order, and which may be left out."""
     record = records.CLASSES[type_]
@@ -391,7 +392,7 @@ def test_every_field_of_every_event_is_described(type_: str) -> None:
 def test_no_event_is_described_that_does_not_exist() -> None:
     """docs/reference/format.md describes the known types and no other."""
     text = (ROOT / "docs" / "reference" / "format.md").read_text()
-    assert re.findall(r"^#+ `(\w+\.\w+)`$", text, re.MULTILINE) == list(records.VERSIONS)
+    assert re.findall(r"^#+ `(\w+\.\w+)`$", text, re.MULTILINE) == list(VERSIONS)
 
 
 def test_the_faults_of_the_sandbox_are_described() -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 
 from promptyoself.events import kinds, records
+from promptyoself.events.versions import VERSIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = "\n\n".join(
@@ -65,7 +66,7 @@ def literals(record: Any) -> dict[str, tuple[str, ...]]:
     }
 
 
-@pytest.mark.parametrize("type_", records.VERSIONS)
+@pytest.mark.parametrize("type_", VERSIONS)
 def test_the_format_lists_the_words_of_a_field(type_: str) -> None:
     """Where a field's row in the format names words, it names all that are written there."""
     section = sentence(f"### `{type_}`\n", "\n#")
@@ -76,3 +77,13 @@ def test_the_format_lists_the_words_of_a_field(type_: str) -> None:
             assert set(listed) == set(words), field
         else:
             assert "](" in row[1], f"{field}: neither words nor a link"
+
+
+@pytest.mark.parametrize("type_", VERSIONS)
+def test_the_format_says_which_fields_are_instants(type_: str) -> None:
+    """Reading an event checks exactly the fields that the format calls instants."""
+    section = sentence(f"### `{type_}`\n", "\n#")
+    described = re.findall(r"^\| `(\w+)` \| instant\b", section, re.MULTILINE)
+    annotations = records.CLASSES[type_].__annotations__
+    checked = [name for name, kind in annotations.items() if "instant" in repr(kind)]
+    assert checked == described

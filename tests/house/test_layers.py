@@ -68,7 +68,7 @@ LONGER = dict.fromkeys(
     (
         "core.settings", "ledger.lock", "ledger.salvage", "service.transfer.import_sqlite",
         "service.transfer.export", "index.index", "doors.schemas", "rules.triggers", "sandbox",
-        "doors.commands.session", "events.records", "ledger.files", "rules.claim",
+        "doors.commands.session", "ledger.files", "rules.claim",
         "service.delivery.dispatcher", "service.schedules.register", "sandbox.http",
         "service.audit.slot_auditor",
     ),

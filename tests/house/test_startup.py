@@ -30,7 +30,7 @@ OURS = {
 }  # fmt: skip
 """What every command loads that reads the schedules."""
 
-FOLDING = {"events.records", "state.apply"}
+FOLDING = {"events.codec", "events.records", "state.apply"}
 """What an event needs that isn't in the index yet."""
 
 WRITING = FOLDING | {

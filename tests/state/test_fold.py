@@ -17,6 +17,7 @@ from promptyoself.core.errors import ChainError
 from promptyoself.core.ids import content_hash, content_of, schedule_id, slot_otid
 from promptyoself.core.instants import format_utc
 from promptyoself.events import records
+from promptyoself.events.codec import is_known, write_event
 from promptyoself.events.kinds import FINISHED
 from promptyoself.ledger import Envelope
 from promptyoself.rules.policy import by_the_log
@@ -121,7 +122,7 @@ def histories(draw: st.DrawFn) -> list[Envelope]:
                 {"id": slot.id, "slot": slot.slot, "run_id": "r"} for slot in state.open.values()
             ]
             record, id_ = records.WorkerStopped("w1", "signal", left or None), None
-        version, type_, data = records.write_event(record)
+        version, type_, data = write_event(record)
         if draw(st.integers(0, 19)) == 0:
             type_, version = draw(st.sampled_from([("moon.risen", 1), (type_, 2)]))
         event = Envelope(version, len(found) + 1, at(minute), type_, id_, ACTOR, data, "")
@@ -167,7 +168,7 @@ def test_counts_agree(history: list[Envelope]) -> None:
         unfinished = sorted(s.id for s in mine if s.status not in FINISHED)
         assert list(agent.unfinished) == unfinished
     assert state.counts == dict(Counter(event.type for event in history))
-    assert (state.newer is None) == all(records.is_known(e.type, e.v) for e in history)
+    assert (state.newer is None) == all(is_known(e.type, e.v) for e in history)
     assert {slot.id for slot in state.open.values()} <= set(state.schedules)
     for instant, id_, key in due(state, at(10**5)):
         if key:
@@ -231,5 +232,5 @@ def test_contradictions(type_: str, id_: str | None, data: dict[str, Any]) -> No
 
 def test_versions_begin_at_one() -> None:
     """A version of zero isn't known."""
-    assert not records.is_known("schedule.registered", 0)
-    assert records.is_known("schedule.registered", 1)
+    assert not is_known("schedule.registered", 0)
+    assert is_known("schedule.registered", 1)

@@ -23,7 +23,7 @@ from world import World
 
 from promptyoself.core.instants import format_utc
 from promptyoself.events import records
-from promptyoself.events.versions import SCHEDULE_VERSIONS
+from promptyoself.events.versions import SCHEDULE_VERSIONS, VERSIONS
 from promptyoself.rules.claim import Abandoned, Failed
 from promptyoself.service.schedules.register import cancel, modify, pause, resume, trigger
 from promptyoself.service.schedules.request import Request
@@ -182,7 +182,7 @@ arbitrary_json: st.SearchStrategy[Any] = st.recursive(
     max_leaves=6,
 )
 _instants = st.sampled_from([word for word in WORDS if re.fullmatch(r"\d{4}-.*Z", word)])
-_types = st.sampled_from([*records.VERSIONS, "moon.risen"])
+_types = st.sampled_from([*VERSIONS, "moon.risen"])
 _ids = st.sampled_from([*dict.fromkeys(event["id"] for event in _story()), "sch_00000000"])
 
 forged_events: st.SearchStrategy[Event] = st.fixed_dictionaries(

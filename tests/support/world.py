@@ -14,9 +14,10 @@ from tally import count
 from promptyoself.core.ids import content_hash, content_of
 from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.core.settings import Caps, load_settings
+from promptyoself.events.codec import read_record, write_event
 from promptyoself.events.draft import Draft
 from promptyoself.events.kinds import PROBLEMS
-from promptyoself.events.records import ApprovalGranted, Record, read_record, write_event
+from promptyoself.events.records import ApprovalGranted, Record
 from promptyoself.index.index import Snapshot
 from promptyoself.ledger import START, Envelope
 from promptyoself.rules.claim import Claim, Decision, Delivered, Outcome, Strongest, claim, settle

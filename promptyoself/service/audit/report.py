@@ -14,8 +14,8 @@ from promptyoself.core.errors import ChainError, PromptyoselfError, WrongUsage
 from promptyoself.core.instants import format_utc
 from promptyoself.core.settings import default_zone
 from promptyoself.core.times import parse_moment
+from promptyoself.events.codec import is_known
 from promptyoself.events.kinds import OUTCOMES, PROBLEMS
-from promptyoself.events.records import is_known
 from promptyoself.events.versions import GAP
 from promptyoself.ledger import START, Envelope
 from promptyoself.service.audit.loop_history import Loop

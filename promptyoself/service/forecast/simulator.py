@@ -27,7 +27,8 @@ from promptyoself.core.cancellation import check
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.core.settings import Caps
-from promptyoself.events.records import DeliveryAttempted, DeliverySkipped, Record, type_of
+from promptyoself.events.codec import type_of
+from promptyoself.events.records import DeliveryAttempted, DeliverySkipped, Record
 from promptyoself.ledger.linking import as_if
 from promptyoself.rules.claim import Claim, Delivered, Strongest, claim, orphans, settle
 from promptyoself.rules.policy import APPROVED_TIER, Verdict, by_the_log, refusal

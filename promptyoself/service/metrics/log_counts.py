@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 from promptyoself.core.errors import ChainError
 from promptyoself.core.instants import parse_utc
-from promptyoself.events.records import is_known, read_record
+from promptyoself.events.codec import is_known, read_record
 from promptyoself.state.schedules import Folded
 
 __all__ = ["BUCKETS", "METRICS", "Acted", "Metric", "Telemetry"]

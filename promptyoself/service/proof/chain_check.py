@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import Any, NamedTuple
 
 from promptyoself.core.errors import ChainError
-from promptyoself.events.records import VERSIONS
+from promptyoself.events.versions import VERSIONS
 from promptyoself.index.form import Form
 from promptyoself.ledger import START, Batch, Envelope, Gap, Position
 from promptyoself.state.fold import Loss

@@ -1,0 +1,116 @@
+"""From a record to the type, the version and the ``data`` of an event in the log, and back."""
+
+from collections.abc import Mapping
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from promptyoself.core.instants import is_instant
+from promptyoself.events.records import (
+    CLASSES,
+    Instant,
+    Record,
+    ScheduleModified,
+    ScheduleRegistered,
+)
+from promptyoself.events.versions import VERSIONS
+
+__all__ = ["is_known", "read_record", "type_of", "write_event"]
+
+# Of each class the version and the name of its type, its fields, and those that may be left out.
+_LAYOUTS = {
+    cls: (
+        VERSIONS[type_],
+        type_,
+        cls._fields,
+        tuple(field for field, default in cls._field_defaults.items() if default is None),
+    )
+    for type_, cls in CLASSES.items()
+}
+
+# Reading an event checks the classes of its values only where this combination of a type and of
+# classes is new: there are few, and there are many events. Kept is where its instants are.
+_INSTANTS_OF_CHECKED: dict[tuple[object, ...], tuple[int, ...]] = {}
+
+
+def is_known(type_: str, version: int) -> bool:
+    """Whether this software can read an event of that type and version."""
+    return 1 <= version <= VERSIONS.get(type_, 0)
+
+
+def type_of(record: Record) -> str:
+    """The name that the log has for the type of a record."""
+    return _LAYOUTS[type(record)][1]
+
+
+def write_event(record: Record) -> tuple[int, str, dict[str, Any]]:
+    """The version, the type and the ``data`` of an event, without the fields that are ``None``."""
+    version, type_, fields, optional = _LAYOUTS[type(record)]
+    # Removing the absent fields is faster than choosing the others, and makes a smaller dict. And
+    # `strict=True` would cost a tenth of the event.
+    data: dict[str, Any] = dict(zip(fields, record))  # noqa: B905
+    for name in optional:
+        if data[name] is None:
+            del data[name]
+    return version, type_, data
+
+
+def read_record(type_: str, version: int, data: Mapping[str, Any]) -> Record:
+    """The record that an event holds, brought up to the newest version of its type.
+
+    Raises:
+        KeyError: the type isn't known (ask :func:`is_known` first).
+        TypeError: ``data`` lacks a field of its version, or has one too many, or of another type.
+        ValueError: an instant isn't one.
+    """
+    del version  # every type is still at version 1: upcasts go here, one step per version
+    record: Record = CLASSES[type_](**data)
+    classes = (type_, *map(type, record))
+    instants = _INSTANTS_OF_CHECKED.get(classes)
+    if instants is None:
+        fields = record._asdict()
+        _check_classes(type(record), fields)
+        instants = _INSTANTS_OF_CHECKED[classes] = tuple(
+            index
+            for index, (name, value) in enumerate(fields.items())
+            if value is not None and _is_instant_field(type(record), name)
+        )
+    values: tuple[Any, ...] = record
+    for index in instants:
+        if not is_instant(values[index]):
+            raise ValueError(f"{record._fields[index]} isn't an instant")
+    if isinstance(record, ScheduleModified):
+        _check_changes(record.changes)
+    return record
+
+
+def _check_changes(changes: Mapping[str, Any]) -> None:
+    # A registration always has a next slot, but a modification may leave none.
+    changes = {name: new for name, new in changes.items() if (name, new) != ("next_run", None)}
+    _check_classes(ScheduleRegistered, changes)
+    for name, new in changes.items():
+        if new is not None and _is_instant_field(ScheduleRegistered, name) and not is_instant(new):
+            raise ValueError(f"{name} isn't an instant")
+
+
+def _check_classes(cls: type[Any], values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        if type(value) not in _classes_of(cls.__annotations__.get(name)):
+            raise TypeError(f"{name} is a {type(value).__name__}")
+
+
+def _classes_of(annotation: Any) -> set[Any]:
+    """The classes that the values of a field may have."""
+    origin = get_origin(annotation)
+    if origin in (Union, UnionType):
+        return set().union(*map(_classes_of, get_args(annotation)))
+    if origin is Annotated:
+        return {get_args(annotation)[0]}
+    if origin is Literal:
+        return {str}  # a later version may write a word that this one doesn't know
+    # What a list or a dict holds is checked by those who use it.
+    return {origin or annotation}
+
+
+def _is_instant_field(cls: type[Any], name: str) -> bool:
+    annotation = cls.__annotations__[name]
+    return annotation == Instant or Instant in get_args(annotation)
