@@ -50,7 +50,7 @@ $(PEERS): benchmarks/requirements.txt | $(READY)
 	@.venv/peers/bin/python -m pip install --quiet --no-deps --requirement $< && touch $@ \
 		|| echo "That failed; the table will say so."
 
-docs: $(READY) ## make anew what is generated: docs/reference/commands.md and .env.example
+docs: $(READY) ## make what is generated: pages of docs/ and .env.example
 	$(BIN)/python docs/make_reference.py
 
 clean: ## remove what was generated; never var/

@@ -1,11 +1,11 @@
-"""Make docs/reference/commands.md, docs/reference/doors.md and .env.example.
+"""Make the pages that follow from the code or from other files, and .env.example.
 
-They follow from the commands and the settings themselves. The package's copies of .env.example and
-docs/alerts.yml are made too.
+Run it with `make docs`. At the end of this file, FILES names each file that it makes.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import wrap
@@ -19,6 +19,10 @@ from promptyoself.doors.schemas import TOOLS, Tool
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMON = {"--var", "--format", "--help"}
+_RECORD = re.compile(
+    r"# (\d+)\. (.+)\n\n\*\*Date\.\*\* (\d{4}-\d\d-\d\d)\.\n"
+    r"\*\*Status\.\*\* ((?:In force|Superseded by|Withdrawn: )(?:.|\n(?!\n))*)\.\n\n"
+)
 
 
 def reference() -> str:
@@ -139,6 +143,37 @@ def doors() -> str:
     return "\n".join(lines) + "\n"
 
 
+def decisions() -> str:
+    """The text of docs/decisions/README.md.
+
+    Raises:
+        ValueError: a record doesn't begin with its title, its date and its status.
+    """
+    lines = [
+        "# Decisions",
+        "",
+        "Made by `make docs` from the records themselves; a test keeps it up to date.",
+        "",
+        "A record says why something is as it is, for the person who might want to undo it. It has",
+        "a context, a decision and a consequence, in 25 lines at most. Its number never changes.",
+        "The numbers 25 to 29, 33, 34, 39, 54 and 69 were never used.",
+        "",
+        "To change a decision, write a new record, and name it in the status of the old one:",
+        "`In force; amended by …`, or `Superseded by …`. A decision that is given up without a",
+        "successor becomes `Withdrawn: ` with the reason.",
+        "",
+        "| number | decision | date | status |",
+        "|---|---|---|---|",
+    ]
+    for path in sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md")):
+        match = _RECORD.match(path.read_text(encoding="utf-8"))
+        if match is None:
+            raise ValueError(f"{path.name} doesn't begin with title, date and status")
+        number, title, date, status = match.groups()
+        lines.append(f"| {number} | [{title}]({path.name}) | {date} | {' '.join(status.split())} |")
+    return "\n".join(lines) + "\n"
+
+
 def dotenv() -> str:
     """The text of .env.example."""
     lines = [
@@ -176,6 +211,7 @@ DATA = ROOT / "promptyoself" / "data"
 FILES = {
     ROOT / "docs" / "reference" / "commands.md": reference,
     ROOT / "docs" / "reference" / "doors.md": doors,
+    ROOT / "docs" / "decisions" / "README.md": decisions,
     ROOT / ".env.example": dotenv,
     DATA / ".env.example": dotenv,
     DATA / "alerts.yml": alerts,

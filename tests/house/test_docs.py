@@ -27,7 +27,7 @@ from promptyoself.events import records
 from promptyoself.events.versions import VERSIONS
 
 ROOT = Path(__file__).resolve().parents[2]
-RECORDS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+RECORDS = sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))
 DOCUMENTS = [
     ROOT / "README.md",
     *(page for page in sorted((ROOT / "docs").rglob("*.md")) if page not in RECORDS),
@@ -339,6 +339,14 @@ def test_links_resolve(document: Path) -> None:
             headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
             slugs = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings}
             assert heading in slugs, link
+
+
+def test_the_index_lists_every_page_once() -> None:
+    """docs/index.md links to each page of docs/, and to each no more than once."""
+    index = ROOT / "docs" / "index.md"
+    links = re.findall(r"^- \[[^]]+\]\(([^)]+)\): .", index.read_text(), re.MULTILINE)
+    pages = [(index.parent / link).resolve() for link in links]
+    assert sorted(pages) == sorted({*DOCUMENTS} - {index, ROOT / "README.md"})
 
 
 def test_what_is_generated_is_up_to_date() -> None:
