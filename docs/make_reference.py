@@ -14,8 +14,8 @@ import click
 
 from promptyoself.cli import cli
 from promptyoself.core.settings import SETTINGS
-from promptyoself.doors.sanctum import AGENT_FACING, parameters
-from promptyoself.doors.schemas import TOOLS, Tool
+from promptyoself.doors.parameters import argument_name, parameters
+from promptyoself.doors.registry import AGENT_FACING, COMMANDS, Effect, Tool
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMON = {"--var", "--format", "--help"}
@@ -84,9 +84,9 @@ def doors() -> str:
         "|---|---|---|---|",
     ]
     for name in AGENT_FACING:
-        tool = name.replace("-", "_")
+        tool = argument_name(name)
         cells = f"`promptyoself {name}`", f"`promptyoself__{name}`", f"`{tool}`"
-        lines.append(f"| {' | '.join(cells)} | {_does(TOOLS.get(name))} |")
+        lines.append(f"| {' | '.join(cells)} | {_does(COMMANDS[name].tool)} |")
     closed = [f"`{name}`" for name in cli.list_commands(context) if name not in AGENT_FACING]
     lines += [
         "",
@@ -219,12 +219,12 @@ FILES = {
 
 
 def _does(tool: Tool | None) -> str:
-    if tool is None:
-        return "unknown"
-    parts = ["reads" if tool.read_only else "changes or ends" if tool.destructive else "writes"]
-    if tool.idempotent and not tool.read_only:
+    assert tool is not None
+    words = {Effect.READS_LOG: "reads", Effect.DELIVERS: "writes"}
+    parts = [words.get(tool.effect, tool.effect.value)]
+    if tool.idempotent:
         parts.append("the same call again does nothing more")
-    if tool.open_world:
+    if tool.asks_letta:
         parts.append("asks Letta")
     return "; ".join(parts)
 

@@ -56,55 +56,9 @@ from promptyoself.doors.commands.session import (  # noqa: E402
     refuse_repeats,
     translated,
 )
+from promptyoself.doors.registry import AGENT_FACING, COMMANDS  # noqa: E402
 
-__all__ = ["COMMANDS", "cli", "main"]
-
-COMMANDS = {
-    "register": "schedules",
-    "list": "listing",
-    "show": "listing",
-    "cancel": "schedules",
-    "pause": "schedules",
-    "resume": "schedules",
-    "modify": "schedules",
-    "trigger": "schedules",
-    "next": "schedules",
-    "simulate": "forecast",
-    "idle": "schedules",
-    "desire": "desires",
-    "desires": "desires",
-    "reinforce": "desires",
-    "prune": "desires",
-    "execute": "delivery",
-    "agents": "delivery",
-    "test": "delivery",
-    "history": "log",
-    "verify": "log",
-    "head": "log",
-    "rebuild": "log",
-    "seal": "log",
-    "recover": "recovery",
-    "stats": "log",
-    "export": "transfer",
-    "import": "transfer",
-    "import-sqlite": "transfer",
-    "approve": "approvals",
-    "approvals": "approvals",
-    "revoke": "approvals",
-    "budgets": "budgets",
-    "metrics": "metrics",
-    "audit": "audit",
-    "diff": "audit",
-    "keygen": "proof",
-    "pack": "proof",
-    "doctor": "setup",
-    "install-plugin": "setup",
-    "mcp": "mcp",
-    "sandbox": "setup",
-    "demo": "setup",
-}
-"""Each command, and the module under ``promptyoself.doors.commands`` that has it."""
-
+__all__ = ["cli", "main"]
 
 _SPELLED = {"true", "false", "True", "False"}  # values of flags, which Click wouldn't take
 
@@ -120,9 +74,9 @@ class _LazyGroup(click.Group):
         caller = ctx.find_object(Caller)
         through_host = caller is not None and caller.via == "sanctum"
         if through_host:
-            from promptyoself.doors.commands.spelling import refuse_others
+            from promptyoself.doors.commands.spelling import refuse_other_than_agents
 
-            refuse_others(args[0])
+            refuse_other_than_agents(args[0])
         name, command, rest = super().resolve_command(ctx, args)
         if command is None:
             return name, command, rest
@@ -131,23 +85,25 @@ class _LazyGroup(click.Group):
 
             rest = from_host(command, rest)
         elif any(word in _SPELLED or (word[:2] == "--" and "_" in word) for word in rest):
-            from promptyoself.doors.commands.spelling import spelled
+            from promptyoself.doors.commands.spelling import normalise_flags
 
-            rest = spelled(command, rest)
+            rest = normalise_flags(command, rest)
         refuse_repeats(command, rest)
         return name, command, rest
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List them, those first that agents may call: hosts read their names from here."""
-        from promptyoself.doors.sanctum import AGENT_FACING
-
         others = [name for name in COMMANDS if name not in AGENT_FACING]
         limit = formatter.width - 6 - max(map(len, COMMANDS))
         for title, names in (("Available commands", AGENT_FACING), ("Other commands", others)):
             with formatter.section(title):
-                found = ((name, self.get_command(ctx, name)) for name in names)
+                commands = ((name, self.get_command(ctx, name)) for name in names)
                 formatter.write_dl(
-                    [(name, each.get_short_help_str(limit)) for name, each in found if each]
+                    [
+                        (name, command.get_short_help_str(limit))
+                        for name, command in commands
+                        if command
+                    ]
                 )
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
@@ -158,7 +114,7 @@ class _LazyGroup(click.Group):
             return None
         from importlib import import_module
 
-        module = import_module(f"promptyoself.doors.commands.{COMMANDS[cmd_name]}")
+        module = import_module(f"promptyoself.doors.commands.{COMMANDS[cmd_name].module}")
         command: click.Command = getattr(module, f"{cmd_name.replace('-', '_')}_command")
         return command
 

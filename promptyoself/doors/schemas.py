@@ -1,4 +1,4 @@
-"""What the commands for agents answer, as JSON Schema, and what calling one does to the world.
+"""What the commands for agents answer, as JSON Schema.
 
 A command's name, description and parameters come from Click's own tree; what it answers can't be
 read there. ``docs/reference/json.md`` tells the same to people. A test holds each schema against
@@ -9,49 +9,41 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from promptyoself.core.errors import WrongUsage
-from promptyoself.core.times import shown
 from promptyoself.events.kinds import SCHEDULE_TYPES, STATUSES
 
-__all__ = ["SETS", "TOOLS", "Tool", "chosen", "output_schema"]
+__all__ = ["ANSWERS", "Answer", "output_schema"]
 
 Schema = dict[str, Any]
 
 
-class Tool(NamedTuple):
-    """A command as a tool. ``answer`` has a schema for each key of a successful answer, and
-    ``sometimes`` names those keys that may be missing.
+class Answer(NamedTuple):
+    """A schema for each key of a successful answer, and those keys that may be missing.
 
     A key that Python can't have for a name, such as ``from``, isn't in it, since some clients make
-    a class of the schema; another key says the same.
+    a class of the schema; another key says the same."""
 
-    ``idempotent`` means that the same call again does nothing more; ``open_world`` that it asks the
-    Letta server.
-    """
-
-    title: str
-    answer: dict[str, Schema]
+    keys: dict[str, Schema]
     sometimes: frozenset[str] = frozenset()
-    read_only: bool = False
-    destructive: bool = False
-    idempotent: bool = False
-    open_world: bool = False
 
 
-def output_schema(tool: Tool) -> Schema:
-    """The schema of all that the tool may answer. An error has the form that all errors have, and
-    some clients hold that against the schema too."""
+def output_schema(command: str) -> Schema | None:
+    """The schema of all that a command may answer, or ``None`` where nothing is known of that.
+
+    All errors have one form. The schema has it, since some clients check errors too."""
+    answer = ANSWERS.get(command)
+    if answer is None:
+        return None
     return {
         "type": "object",
         "properties": {
             **_ERROR,
             "warning": _STRING,
-            **tool.answer,
+            **answer.keys,
             "status": {"enum": ["success", "error"]},
         },
         "required": ["status"],
         "if": {"properties": {"status": {"const": "success"}}},
-        "then": {"required": [key for key in tool.answer if key not in tool.sometimes]},
+        "then": {"required": [key for key in answer.keys if key not in answer.sometimes]},
         "else": {"required": list(_ERROR)},
     }
 
@@ -174,16 +166,12 @@ _HEAD: dict[str, Schema] = {
 
 _SOMETIMES_SCHEDULED = frozenset({"differs", "life", "warning", "dry_run"})
 
-TOOLS: dict[str, Tool] = {
-    "register": Tool(
-        "Schedule a prompt",
+ANSWERS: dict[str, Answer] = {
+    "register": Answer(
         _SCHEDULED,
         _SOMETIMES_SCHEDULED,
-        # Not idempotent: "in 45m" is another time a minute later.
-        open_world=True,
     ),
-    "list": Tool(
-        "List schedules",
+    "list": Answer(
         {
             "schedules": _list(_SCHEDULE, "The soonest first."),
             "count": _NUMBER,
@@ -193,17 +181,11 @@ TOOLS: dict[str, Tool] = {
             "hint": _STRING,
         },
         frozenset({"total", "not_shown", "message", "hint"}),
-        read_only=True,
-        idempotent=True,
     ),
-    "show": Tool(
-        "Show a schedule",
+    "show": Answer(
         {"id": _ID, "schedule": _SCHEDULE},
-        read_only=True,
-        idempotent=True,
     ),
-    "modify": Tool(
-        "Change a schedule",
+    "modify": Answer(
         {
             "id": _ID,
             "modified": _list(_STRING, "The fields that have changed."),
@@ -211,20 +193,13 @@ TOOLS: dict[str, Tool] = {
             "message": _MESSAGE,
         },
         frozenset({"next_run_local", "timezone"}),
-        destructive=True,
     ),
-    "cancel": Tool(
-        "Cancel a schedule",
+    "cancel": Answer(
         {"cancelled_id": _ID, "message": _MESSAGE, "under_way": _NUMBER},
         frozenset({"under_way"}),
-        destructive=True,
-        idempotent=True,
     ),
-    "pause": Tool(
-        "Pause a schedule", {"id": _ID, "message": _MESSAGE}, destructive=True, idempotent=True
-    ),
-    "resume": Tool(
-        "Resume a schedule",
+    "pause": Answer({"id": _ID, "message": _MESSAGE}),
+    "resume": Answer(
         {
             "id": _ID,
             **_NEXT_RUN,
@@ -235,19 +210,12 @@ TOOLS: dict[str, Tool] = {
             "message": _MESSAGE,
         },
         frozenset({"id", *_NEXT_RUN, "failed_with", "resumed", "left", "count"}),
-        idempotent=True,
     ),
-    "trigger": Tool(
-        "Prompt now", {"id": _ID, "slot": _INSTANT, "message": _MESSAGE}, open_world=True
-    ),
-    "next": Tool(
-        "Show the next fires",
+    "trigger": Answer({"id": _ID, "slot": _INSTANT, "message": _MESSAGE}),
+    "next": Answer(
         {"fires": _list(_object(utc=_INSTANT, local=_STRING), "The soonest first.")},
-        read_only=True,
-        idempotent=True,
     ),
-    "simulate": Tool(
-        "Look ahead",
+    "simulate": Answer(
         {
             "since": _INSTANT,
             "until": _INSTANT,
@@ -271,12 +239,9 @@ TOOLS: dict[str, Tool] = {
             "broken": _list(_object(id=_ID, problem=_STRING), "What can't be told."),
             "message": _MESSAGE,
         },
-        read_only=True,
-        idempotent=True,
     ),
-    "idle": Tool("Schedule a list of desires", _SCHEDULED, _SOMETIMES_SCHEDULED, open_world=True),
-    "desire": Tool(
-        "Record a desire",
+    "idle": Answer(_SCHEDULED, _SOMETIMES_SCHEDULED),
+    "desire": Answer(
         {
             "id": _DESIRE_ID,
             "created": _FLAG,
@@ -284,8 +249,7 @@ TOOLS: dict[str, Tool] = {
             "message": _MESSAGE,
         },
     ),
-    "desires": Tool(
-        "List desires",
+    "desires": Answer(
         {
             "desires": _list(_DESIRE, "The strongest first."),
             "count": _NUMBER,
@@ -293,15 +257,11 @@ TOOLS: dict[str, Tool] = {
             "total": _text("How many there are, where some were left out.") | {"type": "integer"},
         },
         frozenset({"total"}),
-        read_only=True,
-        idempotent=True,
     ),
-    "reinforce": Tool(
-        "Strengthen a desire",
+    "reinforce": Answer(
         {"id": _DESIRE_ID, "strength": _STRENGTH, "before": _STRENGTH, "message": _MESSAGE},
     ),
-    "prune": Tool(
-        "Let go of faint desires",
+    "prune": Answer(
         {
             "pruned": _list(_DESIRE, "Those that were faint enough."),
             "count": _NUMBER,
@@ -309,11 +269,8 @@ TOOLS: dict[str, Tool] = {
             "dry_run": _FLAG,
         },
         frozenset({"dry_run"}),
-        destructive=True,
-        idempotent=True,
     ),
-    "budgets": Tool(
-        "Show what is left to spend",
+    "budgets": Answer(
         {
             "agents": _list(
                 _object(agent_id=_STRING, **_SPENT, active=_NUMBER, max_active=_NUMBER),
@@ -325,22 +282,16 @@ TOOLS: dict[str, Tool] = {
             ),
             "count": _NUMBER,
         },
-        read_only=True,
-        idempotent=True,
     ),
-    "history": Tool(
-        "Show what happened",
+    "history": Answer(
         {
             "events": _list(_EVENT, "The oldest first, as they are in the log."),
             "count": _NUMBER,
             "total": _text("How many there are, where some were left out.") | {"type": "integer"},
         },
         frozenset({"total"}),
-        read_only=True,
-        idempotent=True,
     ),
-    "audit": Tool(
-        "Account for every slot",
+    "audit": Answer(
         {
             "since": _maybe(_INSTANT),
             "until": _INSTANT,
@@ -363,11 +314,8 @@ TOOLS: dict[str, Tool] = {
             "head": _HEAD["head"],
             "message": _MESSAGE,
         },
-        read_only=True,
-        idempotent=True,
     ),
-    "diff": Tool(
-        "Compare two times",
+    "diff": Answer(
         {
             "since": _POINT,
             "to": _POINT,
@@ -383,11 +331,8 @@ TOOLS: dict[str, Tool] = {
             ),
             "count": _NUMBER,
         },
-        read_only=True,
-        idempotent=True,
     ),
-    "stats": Tool(
-        "Count what there is",
+    "stats": Answer(
         {
             "schedules": _COUNTS,
             "agents": _NUMBER,
@@ -399,12 +344,9 @@ TOOLS: dict[str, Tool] = {
             "desires": _text("The same of the desires' log, if there is one.") | {"type": "object"},
         },
         frozenset({"desires"}),
-        read_only=True,
-        idempotent=True,
     ),
-    "head": Tool("Name the last event", _HEAD, read_only=True, idempotent=True),
-    "verify": Tool(
-        "Check the log",
+    "head": Answer(_HEAD),
+    "verify": Answer(
         {
             "valid": _FLAG,
             "events": _NUMBER,
@@ -418,11 +360,8 @@ TOOLS: dict[str, Tool] = {
             "desires": _text("The same of the desires' log, if there is one.") | {"type": "object"},
         },
         frozenset({"contains", "sealed", "newer", "torn_tail", "message", "desires"}),
-        read_only=True,
-        idempotent=True,
     ),
-    "agents": Tool(
-        "List agents",
+    "agents": Answer(
         {
             "agents": _list(
                 _object(
@@ -437,12 +376,8 @@ TOOLS: dict[str, Tool] = {
             "count": _NUMBER,
             "url": _STRING,
         },
-        read_only=True,
-        idempotent=True,
-        open_world=True,
     ),
-    "test": Tool(
-        "Ask whether Letta answers",
+    "test": Answer(
         {
             "url": _STRING,
             "version": _maybe(_STRING),
@@ -450,12 +385,8 @@ TOOLS: dict[str, Tool] = {
             "latency_ms": _NUMBER,
             "message": _MESSAGE,
         },
-        read_only=True,
-        idempotent=True,
-        open_world=True,
     ),
-    "execute": Tool(
-        "Deliver what is due",
+    "execute": Answer(
         {
             "executed": _list(
                 _object(
@@ -472,41 +403,6 @@ TOOLS: dict[str, Tool] = {
             "message": _MESSAGE,
         },
         frozenset({"skipped"}),
-        open_world=True,
     ),
 }
 """By the command's name; every one that agents may call has to be here."""
-
-_FOR_AGENTS = (
-    "register", "list", "show", "modify", "cancel", "pause", "resume", "trigger", "next", "history",
-)  # fmt: skip
-SETS: dict[str, tuple[str, ...]] = {
-    "agent": _FOR_AGENTS,
-    "operator": (
-        *_FOR_AGENTS, "simulate", "budgets", "audit", "diff", "stats", "head", "verify", "agents",
-        "test", "execute",
-    ),
-    "all": tuple(TOOLS),
-}  # fmt: skip
-"""Tools by the name of their set: what an agent needs for its own prompts; that, and what looks
-after a clock; and all that agents may call. A model reads every tool that it is offered, each time,
-so few is the default."""
-
-
-def chosen(text: str) -> list[str]:
-    """The commands to be offered: names of sets and of tools, with commas between.
-
-    Raises:
-        WrongUsage: ``invalid_value``.
-    """
-    found: set[str] = set()
-    for word in text.split(","):
-        name = word.strip().replace("_", "-")
-        if name not in SETS and name not in TOOLS:
-            raise WrongUsage(
-                "invalid_value",
-                f"--tools has {shown(word.strip())}, which is neither a set nor a tool.",
-                f"There are the sets {', '.join(SETS)}; and the tools {', '.join(TOOLS)}.",
-            )
-        found.update(SETS.get(name, (name,)))
-    return [name for name in TOOLS if name in found]

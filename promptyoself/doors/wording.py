@@ -1,17 +1,21 @@
-"""What a text calls commands and options, at doors that know them by other names.
+"""The names of commands and options in texts, for doors that have other names for them.
 
 Errors and descriptions are written in the words of a shell: ``--agent-id``, ``promptyoself list
 --status all``. A caller at another door has tools and arguments, some of the commands alone, and no
-shell. Here is the one place where such a text becomes that caller's.
+shell. This is the one place where such a text is put into that caller's words.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-__all__ = ["Wording"]
+import click
+
+from promptyoself.doors.parameters import argument_name, parameters
+
+__all__ = ["Wording", "tool_description", "wording_for_agents"]
 
 _SENTENCE = re.compile(r"(?<=[.?!])\s+(?=[^\sa-z])")
 _QUOTED = re.compile(r"(?<!\w)(?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")(?!\w)")
@@ -37,22 +41,25 @@ class Wording:
         of those, the argument for each option, without its dashes, that it has there. ``commands``
         are all that a shell has."""
         self._tools, self._options, self._commands = tools, options, commands
-        self._names = {name: each for known in options.values() for name, each in known.items()}
+        self._names = {
+            option: argument for names in options.values() for option, argument in names.items()
+        }
 
     def document(self, document: Mapping[str, Any], command: str | None) -> dict[str, Any]:
         """An answer of that command, its texts for people as this door words them. ``error`` stays
         the message again."""
-        found = dict(document)
+        worded = dict(document)
         for key in _TEXTS:
-            if isinstance(text := found.get(key), str):
-                found[key] = self.advice(text, command)
-        if "error" in found:
-            found["error"] = found["message"]
-        return found
+            if isinstance(text := worded.get(key), str):
+                worded[key] = self.advice(text, command)
+        if "error" in worded:
+            worded["error"] = worded["message"]
+        return worded
 
     def advice(self, text: str, command: str | None) -> str:
-        """What is told to a caller of that command. A sentence about what only a shell has makes
-        room for one that says who can do it; what begins with "At a shell" is left out."""
+        """A message or hint for a caller of that command. A sentence about commands or options that
+        only a shell has is replaced by one that says who can do it. A sentence that begins with
+        "At a shell" is left out."""
         kept: list[str] = []
         for sentence in _SENTENCE.split(text):
             if sentence.startswith(_SHELL):
@@ -67,8 +74,10 @@ class Wording:
         return " ".join(kept)
 
     def description(self, text: str, command: str | None) -> str:
-        """What a caller reads of that command before calling it: nothing of what isn't here."""
-        kept = [each for each in _SENTENCE.split(text) if not self._lacks(each, command)]
+        """The description of a command, without the sentences about what this door doesn't have."""
+        kept = [
+            sentence for sentence in _SENTENCE.split(text) if not self._lacks(sentence, command)
+        ]
         return self.text(" ".join(kept))
 
     def text(self, text: str) -> str:
@@ -77,10 +86,11 @@ class Wording:
         return _outside_quotes(text, lambda part: _OPTION.sub(self._argument, part))
 
     def _lacks(self, sentence: str, command: str | None) -> bool:
-        """Whether it is about a command, or an option of its own command, that isn't here."""
+        """Whether a sentence is about a command, or an option of its own command, that this door
+        doesn't have."""
         known = self._names if command is None else self._options.get(command, {})
-        for ours, name, rest in _COMMAND.findall(sentence):
-            if not ours and name not in self._commands:
+        for prefix, name, rest in _COMMAND.findall(sentence):
+            if not prefix and name not in self._commands:
                 continue
             if name not in self._tools or any(
                 option not in self._options[name] for option in _OPTION.findall(rest)
@@ -89,10 +99,10 @@ class Wording:
         bare = _QUOTED.sub("", _COMMAND.sub("", sentence))
         return any(option not in known for option in _OPTION.findall(bare))
 
-    def _tool(self, found: re.Match[str]) -> str:
-        name, rest = found[2], found[3]
+    def _tool(self, match: re.Match[str]) -> str:
+        name, rest = match[2], match[3]
         if name not in self._tools:
-            return found[0]
+            return match[0]
         names = self._options[name]
         given = [
             f"{names.get(option, option)}: {value or 'true'}"
@@ -100,8 +110,8 @@ class Wording:
         ]
         return f"`{self._tools[name]}`" + (f" ({', '.join(given)})" if given else "")
 
-    def _argument(self, found: re.Match[str]) -> str:
-        return self._names.get(found[1], found[1])
+    def _argument(self, match: re.Match[str]) -> str:
+        return self._names.get(match[1], match[1])
 
 
 def _outside_quotes(text: str, change: Callable[[str], str]) -> str:
@@ -114,3 +124,30 @@ def _outside_quotes(text: str, change: Callable[[str], str]) -> str:
         parts.append(change(quoted[0]) if is_option else quoted[0])
         at = quoted.end()
     return "".join([*parts, change(text[at:])])
+
+
+def wording_for_agents(
+    group: click.Group, tool_name: Callable[[str], str], offered: Sequence[str]
+) -> Wording:
+    """The words of a door for agents that has the commands that are ``offered``. ``tool_name``
+    makes the name of a tool of a command's."""
+    context = click.Context(group)
+    commands = {name: group.get_command(context, name) for name in offered}
+    options = {
+        name: {
+            alias: argument_name(parameter.name)
+            for parameter in parameters(command)
+            for alias in (parameter.name, *parameter.aliases)
+        }
+        for name, command in commands.items()
+        if command is not None
+    }
+    return Wording(
+        {name: tool_name(name) for name in options}, options, group.list_commands(context)
+    )
+
+
+def tool_description(command: click.Command) -> str:
+    """A command's help, for a model: what it does, when to use it, what comes back."""
+    help_text = f"{command.help or ''} {command.epilog or ''}"
+    return " ".join(help_text.replace("\\b", "").split())

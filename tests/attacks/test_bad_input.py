@@ -18,9 +18,10 @@ from calling import AGENT, Answer, append_foreign, call, log_of, run, served_to_
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from promptyoself.cli import COMMANDS, cli
+from promptyoself.cli import cli
 from promptyoself.core.validation import MAX_PROMPT_BYTES
 from promptyoself.doors import mcp
+from promptyoself.doors.registry import COMMANDS
 
 BASE = ("register", "--agent-id", AGENT, "--prompt", "Hello")
 NO_TRIGGER = ("register", "--agent-id", AGENT, "--every", "5m")

@@ -18,10 +18,10 @@ from promptyoself import cli
 from promptyoself.core.cancellation import check, limited
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.doors.commands import mcp, session
-from promptyoself.doors.commands.session import MOST_ANSWER, READERS
+from promptyoself.doors.commands.session import MOST_ANSWER
 from promptyoself.doors.mcp import Origin, shares, tools
-from promptyoself.doors.mcp.shares import Kind, Shares
-from promptyoself.doors.sanctum import AGENT_FACING
+from promptyoself.doors.mcp.shares import Shares
+from promptyoself.doors.registry import AGENT_FACING, READERS, Effect
 from promptyoself.service.delivery.loop import Stop
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ WRITERS = {
 }  # fmt: skip
 
 WRITES_LOG = sorted(WRITERS - {"execute", "agents", "test"})
+CHANGES_LOG = ["cancel", "modify", "pause", "prune"]
 
 
 def over_mcp(*words: str, stop: Stop | None = None) -> dict[str, Any]:
@@ -174,15 +175,16 @@ async def until(holds: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "most"),
+    ("effect", "most"),
     [
-        (Kind.READS, shares.CALLS_OF_ONE),
-        (Kind.READS_MUCH, shares.EXPENSIVE_OF_ONE),
-        (Kind.WRITES, shares.WRITES_OF_ONE),
-        (Kind.DELIVERS, shares.DELIVERIES_OF_ONE),
+        (Effect.READS, shares.CALLS_OF_ONE),
+        (Effect.READS_LOG, shares.EXPENSIVE_OF_ONE),
+        (Effect.WRITES, shares.WRITES_OF_ONE),
+        (Effect.CHANGES, shares.WRITES_OF_ONE),
+        (Effect.DELIVERS, shares.DELIVERIES_OF_ONE),
     ],
 )
-def test_an_agents_calls_leave_room_for_others(kind: Kind, most: int) -> None:
+def test_an_agents_calls_leave_room_for_others(effect: Effect, most: int) -> None:
     """Sixty calls of one agent hang: another's is answered at once."""
 
     async def main() -> None:
@@ -191,10 +193,10 @@ def test_an_agents_calls_leave_room_for_others(kind: Kind, most: int) -> None:
         other.go_on.set()
         async with anyio.create_task_group() as tasks:
             for _ in range(60):
-                tasks.start_soon(partial(mine.run, flood, "evil", kind))
+                tasks.start_soon(partial(mine.run, flood, "evil", effect))
             await until(lambda: flood.at_once == most)
             with anyio.fail_after(5):
-                for another in Kind:
+                for another in Effect:
                     await mine.run(other, "good", another)
             assert flood.at_once == most
             flood.go_on.set()
@@ -212,25 +214,29 @@ def test_what_is_delivered_may_make_its_agent_write() -> None:
         mine, delivery, registration = Shares(), Call(), Call()
         registration.go_on.set()
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(mine.run, delivery, "one", Kind.DELIVERS)
+            tasks.start_soon(mine.run, delivery, "one", Effect.DELIVERS)
             await until(lambda: delivery.at_once == 1)
             with anyio.fail_after(5):
-                await mine.run(registration, "one", Kind.WRITES)
+                await mine.run(registration, "one", Effect.WRITES)
             delivery.go_on.set()
 
     anyio.run(main)
 
 
 @pytest.mark.parametrize(
-    ("words", "kind"),
+    ("words", "effect"),
     [
-        ([], Kind.READS), (["--agent-id=a"], Kind.READS), (["list"], Kind.READS),
-        (["list", "--at=in 1m"], Kind.READS_MUCH), (["history"], Kind.READS_MUCH),
-        (["execute"], Kind.DELIVERS), *(([each], Kind.WRITES) for each in WRITES_LOG),
+        ([], Effect.READS), (["--agent-id=a"], Effect.READS), (["list"], Effect.READS),
+        (["list", "--at=in 1m"], Effect.READS_LOG), (["history"], Effect.READS_LOG),
+        (["execute"], Effect.DELIVERS),
+        *(
+            ([name], Effect.CHANGES if name in CHANGES_LOG else Effect.WRITES)
+            for name in WRITES_LOG
+        ),
     ],
 )  # fmt: skip
-def test_what_a_call_does_is_known(words: list[str], kind: Kind) -> None:
-    assert tools._kind(words) is kind
+def test_what_a_call_does_is_known(words: list[str], effect: Effect) -> None:
+    assert tools._effect(words) is effect
 
 
 def test_too_many_calls_are_refused() -> None:
@@ -238,13 +244,13 @@ def test_too_many_calls_are_refused() -> None:
         mine, flood = Shares(), Call()
         async with anyio.create_task_group() as tasks:
             for _ in range(shares.MOST_PENDING):
-                tasks.start_soon(partial(mine.run, flood, "evil", Kind.READS))
+                tasks.start_soon(partial(mine.run, flood, "evil", Effect.READS))
             await until(lambda: flood.at_once == shares.CALLS_OF_ONE)
             with pytest.raises(PromptyoselfError) as error:
-                await mine.run(flood, "evil", Kind.READS)
+                await mine.run(flood, "evil", Effect.READS)
             assert error.value.code == "too_many_calls"
             flood.go_on.set()
-        await mine.run(flood, "evil", Kind.READS)
+        await mine.run(flood, "evil", Effect.READS)
 
     anyio.run(main)
 
@@ -256,11 +262,11 @@ def test_cancelling_is_no_way_to_have_more() -> None:
         mine, flood = Shares(), Call()
         for _ in range(20):
             with anyio.move_on_after(0.02):
-                await mine.run(flood, "evil", Kind.READS_MUCH)
+                await mine.run(flood, "evil", Effect.READS_LOG)
         assert flood.most == 1
         flood.go_on.set()
         await until(lambda: not mine._shares)
         assert flood.done == 1
-        assert await mine.run(flood, "evil", Kind.READS_MUCH) == b"{}"
+        assert await mine.run(flood, "evil", Effect.READS_LOG) == b"{}"
 
     anyio.run(main)

@@ -13,7 +13,8 @@ import pytest
 from calling import AGENT, call, run
 
 from promptyoself import __version__
-from promptyoself.cli import COMMANDS, cli
+from promptyoself.cli import cli
+from promptyoself.doors.registry import COMMANDS
 
 SCRIPT = Path(sys.executable).with_name("promptyoself")
 COMMANDS_OF_THE_CONTRACT = {

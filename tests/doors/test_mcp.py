@@ -21,16 +21,18 @@ from checker import check_chain
 from jsonschema import Draft202012Validator
 from mcp import Client
 from mcp.shared.exceptions import MCPError
-from mcp_types import CallToolResult, TextContent, TextResourceContents, Tool
+from mcp_types import CallToolResult, TextContent, TextResourceContents
+from mcp_types import Tool as Listed
 from test_sanctum import FORBIDDEN
 
 from promptyoself import cli
 from promptyoself.core.errors import PromptyoselfError
-from promptyoself.doors import sanctum
-from promptyoself.doors import schemas as tools
+from promptyoself.doors import schemas
 from promptyoself.doors.commands import mcp
 from promptyoself.doors.mcp import Door
 from promptyoself.doors.mcp import tools as door
+from promptyoself.doors.parameters import parameters
+from promptyoself.doors.registry import AGENT_FACING, COMMANDS, SETS, Command, Effect, Tool
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.delivery.loop import Stop
 
@@ -54,7 +56,7 @@ def opened(
     group = group or cli.cli
     ask = partial(mcp._answer, group, None)
     agenda = partial(mcp._answer, mcp._agenda_command, None)
-    offered = door.AGENT_FACING if only is None else only
+    offered = AGENT_FACING if only is None else only
     return Door(group, ask, agenda, agent=agent, prefix=prefix, tools=offered)
 
 
@@ -91,9 +93,9 @@ def ask(tool: str, arguments: dict[str, Any], made: Door | None = None) -> dict[
     return found[0]
 
 
-def listed(made: Door | None = None) -> dict[str, Tool]:
+def listed(made: Door | None = None) -> dict[str, Listed]:
     """The tools by name."""
-    found: list[Tool] = []
+    found: list[Listed] = []
 
     async def look(client: Client) -> None:
         found.extend((await client.list_tools()).tools)
@@ -112,8 +114,8 @@ def sandbox(monkeypatch: pytest.MonkeyPatch, var: Path) -> Iterator[Sandbox]:
 def test_the_tools_are_the_commands_for_agents(var: Path) -> None:
     """One tool for each command that agents may call, and no other: what is not listed as theirs
     is closed to them, so every new command has to be put on one of the two sides."""
-    assert list(listed()) == list(sanctum.AGENT_FACING)
-    assert set(sanctum.AGENT_FACING) | FORBIDDEN == set(cli.COMMANDS) | FORBIDDEN
+    assert list(listed()) == list(AGENT_FACING)
+    assert set(AGENT_FACING) | FORBIDDEN == set(COMMANDS) | FORBIDDEN
     assert not FORBIDDEN & set(listed())
     assert list(listed(opened(prefix="clock_"))) == [f"clock_{each}" for each in listed()]
 
@@ -138,7 +140,7 @@ def test_a_prefix_is_in_what_is_told_too(var: Path) -> None:
 
 def test_every_tool_says_what_it_answers_and_does() -> None:
     """Each command for agents has an output schema and annotations; there are none of others."""
-    assert set(tools.TOOLS) == set(sanctum.AGENT_FACING), "say in tools.py what it answers"
+    assert set(schemas.ANSWERS) == set(AGENT_FACING), "say in schemas.py what it answers"
 
 
 def test_a_tool_is_described_for_a_model(var: Path) -> None:
@@ -150,7 +152,7 @@ def test_a_tool_is_described_for_a_model(var: Path) -> None:
         assert "nswer" in tool.description, name
         assert "--" not in tool.description, name
         assert "--" not in str(tool.input_schema), name
-        for where, word, value in schemas(tool.input_schema):
+        for where, word, value in subschemas(tool.input_schema):
             assert isinstance(value, dict), f"{name}: {where} {word} is no schema to all clients"
         assert all(each["description"] for each in tool.input_schema["properties"].values())
         assert tool.output_schema is not None
@@ -168,7 +170,7 @@ def test_arguments_are_those_of_the_command(var: Path) -> None:
     for name, tool in listed().items():
         command = cli.cli.get_command(click.Context(cli.cli), name)
         assert command is not None
-        expected = {each.name.replace("-", "_"): each.type for each in sanctum.parameters(command)}
+        expected = {each.name.replace("-", "_"): each.type for each in parameters(command)}
         properties = tool.input_schema["properties"]
         assert {key: each["type"] for key, each in properties.items()} == expected
     register = listed()["register"].input_schema["properties"]
@@ -194,7 +196,8 @@ def test_a_new_command_appears_by_itself(var: Path, monkeypatch: pytest.MonkeyPa
 
     group = click.Group("promptyoself", commands={"wish": wish_command})
     monkeypatch.setattr(door, "AGENT_FACING", ("wish",))
-    made = opened(group=group)
+    monkeypatch.setitem(COMMANDS, "wish", Command("wishes", Tool("Wish", Effect.WRITES)))
+    made = opened(group=group, only=("wish",))
     tool = listed(made)["wish"]
     assert tool.input_schema["properties"]["tag"] == {
         "type": "array", "items": {"type": "string"},
@@ -276,7 +279,7 @@ def test_what_tools_answer_is_what_they_say(sandbox: Sandbox, var: Path, clock: 
             assert await asked(tool, **arguments) == call(tool, *words).success()
 
     talk(story)
-    assert used == set(sanctum.AGENT_FACING)
+    assert used == set(AGENT_FACING)
     events = check_chain(var / "schedules")
     by = {(event["actor"]["via"], event["actor"]["who"]) for event in events}
     login = call("register", "--agent-id", AGENT, "--prompt", "x", "--every", "1d").success()
@@ -319,13 +322,13 @@ def test_an_output_schema_can_fail() -> None:
     """The schemas refuse what isn't so: a key that is missing, one of another type, an error that
     has no code; an error as it should be fits every one of them."""
     error = {"status": "error", "code": "c", "message": "m", "hint": "", "error": "m", "value": 1}
-    for name, tool in tools.TOOLS.items():
-        schema = Draft202012Validator(tools.output_schema(tool))
+    for name in AGENT_FACING:
+        schema = Draft202012Validator(schemas.output_schema(name))
         assert schema.is_valid(error), name
         assert not schema.is_valid({key: error[key] for key in error if key != "code"})
         assert not schema.is_valid({"status": "success"}), name
         assert not schema.is_valid({})
-    shown = Draft202012Validator(tools.output_schema(tools.TOOLS["head"]))
+    shown = Draft202012Validator(schemas.output_schema("head"))
     right = {"status": "success", "head": "0:", "seq": 0, "hash": "", "ts": None}
     assert shown.is_valid(right)
     assert not shown.is_valid({**right, "seq": "0"})
@@ -383,7 +386,7 @@ def test_bad_input_is_one_error(
     assert not log_of(var)
 
 
-def schemas(schema: Any, where: str = "") -> Iterator[tuple[str, str, Any]]:
+def subschemas(schema: Any, where: str = "") -> Iterator[tuple[str, str, Any]]:
     """Every place of a schema at which JSON Schema has another schema. That may be a boolean, which
     google-genai, for one, can't take."""
     for word, value in schema.items():
@@ -393,7 +396,7 @@ def schemas(schema: Any, where: str = "") -> Iterator[tuple[str, str, Any]]:
             for name, each in value.items():
                 yield f"{where}.{name}", word, each
                 if isinstance(each, dict):
-                    yield from schemas(each, f"{where}.{name}")
+                    yield from subschemas(each, f"{where}.{name}")
 
 
 def test_arguments_as_models_write_them(var: Path) -> None:
@@ -441,9 +444,9 @@ def test_few_tools_by_default(var: Path) -> None:
     """What an agent is offered by default are ten tools of less than 2,500 tokens. A token is taken
     to have 3.7 characters: of this very text, the encodings o200k_base and cl100k_base make tokens
     of more than 3.9."""
-    text = definitions(opened(only=tools.chosen("agent")))
+    text = definitions(opened(only=mcp.commands_offered("agent")))
     assert len(text) / 3.7 < 2500, len(text)
-    assert list(listed(opened(only=tools.chosen("agent")))) == [
+    assert list(listed(opened(only=mcp.commands_offered("agent")))) == [
         "register", "list", "show", "modify", "cancel", "pause", "resume", "trigger", "next",
         "history",
     ]  # fmt: skip
@@ -452,15 +455,15 @@ def test_few_tools_by_default(var: Path) -> None:
 def test_sets_of_tools(var: Path) -> None:
     """Sets, single tools, and both together, in one order; what is no name is refused. The sets
     have all that there is, and each has what the smaller one has."""
-    sets = tools.SETS
+    sets = SETS
     assert set(sets["agent"]) < set(sets["operator"]) < set(sets["all"])
-    assert set(sets["all"]) == set(sanctum.AGENT_FACING)
-    assert tools.chosen("all") == list(sanctum.AGENT_FACING)
-    assert tools.chosen("desire, list,show") == ["list", "show", "desire"]
-    assert tools.chosen("agent,audit") == [*sets["agent"], "audit"]
+    assert set(sets["all"]) == set(AGENT_FACING)
+    assert mcp.commands_offered("all") == list(AGENT_FACING)
+    assert mcp.commands_offered("desire, list,show") == ["list", "show", "desire"]
+    assert mcp.commands_offered("agent,audit") == [*sets["agent"], "audit"]
     for wrong in ("", "agent,", "agents,approve", "export", "Agent"):
         with pytest.raises(PromptyoselfError) as refused:
-            tools.chosen(wrong)
+            mcp.commands_offered(wrong)
         assert refused.value.code == "invalid_value"
 
 
@@ -468,9 +471,9 @@ def test_sets_of_tools(var: Path) -> None:
 def test_nothing_is_told_of_tools_that_are_not_offered(named: str, var: Path) -> None:
     """What a model reads names no tool that it isn't offered: descriptions, instructions, prompts
     and the hints of errors; and such a tool can't be called."""
-    only = tools.chosen(named)
+    only = mcp.commands_offered(named)
     made = opened(prefix="p_", only=only)
-    others = {f"p_{name}" for name in sanctum.AGENT_FACING if name not in only}
+    others = {f"p_{name}" for name in AGENT_FACING if name not in only}
     texts: list[str] = [json.dumps([tool.input_schema, tool.description], ensure_ascii=False)
                         for tool in listed(made).values()]  # fmt: skip
 
@@ -492,7 +495,7 @@ def test_nothing_is_told_of_tools_that_are_not_offered(named: str, var: Path) ->
     talk(look, made)
     for text in texts:
         words = set(re.findall(r"`([^`]*)`", text))
-        assert not words & (others | set(cli.COMMANDS)), text
+        assert not words & (others | set(COMMANDS)), text
 
 
 def test_null_is_not_given(var: Path) -> None:
@@ -671,7 +674,7 @@ def test_prompts() -> None:
             text = cast(TextContent, message.content).text
             assert all(value in text for value in arguments.values())
             named = {part for number, part in enumerate(text.split("`")) if number % 2}
-            assert named <= set(sanctum.AGENT_FACING)
+            assert named <= set(AGENT_FACING)
             assert named
 
     talk(look)

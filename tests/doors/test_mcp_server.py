@@ -27,7 +27,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 from mcp_types import jsonrpc_message_adapter
 
-from promptyoself.doors.schemas import SETS
+from promptyoself.doors.registry import SETS
 from promptyoself.sandbox import Sandbox
 
 TOKEN = "a-long-random-token"

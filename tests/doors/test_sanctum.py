@@ -21,6 +21,8 @@ from promptyoself import cli
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.doors import sanctum
 from promptyoself.doors.commands import session, spelling
+from promptyoself.doors.parameters import parameters
+from promptyoself.doors.registry import AGENT_FACING, COMMANDS
 from promptyoself.sandbox import Sandbox
 
 PACKAGE = Path(cli.__file__).parent
@@ -115,8 +117,8 @@ def test_the_description_keeps_the_contract(host: Host) -> None:
     assert payload["plugin"]["name"] == "promptyoself"
     assert all(isinstance(text, str) and text for text in payload["plugin"].values())
     names = [command["name"] for command in payload["commands"]]
-    assert names == list(sanctum.AGENT_FACING)
-    assert set(names) | FORBIDDEN >= set(cli.COMMANDS)
+    assert names == list(AGENT_FACING)
+    assert set(names) | FORBIDDEN >= set(COMMANDS)
     assert not FORBIDDEN & set(names)
     for command in payload["commands"]:
         assert set(command) == {"name", "description", "parameters"}
@@ -197,7 +199,7 @@ def test_an_older_host_reads_the_help(host: Host) -> None:
             break
         assert re.match("  [a-z]", line), "a line that isn't a command would be taken for one"
         names.append(line.split()[0])
-    assert names == list(sanctum.AGENT_FACING)
+    assert names == list(AGENT_FACING)
 
 
 @pytest.mark.parametrize("way", ["link", "copy", "installed"])
@@ -349,14 +351,14 @@ def test_what_an_empty_text_unsets(var: Path) -> None:
     """What the doors take for something to be unset is what modify unsets, and nothing else."""
     command = cli.cli.get_command(click.Context(cli.cli), "modify")
     assert command is not None
-    assert {each.name for each in sanctum.parameters(command) if each.unsets} == {
+    assert {each.name for each in parameters(command) if each.unsets} == {
         "name", "conversation-id", "start-at", "until", "jitter", "on-failure",
     }  # fmt: skip
     words = ["--agent-id", "a", "--prompt", "x", "--every", "1h", "--name", "n", "--jitter", "1m"]
     more = ["--conversation-id", "conv-1", "--start-at", "2099-01-01", "--until", "2100-01-01",
             "--on-failure", "b"]  # fmt: skip
     id_ = call("register", *words, *more).success()["id"]
-    for each in sanctum.parameters(command):
+    for each in parameters(command):
         if each.name != "id" and not each.flag:
             answer = call("modify", "--id", id_, f"--{each.name}=").document
             done = answer.get("modified") == [each.name.replace("-", "_")]
@@ -378,7 +380,7 @@ def test_an_array_repeats_its_flag() -> None:
         given.append(options)
 
     given: list[dict[str, Any]] = []
-    found = {each.name: each for each in sanctum.parameters(wish)}
+    found = {each.name: each for each in parameters(wish)}
     assert {name: (each.type, each.items) for name, each in found.items()} == {
         "text": ("string", None), "tag": ("array", "string"), "level": ("array", "integer"),
         "loud": ("boolean", None),
@@ -390,9 +392,9 @@ def test_an_array_repeats_its_flag() -> None:
     for value, loud in (("true", True), ("false", False), ("maybe", None)):
         asked = [*words, "--loud", value]
         if loud is None:
-            assert spelling.spelled(wish, asked) == asked
+            assert spelling.normalise_flags(wish, asked) == asked
             continue
-        for read in (spelling.spelled, spelling.from_host):
+        for read in (spelling.normalise_flags, spelling.from_host):
             wish.main(read(wish, asked), standalone_mode=False)
             expected = {"text": "true", "tag": ("a", "true"), "level": (1, 2), "loud": loud}
             assert given.pop() == {**expected, "secret": None}
@@ -547,7 +549,7 @@ def test_installing_again_changes_nothing(tmp_path: Path, environ: dict[str, str
     before = host.path.read_bytes(), host.path.stat()
     assert install()["changed"] is False
     assert (host.path.read_bytes(), host.path.stat()) == before
-    assert len(host.describe()["commands"]) == len(sanctum.AGENT_FACING)
+    assert len(host.describe()["commands"]) == len(AGENT_FACING)
     gone = tmp_path / "python"
     shutil.copy(shutil.which("true") or "/bin/true", gone)
     assert install("--python", str(gone))["changed"]
@@ -600,7 +602,7 @@ def test_doctor_says_whether_a_host_finds_us(host: Host) -> None:
 
     code, check = doctor()
     assert (code, check["ok"]) == (0, True)
-    assert f"{len(sanctum.AGENT_FACING)} commands" in check["detail"]
+    assert f"{len(AGENT_FACING)} commands" in check["detail"]
     (host.plugins / "promptyoself").unlink()
     code, check = doctor()
     assert (code, check["ok"]) == (1, False)

@@ -23,7 +23,7 @@ from promptyoself import cli
 from promptyoself.doors import sanctum
 from promptyoself.doors.commands import mcp
 from promptyoself.doors.mcp import Door
-from promptyoself.doors.sanctum import AGENT_FACING
+from promptyoself.doors.registry import AGENT_FACING, COMMANDS
 from promptyoself.doors.wording import Wording
 
 ROOT = Path(promptyoself.__file__).parent
@@ -79,7 +79,7 @@ TEXTS = list(dict(reversed(pair) for pair in written()).items())  # type: ignore
 def doors() -> dict[str, Wording]:
     """The words of each door for agents."""
     door = Door(GROUP, None, None, agent=None, prefix="p_")  # type: ignore[arg-type]
-    return {"mcp": door._wording, "sanctum": sanctum._wording_of_hosts(GROUP)}
+    return {"mcp": door._wording, "sanctum": sanctum.wording_for_hosts(GROUP)}
 
 
 def wrong(text: str, tool: str) -> list[str]:
@@ -87,7 +87,7 @@ def wrong(text: str, tool: str) -> list[str]:
     outside = re.sub(r"(?<!\w)'(?:[^'\\]|\\.)*'(?!\w)", "", text)
     found = re.findall(r"(?<![\w-])--[a-z][a-z-]*", outside)
     named = re.findall(r"`([^`]+)`", text)
-    found += [name for name in named if name in cli.COMMANDS or name.startswith("promptyoself ")]
+    found += [name for name in named if name in COMMANDS or name.startswith("promptyoself ")]
     ours = {f"{tool}{name}" for name in AGENT_FACING}
     found += [name for name in named if name.startswith(tool) and name not in ours]
     return found

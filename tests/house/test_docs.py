@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from promptyoself import sandbox
-from promptyoself.cli import COMMANDS
 from promptyoself.core.ids import slot_otid
 from promptyoself.core.settings import SETTINGS
+from promptyoself.doors.registry import COMMANDS
 from promptyoself.events import records
 from promptyoself.events.versions import VERSIONS
 

@@ -67,7 +67,7 @@ PURE = {"rules", "state"}
 LONGER = dict.fromkeys(
     (
         "core.settings", "ledger.lock", "ledger.salvage", "service.transfer.import_sqlite",
-        "service.transfer.export", "index.index", "doors.schemas", "rules.triggers", "sandbox",
+        "service.transfer.export", "index.index", "rules.triggers", "sandbox",
         "doors.commands.session", "ledger.files", "rules.claim",
         "service.delivery.dispatcher", "service.schedules.register", "sandbox.http",
         "service.audit.slot_auditor",

@@ -12,7 +12,7 @@ from calling import Answer, call
 from checker import check_chain, lines
 from gaps import drop
 
-from promptyoself.cli import COMMANDS
+from promptyoself.doors.registry import COMMANDS
 from promptyoself.sandbox import Sandbox
 
 NOT_ABOUT_A_LOG = {"agents", "test", "keygen", "install-plugin", "sandbox", "demo"}

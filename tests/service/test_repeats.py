@@ -13,7 +13,8 @@ import pytest
 from calling import AGENT, call, clean_environ, log_of
 
 import promptyoself
-from promptyoself.cli import COMMANDS, cli
+from promptyoself.cli import cli
+from promptyoself.doors.registry import COMMANDS
 
 PROMPT = ("register", "--agent-id", AGENT, "--prompt", "Hello", "--every", "1h")
 

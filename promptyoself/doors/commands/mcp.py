@@ -25,6 +25,7 @@ from promptyoself.doors.commands.session import (
     error_document,
     rendered,
 )
+from promptyoself.doors.registry import AGENT_FACING, SETS
 
 if TYPE_CHECKING:
     from promptyoself.doors.mcp import Origin
@@ -124,9 +125,7 @@ def mcp_command(
         _check_name("--agent-header", agent_header or " ", 64, "X-Agent-Id")
     if transport == "stdio":
         _refuse_options_of_http()
-    from promptyoself.doors.schemas import chosen
-
-    offered = chosen(tools)
+    offered = commands_offered(tools)
     try:
         from promptyoself.doors import mcp
     except ModuleNotFoundError as error:
@@ -192,6 +191,25 @@ def _agenda_command(session: Session, agent_id: str | None) -> Document:
     settings = session.settings
     agent_id = agent_id or settings.only_agent or settings.default_agent
     return agenda(session.reading(), session.now(), agent_id=agent_id)
+
+
+def commands_offered(text: str) -> list[str]:
+    """The commands that ``--tools`` names: sets and tools, with commas between.
+
+    Raises:
+        WrongUsage: ``invalid_value``.
+    """
+    offered: set[str] = set()
+    for word in text.split(","):
+        name = word.strip().replace("_", "-")
+        if name not in SETS and name not in AGENT_FACING:
+            raise WrongUsage(
+                "invalid_value",
+                f"--tools has {shown(word.strip())}, which is neither a set nor a tool.",
+                f"There are the sets {', '.join(SETS)}; and the tools {', '.join(AGENT_FACING)}.",
+            )
+        offered.update(SETS.get(name, (name,)))
+    return [name for name in AGENT_FACING if name in offered]
 
 
 def _answer(

@@ -18,6 +18,7 @@ import orjson
 from promptyoself.core.call_counts import counted
 from promptyoself.core.diagnostics import Log, hide, masked, without
 from promptyoself.core.errors import PromptyoselfError, WrongUsage
+from promptyoself.doors.registry import READERS
 
 if TYPE_CHECKING:
     from promptyoself.core.settings import Settings, Unknown
@@ -43,12 +44,6 @@ Document = dict[str, Any]
 
 DOORS = frozenset({"mcp", "sanctum"})
 """Through which programs call, most of them for an agent."""
-
-READERS = frozenset(
-    {"list", "show", "next", "simulate", "desires", "budgets", "history", "audit", "diff"}
-    | {"stats", "head", "verify", "agenda"}
-)
-"""The commands for agents that write nothing, so that they can be ended at any time."""
 
 MOST_SECONDS = 10.0
 """How long one of them may take through one of the doors."""
@@ -389,9 +384,9 @@ def in_words_of(via: str, context: click.Context, document: Mapping[str, Any]) -
         "error" in document or "--" in texts or "`" in texts
     ):
         return document
-    from promptyoself.doors.sanctum import worded
+    from promptyoself.doors.sanctum import in_host_terms
 
-    return worded(group, document, context.info_name)
+    return in_host_terms(group, document, context.info_name)
 
 
 def emit(document: Mapping[str, Any], format_: str = "json") -> None:

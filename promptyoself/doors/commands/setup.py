@@ -53,9 +53,9 @@ def doctor_command(
     if plugins_dir is not None:
         from pathlib import Path
 
-        from promptyoself.doors.sanctum import look
+        from promptyoself.doors.sanctum import check_plugin
 
-        checks.append(Check("plugin", *look(Path(plugins_dir))))
+        checks.append(Check("plugin", *check_plugin(Path(plugins_dir))))
     settings = [
         {
             "name": source.setting.name,

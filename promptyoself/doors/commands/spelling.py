@@ -9,9 +9,16 @@ import click
 
 from promptyoself.core.errors import WrongUsage
 from promptyoself.core.times import shown
-from promptyoself.doors.sanctum import AGENT_FACING, Parameter, argument, parameters, truth, values
+from promptyoself.doors.parameters import (
+    Parameter,
+    argument_name,
+    parameters,
+    parse_boolean,
+    parse_list,
+)
+from promptyoself.doors.registry import AGENT_FACING
 
-__all__ = ["from_host", "refuse_others", "spelled"]
+__all__ = ["from_host", "normalise_flags", "refuse_other_than_agents"]
 
 _WRITTEN = {"true": True, "false": False, "True": True, "False": False}
 
@@ -25,7 +32,7 @@ class _Use(NamedTuple):
     flag: bool = False
 
 
-def spelled(command: click.Command, arguments: Sequence[str]) -> list[str]:
+def normalise_flags(command: click.Command, arguments: Sequence[str]) -> list[str]:
     """The arguments with ``--agent_id`` as ``--agent-id``, ``--flag true`` as ``--flag``, and
     ``--flag false`` as the flag's opposite, or left out where it has none."""
     if len(_options(command)) < len(command.params):  # a flag's neighbour may be an argument
@@ -45,15 +52,15 @@ def from_host(command: click.Command, arguments: Sequence[str]) -> list[str]:
     known |= {f"--{each.opposite}": each for each in offered if each.opposite is not None}
     found: list[str] = []
     before = _Use([])
-    for use in _uses(command, arguments, truth):
+    for use in _uses(command, arguments, parse_boolean):
         parameter = known.get(use.option)
         if parameter is None and use.words[0].startswith("-"):
-            raise _unknown(command, use.words[0], [argument(each.name) for each in offered])
+            raise _unknown(command, use.words[0], [argument_name(each.name) for each in offered])
         if parameter is None and before.flag and before.value is None:
             raise WrongUsage(
                 "invalid_value",
-                f"The parameter {argument(before.option[2:])} is {shown(use.words[0])}, which is "
-                "neither true nor false.",
+                f"The parameter {argument_name(before.option[2:])} is {shown(use.words[0])}, "
+                "which is neither true nor false.",
                 "Give true or false.",
             )
         found += use.words if parameter is None else _given(parameter, use)
@@ -68,13 +75,13 @@ def _given(parameter: Parameter, use: _Use) -> list[str]:
         return []
     if parameter.items is None or use.value is None:
         return use.words
-    several = values(use.value)
+    several = parse_list(use.value)
     if not all(isinstance(each, str | int | float) for each in several):
         return use.words
     return [word for each in several if each != "" for word in (use.option, str(each))]
 
 
-def refuse_others(name: str) -> None:
+def refuse_other_than_agents(name: str) -> None:
     """Refuse a command that agents don't have. Raises ``unknown_command``."""
     if name not in AGENT_FACING:
         raise WrongUsage(
@@ -133,7 +140,7 @@ def _options(command: click.Command) -> list[click.Option]:
 
 
 def _unknown(command: click.Command, word: str, known: Sequence[str]) -> WrongUsage:
-    name = argument(word.partition("=")[0].lstrip("-"))
+    name = argument_name(word.partition("=")[0].lstrip("-"))
     hint = f"There are: {', '.join(known)}." if known else "It takes none."
     more = f"See `promptyoself {command.name} --help`."
     return WrongUsage("unknown_option", f"There is no parameter {shown(name)}.", f"{hint} {more}")

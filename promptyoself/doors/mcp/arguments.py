@@ -14,7 +14,7 @@ from typing import Any
 
 from promptyoself.core.errors import WrongUsage
 from promptyoself.core.times import shown
-from promptyoself.doors.sanctum import Parameter, argument, truth, values
+from promptyoself.doors.parameters import Parameter, argument_name, parse_boolean, parse_list
 
 __all__ = ["missing", "unknown", "words_of"]
 
@@ -32,7 +32,7 @@ def words_of(
     """
     words: list[str] = []
     said: dict[str, str] = {}
-    names = {argument(alias): name for name, each in known.items() for alias in each.aliases}
+    names = {argument_name(alias): name for name, each in known.items() for alias in each.aliases}
     for called, value in given.items():
         name = names.get(called, called)
         parameter = known.get(name)
@@ -75,7 +75,7 @@ def _items(parameter: Parameter, value: Any) -> Iterator[Any]:
         yield value
         return
     if isinstance(value, str):
-        value = values(value)
+        value = parse_list(value)
     if isinstance(value, dict) and set(value) == {"item"}:  # as some clients make it of XML
         value = value["item"]
     yield from value if isinstance(value, list) else [value]
@@ -112,7 +112,7 @@ def _read(name: str, value: Any, kind: str) -> Any:
 def _meant(text: str, kind: str) -> bool | int | float | str:
     text = text.strip()
     if kind == "boolean":
-        found = truth(text)
+        found = parse_boolean(text)
         return text if found is None else found
     if not _NUMBER.fullmatch(text):
         return text

@@ -10,7 +10,6 @@ import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from enum import Enum
 from math import inf
 from typing import Any
 
@@ -18,8 +17,9 @@ import anyio
 from anyio import to_thread
 
 from promptyoself.core.errors import PromptyoselfError
+from promptyoself.doors.registry import Effect
 
-__all__ = ["Kind", "Shares"]
+__all__ = ["Shares"]
 
 CALLS_AT_ONCE = 32
 """Calls under way, of all that take no longer than a file is read."""
@@ -43,15 +43,6 @@ MOST_PENDING = 64
 times as many."""
 
 
-class Kind(Enum):
-    """What a call does: it reads a little or the whole log, writes, or delivers."""
-
-    READS = "reads"
-    READS_MUCH = "reads much"
-    WRITES = "writes"
-    DELIVERS = "delivers"
-
-
 class _Share:
     """What one agent has, and how many calls of it there are."""
 
@@ -73,7 +64,7 @@ class Shares:
         self._expensive = anyio.CapacityLimiter(EXPENSIVE_AT_ONCE)
         self._shares: dict[str | None, _Share] = {}
 
-    async def run(self, call: Callable[[], bytes], agent: str | None, kind: Kind) -> bytes:
+    async def run(self, call: Callable[[], bytes], agent: str | None, effect: Effect) -> bytes:
         """What a call answers, once it has had its turn.
 
         Raises:
@@ -95,21 +86,21 @@ class Shares:
 
         turn = _Turn(call, over)
         try:
-            for limiter in self._limiters(share, kind):
+            for limiter in self._limiters(share, effect):
                 await turn.wait_for(limiter)
             return await to_thread.run_sync(turn.run, abandon_on_cancel=True, limiter=self._threads)
         finally:
             turn.give_up()
 
-    def _limiters(self, share: _Share, kind: Kind) -> tuple[anyio.CapacityLimiter, ...]:
+    def _limiters(self, share: _Share, effect: Effect) -> tuple[anyio.CapacityLimiter, ...]:
         """In the order in which a call waits for them: what is its agent's own comes first, so that
         it keeps no other's place while it waits."""
-        if kind is Kind.READS_MUCH:
+        if effect is Effect.READS_LOG:
             return share.expensive, self._expensive
         calls = (share.calls, self._calls)
-        if kind is Kind.READS:
+        if effect is Effect.READS:
             return calls
-        return (share.writes if kind is Kind.WRITES else share.deliveries, *calls)
+        return (share.deliveries if effect is Effect.DELIVERS else share.writes, *calls)
 
 
 class _Turn:

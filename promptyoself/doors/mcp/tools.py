@@ -47,10 +47,11 @@ from promptyoself.core.times import shown
 from promptyoself.doors.mcp.arguments import missing, unknown, words_of
 from promptyoself.doors.mcp.messages import arguments_of
 from promptyoself.doors.mcp.prompts import PROMPTS
-from promptyoself.doors.mcp.shares import Kind, Shares
-from promptyoself.doors.sanctum import AGENT_FACING, Parameter, argument, parameters, told, wording
-from promptyoself.doors.schemas import TOOLS, output_schema
-from promptyoself.doors.wording import Wording
+from promptyoself.doors.mcp.shares import Shares
+from promptyoself.doors.parameters import Parameter, argument_name, parameters
+from promptyoself.doors.registry import AGENT_FACING, COMMANDS, Effect
+from promptyoself.doors.schemas import output_schema
+from promptyoself.doors.wording import Wording, tool_description, wording_for_agents
 from promptyoself.service.delivery.loop import Stop
 
 __all__ = ["Ask", "Door", "Origin"]
@@ -69,7 +70,6 @@ Ask = Callable[[Sequence[str], Stop, Origin], bytes]
 """Calls a command with these arguments, and returns the document that it would print. It ends soon
 after the Stop was asked for, where it can."""
 
-_EXPENSIVE = frozenset({"simulate", "history", "audit", "diff", "stats", "verify"})
 _NO_LIMIT = 10**9  # what a number can't sensibly reach needs no word in a schema
 _HISTORY = 100  # events of a schedule that its resource has
 _JSON = "application/json"
@@ -117,10 +117,12 @@ class Door:
         of those that agents may call."""
         self._ask, self._agenda, self._header = ask, agenda, header
         names = [name for name in AGENT_FACING if name in tools]
-        self._wording = wording(group, lambda name: prefix + argument(name), argument, names)
+        self._wording = wording_for_agents(group, lambda name: prefix + argument_name(name), names)
         offered = _tools(group, names, agent, prefix, self._wording, known=header is not None)
         self._names = {tool.command: tool.listed.name for tool in offered}
-        self._others = {prefix + argument(name) for name in AGENT_FACING if name not in self._names}
+        self._others = {
+            prefix + argument_name(name) for name in AGENT_FACING if name not in self._names
+        }
         self._prompts = {
             name: each for name, each in PROMPTS.items() if self._names.keys() >= set(each.needs)
         }
@@ -219,7 +221,7 @@ class Door:
         self._running.add(stop)
         try:
             return await self._shares.run(
-                partial(ask, words, stop, origin), origin.agent, _kind(words)
+                partial(ask, words, stop, origin), origin.agent, _effect(words)
             )
         except anyio.get_cancelled_exc_class():
             stop.ask("cancelled")
@@ -348,37 +350,36 @@ def _tool(
     words: Wording,
     known: bool,
 ) -> _Tool:
-    arguments = {argument(parameter.name): parameter for parameter in parameters(command)}
+    arguments = {argument_name(parameter.name): parameter for parameter in parameters(command)}
     properties = {
         key: _property(each, words.description(each.description, name))
         for key, each in arguments.items()
     }
     required = [key for key, each in arguments.items() if each.required]
-    tool = TOOLS.get(name)
-    # What is made belongs to an agent: the one that calls, where that is known; the one whose
-    # server this is; or the one that is named.
-    made = "agent_id" in arguments and "id" not in arguments
-    if made and not (tool and tool.read_only) and not known:
+    tool = COMMANDS[name].tool
+    assert tool is not None
+    # The agent is the one that calls, where that is known; or the one whose server this is; or the
+    # one that the call names.
+    if tool.acts_for_agent and not known:
         if agent is None:
             required.append("agent_id")
         else:
             properties["agent_id"]["default"] = agent
     listed = Listed(
-        name=prefix + argument(name),
-        title=tool.title if tool else None,
-        description=words.description(told(command), name),
+        name=prefix + argument_name(name),
+        title=tool.title,
+        description=words.description(tool_description(command), name),
         input_schema={
             "type": "object",
             "properties": properties,
             "required": required,
         },
-        output_schema=output_schema(tool) if tool else None,
-        annotations=tool
-        and ToolAnnotations(
-            read_only_hint=tool.read_only,
-            destructive_hint=tool.destructive,
-            idempotent_hint=tool.idempotent,
-            open_world_hint=tool.open_world,
+        output_schema=output_schema(name),
+        annotations=ToolAnnotations(
+            read_only_hint=tool.effect.read_only,
+            destructive_hint=tool.effect is Effect.CHANGES,
+            idempotent_hint=tool.idempotent or tool.effect.read_only,
+            open_world_hint=tool.asks_letta,
         ),
     )
     return _Tool(name, listed, arguments, required)
@@ -406,12 +407,9 @@ def _refused(error: PromptyoselfError) -> MCPError:
     return MCPError(INVALID_PARAMS, error.message, error.document())
 
 
-def _kind(words: Sequence[str]) -> Kind:
-    """What a call does; the agenda's has no command."""
-    command = words[0] if words else ""
-    if command in _EXPENSIVE or any(word.startswith("--at=") for word in words):
-        return Kind.READS_MUCH
-    if command == "execute":
-        return Kind.DELIVERS
-    tool = TOOLS.get(command)
-    return Kind.READS if tool is None or tool.read_only else Kind.WRITES
+def _effect(words: Sequence[str]) -> Effect:
+    """What a call does to the log. The agenda, which has no command, only reads."""
+    if any(word.startswith("--at=") for word in words):
+        return Effect.READS_LOG
+    command = COMMANDS.get(words[0]) if words else None
+    return command.tool.effect if command and command.tool else Effect.READS

@@ -11,7 +11,7 @@ from zipfile import ZipFile
 
 from calling import clean_environ
 
-from promptyoself.cli import COMMANDS
+from promptyoself.doors.registry import COMMANDS
 
 if TYPE_CHECKING:
     from former_version.machine import Machine
