@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+import random
+import threading
+from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["APPROVAL", "FAULTS", "MODEL_ERRORS", "NO_REDIS", "PARAMS", "ROUTES"]
+from promptyoself.core.errors import PromptyoselfError
+
+__all__ = [
+    "APPROVAL",
+    "FAULTS",
+    "MODEL_ERRORS",
+    "NO_REDIS",
+    "PARAMS",
+    "ROUTES",
+    "Fault",
+    "FaultQueue",
+]
 
 APPROVAL = (
     "CONFLICT: Cannot send a new message: The agent is waiting for approval on a tool call. "
@@ -62,3 +76,135 @@ MODEL_ERRORS = {
     "model_402": "PAYMENT_REQUIRED: Insufficient credits: Error code: 402 - "
     "{'error': {'message': 'Payment required'}}",
 }
+
+
+@dataclass(slots=True)
+class Fault:
+    """A fault that waits for the requests that meet it."""
+
+    kind: str  # one of FAULTS
+    agent_id: str | None  # only requests for this agent meet it
+    route: str  # one of ROUTES
+    times: int | None  # how many more requests meet it; None: no end
+    probability: float  # of a matching request to meet it, from 0 to 1
+    params: dict[str, Any]
+    released: threading.Event = field(default_factory=threading.Event)  # what hangs goes on
+
+
+class FaultQueue:
+    """The faults that are queued, the oldest first. Callers hold the sandbox's lock."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+        self._faults: list[Fault] = []
+
+    def add(
+        self,
+        kind: str,
+        agent_id: str | None,
+        route: str | None,
+        times: int | None,
+        probability: float | None,
+        params: dict[str, Any],
+    ) -> None:
+        """See :meth:`promptyoself.sandbox.Sandbox.fault`."""
+        if kind not in FAULTS:
+            raise PromptyoselfError(
+                "unknown_fault", f"No fault is called {kind!r}.", f"There are: {', '.join(FAULTS)}."
+            )
+        known = PARAMS.get(kind, {})
+        wrong = _wrong(known, agent_id, route, times, probability, params)
+        if wrong:
+            raise PromptyoselfError(
+                "invalid_fault",
+                f"Fault {kind!r} does not take {', '.join(wrong)}.",
+                f"It takes {known}, agent_id, route, times and probability.",
+            )
+        self._faults.append(
+            Fault(
+                kind,
+                agent_id,
+                route or "send",
+                times if times or probability is not None else 1,
+                1.0 if probability is None else float(probability),
+                {**known, **params},
+            )
+        )
+
+    def pick(self, route: str, agent_id: str | None) -> Fault | None:
+        """The first queued fault that this request meets."""
+        for fault in self._faults:
+            if fault.times == 0 or fault.route not in (route, "any"):
+                continue
+            if fault.agent_id is not None and fault.agent_id != agent_id:
+                continue
+            if fault.probability < 1 and self._random.random() >= fault.probability:
+                continue
+            if fault.times is not None:
+                fault.times -= 1
+            if fault.times == 0 and fault.kind != "hang":  # one that hangs is to be released
+                self._faults.remove(fault)
+            return fault
+        return None
+
+    def clear(self) -> None:
+        """Forget all of them, and release what hangs."""
+        for fault in self._faults:
+            fault.released.set()
+        self._faults.clear()
+
+    def release(self) -> None:
+        """Release what hangs, and keep those that are still to be met."""
+        for fault in self._faults:
+            fault.released.set()
+            fault.released = threading.Event()
+        self._faults = [fault for fault in self._faults if fault.times != 0]
+
+    def state(self) -> list[dict[str, Any]]:
+        """Those that are still to be met, as ``GET /_sandbox/state`` shows them."""
+        return [
+            {
+                "kind": fault.kind,
+                "agent_id": fault.agent_id,
+                "route": fault.route,
+                "times": fault.times,
+            }
+            for fault in self._faults
+            if fault.times != 0
+        ]
+
+
+def _wrong(
+    known: dict[str, Any],
+    agent_id: object,
+    route: str | None,
+    times: int | None,
+    probability: float | None,
+    params: dict[str, Any],
+) -> list[str]:
+    """The arguments that a fault doesn't take, each with its value."""
+    wrong = [f"{k}={v!r}" for k, v in params.items() if not _is_like(v, known.get(k))]
+    if times is not None and (not _is_like(times, 0) or times < 1):
+        wrong.append(f"times={times!r}")
+    if probability is not None and (not _is_like(probability, 0.0) or not 0 <= probability <= 1):
+        wrong.append(f"probability={probability!r}")
+    if agent_id is not None and not isinstance(agent_id, str):
+        wrong.append(f"agent_id={agent_id!r}")
+    given = {**known, **params}
+    if not wrong and "status" in known and not 200 <= given["status"] <= 599:
+        wrong.append(f"status={params['status']!r} (200 to 599)")
+    if not wrong and "where" in known and given["where"] not in ("headers", "body"):
+        wrong.append(f"where={params['where']!r} (headers or body)")
+    if route is not None and route not in ROUTES:
+        wrong.append(f"route={route!r} (there are {', '.join(ROUTES)})")
+    return wrong
+
+
+def _is_like(value: Any, default: Any) -> bool:
+    """Whether a value is of its default's type; an integer will do for a float."""
+    if isinstance(default, bool) or default is None:
+        return default is not None and isinstance(value, bool)
+    if isinstance(default, int | float):
+        kinds = (int, float) if isinstance(default, float) else (int,)
+        return isinstance(value, kinds) and not isinstance(value, bool) and 0 <= value < 1e6
+    return isinstance(value, str)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import uuid
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from promptyoself.sandbox import AgentState, RunState, SandboxMessage
+from promptyoself.sandbox.agents import AgentState, RunState, SandboxMessage
 
 __all__ = [
     "agent_json",
@@ -74,17 +73,17 @@ def message_json(message: SandboxMessage) -> dict[str, Any]:
         "is_err": None,
         "seq_id": None,
         "run_id": message.run_id,
-        **_said(message),
+        **_content(message),
     }
 
 
-def _said(message: SandboxMessage) -> dict[str, Any]:
-    """What a message says, which depends on its kind."""
+def _content(message: SandboxMessage) -> dict[str, Any]:
+    """The content of a message, whose keys depend on its kind."""
     call = {"name": "no_such_tool", "tool_call_id": "call_0"}
     match message.kind:
         case "tool_call_message":
-            asked = {**call, "arguments": "{}"}
-            return {"tool_call": asked, "tool_calls": [asked]}
+            called = {**call, "arguments": "{}"}
+            return {"tool_call": called, "tool_calls": [called]}
         case "tool_return_message":
             returned = {"tool_return": message.text, "status": "error", "stdout": None}
             returned |= {"stderr": None, "tool_call_id": call["tool_call_id"]}
@@ -131,12 +130,12 @@ def run_json(run: RunState) -> dict[str, Any]:
     metadata: dict[str, Any] = {
         "run_type": "send_conversation_message" if streamed else "send_message_async"
     }
-    told = streamed and not run.background
+    is_streamed = streamed and not run.background
     if run.status == "failed":
-        metadata["error"] = error_json(run) if told else run.error
+        metadata["error"] = error_json(run) if is_streamed else run.error
     reason: str | None = None
     if run.status == "failed":
-        reason = "llm_api_error" if told else None if streamed else "error"
+        reason = "llm_api_error" if is_streamed else None if streamed else "error"
     elif run.status == "completed":
         reason = "llm_api_error" if run.error else "end_turn"
     return {
@@ -146,7 +145,7 @@ def run_json(run: RunState) -> dict[str, Any]:
         "completed_at": (micros(run.completed_at) or "")[:-1] or None,
         "agent_id": run.agent_id,
         "conversation_id": run.conversation_id,
-        "background": not told,
+        "background": not is_streamed,
         "metadata": metadata,
         "request_config": {
             "use_assistant_message": True,

@@ -64,22 +64,27 @@ no fewer."""
 PURE = {"rules", "state"}
 """Folders that read no file, no socket, no process, no clock and no environment."""
 
-LONGER = dict.fromkeys(
-    (
-        "core.settings", "ledger.lock", "ledger.salvage", "service.transfer.import_sqlite",
-        "service.transfer.export", "index.index", "rules.triggers", "sandbox",
-        "doors.commands.session", "ledger.files", "rules.claim",
-        "service.delivery.dispatcher", "service.schedules.register", "sandbox.http",
-        "service.audit.slot_auditor",
-    ),
-    "yet to be split",
-)  # fmt: skip
+LONGER = {
+    "core.settings": "yet to be split",
+    "doors.commands.session": "yet to be split",
+    "index.index": "yet to be split",
+    "ledger.files": "yet to be split",
+    "ledger.lock": "yet to be split",
+    "ledger.salvage": "yet to be split",
+    "rules.claim": "yet to be split",
+    "rules.triggers": "yet to be split",
+    "service.audit.slot_auditor": "yet to be split",
+    "service.delivery.dispatcher": "yet to be split",
+    "service.schedules.register": "yet to be split",
+    "service.transfer.export": "yet to be split",
+    "service.transfer.import_sqlite": "yet to be split",
+}
 """The modules with more lines than :data:`MOST_LINES`, and why each is one."""
 
 MOST_LINES = 450
 MOST_ENTRIES = 21
 
-CIRCLES = {"ledger", "sandbox"}
+CIRCLES = {"ledger"}
 """Folders whose modules still import one another, for a type checker's eyes or in functions."""
 
 LIBRARIES = {
@@ -101,7 +106,7 @@ LIBRARIES = {
 }
 """Each library that we don't own, and the folders that know it."""
 
-READ_THE_CLOCK = {"core.diagnostics", "doors.commands.session", "sandbox", "sandbox.http"}
+READ_THE_CLOCK = {"core.diagnostics", "doors.commands.session", "sandbox.http", "sandbox.server"}
 """The modules that ask what time it is. To all others, time is an argument."""
 
 

@@ -1,0 +1,304 @@
+"""The sandbox's agents: their histories, their runs and their conversations, in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from promptyoself.core.errors import PromptyoselfError
+from promptyoself.sandbox.faults import MODEL_ERRORS, NO_REDIS, Fault
+
+__all__ = ["UUID4", "AgentState", "Agents", "RunState", "SandboxMessage"]
+
+UUID4 = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+"""A regular expression for the random UUIDs that ids end with."""
+
+_MOST_KEPT = 20_000
+"""How many agents there may be, and how many messages and runs of an agent are remembered."""
+
+_SYSTEM_PROMPT = "You echo."
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxMessage:
+    """A message in an agent's history, in the order of arrival there."""
+
+    id: str
+    agent_id: str
+    conversation_id: str | None
+    kind: str  # (system | user | assistant | tool_call | tool_return)_message
+    otid: str | None
+    text: str
+    date: datetime  # of the send, not of the arrival
+    run_id: str | None
+    parts: list[Any] | None = None  # the content as it was sent, where it was sent in parts
+
+
+@dataclass(slots=True)
+class RunState:
+    """A turn of an agent, under way or over."""
+
+    id: str
+    agent_id: str
+    conversation_id: str | None
+    created_at: datetime
+    tag: str  # Letta's `assistant_message_tool_name`, by which a sender finds its run
+    messages: list[SandboxMessage]  # what was sent
+    context: list[str]  # the ids of the messages that the agent had in mind when it began
+    ends_at: float | None  # the monotonic instant of the first answer; None: never
+    outcome: str = ""  # the fault that decides how it ends, if any
+    error: str = ""
+    status: str = "created"
+    completed_at: datetime | None = None
+    answers: list[SandboxMessage] = field(default_factory=list)
+    background: bool = False  # it is of a turn in a conversation that asked for that
+
+
+@dataclass(slots=True)
+class AgentState:
+    """An agent with all that it has been told."""
+
+    id: str
+    name: str
+    created_at: datetime
+    history: list[SandboxMessage] = field(default_factory=list)
+    context: list[str] = field(default_factory=list)  # ids of messages
+    runs: list[RunState] = field(default_factory=list)
+    updated_at: datetime | None = None
+
+
+class Agents:
+    """All agents of a sandbox. Callers of anything but :meth:`create` hold the ``lock``."""
+
+    def __init__(self, seed: int, clock: Callable[[], datetime], latency: float) -> None:
+        """``latency`` is in seconds, from a send to the agent's answer; it may be changed."""
+        self.latency = latency
+        self.clock = clock
+        self.overlaps = 0  # sends to an agent that had a turn under way
+        self.requests: Counter[str] = Counter()  # by route
+        self.lock = threading.RLock()
+        self.by_id: dict[str, AgentState] = {}
+        self.runs: dict[str, RunState] = {}
+        self.active: dict[str, RunState] = {}  # the runs that haven't ended
+        self.conversations: dict[str, tuple[str, datetime]] = {}  # agent's id, date of creation
+        self._ending: dict[str, RunState] = {}  # the active runs that are going to end
+        self._seed = seed
+        self._ids = 0
+
+    def create(self, name: str) -> str:
+        """Add an agent; returns its id. Raises PromptyoselfError ``too_many_agents``."""
+        with self.lock:
+            if len(self.by_id) >= _MOST_KEPT:
+                raise PromptyoselfError("too_many_agents", f"The sandbox has {_MOST_KEPT} agents.")
+            namesakes = sum(agent.name == name for agent in self.by_id.values())
+            is_id = re.fullmatch(f"agent-{UUID4}", name) and not namesakes
+            agent_id = name if is_id else self._uuid("agent", f"{name}|{namesakes}")
+            agent = self.by_id[agent_id] = AgentState(agent_id, name, self.clock())
+            self._greet(agent, None, agent.created_at)
+            return agent_id
+
+    def delete(self, agent_id: str) -> None:
+        """Remove an agent with its history and runs, as Letta does."""
+        agent = self.by_id.pop(agent_id, None)
+        for run in agent.runs if agent else ():
+            self._forget(run)
+
+    def create_conversation(self, agent_id: str) -> str:
+        """Begin a conversation with an agent; returns its id."""
+        conversation_id, now = self._new_id("conv"), self.clock()
+        self.conversations[conversation_id] = (agent_id, now)
+        agent = self.by_id.get(agent_id)
+        if agent is not None:
+            self._greet(agent, conversation_id, now)
+        return conversation_id
+
+    def user_messages(self, agent_id: str) -> list[SandboxMessage]:
+        """What an agent was sent, in the order of arrival."""
+        self.end_runs()
+        agent = self.by_id.get(agent_id)
+        return [m for m in agent.history if m.kind == "user_message"] if agent else []
+
+    def end_runs(self, now: float | None = None) -> None:
+        """End the runs whose time has come. It is called whenever somebody asks, so no thread
+        needs to wait for them. ``now`` is a monotonic instant in seconds."""
+        now = time.monotonic() if now is None else now
+        ended = [r for r in self._ending.values() if r.ends_at is not None and r.ends_at <= now]
+        for run in sorted(ended, key=lambda run: run.ends_at or 0):
+            del self._ending[run.id], self.active[run.id]
+            self._end(self.by_id[run.agent_id], run)
+
+    def abandon_runs(self) -> None:
+        """Let no active run ever end."""
+        for run in self._ending.values():
+            run.ends_at = None
+        self._ending.clear()
+
+    def begin_run(
+        self,
+        agent: AgentState,
+        conversation_id: str | None,
+        body: dict[str, Any],
+        fault: Fault | None,
+    ) -> RunState:
+        """Accept a send. From here on its messages arrive, whatever becomes of the response."""
+        self.end_runs()
+        if any(run.ends_at is not None for run in agent.runs):
+            self.overlaps += 1
+        outcome = fault.kind if fault and fault.kind.startswith(("run_", "model_")) else ""
+        error = (fault.params.get("error") if fault else None) or MODEL_ERRORS.get(outcome, "")
+        now = self.clock()
+        messages = [self._sent(agent.id, conversation_id, row, now) for row in body["messages"]]
+        if not messages:
+            outcome, error = "", "list index out of range"
+        elif not all(message.text for message in messages):
+            outcome, error = "", "Message content is empty or invalid"
+        run = RunState(
+            self._new_id("run"),
+            agent.id,
+            conversation_id,
+            now,
+            body.get("assistant_message_tool_name") or "send_message",
+            messages,
+            list(agent.context),
+            None if outcome == "run_stuck" else time.monotonic() + self.latency,
+            outcome,
+            error,
+        )
+        self.runs[run.id] = self.active[run.id] = run
+        if run.ends_at is not None:
+            self._ending[run.id] = run
+        agent.runs.append(run)
+        for old in agent.runs[:-_MOST_KEPT]:
+            self._forget(old)
+        del agent.runs[:-_MOST_KEPT]
+        return run
+
+    def refuse_background(self, agent: AgentState, conversation_id: str) -> None:
+        """Leave what Letta leaves of a turn that it can't stream: a run that has failed."""
+        run = self.begin_run(agent, conversation_id, {"messages": []}, None)
+        del self._ending[run.id], self.active[run.id]
+        run.ends_at, run.completed_at, run.background = None, self.clock(), True
+        run.status, run.error = "failed", NO_REDIS
+
+    def state(self) -> list[dict[str, Any]]:
+        """Every agent with what it was sent, as ``GET /_sandbox/state`` shows it."""
+        self.end_runs()
+        return [
+            {
+                "id": agent.id,
+                "name": agent.name,
+                "otids": Counter(m.otid for m in self.user_messages(agent.id)),
+                "messages": [
+                    {
+                        "otid": message.otid,
+                        "text": message.text,
+                        "date": message.date.isoformat(),
+                        "run_id": message.run_id,
+                        "conversation_id": message.conversation_id,
+                        "in_context": message.id in agent.context,
+                    }
+                    for message in self.user_messages(agent.id)
+                ],
+                "active_runs": [r.id for r in agent.runs if r.status in ("created", "running")],
+            }
+            for agent in self.by_id.values()
+        ]
+
+    def _end(self, agent: AgentState, run: RunState) -> None:
+        run.ends_at, run.completed_at = None, self.clock()
+        agent.updated_at = run.completed_at
+        has_stepped, conversation_id = run.outcome == "run_fails_after", run.conversation_id
+        has_failed = run.error and not (has_stepped and conversation_id)
+        run.status = "failed" if has_failed else "completed"
+        if run.error and not has_stepped:
+            return
+        if conversation_id is None:
+            agent.context = run.context
+        for sent in run.messages:
+            self._remember(
+                agent,
+                conversation_id,
+                sent.kind,
+                sent.otid,
+                text=sent.text,
+                date=sent.date,
+                run_id=run.id,
+                parts=sent.parts,
+            )
+        answers = [("assistant_message", f"You said: {run.messages[-1].text[:200]}")]
+        if has_stepped:
+            answers = [("tool_call_message", ""), ("tool_return_message", "No such tool.")]
+        for number, (kind, text) in enumerate(answers):
+            answer = self._remember(
+                agent,
+                conversation_id,
+                kind,
+                f"{run.id[4:-2]}{number:02d}",
+                text=text,
+                date=run.completed_at,
+                run_id=run.id,
+            )
+            run.answers.append(answer)
+
+    def _greet(self, agent: AgentState, conversation_id: str | None, now: datetime) -> None:
+        self._remember(agent, conversation_id, "system_message", text=_SYSTEM_PROMPT, date=now)
+
+    def _remember(
+        self,
+        agent: AgentState,
+        conversation_id: str | None,
+        kind: str,
+        otid: str | None = None,
+        *,
+        text: str,
+        date: datetime,
+        run_id: str | None = None,
+        parts: list[Any] | None = None,
+    ) -> SandboxMessage:
+        message = SandboxMessage(
+            self._new_id("message"),
+            agent.id,
+            conversation_id,
+            kind,
+            otid,
+            text,
+            date,
+            run_id,
+            parts,
+        )
+        agent.history.append(message)
+        del agent.history[:-_MOST_KEPT]
+        if conversation_id is None:
+            agent.context.append(message.id)
+        return message
+
+    def _sent(
+        self, agent_id: str, conversation_id: str | None, row: dict[str, Any], now: datetime
+    ) -> SandboxMessage:
+        """A message of a send's body. It has neither an id nor a run yet."""
+        content = row["content"]
+        parts = None if isinstance(content, str) else content
+        text = content if parts is None else "".join(part["text"] for part in parts)
+        otid = row.get("otid") or str(uuid.UUID(self._new_id("x")[2:]))
+        kind = f"{row['role']}_message"
+        return SandboxMessage("", agent_id, conversation_id, kind, otid, text, now, None, parts)
+
+    def _forget(self, run: RunState) -> None:
+        for runs in (self.runs, self.active, self._ending):
+            runs.pop(run.id, None)
+
+    def _uuid(self, prefix: str, name: str) -> str:
+        digest = hashlib.sha256(f"{self._seed}|{prefix}|{name}".encode()).digest()
+        return f"{prefix}-{uuid.UUID(bytes=digest[:16], version=4)}"
+
+    def _new_id(self, prefix: str) -> str:
+        self._ids += 1
+        return self._uuid(prefix, f"#{self._ids}")

@@ -1,0 +1,329 @@
+"""Letta's routes: which request is for what, and what the sandbox does with it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, ValuesView
+from itertools import islice
+from typing import Any, NamedTuple
+
+from promptyoself.sandbox.agents import UUID4, Agents, AgentState, RunState, SandboxMessage
+from promptyoself.sandbox.faults import NO_REDIS, Fault
+from promptyoself.sandbox.shapes import agent_json, conversation_json, message_json, run_json
+
+__all__ = ["VERSION", "Call", "Refused", "Request", "find"]
+
+VERSION = "0.16.8"
+"""The version of Letta that this is like."""
+
+_ACTIVE = frozenset({"created", "running"})
+_STATUSES = _ACTIVE | {"completed", "failed", "cancelled"}
+
+
+class Refused(Exception):
+    """Ends a request with this status and JSON."""
+
+    def __init__(self, status: int, body: Any) -> None:
+        super().__init__(status)
+        self.status, self.body = status, body
+
+
+class Request(NamedTuple):
+    """A request as the routes see it."""
+
+    method: str
+    path: str
+    query: dict[str, str]  # of several values of a name the last
+    statuses: list[str]  # all values of the query's `statuses`
+    body: Any  # JSON, read
+
+
+class Call(NamedTuple):
+    """A request whose route is known."""
+
+    route: str  # as faults and counts name it
+    agent_id: str | None
+    run: Callable[[Fault | None], Any]  # what answers: a document, or a run whose events are sent
+
+
+def find(agents: Agents, request: Request) -> Call:
+    """What a request is for. All but a send is done before it is returned, as in Letta a request
+    that fails leaves nothing. The caller holds the lock of ``agents``.
+
+    Raises:
+        Refused: there is no such route, or nothing where it leads.
+    """
+    segments = request.path.strip("/").split("/")[1:]
+    for method, pattern, handler in _ROUTES:
+        if method == request.method and len(pattern) == len(segments):
+            pairs = list(zip(pattern, segments, strict=True))
+            if all(expected in ("*", segment) for expected, segment in pairs):
+                ids = [segment for expected, segment in pairs if expected == "*"]
+                return handler(agents, request, *ids)
+    raise Refused(404, {"detail": "Not Found"})
+
+
+def _done(route: str, agent_id: str | None, answer: Any) -> Call:
+    return Call(route, agent_id, lambda _: answer)
+
+
+def _health(_: Agents, __: Request) -> Call:
+    return _done("health", None, {"version": VERSION, "status": "ok"})
+
+
+def _list_agents(agents: Agents, request: Request) -> Call:
+    query, rows = request.query, list(agents.by_id.values())
+    if query.get("order") != "asc":
+        rows.reverse()
+    if query.get("name"):
+        rows = [agent for agent in rows if agent.name == query["name"]]
+    ids = [agent.id for agent in rows]
+    if query.get("after") in ids:
+        rows = rows[ids.index(query["after"]) + 1 :]
+    elif query.get("before") in ids:
+        rows = rows[: ids.index(query["before"])]
+    page = rows[: _limit(query, 50)]
+    return _done("agents", None, [agent_json(agent) for agent in page])
+
+
+def _create_agent(agents: Agents, request: Request) -> Call:
+    name = request.body.get("name") if isinstance(request.body, dict) else None
+    agent_id = agents.create(name if isinstance(name, str) else "agent")
+    return _done("agents", None, agent_json(agents.by_id[agent_id]))
+
+
+def _show_agent(agents: Agents, _: Request, agent_id: str) -> Call:
+    agent = _agent(agents, agent_id, f"Agent with ID {agent_id} not found")
+    return _done("agent", agent_id, agent_json(agent))
+
+
+def _delete_agent(agents: Agents, _: Request, agent_id: str) -> Call:
+    _agent(agents, agent_id, _missing("Agent", agent_id))
+    agents.delete(agent_id)
+    answer = {"message": f"Agent id={agent_id} successfully deleted"}
+    return _done("agent", agent_id, answer)
+
+
+def _list_messages(agents: Agents, request: Request, agent_id: str) -> Call:
+    agent = _agent(agents, agent_id)
+    rows = _page_of_messages(agent, request.query.get("conversation_id"), request.query)
+    return _done("messages", agent_id, [message_json(message) for message in rows])
+
+
+def _send(agents: Agents, request: Request, agent_id: str) -> Call:
+    agent, body = _agent(agents, agent_id), _sendable(request.body)
+    return Call(
+        "send", agent_id, lambda fault: run_json(agents.begin_run(agent, None, body, fault))
+    )
+
+
+def _list_runs(agents: Agents, request: Request) -> Call:
+    return _done("runs", request.query.get("agent_id"), _page_of_runs(agents, request))
+
+
+def _show_run(agents: Agents, _: Request, run_id: str) -> Call:
+    if not re.fullmatch(f"run-{UUID4}", run_id):
+        detail = f"INVALID_ARGUMENT: Invalid run ID format: {run_id}. "
+        raise Refused(400, {"detail": f"{detail}Expected format: 'run-<uuid4>'"})
+    run = agents.runs.get(run_id)
+    if run is None:
+        raise Refused(404, {"detail": _missing("Run", run_id)})
+    return _done("run", run.agent_id, run_json(run))
+
+
+def _create_conversation(agents: Agents, request: Request) -> Call:
+    if "agent_id" not in request.query:
+        raise _unfit("missing", "query", "agent_id")
+    agent = agents.by_id.get(request.query["agent_id"])
+    if agent is None:
+        raise Refused(404, {"detail": "Agent not found"})
+    conversation_id = agents.create_conversation(agent.id)
+    return _done("conversations", agent.id, _conversation(agents, conversation_id))
+
+
+def _show_conversation(agents: Agents, _: Request, conversation_id: str) -> Call:
+    agent = _owner(agents, conversation_id)
+    return _done("conversations", agent.id, _conversation(agents, conversation_id))
+
+
+def _list_conversation(agents: Agents, request: Request, conversation_id: str) -> Call:
+    """The messages of a conversation; one that isn't known has none."""
+    if not re.fullmatch(f"(conv|agent)-{UUID4}|default", conversation_id):
+        raise _unfit("string_pattern_mismatch", "path", "conversation_id")
+    owner, _ = agents.conversations.get(conversation_id, ("", None))
+    agent = agents.by_id.get(owner)
+    if agent is None:
+        return _done("messages", None, [])
+    rows = _page_of_messages(agent, conversation_id, request.query)
+    return _done("messages", agent.id, [message_json(message) for message in reversed(rows)])
+
+
+def _send_into_conversation(agents: Agents, request: Request, conversation_id: str) -> Call:
+    agent, body = _owner(agents, conversation_id), _sendable(request.body)
+    if body.get("streaming", True) is not True:
+        raise Refused(503, {"detail": "The sandbox does nothing but stream."})
+    if body.get("background"):
+        agents.refuse_background(agent, conversation_id)
+        raise Refused(503, {"detail": NO_REDIS})
+
+    def begin(fault: Fault | None) -> RunState:
+        run = agents.begin_run(agent, conversation_id, body, fault)
+        run.status = "running"
+        return run
+
+    return Call("send", agent.id, begin)
+
+
+_ROUTES: tuple[tuple[str, tuple[str, ...], Callable[..., Call]], ...] = (
+    ("GET", ("health",), _health),
+    ("GET", ("agents",), _list_agents),
+    ("POST", ("agents",), _create_agent),
+    ("GET", ("agents", "*"), _show_agent),
+    ("DELETE", ("agents", "*"), _delete_agent),
+    ("GET", ("agents", "*", "messages"), _list_messages),
+    ("POST", ("agents", "*", "messages", "async"), _send),
+    ("GET", ("runs",), _list_runs),
+    ("GET", ("runs", "*"), _show_run),
+    ("POST", ("conversations",), _create_conversation),
+    ("GET", ("conversations", "*"), _show_conversation),
+    ("GET", ("conversations", "*", "messages"), _list_conversation),
+    ("POST", ("conversations", "*", "messages"), _send_into_conversation),
+)
+"""Method, the path's segments after ``/v1`` (``*`` is an id), and what answers."""
+
+
+def _agent(agents: Agents, agent_id: str, detail: str = "Agent not found") -> AgentState:
+    if not re.fullmatch(f"agent-{UUID4}", agent_id):
+        raise Refused(
+            422,
+            {
+                "trace_id": "",
+                "detail": "[{'type': 'string_pattern_mismatch', 'loc': ('path', 'agent_id'), "
+                "'msg': \"String should match pattern 'agent-{uuid4}'\"}]",
+                "examples": ["agent-123e4567-e89b-42d3-8456-426614174000"],
+            },
+        )
+    agent = agents.by_id.get(agent_id)
+    if agent is None:
+        raise Refused(404, {"detail": detail})
+    return agent
+
+
+def _owner(agents: Agents, conversation_id: str) -> AgentState:
+    """The agent of a conversation."""
+    if not re.fullmatch(f"conv-{UUID4}", conversation_id):
+        raise _unfit("string_too_short", "path", "conversation_id")
+    owner = agents.conversations.get(conversation_id)
+    agent = agents.by_id.get(owner[0]) if owner else None
+    if agent is None:
+        raise Refused(404, {"detail": _missing("Conversation", conversation_id)})
+    return agent
+
+
+def _conversation(agents: Agents, conversation_id: str) -> dict[str, Any]:
+    agent_id, created_at = agents.conversations[conversation_id]
+    history = agents.by_id[agent_id].history
+    own = [message for message in history if message.conversation_id == conversation_id]
+    return conversation_json(conversation_id, agent_id, created_at, own)
+
+
+def _page_of_messages(
+    agent: AgentState, conversation_id: str | None, query: dict[str, str]
+) -> list[SandboxMessage]:
+    rows = [m for m in agent.history if conversation_id in (None, m.conversation_id)]
+    ids = [message.id for message in rows]
+    for cursor in (query.get("before"), query.get("after")):
+        if cursor is not None and cursor not in ids:
+            detail = f"No message found with id '{cursor}' for agent '{agent.id}'."
+            raise Refused(404, {"detail": detail})
+    if query.get("after"):
+        rows = rows[ids.index(query["after"]) + 1 :]
+    elif query.get("before"):
+        rows = rows[: ids.index(query["before"])]
+    limit = _limit(query, 100)
+    if query.get("order", "desc") not in ("asc", "desc"):
+        raise _unfit("literal_error", "query", "order")
+    if query.get("order") == "asc":
+        return rows[:limit]
+    return rows[-limit:] if limit else []
+
+
+def _page_of_runs(agents: Agents, request: Request) -> list[dict[str, Any]]:
+    query, statuses = request.query, request.statuses
+    limit = _limit(query, 100)
+    if limit < 1:
+        raise _unfit("greater_than_equal", "query", "limit")
+    if limit > 1000:
+        raise _unfit("less_than_equal", "query", "limit")
+    for status in statuses:
+        if status not in _STATUSES:
+            raise Refused(400, {"detail": f"'{status}' is not a valid RunStatus"})
+    if not statuses and query.get("active", "").lower() in ("true", "1"):
+        statuses = list(_ACTIVE)
+    agent_id, cursors = query.get("agent_id"), query.keys() & {"before", "after"}
+    rows: list[RunState] | ValuesView[RunState]
+    if agent_id is not None:
+        rows = agents.by_id[agent_id].runs if agent_id in agents.by_id else []
+    elif statuses and _ACTIVE.issuperset(statuses) and not cursors:
+        rows = agents.active.values()
+    else:
+        rows = agents.runs.values()
+    if cursors:  # which may name a run that isn't wanted itself
+        rows = _beyond(list(rows), query.get("before"), query.get("after"))
+    wanted = (
+        run
+        for run in (rows if query.get("order") == "asc" else reversed(rows))
+        if query.get("conversation_id") in (None, run.conversation_id)
+        and (not statuses or run.status in statuses)
+    )
+    return [run_json(run) for run in islice(wanted, limit)]
+
+
+def _beyond(rows: list[RunState], before: str | None, after: str | None) -> list[RunState]:
+    """The runs older, or newer, than one of them; all where that one isn't among them."""
+    ids = [run.id for run in rows]
+    if before in ids:
+        return rows[: ids.index(before)]
+    if after in ids:
+        return rows[ids.index(after) + 1 :]
+    return rows
+
+
+def _limit(query: dict[str, str], default: int) -> int:
+    value = query.get("limit", str(default))
+    if not re.fullmatch(r"[0-9]{1,6}", value):
+        raise _unfit("int_parsing", "query", "limit")
+    return int(value)
+
+
+def _sendable(body: Any) -> dict[str, Any]:
+    """A send's body, or 422 as the real server answers."""
+    rows = body.get("messages") if isinstance(body, dict) else None
+    if rows is None:
+        raise _unfit("value_error", "body")
+    if isinstance(rows, list) and all(
+        isinstance(row, dict)
+        and row.get("role") in ("user", "system", "assistant")
+        and _is_content(row.get("content"))
+        and isinstance(row.get("otid"), str | None)
+        for row in rows
+    ):
+        return dict(body)
+    raise _unfit("literal_error", "body", "messages")
+
+
+def _is_content(value: Any) -> bool:
+    """Whether it is text, or parts of a text."""
+    if isinstance(value, list):
+        return all(isinstance(p, dict) and isinstance(p.get("text"), str) for p in value)
+    return isinstance(value, str)
+
+
+def _unfit(kind: str, *where: str) -> Refused:
+    """The answer to a request of the wrong form, as far as a program might read it."""
+    return Refused(422, {"trace_id": "", "detail": f"[{{'type': '{kind}', 'loc': {where}}}]"})
+
+
+def _missing(thing: str, id_: str) -> str:
+    actor = "id='user-00000000-0000-4000-8000-000000000000'"
+    return f"{thing} not found with id='['{id_}']', access level in ['read'] for actor='{actor}'"
