@@ -115,7 +115,6 @@ class Index(Generic[S]):
         self.missing: ChainError | None = None
         """Why nobody may write, where the log has lost events that were seen: ``events_missing``.
         As things stood when the state was last loaded."""
-        self.rebuilt: Callable[[], None] = lambda: None  # called when it was made anew
 
     @property
     def is_stale(self) -> bool:
@@ -152,7 +151,6 @@ class Index(Generic[S]):
         self._judge(snapshot, found.hash)
         if complaint and self.missing is None and snapshot.position != START:
             self._warn(f"{complaint.text}; it was made anew from the log.")
-            self.rebuilt()
         self._latest = snapshot
         self._stamp = stamp
         return snapshot
@@ -249,7 +247,6 @@ class Index(Generic[S]):
         self._judge(snapshot, found.hash)
         if self.missing is not None:
             raise self.missing
-        self.rebuilt()
         self._latest = snapshot
         self._saved = -1
         return snapshot

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from promptyoself.core.call_counts import REBUILDS, increment
 from promptyoself.core.diagnostics import Log, Seldom
 from promptyoself.core.disk import Disk
 from promptyoself.core.errors import ChainError, PromptyoselfError
@@ -58,7 +56,6 @@ class Chain(Generic[S]):
             self.folder, name, lock_timeout=settings.lock_timeout, disk=disk
         )
         self.index: Index[S] = Index(self.folder / "index.json", form, self.ledger, self.warn, disk)
-        self.index.rebuilt = partial(increment, settings.var, REBUILDS)
         self.disk = disk or Disk()
         self._behind = False
 

@@ -453,11 +453,11 @@ def test_the_lock_of_a_process_that_was_killed_is_free(
 
 
 def contents(var: Path) -> dict[str, bytes]:
-    """Every file but the locks, and the count of calls."""
+    """Every file but the locks."""
     return {
         str(path): path.read_bytes()
         for path in sorted(var.rglob("*"))
-        if path.is_file() and not path.name.startswith(("lock", "sealing", "counts"))
+        if path.is_file() and not path.name.startswith(("lock", "sealing"))
     }
 
 

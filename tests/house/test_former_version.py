@@ -5,6 +5,7 @@ programs read is byte for byte the same.
 answered about them; `former_version/write.py` wrote both. A difference in an answer, an index or a
 line is a break of the formats: mend the software, never the files. Only the texts with which the
 commands describe themselves may be written again, where they were changed on purpose.
+The counters of calls and of rebuilt indexes were taken out of the files, since they are no more.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ HEAVY = {
     "shutil", "xml", "sqlite3", "importlib.metadata",
 }  # fmt: skip
 OURS = {
-    "", "cli", "core", "core.addresses", "core.call_counts", "core.cancellation",
+    "", "cli", "core", "core.addresses", "core.cancellation",
     "core.diagnostics", "core.disk", "core.errors", "core.ids", "core.instants",
     "core.settings", "core.texts", "core.times", "doors", "doors.commands",
     "doors.commands.session", "doors.registry", "events", "events.draft", "events.kinds",

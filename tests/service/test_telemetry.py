@@ -8,7 +8,6 @@ import random
 import re
 import shutil
 import subprocess
-import sys
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
@@ -24,7 +23,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from test_docs import table
 from world import DELIVERED, World
 
-from promptyoself.core.call_counts import increment, read_counts
 from promptyoself.core.errors import ChainError
 from promptyoself.core.settings import load_settings
 from promptyoself.events.records import (
@@ -217,7 +215,7 @@ BASE = ("register", "--agent-id", AGENT, "--prompt")
 
 
 def test_the_command_prints_what_the_log_says(var: Path, clock: Clock) -> None:
-    """`metrics` is Prometheus text: the log's length, its schedules, who changed what, calls."""
+    """`metrics` is Prometheus text: the log's length, its schedules, and who changed what."""
     first = call(*BASE, "a", "--every", "5m").success()["id"]
     call(*BASE, "b", "--every", "5m").success()
     call("cancel", "--id", first).success()
@@ -229,23 +227,8 @@ def test_the_command_prints_what_the_log_says(var: Path, clock: Clock) -> None:
     assert found["promptyoself_chain_events"]["schedules",] == len(lines_of(var))
     size = sum(path.stat().st_size for path in (var / "schedules").glob("*.ndjson.gz"))
     assert found["promptyoself_chain_bytes"]["schedules",] == size
-    calls = found["promptyoself_calls_total"]
-    assert calls["register", "cli", "success"] == 2
-    assert calls["cancel", "cli", "success"] == calls["cancel", "cli", "refused"] == 1
     clock.advance(minutes=12)
     assert scraped()["promptyoself_oldest_due_seconds"][()] == 7 * 60
-
-
-def test_a_rebuild_is_counted(var: Path, clock: Clock) -> None:
-    """P4: an index that was lost or asked for anew is counted, and nothing else is."""
-    call(*BASE, "a", "--every", "5m").success()
-    assert scraped()["promptyoself_index_rebuilds_total"][()] == 0
-    (var / "schedules" / "index.json").unlink()
-    call("list").success()
-    call("list").success()
-    assert scraped()["promptyoself_index_rebuilds_total"][()] == 1
-    call("rebuild").success()
-    assert scraped()["promptyoself_index_rebuilds_total"][()] == 2
 
 
 def test_an_empty_directory_has_metrics_and_stays_empty(var: Path) -> None:
@@ -447,9 +430,7 @@ def test_sealing_changes_no_count(var: Path, clock: Clock, counted: list[int]) -
     assert sum(counted) == 1
     size = sum(path.stat().st_size for path in (var / "schedules").glob("*.ndjson.gz"))
     assert found["promptyoself_chain_bytes"]["schedules",] == size
-    counts = read_counts(var)
     assert parsed(fresh(store, clock)) == found
-    assert counts == read_counts(var)
 
 
 def test_a_newer_version_is_no_obstacle(var: Path, clock: Clock) -> None:
@@ -457,40 +438,6 @@ def test_a_newer_version_is_no_obstacle(var: Path, clock: Clock) -> None:
     call(*BASE, "a", "--every", "5m").success()
     append_foreign(var, type="moon.landed", id=None)
     assert scraped()["promptyoself_events_total"]["schedules", "other"] == 1
-
-
-# --- what isn't in the log ------------------------------------------------------------------------
-
-
-def test_counts_are_neither_lost_nor_torn(tmp_path: Path) -> None:
-    """P5: several processes count in one file at once, and the sums are right."""
-    code = (
-        "import sys\nfrom pathlib import Path\n"
-        "from promptyoself.core.call_counts import increment\n"
-        "for n in range(300):\n    increment(Path(sys.argv[1]), 'call', f'c{n % 3}', 'cli', 'ok')\n"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path)]
-    several = [subprocess.Popen(command) for _ in range(3)]
-    assert [each.wait(timeout=60) for each in several] == [0, 0, 0]
-    counts = read_counts(tmp_path)
-    assert set(counts) == {("call", f"c{n}", "cli", "ok") for n in range(3)}
-    # Whoever has waited for too long goes on without, which under load can happen.
-    assert 800 <= sum(counts.values()) <= 900
-    assert (tmp_path / "counts").stat().st_mode & 0o777 == 0o600
-
-
-@pytest.mark.parametrize("content", [b"", b"\0" * 500, b"call a b c x\n", b"x" * 79, None])
-def test_a_damaged_count_harms_nobody(tmp_path: Path, content: bytes | None) -> None:
-    """Noise, a cut line or a folder in place of the counts: what can be counted is."""
-    path = tmp_path / "counts"
-    if content is None:
-        path.mkdir()
-    else:
-        path.write_bytes(content)
-    for _ in range(2):
-        increment(tmp_path, "call", "list", "cli", "success")
-    found = read_counts(tmp_path).get(("call", "list", "cli", "success"), 0)
-    assert found == (0 if content is None else 2)
 
 
 # --- what is documented ---------------------------------------------------------------------------

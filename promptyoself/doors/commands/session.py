@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 import orjson
 
-from promptyoself.core.call_counts import counted
 from promptyoself.core.diagnostics import Log, hide, masked, without
 from promptyoself.core.errors import PromptyoselfError, WrongUsage
 from promptyoself.doors.registry import READERS
@@ -249,10 +248,7 @@ def answers(function: Callable[..., Document | None]) -> Callable[..., Document 
         context = click.get_current_context()
         caller = context.find_object(Caller) or Caller()
         session = Session(var, format_, caller)
-        with (
-            counted(session.settings.var, context.info_name or "", caller.via),
-            _bugs_told(session, options.get("prompt")),
-        ):
+        with _bugs_told(session, options.get("prompt")):
             try:
                 with _within_limits(caller, context.info_name or ""):
                     answer = function(session, **options)

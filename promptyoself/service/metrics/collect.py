@@ -8,18 +8,16 @@ an index: whatever is wrong with it, counting begins anew.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
 from hashlib import sha256
 from heapq import nsmallest
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import orjson
 
 from promptyoself import __version__
-from promptyoself.core.call_counts import CALLS, REBUILDS, read_counts
 from promptyoself.core.disk import Disk, read_ours
 from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.events.kinds import STATUSES
@@ -87,7 +85,7 @@ class Measurer:
         for name, (telemetry, position) in self._chains.items():
             for metric, values in _of_chain(name, telemetry, position).items():
                 found.setdefault(metric, []).extend(values)
-        return found | _beside(self._store)
+        return found
 
     def _ledgers(self) -> dict[str, Ledger]:
         return {chain.name: chain.ledger for chain in chains(self._store)}
@@ -221,17 +219,4 @@ def _of_chain(name: str, telemetry: Telemetry, position: Position) -> Measuremen
         ],
         "promptyoself_chain_events": [((name,), position.seq)],
         "promptyoself_chain_bytes": [((name,), position.earlier + position.offset)],
-    }
-
-
-def _beside(store: Store) -> Measurements:
-    counts: Mapping[tuple[str, ...], int] = read_counts(store.settings.var)
-    calls: list[tuple[tuple[str, ...], Any]] = [
-        (names[1:], count)
-        for names, count in counts.items()
-        if names[0] == CALLS and len(names) == 4
-    ]
-    return {
-        "promptyoself_calls_total": calls,
-        "promptyoself_index_rebuilds_total": [((), counts.get((REBUILDS,), 0))],
     }

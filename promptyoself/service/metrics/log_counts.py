@@ -104,20 +104,6 @@ METRICS: dict[str, Metric] = {
     "promptyoself_chain_events": Metric("gauge", "The number of the last event.", ("chain",)),
     "promptyoself_chain_bytes": Metric("gauge", "Bytes of the log's months.", ("chain",)),
     "promptyoself_workers": Metric("gauge", "Workers that live: loops, and passes.", (), "files"),
-    "promptyoself_calls_total": Metric(
-        "counter",
-        "Calls of commands by door and result (success, refused, failed), counted in a file of the "
-        "data directory, unsynced: a loss of power may undo the last ones. A command line that is "
-        "wrong in itself isn't counted.",
-        ("command", "door", "result"),
-        "files",
-    ),
-    "promptyoself_index_rebuilds_total": Metric(
-        "counter",
-        "Times that an index was made anew from the log, counted as calls are.",
-        (),
-        "files",
-    ),
     "promptyoself_health": Metric(
         "gauge", "1 where a check of /healthz is well, else 0.", ("check",), "loop"
     ),
