@@ -18,9 +18,9 @@ from promptyoself.core.ids import content_of, schedule_id
 from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.core.settings import load_settings
 from promptyoself.events.records import ScheduleRegistered
-from promptyoself.service.delivery.loop import Stop, execute_once
+from promptyoself.service.delivery.loop import StopFlag, execute_once
 from promptyoself.store.store import Store
-from promptyoself.targets.letta import LettaDeliverer
+from promptyoself.targets.letta import LettaClient
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     prompts, seats = (int(argument) for argument in sys.argv[1:3])
     settings = load_settings(dict(os.environ))
     store = Store(settings, {"via": "benchmark", "who": "b"}, warn=_complain)
-    letta = LettaDeliverer(settings.base_url, settings.token, call_timeout=settings.call_timeout)
+    letta = LettaClient(settings.base_url, settings.token, call_timeout=settings.call_timeout)
     agents = [agent.id for agent in letta.agents()]
     due = datetime.now(UTC) + timedelta(seconds=2 + prompts / 1000)
     fill(store, agents, prompts, due)
@@ -41,7 +41,7 @@ def main() -> None:
         lambda: datetime.now(UTC),
         concurrency=seats,
         deadline=3600.0,
-        stop=Stop(),
+        stop=StopFlag(),
     )
     answer = {
         "seconds": time.perf_counter() - began,

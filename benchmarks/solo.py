@@ -20,7 +20,7 @@ from promptyoself.service.delivery.dispatcher import Dispatcher, new_worker_name
 from promptyoself.service.schedules.register import register
 from promptyoself.service.schedules.request import Request
 from promptyoself.service.transfer.export import export_lines, import_lines
-from promptyoself.targets.api import Deliverer
+from promptyoself.targets.api import LettaApi
 
 
 def registering(var: Path, count: int) -> float:
@@ -71,7 +71,7 @@ def passing(var: Path, count: int) -> float:
     return found * 1000
 
 
-class _Nobody(Deliverer):
+class _Nobody(LettaApi):
     """Stands for a Letta that is never asked."""
 
     def __getattribute__(self, name: str) -> object:

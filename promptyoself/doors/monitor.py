@@ -24,12 +24,12 @@ import orjson
 from promptyoself.core.connections import BoundedServer, is_own_name, most_connections
 from promptyoself.core.errors import PromptyoselfError, sentence
 from promptyoself.rules.health import failed, failing
-from promptyoself.service.delivery.loop import Pulse
+from promptyoself.service.delivery.loop import Heartbeat
 from promptyoself.service.metrics.collect import Measurements, Measurer
 from promptyoself.service.metrics.prometheus import CONTENT_TYPE, render, require_library
 from promptyoself.state.schedules import State
 from promptyoself.store.store import Store
-from promptyoself.targets.api import TROUBLE, Deliverer
+from promptyoself.targets.api import TROUBLE, LettaApi
 
 __all__ = ["Health", "Monitor"]
 
@@ -58,8 +58,8 @@ class Monitor:
     def __init__(
         self,
         make_store: Callable[[], Store],
-        pulse: Pulse,
-        letta: Deliverer,
+        pulse: Heartbeat,
+        letta: LettaApi,
         clock: Callable[[], datetime],
     ) -> None:
         """``make_store`` gives stores of the loop's data directory, for a thread each; ``letta`` is

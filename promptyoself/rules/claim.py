@@ -1,11 +1,12 @@
-"""Deciding, on the state as it is under the lock: which slots to claim, which to skip, and what a
-delivery's outcome means for its slot and its schedule. Everything here is a function of its
-arguments; nothing is sent."""
+"""Which slots to claim now, and which to skip, decided on the state as it is under the lock.
+
+Everything here is a function of its arguments. Nothing is sent.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -13,170 +14,115 @@ from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.ids import slot_otid
 from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.core.settings import Caps
-from promptyoself.events.kinds import (
-    HANDED_BACK,
-    ArrivalProof,
-    CompletionReason,
-    FinalStatus,
-    SkipReason,
-    SlotKind,
-)
+from promptyoself.events.kinds import SkipReason, SlotKind
 from promptyoself.events.records import (
     ApprovalConsumed,
-    DeliveryAbandoned,
     DeliveryAttempted,
-    DeliveryDelivered,
     DeliveryFailed,
     DeliverySkipped,
-    DeliveryStalled,
     Record,
-    ScheduleCompleted,
 )
-from promptyoself.rules.policy import Allowed, Approvals, Verdict, none_given
-from promptyoself.rules.prompts import render, wrap
-from promptyoself.rules.slots import plan, retry_delay, skip_record
+from promptyoself.rules.policy import Approvals, ApprovalVerdict, PolicyCheck, no_approvals
+from promptyoself.rules.prompts import render_idle_prompt, with_header
+from promptyoself.rules.slot_end import GRACE_IS_OVER, completion_events, give_up_reason
+from promptyoself.rules.slots import CLOCK_TOLERANCE, due_slots, skip_event
 from promptyoself.state.desires import Ranked
-from promptyoself.state.schedules import OpenSlot, Schedule, State, due, slot_key
+from promptyoself.state.schedules import OpenSlot, Schedule, State, due
 
 __all__ = [
-    "Abandoned",
     "Claim",
-    "Delivered",
-    "Failed",
-    "Forged",
-    "Outcome",
+    "Decision",
+    "IndexMismatch",
+    "RankDesires",
+    "ScheduleCheck",
     "Stalled",
-    "Strongest",
+    "anything_to_claim",
     "claim",
+    "no_check",
     "orphans",
-    "settle",
-    "stall",
 ]
 
-PARK_AFTER = 5
-"""So many permanent failures in a row end a schedule, so that it doesn't fail for ever."""
-
-_TRIES_AT_ONCE = 3
-"""After so many attempts, even one that need not wait is made to, lest the log fill up."""
-
 _MOST_RECORDS = 1000
-"""The most events of one decision; the rest is for the next, which follows at once."""
-
-_MOMENT = timedelta(minutes=1)
-"""Clocks that differ by no more are not told apart."""
-
-_TOO_LATE = "Given up: its grace has passed."
+"""The most events of one decision. The rest is left to the next decision, which follows at once."""
 
 
 class Stalled(NamedTuple):
-    """What keeps a delivery from its end; the fields as in the event."""
+    """What keeps a delivery from its end, though it goes on."""
 
     code: str
     error: str
-    in_doubt: bool
+    in_doubt: bool  # the prompt may have arrived for all that
     http_status: int | None = None
-    detail: str | None = None
-    retry_at: datetime | None = None
+    detail: str | None = None  # an excerpt of Letta's answer
+    retry_at: datetime | None = None  # when the delivery makes way for a later attempt
 
 
 class Claim(NamedTuple):
-    """A slot that this worker alone may deliver, and what is to be sent.
+    """A slot that this worker alone may deliver, and what is to be sent."""
 
-    ``in_doubt`` says that it was claimed before, by a worker that died over it, and ``stalled``
-    what that one had met; ``since`` is when the first attempt at it was claimed, ``claimed_at`` the
-    latest. ``unsent`` is how many earlier attempts were handed back before anything was sent.
-    """
-
-    id: str
+    id: str  # the schedule's
     agent_id: str
     conversation_id: str | None
     text: str
-    slot: str
-    kind: SlotKind
+    slot: str  # an instant
+    kind: SlotKind  # `scheduled` or `trigger`
     otid: str
-    attempt: int
-    claimed_at: datetime
-    since: datetime
+    attempt: int  # counted from 1
+    claimed_at: datetime  # of this attempt
+    since: datetime  # when the first attempt was claimed
     run_id: str | None = None
-    in_doubt: bool = False
-    stalled: Stalled | None = None
-    unsent: int = 0
+    in_doubt: bool = False  # it was claimed before, by a worker that died over it
+    stalled: Stalled | None = None  # what that worker had met
+    unsent: int = 0  # earlier attempts that were handed back before anything was sent
 
     @property
     def tries(self) -> int:
-        """How many attempts there were, this one included, but for those handed back unsent."""
+        """How many attempts there were, with this one, but without those handed back unsent."""
         return max(self.attempt - self.unsent, 1)
 
 
-class Delivered(NamedTuple):
-    """The agent has it; the fields as in the event."""
+RankDesires = Callable[[str, datetime], Sequence[Ranked]]
+"""The desires of an agent that an idle prompt lists. It is called only where such a prompt is due.
+What it raises keeps that schedule from being decided about, and no other."""
 
-    via: ArrivalProof
-    run_id: str | None = None
-    error: str | None = None
-    http_status: int | None = None
-    detail: str | None = None
-
-
-class Failed(NamedTuple):
-    """It won't be delivered; ``permanent``: and neither would the next one, for the same reason."""
-
-    code: str
-    error: str
-    permanent: bool
-    run_id: str | None = None
-    http_status: int | None = None
-    detail: str | None = None
+ScheduleCheck = Callable[[Schedule], None]
+"""Raises :class:`IndexMismatch` where the log doesn't say what the schedule says. It is called only
+about a schedule that is to be sent now."""
 
 
-class Abandoned(NamedTuple):
-    """This attempt left nothing with the agent. ``retry_after`` is in seconds, if anyone said;
-    ``at_once``: nothing stands in the way of another attempt now, in the slot's own place."""
-
-    code: str
-    error: str
-    retry_after: float | None = None
-    at_once: bool = False
-    http_status: int | None = None
-    detail: str | None = None
-
-
-Outcome = Delivered | Failed | Abandoned
-
-Strongest = Callable[[str, datetime], Sequence[Ranked]]
-"""Tells the desires of an agent that an idle prompt lists. Asked only where one is due; what it
-raises keeps that schedule from being decided about, and no other."""
-
-
-Genuine = Callable[[Schedule], None]
-"""Raises :class:`Forged` where the log doesn't say what the schedule says. Asked only about one
-that is to be sent now."""
-
-
-class Forged(Exception):
-    """What is known of the schedule ``id``, from the index, isn't what the log says."""
+class IndexMismatch(Exception):
+    """The index says something of a schedule that the log doesn't say."""
 
     def __init__(self, id_: str) -> None:
         super().__init__(f"The index doesn't say of {id_} what the log says")
         self.id = id_
 
 
-def taken_as_read(_: Schedule) -> None:
+def no_check(_: Schedule) -> None:
     """For a state that was folded from the log itself."""
 
 
 class Decision(NamedTuple):
-    """Events to append, each with its schedule's id, and the claims that they make.
+    """What was decided about the slots that are due."""
 
-    ``broken`` says for which schedules nothing could be decided, and why; ``at`` is the time of the
-    claims, where the log's is held at a later one.
-    """
-
-    records: list[tuple[Record, str]]
+    records: list[tuple[Record, str]]  # events to append, each with its schedule's id
     claims: list[Claim]
-    skipped: list[dict[str, Any]]
-    broken: dict[str, str]
-    at: str | None = None
+    skipped: list[dict[str, Any]]  # a line for people per range of skipped slots
+    broken: dict[str, str]  # schedules about which nothing could be decided, and why
+
+
+class _Step(NamedTuple):
+    """What was decided about one schedule."""
+
+    records: list[Record]
+    claim: Claim | None = None
+
+
+def anything_to_claim(
+    state: State, now: datetime, until: datetime | None, only: str | None
+) -> bool:
+    """Whether :func:`claim` would have something to decide. It stops at the first slot."""
+    return next(_candidates(state, now, until, only), None) is not None
 
 
 def claim(
@@ -186,61 +132,68 @@ def claim(
     caps: Caps,
     seats: int,
     until: datetime | None = None,
-    strongest: Strongest | None = None,
-    approvals: Approvals = none_given,
-    genuine: Genuine = taken_as_read,
-    told_at: datetime | None = None,
+    rank_desires: RankDesires | None = None,
+    approvals: Approvals = no_approvals,
+    check: ScheduleCheck = no_check,
+    event_time: datetime | None = None,
     only: str | None = None,
 ) -> Decision:
     """Claim what is due and may be delivered: one slot per agent, at most ``seats`` altogether.
 
-    An agent with a claimed slot, whoever claimed it, gets no second one: two messages at once lose
-    one of them from its context. ``until`` leaves alone what became due only after it. A schedule
-    about which nothing can be decided (its time zone is gone, say) doesn't stop the others. What
-    an approval allows is claimed and paid for in one append. ``told_at`` is the time that an
-    envelope tells, which is that of the event: where the clock has run back, not ``now``, and then
-    the claims say when they were made. ``only`` leaves alone what isn't that agent's.
+    An agent with a claimed slot, of whatever worker, gets no second one: of two messages at once,
+    one would be lost from the agent's context. A schedule about which nothing can be decided (its
+    time zone is gone, say) doesn't stop the others. What an approval allows is claimed and paid for
+    in one append.
+
+    ``until`` leaves alone what became due only after it, and ``only`` what isn't that agent's.
+    ``event_time`` is the time that the events will bear, by default ``now``. It is later where the
+    clock has run back; then the claims say when they were made, and headers tell that time.
 
     Raises:
-        Forged: see :data:`Genuine`. Nothing is to be appended then.
+        IndexMismatch: see :data:`ScheduleCheck`. Nothing is to be appended then.
     """
-    allowed = Allowed(state, now, caps, approvals)
-    behind = told_at is not None and told_at - now > _MOMENT
-    decision = Decision([], [], [], {}, format_utc(now) if behind else None)
-    words = _Words(now, told_at or now, strongest, genuine)
-    occupied = {slot.agent_id for slot in state.open.values() if slot.worker is not None}
-    begun = {slot.id for slot in state.open.values() if slot.kind == "scheduled"}
-    text = format_utc(now)
-    latest = text if until is None else min(text, format_utc(until))
-    for _, id_, key in due(state, latest, only):
+    claiming = _Claiming(
+        state,
+        now,
+        worker,
+        PolicyCheck(state, now, caps, approvals),
+        rank_desires,
+        check,
+        event_time or now,
+    )
+    decision = Decision([], [], [], {})
+    occupied: set[str] = set()
+    for id_, key in _candidates(state, now, until, only):
         if len(decision.claims) >= seats or len(decision.records) >= _MOST_RECORDS:
             break
         schedule = state.schedules[id_]
-        if schedule.agent_id in occupied or (not key and id_ in begun):
+        if schedule.agent_id in occupied:
             continue
-        records, skipped = len(decision.records), len(decision.skipped)
         try:
-            if key:
-                slot = state.open[key]
-                made = _claim_waiting(state, slot, schedule, now, worker, allowed, decision, words)
-            else:
-                made = _claim_scheduled(state, schedule, now, worker, allowed, decision, words)
-        except Forged:
+            step = claiming.waiting(schedule, key) if key else claiming.scheduled(schedule)
+        except IndexMismatch:
             raise
         except Exception as error:
-            del decision.records[records:], decision.skipped[skipped:]
             expected = isinstance(error, PromptyoselfError)
             decision.broken[id_] = f"{error}" if expected else f"{type(error).__name__}: {error}"
             continue
-        if made is not None:
-            decision.claims.append(made)
-            occupied.add(made.agent_id)
+        decision.records.extend((record, id_) for record in step.records)
+        decision.skipped.extend(
+            _skip_line(schedule, record)
+            for record in step.records
+            if isinstance(record, DeliverySkipped)
+        )
+        if step.claim is not None:
+            decision.claims.append(step.claim)
+            occupied.add(step.claim.agent_id)
     return decision
 
 
 def orphans(state: State, workers: Collection[str], now: datetime) -> Iterator[Claim]:
-    """What these workers, who are dead, left claimed: nobody knows whether it arrived. It is looked
-    for, not sent, so of a rendered prompt the text doesn't matter."""
+    """What these workers, which are dead, left claimed. Nobody knows whether it has arrived.
+
+    An orphan is looked for in Letta and not sent, so of a rendered prompt the text doesn't matter.
+    """
     for slot in state.open.values():
         if slot.worker in workers:
             schedule = state.schedules[slot.id]
@@ -249,226 +202,148 @@ def orphans(state: State, workers: Collection[str], now: datetime) -> Iterator[C
             )
 
 
-def settle(
-    state: State, claimed: Claim, worker: str, outcome: Outcome, now: datetime
-) -> tuple[list[Record], str]:
-    """The events that an outcome makes, and what became of the slot: ``delivered``, ``failed``,
-    ``retrying``, ``skipped``; or ``settled`` where someone else has settled it already."""
-    slot = state.open.get(slot_key(claimed.id, claimed.slot))
-    if slot is None or slot.worker is None or slot.attempt != claimed.attempt:
-        return [], "settled"
-    outcome = _legible(outcome)
-    answer = outcome.http_status, outcome.detail
-    schedule = state.schedules[claimed.id]
-    head = (claimed.slot, claimed.otid, claimed.attempt, worker)
-    records: list[Record]
-    if isinstance(outcome, Abandoned):
-        retry_at = _retry_at(claimed, outcome, now)
-        why = _given_up(schedule, slot, max(retry_at, now))
-        if why != "grace":
-            records = [
-                DeliveryAbandoned(*head, outcome.code, outcome.error, format_utc(retry_at), *answer)
-            ]
-            if why is None:
-                return records, "retrying"
-            records.append(DeliverySkipped(slot.slot, slot.slot, 1, why, slot.kind))
-            return [*records, *_completion(state, schedule, slot, "failed")], "skipped"
-        error = f"{outcome.error} {_TOO_LATE}"
-        outcome = Failed(outcome.code, error, False, None, *answer)
-    if isinstance(outcome, Delivered):
-        latency = round((now - claimed.claimed_at) / timedelta(milliseconds=1))
-        records = [
-            DeliveryDelivered(
-                *head, outcome.via, max(latency, 0), outcome.run_id, outcome.error, *answer
+def _candidates(
+    state: State, now: datetime, until: datetime | None, only: str | None
+) -> Iterator[tuple[str, str]]:
+    """The due slots of agents that are free, as schedule id and key of the open slot, if any."""
+    occupied = {slot.agent_id for slot in state.open.values() if slot.worker is not None}
+    begun = {slot.id for slot in state.open.values() if slot.kind == "scheduled"}
+    latest = format_utc(now) if until is None else min(format_utc(now), format_utc(until))
+    for _, id_, key in due(state, latest, only):
+        if state.schedules[id_].agent_id not in occupied and (key or id_ not in begun):
+            yield id_, key
+
+
+class _Claiming(NamedTuple):
+    """What all slots of one decision are decided by."""
+
+    state: State
+    now: datetime
+    worker: str
+    policy: PolicyCheck
+    rank_desires: RankDesires | None
+    check: ScheduleCheck
+    event_time: datetime
+
+    def waiting(self, schedule: Schedule, key: str) -> _Step:
+        """Try an open slot again, or a triggered one for the first time; or give it up."""
+        slot = self.state.open[key]
+        why, verdict = give_up_reason(schedule, slot, self.now), ApprovalVerdict()
+        if why is None and slot.attempt == 0:
+            why, verdict = self.policy.first_attempt(schedule, slot.kind)
+        elif why is None and not slot.approved:
+            why, verdict = self.policy.next_attempt(schedule, slot.kind)
+        if why is None and (ready := self._with_prompt(schedule)) is not None:
+            otid = slot.otid or slot_otid(slot.id, slot.slot)
+            return self._attempt(ready, slot, otid, None, verdict)
+        end: Record
+        if why == "grace" and slot.attempt:
+            error = f"{slot.error or schedule.last_error or ''} {GRACE_IS_OVER}".strip()
+            end = DeliveryFailed(
+                slot.slot,
+                slot.otid or "",
+                slot.attempt,
+                self.worker,
+                slot.code or "grace",
+                error,
+                permanent=False,
+                http_status=slot.http_status,
+                detail=slot.detail,
             )
+        else:
+            why = why or "no_desires"
+            detail = verdict.detail if why == "approval" else None
+            end = DeliverySkipped(slot.slot, slot.slot, 1, why, slot.kind, detail=detail)
+        return _Step([end, *completion_events(self.state, schedule, slot, "failed")])
+
+    def scheduled(self, schedule: Schedule) -> _Step:
+        """Decide about all slots of a schedule that are due, and claim the one that fires."""
+        slots = due_slots(schedule, self.now)
+        fire, following = slots.fire, slots.next_run
+        why: SkipReason | None = None
+        verdict, ready = ApprovalVerdict(), None
+        if fire is not None:
+            why, verdict = self.policy.first_attempt(schedule, "scheduled")
+            if why is None:
+                ready = self._with_prompt(schedule)
+                why = "no_desires" if ready is None else None
+        most = schedule.max_repetitions
+        if ready is not None and most and schedule.repetition_count + 1 >= most:
+            following = None
+        next_run = None if following is None else format_utc(following)
+        # Each skip says what comes next: the next range, the slot that fires, or what lies ahead.
+        upcoming: list[str | None] = [format_utc(skipped.first) for skipped in slots.skipped[1:]]
+        upcoming.append(next_run if fire is None else format_utc(fire))
+        records: list[Record] = [
+            skip_event(skipped, after)
+            for skipped, after in zip(slots.skipped, upcoming, strict=False)
         ]
-        return [*records, *_completion(state, schedule, slot, "completed")], "delivered"
-    parked = outcome.permanent and schedule.failures + 1 >= PARK_AFTER
-    going_on = schedule.status == "active" and schedule.next_run is not None
-    records = [
-        DeliveryFailed(
-            *head,
-            outcome.code,
-            outcome.error,
-            outcome.permanent,
-            outcome.run_id,
-            (parked and going_on) or None,
-            http_status=outcome.http_status,
-            detail=outcome.detail,
-        )
-    ]
-    return [*records, *_completion(state, schedule, slot, "failed")], "failed"
+        if fire is not None and ready is not None:
+            slot = OpenSlot(schedule.id, schedule.agent_id, format_utc(fire), "scheduled")
+            otid = slot_otid(schedule.id, slot.slot)
+            attempt = self._attempt(ready, slot, otid, next_run, verdict)
+            return attempt._replace(records=[*records, *attempt.records])
+        if fire is not None and why is not None:
+            instant, detail = format_utc(fire), verdict.detail if why == "approval" else None
+            records.append(
+                DeliverySkipped(instant, instant, 1, why, next_run=next_run, detail=detail)
+            )
+        if next_run is None and records:
+            last = schedule._replace(next_run=None)
+            records += completion_events(self.state, last, None, "failed")
+        return _Step(records)
 
-
-def stall(state: State, claimed: Claim, worker: str, stalled: Stalled) -> list[Record]:
-    """The event for what a delivery has met on its way; none where someone else has settled the
-    slot already, or where the log says so already."""
-    slot = state.open.get(slot_key(claimed.id, claimed.slot))
-    if slot is None or slot.worker is None or slot.attempt != claimed.attempt:
-        return []
-    if (slot.code, slot.http_status) == (stalled.code, stalled.http_status):
-        return []
-    return [
-        DeliveryStalled(
-            claimed.slot,
-            claimed.otid,
-            claimed.attempt,
-            worker,
-            stalled.code,
-            _in_json(stalled.error),
-            stalled.in_doubt,
-            stalled.http_status,
-            stalled.detail,
-            None if stalled.retry_at is None else format_utc(stalled.retry_at),
-        )
-    ]
-
-
-class _Words:
-    """What is sent, for one schedule at a time."""
-
-    def __init__(
-        self, now: datetime, told_at: datetime, strongest: Strongest | None, genuine: Genuine
-    ) -> None:
-        self.told_at = told_at
-        self._now, self._strongest, self._genuine = now, strongest, genuine
-
-    def ready(self, schedule: Schedule) -> Schedule | None:
-        """The schedule with the prompt that it has now; ``None`` where there is nothing to say."""
-        self._genuine(schedule)
+    def _with_prompt(self, schedule: Schedule) -> Schedule | None:
+        """The schedule with the prompt that it has now; ``None`` if an idle prompt has nothing to
+        list."""
+        self.check(schedule)
         if schedule.template is None:
             return schedule
-        if self._strongest is None:
+        if self.rank_desires is None:
             raise ValueError("nobody can tell the agent's desires")
-        ranked = self._strongest(schedule.agent_id, self._now)
-        return schedule._replace(prompt=render(ranked)) if ranked else None
+        ranked = self.rank_desires(schedule.agent_id, self.now)
+        return schedule._replace(prompt=render_idle_prompt(ranked)) if ranked else None
 
-
-def _claim_waiting(
-    state: State,
-    slot: OpenSlot,
-    schedule: Schedule,
-    now: datetime,
-    worker: str,
-    allowed: Allowed,
-    decision: Decision,
-    words: _Words,
-) -> Claim | None:
-    """Try a slot again, or a triggered one for the first time; or give it up."""
-    why, verdict = _given_up(schedule, slot, now), Verdict()
-    if why is None and slot.attempt == 0:
-        why, verdict = allowed.first(schedule, slot.kind)
-    elif why is None and not slot.approved:
-        why, verdict = allowed.again(schedule, slot.kind)
-    if why is None and (ready := words.ready(schedule)) is not None:
-        otid = slot.otid or slot_otid(slot.id, slot.slot)
-        return _attempt(ready, slot, otid, None, now, worker, verdict, decision, words)
-    if why == "grace" and slot.attempt:
-        error = f"{slot.error or schedule.last_error or ''} {_TOO_LATE}".strip()
-        head = (slot.slot, slot.otid or "", slot.attempt, worker)
-        failed = DeliveryFailed(
-            *head,
-            slot.code or "grace",
-            error,
-            permanent=False,
-            http_status=slot.http_status,
-            detail=slot.detail,
+    def _attempt(
+        self,
+        schedule: Schedule,
+        slot: OpenSlot,
+        otid: str,
+        next_run: str | None,
+        verdict: ApprovalVerdict,
+    ) -> _Step:
+        is_first = slot.attempt == 0
+        text = _text(schedule, slot.slot, slot.kind, self.event_time, new=is_first)
+        attempt, at = slot.attempt + 1, format_utc(self.now)
+        is_clock_behind = self.event_time - self.now > CLOCK_TOLERANCE
+        records: list[Record] = [
+            DeliveryAttempted(
+                slot.slot,
+                otid,
+                attempt,
+                self.worker,
+                sha256(text.encode()).hexdigest(),
+                slot.kind,
+                next_run,
+                text if schedule.template else None,
+                schedule.agent_id,
+                schedule.conversation_id,
+                at if is_clock_behind else None,
+            )
+        ]
+        if verdict.grant is not None:
+            records.append(ApprovalConsumed(verdict.grant, slot.slot, verdict.uses - 1))
+        opened = slot._replace(
+            agent_id=schedule.agent_id,  # which may have been modified since an earlier attempt
+            attempt=attempt,
+            otid=otid,
+            worker=self.worker,
+            claimed_at=at,
+            first_claimed_at=slot.first_claimed_at or at,
+            run_id=None,  # an earlier attempt's run tells nothing of this one
+            in_doubt=False,
         )
-        decision.records.append((failed, schedule.id))
-    else:
-        why = why or "no_desires"
-        detail = verdict.detail if why == "approval" else None
-        skipped = DeliverySkipped(slot.slot, slot.slot, 1, why, slot.kind, detail=detail)
-        _note_skip(decision, schedule, skipped)
-    ended = _completion(state, schedule, slot, "failed")
-    decision.records.extend((record, schedule.id) for record in ended)
-    return None
-
-
-def _claim_scheduled(
-    state: State,
-    schedule: Schedule,
-    now: datetime,
-    worker: str,
-    allowed: Allowed,
-    decision: Decision,
-    words: _Words,
-) -> Claim | None:
-    planned = plan(schedule, now)
-    fire, following = planned.fire, planned.next_run
-    why: SkipReason | None = None
-    verdict = Verdict()
-    if fire is not None:
-        why, verdict = allowed.first(schedule, "scheduled")
-    ready = words.ready(schedule) if fire is not None and why is None else None
-    if fire is not None and why is None and ready is None:
-        why = "no_desires"
-    most = schedule.max_repetitions
-    if fire is not None and why is None and most and schedule.repetition_count + 1 >= most:
-        following = None
-    next_run = None if following is None else format_utc(following)
-    # Each skip says what comes next: the following range, the slot that fires, or what lies ahead.
-    upcoming: list[str | None] = [format_utc(skipped.first) for skipped in planned.skipped[1:]]
-    upcoming.append(next_run if fire is None else format_utc(fire))
-    for skipped, after in zip(planned.skipped, upcoming, strict=False):
-        _note_skip(decision, schedule, skip_record(skipped, after))
-    if fire is not None and ready is not None:
-        slot = OpenSlot(schedule.id, schedule.agent_id, format_utc(fire), "scheduled")
-        otid = slot_otid(schedule.id, slot.slot)
-        return _attempt(ready, slot, otid, next_run, now, worker, verdict, decision, words)
-    if fire is not None and why is not None:
-        instant, detail = format_utc(fire), verdict.detail if why == "approval" else None
-        skip = DeliverySkipped(instant, instant, 1, why, next_run=next_run, detail=detail)
-        _note_skip(decision, schedule, skip)
-    if next_run is None and (planned.skipped or fire is not None):
-        last = schedule._replace(next_run=None)
-        ended = _completion(state, last, None, "failed")
-        decision.records.extend((record, schedule.id) for record in ended)
-    return None
-
-
-def _attempt(
-    schedule: Schedule,
-    slot: OpenSlot,
-    otid: str,
-    next_run: str | None,
-    now: datetime,
-    worker: str,
-    verdict: Verdict,
-    decision: Decision,
-    words: _Words,
-) -> Claim:
-    text = _text(schedule, slot.slot, slot.kind, words.told_at, new=slot.attempt == 0)
-    attempt = slot.attempt + 1
-    record = DeliveryAttempted(
-        slot.slot,
-        otid,
-        attempt,
-        worker,
-        sha256(text.encode()).hexdigest(),
-        slot.kind,
-        next_run,
-        text if schedule.template else None,
-        schedule.agent_id,
-        schedule.conversation_id,
-        decision.at,
-    )
-    decision.records.append((record, schedule.id))
-    if verdict.grant is not None:
-        paid = ApprovalConsumed(verdict.grant, slot.slot, verdict.uses - 1)
-        decision.records.append((paid, schedule.id))
-    at = format_utc(now)
-    opened = slot._replace(
-        agent_id=schedule.agent_id,  # which may have been modified since an earlier attempt
-        attempt=attempt,
-        otid=otid,
-        worker=worker,
-        claimed_at=at,
-        first_claimed_at=slot.first_claimed_at or at,
-        run_id=None,  # an earlier attempt's run tells nothing of this one
-        in_doubt=False,
-    )
-    return _claim_of(schedule, opened, text)
+        return _Step(records, _claim_of(schedule, opened, text))
 
 
 def _claim_of(schedule: Schedule, slot: OpenSlot, text: str, *, in_doubt: bool = False) -> Claim:
@@ -493,82 +368,16 @@ def _claim_of(schedule: Schedule, slot: OpenSlot, text: str, *, in_doubt: bool =
     )
 
 
-def _retry_at(claimed: Claim, outcome: Abandoned, now: datetime) -> datetime:
-    own_place = min(parse_utc(claimed.slot), now)
-    if outcome.code in HANDED_BACK:
-        return own_place
-    delay = retry_delay(claimed.otid, claimed.tries, outcome.retry_after)
-    if not outcome.at_once:
-        return now + delay
-    if claimed.tries < _TRIES_AT_ONCE:
-        return own_place
-    return max(claimed.claimed_at + delay, now)
-
-
-def _legible(outcome: Outcome) -> Outcome:
-    return outcome if outcome.error is None else outcome._replace(error=_in_json(outcome.error))
-
-
-def _in_json(text: str) -> str:
-    """What others said, in what JSON can carry: a lone surrogate must not stop the log."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _given_up(schedule: Schedule, slot: OpenSlot, when: datetime) -> SkipReason | None:
-    """Why a slot that has to wait until ``when`` isn't tried again, or ``None`` if it is."""
-    if schedule.status == "cancelled":
-        return "cancelled"
-    if slot.kind == "scheduled" and schedule.status == "paused":
-        return "paused"
-    if slot.kind == "scheduled" and schedule.status == "failed":
-        return "parked"
-    # Not slot + grace, which near the calendar's end is no date.
-    if when - parse_utc(slot.slot) > timedelta(seconds=schedule.grace):
-        return "grace"
-    return None
-
-
-def _completion(
-    state: State, schedule: Schedule, slot: OpenSlot | None, status: FinalStatus
-) -> list[Record]:
-    """The end of a schedule whose last slot has just got its outcome, if it has.
-
-    Only a one-off fails as a whole; a series that ran its course is completed, whatever became of
-    its single slots.
-    """
-    if schedule.status not in ("active", "paused") or schedule.next_run is not None:
-        return []
-    if slot is not None and slot.kind != "scheduled":
-        return []
-    others = [
-        other
-        for other in state.open.values()
-        if other.id == schedule.id and other.kind == "scheduled" and other is not slot
-    ]
-    if others:
-        return []
-    if schedule.schedule_type == "once":
-        return [ScheduleCompleted("once", status)]
-    most = schedule.max_repetitions
-    why: CompletionReason = (
-        "max_repetitions" if most and schedule.repetition_count >= most else "until"
-    )
-    return [ScheduleCompleted(why, "completed")]
-
-
-def _note_skip(decision: Decision, schedule: Schedule, record: DeliverySkipped) -> None:
-    decision.records.append((record, schedule.id))
-    decision.skipped.append(
-        {
-            "id": schedule.id,
-            "agent_id": schedule.agent_id,
-            "slot": record.slot,
-            "last": record.last,
-            "slots": record.slots,
-            "why": record.why,
-            **({"detail": record.detail} if record.detail else {}),
-        }
-    )
+def _skip_line(schedule: Schedule, record: DeliverySkipped) -> dict[str, Any]:
+    line = {
+        "id": schedule.id,
+        "agent_id": schedule.agent_id,
+        "slot": record.slot,
+        "last": record.last,
+        "slots": record.slots,
+        "why": record.why,
+    }
+    return {**line, "detail": record.detail} if record.detail else line
 
 
 def _text(
@@ -577,4 +386,4 @@ def _text(
     if not schedule.envelope:
         return schedule.prompt
     fields = schedule._asdict()
-    return wrap(schedule.id, fields, slot, kind, now, schedule.repetition_count + new)
+    return with_header(schedule.id, fields, slot, kind, now, schedule.repetition_count + new)

@@ -10,7 +10,7 @@ from typing import Any
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.instants import parse_utc
 from promptyoself.core.settings import Caps
-from promptyoself.rules.slots import trigger_from
+from promptyoself.rules.slots import trigger_from_fields
 from promptyoself.rules.triggers import count_slots, times_a_day
 from promptyoself.state.schedules import Schedule, State
 
@@ -59,7 +59,10 @@ def _fullest(fields: Mapping[str, Any], first: datetime, least: int) -> int:
     rough = _roughly(fields)
     if rough <= least:
         return rough
-    trigger, day = trigger_from(fields), first.replace(hour=0, minute=0, second=0, microsecond=0)
+    trigger, day = (
+        trigger_from_fields(fields),
+        first.replace(hour=0, minute=0, second=0, microsecond=0),
+    )
     days = _AHEAD if fields["schedule_type"] == "cron" else 2
     try:
         fullest = max(

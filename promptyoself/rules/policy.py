@@ -1,8 +1,6 @@
-"""What a schedule may do by itself: tiers, budgets, caps, approvals. A refusal is a reason, never
-silence.
+"""What a schedule may do by itself: tiers, budgets, caps and approvals. Every refusal has a reason.
 
-Days are days in UTC. What has been spent is counted by the fold from the log, so that nobody can
-reset it by hand.
+Days are days in UTC. The fold counts from the log what has been spent, so nobody can reset it.
 """
 
 from collections.abc import Callable
@@ -18,12 +16,12 @@ __all__ = [
     "APPROVED_TIER",
     "DEFAULT_GRACE",
     "TIERS",
-    "Allowed",
+    "ApprovalVerdict",
     "Approvals",
-    "Verdict",
-    "by_the_log",
-    "none_given",
-    "refusal",
+    "PolicyCheck",
+    "approval_in_log",
+    "no_approvals",
+    "refusal_reason",
     "spending_day",
 ]
 
@@ -31,45 +29,53 @@ TIERS = (0, 1, 2)
 APPROVED_TIER = 2
 """From this tier on, each delivery needs an approval."""
 
-
-class Verdict(NamedTuple):
-    """Whether a schedule's delivery is approved: by which ``grant``, with so many ``uses`` left; or
-    by none, and ``detail`` says why."""
-
-    grant: str | None = None
-    uses: int = 0
-    detail: ApprovalProblem | None = None
+DEFAULT_GRACE = 24 * 3600
+"""Seconds after a slot in which it may still be delivered, where a schedule doesn't say."""
 
 
-Approvals = Callable[[Schedule], Verdict]
-"""Asked only about a schedule whose slot is due, and only where its tier needs an approval."""
+class ApprovalVerdict(NamedTuple):
+    """Whether a schedule's delivery is approved."""
+
+    grant: str | None = None  # the approval's name; ``None`` if there is none
+    uses: int = 0  # deliveries that it still allows
+    detail: ApprovalProblem | None = None  # why there is none
 
 
-def none_given(_: Schedule) -> Verdict:
-    """The approvals where there is none."""
-    return Verdict(detail="missing")
+Approvals = Callable[[Schedule], ApprovalVerdict]
+"""Tells whether a schedule's delivery is approved. It is called only where a slot is due and the
+schedule's tier needs an approval."""
 
 
-def by_the_log(schedule: Schedule, now: str) -> Verdict:
-    """What the log alone says of a schedule's approval. ``now`` must not be before the time of the
-    log's last event: a clock that is set back makes nothing valid again."""
+def no_approvals(_: Schedule) -> ApprovalVerdict:
+    """Approvals of a store in which nobody approved anything."""
+    return ApprovalVerdict(detail="missing")
+
+
+def approval_in_log(schedule: Schedule, now: str) -> ApprovalVerdict:
+    """What the log alone says of a schedule's approval.
+
+    ``now`` must not be before the time of the log's last event, so that a clock that is set back
+    makes nothing valid again.
+    """
     if schedule.approval is None:
-        return Verdict(detail="missing")
+        return ApprovalVerdict(detail="missing")
     if schedule.approval_void:
-        return Verdict(detail=schedule.approval_void)
+        return ApprovalVerdict(detail=schedule.approval_void)
     if schedule.approval_uses < 1:
-        return Verdict(detail="used_up")
+        return ApprovalVerdict(detail="used_up")
     if now > (schedule.approval_expires or ""):
-        return Verdict(detail="expired")
-    return Verdict(schedule.approval, schedule.approval_uses)
+        return ApprovalVerdict(detail="expired")
+    return ApprovalVerdict(schedule.approval, schedule.approval_uses)
 
 
-def refusal(
+def refusal_reason(
     schedule: Schedule, state: State, caps: Caps, day: str, *, approved: bool = False
 ) -> SkipReason | None:
-    """Why a slot of this schedule may not be delivered on that ``day`` (``YYYY-MM-DD``), or
-    ``None``: ``approval`` (tier 2 acts outside, and this isn't ``approved``), ``budget`` (the
-    schedule's own for the day is spent), ``agent_cap`` (its agent's is)."""
+    """Why a slot of this schedule may not be delivered on a ``day`` (``YYYY-MM-DD``).
+
+    ``approval``: its tier needs an approval, and it isn't ``approved``. ``budget``: the schedule's
+    daily budget is spent. ``agent_cap``: its agent's is. ``None``: it may be delivered.
+    """
     if schedule.tier >= APPROVED_TIER and not approved:
         return "approval"
     budget = schedule.daily_budget
@@ -85,40 +91,46 @@ def refusal(
 
 
 def spending_day(today: str, *spent_days: str | None) -> str:
-    """The day whose budgets count: today, but none before the last on which something was spent,
-    for a clock that is set back gives nothing back."""
+    """The day whose budgets count.
+
+    It is ``today``, or the last day on which something was spent if that is later: a clock that is
+    set back gives nothing back.
+    """
     return max(today, *(day or "" for day in spent_days))
 
 
-class Allowed:
-    """Asks about one slot at a time. Its ``kind`` is ``scheduled`` or ``trigger``."""
+class PolicyCheck:
+    """Whether slots may be delivered at one instant; their kind is ``scheduled`` or ``trigger``."""
 
     def __init__(self, state: State, now: datetime, caps: Caps, approvals: Approvals) -> None:
         self._state, self._caps, self._approvals = state, caps, approvals
         self._today = format_utc(now)[:10]
 
-    def first(self, schedule: Schedule, kind: SlotKind) -> tuple[SkipReason | None, Verdict]:
-        """Why a slot may not be tried for the first time, or by what approval it may."""
+    def first_attempt(
+        self, schedule: Schedule, kind: SlotKind
+    ) -> tuple[SkipReason | None, ApprovalVerdict]:
+        """Why a slot may not be tried for the first time, and the approval by which it may."""
         verdict = self._verdict(schedule, kind)
         agent = self._state.agent(schedule.agent_id)
         day = spending_day(self._today, schedule.spent_day, agent.spent_day)
         approved = verdict.grant is not None
-        return refusal(schedule, self._state, self._caps, day, approved=approved), verdict
+        return refusal_reason(schedule, self._state, self._caps, day, approved=approved), verdict
 
-    def again(self, schedule: Schedule, kind: SlotKind) -> tuple[SkipReason | None, Verdict]:
-        """The same of a slot that has been charged, but that no approval covers: its schedule was
-        changed since, perhaps in what it says."""
+    def next_attempt(
+        self, schedule: Schedule, kind: SlotKind
+    ) -> tuple[SkipReason | None, ApprovalVerdict]:
+        """The same for a slot that was tried before, and charged, but that no approval covers.
+
+        Its schedule was changed after that attempt, perhaps in what it says.
+        """
         verdict = self._verdict(schedule, kind)
         refused = schedule.tier >= APPROVED_TIER and verdict.grant is None
         return "approval" if refused else None, verdict
 
-    def _verdict(self, schedule: Schedule, kind: SlotKind) -> Verdict:
+    def _verdict(self, schedule: Schedule, kind: SlotKind) -> ApprovalVerdict:
         if schedule.tier < APPROVED_TIER:
-            return Verdict()
+            return ApprovalVerdict()
         verdict = self._approvals(schedule)
         if verdict.grant is not None and kind == "trigger" and not schedule.approval_triggers:
-            return Verdict(detail="trigger_not_allowed")
+            return ApprovalVerdict(detail="trigger_not_allowed")
         return verdict
-
-
-DEFAULT_GRACE = 24 * 3600

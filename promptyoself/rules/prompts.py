@@ -17,14 +17,14 @@ from promptyoself.events.kinds import SlotKind
 from promptyoself.state.desires import Ranked
 
 __all__ = [
-    "FLOOR",
-    "LISTED",
-    "render",
-    "wrap",
+    "IDLE_FLOOR",
+    "IDLE_LISTED",
+    "render_idle_prompt",
+    "with_header",
 ]
 
 
-def wrap(
+def with_header(
     id_: str, fields: Mapping[str, Any], slot: str, kind: SlotKind, now: datetime, fire_number: int
 ) -> str:
     """The prompt in its envelope. ``fields`` are those of the schedule, or of its registration;
@@ -62,11 +62,11 @@ def _qualified(instant: datetime, zone: str) -> str:
     return f"{head}.{milliseconds // 1000:03d}{sign}{offset}[{zone}]"
 
 
-LISTED = 10
+IDLE_LISTED = 10
 """So many of an agent's desires an idle prompt lists."""
 
 
-FLOOR = 0.01
+IDLE_FLOOR = 0.01
 """What has faded to less isn't listed there any more: from full strength, that takes nearly seven
 half-lives."""
 
@@ -83,7 +83,7 @@ _TAIL = (
 )
 
 
-def render(ranked: Sequence[Ranked]) -> str:
+def render_idle_prompt(ranked: Sequence[Ranked]) -> str:
     """The prompt for some desires. Each takes one line, so that no text can pass for another's."""
     return "\n".join((_HEAD, "", *map(_line, ranked), "", _TAIL))
 

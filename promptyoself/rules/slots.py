@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from hashlib import sha256
 from typing import Any, NamedTuple
 
 from promptyoself.core.ids import jittered
@@ -13,71 +12,68 @@ from promptyoself.rules.triggers import Trigger, count_slots, last_slot, next_fi
 from promptyoself.state.schedules import Schedule, State, ready_at
 
 __all__ = [
+    "CLOCK_TOLERANCE",
     "MISFIRE_TOLERANCE",
-    "MOMENT",
-    "Plan",
-    "Skipped",
+    "DueSlots",
+    "SkippedRange",
+    "due_slots",
     "is_ahead",
+    "missed_slots",
     "next_wake",
-    "passed",
-    "plan",
-    "retry_delay",
-    "skip_record",
-    "trigger_from",
-    "trigger_of",
+    "schedule_trigger",
+    "skip_event",
+    "trigger_from_fields",
 ]
 
 MISFIRE_TOLERANCE = timedelta(seconds=120)
-"""Up to this much late, a slot is on time: a loop that runs once a minute, from cron say, is no
-misfire. It only matters to ``misfire=skip``."""
+"""A slot that is late by no more than this is on time: a loop that runs once a minute, from cron
+say, is no misfire. It only matters to ``misfire=skip``."""
 
-_INSTANT = timedelta(microseconds=1)  # the resolution of the log
-_FIRST_RETRY = 5.0
-_LONGEST_RETRY = 600.0
+CLOCK_TOLERANCE = timedelta(minutes=1)
+"""Two clocks that differ by no more than this are taken for the same."""
+
+_RESOLUTION = timedelta(microseconds=1)  # of the log's instants
 
 
-class Skipped(NamedTuple):
-    """``slots`` slots from ``first`` to ``last`` that won't fire, and ``why``."""
+class SkippedRange(NamedTuple):
+    """Slots that follow one another and won't fire."""
 
     first: datetime
     last: datetime
-    slots: int
+    slots: int  # how many
     why: SkipReason
 
 
-class Plan(NamedTuple):
-    """What to do about the slots that are due: skip these, fire that, look again at the next."""
+class DueSlots(NamedTuple):
+    """What is to become of the slots of a schedule that are due."""
 
-    skipped: Sequence[Skipped]
-    fire: datetime | None
-    next_run: datetime | None
-
-
-MOMENT = timedelta(minutes=1)
-"""By so much two clocks may differ before a schedule counts as ahead of one of them."""
+    skipped: Sequence[SkippedRange]
+    fire: datetime | None  # the slot that is to be delivered now
+    next_run: datetime | None  # the first slot that isn't decided by this
 
 
 def is_ahead(schedule: Schedule, now: datetime) -> bool:
-    """Whether slots of a schedule that are still to come have been decided, by a clock that was
-    ahead of this one."""
+    """Whether a slot that is still to come was decided already, by a clock ahead of this one."""
     decided = [schedule.last_slot, schedule.last_trigger]
     decided += [last for _, last in schedule.without or ()]
-    return any(instant is not None and parse_utc(instant) - now > MOMENT for instant in decided)
+    return any(
+        instant is not None and parse_utc(instant) - now > CLOCK_TOLERANCE for instant in decided
+    )
 
 
-def trigger_of(schedule: Schedule) -> Trigger:
+def schedule_trigger(schedule: Schedule) -> Trigger:
     """The schedule's trigger, with its bounds."""
-    return trigger_from(schedule._asdict())
+    return trigger_from_fields(schedule._asdict())
 
 
-def trigger_from(fields: Mapping[str, Any]) -> Trigger:
+def trigger_from_fields(fields: Mapping[str, Any]) -> Trigger:
     """The trigger that the fields of a schedule or a registration describe."""
     anchor, until = parse_utc(fields["anchor"]), fields.get("until")
     start_at = parse_utc(fields["start_at"]) if fields.get("start_at") else None
     if start_at is None and fields["schedule_type"] == "interval":
-        # One that was told no start begins to count at its anchor, and first fires a whole
-        # interval later; and the anchor, being a whole second, can lie a little ahead of now.
-        start_at = anchor + _INSTANT
+        # Without a start, an interval is counted from the anchor and first fires one interval
+        # later. The anchor is a whole second, so it can lie a little ahead of now.
+        start_at = anchor + _RESOLUTION
     return Trigger(
         fields["schedule_type"],
         fields["schedule_value"],
@@ -89,28 +85,30 @@ def trigger_from(fields: Mapping[str, Any]) -> Trigger:
     )
 
 
-def plan(schedule: Schedule, now: datetime) -> Plan:
+def due_slots(schedule: Schedule, now: datetime) -> DueSlots:
     """Decide about every slot of an active schedule that is due at ``now``.
 
-    ``coalesce`` fires the latest and skips the others; ``skip`` fires it only where it is on time;
-    ``all`` fires the oldest that is still within the grace, and is asked again for the rest, each
-    after a pause. A skipped slot is an ``overlap`` where an earlier one was still being delivered
-    when it was due, past its ``grace``, or a ``misfire``.
+    With ``misfire=coalesce`` the latest slot fires, and the others are skipped. With ``skip`` the
+    latest fires only where it is on time. With ``all`` the oldest slot that is still within the
+    grace fires. The rest stays due, and each slot of it fires after a pause.
+
+    A slot is skipped for ``overlap`` if an earlier one was still being delivered when it was due,
+    for ``grace`` if its grace has passed, else for ``misfire``.
     """
     if schedule.next_run is None:
-        return Plan((), None, None)
+        return DueSlots((), None, None)
     first = parse_utc(schedule.next_run)
     if ready_at(schedule, schedule.next_run) > format_utc(now):
-        return Plan((), None, first)
-    trigger = trigger_of(schedule)
+        return DueSlots((), None, first)
+    trigger = schedule_trigger(schedule)
     grace = timedelta(seconds=schedule.grace)
-    before = first - _INSTANT
+    before = first - _RESOLUTION
     latest = last_slot(trigger, before, now)
     if latest is None:  # promised by other time zone data than today's
         latest = first
     in_grace = latest >= now - grace
     if schedule.misfire == "all" and in_grace:
-        oldest = max(before, now - grace - _INSTANT)
+        oldest = max(before, now - grace - _RESOLUTION)
         fire = next_fire_time(trigger, oldest) if oldest > before else first
     elif in_grace and (
         schedule.misfire != "skip"
@@ -119,14 +117,14 @@ def plan(schedule: Schedule, now: datetime) -> Plan:
         fire = latest
     else:
         fire = None
-    until = latest if fire is None else fire - _INSTANT
-    skipped = _missed(schedule, trigger, first, until, late=not in_grace)
+    until = latest if fire is None else fire - _RESOLUTION
+    skipped = _unclaimed(schedule, trigger, first, until, late=not in_grace)
     last = latest if fire is None else fire
-    return Plan(skipped, fire, next_fire_time(trigger, last))
+    return DueSlots(skipped, fire, next_fire_time(trigger, last))
 
 
-def skip_record(skipped: Skipped, next_run: str | None) -> DeliverySkipped:
-    """The event that says so; ``next_run`` is the schedule's next slot from then on."""
+def skip_event(skipped: SkippedRange, next_run: str | None) -> DeliverySkipped:
+    """The event for a skipped range; ``next_run`` is the schedule's next slot after it."""
     first, last = format_utc(skipped.first), format_utc(skipped.last)
     return DeliverySkipped(first, last, skipped.slots, skipped.why, next_run=next_run)
 
@@ -134,79 +132,74 @@ def skip_record(skipped: Skipped, next_run: str | None) -> DeliverySkipped:
 def next_wake(state: State, now: datetime) -> datetime | None:
     """The first instant after ``now`` at which something new may be claimed.
 
-    What is due already and wasn't claimed waits for its agent, not for the clock.
+    A slot that is due already and wasn't claimed waits for its agent, not for the clock.
     """
     text = format_utc(now)
-    found = [
+    wakes = [
         slot.retry_at
         for slot in state.open.values()
         if slot.worker is None and slot.retry_at is not None and slot.retry_at > text
     ]
     ready = state.schedules.next_ready(text)
     if ready is not None:
-        found.append(ready)
-    return parse_utc(min(found)) if found else None
-
-
-def retry_delay(otid: str, attempt: int, retry_after: float | None) -> timedelta:
-    """How long to wait after a failed attempt (the first is 1): 5 s, doubled each time, at most 10
-    minutes, give or take a fifth by the otid, so that slots that failed together don't return
-    together. A server's own ``Retry-After`` in seconds, up to an hour, prevails where longer."""
-    digest = sha256(f"{otid}|{attempt}".encode()).digest()
-    spread = 0.8 + 0.4 * int.from_bytes(digest[:4]) / 2**32
-    seconds = min(_LONGEST_RETRY, _FIRST_RETRY * 2 ** min(attempt - 1, 20)) * spread
-    return timedelta(seconds=max(min(seconds, _LONGEST_RETRY), min(retry_after or 0.0, 3600.0)))
+        wakes.append(ready)
+    return parse_utc(min(wakes)) if wakes else None
 
 
 def _range(
     trigger: Trigger, first: datetime | None, until: datetime, why: SkipReason
-) -> list[Skipped]:
-    """The slots from ``first``, which is one, up to ``until``.
+) -> list[SkippedRange]:
+    """The slots from ``first`` up to ``until``, as one range, or none.
 
-    It is one because the log has promised it, even where newer time zone data wouldn't.
+    ``first`` counts as a slot, since the log has promised it, even where newer time zone data has
+    none there.
     """
     if first is None or first > until:
         return []
     last = last_slot(trigger, first, until) or first
-    return [Skipped(first, last, 1 + count_slots(trigger, first, until), why)]
+    return [SkippedRange(first, last, 1 + count_slots(trigger, first, until), why)]
 
 
-def _missed(
+def _unclaimed(
     schedule: Schedule, trigger: Trigger, first: datetime, until: datetime, *, late: bool
-) -> list[Skipped]:
-    """The slots from ``first`` up to ``until`` that nobody claimed in time; ``late``: nor would the
-    latest be delivered any more."""
+) -> list[SkippedRange]:
+    """The slots from ``first`` up to ``until`` that nobody claimed in time.
+
+    ``late`` says that even the latest slot is past its grace.
+    """
     if late or schedule.misfire == "all":
         return _range(trigger, first, until, "grace")
-    before = first - _INSTANT
-    busy = parse_utc(schedule.settled_at) if schedule.settled_at else before
-    border = max(before, min(busy, until))
+    before = first - _RESOLUTION
+    busy_until = parse_utc(schedule.settled_at) if schedule.settled_at else before
+    border = max(before, min(busy_until, until))
     rest = first if border == before else next_fire_time(trigger, border)
     skipped = _range(trigger, first, border, "overlap")
     return skipped + _range(trigger, rest, until, "misfire")
 
 
-def passed(schedule: Schedule, now: datetime, why: SkipReason) -> list[Skipped]:
-    """The slots of a schedule that have come and gone unclaimed up to a change of it.
+def missed_slots(schedule: Schedule, now: datetime, why: SkipReason) -> list[SkippedRange]:
+    """The slots of a schedule that have passed unclaimed up to a change of it.
 
-    Of one that isn't active, ``why`` is the reason for all of them. Of an active one it is the
-    reason only for those that are still on time: the others had been missed before the change.
+    If the schedule isn't active, ``why`` is the reason for all of them. If it is active, ``why`` is
+    the reason only for those that are still on time: the others had been missed before the change.
     """
     if schedule.next_run is None:
         return []
-    trigger, first = trigger_of(schedule), parse_utc(schedule.next_run)
+    trigger, first = schedule_trigger(schedule), parse_utc(schedule.next_run)
     if schedule.status != "active" or first > now:
         return _range(trigger, first, now, why)
     grace = timedelta(seconds=schedule.grace)
-    on_time = now - min(grace, MISFIRE_TOLERANCE + timedelta(seconds=schedule.jitter or 0))
-    missed = on_time - _INSTANT
-    latest = last_slot(trigger, first - _INSTANT, now) or first
-    found: list[Skipped] = []
-    if first <= missed:
-        border = min(missed, now - grace - _INSTANT) if schedule.misfire == "all" else missed
-        found = _missed(schedule, trigger, first, border, late=latest < now - grace)
+    on_time_from = now - min(grace, MISFIRE_TOLERANCE + timedelta(seconds=schedule.jitter or 0))
+    last_missed = on_time_from - _RESOLUTION
+    latest = last_slot(trigger, first - _RESOLUTION, now) or first
+    skipped: list[SkippedRange] = []
+    if first <= last_missed:
+        border = last_missed
+        if schedule.misfire == "all":
+            border = min(last_missed, now - grace - _RESOLUTION)
+        skipped = _unclaimed(schedule, trigger, first, border, late=latest < now - grace)
         if schedule.misfire == "all":
             rest = first if first > border else next_fire_time(trigger, border)
-            found += _range(trigger, rest, missed, "misfire")
-    rest = first if first > missed else next_fire_time(trigger, missed)
-    return found + _range(trigger, rest, now, why)
+            skipped += _range(trigger, rest, last_missed, "misfire")
+    rest = first if first > last_missed else next_fire_time(trigger, last_missed)
+    return skipped + _range(trigger, rest, now, why)

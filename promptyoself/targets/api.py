@@ -1,4 +1,4 @@
-"""What a delivery needs of Letta (:class:`Deliverer`), and what may be concluded where it fails.
+"""What a delivery needs of Letta (:class:`LettaApi`), and what may be concluded where it fails.
 
 Letta has no idempotent send, so the one thing that matters about a failed call is whether the
 server *may* have received it. :attr:`DeliveryError.kind` is that answer.
@@ -16,10 +16,10 @@ from promptyoself.core.errors import PromptyoselfError
 __all__ = [
     "TROUBLE",
     "Agent",
-    "Deliverer",
     "DeliveryError",
     "Found",
     "Kind",
+    "LettaApi",
     "Message",
     "Run",
     "lacks_credits",
@@ -112,7 +112,7 @@ class DeliveryError(PromptyoselfError):
         self.detail = detail
 
 
-class Deliverer(Protocol):
+class LettaApi(Protocol):
     """Where prompts are delivered to. Every method may be called from many threads at once.
 
     Each answers or raises :class:`DeliveryError` within a time-out per request, and raises nothing

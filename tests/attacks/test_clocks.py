@@ -37,14 +37,15 @@ from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.core.settings import load_settings
 from promptyoself.doors.monitor import Monitor
 from promptyoself.events.records import WorkerStarted, WorkerStopped
-from promptyoself.rules.claim import Abandoned, Claim, Delivered, Outcome, claim, orphans
-from promptyoself.rules.claim import settle as settle_claim
+from promptyoself.rules.claim import Claim, claim, orphans
+from promptyoself.rules.outcome import Abandoned, Delivered, Outcome
+from promptyoself.rules.outcome import outcome_events as settle_claim
 from promptyoself.rules.triggers import Trigger, count_slots, last_slot, next_fire_time, slots
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.audit.report import audit
 from promptyoself.service.delivery import dispatcher, loop
 from promptyoself.service.delivery.dispatcher import Dispatcher, new_worker_name
-from promptyoself.service.delivery.loop import Pulse
+from promptyoself.service.delivery.loop import Heartbeat
 from promptyoself.service.proof.verify import verify
 from promptyoself.service.schedules.register import cancel, modify, pause, register, resume, trigger
 from promptyoself.service.schedules.request import Request
@@ -53,7 +54,7 @@ from promptyoself.service.upkeep.seal import seal
 from promptyoself.state.schedules import State, due
 from promptyoself.store.store import Store
 from promptyoself.targets.api import Run
-from promptyoself.targets.letta import LettaDeliverer
+from promptyoself.targets.letta import LettaClient
 
 HOUR = timedelta(hours=1)
 SECOND = timedelta(seconds=1)
@@ -90,7 +91,7 @@ class World:
     def letta(self) -> Any:
         if self.sandbox is None:
             return self.fake
-        return LettaDeliverer(self.sandbox.url, None, call_timeout=2)
+        return LettaClient(self.sandbox.url, None, call_timeout=2)
 
     @property
     def latest(self) -> datetime:
@@ -687,7 +688,7 @@ def test_a_loop_whose_clock_leaps_claims_nothing(
     """P2: six seconds in which a loop's clock is weeks off silence no schedule: nothing is claimed,
     nothing is written of that time; stderr, /healthz and doctor say so, once; and it goes on by
     itself when the clock is back."""
-    place, pulse = Place(quick_path / "var"), Pulse()
+    place, pulse = Place(quick_path / "var"), Heartbeat()
     warned: list[str] = []
     monkeypatch.setattr(place.store, "warn", warned.append)
     (id_,) = place.register(1, every="1h")
@@ -724,7 +725,7 @@ def test_a_loop_whose_clock_leaps_claims_nothing(
 def test_a_loop_far_behind_its_log_waits_to_be_told(quick_path: Path) -> None:
     """P2: a loop that finds the log weeks ahead claims nothing, unless it is told that its clock is
     right; then it does."""
-    place, pulse = Place(quick_path / "var"), Pulse()
+    place, pulse = Place(quick_path / "var"), Heartbeat()
     place.ahead = timedelta(days=40)
     place.register(1, every="1h")
     place.ahead = timedelta(0)

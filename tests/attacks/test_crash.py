@@ -38,12 +38,12 @@ from promptyoself.index.index import Snapshot
 from promptyoself.ledger import START
 from promptyoself.ledger.segments import compress
 from promptyoself.sandbox import Sandbox
-from promptyoself.service.delivery.loop import Stop, execute_once
+from promptyoself.service.delivery.loop import StopFlag, execute_once
 from promptyoself.service.desires.manage import record
 from promptyoself.service.schedules.register import register
 from promptyoself.service.schedules.request import Request
 from promptyoself.store.store import Store
-from promptyoself.targets.letta import LettaDeliverer
+from promptyoself.targets.letta import LettaClient
 
 Report = Callable[[str], None]
 
@@ -174,9 +174,9 @@ class Passes:
     def execute(self, name: str, disk: Disk) -> None:
         """One pass, as the command makes it."""
         store = self.store(name, disk)
-        letta = LettaDeliverer(store.settings.base_url, store.settings.token, call_timeout=5)
+        letta = LettaClient(store.settings.base_url, store.settings.token, call_timeout=5)
         clock = lambda: datetime.now(UTC)  # noqa: E731
-        execute_once(store, letta, clock, concurrency=2, deadline=30, stop=Stop())
+        execute_once(store, letta, clock, concurrency=2, deadline=30, stop=StopFlag())
 
     def all_at_once(self, disks: dict[str, Disk], expect: int) -> None:
         """Each in a child, four at a time; ``expect`` is the signal that must end it."""

@@ -30,7 +30,8 @@ from promptyoself.core.settings import SETTINGS, Settings, load_settings
 from promptyoself.doors.commands.session import Session
 from promptyoself.index import tree
 from promptyoself.ledger import FileLedger
-from promptyoself.rules.claim import Abandoned, Claim, Delivered, Failed, claim, settle
+from promptyoself.rules.claim import Claim, claim
+from promptyoself.rules.outcome import Abandoned, Delivered, Failed, outcome_events
 from promptyoself.service.schedules.register import modify, resume
 from promptyoself.service.schedules.request import Request
 from promptyoself.state.apply import fold
@@ -38,7 +39,7 @@ from promptyoself.state.schedules import EMPTY
 from promptyoself.store.store import Store
 
 AGENTS = ("agent-a", "agent-b")
-LISTED = (
+IDLE_LISTED = (
     "id", "agent_id", "name", "prompt", "schedule_type", "schedule_value", "timezone", "next_run",
     "last_run", "created_at", "status", "repetition_count", "max_repetitions", "conversation_id",
     "start_at", "until", "misfire", "grace", "jitter", "envelope", "tier", "daily_budget", "life",
@@ -209,7 +210,7 @@ class Model:
         """What `list --status all --full` must say."""
         found = []
         for id_, schedule in self.schedules.items():
-            line = {name: schedule[name] for name in LISTED if name != "id"}
+            line = {name: schedule[name] for name in IDLE_LISTED if name != "id"}
             line["id"] = id_
             line["next_run"] = schedule["next_run"] if schedule["status"] == "active" else None
             line["open"] = sorted(
@@ -375,7 +376,7 @@ class Machine(RuleBasedStateMachine):
         found = []
         for line in listed:
             opened = sorted((o["slot"], o["kind"], o["state"], o["attempt"]) for o in line["open"])
-            found.append({name: line[name] for name in LISTED} | {"open": opened})
+            found.append({name: line[name] for name in IDLE_LISTED} | {"open": opened})
         assert found == expected
 
     @initialize(many=st.integers(0, 3))
@@ -758,7 +759,7 @@ class Machine(RuleBasedStateMachine):
 
         def claimed(state: Any) -> list[tuple[Any, str]]:
             caps, told_at = self.kept.settings.caps, self.kept.not_before(self.now)
-            decision = claim(state, self.now, "wrk_1", caps, seats, told_at=told_at)
+            decision = claim(state, self.now, "wrk_1", caps, seats, event_time=told_at)
             assert not decision.broken
             claims[:] = decision.claims
             return decision.records
@@ -776,7 +777,7 @@ class Machine(RuleBasedStateMachine):
             return
 
         def settled(state: Any) -> list[tuple[Any, str]]:
-            records, _ = settle(state, made, "wrk_1", outcome, self.now)
+            records, _ = outcome_events(state, made, "wrk_1", outcome, self.now)
             return [(record, made.id) for record in records]
 
         self.decide(settled)

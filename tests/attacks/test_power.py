@@ -34,8 +34,9 @@ from promptyoself.core.disk import Disk
 from promptyoself.core.errors import ChainError, PromptyoselfError
 from promptyoself.core.settings import Caps, load_settings
 from promptyoself.ledger.segments import compress
-from promptyoself.rules.claim import Delivered, claim, settle
-from promptyoself.rules.policy import by_the_log
+from promptyoself.rules.claim import claim
+from promptyoself.rules.outcome import Delivered, outcome_events
+from promptyoself.rules.policy import approval_in_log
 from promptyoself.service.proof.verify import rebuild, verify
 from promptyoself.service.schedules.approval_tokens import Tokens
 from promptyoself.service.schedules.approvals import Asked, approve
@@ -127,7 +128,7 @@ def prompt_delivered(disk: Recorder) -> None:
     (made,) = one.transact(due, claims)
 
     def settles(state: Any) -> Any:
-        records, became = settle(state, made, "wrk_1", Delivered("run", "run-1"), due)
+        records, became = outcome_events(state, made, "wrk_1", Delivered("run", "run-1"), due)
         return [one.draft(record, made.id) for record in records], became
 
     assert one.transact(due, settles) == "delivered"
@@ -288,7 +289,7 @@ class Examiner:
         if isinstance(snapshot.state, State):
             tokens = Tokens(self.place / "var", Unsynced())
             for schedule in snapshot.state.schedules.values():
-                granted = by_the_log(schedule, "2026-11-20T21:00:00.000000Z")
+                granted = approval_in_log(schedule, "2026-11-20T21:00:00.000000Z")
                 if granted.grant is not None:
                     found_ = tokens.judge(schedule, "2026-11-20T21:00:00.000000Z")
                     assert found_ == granted, "what the log has granted doesn't count"

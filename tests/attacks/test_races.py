@@ -31,7 +31,7 @@ from promptyoself.events.draft import FOR
 from promptyoself.events.kinds import FINISHED, PROBLEMS
 from promptyoself.index.index import Index
 from promptyoself.index.schedule_form import SCHEDULE_FORM
-from promptyoself.rules.policy import by_the_log
+from promptyoself.rules.policy import approval_in_log
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.audit.report import audit
 from promptyoself.service.proof.verify import head, verify
@@ -245,7 +245,7 @@ class Crowd:
         assert verify(store)["events"] == len(events)
         now, tokens = format_utc(datetime.now(UTC)), Tokens(store.settings.var, Disk())
         for schedule in replayed.state.schedules.values():
-            granted = by_the_log(schedule, now)
+            granted = approval_in_log(schedule, now)
             if granted.grant is not None:
                 assert tokens.judge(schedule, now) == granted, "an approval is lost"
         assert any(event["type"] == "approval.consumed" for event in events)

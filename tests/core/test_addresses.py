@@ -14,7 +14,7 @@ from promptyoself.core.addresses import credentials, presentable
 from promptyoself.core.diagnostics import masked
 from promptyoself.core.settings import load_settings
 from promptyoself.sandbox import Sandbox
-from promptyoself.targets.letta import LettaDeliverer
+from promptyoself.targets.letta import LettaClient
 
 if TYPE_CHECKING:
     from conftest import Clock
@@ -131,4 +131,4 @@ def test_settings_have_both(monkeypatch: pytest.MonkeyPatch) -> None:
     found = load_settings({"LETTA_BASE_URL": "http://me:s3same@h/", "HOME": "/nonexistent"})
     assert (found.base_url, found.shown_url) == ("http://me:s3same@h", "http://h")
     assert {"me:s3same", "s3same"} <= set(found.secrets)
-    LettaDeliverer(found.base_url).close()
+    LettaClient(found.base_url).close()

@@ -16,7 +16,7 @@ from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.settings import Unknown, load_settings, read_sources, told
 from promptyoself.doors.commands import session
 from promptyoself.doors.commands.session import Caller, ask
-from promptyoself.service.delivery.loop import Stop
+from promptyoself.service.delivery.loop import StopFlag
 
 REGISTER = ("register", "--agent-id", AGENT, "--prompt", "Hello", "--cron", "0 9 * * *")
 HOME: dict[str, str] = {"HOME": "/nonexistent"}
@@ -316,7 +316,7 @@ def test_a_program_is_told_once(
     """An MCP server, which calls a command for each call of its clients, isn't told each time."""
     monkeypatch.setenv("PROMPTYOSELF_TIMEZONE", "Asia/Tokyo")
     for _ in range(3):
-        answer = orjson.loads(ask(cli.cli, ["list"], Caller("mcp", Stop())))
+        answer = orjson.loads(ask(cli.cli, ["list"], Caller("mcp", StopFlag())))
         assert answer["status"] == "success"
     assert capsys.readouterr().err.count("PROMPTYOSELF_TIMEZONE") == 1
 

@@ -12,11 +12,12 @@ import pytest
 
 from promptyoself.core.ids import slot_otid
 from promptyoself.core.instants import format_utc
-from promptyoself.rules.claim import Abandoned, Claim, Delivered, Failed, Outcome, Stalled
+from promptyoself.rules.claim import Claim, Stalled
+from promptyoself.rules.outcome import Abandoned, Delivered, Failed, Outcome
 from promptyoself.sandbox import Sandbox
-from promptyoself.service.delivery.delivery import Delivery, Waits
+from promptyoself.service.delivery.delivery import Delivery, DeliverySteps
 from promptyoself.targets.api import Message
-from promptyoself.targets.letta import LettaDeliverer, Look, client, take_look
+from promptyoself.targets.letta import LettaClient, RunSnapshot, client, take_run_snapshot
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 GRACE = 120.0
@@ -31,7 +32,7 @@ class Bench:
         self.monotonic = 0.0
         self.sandbox = Sandbox(("echo", "other"), latency=NEVER, clock=lambda: self.now).start()
         self.agent, self.other = self.sandbox.agents
-        self.letta = LettaDeliverer(self.sandbox.url, call_timeout=call_timeout)
+        self.letta = LettaClient(self.sandbox.url, call_timeout=call_timeout)
         self.call_timeout = call_timeout
         self.log: list[float] = []
 
@@ -72,7 +73,7 @@ class Bench:
 
     def go(
         self,
-        steps: Waits,
+        steps: DeliverySteps,
         until: Callable[[], bool] = lambda: False,
         *,
         most: float = 4 * 3600,
@@ -91,7 +92,7 @@ class Bench:
                 return None
         raise AssertionError("it never ends")
 
-    def waits(self, steps: Waits, seconds: float) -> None:
+    def waits(self, steps: DeliverySteps, seconds: float) -> None:
         """It has no outcome for so long."""
         end = self.monotonic + seconds
         assert self.go(steps, lambda: self.monotonic >= end) is None
@@ -106,9 +107,11 @@ class Bench:
         assert sum(self.sandbox.deliveries.values()) == len(self.sandbox.deliveries), "doubled"
         return self.sandbox.deliveries[made.agent_id, made.otid]
 
-    def look(self, *followed: str | None) -> Look:
+    def look(self, *followed: str | None) -> RunSnapshot:
         """What all runs look like now."""
-        seen = take_look(self.letta, [run for run in followed if run], lambda: self.monotonic)
+        seen = take_run_snapshot(
+            self.letta, [run for run in followed if run], lambda: self.monotonic
+        )
         assert seen is not None
         self.sandbox.requests.clear()
         return seen
@@ -896,7 +899,7 @@ def test_a_look_shows_the_agent_busy(bench: Bench) -> None:
     assert bench.copies(made) == 1
 
 
-def followed(bench: Bench, made: Claim) -> tuple[Delivery, Waits]:
+def followed(bench: Bench, made: Claim) -> tuple[Delivery, DeliverySteps]:
     """A delivery that was sent."""
     delivery = bench.delivery(made)
     steps = delivery.steps()
@@ -948,7 +951,7 @@ def test_a_look_that_lacks_an_active_run_is_contradicted(bench: Bench) -> None:
     """P2: nothing is concluded from it, and it is noted that such lists can't be relied upon."""
     made = bench.claim()
     delivery, steps = followed(bench, made)
-    assert delivery.take(Look(bench.monotonic, bench.monotonic, {}, {})) is False
+    assert delivery.take(RunSnapshot(bench.monotonic, bench.monotonic, {}, {})) is False
     bench.pass_(next(steps))
     assert delivery.contradicted
     bench.finish()

@@ -29,7 +29,7 @@ from promptyoself.service.schedules.register import cancel, register
 from promptyoself.service.schedules.request import Request
 from promptyoself.store.store import Store
 from promptyoself.targets.api import DeliveryError, Found, Message, Run
-from promptyoself.targets.letta import LettaDeliverer
+from promptyoself.targets.letta import LettaClient
 
 DOWN = DeliveryError("retry", "letta_unreachable", "Cannot reach Letta.")
 REFUSED = DeliveryError("unauthorized", "letta_unauthorized", "It wants another token.")
@@ -301,14 +301,14 @@ def test_no_more_than_the_concurrency_at_once(place: Place) -> None:
     place.run(worker, until=settled)
     assert most == 4
     assert place.letta.most_at_once <= 4
-    assert worker._callers._threads <= 4
+    assert worker._pool._threads <= 4
     assert place.types()["delivery.delivered"] == 20
 
 
 def test_one_at_a_time_for_each_agent_in_order(tmp_path: Path) -> None:
     """P2: through the real SDK, an agent with many prompts gets them one by one, oldest first."""
     with Sandbox([f"a{n}" for n in range(4)], latency=0.02) as sandbox:
-        letta = LettaDeliverer(sandbox.url)
+        letta = LettaClient(sandbox.url)
         place = Place(tmp_path / "var", letta)
         for n in range(5):
             for agent in sandbox.agents:
@@ -408,14 +408,14 @@ def test_a_schedule_that_cannot_be_decided_is_told_once(
 ) -> None:
     """A schedule whose slots can't be worked out holds up nobody, and is complained about once."""
     broken, *_ = place.register(3)
-    plan = claim.plan
+    decide = claim.due_slots
 
     def fragile(schedule: Any, now: Any) -> Any:
         if schedule.id == broken:
             raise KeyError("no such zone")
-        return plan(schedule, now)
+        return decide(schedule, now)
 
-    monkeypatch.setattr(claim, "plan", fragile)
+    monkeypatch.setattr(claim, "due_slots", fragile)
     place.sound = False
     place.run(place.worker())
     assert place.types()["delivery.delivered"] == 2
@@ -581,7 +581,7 @@ class Timewarp:
             place = self.place
             worker.tick(place.now())
             while worker._stepping or worker._looks.under_way:
-                answer = worker._callers.answer(5)
+                answer = worker._pool.next_result(5)
                 assert answer is not None
                 worker._take(*answer)
             if worker._outcomes:

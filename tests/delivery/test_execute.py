@@ -20,7 +20,7 @@ from checker import check_chain
 
 from promptyoself.sandbox import Sandbox
 from promptyoself.targets.api import Message
-from promptyoself.targets.letta import LettaDeliverer
+from promptyoself.targets.letta import LettaClient
 
 if TYPE_CHECKING:
     from conftest import Clock
@@ -182,7 +182,7 @@ def test_at_the_deadline_it_leaves_off(sandbox: Sandbox, var: Path, clock: Clock
     """P2: what was sent stays in doubt, what wasn't is handed back; the next pass settles both."""
     sent, unsent = register(sandbox.agents[0]), register(sandbox.agents[1])
     sandbox.latency = 1e6
-    with closing(LettaDeliverer(sandbox.url)) as somebody:
+    with closing(LettaClient(sandbox.url)) as somebody:
         somebody.send(Message(sandbox.agents[1], None, "somebody else's", "other-otid"))
     clock.advance(minutes=1)
     began = time.monotonic()

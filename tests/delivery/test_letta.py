@@ -26,7 +26,7 @@ from promptyoself.core.errors import PromptyoselfError
 from promptyoself.sandbox import FAULTS, Sandbox
 from promptyoself.targets import letta
 from promptyoself.targets.api import DeliveryError, Message
-from promptyoself.targets.letta import LettaDeliverer
+from promptyoself.targets.letta import LettaClient
 from promptyoself.targets.letta.failures import UNFIT_CLIENTS, retry_after
 
 TOKEN = "tok-0123456789"
@@ -96,7 +96,7 @@ def test_a_fault_says_whether_it_may_have_arrived(
     sandbox: Sandbox, fault: str, params: dict[str, object], kind: str, code: str, stored: int
 ) -> None:
     """Each fault of a send has one kind and code, promises nothing false, and tells no secret."""
-    deliverer = LettaDeliverer(sandbox.url, TOKEN, call_timeout=0.4)
+    deliverer = LettaClient(sandbox.url, TOKEN, call_timeout=0.4)
     deliverer.health()  # the SDK's import is not the call's
     message = fresh(sandbox.agents[0])
     sandbox.fault(fault, **params)
@@ -149,7 +149,7 @@ def test_a_fault_of_a_stream(
     sandbox: Sandbox, fault: str, kind: str, code: str, stored: int
 ) -> None:
     """A send into a conversation is classified as any other."""
-    deliverer = LettaDeliverer(sandbox.url, call_timeout=0.4)
+    deliverer = LettaClient(sandbox.url, call_timeout=0.4)
     message = fresh(sandbox.agents[0], sandbox.create_conversation(sandbox.agents[0]))
     deliverer.health()
     sandbox.fault(fault)
@@ -177,7 +177,7 @@ def test_a_failed_run_is_classified_by_its_error(
     sandbox: Sandbox, streamed: bool, fault: str, permanent: bool, busy: bool, stored: int
 ) -> None:
     """The run tells why it failed, alike for both ways to send, and the history what it left."""
-    deliverer = LettaDeliverer(sandbox.url)
+    deliverer = LettaClient(sandbox.url)
     agent_id = sandbox.agents[0]
     conversation_id = sandbox.create_conversation(agent_id) if streamed else None
     message = fresh(agent_id, conversation_id)
@@ -229,7 +229,7 @@ def test_run_errors_of_the_model(error: str | None, permanent: bool, credits: bo
 
 def test_a_stuck_run_stays_active(sandbox: Sandbox) -> None:
     """A run that its server forgot is told as active, with its tag and its age."""
-    deliverer = LettaDeliverer(sandbox.url)
+    deliverer = LettaClient(sandbox.url)
     message = fresh(sandbox.agents[0])
     sandbox.fault("run_stuck")
     deliverer.send(message)
@@ -242,7 +242,7 @@ def test_a_stuck_run_stays_active(sandbox: Sandbox) -> None:
 @pytest.mark.parametrize("http_date", [False, True])
 def test_retry_after_is_read_in_both_forms(sandbox: Sandbox, http_date: bool) -> None:
     """Seconds and an HTTP date both come out as seconds."""
-    deliverer = LettaDeliverer(sandbox.url)
+    deliverer = LettaClient(sandbox.url)
     sandbox.fault("rate_limit", retry_after=90, http_date=http_date)
     with pytest.raises(DeliveryError) as caught:
         deliverer.send(fresh(sandbox.agents[0]))
@@ -259,7 +259,7 @@ def test_a_senseless_retry_after_is_no_answer(value: str) -> None:
 
 def test_a_slow_server_is_waited_for(sandbox: Sandbox) -> None:
     """An answer that comes late, but in time, is taken."""
-    deliverer = LettaDeliverer(sandbox.url, call_timeout=5)
+    deliverer = LettaClient(sandbox.url, call_timeout=5)
     sandbox.fault("slow", seconds=0.2)
     assert deliverer.send(fresh(sandbox.agents[0]))
     deliverer.close()
@@ -269,7 +269,7 @@ def test_a_slow_server_is_waited_for(sandbox: Sandbox) -> None:
 @pytest.mark.parametrize("fault", ["garbage", "wrong_shape", "server_error", "refuse"])
 def test_reads_that_fail_have_no_answer(sandbox: Sandbox, route: str, fault: str) -> None:
     """No read turns a fault into an empty answer, nor lets anything but its own error out."""
-    deliverer = LettaDeliverer(sandbox.url, call_timeout=1)
+    deliverer = LettaClient(sandbox.url, call_timeout=1)
     agent_id = sandbox.agents[0]
     run_id = str(deliverer.send(fresh(agent_id)))
     sandbox.finish_runs()
@@ -291,7 +291,7 @@ def test_reads_that_fail_have_no_answer(sandbox: Sandbox, route: str, fault: str
 def test_nobody_listens(sandbox: Sandbox) -> None:
     """A refused connection is certain not to have delivered anything."""
     sandbox.stop()
-    deliverer = LettaDeliverer(sandbox.url)
+    deliverer = LettaClient(sandbox.url)
     with pytest.raises(DeliveryError) as caught:
         deliverer.send(fresh(sandbox.agents[0]))
     assert (caught.value.kind, caught.value.code) == ("retry", "letta_unreachable")
@@ -304,7 +304,7 @@ def test_a_name_that_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*_: object, **__: object) -> None:
         raise socket.gaierror(-2, "Name or service not known")
 
-    deliverer = LettaDeliverer("http://letta.invalid:8283")
+    deliverer = LettaClient("http://letta.invalid:8283")
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     with pytest.raises(DeliveryError) as caught:
         deliverer.health()
@@ -314,7 +314,7 @@ def test_a_name_that_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_cannot_be_written_is_permanent(sandbox: Sandbox) -> None:
     """A text that no JSON can carry leaves no byte on the wire, and no doubt."""
-    deliverer = LettaDeliverer(sandbox.url)
+    deliverer = LettaClient(sandbox.url)
     with pytest.raises(DeliveryError) as caught:
         deliverer.send(Message(sandbox.agents[0], None, "\ud800", "o"))
     assert (caught.value.kind, caught.value.code) == ("permanent", "letta_rejected")
@@ -340,7 +340,7 @@ def test_a_client_that_does_not_fit_is_no_fault_of_the_prompt(
 
     monkeypatch.setattr(Plain, "create_async", named_differently)
     monkeypatch.setattr(Conversed, "create", named_differently)
-    deliverer = LettaDeliverer(sandbox.url, TOKEN)
+    deliverer = LettaClient(sandbox.url, TOKEN)
     agent_id = sandbox.agents[0]
     message = fresh(agent_id, sandbox.create_conversation(agent_id) if conversation else None)
     with pytest.raises(DeliveryError) as caught:
@@ -359,7 +359,7 @@ def test_an_sdk_that_is_missing_is_no_fault_of_the_prompt(
 ) -> None:
     """Nothing is sent, and the same prompt can be sent once it is there."""
     monkeypatch.setitem(sys.modules, "letta_client", None)
-    deliverer = LettaDeliverer(sandbox.url)
+    deliverer = LettaClient(sandbox.url)
     with pytest.raises(DeliveryError) as caught:
         deliverer.send(fresh(sandbox.agents[0]))
     assert (caught.value.kind, caught.value.code) == ("retry", "letta_client_unfit")
@@ -369,7 +369,7 @@ def test_an_sdk_whose_answer_cannot_be_read_leaves_it_in_doubt(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bug after the request was written proves nothing about what has arrived."""
-    deliverer = LettaDeliverer(sandbox.url)
+    deliverer = LettaClient(sandbox.url)
     deliverer.health()
 
     def broken(self: object) -> object:
@@ -395,7 +395,7 @@ def test_the_pin_leaves_out_clients_that_do_not_fit() -> None:
 def test_an_agents_name_is_told_from_an_id(sandbox: Sandbox) -> None:
     """Letta answers 422 to what can't be an id of its own; the error says what is probably wrong,
     in a conversation's place too."""
-    deliverer = LettaDeliverer(sandbox.url)
+    deliverer = LettaClient(sandbox.url)
     with pytest.raises(DeliveryError) as caught:
         deliverer.send(fresh("echo"))
     error = caught.value
@@ -423,7 +423,7 @@ def test_what_a_server_says_is_kept_in_an_excerpt(
 ) -> None:
     """P9: of a 500's body a line is kept, without a secret or the prompt."""
     hide(TOKEN)
-    deliverer = LettaDeliverer(sandbox.url, TOKEN)
+    deliverer = LettaClient(sandbox.url, TOKEN)
     sandbox.fault("server_error", **params)
     with pytest.raises(DeliveryError) as caught:
         deliverer.send(fresh(sandbox.agents[0]))
@@ -439,7 +439,7 @@ def test_what_a_server_says_is_kept_in_an_excerpt(
 
 def test_what_is_not_lettas_is_kept_too(sandbox: Sandbox) -> None:
     """P9: an answer that can't be read tells its status and its beginning."""
-    deliverer = LettaDeliverer(sandbox.url)
+    deliverer = LettaClient(sandbox.url)
     sandbox.fault("garbage")
     with pytest.raises(DeliveryError) as caught:
         deliverer.send(fresh(sandbox.agents[0]))
@@ -454,7 +454,7 @@ def test_what_is_not_lettas_is_kept_too(sandbox: Sandbox) -> None:
 
 def test_a_restarted_server_is_found_again(sandbox: Sandbox) -> None:
     """Kept connections that died with the server do not spoil the next call."""
-    deliverer = LettaDeliverer(sandbox.url)
+    deliverer = LettaClient(sandbox.url)
     first, second = fresh(sandbox.agents[0]), fresh(sandbox.agents[0])
     deliverer.send(first)
     sandbox.finish_runs()
@@ -469,7 +469,7 @@ def test_a_restarted_server_is_found_again(sandbox: Sandbox) -> None:
 
 def test_a_closed_deliverer_opens_again(sandbox: Sandbox) -> None:
     """Closing lets go of connections only."""
-    deliverer = LettaDeliverer(sandbox.url)
+    deliverer = LettaClient(sandbox.url)
     deliverer.close()
     deliverer.health()
     deliverer.close()
@@ -480,7 +480,7 @@ def test_a_closed_deliverer_opens_again(sandbox: Sandbox) -> None:
 def test_many_threads_at_once() -> None:
     """64 threads share one client: each message arrives once, and deadlines do not mix."""
     with Sandbox([f"a{n}" for n in range(64)], latency=0.01) as sandbox:
-        deliverer = LettaDeliverer(sandbox.url, call_timeout=10)
+        deliverer = LettaClient(sandbox.url, call_timeout=10)
         with ThreadPoolExecutor(64) as pool:
             runs = list(pool.map(lambda a: deliverer.send(fresh(a)), sandbox.agents))
         sandbox.finish_runs()
@@ -492,7 +492,7 @@ def test_many_threads_at_once() -> None:
 
 def test_a_large_prompt_is_sent_whole(sandbox: Sandbox) -> None:
     """A mebibyte of text arrives unabridged."""
-    deliverer = LettaDeliverer(sandbox.url)
+    deliverer = LettaClient(sandbox.url)
     deliverer.send(Message(sandbox.agents[0], None, "x" * 2**20, "o"))
     sandbox.finish_runs()
     assert len(sandbox.messages(sandbox.agents[0])[0].text) == 2**20
@@ -506,9 +506,9 @@ def test_the_token_is_the_callers_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """The given token opens the server; one of the environment is never sent unasked."""
     monkeypatch.setenv("LETTA_API_KEY", TOKEN)
     with Sandbox(token=TOKEN) as sandbox:
-        right, none = LettaDeliverer(sandbox.url, TOKEN), LettaDeliverer(sandbox.url)
+        right, none = LettaClient(sandbox.url, TOKEN), LettaClient(sandbox.url)
         assert len(right.agents()) == 1
-        for deliverer in (none, LettaDeliverer(sandbox.url, "tok-wrong")):
+        for deliverer in (none, LettaClient(sandbox.url, "tok-wrong")):
             assert deliverer.health()  # Letta tells it to anybody
             with pytest.raises(DeliveryError) as caught:
                 deliverer.agents()
@@ -526,7 +526,7 @@ def test_proxies_of_the_environment_are_not_asked(
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
-    deliverer = LettaDeliverer(sandbox.url)
+    deliverer = LettaClient(sandbox.url)
     assert deliverer.health()
     deliverer.close()
 
@@ -535,14 +535,14 @@ def test_proxies_of_the_environment_are_not_asked(
 def test_a_base_url_must_be_one(url: str) -> None:
     """What is no HTTP URL is refused before anything is tried."""
     with pytest.raises(PromptyoselfError) as caught:
-        LettaDeliverer(url)
+        LettaClient(url)
     assert caught.value.code == "invalid_base_url"
 
 
 def test_a_token_must_fit_a_header() -> None:
     """A token with a line end inside is refused, without being repeated."""
     with pytest.raises(PromptyoselfError) as caught:
-        LettaDeliverer("http://localhost", "tok-\nX: y")
+        LettaClient("http://localhost", "tok-\nX: y")
     assert caught.value.code == "invalid_token"
     assert "tok-" not in f"{caught.value.message}{caught.value.hint}"
 
@@ -550,7 +550,7 @@ def test_a_token_must_fit_a_header() -> None:
 def test_a_password_in_the_url_is_not_shown(sandbox: Sandbox) -> None:
     """User information of the base URL is used, and left out of messages."""
     sandbox.stop()
-    deliverer = LettaDeliverer(sandbox.url.replace("//", "//me:tok-secret@"))
+    deliverer = LettaClient(sandbox.url.replace("//", "//me:tok-secret@"))
     with pytest.raises(DeliveryError) as caught:
         deliverer.health()
     assert "tok-secret" not in f"{caught.value!r}{caught.value.hint}{caught.value.details}"
@@ -559,7 +559,7 @@ def test_a_password_in_the_url_is_not_shown(sandbox: Sandbox) -> None:
 def test_prompts_are_not_logged(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
     """Even where everything is logged, the SDK's own log lines hold no prompt and no token."""
     with caplog.at_level(logging.DEBUG):
-        deliverer = LettaDeliverer(sandbox.url, TOKEN)
+        deliverer = LettaClient(sandbox.url, TOKEN)
         deliverer.send(fresh(sandbox.agents[0]))
     assert PROMPT not in caplog.text
     assert TOKEN not in caplog.text
@@ -581,7 +581,7 @@ def test_importing_costs_nothing() -> None:
 def test_tls_that_fails_is_not_a_delivery(sandbox: Sandbox) -> None:
     """Where no TLS comes about, nothing can have been received."""
     port = sandbox.url.rpartition(":")[2]
-    deliverer = LettaDeliverer(f"https://127.0.0.1:{port}", call_timeout=2)
+    deliverer = LettaClient(f"https://127.0.0.1:{port}", call_timeout=2)
     with pytest.raises(DeliveryError) as caught:
         deliverer.send(fresh(sandbox.agents[0]))
     assert (caught.value.kind, caught.value.code) == ("retry", "letta_unreachable")
@@ -610,13 +610,13 @@ def test_certificates_are_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         url = sandbox.url.replace("http:", "https:")
         monkeypatch.delenv("SSL_CERT_FILE", raising=False)
         monkeypatch.delenv("SSL_CERT_DIR", raising=False)
-        deliverer = LettaDeliverer(url, call_timeout=2)
+        deliverer = LettaClient(url, call_timeout=2)
         with pytest.raises(DeliveryError) as caught:
             deliverer.health()
         assert (caught.value.kind, caught.value.code) == ("retry", "letta_unreachable")
         deliverer.close()
         monkeypatch.setenv("SSL_CERT_FILE", str(cert))
-        deliverer = LettaDeliverer(url, call_timeout=2)
+        deliverer = LettaClient(url, call_timeout=2)
         run_id = deliverer.send(fresh(sandbox.agents[0]))
         assert ended(deliverer, run_id).status == "completed"
         deliverer.close()
@@ -634,7 +634,7 @@ def test_what_is_not_letta_is_told() -> None:
 
     other = HTTPServer(("127.0.0.1", 0), Other)
     threading.Thread(target=other.serve_forever, args=(0.01,), daemon=True).start()
-    deliverer = LettaDeliverer(f"http://127.0.0.1:{other.server_port}")
+    deliverer = LettaClient(f"http://127.0.0.1:{other.server_port}")
     try:
         for ask in (
             deliverer.health,

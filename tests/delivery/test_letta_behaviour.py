@@ -12,22 +12,22 @@ import pytest
 from lettas import Letta, ended, fresh, since
 
 from promptyoself.targets.api import DeliveryError, Message
-from promptyoself.targets.letta import LettaDeliverer, client
+from promptyoself.targets.letta import LettaClient, client
 
 
 @pytest.fixture
-def deliverer(any_letta: Letta) -> Iterator[LettaDeliverer]:
-    deliverer = LettaDeliverer(any_letta.url, call_timeout=20)
+def deliverer(any_letta: Letta) -> Iterator[LettaClient]:
+    deliverer = LettaClient(any_letta.url, call_timeout=20)
     yield deliverer
     deliverer.close()
 
 
-def test_health_tells_the_version(deliverer: LettaDeliverer) -> None:
+def test_health_tells_the_version(deliverer: LettaClient) -> None:
     """The server says which Letta it is."""
     assert deliverer.health().split(".")[0].isdigit()
 
 
-def test_a_message_arrives_with_its_otid(any_letta: Letta, deliverer: LettaDeliverer) -> None:
+def test_a_message_arrives_with_its_otid(any_letta: Letta, deliverer: LettaClient) -> None:
     """A send answers at once with a run, whose message is in the history when it has completed."""
     message = fresh(any_letta.agent())
     run_id = deliverer.send(message)
@@ -42,7 +42,7 @@ def test_a_message_arrives_with_its_otid(any_letta: Letta, deliverer: LettaDeliv
     assert abs(found.date - run.created_at) < timedelta(seconds=3)
 
 
-def test_in_flight_only_the_run_tells(any_letta: Letta, deliverer: LettaDeliverer) -> None:
+def test_in_flight_only_the_run_tells(any_letta: Letta, deliverer: LettaClient) -> None:
     """Before the model has answered, the otid is on the active run and not in the history."""
     message = fresh(any_letta.agent())
     any_letta.hold()
@@ -55,7 +55,7 @@ def test_in_flight_only_the_run_tells(any_letta: Letta, deliverer: LettaDelivere
     assert deliverer.active_runs(message.agent_id) == []
 
 
-def test_find_sees_only_its_own(any_letta: Letta, deliverer: LettaDeliverer) -> None:
+def test_find_sees_only_its_own(any_letta: Letta, deliverer: LettaClient) -> None:
     """Another otid, another agent's history and an older message are not found."""
     message = fresh(any_letta.agent())
     ended(deliverer, deliverer.send(message))
@@ -64,7 +64,7 @@ def test_find_sees_only_its_own(any_letta: Letta, deliverer: LettaDeliverer) -> 
 
 
 def test_find_turns_pages(
-    any_letta: Letta, deliverer: LettaDeliverer, monkeypatch: pytest.MonkeyPatch
+    any_letta: Letta, deliverer: LettaClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A message that is many pages back is found, and a missing one ends the search."""
     monkeypatch.setattr(client, "_PAGE", 3)
@@ -79,7 +79,7 @@ def test_find_turns_pages(
 
 
 def test_active_runs_turns_pages(
-    any_letta: Letta, deliverer: LettaDeliverer, monkeypatch: pytest.MonkeyPatch
+    any_letta: Letta, deliverer: LettaClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More active runs than one page are told, newest first."""
     monkeypatch.setattr(client, "_PAGE", 2)
@@ -92,7 +92,7 @@ def test_active_runs_turns_pages(
         ended(deliverer, run)
 
 
-def test_runs_of_all_agents_at_once(any_letta: Letta, deliverer: LettaDeliverer) -> None:
+def test_runs_of_all_agents_at_once(any_letta: Letta, deliverer: LettaClient) -> None:
     """The active runs of all agents, in conversations or not, newest first, and afterwards those
     that ended: each as it is by itself."""
     plain, talking = any_letta.agent(), any_letta.agent()
@@ -116,7 +116,7 @@ def test_runs_of_all_agents_at_once(any_letta: Letta, deliverer: LettaDeliverer)
 
 
 def test_more_runs_than_one_answer_holds(
-    any_letta: Letta, deliverer: LettaDeliverer, monkeypatch: pytest.MonkeyPatch
+    any_letta: Letta, deliverer: LettaClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A list of active runs that may have been cut short isn't taken for all of them."""
     agent_id = any_letta.agent()
@@ -130,7 +130,7 @@ def test_more_runs_than_one_answer_holds(
 
 
 def test_agents_turns_pages(
-    any_letta: Letta, deliverer: LettaDeliverer, monkeypatch: pytest.MonkeyPatch
+    any_letta: Letta, deliverer: LettaClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More agents than one page are listed, each once, oldest first."""
     monkeypatch.setattr(client, "_PAGE", 2)
@@ -140,7 +140,7 @@ def test_agents_turns_pages(
     assert len(listed) == len(set(listed))
 
 
-def test_an_agent_is_known_or_not(any_letta: Letta, deliverer: LettaDeliverer) -> None:
+def test_an_agent_is_known_or_not(any_letta: Letta, deliverer: LettaClient) -> None:
     """An agent is told with its name; one that is missing or impossible is None."""
     agent_id = any_letta.agent()
     agent = deliverer.agent(agent_id)
@@ -151,7 +151,7 @@ def test_an_agent_is_known_or_not(any_letta: Letta, deliverer: LettaDeliverer) -
     assert deliverer.agent("nobody") is None
 
 
-def test_unknown_things_are_permanent(any_letta: Letta, deliverer: LettaDeliverer) -> None:
+def test_unknown_things_are_permanent(any_letta: Letta, deliverer: LettaClient) -> None:
     """What the server does not know is refused for good, with a code that says which it was."""
     unknown, agent_id = f"agent-{uuid.uuid4()}", any_letta.agent()
     cases: list[tuple[Callable[[], object], str, int]] = [
@@ -177,7 +177,7 @@ def test_unknown_things_are_permanent(any_letta: Letta, deliverer: LettaDelivere
 
 
 def test_a_conversation_is_sent_to_by_a_stream_that_is_let_go(
-    any_letta: Letta, deliverer: LettaDeliverer
+    any_letta: Letta, deliverer: LettaClient
 ) -> None:
     """The run is named before the agent answers, goes on without us, and leaves the otid."""
     agent_id = any_letta.agent()
@@ -194,7 +194,7 @@ def test_a_conversation_is_sent_to_by_a_stream_that_is_let_go(
         assert found.run_id == run_id
 
 
-def test_a_conversation_must_be_the_agents_own(any_letta: Letta, deliverer: LettaDeliverer) -> None:
+def test_a_conversation_must_be_the_agents_own(any_letta: Letta, deliverer: LettaClient) -> None:
     """A message for one agent is never put into another agent's conversation."""
     agent_id, other = any_letta.agent(), any_letta.agent()
     for _ in range(2):
@@ -206,7 +206,7 @@ def test_a_conversation_must_be_the_agents_own(any_letta: Letta, deliverer: Lett
         )
 
 
-def test_the_text_arrives_verbatim(any_letta: Letta, deliverer: LettaDeliverer) -> None:
+def test_the_text_arrives_verbatim(any_letta: Letta, deliverer: LettaClient) -> None:
     """Line ends, quotes and letters beyond ASCII come back as they were sent."""
     text = ' "é" 🙂\n\tdone\\n '
     message = Message(any_letta.agent(), None, text, str(uuid.uuid4()))

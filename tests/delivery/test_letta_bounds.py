@@ -15,13 +15,13 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from promptyoself.targets.api import DeliveryError, Message
-from promptyoself.targets.letta import LettaDeliverer
+from promptyoself.targets.letta import LettaClient
 from promptyoself.targets.letta.deadline import MOST_BYTES
 
 AGENT = "agent-11111111-1111-4111-8111-111111111111"
 MESSAGE = Message(AGENT, None, "Hi", "11111111-1111-5111-8111-111111111111")
 SLACK = 12 * 1024 * 1024  # what lies in the buffers of two sockets
-CALLS: dict[str, Callable[[LettaDeliverer], object]] = {
+CALLS: dict[str, Callable[[LettaClient], object]] = {
     "sending": lambda letta: letta.send(MESSAGE),
     "into a conversation": lambda letta: letta.send(Message(AGENT, "conv-1", "Hi", MESSAGE.otid)),
     "runs of an agent": lambda letta: letta.active_runs(AGENT),
@@ -75,10 +75,10 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(answer: Callable[[Handler], None]) -> Iterator[tuple[LettaDeliverer, Server]]:
+def serving(answer: Callable[[Handler], None]) -> Iterator[tuple[LettaClient, Server]]:
     with Server(answer) as server:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        letta = LettaDeliverer(f"http://127.0.0.1:{server.server_address[1]}", call_timeout=60.0)
+        letta = LettaClient(f"http://127.0.0.1:{server.server_address[1]}", call_timeout=60.0)
         yield letta, server
         letta.close()
         server.shutdown()

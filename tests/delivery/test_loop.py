@@ -29,7 +29,7 @@ from promptyoself.doors.commands.session import Session
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.delivery import loop
 from promptyoself.service.delivery.dispatcher import Dispatcher, Report
-from promptyoself.service.delivery.loop import Stop, run_loop
+from promptyoself.service.delivery.loop import StopFlag, run_loop
 from promptyoself.service.proof.verify import verify
 from promptyoself.service.schedules.register import register
 from promptyoself.service.schedules.request import Request
@@ -283,7 +283,7 @@ class Here:
     machine has slept for as long."""
 
     def __init__(self, place: Place, **options: Any) -> None:
-        self.place, self.stop = place, Stop()
+        self.place, self.stop = place, StopFlag()
         self.reports: list[Report] = []
         self.error: BaseException | None = None
         self.options = {
@@ -470,7 +470,7 @@ def test_a_loop_waits_for_what_its_log_has_lost(
     """P4, P9: where the log has lost events that were seen, nothing is written over that, and
     nothing is delivered. The loop stays up, says so once, and goes on once the log is whole."""
     monkeypatch.setattr(loop, "_TROUBLE_PAUSE", 0.1)
-    pulse = loop.Pulse()
+    pulse = loop.Heartbeat()
     place.register(1, time="in 2s")
     with Here(place, pulse=pulse) as here:
         wait_for(lambda: place.types()["worker.started"] == 1)

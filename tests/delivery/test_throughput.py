@@ -18,7 +18,13 @@ from promptyoself.service.delivery.dispatcher import Dispatcher
 from promptyoself.service.schedules.register import register
 from promptyoself.service.schedules.request import Request
 from promptyoself.targets.api import DeliveryError, Run
-from promptyoself.targets.letta import LettaDeliverer, Look, Looks, run_snapshot, take_look
+from promptyoself.targets.letta import (
+    LettaClient,
+    RunSnapshot,
+    SnapshotQueue,
+    run_snapshot,
+    take_run_snapshot,
+)
 
 
 @pytest.fixture
@@ -59,8 +65,8 @@ class Listing:
         return self.runs[run_id]
 
 
-def look(listing: Any, followed: tuple[str, ...] = ()) -> Look | None:
-    return take_look(listing, followed, lambda: 0.0)
+def look(listing: Any, followed: tuple[str, ...] = ()) -> RunSnapshot | None:
+    return take_run_snapshot(listing, followed, lambda: 0.0)
 
 
 # --- a look ---------------------------------------------------------------------------------------
@@ -121,12 +127,12 @@ def test_a_list_that_was_cut_short_is_no_look() -> None:
 
 # --- when to look, and for whom -------------------------------------------------------------------
 
-EMPTY = Look(0.0, 0.0, {}, {})
+EMPTY = RunSnapshot(0.0, 0.0, {}, {})
 
 
 def test_who_comes_during_a_look_waits_for_the_next() -> None:
     """P2: an answer is for those alone who wanted it before it was asked for."""
-    looks = Looks()
+    looks = SnapshotQueue()
     looks.join("early", urgent=True)
     assert looks.begin(0.0) == frozenset()
     looks.join("late", urgent=True)
@@ -139,7 +145,7 @@ def test_who_comes_during_a_look_waits_for_the_next() -> None:
 
 def test_a_run_that_was_not_followed_yet_is_not_over() -> None:
     """P2: a look tells only of the runs that were followed when it was asked for."""
-    looks = Looks()
+    looks = SnapshotQueue()
     looks.followed["run-1"] = "one"
     looks.join("x", urgent=False)
     assert looks.begin(0.0) == {"run-1"}
@@ -149,17 +155,17 @@ def test_a_run_that_was_not_followed_yet_is_not_over() -> None:
 
 def test_a_look_tells_those_too_whose_turn_it_is_not() -> None:
     """Runs that are over are told at the next look; those that go on cost nothing."""
-    looks = Looks()
+    looks = SnapshotQueue()
     looks.followed.update({f"run-{n}": f"name-{n}" for n in range(5)})
     looks.join("name-0", urgent=False)
     assert looks.begin(0.0) == set(looks.followed)
     runs = {f"run-{n}": run_of(n, "completed" if n == 3 else "created") for n in range(5)}
-    assert looks.end(0.1, Look(0.0, 0.0, {}, runs)) == ({"name-0"}, {"name-3"})
+    assert looks.end(0.1, RunSnapshot(0.0, 0.0, {}, runs)) == ({"name-0"}, {"name-3"})
 
 
 def test_looks_rest_unless_somebody_would_send() -> None:
     """P8: asking after runs takes a part of the server's time; a free agent isn't kept waiting."""
-    looks = Looks()
+    looks = SnapshotQueue()
     looks.join("x", urgent=False)
     looks.begin(0.0)
     looks.end(1.0, EMPTY)
@@ -172,7 +178,7 @@ def test_looks_rest_unless_somebody_would_send() -> None:
 
 def test_a_look_that_takes_too_long_is_not_waited_for() -> None:
     """A call that hangs holds up nobody for long: they ask by themselves until it has ended."""
-    looks = Looks()
+    looks = SnapshotQueue()
     looks.join("x", urgent=True)
     looks.begin(0.0)
     looks.join("y", urgent=True)
@@ -187,7 +193,7 @@ def test_a_look_that_takes_too_long_is_not_waited_for() -> None:
 
 def test_after_a_look_that_failed_nobody_looks_for_a_while() -> None:
     """Where the list can't be read each asks by itself, those too who came later."""
-    looks = Looks()
+    looks = SnapshotQueue()
     looks.join("x", urgent=True)
     looks.begin(0.0)
     looks.join("y", urgent=True)
@@ -212,7 +218,7 @@ def test_deliveries_ask_together(place: Place) -> None:
 def test_through_the_real_sdk_they_ask_together(tmp_path: Path) -> None:
     """P8: the same over HTTP: no agent's runs are listed for itself."""
     with Sandbox([f"a{n}" for n in range(20)], latency=0.05) as sandbox:
-        letta = LettaDeliverer(sandbox.url)
+        letta = LettaClient(sandbox.url)
         place = Place(tmp_path / "var", letta)
         for n in range(3):
             for agent in sandbox.agents:
@@ -366,7 +372,7 @@ def test_runs_that_go_on_cost_no_steps(place: Place, monkeypatch: pytest.MonkeyP
     worker._timers.clear()
     worker._looks.join(key, urgent=True)
     worker._look_or_go_on()
-    answer = worker._callers.answer(5)
+    answer = worker._pool.next_result(5)
     assert answer is not None
     assert not worker._take(*answer)
     assert turns == [key]

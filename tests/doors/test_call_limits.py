@@ -22,7 +22,7 @@ from promptyoself.doors.commands.session import MOST_ANSWER
 from promptyoself.doors.mcp import Origin, shares, tools
 from promptyoself.doors.mcp.shares import Shares
 from promptyoself.doors.registry import AGENT_FACING, READERS, Effect
-from promptyoself.service.delivery.loop import Stop
+from promptyoself.service.delivery.loop import StopFlag
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,9 +39,9 @@ WRITES_LOG = sorted(WRITERS - {"execute", "agents", "test"})
 CHANGES_LOG = ["cancel", "modify", "pause", "prune"]
 
 
-def over_mcp(*words: str, stop: Stop | None = None) -> dict[str, Any]:
+def over_mcp(*words: str, stop: StopFlag | None = None) -> dict[str, Any]:
     """What a tool answers."""
-    answer = mcp._answer(cli.cli, None, words, stop or Stop(), ANYBODY)
+    answer = mcp._answer(cli.cli, None, words, stop or StopFlag(), ANYBODY)
     document: dict[str, Any] = orjson.loads(answer)
     return document
 
@@ -104,7 +104,7 @@ def test_a_call_that_takes_too_long_is_ended(command: str, monkeypatch: pytest.M
 @pytest.mark.parametrize("command", EXPENSIVE)
 def test_a_call_that_nobody_waits_for_any_more_ends(command: str) -> None:
     """Once the client has cancelled it, or the server is to end."""
-    stop = Stop()
+    stop = StopFlag()
     stop.ask("cancelled")
     assert over_mcp(command, *EXPENSIVE[command], stop=stop)["code"] == "cancelled"
 

@@ -34,7 +34,7 @@ from promptyoself.doors.mcp import tools as door
 from promptyoself.doors.parameters import parameters
 from promptyoself.doors.registry import AGENT_FACING, COMMANDS, SETS, Command, Effect, Tool
 from promptyoself.sandbox import Sandbox
-from promptyoself.service.delivery.loop import Stop
+from promptyoself.service.delivery.loop import StopFlag
 
 if TYPE_CHECKING:
     from conftest import Clock
@@ -684,7 +684,7 @@ def blocking(began: threading.Event, go_on: threading.Event) -> Door:
     """A server one of whose commands takes as long as the test likes, or until it is asked to end;
     and another that doesn't."""
 
-    def answer(words: Any, stop: Stop, _: str | None) -> bytes:
+    def answer(words: Any, stop: StopFlag, _: str | None) -> bytes:
         if words[0] == "verify":
             began.set()
             while not go_on.wait(0.01) and stop.why is None:

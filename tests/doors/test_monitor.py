@@ -28,10 +28,10 @@ from promptyoself.doors.monitor import Monitor
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.delivery import loop
 from promptyoself.service.delivery.dispatcher import Trouble
-from promptyoself.service.delivery.loop import Pulse, Stop, run_loop
+from promptyoself.service.delivery.loop import Heartbeat, StopFlag, run_loop
 from promptyoself.service.metrics.collect import Measurer
 from promptyoself.store.store import Store
-from promptyoself.targets.letta import LettaDeliverer
+from promptyoself.targets.letta import LettaClient
 
 __all__ = ["loops", "sandbox"]
 
@@ -64,7 +64,7 @@ class Watched:
     def __init__(self, letta: Any = None) -> None:
         call("register", "--agent-id", AGENT, "--prompt", "p", "--every", "1h").success()
         self.settings = load_settings()
-        self.pulse = Pulse()
+        self.pulse = Heartbeat()
         self.warnings: list[str] = []
         self.letta = letta or FakeLetta()
         self.monitor = Monitor(self.store, self.pulse, self.letta, lambda: datetime.now(UTC))
@@ -173,8 +173,8 @@ def test_a_letta_that_was_never_asked_is_asked(var: Path, monkeypatch: pytest.Mo
     merely has too much to do; not at every request."""
     monkeypatch.setattr(monitor, "_ASK_LETTA_EVERY", 0.0)
     with Sandbox(("a",), token="right") as there:
-        right = LettaDeliverer(there.url, "right")
-        wrong = LettaDeliverer(there.url, "wrong")
+        right = LettaClient(there.url, "right")
+        wrong = LettaClient(there.url, "wrong")
         for letta, code in ((right, ""), (wrong, "letta_unauthorized")):
             with Watched(letta).monitor.serving(0) as url:
                 status, checks = health(url)
@@ -182,7 +182,7 @@ def test_a_letta_that_was_never_asked_is_asked(var: Path, monkeypatch: pytest.Mo
         there.fault("rate_limit", route="runs", times=1)
         with Watched(right).monitor.serving(0) as url:
             assert health(url)[0] == 200
-    with Watched(LettaDeliverer(there.url, "right")).monitor.serving(0) as url:
+    with Watched(LettaClient(there.url, "right")).monitor.serving(0) as url:
         status, checks = health(url)
         assert (status, checks["letta"]["code"]) == (503, "letta_unreachable")
 
@@ -336,7 +336,7 @@ def test_a_loop_keeps_its_pulse(var: Path, monkeypatch: pytest.MonkeyPatch) -> N
     one is to come; trouble with Letta is shown and ends."""
     place = Place(var)
     place.register(1, time="in 1h")
-    pulse, stop = Pulse(), Stop()
+    pulse, stop = Heartbeat(), StopFlag()
     monkeypatch.setattr(loop, "_TROUBLE_PAUSE", 0.05)
     stamp = place.store.ledger.stamp
     failures = iter([OSError(28, "No space left on device")] * 3)
@@ -394,7 +394,7 @@ def test_a_scrape_waits_for_nobody_and_nobody_for_it(url: str, watched: Watched)
         assert get(f"{url}/metrics")[0] == 200
         assert health(url)[0] == 200
     with pytest.raises(PromptyoselfError):
-        Monitor(watched.store, Pulse(), watched.letta, lambda: datetime.now(UTC)).serving(
+        Monitor(watched.store, Heartbeat(), watched.letta, lambda: datetime.now(UTC)).serving(
             int(url.rpartition(":")[2])
         ).__enter__()
 
@@ -404,7 +404,7 @@ def test_scrapes_in_a_storm_are_right_and_harm_nothing(tmp_path: Path) -> None:
     no figure ever runs backwards, and in the end they are what the log says."""
     place = Place(tmp_path / "var")
     place.register(20, each=3)
-    pulse = Pulse()
+    pulse = Heartbeat()
     watching = Monitor(place.another_store, pulse, FakeLetta(), place.now)
     seen: list[float] = []
     with watching.serving(0) as url, Here(place, pulse=pulse) as here:

@@ -71,7 +71,6 @@ LONGER = {
     "ledger.files": "yet to be split",
     "ledger.lock": "yet to be split",
     "ledger.salvage": "yet to be split",
-    "rules.claim": "yet to be split",
     "rules.triggers": "yet to be split",
     "service.audit.slot_auditor": "yet to be split",
     "service.delivery.dispatcher": "yet to be split",

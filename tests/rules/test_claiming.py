@@ -18,7 +18,8 @@ from promptyoself.core.ids import slot_otid
 from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.events.records import WorkerStopped
 from promptyoself.rules import claim
-from promptyoself.rules.claim import PARK_AFTER, Abandoned, Claim, Delivered, Failed, orphans
+from promptyoself.rules.claim import Claim, orphans
+from promptyoself.rules.outcome import PARK_AFTER, Abandoned, Delivered, Failed
 from promptyoself.service.schedules.register import cancel, modify, pause, resume, trigger
 from promptyoself.service.schedules.request import Request
 
@@ -93,14 +94,14 @@ def test_a_schedule_that_cannot_be_decided_does_not_stop_the_others(
     """Where deciding about one schedule fails, the others are claimed, and nothing is half done."""
     broken = world.register("agent-a", time="in 10s")
     sound = world.register("agent-b", time="in 20s")
-    plan = claim.plan
+    decide = claim.due_slots
 
     def fragile(schedule: Any, now: Any) -> Any:
         if schedule.id == broken:
             raise KeyError("No time zone found")
-        return plan(schedule, now)
+        return decide(schedule, now)
 
-    monkeypatch.setattr(claim, "plan", fragile)
+    monkeypatch.setattr(claim, "due_slots", fragile)
     world.advance(minutes=1)
     decision = world.claim()
     assert [made.id for made in decision.claims] == [sound]

@@ -140,7 +140,7 @@ def test_no_limit_is_ever_exceeded(steps: list[tuple[str, Any]], daily: int, act
         else:
             story.step(what, detail)
         count("clock jumps", what in ("jump", "midnight"))
-    story.settle_all()
+    story.record_outcomes()
     met = check_limits(story.world.events, caps)
     check_deliveries(story.world.events)
     entries = entries_of(story.world.events, story.world.now, [story.names[0]])

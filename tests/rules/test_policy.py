@@ -9,7 +9,7 @@ from test_slots import schedule
 
 from promptyoself.core.settings import Caps
 from promptyoself.events.kinds import MISFIRE_POLICIES
-from promptyoself.rules.policy import TIERS, refusal
+from promptyoself.rules.policy import TIERS, refusal_reason
 from promptyoself.service.schedules.request import Request
 from promptyoself.state.schedules import EMPTY, AgentState, agent_table
 
@@ -45,18 +45,18 @@ def test_a_refusal_has_a_reason(
     agents = {"agent": AgentState(spent_day=spent[0], spent=spent[1])} if spent else {}
     state = EMPTY._replace(agents=agent_table(agents))
     caps = Caps(daily_per_agent=5)
-    assert refusal(schedule(**changes), state, caps, DAY) == expected
+    assert refusal_reason(schedule(**changes), state, caps, DAY) == expected
 
 
 def test_nobody_else_spends_an_agents_cap() -> None:
     """The cap of one agent is not spent by another."""
     state = EMPTY._replace(agents=agent_table({"other": AgentState(spent_day=DAY, spent=10_000)}))
-    assert refusal(schedule(), state, Caps(), DAY) is None
+    assert refusal_reason(schedule(), state, Caps(), DAY) is None
 
 
 def test_a_cap_of_none_lets_nothing_through() -> None:
     """PROMPTYOSELF_DAILY_PER_AGENT=0 stops every delivery, also the day's first."""
-    assert refusal(schedule(), EMPTY, Caps(daily_per_agent=0), DAY) == "agent_cap"
+    assert refusal_reason(schedule(), EMPTY, Caps(daily_per_agent=0), DAY) == "agent_cap"
 
 
 def test_the_words_of_policy_are_pinned() -> None:

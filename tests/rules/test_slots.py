@@ -20,16 +20,17 @@ from promptyoself.events.draft import Draft
 from promptyoself.index.index import Snapshot
 from promptyoself.ledger import START, Envelope
 from promptyoself.ledger.linking import as_if
-from promptyoself.rules.claim import Abandoned, Claim, Delivered, Failed, claim, settle
+from promptyoself.rules.claim import Claim, claim
+from promptyoself.rules.outcome import Abandoned, Delivered, Failed, outcome_events
+from promptyoself.rules.retry import retry_delay
 from promptyoself.rules.slots import (
     MISFIRE_TOLERANCE,
-    Plan,
+    DueSlots,
+    due_slots,
+    missed_slots,
     next_wake,
-    passed,
-    plan,
-    retry_delay,
-    skip_record,
-    trigger_of,
+    schedule_trigger,
+    skip_event,
 )
 from promptyoself.rules.triggers import slots
 from promptyoself.service.schedules.register import cancel, modify, pause, register, resume, trigger
@@ -62,7 +63,7 @@ def schedule(**changes: Any) -> Schedule:
     return base._replace(**changes)
 
 
-def told(made: Plan) -> tuple[list[tuple[str, str, int, str]], str | None, str | None]:
+def told(made: DueSlots) -> tuple[list[tuple[str, str, int, str]], str | None, str | None]:
     """A plan as hours and minutes."""
 
     def at(instant: datetime | None) -> str | None:
@@ -123,13 +124,13 @@ def test_a_plan_decides_about_every_slot_that_is_due(
 ) -> None:
     """P2: coalesce fires the latest, skip only one that is on time, all the oldest within the
     grace; every other slot is skipped, with the reason why."""
-    assert told(plan(schedule(**changes), NOON + hours * HOUR)) == expected
+    assert told(due_slots(schedule(**changes), NOON + hours * HOUR)) == expected
 
 
 def test_all_catches_up_one_by_one() -> None:
     """P2: with misfire=all every missed slot fires, in order."""
     each, fired = schedule(misfire="all"), []
-    while (made := plan(each, NOON + 4.5 * HOUR)).fire is not None:
+    while (made := due_slots(each, NOON + 4.5 * HOUR)).fire is not None:
         fired.append(made.fire.hour)
         assert made.next_run is not None
         each = each._replace(next_run=format_utc(made.next_run))
@@ -144,9 +145,9 @@ def test_jitter_delays_a_slot_and_no_more(misfire: str) -> None:
         each = schedule(id=f"sch_{number:08}", jitter=3000, misfire=misfire)
         ready = jittered(each.id, NOON + HOUR, 3000)
         assert NOON + HOUR <= ready < NOON + HOUR + timedelta(seconds=3000)
-        assert told(plan(each, ready - timedelta(microseconds=1))) == ([], None, "13:00")
-        assert told(plan(each, ready)) == ([], "13:00", "14:00")
-        assert told(plan(each, ready + MISFIRE_TOLERANCE))[1] == "13:00"
+        assert told(due_slots(each, ready - timedelta(microseconds=1))) == ([], None, "13:00")
+        assert told(due_slots(each, ready)) == ([], "13:00", "14:00")
+        assert told(due_slots(each, ready + MISFIRE_TOLERANCE))[1] == "13:00"
 
 
 def test_jitter_is_the_same_for_everyone() -> None:
@@ -162,7 +163,7 @@ def test_a_promised_slot_is_one_whatever_the_zone_data_say(misfire: str) -> None
     the schedule goes on."""
     moved = schedule(next_run=format_utc(NOON + 0.5 * HOUR), misfire=misfire)
     for hours in (0.5, 0.9, 5.5, 40):
-        made = plan(moved, NOON + hours * HOUR)
+        made = due_slots(moved, NOON + hours * HOUR)
         count = sum(skipped.slots for skipped in made.skipped) + (made.fire is not None)
         if misfire == "all" and hours < 24:
             assert (count, made.fire) == (1, NOON + 0.5 * HOUR)
@@ -176,18 +177,18 @@ def test_a_promised_slot_is_one_whatever_the_zone_data_say(misfire: str) -> None
 
 def test_what_passed_is_a_range() -> None:
     """The slots that came and went are named by their first, their last and their number."""
-    assert passed(schedule(), NOON + 0.9 * HOUR, "paused") == []
-    assert passed(schedule(next_run=None), NOON + 9 * HOUR, "paused") == []
-    (skipped,) = passed(schedule(), NOON + 3.5 * HOUR, "paused")
+    assert missed_slots(schedule(), NOON + 0.9 * HOUR, "paused") == []
+    assert missed_slots(schedule(next_run=None), NOON + 9 * HOUR, "paused") == []
+    (skipped,) = missed_slots(schedule(), NOON + 3.5 * HOUR, "paused")
     assert skipped == (NOON + HOUR, NOON + 3 * HOUR, 3, "misfire")
-    (skipped,) = passed(schedule(status="paused"), NOON + 3.5 * HOUR, "paused")
+    (skipped,) = missed_slots(schedule(status="paused"), NOON + 3.5 * HOUR, "paused")
     assert skipped == (NOON + HOUR, NOON + 3 * HOUR, 3, "paused")
-    found = passed(schedule(), NOON + 3 * HOUR + timedelta(seconds=60), "paused")
+    found = missed_slots(schedule(), NOON + 3 * HOUR + timedelta(seconds=60), "paused")
     assert found == [
         (NOON + HOUR, NOON + 2 * HOUR, 2, "misfire"),
         (NOON + 3 * HOUR, NOON + 3 * HOUR, 1, "paused"),
     ]
-    record = skip_record(skipped, None)
+    record = skip_event(skipped, None)
     assert (record.slot, record.last, record.slots, record.why, record.next_run) == (
         "2026-11-20T13:00:00.000000Z", "2026-11-20T15:00:00.000000Z", 3, "paused", None,
     )  # fmt: skip
@@ -316,7 +317,7 @@ class World:
         landing = self.flying.pop(0)
 
         def decide(state: State) -> tuple[Sequence[Draft], None]:
-            records, _ = settle(state, landing, "w", outcome, self.now)
+            records, _ = outcome_events(state, landing, "w", outcome, self.now)
             return [Draft(record, landing.id, {}) for record in records], None
 
         self.store.transact(self.now, decide)
@@ -369,7 +370,7 @@ class World:
                     assert current is not None
                     first, last = parse_utc(data["slot"]), parse_utc(data["last"])
                     tick = timedelta(microseconds=1)
-                    found = list(slots(trigger_of(current), first - tick, last))
+                    found = list(slots(schedule_trigger(current), first - tick, last))
                     assert (found[0], found[-1], len(found)) == (first, last, data["slots"])
                     outcomes += [format_utc(slot) for slot in found]
                     decided += found
@@ -383,7 +384,9 @@ class World:
         ends = [*self.eras[1:], (self.now, len(self.store.log), None)]
         for (since, first, era), (until, last, _) in zip(self.eras, ends, strict=True):
             if era is not None:
-                expected |= {format_utc(slot) for slot in slots(trigger_of(era), since, until)}
+                expected |= {
+                    format_utc(slot) for slot in slots(schedule_trigger(era), since, until)
+                }
             for spent in self._spent(first, last):
                 expected = {slot for slot in expected if slot <= spent}
         assert sorted(outcomes) == sorted(expected | triggers)

@@ -33,11 +33,12 @@ from promptyoself.core.instants import format_utc
 from promptyoself.core.settings import load_settings
 from promptyoself.events.kinds import PROBLEMS
 from promptyoself.events.records import ApprovalGranted
-from promptyoself.rules.claim import Abandoned, Claim, Decision, Delivered, claim, orphans, settle
-from promptyoself.rules.policy import by_the_log
+from promptyoself.rules.claim import Claim, Decision, claim, orphans
+from promptyoself.rules.outcome import Abandoned, Delivered, outcome_events
+from promptyoself.rules.policy import approval_in_log
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.audit.report import audit
-from promptyoself.service.delivery.loop import Stop, execute_once
+from promptyoself.service.delivery.loop import StopFlag, execute_once
 from promptyoself.service.forecast.simulate import simulate
 from promptyoself.service.schedules.approval_tokens import Token, Tokens
 from promptyoself.service.schedules.approvals import Asked, approve, list_approvals, revoke
@@ -46,7 +47,7 @@ from promptyoself.service.schedules.request import Request
 from promptyoself.service.schedules.views import show
 from promptyoself.state.schedules import Schedule
 from promptyoself.store.store import Store
-from promptyoself.targets.letta import LettaDeliverer
+from promptyoself.targets.letta import LettaClient
 
 TIER_2 = ("register", "--agent-id", AGENT, "--prompt", "Hi", "--every", "1h", "--tier", "2")
 NAMES = ("show", "approve", "revoke")
@@ -87,7 +88,7 @@ class Desk:
 
     def settle(self, made: Claim, outcome: Any = Delivered("run", "run-1")) -> str:  # noqa: B008
         def decide(state: Any) -> Any:
-            records, became = settle(state, made, "wrk_1", outcome, self.now)
+            records, became = outcome_events(state, made, "wrk_1", outcome, self.now)
             return [self.store.draft(record, made.id) for record in records], became
 
         return str(self.store.transact(self.now, decide))
@@ -294,7 +295,7 @@ def test_the_audit_finds_a_trigger_that_an_approval_was_not_for(desk: Desk) -> N
             "wrk_1",
             desk.store.settings.caps,
             99,
-            approvals=lambda schedule: by_the_log(schedule, format_utc(desk.now)),
+            approvals=lambda schedule: approval_in_log(schedule, format_utc(desk.now)),
         )
         return [desk.store.draft(*each) for each in decision.records], decision
 
@@ -841,9 +842,9 @@ def test_a_real_delivery_of_tier_two(quick_path: Path) -> None:
             for agent, tier in ((one, 2), (two, 2), (three, 0))
         ]
         approve(store, ids[0]["id"], "1h", 1, "go ahead", then)
-        letta = LettaDeliverer(settings.base_url, None, call_timeout=5)
+        letta = LettaClient(settings.base_url, None, call_timeout=5)
         report = execute_once(
-            store, letta, lambda: datetime.now(UTC), concurrency=4, deadline=30, stop=Stop()
+            store, letta, lambda: datetime.now(UTC), concurrency=4, deadline=30, stop=StopFlag()
         )
         assert {line["agent_id"] for line in report.executed if line["delivered"]} == {one, three}
         assert [(line["agent_id"], line["detail"]) for line in report.skipped] == [(two, "missing")]

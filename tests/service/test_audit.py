@@ -28,7 +28,8 @@ from promptyoself.events.kinds import PROBLEMS
 from promptyoself.events.records import ScheduleTriggered, WorkerStarted, WorkerStopped
 from promptyoself.ledger.envelope import GENESIS_HASH, Envelope, encode_line, hash_line
 from promptyoself.ledger.segments import compress
-from promptyoself.rules.claim import Abandoned, Failed, claim, orphans, settle
+from promptyoself.rules.claim import claim, orphans
+from promptyoself.rules.outcome import Abandoned, Failed, outcome_events
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.audit.slot_auditor import Accounts, Entry
 from promptyoself.service.schedules.register import cancel, modify, pause, register, resume, trigger
@@ -288,7 +289,7 @@ def test_a_loop_without_a_free_seat_forgot_nothing(world: World) -> None:
     world.advance(minutes=30)
     (made,) = world.claim(seats=1).claims
     world.advance(seconds=3)
-    settled, _ = settle(world.state, made, "wrk_1", DELIVERED, world.now)
+    settled, _ = outcome_events(world.state, made, "wrk_1", DELIVERED, world.now)
     free = [(record, made.id) for record in settled]
     world.add([*free, *claim(world.state, world.now, "wrk_1", Caps(), 2).records[:1]])
     outcomes = [entry.outcome for entry in entries_of(world.events, world.now, ["wrk_1"])]
@@ -507,7 +508,7 @@ class Story:
         with suppress(PromptyoselfError):  # refused, so nothing has changed
             run()
 
-    def settle_all(self) -> None:
+    def record_outcomes(self) -> None:
         """Let the clock come to its right time, and everything be settled."""
         latest = parse_utc(self.world.events[-1].ts) if self.world.events else NOON
         self.world.now = max(self.world.now, latest)
@@ -533,7 +534,7 @@ def test_the_audit_of_any_story_is_clean(steps: list[tuple[str, Any]]) -> None:
     for what, detail in steps:
         story.step(what, detail)
         count("clock jumps", what == "jump")
-    story.settle_all()
+    story.record_outcomes()
     sums = check_slots(story.world.events, story.world.now, [story.names[0]])
     assert set(sums) <= {"delivered", "failed", "skipped", "pending"}
 
@@ -551,7 +552,7 @@ def test_the_audit_finds_any_outcome_that_is_taken_away(
         if what != "jump":  # a clock that stands or runs back excuses much
             story.world.advance(microseconds=1)
             story.step(what, detail)
-    story.settle_all()
+    story.record_outcomes()
     events, now = story.world.events, story.world.now
     whole = check_slots(events, now, [story.names[0]])
     decided = sorted(

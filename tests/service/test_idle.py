@@ -22,8 +22,8 @@ from world import World, check_slots, entries_of
 from promptyoself.core.errors import ChainError
 from promptyoself.core.instants import format_utc
 from promptyoself.core.settings import load_settings
-from promptyoself.rules.claim import Abandoned
-from promptyoself.rules.prompts import LISTED, render
+from promptyoself.rules.outcome import Abandoned
+from promptyoself.rules.prompts import IDLE_LISTED, render_idle_prompt
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.audit.report import audit
 from promptyoself.service.desires.manage import record
@@ -54,7 +54,7 @@ WISHES = [ranked(1, "Learn Danish", 0.9, ("language", "slow")), ranked(2, "Paint
 def test_what_is_rendered() -> None:
     """A line for each, with id, strength and tags, between a head that makes no demand and a tail
     that says how to go on."""
-    lines = render(WISHES).split("\n")
+    lines = render_idle_prompt(WISHES).split("\n")
     assert lines[2:4] == [
         "- des_00000001 (0.90) Learn Danish [language, slow]",
         "- des_00000002 (0.25) Paint",
@@ -63,12 +63,12 @@ def test_what_is_rendered() -> None:
     assert "reinforce" in lines[-1]
 
 
-@given(st.lists(st.text(min_size=1, max_size=60), max_size=LISTED))
+@given(st.lists(st.text(min_size=1, max_size=60), max_size=IDLE_LISTED))
 def test_rendering_is_deterministic(texts: list[str]) -> None:
     """The same desires give the same text, and whatever they say, each has one line of its own."""
     wishes = [ranked(number, text) for number, text in enumerate(texts)]
-    text = render(wishes)
-    assert text == render(list(wishes))
+    text = render_idle_prompt(wishes)
+    assert text == render_idle_prompt(list(wishes))
     listed = [line for line in text.split("\n") if line.startswith("- des_")]
     assert [line[2:14] for line in listed] == [each.desire.id for each in wishes]
 
@@ -97,8 +97,8 @@ def test_the_text_is_in_the_log() -> None:
     world.advance(minutes=1)
     claims = {made.id: made for made in world.claim().claims}
     texts = {event.id: event.data for event in world.events if event.type == "delivery.attempted"}
-    assert claims[id_].text == texts[id_]["text"] == render(WISHES)
-    digest = hashlib.sha256(render(WISHES).encode()).hexdigest()
+    assert claims[id_].text == texts[id_]["text"] == render_idle_prompt(WISHES)
+    digest = hashlib.sha256(render_idle_prompt(WISHES).encode()).hexdigest()
     assert texts.pop(id_)["text_sha256"] == digest
     assert ["text" in data for data in texts.values()] == [False]
     assert asked == ["agent-a"], "only who has an idle prompt due is asked"
@@ -114,7 +114,7 @@ def test_the_envelope_is_around_it() -> None:
     world.advance(minutes=1)
     text = world.claim_one().text
     assert text.startswith("Scheduled task ")
-    assert text.endswith(f"\nPrompt: {render(WISHES)}")
+    assert text.endswith(f"\nPrompt: {render_idle_prompt(WISHES)}")
     assert world.last("delivery.attempted").text == text
 
 
@@ -177,7 +177,7 @@ def test_a_triggered_one_lists_them_too() -> None:
     id_ = world.register("agent-a", None, template="idle", every="1h")
     trigger(world, id_, None, world.now)  # type: ignore[arg-type]
     made = world.claim_one()
-    assert (made.kind, made.text) == ("trigger", render(WISHES))
+    assert (made.kind, made.text) == ("trigger", render_idle_prompt(WISHES))
     world.settle(made)
     wishes.clear()
     world.advance(seconds=1)

@@ -26,7 +26,8 @@ from world import check_deliveries
 
 from promptyoself.core.disk import Disk
 from promptyoself.core.settings import load_settings
-from promptyoself.rules.claim import Abandoned, Claim, Delivered, claim, settle
+from promptyoself.rules.claim import Claim, claim
+from promptyoself.rules.outcome import Abandoned, Delivered, outcome_events
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.audit.report import audit
 from promptyoself.service.schedules.register import cancel, modify, pause, register, resume, trigger
@@ -76,7 +77,7 @@ class House:
 
     def settle(self, made: Claim, outcome: Any = None) -> None:
         def decide(state: State) -> tuple[Any, None]:
-            found, _ = settle(state, made, "wrk_1", outcome or Delivered("run"), self.now)
+            found, _ = outcome_events(state, made, "wrk_1", outcome or Delivered("run"), self.now)
             return [self.store.draft(record, made.id) for record in found], None
 
         self.store.transact(self.now, decide)

@@ -24,7 +24,7 @@ from promptyoself.state.schedules import State
 from promptyoself.store.store import Store
 
 BASE = ("register", "--agent-id", AGENT, "--prompt", "Hello")
-LISTED = [
+IDLE_LISTED = [
     "id", "agent_id", "name", "prompt", "schedule_type", "schedule_value", "timezone", "next_run",
     "last_run", "created_at", "status", "active", "repetition_count", "max_repetitions",
 ]  # fmt: skip
@@ -74,12 +74,12 @@ def names(*arguments: str) -> list[str]:
 def test_list_has_the_keys_of_the_contract(var: Path, several: dict[str, str]) -> None:
     """Each listed schedule has exactly the promised keys, in their order, and types."""
     for schedule in call("list", "--status", "all").success()["schedules"]:
-        assert list(schedule) == LISTED
+        assert list(schedule) == IDLE_LISTED
         assert schedule["schedule_type"] in ("once", "cron", "interval")
         assert schedule["active"] is (schedule["status"] == "active")
         assert (schedule["next_run"] is not None) is schedule["active"]
     full = call("list", "--full").success()["schedules"][0]
-    assert list(full)[: len(LISTED)] == LISTED
+    assert list(full)[: len(IDLE_LISTED)] == IDLE_LISTED
     assert {"misfire", "grace", "jitter", "tier", "life", "open", "next_run_local"} < set(full)
     assert call("show", "--id", full["id"]).success() == {
         "status": "success", "id": full["id"], "schedule": full,

@@ -22,7 +22,8 @@ from world import World
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.settings import load_settings
 from promptyoself.ledger import FileLedger
-from promptyoself.rules.claim import Claim, Failed
+from promptyoself.rules.claim import Claim
+from promptyoself.rules.outcome import Failed
 from promptyoself.rules.slots import next_wake
 from promptyoself.service.forecast.simulate import _Growth, simulate
 from promptyoself.service.forecast.simulator import Foreseen, Future

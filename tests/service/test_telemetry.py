@@ -32,7 +32,7 @@ from promptyoself.events.records import (
     SegmentSealed,
 )
 from promptyoself.ledger import Envelope, Position
-from promptyoself.rules.claim import Abandoned, Failed
+from promptyoself.rules.outcome import Abandoned, Failed
 from promptyoself.service.audit.slot_auditor import Accounts
 from promptyoself.service.metrics import collect
 from promptyoself.service.metrics.collect import Measurer
@@ -284,7 +284,8 @@ def world_of(var: Path, clock: Clock, agents: int) -> Store:
         call("register", "--agent-id", f"agent-{number}", "--prompt", "p", "--every", "5m",
              "--daily-budget", "3").success()  # fmt: skip
     clock.advance(minutes=5)
-    from promptyoself.rules.claim import claim, settle
+    from promptyoself.rules.claim import claim
+    from promptyoself.rules.outcome import outcome_events
 
     def decide(state: Any) -> Any:
         decision = claim(state, clock.now, "wrk_1", store.settings.caps, 1000)
@@ -296,7 +297,7 @@ def world_of(var: Path, clock: Clock, agents: int) -> Store:
         return [
             store.draft(record, made.id)
             for made in claims
-            for record in settle(state, made, "wrk_1", DELIVERED, clock.now)[0]
+            for record in outcome_events(state, made, "wrk_1", DELIVERED, clock.now)[0]
         ], None
 
     store.transact(clock.now, deliver)

@@ -20,7 +20,7 @@ from promptyoself.events import records
 from promptyoself.events.codec import is_known, write_event
 from promptyoself.events.kinds import FINISHED
 from promptyoself.ledger import Envelope
-from promptyoself.rules.policy import by_the_log
+from promptyoself.rules.policy import approval_in_log
 from promptyoself.state.apply import fold
 from promptyoself.state.schedules import EMPTY, State, agent_table, due, schedule_table, slot_key
 
@@ -88,7 +88,7 @@ def histories(draw: st.DrawFn) -> list[Envelope]:
                 slot for slot in state.open.values()
                 if slot.id == id_ and slot.worker and not slot.approved
             ]  # fmt: skip
-            if left and by_the_log(schedule, at(minute)).grant:
+            if left and approval_in_log(schedule, at(minute)).grant:
                 uses = schedule.approval_uses - 1
                 options += 3 * [records.ApprovalConsumed("apr", left[0].slot, uses)]
             free = at(minute)

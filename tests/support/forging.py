@@ -24,7 +24,7 @@ from world import World
 from promptyoself.core.instants import format_utc
 from promptyoself.events import records
 from promptyoself.events.versions import SCHEDULE_VERSIONS, VERSIONS
-from promptyoself.rules.claim import Abandoned, Failed
+from promptyoself.rules.outcome import Abandoned, Failed
 from promptyoself.service.schedules.register import cancel, modify, pause, resume, trigger
 from promptyoself.service.schedules.request import Request
 from promptyoself.state.desires import Desire, Ranked

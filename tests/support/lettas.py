@@ -21,7 +21,7 @@ from letta_server.model import FAIL, Call, Model
 
 from promptyoself.sandbox import Sandbox
 from promptyoself.targets.api import Message, Run
-from promptyoself.targets.letta import LettaDeliverer
+from promptyoself.targets.letta import LettaClient
 
 __all__ = [
     "PROMPT",
@@ -280,7 +280,7 @@ def since() -> datetime:
     return datetime.now(UTC) - timedelta(minutes=5)
 
 
-def ended(deliverer: LettaDeliverer, run_id: str | None) -> Run:
+def ended(deliverer: LettaClient, run_id: str | None) -> Run:
     """A run, when it is over."""
     assert run_id is not None
     until = time.monotonic() + 60

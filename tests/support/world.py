@@ -20,9 +20,10 @@ from promptyoself.events.kinds import PROBLEMS
 from promptyoself.events.records import ApprovalGranted, Record
 from promptyoself.index.index import Snapshot
 from promptyoself.ledger import START, Envelope
-from promptyoself.rules.claim import Claim, Decision, Delivered, Outcome, Strongest, claim, settle
+from promptyoself.rules.claim import Claim, Decision, RankDesires, claim
 from promptyoself.rules.notices import with_notices
-from promptyoself.rules.policy import Verdict, by_the_log
+from promptyoself.rules.outcome import Delivered, Outcome, outcome_events
+from promptyoself.rules.policy import ApprovalVerdict, approval_in_log
 from promptyoself.service.audit.slot_auditor import Accounts, Entry
 from promptyoself.service.schedules.register import register
 from promptyoself.service.schedules.request import Request
@@ -47,7 +48,7 @@ class World:
         self.warned: list[str] = []
         settings = load_settings({"PROMPTYOSELF_VAR": "/nowhere"})
         self.settings = settings._replace(caps=Caps(**{"min_interval": 1, **caps}))
-        self.strongest: Strongest | None = None
+        self.strongest: RankDesires | None = None
 
     # What a store offers.
 
@@ -106,9 +107,9 @@ class World:
         self.add([(ApprovalGranted(grant, content, expires, uses), id_)])
         return grant
 
-    def judge(self, schedule: Schedule) -> Verdict:
+    def judge(self, schedule: Schedule) -> ApprovalVerdict:
         """Whether it is approved, as if every token were there and in order."""
-        return by_the_log(schedule, self.ts)
+        return approval_in_log(schedule, self.ts)
 
     def advance(self, **duration: float) -> datetime:
         """Let time pass."""
@@ -126,8 +127,8 @@ class World:
         return self._decide(100, "wrk_1").records
 
     def _decide(self, seats: int, worker: str, **more: Any) -> Decision:
-        more = {"strongest": self.strongest, "approvals": self.judge, **more}
-        more.setdefault("told_at", parse_utc(self.ts))
+        more = {"rank_desires": self.strongest, "approvals": self.judge, **more}
+        more.setdefault("event_time", parse_utc(self.ts))
         return claim(self.state, self.now, worker, self.settings.caps, seats, **more)
 
     def claim_only(self, agent: str) -> list[tuple[Record, str]]:
@@ -143,7 +144,7 @@ class World:
 
     def settle(self, made: Claim, outcome: Outcome = DELIVERED, worker: str = "wrk_1") -> str:
         """Record an outcome; returns what became of the slot."""
-        records, became = settle(self.state, made, worker, outcome, self.now)
+        records, became = outcome_events(self.state, made, worker, outcome, self.now)
         self.add((record, made.id) for record in records)
         return became
 

@@ -15,9 +15,9 @@ from promptyoself.doors.commands.session import Document, Seconds, Session, Whol
 if TYPE_CHECKING:
     from promptyoself.core.settings import Settings
     from promptyoself.service.delivery.dispatcher import Report
-    from promptyoself.service.delivery.loop import Pulse
+    from promptyoself.service.delivery.loop import Heartbeat
     from promptyoself.targets.api import Agent
-    from promptyoself.targets.letta import LettaDeliverer
+    from promptyoself.targets.letta import LettaClient
 
 __all__ = ["CONCURRENCY", "deliverer", "require_agent"]
 
@@ -28,11 +28,11 @@ _MONITOR_TIMEOUT = 5.0
 _SHOWN = 5
 
 
-def deliverer(settings: Settings) -> LettaDeliverer:
+def deliverer(settings: Settings) -> LettaClient:
     """The way to the Letta server that the settings name."""
-    from promptyoself.targets.letta import LettaDeliverer
+    from promptyoself.targets.letta import LettaClient
 
-    return LettaDeliverer(settings.base_url, settings.token, call_timeout=settings.call_timeout)
+    return LettaClient(settings.base_url, settings.token, call_timeout=settings.call_timeout)
 
 
 def require_agent(settings: Settings, agent_id: str) -> None:
@@ -64,7 +64,7 @@ def require_agent(settings: Settings, agent_id: str) -> None:
     )
 
 
-def _named(letta: LettaDeliverer, name: str) -> list[Agent]:
+def _named(letta: LettaClient, name: str) -> list[Agent]:
     """The agents of that name; where there are none, those of that name in other letters' case."""
     agents = letta.agents()
     found = [agent for agent in agents if agent.name == name]
@@ -122,8 +122,8 @@ def execute_command(
     deadline stays in doubt; a later pass finds out what became of it.
     """
     from promptyoself.service.delivery.loop import (
-        Pulse,
-        Stop,
+        Heartbeat,
+        StopFlag,
         execute_once,
         run_loop,
         stop_on_signals,
@@ -140,7 +140,7 @@ def execute_command(
     if loop and deadline is not None:
         raise WrongUsage("conflicting_options", "--deadline and --loop exclude each other.", "")
     store, letta = session.store(as_process=loop), deliverer(session.settings)
-    stop = session.caller.stop or Stop()
+    stop = session.caller.stop or StopFlag()
 
     def tell(report: Report) -> None:
         emit({"status": "success", **_pass(report)}, session.format)
@@ -160,7 +160,7 @@ def execute_command(
                 stop=stop,
             )
             return _pass(_of(session.settings.only_agent, report))
-        pulse = Pulse()
+        pulse = Heartbeat()
         if metrics_port is not None:
             end.enter_context(_watched(session, pulse, metrics_port))
         run_loop(
@@ -178,14 +178,14 @@ def execute_command(
 
 
 @contextmanager
-def _watched(session: Session, pulse: Pulse, port: int) -> Iterator[None]:
+def _watched(session: Session, pulse: Heartbeat, port: int) -> Iterator[None]:
     """Serve what the loop tells of itself; says first where."""
     from promptyoself.doors.monitor import Monitor
-    from promptyoself.targets.letta import LettaDeliverer
+    from promptyoself.targets.letta import LettaClient
 
     settings = session.settings
     patience = min(_MONITOR_TIMEOUT, settings.call_timeout)
-    letta = LettaDeliverer(settings.base_url, settings.token, call_timeout=patience)
+    letta = LettaClient(settings.base_url, settings.token, call_timeout=patience)
     with closing(letta):
         monitor = Monitor(session.store, pulse, letta, session.now)
         with monitor.serving(port) as url:

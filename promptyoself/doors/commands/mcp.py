@@ -29,7 +29,7 @@ from promptyoself.doors.registry import AGENT_FACING, SETS
 
 if TYPE_CHECKING:
     from promptyoself.doors.mcp import Origin
-    from promptyoself.service.delivery.loop import Stop
+    from promptyoself.service.delivery.loop import StopFlag
 
 __all__: list[str] = []
 
@@ -213,7 +213,7 @@ def commands_offered(text: str) -> list[str]:
 
 
 def _answer(
-    command: click.Command, var: str | None, words: Sequence[str], stop: Stop, origin: Origin
+    command: click.Command, var: str | None, words: Sequence[str], stop: StopFlag, origin: Origin
 ) -> bytes:
     """One call, as a client makes it; it finds the data where the server does."""
     where = [] if var is None else [f"--var={var}"]
@@ -221,7 +221,7 @@ def _answer(
     return ask(command, [*name, *where, *words[len(name) :]], Caller("mcp", stop, *origin))
 
 
-def _deliver(session: Session, accept_clock: bool, stop: Stop) -> None:
+def _deliver(session: Session, accept_clock: bool, stop: StopFlag) -> None:
     from promptyoself.service.delivery.loop import run_loop
 
     store = session.store(as_process=True)

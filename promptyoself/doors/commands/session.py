@@ -21,7 +21,7 @@ from promptyoself.doors.registry import READERS
 
 if TYPE_CHECKING:
     from promptyoself.core.settings import Settings, Unknown
-    from promptyoself.service.delivery.loop import Stop
+    from promptyoself.service.delivery.loop import StopFlag
     from promptyoself.store.store import Store
 
 __all__ = [
@@ -64,7 +64,7 @@ class Caller(NamedTuple):
     """
 
     via: str = "cli"
-    stop: Stop | None = None
+    stop: StopFlag | None = None
     agent: str | None = None
     client: str | None = None
     address: str | None = None

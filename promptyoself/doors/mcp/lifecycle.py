@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import anyio
 
 from promptyoself.doors.mcp.tools import Door
-from promptyoself.service.delivery.loop import Stop
+from promptyoself.service.delivery.loop import StopFlag
 
 if TYPE_CHECKING:
     from mcp.server import Server
@@ -30,11 +30,11 @@ class Transport(Protocol):
         """Come to an end soon."""
 
 
-def serve(door: Door, transport: Transport, loop: Callable[[Stop], None] | None = None) -> None:
+def serve(door: Door, transport: Transport, loop: Callable[[StopFlag], None] | None = None) -> None:
     """Serve until the client has gone, or SIGTERM or SIGINT comes, or ``loop`` ends.
 
-    ``loop`` delivers in a thread beside the server, until its Stop is asked for. If it fails, the
-    server ends too: a server that has stopped to deliver would go unnoticed.
+    ``loop`` delivers in a thread beside the server, until its flag is set. If it fails, the server
+    ends too: a server that has stopped to deliver would go unnoticed.
 
     Raises:
         Exception: whatever made the transport or the loop fail.
@@ -48,9 +48,9 @@ def serve(door: Door, transport: Transport, loop: Callable[[Stop], None] | None 
 class _Beside:
     """The delivery loop, in a thread of its own, from entry to exit."""
 
-    def __init__(self, loop: Callable[[Stop], None] | None) -> None:
+    def __init__(self, loop: Callable[[StopFlag], None] | None) -> None:
         self.failure: BaseException | None = None
-        self._loop, self._stop = loop, Stop()
+        self._loop, self._stop = loop, StopFlag()
         self._ended = threading.Event()
         self._tell: Callable[[], object] = lambda: None
         self._thread = threading.Thread(target=self._run, name="delivery loop")

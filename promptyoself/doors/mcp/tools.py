@@ -52,7 +52,7 @@ from promptyoself.doors.parameters import Parameter, argument_name, parameters
 from promptyoself.doors.registry import AGENT_FACING, COMMANDS, Effect
 from promptyoself.doors.schemas import output_schema
 from promptyoself.doors.wording import Wording, tool_description, wording_for_agents
-from promptyoself.service.delivery.loop import Stop
+from promptyoself.service.delivery.loop import StopFlag
 
 __all__ = ["Ask", "Door", "Origin"]
 
@@ -66,9 +66,9 @@ class Origin(NamedTuple):
     address: str | None
 
 
-Ask = Callable[[Sequence[str], Stop, Origin], bytes]
+Ask = Callable[[Sequence[str], StopFlag, Origin], bytes]
 """Calls a command with these arguments, and returns the document that it would print. It ends soon
-after the Stop was asked for, where it can."""
+after the flag was set, where it can."""
 
 _NO_LIMIT = 10**9  # what a number can't sensibly reach needs no word in a schema
 _HISTORY = 100  # events of a schedule that its resource has
@@ -128,7 +128,7 @@ class Door:
         }
         self._tools = {tool.listed.name: tool for tool in offered}
         self._shares: Shares | None = None
-        self._running: set[Stop] = set()
+        self._running: set[StopFlag] = set()
         self.server: Server[Any] = Server(
             "promptyoself",
             version=__version__,
@@ -217,7 +217,7 @@ class Door:
         to end; what it has begun to write it writes whole."""
         if self._shares is None:  # it belongs to the event loop that is running
             self._shares = Shares()
-        stop = Stop()
+        stop = StopFlag()
         self._running.add(stop)
         try:
             return await self._shares.run(

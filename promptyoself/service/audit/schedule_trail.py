@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from promptyoself.rules.slots import trigger_from
+from promptyoself.rules.slots import trigger_from_fields
 from promptyoself.rules.triggers import Trigger, next_fire_time
 
 __all__ = ["Account", "Run", "Skip"]
@@ -41,7 +41,7 @@ class Account:
         self.fields = fields
         self.high = high
         self.cursor = cursor
-        self.trigger: Trigger = trigger_from(fields)
+        self.trigger: Trigger = trigger_from_fields(fields)
         self.promised: str | None = fields["next_run"]
         self.claims: int = fields.get("repetition_count") or 0
         self.status = "active"

@@ -24,8 +24,8 @@ from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.ids import jittered
 from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.events.kinds import PROBLEMS, Outcome, PendingReason, SlotKind
-from promptyoself.rules.prompts import wrap
-from promptyoself.rules.slots import trigger_from
+from promptyoself.rules.prompts import with_header
+from promptyoself.rules.slots import trigger_from_fields
 from promptyoself.rules.triggers import count_slots, last_slot, next_fire_time
 from promptyoself.service.audit.loop_history import Presence
 from promptyoself.service.audit.schedule_trail import Account, Skip
@@ -213,7 +213,7 @@ class Accounts:
         if not ends and event.type != "schedule.registered":
             return False
         try:
-            trigger = trigger_from(account.fields)
+            trigger = trigger_from_fields(account.fields)
             if event.type == "schedule.modified":
                 next_fire_time(trigger, parse_utc(event.ts))
         except Exception:  # not yet: it stays as it was told
@@ -342,7 +342,7 @@ class Accounts:
             account.high = max(account.high, parse_utc(changes["last_slot"] or event.ts))
             account.claims = account.fields.get("repetition_count") or account.claims
         if timing or "counts_from" in event.data:
-            account.trigger = trigger_from(account.fields)
+            account.trigger = trigger_from_fields(account.fields)
             account.cursor = max(account.high, parse_utc(event.ts))
             yield from self._reopen(id_, account, event)
             promised = changes.get("next_run", account.promised)
@@ -419,7 +419,9 @@ class Accounts:
             return "another text"
         if enveloped:
             kind = data.get("kind", "scheduled")
-            right = wrap(id_, fields, data["slot"], kind, parse_utc(event.ts), account.claims)
+            right = with_header(
+                id_, fields, data["slot"], kind, parse_utc(event.ts), account.claims
+            )
         else:
             right = fields["prompt"]
         if fields.get("template"):  # of the desires that it listed, this log says nothing
@@ -522,7 +524,7 @@ class Accounts:
             del self._spent[agent_id]
         without = event.data.get("without") or None
         account.fields["without"] = without
-        account.trigger = trigger_from(account.fields)
+        account.trigger = trigger_from_fields(account.fields)
 
     def _skip(self, id_: str, account: Account, skip: Skip) -> Entry:
         first, last, slots, why, seq = skip

@@ -14,10 +14,11 @@ from promptyoself.core.instants import format_utc
 from promptyoself.events.draft import Draft
 from promptyoself.events.kinds import MISSED
 from promptyoself.events.records import DeliveryFailed, DeliverySkipped, ScheduleCompleted
-from promptyoself.rules.claim import Abandoned, Claim, Delivered, Failed, Outcome, Stalled
+from promptyoself.rules.claim import Claim, Stalled
+from promptyoself.rules.outcome import Abandoned, Delivered, Failed, Outcome
 from promptyoself.state.schedules import OpenSlot, State, slot_key
 
-__all__ = ["Narrator", "alarms", "line_of"]
+__all__ = ["ActivityLog", "alarms", "line_of"]
 
 _LEVELS = {"failed": "error", "retrying": "warning", "in_doubt": "warning", "skipped": "warning"}
 
@@ -26,7 +27,7 @@ _NAMED = 5
 """So many schedules whose slots were missed are named in one pass; of the others, the number."""
 
 
-class Narrator:
+class ActivityLog:
     """Tells of one worker; each line bears its name, and that of the schedule, the slot and the
     attempt where it is about one."""
 

@@ -18,22 +18,23 @@ from threading import Lock
 from promptyoself.core.diagnostics import excerpt, masked
 from promptyoself.core.instants import parse_utc
 from promptyoself.core.times import format_duration
-from promptyoself.rules.claim import Abandoned, Claim, Delivered, Failed, Outcome, Stalled
+from promptyoself.rules.claim import Claim, Stalled
+from promptyoself.rules.outcome import Abandoned, Delivered, Failed, Outcome
 from promptyoself.targets.api import (
-    Deliverer,
     DeliveryError,
     Found,
+    LettaApi,
     Message,
     Run,
     run_failure_is_busy,
     run_failure_is_permanent,
     run_failure_lacks_credits,
 )
-from promptyoself.targets.letta import Look
+from promptyoself.targets.letta import RunSnapshot
 
-__all__ = ["Delivery", "Waits"]
+__all__ = ["Delivery", "DeliverySteps"]
 
-Waits = Generator[float, None, Outcome]
+DeliverySteps = Generator[float, None, Outcome]
 
 _CLOCK_MARGIN = timedelta(hours=1)
 """How far Letta's clock may be behind ours when we ask for messages since the claim."""
@@ -69,7 +70,7 @@ class Delivery:
     def __init__(
         self,
         claim: Claim,
-        letta: Deliverer,
+        letta: LettaApi,
         clock: Callable[[], datetime],
         *,
         reconcile_grace: float,
@@ -95,7 +96,7 @@ class Delivery:
         self._lock = Lock()  # of the next two: what was withdrawn unsent is never sent
         self._may_have_arrived = claim.in_doubt
         self._withdrawn = False
-        self._look: Look | None = None
+        self._look: RunSnapshot | None = None
         self._answer = claim.stalled  # what left it in doubt, if that was an answer to its send
         self._not_before = float("-inf")
         self._stalls: list[Stalled] = []
@@ -119,7 +120,7 @@ class Delivery:
         stalls, self._stalls = self._stalls, []
         return stalls
 
-    def take(self, look: Look) -> bool | None:
+    def take(self, look: RunSnapshot) -> bool | None:
         """Let the next step use a look; whether that step will then make no call at all. ``None``:
         it was asked for too early to tell anything about this delivery, and isn't used."""
         if not self.looks or look.asked < self._since:
@@ -128,7 +129,7 @@ class Delivery:
         run = look.runs.get(self.run_id) if self.follows and self.run_id else None
         return run is not None and (run.active or run.status == "completed")
 
-    def steps(self) -> Waits:
+    def steps(self) -> DeliverySteps:
         """The protocol, from where this delivery stands to its outcome."""
         if self.claim.in_doubt:
             latest = self.claim.claimed_at + _SEND_WINDOW + self._call_timeout
@@ -204,7 +205,7 @@ class Delivery:
             self._wants_look()
             yield _pace(waited())
 
-    def _follow(self, waited: Callable[[], float]) -> Waits:
+    def _follow(self, waited: Callable[[], float]) -> DeliverySteps:
         """Step 4, and in doubt: find out what becomes of it, without sending it again on a guess.
 
         ``waited`` counts from when it was sent at the latest.
@@ -283,7 +284,7 @@ class Delivery:
         self.looks, self.follows = True, follows
         self._since = self._monotonic()
 
-    def _latest_look(self) -> Look | None:
+    def _latest_look(self) -> RunSnapshot | None:
         """The look that was taken for this step, which is then used up."""
         look, self._look = self._look, None
         self.looks = self.follows = False

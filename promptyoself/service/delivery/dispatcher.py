@@ -24,30 +24,22 @@ from promptyoself.core.errors import sentence
 from promptyoself.events.draft import Draft
 from promptyoself.events.kinds import WorkerMode
 from promptyoself.events.records import WorkerStarted, WorkerStopped
-from promptyoself.rules.claim import (
-    Abandoned,
-    Claim,
-    Decision,
-    Forged,
-    Outcome,
-    Stalled,
-    claim,
-    orphans,
-)
+from promptyoself.rules.claim import Claim, Decision, IndexMismatch, Stalled, claim, orphans
 from promptyoself.rules.notices import with_notices
+from promptyoself.rules.outcome import Abandoned, Outcome
 from promptyoself.rules.policy import Approvals
 from promptyoself.rules.slots import next_wake
-from promptyoself.service.delivery.activity_log import Narrator, alarms, line_of
-from promptyoself.service.delivery.delivery import Delivery, Waits
-from promptyoself.service.delivery.letta_pool import Broken, Callers, Job, Result, result_of
-from promptyoself.service.delivery.log_check import Vouched
-from promptyoself.service.delivery.outcomes import settle_all
-from promptyoself.service.desires.idle_source import strongest_of
+from promptyoself.service.delivery.activity_log import ActivityLog, alarms, line_of
+from promptyoself.service.delivery.delivery import Delivery, DeliverySteps
+from promptyoself.service.delivery.letta_pool import Job, JobError, LettaPool, Result, result_of
+from promptyoself.service.delivery.log_check import LogCheck
+from promptyoself.service.delivery.outcomes import record_outcomes
+from promptyoself.service.desires.idle_source import desire_ranking
 from promptyoself.service.schedules.approvals import Asked
 from promptyoself.state.schedules import State, slot_key
 from promptyoself.store.store import Store
-from promptyoself.targets.api import Deliverer
-from promptyoself.targets.letta import Look, Looks, take_look
+from promptyoself.targets.api import LettaApi
+from promptyoself.targets.letta import RunSnapshot, SnapshotQueue, take_run_snapshot
 
 __all__ = ["Dispatcher", "Report", "Trouble", "new_worker_name"]
 
@@ -86,7 +78,7 @@ class Dispatcher:
     def __init__(
         self,
         store: Store,
-        letta: Deliverer,
+        letta: LettaApi,
         clock: Callable[[], datetime],
         *,
         worker: str,
@@ -101,17 +93,17 @@ class Dispatcher:
         self._clock = clock
         self._worker, self._mode = worker, mode
         self._concurrency, self._only = concurrency, only
-        self._live: dict[str, tuple[Delivery, Waits]] = {}
+        self._live: dict[str, tuple[Delivery, DeliverySteps]] = {}
         self._outcomes: list[tuple[Claim, Outcome]] = []
         self._stalls: list[tuple[Claim, Stalled]] = []
         self._timers: list[tuple[float, int, str]] = []
         self._timer_of: dict[str, int] = {}
         self._stepping: set[str] = set()
-        self._looks = Looks()
+        self._looks = SnapshotQueue()
         self._looking = True
         self._numbers = count()
         self._slow: set[str] = set()
-        self._callers = Callers()
+        self._pool = LettaPool()
         self._quiet: tuple[State | None, datetime | None] = (None, None)
         self._was_quiet = False
         self._looked_for_dead = float("-inf")
@@ -120,12 +112,12 @@ class Dispatcher:
         self._unanswered: set[str] = set()
         self._told: frozenset[str] = frozenset()  # those that were broken the last time
         self._trouble = ""
-        self._story = Narrator(store.log, worker, prompts=store.settings.log_prompts)
+        self._story = ActivityLog(store.log, worker, prompts=store.settings.log_prompts)
         self._announced = False
         self._holds = False
         self._broken = False  # whether there was something about which nothing could be decided
-        self._strongest = strongest_of(store)
-        self._vouched = Vouched(store.ledger)
+        self._strongest = desire_ranking(store)
+        self._vouched = LogCheck(store.ledger)
 
     @property
     def idle(self) -> bool:
@@ -152,7 +144,7 @@ class Dispatcher:
         """See :meth:`_tick`. An index that doesn't say what the log says is made anew first."""
         try:
             return self._tick(now, until, stamp)
-        except Forged as forged:
+        except IndexMismatch as forged:
             self._store.distrust(str(forged))
             self._vouched.mended(forged.id)
             return self._tick(now, until)
@@ -191,7 +183,7 @@ class Dispatcher:
         told: list[str] = []
 
         def decide(state: State) -> tuple[list[Draft], tuple[Report, list[Claim]]]:
-            drafts, lines, after = settle_all(
+            drafts, lines, after = record_outcomes(
                 self._store, state, self._worker, stalls, outcomes, now
             )
             decision = self._claim(after, now, seats, until, approvals)
@@ -226,7 +218,7 @@ class Dispatcher:
             wake = min(end, self._looks.wake())
             if self._timers:
                 wake = min(wake, self._timers[0][0])
-            answer = self._callers.answer(wake - time.monotonic())
+            answer = self._pool.next_result(wake - time.monotonic())
             if answer is None:
                 if time.monotonic() >= end:
                     return False
@@ -283,7 +275,7 @@ class Dispatcher:
         told: list[str] = []
 
         def decide(state: State) -> tuple[list[Draft], tuple[list[dict[str, Any]], State]]:
-            drafts, lines, after = settle_all(
+            drafts, lines, after = record_outcomes(
                 self._store, state, self._worker, stalls, outcomes, now
             )
             drafts = with_notices(state, drafts, now, caps, self._warn_once)
@@ -311,7 +303,7 @@ class Dispatcher:
     def close(self) -> None:
         """Send nothing from now on, and let the threads end. What was sent is left in doubt."""
         self._hand_back()
-        self._callers.end()
+        self._pool.close()
 
     def _hand_back(self) -> None:
         for key, (delivery, _) in list(self._live.items()):
@@ -452,10 +444,10 @@ class Dispatcher:
 
     def _dispatch(self, key: str, job: Job) -> None:
         most = min(len(self._stepping) + self._looks.under_way, self._concurrency)
-        self._callers.ask(key, job, most)
+        self._pool.submit(key, job, most)
 
     def _collect(self) -> None:
-        while (answer := self._callers.answer(0.0)) is not None:
+        while (answer := self._pool.next_result(0.0)) is not None:
             self._take(*answer)
         self._fire_timers()
 
@@ -497,7 +489,7 @@ class Dispatcher:
                 self._slow.add(key)
                 news = True  # a free seat
             return news
-        if isinstance(result, Broken):
+        if isinstance(result, JobError):
             text = self._story.broken(result.text, delivery.claim)
             self._store.seldom.warn(
                 f"broke off {delivery.claim.id}", f"A delivery broke off: {text}"
@@ -507,14 +499,14 @@ class Dispatcher:
                 self._set_timer(self._enter(made), _LONGEST_HOLD)
                 return True
             result = Abandoned("internal_error", "A bug kept it from being sent.")
-        if not isinstance(result, Look | None):
+        if not isinstance(result, RunSnapshot | None):
             self._finish(key, result)
         return True
 
     def _take_look(self, result: Result) -> bool:
         """Let those go on to whom a look has something to say; whether that decides anything."""
-        look = result if isinstance(result, Look) else None
-        if isinstance(result, Broken) and not result.expected:
+        look = result if isinstance(result, RunSnapshot) else None
+        if isinstance(result, JobError) and not result.expected:
             self._store.seldom.warn("look", f"A look at the runs broke off: {result.text}")
         waited, over = self._looks.end(time.monotonic(), look)
         news = False
@@ -575,7 +567,7 @@ class Dispatcher:
                 self._step(key)
         followed = self._looks.begin(now)
         if followed is not None:
-            self._dispatch(_LOOK, partial(take_look, self._letta, followed, time.monotonic))
+            self._dispatch(_LOOK, partial(take_run_snapshot, self._letta, followed, time.monotonic))
 
 
 _LOOK = ""

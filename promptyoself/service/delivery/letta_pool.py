@@ -1,4 +1,4 @@
-"""The threads that talk to Letta: each advances one delivery after another to its next wait."""
+"""The threads that talk to Letta. Each takes one delivery after another to its next wait."""
 
 from __future__ import annotations
 
@@ -8,51 +8,52 @@ from collections.abc import Callable
 from errno import EAGAIN
 from queue import Empty, SimpleQueue
 
-from promptyoself.rules.claim import Outcome
+from promptyoself.rules.outcome import Outcome
 from promptyoself.targets.api import DeliveryError
-from promptyoself.targets.letta import Look
+from promptyoself.targets.letta import RunSnapshot
 
-__all__ = ["Broken", "Callers", "Job", "Result", "result_of"]
+__all__ = ["Job", "JobError", "LettaPool", "Result", "result_of"]
 
 
-class Broken:
-    """An exception that escaped from a job, with its traceback."""
+class JobError:
+    """An exception that escaped from a job."""
 
     def __init__(self, error: BaseException) -> None:
         self.expected = isinstance(error, DeliveryError)
-        self.text = "".join(traceback.format_exception(error)).rstrip()
+        self.text = "".join(traceback.format_exception(error)).rstrip()  # with its traceback
 
 
-Result = float | Outcome | Look | Broken | None
-"""What a job leads to: a wait, in seconds; an outcome; or what a look has seen."""
+Result = float | Outcome | RunSnapshot | JobError | None
+"""What a job gives: seconds that a delivery waits, the outcome of one, or a snapshot of the runs;
+``None`` where no snapshot could be had."""
 
 Job = Callable[[], Result]
 
 
 def result_of(job: Job) -> Result:
-    """What a job gives, or what it ends with."""
+    """Do a job here and now. An exception is its result too."""
     try:
         return job()
     except StopIteration as stop:
         outcome: Outcome = stop.value
         return outcome
     except BaseException as error:  # a bug, which must not take the others along
-        return Broken(error)
+        return JobError(error)
 
 
-class Callers:
-    """Does jobs, each under a key, in as many threads as are needed. One thread hands them out."""
+class LettaPool:
+    """Does jobs in as many threads as are needed. Only one thread may submit them."""
 
     def __init__(self) -> None:
         self._todo: SimpleQueue[tuple[str, Job] | None] = SimpleQueue()
         self._done: SimpleQueue[tuple[str, Result]] = SimpleQueue()
         self._threads = 0
 
-    def ask(self, key: str, job: Job, most: int) -> None:
-        """Have a job done, by one more thread if there are fewer than ``most``.
+    def submit(self, key: str, job: Job, most: int) -> None:
+        """Have a job done, with one more thread if there are fewer than ``most``.
 
         Raises:
-            OSError: the system has no thread for us at all.
+            OSError: the system gives us no thread at all.
         """
         self._todo.put((key, job))
         if self._threads < most:
@@ -64,20 +65,20 @@ class Callers:
             else:
                 self._threads += 1
 
-    def answer(self, seconds: float) -> tuple[str, Result] | None:
-        """The next job that is done, by its key; ``None`` if none is within so many seconds."""
+    def next_result(self, seconds: float) -> tuple[str, Result] | None:
+        """The key and the result of the next job that is done; ``None`` after ``seconds``."""
         try:
             return self._done.get(timeout=seconds) if seconds > 0 else self._done.get_nowait()
         except Empty:
             return None
 
-    def end(self) -> None:
-        """Let the threads end, each after what it is at."""
+    def close(self) -> None:
+        """Let the threads end, each after its present job."""
         for _ in range(self._threads):
             self._todo.put(None)
         self._threads = 0
 
     def _work(self) -> None:
-        while (asked := self._todo.get()) is not None:
-            key, job = asked
+        while (submitted := self._todo.get()) is not None:
+            key, job = submitted
             self._done.put((key, result_of(job)))

@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from promptyoself.ledger import Ledger
-from promptyoself.rules.claim import Forged
+from promptyoself.rules.claim import IndexMismatch
 from promptyoself.state.schedules import SPECIFIED, Schedule
 
-__all__ = ["Vouched"]
+__all__ = ["LogCheck"]
 
 _MOST_KNOWN = 4096
 
 
-class Vouched:
+class LogCheck:
     """Asks the log about schedules, each once for what it says now.
 
     A schedule names the event that registered it and those that last changed a field. These are
@@ -29,10 +29,10 @@ class Vouched:
         self._mended: set[str] = set()
 
     def __call__(self, schedule: Schedule) -> None:
-        """See :data:`~promptyoself.rules.claim.Genuine`.
+        """See :data:`~promptyoself.rules.claim.ScheduleCheck`.
 
         Raises:
-            Forged: the log says something else.
+            IndexMismatch: the log says something else.
             ValueError: it still does, though the index was made anew from the log since.
         """
         said = (schedule.told, schedule.retold, *(getattr(schedule, name) for name in SPECIFIED))
@@ -41,7 +41,7 @@ class Vouched:
         if not self._says(schedule):
             if schedule.id in self._mended:
                 raise ValueError("the log doesn't say what it is to be sent")
-            raise Forged(schedule.id)
+            raise IndexMismatch(schedule.id)
         if len(self._known) >= _MOST_KNOWN:
             self._known.clear()
         self._known[schedule.id] = said

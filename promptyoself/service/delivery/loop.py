@@ -23,9 +23,9 @@ from promptyoself.service.upkeep.clock_trust import Distrust
 from promptyoself.service.upkeep.seal import compact, has_unsealed, seal
 from promptyoself.state.schedules import due
 from promptyoself.store.store import Store, chains
-from promptyoself.targets.api import Deliverer
+from promptyoself.targets.api import LettaApi
 
-__all__ = ["BEAT_EVERY", "Pulse", "Stop", "execute_once", "run_loop", "stop_on_signals"]
+__all__ = ["BEAT_EVERY", "Heartbeat", "StopFlag", "execute_once", "run_loop", "stop_on_signals"]
 
 _LOOK_EVERY = 0.5
 """Seconds between looks at the log's size, so that another's append is seen within a second."""
@@ -52,7 +52,7 @@ _SEAL_PATIENCE = 2.0
 """Seconds for sealing under way at the end, so that a month just rewritten gets its record."""
 
 
-class Stop:
+class StopFlag:
     """Whether the loop was asked to stop, and by what."""
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class Stop:
         self.why = why
 
 
-class Pulse:
+class Heartbeat:
     """What a loop shows of itself to other threads.
 
     ``next_by`` is when it means to have made its next pass, by the monotonic clock; ``trouble``
@@ -88,7 +88,7 @@ class Pulse:
 
 
 @contextmanager
-def stop_on_signals(stop: Stop) -> Iterator[None]:
+def stop_on_signals(stop: StopFlag) -> Iterator[None]:
     """Let SIGTERM and SIGINT ask for it, once; a second one does what it always did."""
 
     def handler(number: int, _frame: FrameType | None) -> None:
@@ -107,12 +107,12 @@ def stop_on_signals(stop: Stop) -> Iterator[None]:
 
 def execute_once(
     store: Store,
-    letta: Deliverer,
+    letta: LettaApi,
     clock: Callable[[], datetime],
     *,
     concurrency: int,
     deadline: float,
-    stop: Stop,
+    stop: StopFlag,
 ) -> Report:
     """Deliver what is due now, and settle what is in doubt; give up after ``deadline`` seconds. A
     caller who is pinned to an agent does so for that agent alone: others' slots are never held by
@@ -166,14 +166,14 @@ def execute_once(
 
 def run_loop(
     store: Store,
-    letta: Deliverer,
+    letta: LettaApi,
     clock: Callable[[], datetime],
     *,
     concurrency: int,
     interval: float,
-    stop: Stop,
+    stop: StopFlag,
     emit: Callable[[Report], None],
-    pulse: Pulse | None = None,
+    pulse: Heartbeat | None = None,
     accept_clock: bool = False,
     elapsed: Callable[[], float] | None = None,
 ) -> None:
@@ -201,7 +201,7 @@ def run_loop(
         )
         distrust = Distrust(store, worker)
         sealer = _Sealer(store)
-        pulse = pulse or Pulse()
+        pulse = pulse or Heartbeat()
         beat = _Beat(store, worker, clock)
         beat()
         announced, troubles = False, _Troubles(store, pulse)
@@ -251,7 +251,7 @@ def _uptime() -> float:
 class _Troubles:
     """What keeps passes from being made: told, and waited out."""
 
-    def __init__(self, store: Store, pulse: Pulse) -> None:
+    def __init__(self, store: Store, pulse: Heartbeat) -> None:
         self._store = store
         self._pulse = pulse
         self._damage = ""  # what was told of a log that isn't whole
@@ -381,8 +381,8 @@ def _sleep(
     seconds: float,
     wake: datetime | None,
     stamp: object,
-    stop: Stop,
-    pulse: Pulse,
+    stop: StopFlag,
+    pulse: Heartbeat,
     beat: Callable[[], None],
 ) -> None:
     """Until something is due, a delivery has something to say, or the log has grown.

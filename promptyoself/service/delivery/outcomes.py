@@ -10,16 +10,17 @@ from promptyoself.core.instants import format_utc
 from promptyoself.events.draft import Draft
 from promptyoself.ledger import Envelope
 from promptyoself.ledger.linking import as_if
-from promptyoself.rules.claim import Claim, Outcome, Stalled, settle, stall
+from promptyoself.rules.claim import Claim, Stalled
+from promptyoself.rules.outcome import Outcome, outcome_events, stall_events
 from promptyoself.service.delivery.activity_log import line_of
 from promptyoself.state.apply import fold
 from promptyoself.state.schedules import State
 from promptyoself.store.store import Store
 
-__all__ = ["settle_all"]
+__all__ = ["record_outcomes"]
 
 
-def settle_all(
+def record_outcomes(
     store: Store,
     state: State,
     worker: str,
@@ -33,7 +34,7 @@ def settle_all(
     lines: list[dict[str, Any]] = []
     left, ts = list(outcomes), format_utc(now)
     for made, stalled in stalls:
-        met = stall(state, made, worker, stalled)
+        met = stall_events(state, made, worker, stalled)
         drafts += [store.draft(record, made.id, made.agent_id) for record in met]
         state = fold(state, [as_if(record, made.id, ts) for record in met])
     while left:
@@ -47,7 +48,7 @@ def settle_all(
                 later.append((made, outcome))
                 continue
             seen.add(made.id)
-            records, became = settle(state, made, worker, outcome, now)
+            records, became = outcome_events(state, made, worker, outcome, now)
             drafts += [store.draft(record, made.id, made.agent_id) for record in records]
             events += [as_if(record, made.id, ts) for record in records]
             if became != "settled":

@@ -10,16 +10,16 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from promptyoself.core.settings import desire_half_life
-from promptyoself.rules.prompts import FLOOR, LISTED
+from promptyoself.rules.prompts import IDLE_FLOOR, IDLE_LISTED
 from promptyoself.state.desires import Ranked, living, strongest
 
 if TYPE_CHECKING:
     from promptyoself.store.store import Store
 
-__all__ = ["strongest_of"]
+__all__ = ["desire_ranking"]
 
 
-def strongest_of(store: Store) -> Callable[[str, datetime], list[Ranked]]:
+def desire_ranking(store: Store) -> Callable[[str, datetime], list[Ranked]]:
     """Asks for what an idle prompt lists: an agent's strongest desires at an instant. Their log is
     read when that is first asked for, and again each time, as far as it has grown.
 
@@ -30,6 +30,8 @@ def strongest_of(store: Store) -> Callable[[str, datetime], list[Ranked]]:
         half_life = desire_half_life(store.settings)
         with store.desires.naming():
             state = store.desires.index.load().state  # not `read`, which may write an index
-        return strongest(living(state, agent_id), now, half_life, limit=LISTED, at_least=FLOOR)
+        return strongest(
+            living(state, agent_id), now, half_life, limit=IDLE_LISTED, at_least=IDLE_FLOOR
+        )
 
     return ask

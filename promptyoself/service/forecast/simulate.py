@@ -17,7 +17,7 @@ from promptyoself.ledger.envelope import hash_line
 from promptyoself.ledger.linking import as_if
 from promptyoself.ledger.sealing import MEMBER_BYTES
 from promptyoself.ledger.segments import compress
-from promptyoself.service.desires.idle_source import strongest_of
+from promptyoself.service.desires.idle_source import desire_ranking
 from promptyoself.service.forecast.simulator import Foreseen, Future
 from promptyoself.service.schedules.approval_tokens import Tokens
 from promptyoself.store.access import pinned
@@ -65,7 +65,7 @@ def simulate(
         now,
         agent_id=only,
         latency=timedelta(seconds=latency),
-        strongest=strongest_of(store),
+        strongest=desire_ranking(store),
         judge=lambda at, schedule: tokens.judge(schedule, max(at, position.ts)),
     )
     tally, growth = _Tally(), _Growth(position.seq, store.actor)

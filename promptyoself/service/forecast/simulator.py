@@ -30,9 +30,15 @@ from promptyoself.core.settings import Caps
 from promptyoself.events.codec import type_of
 from promptyoself.events.records import DeliveryAttempted, DeliverySkipped, Record
 from promptyoself.ledger.linking import as_if
-from promptyoself.rules.claim import Claim, Delivered, Strongest, claim, orphans, settle
-from promptyoself.rules.policy import APPROVED_TIER, Verdict, by_the_log, refusal
-from promptyoself.rules.slots import MISFIRE_TOLERANCE, trigger_of
+from promptyoself.rules.claim import Claim, RankDesires, claim, orphans
+from promptyoself.rules.outcome import Delivered, outcome_events
+from promptyoself.rules.policy import (
+    APPROVED_TIER,
+    ApprovalVerdict,
+    approval_in_log,
+    refusal_reason,
+)
+from promptyoself.rules.slots import MISFIRE_TOLERANCE, schedule_trigger
 from promptyoself.rules.triggers import slots
 from promptyoself.state.apply import fold
 from promptyoself.state.schedules import (
@@ -81,10 +87,12 @@ class Future:
         *,
         agent_id: str | None = None,
         latency: timedelta = timedelta(0),
-        strongest: Strongest | None = None,
+        strongest: RankDesires | None = None,
         first: int = FIRST,
         every: int = EVERY,
-        judge: Callable[[str, Schedule], Verdict] = lambda at, schedule: by_the_log(schedule, at),
+        judge: Callable[[str, Schedule], ApprovalVerdict] = lambda at, schedule: approval_in_log(
+            schedule, at
+        ),
     ) -> None:
         """``agent_id`` leaves out all other agents; each delivery takes ``latency``; ``strongest``
         tells the desires that idle prompts list, which fade and else stay as they are. After the
@@ -224,7 +232,7 @@ class Future:
             _WORKER,
             self._caps,
             seats=1,
-            strongest=self._strongest,
+            rank_desires=self._strongest,
             approvals=approvals,
         )
         self.broken |= decision.broken
@@ -261,7 +269,7 @@ class Future:
             return
         run_id = f"run-{sha256(made.otid.encode()).hexdigest()[:36]}"
         state = self._alone(id_)
-        records, _ = settle(state, made, _WORKER, Delivered("run", run_id), parse_utc(at))
+        records, _ = outcome_events(state, made, _WORKER, Delivered("run", run_id), parse_utc(at))
         self._happen(state, id_, records, at, append, happened)
         self._expect(self._schedules[id_], at)
 
@@ -324,7 +332,7 @@ class Future:
         reached, fires = self._fires.get(id_, ("", None))
         try:
             if fires is None or reached != slot:
-                fires = slots(trigger_of(schedule), parse_utc(slot) - _INSTANT, _END)
+                fires = slots(schedule_trigger(schedule), parse_utc(slot) - _INSTANT, _END)
                 if next(fires, None) != parse_utc(slot):
                     return None
             following = next(fires, None)
@@ -347,7 +355,7 @@ class Future:
         if schedule.jitter:
             ready = summarize(schedule._replace(next_run=following)).ready or following
         heapq.heappush(self._ahead, (ready, following, id_, ""))
-        why = refusal(schedule, self._state, self._caps, day)
+        why = refusal_reason(schedule, self._state, self._caps, day)
         if why is not None:
             self._schedules[id_] = schedule._replace(last_slot=slot, next_run=following)
             happened.append(Foreseen(at, append, agent_id, id_, "delivery.skipped", slot, 1, why))

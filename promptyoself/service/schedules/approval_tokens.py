@@ -27,7 +27,7 @@ from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.ids import content_hash, content_of
 from promptyoself.core.instants import is_instant
 from promptyoself.events.kinds import ApprovalProblem
-from promptyoself.rules.policy import Verdict, by_the_log
+from promptyoself.rules.policy import ApprovalVerdict, approval_in_log
 from promptyoself.state.schedules import Schedule, State, spec_hash
 
 __all__ = ["MAX_USES", "Token", "Tokens"]
@@ -60,30 +60,30 @@ class Tokens:
         self._pending, self._consumed = self._folder / "pending", self._folder / "consumed"
         self._disk = disk
 
-    def judge(self, schedule: Schedule, now: str) -> Verdict:
+    def judge(self, schedule: Schedule, now: str) -> ApprovalVerdict:
         """Whether a delivery of this schedule is approved at ``now`` (see
-        :func:`~promptyoself.rules.policy.by_the_log`), and by the token too. Never raises.
+        :func:`~promptyoself.rules.policy.approval_in_log`), and by the token too. Never raises.
 
         What is wrong otherwise is ``missing``, ``expired``, ``used_up``, ``modified`` or
         ``revoked``; ``unreadable`` (no regular file that is ours alone, or too large); ``forged``;
         ``copied`` from another schedule; ``unrecorded``: the log knows of another approval, or of
         none.
         """
-        verdict = by_the_log(schedule, now)
+        verdict = approval_in_log(schedule, now)
         if verdict.grant is None and verdict.detail != "missing":
             return verdict
         token = self._of(schedule)
         if isinstance(token, str):
-            return Verdict(detail=token)
+            return ApprovalVerdict(detail=token)
         if token.grant != schedule.approval:
-            return Verdict(detail="unrecorded")
+            return ApprovalVerdict(detail="unrecorded")
         # Those of earlier versions are for the content alone.
         if token.content_sha256 not in (spec_hash(schedule), content_hash(content_of(schedule))):
-            return Verdict(detail="modified")
+            return ApprovalVerdict(detail="modified")
         if now > token.expires:
-            return Verdict(detail="expired")
+            return ApprovalVerdict(detail="expired")
         uses = min(token.uses, verdict.uses)
-        return Verdict(token.grant, uses) if uses > 0 else Verdict(detail="used_up")
+        return ApprovalVerdict(token.grant, uses) if uses > 0 else ApprovalVerdict(detail="used_up")
 
     def read(self, id_: str) -> Token | ApprovalProblem:
         """A schedule's token, its mark checked; or what is wrong with it."""

@@ -15,8 +15,8 @@ from promptyoself.core.visible import unseen
 from promptyoself.events.draft import Draft
 from promptyoself.events.kinds import FINISHED
 from promptyoself.events.records import ApprovalGranted, ApprovalRevoked
-from promptyoself.rules.policy import APPROVED_TIER, Verdict
-from promptyoself.rules.slots import trigger_of
+from promptyoself.rules.policy import APPROVED_TIER, ApprovalVerdict
+from promptyoself.rules.slots import schedule_trigger
 from promptyoself.rules.triggers import next_fire_time
 from promptyoself.service.schedules.approval_tokens import MAX_USES, Token, Tokens
 from promptyoself.state.schedules import Schedule, State, is_unfinished, ready_at, spec_hash
@@ -45,7 +45,7 @@ class Asked:
         self._tokens = Tokens(store.settings.var, store.disk)
         self._ids: set[str] = set()
 
-    def __call__(self, schedule: Schedule) -> Verdict:
+    def __call__(self, schedule: Schedule) -> ApprovalVerdict:
         """See :data:`~promptyoself.rules.policy.Approvals`."""
         now = self._store.not_before(self._now)
         verdict = self._tokens.judge(schedule, format_utc(now))
@@ -147,7 +147,7 @@ def _next_slot(schedule: Schedule, now: datetime) -> datetime | None:
     first = parse_utc(schedule.next_run)
     if now - first <= timedelta(seconds=schedule.grace):
         return first
-    return next_fire_time(trigger_of(schedule), now - timedelta(seconds=schedule.grace))
+    return next_fire_time(schedule_trigger(schedule), now - timedelta(seconds=schedule.grace))
 
 
 def _end_of(schedule: Schedule, uses: int, now: datetime) -> datetime:
@@ -158,7 +158,7 @@ def _end_of(schedule: Schedule, uses: int, now: datetime) -> datetime:
     if slot is None:
         return now + _A_DAY
     for _ in range(uses - 1):
-        following = next_fire_time(trigger_of(schedule), slot)
+        following = next_fire_time(schedule_trigger(schedule), slot)
         if following is None or following > latest:
             break
         slot = following

@@ -8,7 +8,7 @@ from itertools import islice
 
 from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.core.times import local_time
-from promptyoself.rules.slots import trigger_of
+from promptyoself.rules.slots import schedule_trigger
 from promptyoself.rules.triggers import Trigger, slots
 from promptyoself.store.access import find_schedule
 from promptyoself.store.store import Store
@@ -27,7 +27,7 @@ def next_fires(store: Store, id_: str, count: int) -> list[dict[str, str | None]
     if schedule.max_repetitions is not None:
         left = schedule.max_repetitions - schedule.repetition_count
     first = parse_utc(schedule.next_run)
-    rest = fires(trigger_of(schedule), left, count, first)
+    rest = fires(schedule_trigger(schedule), left, count, first)
     head = {"utc": schedule.next_run, "local": local_time(first, schedule.timezone)}
     return [head, *rest][: count if left is None else min(count, left)]
 

@@ -24,15 +24,15 @@ from promptyoself.events.records import (
 )
 from promptyoself.rules.daily_rate import exceeded
 from promptyoself.rules.placement import place
-from promptyoself.rules.policy import APPROVED_TIER, DEFAULT_GRACE, by_the_log
+from promptyoself.rules.policy import APPROVED_TIER, DEFAULT_GRACE, approval_in_log
 from promptyoself.rules.slots import (
-    MOMENT,
-    Skipped,
+    CLOCK_TOLERANCE,
+    SkippedRange,
     is_ahead,
-    passed,
-    skip_record,
-    trigger_from,
-    trigger_of,
+    missed_slots,
+    schedule_trigger,
+    skip_event,
+    trigger_from_fields,
 )
 from promptyoself.rules.triggers import Trigger, next_fire_time
 from promptyoself.service.schedules.request import (
@@ -127,11 +127,11 @@ def register(
         if existing is not None:
             spec = fields
             if is_ahead(existing, now):
-                again = _reopened(store, id_, trigger_from(fields), now)
+                again = _reopened(store, id_, trigger_from_fields(fields), now)
                 new = new._replace(**again)
                 spec = {**fields, "without": again["without"]}
                 drafts += _give_up_ahead(store, state, existing, now)
-            first_again = first_fire(spec, _high_water(existing, now, trigger_from(spec)))
+            first_again = first_fire(spec, _high_water(existing, now, trigger_from_fields(spec)))
             new = new._replace(next_run=format_utc(first_again))
         answer: dict[str, Any] = {
             "id": id_,
@@ -192,10 +192,12 @@ def modify(store: Store, id_: str, request: Request, now: datetime) -> dict[str,
             if any(name in changes for name in ("schedule_type", "schedule_value", "start_at")):
                 changes["anchor"] = fields["anchor"] = fields["start_at"] or anchor_for(now)
             if ahead:
-                again = _reopened(store, id_, trigger_from(fields), now)
+                again = _reopened(store, id_, trigger_from_fields(fields), now)
                 fields["without"] = again["without"]
                 drafts += _give_up_ahead(store, state, schedule, now)
-            first = format_utc(first_fire(fields, _high_water(schedule, now, trigger_from(fields))))
+            first = format_utc(
+                first_fire(fields, _high_water(schedule, now, trigger_from_fields(fields)))
+            )
             skipped, uncounted = _passed(schedule, now, _gap_reason(schedule))
             drafts += _skip(store, schedule, skipped, first)
             if first != schedule.next_run:
@@ -240,7 +242,7 @@ def pause(store: Store, id_: str, reason: str | None, now: datetime) -> dict[str
             )
         skipped, uncounted = _passed(schedule, now, "paused")
         if uncounted is None:
-            trigger = trigger_of(schedule)
+            trigger = schedule_trigger(schedule)
             high = _high_water(schedule, now, trigger)
             if schedule.last_slot:  # until `resume`, it stays where a clock has put it
                 high = max(high, parse_utc(schedule.last_slot))
@@ -290,7 +292,7 @@ def resumption(
     trigger, ahead = _computable(schedule), is_ahead(schedule, now)
     if ahead:
         again = _reopened(store, schedule.id, trigger, now)
-        trigger = trigger_from({**schedule._asdict(), "without": again["without"]})
+        trigger = trigger_from_fields({**schedule._asdict(), "without": again["without"]})
     following = next_fire_time(trigger, _high_water(schedule, now, trigger))
     if following is None or schedule.next_run is None:
         if schedule.status == "failed":
@@ -299,7 +301,7 @@ def resumption(
                 f"{schedule.id} has no slot left to fire.",
                 "Register it again with a new time.",
             )
-        drafts = _skip(store, schedule, passed(schedule, now, "paused"), None)
+        drafts = _skip(store, schedule, missed_slots(schedule, now, "paused"), None)
         once = schedule.schedule_type == "once"
         end = (
             ScheduleCompleted("once", "failed") if once else ScheduleCompleted("until", "completed")
@@ -311,7 +313,7 @@ def resumption(
     if schedule.status in FINISHED:
         require_space(state, schedule.agent_id, schedule.prompt, store.settings)
     next_run = format_utc(following)
-    drafts = _skip(store, schedule, passed(schedule, now, _gap_reason(schedule)), next_run)
+    drafts = _skip(store, schedule, missed_slots(schedule, now, _gap_reason(schedule)), next_run)
     drafts += _give_up_ahead(store, state, schedule, now) if ahead else []
     resumed = ScheduleResumed(next_run, reason, **again)
     drafts.append(store.draft(resumed, schedule.id, schedule.agent_id))
@@ -366,7 +368,7 @@ def trigger(store: Store, id_: str, reason: str | None, now: datetime) -> dict[s
         taken = {schedule.next_run, schedule.last_slot}
         if schedule.last_trigger is not None:
             latest = parse_utc(schedule.last_trigger)
-            if latest - now > MOMENT:  # by a clock that was ahead
+            if latest - now > CLOCK_TOLERANCE:  # by a clock that was ahead
                 from promptyoself.service.schedules.clock_rollback import claimed_after
 
                 taken |= claimed_after(store, id_, now)
@@ -378,7 +380,7 @@ def trigger(store: Store, id_: str, reason: str | None, now: datetime) -> dict[s
         message = "It will be delivered by the loop, or by the next `promptyoself execute`."
         answer = {"id": id_, "slot": slot, "message": message}
         if schedule.tier >= APPROVED_TIER:
-            verdict = by_the_log(schedule, format_utc(now))
+            verdict = approval_in_log(schedule, format_utc(now))
             if verdict.grant is None or not schedule.approval_triggers:
                 answer["warning"] = (
                     "As things stand it will be skipped, since no approval of the schedule is for "
@@ -420,7 +422,7 @@ def preview(store: Store, request: Request, now: datetime) -> tuple[Trigger, int
     fields.update(checked(request, store.settings, now))
     fields["anchor"] = fields.get("start_at") or anchor_for(now)
     first_fire(fields, now)
-    return trigger_from(fields), request.max_repetitions
+    return trigger_from_fields(fields), request.max_repetitions
 
 
 def _already_there(
@@ -534,7 +536,7 @@ def _high_water(schedule: Schedule, now: datetime, trigger: Trigger) -> datetime
     asked for, whose name it would have. Where a clock that was ahead has decided later ones, those
     that don't come again are left out of the trigger itself."""
     high, asked = now, schedule.last_trigger
-    if schedule.last_slot and parse_utc(schedule.last_slot) - now <= MOMENT:
+    if schedule.last_slot and parse_utc(schedule.last_slot) - now <= CLOCK_TOLERANCE:
         high = max(now, parse_utc(schedule.last_slot))
     if asked is not None and next_fire_time(trigger, high) == parse_utc(asked):
         return parse_utc(asked)
@@ -551,14 +553,14 @@ def _reopened(store: Store, id_: str, trigger: Trigger, now: datetime) -> dict[s
 def _is_slot(schedule: Schedule, instant: datetime) -> bool:
     """Whether the schedule fires at that instant, as far as this machine can tell."""
     try:
-        return next_fire_time(trigger_of(schedule), instant - instant.resolution) == instant
+        return next_fire_time(schedule_trigger(schedule), instant - instant.resolution) == instant
     except PromptyoselfError:
         return False
 
 
 def _computable(schedule: Schedule) -> Trigger:
     """The schedule's trigger. Raises why its times can't be computed, and what mends that."""
-    trigger = trigger_of(schedule)
+    trigger = schedule_trigger(schedule)
     try:
         next_fire_time(trigger, parse_utc(schedule.anchor))
     except PromptyoselfError as error:
@@ -569,17 +571,19 @@ def _computable(schedule: Schedule) -> Trigger:
     return trigger
 
 
-def _passed(schedule: Schedule, now: datetime, why: SkipReason) -> tuple[list[Skipped], str | None]:
+def _passed(
+    schedule: Schedule, now: datetime, why: SkipReason
+) -> tuple[list[SkippedRange], str | None]:
     """The slots that have passed unclaimed. Where this machine can't tell which they are, the code
     of the error that says so, and of them only the one that the log has promised."""
     try:
-        next_fire_time(trigger_of(schedule), now)
-        return passed(schedule, now, why), None
+        next_fire_time(schedule_trigger(schedule), now)
+        return missed_slots(schedule, now, why), None
     except PromptyoselfError as error:
         if schedule.next_run is None or parse_utc(schedule.next_run) > now:
             return [], error.code
         first = parse_utc(schedule.next_run)
-        return [Skipped(first, first, 1, why)], error.code
+        return [SkippedRange(first, first, 1, why)], error.code
 
 
 def _give_up_ahead(store: Store, state: State, schedule: Schedule, now: datetime) -> list[Draft]:
@@ -599,12 +603,12 @@ def _what_was_modified(changes: dict[str, Any], *, counts: bool) -> str:
 
 
 def _skip(
-    store: Store, schedule: Schedule, skipped: list[Skipped], next_run: str | None
+    store: Store, schedule: Schedule, skipped: list[SkippedRange], next_run: str | None
 ) -> list[Draft]:
     # Each says what comes next: the range that follows, or what lies ahead.
     upcoming = [*(format_utc(item.first) for item in skipped[1:]), next_run]
     return [
-        store.draft(skip_record(item, after), schedule.id, schedule.agent_id)
+        store.draft(skip_event(item, after), schedule.id, schedule.agent_id)
         for item, after in zip(skipped, upcoming, strict=False)
     ]
 

@@ -30,7 +30,7 @@ from promptyoself.core.validation import (
 )
 from promptyoself.events.kinds import MISFIRE_POLICIES
 from promptyoself.rules.policy import TIERS
-from promptyoself.rules.slots import trigger_from
+from promptyoself.rules.slots import trigger_from_fields
 from promptyoself.rules.triggers import Trigger, next_fire_time, parse_cron, slots
 from promptyoself.store.access import forbidden
 
@@ -282,7 +282,7 @@ def first_fire(fields: dict[str, Any], now: datetime) -> datetime:
             f"--start-at ({start_at}) is later than --until ({until}).",
             "Exchange or change them.",
         )
-    first = next_fire_time(trigger_from(fields), now)
+    first = next_fire_time(trigger_from_fields(fields), now)
     if first is None:
         raise PromptyoselfError(
             "never_fires",

@@ -25,7 +25,7 @@ from promptyoself.core.settings import Settings
 from promptyoself.core.times import format_duration, parse_duration, parse_zone, shown
 from promptyoself.events.records import ScheduleRegistered
 from promptyoself.rules.policy import DEFAULT_GRACE
-from promptyoself.rules.slots import trigger_from
+from promptyoself.rules.slots import trigger_from_fields
 from promptyoself.rules.triggers import next_fire_time
 from promptyoself.service.schedules.request import (
     Request,
@@ -398,7 +398,7 @@ def _first(fields: dict[str, Any], next_run: datetime | None, now: datetime) -> 
             after = max(next_run, now - _GRACE) - _TICK
     elif next_run is not None:
         before = max(next_run, now - _GRACE) - _TICK
-        is_slot = next_fire_time(trigger_from(fields), next_run - _TICK) == next_run
+        is_slot = next_fire_time(trigger_from_fields(fields), next_run - _TICK) == next_run
         after = before if is_slot else now
     return first_fire(fields, after)
 

@@ -18,7 +18,7 @@ from promptyoself.core.settings import default_zone, desire_half_life, told
 from promptyoself.core.times import format_duration
 from promptyoself.events.kinds import FINISHED
 from promptyoself.rules.health import LATE, failed, failing, overdue, retrying
-from promptyoself.rules.slots import is_ahead, trigger_of
+from promptyoself.rules.slots import is_ahead, schedule_trigger
 from promptyoself.rules.triggers import next_fire_time
 from promptyoself.service.proof.verify import verify
 from promptyoself.service.schedules.views import problem_of
@@ -27,7 +27,7 @@ from promptyoself.service.upkeep.clock_trust import held_loops
 from promptyoself.state.schedules import State
 from promptyoself.store.chain import Chain
 from promptyoself.store.store import Store, chains
-from promptyoself.targets.api import Deliverer
+from promptyoself.targets.api import LettaApi
 from promptyoself.targets.letta import UNFIT_CLIENTS
 
 __all__ = ["Check", "examine"]
@@ -51,7 +51,7 @@ class Check(NamedTuple):
 def examine(
     store: Store,
     now: datetime,
-    letta: Deliverer | None,
+    letta: LettaApi | None,
     *,
     require_loop: bool = False,
     allow_no_loop: bool = False,
@@ -298,7 +298,7 @@ def _times(state: State, now: datetime) -> Check:
         if (problem := problem_of(schedule)) is not None:
             broken[schedule.id] = problem
         elif schedule.status == "active" and is_ahead(schedule, now) and schedule.next_run:
-            following = next_fire_time(trigger_of(schedule), now)
+            following = next_fire_time(schedule_trigger(schedule), now)
             if following is not None and format_utc(following) < schedule.next_run:
                 ahead.append(schedule.id)
     if broken:
@@ -318,7 +318,7 @@ def _some(ids: list[str]) -> str:
     return ", ".join(ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
 
 
-def _letta(store: Store, letta: Deliverer) -> Check:
+def _letta(store: Store, letta: LettaApi) -> Check:
     release = letta.health()
     letta.agents()  # health needs no password; this does
     return Check("letta", True, f"{store.settings.shown_url} answers, version {release}")

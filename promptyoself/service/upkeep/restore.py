@@ -24,7 +24,7 @@ from promptyoself.events.records import (
     ScheduleResumed,
     ScheduleTriggered,
 )
-from promptyoself.rules.slots import trigger_of
+from promptyoself.rules.slots import schedule_trigger
 from promptyoself.rules.triggers import next_fire_time
 from promptyoself.service.transfer.export import back_to
 from promptyoself.state.desires import Desire, Desires
@@ -72,7 +72,7 @@ def corrections(log: Any) -> Iterator[tuple[str, Record]]:
         if last is None or next_run is None or next_run > last:
             continue
         try:
-            following = next_fire_time(trigger_of(schedule), parse_utc(last))
+            following = next_fire_time(schedule_trigger(schedule), parse_utc(last))
         except Exception:  # a zone that isn't known here, say: the claim will complain of it
             continue
         changes = {"next_run": None if following is None else format_utc(following)}

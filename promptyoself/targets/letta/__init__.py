@@ -1,4 +1,4 @@
-"""The way to an agent: what a delivery needs (:class:`Deliverer`), and how Letta is asked for it.
+"""The way to an agent: what a delivery needs (:class:`LettaApi`), and how Letta is asked for it.
 
 Nothing else in the package knows ``letta_client``, and importing this doesn't load it.
 """
@@ -7,34 +7,34 @@ from __future__ import annotations
 
 from promptyoself.targets.api import (
     Agent,
-    Deliverer,
     DeliveryError,
     Found,
     Kind,
+    LettaApi,
     Message,
     Run,
     run_failure_is_busy,
     run_failure_is_permanent,
     run_failure_lacks_credits,
 )
-from promptyoself.targets.letta.client import LettaDeliverer
+from promptyoself.targets.letta.client import LettaClient
 from promptyoself.targets.letta.failures import UNFIT_CLIENTS
-from promptyoself.targets.letta.run_snapshot import Look, Looks, take_look
+from promptyoself.targets.letta.run_snapshot import RunSnapshot, SnapshotQueue, take_run_snapshot
 
 __all__ = [
     "UNFIT_CLIENTS",
     "Agent",
-    "Deliverer",
     "DeliveryError",
     "Found",
     "Kind",
-    "LettaDeliverer",
-    "Look",
-    "Looks",
+    "LettaApi",
+    "LettaClient",
     "Message",
     "Run",
+    "RunSnapshot",
+    "SnapshotQueue",
     "run_failure_is_busy",
     "run_failure_is_permanent",
     "run_failure_lacks_credits",
-    "take_look",
+    "take_run_snapshot",
 ]

@@ -38,14 +38,14 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from promptyoself.core.errors import PromptyoselfError
-from promptyoself.targets.api import Agent, Deliverer, DeliveryError, Found, Message, Run
+from promptyoself.targets.api import Agent, DeliveryError, Found, LettaApi, Message, Run
 from promptyoself.targets.letta.deadline import call_within, http_client
 from promptyoself.targets.letta.failures import AnswerTooLong, Failures, require_address
 
 if TYPE_CHECKING:
     from letta_client import Letta
 
-__all__ = ["LettaDeliverer"]
+__all__ = ["LettaClient"]
 
 T = TypeVar("T")
 
@@ -57,10 +57,10 @@ _ENDED = ["completed", "failed", "cancelled"]
 _ID = re.compile(r"[!-~]{1,200}").fullmatch
 
 
-class LettaDeliverer(Deliverer):
+class LettaClient(LettaApi):
     """The deliverer that speaks to one Letta server, through its SDK.
 
-    What its methods promise stands at :class:`Deliverer`.
+    What its methods promise stands at :class:`LettaApi`.
 
     Args:
         base_url: ``http(s)://host[:port][/prefix]``.

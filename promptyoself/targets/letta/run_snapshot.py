@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
-from promptyoself.targets.api import Deliverer, DeliveryError, Run
+from promptyoself.targets.api import DeliveryError, LettaApi, Run
 
-__all__ = ["Look", "Looks", "take_look"]
+__all__ = ["RunSnapshot", "SnapshotQueue", "take_run_snapshot"]
 
 _TO_SPARE = 8
 """Ended runs asked for beyond those missed: others may have ended at the same time."""
@@ -24,7 +24,7 @@ _AGAIN = 10.0
 """Seconds until the next look after one that failed."""
 
 
-class Look(NamedTuple):
+class RunSnapshot(NamedTuple):
     """How the runs stood at one instant between ``asked`` and ``answered`` (seconds of a monotonic
     clock).
 
@@ -38,9 +38,9 @@ class Look(NamedTuple):
     runs: dict[str, Run]
 
 
-def take_look(
-    letta: Deliverer, followed: Collection[str], monotonic: Callable[[], float]
-) -> Look | None:
+def take_run_snapshot(
+    letta: LettaApi, followed: Collection[str], monotonic: Callable[[], float]
+) -> RunSnapshot | None:
     """Ask for the active runs, and what became of those of ``followed`` that aren't among them.
 
     ``None``: there are too many runs for a look.
@@ -68,10 +68,10 @@ def take_look(
     except DeliveryError:  # then they are asked for one by one
         ended = []
     runs.update((run.run_id, run) for run in ended if not run.active)
-    return Look(asked, answered, active, runs)
+    return RunSnapshot(asked, answered, active, runs)
 
 
-class Looks:
+class SnapshotQueue:
     """When to look, and for whom. Who comes while a look is under way waits for the next one, since
     it wants to know how things stand from now on.
 
@@ -108,7 +108,7 @@ class Looks:
         self._asking = set(self.followed)
         return frozenset(self._asking)
 
-    def end(self, now: float, look: Look | None) -> tuple[set[str], set[str]]:
+    def end(self, now: float, look: RunSnapshot | None) -> tuple[set[str], set[str]]:
         """Who waited for the look that has ended, and which others' runs it shows to be over; where
         it has failed (``None``), nobody is to look for a while."""
         waited, self._served, self.under_way = self._served, set(), False
@@ -142,6 +142,6 @@ class Looks:
         return float("-inf") if self._urgent else self._not_before
 
 
-def _active(look: Look, run_id: str) -> bool:
+def _active(look: RunSnapshot, run_id: str) -> bool:
     run = look.runs.get(run_id)
     return run is not None and run.active
