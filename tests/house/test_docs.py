@@ -30,9 +30,10 @@ ROOT = Path(__file__).resolve().parents[2]
 RECORDS = sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))
 DOCUMENTS = [
     ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
     *(page for page in sorted((ROOT / "docs").rglob("*.md")) if page not in RECORDS),
 ]
-LANGUAGES = {"console", "console exact", "sh", "json", "text"}
+LANGUAGES = {"console", "console exact", "sh", "json", "text", "mermaid"}
 REASONS = {
     "it installs from a package index",
     "it needs Docker",
@@ -347,6 +348,42 @@ def test_the_index_lists_every_page_once() -> None:
     links = re.findall(r"^- \[[^]]+\]\(([^)]+)\): .", index.read_text(), re.MULTILINE)
     pages = [(index.parent / link).resolve() for link in links]
     assert sorted(pages) == sorted({*DOCUMENTS} - {index, ROOT / "README.md"})
+
+
+NAMED_FOLDERS = "promptyoself|tests|docs|docker|benchmarks"
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_every_path_that_a_contributor_is_told_exists(name: str) -> None:
+    """Files and folders that these pages name are there, also those in diagrams."""
+    text = (ROOT / name).read_text()
+    paths = re.findall(rf"`((?:{NAMED_FOLDERS})/[\w./-]*)`", text)
+    drawn = re.findall(r'"([a-z_]+(?:/[a-z_]+)*(?:\.py|/))[<:]', text)
+    missing = [path for path in paths if not (ROOT / path).exists()]
+    missing += [path for path in drawn if not (ROOT / "promptyoself" / path).exists()]
+    assert paths
+    assert not missing
+
+
+def test_the_architecture_names_every_folder() -> None:
+    """docs/architecture.md has a row for each folder of the package, and for no other."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    package = ROOT / "promptyoself"
+    folders = {path.parent for path in package.rglob("*") if path.suffix in (".py", ".yml")}
+    rows = re.findall(r"^\| `(promptyoself/[\w/]+)/` \| .", text, re.MULTILINE)
+    assert sorted(rows) == sorted(
+        str(path.relative_to(ROOT)) for path in folders if path != package
+    )
+
+
+def test_the_glossary_is_in_the_order_of_the_alphabet() -> None:
+    """Each word has one entry, where a reader looks for it."""
+    text = (ROOT / "docs" / "glossary.md").read_text()
+    words = re.findall(r"^- \*\*(.+)\.\*\* ", text, re.MULTILINE)
+    assert words == sorted(set(words), key=str.lower)
+    # A word in italics leads to its entry, in the plural or as a participle too.
+    for word in re.findall(r"(?<!\*)\*([A-Za-z][\w -]*)\*(?!\*)", text):
+        assert any(word.lower().startswith(entry.lower()) for entry in words), word
 
 
 def test_what_is_generated_is_up_to_date() -> None:
