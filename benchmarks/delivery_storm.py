@@ -14,10 +14,11 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from promptyoself.core.ids import content_of, schedule_id
+from promptyoself.core.ids import schedule_id
 from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.core.settings import load_settings
 from promptyoself.events.records import ScheduleRegistered
+from promptyoself.events.schedule_fields import content_of
 from promptyoself.service.delivery.loop import StopFlag, execute_once
 from promptyoself.store.store import Store
 from promptyoself.targets.letta import LettaClient

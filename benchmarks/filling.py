@@ -9,10 +9,11 @@ import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from promptyoself.core.ids import content_of, schedule_id
+from promptyoself.core.ids import schedule_id
 from promptyoself.core.instants import format_utc
 from promptyoself.core.settings import load_settings
 from promptyoself.events.records import ScheduleRegistered
+from promptyoself.events.schedule_fields import content_of
 from promptyoself.ledger import START
 from promptyoself.store.store import Store
 

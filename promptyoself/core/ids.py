@@ -11,10 +11,7 @@ from typing import Any
 import orjson
 
 __all__ = [
-    "CONTENT",
-    "TEMPLATES",
     "content_hash",
-    "content_of",
     "desire_id",
     "is_opaque_id",
     "jittered",
@@ -22,31 +19,8 @@ __all__ = [
     "slot_otid",
 ]
 
-CONTENT = (
-    "agent_id",
-    "conversation_id",
-    "prompt",
-    "name",
-    "schedule_type",
-    "schedule_value",
-    "timezone",
-    "start_at",
-    "until",
-    "max_repetitions",
-    "template",
-)
-"""What makes a schedule the one it is. Everything else about it is policy."""
-
-TEMPLATES = ("idle",)
-"""What a prompt can be rendered from when it fires. The name is content, in the prompt's place."""
-
 # Made once with uuid4. It must never change: it is part of every otid ever sent.
 _OTID_NAMESPACE = bytes.fromhex("145d04ac509e44beb1f528ceadb5c634")
-
-
-def content_of(record: Any) -> dict[str, Any]:
-    """The content fields of a registration or a schedule."""
-    return {name: getattr(record, name) for name in CONTENT}
 
 
 def content_hash(content: Mapping[str, Any], salt: int = 0) -> str:

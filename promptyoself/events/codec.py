@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from promptyoself.core.instants import is_instant
 from promptyoself.events.records import (
     CLASSES,
-    Instant,
     Record,
     ScheduleModified,
     ScheduleRegistered,
 )
+from promptyoself.events.schedule_fields import Instant
 from promptyoself.events.versions import VERSIONS
 
 __all__ = ["is_known", "read_record", "type_of", "write_event"]

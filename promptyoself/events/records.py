@@ -11,18 +11,17 @@ left out, which would compile each annotation.
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 from promptyoself.events.kinds import (
     ArrivalProof,
     CompletionReason,
     FinalStatus,
-    MisfirePolicy,
-    ScheduleType,
     SkipReason,
     SlotKind,
     WorkerMode,
 )
+from promptyoself.events.schedule_fields import Instant, ScheduleRegistered
 
 __all__ = [
     "CLASSES",
@@ -39,7 +38,6 @@ __all__ = [
     "DesirePruned",
     "DesireRecorded",
     "DesireReinforced",
-    "Instant",
     "LedgerCreated",
     "LedgerRecovered",
     "Record",
@@ -59,9 +57,6 @@ __all__ = [
 FORMAT = 1
 """The version of the chain's format that ``ledger.created`` states."""
 
-Instant = Annotated[str, "instant"]
-"""The text of an instant. Reading an event refuses any other text in a field of this type."""
-
 
 class LedgerCreated(NamedTuple):
     """The first event of every chain."""
@@ -69,46 +64,6 @@ class LedgerCreated(NamedTuple):
     format: int
     chain: str
     software: str
-
-
-class ScheduleRegistered(NamedTuple):
-    """A schedule came to life, or one that had ended came back (``life`` > 1).
-
-    Imported schedules have three more fields. ``repetition_count`` is how many slots had been
-    claimed before. ``last_slot`` is the latest that had been claimed or skipped. ``first_content``
-    is what its id was made of, if it had been modified since.
-
-    ``template`` names what the prompt is rendered from when it fires; then ``prompt`` is empty.
-    """
-
-    agent_id: str
-    prompt: str
-    schedule_type: ScheduleType
-    schedule_value: str
-    timezone: str
-    next_run: Instant
-    anchor: Instant
-    tier: int
-    misfire: MisfirePolicy
-    grace: int
-    conversation_id: str | None = None
-    name: str | None = None
-    start_at: Instant | None = None
-    until: Instant | None = None
-    max_repetitions: int | None = None
-    salt: int | None = None
-    life: int | None = None
-    daily_budget: int | None = None
-    jitter: int | None = None
-    envelope: bool | None = None
-    on_failure: str | None = None
-    repetition_count: int | None = None
-    last_slot: Instant | None = None
-    first_content: dict[str, Any] | None = None
-    reason: str | None = None
-    template: str | None = None
-    counts_from: Instant | None = None
-    without: list[list[str]] | None = None
 
 
 class ScheduleModified(NamedTuple):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 
-from promptyoself.core.ids import content_of, schedule_id
+from promptyoself.core.ids import schedule_id
 from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.core.settings import Caps
 from promptyoself.events.draft import FOR, Draft
@@ -22,8 +22,8 @@ from promptyoself.events.records import (
     ScheduleCompleted,
     ScheduleRegistered,
 )
+from promptyoself.events.schedule_fields import DEFAULT_GRACE, content_of
 from promptyoself.rules.placement import place
-from promptyoself.rules.policy import DEFAULT_GRACE
 from promptyoself.rules.slots import MISFIRE_TOLERANCE
 from promptyoself.state.schedules import Schedule, State, slot_key
 

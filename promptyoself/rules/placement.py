@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from promptyoself.core.ids import content_hash, content_of, schedule_id
+from promptyoself.core.ids import content_hash, schedule_id
 from promptyoself.events.records import (
     ScheduleRegistered,
 )
+from promptyoself.events.schedule_fields import content_of
 from promptyoself.state.schedules import Schedule, State
 
 __all__ = ["MAX_SALT", "place"]

@@ -14,8 +14,6 @@ from promptyoself.state.schedules import Schedule, State
 
 __all__ = [
     "APPROVED_TIER",
-    "DEFAULT_GRACE",
-    "TIERS",
     "ApprovalVerdict",
     "Approvals",
     "PolicyCheck",
@@ -25,7 +23,6 @@ __all__ = [
     "spending_day",
 ]
 
-TIERS = (0, 1, 2)
 APPROVED_TIER = 2
 """From this tier on, each delivery needs an approval."""
 

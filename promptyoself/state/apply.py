@@ -5,16 +5,16 @@ from collections.abc import Iterable
 from functools import partial
 from hashlib import sha256
 
-from promptyoself.core.ids import TEMPLATES, content_hash, content_of
+from promptyoself.core.ids import content_hash
 from promptyoself.core.instants import is_instant
 from promptyoself.events import records
 from promptyoself.events.codec import read_record
 from promptyoself.events.kinds import FINISHED, HANDED_BACK, SCHEDULE_TYPES
+from promptyoself.events.schedule_fields import FLAGS, SPECIFIED, TEMPLATES, content_of
 from promptyoself.events.versions import SCHEDULE_VERSIONS
 from promptyoself.state.fold import Folded, take_in
 from promptyoself.state.schedules import (
     CHAIN,
-    SPECIFIED,
     OpenSlot,
     Schedule,
     State,
@@ -119,7 +119,7 @@ def _register(
         created_at=event.ts,
         registered=content_hash(dict(first_content) if first_content else content_of(record)),
         life=record.life or 1,
-        envelope=bool(record.envelope),
+        **{name: bool(getattr(record, name)) for name in FLAGS},
         repetition_count=record.repetition_count or 0,
         told=place(event),
     )

@@ -27,6 +27,7 @@ from promptyoself.events.kinds import (
     Status,
     VoidReason,
 )
+from promptyoself.events.schedule_fields import SPECIFIED
 from promptyoself.state.fold import NO_LOSSES, Folded, Losses
 from promptyoself.state.overlay import Overlay, Summary
 
@@ -34,7 +35,6 @@ __all__ = [
     "CATCH_UP_PAUSE",
     "CHAIN",
     "EMPTY",
-    "SPECIFIED",
     "AgentState",
     "Folded",
     "OpenSlot",
@@ -271,14 +271,6 @@ EMPTY = State(schedule_table(), {}, agent_table(), {}, {})
 """Before the first event."""
 
 
-SPECIFIED = (
-    *("agent_id", "conversation_id", "prompt", "template", "envelope", "name", "tier"),
-    *("schedule_type", "schedule_value", "timezone", "anchor", "start_at", "until"),
-    *("max_repetitions", "daily_budget", "misfire", "grace", "jitter", "on_failure"),
-)
-"""The fields of a schedule that its registration sets, and nothing but a modification changes."""
-
-
 def prompt_size(schedule: Schedule) -> int:
     """How many bytes a schedule's prompt has, for as long as the schedule isn't over."""
     if schedule.status in FINISHED:
@@ -287,8 +279,9 @@ def prompt_size(schedule: Schedule) -> int:
 
 
 def spec_hash(schedule: Schedule) -> str:
-    """The hash of all that a person reads and approves: of the fields of :data:`SPECIFIED`, policy
-    too, since any modification voids an approval."""
+    """The hash of all that a person reads and approves: of the fields of
+    :data:`~promptyoself.events.schedule_fields.SPECIFIED`, policy too, since any modification voids
+    an approval."""
     return content_hash({name: getattr(schedule, name) for name in SPECIFIED})
 
 

@@ -22,8 +22,9 @@ from calling import call, run
 from checker import check_chain
 from test_mcp_server import serving
 
-from promptyoself.core.ids import CONTENT, schedule_id
+from promptyoself.core.ids import schedule_id
 from promptyoself.core.instants import parse_utc
+from promptyoself.events.schedule_fields import CONTENT
 from promptyoself.targets.letta.deadline import MOST_BYTES
 
 OTHERS = 6

@@ -8,14 +8,8 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptyoself.core.ids import (
-    CONTENT,
-    content_hash,
-    content_of,
-    desire_id,
-    schedule_id,
-    slot_otid,
-)
+from promptyoself.core.ids import content_hash, desire_id, schedule_id, slot_otid
+from promptyoself.events.schedule_fields import CONTENT, content_of
 from promptyoself.state.schedules import Schedule
 
 CONTENTS = st.fixed_dictionaries(

@@ -23,7 +23,7 @@ OURS = {
     "core.diagnostics", "core.disk", "core.errors", "core.ids", "core.instants",
     "core.settings", "core.texts", "core.times", "doors", "doors.commands",
     "doors.commands.session", "doors.registry", "events", "events.draft", "events.kinds",
-    "events.versions", "index",
+    "events.schedule_fields", "events.versions", "index",
     "index.form", "index.index", "index.schedule_form", "index.tree", "ledger", "ledger.envelope",
     "ledger.files", "ledger.lock", "ledger.position", "ledger.protocol", "ledger.segments",
     "service", "service.schedules", "state", "state.fold", "state.overlay", "state.schedules",

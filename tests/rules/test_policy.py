@@ -8,8 +8,8 @@ import pytest
 from test_slots import schedule
 
 from promptyoself.core.settings import Caps
-from promptyoself.events.kinds import MISFIRE_POLICIES
-from promptyoself.rules.policy import TIERS, refusal_reason
+from promptyoself.events.schedule_fields import FIELDS
+from promptyoself.rules.policy import refusal_reason
 from promptyoself.service.schedules.request import Request
 from promptyoself.state.schedules import EMPTY, AgentState, agent_table
 
@@ -61,6 +61,6 @@ def test_a_cap_of_none_lets_nothing_through() -> None:
 
 def test_the_words_of_policy_are_pinned() -> None:
     """Tiers and misfires stand in the log, so their spelling may not change."""
-    assert TIERS == (0, 1, 2)
-    assert MISFIRE_POLICIES == ("coalesce", "skip", "all")
+    assert FIELDS["tier"].values == (0, 1, 2)
+    assert FIELDS["misfire"].values == ("coalesce", "skip", "all")
     assert {"tier", "misfire", "daily_budget"} < set(Request._fields)

@@ -28,11 +28,12 @@ from world import NOON, check_deliveries, check_slots, entries_of
 
 from promptyoself.core.disk import Disk
 from promptyoself.core.errors import PromptyoselfError
-from promptyoself.core.ids import content_hash, content_of
+from promptyoself.core.ids import content_hash
 from promptyoself.core.instants import format_utc
 from promptyoself.core.settings import load_settings
 from promptyoself.events.kinds import PROBLEMS
 from promptyoself.events.records import ApprovalGranted
+from promptyoself.events.schedule_fields import content_of
 from promptyoself.rules.claim import Claim, Decision, claim, orphans
 from promptyoself.rules.outcome import Abandoned, Delivered, outcome_events
 from promptyoself.rules.policy import approval_in_log

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from tally import rounds
 
 from promptyoself.core.errors import ChainError
-from promptyoself.core.ids import content_hash, content_of, schedule_id, slot_otid
+from promptyoself.core.ids import content_hash, schedule_id, slot_otid
 from promptyoself.core.instants import format_utc
 from promptyoself.events import records
 from promptyoself.events.codec import is_known, write_event
 from promptyoself.events.kinds import FINISHED
+from promptyoself.events.schedule_fields import content_of
 from promptyoself.ledger import Envelope
 from promptyoself.rules.policy import approval_in_log
 from promptyoself.state.apply import fold

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from promptyoself.core.disk import Disk
-from promptyoself.core.ids import content_of, desire_id, schedule_id
+from promptyoself.core.ids import desire_id, schedule_id
 from promptyoself.events.draft import Draft
 from promptyoself.events.records import DesireRecorded, ScheduleRegistered
+from promptyoself.events.schedule_fields import content_of
 from promptyoself.index.desire_form import DESIRE_FORM
 from promptyoself.index.form import Form
 from promptyoself.index.index import Index

@@ -11,13 +11,14 @@ from typing import Any
 
 from tally import count
 
-from promptyoself.core.ids import content_hash, content_of
+from promptyoself.core.ids import content_hash
 from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.core.settings import Caps, load_settings
 from promptyoself.events.codec import read_record, write_event
 from promptyoself.events.draft import Draft
 from promptyoself.events.kinds import PROBLEMS
 from promptyoself.events.records import ApprovalGranted, Record
+from promptyoself.events.schedule_fields import content_of
 from promptyoself.index.index import Snapshot
 from promptyoself.ledger import START, Envelope
 from promptyoself.rules.claim import Claim, Decision, RankDesires, claim

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from promptyoself.core.errors import PromptyoselfError, WrongUsage
-from promptyoself.core.ids import TEMPLATES
 from promptyoself.doors.commands.session import Document, Session, Whole, answers
-from promptyoself.events.kinds import MISFIRE_POLICIES
+from promptyoself.events.schedule_fields import FIELDS, POLICY
 
 if TYPE_CHECKING:
     from promptyoself.service.schedules.request import Request
@@ -35,6 +34,19 @@ def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
     return apply
 
 
+def _option_of(name: str) -> Callable[[F], F]:
+    """The option of a schedule's field, as the table of fields describes it."""
+    field = FIELDS[name]
+    option = field.option or "--" + name.replace("_", "-")
+    if field.type is bool:
+        flags = f"{option}/--no-{option.removeprefix('--')}"
+        return click.option(flags, name, default=None, help=field.help)
+    kind: click.ParamType[Any] | None = None
+    if field.values:
+        kind = Whole() if field.type is int else click.Choice(list(field.values))
+    return click.option(option, name, type=kind, metavar=field.metavar or None, help=field.help)
+
+
 _trigger_options = _options(
     click.option(
         "--time",
@@ -43,59 +55,23 @@ _trigger_options = _options(
     ),
     click.option("--cron", metavar="EXPR", help="A cron expression: 0 9 * * MON-FRI."),
     click.option("--every", metavar="DURATION", help="An interval: 90s, 2h30m, 1d."),
-    click.option(
-        "--start-at", metavar="T", help="Not before: 2027-01-31. Intervals count from it."
-    ),
-    click.option("--until", metavar="T", help="Not after: 2027-12-31."),
-    click.option("--max-repetitions", type=Whole(), metavar="N", help="At most so often."),
-    click.option("--tz", "timezone", metavar="ZONE", help="Zone of times: Europe/London (UTC)."),
+    *map(_option_of, ("start_at", "until", "max_repetitions", "timezone")),
 )
 
-_whom = click.option("--agent-id", metavar="AGENT", help="The agent to prompt.")
-
+_HELPED_FIRST = ("misfire", "grace", "name", "conversation_id", "envelope")
 _policy_options = _options(
-    click.option(
-        "--misfire",
-        type=click.Choice(list(MISFIRE_POLICIES)),
-        help="What to deliver of missed slots; coalesce: the last (default).",
-    ),
-    click.option("--grace", metavar="DURATION", help="How late at most: 2h (24h)."),
-    click.option("--name", metavar="TEXT", help="Its name."),
-    click.option("--conversation-id", metavar="CONV", help="Into this conversation: conv-…."),
-    click.option(
-        "--envelope/--no-envelope",
-        default=None,
-        help="Say first what woke it, and when (off).",
-    ),
-    click.option(
-        "--tier",
-        type=Whole(),
-        metavar="N",
-        help="0 reads, 1 writes, 2 acts outside and needs an approval (0).",
-    ),
-    click.option(
-        "--daily-budget", type=Whole(), metavar="N", help="Deliveries a day (UTC) at most."
-    ),
-    click.option("--jitter", metavar="DURATION", help="Up to so much later, at random: 5m."),
-    click.option(
-        "--on-failure",
-        metavar="AGENT",
-        help="Tell this agent of failed and missed slots.",
-    ),
+    *map(_option_of, _HELPED_FIRST),
+    *(_option_of(name) for name in POLICY if name not in _HELPED_FIRST),
     _reason,
 )
 
 _registration_options = _options(
-    _whom,
-    click.option("--prompt", metavar="TEXT", help="What the agent is told."),
+    _option_of("agent_id"),
+    _option_of("prompt"),
     click.option(
         "--prompt-file", metavar="FILE", help="The same from a file in UTF-8; - for stdin."
     ),
-    click.option(
-        "--template",
-        type=click.Choice(list(TEMPLATES)),
-        help="Instead of a prompt; idle lists the agent's strongest desires.",
-    ),
+    _option_of("template"),
     _trigger_options,
     _policy_options,
 )
@@ -127,7 +103,7 @@ def register_command(session: Session, check: bool, dry_run: bool, **options: An
 
 
 @click.command("idle")
-@_whom
+@_option_of("agent_id")
 @_trigger_options
 @_policy_options
 @click.option("--dry-run", is_flag=True, help="Say what would happen; change nothing.")

@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from promptyoself.events.schedule_fields import FLAGS, SPECIFIED
 from promptyoself.ledger import Ledger
 from promptyoself.rules.claim import IndexMismatch
-from promptyoself.state.schedules import SPECIFIED, Schedule
+from promptyoself.state.schedules import Schedule
 
 __all__ = ["LogCheck"]
 
@@ -61,7 +62,7 @@ class LogCheck:
             if name not in changes:
                 return False
             fields[name] = changes[name]
-        fields["envelope"] = bool(fields.get("envelope"))
+        fields.update((name, bool(fields.get(name))) for name in FLAGS)
         return all(fields.get(name) == getattr(schedule, name) for name in SPECIFIED)
 
     def _data(self, where: str, type_: str, id_: str) -> Mapping[str, Any] | None:

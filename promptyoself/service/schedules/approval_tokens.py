@@ -24,9 +24,10 @@ import orjson
 
 from promptyoself.core.disk import Disk
 from promptyoself.core.errors import PromptyoselfError
-from promptyoself.core.ids import content_hash, content_of
+from promptyoself.core.ids import content_hash
 from promptyoself.core.instants import is_instant
 from promptyoself.events.kinds import ApprovalProblem
+from promptyoself.events.schedule_fields import content_of
 from promptyoself.rules.policy import ApprovalVerdict, approval_in_log
 from promptyoself.state.schedules import Schedule, State, spec_hash
 

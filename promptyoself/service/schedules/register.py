@@ -5,7 +5,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from promptyoself.core.errors import PromptyoselfError, WrongUsage
-from promptyoself.core.ids import content_of
 from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.core.settings import Settings
 from promptyoself.core.times import local_time, shown
@@ -22,9 +21,10 @@ from promptyoself.events.records import (
     ScheduleResumed,
     ScheduleTriggered,
 )
+from promptyoself.events.schedule_fields import FIELDS, FLAGS, POLICY, TIMING, content_of
 from promptyoself.rules.daily_rate import exceeded
 from promptyoself.rules.placement import place
-from promptyoself.rules.policy import APPROVED_TIER, DEFAULT_GRACE, approval_in_log
+from promptyoself.rules.policy import APPROVED_TIER, approval_in_log
 from promptyoself.rules.slots import (
     CLOCK_TOLERANCE,
     SkippedRange,
@@ -65,14 +65,12 @@ __all__ = [
 MAX_WAITING_TRIGGERS = 100
 """The most deliveries that were asked for and wait, of one agent."""
 
-_POLICY = ("tier", "daily_budget", "misfire", "grace", "jitter", "envelope", "on_failure")
 _SPREAD = frozenset({"jitter", "grace", "schedule_type", "schedule_value"})
 _PACE = frozenset(
     {"schedule_type", "schedule_value", "timezone", "until", "daily_budget", "agent_id"}
     | {"max_repetitions"}
 )
 _SPACE = frozenset({"agent_id", "prompt", "template"})
-_TIMING = ("schedule_type", "schedule_value", "timezone", "start_at", "until", "max_repetitions")
 
 
 def register(
@@ -109,8 +107,9 @@ def register(
         )
     fields.update(given)
     fields["anchor"] = fields.get("start_at") or anchor_for(now)
-    for name, default in (("tier", 0), ("misfire", "coalesce"), ("grace", DEFAULT_GRACE)):
-        fields.setdefault(name, default)
+    for name in POLICY:
+        if FIELDS[name].default is not None:
+            fields.setdefault(name, FIELDS[name].default)
     check_jitter(fields)
     first = first_fire(fields, now)
     record = ScheduleRegistered(next_run=format_utc(first), **fields)
@@ -173,8 +172,9 @@ def modify(store: Store, id_: str, request: Request, now: datetime) -> dict[str,
     current = find_schedule(store.read().state, id_, settings.only_agent)
     asked = checked(request, settings, now, own_zone=current.timezone)
     reason = asked.pop("reason", None)
-    if request.envelope is not None:
-        asked["envelope"] = request.envelope
+    for name in FLAGS:  # a schedule has them as False where they are off
+        if getattr(request, name) is not None:
+            asked[name] = getattr(request, name)
     asked.update(trigger_fields(request, settings, now, own_zone=current.timezone) or {})
 
     def decide(state: State) -> tuple[list[Draft], dict[str, Any]]:
@@ -186,8 +186,8 @@ def modify(store: Store, id_: str, request: Request, now: datetime) -> dict[str,
         uncounted: str | None = None
         if not _SPREAD.isdisjoint(changes):
             check_jitter(fields)
-        ahead = is_ahead(schedule, now) and any(name in asked for name in _TIMING)
-        if ahead or any(name in changes for name in _TIMING):
+        ahead = is_ahead(schedule, now) and any(name in asked for name in TIMING)
+        if ahead or any(name in changes for name in TIMING):
             _require_repetitions_left(schedule, fields["max_repetitions"])
             if any(name in changes for name in ("schedule_type", "schedule_value", "start_at")):
                 changes["anchor"] = fields["anchor"] = fields["start_at"] or anchor_for(now)
@@ -429,11 +429,11 @@ def _already_there(
     existing: Schedule, record: ScheduleRegistered, request: Request
 ) -> dict[str, Any]:
     # Only what was asked for can differ: leaving an option out is no wish to change it.
-    asked = {name for name in _POLICY if getattr(request, name) is not None}
+    asked = {name for name in POLICY if getattr(request, name) is not None}
     differs = [
         name
-        for name in (*content_of(record), *_POLICY)
-        if (name in asked or name not in _POLICY)
+        for name in (*content_of(record), *POLICY)
+        if (name in asked or name not in POLICY)
         and _said(getattr(existing, name)) != _said(getattr(record, name))
     ]
     answer: dict[str, Any] = {

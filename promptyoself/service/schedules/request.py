@@ -4,12 +4,12 @@ Nothing here looks at the schedules there are: that is decided under the lock, i
 :mod:`promptyoself.service.schedules.register`.
 """
 
+from collections import namedtuple
 from datetime import UTC, datetime, timedelta
 from itertools import islice, pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 from promptyoself.core.errors import PromptyoselfError, WrongUsage
-from promptyoself.core.ids import TEMPLATES
 from promptyoself.core.instants import format_utc
 from promptyoself.core.settings import Settings, default_zone
 from promptyoself.core.times import (
@@ -28,8 +28,7 @@ from promptyoself.core.validation import (
     check_prompt,
     check_text,
 )
-from promptyoself.events.kinds import MISFIRE_POLICIES
-from promptyoself.rules.policy import TIERS
+from promptyoself.events.schedule_fields import FIELDS, POLICY, TEMPLATES, Field
 from promptyoself.rules.slots import trigger_from_fields
 from promptyoself.rules.triggers import Trigger, next_fire_time, parse_cron, slots
 from promptyoself.store.access import forbidden
@@ -44,32 +43,18 @@ __all__ = [
 ]
 
 
-class Request(NamedTuple):
+_OPTIONS = ("time", "cron", "every", *(name for name in FIELDS if FIELDS[name].help), "reason")
+_new_class: Any = namedtuple  # mypy can't know its fields, since they follow from the table
+_Options: Any = _new_class("_Options", _OPTIONS, defaults=(None,) * len(_OPTIONS))
+
+
+class Request(_Options):  # type: ignore[misc]
     """What was asked for, as the doors received it; ``None`` where nothing was said.
 
     Times and durations are text as a person writes them.
     """
 
-    agent_id: str | None = None
-    prompt: str | None = None
-    time: str | None = None
-    cron: str | None = None
-    every: str | None = None
-    start_at: str | None = None
-    until: str | None = None
-    max_repetitions: int | None = None
-    timezone: str | None = None
-    misfire: str | None = None
-    grace: str | None = None
-    name: str | None = None
-    conversation_id: str | None = None
-    envelope: bool | None = None
-    tier: int | None = None
-    daily_budget: int | None = None
-    jitter: str | None = None
-    on_failure: str | None = None
-    reason: str | None = None
-    template: str | None = None
+    __slots__ = ()
 
 
 def checked(
@@ -107,13 +92,10 @@ def checked(
             bound = parse_bound(text, zone, now, end=name == "until") if text else None
             fields[name] = None if bound is None else format_utc(bound)
     if request.max_repetitions is not None:
-        fields["max_repetitions"] = _within(request, "max_repetitions", 1, 1_000_000_000)
-    fields.update(_check_policy(request))
-    if request.on_failure is not None:
-        text = request.on_failure
-        fields["on_failure"] = check_agent_id(text, "--on-failure") if text else None
-        if text and settings.only_agent not in (None, text):
-            raise forbidden(f"--on-failure {shown(text)} is not", settings.only_agent or "")
+        fields["max_repetitions"] = request.max_repetitions
+        if request.max_repetitions not in FIELDS["max_repetitions"].values:
+            raise _invalid(FIELDS["max_repetitions"], request.max_repetitions)
+    fields.update(_policy_of(request, settings))
     return fields
 
 
@@ -152,25 +134,29 @@ def _check_template(request: Request) -> str:
     return name
 
 
-def _check_policy(request: Request) -> dict[str, Any]:
-    fields: dict[str, Any] = {}
-    if request.misfire is not None:
-        if request.misfire not in MISFIRE_POLICIES:
-            raise _invalid("misfire", request.misfire, "one of " + ", ".join(MISFIRE_POLICIES))
-        fields["misfire"] = request.misfire
-    if request.tier is not None:
-        if request.tier not in TIERS:
-            raise _invalid("tier", request.tier, "0, 1 or 2")
-        fields["tier"] = request.tier
-    if request.daily_budget is not None:
-        fields["daily_budget"] = _within(request, "daily_budget", 0, 1_000_000)
-    if request.grace is not None:
-        fields["grace"] = parse_duration(request.grace)
-    if request.jitter is not None:
-        fields["jitter"] = parse_duration(request.jitter) if request.jitter else None
-    if request.envelope is not None:
-        fields["envelope"] = request.envelope or None
-    return fields
+def _policy_of(request: Request, settings: Settings) -> dict[str, Any]:
+    """The checked policy, as the log is to have it; only what was given."""
+    given = {name: getattr(request, name) for name in POLICY}
+    return {
+        name: _value_of(FIELDS[name], value, settings)
+        for name, value in given.items()
+        if value is not None
+    }
+
+
+def _value_of(field: Field, value: Any, settings: Settings) -> Any:
+    """What the log is to have of a policy; ``None`` where it is unset."""
+    if field.type is bool or (field.can_be_unset and not value):
+        return value or None
+    if field.form == "duration":
+        return parse_duration(value)
+    if field.form == "agent":
+        option = _option(field.name)
+        if settings.only_agent not in (None, check_agent_id(value, option)):
+            raise forbidden(f"{option} {shown(value)} is not", settings.only_agent or "")
+    elif value not in field.values:
+        raise _invalid(field, value)
+    return value
 
 
 def _zone_of(request: Request, settings: Settings, own_zone: str | None) -> str:
@@ -297,15 +283,20 @@ def anchor_for(now: datetime) -> str:
     return format_utc(now + timedelta(microseconds=-now.microsecond % 1_000_000))
 
 
-def _within(request: Request, name: str, least: int, most: int) -> int:
-    value: int = getattr(request, name)
-    if not least <= value <= most:
-        raise _invalid(name, value, f"a whole number from {least} to {most}")
-    return value
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
-def _invalid(name: str, value: object, wanted: str) -> PromptyoselfError:
-    option = "--" + name.replace("_", "-")
+def _invalid(field: Field, value: object) -> PromptyoselfError:
+    values = field.values
+    if isinstance(values, range):
+        wanted = f"a whole number from {values[0]} to {values[-1]}"
+    elif field.type is int:
+        wanted = f"{', '.join(map(str, values[:-1]))} or {values[-1]}"
+    else:
+        wanted = "one of " + ", ".join(values)
     return PromptyoselfError(
-        f"invalid_{name}", f"{option} is {value}; it must be {wanted}.", "Change it."
+        f"invalid_{field.name}",
+        f"{_option(field.name)} is {value}; it must be {wanted}.",
+        "Change it.",
     )

@@ -11,6 +11,7 @@ from promptyoself.core.errors import ChainError, PromptyoselfError
 from promptyoself.core.instants import parse_utc
 from promptyoself.core.times import is_zone, local_time, shown
 from promptyoself.events.kinds import FINISHED, STATUSES
+from promptyoself.events.schedule_fields import FIELDS, POLICY
 from promptyoself.ledger import Position
 from promptyoself.state.overlay import Wanted
 from promptyoself.state.schedules import OpenSlot, Schedule, State, spec_hash
@@ -29,6 +30,8 @@ __all__ = [
 
 _ASKED = {"": ("active", "paused"), "all": STATUSES}
 _SHORT = 120
+_SHOWN_FIRST = ("misfire", "grace", "jitter", "envelope", "on_failure")
+_POLICY_AS_SHOWN = (*_SHOWN_FIRST, *(name for name in POLICY if name not in _SHOWN_FIRST))
 _FEW_AGENTS = 1000
 
 
@@ -164,13 +167,11 @@ def describe(schedule: Schedule, slots: Iterable[OpenSlot], *, full: bool) -> di
         conversation_id=schedule.conversation_id,
         start_at=schedule.start_at,
         until=schedule.until,
-        misfire=schedule.misfire,
-        grace=schedule.grace,
-        jitter=schedule.jitter or 0,
-        envelope=schedule.envelope,
-        on_failure=schedule.on_failure,
-        tier=schedule.tier,
-        daily_budget=schedule.daily_budget,
+    )
+    for name in _POLICY_AS_SHOWN:
+        value = getattr(schedule, name)
+        answer[name] = FIELDS[name].unset if value is None else value
+    answer.update(
         life=schedule.life,
         failures=schedule.failures,
         last_error=schedule.last_error,

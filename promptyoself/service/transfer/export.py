@@ -7,7 +7,7 @@ holds that content too where it differs from today's. Everything else is carried
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO, NamedTuple
@@ -15,13 +15,21 @@ from typing import Any, BinaryIO, NamedTuple
 import orjson
 
 from promptyoself.core.errors import PromptyoselfError
-from promptyoself.core.ids import CONTENT, content_hash, content_of, schedule_id
+from promptyoself.core.ids import content_hash, schedule_id
 from promptyoself.core.instants import format_utc, is_instant, parse_utc
 from promptyoself.core.settings import Settings
 from promptyoself.core.texts import BOM, foreign_encoding
 from promptyoself.core.times import format_duration, shown, zone_named
 from promptyoself.events.kinds import FINISHED
 from promptyoself.events.records import Record, SchedulePaused, ScheduleRegistered
+from promptyoself.events.schedule_fields import (
+    CONTENT,
+    FIELDS,
+    FLAGS,
+    POLICY,
+    SPECIFIED,
+    content_of,
+)
 from promptyoself.rules.placement import MAX_SALT
 from promptyoself.service.schedules.request import (
     Request,
@@ -73,21 +81,22 @@ _LINE = {
     "schedule": (dict, False),
     "registered": (dict, True),
 }
-_OPTIONAL = {"conversation_id", "name", "start_at", "until", "max_repetitions", "template"}
-_CONTENT = {
-    name: (int if name == "max_repetitions" else str, name in _OPTIONAL) for name in CONTENT
-}
-_POLICY = {
-    "anchor": (str, False),
-    "tier": (int, False),
-    "misfire": (str, False),
-    "grace": (int, False),
-    "daily_budget": (int, True),
-    "jitter": (int, True),
-    "envelope": (bool, True),
-    "on_failure": (str, True),
-    "reason": (str, True),
-}
+
+
+def _forms(names: Iterable[str]) -> dict[str, tuple[type, bool]]:
+    """The types of these fields of a registration, and whether they may be left out."""
+    optional = ScheduleRegistered._field_defaults
+    return {
+        name: (FIELDS[name].type if name in FIELDS else str, name in optional) for name in names
+    }
+
+
+_CONTENT = _forms(CONTENT)
+_POLICY = _forms(
+    name
+    for name in ScheduleRegistered._fields
+    if name in (*SPECIFIED, "reason") and name not in CONTENT
+)
 _OPTIONS = {"once": "time", "cron": "cron", "interval": "every"}
 
 _MADE_BY_EXPORT = "Take the line as `promptyoself export` wrote it."
@@ -183,7 +192,7 @@ def back_to(schedule: Schedule, slot: OpenSlot) -> Schedule:
 
 def _line(schedule: Schedule, registered: Mapping[str, Any] | None) -> dict[str, Any]:
     fields = schedule._asdict()
-    fields["envelope"] = schedule.envelope or None
+    fields.update((name, fields[name] or None) for name in FLAGS)
     line = {
         "export": EXPORT,
         **{name: fields[name] for name in ("id", "salt", "status", "next_run")},
@@ -406,8 +415,8 @@ def _require_as_exported(fields: Mapping[str, Any], settings: Settings) -> None:
             _MADE_BY_EXPORT,
         )
     asked: dict[str, Any] = {name: fields[name] for name in Request._fields if name in fields}
-    for name in ("grace", "jitter"):
-        if asked.get(name) is not None:
+    for name in POLICY:
+        if FIELDS[name].form == "duration" and asked.get(name) is not None:
             asked[name] = format_duration(asked[name])
     asked[_OPTIONS[kind]] = fields["schedule_value"]
     request, zone = Request(**{**asked, "timezone": None}), fields["timezone"]

@@ -24,7 +24,7 @@ from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.core.settings import Settings
 from promptyoself.core.times import format_duration, parse_duration, parse_zone, shown
 from promptyoself.events.records import ScheduleRegistered
-from promptyoself.rules.policy import DEFAULT_GRACE
+from promptyoself.events.schedule_fields import DEFAULT_GRACE
 from promptyoself.rules.slots import trigger_from_fields
 from promptyoself.rules.triggers import next_fire_time
 from promptyoself.service.schedules.request import (

@@ -11,7 +11,7 @@ import pytest
 from chains import draft
 from former_version.machine import HOST, LOGIN, Machine
 
-from promptyoself.core.ids import content_hash, content_of, schedule_id
+from promptyoself.core.ids import content_hash, schedule_id
 from promptyoself.core.settings import load_settings
 from promptyoself.events.draft import Draft
 from promptyoself.events.records import (
@@ -21,6 +21,7 @@ from promptyoself.events.records import (
     ScheduleModified,
     ScheduleRegistered,
 )
+from promptyoself.events.schedule_fields import content_of
 from promptyoself.rules.claim import claim
 from promptyoself.sandbox import Sandbox
 from promptyoself.store.store import Store

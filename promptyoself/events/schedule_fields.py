@@ -1,0 +1,227 @@
+"""The fields that the registration of a schedule sets: one table, and the event that has them all.
+
+From the table follow the options of ``register``, ``modify`` and ``idle``; how a policy is read
+from what a caller gives; what the id is made of; what an approval covers; and what ``show`` and an
+export have. A new policy is a row here, a field of :class:`ScheduleRegistered`, a field of
+:class:`~promptyoself.state.schedules.Schedule`, and what it does.
+"""
+
+from typing import Annotated, Any, Literal, NamedTuple
+
+from promptyoself.events.kinds import MISFIRE_POLICIES, MisfirePolicy, ScheduleType
+
+__all__ = [
+    "CONTENT",
+    "DEFAULT_GRACE",
+    "FIELDS",
+    "FLAGS",
+    "POLICY",
+    "SPECIFIED",
+    "TEMPLATES",
+    "TIMING",
+    "Field",
+    "Instant",
+    "ScheduleRegistered",
+    "content_of",
+]
+
+TEMPLATES = ("idle",)
+"""What a prompt can be rendered from when it fires. The name is content, in the prompt's place."""
+
+DEFAULT_GRACE = 24 * 3600
+"""Seconds."""
+
+
+class Field(NamedTuple):
+    """One field, as the log has it and as a caller gives it."""
+
+    name: str
+    # "content" and "timing" make the schedule the one it is: the id is made of them. "timing" says
+    # when it fires. "policy" is everything else.
+    kind: Literal["content", "timing", "policy"]
+    # The type of its value in the log.
+    type: type = str
+    # What a registration records where the caller says nothing; None: nothing.
+    default: Any = None
+    # How a caller writes it, where that is more than a text or a number.
+    form: Literal["", "duration", "agent"] = ""
+    # The values that are allowed, or the range of numbers. Empty where any value is.
+    values: tuple[Any, ...] | range = ()
+    # Whether an empty text, or 0 of a duration, unsets it.
+    can_be_unset: bool = False
+    # What `show` has where the field isn't set.
+    unset: Any = None
+    # The option's own name where it isn't the field's, and how its help calls the value.
+    option: str = ""
+    metavar: str = ""
+    # The sentence of the option's help. Empty: several options together give this field.
+    help: str = ""
+
+
+FIELDS = {
+    field.name: field
+    for field in (
+        Field("agent_id", "content", metavar="AGENT", help="The agent to prompt."),
+        Field(
+            "conversation_id",
+            "content",
+            metavar="CONV",
+            help="Into this conversation: conv-….",
+        ),
+        Field("prompt", "content", metavar="TEXT", help="What the agent is told."),
+        Field("name", "content", metavar="TEXT", help="Its name."),
+        Field("schedule_type", "timing"),
+        Field("schedule_value", "timing"),
+        Field(
+            "timezone",
+            "timing",
+            option="--tz",
+            metavar="ZONE",
+            help="Zone of times: Europe/London (UTC).",
+        ),
+        Field(
+            "start_at",
+            "timing",
+            metavar="T",
+            help="Not before: 2027-01-31. Intervals count from it.",
+        ),
+        Field("until", "timing", metavar="T", help="Not after: 2027-12-31."),
+        Field(
+            "max_repetitions",
+            "timing",
+            int,
+            values=range(1, 1_000_000_001),
+            metavar="N",
+            help="At most so often.",
+        ),
+        Field(
+            "template",
+            "content",
+            values=TEMPLATES,
+            help="Instead of a prompt; idle lists the agent's strongest desires.",
+        ),
+        Field(
+            "misfire",
+            "policy",
+            default="coalesce",
+            values=MISFIRE_POLICIES,
+            help="What to deliver of missed slots; coalesce: the last (default).",
+        ),
+        Field(
+            "tier",
+            "policy",
+            int,
+            default=0,
+            values=(0, 1, 2),
+            metavar="N",
+            help="0 reads, 1 writes, 2 acts outside and needs an approval (0).",
+        ),
+        Field(
+            "daily_budget",
+            "policy",
+            int,
+            values=range(1_000_001),
+            metavar="N",
+            help="Deliveries a day (UTC) at most.",
+        ),
+        Field(
+            "grace",
+            "policy",
+            int,
+            DEFAULT_GRACE,
+            form="duration",
+            metavar="DURATION",
+            help="How late at most: 2h (24h).",
+        ),
+        Field(
+            "jitter",
+            "policy",
+            int,
+            form="duration",
+            can_be_unset=True,
+            unset=0,
+            metavar="DURATION",
+            help="Up to so much later, at random: 5m.",
+        ),
+        Field(
+            "envelope", "policy", bool, unset=False, help="Say first what woke it, and when (off)."
+        ),
+        Field(
+            "on_failure",
+            "policy",
+            form="agent",
+            can_be_unset=True,
+            metavar="AGENT",
+            help="Tell this agent of failed and missed slots.",
+        ),
+    )
+}
+"""The table. Its order is permanent: exports and the changes in the log have it."""
+
+CONTENT = tuple(name for name, field in FIELDS.items() if field.kind != "policy")
+"""What makes a schedule the one it is. Everything else about it is policy."""
+
+TIMING = tuple(name for name, field in FIELDS.items() if field.kind == "timing")
+"""The fields that say when a schedule fires."""
+
+POLICY = tuple(name for name, field in FIELDS.items() if field.kind == "policy")
+"""The fields that may change without the schedule being another one."""
+
+FLAGS = tuple(name for name, field in FIELDS.items() if field.type is bool)
+"""The fields that a registration leaves out where they are off, and a schedule has as ``False``."""
+
+SPECIFIED = (*FIELDS, "anchor")
+"""What a registration sets, and nothing but a modification changes."""
+
+
+Instant = Annotated[str, "instant"]
+"""The text of an instant. Reading an event refuses any other text in a field of this type."""
+
+
+class ScheduleRegistered(NamedTuple):
+    """A schedule came to life, or an ended one came back. The order of the fields is that of the
+    event's ``data`` in the log."""
+
+    agent_id: str
+    # Empty where there is a template.
+    prompt: str
+    schedule_type: ScheduleType
+    schedule_value: str
+    timezone: str
+    # The first slot.
+    next_run: Instant
+    # The instant that an interval counts from.
+    anchor: Instant
+    tier: int
+    misfire: MisfirePolicy
+    grace: int
+    conversation_id: str | None = None
+    name: str | None = None
+    start_at: Instant | None = None
+    until: Instant | None = None
+    max_repetitions: int | None = None
+    # What was added to the content where its id was another schedule's already.
+    salt: int | None = None
+    # The number of this life, where the schedule had ended before.
+    life: int | None = None
+    daily_budget: int | None = None
+    jitter: int | None = None
+    envelope: bool | None = None
+    on_failure: str | None = None
+    # Of an imported one: how many of its slots were claimed where it came from, and which was the
+    # latest that was claimed or skipped there.
+    repetition_count: int | None = None
+    last_slot: Instant | None = None
+    # Of an imported one that had been modified: the content that its id was made of.
+    first_content: dict[str, Any] | None = None
+    reason: str | None = None
+    # What the prompt is rendered from when it fires.
+    template: str | None = None
+    # As in ScheduleResumed.
+    counts_from: Instant | None = None
+    without: list[list[str]] | None = None
+
+
+def content_of(record: Any) -> dict[str, Any]:
+    """The content fields of a registration or a schedule."""
+    return {name: getattr(record, name) for name in CONTENT}
