@@ -19,15 +19,15 @@ import pytest
 from actors import Actor
 from calling import call, clean_environ
 from checker import check_chain
+from clock_changes import is_fixed, walk
 from conftest import Clock  # noqa: TC002
 from cronsim import CronSim
+from dispatch import DOWN, FakeLetta, Place
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from loops import Here, wait_for
+from stories import AGENTS, OUTCOMES, WHENS
 from tally import SCALE, chance, count, rounds
-from test_audit import AGENTS, OUTCOMES, WHENS
-from test_dispatching import DOWN, FakeLetta, Place
-from test_loop import Here, wait_for
-from test_triggers_dst import is_fixed, walk
 from world import check_deliveries, check_slots
 
 from promptyoself.core.clocks import TrustedClock

@@ -28,6 +28,7 @@ from chains import (
     snapshot_of,
 )
 from checker import check_chain, members
+from crashes import Report, Unsynced, in_child
 from tally import SCALE, chance, count, rounds
 from world import check_deliveries
 
@@ -44,34 +45,6 @@ from promptyoself.service.schedules.register import register
 from promptyoself.service.schedules.request import Request
 from promptyoself.store.store import Store
 from promptyoself.targets.letta import LettaClient
-
-Report = Callable[[str], None]
-
-
-class Unsynced(Disk):
-    """For tests in which no power is lost: as the real one, without the waiting."""
-
-    def fsync(self, descriptor: int) -> None:
-        pass
-
-
-def in_child(run: Callable[[Report], None]) -> tuple[list[str], int]:
-    """Run it in a process of its own; what it acknowledged, and the signal that ended it."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if not pid:
-        code = 70
-        try:
-            run(lambda text: os.write(writer, f"{text}\n".encode()) and None)
-            code = 0
-        finally:
-            os._exit(code)
-    os.close(writer)
-    with os.fdopen(reader) as pipe:
-        acknowledged = pipe.read().split("\n")[:-1]
-    _, status = os.waitpid(pid, 0)
-    assert not os.WIFEXITED(status) or os.WEXITSTATUS(status) == 0, "the child failed"
-    return acknowledged, os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
 
 
 def scenario(folder: Path, disk: Disk, report: Report) -> None:

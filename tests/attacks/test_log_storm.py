@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from calling import Answer, call, run
+from dispatch import Place
 from storm import Storm
-from test_dispatching import Place
 
 from promptyoself.core.diagnostics import Log
 from promptyoself.sandbox import Sandbox

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from chains import ACTOR, NOW, Killed, chain, draft, first_type, form, index_in
 from checker import check_chain, lines
+from crashes import Unsynced
 from power import (
     History,
     Point,
@@ -27,7 +28,6 @@ from power import (
     whole_lines,
 )
 from tally import SCALE, count
-from test_crash import Unsynced
 from world import check_deliveries
 
 from promptyoself.core.disk import Disk

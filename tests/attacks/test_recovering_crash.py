@@ -16,17 +16,14 @@ from typing import Any
 import pytest
 from chains import StepDisk, append, draft, kill
 from checker import check_chain, lines
+from crashes import Unsynced, in_child
+from damage import lay, nine_events, store_in
+from recoveries import DAMAGES, NOVEMBER, NOW, SOUND, found_lines
 from tally import SCALE, chance, count, rounds
-from test_crash import in_child
-from test_damage import Log, _lay, _log, _pieces, store_in
-from test_recovering import NOW, Unsynced, found_lines
 
 from promptyoself.core.errors import ChainError, PromptyoselfError
 from promptyoself.service.proof.verify import verify
 from promptyoself.service.upkeep.recover import recover
-
-SOUND = {"recovered": False, "message": "The log is sound: nothing is to be done."}
-SEPTEMBER, OCTOBER, NOVEMBER = (f"2026-{month:02}.ndjson.gz" for month in (9, 10, 11))
 
 
 class Steps(StepDisk):
@@ -36,71 +33,6 @@ class Steps(StepDisk):
         self._step("unlink", lambda: super(StepDisk, self).unlink(path))
 
 
-def _without(content: bytes, *numbers: int) -> bytes:
-    """A month without some of its members."""
-    return b"".join(each for at, each in enumerate(_pieces(content)) if at not in numbers)
-
-
-def _flipped(content: bytes, at: float, bit: int = 3) -> bytes:
-    place = int(len(content) * at)
-    return content[:place] + bytes([content[place] ^ 1 << bit]) + content[place + 1 :]
-
-
-def _headless(content: bytes, *numbers: int) -> bytes:
-    """A month in which some members don't begin as they must; their text is legible."""
-    return b"".join(
-        b"\x1f\x8b\x09" + each[3:] if at in numbers else each
-        for at, each in enumerate(_pieces(content))
-    )
-
-
-Damage = Callable[[Log, Log], Log]
-DAMAGES: dict[str, tuple[bool, Damage]] = {
-    "a bit of a sealed month": (
-        True,
-        lambda log, _: {**log, OCTOBER: _flipped(log[OCTOBER], 0.7)},
-    ),
-    "a member lost": (False, lambda log, _: {**log, OCTOBER: _without(log[OCTOBER], 1)}),
-    "two gaps in two months": (
-        False,
-        lambda log, _: {
-            **log,
-            SEPTEMBER: _without(log[SEPTEMBER], 1),
-            NOVEMBER: _flipped(log[NOVEMBER], 0.5),
-        },
-    ),
-    "months exchanged": (
-        False,
-        lambda log, _: {**log, SEPTEMBER: log[OCTOBER], OCTOBER: log[SEPTEMBER]},
-    ),
-    "sealed months exchanged": (
-        True,
-        lambda log, _: {**log, SEPTEMBER: log[OCTOBER], OCTOBER: log[SEPTEMBER]},
-    ),
-    "months exchanged, and damaged": (
-        False,
-        lambda log, _: {
-            SEPTEMBER: _headless(log[OCTOBER], 0, 1),
-            OCTOBER: _without(log[NOVEMBER], 0),
-            NOVEMBER: _headless(log[SEPTEMBER], 1),
-        },
-    ),
-    "legible members": (False, lambda log, _: {**log, OCTOBER: _headless(log[OCTOBER], 0, 1, 2)}),
-    "the end cut": (False, lambda log, _: {**log, NOVEMBER: _without(log[NOVEMBER], 1, 2)}),
-    "a torn group": (
-        False,
-        lambda log, _: {
-            **log,
-            SEPTEMBER: _without(log[SEPTEMBER], 1),
-            NOVEMBER: log[NOVEMBER][:-9],
-        },
-    ),
-    "the last month is noise": (False, lambda log, _: {**log, NOVEMBER: b"noise " * 99}),
-    "a stranger's first month": (False, lambda log, other: {**log, SEPTEMBER: other[SEPTEMBER]}),
-    "all is noise": (False, lambda log, _: dict.fromkeys(log, b"noise " * 99)),
-}
-
-
 class Case:
     """A damaged log, what its index knows, and what comes of an undisturbed recovery of it."""
 
@@ -108,11 +40,11 @@ class Case:
         self.root, self.from_index, self.made = root, from_index, 0
         sealed, damage = DAMAGES[name]
         folder = root / "good" / "schedules"
-        log = _log(folder, sealed=sealed)
-        stranger = _log(root / "other" / "schedules", sealed=sealed, first=77)
+        log = nine_events(folder, sealed=sealed)
+        stranger = nine_events(root / "other" / "schedules", sealed=sealed, first=77)
         self.good = lines(folder)
         self.index = (folder / "index.json").read_bytes()
-        _lay(folder, damage(log, stranger))
+        lay(folder, damage(log, stranger))
         self.before = found_lines(folder)
         self.damaged = folder
         folder = self.copy()

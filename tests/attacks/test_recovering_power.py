@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from chains import Killed
 from checker import check_chain, lines
+from crashes import Unsynced
+from damage import lay, nine_events, store_in
 from power import Point, Recorder, Tree, digest, lay_out, states
+from recoveries import DAMAGES, NOW, SOUND, found_lines
 from tally import SCALE, chance, count
-from test_damage import _lay, _log, store_in
-from test_recovering import NOW, Unsynced, found_lines
-from test_recovering_crash import DAMAGES, SOUND
 
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.service.proof.verify import verify
@@ -90,10 +90,10 @@ class Examiner:
 def prepared(root: Path, name: str) -> tuple[Path, Examiner]:
     sealed, damage = DAMAGES[name]
     folder = root / "good" / "schedules"
-    log = _log(folder, sealed=sealed)
-    stranger = _log(root / "other" / "schedules", sealed=sealed, first=77)
+    log = nine_events(folder, sealed=sealed)
+    stranger = nine_events(root / "other" / "schedules", sealed=sealed, first=77)
     good, index = lines(folder), (folder / "index.json").read_bytes()
-    _lay(folder, damage(log, stranger))
+    lay(folder, damage(log, stranger))
     done = shutil.copytree(folder, root / "done" / "schedules")
     recover(store_in(done, Unsynced()), NOW, agree=lambda _: True)
     kept = [line for line in lines(done) if line in good]

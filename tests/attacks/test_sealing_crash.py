@@ -8,28 +8,40 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from chains import NOW, Killed, PowerDisk, StepDisk, append, draft, kill, ledger_in, snapshot_of
+from chains import NOW, Killed, StepDisk, append, draft, kill, ledger_in, snapshot_of
 from checker import check_chain, lines, members
+from crashes import Unsynced, in_child
 from ledger_contract import FORK
+from sealed_logs import (
+    DECEMBER,
+    MONTHS,
+    TORN,
+    Platter,
+    read_on,
+    records,
+    seal_on,
+    store_in,
+    tear,
+    ways,
+    whole,
+)
 from tally import chance, count, rounds
-from test_crash import in_child
-from test_sealing import DECEMBER, MONTHS, Unsynced, records, seal, store_in, verify
 
 from promptyoself.core.disk import Disk
-from promptyoself.core.errors import ChainError, PromptyoselfError
-from promptyoself.core.instants import parse_utc
+from promptyoself.core.errors import ChainError
 from promptyoself.index.index import Index
 from promptyoself.index.schedule_form import SCHEDULE_FORM
-from promptyoself.ledger import START, Position, segments
 from promptyoself.ledger import sealing as sealing_module
+from promptyoself.ledger import segments
+from promptyoself.service.proof.verify import verify
+from promptyoself.service.upkeep.seal import seal
 
-TORN = b"\x1f\x8b\x08torn"
 AFTER = DECEMBER + timedelta(hours=1)
 
 
@@ -39,12 +51,6 @@ def build(folder: Path, disk: Disk) -> None:
     for number in range(6):
         when = NOW + timedelta(days=-75 + 12 * number)
         store.transact(when, lambda _, n=number: ([draft(n)], None))  # type: ignore[misc]
-
-
-def tear(folder: Path) -> None:
-    """A torn end behind the last month."""
-    with (folder / "2026-11.ndjson.gz").open("ab") as file:
-        file.write(TORN)
 
 
 @pytest.fixture(scope="module")
@@ -69,12 +75,6 @@ def copies(base: Path, quick_path: Path) -> Callable[[], Path]:
         return made[-1]
 
     return copy
-
-
-def whole(folder: Path) -> list[bytes]:
-    """The lines of a chain whose end may be torn."""
-    ledger = ledger_in(folder)
-    return [line for batch in ledger.replay() for line in batch.content.split(b"\n")[:-1]]
 
 
 def assert_recovers(folder: Path, before: list[bytes], torn: bytes = TORN) -> None:
@@ -107,13 +107,6 @@ def steps_of(folder: Path) -> list[str]:
     disk = StepDisk()
     assert len(seal(store_in(folder, disk), DECEMBER)["sealed"]) == 3
     return disk.log
-
-
-def ways(steps: list[str]) -> Iterator[tuple[int, str]]:
-    """Before, after and in the middle of every step."""
-    for at, name in enumerate(steps, 1):
-        for when in ("before", "after", *(["half"] if name == "write" else [])):
-            yield at, when
 
 
 def test_killed_at_every_syscall(base: Path, copies: Callable[[], Path]) -> None:
@@ -163,23 +156,6 @@ def test_killed_at_random(base: Path, copies: Callable[[], Path]) -> None:
         os.waitpid(pid, 0)
         count("kills by SIGKILL")
         assert_recovers(folder, before)
-
-
-class Platter(PowerDisk):
-    """Keeps what is renamed over, so that no inode's number is used again."""
-
-    def __init__(self, root: Path, **more: Any) -> None:
-        super().__init__(root, **more)
-        self.kept: list[int] = []
-
-    def rename(self, source: Path, target: Path) -> None:
-        if target.exists():
-            self.kept.append(os.open(target, os.O_RDONLY))
-        super().rename(source, target)
-
-    def forget(self) -> None:
-        for descriptor in self.kept:
-            os.close(descriptor)
 
 
 def _die() -> None:
@@ -384,50 +360,6 @@ def _appender(folder: Path, who: int, until: float, acknowledged: Any, report: A
     report.send(done)
 
 
-def _sealer(folder: Path, until: float, report: Any) -> None:
-    choose, done = chance(f"sealer {os.getpid() % 2}"), []
-    while time.monotonic() < until:
-        store = store_in(folder, Unsynced())
-        ts = store.read().position.ts
-        if ts:
-            ahead = choose.choice((0, 0, 0, 25))
-            try:
-                answer = seal(store, parse_utc(ts) + timedelta(days=ahead))
-            except PromptyoselfError as error:
-                assert error.code == "head_moved", error.code  # noqa: PT017
-                continue
-            done += [line["month"] for line in answer["sealed"]]
-        time.sleep(0.005)
-    report.send(done)
-
-
-def _reader(folder: Path, seed: int, until: float, acknowledged: Any, report: Any) -> None:
-    """Replays from places remembered long ago, in its own process."""
-    ledger, choose = ledger_in(folder), chance(f"reader {seed}")
-    known: list[Position] = [START]
-    replays = 0
-    while time.monotonic() < until:
-        position = choose.choice(known[-40:] if replays % 3 else known)
-        at_least = acknowledged.value
-        seq, head = position.seq, position.hash
-        for batch in ledger.replay(position):
-            for event in batch.envelopes:
-                assert event.seq == seq + 1, "an event is missing, or given twice"
-                seq += 1
-            assert batch.envelopes[0].prev == head
-            head = batch.position.hash
-            if choose.random() < 0.05:
-                known.append(batch.position)
-        assert seq >= at_least, "an acknowledged event was not seen"
-        end = ledger.head(position)
-        assert end.seq >= seq
-        known.append(end)
-        ledger.torn(position)
-        ledger.holds(position)
-        replays += 1
-    report.send(replays)
-
-
 def test_everybody_at_once(quick_path: Path) -> None:
     """P1, P5: two who append, two who seal closed months and the last one, and three who replay
     from remembered places, in processes of their own: nobody misses an event, gets one twice, or
@@ -438,8 +370,8 @@ def test_everybody_at_once(quick_path: Path) -> None:
     acknowledged = FORK.Value("q", 0)
     jobs: list[tuple[Any, tuple[Any, ...]]] = [
         *((_appender, (folder, who, until, acknowledged)) for who in (1, 2)),
-        *((_sealer, (folder, until)) for _ in range(2)),
-        *((_reader, (folder, seed, until, acknowledged)) for seed in range(3)),
+        *((seal_on, (folder, until)) for _ in range(2)),
+        *((read_on, (folder, seed, until, acknowledged)) for seed in range(3)),
     ]
     pipes, children = [], []
     for job, arguments in jobs:

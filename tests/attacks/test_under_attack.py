@@ -20,7 +20,7 @@ import orjson
 from attackers import HEADER, MEBIBYTE, Client, attacking
 from calling import call, run
 from checker import check_chain
-from test_mcp_server import serving
+from mcp_servers import serving
 
 from promptyoself.core.ids import schedule_id
 from promptyoself.core.instants import parse_utc

@@ -3,130 +3,30 @@
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from checker import check_chain, members
-from world import check_deliveries, check_slots
+from checker import members
+from dispatch import DOWN, Place, Timewarp
 
-from promptyoself.core.disk import Disk
 from promptyoself.core.errors import PromptyoselfError
-from promptyoself.core.settings import load_settings
 from promptyoself.rules import claim
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.delivery import dispatcher as dispatching
-from promptyoself.service.delivery.dispatcher import Dispatcher, Report, new_worker_name
+from promptyoself.service.delivery.dispatcher import Dispatcher
 from promptyoself.service.schedules.register import cancel, register
 from promptyoself.service.schedules.request import Request
-from promptyoself.store.store import Store
-from promptyoself.targets.api import DeliveryError, Found, Message, Run
+from promptyoself.targets.api import DeliveryError, Message, Run
 from promptyoself.targets.letta import LettaClient
 
-DOWN = DeliveryError("retry", "letta_unreachable", "Cannot reach Letta.")
 REFUSED = DeliveryError("unauthorized", "letta_unauthorized", "It wants another token.")
-
-
-class FakeLetta:
-    """A Letta in memory: runs end at once, unless told otherwise; one thing can be put in the way
-    of each call. It fails the test where an agent gets a message while it is busy."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.runs: dict[str, Run] = {}
-        self.history: list[Message] = []
-        self.sends: Counter[str] = Counter()
-        self.calls: Counter[str] = Counter()
-        self.at_once = self.most_at_once = 0
-        self.before: Callable[[str, str], None] = lambda *_: None
-        self.ending = True
-
-    def _enter(self, call: str, agent: str) -> None:
-        with self.lock:
-            self.calls[call] += 1
-            self.at_once += 1
-            self.most_at_once = max(self.most_at_once, self.at_once)
-        try:
-            self.before(call, agent)
-        finally:
-            with self.lock:
-                self.at_once -= 1
-
-    def active_runs(self, agent_id: str) -> list[Run]:
-        self._enter("runs", agent_id)
-        with self.lock:
-            return [r for r in self.runs.values() if r.agent_id == agent_id and r.active]
-
-    def all_active_runs(self) -> list[Run]:
-        self._enter("look", "")
-        with self.lock:
-            return [r for r in self.runs.values() if r.active]
-
-    def ended_runs(self, most: int) -> list[Run]:
-        self._enter("ended", "")
-        with self.lock:
-            return [r for r in reversed(self.runs.values()) if not r.active][:most]
-
-    def send(self, message: Message) -> str:
-        self._enter("send", message.agent_id)
-        with self.lock:
-            busy = [r for r in self.runs.values() if r.agent_id == message.agent_id and r.active]
-            assert not busy, "two messages at once"
-            run_id = f"run-{len(self.runs)}"
-            self.sends[message.otid] += 1
-            self.runs[run_id] = Run(
-                run_id, message.agent_id, "created", message.otid, datetime.now(UTC), None
-            )
-            self.history.append(message)
-            if self.ending:
-                self._end(run_id)
-            return run_id
-
-    def _end(self, run_id: str) -> None:
-        run = self.runs[run_id]
-        self.runs[run_id] = Run(
-            run.run_id, run.agent_id, "completed", run.otid, run.created_at, None
-        )
-
-    def end_all(self) -> None:
-        with self.lock:
-            for run_id in self.runs:
-                self._end(run_id)
-
-    def run(self, run_id: str) -> Run:
-        self._enter("run", "")
-        with self.lock:
-            return self.runs[run_id]
-
-    def find(
-        self, agent_id: str, _conversation_id: str | None, otid: str, _since: datetime
-    ) -> Found | None:
-        self._enter("find", agent_id)
-        with self.lock:
-            for run in self.runs.values():
-                if run.otid == otid and run.agent_id == agent_id and not run.active:
-                    return Found("message-1", run.run_id, run.created_at)
-        return None
-
-    def agents(self) -> list[Any]:
-        return []
-
-    def agent(self, _agent_id: str) -> None:
-        return None
-
-    def health(self) -> str:
-        return "0"
-
-    def close(self) -> None:
-        pass
 
 
 def blocking(
@@ -161,119 +61,6 @@ def raising(error: Exception) -> Callable[[str, str], None]:
         raise error
 
     return before
-
-
-class RefusingDisk(Disk):
-    """A disk that is full while it is told to be."""
-
-    full = False
-
-    def write(self, descriptor: int, data: bytes | memoryview) -> int:
-        if self.full:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return super().write(descriptor, data)
-
-
-class Place:
-    """A data directory, with workers in it."""
-
-    def __init__(self, var: Path, letta: Any = None, **settings: str) -> None:
-        self.var = var
-        self.letta = letta or FakeLetta()
-        self.settings = load_settings(
-            {
-                "PROMPTYOSELF_VAR": str(var),
-                "PROMPTYOSELF_RECONCILE_GRACE": "0.2",
-                "PROMPTYOSELF_CALL_TIMEOUT": "1",
-                **settings,
-            }
-        )
-        self.warnings: list[str] = []
-        self.disk = RefusingDisk()
-        self.store = self.another_store(self.disk)
-        self.ahead = timedelta(0)
-        self.open: list[Any] = []
-        self.sound = True  # no test has broken the product
-
-    def another_store(self, disk: Disk | None = None) -> Store:
-        return Store(
-            self.settings, {"via": "test", "who": "t"}, warn=self.warnings.append, disk=disk
-        )
-
-    def now(self) -> datetime:
-        return datetime.now(UTC) + self.ahead
-
-    def register(
-        self, agents: int, each: int = 1, prompt_of: str = "prompt", **asked: Any
-    ) -> list[str]:
-        """So many prompts to so many agents, all due by the time this returns."""
-        asked = asked or {"time": "in 1s"}
-        ids = []
-        for n in range(each):
-            for a in range(agents):
-                request = Request(agent_id=f"agent-{a}", prompt=f"{prompt_of} {n}", **asked)
-                ids.append(register(self.store, request, self.now())["id"])
-        self.ahead += timedelta(seconds=2)
-        return ids
-
-    def worker(self, concurrency: int = 8, store: Store | None = None) -> Dispatcher:
-        store = store or self.store
-        store.prepare_workers()
-        name = new_worker_name()
-        alive = store.workers.alive(name)
-        alive.__enter__()
-        dispatcher = Dispatcher(
-            store, self.letta, self.now, worker=name, mode="loop", concurrency=concurrency
-        )
-        self.open.append((dispatcher, alive))
-        return dispatcher
-
-    def die(self, dispatcher: Dispatcher) -> None:
-        """End a worker as SIGKILL does: nothing is recorded, and its lock is free."""
-        (pair,) = [pair for pair in self.open if pair[0] is dispatcher]
-        self.open.remove(pair)
-        dispatcher.close()
-        pair[1].__exit__(None, None, None)
-
-    def run(
-        self,
-        *dispatchers: Dispatcher,
-        until: Callable[[], bool] | None = None,
-        timeout: float = 20,
-    ) -> list[Report]:
-        """Let workers work until there is nothing to do, or until something holds."""
-        reports: list[Report] = []
-        end = time.monotonic() + timeout
-        while True:
-            assert time.monotonic() < end, self.warnings
-            for dispatcher in dispatchers:
-                reports.append(dispatcher.tick(self.now()))
-            if until() if until else all(d.idle for d in dispatchers):
-                return reports
-            for dispatcher in dispatchers:
-                dispatcher.wait(0.05)
-
-    def events(self) -> list[dict[str, Any]]:
-        events = check_chain(self.var / "schedules", settled=False)
-        told = [SimpleNamespace(**event) for event in events]
-        check_deliveries(told)
-        if self.sound:
-            check_slots(told, self.now())
-        return events
-
-    def types(self) -> Counter[str]:
-        return Counter(event["type"] for event in self.events())
-
-    def close(self) -> None:
-        for dispatcher, _ in self.open[:]:
-            self.die(dispatcher)
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    place = Place(tmp_path / "var")
-    yield place
-    place.close()
 
 
 @pytest.fixture
@@ -565,36 +352,6 @@ def test_a_restored_backup_sends_nothing_twice(place: Place, tmp_path: Path) -> 
 
 
 # --- a server in trouble --------------------------------------------------------------------------
-
-
-class Timewarp:
-    """Both clocks of a dispatcher, turned by hand."""
-
-    def __init__(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.place, self.monotonic = place, 0.0
-        monkeypatch.setattr(dispatching, "time", SimpleNamespace(monotonic=lambda: self.monotonic))
-
-    def work(self, worker: Dispatcher, seconds: float) -> None:
-        """Let a worker's loop run for so long."""
-        end = self.monotonic + seconds
-        while self.monotonic < end:
-            place = self.place
-            worker.tick(place.now())
-            while worker._stepping or worker._looks.under_way:
-                answer = worker._pool.next_result(5)
-                assert answer is not None
-                worker._take(*answer)
-            if worker._outcomes:
-                continue
-            now = place.now()
-            wake = worker.next_wake(now)
-            steps = [timer[0] - self.monotonic for timer in worker._timers]
-            steps.append(worker._looks.wake() - self.monotonic)
-            if wake is not None:
-                steps.append((wake - now).total_seconds())
-            step = min([60.0, *(s for s in steps if s > 0)])
-            self.monotonic += step
-            place.ahead += timedelta(seconds=step)
 
 
 @pytest.mark.parametrize("error", [DOWN, REFUSED])

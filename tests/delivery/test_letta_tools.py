@@ -15,11 +15,11 @@ import orjson
 import pytest
 from calling import lines_of, run
 from checker import check_chain
+from documents import ROOT, Reader, check, steps
 from letta_client import Letta as Client
 from letta_client import UnprocessableEntityError
 from letta_server.internet import NOBODY
-from test_docs import ROOT, Reader, check, steps
-from test_mcp_server import TOKEN, serving
+from mcp_servers import TOKEN, serving
 
 if TYPE_CHECKING:
     from lettas import RealLetta

@@ -6,22 +6,20 @@ import errno
 import itertools
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import orjson
 import pytest
-from calling import call, lines_of, run
+from calling import call, run
 from checker import check_chain
-from test_dispatching import FakeLetta, Place
+from dispatch import FakeLetta, Place
+from loops import Here, Loop, add, events, wait_for
 from world import check_deliveries, check_slots
 
 from promptyoself.core.errors import ChainError
@@ -29,77 +27,9 @@ from promptyoself.doors.commands.session import Session
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.delivery import loop
 from promptyoself.service.delivery.dispatcher import Dispatcher, Report
-from promptyoself.service.delivery.loop import StopFlag, run_loop
 from promptyoself.service.proof.verify import verify
 from promptyoself.service.schedules.register import register
 from promptyoself.service.schedules.request import Request
-
-
-@pytest.fixture
-def sandbox(monkeypatch: pytest.MonkeyPatch, var: Path) -> Iterator[Sandbox]:
-    with Sandbox([f"a{n}" for n in range(10)], latency=0.02) as sandbox:
-        monkeypatch.setenv("LETTA_BASE_URL", sandbox.url)
-        monkeypatch.setenv("PROMPTYOSELF_RECONCILE_GRACE", "1.5")
-        yield sandbox
-
-
-class Loop:
-    """A loop in a process of its own."""
-
-    def __init__(self, *arguments: str) -> None:
-        command = [sys.executable, "-m", "promptyoself", "execute", "--loop", *arguments]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        self.pid = self.process.pid
-
-    def stop(self, number: int = signal.SIGTERM) -> list[dict[str, Any]]:
-        """End it; what it has printed."""
-        self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=15)
-        assert self.process.returncode == 0, err
-        assert b"Traceback" not in err
-        return [orjson.loads(line) for line in out.splitlines()]
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.communicate()
-
-
-@pytest.fixture
-def loops(sandbox: Sandbox) -> Iterator[Callable[..., Loop]]:
-    started: list[Loop] = []
-
-    def start(*arguments: str) -> Loop:
-        started.append(Loop(*arguments))
-        return started[-1]
-
-    yield start
-    for one in started:
-        if one.process.poll() is None:
-            one.kill()
-
-
-def events(var: Path, type_: str = "") -> list[dict[str, Any]]:
-    if not (var / "schedules").exists():
-        return []
-    # A copy of a moment: the loops go on writing.
-    found = [orjson.loads(line) for line in lines_of(var)]
-    return [event for event in found if event["type"].startswith(type_)]
-
-
-def wait_for(holds: Callable[[], Any], timeout: float = 15) -> float:
-    began = time.monotonic()
-    while not holds():
-        assert time.monotonic() - began < timeout, "it never came to pass"
-        time.sleep(0.01)
-    return time.monotonic() - began
-
-
-def add(agent: str, prompt: str = "p", *asked: str) -> str:
-    asked = asked or ("--time", "in 1s")
-    return str(call("register", "--agent-id", agent, "--prompt", prompt, *asked).success()["id"])
-
 
 # --- a process ------------------------------------------------------------------------------------
 
@@ -276,49 +206,6 @@ def test_an_idle_loop_costs_next_to_nothing(
 
 
 # --- in this process ------------------------------------------------------------------------------
-
-
-class Here:
-    """A loop in a thread of this process, on a fake Letta. Where the place's clock is turned, the
-    machine has slept for as long."""
-
-    def __init__(self, place: Place, **options: Any) -> None:
-        self.place, self.stop = place, StopFlag()
-        self.reports: list[Report] = []
-        self.error: BaseException | None = None
-        self.options = {
-            "concurrency": 8,
-            "interval": 60.0,
-            "emit": self.reports.append,
-            "elapsed": lambda: time.monotonic() + place.ahead.total_seconds(),
-            **options,
-        }
-        self.thread = threading.Thread(target=self._run, daemon=True)
-
-    def _run(self) -> None:
-        try:
-            run_loop(
-                self.place.store, self.place.letta, self.place.now, stop=self.stop, **self.options
-            )
-        except BaseException as error:
-            self.error = error
-
-    def __enter__(self) -> Here:
-        self.thread.start()
-        wait_for(lambda: self.error or self.place.types()["worker.started"])
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop.ask("test")
-        self.thread.join(timeout=15)
-        assert not self.thread.is_alive()
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    place = Place(tmp_path / "var")
-    yield place
-    place.close()
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from checker import check_chain
-from test_dispatching import Place
-from test_loop import Here, wait_for
+from dispatch import Place
+from loops import Here, wait_for
 
 from promptyoself.service.delivery import loop
 from promptyoself.service.desires.manage import record

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_dispatching import DOWN, Place, Timewarp
+from dispatch import DOWN, Place, Timewarp
 
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.delivery.dispatcher import Dispatcher

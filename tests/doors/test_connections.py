@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import orjson
 import pytest
-from test_mcp_server import COMMAND, INITIALIZE, serving, wait_for
+from mcp_servers import COMMAND, INITIALIZE, serving, wait_for
 
 from promptyoself.core.connections import is_own_name, is_own_origin, most_connections
 from promptyoself.sandbox import Sandbox

@@ -16,14 +16,13 @@ import anyio
 import click
 import orjson
 import pytest
-from calling import AGENT, call, lines_of, log_of
+from calling import AGENT, FORBIDDEN, call, lines_of, log_of
 from checker import check_chain
 from jsonschema import Draft202012Validator
 from mcp import Client
 from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult, TextContent, TextResourceContents
 from mcp_types import Tool as Listed
-from test_sanctum import FORBIDDEN
 
 from promptyoself import cli
 from promptyoself.core.errors import PromptyoselfError

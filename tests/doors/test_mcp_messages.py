@@ -11,8 +11,8 @@ import pytest
 from calling import AGENT, log_of
 from hypothesis import given
 from hypothesis import strategies as st
+from mcp_servers import INITIALIZE, INITIALIZED, opened, piped, request, serving, tool
 from mcp_types import JSONRPCError
-from test_mcp_server import INITIALIZE, INITIALIZED, opened, piped, request, serving, tool
 
 from promptyoself.doors.mcp.messages import MAX_BODY, mended, too_long
 

@@ -3,8 +3,6 @@ the SDK's own client; and with clients that behave badly."""
 
 from __future__ import annotations
 
-import fcntl
-import http.client
 import json
 import os
 import signal
@@ -12,28 +10,36 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import IO, Any
 
 import anyio
 import httpx2
 import pytest
-from calling import AGENT, append_foreign, call, lines_of, log_of, run
+from calling import AGENT, append_foreign, call, log_of, run
 from checker import check_chain
 from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
+from mcp_servers import (
+    ACCEPTED,
+    COMMAND,
+    HELLO,
+    INITIALIZE,
+    TOKEN,
+    locked,
+    opened,
+    piped,
+    request,
+    serving,
+    tool,
+    wait_for,
+)
 from mcp_types import jsonrpc_message_adapter
 
 from promptyoself.doors.registry import SETS
 from promptyoself.sandbox import Sandbox
 
-TOKEN = "a-long-random-token"
-HELLO = {"agent_id": AGENT, "prompt": "Hello", "every": "2h"}
-ACCEPTED = "application/json, text/event-stream"
-COMMAND = [sys.executable, "-m", "promptyoself", "mcp"]
 # The same with an SDK that lacks what we ask it for, as those before 2.2 do.
 OLD = [
     sys.executable, "-c",
@@ -49,96 +55,6 @@ NARROW = [
     "from promptyoself.cli import main; main()",
     "mcp",
 ]  # fmt: skip
-
-
-class Serving:
-    """A server over HTTP, in a process of its own, and what it printed first."""
-
-    def __init__(self, process: subprocess.Popen[bytes], answer: dict[str, Any]) -> None:
-        self.process = process
-        self.answer = answer
-        self.url = str(answer["url"])
-        self.port = int(self.url.rpartition(":")[2].partition("/")[0])
-
-    def post(self, body: Any, **headers: str) -> tuple[int, bytes]:
-        """One request, as a program of any kind may send it: the status, and the answer."""
-        content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        sent = {"Content-Type": "application/json", "Accept": ACCEPTED}
-        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
-        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)) as connection:
-            connection.request("POST", "/mcp", content, sent)
-            answer = connection.getresponse()
-            return answer.status, answer.read()
-
-    def end(self) -> tuple[int, str]:
-        """Ask it to end: its exit code, and what it had to say."""
-        self.process.send_signal(signal.SIGTERM)
-        _, said = self.process.communicate(timeout=30)
-        return self.process.returncode, said.decode()
-
-
-@contextmanager
-def serving(
-    environ: dict[str, str], *words: str, command: list[str] = COMMAND, **more: str
-) -> Iterator[Serving]:
-    """A server on a port that is free."""
-    process = subprocess.Popen(
-        [*command, "--transport", "http", "--port", "0", *words],
-        env={**environ, **more}, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        assert process.stdout is not None
-        yield Serving(process, json.loads(process.stdout.readline()))
-    finally:
-        process.kill()
-        process.communicate()
-
-
-@contextmanager
-def piped(environ: dict[str, str], *words: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A server over stdio, for a client that is no good one."""
-    process = subprocess.Popen(
-        [*COMMAND, *words], env=environ,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout, process.stderr):
-            assert pipe is not None
-            with suppress(BrokenPipeError):
-                pipe.close()
-
-
-def request(id_: int, method: str, **params: Any) -> bytes:
-    """A line of the protocol."""
-    message = {"jsonrpc": "2.0", "id": id_, "method": method, "params": params}
-    return json.dumps(message).encode() + b"\n"
-
-
-def tool(id_: int, name: str, **arguments: Any) -> bytes:
-    """A line that calls a tool."""
-    return request(id_, "tools/call", name=name, arguments=arguments)
-
-
-INITIALIZE = request(
-    0, "initialize", protocolVersion="2025-06-18", capabilities={},
-    clientInfo={"name": "test", "version": "1"},
-)  # fmt: skip
-INITIALIZED = b'{"jsonrpc":"2.0","method":"notifications/initialized"}\n'
-
-
-def opened(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
-    """A server's two pipes, after the greeting."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(INITIALIZE + INITIALIZED)
-    process.stdin.flush()
-    assert json.loads(process.stdout.readline())["id"] == 0
-    return process.stdin, process.stdout
 
 
 async def visit(client: Client) -> None:
@@ -257,14 +173,6 @@ def test_a_stdio_server_ends(way: str, var: Path, environ: dict[str, str]) -> No
         assert process.wait(timeout=30) == 0
         assert process.stderr is not None
         assert process.stderr.read() == b""
-
-
-@contextmanager
-def locked(var: Path) -> Iterator[None]:
-    """Somebody else is writing, so that calls that write wait."""
-    with open(var / "schedules" / "lock", "ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def test_a_client_that_goes_in_the_middle_of_a_call(var: Path, environ: dict[str, str]) -> None:
@@ -568,16 +476,6 @@ def test_no_other_command_loads_it(environ: dict[str, str]) -> None:
         )
         modules = set(done.stdout.decode().splitlines()[-1].split())
         assert not {"mcp", "mcp_types", "anyio", "uvicorn", "starlette"} & modules, words
-
-
-def wait_for(var: Path, type_: str) -> list[dict[str, Any]]:
-    """The events, as soon as one of that type is among them."""
-    for _ in range(3000):
-        found = [json.loads(line) for line in lines_of(var)] if log_of(var) else []
-        if any(event["type"] == type_ for event in found):
-            return found
-        time.sleep(0.01)
-    raise AssertionError(f"no {type_}")
 
 
 @pytest.mark.parametrize("transport", ["stdio", "http"])

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from calling import call
 from checker import check_chain
-from test_mcp_server import (
+from mcp_servers import (
     ACCEPTED,
     COMMAND,
     HELLO,

@@ -15,14 +15,13 @@ from typing import Any
 
 import orjson
 import pytest
-from calling import AGENT, append_foreign, call
-from test_dispatching import FakeLetta, Place
-from test_loop import Here, Loop, add, events, loops, sandbox, wait_for
-from test_telemetry import parsed
+from calling import append_foreign, call
+from dispatch import FakeLetta, Place
+from loops import Here, Loop, add, events, loops, sandbox, wait_for
+from monitors import Watched, parsed
 from world import check_slots
 
 from promptyoself.core.errors import PromptyoselfError
-from promptyoself.core.settings import load_settings
 from promptyoself.doors import monitor
 from promptyoself.doors.monitor import Monitor
 from promptyoself.sandbox import Sandbox
@@ -30,7 +29,6 @@ from promptyoself.service.delivery import loop
 from promptyoself.service.delivery.dispatcher import Trouble
 from promptyoself.service.delivery.loop import Heartbeat, StopFlag, run_loop
 from promptyoself.service.metrics.collect import Measurer
-from promptyoself.store.store import Store
 from promptyoself.targets.letta import LettaClient
 
 __all__ = ["loops", "sandbox"]
@@ -56,21 +54,6 @@ def health(url: str) -> tuple[int, dict[str, dict[str, Any]]]:
         assert (status, document["code"], document["error"]) == (
             503, "unhealthy", document["message"])  # fmt: skip
     return status, {check["name"]: check for check in document["checks"]}
-
-
-class Watched:
-    """A monitor of a data directory, with a pulse that is turned by hand."""
-
-    def __init__(self, letta: Any = None) -> None:
-        call("register", "--agent-id", AGENT, "--prompt", "p", "--every", "1h").success()
-        self.settings = load_settings()
-        self.pulse = Heartbeat()
-        self.warnings: list[str] = []
-        self.letta = letta or FakeLetta()
-        self.monitor = Monitor(self.store, self.pulse, self.letta, lambda: datetime.now(UTC))
-
-    def store(self) -> Store:
-        return Store(self.settings, {"via": "t", "who": "t"}, warn=self.warnings.append)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 import pytest
-from calling import call
+from calling import FORBIDDEN, call
 from checker import check_chain
 
 from promptyoself import cli
@@ -26,10 +26,6 @@ from promptyoself.doors.registry import AGENT_FACING, COMMANDS
 from promptyoself.sandbox import Sandbox
 
 PACKAGE = Path(cli.__file__).parent
-FORBIDDEN = {
-    "approve", "approvals", "revoke", "rebuild", "recover", "seal", "import", "import-sqlite",
-    "export", "keygen", "pack", "mcp", "sandbox", "demo", "doctor", "install-plugin", "metrics",
-}  # fmt: skip
 
 
 class Host:

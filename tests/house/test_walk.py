@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from chains import ledger_in, snapshot_of, three_months
 from checker import check_chain, lines
+from damage import ANSWERS, DAMAGED, DECEMBER, store_in, verdict
 from gaps import drop, false_statements, hidden_alteration, restate
-from test_damage import ANSWERS, DAMAGED, DECEMBER, store_in, verdict
 
 from promptyoself.service.upkeep.recover import recover
 

@@ -21,13 +21,24 @@ import pytest
 from calling import append_foreign
 from chains import NOW, Killed, StepDisk, append, draft, kill, ledger_in, snapshot_of
 from checker import check_chain, lines, members
+from crashes import Unsynced, in_child
+from dispatch import Place
 from ledger_contract import FORK
+from loops import Here, wait_for
+from sealed_logs import (
+    DECEMBER,
+    TORN,
+    Platter,
+    read_on,
+    records,
+    seal_on,
+    seqs,
+    store_in,
+    tear,
+    ways,
+    whole,
+)
 from tally import chance, count, rounds
-from test_crash import in_child
-from test_dispatching import Place
-from test_loop import Here, wait_for
-from test_sealing import DECEMBER, Unsynced, records, seqs, store_in, verify
-from test_sealing_crash import TORN, Platter, _reader, _sealer, tear, ways, whole
 
 from promptyoself.core.disk import Disk
 from promptyoself.core.errors import ChainError, PromptyoselfError
@@ -41,6 +52,7 @@ from promptyoself.ledger.sealing import MEMBER_BYTES, FileSealing
 from promptyoself.ledger.segments import compress
 from promptyoself.service.delivery import loop
 from promptyoself.service.proof import pack
+from promptyoself.service.proof.verify import verify
 from promptyoself.service.upkeep import seal as service
 from promptyoself.service.upkeep.seal import compact, seal
 
@@ -747,8 +759,8 @@ def test_everybody_at_once(quick_path: Path) -> None:
     jobs: list[tuple[Any, tuple[Any, ...]]] = [
         *((_appender, (folder, who, until, acknowledged)) for who in (1, 2)),
         *((_compactor, (folder, until)) for _ in range(2)),
-        (_sealer, (folder, until)),
-        *((_reader, (folder, seed, until, acknowledged)) for seed in range(3)),
+        (seal_on, (folder, until)),
+        *((read_on, (folder, seed, until, acknowledged)) for seed in range(3)),
     ]
     pipes, children = [], []
     for job, arguments in jobs:

@@ -21,57 +21,25 @@ from typing import Any
 
 import pytest
 from calling import append_foreign, call
-from chains import ACTOR, NOW, StepDisk, append, draft, ledger_in, three_months
+from chains import ACTOR, NOW, StepDisk, append, draft, ledger_in
 from checker import check_chain, lines, members
+from crashes import Unsynced
+from sealed_logs import DECEMBER, MONTHS, records, seqs, store_in
 
 import promptyoself
 from promptyoself.core.disk import Disk
 from promptyoself.core.errors import ChainError, PromptyoselfError
-from promptyoself.core.settings import load_settings
 from promptyoself.events.draft import Draft
 from promptyoself.events.records import SegmentSealed, WorkerStarted
 from promptyoself.index.index import Index
 from promptyoself.index.schedule_form import SCHEDULE_FORM
-from promptyoself.ledger import START, Batch, FileLedger, Position, segments
+from promptyoself.ledger import START, FileLedger, Position, segments
 from promptyoself.ledger import sealing as sealing_module
 from promptyoself.ledger.sealing import MEMBER_BYTES
 from promptyoself.service.proof.verify import verify
 from promptyoself.service.schedules.register import register
 from promptyoself.service.schedules.request import Request
 from promptyoself.service.upkeep.seal import has_unsealed, seal
-from promptyoself.store.store import Store
-
-DECEMBER = datetime(2026, 12, 1, tzinfo=UTC)
-MONTHS = ("2026-09", "2026-10", "2026-11")
-
-
-class Unsynced(Disk):
-    """For tests in which no power is lost."""
-
-    def fsync(self, descriptor: int) -> None:
-        pass
-
-
-def store_in(folder: Path, disk: Disk | None = None, warnings: list[str] | None = None) -> Store:
-    """A store on the chain in a folder named ``schedules``."""
-    assert folder.name == "schedules"
-    settings = load_settings({"PROMPTYOSELF_VAR": str(folder.parent)})
-    told = [] if warnings is None else warnings
-    return Store(settings, {"via": "test", "who": "tester"}, warn=told.append, disk=disk)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Seven events in six members in three months."""
-    folder = tmp_path / "var" / "schedules"
-    three_months(folder)
-    return folder
-
-
-def records(folder: Path) -> list[dict[str, Any]]:
-    """What sealing has recorded."""
-    return [e["data"] for e in check_chain(folder) if e["type"] == "segment.sealed"]
-
 
 # --- readers that hold no lock --------------------------------------------------------------------
 
@@ -90,11 +58,6 @@ def swap_by_hand(folder: Path, month: str, size: int = 0) -> None:
     path.with_name("beside").write_bytes(header + body + trailer)
     os.rename(path.with_name("beside"), path)
     assert not size or path.stat().st_size == max(size, short)
-
-
-def seqs(batches: Iterator[Batch] | list[Batch]) -> list[int]:
-    """The numbers of their events."""
-    return [event.seq for batch in batches for event in batch.envelopes]
 
 
 @pytest.mark.parametrize("months", [*[(month,) for month in MONTHS], MONTHS])

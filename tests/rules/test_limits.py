@@ -15,8 +15,8 @@ from calling import AGENT, call
 from conftest import Clock  # noqa: TC002
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stories import AGENTS, OUTCOMES, Story
 from tally import count, rounds
-from test_audit import AGENTS, OUTCOMES, Story
 from world import World, check_deliveries, entries_of
 
 from promptyoself.core.errors import PromptyoselfError

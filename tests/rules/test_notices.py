@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from calling import AGENT, call
 from conftest import Clock  # noqa: TC002
-from test_crash import Unsynced
+from crashes import Unsynced
 from world import NOON, World, check_deliveries, check_slots
 
 from promptyoself.core.errors import PromptyoselfError

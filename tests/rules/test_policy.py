@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from test_slots import schedule
+from samples import schedule
 
 from promptyoself.core.settings import Caps
 from promptyoself.events.schedule_fields import FIELDS

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from samples import HOUR, NOON, schedule
 from world import check_slots
 
 from promptyoself.core.errors import PromptyoselfError
@@ -37,30 +38,6 @@ from promptyoself.service.schedules.register import cancel, modify, pause, regis
 from promptyoself.service.schedules.request import Request
 from promptyoself.state.apply import fold
 from promptyoself.state.schedules import EMPTY, OpenSlot, Schedule, State, due, schedule_table
-
-NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
-HOUR = timedelta(hours=1)
-
-
-def schedule(**changes: Any) -> Schedule:
-    """An hourly schedule, registered at 12:00, that first fires at 13:00."""
-    base = Schedule(
-        id="sch_00000001",
-        agent_id="agent",
-        prompt="Hello",
-        schedule_type="interval",
-        schedule_value="1h",
-        timezone="UTC",
-        status="active",
-        created_at=format_utc(NOON),
-        anchor=format_utc(NOON),
-        tier=0,
-        misfire="coalesce",
-        grace=24 * 3600,
-        registered="",
-        next_run=format_utc(NOON + HOUR),
-    )
-    return base._replace(**changes)
 
 
 def told(made: DueSlots) -> tuple[list[tuple[str, str, int, str]], str | None, str | None]:

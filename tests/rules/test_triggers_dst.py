@@ -13,6 +13,7 @@ from itertools import islice
 from zoneinfo import ZoneInfo
 
 import pytest
+from clock_changes import is_fixed, walk
 from cronsim import CronSim
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -109,54 +110,12 @@ def fires(expression: str, zone: str, after: datetime, count: int) -> list[datet
     return list(islice(slots(Trigger("cron", parse_cron(expression), zone), after, END), count))
 
 
-def is_fixed(expression: str) -> bool:
-    minute, hour = expression.split()[:2]
-    return not minute.startswith("*") and not hour.startswith("*")
-
-
 def local(trigger: Trigger, after: str, count: int) -> list[str]:
     """The next fires after a local or UTC time, as local times with their offsets."""
     start = datetime.fromisoformat(after)
     if start.tzinfo is None:
         start = start.replace(tzinfo=ZoneInfo(trigger.zone))
     return [in_zone(fire, trigger.zone) for fire in islice(slots(trigger, start, END), count)]
-
-
-@lru_cache(maxsize=4)
-def walls(zone: str, start: datetime, hours: int) -> list[tuple[datetime, datetime]]:
-    """Each minute of a stretch of real time, with what the clock on the wall shows."""
-    info = ZoneInfo(zone)
-    minutes = (start + timedelta(minutes=m) for m in range(1, hours * 60 + 1))
-    return [(at, at.astimezone(info).replace(tzinfo=None)) for at in minutes]
-
-
-def walk(expression: str, zone: str, start: datetime, hours: int) -> list[datetime]:
-    """Debian's rules said again without any arithmetic on offsets: look at each minute's clock.
-
-    A job that follows the clock fires where the clock shows it. A fixed-time job fires where the
-    clock first comes to a time, or first passes it by jumping.
-    """
-    before = timedelta(days=2)  # what the clock has shown before `start` counts too
-    named = CronSim(expression, start)
-    found, furthest = [], None
-    for at, wall in walls(zone, start - before, hours + 48):
-        if is_fixed(expression):
-            passed = [wall] if furthest is None else []
-            while furthest is not None and furthest < wall:
-                furthest += timedelta(minutes=1)
-                passed.append(furthest)
-            furthest = wall if furthest is None else furthest
-        else:
-            passed = [wall]
-        if at > start and any(
-            w.minute in named.minutes
-            and w.hour in named.hours
-            and w.month in named.months
-            and named.match_day(w.date())
-            for w in passed
-        ):
-            found.append(at)
-    return found
 
 
 @settings(max_examples=400, deadline=None)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from calling import AGENT, append_foreign, call
-from test_dispatching import FakeLetta
-from test_loop import Loop, loops, wait_for
-from test_monitor import Watched
+from dispatch import FakeLetta
+from loops import Loop, loops, wait_for
+from monitors import Watched
 
 from promptyoself.core.settings import load_settings
 from promptyoself.sandbox import Sandbox

@@ -22,8 +22,8 @@ from calling import AGENT, call, clean_environ, lines_of, log_of
 from chains import ACTOR, StepDisk, kill
 from checker import check_chain
 from conftest import Clock  # noqa: TC002
+from crashes import Unsynced, in_child
 from tally import count, rounds
-from test_crash import Unsynced, in_child
 from world import NOON, check_deliveries, check_slots, entries_of
 
 from promptyoself.core.disk import Disk

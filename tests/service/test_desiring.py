@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 from actors import Actor
+from answers import check_answer
 from calling import Answer, call, clean_environ
 from chains import ACTOR, StepDisk, kill
 from checker import check_chain
+from crashes import Unsynced, in_child
 from forging import Event, segments_of, spoiled_stories, write_segments
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from tally import count, rounds
-from test_crash import Unsynced, in_child
-from test_fuzz import check_answer
 
 from promptyoself.core import ids as identity
 from promptyoself.core.disk import Disk

@@ -14,9 +14,9 @@ import orjson
 import pytest
 from calling import call, lines_of
 from checker import check_chain
+from dispatch import Place
 from hypothesis import given
 from hypothesis import strategies as st
-from test_dispatching import Place
 from world import World, check_slots, entries_of
 
 from promptyoself.core.errors import ChainError

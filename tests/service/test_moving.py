@@ -18,10 +18,10 @@ import pytest
 from calling import AGENT, call, log_of, run
 from chains import ACTOR, StepDisk
 from checker import check_chain
+from crashes import Unsynced, in_child
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tally import chance, count, rounds
-from test_crash import Unsynced, in_child
 from world import check_deliveries
 
 from promptyoself.core.disk import Disk

@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
 )
+from packs import REGISTER, note_of, register
 from tally import chance, count, rounds
 
 from promptyoself.core.settings import load_settings
@@ -32,21 +33,7 @@ from promptyoself.service.proof.signed_heads import load_key, make_key, settled_
 from promptyoself.store.store import Store
 
 FORMAT = Path(__file__).resolve().parents[2] / "docs" / "reference" / "format.md"
-REGISTER = ("register", "--agent-id", AGENT, "--prompt", "Hello", "--every")
 FIELDS = ("form", "chain", "head", "ts", "key_id", "signature")
-
-
-def register(*every: str) -> None:
-    for each in every:
-        call(*REGISTER, each).success()
-
-
-def note_of(*arguments: str) -> bytes:
-    """What `head --note` prints."""
-    answer = call("head", "--note", *arguments)
-    assert answer.code == 0, answer
-    assert answer.out.count(b"\n") == 1
-    return answer.out
 
 
 class Signed:

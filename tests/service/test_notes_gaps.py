@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from calling import call
 from gaps import drop
-from test_notes import note_of, register
+from packs import note_of, register
 
 
 @pytest.fixture

@@ -14,8 +14,7 @@ import signal
 import stat
 import subprocess
 import sys
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from errno import ENOSPC, EROFS
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,19 @@ from typing import Any
 import pytest
 from calling import AGENT, Answer, call, log_of, run
 from chains import NOW, StepDisk
-from checker import check_chain, members
+from checker import check_chain
+from packs import (
+    MONTHS,
+    REGISTER,
+    Lines,
+    changes_of,
+    heads_of,
+    lines_in,
+    made,
+    put,
+    unpacked,
+    verdict,
+)
 from tally import chance, count, rounds
 
 from promptyoself.core.disk import Disk
@@ -34,9 +45,6 @@ from promptyoself.service.upkeep import seal as sealing
 from promptyoself.store.store import Store
 
 VERIFIER = Path(pack_verifier.__file__)
-MONTHS = ["2026-09", "2026-10", "2026-12"]
-REGISTER = ("register", "--agent-id", AGENT, "--every", "1h", "--prompt")
-Lines = dict[str, list[bytes]]
 
 
 @pytest.fixture
@@ -49,17 +57,6 @@ def log(var: Path, clock: Any) -> Path:
             number += 1
             call(*REGISTER, f"prompt {number}", "--reason", "x" * number).success()
     return var
-
-
-def made(out: Path, *arguments: str) -> dict[str, Any]:
-    return call("pack", "--out", str(out), *arguments).success()
-
-
-def unpacked(out: Path, folder: Path) -> Path:
-    with zipfile.ZipFile(out) as archive:
-        assert archive.testzip() is None
-        archive.extractall(folder)
-    return folder
 
 
 @pytest.fixture
@@ -85,25 +82,6 @@ def check(folder: Path, *arguments: str, prepare: Callable[[], None] | None = No
     return Answer(done.returncode, done.stdout, done.stderr.decode())
 
 
-def verdict(folder: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
-    """The same within this process, for the many times."""
-    code = pack_verifier.main([*arguments, str(folder)])
-    return code, capsys.readouterr().out
-
-
-def lines_in(folder: Path) -> Lines:
-    return {
-        path.name[:7]: b"".join(members(path.read_bytes())).splitlines()
-        for path in sorted((folder / "schedules").glob("*.gz"))
-    }
-
-
-def put(folder: Path, month: str, lines: list[bytes], *, single: bool = False) -> None:
-    """Write a month anew, as one member for each line, or for all."""
-    parts = [b"".join(line + b"\n" for line in lines)] if single else [x + b"\n" for x in lines]
-    (folder / "schedules" / f"{month}.ndjson.gz").write_bytes(b"".join(map(gzip.compress, parts)))
-
-
 def rechain(lines: Lines) -> Lines:
     """The same lines with good numbers and links: a chain that is sound, but another."""
     seq, prev, found = 0, "0" * 64, {}
@@ -116,18 +94,6 @@ def rechain(lines: Lines) -> Lines:
             found[month].append(json.dumps(event, separators=(",", ":")).encode())
             prev = hashlib.sha256(found[month][-1]).hexdigest()
     return found
-
-
-def heads_of(lines: Lines) -> bytes:
-    """heads.json for a chain of these lines."""
-    ends = []
-    for month, each in lines.items():
-        last = json.loads(each[-1])
-        digest = hashlib.sha256(each[-1]).hexdigest()
-        place = {"seq": last["seq"], "hash": digest, "ts": last["ts"]}
-        ends.append({"month": month, "events": len(each), **place})
-    before = {"seq": 0, "hash": "0" * 64, "ts": None}
-    return json.dumps({"format": 1, "before": before, "months": ends, "head": ends[-1]}).encode()
 
 
 # --- packs ----------------------------------------------------------------------------------------
@@ -679,27 +645,6 @@ def test_a_cut_that_is_told_by_a_head(pack: Path, capsys: pytest.CaptureFixture[
     for head in heads[3:5]:
         code, said = verdict(pack, capsys, "--head", head)
         assert (code, "--head" in said) == (1, True)
-
-
-def changes_of(value: Any) -> Iterator[Any]:
-    """A JSON document with one thing in it another way, each in turn."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield {name: each for name, each in value.items() if name != key}
-            yield from ({**value, key: other} for other in changes_of(item))
-    elif isinstance(value, list):
-        yield []
-        yield value[::-1]
-        yield value + value[-1:]
-        for at, item in enumerate(value):
-            yield value[:at] + value[at + 1 :]
-            yield from ([*value[:at], other, *value[at + 1 :]] for other in changes_of(item))
-    elif isinstance(value, str):
-        yield from ("", value + "0", value[:-1], value[:-1] + "x", None, 0, [], "\ud800", "../x")
-    elif isinstance(value, int):
-        yield from (value + 1, value - 1, -1, str(value), None, value + 0.5, True, 10**30, [])
-    else:
-        yield from (0, "2026-01-01T00:00:00.000000Z", [], {})
 
 
 def test_every_change_of_heads_json(

@@ -13,18 +13,8 @@ import pytest
 from calling import call
 from checker import check_chain, members
 from gaps import drop, hidden_alteration
+from packs import MONTHS, REGISTER, changes_of, heads_of, lines_in, made, put, unpacked, verdict
 from tally import count
-from test_packing import (
-    MONTHS,
-    REGISTER,
-    changes_of,
-    heads_of,
-    lines_in,
-    made,
-    put,
-    unpacked,
-    verdict,
-)
 
 SINCE = ("--since", "2026-10-01T00:00")
 UNTIL = ("--until", "2026-10-31T00:00")

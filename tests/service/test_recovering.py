@@ -7,57 +7,20 @@ import gzip
 import hashlib
 import json
 import shutil
-import zlib
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from chains import append, draft
 from checker import lines
+from crashes import Unsynced
+from damage import ALTERATIONS, lay, nine_events, store_in
+from recoveries import NOW, found_lines, recovered
 from tally import SCALE, chance, count
-from test_damage import ALTERATIONS, _lay, _log, store_in
 
-from promptyoself.core.disk import Disk
 from promptyoself.core.errors import ChainError
 from promptyoself.service.proof.verify import verify
-from promptyoself.service.upkeep.recover import recover
-
-NOW = datetime(2026, 12, 5, 12, tzinfo=UTC)
-
-
-class Unsynced(Disk):
-    """A disk whose syncs cost nothing."""
-
-    def fsync(self, descriptor: int) -> None:
-        pass
-
-
-def found_lines(folder: Path) -> set[bytes]:
-    """Every line in a whole gzip member, wherever it lies: read without the package."""
-    found = set()
-    for path in folder.glob("*.ndjson.gz"):
-        content = path.read_bytes()
-        at = content.find(b"\x1f\x8b\x08")
-        while at >= 0:
-            stream = zlib.decompressobj(31)
-            try:
-                text = stream.decompress(content[at:])
-            except zlib.error:
-                text = b""
-            whole = bool(text) and stream.eof
-            if whole:
-                found.update(text[:-1].split(b"\n"))
-            at = content.find(
-                b"\x1f\x8b\x08", len(content) - len(stream.unused_data) if whole else at + 1
-            )
-    return found
-
-
-def recovered(folder: Path, **options: Any) -> dict[str, Any]:
-    """What a recovery answers that nobody objects to."""
-    store = store_in(folder, Unsynced())
-    return recover(store, NOW, agree=lambda _: True, **options)
 
 
 def assert_sound(
@@ -126,8 +89,8 @@ def test_every_alteration_is_recovered_from(
     """Whatever is altered in a log of three months: after `recover` no sound event is lost, what is
     lost is named, old heads up to the gap still verify, and every command works."""
     folder = quick_path / "var" / "schedules"
-    log = _log(folder, sealed=state == "sealed")
-    stranger = _log(quick_path / "other" / "schedules", sealed=state == "sealed", first=77)
+    log = nine_events(folder, sealed=state == "sealed")
+    stranger = nine_events(quick_path / "other" / "schedules", sealed=state == "sealed", first=77)
     foreign = {line for text in stranger.values() for line in gzip.decompress(text).split(b"\n")}
     good, kept = lines(folder), (folder / "index.json").read_bytes()
     tried = 0
@@ -139,7 +102,7 @@ def test_every_alteration_is_recovered_from(
             continue
         shutil.rmtree(folder / "quarantine", ignore_errors=True)
         (folder / "index.json").unlink(missing_ok=True)
-        _lay(folder, altered)
+        lay(folder, altered)
         if index == "with":
             (folder / "index.json").write_bytes(kept)
         before = found_lines(folder)
@@ -168,7 +131,7 @@ def test_a_loss_after_a_recovered_end_is_noticed(quick_path: Path) -> None:
     """The numbers of a lost end are used again. An event that is lost among those is missed, though
     a statement has its number: another event had it then."""
     folder = quick_path / "var" / "schedules"
-    _log(folder, sealed=False)
+    nine_events(folder, sealed=False)
     store_in(folder, Unsynced()).read()
     (path,) = folder.glob("2026-11*.gz")
     content = path.read_bytes()

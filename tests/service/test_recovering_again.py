@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from chains import append, draft, snapshot_of
 from checker import check_chain, lines
+from crashes import Unsynced
+from damage import ALTERATIONS, lay, nine_events, raw_members, store_in
+from recoveries import NOW, found_lines, recovered
 from tally import SCALE, chance, count, rounds
-from test_damage import ALTERATIONS, _lay, _log, _pieces, store_in
-from test_recovering import NOW, Unsynced, found_lines, recovered
 
 from promptyoself.events.draft import Draft
 from promptyoself.events.records import ScheduleModified
@@ -34,7 +35,7 @@ def said(folder: Path) -> list[dict[str, Any]]:
 def drop(folder: Path, month: str, *numbers: int) -> None:
     """Some members of a month are lost."""
     path = folder / f"{month}.ndjson.gz"
-    pieces = _pieces(path.read_bytes())
+    pieces = raw_members(path.read_bytes())
     gone = [number % len(pieces) for number in numbers]
     path.write_bytes(b"".join(each for at, each in enumerate(pieces) if at not in gone))
 
@@ -42,7 +43,7 @@ def drop(folder: Path, month: str, *numbers: int) -> None:
 def test_a_second_gap_stays_lenient_until_its_own_statement(quick_path: Path) -> None:
     """What was decided between two recoveries may rest on what the second one finds lost."""
     folder = quick_path / "var" / "schedules"
-    _log(folder, sealed=False)
+    nine_events(folder, sealed=False)
     drop(folder, "2026-10", 1)
     assert recovered(folder)["lost_events"] == 1
     store = store_in(folder, Unsynced())
@@ -66,7 +67,7 @@ def test_a_second_gap_stays_lenient_until_its_own_statement(quick_path: Path) ->
 def test_a_gap_that_grows_is_stated_anew(quick_path: Path) -> None:
     """Where the events beside a gap are lost too, all that is lost is stated as one."""
     folder = quick_path / "var" / "schedules"
-    _log(folder, sealed=False)
+    nine_events(folder, sealed=False)
     drop(folder, "2026-10", 1)
     recovered(folder)
     drop(folder, "2026-10", 0)
@@ -78,9 +79,9 @@ def test_a_gap_that_grows_is_stated_anew(quick_path: Path) -> None:
 def test_the_statement_itself_is_lost(quick_path: Path) -> None:
     """The gap is stated again, with the copies that lie in the quarantine since the first time."""
     folder = quick_path / "var" / "schedules"
-    log = _log(folder, sealed=True)
+    log = nine_events(folder, sealed=True)
     content = log["2026-10.ndjson.gz"]
-    _lay(folder, {**log, "2026-10.ndjson.gz": content[:200] + b"\0" + content[201:]})
+    lay(folder, {**log, "2026-10.ndjson.gz": content[:200] + b"\0" + content[201:]})
     first = recovered(folder)
     assert len(first["gaps"]) == 1
     pieces = first["gaps"][0]["quarantined"]
@@ -101,19 +102,19 @@ def test_damaged_again_and_again(quick_path: Path, state: str) -> None:
     """P3: alteration upon alteration, each recovered from: what is sound stays, and each loss is
     stated as it is."""
     folder = quick_path / "var" / "schedules"
-    log = _log(folder, sealed=state == "sealed")
-    stranger = _log(quick_path / "other" / "schedules", sealed=state == "sealed", first=77)
+    log = nine_events(folder, sealed=state == "sealed")
+    stranger = nine_events(quick_path / "other" / "schedules", sealed=state == "sealed", first=77)
     choose = chance(f"damaged again {state}")
     for number in range(rounds(12)):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        _lay(folder, log)
+        lay(folder, log)
         for turn in range(3):
             now = snapshot_of(folder)
             kind = choose.choice(("members", "bits", "lines"))
             _, altered = choose.choice(list(ALTERATIONS[kind][1](now, stranger)))
             good = lines(folder)
-            _lay(folder, altered)
+            lay(folder, altered)
             before = found_lines(folder)
             recovered(folder)
             count("logs recovered")
@@ -186,10 +187,10 @@ CRAFTED = {
 def test_crafted(quick_path: Path, what: str, where: str) -> None:
     """P7: what was made to be slow, or large, is recovered from in bounded time and memory."""
     folder = quick_path / "var" / "schedules"
-    _log(folder, sealed=False)
+    nine_events(folder, sealed=False)
     good = lines(folder)
     path, crafted = folder / "2026-10.ndjson.gz", CRAFTED[what]()
-    pieces = _pieces(path.read_bytes())
+    pieces = raw_members(path.read_bytes())
     at = len(pieces) if where == "behind" else 1
     path.write_bytes(b"".join([*pieces[:at], crafted, *pieces[at:]]))
     slow(folder, 40)

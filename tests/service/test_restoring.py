@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from chains import ACTOR, draft
 from checker import check_chain
-from test_damage import _pieces, store_in
-from test_recovering import NOW, Unsynced, recovered
+from crashes import Unsynced
+from damage import raw_members, store_in
+from recoveries import NOW, recovered
 
 from promptyoself.events.draft import Draft
 from promptyoself.events.records import (
@@ -50,7 +51,7 @@ def test_what_the_index_knows(quick_path: Path, where: str, from_index: bool) ->
     known = {id_: each._asdict() for id_, each in state.schedules.items()}
     index = (folder / "index.json").read_bytes()
     (path,) = folder.glob("*.gz")
-    pieces = _pieces(path.read_bytes())
+    pieces = raw_members(path.read_bytes())
     path.write_bytes(b"".join([*pieces[:4], *pieces[9:]]))
     answer = recovered(folder, from_index=from_index)
     assert answer["lost_events"] == 5

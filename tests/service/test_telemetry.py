@@ -19,18 +19,19 @@ import orjson
 import pytest
 import yaml
 from calling import AGENT, append_foreign, call, lines_of
+from documents import table
+from monitors import parsed
 from prometheus_client.parser import text_string_to_metric_families
-from test_docs import table
 from world import DELIVERED, World
 
 from promptyoself.core.errors import ChainError
 from promptyoself.core.settings import load_settings
 from promptyoself.events.records import (
-    VERSIONS,
     DeliveryDelivered,
     DeliverySkipped,
     SegmentSealed,
 )
+from promptyoself.events.versions import VERSIONS
 from promptyoself.ledger import Envelope, Position
 from promptyoself.rules.outcome import Abandoned, Failed
 from promptyoself.service.audit.slot_auditor import Accounts
@@ -201,14 +202,6 @@ def scraped() -> dict[str, dict[tuple[str, ...], float]]:
     answer = call("metrics")
     assert answer.code == 0, answer
     return parsed(answer.out)
-
-
-def parsed(text: bytes) -> dict[str, dict[tuple[str, ...], float]]:
-    found: dict[str, dict[tuple[str, ...], float]] = {}
-    for family in text_string_to_metric_families(text.decode()):
-        for sample in family.samples:
-            found.setdefault(sample.name, {})[tuple(sample.labels.values())] = sample.value
-    return found
 
 
 BASE = ("register", "--agent-id", AGENT, "--prompt")

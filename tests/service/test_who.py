@@ -18,8 +18,8 @@ from calling import AGENT, append_foreign, call, lines_of
 from checker import check_chain
 from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
+from mcp_servers import COMMAND, serving
 from mcp_types import Implementation
-from test_mcp_server import COMMAND, serving
 
 import promptyoself
 from promptyoself.doors.commands import session as answering

@@ -178,3 +178,10 @@ def served_to_agents(_door: object, transport: Any, _loop: object = None) -> Non
         emit({"status": "success"})
     else:
         transport._ready()
+
+
+FORBIDDEN = {
+    "approve", "approvals", "revoke", "rebuild", "recover", "seal", "import", "import-sqlite",
+    "export", "keygen", "pack", "mcp", "sandbox", "demo", "doctor", "install-plugin", "metrics",
+}  # fmt: skip
+"""The commands that no agent has, through whichever door it comes."""

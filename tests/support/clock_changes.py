@@ -1,0 +1,51 @@
+"""Zones whose clocks change, walked minute by minute without the software."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from functools import lru_cache
+from zoneinfo import ZoneInfo
+
+from cronsim import CronSim
+
+
+def is_fixed(expression: str) -> bool:
+    minute, hour = expression.split()[:2]
+    return not minute.startswith("*") and not hour.startswith("*")
+
+
+@lru_cache(maxsize=4)
+def walls(zone: str, start: datetime, hours: int) -> list[tuple[datetime, datetime]]:
+    """Each minute of a stretch of real time, with what the clock on the wall shows."""
+    info = ZoneInfo(zone)
+    minutes = (start + timedelta(minutes=m) for m in range(1, hours * 60 + 1))
+    return [(at, at.astimezone(info).replace(tzinfo=None)) for at in minutes]
+
+
+def walk(expression: str, zone: str, start: datetime, hours: int) -> list[datetime]:
+    """Debian's rules said again without any arithmetic on offsets: look at each minute's clock.
+
+    A job that follows the clock fires where the clock shows it. A fixed-time job fires where the
+    clock first comes to a time, or first passes it by jumping.
+    """
+    before = timedelta(days=2)  # what the clock has shown before `start` counts too
+    named = CronSim(expression, start)
+    found, furthest = [], None
+    for at, wall in walls(zone, start - before, hours + 48):
+        if is_fixed(expression):
+            passed = [wall] if furthest is None else []
+            while furthest is not None and furthest < wall:
+                furthest += timedelta(minutes=1)
+                passed.append(furthest)
+            furthest = wall if furthest is None else furthest
+        else:
+            passed = [wall]
+        if at > start and any(
+            w.minute in named.minutes
+            and w.hour in named.hours
+            and w.month in named.months
+            and named.match_day(w.date())
+            for w in passed
+        ):
+            found.append(at)
+    return found

@@ -1,0 +1,138 @@
+"""Logs of three months to be sealed, read on and torn meanwhile."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chains import PowerDisk, ledger_in, three_months
+from checker import check_chain
+from crashes import Unsynced
+from tally import chance
+
+from promptyoself.core.disk import Disk
+from promptyoself.core.errors import PromptyoselfError
+from promptyoself.core.instants import parse_utc
+from promptyoself.core.settings import load_settings
+from promptyoself.ledger import START, Batch, Position
+from promptyoself.service.upkeep.seal import seal
+from promptyoself.store.store import Store
+
+TORN = b"\x1f\x8b\x08torn"
+
+
+def tear(folder: Path) -> None:
+    """A torn end behind the last month."""
+    with (folder / "2026-11.ndjson.gz").open("ab") as file:
+        file.write(TORN)
+
+
+def whole(folder: Path) -> list[bytes]:
+    """The lines of a chain whose end may be torn."""
+    ledger = ledger_in(folder)
+    return [line for batch in ledger.replay() for line in batch.content.split(b"\n")[:-1]]
+
+
+def ways(steps: list[str]) -> Iterator[tuple[int, str]]:
+    """Before, after and in the middle of every step."""
+    for at, name in enumerate(steps, 1):
+        for when in ("before", "after", *(["half"] if name == "write" else [])):
+            yield at, when
+
+
+class Platter(PowerDisk):
+    """Keeps what is renamed over, so that no inode's number is used again."""
+
+    def __init__(self, root: Path, **more: Any) -> None:
+        super().__init__(root, **more)
+        self.kept: list[int] = []
+
+    def rename(self, source: Path, target: Path) -> None:
+        if target.exists():
+            self.kept.append(os.open(target, os.O_RDONLY))
+        super().rename(source, target)
+
+    def forget(self) -> None:
+        for descriptor in self.kept:
+            os.close(descriptor)
+
+
+def seal_on(folder: Path, until: float, report: Any) -> None:
+    choose, done = chance(f"sealer {os.getpid() % 2}"), []
+    while time.monotonic() < until:
+        store = store_in(folder, Unsynced())
+        ts = store.read().position.ts
+        if ts:
+            ahead = choose.choice((0, 0, 0, 25))
+            try:
+                answer = seal(store, parse_utc(ts) + timedelta(days=ahead))
+            except PromptyoselfError as error:
+                assert error.code == "head_moved", error.code  # noqa: PT017
+                continue
+            done += [line["month"] for line in answer["sealed"]]
+        time.sleep(0.005)
+    report.send(done)
+
+
+def read_on(folder: Path, seed: int, until: float, acknowledged: Any, report: Any) -> None:
+    """Replays from places remembered long ago, in its own process."""
+    ledger, choose = ledger_in(folder), chance(f"reader {seed}")
+    known: list[Position] = [START]
+    replays = 0
+    while time.monotonic() < until:
+        position = choose.choice(known[-40:] if replays % 3 else known)
+        at_least = acknowledged.value
+        seq, head = position.seq, position.hash
+        for batch in ledger.replay(position):
+            for event in batch.envelopes:
+                assert event.seq == seq + 1, "an event is missing, or given twice"
+                seq += 1
+            assert batch.envelopes[0].prev == head
+            head = batch.position.hash
+            if choose.random() < 0.05:
+                known.append(batch.position)
+        assert seq >= at_least, "an acknowledged event was not seen"
+        end = ledger.head(position)
+        assert end.seq >= seq
+        known.append(end)
+        ledger.torn(position)
+        ledger.holds(position)
+        replays += 1
+    report.send(replays)
+
+
+DECEMBER = datetime(2026, 12, 1, tzinfo=UTC)
+
+
+MONTHS = ("2026-09", "2026-10", "2026-11")
+
+
+def store_in(folder: Path, disk: Disk | None = None, warnings: list[str] | None = None) -> Store:
+    """A store on the chain in a folder named ``schedules``."""
+    assert folder.name == "schedules"
+    settings = load_settings({"PROMPTYOSELF_VAR": str(folder.parent)})
+    told = [] if warnings is None else warnings
+    return Store(settings, {"via": "test", "who": "tester"}, warn=told.append, disk=disk)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Seven events in six members in three months."""
+    folder = tmp_path / "var" / "schedules"
+    three_months(folder)
+    return folder
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    """What sealing has recorded."""
+    return [e["data"] for e in check_chain(folder) if e["type"] == "segment.sealed"]
+
+
+def seqs(batches: Iterator[Batch] | list[Batch]) -> list[int]:
+    """The numbers of their events."""
+    return [event.seq for batch in batches for event in batch.envelopes]

@@ -1,0 +1,156 @@
+"""Random histories of schedules, and what the audit has to say of them."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import strategies as st
+from world import DELIVERED, NOON, World
+
+from promptyoself.core.errors import PromptyoselfError
+from promptyoself.core.instants import format_utc, parse_utc
+from promptyoself.events.records import WorkerStarted, WorkerStopped
+from promptyoself.rules.claim import orphans
+from promptyoself.rules.outcome import Abandoned, Failed
+from promptyoself.service.schedules.register import cancel, modify, pause, register, resume, trigger
+from promptyoself.service.schedules.request import Request
+from promptyoself.state.schedules import due
+
+PERMANENT = Failed("agent_not_found", "There is no such agent.", permanent=True)
+
+
+UNREACHABLE = Abandoned("letta_unreachable", "Nobody answers.")
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def started(world: World, worker: str = "wrk_1", mode: str = "loop") -> None:
+    world.add([(WorkerStarted(worker, 1, "here", "promptyoself 0", mode, 32), None)])
+
+
+def stopped(world: World, worker: str = "wrk_1") -> None:
+    world.add([(WorkerStopped(worker, "SIGTERM"), None)])
+
+
+WHENS = st.sampled_from(
+    [
+        {"every": "7m"},
+        {"every": "1h"},
+        {"every": "45m", "until": "2026-11-20T18:00Z"},
+        {"cron": "*/20 * * * *"},
+        {"cron": "0 9,17 * * *", "timezone": "Europe/London"},
+        {"time": "in 90m"},
+        {"every": "30m", "max_repetitions": 3},
+        {"every": "20m", "misfire": "all", "grace": "2h"},
+        {"every": "1h", "misfire": "skip", "jitter": "5m"},
+        {"every": "10m", "daily_budget": 3},
+        {"every": "15m", "tier": 2, "on_failure": "agent-1"},
+        {"time": "in 3h", "tier": 2, "on_failure": "agent-0"},
+    ]
+)
+
+
+OUTCOMES = st.sampled_from(
+    [DELIVERED, DELIVERED, PERMANENT, UNREACHABLE, Abandoned("letta_busy", "Busy.", at_once=True)]
+)
+
+
+AGENTS = st.integers(0, 2)
+
+
+class Story:
+    """A few agents, two loops that come and go, people, and a clock that runs both ways."""
+
+    def __init__(self) -> None:
+        self.world = World()
+        self.requests: list[Request] = []
+        self.ids: list[str] = []
+        self.flying: list[tuple[Any, str]] = []
+        self.names = {0: "wrk_0", 1: "wrk_1"}
+        self.alive: set[int] = set()
+
+    def step(self, what: str, detail: Any) -> None:
+        world = self.world
+        if what in ("wait", "jump"):
+            world.advance(seconds=detail)
+        elif what == "register":
+            agent, when = detail
+            prompt = f"{len(self.requests)}"
+            request = Request(agent_id=f"agent-{agent}", prompt=prompt, **when)
+            self._try(lambda: self._register(request))
+        elif what == "pass":
+            self._pass(detail)
+        elif what == "land":
+            if self.flying:
+                made, worker = self.flying.pop(0)
+                world.settle(made, detail, worker)
+        elif what in ("crash", "stop"):
+            self._end(detail, what)
+        elif self.ids:
+            self._change(what, detail)
+
+    def _register(self, request: Request) -> None:
+        id_ = str(register(self.world, request, self.world.now)["id"])  # type: ignore[arg-type]
+        self.requests.append(request)
+        self.ids.append(id_)
+
+    def _pass(self, number: int) -> None:
+        if number not in self.alive:
+            self.alive.add(number)
+            self.names[number] += "x"
+            started(self.world, self.names[number])
+        worker = self.names[number]
+        living = {self.names[other] for other in self.alive}
+        claimed = {slot.worker for slot in self.world.state.open.values() if slot.worker}
+        for orphan in list(orphans(self.world.state, claimed - living, self.world.now)):
+            if (orphan.id, orphan.slot) not in {(m.id, m.slot) for m, _ in self.flying}:
+                self.flying.append((orphan, worker))
+        self.flying += [(made, worker) for made in self.world.claim(worker=worker).claims]
+
+    def _end(self, number: int, how: str) -> None:
+        if number in self.alive:
+            self.alive.remove(number)
+            worker = self.names[number]
+            self.flying = [(made, by) for made, by in self.flying if by != worker]
+            if how == "stop":
+                stopped(self.world, worker)
+
+    def _change(self, what: str, detail: Any) -> None:
+        world: Any = self.world
+        number, when = detail if what == "modify" else (detail, None)
+        id_, request = self.ids[number % len(self.ids)], self.requests[number % len(self.ids)]
+        functions = {"pause": pause, "resume": resume, "cancel": cancel, "trigger": trigger}
+        if what == "approve":
+            world.approve(id_, 1 + number % 3, hours=number)
+        elif what == "modify":
+            self._try(lambda: modify(world, id_, Request(**when), world.now))
+        elif what == "revive":
+            self._try(lambda: register(world, request, world.now))
+        else:
+            self._try(lambda: functions[what](world, id_, None, world.now))
+
+    def _try(self, run: Any) -> None:
+        with suppress(PromptyoselfError):  # refused, so nothing has changed
+            run()
+
+    def record_outcomes(self) -> None:
+        """Let the clock come to its right time, and everything be settled."""
+        latest = parse_utc(self.world.events[-1].ts) if self.world.events else NOON
+        self.world.now = max(self.world.now, latest)
+        for _ in range(400):
+            self._pass(0)
+            while self.flying:
+                made, worker = self.flying.pop(0)
+                self.world.settle(made, DELIVERED, worker)
+            state = self.world.state
+            waiting = [slot.retry_at for slot in state.open.values() if slot.retry_at]
+            if not waiting and not list(due(state, format_utc(self.world.now))):
+                return
+            self.world.now += timedelta(seconds=60)
+        raise AssertionError("it never comes to rest")
