@@ -25,8 +25,9 @@ from promptyoself.ledger import FileLedger
 from promptyoself.rules.claim import Claim
 from promptyoself.rules.outcome import Failed
 from promptyoself.rules.slots import next_wake
-from promptyoself.service.forecast.simulate import _Growth, simulate
-from promptyoself.service.forecast.simulator import Foreseen, Future
+from promptyoself.service.forecast.log_growth import LogGrowth
+from promptyoself.service.forecast.simulate import simulate
+from promptyoself.service.forecast.simulator import SimulatedEvent, Simulator
 from promptyoself.service.schedules.views import stats
 from promptyoself.service.upkeep.seal import seal
 from promptyoself.store.store import Store
@@ -67,7 +68,7 @@ def really(world: World, end: datetime, latency: timedelta) -> list[Seen]:
     )  # fmt: skip
 
 
-def foretold(events: Iterable[Foreseen]) -> list[Seen]:
+def foretold(events: Iterable[SimulatedEvent]) -> list[Seen]:
     """The same of what was simulated."""
     return sorted(
         (event.at, event.id, event.type, event.slot, event.slots, event.why)
@@ -141,10 +142,12 @@ def test_what_is_simulated_is_what_happens(
     deliveries succeed; however few of the instants were decided in full."""
     latency, end = timedelta(seconds=seconds), world.now + timedelta(hours=hours)
     caps = world.settings.caps
-    future = Future(world.state, caps, world.now, latency=latency, first=first, every=every)
-    found = list(future.until(end))
+    simulator = Simulator(
+        world.state, caps, world.now, latency=latency, sample_first=first, sample_every=every
+    )
+    found = list(simulator.until(end))
     assert [event.at for event in found] == sorted(event.at for event in found)
-    assert not future.broken
+    assert not simulator.broken
     assert foretold(found) == really(world, end, latency)
 
 
@@ -175,10 +178,15 @@ def test_busy_agents_are_foretold(round_: int, seconds: int) -> None:
         world.register(prompt=f"{number}", **trigger, **policy)
         world.advance(seconds=choose.randint(0, 600))
     end, latency = world.now + timedelta(hours=50), timedelta(seconds=seconds)
-    future = Future(
-        world.state, world.settings.caps, world.now, latency=latency, first=0, every=10**9
+    simulator = Simulator(
+        world.state,
+        world.settings.caps,
+        world.now,
+        latency=latency,
+        sample_first=0,
+        sample_every=10**9,
     )
-    found = list(future.until(end))
+    found = list(simulator.until(end))
     plainly = [event for event in found if event.record is None]
     assert plainly
     assert foretold(found) == really(world, end, latency)
@@ -193,15 +201,15 @@ def test_the_short_way_says_the_same_for_months(
     looking at one agent alone."""
     found: list[list[Seen]] = []
     for first in (0, 10**9):
-        future = Future(
+        simulator = Simulator(
             world.state,
             world.settings.caps,
             world.now,
             agent_id=agent if first else None,
             latency=timedelta(seconds=seconds),
-            first=first,
+            sample_first=first,
         )
-        events = list(future.until(world.now + timedelta(days=40)))
+        events = list(simulator.until(world.now + timedelta(days=40)))
         found.append(foretold(each for each in events if agent in (None, each.agent_id)))
         assert all(event.record is not None for event in events) or not first
     assert found[0] == found[1]
@@ -357,7 +365,7 @@ def store_in(var: Path) -> Store:
 def test_too_much_is_cut_off(three: dict[str, str], var: Path, clock: Clock) -> None:
     """A simulation ends after so many events, at the end of an instant, and says up to when."""
     whole = simulate(store_in(var), "in 3d", clock.now)
-    part = simulate(store_in(var), "in 3d", clock.now, most=40)
+    part = simulate(store_in(var), "in 3d", clock.now, max_events=40)
     assert part["truncated"]
     assert part["until"] < whole["until"]
     assert 40 <= part["log"]["events"] <= 46
@@ -370,10 +378,10 @@ def test_too_much_is_cut_off(three: dict[str, str], var: Path, clock: Clock) -> 
 def test_one_that_cannot_be_decided_does_not_stop_the_others(world_of_two: World) -> None:
     """A schedule whose zone is unknown here is named; the others are foretold."""
     world = world_of_two
-    future = Future(world.state, world.settings.caps, world.now)
-    fired = {event.id for event in future.until(world.now + timedelta(days=2))}
-    (broken,) = future.broken
-    assert "unknown" in future.broken[broken] or "no time zone" in future.broken[broken]
+    simulator = Simulator(world.state, world.settings.caps, world.now)
+    fired = {event.id for event in simulator.until(world.now + timedelta(days=2))}
+    (broken,) = simulator.broken
+    assert "unknown" in simulator.broken[broken] or "no time zone" in simulator.broken[broken]
     assert fired == set(world.state.schedules) - {broken}
 
 
@@ -394,8 +402,8 @@ def test_the_growth_is_that_of_a_real_log(three: dict[str, str], var: Path, cloc
     told = simulate(store_in(var), "in 9d", clock.now)["log"]
     store, caps = store_in(var), store_in(var).settings.caps
     before = stats(store)["bytes"]
-    future = Future(store.read().state, caps, clock.now, first=10**9)
-    events = list(future.until(clock.now + timedelta(days=9)))
+    simulator = Simulator(store.read().state, caps, clock.now, sample_first=10**9)
+    events = list(simulator.until(clock.now + timedelta(days=9)))
     assert told["events"] == len(events)
     appends = 0
     ledger = FileLedger(var / "schedules", "schedules")
@@ -427,14 +435,14 @@ def test_a_sample_of_the_instants_tells_the_growth(var: Path, clock: Clock) -> N
     store = store_in(var)
     state, end = store.read().state, clock.now + timedelta(days=40)
     made: Counter[bool] = Counter()
-    future = Future(state, store.settings.caps, clock.now)
-    made.update(event.record is not None for event in future.until(end))
+    simulator = Simulator(state, store.settings.caps, clock.now)
+    made.update(event.record is not None for event in simulator.until(end))
     assert made[True] < 0.2 * made.total()
     sampled = simulate(store, "in 40d", clock.now)["log"]
     assert sampled["events"] == made.total()
-    growth = _Growth(store.read().position.seq, store.actor)
-    for event in Future(state, store.settings.caps, clock.now, first=10**9).until(end):
-        growth.take(event, 1)
+    growth = LogGrowth(store.read().position.seq, store.actor)
+    for event in Simulator(state, store.settings.caps, clock.now, sample_first=10**9).until(end):
+        growth.add(event, 1)
     whole = growth.estimate()
     for name, error in (("bytes", 0.01), ("gzipped", 0.08), ("sealed", 0.03)):
         assert sampled[name] == pytest.approx(whole[name], rel=error)

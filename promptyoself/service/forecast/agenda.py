@@ -1,4 +1,4 @@
-"""What is still to come today."""
+"""The deliveries that are still to come today."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Any
 from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.core.settings import default_zone
 from promptyoself.core.times import in_zone, parse_moment, wall_time, zone_named
-from promptyoself.service.forecast.simulator import Future
+from promptyoself.service.forecast.simulator import Simulator
 from promptyoself.service.schedules.views import describe
 from promptyoself.store.access import pinned
 from promptyoself.store.store import Store
 
-__all__ = ["MOST", "agenda"]
+__all__ = ["MAX_DELIVERIES", "agenda"]
 
-MOST = 200
-"""An agenda that is longer ends there, and says so."""
+MAX_DELIVERIES = 200
+"""A longer agenda ends after this number of deliveries, and says so."""
 
 
-def agenda(
-    store: Store, now: datetime, *, agent_id: str | None = None, most: int = MOST
-) -> dict[str, Any]:
-    """The deliveries from ``now`` to the end of the day in the zone of PROMPTYOSELF_TZ, the soonest
-    first, if a loop runs and all succeed: what a limit will stop isn't among them.
+def agenda(store: Store, now: datetime, *, agent_id: str | None = None) -> dict[str, Any]:
+    """The deliveries from ``now`` to the end of the day, the soonest first.
+
+    The day is that in the zone of PROMPTYOSELF_TZ. The deliveries are those that a loop would make
+    if all succeed. A delivery that a limit will stop isn't among them.
 
     Raises:
         PromptyoselfError: ``forbidden_agent``.
@@ -34,16 +34,16 @@ def agenda(
     day = wall_time(now, zone_named(zone)).date().isoformat()
     end = parse_moment(day, zone, now, end=True)
     state = store.read().state
-    found: list[dict[str, Any]] = []
+    deliveries: list[dict[str, Any]] = []
     truncated = False
-    for event in Future(state, store.settings.caps, now, agent_id=only).until(end):
+    for event in Simulator(state, store.settings.caps, now, agent_id=only).until(end):
         if event.type != "delivery.attempted":
             continue
-        if len(found) == most:
+        if len(deliveries) == MAX_DELIVERIES:
             truncated = True
             break
         schedule = describe(state.schedules[event.id], (), full=False)
-        found.append(
+        deliveries.append(
             {
                 "at": event.slot,
                 "local": in_zone(parse_utc(event.slot), zone),
@@ -56,7 +56,7 @@ def agenda(
         "from": format_utc(now),
         "since": format_utc(now),
         "until": format_utc(end),
-        "agenda": found,
-        "count": len(found),
+        "agenda": deliveries,
+        "count": len(deliveries),
         "truncated": truncated,
     }

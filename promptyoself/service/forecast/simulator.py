@@ -1,30 +1,28 @@
-"""The events to which the schedules as they stand lead, on a clock that is turned by hand, if every
-delivery succeeds. Nothing is sent or written.
+"""The events that follow from a state, on a clock that is turned by hand.
 
-What decides is what decides in earnest: the claim with its policy and triggers, the settling, and
-the fold of the events that they make. But where a loop looks for all that is due, here a schedule
-is looked at when its own time has come, by itself: of the others, no decision depends on more than
-whether their agent is free, and on what it has spent. Of the limit of deliveries at once, it is
-taken that it suffices.
+Every delivery succeeds. Nothing is sent or written. The limit of deliveries at once is never
+reached.
 
-Even so a year of a thousand schedules would take minutes. Nearly every slot is due on time, with
-nothing of its schedule open; then only the policy and the trigger are asked, and what follows from
-their answers is done directly. Some instants are decided in full all the same, throughout, for
-their events are what the growth of the log is estimated from; and a test holds the one way against
-the other, and both against a loop.
+The claim, the outcome and the fold decide, as they do in a loop. But a loop looks at everything
+that is due in one pass. The simulator looks at one schedule at a time, when that schedule's time
+has come. That is the same, since a decision depends on no other schedule but in two ways: whether
+their agent is free, and how much the agent has spent.
+
+Most slots go the short way of :class:`~promptyoself.service.forecast.plain_slots.PlainSlots`. Some
+instants go the whole way throughout, since their events are the sample from which the growth of
+the log is estimated.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from hashlib import sha256
 from typing import NamedTuple
 
 from promptyoself.core.cancellation import check
-from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.core.settings import Caps
 from promptyoself.events.codec import type_of
@@ -32,14 +30,8 @@ from promptyoself.events.records import DeliveryAttempted, DeliverySkipped, Reco
 from promptyoself.ledger.linking import as_if
 from promptyoself.rules.claim import Claim, RankDesires, claim, orphans
 from promptyoself.rules.outcome import Delivered, outcome_events
-from promptyoself.rules.policy import (
-    APPROVED_TIER,
-    ApprovalVerdict,
-    approval_in_log,
-    refusal_reason,
-)
-from promptyoself.rules.slots import MISFIRE_TOLERANCE, schedule_trigger
-from promptyoself.rules.triggers import slots
+from promptyoself.rules.policy import ApprovalVerdict, approval_in_log, refusal_reason
+from promptyoself.service.forecast.plain_slots import PlainSlots, after_claim, after_skip
 from promptyoself.state.apply import fold
 from promptyoself.state.schedules import (
     OpenSlot,
@@ -50,34 +42,33 @@ from promptyoself.state.schedules import (
     summarize,
 )
 
-__all__ = ["EVERY", "FIRST", "Foreseen", "Future"]
+__all__ = ["SAMPLE_EVERY", "SAMPLE_FIRST", "SimulatedEvent", "Simulator"]
 
-FIRST, EVERY = 100, 256
-"""So many instants are decided in full, and then one of so many."""
+SAMPLE_FIRST = 100
+"""The first instants of a simulation that are all in the sample."""
 
-_WORKER = "wrk_9d3f6c1a5b7e2048"  # a name like any other
-_INSTANT = timedelta(microseconds=1)
-_END = datetime.max.replace(tzinfo=UTC)
+SAMPLE_EVERY = 256
+"""After these, one instant of this number is in the sample."""
+
+_WORKER = "wrk_9d3f6c1a5b7e2048"  # stands for the name that a loop would have
 
 
-class Foreseen(NamedTuple):
-    """An event to be appended at ``at``, in append number ``append`` (from 0) of that instant: its
-    ``type``, and the ``slots`` slots from ``slot`` on that it begins, or skips because of ``why``.
-    ``record`` is the event itself, where it was made."""
+class SimulatedEvent(NamedTuple):
+    """An event that would be appended."""
 
-    at: str
-    append: int
+    at: str  # when
+    append: int  # the number of the append at that instant, from 0
     agent_id: str
-    id: str
+    id: str  # the schedule's
     type: str
-    slot: str = ""
-    slots: int = 1
-    why: str = ""
-    record: Record | None = None
+    slot: str = ""  # the first slot that it begins or skips
+    slots: int = 1  # how many slots it begins or skips
+    why: str = ""  # why it skips them
+    record: Record | None = None  # the event itself, unless the slot went the short way
 
 
-class Future:
-    """The events to which the schedules of a state lead from ``now`` on."""
+class Simulator:
+    """Turns the clock, and tells the events to which a state leads from ``now`` on."""
 
     def __init__(
         self,
@@ -87,64 +78,68 @@ class Future:
         *,
         agent_id: str | None = None,
         latency: timedelta = timedelta(0),
-        strongest: RankDesires | None = None,
-        first: int = FIRST,
-        every: int = EVERY,
+        rank_desires: RankDesires | None = None,
+        sample_first: int = SAMPLE_FIRST,
+        sample_every: int = SAMPLE_EVERY,
         judge: Callable[[str, Schedule], ApprovalVerdict] = lambda at, schedule: approval_in_log(
             schedule, at
         ),
     ) -> None:
-        """``agent_id`` leaves out all other agents; each delivery takes ``latency``; ``strongest``
-        tells the desires that idle prompts list, which fade and else stay as they are. After the
-        ``first`` instants, only one of ``every`` is decided in full throughout. ``judge`` tells, at
-        an instant, whether a schedule has an approval; nobody can tell who will yet give one."""
-        self.broken: dict[str, str] = {}
-        """The schedules about which nothing could be decided, and why."""
-        self.most_due = (format_utc(now), 0)
-        """The instant at which the most slots became due, and how many."""
-        self.weight = 1
-        """For how many instants the latest stands, if it was one decided in full; else 0."""
-        self._caps, self._latency, self._first, self._every = caps, latency, first, every
-        self._strongest = strongest
-        self._judge = judge
-        self._instants = 0
-        self._schedules: dict[str, Schedule] = {}
-        self._open: dict[str, dict[str, OpenSlot]] = {}  # by schedule
-        self._state = State(schedule_table(), {}, agent_table(), state.statuses, {})  # the agents
-        self._busy: set[str] = set()  # agents with a delivery under way
-        self._ends: list[tuple[str, int, str, Claim | None]] = []  # when, a number, whose
-        self._number = 0
-        # When to look at what: the instant, that by which it has its turn, and what it is.
-        self._ahead: list[tuple[str, str, str, str]] = []
-        self._due: dict[str, list[tuple[str, str, str]]] = {}  # by agent, what has its turn when
-        self._again: list[tuple[str, str, str]] = []  # what has its turn in the next round
-        self._expected: dict[str, str] = {}  # each schedule's slot in one of these three
-        self._fires: dict[str, tuple[str, Iterator[datetime]]] = {}  # what follows on a slot
-        self._take_in(state, now, agent_id)
+        """``agent_id`` leaves out all other agents. Each delivery takes ``latency``.
 
-    def until(self, end: datetime) -> Iterator[Foreseen]:
-        """Every event up to ``end``, oldest first. It can be asked for once."""
+        ``rank_desires`` tells the desires that idle prompts list. They fade, and else stay as they
+        are. ``judge`` tells whether a schedule has an approval at an instant; approvals that are
+        not given yet are not foreseen.
+        """
+        self.broken: dict[str, str] = {}
+        """The problem of each schedule about which nothing could be decided, by its id."""
+        self.most_due = (format_utc(now), 0)
+        """The instant at which the most slots became due, and their number."""
+        self.weight = 1
+        """For how many instants the current one stands in the sample; 0 if it isn't in it."""
+        self._caps, self._latency, self._rank_desires = caps, latency, rank_desires
+        self._sample_first, self._sample_every = sample_first, sample_every
+        self._judge = judge
+        self._plain_slots = PlainSlots(judge)
+        self._instants = 0  # that have been simulated
+        self._at = ""  # the current instant
+        self._events: list[SimulatedEvent] = []  # of the current instant
+        self._schedules: dict[str, Schedule] = {}
+        self._open: dict[str, dict[str, OpenSlot]] = {}  # the open slots, by the schedule's id
+        self._state = State(schedule_table(), {}, agent_table(), state.statuses, {})  # the agents
+        self._busy: set[str] = set()  # the agents with a delivery under way
+        # The deliveries under way: end, number, schedule's id, and the claim unless it was plain.
+        self._deliveries: list[tuple[str, int, str, Claim | None]] = []
+        self._number = 0  # of the latest delivery
+        # What has a turn later: instant, slot, schedule's id, and the key if a slot is open.
+        self._ahead: list[tuple[str, str, str, str]] = []
+        # What has its turn now, by the agent's id: slot, schedule's id, and the key as above.
+        self._due: dict[str, list[tuple[str, str, str]]] = {}
+        self._next_round: list[tuple[str, str, str]] = []  # what becomes due after the next claim
+        self._waiting: dict[str, str] = {}  # each schedule's slot in one of these three, by id
+        self._load(state, now, agent_id)
+
+    def until(self, end: datetime) -> Iterator[SimulatedEvent]:
+        """Every event up to ``end``, the oldest first. This can be called once."""
         last = format_utc(end)
-        while self._ahead or self._ends:
-            at = self._ahead[0][0] if self._ahead else self._ends[0][0]
-            if self._ends and self._ends[0][0] < at:
-                at = self._ends[0][0]
+        while self._ahead or self._deliveries:
+            at = min(heap[0][0] for heap in (self._ahead, self._deliveries) if heap)
             if at > last:
                 return
             check()
             self._instants += 1
             self.weight = 1
-            if self._instants > self._first:
-                self.weight = 0 if self._instants % self._every else self._every
-            yield from self._pass(at)
+            if self._instants > self._sample_first:
+                self.weight = 0 if self._instants % self._sample_every else self._sample_every
+            yield from self._simulate_instant(at)
 
-    def _take_in(self, state: State, now: datetime, agent_id: str | None) -> None:
-        start, workers = format_utc(now), set()
+    def _load(self, state: State, now: datetime, agent_id: str | None) -> None:
+        self._at, workers = format_utc(now), set()
         for schedule in state.schedules.values():
             if agent_id is None or schedule.agent_id == agent_id:
                 self._schedules[schedule.id] = schedule
                 self._state.agents[schedule.agent_id] = state.agent(schedule.agent_id)
-                self._expect(schedule, "", start)
+                self._wait_for_next_slot(schedule, begins=True)
         for key, slot in state.open.items():
             if slot.id not in self._schedules:
                 continue
@@ -152,232 +147,171 @@ class Future:
             if slot.worker is not None:
                 workers.add(slot.worker)
             elif slot.retry_at is not None:
-                ready = max(slot.retry_at, start)
+                ready = max(slot.retry_at, self._at)
                 heapq.heappush(self._ahead, (ready, slot.retry_at, slot.id, key))
-        for made in orphans(state, workers, now):  # as if they were sent only now
-            if made.id in self._schedules:
-                self._begin(made.agent_id, made.id, made, start)
+        for orphan in orphans(state, workers, now):  # as if they were sent only now
+            if orphan.id in self._schedules:
+                self._start_delivery(orphan.agent_id, orphan.id, orphan)
 
-    def _expect(self, schedule: Schedule, at: str, not_before: str = "") -> None:
-        """See to it that a schedule is looked at when its next slot may begin."""
+    def _wait_for_next_slot(self, schedule: Schedule, *, begins: bool = False) -> None:
+        """Give a schedule its turn when its next slot may begin, unless it waits for it already.
+
+        When the simulation ``begins``, the turn of an overdue slot is at the first instant.
+        """
         ready, slot = summarize(schedule).ready, schedule.next_run
-        if ready is None or slot is None or self._expected.get(schedule.id) == slot:
+        if ready is None or slot is None or self._waiting.get(schedule.id) == slot:
             return
-        self._expected[schedule.id] = slot
-        if ready <= at:
-            self._again.append((slot, schedule.id, ""))
+        self._waiting[schedule.id] = slot
+        if begins:
+            heapq.heappush(self._ahead, (max(ready, self._at), slot, schedule.id, ""))
+        elif ready <= self._at:
+            self._next_round.append((slot, schedule.id, ""))
         else:
-            heapq.heappush(self._ahead, (max(ready, not_before), slot, schedule.id, ""))
+            heapq.heappush(self._ahead, (ready, slot, schedule.id, ""))
 
-    def _pass(self, at: str) -> list[Foreseen]:
-        """All that happens at one instant: first what ends, then what begins."""
-        happened: list[Foreseen] = []
-        agents: dict[str, None] = {}
-        while self._ends and self._ends[0][0] == at:
-            _, _, id_, made = heapq.heappop(self._ends)
-            agent_id = self._schedules[id_].agent_id if made is None else made.agent_id
+    def _simulate_instant(self, at: str) -> list[SimulatedEvent]:
+        """All that happens at one instant: first deliveries end, then others begin."""
+        self._at, self._events = at, []
+        agents: dict[str, None] = {}  # that may be served now, in order
+        while self._deliveries and self._deliveries[0][0] == at:
+            _, _, id_, claimed = heapq.heappop(self._deliveries)
+            agent_id = self._schedules[id_].agent_id if claimed is None else claimed.agent_id
             self._busy.discard(agent_id)
             agents[agent_id] = agents[self._schedules[id_].agent_id] = None
-            self._end(id_, made, at, 0, happened)
-        count = 0
+            self._end_delivery(id_, claimed, 0)
+        became_due = 0
         while self._ahead and self._ahead[0][0] == at:
-            _, turn, id_, key = heapq.heappop(self._ahead)
+            _, slot, id_, key = heapq.heappop(self._ahead)
             agent_id = self._schedules[id_].agent_id
-            heapq.heappush(self._due.setdefault(agent_id, []), (turn, id_, key))
+            heapq.heappush(self._due.setdefault(agent_id, []), (slot, id_, key))
             agents[agent_id] = None
-            count += 1
-        if count > self.most_due[1]:
-            self.most_due = at, count
+            became_due += 1
+        if became_due > self.most_due[1]:
+            self.most_due = at, became_due
         for agent_id in agents:
-            self._serve(agent_id, at, happened)
-        return happened
+            self._serve(agent_id)
+        return self._events
 
-    def _serve(self, agent_id: str, at: str, happened: list[Foreseen]) -> None:
-        """Claim one slot of an agent after the other, until it is busy or nothing is due. As in a
-        loop, each schedule has one turn in a round, which ends with a claim."""
+    def _serve(self, agent_id: str) -> None:
+        """Claim one slot of an agent after the other, until it is busy or nothing is due.
+
+        As in a loop, each schedule has one turn in a round, and a claim ends the round.
+        """
         queue, append = self._due.setdefault(agent_id, []), 0
         while True:
-            for entry in self._again:
-                due = self._due.setdefault(self._schedules[entry[1]].agent_id, [])
-                heapq.heappush(due, entry)
-            self._again.clear()
+            for turn in self._next_round:
+                due = self._due.setdefault(self._schedules[turn[1]].agent_id, [])
+                heapq.heappush(due, turn)
+            self._next_round.clear()
             claimed = False
             while queue and not claimed and agent_id not in self._busy:
-                claimed = self._take_turn(agent_id, *heapq.heappop(queue), at, append, happened)
+                claimed = self._decide(agent_id, *heapq.heappop(queue), append)
             append += claimed
-            if not (queue or self._again) or agent_id in self._busy:
+            if not (queue or self._next_round) or agent_id in self._busy:
                 return
 
-    def _take_turn(
-        self,
-        agent_id: str,
-        turn: str,
-        id_: str,
-        key: str,
-        at: str,
-        append: int,
-        happened: list[Foreseen],
-    ) -> bool:
-        """Decide about one schedule, or one open slot; whether it is claimed."""
-        if not key and self._expected.get(id_) == turn:
-            del self._expected[id_]
-        following = None if key or self.weight else self._follows_plainly(id_, turn, at)
-        if following is not None:
-            return self._claim_plainly(id_, following, at, append, happened)
-        state = self._alone(id_)
-        now, approvals = parse_utc(at), partial(self._judge, at)
+    def _decide(self, agent_id: str, slot: str, id_: str, key: str, append: int) -> bool:
+        """Decide about a schedule, or about its open slot with that key. True if it is claimed."""
+        if not key and self._waiting.get(id_) == slot:
+            del self._waiting[id_]
+        schedule = self._schedules[id_]
+        if not (key or self.weight or self._open.get(id_)):
+            agent = self._state.agent(schedule.agent_id)
+            following = self._plain_slots.next_slot(schedule, agent, slot, self._at)
+            if following is not None:
+                return self._decide_plainly(schedule, slot, following, append)
+        state = self._state_of(id_)
         decision = claim(
             state,
-            now,
+            parse_utc(self._at),
             _WORKER,
             self._caps,
             seats=1,
-            rank_desires=self._strongest,
-            approvals=approvals,
+            rank_desires=self._rank_desires,
+            approvals=partial(self._judge, self._at),
         )
         self.broken |= decision.broken
         if not decision.records:
-            # It waits for what is open of it, or for its time; or nothing can be decided.
-            if (summarize(self._schedules[id_]).ready or at) > at:
-                self._expect(self._schedules[id_], at)
+            # It waits for its open slot or for its time, or nothing can be decided about it.
+            if (summarize(schedule).ready or self._at) > self._at:
+                self._wait_for_next_slot(schedule)
             return False
-        records = [record for record, _ in decision.records]
-        self._happen(state, id_, records, at, append, happened)
-        for made in decision.claims:
+        self._apply(state, id_, [record for record, _ in decision.records], append)
+        for claimed in decision.claims:
             if self._latency:
-                self._begin(agent_id, id_, made, at)
+                self._start_delivery(agent_id, id_, claimed)
             else:
-                self._end(id_, made, at, append + 1, happened)
-        self._expect(self._schedules[id_], at)
+                self._end_delivery(id_, claimed, append + 1)
+        self._wait_for_next_slot(self._schedules[id_])
         return bool(decision.claims)
 
-    def _begin(self, agent_id: str, id_: str, made: Claim | None, at: str) -> None:
+    def _decide_plainly(self, schedule: Schedule, slot: str, following: str, append: int) -> bool:
+        """Decide about a slot that goes the short way. True if it is claimed."""
+        id_, agent_id, at = schedule.id, schedule.agent_id, self._at
+        self._waiting[id_] = following
+        ready = following
+        if schedule.jitter:
+            ready = summarize(schedule._replace(next_run=following)).ready or following
+        heapq.heappush(self._ahead, (ready, following, id_, ""))
+        why = refusal_reason(schedule, self._state, self._caps, at[:10])
+        if why is not None:
+            self._schedules[id_] = after_skip(schedule, slot, following)
+            skipped = SimulatedEvent(at, append, agent_id, id_, "delivery.skipped", slot, 1, why)
+            self._events.append(skipped)
+            return False
+        agent = self._state.agent(agent_id)
+        self._schedules[id_], self._state.agents[agent_id] = after_claim(
+            schedule, agent, slot, following, at
+        )
+        self._events.append(SimulatedEvent(at, append, agent_id, id_, "delivery.attempted", slot))
+        if self._latency:
+            self._start_delivery(agent_id, id_, None)
+        else:
+            self._end_delivery(id_, None, append + 1)
+        return True
+
+    def _start_delivery(self, agent_id: str, id_: str, claimed: Claim | None) -> None:
         self._busy.add(agent_id)
         self._number += 1
-        end = format_utc(parse_utc(at) + self._latency)
-        heapq.heappush(self._ends, (end, self._number, id_, made))
+        end = format_utc(parse_utc(self._at) + self._latency)
+        heapq.heappush(self._deliveries, (end, self._number, id_, claimed))
 
-    def _end(
-        self, id_: str, made: Claim | None, at: str, append: int, happened: list[Foreseen]
-    ) -> None:
-        """A delivery has succeeded."""
-        if made is None:
+    def _end_delivery(self, id_: str, claimed: Claim | None, append: int) -> None:
+        """A delivery has succeeded. ``claimed`` is ``None`` if its slot went the short way."""
+        at = self._at
+        if claimed is None:
             schedule = self._schedules[id_]
-            self._schedules[id_] = schedule._replace(last_run=at, settled_at=at)
-            event = Foreseen(at, append, schedule.agent_id, id_, "delivery.delivered")
-            happened.append(event)
+            if self._latency:
+                self._schedules[id_] = schedule._replace(last_run=at, settled_at=at)
+            self._events.append(
+                SimulatedEvent(at, append, schedule.agent_id, id_, "delivery.delivered")
+            )
             return
-        run_id = f"run-{sha256(made.otid.encode()).hexdigest()[:36]}"
-        state = self._alone(id_)
-        records, _ = outcome_events(state, made, _WORKER, Delivered("run", run_id), parse_utc(at))
-        self._happen(state, id_, records, at, append, happened)
-        self._expect(self._schedules[id_], at)
+        outcome = Delivered("run", f"run-{sha256(claimed.otid.encode()).hexdigest()[:36]}")
+        state = self._state_of(id_)
+        records, _ = outcome_events(state, claimed, _WORKER, outcome, parse_utc(at))
+        self._apply(state, id_, records, append)
+        self._wait_for_next_slot(self._schedules[id_])
 
-    # In full: by the functions that decide in earnest.
-
-    def _alone(self, id_: str) -> State:
+    def _state_of(self, id_: str) -> State:
         """The state as if there were only this schedule and its agent."""
         schedule = self._schedules[id_]
         agents = agent_table({schedule.agent_id: self._state.agent(schedule.agent_id)})
         open_ = self._open.get(id_) or {}
         return State(schedule_table([schedule]), open_, agents, self._state.statuses, {})
 
-    def _happen(
-        self,
-        state: State,
-        id_: str,
-        records: Sequence[Record],
-        at: str,
-        append: int,
-        happened: list[Foreseen],
-    ) -> None:
-        """Take in what was decided on the state of one schedule."""
+    def _apply(self, state: State, id_: str, records: Sequence[Record], append: int) -> None:
+        """Fold events that were decided on the state of one schedule, and tell of them."""
         agent_id = self._schedules[id_].agent_id
-        after = fold(state, (as_if(record, id_, at) for record in records))
+        after = fold(state, (as_if(record, id_, self._at) for record in records))
         self._schedules[id_] = after.schedules[id_]
         self._state.agents[agent_id] = after.agent(agent_id)
         self._state = self._state._replace(statuses=after.statuses)
         self._open[id_] = after.open
         for record in records:
-            event = Foreseen(at, append, agent_id, id_, type_of(record), record=record)
+            event = SimulatedEvent(self._at, append, agent_id, id_, type_of(record), record=record)
             if isinstance(record, DeliverySkipped):
                 event = event._replace(slot=record.slot, slots=record.slots, why=record.why)
             elif isinstance(record, DeliveryAttempted):
                 event = event._replace(slot=record.slot)
-            happened.append(event)
-
-    # Plainly: a slot that is due on time, alone, with others to come, and nothing of its schedule
-    # open, is claimed unless the policy says no; it is as simple as that for nearly all of them.
-
-    def _follows_plainly(self, id_: str, slot: str, at: str) -> str | None:
-        """The slot after this one, where this one is such; else ``None``."""
-        schedule = self._schedules[id_]
-        if schedule.next_run != slot or schedule.max_repetitions or self._open.get(id_):
-            return None
-        if schedule.template is not None:
-            return None
-        if slot != at:
-            now, ready = parse_utc(at), parse_utc(summarize(schedule).ready or at)
-            if ready > now:
-                return None  # it makes up for what was missed, after a pause
-            if now - parse_utc(slot) > timedelta(seconds=schedule.grace):
-                return None
-            if now - ready > MISFIRE_TOLERANCE:
-                return None
-        if schedule.tier >= APPROVED_TIER and self._judge(at, schedule).grant is not None:
-            return None
-        day, agent = at[:10], self._state.agent(schedule.agent_id)
-        if agent.spent_day > day or (schedule.spent_day or "") > day:
-            return None  # the clock was set back
-        reached, fires = self._fires.get(id_, ("", None))
-        try:
-            if fires is None or reached != slot:
-                fires = slots(schedule_trigger(schedule), parse_utc(slot) - _INSTANT, _END)
-                if next(fires, None) != parse_utc(slot):
-                    return None
-            following = next(fires, None)
-        except PromptyoselfError:
-            return None  # in full, it will be told
-        text = "" if following is None else format_utc(following)
-        if text <= at:
-            return None
-        self._fires[id_] = text, fires
-        return text
-
-    def _claim_plainly(
-        self, id_: str, following: str, at: str, append: int, happened: list[Foreseen]
-    ) -> bool:
-        """What :func:`claim`, :func:`settle` and the fold would make of it; whether it fires."""
-        schedule, day = self._schedules[id_], at[:10]
-        agent_id, slot = schedule.agent_id, schedule.next_run or ""
-        self._expected[id_] = following
-        ready = following
-        if schedule.jitter:
-            ready = summarize(schedule._replace(next_run=following)).ready or following
-        heapq.heappush(self._ahead, (ready, following, id_, ""))
-        why = refusal_reason(schedule, self._state, self._caps, day)
-        if why is not None:
-            self._schedules[id_] = schedule._replace(last_slot=slot, next_run=following)
-            happened.append(Foreseen(at, append, agent_id, id_, "delivery.skipped", slot, 1, why))
-            return False
-        agent = self._state.agent(agent_id)
-        self._state.agents[agent_id] = agent._replace(
-            spent_day=day, spent=agent.spent + 1 if agent.spent_day == day else 1
-        )
-        if schedule.failures or schedule.last_error:
-            schedule = schedule._replace(failures=0, last_error=None)
-        self._schedules[id_] = schedule._replace(
-            last_slot=slot,
-            next_run=following,
-            repetition_count=schedule.repetition_count + 1,
-            spent_day=day,
-            spent=schedule.spent + 1 if schedule.spent_day == day else 1,
-            last_run=at,
-            settled_at=at,
-        )
-        happened.append(Foreseen(at, append, agent_id, id_, "delivery.attempted", slot))
-        if self._latency:
-            self._begin(agent_id, id_, None, at)
-        else:
-            happened.append(Foreseen(at, append + 1, agent_id, id_, "delivery.delivered"))
-        return True
+            self._events.append(event)
