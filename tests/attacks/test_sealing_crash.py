@@ -23,9 +23,11 @@ from sealed_logs import (
     MONTHS,
     TORN,
     Platter,
+    append_on,
     read_on,
     records,
     seal_on,
+    side_by_side,
     store_in,
     tear,
     ways,
@@ -345,21 +347,6 @@ def test_a_sealed_month_cut_or_gone(sealed: Path) -> None:
 # --- everybody at once ----------------------------------------------------------------------------
 
 
-def _appender(folder: Path, who: int, until: float, acknowledged: Any, report: Any) -> None:
-    store = store_in(folder, Unsynced())
-    done, number = [], 0
-    while time.monotonic() < until:
-        number += 1
-        made = draft(100_000 * who + number)
-        with store.ledger.exclusive():
-            position = store.read().position
-            store.transact(NOW + timedelta(days=position.seq), lambda _, d=made: ([d], None))  # type: ignore[misc]
-            seq = store.read().position.seq
-            acknowledged.value = max(acknowledged.value, seq)
-        done.append(made.id)
-    report.send(done)
-
-
 def test_everybody_at_once(quick_path: Path) -> None:
     """P1, P5: two who append, two who seal closed months and the last one, and three who replay
     from remembered places, in processes of their own: nobody misses an event, gets one twice, or
@@ -369,26 +356,11 @@ def test_everybody_at_once(quick_path: Path) -> None:
     until = time.monotonic() + rounds(4)
     acknowledged = FORK.Value("q", 0)
     jobs: list[tuple[Any, tuple[Any, ...]]] = [
-        *((_appender, (folder, who, until, acknowledged)) for who in (1, 2)),
+        *((append_on, (folder, who, until, timedelta(days=1), acknowledged)) for who in (1, 2)),
         *((seal_on, (folder, until)) for _ in range(2)),
         *((read_on, (folder, seed, until, acknowledged)) for seed in range(3)),
     ]
-    pipes, children = [], []
-    for job, arguments in jobs:
-        ours, theirs = FORK.Pipe()
-        child = FORK.Process(target=job, args=(*arguments, theirs))
-        child.start()
-        theirs.close()
-        pipes.append(ours)
-        children.append(child)
-    answers = []
-    for pipe, child in zip(pipes, children, strict=True):
-        try:
-            answers.append(pipe.recv())
-        except EOFError:
-            answers.append(None)
-        child.join()
-    assert [child.exitcode for child in children] == [0] * len(children)
+    answers = side_by_side(jobs)
     events = check_chain(folder)
     ids = [event["id"] for event in events if event["type"] == "schedule.registered"]
     assert len(set(ids)) == len(ids)

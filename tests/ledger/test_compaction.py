@@ -29,10 +29,12 @@ from sealed_logs import (
     DECEMBER,
     TORN,
     Platter,
+    append_on,
     read_on,
     records,
     seal_on,
     seqs,
+    side_by_side,
     store_in,
     tear,
     ways,
@@ -718,22 +720,6 @@ def test_short_writes(base: Path, copies: Callable[[], Path], work: Work) -> Non
 # --- everybody at once ----------------------------------------------------------------------------
 
 
-def _appender(folder: Path, who: int, until: float, acknowledged: Any, report: Any) -> None:
-    """Appends, two hours later each time; fails where it must wait for more than five seconds."""
-    store = store_in(folder, Unsynced())
-    done, number = [], 0
-    while time.monotonic() < until:
-        number += 1
-        made = draft(100_000 * who + number)
-        with store.ledger.exclusive(timeout=5.0):
-            when = NOW + timedelta(hours=2 * store.read().position.seq)
-            store.transact(when, lambda _, d=made: ([d], None))  # type: ignore[misc]
-            acknowledged.value = max(acknowledged.value, store.read().position.seq)
-        done.append(made.id)
-        time.sleep(0.002)
-    report.send(done)
-
-
 def _compactor(folder: Path, until: float, report: Any) -> None:
     """Compacts again and again."""
     done = 0
@@ -757,27 +743,12 @@ def test_everybody_at_once(quick_path: Path) -> None:
     until = time.monotonic() + rounds(3)
     acknowledged = FORK.Value("q", 0)
     jobs: list[tuple[Any, tuple[Any, ...]]] = [
-        *((_appender, (folder, who, until, acknowledged)) for who in (1, 2)),
+        *((append_on, (folder, who, until, timedelta(hours=2), acknowledged)) for who in (1, 2)),
         *((_compactor, (folder, until)) for _ in range(2)),
         (seal_on, (folder, until)),
         *((read_on, (folder, seed, until, acknowledged)) for seed in range(3)),
     ]
-    pipes, children = [], []
-    for job, arguments in jobs:
-        ours, theirs = FORK.Pipe()
-        child = FORK.Process(target=job, args=(*arguments, theirs))
-        child.start()
-        theirs.close()
-        pipes.append(ours)
-        children.append(child)
-    answers = []
-    for pipe, child in zip(pipes, children, strict=True):
-        try:
-            answers.append(pipe.recv())
-        except EOFError:
-            answers.append(None)
-        child.join()
-    assert [child.exitcode for child in children] == [0] * len(children)
+    answers = side_by_side(jobs)
     events = check_chain(folder)
     ids = [event["id"] for event in events if event["type"] == "schedule.registered"]
     assert len(set(ids)) == len(ids)

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chains import PowerDisk, ledger_in, three_months
+from chains import NOW, PowerDisk, draft, ledger_in, three_months
 from checker import check_chain
 from crashes import Unsynced
+from ledger_contract import FORK
 from tally import chance
 
 from promptyoself.core.disk import Disk
@@ -136,3 +137,42 @@ def records(folder: Path) -> list[dict[str, Any]]:
 def seqs(batches: Iterator[Batch] | list[Batch]) -> list[int]:
     """The numbers of their events."""
     return [event.seq for batch in batches for event in batch.envelopes]
+
+
+def append_on(
+    folder: Path, who: int, until: float, step: timedelta, acknowledged: Any, report: Any
+) -> None:
+    """Appends, each time a ``step`` later; fails where it must wait for more than five seconds."""
+    store = store_in(folder, Unsynced())
+    ids, number = [], 0
+    while time.monotonic() < until:
+        number += 1
+        new = draft(100_000 * who + number)
+        with store.ledger.exclusive(timeout=5.0):
+            when = NOW + step * store.read().position.seq
+            store.transact(when, lambda _, one=new: ([one], None))  # type: ignore[misc]
+            acknowledged.value = max(acknowledged.value, store.read().position.seq)
+        ids.append(new.id)
+        time.sleep(0.002)
+    report.send(ids)
+
+
+def side_by_side(jobs: list[tuple[Any, tuple[Any, ...]]]) -> list[Any]:
+    """What each job reports; each runs in a process of its own, all at once, and none fails."""
+    pipes, children = [], []
+    for job, arguments in jobs:
+        ours, theirs = FORK.Pipe()
+        child = FORK.Process(target=job, args=(*arguments, theirs))
+        child.start()
+        theirs.close()
+        pipes.append(ours)
+        children.append(child)
+    answers = []
+    for pipe, child in zip(pipes, children, strict=True):
+        try:
+            answers.append(pipe.recv())
+        except EOFError:
+            answers.append(None)
+        child.join()
+    assert [child.exitcode for child in children] == [0] * len(children)
+    return answers
