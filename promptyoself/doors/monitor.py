@@ -179,7 +179,7 @@ class Monitor:
         """Of the log, and of the schedules in it."""
         try:
             self._store.require_whole()
-            state = self._store.index.load().state
+            state = self._store.unpinned.snapshot().state
             found = [_chain(state), _schedules(state)]
         except PromptyoselfError as error:
             found = [Health("chain", False, error.code, error.message)]

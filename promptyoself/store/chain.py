@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from promptyoself.core.diagnostics import Log, Seldom
 from promptyoself.core.disk import Disk
@@ -14,10 +14,11 @@ from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.core.settings import Settings
 from promptyoself.events.draft import FOR, Draft
 from promptyoself.index.form import Form
-from promptyoself.index.index import Index, Snapshot, events_missing
-from promptyoself.ledger import FileLedger, Ledger
-from promptyoself.state.fold import Loss
+from promptyoself.index.index import Index, Snapshot, chain_is_gone, events_missing
+from promptyoself.ledger import START, Batch, Envelope, FileLedger, Ledger, Position
+from promptyoself.state.fold import NO_LOSSES, Loss
 from promptyoself.state.schedules import CHAIN
+from promptyoself.store.access import Events, View, forbidden
 
 if TYPE_CHECKING:
     from promptyoself.events.records import Record
@@ -58,6 +59,46 @@ class Chain(Generic[S]):
         self.index: Index[S] = Index(self.folder / "index.json", form, self.ledger, self.warn, disk)
         self.disk = disk or Disk()
         self._behind = False
+        self._view: View[S] | None = None
+
+    @property
+    def pinned_to(self) -> str | None:
+        """The one agent that the caller is pinned to, if there is one."""
+        return None if self._view is None else self._view.agent_id
+
+    def as_seen_by(self, agent_id: str | None) -> Self:
+        """The same chain for a caller who is pinned to that agent: every state and every event that
+        it hands out has nothing of another agent's. ``None``: the caller may see everything."""
+        seen = object.__new__(type(self))
+        seen.__dict__.update(self.__dict__)
+        seen._view = None if agent_id is None else View(agent_id, self.form)
+        return seen
+
+    @property
+    def unpinned(self) -> Self:
+        """The same chain with everything in it, for those whose work isn't one agent's."""
+        return self if self._view is None else self.as_seen_by(None)
+
+    def unpinned_state(self, state: S) -> S:
+        """The state with everything in it that a caller's ``state`` is a part of: for decisions
+        that other agents' schedules have a part in, such as which id is free."""
+        return state if self._view is None else self._view.everything(state)
+
+    def require_agent(self, agent_id: str | None) -> str | None:
+        """The agent that a caller asks about who names ``agent_id``, or names nobody.
+
+        Raises:
+            PromptyoselfError: ``forbidden_agent``: the caller is pinned to another.
+        """
+        if self.pinned_to is None:
+            return agent_id
+        if agent_id not in (None, self.pinned_to):
+            raise forbidden(f"--agent-id {(agent_id or '')[:200]!r} is not", self.pinned_to)
+        return self.pinned_to
+
+    def seen(self, state: S) -> S:
+        """What the caller may see of a state."""
+        return state if self._view is None else self._view.of(state)
 
     @contextmanager
     def naming(self) -> Iterator[None]:
@@ -88,7 +129,80 @@ class Chain(Generic[S]):
                 self.ledger.append([], parse_utc(snapshot.position.ts), snapshot.position)
                 self.index.save(snapshot)
         self.mention_newer(snapshot.state)
-        return snapshot
+        return Snapshot(self.seen(snapshot.state), snapshot.position)
+
+    def snapshot(self, stamp: object = None) -> Snapshot[S]:
+        """How things stand, as :meth:`read` tells it, but for who must write nothing: an index that
+        is missing or damaged is left as it is.
+
+        Raises:
+            ChainError: the log is damaged.
+        """
+        snapshot = self.index.load(stamp)
+        return Snapshot(self.seen(snapshot.state), snapshot.position)
+
+    def known_seq(self) -> int:
+        """The number of the last event that the index has seen; 0 where it can't tell."""
+        return self.index.known_seq()
+
+    def state_at(self, covers: Callable[[Envelope], bool]) -> tuple[S, str]:
+        """The state after the last event that ``covers`` is true of, and the time of that event;
+        an empty text where there is none.
+
+        Raises:
+            ChainError: the log is damaged before that point.
+        """
+        last = ""
+
+        def envelopes() -> Iterator[Envelope]:
+            nonlocal last
+            for batch in self.ledger.replay():
+                for event in batch.folded():
+                    if not covers(event):
+                        return
+                    last = event.ts
+                    yield event
+
+        with self.naming():
+            state = self.form.fold(self.form.empty, envelopes())
+        self.mention_newer(state)
+        return self.seen(state), last
+
+    def replay(self, after: Position = START) -> Iterator[Batch]:
+        """Every batch of events after a position. Only a chain that is ``unpinned`` has it.
+
+        Raises:
+            ChainError: the log is damaged; the batches before the damage have been yielded.
+        """
+        if self._view is not None:
+            raise PermissionError("a pinned caller has events(), not all batches")
+        return self.ledger.replay(after)
+
+    def events(self) -> Events:
+        """The events that the caller may see, oldest first. Tells at the end where events are
+        missing that the index has seen.
+
+        Raises:
+            ChainError: the log is damaged; the events before the damage have been yielded.
+                ``chain_missing``: nothing is left of it.
+        """
+        return Events(self._all_events(), self.pinned_to)
+
+    def _all_events(self) -> Iterator[Envelope]:
+        witness, end, losses = self.index.witness(), 0, NO_LOSSES.branch()
+        with self.naming():
+            for batch in self.ledger.replay():
+                for event in batch.envelopes:
+                    if event.type == "ledger.recovered":
+                        losses.record(event)
+                end = batch.position.seq
+                yield from batch.envelopes
+            try:
+                self.require_seen(witness, end, losses.recorded)
+            except ChainError as error:
+                if not end:
+                    raise chain_is_gone(self.index.path, witness[0] if witness else 0) from None
+                self.warn(error.message)
 
     def require_whole(self, stamp: object = None) -> None:
         """Refuse a log that is damaged at its end, or that has lost events which were seen. Costs
@@ -129,6 +243,7 @@ class Chain(Generic[S]):
         self, now: datetime, decide: Callable[[S], tuple[Sequence[Draft], Result]]
     ) -> Result:
         """Decide on the state as it is, and append what was decided, before anyone else can.
+        ``decide`` gets what the caller may see of it.
 
         Raises:
             PromptyoselfError: what ``decide`` raised; ``lock_timeout``; ``newer_events``.
@@ -148,7 +263,7 @@ class Chain(Generic[S]):
                     "Nothing was changed. Upgrade promptyoself; `promptyoself list` and "
                     "`promptyoself history` still work.",
                 )
-            drafts, result = decide(state)
+            drafts, result = decide(self.seen(state))
             # Without drafts too: what we answer from must be durable, whoever wrote it and died.
             batch = self.ledger.append(drafts, now, position)
             if batch.envelopes:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from promptyoself.core.diagnostics import Log
 from promptyoself.core.disk import Disk
@@ -39,13 +39,20 @@ class Store(Chain[State]):
         super().__init__(CHAIN, SCHEDULE_FORM, settings, actor, warn=warn, disk=disk, log=log)
         self.workers = Liveness(settings.var / "workers")
 
+    def as_seen_by(self, agent_id: str | None) -> Self:
+        """See :meth:`Chain.as_seen_by`; it goes for the desires too."""
+        seen = super().as_seen_by(agent_id)
+        if "desires" in self.__dict__:
+            seen.__dict__["desires"] = self.desires.as_seen_by(agent_id)
+        return seen
+
     @cached_property
     def desires(self) -> Chain[Desires]:
         """The desires of the same data directory."""
         from promptyoself.index.desire_form import DESIRE_FORM
         from promptyoself.state import desires
 
-        return Chain(
+        chain = Chain(
             desires.CHAIN,
             DESIRE_FORM,
             self.settings,
@@ -54,6 +61,7 @@ class Store(Chain[State]):
             disk=self.disk,
             log=self.log,
         )
+        return chain.as_seen_by(self.pinned_to)
 
     def prepare_workers(self) -> None:
         """Make the folder in which workers hold their locks."""

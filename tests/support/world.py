@@ -56,11 +56,20 @@ class World:
     def read(self) -> Snapshot:
         return Snapshot(self.state, START)
 
+    pinned_to = None
+
     @property
-    def ledger(self) -> Any:
-        """What of a ledger is asked for: all events."""
-        batch = SimpleNamespace(envelopes=self.events)
-        return SimpleNamespace(replay=lambda: [batch])
+    def unpinned(self) -> World:
+        return self
+
+    def unpinned_state(self, state: State) -> State:
+        return state
+
+    def require_agent(self, agent_id: str | None) -> str | None:
+        return agent_id
+
+    def replay(self) -> list[Any]:
+        return [SimpleNamespace(envelopes=self.events)]
 
     def draft(self, record: Record, id_: str | None, _: str | None = None) -> Draft:
         return Draft(record, id_, ACTOR)

@@ -31,7 +31,7 @@ def audit_command(session: Session, **options: Any) -> Document:
         return audit(store, now=session.now(), **options)
     from promptyoself.doors.commands.tables import progress_of
 
-    with progress_of("events", store.index.known_seq()) as progress:
+    with progress_of("events", store.known_seq()) as progress:
         return audit(store, now=session.now(), progress=progress, **options)
 
 

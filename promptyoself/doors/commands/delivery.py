@@ -139,7 +139,7 @@ def execute_command(
         raise WrongUsage("conflicting_options", message, "Give both, or none.")
     if loop and deadline is not None:
         raise WrongUsage("conflicting_options", "--deadline and --loop exclude each other.", "")
-    store, letta = session.store(as_process=loop), deliverer(session.settings)
+    store, letta = session.store(as_process=loop).unpinned, deliverer(session.settings)
     stop = session.caller.stop or StopFlag()
 
     def tell(report: Report) -> None:

@@ -134,7 +134,7 @@ def verify_command(
             "--note and --key go together.",
             "Give the notes, and the public key of whoever signed them.",
         )
-    store = session.reading()
+    store = session.reading().unpinned
     if head is None and chain is None:
         check = partial(verify_all, store)
     else:
@@ -151,7 +151,7 @@ def verify_command(
 
     # By the index as it lies there: reading the log would mend it, and so take away what bears
     # witness where the end was cut off.
-    with progress_of("events", store.index.known_seq()) as progress:
+    with progress_of("events", store.known_seq()) as progress:
         return check(progress)
 
 
@@ -179,7 +179,7 @@ def head_command(
         return None
     if key is not None:
         raise WrongUsage("missing_option", "--key is for --note.", "Give --note too.")
-    return head(chains(session.reading(), chain)[0])
+    return head(chains(session.reading().unpinned, chain)[0])
 
 
 def _require_schedules(chain: str | None) -> None:
@@ -198,7 +198,7 @@ def rebuild_command(session: Session, chain: str | None) -> Document:
     """Make the index anew from the log; without --chain, that of the desires too."""
     from promptyoself.service.proof.verify import rebuild_all
 
-    return rebuild_all(session.store(), chain)
+    return rebuild_all(session.store().unpinned, chain)
 
 
 @click.command("seal")
@@ -212,7 +212,7 @@ def seal_command(session: Session, month: str | None, chain: str | None) -> Docu
     """
     from promptyoself.service.upkeep.seal import seal_all
 
-    return seal_all(session.store(), session.now(), month, chain)
+    return seal_all(session.store().unpinned, session.now(), month, chain)
 
 
 @click.command("stats")
@@ -225,4 +225,4 @@ def stats_command(session: Session) -> Document:
     """
     from promptyoself.service.schedules.views import stats
 
-    return stats(session.reading())
+    return stats(session.reading().unpinned)

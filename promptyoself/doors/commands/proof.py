@@ -55,7 +55,7 @@ def pack_command(
 
     path = _out(session, out)
     signer = None if key is None else _signer(session, key)
-    store = session.store()
+    store = session.store().unpinned
     return pack(store, path, since=since, until=until, key=signer, now=session.now(), disk=Disk())
 
 
@@ -63,7 +63,7 @@ def print_note(session: Session, key: str | None) -> None:
     """`head --note`: print the log's head, signed, on one line."""
     from promptyoself.service.proof.signed_heads import sign_head
 
-    note = sign_head(session.store(), _signer(session, key), session.now())
+    note = sign_head(session.store().unpinned, _signer(session, key), session.now())
     sys.stdout.buffer.write(note.encode() + b"\n")
     sys.stdout.buffer.flush()
 

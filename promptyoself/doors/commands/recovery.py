@@ -43,7 +43,7 @@ def recover_command(session: Session, yes: bool, reason: str | None, **options: 
     def agree(shown: dict[str, Any]) -> bool:
         return yes or _asked(session, shown)
 
-    return recover(session.store(), session.now(), reason=reason, agree=agree, **options)
+    return recover(session.store().unpinned, session.now(), reason=reason, agree=agree, **options)
 
 
 def _asked(session: Session, shown: dict[str, Any]) -> bool:

@@ -108,13 +108,15 @@ class Session:
                 print(f"promptyoself: {visible(message, one_line=True)}", file=sys.stderr)
 
     def store(self, *, as_process: bool = False) -> Store:
-        """The store, whose events bear who calls. ``as_process`` is for a loop, which delivers for
-        everybody: its events bear the login of its process, also where callers are pinned."""
+        """The store as the caller may see it, whose events bear who calls. ``as_process`` is for a
+        loop, which delivers for everybody: it sees everything, and its events bear the login of its
+        process, also where callers are pinned."""
         from promptyoself.store.store import Store
 
         agent = None if as_process else self.settings.only_agent
         actor = _actor(self.caller, agent)
-        return Store(self.settings, actor, warn=self.log.warn, log=self.log)
+        store = Store(self.settings, actor, warn=self.log.warn, log=self.log)
+        return store.as_seen_by(agent)
 
     def reading(self, *, agent_id: str | None = None, needs_var: bool = True) -> Store:
         """The store, for a command that only looks, perhaps for an agent. Where somebody has named

@@ -46,7 +46,7 @@ def doctor_command(
         raise WrongUsage("conflicting_options", message, "Give one of them.")
     letta = None if skip_letta else deliverer(session.settings)
     try:
-        checks = examine(session.reading(needs_var=False), session.now(), letta, **options)
+        checks = examine(session.reading(needs_var=False).unpinned, session.now(), letta, **options)
     finally:
         if letta is not None:
             letta.close()

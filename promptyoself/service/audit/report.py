@@ -24,7 +24,6 @@ from promptyoself.service.proof.verify import head_of, recovered
 from promptyoself.state.apply import fold
 from promptyoself.state.fold import NO_LOSSES, Losses
 from promptyoself.state.schedules import EMPTY, Schedule
-from promptyoself.store.access import pinned
 from promptyoself.store.point import Cutoff, cutoff
 from promptyoself.store.store import Store, chains
 
@@ -55,7 +54,8 @@ def audit(
             ``forbidden_agent``.
         ChainError: the log is damaged; ``newer_events`` where it can't be understood.
     """
-    wanted = pinned(store, agent_id) or agent_id
+    wanted = store.require_agent(agent_id)
+    store = store.unpinned  # whether a slot was claimed twice, only all events together say
     zone = default_zone(store.settings)
     first = _EVER if since is None else parse_moment(since, zone, now)
     last = now if until is None else min(parse_moment(until, zone, now, end=True), now)
@@ -172,9 +172,8 @@ def diff(store: Store, *, from_: str, to: str | None, now: datetime) -> dict[str
         PromptyoselfError: ``invalid_time``; ``empty_window`` where ``to`` is before ``from_``.
         ChainError: the log is damaged before that point.
     """
-    only = pinned(store, None)
     start, end = cutoff(store, from_, now, end=False), cutoff(store, to or format_utc(now), now)
-    events = (event for batch in store.ledger.replay() for event in batch.folded())
+    events = (event for batch in store.unpinned.replay() for event in batch.folded())
     ahead, latest = next(events, None), None
     made: dict[str, list[dict[str, Any]]] = {}
 
@@ -196,6 +195,7 @@ def diff(store: Store, *, from_: str, to: str | None, now: datetime) -> dict[str
         raise WrongUsage("empty_window", f"--to {to} is before --from {from_}.", "Exchange them.")
     after, passed = fold(before, noted(up_to(end))), latest
     store.mention_newer(after)
+    seen = store.seen(after).schedules
     changes = [
         {
             "id": id_,
@@ -205,8 +205,7 @@ def diff(store: Store, *, from_: str, to: str | None, now: datetime) -> dict[str
             "events": made.get(id_, []),
         }
         for id_ in after.schedules
-        if (fields := _differences(before.schedules.get(id_), after.schedules[id_]))
-        and only in (None, after.schedules[id_].agent_id)
+        if (fields := _differences(before.schedules.get(id_), after.schedules[id_])) and id_ in seen
     ]
     return {
         "from": _where(reached),

@@ -29,7 +29,7 @@ def desire_ranking(store: Store) -> Callable[[str, datetime], list[Ranked]]:
     def ask(agent_id: str, now: datetime) -> list[Ranked]:
         half_life = desire_half_life(store.settings)
         with store.desires.naming():
-            state = store.desires.index.load().state  # not `read`, which may write an index
+            state = store.desires.snapshot().state  # not `read`, which may write an index
         return strongest(
             living(state, agent_id), now, half_life, limit=IDLE_LISTED, at_least=IDLE_FLOOR
         )

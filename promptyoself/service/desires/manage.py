@@ -14,19 +14,16 @@ from promptyoself.core.times import shown
 from promptyoself.core.validation import MAX_REASON, check_agent_id, check_text
 from promptyoself.events.draft import Draft
 from promptyoself.events.records import DesirePruned, DesireRecorded, DesireReinforced
-from promptyoself.ledger import Envelope
 from promptyoself.state.desires import (
-    EMPTY,
     Desire,
     Desires,
     Ranked,
     after_reinforcing,
-    fold,
     living,
     strength_at,
     strongest,
 )
-from promptyoself.store.access import forbidden, pinned, unknown_desire
+from promptyoself.store.access import unknown_id, withheld
 from promptyoself.store.point import cutoff
 from promptyoself.store.store import Store
 
@@ -83,7 +80,7 @@ def record(
     chain = store.desires
 
     def decide(state: Desires) -> tuple[list[Draft], dict[str, Any]]:
-        id_, salt, existing = _place(state, new)
+        id_, salt, existing = _place(chain.unpinned_state(state), new)
         if existing is not None:
             message = "This was recorded at the same instant already; nothing was changed."
             return [], {"id": id_, "created": False, "message": message}
@@ -109,10 +106,10 @@ def reinforce(
     half_life = desire_half_life(store.settings)
     chain = store.desires
     # An unknown id is refused before the lock, which would make folders where there are none.
-    _alive(store, chain.read().state, id_)
+    _alive(chain.read().state, id_)
 
     def decide(state: Desires) -> tuple[list[Draft], dict[str, Any]]:
-        desire = _alive(store, state, id_)
+        desire = _alive(state, id_)
         strength = after_reinforcing(desire, by, now, half_life)
         answer = {
             "id": id_,
@@ -150,7 +147,7 @@ def list_desires(
     """
     if agent_id is not None:
         check_agent_id(agent_id)
-    wanted = pinned(store, agent_id) or agent_id
+    wanted = store.require_agent(agent_id)
     least = 0.0 if min_strength is None else _strength("--min-strength", min_strength)
     asked, words = _tags(tags), _words(query)
     half_life = desire_half_life(store.settings)
@@ -237,7 +234,7 @@ def prune(
 def _whose(store: Store, agent_id: str | None) -> str | None:
     if agent_id is not None:
         check_agent_id(agent_id)
-    return pinned(store, agent_id) or agent_id or store.settings.default_agent
+    return store.require_agent(agent_id) or store.settings.default_agent
 
 
 def _place(state: Desires, new: DesireRecorded) -> tuple[str, int, Desire | None]:
@@ -254,13 +251,10 @@ def _place(state: Desires, new: DesireRecorded) -> tuple[str, int, Desire | None
         salt += 1
 
 
-def _alive(store: Store, state: Desires, id_: str) -> Desire:
+def _alive(state: Desires, id_: str) -> Desire:
     desire = state.find(id_)
     if desire is None:
-        raise unknown_desire(id_)
-    only = store.settings.only_agent
-    if only is not None and desire.agent_id != only:
-        raise forbidden(f"{id_} belongs to another agent than", only)
+        raise withheld(state.owners, id_) or unknown_id("desire", id_)
     if desire.pruned_at is not None:
         raise PromptyoselfError(
             "pruned",
@@ -321,20 +315,7 @@ def _speaks_of(desire: Desire, words: Sequence[str]) -> bool:
 def _at(store: Store, at: str, now: datetime) -> tuple[Desires, datetime]:
     """The desires as they were, and the instant at which."""
     end = cutoff(store, at, now)
-    last = ""
-
-    def envelopes() -> Iterator[Envelope]:
-        nonlocal last
-        for batch in store.desires.ledger.replay():
-            for event in batch.folded():
-                if not end.covers(event):
-                    return
-                last = event.ts
-                yield event
-
-    with store.desires.naming():
-        state = fold(EMPTY, envelopes())
-    store.desires.mention_newer(state)
+    state, last = store.desires.state_at(end.covers)
     instant = end.ts or last
     return state, parse_utc(instant) if instant else now
 

@@ -10,7 +10,6 @@ from promptyoself.core.settings import default_zone
 from promptyoself.core.times import in_zone, parse_moment, wall_time, zone_named
 from promptyoself.service.forecast.simulator import Simulator
 from promptyoself.service.schedules.views import describe
-from promptyoself.store.access import pinned
 from promptyoself.store.store import Store
 
 __all__ = ["MAX_DELIVERIES", "agenda"]
@@ -29,7 +28,7 @@ def agenda(store: Store, now: datetime, *, agent_id: str | None = None) -> dict[
         PromptyoselfError: ``forbidden_agent``.
         ChainError: the log is damaged.
     """
-    only = pinned(store, agent_id) or agent_id
+    only = store.require_agent(agent_id)
     zone = default_zone(store.settings)
     day = wall_time(now, zone_named(zone)).date().isoformat()
     end = parse_moment(day, zone, now, end=True)

@@ -12,7 +12,6 @@ from promptyoself.service.desires.idle_source import desire_ranking
 from promptyoself.service.forecast.log_growth import LogGrowth
 from promptyoself.service.forecast.simulator import SimulatedEvent, Simulator
 from promptyoself.service.schedules.approval_tokens import Tokens
-from promptyoself.store.access import pinned
 from promptyoself.store.store import Store
 
 __all__ = ["MAX_EVENTS", "simulate"]
@@ -50,8 +49,8 @@ def simulate(
     zone = default_zone(store.settings)
     end = parse_bound(until, zone, now, end=True)
     require_future(end, now, zone)
-    only = pinned(store, agent_id) or agent_id
-    state, position = store.index.load()  # not `read`, which mends an index
+    only = store.require_agent(agent_id)
+    state, position = store.snapshot()  # not `read`, which mends an index
     store.mention_newer(state)
     tokens = Tokens(store.settings.var, store.disk)
     simulator = Simulator(

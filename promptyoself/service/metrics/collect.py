@@ -75,7 +75,7 @@ class Measurer:
         for name, ledger in self._ledgers().items():
             self._catch_up(name, ledger)
         self._save()
-        state = self._store.index.load().state
+        state = self._store.unpinned.snapshot().state
         day = format_utc(now)[:10]
         found: Measurements = {"promptyoself_build_info": [((__version__,), 1)]}
         found |= _counted(self._chains["schedules"][0])
@@ -88,7 +88,7 @@ class Measurer:
         return found
 
     def _ledgers(self) -> dict[str, Ledger]:
-        return {chain.name: chain.ledger for chain in chains(self._store)}
+        return {chain.name: chain.ledger for chain in chains(self._store.unpinned)}
 
     def _catch_up(self, name: str, ledger: Ledger) -> None:
         telemetry, position = self._chains.pop(name, (Telemetry(), START))
@@ -131,11 +131,10 @@ class Measurer:
         if when == day and (known is state or began < self._look_again):
             return found
         budget = self._store.settings.caps.daily_per_agent
-        only = self._store.settings.only_agent
         left = {
             agent_id: max(budget - agent.spent, 0)
-            for agent_id, agent in state.agents.items()
-            if agent.spent_day == day and only in (None, agent_id)
+            for agent_id, agent in self._store.seen(state).agents.items()
+            if agent.spent_day == day
         }
         least = nsmallest(_TOP, left.items(), key=lambda each: (each[1], each[0]))
         found = {
@@ -151,9 +150,9 @@ class Measurer:
 
     def _schedules(self, telemetry: Telemetry, state: State, day: str) -> Measurements:
         least, empty = telemetry.budgets_left(day, _TOP)
-        only = self._store.settings.only_agent
-        if only is not None:
-            least = [each for each in least if _is_of(state, each[0], only)]
+        if self._store.pinned_to is not None:
+            own = self._store.seen(state).schedules
+            least = [budget for budget in least if budget[0] in own]
         return {
             "promptyoself_schedules_out_of_budget": [((), empty)],
             "promptyoself_schedule_budget": [((id_,), budget) for id_, budget, _ in least],
@@ -192,11 +191,6 @@ class Measurer:
 
     def _reached(self) -> int:
         return sum(position.seq for _, position in self._chains.values())
-
-
-def _is_of(state: State, id_: str, agent_id: str) -> bool:
-    schedule = state.schedules.get(id_)
-    return schedule is not None and schedule.agent_id == agent_id
 
 
 def _counted(telemetry: Telemetry) -> Measurements:

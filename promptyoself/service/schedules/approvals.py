@@ -179,7 +179,7 @@ def revoke(store: Store, id_: str, reason: str | None, now: datetime) -> dict[st
     check_text("reason", reason, MAX_REASON)
 
     def required(state: State) -> Schedule:
-        schedule = find_schedule(state, id_, None)
+        schedule = find_schedule(state, id_)
         if schedule.approval is None or schedule.approval_void or schedule.approval_uses < 1:
             raise PromptyoselfError(
                 "no_approval",
@@ -287,7 +287,7 @@ def _require_read(schedule: Schedule, content: str | None) -> None:
 
 
 def _require_approvable(state: State, id_: str) -> Schedule:
-    schedule = find_schedule(state, id_, None)
+    schedule = find_schedule(state, id_)
     if schedule.status in FINISHED:
         raise PromptyoselfError(
             "not_active", f"{id_} is {schedule.status}.", "Nothing of it is to be delivered."

@@ -10,7 +10,6 @@ from promptyoself.core.instants import format_utc
 from promptyoself.events.kinds import FINISHED
 from promptyoself.rules.policy import spending_day
 from promptyoself.state.schedules import Schedule, State, is_unfinished
-from promptyoself.store.access import pinned
 from promptyoself.store.store import Store
 
 __all__ = ["budgets"]
@@ -24,7 +23,7 @@ def budgets(store: Store, agent_id: str | None, now: datetime) -> dict[str, Any]
     Raises:
         PromptyoselfError: ``forbidden_agent``.
     """
-    wanted = pinned(store, agent_id) or agent_id
+    wanted = store.require_agent(agent_id)
     state = store.read().state
     today, limit = format_utc(now)[:10], store.settings.caps.daily_per_agent
     schedules = [

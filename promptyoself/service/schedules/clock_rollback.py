@@ -25,7 +25,7 @@ def claimed_after(store: Store, id_: str, now: datetime) -> set[str]:
     """The slots of a schedule after ``now`` that were ever claimed, or asked for, as in the log.
     Raises what reading the log raises."""
     start, found = format_utc(now), set()
-    for batch in store.ledger.replay():
+    for batch in store.unpinned.replay():
         for event in batch.envelopes:
             if event.id == id_ and event.type in ("delivery.attempted", "schedule.triggered"):
                 slot = str(event.data.get("slot", ""))
@@ -42,7 +42,7 @@ def reopened(store: Store, id_: str, trigger: Trigger, now: datetime) -> dict[st
     elsewhere = max(
         (
             str(event.data["last_slot"])
-            for batch in store.ledger.replay()
+            for batch in store.unpinned.replay()
             for event in batch.envelopes
             if event.id == id_ and event.type == "schedule.registered" and "last_slot" in event.data
         ),

@@ -11,15 +11,8 @@ from promptyoself.core.instants import format_utc
 from promptyoself.core.settings import default_zone
 from promptyoself.core.times import parse_moment, shown
 from promptyoself.events.versions import VERSIONS
-from promptyoself.index.index import chain_is_gone
-from promptyoself.ledger import Batch, Envelope
-from promptyoself.state.fold import NO_LOSSES
-from promptyoself.state.schedules import (
-    CHAIN,
-    EMPTY,
-    State,
-)
-from promptyoself.store.access import find_schedule, forbidden, pinned, unknown_desire
+from promptyoself.ledger import Envelope
+from promptyoself.state.schedules import CHAIN, State
 from promptyoself.store.chain import Chain
 from promptyoself.store.point import cutoff
 from promptyoself.store.store import Store
@@ -57,48 +50,33 @@ def history(
     zone = default_zone(store.settings)
     first = "" if since is None else format_utc(parse_moment(since, zone, now))
     last = "~" if until is None else format_utc(parse_moment(until, zone, now, end=True))
-    wanted = pinned(store, agent_id) or agent_id
+    wanted = store.require_agent(agent_id)
     instant = None if slot is None else format_utc(parse_moment(slot, zone, now))
     if instant is not None and id_ is None:
         raise WrongUsage("missing_option", "--slot was given without --id.", "Name a schedule.")
-    owner: dict[str, Any] = {}
-    known = mine = found = False
+    known = found = False
     # A newer version's log may have types that aren't known here.
     typed = type_ is None or any(f"{each}.".startswith(f"{type_}.") for each in VERSIONS)
     called = by is None
-    only = store.settings.only_agent
-    for event in (event for batch in _replay(store) for event in batch.envelopes):
-        if event.ts > last and called and (id_ is None or (known and (mine or only is None))):
+    events = store.events()
+    for owner, event in events:
+        if event.ts > last and called and (id_ is None or known):
             break  # for ts never runs backwards
-        if event.id is not None:
-            changes = event.data.get("changes")
-            for data in (event.data, changes if isinstance(changes, dict) else {}):
-                owner[event.id] = data.get("agent_id", owner.get(event.id))
         known = known or event.id == id_
-        mine = mine or (event.id == id_ and owner.get(event.id or "") == wanted)
         theirs = by is None or by in (event.actor.get(name) for name in _NAMES)
-        called = called or (theirs and (only is None or owner.get(event.id or "") == only))
+        called = called or theirs
         about = (id_ is None or event.id == id_) and theirs
         if instant is not None:
             about = theirs and _decides(event, id_ or "", instant)
         of_type = type_ is None or event.type == type_ or event.type.startswith(type_ + ".")
         typed = typed or of_type
-        if (
-            about
-            and of_type
-            and (wanted is None or owner.get(event.id or "") == wanted)
-            and first <= event.ts <= last
-        ):
+        if about and of_type and (wanted is None or owner == wanted) and first <= event.ts <= last:
             found = True
             yield event
     if not typed:
         raise _unknown_type(type_ or "")
-    if id_ is not None and not known and store.name == CHAIN:
-        find_schedule(EMPTY, id_, None)
-    elif id_ is not None and not known:
-        raise unknown_desire(id_)
-    if id_ is not None and not mine and store.settings.only_agent is not None:
-        raise forbidden(f"{id_} belongs to another agent than", store.settings.only_agent)
+    if id_ is not None and not known:
+        raise events.unseen("schedule" if store.name == CHAIN else "desire", id_)
     if not called:
         raise PromptyoselfError(
             "unknown_caller",
@@ -117,25 +95,6 @@ _NAMES = ("who", "login", "client")
 """Where an event's actor has names of the caller."""
 
 
-def _replay(store: Chain[Any]) -> Iterator[Batch]:
-    """Every batch of the log. Says so at the end where events are missing that its index has seen;
-    a log of which nothing is left is refused."""
-    witness, end, losses = store.index.witness(), 0, NO_LOSSES.branch()
-    with store.naming():
-        for batch in store.ledger.replay():
-            for event in batch.envelopes:
-                if event.type == "ledger.recovered":
-                    losses.record(event)
-            end = batch.position.seq
-            yield batch
-        try:
-            store.require_seen(witness, end, losses.recorded)
-        except ChainError as error:
-            if not end:
-                raise chain_is_gone(store.index.path, witness[0] if witness else 0) from None
-            store.warn(error.message)
-
-
 def state_at(store: Store, at: str, now: datetime) -> State:
     """The state as it was at an instant, or after the event of that number.
 
@@ -143,20 +102,7 @@ def state_at(store: Store, at: str, now: datetime) -> State:
         PromptyoselfError: ``invalid_time``.
         ChainError: the log is damaged before that point.
     """
-    from promptyoself.state.apply import fold  # with the records, which `history` does without
-
-    end = cutoff(store, at, now)
-
-    def envelopes() -> Iterator[Envelope]:
-        for batch in store.ledger.replay():
-            for event in batch.folded():
-                if not end.covers(event):
-                    return
-                yield event
-
-    state = fold(EMPTY, envelopes())
-    store.mention_newer(state)
-    return state
+    return store.state_at(cutoff(store, at, now).covers)[0]
 
 
 def _decides(event: Envelope, id_: str, slot: str) -> bool:

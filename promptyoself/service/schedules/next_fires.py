@@ -20,7 +20,7 @@ _END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 
 def next_fires(store: Store, id_: str, count: int) -> list[dict[str, str | None]]:
     """The next fires of a schedule; none where it isn't active."""
-    schedule = find_schedule(store.read().state, id_, store.settings.only_agent)
+    schedule = find_schedule(store.read().state, id_)
     if schedule.next_run is None or schedule.status != "active":
         return []
     left = None

@@ -84,7 +84,7 @@ def register(
     settings = store.settings
     agent_id = request.agent_id
     if agent_id is None:
-        agent_id = settings.only_agent or settings.default_agent
+        agent_id = store.pinned_to or settings.default_agent
     if agent_id is None:
         raise WrongUsage(
             "missing_option",
@@ -115,7 +115,7 @@ def register(
     record = ScheduleRegistered(next_run=format_utc(first), **fields)
 
     def decide(state: State) -> tuple[list[Draft], dict[str, Any]]:
-        id_, salt, existing = place(state, record)
+        id_, salt, existing = place(store.unpinned_state(state), record)
         if existing is not None and existing.status not in FINISHED:
             return [], _already_there(existing, record, request)
         require_room(state, record.agent_id, settings)
@@ -169,7 +169,7 @@ def modify(store: Store, id_: str, request: Request, now: datetime) -> dict[str,
             "Name at least one option of `register` with its new value.",
         )
     # Times are read in the schedule's own zone, and before the lock is taken.
-    current = find_schedule(store.read().state, id_, settings.only_agent)
+    current = find_schedule(store.read().state, id_)
     asked = checked(request, settings, now, own_zone=current.timezone)
     reason = asked.pop("reason", None)
     for name in FLAGS:  # a schedule has them as False where they are off
@@ -178,7 +178,7 @@ def modify(store: Store, id_: str, request: Request, now: datetime) -> dict[str,
     asked.update(trigger_fields(request, settings, now, own_zone=current.timezone) or {})
 
     def decide(state: State) -> tuple[list[Draft], dict[str, Any]]:
-        schedule = _unfinished(state, id_, settings, allow_failed=True)
+        schedule = _unfinished(state, id_, allow_failed=True)
         fields = {**schedule._asdict(), **asked}
         changes = {name: fields[name] for name in asked if fields[name] != getattr(schedule, name)}
         drafts: list[Draft] = []
@@ -229,7 +229,7 @@ def pause(store: Store, id_: str, reason: str | None, now: datetime) -> dict[str
     """Hold an active schedule. Raises ``not_active`` or ``already_paused``, among others."""
 
     def decide(state: State) -> tuple[list[Draft], dict[str, Any]]:
-        schedule = _unfinished(state, id_, store.settings)
+        schedule = _unfinished(state, id_)
         if schedule.status == "paused":
             raise PromptyoselfError(
                 "already_paused", f"{id_} is paused already.", "`resume` lets it run again."
@@ -264,7 +264,7 @@ def resume(store: Store, id_: str, reason: str | None, now: datetime) -> dict[st
     future. Raises ``not_paused``, ``nothing_left``, or why its times can't be computed."""
 
     def decide(state: State) -> tuple[list[Draft], dict[str, Any]]:
-        schedule = find_schedule(state, id_, store.settings.only_agent)
+        schedule = find_schedule(state, id_)
         ahead = is_ahead(schedule, now)
         if schedule.status not in ("paused", "failed") and not (
             ahead and schedule.status == "active"
@@ -331,7 +331,7 @@ def cancel(store: Store, id_: str, reason: str | None, now: datetime) -> dict[st
     """End a schedule. Raises ``already_cancelled`` or ``already_finished``."""
 
     def decide(state: State) -> tuple[list[Draft], dict[str, Any]]:
-        schedule = find_schedule(state, id_, store.settings.only_agent)
+        schedule = find_schedule(state, id_)
         if schedule.status == "cancelled":
             raise PromptyoselfError(
                 "already_cancelled", f"{id_} is cancelled already.", "Nothing is left to do."
@@ -361,7 +361,7 @@ def trigger(store: Store, id_: str, reason: str | None, now: datetime) -> dict[s
     others."""
 
     def decide(state: State) -> tuple[list[Draft], dict[str, Any]]:
-        schedule = _unfinished(state, id_, store.settings)
+        schedule = _unfinished(state, id_)
         _require_patience(state, schedule.agent_id)
         # A slot of its own, so its instant must be no other slot's, nor that of a trigger before.
         instant, tick = now, timedelta(microseconds=1)
@@ -401,7 +401,7 @@ def _change(
 ) -> dict[str, Any]:
     check_text("reason", reason, MAX_REASON)
     # An unknown id is refused before the lock, which would make folders where there are none.
-    find_schedule(store.read().state, id_, store.settings.only_agent)
+    find_schedule(store.read().state, id_)
 
     def telling(state: State) -> tuple[list[Draft], dict[str, Any]]:
         drafts, answer = decide(state)
@@ -511,10 +511,8 @@ def _require_repetitions_left(schedule: Schedule, most: int | None) -> None:
         )
 
 
-def _unfinished(
-    state: State, id_: str, settings: Settings, *, allow_failed: bool = False
-) -> Schedule:
-    schedule = find_schedule(state, id_, settings.only_agent)
+def _unfinished(state: State, id_: str, *, allow_failed: bool = False) -> Schedule:
+    schedule = find_schedule(state, id_)
     if schedule.status in FINISHED and not (allow_failed and schedule.status == "failed"):
         raise PromptyoselfError(
             "not_active",
@@ -620,7 +618,7 @@ def _telling(store: Store, state: State, drafts: list[Draft], now: datetime) -> 
         return drafts
     from promptyoself.rules.notices import with_notices
 
-    return with_notices(state, drafts, now, store.settings.caps, store.warn)
+    return with_notices(store.unpinned_state(state), drafts, now, store.settings.caps, store.warn)
 
 
 def _open_slots(state: State, id_: str) -> list[OpenSlot]:

@@ -31,14 +31,14 @@ def resume_failed(store: Store, code: str, reason: str | None, now: datetime) ->
             ``invalid_reason``; ``lock_timeout``; ``newer_events``.
     """
     check_text("reason", reason, MAX_REASON)
-    _chosen(store, store.read().state, code)  # refused before the lock, which would make folders
+    _chosen(store.read().state, code)  # refused before the lock, which would make folders
 
     def decide(state: State) -> tuple[list[Draft], dict[str, Any]]:
         state = branch(state)
         drafts: list[Draft] = []
         resumed: list[dict[str, Any]] = []
         left: list[dict[str, Any]] = []
-        for schedule in _chosen(store, state, code):
+        for schedule in _chosen(state, code):
             whose = {"id": schedule.id, "agent_id": schedule.agent_id}
             try:
                 more, answer = resumption(store, state, schedule, reason, now)
@@ -64,12 +64,11 @@ def resume_failed(store: Store, code: str, reason: str | None, now: datetime) ->
     return store.transact(now, decide)
 
 
-def _chosen(store: Store, state: State, code: str) -> list[Schedule]:
-    only = store.settings.only_agent
+def _chosen(state: State, code: str) -> list[Schedule]:
     failed = [
         schedule
         for schedule in state.schedules.values(lambda summary: bool(summary.statuses[_FAILED]))
-        if schedule.status == "failed" and only in (None, schedule.agent_id)
+        if schedule.status == "failed"
     ]
     chosen = [schedule for schedule in failed if schedule.last_code == code]
     if not chosen:

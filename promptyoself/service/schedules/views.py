@@ -15,7 +15,7 @@ from promptyoself.events.schedule_fields import FIELDS, POLICY
 from promptyoself.ledger import Position
 from promptyoself.state.overlay import Wanted
 from promptyoself.state.schedules import OpenSlot, Schedule, State, spec_hash
-from promptyoself.store.access import find_schedule, pinned
+from promptyoself.store.access import find_schedule
 from promptyoself.store.store import Store, chains
 
 __all__ = [
@@ -53,7 +53,7 @@ def list_schedules(
     Raises:
         PromptyoselfError: ``forbidden_agent``, ``invalid_time``.
     """
-    wanted = pinned(store, agent_id) or agent_id
+    wanted = store.require_agent(agent_id)
     state = _state(store, at, now)
     statuses = _ASKED.get(status or "", (status or "",))
     if wanted is not None:
@@ -117,7 +117,7 @@ def _has(statuses: Collection[str]) -> Wanted:
 def show(store: Store, id_: str, *, at: str | None = None, now: datetime) -> dict[str, Any]:
     """Everything about one schedule. Raises ``unknown_id`` or ``forbidden_agent``."""
     state = _state(store, at, now)
-    schedule = find_schedule(state, id_, store.settings.only_agent)
+    schedule = find_schedule(state, id_)
     return describe(schedule, open_by_id(state).get(id_, ()), full=True)
 
 
@@ -262,7 +262,7 @@ def unknown_agent(store: Store, agent_id: str | None) -> str | None:
     """What to tell a caller who named an agent that no log knows, or ``None``: a name that is
     mistyped gets an answer as empty as one that has no schedules. A caller that is pinned to
     one agent isn't told: it is no business of its which others there are."""
-    if agent_id is None or store.settings.only_agent is not None:
+    if agent_id is None or store.pinned_to is not None:
         return None
     try:
         agents = store.read().state.agents

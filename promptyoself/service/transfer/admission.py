@@ -69,6 +69,7 @@ def admit(store: Store, state: State, arrivals: Iterable[Arrival], now: datetime
     """Decide about each, as if those before it were here. A known one is skipped, whatever became
     of it here: an import neither revives nor changes anything."""
     found = Admission([], [], [], [])
+    state = store.unpinned_state(state)
     before = state.schedules
     state = branch(state)
     for arrival in arrivals:

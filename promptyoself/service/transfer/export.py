@@ -118,8 +118,7 @@ def export_lines(store: Store, agent_id: str | None, now: datetime) -> list[byte
         ChainError: the log is damaged.
     """
     checked(Request(agent_id=agent_id), store.settings, now)
-    only = store.settings.only_agent
-    wanted = agent_id or only
+    wanted = store.require_agent(agent_id)
     state = store.read().state
     chosen = [
         schedule
@@ -135,7 +134,7 @@ def export_lines(store: Store, agent_id: str | None, now: datetime) -> list[byte
     lines = []
     for schedule in sorted(chosen, key=lambda schedule: schedule.id):
         content = contents.get(schedule.id)
-        if content is not None and only is not None and content["agent_id"] != only:
+        if content is not None and store.pinned_to not in (None, content["agent_id"]):
             store.warn(f"{schedule.id} is left out: it was registered for another agent.")
             continue
         if schedule_id(content or content_of(schedule), schedule.salt or 0) != schedule.id:
@@ -161,7 +160,7 @@ def export_lines(store: Store, agent_id: str | None, now: datetime) -> list[byte
 def _registrations(store: Store, ids: set[str]) -> dict[str, dict[str, Any]]:
     """The content with which these schedules were last registered, out of the log."""
     found = {}
-    for batch in store.ledger.replay():
+    for batch in store.unpinned.replay():
         for event in batch.envelopes:
             if event.type == "schedule.registered" and event.id in ids:
                 first = event.data.get("first_content") or event.data
