@@ -36,8 +36,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "targets.letta": {"core", "targets"},
     "sandbox": {"core"},
     # What is done, by subject.
-    "service.schedules": BELOW_SERVICE,
-    "service.desires": BELOW_SERVICE - {"index"},
+    "service.schedules": BELOW_SERVICE - {"index"},
+    "service.desires": BELOW_SERVICE - {"ledger", "index"},
     "service.proof": BELOW_SERVICE - {"rules"},
     "service.metrics": BELOW_SERVICE - {"rules", "index"},
     "service.audit": BELOW_SERVICE - {"index"} | {"targets", "service.proof"},
@@ -104,6 +104,47 @@ LIBRARIES = {
     "prometheus_client": {"service.metrics"},
 }
 """Each library that we don't own, and the folders that know it."""
+
+ASK_WHO_IS_PINNED = {
+    # The doors know who calls.
+    "doors.commands.session": "hands out the store as the caller may see it",
+    "doors.commands.mcp": "an agenda is the caller's own, unless another is named",
+    "doors.commands.schedules": "with --check, it asks Letta for the caller's agent first",
+    "doors.commands.delivery": "Letta's agents, and what a pass tells, are no part of the store",
+    # What a caller may ask for at all.
+    "core.settings": "reads it from the environment",
+    "service.schedules.request": "a schedule can't be given to another agent, nor tell one",
+    "service.schedules.register": "whose a schedule is that names no agent",
+    "service.schedules.approvals": "approvals are for people",
+    "service.schedules.views": "who is pinned isn't told which agents there are",
+    "service.proof.pack": "a pack has everybody's events in it",
+    "service.proof.signed_heads": "a key speaks for everybody's events",
+    "service.upkeep.recover": "a recovery changes everybody's log",
+    "service.upkeep.attendance": "the loop is no business of an agent",
+    # Work on all agents' data, of which a pinned caller gets a part.
+    "service.delivery.loop": "a pass claims the slots of that agent alone",
+    "service.metrics.collect": "totals are everybody's, single budgets the agent's own",
+    "service.transfer.export": "a schedule that was another's keeps its first content",
+}
+"""The modules outside ``store`` that ask whether the caller is pinned to an agent, and what for.
+All others get from the store what the caller may see, and can't forget to ask."""
+
+SEE_EVERYTHING = {
+    "doors.monitor": "says whether the loop does its work",
+    "doors.commands.delivery": "a loop delivers for everybody",
+    "doors.commands.log": "the chain is checked, sealed and counted as one",
+    "doors.commands.proof": "what is signed and packed is the whole chain",
+    "doors.commands.recovery": "what is recovered is the whole chain",
+    "doors.commands.setup": "doctor examines the whole installation",
+    "service.audit.report": "whether a slot was claimed twice, only all events together say",
+    "service.metrics.collect": "counts are everybody's",
+    "service.schedules.clock_rollback": "a schedule's slots of when it was another agent's count",
+    "service.schedules.register": "which id is free, and who is to be told of a failure",
+    "service.transfer.admission": "which id is free",
+    "service.transfer.export": "what a schedule was registered with, if for another agent",
+    "service.desires.manage": "which id is free",
+}
+"""The modules outside ``store`` that take everything from it, also where the caller is pinned."""
 
 READ_THE_CLOCK = {"core.diagnostics", "doors.commands.session", "sandbox.http", "sandbox.server"}
 """The modules that ask what time it is. To all others, time is an argument."""
@@ -217,6 +258,26 @@ def test_only_one_module_syncs() -> None:
             forbidden = {"os.fsync", "os.fdatasync", "os.sync", "os.rename", "os.replace"}
             forbidden |= {"os.truncate", "os.ftruncate", "os.write"}
             assert not mentions(name) & forbidden, name
+
+
+def mentioning(*attributes: str) -> set[str]:
+    """The modules outside ``store`` that mention an attribute of one of these names."""
+    return {
+        name
+        for name in MODULES
+        if room(name) != "store"
+        and any(
+            isinstance(node, ast.Attribute) and node.attr in attributes
+            for node in ast.walk(TREES[name])
+        )
+    }
+
+
+def test_who_asks_whether_a_caller_is_pinned() -> None:
+    """What another agent has is withheld in one place, not wherever somebody thinks of it."""
+    asking = mentioning("only_agent", "pinned_to")
+    assert asking | {"core.settings"} == set(ASK_WHO_IS_PINNED)
+    assert mentioning("unpinned", "unpinned_state") == set(SEE_EVERYTHING)
 
 
 def test_who_reads_the_clock() -> None:

@@ -233,6 +233,9 @@ class Memory:
     def read(self) -> Snapshot:
         return Snapshot(self.state, START)
 
+    def unpinned_state(self, state: State) -> State:
+        return state
+
     def warn(self, message: str) -> None:
         raise AssertionError(message)
 

@@ -256,7 +256,7 @@ def require_person(store: Store) -> None:
     Raises:
         PromptyoselfError: ``forbidden_command``.
     """
-    if store.settings.only_agent is not None:
+    if store.pinned_to is not None:
         raise PromptyoselfError(
             "forbidden_command",
             "Approvals are for people, and this caller is pinned to an agent.",
