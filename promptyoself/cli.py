@@ -48,15 +48,15 @@ if __name__ == "__main__" and not __package__:
 import click  # noqa: E402
 
 from promptyoself import __version__  # noqa: E402
-from promptyoself.doors.commands.session import (  # noqa: E402
-    Caller,
+from promptyoself.doors.options import refuse_repeats  # noqa: E402
+from promptyoself.doors.output import (  # noqa: E402
     emit,
     error_document,
-    in_words_of,
-    refuse_repeats,
-    translated,
+    from_click_error,
+    in_words_of_door,
 )
 from promptyoself.doors.registry import AGENT_FACING, COMMANDS  # noqa: E402
+from promptyoself.doors.session import Caller  # noqa: E402
 
 __all__ = ["cli", "main"]
 
@@ -74,18 +74,18 @@ class _LazyGroup(click.Group):
         caller = ctx.find_object(Caller)
         through_host = caller is not None and caller.via == "sanctum"
         if through_host:
-            from promptyoself.doors.commands.spelling import refuse_other_than_agents
+            from promptyoself.doors.spelling import refuse_other_than_agents
 
             refuse_other_than_agents(args[0])
         name, command, rest = super().resolve_command(ctx, args)
         if command is None:
             return name, command, rest
         if through_host:
-            from promptyoself.doors.commands.spelling import from_host
+            from promptyoself.doors.spelling import from_host
 
             rest = from_host(command, rest)
         elif any(word in _SPELLED or (word[:2] == "--" and "_" in word) for word in rest):
-            from promptyoself.doors.commands.spelling import normalise_flags
+            from promptyoself.doors.spelling import normalise_flags
 
             rest = normalise_flags(command, rest)
         refuse_repeats(command, rest)
@@ -185,10 +185,10 @@ def _run(arguments: Sequence[str] | None, via: str = "cli") -> int:
             raise
         except (Exception, KeyboardInterrupt) as error:
             called = sys.argv[1:] if arguments is None else arguments
-            document, code = error_document(translated(error, called, COMMANDS))
+            document, code = error_document(from_click_error(error, called, COMMANDS))
             name = next((word for word in called if word in COMMANDS), None)
             context = click.Context(cli, info_name=name)
-            emit(in_words_of(via, context, document))
+            emit(in_words_of_door(via, context, document))
             sys.stdout.flush()
             return code
     except OSError as error:

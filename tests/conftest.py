@@ -16,7 +16,7 @@ from tally import SCALE
 
 from promptyoself.core import diagnostics
 from promptyoself.core.settings import SETTINGS
-from promptyoself.doors.commands.session import Session
+from promptyoself.doors.session import Session
 
 if TYPE_CHECKING:
     from lettas import Letta

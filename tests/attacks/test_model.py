@@ -27,7 +27,7 @@ from world import World, check_slots, entries_of
 
 from promptyoself.core.disk import Disk
 from promptyoself.core.settings import SETTINGS, Settings, load_settings
-from promptyoself.doors.commands.session import Session
+from promptyoself.doors.session import Session
 from promptyoself.index import tree
 from promptyoself.ledger import FileLedger
 from promptyoself.rules.claim import Claim, claim

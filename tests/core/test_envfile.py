@@ -14,8 +14,9 @@ from promptyoself import cli
 from promptyoself.core import settings as module
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.settings import Unknown, load_settings, read_sources, told
-from promptyoself.doors.commands import session
-from promptyoself.doors.commands.session import Caller, ask
+from promptyoself.doors import session
+from promptyoself.doors.command import call_command
+from promptyoself.doors.session import Caller
 from promptyoself.service.delivery.loop import StopFlag
 
 REGISTER = ("register", "--agent-id", AGENT, "--prompt", "Hello", "--cron", "0 9 * * *")
@@ -35,7 +36,7 @@ def envfile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(autouse=True)
 def _untold(monkeypatch: pytest.MonkeyPatch) -> None:
     """This process hasn't told of any name yet."""
-    monkeypatch.setattr(session, "_told", set())
+    monkeypatch.setattr(session, "_reported", set())
 
 
 def refused(envfile: Path, content: bytes | str) -> PromptyoselfError:
@@ -316,7 +317,7 @@ def test_a_program_is_told_once(
     """An MCP server, which calls a command for each call of its clients, isn't told each time."""
     monkeypatch.setenv("PROMPTYOSELF_TIMEZONE", "Asia/Tokyo")
     for _ in range(3):
-        answer = orjson.loads(ask(cli.cli, ["list"], Caller("mcp", StopFlag())))
+        answer = orjson.loads(call_command(cli.cli, ["list"], Caller("mcp", StopFlag())))
         assert answer["status"] == "success"
     assert capsys.readouterr().err.count("PROMPTYOSELF_TIMEZONE") == 1
 

@@ -18,7 +18,7 @@ from checker import check_chain
 from storm import Loops
 from tally import chance, count, rounds
 
-from promptyoself.doors.commands.session import Session
+from promptyoself.doors.session import Session
 from promptyoself.service.schedules.register import register
 from promptyoself.service.schedules.request import Request
 

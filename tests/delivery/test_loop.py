@@ -23,7 +23,7 @@ from loops import Here, Loop, add, events, wait_for
 from world import check_deliveries, check_slots
 
 from promptyoself.core.errors import ChainError
-from promptyoself.doors.commands.session import Session
+from promptyoself.doors.session import Session
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.delivery import loop
 from promptyoself.service.delivery.dispatcher import Dispatcher, Report

@@ -17,8 +17,9 @@ from calling import AGENT, call
 from promptyoself import cli
 from promptyoself.core.cancellation import check, limited
 from promptyoself.core.errors import PromptyoselfError
-from promptyoself.doors.commands import mcp, session
-from promptyoself.doors.commands.session import MOST_ANSWER
+from promptyoself.doors import command as runner
+from promptyoself.doors.command import MAX_ANSWER_BYTES
+from promptyoself.doors.commands import mcp
 from promptyoself.doors.mcp import Origin, shares, tools
 from promptyoself.doors.mcp.shares import Shares
 from promptyoself.doors.registry import AGENT_FACING, READERS, Effect
@@ -94,7 +95,7 @@ def busy(var: Path, clock: Clock) -> None:
 def test_a_call_that_takes_too_long_is_ended(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The attack: one call of these took minutes of a processor, and gigabytes."""
     seconds = 0.2 if command == "simulate" else 0.0
-    monkeypatch.setattr(session, "MOST_SECONDS", seconds)
+    monkeypatch.setattr(runner, "MAX_SECONDS", seconds)
     began = time.monotonic()
     assert over_mcp(command, *EXPENSIVE[command])["code"] == "took_too_long"
     assert time.monotonic() - began < 20
@@ -111,7 +112,7 @@ def test_a_call_that_nobody_waits_for_any_more_ends(command: str) -> None:
 
 @pytest.mark.usefixtures("busy")
 def test_a_person_at_a_shell_has_all_the_time_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "MOST_SECONDS", 0.0)
+    monkeypatch.setattr(runner, "MAX_SECONDS", 0.0)
     assert call("history").success()["count"] == 21
     assert "total" not in call("history", "--limit", "5").success()
     assert call("verify").success()["valid"] is True
@@ -139,7 +140,7 @@ def test_an_answer_has_so_many_bytes(var: Path, clock: Clock) -> None:
         call("register", *prompt, stdin=b"x" * (1 << 20)).success()
     answer = over_mcp("history")
     assert (answer["count"], answer["total"]) == (1, 6)
-    assert len(orjson.dumps(answer)) <= MOST_ANSWER
+    assert len(orjson.dumps(answer)) <= MAX_ANSWER_BYTES
     error = over_mcp("list", "--full")
     assert error["code"] == "answer_too_large"
     assert over_mcp("list", "--full", "--limit=2")["count"] == 2

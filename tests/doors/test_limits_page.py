@@ -10,8 +10,8 @@ import pytest
 
 from promptyoself.core.settings import Caps
 from promptyoself.core.validation import MAX_PROMPT_BYTES
-from promptyoself.doors import monitor
-from promptyoself.doors.commands import log, session
+from promptyoself.doors import command, monitor
+from promptyoself.doors.commands import log
 from promptyoself.doors.mcp import MAX_SESSIONS, connections, http, shares
 from promptyoself.index import index
 from promptyoself.sandbox import http as sandbox_http
@@ -31,8 +31,8 @@ NUMBERS = {
     "deliveries of an agent a day": (Caps().daily_per_agent,),
     "time between two slots of a schedule": (Caps().min_interval,),
     "how far the index may be behind the log": (index._BYTES, index._EVERY),
-    "a call that only reads": (int(session.MOST_SECONDS),),
-    "its answer": (session.MOST_ANSWER,),
+    "a call that only reads": (int(command.MAX_SECONDS),),
+    "its answer": (command.MAX_ANSWER_BYTES,),
     "events in an answer of `history`": (log._FIRST, log._MOST),
     "calls at once, over MCP": (shares.CALLS_AT_ONCE, shares.CALLS_OF_ONE),
     "those of them that may read the whole log": (

@@ -764,6 +764,6 @@ def test_calls_at_once_do_not_mix(var: Path) -> None:
 
 
 def _login() -> str:
-    from promptyoself.doors.commands import session
+    from promptyoself.doors import session
 
     return session._login()

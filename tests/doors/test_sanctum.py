@@ -19,8 +19,7 @@ from checker import check_chain
 
 from promptyoself import cli
 from promptyoself.core.errors import PromptyoselfError
-from promptyoself.doors import sanctum
-from promptyoself.doors.commands import session, spelling
+from promptyoself.doors import sanctum, session, spelling
 from promptyoself.doors.parameters import parameters
 from promptyoself.doors.registry import AGENT_FACING, COMMANDS
 from promptyoself.sandbox import Sandbox

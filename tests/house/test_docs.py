@@ -215,7 +215,7 @@ def test_the_otid_of_the_example_is_the_one_we_send() -> None:
 RAISED = {"PromptyoselfError": 0, "WrongUsage": 0, "ChainError": 0, "DeliveryError": 1}
 OUTCOMES = {"Failed": 0, "Abandoned": 0}
 COMPUTED: dict[str, set[str]] = {  # a function, and the codes that its expression can come to
-    "translated": {
+    "from_click_error": {
         "unknown_command",
         "unknown_option",
         "missing_option",

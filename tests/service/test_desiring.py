@@ -31,7 +31,7 @@ from promptyoself.core import ids as identity
 from promptyoself.core.disk import Disk
 from promptyoself.core.instants import format_utc
 from promptyoself.core.settings import load_settings
-from promptyoself.doors.commands.session import Session
+from promptyoself.doors.session import Session
 from promptyoself.index.desire_form import DESIRE_FORM
 from promptyoself.index.index import Index
 from promptyoself.index.tree import Inner

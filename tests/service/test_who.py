@@ -22,14 +22,13 @@ from mcp_servers import COMMAND, serving
 from mcp_types import Implementation
 
 import promptyoself
-from promptyoself.doors.commands import session as answering
-from promptyoself.doors.commands.session import Caller, _actor
+from promptyoself.doors.session import Caller, Session, _actor, _login
 from promptyoself.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from conftest import Clock
 
-LOGIN = answering._login()
+LOGIN = _login()
 HOST = os.uname().nodename
 ME = {"via": "cli", "who": LOGIN, "kind": "login", "host": HOST}
 OTHER = "agent-00000000-0000-4000-8000-000000000002"
@@ -132,7 +131,7 @@ def test_a_loop_is_its_process_though_callers_are_pinned(
 ) -> None:
     """The pin is for callers: a loop that finds the setting delivers as the login it runs as."""
     monkeypatch.setenv("PROMPTYOSELF_ONLY_AGENT", AGENT)
-    session = answering.Session(None, "json", Caller())
+    session = Session(None, "json", Caller())
     assert session.store(as_process=True).actor == ME
     assert session.store().actor["who"] == AGENT
 

@@ -16,7 +16,7 @@ import orjson
 from calling import Answer, call
 
 from promptyoself.core.settings import load_settings
-from promptyoself.doors.commands.session import Session
+from promptyoself.doors.session import Session
 from promptyoself.store.store import Store
 
 __all__ = ["Actor", "Dead"]

@@ -18,7 +18,7 @@ import orjson
 
 from promptyoself import cli
 from promptyoself.core.settings import SETTINGS
-from promptyoself.doors.commands.session import emit
+from promptyoself.doors.output import emit
 from promptyoself.ledger.envelope import hash_line
 
 __all__ = [

@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from promptyoself.doors.commands.session import Document, Session, Whole, answers
+from promptyoself.doors.command import command
+from promptyoself.doors.options import Whole, reason_option, schedule_option
+from promptyoself.doors.output import Document
+from promptyoself.doors.session import Session
 
 if TYPE_CHECKING:
     from promptyoself.store.store import Store
 
 __all__: list[str] = []
 
-_id = click.option("--id", "id_", required=True, metavar="ID", help="The schedule: sch_… .")
-_reason = click.option("--reason", metavar="TEXT", help="Why; kept in the history.")
 
-
-@click.command("approve")
-@_id
+@command("approve")
+@schedule_option
 @click.option(
     "--ttl",
     metavar="DURATION",
@@ -31,8 +31,7 @@ _reason = click.option("--reason", metavar="TEXT", help="Why; kept in the histor
     help="The content_sha256 that `show` told: refused if it isn't that any more.",
 )
 @click.option("--allow-trigger", is_flag=True, help="Deliveries that `trigger` asks for count too.")
-@_reason
-@answers
+@reason_option
 def approve_command(
     session: Session,
     id_: str,
@@ -63,7 +62,7 @@ def approve_command(
         content=content,
         allow_trigger=allow_trigger,
     )
-    session.tell_absence(store)
+    session.warn_if_nothing_delivers(store)
     return answer
 
 
@@ -95,8 +94,7 @@ _READ = (
 )
 
 
-@click.command("approvals")
-@answers
+@command("approvals")
 def approvals_command(session: Session) -> Document:
     """List approvals: what is left of each, until when, and whether it counts."""
     from promptyoself.service.schedules.approvals import list_approvals
@@ -104,10 +102,9 @@ def approvals_command(session: Session) -> Document:
     return list_approvals(session.reading(), session.now())
 
 
-@click.command("revoke")
-@_id
-@_reason
-@answers
+@command("revoke")
+@schedule_option
+@reason_option
 def revoke_command(session: Session, id_: str, reason: str | None) -> Document:
     """Take back what is left of a schedule's approval."""
     from promptyoself.service.schedules.approvals import revoke

@@ -6,16 +6,17 @@ from typing import Any
 
 import click
 
-from promptyoself.doors.commands.session import Document, Session, answers
+from promptyoself.doors.command import command
+from promptyoself.doors.output import Document
+from promptyoself.doors.session import Session
 
 __all__: list[str] = []
 
 
-@click.command("audit")
+@command("audit")
 @click.option("--since", metavar="T", help="Only slots from then on: 2027-01-30, '7d ago'.")
 @click.option("--until", metavar="T", help="Only slots up to then: 2027-01-31, '1h ago' (now).")
 @click.option("--agent-id", metavar="AGENT", help="Only slots of this agent's schedules.")
-@answers
 def audit_command(session: Session, **options: Any) -> Document:
     """Account for every slot that should have been; exits 1 where one has no outcome.
 
@@ -27,15 +28,15 @@ def audit_command(session: Session, **options: Any) -> Document:
     from promptyoself.service.audit.report import audit
 
     store = session.reading(agent_id=options["agent_id"])
-    if not session.watched:
+    if not session.interactive:
         return audit(store, now=session.now(), **options)
-    from promptyoself.doors.commands.tables import progress_of
+    from promptyoself.doors.tables import progress_of
 
     with progress_of("events", store.known_seq()) as progress:
         return audit(store, now=session.now(), progress=progress, **options)
 
 
-@click.command("diff")
+@command("diff")
 @click.option(
     "--since",
     "--from",
@@ -45,7 +46,6 @@ def audit_command(session: Session, **options: Any) -> Document:
     help="2027-01-30T09:00, '2h ago', or an event's number.",
 )
 @click.option("--to", metavar="T", help="The same (now).")
-@answers
 def diff_command(session: Session, from_: str, to: str | None) -> Document:
     """Say what changed between two points of the log, and by whom.
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import click
-
-from promptyoself.doors.commands.session import Document, Session, answers
+from promptyoself.doors.command import command
+from promptyoself.doors.options import only_agent_option
+from promptyoself.doors.output import Document
+from promptyoself.doors.session import Session
 
 __all__: list[str] = []
 
 
-@click.command("budgets")
-@click.option("--agent-id", metavar="AGENT", help="Only this agent's.")
-@answers
+@command("budgets")
+@only_agent_option
 def budgets_command(session: Session, agent_id: str | None) -> Document:
     """Show what agents and schedules have spent of today's deliveries, and when that is reset.
 

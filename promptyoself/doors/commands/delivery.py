@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from promptyoself.core.errors import PromptyoselfError, WrongUsage
-from promptyoself.doors.commands.session import Document, Seconds, Session, Whole, answers, emit
+from promptyoself.doors.command import command
+from promptyoself.doors.options import Seconds, Whole
+from promptyoself.doors.output import Document, emit
+from promptyoself.doors.session import Session
 
 if TYPE_CHECKING:
     from promptyoself.core.settings import Settings
@@ -72,7 +75,7 @@ def _named(letta: LettaClient, name: str) -> list[Agent]:
     return found or [agent for agent in agents if agent.name.casefold() == folded]
 
 
-@click.command("execute")
+@command("execute")
 @click.option("--loop", is_flag=True, help="Go on for ever, until SIGTERM or SIGINT.")
 @click.option(
     "--interval",
@@ -105,7 +108,6 @@ def _named(letta: LettaClient, name: str) -> list[Agent]:
     is_flag=True,
     help="With --loop: go by the clock, also if it leaps or is behind the log.",
 )
-@answers
 def execute_command(
     session: Session,
     loop: bool,
@@ -193,8 +195,7 @@ def _watched(session: Session, pulse: Heartbeat, port: int) -> Iterator[None]:
             yield
 
 
-@click.command("agents")
-@answers
+@command("agents")
 def agents_command(session: Session) -> Document:
     """List the agents that the Letta server has.
 
@@ -211,8 +212,7 @@ def agents_command(session: Session) -> Document:
     }
 
 
-@click.command("test")
-@answers
+@command("test")
 def test_command(session: Session) -> Document:
     """Ask whether the Letta server answers, and lets us in.
 

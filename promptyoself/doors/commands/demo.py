@@ -25,7 +25,8 @@ from promptyoself.core.addresses import presentable
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.settings import read_sources
 from promptyoself.core.visible import visible
-from promptyoself.doors.commands.session import Document, Session
+from promptyoself.doors.output import Document
+from promptyoself.doors.session import Session
 
 __all__ = ["demonstrate"]
 

@@ -6,23 +6,28 @@ from typing import Any
 
 import click
 
-from promptyoself.doors.commands.session import Document, Session, Whole, answers
+from promptyoself.doors.command import command
+from promptyoself.doors.options import (
+    Whole,
+    dry_run_option,
+    only_agent_option,
+    reason_option,
+    tag_option,
+)
+from promptyoself.doors.output import Document
+from promptyoself.doors.session import Session
 
 __all__: list[str] = []
 
-_reason = click.option("--reason", metavar="TEXT", help="Why; kept in the history.")
-_tags = click.option("--tag", "tags", multiple=True, metavar="TAG", help="A tag; may be repeated.")
 
-
-@click.command("desire")
+@command("desire")
 @click.option("--agent-id", metavar="AGENT", help="The agent that would like it.")
 @click.option("--text", required=True, metavar="TEXT", help="What it would like.")
 @click.option(
     "--strength", type=float, default=0.5, show_default=True, metavar="S", help="From 0 to 1."
 )
-@_tags
-@_reason
-@answers
+@tag_option
+@reason_option
 def desire_command(session: Session, agent_id: str | None, **options: Any) -> Document:
     """Record something that an agent would like to do or have, without scheduling anything.
 
@@ -35,16 +40,15 @@ def desire_command(session: Session, agent_id: str | None, **options: Any) -> Do
     return record(session.store(), agent_id, now=session.now(), **options)
 
 
-@click.command("desires")
-@click.option("--agent-id", metavar="AGENT", help="Only this agent's.")
+@command("desires")
+@only_agent_option
 @click.option("--min-strength", type=float, metavar="S", help="Only those at least so strong now.")
-@_tags
+@tag_option
 @click.option("--query", metavar="WORDS", help="Only those with all these words.")
 @click.option("--limit", type=Whole(1, 10**9), metavar="N", help="At most so many.")
 @click.option(
     "--at", metavar="T", help="As it was then: 2027-01-30T09:00, '2h ago', or an event's number."
 )
-@answers
 def desires_command(session: Session, **options: Any) -> Document:
     """List desires, the strongest first, each as strong as it is now.
 
@@ -56,7 +60,7 @@ def desires_command(session: Session, **options: Any) -> Document:
     return list_desires(session.reading(agent_id=options["agent_id"]), now=session.now(), **options)
 
 
-@click.command("reinforce")
+@command("reinforce")
 @click.option("--id", "id_", required=True, metavar="ID", help="The desire: des_… .")
 @click.option(
     "--by",
@@ -66,8 +70,7 @@ def desires_command(session: Session, **options: Any) -> Document:
     metavar="S",
     help="How much to add: more than 0, at most 1.",
 )
-@_reason
-@answers
+@reason_option
 def reinforce_command(session: Session, id_: str, by: float, reason: str | None) -> Document:
     """Strengthen a desire: add to what has not faded yet, up to 1.
 
@@ -78,12 +81,11 @@ def reinforce_command(session: Session, id_: str, by: float, reason: str | None)
     return reinforce(session.store(), id_, by, session.now(), reason=reason)
 
 
-@click.command("prune")
+@command("prune")
 @click.option("--below", type=float, required=True, metavar="S", help="From 0 to 1.")
-@click.option("--agent-id", metavar="AGENT", help="Only this agent's.")
-@_reason
-@click.option("--dry-run", is_flag=True, help="Say what would happen; change nothing.")
-@answers
+@only_agent_option
+@reason_option
+@dry_run_option
 def prune_command(session: Session, below: float, **options: Any) -> Document:
     """Let go of desires that have faded to less than a strength: they are listed no more.
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import click
 
-from promptyoself.doors.commands.session import Document, Seconds, Session, answers
+from promptyoself.doors.command import command
+from promptyoself.doors.options import Seconds, only_agent_option
+from promptyoself.doors.output import Document
+from promptyoself.doors.session import Session
 
 __all__: list[str] = []
 
 
-@click.command("simulate")
+@command("simulate")
 @click.option("--until", required=True, metavar="T", help="How far: 2027-01-31; 'in 7d'.")
-@click.option("--agent-id", metavar="AGENT", help="Only this agent's.")
+@only_agent_option
 @click.option(
     "--latency",
     type=Seconds(min=0, max=86400),
@@ -20,7 +23,6 @@ __all__: list[str] = []
     metavar="S",
     help="How long each delivery takes, in seconds.",
 )
-@answers
 def simulate_command(
     session: Session, until: str, agent_id: str | None, latency: float
 ) -> Document:

@@ -6,7 +6,10 @@ from typing import Any
 
 import click
 
-from promptyoself.doors.commands.session import Document, Session, Whole, answers
+from promptyoself.doors.command import command
+from promptyoself.doors.options import Whole, only_agent_option, schedule_option
+from promptyoself.doors.output import Document
+from promptyoself.doors.session import Session
 from promptyoself.events.kinds import STATUSES
 
 __all__: list[str] = []
@@ -17,13 +20,12 @@ _at = click.option(
 )
 
 
-@click.command("list")
-@click.option("--agent-id", metavar="AGENT", help="Only this agent's.")
+@command("list")
+@only_agent_option
 @click.option("--status", type=click.Choice(_STATUSES), help="Only these (active and paused).")
 @click.option("--limit", type=Whole(1, 10**9), metavar="N", help="At most so many.")
 @click.option("--full", is_flag=True, help="Whole prompts, and all that is set.")
 @_at
-@answers
 def list_command(session: Session, **options: Any) -> Document:
     """List schedules, the soonest first.
 
@@ -36,10 +38,9 @@ def list_command(session: Session, **options: Any) -> Document:
     return list_schedules(store, now=session.now(), **options)
 
 
-@click.command("show")
-@click.option("--id", "id_", required=True, metavar="ID", help="The schedule: sch_… .")
+@command("show")
+@schedule_option
 @_at
-@answers
 def show_command(session: Session, id_: str, at: str | None) -> Document:
     """Show everything about one schedule.
 

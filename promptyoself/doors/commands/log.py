@@ -12,14 +12,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from promptyoself.core.errors import WrongUsage
-from promptyoself.doors.commands.session import (
-    DOORS,
-    MOST_ANSWER,
-    Document,
-    Session,
-    Whole,
-    answers,
-)
+from promptyoself.doors.command import MAX_ANSWER_BYTES, PROGRAM_DOORS, command
+from promptyoself.doors.options import Whole, only_agent_option
+from promptyoself.doors.output import Document
+from promptyoself.doors.session import Session
 
 if TYPE_CHECKING:
     from promptyoself.ledger import Envelope
@@ -33,9 +29,9 @@ _chain = click.option(
 )
 
 
-@click.command("history")
+@command("history")
 @click.option("--id", "id_", metavar="ID", help="Only this schedule's or desire's.")
-@click.option("--agent-id", metavar="AGENT", help="Only this agent's.")
+@only_agent_option
 @click.option(
     "--type",
     "type_",
@@ -54,7 +50,6 @@ _chain = click.option(
 )
 @click.option("--ndjson", is_flag=True, help="Stream the events, a line each, as stored.")
 @_chain
-@answers
 def history_command(
     session: Session, limit: int | None, ndjson: bool, chain: str | None, **options: Any
 ) -> Document | None:
@@ -72,7 +67,7 @@ def history_command(
     )
     desires = chain == "desires" or (chain is None and of_desires)
     events = history(store.desires if desires else store, now=session.now(), **options)
-    if session.caller.via in DOORS:
+    if session.caller.via in PROGRAM_DOORS:
         return _newest(events, min(limit or _FIRST, _MOST))
     if limit is not None:
         events = iter(deque(events, limit))
@@ -88,7 +83,7 @@ def history_command(
 
 
 _FIRST, _MOST = 100, 1000
-_MOST_BYTES = MOST_ANSWER // 2
+_MOST_BYTES = MAX_ANSWER_BYTES // 2
 """Of the events that are shown; spelled out once more they are longer."""
 
 
@@ -108,12 +103,11 @@ def _newest(events: Iterator[Envelope], limit: int) -> Document:
     return answer if total == len(found) else {**answer, "total": total}
 
 
-@click.command("verify")
+@command("verify")
 @click.option("--head", metavar="SEQ:HASH", help="Prove that this head is on the chain.")
 @click.option("--note", metavar="FILE", help="Prove it of every signed head in FILE; - is stdin.")
 @click.option("--key", metavar="PUB", help="The public key of --note: its file, or ed25519:….")
 @_chain
-@answers
 def verify_command(
     session: Session, head: str | None, note: str | None, key: str | None, chain: str | None
 ) -> Document:
@@ -145,9 +139,9 @@ def verify_command(
         from promptyoself.service.proof.signed_heads import verify_notes
 
         check = partial(verify_notes, store, read_notes(note, key))
-    if not session.watched:
+    if not session.interactive:
         return check()
-    from promptyoself.doors.commands.tables import progress_of
+    from promptyoself.doors.tables import progress_of
 
     # By the index as it lies there: reading the log would mend it, and so take away what bears
     # witness where the end was cut off.
@@ -155,11 +149,10 @@ def verify_command(
         return check(progress)
 
 
-@click.command("head")
+@command("head")
 @click.option("--note", is_flag=True, help="Print it as one signed line instead of JSON.")
 @click.option("--key", metavar="FILE", help="The private key for --note (else keys/head.key).")
 @_chain
-@answers
 def head_command(
     session: Session, note: bool, key: str | None, chain: str | None
 ) -> Document | None:
@@ -191,9 +184,8 @@ def _require_schedules(chain: str | None) -> None:
         )
 
 
-@click.command("rebuild")
+@command("rebuild")
 @_chain
-@answers
 def rebuild_command(session: Session, chain: str | None) -> Document:
     """Make the index anew from the log; without --chain, that of the desires too."""
     from promptyoself.service.proof.verify import rebuild_all
@@ -201,10 +193,9 @@ def rebuild_command(session: Session, chain: str | None) -> Document:
     return rebuild_all(session.store().unpinned, chain)
 
 
-@click.command("seal")
+@command("seal")
 @click.option("--month", metavar="YYYY-MM", help="Only this one; else every month that is over.")
 @_chain
-@answers
 def seal_command(session: Session, month: str | None, chain: str | None) -> Document:
     """Rewrite months that are over into large gzip members: the same lines, a third of the size.
 
@@ -215,8 +206,7 @@ def seal_command(session: Session, month: str | None, chain: str | None) -> Docu
     return seal_all(session.store().unpinned, session.now(), month, chain)
 
 
-@click.command("stats")
-@answers
+@command("stats")
 def stats_command(session: Session) -> Document:
     """Count schedules, desires, events and bytes.
 

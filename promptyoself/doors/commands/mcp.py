@@ -13,19 +13,12 @@ import click
 
 from promptyoself.core.errors import WrongUsage
 from promptyoself.core.times import shown
+from promptyoself.doors.command import call_command, command
 from promptyoself.doors.commands.delivery import CONCURRENCY, deliverer
-from promptyoself.doors.commands.session import (
-    Caller,
-    Document,
-    Session,
-    Whole,
-    answers,
-    ask,
-    emit,
-    error_document,
-    rendered,
-)
+from promptyoself.doors.options import Whole
+from promptyoself.doors.output import Document, emit, error_document, to_json
 from promptyoself.doors.registry import AGENT_FACING, SETS
+from promptyoself.doors.session import Caller, Session
 
 if TYPE_CHECKING:
     from promptyoself.doors.mcp import Origin
@@ -42,7 +35,7 @@ _HTTP_ONLY = frozenset({"host", "port", "hosts", "origins", "agent_header"})
 _NAME = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
 
 
-@click.command("mcp")
+@command("mcp")
 @click.option(
     "--transport",
     type=click.Choice(["stdio", "http"]),
@@ -100,7 +93,6 @@ _NAME = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
     is_flag=True,
     help="With --with-loop: go by the clock, also if it leaps or is behind the log.",
 )
-@answers
 def mcp_command(
     session: Session,
     transport: str,
@@ -177,13 +169,12 @@ def mcp_command(
         mcp.serve(door, mcp.Stdio(), loop)
     except Exception as error:  # stdout is the protocol's, to the end
         document, code = error_document(error)
-        print(rendered(document).decode(), file=sys.stderr)
+        print(to_json(document).decode(), file=sys.stderr)
         click.get_current_context().exit(code)
 
 
-@click.command("agenda")
+@command("agenda")
 @click.option("--agent-id")
-@answers
 def _agenda_command(session: Session, agent_id: str | None) -> Document:
     """What a resource of the MCP server has; no command of the command line."""
     from promptyoself.service.forecast.agenda import agenda
@@ -218,7 +209,7 @@ def _answer(
     """One call, as a client makes it; it finds the data where the server does."""
     where = [] if var is None else [f"--var={var}"]
     name = words[:1] if isinstance(command, click.Group) else []
-    return ask(command, [*name, *where, *words[len(name) :]], Caller("mcp", stop, *origin))
+    return call_command(command, [*name, *where, *words[len(name) :]], Caller("mcp", stop, *origin))
 
 
 def _deliver(session: Session, accept_clock: bool, stop: StopFlag) -> None:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import sys
 
-import click
-
-from promptyoself.doors.commands.session import Session, answers
+from promptyoself.doors.command import command
+from promptyoself.doors.session import Session
 
 __all__: list[str] = []
 
 
-@click.command("metrics")
-@answers
+@command("metrics")
 def metrics_command(session: Session) -> None:
     """Print metrics in Prometheus's text format; needs the package prometheus-client.
 

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 import click
 
 from promptyoself.core.errors import PromptyoselfError, WrongUsage
-from promptyoself.doors.commands.session import Document, Session, answers
+from promptyoself.doors.command import command
+from promptyoself.doors.output import Document
+from promptyoself.doors.session import Session
 
 if TYPE_CHECKING:
     from promptyoself.service.proof.signed_heads import Note, SigningKey
@@ -21,9 +23,8 @@ __all__ = ["print_note", "read_notes"]
 _MOST_KEY_BYTES = 1 << 16
 
 
-@click.command("keygen")
+@command("keygen")
 @click.option("--out", metavar="FILE", help="Where to make the private key (else keys/head.key).")
-@answers
 def keygen_command(session: Session, out: str | None) -> Document:
     """Make a key pair to sign heads with; needs the package cryptography.
 
@@ -36,12 +37,11 @@ def keygen_command(session: Session, out: str | None) -> Document:
     return make_key(session.settings, None if out is None else _out(session, out), Disk())
 
 
-@click.command("pack")
+@command("pack")
 @click.option("--since", metavar="T", help="From the month of this time on.")
 @click.option("--until", metavar="T", help="Up to the month of this time.")
 @click.option("--out", metavar="FILE", required=True, help="The new file to make.")
 @click.option("--key", metavar="FILE", help="Sign the last head with this private key.")
-@answers
 def pack_command(
     session: Session, since: str | None, until: str | None, out: str, key: str | None
 ) -> Document:

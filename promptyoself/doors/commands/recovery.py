@@ -7,12 +7,15 @@ from typing import Any
 
 import click
 
-from promptyoself.doors.commands.session import Document, Session, answers
+from promptyoself.doors.command import command
+from promptyoself.doors.options import reason_option
+from promptyoself.doors.output import Document
+from promptyoself.doors.session import Session
 
 __all__: list[str] = []
 
 
-@click.command("recover")
+@command("recover")
 @click.option(
     "--chain",
     "name",
@@ -26,8 +29,7 @@ __all__: list[str] = []
     is_flag=True,
     help="Put back, by new events, what the index still knows and the log has lost.",
 )
-@click.option("--reason", metavar="TEXT", help="Why; kept in the history.")
-@answers
+@reason_option
 def recover_command(session: Session, yes: bool, reason: str | None, **options: Any) -> Document:
     """Bring a damaged or cut log back into service. Everything sound stays in force.
 

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from promptyoself.core.errors import PromptyoselfError, WrongUsage
-from promptyoself.doors.commands.session import Document, Session, Whole, answers
+from promptyoself.doors.command import command
+from promptyoself.doors.options import Whole, dry_run_option, reason_option, schedule_option
+from promptyoself.doors.output import Document
+from promptyoself.doors.session import Session
 from promptyoself.events.schedule_fields import FIELDS, POLICY
 
 if TYPE_CHECKING:
@@ -20,9 +23,6 @@ if TYPE_CHECKING:
 __all__: list[str] = []
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-_id = click.option("--id", "id_", required=True, metavar="ID", help="The schedule: sch_… .")
-_reason = click.option("--reason", metavar="TEXT", help="Why.")
 
 
 def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
@@ -62,7 +62,7 @@ _HELPED_FIRST = ("misfire", "grace", "name", "conversation_id", "envelope")
 _policy_options = _options(
     *map(_option_of, _HELPED_FIRST),
     *(_option_of(name) for name in POLICY if name not in _HELPED_FIRST),
-    _reason,
+    reason_option,
 )
 
 _registration_options = _options(
@@ -77,11 +77,10 @@ _registration_options = _options(
 )
 
 
-@click.command("register")
+@command("register")
 @_registration_options
 @click.option("--check", is_flag=True, help="Ask Letta first if it knows the agent.")
-@click.option("--dry-run", is_flag=True, help="Say what would happen; change nothing.")
-@answers
+@dry_run_option
 def register_command(session: Session, check: bool, dry_run: bool, **options: Any) -> Document:
     """Schedule a prompt to an agent: once, on a cron expression, or at an interval.
 
@@ -102,12 +101,11 @@ def register_command(session: Session, check: bool, dry_run: bool, **options: An
     return _delivered(session, ask)
 
 
-@click.command("idle")
+@command("idle")
 @_option_of("agent_id")
 @_trigger_options
 @_policy_options
-@click.option("--dry-run", is_flag=True, help="Say what would happen; change nothing.")
-@answers
+@dry_run_option
 def idle_command(session: Session, dry_run: bool, **options: Any) -> Document:
     """Schedule a prompt that lists the agent's ten strongest desires as they are when it fires.
 
@@ -123,10 +121,9 @@ def idle_command(session: Session, dry_run: bool, **options: Any) -> Document:
     return _delivered(session, ask)
 
 
-@click.command("cancel")
-@_id
-@_reason
-@answers
+@command("cancel")
+@schedule_option
+@reason_option
 def cancel_command(session: Session, id_: str, reason: str | None) -> Document:
     """End a schedule; `pause` stops it for a while only.
 
@@ -137,10 +134,9 @@ def cancel_command(session: Session, id_: str, reason: str | None) -> Document:
     return cancel(session.store(), id_, reason, session.now())
 
 
-@click.command("pause")
-@_id
-@_reason
-@answers
+@command("pause")
+@schedule_option
+@reason_option
 def pause_command(session: Session, id_: str, reason: str | None) -> Document:
     """Hold a schedule until it is resumed; slots meanwhile are skipped.
 
@@ -151,15 +147,14 @@ def pause_command(session: Session, id_: str, reason: str | None) -> Document:
     return pause(session.store(), id_, reason, session.now())
 
 
-@click.command("resume")
+@command("resume")
 @click.option("--id", "id_", metavar="ID", help="The schedule: sch_… ; or --failed-with.")
 @click.option(
     "--failed-with",
     metavar="CODE",
     help="All that have failed, with this code: letta_out_of_credits, say.",
 )
-@_reason
-@answers
+@reason_option
 def resume_command(
     session: Session, id_: str | None, failed_with: str | None, reason: str | None
 ) -> Document:
@@ -179,7 +174,7 @@ def resume_command(
         store = session.store()
         answer = resume_failed(store, failed_with, reason, session.now())
         if answer["count"]:
-            session.tell_absence(store)
+            session.warn_if_nothing_delivers(store)
         return answer
     if id_ is None:
         raise WrongUsage(
@@ -190,10 +185,9 @@ def resume_command(
     return _delivered(session, partial(resume, id_=id_, reason=reason, now=session.now()))
 
 
-@click.command("modify")
-@_id
+@command("modify")
+@schedule_option
 @_registration_options
-@answers
 def modify_command(session: Session, id_: str, **options: Any) -> Document:
     """Change what is given of a schedule; its id and history stay.
 
@@ -207,10 +201,9 @@ def modify_command(session: Session, id_: str, **options: Any) -> Document:
     )
 
 
-@click.command("trigger")
-@_id
-@_reason
-@answers
+@command("trigger")
+@schedule_option
+@reason_option
 def trigger_command(session: Session, id_: str, reason: str | None) -> Document:
     """Deliver a schedule's prompt once now, beside its scheduled fires.
 
@@ -222,11 +215,10 @@ def trigger_command(session: Session, id_: str, reason: str | None) -> Document:
     return _delivered(session, partial(trigger, id_=id_, reason=reason, now=session.now()))
 
 
-@click.command("next")
+@command("next")
 @click.option("--id", "id_", metavar="ID", help="A schedule; or give a trigger as in register.")
 @_trigger_options
 @click.option("--count", type=Whole(1, 1000), default=5, show_default=True, help="How many.")
-@answers
 def next_command(session: Session, id_: str | None, count: int, **options: Any) -> Document:
     """Show when a schedule, or a trigger not yet registered, will fire.
 
@@ -253,7 +245,7 @@ def _delivered(session: Session, ask: Callable[[Store], Document]) -> Document:
     store = session.store()
     answer = ask(store)
     if answer.get("next_run") or "slot" in answer:
-        session.tell_absence(store)
+        session.warn_if_nothing_delivers(store)
     return answer
 
 

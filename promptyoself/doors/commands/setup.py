@@ -8,12 +8,15 @@ import sys
 import click
 
 from promptyoself.core.errors import PromptyoselfError, WrongUsage
-from promptyoself.doors.commands.session import Document, Seconds, Session, answers, emit
+from promptyoself.doors.command import command
+from promptyoself.doors.options import Seconds
+from promptyoself.doors.output import Document, emit
+from promptyoself.doors.session import Session
 
 __all__: list[str] = []
 
 
-@click.command("doctor")
+@command("doctor")
 @click.option("--skip-letta", is_flag=True, help="Don't ask the Letta server.")
 @click.option("--require-loop", is_flag=True, help="Fail unless a loop is running.")
 @click.option(
@@ -28,7 +31,6 @@ __all__: list[str] = []
 )
 @click.option("--quick", is_flag=True, help="Check the end of the log, not all of it.")
 @click.option("--plugins-dir", metavar="DIR", help="Check that a Sanctum host finds us there.")
-@answers
 def doctor_command(
     session: Session, skip_letta: bool, plugins_dir: str | None, **options: bool
 ) -> Document:
@@ -79,7 +81,7 @@ def doctor_command(
     return {"checks": listed, "settings": settings, "message": "Nothing is wrong."}
 
 
-@click.command("install-plugin")
+@command("install-plugin")
 @click.option(
     "--plugins-dir",
     required=True,
@@ -91,7 +93,6 @@ def doctor_command(
     metavar="PATH",
     help="The interpreter that has promptyoself's packages (else: this one).",
 )
-@answers
 def install_plugin_command(session: Session, plugins_dir: str, python: str | None) -> Document:
     """Write a plugin for a Sanctum host whose interpreter lacks promptyoself's packages.
 
@@ -118,7 +119,7 @@ def install_plugin_command(session: Session, plugins_dir: str, python: str | Non
     return {"path": str(installed.path), "changed": installed.changed, "message": done}
 
 
-@click.command("sandbox")
+@command("sandbox")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port",
@@ -143,7 +144,6 @@ def install_plugin_command(session: Session, plugins_dir: str, python: str | Non
     metavar="S",
     help="Seconds that an agent takes to answer.",
 )
-@answers
 def sandbox_command(session: Session, host: str, port: int, count: int, latency: float) -> None:
     """Serve a stand-in Letta with agents that echo, for trying things out, until Ctrl-C.
 
@@ -162,8 +162,7 @@ def sandbox_command(session: Session, host: str, port: int, count: int, latency:
     serve_forever(names, host=host, port=port, latency=latency, ready=ready)
 
 
-@click.command("demo")
-@answers
+@command("demo")
 def demo_command(session: Session) -> Document:
     """Show the whole of it: register three prompts, deliver two, and prove it from the log.
 

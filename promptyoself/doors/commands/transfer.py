@@ -12,18 +12,19 @@ from typing import BinaryIO, cast
 import click
 
 from promptyoself.core.errors import PromptyoselfError, WrongUsage
-from promptyoself.doors.commands.session import Document, Session, answers
+from promptyoself.doors.command import command
+from promptyoself.doors.options import dry_run_option, only_agent_option
+from promptyoself.doors.output import Document
+from promptyoself.doors.session import Session
 
 __all__: list[str] = []
 
 _file = click.argument("file", metavar="FILE")
-_dry_run = click.option("--dry-run", is_flag=True, help="Say what would happen; change nothing.")
 
 
-@click.command("export")
-@click.option("--agent-id", metavar="AGENT", help="Only this agent's.")
+@command("export")
+@only_agent_option
 @click.option("--out", metavar="FILE", help="Write to this file, which must be new, not to stdout.")
-@answers
 def export_command(session: Session, agent_id: str | None, out: str | None) -> Document | None:
     """Write every schedule that isn't over, a line of JSON each, for `import`.
 
@@ -48,11 +49,10 @@ def export_command(session: Session, agent_id: str | None, out: str | None) -> D
     return {"file": out, "count": count, "message": message}
 
 
-@click.command("import")
+@command("import")
 @_file
 @click.option("--partial", is_flag=True, help="Take the good lines where others are bad.")
-@_dry_run
-@answers
+@dry_run_option
 def import_command(session: Session, file: str, partial: bool, dry_run: bool) -> Document:
     """Take in the schedules that `export` wrote to FILE (- for stdin), with the same ids.
 
@@ -65,17 +65,16 @@ def import_command(session: Session, file: str, partial: bool, dry_run: bool) ->
     with _reading(file) as opened:
         answer = import_lines(store, opened, now, partial=partial, dry_run=dry_run)
     if answer["count"]:
-        session.tell_absence(store)
+        session.warn_if_nothing_delivers(store)
     return answer
 
 
-@click.command("import-sqlite")
+@command("import-sqlite")
 @_file
 @click.option(
     "--tz", "timezone", metavar="ZONE", help="Time zone of the cron expressions in it (UTC)."
 )
-@_dry_run
-@answers
+@dry_run_option
 def import_sqlite_command(
     session: Session, file: str, timezone: str | None, dry_run: bool
 ) -> Document:
@@ -89,7 +88,7 @@ def import_sqlite_command(
     store = session.store()
     answer = import_sqlite(store, file, timezone, session.now(), dry_run=dry_run)
     if answer["count"]:
-        session.tell_absence(store)
+        session.warn_if_nothing_delivers(store)
     return answer
 
 

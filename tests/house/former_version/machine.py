@@ -26,7 +26,7 @@ import pytest
 from calling import Answer, call, clean_environ
 
 from promptyoself.core.settings import SETTINGS
-from promptyoself.doors.commands.session import Session
+from promptyoself.doors.session import Session
 
 __all__ = ["DATA", "DOCUMENTS", "HERE", "HOST", "LOGIN", "VERSION", "Machine", "copy_of", "machine"]
 

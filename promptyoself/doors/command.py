@@ -1,0 +1,154 @@
+"""How a command is run: its session, its limits, and its answer."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from promptyoself.core.diagnostics import hide, without
+from promptyoself.core.errors import PromptyoselfError, WrongUsage
+from promptyoself.doors.output import (
+    Document,
+    emit,
+    error_document,
+    from_click_error,
+    in_words_of_door,
+    to_json,
+)
+from promptyoself.doors.registry import READERS
+from promptyoself.doors.session import Caller, Session
+
+__all__ = ["MAX_ANSWER_BYTES", "PROGRAM_DOORS", "call_command", "command"]
+
+PROGRAM_DOORS = frozenset({"mcp", "sanctum"})
+"""The doors through which programs call, most of them for an agent."""
+
+MAX_SECONDS = 10.0
+"""The longest time that a command which only reads may take when a program calls it."""
+
+MAX_ANSWER_BYTES = 4 * 1024 * 1024
+"""The longest answer of such a call."""
+
+
+def command(name: str) -> Callable[[Callable[..., Document | None]], click.Command]:
+    """Make a command of a function, which gets a :class:`Session` and the command's own options.
+
+    The document that the function returns is printed, or returned to the program that called. A
+    function that prints for itself returns ``None``.
+    """
+
+    def make_command(function: Callable[..., Document | None]) -> click.Command:
+        @functools.wraps(function)
+        def run(*, var: str | None, format_: str, **options: Any) -> Document | None:
+            return _run(function, var, format_, options)
+
+        made = click.command(name)(run)
+        made.params += [
+            click.Option(
+                ["--var"], metavar="DIR", help="The data directory (else PROMPTYOSELF_VAR)."
+            ),
+            click.Option(
+                ["--format", "format_"],
+                type=click.Choice(["json", "table"]),
+                default="json",
+                show_default=True,
+                help="json for programs, table for people.",
+            ),
+        ]
+        return made
+
+    return make_command
+
+
+def _run(
+    function: Callable[..., Document | None],
+    var: str | None,
+    format_: str,
+    options: dict[str, Any],
+) -> Document | None:
+    """Call a command's function, and print or return what it answers."""
+    if var == "":
+        raise WrongUsage("invalid_value", "--var is empty.", "Name a folder, or leave it out.")
+    context = click.get_current_context()
+    name = context.info_name or ""
+    caller = context.find_object(Caller) or Caller()
+    session = Session(var, format_, caller)
+    with _log_crashes(session, options.get("prompt")):
+        try:
+            with _time_limit(caller, name):
+                answer = function(session, **options)
+        except PromptyoselfError as error:
+            if session.warnings:
+                error.details.setdefault("warning", " ".join(session.warnings))
+            raise
+    if answer is None:
+        return None
+    document = {"status": "success", **answer}
+    if session.warnings:
+        own = [document["warning"]] if "warning" in document else []
+        document["warning"] = " ".join([*own, *session.warnings])
+    if name in READERS and caller.via in PROGRAM_DOORS:
+        _require_short(document)
+    if caller.stop is not None:
+        return document
+    emit(in_words_of_door(caller.via, context, document), format_)
+    return None
+
+
+@contextmanager
+def _time_limit(caller: Caller, command: str) -> Iterator[None]:
+    """End a command that only reads after :data:`MAX_SECONDS`, where a program called it."""
+    if caller.via not in PROGRAM_DOORS or command not in READERS:
+        yield
+        return
+    from promptyoself.core.cancellation import limited
+
+    stop = caller.stop
+    with limited(MAX_SECONDS, lambda: stop is not None and stop.why is not None):
+        yield
+
+
+def _require_short(document: Document) -> None:
+    size = len(to_json(document))
+    if size > MAX_ANSWER_BYTES:
+        raise PromptyoselfError(
+            "answer_too_large",
+            f"The answer has {size} bytes; {MAX_ANSWER_BYTES} is the most that is sent.",
+            "Ask for less: with limit, for a shorter time, or for a single schedule.",
+        )
+
+
+@contextmanager
+def _log_crashes(session: Session, prompt: object) -> Iterator[None]:
+    """Write the traceback of an unforeseen error to the diagnostics, without the prompt."""
+    try:
+        yield
+    except (PromptyoselfError, OSError, click.ClickException, click.exceptions.Exit, click.Abort):
+        raise
+    except Exception as error:
+        import traceback
+
+        text = "".join(traceback.format_exception(error))
+        if isinstance(prompt, str) and not session.settings.log_prompts:
+            hide(prompt)
+            text = without(text, prompt)
+        session.log.note("internal_error", level="error", traceback=text)
+        raise
+
+
+def call_command(command: click.Command, arguments: Sequence[str], caller: Caller) -> bytes:
+    """Call a command, or one of a group, from within a program; several threads may do so at once.
+
+    The answer is the JSON document that the command line would have printed, also of an error.
+    """
+    try:
+        answer = command.main(list(arguments), "promptyoself", standalone_mode=False, obj=caller)
+        if not isinstance(answer, dict):
+            raise TypeError(f"{arguments} gave no document")
+    except (Exception, KeyboardInterrupt) as error:
+        answer, _ = error_document(from_click_error(error, arguments, ()))
+    return to_json(answer)

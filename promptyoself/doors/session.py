@@ -1,0 +1,203 @@
+"""One call of a command: who calls, with which settings, on which store, and at what time."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+from promptyoself.core.diagnostics import Log
+from promptyoself.core.errors import PromptyoselfError
+
+if TYPE_CHECKING:
+    from promptyoself.core.settings import Settings, Unknown
+    from promptyoself.service.delivery.loop import StopFlag
+    from promptyoself.store.store import Store
+
+__all__ = ["Caller", "Session"]
+
+_reported: set[Unknown] = set()
+"""The names of no setting that a program, which calls many commands, was told of already."""
+
+
+class Caller(NamedTuple):
+    """Who calls a command, and through which door. Every event that the call writes bears it."""
+
+    via: str = "cli"
+    """The door: ``cli``, ``sanctum`` or ``mcp``."""
+    stop: StopFlag | None = None
+    """Given by a program that calls the command in its own process. The answer is returned to it
+    instead of being printed, and a command that takes long ends soon after that flag is set."""
+    agent: str | None = None
+    """The agent that calls, where the door knows it. The caller is pinned to that agent."""
+    client: str | None = None
+    """The name that an MCP client gives itself."""
+    address: str | None = None
+    """The address that a call over the network came from. Nothing is known of that process, nor of
+    its login."""
+
+
+class Session:
+    """One call of a command: its settings, its store, its clock, and its warnings."""
+
+    def __init__(self, var: str | None, format_: str, caller: Caller) -> None:
+        from promptyoself.core.settings import load_settings
+
+        self.var = var
+        self.format = format_
+        self.caller = caller
+        self.settings: Settings = load_settings(var=var)
+        if caller.agent is not None:
+            self.settings = _pinned(self.settings, caller.agent)
+        self.log = Log(
+            self.settings.log_file,
+            form=self.settings.log_format,
+            level=self.settings.log_level,
+            secrets=self.settings.secrets,
+        )
+        self.warnings: list[str] = []
+        if self.settings.unknown:
+            self._warn_of_unknown_settings()
+
+    def _warn_of_unknown_settings(self) -> None:
+        """Warn of each name in the environment that looks like a setting and isn't one."""
+        from promptyoself.core.settings import told
+        from promptyoself.core.visible import visible
+
+        for unknown in self.settings.unknown:
+            if self.caller.stop is not None and unknown in _reported:
+                continue
+            _reported.add(unknown)
+            message = " ".join(told(unknown))
+            self.log.warn(message)
+            if self.settings.log_file is not None:  # the person who set it doesn't read that file
+                print(f"promptyoself: {visible(message, one_line=True)}", file=sys.stderr)
+
+    def store(self, *, as_process: bool = False) -> Store:
+        """The store as the caller may see it. Its events bear the caller.
+
+        ``as_process`` is for a loop, which delivers for all agents. It sees everything, and its
+        events bear the login of its process, also where callers are pinned.
+        """
+        from promptyoself.store.store import Store
+
+        agent = None if as_process else self.settings.only_agent
+        actor = _actor(self.caller, agent)
+        store = Store(self.settings, actor, warn=self.log.warn, log=self.log)
+        return store.as_seen_by(agent)
+
+    def reading(self, *, agent_id: str | None = None, needs_var: bool = True) -> Store:
+        """The store, for a command that only reads, perhaps of one agent.
+
+        An empty answer may come of a data directory or an agent whose name was mistyped. The answer
+        has a warning where such a directory has no log, or no log knows the agent.
+
+        Raises:
+            PromptyoselfError: ``var_missing``: there is no such folder as ``--var`` names, unless
+                the command does without (``needs_var``).
+            OSError: no folder can have that path.
+        """
+        store = self.store()
+        var = self.settings.var
+        if not any(os.path.lexists(var / name) for name in ("schedules", "desires")):
+            self._warn_of_missing_log(needs_var)
+        if agent_id is not None:
+            from promptyoself.service.schedules.views import unknown_agent
+
+            self.add_warning(unknown_agent(store, agent_id), on_stderr=True)
+        return store
+
+    def _warn_of_missing_log(self, needs_var: bool) -> None:
+        from promptyoself.core.settings import read_sources
+
+        var = self.settings.var
+        there = os.path.lexists(var)
+        if self.var is not None and needs_var and not there and self.caller.stop is None:
+            with suppress(FileNotFoundError):
+                os.lstat(var)  # a path that no folder can have isn't missing, but unusable
+            raise PromptyoselfError(
+                "var_missing",
+                f"There is no data directory {str(var)!r}.",
+                "Check --var; the first command that writes there makes it.",
+            )
+        origin = next(
+            source.origin
+            for source in read_sources(var=self.var)
+            if source.setting.name == "PROMPTYOSELF_VAR"
+        )
+        if origin == "default":  # the name wasn't typed, so it isn't mistyped
+            return
+        what = "no log yet in" if there else "no folder"
+        message = f"There is {what} {str(var)!r}, which PROMPTYOSELF_VAR or --var names."
+        self.add_warning(message, on_stderr=True)
+
+    def add_warning(self, message: str | None, *, on_stderr: bool = False) -> None:
+        """Put a sentence into the answer's ``warning``, and ``on_stderr`` too. A program that calls
+        gets it in the answer only."""
+        if message is None:
+            return
+        self.warnings.append(message)
+        if on_stderr and self.caller.stop is None:
+            self.log.warn(message)
+
+    def warn_if_nothing_delivers(self, store: Store) -> None:
+        """Warn where no loop runs that would deliver what was just scheduled."""
+        from promptyoself.service.upkeep.attendance import absence
+
+        self.add_warning(absence(store, self.now()))
+
+    def now(self) -> datetime:
+        """The current time in UTC. Below the doors, time is an argument."""
+        return datetime.now(UTC)
+
+    @property
+    def at_terminal(self) -> bool:
+        """Whether a person can be asked something."""
+        return self.caller.stop is None and sys.stdin.isatty() and sys.stderr.isatty()
+
+    @property
+    def interactive(self) -> bool:
+        """Whether a person sees stderr, and so how far a long command has come."""
+        return self.caller.stop is None and sys.stderr.isatty()
+
+
+def _pinned(settings: Settings, agent: str) -> Settings:
+    from promptyoself.store.access import forbidden
+
+    if settings.only_agent not in (None, agent):
+        raise forbidden(f"The caller is {agent!r}, which is not", settings.only_agent or "")
+    return settings._replace(only_agent=agent)
+
+
+def _actor(caller: Caller, agent: str | None) -> dict[str, str]:
+    """Who calls, as ``docs/reference/format.md`` describes it.
+
+    That is an agent that is pinned, else the client as it calls itself, else the login. What else
+    is known of the caller stands beside it.
+    """
+    login = _login() if caller.address is None else None
+    client = None if caller.client is None else _printable(caller.client)
+    known = (("agent", agent), ("client", client), ("login", login))
+    kind, who = next(((kind, name) for kind, name in known if name), ("client", "unnamed"))
+    actor = {"via": caller.via, "who": who, "kind": kind}
+    for name, value in (("client", client), ("login", login)):
+        if value and name != kind:
+            actor[name] = value
+    actor["host"] = _printable(os.uname().nodename) if caller.address is None else caller.address
+    return actor
+
+
+def _printable(name: str) -> str:
+    """A name that others chose, as the log may have it."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in name[:200]).strip()
+
+
+def _login() -> str:
+    import pwd
+
+    try:
+        return _printable(pwd.getpwuid(os.getuid()).pw_name)
+    except KeyError:
+        return f"uid {os.getuid()}"
