@@ -15,7 +15,7 @@ from pairs import PAIRS, Figure
 from sample_log import MONTH, blocks, lines, write_open, write_raw, write_sealed
 
 from promptyoself.ledger import START, Envelope, FileLedger
-from promptyoself.ledger.segments import Member, link
+from promptyoself.ledger.segments import Member, check_links
 from promptyoself.state.apply import fold
 from promptyoself.state.schedules import EMPTY
 
@@ -64,7 +64,7 @@ def _uncompressed(path: Path) -> Iterator[Envelope]:
     with path.open("rb") as file:
         for content in blocks(file):
             member = Member(position.offset, position.offset + len(content), content)
-            envelopes, position = link(position, member, MONTH, 0)
+            envelopes, position = check_links(position, member, MONTH, 0)
             yield from envelopes
 
 

@@ -117,7 +117,7 @@ class Disk:
             return
         self.fsync_directory(path.parent)
 
-    def settle(self, path: Path) -> None:
+    def sync_parents(self, path: Path) -> None:
         """fsync of every folder above ``path`` that may be read, outermost first.
 
         :meth:`make_directory` syncs what it makes, but whoever made a folder may have died before

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from weakref import ref
 
 from promptyoself.core.diagnostics import Seldom
@@ -24,8 +24,11 @@ from promptyoself.core.disk import Disk, read_ours
 from promptyoself.core.errors import ChainError
 from promptyoself.index.form import Form, Root, decode_root, encode_root, position_of
 from promptyoself.index.tree import Inner, Kind, Leaf, Node, Parts, Tree, Unfit, update
-from promptyoself.ledger import START, Envelope, Ledger, Position
+from promptyoself.ledger import START, Envelope, Position
 from promptyoself.state.overlay import Overlay
+
+if TYPE_CHECKING:
+    from promptyoself.ledger.protocol import Ledger
 
 __all__ = ["Index", "Snapshot", "chain_is_gone", "events_missing"]
 

@@ -1,10 +1,9 @@
 """The chain: an append-only, hash-linked log. It knows envelopes, never schedules."""
 
+from promptyoself.ledger.batch import Batch, Gap, HeadMoved, Torn
 from promptyoself.ledger.envelope import GENESIS_HASH, Envelope, encode_line
 from promptyoself.ledger.files import FileLedger
-from promptyoself.ledger.lock import Liveness
 from promptyoself.ledger.position import START, Position
-from promptyoself.ledger.protocol import Batch, Gap, HeadMoved, Ledger, Torn
 
 __all__ = [
     "GENESIS_HASH",
@@ -14,8 +13,6 @@ __all__ = [
     "FileLedger",
     "Gap",
     "HeadMoved",
-    "Ledger",
-    "Liveness",
     "Position",
     "Torn",
     "encode_line",

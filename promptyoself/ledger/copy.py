@@ -16,13 +16,13 @@ from typing import BinaryIO, NamedTuple
 
 from promptyoself.core.disk import open_ours
 from promptyoself.core.errors import ChainError
+from promptyoself.ledger.batch import Gap
 from promptyoself.ledger.position import Position
-from promptyoself.ledger.protocol import Gap
 from promptyoself.ledger.segments import (
     BrokenMember,
     Member,
     broken_member,
-    link,
+    check_links,
     read_members,
     segment_name,
 )
@@ -86,7 +86,7 @@ def check_copy(
             raise broken_member(month, at, position.seq + 1, "it ends in the middle")
         member = Member(at, member.end - start, member.content)
         try:
-            envelopes, position = link(position, member, month, after.earlier)
+            envelopes, position = check_links(position, member, month, after.earlier)
         except ChainError:
             gap = bridges.over(position, member)
             statement = None if gap is None else bridges.statement_of(gap)
@@ -94,7 +94,7 @@ def check_copy(
                 raise
             gaps.append((gap, statement))
             position = position._replace(seq=gap.first - 1, hash=gap.first_prev)
-            envelopes, position = link(position, member, month, after.earlier)
+            envelopes, position = check_links(position, member, month, after.earlier)
         events += len(envelopes)
         at = member.end
     return Copied(position, events, gaps)

@@ -15,9 +15,9 @@ __all__ = [
     "MAX_LINE_BYTES",
     "Envelope",
     "decode_line",
+    "encode_fields",
     "encode_line",
     "hash_line",
-    "spell",
 ]
 
 GENESIS_HASH = "0" * 64
@@ -57,10 +57,10 @@ def encode_line(envelope: Envelope) -> bytes:
     Raises:
         TypeError: the data isn't JSON-able (a lone surrogate in a text, say).
     """
-    return spell(*envelope)
+    return encode_fields(*envelope)
 
 
-def spell(
+def encode_fields(
     v: int,
     seq: int,
     ts: str,
@@ -90,12 +90,12 @@ def decode_line(line: bytes) -> Envelope:
 
     A line has one reading. JSON can spell one object in many ways (a key twice, spaces, escapes,
     ``1.0`` and ``1``), and readers differ in what they make of some of them. So only the one
-    spelling that :func:`spell` writes is an event.
+    spelling that :func:`encode_fields` writes is an event.
 
     Raises:
         ValueError: it isn't a JSON object with exactly the keys of an envelope, in their order and
-            of their types; it is spelled in another way than :func:`spell` spells it; or it has
-            more than :data:`MAX_LINE_BYTES`.
+            of their types; :func:`encode_fields` spells it in another way; or it has more than
+            :data:`MAX_LINE_BYTES`.
     """
     if len(line) > MAX_LINE_BYTES:
         raise ValueError(f"it has more than {MAX_LINE_BYTES} bytes")

@@ -11,11 +11,11 @@ from promptyoself.core.instants import format_utc
 from promptyoself.events.codec import write_event
 from promptyoself.events.draft import Draft
 from promptyoself.events.records import Record
-from promptyoself.ledger.envelope import MAX_LINE_BYTES, Envelope, spell
+from promptyoself.ledger.envelope import MAX_LINE_BYTES, Envelope, encode_fields
 from promptyoself.ledger.position import Position
 from promptyoself.ledger.segments import MAX_MEMBER_BYTES
 
-__all__ = ["as_if", "chain_up"]
+__all__ = ["chain_up", "provisional_event"]
 
 
 def chain_up(
@@ -35,7 +35,7 @@ def chain_up(
     for record, id_, actor in drafts:
         seq += 1
         version, type_, data = write_event(record)
-        line = spell(version, seq, ts, type_, id_, actor, data, head)
+        line = encode_fields(version, seq, ts, type_, id_, actor, data, head)
         envelopes.append(new(Envelope, (version, seq, ts, type_, id_, actor, data, head)))
         head = sha256(line).hexdigest()
         lines.append(line)
@@ -48,7 +48,7 @@ def chain_up(
     return envelopes, content, head, ts
 
 
-def as_if(record: Record, id_: str | None, ts: str) -> Envelope:
+def provisional_event(record: Record, id_: str | None, ts: str) -> Envelope:
     """An event as it will be, but for its place in the chain: to decide what follows from it."""
     version, type_, data = write_event(record)
     return Envelope(version, 0, ts, type_, id_, {}, data, "")

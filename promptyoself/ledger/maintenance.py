@@ -15,8 +15,7 @@ from promptyoself.ledger.envelope import Envelope
 from promptyoself.ledger.position import Position
 
 if TYPE_CHECKING:
-    from promptyoself.ledger.recovery import Quarantined
-    from promptyoself.ledger.salvage import Survey
+    from promptyoself.ledger.survey import Quarantined, Survey
 
 __all__ = ["Prepared", "Recovery", "Sealing", "UnknownMonth"]
 
@@ -84,7 +83,7 @@ class Recovery(Protocol):
         """
         ...
 
-    def settle(self) -> None:
+    def confirm_copies(self) -> None:
         """Give the copies of which the chain has a record their names for good."""
         ...
 
@@ -116,7 +115,7 @@ class Sealing(Protocol):
         """
         ...
 
-    def compact(self, until: Position) -> Prepared:
+    def repack(self, until: Position) -> Prepared:
         """As :meth:`prepare`, of the running month up to a position: a month needn't be over to be
         written anew, only to be recorded as sealed.
 
@@ -126,11 +125,11 @@ class Sealing(Protocol):
         """
         ...
 
-    def loose(self, month: str) -> int:
-        """How many small members a month has: what compacting it would put together."""
+    def count_small_members(self, month: str) -> int:
+        """How many small members a month has: what repacking it would put together."""
         ...
 
-    def swap(
+    def put_in_place(
         self, prepared: Prepared, expecting: Position, before: Callable[[Position], None]
     ) -> Position:
         """Put the prepared month in the place of the old one; returns where ``expecting``, the

@@ -27,24 +27,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from promptyoself.core.disk import Disk, read_ours
+from promptyoself.ledger.batch import Batch, BatchAfterGap
 from promptyoself.ledger.envelope import Envelope, decode_line, hash_line
 from promptyoself.ledger.position import START, Position
-from promptyoself.ledger.protocol import Batch, BatchAfterGap
-from promptyoself.ledger.salvage import (
-    UNRECORDED,
-    Copy,
-    Line,
-    Piece,
-    Survey,
-    copies,
-    sound_lines,
-    survey,
-)
+from promptyoself.ledger.salvage import UNRECORDED, Copy, copies, sound_lines, survey
 from promptyoself.ledger.sealing import packed
 from promptyoself.ledger.segments import (
+    QUARANTINE,
     UNSETTLED,
     compress,
     list_segments,
@@ -52,26 +43,9 @@ from promptyoself.ledger.segments import (
     segment_name,
 )
 from promptyoself.ledger.statements import statements
+from promptyoself.ledger.survey import Line, Piece, Quarantined, Survey
 
-__all__ = ["FileRecovery", "Quarantined"]
-
-
-class Quarantined(NamedTuple):
-    """Damaged bytes that were moved aside, which lay in a ``month`` at an ``offset``, behind the
-    sound event number ``after``."""
-
-    month: str
-    offset: int
-    bytes: int
-    sha256: str
-    file: str
-    after: int
-
-    def said(self) -> dict[str, Any]:
-        """As ``ledger.recovered`` has it."""
-        fields = self._asdict()
-        del fields["after"]
-        return fields
+__all__ = ["FileRecovery"]
 
 
 class FileRecovery:
@@ -83,7 +57,7 @@ class FileRecovery:
     def __init__(self, folder: Path, disk: Disk) -> None:
         self._folder = folder
         self._disk = disk
-        self._quarantine = folder / "quarantine"
+        self._quarantine = folder / QUARANTINE
 
     def survey(self, witness: tuple[int, str] | None) -> Survey:
         """See :meth:`Recovery.survey`."""
@@ -126,8 +100,8 @@ class FileRecovery:
         self._disk.fsync_directory(self._folder)  # a removal by a recovery that was killed
         return self._end(found.last)
 
-    def settle(self) -> None:
-        """See :meth:`Recovery.settle`."""
+    def confirm_copies(self) -> None:
+        """See :meth:`Recovery.confirm_copies`."""
         recorded, synced = self._recorded(), False
         with suppress(OSError):  # the next recovery tries again
             for copy in copies(self._folder):

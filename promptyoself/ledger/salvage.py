@@ -21,17 +21,18 @@ from typing import NamedTuple
 
 from promptyoself.core.disk import read_ours
 from promptyoself.ledger.envelope import GENESIS_HASH, Envelope, decode_line, hash_line
-from promptyoself.ledger.protocol import Gap
 from promptyoself.ledger.segments import (
     MAX_MEMBER_BYTES,
+    QUARANTINE,
     BrokenMember,
     list_segments,
     member_at,
     next_member,
     segment_name,
 )
+from promptyoself.ledger.survey import Line, Piece, Survey
 
-__all__ = ["UNRECORDED", "Copy", "Line", "Piece", "Survey", "copies", "sound_lines", "survey"]
+__all__ = ["UNRECORDED", "Copy", "copies", "sound_lines", "survey"]
 
 _LINE = re.compile(rb'^\{"v":[^\n]{100,}\}(?=\n)', re.MULTILINE)
 _LINE_START = b'{"v":'
@@ -47,33 +48,6 @@ _SLICE_BYTES = 256
 _MOST_ISLANDS = 2000
 """The most islands that are weighed against each other; of more, the longest. Damage makes a
 handful. What has thousands was made so."""
-
-
-class Line(NamedTuple):
-    """One line that reads as an event. ``place`` counts lines and pieces in the order of the files;
-    ``month`` is that of the file, ``member`` where its member begins there. ``aside`` where it lies
-    in the quarantine, moved there by a recovery that was killed."""
-
-    seq: int
-    hash: str
-    prev: str
-    ts: str
-    month: str
-    member: int
-    place: int
-    checked: bool
-    aside: bool
-
-
-class Piece(NamedTuple):
-    """Bytes of a segment that aren't taken over as they are; ``place`` as in :class:`Line`.
-    ``at_end`` where nothing lay behind them."""
-
-    month: str
-    offset: int
-    content: bytes
-    place: int
-    at_end: bool
 
 
 class Copy(NamedTuple):
@@ -93,49 +67,16 @@ class Copy(NamedTuple):
 def copies(folder: Path) -> list[Copy]:
     """The damaged pieces in the quarantine of a chain's folder, by month and offset."""
     try:
-        names = os.listdir(folder / "quarantine")
+        names = os.listdir(folder / QUARANTINE)
     except FileNotFoundError:
         return []
     found = []
     for name in sorted(names):
         if match := _COPY.fullmatch(name):
             month, offset, after, end, digest, pending = match.groups()
-            path = folder / "quarantine" / name
+            path = folder / QUARANTINE / name
             found.append(Copy(path, month, int(offset), int(after), bool(end), digest, not pending))
     return sorted(found, key=lambda copy: (copy.month, copy.offset))
-
-
-class Survey(NamedTuple):
-    """What is sound: ``islands`` in the order of the chain. What isn't: ``pieces`` in the order of
-    the files. ``broken`` are the months whose files must be written again. ``statements`` are the
-    sound ones of earlier recoveries. ``inside`` are the hashes of the lines in each piece and each
-    copy of one, by its SHA-256."""
-
-    islands: list[list[Line]]
-    pieces: list[Piece]
-    broken: set[str]
-    statements: list[Envelope]
-    inside: dict[str, set[str]]
-
-    @property
-    def last(self) -> Line | None:
-        """The last sound line."""
-        return self.islands[-1][-1] if self.islands else None
-
-    def in_turn(self) -> Iterator[tuple[Gap | None, list[Line]]]:
-        """Each island, with the gap before it; None where it follows without one."""
-        after, hash_ = 0, GENESIS_HASH
-        for island in self.islands:
-            gap = Gap(after, hash_, island[0].seq, island[0].prev)
-            follows = (gap.first, gap.first_prev) == (after + 1, hash_)
-            yield None if follows else gap, island
-            after, hash_ = island[-1].seq, island[-1].hash
-
-    def gaps(self) -> list[Gap]:
-        """The gaps between islands, and before the first one, that aren't stated yet."""
-        names = Gap._fields
-        stated = {tuple(event.data.get(name) for name in names) for event in self.statements}
-        return [gap for gap, _ in self.in_turn() if gap is not None and gap not in stated]
 
 
 class _Stretch(NamedTuple):

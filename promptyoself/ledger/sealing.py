@@ -36,18 +36,18 @@ from pathlib import Path
 from promptyoself.core.disk import Disk, open_ours
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.instants import format_utc
+from promptyoself.ledger.batch import Batch, HeadMoved
 from promptyoself.ledger.envelope import decode_line, hash_line
 from promptyoself.ledger.maintenance import Prepared, UnknownMonth
 from promptyoself.ledger.position import START, Position
-from promptyoself.ledger.protocol import Batch, HeadMoved
 from promptyoself.ledger.segments import (
     UNSETTLED,
     BrokenMember,
     compress,
+    ends_at,
     list_segments,
     read_members,
     segment_name,
-    stands,
 )
 from promptyoself.ledger.statements import statements
 
@@ -58,7 +58,7 @@ MEMBER_BYTES = 128 * 1024
 its own. Four times the window of gzip: larger ones are hardly smaller (1.5 % at twice the size),
 and it is what a reader must read to find its place again."""
 
-_LOOSE_BYTES = MEMBER_BYTES // 8
+_SMALL_MEMBER_BYTES = MEMBER_BYTES // 8
 
 
 class FileSealing:
@@ -104,16 +104,16 @@ class FileSealing:
             )
         return self._write_beside(month, None)
 
-    def compact(self, until: Position) -> Prepared:
-        """See :meth:`Sealing.compact`."""
+    def repack(self, until: Position) -> Prepared:
+        """See :meth:`Sealing.repack`."""
         return self._write_beside(until.month, until.seq)
 
-    def loose(self, month: str) -> int:
-        """See :meth:`Sealing.loose`."""
+    def count_small_members(self, month: str) -> int:
+        """See :meth:`Sealing.count_small_members`."""
         count = 0
         with suppress(BrokenMember, FileNotFoundError):
             for member in read_members(self._folder / segment_name(month)):
-                count += len(member.content) < _LOOSE_BYTES
+                count += len(member.content) < _SMALL_MEMBER_BYTES
         return count
 
     def _write_beside(self, month: str, until: int | None) -> Prepared:
@@ -138,10 +138,10 @@ class FileSealing:
         growing = until is not None
         return Prepared(month, count, content.hexdigest(), source.end, end, member, growing)
 
-    def swap(
+    def put_in_place(
         self, prepared: Prepared, expecting: Position, before: Callable[[Position], None]
     ) -> Position:
-        """See :meth:`Sealing.swap`."""
+        """See :meth:`Sealing.put_in_place`."""
         month, old = prepared.month, prepared.end
         path = self._folder / segment_name(month)
         last = month == expecting.month
@@ -174,7 +174,7 @@ class FileSealing:
         with open_ours(path) as file:
             # Its last event may have been read before it was durable, and taken back since, with
             # another of the same size in its place.
-            if path.stat().st_size != size or not stands(file, old):
+            if path.stat().st_size != size or not ends_at(file, old):
                 raise HeadMoved(old, 0)
             file.seek(old.offset)
             return file.read()

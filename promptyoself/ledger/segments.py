@@ -27,25 +27,26 @@ from promptyoself.ledger.position import Position
 
 __all__ = [
     "MAX_MEMBER_BYTES",
+    "QUARANTINE",
     "SUFFIX",
     "UNSETTLED",
     "BrokenMember",
     "Member",
     "broken_member",
+    "check_links",
     "compress",
-    "damaged",
-    "find",
+    "corrupt_error",
+    "ends_at",
     "has_member_after",
     "is_foreign",
     "is_month",
-    "link",
     "list_segments",
     "member_at",
     "members_of",
     "next_member",
     "read_members",
+    "relocate",
     "segment_name",
-    "stands",
     "stat_segments",
 ]
 
@@ -57,8 +58,11 @@ SUFFIX = ".ndjson.gz"
 """How the name of every month's file ends."""
 
 UNSETTLED = ".unsettled"
-"""A file that is there while a month's new name may not be durable, so that whoever appends next
-makes it so: else the old file could come back, without what he has added to the new one."""
+"""A file that is there while a month's new name may not be durable. The next append makes it so;
+else the old file could come back, without what was added to the new one."""
+
+QUARANTINE = "quarantine"
+"""The folder for damaged bytes, within the chain's own."""
 
 _NAME = re.compile(r"(\d{4}-(?:0[1-9]|1[0-2]))\.ndjson\.gz", re.ASCII)
 _SMALL_BYTES = 1 << 10  # an event or two, which take longer to deflate than to do all else with
@@ -215,7 +219,7 @@ def members_of(file: BinaryIO, start: int = 0) -> Iterator[Member]:
         start = end
 
 
-def stands(file: BinaryIO, position: Position) -> bool:
+def ends_at(file: BinaryIO, position: Position) -> bool:
     """Whether the event before the position is the last of a member that lies there in the file."""
     try:
         member = next(members_of(file, position.member), None)
@@ -230,7 +234,7 @@ def stands(file: BinaryIO, position: Position) -> bool:
     return (envelope.seq, envelope.ts) == (position.seq, position.ts)
 
 
-def find(file: BinaryIO, position: Position) -> Member | None:
+def relocate(file: BinaryIO, position: Position) -> Member | None:
     """The member that has the event before the position, cut down to what comes after that event;
     ``None`` where it isn't found. The event's hash vouches for everything before it, too."""
     try:
@@ -324,7 +328,7 @@ def _unpack(data: memoryview) -> tuple[bytes, bool, int]:
     return b"".join(parts), decompressor.eof, size
 
 
-def link(
+def check_links(
     position: Position, member: Member, month: str, earlier: int
 ) -> tuple[list[Envelope], Position]:
     """Check that a member's lines follow from ``position``, and step over them.
@@ -350,10 +354,12 @@ def _lines_of(member: Member, month: str, seq: int) -> list[bytes]:
         ChainError: ``corrupt_chain``: there are none, or the last one has no newline.
     """
     if member.content and not member.content.endswith(b"\n"):
-        raise damaged(month, member.start, seq + 1, "its last line has no end", "\\n", "none")
+        raise corrupt_error(month, member.start, seq + 1, "its last line has no end", "\\n", "none")
     lines = _split(member.content)[:-1]
     if not lines:
-        raise damaged(month, member.start, seq + 1, "its gzip member is empty", "an event line", "")
+        raise corrupt_error(
+            month, member.start, seq + 1, "its gzip member is empty", "an event line", ""
+        )
     return lines
 
 
@@ -369,7 +375,7 @@ def _check_line(line: bytes, seq: int, head: str, ts: str, month: str, offset: i
     except ValueError as error:
         what = f"the line isn't an event: {error}"
         found = line[:200].decode("utf-8", "backslashreplace")
-        raise damaged(month, offset, seq, what, "an event line", found) from None
+        raise corrupt_error(month, offset, seq, what, "an event line", found) from None
     if envelope.seq != seq or envelope.prev != head or envelope.ts < ts or envelope.ts[:7] != month:
         raise _misplaced(envelope, envelope._replace(seq=seq, prev=head), ts, month, offset)
     return envelope
@@ -392,16 +398,16 @@ def _misplaced(
         ("it lies in another month", month, envelope.ts[:7]),
     )
     what, right, found = next(check for check in checks if check[1] != check[2])
-    return damaged(month, offset, expected.seq, what, right, found)
+    return corrupt_error(month, offset, expected.seq, what, right, found)
 
 
 def broken_member(month: str, offset: int, seq: int, cause: str) -> ChainError:
     """The error for what can't be decompressed, yet isn't a torn end."""
     what = f"its gzip member is broken ({cause})"
-    return damaged(month, offset, seq, what, "a whole gzip member", cause)
+    return corrupt_error(month, offset, seq, what, "a whole gzip member", cause)
 
 
-def damaged(
+def corrupt_error(
     month: str, offset: int, seq: int, what: str, expected: object, found: object
 ) -> ChainError:
     """The one error for a chain that isn't what it must be."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from promptyoself.core.disk import Disk, open_ours, read_ours
 from promptyoself.events.records import TailQuarantined
-from promptyoself.ledger.protocol import Torn
+from promptyoself.ledger.batch import Torn
 from promptyoself.ledger.segments import segment_name
 from promptyoself.ledger.statements import statements
 

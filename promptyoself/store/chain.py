@@ -15,13 +15,14 @@ from promptyoself.core.settings import Settings
 from promptyoself.events.draft import FOR, Draft
 from promptyoself.index.form import Form
 from promptyoself.index.index import Index, Snapshot, chain_is_gone, events_missing
-from promptyoself.ledger import START, Batch, Envelope, FileLedger, Ledger, Position
+from promptyoself.ledger import START, Batch, Envelope, FileLedger, Position
 from promptyoself.state.fold import NO_LOSSES, Loss
 from promptyoself.state.schedules import CHAIN
 from promptyoself.store.access import Events, View, forbidden
 
 if TYPE_CHECKING:
     from promptyoself.events.records import Record
+    from promptyoself.ledger.protocol import Ledger
 
 __all__ = ["Chain", "Result", "S"]
 

@@ -12,11 +12,11 @@ from promptyoself.core.diagnostics import Log
 from promptyoself.core.disk import Disk
 from promptyoself.core.settings import Settings
 from promptyoself.index.schedule_form import SCHEDULE_FORM
-from promptyoself.ledger import Liveness
 from promptyoself.state.schedules import CHAIN, State
 from promptyoself.store.chain import Chain
 
 if TYPE_CHECKING:
+    from promptyoself.ledger.worker_locks import WorkerLocks
     from promptyoself.state.desires import Desires
 
 __all__ = ["Store", "chains"]
@@ -37,7 +37,13 @@ class Store(Chain[State]):
     ) -> None:
         """See :class:`Chain`."""
         super().__init__(CHAIN, SCHEDULE_FORM, settings, actor, warn=warn, disk=disk, log=log)
-        self.workers = Liveness(settings.var / "workers")
+
+    @cached_property
+    def workers(self) -> WorkerLocks:
+        """The locks of the workers that deliver."""
+        from promptyoself.ledger.worker_locks import WorkerLocks
+
+        return WorkerLocks(self.settings.var / "workers")
 
     def as_seen_by(self, agent_id: str | None) -> Self:
         """See :meth:`Chain.as_seen_by`; it goes for the desires too."""

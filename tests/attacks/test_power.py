@@ -486,7 +486,7 @@ class OthersNotSynced(Recorder):
 
 
 class FoldersTakenOnTrust(Recorder):
-    def settle(self, path: Path) -> None:
+    def sync_parents(self, path: Path) -> None:
         pass
 
 

@@ -25,8 +25,9 @@ OURS = {
     "doors.command", "doors.options", "doors.output", "doors.registry", "doors.session",
     "events", "events.draft", "events.kinds", "events.schedule_fields",
     "events.versions", "index",
-    "index.form", "index.index", "index.schedule_form", "index.tree", "ledger", "ledger.envelope",
-    "ledger.files", "ledger.lock", "ledger.position", "ledger.protocol", "ledger.segments",
+    "index.form", "index.index", "index.schedule_form", "index.tree", "ledger", "ledger.batch",
+    "ledger.envelope", "ledger.files", "ledger.folder_cache", "ledger.lock", "ledger.position",
+    "ledger.replay", "ledger.segments",
     "service", "service.schedules", "state", "state.fold", "state.overlay", "state.schedules",
     "store", "store.access", "store.chain", "store.store",
 }  # fmt: skip
@@ -38,6 +39,7 @@ FOLDING = {"events.codec", "events.records", "state.apply"}
 WRITING = FOLDING | {
     "core.validation",
     "ledger.linking",
+    "ledger.worker_locks",
     "rules",
     "rules.daily_rate",
     "rules.placement",

@@ -28,7 +28,8 @@ from promptyoself.core.disk import Disk
 from promptyoself.core.errors import ChainError
 from promptyoself.index.form import decode_root
 from promptyoself.index.index import Index, Snapshot
-from promptyoself.ledger import START, Ledger
+from promptyoself.ledger import START
+from promptyoself.ledger.protocol import Ledger
 
 pytestmark = pytest.mark.usefixtures("both_chains")
 

@@ -36,7 +36,8 @@ from promptyoself.index import tree
 from promptyoself.index.form import decode_root
 from promptyoself.index.index import Index, Snapshot
 from promptyoself.index.schedule_form import SCHEDULE_FORM
-from promptyoself.ledger import START, Ledger
+from promptyoself.ledger import START
+from promptyoself.ledger.protocol import Ledger
 from promptyoself.state.apply import fold
 from promptyoself.state.overlay import Summary
 from promptyoself.state.schedules import EMPTY, State, due

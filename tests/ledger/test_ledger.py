@@ -34,7 +34,7 @@ from tally import rounds
 
 from promptyoself.core.errors import ChainError, PromptyoselfError
 from promptyoself.index.index import Snapshot
-from promptyoself.ledger import START, FileLedger, HeadMoved, files, segments
+from promptyoself.ledger import START, FileLedger, HeadMoved, folder_cache, segments
 from promptyoself.ledger.envelope import Envelope, decode_line, encode_line
 from promptyoself.ledger.segments import compress, list_segments, read_members
 
@@ -61,7 +61,7 @@ def test_syscalls_of_an_append(tmp_path: Path) -> None:
     assert disk.log == ["write", "fsync"]
     disk.log.clear()
     ledger.append([draft(3)], NOW + timedelta(days=30), position)
-    assert disk.log == ["open", "fsync", "open", "open", "fsync", "write", "fsync"]
+    assert disk.log == ["open", "open", "fsync", "write", "fsync"]
     check_chain(tmp_path / "s")
 
 
@@ -193,7 +193,7 @@ def test_work_of_an_append(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     ledger, other = ledger_in(folder), ledger_in(folder)
     position = append(ledger, 1)
     work: list[str] = []
-    listed, stands = os.listdir, files.stands
+    listed, ends_at = os.listdir, folder_cache.ends_at
 
     def listing(place: Any) -> list[str]:
         work.append("list")
@@ -201,10 +201,10 @@ def test_work_of_an_append(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
     def reading(*args: Any) -> bool:
         work.append("read")
-        return stands(*args)
+        return ends_at(*args)
 
     monkeypatch.setattr(os, "listdir", listing)
-    monkeypatch.setattr(files, "stands", reading)
+    monkeypatch.setattr(folder_cache, "ends_at", reading)
     for number in range(3):
         position = ledger.append([draft(number)], NOW, position).position
         assert ledger.holds(position)
@@ -227,7 +227,7 @@ def test_a_folder_that_rests_is_not_listed(tmp_path: Path, monkeypatch: pytest.M
     """P8: once the folder has been the same for a while, an append doesn't list it, so that its
     cost doesn't grow with the months; whatever another process changes there is seen all the
     same."""
-    monkeypatch.setattr(files, "_TICK_SECONDS", -1.0)
+    monkeypatch.setattr(folder_cache, "_TRUSTED_AFTER_SECONDS", -1.0)
     folder = tmp_path / "s"
     ledger, other = ledger_in(folder), ledger_in(folder)
     position = append(ledger, 1)
@@ -286,7 +286,7 @@ def test_a_log_at_rest_that_is_meddled_with(
 ) -> None:
     """P1, P5: a ledger that last left all in order, and looks only whether anything has changed,
     sees whatever has: it appends to what is there now, or not at all."""
-    monkeypatch.setattr(files, "_TICK_SECONDS", -1.0)
+    monkeypatch.setattr(folder_cache, "_TRUSTED_AFTER_SECONDS", -1.0)
     folder = tmp_path / "s"
     disk = StepDisk()
     ledger = ledger_in(folder, disk)
@@ -296,7 +296,9 @@ def test_a_log_at_rest_that_is_meddled_with(
     for number in range(4):  # until it has seen the folder unchanged
         position = ledger.append([draft(number)], NOW, position).position
     with monkeypatch.context() as patch:
-        patch.setattr(FileLedger, "_look", lambda _: pytest.fail("it looked at everything"))
+        patch.setattr(
+            folder_cache.FolderCache, "listing", lambda _: pytest.fail("it listed everything")
+        )
         disk.log.clear()
         position = ledger.append([draft(5)], NOW, position).position
     assert disk.log == ["write", "fsync"]
@@ -313,12 +315,30 @@ def test_a_log_at_rest_that_is_meddled_with(
         assert not (folder / ".unsettled").exists()
 
 
+def test_a_ledger_that_was_overtaken_is_refused_as_often_as_it_tries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P1: a position behind which another process has appended is refused again by the ledger that
+    has just looked at it, though that is where its own last append ended."""
+    monkeypatch.setattr(folder_cache, "_TRUSTED_AFTER_SECONDS", -1.0)
+    folder = tmp_path / "s"
+    ledger, other = ledger_in(folder), ledger_in(folder)
+    position = append(ledger, 1)
+    for number in range(2, 5):  # until it has seen the folder unchanged
+        position = ledger.append([draft(number)], NOW, position).position
+    append(other, 5)
+    for _ in range(3):
+        with pytest.raises(HeadMoved):
+            ledger.append([draft(6)], NOW, position)
+    assert len(check_chain(folder)) == 6
+
+
 def test_an_empty_month_may_become_the_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P2: what a crash leaves between making a month's file and its first byte is filled by the
     next writer without a change to the folder: whoever watches for news hears of it."""
-    monkeypatch.setattr(files, "_TICK_SECONDS", -1.0)
+    monkeypatch.setattr(folder_cache, "_TRUSTED_AFTER_SECONDS", -1.0)
     folder = tmp_path / "s"
     ledger, other = ledger_in(folder), ledger_in(folder)
     position = append(ledger, 1)
@@ -601,15 +621,15 @@ def test_reader_caught_between_reads(tmp_path: Path, monkeypatch: pytest.MonkeyP
     append(ledger, 3)
     whole = path.read_bytes()
     path.write_bytes(whole[: size + 50])
-    from promptyoself.ledger import files
+    from promptyoself.ledger import replay
 
-    looked = files.has_member_after
+    looked = replay.has_member_after
 
     def slow(*args: Any) -> bool:
         path.write_bytes(whole)
         return looked(*args)
 
-    monkeypatch.setattr(files, "has_member_after", slow)
+    monkeypatch.setattr(replay, "has_member_after", slow)
     assert ledger.head().seq == 4
 
 
@@ -618,15 +638,15 @@ def test_month_that_opens_while_reading(tmp_path: Path, monkeypatch: pytest.Monk
     folder = tmp_path / "s"
     ledger = ledger_in(folder)
     append(ledger, 1)
-    from promptyoself.ledger import files
+    from promptyoself.ledger import replay
 
-    listed = files.list_segments(folder)
+    listed = replay.list_segments(folder)
     append(ledger, 2)
     append(ledger, 3, now=NOW + timedelta(days=20))
     # A listing isn't atomic: the old size of the old month, and the new month already.
-    mixed = [listed[0], files.list_segments(folder)[1]]
+    mixed = [listed[0], replay.list_segments(folder)[1]]
     with monkeypatch.context() as patch:
-        patch.setattr(files, "list_segments", lambda _: mixed)
+        patch.setattr(replay, "list_segments", lambda _: mixed)
         position = ledger.head()
     assert position == ledger.head()
     assert ledger.holds(position)

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 from calling import append_foreign, call
-from chains import ACTOR, NOW, StepDisk, append, draft, ledger_in
+from chains import ACTOR, NOW, StepDisk, append, draft, ledger_in, three_months
 from checker import check_chain, lines, members
 from crashes import Unsynced
 from sealed_logs import DECEMBER, MONTHS, records, seqs, store_in
@@ -42,6 +42,14 @@ from promptyoself.service.schedules.request import Request
 from promptyoself.service.upkeep.seal import has_unsealed, seal
 
 # --- readers that hold no lock --------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Seven events in six members in three months."""
+    folder = tmp_path / "var" / "schedules"
+    three_months(folder)
+    return folder
 
 
 def swap_by_hand(folder: Path, month: str, size: int = 0) -> None:
@@ -142,19 +150,19 @@ def test_a_month_replaced_between_two_looks(folder: Path, monkeypatch: pytest.Mo
     """P5: a month replaced after its listing, and again while it is read, is read all the same."""
     ledger = ledger_in(folder)
     positions = [batch.position for batch in ledger.replay()]
-    from promptyoself.ledger import files
+    from promptyoself.ledger import replay
 
-    real = files.stands
+    real = replay.ends_at
     for position in positions:
 
         def meddling(*arguments: Any) -> bool:
             answer = real(*arguments)
-            monkeypatch.setattr(files, "stands", real)
+            monkeypatch.setattr(replay, "ends_at", real)
             for month in MONTHS:
                 swap_by_hand(folder, month)
             return answer
 
-        monkeypatch.setattr(files, "stands", meddling)
+        monkeypatch.setattr(replay, "ends_at", meddling)
         assert seqs(ledger.replay(position)) == list(range(position.seq + 1, 8))
 
 
@@ -554,7 +562,7 @@ def test_work_goes_on_in_a_sealed_month_without_a_record(folder: Path) -> None:
         prepared = sealing.prepare("2026-11", DECEMBER)
         with ledger.exclusive():
             told: list[Position] = []
-            moved = sealing.swap(prepared, ledger.head(), told.append)
+            moved = sealing.put_in_place(prepared, ledger.head(), told.append)
     assert told == [moved]
     assert moved == ledger_in(folder).head()
     position = ledger.append([draft(40)], NOW, moved).position

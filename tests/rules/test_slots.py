@@ -20,7 +20,7 @@ from promptyoself.core.settings import Caps, load_settings
 from promptyoself.events.draft import Draft
 from promptyoself.index.index import Snapshot
 from promptyoself.ledger import START, Envelope
-from promptyoself.ledger.linking import as_if
+from promptyoself.ledger.linking import provisional_event
 from promptyoself.rules.claim import Claim, claim
 from promptyoself.rules.outcome import Abandoned, Delivered, Failed, outcome_events
 from promptyoself.rules.retry import retry_delay
@@ -247,7 +247,9 @@ class Memory:
     ) -> Any:
         drafts, result = decide(self.state)
         new = [
-            as_if(draft.record, draft.id, format_utc(now))._replace(seq=len(self.log) + number)
+            provisional_event(draft.record, draft.id, format_utc(now))._replace(
+                seq=len(self.log) + number
+            )
             for number, draft in enumerate(drafts, 1)
         ]
         self.state = fold(self.state, new)

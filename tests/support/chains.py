@@ -18,7 +18,8 @@ from promptyoself.index.desire_form import DESIRE_FORM
 from promptyoself.index.form import Form
 from promptyoself.index.index import Index
 from promptyoself.index.schedule_form import SCHEDULE_FORM
-from promptyoself.ledger import START, FileLedger, Ledger, Position
+from promptyoself.ledger import START, FileLedger, Position
+from promptyoself.ledger.protocol import Ledger
 
 NOW = datetime(2026, 11, 20, 20, 30, tzinfo=UTC)
 ACTOR = {"via": "test", "who": "tester"}

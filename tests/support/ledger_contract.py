@@ -17,7 +17,8 @@ from chains import NOW, append, chain, draft, first_type, prompts
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.events.draft import Draft
 from promptyoself.events.records import SegmentSealed
-from promptyoself.ledger import GENESIS_HASH, START, HeadMoved, Ledger, Position
+from promptyoself.ledger import GENESIS_HASH, START, HeadMoved, Position
+from promptyoself.ledger.protocol import Ledger
 
 FORK = multiprocessing.get_context("fork")
 
@@ -244,7 +245,7 @@ class LedgerContract:
         with ledger.sealing() as sealing:
             prepared = sealing.prepare(month, now)
             with ledger.exclusive():
-                moved = sealing.swap(prepared, ledger.head(), lambda _: None)
+                moved = sealing.put_in_place(prepared, ledger.head(), lambda _: None)
                 record = SegmentSealed(month, prepared.events, prepared.content_sha256)
                 drafts = [Draft(record, None, {"via": "test", "who": "tester"})]
                 return ledger.append(drafts, now, moved).position
@@ -293,12 +294,12 @@ class LedgerContract:
             closed = sealing.prepare("2026-11", later)
             end = append(ledger, 3, now=NOW + timedelta(days=21))
             with ledger.exclusive(), pytest.raises(HeadMoved):
-                sealing.swap(closed, first, lambda _: None)
+                sealing.put_in_place(closed, first, lambda _: None)
             prepared = sealing.prepare("2026-12", later)
             last = append(ledger, 4, now=NOW + timedelta(days=22))
             for position in (end, last):
                 with ledger.exclusive(), pytest.raises(HeadMoved):
-                    sealing.swap(prepared, position, lambda _: None)
+                    sealing.put_in_place(prepared, position, lambda _: None)
         assert ledger.head() == last
         assert len(self.audit(place)) == len(before) + 2
 

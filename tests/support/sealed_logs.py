@@ -9,8 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import pytest
-from chains import NOW, PowerDisk, draft, ledger_in, three_months
+from chains import NOW, PowerDisk, draft, ledger_in
 from checker import check_chain
 from crashes import Unsynced
 from ledger_contract import FORK
@@ -119,14 +118,6 @@ def store_in(folder: Path, disk: Disk | None = None, warnings: list[str] | None 
     settings = load_settings({"PROMPTYOSELF_VAR": str(folder.parent)})
     told = [] if warnings is None else warnings
     return Store(settings, {"via": "test", "who": "tester"}, warn=told.append, disk=disk)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Seven events in six members in three months."""
-    folder = tmp_path / "var" / "schedules"
-    three_months(folder)
-    return folder
 
 
 def records(folder: Path) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ ROOT = TESTS.parent
 
 FILES = (
     "test_crash", "test_power", "test_damage", "test_resources", "test_sealing",
-    "test_sealing_crash", "test_compaction", "test_ledger", "test_index", "test_index_parts",
+    "test_sealing_crash", "test_repack", "test_ledger", "test_index", "test_index_parts",
     "test_proving", "test_storm", "test_races", "test_clocks", "test_model", "test_fuzz",
     "test_audit", "test_packing", "test_notes", "test_moving", "test_desiring", "test_approvals",
     "test_limits", "test_letta_deliveries",

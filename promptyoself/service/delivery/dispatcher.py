@@ -86,7 +86,7 @@ class Dispatcher:
         concurrency: int,
         only: str | None = None,
     ) -> None:
-        """``worker`` must be alive (:class:`~promptyoself.ledger.Liveness`) while this is used;
+        """``worker`` must be alive (in ``store.workers``) while this is used;
         ``mode`` is ``loop`` or ``once``. ``only`` that agent is delivered to."""
         self._store = store
         self._letta = letta

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from promptyoself.events.schedule_fields import FLAGS, SPECIFIED
-from promptyoself.ledger import Ledger
+from promptyoself.ledger.protocol import Ledger
 from promptyoself.rules.claim import IndexMismatch
 from promptyoself.state.schedules import Schedule
 

@@ -20,7 +20,7 @@ from promptyoself.core.instants import format_utc
 from promptyoself.service.delivery.dispatcher import Dispatcher, Report, Trouble, new_worker_name
 from promptyoself.service.upkeep.attendance import note_pass
 from promptyoself.service.upkeep.clock_trust import Distrust
-from promptyoself.service.upkeep.seal import compact, has_unsealed, seal
+from promptyoself.service.upkeep.seal import has_unsealed, repack, seal
 from promptyoself.state.schedules import due
 from promptyoself.store.store import Store, chains
 from promptyoself.targets.api import LettaApi
@@ -295,7 +295,7 @@ class _Beat:
 
 
 class _Sealer:
-    """Seals months that are over, and compacts the running one, in a thread of its own: that takes
+    """Seals months that are over, and repacks the running one, in a thread of its own: that takes
     many seconds, in which deliveries must go on. It shares nothing with them but the files, as
     another process would, and dying with the process at any point of its work does no harm."""
 
@@ -329,7 +329,7 @@ class _Sealer:
             self._month, self._again = month, float("inf")
         size = snapshot.position.offset
         if size < self._compacted or size >= self._compacted + _WORTH_A_LOOK:
-            work.append(compact)
+            work.append(repack)
             self._compacted = size
         self._look_again = clock + _LOOK_AGAIN
         if work:
@@ -366,7 +366,7 @@ class _Sealer:
                 continue
             for month in done["sealed"] if isinstance(done, dict) else ():
                 self._store.log.note("sealed", state="sealed", **month)
-            if each is compact and done:
+            if each is repack and done:
                 self._store.log.note("compacted", state="compacted", members=done)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from promptyoself.core.instants import format_utc
 from promptyoself.events.draft import Draft
 from promptyoself.ledger import Envelope
-from promptyoself.ledger.linking import as_if
+from promptyoself.ledger.linking import provisional_event
 from promptyoself.rules.claim import Claim, Stalled
 from promptyoself.rules.outcome import Outcome, outcome_events, stall_events
 from promptyoself.service.delivery.activity_log import line_of
@@ -36,7 +36,7 @@ def record_outcomes(
     for made, stalled in stalls:
         met = stall_events(state, made, worker, stalled)
         drafts += [store.draft(record, made.id, made.agent_id) for record in met]
-        state = fold(state, [as_if(record, made.id, ts) for record in met])
+        state = fold(state, [provisional_event(record, made.id, ts) for record in met])
     while left:
         # A fold costs something, so one for all, but for a schedule's second outcome.
         seen: set[str] = set()
@@ -50,7 +50,7 @@ def record_outcomes(
             seen.add(made.id)
             records, became = outcome_events(state, made, worker, outcome, now)
             drafts += [store.draft(record, made.id, made.agent_id) for record in records]
-            events += [as_if(record, made.id, ts) for record in records]
+            events += [provisional_event(record, made.id, ts) for record in records]
             if became != "settled":
                 settled.append((made, outcome, became))
         state = fold(state, events)

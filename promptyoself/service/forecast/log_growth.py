@@ -9,7 +9,7 @@ from promptyoself.events.draft import FOR
 from promptyoself.events.records import Record
 from promptyoself.ledger import encode_line
 from promptyoself.ledger.envelope import hash_line
-from promptyoself.ledger.linking import as_if
+from promptyoself.ledger.linking import provisional_event
 from promptyoself.ledger.sealing import MEMBER_BYTES
 from promptyoself.ledger.segments import compress
 from promptyoself.service.forecast.simulator import SimulatedEvent
@@ -73,7 +73,7 @@ class LogGrowth:
 
     def _line(self, record: Record, event: SimulatedEvent) -> bytes:
         self._seq += 1
-        envelope = as_if(record, event.id, self._at)
+        envelope = provisional_event(record, event.id, self._at)
         actor = {**self._actor, FOR: event.agent_id}
         line = encode_line(envelope._replace(seq=self._seq, actor=actor, prev=self._hash))
         self._hash = hash_line(line)

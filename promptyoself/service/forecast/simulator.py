@@ -27,7 +27,7 @@ from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.core.settings import Caps
 from promptyoself.events.codec import type_of
 from promptyoself.events.records import DeliveryAttempted, DeliverySkipped, Record
-from promptyoself.ledger.linking import as_if
+from promptyoself.ledger.linking import provisional_event
 from promptyoself.rules.claim import Claim, RankDesires, claim, orphans
 from promptyoself.rules.outcome import Delivered, outcome_events
 from promptyoself.rules.policy import ApprovalVerdict, approval_in_log, refusal_reason
@@ -303,7 +303,7 @@ class Simulator:
     def _apply(self, state: State, id_: str, records: Sequence[Record], append: int) -> None:
         """Fold events that were decided on the state of one schedule, and tell of them."""
         agent_id = self._schedules[id_].agent_id
-        after = fold(state, (as_if(record, id_, self._at) for record in records))
+        after = fold(state, (provisional_event(record, id_, self._at) for record in records))
         self._schedules[id_] = after.schedules[id_]
         self._state.agents[agent_id] = after.agent(agent_id)
         self._state = self._state._replace(statuses=after.statuses)

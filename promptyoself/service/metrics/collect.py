@@ -21,7 +21,8 @@ from promptyoself import __version__
 from promptyoself.core.disk import Disk, read_ours
 from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.events.kinds import STATUSES
-from promptyoself.ledger import START, HeadMoved, Ledger, Position
+from promptyoself.ledger import START, HeadMoved, Position
+from promptyoself.ledger.protocol import Ledger
 from promptyoself.service.metrics.log_counts import Telemetry
 from promptyoself.state.schedules import State, due
 from promptyoself.store.store import Store, chains

@@ -13,7 +13,7 @@ from promptyoself.events.draft import Draft
 from promptyoself.events.kinds import FINISHED
 from promptyoself.events.records import Record, ScheduleRegistered
 from promptyoself.ledger import encode_line
-from promptyoself.ledger.linking import as_if
+from promptyoself.ledger.linking import provisional_event
 from promptyoself.rules.placement import place
 from promptyoself.service.schedules.register import require_room, require_space
 from promptyoself.state.apply import fold
@@ -150,7 +150,8 @@ def _outcome(drafts: Sequence[Draft], id_: str, now: datetime) -> tuple[Schedule
     """The schedule that the events make, and roughly how many bytes they take."""
     ts = format_utc(now)
     envelopes = [
-        as_if(draft.record, id_, ts)._replace(seq=1, actor=draft.actor) for draft in drafts
+        provisional_event(draft.record, id_, ts)._replace(seq=1, actor=draft.actor)
+        for draft in drafts
     ]
     size = sum(len(encode_line(envelope)) + _LINK_BYTES for envelope in envelopes)
     return fold(EMPTY, envelopes).schedules[id_], size

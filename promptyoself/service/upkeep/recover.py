@@ -18,8 +18,7 @@ from promptyoself.events.records import LedgerRecovered
 from promptyoself.index.tree import Unfit
 from promptyoself.ledger import Gap
 from promptyoself.ledger.maintenance import Recovery
-from promptyoself.ledger.recovery import Quarantined
-from promptyoself.ledger.salvage import Survey
+from promptyoself.ledger.survey import Quarantined, Survey
 from promptyoself.service.upkeep.restore import Difference, corrections, differences
 from promptyoself.store.chain import Chain
 from promptyoself.store.store import Store, chains
@@ -108,7 +107,7 @@ def _recover(
     if _is_sound(chain):
         with chain.ledger.recovering() as recovery:
             if not dry_run:
-                recovery.settle()
+                recovery.confirm_copies()
             if not recovery.pieces_of(recovery.survey(None)):
                 return {"recovered": False, "message": "The log is sound: nothing is to be done."}
     with chain.ledger.recovering() as recovery:
@@ -304,7 +303,7 @@ def _carry_out(
             for record in difference.records
         ]
     chain.ledger.append(drafts, now, position)
-    recovery.settle()
+    recovery.confirm_copies()
     with suppress(OSError):
         chain.index.save(chain.index.rebuild())
     return kept

@@ -17,10 +17,11 @@ from promptyoself.ledger.maintenance import Sealing, UnknownMonth
 from promptyoself.store.chain import Chain
 from promptyoself.store.store import Store, chains
 
-__all__ = ["LOOSE", "compact", "has_unsealed", "seal", "seal_all"]
+__all__ = ["REPACK_FROM_MEMBERS", "has_unsealed", "repack", "seal", "seal_all"]
 
-LOOSE = 20_000
-"""So many small members are worth putting together: reading them takes most of a second."""
+REPACK_FROM_MEMBERS = 20_000
+"""From this number of small members on, the running month is repacked: reading them takes most of a
+second."""
 
 _MONTH = re.compile(r"\d{4}-(?:0[1-9]|1[0-2])", re.ASCII)
 _TRIES = 3
@@ -81,9 +82,9 @@ def seal_all(
     return {"sealed": sealed, "message": _message(sealed, month)}
 
 
-def compact(store: Chain[Any], now: datetime, *, timeout: float | None = None) -> int:
-    """Rewrite the running month into large gzip members, the same lines, where it has many small
-    ones: how many that were. Its hashes stay, so nothing is recorded.
+def repack(store: Chain[Any], now: datetime, *, timeout: float | None = None) -> int:
+    """Rewrite the running month into large gzip members, if it has many small ones. Its lines and
+    their hashes stay, so nothing is recorded. Returns how many small members there were, or 0.
 
     Raises:
         PromptyoselfError: ``lock_timeout``; ``head_moved`` where it was rewritten meanwhile.
@@ -94,15 +95,15 @@ def compact(store: Chain[Any], now: datetime, *, timeout: float | None = None) -
         position = store.index.load().position
         if position.month < format_utc(now)[:7]:
             return 0  # it is over, and will be sealed
-        loose = sealing.loose(position.month)
-        if loose < LOOSE:
+        small = sealing.count_small_members(position.month)
+        if small < REPACK_FROM_MEMBERS:
             return 0
-        prepared = sealing.compact(position)
+        prepared = sealing.repack(position)
         with store.ledger.exclusive():
             _refuse_newer(store, now)
             state, position = store.index.load()
-            sealing.swap(prepared, position, partial(_write_index, store, state))
-    return loose
+            sealing.put_in_place(prepared, position, partial(_write_index, store, state))
+    return small
 
 
 def has_unsealed(store: Chain[Any], snapshot: Snapshot[Any], now: datetime) -> bool:
@@ -137,7 +138,7 @@ def _seal(store: Chain[Any], sealing: Sealing, month: str, now: datetime) -> dic
             with store.ledger.exclusive():
                 _refuse_newer(store, now)
                 state, position = store.index.load()
-                sealing.swap(prepared, position, partial(_write_index, store, state))
+                sealing.put_in_place(prepared, position, partial(_write_index, store, state))
                 store.transact(now, decide)
         except HeadMoved:
             # Somebody's clock was behind, and his event went into the month meanwhile.

@@ -1,4 +1,4 @@
-"""Compaction: the running month in large members, the same lines, while everybody goes on with it;
+"""repacking: the running month in large members, the same lines, while everybody goes on with it;
 killed at every syscall, with power lost, and on disks that fail."""
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ from promptyoself.service.delivery import loop
 from promptyoself.service.proof import pack
 from promptyoself.service.proof.verify import verify
 from promptyoself.service.upkeep import seal as service
-from promptyoself.service.upkeep.seal import compact, seal
+from promptyoself.service.upkeep.seal import repack, seal
 
 MONTH = "2026-11"
 SMALL = 4
@@ -66,9 +66,9 @@ LARGE = 4000
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a few events are worth it, and make more than one member."""
-    monkeypatch.setattr(service, "LOOSE", SMALL)
+    monkeypatch.setattr(service, "REPACK_FROM_MEMBERS", SMALL)
     monkeypatch.setattr(sealing_module, "MEMBER_BYTES", LARGE)
-    monkeypatch.setattr(sealing_module, "_LOOSE_BYTES", LARGE // 4)
+    monkeypatch.setattr(sealing_module, "_SMALL_MEMBER_BYTES", LARGE // 4)
 
 
 def build(folder: Path, disk: Disk, events: int = 10) -> None:
@@ -121,11 +121,11 @@ def assert_index_fits(folder: Path) -> None:
 
 @pytest.mark.parametrize("many", [0, 1500])
 def test_the_same_lines(quick_path: Path, monkeypatch: pytest.MonkeyPatch, many: int) -> None:
-    """P3: a compacted month has the same lines, hashes and head, in large members and far fewer
+    """P3: a repacked month has the same lines, hashes and head, in large members and far fewer
     bytes; nothing is recorded, and the index, in parts or not, fits at once, also for those who
     have it loaded."""
     monkeypatch.setattr(sealing_module, "MEMBER_BYTES", MEMBER_BYTES)
-    monkeypatch.setattr(sealing_module, "_LOOSE_BYTES", MEMBER_BYTES // 8)
+    monkeypatch.setattr(sealing_module, "_SMALL_MEMBER_BYTES", MEMBER_BYTES // 8)
     folder, warnings = quick_path / "var" / "schedules", list[str]()
     build(folder, Unsynced(), 500)
     store = store_in(folder, Unsynced(), warnings)
@@ -136,7 +136,7 @@ def test_the_same_lines(quick_path: Path, monkeypatch: pytest.MonkeyPatch, many:
         store.read()
     path = folder / f"{MONTH}.ndjson.gz"
     before, right, size = lines(folder), truth(folder), path.stat().st_size
-    assert compact(store_in(folder, Unsynced(), warnings), NOW) == 500 + bool(many)
+    assert repack(store_in(folder, Unsynced(), warnings), NOW) == 500 + bool(many)
     assert lines(folder) == before
     found = month_in(folder)
     assert sum(len(each) > MEMBER_BYTES * 0.9 for each in found) == len(found) - 1
@@ -164,7 +164,7 @@ def test_positions_taken_before(folder: Path, later: bool) -> None:
     positions = [START, *(batch.position for batch in ledger.replay())]
     replays = [ledger.replay() for _ in positions]
     begun = [seqs([next(each) for _ in range(n)]) for n, each in enumerate(replays)]
-    assert compact(store_in(folder, Unsynced()), NOW)
+    assert repack(store_in(folder, Unsynced()), NOW)
     if later:
         append(ledger, 77)
     head = ledger_in(folder).head()
@@ -176,19 +176,19 @@ def test_positions_taken_before(folder: Path, later: bool) -> None:
 
 
 def test_again(folder: Path) -> None:
-    """P8: what was compacted isn't worth it again, until there are as many small members anew;
+    """P8: what was repacked isn't worth it again, until there are as many small members anew;
     those are put together with the rest."""
-    assert compact(store_in(folder), NOW) == 10
+    assert repack(store_in(folder), NOW) == 10
     files = {path.name: (path.read_bytes(), path.stat().st_ino) for path in folder.glob("*.gz")}
-    assert compact(store_in(folder), NOW) == 0
+    assert repack(store_in(folder), NOW) == 0
     again = {path.name: (path.read_bytes(), path.stat().st_ino) for path in folder.glob("*.gz")}
     assert again == files
-    compacted = len(month_in(folder))
+    repacked = len(month_in(folder))
     for number in range(SMALL):
         append(ledger_in(folder, Unsynced()), 50 + number)
     before = lines(folder)
-    assert compact(store_in(folder), NOW) >= SMALL
-    assert len(month_in(folder)) <= compacted + 1
+    assert repack(store_in(folder), NOW) >= SMALL
+    assert len(month_in(folder)) <= repacked + 1
     assert lines(folder) == before
     assert_index_fits(folder)
 
@@ -196,8 +196,8 @@ def test_again(folder: Path) -> None:
 def test_what_is_over_or_not_there(folder: Path, tmp_path: Path) -> None:
     """A month that is over is left to sealing, and an empty log alone."""
     files = snapshot_of(folder)
-    assert compact(store_in(folder), DECEMBER) == 0
-    assert compact(store_in(tmp_path / "schedules"), NOW) == 0
+    assert repack(store_in(folder), DECEMBER) == 0
+    assert repack(store_in(tmp_path / "schedules"), NOW) == 0
     assert snapshot_of(folder) == files
 
 
@@ -206,7 +206,7 @@ def test_a_clock_that_ran_back(folder: Path) -> None:
     for number in range(SMALL):
         append(ledger_in(folder, Unsynced()), 60 + number, now=DECEMBER)
     before, files = lines(folder), snapshot_of(folder)
-    assert compact(store_in(folder), NOW - timedelta(days=100)) == SMALL
+    assert repack(store_in(folder), NOW - timedelta(days=100)) == SMALL
     assert len(month_in(folder, "2026-12")) == 1
     assert snapshot_of(folder)[f"{MONTH}.ndjson.gz"] == files[f"{MONTH}.ndjson.gz"]
     assert lines(folder) == before
@@ -216,12 +216,12 @@ def test_a_clock_that_ran_back(folder: Path) -> None:
 
 
 def test_a_pack_begun_before(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P3: a pack whose log is compacted before its files are copied has every line."""
+    """P3: a pack whose log is repacked before its files are copied has every line."""
     real, before = pack.verify, lines(folder)
 
     def checked(*arguments: Any) -> dict[str, Any]:
         answer = real(*arguments)
-        assert compact(store_in(folder, Unsynced()), NOW) == 10
+        assert repack(store_in(folder, Unsynced()), NOW) == 10
         return answer
 
     monkeypatch.setattr(pack, "verify", checked)
@@ -238,14 +238,14 @@ def test_a_pack_begun_before(folder: Path, tmp_path: Path, monkeypatch: pytest.M
 
 def meanwhile(monkeypatch: pytest.MonkeyPatch, act: Callable[[], Any]) -> None:
     """Let something happen once the month was read."""
-    real = FileSealing.compact
+    real = FileSealing.repack
 
-    def compacting(self: FileSealing, until: Position) -> Prepared:
+    def repacking(self: FileSealing, until: Position) -> Prepared:
         prepared = real(self, until)
         act()
         return prepared
 
-    monkeypatch.setattr(FileSealing, "compact", compacting)
+    monkeypatch.setattr(FileSealing, "repack", repacking)
 
 
 @pytest.mark.parametrize("torn", [False, True])
@@ -269,7 +269,7 @@ def test_appended_meanwhile(
     before = lines(folder)
     remembered = store_in(folder)
     remembered.read()
-    assert compact(store_in(folder, Unsynced()), NOW) == 10
+    assert repack(store_in(folder, Unsynced()), NOW) == 10
     assert lines(folder)[: len(before)] == before
     found = [each.count(b"\n") for each in month_in(folder)]
     assert found[len(found) - groups :] == [2, 3, 4][:groups]
@@ -296,7 +296,7 @@ def test_those_who_append_hardly_wait(folder: Path, monkeypatch: pytest.MonkeyPa
             yield content
 
     monkeypatch.setattr(sealing_module, "packed", packed)
-    assert compact(store_in(folder, Unsynced()), NOW) == 10
+    assert repack(store_in(folder, Unsynced()), NOW) == 10
     added = next(numbers) - 50
     found = month_in(folder)
     assert added > 1
@@ -322,11 +322,11 @@ def test_the_month_ends_meanwhile(folder: Path, monkeypatch: pytest.MonkeyPatch,
     before = lines(folder)
     if more:
         with pytest.raises(PromptyoselfError) as caught:
-            compact(store_in(folder, Unsynced()), NOW)
+            repack(store_in(folder, Unsynced()), NOW)
         assert caught.value.code == "head_moved"
         assert len(month_in(folder)) == 11
     else:
-        assert compact(store_in(folder, Unsynced()), NOW) == 10
+        assert repack(store_in(folder, Unsynced()), NOW) == 10
         assert len(month_in(folder)) < 5
         assert_index_fits(folder)
     assert not list(folder.glob(".*"))
@@ -339,7 +339,7 @@ def test_the_month_ends_meanwhile(folder: Path, monkeypatch: pytest.MonkeyPatch,
 
 
 @pytest.mark.parametrize("again", ["same size", "none", "larger"])
-@pytest.mark.parametrize("way", ["compact", "seal"])
+@pytest.mark.parametrize("way", ["repack", "seal"])
 def test_an_append_that_was_taken_back(
     folder: Path, monkeypatch: pytest.MonkeyPatch, again: str, way: str
 ) -> None:
@@ -362,10 +362,10 @@ def test_an_append_that_was_taken_back(
     def act() -> None:
         path.write_bytes(next(changes, path.read_bytes()))
 
-    if way == "compact":
+    if way == "repack":
         meanwhile(monkeypatch, act)
         with pytest.raises(PromptyoselfError) as caught:
-            compact(store_in(folder, Unsynced()), NOW)
+            repack(store_in(folder, Unsynced()), NOW)
         assert caught.value.code == "head_moved"
         assert path.read_bytes() == instead
     else:
@@ -405,22 +405,22 @@ def test_a_damaged_month(folder: Path, kind: str) -> None:
         files = snapshot_of(folder)
         if kind == "line" or at >= SMALL:
             with pytest.raises(ChainError) as caught:
-                compact(store_in(folder, Unsynced()), NOW)
+                repack(store_in(folder, Unsynced()), NOW)
             assert caught.value.code == "corrupt_chain"
             assert caught.value.details["month"] == MONTH
             assert caught.value.details["seq"] == 4 + at + (kind == "line")
         else:
-            assert compact(store_in(folder, Unsynced()), NOW) == 0
+            assert repack(store_in(folder, Unsynced()), NOW) == 0
         assert snapshot_of(folder) == files
         assert not list(folder.glob(".*"))
         count("members and months altered")
         path.write_bytes(good)
-    assert compact(store_in(folder, Unsynced()), NOW) == 10
+    assert repack(store_in(folder, Unsynced()), NOW) == 10
 
 
 @pytest.mark.parametrize("late", [False, True])
 def test_newer_events(folder: Path, monkeypatch: pytest.MonkeyPatch, late: bool) -> None:
-    """A log that a newer version has written to isn't compacted, though it wrote only meanwhile."""
+    """A log that a newer version has written to isn't repacked, though it wrote only meanwhile."""
 
     def write() -> None:
         append_foreign(folder.parent, type="schedule.invented", data={})
@@ -430,31 +430,31 @@ def test_newer_events(folder: Path, monkeypatch: pytest.MonkeyPatch, late: bool)
     else:
         write()
     with pytest.raises(ChainError) as caught:
-        compact(store_in(folder, Unsynced()), NOW)
+        repack(store_in(folder, Unsynced()), NOW)
     assert caught.value.code == "newer_events"
     assert len(month_in(folder)) == 11
     assert not list(folder.glob(".*"))
 
 
 def test_while_another_seals(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P5: while one process seals or compacts, another says that it won't; those who append don't
+    """P5: while one process seals or repacks, another says that it won't; those who append don't
     wait."""
     with ledger_in(folder).sealing():
         with pytest.raises(PromptyoselfError) as caught:
-            compact(store_in(folder), NOW, timeout=0.0)
+            repack(store_in(folder), NOW, timeout=0.0)
         assert caught.value.code == "lock_timeout"
         assert "being sealed by process" in caught.value.message
     refused: list[str] = []
 
     def act() -> None:
         append(ledger_in(folder, Unsynced(), lock_timeout=0.0), 30)
-        for work in (compact, seal):
+        for work in (repack, seal):
             with pytest.raises(PromptyoselfError) as caught:
                 work(store_in(folder), DECEMBER, timeout=0.0)
             refused.append(caught.value.code)
 
     meanwhile(monkeypatch, act)
-    assert compact(store_in(folder, Unsynced()), NOW) == 10
+    assert repack(store_in(folder, Unsynced()), NOW) == 10
     assert refused == ["lock_timeout"] * 2
 
 
@@ -471,7 +471,7 @@ def test_a_failing_disk_is_noticed(folder: Path) -> None:
 
     files = snapshot_of(folder)
     with pytest.raises(OSError, match="doesn't read as it was written"):
-        compact(store_in(folder, Forgetful()), NOW)
+        repack(store_in(folder, Forgetful()), NOW)
     assert snapshot_of(folder) == files
     assert not list(folder.glob(".*"))
 
@@ -503,11 +503,11 @@ def copies(base: Path, quick_path: Path) -> Callable[[], Path]:
     return copy
 
 
-def compact_growing(folder: Path, disk: Disk) -> int:
+def repack_growing(folder: Path, disk: Disk) -> int:
     """Compact, while another process appends, and dies in the middle of its next append."""
-    real = FileSealing.compact
+    real = FileSealing.repack
 
-    def compacting(self: FileSealing, until: Position) -> Prepared:
+    def repacking(self: FileSealing, until: Position) -> Prepared:
         prepared = real(self, until)
         append(ledger_in(folder, _plain(disk)), 60)
         tear(folder)
@@ -517,8 +517,8 @@ def compact_growing(folder: Path, disk: Disk) -> int:
         return prepared
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FileSealing, "compact", compacting)
-        return compact(store_in(folder, disk), NOW)
+        patch.setattr(FileSealing, "repack", repacking)
+        return repack(store_in(folder, disk), NOW)
 
 
 def _plain(disk: Disk) -> Disk:
@@ -528,7 +528,7 @@ def _plain(disk: Disk) -> Disk:
 
 def assert_recovers(folder: Path, before: list[bytes]) -> None:
     """Every line is as it was, none came but of the torn ends and the append meanwhile, a reader
-    changes nothing and gets the same answers, and work goes on: the next compaction, the next
+    changes nothing and gets the same answers, and work goes on: the next repacking, the next
     append, sealing."""
     found = whole(folder)
     assert found[: len(before)] == before
@@ -538,7 +538,7 @@ def assert_recovers(folder: Path, before: list[bytes]) -> None:
     assert store_in(folder).index.load() == right
     assert right.state.counts["schedule.registered"] in (12, 13)
     assert snapshot_of(folder) == files
-    compact(store_in(folder, Unsynced()), NOW)
+    repack(store_in(folder, Unsynced()), NOW)
     assert not list(folder.glob(".*.gz.tmp"))
     assert len(month_in(folder)) <= len(b"".join(month_in(folder))) // 2000 + SMALL
     assert [line for line in whole(folder) if line not in found] == []
@@ -557,17 +557,17 @@ def assert_recovers(folder: Path, before: list[bytes]) -> None:
 Work = Callable[[Path, Disk], int]
 
 
-def compact_alone(folder: Path, disk: Disk) -> int:
+def repack_alone(folder: Path, disk: Disk) -> int:
     """Compact."""
-    return compact(store_in(folder, disk), NOW)
+    return repack(store_in(folder, disk), NOW)
 
 
-WAYS: list[Work] = [compact_alone, compact_growing]
+WAYS: list[Work] = [repack_alone, repack_growing]
 both = pytest.mark.parametrize("work", WAYS)
 
 
 def steps_of(folder: Path, work: Work) -> list[str]:
-    """The syscalls of compacting."""
+    """The syscalls of repacking."""
     disk = StepDisk()
     assert work(folder, disk) == 10
     return disk.log
@@ -575,7 +575,7 @@ def steps_of(folder: Path, work: Work) -> list[str]:
 
 @both
 def test_killed_at_every_syscall(base: Path, copies: Callable[[], Path], work: Work) -> None:
-    """P1: SIGKILL before, after and in the middle of every syscall of a compaction changes no line
+    """P1: SIGKILL before, after and in the middle of every syscall of a repacking changes no line
     and loses none, and what comes then works."""
     before = whole(base)
     for at, when in ways(steps_of(copies(), work)):
@@ -589,7 +589,7 @@ def test_killed_at_every_syscall(base: Path, copies: Callable[[], Path], work: W
 
 def test_killed_at_random(base: Path, copies: Callable[[], Path]) -> None:
     """P1: killed at any instant, between syscalls too."""
-    before, choose = whole(base), chance("compaction killed at random")
+    before, choose = whole(base), chance("repacking killed at random")
     for _ in range(rounds(20)):
         folder, work = copies(), choose.choice(WAYS)
         pid = os.fork()
@@ -612,7 +612,7 @@ def _die() -> None:
 
 @both
 def test_power_loss_at_every_syscall(tmp_path: Path, work: Work) -> None:
-    """P1: a loss of power at any syscall of a compaction, on a disk that keeps only what was
+    """P1: a loss of power at any syscall of a repacking, on a disk that keeps only what was
     synced, changes no line and loses none that was acknowledged, also while others append."""
     at, steps = 0, 0
     while at <= steps:
@@ -645,7 +645,7 @@ def test_power_loss_at_every_syscall(tmp_path: Path, work: Work) -> None:
 
 @both
 def test_power_lost_after_a_kill(tmp_path: Path, work: Work) -> None:
-    """P1: where a compaction was killed at any syscall, and its power is lost only after another
+    """P1: where a repacking was killed at any syscall, and its power is lost only after another
     process has appended, what that one acknowledged is there."""
     at, steps = 0, 1
     while at < steps:
@@ -674,12 +674,12 @@ def test_power_lost_after_a_kill(tmp_path: Path, work: Work) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "work"), [(errno.ENOSPC, compact_growing), (errno.EIO, compact_alone)]
+    ("number", "work"), [(errno.ENOSPC, repack_growing), (errno.EIO, repack_alone)]
 )
 def test_errors_at_every_syscall(
     base: Path, copies: Callable[[], Path], number: int, work: Work
 ) -> None:
-    """P1: a syscall of a compaction that fails, having done nothing, half or all of its work,
+    """P1: a syscall of a repacking that fails, having done nothing, half or all of its work,
     raises or is made good; no line changes, and nothing half-written stays beside."""
 
     def fail() -> None:
@@ -720,14 +720,14 @@ def test_short_writes(base: Path, copies: Callable[[], Path], work: Work) -> Non
 # --- everybody at once ----------------------------------------------------------------------------
 
 
-def _compactor(folder: Path, until: float, report: Any) -> None:
+def _repacker(folder: Path, until: float, report: Any) -> None:
     """Compacts again and again."""
     done = 0
     while time.monotonic() < until:
         store = store_in(folder, Unsynced())
         ts = store.read().position.ts
         try:
-            done += bool(ts and compact(store, parse_utc(ts)))
+            done += bool(ts and repack(store, parse_utc(ts)))
         except PromptyoselfError as error:
             assert error.code == "head_moved", error.code  # noqa: PT017
         time.sleep(0.002)
@@ -735,7 +735,7 @@ def _compactor(folder: Path, until: float, report: Any) -> None:
 
 
 def test_everybody_at_once(quick_path: Path) -> None:
-    """P1, P5: two who append, two who compact, one who seals, and three who replay from remembered
+    """P1, P5: two who append, two who repack, one who seals, and three who replay from remembered
     places, in processes of their own: nobody misses an event, gets one twice, meets damage or waits
     for long, and the log is whole."""
     folder = quick_path / "schedules"
@@ -744,7 +744,7 @@ def test_everybody_at_once(quick_path: Path) -> None:
     acknowledged = FORK.Value("q", 0)
     jobs: list[tuple[Any, tuple[Any, ...]]] = [
         *((append_on, (folder, who, until, timedelta(hours=2), acknowledged)) for who in (1, 2)),
-        *((_compactor, (folder, until)) for _ in range(2)),
+        *((_repacker, (folder, until)) for _ in range(2)),
         (seal_on, (folder, until)),
         *((read_on, (folder, seed, until, acknowledged)) for seed in range(3)),
     ]
@@ -768,13 +768,13 @@ def test_everybody_at_once(quick_path: Path) -> None:
 
 
 class Watched:
-    """A compaction that says when it is called, and waits until it may go on."""
+    """A repacking that says when it is called, and waits until it may go on."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> None:
         self.calls, self.at_once, self.most = 0, 0, 0
         self.go_on = threading.Event()
-        self._real, self._error = loop.compact, error
-        monkeypatch.setattr(loop, "compact", self)
+        self._real, self._error = loop.repack, error
+        monkeypatch.setattr(loop, "repack", self)
 
     def __call__(self, *arguments: Any, **more: Any) -> int:
         self.calls += 1
@@ -847,7 +847,7 @@ def test_the_loop_looks_seldom(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_loop_does_it_once_at_a_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P5: while a month is being compacted, the loop begins neither that nor sealing, however much
+    """P5: while a month is being repacked, the loop begins neither that nor sealing, however much
     it grows; afterwards it does."""
     watched = Watched(monkeypatch)
     monkeypatch.setattr(loop, "_LOOK_AGAIN", 0.0)
@@ -880,7 +880,7 @@ def test_the_loop_does_it_once_at_a_time(folder: Path, monkeypatch: pytest.Monke
 def test_a_failure_in_the_loop_is_a_warning(
     folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
 ) -> None:
-    """What goes wrong with compacting is said once, and tried again when the month has grown; that
+    """What goes wrong with repacking is said once, and tried again when the month has grown; that
     somebody else seals isn't even said."""
     watched = Watched(monkeypatch, error)
     watched.go_on.set()
@@ -906,7 +906,7 @@ def test_a_failure_in_the_loop_is_a_warning(
 
 
 def test_deliveries_go_on_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P2: while the running month is compacted, what is due is delivered."""
+    """P2: while the running month is repacked, what is due is delivered."""
     watched = Watched(monkeypatch)
     monkeypatch.setattr(loop, "_WORTH_A_LOOK", 1)
     place = Place(tmp_path / "var")

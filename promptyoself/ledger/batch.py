@@ -1,0 +1,94 @@
+"""What a ledger gives: the events of an append as a batch, the gap before it, a torn end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from promptyoself.core.errors import PromptyoselfError
+from promptyoself.events.versions import GAP
+from promptyoself.ledger.envelope import Envelope
+from promptyoself.ledger.position import Position
+
+__all__ = ["Batch", "BatchAfterGap", "Gap", "HeadMoved", "Torn"]
+
+
+class Torn(NamedTuple):
+    """The end of the last segment that isn't a whole member: what a crash in an append leaves.
+
+    ``cut_short`` is true where it is the beginning of one, as a process killed in the middle of an
+    append leaves it; other bytes come from a loss of power, or from damage to the last event.
+    """
+
+    month: str
+    offset: int
+    size: int
+    cut_short: bool
+
+
+class Gap(NamedTuple):
+    """A stretch of the chain that is lost, for which the chain itself has a statement: between the
+    event ``after`` with its hash and the event ``first`` with its ``prev``."""
+
+    after: int
+    after_hash: str
+    first: int
+    first_prev: str
+
+
+class Batch(NamedTuple):
+    """The events of one append, in order, the position after them, and their lines as stored, each
+    with its newline. In a sealed month a batch has the events of many appends."""
+
+    envelopes: Sequence[Envelope]
+    position: Position
+    content: bytes
+
+    @property
+    def gap(self) -> Gap | None:
+        """The gap that lies before the first of the events, if one does."""
+        return None
+
+    def folded(self) -> Sequence[Envelope]:
+        """The events as a fold takes them in: what stands for the gap, if there is one, and they
+        themselves."""
+        return self.envelopes
+
+
+class BatchAfterGap(Batch):
+    """A :class:`Batch` before whose first event a gap lies."""
+
+    stated: Gap
+
+    @classmethod
+    def after(cls, gap: Gap, batch: Batch) -> BatchAfterGap:
+        """The same batch, after a gap."""
+        made = cls(*batch)
+        made.stated = gap
+        return made
+
+    @property
+    def gap(self) -> Gap | None:
+        """See :attr:`Batch.gap`."""
+        return self.stated
+
+    def folded(self) -> Sequence[Envelope]:
+        """See :meth:`Batch.folded`."""
+        first = self.envelopes[0]
+        data = self.stated._asdict()
+        mark = Envelope(1, first.seq, first.ts, GAP, None, {}, data, first.prev)
+        return [mark, *self.envelopes]
+
+
+class HeadMoved(PromptyoselfError):
+    """The chain has grown since ``expecting``: catch up, decide again, append again."""
+
+    def __init__(self, expected: Position, found: int) -> None:
+        """``found`` is an event after ``expected``, or 0 where that isn't on the chain at all."""
+        super().__init__(
+            "head_moved",
+            f"The log has grown to at least event {found} since event {expected.seq} was read."
+            if found
+            else f"Event {expected.seq} is no longer where it was read in the log.",
+            "Run the command again.",
+        )
