@@ -19,7 +19,8 @@ from peers import store_in
 from promptyoself.service.delivery.dispatcher import Dispatcher, new_worker_name
 from promptyoself.service.schedules.register import register
 from promptyoself.service.schedules.request import Request
-from promptyoself.service.transfer.export import export_lines, import_lines
+from promptyoself.service.transfer.export import export_lines
+from promptyoself.service.transfer.import_lines import import_lines
 from promptyoself.targets.api import LettaApi
 
 

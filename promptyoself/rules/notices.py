@@ -23,7 +23,7 @@ from promptyoself.events.records import (
     ScheduleRegistered,
 )
 from promptyoself.events.schedule_fields import DEFAULT_GRACE, content_of
-from promptyoself.rules.placement import place
+from promptyoself.rules.placement import id_for_content
 from promptyoself.rules.slots import MISFIRE_TOLERANCE
 from promptyoself.state.schedules import Schedule, State, slot_key
 
@@ -56,7 +56,7 @@ def with_notices(
         schedule = state.schedules[id_]
         agent_id = schedule.on_failure or ""
         notice = _notice(schedule, agent_id, _told(schedule, drafts, at), now)
-        name, salt, existing = place(state, notice)
+        name, salt, existing = id_for_content(state, notice)
         while existing is None and name in taken:
             salt += 1
             name = schedule_id(content_of(notice), salt)

@@ -9,7 +9,7 @@ from promptyoself.events.records import (
 from promptyoself.events.schedule_fields import content_of
 from promptyoself.state.schedules import Schedule, State
 
-__all__ = ["MAX_SALT", "place"]
+__all__ = ["MAX_SALT", "id_for_content"]
 
 
 MAX_SALT = 1
@@ -17,7 +17,7 @@ MAX_SALT = 1
 have the first two ids of its content: among 10,000, for one content in 200 billion."""
 
 
-def place(state: State, record: ScheduleRegistered) -> tuple[str, int, Schedule | None]:
+def id_for_content(state: State, record: ScheduleRegistered) -> tuple[str, int, Schedule | None]:
     """The id for some content, the salt it needs, and the schedule that has that content.
 
     One that was imported keeps the salt that it needed elsewhere, so the search goes on to

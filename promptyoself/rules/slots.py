@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from promptyoself.core.ids import jittered
 from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.events.kinds import SkipReason
-from promptyoself.events.records import DeliverySkipped
+from promptyoself.events.records import DeliverySkipped, ScheduleRegistered
 from promptyoself.rules.triggers import Trigger, count_slots, last_slot, next_fire_time
 from promptyoself.state.schedules import Schedule, State, ready_at
 
@@ -61,7 +61,7 @@ def is_ahead(schedule: Schedule, now: datetime) -> bool:
     )
 
 
-def schedule_trigger(schedule: Schedule) -> Trigger:
+def schedule_trigger(schedule: Schedule | ScheduleRegistered) -> Trigger:
     """The schedule's trigger, with its bounds."""
     return trigger_from_fields(schedule._asdict())
 

@@ -47,7 +47,8 @@ from promptyoself.service.delivery import dispatcher, loop
 from promptyoself.service.delivery.dispatcher import Dispatcher, new_worker_name
 from promptyoself.service.delivery.loop import Heartbeat
 from promptyoself.service.proof.verify import verify
-from promptyoself.service.schedules.register import cancel, modify, pause, register, resume, trigger
+from promptyoself.service.schedules.change import cancel, modify, pause, resume, run_now
+from promptyoself.service.schedules.register import register
 from promptyoself.service.schedules.request import Request
 from promptyoself.service.upkeep.clock_trust import held_loops
 from promptyoself.service.upkeep.seal import seal
@@ -479,14 +480,14 @@ def test_a_slot_that_was_begun_by_a_clock_that_was_ahead_is_given_up(
     machine.ahead = timedelta(days=40)
     world.fake.before = _refusing
     world.now += HOUR
-    trigger(machine.store, id_, None, machine.now())
+    run_now(machine.store, id_, None, machine.now())
     machine.loop().tick(machine.now())
     machine.loop().wait(0.3)
     machine.loop().tick(machine.now())
     machine.ahead = timedelta(0)
     world.fake.before = lambda *_: None
     resume(machine.store, id_, None, machine.now())
-    slot = trigger(machine.store, id_, None, machine.now())["slot"]
+    slot = run_now(machine.store, id_, None, machine.now())["slot"]
     assert slot < format_utc(world.now + SECOND)
     machine.work()
     world.now += HOUR
@@ -536,7 +537,7 @@ def test_a_change_by_a_process_that_was_held_up(worlds: Callable[..., World]) ->
         id_ = slow.register("a", every="1m")
         looked = slow.now()
         world.now += timedelta(minutes=3)
-        trigger(quick.store, id_, None, quick.now())
+        run_now(quick.store, id_, None, quick.now())
         change(slow.store, id_, None, looked)
         world.check_slots()
         slow.work()
@@ -1036,7 +1037,7 @@ class Story:
     def change(self, side: Side, what: str, detail: Any) -> None:
         number, when = detail if what == "modify" else (detail, None)
         id_, request = self.ids[number % len(self.ids)], self.requests[number % len(self.ids)]
-        functions = {"pause": pause, "resume": resume, "cancel": cancel, "trigger": trigger}
+        functions = {"pause": pause, "resume": resume, "cancel": cancel, "trigger": run_now}
         with suppress(PromptyoselfError):
             if what == "modify":
                 modify(side.store, id_, Request(**when), self.clock(side))

@@ -32,7 +32,7 @@ from promptyoself.index import tree
 from promptyoself.ledger import FileLedger
 from promptyoself.rules.claim import Claim, claim
 from promptyoself.rules.outcome import Abandoned, Delivered, Failed, outcome_events
-from promptyoself.service.schedules.register import modify, resume
+from promptyoself.service.schedules.change import modify, resume
 from promptyoself.service.schedules.request import Request
 from promptyoself.state.apply import fold
 from promptyoself.state.schedules import EMPTY

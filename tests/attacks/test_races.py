@@ -36,8 +36,9 @@ from promptyoself.sandbox import Sandbox
 from promptyoself.service.audit.report import audit
 from promptyoself.service.proof.verify import head, verify
 from promptyoself.service.schedules.approval_tokens import Tokens
+from promptyoself.service.schedules.change import cancel
 from promptyoself.service.schedules.history import history
-from promptyoself.service.schedules.register import cancel, register
+from promptyoself.service.schedules.register import register
 from promptyoself.service.schedules.request import Request
 from promptyoself.service.schedules.views import list_schedules, show, stats
 from promptyoself.state.schedules import due

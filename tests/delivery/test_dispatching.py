@@ -21,7 +21,8 @@ from promptyoself.rules import claim
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.delivery import dispatcher as dispatching
 from promptyoself.service.delivery.dispatcher import Dispatcher
-from promptyoself.service.schedules.register import cancel, register
+from promptyoself.service.schedules.change import cancel
+from promptyoself.service.schedules.register import register
 from promptyoself.service.schedules.request import Request
 from promptyoself.targets.api import DeliveryError, Message, Run
 from promptyoself.targets.letta import LettaClient

@@ -70,9 +70,6 @@ LONGER = {
     "rules.triggers": "yet to be split",
     "service.audit.slot_auditor": "yet to be split",
     "service.delivery.dispatcher": "yet to be split",
-    "service.schedules.register": "yet to be split",
-    "service.transfer.export": "yet to be split",
-    "service.transfer.import_sqlite": "yet to be split",
 }
 """The modules with more lines than :data:`MOST_LINES`, and why each is one."""
 
@@ -135,7 +132,8 @@ SEE_EVERYTHING = {
     "service.audit.report": "whether a slot was claimed twice, only all events together say",
     "service.metrics.collect": "counts are everybody's",
     "service.schedules.clock_rollback": "a schedule's slots of when it was another agent's count",
-    "service.schedules.register": "which id is free, and who is to be told of a failure",
+    "service.schedules.change": "who is to be told of a failure",
+    "service.schedules.register": "which id is free",
     "service.transfer.admission": "which id is free",
     "service.transfer.export": "what a schedule was registered with, if for another agent",
     "service.desires.manage": "which id is free",

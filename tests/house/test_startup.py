@@ -46,8 +46,10 @@ WRITING = FOLDING | {
     "rules.policy",
     "rules.slots",
     "rules.triggers",
+    "service.schedules.limits",
     "service.schedules.register",
     "service.schedules.request",
+    "service.schedules.transition",
 }
 REGISTER = ("register", "--agent-id", AGENT, "--prompt", "Hello", "--every", "5m")
 

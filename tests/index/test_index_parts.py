@@ -484,7 +484,8 @@ def test_nothing_is_in_parts_at_first() -> None:
 WRITER = """
 import sys
 from datetime import UTC, datetime
-from promptyoself.service.schedules.register import cancel, register
+from promptyoself.service.schedules.change import cancel
+from promptyoself.service.schedules.register import register
 from promptyoself.service.schedules.request import Request
 from promptyoself.store.store import Store
 from promptyoself.core.settings import load_settings

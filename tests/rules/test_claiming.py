@@ -20,7 +20,7 @@ from promptyoself.events.records import WorkerStopped
 from promptyoself.rules import claim
 from promptyoself.rules.claim import Claim, orphans
 from promptyoself.rules.outcome import PARK_AFTER, Abandoned, Delivered, Failed
-from promptyoself.service.schedules.register import cancel, modify, pause, resume, trigger
+from promptyoself.service.schedules.change import cancel, modify, pause, resume, run_now
 from promptyoself.service.schedules.request import Request
 
 PERMANENT = Failed("agent_not_found", "There is no such agent.", permanent=True)
@@ -500,7 +500,7 @@ def test_an_error_that_is_no_text_is_recorded_all_the_same(world: World) -> None
 def test_a_trigger_is_a_slot_of_its_own(world: World) -> None:
     """A trigger is delivered beside the scheduled slots, and uses up none of them."""
     id_ = world.register(every="10m", max_repetitions=1)
-    trigger(world, id_, None, world.now)  # type: ignore[arg-type]
+    run_now(world, id_, None, world.now)  # type: ignore[arg-type]
     before = world.state.schedules[id_]
     made = world.claim_one()
     assert made.kind == "trigger"
@@ -527,7 +527,7 @@ def test_no_scheduled_slot_has_the_name_of_a_triggered_one(world: World, how: st
         id_ = world.register("a", **hourly)
         modify(world, id_, Request(every="7m"), world.now)
         world.now += timedelta(minutes=1)
-    trigger(world, id_, None, world.now)
+    run_now(world, id_, None, world.now)
     assert world.state.schedules[id_].last_trigger == "2026-11-20T12:00:00.000000Z"
     world.now -= timedelta(seconds=1)
     if how == "modified":
@@ -545,7 +545,7 @@ def test_a_trigger_of_a_paused_schedule_is_delivered(world: World) -> None:
     """Pausing holds the scheduled slots; who triggers one means it."""
     id_ = world.register(every="10m")
     pause(world, id_, None, world.now)  # type: ignore[arg-type]
-    trigger(world, id_, None, world.now)  # type: ignore[arg-type]
+    run_now(world, id_, None, world.now)  # type: ignore[arg-type]
     assert world.claim_one().kind == "trigger"
 
 
@@ -554,7 +554,7 @@ def test_a_trigger_outlives_its_one_off(world: World) -> None:
     id_ = world.register()
     world.advance(minutes=1)
     made = world.claim_one()
-    trigger(world, id_, None, world.now)  # type: ignore[arg-type]
+    run_now(world, id_, None, world.now)  # type: ignore[arg-type]
     world.settle(made)
     assert world.state.schedules[id_].status == "completed"
     world.advance(seconds=1)
@@ -565,7 +565,7 @@ def test_a_trigger_outlives_its_one_off(world: World) -> None:
 def test_an_old_trigger_is_given_up(world: World) -> None:
     """P2: a trigger that nobody delivered within the grace is skipped, and says so."""
     id_ = world.register(every="1h", grace="10m")
-    trigger(world, id_, None, world.now)  # type: ignore[arg-type]
+    run_now(world, id_, None, world.now)  # type: ignore[arg-type]
     world.advance(minutes=20)
     assert world.claim().claims == []
     skipped = world.last("delivery.skipped")
@@ -581,7 +581,7 @@ def test_tier_two_needs_an_approval(world: World) -> None:
     world.advance(minutes=10)
     assert [line["why"] for line in world.claim().skipped] == ["approval"]
     assert world.state.schedules[id_].next_run == "2026-11-20T12:20:00.000000Z"
-    trigger(world, id_, None, world.now)  # type: ignore[arg-type]
+    run_now(world, id_, None, world.now)  # type: ignore[arg-type]
     world.advance(seconds=1)
     assert [line["why"] for line in world.claim().skipped] == ["approval"]
 
@@ -606,7 +606,7 @@ def test_a_budget_is_not_given_back_by_the_clock(world: World) -> None:
     world.now = parse_utc("2026-11-21T00:10:00.000000Z")
     world.settle(world.claim_one())
     world.now = parse_utc("2026-11-20T23:00:00.000000Z")
-    trigger(world, id_, None, world.now)  # type: ignore[arg-type]
+    run_now(world, id_, None, world.now)  # type: ignore[arg-type]
     world.advance(seconds=1)
     assert [line["why"] for line in world.claim().skipped] == ["budget"]
 
@@ -702,7 +702,7 @@ class Deliveries(RuleBasedStateMachine):
         for orphan in list(orphans(self.world.state, [worker], self.world.now)):
             self.world.settle(orphan, outcome, worker="wrk_3")
 
-    @rule(number=st.integers(0, 9), change=st.sampled_from((cancel, pause, resume, trigger)))
+    @rule(number=st.integers(0, 9), change=st.sampled_from((cancel, pause, resume, run_now)))
     def changes(self, number: int, change: Any) -> None:
         if id_ := self._any_id(number):
             with suppress(PromptyoselfError):

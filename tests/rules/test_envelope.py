@@ -9,7 +9,7 @@ import pytest
 from world import World
 
 from promptyoself.rules.claim import Claim
-from promptyoself.service.schedules.register import trigger
+from promptyoself.service.schedules.change import run_now
 
 
 def claimed(world: World, **asked: Any) -> Claim:
@@ -61,7 +61,7 @@ def test_a_trigger_in_its_envelope() -> None:
     """A delivery that someone asked for bears no number: it is none of the scheduled ones."""
     world = World()
     id_ = world.register(envelope=True, every="10m")
-    trigger(world, id_, None, world.now)  # type: ignore[arg-type]
+    run_now(world, id_, None, world.now)  # type: ignore[arg-type]
     made = world.claim_one()
     assert made.text.split("\n")[4] == "This is a recurring scheduled task (cron: every 10m)."
 

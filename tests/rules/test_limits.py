@@ -25,7 +25,7 @@ from promptyoself.core.settings import Caps
 from promptyoself.events.kinds import PROBLEMS
 from promptyoself.rules.slots import next_wake
 from promptyoself.service.schedules.budgets import budgets
-from promptyoself.service.schedules.register import cancel, modify, pause
+from promptyoself.service.schedules.change import cancel, modify, pause
 from promptyoself.service.schedules.request import Request
 
 LIMITS = ("approval", "budget", "agent_cap")

@@ -19,7 +19,8 @@ from promptyoself.core.settings import load_settings
 from promptyoself.rules.outcome import PARK_AFTER, Abandoned, Failed
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.delivery.loop import StopFlag, execute_once
-from promptyoself.service.schedules.register import cancel, modify, register, resume
+from promptyoself.service.schedules.change import cancel, modify, resume
+from promptyoself.service.schedules.register import register
 from promptyoself.service.schedules.request import Request
 from promptyoself.store.store import Store
 from promptyoself.targets.letta import LettaClient

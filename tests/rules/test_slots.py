@@ -34,7 +34,8 @@ from promptyoself.rules.slots import (
     skip_event,
 )
 from promptyoself.rules.triggers import slots
-from promptyoself.service.schedules.register import cancel, modify, pause, register, resume, trigger
+from promptyoself.service.schedules.change import cancel, modify, pause, resume, run_now
+from promptyoself.service.schedules.register import register
 from promptyoself.service.schedules.request import Request
 from promptyoself.state.apply import fold
 from promptyoself.state.schedules import EMPTY, OpenSlot, Schedule, State, due, schedule_table
@@ -444,7 +445,7 @@ def test_every_slot_is_accounted_for(
     exactly one outcome, none twice, none missing, none out of order."""
     world = World(request._replace(**when), Caps(10, 100, 500))
     changes: dict[str, Callable[..., Any]] = {
-        "pause": pause, "resume": resume, "cancel": cancel, "trigger": trigger,
+        "pause": pause, "resume": resume, "cancel": cancel, "trigger": run_now,
     }  # fmt: skip
     for what, detail in steps:
         if what == "wait":

@@ -43,7 +43,8 @@ from promptyoself.service.delivery.loop import StopFlag, execute_once
 from promptyoself.service.forecast.simulate import simulate
 from promptyoself.service.schedules.approval_tokens import Token, Tokens
 from promptyoself.service.schedules.approvals import Asked, approve, list_approvals, revoke
-from promptyoself.service.schedules.register import cancel, modify, register, trigger
+from promptyoself.service.schedules.change import cancel, modify, run_now
+from promptyoself.service.schedules.register import register
 from promptyoself.service.schedules.request import Request
 from promptyoself.service.schedules.views import show
 from promptyoself.state.schedules import Schedule
@@ -190,12 +191,12 @@ def test_an_approval_ends_with_its_time(desk: Desk) -> None:
     assert desk.deliver(hours=1) == ["delivered"]
     assert desk.deliver(hours=1) == ["approval: expired"]
     desk.now -= timedelta(hours=1, minutes=30)
-    trigger(desk.store, id_, None, desk.now)
+    run_now(desk.store, id_, None, desk.now)
     assert desk.deliver(seconds=1) == ["approval: expired"]
     desk.approve(
         id_, ttl="10m", allow_trigger=True
     )  # by the log's time, which stands still meanwhile
-    trigger(desk.store, id_, None, desk.now)
+    run_now(desk.store, id_, None, desk.now)
     assert desk.deliver(seconds=1) == ["delivered"]
     assert desk.sent() == 2
 
@@ -252,11 +253,11 @@ def test_a_trigger_spends_no_approval_that_is_not_for_it(desk: Desk) -> None:
     and the approval is still there for the slot that it was meant for."""
     id_ = desk.register()
     desk.approve(id_)
-    assert "--allow-trigger" in trigger(desk.store, id_, None, desk.now)["warning"]
+    assert "--allow-trigger" in run_now(desk.store, id_, None, desk.now)["warning"]
     assert desk.deliver(seconds=1) == ["approval: trigger_not_allowed"]
     assert desk.deliver(hours=1) == ["delivered"]
     desk.approve(id_, allow_trigger=True)
-    assert "warning" not in trigger(desk.store, id_, None, desk.now)
+    assert "warning" not in run_now(desk.store, id_, None, desk.now)
     assert desk.deliver(seconds=1) == ["delivered"]
     assert desk.sent() == 2
 
@@ -274,7 +275,7 @@ def test_approvals_of_earlier_versions_are_as_they_were(desk: Desk) -> None:
         return [desk.store.draft(ApprovalGranted("old", content, expires, 2), id_)], None
 
     desk.store.transact(desk.now, decide)
-    trigger(desk.store, id_, None, desk.now)
+    run_now(desk.store, id_, None, desk.now)
     assert desk.deliver(seconds=1) == ["delivered"]
     assert desk.deliver(hours=1) == ["delivered"]
     assert desk.sent() == 2
@@ -284,7 +285,7 @@ def test_the_audit_finds_a_trigger_that_an_approval_was_not_for(desk: Desk) -> N
     """From the log alone: a claim that was paid for by what didn't allow it wasn't approved."""
     id_ = desk.register()
     desk.approve(id_)
-    trigger(desk.store, id_, None, desk.now)
+    run_now(desk.store, id_, None, desk.now)
     desk.now += timedelta(seconds=1)
 
     def decide(state: Any) -> Any:
@@ -805,7 +806,7 @@ def test_loops_that_race_for_an_approval(
         actors = [cast(environ) for _ in range(3)]
         for _ in range(3):
             for id_ in ids.values():
-                trigger(store, id_, None, datetime.now(UTC))
+                run_now(store, id_, None, datetime.now(UTC))
             at_once(actors, "execute")
             count("processes racing", 3)
         at_once(actors, "execute")

@@ -31,7 +31,8 @@ from promptyoself.rules.claim import claim
 from promptyoself.rules.outcome import outcome_events
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.audit.slot_auditor import Accounts, Entry
-from promptyoself.service.schedules.register import cancel, modify, pause, register, resume, trigger
+from promptyoself.service.schedules.change import cancel, modify, pause, resume, run_now
+from promptyoself.service.schedules.register import register
 from promptyoself.service.schedules.request import Request
 
 
@@ -174,7 +175,7 @@ def test_a_triggered_slot(world: World) -> None:
     """P2: a triggered slot is one of its own, beside the schedule's."""
     id_ = world.register(every="1h")
     world.advance(minutes=5)
-    trigger(world, id_, None, world.now)  # type: ignore[arg-type]
+    run_now(world, id_, None, world.now)  # type: ignore[arg-type]
     assert audited(world) == [("12:05", "12:05", 1, "pending", "no_loop", 2)]
     world.settle(world.claim_one())
     world.advance(minutes=55)
@@ -257,7 +258,7 @@ def test_a_pass_before_a_trigger_was_written_forgot_nothing(world: World) -> Non
     world.advance(minutes=30, seconds=1)
     world.claim()
     world.advance(seconds=-1)
-    trigger(world, id_, None, world.now)  # type: ignore[arg-type]
+    run_now(world, id_, None, world.now)  # type: ignore[arg-type]
     outcomes = [entry.outcome for entry in entries_of(world.events, world.now, ["wrk_1"])]
     assert sorted(outcomes) == ["in_flight", "pending"]
 

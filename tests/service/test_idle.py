@@ -27,7 +27,8 @@ from promptyoself.rules.prompts import IDLE_LISTED, render_idle_prompt
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.audit.report import audit
 from promptyoself.service.desires.manage import record
-from promptyoself.service.schedules.register import register, trigger
+from promptyoself.service.schedules.change import run_now
+from promptyoself.service.schedules.register import register
 from promptyoself.service.schedules.request import Request
 from promptyoself.state.desires import Desire, Ranked
 from promptyoself.store.store import Store
@@ -175,13 +176,13 @@ def test_a_triggered_one_lists_them_too() -> None:
     wishes = list(WISHES)
     world, _ = idle_world(wishes)
     id_ = world.register("agent-a", None, template="idle", every="1h")
-    trigger(world, id_, None, world.now)  # type: ignore[arg-type]
+    run_now(world, id_, None, world.now)  # type: ignore[arg-type]
     made = world.claim_one()
     assert (made.kind, made.text) == ("trigger", render_idle_prompt(WISHES))
     world.settle(made)
     wishes.clear()
     world.advance(seconds=1)
-    trigger(world, id_, None, world.now)  # type: ignore[arg-type]
+    run_now(world, id_, None, world.now)  # type: ignore[arg-type]
     assert [line["why"] for line in world.claim().skipped] == ["no_desires"]
     check_slots(world.events, world.now)
 

@@ -419,7 +419,7 @@ def test_a_locked_database_is_told(
     var: Path, clock: Clock, database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P7: a writer that has the database to itself makes an error that says so, not a wait."""
-    monkeypatch.setattr("promptyoself.service.transfer.import_sqlite._BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("promptyoself.service.transfer.sqlite_rows._BUSY_SECONDS", 0.05)
     add(database)
     with closing(sqlite3.connect(database)) as writer:
         writer.execute("BEGIN EXCLUSIVE")

@@ -25,15 +25,21 @@ from tally import chance, count, rounds
 from world import check_deliveries
 
 from promptyoself.core.disk import Disk
+from promptyoself.core.errors import PromptyoselfError
+from promptyoself.core.ids import schedule_id
 from promptyoself.core.settings import load_settings
+from promptyoself.events.schedule_fields import CONTENT
 from promptyoself.rules.claim import Claim, claim
 from promptyoself.rules.outcome import Abandoned, Delivered, outcome_events
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.audit.report import audit
-from promptyoself.service.schedules.register import cancel, modify, pause, register, resume, trigger
+from promptyoself.service.schedules.change import cancel, modify, pause, resume, run_now
+from promptyoself.service.schedules.register import register
 from promptyoself.service.schedules.request import Request
 from promptyoself.service.schedules.views import describe, open_by_id
-from promptyoself.service.transfer import admission, export
+from promptyoself.service.transfer import admission
+from promptyoself.service.transfer.export import LINE_TYPES, export_lines
+from promptyoself.service.transfer.import_lines import import_lines
 from promptyoself.state.schedules import State
 from promptyoself.store.store import Store
 
@@ -92,11 +98,11 @@ class House:
         return found
 
     def export(self) -> bytes:
-        lines = export.export_lines(self.store, None, self.now)
+        lines = export_lines(self.store, None, self.now)
         return b"".join(line + b"\n" for line in lines)
 
     def take(self, lines: bytes, **more: Any) -> dict[str, Any]:
-        return export.import_lines(self.store, io.BytesIO(lines), self.now, **more)
+        return import_lines(self.store, io.BytesIO(lines), self.now, **more)
 
     def shown(self) -> dict[str, dict[str, Any]]:
         """What `show` tells of those that aren't over, but for what is of this life only."""
@@ -252,7 +258,7 @@ def live(house: House, step: tuple[str, str, dict[str, Any], dict[str, Any], int
         else:
             change = {"pause": pause, "resume": resume, "cancel": cancel}[what]
             change(house.store, ids[number % len(ids)], "because", house.now)
-    except export.PromptyoselfError:
+    except PromptyoselfError:
         pass
 
 
@@ -355,7 +361,7 @@ def test_a_slot_under_way_is_taken_along(old: House, new: House, waiting: bool) 
 def test_what_cannot_be_taken_along_is_told(old: House, new: House) -> None:
     """A delivery asked for with `trigger` that is still open stays behind; a warning says so."""
     id_ = old.register(every="1h")
-    trigger(old.store, id_, None, old.now)
+    run_now(old.store, id_, None, old.now)
     assert new.take(old.export())["count"] == 1
     (warning,) = old.warnings
     assert id_ in warning
@@ -390,7 +396,7 @@ def test_an_id_that_is_taken_is_refused(old: House, new: House) -> None:
     taken = new.register(MEETING[0], AGENT, every="1h")
     assert old.register(MEETING[1], AGENT, every="1h") == taken
     exported = old.export()
-    with pytest.raises(export.PromptyoselfError) as refused:
+    with pytest.raises(PromptyoselfError) as refused:
         new.take(exported)
     assert refused.value.details["bad"][0]["code"] == "id_taken"
     assert new.state.schedules[taken].prompt == MEETING[0]
@@ -448,7 +454,7 @@ def changed(**changes: Any) -> Callable[[dict[str, Any]], bytes]:
     def change(line: dict[str, Any]) -> bytes:
         line = {**line, "schedule": dict(line["schedule"])}
         for name, value in changes.items():
-            place = line if name in export._LINE else line["schedule"]
+            place = line if name in LINE_TYPES else line["schedule"]
             place[name] = value
             if value is None:
                 del place[name]
@@ -462,8 +468,8 @@ def renamed(**changes: Any) -> Callable[[dict[str, Any]], bytes]:
 
     def change(line: dict[str, Any]) -> bytes:
         fields = orjson.loads(changed(**changes)(line))
-        content = {name: fields["schedule"].get(name) for name in export.CONTENT}
-        return orjson.dumps({**fields, "id": export.schedule_id(content)})
+        content = {name: fields["schedule"].get(name) for name in CONTENT}
+        return orjson.dumps({**fields, "id": schedule_id(content)})
 
     return change
 
@@ -530,7 +536,7 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], bytes], str]] = {
     "registered as other": (
         lambda line: changed(
             registered={
-                name: line["schedule"][name] for name in export.CONTENT if name in line["schedule"]
+                name: line["schedule"][name] for name in CONTENT if name in line["schedule"]
             }
             | {"prompt": "Other"}
         )(line),
@@ -566,7 +572,7 @@ def test_a_newer_export_is_named_as_such(new: House, old: House) -> None:
     old.register(every="1h")
     newer = orjson.dumps({"export": 2, "what": ["ever"]})
     for partial in (False, True):
-        with pytest.raises(export.PromptyoselfError, match="its version is 2") as refused:
+        with pytest.raises(PromptyoselfError, match="its version is 2") as refused:
             new.take(old.export() + newer, partial=partial)
         assert refused.value.code == "newer_export"
     assert not new.folder.exists()
@@ -595,7 +601,7 @@ def test_files_that_are_no_export(var: Path, clock: Clock, tmp_path: Path) -> No
 
 def test_of_many_bad_lines_the_first_are_listed(new: House) -> None:
     """However many lines another tool's file has, the answer stays readable."""
-    with pytest.raises(export.PromptyoselfError) as refused:
+    with pytest.raises(PromptyoselfError) as refused:
         new.take(b"{}\n" * 5000)
     details = refused.value.details
     assert (details["bad_count"], len(details["bad"])) == (5000, 1000)
@@ -637,7 +643,7 @@ def test_a_damaged_export_is_never_half_understood(
     damaged = exported[:at] + noise + (b"" if cut else exported[at + len(noise) :])
     try:
         answer = new.take(damaged)
-    except export.PromptyoselfError as error:
+    except PromptyoselfError as error:
         assert error.code in ("bad_lines", "newer_export")  # noqa: PT017
         assert not new.folder.exists()
     else:
@@ -654,7 +660,7 @@ def test_limits_hold_for_what_is_imported(old: House, tmp_path: Path) -> None:
     pause(old.store, ids[0], None, old.now)
     exported = old.export()
     new = House(tmp_path / "capped", max_active_per_agent=3)
-    with pytest.raises(export.PromptyoselfError) as refused:
+    with pytest.raises(PromptyoselfError) as refused:
         new.take(exported)
     assert [bad["code"] for bad in refused.value.details["bad"]] == ["too_many_schedules"]
     answer = new.take(exported, partial=True)
@@ -662,7 +668,7 @@ def test_limits_hold_for_what_is_imported(old: House, tmp_path: Path) -> None:
     assert new.state.agent("agent-a").active == 3
     assert new.take(exported, partial=True)["count"] == 0
     slow = House(tmp_path / "slow", min_interval=7200)
-    with pytest.raises(export.PromptyoselfError) as refused:
+    with pytest.raises(PromptyoselfError) as refused:
         slow.take(exported)
     assert {bad["code"] for bad in refused.value.details["bad"]} == {"interval_too_short"}
     new.check()
@@ -715,7 +721,7 @@ def many(number: int) -> bytes:
         }  # fmt: skip
         policy = {"anchor": "2026-11-20T11:30:00.000000Z", "tier": 0, "misfire": "all", "grace": 60}
         line = {
-            "export": 1, "id": export.schedule_id(schedule), "status": "active",
+            "export": 1, "id": schedule_id(schedule), "status": "active",
             "next_run": "2026-11-20T12:30:00.000000Z", "repetition_count": 3,
             "schedule": schedule | policy,
         }  # fmt: skip

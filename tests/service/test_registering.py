@@ -16,7 +16,8 @@ from world import World
 
 from promptyoself.core import ids as identity
 from promptyoself.core.errors import PromptyoselfError
-from promptyoself.service.schedules.register import MAX_WAITING_TRIGGERS, trigger
+from promptyoself.service.schedules.change import run_now
+from promptyoself.service.schedules.limits import MAX_WAITING_RUNS
 
 BASE = ("register", "--agent-id", AGENT, "--prompt", "Hello")
 EVERY = (*BASE, "--every", "1h")
@@ -619,13 +620,13 @@ def test_so_many_triggers_may_wait_and_no_more() -> None:
     world: Any = World()
     first, second = world.register(prompt="One", every="1h"), world.register(prompt="Two")
     other = world.register("agent-b", every="1h")
-    for number in range(MAX_WAITING_TRIGGERS):
-        trigger(world, (first, second)[number % 2], None, world.now)
+    for number in range(MAX_WAITING_RUNS):
+        run_now(world, (first, second)[number % 2], None, world.now)
     for id_ in (first, second):
         with pytest.raises(PromptyoselfError, match="100 triggered deliveries that wait") as raised:
-            trigger(world, id_, None, world.now)
+            run_now(world, id_, None, world.now)
         assert raised.value.code == "too_many_triggers"
-    trigger(world, other, None, world.now)
+    run_now(world, other, None, world.now)
     world.advance(seconds=1)
     world.claim()
-    trigger(world, first, None, world.now)
+    run_now(world, first, None, world.now)

@@ -17,7 +17,7 @@ from world import World, entries_of
 from promptyoself.events.records import DeliveryAttempted
 from promptyoself.index import tree
 from promptyoself.sandbox import Sandbox
-from promptyoself.service.schedules.register import cancel, modify, pause
+from promptyoself.service.schedules.change import cancel, modify, pause
 from promptyoself.service.schedules.request import Request
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from promptyoself.core.instants import format_utc
 from promptyoself.events import records
 from promptyoself.events.versions import SCHEDULE_VERSIONS, VERSIONS
 from promptyoself.rules.outcome import Abandoned, Failed
-from promptyoself.service.schedules.register import cancel, modify, pause, resume, trigger
+from promptyoself.service.schedules.change import cancel, modify, pause, resume, run_now
 from promptyoself.service.schedules.request import Request
 from promptyoself.state.desires import Desire, Ranked
 
@@ -75,7 +75,7 @@ def _story() -> list[Event]:
     world.advance(minutes=30)
     for made in world.claim().claims:
         world.settle(made, Failed("agent_not_found", "Gone.", permanent=True, run_id="run-1"))
-    trigger(store, daily, "now", world.now)
+    run_now(store, daily, "now", world.now)
     for made in world.claim().claims:
         world.settle(made)
     outside = world.register("agent-d", every="4h", tier=2, on_failure="agent-a")

@@ -15,7 +15,8 @@ from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.events.records import WorkerStarted, WorkerStopped
 from promptyoself.rules.claim import orphans
 from promptyoself.rules.outcome import Abandoned, Failed
-from promptyoself.service.schedules.register import cancel, modify, pause, register, resume, trigger
+from promptyoself.service.schedules.change import cancel, modify, pause, resume, run_now
+from promptyoself.service.schedules.register import register
 from promptyoself.service.schedules.request import Request
 from promptyoself.state.schedules import due
 
@@ -125,7 +126,7 @@ class Story:
         world: Any = self.world
         number, when = detail if what == "modify" else (detail, None)
         id_, request = self.ids[number % len(self.ids)], self.requests[number % len(self.ids)]
-        functions = {"pause": pause, "resume": resume, "cancel": cancel, "trigger": trigger}
+        functions = {"pause": pause, "resume": resume, "cancel": cancel, "trigger": run_now}
         if what == "approve":
             world.approve(id_, 1 + number % 3, hours=number)
         elif what == "modify":

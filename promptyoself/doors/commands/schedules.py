@@ -129,7 +129,7 @@ def cancel_command(session: Session, id_: str, reason: str | None) -> Document:
 
     Registering the same content again brings it back. Answers with cancelled_id.
     """
-    from promptyoself.service.schedules.register import cancel
+    from promptyoself.service.schedules.change import cancel
 
     return cancel(session.store(), id_, reason, session.now())
 
@@ -142,7 +142,7 @@ def pause_command(session: Session, id_: str, reason: str | None) -> Document:
 
     To be done with it, use `cancel`. Answers with the id.
     """
-    from promptyoself.service.schedules.register import pause
+    from promptyoself.service.schedules.change import pause
 
     return pause(session.store(), id_, reason, session.now())
 
@@ -162,7 +162,7 @@ def resume_command(
 
     Answers with next_run; with --failed-with, with those resumed, and those left as they are.
     """
-    from promptyoself.service.schedules.register import resume
+    from promptyoself.service.schedules.change import resume
 
     if id_ is not None and failed_with is not None:
         raise WrongUsage(
@@ -194,7 +194,7 @@ def modify_command(session: Session, id_: str, **options: Any) -> Document:
     An empty text unsets a name, a conversation, a bound, a jitter or who is told. Answers with what
     was modified, and next_run.
     """
-    from promptyoself.service.schedules.register import modify
+    from promptyoself.service.schedules.change import modify
 
     return _delivered(
         session, partial(modify, id_=id_, request=_request(options), now=session.now())
@@ -210,9 +210,9 @@ def trigger_command(session: Session, id_: str, reason: str | None) -> Document:
     The loop delivers it as soon as the agent is free. Answers with the slot, which `history` has
     later.
     """
-    from promptyoself.service.schedules.register import trigger
+    from promptyoself.service.schedules.change import run_now
 
-    return _delivered(session, partial(trigger, id_=id_, reason=reason, now=session.now()))
+    return _delivered(session, partial(run_now, id_=id_, reason=reason, now=session.now()))
 
 
 @command("next")
@@ -226,13 +226,12 @@ def next_command(session: Session, id_: str | None, count: int, **options: Any) 
     own time.
     """
     from promptyoself.service.schedules.next_fires import fires, next_fires
-    from promptyoself.service.schedules.register import preview
-    from promptyoself.service.schedules.request import Request
+    from promptyoself.service.schedules.request import Request, parse_times
 
     request, now = Request(**options), session.now()
     if id_ is None:
-        trigger, repetitions = preview(session.store(), request, now)
-        return {"fires": fires(trigger, repetitions, count, now)}
+        trigger = parse_times(request, session.store().settings, now)
+        return {"fires": fires(trigger, request.max_repetitions, count, now)}
     if request != Request():
         raise WrongUsage(
             "conflicting_options", "Both --id and a trigger were given.", "Give one of them."

@@ -59,7 +59,7 @@ def import_command(session: Session, file: str, partial: bool, dry_run: bool) ->
     Known ones are skipped, so it can be run again. All lines are checked first; where one is bad,
     nothing is imported.
     """
-    from promptyoself.service.transfer.export import import_lines
+    from promptyoself.service.transfer.import_lines import import_lines
 
     store, now = session.store(), session.now()
     with _reading(file) as opened:

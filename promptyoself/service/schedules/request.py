@@ -1,13 +1,13 @@
-"""What a registration or a change asks for, as the doors receive it, and the checks of it.
+"""What a registration or a change asks for, as the doors receive it; how it is read and checked.
 
-Nothing here looks at the schedules there are: that is decided under the lock, in
-:mod:`promptyoself.service.schedules.register`.
+Nothing here looks at the schedules there are: :mod:`promptyoself.service.schedules.register` and
+:mod:`promptyoself.service.schedules.change` do that, under the log's lock.
 """
 
 from collections import namedtuple
 from datetime import UTC, datetime, timedelta
 from itertools import islice, pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from promptyoself.core.errors import PromptyoselfError, WrongUsage
 from promptyoself.core.instants import format_utc
@@ -19,6 +19,7 @@ from promptyoself.core.times import (
     parse_time,
     parse_zone,
     require_future,
+    seconds_of,
     shown,
 )
 from promptyoself.core.validation import (
@@ -28,20 +29,30 @@ from promptyoself.core.validation import (
     check_prompt,
     check_text,
 )
-from promptyoself.events.schedule_fields import FIELDS, POLICY, TEMPLATES, Field
-from promptyoself.rules.slots import trigger_from_fields
+from promptyoself.events.schedule_fields import (
+    FIELDS,
+    POLICY,
+    TEMPLATES,
+    Field,
+    ScheduleRegistered,
+)
+from promptyoself.rules.slots import schedule_trigger
 from promptyoself.rules.triggers import Trigger, next_fire_time, parse_cron, slots
+from promptyoself.state.schedules import Schedule
 from promptyoself.store.access import forbidden
 
 __all__ = [
     "Request",
+    "ScheduleSpec",
     "anchor_for",
     "check_jitter",
-    "checked",
+    "check_order",
     "first_fire",
-    "trigger_fields",
+    "parse",
+    "parse_times",
+    "registration",
+    "validate",
 ]
-
 
 _OPTIONS = ("time", "cron", "every", *(name for name in FIELDS if FIELDS[name].help), "reason")
 _new_class: Any = namedtuple  # mypy can't know its fields, since they follow from the table
@@ -57,13 +68,94 @@ class Request(_Options):  # type: ignore[misc]
     __slots__ = ()
 
 
-def checked(
+_TIMES = ("time", "cron", "every")
+_IN_ZONE = (*_TIMES, "start_at", "until")
+
+
+class ScheduleSpec(NamedTuple):
+    """A registration that was asked for, checked, with no text of a caller left to read."""
+
+    record: ScheduleRegistered  # its next_run is the first slot from now on
+    trigger: Trigger  # of the record
+
+
+def parse(request: Request, settings: Settings, now: datetime) -> ScheduleSpec:
+    """The registration that a request asks for. An interval without a start counts from ``now``.
+
+    Raises:
+        WrongUsage: ``missing_option``, ``conflicting_options``.
+        PromptyoselfError: what :func:`validate`, :func:`check_jitter`, :func:`check_order` and
+            :func:`first_fire` raise.
+    """
+    if request.agent_id is None:
+        raise WrongUsage(
+            "missing_option",
+            "No agent was named.",
+            "Give --agent-id, or set PROMPTYOSELF_DEFAULT_AGENT_ID.",
+        )
+    if request.prompt is None and request.template is None:
+        raise WrongUsage(
+            "missing_option",
+            "No prompt was given.",
+            "Give --prompt or --template. At a shell, --prompt-file reads it from a file.",
+        )
+    fields = validate(request, settings, now)
+    if "schedule_type" not in fields:
+        raise WrongUsage(
+            "missing_option",
+            "None of --time, --cron and --every was given.",
+            "Say when: --time '2027-01-31 09:00', --cron '0 9 * * MON' or --every 2h.",
+        )
+    record = registration(fields, now)
+    trigger = schedule_trigger(record)
+    check_jitter(record)
+    check_order(record)
+    first = first_fire(trigger, now)
+    return ScheduleSpec(record._replace(next_run=format_utc(first)), trigger)
+
+
+def parse_times(request: Request, settings: Settings, now: datetime) -> Trigger:
+    """The trigger of the registration that a request of times alone asks for.
+
+    Raises:
+        WrongUsage: ``missing_option``, ``conflicting_options``.
+        PromptyoselfError: as :func:`parse`.
+    """
+    fields = validate(request, settings, now)
+    if "schedule_type" not in fields:
+        raise WrongUsage(
+            "missing_option",
+            "Neither --id nor one of --time, --cron and --every was given.",
+            "Name a schedule, or say when.",
+        )
+    record = registration({"agent_id": "", "prompt": "", **fields}, now)
+    check_order(record)
+    trigger = schedule_trigger(record)
+    first_fire(trigger, now)
+    return trigger
+
+
+def registration(fields: dict[str, Any], now: datetime) -> ScheduleRegistered:
+    """The event of a registration of these fields, with the policy that nothing was said of. Its
+    ``next_run`` is yet to be set."""
+    defaults = {name: FIELDS[name].default for name in POLICY}
+    anchor = fields.get("start_at") or anchor_for(now)
+    return ScheduleRegistered(**{**defaults, "next_run": "", "anchor": anchor, **fields})
+
+
+def validate(
     request: Request, settings: Settings, now: datetime, *, own_zone: str | None = None
 ) -> dict[str, Any]:
-    """The checked fields of everything but the trigger's kind; only what was given.
+    """The fields of a registration that a request names, as the log is to have them, and its
+    ``reason``. What a request unsets is ``None``.
 
-    ``own_zone`` is that of the schedule that is to be changed. Times are read in it where no other
-    is given; that it is known on this machine is only asked where a time needs it.
+    ``own_zone`` is that of the schedule that is to be changed. Times are read in it where the
+    request names no other. Whether this machine knows that zone is only asked where a time needs
+    it.
+
+    Raises:
+        WrongUsage: ``conflicting_options``.
+        PromptyoselfError: the code of what is wrong with a value.
     """
     fields: dict[str, Any] = {}
     if request.agent_id is not None:
@@ -84,18 +176,20 @@ def checked(
     if request.reason is not None:
         fields["reason"] = request.reason
     if request.timezone is not None:
-        fields["timezone"] = parse_zone(request.timezone)
-    for name in ("start_at", "until"):
-        text = getattr(request, name)
-        if text is not None:
-            zone = _zone_of(request, settings, own_zone) if text else ""
-            bound = parse_bound(text, zone, now, end=name == "until") if text else None
-            fields[name] = None if bound is None else format_utc(bound)
+        own_zone = fields["timezone"] = parse_zone(request.timezone)
+    if own_zone is None and any(getattr(request, name) is not None for name in _IN_ZONE):
+        own_zone = default_zone(settings)
+    zone = own_zone or ""
+    if request.start_at is not None:
+        fields["start_at"] = _bound(request.start_at, zone, now, end=False)
+    if request.until is not None:
+        fields["until"] = _bound(request.until, zone, now, end=True)
     if request.max_repetitions is not None:
         fields["max_repetitions"] = request.max_repetitions
         if request.max_repetitions not in FIELDS["max_repetitions"].values:
             raise _invalid(FIELDS["max_repetitions"], request.max_repetitions)
     fields.update(_policy_of(request, settings))
+    fields.update(_times_of(request, zone, now, settings.caps.min_interval))
     return fields
 
 
@@ -159,66 +253,52 @@ def _value_of(field: Field, value: Any, settings: Settings) -> Any:
     return value
 
 
-def _zone_of(request: Request, settings: Settings, own_zone: str | None) -> str:
-    """The zone in which a request's times are read."""
-    if request.timezone is not None:
-        return parse_zone(request.timezone)
-    return default_zone(settings) if own_zone is None else own_zone
+def _bound(text: str, zone: str, now: datetime, *, end: bool) -> str | None:
+    """A bound of the times as an instant; ``None`` where an empty text unsets it."""
+    return format_utc(parse_bound(text, zone, now, end=end)) if text else None
 
 
-def trigger_fields(
-    request: Request, settings: Settings, now: datetime, *, own_zone: str | None = None
-) -> dict[str, Any] | None:
-    """The kind, value and zone of the trigger asked for, checked; ``None`` where none was. Its
-    bounds, and ``own_zone``, are :func:`checked`'s."""
-    given = [name for name in ("time", "cron", "every") if getattr(request, name) is not None]
+def _times_of(request: Request, zone: str, now: datetime, least: int) -> dict[str, str]:
+    """The kind, the value and the zone of the times; nothing where the request names no times.
+    ``least`` is the fewest seconds that may lie between two fires."""
+    given = [name for name in _TIMES if getattr(request, name) is not None]
     if not given:
-        return None
+        return {}
     if len(given) > 1:
         raise WrongUsage(
             "conflicting_options",
             f"Both --{given[0]} and --{given[1]} were given.",
             "Give exactly one of --time, --cron and --every.",
         )
-    zone = _zone_of(request, settings, own_zone)
-    fields: dict[str, Any] = {"timezone": zone}
+    times = {"timezone": zone}
     if request.time is not None:
         instant = parse_time(request.time, zone, now)
         require_future(instant, now, zone)
-        fields.update(schedule_type="once", schedule_value=format_utc(instant))
-    elif request.cron is not None:
+        return {**times, "schedule_type": "once", "schedule_value": format_utc(instant)}
+    if request.cron is not None:
         expression = parse_cron(request.cron)
-        _require_apart(expression, request.cron, settings.caps.min_interval)
-        fields.update(schedule_type="cron", schedule_value=expression)
-    else:
-        seconds = parse_duration(request.every or "")
-        least = settings.caps.min_interval
-        if seconds < least:
-            raise _too_short(f"--every {shown(request.every or '')} is shorter than", least)
-        fields.update(schedule_type="interval", schedule_value=format_duration(seconds))
-    return fields
-
-
-def _require_apart(expression: str, asked: str, least: int) -> None:
-    """Refuse a cron expression with two fires closer than ``least`` seconds. Raises
-    ``interval_too_short``."""
-    if least <= 60:  # which no two are
-        return
-    if _closest(expression) < least:
-        raise _too_short(f"--cron {shown(asked)} has fires closer together than", least)
+        # No two fires of a cron expression are closer than a minute.
+        if least > 60 and _closest(expression) < least:
+            raise _too_short(f"--cron {shown(request.cron)} has fires closer together than", least)
+        return {**times, "schedule_type": "cron", "schedule_value": expression}
+    seconds = parse_duration(request.every)
+    if seconds < least:
+        raise _too_short(f"--every {shown(request.every)} is shorter than", least)
+    return {**times, "schedule_type": "interval", "schedule_value": format_duration(seconds)}
 
 
 def _closest(expression: str) -> float:
-    """The fewest seconds between two fires of a cron expression, going by the clock on the wall: at
-    a change of clocks, any two may be closer."""
+    """The fewest seconds between two fires of a cron expression, by the clock on the wall. At a
+    change of clocks, any two may be closer."""
     trigger = Trigger("cron", expression, "UTC", _A_MONDAY)
-    fires = islice(slots(trigger, _A_MONDAY, _A_MONDAY + timedelta(days=9 * 366)), _FIRES)
+    until = _A_MONDAY + timedelta(days=9 * 366)
+    fires = islice(slots(trigger, _A_MONDAY, until), _ENOUGH_FIRES)
     gaps = ((later - fire).total_seconds() for fire, later in pairwise(fires))
     return min(gaps, default=float("inf"))
 
 
-_FIRES = 3000
-"""So many fires show how close two can be: a year's, where there are eight a day."""
+_ENOUGH_FIRES = 3000
+"""This many fires show how close two can be: they are a year's, where there are eight a day."""
 
 _A_MONDAY = datetime(2024, 1, 1, tzinfo=UTC)  # of a leap year
 
@@ -231,25 +311,29 @@ def _too_short(what: str, least: int) -> PromptyoselfError:
     )
 
 
-def check_jitter(fields: dict[str, Any]) -> None:
-    """Refuse a jitter that would mix up slots or outlast the grace. Raises ``invalid_jitter``."""
-    jitter = fields.get("jitter")
+def check_jitter(schedule: ScheduleRegistered | Schedule) -> None:
+    """Refuse a jitter that would mix up slots or outlast the grace.
+
+    Raises:
+        PromptyoselfError: ``invalid_jitter``.
+    """
+    jitter = schedule.jitter
     if not jitter:
         return
-    if jitter >= fields["grace"]:
+    if jitter >= schedule.grace:
         raise PromptyoselfError(
             "invalid_jitter",
             f"A jitter of {format_duration(jitter)} is not shorter than the grace of "
-            f"{format_duration(fields['grace'])}.",
+            f"{format_duration(schedule.grace)}.",
             "Take a shorter one, or a longer --grace; else slots would be too late to deliver.",
         )
-    if fields["schedule_type"] == "once":
+    if schedule.schedule_type == "once":
         return
-    if fields["schedule_type"] == "interval":
-        shortest, what = float(parse_duration(fields["schedule_value"])), "the interval of"
+    if schedule.schedule_type == "interval":
+        shortest, what = float(seconds_of(schedule.schedule_value)), "the interval of"
     else:
-        shortest = _closest(fields["schedule_value"])
-        what = f"the time between two fires of {shown(fields['schedule_value'])}, which can be"
+        shortest = _closest(schedule.schedule_value)
+        what = f"the time between two fires of {shown(schedule.schedule_value)}, which can be"
     if jitter >= shortest:
         raise PromptyoselfError(
             "invalid_jitter",
@@ -259,16 +343,28 @@ def check_jitter(fields: dict[str, Any]) -> None:
         )
 
 
-def first_fire(fields: dict[str, Any], now: datetime) -> datetime:
-    """The first fire after ``now``. Raises ``never_fires`` or ``start_after_until``."""
-    start_at, until = fields.get("start_at"), fields.get("until")
+def check_order(schedule: ScheduleRegistered | Schedule) -> None:
+    """Refuse bounds of which the first is later than the last.
+
+    Raises:
+        PromptyoselfError: ``start_after_until``.
+    """
+    start_at, until = schedule.start_at, schedule.until
     if start_at and until and start_at > until:
         raise PromptyoselfError(
             "start_after_until",
             f"--start-at ({start_at}) is later than --until ({until}).",
             "Exchange or change them.",
         )
-    first = next_fire_time(trigger_from_fields(fields), now)
+
+
+def first_fire(trigger: Trigger, after: datetime) -> datetime:
+    """The first fire after an instant.
+
+    Raises:
+        PromptyoselfError: ``never_fires``.
+    """
+    first = next_fire_time(trigger, after)
     if first is None:
         raise PromptyoselfError(
             "never_fires",

@@ -12,7 +12,7 @@ from promptyoself.core.times import shown
 from promptyoself.core.validation import MAX_REASON, check_text
 from promptyoself.events.draft import Draft
 from promptyoself.events.kinds import STATUSES
-from promptyoself.service.schedules.register import resumption
+from promptyoself.service.schedules.change import resumption
 from promptyoself.state.schedules import Schedule, State, branch
 from promptyoself.store.store import Store
 

@@ -14,8 +14,8 @@ from promptyoself.events.kinds import FINISHED
 from promptyoself.events.records import Record, ScheduleRegistered
 from promptyoself.ledger import encode_line
 from promptyoself.ledger.linking import provisional_event
-from promptyoself.rules.placement import place
-from promptyoself.service.schedules.register import require_room, require_space
+from promptyoself.rules.placement import id_for_content
+from promptyoself.service.schedules.limits import require_room, require_space
 from promptyoself.state.apply import fold
 from promptyoself.state.overlay import Overlay
 from promptyoself.state.schedules import EMPTY, Schedule, State, branch, prompt_size
@@ -73,7 +73,7 @@ def admit(store: Store, state: State, arrivals: Iterable[Arrival], now: datetime
     before = state.schedules
     state = branch(state)
     for arrival in arrivals:
-        id_, salt, existing = place(state, arrival.registered)
+        id_, salt, existing = id_for_content(state, arrival.registered)
         registered = arrival.registered
         if existing is not None:
             found.skipped.append({**arrival.where, **_known(existing, before)})

@@ -6,56 +6,42 @@ down, so each is taken for what it most likely meant; one that can't be is repor
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import sqlite3
-import stat
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 from promptyoself.core.errors import PromptyoselfError
-from promptyoself.core.instants import format_utc, parse_utc
+from promptyoself.core.instants import format_utc
 from promptyoself.core.settings import Settings
-from promptyoself.core.times import format_duration, parse_duration, parse_zone, shown
+from promptyoself.core.times import format_duration, parse_duration, parse_zone, seconds_of, shown
 from promptyoself.events.records import ScheduleRegistered
 from promptyoself.events.schedule_fields import DEFAULT_GRACE
-from promptyoself.rules.slots import trigger_from_fields
+from promptyoself.rules.slots import schedule_trigger
 from promptyoself.rules.triggers import next_fire_time
 from promptyoself.service.schedules.request import (
     Request,
-    anchor_for,
-    checked,
     first_fire,
-    trigger_fields,
+    registration,
+    validate,
 )
 from promptyoself.service.transfer.admission import (
-    MAX_BYTES,
     Admission,
     Arrival,
     admit,
     outcome,
     take_in,
-    too_much,
+)
+from promptyoself.service.transfer.sqlite_rows import (
+    MAX_VALUE_BYTES,
+    PROMPT_COLUMNS,
+    Row,
+    read_rows,
 )
 from promptyoself.state.schedules import State
 from promptyoself.store.store import Store
 
 __all__ = ["import_sqlite"]
-
-_TABLES = ("schedules", "unified_reminders")
-_PROMPTS = ("prompt_text", "prompt", "message", "text")
-_NEEDED = ("agent_id", "schedule_type", "schedule_value")
-_OTHERS = ("id", "next_run", "active", "max_repetitions", "repetition_count")
-
-_LARGEST_VALUE = 4 * 1024 * 1024  # bytes; SQLite refuses a larger one before it is read
-_BUSY_SECONDS = 5.0
-_MAGIC = b"SQLite format 3\0"
 
 _TICK = timedelta(microseconds=1)
 _BEGINNING = datetime.min.replace(tzinfo=UTC)
@@ -69,14 +55,6 @@ _WHYS = {
     "forbidden_agent": "forbidden",
 }
 _ROW_HINT = "Register it by hand, with what it was meant to be."
-
-
-class _Row(NamedTuple):
-    """A row as SQLite has it: texts as bytes, anything else by its own type."""
-
-    table: str
-    number: Any
-    columns: Mapping[str, Any]
 
 
 class _Skip(NamedTuple):
@@ -101,7 +79,7 @@ def import_sqlite(
     zone = parse_zone(zone or "UTC")
     arrivals: list[Arrival] = []
     skipped: list[dict[str, Any]] = []
-    for row in _rows(path):
+    for row in read_rows(path):
         where = {"row": _name(row.number), "table": row.table}
         try:
             found = _converted(row, store.settings, zone, now)
@@ -135,213 +113,11 @@ def _refused(error: PromptyoselfError) -> dict[str, Any]:
     return {"why": _WHYS.get(error.code, "invalid"), "detail": error.message, "code": error.code}
 
 
-# --- reading the database -----------------------------------------------------------------------
-
-
-def _rows(path: str) -> Iterator[_Row]:
-    """Every row of the tables, all as of one moment."""
-    try:
-        with _opened(path) as connection:
-            tables = [table for table in _TABLES if _columns(connection, table)]
-            if not tables:
-                raise PromptyoselfError(
-                    "no_schedules_table",
-                    f"{shown(path)} has neither a table {' nor '.join(_TABLES)}.",
-                    "Name the database of an SQLite-based promptyoself; see its "
-                    "PROMPTYOSELF_DB_PATH.",
-                )
-            total = 0
-            for table in tables:
-                for row in _table_rows(connection, path, table):
-                    total += sum(len(v) for v in row.columns.values() if isinstance(v, bytes))
-                    if total > MAX_BYTES:
-                        raise too_much(shown(path))
-                    yield row
-    except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter of a name in its schema
-        raise _from_sqlite(path, error) from None
-
-
-@contextmanager
-def _opened(path: str) -> Iterator[sqlite3.Connection]:
-    """A connection that can't change the file, in a transaction.
-
-    In WAL mode even a reader makes files beside the database, so where no writer can be using it,
-    it is opened as immutable, or, where a dead one has left a WAL without its index, as a copy.
-    """
-    file, wal = _require_database(path)
-    name, shm = os.fspath(file), Path(f"{file}-shm")
-    log = Path(f"{file}-wal")
-    with TemporaryDirectory(prefix="promptyoself-") as folder:
-        mode = "mode=ro"
-        if wal and not shm.exists():
-            if log.exists() and log.stat().st_size:
-                name = os.path.join(folder, "copy.db")
-                shutil.copyfile(file, name)
-                shutil.copyfile(log, f"{name}-wal")
-            else:
-                mode = "mode=ro&immutable=1"
-        uri = f"file:{quote(os.fsencode(name))}?{mode}"
-        with closing(sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS)) as connection:
-            connection.isolation_level = None
-            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LARGEST_VALUE)
-            connection.execute("PRAGMA trusted_schema=OFF")
-            connection.execute("BEGIN")
-            yield connection
-
-
-def _require_database(path: str) -> tuple[Path, bool]:
-    """The file behind the path, and whether it is in WAL mode. SQLite would take an empty file for
-    an empty database."""
-    try:
-        file = Path(path).resolve()
-        regular = stat.S_ISREG(file.stat().st_mode)
-        header = b""
-        if regular:
-            with file.open("rb") as opened:
-                header = opened.read(100)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise _unreadable(path, getattr(error, "strerror", None) or str(error)) from None
-    if not regular:
-        raise _unreadable(path, "it isn't a file")
-    if len(header) < 100 or not header.startswith(_MAGIC):
-        raise _not_sqlite(path)
-    return file, 2 in header[18:20]
-
-
-def _columns(connection: sqlite3.Connection, table: str) -> dict[str, str]:
-    """The columns of a table by their names in lower case; none where there is no such table."""
-    (real,) = connection.execute(
-        "SELECT min(name) FROM sqlite_master WHERE type = 'table' AND lower(name) = ?", (table,)
-    ).fetchone()
-    if real is None:
-        return {}
-    found = connection.execute("SELECT name FROM pragma_table_info(?)", (real,))
-    return {name.lower(): name for (name,) in found}
-
-
-def _table_rows(connection: sqlite3.Connection, path: str, table: str) -> Iterator[_Row]:
-    columns = _columns(connection, table)
-    missing = [name for name in _NEEDED if name not in columns]
-    if not set(_PROMPTS) & set(columns):
-        missing.append(_PROMPTS[0])
-    if missing:
-        raise PromptyoselfError(
-            "no_schedules_table",
-            f"The table {table} of {shown(path)} has no column {', '.join(missing)}.",
-            "Name the database of an SQLite-based promptyoself.",
-        )
-    wanted = [name for name in (*_NEEDED, *_PROMPTS, *_OTHERS) if name in columns]
-    chosen = ", ".join('"' + columns[name].replace('"', '""') + '"' for name in wanted)
-    numbered = _row_number(connection, table, columns)
-    query = f"SELECT {numbered or 'NULL'}, {chosen} FROM {table}"
-    if numbered:
-        query += f" ORDER BY {numbered}"
-    with _texts_as_bytes(connection):
-        for place, values in enumerate(_each(connection, query), 1):
-            if values is None:
-                number = _number_at(connection, table, numbered, place)
-                yield _Row(table, number, {})
-                continue
-            found = dict(zip(wanted, values[1:], strict=True))
-            number = place if values[0] is None else values[0]
-            yield _Row(table, found.pop("id", None) or number, found)
-
-
-def _row_number(connection: sqlite3.Connection, table: str, columns: Mapping[str, str]) -> str:
-    """The name by which SQLite's own number of a row can be asked for; empty where columns of the
-    table have all of its names, or the table has no such number."""
-    for name in ("rowid", "_rowid_", "oid"):
-        if name not in columns:
-            try:
-                connection.execute(f"SELECT {name} FROM {table} LIMIT 0")
-            except sqlite3.OperationalError:
-                continue
-            return name
-    return ""
-
-
-def _each(connection: sqlite3.Connection, query: str) -> Iterator[tuple[Any, ...] | None]:
-    """Each row of a query; ``None`` for one with a value that is too large.
-
-    Such a value ends the statement that meets it, and takes the row before it along. So that one
-    and the next are asked for by themselves, and the rest by a new statement.
-    """
-    done = 0
-    while True:
-        try:
-            for values in connection.execute(f"{query} LIMIT -1 OFFSET {done}"):
-                yield values
-                done += 1
-        except sqlite3.DataError:
-            try:
-                yield connection.execute(f"{query} LIMIT 1 OFFSET {done}").fetchone()
-            except sqlite3.DataError:
-                yield None
-            done += 1
-        else:
-            return
-
-
-def _number_at(connection: sqlite3.Connection, table: str, numbered: str, place: int) -> int:
-    """SQLite's own number of the row in that place, else the place."""
-    if not numbered:
-        return place
-    query = f"SELECT {numbered} FROM {table} ORDER BY 1 LIMIT 1 OFFSET ?"
-    (number,) = connection.execute(query, (place - 1,)).fetchone()
-    return int(number)
-
-
-@contextmanager
-def _texts_as_bytes(connection: sqlite3.Connection) -> Iterator[None]:
-    """What isn't UTF-8 is a matter of its row, not of the whole table."""
-    connection.text_factory = bytes
-    try:
-        yield
-    finally:
-        connection.text_factory = str
-
-
-def _from_sqlite(path: str, error: sqlite3.Error | UnicodeDecodeError) -> PromptyoselfError:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return PromptyoselfError(
-            "database_locked",
-            f"{shown(path)} is locked by another process.",
-            "Nothing was imported. Stop the old promptyoself, and run this again.",
-        )
-    if code == sqlite3.SQLITE_CORRUPT or isinstance(error, UnicodeDecodeError):
-        return PromptyoselfError(
-            "database_damaged",
-            f"{shown(path)} is damaged: {error}.",
-            "Nothing was imported. Try `sqlite3 FILE .recover | sqlite3 NEW`, and import NEW.",
-        )
-    if code == sqlite3.SQLITE_NOTADB:
-        return _not_sqlite(path)
-    return _unreadable(path, str(error))
-
-
-def _not_sqlite(path: str) -> PromptyoselfError:
-    return PromptyoselfError(
-        "not_sqlite",
-        f"{shown(path)} is not an SQLite database, or an encrypted one.",
-        "Name the database's file; an export is read by `promptyoself import`.",
-    )
-
-
-def _unreadable(path: str, why: str) -> PromptyoselfError:
-    return PromptyoselfError(
-        "unreadable_file", f"{shown(path)} can't be read: {why}.", "Check the path and the mode."
-    )
-
-
-# --- what a row means ---------------------------------------------------------------------------
-
-
 def _converted(
-    row: _Row, settings: Settings, zone: str, now: datetime
+    row: Row, settings: Settings, zone: str, now: datetime
 ) -> ScheduleRegistered | _Skip:
     if not row.columns:
-        raise _invalid(f"A value in it is larger than {_LARGEST_VALUE // 1024**2} MiB.")
+        raise _invalid(f"A value in it is larger than {MAX_VALUE_BYTES // 1024**2} MiB.")
     if not _is_active(row.columns.get("active")):
         return _Skip("inactive", "It isn't active.")
     most = _count(row, "max_repetitions")
@@ -350,7 +126,7 @@ def _converted(
         raise _invalid(f"Its repetition_count is {done}.")
     if most is not None and done >= most > 0:
         return _Skip("finished", f"It has fired {done} times, of at most {most}.")
-    prompts = (row.columns.get(name) for name in _PROMPTS)
+    prompts = (row.columns.get(name) for name in PROMPT_COLUMNS)
     prompt = next((prompt for prompt in prompts if prompt is not None), None)
     request = Request(
         agent_id=_text("agent_id", row.columns["agent_id"]),
@@ -378,29 +154,30 @@ def _converted(
             f"The schedule_type {shown(kind)} is none of once, cron, interval.",
             _ROW_HINT,
         )
-    fields = checked(request, settings, now)
-    fields.update(trigger_fields(request, settings, _BEGINNING) or {})
-    fields.update(tier=0, misfire="coalesce", grace=DEFAULT_GRACE, anchor=anchor_for(now))
-    first = _first(fields, next_run, now)
-    return ScheduleRegistered(next_run=format_utc(first), repetition_count=done, **fields)
+    fields = validate(request, settings, _BEGINNING)
+    record = registration(fields, now)._replace(repetition_count=done)
+    return _with_next_run(record, next_run, now)
 
 
-def _first(fields: dict[str, Any], next_run: datetime | None, now: datetime) -> datetime:
-    """The next slot: the row's, where it is one. One that has passed stays due; those that are too
-    late to be delivered are left out. An interval's ``anchor`` is set so as to keep its phase."""
-    if fields["schedule_type"] == "once":
-        return parse_utc(fields["schedule_value"])
+def _with_next_run(
+    record: ScheduleRegistered, next_run: datetime | None, now: datetime
+) -> ScheduleRegistered:
+    """The registration with its next slot. That is the row's ``next_run`` where it is a slot. One
+    that has passed stays due; slots that are too late to be delivered are left out. The ``anchor``
+    of an interval is set so as to keep its phase."""
+    if record.schedule_type == "once":
+        return record._replace(next_run=record.schedule_value)
     after = now
-    if fields["schedule_type"] == "interval" and next_run is not None:
-        step = timedelta(seconds=parse_duration(fields["schedule_value"]))
-        with suppress(OverflowError):  # in the year 1: it has no phase to keep
-            fields["anchor"] = format_utc(next_run - step)
-            after = max(next_run, now - _GRACE) - _TICK
-    elif next_run is not None:
-        before = max(next_run, now - _GRACE) - _TICK
-        is_slot = next_fire_time(trigger_from_fields(fields), next_run - _TICK) == next_run
-        after = before if is_slot else now
-    return first_fire(fields, after)
+    if next_run is not None:
+        due = max(next_run, now - _GRACE) - _TICK
+        if record.schedule_type == "interval":
+            step = timedelta(seconds=seconds_of(record.schedule_value))
+            with suppress(OverflowError):  # in the year 1: it has no phase to keep
+                record = record._replace(anchor=format_utc(next_run - step))
+                after = due
+        elif next_fire_time(schedule_trigger(record), next_run - _TICK) == next_run:
+            after = due
+    return record._replace(next_run=format_utc(first_fire(schedule_trigger(record), after)))
 
 
 def _interval(value: Any) -> str:
@@ -438,7 +215,7 @@ def _is_active(value: Any) -> bool:
     return value is None or bool(value)
 
 
-def _count(row: _Row, name: str) -> int | None:
+def _count(row: Row, name: str) -> int | None:
     value = row.columns.get(name)
     if isinstance(value, bytes):
         value = value.decode("ascii", "replace").strip() or None

@@ -1,0 +1,377 @@
+"""Changing schedules: modify, pause, resume, cancel, and one delivery now.
+
+Each decides on the state as it is under the log's lock, and appends what follows from that.
+"""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+from promptyoself.core.errors import PromptyoselfError, WrongUsage
+from promptyoself.core.instants import format_utc, parse_utc
+from promptyoself.core.validation import MAX_REASON, check_text
+from promptyoself.events.draft import Draft
+from promptyoself.events.kinds import FINISHED, MISSED
+from promptyoself.events.records import (
+    DeliverySkipped,
+    ScheduleCancelled,
+    ScheduleCompleted,
+    ScheduleModified,
+    SchedulePaused,
+    ScheduleResumed,
+    ScheduleTriggered,
+)
+from promptyoself.events.schedule_fields import FLAGS, TIMING
+from promptyoself.rules.daily_rate import exceeded
+from promptyoself.rules.policy import APPROVED_TIER, approval_in_log
+from promptyoself.rules.slots import CLOCK_TOLERANCE, is_ahead, missed_slots, schedule_trigger
+from promptyoself.rules.triggers import Trigger, next_fire_time
+from promptyoself.service.schedules.clock_rollback import Recount, claimed_after, recount
+from promptyoself.service.schedules.limits import require_few_waiting, require_room, require_space
+from promptyoself.service.schedules.request import (
+    Request,
+    anchor_for,
+    check_jitter,
+    check_order,
+    first_fire,
+    validate,
+)
+from promptyoself.service.schedules.transition import (
+    drop_ahead,
+    drop_waiting,
+    high_water,
+    missed_or_uncounted,
+    next_run_fields,
+    open_slots,
+    skip_drafts,
+    skip_reason,
+    warning_field,
+)
+from promptyoself.state.schedules import Schedule, State
+from promptyoself.store.access import find_schedule
+from promptyoself.store.store import Store
+
+__all__ = ["cancel", "modify", "pause", "resume", "resumption", "run_now"]
+
+# The fields whose change asks for a check: of the jitter; of how often it fires in a day; of the
+# bytes of its agent's prompts.
+_SPREAD = frozenset({"jitter", "grace", "schedule_type", "schedule_value"})
+_PACE = frozenset(TIMING) - {"start_at"} | {"daily_budget", "agent_id"}
+_SPACE = frozenset({"agent_id", "prompt", "template"})
+
+# The fields whose change lets an interval count from now.
+_ANCHORING = frozenset({"schedule_type", "schedule_value", "start_at"})
+
+
+def modify(store: Store, id_: str, request: Request, now: datetime) -> dict[str, Any]:
+    """Change a schedule that isn't over. Slots already due under the old times are skipped.
+
+    Raises:
+        PromptyoselfError: one of the codes of bad input, with nothing changed.
+    """
+    settings = store.settings
+    if request._replace(reason=None) == Request():
+        raise WrongUsage(
+            "nothing_to_modify",
+            "No change was asked for.",
+            "Name at least one option of `register` with its new value.",
+        )
+    # Times are read in the schedule's own zone, and before the lock is taken.
+    current = find_schedule(store.read().state, id_)
+    asked = validate(request, settings, now, own_zone=current.timezone)
+    reason = asked.pop("reason", None)
+    # A schedule has False where a registration leaves out a flag.
+    asked.update((name, bool(asked[name])) for name in FLAGS if name in asked)
+
+    def decide(state: State) -> tuple[list[Draft], dict[str, Any]]:
+        schedule = _unfinished(state, id_, allow_failed=True)
+        new = schedule._replace(**asked)
+        changes = {name: value for name, value in asked.items() if value != getattr(schedule, name)}
+        drafts: list[Draft] = []
+        counted: Recount | None = None
+        uncounted: str | None = None
+        if not _SPREAD.isdisjoint(changes):
+            check_jitter(new)
+        ahead = is_ahead(schedule, now) and not asked.keys().isdisjoint(TIMING)
+        if ahead or not changes.keys().isdisjoint(TIMING):
+            _require_repetitions_left(schedule, new.max_repetitions)
+            if not _ANCHORING.isdisjoint(changes):
+                new = new._replace(anchor=new.start_at or anchor_for(now))
+                changes["anchor"] = new.anchor
+            if ahead:
+                counted = recount(store, id_, schedule_trigger(new), now)
+                new = new._replace(without=counted.without)
+                drafts += drop_ahead(store, state, schedule, now)
+            check_order(new)
+            trigger = schedule_trigger(new)
+            first = format_utc(first_fire(trigger, high_water(schedule, now, trigger)))
+            skipped, uncounted = missed_or_uncounted(schedule, now, skip_reason(schedule))
+            drafts += skip_drafts(store, schedule, skipped, first)
+            if first != schedule.next_run:
+                new = new._replace(next_run=first)
+                changes["next_run"] = first
+        if "agent_id" in changes and schedule.status == "active":
+            require_room(state, new.agent_id, settings)
+        if schedule.status not in FINISHED and not _SPACE.isdisjoint(changes):
+            own = schedule if new.agent_id == schedule.agent_id else None
+            require_space(state, new.agent_id, new.prompt, settings, own)
+        if changes or counted:
+            since = {} if counted is None else counted._asdict()
+            record = ScheduleModified(changes, reason, uncounted, **since)
+            drafts.append(store.draft(record, id_, new.agent_id))
+        answer = {
+            "id": id_,
+            "modified": sorted(name for name in changes if name not in ("next_run", "anchor")),
+            **next_run_fields(new.next_run, new.timezone),
+            "message": _what_was_modified(changes, counted),
+        }
+        if schedule.status == "active" and not _PACE.isdisjoint(changes):
+            pace = exceeded(state, settings.caps, new._asdict(), id_)
+            answer.update(warning_field(pace))
+        return _with_notice(store, state, drafts, now), answer
+
+    return store.transact(now, decide)
+
+
+def _what_was_modified(changes: dict[str, Any], counted: Recount | None) -> str:
+    if counted is not None:
+        return "Schedule modified. It counts from now, though a clock that was ahead had passed it."
+    return "Schedule modified." if changes else "Nothing differs; nothing was changed."
+
+
+def _require_repetitions_left(schedule: Schedule, most: int | None) -> None:
+    if most is not None and schedule.repetition_count >= most:
+        raise PromptyoselfError(
+            "nothing_left",
+            f"{schedule.id} has fired {schedule.repetition_count} times, of at most {most}.",
+            "Raise --max-repetitions, or cancel it.",
+        )
+
+
+def pause(store: Store, id_: str, reason: str | None, now: datetime) -> dict[str, Any]:
+    """Hold an active schedule. Raises ``not_active`` or ``already_paused``, among others."""
+
+    def decide(state: State) -> tuple[list[Draft], dict[str, Any]]:
+        schedule = _unfinished(state, id_)
+        if schedule.status == "paused":
+            raise PromptyoselfError(
+                "already_paused", f"{id_} is paused already.", "`resume` lets it run again."
+            )
+        if schedule.next_run is None:
+            raise PromptyoselfError(
+                "nothing_left",
+                f"{id_} has no slot left to fire; its last delivery is under way.",
+                "`cancel` ends it; a prompt already sent may still arrive.",
+            )
+        skipped, uncounted = missed_or_uncounted(schedule, now, "paused")
+        if uncounted is None:
+            trigger = schedule_trigger(schedule)
+            high = high_water(schedule, now, trigger)
+            if schedule.last_slot:  # until `resume`, it stays where a clock has put it
+                high = max(high, parse_utc(schedule.last_slot))
+            following = next_fire_time(trigger, high)
+            next_run = None if following is None else format_utc(following)
+        else:  # whoever resumes it will be able to tell what has passed since this one
+            skipped, next_run = [], schedule.next_run
+        drafts = skip_drafts(store, schedule, skipped, next_run)
+        drafts += drop_waiting(store, state, schedule, "paused", {"scheduled"})
+        paused = SchedulePaused(next_run, reason, uncounted)
+        drafts.append(store.draft(paused, id_, schedule.agent_id))
+        return drafts, {"id": id_, "message": "Schedule paused."}
+
+    return _change(store, id_, reason, now, decide)
+
+
+def resume(store: Store, id_: str, reason: str | None, now: datetime) -> dict[str, Any]:
+    """Let a paused or failed schedule run on, or one that a clock that was ahead has left in the
+    future. Raises ``not_paused``, ``nothing_left``, or why its times can't be computed."""
+
+    def decide(state: State) -> tuple[list[Draft], dict[str, Any]]:
+        schedule = find_schedule(state, id_)
+        ahead = is_ahead(schedule, now)
+        if schedule.status not in ("paused", "failed") and not (
+            ahead and schedule.status == "active"
+        ):
+            raise PromptyoselfError(
+                "not_paused",
+                f"{id_} is {schedule.status}, not paused.",
+                "`resume` is for schedules that are paused, or failed and stopped.",
+            )
+        return resumption(store, state, schedule, reason, now)
+
+    return _change(store, id_, reason, now, decide)
+
+
+def resumption(
+    store: Store, state: State, schedule: Schedule, reason: str | None, now: datetime
+) -> tuple[list[Draft], dict[str, Any]]:
+    """The events that let a paused or failed schedule run on, and what to answer.
+
+    Raises:
+        PromptyoselfError: ``nothing_left``, ``too_many_schedules``, or why its times can't be
+            computed on this machine.
+    """
+    counted: Recount | None = None
+    trigger = _computable(schedule)
+    if is_ahead(schedule, now):
+        counted = recount(store, schedule.id, trigger, now)
+        trigger = schedule_trigger(schedule._replace(without=counted.without))
+    following = next_fire_time(trigger, high_water(schedule, now, trigger))
+    if following is None or schedule.next_run is None:
+        if schedule.status == "failed":
+            raise PromptyoselfError(
+                "nothing_left",
+                f"{schedule.id} has no slot left to fire.",
+                "Register it again with a new time.",
+            )
+        drafts = skip_drafts(store, schedule, missed_slots(schedule, now, "paused"), None)
+        once = schedule.schedule_type == "once"
+        end = (
+            ScheduleCompleted("once", "failed") if once else ScheduleCompleted("until", "completed")
+        )
+        drafts.append(store.draft(end, schedule.id, schedule.agent_id))
+        message = "Its last slot passed while it was paused; nothing is left to fire."
+        return drafts, {"id": schedule.id, "next_run": None, "message": message}
+    require_room(state, schedule.agent_id, store.settings)
+    if schedule.status in FINISHED:
+        require_space(state, schedule.agent_id, schedule.prompt, store.settings)
+    next_run = format_utc(following)
+    drafts = skip_drafts(
+        store, schedule, missed_slots(schedule, now, skip_reason(schedule)), next_run
+    )
+    if counted is not None:
+        drafts += drop_ahead(store, state, schedule, now)
+    since = {} if counted is None else counted._asdict()
+    resumed = ScheduleResumed(next_run, reason, **since)
+    drafts.append(store.draft(resumed, schedule.id, schedule.agent_id))
+    answer = {
+        "id": schedule.id,
+        **next_run_fields(next_run, schedule.timezone),
+        "message": "Schedule resumed.",
+    }
+    fields = schedule._replace(next_run=next_run)._asdict()
+    answer.update(warning_field(exceeded(state, store.settings.caps, fields, schedule.id)))
+    return drafts, answer
+
+
+def _computable(schedule: Schedule) -> Trigger:
+    """The schedule's trigger. Raises why its times can't be computed, and what mends that."""
+    trigger = schedule_trigger(schedule)
+    try:
+        next_fire_time(trigger, parse_utc(schedule.anchor))
+    except PromptyoselfError as error:
+        option = "--tz ZONE" if error.code == "unknown_zone" else "--cron or --every"
+        mend = f"promptyoself modify --id {schedule.id} {option}"
+        error.hint = f"Give it one that this machine can compute: {mend}. {error.hint}"
+        raise
+    return trigger
+
+
+def cancel(store: Store, id_: str, reason: str | None, now: datetime) -> dict[str, Any]:
+    """End a schedule. Raises ``already_cancelled`` or ``already_finished``."""
+
+    def decide(state: State) -> tuple[list[Draft], dict[str, Any]]:
+        schedule = find_schedule(state, id_)
+        if schedule.status == "cancelled":
+            raise PromptyoselfError(
+                "already_cancelled", f"{id_} is cancelled already.", "Nothing is left to do."
+            )
+        if schedule.status == "completed":
+            raise PromptyoselfError(
+                "already_finished", f"{id_} is completed.", "There is nothing left to cancel."
+            )
+        gap = skip_reason(schedule, "cancelled")
+        skipped, uncounted = missed_or_uncounted(schedule, now, gap)
+        drafts = skip_drafts(store, schedule, skipped, None)
+        drafts += drop_waiting(store, state, schedule, "cancelled", {"scheduled", "trigger"})
+        ended = ScheduleCancelled(reason, uncounted)
+        drafts.append(store.draft(ended, id_, schedule.agent_id))
+        under_way = sum(1 for slot in open_slots(state, id_) if slot.worker is not None)
+        answer: dict[str, Any] = {"cancelled_id": id_, "message": "Schedule cancelled."}
+        if under_way:
+            answer["under_way"] = under_way
+            answer["message"] = "Schedule cancelled; one delivery under way may still arrive."
+        return drafts, answer
+
+    return _change(store, id_, reason, now, decide)
+
+
+def run_now(store: Store, id_: str, reason: str | None, now: datetime) -> dict[str, Any]:
+    """Ask for one delivery now, beside the scheduled ones. Raises ``too_many_triggers``, among
+    others."""
+
+    def decide(state: State) -> tuple[list[Draft], dict[str, Any]]:
+        schedule = _unfinished(state, id_)
+        require_few_waiting(state, schedule.agent_id)
+        # A slot of its own, so its instant must be no other slot's, nor that of a trigger before.
+        instant, tick = now, timedelta(microseconds=1)
+        taken = {schedule.next_run, schedule.last_slot}
+        if schedule.last_trigger is not None:
+            latest = parse_utc(schedule.last_trigger)
+            if latest - now > CLOCK_TOLERANCE:  # by a clock that was ahead
+                taken |= claimed_after(store, id_, now)
+            else:
+                instant = max(now, latest + tick)
+        while format_utc(instant) in taken or _is_slot(schedule, instant):
+            instant += tick
+        slot = format_utc(instant)
+        message = "It will be delivered by the loop, or by the next `promptyoself execute`."
+        answer = {"id": id_, "slot": slot, "message": message}
+        if schedule.tier >= APPROVED_TIER:
+            verdict = approval_in_log(schedule, format_utc(now))
+            if verdict.grant is None or not schedule.approval_triggers:
+                answer["warning"] = (
+                    "As things stand it will be skipped, since no approval of the schedule is for "
+                    "triggers. A person may give one: "
+                    f"`promptyoself approve --id {id_} --allow-trigger`."
+                )
+        return [store.draft(ScheduleTriggered(slot, reason), id_, schedule.agent_id)], answer
+
+    return _change(store, id_, reason, now, decide)
+
+
+def _is_slot(schedule: Schedule, instant: datetime) -> bool:
+    """Whether the schedule fires at that instant, as far as this machine can tell."""
+    try:
+        return next_fire_time(schedule_trigger(schedule), instant - instant.resolution) == instant
+    except PromptyoselfError:
+        return False
+
+
+def _change(
+    store: Store,
+    id_: str,
+    reason: str | None,
+    now: datetime,
+    decide: Callable[[State], tuple[list[Draft], dict[str, Any]]],
+) -> dict[str, Any]:
+    check_text("reason", reason, MAX_REASON)
+    # An unknown id is refused before the lock, which would make folders where there are none.
+    find_schedule(store.read().state, id_)
+
+    def telling(state: State) -> tuple[list[Draft], dict[str, Any]]:
+        drafts, answer = decide(state)
+        return _with_notice(store, state, drafts, now), answer
+
+    return store.transact(now, telling)
+
+
+def _unfinished(state: State, id_: str, *, allow_failed: bool = False) -> Schedule:
+    schedule = find_schedule(state, id_)
+    if schedule.status in FINISHED and not (allow_failed and schedule.status == "failed"):
+        raise PromptyoselfError(
+            "not_active",
+            f"{id_} is {schedule.status}.",
+            "Register the same prompt again to bring it back.",
+        )
+    return schedule
+
+
+def _with_notice(store: Store, state: State, drafts: list[Draft], now: datetime) -> list[Draft]:
+    """The same, and a notice where slots had been missed that somebody is to be told of."""
+    whys = {each.record.why for each in drafts if isinstance(each.record, DeliverySkipped)}
+    if whys.isdisjoint(MISSED):
+        return drafts
+    from promptyoself.rules.notices import with_notices
+
+    return with_notices(store.unpinned_state(state), drafts, now, store.settings.caps, store.warn)

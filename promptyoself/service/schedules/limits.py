@@ -1,0 +1,70 @@
+"""The limits that an agent's schedules are held against, one schedule at a time."""
+
+from promptyoself.core.errors import PromptyoselfError
+from promptyoself.core.settings import Settings
+from promptyoself.core.times import shown
+from promptyoself.state.schedules import Schedule, State, prompt_size
+
+__all__ = ["MAX_WAITING_RUNS", "require_few_waiting", "require_room", "require_space"]
+
+MAX_WAITING_RUNS = 100
+"""The most deliveries of one agent that `trigger` asked for and that wait."""
+
+
+def require_room(state: State, agent_id: str, settings: Settings) -> None:
+    """Refuse one more active schedule than an agent may have.
+
+    Raises:
+        PromptyoselfError: ``too_many_schedules``.
+    """
+    most = settings.caps.max_active_per_agent
+    if state.agent(agent_id).active >= most:
+        raise PromptyoselfError(
+            "too_many_schedules",
+            f"{shown(agent_id)} has {most} active schedules, the most allowed.",
+            "Cancel one first; PROMPTYOSELF_MAX_ACTIVE_PER_AGENT sets the limit.",
+        )
+
+
+def require_space(
+    state: State, agent_id: str, prompt: str, settings: Settings, instead: Schedule | None = None
+) -> None:
+    """Refuse a prompt for which an agent has no bytes left. A prompt that replaces that of the
+    schedule ``instead`` is not refused if it is no longer.
+
+    Raises:
+        PromptyoselfError: ``prompts_too_large``.
+    """
+    most, size = settings.caps.max_prompt_bytes_per_agent, len(prompt.encode())
+    before = 0 if instead is None else prompt_size(instead)
+    together = state.agent(agent_id).prompt_bytes - before + size
+    if together > most and size > before:
+        raise PromptyoselfError(
+            "prompts_too_large",
+            f"The prompts of {shown(agent_id)} would have {together} bytes together; {most} is the "
+            "most allowed.",
+            "Shorten them, or cancel one first; PROMPTYOSELF_MAX_PROMPT_BYTES_PER_AGENT sets the "
+            "limit.",
+            bytes=together,
+            limit=most,
+        )
+
+
+def require_few_waiting(state: State, agent_id: str) -> None:
+    """Refuse one more delivery that `trigger` asks for than may wait for an agent.
+
+    Raises:
+        PromptyoselfError: ``too_many_triggers``.
+    """
+    waiting = sum(
+        1
+        for slot in state.open.values()
+        if slot.agent_id == agent_id and slot.kind == "trigger" and slot.worker is None
+    )
+    if waiting >= MAX_WAITING_RUNS:
+        raise PromptyoselfError(
+            "too_many_triggers",
+            f"{shown(agent_id)} has {waiting} triggered deliveries that wait, the most allowed.",
+            "See with `promptyoself doctor` that a loop is running; each that it delivers makes "
+            "room for another.",
+        )

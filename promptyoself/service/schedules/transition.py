@@ -1,0 +1,132 @@
+"""What registering and changing a schedule have in common: the slots that are over by then, where
+the schedule goes on, and what the answer says of that."""
+
+from collections.abc import Collection, Iterable
+from datetime import datetime
+from typing import Any
+
+from promptyoself.core.errors import PromptyoselfError
+from promptyoself.core.instants import format_utc, parse_utc
+from promptyoself.core.times import local_time
+from promptyoself.events.draft import Draft
+from promptyoself.events.kinds import SkipReason, SlotKind
+from promptyoself.events.records import DeliverySkipped
+from promptyoself.rules.slots import (
+    CLOCK_TOLERANCE,
+    SkippedRange,
+    missed_slots,
+    schedule_trigger,
+    skip_event,
+)
+from promptyoself.rules.triggers import Trigger, next_fire_time
+from promptyoself.state.schedules import OpenSlot, Schedule, State
+from promptyoself.store.store import Store
+
+__all__ = [
+    "drop_ahead",
+    "drop_waiting",
+    "high_water",
+    "missed_or_uncounted",
+    "next_run_fields",
+    "open_slots",
+    "skip_drafts",
+    "skip_reason",
+    "warning_field",
+]
+
+
+def high_water(schedule: Schedule, now: datetime, trigger: Trigger) -> datetime:
+    """The instant up to which no slot of ``trigger`` may come any more.
+
+    It is now, or the schedule's latest slot if that is later. Slots that a clock that was ahead has
+    decided don't count here: ``trigger`` leaves out those of them that may not come again. A
+    delivery that `trigger` asked for has a slot too. Where the next slot would be at its very
+    instant, both would have the same name, so that one is passed as well.
+    """
+    high = now
+    if schedule.last_slot and parse_utc(schedule.last_slot) - now <= CLOCK_TOLERANCE:
+        high = max(now, parse_utc(schedule.last_slot))
+    if schedule.last_trigger is not None:
+        last_run_now = parse_utc(schedule.last_trigger)
+        if next_fire_time(trigger, high) == last_run_now:
+            return last_run_now
+    return high
+
+
+def skip_reason(schedule: Schedule, otherwise: SkipReason = "modified") -> SkipReason:
+    """Why slots that were on time weren't claimed before a change of this schedule."""
+    if schedule.status == "paused":
+        return "paused"
+    return "parked" if schedule.status == "failed" else otherwise
+
+
+def missed_or_uncounted(
+    schedule: Schedule, now: datetime, why: SkipReason
+) -> tuple[list[SkippedRange], str | None]:
+    """The slots that have passed unclaimed, and ``None``.
+
+    Where this machine can't compute the schedule's times: the one slot that the log has promised,
+    if it has passed, and the code of the error.
+    """
+    try:
+        next_fire_time(schedule_trigger(schedule), now)
+        return missed_slots(schedule, now, why), None
+    except PromptyoselfError as error:
+        if schedule.next_run is None or parse_utc(schedule.next_run) > now:
+            return [], error.code
+        first = parse_utc(schedule.next_run)
+        return [SkippedRange(first, first, 1, why)], error.code
+
+
+def skip_drafts(
+    store: Store, schedule: Schedule, skipped: list[SkippedRange], next_run: str | None
+) -> list[Draft]:
+    """The events that skip these ranges. ``next_run`` is the schedule's next slot after them."""
+    following = [*(format_utc(slots.first) for slots in skipped[1:]), next_run]
+    return [
+        store.draft(skip_event(slots, after), schedule.id, schedule.agent_id)
+        for slots, after in zip(skipped, following, strict=False)
+    ]
+
+
+def open_slots(state: State, id_: str) -> list[OpenSlot]:
+    """The slots of a schedule that have begun and have no outcome yet."""
+    return [slot for slot in state.open.values() if slot.id == id_]
+
+
+def drop_waiting(
+    store: Store, state: State, schedule: Schedule, why: SkipReason, kinds: Collection[SlotKind]
+) -> list[Draft]:
+    """Skip the open slots of these kinds that no worker has: they are known not to have arrived."""
+    return [
+        store.draft(
+            DeliverySkipped(slot.slot, slot.slot, 1, why, slot.kind), schedule.id, schedule.agent_id
+        )
+        for slot in open_slots(state, schedule.id)
+        if slot.worker is None and slot.kind in kinds
+    ]
+
+
+def drop_ahead(store: Store, state: State, schedule: Schedule, now: datetime) -> list[Draft]:
+    """Skip the open slots that a clock that was ahead has begun. They would be tried again only
+    when their own time comes."""
+    text = format_utc(now)
+    return [
+        store.draft(DeliverySkipped(slot.slot, slot.slot, 1, "clock", slot.kind), schedule.id)
+        for slot in open_slots(state, schedule.id)
+        if slot.worker is None and slot.slot > text
+    ]
+
+
+def next_run_fields(next_run: str | None, zone: str) -> dict[str, Any]:
+    """What an answer says of a schedule's next slot."""
+    if next_run is None:
+        return {"next_run": None}
+    local = local_time(parse_utc(next_run), zone)
+    return {"next_run": next_run, "next_run_local": local, "timezone": zone}
+
+
+def warning_field(sentences: Iterable[str]) -> dict[str, str]:
+    """The field of an answer that has these sentences, if there are any."""
+    warning = " ".join(sentences)
+    return {"warning": warning} if warning else {}

@@ -1,0 +1,351 @@
+"""Moving house, in: the lines of an export become schedules with the same ids, which go on where
+they stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, BinaryIO, NamedTuple
+
+import orjson
+
+from promptyoself.core.errors import PromptyoselfError
+from promptyoself.core.ids import schedule_id
+from promptyoself.core.instants import format_utc, is_instant, parse_utc
+from promptyoself.core.settings import Settings
+from promptyoself.core.texts import BOM, foreign_encoding
+from promptyoself.core.times import format_duration, shown, zone_named
+from promptyoself.events.records import Record, SchedulePaused, ScheduleRegistered
+from promptyoself.events.schedule_fields import CONTENT, FIELDS, POLICY
+from promptyoself.rules.placement import MAX_SALT
+from promptyoself.rules.slots import schedule_trigger
+from promptyoself.service.schedules.request import (
+    Request,
+    check_jitter,
+    check_order,
+    first_fire,
+    validate,
+)
+from promptyoself.service.transfer.admission import (
+    MAX_BYTES,
+    Admission,
+    Arrival,
+    admit,
+    outcome,
+    take_in,
+    too_much,
+)
+from promptyoself.service.transfer.export import (
+    CONTENT_TYPES,
+    EXPORT,
+    LINE_TYPES,
+    POLICY_TYPES,
+    FieldTypes,
+    without_none,
+)
+from promptyoself.state.schedules import State
+from promptyoself.store.store import Store
+
+__all__ = ["import_lines"]
+
+_LONGEST_LINE_BYTES = 16 * 1024 * 1024
+"""Two prompts of 1 MiB in which every character is written as six, and the rest of the line."""
+
+_MOST_LISTED = 1000
+"""The most bad lines that are listed. Of some other file entirely, the rest are only counted."""
+
+_OLDEST = timedelta(days=366)
+"""How far back slots are still accounted for one by one."""
+
+_TICK = timedelta(microseconds=1)
+_BEGINNING = datetime.min.replace(tzinfo=UTC)  # nothing in a file is earlier
+_MOST_REPETITIONS = 1_000_000_000
+
+_OPTIONS = {"once": "time", "cron": "cron", "interval": "every"}
+
+_MADE_BY_EXPORT = "Take the line as `promptyoself export` wrote it."
+
+
+class _BadLines:
+    """The lines that can't be imported. All are counted, and the first of them listed."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.listed: list[dict[str, Any]] = []
+
+    def add(self, where: Mapping[str, Any], error: PromptyoselfError) -> None:
+        self.count += 1
+        if len(self.listed) < _MOST_LISTED:
+            problem = {"code": error.code, "message": error.message, "hint": error.hint}
+            self.listed.append({**where, **problem})
+
+    def in_order(self) -> list[dict[str, Any]]:
+        return sorted(self.listed, key=lambda line: int(line["line"]))
+
+
+def import_lines(
+    store: Store, file: BinaryIO, now: datetime, *, partial: bool = False, dry_run: bool = False
+) -> dict[str, Any]:
+    """Take in what :func:`export_lines` wrote, with the same ids.
+
+    Every line is checked before any is taken. Where one is bad, nothing is imported; with
+    ``partial``, the good ones are. A schedule that is known here, whatever its state, is skipped.
+
+    Raises:
+        PromptyoselfError: ``bad_lines``, listing them in its details as ``bad``;
+            ``not_an_export``, ``newer_export``, ``import_too_large``; what
+            :func:`~promptyoself.service.transfer.admission.take_in` raises.
+    """
+    arrivals: list[Arrival] = []
+    bad = _BadLines()
+    for number, line in _read(file):
+        try:
+            arrivals.append(_arrival(number, line, store.settings, now))
+        except PromptyoselfError as error:
+            if error.code == "newer_export":
+                raise
+            bad.add({"line": number}, error)
+
+    def decide(state: State) -> Admission:
+        admission = admit(store, state, arrivals, now)
+        for where, error in admission.refused:
+            bad.add(where, error)
+        good = len(admission.imported) + len(admission.skipped)
+        if bad.count and not (partial and good):
+            raise _bad_lines(bad, good)
+        return admission
+
+    if not arrivals and not bad.count:
+        admission = Admission([], [], [], [])
+    elif dry_run or not arrivals or (bad.count and not partial):
+        admission = decide(store.read().state)
+    else:
+        admission = take_in(store, now, decide)
+    return {
+        "imported": admission.imported,
+        "skipped": admission.skipped,
+        "bad": bad.in_order(),
+        "bad_count": bad.count,
+        "count": len(admission.imported),
+        **({"dry_run": True} if dry_run else {}),
+        "message": outcome(admission, len(admission.skipped), bad.count, dry_run=dry_run),
+    }
+
+
+def _bad_lines(bad: _BadLines, good: int) -> PromptyoselfError:
+    first = bad.in_order()[0]
+    others = "no other line is good" if not good else f"{good} are good"
+    return PromptyoselfError(
+        "bad_lines",
+        f"{bad.count} {'line' if bad.count == 1 else 'lines'} can't be imported, {others}. "
+        f"Line {first['line']}: {first['message']}",
+        "Nothing was imported. Mend or remove the lines listed as `bad`; or give --partial, which "
+        "takes the others.",
+        bad=bad.in_order(),
+        bad_count=bad.count,
+    )
+
+
+class _Line(NamedTuple):
+    """A line without its end, or the beginning of one that is too long."""
+
+    content: bytes
+    whole: bool
+
+
+def _read(file: BinaryIO) -> Iterator[tuple[int, _Line]]:
+    """The lines that aren't blank, with their numbers, none held that is longer than allowed."""
+    total = number = 0
+    while piece := file.readline(_LONGEST_LINE_BYTES + 1):
+        number += 1
+        line = _Line(piece, len(piece) <= _LONGEST_LINE_BYTES)
+        if number == 1:
+            _require_lines(piece)
+            line = line._replace(content=piece.removeprefix(BOM.encode()))
+        total += len(piece)
+        while not piece.endswith(b"\n") and len(piece) > _LONGEST_LINE_BYTES:
+            if not (piece := file.readline(_LONGEST_LINE_BYTES + 1)):
+                break
+            total += len(piece)
+            if total > MAX_BYTES:
+                break
+        if total > MAX_BYTES:
+            raise too_much("The file")
+        if line.content.strip() or not line.whole:
+            yield number, line
+
+
+def _require_lines(beginning: bytes) -> None:
+    kinds = {
+        b"\x1f\x8b": ("is compressed with gzip", "Unpack it: zcat FILE | promptyoself import -"),
+        b"SQLite format 3\0": ("is an SQLite database", "Use `promptyoself import-sqlite FILE`."),
+    }
+    for magic, (what, hint) in kinds.items():
+        if beginning.startswith(magic):
+            raise PromptyoselfError("not_an_export", f"The file {what}, not an export.", hint)
+    if (encoding := foreign_encoding(beginning)) is not None:
+        hint = f"Convert it: iconv -f {encoding} -t UTF-8 FILE | promptyoself import -"
+        raise PromptyoselfError("not_an_export", f"The file is {encoding}, not UTF-8.", hint)
+
+
+def _arrival(number: int, line: _Line, settings: Settings, now: datetime) -> Arrival:
+    """The schedule that a line describes, checked as a registration is."""
+    if not line.whole:
+        raise PromptyoselfError(
+            "line_too_long",
+            f"The line has more than {_LONGEST_LINE_BYTES // 1024**2} MiB.",
+            _MADE_BY_EXPORT,
+        )
+    fields = _parsed(line.content)
+    current = _typed(fields["schedule"], {**CONTENT_TYPES, **POLICY_TYPES}, "schedule")
+    content = {name: current[name] for name in CONTENT}
+    original = content
+    if fields["registered"] is not None:
+        original = _typed(fields["registered"], CONTENT_TYPES, "registered")
+        _require_as_exported(original, _unlimited(settings))
+    _require_as_exported(current, settings)
+    zone_named(current["timezone"])
+    next_run = fields["next_run"]
+    registered = ScheduleRegistered(
+        **current,
+        # Where none is left, the pause that follows says so.
+        next_run=next_run or current["anchor"],
+        salt=fields["salt"],
+        repetition_count=fields["repetition_count"],
+        last_slot=fields["last_slot"],
+        without=fields["without"],
+        first_content=without_none(original) if original != content else None,
+    )
+    check_jitter(registered)
+    _require_id(fields, original)
+    _require_position(fields, registered, now)
+    further: list[Record] = []
+    if fields["status"] == "paused":
+        further.append(SchedulePaused(next_run, current["reason"]))
+    return Arrival({"line": number}, registered, further, str(fields["id"]))
+
+
+def _parsed(line: bytes) -> dict[str, Any]:
+    try:
+        found = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise _invalid(f"It isn't JSON: {error}.") from None
+    version: Any = found.get("export") if isinstance(found, dict) else None
+    if not _is(version, int) or version < 1:
+        raise _invalid("It has no schedule in it.")
+    if version > EXPORT:
+        raise PromptyoselfError(
+            "newer_export",
+            f"A newer promptyoself wrote this: its version is {version}, and {EXPORT} is known "
+            "here.",
+            "Nothing was imported. Upgrade promptyoself.",
+        )
+    return _typed(found, LINE_TYPES, "line")
+
+
+def _typed(found: Mapping[str, Any], forms: FieldTypes, what: str) -> dict[str, Any]:
+    """The fields under all their names, ``None`` where left out."""
+    if unknown := sorted(set(found) - set(forms)):
+        raise _invalid(f"Its {what} has a field {shown(unknown[0])}, which isn't known.")
+    for name, (type_, optional) in forms.items():
+        value = found.get(name)
+        if not (_is(value, type_) or (optional and value is None)):
+            raise _invalid(f"The field {name!r} of its {what} is missing, or of the wrong type.")
+    return {name: found.get(name) for name in forms}
+
+
+def _is(value: object, type_: type) -> bool:
+    return type(value) is type_
+
+
+def _require_as_exported(fields: Mapping[str, Any], settings: Settings) -> None:
+    """Check what a registration checks, but for the zone, and that each value is as in the log."""
+    kind = fields["schedule_type"]
+    if kind not in _OPTIONS:
+        raise PromptyoselfError(
+            "invalid_schedule_type",
+            f"The schedule_type {shown(kind)} is none of {', '.join(_OPTIONS)}.",
+            _MADE_BY_EXPORT,
+        )
+    asked: dict[str, Any] = {name: fields[name] for name in Request._fields if name in fields}
+    for name in POLICY:
+        if FIELDS[name].form == "duration" and asked.get(name) is not None:
+            asked[name] = format_duration(asked[name])
+    asked[_OPTIONS[kind]] = fields["schedule_value"]
+    request, zone = Request(**{**asked, "timezone": None}), fields["timezone"]
+    read = validate(request, settings, _BEGINNING, own_zone=zone)
+    for name, value in fields.items():
+        if name != "anchor" and read.get(name) != value:
+            raise _invalid(f"Its {name} isn't spelled as in the log: {shown(str(value))}.")
+
+
+def _unlimited(settings: Settings) -> Settings:
+    """For content that isn't in force any more: what this machine allows doesn't concern it."""
+    return settings._replace(caps=settings.caps._replace(min_interval=1))
+
+
+def _require_id(fields: Mapping[str, Any], content: Mapping[str, Any]) -> None:
+    salt = fields["salt"]
+    if salt is not None and not 1 <= salt <= MAX_SALT:
+        raise _invalid(f"Its salt is {salt}; no more than {MAX_SALT} can be imported.")
+    if schedule_id(content, salt or 0) != fields["id"]:
+        raise PromptyoselfError(
+            "id_mismatch",
+            f"The id {shown(fields['id'])} isn't that of its content.",
+            "The line was changed. Take it as it was exported; change the schedule with `modify` "
+            "once it is here.",
+        )
+
+
+def _require_position(
+    fields: Mapping[str, Any], registered: ScheduleRegistered, now: datetime
+) -> None:
+    """Check what the schedule has done and what comes next."""
+    next_run, last_slot = fields["next_run"], fields["last_slot"]
+    for name, text in (
+        ("anchor", registered.anchor),
+        ("next_run", next_run),
+        ("last_slot", last_slot),
+    ):
+        if text is not None and not is_instant(text):
+            raise _invalid(f"Its {name} {shown(text)} isn't an instant as in the log.")
+    for each in fields["without"] or ():
+        if not (
+            type(each) is list
+            and len(each) == 2
+            and all(type(end) is str and is_instant(end) for end in each)
+            and each[0] <= each[1]
+        ):
+            raise _invalid("A range in its 'without' isn't two instants as in the log.")
+    if fields["status"] not in ("active", "paused"):
+        raise _invalid(f"Its status {shown(fields['status'])} is neither active nor paused.")
+    if next_run is None and fields["status"] == "active":
+        raise _nothing_left("It has no slot left to fire.")
+    count, most = fields["repetition_count"], registered.max_repetitions
+    if not 0 <= count <= _MOST_REPETITIONS:
+        raise _invalid(f"Its repetition_count is {count}.")
+    if most is not None and count >= most:
+        raise _nothing_left(f"It has fired {count} times, of at most {most}.")
+    if next_run is None:
+        return
+    if last_slot is not None and last_slot >= next_run:
+        raise _invalid(f"Its last_slot {last_slot} isn't earlier than its next_run {next_run}.")
+    first = parse_utc(next_run)
+    if first < now - _OLDEST:
+        raise PromptyoselfError(
+            "past_time",
+            f"Its next run, {next_run}, passed more than {_OLDEST.days} days ago.",
+            "Register it anew.",
+            time=next_run,
+            now=format_utc(now),
+        )
+    check_order(registered)
+    first_fire(schedule_trigger(registered._replace(without=None)), first - _TICK)
+
+
+def _nothing_left(message: str) -> PromptyoselfError:
+    return PromptyoselfError("nothing_left", message, "Leave it where it is.")
+
+
+def _invalid(message: str) -> PromptyoselfError:
+    return PromptyoselfError("invalid_line", message, _MADE_BY_EXPORT)
