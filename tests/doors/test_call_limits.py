@@ -13,14 +13,15 @@ import anyio
 import orjson
 import pytest
 from calling import AGENT, call
+from mcp import Client
 
 from promptyoself import cli
 from promptyoself.core.cancellation import check, limited
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.doors import command as runner
 from promptyoself.doors.command import MAX_ANSWER_BYTES
-from promptyoself.doors.commands import mcp
-from promptyoself.doors.mcp import Origin, shares, tools
+from promptyoself.doors.commands import mcp as mcp_command
+from promptyoself.doors.mcp import Door, Origin, shares, tools
 from promptyoself.doors.mcp.shares import Shares
 from promptyoself.doors.registry import AGENT_FACING, READERS, Effect
 from promptyoself.service.delivery.loop import StopFlag
@@ -42,7 +43,7 @@ CHANGES_LOG = ["cancel", "modify", "pause", "prune"]
 
 def over_mcp(*words: str, stop: StopFlag | None = None) -> dict[str, Any]:
     """What a tool answers."""
-    answer = mcp._answer(cli.cli, None, words, stop or StopFlag(), ANYBODY)
+    answer = mcp_command._answer(cli.cli, None, words, stop or StopFlag(), ANYBODY)
     document: dict[str, Any] = orjson.loads(answer)
     return document
 
@@ -238,6 +239,27 @@ def test_what_is_delivered_may_make_its_agent_write() -> None:
 )  # fmt: skip
 def test_what_a_call_does_is_known(words: list[str], effect: Effect) -> None:
     assert tools._effect(words) is effect
+
+
+def test_the_agent_that_a_server_is_pinned_to_is_known() -> None:
+    """With PROMPTYOSELF_ONLY_AGENT every call is that agent's, and has no more than one agent's
+    share; without, callers aren't known, and share what there is."""
+
+    async def main(pinned_to: str | None) -> int:
+        flood = Call()
+        door = Door(cli.cli, lambda *_: flood(), lambda *_: b"{}", agent=None, only_agent=pinned_to)
+        async with Client(door.server) as client, anyio.create_task_group() as tasks:
+            for _ in range(2 * shares.CALLS_OF_ONE):
+                tasks.start_soon(client.call_tool, "list", {})
+            await until(lambda: flood.at_once >= shares.CALLS_OF_ONE)
+            await anyio.sleep(0.2)
+            at_once = flood.at_once
+            flood.go_on.set()
+            tasks.cancel_scope.cancel()
+        return at_once
+
+    assert anyio.run(main, "agent-7") == shares.CALLS_OF_ONE
+    assert anyio.run(main, None) > shares.CALLS_OF_ONE
 
 
 def test_too_many_calls_are_refused() -> None:

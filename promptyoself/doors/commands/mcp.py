@@ -137,6 +137,7 @@ def mcp_command(
         partial(_answer, _group(), session.var),
         partial(_answer, _agenda_command, session.var),
         agent=settings.only_agent or settings.default_agent,
+        only_agent=settings.only_agent,
         prefix=tool_prefix,
         header=agent_header,
         tools=offered,

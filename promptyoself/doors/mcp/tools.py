@@ -107,15 +107,25 @@ class Door:
         agenda: Ask,
         *,
         agent: str | None,
+        only_agent: str | None = None,
         prefix: str = "",
         header: str | None = None,
         tools: Sequence[str] = AGENT_FACING,
     ) -> None:
-        """``agenda`` answers like a command, to ``--agent-id``. ``agent`` is the one that is meant
-        where a call names none; ``prefix`` stands before every tool's name. ``header`` is the one
-        of HTTP that has to name the agent that calls. ``tools`` are the commands that are offered,
-        of those that agents may call."""
+        """Offer the commands of a group.
+
+        Args:
+            group: the commands.
+            ask: calls one of them.
+            agenda: calls the agenda, which takes ``--agent-id`` and is no command of the group.
+            agent: the agent of a call that names none.
+            only_agent: the agent that every caller is pinned to.
+            prefix: is put before the name of every tool.
+            header: the header of HTTP that has to name the agent that calls.
+            tools: the commands that are offered, of those that agents may call.
+        """
         self._ask, self._agenda, self._header = ask, agenda, header
+        self._only_agent = only_agent
         names = [name for name in AGENT_FACING if name in tools]
         self._wording = wording_for_agents(group, lambda name: prefix + argument_name(name), names)
         offered = _tools(group, names, agent, prefix, self._wording, known=header is not None)
@@ -221,7 +231,7 @@ class Door:
         self._running.add(stop)
         try:
             return await self._shares.run(
-                partial(ask, words, stop, origin), origin.agent, _effect(words)
+                partial(ask, words, stop, origin), origin.agent or self._only_agent, _effect(words)
             )
         except anyio.get_cancelled_exc_class():
             stop.ask("cancelled")
