@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ import pytest
 from calling import call, run
 from checker import check_chain
 from dispatch import FakeLetta, Place
-from loops import Here, Loop, add, events, wait_for
+from loops import Here, Loop, add, events, loops, sandbox, wait_for  # noqa: F401 (fixtures too)
 from world import check_deliveries, check_slots
 
 from promptyoself.core.errors import ChainError
@@ -32,6 +32,13 @@ from promptyoself.service.schedules.register import register
 from promptyoself.service.schedules.request import Request
 
 # --- a process ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    place = Place(tmp_path / "var")
+    yield place
+    place.close()
 
 
 def test_it_wakes_when_another_process_appends(

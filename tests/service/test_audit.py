@@ -36,6 +36,11 @@ from promptyoself.service.schedules.register import register
 from promptyoself.service.schedules.request import Request
 
 
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
 def told(entries: Iterable[Entry]) -> list[tuple[str, str, int, str, str | None, int]]:
     """Entries in short: first and last slot as hours and minutes."""
     return [

@@ -7,13 +7,12 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pytest
 from checker import check_chain
 from world import check_deliveries, check_slots
 
@@ -25,6 +24,9 @@ from promptyoself.service.schedules.register import register
 from promptyoself.service.schedules.request import Request
 from promptyoself.store.store import Store
 from promptyoself.targets.api import DeliveryError, Found, Message, Run
+
+if TYPE_CHECKING:
+    import pytest
 
 DOWN = DeliveryError("retry", "letta_unreachable", "Cannot reach Letta.")
 
@@ -227,13 +229,6 @@ class Place:
     def close(self) -> None:
         for dispatcher, _ in self.open[:]:
             self.die(dispatcher)
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    place = Place(tmp_path / "var")
-    yield place
-    place.close()
 
 
 class Timewarp:

@@ -9,16 +9,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
 from calling import call, lines_of
-from dispatch import Place
 
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.delivery.dispatcher import Report
 from promptyoself.service.delivery.loop import StopFlag, run_loop
+
+if TYPE_CHECKING:
+    from dispatch import Place
 
 
 @pytest.fixture
@@ -121,10 +123,3 @@ class Here:
         self.stop.ask("test")
         self.thread.join(timeout=15)
         assert not self.thread.is_alive()
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    place = Place(tmp_path / "var")
-    yield place
-    place.close()

@@ -6,7 +6,6 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
-import pytest
 from hypothesis import strategies as st
 from world import DELIVERED, NOON, World
 
@@ -24,11 +23,6 @@ PERMANENT = Failed("agent_not_found", "There is no such agent.", permanent=True)
 
 
 UNREACHABLE = Abandoned("letta_unreachable", "Nobody answers.")
-
-
-@pytest.fixture
-def world() -> World:
-    return World()
 
 
 def started(world: World, worker: str = "wrk_1", mode: str = "loop") -> None:
