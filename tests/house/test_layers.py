@@ -68,7 +68,6 @@ LONGER = {
     "core.settings": "yet to be split",
     "index.index": "yet to be split",
     "rules.triggers": "yet to be split",
-    "service.audit.slot_auditor": "yet to be split",
     "service.delivery.dispatcher": "yet to be split",
 }
 """The modules with more lines than :data:`MOST_LINES`, and why each is one."""
@@ -129,6 +128,7 @@ SEE_EVERYTHING = {
     "doors.commands.proof": "what is signed and packed is the whole chain",
     "doors.commands.recovery": "what is recovered is the whole chain",
     "doors.commands.setup": "doctor examines the whole installation",
+    "service.audit.diff": "a schedule may have been another agent's before",
     "service.audit.report": "whether a slot was claimed twice, only all events together say",
     "service.metrics.collect": "counts are everybody's",
     "service.schedules.clock_rollback": "a schedule's slots of when it was another agent's count",
@@ -272,6 +272,16 @@ def test_who_asks_whether_a_caller_is_pinned() -> None:
     asking = mentioning("only_agent", "pinned_to")
     assert asking | {"core.settings"} == set(ASK_WHO_IS_PINNED)
     assert mentioning("unpinned", "unpinned_state") == set(SEE_EVERYTHING)
+
+
+def test_the_audit_rests_on_no_decision() -> None:
+    """The auditor shares what says what a specification means; neither a decision nor the fold."""
+    names = {name for name in MODULES if room(name) == "service.audit"} - {"service.audit.diff"}
+    shared = {module for name in names for module in neighbours(name)}
+    assert {module for module in shared if room(module) == "rules"} == {
+        "rules.triggers", "rules.slots", "rules.prompts",
+    }  # fmt: skip
+    assert "state.apply" not in shared
 
 
 def test_who_reads_the_clock() -> None:

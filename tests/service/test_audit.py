@@ -30,7 +30,9 @@ from promptyoself.ledger.segments import compress
 from promptyoself.rules.claim import claim
 from promptyoself.rules.outcome import outcome_events
 from promptyoself.sandbox import Sandbox
-from promptyoself.service.audit.slot_auditor import Accounts, Entry
+from promptyoself.service.audit.audited_log import AuditEnd
+from promptyoself.service.audit.slot_auditor import SlotAuditor
+from promptyoself.service.audit.slot_verdict import SlotVerdict
 from promptyoself.service.schedules.change import cancel, modify, pause, resume, run_now
 from promptyoself.service.schedules.register import register
 from promptyoself.service.schedules.request import Request
@@ -41,7 +43,7 @@ def world() -> World:
     return World()
 
 
-def told(entries: Iterable[Entry]) -> list[tuple[str, str, int, str, str | None, int]]:
+def told(entries: Iterable[SlotVerdict]) -> list[tuple[str, str, int, str, str | None, int]]:
     """Entries in short: first and last slot as hours and minutes."""
     return [
         (f"{e.first:%H:%M}", f"{e.last:%H:%M}", e.slots, e.outcome, e.why, e.seq) for e in entries
@@ -371,11 +373,11 @@ def test_a_schedule_that_cannot_be_audited_is_named(world: World) -> None:
     world.advance(hours=1)
     broken = [changed(world.events[0], timezone="Nowhere/Land", schedule_type="cron",
                       schedule_value="0 9 * * *"), world.events[1]]  # fmt: skip
-    accounts = Accounts(NOON, world.now)
-    entries = [entry for event in broken for entry in accounts.take(event)]
-    entries += accounts.finish(world.now, ())
+    auditor = SlotAuditor(NOON, world.now)
+    entries = [entry for event in broken for entry in auditor.add(event)]
+    entries += auditor.finish(AuditEnd(world.now, (), False))
     assert [entry.agent_id for entry in entries] == ["agent-b"]
-    ((agent_id, problem),) = accounts.broken.values()
+    ((agent_id, problem),) = auditor.broken.values()
     assert agent_id == "agent-a"
     assert "Nowhere/Land" in problem
 
@@ -468,9 +470,9 @@ def test_windows_add_up(steps: list[tuple[str, Any]], cuts: list[int]) -> None:
     ends = [*(border - tick for border in borders), datetime(9999, 1, 1, tzinfo=UTC)]
     parts: Counter[tuple[str, str, str | None]] = Counter()
     for since, until in zip(starts, ends, strict=True):
-        accounts = Accounts(since, until)
-        entries = [entry for event in events for entry in accounts.take(event)]
-        for entry in [*entries, *accounts.finish(now, ())]:
+        auditor = SlotAuditor(since, until)
+        entries = [entry for event in events for entry in auditor.add(event)]
+        for entry in [*entries, *auditor.finish(AuditEnd(now, (), False))]:
             assert since <= entry.first <= entry.last <= until
             parts[entry.id, entry.outcome, entry.why] += entry.slots
     whole: Counter[tuple[str, str, str | None]] = Counter()

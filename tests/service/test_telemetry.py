@@ -34,7 +34,7 @@ from promptyoself.events.records import (
 from promptyoself.events.versions import VERSIONS
 from promptyoself.ledger import Envelope, Position
 from promptyoself.rules.outcome import Abandoned, Failed
-from promptyoself.service.audit.slot_auditor import Accounts
+from promptyoself.service.audit.slot_auditor import SlotAuditor
 from promptyoself.service.metrics import collect
 from promptyoself.service.metrics.collect import Measurer
 from promptyoself.service.metrics.log_counts import BUCKETS, METRICS, Telemetry
@@ -117,10 +117,10 @@ def test_what_is_counted_is_what_the_log_says(seed: int) -> None:
     for name, expected in by_hand(world.events).items():
         assert getattr(telemetry, name) == expected, name
     assert sum(telemetry.late) > 10
-    accounts = Accounts(datetime.min.replace(tzinfo=world.now.tzinfo), world.now)
+    auditor = SlotAuditor(datetime.min.replace(tzinfo=world.now.tzinfo), world.now)
     audited: Counter[str] = Counter()
     for event in world.events:
-        for entry in accounts.take(event):
+        for entry in auditor.add(event):
             audited[entry.outcome] += entry.slots
     told = Counter[str]()
     for (outcome, _), number in telemetry.slots.items():

@@ -25,7 +25,9 @@ from promptyoself.rules.claim import Claim, Decision, RankDesires, claim
 from promptyoself.rules.notices import with_notices
 from promptyoself.rules.outcome import Delivered, Outcome, outcome_events
 from promptyoself.rules.policy import ApprovalVerdict, approval_in_log
-from promptyoself.service.audit.slot_auditor import Accounts, Entry
+from promptyoself.service.audit.audited_log import AuditEnd
+from promptyoself.service.audit.slot_auditor import SlotAuditor
+from promptyoself.service.audit.slot_verdict import SlotVerdict
 from promptyoself.service.schedules.register import register
 from promptyoself.service.schedules.request import Request
 from promptyoself.state.apply import fold
@@ -209,12 +211,14 @@ def check_deliveries(events: Iterable[Any]) -> None:
             final.add(key)
 
 
-def entries_of(events: Iterable[Any], now: datetime, living: Iterable[str] = ()) -> list[Entry]:
+def entries_of(
+    events: Iterable[Any], now: datetime, living: Iterable[str] = ()
+) -> list[SlotVerdict]:
     """What the audit says of each slot up to now."""
-    accounts = Accounts(datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC))
-    entries = [entry for event in events for entry in accounts.take(event)]
-    entries += accounts.finish(now, set(living))
-    assert not accounts.broken, accounts.broken
+    auditor = SlotAuditor(datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC))
+    entries = [entry for event in events for entry in auditor.add(event)]
+    entries += auditor.finish(AuditEnd(now, set(living), False))
+    assert not auditor.broken, auditor.broken
     return entries
 
 

@@ -52,6 +52,6 @@ def diff_command(session: Session, from_: str, to: str | None) -> Document:
     Use it to see what happened to schedules since some time: --since '2027-01-30T09:00'. Answers
     with changes, a line for each schedule: its fields before and after, and the events.
     """
-    from promptyoself.service.audit.report import diff
+    from promptyoself.service.audit.diff import diff
 
     return diff(session.reading(), from_=from_, to=to, now=session.now())

@@ -1,10 +1,13 @@
-"""Which loops were there, and what that proves of a slot that has no outcome.
+"""Which loops ran, and what that proves of a slot that has no outcome.
 
-A pass of a loop deals with everything that is due, oldest first, so what a pass left where it was,
-though it was due and its agent free, has been forgotten. A pass shows in the log as an event that
-its worker wrote at a time of its own: one whose ``ts`` is later than that of the event before it.
-(Where the clock has run back, ``ts`` is held, and tells nothing of the writer's clock.) And so has
-what was due for a long time while a loop was up, by its own start and what it wrote last.
+A pass of a loop deals with everything that is due, the oldest first. So a slot that was due while
+its agent was free, and that a pass didn't touch, has been forgotten. A pass shows in the log as an
+event that its worker wrote at a time of its own: an event whose ``ts`` is later than that of the
+event before it. Where the clock has run back, ``ts`` is held at the latest time, and tells nothing
+of the writer's clock.
+
+A slot has also been forgotten if it was due for ten minutes while a loop was up, from the loop's
+start to what it wrote last.
 """
 
 from __future__ import annotations
@@ -18,35 +21,39 @@ from promptyoself.events.kinds import PendingReason
 from promptyoself.state.schedules import Folded
 from promptyoself.targets.api import TROUBLE
 
-__all__ = ["FORGOTTEN_AFTER", "Loop", "Presence"]
+__all__ = ["FORGOTTEN_AFTER", "Loop", "LoopHistory"]
 
 FORGOTTEN_AFTER = timedelta(minutes=10)
-"""A loop that was up for so long while a slot was due, and didn't touch it, has forgotten it."""
+"""A loop that was up for this long while a slot was due, and didn't touch it, has forgotten it."""
 
 
 class Loop(NamedTuple):
-    """One run of a loop, as the log shows it. ``stopped`` is ``None`` where it was killed, or
-    lives; ``seen`` is when it last wrote, ``up`` when it last did so at a time of its own."""
+    """One run of a loop, as the log shows it."""
 
     worker: str
     host: str
     started: str
-    seen: str
-    up: str
-    stopped: str | None
+    seen: str  # when it last wrote
+    up: str  # when it last wrote at a time of its own
+    stopped: str | None  # ``None`` where it was killed, or lives
     concurrency: int
-    troubled: bool
+    troubled: bool  # it holds back, since Letta is in trouble
 
 
-class Presence:
-    """The loops that a log tells of; ``loops`` has them by their workers' names."""
+class LoopHistory:
+    """The loops that a log tells of."""
 
     def __init__(self) -> None:
         self.loops: dict[str, Loop] = {}
-        self._pass = self._pass_before = ""  # the latest that could have claimed anything
+        """Each loop, by its worker's name."""
+        self._pass = ""  # when the latest pass was that could have claimed anything
+        self._pass_before = ""  # when the one before that was
 
-    def take(self, event: Folded, later: bool) -> None:
-        """An event of the log itself; ``later`` says that its time is its writer's own."""
+    def add_worker_event(self, event: Folded, later: bool) -> None:
+        """Take in that a worker started or stopped; other events are passed over.
+
+        ``later`` says that the event's time is later than that of the event before it.
+        """
         data = event.data
         if event.type == "worker.started" and data["mode"] == "loop":
             ts = event.ts
@@ -59,10 +66,11 @@ class Presence:
             if self._pass == event.ts:  # what it wrote as it stopped claimed nothing more
                 self._pass = self._pass_before
 
-    def note(self, event: Folded, later: bool, claimed: int) -> None:
-        """An event of a delivery that names its worker; ``claimed`` slots are under way after it.
+    def add_delivery_event(self, event: Folded, later: bool, under_way: int) -> None:
+        """Take in an event of a delivery, which names its worker.
 
-        It is no pass where the worker had no seat left, or held back because Letta was in trouble.
+        ``later`` is as above. ``under_way`` is the number of claimed slots after it. The event
+        shows no pass where the worker had no seat left, or held back because Letta was in trouble.
         """
         loop = self.loops.get(event.data["worker"])
         if loop is None:
@@ -74,27 +82,33 @@ class Presence:
             troubled = False
         up = event.ts if later else loop.up
         self.loops[loop.worker] = loop._replace(seen=event.ts, up=up, troubled=troubled)
-        could_claim = not troubled and claimed < loop.concurrency
+        could_claim = not troubled and under_way < loop.concurrency
         if later and could_claim:
             self._pass_before, self._pass = self._pass, event.ts
         elif self._pass == event.ts and not could_claim:  # which its later events show
             self._pass = self._pass_before
 
-    def proof(self, since: datetime, now: datetime, living: Collection[str]) -> datetime:
-        """Up to when, from ``since`` on, a loop has shown that it left alone what was due."""
-        found = max(since, parse_utc(self._pass)) if self._pass else since
+    def left_alone_until(self, since: datetime, now: datetime, living: Collection[str]) -> datetime:
+        """Until when a loop has shown that it left alone what was due ``since`` then.
+
+        ``living`` are the workers that are alive. It is ``since`` where no loop has shown that.
+        """
+        latest = max(since, parse_utc(self._pass)) if self._pass else since
         for loop in self.loops.values():
             if loop.troubled:
                 continue
             end = now if loop.worker in living else parse_utc(loop.up)
             watched = end - FORGOTTEN_AFTER
             if watched > max(since, parse_utc(loop.started)):
-                found = max(found, watched)
-        return found
+                latest = max(latest, watched)
+        return latest
 
-    def excuse(self, living: Collection[str]) -> PendingReason:
-        """Why something due wasn't touched yet: ``no_loop`` is up, all is ``held`` back, or it is
-        a matter of moments: ``soon``."""
+    def pending_reason(self, living: Collection[str]) -> PendingReason:
+        """Why something due wasn't touched yet.
+
+        ``no_loop``: none is up. ``held``: a loop holds everything back. ``soon``: it is a matter of
+        moments.
+        """
         up = [loop for loop in self.loops.values() if loop.worker in living]
         if not up:
             return "no_loop"

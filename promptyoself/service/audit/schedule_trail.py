@@ -1,80 +1,449 @@
-"""One schedule as the audit follows it."""
+"""One schedule as the audit follows it, from slot to slot."""
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
+from promptyoself.core.errors import PromptyoselfError
+from promptyoself.core.ids import jittered
+from promptyoself.core.instants import format_utc, parse_utc
+from promptyoself.events.kinds import Outcome, SlotKind
 from promptyoself.rules.slots import trigger_from_fields
-from promptyoself.rules.triggers import Trigger, next_fire_time
+from promptyoself.rules.triggers import Trigger, count_slots, last_slot, next_fire_time
+from promptyoself.service.audit.approval_trail import ApprovalTrail
+from promptyoself.service.audit.audited_log import AuditedLog, AuditEnd, DailyCount, OpenSlot
+from promptyoself.service.audit.claimed_slots import ClaimedSlots, Skip
+from promptyoself.service.audit.sent_prompt import sending_mistake
+from promptyoself.service.audit.slot_verdict import OUTCOMES_BY_TYPE, SlotVerdict
+from promptyoself.state.schedules import Folded, catch_up_pause
 
-__all__ = ["Account", "Run", "Skip"]
+__all__ = ["ScheduleTrail"]
 
-_INSTANT = timedelta(microseconds=1)
-
-
-class Run(NamedTuple):
-    """Slots of a trigger from ``first`` to ``last``, none left out."""
-
-    trigger: Trigger
-    first: datetime
-    last: datetime
-
-
-class Skip(NamedTuple):
-    """Slots that were skipped, as their entry has them."""
-
-    first: datetime
-    last: datetime
-    slots: int
-    why: str | None
-    seq: int
+_APPROVED_TIER = 2  # written down here again, since the audit doesn't rest on the policy
+_MICROSECOND = timedelta(microseconds=1)
+_NEVER = datetime(1, 1, 1, tzinfo=UTC)
+_TIMING = frozenset(
+    {"schedule_type", "schedule_value", "timezone", "anchor", "start_at", "until"}
+    | {"max_repetitions", "next_run"}
+)
 
 
-class Account:
-    """A schedule as the audit follows it. None of its slots up to ``cursor`` is still to come;
-    ``high`` is the last one that was decided."""
+class ScheduleTrail:
+    """Follows the events of one schedule, and gives verdicts as its slots are decided.
+
+    A change of the schedule's times takes effect while verdicts are given, so each verdict must be
+    used before the next is asked for.
+    """
 
     def __init__(
-        self, fields: dict[str, Any], high: datetime, cursor: datetime, seq: int, ts: str
+        self, log: AuditedLog, id_: str, event: Folded, before: ScheduleTrail | None
     ) -> None:
-        self.fields = fields
-        self.high = high
-        self.cursor = cursor
-        self.trigger: Trigger = trigger_from_fields(fields)
-        self.promised: str | None = fields["next_run"]
-        self.claims: int = fields.get("repetition_count") or 0
-        self.status = "active"
-        self.begun = seq  # the event that registered it
-        self.decided = seq  # the event that made the status what it is
-        self.ready = ts  # not before this could its next slot be claimed
-        # Its name, its end, its uses left, and whether triggers may spend it.
-        self.approval: tuple[str, str, int, bool] | None = None
-        self.paid: set[str] = set()  # the slots on which one was spent
-        self.unpaid: tuple[dict[str, Any], int] | None = None  # the claim that needs one now
-        self.spent = ("", 0)  # the last day on which slots were first claimed, and how many
-        self.claimed: list[Run] = []  # the slots that were claimed, in runs of neighbours
-        self.skipped: list[Skip] = []
+        """Begin with the ``schedule.registered`` that makes the schedule, or makes it again.
+
+        Raises:
+            Exception: the schedule's times can't be computed.
+        """
+        self.id = id_
+        self.fields: dict[str, Any] = dict(event.data)
+        self.registered = self.decided = event.seq
+        """The numbers of the events that registered it, and that made its status what it is."""
+        self.trigger: Trigger = trigger_from_fields(self.fields)
+        self._log = log
+        self._status = "active"
+        self._high: datetime = before._high if before else _NEVER  # the last slot that was decided
+        if "last_slot" in event.data:  # an imported one: these slots were decided elsewhere
+            self._high = max(self._high, parse_utc(event.data["last_slot"]))
+        self._cursor = max(parse_utc(event.ts), self._high)  # no slot up to here is to come
+        self._promised: str | None = self.fields["next_run"]  # the next slot as the log has it
+        self._claims: int = self.fields.get("repetition_count") or 0
+        self._ready = event.ts  # its next slot can't be claimed before
+        self._approvals = ApprovalTrail()
+        self._daily: DailyCount = before._daily if before else DailyCount()
+        self._claimed: ClaimedSlots = before._claimed if before else ClaimedSlots()
+        self._skips: list[Skip] = before._skips if before else []
+        self._settled_runs: set[str] = before._settled_runs if before else set()
+        """The slots of runs that were asked for and have their outcome."""
 
     @property
-    def exhausted(self) -> bool:
-        """Whether as many slots were claimed as may be."""
+    def agent_id(self) -> str:
+        """The agent to which it delivers."""
+        return str(self.fields["agent_id"])
+
+    @property
+    def lists_desires(self) -> bool:
+        """Whether its prompt lists its agent's desires."""
+        return bool(self.fields.get("template"))
+
+    @property
+    def _is_exhausted(self) -> bool:
+        """Whether all the slots were claimed that may be."""
         most = self.fields.get("max_repetitions")
-        return most is not None and self.claims >= most
+        return most is not None and self._claims >= most
 
-    def was_claimed(self, slot: datetime) -> bool:
-        """Whether a slot was claimed before, in whichever life and by whichever clock."""
-        return any(
-            slot in (run.first, run.last) or next_fire_time(run.trigger, slot - _INSTANT) == slot
-            for run in self.claimed
-            if run.first <= slot <= run.last
+    def begin(self, event: Folded) -> Iterator[SlotVerdict]:
+        """The verdicts of its registration on earlier slots of it."""
+        yield from self._reopen(event)
+        yield from self._promise(event.data["next_run"], event)
+
+    def end_of_incarnation(self, event: Folded) -> Iterator[SlotVerdict]:
+        """The verdicts on slots that are to come no more, since it is registered again."""
+        if self._status == "parked":
+            yield from self._pass_over(parse_utc(event.ts), self.decided, "parked")
+
+    def verdicts(self, event: Folded) -> Iterator[SlotVerdict]:
+        """The verdicts that one more event of it makes."""
+        data = event.data
+        match event.type:
+            case "schedule.modified":
+                yield from self._modify(event)
+            case "schedule.paused" | "schedule.resumed":
+                yield from self._close(event)
+                yield from self._reopen(event)
+                yield from self._promise(data.get("next_run"), event)
+                self._status = "paused" if event.type == "schedule.paused" else "active"
+                self.decided, self._ready = event.seq, event.ts
+            case "schedule.cancelled":
+                yield from self._close(event)
+                self._status, self.decided = "cancelled", event.seq
+            case "schedule.completed":
+                self._status, self.decided = data["status"], event.seq
+            case "schedule.triggered":
+                self._open(event, "trigger", None)
+            case "delivery.attempted":
+                yield from self._claim(event)
+            case "delivery.abandoned":
+                self._free_agent(event, self._log.open_slot(self.id, data["slot"]))
+                self._open(event, None, None)
+            case "delivery.delivered" | "delivery.failed" | "delivery.skipped":
+                yield from self._end_slot(event)
+            case "approval.granted":
+                self._approvals.grant(data)
+            case "approval.revoked":
+                self._approvals.revoke()
+            case "approval.consumed":
+                self._approvals.consume(event)
+                yield from self.unapproved()
+
+    def unapproved(self) -> Iterator[SlotVerdict]:
+        """The verdict on a claim that needs an approval, and was not followed by its spending."""
+        claim = self._approvals.take_unpaid()
+        if claim is not None:
+            yield self._verdict(claim.data, 1, "unexpected", "not approved", claim.seq)
+
+    def _modify(self, event: Folded) -> Iterator[SlotVerdict]:
+        changes: dict[str, Any] = event.data["changes"]
+        self._approvals.void()
+        changes_times = not _TIMING.isdisjoint(changes) or "counts_from" in event.data
+        if changes_times:
+            yield from self._close(event)
+        self.fields.update(changes)
+        if "last_slot" in changes:  # put back, since the log had lost the claims up to there
+            self._high = max(self._high, parse_utc(changes["last_slot"] or event.ts))
+            self._claims = self.fields.get("repetition_count") or self._claims
+        if changes_times:
+            self.trigger = trigger_from_fields(self.fields)
+            self._cursor = max(self._high, parse_utc(event.ts))
+            yield from self._reopen(event)
+            yield from self._promise(changes.get("next_run", self._promised), event)
+            self._ready = event.ts
+            if self._status == "failed":  # a one-off; with new times it waits to be resumed
+                self._status, self.decided = "parked", event.seq
+            elif self._status == "active":
+                self.decided = event.seq
+
+    # Deliveries.
+
+    def _claim(self, event: Folded) -> Iterator[SlotVerdict]:
+        data = event.data
+        open_slot = self._log.open_slot(self.id, data["slot"])
+        yield from self._refused(event, is_new=open_slot is None)
+        if open_slot is None:
+            if data.get("kind", "scheduled") != "scheduled" or data["attempt"] != 1:
+                yield self._verdict(data, 1, "unexpected", "never begun", event.seq)
+            else:
+                yield from self._first_claim(event)
+        elif open_slot.worker is not None:
+            yield self._verdict(data, 1, "doubled", "claimed twice", event.seq)
+        mistake = sending_mistake(
+            self.id, self.fields, event, self._claims, own_time=self._log.own_time
         )
+        if mistake is not None:
+            yield self._verdict(data, 1, "unexpected", mistake, event.seq)
+        self._open(event, data.get("kind"), data["worker"])
+        if self.fields["tier"] >= _APPROVED_TIER:
+            self._approvals.claim(event)
 
-    def claim(self, slot: datetime) -> None:
-        """Take in a claim; where the slot follows on the latest that was claimed, in its run."""
-        if self.claimed:
-            run = self.claimed[-1]
-            if run.trigger is self.trigger and next_fire_time(run.trigger, run.last) == slot:
-                self.claimed[-1] = run._replace(last=slot)
-                return
-        self.claimed.append(Run(self.trigger, slot, slot))
+    def _first_claim(self, event: Folded) -> Iterator[SlotVerdict]:
+        data, was_exhausted = event.data, self._is_exhausted
+        slot = parse_utc(data["slot"])
+        if slot in self._claimed:
+            yield self._verdict(data, 1, "doubled", "claimed before", event.seq)
+        yield from self._move_on(data["slot"], data["slot"], event)
+        self._claimed.add(slot, self.trigger)
+        self._claims += 1
+        self._promised = data.get("next_run")
+        if was_exhausted:
+            yield self._verdict(data, 1, "unexpected", "max_repetitions", event.seq)
+
+    def _refused(self, event: Folded, *, is_new: bool) -> Iterator[SlotVerdict]:
+        """The verdicts on a claim that should have been refused. Each slot is charged once."""
+        data = event.data
+        is_scheduled = data.get("kind", "scheduled") == "scheduled"
+        ended = {"cancelled", "paused", "parked"} if is_scheduled else {"cancelled"}
+        if self._status in ended or (is_new and is_scheduled and self._status != "active"):
+            why = f"not active: {self._status}"
+            yield self._verdict(data, 1, "unexpected", why, event.seq)
+        if data["attempt"] != 1:
+            return
+        self._daily.add(event)
+        budget = self.fields.get("daily_budget")
+        if budget is not None and self._daily.claims > budget:
+            yield self._verdict(data, 1, "unexpected", "over budget", event.seq)
+        self._log.count_claim(self.agent_id, event)
+
+    def _open(self, event: Folded, kind: SlotKind | None, worker: str | None) -> None:
+        self._log.begin(self.id, self.agent_id, event.data["slot"], kind, worker, event)
+
+    def _free_agent(self, event: Folded, open_slot: OpenSlot | None) -> None:
+        if open_slot is not None:
+            self._log.free_agent(open_slot.agent_id, event.ts)
+        self._ready = max(self._ready, event.ts)
+
+    def _end_slot(self, event: Folded) -> Iterator[SlotVerdict]:
+        data = event.data
+        outcome = OUTCOMES_BY_TYPE[event.type]
+        why = data.get("why") if outcome == "skipped" else data.get("code")
+        open_slot = self._log.end(self.id, data["slot"])
+        self._approvals.end(data["slot"])
+        if open_slot is not None:
+            self._free_agent(event, open_slot)
+            if open_slot.kind == "trigger":
+                self._settled_runs.add(open_slot.slot)
+            if data.get("parked"):
+                self._status, self.decided = "parked", event.seq
+            verdict = self._verdict(data, 1, outcome, why, event.seq)
+            yield verdict._replace(agent_id=open_slot.agent_id, kind=open_slot.kind)
+        elif outcome != "skipped" or data.get("kind") == "trigger":
+            is_over = parse_utc(data["slot"]) <= self._cursor
+            again = is_over or data["slot"] in self._settled_runs
+            yield self._verdict(data, 1, "doubled" if again else "unexpected", outcome, event.seq)
+        else:
+            first, last = parse_utc(data["slot"]), parse_utc(data["last"])
+            yield from self._move_on(data["slot"], data["last"], event)
+            slots = 1 + count_slots(self.trigger, first, last) if last >= first else 0
+            self._skips.append(Skip(first, last, slots, why, event.seq))
+            yield self._verdict(data, slots, "skipped", why, event.seq)
+            if slots != data["slots"]:
+                wrong = f"counted as {data['slots']}, and are {slots}"
+                yield self._verdict(data, slots, "unexpected", wrong, event.seq)
+            self._promised = data.get("next_run")
+
+    # The step from slot to slot.
+
+    def _move_on(self, first: str, last: str, event: Folded) -> Iterator[SlotVerdict]:
+        """Move on to slots that the log has decided or begun. Slots in between were passed over."""
+        start, end = parse_utc(first), parse_utc(last)
+        if start <= self._cursor:
+            yield self._range(start, end, 1, "doubled", "decided before", event.seq)
+        elif next_fire_time(self.trigger, self._cursor) == start:
+            pass
+        elif next_fire_time(self.trigger, start - _MICROSECOND) == start:
+            yield from self._pass_over(start - _MICROSECOND, event.seq)
+        elif first != self._promised:
+            # What the log has promised counts, also where newer time zone data wouldn't have it.
+            why = "not a slot of the schedule"
+            yield self._range(start, end, 1, "unexpected", why, event.seq)
+        self._cursor = self._high = max(self._cursor, end)
+
+    def _promise(self, next_run: str | None, event: Folded) -> Iterator[SlotVerdict]:
+        """From here on the slots from ``next_run`` are to come, and none before it."""
+        self._promised = next_run
+        if next_run is None:
+            return
+        before = parse_utc(next_run) - _MICROSECOND
+        if before > self._cursor:
+            if not self._is_exhausted:
+                yield from self._pass_over(before, event.seq)
+            self._cursor = before
+        elif event.type == "schedule.registered" or not self._log.exact:
+            # A clock that ran back, or a prompt that was brought over after it was due.
+            self._cursor = max(before, self._high)
+
+    def _reopen(self, event: Folded) -> Iterator[SlotVerdict]:
+        """Slots count again that a clock which was ahead had skipped.
+
+        Their verdicts are taken back, with ``slots`` below zero. Slots of theirs that stay skipped
+        get a new verdict.
+        """
+        counts_from = event.data.get("counts_from")
+        if counts_from is None:
+            return
+        since, day = parse_utc(counts_from), counts_from[:10]
+        kept = []
+        for skip in self._skips:
+            if skip.last <= since:
+                kept.append(skip)
+                continue
+            yield self._skipped(skip._replace(slots=-skip.slots))
+            if skip.first <= since:
+                last = last_slot(self.trigger, skip.first, since) or skip.first
+                slots = 1 + count_slots(self.trigger, skip.first, last)
+                kept.append(skip._replace(last=last, slots=slots))
+                yield self._skipped(kept[-1])
+        self._skips = kept
+        self._cursor = self._high = since
+        self._daily.reset_after(day)
+        self._log.daily_count(self.agent_id).reset_after(day)
+        self.fields["without"] = event.data.get("without") or None
+        self.trigger = trigger_from_fields(self.fields)
+
+    def _close(self, event: Folded) -> Iterator[SlotVerdict]:
+        """At a change, everything that was due by then must have been decided.
+
+        A change may say that where it was made, nobody could tell what was due.
+        """
+        if why := event.data.get("uncounted"):
+            end = parse_utc(event.ts)
+            if event.type == "schedule.paused" and "next_run" in event.data:
+                end = min(end, parse_utc(event.data["next_run"]) - _MICROSECOND)
+            with suppress(PromptyoselfError):  # nor can it be told here
+                yield from self._pass_over(end, event.seq, why)
+        elif self._log.exact and self._status != "cancelled" and not self._is_exhausted:
+            yield from self._pass_over(parse_utc(event.ts), event.seq)
+
+    def _pass_over(
+        self, until: datetime, seq: int, skipped_why: str | None = None
+    ) -> Iterator[SlotVerdict]:
+        """The verdict on slots up to a time, on which the log has not a word.
+
+        They are unaccounted for, or skipped where there is a reason, ``skipped_why``.
+        """
+        first = next_fire_time(self.trigger, self._cursor)
+        if first is not None and first <= until:
+            last = last_slot(self.trigger, self._cursor, until) or first
+            slots = 1 + count_slots(self.trigger, first, until)
+            outcome: Outcome = "skipped" if skipped_why else "unaccounted"
+            yield self._range(first, last, slots, outcome, skipped_why or "passed over", seq)
+            self._cursor = until
+
+    def remaining(self, end: AuditEnd, *, has_open_slot: bool) -> Iterator[SlotVerdict]:
+        """The verdicts on slots that are due when the audit ends, and have not been begun."""
+        if self._status == "cancelled" or self._is_exhausted:
+            return
+        now, first = end.now, next_fire_time(self.trigger, self._cursor)
+        if self._promised is not None:
+            promised = parse_utc(self._promised)
+            first = promised if first is None else min(promised, first)
+        if first is None or first > now:
+            return
+        last = last_slot(self.trigger, first, now) or first
+        if self._status in ("paused", "parked"):
+            yield self._counted(first, last, "skipped", self._status)
+        elif self._status in ("completed", "failed"):
+            yield self._counted(first, last, "unaccounted", "completed too early")
+        elif has_open_slot:
+            yield self._counted(first, last, "pending", "overlap")
+        else:
+            outcome, why, left_alone_until = self._log.unclaimed_outcome(
+                self.agent_id, self._ready_at(first), end, lists_desires=self.lists_desires
+            )
+            if outcome == "unaccounted":
+                # A slot that came due after that pass of a loop may still be claimed.
+                left = last_slot(self.trigger, first, min(left_alone_until, now)) or first
+                yield self._counted(first, left, outcome, why)
+                following = next_fire_time(self.trigger, left)
+                if following is None or following > now:
+                    return
+                first, outcome, why = following, "pending", "soon"
+            yield self._counted(first, last, outcome, why)
+
+    def _ready_at(self, slot: datetime) -> str:
+        """When the next slot can be claimed."""
+        due = format_utc(jittered(self.id, slot, self.fields.get("jitter")))
+        if self.fields["misfire"] == "all" and format_utc(slot) <= self._ready:
+            due = max(due, format_utc(parse_utc(self._ready) + catch_up_pause(self.fields)))
+        return max(due, self._ready)
+
+    # Over damage.
+
+    def follow_uncomputed(self, event: Folded) -> bool:
+        """Take in an event while the schedule's times can't be computed.
+
+        Returns whether the event mends that. It does if it gives the schedule times that can be
+        computed here, or ends it, and says itself that what had passed could not be counted.
+        """
+        data = event.data
+        if event.type == "delivery.attempted":
+            self._open(event, data.get("kind"), data["worker"])
+        elif event.type == "delivery.abandoned":
+            self._open(event, None, None)
+        elif event.type in OUTCOMES_BY_TYPE:
+            self._log.end(self.id, data["slot"])
+        elif event.type == "schedule.paused":
+            self._status = "paused"
+        elif event.type == "schedule.resumed":
+            self._status = "active"
+        elif event.type == "schedule.modified":
+            self.fields.update(data["changes"])
+        ends = event.type in ("schedule.modified", "schedule.cancelled") and "uncounted" in data
+        if not ends and event.type != "schedule.registered":
+            return False
+        try:
+            trigger = trigger_from_fields(self.fields)
+            if event.type == "schedule.modified":
+                next_fire_time(trigger, parse_utc(event.ts))
+        except Exception:  # not yet: the problem stays as it was told
+            return False
+        self.trigger = trigger
+        self._cursor = self._high = parse_utc(event.ts)
+        return True
+
+    def bridge_loss(self, event: Folded) -> None:
+        """Make up for what the log has lost before an event of the schedule."""
+        data = event.data
+        is_scheduled = data.get("kind", "scheduled") == "scheduled"
+        if event.type == "delivery.attempted" and is_scheduled and data["attempt"] == 1:
+            # A slot is begun when the one before it has its outcome, so that outcome is lost.
+            self._log.end_scheduled(self.id)
+        outcomes = ("delivery.delivered", "delivery.failed", "delivery.abandoned")
+        if event.type in outcomes and self._log.open_slot(self.id, data["slot"]) is None:
+            self._open(event, None, data["worker"])
+            slot = parse_utc(data["slot"])
+            if slot > self._cursor and next_fire_time(self.trigger, slot - _MICROSECOND) == slot:
+                self._cursor = self._high = slot
+                self._claims += 1
+                following = next_fire_time(self.trigger, slot)
+                self._promised = None if following is None else format_utc(following)
+
+    # Verdicts.
+
+    def _verdict(
+        self, data: Mapping[str, Any], slots: int, outcome: Outcome, why: str | None, seq: int
+    ) -> SlotVerdict:
+        """The verdict on the slots that the ``data`` of an event names."""
+        first, last = parse_utc(data["slot"]), parse_utc(data.get("last", data["slot"]))
+        verdict = self._range(first, last, slots, outcome, why, seq)
+        return verdict._replace(kind=data.get("kind", "scheduled"))
+
+    def _counted(self, first: datetime, last: datetime, outcome: Outcome, why: str) -> SlotVerdict:
+        """The verdict on all slots from ``first`` to ``last``, by the schedule's status."""
+        slots = 1 + count_slots(self.trigger, first, last)
+        return self._range(first, last, slots, outcome, why, self.decided)
+
+    def _skipped(self, skip: Skip) -> SlotVerdict:
+        return self._range(skip.first, skip.last, skip.slots, "skipped", skip.why, skip.seq)
+
+    def _range(
+        self,
+        first: datetime,
+        last: datetime,
+        slots: int,
+        outcome: Outcome,
+        why: str | None,
+        seq: int,
+    ) -> SlotVerdict:
+        scheduled: SlotKind = "scheduled"
+        return SlotVerdict(self.id, self.agent_id, scheduled, first, last, slots, outcome, why, seq)

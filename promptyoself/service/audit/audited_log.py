@@ -1,0 +1,173 @@
+"""What the audit knows of a log besides its schedules: open slots, agents, loops, and clocks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator
+from datetime import datetime
+from typing import NamedTuple
+
+from promptyoself.core.instants import parse_utc
+from promptyoself.events.kinds import Outcome, PendingReason, SlotKind
+from promptyoself.service.audit.loop_history import LoopHistory
+from promptyoself.state.schedules import Folded, slot_key
+
+__all__ = ["AuditEnd", "AuditedLog", "DailyCount", "OpenSlot"]
+
+
+class OpenSlot(NamedTuple):
+    """A slot that was begun and has no outcome yet."""
+
+    id: str  # the schedule's
+    agent_id: str
+    slot: str
+    kind: SlotKind
+    worker: str | None  # who has claimed it, ``None`` while it waits
+    retry_at: str  # not before this may it be claimed
+    seq: int  # the number of the latest event about it
+
+
+class AuditEnd(NamedTuple):
+    """The circumstances in which the audit ends."""
+
+    now: datetime
+    living: Collection[str]  # the workers that are alive
+    desires_unreadable: bool  # nobody can tell the agents' desires, so idle prompts have to wait
+
+
+class DailyCount:
+    """Counts slots that were claimed on the last day (UTC) on which any were."""
+
+    def __init__(self) -> None:
+        self.day = ""
+        self.claims = 0
+
+    def add(self, event: Folded) -> None:
+        """Count a claim, on the day whose budgets it is charged to.
+
+        By a clock that is behind the log, that is no day before the last one with a claim.
+        """
+        at = event.data.get("at")
+        day = event.ts[:10] if at is None else max(str(at)[:10], self.day)
+        self.day, self.claims = day, self.claims + 1 if day == self.day else 1
+
+    def reset_after(self, day: str) -> None:
+        """Forget claims of days after ``day``, which a clock that was ahead has counted."""
+        if self.day > day:
+            self.day, self.claims = "", 0
+
+
+class AuditedLog:
+    """A log up to the event that is being audited."""
+
+    def __init__(self) -> None:
+        self.loops = LoopHistory()
+        self.exact = False
+        """Whether all that was due by the event's time should have been decided before it."""
+        self.own_time = False
+        """Whether the event's time is certainly its writer's own."""
+        self.under_way = 0
+        """The number of slots that are claimed."""
+        self.busiest: dict[str, tuple[int, str]] = {}
+        """The most claims of a day that an agent had, and that day, by the agent's id."""
+        self._open: dict[str, OpenSlot] = {}  # by the slot's key
+        self._claimed: Counter[str] = Counter()  # the slots that are claimed, by the agent's id
+        self._free_since: dict[str, str] = {}  # when an agent's latest delivery ended
+        self._daily: dict[str, DailyCount] = {}  # by the agent's id
+        self._ts = ""  # of the latest event
+        self._latest = ("", "")  # its type and its schedule's id
+
+    def advance(self, event: Folded) -> bool:
+        """Go on to an event. Returns whether it is later than the one before it."""
+        later = event.ts > self._ts
+        # All events of an append bear the time of the first. Before a change, an append has nothing
+        # of the same schedule but what was skipped.
+        goes_on = self._latest == ("delivery.skipped", event.id)
+        self.exact = later or (self.exact and goes_on)
+        self.own_time = later or (self.own_time and self._latest[0] == "worker.started")
+        self._ts, self._latest = event.ts, (event.type, event.id or "")
+        return later
+
+    # Open slots.
+
+    def open_slots(self) -> Iterator[OpenSlot]:
+        """Every open slot, in the order in which they were begun."""
+        yield from self._open.values()
+
+    def open_slot(self, id_: str, slot: str) -> OpenSlot | None:
+        """The open slot of a schedule at that time, if there is one."""
+        return self._open.get(slot_key(id_, slot))
+
+    def begin(
+        self,
+        id_: str,
+        agent_id: str,
+        slot: str,
+        kind: SlotKind | None,
+        worker: str | None,
+        event: Folded,
+    ) -> None:
+        """A slot was begun, claimed or handed back. Without a ``kind``, it has the one it had."""
+        key = slot_key(id_, slot)
+        earlier = self._open.get(key)
+        kind = kind or (earlier.kind if earlier else "scheduled")
+        # The command that asked for a slot may have waited for the lock: no loop could claim the
+        # slot before the event.
+        retry_at = max(event.data.get("retry_at", slot), event.ts)
+        self._count(earlier, -1)
+        self._open[key] = OpenSlot(id_, agent_id, slot, kind, worker, retry_at, event.seq)
+        self._count(self._open[key], 1)
+
+    def end(self, id_: str, slot: str) -> OpenSlot | None:
+        """A slot has its outcome. Returns the slot as it was open, if it was."""
+        open_slot = self._open.pop(slot_key(id_, slot), None)
+        self._count(open_slot, -1)
+        return open_slot
+
+    def end_scheduled(self, id_: str) -> None:
+        """The outcomes of a schedule's open slots are lost; runs that were asked for stay open."""
+        for open_slot in list(self._open.values()):
+            if open_slot.id == id_ and open_slot.kind == "scheduled":
+                self.end(id_, open_slot.slot)
+
+    def _count(self, open_slot: OpenSlot | None, change: int) -> None:
+        if open_slot is not None and open_slot.worker is not None:
+            self._claimed[open_slot.agent_id] += change
+            self.under_way += change
+
+    # Agents.
+
+    def free_agent(self, agent_id: str, ts: str) -> None:
+        """A delivery to an agent ended."""
+        self._free_since[agent_id] = ts
+
+    def daily_count(self, agent_id: str) -> DailyCount:
+        """The count of an agent's claims."""
+        return self._daily.setdefault(agent_id, DailyCount())
+
+    def count_claim(self, agent_id: str, event: Folded) -> None:
+        """Charge a claim to its agent."""
+        count = self.daily_count(agent_id)
+        count.add(event)
+        busiest = self.busiest.get(agent_id, (0, ""))
+        self.busiest[agent_id] = max(busiest, (count.claims, count.day))
+
+    def unclaimed_outcome(
+        self, agent_id: str, ready: str, end: AuditEnd, *, lists_desires: bool
+    ) -> tuple[Outcome, str, datetime]:
+        """The outcome of something that could have been claimed since ``ready``, and wasn't.
+
+        Returns the outcome, the reason, and until when a loop has shown that it left it alone.
+        """
+        since = parse_utc(max(ready, self._free_since.get(agent_id, "")))
+        waits_for: PendingReason | None = None
+        if self._claimed.get(agent_id):
+            waits_for = "busy"
+        elif end.desires_unreadable and lists_desires:
+            waits_for = "desires"
+        if waits_for is not None:
+            return "pending", waits_for, since
+        left_alone_until = self.loops.left_alone_until(since, end.now, end.living)
+        if left_alone_until > since:
+            return "unaccounted", "forgotten", left_alone_until
+        return "pending", self.loops.pending_reason(end.living), since
