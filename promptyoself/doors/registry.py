@@ -42,6 +42,9 @@ class Tool(NamedTuple):
     """What the command does, in a few words."""
     effect: Effect
     """What a call does to the log."""
+    answer: str = ""
+    """The type of a successful answer: the subject below ``promptyoself.service`` whose module
+    ``answers`` has it, a colon, and its name."""
     set_of_tools: str = "all"
     """The smallest set of MCP tools that has it: ``agent``, ``operator`` or ``all``."""
     asks_letta: bool = False
@@ -76,67 +79,134 @@ COMMANDS: dict[str, Command] = {
         "schedules",
         # Not idempotent: "in 45m" is another time a minute later.
         Tool(
-            "Schedule a prompt", Effect.WRITES, "agent",
-            asks_letta=True, acts_for_agent=True, people_only=_PROMPT_FILE,
+            "Schedule a prompt",
+            Effect.WRITES,
+            "schedules:Scheduled",
+            "agent",
+            asks_letta=True,
+            acts_for_agent=True,
+            people_only=_PROMPT_FILE,
         ),
     ),
-    "list": Command("listing", Tool("List schedules", Effect.READS, "agent")),
-    "show": Command("listing", Tool("Show a schedule", Effect.READS, "agent")),
+    "list": Command(
+        "listing", Tool("List schedules", Effect.READS, "schedules:ScheduleList", "agent")
+    ),
+    "show": Command(
+        "listing", Tool("Show a schedule", Effect.READS, "schedules:ScheduleShown", "agent")
+    ),
     "modify": Command(
         "schedules",
         Tool(
-            "Change a schedule", Effect.CHANGES, "agent",
-            people_only=_PROMPT_FILE, unset_by_empty=_MODIFY_UNSETS,
+            "Change a schedule",
+            Effect.CHANGES,
+            "schedules:Modified",
+            "agent",
+            people_only=_PROMPT_FILE,
+            unset_by_empty=_MODIFY_UNSETS,
         ),
     ),
     "cancel": Command(
-        "schedules", Tool("Cancel a schedule", Effect.CHANGES, "agent", idempotent=True)
+        "schedules",
+        Tool("Cancel a schedule", Effect.CHANGES, "schedules:Cancelled", "agent", idempotent=True),
     ),
     "pause": Command(
-        "schedules", Tool("Pause a schedule", Effect.CHANGES, "agent", idempotent=True)
+        "schedules",
+        Tool("Pause a schedule", Effect.CHANGES, "schedules:Paused", "agent", idempotent=True),
     ),
     "resume": Command(
-        "schedules", Tool("Resume a schedule", Effect.WRITES, "agent", idempotent=True)
+        "schedules",
+        Tool("Resume a schedule", Effect.WRITES, "schedules:Resumed", "agent", idempotent=True),
     ),
-    "trigger": Command("schedules", Tool("Prompt now", Effect.WRITES, "agent", asks_letta=True)),
-    "next": Command("schedules", Tool("Show the next fires", Effect.READS, "agent")),
-    "simulate": Command("forecast", Tool("Look ahead", Effect.READS_LOG, "operator")),
+    "trigger": Command(
+        "schedules",
+        Tool("Prompt now", Effect.WRITES, "schedules:Triggered", "agent", asks_letta=True),
+    ),
+    "next": Command(
+        "schedules", Tool("Show the next fires", Effect.READS, "schedules:NextFires", "agent")
+    ),
+    "simulate": Command(
+        "forecast", Tool("Look ahead", Effect.READS_LOG, "forecast:Simulation", "operator")
+    ),
     "idle": Command(
         "schedules",
-        Tool("Schedule a list of desires", Effect.WRITES, asks_letta=True, acts_for_agent=True),
+        Tool(
+            "Schedule a list of desires",
+            Effect.WRITES,
+            "schedules:Scheduled",
+            asks_letta=True,
+            acts_for_agent=True,
+        ),
     ),
-    "desire": Command("desires", Tool("Record a desire", Effect.WRITES, acts_for_agent=True)),
-    "desires": Command("desires", Tool("List desires", Effect.READS)),
-    "reinforce": Command("desires", Tool("Strengthen a desire", Effect.WRITES)),
+    "desire": Command(
+        "desires", Tool("Record a desire", Effect.WRITES, "desires:Recorded", acts_for_agent=True)
+    ),
+    "desires": Command("desires", Tool("List desires", Effect.READS, "desires:DesireList")),
+    "reinforce": Command(
+        "desires", Tool("Strengthen a desire", Effect.WRITES, "desires:Reinforced")
+    ),
     "prune": Command(
         "desires",
-        Tool("Let go of faint desires", Effect.CHANGES, idempotent=True, acts_for_agent=True),
+        Tool(
+            "Let go of faint desires",
+            Effect.CHANGES,
+            "desires:Pruned",
+            idempotent=True,
+            acts_for_agent=True,
+        ),
     ),
-    "budgets": Command("budgets", Tool("Show what is left to spend", Effect.READS, "operator")),
+    "budgets": Command(
+        "budgets", Tool("Show what is left to spend", Effect.READS, "schedules:Budgets", "operator")
+    ),
     "history": Command(
         "log",
         Tool(
-            "Show what happened", Effect.READS_LOG, "agent", people_only=frozenset({"ndjson"})
+            "Show what happened",
+            Effect.READS_LOG,
+            "schedules:History",
+            "agent",
+            people_only=frozenset({"ndjson"}),
         ),
     ),
-    "audit": Command("audit", Tool("Account for every slot", Effect.READS_LOG, "operator")),
-    "diff": Command("audit", Tool("Compare two times", Effect.READS_LOG, "operator")),
-    "stats": Command("log", Tool("Count what there is", Effect.READS_LOG, "operator")),
+    "audit": Command(
+        "audit", Tool("Account for every slot", Effect.READS_LOG, "audit:Audit", "operator")
+    ),
+    "diff": Command(
+        "audit", Tool("Compare two times", Effect.READS_LOG, "audit:Difference", "operator")
+    ),
+    "stats": Command(
+        "log", Tool("Count what there is", Effect.READS_LOG, "schedules:Stats", "operator")
+    ),
     "head": Command(
-        "log", Tool("Name the last event", Effect.READS, "operator", people_only=_SIGNING)
+        "log",
+        Tool("Name the last event", Effect.READS, "proof:Head", "operator", people_only=_SIGNING),
     ),
     "verify": Command(
-        "log", Tool("Check the log", Effect.READS_LOG, "operator", people_only=_SIGNING)
+        "log",
+        Tool("Check the log", Effect.READS_LOG, "proof:Verified", "operator", people_only=_SIGNING),
     ),
-    "agents": Command("delivery", Tool("List agents", Effect.READS, "operator", asks_letta=True)),
+    "agents": Command(
+        "delivery",
+        Tool("List agents", Effect.READS, "delivery:AgentList", "operator", asks_letta=True),
+    ),
     "test": Command(
-        "delivery", Tool("Ask whether Letta answers", Effect.READS, "operator", asks_letta=True)
+        "delivery",
+        Tool(
+            "Ask whether Letta answers",
+            Effect.READS,
+            "delivery:LettaTest",
+            "operator",
+            asks_letta=True,
+        ),
     ),
     "execute": Command(
         "delivery",
         Tool(
-            "Deliver what is due", Effect.DELIVERS, "operator",
-            asks_letta=True, people_only=_FOR_LOOPS,
+            "Deliver what is due",
+            Effect.DELIVERS,
+            "delivery:Executed",
+            "operator",
+            asks_letta=True,
+            people_only=_FOR_LOOPS,
         ),
     ),
     # Set-up, servers, keys, and what rewrites files or moves schedules is not for agents.
@@ -157,7 +227,7 @@ COMMANDS: dict[str, Command] = {
     "mcp": Command("mcp"),
     "sandbox": Command("setup"),
     "demo": Command("setup"),
-}  # fmt: skip
+}
 """Each command by its name; first those for agents, in the order in which help and tools list
 them."""
 

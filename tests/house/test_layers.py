@@ -48,7 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "service.delivery": BELOW_SERVICE - {"index"}
     | {"targets", "targets.letta", "service.schedules", "service.desires", "service.upkeep"},
     # How callers come in.
-    "doors": {"core", "events", "state", "rules", "store", "targets"}
+    "doors": {"core", "state", "rules", "store", "targets"}
     | {"service.delivery", "service.metrics", "service.schedules", "service.upkeep"},
     "doors.mcp": {"core", "doors", "service.delivery"},
     "doors.commands": {"core", "events", "store", "ledger", "targets", "targets.letta", "sandbox"}

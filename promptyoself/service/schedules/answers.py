@@ -1,0 +1,226 @@
+"""What the services about schedules answer."""
+
+from typing import Annotated, Any, NotRequired, TypedDict
+
+from promptyoself.core.answer_types import AnswerMessage, Counts, Instant, ScheduleId, Total
+from promptyoself.events.kinds import ScheduleType, Status
+
+__all__ = [
+    "Budgets",
+    "Cancelled",
+    "History",
+    "Modified",
+    "NextFires",
+    "Paused",
+    "Resumed",
+    "ScheduleList",
+    "ScheduleShown",
+    "ScheduleView",
+    "Scheduled",
+    "Stats",
+    "Triggered",
+]
+
+_NextRun = Annotated[str | None, "When it fires next, in UTC; null where it won't."]
+_NextRunLocal = Annotated[str | None, "The same in the schedule's own time zone."]
+_Zone = Annotated[str, "The schedule's time zone."]
+
+
+class Scheduled(TypedDict):
+    """What ``register`` and ``idle`` answer."""
+
+    id: ScheduleId
+    created: Annotated[bool, "False where it was scheduled already."]
+    next_run: _NextRun
+    next_run_local: _NextRunLocal
+    timezone: _Zone
+    message: AnswerMessage
+    differs: NotRequired[Annotated[list[str], "Options that were another way; the old ones stay."]]
+    life: NotRequired[Annotated[int, "How often it has come to life, where it had ended."]]
+    warning: NotRequired[str]
+    dry_run: NotRequired[bool]
+
+
+class ScheduleView(TypedDict):
+    """A schedule as it is listed. With ``full`` it has many more keys, as docs/reference/json.md
+    says."""
+
+    id: ScheduleId
+    agent_id: Annotated[str, "The agent that is prompted."]
+    name: str | None
+    prompt: Annotated[str, "What the agent is told."]
+    schedule_type: ScheduleType
+    schedule_value: Annotated[str, "The instant, the cron expression or the interval."]
+    timezone: str
+    next_run: Instant | None
+    last_run: Instant | None
+    created_at: Instant
+    status: Status
+    active: bool
+    repetition_count: Annotated[int, "How often it has fired."]
+    max_repetitions: int | None
+
+
+class ScheduleList(TypedDict):
+    """What ``list`` answers."""
+
+    schedules: Annotated[list[ScheduleView], "The soonest first."]
+    count: int
+    total: NotRequired[Total]
+    not_shown: NotRequired[Annotated[Counts, "How many have failed, and so aren't listed."]]
+    message: NotRequired[str]
+    hint: NotRequired[str]
+
+
+class ScheduleShown(TypedDict):
+    """What ``show`` answers."""
+
+    id: ScheduleId
+    schedule: ScheduleView
+
+
+class Modified(TypedDict):
+    """What ``modify`` answers."""
+
+    id: ScheduleId
+    modified: Annotated[list[str], "The fields that have changed."]
+    next_run: _NextRun
+    next_run_local: NotRequired[_NextRunLocal]
+    timezone: NotRequired[_Zone]
+    message: AnswerMessage
+
+
+class Cancelled(TypedDict):
+    """What ``cancel`` answers."""
+
+    cancelled_id: ScheduleId
+    message: AnswerMessage
+    under_way: NotRequired[int]
+
+
+class Paused(TypedDict):
+    """What ``pause`` answers."""
+
+    id: ScheduleId
+    message: AnswerMessage
+
+
+class _Id(TypedDict):
+    id: ScheduleId
+
+
+class Resumed(TypedDict):
+    """What ``resume`` answers, of one schedule or of all that have failed with a code."""
+
+    id: NotRequired[ScheduleId]
+    next_run: NotRequired[_NextRun]
+    next_run_local: NotRequired[_NextRunLocal]
+    timezone: NotRequired[_Zone]
+    failed_with: NotRequired[Annotated[str, "The code that was asked for."]]
+    resumed: NotRequired[Annotated[list[_Id], "Those that run on: id, agent_id and next_run."]]
+    left: NotRequired[Annotated[list[_Id], "Those left as they are, each with code and message."]]
+    count: NotRequired[int]
+    message: AnswerMessage
+
+
+class Triggered(TypedDict):
+    """What ``trigger`` answers."""
+
+    id: ScheduleId
+    slot: Instant
+    message: AnswerMessage
+
+
+class Fire(TypedDict):
+    """When a schedule fires."""
+
+    utc: Instant
+    local: str
+
+
+class NextFires(TypedDict):
+    """What ``next`` answers."""
+
+    fires: Annotated[list[Fire], "The soonest first."]
+
+
+_Spent = Annotated[int, "Deliveries charged today."]
+_Limit = Annotated[int | None, "The most that a day may have; null: no limit."]
+_ResetsAt = Annotated[str, "Midnight, UTC, when today ends."]
+
+
+class AgentBudget(TypedDict):
+    """What an agent has spent of today's deliveries."""
+
+    agent_id: str
+    spent: _Spent
+    limit: _Limit
+    left: int | None
+    resets_at: _ResetsAt
+    active: int
+    max_active: int
+
+
+class ScheduleBudget(TypedDict):
+    """What a schedule has spent of today's deliveries."""
+
+    id: ScheduleId
+    agent_id: str
+    name: str | None
+    status: str
+    spent: _Spent
+    limit: _Limit
+    left: int | None
+    resets_at: _ResetsAt
+
+
+class Budgets(TypedDict):
+    """What ``budgets`` answers."""
+
+    agents: Annotated[list[AgentBudget], "By agent."]
+    schedules: Annotated[list[ScheduleBudget], "Those that aren't over."]
+    count: int
+
+
+class Event(TypedDict):
+    """An event as it is in the log."""
+
+    v: int
+    seq: Annotated[int, "Its number in the log."]
+    ts: Instant
+    type: Annotated[str, "What happened: schedule.registered, delivery.delivered, …"]
+    id: ScheduleId | None
+    actor: Annotated[
+        dict[str, str], "Who called (who, kind), through which door (via), and for_agent."
+    ]
+    data: dict[str, Any]
+    prev: Annotated[str, "The SHA-256 of the event before."]
+
+
+class History(TypedDict):
+    """What ``history`` answers."""
+
+    events: Annotated[list[Event], "The oldest first, as they are in the log."]
+    count: int
+    total: NotRequired[Total]
+
+
+class _StatsHead(TypedDict):
+    seq: int
+    hash: str
+    ts: Instant | None
+
+
+class Stats(TypedDict):
+    """What ``stats`` answers."""
+
+    schedules: Counts
+    agents: int
+    open_slots: Counts
+    events: int
+    events_by_type: Counts
+    head: _StatsHead
+    bytes: int
+    desires: NotRequired[
+        Annotated[dict[str, Any], "The same of the desires' log, if there is one."]
+    ]
