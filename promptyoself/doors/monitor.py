@@ -58,7 +58,7 @@ class Monitor:
     def __init__(
         self,
         make_store: Callable[[], Store],
-        pulse: Heartbeat,
+        heartbeat: Heartbeat,
         letta: LettaApi,
         clock: Callable[[], datetime],
     ) -> None:
@@ -71,7 +71,7 @@ class Monitor:
         require_library()
         self._make_store = make_store
         self._store = make_store()
-        self._pulse = pulse
+        self._heartbeat = heartbeat
         self._letta = letta
         self._clock = clock
         self._measurer: Measurer | None = None
@@ -126,9 +126,9 @@ class Monitor:
             self._measurer = Measurer(self._make_store())
         found: Measurements = self._measurer.measure(self._clock())
         found["promptyoself_health"] = [((check.name,), int(check.ok)) for check in self.health()]
-        found["promptyoself_loop_passes_total"] = [((), self._pulse.passes)]
-        if self._pulse.last is not None:
-            at = self._pulse.last.timestamp()
+        found["promptyoself_loop_passes_total"] = [((), self._heartbeat.passes)]
+        if self._heartbeat.last is not None:
+            at = self._heartbeat.last.timestamp()
             found["promptyoself_loop_last_pass_timestamp_seconds"] = [((), at)]
         return render(found)
 
@@ -141,19 +141,19 @@ class Monitor:
     # The checks.
 
     def _loop(self) -> Health:
-        late = time.monotonic() - self._pulse.next_by
+        late = time.monotonic() - self._heartbeat.next_by
         if late <= _PATIENCE + self._store.settings.lock_timeout:
             return Health("loop", True)
-        why = self._pulse.error or "The loop hasn't come back from its last pass."
+        why = self._heartbeat.error or "The loop hasn't come back from its last pass."
         return Health("loop", False, "no_pass", f"No pass for {late:.0f} s. {why}")
 
     def _clock_check(self) -> Health:
-        why = self._pulse.clock
+        why = self._heartbeat.clock
         return Health("clock", not why, "clock_distrusted" if why else "", why)
 
     def _reachable(self) -> Health:
         """By what its deliveries have met; and where they had no reason to ask, by asking."""
-        trouble = self._pulse.trouble
+        trouble = self._heartbeat.trouble
         if trouble is not None and time.monotonic() < trouble.until:
             return Health("letta", False, trouble.code, "Deliveries are held back.")
         asking = self._asking

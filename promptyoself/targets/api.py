@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 from promptyoself.core.errors import PromptyoselfError
 
 __all__ = [
+    "SURE_TROUBLE",
     "TROUBLE",
     "Agent",
     "DeliveryError",
@@ -241,8 +242,12 @@ def _head(error: str | None) -> str:
     return re.sub(r"\s+", " ", error or "").strip()[:200]
 
 
-TROUBLE = frozenset(
-    {"letta_unreachable", "letta_unauthorized", "letta_timeout", "letta_server_error"}
-    | {"letta_unreadable", "letta_connection_lost", "letta_client_unfit"}
-)
-"""Codes after which a loop holds all deliveries back for a while."""
+SURE_TROUBLE = frozenset({"letta_unreachable", "letta_unauthorized"})
+"""Codes that say that Letta itself can't be reached, or refuses us."""
+
+TROUBLE = SURE_TROUBLE | {
+    *("letta_timeout", "letta_server_error", "letta_unreadable", "letta_connection_lost"),
+    "letta_client_unfit",
+}
+"""Codes after which a loop holds all deliveries back for a while: after one of
+:data:`SURE_TROUBLE` at once, after another if several agents meet it."""

@@ -43,7 +43,7 @@ from promptyoself.rules.outcome import outcome_events as settle_claim
 from promptyoself.rules.triggers import Trigger, count_slots, last_slot, next_fire_time, slots
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.audit.report import audit
-from promptyoself.service.delivery import dispatcher, loop
+from promptyoself.service.delivery import dispatcher, loop, server_trouble
 from promptyoself.service.delivery.dispatcher import Dispatcher, new_worker_name
 from promptyoself.service.delivery.loop import Heartbeat
 from promptyoself.service.proof.verify import verify
@@ -186,9 +186,9 @@ class Machine:
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a loop waits for by the monotonic clock, which the tests don't turn."""
-    monkeypatch.setattr(dispatcher, "_LOOK_FOR_DEAD_EVERY", 0.0)
-    monkeypatch.setattr(dispatcher, "_LONGEST_HOLD", 0.0)
-    monkeypatch.setattr(loop, "_LOOK_EVERY", 0.02)
+    monkeypatch.setattr(dispatcher, "_ADOPT_EVERY", 0.0)
+    monkeypatch.setattr(server_trouble, "_LONGEST_HOLD", 0.0)
+    monkeypatch.setattr(loop, "_POLL_SECONDS", 0.02)
 
 
 @pytest.fixture
@@ -689,25 +689,25 @@ def test_a_loop_whose_clock_leaps_claims_nothing(
     """P2: six seconds in which a loop's clock is weeks off silence no schedule: nothing is claimed,
     nothing is written of that time; stderr, /healthz and doctor say so, once; and it goes on by
     itself when the clock is back."""
-    place, pulse = Place(quick_path / "var"), Heartbeat()
+    place, heartbeat = Place(quick_path / "var"), Heartbeat()
     warned: list[str] = []
     monkeypatch.setattr(place.store, "warn", warned.append)
     (id_,) = place.register(1, every="1h")
     try:
-        with Here(place, pulse=pulse, interval=0.05, elapsed=time.monotonic) as here:
+        with Here(place, heartbeat=heartbeat, interval=0.05, elapsed=time.monotonic) as here:
             place.ahead += timedelta(days=days)
-            wait_for(lambda: here.error or pulse.clock)
-            passes = pulse.passes
-            wait_for(lambda: here.error or pulse.passes > passes + 3)
-            assert "leapt" in pulse.clock
-            monitor = Monitor(lambda: place.store, pulse, place.letta, place.now)
+            wait_for(lambda: here.error or heartbeat.clock)
+            passes = heartbeat.passes
+            wait_for(lambda: here.error or heartbeat.passes > passes + 3)
+            assert "leapt" in heartbeat.clock
+            monitor = Monitor(lambda: place.store, heartbeat, place.letta, place.now)
             (check,) = [check for check in monitor.health() if check.name == "clock"]
             assert (check.ok, check.code) == (False, "clock_distrusted")
             told = held_loops(place.store, place.store.workers.living())
             assert "Nothing is claimed" in told
             assert not place.letta.sends
             place.ahead -= timedelta(days=days)
-            wait_for(lambda: here.error or not pulse.clock)
+            wait_for(lambda: here.error or not heartbeat.clock)
             assert not held_loops(place.store, place.store.workers.living())
         assert here.error is None
         assert [text for text in warned if "clock" in text.lower()] == [
@@ -726,14 +726,14 @@ def test_a_loop_whose_clock_leaps_claims_nothing(
 def test_a_loop_far_behind_its_log_waits_to_be_told(quick_path: Path) -> None:
     """P2: a loop that finds the log weeks ahead claims nothing, unless it is told that its clock is
     right; then it does."""
-    place, pulse = Place(quick_path / "var"), Heartbeat()
+    place, heartbeat = Place(quick_path / "var"), Heartbeat()
     place.ahead = timedelta(days=40)
     place.register(1, every="1h")
     place.ahead = timedelta(0)
     place.register(1, prompt_of="now")
     try:
-        with Here(place, pulse=pulse, interval=0.05, elapsed=time.monotonic) as here:
-            wait_for(lambda: here.error or "behind" in pulse.clock)
+        with Here(place, heartbeat=heartbeat, interval=0.05, elapsed=time.monotonic) as here:
+            wait_for(lambda: here.error or "behind" in heartbeat.clock)
             time.sleep(1.2)
             assert not place.letta.sends
         with Here(place, accept_clock=True, interval=0.05) as here:

@@ -166,7 +166,7 @@ def test_what_the_loop_holds_back_and_seals_is_told(
     """A hold is told with its code, and a month that was sealed with its name."""
     from datetime import UTC, datetime
 
-    from promptyoself.service.delivery.loop import _Sealer
+    from promptyoself.service.delivery.sealer import Sealer
     from promptyoself.service.schedules.register import register
     from promptyoself.service.schedules.request import Request
 
@@ -175,8 +175,8 @@ def test_what_the_loop_holds_back_and_seals_is_told(
     then, now = datetime(2026, 9, 20, tzinfo=UTC), datetime(2026, 11, 20, tzinfo=UTC)
     for at in (then, now):
         register(place.store, Request(agent_id="a", prompt=f"p{at}", every="1h"), at)
-    sealer = _Sealer(place.store)
-    sealer.look(now)
+    sealer = Sealer(place.store)
+    sealer.seal_if_due(now)
     assert sealer._thread is not None
     sealer._thread.join(30)
 
@@ -191,7 +191,7 @@ def test_what_the_loop_holds_back_and_seals_is_told(
     worker.tick(place.now())
     for _ in range(100):
         worker.wait(0.1)
-        if worker.latest_trouble:
+        if worker.trouble:
             break
     lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     (sealed,) = (line for line in lines if line["message"] == "sealed")

@@ -15,7 +15,8 @@ from promptyoself.core.instants import format_utc
 from promptyoself.rules.claim import Claim, Stalled
 from promptyoself.rules.outcome import Abandoned, Delivered, Failed, Outcome
 from promptyoself.sandbox import Sandbox
-from promptyoself.service.delivery.delivery import Delivery, DeliverySteps
+from promptyoself.service.delivery.delivery import Delivery, Step, Wait
+from promptyoself.service.delivery.letta_pool import JobError
 from promptyoself.targets.api import Message
 from promptyoself.targets.letta import LettaClient, RunSnapshot, client, take_run_snapshot
 
@@ -30,6 +31,7 @@ class Bench:
     def __init__(self, call_timeout: float = 5.0) -> None:
         self.now = NOON
         self.monotonic = 0.0
+        self.steps: list[Step] = []
         self.sandbox = Sandbox(("echo", "other"), latency=NEVER, clock=lambda: self.now).start()
         self.agent, self.other = self.sandbox.agents
         self.letta = LettaClient(self.sandbox.url, call_timeout=call_timeout)
@@ -71,9 +73,16 @@ class Bench:
             monotonic=lambda: self.monotonic,
         )
 
+    def step(self, delivery: Delivery) -> Step:
+        """Let it take one step, which isn't its last."""
+        step = delivery.advance()
+        assert isinstance(step.then, Wait)
+        self.steps.append(step)
+        return step
+
     def go(
         self,
-        steps: DeliverySteps,
+        delivery: Delivery,
         until: Callable[[], bool] = lambda: False,
         *,
         most: float = 4 * 3600,
@@ -81,21 +90,26 @@ class Bench:
         """Let it run, time passing as it waits, to its outcome or until something holds."""
         end = self.monotonic + most
         while self.monotonic < end:
-            try:
-                seconds = next(steps)
-            except StopIteration as stop:
-                outcome: Outcome = stop.value
-                return outcome
-            assert 0.05 <= seconds <= 10
-            self.pass_(seconds)
+            step = delivery.advance()
+            self.steps.append(step)
+            if not isinstance(step.then, Wait):
+                assert not isinstance(step.then, JobError), step.then.text
+                return step.then
+            assert 0.05 <= step.then.seconds <= 10
+            self.pass_(step.then.seconds)
             if until():
                 return None
         raise AssertionError("it never ends")
 
-    def waits(self, steps: DeliverySteps, seconds: float) -> None:
+    def waits(self, delivery: Delivery, seconds: float) -> None:
         """It has no outcome for so long."""
         end = self.monotonic + seconds
-        assert self.go(steps, lambda: self.monotonic >= end) is None
+        assert self.go(delivery, lambda: self.monotonic >= end) is None
+
+    @property
+    def stalls(self) -> list[Stalled]:
+        """What was met in all steps."""
+        return [stalled for step in self.steps for stalled in step.stalls]
 
     def finish(self) -> None:
         self.sandbox.finish_runs()
@@ -146,14 +160,13 @@ def test_a_free_agent_gets_it_at_once(bench: Bench) -> None:
     """Sent in the first step, followed until its run has completed, and there once."""
     made = bench.claim()
     delivery = bench.delivery(made)
-    steps = delivery.steps()
-    next(steps)
+    bench.step(delivery)
     assert delivery.may_have_arrived
     assert delivery.run_id is not None
-    assert not delivery.slow
-    bench.waits(steps, 60)
+    assert delivery.wait.holds_seat
+    bench.waits(delivery, 60)
     bench.finish()
-    assert bench.go(steps) == Delivered("run", delivery.run_id)
+    assert bench.go(delivery) == Delivered("run", delivery.run_id)
     assert bench.copies(made) == 1
     assert bench.sandbox.messages(bench.agent)[0].text == made.text
 
@@ -161,15 +174,14 @@ def test_a_free_agent_gets_it_at_once(bench: Bench) -> None:
 def test_polling_slows_down(bench: Bench) -> None:
     """A run that takes long is asked after ever more rarely, and costs no seat after a while."""
     delivery = bench.delivery(bench.claim())
-    steps = delivery.steps()
     waits = []
     while bench.monotonic < 3600:
-        waits.append(next(steps))
+        waits.append(bench.step(delivery).then.seconds)
         bench.pass_(waits[-1])
     assert waits[0] == 0.05
     assert waits[-1] == 10
     assert len(waits) < 410
-    assert delivery.slow
+    assert not delivery.wait.holds_seat
 
 
 def test_it_waits_for_a_busy_agent(bench: Bench) -> None:
@@ -177,15 +189,14 @@ def test_it_waits_for_a_busy_agent(bench: Bench) -> None:
     bench.occupy()
     made = bench.claim()
     delivery = bench.delivery(made)
-    steps = delivery.steps()
-    bench.waits(steps, 60)
+    bench.waits(delivery, 60)
     assert not delivery.may_have_arrived
-    assert delivery.slow
+    assert not delivery.wait.holds_seat
     bench.finish()
-    assert bench.go(steps, lambda: delivery.may_have_arrived) is None
-    assert not delivery.slow
+    assert bench.go(delivery, lambda: delivery.may_have_arrived) is None
+    assert delivery.wait.holds_seat
     bench.finish()
-    assert isinstance(bench.go(steps), Delivered)
+    assert isinstance(bench.go(delivery), Delivered)
     assert bench.copies(made) == 1
     assert bench.sandbox.overlaps == 0
 
@@ -194,7 +205,7 @@ def test_it_makes_way_when_the_agent_stays_busy(bench: Bench) -> None:
     """After two minutes it gives its place up, unsent, to come again."""
     bench.occupy()
     made = bench.claim()
-    outcome = bench.go(bench.delivery(made).steps())
+    outcome = bench.go(bench.delivery(made))
     assert outcome == Abandoned("letta_busy", "The agent is busy with another run.")
     assert 120 <= bench.monotonic <= 135
     assert bench.copies(made) == 0
@@ -205,11 +216,11 @@ def test_a_leftover_run_is_ignored(bench: Bench) -> None:
     bench.occupy(stuck=True)
     bench.pass_(2 * 3600 - 60)
     made = bench.claim()
-    steps = bench.delivery(made).steps()
-    bench.waits(steps, 30)
-    assert bench.go(steps, lambda: len(bench.letta.active_runs(bench.agent)) > 1) is None
+    delivery = bench.delivery(made)
+    bench.waits(delivery, 30)
+    assert bench.go(delivery, lambda: len(bench.letta.active_runs(bench.agent)) > 1) is None
     bench.finish()
-    assert isinstance(bench.go(steps), Delivered)
+    assert isinstance(bench.go(delivery), Delivered)
     assert bench.copies(made) == 1
 
 
@@ -217,10 +228,10 @@ def test_into_a_conversation(bench: Bench) -> None:
     """A message for a conversation gets there, once, by a run that is followed as any other."""
     conversation = bench.sandbox.create_conversation(bench.agent)
     made = bench.claim(conversation_id=conversation)
-    steps = bench.delivery(made).steps()
-    next(steps)
+    delivery = bench.delivery(made)
+    bench.step(delivery)
     bench.finish()
-    assert isinstance(bench.go(steps), Delivered)
+    assert isinstance(bench.go(delivery), Delivered)
     assert bench.copies(made) == 1
     assert bench.sandbox.messages(bench.agent)[0].conversation_id == conversation
 
@@ -230,7 +241,7 @@ def test_a_process_that_was_held_up_does_not_send(bench: Bench) -> None:
     made = bench.claim()
     delivery = bench.delivery(made)
     bench.now += timedelta(seconds=151)  # suspended: it took no time
-    outcome = bench.go(delivery.steps())
+    outcome = bench.go(delivery)
     assert isinstance(outcome, Abandoned)
     assert outcome.code == "too_slow"
     assert bench.copies(made) == 0
@@ -240,12 +251,11 @@ def test_what_was_withdrawn_is_not_sent(bench: Bench) -> None:
     """P2: once a worker has handed a slot back, nothing of it leaves any more."""
     made = bench.claim()
     delivery = bench.delivery(made)
-    steps = delivery.steps()
     bench.occupy()
-    next(steps)
+    bench.step(delivery)
     assert delivery.withdraw()
     bench.finish()
-    assert bench.go(steps) == Abandoned(
+    assert bench.go(delivery) == Abandoned(
         "worker_stopped", "The worker was stopped before it was sent."
     )
     assert bench.copies(made) == 0
@@ -255,11 +265,10 @@ def test_what_was_sent_cannot_be_withdrawn(bench: Bench) -> None:
     """Withdrawing tells that it may have arrived, and following it goes on."""
     made = bench.claim()
     delivery = bench.delivery(made)
-    steps = delivery.steps()
-    next(steps)
+    bench.step(delivery)
     assert not delivery.withdraw()
     bench.finish()
-    assert isinstance(bench.go(steps), Delivered)
+    assert isinstance(bench.go(delivery), Delivered)
 
 
 # --- sends that go wrong --------------------------------------------------------------------------
@@ -298,7 +307,7 @@ def test_what_a_fault_comes_to(
     made = bench.claim()
     bench.sandbox.latency = 0
     bench.sandbox.fault(fault, **params)
-    outcome = bench.go(bench.delivery(made).steps())
+    outcome = bench.go(bench.delivery(made))
     assert isinstance(outcome, kind)
     assert (outcome.via if isinstance(outcome, Delivered) else outcome.code) == code
     if isinstance(outcome, Failed):
@@ -315,7 +324,7 @@ def test_an_occupied_agent_is_waited_for_but_not_for_ever(bench: Bench, fault: s
     """409 for an approval or a busy agent is no failure: it waits, then makes way."""
     made = bench.claim()
     bench.sandbox.fault(fault, times=1000)
-    outcome = bench.go(bench.delivery(made).steps())
+    outcome = bench.go(bench.delivery(made))
     assert isinstance(outcome, Abandoned)
     assert outcome.code == "letta_busy"
     assert 120 <= bench.monotonic <= 140
@@ -350,24 +359,23 @@ def test_what_is_in_doubt_is_found_out(
     )
     hasty.sandbox.fault(fault, **params)
     delivery = hasty.delivery(made)
-    steps = delivery.steps()
-    next(steps)
-    (stalled,) = delivery.take_stalls()
+    hasty.step(delivery)
+    (stalled,) = hasty.stalls
     assert stalled.in_doubt
     assert stalled.retry_at == hasty.now + timedelta(seconds=GRACE)
     assert stalled.http_status == {"server_error": 500, "garbage": 200, "wrong_shape": 200}.get(
         fault
     )
     hasty.sandbox.clear_faults()
-    assert delivery.slow
+    assert not delivery.wait.holds_seat
     if stored:
-        hasty.waits(steps, 600)
+        hasty.waits(delivery, 600)
         hasty.finish()
-        outcome = hasty.go(steps)
+        outcome = hasty.go(delivery)
         assert isinstance(outcome, Delivered)
     else:
-        hasty.waits(steps, GRACE - 11)
-        outcome = hasty.go(steps)
+        hasty.waits(delivery, GRACE - 11)
+        outcome = hasty.go(delivery)
         assert isinstance(outcome, Abandoned)
         assert (outcome.code, outcome.at_once) == ("no_trace", True)
         assert GRACE <= hasty.monotonic < GRACE + 20
@@ -383,7 +391,7 @@ def test_the_run_of_a_lost_reply_may_be_over_at_once(hasty: Bench) -> None:
     made = hasty.claim()
     hasty.sandbox.latency = 0
     hasty.sandbox.fault("lost_reply")
-    outcome = hasty.go(hasty.delivery(made).steps())
+    outcome = hasty.go(hasty.delivery(made))
     assert isinstance(outcome, Delivered)
     assert outcome.via == "history"
     assert hasty.copies(made) == 1
@@ -399,9 +407,8 @@ def test_what_a_server_said_is_told_before_anything_is_asked(bench: Bench) -> No
     detail = f"could not store {made.text!r}:\nno space left"
     bench.sandbox.fault("server_error", detail=detail)
     delivery = bench.delivery(made)
-    steps = delivery.steps()
-    next(steps)
-    (stalled,) = delivery.take_stalls()
+    bench.step(delivery)
+    (stalled,) = bench.stalls
     assert (stalled.code, stalled.http_status, stalled.in_doubt) == (
         "letta_server_error",
         500,
@@ -409,16 +416,15 @@ def test_what_a_server_said_is_told_before_anything_is_asked(bench: Bench) -> No
     )
     assert stalled.detail == "could not store '…': no space left"
     assert sum(bench.sandbox.requests.values()) == bench.sandbox.requests["send"] + 1
-    assert delivery.take_stalls() == []
-    bench.waits(steps, 60)
-    assert delivery.take_stalls() == [], "it is told once"
+    bench.waits(delivery, 60)
+    assert bench.stalls == [stalled], "it is told once"
 
 
 def test_another_attempt_waits_where_a_server_asks_for_patience(bench: Bench) -> None:
     """P2: after a 503 with Retry-After nothing is sent before that and the doubt are over."""
     made = bench.claim()
     bench.sandbox.fault("status", status=503, retry_after=600)
-    outcome = bench.go(bench.delivery(made).steps())
+    outcome = bench.go(bench.delivery(made))
     assert isinstance(outcome, Abandoned)
     assert (outcome.code, outcome.at_once) == ("no_trace", False)
     assert outcome.retry_after is not None
@@ -431,14 +437,13 @@ def test_an_agent_that_is_occupied_is_told_of(bench: Bench, fault: str) -> None:
     """P9: a 409 that is waited out is no doubt, and is told at once, and once."""
     bench.sandbox.fault(fault, times=1000)
     delivery = bench.delivery(bench.claim())
-    steps = delivery.steps()
-    next(steps)
-    (stalled,) = delivery.take_stalls()
+    bench.step(delivery)
+    (stalled,) = bench.stalls
     assert (stalled.code, stalled.http_status, stalled.in_doubt) == ("letta_busy", 409, False)
     assert stalled.retry_at == bench.now + timedelta(seconds=120)
-    outcome = bench.go(steps)
+    outcome = bench.go(delivery)
     assert outcome is not None
-    assert (outcome.http_status, delivery.take_stalls()) == (409, [])
+    assert (outcome.http_status, bench.stalls) == (409, [stalled])
 
 
 @pytest.mark.parametrize(
@@ -463,16 +468,14 @@ def test_what_cannot_be_asked_is_told(
         bench.sandbox.fault("run_fails_before")
     made = bench.claim()
     delivery = bench.delivery(made)
-    steps = delivery.steps()
-    next(steps)
+    bench.step(delivery)
     bench.sandbox.fault(fault, route=route, times=3, **params)
-    seen = []
     for _ in range(5):
-        bench.pass_(next(steps, 10))
-        seen += delivery.take_stalls()
-        if seen:
+        step = delivery.advance()
+        bench.pass_(step.then.seconds if isinstance(step.then, Wait) else 10)
+        if step.stalls:
             break
-    assert [(s.code, s.http_status, s.in_doubt) for s in seen] == [(code, status, True)]
+    assert [(s.code, s.http_status, s.in_doubt) for s in step.stalls] == [(code, status, True)]
     bench.copies(made)
 
 
@@ -481,7 +484,7 @@ def test_the_dead_leave_word_of_what_they_had_met(bench: Bench) -> None:
     met = Stalled("letta_server_error", "It answered with HTTP 500.", True, 500, "boom")
     made = bench.claim(in_doubt=True, stalled=met)
     bench.pass_(400)
-    outcome = bench.go(bench.delivery(made).steps())
+    outcome = bench.go(bench.delivery(made))
     assert isinstance(outcome, Abandoned)
     assert (outcome.code, outcome.http_status, outcome.detail) == ("no_trace", 500, "boom")
     assert met.error in outcome.error
@@ -501,7 +504,7 @@ def test_in_doubt_and_in_the_history(bench: Bench) -> None:
     sent_by_the_dead(bench, made)
     bench.finish()
     bench.pass_(5)
-    outcome = bench.go(bench.delivery(made).steps())
+    outcome = bench.go(bench.delivery(made))
     assert isinstance(outcome, Delivered)
     assert outcome.via == "history"
     assert bench.copies(made) == 1
@@ -511,10 +514,10 @@ def test_in_doubt_with_an_active_run(bench: Bench) -> None:
     """P2: (b) a run that bears our tag is waited for; (c) when it has ended, it decides."""
     made = bench.claim(in_doubt=True)
     sent_by_the_dead(bench, made)
-    steps = bench.delivery(made).steps()
-    bench.waits(steps, 3600)
+    delivery = bench.delivery(made)
+    bench.waits(delivery, 3600)
     bench.finish()
-    outcome = bench.go(steps)
+    outcome = bench.go(delivery)
     assert isinstance(outcome, Delivered)
     assert outcome.via == "run"
     assert bench.copies(made) == 1
@@ -526,10 +529,10 @@ def test_in_doubt_with_a_run_that_fails(bench: Bench) -> None:
     made = bench.claim(in_doubt=True)
     bench.sandbox.fault("run_fails_before")
     sent_by_the_dead(bench, made)
-    steps = bench.delivery(made).steps()
-    bench.waits(steps, 10)
+    delivery = bench.delivery(made)
+    bench.waits(delivery, 10)
     bench.finish()
-    outcome = bench.go(steps)
+    outcome = bench.go(delivery)
     assert isinstance(outcome, Abandoned)
     assert outcome.code == "run_failed"
     assert bench.copies(made) == 0
@@ -540,7 +543,7 @@ def test_in_doubt_with_a_run_that_never_ends(bench: Bench) -> None:
     made = bench.claim(in_doubt=True)
     bench.sandbox.fault("run_stuck")
     sent_by_the_dead(bench, made)
-    outcome = bench.go(bench.delivery(made).steps())
+    outcome = bench.go(bench.delivery(made))
     assert isinstance(outcome, Failed)
     assert (outcome.code, outcome.permanent) == ("unknown", False)
     assert 7200 <= bench.monotonic <= 7220
@@ -551,18 +554,18 @@ def test_a_suspended_machine_loses_no_patience(bench: Bench) -> None:
     """P2: three hours asleep are not three hours of waiting: a run that goes on is still followed,
     and the lack of a trace still proves nothing."""
     made = bench.claim()
-    steps = bench.delivery(made).steps()
-    next(steps)
+    delivery = bench.delivery(made)
+    bench.step(delivery)
     bench.now += timedelta(hours=3)
-    bench.waits(steps, 60)
+    bench.waits(delivery, 60)
     bench.finish()
-    assert isinstance(bench.go(steps), Delivered)
+    assert isinstance(bench.go(delivery), Delivered)
     lost = bench.claim(2)
     bench.sandbox.fault("refuse")
-    steps = bench.delivery(lost).steps()
-    next(steps)
+    delivery = bench.delivery(lost)
+    bench.step(delivery)
     bench.now += timedelta(hours=3)
-    bench.waits(steps, 100)
+    bench.waits(delivery, 100)
     assert bench.copies(made) == 1
     assert bench.copies(lost) == 0
 
@@ -576,7 +579,7 @@ def test_a_clock_that_is_set_does_not_hide_the_message(bench: Bench, hours: int)
     bench.finish()
     bench.now += timedelta(hours=hours)
     orphan = made._replace(in_doubt=True)
-    outcome = bench.go(bench.delivery(orphan).steps())
+    outcome = bench.go(bench.delivery(orphan))
     assert isinstance(outcome, Delivered)
     assert bench.copies(made) == 1
     assert not delivery.may_have_arrived
@@ -591,7 +594,7 @@ def test_a_log_that_is_ahead_of_the_clock_finds_the_message(
     made = bench.claim(in_doubt=True, claimed_at=ahead, since=ahead, slot=format_utc(ahead))
     sent_by_the_dead(bench, made)
     bench.finish()
-    assert isinstance(bench.go(bench.delivery(made).steps()), Delivered)
+    assert isinstance(bench.go(bench.delivery(made)), Delivered)
     assert bench.copies(made) == 1
 
 
@@ -599,15 +602,15 @@ def test_in_doubt_without_a_trace(bench: Bench) -> None:
     """P2: (d) without any trace for the whole grace, it may be sent again, under the same otid;
     and then there is one."""
     made = bench.claim(in_doubt=True)
-    outcome = bench.go(bench.delivery(made).steps())
+    outcome = bench.go(bench.delivery(made))
     assert isinstance(outcome, Abandoned)
     assert outcome.at_once
     assert GRACE <= bench.monotonic < GRACE + 11
     again = made._replace(in_doubt=False, attempt=2, claimed_at=bench.now)
-    steps = bench.delivery(again).steps()
-    next(steps)
+    delivery = bench.delivery(again)
+    bench.step(delivery)
     bench.finish()
-    assert isinstance(bench.go(steps), Delivered)
+    assert isinstance(bench.go(delivery), Delivered)
     assert bench.copies(made) == 1
 
 
@@ -616,7 +619,7 @@ def test_an_old_doubt_is_settled_at_once(bench: Bench) -> None:
     made = bench.claim(in_doubt=True)
     bench.pass_(3600)
     began = bench.monotonic
-    assert isinstance(bench.go(bench.delivery(made).steps()), Abandoned)
+    assert isinstance(bench.go(bench.delivery(made)), Abandoned)
     assert bench.monotonic == began
 
 
@@ -627,23 +630,23 @@ def test_a_server_that_does_not_answer_leaves_it_in_doubt(bench: Bench, fault: s
     sent_by_the_dead(bench, made)
     bench.finish()
     bench.sandbox.fault(fault, route="any", times=100_000)
-    steps = bench.delivery(made).steps()
-    bench.waits(steps, 3 * 3600)
+    delivery = bench.delivery(made)
+    bench.waits(delivery, 3 * 3600)
     bench.sandbox.clear_faults()
-    assert isinstance(bench.go(steps), Delivered)
+    assert isinstance(bench.go(delivery), Delivered)
     assert bench.copies(made) == 1
 
 
 def test_a_server_that_is_down_leaves_it_in_doubt(bench: Bench) -> None:
     """P2: (e) the same where nobody listens; and when it is back, its history tells."""
     made = bench.claim()
-    steps = bench.delivery(made).steps()
-    next(steps)
+    delivery = bench.delivery(made)
+    bench.step(delivery)
     bench.finish()
     bench.sandbox.stop()
-    bench.waits(steps, 3 * 3600)
+    bench.waits(delivery, 3 * 3600)
     bench.sandbox.start()
-    assert isinstance(bench.go(steps), Delivered)
+    assert isinstance(bench.go(delivery), Delivered)
     assert bench.copies(made) == 1
 
 
@@ -652,18 +655,18 @@ def test_half_an_answer_proves_nothing(bench: Bench, route: str) -> None:
     """P2: without the runs or without the history there is no telling, and nothing is concluded."""
     made = bench.claim(in_doubt=True)
     bench.sandbox.fault("server_error", route=route, times=1000)
-    bench.waits(bench.delivery(made).steps(), 3600)
+    bench.waits(bench.delivery(made), 3600)
     assert bench.copies(made) == 0
 
 
 def test_a_server_that_lost_its_runs(bench: Bench) -> None:
     """P2: a killed server leaves the run active for ever: after two hours it is unknown."""
     made = bench.claim()
-    steps = bench.delivery(made).steps()
-    next(steps)
+    delivery = bench.delivery(made)
+    bench.step(delivery)
     bench.sandbox.stop(lose_runs=True)
     bench.sandbox.start()
-    outcome = bench.go(steps)
+    outcome = bench.go(delivery)
     assert isinstance(outcome, Failed)
     assert outcome.code == "unknown"
     assert bench.copies(made) == 0
@@ -673,10 +676,10 @@ def test_a_run_that_is_not_known_any_more(bench: Bench) -> None:
     """P2: a run that the server forgot is looked for by its tag, then in the history."""
     made = bench.claim(run_id="run-00000000-0000-4000-8000-000000000000", in_doubt=True)
     sent_by_the_dead(bench, made)
-    steps = bench.delivery(made).steps()
-    bench.waits(steps, 600)
+    delivery = bench.delivery(made)
+    bench.waits(delivery, 600)
     bench.finish()
-    assert isinstance(bench.go(steps), Delivered)
+    assert isinstance(bench.go(delivery), Delivered)
     assert bench.copies(made) == 1
 
 
@@ -685,7 +688,7 @@ def test_a_run_that_its_worker_noted(bench: Bench) -> None:
     made = bench.claim(in_doubt=True)
     run_id = bench.letta.send(Message(bench.agent, None, made.text, made.otid))
     bench.finish()
-    outcome = bench.go(bench.delivery(made._replace(run_id=run_id)).steps())
+    outcome = bench.go(bench.delivery(made._replace(run_id=run_id)))
     assert outcome == Delivered("run", run_id)
     assert bench.copies(made) == 1
 
@@ -693,10 +696,10 @@ def test_a_run_that_its_worker_noted(bench: Bench) -> None:
 def test_a_deleted_agent_takes_the_evidence_with_it(bench: Bench) -> None:
     """P2: in doubt about an agent that is gone, it is failed, and said to be unknown."""
     made = bench.claim()
-    steps = bench.delivery(made).steps()
-    next(steps)
+    delivery = bench.delivery(made)
+    bench.step(delivery)
     bench.sandbox.delete_agent(bench.agent)
-    outcome = bench.go(steps)
+    outcome = bench.go(delivery)
     assert isinstance(outcome, Failed)
     assert (outcome.code, outcome.permanent) == ("unknown", False)
     assert bench.monotonic < 10
@@ -707,17 +710,17 @@ def test_another_servers_404_is_not_letta_s(bench: Bench) -> None:
     made = bench.claim()
     body = {"status": 404, "detail": "Not Found"}
     bench.sandbox.fault("status", **body)
-    outcome = bench.go(bench.delivery(made).steps())
+    outcome = bench.go(bench.delivery(made))
     assert isinstance(outcome, Abandoned)
     assert outcome.code == "letta_unreachable"
     doubtful = bench.claim(2, in_doubt=True)
     sent_by_the_dead(bench, doubtful)
     bench.finish()
     bench.sandbox.fault("status", route="any", times=100_000, **body)
-    steps = bench.delivery(doubtful).steps()
-    bench.waits(steps, 3 * 3600)
+    delivery = bench.delivery(doubtful)
+    bench.waits(delivery, 3 * 3600)
     bench.sandbox.clear_faults()
-    assert isinstance(bench.go(steps), Delivered)
+    assert isinstance(bench.go(delivery), Delivered)
     assert (bench.copies(made), bench.copies(doubtful)) == (0, 1)
 
 
@@ -728,7 +731,7 @@ def test_a_conversation_that_was_changed_meanwhile(bench: Bench) -> None:
     sent_by_the_dead(bench, made)
     bench.finish()
     orphan = made._replace(conversation_id=second, in_doubt=True)
-    assert isinstance(bench.go(bench.delivery(orphan).steps()), Delivered)
+    assert isinstance(bench.go(bench.delivery(orphan)), Delivered)
     assert bench.copies(made) == 1
 
 
@@ -742,7 +745,7 @@ def test_a_further_attempt_looks_at_the_history_first(bench: Bench) -> None:
     bench.finish()
     bench.pass_(300)
     again = made._replace(attempt=2, claimed_at=bench.now)
-    outcome = bench.go(bench.delivery(again).steps())
+    outcome = bench.go(bench.delivery(again))
     assert isinstance(outcome, Delivered)
     assert outcome.via == "history"
     assert bench.copies(made) == 1
@@ -755,7 +758,7 @@ def test_a_late_slot_looks_at_the_history_first(bench: Bench) -> None:
     bench.finish()
     bench.pass_(20 * 3600)
     again = made._replace(claimed_at=bench.now, since=bench.now)
-    outcome = bench.go(bench.delivery(again).steps())
+    outcome = bench.go(bench.delivery(again))
     assert isinstance(outcome, Delivered)
     assert bench.copies(made) == 1
 
@@ -766,11 +769,10 @@ def test_an_earlier_attempts_active_run_is_followed(bench: Bench) -> None:
     sent_by_the_dead(bench, made)
     again = made._replace(attempt=2)
     delivery = bench.delivery(again)
-    steps = delivery.steps()
-    bench.waits(steps, 600)
+    bench.waits(delivery, 600)
     assert delivery.may_have_arrived
     bench.finish()
-    assert isinstance(bench.go(steps), Delivered)
+    assert isinstance(bench.go(delivery), Delivered)
     assert bench.copies(made) == 1
 
 
@@ -789,7 +791,7 @@ def test_one_that_ends_between_the_two_questions_is_seen(
 
     monkeypatch.setattr(bench.letta, "active_runs", just_missed)
     for claim in (made._replace(attempt=2), made._replace(in_doubt=True)):
-        assert isinstance(bench.go(bench.delivery(claim).steps()), Delivered)
+        assert isinstance(bench.go(bench.delivery(claim)), Delivered)
     assert bench.copies(made) == 1
 
 
@@ -799,7 +801,7 @@ def test_without_knowing_whether_it_is_free_nothing_is_sent(bench: Bench, fault:
     made = bench.claim()
     bench.sandbox.fault(fault, route="runs")
     delivery = bench.delivery(made)
-    assert isinstance(bench.go(delivery.steps()), Abandoned)
+    assert isinstance(bench.go(delivery), Abandoned)
     assert not delivery.may_have_arrived
     assert bench.copies(made) == 0
 
@@ -809,12 +811,11 @@ def test_it_says_that_letta_has_answered(bench: Bench) -> None:
     made = bench.claim()
     delivery = bench.delivery(made)
     bench.sandbox.stop()
-    assert isinstance(bench.go(delivery.steps()), Abandoned)
-    assert not delivery.heard
+    assert isinstance(bench.go(delivery), Abandoned)
+    assert not any(step.heard for step in bench.steps)
     bench.sandbox.start()
     delivery = bench.delivery(made)
-    next(delivery.steps())
-    assert delivery.heard
+    assert bench.step(delivery).heard
 
 
 # --- looks that are shared ------------------------------------------------------------------------
@@ -825,12 +826,11 @@ def test_a_look_spares_the_question(bench: Bench) -> None:
     made = bench.claim()
     bench.occupy(bench.other)
     delivery = bench.delivery(made)
-    assert delivery.looks
-    assert not delivery.follows
-    assert delivery.take(bench.look()) is False
-    next(delivery.steps())
+    assert delivery.wait.wants
+    assert delivery.wait.wants != "run"
+    assert delivery.use(bench.look()) is False
+    assert bench.step(delivery).heard
     assert bench.sandbox.requests == {"send": 1}
-    assert delivery.heard
     assert bench.copies(made) == 1
 
 
@@ -841,8 +841,8 @@ def test_a_look_asked_for_before_the_claim_is_not_believed(bench: Bench) -> None
     bench.pass_(0.01)
     made = bench.claim()
     delivery = bench.delivery(made)
-    assert delivery.take(seen) is None
-    bench.waits(delivery.steps(), 30)
+    assert delivery.use(seen) is None
+    bench.waits(delivery, 30)
     assert not delivery.may_have_arrived
     assert bench.copies(made) == 0
     assert bench.sandbox.overlaps == 0
@@ -852,10 +852,10 @@ def test_a_look_that_lay_about_is_not_sent_upon(bench: Bench) -> None:
     """P2: where the thread that was to send was held up, the agent is asked for again."""
     made = bench.claim()
     delivery = bench.delivery(made)
-    assert delivery.take(bench.look()) is False
+    assert delivery.use(bench.look()) is False
     bench.occupy()
     bench.pass_(1.1)
-    bench.waits(delivery.steps(), 30)
+    bench.waits(delivery, 30)
     assert not delivery.may_have_arrived
     assert bench.sandbox.overlaps == 0
 
@@ -864,13 +864,12 @@ def test_a_look_is_used_once(bench: Bench) -> None:
     """P2: what showed the agent busy, or a send refused, is asked for anew."""
     made = bench.claim()
     delivery = bench.delivery(made)
-    steps = delivery.steps()
-    assert delivery.take(bench.look()) is False
+    assert delivery.use(bench.look()) is False
     bench.sandbox.fault("busy")
-    next(steps)
+    bench.step(delivery)
     bench.occupy()
     bench.sandbox.requests.clear()
-    next(steps)
+    bench.step(delivery)
     assert bench.sandbox.requests == {"runs": 1}
     assert not delivery.may_have_arrived
 
@@ -881,45 +880,43 @@ def test_a_look_shows_the_agent_busy(bench: Bench) -> None:
     bench.occupy()
     made = bench.claim()
     delivery = bench.delivery(made)
-    steps = delivery.steps()
-    assert delivery.take(bench.look()) is False
-    next(steps)
-    assert delivery.slow
-    assert delivery.looks
+    assert delivery.use(bench.look()) is False
+    bench.step(delivery)
+    assert not delivery.wait.holds_seat
+    assert delivery.wait.wants
     assert bench.sandbox.requests == {}
     bench.finish()
     bench.pass_(1)
-    assert delivery.take(bench.look()) is False
-    next(steps)
+    assert delivery.use(bench.look()) is False
+    bench.step(delivery)
     assert bench.sandbox.requests == {"send": 1}
     again = bench.delivery(made._replace(attempt=2))
-    assert again.take(bench.look()) is False
-    next(again.steps())
+    assert again.use(bench.look()) is False
+    bench.step(again)
     assert again.run_id == delivery.run_id
     assert bench.copies(made) == 1
 
 
-def followed(bench: Bench, made: Claim) -> tuple[Delivery, DeliverySteps]:
+def followed(bench: Bench, made: Claim) -> Delivery:
     """A delivery that was sent."""
     delivery = bench.delivery(made)
-    steps = delivery.steps()
-    next(steps)
-    assert delivery.follows
+    bench.step(delivery)
+    assert delivery.wait.wants == "run"
     bench.pass_(0.1)
-    return delivery, steps
+    return delivery
 
 
 def test_a_look_tells_how_the_run_stands(bench: Bench) -> None:
     """P8: as long as it goes on, and where it has completed, no call is made at all."""
     made = bench.claim()
-    delivery, steps = followed(bench, made)
+    delivery = followed(bench, made)
     for _ in range(3):
-        assert delivery.take(bench.look(delivery.run_id)) is True
-        bench.pass_(next(steps))
-        assert delivery.follows
+        assert delivery.use(bench.look(delivery.run_id)) is True
+        bench.pass_(bench.step(delivery).then.seconds)
+        assert delivery.wait.wants == "run"
     bench.finish()
-    assert delivery.take(bench.look(delivery.run_id)) is True
-    assert bench.go(steps) == Delivered("run", delivery.run_id)
+    assert delivery.use(bench.look(delivery.run_id)) is True
+    assert bench.go(delivery) == Delivered("run", delivery.run_id)
     assert bench.sandbox.requests == {}
     assert bench.copies(made) == 1
 
@@ -930,32 +927,32 @@ def test_a_look_asked_for_before_the_send_tells_nothing(bench: Bench) -> None:
     seen = bench.look()
     bench.pass_(0.01)
     delivery = bench.delivery(made)
-    steps = delivery.steps()
-    next(steps)
-    assert delivery.take(seen) is None
-    bench.waits(steps, 60)
+    bench.step(delivery)
+    assert delivery.use(seen) is None
+    bench.waits(delivery, 60)
 
 
 def test_a_run_that_a_look_lacks_is_asked_for(bench: Bench) -> None:
     """P2: whether it is over, and how it ended, its own answer says."""
     made = bench.claim()
-    delivery, steps = followed(bench, made)
+    delivery = followed(bench, made)
     bench.finish()
-    assert delivery.take(bench.look()) is False
-    assert bench.go(steps) == Delivered("run", delivery.run_id)
+    assert delivery.use(bench.look()) is False
+    assert bench.go(delivery) == Delivered("run", delivery.run_id)
     assert bench.sandbox.requests == {"run": 1}
-    assert not delivery.contradicted
+    assert not any(step.contradicts for step in bench.steps)
 
 
 def test_a_look_that_lacks_an_active_run_is_contradicted(bench: Bench) -> None:
     """P2: nothing is concluded from it, and it is noted that such lists can't be relied upon."""
     made = bench.claim()
-    delivery, steps = followed(bench, made)
-    assert delivery.take(RunSnapshot(bench.monotonic, bench.monotonic, {}, {})) is False
-    bench.pass_(next(steps))
-    assert delivery.contradicted
+    delivery = followed(bench, made)
+    assert delivery.use(RunSnapshot(bench.monotonic, bench.monotonic, {}, {})) is False
+    step = bench.step(delivery)
+    assert step.contradicts
+    bench.pass_(step.then.seconds)
     bench.finish()
-    assert isinstance(bench.go(steps), Delivered)
+    assert isinstance(bench.go(delivery), Delivered)
     assert bench.copies(made) == 1
 
 
@@ -964,10 +961,10 @@ def test_a_failed_run_in_a_look_is_no_outcome_yet(bench: Bench, fault: str, copi
     """P2: the agent's history is looked through before anything is said of a run that failed."""
     made = bench.claim()
     bench.sandbox.fault(fault)
-    delivery, steps = followed(bench, made)
+    delivery = followed(bench, made)
     bench.finish()
-    assert delivery.take(bench.look(delivery.run_id)) is False
-    outcome = bench.go(steps)
+    assert delivery.use(bench.look(delivery.run_id)) is False
+    outcome = bench.go(delivery)
     assert isinstance(outcome, Delivered if copies else Abandoned)
     assert set(bench.sandbox.requests) == {"messages"}
     assert bench.copies(made) == copies
@@ -976,13 +973,12 @@ def test_a_failed_run_in_a_look_is_no_outcome_yet(bench: Bench, fault: str, copi
 def test_in_doubt_no_look_is_believed(hasty: Bench) -> None:
     """P2: where it isn't known whether it was sent, a delivery asks by itself, at every step."""
     orphan = hasty.delivery(hasty.claim(in_doubt=True))
-    assert not orphan.looks
-    assert orphan.take(hasty.look()) is None
+    assert orphan.wait.wants is None
+    assert orphan.use(hasty.look()) is None
     made = hasty.claim(2)
     hasty.sandbox.fault("hang")
     delivery = hasty.delivery(made)
-    steps = delivery.steps()
     for _ in range(5):
-        hasty.pass_(next(steps))
-        assert not delivery.looks
-        assert delivery.take(hasty.look()) is None
+        hasty.pass_(hasty.step(delivery).then.seconds)
+        assert delivery.wait.wants is None
+        assert delivery.use(hasty.look()) is None

@@ -20,6 +20,7 @@ from promptyoself.core.errors import PromptyoselfError
 from promptyoself.rules import claim
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.delivery import dispatcher as dispatching
+from promptyoself.service.delivery import in_flight
 from promptyoself.service.delivery.dispatcher import Dispatcher
 from promptyoself.service.schedules.change import cancel
 from promptyoself.service.schedules.register import register
@@ -74,7 +75,7 @@ def raising(error: Exception) -> Callable[[str, str], None]:
 @pytest.fixture
 def look_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look for dead workers in every pass."""
-    monkeypatch.setattr(dispatching, "_LOOK_FOR_DEAD_EVERY", 0.0)
+    monkeypatch.setattr(dispatching, "_ADOPT_EVERY", 0.0)
 
 
 # --- bounds and isolation -------------------------------------------------------------------------
@@ -96,7 +97,7 @@ def test_no_more_than_the_concurrency_at_once(place: Place) -> None:
     place.run(worker, until=settled)
     assert most == 4
     assert place.letta.most_at_once <= 4
-    assert worker._pool._threads <= 4
+    assert worker._in_flight._pool._threads <= 4
     assert place.types()["delivery.delivered"] == 20
 
 
@@ -184,7 +185,7 @@ def test_a_bug_in_the_send_leaves_it_in_doubt(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P2: an exception that isn't Letta's may have come after the send, so it is looked for."""
-    monkeypatch.setattr(dispatching, "_LONGEST_HOLD", 0.1)
+    monkeypatch.setattr(in_flight, "_PAUSE_AFTER_A_BUG", 0.1)
     send = place.letta.send
 
     def buggy(message: Message) -> str:
@@ -265,12 +266,12 @@ def test_outcomes_are_kept_while_the_disk_is_full(place: Place, look_often: None
     worker.tick(place.now())
     place.disk.full = True
     end = time.monotonic() + 5
-    while len(worker._outcomes) < 3 and time.monotonic() < end:
+    while len(worker._in_flight.outcomes) < 3 and time.monotonic() < end:
         worker.wait(0.1)
     for _ in range(5):
         with pytest.raises(OSError, match="No space"):
             worker.tick(place.now())
-    assert len(worker._outcomes) == 3
+    assert len(worker._in_flight.outcomes) == 3
     assert place.types()["delivery.delivered"] == 0
     place.disk.full = False
     place.run(worker)

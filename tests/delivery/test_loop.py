@@ -265,7 +265,7 @@ def test_a_loop_gives_signs_of_life(place: Place, monkeypatch: pytest.MonkeyPatc
     """It does while it sleeps, no more often than it must, and not while its passes fail: those
     don't deliver either. It leaves none behind."""
     monkeypatch.setattr(loop, "_TROUBLE_PAUSE", 0.2)
-    monkeypatch.setattr(loop, "_LOOK_EVERY", 0.02)
+    monkeypatch.setattr(loop, "_POLL_SECONDS", 0.02)
     monkeypatch.setattr(loop, "BEAT_EVERY", 0.2)
     beats: list[float] = []
     beat = place.store.workers.beat
@@ -364,9 +364,9 @@ def test_a_loop_waits_for_what_its_log_has_lost(
     """P4, P9: where the log has lost events that were seen, nothing is written over that, and
     nothing is delivered. The loop stays up, says so once, and goes on once the log is whole."""
     monkeypatch.setattr(loop, "_TROUBLE_PAUSE", 0.1)
-    pulse = loop.Heartbeat()
+    heartbeat = loop.Heartbeat()
     place.register(1, time="in 2s")
-    with Here(place, pulse=pulse) as here:
+    with Here(place, heartbeat=heartbeat) as here:
         wait_for(lambda: place.types()["worker.started"] == 1)
         (segment,) = (place.var / "schedules").glob("*.ndjson.gz")
         whole = segment.read_bytes()
@@ -376,7 +376,7 @@ def test_a_loop_waits_for_what_its_log_has_lost(
         else:
             segment.write_bytes(harmed)
         place.ahead += timedelta(seconds=3)
-        wait_for(lambda: pulse.error)
+        wait_for(lambda: heartbeat.error)
         time.sleep(0.5)
         code = "chain_missing" if harmed is None else "events_missing"
         with pytest.raises(ChainError) as caught:
@@ -394,7 +394,7 @@ def test_a_loop_waits_for_what_its_log_has_lost(
         else:
             segment.write_bytes(whole)
         wait_for(lambda: place.types()["delivery.delivered"] == 1)
-        assert pulse.error == ""
+        assert heartbeat.error == ""
     assert len(place.letta.sends) == 1
     assert verify(place.store)["valid"]
 
@@ -429,7 +429,7 @@ def test_a_stop_interrupts_a_long_sleep(place: Place) -> None:
     place.register(1, time="in 1h")
     with Here(place, interval=3600.0, accept_clock=True) as here:
         began = time.monotonic()
-        here.stop.ask("test")
+        here.stop.set("test")
         here.thread.join(timeout=5)
         assert time.monotonic() - began < 1.5
     assert here.error is None

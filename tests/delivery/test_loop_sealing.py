@@ -14,7 +14,7 @@ from checker import check_chain
 from dispatch import Place
 from loops import Here, wait_for
 
-from promptyoself.service.delivery import loop
+from promptyoself.service.delivery import sealer
 from promptyoself.service.desires.manage import record
 from promptyoself.service.proof.verify import verify
 
@@ -90,14 +90,14 @@ def test_it_seals_the_desires_months_too(place: Place) -> None:
 
 def slow_seal(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
     """Let sealing begin and then wait; the events of its beginning and of going on."""
-    begun, go_on, real = threading.Event(), threading.Event(), loop.seal
+    begun, go_on, real = threading.Event(), threading.Event(), sealer.seal
 
     def slow(*arguments: Any, **more: Any) -> Any:
         begun.set()
         go_on.wait(10)
         return real(*arguments, **more)
 
-    monkeypatch.setattr(loop, "seal", slow)
+    monkeypatch.setattr(sealer, "seal", slow)
     return begun, go_on
 
 
@@ -120,7 +120,7 @@ def test_it_ends_though_a_month_is_being_sealed(
 ) -> None:
     """A stop doesn't wait for a large month, whose sealing may be cut off anywhere."""
     begun, go_on = slow_seal(monkeypatch)
-    monkeypatch.setattr(loop, "_SEAL_PATIENCE", 0.2)
+    monkeypatch.setattr(sealer, "_PATIENCE_SECONDS", 0.2)
     place.register(1, time="in 200d")
     to_the_next_month(place)
     with Here(place):
@@ -147,7 +147,7 @@ def test_a_failure_is_a_warning(
 ) -> None:
     """What goes wrong with sealing is said once, tried again much later, and stops no delivery."""
     calls: list[float] = []
-    monkeypatch.setattr(loop, "seal", failing(error, calls))
+    monkeypatch.setattr(sealer, "seal", failing(error, calls))
     place.register(1, time="in 200d")
     to_the_next_month(place)
     with Here(place, interval=0.05):
@@ -158,7 +158,7 @@ def test_a_failure_is_a_warning(
         assert len(place.warnings) == 1
         assert place.warnings[0].startswith("The log could not be sealed or compacted: ")
     calls.clear()
-    monkeypatch.setattr(loop, "_SEAL_AGAIN", 0.2)
+    monkeypatch.setattr(sealer, "_TRY_AGAIN_SECONDS", 0.2)
     with Here(place, interval=0.05):
         wait_for(lambda: len(calls) == 2)
         assert calls[1] - calls[0] >= 0.2
@@ -188,13 +188,13 @@ def test_two_loops(place: Place) -> None:
 
 def test_it_looks_once_a_month(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """P8: an idle loop asks whether there is something to seal once a month, not at every pass."""
-    looks, real = [], loop.has_unsealed
+    looks, real = [], sealer.has_unsealed
 
     def counted(*arguments: Any) -> bool:
         looks.append(real(*arguments))
         return looks[-1]
 
-    monkeypatch.setattr(loop, "has_unsealed", counted)
+    monkeypatch.setattr(sealer, "has_unsealed", counted)
     place.register(1, time="in 200d")
     with Here(place, interval=0.02):
         time.sleep(0.5)

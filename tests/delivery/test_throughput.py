@@ -14,7 +14,7 @@ import pytest
 from dispatch import DOWN, Place, Timewarp
 
 from promptyoself.sandbox import Sandbox
-from promptyoself.service.delivery.dispatcher import Dispatcher
+from promptyoself.service.delivery.in_flight import InFlight
 from promptyoself.service.schedules.register import register
 from promptyoself.service.schedules.request import Request
 from promptyoself.targets.api import DeliveryError, Run
@@ -132,74 +132,74 @@ EMPTY = RunSnapshot(0.0, 0.0, {}, {})
 
 def test_who_comes_during_a_look_waits_for_the_next() -> None:
     """P2: an answer is for those alone who wanted it before it was asked for."""
-    looks = SnapshotQueue()
-    looks.join("early", urgent=True)
-    assert looks.begin(0.0) == frozenset()
-    looks.join("late", urgent=True)
-    assert looks.begin(0.1) is None
-    assert looks.end(0.2, EMPTY) == ({"early"}, set())
-    assert looks.begin(0.2) is not None
-    assert looks.end(0.3, EMPTY) == ({"late"}, set())
-    assert looks.begin(0.3) is None
+    queue = SnapshotQueue()
+    queue.join("early", urgent=True)
+    assert queue.begin(0.0) == frozenset()
+    queue.join("late", urgent=True)
+    assert queue.begin(0.1) is None
+    assert queue.end(0.2, EMPTY) == ({"early"}, set())
+    assert queue.begin(0.2) is not None
+    assert queue.end(0.3, EMPTY) == ({"late"}, set())
+    assert queue.begin(0.3) is None
 
 
 def test_a_run_that_was_not_followed_yet_is_not_over() -> None:
     """P2: a look tells only of the runs that were followed when it was asked for."""
-    looks = SnapshotQueue()
-    looks.followed["run-1"] = "one"
-    looks.join("x", urgent=False)
-    assert looks.begin(0.0) == {"run-1"}
-    looks.followed["run-2"] = "two"
-    assert looks.end(0.1, EMPTY) == ({"x"}, {"one"})
+    queue = SnapshotQueue()
+    queue.followed["run-1"] = "one"
+    queue.join("x", urgent=False)
+    assert queue.begin(0.0) == {"run-1"}
+    queue.followed["run-2"] = "two"
+    assert queue.end(0.1, EMPTY) == ({"x"}, {"one"})
 
 
 def test_a_look_tells_those_too_whose_turn_it_is_not() -> None:
     """Runs that are over are told at the next look; those that go on cost nothing."""
-    looks = SnapshotQueue()
-    looks.followed.update({f"run-{n}": f"name-{n}" for n in range(5)})
-    looks.join("name-0", urgent=False)
-    assert looks.begin(0.0) == set(looks.followed)
+    queue = SnapshotQueue()
+    queue.followed.update({f"run-{n}": f"name-{n}" for n in range(5)})
+    queue.join("name-0", urgent=False)
+    assert queue.begin(0.0) == set(queue.followed)
     runs = {f"run-{n}": run_of(n, "completed" if n == 3 else "created") for n in range(5)}
-    assert looks.end(0.1, RunSnapshot(0.0, 0.0, {}, runs)) == ({"name-0"}, {"name-3"})
+    assert queue.end(0.1, RunSnapshot(0.0, 0.0, {}, runs)) == ({"name-0"}, {"name-3"})
 
 
 def test_looks_rest_unless_somebody_would_send() -> None:
     """P8: asking after runs takes a part of the server's time; a free agent isn't kept waiting."""
-    looks = SnapshotQueue()
-    looks.join("x", urgent=False)
-    looks.begin(0.0)
-    looks.end(1.0, EMPTY)
-    looks.join("x", urgent=False)
-    assert looks.begin(1.4) is None
-    assert looks.wake() == 1.5
-    looks.join("y", urgent=True)
-    assert looks.begin(1.4) is not None
+    queue = SnapshotQueue()
+    queue.join("x", urgent=False)
+    queue.begin(0.0)
+    queue.end(1.0, EMPTY)
+    queue.join("x", urgent=False)
+    assert queue.begin(1.4) is None
+    assert queue.wake() == 1.5
+    queue.join("y", urgent=True)
+    assert queue.begin(1.4) is not None
 
 
 def test_a_look_that_takes_too_long_is_not_waited_for() -> None:
     """A call that hangs holds up nobody for long: they ask by themselves until it has ended."""
-    looks = SnapshotQueue()
-    looks.join("x", urgent=True)
-    looks.begin(0.0)
-    looks.join("y", urgent=True)
-    assert looks.overdue(1.9) == set()
-    assert looks.wake() == 2.0
-    assert looks.overdue(2.0) == {"x", "y"}
-    assert not looks.usable(2.0)
-    assert looks.wake() == float("inf")
-    assert looks.end(30.0, EMPTY) == (set(), set())
-    assert looks.usable(30.0)
+    queue = SnapshotQueue()
+    queue.join("x", urgent=True)
+    queue.begin(0.0)
+    queue.join("y", urgent=True)
+    assert queue.overdue(1.9) == set()
+    assert queue.wake() == 2.0
+    assert queue.overdue(2.0) == {"x", "y"}
+    assert not queue.is_worth_waiting_for(2.0)
+    assert queue.wake() == float("inf")
+    assert queue.end(30.0, EMPTY) == (set(), set())
+    assert queue.is_worth_waiting_for(30.0)
 
 
 def test_after_a_look_that_failed_nobody_looks_for_a_while() -> None:
     """Where the list can't be read each asks by itself, those too who came later."""
-    looks = SnapshotQueue()
-    looks.join("x", urgent=True)
-    looks.begin(0.0)
-    looks.join("y", urgent=True)
-    assert looks.end(0.1, None) == ({"x", "y"}, set())
-    assert not looks.usable(5.0)
-    assert looks.usable(15.0)
+    queue = SnapshotQueue()
+    queue.join("x", urgent=True)
+    queue.begin(0.0)
+    queue.join("y", urgent=True)
+    assert queue.end(0.1, None) == ({"x", "y"}, set())
+    assert not queue.is_worth_waiting_for(5.0)
+    assert queue.is_worth_waiting_for(15.0)
 
 
 # --- many deliveries ------------------------------------------------------------------------------
@@ -288,7 +288,13 @@ def test_a_claim_during_a_look_is_not_sent_upon_it(place: Place) -> None:
     place.ahead += timedelta(seconds=2)
     worker.tick(place.now())
     release.set()
-    place.run(worker, until=lambda: sum(letta.sends.values()) == 2 and len(worker._slow) == 1)
+    place.run(
+        worker,
+        until=lambda: (
+            sum(letta.sends.values()) == 2
+            and len(list(worker._in_flight)) - len(worker._in_flight.seats._held_by) == 1
+        ),
+    )
     assert letta.calls["look"] >= 2
     letta.end_all()
     place.run(worker)
@@ -341,7 +347,7 @@ def test_a_list_that_lacks_what_is_active_is_not_believed_again(place: Place) ->
     place.letta.all_active_runs = lambda: place.letta.calls.update(["look"]) or []
     place.register(4)
     worker = place.worker()
-    place.run(worker, until=lambda: bool(place.warnings) and not worker._stepping)
+    place.run(worker, until=lambda: bool(place.warnings) and not worker._in_flight._stepping)
     before = place.letta.calls["look"]
     place.register(2, time="in 1s", name="more")
     worker.tick(place.now())
@@ -359,22 +365,22 @@ def test_runs_that_go_on_cost_no_steps(place: Place, monkeypatch: pytest.MonkeyP
     place.register(20)
     worker = place.worker(concurrency=20)
     worker.tick(place.now())
-    place.run(worker, until=lambda: len(worker._looks.followed) == 20)
+    place.run(worker, until=lambda: len(worker._in_flight._snapshots.followed) == 20)
     turns: list[str] = []
-    turn = Dispatcher._turn
+    turn = InFlight._turn
 
-    def counted(self: Dispatcher, key: str) -> Any:
+    def counted(self: InFlight, key: str) -> Any:
         turns.append(key)
         return turn(self, key)
 
-    monkeypatch.setattr(Dispatcher, "_turn", counted)
-    key = next(iter(worker._live))
-    worker._timers.clear()
-    worker._looks.join(key, urgent=True)
-    worker._look_or_go_on()
-    answer = worker._pool.next_result(5)
+    monkeypatch.setattr(InFlight, "_turn", counted)
+    key = next(iter(worker._in_flight._live))
+    worker._in_flight._timers._queue.clear()
+    worker._in_flight._snapshots.join(key, urgent=True)
+    worker._in_flight.seek_snapshot()
+    answer = worker._in_flight._pool.next_result(5)
     assert answer is not None
-    assert not worker._take(*answer)
+    assert not worker._in_flight._take_result(*answer)
     assert turns == [key]
 
 
@@ -418,7 +424,7 @@ def test_a_pass_with_many_outcomes_is_one_append(place: Place) -> None:
     worker = place.worker(concurrency=8)
     worker.tick(place.now())
     end = time.monotonic() + 10
-    while len(worker._outcomes) < 8 and time.monotonic() < end:
+    while len(worker._in_flight.outcomes) < 8 and time.monotonic() < end:
         worker.wait(0.1)
     before = place.store.ledger.stamp()
     worker.tick(place.now())

@@ -107,7 +107,7 @@ def test_a_call_that_takes_too_long_is_ended(command: str, monkeypatch: pytest.M
 def test_a_call_that_nobody_waits_for_any_more_ends(command: str) -> None:
     """Once the client has cancelled it, or the server is to end."""
     stop = StopFlag()
-    stop.ask("cancelled")
+    stop.set("cancelled")
     assert over_mcp(command, *EXPENSIVE[command], stop=stop)["code"] == "cancelled"
 
 

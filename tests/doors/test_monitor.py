@@ -26,8 +26,8 @@ from promptyoself.doors import monitor
 from promptyoself.doors.monitor import Monitor
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.delivery import loop
-from promptyoself.service.delivery.dispatcher import Trouble
 from promptyoself.service.delivery.loop import Heartbeat, StopFlag, run_loop
+from promptyoself.service.delivery.server_trouble import Trouble
 from promptyoself.service.metrics.collect import Measurer
 from promptyoself.targets.letta import LettaClient
 
@@ -125,29 +125,29 @@ def test_a_loop_without_passes_is_not_well(
     url: str, watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """healthz is false when the next pass is long overdue, and says why; a pass makes it well."""
-    pulse = watched.pulse
-    pulse.passed(datetime.now(UTC), 1000.0)
+    heartbeat = watched.heartbeat
+    heartbeat.passed(datetime.now(UTC), 1000.0)
     assert health(url)[0] == 200
-    pulse.next_by = time.monotonic() - 20
+    heartbeat.next_by = time.monotonic() - 20
     assert health(url)[0] == 200  # the lock alone may take ten seconds
-    pulse.next_by = time.monotonic() - 41
-    pulse.error = "No space left on device"
+    heartbeat.next_by = time.monotonic() - 41
+    heartbeat.error = "No space left on device"
     status, checks = health(url)
     assert status == 503
     assert (checks["loop"]["ok"], checks["loop"]["code"]) == (False, "no_pass")
     assert "No space left" in checks["loop"]["detail"]
     assert checks["letta"]["ok"] is checks["chain"]["ok"] is True
     assert parsed(get(f"{url}/metrics")[2])["promptyoself_health"]["loop",] == 0
-    pulse.passed(datetime.now(UTC), 0.0)
+    heartbeat.passed(datetime.now(UTC), 0.0)
     assert health(url)[0] == 200
 
 
 def test_a_letta_in_trouble_is_not_well(url: str, watched: Watched) -> None:
     """healthz is false while deliveries are held back, for as long as that is news."""
-    watched.pulse.trouble = Trouble("letta_unauthorized", time.monotonic() + 100)
+    watched.heartbeat.trouble = Trouble("letta_unauthorized", time.monotonic() + 100)
     status, checks = health(url)
     assert (status, checks["letta"]["code"]) == (503, "letta_unauthorized")
-    watched.pulse.trouble = Trouble("letta_unauthorized", time.monotonic() - 1)
+    watched.heartbeat.trouble = Trouble("letta_unauthorized", time.monotonic() - 1)
     assert health(url)[0] == 200
 
 
@@ -203,7 +203,7 @@ def test_a_chain_that_is_refused_is_not_well(url: str, watched: Watched, var: Pa
     content[30:40] = bytes(10)
     path.write_bytes(content)
     (var / "schedules" / "index.json").unlink()
-    another = Monitor(watched.store, watched.pulse, watched.letta, lambda: datetime.now(UTC))
+    another = Monitor(watched.store, watched.heartbeat, watched.letta, lambda: datetime.now(UTC))
     with another.serving(0) as there:
         status, checks = health(there)
         assert (status, checks["chain"]["code"]) == (503, "corrupt_chain")
@@ -319,14 +319,14 @@ def test_a_loop_keeps_its_pulse(var: Path, monkeypatch: pytest.MonkeyPatch) -> N
     one is to come; trouble with Letta is shown and ends."""
     place = Place(var)
     place.register(1, time="in 1h")
-    pulse, stop = Heartbeat(), StopFlag()
+    heartbeat, stop = Heartbeat(), StopFlag()
     monkeypatch.setattr(loop, "_TROUBLE_PAUSE", 0.05)
     stamp = place.store.ledger.stamp
     failures = iter([OSError(28, "No space left on device")] * 3)
     seen: list[tuple[int, str]] = []
 
     def failing() -> object:
-        seen.append((pulse.passes, pulse.error))
+        seen.append((heartbeat.passes, heartbeat.error))
         for error in failures:
             raise error
         return stamp()
@@ -334,17 +334,17 @@ def test_a_loop_keeps_its_pulse(var: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(place.store.ledger, "stamp", failing)
 
     def sleep(*_: Any, **__: Any) -> None:
-        if pulse.passes:
-            assert pulse.next_by > time.monotonic() + 50
-            assert pulse.error == ""
-            stop.ask("enough")
+        if heartbeat.passes:
+            assert heartbeat.next_by > time.monotonic() + 50
+            assert heartbeat.error == ""
+            stop.set("enough")
 
     monkeypatch.setattr(loop, "_sleep", sleep)
     run_loop(place.store, place.letta, place.now, concurrency=1, interval=60.0, stop=stop,
-             emit=lambda _: None, pulse=pulse)  # fmt: skip
+             emit=lambda _: None, heartbeat=heartbeat)  # fmt: skip
     assert [passes for passes, _ in seen[:4]] == [0, 0, 0, 0]
     assert "No space left" in seen[3][1]
-    assert pulse.passes == 1
+    assert heartbeat.passes == 1
     place.close()
 
 
@@ -352,7 +352,7 @@ def test_trouble_is_shown_until_somebody_should_have_tried_again(var: Path) -> N
     """A dispatcher that holds back says what keeps it, and that it may be believed for so long."""
     place = Place(var)
     worker = place.worker()
-    assert worker.latest_trouble is None
+    assert worker.trouble is None
     place.register(1)
 
     def refused(*_: Any) -> Any:
@@ -362,10 +362,10 @@ def test_trouble_is_shown_until_somebody_should_have_tried_again(var: Path) -> N
 
     place.letta.active_runs = place.letta.all_active_runs = refused
     worker.tick(place.now())
-    wait_for(lambda: worker.wait(0.1) or worker.latest_trouble is not None)
-    assert worker.latest_trouble is not None
-    assert worker.latest_trouble.code == "letta_unauthorized"
-    assert worker.latest_trouble.until > time.monotonic()
+    wait_for(lambda: worker.wait(0.1) or worker.trouble is not None)
+    assert worker.trouble is not None
+    assert worker.trouble.code == "letta_unauthorized"
+    assert worker.trouble.until > time.monotonic()
     place.close()
 
 
@@ -387,10 +387,10 @@ def test_scrapes_in_a_storm_are_right_and_harm_nothing(tmp_path: Path) -> None:
     no figure ever runs backwards, and in the end they are what the log says."""
     place = Place(tmp_path / "var")
     place.register(20, each=3)
-    pulse = Heartbeat()
-    watching = Monitor(place.another_store, pulse, FakeLetta(), place.now)
+    heartbeat = Heartbeat()
+    watching = Monitor(place.another_store, heartbeat, FakeLetta(), place.now)
     seen: list[float] = []
-    with watching.serving(0) as url, Here(place, pulse=pulse) as here:
+    with watching.serving(0) as url, Here(place, heartbeat=heartbeat) as here:
 
         def scraped() -> float:
             found = parsed(get(f"{url}/metrics")[2])

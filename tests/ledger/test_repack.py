@@ -52,7 +52,8 @@ from promptyoself.ledger import sealing as sealing_module
 from promptyoself.ledger.maintenance import Prepared
 from promptyoself.ledger.sealing import MEMBER_BYTES, FileSealing
 from promptyoself.ledger.segments import compress
-from promptyoself.service.delivery import loop
+from promptyoself.service.delivery import sealer as sealer_module
+from promptyoself.service.delivery.sealer import Sealer
 from promptyoself.service.proof import pack
 from promptyoself.service.proof.verify import verify
 from promptyoself.service.upkeep import seal as service
@@ -773,8 +774,8 @@ class Watched:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> None:
         self.calls, self.at_once, self.most = 0, 0, 0
         self.go_on = threading.Event()
-        self._real, self._error = loop.repack, error
-        monkeypatch.setattr(loop, "repack", self)
+        self._real, self._error = sealer_module.repack, error
+        monkeypatch.setattr(sealer_module, "repack", self)
 
     def __call__(self, *arguments: Any, **more: Any) -> int:
         self.calls += 1
@@ -789,9 +790,9 @@ class Watched:
             self.at_once -= 1
 
 
-def looked(sealer: loop._Sealer, now: datetime = NOW) -> None:
+def looked(sealer: Sealer, now: datetime = NOW) -> None:
     """Look, and let what it began come to its end."""
-    sealer.look(now)
+    sealer.seal_if_due(now)
     if sealer._thread is not None:
         sealer._thread.join(10)
 
@@ -804,13 +805,13 @@ def test_the_loop_begins_it_when_the_month_has_grown(
     watched = Watched(monkeypatch)
     watched.go_on.set()
     size = (folder / f"{MONTH}.ndjson.gz").stat().st_size
-    monkeypatch.setattr(loop, "_LOOK_AGAIN", 0.0)
-    monkeypatch.setattr(loop, "_WORTH_A_LOOK", size + 1)
+    monkeypatch.setattr(sealer_module, "_CHECK_SIZE_SECONDS", 0.0)
+    monkeypatch.setattr(sealer_module, "_COUNT_FROM_BYTES", size + 1)
     seal(store_in(folder, Unsynced()), NOW)
     size = (folder / f"{MONTH}.ndjson.gz").stat().st_size
-    monkeypatch.setattr(loop, "_WORTH_A_LOOK", size + 1)
+    monkeypatch.setattr(sealer_module, "_COUNT_FROM_BYTES", size + 1)
     warnings: list[str] = []
-    sealer = loop._Sealer(store_in(folder, Unsynced(), warnings))
+    sealer = Sealer(store_in(folder, Unsynced(), warnings))
     for _ in range(3):
         looked(sealer)
     assert watched.calls == 0
@@ -840,7 +841,7 @@ def test_the_loop_looks_seldom(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
         return real()
 
     monkeypatch.setattr(store.index, "load", load)
-    sealer = loop._Sealer(store)
+    sealer = Sealer(store)
     for _ in range(100):
         looked(sealer)
     assert len(loads) == 1
@@ -850,17 +851,17 @@ def test_the_loop_does_it_once_at_a_time(folder: Path, monkeypatch: pytest.Monke
     """P5: while a month is being repacked, the loop begins neither that nor sealing, however much
     it grows; afterwards it does."""
     watched = Watched(monkeypatch)
-    monkeypatch.setattr(loop, "_LOOK_AGAIN", 0.0)
-    monkeypatch.setattr(loop, "_WORTH_A_LOOK", 1)
-    sealer = loop._Sealer(store_in(folder, Unsynced()))
-    sealer.look(NOW)
+    monkeypatch.setattr(sealer_module, "_CHECK_SIZE_SECONDS", 0.0)
+    monkeypatch.setattr(sealer_module, "_COUNT_FROM_BYTES", 1)
+    sealer = Sealer(store_in(folder, Unsynced()))
+    sealer.seal_if_due(NOW)
     first = sealer._thread
     assert first is not None
     wait_for(lambda: watched.calls == 1)
     for number in range(20):
         append(ledger_in(folder, Unsynced()), 100 + number)
-        sealer.look(NOW)
-        sealer.look(DECEMBER)
+        sealer.seal_if_due(NOW)
+        sealer.seal_if_due(DECEMBER)
         assert sealer._thread is first
     watched.go_on.set()
     first.join(10)
@@ -884,11 +885,11 @@ def test_a_failure_in_the_loop_is_a_warning(
     somebody else seals isn't even said."""
     watched = Watched(monkeypatch, error)
     watched.go_on.set()
-    monkeypatch.setattr(loop, "_LOOK_AGAIN", 0.0)
-    monkeypatch.setattr(loop, "_WORTH_A_LOOK", 1)
+    monkeypatch.setattr(sealer_module, "_CHECK_SIZE_SECONDS", 0.0)
+    monkeypatch.setattr(sealer_module, "_COUNT_FROM_BYTES", 1)
     seal(store_in(folder, Unsynced()), NOW)
     warnings: list[str] = []
-    sealer = loop._Sealer(store_in(folder, Unsynced(), warnings))
+    sealer = Sealer(store_in(folder, Unsynced(), warnings))
     for _ in range(3):
         looked(sealer)
     assert watched.calls == 1
@@ -908,7 +909,7 @@ def test_a_failure_in_the_loop_is_a_warning(
 def test_deliveries_go_on_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """P2: while the running month is repacked, what is due is delivered."""
     watched = Watched(monkeypatch)
-    monkeypatch.setattr(loop, "_WORTH_A_LOOK", 1)
+    monkeypatch.setattr(sealer_module, "_COUNT_FROM_BYTES", 1)
     place = Place(tmp_path / "var")
     try:
         place.register(5, time="in 200d")

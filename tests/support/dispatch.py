@@ -19,6 +19,7 @@ from world import check_deliveries, check_slots
 from promptyoself.core.disk import Disk
 from promptyoself.core.settings import load_settings
 from promptyoself.service.delivery import dispatcher as dispatching
+from promptyoself.service.delivery import in_flight
 from promptyoself.service.delivery.dispatcher import Dispatcher, Report, new_worker_name
 from promptyoself.service.schedules.register import register
 from promptyoself.service.schedules.request import Request
@@ -236,7 +237,8 @@ class Timewarp:
 
     def __init__(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
         self.place, self.monotonic = place, 0.0
-        monkeypatch.setattr(dispatching, "time", SimpleNamespace(monotonic=lambda: self.monotonic))
+        for module in (dispatching, in_flight):
+            monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.monotonic))
 
     def work(self, worker: Dispatcher, seconds: float) -> None:
         """Let a worker's loop run for so long."""
@@ -244,16 +246,16 @@ class Timewarp:
         while self.monotonic < end:
             place = self.place
             worker.tick(place.now())
-            while worker._stepping or worker._looks.under_way:
-                answer = worker._pool.next_result(5)
+            while worker._in_flight._stepping or worker._in_flight._snapshots.under_way:
+                answer = worker._in_flight._pool.next_result(5)
                 assert answer is not None
-                worker._take(*answer)
-            if worker._outcomes:
+                worker._in_flight._take_result(*answer)
+            if worker._in_flight.outcomes:
                 continue
             now = place.now()
             wake = worker.next_wake(now)
-            steps = [timer[0] - self.monotonic for timer in worker._timers]
-            steps.append(worker._looks.wake() - self.monotonic)
+            steps = [worker._in_flight._timers.wake() - self.monotonic]
+            steps.append(worker._in_flight._snapshots.wake() - self.monotonic)
             if wake is not None:
                 steps.append((wake - now).total_seconds())
             step = min([60.0, *(s for s in steps if s > 0)])

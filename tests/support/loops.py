@@ -120,6 +120,6 @@ class Here:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop.ask("test")
+        self.stop.set("test")
         self.thread.join(timeout=15)
         assert not self.thread.is_alive()

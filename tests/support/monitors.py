@@ -16,15 +16,15 @@ from promptyoself.store.store import Store
 
 
 class Watched:
-    """A monitor of a data directory, with a pulse that is turned by hand."""
+    """A monitor of a data directory, with a heartbeat that is set by hand."""
 
     def __init__(self, letta: Any = None) -> None:
         call("register", "--agent-id", AGENT, "--prompt", "p", "--every", "1h").success()
         self.settings = load_settings()
-        self.pulse = Heartbeat()
+        self.heartbeat = Heartbeat()
         self.warnings: list[str] = []
         self.letta = letta or FakeLetta()
-        self.monitor = Monitor(self.store, self.pulse, self.letta, lambda: datetime.now(UTC))
+        self.monitor = Monitor(self.store, self.heartbeat, self.letta, lambda: datetime.now(UTC))
 
     def store(self) -> Store:
         return Store(self.settings, {"via": "t", "who": "t"}, warn=self.warnings.append)

@@ -162,9 +162,9 @@ def execute_command(
                 stop=stop,
             )
             return _pass(_of(session.settings.only_agent, report))
-        pulse = Heartbeat()
+        heartbeat = Heartbeat()
         if metrics_port is not None:
-            end.enter_context(_watched(session, pulse, metrics_port))
+            end.enter_context(_watched(session, heartbeat, metrics_port))
         run_loop(
             store,
             letta,
@@ -173,14 +173,14 @@ def execute_command(
             interval=session.settings.interval if interval is None else interval,
             stop=stop,
             emit=tell,
-            pulse=pulse,
+            heartbeat=heartbeat,
             accept_clock=accept_clock,
         )
     return None
 
 
 @contextmanager
-def _watched(session: Session, pulse: Heartbeat, port: int) -> Iterator[None]:
+def _watched(session: Session, heartbeat: Heartbeat, port: int) -> Iterator[None]:
     """Serve what the loop tells of itself; says first where."""
     from promptyoself.doors.monitor import Monitor
     from promptyoself.targets.letta import LettaClient
@@ -189,7 +189,7 @@ def _watched(session: Session, pulse: Heartbeat, port: int) -> Iterator[None]:
     patience = min(_MONITOR_TIMEOUT, settings.call_timeout)
     letta = LettaClient(settings.base_url, settings.token, call_timeout=patience)
     with closing(letta):
-        monitor = Monitor(session.store, pulse, letta, session.now)
+        monitor = Monitor(session.store, heartbeat, letta, session.now)
         with monitor.serving(port) as url:
             emit({"status": "success", "metrics": f"{url}/metrics", "health": f"{url}/healthz"})
             yield

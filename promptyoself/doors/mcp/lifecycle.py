@@ -74,7 +74,7 @@ class _Beside:
     def stop(self, why: str) -> None:
         """Ask it to end."""
         if self._stop.why is None:
-            self._stop.ask(why)
+            self._stop.set(why)
 
     def _run(self) -> None:
         assert self._loop is not None

@@ -159,7 +159,7 @@ class Door:
     def stop(self, why: str) -> None:
         """Ask every call under way to come to an end."""
         for stop in list(self._running):
-            stop.ask(why)
+            stop.set(why)
 
     async def _list_tools(
         self, _: ServerRequestContext[Any], __: PaginatedRequestParams | None
@@ -234,7 +234,7 @@ class Door:
                 partial(ask, words, stop, origin), origin.agent or self._only_agent, _effect(words)
             )
         except anyio.get_cancelled_exc_class():
-            stop.ask("cancelled")
+            stop.set("cancelled")
             raise
         finally:
             self._running.discard(stop)

@@ -1,25 +1,28 @@
 """One delivery: wait until the agent is free, send, follow the run; and what to do in doubt.
 
-The protocol is a generator: it does what it can at once and yields how many seconds it would then
-wait, so that waiting costs no thread, and tests no time. It returns an outcome. What it must never
-do is send while an earlier copy may still arrive: Letta would take both.
+The protocol is a generator. It does what it can at once and then yields a :class:`Wait`, so that
+waiting costs no thread, and tests no time. It returns an outcome. It never sends while an earlier
+copy may still arrive, since Letta would take both.
 
-How its agent's runs stand, it may be told by a look that several share; but only by one that was
-asked for after whatever it is to tell about. Otherwise it asks by itself.
+A delivery needs to know how its agent's runs stand. A snapshot of all runs, which several share,
+can tell it, if that was asked for after the event that the delivery wants to know about. Otherwise
+the delivery asks Letta by itself.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from datetime import datetime, timedelta
 from threading import Lock
+from typing import Literal, NamedTuple
 
 from promptyoself.core.diagnostics import excerpt, masked
 from promptyoself.core.instants import parse_utc
 from promptyoself.core.times import format_duration
 from promptyoself.rules.claim import Claim, Stalled
 from promptyoself.rules.outcome import Abandoned, Delivered, Failed, Outcome
+from promptyoself.service.delivery.letta_pool import JobError
 from promptyoself.targets.api import (
     DeliveryError,
     Found,
@@ -32,9 +35,27 @@ from promptyoself.targets.api import (
 )
 from promptyoself.targets.letta import RunSnapshot
 
-__all__ = ["Delivery", "DeliverySteps"]
+__all__ = ["Delivery", "Step", "Wait"]
 
-DeliverySteps = Generator[float, None, Outcome]
+
+class Wait(NamedTuple):
+    """A delivery waits, and then takes its next step."""
+
+    seconds: float
+    holds_seat: bool  # it waits for its agent's answer; in other waits it leaves its seat
+    wants: Literal["agent", "run"] | None = None
+    """What a snapshot could tell its next step: whether its agent is free, or how its run stands.
+    """
+
+
+class Step(NamedTuple):
+    """What a step of a delivery has led to."""
+
+    then: Wait | Outcome | JobError
+    heard: bool  # Letta has answered it during the step
+    stalls: Sequence[Stalled]  # what it has met, once per code and HTTP status in all its steps
+    contradicts: bool  # a snapshot lacked its run, though that was active
+
 
 _CLOCK_MARGIN = timedelta(hours=1)
 """How far Letta's clock may be behind ours when we ask for messages since the claim."""
@@ -46,26 +67,20 @@ _BUSY_PATIENCE = 120.0
 """Seconds that one attempt waits for its agent to be free, before it makes way for a later one."""
 
 _SEND_WINDOW = timedelta(seconds=150)
-"""An attempt is sent within this time of its claim, or never: a process that was suspended in
-between makes way too. So whoever finds the claim of a dead worker knows how late it can have sent.
+"""An attempt is sent within this time of its claim, or never, even if its process was suspended in
+between. So another worker that finds the claim of a dead one knows how late it can have been sent.
 """
 
 _SHORTEST_WAIT, _LONGEST_WAIT = 0.05, 10.0
 
 _LONGEST_RETRY_AFTER = 3600.0
 
-_LOOK_KEEPS = 1.0
-"""Seconds after its answer in which a look is good for sending: its reader may be held up."""
+_SNAPSHOT_KEEPS = 1.0
+"""Seconds after its answer in which a snapshot is good for sending: its reader may be held up."""
 
 
 class Delivery:
-    """One claimed slot on its way. Not to be advanced by two threads at once.
-
-    ``slow`` says that it waits for something else than the agent's answer to it; ``heard`` that
-    Letta has answered it, until someone sets it back; ``run_id`` is its run, once it is known.
-    ``looks`` says that a look at all runs would serve its next step, and ``follows`` that this is
-    about its run; ``contradicted`` that a look lacked its run though that was active.
-    """
+    """One claimed slot on its way. Not to be advanced by two threads at once."""
 
     def __init__(
         self,
@@ -77,17 +92,13 @@ class Delivery:
         call_timeout: float,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``reconcile_grace`` is how many seconds without a trace prove that nothing arrived;
-        ``call_timeout`` how many a send may take. ``clock`` tells when something was, and
-        ``monotonic`` how long something took: setting the clock, or suspending the machine, must
-        not make patience run out."""
+        """``reconcile_grace`` seconds without a trace prove that nothing arrived. A send may take
+        ``call_timeout`` seconds. ``clock`` tells when something was, and ``monotonic`` how long
+        something took: setting the clock must not make patience run out.
+        """
         self.claim = claim
-        self.run_id = claim.run_id
-        self.slow = claim.in_doubt
-        self.heard = False
-        self.looks = not claim.in_doubt
-        self.follows = False
-        self.contradicted = False
+        self.run_id = claim.run_id  # once it is known
+        self.wait = Wait(0.0, not claim.in_doubt, None if claim.in_doubt else "agent")
         self._letta = letta
         self._clock = clock
         self._monotonic = monotonic
@@ -96,12 +107,16 @@ class Delivery:
         self._lock = Lock()  # of the next two: what was withdrawn unsent is never sent
         self._may_have_arrived = claim.in_doubt
         self._withdrawn = False
-        self._look: RunSnapshot | None = None
+        self._holds_seat = not claim.in_doubt
+        self._heard = False
+        self._contradicts = False
+        self._snapshot: RunSnapshot | None = None  # for the next step
         self._answer = claim.stalled  # what left it in doubt, if that was an answer to its send
         self._not_before = float("-inf")
         self._stalls: list[Stalled] = []
         self._met: set[tuple[str, int | None]] = set()
-        self._since = monotonic()  # of what was asked before, nothing holds for us
+        self._since = monotonic()  # a snapshot that was asked for earlier tells nothing
+        self._protocol = self._run()
 
     @property
     def may_have_arrived(self) -> bool:
@@ -109,27 +124,37 @@ class Delivery:
         return self._may_have_arrived
 
     def withdraw(self) -> bool:
-        """See to it that nothing is sent from now on; whether nothing was. From any thread."""
+        """Send nothing from now on; whether nothing was sent. From any thread."""
         with self._lock:
             self._withdrawn = True
             return not self._may_have_arrived
 
-    def take_stalls(self) -> list[Stalled]:
-        """What it has met on its way since this was last asked: one for each code and HTTP status,
-        however often it meets them. Not while it takes a step."""
-        stalls, self._stalls = self._stalls, []
-        return stalls
+    def advance(self) -> Step:
+        """Take the next step. A bug that ends it is in the answer too."""
+        then: Wait | Outcome | JobError
+        try:
+            then = self.wait = next(self._protocol)
+        except StopIteration as stop:
+            then = stop.value
+        except BaseException as error:  # which must not take other deliveries along
+            then = JobError(error)
+        step = Step(then, self._heard, self._stalls, self._contradicts)
+        self._heard, self._stalls, self._contradicts = False, [], False
+        return step
 
-    def take(self, look: RunSnapshot) -> bool | None:
-        """Let the next step use a look; whether that step will then make no call at all. ``None``:
-        it was asked for too early to tell anything about this delivery, and isn't used."""
-        if not self.looks or look.asked < self._since:
+    def use(self, snapshot: RunSnapshot) -> bool | None:
+        """Let the next step use a snapshot; whether that step will then make no call at all.
+
+        ``None``: it isn't used, since it was asked for too early to tell this delivery anything.
+        """
+        if self.wait.wants is None or snapshot.asked < self._since:
             return None
-        self._look = look
-        run = look.runs.get(self.run_id) if self.follows and self.run_id else None
+        self._snapshot = snapshot
+        follows = self.wait.wants == "run" and self.run_id
+        run = snapshot.runs.get(self.run_id or "") if follows else None
         return run is not None and (run.active or run.status == "completed")
 
-    def steps(self) -> DeliverySteps:
+    def _run(self) -> _Steps:
         """The protocol, from where this delivery stands to its outcome."""
         if self.claim.in_doubt:
             latest = self.claim.claimed_at + _SEND_WINDOW + self._call_timeout
@@ -140,33 +165,31 @@ class Delivery:
             outcome = yield from self._wait_until_free(waited)
             if outcome is not None:
                 return outcome
-            self.slow = False
+            self._holds_seat = True
             if self._clock() - self.claim.claimed_at > _SEND_WINDOW:
                 return Abandoned("too_slow", "This process was held up after its claim.")
             if not self._begin_to_send():
                 return Abandoned("worker_stopped", "The worker was stopped before it was sent.")
             try:
                 self.run_id = self._letta.send(self._message())
-                self.heard = True
+                self._heard = True
             except DeliveryError as error:
                 if error.kind == "doubt":
                     self._doubt(error)
                 else:
                     self._may_have_arrived = False
                     if error.kind == "busy" and waited() < _BUSY_PATIENCE:
-                        self.slow = self.heard = True
+                        self._holds_seat, self._heard = False, True
                         self._met_with(error, False, _BUSY_PATIENCE - waited())
-                        self._wants_look()
-                        yield _pace(waited())
+                        yield self._wait(_pace(waited()), "agent")
                         continue
                     return self._not_sent(error)
             # Counted from here, not from before the call: until now it may have been on its way.
             sent = self._stopwatch()
             if self.run_id is not None:
-                self._wants_look(follows=True)
-                yield _SHORTEST_WAIT  # no model answers at once
+                yield self._wait(_SHORTEST_WAIT, "run")  # no model answers at once
             elif self._stalls:
-                yield _SHORTEST_WAIT  # to be told before anything is asked, which may take long
+                yield self._wait(_SHORTEST_WAIT)  # so that they are told before a long call
             return (yield from self._follow(sent))
 
     def _begin_to_send(self) -> bool:
@@ -176,19 +199,19 @@ class Delivery:
 
     def _wait_until_free(
         self, waited: Callable[[], float]
-    ) -> Generator[float, None, Outcome | None]:
-        """Step 2: no run of the agent is active. An outcome where there is no use in sending.
+    ) -> Generator[Wait, None, Outcome | None]:
+        """Wait until no run of the agent is active. An outcome where there is no use in sending.
 
-        A message that was sent before is looked for first: at a further attempt; and where the
-        slot is long past, since the log may have been restored from before it was delivered.
-        Runs are asked for before the history: one that ends in between is then in the history.
+        The message may have been sent before: by an earlier attempt; or, where the slot is long
+        past, before the log was restored to an older copy. Then it is looked for first. Runs are
+        asked for before the history, so that a run that ends in between is in the history.
         """
         claim = self.claim
         late = claim.claimed_at - parse_utc(claim.slot) > _SEND_WINDOW
         while True:
             try:
                 active = self._active_runs()
-                self.heard = True
+                self._heard = True
                 own = next((run for run in active if run.otid == claim.otid), None)
                 busy = any(self._is_fresh(run) for run in active)
                 if own is None and not busy:
@@ -199,35 +222,34 @@ class Delivery:
             if own is not None and self._begin_to_send():  # an earlier attempt's, taken for lost
                 self.run_id = own.run_id
                 return (yield from self._follow(self._stopwatch()))
-            self.slow = True
+            self._holds_seat = False
             if waited() >= _BUSY_PATIENCE:
                 return Abandoned("letta_busy", "The agent is busy with another run.")
-            self._wants_look()
-            yield _pace(waited())
+            yield self._wait(_pace(waited()), "agent")
 
-    def _follow(self, waited: Callable[[], float]) -> DeliverySteps:
-        """Step 4, and in doubt: find out what becomes of it, without sending it again on a guess.
+    def _follow(self, waited: Callable[[], float]) -> _Steps:
+        """Find out what becomes of what was sent, or may have been.
 
         ``waited`` counts from when it was sent at the latest.
         """
         while True:
-            self.slow = self.slow or self.run_id is None or waited() >= _BUSY_PATIENCE
+            if self.run_id is None or waited() >= _BUSY_PATIENCE:
+                self._holds_seat = False
             try:
                 outcome = self._find_out(waited())
             except DeliveryError as error:
                 outcome = self._unanswered(error, waited())
             if outcome is not None:
                 return self._answered(outcome)
-            # In doubt it asks by itself; and in the end too, when more than its run is asked for.
-            if self.run_id is not None and waited() < (_LEFTOVER / 2).total_seconds():
-                self._wants_look(follows=True)
-            yield _pace(waited())
+            # Without a run it asks by itself; and late too, when it asks for more than its run.
+            follows = self.run_id is not None and waited() < (_LEFTOVER / 2).total_seconds()
+            yield self._wait(_pace(waited()), "run" if follows else None)
 
     def _find_out(self, waited: float) -> Outcome | None:
         """What has become of it, or ``None`` where that can't be told yet."""
         asked = waited  # before the calls, which may take their time
         run = self._own_run()
-        self.heard = True
+        self._heard = True
         if run is not None and run.active and asked < _LEFTOVER.total_seconds():
             return None
         if run is not None and run.status == "completed":
@@ -253,10 +275,10 @@ class Delivery:
 
     def _own_run(self) -> Run | None:
         """The run by its id; else, among those that are active, the one that bears our tag."""
-        look = self._latest_look()
+        snapshot = self._latest_snapshot()
         if self.run_id is not None:
-            if look is not None and self.run_id in look.runs:
-                return look.runs[self.run_id]
+            if snapshot is not None and self.run_id in snapshot.runs:
+                return snapshot.runs[self.run_id]
             try:
                 run = self._letta.run(self.run_id)
             except DeliveryError as error:
@@ -265,7 +287,7 @@ class Delivery:
                 self._met_with(error, True)
                 self.run_id = None
             else:
-                self.contradicted = look is not None and run.active
+                self._contradicts = snapshot is not None and run.active
                 return run
         active = self._letta.active_runs(self.claim.agent_id)
         own = next((run for run in active if run.otid == self.claim.otid), None)
@@ -274,26 +296,27 @@ class Delivery:
         return own
 
     def _active_runs(self) -> list[Run]:
-        look = self._latest_look()
-        if look is not None:
-            return look.active.get(self.claim.agent_id, [])
+        snapshot = self._latest_snapshot()
+        if snapshot is not None:
+            return snapshot.active.get(self.claim.agent_id, [])
         return self._letta.active_runs(self.claim.agent_id)
 
-    def _wants_look(self, *, follows: bool = False) -> None:
-        """From here on a look that is asked for would tell what we want to know."""
-        self.looks, self.follows = True, follows
+    def _wait(self, seconds: float, wants: Literal["agent", "run"] | None = None) -> Wait:
         self._since = self._monotonic()
+        return Wait(seconds, self._holds_seat, wants)
 
-    def _latest_look(self) -> RunSnapshot | None:
-        """The look that was taken for this step, which is then used up."""
-        look, self._look = self._look, None
-        self.looks = self.follows = False
-        fresh = look is not None and self._monotonic() - look.answered <= _LOOK_KEEPS
-        return look if fresh else None
+    def _latest_snapshot(self) -> RunSnapshot | None:
+        """The snapshot that was given for this step, if it is still fresh. It is used up then."""
+        snapshot, self._snapshot = self._snapshot, None
+        if snapshot is None or self._monotonic() - snapshot.answered > _SNAPSHOT_KEEPS:
+            return None
+        return snapshot
 
     def _unanswered(self, error: DeliveryError, waited: float) -> Outcome | None:
-        """Without an answer it stays in doubt, unless there will never be one: a deleted agent
-        takes the evidence with it."""
+        """Without an answer it stays in doubt, unless there will never be one.
+
+        There will never be one where the agent was deleted, and the history with it.
+        """
         if error.code != "agent_not_found" and (
             error.kind != "permanent" or waited < _LEFTOVER.total_seconds()
         ):
@@ -305,16 +328,18 @@ class Delivery:
         )
 
     def _doubt(self, error: DeliveryError) -> None:
-        """Its send had an answer that doesn't tell whether it has arrived, or none."""
-        self.slow = True
+        """Its send had no answer, or one that doesn't tell whether it has arrived."""
+        self._holds_seat = False
         self._not_before = self._monotonic() + min(error.retry_after or 0.0, _LONGEST_RETRY_AFTER)
         self._answer = self._met_with(error, True, self._grace)
 
     def _met_with(
         self, error: DeliveryError, in_doubt: bool, makes_way: float | None = None
     ) -> Stalled:
-        """Something keeps it from its end, though it goes on; for so many seconds, if that is
-        known."""
+        """Something keeps it from its end, though it goes on.
+
+        After ``makes_way`` seconds it will make way for a later attempt, if that is known.
+        """
         until = None if makes_way is None else self._clock() + timedelta(seconds=makes_way)
         stalled = Stalled(
             error.code, error.message, in_doubt, error.status, self._excerpt(error), until
@@ -336,14 +361,14 @@ class Delivery:
         return Abandoned("no_trace", text, at_once=True)
 
     def _answered(self, outcome: Outcome) -> Outcome:
-        """The outcome with the answer that its send had got, where that had left it in doubt."""
+        """The outcome, with the answer to its send where that answer had left it in doubt."""
         answer = self._answer
         if answer is None or outcome.http_status is not None or outcome.detail is not None:
             return outcome
         return outcome._replace(http_status=answer.http_status, detail=answer.detail)
 
     def _not_sent(self, error: DeliveryError) -> Outcome:
-        """What a call means that certainly left nothing with the agent."""
+        """The outcome after a call that certainly left nothing with the agent."""
         status, detail = error.status, self._excerpt(error)
         if error.kind == "permanent":
             return Failed(error.code, error.message, True, None, status, detail)
@@ -355,9 +380,12 @@ class Delivery:
         return excerpt(error.detail, self.claim.text) or None if error.detail else None
 
     def _find(self) -> Found | None:
-        """Our message in all of the agent's history, whichever conversation it was sent into: the
-        schedule's may have been changed since. Nor may it have been sent before its slot, or
-        after now, though the log says so where the clock has run backwards."""
+        """Our message in all of the agent's history.
+
+        It may have been sent into another conversation, since the schedule may have been changed.
+        It wasn't sent before its slot, nor after now, though the log may say so where the clock has
+        run back.
+        """
         claim = self.claim
         since = min(claim.since, parse_utc(claim.slot), self._clock()) - _CLOCK_MARGIN
         return self._letta.find(claim.agent_id, None, claim.otid, since)
@@ -374,9 +402,15 @@ class Delivery:
         return lambda: self._monotonic() - started
 
 
+_Steps = Generator[Wait, None, Outcome]
+
+
 def _pace(waited: float) -> float:
-    """An eighth of what has been waited already: on average a sixteenth is lost between a run's end
-    and its being found, whatever it takes; and soon it is asked for rarely."""
+    """How many seconds to wait until the next question, after ``waited`` seconds.
+
+    It is an eighth of them. So a sixteenth is lost on average between a run's end and its being
+    found, however long the run takes; and a long run is asked for rarely.
+    """
     return min(max(waited / 8, _SHORTEST_WAIT), _LONGEST_WAIT)
 
 

@@ -7,12 +7,13 @@ import traceback
 from collections.abc import Callable
 from errno import EAGAIN
 from queue import Empty, SimpleQueue
+from typing import Generic, TypeVar
 
-from promptyoself.rules.outcome import Outcome
 from promptyoself.targets.api import DeliveryError
-from promptyoself.targets.letta import RunSnapshot
 
-__all__ = ["Job", "JobError", "LettaPool", "Result", "result_of"]
+__all__ = ["JobError", "LettaPool"]
+
+R = TypeVar("R")
 
 
 class JobError:
@@ -23,33 +24,15 @@ class JobError:
         self.text = "".join(traceback.format_exception(error)).rstrip()  # with its traceback
 
 
-Result = float | Outcome | RunSnapshot | JobError | None
-"""What a job gives: seconds that a delivery waits, the outcome of one, or a snapshot of the runs;
-``None`` where no snapshot could be had."""
-
-Job = Callable[[], Result]
-
-
-def result_of(job: Job) -> Result:
-    """Do a job here and now. An exception is its result too."""
-    try:
-        return job()
-    except StopIteration as stop:
-        outcome: Outcome = stop.value
-        return outcome
-    except BaseException as error:  # a bug, which must not take the others along
-        return JobError(error)
-
-
-class LettaPool:
+class LettaPool(Generic[R]):
     """Does jobs in as many threads as are needed. Only one thread may submit them."""
 
     def __init__(self) -> None:
-        self._todo: SimpleQueue[tuple[str, Job] | None] = SimpleQueue()
-        self._done: SimpleQueue[tuple[str, Result]] = SimpleQueue()
+        self._todo: SimpleQueue[tuple[str, Callable[[], R]] | None] = SimpleQueue()
+        self._done: SimpleQueue[tuple[str, R | JobError]] = SimpleQueue()
         self._threads = 0
 
-    def submit(self, key: str, job: Job, most: int) -> None:
+    def submit(self, key: str, job: Callable[[], R], most: int) -> None:
         """Have a job done, with one more thread if there are fewer than ``most``.
 
         Raises:
@@ -65,7 +48,7 @@ class LettaPool:
             else:
                 self._threads += 1
 
-    def next_result(self, seconds: float) -> tuple[str, Result] | None:
+    def next_result(self, seconds: float) -> tuple[str, R | JobError] | None:
         """The key and the result of the next job that is done; ``None`` after ``seconds``."""
         try:
             return self._done.get(timeout=seconds) if seconds > 0 else self._done.get_nowait()
@@ -81,4 +64,7 @@ class LettaPool:
     def _work(self) -> None:
         while (submitted := self._todo.get()) is not None:
             key, job = submitted
-            self._done.put((key, result_of(job)))
+            try:
+                self._done.put((key, job()))
+            except BaseException as error:  # a bug, which must not take the others along
+                self._done.put((key, JobError(error)))

@@ -1,4 +1,4 @@
-"""One look at the runs of all agents, for all who wonder what has become of theirs."""
+"""One question about the runs of all agents, for all deliveries that wait for a run to end."""
 
 from __future__ import annotations
 
@@ -13,37 +13,31 @@ _TO_SPARE = 8
 """Ended runs asked for beyond those missed: others may have ended at the same time."""
 
 _REST = 0.5
-"""How long nobody looks again after a look, in times of what it took; who would send isn't kept."""
+"""The rest after a snapshot, in times of what it took. A delivery that would send isn't kept."""
 
-_LONGEST_REST = 1.0
+_LONGEST_REST = 1.0  # seconds
 
 _PATIENCE = 2.0
-"""Seconds after which those that wait for a look ask by themselves."""
+"""Seconds after which deliveries that wait for a snapshot ask by themselves."""
 
-_AGAIN = 10.0
-"""Seconds until the next look after one that failed."""
+_REST_AFTER_FAILURE = 10.0  # seconds
 
 
 class RunSnapshot(NamedTuple):
-    """How the runs stood at one instant between ``asked`` and ``answered`` (seconds of a monotonic
-    clock).
+    """How the runs stood at one instant. Times are seconds of a monotonic clock."""
 
-    ``active`` has every run that hadn't ended, by agent. ``runs`` has them by id, and those asked
-    after that had ended, as far as they were found.
-    """
-
-    asked: float
-    answered: float
-    active: dict[str, list[Run]]
-    runs: dict[str, Run]
+    asked: float  # the instant isn't before this
+    answered: float  # nor after this
+    active: dict[str, list[Run]]  # every run that hadn't ended, by agent
+    runs: dict[str, Run]  # the same by id, and those asked after that had ended, if found
 
 
 def take_run_snapshot(
     letta: LettaApi, followed: Collection[str], monotonic: Callable[[], float]
 ) -> RunSnapshot | None:
-    """Ask for the active runs, and what became of those of ``followed`` that aren't among them.
+    """Ask for the active runs, and for those of ``followed`` that aren't among them.
 
-    ``None``: there are too many runs for a look.
+    ``None``: there are too many runs for a snapshot.
 
     Raises:
         DeliveryError: the active runs could not be read.
@@ -72,60 +66,62 @@ def take_run_snapshot(
 
 
 class SnapshotQueue:
-    """When to look, and for whom. Who comes while a look is under way waits for the next one, since
-    it wants to know how things stand from now on.
+    """When to take a snapshot, and for which deliveries.
 
-    Instants are seconds of a monotonic clock. Not for several threads at once.
+    A delivery that comes while a snapshot is under way waits for the next one, since it wants to
+    know how things stand from now on. Deliveries are known by their keys. Instants are seconds of a
+    monotonic clock. Not for several threads at once.
     """
 
     def __init__(self) -> None:
-        self.followed: dict[str, str] = {}
-        """The runs that somebody follows, and who; every look tells of all of them."""
+        self.followed: dict[str, str] = {}  # the delivery that follows a run, by the run's id
         self.under_way = False
-        self._waiting: set[str] = set()
-        self._served: set[str] = set()
-        self._asking: set[str] = set()
+        self._waiting: set[str] = set()  # deliveries for the next snapshot
+        self._served: set[str] = set()  # deliveries for the one under way
+        self._asked_for: set[str] = set()  # runs of the one under way
         self._urgent = False
         self._began = 0.0
         self._not_before = float("-inf")
 
-    def usable(self, now: float) -> bool:
-        """Whether it is worth waiting for the next look."""
+    def is_worth_waiting_for(self, now: float) -> bool:
+        """Whether the next snapshot will come soon enough."""
         late = self.under_way and now >= self._began + _PATIENCE
         return not late and now >= self._not_before - _LONGEST_REST
 
-    def join(self, name: str, *, urgent: bool) -> None:
-        """Wait for the next look; ``urgent`` where somebody would send upon it."""
-        self._waiting.add(name)
+    def join(self, key: str, *, urgent: bool) -> None:
+        """Let a delivery wait for the next snapshot; ``urgent`` if it would send upon it."""
+        self._waiting.add(key)
         self._urgent = self._urgent or urgent
 
     def begin(self, now: float) -> frozenset[str] | None:
-        """Begin a look, if somebody waits for one and none is under way; the runs to ask after."""
+        """The runs to ask after, if it is time for a snapshot."""
         if self.under_way or not self._waiting or now < self._next():
             return None
         self.under_way, self._urgent, self._began = True, False, now
         self._served, self._waiting = self._waiting, set()
-        self._asking = set(self.followed)
-        return frozenset(self._asking)
+        self._asked_for = set(self.followed)
+        return frozenset(self._asked_for)
 
-    def end(self, now: float, look: RunSnapshot | None) -> tuple[set[str], set[str]]:
-        """Who waited for the look that has ended, and which others' runs it shows to be over; where
-        it has failed (``None``), nobody is to look for a while."""
+    def end(self, now: float, snapshot: RunSnapshot | None) -> tuple[set[str], set[str]]:
+        """The deliveries that waited for the snapshot, and others whose runs it shows to be over.
+
+        ``None`` says that it has failed. Then there is none for a while.
+        """
         waited, self._served, self.under_way = self._served, set(), False
-        if look is None:
-            self._not_before = now + _AGAIN
+        if snapshot is None:
+            self._not_before = now + _REST_AFTER_FAILURE
             waited, self._waiting = waited | self._waiting, set()
             return waited, set()
         self._not_before = now + min(_REST * (now - self._began), _LONGEST_REST)
         over = {
             self.followed[run_id]
-            for run_id in self._asking
-            if run_id in self.followed and not _active(look, run_id)
+            for run_id in self._asked_for
+            if run_id in self.followed and not _is_active(snapshot, run_id)
         }
         return waited, over - waited
 
     def overdue(self, now: float) -> set[str]:
-        """Who has waited too long for a look that is under way, and is to ask by itself."""
+        """The deliveries that have waited too long for a snapshot, and are to ask by themselves."""
         if not self.under_way or now < self._began + _PATIENCE:
             return set()
         late = self._served | self._waiting
@@ -142,6 +138,6 @@ class SnapshotQueue:
         return float("-inf") if self._urgent else self._not_before
 
 
-def _active(look: RunSnapshot, run_id: str) -> bool:
-    run = look.runs.get(run_id)
+def _is_active(snapshot: RunSnapshot, run_id: str) -> bool:
+    run = snapshot.runs.get(run_id)
     return run is not None and run.active

@@ -1,0 +1,277 @@
+"""The deliveries of one worker that have begun, each moved along to its outcome.
+
+One thread, the caller's, decides what is next; a few others do nothing but talk to Letta. A
+delivery that waits (for its agent, for its run, in doubt) holds no thread, and after a while not
+even a seat. Where several deliveries wait for runs, one snapshot of all runs is taken for them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from functools import partial
+
+from promptyoself.core.errors import sentence
+from promptyoself.rules.claim import Claim, Stalled
+from promptyoself.rules.outcome import Abandoned, Outcome
+from promptyoself.service.delivery.activity_log import ActivityLog
+from promptyoself.service.delivery.delivery import Delivery, Step, Wait
+from promptyoself.service.delivery.letta_pool import JobError, LettaPool
+from promptyoself.service.delivery.seats import Seats
+from promptyoself.service.delivery.server_trouble import ServerTrouble
+from promptyoself.service.delivery.timers import Timers
+from promptyoself.state.schedules import slot_key
+from promptyoself.store.store import Store
+from promptyoself.targets.api import LettaApi
+from promptyoself.targets.letta import RunSnapshot, SnapshotQueue, take_run_snapshot
+
+__all__ = ["InFlight", "key_of"]
+
+_PAUSE_AFTER_A_BUG = 60.0
+"""Seconds after which a delivery that a bug broke off, and that may have arrived, is looked for."""
+
+_SNAPSHOT = ""
+"""In place of a delivery's key."""
+
+
+class InFlight:
+    """What this worker has claimed. Only one thread may call its methods."""
+
+    def __init__(
+        self,
+        store: Store,
+        letta: LettaApi,
+        clock: Callable[[], datetime],
+        concurrency: int,
+        activity: ActivityLog,
+    ) -> None:
+        """At most ``concurrency`` calls are made at once."""
+        self.outcomes: list[tuple[Claim, Outcome]] = []  # to be recorded
+        self.stalls: list[tuple[Claim, Stalled]] = []  # to be recorded
+        self.trouble = ServerTrouble()
+        self.seats = Seats(concurrency)
+        self._store, self._letta, self._clock = store, letta, clock
+        self._concurrency = concurrency
+        self._activity = activity
+        self._live: dict[str, Delivery] = {}
+        self._stepping: set[str] = set()  # deliveries that a thread is at work on
+        self._timers = Timers()
+        self._snapshots = SnapshotQueue()
+        self._trusts_snapshots = True
+        self._pool: LettaPool[Step | RunSnapshot | None] = LettaPool()
+
+    def __contains__(self, key: str) -> bool:
+        """Whether an attempt, by its :func:`key_of`, is under way or has an unrecorded outcome."""
+        return key in self._live or any(key_of(claimed) == key for claimed, _ in self.outcomes)
+
+    def __iter__(self) -> Iterator[Delivery]:
+        """The deliveries without an outcome."""
+        return iter(self._live.values())
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way, or to be recorded."""
+        return not self._live and not self.outcomes and not self.stalls
+
+    def begin(self, claims: Iterable[Claim]) -> None:
+        """Send what was claimed, or look for what is in doubt."""
+        for key in [self._enter(claimed) for claimed in claims]:
+            self._go_on(key)
+
+    def collect(self) -> None:
+        """Take in what has been done meanwhile, without waiting."""
+        while (done := self._pool.next_result(0.0)) is not None:
+            self._take_result(*done)
+        self._fire_timers()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait at most ``seconds`` for something to decide; whether there is something.
+
+        That is an outcome, a seat that was set free, or an answer of Letta after trouble.
+        """
+        end = time.monotonic() + seconds
+        while True:
+            self._fire_timers()
+            wake = min(end, self._snapshots.wake(), self._timers.wake())
+            done = self._pool.next_result(wake - time.monotonic())
+            if done is None:
+                if time.monotonic() >= end:
+                    return False
+            elif self._take_result(*done):
+                return True
+
+    def hand_back(self) -> None:
+        """Give up what hasn't been sent, so that any worker can claim it at once."""
+        for key, delivery in list(self._live.items()):
+            if delivery.withdraw():
+                error = "The worker was stopped before it was sent."
+                self._finish(key, Abandoned("worker_stopped", error, at_once=True))
+
+    def close(self) -> None:
+        """Send nothing from now on, and let the threads end. What was sent is left in doubt."""
+        self.hand_back()
+        self._pool.close()
+
+    def seek_snapshot(self) -> None:
+        """Take a snapshot of the runs, if it is time; where one takes too long, go on without."""
+        now = time.monotonic()
+        for key in self._snapshots.overdue(now):
+            if key in self._live and key not in self._stepping:
+                self._step(key)
+        followed = self._snapshots.begin(now)
+        if followed is not None:
+            self._submit(
+                _SNAPSHOT, partial(take_run_snapshot, self._letta, followed, time.monotonic)
+            )
+
+    def _enter(self, claimed: Claim) -> str:
+        settings = self._store.settings
+        delivery = Delivery(
+            claimed,
+            self._letta,
+            self._clock,
+            reconcile_grace=settings.reconcile_grace,
+            call_timeout=settings.call_timeout,
+            monotonic=time.monotonic,  # the clock of the snapshots
+        )
+        key = key_of(claimed)
+        if not claimed.in_doubt:
+            self._activity.step("claimed", claimed)
+        self._live[key] = delivery
+        self.seats.update(key, holds_seat=delivery.wait.holds_seat)
+        return key
+
+    def _go_on(self, key: str) -> None:
+        """Let a delivery take its next step: upon a snapshot that others need too, or at once."""
+        wants, alone = self._live[key].wait.wants, len(self._live) == 1
+        worth_it = self._trusts_snapshots and self._snapshots.is_worth_waiting_for(time.monotonic())
+        if wants is None or alone or not worth_it:
+            self._step(key)
+        else:
+            self._snapshots.join(key, urgent=wants == "agent")
+
+    def _step(self, key: str) -> None:
+        self._stepping.add(key)
+        self._submit(key, self._turn(key))
+
+    def _turn(self, key: str) -> Callable[[], Step]:
+        """A delivery's next step, for any thread. What else would have caused it is cancelled."""
+        delivery = self._live[key]
+        self._timers.cancel(key)
+        if delivery.run_id is not None:
+            self._snapshots.followed.pop(delivery.run_id, None)
+        return delivery.advance
+
+    def _submit(self, key: str, job: Callable[[], Step | RunSnapshot | None]) -> None:
+        most = min(len(self._stepping) + self._snapshots.under_way, self._concurrency)
+        self._pool.submit(key, job, most)
+
+    def _take_result(self, key: str, result: Step | RunSnapshot | JobError | None) -> bool:
+        """Take in what a job has given; whether there is something new to decide."""
+        if key == _SNAPSHOT:
+            assert not isinstance(result, Step)
+            return self._take_snapshot(result)
+        self._stepping.discard(key)
+        if key not in self._live:  # handed back in the meantime
+            return False
+        assert isinstance(result, Step)
+        return self._take_step(key, result)
+
+    def _take_step(self, key: str, step: Step) -> bool:
+        delivery = self._live[key]
+        claimed = delivery.claim
+        to_decide = bool(step.stalls) or (step.heard and bool(self.trouble))
+        if step.heard:
+            self.trouble.answered()
+        if step.contradicts and self._trusts_snapshots:
+            self._trusts_snapshots = False
+            self._store.warn(
+                "Letta's list of all active runs lacks some. Each is asked for by itself from now "
+                "on, which takes longer."
+            )
+        if delivery.may_have_arrived and not claimed.in_doubt:
+            self._activity.sent(key, claimed, delivery.run_id)
+        for stalled in step.stalls:
+            self.stalls.append((claimed, stalled))
+            self._activity.stalled(claimed, stalled)
+            if stalled.in_doubt:
+                self._store.seldom.warn(
+                    f"in doubt {stalled.code}",
+                    f"{claimed.id} is in doubt: {sentence(stalled.error)}",
+                )
+        if isinstance(step.then, Wait):
+            return self._take_wait(key, step.then) or to_decide
+        if isinstance(step.then, JobError):
+            self._take_bug(key, step.then)
+        else:
+            self._finish(key, step.then)
+        return True
+
+    def _take_wait(self, key: str, wait: Wait) -> bool:
+        """Let a delivery wait; whether it has set a seat free."""
+        self._timers.start(key, wait.seconds, time.monotonic())
+        run_id = self._live[key].run_id
+        if wait.wants == "run" and run_id is not None:
+            self._snapshots.followed[run_id] = key
+        return self.seats.update(key, holds_seat=wait.holds_seat)
+
+    def _take_bug(self, key: str, error: JobError) -> None:
+        delivery = self._live[key]
+        text = self._activity.broken(error.text, delivery.claim)
+        self._store.seldom.warn(f"broke off {delivery.claim.id}", f"A delivery broke off: {text}")
+        if delivery.may_have_arrived:
+            in_doubt = delivery.claim._replace(in_doubt=True, run_id=delivery.run_id)
+            self._timers.start(self._enter(in_doubt), _PAUSE_AFTER_A_BUG, time.monotonic())
+        else:
+            self._finish(key, Abandoned("internal_error", "A bug kept it from being sent."))
+
+    def _take_snapshot(self, result: RunSnapshot | JobError | None) -> bool:
+        """Let the deliveries go on that waited for a snapshot, or whose runs it shows to be over.
+
+        Whether there is something new to decide then.
+        """
+        snapshot = result if isinstance(result, RunSnapshot) else None
+        if isinstance(result, JobError) and not result.expected:
+            self._store.seldom.warn("look", f"A look at the runs broke off: {result.text}")
+        waited, over = self._snapshots.end(time.monotonic(), snapshot)
+        to_decide = False
+        for key in (*waited, *over):
+            if key not in self._live or key in self._stepping:
+                continue
+            makes_no_call = None if snapshot is None else self._live[key].use(snapshot)
+            if makes_no_call:
+                to_decide = self._take_step(key, self._turn(key)()) or to_decide
+            elif makes_no_call is not None or key in waited:
+                self._step(key)
+        return to_decide
+
+    def _finish(self, key: str, outcome: Outcome) -> None:
+        self._turn(key)
+        claimed = self._live.pop(key).claim
+        self.seats.update(key, holds_seat=False)
+        self._activity.over(key)
+        self.outcomes.append((claimed, outcome))
+        if not isinstance(outcome, Abandoned):
+            return
+        seconds = self.trouble.failed(claimed.agent_id, outcome.code, time.monotonic())
+        if seconds is not None:
+            self._activity.held(outcome.code, seconds)
+            self._store.seldom.warn(
+                f"held {outcome.code}",
+                f"{sentence(outcome.error)} No delivery for {seconds:g} s.",
+            )
+
+    def _fire_timers(self) -> None:
+        for key in self._timers.due(time.monotonic()):
+            self._go_on(key)
+        self.seek_snapshot()
+
+
+def key_of(claimed: Claim) -> str:
+    """The key of an attempt.
+
+    The slot alone isn't enough: an attempt that was adopted here may get its outcome elsewhere, and
+    the slot may be claimed here again, before the adopted attempt has found that out.
+    """
+    return f"{slot_key(claimed.id, claimed.slot)}|{claimed.attempt}"
