@@ -18,7 +18,7 @@ from promptyoself.state.schedules import (
     OpenSlot,
     Schedule,
     State,
-    branch,
+    copy_state,
     place,
     prompt_size,
     slot_key,
@@ -374,6 +374,6 @@ def fold(state: State, envelopes: Iterable[Folded]) -> State:
     Raises:
         ChainError: ``corrupt_chain``: see :func:`~promptyoself.state.fold.take_in`.
     """
-    new = branch(state)
+    new = copy_state(state)
     newer = take_in(envelopes, SCHEDULE_VERSIONS, new.counts, partial(apply, new), new.losses)
     return new if new.newer or newer is None else new._replace(newer=newer)

@@ -16,7 +16,6 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from promptyoself.core.instants import parse_utc
-from promptyoself.events.codec import read_record
 from promptyoself.events.versions import DESIRE_VERSIONS
 from promptyoself.state.fold import NO_LOSSES, Folded, Losses, take_in
 from promptyoself.state.overlay import Overlay, Summary
@@ -166,11 +165,11 @@ def fold(state: Desires, envelopes: Iterable[Folded]) -> Desires:
         ChainError: ``corrupt_chain``: see :func:`~promptyoself.state.fold.take_in`.
     """
     new = state._replace(
-        desires=state.desires.branch(),
-        owners=state.owners.branch(),
+        desires=state.desires.copy(),
+        owners=state.owners.copy(),
         statuses=dict(state.statuses),
         counts=dict(state.counts),
-        losses=state.losses.branch(),
+        losses=state.losses.copy(),
     )
     newer = take_in(envelopes, DESIRE_VERSIONS, new.counts, partial(_apply, new), new.losses)
     return new if new.newer or newer is None else new._replace(newer=newer)
@@ -180,6 +179,7 @@ def _apply(state: Desires, event: Folded) -> None:
     """Take in one event of a known type and version; ``state`` is changed."""
     # A command that meets no event does without this import.
     from promptyoself.events import records
+    from promptyoself.events.codec import read_record
 
     record = read_record(event.type, event.v, event.data)
     if isinstance(record, records.LedgerCreated) and record.chain != CHAIN:

@@ -75,7 +75,7 @@ class Losses(NamedTuple):
     unknown: dict[str, None]
     moved: dict[str, None]
 
-    def branch(self) -> "Losses":
+    def copy(self) -> "Losses":
         """The same, to be changed by itself."""
         return Losses(list(self.recorded), dict(self.since), dict(self.unknown), dict(self.moved))
 

@@ -10,7 +10,7 @@ import heapq
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-__all__ = ["Base", "Overlay", "Summary", "Wanted"]
+__all__ = ["Base", "Overlay", "PartFilter", "Summary"]
 
 V = TypeVar("V")
 V_co = TypeVar("V_co", covariant=True)
@@ -28,7 +28,7 @@ class Summary(NamedTuple):
     failing: int = 0
 
 
-Wanted = Callable[[Summary], bool]
+PartFilter = Callable[[Summary], bool]
 """Whether some values may be among those that are looked for."""
 
 
@@ -39,12 +39,12 @@ class Base(Protocol[V_co]):
         """The value of a key."""
         ...
 
-    def walk(self, wanted: Wanted, under: str = "") -> Iterator[tuple[str, V_co]]:
+    def walk(self, wanted: PartFilter, under: str = "") -> Iterator[tuple[str, V_co]]:
         """Every key and value of the parts that are wanted, in the order of their paths; only of
         those parts in which a path may begin with ``under``."""
         ...
 
-    def soonest(self, wanted: Wanted) -> Iterator[tuple[str, str, V_co]]:
+    def soonest(self, wanted: PartFilter) -> Iterator[tuple[str, str, V_co]]:
         """Every instant, key and value of the parts that are wanted, by instant and key; only
         values that have an instant ahead."""
         ...
@@ -60,14 +60,14 @@ class Base(Protocol[V_co]):
     def __len__(self) -> int: ...
 
 
-_RECENT = 64
+_MOST_YOUNG = 64
 """So many changes are copied for a branch; older ones are shared by all that have them."""
 
 
 class Overlay(Generic[V]):
     """A mapping that knows its changes since the base. ``summarize`` sums up some values."""
 
-    __slots__ = ("_older", "_recent", "_summaries", "base", "summarize")
+    __slots__ = ("_old", "_summaries", "_young", "base", "summarize")
 
     def __init__(
         self,
@@ -77,38 +77,38 @@ class Overlay(Generic[V]):
     ) -> None:
         self.summarize = summarize
         self.base = base
-        self._older: dict[str, V] = {}  # never changed, but replaced
-        self._recent: dict[str, V] = {} if changes is None else changes
+        self._old: dict[str, V] = {}  # never changed, but replaced
+        self._young: dict[str, V] = {} if changes is None else changes
         self._summaries: dict[str, tuple[V, Summary]] = {}
 
-    def branch(self) -> Overlay[V]:
+    def copy(self) -> Overlay[V]:
         """Another with the same values, whose changes leave this one as it is."""
-        if len(self._recent) > _RECENT:
-            self._age()
-        other = Overlay(self.summarize, self.base, dict(self._recent))
-        other._older = self._older
+        if len(self._young) > _MOST_YOUNG:
+            self._merge()
+        other = Overlay(self.summarize, self.base, dict(self._young))
+        other._old = self._old
         other._summaries = self._summaries  # each goes with a value, so whoever has made it
         return other
 
     @property
     def changes(self) -> dict[str, V]:
         """What differs from the base. Not to be changed."""
-        if self._recent:
-            self._age()
-        return self._older
+        if self._young:
+            self._merge()
+        return self._old
 
-    def _age(self) -> None:
+    def _merge(self) -> None:
         # In this order: whoever reads meanwhile in another thread, or does the same, finds all in
         # what is recent or in what is older, and misses nothing.
-        recent = self._recent
-        self._older = {**self._older, **recent}
-        self._recent = {}
+        recent = self._young
+        self._old = {**self._old, **recent}
+        self._young = {}
 
     def get(self, key: str) -> V | None:
         """The value of a key, or ``None``."""
-        value = self._recent.get(key)
+        value = self._young.get(key)
         if value is None:
-            value = self._older.get(key)
+            value = self._old.get(key)
             if value is None and self.base is not None:
                 return self.base.get(key)
         return value
@@ -120,7 +120,7 @@ class Overlay(Generic[V]):
         return value
 
     def __setitem__(self, key: str, value: V) -> None:
-        self._recent[key] = value
+        self._young[key] = value
 
     def __contains__(self, key: object) -> bool:
         return isinstance(key, str) and self.get(key) is not None
@@ -134,11 +134,11 @@ class Overlay(Generic[V]):
     def __iter__(self) -> Iterator[str]:
         return (key for key, _ in self.items())
 
-    def values(self, wanted: Wanted | None = None, under: str = "") -> Iterator[V]:
+    def values(self, wanted: PartFilter | None = None, under: str = "") -> Iterator[V]:
         """See :meth:`items`."""
         return (value for _, value in self.items(wanted, under))
 
-    def items(self, wanted: Wanted | None = None, under: str = "") -> Iterator[tuple[str, V]]:
+    def items(self, wanted: PartFilter | None = None, under: str = "") -> Iterator[tuple[str, V]]:
         """Every key with its value; but only those that may be ``wanted``, if that is given, and
         whose path may begin with ``under``: other parts of the base are left unread. In no
         order."""
@@ -153,7 +153,7 @@ class Overlay(Generic[V]):
                 if key not in changes:
                     yield key, value
 
-    def in_order(self, wanted: Wanted) -> Iterator[tuple[str, V]]:
+    def in_order(self, wanted: PartFilter) -> Iterator[tuple[str, V]]:
         """Every key with its value, by key; see :meth:`items`. What isn't asked for isn't read."""
         changes = self.changes
         ours = sorted(
@@ -164,7 +164,7 @@ class Overlay(Generic[V]):
         theirs = (each for each in self.base.walk(wanted) if each[0] not in changes)
         return heapq.merge(ours, theirs, key=_by_key)
 
-    def soonest(self, wanted: Wanted) -> Iterator[tuple[str, str, V]]:
+    def soonest(self, wanted: PartFilter) -> Iterator[tuple[str, str, V]]:
         """Each instant ahead with its key and value, for the values that are ``wanted``: by
         instant, then by key. What isn't asked for isn't read."""
         ours, changes = self._changed_soonest(wanted), self.changes
@@ -189,7 +189,7 @@ class Overlay(Generic[V]):
         theirs = (found for found in self.base.ready_by(now) if found[1] not in changes)
         return heapq.merge(ours, theirs, key=_by_instant_and_key)
 
-    def _changed_soonest(self, wanted: Wanted) -> Iterator[tuple[str, str, V]]:
+    def _changed_soonest(self, wanted: PartFilter) -> Iterator[tuple[str, str, V]]:
         changed = sorted(
             (summary.first, key)
             for key, summary in self._summed_up()

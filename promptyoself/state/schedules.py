@@ -41,8 +41,8 @@ __all__ = [
     "Schedule",
     "State",
     "agent_table",
-    "branch",
     "catch_up_pause",
+    "copy_state",
     "due",
     "is_failing",
     "is_unfinished",
@@ -324,14 +324,14 @@ def _scheduled_of(state: State, now: str, agent_id: str) -> list[tuple[str, str,
     return sorted(found)
 
 
-def branch(state: State) -> State:
+def copy_state(state: State) -> State:
     """The same state, to be changed by itself."""
     return State(
-        state.schedules.branch(),
+        state.schedules.copy(),
         dict(state.open),
-        state.agents.branch(),
+        state.agents.copy(),
         dict(state.statuses),
         dict(state.counts),
         state.newer,
-        state.losses.branch(),
+        state.losses.copy(),
     )

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 from promptyoself.core.errors import PromptyoselfError
-from promptyoself.index.form import Form
+from promptyoself.index.schema import StateSchema
 from promptyoself.ledger import Envelope
-from promptyoself.state.overlay import Overlay, Summary, Wanted
+from promptyoself.state.overlay import Overlay, PartFilter, Summary
 from promptyoself.state.schedules import AgentState, OpenSlot, Schedule, State
 
 __all__ = ["Events", "View", "find_schedule", "forbidden", "unknown_id", "withheld"]
@@ -24,25 +24,25 @@ class View(Generic[S]):
     each status and type is told of the whole chain: numbers name nobody.
     """
 
-    def __init__(self, agent_id: str, form: Form[S]) -> None:
-        """``form`` says which tables the state has."""
+    def __init__(self, agent_id: str, schema: StateSchema[S]) -> None:
+        """``schema`` says which tables the state has."""
         self.agent_id = agent_id
-        self._form = form
+        self._schema = schema
 
     def of(self, state: S) -> S:
         """That agent's part of a state. Rows are read when they are asked for."""
         tables = tuple(
             Overlay(table.summarize, OwnRows(table, self.agent_id, state))
-            for table in self._form.tables(state)
+            for table in self._schema.tables(state)
         )
-        own = self._form.with_tables(state, tables)
+        own = self._schema.with_tables(state, tables)
         if isinstance(own, State):
             return own._replace(open=dict(self._open(own)))
         return own
 
     def everything(self, state: S) -> S:
         """The state that :meth:`of` was asked about, as it was then."""
-        rows = self._form.tables(state)[0].base
+        rows = self._schema.tables(state)[0].base
         everything: S = rows.state if isinstance(rows, OwnRows) else state
         return everything
 
@@ -76,12 +76,12 @@ class OwnRows(Generic[V]):
         value = self._table.get(key)
         return value if value is not None and self._is_own(key, value) else None
 
-    def walk(self, wanted: Wanted, under: str = "") -> Iterator[tuple[str, V]]:
+    def walk(self, wanted: PartFilter, under: str = "") -> Iterator[tuple[str, V]]:
         """Every row that is wanted, by key, or of the parts ``under`` a path."""
         rows = self._table.items(wanted, under) if under else self._table.in_order(wanted)
         return (row for row in rows if self._is_own(*row))
 
-    def soonest(self, wanted: Wanted) -> Iterator[tuple[str, str, V]]:
+    def soonest(self, wanted: PartFilter) -> Iterator[tuple[str, str, V]]:
         """The rows that have an instant ahead, by instant."""
         return (row for row in self._table.soonest(wanted) if self._is_own(*row[1:]))
 

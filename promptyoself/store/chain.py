@@ -13,8 +13,9 @@ from promptyoself.core.errors import ChainError, PromptyoselfError
 from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.core.settings import Settings
 from promptyoself.events.draft import FOR, Draft
-from promptyoself.index.form import Form
-from promptyoself.index.index import Index, Snapshot, chain_is_gone, events_missing
+from promptyoself.index.index import Index, Snapshot
+from promptyoself.index.schema import StateSchema
+from promptyoself.index.witness import chain_is_gone, events_missing
 from promptyoself.ledger import START, Batch, Envelope, FileLedger, Position
 from promptyoself.state.fold import NO_LOSSES, Loss
 from promptyoself.state.schedules import CHAIN
@@ -36,7 +37,7 @@ class Chain(Generic[S]):
     def __init__(
         self,
         name: str,
-        form: Form[S],
+        schema: StateSchema[S],
         settings: Settings,
         actor: Mapping[str, str],
         *,
@@ -47,7 +48,7 @@ class Chain(Generic[S]):
         """``name`` is that of its folder too; ``actor`` is recorded with every event; ``warn`` gets
         what people should know, and ``log`` what was done."""
         self.name = name
-        self.form = form
+        self.schema = schema
         self.folder = settings.var / name
         self.settings = settings
         self.actor = dict(actor)
@@ -57,7 +58,9 @@ class Chain(Generic[S]):
         self.ledger: Ledger = FileLedger(
             self.folder, name, lock_timeout=settings.lock_timeout, disk=disk
         )
-        self.index: Index[S] = Index(self.folder / "index.json", form, self.ledger, self.warn, disk)
+        self.index: Index[S] = Index(
+            self.folder / "index.json", schema, self.ledger, self.warn, disk
+        )
         self.disk = disk or Disk()
         self._behind = False
         self._view: View[S] | None = None
@@ -72,7 +75,7 @@ class Chain(Generic[S]):
         it hands out has nothing of another agent's. ``None``: the caller may see everything."""
         seen = object.__new__(type(self))
         seen.__dict__.update(self.__dict__)
-        seen._view = None if agent_id is None else View(agent_id, self.form)
+        seen._view = None if agent_id is None else View(agent_id, self.schema)
         return seen
 
     @property
@@ -165,7 +168,7 @@ class Chain(Generic[S]):
                     yield event
 
         with self.naming():
-            state = self.form.fold(self.form.empty, envelopes())
+            state = self.schema.fold(self.schema.empty, envelopes())
         self.mention_newer(state)
         return self.seen(state), last
 
@@ -190,7 +193,7 @@ class Chain(Generic[S]):
         return Events(self._all_events(), self.pinned_to)
 
     def _all_events(self) -> Iterator[Envelope]:
-        witness, end, losses = self.index.witness(), 0, NO_LOSSES.branch()
+        witness, end, losses = self.index.witness(), 0, NO_LOSSES.copy()
         with self.naming():
             for batch in self.ledger.replay():
                 for event in batch.envelopes:
@@ -233,7 +236,7 @@ class Chain(Generic[S]):
 
     def mention_newer(self, state: S) -> None:
         """Say so where an answer from this state may be incomplete."""
-        if newer := self.form.newer(state):
+        if newer := self.schema.newer(state):
             self.seldom.warn(
                 "newer",
                 f"The log was written by a newer promptyoself: {newer} is not understood "
@@ -257,7 +260,7 @@ class Chain(Generic[S]):
             state, position = self.index.load()
             if self.index.missing is not None:
                 raise self.index.missing
-            if newer := self.form.newer(state):
+            if newer := self.schema.newer(state):
                 raise ChainError(
                     "newer_events",
                     f"The log was written by a newer promptyoself: {newer} is not understood here.",
@@ -269,7 +272,7 @@ class Chain(Generic[S]):
             batch = self.ledger.append(drafts, now, position)
             if batch.envelopes:
                 self._compare_clocks(now, position.ts)
-                state = self.form.fold(state, batch.envelopes)
+                state = self.schema.fold(state, batch.envelopes)
                 self.index.save(Snapshot(state, batch.position), grown=len(batch.content))
             return result
 

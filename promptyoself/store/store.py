@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from promptyoself.core.diagnostics import Log
 from promptyoself.core.disk import Disk
 from promptyoself.core.settings import Settings
-from promptyoself.index.schedule_form import SCHEDULE_FORM
+from promptyoself.index.schedule_schema import SCHEDULE_SCHEMA
 from promptyoself.state.schedules import CHAIN, State
 from promptyoself.store.chain import Chain
 
@@ -36,7 +36,7 @@ class Store(Chain[State]):
         log: Log | None = None,
     ) -> None:
         """See :class:`Chain`."""
-        super().__init__(CHAIN, SCHEDULE_FORM, settings, actor, warn=warn, disk=disk, log=log)
+        super().__init__(CHAIN, SCHEDULE_SCHEMA, settings, actor, warn=warn, disk=disk, log=log)
 
     @cached_property
     def workers(self) -> WorkerLocks:
@@ -55,12 +55,12 @@ class Store(Chain[State]):
     @cached_property
     def desires(self) -> Chain[Desires]:
         """The desires of the same data directory."""
-        from promptyoself.index.desire_form import DESIRE_FORM
+        from promptyoself.index.desire_schema import DESIRE_SCHEMA
         from promptyoself.state import desires
 
         chain = Chain(
             desires.CHAIN,
-            DESIRE_FORM,
+            DESIRE_SCHEMA,
             self.settings,
             self.actor,
             warn=self.warn,

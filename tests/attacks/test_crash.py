@@ -20,11 +20,11 @@ from chains import (
     append,
     draft,
     first_type,
-    form,
     index_in,
     kill,
     ledger_in,
     prompts,
+    schema,
     snapshot_of,
 )
 from checker import check_chain, members
@@ -61,7 +61,7 @@ def scenario(folder: Path, disk: Disk, report: Report) -> None:
             when = NOW + timedelta(days=days)
             drafts = [draft(2 * number), draft(2 * number + 1)]
             batch = ledger.append(drafts, when, snapshot.position)
-            index.save(Snapshot(form().fold(snapshot.state, batch.envelopes), batch.position))
+            index.save(Snapshot(schema().fold(snapshot.state, batch.envelopes), batch.position))
         report(str(number))
 
 

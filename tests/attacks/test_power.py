@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chains import ACTOR, NOW, Killed, chain, draft, first_type, form, index_in
+from chains import ACTOR, NOW, Killed, chain, draft, first_type, index_in, schema
 from checker import check_chain, lines
 from crashes import Unsynced
 from power import (
@@ -285,7 +285,7 @@ class Examiner:
         snapshot = store.read()
         replayed = [event for batch in store.ledger.replay() for event in batch.envelopes]
         assert len(replayed) == snapshot.position.seq == len(found)
-        assert snapshot.state == form().fold(form().empty, replayed)
+        assert snapshot.state == schema().fold(schema().empty, replayed)
         if isinstance(snapshot.state, State):
             tokens = Tokens(self.place / "var", Unsynced())
             for schedule in snapshot.state.schedules.values():

@@ -30,7 +30,7 @@ from promptyoself.core.settings import load_settings
 from promptyoself.events.draft import FOR
 from promptyoself.events.kinds import FINISHED, PROBLEMS
 from promptyoself.index.index import Index
-from promptyoself.index.schedule_form import SCHEDULE_FORM
+from promptyoself.index.schedule_schema import SCHEDULE_SCHEMA
 from promptyoself.rules.policy import approval_in_log
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.audit.report import audit
@@ -241,7 +241,7 @@ class Crowd:
         assert totals["delivered"] == len(delivered) > 0
         assert totals["delivered"] + totals["failed"] + totals["skipped"] == totals["slots"]
         count("slots audited", totals["slots"])
-        replayed = Index(tmp_path / "none", SCHEDULE_FORM, store.ledger, lambda _: None).load()
+        replayed = Index(tmp_path / "none", SCHEDULE_SCHEMA, store.ledger, lambda _: None).load()
         assert store_in(storm.environ).read() == replayed, "the index isn't what the log says"
         assert verify(store)["events"] == len(events)
         now, tokens = format_utc(datetime.now(UTC)), Tokens(store.settings.var, Disk())

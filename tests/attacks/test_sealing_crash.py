@@ -38,7 +38,7 @@ from tally import chance, count, rounds
 from promptyoself.core.disk import Disk
 from promptyoself.core.errors import ChainError
 from promptyoself.index.index import Index
-from promptyoself.index.schedule_form import SCHEDULE_FORM
+from promptyoself.index.schedule_schema import SCHEDULE_SCHEMA
 from promptyoself.ledger import sealing as sealing_module
 from promptyoself.ledger import segments
 from promptyoself.service.proof.verify import verify
@@ -87,7 +87,9 @@ def assert_recovers(folder: Path, before: list[bytes], torn: bytes = TORN) -> No
     assert all(b'"segment.sealed"' in x or b'"tail.quar' in x for x in found[len(before) :])
     files = snapshot_of(folder)
     loaded = store_in(folder).index.load()
-    assert loaded == Index(folder / "none", SCHEDULE_FORM, ledger_in(folder), lambda _: None).load()
+    assert (
+        loaded == Index(folder / "none", SCHEDULE_SCHEMA, ledger_in(folder), lambda _: None).load()
+    )
     assert snapshot_of(folder) == files
     seal(store_in(folder, Unsynced()), AFTER)
     append(ledger_in(folder, Unsynced()), 90, now=AFTER)

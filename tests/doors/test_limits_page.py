@@ -30,7 +30,10 @@ NUMBERS = {
     "an agent's active schedules": (Caps().max_active_per_agent,),
     "deliveries of an agent a day": (Caps().daily_per_agent,),
     "time between two slots of a schedule": (Caps().min_interval,),
-    "how far the index may be behind the log": (index._BYTES, index._EVERY),
+    "how far the index may be behind the log": (
+        index._WRITE_AFTER_BYTES,
+        index._WRITE_AFTER_EVENTS,
+    ),
     "a call that only reads": (int(command.MAX_SECONDS),),
     "its answer": (command.MAX_ANSWER_BYTES,),
     "events in an answer of `history`": (log._FIRST, log._MOST),

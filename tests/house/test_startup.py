@@ -19,17 +19,15 @@ HEAVY = {
     "shutil", "xml", "sqlite3", "importlib.metadata",
 }  # fmt: skip
 OURS = {
-    "", "cli", "core", "core.addresses", "core.cancellation",
-    "core.diagnostics", "core.disk", "core.errors", "core.ids", "core.instants",
-    "core.settings", "core.texts", "core.times", "doors", "doors.commands",
-    "doors.command", "doors.options", "doors.output", "doors.registry", "doors.session",
-    "events", "events.draft", "events.kinds", "events.schedule_fields",
-    "events.versions", "index",
-    "index.form", "index.index", "index.schedule_form", "index.tree", "ledger", "ledger.batch",
-    "ledger.envelope", "ledger.files", "ledger.folder_cache", "ledger.lock", "ledger.position",
-    "ledger.replay", "ledger.segments",
-    "service", "service.schedules", "state", "state.fold", "state.overlay", "state.schedules",
-    "store", "store.access", "store.chain", "store.store",
+    "", "cli", "core", "core.addresses", "core.cancellation", "core.diagnostics", "core.disk",
+    "core.errors", "core.ids", "core.instants", "core.settings", "core.texts", "core.times",
+    "doors", "doors.command", "doors.commands", "doors.options", "doors.output", "doors.registry",
+    "doors.session", "events", "events.draft", "events.kinds", "events.schedule_fields",
+    "events.versions", "index", "index.index", "index.parts", "index.schedule_schema",
+    "index.schema", "index.tree", "index.witness", "ledger", "ledger.batch", "ledger.envelope",
+    "ledger.files", "ledger.folder_cache", "ledger.lock", "ledger.position", "ledger.replay",
+    "ledger.segments", "service", "service.schedules", "state", "state.fold", "state.overlay",
+    "state.schedules", "store", "store.access", "store.chain", "store.store",
 }  # fmt: skip
 """What every command loads that reads the schedules."""
 

@@ -15,9 +15,9 @@ from chains import (
     StepDisk,
     append,
     chain,
-    form,
     index_in,
     ledger_in,
+    schema,
     snapshot_of,
     three_months,
 )
@@ -26,8 +26,8 @@ from tally import SCALE, chance, count, rounds
 
 from promptyoself.core.disk import Disk
 from promptyoself.core.errors import ChainError
-from promptyoself.index.form import decode_root
 from promptyoself.index.index import Index, Snapshot
+from promptyoself.index.schema import decode_root
 from promptyoself.ledger import START
 from promptyoself.ledger.protocol import Ledger
 
@@ -134,12 +134,12 @@ def test_noise(case: Case) -> None:
 
 
 def test_forged_with_a_checksum(case: Case) -> None:
-    """P4: a body of another form, though its checksum fits, is made anew and never an exception."""
+    """P4: a body of another schema, though its checksum fits, is rebuilt and never an exception."""
     from hashlib import sha256
 
     body = json.loads(case.path.read_bytes())
     del body["sha256"]
-    first, second = (kind.name for kind in form().kinds)
+    first, second = (kind.name for kind in schema().table_schemas)
     own: list[dict[str, Any]] = [{"open": [[]]}] if chain() == "schedules" else []
     for change in (
         {"position": None}, {"position": {"seq": 1}}, {first: [{"id": "x"}]}, {first: 5}, *own,
@@ -157,7 +157,7 @@ def test_behind(case: Case) -> None:
     for batch in batches:
         events = [e for b in batches if b.position.seq <= batch.position.seq for e in b.envelopes]
         case.path.write_bytes(
-            case.written(Snapshot(form().fold(form().empty, events), batch.position))
+            case.written(Snapshot(schema().fold(schema().empty, events), batch.position))
         )
         case.assert_same(warned=False)
 
@@ -190,8 +190,8 @@ def test_ahead(case: Case) -> None:
 def test_older_schema(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """P4: an index that another version wrote is made anew."""
     with monkeypatch.context() as patch:
-        older = form()._replace(schema="0123456789abcdef")
-        patch.setattr(chains, "form", lambda: older)
+        older = schema()._replace(fingerprint="0123456789abcdef")
+        patch.setattr(chains, "schema", lambda: older)
         case.path.write_bytes(case.written(case.truth))
     case.assert_same(warned=True)
     assert "another version" in case.warnings[0]
@@ -239,7 +239,7 @@ def test_chain_goes_while_it_grows(case: Case, how: str) -> None:
         else:
             for each in case.folder.glob("*.gz"):
                 each.unlink()
-        index.save(Snapshot(form().fold(snapshot.state, batch.envelopes), batch.position))
+        index.save(Snapshot(schema().fold(snapshot.state, batch.envelopes), batch.position))
     assert case.ledger.head() != batch.position
     if how == "cut":
         assert index.load().position == case.ledger.head()
@@ -253,7 +253,7 @@ def test_nothing_yet(quick_path: Path) -> None:
     """Before the first event there is nothing to say, to write or to warn of."""
     warnings: list[str] = []
     index = index_in(quick_path / "index.json", ledger_in(quick_path), warnings.append)
-    assert index.load() == Snapshot(form().empty, START)
+    assert index.load() == Snapshot(schema().empty, START)
     assert not index.is_stale
     assert warnings == []
 
@@ -350,7 +350,7 @@ def test_chain_cut_while_running(case: Case) -> None:
 
 def test_the_root_says_where_it_stands(case: Case) -> None:
     """An index that is small is one file, which has everything."""
-    root = decode_root(form(), case.path.read_bytes())
+    root = decode_root(schema(), case.path.read_bytes())
     assert root.position == case.truth.position
-    assert root.tables[0] == dict(form().tables(case.truth.state)[0].items())
+    assert root.tables[0] == dict(schema().tables(case.truth.state)[0].items())
     assert not (case.folder / "index").exists()

@@ -32,10 +32,11 @@ from promptyoself.events.records import (
     SchedulePaused,
     ScheduleResumed,
 )
+from promptyoself.index import parts as parts_module
 from promptyoself.index import tree
-from promptyoself.index.form import decode_root
 from promptyoself.index.index import Index, Snapshot
-from promptyoself.index.schedule_form import SCHEDULE_FORM
+from promptyoself.index.schedule_schema import SCHEDULE_SCHEMA
+from promptyoself.index.schema import decode_root
 from promptyoself.ledger import START
 from promptyoself.ledger.protocol import Ledger
 from promptyoself.state.apply import fold
@@ -61,10 +62,12 @@ class Case:
 
     @property
     def truth(self) -> State:
-        return Index(self.folder / "none", SCHEDULE_FORM, self.ledger, lambda _: None).load().state
+        return (
+            Index(self.folder / "none", SCHEDULE_SCHEMA, self.ledger, lambda _: None).load().state
+        )
 
     def index(self, disk: Disk | None = None) -> Index:
-        return Index(self.path, SCHEDULE_FORM, self.ledger, self.warnings.append, disk)
+        return Index(self.path, SCHEDULE_SCHEMA, self.ledger, self.warnings.append, disk)
 
     def files(self) -> list[Path]:
         return sorted((self.folder / "index").glob("*/*.json"))
@@ -82,7 +85,7 @@ class Case:
 @pytest.fixture(autouse=True)
 def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is saved as often as a storm of other processes would."""
-    monkeypatch.setattr("promptyoself.index.index._PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("promptyoself.index.index._BURST_SECONDS", 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -118,8 +121,8 @@ def answers(state: State) -> list[Any]:
 def test_parts_are_used_and_small(case: Case) -> None:
     """P8: many schedules lie in many small files, which the root names; together they say what the
     log says."""
-    root = decode_root(SCHEDULE_FORM, case.path.read_bytes())
-    assert isinstance(root.tables[0], tree.Inner)
+    root = decode_root(SCHEDULE_SCHEMA, case.path.read_bytes())
+    assert isinstance(root.tables[0], parts_module.Branch)
     assert len(case.files()) >= 16
     assert all(path.stat().st_size < 2 * tree.PART_BYTES for path in case.files())
     state = case.index().load().state
@@ -228,16 +231,16 @@ def test_nothing_is_left_behind(case: Case) -> None:
 
 def spoken_of(case: Case) -> Iterator[str]:
     """The files that the root needs."""
-    root = decode_root(SCHEDULE_FORM, case.path.read_bytes())
-    parts = tree.Parts(case.folder / "index", Disk())
+    root = decode_root(SCHEDULE_SCHEMA, case.path.read_bytes())
+    parts = parts_module.PartFiles(case.folder / "index", Disk())
 
-    def below(kind: tree.Kind[Any], node: tree.Node[Any]) -> Iterator[str]:
-        if isinstance(node, tree.Inner):
+    def below(kind: parts_module.TableSchema[Any], node: tree.Node[Any]) -> Iterator[str]:
+        if isinstance(node, parts_module.Branch):
             for file, _ in node.parts.values():
                 yield file
                 yield from below(kind, parts.read(kind, file))
 
-    for kind, node in zip(SCHEDULE_FORM.kinds, root.tables, strict=True):
+    for kind, node in zip(SCHEDULE_SCHEMA.table_schemas, root.tables, strict=True):
         yield from below(kind, node)
 
 
@@ -311,7 +314,7 @@ def bytes_touched(run: Callable[[], Any]) -> tuple[int, int]:
 def filled(folder: Path, schedules: int) -> Path:
     """A data directory with so many schedules of many agents."""
     ledger = ledger_in(folder / "schedules")
-    index = Index(folder / "schedules" / "index.json", SCHEDULE_FORM, ledger, lambda _: None)
+    index = Index(folder / "schedules" / "index.json", SCHEDULE_SCHEMA, ledger, lambda _: None)
     with ledger.exclusive():
         position = START
         for at in range(0, schedules, 50):
@@ -423,7 +426,7 @@ def test_parts_answer_as_the_whole(
         patch.setattr(tree, "ROOT_BYTES", 2500)
         ledger = ledger_in(folder)
         warnings: list[str] = []
-        index = Index(folder / "index.json", SCHEDULE_FORM, ledger, warnings.append)
+        index = Index(folder / "index.json", SCHEDULE_SCHEMA, ledger, warnings.append)
         position = START
         for group, save in zip(groups, saves, strict=False):
             with ledger.exclusive():
@@ -432,11 +435,11 @@ def test_parts_answer_as_the_whole(
                 state = fold(state, batch.envelopes)
                 if save:
                     index.save(Snapshot(state, batch.position), moved=True)
-        truth = Index(folder / "none", SCHEDULE_FORM, ledger, lambda _: None).load().state
+        truth = Index(folder / "none", SCHEDULE_SCHEMA, ledger, lambda _: None).load().state
         at = format_utc(NOW + timedelta(hours=hours))
         for found in (
             index.load().state,
-            Index(folder / "index.json", SCHEDULE_FORM, ledger, print).load().state,
+            Index(folder / "index.json", SCHEDULE_SCHEMA, ledger, print).load().state,
         ):
             # Asked again, in part and in whole, by clocks that run on or back a little.
             for minutes in (0, 1, 61, 600, 59, 100_000):

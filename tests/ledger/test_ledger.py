@@ -20,10 +20,10 @@ from chains import (
     StepDisk,
     append,
     draft,
-    form,
     index_in,
     ledger_in,
     prompts,
+    schema,
     three_months,
 )
 from checker import check_chain, lines
@@ -535,7 +535,7 @@ def _contend(folder: Path, who: int, count: int, report: Any) -> None:
             number = 1000 * who + at
             when = NOW + timedelta(days=snapshot.position.seq / 6)
             batch = ledger.append([draft(number), draft(-number - 1)], when, snapshot.position)
-            index.save(Snapshot(form().fold(snapshot.state, batch.envelopes), batch.position))
+            index.save(Snapshot(schema().fold(snapshot.state, batch.envelopes), batch.position))
         report.send(batch.position.seq)
     report.send(warnings)
 

@@ -46,7 +46,7 @@ from promptyoself.core.disk import Disk
 from promptyoself.core.errors import ChainError, PromptyoselfError
 from promptyoself.core.instants import parse_utc
 from promptyoself.index.index import Index, Snapshot
-from promptyoself.index.schedule_form import SCHEDULE_FORM
+from promptyoself.index.schedule_schema import SCHEDULE_SCHEMA
 from promptyoself.ledger import START, Position
 from promptyoself.ledger import sealing as sealing_module
 from promptyoself.ledger.maintenance import Prepared
@@ -95,7 +95,7 @@ def month_in(folder: Path, month: str = MONTH) -> list[bytes]:
 
 def truth(folder: Path) -> Snapshot:
     """What the log says, whatever the index does."""
-    return Index(folder / "none", SCHEDULE_FORM, ledger_in(folder), lambda _: None).load()
+    return Index(folder / "none", SCHEDULE_SCHEMA, ledger_in(folder), lambda _: None).load()
 
 
 def assert_index_fits(folder: Path) -> None:

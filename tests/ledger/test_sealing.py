@@ -32,7 +32,7 @@ from promptyoself.core.errors import ChainError, PromptyoselfError
 from promptyoself.events.draft import Draft
 from promptyoself.events.records import SegmentSealed, WorkerStarted
 from promptyoself.index.index import Index
-from promptyoself.index.schedule_form import SCHEDULE_FORM
+from promptyoself.index.schedule_schema import SCHEDULE_SCHEMA
 from promptyoself.ledger import START, FileLedger, Position, segments
 from promptyoself.ledger import sealing as sealing_module
 from promptyoself.ledger.sealing import MEMBER_BYTES
@@ -509,7 +509,7 @@ def test_the_index_fits_afterwards(folder: Path) -> None:
             return real(after)
 
         store.ledger.replay = replay  # type: ignore[method-assign]
-        truth = Index(folder / "none", SCHEDULE_FORM, ledger_in(folder), lambda _: None).load()
+        truth = Index(folder / "none", SCHEDULE_SCHEMA, ledger_in(folder), lambda _: None).load()
         assert store.read() == truth
         assert [position.seq for position in starts] == [10]
     assert warnings == []

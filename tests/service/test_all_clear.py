@@ -220,7 +220,8 @@ def test_a_slot_that_waits_for_its_jitter_is_not_overdue(var: Path, clock: Clock
 
 def test_quick_reads_no_more_for_many(var: Path, clock: Clock) -> None:
     """P8: of many schedules, `doctor --quick` reads none that it needn't name."""
-    from promptyoself.index.tree import Inner, Parts, Tree
+    from promptyoself.index.parts import Branch, PartFiles
+    from promptyoself.index.tree import Tree
 
     for number in range(300):
         with_agent = ("register", "--agent-id", f"agent-{number}", "--prompt", "p" * 400)
@@ -228,16 +229,16 @@ def test_quick_reads_no_more_for_many(var: Path, clock: Clock) -> None:
     store = Store(load_settings(), {"via": "t", "who": "t"}, warn=print)
     state = store.read().state  # which catches up with what isn't in the index yet
     assert isinstance(state.schedules.base, Tree)
-    assert isinstance(state.schedules.base.root, Inner)
+    assert isinstance(state.schedules.base.root, Branch)
     read: list[str] = []
-    original = Parts.read
+    original = PartFiles.read
 
-    def counted(self: Parts, kind: Any, file: str) -> Any:
+    def counted(self: PartFiles, kind: Any, file: str) -> Any:
         read.append(file)
         return original(self, kind, file)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Parts, "read", counted)
+        patch.setattr(PartFiles, "read", counted)
         examine(store, clock.now, None, quick=True)
     assert not read
 

@@ -289,7 +289,7 @@ def test_the_audit_finds_a_trigger_that_an_approval_was_not_for(desk: Desk) -> N
     desk.now += timedelta(seconds=1)
 
     def decide(state: Any) -> Any:
-        forged = state.schedules.branch()
+        forged = state.schedules.copy()
         forged[id_] = forged[id_]._replace(approval_triggers=True)
         decision = claim(
             state._replace(schedules=forged),

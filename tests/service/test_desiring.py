@@ -32,9 +32,9 @@ from promptyoself.core.disk import Disk
 from promptyoself.core.instants import format_utc
 from promptyoself.core.settings import load_settings
 from promptyoself.doors.session import Session
-from promptyoself.index.desire_form import DESIRE_FORM
+from promptyoself.index.desire_schema import DESIRE_SCHEMA
 from promptyoself.index.index import Index
-from promptyoself.index.tree import Inner
+from promptyoself.index.parts import Branch
 from promptyoself.ledger import START
 from promptyoself.service.desires import manage
 from promptyoself.service.desires.manage import list_desires, prune, record, reinforce
@@ -394,7 +394,7 @@ def test_collisions_take_the_next_salt(quick_path: Path, monkeypatch: pytest.Mon
     again = [record(store, "agent-a", f"Wish {n}", 0.5, [], now) for n in range(8)]
     assert [each["id"] for each in again] == made
     assert not any(each["created"] for each in again)
-    fresh = Index(quick_path / "none", DESIRE_FORM, store.desires.ledger, print).load()
+    fresh = Index(quick_path / "none", DESIRE_SCHEMA, store.desires.ledger, print).load()
     assert fresh == store.desires.read()
     salts = [d.salt for id_ in made if (d := fresh.state.find(id_))]
     assert any(salts)
@@ -421,13 +421,13 @@ def test_many_lie_in_parts_by_agent(quick_path: Path) -> None:
     state = other.desires.read().state
     root = other.desires.index._root
     assert root is not None
-    assert all(isinstance(node, Inner) for node in root.tables)
+    assert all(isinstance(node, Branch) for node in root.tables)
     files = list((quick_path / "desires" / "index").rglob("*.json"))
     answer = list_desires(other, agent_id="agent-7", now=now)
     assert answer["count"] == 100
     read = {name for name in other.desires.index._parts._cache if name.startswith("desires/")}
     assert 0 < len(read) < len(files) / 5
-    replayed = Index(quick_path / "none", DESIRE_FORM, chain.ledger, print).load().state
+    replayed = Index(quick_path / "none", DESIRE_SCHEMA, chain.ledger, print).load().state
     assert state == replayed
 
 
@@ -464,7 +464,7 @@ def test_killed_at_every_syscall(quick_path: Path) -> None:
             count("kills by SIGKILL")
             store = store_in(var, Unsynced())
             snapshot = store.desires.read()
-            replayed = Index(var / "none", DESIRE_FORM, store.desires.ledger, print).load()
+            replayed = Index(var / "none", DESIRE_SCHEMA, store.desires.ledger, print).load()
             assert snapshot == replayed
             counts = snapshot.state.counts
             happened = [*["recorded"] * 2, "reinforced", "pruned"]

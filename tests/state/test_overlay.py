@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tally import rounds
 
-from promptyoself.state.overlay import _RECENT, Overlay, Summary
+from promptyoself.state.overlay import _MOST_YOUNG, Overlay, Summary
 
-KEYS = st.integers(0, 3 * _RECENT)
+KEYS = st.integers(0, 3 * _MOST_YOUNG)
 
 
 def nothing(_: int) -> Summary:
@@ -19,7 +19,7 @@ def nothing(_: int) -> Summary:
 
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.just("set"), st.integers(0, 5), st.lists(KEYS, max_size=2 * _RECENT)),
+        st.tuples(st.just("set"), st.integers(0, 5), st.lists(KEYS, max_size=2 * _MOST_YOUNG)),
         st.tuples(st.just("branch"), st.integers(0, 5), st.just([])),
         st.tuples(st.just("read"), st.integers(0, 5), st.just([])),
     ),
@@ -39,15 +39,15 @@ def test_a_branch_leaves_the_others_as_they_are(
     for what, which, keys in steps:
         table, model = made[which % len(made)]
         if what == "branch":
-            made.append((table.branch(), dict(model)))
+            made.append((table.copy(), dict(model)))
         elif what == "read":
             assert table.changes == model
         for key in keys:
             value += 1
             table[str(key)] = model[str(key)] = value
     for table, model in made:
-        assert {key: table.get(key) for key in map(str, range(3 * _RECENT + 1))} == {
-            key: model.get(key) for key in map(str, range(3 * _RECENT + 1))
+        assert {key: table.get(key) for key in map(str, range(3 * _MOST_YOUNG + 1))} == {
+            key: model.get(key) for key in map(str, range(3 * _MOST_YOUNG + 1))
         }
         assert (dict(table.items()), len(table)) == (model, len(model))
 
@@ -57,11 +57,11 @@ def test_a_branch_copies_no_more_than_what_is_recent() -> None:
     changes, a branch has few to itself."""
     table: Overlay[int] = Overlay(nothing)
     for number in range(10_000):
-        table = table.branch()
+        table = table.copy()
         table[str(number)] = number
-        assert len(table._recent) <= _RECENT + 1
+        assert len(table._young) <= _MOST_YOUNG + 1
     assert len(table) == 10_000
-    assert table.branch()._older is table._older
+    assert table.copy()._old is table._old
 
 
 def test_threads_that_look_at_once_lose_nothing() -> None:
@@ -84,7 +84,7 @@ def test_threads_that_look_at_once_lose_nothing() -> None:
     table: Overlay[int] = Overlay(nothing)
     table["a"] = 1
     assert table.changes == {"a": 1}
-    table._older = Interrupted(table._older)
+    table._old = Interrupted(table._old)
     table["b"] = 2
     assert table.changes == {"a": 1, "b": 2}
     assert others

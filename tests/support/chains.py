@@ -14,10 +14,10 @@ from promptyoself.core.ids import desire_id, schedule_id
 from promptyoself.events.draft import Draft
 from promptyoself.events.records import DesireRecorded, ScheduleRegistered
 from promptyoself.events.schedule_fields import content_of
-from promptyoself.index.desire_form import DESIRE_FORM
-from promptyoself.index.form import Form
+from promptyoself.index.desire_schema import DESIRE_SCHEMA
 from promptyoself.index.index import Index
-from promptyoself.index.schedule_form import SCHEDULE_FORM
+from promptyoself.index.schedule_schema import SCHEDULE_SCHEMA
+from promptyoself.index.schema import StateSchema
 from promptyoself.ledger import START, FileLedger, Position
 from promptyoself.ledger.protocol import Ledger
 
@@ -39,9 +39,9 @@ def chain() -> str:
     return _chain
 
 
-def form() -> Form[Any]:
-    """The form of its index."""
-    return DESIRE_FORM if _chain == "desires" else SCHEDULE_FORM
+def schema() -> StateSchema[Any]:
+    """The schema of its index."""
+    return DESIRE_SCHEMA if _chain == "desires" else SCHEDULE_SCHEMA
 
 
 def first_type() -> str:
@@ -86,7 +86,7 @@ def index_in(
     path: Path, ledger: Ledger, warn: Callable[[str], None], disk: Disk | None = None
 ) -> Index[Any]:
     """The index of such a ledger."""
-    return Index(path, form(), ledger, warn, disk)
+    return Index(path, schema(), ledger, warn, disk)
 
 
 def append(ledger: Ledger, *numbers: int, now: datetime = NOW) -> Position:

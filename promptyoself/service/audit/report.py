@@ -62,7 +62,7 @@ def audit(
         )
     # Asked before the log is read: a worker that dies in between has left its events there.
     living = store.workers.living()
-    witness, losses = store.index.witness(), NO_LOSSES.branch()
+    witness, losses = store.index.witness(), NO_LOSSES.copy()
     auditor = SlotAuditor(first, last)
     actors = EventActors()
     totals = AuditTotals(wanted, actors)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from promptyoself.core.errors import ChainError
 from promptyoself.events.versions import VERSIONS
-from promptyoself.index.form import Form
+from promptyoself.index.schema import StateSchema
 from promptyoself.ledger import START, Batch, Envelope, Gap, Position
 from promptyoself.state.fold import Loss
 
@@ -31,12 +31,12 @@ class Checked(NamedTuple):
 
 
 def check(
-    form: Form[Any],
+    schema: StateSchema[Any],
     batches: Iterable[Batch],
     seq: int,
     progress: Callable[[int], None] | None = None,
 ) -> Checked:
-    """Read events, and fold them as their chain's ``form`` has it; ``seq`` is the number of one
+    """Read events, and fold them as their chain's ``schema`` has it; ``seq`` is the number of one
     whose hash is wanted.
 
     Raises:
@@ -61,9 +61,9 @@ def check(
                 told = position.seq
                 progress(told)
 
-    state = form.fold(form.empty, events())
-    losses = form.losses(state).recorded
-    return Checked(position, found, months.count, months.sealed, form.newer(state), losses)
+    state = schema.fold(schema.empty, events())
+    losses = schema.losses(state).recorded
+    return Checked(position, found, months.count, months.sealed, schema.newer(state), losses)
 
 
 class _Months:

@@ -52,7 +52,7 @@ def _verified(
 
     seq, hash_ = _parse_head(expected) if expected is not None else (0, START.hash)
     witness = store.index.witness()  # before the log, which may grow meanwhile
-    read = check(store.form, store.ledger.replay(), seq, progress)
+    read = check(store.schema, store.ledger.replay(), seq, progress)
     position, found = read.position, read.found
     if expected is not None and found != hash_:
         raise ChainError(
@@ -99,11 +99,11 @@ def recovered(losses: Sequence[Loss]) -> dict[str, Any]:
 def head(store: Chain[Any]) -> dict[str, Any]:
     """The last event's number and hash: keep it elsewhere, and nothing can be cut off unnoticed."""
     state, position = store.read()
-    return {**head_of(position), **recovered(store.form.losses(state).recorded)}
+    return {**head_of(position), **recovered(store.schema.losses(state).recorded)}
 
 
 def head_of(position: Position) -> dict[str, Any]:
-    """A position in the form in which people keep it."""
+    """A position in the schema in which people keep it."""
     return {
         "head": f"{position.seq}:{position.hash}",
         "seq": position.seq,

@@ -13,7 +13,7 @@ from promptyoself.core.validation import MAX_REASON, check_text
 from promptyoself.events.draft import Draft
 from promptyoself.events.kinds import STATUSES
 from promptyoself.service.schedules.change import resumption
-from promptyoself.state.schedules import Schedule, State, branch
+from promptyoself.state.schedules import Schedule, State, copy_state
 from promptyoself.store.store import Store
 
 __all__ = ["resume_failed"]
@@ -34,7 +34,7 @@ def resume_failed(store: Store, code: str, reason: str | None, now: datetime) ->
     _chosen(store.read().state, code)  # refused before the lock, which would make folders
 
     def decide(state: State) -> tuple[list[Draft], dict[str, Any]]:
-        state = branch(state)
+        state = copy_state(state)
         drafts: list[Draft] = []
         resumed: list[dict[str, Any]] = []
         left: list[dict[str, Any]] = []

@@ -13,7 +13,7 @@ from promptyoself.core.times import is_zone, local_time, shown
 from promptyoself.events.kinds import FINISHED, STATUSES
 from promptyoself.events.schedule_fields import FIELDS, POLICY
 from promptyoself.ledger import Position
-from promptyoself.state.overlay import Wanted
+from promptyoself.state.overlay import PartFilter
 from promptyoself.state.schedules import OpenSlot, Schedule, State, spec_hash
 from promptyoself.store.access import find_schedule
 from promptyoself.store.store import Store, chains
@@ -108,7 +108,7 @@ def _in_order(state: State, statuses: Collection[str]) -> Iterator[Schedule]:
             yield each
 
 
-def _has(statuses: Collection[str]) -> Wanted:
+def _has(statuses: Collection[str]) -> PartFilter:
     """Whether there may be schedules of these statuses."""
     places = [STATUSES.index(status) for status in statuses]
     return lambda summary: any(summary.statuses[place] for place in places)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from promptyoself.core.errors import ChainError, PromptyoselfError
 from promptyoself.events.draft import Draft
 from promptyoself.events.records import LedgerRecovered
-from promptyoself.index.tree import Unfit
+from promptyoself.index.parts import DamagedPart
 from promptyoself.ledger import Gap
 from promptyoself.ledger.maintenance import Recovery
 from promptyoself.ledger.survey import Quarantined, Survey
@@ -162,7 +162,7 @@ def _is_sound(chain: Chain[Any]) -> bool:
         for batch in chain.ledger.replay():
             end = batch.position.seq
         chain.ledger.torn(snapshot.position)
-        chain.require_seen(witness, end, chain.form.losses(snapshot.state).recorded)
+        chain.require_seen(witness, end, chain.schema.losses(snapshot.state).recorded)
     except ChainError:
         return False
     return True
@@ -172,14 +172,14 @@ def _plan(chain: Chain[Any], recovery: Recovery, reason: str | None) -> _Plan:
     witness = chain.index.witness()
     found = recovery.survey(witness)
     pieces = recovery.pieces_of(found, adopt=True)
-    log = chain.form.fold(chain.form.empty, recovery.events(found))
-    if newer := chain.form.newer(log):
+    log = chain.schema.fold(chain.schema.empty, recovery.events(found))
+    if newer := chain.schema.newer(log):
         raise ChainError(
             "newer_events",
             f"The log was written by a newer promptyoself: {newer} is not understood here.",
             "Nothing was changed. Run `promptyoself recover` of that version.",
         )
-    unknown = list(chain.form.losses(log).unknown)[:_MOST_NAMED]
+    unknown = list(chain.schema.losses(log).unknown)[:_MOST_NAMED]
     statements = _statements(found, witness, pieces, unknown, reason)
     truth, known = None, None
     if statements:
@@ -274,11 +274,11 @@ def _known(
         state = known.state
         if seq < last:
             events = (event for event in recovery.events(found) if event.seq > seq)
-            state = chain.form.fold(state, events)
-        for table in chain.form.tables(state):
+            state = chain.schema.fold(state, events)
+        for table in chain.schema.tables(state):
             for _ in table.values():
                 pass
-    except (Unfit, ChainError):
+    except (DamagedPart, ChainError):
         return None, None
     return state, seq
 

@@ -1,7 +1,7 @@
 """What the desires' index holds: their state, with the desires and their owners in tables.
 
-The desires stand by agent, so that those of one lie in few parts, however many others there are;
-the owners by id, so that a single one is found.
+The paths of desires begin with digits of their agent, so that an agent's desires lie in few parts.
+The paths of owners are digits of the desire's id, so that a single one is found.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from promptyoself.events.versions import DESIRE_VERSIONS
-from promptyoself.index.form import (
-    Form,
-    brief,
-    read_losses,
-    schema_of,
+from promptyoself.index.parts import TableSchema
+from promptyoself.index.schema import (
+    StateSchema,
+    fingerprint_of,
+    losses_from_json,
+    losses_to_json,
     sha_path,
-    spell_losses,
+    without_defaults,
 )
-from promptyoself.index.tree import Kind
 from promptyoself.state.desires import (
     EMPTY,
     Desire,
@@ -31,7 +31,7 @@ from promptyoself.state.desires import (
 )
 from promptyoself.state.overlay import Summary
 
-__all__ = ["DESIRE_FORM"]
+__all__ = ["DESIRE_SCHEMA"]
 
 _ID = re.compile(r"des_([0-9a-f]{8})", re.ASCII).fullmatch
 
@@ -46,61 +46,66 @@ def _desire_path(key: str) -> str:
     return neighbourhood(agent_id) + _digits(id_)[:4]
 
 
-def _spell_desire(_: str, desire: Desire) -> dict[str, Any]:
-    return brief(desire)
+def _desire_to_json(_: str, desire: Desire) -> dict[str, Any]:
+    return without_defaults(desire)
 
 
-def _read_desire(fields: dict[str, Any]) -> tuple[str, Desire]:
+def _desire_from_json(fields: dict[str, Any]) -> tuple[str, Desire]:
     desire = Desire(**fields)
     desire = desire._replace(tags=tuple(desire.tags))
     return key_of(desire.id, desire.agent_id), desire
 
 
-def _spell_owner(id_: str, agent_id: str) -> dict[str, Any]:
+def _owner_to_json(id_: str, agent_id: str) -> dict[str, Any]:
     return {"id": id_, "agent_id": agent_id}
 
 
-def _read_owner(fields: dict[str, Any]) -> tuple[str, str]:
+def _owner_from_json(fields: dict[str, Any]) -> tuple[str, str]:
     return fields["id"], fields["agent_id"]
 
 
-_DESIRES = Kind(
+_DESIRES = TableSchema(
     "desires",
     _desire_path,
-    _spell_desire,
-    _read_desire,
+    _desire_to_json,
+    _desire_from_json,
     summarize,
     lambda desire: 250 + len(desire.text) + 15 * len(desire.tags),
 )
 
-_OWNERS = Kind(
+_OWNERS = TableSchema(
     "owners",
     _digits,
-    _spell_owner,
-    _read_owner,
+    _owner_to_json,
+    _owner_from_json,
     lambda _: Summary(1),
     lambda agent_id: 45 + len(agent_id),
 )
 
 
-def _spell(state: Desires) -> dict[str, Any]:
+def _rest_to_json(state: Desires) -> dict[str, Any]:
     return {
         "newer": state.newer,
         "statuses": state.statuses,
         "counts": state.counts,
-        "losses": spell_losses(state.losses),
+        "losses": losses_to_json(state.losses),
     }
 
 
-def _read(body: Mapping[str, Any]) -> Desires:
+def _rest_from_json(body: Mapping[str, Any]) -> Desires:
     return EMPTY._replace(
         statuses=dict(body["statuses"]),
         counts=dict(body["counts"]),
         newer=body["newer"],
-        losses=read_losses(body["losses"]),
+        losses=losses_from_json(body["losses"]),
     )
 
 
-DESIRE_FORM = Form(
-    EMPTY, fold, (_DESIRES, _OWNERS), _spell, _read, schema_of(DESIRE_VERSIONS, Desire, Desires)
+DESIRE_SCHEMA = StateSchema(
+    EMPTY,
+    fold,
+    (_DESIRES, _OWNERS),
+    _rest_to_json,
+    _rest_from_json,
+    fingerprint_of(DESIRE_VERSIONS, Desire, Desires),
 )

@@ -1,7 +1,7 @@
-"""How a snapshot is spelled: one JSON object, whose first key is the SHA-256 of all that follows.
+"""The format of ``index.json``: one JSON object, whose first key is the SHA-256 of the rest.
 
 The checksum is there because a single changed digit could still be good JSON and a wrong answer.
-What a chain's state consists of, its :class:`Form` says.
+A chain's :class:`StateSchema` says what its state has.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import orjson
 
-from promptyoself.index.tree import Kind, Node, read_node, spell_node
+from promptyoself.index.parts import Node, TableSchema, node_from_json, node_to_json
 from promptyoself.ledger import Position
 from promptyoself.state.fold import Folded, Loss, Losses
 from promptyoself.state.overlay import Overlay, Summary
 
 __all__ = [
     "INDEX_FORMAT",
-    "Form",
     "Root",
-    "brief",
+    "StateSchema",
     "decode_root",
     "encode_root",
+    "fingerprint_of",
+    "losses_from_json",
+    "losses_to_json",
     "position_of",
-    "read_losses",
-    "schema_of",
     "sha_path",
-    "spell_losses",
+    "without_defaults",
 ]
 
 S = TypeVar("S")
@@ -39,27 +39,23 @@ _PREFIX = b'{"sha256":"'
 _BODY = len(_PREFIX) + 64 + len(b'",')
 
 
-class Form(NamedTuple, Generic[S]):
-    """What the index of a chain holds: a state, which is a named tuple, and how that is made.
+class StateSchema(NamedTuple, Generic[S]):
+    """What the index of a chain holds: a state, which is a named tuple."""
 
-    ``kinds`` are its tables, under their names the state's fields; ``spell`` and ``read`` are for
-    all the other fields, and ``read`` leaves the tables ``empty``.
-    """
-
-    empty: S
+    empty: S  # the state before the first event
     fold: Callable[[S, Iterable[Folded]], S]
-    kinds: tuple[Kind[Any], ...]
-    spell: Callable[[S], dict[str, Any]]
-    read: Callable[[Mapping[str, Any]], S]
-    schema: str
+    table_schemas: tuple[TableSchema[Any], ...]  # named like the fields of the state
+    to_json: Callable[[S], dict[str, Any]]  # of all fields but the tables
+    from_json: Callable[[Mapping[str, Any]], S]  # with empty tables
+    fingerprint: str  # differs between versions whose folds have different results
 
     def tables(self, state: S) -> tuple[Overlay[Any], ...]:
         """The tables of a state."""
-        return tuple(getattr(state, kind.name) for kind in self.kinds)
+        return tuple(getattr(state, table.name) for table in self.table_schemas)
 
     def with_tables(self, state: S, tables: Iterable[Overlay[Any]]) -> S:
-        """The same state but for its tables."""
-        names = (kind.name for kind in self.kinds)
+        """The same state with other tables."""
+        names = (table.name for table in self.table_schemas)
         return cast(S, cast(Any, state)._replace(**dict(zip(names, tables, strict=True))))
 
     def losses(self, state: S) -> Losses:
@@ -73,56 +69,59 @@ class Form(NamedTuple, Generic[S]):
         return found
 
 
-def schema_of(versions: Mapping[str, int], *forms: Any) -> str:
-    """Whatever changes a fold's result must change this, so that older indexes are made anew."""
-    fields = (form._fields for form in (*forms, Position, Summary))
+def fingerprint_of(versions: Mapping[str, int], *forms: Any) -> str:
+    """The fingerprint of a schema. A change of a fold's result must change it, so that indexes of
+    older versions are rebuilt."""
+    fields = (schema._fields for schema in (*forms, Position, Summary))
     text = repr((INDEX_FORMAT, sorted(versions.items()), *fields))
     return sha256(text.encode()).hexdigest()[:16]
 
 
 class Root(NamedTuple, Generic[S]):
-    """What ``index.json`` says: the state at a position, but for the ``tables``, parts of which lie
-    elsewhere; and the files, per save, that it no longer needs, though a reader with an older root
-    may."""
+    """What ``index.json`` says."""
 
     position: Position
-    tables: tuple[Node[Any], ...]
-    rest: S
+    tables: tuple[Node[Any], ...]  # the topmost parts
+    rest: S  # the state with empty tables
+    # For each of the last saves the files that it replaced. A reader with an older root may still
+    # need them.
     superseded: list[list[str]]
 
 
-def encode_root(form: Form[S], root: Root[S], before: Root[S] | None = None) -> bytes:
-    """The bytes of ``index.json``. What is as in the root ``before`` isn't spelled again."""
-    known: tuple[Node[Any] | None, ...] = before.tables if before else (None,) * len(form.kinds)
+def encode_root(schema: StateSchema[S], root: Root[S], before: Root[S] | None = None) -> bytes:
+    """The bytes of ``index.json``. Values that the root ``before`` has aren't encoded again."""
+    known: tuple[Node[Any] | None, ...] = (
+        before.tables if before else (None,) * len(schema.table_schemas)
+    )
     body = {
         "format": INDEX_FORMAT,
-        "schema": form.schema,
+        "schema": schema.fingerprint,
         "position": root.position._asdict(),
         **{
-            kind.name: spell_node(kind, node, old)
-            for kind, node, old in zip(form.kinds, root.tables, known, strict=True)
+            table.name: node_to_json(table, node, old)
+            for table, node, old in zip(schema.table_schemas, root.tables, known, strict=True)
         },
-        **form.spell(root.rest),
+        **schema.to_json(root.rest),
         "superseded": root.superseded,
     }
     rest = orjson.dumps(body)[1:]
     return _PREFIX + sha256(rest).hexdigest().encode() + b'",' + rest
 
 
-def decode_root(form: Form[S], content: bytes) -> Root[S]:
-    """What :func:`encode_root` wrote.
+def decode_root(schema: StateSchema[S], content: bytes) -> Root[S]:
+    """The root that :func:`encode_root` wrote.
 
     Raises:
-        ValueError: it isn't that, or was written by a version with another form.
+        ValueError: it isn't that, or was written by a version with another schema.
     """
     body = _body_of(content)
-    if body.get("schema") != form.schema:
+    if body.get("schema") != schema.fingerprint:
         raise ValueError("another version wrote it")
     try:
         return Root(
             Position(**body["position"]),
-            tuple(read_node(kind, body[kind.name]) for kind in form.kinds),
-            form.read(body),
+            tuple(node_from_json(table, body[table.name]) for table in schema.table_schemas),
+            schema.from_json(body),
             [list(files) for files in body["superseded"]],
         )
     except (TypeError, KeyError, AttributeError) as error:
@@ -130,7 +129,7 @@ def decode_root(form: Form[S], content: bytes) -> Root[S]:
 
 
 def position_of(content: bytes) -> Position:
-    """The position of an index, whichever version wrote it, in whatever form.
+    """The position of an index that any version wrote.
 
     Raises:
         ValueError: it is damaged, or tells no position.
@@ -149,22 +148,22 @@ def _body_of(content: bytes) -> dict[str, Any]:
     return body
 
 
-def spell_losses(losses: Losses) -> list[list[Any]]:
-    """The gaps in the log that are recorded, for an index."""
+def losses_to_json(losses: Losses) -> list[list[Any]]:
+    """The recorded gaps in the log, for an index."""
     return [list(loss) for loss in losses.recorded]
 
 
-def read_losses(spelled: list[list[Any]]) -> Losses:
-    """What :func:`spell_losses` spelled."""
-    return Losses([Loss(*each) for each in spelled], {}, {}, {})
+def losses_from_json(fields: list[list[Any]]) -> Losses:
+    """The gaps that :func:`losses_to_json` wrote."""
+    return Losses([Loss(*loss) for loss in fields], {}, {}, {})
 
 
 def sha_path(key: str) -> str:
-    """Where a key stands that has no hexadecimal digits of its own."""
+    """The path of a key that has no hexadecimal digits of its own."""
     return sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:8]
 
 
-def brief(record: Any) -> dict[str, Any]:
+def without_defaults(record: Any) -> dict[str, Any]:
     """The fields of a named tuple that aren't at their defaults."""
     defaults = record._field_defaults
     return {

@@ -8,15 +8,15 @@ from itertools import chain
 from typing import Any
 
 from promptyoself.events.versions import SCHEDULE_VERSIONS
-from promptyoself.index.form import (
-    Form,
-    brief,
-    read_losses,
-    schema_of,
+from promptyoself.index.parts import TableSchema
+from promptyoself.index.schema import (
+    StateSchema,
+    fingerprint_of,
+    losses_from_json,
+    losses_to_json,
     sha_path,
-    spell_losses,
+    without_defaults,
 )
-from promptyoself.index.tree import Kind
 from promptyoself.state.fold import Folded
 from promptyoself.state.overlay import Summary
 from promptyoself.state.schedules import (
@@ -25,12 +25,12 @@ from promptyoself.state.schedules import (
     OpenSlot,
     Schedule,
     State,
-    branch,
+    copy_state,
     slot_key,
     summarize,
 )
 
-__all__ = ["AGENTS", "SCHEDULES", "SCHEDULE_FORM"]
+__all__ = ["AGENTS", "SCHEDULES", "SCHEDULE_SCHEMA"]
 
 _ID = re.compile(r"sch_([0-9a-f]{8})", re.ASCII).fullmatch
 
@@ -41,7 +41,7 @@ def _fold(state: State, envelopes: Iterable[Folded]) -> State:
     events = iter(envelopes)
     first = next(events, None)
     if first is None:
-        return branch(state)
+        return copy_state(state)
     from promptyoself.state.apply import fold
 
     return fold(state, chain((first,), events))
@@ -52,69 +52,69 @@ def _schedule_path(id_: str) -> str:
     return match[1] if match else sha_path(id_)
 
 
-def _spell_schedule(_: str, schedule: Schedule) -> dict[str, Any]:
-    return brief(schedule)
+def _schedule_to_json(_: str, schedule: Schedule) -> dict[str, Any]:
+    return without_defaults(schedule)
 
 
-def _read_schedule(fields: dict[str, Any]) -> tuple[str, Schedule]:
+def _schedule_from_json(fields: dict[str, Any]) -> tuple[str, Schedule]:
     schedule = Schedule(**fields)
     return schedule.id, schedule
 
 
-def _spell_agent(id_: str, agent: AgentState) -> dict[str, Any]:
-    return {"id": id_, **brief(agent)}
+def _agent_to_json(id_: str, agent: AgentState) -> dict[str, Any]:
+    return {"id": id_, **without_defaults(agent)}
 
 
-def _read_agent(fields: dict[str, Any]) -> tuple[str, AgentState]:
+def _agent_from_json(fields: dict[str, Any]) -> tuple[str, AgentState]:
     agent = AgentState(**{name: value for name, value in fields.items() if name != "id"})
     return fields["id"], agent._replace(unfinished=tuple(agent.unfinished))
 
 
-SCHEDULES = Kind(
+SCHEDULES = TableSchema(
     "schedules",
     _schedule_path,
-    _spell_schedule,
-    _read_schedule,
+    _schedule_to_json,
+    _schedule_from_json,
     summarize,
     lambda schedule: 450 + len(schedule.prompt),
 )
 
-AGENTS = Kind(
+AGENTS = TableSchema(
     "agents",
     sha_path,
-    _spell_agent,
-    _read_agent,
+    _agent_to_json,
+    _agent_from_json,
     lambda _: Summary(1),
     lambda agent: 120 + 15 * len(agent.unfinished),
 )
 
 
-def _spell(state: State) -> dict[str, Any]:
+def _rest_to_json(state: State) -> dict[str, Any]:
     return {
         "newer": state.newer,
-        "open": [brief(slot) for slot in state.open.values()],
+        "open": [without_defaults(slot) for slot in state.open.values()],
         "statuses": state.statuses,
         "counts": state.counts,
-        "losses": spell_losses(state.losses),
+        "losses": losses_to_json(state.losses),
     }
 
 
-def _read(body: Mapping[str, Any]) -> State:
+def _rest_from_json(body: Mapping[str, Any]) -> State:
     slots = [OpenSlot(**fields) for fields in body["open"]]
     return EMPTY._replace(
         open={slot_key(slot.id, slot.slot): slot for slot in slots},
         statuses=dict(body["statuses"]),
         counts=dict(body["counts"]),
         newer=body["newer"],
-        losses=read_losses(body["losses"]),
+        losses=losses_from_json(body["losses"]),
     )
 
 
-SCHEDULE_FORM = Form(
+SCHEDULE_SCHEMA = StateSchema(
     EMPTY,
     _fold,
     (SCHEDULES, AGENTS),
-    _spell,
-    _read,
-    schema_of(SCHEDULE_VERSIONS, Schedule, OpenSlot, AgentState, State),
+    _rest_to_json,
+    _rest_from_json,
+    fingerprint_of(SCHEDULE_VERSIONS, Schedule, OpenSlot, AgentState, State),
 )
