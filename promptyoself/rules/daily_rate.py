@@ -1,5 +1,7 @@
-"""How often a schedule fires in a day, held against what a day allows: who registers one is told at
-once what the loop would skip later on."""
+"""How often a schedule fires in a day, compared with what is allowed in a day.
+
+So the person who registers a schedule hears at once what the loop would skip later on.
+"""
 
 from __future__ import annotations
 
@@ -19,19 +21,22 @@ __all__ = ["exceeded"]
 _DAY = timedelta(days=1)
 _TICK = timedelta(microseconds=1)
 _AHEAD = 35
-"""So many days, from that of the first fire on, show the fullest: each month's and weekday's."""
+"""Days from the first fire on that are counted. They have each weekday and each day of a month."""
 
 _FEW = 300
-"""With so many schedules or fewer, all of them lie in the index's one file, so that an agent's
-others can be counted too without reading more."""
+"""Up to this number of schedules, all lie in the index's one file. Then the agent's other schedules
+can be counted without reading more."""
 
 
 def exceeded(
     state: State, caps: Caps, fields: Mapping[str, Any], id_: str | None = None
 ) -> Iterator[str]:
-    """What to tell of a schedule of these fields: that on its fullest day it fires more often than
-    its own budget, or its agent's, allows; or would with the agent's others. ``id_`` is its own,
-    where it is known already."""
+    """Warnings about a schedule of these fields.
+
+    They say that on its fullest day it fires more often than its own budget or its agent's allows,
+    or would do so together with the agent's other schedules. ``id_`` is the schedule's own id, if
+    it is registered already.
+    """
     first, budget, most = fields["next_run"], fields["daily_budget"], caps.daily_per_agent
     if first is None:
         return
@@ -55,7 +60,7 @@ def exceeded(
 
 
 def _fullest(fields: Mapping[str, Any], first: datetime, least: int) -> int:
-    """How often it fires on its fullest day (UTC), exactly where that is more than ``least``."""
+    """How often it fires on its fullest day (UTC); exact only if that is more than ``least``."""
     rough = _roughly(fields)
     if rough <= least:
         return rough
@@ -76,7 +81,7 @@ def _fullest(fields: Mapping[str, Any], first: datetime, least: int) -> int:
 
 
 def _roughly(fields: Mapping[str, Any]) -> int:
-    """No day has more fires than so many, but for one on which clocks are set back."""
+    """The most fires of any day, but for a day on which clocks are set back."""
     left = fields["max_repetitions"]
     if fields["schedule_type"] == "once":
         rough = 1
@@ -86,7 +91,7 @@ def _roughly(fields: Mapping[str, Any]) -> int:
 
 
 def _others(state: State, agent_id: str, id_: str | None) -> int:
-    """How often the agent's other active schedules fire in a day; of one-offs none is counted."""
+    """How often the agent's other active schedules fire in a day, without one-offs."""
     if sum(state.statuses.values()) > _FEW:
         return 0
     others = (state.schedules.get(each) for each in state.agent(agent_id).unfinished if each != id_)

@@ -1,5 +1,7 @@
-"""What isn't well about schedules and deliveries, as far as the state tells: for `doctor`, and for
-whoever asks a loop for its health. It reads no more of many schedules than what it names."""
+"""What isn't well about schedules and deliveries, as far as the state tells.
+
+`doctor` and a loop's health page say it. Of many schedules, only those named are read.
+"""
 
 from __future__ import annotations
 
@@ -15,40 +17,41 @@ from promptyoself.state.schedules import State, is_failing
 __all__ = ["LATE", "failed", "failing", "overdue", "retrying"]
 
 LATE = timedelta(minutes=5)
-"""From then on a slot that could be claimed, and wasn't, is overdue."""
+"""A slot that could be claimed for this long, and wasn't, is overdue."""
 
 LONG = timedelta(minutes=10)
-"""From then on a slot that is tried again and again is told of."""
+"""A slot that was tried in vain for this long is told of."""
 
-_NAMED, _COUNTED = 3, 100
+_NAMED, _COUNTED = 3, 100  # schedules at most
 _FAILED = STATUSES.index("failed")
 
 
 def failed(state: State) -> str:
-    """The schedules that have failed: parked after too many failures in a row, or one-offs that
-    came to nothing. Empty where there are none."""
+    """The schedules that have failed; empty if there are none.
+
+    They are parked after too many failures in a row, or are one-offs that weren't delivered.
+    """
     count = state.statuses.get("failed", 0)
     if not count:
         return ""
-    found = state.schedules.values(lambda summary: bool(summary.statuses[_FAILED]))
+    candidates = state.schedules.values(lambda summary: bool(summary.statuses[_FAILED]))
     ids = (
-        f"{each.id} ({'a one-off' if each.next_run is None else 'parked'})"
-        for each in found
-        if each.status == "failed"
+        f"{schedule.id} ({'a one-off' if schedule.next_run is None else 'parked'})"
+        for schedule in candidates
+        if schedule.status == "failed"
     )
     return f"{count} failed: {_listed(islice(ids, _NAMED), count)}"
 
 
 def failing(state: State) -> str:
-    """The active schedules whose latest delivery failed. Empty where there are none."""
-    found = state.schedules.values(lambda summary: bool(summary.failing))
-    ids = list(islice((each.id for each in found if is_failing(each)), _COUNTED))
+    """The active schedules whose latest delivery failed; empty if there are none."""
+    candidates = state.schedules.values(lambda summary: bool(summary.failing))
+    ids = list(islice((each.id for each in candidates if is_failing(each)), _COUNTED))
     return f"the latest delivery failed of {_counted(ids)}" if ids else ""
 
 
 def overdue(state: State, now: datetime) -> str:
-    """The schedules of which a slot could have been claimed for :data:`LATE`, and wasn't. Empty
-    where there are none."""
+    """The schedules with an overdue slot (see :data:`LATE`); empty if there are none."""
     late = format_utc(now - LATE)
 
     def is_late(summary: Summary) -> bool:
@@ -65,8 +68,7 @@ def overdue(state: State, now: datetime) -> str:
 
 
 def retrying(state: State, now: datetime) -> str:
-    """The schedules with a slot that has been tried in vain for :data:`LONG`, and why. Empty where
-    there are none."""
+    """The schedules with a slot tried in vain for :data:`LONG`, and why; or nothing."""
     long_ago = format_utc(now - LONG)
     slots = [
         slot
@@ -81,8 +83,10 @@ def retrying(state: State, now: datetime) -> str:
 
 
 def _counted(ids: list[str]) -> str:
-    """How many schedules these are, and the first of them by name; 100 stand for as many or
-    more."""
+    """How many schedules these are, and the first of them by name.
+
+    100 ids stand for 100 schedules or more.
+    """
     count = len(ids)
     number = f"{count} or more" if count >= _COUNTED else str(count)
     several = "schedule" if count == 1 else "schedules"

@@ -1,14 +1,16 @@
-"""Notices: who a schedule names with ``--on-failure`` is told when it has failed, or missed slots.
+"""Notices: the agent that a schedule names with ``--on-failure`` is told when that has failed.
 
-A notice is a prompt like any other, registered in the same append as what it tells of: so it has an
-id, a history and an audit, waits its turn, and is charged to whoever is told. It names nobody to be
-told of its own failure, so none makes another.
+A notice is a prompt like any other, registered in the same append as the event that it tells of. So
+it has an id, a history and an audit, waits its turn, and is charged to the agent that is told. It
+names nobody to be told of its own failure, so no notice makes another.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from promptyoself.core.ids import schedule_id
 from promptyoself.core.instants import format_utc, parse_utc
@@ -32,54 +34,59 @@ __all__ = ["with_notices"]
 ACTOR = {"via": "loop", "who": "promptyoself"}
 
 _ONE_INCIDENT = timedelta(hours=1)
-"""Slots missed within this time of a notice are part of what it told: of a loop that goes up and
-down, say."""
+"""Slots that are missed within this time of a notice make no other, so that a loop that goes up and
+down makes one notice."""
+
+
+class _Incident(NamedTuple):
+    """Something that somebody is to be told."""
+
+    gravity: int  # 3: the schedule has failed; 2: it is parked; 1: slots were missed; 0: nothing
+    position: int  # of the draft that says it
 
 
 def with_notices(
     state: State, drafts: Sequence[Draft], now: datetime, caps: Caps, warn: Callable[[str], None]
 ) -> list[Draft]:
-    """What was decided on a state, and the notices that it calls for: one for each schedule that is
-    parked, that ends as failed, or whose slots were missed. ``warn`` gets a sentence for each that
-    could not be given, since whoever is to be told has no room for another schedule."""
-    incidents: dict[str, int] = {}  # per schedule, the place of the worst that befell it
-    for at, draft in enumerate(drafts):
-        worst = incidents.get(draft.id or "")
-        if _gravity(state, draft, now) > (
-            0 if worst is None else _gravity(state, drafts[worst], now)
-        ):
-            incidents[draft.id or ""] = at
-    found = list(drafts)
-    added: dict[str, int] = {}  # per agent
-    taken: set[str] = set()
-    for id_, at in incidents.items():
+    """What was decided on a state, and the notices that it calls for.
+
+    There is one notice for each schedule that is parked, that ends as failed, or whose slots were
+    missed. It tells the worst of these. ``warn`` gets a sentence for each notice that can't be
+    given, because the agent that is to be told has no room for another schedule.
+    """
+    worst: dict[str, _Incident] = {}  # per schedule
+    for index, draft in enumerate(drafts):
+        incident, id_ = _Incident(_gravity(state, draft, now), index), draft.id or ""
+        if incident.gravity > (worst[id_].gravity if id_ in worst else 0):
+            worst[id_] = incident
+    noticed = list(drafts)
+    registrations: dict[str, Draft] = {}  # by id
+    added: Counter[str] = Counter()  # per agent
+    for id_, (_, index) in worst.items():
         schedule = state.schedules[id_]
         agent_id = schedule.on_failure or ""
-        notice = _notice(schedule, agent_id, _told(schedule, drafts, at), now)
+        notice = _notice(schedule, agent_id, _message(schedule, drafts, drafts[index].record), now)
         name, salt, existing = id_for_content(state, notice)
-        while existing is None and name in taken:
+        while existing is None and name in registrations:
             salt += 1
             name = schedule_id(content_of(notice), salt)
         if existing is None:
-            active = state.agent(agent_id).active + added.get(agent_id, 0)
-            if active >= caps.max_active_per_agent:
+            if state.agent(agent_id).active + added[agent_id] >= caps.max_active_per_agent:
                 name = "too_many_schedules"
                 warn(
                     f"{agent_id} could not be told of {id_}: it has as many active schedules as "
                     "are allowed."
                 )
             else:
-                added[agent_id] = added.get(agent_id, 0) + 1
-                taken.add(name)
-                found.append(
-                    Draft(notice._replace(salt=salt or None), name, {**ACTOR, FOR: agent_id})
-                )
-        found[at] = found[at]._replace(record=_with_notice(drafts[at].record, name))
-    return found
+                added[agent_id] += 1
+                actor = {**ACTOR, FOR: agent_id}
+                registrations[name] = Draft(notice._replace(salt=salt or None), name, actor)
+        noticed[index] = noticed[index]._replace(record=_with_name(drafts[index].record, name))
+    return [*noticed, *registrations.values()]
 
 
 def _gravity(state: State, draft: Draft, now: datetime) -> int:
-    """How bad it is, 0 if nobody is to be told."""
+    """See :class:`_Incident`."""
     record = draft.record
     if not isinstance(record, DeliveryFailed | DeliverySkipped | ScheduleCompleted):
         return 0
@@ -100,31 +107,32 @@ def _is_missed(state: State, schedule: Schedule, record: DeliverySkipped, now: d
         return False
     if now - parse_utc(record.slot) <= MISFIRE_TOLERANCE:
         return False
-    told = schedule.noticed_at
-    return told is None or now >= parse_utc(told) + _ONE_INCIDENT
+    noticed_at = schedule.noticed_at
+    return noticed_at is None or now >= parse_utc(noticed_at) + _ONE_INCIDENT
 
 
-def _told(schedule: Schedule, drafts: Sequence[Draft], at: int) -> str:
-    """What has happened, in words that nobody else could put there."""
+def _message(schedule: Schedule, drafts: Sequence[Draft], worst: Record) -> str:
+    """What has happened, in words that no user can change."""
     whose = f"The schedule {schedule.id} of {schedule.agent_id}"
-    record = drafts[at].record
-    mine = [draft.record for draft in drafts if draft.id == schedule.id]
-    if isinstance(record, ScheduleCompleted):
-        return f"{whose}, which was to be delivered once, has failed: {_reason(mine)}."
-    if isinstance(record, DeliveryFailed):
+    own = [draft.record for draft in drafts if draft.id == schedule.id]
+    if isinstance(worst, ScheduleCompleted):
+        return f"{whose}, which was to be delivered once, has failed: {_reason(own)}."
+    if isinstance(worst, DeliveryFailed):
         return (
-            f"{whose} is parked: its deliveries keep failing, the last one with {record.code}. "
+            f"{whose} is parked: its deliveries keep failing, the last one with {worst.code}. "
             f"`promptyoself resume --id {schedule.id}` lets it run again."
         )
-    missed = [each for each in mine if isinstance(each, DeliverySkipped) and each.why in MISSED]
-    slots = sum(each.slots for each in missed)
-    first, last = min(each.slot for each in missed), max(each.last for each in missed)
+    missed = [
+        record for record in own if isinstance(record, DeliverySkipped) and record.why in MISSED
+    ]
+    slots = sum(record.slots for record in missed)
+    first, last = min(record.slot for record in missed), max(record.last for record in missed)
     which = f"its slot of {first}" if slots == 1 else f"{slots} slots from {first} to {last}"
     return f"{whose} missed {which}: nothing delivered in time."
 
 
 def _reason(records: Iterable[Record]) -> str:
-    """Why the last slot came to nothing."""
+    """Why the last slot wasn't delivered."""
     why = "not delivered"
     for record in records:
         if isinstance(record, DeliveryFailed):
@@ -151,6 +159,6 @@ def _notice(schedule: Schedule, agent_id: str, text: str, now: datetime) -> Sche
     )
 
 
-def _with_notice(record: Record, name: str) -> Record:
+def _with_name(record: Record, name: str) -> Record:
     assert isinstance(record, DeliveryFailed | DeliverySkipped | ScheduleCompleted)
     return record._replace(notice=name)

@@ -1,8 +1,8 @@
-"""The envelope: a few lines before the prompt that tell the agent what woke it, and when.
+"""The text that is sent: the header before a prompt, and the idle prompt.
 
-Letta shows an agent the text verbatim and no time. The lines are those that Letta Code (0.34)
-writes for schedules of its own, so that its transcripts show ours in the same way: it recognises
-the first line, and the one about the recurrence.
+The header tells the agent what woke it, and when. Letta shows an agent the text verbatim and no
+time. The lines are those that Letta Code (0.34) writes for its own schedules, so that its
+transcripts show ours in the same way. It recognises the first line, and the one about recurrence.
 """
 
 from __future__ import annotations
@@ -27,8 +27,11 @@ __all__ = [
 def with_header(
     id_: str, fields: Mapping[str, Any], slot: str, kind: SlotKind, now: datetime, fire_number: int
 ) -> str:
-    """The prompt in its envelope. ``fields`` are those of the schedule, or of its registration;
-    ``fire_number`` counts the scheduled fires from 1."""
+    """The prompt with its header.
+
+    ``fields`` are those of the schedule, or of its registration. ``fire_number`` counts the
+    scheduled fires from 1.
+    """
     name = " ".join((fields.get("name") or id_).split())
     rhythm, zone = fields["schedule_value"], fields["timezone"]
     if fields["schedule_type"] == "interval":
@@ -53,8 +56,10 @@ def with_header(
 
 
 def _qualified(instant: datetime, zone: str) -> str:
-    """``2026-11-21T09:00:00.000+01:00[Europe/Paris]``: local time, offset and zone. In UTC where
-    this machine doesn't know the zone, for the prompt matters more."""
+    """``2026-11-21T09:00:00.000+01:00[Europe/Paris]``: local time, offset and zone.
+
+    It is in UTC if this machine doesn't know the zone, since the prompt is to be sent all the same.
+    """
     zone = zone if is_zone(zone) else "UTC"
     milliseconds = instant.microsecond // 1000 * 1000
     local = in_zone(instant.replace(microsecond=milliseconds), zone)
@@ -63,29 +68,32 @@ def _qualified(instant: datetime, zone: str) -> str:
 
 
 IDLE_LISTED = 10
-"""So many of an agent's desires an idle prompt lists."""
+"""The most desires that an idle prompt lists."""
 
 
 IDLE_FLOOR = 0.01
-"""What has faded to less isn't listed there any more: from full strength, that takes nearly seven
-half-lives."""
+"""The least strength of a desire that is listed. A desire of full strength fades to it in nearly
+seven half-lives."""
 
 
-_HEAD = (
+_INTRODUCTION = (
     "You are idle. These are your strongest desires at this moment, the strongest first, each with "
     "its id, its strength from 0 to 1 and its tags. This is a list, not an instruction: none of "
     "them has been made a goal."
 )
 
 
-_TAIL = (
+_CLOSING = (
     "The promptyoself commands `reinforce` (by id), `desire`, `desires` and `prune` keep this list."
 )
 
 
 def render_idle_prompt(ranked: Sequence[Ranked]) -> str:
-    """The prompt for some desires. Each takes one line, so that no text can pass for another's."""
-    return "\n".join((_HEAD, "", *map(_line, ranked), "", _TAIL))
+    """The idle prompt that lists these desires.
+
+    Each takes one line, so that no desire's text looks like another desire.
+    """
+    return "\n".join((_INTRODUCTION, "", *map(_line, ranked), "", _CLOSING))
 
 
 def _line(ranked: Ranked) -> str:

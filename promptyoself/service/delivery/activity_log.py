@@ -1,7 +1,7 @@
-"""What a worker does, told to those who watch it: a line for each step of each delivery.
+"""The activity log: a line for each step of each delivery, for people who watch a worker.
 
-What a line says is in the history too; but this is where one sees it happen. What others say of a
-failure may quote the prompt, so that is taken out of it, unless the settings allow prompts.
+The history says the same, but here one sees it happen. Letta's words about a failure may quote the
+prompt. So the prompt is taken out of them, unless the settings allow prompts in the log.
 """
 
 from __future__ import annotations
@@ -24,62 +24,66 @@ _LEVELS = {"failed": "error", "retrying": "warning", "in_doubt": "warning", "ski
 
 
 _NAMED = 5
-"""So many schedules whose slots were missed are named in one pass; of the others, the number."""
+"""The most schedules with missed slots that a pass names. Of the others, the number is told."""
 
 
 class ActivityLog:
-    """Tells of one worker; each line bears its name, and that of the schedule, the slot and the
-    attempt where it is about one."""
+    """Tells of one worker.
+
+    Each line has its name, and the schedule, the slot and the attempt that the line is about.
+    """
 
     def __init__(self, log: Log, worker: str, *, prompts: bool) -> None:
-        """``prompts`` says that they may be told."""
+        """``prompts`` says that lines may have prompts."""
         self._log = log
         self._prompts = prompts
         self._sent: set[str] = set()
         log.bind(worker=worker)
 
     def worker(self, state: str, **fields: Any) -> None:
-        """It has ``started`` or ``stopped``."""
+        """The worker has ``started`` or ``stopped``."""
         self._log.note("worker", state=state, **fields)
 
-    def step(self, state: str, made: Claim, level: str = "info", **fields: Any) -> None:
+    def step(self, state: str, claimed: Claim, level: str = "info", **fields: Any) -> None:
         """A delivery was ``claimed`` or ``adopted``."""
-        prompt = {"prompt": made.text} if self._prompts else {}
+        prompt = {"prompt": claimed.text} if self._prompts else {}
         self._log.note(
             "delivery",
             level=level,
             state=state,
-            id=made.id,
-            agent_id=made.agent_id,
-            slot=made.slot,
-            attempt=made.attempt,
-            otid=made.otid,
+            id=claimed.id,
+            agent_id=claimed.agent_id,
+            slot=claimed.slot,
+            attempt=claimed.attempt,
+            otid=claimed.otid,
             **fields,
             **prompt,
         )
 
-    def sent(self, key: str, made: Claim, run_id: str | None) -> None:
-        """It is on its way to Letta, or perhaps there; told once for a ``key``."""
+    def sent(self, key: str, claimed: Claim, run_id: str | None) -> None:
+        """A delivery is on its way to Letta, or perhaps there; one line for each ``key``."""
         if key not in self._sent:
             self._sent.add(key)
-            self.step("sent", made, **({} if run_id is None else {"run_id": run_id}))
+            self.step("sent", claimed, **({} if run_id is None else {"run_id": run_id}))
 
-    def stalled(self, made: Claim, stalled: Stalled) -> None:
-        """It has met something that keeps it from its end, and goes on."""
+    def stalled(self, claimed: Claim, stalled: Stalled) -> None:
+        """A delivery has met something that keeps it from its end, and goes on."""
         told = {name: value for name, value in stalled._asdict().items() if value is not None}
         if stalled.retry_at is not None:
             told["retry_at"] = format_utc(stalled.retry_at)
-        self.step("stalled", made, level="warning", **told)
+        self.step("stalled", claimed, level="warning", **told)
 
     def over(self, key: str) -> None:
-        """Nothing more is to come of that key."""
+        """The delivery of that key has its outcome."""
         self._sent.discard(key)
 
     def outcomes(
-        self, lines: Sequence[dict[str, Any]], settled: Sequence[tuple[Claim, Outcome]]
+        self, lines: Sequence[dict[str, Any]], recorded: Sequence[tuple[Claim, Outcome]]
     ) -> None:
-        """What became of deliveries: the lines that people get, for these outcomes."""
-        texts = {(made.id, made.slot, made.attempt): made.text for made, _ in settled}
+        """What became of deliveries: the lines that `execute` prints, for these outcomes."""
+        texts = {
+            (claimed.id, claimed.slot, claimed.attempt): claimed.text for claimed, _ in recorded
+        }
         for line in lines:
             text = texts.get((line["id"], line["slot"], line["attempt"]), "")
             fields = dict(line)
@@ -95,17 +99,19 @@ class ActivityLog:
             self._log.note("skipped", level="info", state="skipped", **line)
 
     def held(self, code: str, seconds: float) -> None:
-        """No delivery for so long, since Letta is in trouble."""
+        """No delivery is begun for ``seconds``, since Letta is in trouble."""
         self._log.note("held", state="held", code=code, seconds=seconds)
 
-    def broken(self, text: str, made: Claim) -> str:
-        """The text of a bug's traceback, as far as it may be told."""
-        return text if self._prompts else without(text, made.text)
+    def broken(self, text: str, claimed: Claim) -> str:
+        """The text of a bug's traceback, without the prompt unless that may be told."""
+        return text if self._prompts else without(text, claimed.text)
 
 
 def alarms(state: State, drafts: Iterable[Draft]) -> Iterator[str]:
-    """What somebody should hear of at once, of what was decided on a state: schedules that are
-    parked, one-offs that have failed, slots that were missed. A sentence or two for each."""
+    """Sentences about what somebody should hear of at once, among what was decided on a state.
+
+    These are schedules that are parked, one-offs that have failed, and slots that were missed.
+    """
     why: dict[str, str] = {}
     missed: dict[str, list[DeliverySkipped]] = {}
     for record, id_, _ in drafts:
@@ -130,27 +136,29 @@ def alarms(state: State, drafts: Iterable[Draft]) -> Iterator[str]:
                 f"{why.get(id_, 'not delivered')}."
             )
     for id_, skips in list(missed.items())[:_NAMED]:
-        slots = sum(each.slots for each in skips)
-        first, last = min(each.slot for each in skips), max(each.last for each in skips)
+        slots = sum(skip.slots for skip in skips)
+        first, last = min(skip.slot for skip in skips), max(skip.last for skip in skips)
         which = f"its slot of {first}" if slots == 1 else f"{slots} slots from {first} to {last}"
-        reasons = " and ".join(sorted({each.why for each in skips}))
+        reasons = " and ".join(sorted({skip.why for skip in skips}))
         yield f"{id_} of {state.schedules[id_].agent_id} missed {which} ({reasons})."
     if len(missed) > _NAMED:
         yield f"{len(missed) - _NAMED} more schedules missed slots."
 
 
-def line_of(state: State, made: Claim, outcome: Outcome | None, became: str) -> dict[str, Any]:
-    """What became of a delivery, as ``execute`` prints it; ``outcome`` is ``None`` where it is left
-    in doubt."""
-    schedule = state.schedules[made.id]
+def line_of(state: State, claimed: Claim, outcome: Outcome | None, became: str) -> dict[str, Any]:
+    """The line about a delivery that ``execute`` prints.
+
+    ``outcome`` is ``None`` if the delivery is left in doubt.
+    """
+    schedule = state.schedules[claimed.id]
     line: dict[str, Any] = {
-        "id": made.id,
-        "agent_id": made.agent_id,
+        "id": claimed.id,
+        "agent_id": claimed.agent_id,
         "delivered": became == "delivered",
         "next_run": schedule.next_run if schedule.status == "active" else None,
         "state": became,
-        "slot": made.slot,
-        "attempt": made.attempt,
+        "slot": claimed.slot,
+        "attempt": claimed.attempt,
     }
     if isinstance(outcome, Delivered | Failed) and outcome.run_id:
         line["run_id"] = outcome.run_id
@@ -158,7 +166,7 @@ def line_of(state: State, made: Claim, outcome: Outcome | None, became: str) -> 
         line["code"] = outcome.code
     if outcome is not None and outcome.error:
         line["error"] = outcome.error
-    waiting = state.open.get(slot_key(made.id, made.slot))
+    waiting = state.open.get(slot_key(claimed.id, claimed.slot))
     answer: Outcome | OpenSlot | None = waiting if outcome is None else outcome
     if isinstance(answer, OpenSlot) and answer.code:
         line.update(code=answer.code, error=answer.error or "")

@@ -1,5 +1,7 @@
-"""What is sent is what the log says: before a claim, what the index says of a schedule is compared
-with the events that it was made of."""
+"""What is sent is what the log says.
+
+Before a claim, the schedule in the index is compared with the events that it was made of.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,11 @@ _MOST_KNOWN = 4096
 
 
 class LogCheck:
-    """Asks the log about schedules, each once for what it says now.
+    """Compares schedules with the log, each once for each content that it has.
 
     A schedule names the event that registered it and those that last changed a field. These are
-    read, and must say what the schedule says. What this can't tell is whether a later event of the
-    schedule was left out: an index could name an earlier modification. The audit tells that.
+    read, and must say what the schedule says. An index that leaves out a later event of the
+    schedule, and names an earlier modification, isn't noticed here. The audit notices it.
     """
 
     def __init__(self, ledger: Ledger) -> None:
@@ -30,11 +32,11 @@ class LogCheck:
         self._mended: set[str] = set()
 
     def __call__(self, schedule: Schedule) -> None:
-        """See :data:`~promptyoself.rules.claim.ScheduleCheck`.
+        """Compare a schedule with the log.
 
         Raises:
             IndexMismatch: the log says something else.
-            ValueError: it still does, though the index was made anew from the log since.
+            ValueError: it still does, after the index was made again from the log.
         """
         said = (schedule.told, schedule.retold, *(getattr(schedule, name) for name in SPECIFIED))
         if self._known.get(schedule.id) == said:
@@ -48,7 +50,7 @@ class LogCheck:
         self._known[schedule.id] = said
 
     def mended(self, id_: str) -> None:
-        """The index was made anew, because of that schedule."""
+        """The index was made again from the log, because of that schedule."""
         self._mended.add(id_)
 
     def _says(self, schedule: Schedule) -> bool:
@@ -66,7 +68,7 @@ class LogCheck:
         return all(fields.get(name) == getattr(schedule, name) for name in SPECIFIED)
 
     def _data(self, where: str, type_: str, id_: str) -> Mapping[str, Any] | None:
-        """What an event says, if it is of that type and id."""
+        """The data of an event, if it has that type and id."""
         month, _, seq = where.partition(":")
         if not (seq.isascii() and seq.isdigit() and len(seq) < 19):
             return None

@@ -1,4 +1,4 @@
-"""What a pass has to write of deliveries that are under way, or over."""
+"""The events for what has become of deliveries since the last pass."""
 
 from __future__ import annotations
 
@@ -28,32 +28,34 @@ def record_outcomes(
     outcomes: Sequence[tuple[Claim, Outcome]],
     now: datetime,
 ) -> tuple[list[Draft], list[dict[str, Any]], State]:
-    """The events for what deliveries have met on their way and for outcomes, a line for people for
-    each of these, and the state after them."""
+    """The events for ``stalls`` and ``outcomes``, a line per outcome, and the state after them.
+
+    The claims of the same pass are decided on that state.
+    """
     drafts: list[Draft] = []
     lines: list[dict[str, Any]] = []
-    left, ts = list(outcomes), format_utc(now)
-    for made, stalled in stalls:
-        met = stall_events(state, made, worker, stalled)
-        drafts += [store.draft(record, made.id, made.agent_id) for record in met]
-        state = fold(state, [provisional_event(record, made.id, ts) for record in met])
-    while left:
-        # A fold costs something, so one for all, but for a schedule's second outcome.
+    waiting, ts = list(outcomes), format_utc(now)
+    for claimed, stalled in stalls:
+        records = stall_events(state, claimed, worker, stalled)
+        drafts += [store.draft(record, claimed.id, claimed.agent_id) for record in records]
+        state = fold(state, [provisional_event(record, claimed.id, ts) for record in records])
+    while waiting:
+        # One fold for many outcomes is cheaper. A schedule's second outcome is decided after it.
         seen: set[str] = set()
         later: list[tuple[Claim, Outcome]] = []
-        settled: list[tuple[Claim, Outcome, str]] = []
+        results: list[tuple[Claim, Outcome, str]] = []
         events: list[Envelope] = []
-        for made, outcome in left:
-            if made.id in seen:
-                later.append((made, outcome))
+        for claimed, outcome in waiting:
+            if claimed.id in seen:
+                later.append((claimed, outcome))
                 continue
-            seen.add(made.id)
-            records, became = outcome_events(state, made, worker, outcome, now)
-            drafts += [store.draft(record, made.id, made.agent_id) for record in records]
-            events += [provisional_event(record, made.id, ts) for record in records]
+            seen.add(claimed.id)
+            records, became = outcome_events(state, claimed, worker, outcome, now)
+            drafts += [store.draft(record, claimed.id, claimed.agent_id) for record in records]
+            events += [provisional_event(record, claimed.id, ts) for record in records]
             if became != "settled":
-                settled.append((made, outcome, became))
+                results.append((claimed, outcome, became))
         state = fold(state, events)
-        lines += [line_of(state, *each) for each in settled]
-        left = later
+        lines += [line_of(state, *result) for result in results]
+        waiting = later
     return drafts, lines, state

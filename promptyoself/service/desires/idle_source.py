@@ -1,6 +1,6 @@
-"""The idle prompt: what an agent would like most, as it stands when the schedule fires.
+"""What an idle prompt lists: the agent's strongest desires when the schedule fires.
 
-It lists, and asks for nothing: whether a wish becomes a goal is the agent's own affair.
+It is a list and no instruction. The agent itself decides whether a desire becomes a goal.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ __all__ = ["desire_ranking"]
 
 
 def desire_ranking(store: Store) -> Callable[[str, datetime], list[Ranked]]:
-    """Asks for what an idle prompt lists: an agent's strongest desires at an instant. Their log is
-    read when that is first asked for, and again each time, as far as it has grown.
+    """A function that gives an agent's strongest desires at an instant.
 
-    What is returned raises ``PromptyoselfError`` or ``OSError`` where they can't be told.
+    At each call it reads what has been added to the desires' log since the call before.
+    It raises ``PromptyoselfError`` or ``OSError`` if the desires can't be read.
     """
 
-    def ask(agent_id: str, now: datetime) -> list[Ranked]:
+    def rank(agent_id: str, now: datetime) -> list[Ranked]:
         half_life = desire_half_life(store.settings)
         with store.desires.naming():
             state = store.desires.snapshot().state  # not `read`, which may write an index
@@ -34,4 +34,4 @@ def desire_ranking(store: Store) -> Callable[[str, datetime], list[Ranked]]:
             living(state, agent_id), now, half_life, limit=IDLE_LISTED, at_least=IDLE_FLOOR
         )
 
-    return ask
+    return rank
