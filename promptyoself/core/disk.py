@@ -120,8 +120,8 @@ class Disk:
     def sync_parents(self, path: Path) -> None:
         """fsync of every folder above ``path`` that may be read, outermost first.
 
-        :meth:`make_directory` syncs what it makes, but whoever made a folder may have died before
-        that. Folders that we may not read aren't of our making.
+        :meth:`make_directory` syncs what it makes, but a process may have died between making a
+        folder and that. Folders that may not be read weren't made by this software.
         """
         for parent in reversed(path.absolute().parents):
             with suppress(PermissionError):
@@ -162,8 +162,8 @@ class Disk:
         return descriptor
 
     def append_to(self, descriptor: int, path: Path, data: bytes, offset: int) -> None:
-        """write, fsync; where the file is empty, fsync of its directory before the write, so that a
-        file with anything in it has a durable name, whoever died meanwhile.
+        """write, fsync; if the file is empty, fsync of its directory before the write, so that a
+        file with anything in it has a durable name even if its maker has died.
 
         ``descriptor`` is that of the file at ``path``, from :meth:`open_to_append`; ``offset`` is
         the size that it has. On return all of ``data`` is durable. Where the write fails or
@@ -207,7 +207,7 @@ class Disk:
 
         A reader sees the old content or the new, never a mixture. With ``durable=False`` both
         syncs are left out: after a power loss the file may be old, empty or garbage, so it must be
-        something that can be made anew. Callers hold a lock that keeps others from replacing the
+        something that can be rebuilt. Callers hold a lock that keeps others from replacing the
         same file.
 
         Raises:
@@ -236,8 +236,8 @@ class Disk:
         """rename of what :meth:`write_beside` wrote, fsync of the directory: ``path`` has the other
         content for good.
 
-        A crash in between leaves the old content or the new, whole. Whoever has ``path`` open goes
-        on reading the old.
+        A crash in between leaves the old content or the new, whole. A process that has ``path``
+        open goes on reading the old content.
 
         Raises:
             OSError: ``path`` is as it was, or has the new content, though perhaps not for good.

@@ -22,27 +22,27 @@ __all__ = ["ExclusiveLock"]
 
 _LEAST_POLL_SECONDS = 0.00005  # only the process that is next polls, so it may do so often
 _POLL_SECONDS = 0.001
-_LOOK_SECONDS = 0.25
+_RECHECK_SECONDS = 0.25
 _TURN_SECONDS = 0.001  # handing over costs as much as an append or two
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
-_NOTE_BYTES = 512
-_MARK_BYTES = 32
-_NOTE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
+_HOLDER_BYTES = 512
+_TAG_BYTES = 32
+_HOLDER_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
 
 
 class ExclusiveLock:
     """A lock among all processes and threads; re-entrant within a thread; turns are in order.
 
     It is ``flock`` itself, since an append should cost little more than its ``fsync``, and a
-    library for locks costs as much again. Its file stays open, but each time one looks whether it
-    is still the one of that name: whoever removes the file, or puts another folder in its place,
-    must not leave two processes with a lock each.
+    library for locks costs as much again. Its file stays open. Each time it is checked whether it
+    still has its name, so that two processes can't have a lock each after somebody has removed the
+    file or replaced the folder.
 
-    Turns are in order because there is a second lock, of the process that is next. A process takes
-    that first, and gives it back once it has the lock itself. One that has just let go finds that
-    another is next, and lines up; the kernel serves that line in order. Only for a millisecond
-    after its turn began may it take the lock again at once. Within a process threads do the same
-    with two locks of their own.
+    Turns are in order because there is a second lock, for the process that is next. A process takes
+    that one first, and gives it back once it has the lock itself. A process that has just released
+    the lock finds that another one is next, and lines up; the kernel serves that line in order. A
+    process may take the lock again at once only for a millisecond after its turn began. The threads
+    of a process do the same with two locks of their own.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class ExclusiveLock:
         self._next = -1
         self._until = 0.0  # as long as we may take it again out of turn
         self._place: _Place | None = None  # one that was left before it was reached
-        self._mark = b""
+        self._tag = b""
         _locks.add(self)
 
     def __del__(self) -> None:
@@ -104,7 +104,7 @@ class ExclusiveLock:
                 elif not self._try():
                     self._wait(limit, deadline)
                 self._until = time.monotonic() + _TURN_SECONDS
-            if not self._mark or os.pread(self._descriptor, _MARK_BYTES, 0) != self._mark:
+            if not self._tag or os.pread(self._descriptor, _TAG_BYTES, 0) != self._tag:
                 self._sign()
             if not again:  # no sooner: the process that has just let go would come in between
                 self._let_next()
@@ -139,7 +139,7 @@ class ExclusiveLock:
             self._place.forget()
         self._place = None
         self._thread, self._next_thread = RLock(), Lock()
-        self._depth, self._mark = 0, b""
+        self._depth, self._tag = 0, b""
 
     def _wait_for_threads(self, deadline: float) -> bool:
         """Wait for the other threads of this process; be the next one still if that succeeds."""
@@ -175,7 +175,7 @@ class ExclusiveLock:
             raise self._timed_out(limit)
         if self._place is None or not self._place.wanted_again():
             self._place = _Place(self._name + ".queue")
-        while not self._place.reached(min(_left(deadline), _LOOK_SECONDS)):
+        while not self._place.reached(min(_left(deadline), _RECHECK_SECONDS)):
             if self._try():
                 return
             if deadline <= time.monotonic():
@@ -242,32 +242,36 @@ class ExclusiveLock:
             os.close(self._next)
 
     def _sign(self) -> None:
-        """Leave word of who holds it, for the error of whoever waits in vain. It needn't be done
-        again as long as our mark in the lock's own file says that nobody else has held it since."""
+        """Write down who holds the lock, for the error of a process that waits in vain. It needn't
+        be done again while the lock's own file has this process's tag, for then no other process
+        has held it since."""
         command = " ".join([os.path.basename(sys.argv[0]), *sys.argv[1:2]])[:100]
-        note = {"pid": os.getpid(), "command": command.encode("ascii", "backslashreplace").decode()}
-        mark = os.urandom(_MARK_BYTES // 2).hex().encode()
+        holder_info = {
+            "pid": os.getpid(),
+            "command": command.encode("ascii", "backslashreplace").decode(),
+        }
+        tag = os.urandom(_TAG_BYTES // 2).hex().encode()
         with suppress(OSError):
-            descriptor = os.open(self._name + ".holder", _NOTE_FLAGS, 0o600)
+            descriptor = os.open(self._name + ".holder", _HOLDER_FLAGS, 0o600)
             try:
                 # Of one length and in place: cutting the file first would cost more than an append.
-                os.pwrite(descriptor, orjson.dumps(note).ljust(_NOTE_BYTES), 0)
+                os.pwrite(descriptor, orjson.dumps(holder_info).ljust(_HOLDER_BYTES), 0)
             finally:
                 os.close(descriptor)
-            os.pwrite(self._descriptor, mark, 0)
-            self._mark = mark
+            os.pwrite(self._descriptor, tag, 0)
+            self._tag = tag
 
     def _timed_out(self, limit: float) -> PromptyoselfError:
         try:
-            note = orjson.loads(read_ours(self._path.with_name(self._path.name + ".holder")))
-            holder = f"process {note['pid']} ({note['command'].strip()})"
+            holder_info = orjson.loads(read_ours(self._path.with_name(self._path.name + ".holder")))
+            holder = f"process {holder_info['pid']} ({holder_info['command'].strip()})"
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            note, holder = {}, "another process"
+            holder_info, holder = {}, "another process"
         return PromptyoselfError(
             "lock_timeout",
             f"The log is {self._state} by {holder}, for longer than {limit:g} seconds.",
             "Nothing was changed. Try again; if that process hangs, end it: its lock goes with it.",
-            holder=note,
+            holder=holder_info,
         )
 
 

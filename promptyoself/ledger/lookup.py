@@ -18,12 +18,13 @@ __all__ = ["Borders", "seek"]
 
 _HEADER = re.compile(rb"\x1f\x8b\x08")
 _SEQ = re.compile(rb'\{"v":[0-9]{1,9},"seq":([1-9][0-9]{0,17}),')
-_NEAR = 1 << 12
-"""So many bytes before the event, members are read one after the other."""
+_NEAR_BYTES = 1 << 12
+"""This near to the event, in bytes, members are read one after the other."""
 
-_CHUNK = 1 << 14
-_GUESSES = 8
-"""After so many guesses by the events' numbers, the middle is taken, which needs no luck."""
+_CHUNK_BYTES = 1 << 14
+_MOST_GUESSES = 8
+"""The first guesses are made by the events' numbers. After these, the middle is taken, which always
+gets there."""
 
 _MOST_BORDERS = 1 << 14
 
@@ -35,7 +36,7 @@ class Borders(NamedTuple):
     numbers: list[int]
     places: list[int]
 
-    def note(self, number: int, place: int) -> None:
+    def add(self, number: int, place: int) -> None:
         """Remember one."""
         at = bisect_right(self.numbers, number)
         if (at and self.numbers[at - 1] == number) or len(self.numbers) >= _MOST_BORDERS:
@@ -51,7 +52,7 @@ def seek(file: BinaryIO, size: int, seq: int, borders: Borders) -> Envelope | No
         first = _member_from(file, 0, 1)
         if first is None:
             return None
-        borders.note(first[1], 0)
+        borders.add(first[1], 0)
     at = bisect_right(borders.numbers, seq)
     if at == 0:
         return None
@@ -60,21 +61,21 @@ def seek(file: BinaryIO, size: int, seq: int, borders: Borders) -> Envelope | No
     if at < len(borders.numbers):
         high, high_seq = borders.places[at], borders.numbers[at]
     guesses = 0
-    while high - low > _NEAR and low_seq < seq:
+    while high - low > _NEAR_BYTES and low_seq < seq:
         guesses += 1
         place = (low + high) // 2
-        if high_seq and guesses <= _GUESSES:
+        if high_seq and guesses <= _MOST_GUESSES:
             share = (seq - low_seq) / (high_seq - low_seq)
-            place = low + int((high - low) * share) - _NEAR // 2
+            place = low + int((high - low) * share) - _NEAR_BYTES // 2
         elif not high_seq and guesses == 1:
-            place = high - _CHUNK  # the last members tell how densely events lie
+            place = high - _CHUNK_BYTES  # the last members tell how densely events lie
         place = min(max(place, low + 1), high - 1)
         found = _member_from(file, place, high)
         if found is None:
             high = place
             continue
         member, number = found
-        borders.note(number, member.start)
+        borders.add(number, member.start)
         if number > seq:
             high, high_seq = place, number
         else:
@@ -91,7 +92,7 @@ def _walk(file: BinaryIO, start: int, seq: int, borders: Borders) -> Envelope | 
             match = _SEQ.match(member.content)
             if match is None or (first := int(match[1])) > seq:
                 return None
-            borders.note(first, member.start)
+            borders.add(first, member.start)
             if seq < first + member.content.count(b"\n"):
                 envelope = decode_line(member.content.split(b"\n")[seq - first])
                 return envelope if envelope.seq == seq else None
@@ -105,7 +106,7 @@ def _member_from(file: BinaryIO, place: int, until: int) -> tuple[Member, int] |
     its first event."""
     while place < until:
         file.seek(place)
-        chunk = file.read(min(_CHUNK, until - place) + 2)
+        chunk = file.read(min(_CHUNK_BYTES, until - place) + 2)
         for match in _HEADER.finditer(chunk):
             try:
                 member = next(members_of(file, place + match.start()), None)
@@ -113,5 +114,5 @@ def _member_from(file: BinaryIO, place: int, until: int) -> tuple[Member, int] |
                 continue
             if member is not None and (found := _SEQ.match(member.content)):
                 return member, int(found[1])
-        place += _CHUNK
+        place += _CHUNK_BYTES
     return None

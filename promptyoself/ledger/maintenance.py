@@ -21,20 +21,15 @@ __all__ = ["Prepared", "Recovery", "Sealing", "UnknownMonth"]
 
 
 class Prepared(NamedTuple):
-    """A month written anew, ready to be put in place of the old.
-
-    ``end`` is its last event and where the old one ends, ``offset`` and ``member`` where the last
-    member lies in the new one. ``content_sha256`` is of all its lines, newlines included.
-    ``growing`` says that it may have grown meanwhile: what was added is added to the new one.
-    """
+    """A month in larger members, ready to be put in place of the old file."""
 
     month: str
     events: int
-    content_sha256: str
-    end: Position
-    offset: int
-    member: int
-    growing: bool = False
+    content_sha256: str  # of all its lines, newlines included
+    end: Position  # its last event, and where the old file ended when it was read
+    offset: int  # where the new file ends, in bytes
+    member: int  # where the last member of the new file begins
+    growing: bool = False  # the old file may have grown since; that is added to the new one
 
 
 class UnknownMonth(PromptyoselfError):
@@ -76,7 +71,7 @@ class Recovery(Protocol):
 
         Every piece is kept first, durably. It may die anywhere: then a survey finds the same sound
         lines, and all is done again. Until the gaps have their statement, which the caller appends
-        at the end, whoever reads stops at them.
+        at the end, readers stop at them.
 
         Raises:
             OSError: the disk refused. What was kept and what is sound is there.
@@ -101,7 +96,8 @@ class Sealing(Protocol):
         ...
 
     def prepare(self, month: str, now: datetime) -> Prepared:
-        """Write the month anew, beside the old one, and check that it has the same lines.
+        """Write the month in larger members, beside the old file, and check that it has the same
+        lines.
 
         Takes no lock and changes nothing that anybody reads; it takes time that grows with the
         month. Every line of the month is checked first, and its link to the month before. What is
@@ -117,7 +113,7 @@ class Sealing(Protocol):
 
     def repack(self, until: Position) -> Prepared:
         """As :meth:`prepare`, of the running month up to a position: a month needn't be over to be
-        written anew, only to be recorded as sealed.
+        repacked, only to be recorded as sealed.
 
         Raises:
             PromptyoselfError: ``unknown_month``.

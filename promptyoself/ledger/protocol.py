@@ -40,7 +40,7 @@ class Ledger(Protocol):
 
         Without any ``drafts`` nothing is written, but everything up to ``expecting`` is durable
         when it returns: another writer may have died between writing it and making it so, and
-        whoever acknowledges what he found there ("exists already") would vouch for it.
+        a caller that acknowledges what it found there ("exists already") vouches for it.
 
         Raises:
             HeadMoved: ``expecting`` is not the end of the chain.

@@ -1,4 +1,4 @@
-"""Sealing: a month that is over, written anew in large gzip members.
+"""Sealing: a month that is over is repacked into large gzip members.
 
 An append makes a member of its own, so that it can be made durable by itself, and so a month
 consists of members of a few hundred bytes, which compress badly and cost time to open, each of
@@ -11,17 +11,18 @@ The order of the steps, and why each is safe to die after:
    Nothing has changed; the next try writes over it.
 2. It is read back and compared. Nothing has changed.
 3. Under the lock of those who append: a torn end, which only the last month can have, is moved
-   aside, as before any append. Whoever dies after this leaves a copy for the next append to record.
-4. The caller writes an index that will fit the new file. Whoever dies after this leaves one that
-   doesn't fit the old: it is made anew.
-5. A mark is made: whoever dies between here and its removal leaves it for the next append, which
-   does what step 7 does.
+   aside, as before any append. A process that dies here leaves a copy; the next append records it.
+4. The caller writes an index that will fit the new file. A process that dies here leaves one that
+   doesn't fit the old file: it is rebuilt.
+5. A file named ``.unsettled`` is made. A process that dies between here and its removal leaves it
+   for the next append, which does what step 7 does.
 6. The new file takes the old one's name. That is atomic, the new content was durable before, and
    both have the same lines: whichever a crash leaves, nothing is lost.
-7. The folder is synced: the new file has its name for good, and the mark goes.
-8. The event is appended (by the caller, as any other). Whoever dies before it leaves a sealed month
-   without a record, which the next one who seals finds, rewrites to the same bytes, and records.
-   Until then the month may even grow, if it is the last one: appends go behind the large members.
+7. The folder is synced: the new file has its name for good, and that file goes.
+8. The event is appended (by the caller, as any other). A process that dies before it leaves a
+   sealed month without a record. The next sealing finds it, rewrites it to the same bytes, and
+   records it. Until then the month may even grow, if it is the last one: appends go behind the
+   large members.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ class FileSealing:
 
     def recorded(self) -> set[str]:
         """See :meth:`Sealing.recorded`."""
-        # Where a segment is damaged, whoever is about to seal will meet it, or `verify`.
+        # Damage in a segment is found when that is sealed, or by `verify`.
         sealed = statements(self._folder, "segment.sealed")
         return {str(event.data.get("month")) for event in sealed}
 

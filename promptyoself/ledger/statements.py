@@ -1,8 +1,8 @@
 """Statements that the chain makes about itself, found by a look at the bytes.
 
-Whoever reads the chain meets some of them too late: that a gap is known, that a torn end is
-recorded, that a month was sealed. So they are looked for without checking the links between events.
-Such a statement counts only where a replay that checks the links has come to it, too.
+A reader of the chain meets some of them too late: that a gap is known, that a torn end is recorded,
+that a month was sealed. So they are looked for without checking the links between events. Such a
+statement counts only once a replay that checks the links has come to it, too.
 """
 
 from __future__ import annotations

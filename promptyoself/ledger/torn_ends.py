@@ -40,7 +40,7 @@ def move_aside(folder: Path, quarantine: Path, torn: Torn, disk: Disk) -> Path:
         file.seek(torn.offset)
         tail = file.read()
     disk.make_directory(quarantine)
-    disk.fsync_directory(folder)  # whoever made the quarantine may have died
+    disk.fsync_directory(folder)  # the process that made the quarantine may have died
     digest = sha256(tail).hexdigest()
     copy = quarantine / f"{torn.month}-{torn.offset}-{digest[:16]}.torn{_PENDING}"
     disk.replace(copy, tail)

@@ -1,4 +1,4 @@
-"""What each event does to the schedules: the fold's step."""
+"""What each event changes in the schedules' state."""
 
 from bisect import bisect_left
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from promptyoself.events.codec import read_record
 from promptyoself.events.kinds import FINISHED, HANDED_BACK, SCHEDULE_TYPES
 from promptyoself.events.schedule_fields import FLAGS, SPECIFIED, TEMPLATES, content_of
 from promptyoself.events.versions import SCHEDULE_VERSIONS
-from promptyoself.state.fold import Folded, take_in
+from promptyoself.state.fold import Folded, apply_events
 from promptyoself.state.schedules import (
     CHAIN,
     OpenSlot,
@@ -28,7 +28,7 @@ __all__ = ["apply", "fold"]
 
 
 def apply(state: State, event: Folded) -> None:
-    """Take in one event of a known type and version; ``state`` is changed.
+    """Apply one event of a known type and version; ``state`` is changed.
 
     Raises:
         AttributeError, KeyError, TypeError, ValueError: it contradicts those before it.
@@ -79,7 +79,7 @@ def apply(state: State, event: Folded) -> None:
 
 
 def _count(state: State, schedule: Schedule, change: int) -> None:
-    """Add a schedule to what is counted, or take it away."""
+    """Add a schedule to the counts (1), or subtract it (-1)."""
     count = state.statuses.get(schedule.status, 0) + change
     state.statuses[schedule.status] = count
     if not count:
@@ -136,9 +136,9 @@ def _register(
 
 
 def _reopen(schedule: Schedule, counts_from: str, without: list[list[str]] | None) -> Schedule:
-    """Let slots count again from there on, though a clock that was ahead has decided later ones;
-    those that were claimed don't come again. What was spent and noted on later days is not
-    of any day that has been."""
+    """Let slots count again from an instant on, though a clock that was ahead has decided later
+    ones. Those that were claimed don't come again. What was spent and noted on later days is
+    forgotten, since these days are still to come."""
     for first, last in without or ():
         if not (is_instant(first) and is_instant(last) and first <= last):
             raise ValueError("a range of slots isn't two instants")
@@ -166,7 +166,9 @@ def _evolve(state: State, event: Folded, record: records.Record, schedule: Sched
             slot = state.open.pop(slot_key(schedule.id, record.slot))
             return schedule._replace(
                 last_run=event.ts,
-                settled_at=_ended(event, slot) if slot.kind == "scheduled" else schedule.settled_at,
+                settled_at=_end_of(event, slot)
+                if slot.kind == "scheduled"
+                else schedule.settled_at,
                 failures=0,
                 last_error=record.error,
             )
@@ -176,7 +178,7 @@ def _evolve(state: State, event: Folded, record: records.Record, schedule: Sched
                 schedule = schedule._replace(noticed_at=event.ts)
             given_up = state.open.pop(slot_key(schedule.id, record.slot), None)
             if given_up is not None:
-                return schedule._replace(settled_at=_ended(event, given_up))
+                return schedule._replace(settled_at=_end_of(event, given_up))
             if record.kind != "scheduled":
                 raise ValueError("it skips a slot that never began")
             return schedule._replace(last_slot=record.last, next_run=record.next_run)
@@ -186,19 +188,21 @@ def _evolve(state: State, event: Folded, record: records.Record, schedule: Sched
             state.open[key] = slot._replace(
                 worker=None, unsent=slot.unsent + (record.code in HANDED_BACK)
             )
-            return schedule._replace(last_error=_said(record))
+            return schedule._replace(last_error=_error_text(record))
         case records.DeliveryStalled():
             key = slot_key(schedule.id, record.slot)
             if state.open[key].worker is None:
                 raise ValueError("it tells of an attempt that nobody makes")
             state.open[key] = _hindered(state.open[key], record)
-            return schedule._replace(last_error=_said(record))
+            return schedule._replace(last_error=_error_text(record))
         case records.DeliveryFailed():
             slot = state.open.pop(slot_key(schedule.id, record.slot))
             return schedule._replace(
-                settled_at=_ended(event, slot) if slot.kind == "scheduled" else schedule.settled_at,
+                settled_at=_end_of(event, slot)
+                if slot.kind == "scheduled"
+                else schedule.settled_at,
                 failures=schedule.failures + record.permanent,
-                last_error=_said(record),
+                last_error=_error_text(record),
                 last_code=record.code,
                 status="failed" if record.parked else schedule.status,
             )
@@ -260,17 +264,17 @@ def _hindered(
     )
 
 
-def _said(
+def _error_text(
     record: records.DeliveryAbandoned | records.DeliveryStalled | records.DeliveryFailed,
 ) -> str:
-    """The sentence of what went wrong, with what Letta said of it."""
+    """What went wrong, and what Letta said of it."""
     if record.detail is None:
         return record.error
     return f"{record.error} It said: {record.detail}"
 
 
-def _ended(event: Folded, slot: OpenSlot) -> str:
-    """When a slot got its outcome; where the log's time is held, when it was claimed at least."""
+def _end_of(event: Folded, slot: OpenSlot) -> str:
+    """When a slot got its outcome. If the clock is behind the log, that is when it was claimed."""
     return slot.claimed_at if slot.held and slot.claimed_at else event.ts
 
 
@@ -334,7 +338,7 @@ def _modify(
 
 
 def _give_back(state: State, schedule: Schedule, counts_from: str) -> None:
-    """What its agent has spent on a day that is still to come, it hasn't."""
+    """Forget what the agent has spent on a day that is still to come."""
     agent = state.agent(schedule.agent_id)
     if agent.spent_day > counts_from[:10]:
         state.agents[schedule.agent_id] = agent._replace(spent_day="", spent=0)
@@ -372,8 +376,8 @@ def fold(state: State, envelopes: Iterable[Folded]) -> State:
     """The state after some more events; ``state`` itself is left as it was.
 
     Raises:
-        ChainError: ``corrupt_chain``: see :func:`~promptyoself.state.fold.take_in`.
+        ChainError: ``corrupt_chain``: see :func:`~promptyoself.state.fold.apply_events`.
     """
     new = copy_state(state)
-    newer = take_in(envelopes, SCHEDULE_VERSIONS, new.counts, partial(apply, new), new.losses)
+    newer = apply_events(envelopes, SCHEDULE_VERSIONS, new.counts, partial(apply, new), new.losses)
     return new if new.newer or newer is None else new._replace(newer=newer)

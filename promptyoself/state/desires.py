@@ -1,9 +1,9 @@
-"""What an agent would like, as the desires' chain says: a fold of its events, and how strong each
-wish is at some instant.
+"""What agents would like: the state that the events of the desires' chain add up to.
 
-As the schedules' fold it asks no clock and no settings. Strength decays exponentially: that is
-computed whenever it is asked for and never written, but for what a reinforcement adds to, which is
-in its event. With one half-life for all, decay never changes which of two is the stronger.
+Like the schedules' state it depends on the events alone, not on a clock or on settings. A desire's
+strength decays exponentially. The decay is computed whenever a strength is needed; only a
+reinforcement writes a strength down. All desires have one half-life, so decay never changes which
+of two is the stronger.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from promptyoself.core.instants import parse_utc
 from promptyoself.events.versions import DESIRE_VERSIONS
-from promptyoself.state.fold import NO_LOSSES, Folded, Losses, take_in
+from promptyoself.state.fold import NO_LOSSES, Folded, Losses, apply_events
 from promptyoself.state.overlay import Overlay, Summary
 
 __all__ = [
@@ -41,36 +41,31 @@ CHAIN = "desires"
 
 
 class Desire(NamedTuple):
-    """One wish. It had ``strength`` (0 to 1) at the instant ``at``, when it was recorded or last
-    reinforced, which happened ``reinforced`` times; it is alive unless it was ``pruned_at`` some
-    time. ``recorded_at`` is the instant in its id."""
+    """One wish. It is alive until it is pruned."""
 
     id: str
     agent_id: str
     text: str
-    strength: float
-    at: str
+    strength: float  # from 0 to 1, at the instant `at`
+    at: str  # when it was recorded or last reinforced
     created_at: str
-    recorded_at: str
+    recorded_at: str  # the instant from which, with the agent and the text, its id was made
     tags: tuple[str, ...] = ()
     salt: int | None = None
-    reinforced: int = 0
+    reinforced: int = 0  # how often
     pruned_at: str | None = None
     reason: str | None = None
 
 
 class Desires(NamedTuple):
-    """Everything the chain says now: the ``desires`` by :func:`key_of`, whose each id is
-    (``owners``), how many are ``living`` and ``pruned``, and how many events there are per type.
-    ``newer`` names the first event that this software is too old to read; ``losses`` are the gaps
-    in the log."""
+    """Everything that the chain says now."""
 
-    desires: Overlay[Desire]
-    owners: Overlay[str]
-    statuses: dict[str, int]
-    counts: dict[str, int]
-    newer: str | None = None
-    losses: Losses = NO_LOSSES
+    desires: Overlay[Desire]  # by key_of
+    owners: Overlay[str]  # the agent of each desire, by the desire's id
+    statuses: dict[str, int]  # how many are living, and how many pruned
+    counts: dict[str, int]  # how many events there are of each type
+    newer: str | None = None  # the first event that this software is too old to read
+    losses: Losses = NO_LOSSES  # the gaps in the log
 
     def find(self, id_: str) -> Desire | None:
         """The wish of that id, alive or not."""
@@ -86,12 +81,12 @@ class Ranked(NamedTuple):
 
 
 def key_of(id_: str, agent_id: str) -> str:
-    """Its key among the desires, which stand by agent, so that those of one lie side by side."""
+    """The key of a desire in the table of desires."""
     return f"{id_}|{agent_id}"
 
 
 def neighbourhood(agent_id: str) -> str:
-    """Where an agent's desires lie: what the paths of their keys begin with."""
+    """What the paths of an agent's desires begin with, so that these lie side by side."""
     return sha256(agent_id.encode("utf-8", "surrogatepass")).hexdigest()[:4]
 
 
@@ -121,13 +116,13 @@ def strength_at(desire: Desire, now: datetime, half_life: float) -> float:
 
 
 def after_reinforcing(desire: Desire, by: float, now: datetime, half_life: float) -> float:
-    """What it has then: ``by`` added to what has decayed until now, and never more than 1."""
+    """The strength that it has then: what is left of it now, and ``by``; at most 1."""
     return min(1.0, strength_at(desire, now, half_life) + by)
 
 
 def living(state: Desires, agent_id: str | None = None) -> Iterator[Desire]:
-    """The wishes that weren't pruned, of one agent or of all. Of others' no more is read than lies
-    in the same part."""
+    """The desires that weren't pruned, of one agent or of all. For one agent, only the parts of the
+    index are read that have desires of it."""
     under = "" if agent_id is None else neighbourhood(agent_id)
     for desire in state.desires.values(_has_living, under):
         if desire.pruned_at is None and agent_id in (None, desire.agent_id):
@@ -162,7 +157,7 @@ def fold(state: Desires, envelopes: Iterable[Folded]) -> Desires:
     """The state after some more events; ``state`` itself is left as it was.
 
     Raises:
-        ChainError: ``corrupt_chain``: see :func:`~promptyoself.state.fold.take_in`.
+        ChainError: ``corrupt_chain``: see :func:`~promptyoself.state.fold.apply_events`.
     """
     new = state._replace(
         desires=state.desires.copy(),
@@ -171,7 +166,7 @@ def fold(state: Desires, envelopes: Iterable[Folded]) -> Desires:
         counts=dict(state.counts),
         losses=state.losses.copy(),
     )
-    newer = take_in(envelopes, DESIRE_VERSIONS, new.counts, partial(_apply, new), new.losses)
+    newer = apply_events(envelopes, DESIRE_VERSIONS, new.counts, partial(_apply, new), new.losses)
     return new if new.newer or newer is None else new._replace(newer=newer)
 
 

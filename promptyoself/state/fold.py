@@ -1,5 +1,9 @@
-"""What every fold has in common. It takes in events one by one, and refuses those that no writer of
-ours can have written there. And it goes on over a gap in the log, where what is lost is known."""
+"""What the folds of all chains have in common.
+
+A fold applies one event after the other to a state. It refuses an event that contradicts those
+before it, for no version of this software writes that. It goes on after a gap in the log if the log
+states what is lost there.
+"""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
@@ -12,12 +16,12 @@ __all__ = [
     "Folded",
     "Loss",
     "Losses",
-    "take_in",
+    "apply_events",
 ]
 
 
 class Folded(Protocol):
-    """What a fold reads of an envelope."""
+    """What a fold reads of an event in the log."""
 
     @property
     def v(self) -> int: ...
@@ -34,26 +38,24 @@ class Folded(Protocol):
 
 
 class Loss(NamedTuple):
-    """A stretch of the log that is lost, as the ``ledger.recovered`` number ``event`` says it:
-    ``lost`` events after event ``after``, up to event ``first`` if that isn't ``None``. Where the
-    end of the log was lost, ``known`` is the last of them that an index had seen."""
+    """A stretch of the log that is lost, as a ``ledger.recovered`` states it."""
 
-    event: int
-    after: int
-    lost: int
-    first: int | None = None
-    known: int | None = None
+    event: int  # the number of the event that states it
+    after: int  # the last event before it
+    lost: int  # how many events are lost
+    first: int | None = None  # the first event after it; None if the end of the log was lost
+    known: int | None = None  # then: the last lost event that an index had seen
     known_hash: str | None = None
 
-    def told(self) -> dict[str, int]:
-        """The same for answers: what is set of it, but for the hash."""
+    def to_json(self) -> dict[str, int]:
+        """The loss as answers have it: the fields that are set, without the hash."""
         fields = self._asdict()
         del fields["known_hash"]
         return {name: value for name, value in fields.items() if value is not None}
 
     def excuses(self, seq: int, hash_: str) -> bool:
-        """Whether an event that an index has seen is among those that are lost. Where the end was
-        lost, its numbers are used again, so there it must be the very event that was known."""
+        """Whether an event that an index has seen is among those that are lost. If the end of the
+        log was lost, its numbers are used again, so the hash must be that of the known event."""
         if self.first is None:
             return (seq, hash_) == (self.known, self.known_hash)
         return self.covers(seq)
@@ -65,27 +67,24 @@ class Loss(NamedTuple):
 
 
 class Losses(NamedTuple):
-    """What a fold knows of gaps. ``recorded`` are those that have their record. ``since`` has those
-    whose record is still to come, as the number and the time of the first event after each;
-    ``unknown`` are the ids that have come up since then, though what began them is lost; and
-    ``moved`` those of schedules of which a claim is lost, with the next slot that it had."""
+    """What a fold knows of gaps in the log."""
 
-    recorded: list[Loss]
-    since: dict[int, str]
-    unknown: dict[str, None]
-    moved: dict[str, None]
+    recorded: list[Loss]  # gaps that the log has stated
+    since: dict[int, str]  # gaps not stated yet: the number and the time of the first event after
+    unknown: dict[str, None]  # ids of which the first event is lost, met since an unstated gap
+    moved: dict[str, None]  # schedules of which a claim is lost, and so their next slot
 
     def copy(self) -> "Losses":
-        """The same, to be changed by itself."""
+        """A copy that can be changed by itself."""
         return Losses(list(self.recorded), dict(self.since), dict(self.unknown), dict(self.moved))
 
     def pass_gap(self, gap: Folded) -> None:
-        """From here on an event may follow from one that is lost."""
+        """The fold has come to a gap: later events may follow from lost ones."""
         self.since[gap.seq] = gap.ts
 
     def record(self, event: Folded) -> None:
-        """A gap has its record. Where no other one still waits for its own, what comes now was
-        decided by what is left."""
+        """The fold has come to the event that states a gap. If no other gap waits for its
+        statement, what comes now was decided on what is left."""
         data = event.data
         optional = (data.get(name) for name in ("first", "known", "known_hash"))
         loss = Loss(event.seq, data["after"], data["lost"], *optional)
@@ -96,24 +95,24 @@ class Losses(NamedTuple):
             self.moved.clear()
 
     def excuses(self, begun: str) -> bool:
-        """Whether an event may contradict those before it, of something that was ``begun`` at an
-        instant: what happened to that in between may be lost."""
+        """Whether an event may contradict those before it, because events in between may be lost.
+        ``begun`` is the instant at which what the event is about began."""
         return bool(self.since) and begun <= max(self.since.values())
 
 
 NO_LOSSES = Losses([], {}, {}, {})
-"""Those of a log from which nothing is missing. Never changed: a fold changes a branch."""
+"""Of a log from which nothing is missing. It is never changed: a fold changes a copy."""
 
 
-def take_in(
+def apply_events(
     events: Iterable[Folded],
     known: Mapping[str, int],
     counts: dict[str, int],
     apply: Callable[[Folded], None],
     losses: Losses,
 ) -> str | None:
-    """Apply each event whose type is ``known`` in that version, and count all per type in
-    ``counts``. Names the first event that this software is too old to read, if there is one.
+    """Apply each event whose type is ``known`` in its version, and count all events by type in
+    ``counts``. Returns the name of the first event that this software is too old to read, if any.
 
     Raises:
         ChainError: ``corrupt_chain``: an event is of another chain, or contradicts those before

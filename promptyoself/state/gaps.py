@@ -1,4 +1,4 @@
-"""What a fold does with an event after a gap in the log, where what led to it may be lost."""
+"""How a fold applies an event after a gap in the log, if the events that led to it may be lost."""
 
 from promptyoself.events import records
 from promptyoself.events.kinds import SlotKind
@@ -10,9 +10,9 @@ __all__ = ["bridge"]
 def bridge(
     state: State, event: Folded, record: records.Record, schedule: Schedule
 ) -> Schedule | None:
-    """Make the state such that the event follows from it: what it rests on must have happened in
-    the gap. ``state`` is changed; returns the schedule as it must have been, or ``None`` where the
-    event is to be passed over, since it spends or takes back an approval that is lost."""
+    """Change the state so that the event follows from it: the events that led to it must have
+    happened in the gap. Returns the schedule as it must have been. Returns ``None`` if the event is
+    to be passed over, because it spends or revokes an approval that is lost."""
     match record:
         case records.DeliveryAttempted() if record.attempt == 1 and record.kind == "scheduled":
             # A slot is begun only when the one before it has its outcome, which is lost.
@@ -48,10 +48,10 @@ def _begun(
     | records.DeliveryStalled,
     schedule: Schedule,
 ) -> Schedule:
-    """What became of an attempt that is lost. Where its slot lies before the schedule's next one,
-    it was a triggered slot; else it was a scheduled one."""
-    asked = schedule.last_trigger is not None and record.slot <= schedule.last_trigger
-    scheduled = not asked and schedule.next_run is not None and record.slot >= schedule.next_run
+    """Begin the slot of an attempt that is lost. A slot before the schedule's next one was a
+    triggered slot; any other was a scheduled one."""
+    triggered = schedule.last_trigger is not None and record.slot <= schedule.last_trigger
+    scheduled = not triggered and schedule.next_run is not None and record.slot >= schedule.next_run
     kind: SlotKind = "scheduled" if scheduled else "trigger"
     _begin(state, schedule, record.slot, kind)
     key = slot_key(schedule.id, record.slot)

@@ -1,7 +1,7 @@
-"""A mapping with changes laid over a base: what the fold works on.
+"""A table that a fold changes: changes over a base that may be far larger than memory.
 
-The base may be far larger than memory or patience allow, so it is asked for single values, or for
-those in parts that a :class:`Summary` doesn't rule out. Without a base, all values are changes.
+The base is asked for single values, or for the values in parts that a :class:`Summary` doesn't rule
+out. A table without a base has all its values as changes.
 """
 
 from __future__ import annotations
@@ -17,36 +17,34 @@ V_co = TypeVar("V_co", covariant=True)
 
 
 class Summary(NamedTuple):
-    """What is known of some values without reading them: how many there are; the earliest instant
-    that one of them has ahead (``first``), and at which one may begin (``ready``); how many there
-    are of each status; and how many are active, though their latest delivery failed."""
+    """What is known of some values without reading them."""
 
-    number: int = 0
-    first: str | None = None
-    ready: str | None = None
-    statuses: tuple[int, ...] = ()
-    failing: int = 0
+    number: int = 0  # how many values there are
+    first: str | None = None  # the earliest instant that one of them has ahead
+    ready: str | None = None  # the earliest instant at which one of them may begin
+    statuses: tuple[int, ...] = ()  # how many there are of each status
+    failing: int = 0  # how many are active though their latest delivery failed
 
 
 PartFilter = Callable[[Summary], bool]
-"""Whether some values may be among those that are looked for."""
+"""Tells from a part's summary whether the part may have a value that is wanted."""
 
 
 class Base(Protocol[V_co]):
-    """What values are laid over. Keys stand in the order of their ``path``."""
+    """What changes lie over. Each key has a path, and the base has its keys in that order."""
 
     def get(self, key: str) -> V_co | None:
         """The value of a key."""
         ...
 
     def walk(self, wanted: PartFilter, under: str = "") -> Iterator[tuple[str, V_co]]:
-        """Every key and value of the parts that are wanted, in the order of their paths; only of
-        those parts in which a path may begin with ``under``."""
+        """Every key and value of the wanted parts, in the order of their paths, but only of parts
+        in which a path may begin with ``under``."""
         ...
 
     def soonest(self, wanted: PartFilter) -> Iterator[tuple[str, str, V_co]]:
-        """Every instant, key and value of the parts that are wanted, by instant and key; only
-        values that have an instant ahead."""
+        """The instant, the key and the value of each value with an instant ahead in the wanted
+        parts, in the order of the instants and then of the keys."""
         ...
 
     def ready_by(self, now: str) -> Iterator[tuple[str, str, V_co]]:
@@ -61,11 +59,12 @@ class Base(Protocol[V_co]):
 
 
 _MOST_YOUNG = 64
-"""So many changes are copied for a branch; older ones are shared by all that have them."""
+"""How many changes a table has to itself. :meth:`Overlay.copy` copies these, and merges them first
+if there are more; all other changes are shared between copies."""
 
 
 class Overlay(Generic[V]):
-    """A mapping that knows its changes since the base. ``summarize`` sums up some values."""
+    """A table: changes over a base. ``summarize`` gives the summary of one value."""
 
     __slots__ = ("_old", "_summaries", "_young", "base", "summarize")
 
@@ -77,17 +76,19 @@ class Overlay(Generic[V]):
     ) -> None:
         self.summarize = summarize
         self.base = base
-        self._old: dict[str, V] = {}  # never changed, but replaced
+        # A change is young at first. The dict of old changes is shared between copies, so it is
+        # never changed, only replaced.
+        self._old: dict[str, V] = {}
         self._young: dict[str, V] = {} if changes is None else changes
         self._summaries: dict[str, tuple[V, Summary]] = {}
 
     def copy(self) -> Overlay[V]:
-        """Another with the same values, whose changes leave this one as it is."""
+        """A table with the same values, whose changes leave this one as it is."""
         if len(self._young) > _MOST_YOUNG:
             self._merge()
         other = Overlay(self.summarize, self.base, dict(self._young))
         other._old = self._old
-        other._summaries = self._summaries  # each goes with a value, so whoever has made it
+        other._summaries = self._summaries  # each belongs to a value, so it can be shared
         return other
 
     @property
@@ -98,10 +99,10 @@ class Overlay(Generic[V]):
         return self._old
 
     def _merge(self) -> None:
-        # In this order: whoever reads meanwhile in another thread, or does the same, finds all in
-        # what is recent or in what is older, and misses nothing.
-        recent = self._young
-        self._old = {**self._old, **recent}
+        # In this order, a thread that reads meanwhile, or merges too, finds every change among the
+        # young or the old ones.
+        young = self._young
+        self._old = {**self._old, **young}
         self._young = {}
 
     def get(self, key: str) -> V | None:
@@ -139,9 +140,8 @@ class Overlay(Generic[V]):
         return (value for _, value in self.items(wanted, under))
 
     def items(self, wanted: PartFilter | None = None, under: str = "") -> Iterator[tuple[str, V]]:
-        """Every key with its value; but only those that may be ``wanted``, if that is given, and
-        whose path may begin with ``under``: other parts of the base are left unread. In no
-        order."""
+        """Every key with its value, in no order. Parts of the base that ``wanted`` rules out, or in
+        which no path begins with ``under``, are left out and not read."""
         changes = self.changes
         yield from (
             (key, value)
@@ -154,7 +154,7 @@ class Overlay(Generic[V]):
                     yield key, value
 
     def in_order(self, wanted: PartFilter) -> Iterator[tuple[str, V]]:
-        """Every key with its value, by key; see :meth:`items`. What isn't asked for isn't read."""
+        """As :meth:`items`, in the order of the keys. A part is read only when its turn comes."""
         changes = self.changes
         ours = sorted(
             (each for each in changes.items() if wanted(self.summarize(each[1]))), key=_by_key
@@ -165,8 +165,8 @@ class Overlay(Generic[V]):
         return heapq.merge(ours, theirs, key=_by_key)
 
     def soonest(self, wanted: PartFilter) -> Iterator[tuple[str, str, V]]:
-        """Each instant ahead with its key and value, for the values that are ``wanted``: by
-        instant, then by key. What isn't asked for isn't read."""
+        """The instant, the key and the value of each wanted value with an instant ahead, in the
+        order of the instants and then of the keys. A part is read only when its turn comes."""
         ours, changes = self._changed_soonest(wanted), self.changes
         if self.base is None:
             return ours
@@ -199,8 +199,8 @@ class Overlay(Generic[V]):
         return ((first, key, changes[key]) for first, key in changed)
 
     def next_ready(self, after: str) -> str | None:
-        """The earliest instant later than ``after`` at which one of the values may begin; or an
-        earlier one, at which one might have begun but for its change since the base."""
+        """The earliest instant later than ``after`` at which a value may begin. It can be too early
+        if the value that began then in the base was changed since."""
         found = [
             summary.ready
             for _, summary in self._summed_up()
@@ -213,7 +213,7 @@ class Overlay(Generic[V]):
         return min(found, default=None)
 
     def _summed_up(self) -> Iterator[tuple[str, Summary]]:
-        """Each change's summary, made once."""
+        """The summary of each change, computed once."""
         known = self._summaries
         for key, value in self.changes.items():
             found = known.get(key)

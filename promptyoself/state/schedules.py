@@ -1,11 +1,10 @@
-"""What the log says: a fold of its events into the schedules as they stand.
+"""The schedules as they stand: the state that the events of the log add up to.
 
-The fold asks no clock, no time zone data and no settings: every decision that depended on those
-is in the events (``next_run``, ``why``, ``parked``), so that a replay years later gives the same
-answer.
+The state depends on the events alone, not on a clock, on time zone data or on settings. Decisions
+that did are in the events (``next_run``, ``why``, ``parked``), so that a replay years later gives
+the same answer.
 
-Instants are text as :mod:`promptyoself.core.instants` writes it. Their order as text is that of
-time.
+Instants are text as :mod:`promptyoself.core.instants` writes it, and sort as text.
 """
 
 import heapq
@@ -60,138 +59,111 @@ CHAIN = "schedules"
 
 
 class Schedule(NamedTuple):
-    """One schedule as it stands. Durations are seconds.
-
-    ``next_run`` is the first slot without an outcome or a claim. ``registered`` is the hash of its
-    content at registration: what its id was made of, whatever was modified since. ``last_slot`` is
-    the latest slot ever claimed or skipped: no slot up to it can fire again, in any life.
-    ``settled_at`` is when the last scheduled one that was tried got its outcome. With a
-    ``template`` the prompt is empty, and rendered when it fires. The fields of ``approval`` are
-    those of the latest that was granted in this life: its name, the hash of the content it is for,
-    the deliveries left, why it is void, if it is, and whether triggers may spend it. ``noticed_at``
-    is when somebody was last told that slots were missed. ``told`` is the :func:`place` of the
-    registration in the log, and ``retold`` that of the latest change of each field that was
-    modified since. ``last_code`` is the code of the latest slot that failed, in this life.
-    ``without`` are ranges of slots, each with its first and its last, that were claimed while a
-    clock was ahead: they don't come again, though others around them do.
-    """
+    """One schedule as it stands."""
 
     id: str
     agent_id: str
-    prompt: str
+    prompt: str  # empty with a template, from which it is rendered when it fires
     schedule_type: ScheduleType
-    schedule_value: str
+    schedule_value: str  # an instant, a cron expression or an interval
     timezone: str
     status: Status
-    created_at: str
-    anchor: str
+    created_at: str  # the time of the registration that began this life
+    anchor: str  # the instant that an interval counts from
     tier: int
     misfire: MisfirePolicy
-    grace: int
-    registered: str
-    next_run: str | None = None
-    last_run: str | None = None
-    repetition_count: int = 0
+    grace: int  # seconds
+    registered: str  # the hash of its content at registration, from which its id was made
+    next_run: str | None = None  # the first slot without an outcome or a claim
+    last_run: str | None = None  # when a prompt was last delivered
+    repetition_count: int = 0  # scheduled slots that were claimed
     conversation_id: str | None = None
     name: str | None = None
     start_at: str | None = None
     until: str | None = None
     max_repetitions: int | None = None
-    salt: int | None = None
-    life: int = 1
-    daily_budget: int | None = None
-    jitter: int | None = None
-    envelope: bool = False
-    on_failure: str | None = None
-    failures: int = 0
+    salt: int | None = None  # what tells its id from another with the same content
+    life: int = 1  # how often it was registered, counting each return after its end
+    daily_budget: int | None = None  # deliveries a day
+    jitter: int | None = None  # seconds
+    envelope: bool = False  # whether a header goes before the prompt
+    on_failure: str | None = None  # the agent that gets notices
+    failures: int = 0  # permanent failures since the last delivery
     last_error: str | None = None
-    last_slot: str | None = None
-    last_trigger: str | None = None
-    settled_at: str | None = None
-    spent_day: str | None = None
-    spent: int = 0
+    last_slot: str | None = None  # the latest claimed or skipped: none up to it fires again
+    last_trigger: str | None = None  # the latest slot that `trigger` made
+    settled_at: str | None = None  # when the last scheduled slot that was tried got its outcome
+    spent_day: str | None = None  # the last day (UTC) on which a slot was claimed
+    spent: int = 0  # slots claimed on that day
     reason: str | None = None
     template: str | None = None
-    approval: str | None = None
-    approval_content: str | None = None
+    approval: str | None = None  # the name of the latest approval in this life
+    approval_content: str | None = None  # the hash of the content that it is for
     approval_expires: str | None = None
-    approval_uses: int = 0
+    approval_uses: int = 0  # deliveries that it still allows
     approval_void: VoidReason | None = None
-    approval_triggers: bool = True
-    noticed_at: str | None = None
-    told: str = ""
-    retold: dict[str, str] | None = None
-    last_code: str | None = None
+    approval_triggers: bool = True  # whether it allows deliveries that `trigger` asked for
+    noticed_at: str | None = None  # when a notice last told somebody of missed slots
+    told: str = ""  # the place of the registration in the log
+    retold: dict[str, str] | None = None  # for each modified field, the place of its last change
+    last_code: str | None = None  # the code of the latest slot that failed, in this life
+    # Ranges of slots, each with its first and its last, that were claimed while a clock was ahead.
+    # They don't come again, though others around them do.
     without: list[list[str]] | None = None
 
 
 class OpenSlot(NamedTuple):
-    """A slot that has begun and has no outcome yet.
+    """A slot that has begun and has no outcome yet."""
 
-    Claimed while ``worker`` names who may send it; otherwise it waits for ``retry_at``. ``code``,
-    ``error``, ``http_status`` and ``detail`` are of what last kept it from its end; ``in_doubt``
-    says that it may have been delivered for all that.
-    ``claimed_at`` is the time of the latest claim, ``first_claimed_at`` that of the first.
-    ``approved`` says that an approval was spent on it, and that its schedule is as it then was;
-    ``held`` that it was claimed while the log's time was held at a later one than the claim's.
-    ``unsent`` is how many attempts were handed back before anything was sent.
-    """
-
-    id: str
+    id: str  # the schedule's
     agent_id: str
     slot: str
     kind: SlotKind
     attempt: int = 0
-    worker: str | None = None
+    worker: str | None = None  # the one that may send it; None while it waits for `retry_at`
     otid: str | None = None
-    claimed_at: str | None = None
+    claimed_at: str | None = None  # the time of the latest claim
     first_claimed_at: str | None = None
     retry_at: str | None = None
     run_id: str | None = None
-    code: str | None = None
-    approved: bool = False
+    code: str | None = None  # this and the next three: what last kept it from its end
+    approved: bool = False  # an approval was spent on it, and its schedule is as it was then
     error: str | None = None
     http_status: int | None = None
     detail: str | None = None
-    in_doubt: bool = False
-    unsent: int = 0
-    held: bool = False
+    in_doubt: bool = False  # it may have been delivered in spite of that
+    unsent: int = 0  # attempts that were handed back before anything was sent
+    held: bool = False  # claimed by a clock that was behind the log
 
 
 class AgentState(NamedTuple):
-    """What is known of an agent: how many ``schedules`` it has, in any status, and how many are
-    ``active``; the ids of those that aren't over, sorted; and how many slots of it were claimed on
-    the last day (UTC) on which any were; how many have ``failed``; and how many bytes the prompts
-    of those have that aren't over."""
+    """What is known of an agent."""
 
-    schedules: int = 0
+    schedules: int = 0  # in any status
     active: int = 0
-    unfinished: tuple[str, ...] = ()
-    spent_day: str = ""
-    spent: int = 0
+    unfinished: tuple[str, ...] = ()  # the ids of its schedules that aren't over, sorted
+    spent_day: str = ""  # the last day (UTC) on which a slot of it was claimed
+    spent: int = 0  # slots claimed on that day
     failed: int = 0
-    prompt_bytes: int = 0
+    prompt_bytes: int = 0  # of the prompts of schedules that aren't over
 
 
 NO_AGENT = AgentState()
 
 
 class State(NamedTuple):
-    """Everything the log says now: the ``schedules`` by id, the ``open`` slots by
-    :func:`slot_key`, the ``agents`` by id; how many schedules there are per status, and events per
-    type. ``newer`` names the first event that this software is too old to read; ``losses`` are the
-    gaps in the log."""
+    """Everything that the log says now."""
 
-    schedules: Overlay[Schedule]
-    open: dict[str, OpenSlot]
-    agents: Overlay[AgentState]
-    statuses: dict[str, int]
-    counts: dict[str, int]
-    newer: str | None = None
-    losses: Losses = NO_LOSSES
+    schedules: Overlay[Schedule]  # by id
+    open: dict[str, OpenSlot]  # by slot_key
+    agents: Overlay[AgentState]  # by id
+    statuses: dict[str, int]  # how many schedules have each status
+    counts: dict[str, int]  # how many events there are of each type
+    newer: str | None = None  # the first event that this software is too old to read
+    losses: Losses = NO_LOSSES  # the gaps in the log
 
     def agent(self, agent_id: str) -> AgentState:
-        """What is known of an agent, if only that it has nothing."""
+        """What is known of an agent, also of one that the log doesn't name."""
         return self.agents.get(agent_id) or NO_AGENT
 
 
@@ -220,18 +192,20 @@ def is_failing(schedule: Schedule) -> bool:
 
 
 def is_unfinished(summary: Summary) -> bool:
-    """Whether there may be a schedule that isn't over among those that are summed up."""
-    return any(summary.statuses[place] for place in _UNFINISHED)
+    """Whether one of the schedules that are summed up isn't over."""
+    return any(summary.statuses[index] for index in _UNFINISHED)
 
 
-_UNFINISHED = [place for place, status in enumerate(STATUSES) if status not in FINISHED]
+_UNFINISHED = [index for index, status in enumerate(STATUSES) if status not in FINISHED]
 
 
 def ready_at(schedule: Schedule, slot: str) -> str:
-    """When a schedule's next slot may begin: at once, but for its jitter. One that was due already
-    when the one before it ended, and is made up for since ``misfire`` is ``all``, waits for
-    :data:`CATCH_UP_PAUSE`, or the interval where that is shorter: so that what was missed in a
-    long sleep doesn't come all at once."""
+    """When a schedule's next slot may begin: at its instant, with the jitter added.
+
+    With ``misfire`` ``all``, a slot that was due already when the one before it ended also waits
+    for :data:`CATCH_UP_PAUSE`, or for its interval if that is shorter. So what was missed in a long
+    sleep doesn't come all at once.
+    """
     ready = slot
     if schedule.jitter:
         ready = format_utc(jittered(schedule.id, parse_utc(slot), schedule.jitter))
@@ -244,7 +218,7 @@ def ready_at(schedule: Schedule, slot: str) -> str:
 
 
 def catch_up_pause(fields: Mapping[str, Any]) -> timedelta:
-    """How long a schedule of these fields waits between two slots that it makes up for."""
+    """How long a schedule with these fields waits between two slots that it makes up for."""
     if fields["schedule_type"] != "interval":
         return CATCH_UP_PAUSE
     try:
@@ -279,9 +253,9 @@ def prompt_size(schedule: Schedule) -> int:
 
 
 def spec_hash(schedule: Schedule) -> str:
-    """The hash of all that a person reads and approves: of the fields of
-    :data:`~promptyoself.events.schedule_fields.SPECIFIED`, policy too, since any modification voids
-    an approval."""
+    """The hash of everything that a person reads and approves: the fields of
+    :data:`~promptyoself.events.schedule_fields.SPECIFIED`. The policy is among them, since any
+    modification voids an approval."""
     return content_hash({name: getattr(schedule, name) for name in SPECIFIED})
 
 
@@ -296,9 +270,9 @@ def slot_key(id_: str, slot: str) -> str:
 
 
 def due(state: State, now: str, agent_id: str | None = None) -> Iterator[tuple[str, str, str]]:
-    """What could be claimed at ``now``: ``(instant, schedule id, open slot's key or "")``, oldest
-    first; of one agent, where that is given. Whether it may be is for the claim to decide. What
-    isn't asked for isn't looked for."""
+    """What could be claimed at ``now``, of one agent if that is given. Each item has the instant,
+    the schedule's id, and the open slot's key or ``""``; the oldest comes first. The claim decides
+    whether it may be claimed. An item is looked up only when the caller asks for it."""
     scheduled: Iterable[tuple[str, str, str]]
     if agent_id is None:
         scheduled = ((first, id_, "") for first, id_, _ in state.schedules.ready_by(now))

@@ -93,7 +93,7 @@ def recovered(losses: Sequence[Loss]) -> dict[str, Any]:
     """What is lost of a log and was stated, for an answer: nothing where nothing is."""
     if not losses:
         return {}
-    return {"recovered": [loss.told() for loss in losses]}
+    return {"recovered": [loss.to_json() for loss in losses]}
 
 
 def head(store: Chain[Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from promptyoself.store.store import Store
 __all__ = ["absence", "last_pass", "note_pass"]
 
 LATELY = timedelta(hours=1)
-"""A pass within this time counts: whoever runs them from cron does so more often."""
+"""A pass within this time counts. Passes that cron starts come more often."""
 
 _FILE = "last-pass"
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
