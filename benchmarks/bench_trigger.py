@@ -13,7 +13,8 @@ from zoneinfo import ZoneInfo
 from croniter import croniter
 from pairs import PAIRS, Figure, summed_up
 
-from promptyoself.rules.triggers import Trigger, next_fire_time, parse_cron
+from promptyoself.rules.cron import parse_cron
+from promptyoself.rules.triggers import Trigger, next_fire_time
 
 __all__ = ["run"]
 

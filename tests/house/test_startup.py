@@ -122,14 +122,24 @@ def test_reading_needs_less(var: Path, environ: dict[str, str]) -> None:
     }
 
 
-def test_cron_costs_no_more_than_an_interval(environ: dict[str, str]) -> None:
-    """P8: a cron expression loads nothing that an interval doesn't, but for the zone it names."""
+def test_only_what_expands_a_cron_expression_loads_croniter(
+    var: Path, environ: dict[str, str]
+) -> None:
+    """P8: registering on a cron expression loads croniter, and the zone that it names. Reading
+    schedules that have one doesn't, nor does registering an interval for another agent. (For the
+    same agent it does: the fires of all its schedules in a day are counted.)"""
     base = ("register", "--agent-id", AGENT, "--prompt", "Hello")
-    modules = loaded(environ, *base, "--cron", "0 9 29 2 MON")
-    assert modules == loaded(environ, *base, "--every", "5m")
     there = loaded(environ, *base, "--cron", "0 9 * * MON", "--tz", "Europe/London")
-    assert "zoneinfo" in there
-    assert not {"croniter", "dateutil"} & there
+    assert {"croniter", "zoneinfo", "promptyoself.rules.cron"} <= there
+    assert ours(loaded(environ, "list")) == OURS | {
+        "doors.commands.listing",
+        "rules",
+        "rules.cron",
+        "service.schedules.views",
+    }
+    other = ("register", "--agent-id", AGENT[:-1] + "2", "--prompt", "Hello", "--every", "5m")
+    for arguments in (("list",), ("history",), ("stats",), ("verify",), other):
+        assert not {"croniter", "dateutil"} & loaded(environ, *arguments), arguments
 
 
 def test_only_what_delivers_loads_the_sdk(var: Path, environ: dict[str, str]) -> None:

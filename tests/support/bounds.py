@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parents[2]
 CHOSEN = (
     "tests/doors/test_bounds.py",
+    "tests/rules/test_cron.py",
     "tests/delivery/test_letta_deliveries.py::test_conversations",
     "tests/delivery/test_letta_deliveries.py::test_an_agent_is_deleted",
     "tests/service/test_notes.py",

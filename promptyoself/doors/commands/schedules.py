@@ -53,7 +53,11 @@ _trigger_options = _options(
         metavar="T",
         help="Once: 2027-01-31T09:00, 'in 45m', 09:00.",
     ),
-    click.option("--cron", metavar="EXPR", help="A cron expression: 0 9 * * MON-FRI."),
+    click.option(
+        "--cron",
+        metavar="EXPR",
+        help="A cron expression: 0 9 * * MON-FRI, 0 9 L * *, 0 9 * * MON#1, @daily.",
+    ),
     click.option("--every", metavar="DURATION", help="An interval: 90s, 2h30m, 1d."),
     *map(_option_of, ("start_at", "until", "max_repetitions", "timezone")),
 )

@@ -37,7 +37,7 @@ from promptyoself.events.schedule_fields import (
     ScheduleRegistered,
 )
 from promptyoself.rules.slots import schedule_trigger
-from promptyoself.rules.triggers import Trigger, next_fire_time, parse_cron, slots
+from promptyoself.rules.triggers import Trigger, next_fire_time, slots
 from promptyoself.state.schedules import Schedule
 from promptyoself.store.access import forbidden
 
@@ -276,6 +276,8 @@ def _times_of(request: Request, zone: str, now: datetime, least: int) -> dict[st
         require_future(instant, now, zone)
         return {**times, "schedule_type": "once", "schedule_value": format_utc(instant)}
     if request.cron is not None:
+        from promptyoself.rules.cron import parse_cron
+
         expression = parse_cron(request.cron)
         # No two fires of a cron expression are closer than a minute.
         if least > 60 and _closest(expression) < least:

@@ -1,0 +1,22 @@
+"""What the tests of parsers draw: instants, and texts that somebody might type."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import strategies as st
+
+NOW = datetime(2026, 11, 20, 20, 30, tzinfo=UTC)
+INSTANTS = st.timedeltas(timedelta(0), timedelta(36500)).map(
+    lambda passed: datetime(1990, 1, 1, tzinfo=UTC) + passed
+)
+HOSTILE = st.one_of(
+    st.text(max_size=60),
+    st.text("0123456789*/-,LW#?@:T +Zzinhdmsw.\u0663\x00\n", max_size=40),
+    st.lists(st.text("0123456789*/-,MONJAN", max_size=8), max_size=7).map(" ".join),
+)
+
+
+def utc(text: str) -> datetime:
+    """An instant, as ISO 8601 without an offset."""
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
