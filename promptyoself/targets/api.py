@@ -34,22 +34,22 @@ Kind = Literal["retry", "busy", "permanent", "unauthorized", "doubt"]
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What is to be sent: ``otid`` is the slot's own id, the same at every attempt."""
+    """A prompt that is to be sent."""
 
     agent_id: str
     conversation_id: str | None
     text: str
-    otid: str
+    otid: str  # the slot's own id, the same at every attempt
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One turn of an agent as the server tells it; ``otid`` only where we started it."""
+    """One turn of an agent, as the server tells it."""
 
     run_id: str
     agent_id: str
     status: str  # created | running | completed | failed | cancelled
-    otid: str | None
+    otid: str | None  # of the prompt, if it was sent from here
     created_at: datetime | None
     error: str | None
 
@@ -61,16 +61,16 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A message in an agent's history. ``date`` is the server's clock, in whole seconds."""
+    """A message in an agent's history."""
 
     message_id: str
     run_id: str | None
-    date: datetime | None
+    date: datetime | None  # by the server's clock, in whole seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """What is told of an agent in a list of them."""
+    """An agent, as a list of agents tells it."""
 
     id: str
     name: str
@@ -82,14 +82,16 @@ class Agent:
 class DeliveryError(PromptyoselfError):
     """A call that did not succeed, and what may be concluded from that.
 
-    ``kind``: ``retry``: certainly not received, try again later (after ``retry_after`` seconds
-    where the server said so); ``busy``: not received because the agent is occupied or waits for an
-    approval, which is no failure; ``permanent``: not received, and the same call will never be;
-    ``unauthorized``: the server itself refuses us, so nothing else will be accepted either;
-    ``doubt``: nobody knows. Of a call that only reads, ``doubt`` means that there is no answer.
-    ``status`` is the HTTP status where there was one. Neither the token nor the prompt is in it,
-    but for ``detail``: what the server or the SDK said, in its own words, which may quote the
-    prompt. Show it only as :func:`~promptyoself.core.diagnostics.excerpt` makes it.
+    The kinds:
+
+    - ``retry``: certainly not received; it may be tried again later.
+    - ``busy``: not received, because the agent is occupied or waits for an approval. That is no
+      failure.
+    - ``permanent``: not received, and the same call will never be.
+    - ``unauthorized``: the server itself refuses us, so it will accept nothing else either.
+    - ``doubt``: nobody knows. If the call only reads, there is no answer.
+
+    The token and the prompt are in none of the fields but ``detail``.
     """
 
     def __init__(
@@ -108,39 +110,44 @@ class DeliveryError(PromptyoselfError):
             details["http_status"] = status
         super().__init__(code, message, hint, **details)
         self.kind: Kind = kind
-        self.status = status
-        self.retry_after = retry_after
+        self.status = status  # of HTTP, if there was an answer
+        self.retry_after = retry_after  # seconds, if the server asked for them
+        # The words of the server or the SDK, which may quote the prompt. They are shown only as
+        # `core.diagnostics.excerpt` makes them.
         self.detail = detail
 
 
 class LettaApi(Protocol):
-    """Where prompts are delivered to. Every method may be called from many threads at once.
+    """What a delivery calls. Every method may be called from many threads at once.
 
     Each answers or raises :class:`DeliveryError` within a time-out per request, and raises nothing
-    else. Any may raise ``retry``, ``unauthorized`` and ``doubt``; the rest is said below.
+    else. Each may raise the kinds ``retry``, ``unauthorized`` and ``doubt``; others are said below.
     """
 
     def active_runs(self, agent_id: str) -> list[Run]:
         """The agent's runs that have not ended, newest first, in conversations or not.
 
-        Empty for an agent that is not known. After a crash the server keeps dead ones for ever.
+        There is none if the agent isn't known. After a crash the server keeps dead runs for ever.
         """
         ...
 
     def all_active_runs(self) -> list[Run] | None:
-        """Every agent's runs that have not ended, newest first, as they were at one instant after
-        the call was made; None where there are more of them than one answer can hold."""
+        """Every agent's runs that have not ended, newest first.
+
+        They are as they were at one instant after the call was made. None: there are more of them
+        than one answer can hold.
+        """
         ...
 
     def ended_runs(self, most: int) -> list[Run]:
-        """The runs, of whatever agent, that have ended: those that began last, at most so many."""
+        """The runs of all agents that have ended, at most ``most``: those that began last."""
         ...
 
     def send(self, message: Message) -> str | None:
         """Hand the message over, without waiting for the agent to answer it.
 
         Returns:
-            The id of its run, or None where the message was taken without naming one.
+            The id of its run, or None if the server accepted the message without naming one.
 
         Raises:
             DeliveryError: any kind. ``permanent`` with ``agent_not_found``,
@@ -155,11 +162,11 @@ class LettaApi(Protocol):
     def find(
         self, agent_id: str, conversation_id: str | None, otid: str, since: datetime
     ) -> Found | None:
-        """The user message with this otid in the history, or None where there is none since then.
+        """The user message with this otid in the history since then, or None.
 
-        None does not mean that it was not received: it shows after the model's first answer.
-        ``since`` is aware, and allows for the server's clock. Raises ``permanent`` with
-        ``agent_not_found``: the agent, and the evidence with it, is gone.
+        None does not mean that it was not received: a message is in the history only after the
+        model's first answer. ``since`` is aware, and allows for the server's clock. Raises
+        ``permanent`` with ``agent_not_found`` if the agent is gone, and the history with it.
         """
         ...
 
@@ -168,7 +175,7 @@ class LettaApi(Protocol):
         ...
 
     def agent(self, agent_id: str) -> Agent | None:
-        """One agent; None: the server does not know it, or it cannot be an agent's id."""
+        """One agent. None: the server does not know it, or this cannot be an agent's id."""
         ...
 
     def health(self) -> str:
@@ -187,10 +194,10 @@ def run_failure_is_permanent(error: str | None) -> bool:
     Authentication failed with OpenAI: Error code: 401 - {…}``. Anything else (rate limits, 5xx,
     time-outs) may pass.
     """
-    head = _head(error)
+    words = _first_words(error)
     return bool(
-        re.match(r"(UNAUTHENTICATED|llm_authentication)", head)
-        or re.match(r"[^{]*\bError code: 401\b", head)
+        re.match(r"(UNAUTHENTICATED|llm_authentication)", words)
+        or re.match(r"[^{]*\bError code: 401\b", words)
     )
 
 
@@ -200,19 +207,21 @@ def run_failure_lacks_credits(error: str | None) -> bool:
     ``PAYMENT_REQUIRED: Insufficient credits: Error code: 402 - {…}`` is Letta's word for it. Of
     OpenAI it is a 429 with ``insufficient_quota``, of Anthropic a 400.
     """
-    head = _head(error)
+    words = _first_words(error)
     if run_failure_is_permanent(error):
         return False
     return bool(
-        re.match(r"(PAYMENT_REQUIRED|llm_insufficient)", head)
-        or re.match(r"[^{]*\bError code: 402\b", head)
+        re.match(r"(PAYMENT_REQUIRED|llm_insufficient)", words)
+        or re.match(r"[^{]*\bError code: 402\b", words)
         or lacks_credits(error or "")
     )
 
 
 def lacks_credits(text: str, *, surely: bool = False) -> bool:
-    """Whether the text of a refusal says that credits, a quota or an account's balance are used up.
-    ``surely`` counts only words that nobody would use in a prompt, which the text may quote."""
+    """Whether a refusal says that credits, a quota or an account's balance are used up.
+
+    The text may quote the prompt. With ``surely`` only words count that no prompt would have.
+    """
     return bool((_SURELY if surely else _PERHAPS).search(text))
 
 
@@ -230,15 +239,16 @@ _PERHAPS = re.compile(
 
 
 def run_failure_is_busy(error: str | None) -> bool:
-    """Whether a run failed only since its agent waits for an approval or is occupied.
+    """Whether a run failed only because its agent waits for an approval or is occupied.
 
-    An asynchronous send to such an agent is taken (200), and its run then fails with ``CONFLICT:
-    Cannot send a new message: …``, the message not stored: so it is to be waited for, as a 409 is.
+    An asynchronous send to such an agent is accepted (200). Its run then fails with ``CONFLICT:
+    Cannot send a new message: …``, and the message isn't stored. So the delivery waits, as it does
+    after a 409.
     """
     return bool(re.match(r"\s*CONFLICT: Cannot send a new message", error or ""))
 
 
-def _head(error: str | None) -> str:
+def _first_words(error: str | None) -> str:
     return re.sub(r"\s+", " ", error or "").strip()[:200]
 
 

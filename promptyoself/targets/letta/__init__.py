@@ -1,4 +1,4 @@
-"""The way to an agent: what a delivery needs (:class:`LettaApi`), and how Letta is asked for it.
+"""The way to an agent: what a delivery calls (:class:`LettaApi`), and how that calls Letta.
 
 Nothing else in the package knows ``letta_client``, and importing this doesn't load it.
 """

@@ -58,9 +58,7 @@ _ID = re.compile(r"[!-~]{1,200}").fullmatch
 
 
 class LettaClient(LettaApi):
-    """The deliverer that speaks to one Letta server, through its SDK.
-
-    What its methods promise stands at :class:`LettaApi`.
+    """One Letta server, called through its SDK. For what its methods promise, see its base class.
 
     Args:
         base_url: ``http(s)://host[:port][/prefix]``.
@@ -89,7 +87,7 @@ class LettaClient(LettaApi):
         self._client: Letta | None = None
         self._owners: dict[str, str] = {}
 
-    # -- the protocol
+    # -- what a delivery calls
 
     def active_runs(self, agent_id: str) -> list[Run]:
         def page(cursor: str | None, limit: int) -> list[dict[str, Any]]:
@@ -128,11 +126,11 @@ class LettaClient(LettaApi):
     def send(self, message: Message) -> str | None:
         if message.conversation_id and message.conversation_id != "default":
             return self._stream(message, message.conversation_id)
-        answer = self._ask(
+        answer = self._fetch(
             "sending",
             lambda c: c.agents.messages.with_raw_response.create_async(
                 message.agent_id,
-                # As it stands: the SDK looks through a typed body for a fifth of the call's time.
+                # Untyped, since the SDK needs a fifth of the call's time to check a typed body.
                 extra_body={
                     "messages": [{"role": "user", "content": message.text, "otid": message.otid}],
                     "assistant_message_tool_name": _TAG + message.otid,
@@ -146,7 +144,7 @@ class LettaClient(LettaApi):
         return run_id
 
     def run(self, run_id: str) -> Run:
-        row = self._ask(
+        row = self._fetch(
             "asking for a run", lambda c: c.runs.with_raw_response.retrieve(run_id), run=run_id
         )
         if (
@@ -210,7 +208,7 @@ class LettaClient(LettaApi):
 
     def agent(self, agent_id: str) -> Agent | None:
         try:
-            row = self._ask(
+            row = self._fetch(
                 "asking for an agent",
                 lambda c: c.agents.with_raw_response.retrieve(agent_id),
                 agent=agent_id,
@@ -225,7 +223,7 @@ class LettaClient(LettaApi):
         return _agent(row)
 
     def health(self) -> str:
-        answer = self._ask("asking for its health", lambda c: c.with_raw_response.health())
+        answer = self._fetch("asking for its health", lambda c: c.with_raw_response.health())
         version = answer.get("version") if isinstance(answer, dict) else None
         if not isinstance(version, str):
             raise self._failures.unreadable("asking for its health")
@@ -237,13 +235,13 @@ class LettaClient(LettaApi):
         if client is not None:
             client.close()
 
-    # -- below it
+    # -- how it is called
 
     def _stream(self, message: Message, conversation_id: str) -> str | None:
         """Send into a conversation: open the stream, read the run's id off it, close it."""
         owner = self._owners.get(conversation_id)
         if owner is None:
-            row = self._ask(
+            row = self._fetch(
                 "asking for a conversation",
                 lambda c: c.conversations.with_raw_response.retrieve(conversation_id),
                 conversation=conversation_id,
@@ -255,7 +253,7 @@ class LettaClient(LettaApi):
                 self._owners.clear()
             self._owners[conversation_id] = owner
         if owner != message.agent_id:
-            # It would be delivered, to another agent, in whose stead we'd search the wrong history.
+            # Letta would deliver it to the other agent, and we would search the wrong history.
             raise DeliveryError(
                 "permanent",
                 "conversation_of_another_agent",
@@ -264,7 +262,7 @@ class LettaClient(LettaApi):
             )
 
         def opened(client: Letta) -> str | None:
-            seen, told = False, None
+            seen, failure = False, None
             with client.conversations.messages.with_streaming_response.create(
                 conversation_id,
                 messages=[{"role": "user", "content": message.text, "otid": message.otid}],
@@ -283,9 +281,9 @@ class LettaClient(LettaApi):
                     if isinstance(run_id, str) and _ID(run_id):
                         return run_id
                     if isinstance(event, dict) and _is_error(event):
-                        told = told or event
-            if told is not None:
-                raise self._failures.broke_off("sending", told)
+                        failure = failure or event
+            if failure is not None:
+                raise self._failures.broke_off("sending", failure)
             if not seen:
                 raise self._failures.unreadable("sending", status=200)
             return None
@@ -295,7 +293,7 @@ class LettaClient(LettaApi):
     def _list(
         self, doing: str, call: Callable[[Letta], Any], **subject: str
     ) -> list[dict[str, Any]]:
-        rows = self._ask(doing, call, **subject)
+        rows = self._fetch(doing, call, **subject)
         if not isinstance(rows, list) or not all(
             isinstance(row, dict) and isinstance(row.get("id"), str) for row in rows
         ):
@@ -309,8 +307,11 @@ class LettaClient(LettaApi):
         *,
         short_page_ends: bool = False,
     ) -> Iterator[dict[str, Any]]:
-        """Rows of page after page, each once, until one brings nothing new or is ``enough``. Pages
-        that are too long are asked for again as smaller ones."""
+        """The rows of page after page, each once.
+
+        They end with a page that brings nothing new, or that is ``enough``. A page that is too long
+        is asked for again in smaller ones.
+        """
         seen: set[str] = set()
         cursor: str | None = None
         limit = _PAGE
@@ -330,8 +331,8 @@ class LettaClient(LettaApi):
             cursor = rows[-1]["id"]
         raise self._failures.unreadable("turning pages")
 
-    def _ask(self, doing: str, call: Callable[[Letta], Any], **subject: str) -> Any:
-        """The JSON that a raw SDK call answers. The SDK's models take any shape without a word."""
+    def _fetch(self, doing: str, call: Callable[[Letta], Any], **subject: str) -> Any:
+        """The JSON that a raw SDK call answers; the SDK's models accept any shape silently."""
 
         def body(client: Letta) -> Any:
             response = call(client).http_response

@@ -1,10 +1,10 @@
 """One deadline for a whole call, a bound on its answer, and whether it has written anything.
 
 An HTTP library's time-out is per read, so a server that drips a byte a second holds a caller for
-ever. The connections made here honour one deadline per call, and note when a byte leaves: a call
-that failed before it wrote a single one certainly delivered nothing. They read an answer up to
-:data:`MOST_BYTES`, for a server may never stop; and none that is packed, which nobody asked for,
-since a little of that could be unpacked to anything.
+ever. The connections made here honour one deadline per call. They remember whether a byte has left:
+a call that failed before that has certainly delivered nothing. They read an answer up to
+:data:`MOST_BYTES`, since a server may never stop. They read no compressed answer, which nobody
+asked for, since a few bytes of it could expand without end.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import Any
 __all__ = ["MOST_BYTES", "Call", "TooLong", "call_within", "http_client"]
 
 MOST_BYTES = 16 * 1024 * 1024
-"""The most of an answer: a page of a hundred messages has far less, and one of a few long ones as
-much. What is longer isn't kept."""
+"""The longest answer that is read. A page of a hundred messages has far less; a page of a few long
+ones may have as much."""
 
 _KEEPALIVE = 2.0  # seconds; uvicorn, which serves Letta, drops idle connections after 5
 _CONNECT_TIMEOUT = 10.0
@@ -29,15 +29,15 @@ _CHUNK = 16 * 1024
 
 
 class TooLong(Exception):
-    """An answer has more than :data:`MOST_BYTES`, or is packed, so that nobody knows."""
+    """An answer has more than :data:`MOST_BYTES`, or is compressed, so that nobody knows."""
 
 
 class Call(threading.local):
-    """This thread's call in progress: when it must be over, and whether a byte has left us."""
+    """This thread's call in progress."""
 
-    deadline: float | None = None
-    wrote = False
-    read = 0
+    deadline: float | None = None  # by the monotonic clock
+    wrote = False  # a byte may have left
+    read = 0  # bytes
 
 
 _call = Call()
@@ -45,7 +45,7 @@ _call = Call()
 
 @contextmanager
 def call_within(seconds: float) -> Iterator[Call]:
-    """All that this thread reads and writes in the context is one call, to be over by then."""
+    """What this thread reads and writes in the context is one call, of ``seconds`` at most."""
     _call.deadline, _call.wrote, _call.read = time.monotonic() + seconds, False, 0
     try:
         yield _call
@@ -68,8 +68,8 @@ def _left(timeout: float | None, error: str) -> float | None:
 class _Stream:
     """A connection whose reads and writes end at the call's deadline (httpcore's NetworkStream).
 
-    What is written leaves when it is much, or when an answer is read, so that a request's head and
-    its body are one packet, and wake the server once.
+    Bytes leave when there are many, or when an answer is read. So a request's header and its body
+    are one packet, and wake the server once.
     """
 
     def __init__(self, inner: Any) -> None:
@@ -80,7 +80,7 @@ class _Stream:
         if self._unsent:
             import httpcore
 
-            # Who refuses a request before it is complete may have said why, so it is read.
+            # A server that refuses a request before its end may have said why: that is read.
             with suppress(httpcore.WriteError):
                 self._send(timeout)
         data: bytes = self._inner.read(max_bytes, _left(timeout, "ReadTimeout"))
@@ -96,7 +96,7 @@ class _Stream:
 
     def _send(self, timeout: float | None) -> None:
         data, self._unsent = self._unsent, b""
-        # In pieces, as the inner stream applies its time-out to each of its sends anew.
+        # In pieces, because the inner stream applies its time-out to each of its sends.
         for start in range(0, len(data), _CHUNK):
             left = _left(timeout, "WriteTimeout")
             _call.wrote = True
@@ -116,7 +116,7 @@ class _Stream:
 
 
 class _Backend:
-    """Opens such connections (httpcore's NetworkBackend)."""
+    """Opens connections with a deadline (httpcore's NetworkBackend)."""
 
     def __init__(self) -> None:
         import httpcore
@@ -165,16 +165,17 @@ class _Backend:
 
 
 class _Pool:
-    """As many connections as there are calls at once, the one used last first (httpcore's pool).
+    """As many connections as there are calls at once (in place of httpcore's pool).
 
-    httpcore's own asks every idle connection, by a system call, whether it is still there: at every
-    request, and again at its end. With 64 of them that takes twice as long as the request.
+    The connection that was used last is used first. httpcore's own pool asks every idle connection
+    by a system call whether it is still there, at every request and at its end. With 64 connections
+    that takes twice as long as the request.
     """
 
     def __init__(self, single: Callable[[], Any]) -> None:
         """``single`` makes a pool of a single connection."""
         self._single = single
-        self._idle: deque[tuple[float, Any]] = deque()  # whose ends any thread may take from
+        self._idle: deque[tuple[float, Any]] = deque()  # any thread may pop from its ends
         self._closed = False
 
     def handle_request(self, request: Any) -> Any:
@@ -184,7 +185,7 @@ class _Pool:
             connection = self._single()
         try:
             response = connection.handle_request(request)
-            if any(_is_packing(*header) for header in response.headers):
+            if any(_is_compressed(*header) for header in response.headers):
                 raise TooLong
         except BaseException:
             connection.close()
@@ -208,7 +209,7 @@ class _Pool:
                 self._idle.pop()[1].close()
 
 
-def _is_packing(name: bytes, value: bytes) -> bool:
+def _is_compressed(name: bytes, value: bytes) -> bool:
     return name.lower() == b"content-encoding" and value.strip().lower() not in (b"", b"identity")
 
 
@@ -230,7 +231,7 @@ class _Body:
 
 
 def http_client(call_timeout: float, *, tls: bool) -> Any:
-    """An ``httpx.Client`` of such connections; ``tls`` where certificates are to be checked."""
+    """An ``httpx.Client`` of connections with a deadline; with ``tls`` it checks certificates."""
     import httpcore
     import httpx
 

@@ -20,14 +20,14 @@ from promptyoself.targets.letta.deadline import MOST_BYTES, TooLong
 __all__ = ["UNFIT_CLIENTS", "AnswerTooLong", "Failures", "require_address", "retry_after"]
 
 UNFIT_CLIENTS = ("1.7.4", "1.7.5", "1.7.6")
-"""Releases of letta-client that name an argument differently, so that no prompt goes into a
-conversation: ``pyproject.toml`` excludes them."""
+"""Releases of letta-client that name an argument differently. With them no prompt can be sent into
+a conversation, so ``pyproject.toml`` excludes them."""
 
 _NOT_LETTAS = frozenset({405, 407, 421, 426})
-"""What a proxy says, or another server at that address; Letta never does of these calls."""
+"""HTTP statuses of a proxy, or of another server at that address; Letta has none of them here."""
 
-_LONGEST = 64 * 1024
-_LONGEST_SAID = 4000
+_MOST_MASKED = 64 * 1024  # characters
+_MOST_KEPT = 4000  # characters
 
 
 class AnswerTooLong(DeliveryError):
@@ -38,7 +38,7 @@ class Failures:
     """Turns what went wrong with one server into a :class:`DeliveryError`."""
 
     def __init__(self, url: str, has_token: bool, timeout: float) -> None:
-        """``url`` as it may be shown; ``timeout`` in seconds, for the error's sentence."""
+        """``url`` is as it may be shown; ``timeout`` is in seconds, for the error's sentence."""
         self._url = url
         self._has_token = has_token
         self._timeout = timeout
@@ -46,7 +46,7 @@ class Failures:
     def unreadable(
         self, doing: str, said: object = None, status: int | None = None
     ) -> DeliveryError:
-        """The server answered, but not as a Letta does; ``said`` is what, as far as it is known."""
+        """The server answered ``said``, but not as a Letta does."""
         return DeliveryError(
             "doubt",
             "letta_unreadable",
@@ -71,7 +71,7 @@ class Failures:
     def explained(
         self, err: Exception, doing: str, subject: dict[str, str], *, wrote: bool
     ) -> DeliveryError:
-        """What an exception of the SDK means; ``wrote``: the call had begun to write."""
+        """What an exception of the SDK means; ``wrote`` says that the call had begun to write."""
         try:
             from letta_client import APIStatusError
         except ImportError as missing:
@@ -128,8 +128,11 @@ class Failures:
         )
 
     def _unfit(self, err: BaseException, *, wrote: bool) -> DeliveryError:
-        """The SDK doesn't take the call as we make it: a fault of the installation, or of ours,
-        and none of the prompt's. So deliveries wait for it to be mended."""
+        """The SDK doesn't accept the call as we make it.
+
+        That is a fault of the installation, or ours, and not the prompt's. So deliveries wait until
+        it is mended.
+        """
         cause = type(err).__name__
         outcome = "it isn't known what was sent" if wrote else "nothing was sent"
         return DeliveryError(
@@ -144,8 +147,10 @@ class Failures:
         )
 
     def _refused(self, err: Any, doing: str, subject: dict[str, str]) -> DeliveryError:
-        """Classify by HTTP status. The body is read for a decision; as it may echo what was sent,
-        the sentence doesn't quote it."""
+        """What an HTTP status means.
+
+        The body helps to decide. It may repeat what was sent, so the sentence doesn't quote it.
+        """
         status: int = err.status_code
         text = json.dumps(err.body) if err.body is not None else ""
         wait = retry_after(err.response.headers)
@@ -196,8 +201,8 @@ class Failures:
         if status == 404:
             ours = isinstance(err.body, dict) and err.body.get("detail") not in (None, "Not Found")
             if not subject or not ours:
-                # What a proxy says while Letta behind it is down, or another server for good: it
-                # is no word of Letta's about the agent.
+                # A proxy says this while Letta behind it is down, and another server for good. It
+                # isn't Letta that says it of the agent.
                 return error(*not_lettas)
             return self._unknown(error, doing, subject, status)
         if status == 422 and re.search(r"\bpath\W+(agent|conversation)_id\b", text):
@@ -231,7 +236,7 @@ class Failures:
     def _unknown(
         error: Callable[..., DeliveryError], doing: str, subject: dict[str, str], status: int
     ) -> DeliveryError:
-        """Letta has no such thing, or says that this can't be the id of one (422)."""
+        """Letta has no such agent, conversation or run, or says that this can't be an id (422)."""
         thing, name = next(iter(subject.items()), ("agent", ""))
         hint = "`promptyoself agents` lists what it has." if thing == "agent" else ""
         if thing == "run" or name.startswith(("agent-", "conv-")):
@@ -248,7 +253,11 @@ class Failures:
 
 
 def require_address(base_url: str) -> str:
-    """The base URL as it may be shown; raises ``invalid_base_url`` where it is none."""
+    """The base URL as it may be shown.
+
+    Raises:
+        PromptyoselfError: ``invalid_base_url``.
+    """
     try:
         parts = urlsplit(base_url)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -273,7 +282,7 @@ def _causes(err: BaseException) -> Iterator[BaseException]:
 
 
 def _is_unwritable(err: Exception, roots: Iterable[BaseException]) -> bool:
-    """Whether what was to be sent has no form as a request: an empty id, a lone surrogate."""
+    """Whether no request can be made of what was to be sent: an empty id, a lone surrogate."""
     if isinstance(err, UnicodeError) or "non-empty value" in str(err):
         return True
     return any(type(root).__name__ in ("LocalProtocolError", "InvalidURL") for root in roots)
@@ -288,19 +297,19 @@ def _is_transport(err: BaseException) -> bool:
 
 
 def _detail(said: object) -> str | None:
-    """What a body says is wrong, without secrets, and cut where it is long."""
+    """What a body says is wrong, without secrets, and cut if it is long."""
     while isinstance(said, dict):
-        told = next((said[name] for name in _TELLING if said.get(name)), None)
-        if told is None:
+        inner = next((said[name] for name in _MESSAGE_FIELDS if said.get(name)), None)
+        if inner is None:
             break
-        said = told
+        said = inner
     if said is None or said == "":
         return None
     text = said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
-    return masked(text[:_LONGEST])[:_LONGEST_SAID]
+    return masked(text[:_MOST_MASKED])[:_MOST_KEPT]
 
 
-_TELLING = ("detail", "message", "error")
+_MESSAGE_FIELDS = ("detail", "message", "error")
 
 
 def _reason(roots: Iterable[BaseException]) -> str:
@@ -315,7 +324,7 @@ def _reason(roots: Iterable[BaseException]) -> str:
 
 
 def retry_after(headers: Any) -> float | None:
-    """Seconds from a Retry-After of either form, never negative; ``None`` if there is none."""
+    """The seconds of a Retry-After header, in seconds or as a date; ``None`` if there is none."""
     value = str(headers.get("retry-after") or "").strip()
     if not value:
         return None
@@ -327,7 +336,7 @@ def retry_after(headers: Any) -> float | None:
         return None
     if at.tzinfo is None:
         at = at.replace(tzinfo=UTC)
-    # By the server's own clock: ours may be skewed. One that tells no time hasn't said how long.
+    # By the server's own clock, since ours may be wrong. Without its time, the date says nothing.
     try:
         now = parsedate_to_datetime(str(headers.get("date") or ""))
     except ValueError:
