@@ -68,10 +68,10 @@ class ActivityLog:
 
     def stalled(self, claimed: Claim, stalled: Stalled) -> None:
         """A delivery has met something that keeps it from its end, and goes on."""
-        told = {name: value for name, value in stalled._asdict().items() if value is not None}
+        fields = {name: value for name, value in stalled._asdict().items() if value is not None}
         if stalled.retry_at is not None:
-            told["retry_at"] = format_utc(stalled.retry_at)
-        self.step("stalled", claimed, level="warning", **told)
+            fields["retry_at"] = format_utc(stalled.retry_at)
+        self.step("stalled", claimed, level="warning", **fields)
 
     def over(self, key: str) -> None:
         """The delivery of that key has its outcome."""

@@ -215,8 +215,8 @@ class Delivery:
                 own = next((run for run in active if run.otid == claim.otid), None)
                 busy = any(self._is_fresh(run) for run in active)
                 if own is None and not busy:
-                    found = self._find() if claim.attempt > 1 or late else None
-                    return Delivered("history", found.run_id) if found else None
+                    sent = self._find() if claim.attempt > 1 or late else None
+                    return Delivered("history", sent.run_id) if sent else None
             except DeliveryError as error:
                 return self._not_sent(error)
             if own is not None and self._begin_to_send():  # an earlier attempt's, taken for lost
@@ -254,13 +254,13 @@ class Delivery:
             return None
         if run is not None and run.status == "completed":
             return Delivered("run", run.run_id)
-        found = self._find()
+        message = self._find()
         if run is None:
-            if found:
-                return Delivered("history", found.run_id)
+            if message:
+                return Delivered("history", message.run_id)
             return None if asked < self._grace else self._without_trace(asked)
         error = masked(run.error) if run.error else f"The run is {run.status}."
-        if found:  # a run can fail after the agent has read the prompt
+        if message:  # a run can fail after the agent has read the prompt
             return Delivered("history", run.run_id, error)
         if run.active:
             took = format_duration(round(asked))
