@@ -317,6 +317,16 @@ def test_no_key_is_a_word_of_python(var: Path) -> None:
     assert agenda["from"] == agenda["since"]
 
 
+def test_what_is_there_already_fits_the_schema_too(var: Path, clock: Clock) -> None:
+    """Clients check an answer against the schema: also where a schedule that is registered again is
+    paused, and so has no next run, and where a desire was recorded at the same instant."""
+    id_ = ask("register", PROMPT)["id"]
+    ask("pause", {"id": id_})
+    assert ask("register", PROMPT)["next_run"] is None
+    wish = {"agent_id": AGENT, "text": "Tea"}
+    assert [ask("desire", wish)["created"] for _ in range(2)] == [True, False]
+
+
 def test_an_output_schema_can_fail() -> None:
     """The schemas refuse what isn't so: a key that is missing, one of another type, an error that
     has no code; an error as it should be fits every one of them."""

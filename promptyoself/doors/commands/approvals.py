@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import click
@@ -75,9 +76,10 @@ def _read_and_asked(session: Session, store: Store, id_: str) -> str:
 
     require_person(store)
     found = show(store, id_, now=session.now())
+    fields: Mapping[str, object] = found
     for name in _READ:
-        if found[name] not in (None, False, 0):
-            click.echo(f"{name}: {visible(str(found[name]), one_line=True)}", err=True)
+        if fields[name] not in (None, False, 0):
+            click.echo(f"{name}: {visible(str(fields[name]), one_line=True)}", err=True)
     if found.get("invisible"):
         click.echo(f"invisible characters: {found['invisible']}, shown as escapes", err=True)
     text = f"template {found['template']}" if found["template"] else visible(found["prompt"])

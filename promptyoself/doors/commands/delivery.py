@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -17,6 +17,13 @@ from promptyoself.doors.session import Session
 
 if TYPE_CHECKING:
     from promptyoself.core.settings import Settings
+    from promptyoself.service.delivery.answers import (
+        AgentList,
+        AgentView,
+        DeliveryLine,
+        Executed,
+        LettaTest,
+    )
     from promptyoself.service.delivery.dispatcher import Report
     from promptyoself.service.delivery.loop import Heartbeat
     from promptyoself.targets.api import Agent
@@ -196,7 +203,7 @@ def _watched(session: Session, heartbeat: Heartbeat, port: int) -> Iterator[None
 
 
 @command("agents")
-def agents_command(session: Session) -> Document:
+def agents_command(session: Session) -> AgentList:
     """List the agents that the Letta server has.
 
     Use it to find the agent_id that `register` wants. Answers with agents (id, name, model, …) and
@@ -213,7 +220,7 @@ def agents_command(session: Session) -> Document:
 
 
 @command("test")
-def test_command(session: Session) -> Document:
+def test_command(session: Session) -> LettaTest:
     """Ask whether the Letta server answers, and lets us in.
 
     Use it where prompts don't arrive. Answers with its url, version and latency_ms, or with an
@@ -241,7 +248,7 @@ def _of(agent_id: str | None, report: Report) -> Report:
     return report._replace(executed=mine[0], skipped=mine[1])
 
 
-def _pass(report: Report) -> dict[str, Any]:
+def _pass(report: Report) -> Executed:
     """A pass as the JSON contract has it. The message counts what was delivered, not tried."""
     delivered = sum(1 for line in report.executed if line["delivered"])
     message = f"{delivered} {'prompt' if delivered == 1 else 'prompts'} executed"
@@ -254,13 +261,14 @@ def _pass(report: Report) -> dict[str, Any]:
     if slots := sum(skip["slots"] for skip in report.skipped):
         reasons = sorted({skip["why"] for skip in report.skipped})
         message += f", {slots} skipped ({', '.join(reasons)})"
-    answer: dict[str, Any] = {"executed": report.executed, "message": message}
+    lines = cast("list[DeliveryLine]", report.executed)
+    answer: Executed = {"executed": lines, "message": message}
     if report.skipped:
         answer["skipped"] = report.skipped
     return answer
 
 
-def _describe(agent: Agent) -> dict[str, Any]:
+def _describe(agent: Agent) -> AgentView:
     from promptyoself.core.instants import format_utc
 
     return {

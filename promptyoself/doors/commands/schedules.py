@@ -56,7 +56,7 @@ _trigger_options = _options(
     click.option(
         "--cron",
         metavar="EXPR",
-        help="A cron expression: 0 9 * * MON-FRI, 0 9 L * *, 0 9 * * MON#1, @daily.",
+        help="A cron expression: 0 9 * * MON-FRI, 0 9 L * *, @daily.",
     ),
     click.option("--every", metavar="DURATION", help="An interval: 90s, 2h30m, 1d."),
     *map(_option_of, ("start_at", "until", "max_repetitions", "timezone")),

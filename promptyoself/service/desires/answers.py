@@ -28,7 +28,7 @@ class Recorded(TypedDict):
 
     id: DesireId
     created: bool
-    strength: _Strength
+    strength: NotRequired[_Strength]
     message: AnswerMessage
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING
 
 from promptyoself.core.errors import PromptyoselfError, WrongUsage
 from promptyoself.core.ids import desire_id
@@ -26,6 +26,15 @@ from promptyoself.state.desires import (
 from promptyoself.store.access import unknown_id, withheld
 from promptyoself.store.point import cutoff
 from promptyoself.store.store import Store
+
+if TYPE_CHECKING:
+    from promptyoself.service.desires.answers import (
+        DesireList,
+        DesireView,
+        Pruned,
+        Recorded,
+        Reinforced,
+    )
 
 __all__ = [
     "MAX_TAGS",
@@ -52,7 +61,7 @@ def record(
     now: datetime,
     *,
     reason: str | None = None,
-) -> dict[str, Any]:
+) -> Recorded:
     """Record a desire. The same text at another instant is another one; at the same, nothing new.
 
     Raises:
@@ -79,13 +88,18 @@ def record(
     new = DesireRecorded(agent_id, text, strength, format_utc(now), checked or None, reason=reason)
     chain = store.desires
 
-    def decide(state: Desires) -> tuple[list[Draft], dict[str, Any]]:
+    def decide(state: Desires) -> tuple[list[Draft], Recorded]:
         id_, salt, existing = _place(chain.unpinned_state(state), new)
         if existing is not None:
             message = "This was recorded at the same instant already; nothing was changed."
             return [], {"id": id_, "created": False, "message": message}
         draft = chain.draft(new._replace(salt=salt or None), id_, new.agent_id)
-        answer = {"id": id_, "created": True, "strength": strength, "message": "Desire recorded."}
+        answer: Recorded = {
+            "id": id_,
+            "created": True,
+            "strength": strength,
+            "message": "Desire recorded.",
+        }
         return [draft], answer
 
     return chain.transact(now, decide)
@@ -93,7 +107,7 @@ def record(
 
 def reinforce(
     store: Store, id_: str, by: float, now: datetime, *, reason: str | None = None
-) -> dict[str, Any]:
+) -> Reinforced:
     """Add to what a desire's strength has decayed to; it never exceeds 1.
 
     Raises:
@@ -108,10 +122,10 @@ def reinforce(
     # An unknown id is refused before the lock, which would make folders where there are none.
     _alive(chain.read().state, id_)
 
-    def decide(state: Desires) -> tuple[list[Draft], dict[str, Any]]:
+    def decide(state: Desires) -> tuple[list[Draft], Reinforced]:
         desire = _alive(state, id_)
         strength = after_reinforcing(desire, by, now, half_life)
-        answer = {
+        answer: Reinforced = {
             "id": id_,
             "strength": _rounded(strength),
             "before": _rounded(strength_at(desire, now, half_life)),
@@ -132,7 +146,7 @@ def list_desires(
     limit: int | None = None,
     at: str | None = None,
     now: datetime,
-) -> dict[str, Any]:
+) -> DesireList:
     """The desires that match everything given, the strongest first, as strong as they are at
     ``now``, or were ``at`` some time: a time, or the number of an event of their log.
 
@@ -173,7 +187,7 @@ def list_desires(
             tags=sorted(known)[:100],
         )
     found = ranked[:limit]
-    answer: dict[str, Any] = {
+    answer: DesireList = {
         "desires": [_described(each) for each in found],
         "count": len(found),
         "as_of": format_utc(now),
@@ -191,7 +205,7 @@ def prune(
     agent_id: str | None = None,
     reason: str | None = None,
     dry_run: bool = False,
-) -> dict[str, Any]:
+) -> Pruned:
     """Let go of the desires whose strength has decayed to less than ``below``: of one agent, or of
     all. They are listed no more, and stay in the log.
 
@@ -225,9 +239,14 @@ def prune(
             pruned += done
     count = len(pruned)
     message = f"{count} {'desire' if count == 1 else 'desires'} pruned."
-    answer = {"pruned": [_described(each) for each in pruned], "count": count, "message": message}
+    answer: Pruned = {
+        "pruned": [_described(each) for each in pruned],
+        "count": count,
+        "message": message,
+    }
     if dry_run:
-        answer.update(dry_run=True, message="Nothing was pruned: this was a dry run.")
+        answer["dry_run"] = True
+        answer["message"] = "Nothing was pruned: this was a dry run."
     return answer
 
 
@@ -320,7 +339,7 @@ def _at(store: Store, at: str, now: datetime) -> tuple[Desires, datetime]:
     return state, parse_utc(instant) if instant else now
 
 
-def _described(ranked: Ranked) -> dict[str, Any]:
+def _described(ranked: Ranked) -> DesireView:
     strength, desire = ranked
     return {
         "id": desire.id,

@@ -4,7 +4,7 @@ from typing import Annotated, Any, TypedDict
 
 from promptyoself.core.answer_types import AnswerMessage, Counts, Instant, ScheduleId
 
-__all__ = ["Simulation"]
+__all__ = ["Simulation", "SimulationCounts", "StoppedSchedule"]
 
 
 class DayAhead(TypedDict):
@@ -40,7 +40,20 @@ class BrokenSchedule(TypedDict):
     problem: str
 
 
-class Simulation(TypedDict):
+class SimulationCounts(TypedDict):
+    """The keys of a simulation that only count."""
+
+    fired: Annotated[int, "How many deliveries there would be."]
+    skipped: Counts
+    agents: Annotated[list[AgentAhead], "By agent."]
+    stopped: Annotated[list[StoppedSchedule], "Schedules that a limit would stop."]
+
+
+# ``from`` is no name in Python, so this base has it.
+_From = TypedDict("_From", {"from": Instant})
+
+
+class Simulation(_From):
     """What ``simulate`` answers."""
 
     since: Instant

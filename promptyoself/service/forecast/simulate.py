@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING
 
 from promptyoself.core.instants import format_utc
 from promptyoself.core.settings import default_zone
@@ -13,6 +13,9 @@ from promptyoself.service.forecast.log_growth import LogGrowth
 from promptyoself.service.forecast.simulator import SimulatedEvent, Simulator
 from promptyoself.service.schedules.approval_tokens import Tokens
 from promptyoself.store.store import Store
+
+if TYPE_CHECKING:
+    from promptyoself.service.forecast.answers import Simulation, SimulationCounts, StoppedSchedule
 
 __all__ = ["MAX_EVENTS", "simulate"]
 
@@ -31,7 +34,7 @@ def simulate(
     agent_id: str | None = None,
     latency: float = 0.0,
     max_events: int = MAX_EVENTS,
-) -> dict[str, Any]:
+) -> Simulation:
     """What would be delivered and skipped from ``now`` to ``until``.
 
     ``until`` is a time as ``register`` reads it. Each delivery takes ``latency`` seconds. The
@@ -116,7 +119,7 @@ class _Counts:
         self.at = ""  # the current instant
         self._hour, self._fired_in_hour = "", 0
         self._days: dict[str, dict[str, _Day]] = {}  # by the agent's id, then by day
-        self._stopped: dict[tuple[str, str], dict[str, Any]] = {}  # by schedule's id and limit
+        self._stopped: dict[tuple[str, str], StoppedSchedule] = {}  # by schedule's id and limit
 
     def add(self, event: SimulatedEvent) -> None:
         at = event.at
@@ -157,7 +160,7 @@ class _Counts:
             }
         self._stopped[key]["slots"] += event.slots
 
-    def answer(self) -> dict[str, Any]:
+    def answer(self) -> SimulationCounts:
         """The keys of the answer that only count."""
         return {
             "fired": self.fired,

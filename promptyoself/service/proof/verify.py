@@ -13,6 +13,7 @@ from promptyoself.store.chain import Chain
 from promptyoself.store.store import Store, chains
 
 if TYPE_CHECKING:
+    from promptyoself.service.proof.answers import Head
     from promptyoself.service.proof.chain_check import Checked
 
 __all__ = ["head", "rebuild", "rebuild_all", "recovered", "verify", "verify_all"]
@@ -102,8 +103,8 @@ def head(store: Chain[Any]) -> dict[str, Any]:
     return {**head_of(position), **recovered(store.schema.losses(state).recorded)}
 
 
-def head_of(position: Position) -> dict[str, Any]:
-    """A position in the schema in which people keep it."""
+def head_of(position: Position) -> Head:
+    """A position in the form in which people keep it."""
     return {
         "head": f"{position.seq}:{position.hash}",
         "seq": position.seq,

@@ -6,17 +6,25 @@ from promptyoself.core.answer_types import AnswerMessage, Counts, Instant, Sched
 from promptyoself.events.kinds import ScheduleType, Status
 
 __all__ = [
+    "AgentBudget",
     "Budgets",
     "Cancelled",
+    "Fire",
     "History",
+    "LeftAsItIs",
+    "LogStats",
     "Modified",
     "NextFires",
+    "NextRun",
     "Paused",
     "Resumed",
+    "ResumedOne",
+    "ScheduleBudget",
     "ScheduleList",
     "ScheduleShown",
     "ScheduleView",
     "Scheduled",
+    "Spent",
     "Stats",
     "Triggered",
 ]
@@ -26,24 +34,33 @@ _NextRunLocal = Annotated[str | None, "The same in the schedule's own time zone.
 _Zone = Annotated[str, "The schedule's time zone."]
 
 
+class NextRun(TypedDict):
+    """A schedule's next slot. Where there is none, this has ``next_run`` only."""
+
+    next_run: _NextRun
+    next_run_local: NotRequired[_NextRunLocal]
+    timezone: NotRequired[_Zone]
+
+
 class Scheduled(TypedDict):
     """What ``register`` and ``idle`` answer."""
 
     id: ScheduleId
     created: Annotated[bool, "False where it was scheduled already."]
     next_run: _NextRun
-    next_run_local: _NextRunLocal
-    timezone: _Zone
+    next_run_local: NotRequired[_NextRunLocal]
+    timezone: NotRequired[_Zone]
     message: AnswerMessage
     differs: NotRequired[Annotated[list[str], "Options that were another way; the old ones stay."]]
     life: NotRequired[Annotated[int, "How often it has come to life, where it had ended."]]
     warning: NotRequired[str]
     dry_run: NotRequired[bool]
+    hint: NotRequired[str]
 
 
 class ScheduleView(TypedDict):
-    """A schedule as it is listed. With ``full`` it has many more keys, as docs/reference/json.md
-    says."""
+    """A schedule as it is listed. The keys that it may lack are those of the full form, and the
+    full form has the policy of the schedule beside them (docs/reference/json.md)."""
 
     id: ScheduleId
     agent_id: Annotated[str, "The agent that is prompted."]
@@ -59,6 +76,20 @@ class ScheduleView(TypedDict):
     active: bool
     repetition_count: Annotated[int, "How often it has fired."]
     max_repetitions: int | None
+    template: NotRequired[str | None]
+    problem: NotRequired[str]
+    invisible: NotRequired[int]
+    next_run_local: NotRequired[str | None]
+    conversation_id: NotRequired[str | None]
+    start_at: NotRequired[str | None]
+    until: NotRequired[str | None]
+    life: NotRequired[int]
+    failures: NotRequired[int]
+    last_error: NotRequired[str | None]
+    last_code: NotRequired[str | None]
+    reason: NotRequired[str | None]
+    content_sha256: NotRequired[str]
+    open: NotRequired[list[dict[str, Any]]]
 
 
 class ScheduleList(TypedDict):
@@ -88,6 +119,7 @@ class Modified(TypedDict):
     next_run_local: NotRequired[_NextRunLocal]
     timezone: NotRequired[_Zone]
     message: AnswerMessage
+    warning: NotRequired[str]
 
 
 class Cancelled(TypedDict):
@@ -105,8 +137,21 @@ class Paused(TypedDict):
     message: AnswerMessage
 
 
-class _Id(TypedDict):
+class ResumedOne(TypedDict):
+    """A schedule that was resumed with others."""
+
     id: ScheduleId
+    agent_id: str
+    next_run: Instant | None
+
+
+class LeftAsItIs(TypedDict):
+    """A schedule that could not be resumed with others, and why."""
+
+    id: ScheduleId
+    agent_id: str
+    code: str
+    message: str
 
 
 class Resumed(TypedDict):
@@ -117,10 +162,11 @@ class Resumed(TypedDict):
     next_run_local: NotRequired[_NextRunLocal]
     timezone: NotRequired[_Zone]
     failed_with: NotRequired[Annotated[str, "The code that was asked for."]]
-    resumed: NotRequired[Annotated[list[_Id], "Those that run on: id, agent_id and next_run."]]
-    left: NotRequired[Annotated[list[_Id], "Those left as they are, each with code and message."]]
+    resumed: NotRequired[Annotated[list[ResumedOne], "Those that run on."]]
+    left: NotRequired[Annotated[list[LeftAsItIs], "Those left as they are."]]
     count: NotRequired[int]
     message: AnswerMessage
+    warning: NotRequired[str]
 
 
 class Triggered(TypedDict):
@@ -129,13 +175,14 @@ class Triggered(TypedDict):
     id: ScheduleId
     slot: Instant
     message: AnswerMessage
+    warning: NotRequired[str]
 
 
 class Fire(TypedDict):
     """When a schedule fires."""
 
     utc: Instant
-    local: str
+    local: str | None
 
 
 class NextFires(TypedDict):
@@ -146,7 +193,16 @@ class NextFires(TypedDict):
 
 _Spent = Annotated[int, "Deliveries charged today."]
 _Limit = Annotated[int | None, "The most that a day may have; null: no limit."]
-_ResetsAt = Annotated[str, "Midnight, UTC, when today ends."]
+_ResetsAt = Annotated[str | None, "Midnight, UTC, when today ends."]
+
+
+class Spent(TypedDict):
+    """What was spent of a day's deliveries."""
+
+    spent: _Spent
+    limit: _Limit
+    left: int | None
+    resets_at: _ResetsAt
 
 
 class AgentBudget(TypedDict):
@@ -159,6 +215,8 @@ class AgentBudget(TypedDict):
     resets_at: _ResetsAt
     active: int
     max_active: int
+    prompt_bytes: int
+    max_prompt_bytes: int
 
 
 class ScheduleBudget(TypedDict):
@@ -209,6 +267,15 @@ class _StatsHead(TypedDict):
     seq: int
     hash: str
     ts: Instant | None
+
+
+class LogStats(TypedDict):
+    """How much a log has."""
+
+    events: int
+    events_by_type: Counts
+    head: _StatsHead
+    bytes: int
 
 
 class Stats(TypedDict):

@@ -3,9 +3,11 @@
 Each decides on the state as it is under the log's lock, and appends what follows from that.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from promptyoself.core.errors import PromptyoselfError, WrongUsage
 from promptyoself.core.instants import format_utc, parse_utc
@@ -45,11 +47,21 @@ from promptyoself.service.schedules.transition import (
     open_slots,
     skip_drafts,
     skip_reason,
-    warning_field,
 )
 from promptyoself.state.schedules import Schedule, State
 from promptyoself.store.access import find_schedule
 from promptyoself.store.store import Store
+
+if TYPE_CHECKING:
+    from promptyoself.service.schedules.answers import (
+        Cancelled,
+        Modified,
+        Paused,
+        Resumed,
+        Triggered,
+    )
+
+Answer = TypeVar("Answer")
 
 __all__ = ["cancel", "modify", "pause", "resume", "resumption", "run_now"]
 
@@ -63,7 +75,7 @@ _SPACE = frozenset({"agent_id", "prompt", "template"})
 _ANCHORING = frozenset({"schedule_type", "schedule_value", "start_at"})
 
 
-def modify(store: Store, id_: str, request: Request, now: datetime) -> dict[str, Any]:
+def modify(store: Store, id_: str, request: Request, now: datetime) -> Modified:
     """Change a schedule that isn't over. Slots already due under the old times are skipped.
 
     Raises:
@@ -83,7 +95,7 @@ def modify(store: Store, id_: str, request: Request, now: datetime) -> dict[str,
     # A schedule has False where a registration leaves out a flag.
     asked.update((name, bool(asked[name])) for name in FLAGS if name in asked)
 
-    def decide(state: State) -> tuple[list[Draft], dict[str, Any]]:
+    def decide(state: State) -> tuple[list[Draft], Modified]:
         schedule = _unfinished(state, id_, allow_failed=True)
         new = schedule._replace(**asked)
         changes = {name: value for name, value in asked.items() if value != getattr(schedule, name)}
@@ -119,15 +131,19 @@ def modify(store: Store, id_: str, request: Request, now: datetime) -> dict[str,
             since = {} if counted is None else counted._asdict()
             record = ScheduleModified(changes, reason, uncounted, **since)
             drafts.append(store.draft(record, id_, new.agent_id))
-        answer = {
-            "id": id_,
-            "modified": sorted(name for name in changes if name not in ("next_run", "anchor")),
-            **next_run_fields(new.next_run, new.timezone),
-            "message": _what_was_modified(changes, counted),
-        }
+        answer = cast(
+            "Modified",
+            {
+                "id": id_,
+                "modified": sorted(name for name in changes if name not in ("next_run", "anchor")),
+                **next_run_fields(new.next_run, new.timezone),
+                "message": _what_was_modified(changes, counted),
+            },
+        )
         if schedule.status == "active" and not _PACE.isdisjoint(changes):
-            pace = exceeded(state, settings.caps, new._asdict(), id_)
-            answer.update(warning_field(pace))
+            pace = list(exceeded(state, settings.caps, new._asdict(), id_))
+            if pace:
+                answer["warning"] = " ".join(pace)
         return _with_notice(store, state, drafts, now), answer
 
     return store.transact(now, decide)
@@ -148,10 +164,10 @@ def _require_repetitions_left(schedule: Schedule, most: int | None) -> None:
         )
 
 
-def pause(store: Store, id_: str, reason: str | None, now: datetime) -> dict[str, Any]:
+def pause(store: Store, id_: str, reason: str | None, now: datetime) -> Paused:
     """Hold an active schedule. Raises ``not_active`` or ``already_paused``, among others."""
 
-    def decide(state: State) -> tuple[list[Draft], dict[str, Any]]:
+    def decide(state: State) -> tuple[list[Draft], Paused]:
         schedule = _unfinished(state, id_)
         if schedule.status == "paused":
             raise PromptyoselfError(
@@ -182,11 +198,11 @@ def pause(store: Store, id_: str, reason: str | None, now: datetime) -> dict[str
     return _change(store, id_, reason, now, decide)
 
 
-def resume(store: Store, id_: str, reason: str | None, now: datetime) -> dict[str, Any]:
+def resume(store: Store, id_: str, reason: str | None, now: datetime) -> Resumed:
     """Let a paused or failed schedule run on, or one that a clock that was ahead has left in the
     future. Raises ``not_paused``, ``nothing_left``, or why its times can't be computed."""
 
-    def decide(state: State) -> tuple[list[Draft], dict[str, Any]]:
+    def decide(state: State) -> tuple[list[Draft], Resumed]:
         schedule = find_schedule(state, id_)
         ahead = is_ahead(schedule, now)
         if schedule.status not in ("paused", "failed") and not (
@@ -204,7 +220,7 @@ def resume(store: Store, id_: str, reason: str | None, now: datetime) -> dict[st
 
 def resumption(
     store: Store, state: State, schedule: Schedule, reason: str | None, now: datetime
-) -> tuple[list[Draft], dict[str, Any]]:
+) -> tuple[list[Draft], Resumed]:
     """The events that let a paused or failed schedule run on, and what to answer.
 
     Raises:
@@ -244,13 +260,17 @@ def resumption(
     since = {} if counted is None else counted._asdict()
     resumed = ScheduleResumed(next_run, reason, **since)
     drafts.append(store.draft(resumed, schedule.id, schedule.agent_id))
-    answer = {
-        "id": schedule.id,
-        **next_run_fields(next_run, schedule.timezone),
-        "message": "Schedule resumed.",
-    }
+    answer = cast(
+        "Resumed",
+        {
+            "id": schedule.id,
+            **next_run_fields(next_run, schedule.timezone),
+            "message": "Schedule resumed.",
+        },
+    )
     fields = schedule._replace(next_run=next_run)._asdict()
-    answer.update(warning_field(exceeded(state, store.settings.caps, fields, schedule.id)))
+    if warnings := list(exceeded(state, store.settings.caps, fields, schedule.id)):
+        answer["warning"] = " ".join(warnings)
     return drafts, answer
 
 
@@ -267,10 +287,10 @@ def _computable(schedule: Schedule) -> Trigger:
     return trigger
 
 
-def cancel(store: Store, id_: str, reason: str | None, now: datetime) -> dict[str, Any]:
+def cancel(store: Store, id_: str, reason: str | None, now: datetime) -> Cancelled:
     """End a schedule. Raises ``already_cancelled`` or ``already_finished``."""
 
-    def decide(state: State) -> tuple[list[Draft], dict[str, Any]]:
+    def decide(state: State) -> tuple[list[Draft], Cancelled]:
         schedule = find_schedule(state, id_)
         if schedule.status == "cancelled":
             raise PromptyoselfError(
@@ -287,7 +307,7 @@ def cancel(store: Store, id_: str, reason: str | None, now: datetime) -> dict[st
         ended = ScheduleCancelled(reason, uncounted)
         drafts.append(store.draft(ended, id_, schedule.agent_id))
         under_way = sum(1 for slot in open_slots(state, id_) if slot.worker is not None)
-        answer: dict[str, Any] = {"cancelled_id": id_, "message": "Schedule cancelled."}
+        answer: Cancelled = {"cancelled_id": id_, "message": "Schedule cancelled."}
         if under_way:
             answer["under_way"] = under_way
             answer["message"] = "Schedule cancelled; one delivery under way may still arrive."
@@ -296,11 +316,11 @@ def cancel(store: Store, id_: str, reason: str | None, now: datetime) -> dict[st
     return _change(store, id_, reason, now, decide)
 
 
-def run_now(store: Store, id_: str, reason: str | None, now: datetime) -> dict[str, Any]:
+def run_now(store: Store, id_: str, reason: str | None, now: datetime) -> Triggered:
     """Ask for one delivery now, beside the scheduled ones. Raises ``too_many_triggers``, among
     others."""
 
-    def decide(state: State) -> tuple[list[Draft], dict[str, Any]]:
+    def decide(state: State) -> tuple[list[Draft], Triggered]:
         schedule = _unfinished(state, id_)
         require_few_waiting(state, schedule.agent_id)
         # A slot of its own, so its instant must be no other slot's, nor that of a trigger before.
@@ -316,7 +336,7 @@ def run_now(store: Store, id_: str, reason: str | None, now: datetime) -> dict[s
             instant += tick
         slot = format_utc(instant)
         message = "It will be delivered by the loop, or by the next `promptyoself execute`."
-        answer = {"id": id_, "slot": slot, "message": message}
+        answer: Triggered = {"id": id_, "slot": slot, "message": message}
         if schedule.tier >= APPROVED_TIER:
             verdict = approval_in_log(schedule, format_utc(now))
             if verdict.grant is None or not schedule.approval_triggers:
@@ -343,13 +363,13 @@ def _change(
     id_: str,
     reason: str | None,
     now: datetime,
-    decide: Callable[[State], tuple[list[Draft], dict[str, Any]]],
-) -> dict[str, Any]:
+    decide: Callable[[State], tuple[list[Draft], Answer]],
+) -> Answer:
     check_text("reason", reason, MAX_REASON)
     # An unknown id is refused before the lock, which would make folders where there are none.
     find_schedule(store.read().state, id_)
 
-    def telling(state: State) -> tuple[list[Draft], dict[str, Any]]:
+    def telling(state: State) -> tuple[list[Draft], Answer]:
         drafts, answer = decide(state)
         return _with_notice(store, state, drafts, now), answer
 

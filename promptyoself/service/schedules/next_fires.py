@@ -3,8 +3,11 @@
 Apart from :mod:`promptyoself.service.schedules.views`, since listing schedules needs no triggers.
 """
 
+from __future__ import annotations
+
 from datetime import UTC, datetime
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.core.times import local_time
@@ -13,12 +16,15 @@ from promptyoself.rules.triggers import Trigger, slots
 from promptyoself.store.access import find_schedule
 from promptyoself.store.store import Store
 
+if TYPE_CHECKING:
+    from promptyoself.service.schedules.answers import Fire
+
 __all__ = ["fires", "next_fires"]
 
 _END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 
 
-def next_fires(store: Store, id_: str, count: int) -> list[dict[str, str | None]]:
+def next_fires(store: Store, id_: str, count: int) -> list[Fire]:
     """The next fires of a schedule; none where it isn't active."""
     schedule = find_schedule(store.read().state, id_)
     if schedule.next_run is None or schedule.status != "active":
@@ -28,13 +34,11 @@ def next_fires(store: Store, id_: str, count: int) -> list[dict[str, str | None]
         left = schedule.max_repetitions - schedule.repetition_count
     first = parse_utc(schedule.next_run)
     rest = fires(schedule_trigger(schedule), left, count, first)
-    head = {"utc": schedule.next_run, "local": local_time(first, schedule.timezone)}
+    head: Fire = {"utc": schedule.next_run, "local": local_time(first, schedule.timezone)}
     return [head, *rest][: count if left is None else min(count, left)]
 
 
-def fires(
-    trigger: Trigger, repetitions: int | None, count: int, after: datetime
-) -> list[dict[str, str | None]]:
+def fires(trigger: Trigger, repetitions: int | None, count: int, after: datetime) -> list[Fire]:
     """The first ``count`` fires strictly after an instant, in UTC and in the trigger's zone."""
     most = count if repetitions is None else min(count, repetitions)
     return [

@@ -1,7 +1,9 @@
 """Registering a prompt, and looking at what a registration would fire at."""
 
+from __future__ import annotations
+
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 from promptyoself.core.instants import format_utc
 from promptyoself.events.draft import Draft
@@ -18,17 +20,17 @@ from promptyoself.service.schedules.transition import (
     drop_ahead,
     high_water,
     next_run_fields,
-    warning_field,
 )
 from promptyoself.state.schedules import Schedule, State
 from promptyoself.store.store import Store
 
+if TYPE_CHECKING:
+    from promptyoself.service.schedules.answers import Scheduled
+
 __all__ = ["register"]
 
 
-def register(
-    store: Store, request: Request, now: datetime, *, dry_run: bool = False
-) -> dict[str, Any]:
+def register(store: Store, request: Request, now: datetime, *, dry_run: bool = False) -> Scheduled:
     """Register a prompt; the same content again changes nothing and returns the same id.
 
     Raises:
@@ -39,7 +41,7 @@ def register(
         request = request._replace(agent_id=store.pinned_to or settings.default_agent)
     spec = parse(request, settings, now)
 
-    def decide(state: State) -> tuple[list[Draft], dict[str, Any]]:
+    def decide(state: State) -> tuple[list[Draft], Scheduled]:
         record = spec.record
         id_, salt, existing = id_for_content(store.unpinned_state(state), record)
         if existing is not None and existing.status not in FINISHED:
@@ -50,19 +52,23 @@ def register(
         drafts: list[Draft] = []
         if existing is not None:
             record, drafts = _next_life(store, state, existing, spec, record, now)
-        answer: dict[str, Any] = {
-            "id": id_,
-            "created": True,
-            **next_run_fields(record.next_run, record.timezone),
-            "message": "Prompt scheduled." if existing is None else "Prompt scheduled again.",
-        }
+        answer = cast(
+            "Scheduled",
+            {
+                "id": id_,
+                "created": True,
+                **next_run_fields(record.next_run, record.timezone),
+                "message": "Prompt scheduled." if existing is None else "Prompt scheduled again.",
+            },
+        )
         warnings = list(exceeded(state, settings.caps, record._asdict(), id_))
         if record.tier >= APPROVED_TIER:
             warnings.append(
                 "Tier 2 needs an approval for each delivery, which a person gives. "
                 f"At a shell: `promptyoself approve --id {id_}`. Slots without one are skipped."
             )
-        answer.update(warning_field(warnings))
+        if warnings:
+            answer["warning"] = " ".join(warnings)
         if record.life is not None:
             answer["life"] = record.life
         return [*drafts, store.draft(record, id_, record.agent_id)], answer
@@ -97,9 +103,7 @@ def _next_life(
     return record._replace(next_run=format_utc(first)), drafts
 
 
-def _already_there(
-    existing: Schedule, record: ScheduleRegistered, request: Request
-) -> dict[str, Any]:
+def _already_there(existing: Schedule, record: ScheduleRegistered, request: Request) -> Scheduled:
     # A policy that the request doesn't name is no wish to change it.
     compared = (
         *content_of(record),
@@ -111,12 +115,15 @@ def _already_there(
         if _none_if_off(getattr(existing, name)) != _none_if_off(getattr(record, name))
     ]
     next_run = existing.next_run if existing.status == "active" else None
-    answer: dict[str, Any] = {
-        "id": existing.id,
-        "created": False,
-        **next_run_fields(next_run, existing.timezone),
-        "message": "This prompt is scheduled already; nothing was changed.",
-    }
+    answer = cast(
+        "Scheduled",
+        {
+            "id": existing.id,
+            "created": False,
+            **next_run_fields(next_run, existing.timezone),
+            "message": "This prompt is scheduled already; nothing was changed.",
+        },
+    )
     if existing.status == "paused":
         answer["message"] = "This prompt is scheduled already, and paused; nothing was changed."
     if differs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING
 
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.times import shown
@@ -16,12 +16,15 @@ from promptyoself.service.schedules.change import resumption
 from promptyoself.state.schedules import Schedule, State, copy_state
 from promptyoself.store.store import Store
 
+if TYPE_CHECKING:
+    from promptyoself.service.schedules.answers import LeftAsItIs, Resumed, ResumedOne
+
 __all__ = ["resume_failed"]
 
 _FAILED = STATUSES.index("failed")
 
 
-def resume_failed(store: Store, code: str, reason: str | None, now: datetime) -> dict[str, Any]:
+def resume_failed(store: Store, code: str, reason: str | None, now: datetime) -> Resumed:
     """Resume every failed schedule whose latest slot that failed did so with ``code``, in one
     append; a caller who is pinned to an agent, that one's alone. What can't be resumed, because no
     slot is left or its agent has no room, is listed with the reason and left as it is.
@@ -33,20 +36,32 @@ def resume_failed(store: Store, code: str, reason: str | None, now: datetime) ->
     check_text("reason", reason, MAX_REASON)
     _chosen(store.read().state, code)  # refused before the lock, which would make folders
 
-    def decide(state: State) -> tuple[list[Draft], dict[str, Any]]:
+    def decide(state: State) -> tuple[list[Draft], Resumed]:
         state = copy_state(state)
         drafts: list[Draft] = []
-        resumed: list[dict[str, Any]] = []
-        left: list[dict[str, Any]] = []
+        resumed: list[ResumedOne] = []
+        left: list[LeftAsItIs] = []
         for schedule in _chosen(state, code):
-            whose = {"id": schedule.id, "agent_id": schedule.agent_id}
             try:
                 more, answer = resumption(store, state, schedule, reason, now)
             except PromptyoselfError as error:
-                left.append({**whose, "code": error.code, "message": error.message})
+                left.append(
+                    {
+                        "id": schedule.id,
+                        "agent_id": schedule.agent_id,
+                        "code": error.code,
+                        "message": error.message,
+                    }
+                )
                 continue
             drafts += more
-            resumed.append({**whose, "next_run": answer["next_run"]})
+            resumed.append(
+                {
+                    "id": schedule.id,
+                    "agent_id": schedule.agent_id,
+                    "next_run": answer["next_run"],
+                }
+            )
             agent = state.agent(schedule.agent_id)
             state.agents[schedule.agent_id] = agent._replace(active=agent.active + 1)
         count = len(resumed)

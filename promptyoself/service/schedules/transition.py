@@ -1,9 +1,11 @@
 """What registering and changing a schedule have in common: the slots that are over by then, where
 the schedule goes on, and what the answer says of that."""
 
-from collections.abc import Collection, Iterable
+from __future__ import annotations
+
+from collections.abc import Collection
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING
 
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.instants import format_utc, parse_utc
@@ -22,6 +24,9 @@ from promptyoself.rules.triggers import Trigger, next_fire_time
 from promptyoself.state.schedules import OpenSlot, Schedule, State
 from promptyoself.store.store import Store
 
+if TYPE_CHECKING:
+    from promptyoself.service.schedules.answers import NextRun
+
 __all__ = [
     "drop_ahead",
     "drop_waiting",
@@ -31,7 +36,6 @@ __all__ = [
     "open_slots",
     "skip_drafts",
     "skip_reason",
-    "warning_field",
 ]
 
 
@@ -118,15 +122,9 @@ def drop_ahead(store: Store, state: State, schedule: Schedule, now: datetime) ->
     ]
 
 
-def next_run_fields(next_run: str | None, zone: str) -> dict[str, Any]:
+def next_run_fields(next_run: str | None, zone: str) -> NextRun:
     """What an answer says of a schedule's next slot."""
     if next_run is None:
         return {"next_run": None}
     local = local_time(parse_utc(next_run), zone)
     return {"next_run": next_run, "next_run_local": local, "timezone": zone}
-
-
-def warning_field(sentences: Iterable[str]) -> dict[str, str]:
-    """The field of an answer that has these sentences, if there are any."""
-    warning = " ".join(sentences)
-    return {"warning": warning} if warning else {}

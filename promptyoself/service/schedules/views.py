@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from promptyoself.core.errors import ChainError, PromptyoselfError
 from promptyoself.core.instants import parse_utc
@@ -17,6 +17,9 @@ from promptyoself.state.overlay import PartFilter
 from promptyoself.state.schedules import OpenSlot, Schedule, State, spec_hash
 from promptyoself.store.access import find_schedule
 from promptyoself.store.store import Store, chains
+
+if TYPE_CHECKING:
+    from promptyoself.service.schedules.answers import LogStats, ScheduleList, ScheduleView, Stats
 
 __all__ = [
     "describe",
@@ -44,7 +47,7 @@ def list_schedules(
     full: bool = False,
     at: str | None = None,
     now: datetime,
-) -> dict[str, Any]:
+) -> ScheduleList:
     """The schedules, soonest first, then those without a next run by id.
 
     ``status`` of ``None`` means those that aren't over: active and paused. Those that have failed
@@ -66,7 +69,7 @@ def list_schedules(
         failed = state.statuses.get("failed", 0)
         found = list(islice(_in_order(state, statuses), limit))
     slots = open_by_id(state) if full else {}
-    answer: dict[str, Any] = {
+    answer: ScheduleList = {
         "schedules": [
             describe(schedule, slots.get(schedule.id, ()), full=full) for schedule in found
         ],
@@ -114,7 +117,7 @@ def _has(statuses: Collection[str]) -> PartFilter:
     return lambda summary: any(summary.statuses[place] for place in places)
 
 
-def show(store: Store, id_: str, *, at: str | None = None, now: datetime) -> dict[str, Any]:
+def show(store: Store, id_: str, *, at: str | None = None, now: datetime) -> ScheduleView:
     """Everything about one schedule. Raises ``unknown_id`` or ``forbidden_agent``."""
     state = _state(store, at, now)
     schedule = find_schedule(state, id_)
@@ -129,14 +132,14 @@ def open_by_id(state: State) -> dict[str, list[OpenSlot]]:
     return found
 
 
-def describe(schedule: Schedule, slots: Iterable[OpenSlot], *, full: bool) -> dict[str, Any]:
+def describe(schedule: Schedule, slots: Iterable[OpenSlot], *, full: bool) -> ScheduleView:
     """One schedule as the JSON contract has it; ``full`` adds policy, bounds and the ``slots`` that
     are open."""
     prompt = schedule.prompt
     if not full and len(prompt) > _SHORT:
         prompt = prompt[: _SHORT - 1] + "…"
     next_run = _next_run(schedule)
-    answer: dict[str, Any] = {
+    view: ScheduleView = {
         "id": schedule.id,
         "agent_id": schedule.agent_id,
         "name": schedule.name,
@@ -152,12 +155,13 @@ def describe(schedule: Schedule, slots: Iterable[OpenSlot], *, full: bool) -> di
         "repetition_count": schedule.repetition_count,
         "max_repetitions": schedule.max_repetitions,
     }
+    answer = cast("dict[str, Any]", view)
     if full or schedule.template is not None:
         answer["template"] = schedule.template
     if (problem := problem_of(schedule)) is not None:
         answer["problem"] = problem
     if not full:
-        return answer
+        return view
     from promptyoself.core.visible import unseen
 
     if invisible := unseen(schedule.prompt, schedule.name, schedule.agent_id):
@@ -195,7 +199,7 @@ def describe(schedule: Schedule, slots: Iterable[OpenSlot], *, full: bool) -> di
             for slot in slots
         ],
     )
-    return answer
+    return view
 
 
 def problem_of(schedule: Schedule) -> str | None:
@@ -231,25 +235,28 @@ def problem_of(schedule: Schedule) -> str | None:
     return None
 
 
-def stats(store: Store) -> dict[str, Any]:
+def stats(store: Store) -> Stats:
     """How much there is, from the indexes alone; of desires, where there are any."""
     state, position = store.read()
-    answer: dict[str, Any] = {
-        "schedules": state.statuses,
-        "agents": sum(1 for agent in state.agents.values() if agent.schedules),
-        "open_slots": {
-            "claimed": sum(1 for slot in state.open.values() if slot.worker),
-            "waiting": sum(1 for slot in state.open.values() if not slot.worker),
+    answer = cast(
+        "Stats",
+        {
+            "schedules": state.statuses,
+            "agents": sum(1 for agent in state.agents.values() if agent.schedules),
+            "open_slots": {
+                "claimed": sum(1 for slot in state.open.values() if slot.worker),
+                "waiting": sum(1 for slot in state.open.values() if not slot.worker),
+            },
+            **_log_of(state.counts, position),
         },
-        **_log_of(state.counts, position),
-    }
+    )
     for chain in chains(store)[1:]:
         state, position = chain.read()
-        answer[chain.name] = {**state.statuses, **_log_of(state.counts, position)}
+        answer["desires"] = {**state.statuses, **_log_of(state.counts, position)}
     return answer
 
 
-def _log_of(counts: Mapping[str, int], position: Position) -> dict[str, Any]:
+def _log_of(counts: Mapping[str, int], position: Position) -> LogStats:
     return {
         "events": position.seq,
         "events_by_type": dict(sorted(counts.items())),
