@@ -52,13 +52,16 @@ def reference() -> str:
         "",
         "## Settings",
         "",
-        "From the environment, then from a `.env` file that never overrides it: the one at the",
-        "root of a source checkout, else `~/.config/promptyoself/.env` (below `$XDG_CONFIG_HOME`,",
-        "if set); never that of the working directory. What is empty or blank counts as unset.",
-        "`promptyoself doctor` shows each, and where it came from. [How the file is",
-        "written](../howto/operating.md#settings), and what is said of names that are no settings.",
+        "A setting comes from the environment, else from a `.env` file. Else it has its default.",
+        "The `.env` file is the one at the root of a source checkout, else",
+        "`~/.config/promptyoself/.env` (below `$XDG_CONFIG_HOME`, if that is set). It is never",
+        "that of the working directory. An empty or blank value counts as unset.",
         "",
-        "| setting | default | |",
+        "`promptyoself doctor` shows each setting, and where it came from.",
+        "[Operating](../howto/operating.md#settings) tells how the file is written, and what is",
+        "said of names that are no settings.",
+        "",
+        "| setting | default | what it is |",
         "|---|---|---|",
     ]
     for setting in SETTINGS:
@@ -91,8 +94,9 @@ def doors() -> str:
     lines += [
         "",
         *wrap(
-            "Only at a shell, since they set up, serve, keep keys, rewrite files, move schedules: "
-            f"{', '.join(closed)}. A new command is closed to agents until it is put among theirs.",
+            "These commands are there only at a shell, since they set up, serve, keep keys, "
+            f"rewrite files or move schedules: {', '.join(closed)}. A new command is closed to "
+            "agents until it is put among theirs.",
             100,
             break_on_hyphens=False,
         ),
@@ -101,16 +105,16 @@ def doors() -> str:
         "",
         "| | at a shell | through a Sanctum host | through MCP |",
         "|---|---|---|---|",
-        "| arguments | `--max-repetitions 5`; `_` for `-` does too | `max_repetitions` "
+        "| arguments | `--max-repetitions 5`; `_` for `-` works too | `max_repetitions` "
         "| `max_repetitions` |",
         "| a flag | `--full`; `--no-envelope` | `full: true`; `envelope: false` "
         "| `full: true`; `envelope: false` |",
         "| several values | the option again | an array | an array |",
         "| a value of the wrong type | `invalid_value` | `invalid_value` "
         '| `invalid_value`, unless its meaning is plain: `"5"`, `"true"` |',
-        "| offered | all | all but what is only at a shell | ten; `--tools` offers more |",
-        "| an empty text | is what it is | is left out, but where `modify` unsets something by it "
-        "| the same |",
+        "| commands | all | all that aren't only at a shell | ten; `--tools` offers more |",
+        "| an empty text | is an empty text | counts as left out, unless `modify` unsets something "
+        "by it | the same |",
         "| what isn't for agents | is there | is refused: `unknown_command`, `unknown_option` "
         "| the same, and an unknown tool is an error of the protocol |",
         "| an error | exit code 1 or 2 | exit code, and `error` in the JSON | `isError` |",
@@ -121,7 +125,7 @@ def doors() -> str:
         "| `agent_id`, else the header's, else the settings |",
         "",
         "`PROMPTYOSELF_ONLY_AGENT` pins the caller to one agent through all three, and that agent "
-        "is who calls then ([format.md](format.md#who-did-it-and-for-whom)).",
+        "is who calls then ([format](format.md#who-did-it-and-for-whom)).",
         "",
         "## What is only for people",
         "",
