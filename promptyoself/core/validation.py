@@ -1,12 +1,10 @@
-"""Checks of texts that callers give: ids of agents, prompts, names and reasons."""
+"""Checks of the texts that callers give: ids of agents, prompts, names and reasons."""
 
 from __future__ import annotations
 
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.ids import is_opaque_id
-from promptyoself.core.times import (
-    shown,
-)
+from promptyoself.core.times import shown
 
 __all__ = [
     "MAX_NAME",
@@ -21,15 +19,16 @@ __all__ = [
 
 MAX_PROMPT_BYTES = 1024 * 1024
 
-
 MAX_NAME = 200
-
+"""Characters."""
 
 MAX_REASON = 2000
+"""Characters."""
 
 
 def check_agent_id(text: str, option: str = "--agent-id") -> str:
-    """Agent and conversation ids are Letta's business; only their form is checked.
+    """Refuse a text that can't be the id of an agent or a conversation. Whether Letta knows it is
+    not checked.
 
     Raises:
         PromptyoselfError: ``invalid_agent_id``, ``invalid_conversation_id`` or
@@ -45,7 +44,7 @@ def check_agent_id(text: str, option: str = "--agent-id") -> str:
 
 
 def prompt_too_long(size: str) -> PromptyoselfError:
-    """The refusal of a prompt of so many bytes."""
+    """The refusal of a prompt whose bytes are ``size``, a number or "more than" one."""
     return PromptyoselfError(
         "prompt_too_long",
         f"The prompt has {size} bytes; {MAX_PROMPT_BYTES} (1 MiB) is the most.",
@@ -54,7 +53,7 @@ def prompt_too_long(size: str) -> PromptyoselfError:
 
 
 def check_prompt(text: str) -> str:
-    """Refuse what Letta could not store, or would store changed.
+    """Refuse a prompt that Letta could not store, or would store in another form.
 
     Raises:
         PromptyoselfError: ``empty_prompt``, ``invalid_prompt`` or ``prompt_too_long``.
@@ -83,7 +82,11 @@ def check_prompt(text: str) -> str:
 
 
 def check_text(name: str, text: str | None, most: int) -> None:
-    """Refuse a name or reason that is too long or not valid Unicode."""
+    """Refuse a name or a reason that isn't valid Unicode, or has more than ``most`` characters.
+
+    Raises:
+        PromptyoselfError: ``invalid_`` and the ``name`` of the text.
+    """
     if text is None:
         return
     problem = ""

@@ -1,4 +1,4 @@
-"""Which id the content of a schedule gets."""
+"""Which id a schedule gets, by its content."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ __all__ = ["MAX_SALT", "id_for_content"]
 
 
 MAX_SALT = 1
-"""The largest salt that an import may bring along. A schedule needs a larger one where two others
-have the first two ids of its content: among 10,000, for one content in 200 billion."""
+"""The largest salt that an import may bring along. A schedule needs a larger one only where its
+content gives an id that another schedule has, both without a salt and with a salt of 1. Among
+10,000 schedules, that meets one content in 200 billion."""
 
 
 def id_for_content(state: State, record: ScheduleRegistered) -> tuple[str, int, Schedule | None]:
-    """The id for some content, the salt it needs, and the schedule that has that content.
+    """The id for the content of a registration, the salt that the id needs, and the schedule that
+    has this content already, if there is one.
 
-    One that was imported keeps the salt that it needed elsewhere, so the search goes on to
-    :data:`MAX_SALT` even where a smaller one is free.
+    A schedule that was imported keeps the salt that it needed elsewhere. So the search goes on to
+    :data:`MAX_SALT` even where a smaller salt is free.
     """
     content = record.first_content or content_of(record)
     registered = content_hash(content)

@@ -39,7 +39,7 @@ from promptyoself.rules.outcome import Delivered, outcome_events
 from promptyoself.rules.policy import approval_in_log
 from promptyoself.service.proof.verify import rebuild, verify
 from promptyoself.service.schedules.approval_tokens import Tokens
-from promptyoself.service.schedules.approvals import Asked, approve
+from promptyoself.service.schedules.approvals import ApprovalChecker, approve
 from promptyoself.service.schedules.register import register
 from promptyoself.service.schedules.request import Request
 from promptyoself.service.upkeep.recover import recover
@@ -143,14 +143,14 @@ def without_index(disk: Recorder) -> Store:
 def spender(disk: Recorder) -> None:
     """A pass that claims what is due."""
     store, due = without_index(disk), NOW + timedelta(minutes=1)
-    asked = Asked(store, due)
+    checker = ApprovalChecker(store, due)
 
     def claims(state: Any) -> Any:
-        decision = claim(state, due, "wrk_1", Caps(), 5, approvals=asked)
+        decision = claim(state, due, "wrk_1", Caps(), 5, approvals=checker)
         return [store.draft(record, id_) for record, id_ in decision.records], decision.claims
 
     assert len(store.transact(due, claims)) == 1
-    asked.settle()
+    checker.update_tokens()
 
 
 def approver(disk: Recorder, uses: int = 1) -> None:

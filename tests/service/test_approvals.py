@@ -42,7 +42,12 @@ from promptyoself.service.audit.report import audit
 from promptyoself.service.delivery.loop import StopFlag, execute_once
 from promptyoself.service.forecast.simulate import simulate
 from promptyoself.service.schedules.approval_tokens import Token, Tokens
-from promptyoself.service.schedules.approvals import Asked, approve, list_approvals, revoke
+from promptyoself.service.schedules.approvals import (
+    ApprovalChecker,
+    approve,
+    list_approvals,
+    revoke,
+)
 from promptyoself.service.schedules.change import cancel, modify, run_now
 from promptyoself.service.schedules.register import register
 from promptyoself.service.schedules.request import Request
@@ -77,15 +82,15 @@ class Desk:
     def claim(self, **duration: float) -> Decision:
         """Let time pass, and claim what is due."""
         self.now += timedelta(**duration)
-        asked = Asked(self.store, self.now)
+        checker = ApprovalChecker(self.store, self.now)
 
         def decide(state: Any) -> Any:
             caps = self.store.settings.caps
-            decision = claim(state, self.now, "wrk_1", caps, 99, approvals=asked)
+            decision = claim(state, self.now, "wrk_1", caps, 99, approvals=checker)
             return [self.store.draft(*each) for each in decision.records], decision
 
         decision: Decision = self.store.transact(self.now, decide)
-        asked.settle()
+        checker.update_tokens()
         return decision
 
     def settle(self, made: Claim, outcome: Any = Delivered("run", "run-1")) -> str:  # noqa: B008

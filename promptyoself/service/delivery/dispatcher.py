@@ -36,7 +36,7 @@ from promptyoself.service.delivery.log_check import LogCheck
 from promptyoself.service.delivery.outcomes import record_outcomes
 from promptyoself.service.delivery.server_trouble import Trouble
 from promptyoself.service.desires.idle_source import desire_ranking
-from promptyoself.service.schedules.approvals import Asked
+from promptyoself.service.schedules.approvals import ApprovalChecker
 from promptyoself.state.schedules import State, slot_key
 from promptyoself.store.store import Store
 from promptyoself.targets.api import LettaApi
@@ -226,7 +226,7 @@ class Dispatcher:
                 self._state = state
                 self._in_flight.seek_snapshot()
                 return Report([], [])
-        seats, approvals = self._seats(), Asked(self._store, now)
+        seats, approvals = self._seats(), ApprovalChecker(self._store, now)
         outcomes, stalls = self._to_record()
 
         def decide(state: State) -> tuple[list[Draft], tuple[Report, list[Claim], bool]]:
@@ -249,7 +249,7 @@ class Dispatcher:
             self._tell_announced()
         self._is_recorded(outcomes, stalls, report)
         self._in_flight.begin(claims)
-        approvals.settle()
+        approvals.update_tokens()
         self._in_flight.seek_snapshot()
         return report
 

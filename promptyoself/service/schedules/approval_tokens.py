@@ -1,13 +1,14 @@
 """The files of approvals: a secret key, and a token for each schedule that has an approval.
 
-A token alone allows nothing. It counts where the log has granted it and has uses left of it, and
-the token bears the key's mark (an HMAC) over what was granted. So neither a forged file does, nor
-one restored from a backup after it was spent, nor a log that was restored without its tokens.
+A token alone allows nothing. It counts if the log has granted it, if the log says that it has uses
+left, and if it carries an HMAC by the key over what was granted. So a forged file doesn't count.
+Nor does a token that was restored from a backup after it was spent, nor a log that was restored
+without its tokens.
 
-A token is durable, under a name of its own, before the log grants it; so the append is what grants
-it, and giving the token its proper name can be left to whoever reads it next.
+A token is durable, under a name of its own, before the log grants it. So it is the append that
+grants it, and the next process that reads the token can give it its proper name.
 
-Reading trusts nothing that lies there, follows no link, and waits for nobody.
+Reading trusts nothing in the folder, follows no link, and waits for nobody.
 """
 
 from __future__ import annotations
@@ -42,14 +43,13 @@ _ID = re.compile(r"sch_[0-9a-f]{8}", re.ASCII).fullmatch
 
 
 class Token(NamedTuple):
-    """What a token says: the approval ``grant`` of the schedule ``id`` with that content allows
-    ``uses`` deliveries up to ``expires``."""
+    """What a token says."""
 
-    id: str
-    grant: str
-    content_sha256: str
-    expires: str
-    uses: int
+    id: str  # of the schedule
+    grant: str  # the approval's name
+    content_sha256: str  # of the schedule as it was approved
+    expires: str  # an instant
+    uses: int  # deliveries that are left
 
 
 class Tokens:
@@ -78,7 +78,7 @@ class Tokens:
             return ApprovalVerdict(detail=token)
         if token.grant != schedule.approval:
             return ApprovalVerdict(detail="unrecorded")
-        # Those of earlier versions are for the content alone.
+        # The tokens of earlier versions are for the content alone.
         if token.content_sha256 not in (spec_hash(schedule), content_hash(content_of(schedule))):
             return ApprovalVerdict(detail="modified")
         if now > token.expires:
@@ -87,11 +87,12 @@ class Tokens:
         return ApprovalVerdict(token.grant, uses) if uses > 0 else ApprovalVerdict(detail="used_up")
 
     def read(self, id_: str) -> Token | ApprovalProblem:
-        """A schedule's token, its mark checked; or what is wrong with it."""
+        """A schedule's token, if its HMAC is right; else what is wrong with it."""
         return self._read(id_, self._path(id_)) if _ID(id_) else "missing"
 
     def _of(self, schedule: Schedule) -> Token | ApprovalProblem:
-        """The token of the approval that the log has; else what lies in its place."""
+        """The token of the approval that the log has. It may still have the name under which it was
+        prepared. If there is none, the token that is there, or what is wrong with it."""
         token = self.read(schedule.id)
         if _is_of(schedule, token) or not _ID(schedule.id):
             return token
@@ -106,27 +107,28 @@ class Tokens:
         if isinstance(key, str) or len(key) != _KEY_BYTES:
             return "forged"  # as far as anyone can tell
         try:
-            token, mark = _parsed(content)
+            token, signature = _decode(content)
         except (TypeError, ValueError, KeyError):
             return "forged"
         from hmac import compare_digest
 
-        if not compare_digest(mark.encode(), _mark(key, token).encode()):
+        if not compare_digest(signature.encode(), _sign(key, token).encode()):
             return "forged"
         return token if token.id == id_ else "copied"
 
     def ids(self) -> list[str]:
-        """Whose names lie in the folder of tokens, sorted."""
+        """The ids of the schedules that have a token, sorted."""
         try:
-            found = os.listdir(self._pending)
+            files = os.listdir(self._pending)
         except OSError:
             return []
-        names = (name.removesuffix(".token") for name in found if name.endswith(".token"))
+        names = (name.removesuffix(".token") for name in files if name.endswith(".token"))
         return sorted(name for name in names if _ID(name))
 
     def prepare(self, token: Token) -> None:
-        """Write a token down for good, to count once the log has granted it; makes the folders and
-        the key. What was prepared before must have been :meth:`follow`-ed.
+        """Write a token durably. It counts once the log has granted it. The folders and the key are
+        created where they are missing. Tokens that were prepared before must have been brought in
+        line by :meth:`follow`.
 
         Raises:
             PromptyoselfError: ``approval_key_unusable``.
@@ -135,15 +137,17 @@ class Tokens:
         for folder in (self._pending, self._consumed):
             self._disk.make_directory(folder)
         path = self._path(token.id)
-        self._disk.write_beside(path, [_spelled(self._key(), token)])
+        self._disk.write_beside(path, [_encode(self._key(), token)])
         self._disk.fsync_directory(self._pending)  # where it is read from, if its rename is lost
 
     def follow(self, state: State, ids: Iterable[str]) -> None:
-        """Bring these schedules' tokens in line with the log: in their place, with as many uses as
-        it has; away where none is left or where it is revoked. Done again, it changes nothing.
+        """Bring these schedules' tokens in line with the log. Doing it twice changes nothing more.
+
+        A token gets its proper name, and as many uses as the log says. It is moved away where no
+        use is left, or where the approval is revoked.
 
         Raises:
-            OSError: the disk refused. The log is what counts, so nothing is lost by that.
+            OSError: the disk refused. Nothing is lost by that, since the log is what counts.
         """
         for id_ in ids:
             schedule = state.schedules.get(id_)
@@ -159,7 +163,7 @@ class Tokens:
                 self._disk.fsync_directory(self._consumed)
                 self._disk.fsync_directory(self._pending)
             elif left < token.uses:
-                self._disk.replace(path, _spelled(self._key(), token._replace(uses=left)))
+                self._disk.replace(path, _encode(self._key(), token._replace(uses=left)))
 
     def _path(self, id_: str) -> Path:
         return self._pending / f"{id_}.token"
@@ -182,7 +186,8 @@ class Tokens:
 
 
 def _read_private(path: Path) -> bytes | Literal["missing", "unreadable"]:
-    """What is in a file of ours that is nobody else's; or ``missing`` or ``unreadable``."""
+    """The content of a file that only this user can read or write; else ``missing`` or
+    ``unreadable``."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     try:
         descriptor = os.open(path, flags)
@@ -191,9 +196,9 @@ def _read_private(path: Path) -> bytes | Literal["missing", "unreadable"]:
     except OSError:
         return "unreadable"
     try:
-        found = os.fstat(descriptor)
-        private = found.st_uid == os.geteuid() and not found.st_mode & 0o077
-        if not (stat.S_ISREG(found.st_mode) and private and found.st_size <= _MOST_BYTES):
+        status = os.fstat(descriptor)
+        private = status.st_uid == os.geteuid() and not status.st_mode & 0o077
+        if not (stat.S_ISREG(status.st_mode) and private and status.st_size <= _MOST_BYTES):
             return "unreadable"
         return os.read(descriptor, _MOST_BYTES)
     except OSError:
@@ -206,24 +211,25 @@ def _is_of(schedule: Schedule, token: Token | str) -> bool:
     return isinstance(token, Token) and token.grant == schedule.approval
 
 
-def _parsed(content: bytes) -> tuple[Token, str]:
+def _decode(content: bytes) -> tuple[Token, str]:
+    """The token in a file, and its HMAC. Raises ``KeyError``, ``TypeError`` or ``ValueError``."""
     fields: Any = orjson.loads(content)
-    mark = fields.pop("hmac")
+    signature = fields.pop("hmac")
     token = Token(**fields)
-    for value, kind in zip((*token, mark), (str, str, str, str, int, str), strict=True):
+    for value, kind in zip((*token, signature), (str, str, str, str, int, str), strict=True):
         if type(value) is not kind:
             raise TypeError(kind)
     if not is_instant(token.expires):
         raise ValueError(token.expires)
-    return token, mark
+    return token, signature
 
 
-def _spelled(key: bytes, token: Token) -> bytes:
-    return orjson.dumps({**token._asdict(), "hmac": _mark(key, token)}) + b"\n"
+def _encode(key: bytes, token: Token) -> bytes:
+    return orjson.dumps({**token._asdict(), "hmac": _sign(key, token)}) + b"\n"
 
 
-def _mark(key: bytes, token: Token) -> str:
-    """Of everything that the token says."""
+def _sign(key: bytes, token: Token) -> str:
+    """The HMAC of everything that the token says."""
     import hmac
 
     return hmac.new(key, _DOMAIN + orjson.dumps(list(token)), "sha256").hexdigest()

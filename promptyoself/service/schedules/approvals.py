@@ -1,4 +1,4 @@
-"""Approvals: given, taken back and listed by people; and asked for by whoever claims a slot."""
+"""Approvals: people give, revoke and list them, and each claim of a slot checks them."""
 
 from __future__ import annotations
 
@@ -23,21 +23,18 @@ from promptyoself.state.schedules import Schedule, State, is_unfinished, ready_a
 from promptyoself.store.access import find_schedule
 from promptyoself.store.store import Store
 
-__all__ = ["MAX_TTL", "Asked", "approve", "list_approvals", "require_person", "revoke"]
+__all__ = ["MAX_TTL", "ApprovalChecker", "approve", "list_approvals", "require_person", "revoke"]
 
 MAX_TTL = 366 * 86400
-"""Seconds: whoever approves for longer doesn't remember what."""
-
+"""Seconds. After longer than this, a person doesn't remember what was approved."""
 
 _A_DAY = timedelta(days=1)
+_EXCERPT_CHARACTERS = 120
 
 
-_SHOWN = 120
-
-
-class Asked:
-    """Answers the claims of one pass from the log and the tokens, and remembers for whom, so that
-    their tokens can follow."""
+class ApprovalChecker:
+    """Checks the approvals of the slots that one pass claims, by the log and by the tokens. It
+    remembers whose it found, so that their tokens can be brought up to date afterwards."""
 
     def __init__(self, store: Store, now: datetime) -> None:
         """``now`` is the time of the claim."""
@@ -53,8 +50,8 @@ class Asked:
             self._ids.add(schedule.id)
         return verdict
 
-    def settle(self) -> None:
-        """After the append: let the tokens follow the log."""
+    def update_tokens(self) -> None:
+        """Bring the tokens in line with the log. It is called after the claims were appended."""
         ids, self._ids = sorted(self._ids), set()
         if ids:
             _follow(self._store, self._tokens, ids)
@@ -71,12 +68,15 @@ def approve(
     content: str | None = None,
     allow_trigger: bool = False,
 ) -> dict[str, Any]:
-    """Allow so many deliveries of a schedule of tier 2, within ``ttl``, as it now is. An earlier
-    approval is replaced. Without a ``ttl`` it lasts until as many slots as there are uses are over.
-    The answer has a ``warning`` where it ends before the next slot is due.
+    """Allow ``uses`` deliveries of a schedule of tier 2, as the schedule now is.
 
-    ``content`` is the hash of what was read, as `show` has it; ``allow_trigger`` lets a delivery
-    that `trigger` asks for spend the approval. The answer says what was approved.
+    An earlier approval is replaced. ``ttl`` is a duration as a person writes it. Without one, the
+    approval lasts until as many slots as it has uses are over. ``content`` is the hash of what the
+    person has read, as `show` has it. ``allow_trigger`` lets a delivery that `trigger` asks for
+    spend the approval.
+
+    The answer says what was approved. It has a ``warning`` where the approval ends before the next
+    slot is due.
 
     Raises:
         PromptyoselfError: ``unknown_id``, ``not_active``, ``no_approval_needed``, ``invalid_ttl``,
@@ -84,7 +84,7 @@ def approve(
             ``forbidden_command``, ``approval_key_unusable``.
     """
     require_person(store)
-    seconds = None if ttl is None else _checked_ttl(ttl)
+    seconds = None if ttl is None else _parse_ttl(ttl)
     if not 1 <= uses <= MAX_USES:
         raise PromptyoselfError(
             "invalid_uses",
@@ -103,11 +103,11 @@ def approve(
             end = moment + timedelta(seconds=seconds)
         expires = format_utc(end)
         _require_read(schedule, content)
-        found = spec_hash(schedule)
-        grant = ApprovalGranted(token_hex(8), found, expires, uses, reason, allow_trigger)
+        content_sha256 = spec_hash(schedule)
+        grant = ApprovalGranted(token_hex(8), content_sha256, expires, uses, reason, allow_trigger)
         before = tokens.judge(schedule, format_utc(store.not_before(now)))
         tokens.follow(state, [id_])
-        tokens.prepare(Token(id_, grant.grant, found, expires, uses))
+        tokens.prepare(Token(id_, grant.grant, content_sha256, expires, uses))
         times = "once" if uses == 1 else f"{uses} times"
         answer: dict[str, Any] = {
             "id": id_,
@@ -115,7 +115,7 @@ def approve(
             "expires": expires,
             "agent_id": schedule.agent_id,
             "prompt": _excerpt(schedule.prompt),
-            "content_sha256": found,
+            "content_sha256": content_sha256,
             "allow_trigger": allow_trigger,
             "message": f"It may be delivered {times}, up to {expires}.",
         }
@@ -151,8 +151,8 @@ def _next_slot(schedule: Schedule, now: datetime) -> datetime | None:
 
 
 def _end_of(schedule: Schedule, uses: int, now: datetime) -> datetime:
-    """When so many slots are over, with their jitter and their grace; a day from now where none is
-    to come. No later than :data:`MAX_TTL` from now."""
+    """When the next ``uses`` slots are over, with their jitter and their grace. That is a day hence
+    where no slot is to come, and :data:`MAX_TTL` from now at the latest."""
     latest = now + timedelta(seconds=MAX_TTL)
     slot = _next_slot(schedule, now)
     if slot is None:
@@ -178,7 +178,7 @@ def revoke(store: Store, id_: str, reason: str | None, now: datetime) -> dict[st
     require_person(store)
     check_text("reason", reason, MAX_REASON)
 
-    def required(state: State) -> Schedule:
+    def require_live(state: State) -> Schedule:
         schedule = find_schedule(state, id_)
         if schedule.approval is None or schedule.approval_void or schedule.approval_uses < 1:
             raise PromptyoselfError(
@@ -189,7 +189,7 @@ def revoke(store: Store, id_: str, reason: str | None, now: datetime) -> dict[st
         return schedule
 
     def decide(state: State) -> tuple[list[Draft], dict[str, Any]]:
-        schedule = required(state)
+        schedule = require_live(state)
         left = schedule.approval_uses
         under_way = [slot for slot in state.open.values() if slot.id == id_ and slot.approved]
         message = "Approval revoked."
@@ -200,7 +200,7 @@ def revoke(store: Store, id_: str, reason: str | None, now: datetime) -> dict[st
             store.draft(ApprovalRevoked(schedule.approval or "", reason), id_, schedule.agent_id)
         ], answer
 
-    required(store.read().state)
+    require_live(store.read().state)
     with store.ledger.exclusive():
         answer = store.transact(now, decide)
         _follow(store, Tokens(store.settings.var, store.disk), [id_])
@@ -208,8 +208,9 @@ def revoke(store: Store, id_: str, reason: str | None, now: datetime) -> dict[st
 
 
 def list_approvals(store: Store, now: datetime) -> dict[str, Any]:
-    """Every approval of a schedule that isn't over, and every token that nobody granted, with its
-    ``state``: ``live``, or what is wrong with it (see :meth:`Tokens.judge`).
+    """Every approval of a schedule that isn't over, and every token that the log didn't grant.
+
+    The ``state`` of each is ``live``, or what is wrong with it (see :meth:`Tokens.judge`).
 
     Raises:
         PromptyoselfError: ``forbidden_command``.
@@ -218,7 +219,7 @@ def list_approvals(store: Store, now: datetime) -> dict[str, Any]:
     state, position = store.read()
     text = max(format_utc(now), position.ts)
     tokens = Tokens(store.settings.var, store.disk)
-    strays, found = set(tokens.ids()), []
+    strays, approvals = set(tokens.ids()), []
     for schedule in state.schedules.values(is_unfinished):
         if schedule.approval is None and schedule.id not in strays:
             continue
@@ -226,7 +227,7 @@ def list_approvals(store: Store, now: datetime) -> dict[str, Any]:
             continue
         strays.discard(schedule.id)
         verdict = tokens.judge(schedule, text)
-        found.append(
+        approvals.append(
             {
                 "id": schedule.id,
                 "agent_id": schedule.agent_id,
@@ -245,13 +246,13 @@ def list_approvals(store: Store, now: datetime) -> dict[str, Any]:
         "next_run": None,
     }
     strays = {id_ for id_ in strays if id_ not in state.schedules}
-    found += [{"id": id_, **unknown, "state": "unrecorded"} for id_ in strays]
-    found.sort(key=lambda line: (line["state"] != "live", line["expires"] or "", line["id"]))
-    return {"approvals": found, "count": len(found)}
+    approvals += [{"id": id_, **unknown, "state": "unrecorded"} for id_ in strays]
+    approvals.sort(key=lambda line: (line["state"] != "live", line["expires"] or "", line["id"]))
+    return {"approvals": approvals, "count": len(approvals)}
 
 
 def require_person(store: Store) -> None:
-    """Refuse a caller that is pinned to one agent: what an agent may do, it doesn't say itself.
+    """Refuse a caller that is pinned to one agent: an agent doesn't approve what it does itself.
 
     Raises:
         PromptyoselfError: ``forbidden_command``.
@@ -265,7 +266,7 @@ def require_person(store: Store) -> None:
 
 
 def _excerpt(prompt: str) -> str:
-    return prompt if len(prompt) <= _SHOWN else prompt[: _SHOWN - 1] + "…"
+    return prompt if len(prompt) <= _EXCERPT_CHARACTERS else prompt[: _EXCERPT_CHARACTERS - 1] + "…"
 
 
 def _require_read(schedule: Schedule, content: str | None) -> None:
@@ -301,7 +302,7 @@ def _require_approvable(state: State, id_: str) -> Schedule:
     return schedule
 
 
-def _checked_ttl(text: str) -> int:
+def _parse_ttl(text: str) -> int:
     problem, seconds = "", 0
     try:
         seconds = parse_duration(text)
@@ -317,10 +318,11 @@ def _checked_ttl(text: str) -> int:
 
 
 def _follow(store: Store, tokens: Tokens, ids: list[str]) -> None:
-    """What fails here is only told: it is the log that counts, and the next claim tries again."""
+    """Bring these tokens in line with the log. A failure is only a warning: the log is what counts,
+    and the next claim tries again."""
     try:
         with store.ledger.exclusive():
             tokens.follow(store.index.load().state, ids)
     except (PromptyoselfError, OSError) as error:
-        told = f"The files of approvals could not be brought up to date: {sentence(error)}"
-        store.seldom.warn("approvals", told)
+        warning = f"The files of approvals could not be brought up to date: {sentence(error)}"
+        store.seldom.warn("approvals", warning)

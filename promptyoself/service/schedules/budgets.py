@@ -19,9 +19,10 @@ __all__ = ["budgets"]
 
 
 def budgets(store: Store, agent_id: str | None, now: datetime) -> Budgets:
-    """For each agent that has schedules, or has spent anything today, and for each of its schedules
-    that isn't over: deliveries ``spent`` today (UTC), the ``limit`` (``None``: none but its
-    agent's), what is ``left`` of it, and when that is reset.
+    """What each agent and each of its schedules has spent today (UTC) of what it may.
+
+    Agents are listed that have schedules that aren't over, or that have spent anything today. A
+    schedule's ``limit`` of ``None`` means that only its agent's limit holds.
 
     Raises:
         PromptyoselfError: ``forbidden_agent``.
@@ -31,17 +32,17 @@ def budgets(store: Store, agent_id: str | None, now: datetime) -> Budgets:
     today = format_utc(now)[:10]
     schedules: list[ScheduleBudget] = [
         {
-            "id": each.id,
-            "agent_id": each.agent_id,
-            "name": each.name,
-            "status": each.status,
+            "id": schedule.id,
+            "agent_id": schedule.agent_id,
+            "name": schedule.name,
+            "status": schedule.status,
             **_spent(
-                spending_day(today, each.spent_day, state.agent(each.agent_id).spent_day),
-                (each.spent_day or "", each.spent),
-                each.daily_budget,
+                spending_day(today, schedule.spent_day, state.agent(schedule.agent_id).spent_day),
+                (schedule.spent_day or "", schedule.spent),
+                schedule.daily_budget,
             ),
         }
-        for each in _schedules(state, wanted)
+        for schedule in _unfinished(state, wanted)
     ]
     agents: list[AgentBudget] = []
     for id_ in [wanted] if wanted else sorted(state.agents):
@@ -63,16 +64,18 @@ def budgets(store: Store, agent_id: str | None, now: datetime) -> Budgets:
     return {"agents": agents, "schedules": schedules, "count": len(agents)}
 
 
-def _schedules(state: State, wanted: str | None) -> list[Schedule]:
+def _unfinished(state: State, wanted: str | None) -> list[Schedule]:
+    """The schedules that aren't over, of one agent or of all, by their agents and ids."""
     if wanted is not None:
         return [state.schedules[id_] for id_ in state.agent(wanted).unfinished]
-    found = (each for _, each in state.schedules.in_order(is_unfinished))
-    mine = [each for each in found if each.status not in FINISHED]
-    return sorted(mine, key=lambda each: (each.agent_id, each.id))
+    candidates = (schedule for _, schedule in state.schedules.in_order(is_unfinished))
+    unfinished = [schedule for schedule in candidates if schedule.status not in FINISHED]
+    return sorted(unfinished, key=lambda schedule: (schedule.agent_id, schedule.id))
 
 
 def _spent(day: str, spent: tuple[str, int], limit: int | None) -> Spent:
-    """What is charged to a day, of what was ``spent`` on the day of that text."""
+    """What was spent of a limit on a ``day``. ``spent`` is the last day on which anything was, and
+    how many deliveries."""
     number, midnight = spent[1] if spent[0] == day else 0, None
     with suppress(OverflowError):  # the last day that the calendar has
         midnight = format_utc(datetime.fromisoformat(day).replace(tzinfo=UTC) + timedelta(days=1))

@@ -1,4 +1,4 @@
-"""What the log says: its events as stored, and the state as it was at a point."""
+"""The events of the log as stored, and the state as it was at a point of the log."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ def history(
 ) -> Iterator[Envelope]:
     """The events as stored, oldest first, that match everything given.
 
-    ``type_`` is a whole type or its first part (``delivery``); ``since`` and ``until`` are times
-    (inclusive). With an agent, the events of the schedules that were its own at the time. With a
-    ``slot`` (a time), those that decided this one: what promised it, began it and ended it. With
-    ``by``, those whose caller has that name: as a login, as an agent, or as an MCP client.
+    ``type_`` is a whole type or its first part (``delivery``). ``since`` and ``until`` are times,
+    both inclusive. With ``agent_id``, an event matches if its schedule was that agent's at the
+    time. With ``slot`` (a time), an event matches if it promised, began or ended that slot. With
+    ``by``, an event matches if its caller has that name: as a login, as an agent, or as an MCP
+    client.
 
     Raises:
-        PromptyoselfError: ``invalid_time``; ``unknown_id`` if no event bears the id;
-            ``unknown_type`` if there is no such type, here or in the log;
-            ``unknown_slot`` if none is about that slot of it; ``unknown_caller`` if nobody of
-            that name did anything; ``missing_option`` for a slot without
-            an id; ``forbidden_agent``.
+        PromptyoselfError: ``invalid_time``; ``unknown_id`` if no event has the id; ``unknown_type``
+            if there is no such type, here or in the log; ``unknown_slot`` if no event is about
+            that slot; ``unknown_caller`` if nobody of that name did anything; ``missing_option``
+            for a slot without an id; ``forbidden_agent``.
         ChainError: the log is damaged; the events before the damage have been yielded.
     """
     zone = default_zone(store.settings)
@@ -54,36 +54,37 @@ def history(
     instant = None if slot is None else format_utc(parse_moment(slot, zone, now))
     if instant is not None and id_ is None:
         raise WrongUsage("missing_option", "--slot was given without --id.", "Name a schedule.")
-    known = found = False
+    id_seen = any_match = False
     # A newer version's log may have types that aren't known here.
-    typed = type_ is None or any(f"{each}.".startswith(f"{type_}.") for each in VERSIONS)
-    called = by is None
+    type_exists = type_ is None or any(f"{known}.".startswith(f"{type_}.") for known in VERSIONS)
+    caller_seen = by is None
     events = store.events()
     for owner, event in events:
-        if event.ts > last and called and (id_ is None or known):
+        if event.ts > last and caller_seen and (id_ is None or id_seen):
             break  # for ts never runs backwards
-        known = known or event.id == id_
-        theirs = by is None or by in (event.actor.get(name) for name in _NAMES)
-        called = called or theirs
-        about = (id_ is None or event.id == id_) and theirs
+        id_seen = id_seen or event.id == id_
+        is_theirs = by is None or by in (event.actor.get(name) for name in _NAMES)
+        caller_seen = caller_seen or is_theirs
+        matches = (id_ is None or event.id == id_) and is_theirs
         if instant is not None:
-            about = theirs and _decides(event, id_ or "", instant)
+            matches = is_theirs and _decides(event, id_ or "", instant)
         of_type = type_ is None or event.type == type_ or event.type.startswith(type_ + ".")
-        typed = typed or of_type
-        if about and of_type and (wanted is None or owner == wanted) and first <= event.ts <= last:
-            found = True
+        type_exists = type_exists or of_type
+        is_owned = wanted is None or owner == wanted
+        if matches and of_type and is_owned and first <= event.ts <= last:
+            any_match = True
             yield event
-    if not typed:
+    if not type_exists:
         raise _unknown_type(type_ or "")
-    if id_ is not None and not known:
+    if id_ is not None and not id_seen:
         raise events.unseen("schedule" if store.name == CHAIN else "desire", id_)
-    if not called:
+    if not caller_seen:
         raise PromptyoselfError(
             "unknown_caller",
             f"The log has nothing that {shown(by or '')} did.",
             "Each event names its caller: `promptyoself history --limit 10` shows some.",
         )
-    if instant is not None and not found:
+    if instant is not None and not any_match:
         raise PromptyoselfError(
             "unknown_slot",
             f"The log says nothing of a slot of {id_} at {instant}.",
@@ -111,7 +112,7 @@ def _decides(event: Envelope, id_: str, slot: str) -> bool:
     try:
         if event.id is None:
             left = data.get("in_flight") or ()
-            return any((each["id"], each["slot"]) == (id_, slot) for each in left)
+            return any((unsettled["id"], unsettled["slot"]) == (id_, slot) for unsettled in left)
         if event.id != id_:
             return False
         if "slot" in data:
@@ -130,7 +131,7 @@ def _decides(event: Envelope, id_: str, slot: str) -> bool:
 def _unknown_type(type_: str) -> PromptyoselfError:
     from difflib import get_close_matches
 
-    known = list(dict.fromkeys([*VERSIONS, *(each.partition(".")[0] for each in VERSIONS)]))
+    known = list(dict.fromkeys([*VERSIONS, *(name.partition(".")[0] for name in VERSIONS)]))
     close = " or ".join(get_close_matches(type_.lower(), known))
     return PromptyoselfError(
         "unknown_type",

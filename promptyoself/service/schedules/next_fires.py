@@ -25,7 +25,7 @@ _END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 
 
 def next_fires(store: Store, id_: str, count: int) -> list[Fire]:
-    """The next fires of a schedule; none where it isn't active."""
+    """The next ``count`` fires of a schedule. A schedule that isn't active has none."""
     schedule = find_schedule(store.read().state, id_)
     if schedule.next_run is None or schedule.status != "active":
         return []
@@ -34,12 +34,13 @@ def next_fires(store: Store, id_: str, count: int) -> list[Fire]:
         left = schedule.max_repetitions - schedule.repetition_count
     first = parse_utc(schedule.next_run)
     rest = fires(schedule_trigger(schedule), left, count, first)
-    head: Fire = {"utc": schedule.next_run, "local": local_time(first, schedule.timezone)}
-    return [head, *rest][: count if left is None else min(count, left)]
+    next_fire: Fire = {"utc": schedule.next_run, "local": local_time(first, schedule.timezone)}
+    return [next_fire, *rest][: count if left is None else min(count, left)]
 
 
 def fires(trigger: Trigger, repetitions: int | None, count: int, after: datetime) -> list[Fire]:
-    """The first ``count`` fires strictly after an instant, in UTC and in the trigger's zone."""
+    """The first ``count`` fires strictly after an instant, at most ``repetitions`` of them, each in
+    UTC and in the trigger's zone."""
     most = count if repetitions is None else min(count, repetitions)
     return [
         {"utc": format_utc(instant), "local": local_time(instant, trigger.zone)}

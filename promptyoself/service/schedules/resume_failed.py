@@ -1,4 +1,4 @@
-"""Letting run on, all at once, what has failed for one reason that is mended now: credits that were
+"""Resuming all schedules that have failed for the same reason, once that is mended: credits were
 topped up, say."""
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ _FAILED = STATUSES.index("failed")
 
 
 def resume_failed(store: Store, code: str, reason: str | None, now: datetime) -> Resumed:
-    """Resume every failed schedule whose latest slot that failed did so with ``code``, in one
-    append; a caller who is pinned to an agent, that one's alone. What can't be resumed, because no
-    slot is left or its agent has no room, is listed with the reason and left as it is.
+    """Resume every failed schedule whose latest failure had this ``code``, in one append.
+
+    A caller who is pinned to an agent resumes that agent's schedules alone. A schedule that can't
+    be resumed, because no slot is left or its agent has no room, is listed with the reason and left
+    as it is.
 
     Raises:
         PromptyoselfError: ``nothing_to_resume``: none has failed with that code;
@@ -40,12 +42,12 @@ def resume_failed(store: Store, code: str, reason: str | None, now: datetime) ->
         state = copy_state(state)
         drafts: list[Draft] = []
         resumed: list[ResumedOne] = []
-        left: list[LeftAsItIs] = []
+        not_resumed: list[LeftAsItIs] = []
         for schedule in _chosen(state, code):
             try:
-                more, answer = resumption(store, state, schedule, reason, now)
+                further, answer = resumption(store, state, schedule, reason, now)
             except PromptyoselfError as error:
-                left.append(
+                not_resumed.append(
                     {
                         "id": schedule.id,
                         "agent_id": schedule.agent_id,
@@ -54,7 +56,7 @@ def resume_failed(store: Store, code: str, reason: str | None, now: datetime) ->
                     }
                 )
                 continue
-            drafts += more
+            drafts += further
             resumed.append(
                 {
                     "id": schedule.id,
@@ -66,12 +68,12 @@ def resume_failed(store: Store, code: str, reason: str | None, now: datetime) ->
             state.agents[schedule.agent_id] = agent._replace(active=agent.active + 1)
         count = len(resumed)
         message = f"{count} {'schedule' if count == 1 else 'schedules'} resumed"
-        if left:
-            message += f", {len(left)} left as they are"
+        if not_resumed:
+            message += f", {len(not_resumed)} left as they are"
         return drafts, {
             "failed_with": code,
             "resumed": resumed,
-            "left": left,
+            "left": not_resumed,
             "count": count,
             "message": message + ".",
         }

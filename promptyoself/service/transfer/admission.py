@@ -1,5 +1,5 @@
-"""Taking in schedules from elsewhere, however many: each is checked against those there are, under
-the lock, and all are appended in as few steps as the log allows."""
+"""The admission of schedules from elsewhere. Under the log's lock, each is checked against those
+that are here. All are appended in as few steps as the log allows."""
 
 from __future__ import annotations
 
@@ -21,40 +21,37 @@ from promptyoself.state.overlay import Overlay
 from promptyoself.state.schedules import EMPTY, Schedule, State, copy_state, prompt_size
 from promptyoself.store.store import Store
 
-__all__ = ["MAX_BYTES", "Admission", "Arrival", "admit", "outcome", "take_in", "too_much"]
+__all__ = ["MAX_BYTES", "Admission", "Arrival", "admit", "append_admitted", "summary", "too_much"]
 
 MAX_BYTES = 256 * 1024 * 1024
-"""The most that one import reads, since all of it is held until all of it is checked."""
+"""The most that one import reads: all of it is held in memory until all of it is checked."""
 
 _PART_BYTES = 32 * 1024 * 1024
-"""The most that is put into one append, half of what it holds."""
+"""The most that is put into one append, which holds twice as much."""
 
 _LINK_BYTES = 200  # what the chain adds to an event: its hash, a longer number
 
 
 class Arrival(NamedTuple):
-    """A schedule that is to come in. ``where`` names its line or row in the report; ``further`` are
-    the events that follow its registration in the same append. ``id`` is the one that it must get
-    back; ``None``: whichever its content gives."""
+    """A schedule that is to be admitted."""
 
-    where: dict[str, Any]
+    where: dict[str, Any]  # its line or row, as the answer names it
     registered: ScheduleRegistered
-    further: Sequence[Record] = ()
-    id: str | None = None
+    further: Sequence[Record] = ()  # the events that follow its registration in the same append
+    id: str | None = None  # the id that it must get; None: the one that its content gives
 
 
 class Admission(NamedTuple):
-    """What was decided about all of them: a group of events for each schedule to be ``imported``;
-    those ``skipped`` because they are here; and those ``refused``, each with its error."""
+    """What was decided about the schedules of an import."""
 
-    groups: list[tuple[list[Draft], int]]
-    imported: list[dict[str, Any]]
-    skipped: list[dict[str, Any]]
-    refused: list[tuple[dict[str, Any], PromptyoselfError]]
+    groups: list[tuple[list[Draft], int]]  # of each admitted one, its events and their bytes
+    imported: list[dict[str, Any]]  # what the answer says of each admitted one
+    skipped: list[dict[str, Any]]  # and of each that is here already
+    refused: list[tuple[dict[str, Any], PromptyoselfError]]  # where it was, and why not
 
 
-def outcome(admission: Admission, skipped: int, bad: int = 0, *, dry_run: bool) -> str:
-    """The sentence that says what became of all of them."""
+def summary(admission: Admission, skipped: int, bad: int = 0, *, dry_run: bool) -> str:
+    """The sentence that says how many were imported, skipped or bad."""
     count = len(admission.imported)
     schedules = f"{count} {'schedule' if count == 1 else 'schedules'}"
     message = f"{schedules} would be imported" if dry_run else f"{schedules} imported"
@@ -66,9 +63,9 @@ def outcome(admission: Admission, skipped: int, bad: int = 0, *, dry_run: bool) 
 
 
 def admit(store: Store, state: State, arrivals: Iterable[Arrival], now: datetime) -> Admission:
-    """Decide about each, as if those before it were here. A known one is skipped, whatever became
-    of it here: an import neither revives nor changes anything."""
-    found = Admission([], [], [], [])
+    """Decide about each arrival as if those before it were here. A schedule that is known here is
+    skipped, whatever its status: an import neither revives nor changes anything."""
+    admission = Admission([], [], [], [])
     state = store.unpinned_state(state)
     before = state.schedules
     state = copy_state(state)
@@ -76,18 +73,18 @@ def admit(store: Store, state: State, arrivals: Iterable[Arrival], now: datetime
         id_, salt, existing = id_for_content(state, arrival.registered)
         registered = arrival.registered
         if existing is not None:
-            found.skipped.append({**arrival.where, **_known(existing, before)})
+            admission.skipped.append({**arrival.where, **_why_skipped(existing, before)})
             continue
         if arrival.id is None:
             registered = registered._replace(salt=salt or None)
         elif (holder := state.schedules.get(arrival.id)) is not None:
-            found.refused.append((arrival.where, _taken(holder)))
+            admission.refused.append((arrival.where, _id_taken(holder)))
             continue
         else:
             id_ = arrival.id
-        whose = registered.agent_id
-        drafts = [store.draft(record, id_, whose) for record in (registered, *arrival.further)]
-        schedule, size = _outcome(drafts, id_, now)
+        events = (registered, *arrival.further)
+        drafts = [store.draft(record, id_, registered.agent_id) for record in events]
+        schedule, size = _preview(drafts, id_, now)
         if schedule.status not in FINISHED:
             active = schedule.status == "active"
             try:
@@ -95,7 +92,7 @@ def admit(store: Store, state: State, arrivals: Iterable[Arrival], now: datetime
                     require_room(state, schedule.agent_id, store.settings)
                 require_space(state, schedule.agent_id, schedule.prompt, store.settings)
             except PromptyoselfError as error:
-                found.refused.append((arrival.where, error))
+                admission.refused.append((arrival.where, error))
                 continue
             agent = state.agent(schedule.agent_id)
             state.agents[schedule.agent_id] = agent._replace(
@@ -103,8 +100,8 @@ def admit(store: Store, state: State, arrivals: Iterable[Arrival], now: datetime
                 prompt_bytes=agent.prompt_bytes + prompt_size(schedule),
             )
         state.schedules[id_] = schedule
-        found.groups.append((drafts, size))
-        found.imported.append(
+        admission.groups.append((drafts, size))
+        admission.imported.append(
             {
                 **arrival.where,
                 "id": id_,
@@ -114,14 +111,14 @@ def admit(store: Store, state: State, arrivals: Iterable[Arrival], now: datetime
                 "next_run": schedule.next_run,
             }
         )
-    return found
+    return admission
 
 
-def take_in(store: Store, now: datetime, decide: Callable[[State], Admission]) -> Admission:
-    """Append what is decided on the state as it is, before anyone else can change it.
+def append_admitted(store: Store, now: datetime, decide: Callable[[State], Admission]) -> Admission:
+    """Append what ``decide`` admits by the state as it is, before anyone else can change that.
 
-    It is one append, all or nothing, up to 32 MiB; a larger import takes several, and one that is
-    ended between them is completed by the same import again.
+    Up to 32 MiB go into one append, all or nothing. A larger import takes several. If it is ended
+    between two of them, the same import completes it when it is run again.
 
     Raises:
         PromptyoselfError: what ``decide`` raised, with nothing changed; ``lock_timeout``;
@@ -137,7 +134,7 @@ def take_in(store: Store, now: datetime, decide: Callable[[State], Admission]) -
 
 
 def too_much(what: str) -> PromptyoselfError:
-    """The refusal of a file that holds more than an import reads."""
+    """The refusal of a file that is larger than :data:`MAX_BYTES`."""
     return PromptyoselfError(
         "import_too_large",
         f"{what} holds more than {MAX_BYTES // 1024**2} MiB.",
@@ -146,8 +143,8 @@ def too_much(what: str) -> PromptyoselfError:
     )
 
 
-def _outcome(drafts: Sequence[Draft], id_: str, now: datetime) -> tuple[Schedule, int]:
-    """The schedule that the events make, and roughly how many bytes they take."""
+def _preview(drafts: Sequence[Draft], id_: str, now: datetime) -> tuple[Schedule, int]:
+    """The schedule that these events make, and roughly how many bytes they take in the log."""
     ts = format_utc(now)
     envelopes = [
         provisional_event(draft.record, id_, ts)._replace(seq=1, actor=draft.actor)
@@ -158,8 +155,8 @@ def _outcome(drafts: Sequence[Draft], id_: str, now: datetime) -> tuple[Schedule
 
 
 def _parts(groups: Iterable[tuple[list[Draft], int]]) -> list[list[Draft]]:
-    """The events in as few appends as they fit into, a schedule's own together. At least one,
-    though it be empty: what is answered of schedules found there must be durable too."""
+    """The events in as few appends as they fit into, those of a schedule together. There is one
+    append even if it is empty: what is answered of schedules that are here must be durable too."""
     parts: list[list[Draft]] = [[]]
     filled = 0
     for drafts, size in groups:
@@ -171,7 +168,7 @@ def _parts(groups: Iterable[tuple[list[Draft], int]]) -> list[list[Draft]]:
     return parts
 
 
-def _known(existing: Schedule, before: Overlay[Schedule]) -> dict[str, Any]:
+def _why_skipped(existing: Schedule, before: Overlay[Schedule]) -> dict[str, Any]:
     if existing.id in before:
         detail = f"{existing.id} is {existing.status} here; nothing was changed."
         return {"id": existing.id, "why": "exists", "detail": detail}
@@ -179,7 +176,7 @@ def _known(existing: Schedule, before: Overlay[Schedule]) -> dict[str, Any]:
     return {"id": existing.id, "why": "duplicate", "detail": detail}
 
 
-def _taken(holder: Schedule) -> PromptyoselfError:
+def _id_taken(holder: Schedule) -> PromptyoselfError:
     return PromptyoselfError(
         "id_taken",
         f"{holder.id} is another schedule here: ids have 32 bits, and two contents met.",

@@ -80,9 +80,9 @@ def export_lines(store: Store, agent_id: str | None, now: datetime) -> list[byte
     """Every schedule that isn't over, of one agent or of all, as a line without its newline, in the
     order of their ids.
 
-    A slot that is under way, or waits to be tried again, is the schedule's next one again: whoever
-    takes over looks for it in the agent's history before sending it once more. What can't be
-    carried over is told as a warning.
+    A slot that is under way, or waits to be tried again, becomes the schedule's next one again. The
+    machine that imports it looks for it in the agent's history before it sends it once more. A
+    warning tells what can't be carried over.
 
     Raises:
         PromptyoselfError: ``invalid_agent_id``, ``forbidden_agent``.
@@ -129,14 +129,14 @@ def export_lines(store: Store, agent_id: str | None, now: datetime) -> list[byte
 
 
 def _registrations(store: Store, ids: set[str]) -> dict[str, dict[str, Any]]:
-    """The content with which these schedules were last registered, out of the log."""
-    found = {}
+    """The content with which these schedules were last registered, as the log has it."""
+    contents = {}
     for batch in store.unpinned.replay():
         for event in batch.envelopes:
             if event.type == "schedule.registered" and event.id in ids:
                 first = event.data.get("first_content") or event.data
-                found[event.id] = {name: first.get(name) for name in CONTENT}
-    return found
+                contents[event.id] = {name: first.get(name) for name in CONTENT}
+    return contents
 
 
 def _with_open_slots(store: Store, schedule: Schedule, state: State) -> Schedule:

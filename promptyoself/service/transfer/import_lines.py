@@ -31,8 +31,8 @@ from promptyoself.service.transfer.admission import (
     Admission,
     Arrival,
     admit,
-    outcome,
-    take_in,
+    append_admitted,
+    summary,
     too_much,
 )
 from promptyoself.service.transfer.export import (
@@ -86,15 +86,15 @@ class _BadLines:
 def import_lines(
     store: Store, file: BinaryIO, now: datetime, *, partial: bool = False, dry_run: bool = False
 ) -> dict[str, Any]:
-    """Take in what :func:`export_lines` wrote, with the same ids.
+    """Import what :func:`export_lines` wrote, with the same ids.
 
-    Every line is checked before any is taken. Where one is bad, nothing is imported; with
-    ``partial``, the good ones are. A schedule that is known here, whatever its state, is skipped.
+    Every line is checked before any is imported. Where one is bad, nothing is imported; with
+    ``partial``, the good ones are. A schedule that is known here is skipped, whatever its status.
 
     Raises:
         PromptyoselfError: ``bad_lines``, listing them in its details as ``bad``;
             ``not_an_export``, ``newer_export``, ``import_too_large``; what
-            :func:`~promptyoself.service.transfer.admission.take_in` raises.
+            :func:`~promptyoself.service.transfer.admission.append_admitted` raises.
     """
     arrivals: list[Arrival] = []
     bad = _BadLines()
@@ -120,7 +120,7 @@ def import_lines(
     elif dry_run or not arrivals or (bad.count and not partial):
         admission = decide(store.read().state)
     else:
-        admission = take_in(store, now, decide)
+        admission = append_admitted(store, now, decide)
     return {
         "imported": admission.imported,
         "skipped": admission.skipped,
@@ -128,7 +128,7 @@ def import_lines(
         "bad_count": bad.count,
         "count": len(admission.imported),
         **({"dry_run": True} if dry_run else {}),
-        "message": outcome(admission, len(admission.skipped), bad.count, dry_run=dry_run),
+        "message": summary(admission, len(admission.skipped), bad.count, dry_run=dry_run),
     }
 
 
@@ -147,14 +147,15 @@ def _bad_lines(bad: _BadLines, good: int) -> PromptyoselfError:
 
 
 class _Line(NamedTuple):
-    """A line without its end, or the beginning of one that is too long."""
+    """A line of the file."""
 
-    content: bytes
+    content: bytes  # of a line that is too long, its beginning
     whole: bool
 
 
 def _read(file: BinaryIO) -> Iterator[tuple[int, _Line]]:
-    """The lines that aren't blank, with their numbers, none held that is longer than allowed."""
+    """The lines that aren't blank, with their numbers. No more than the allowed length of a line is
+    held in memory."""
     total = number = 0
     while piece := file.readline(_LONGEST_LINE_BYTES + 1):
         number += 1
@@ -227,10 +228,10 @@ def _arrival(number: int, line: _Line, settings: Settings, now: datetime) -> Arr
 
 def _parsed(line: bytes) -> dict[str, Any]:
     try:
-        found = orjson.loads(line)
+        fields = orjson.loads(line)
     except orjson.JSONDecodeError as error:
         raise _invalid(f"It isn't JSON: {error}.") from None
-    version: Any = found.get("export") if isinstance(found, dict) else None
+    version: Any = fields.get("export") if isinstance(fields, dict) else None
     if not _is(version, int) or version < 1:
         raise _invalid("It has no schedule in it.")
     if version > EXPORT:
@@ -240,18 +241,19 @@ def _parsed(line: bytes) -> dict[str, Any]:
             "here.",
             "Nothing was imported. Upgrade promptyoself.",
         )
-    return _typed(found, LINE_TYPES, "line")
+    return _typed(fields, LINE_TYPES, "line")
 
 
-def _typed(found: Mapping[str, Any], forms: FieldTypes, what: str) -> dict[str, Any]:
-    """The fields under all their names, ``None`` where left out."""
-    if unknown := sorted(set(found) - set(forms)):
+def _typed(given: Mapping[str, Any], types: FieldTypes, what: str) -> dict[str, Any]:
+    """The fields of a line or of a part of it, checked for their types; ``None`` where left out.
+    ``what`` names the part in an error."""
+    if unknown := sorted(set(given) - set(types)):
         raise _invalid(f"Its {what} has a field {shown(unknown[0])}, which isn't known.")
-    for name, (type_, optional) in forms.items():
-        value = found.get(name)
+    for name, (type_, optional) in types.items():
+        value = given.get(name)
         if not (_is(value, type_) or (optional and value is None)):
             raise _invalid(f"The field {name!r} of its {what} is missing, or of the wrong type.")
-    return {name: found.get(name) for name in forms}
+    return {name: given.get(name) for name in types}
 
 
 def _is(value: object, type_: type) -> bool:
@@ -280,7 +282,8 @@ def _require_as_exported(fields: Mapping[str, Any], settings: Settings) -> None:
 
 
 def _unlimited(settings: Settings) -> Settings:
-    """For content that isn't in force any more: what this machine allows doesn't concern it."""
+    """The settings for content that isn't in force any more, which no limit of this machine
+    concerns."""
     return settings._replace(caps=settings.caps._replace(min_interval=1))
 
 
@@ -309,12 +312,12 @@ def _require_position(
     ):
         if text is not None and not is_instant(text):
             raise _invalid(f"Its {name} {shown(text)} isn't an instant as in the log.")
-    for each in fields["without"] or ():
+    for span in fields["without"] or ():
         if not (
-            type(each) is list
-            and len(each) == 2
-            and all(type(end) is str and is_instant(end) for end in each)
-            and each[0] <= each[1]
+            type(span) is list
+            and len(span) == 2
+            and all(type(end) is str and is_instant(end) for end in span)
+            and span[0] <= span[1]
         ):
             raise _invalid("A range in its 'without' isn't two instants as in the log.")
     if fields["status"] not in ("active", "paused"):

@@ -1,7 +1,7 @@
 """Bringing over the schedules of a promptyoself that kept them in SQLite.
 
-Its database is only read, and left as it is to the byte. What its rows mean was never written
-down, so each is taken for what it most likely meant; one that can't be is reported and left out.
+The database is only read. What its rows mean was never written down, so each is read as what it
+most likely meant. A row that can't be read is reported and left out.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from promptyoself.service.transfer.admission import (
     Admission,
     Arrival,
     admit,
-    outcome,
-    take_in,
+    append_admitted,
+    summary,
 )
 from promptyoself.service.transfer.sqlite_rows import (
     MAX_VALUE_BYTES,
@@ -58,6 +58,8 @@ _ROW_HINT = "Register it by hand, with what it was meant to be."
 
 
 class _Skip(NamedTuple):
+    """Why a row isn't imported, though nothing is wrong with it."""
+
     why: str
     detail: str
 
@@ -65,16 +67,16 @@ class _Skip(NamedTuple):
 def import_sqlite(
     store: Store, path: str, zone: str | None, now: datetime, *, dry_run: bool = False
 ) -> dict[str, Any]:
-    """Take in the schedules of its tables ``schedules`` and ``unified_reminders``.
+    """Import the schedules of the tables ``schedules`` and ``unified_reminders``.
 
-    ``zone`` is that of its cron expressions; UTC where ``None``. Times without an offset are UTC.
+    ``zone`` is that of the cron expressions; UTC if ``None``. Times without an offset are UTC.
     Every row is in the answer, imported or skipped. The same rows give the same ids, so a second
-    run takes nothing.
+    run imports nothing.
 
     Raises:
         PromptyoselfError: ``unreadable_file``, ``not_sqlite``, ``no_schedules_table``,
             ``database_locked``, ``database_damaged``, ``import_too_large``, ``unknown_zone``; what
-            :func:`~promptyoself.service.transfer.admission.take_in` raises.
+            :func:`~promptyoself.service.transfer.admission.append_admitted` raises.
     """
     zone = parse_zone(zone or "UTC")
     arrivals: list[Arrival] = []
@@ -82,14 +84,14 @@ def import_sqlite(
     for row in read_rows(path):
         where = {"row": _name(row.number), "table": row.table}
         try:
-            found = _converted(row, store.settings, zone, now)
+            converted = _convert(row, store.settings, zone, now)
         except PromptyoselfError as error:
             skipped.append({**where, **_refused(error)})
             continue
-        if isinstance(found, _Skip):
-            skipped.append({**where, **found._asdict()})
+        if isinstance(converted, _Skip):
+            skipped.append({**where, **converted._asdict()})
         else:
-            arrivals.append(Arrival(where, found))
+            arrivals.append(Arrival(where, converted))
 
     def decide(state: State) -> Admission:
         return admit(store, state, arrivals, now)
@@ -97,7 +99,7 @@ def import_sqlite(
     if dry_run or not arrivals:
         admission = decide(store.read().state)
     else:
-        admission = take_in(store, now, decide)
+        admission = append_admitted(store, now, decide)
     skipped += admission.skipped
     skipped += [{**where, **_refused(error)} for where, error in admission.refused]
     return {
@@ -105,7 +107,7 @@ def import_sqlite(
         "skipped": skipped,
         "count": len(admission.imported),
         **({"dry_run": True} if dry_run else {}),
-        "message": outcome(admission, len(skipped), dry_run=dry_run),
+        "message": summary(admission, len(skipped), dry_run=dry_run),
     }
 
 
@@ -113,9 +115,7 @@ def _refused(error: PromptyoselfError) -> dict[str, Any]:
     return {"why": _WHYS.get(error.code, "invalid"), "detail": error.message, "code": error.code}
 
 
-def _converted(
-    row: Row, settings: Settings, zone: str, now: datetime
-) -> ScheduleRegistered | _Skip:
+def _convert(row: Row, settings: Settings, zone: str, now: datetime) -> ScheduleRegistered | _Skip:
     if not row.columns:
         raise _invalid(f"A value in it is larger than {MAX_VALUE_BYTES // 1024**2} MiB.")
     if not _is_active(row.columns.get("active")):
@@ -181,8 +181,8 @@ def _with_next_run(
 
 
 def _interval(value: Any) -> str:
-    """A duration in our spelling: of a number of seconds, of our own, or of words as ``30
-    minutes``."""
+    """A duration as `--every` has it. The row may have a number of seconds, a duration of the same
+    form, or words such as ``30 minutes``."""
     text = _text("schedule_value", value).strip().lower()
     if seconds := re.fullmatch(r"([0-9]{1,12})(\.0+)?", text):
         return format_duration(int(seconds[1]))
@@ -199,8 +199,8 @@ def _instant(name: str, value: Any) -> datetime | None:
         return None
     try:
         if isinstance(value, str) and not re.fullmatch(r"-?[0-9]{9,14}(\.[0-9]+)?", value):
-            found = datetime.fromisoformat(value)
-            return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
+            instant = datetime.fromisoformat(value)
+            return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).astimezone(UTC)
         seconds = float(value)
         return datetime.fromtimestamp(seconds / 1000 if abs(seconds) >= 1e11 else seconds, UTC)
     except (ValueError, OverflowError, OSError):

@@ -123,8 +123,8 @@ def _columns(connection: sqlite3.Connection, table: str) -> dict[str, str]:
     ).fetchone()
     if real is None:
         return {}
-    found = connection.execute("SELECT name FROM pragma_table_info(?)", (real,))
-    return {name.lower(): name for (name,) in found}
+    names = connection.execute("SELECT name FROM pragma_table_info(?)", (real,))
+    return {name.lower(): name for (name,) in names}
 
 
 def _table_rows(connection: sqlite3.Connection, path: str, table: str) -> Iterator[Row]:
@@ -145,14 +145,14 @@ def _table_rows(connection: sqlite3.Connection, path: str, table: str) -> Iterat
     if numbered:
         query += f" ORDER BY {numbered}"
     with _texts_as_bytes(connection):
-        for place, values in enumerate(_each(connection, query), 1):
+        for index, values in enumerate(_fetch_each(connection, query), 1):
             if values is None:
-                number = _number_at(connection, table, numbered, place)
+                number = _number_at(connection, table, numbered, index)
                 yield Row(table, number, {})
                 continue
-            found = dict(zip(wanted, values[1:], strict=True))
-            number = place if values[0] is None else values[0]
-            yield Row(table, found.pop("id", None) or number, found)
+            row = dict(zip(wanted, values[1:], strict=True))
+            number = index if values[0] is None else values[0]
+            yield Row(table, row.pop("id", None) or number, row)
 
 
 def _row_number(connection: sqlite3.Connection, table: str, columns: Mapping[str, str]) -> str:
@@ -168,11 +168,12 @@ def _row_number(connection: sqlite3.Connection, table: str, columns: Mapping[str
     return ""
 
 
-def _each(connection: sqlite3.Connection, query: str) -> Iterator[tuple[Any, ...] | None]:
+def _fetch_each(connection: sqlite3.Connection, query: str) -> Iterator[tuple[Any, ...] | None]:
     """Each row of a query; ``None`` for one with a value that is too large.
 
-    Such a value ends the statement that meets it, and takes the row before it along. So that one
-    and the next are asked for by themselves, and the rest by a new statement.
+    Such a value ends the statement that meets it, which loses the row before it too. So the row
+    before it and the row with the value are each fetched by a statement of their own, and the rest
+    by a new one.
     """
     done = 0
     while True:
@@ -190,18 +191,18 @@ def _each(connection: sqlite3.Connection, query: str) -> Iterator[tuple[Any, ...
             return
 
 
-def _number_at(connection: sqlite3.Connection, table: str, numbered: str, place: int) -> int:
-    """SQLite's own number of the row in that place, else the place."""
+def _number_at(connection: sqlite3.Connection, table: str, numbered: str, index: int) -> int:
+    """SQLite's own number of the row at an index, from 1 on; else the index."""
     if not numbered:
-        return place
+        return index
     query = f"SELECT {numbered} FROM {table} ORDER BY 1 LIMIT 1 OFFSET ?"
-    (number,) = connection.execute(query, (place - 1,)).fetchone()
+    (number,) = connection.execute(query, (index - 1,)).fetchone()
     return int(number)
 
 
 @contextmanager
 def _texts_as_bytes(connection: sqlite3.Connection) -> Iterator[None]:
-    """What isn't UTF-8 is a matter of its row, not of the whole table."""
+    """Fetch texts as bytes meanwhile: one that isn't UTF-8 then spoils its own row only."""
     connection.text_factory = bytes
     try:
         yield
