@@ -238,9 +238,13 @@ class _File:
 
 
 def _to_people(message: str) -> None:
-    from promptyoself.core.visible import visible
+    try:
+        from promptyoself.core.visible import visible
 
-    print(f"promptyoself: {visible(masked(message), one_line=True)}", file=sys.stderr)
+        text = visible(masked(message), one_line=True)
+    except OSError:  # no more files may be opened: what was done must not fail for a word about it
+        text = ascii(masked(message))[1:-1]
+    print(f"promptyoself: {text}", file=sys.stderr)
 
 
 def _to_stderr(line: bytes) -> None:

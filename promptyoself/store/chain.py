@@ -254,6 +254,10 @@ class Chain(Generic[S]):
             ChainError: the log is damaged; ``events_missing``.
             OSError: the disk refused. In every case nothing was changed.
         """
+        # Nothing that comes after the append may fail: it would deny what is durable. An import
+        # fails where the process may open no more files, so the fold is imported first.
+        import promptyoself.state.apply  # noqa: F401
+
         with self.naming():
             self.index.prepare()
         with self.naming(), self.ledger.exclusive():
@@ -268,10 +272,11 @@ class Chain(Generic[S]):
                     "`promptyoself history` still work.",
                 )
             drafts, result = decide(self.seen(state))
-            # Without drafts too: what we answer from must be durable, whoever wrote it and died.
+            if drafts:
+                self._compare_clocks(now, position.ts)
+            # Without drafts too: what we answer from must be durable, whichever process wrote it.
             batch = self.ledger.append(drafts, now, position)
             if batch.envelopes:
-                self._compare_clocks(now, position.ts)
                 state = self.schema.fold(state, batch.envelopes)
                 self.index.save(Snapshot(state, batch.position), grown=len(batch.content))
             return result
