@@ -365,7 +365,7 @@ def test_too_few_file_handles(spare: int, var: Path, clock: Clock) -> None:
     the log is whole, and all works once it may."""
     ids = prepared(var, clock)
     for arguments_of in COMMANDS.values():  # so that no child dies of an import in the test's code
-        call(*arguments_of({name: "sch_00000000" for name in ids}))
+        call(*arguments_of(dict.fromkeys(ids, "sch_00000000")))
 
     def few() -> None:
         top = max(int(name) for name in os.listdir("/dev/fd"))

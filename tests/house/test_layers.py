@@ -70,7 +70,7 @@ LONGER = {
 """The modules with more lines than :data:`MOST_LINES`, and why each is one."""
 
 MOST_LINES = 450
-MOST_ENTRIES = 21
+MOST_ENTRIES = 20
 
 CIRCLES: set[str] = set()
 """Folders whose modules still import one another, for a type checker's eyes or in functions."""
