@@ -1,12 +1,12 @@
-"""What is sound in a damaged chain: found by gzip members, by bytes that still read as event lines,
-and by the hash links between lines.
+"""Finds what is sound in a damaged chain: whole gzip members, bytes that still read as event lines,
+and the hash links between lines.
 
-A line is *vouched for* where the line after it has its hash. It is *checked* where its member's
-checksum is right. A line that is neither isn't taken, since nobody can tell what it was.
+A line is *vouched for* if the line after it has its hash. It is *checked* if its member's checksum
+is right. A line that is neither isn't taken, since nobody can tell what it was.
 
-Lines that follow from each other are an *island*. Between two islands lies a gap: what is missing
-there is lost. Nothing is invented. Where two lines claim the same place, the one from which more
-lines follow is taken. Where a line contradicts the island after it, it isn't taken either.
+Lines that follow from each other are an *island*. Between two islands lies a gap: the events there
+are lost. Nothing is invented. If two lines claim the same place, the one from which more lines
+follow is taken. A line that contradicts the island after it isn't taken either.
 """
 
 from __future__ import annotations
@@ -51,17 +51,15 @@ handful. What has thousands was made so."""
 
 
 class Copy(NamedTuple):
-    """What the name of a copy in the quarantine says: it lay in a ``month`` at an ``offset`` behind
-    the sound event number ``after``, ``at_end`` of the log or not. ``digest`` are the first 16
-    digits of its SHA-256. ``recorded`` where a recovery came to its end that recorded it."""
+    """A copy of damaged bytes in the quarantine, as far as its name tells."""
 
     path: Path
-    month: str
+    month: str  # where the bytes lay
     offset: int
-    after: int
-    at_end: bool
-    digest: str
-    recorded: bool
+    after: int  # the number of the sound event before them
+    at_end: bool  # whether nothing lay behind them
+    digest: str  # the first 16 digits of their SHA-256
+    recorded: bool  # whether a recovery that recorded them came to its end
 
 
 def copies(folder: Path) -> list[Copy]:
@@ -80,8 +78,7 @@ def copies(folder: Path) -> list[Copy]:
 
 
 class _Stretch(NamedTuple):
-    """Some bytes of a segment: a whole member, or what lies between two. ``size`` is how many bytes
-    a member holds once it is unpacked; it is None for what lies between two."""
+    """Some bytes of a segment: a whole member, or the bytes between two."""
 
     @property
     def whole(self) -> bool:
@@ -91,18 +88,17 @@ class _Stretch(NamedTuple):
     start: int
     end: int
     lines: list[bytes]
-    size: int | None
+    size: int | None  # how many bytes a member holds, unpacked; None for bytes between two
 
 
 class _Read(NamedTuple):
-    """A stretch of a month and the events in it; ``copy`` is its SHA-256 where it lies in the
-    quarantine, to which a recovery that was killed has moved it."""
+    """A stretch of a month and the events in it."""
 
     month: str
     stretch: _Stretch
     lines: list[Line]
-    place: int
-    copy: str | None
+    place: int  # as in Line
+    copy: str | None  # its SHA-256, if a recovery that was killed has moved it to the quarantine
     at_end: bool
 
     @property

@@ -12,43 +12,37 @@ __all__ = ["Line", "Piece", "Quarantined", "Survey"]
 
 
 class Line(NamedTuple):
-    """One line that reads as an event. ``place`` counts lines and pieces in the order of the files;
-    ``month`` is that of the file, ``member`` where its member begins there. ``aside`` where it lies
-    in the quarantine, moved there by a recovery that was killed."""
+    """One line that reads as an event."""
 
     seq: int
     hash: str
     prev: str
     ts: str
-    month: str
-    member: int
-    place: int
-    checked: bool
-    aside: bool
+    month: str  # of the file in which it lies
+    member: int  # where its member begins there
+    place: int  # counts lines and pieces in the order of the files
+    checked: bool  # whether its member's checksum is right
+    aside: bool  # whether it lies in the quarantine, moved by a recovery that was killed
 
 
 class Piece(NamedTuple):
-    """Bytes of a segment that aren't taken over as they are; ``place`` as in :class:`Line`.
-    ``at_end`` where nothing lay behind them."""
+    """Bytes of a segment that aren't taken over as they are."""
 
     month: str
     offset: int
     content: bytes
-    place: int
-    at_end: bool
+    place: int  # as in Line
+    at_end: bool  # whether nothing lay behind them
 
 
 class Survey(NamedTuple):
-    """What is sound: ``islands`` in the order of the chain. What isn't: ``pieces`` in the order of
-    the files. ``broken`` are the months whose files must be written again. ``statements`` are the
-    sound ones of earlier recoveries. ``inside`` are the hashes of the lines in each piece and each
-    copy of one, by its SHA-256."""
+    """What is sound in a chain, and what isn't."""
 
-    islands: list[list[Line]]
-    pieces: list[Piece]
-    broken: set[str]
-    statements: list[Envelope]
-    inside: dict[str, set[str]]
+    islands: list[list[Line]]  # the sound lines, in the order of the chain
+    pieces: list[Piece]  # the damaged bytes, in the order of the files
+    broken: set[str]  # the months whose files must be written again
+    statements: list[Envelope]  # of earlier recoveries, as far as they are sound
+    inside: dict[str, set[str]]  # the hashes of the lines in each piece, by the piece's SHA-256
 
     @property
     def last(self) -> Line | None:
@@ -56,7 +50,7 @@ class Survey(NamedTuple):
         return self.islands[-1][-1] if self.islands else None
 
     def in_turn(self) -> Iterator[tuple[Gap | None, list[Line]]]:
-        """Each island, with the gap before it; None where it follows without one."""
+        """Each island with the gap before it, or with None if there is no gap."""
         after, hash_ = 0, GENESIS_HASH
         for island in self.islands:
             gap = Gap(after, hash_, island[0].seq, island[0].prev)
@@ -72,18 +66,17 @@ class Survey(NamedTuple):
 
 
 class Quarantined(NamedTuple):
-    """Damaged bytes that were moved aside, which lay in a ``month`` at an ``offset``, behind the
-    sound event number ``after``."""
+    """Damaged bytes that were moved to the quarantine."""
 
-    month: str
+    month: str  # where they lay
     offset: int
     bytes: int
     sha256: str
-    file: str
-    after: int
+    file: str  # the name of the copy
+    after: int  # the number of the sound event before them
 
-    def said(self) -> dict[str, Any]:
-        """As ``ledger.recovered`` has it."""
+    def to_json(self) -> dict[str, Any]:
+        """The fields that a ``ledger.recovered`` has of it."""
         fields = self._asdict()
         del fields["after"]
         return fields

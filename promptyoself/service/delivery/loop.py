@@ -19,7 +19,7 @@ from promptyoself.service.delivery.dispatcher import Dispatcher, Report, new_wor
 from promptyoself.service.delivery.sealer import Sealer
 from promptyoself.service.delivery.server_trouble import Trouble
 from promptyoself.service.upkeep.attendance import note_pass
-from promptyoself.service.upkeep.clock_trust import Distrust
+from promptyoself.service.upkeep.clock_trust import ClockTrust
 from promptyoself.state.schedules import due
 from promptyoself.store.store import Store
 from promptyoself.targets.api import LettaApi
@@ -181,7 +181,7 @@ def run_loop(
         dispatcher = Dispatcher(
             store, letta, clock, worker=worker, mode="loop", concurrency=concurrency
         )
-        distrust = Distrust(store, worker)
+        clock_trust = ClockTrust(store, worker)
         sealer = Sealer(store)
         heartbeat = heartbeat or Heartbeat()
         beat = _Beat(store, worker, clock)
@@ -197,7 +197,7 @@ def run_loop(
                     stamp = store.ledger.stamp()  # before looking, so that no append slips by
                     store.require_whole(stamp)
                     if trusted is not None:
-                        heartbeat.clock = distrust.look(clock(), trusted.leap, stamp)
+                        heartbeat.clock = clock_trust.check(clock(), trusted.leap, stamp)
                         dispatcher.hold(claims=heartbeat.clock != "")
                     _tell(store, dispatcher.tick(clock(), stamp=stamp), emit)
                     sealer.seal_if_due(clock())
@@ -222,7 +222,7 @@ def run_loop(
         finally:
             dispatcher.close()
             sealer.close()
-            distrust.leave()
+            clock_trust.leave()
 
 
 def _uptime() -> float:

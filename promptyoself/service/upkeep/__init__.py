@@ -1,1 +1,1 @@
-"""Keeping a data directory well: sealing, recovery, and looking for what is wrong."""
+"""What keeps a data directory in order: sealing, recovery, and checks."""

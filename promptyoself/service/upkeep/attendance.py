@@ -1,7 +1,7 @@
-"""Whether anything is there that delivers: a loop, or passes of ``execute``, from cron say.
+"""Whether anything delivers: a loop, or passes of ``execute`` that cron starts, for example.
 
-A loop holds a lock for as long as it lives. A pass leaves its time behind, as that of an empty file
-in the data directory, which is of no other use.
+A loop holds a lock while it lives. A pass leaves its time behind as that of an empty file in the
+data directory.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from promptyoself.store.store import Store
 
 __all__ = ["absence", "last_pass", "note_pass"]
 
-LATELY = timedelta(hours=1)
+RECENT_PASS = timedelta(hours=1)
 """A pass within this time counts. Passes that cron starts come more often."""
 
 _FILE = "last-pass"
@@ -22,8 +22,8 @@ _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 def note_pass(store: Store, now: datetime) -> None:
-    """Leave word of a pass at ``now``, where there is a data directory. A pass for one agent alone
-    is none for the others, so it doesn't count. Never fails."""
+    """Record a pass at ``now``, if there is a data directory. A pass for one agent alone doesn't
+    count, since it delivers nothing to the others. Never fails."""
     if store.settings.only_agent is not None:
         return
     path, at = store.settings.var / _FILE, now.timestamp()
@@ -34,7 +34,7 @@ def note_pass(store: Store, now: datetime) -> None:
 
 
 def last_pass(store: Store) -> datetime | None:
-    """When `execute` last made a pass over this data directory; ``None`` where that isn't known."""
+    """When `execute` last made a pass over this data directory; ``None`` if that isn't known."""
     try:
         at = os.lstat(store.settings.var / _FILE).st_mtime
         return datetime.fromtimestamp(at, UTC)
@@ -43,10 +43,10 @@ def last_pass(store: Store) -> datetime | None:
 
 
 def absence(store: Store, now: datetime) -> str | None:
-    """What to tell somebody who has just asked for deliveries where nothing makes any: neither a
-    loop that lives, nor a pass lately. ``None`` where something does."""
+    """What to tell a caller that wants deliveries, if nothing makes any: no loop lives, and no pass
+    was made lately. ``None`` if something does."""
     seen = last_pass(store)
-    if seen is not None and abs(now - seen) <= LATELY:
+    if seen is not None and abs(now - seen) <= RECENT_PASS:
         return None
     if store.workers.anyone():
         return None

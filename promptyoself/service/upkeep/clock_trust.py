@@ -1,5 +1,8 @@
-"""What speaks against a loop's clock: that it has leapt, or that the log is far ahead of it. Then
-the loop claims nothing, and says so, also to ``doctor``, which runs in another process."""
+"""Whether a loop can trust its clock: it can't if the clock has leapt, or if the log is far ahead.
+
+A loop that doesn't trust its clock claims nothing. It says so, and leaves a file for ``doctor``,
+which runs in another process.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,13 @@ from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.core.times import format_duration
 from promptyoself.store.store import Store
 
-__all__ = ["Distrust", "behind", "held_loops"]
+__all__ = ["ClockTrust", "behind", "held_loops"]
 
 _TELL = "Set it right; or, if it is right, "
 
 
 def behind(store: Store, now: datetime, stamp: object = None) -> str:
-    """What is wrong where the log's last event is far in the future; else nothing.
+    """A sentence about a clock that is far behind the log's last event; ``""`` if it isn't.
 
     Raises:
         ChainError: the log is damaged.
@@ -32,17 +35,17 @@ def behind(store: Store, now: datetime, stamp: object = None) -> str:
     )
 
 
-class Distrust:
-    """Tells of one loop's clock: once when it goes wrong, and once when it is right again."""
+class ClockTrust:
+    """Says of one loop's clock when it goes wrong, and when it is right again, once each."""
 
     def __init__(self, store: Store, worker: str) -> None:
         self._store = store
         self._path = store.settings.var / "workers" / f"{worker}.clock"
-        self._told = ""
+        self._told = ""  # what was last said to be wrong
 
-    def look(self, now: datetime, leap: timedelta, stamp: object) -> str:
-        """What is wrong now, if anything; ``now`` is the time that is trusted, by which the clock
-        has leapt.
+    def check(self, now: datetime, leap: timedelta, stamp: object) -> str:
+        """What is wrong with the clock, or ``""``. ``now`` is the trusted time, and ``leap`` how
+        far the clock has leapt from it. ``stamp`` is the ledger's.
 
         Raises:
             ChainError: the log is damaged.
@@ -61,7 +64,7 @@ class Distrust:
         return why
 
     def leave(self) -> None:
-        """Take away what was left for ``doctor``."""
+        """Remove the file that is for ``doctor``."""
         with suppress(OSError):
             self._store.disk.discard(self._path)
 
@@ -79,7 +82,7 @@ class Distrust:
 
 
 def held_loops(store: Store, living: list[str]) -> str:
-    """What loops that are alive say of their clocks, where something is wrong with one."""
+    """What a living loop says of its clock, if one doesn't trust it; else ``""``."""
     for worker in living:
         with suppress(OSError, ValueError):
             path = store.settings.var / "workers" / f"{worker}.clock"

@@ -1,4 +1,4 @@
-"""Looking for what is wrong with an installation, without changing anything."""
+"""Checks of an installation, which change nothing."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ one every 10."""
 
 
 class Check(NamedTuple):
-    """One thing looked at. ``hint`` says what to do about it."""
+    """The result of one check. ``hint`` says what to do about it."""
 
     name: str
     ok: bool
@@ -324,9 +324,9 @@ def _letta(store: Store, letta: LettaApi) -> Check:
     return Check("letta", True, f"{store.settings.shown_url} answers, version {release}")
 
 
-def _guarded(name: str, look: Callable[[], Check]) -> Check:
+def _guarded(name: str, check: Callable[[], Check]) -> Check:
     try:
-        return look()
+        return check()
     except PromptyoselfError as error:
         return Check(name, False, error.message, error.hint)
     except OSError as error:

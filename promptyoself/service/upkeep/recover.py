@@ -207,7 +207,7 @@ def _statements(
     cut = witness is not None and witness[0] > seq and not told
     mine: dict[Gap | None, list[dict[str, Any]]] = {}
     for piece in pieces:
-        mine.setdefault(_gap_of(piece, found, gaps), []).append(piece.said())
+        mine.setdefault(_gap_of(piece, found, gaps), []).append(piece.to_json())
     if cut or None in mine:
         gaps.append(None)
     gaps += [gap for gap in mine if gap is not None and gap not in gaps]
