@@ -10,7 +10,14 @@ from __future__ import annotations
 import errno
 from typing import Any
 
-__all__ = ["ChainError", "PromptyoselfError", "WrongUsage", "cannot_listen", "sentence"]
+__all__ = [
+    "ChainError",
+    "PromptyoselfError",
+    "WrongUsage",
+    "cannot_listen",
+    "impossible_event",
+    "sentence",
+]
 
 
 class PromptyoselfError(Exception):
@@ -49,6 +56,20 @@ class WrongUsage(PromptyoselfError):
 
 class ChainError(PromptyoselfError):
     """The log on disk is not what a chain must be; it is neither read past nor written over."""
+
+
+def impossible_event(seq: int, problem: str) -> ChainError:
+    """The error for event ``seq`` of a log, which has a ``problem`` that none of ours can have.
+
+    ``problem`` is the whole first sentence.
+    """
+    return ChainError(
+        "corrupt_chain",
+        problem,
+        "No version of promptyoself writes this: run `promptyoself verify`, and compare it "
+        "with a backup.",
+        seq=seq,
+    )
 
 
 def sentence(what: BaseException | str) -> str:

@@ -29,7 +29,7 @@ from packs import REGISTER, note_of, register
 from tally import chance, count, rounds
 
 from promptyoself.core.settings import load_settings
-from promptyoself.service.proof.signed_heads import load_key, make_key, settled_head, sign_position
+from promptyoself.service.proof.signed_heads import durable_head, load_key, make_key, sign_position
 from promptyoself.store.store import Store
 
 FORMAT = Path(__file__).resolve().parents[2] / "docs" / "reference" / "format.md"
@@ -576,7 +576,7 @@ def test_what_is_signed_is_durable(signed: Signed) -> None:
     disk = StepDisk()
     settings = load_settings({"PROMPTYOSELF_VAR": str(signed.var)})
     store = Store(settings, {"via": "test", "who": "test"}, warn=lambda _: None, disk=disk)
-    assert settled_head(store, NOW).seq == 3
+    assert durable_head(store, NOW).seq == 3
     assert "fsync" in disk.log
 
 

@@ -135,10 +135,10 @@ def verify_command(
         check = partial(verify, chains(store, chain)[0], head)
     if note is not None and key is not None:
         _require_schedules(chain)
-        from promptyoself.doors.commands.proof import read_notes
-        from promptyoself.service.proof.signed_heads import verify_notes
+        from promptyoself.doors.commands.proof import read_signed_heads
+        from promptyoself.service.proof.signed_heads import verify_signed_heads
 
-        check = partial(verify_notes, store, read_notes(note, key))
+        check = partial(verify_signed_heads, store, read_signed_heads(note, key))
     if not session.interactive:
         return check()
     from promptyoself.doors.tables import progress_of
@@ -166,9 +166,9 @@ def head_command(
 
     if note:
         _require_schedules(chain)
-        from promptyoself.doors.commands.proof import print_note
+        from promptyoself.doors.commands.proof import print_signed_head
 
-        print_note(session, key)
+        print_signed_head(session, key)
         return None
     if key is not None:
         raise WrongUsage("missing_option", "--key is for --note.", "Give --note too.")

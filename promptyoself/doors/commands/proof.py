@@ -16,9 +16,9 @@ from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
 
 if TYPE_CHECKING:
-    from promptyoself.service.proof.signed_heads import Note, SigningKey
+    from promptyoself.service.proof.signed_heads import SignedHead, SigningKey
 
-__all__ = ["print_note", "read_notes"]
+__all__ = ["print_signed_head", "read_signed_heads"]
 
 _MOST_KEY_BYTES = 1 << 16
 
@@ -59,7 +59,7 @@ def pack_command(
     return pack(store, path, since=since, until=until, key=signer, now=session.now(), disk=Disk())
 
 
-def print_note(session: Session, key: str | None) -> None:
+def print_signed_head(session: Session, key: str | None) -> None:
     """`head --note`: print the log's head, signed, on one line."""
     from promptyoself.service.proof.signed_heads import sign_head
 
@@ -68,14 +68,18 @@ def print_note(session: Session, key: str | None) -> None:
     sys.stdout.buffer.flush()
 
 
-def read_notes(file: str, key: str) -> list[Note]:
+def read_signed_heads(file: str, key: str) -> list[SignedHead]:
     """`verify --note FILE --key PUB`: the notes in the file, their signatures checked."""
-    from promptyoself.service.proof.signed_heads import MAX_NOTES_BYTES, PublicKey, parse_notes
+    from promptyoself.service.proof.signed_heads import (
+        MAX_SIGNED_HEADS_BYTES,
+        PublicKey,
+        parse_signed_heads,
+    )
 
     if not key.startswith("ed25519:"):
         key = _text("--key", key, _MOST_KEY_BYTES)
     public = PublicKey.parse(key)
-    return parse_notes(_text("--note", file, MAX_NOTES_BYTES + 1).encode(), public)
+    return parse_signed_heads(_text("--note", file, MAX_SIGNED_HEADS_BYTES + 1).encode(), public)
 
 
 def _signer(session: Session, key: str | None) -> SigningKey:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from promptyoself.core.errors import ChainError, PromptyoselfError, WrongUsage
+from promptyoself.core.errors import ChainError, PromptyoselfError, WrongUsage, impossible_event
 from promptyoself.core.instants import format_utc
 from promptyoself.core.settings import default_zone
 from promptyoself.core.times import parse_moment
@@ -87,13 +87,8 @@ def audit(
         for verdict in auditor.finish(end):
             totals.add(verdict)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise ChainError(
-            "corrupt_chain",
-            f"An event after event {position.seq} can't be audited: {error!r}.",
-            "No version of promptyoself writes this: run `promptyoself verify`, and compare it "
-            "with a backup.",
-            seq=position.seq + 1,
-        ) from None
+        problem = f"An event after event {position.seq} can't be audited: {error!r}."
+        raise impossible_event(position.seq + 1, problem) from None
     store.require_seen(witness, position.seq, losses.recorded)
     broken = {
         id_: problem for id_, (agent, problem) in auditor.broken.items() if wanted in (None, agent)

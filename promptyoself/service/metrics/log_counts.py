@@ -14,7 +14,7 @@ from datetime import timedelta
 from heapq import nsmallest
 from typing import Any, NamedTuple, Protocol
 
-from promptyoself.core.errors import ChainError
+from promptyoself.core.errors import impossible_event
 from promptyoself.core.instants import parse_utc
 from promptyoself.events.codec import is_known, read_record
 from promptyoself.state.schedules import Folded
@@ -161,13 +161,8 @@ class Telemetry:
                 else:
                     self._schedule(what, event, record)
             except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-                raise ChainError(
-                    "corrupt_chain",
-                    f"Event {event.seq} ({event.type}) can't be counted: {error!r}.",
-                    "No version of promptyoself writes this: run `promptyoself verify`, and "
-                    "compare it with a backup.",
-                    seq=event.seq,
-                ) from None
+                problem = f"Event {event.seq} ({event.type}) can't be counted: {error!r}."
+                raise impossible_event(event.seq, problem) from None
 
     def budgets_left(self, day: str, most: int) -> tuple[list[tuple[str, int, int]], int]:
         """Of the schedules with a daily budget that have spent some of it on that ``day``: id,

@@ -12,22 +12,21 @@ from promptyoself.index.schema import StateSchema
 from promptyoself.ledger import START, Batch, Envelope, Gap, Position
 from promptyoself.state.fold import Loss
 
-__all__ = ["Checked", "check"]
+__all__ = ["CheckedChain", "check"]
 
-_TELL_EVERY = 500
+_PROGRESS_EVERY = 500
+"""The number of events after which progress is told."""
 
 
-class Checked(NamedTuple):
-    """A log that was found sound, up to a ``position``: the hash that was ``found`` at the event
-    asked for, how many ``months`` have events, how many are ``sealed``, an event that is too new
-    to be read, and the ``losses`` that are stated."""
+class CheckedChain(NamedTuple):
+    """A chain that was found sound."""
 
-    position: Position
-    found: str | None
-    months: int
-    sealed: int
-    newer: str | None
-    losses: Sequence[Loss] = ()
+    position: Position  # after its last event
+    hash_at: str | None  # the hash of the event that was asked for; ``None`` if there is none
+    months: int  # how many have events
+    sealed: int  # how many of them are sealed
+    newer: str | None  # the first event that is too new to be understood
+    losses: Sequence[Loss] = ()  # the losses that are stated
 
 
 def check(
@@ -35,44 +34,67 @@ def check(
     batches: Iterable[Batch],
     seq: int,
     progress: Callable[[int], None] | None = None,
-) -> Checked:
-    """Read events, and fold them as their chain's ``schema`` has it; ``seq`` is the number of one
-    whose hash is wanted.
+) -> CheckedChain:
+    """Read the events of a whole chain, and fold them as its ``schema`` has it.
+
+    ``seq`` is the number of an event whose hash is wanted. ``progress`` is called now and then with
+    the number of events read so far.
 
     Raises:
         ChainError: ``corrupt_chain``, naming the first bad event, or the record of a sealed month
             that isn't what was sealed.
     """
-    position, found, told = START, START.hash if seq == 0 else None, 0
-    months = _Months()
+    reading = _Reading(batches, seq, progress)
+    state = schema.fold(schema.empty, reading.events())
+    return CheckedChain(
+        reading.position,
+        reading.hash_at,
+        reading.months.count,
+        reading.months.sealed,
+        schema.newer(state),
+        schema.losses(state).recorded,
+    )
 
-    def events() -> Iterator[Envelope]:
-        nonlocal position, found, told
-        for batch in batches:
+
+class _Reading:
+    """Hands on the events of batches, and keeps what is to be known of them at the end."""
+
+    def __init__(
+        self, batches: Iterable[Batch], seq: int, progress: Callable[[int], None] | None
+    ) -> None:
+        self._batches, self._seq, self._progress = batches, seq, progress
+        self.position = START
+        self.hash_at = START.hash if seq == 0 else None
+        self.months = _Months()
+
+    def events(self) -> Iterator[Envelope]:
+        """Every event, for the fold."""
+        told = 0
+        for batch in self._batches:
             for event in batch.envelopes:
-                if event.seq == seq + 1 and (batch.gap is None or event.seq != batch.gap.first):
-                    found = event.prev
+                # The event has the hash of the one before it, unless a gap lies between them.
+                follows = batch.gap is None or event.seq != batch.gap.first
+                if event.seq == self._seq + 1 and follows:
+                    self.hash_at = event.prev
             yield from batch.folded()
-            months.add(batch)
-            position = batch.position
-            if position.seq == seq:
-                found = position.hash
-            if progress is not None and position.seq >= told + _TELL_EVERY:
-                told = position.seq
-                progress(told)
-
-    state = schema.fold(schema.empty, events())
-    losses = schema.losses(state).recorded
-    return Checked(position, found, months.count, months.sealed, schema.newer(state), losses)
+            self.months.add(batch)
+            self.position = batch.position
+            if self.position.seq == self._seq:
+                self.hash_at = self.position.hash
+            if self._progress is not None and self.position.seq >= told + _PROGRESS_EVERY:
+                told = self.position.seq
+                self._progress(told)
 
 
 class _Months:
-    """What was read of each month, against what was recorded of it when it was sealed."""
+    """Compares the content of each month with the record of its sealing."""
 
     def __init__(self) -> None:
-        self._read: dict[str, tuple[int, Any]] = {}
-        self._open: dict[Gap, str] = {}  # not stated yet, with the month in which the chain goes on
         self.sealed = 0
+        """The number of months whose record is right."""
+        self._read: dict[str, tuple[int, Any]] = {}  # events and SHA-256 of each month's content
+        # The gaps that are not stated yet, each with the month in which the chain goes on.
+        self._open: dict[Gap, str] = {}
 
     @property
     def count(self) -> int:

@@ -30,7 +30,7 @@ from promptyoself.core.times import parse_moment
 from promptyoself.ledger import START, Position
 from promptyoself.ledger.copy import Copied, check_copy, open_segment, pieces
 from promptyoself.ledger.statements import Bridges
-from promptyoself.service.proof.signed_heads import CHAIN, SigningKey, settled_head, sign_position
+from promptyoself.service.proof.signed_heads import CHAIN, SigningKey, durable_head, sign_position
 from promptyoself.service.proof.verify import head_of, verify
 from promptyoself.store.access import forbidden
 from promptyoself.store.store import Store
@@ -153,7 +153,7 @@ def _read_range(store: Store, since: str | None, until: str | None, now: datetim
 
 def _end_of(store: Store, now: datetime) -> Position:
     try:
-        return settled_head(store, now)
+        return durable_head(store, now)
     except OSError as error:
         if error.errno not in _MAY_NOT_WRITE:
             raise

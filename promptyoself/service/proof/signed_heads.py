@@ -1,8 +1,8 @@
 """Signed heads: one line that says how far the log had come, and that a key's owner says so.
 
-A head proves that nothing was cut off or rewritten since, if it was kept where whoever may write
-the log can't write. A signed one may be kept anywhere. ``docs/reference/format.md`` states its
-form.
+A head proves that nothing was cut off or rewritten since, if it was kept where nobody can change it
+who can change the log. A signed head may be kept anywhere. Users know a signed head as a *note*:
+options, messages and ``docs/reference/format.md``, which states its form, call it that.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHAIN",
-    "MAX_NOTES_BYTES",
-    "Note",
+    "MAX_SIGNED_HEADS_BYTES",
     "PublicKey",
+    "SignedHead",
     "SigningKey",
     "default_key",
+    "durable_head",
     "load_key",
     "make_key",
-    "parse_notes",
-    "settled_head",
+    "parse_signed_heads",
     "sign_head",
     "sign_position",
-    "verify_notes",
+    "verify_signed_heads",
 ]
 
-MAX_NOTES_BYTES = 1 << 20
-"""The most that a file of notes may have: some 4400 of them."""
+MAX_SIGNED_HEADS_BYTES = 1 << 20
+"""The most bytes that a file of signed heads may have: some 4400 heads."""
 
 CHAIN = "schedules"
-"""The log that notes are about."""
+"""The log whose heads are signed."""
 
-_NOTE = re.compile(
+_LINE = re.compile(
     r"(?P<signed>promptyoself-head-v1 (?P<chain>[a-z]{1,40}) (?P<seq>[1-9][0-9]{0,17}):"
     r"(?P<hash>[0-9a-f]{64}) (?P<ts>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z) (?P<key>[0-9a-f]{16}))"
     r" (?P<signature>[A-Za-z0-9+/]{86}==)",
@@ -61,13 +61,13 @@ _PUBLIC = re.compile(r"ed25519:([A-Za-z0-9+/]{43}=)", re.ASCII)
 
 
 class PublicKey(NamedTuple):
-    """What checks signatures: the 32 bytes of an Ed25519 public key (RFC 8032)."""
+    """A key that checks signatures: an Ed25519 public key (RFC 8032)."""
 
-    raw: bytes
+    raw: bytes  # its 32 bytes
 
     @property
     def id(self) -> str:
-        """What a note calls it: the first 16 hex digits of its SHA-256."""
+        """Its name in a signed head: the first 16 hex digits of its SHA-256."""
         return sha256(self.raw).hexdigest()[:16]
 
     def __str__(self) -> str:
@@ -105,15 +105,15 @@ class PublicKey(NamedTuple):
         return True
 
 
-class Note(NamedTuple):
-    """A signed head: ``ts`` is its event's time, ``line`` where it stands in its file, from 1."""
+class SignedHead(NamedTuple):
+    """A head whose signature was checked."""
 
-    chain: str
-    seq: int
-    hash: str
-    ts: str
-    key_id: str
-    line: int
+    chain: str  # the log's name
+    seq: int  # the number of its event
+    hash: str  # of that event's line
+    ts: str  # the time of that event
+    key_id: str  # the id of the key that signed it
+    line: int  # the number of its line in its file, from 1
 
     @property
     def head(self) -> str:
@@ -122,14 +122,14 @@ class Note(NamedTuple):
 
 
 class SigningKey:
-    """What signs: a private Ed25519 key, which never shows itself."""
+    """A private Ed25519 key, which signs and never shows itself."""
 
     def __init__(self, private: Ed25519PrivateKey) -> None:
         self._private = private
         self.public = PublicKey(private.public_key().public_bytes_raw())
 
     def sign(self, message: bytes) -> bytes:
-        """The 64 bytes of the signature: always the same for the same message."""
+        """The signature, 64 bytes. It is always the same for the same message."""
         return self._private.sign(message)
 
 
@@ -162,8 +162,8 @@ def make_key(settings: Settings, path: Path | None, disk: Disk) -> dict[str, Any
         disk.make_directory(path.parent)
     beside = path.with_suffix(".pub") if path.suffix == ".key" else Path(f"{path}.pub")
     try:
-        # The one who makes the private key has won; nobody gets as far as a public key to which
-        # there is another private one.
+        # Of two that make a key at once, the one that makes the private file wins. So no public
+        # file can belong to another private one.
         with new_file(disk, beside) as (public_file, _), new_file(disk, path) as (private_file, _):
             private_file.write(private)
             public_file.write(f"{public}\n".encode())
@@ -206,11 +206,11 @@ def load_key(content: bytes) -> SigningKey:
     return SigningKey(key)
 
 
-def settled_head(store: Store, now: datetime) -> Position:
-    """The log's end, after it has been made sure that no loss of power can undo it.
+def durable_head(store: Store, now: datetime) -> Position:
+    """The log's end, once no loss of power can undo it.
 
-    A head that is only read may be that of an append that its writer never acknowledged, and that
-    a crash then takes back: whoever had kept it would call the log cut off.
+    A head that is only read may be that of an append that its writer never acknowledged. A crash
+    can take that append back, and then a kept head would say that the log was cut off.
 
     Raises:
         PromptyoselfError: ``lock_timeout``.
@@ -229,14 +229,14 @@ def settled_head(store: Store, now: datetime) -> Position:
 
 
 def sign_head(store: Store, key: SigningKey, now: datetime) -> str:
-    """The note of the log as it is: one line, without its newline.
+    """The signed head of the log as it is: one line, without its newline.
 
     Raises:
         PromptyoselfError: ``nothing_to_sign``; ``forbidden_agent`` to a caller who is pinned to
-            an agent; and as :func:`settled_head`.
+            an agent; and as :func:`durable_head`.
     """
     _refuse_pinned(store.settings)
-    position = settled_head(store, now)
+    position = durable_head(store, now)
     if position == START:
         raise PromptyoselfError(
             "nothing_to_sign",
@@ -247,33 +247,33 @@ def sign_head(store: Store, key: SigningKey, now: datetime) -> str:
 
 
 def sign_position(position: Position, key: SigningKey) -> str:
-    """The note that the log has had this head."""
+    """A signed head of the log at a position: one line, without its newline."""
     head = f"{position.seq}:{position.hash}"
     signed = f"promptyoself-head-v1 {CHAIN} {head} {position.ts} {key.public.id}"
     return f"{signed} {b64encode(key.sign(signed.encode())).decode()}"
 
 
-def parse_notes(content: bytes, key: PublicKey) -> list[Note]:
-    """Read notes, a line each, and check their signatures. Blank lines don't count.
+def parse_signed_heads(content: bytes, key: PublicKey) -> list[SignedHead]:
+    """Read signed heads, a line each, and check their signatures. Blank lines don't count.
 
-    What is in the file is never repeated in an error: it may be the wrong file.
+    No error repeats the content, for it may be that of a wrong file.
 
     Raises:
         PromptyoselfError: ``invalid_note``, ``bad_signature``, ``missing_package``.
     """
-    if len(content) > MAX_NOTES_BYTES:
-        raise _invalid_note(f"The notes have more than {MAX_NOTES_BYTES} bytes.")
-    notes = []
+    if len(content) > MAX_SIGNED_HEADS_BYTES:
+        raise _invalid_note(f"The notes have more than {MAX_SIGNED_HEADS_BYTES} bytes.")
+    heads = []
     for number, line in enumerate(content.split(b"\n"), 1):
         if line.strip():
-            notes.append(_parse_note(line.rstrip(b"\r"), number, key))
-    if not notes:
+            heads.append(_parse_signed_head(line.rstrip(b"\r"), number, key))
+    if not heads:
         raise _invalid_note("There is no note in it: it is empty.")
-    return notes
+    return heads
 
 
-def _parse_note(line: bytes, number: int, key: PublicKey) -> Note:
-    match = _NOTE.fullmatch(line.decode("ascii", "replace"))
+def _parse_signed_head(line: bytes, number: int, key: PublicKey) -> SignedHead:
+    match = _LINE.fullmatch(line.decode("ascii", "replace"))
     if match is None:
         raise _invalid_note(f"Line {number} is no note.")
     if match["key"] != key.id:
@@ -282,64 +282,65 @@ def _parse_note(line: bytes, number: int, key: PublicKey) -> Note:
         signature = b64decode(match["signature"], validate=True)
     except NotBase64:
         signature = b""
-    spelled = b64encode(signature).decode() == match["signature"]
-    if not spelled or not key.verify(signature, match["signed"].encode()):
+    is_canonical = b64encode(signature).decode() == match["signature"]
+    if not is_canonical or not key.verify(signature, match["signed"].encode()):
         raise _bad_signature(number, "was not signed with that key, or was changed since")
     if match["chain"] != CHAIN:
         raise _invalid_note(f"Line {number} is about another log, {match['chain']!r}.")
-    return Note(match["chain"], int(match["seq"]), match["hash"], match["ts"], key.id, number)
+    return SignedHead(match["chain"], int(match["seq"]), match["hash"], match["ts"], key.id, number)
 
 
-def verify_notes(
-    store: Store, notes: Sequence[Note], progress: Callable[[int], None] | None = None
+def verify_signed_heads(
+    store: Store, heads: Sequence[SignedHead], progress: Callable[[int], None] | None = None
 ) -> dict[str, Any]:
-    """:func:`~promptyoself.service.proof.verify.verify`, and that each note's head is on the chain.
+    """Verify the log, and that each signed head is on its chain.
 
     Raises:
-        ChainError: ``head_not_on_chain``, naming the note's line, and the event that states it
-            where what the note is about is lost; and as ``verify``.
+        ChainError: ``head_not_on_chain``, naming the head's line, and the event that states the
+            loss where its event is lost; and as
+            :func:`~promptyoself.service.proof.verify.verify`.
     """
-    newest = max(notes, key=lambda note: note.seq)
+    newest = max(heads, key=lambda head: head.seq)
     answer = verify(store, newest.head, progress)
     losses = [Loss(**loss) for loss in answer.get("recovered", ())]
-    wanted: dict[int, list[Note]] = {}
-    for note in notes:
-        wanted.setdefault(note.seq, []).append(note)
+    heads_by_seq: dict[int, list[SignedHead]] = {}
+    for head in heads:
+        heads_by_seq.setdefault(head.seq, []).append(head)
     for batch in store.ledger.replay():
         if batch.gap is not None:
-            for note in notes:
-                if batch.gap.after < note.seq < batch.gap.first:
-                    raise _not_on_chain(note, None, losses)
-        after = [*(event.prev for event in batch.envelopes[1:]), batch.position.hash]
-        for event, hash_ in zip(batch.envelopes, after, strict=True):
-            for note in wanted.get(event.seq, []):
-                if (note.hash, note.ts) != (hash_, event.ts):
-                    raise _not_on_chain(note, f"{hash_} {event.ts}", losses)
+            for head in heads:
+                if batch.gap.after < head.seq < batch.gap.first:
+                    raise _not_on_chain(head, None, losses)
+        hashes = [*(event.prev for event in batch.envelopes[1:]), batch.position.hash]
+        for event, hash_ in zip(batch.envelopes, hashes, strict=True):
+            for head in heads_by_seq.get(event.seq, []):
+                if (head.hash, head.ts) != (hash_, event.ts):
+                    raise _not_on_chain(head, f"{hash_} {event.ts}", losses)
         if batch.position.seq >= newest.seq:
             break
-    shown = {"head": newest.head, "ts": newest.ts, "key_id": newest.key_id}
-    return {**answer, "note": shown, "notes": len(notes)}
+    described = {"head": newest.head, "ts": newest.ts, "key_id": newest.key_id}
+    return {**answer, "note": described, "notes": len(heads)}
 
 
-def _not_on_chain(note: Note, found: str | None, losses: Sequence[Loss]) -> ChainError:
-    """Why a note isn't proved: what is ``found`` at its event's number is another event."""
-    loss = next((loss for loss in losses if loss.covers(note.seq)), None)
+def _not_on_chain(head: SignedHead, found: str | None, losses: Sequence[Loss]) -> ChainError:
+    """The error for a head that isn't proved. ``found`` is what the log has at its number."""
+    loss = next((loss for loss in losses if loss.covers(head.seq)), None)
     if loss is not None:
         message = (
-            f"The note in line {note.line} is about event {note.seq}, which was lost, as event "
+            f"The note in line {head.line} is about event {head.seq}, which was lost, as event "
             f"{loss.event} says."
         )
     else:
         message = (
-            f"The note in line {note.line} is about another event {note.seq} than the log has."
+            f"The note in line {head.line} is about another event {head.seq} than the log has."
         )
     return ChainError(
         "head_not_on_chain",
         message,
         "The log was cut off or rewritten after that note was signed; compare with a backup, which "
         "`promptyoself verify --var BACKUP` proves.",
-        seq=note.seq,
-        expected=f"{note.hash} {note.ts}",
+        seq=head.seq,
+        expected=f"{head.hash} {head.ts}",
         found=found,
     )
 

@@ -14,7 +14,7 @@ from promptyoself.store.store import Store, chains
 
 if TYPE_CHECKING:
     from promptyoself.service.proof.answers import Head
-    from promptyoself.service.proof.chain_check import Checked
+    from promptyoself.service.proof.chain_check import CheckedChain
 
 __all__ = ["head", "rebuild", "rebuild_all", "recovered", "verify", "verify_all"]
 
@@ -54,7 +54,7 @@ def _verified(
     seq, hash_ = _parse_head(expected) if expected is not None else (0, START.hash)
     witness = store.index.witness()  # before the log, which may grow meanwhile
     read = check(store.schema, store.ledger.replay(), seq, progress)
-    position, found = read.position, read.found
+    position, found = read.position, read.hash_at
     if expected is not None and found != hash_:
         raise ChainError(
             "head_not_on_chain",
@@ -83,11 +83,11 @@ def _verified(
     return answer
 
 
-def _why_not(seq: int, read: Checked) -> str:
+def _why_not(seq: int, read: CheckedChain) -> str:
     loss = next((loss for loss in read.losses if loss.covers(seq)), None)
     if loss is not None:
         return f"it was lost, as event {loss.event} says"
-    return "the chain ends before it" if read.found is None else "its hash is another"
+    return "the chain ends before it" if read.hash_at is None else "its hash is another"
 
 
 def recovered(losses: Sequence[Loss]) -> dict[str, Any]:

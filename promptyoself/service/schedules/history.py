@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from promptyoself.core.errors import ChainError, PromptyoselfError, WrongUsage
+from promptyoself.core.errors import PromptyoselfError, WrongUsage, impossible_event
 from promptyoself.core.instants import format_utc
 from promptyoself.core.settings import default_zone
 from promptyoself.core.times import parse_moment, shown
@@ -119,13 +119,8 @@ def _decides(event: Envelope, id_: str, slot: str) -> bool:
             return bool(data["slot"] <= slot <= data.get("last", data["slot"]))
         return slot in (data.get("next_run"), data.get("changes", {}).get("next_run"))
     except (AttributeError, KeyError, TypeError) as error:
-        raise ChainError(
-            "corrupt_chain",
-            f"Event {event.seq} ({event.type}) can't be read: {error!r}.",
-            "No version of promptyoself writes this: run `promptyoself verify`, and compare it "
-            "with a backup.",
-            seq=event.seq,
-        ) from None
+        problem = f"Event {event.seq} ({event.type}) can't be read: {error!r}."
+        raise impossible_event(event.seq, problem) from None
 
 
 def _unknown_type(type_: str) -> PromptyoselfError:
