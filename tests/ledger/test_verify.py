@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,9 +18,9 @@ from promptyoself.store.store import Store
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 
 
-def make_store(var: Path) -> Store:
+def make_store(var: Path, warn: Callable[[str], None] = lambda _: None) -> Store:
     settings = load_settings({"PROMPTYOSELF_VAR": str(var)})
-    return Store(settings, {"via": "test", "who": "test"}, warn=lambda _: None)
+    return Store(settings, {"via": "test", "who": "test"}, warn=warn)
 
 
 @pytest.fixture
@@ -63,9 +64,7 @@ def test_looking_at_a_cut_log_destroys_no_evidence(var: Path) -> None:
     path.write_bytes(path.read_bytes()[: store.read().position.member])
     for _ in range(2):
         warnings: list[str] = []
-        cut = make_store(var)
-        cut.warn = cut.index._warn = warnings.append
-        assert cut.read().position.seq == 3
+        assert make_store(var, warnings.append).read().position.seq == 3
         assert len(warnings) == 1
         assert "knew of 4 events" in warnings[0]
     with pytest.raises(ChainError) as caught:
