@@ -9,13 +9,23 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from promptyoself.core.addresses import credentials, is_ambiguous, presentable
+from promptyoself.core.addresses import credentials, presentable
 from promptyoself.core.errors import PromptyoselfError
-from promptyoself.core.ids import is_opaque_id
+from promptyoself.core.setting_values import (
+    agent_of,
+    base_url_of,
+    flag_of,
+    path_of,
+    seconds_of,
+    secret_of,
+    whole_of,
+    whole_seconds_of,
+    word_of,
+)
 from promptyoself.core.texts import trimmed
 
 if TYPE_CHECKING:
@@ -118,6 +128,15 @@ class Unknown(NamedTuple):
     name: str
     origin: str
     line: int | None = None
+
+
+class Caps(NamedTuple):
+    """Limits that no schedule can opt out of."""
+
+    min_interval: int = 10  # seconds
+    max_active_per_agent: int = 100
+    daily_per_agent: int = 500
+    max_prompt_bytes_per_agent: int = 4 * 1024 * 1024
 
 
 class Settings(NamedTuple):
@@ -235,39 +254,39 @@ def _unusable(name: str, value: str, error: PromptyoselfError) -> PromptyoselfEr
 
 
 def _checked(values: Mapping[str, str], unknown: tuple[Unknown, ...]) -> Settings:
-    url = _url(values)
+    url = base_url_of(values)
     secrets = [values[name] for name in _BY_NAME if name in _SECRETS and values[name]]
     for setting in SETTINGS:
         if setting.address:
             secrets += credentials(values[setting.name])
     return Settings(
-        var=_path(values, "PROMPTYOSELF_VAR").absolute(),
+        var=path_of(values, "PROMPTYOSELF_VAR").absolute(),
         base_url=url,
         shown_url=presentable(url),
         token=values["LETTA_API_KEY"] or values["LETTA_SERVER_PASSWORD"] or None,
-        interval=_number(values, "PROMPTYOSELF_INTERVAL", 0.1),
+        interval=seconds_of(values, "PROMPTYOSELF_INTERVAL", 0.1),
         timezone=values["PROMPTYOSELF_TZ"],
-        default_agent=_agent(values, "PROMPTYOSELF_DEFAULT_AGENT_ID")
-        or _agent(values, "LETTA_AGENT_ID"),
-        only_agent=_agent(values, "PROMPTYOSELF_ONLY_AGENT"),
+        default_agent=agent_of(values, "PROMPTYOSELF_DEFAULT_AGENT_ID")
+        or agent_of(values, "LETTA_AGENT_ID"),
+        only_agent=agent_of(values, "PROMPTYOSELF_ONLY_AGENT"),
         caps=Caps(
-            _whole_seconds(values, "PROMPTYOSELF_MIN_INTERVAL"),
-            _whole(values, "PROMPTYOSELF_MAX_ACTIVE_PER_AGENT", 0),
-            _whole(values, "PROMPTYOSELF_DAILY_PER_AGENT", 0),
-            _whole(values, "PROMPTYOSELF_MAX_PROMPT_BYTES_PER_AGENT", 0),
+            whole_seconds_of(values, "PROMPTYOSELF_MIN_INTERVAL"),
+            whole_of(values, "PROMPTYOSELF_MAX_ACTIVE_PER_AGENT", 0),
+            whole_of(values, "PROMPTYOSELF_DAILY_PER_AGENT", 0),
+            whole_of(values, "PROMPTYOSELF_MAX_PROMPT_BYTES_PER_AGENT", 0),
         ),
-        reconcile_grace=_number(values, "PROMPTYOSELF_RECONCILE_GRACE", 0.0),
+        reconcile_grace=seconds_of(values, "PROMPTYOSELF_RECONCILE_GRACE", 0.0),
         half_life=values["PROMPTYOSELF_DESIRE_HALF_LIFE"],
-        call_timeout=_number(values, "PROMPTYOSELF_CALL_TIMEOUT", 0.1),
-        lock_timeout=_number(values, "PROMPTYOSELF_LOCK_TIMEOUT", 0.0),
-        log_file=_path(values, "PROMPTYOSELF_LOG_FILE")
+        call_timeout=seconds_of(values, "PROMPTYOSELF_CALL_TIMEOUT", 0.1),
+        lock_timeout=seconds_of(values, "PROMPTYOSELF_LOCK_TIMEOUT", 0.0),
+        log_file=path_of(values, "PROMPTYOSELF_LOG_FILE")
         if values["PROMPTYOSELF_LOG_FILE"]
         else None,
-        log_format=_one_of(values, "PROMPTYOSELF_LOG_FORMAT", ("text", "json")),
-        log_level=_one_of(values, "PROMPTYOSELF_LOG_LEVEL", ("debug", "info", "warning", "error")),
-        log_prompts=_flag(values, "PROMPTYOSELF_LOG_PROMPTS"),
+        log_format=word_of(values, "PROMPTYOSELF_LOG_FORMAT", ("text", "json")),
+        log_level=word_of(values, "PROMPTYOSELF_LOG_LEVEL", ("debug", "info", "warning", "error")),
+        log_prompts=flag_of(values, "PROMPTYOSELF_LOG_PROMPTS"),
         secrets=tuple(secrets),
-        mcp_token=_secret(values, "PROMPTYOSELF_MCP_TOKEN"),
+        mcp_token=secret_of(values, "PROMPTYOSELF_MCP_TOKEN"),
         unknown=unknown,
     )
 
@@ -360,108 +379,3 @@ def _default_var() -> Path:
 
 def _is_checkout() -> bool:
     return (_ROOT / "pyproject.toml").is_file() and (_ROOT / "promptyoself").is_dir()
-
-
-def _path(values: Mapping[str, str], name: str) -> Path:
-    text = values[name]
-    try:
-        os.fsencode(text)
-    except UnicodeEncodeError:
-        text = "\0"
-    if "\0" in text:
-        raise _invalid(name, values[name], "a path")
-    if text.startswith("~"):
-        raise _invalid(name, text, "a path as it stands: ~ isn't expanded here; write it out")
-    return Path(text)
-
-
-def _agent(values: Mapping[str, str], name: str) -> str | None:
-    text = values[name]
-    if text and not is_opaque_id(text):
-        raise _invalid(name, text, "an id of at most 200 characters, without white space")
-    return text or None
-
-
-def _secret(values: Mapping[str, str], name: str) -> str | None:
-    text = values[name]
-    if not (text.isascii() and text.isprintable() and " " not in text):
-        raise _invalid(name, "***", "printable ASCII without spaces, as a header can carry it")
-    return text or None
-
-
-def _url(values: Mapping[str, str]) -> str:
-    url = values["LETTA_BASE_URL"]
-    if not url.startswith(("http://", "https://")) or len(url.partition("//")[2]) == 0:
-        raise _invalid(
-            "LETTA_BASE_URL", presentable(url), "an address such as http://localhost:8283"
-        )
-    if is_ambiguous(url):
-        wanted = "an address: write /, ?, # and @ before its host's name as %2F, %3F, %23 and %40"
-        raise _invalid("LETTA_BASE_URL", presentable(url), wanted)
-    return url.rstrip("/")
-
-
-def _number(values: Mapping[str, str], name: str, least: float) -> float:
-    number = _seconds(values[name])
-    if number is None or not least <= number < 1e9:
-        wanted = f"a number of seconds, or a duration such as 1m30s, at least {least:g} s"
-        raise _invalid(name, values[name], wanted)
-    return number
-
-
-def _seconds(text: str) -> float | None:
-    if not text.isascii():
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        # Few settings are written with a unit, and reading one costs an import.
-        from promptyoself.core.times import number_of_seconds
-
-        return number_of_seconds(text)
-
-
-def _whole(values: Mapping[str, str], name: str, least: int) -> int:
-    text = values[name]
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) >= least):
-        raise _invalid(name, text, f"a whole number, at least {least}")
-    return int(text)
-
-
-def _whole_seconds(values: Mapping[str, str], name: str) -> int:
-    number = _seconds(values[name])
-    if number is None or not 1 <= number < 1e9 or number != int(number):
-        wanted = "a whole number of seconds, or a duration such as 1m30s, at least 1 s"
-        raise _invalid(name, values[name], wanted)
-    return int(number)
-
-
-def _flag(values: Mapping[str, str], name: str) -> bool:
-    text = values[name].lower()
-    if text not in {"0", "1", "true", "false", "yes", "no", "on", "off"}:
-        raise _invalid(name, values[name], "1 or 0")
-    return text in {"1", "true", "yes", "on"}
-
-
-def _one_of(values: Mapping[str, str], name: str, known: Sequence[str]) -> str:
-    text = values[name].lower()
-    if text not in known:
-        raise _invalid(name, values[name], f"one of {', '.join(known)}")
-    return text
-
-
-def _invalid(name: str, value: str, wanted: str) -> PromptyoselfError:
-    return PromptyoselfError(
-        "invalid_setting",
-        f"{name} is {value[:200]!r}, which is not {wanted}.",
-        setting=name,
-    )
-
-
-class Caps(NamedTuple):
-    """Limits that no schedule can opt out of. ``min_interval`` is in seconds."""
-
-    min_interval: int = 10
-    max_active_per_agent: int = 100
-    daily_per_agent: int = 500
-    max_prompt_bytes_per_agent: int = 4 * 1024 * 1024

@@ -20,7 +20,8 @@ HEAVY = {
 }  # fmt: skip
 OURS = {
     "", "cli", "core", "core.addresses", "core.cancellation", "core.diagnostics", "core.disk",
-    "core.errors", "core.ids", "core.instants", "core.settings", "core.texts", "core.times",
+    "core.errors", "core.ids", "core.instants", "core.setting_values", "core.settings",
+    "core.texts", "core.times",
     "doors", "doors.command", "doors.commands", "doors.options", "doors.output", "doors.registry",
     "doors.session", "events", "events.draft", "events.kinds", "events.schedule_fields",
     "events.versions", "index", "index.index", "index.parts", "index.schedule_schema",
