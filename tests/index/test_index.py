@@ -95,7 +95,7 @@ def test_index_is_readable(case: Case) -> None:
 
 
 def test_deleted(case: Case) -> None:
-    """P4: a deleted index is made anew, says so, and is written again by whoever saves it."""
+    """P4: a deleted index is rebuilt, says so, and is written again by the next save."""
     case.path.unlink()
     index = case.assert_same(warned=True)
     index.save(case.truth)
@@ -104,7 +104,7 @@ def test_deleted(case: Case) -> None:
 
 
 def test_truncated_at_every_byte(case: Case) -> None:
-    """P4: an index cut off at any byte is made anew."""
+    """P4: an index cut off at any byte is rebuilt."""
     content = case.path.read_bytes()
     for size in range(0, len(content), 1 if SCALE > 1 else 7):
         case.path.write_bytes(content[:size])
@@ -112,7 +112,7 @@ def test_truncated_at_every_byte(case: Case) -> None:
 
 
 def test_every_byte_flipped(case: Case) -> None:
-    """P4: an index with any byte changed is made anew, even where it is still good JSON."""
+    """P4: an index with any byte changed is rebuilt, even where it is still good JSON."""
     content = case.path.read_bytes()
     dice = chance("bytes of the index")
     for at in range(0, len(content), 1 if SCALE > 1 else 5):
@@ -123,7 +123,7 @@ def test_every_byte_flipped(case: Case) -> None:
 
 
 def test_noise(case: Case) -> None:
-    """P4: an index filled with noise, zeros, other JSON or nothing is made anew."""
+    """P4: an index filled with noise, zeros, other JSON or nothing is rebuilt."""
     dice = chance("noise for an index")
     for content in (
         b"", b"{}", b"[]", b"null", b"\0" * 5000, b'{"sha256":"' + b"0" * 64 + b'",}',
@@ -188,7 +188,7 @@ def test_ahead(case: Case) -> None:
 
 
 def test_older_schema(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P4: an index that another version wrote is made anew."""
+    """P4: an index that another version wrote is rebuilt."""
     with monkeypatch.context() as patch:
         older = schema()._replace(fingerprint="0123456789abcdef")
         patch.setattr(chains, "schema", lambda: older)

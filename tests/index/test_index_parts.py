@@ -144,7 +144,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_part(case: Case, damage: str) -> None:
     """P4: a part that is gone, cut, altered or noise is found out when it is needed; the answers
-    are the same, out of the log, and the next save makes it anew."""
+    are the same, out of the log, and the next save rebuilds it."""
     truth = answers(case.truth)
     for path in chance(damage).sample(case.files(), min(rounds(4), len(case.files()))):
         spoiled = DAMAGES[damage](path.read_bytes())
@@ -246,7 +246,7 @@ def spoken_of(case: Case) -> Iterator[str]:
 
 @pytest.mark.parametrize("when", ["before", "half", "after"])
 def test_death_at_every_step_of_a_save(case: Case, when: str, quick_path: Path) -> None:
-    """P4: whoever dies at any syscall of writing the index leaves one that gives the right
+    """P4: a process that dies at any syscall of writing the index leaves one that gives the right
     answers, from its parts or from the log, and that the next one writes again."""
 
     def die() -> None:
@@ -312,7 +312,7 @@ def bytes_touched(run: Callable[[], Any]) -> tuple[int, int]:
 
 
 def filled(folder: Path, schedules: int) -> Path:
-    """A data directory with so many schedules of many agents."""
+    """A data directory with that many schedules of many agents."""
     ledger = ledger_in(folder / "schedules")
     index = Index(folder / "schedules" / "index.json", SCHEDULE_SCHEMA, ledger, lambda _: None)
     with ledger.exclusive():

@@ -117,8 +117,8 @@ def test_lock_note_with_odd_arguments(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_holder_after_others(tmp_path: Path) -> None:
-    """P5: whoever waits in vain is told who holds the lock, however often it changed hands; only a
-    change of hands is written down."""
+    """P5: a process that waits in vain is told who holds the lock, however often it changed hands;
+    only a change of hands is written down."""
     folder = tmp_path / "s"
     ledger = ledger_in(folder, lock_timeout=0.02)
     holder = folder / "lock.holder"
@@ -173,7 +173,7 @@ def test_a_child_holds_nothing(tmp_path: Path) -> None:
 
 
 def test_lock_removed(tmp_path: Path) -> None:
-    """A lock's file that somebody removed is made anew."""
+    """A lock's file that somebody removed is made again."""
     folder = tmp_path / "s"
     ledger = ledger_in(folder)
     append(ledger, 1)
@@ -249,7 +249,7 @@ def test_a_folder_that_rests_is_not_listed(tmp_path: Path, monkeypatch: pytest.M
 
 MEDDLING: dict[str, Callable[[Path, Path], object]] = {
     "the month is gone": lambda _, month: month.unlink(),
-    "the month was put there anew": lambda _, month: (
+    "the month was put there again": lambda _, month: (
         shutil.copy2(month, month.with_name("copy")),
         os.rename(month.with_name("copy"), month),
     ),
@@ -337,7 +337,7 @@ def test_an_empty_month_may_become_the_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P2: what a crash leaves between making a month's file and its first byte is filled by the
-    next writer without a change to the folder: whoever watches for news hears of it."""
+    next writer without a change to the folder: a process that watches for news hears of it."""
     monkeypatch.setattr(folder_cache, "_TRUSTED_AFTER_SECONDS", -1.0)
     folder = tmp_path / "s"
     ledger, other = ledger_in(folder), ledger_in(folder)

@@ -177,7 +177,7 @@ def test_positions_taken_before(folder: Path, later: bool) -> None:
 
 
 def test_again(folder: Path) -> None:
-    """P8: what was repacked isn't worth it again, until there are as many small members anew;
+    """P8: what was repacked isn't worth it again, until there are as many small members again;
     those are put together with the rest."""
     assert repack(store_in(folder), NOW) == 10
     files = {path.name: (path.read_bytes(), path.stat().st_ino) for path in folder.glob("*.gz")}
@@ -255,7 +255,7 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch, act: Callable[[], Any]) -> None:
 def test_appended_meanwhile(
     folder: Path, monkeypatch: pytest.MonkeyPatch, groups: int, torn: bool, behind: bool
 ) -> None:
-    """P1, P5: what others append while the month is written anew, whatever their clocks say, stays
+    """P1, P5: what others append while the month is repacked, whatever their clocks say, stays
     as it is behind it; a torn end behind that is moved aside, and recorded by the next append."""
     other = ledger_in(folder, Unsynced())
     when = NOW - timedelta(days=40 * behind)
@@ -287,7 +287,7 @@ def test_appended_meanwhile(
 
 
 def test_those_who_append_hardly_wait(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P5: a month is written anew without the lock, up to the end that it had: what others append
+    """P5: a month is repacked without the lock, up to the end that it had: what others append
     meanwhile, again and again, keeps nobody busy."""
     real, numbers = sealing_module.packed, iter(range(50, 90))
 
@@ -309,7 +309,7 @@ def test_those_who_append_hardly_wait(folder: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("more", [0, 1])
 def test_the_month_ends_meanwhile(folder: Path, monkeypatch: pytest.MonkeyPatch, more: int) -> None:
-    """P1: where the month ends while it is written anew, it is put in place if nothing was added to
+    """P1: where the month ends while it is repacked, it is put in place if nothing was added to
     it, and left if something was; either way nothing is lost, and it is sealed."""
 
     def act() -> None:
@@ -801,7 +801,7 @@ def test_the_loop_begins_it_when_the_month_has_grown(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P8: the loop counts a month's members when it has grown by enough since it last did, not
-    before; and again after it was written anew."""
+    before; and again after it was repacked."""
     watched = Watched(monkeypatch)
     watched.go_on.set()
     size = (folder / f"{MONTH}.ndjson.gz").stat().st_size

@@ -482,7 +482,7 @@ def test_syscalls(folder: Path) -> None:
     assert disk.log[start - 1 :] == [
         "open", "write", "fsync",  # beside
         "open", "fsync",  # what is there is made durable
-        "open",  # the mark, for whoever comes if this one dies
+        "open",  # .unsettled, for the next append if this process dies
         "open", "write", "rename",  # an index that will fit
         "rename", "open", "fsync",
         "open", "fsync", "open", "open", "fsync", "write", "fsync",  # the record, in a new month
@@ -676,7 +676,7 @@ def test_verify_on_a_terminal(var: Path, environ: dict[str, str]) -> None:
 
 
 def test_looking_on_a_terminal_takes_no_witness_away(var: Path, environ: dict[str, str]) -> None:
-    """P3: on a terminal, too, `verify` hears the index, and doesn't make it anew before."""
+    """P3: on a terminal, too, `verify` hears the index, and doesn't rebuild it before."""
     store = store_in(var / "schedules")
     for number in range(3):
         register(store, Request(agent_id="a", prompt=f"p {number}", every="1h"), NOW)
