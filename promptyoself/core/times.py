@@ -72,8 +72,8 @@ def offset_of(when: datetime, zone: tzinfo) -> timedelta:
 
 
 def instant_at(wall: datetime, offset: timedelta) -> datetime:
-    """The instant of a naive wall time where clocks are ``offset`` from UTC. Adding up takes a
-    seventh of the time of ``replace(tzinfo=UTC)``, and cron does this for each day."""
+    """The instant of a naive wall time where clocks are ``offset`` from UTC."""
+    # This sum takes a seventh of the time of `replace(tzinfo=UTC)`, and cron needs it for each day.
     return _EPOCH + (wall - offset - _NAIVE_EPOCH)
 
 
@@ -130,8 +130,9 @@ _TIME_HINT = (
 
 
 def parse_duration(text: str) -> int:
-    """Read ``90s``, ``5m``, ``2h30m``, ``1d`` or ``1w`` as seconds, from 1 s to a hundred years. A
-    whole number without a unit is seconds.
+    """Read ``90s``, ``5m``, ``2h30m``, ``1d`` or ``1w`` as seconds, from 1 s to a hundred years.
+
+    A whole number without a unit is seconds.
 
     Raises:
         PromptyoselfError: ``invalid_duration``.
@@ -157,8 +158,8 @@ def parse_duration(text: str) -> int:
 
 
 def number_of_seconds(text: str) -> float | None:
-    """The seconds of a number, ``0.5`` or ``1e3``, with or without an ``s``; or of a duration. For
-    what may also be a part of a second. ``None`` if it is neither."""
+    """Read seconds that may have decimals: ``0.5`` or ``1e3``, with or without an ``s``, or a
+    duration. ``None`` if the text is neither."""
     words = text.strip()
     if not words.isascii():
         return None
@@ -170,12 +171,13 @@ def number_of_seconds(text: str) -> float | None:
 
 
 def _sum_of(text: str) -> int | None:
-    """The seconds of ``1w2d3h4m5s``, any of them left out but not all; ``None`` if it is no such
-    text. By hand, since compiling a pattern takes longer than all the rest of ``--every 5m``."""
+    """The seconds of ``1w2d3h4m5s``, of which some parts may be left out. ``None`` if the text is
+    not of that kind."""
+    # Without a pattern: compiling one takes longer than all the rest of `--every 5m`.
     seconds, rest = 0, text
     for unit, length in _UNITS.items():
-        count, found, after = rest.partition(unit)
-        if found:
+        count, unit_there, after = rest.partition(unit)
+        if unit_there:
             if not (count.isascii() and count.isdigit() and len(count) <= 12):
                 return None
             seconds += int(count) * length
@@ -200,13 +202,14 @@ def format_duration(seconds: int) -> str:
 
 
 seconds_of = lru_cache(maxsize=256)(parse_duration)
+"""As :func:`parse_duration`, once for each text."""
 
 
 def parse_zone(text: str) -> str:
     """Check the IANA name of a time zone that somebody chose, and return it.
 
-    ``EST``, ``MST`` and ``HST`` are refused, though the time zone data has them: they have no
-    summer time, which those who write them rarely mean. A log may have them all the same.
+    ``EST``, ``MST`` and ``HST`` are refused, though the time zone data has them. They have no
+    summer time, and people who write them rarely mean that. Older logs have them all the same.
 
     Raises:
         PromptyoselfError: ``unknown_zone``.
@@ -255,12 +258,13 @@ def _unknown_zone(name: str, message: str) -> PromptyoselfError:
 def parse_time(text: str, zone: str, now: datetime) -> datetime:
     """Read a time as an aware UTC datetime, which may be in the past (see ``require_future``).
 
-    It is a date and time in ISO 8601, with an offset or else read in ``zone``; or ``in`` and a
-    duration, from ``now``, rounded up to a whole second; or ``HH:MM`` or ``HH:MM:SS``, the next
-    instant strictly after ``now`` at which clocks in the zone show that. Of the two passes of an
-    autumn overlap, a date and time means the first, and ``HH:MM`` the first that is still to come.
-    ``24:00`` is the next day's 00:00. Of a second's decimals, what is smaller than a microsecond is
-    dropped. The zone matters only where there is no offset.
+    * A date and time in ISO 8601. Without an offset it is read in ``zone``.
+    * ``in`` and a duration, counted from ``now`` and rounded up to a whole second.
+    * ``HH:MM`` or ``HH:MM:SS``: the next instant after ``now`` at which clocks in the zone show it.
+
+    An autumn overlap shows a time twice. A date and time means the first of the two, and ``HH:MM``
+    the first that is still to come. ``24:00`` is the next day's 00:00. Decimals of a second below
+    the microsecond are dropped.
 
     Raises:
         PromptyoselfError: ``invalid_time``; ``nonexistent_time`` for a local time that clocks jump
@@ -301,10 +305,11 @@ def parse_time(text: str, zone: str, now: datetime) -> datetime:
 
 
 def parse_moment(text: str, zone: str, now: datetime, *, end: bool = False) -> datetime:
-    """Read a time as those name it who look back: as :func:`parse_time`, but that ``HH:MM`` is the
-    last instant up to ``now`` at which clocks showed it. And also ``now``; a duration, with or
-    without ``ago``, which is so long before now; and a date alone, which is its first instant in
-    ``zone``, or its last if it is an ``end``.
+    """Read a time in the past, as :func:`parse_time` does, with these differences:
+
+    * ``HH:MM`` is the last instant up to ``now`` at which clocks showed it.
+    * ``now`` is taken, and a duration, with or without ``ago``: it is counted back from ``now``.
+    * A date alone is its first instant in ``zone``, or its last instant if ``end`` is true.
 
     Raises:
         PromptyoselfError: as :func:`parse_time`.
@@ -321,7 +326,7 @@ def parse_moment(text: str, zone: str, now: datetime, *, end: bool = False) -> d
             return _of_date(words, zone, end=end)
         if match := re.fullmatch(_CLOCK, words):
             clock = _clock_of(match)
-            return max(found for found, _ in _showings(clock, zone, now) if found <= now)
+            return max(shown_at for shown_at, _ in _showings(clock, zone, now) if shown_at <= now)
     except (ValueError, OverflowError):
         problem, hint = "is out of range: there is no such date or time", _TIME_HINT
     except PromptyoselfError as error:
@@ -334,8 +339,8 @@ def parse_moment(text: str, zone: str, now: datetime, *, end: bool = False) -> d
 
 
 def parse_bound(text: str, zone: str, now: datetime, *, end: bool) -> datetime:
-    """Read what bounds a schedule: as :func:`parse_time`, and a date alone, which is its first
-    instant in ``zone``, or its last if it is an ``end``.
+    """Read a bound of a schedule, as :func:`parse_time` does, or a date alone: its first instant in
+    ``zone``, or its last instant if ``end`` is true.
 
     Raises:
         PromptyoselfError: as :func:`parse_time`.
@@ -375,16 +380,16 @@ def _next_showing(clock: time, zone: str, now: datetime) -> datetime:
 
 
 def _showings(clock: time, zone: str, now: datetime) -> list[tuple[datetime, datetime]]:
-    """The instants around ``now`` at which clocks show the time, each with the wall time for which
-    it stands, where clocks jump over that."""
+    """The instants around ``now`` at which clocks show the time, each with its wall time. Where
+    clocks jump over the time, the instant is that of the jump."""
     local, today = zone_named(zone), midnight(wall_time(utc(now), zone_named(zone)))
-    found = []
+    showings = []
     for days in (-1, 0, 1):  # yesterday too: an overlap across midnight brings its evening back
         wall = datetime.combine(today + days * DAY, clock)
-        found.append((to_instant(wall, local), wall))
+        showings.append((to_instant(wall, local), wall))
         if exists(wall, local):
-            found.append((wall.replace(tzinfo=local, fold=1).astimezone(UTC), wall))
-    return found
+            showings.append((wall.replace(tzinfo=local, fold=1).astimezone(UTC), wall))
+    return showings
 
 
 def _nonexistent(wall: datetime, zone: str) -> PromptyoselfError:

@@ -1,8 +1,8 @@
-"""What to say to a name of a time zone that isn't taken: what was probably meant, and never a zone
-that is hours away from it.
+"""Hints for names of time zones that aren't taken.
 
-Nothing is read but the time zone data, and what says which zone this machine is in. Only errors
-come here, so commands that succeed never pay for it.
+A hint says what was probably meant, and never names a zone that is hours away from it. Nothing is
+read but the time zone data, and the settings that tell this machine's zone. The module is imported
+only for an error, so commands that succeed don't load it.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ _POSIX = r"(?:[a-z]{3,}|<[^>]*>)[+-]?[0-9]{1,2}(?::[0-9]{2})*.*"
 
 
 def zone_hint(name: str) -> str:
-    """What to do about a name that is no zone, or not one to be taken."""
+    """Say what to write instead of a name that is no zone, or that isn't taken."""
     wanted = name[:64].strip()
     low = wanted.lower()
     if wanted in _FIXED:
@@ -130,28 +130,31 @@ def _has_data() -> bool:
 
 
 def _of_offset(sign: str, hours: str, minutes: str | None) -> str:
-    """The name of a fixed offset, whose sign is the other way round; or why there is none."""
+    """Name the zone of a fixed offset, or say why there is none. The sign in such names is the
+    other way round."""
     place = "A place, such as Europe/Athens or Asia/Kolkata, has its own rules in its name."
     whole, rest = int(hours), int(minutes or 0)
     if whole == rest == 0:
         return f"Did you mean UTC? {place}"
-    told = f"{sign}{whole:02d}:{rest:02d}"
+    offset = f"{sign}{whole:02d}:{rest:02d}"
     if rest or whole > (14 if sign == "+" else 12):
-        return f"There is no name for the offset {told}. {place}"
+        return f"There is no name for the offset {offset}. {place}"
     opposite = "-" if sign == "+" else "+"
     return (
-        f"For the offset {told} all year, write Etc/GMT{opposite}{whole}: in these names the sign "
-        f"is the other way round, and Etc/GMT{sign}{whole} is {opposite}{whole:02d}:00. {place}"
+        f"For the offset {offset} all year, write Etc/GMT{opposite}{whole}: in these names the "
+        f"sign is the other way round, and Etc/GMT{sign}{whole} is {opposite}{whole:02d}:00. "
+        f"{place}"
     )
 
 
 def _close(wanted: str) -> list[str]:
-    """Names that look like this one: of places, for others differ in a character and in hours."""
+    """Names of places that are spelled like this one. Other names are left out, since ``GMT+2`` and
+    ``GMT-2`` differ by one character and four hours."""
     from difflib import get_close_matches
     from zoneinfo import available_timezones
 
     known = {zone.lower(): zone for zone in sorted(available_timezones())}
-    for name in ("localtime", "posixrules", "factory", *(each.lower() for each in _FIXED)):
+    for name in ("localtime", "posixrules", "factory", *(fixed.lower() for fixed in _FIXED)):
         known.pop(name, None)
     if wanted in known:
         return [known[wanted]]
@@ -165,13 +168,13 @@ def _close(wanted: str) -> list[str]:
 
 
 def _machine_zone() -> str | None:
-    """The zone in which this machine's clocks are shown, where that can be told and has a name."""
+    """The zone in which this machine shows times, or ``None`` where it has no name or isn't set."""
     from zoneinfo import available_timezones
 
-    told = [os.environ.get("TZ", "").removeprefix(":")]
+    names = [os.environ.get("TZ", "").removeprefix(":")]
     with suppress(OSError):  # it is a copy, or there is none
-        told.append(os.readlink("/etc/localtime").rpartition("zoneinfo/")[2])
+        names.append(os.readlink("/etc/localtime").rpartition("zoneinfo/")[2])
     with suppress(OSError, ValueError), open("/etc/timezone", encoding="ascii") as file:
-        told.append(file.read(200).strip())
+        names.append(file.read(200).strip())
     known = available_timezones() - {"localtime", "posixrules", "Factory"} - _FIXED.keys()
-    return next((name for name in told if name in known), None)
+    return next((name for name in names if name in known), None)

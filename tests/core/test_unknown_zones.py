@@ -135,7 +135,7 @@ def test_a_cron_expression_of_another_version_breaks_nothing_else(var: Path, clo
 
     def older(event: dict[str, Any]) -> dict[str, Any]:
         if event["type"] == "schedule.registered" and event["id"] == bad:
-            event["data"]["schedule_value"] = "0 9 L * *"
+            event["data"]["schedule_value"] = "0 9 15W * *"
         return event
 
     (path,) = (var / "schedules").glob("*.ndjson.gz")
@@ -146,7 +146,7 @@ def test_a_cron_expression_of_another_version_breaks_nothing_else(var: Path, clo
     path.write_bytes(gzip.compress(lines))
     (var / "schedules" / "index.json").unlink()
     shown = call("show", "--id", bad).success()["schedule"]
-    assert "0 9 L * *" in shown["problem"]
+    assert "0 9 15W * *" in shown["problem"]
     assert call("list", "--full").success()["count"] == 2
     call("pause", "--id", bad).success()
     call("resume", "--id", bad).error("invalid_cron")
