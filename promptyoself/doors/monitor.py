@@ -1,4 +1,4 @@
-"""What a running loop tells a Prometheus and whoever watches over it: ``/metrics``, ``/healthz``.
+"""The pages of a running loop for a Prometheus and a supervisor: ``/metrics`` and ``/healthz``.
 
 It has a thread and a store of its own, and takes no lock that the loop waits for: a scrape in the
 middle of a storm costs the loop no more than the processor's time. One request is answered after
@@ -106,7 +106,7 @@ class Monitor:
         try:
             yield f"http://127.0.0.1:{server.server_address[1]}"
         finally:
-            # An answer under way may take seconds, which whoever stops the loop needn't wait for.
+            # An answer under way may take seconds, for which the loop's end needn't wait.
             threading.Thread(target=server.shutdown, name="shutdown", daemon=True).start()
             thread.join(_LEAVE_SECONDS)
             server.server_close()
@@ -160,13 +160,15 @@ class Monitor:
         busy = asking is not None and asking.is_alive()
         if not busy and time.monotonic() - self._asked >= _ASK_LETTA_EVERY:
             self._asked = time.monotonic()
-            asking = self._asking = threading.Thread(target=self._ask, name="letta", daemon=True)
+            asking = self._asking = threading.Thread(
+                target=self._ask_letta, name="letta", daemon=True
+            )
             asking.start()
         if asking is not None:
             asking.join(_ASK_LETTA_WAIT)
         return self._answer
 
-    def _ask(self) -> None:
+    def _ask_letta(self) -> None:
         try:
             self._letta.ended_runs(1)  # small, and wants the token
         except PromptyoselfError as error:
@@ -266,7 +268,7 @@ class _Server(BoundedServer):
             return self._answer(path)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Whoever asked has gone, or was too slow: nobody is there to be told."""
+        """The client has gone, or was too slow, so nobody is there to be told."""
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -37,7 +37,7 @@ from promptyoself.rules.outcome import Abandoned, Failed
 from promptyoself.service.audit.slot_auditor import SlotAuditor
 from promptyoself.service.metrics import collect
 from promptyoself.service.metrics.collect import Measurer
-from promptyoself.service.metrics.log_counts import BUCKETS, METRICS, Telemetry
+from promptyoself.service.metrics.log_counts import BUCKETS, METRICS, LogCounts
 from promptyoself.service.metrics.prometheus import render
 from promptyoself.store.store import Store
 
@@ -112,22 +112,22 @@ def test_what_is_counted_is_what_the_log_says(seed: int) -> None:
     """P2: the counts are those of a look through all events; the audit, which counts by itself, has
     the same delivered, failed and skipped; and a schedule's budget left is what the fold says."""
     world = lived(seed)
-    telemetry = Telemetry()
-    telemetry.take(world.events)
+    counts = LogCounts()
+    counts.add(world.events)
     for name, expected in by_hand(world.events).items():
-        assert getattr(telemetry, name) == expected, name
-    assert sum(telemetry.late) > 10
+        assert getattr(counts, name) == expected, name
+    assert sum(counts.late) > 10
     auditor = SlotAuditor(datetime.min.replace(tzinfo=world.now.tzinfo), world.now)
     audited: Counter[str] = Counter()
     for event in world.events:
         for entry in auditor.add(event):
             audited[entry.outcome] += entry.slots
     told = Counter[str]()
-    for (outcome, _), number in telemetry.slots.items():
+    for (outcome, _), number in counts.slots.items():
         told[outcome] += number
     assert told == {name: audited[name] for name in ("delivered", "failed", "skipped")}
     day = f"{world.now:%Y-%m-%d}"
-    left, empty = telemetry.budgets_left(day, 1000)
+    left, empty = counts.budgets_left(day, 1000)
     states = world.state.schedules.values()
     spending = {
         each.id: (each.daily_budget, max(each.daily_budget - each.spent, 0))
@@ -144,20 +144,20 @@ def test_counting_can_stop_and_go_on_anywhere(seed: int) -> None:
     """Whatever the events come in, and though it is written down and read again in between, the
     counts are the same."""
     world, chance = lived(seed), random.Random(seed)
-    whole, parts = Telemetry(), Telemetry()
-    whole.take(world.events)
+    whole, parts = LogCounts(), LogCounts()
+    whole.add(world.events)
     rest = world.events
     while rest:
         cut = chance.randrange(1, 40)
-        parts.take(rest[:cut])
+        parts.add(rest[:cut])
         rest = rest[cut:]
-        parts = Telemetry.read(orjson.loads(orjson.dumps(parts.spell())))
-    assert parts.spell() == whole.spell()
+        parts = LogCounts.from_json(orjson.loads(orjson.dumps(parts.to_json())))
+    assert parts.to_json() == whole.to_json()
 
 
 def test_nobody_makes_series_without_end() -> None:
     """A log written by somebody else can't make labels of its own, nor as many as it likes."""
-    telemetry = Telemetry()
+    counts = LogCounts()
 
     def event(number: int, via: str, why: str) -> list[Envelope]:
         ts = f"2026-11-20T12:00:00.{number:06d}Z"
@@ -170,11 +170,11 @@ def test_nobody_makes_series_without_end() -> None:
         ]  # fmt: skip
 
     for number in range(500):
-        telemetry.take(event(number, f"via_{number}", f'evil"}}\n{number}'))
-    assert len(telemetry.slots) <= 102
-    assert telemetry.slots["skipped", "other"] == 500
-    assert telemetry.slots["delivered", "other"] > 300
-    assert all(re.fullmatch(r"\w+", reason) for _, reason in telemetry.slots)
+        counts.add(event(number, f"via_{number}", f'evil"}}\n{number}'))
+    assert len(counts.slots) <= 102
+    assert counts.slots["skipped", "other"] == 500
+    assert counts.slots["delivered", "other"] > 300
+    assert all(re.fullmatch(r"\w+", reason) for _, reason in counts.slots)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_nonsense_is_refused(data: dict[str, Any]) -> None:
     ts = "2026-11-20T12:00:00.000000Z"
     event = Envelope(1, 7, ts, "delivery.delivered", "sch_1", {"via": "cli"}, data, "")
     with pytest.raises(ChainError) as refused:
-        Telemetry().take([event])
+        LogCounts().add([event])
     assert (refused.value.code, refused.value.details["seq"]) == ("corrupt_chain", 7)
 
 
@@ -320,13 +320,13 @@ def test_a_thousand_agents_are_twenty_series(var: Path, clock: Clock) -> None:
 def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """How many events were taken in, by each call."""
     numbers: list[int] = []
-    take = Telemetry.take
+    take = LogCounts.add
 
-    def noted(self: Telemetry, events: Any) -> None:
+    def noted(self: LogCounts, events: Any) -> None:
         numbers.append(len(events))
         take(self, events)
 
-    monkeypatch.setattr(Telemetry, "take", noted)
+    monkeypatch.setattr(LogCounts, "add", noted)
     monkeypatch.setattr(collect, "_SAVE_EVERY", 1)
     return numbers  # type: ignore[return-value]
 

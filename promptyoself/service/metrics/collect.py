@@ -1,8 +1,8 @@
 """Measuring a data directory, for a Prometheus: what its logs say, and what lies beside them.
 
-What was counted of a log is kept, in memory and now and then in ``metrics.json``, with the position
-up to which it was counted; from there only what came after is read. That file is as disposable as
-an index: whatever is wrong with it, counting begins anew.
+The counts of a log are kept in memory, and now and then in ``metrics.json``, with the position that
+they reflect. Only the events after that position are read. The file is as disposable as an index:
+if anything is wrong with it, counting begins from the log's start.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.events.kinds import STATUSES
 from promptyoself.ledger import START, HeadMoved, Position
 from promptyoself.ledger.protocol import Ledger
-from promptyoself.service.metrics.log_counts import Telemetry
+from promptyoself.service.metrics.log_counts import LogCounts
 from promptyoself.state.schedules import State, due
 from promptyoself.store.store import Store, chains
 
@@ -31,20 +31,22 @@ __all__ = ["Histogram", "Measurements", "Measurer"]
 
 _FORMAT = 1
 _SAVE_EVERY = 5000
-"""Events that are counted anew in some 30 ms, which writing the file for each isn't worth."""
+"""Events after which the file is written. To count them again takes 30 ms."""
 
 _TOP = 20
 
-_LONG, _SELDOM = 0.02, 50
-"""Where looking at all agents takes longer than so many seconds, it is done after so many times as
-long again: so that it takes a fiftieth of a processor at most, however many there are."""
+_LONG_SECONDS = 0.02
+_PAUSE_FACTOR = 50
+"""If looking at all agents takes longer than that, a pause follows that is longer by this factor.
+
+So it takes a fiftieth of a processor at most, however many agents there are."""
 
 
 class Histogram(NamedTuple):
-    """How many values lie up to each bound and in all, and their sum."""
+    """The distribution of some values."""
 
-    cumulative: list[int]
-    sum: float
+    cumulative: list[int]  # how many values lie up to each bound, and in all
+    sum: float  # of all values
 
 
 Value = int | float | Histogram
@@ -60,7 +62,7 @@ class Measurer:
         self._store = store
         self._disk = disk or Disk()
         self._path = store.settings.var / "metrics.json"
-        self._chains: dict[str, tuple[Telemetry, Position]] = {}
+        self._chains: dict[str, tuple[LogCounts, Position]] = {}
         self._saved = 0
         self._spending: tuple[State | None, str, Measurements] = (None, "", {})
         self._look_again = float("-inf")
@@ -83,8 +85,8 @@ class Measurer:
         found |= self._open(state, now)
         found |= self._agents(state, day)
         found |= self._schedules(self._chains["schedules"][0], state, day)
-        for name, (telemetry, position) in self._chains.items():
-            for metric, values in _of_chain(name, telemetry, position).items():
+        for name, (counts, position) in self._chains.items():
+            for metric, values in _of_chain(name, counts, position).items():
                 found.setdefault(metric, []).extend(values)
         return found
 
@@ -92,10 +94,10 @@ class Measurer:
         return {chain.name: chain.ledger for chain in chains(self._store.unpinned)}
 
     def _catch_up(self, name: str, ledger: Ledger) -> None:
-        telemetry, position = self._chains.pop(name, (Telemetry(), START))
+        counts, position = self._chains.pop(name, (LogCounts(), START))
         try:
             for batch in ledger.replay(position):
-                telemetry.take(batch.envelopes)
+                counts.add(batch.envelopes)
                 position = batch.position
             # Where the month was rewritten, its bytes are others, though no event came. If one has
             # come meanwhile, it is to be counted the next time.
@@ -106,7 +108,7 @@ class Measurer:
                 raise
             self._catch_up(name, ledger)  # from the start, for it is forgotten by now
         else:
-            self._chains[name] = telemetry, position
+            self._chains[name] = counts, position
 
     def _open(self, state: State, now: datetime) -> Measurements:
         living = set(self._store.workers.living())
@@ -146,11 +148,11 @@ class Measurer:
         }
         took = time.monotonic() - began
         self._spending = state, day, found
-        self._look_again = began + (took * _SELDOM if took > _LONG else 0.0)
+        self._look_again = began + (took * _PAUSE_FACTOR if took > _LONG_SECONDS else 0.0)
         return found
 
-    def _schedules(self, telemetry: Telemetry, state: State, day: str) -> Measurements:
-        least, empty = telemetry.budgets_left(day, _TOP)
+    def _schedules(self, counts: LogCounts, state: State, day: str) -> Measurements:
+        least, empty = counts.budgets_left(day, _TOP)
         if self._store.pinned_to is not None:
             own = self._store.seen(state).schedules
             least = [budget for budget in least if budget[0] in own]
@@ -171,7 +173,7 @@ class Measurer:
             if kept["format"] != _FORMAT:
                 return
             self._chains = {
-                name: (Telemetry.read(each["counts"]), Position(*each["position"]))
+                name: (LogCounts.from_json(each["counts"]), Position(*each["position"]))
                 for name, each in kept["chains"].items()
                 if name in self._ledgers()
             }
@@ -182,8 +184,8 @@ class Measurer:
             return
         self._saved = self._reached()
         chains = {
-            name: {"position": list(position), "counts": telemetry.spell()}
-            for name, (telemetry, position) in self._chains.items()
+            name: {"position": list(position), "counts": counts.to_json()}
+            for name, (counts, position) in self._chains.items()
         }
         content = orjson.dumps({"format": _FORMAT, "chains": chains})
         with suppress(OSError):
@@ -194,23 +196,23 @@ class Measurer:
         return sum(position.seq for _, position in self._chains.values())
 
 
-def _counted(telemetry: Telemetry) -> Measurements:
+def _counted(counts: LogCounts) -> Measurements:
     return {
-        "promptyoself_slots_total": list(telemetry.slots.items()),
-        "promptyoself_delivery_attempts_total": [((), telemetry.attempts)],
-        "promptyoself_delivery_failures_total": list(telemetry.failures.items()),
+        "promptyoself_slots_total": list(counts.slots.items()),
+        "promptyoself_delivery_attempts_total": [((), counts.attempts)],
+        "promptyoself_delivery_failures_total": list(counts.failures.items()),
         "promptyoself_delivery_lateness_seconds": [
-            ((), Histogram(list(accumulate(telemetry.late)), telemetry.late_microseconds / 1e6))
+            ((), Histogram(list(accumulate(counts.late)), counts.late_microseconds / 1e6))
         ],
-        "promptyoself_schedule_events_total": list(telemetry.changes.items()),
-        "promptyoself_schedules_parked_total": [((), telemetry.parked)],
+        "promptyoself_schedule_events_total": list(counts.changes.items()),
+        "promptyoself_schedules_parked_total": [((), counts.parked)],
     }
 
 
-def _of_chain(name: str, telemetry: Telemetry, position: Position) -> Measurements:
+def _of_chain(name: str, counts: LogCounts, position: Position) -> Measurements:
     return {
         "promptyoself_events_total": [
-            ((name, type_), count) for type_, count in telemetry.events.items()
+            ((name, type_), count) for type_, count in counts.events.items()
         ],
         "promptyoself_chain_events": [((name,), position.seq)],
         "promptyoself_chain_bytes": [((name,), position.earlier + position.offset)],

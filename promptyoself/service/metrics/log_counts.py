@@ -1,7 +1,8 @@
-"""What is counted of a log, event by event: a fold of its own, small whatever the log's length, so
-that it can be kept beside the log and go on from where it was.
+"""The counts of a log that metrics show, and the list of all metrics.
 
-:data:`METRICS` is the list of all that is shown to a Prometheus, also of what isn't in the log.
+The counts are made event by event. They stay small however long the log is, so they can be kept
+beside it, and counting goes on from where it was. :data:`METRICS` also lists the metrics that don't
+come from a log.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from promptyoself.core.instants import parse_utc
 from promptyoself.events.codec import is_known, read_record
 from promptyoself.state.schedules import Folded
 
-__all__ = ["BUCKETS", "METRICS", "Acted", "Metric", "Telemetry"]
+__all__ = ["BUCKETS", "METRICS", "ActorEvent", "LogCounts", "Metric"]
 
 BUCKETS = (1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0, 21600.0, 86400.0)
 """The upper bounds of the lateness histogram, in seconds; one without a bound follows."""
@@ -117,31 +118,31 @@ METRICS: dict[str, Metric] = {
 """Every metric, by name, in the order in which they are shown."""
 
 
-class Acted(Folded, Protocol):
-    """What is counted: an event with whoever did it."""
+class ActorEvent(Folded, Protocol):
+    """An event with the actor who did it."""
 
     @property
     def actor(self) -> Mapping[str, Any]: ...
 
 
-class Telemetry:
-    """The counts of one chain, up to some event of it."""
+class LogCounts:
+    """The counts of one chain, up to an event of it."""
 
     def __init__(self) -> None:
-        self.events: Counter[str] = Counter()
-        self.slots: Counter[tuple[str, str]] = Counter()
-        self.failures: Counter[tuple[str, str]] = Counter()
-        self.changes: Counter[tuple[str, str]] = Counter()
+        self.events: Counter[str] = Counter()  # by type
+        self.slots: Counter[tuple[str, str]] = Counter()  # by outcome and reason
+        self.failures: Counter[tuple[str, str]] = Counter()  # of attempts, by class and code
+        self.changes: Counter[tuple[str, str]] = Counter()  # of schedules, by event and door
         self.attempts = 0
-        self.parked = 0
-        self.late: list[int] = [0] * (len(BUCKETS) + 1)
-        self.late_microseconds = 0
-        self.day = ""
-        self.spent: dict[str, int] = {}
-        self.budgets: dict[str, int] = {}
+        self.parked = 0  # how often a schedule was parked
+        self.late: list[int] = [0] * (len(BUCKETS) + 1)  # delivered slots, by bucket of lateness
+        self.late_microseconds = 0  # the sum of their lateness
+        self.day = ""  # the last day (UTC) on which a slot was claimed
+        self.spent: dict[str, int] = {}  # the claims of that day, by the schedule's id
+        self.budgets: dict[str, int] = {}  # the daily budgets, by the schedule's id
 
-    def take(self, events: Iterable[Acted]) -> None:
-        """Take in some more events. What a newer version wrote is counted as ``other``.
+    def add(self, events: Iterable[ActorEvent]) -> None:
+        """Count more events. Events of a newer version are counted as ``other``.
 
         Raises:
             ChainError: ``corrupt_chain``: an event isn't one that any version of ours writes.
@@ -165,20 +166,22 @@ class Telemetry:
                 raise impossible_event(event.seq, problem) from None
 
     def budgets_left(self, day: str, most: int) -> tuple[list[tuple[str, int, int]], int]:
-        """Of the schedules with a daily budget that have spent some of it on that ``day``: id,
-        budget and what is left of those with the least left, ``most`` at most; and how many have
-        nothing left."""
+        """The daily budgets of which some was spent on that ``day``.
+
+        Returns id, budget and rest of the schedules with the least left, ``most`` at most, and the
+        number of schedules that have nothing left.
+        """
         spent = self.spent if self.day == day else {}
-        found = [
+        budgets = [
             (id_, budget, max(budget - spent[id_], 0))
             for id_, budget in self.budgets.items()
             if id_ in spent
         ]
-        empty = sum(1 for _, _, left in found if not left)
-        return nsmallest(most, found, key=lambda each: (each[2], each[0])), empty
+        empty = sum(1 for _, _, left in budgets if not left)
+        return nsmallest(most, budgets, key=lambda line: (line[2], line[0])), empty
 
-    def spell(self) -> dict[str, Any]:
-        """All of it, as JSON can hold it."""
+    def to_json(self) -> dict[str, Any]:
+        """All counts, as JSON can hold them."""
         return {
             "events": dict(self.events),
             "slots": [[*key, count] for key, count in self.slots.items()],
@@ -194,22 +197,22 @@ class Telemetry:
         }
 
     @classmethod
-    def read(cls, spelled: Mapping[str, Any]) -> Telemetry:
-        """What :meth:`spell` made.
+    def from_json(cls, document: Mapping[str, Any]) -> LogCounts:
+        """The counts that :meth:`to_json` described.
 
         Raises:
-            KeyError, TypeError, ValueError: it isn't that.
+            KeyError, TypeError, ValueError: the document isn't one of these.
         """
         new = cls()
-        new.events.update(spelled["events"])
+        new.events.update(document["events"])
         for name in ("slots", "failures", "changes"):
-            getattr(new, name).update({(a, b): int(count) for a, b, count in spelled[name]})
-        new.attempts, new.parked = int(spelled["attempts"]), int(spelled["parked"])
-        new.late, new.late_microseconds = list(spelled["late"]), int(spelled["late_microseconds"])
+            getattr(new, name).update({(a, b): int(count) for a, b, count in document[name]})
+        new.attempts, new.parked = int(document["attempts"]), int(document["parked"])
+        new.late, new.late_microseconds = list(document["late"]), int(document["late_microseconds"])
         if len(new.late) != len(BUCKETS) + 1:
             raise ValueError("other buckets")
-        new.day, new.spent = spelled["day"], dict(spelled["spent"])
-        new.budgets = dict(spelled["budgets"])
+        new.day, new.spent = document["day"], dict(document["spent"])
+        new.budgets = dict(document["budgets"])
         return new
 
     def _delivery(self, what: str, event: Folded, record: Any) -> None:
@@ -234,7 +237,7 @@ class Telemetry:
         elif what == "skipped":
             _add(self.slots, "skipped", record.why, max(record.slots, 0))
 
-    def _schedule(self, what: str, event: Acted, record: Any) -> None:
+    def _schedule(self, what: str, event: ActorEvent, record: Any) -> None:
         door = event.actor.get("via")
         _add(self.changes, what, door if isinstance(door, str) else _OTHER)
         id_ = str(event.id)
@@ -259,8 +262,11 @@ def _class_of(record: Any) -> str:
 
 
 def _add(counts: Counter[tuple[str, str]], kind: str, reason: str, number: int = 1) -> None:
-    """Count it under its reason; under ``other`` where that is no word of ours, or there are too
-    many: whoever could write the log could else make as many series as he liked."""
+    """Count something under its reason, or under ``other``.
+
+    It is ``other`` if the reason is no word of ours, or if there are too many reasons. Else
+    somebody who can write the log could make any number of series.
+    """
     key = kind, reason
     if key not in counts and (not _is_word(reason) or len(counts) >= _MOST_KEYS):
         key = kind, _OTHER
