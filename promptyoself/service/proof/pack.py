@@ -170,7 +170,7 @@ def _write(
     meanwhile: Path,
     key: SigningKey | None,
 ) -> _Stretch:
-    """Write the pack into ``file``, whose name is ``meanwhile``, anew."""
+    """Write the pack from the beginning of ``file``, whose name is ``meanwhile``."""
     folder = store.settings.var / "schedules"
     first, last = wanted.months
     last = min(last, head.month)

@@ -1,4 +1,4 @@
-"""Keeping the log: check all of it, name its head, make the index anew."""
+"""Commands about a whole log: check all of it, name its head, rebuild its index."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def rebuild_all(store: Store, name: str | None = None) -> dict[str, Any]:
 
 
 def rebuild(store: Chain[Any]) -> dict[str, Any]:
-    """Make the index anew from the log.
+    """Rebuild the index from the log.
 
     Raises:
         ChainError: the log is damaged; the index is left as it was.
