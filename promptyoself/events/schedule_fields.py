@@ -168,7 +168,8 @@ POLICY = tuple(name for name, field in FIELDS.items() if field.kind == "policy")
 """The fields that may change without the schedule being another one."""
 
 FLAGS = tuple(name for name, field in FIELDS.items() if field.type is bool)
-"""The fields that a registration leaves out where they are off, and a schedule has as ``False``."""
+"""The fields that a registration leaves out where they are off, and a schedule has as ``False``. A
+new one changes the hash that an approval is for, so that approvals given before are void."""
 
 SPECIFIED = (*FIELDS, "anchor")
 """What a registration sets, and nothing but a modification changes."""

@@ -34,7 +34,7 @@ _EXCERPT_CHARACTERS = 120
 
 class ApprovalChecker:
     """Checks the approvals of the slots that one pass claims, by the log and by the tokens. It
-    remembers whose it found, so that their tokens can be brought up to date afterwards."""
+    remembers the schedules that have one, so that their tokens can be updated afterwards."""
 
     def __init__(self, store: Store, now: datetime) -> None:
         """``now`` is the time of the claim."""

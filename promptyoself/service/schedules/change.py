@@ -187,7 +187,7 @@ def pause(store: Store, id_: str, reason: str | None, now: datetime) -> Paused:
                 high = max(high, parse_utc(schedule.last_slot))
             following = next_fire_time(trigger, high)
             next_run = None if following is None else format_utc(following)
-        else:  # whoever resumes it will be able to tell what has passed since this one
+        else:  # a machine that can compute its times will count them when it is resumed
             skipped, next_run = [], schedule.next_run
         drafts = skip_drafts(store, schedule, skipped, next_run)
         drafts += drop_waiting(store, state, schedule, "paused", {"scheduled"})
@@ -388,8 +388,8 @@ def _unfinished(state: State, id_: str, *, allow_failed: bool = False) -> Schedu
 
 
 def _with_notice(store: Store, state: State, drafts: list[Draft], now: datetime) -> list[Draft]:
-    """The same, and a notice where slots had been missed that somebody is to be told of."""
-    whys = {each.record.why for each in drafts if isinstance(each.record, DeliverySkipped)}
+    """The drafts, and a notice if they skip slots that had been missed, where one is wanted."""
+    whys = {draft.record.why for draft in drafts if isinstance(draft.record, DeliverySkipped)}
     if whys.isdisjoint(MISSED):
         return drafts
     from promptyoself.rules.notices import with_notices

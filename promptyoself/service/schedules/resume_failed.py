@@ -90,10 +90,10 @@ def _chosen(state: State, code: str) -> list[Schedule]:
     chosen = [schedule for schedule in failed if schedule.last_code == code]
     if not chosen:
         codes = Counter(schedule.last_code for schedule in failed if schedule.last_code)
-        found = ", ".join(f"{name} ({count})" for name, count in sorted(codes.items()))
+        failures = ", ".join(f"{name} ({count})" for name, count in sorted(codes.items()))
         raise PromptyoselfError(
             "nothing_to_resume",
             f"No schedule has failed with {shown(code)}.",
-            f"They have failed with: {found}." if found else "None has failed at all.",
+            f"They have failed with: {failures}." if failures else "None has failed at all.",
         )
     return sorted(chosen, key=lambda schedule: schedule.id)

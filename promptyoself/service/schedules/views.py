@@ -62,20 +62,20 @@ def list_schedules(
     if wanted is not None:
         chosen = _of_agent(state, wanted, statuses)
         total = len(chosen)
-        found = chosen[:limit]
+        listed = chosen[:limit]
         failed = state.agent(wanted).failed
     else:
-        total = sum(state.statuses.get(each, 0) for each in statuses)
+        total = sum(state.statuses.get(wanted_status, 0) for wanted_status in statuses)
         failed = state.statuses.get("failed", 0)
-        found = list(islice(_in_order(state, statuses), limit))
+        listed = list(islice(_in_order(state, statuses), limit))
     slots = open_by_id(state) if full else {}
     answer: ScheduleList = {
         "schedules": [
-            describe(schedule, slots.get(schedule.id, ()), full=full) for schedule in found
+            describe(schedule, slots.get(schedule.id, ()), full=full) for schedule in listed
         ],
-        "count": len(found),
+        "count": len(listed),
     }
-    if len(found) < total:
+    if len(listed) < total:
         answer["total"] = total
     if failed and "active" in statuses and "failed" not in statuses:
         answer["not_shown"] = {"failed": failed}
@@ -95,20 +95,25 @@ def _state(store: Store, at: str | None, now: datetime) -> State:
 
 def _of_agent(state: State, agent_id: str, statuses: Collection[str]) -> list[Schedule]:
     if FINISHED.isdisjoint(statuses):
-        mine = [state.schedules[id_] for id_ in state.agent(agent_id).unfinished]
+        candidates = [state.schedules[id_] for id_ in state.agent(agent_id).unfinished]
     else:
-        mine = list(state.schedules.values(_has(statuses)))
-    chosen = [each for each in mine if each.agent_id == agent_id and each.status in statuses]
+        candidates = list(state.schedules.values(_has(statuses)))
+    chosen = [
+        schedule
+        for schedule in candidates
+        if schedule.agent_id == agent_id and schedule.status in statuses
+    ]
     return sorted(chosen, key=lambda schedule: (_next_run(schedule) or "~", schedule.id))
 
 
 def _in_order(state: State, statuses: Collection[str]) -> Iterator[Schedule]:
-    """As they are listed; those that aren't asked for aren't read, as far as that can be told."""
+    """The schedules of these statuses in the order of a list. Parts of the index that have none of
+    them aren't read."""
     if "active" in statuses:
-        yield from (each for _, _, each in state.schedules.soonest(_has(("active",))))
-    for _, each in state.schedules.in_order(_has(statuses)):
-        if each.status in statuses and _next_run(each) is None:
-            yield each
+        yield from (schedule for _, _, schedule in state.schedules.soonest(_has(("active",))))
+    for _, schedule in state.schedules.in_order(_has(statuses)):
+        if schedule.status in statuses and _next_run(schedule) is None:
+            yield schedule
 
 
 def _has(statuses: Collection[str]) -> PartFilter:
@@ -126,10 +131,10 @@ def show(store: Store, id_: str, *, at: str | None = None, now: datetime) -> Sch
 
 def open_by_id(state: State) -> dict[str, list[OpenSlot]]:
     """The slots that have begun and have no outcome yet, by their schedules."""
-    found: dict[str, list[OpenSlot]] = {}
+    by_id: dict[str, list[OpenSlot]] = {}
     for slot in state.open.values():
-        found.setdefault(slot.id, []).append(slot)
-    return found
+        by_id.setdefault(slot.id, []).append(slot)
+    return by_id
 
 
 def describe(schedule: Schedule, slots: Iterable[OpenSlot], *, full: bool) -> ScheduleView:
@@ -268,7 +273,7 @@ def _log_of(counts: Mapping[str, int], position: Position) -> LogStats:
 def unknown_agent(store: Store, agent_id: str | None) -> str | None:
     """What to tell a caller who named an agent that no log knows, or ``None``: a name that is
     mistyped gets an answer as empty as one that has no schedules. A caller that is pinned to
-    one agent isn't told: it is no business of its which others there are."""
+    one agent isn't told, since which other agents there are is none of its business."""
     if agent_id is None or store.pinned_to is not None:
         return None
     try:
