@@ -25,7 +25,15 @@ from promptyoself.core.disk import Disk
 from promptyoself.core.errors import sentence
 from promptyoself.core.instants import format_utc
 
-__all__ = ["LEVELS", "Log", "Seldom", "excerpt", "hide", "masked", "without"]
+__all__ = [
+    "LEVELS",
+    "Log",
+    "Seldom",
+    "excerpt",
+    "redact_prompt",
+    "redact_secrets",
+    "register_secrets",
+]
 
 LEVELS = ("debug", "info", "warning", "error")
 """From what is only of interest to those who look for a fault, to what needs somebody at once."""
@@ -42,21 +50,21 @@ _LONGEST_EXCERPT = 200
 _secrets: set[str] = set()
 
 
-def hide(*secrets: str) -> None:
-    """Let none of these be in anything that this process tells from now on."""
+def register_secrets(*secrets: str) -> None:
+    """Keep these secrets out of everything that this process writes from now on."""
     _secrets.update(secret for secret in secrets if secret)
 
 
-def masked(text: str) -> str:
-    """The text without what is to be hidden."""
+def redact_secrets(text: str) -> str:
+    """The text with ``***`` for each registered secret."""
     for secret in sorted(_secrets, key=len, reverse=True):
         text = text.replace(secret, "***")
     return text
 
 
-def without(text: str, prompt: str) -> str:
-    """The text without what it has of a prompt: each run of 12 characters or more, or all of a
-    shorter prompt, becomes ``…``. What others say of a failure may quote what they were sent."""
+def redact_prompt(text: str, prompt: str) -> str:
+    """The text with ``…`` for each part of a prompt of 12 characters or more, or all of a shorter
+    prompt. An error of another program may quote the prompt that it was sent."""
     window = min(_WINDOW, len(prompt))
     if window < 4:
         return text
@@ -78,11 +86,11 @@ def without(text: str, prompt: str) -> str:
 def excerpt(text: str, prompt: str) -> str:
     """What others said, as it may be kept and shown: 200 characters at most, on one line, without
     secrets, and without what it has of a prompt, be that spelled as JSON or Python spell it."""
-    text = masked(text)
+    text = redact_secrets(text)
     for spelled in dict.fromkeys(
         (_quoted(prompt), repr(prompt)[1:-1], ascii(prompt)[1:-1], prompt)
     ):
-        text = without(text, spelled)
+        text = redact_prompt(text, spelled)
     seen = "".join(c if c.isprintable() else " " for c in text)
     line = " ".join(seen.split())
     if len(line) <= _LONGEST_EXCERPT:
@@ -133,7 +141,7 @@ class Log:
         """``path`` of ``None`` means stderr. ``form`` is how it is told there: as ``text``, which
         is warnings only, or as ``json``; a file always has JSON. Of that, lines below ``level``
         are left out. None of the ``secrets`` will ever be in it."""
-        hide(*secrets)
+        register_secrets(*secrets)
         self._least = LEVELS.index(level)
         self._context: dict[str, Any] = {}
         self._seldom = Seldom(_to_people)
@@ -241,9 +249,9 @@ def _to_people(message: str) -> None:
     try:
         from promptyoself.core.visible import visible
 
-        text = visible(masked(message), one_line=True)
+        text = visible(redact_secrets(message), one_line=True)
     except OSError:  # no more files may be opened: what was done must not fail for a word about it
-        text = ascii(masked(message))[1:-1]
+        text = ascii(redact_secrets(message))[1:-1]
     print(f"promptyoself: {text}", file=sys.stderr)
 
 
@@ -254,7 +262,7 @@ def _to_stderr(line: bytes) -> None:
 
 def _all_masked(value: Any) -> Any:
     if isinstance(value, str):
-        return masked(value)
+        return redact_secrets(value)
     if isinstance(value, dict):
         return {key: _all_masked(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

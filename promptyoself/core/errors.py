@@ -11,13 +11,23 @@ import errno
 from typing import Any
 
 __all__ = [
+    "EXTRAS",
     "ChainError",
     "PromptyoselfError",
     "WrongUsage",
     "cannot_listen",
     "impossible_event",
+    "missing_package",
     "sentence",
 ]
+
+EXTRAS = {
+    "fast": "isal>=1.7",
+    "mcp": "mcp>=2.2,<3",
+    "metrics": "prometheus-client>=0.20",
+    "notes": "cryptography>=42",
+}
+"""The package that each extra installs, as ``pyproject.toml`` has it."""
 
 
 class PromptyoselfError(Exception):
@@ -92,4 +102,22 @@ def cannot_listen(host: str, port: int, error: Exception) -> PromptyoselfError:
         "port_in_use" if taken else "cannot_listen",
         f"Cannot listen on {host}:{port}: {error}.",
         "Choose another port, or 0 for any that is free.",
+    )
+
+
+def missing_package(what: str, extra: str) -> PromptyoselfError:
+    """``missing_package``: a command needs the package of an extra, which isn't installed.
+
+    ``what`` is what needs it, with its verb: ``Metrics need``. The hint names the package and not
+    the extra, since promptyoself itself need not be on the index that pip asks.
+    """
+    import shlex  # few commands ever need these two
+    import sys
+
+    requirement = EXTRAS[extra]
+    name = requirement.partition(">")[0]
+    return PromptyoselfError(
+        "missing_package",
+        f"{what} the package {name}, which isn't installed for {sys.executable}.",
+        f"Install it there: `{shlex.quote(sys.executable)} -m pip install '{requirement}'`.",
     )

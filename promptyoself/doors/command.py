@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from promptyoself.core.diagnostics import hide, without
+from promptyoself.core.diagnostics import redact_prompt, register_secrets
 from promptyoself.core.errors import PromptyoselfError, WrongUsage
 from promptyoself.doors.output import (
     Document,
@@ -134,8 +134,8 @@ def _log_crashes(session: Session, prompt: object) -> Iterator[None]:
 
         text = "".join(traceback.format_exception(error))
         if isinstance(prompt, str) and not session.settings.log_prompts:
-            hide(prompt)
-            text = without(text, prompt)
+            register_secrets(prompt)
+            text = redact_prompt(text, prompt)
         session.log.note("internal_error", level="error", traceback=text)
         raise
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 import orjson
 
-from promptyoself.core.diagnostics import masked
+from promptyoself.core.diagnostics import redact_secrets
 from promptyoself.core.errors import PromptyoselfError, WrongUsage
 
 __all__ = ["Document", "emit", "error_document", "from_click_error", "in_words_of_door", "to_json"]
@@ -66,10 +66,10 @@ def error_document(error: BaseException) -> tuple[dict[str, Any], int]:
     elif not isinstance(error, PromptyoselfError):
         import traceback
 
-        print(masked("".join(traceback.format_exception(error))), end="", file=sys.stderr)
+        print(redact_secrets("".join(traceback.format_exception(error))), end="", file=sys.stderr)
         error = PromptyoselfError(
             "internal_error",
-            masked(f"This is a bug in promptyoself: {type(error).__name__}: {error}"),
+            redact_secrets(f"This is a bug in promptyoself: {type(error).__name__}: {error}"),
             "Please report it, with the traceback on stderr.",
         )
     return error.document(), error.exit_code

@@ -11,7 +11,7 @@ from calling import AGENT, call, run
 
 from promptyoself.core import diagnostics
 from promptyoself.core.addresses import credentials, presentable
-from promptyoself.core.diagnostics import masked
+from promptyoself.core.diagnostics import redact_secrets
 from promptyoself.core.settings import load_settings
 from promptyoself.sandbox import Sandbox
 from promptyoself.targets.letta import LettaClient
@@ -113,7 +113,7 @@ def test_an_answer_shows_where_and_not_who(
     everything = b"".join(answer.out + answer.err.encode() for answer in said)
     everything += (tmp_path / "log").read_bytes() if (tmp_path / "log").exists() else b""
     assert b"s3same" not in everything
-    assert masked(f"GET {secret}") == f"GET {sandbox.url.replace('//', '//***@')}"
+    assert redact_secrets(f"GET {secret}") == f"GET {sandbox.url.replace('//', '//***@')}"
 
 
 def test_a_demonstration_keeps_it_too(environ: dict[str, str]) -> None:

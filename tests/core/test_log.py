@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from promptyoself.core import diagnostics as module
-from promptyoself.core.diagnostics import LEVELS, Log, Seldom, masked, without
+from promptyoself.core.diagnostics import LEVELS, Log, Seldom, redact_prompt, redact_secrets
 from promptyoself.core.disk import Disk
 
 
@@ -287,7 +287,7 @@ def test_secrets_are_taken_out_of_everything(
     assert line["ok"] is True
     Log(None).warn('Bearer s3cr"et\\key')
     assert "s3cr" not in capsys.readouterr().err
-    assert masked("e") == "***"
+    assert redact_secrets("e") == "***"
 
 
 @pytest.mark.parametrize(
@@ -304,13 +304,13 @@ def test_secrets_are_taken_out_of_everything(
 )
 def test_what_quotes_a_prompt_is_cut(text: str, prompt: str, expected: str) -> None:
     """Others' texts lose what they quote of a prompt, in part too."""
-    assert without(text, prompt) == expected
+    assert redact_prompt(text, prompt) == expected
 
 
 @given(st.text("ab c", max_size=60), st.text("ab c", min_size=4, max_size=30), st.integers(0, 60))
 def test_no_run_of_a_prompt_is_left(text: str, prompt: str, at: int) -> None:
     """However the text is put together, no 12 characters of the prompt stay in a row."""
-    found = without(text[:at] + prompt + text[at:], prompt)
+    found = redact_prompt(text[:at] + prompt + text[at:], prompt)
     window = min(12, len(prompt))
     assert not any(
         prompt[start : start + window] in found for start in range(len(prompt) - window + 1)

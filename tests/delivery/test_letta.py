@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 from lettas import PROMPT, ended, fresh, since
 
-from promptyoself.core.diagnostics import excerpt, hide
+from promptyoself.core.diagnostics import excerpt, register_secrets
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.sandbox import FAULTS, Sandbox
 from promptyoself.targets import letta
@@ -422,7 +422,7 @@ def test_what_a_server_says_is_kept_in_an_excerpt(
     sandbox: Sandbox, params: dict[str, str], begins: str
 ) -> None:
     """P9: of a 500's body a line is kept, without a secret or the prompt."""
-    hide(TOKEN)
+    register_secrets(TOKEN)
     deliverer = LettaClient(sandbox.url, TOKEN)
     sandbox.fault("server_error", **params)
     with pytest.raises(DeliveryError) as caught:

@@ -17,7 +17,7 @@ import pytest
 from filelock import FileLock
 
 from promptyoself import __version__
-from promptyoself.core.extras import EXTRAS
+from promptyoself.core.errors import EXTRAS
 
 ROOT = Path(__file__).resolve().parents[2]
 OPERATING = ROOT / "docs" / "howto" / "operating.md"

@@ -123,7 +123,7 @@ def mcp_command(
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("promptyoself"):
             raise
-        from promptyoself.core.extras import missing_package
+        from promptyoself.core.errors import missing_package
 
         raise missing_package("The MCP server needs", "mcp") from None
     # What a call leaves behind has files open. It is looked for as often as in any long program,

@@ -16,12 +16,12 @@ from promptyoself.core.errors import WrongUsage
 from promptyoself.core.times import shown
 from promptyoself.doors.parameters import Parameter, argument_name, parse_boolean, parse_list
 
-__all__ = ["missing", "unknown", "words_of"]
+__all__ = ["missing", "to_argv", "unknown"]
 
 _NUMBER = re.compile(r"[+-]?[0-9]{1,300}(\.[0-9]{0,300})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
 
 
-def words_of(
+def to_argv(
     known: Mapping[str, Parameter], required: Collection[str], given: Mapping[str, Any]
 ) -> list[str]:
     """The arguments as the command wants them. What is null wasn't given, nor was an empty text,
@@ -83,7 +83,7 @@ def _items(parameter: Parameter, value: Any) -> Iterator[Any]:
 
 def _word(parameter: Parameter, value: Any) -> list[str]:
     if not parameter.flag:
-        return [f"--{parameter.name}={_written(value)}"]
+        return [f"--{parameter.name}={_to_text(value)}"]
     name = parameter.name if value else parameter.opposite
     return [] if name is None else [f"--{name}"]
 
@@ -103,7 +103,7 @@ def _read(name: str, value: Any, kind: str) -> Any:
         article = "an" if kind[0] in "aeiou" else "a"
         raise WrongUsage(
             "invalid_value",
-            f"The argument {name} is {shown(_written(value))}, which is not {article} {kind}.",
+            f"The argument {name} is {shown(_to_text(value))}, which is not {article} {kind}.",
             f"Give {article} {kind}.",
         )
     return found
@@ -122,7 +122,7 @@ def _meant(text: str, kind: str) -> bool | int | float | str:
         return float(text)
 
 
-def _written(value: Any) -> str:
+def _to_text(value: Any) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, float) and value.is_integer():

@@ -44,7 +44,7 @@ from promptyoself import __version__
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.ids import is_opaque_id
 from promptyoself.core.times import shown
-from promptyoself.doors.mcp.arguments import missing, unknown, words_of
+from promptyoself.doors.mcp.arguments import missing, to_argv, unknown
 from promptyoself.doors.mcp.messages import arguments_of
 from promptyoself.doors.mcp.prompts import PROMPTS
 from promptyoself.doors.mcp.shares import Shares
@@ -180,7 +180,7 @@ class Door:
                 )
             )
         try:
-            words = words_of(tool.arguments, tool.required, arguments_of(params))
+            words = to_argv(tool.arguments, tool.required, arguments_of(params))
             origin = self._origin(context)
             found = orjson.loads(await self._in_thread(self._ask, [tool.command, *words], origin))
         except PromptyoselfError as error:

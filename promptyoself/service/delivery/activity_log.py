@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from promptyoself.core.diagnostics import Log, without
+from promptyoself.core.diagnostics import Log, redact_prompt
 from promptyoself.core.instants import format_utc
 from promptyoself.events.draft import Draft
 from promptyoself.events.kinds import MISSED
@@ -90,7 +90,7 @@ class ActivityLog:
             if self._prompts:
                 fields["prompt"] = text
             elif "error" in line:
-                fields["error"] = without(line["error"], text)
+                fields["error"] = redact_prompt(line["error"], text)
             self._log.note("delivery", level=_LEVELS.get(line["state"], "info"), **fields)
 
     def skipped(self, lines: Sequence[dict[str, Any]]) -> None:
@@ -104,7 +104,7 @@ class ActivityLog:
 
     def broken(self, text: str, claimed: Claim) -> str:
         """The text of a bug's traceback, without the prompt unless that may be told."""
-        return text if self._prompts else without(text, claimed.text)
+        return text if self._prompts else redact_prompt(text, claimed.text)
 
 
 def alarms(state: State, drafts: Iterable[Draft]) -> Iterator[str]:

@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from threading import Lock
 from typing import Literal, NamedTuple
 
-from promptyoself.core.diagnostics import excerpt, masked
+from promptyoself.core.diagnostics import excerpt, redact_secrets
 from promptyoself.core.instants import parse_utc
 from promptyoself.core.times import format_duration
 from promptyoself.rules.claim import Claim, Stalled
@@ -259,7 +259,7 @@ class Delivery:
             if message:
                 return Delivered("history", message.run_id)
             return None if asked < self._grace else self._without_trace(asked)
-        error = masked(run.error) if run.error else f"The run is {run.status}."
+        error = redact_secrets(run.error) if run.error else f"The run is {run.status}."
         if message:  # a run can fail after the agent has read the prompt
             return Delivered("history", run.run_id, error)
         if run.active:

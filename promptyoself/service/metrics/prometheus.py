@@ -21,7 +21,7 @@ def require_library() -> None:
     try:
         import prometheus_client  # noqa: F401
     except ImportError:
-        from promptyoself.core.extras import missing_package
+        from promptyoself.core.errors import missing_package
 
         raise missing_package("Metrics need", "metrics") from None
 

@@ -368,6 +368,6 @@ def _bad_signature(number: int, what: str) -> PromptyoselfError:
 
 
 def _missing_package() -> PromptyoselfError:
-    from promptyoself.core.extras import missing_package
+    from promptyoself.core.errors import missing_package
 
     return missing_package("Signing, and checking signatures, needs", "notes")

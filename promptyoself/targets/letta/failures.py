@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from promptyoself.core.addresses import is_ambiguous, presentable
-from promptyoself.core.diagnostics import masked
+from promptyoself.core.diagnostics import redact_secrets
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.targets.api import DeliveryError, Kind, lacks_credits
 from promptyoself.targets.letta.deadline import MOST_BYTES, TooLong
@@ -306,7 +306,7 @@ def _detail(said: object) -> str | None:
     if said is None or said == "":
         return None
     text = said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
-    return masked(text[:_MOST_MASKED])[:_MOST_KEPT]
+    return redact_secrets(text[:_MOST_MASKED])[:_MOST_KEPT]
 
 
 _MESSAGE_FIELDS = ("detail", "message", "error")
