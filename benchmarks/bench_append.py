@@ -73,7 +73,7 @@ class _Appender:
         self.append(-1)
 
     def append(self, number: int) -> Batch:
-        with self._ledger.exclusive():
+        with self.exclusive():
             batch = self._ledger.append([self._drafts[number]], _NOW, self.position)
         self.position = batch.position
         return batch

@@ -59,8 +59,8 @@ def _resident(command: Sequence[object], environ: dict[str, str], var: Path | No
             assert process.stdout.readline() == b"ready\n"
         else:
             store = store_in(var)
-            before = store.ledger.stamp()
-            while store.ledger.stamp() == before:
+            before = store.stamp()
+            while store.stamp() == before:
                 if process.poll() is not None:
                     raise RuntimeError(f"{command} ended with {process.returncode}")
                 time.sleep(0.05)

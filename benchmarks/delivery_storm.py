@@ -86,7 +86,7 @@ def told_by_the_log(store: Store) -> dict[str, Any]:
     agent_of: dict[str, str] = {}
     passes = ahead = 0
     waiting: set[str] = set()
-    for batch in store.ledger.replay():
+    for batch in store.replay():
         passes += any(event.type.startswith("delivery.") for event in batch.envelopes)
         for event in batch.envelopes:
             if event.type == "schedule.registered":

@@ -48,13 +48,13 @@ def many(var: Path, number: int) -> Path:
     """Fill a new data directory with so many schedules, and write its index."""
     store = Store(load_settings(var=str(var)), {"via": "cli", "who": "benchmark"}, warn=_tell)
     now = datetime.now(UTC)
-    with store.ledger.exclusive():
+    with store.exclusive():
         position = START
         for at in range(0, number, _GROUP):
             records = [registered(n, now) for n in range(at, min(at + _GROUP, number))]
             drafts = [store.draft(each, schedule_id(content_of(each))) for each in records]
-            position = store.ledger.append(drafts, now, position).position
-        store.index.save(store.index.load())
+            position = store._ledger.append(drafts, now, position).position
+        store._index.save(store.snapshot())
     return var
 
 

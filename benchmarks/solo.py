@@ -60,7 +60,7 @@ def passing(var: Path, count: int) -> float:
         dispatcher.announce(_now())
 
         def look() -> None:
-            stamp = store.ledger.stamp()
+            stamp = store.stamp()
             assert not dispatcher.tick(_now(), stamp=stamp)
             assert dispatcher.next_wake(_now()) is not None
 

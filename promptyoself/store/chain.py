@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
@@ -23,6 +23,7 @@ from promptyoself.store.access import Events, View, forbidden
 
 if TYPE_CHECKING:
     from promptyoself.events.records import Record
+    from promptyoself.ledger.batch import Torn
     from promptyoself.ledger.protocol import Ledger
 
 __all__ = ["Chain", "Result", "S"]
@@ -55,11 +56,11 @@ class Chain(Generic[S]):
         self.warn = warn
         self.seldom = Seldom(warn)
         self.log = log or Log(None)
-        self.ledger: Ledger = FileLedger(
+        self._ledger: Ledger = FileLedger(
             self.folder, name, lock_timeout=settings.lock_timeout, disk=disk
         )
-        self.index: Index[S] = Index(
-            self.folder / "index.json", schema, self.ledger, self.warn, disk
+        self._index: Index[S] = Index(
+            self.folder / "index.json", schema, self._ledger, self.warn, disk
         )
         self.disk = disk or Disk()
         self._behind = False
@@ -123,15 +124,15 @@ class Chain(Generic[S]):
             ChainError: the log is damaged.
         """
         with self.naming():
-            snapshot = self.index.load()
-        if self.index.is_stale:
+            snapshot = self._index.load()
+        if self._index.is_stale:
             # Only if nobody else is writing, in which case the index is theirs to mend; and not at
             # all where the directory is read-only.
-            with suppress(PromptyoselfError, OSError), self.ledger.exclusive(timeout=0):
+            with suppress(PromptyoselfError, OSError), self._ledger.exclusive(timeout=0):
                 # An index must not know of more than is durable: after a loss of power it would
                 # bear witness against a log from which nothing acknowledged is missing.
-                self.ledger.append([], parse_utc(snapshot.position.ts), snapshot.position)
-                self.index.save(snapshot)
+                self._ledger.append([], parse_utc(snapshot.position.ts), snapshot.position)
+                self._index.save(snapshot)
         self.mention_newer(snapshot.state)
         return Snapshot(self.seen(snapshot.state), snapshot.position)
 
@@ -142,12 +143,51 @@ class Chain(Generic[S]):
         Raises:
             ChainError: the log is damaged.
         """
-        snapshot = self.index.load(stamp)
+        snapshot = self._index.load(stamp)
         return Snapshot(self.seen(snapshot.state), snapshot.position)
+
+    def exclusive(self, timeout: float | None = None) -> AbstractContextManager[None]:
+        """Hold the one right to append: see :meth:`promptyoself.ledger.Ledger.exclusive`."""
+        return self._ledger.exclusive(timeout)
+
+    def stamp(self) -> object:
+        """Something that differs whenever events have been appended since."""
+        return self._ledger.stamp()
+
+    def months(self) -> list[str]:
+        """The months that have events, oldest first."""
+        return self._ledger.months()
+
+    def torn(self, after: Position) -> Torn | None:
+        """The half-written end after a position: see :meth:`promptyoself.ledger.Ledger.torn`."""
+        return self._ledger.torn(after)
+
+    def head(self, after: Position) -> Position:
+        """The position after the last event, reading on from a known one."""
+        return self._ledger.head(after)
+
+    def event(self, seq: int, month: str) -> Envelope | None:
+        """The event of that number, which bears a time in that month: see
+        :meth:`promptyoself.ledger.Ledger.event`."""
+        self._require_unpinned()
+        return self._ledger.event(seq, month)
+
+    def witness(self) -> tuple[int, str] | None:
+        """The number and the hash of the last event that the index has seen."""
+        return self._index.witness()
+
+    def ledger_and_index(self) -> tuple[Ledger, Index[S]]:
+        """The log and its index themselves, for sealing and recovery, which rewrite them."""
+        self._require_unpinned()
+        return self._ledger, self._index
+
+    def _require_unpinned(self) -> None:
+        if self._view is not None:
+            raise PermissionError("the caller is pinned, and this has other agents' events in it")
 
     def known_seq(self) -> int:
         """The number of the last event that the index has seen; 0 where it can't tell."""
-        return self.index.known_seq()
+        return self._index.known_seq()
 
     def state_at(self, covers: Callable[[Envelope], bool]) -> tuple[S, str]:
         """The state after the last event that ``covers`` is true of, and the time of that event;
@@ -160,7 +200,7 @@ class Chain(Generic[S]):
 
         def envelopes() -> Iterator[Envelope]:
             nonlocal last
-            for batch in self.ledger.replay():
+            for batch in self._ledger.replay():
                 for event in batch.folded():
                     if not covers(event):
                         return
@@ -178,9 +218,8 @@ class Chain(Generic[S]):
         Raises:
             ChainError: the log is damaged; the batches before the damage have been yielded.
         """
-        if self._view is not None:
-            raise PermissionError("a pinned caller has events(), not all batches")
-        return self.ledger.replay(after)
+        self._require_unpinned()
+        return self._ledger.replay(after)
 
     def events(self) -> Events:
         """The events that the caller may see, oldest first. Tells at the end where events are
@@ -193,9 +232,9 @@ class Chain(Generic[S]):
         return Events(self._all_events(), self.pinned_to)
 
     def _all_events(self) -> Iterator[Envelope]:
-        witness, end, losses = self.index.witness(), 0, NO_LOSSES.copy()
+        witness, end, losses = self._index.witness(), 0, NO_LOSSES.copy()
         with self.naming():
-            for batch in self.ledger.replay():
+            for batch in self._ledger.replay():
                 for event in batch.envelopes:
                     if event.type == "ledger.recovered":
                         losses.record(event)
@@ -205,7 +244,7 @@ class Chain(Generic[S]):
                 self.require_seen(witness, end, losses.recorded)
             except ChainError as error:
                 if not end:
-                    raise chain_is_gone(self.index.path, witness[0] if witness else 0) from None
+                    raise chain_is_gone(self._index.path, witness[0] if witness else 0) from None
                 self.warn(error.message)
 
     def require_whole(self, stamp: object = None) -> None:
@@ -216,9 +255,9 @@ class Chain(Generic[S]):
             ChainError: ``events_missing``, among others.
         """
         with self.naming():
-            self.index.load(stamp)
-            if self.index.missing is not None:
-                raise self.index.missing
+            self._index.load(stamp)
+            if self._index.missing is not None:
+                raise self._index.missing
 
     def require_seen(
         self, witness: tuple[int, str] | None, end: int, losses: Sequence[Loss]
@@ -259,11 +298,11 @@ class Chain(Generic[S]):
         import promptyoself.state.apply  # noqa: F401
 
         with self.naming():
-            self.index.prepare()
-        with self.naming(), self.ledger.exclusive():
-            state, position = self.index.load()
-            if self.index.missing is not None:
-                raise self.index.missing
+            self._index.prepare()
+        with self.naming(), self._ledger.exclusive():
+            state, position = self._index.load()
+            if self._index.missing is not None:
+                raise self._index.missing
             if newer := self.schema.newer(state):
                 raise ChainError(
                     "newer_events",
@@ -275,10 +314,10 @@ class Chain(Generic[S]):
             if drafts:
                 self._compare_clocks(now, position.ts)
             # Without drafts too: what we answer from must be durable, whichever process wrote it.
-            batch = self.ledger.append(drafts, now, position)
+            batch = self._ledger.append(drafts, now, position)
             if batch.envelopes:
                 state = self.schema.fold(state, batch.envelopes)
-                self.index.save(Snapshot(state, batch.position), grown=len(batch.content))
+                self._index.save(Snapshot(state, batch.position), grown=len(batch.content))
             return result
 
     def _compare_clocks(self, now: datetime, ts: str) -> None:
@@ -297,8 +336,39 @@ class Chain(Generic[S]):
 
     def not_before(self, now: datetime) -> datetime:
         """Now, but not before the log's last event: the time that an event would bear."""
-        ts = self.index.load().position.ts
+        ts = self._index.load().position.ts
         return max(now, parse_utc(ts)) if ts else now
+
+    def durable_end(self, now: datetime) -> Position:
+        """The position after the last event, once no loss of power can undo that event.
+
+        Raises:
+            PromptyoselfError: ``lock_timeout``.
+            ChainError: the log is damaged; ``events_missing``.
+            OSError: the data directory can't be written to.
+        """
+        with self._ledger.exclusive():
+            position = self._index.load().position
+            if self._index.missing is not None:
+                raise self._index.missing
+            self._ledger.append([], now, position)
+        return position
+
+    def rebuild(self) -> Snapshot[S]:
+        """Make the index from the log again, whatever the index says.
+
+        Raises:
+            PromptyoselfError: ``lock_timeout``.
+            ChainError: the log is damaged; the index is left as it was.
+        """
+        with self.naming(), self._ledger.exclusive():
+            snapshot = self._index.rebuild()
+            if snapshot.position != START:  # an index of nothing would say that there was a log
+                # An index must know of no more than is durable, or it would bear witness against
+                # the log after a loss of power.
+                self._ledger.append([], parse_utc(snapshot.position.ts), snapshot.position)
+                self._index.save(snapshot)
+        return snapshot
 
     def distrust(self, why: str) -> None:
         """Make the index anew from the log, for it was found to say something else.
@@ -308,11 +378,7 @@ class Chain(Generic[S]):
             ChainError: the log is damaged.
         """
         self.warn(f"{why}; it was made anew from the log.")
-        with self.naming(), self.ledger.exclusive():
-            snapshot = self.index.rebuild()
-            # It mustn't know of more than is durable, or it would bear witness against the log.
-            self.ledger.append([], parse_utc(snapshot.position.ts), snapshot.position)
-            self.index.save(snapshot)
+        self.rebuild()
 
     def draft(self, record: Record, id_: str | None, agent_id: str | None = None) -> Draft:
         """An event of this store's actor, for that agent; ``None``: for none."""

@@ -179,7 +179,7 @@ class Passes:
         store.transact(datetime.now(UTC), lambda _: ([draft(1)], None))
         events = check_chain(self.root / name / "schedules")
         registered = next(e for e in events if e["type"] == "schedule.registered")
-        check_deliveries(event for batch in store.ledger.replay() for event in batch.envelopes)
+        check_deliveries(event for batch in store.replay() for event in batch.envelopes)
         delivered = [e for e in events if e["type"] == "delivery.delivered"]
         assert len(delivered) == 1, name
         agent = registered["data"]["agent_id"]

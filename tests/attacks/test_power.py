@@ -59,8 +59,8 @@ def store_in(root: Path, disk: Disk, warnings: list[str]) -> Any:
     store: Any = both.desires if chain() == "desires" else both
     if isinstance(disk, Recorder):
         folder = root / "var" / chain()
-        store.ledger = Watched(folder, disk)
-        store.index = index_in(folder / "index.json", store.ledger, warnings.append, disk)
+        store._ledger = Watched(folder, disk)
+        store._index = index_in(folder / "index.json", store._ledger, warnings.append, disk)
     return store
 
 
@@ -68,7 +68,7 @@ def add(disk: Recorder, *numbers: int, days: float = 0, index: bool = True) -> N
     """What a command does, as a process of its own. Without the index there are fewer states."""
     store = store_in(disk.root, disk, [])
     if not index:
-        store.index.save = lambda *_, **__: None  # type: ignore[method-assign]
+        store._index.save = lambda *_, **__: None  # type: ignore[method-assign]
     drafts = [draft(number) for number in numbers]
     store.transact(NOW + timedelta(days=days), lambda _: (drafts, None))
 
@@ -136,7 +136,7 @@ def prompt_delivered(disk: Recorder) -> None:
 
 def without_index(disk: Recorder) -> Store:
     store = store_in(disk.root, disk, [])
-    store.index.save = lambda *_, **__: None  # type: ignore[method-assign]
+    store._index.save = lambda *_, **__: None  # type: ignore[method-assign]
     return store
 
 
@@ -283,7 +283,7 @@ class Examiner:
                 store = store_in(self.place, Unsynced(), self.warnings)
                 found = lines(folder)
         snapshot = store.read()
-        replayed = [event for batch in store.ledger.replay() for event in batch.envelopes]
+        replayed = [event for batch in store.replay() for event in batch.envelopes]
         assert len(replayed) == snapshot.position.seq == len(found)
         assert snapshot.state == schema().fold(schema().empty, replayed)
         if isinstance(snapshot.state, State):

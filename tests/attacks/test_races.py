@@ -241,7 +241,7 @@ class Crowd:
         assert totals["delivered"] == len(delivered) > 0
         assert totals["delivered"] + totals["failed"] + totals["skipped"] == totals["slots"]
         count("slots audited", totals["slots"])
-        replayed = Index(tmp_path / "none", SCHEDULE_SCHEMA, store.ledger, lambda _: None).load()
+        replayed = Index(tmp_path / "none", SCHEDULE_SCHEMA, store._ledger, lambda _: None).load()
         assert store_in(storm.environ).read() == replayed, "the index isn't what the log says"
         assert verify(store)["events"] == len(events)
         now, tokens = format_utc(datetime.now(UTC)), Tokens(store.settings.var, Disk())

@@ -107,7 +107,7 @@ class Case:
         if len(self.kept) < len(self.good) and not self.from_index:
             kept = list((folder / "quarantine").glob("index-*/index.json"))
             assert [path.read_bytes() for path in kept] == [self.index], what
-        append(store_in(folder, Unsynced()).ledger, 500, now=NOW + timedelta(hours=1))
+        append(store_in(folder, Unsynced())._ledger, 500, now=NOW + timedelta(hours=1))
         check_chain(folder)
         assert recover(store_in(folder, Unsynced()), NOW, agree=bool) == SOUND, what
 

@@ -86,7 +86,7 @@ def assert_recovers(folder: Path, before: list[bytes], torn: bytes = TORN) -> No
     assert found[: len(before)] == before
     assert all(b'"segment.sealed"' in x or b'"tail.quar' in x for x in found[len(before) :])
     files = snapshot_of(folder)
-    loaded = store_in(folder).index.load()
+    loaded = store_in(folder).snapshot()
     assert (
         loaded == Index(folder / "none", SCHEDULE_SCHEMA, ledger_in(folder), lambda _: None).load()
     )

@@ -286,7 +286,7 @@ def test_outcomes_are_kept_while_the_log_is_locked(tmp_path: Path) -> None:
     worker = place.worker()
     worker.tick(place.now())
     assert worker.wait(5)
-    with place.another_store().ledger.exclusive():
+    with place.another_store().exclusive():
         held = threading.Thread(target=lambda: errors.append(_error(worker, place)))
         errors: list[str] = []
         held.start()

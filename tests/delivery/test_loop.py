@@ -324,7 +324,7 @@ def test_a_folder_that_cannot_be_read_is_waited_out(
     """Where even looking at the log fails, the loop neither ends nor spins."""
     monkeypatch.setattr(loop, "_TROUBLE_PAUSE", 0.2)
     place.register(1)
-    stamp = place.store.ledger.stamp
+    stamp = place.store._ledger.stamp
     asked: list[float] = []
 
     def failing() -> object:
@@ -335,7 +335,7 @@ def test_a_folder_that_cannot_be_read_is_waited_out(
             raise OSError(errno.EMFILE, "Too many open files")
         return stamp()
 
-    monkeypatch.setattr(place.store.ledger, "stamp", failing)
+    monkeypatch.setattr(place.store._ledger, "stamp", failing)
     began = time.monotonic()
     with Here(place):
         wait_for(lambda: place.types()["delivery.delivered"] == 1)

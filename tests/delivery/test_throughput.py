@@ -426,10 +426,10 @@ def test_a_pass_with_many_outcomes_is_one_append(place: Place) -> None:
     end = time.monotonic() + 10
     while len(worker._in_flight.outcomes) < 8 and time.monotonic() < end:
         worker.wait(0.1)
-    before = place.store.ledger.stamp()
+    before = place.store.stamp()
     worker.tick(place.now())
-    assert place.store.ledger.stamp() != before
-    batches = [[event.type for event in batch.envelopes] for batch in place.store.ledger.replay()]
+    assert place.store.stamp() != before
+    batches = [[event.type for event in batch.envelopes] for batch in place.store.replay()]
     assert batches[-1].count("delivery.delivered") == 8
     assert batches[-1].count("delivery.attempted") == 8
     place.run(worker)

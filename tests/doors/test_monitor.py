@@ -321,7 +321,7 @@ def test_a_loop_keeps_its_pulse(var: Path, monkeypatch: pytest.MonkeyPatch) -> N
     place.register(1, time="in 1h")
     heartbeat, stop = Heartbeat(), StopFlag()
     monkeypatch.setattr(loop, "_TROUBLE_PAUSE", 0.05)
-    stamp = place.store.ledger.stamp
+    stamp = place.store._ledger.stamp
     failures = iter([OSError(28, "No space left on device")] * 3)
     seen: list[tuple[int, str]] = []
 
@@ -331,7 +331,7 @@ def test_a_loop_keeps_its_pulse(var: Path, monkeypatch: pytest.MonkeyPatch) -> N
             raise error
         return stamp()
 
-    monkeypatch.setattr(place.store.ledger, "stamp", failing)
+    monkeypatch.setattr(place.store._ledger, "stamp", failing)
 
     def sleep(*_: Any, **__: Any) -> None:
         if heartbeat.passes:
@@ -373,7 +373,7 @@ def test_a_scrape_waits_for_nobody_and_nobody_for_it(url: str, watched: Watched)
     """P5: scraping needs no lock: it works while another process keeps the log's lock, and a writer
     can append while it is scraped."""
     store = watched.store()
-    with store.ledger.exclusive():
+    with store.exclusive():
         assert get(f"{url}/metrics")[0] == 200
         assert health(url)[0] == 200
     with pytest.raises(PromptyoselfError):
@@ -405,6 +405,6 @@ def test_scrapes_in_a_storm_are_right_and_harm_nothing(tmp_path: Path) -> None:
     assert set(place.letta.sends.values()) == {1}
     assert len(place.letta.sends) == place.types()["delivery.delivered"] == 60
     assert check_slots(
-        [event for batch in place.store.ledger.replay() for event in batch.envelopes], place.now()
+        [event for batch in place.store.replay() for event in batch.envelopes], place.now()
     ) == {"delivered": 60}
     place.close()

@@ -270,6 +270,13 @@ def test_who_asks_whether_a_caller_is_pinned() -> None:
     assert mentioning("unpinned", "unpinned_state") == set(SEE_EVERYTHING)
 
 
+def test_nobody_gets_around_the_store() -> None:
+    """The index and the ledger of a store are its own, but for what rewrites them."""
+    outside = set(MODULES) - {name for name in MODULES if room(name) in ("index", "ledger")}
+    assert not mentioning("_index", "_ledger") & outside
+    assert mentioning("ledger_and_index") == {"service.upkeep.seal", "service.upkeep.recover"}
+
+
 def test_the_audit_rests_on_no_decision() -> None:
     """The auditor shares what says what a specification means; neither a decision nor the fold."""
     names = {name for name in MODULES if room(name) == "service.audit"} - {"service.audit.diff"}

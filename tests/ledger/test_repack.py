@@ -103,13 +103,13 @@ def assert_index_fits(folder: Path) -> None:
     warnings: list[str] = []
     store = store_in(folder, warnings=warnings)
     starts: list[Position] = []
-    real = store.ledger.replay
+    real = store._ledger.replay
 
     def replay(after: Position = START) -> Any:
         starts.append(after)
         return real(after)
 
-    store.ledger.replay = replay  # type: ignore[method-assign]
+    store._ledger.replay = replay  # type: ignore[method-assign]
     found, right = store.read(), truth(folder)
     assert (found.position, found.state.counts) == (right.position, right.state.counts)
     assert dict(found.state.schedules.items()) == dict(right.state.schedules.items())
@@ -536,7 +536,7 @@ def assert_recovers(folder: Path, before: list[bytes]) -> None:
     assert all(b'"tail.quar' in x or b"plants 60" in x for x in found[len(before) :])
     files = snapshot_of(folder)
     right = truth(folder)
-    assert store_in(folder).index.load() == right
+    assert store_in(folder).snapshot() == right
     assert right.state.counts["schedule.registered"] in (12, 13)
     assert snapshot_of(folder) == files
     repack(store_in(folder, Unsynced()), NOW)
@@ -834,13 +834,13 @@ def test_the_loop_begins_it_when_the_month_has_grown(
 def test_the_loop_looks_seldom(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """P8: between two looks at how much the month has grown, the loop's passes read nothing."""
     store, loads = store_in(folder, Unsynced()), list[int]()
-    real = store.index.load
+    real = store._index.load
 
-    def load() -> Snapshot:
+    def load(stamp: object = None) -> Snapshot:
         loads.append(1)
-        return real()
+        return real(stamp)
 
-    monkeypatch.setattr(store.index, "load", load)
+    monkeypatch.setattr(store._index, "load", load)
     sealer = Sealer(store)
     for _ in range(100):
         looked(sealer)

@@ -500,7 +500,7 @@ def test_the_index_fits_afterwards(folder: Path) -> None:
     seal(store_in(folder, warnings=warnings), DECEMBER)
     for store in (running, store_in(folder, warnings=warnings)):
         starts: list[Position] = []
-        real = store.ledger.replay
+        real = store._ledger.replay
 
         def replay(
             after: Position = START, starts: Any = starts, real: Callable[..., Any] = real
@@ -508,7 +508,7 @@ def test_the_index_fits_afterwards(folder: Path) -> None:
             starts.append(after)
             return real(after)
 
-        store.ledger.replay = replay  # type: ignore[method-assign]
+        store._ledger.replay = replay  # type: ignore[method-assign]
         truth = Index(folder / "none", SCHEDULE_SCHEMA, ledger_in(folder), lambda _: None).load()
         assert store.read() == truth
         assert [position.seq for position in starts] == [10]
@@ -533,14 +533,14 @@ def test_an_index_replaced_while_it_is_read(folder: Path, monkeypatch: pytest.Mo
     warnings: list[str] = []
     store_in(folder).read()
     store = store_in(folder, warnings=warnings)
-    real = type(store.ledger).holds
+    real = type(store._ledger).holds
 
     def late(self: FileLedger, position: Position) -> bool:
-        monkeypatch.setattr(type(store.ledger), "holds", real)
+        monkeypatch.setattr(type(store._ledger), "holds", real)
         seal(store_in(folder), DECEMBER)
         return real(self, position)
 
-    monkeypatch.setattr(type(store.ledger), "holds", late)
+    monkeypatch.setattr(type(store._ledger), "holds", late)
     assert store.read().position.seq == 10
     assert warnings == []
 
@@ -616,10 +616,10 @@ def long_chain(var: Path, events: int) -> None:
         register(store, Request(agent_id="a", prompt=f"p {number}", every="1h"), NOW)
     record = WorkerStarted("wrk_0123456789abcdef", 1, "host", "promptyoself", "loop", 32)
     drafts = [Draft(record, None, ACTOR)] * 500
-    position = store.ledger.head()
+    position = store._ledger.head()
     for at in range(events // 500):
         when = NOW if at < events // 1000 else DECEMBER
-        position = store.ledger.append(drafts, when, position).position
+        position = store._ledger.append(drafts, when, position).position
     seal(store_in(var / "schedules", Unsynced()), DECEMBER)
 
 

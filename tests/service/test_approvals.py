@@ -131,7 +131,7 @@ class Desk:
     def events(self) -> list[Any]:
         """The whole log, checked in every way there is."""
         check_chain(self.var / "schedules")
-        found = [event for batch in self.store.ledger.replay() for event in batch.envelopes]
+        found = [event for batch in self.store.replay() for event in batch.envelopes]
         check_deliveries(found)
         check_slots(found, self.now)
         return found
@@ -308,7 +308,7 @@ def test_the_audit_finds_a_trigger_that_an_approval_was_not_for(desk: Desk) -> N
 
     (made,) = desk.store.transact(desk.now, decide).claims
     desk.settle(made)
-    found = [event for batch in desk.store.ledger.replay() for event in batch.envelopes]
+    found = [event for batch in desk.store.replay() for event in batch.envelopes]
     problems = [entry.why for entry in entries_of(found, desk.now) if entry.outcome in PROBLEMS]
     assert problems == ["not approved"]
 
@@ -817,7 +817,7 @@ def test_loops_that_race_for_an_approval(
         at_once(actors, "execute")
         delivered: Counter[tuple[str, str]] = Counter()
         for (agent, what), id_ in ids.items():
-            for batch in store.ledger.replay():
+            for batch in store.replay():
                 delivered[agent, what] += sum(
                     event.id == id_ and event.type == "delivery.attempted"
                     for event in batch.envelopes

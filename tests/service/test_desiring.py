@@ -169,7 +169,7 @@ def test_many_are_pruned_in_several_appends(
     for number in range(8):
         record(store, "agent-a", str(number), 0.1, [], now)
     assert prune(store, 0.5, now)["count"] == 8
-    batches = [len(batch.envelopes) for batch in store.desires.ledger.replay()]
+    batches = [len(batch.envelopes) for batch in store.desires.replay()]
     assert batches[-3:] == [3, 3, 2]
 
 
@@ -394,7 +394,7 @@ def test_collisions_take_the_next_salt(quick_path: Path, monkeypatch: pytest.Mon
     again = [record(store, "agent-a", f"Wish {n}", 0.5, [], now) for n in range(8)]
     assert [each["id"] for each in again] == made
     assert not any(each["created"] for each in again)
-    fresh = Index(quick_path / "none", DESIRE_SCHEMA, store.desires.ledger, print).load()
+    fresh = Index(quick_path / "none", DESIRE_SCHEMA, store.desires._ledger, print).load()
     assert fresh == store.desires.read()
     salts = [d.salt for id_ in made if (d := fresh.state.find(id_))]
     assert any(salts)
@@ -419,15 +419,15 @@ def test_many_lie_in_parts_by_agent(quick_path: Path) -> None:
     call("rebuild", "--chain", "desires", "--var", str(quick_path)).success()
     other = store_in(quick_path)
     state = other.desires.read().state
-    root = other.desires.index._root
+    root = other.desires._index._root
     assert root is not None
     assert all(isinstance(node, Branch) for node in root.tables)
     files = list((quick_path / "desires" / "index").rglob("*.json"))
     answer = list_desires(other, agent_id="agent-7", now=now)
     assert answer["count"] == 100
-    read = {name for name in other.desires.index._parts._cache if name.startswith("desires/")}
+    read = {name for name in other.desires._index._parts._cache if name.startswith("desires/")}
     assert 0 < len(read) < len(files) / 5
-    replayed = Index(quick_path / "none", DESIRE_SCHEMA, chain.ledger, print).load().state
+    replayed = Index(quick_path / "none", DESIRE_SCHEMA, chain._ledger, print).load().state
     assert state == replayed
 
 
@@ -464,7 +464,7 @@ def test_killed_at_every_syscall(quick_path: Path) -> None:
             count("kills by SIGKILL")
             store = store_in(var, Unsynced())
             snapshot = store.desires.read()
-            replayed = Index(var / "none", DESIRE_SCHEMA, store.desires.ledger, print).load()
+            replayed = Index(var / "none", DESIRE_SCHEMA, store.desires._ledger, print).load()
             assert snapshot == replayed
             counts = snapshot.state.counts
             happened = [*["recorded"] * 2, "reinforced", "pruned"]
@@ -614,7 +614,7 @@ class Wishing(RuleBasedStateMachine):
             return
         self.lists(None)
         store = store_in(self.var)
-        events = [e for batch in store.desires.ledger.replay() for e in batch.envelopes]
+        events = [e for batch in store.desires.replay() for e in batch.envelopes]
         assert store.desires.read().state == fold(EMPTY, events)
         if self.model:
             check_chain(self.var / "desires")

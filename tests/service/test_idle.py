@@ -326,7 +326,7 @@ def test_who_writes_desires_holds_up_nobody(
 
     def hold() -> None:
         store = Store(load_settings(), {"via": "test", "who": "holder"}, warn=print)
-        with store.desires.ledger.exclusive():
+        with store.desires.exclusive():
             held.set()
             done.wait(60)
 

@@ -293,7 +293,7 @@ def test_a_schedule_is_the_same_on_both_machines(
         old.now = new.now = new.now + timedelta(hours=5)
         assert sorted(new.deliver()) == sorted(old.deliver())
     new.check()
-    check_deliveries(event for batch in new.store.ledger.replay() for event in batch.envelopes)
+    check_deliveries(event for batch in new.store.replay() for event in batch.envelopes)
     audit(new.store, now=new.now)
     count("schedules moved", len(old.shown()))
 
@@ -737,7 +737,7 @@ def test_ten_thousand_are_one_append(tmp_path: Path) -> None:
     assert new.take(many(10_000))["count"] == 10_000
     folders = 3  # of the index, each synced when it is made
     assert together.log.count("fsync") == alone.log.count("fsync") + folders
-    assert len(list(new.store.ledger.replay())) == 1
+    assert len(list(new.store.replay())) == 1
     assert len(new.check()) == 10_001
     active = {id_: agent.active for id_, agent in new.state.agents.items()}
     assert active == {f"agent-{n}": 100 for n in range(100)}
@@ -756,7 +756,7 @@ def test_a_large_import_is_several_appends(tmp_path: Path, monkeypatch: pytest.M
     assert [event["type"] for event in events[1:]] == [
         "schedule.registered", "schedule.paused",
     ] * 10  # fmt: skip
-    batches = [len(batch.envelopes) for batch in new.store.ledger.replay()]
+    batches = [len(batch.envelopes) for batch in new.store.replay()]
     assert len(batches) > 3
     assert all(size % 2 == (not number) for number, size in enumerate(batches))
 

@@ -117,7 +117,7 @@ def test_every_alteration_is_recovered_from(
         for seq, line in list(enumerate(good, 1))[:first_gap]:
             if left[seq - 1 : seq] == [line]:
                 verify(store, f"{seq}:{hashlib.sha256(line).hexdigest()}")
-        append(store.ledger, 500, now=NOW + timedelta(hours=1))
+        append(store._ledger, 500, now=NOW + timedelta(hours=1))
         assert store_in(folder, Unsynced()).read().position.seq >= len(left)
         assert recovered(folder) == {
             "recovered": False,

@@ -125,7 +125,9 @@ def test_damaged_again_and_again(quick_path: Path, state: str) -> None:
             lost = [line for line in good if line in before and line not in left]
             assert {json.loads(line)["seq"] for line in lost} <= rivals | {len(good)}, where
             assert verify(store_in(folder))["valid"], where
-            append(store_in(folder, Unsynced()).ledger, 500 + turn, now=NOW + timedelta(hours=turn))
+            append(
+                store_in(folder, Unsynced())._ledger, 500 + turn, now=NOW + timedelta(hours=turn)
+            )
             assert store_in(folder).read()
             assert recovered(folder) == SOUND, where
 

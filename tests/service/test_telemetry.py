@@ -360,14 +360,14 @@ def test_what_comes_while_it_is_measured_is_counted_next(
     passed over for ever."""
     call("register", "--agent-id", AGENT, "--prompt", "1", "--every", "1h").success()
     store = Store(load_settings(), {"via": "cli", "who": "t"}, warn=lambda _: None)
-    measurer, head = Measurer(store), store.ledger.head
+    measurer, head = Measurer(store), store._ledger.head
 
     def late(after: Position) -> Position:
-        monkeypatch.setattr(store.ledger, "head", head)
+        monkeypatch.setattr(store._ledger, "head", head)
         call("register", "--agent-id", AGENT, "--prompt", "2", "--every", "1h").success()
         return head(after)
 
-    monkeypatch.setattr(store.ledger, "head", late)
+    monkeypatch.setattr(store._ledger, "head", late)
     measurer.measure(clock.now)
     name = "promptyoself_schedule_events_total"
     assert measurer.measure(clock.now)[name] == [(("registered", "cli"), 2)]

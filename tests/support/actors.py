@@ -124,7 +124,7 @@ def main() -> None:
             ahead = timedelta(seconds=arguments[0])
         elif word == "hold":
             store = Store(load_settings(), {"via": "test", "who": "holder"}, warn=print)
-            held.enter_context(store.ledger.exclusive())
+            held.enter_context(store.exclusive())
         elif word == "release":
             held.close()
         answer(None)

@@ -53,7 +53,7 @@ def nine_events(folder: Path, *, sealed: bool, first: int = 1) -> Log:
     store = store_in(folder)
     for number in range(9):
         when = datetime(2026, 9 + number // 3, 3 + number % 3, tzinfo=UTC)
-        append(store.ledger, first + number, now=when)
+        append(store._ledger, first + number, now=when)
     if sealed:
         assert len(seal(store, datetime(2026, 11, 20, tzinfo=UTC))["sealed"]) == 2
     store.read()

@@ -139,7 +139,7 @@ def append_on(
     while time.monotonic() < until:
         number += 1
         new = draft(100_000 * who + number)
-        with store.ledger.exclusive(timeout=5.0):
+        with store.exclusive(timeout=5.0):
             when = NOW + step * store.read().position.seq
             store.transact(when, lambda _, one=new: ([one], None))  # type: ignore[misc]
             acknowledged.value = max(acknowledged.value, store.read().position.seq)

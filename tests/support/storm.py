@@ -97,7 +97,7 @@ class Loops:
         final = {"delivery.delivered", "delivery.failed", "delivery.skipped"}
         return Counter(
             (str(event.id), event.data["slot"])
-            for batch in self.store.ledger.replay()
+            for batch in self.store.replay()
             for event in batch.envelopes
             if event.type in final
         )
@@ -106,7 +106,7 @@ class Loops:
         """The otids that the log says were delivered."""
         return {
             event.data["otid"]
-            for batch in self.store.ledger.replay()
+            for batch in self.store.replay()
             for event in batch.envelopes
             if event.type == "delivery.delivered"
         }

@@ -62,13 +62,13 @@ def audit(
         )
     # Asked before the log is read: a worker that dies in between has left its events there.
     living = store.workers.living()
-    witness, losses = store.index.witness(), NO_LOSSES.copy()
+    witness, losses = store.witness(), NO_LOSSES.copy()
     auditor = SlotAuditor(first, last)
     actors = EventActors()
     totals = AuditTotals(wanted, actors)
     position = START
     try:
-        for batch in store.ledger.replay():
+        for batch in store.replay():
             for event in batch.folded():
                 if event.type == GAP:
                     auditor.begin_gap(event.seq)
@@ -159,7 +159,7 @@ def _desires_unreadable(store: Store) -> bool:
     """Whether the log of desires is refused, so that idle prompts have to wait."""
     try:
         for chain in chains(store)[1:]:
-            chain.index.load()
+            chain.snapshot()
     except (ChainError, OSError):
         return True
     return False

@@ -85,7 +85,7 @@ class Dispatcher:
         self._activity = ActivityLog(store.log, worker, prompts=store.settings.log_prompts)
         self._in_flight = InFlight(store, letta, clock, concurrency, self._activity)
         self._rank_desires = desire_ranking(store)
-        self._log_check = LogCheck(store.ledger)
+        self._log_check = LogCheck(store)
         self._adopted_at = float("-inf")  # by the monotonic clock
         self._is_announced = False
         self._claims_nothing = False  # since the clock isn't trusted
@@ -144,7 +144,7 @@ class Dispatcher:
         """
         if self._was_quiet:  # a moment ago; what was appended since, the loop's own stamp tells
             return self._quiet[1]
-        state = self._store.index.load().state if self._state is None else self._state
+        state = self._store.snapshot().state if self._state is None else self._state
         self._state = None
         wakes = [next_wake(state, now)]
         if (hold := self._in_flight.trouble.seconds_left(time.monotonic())) > 0:
@@ -219,7 +219,7 @@ class Dispatcher:
         adopts = time.monotonic() - self._adopted_at >= _ADOPT_EVERY
         has_news = bool(self._in_flight.outcomes or self._in_flight.stalls)
         if adopts or not has_news:
-            state = self._store.index.load(stamp).state
+            state = self._store.snapshot(stamp).state
             if adopts:
                 self._adopt(state, now)
             if not has_news and not self._can_claim(state, now, until):
@@ -263,7 +263,7 @@ class Dispatcher:
             state is not None
             and self.idle
             and (wake is None or now < wake)
-            and self._store.index.load(stamp).state is state
+            and self._store.snapshot(stamp).state is state
         )
 
     def _can_claim(self, state: State, now: datetime, until: datetime | None) -> bool:
@@ -363,7 +363,7 @@ class Dispatcher:
         # Read again after the locks: a worker may have recorded its last outcome, and then ended.
         adopted = [
             orphan
-            for orphan in orphans(self._store.index.load().state, dead, now)
+            for orphan in orphans(self._store.snapshot().state, dead, now)
             if self._only in (None, orphan.agent_id) and key_of(orphan) not in self._in_flight
         ]
         for orphan in adopted:

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from promptyoself.events.schedule_fields import FLAGS, SPECIFIED
-from promptyoself.ledger.protocol import Ledger
 from promptyoself.rules.claim import IndexMismatch
 from promptyoself.state.schedules import Schedule
+from promptyoself.store.store import Store
 
 __all__ = ["LogCheck"]
 
@@ -26,8 +26,8 @@ class LogCheck:
     schedule, and names an earlier modification, isn't noticed here. The audit notices it.
     """
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self, store: Store) -> None:
+        self._store = store
         self._known: dict[str, tuple[Any, ...]] = {}
         self._mended: set[str] = set()
 
@@ -72,7 +72,7 @@ class LogCheck:
         month, _, seq = where.partition(":")
         if not (seq.isascii() and seq.isdigit() and len(seq) < 19):
             return None
-        event = self._ledger.event(int(seq), month)
+        event = self._store.event(int(seq), month)
         if event is None or (event.type, event.id) != (type_, id_):
             return None
         return event.data

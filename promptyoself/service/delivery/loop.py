@@ -194,7 +194,7 @@ def run_loop(
                     if not announced:
                         dispatcher.announce(clock())
                         announced = True
-                    stamp = store.ledger.stamp()  # before looking, so that no append slips by
+                    stamp = store.stamp()  # before looking, so that no append slips by
                     store.require_whole(stamp)
                     if trusted is not None:
                         heartbeat.clock = clock_trust.check(clock(), trusted.leap, stamp)
@@ -306,7 +306,7 @@ def _sleep(
         if not heartbeat.error:
             beat()
         with suppress(OSError):
-            if stamp is not None and store.ledger.stamp() != stamp:
+            if stamp is not None and store.stamp() != stamp:
                 return
 
 

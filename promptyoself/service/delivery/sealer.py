@@ -57,7 +57,7 @@ class Sealer:
             return
         if self._thread is not None and self._thread.is_alive():
             return
-        snapshot = self._store.index.load()
+        snapshot = self._store.snapshot()
         work: list[Callable[..., object]] = []
         if month != self._month or clock >= self._seal_again_at:
             if has_unsealed(self._store, snapshot, now):
@@ -82,7 +82,7 @@ class Sealer:
     def _desires_have_unsealed(self, now: datetime) -> bool:
         try:
             return any(
-                has_unsealed(chain, chain.index.load(), now) for chain in chains(self._store)[1:]
+                has_unsealed(chain, chain.snapshot(), now) for chain in chains(self._store)[1:]
             )
         except (PromptyoselfError, OSError):  # the commands about desires tell of it
             return False

@@ -13,7 +13,7 @@ from datetime import datetime
 from hashlib import sha256
 from heapq import nsmallest
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -22,9 +22,9 @@ from promptyoself.core.disk import Disk, read_ours
 from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.events.kinds import STATUSES
 from promptyoself.ledger import START, HeadMoved, Position
-from promptyoself.ledger.protocol import Ledger
 from promptyoself.service.metrics.log_counts import LogCounts
 from promptyoself.state.schedules import State, due
+from promptyoself.store.chain import Chain
 from promptyoself.store.store import Store, chains
 
 __all__ = ["Histogram", "Measurements", "Measurer"]
@@ -75,8 +75,8 @@ class Measurer:
             ChainError: a log is damaged.
             OSError: one can't be read.
         """
-        for name, ledger in self._ledgers().items():
-            self._catch_up(name, ledger)
+        for chain in chains(self._store.unpinned):
+            self._catch_up(chain)
         self._save()
         state = self._store.unpinned.snapshot().state
         day = format_utc(now)[:10]
@@ -90,23 +90,21 @@ class Measurer:
                 found.setdefault(metric, []).extend(values)
         return found
 
-    def _ledgers(self) -> dict[str, Ledger]:
-        return {chain.name: chain.ledger for chain in chains(self._store.unpinned)}
-
-    def _catch_up(self, name: str, ledger: Ledger) -> None:
+    def _catch_up(self, chain: Chain[Any]) -> None:
+        name = chain.name
         counts, position = self._chains.pop(name, (LogCounts(), START))
         try:
-            for batch in ledger.replay(position):
+            for batch in chain.replay(position):
                 counts.add(batch.envelopes)
                 position = batch.position
             # Where the month was rewritten, its bytes are others, though no event came. If one has
             # come meanwhile, it is to be counted the next time.
-            end = ledger.head(position)
+            end = chain.head(position)
             position = end if end.seq == position.seq else position
         except HeadMoved:
             if position == START:
                 raise
-            self._catch_up(name, ledger)  # from the start, for it is forgotten by now
+            self._catch_up(chain)  # from the start, for it is forgotten by now
         else:
             self._chains[name] = counts, position
 
@@ -172,10 +170,11 @@ class Measurer:
             kept = orjson.loads(content)
             if kept["format"] != _FORMAT:
                 return
+            names = {chain.name for chain in chains(self._store.unpinned)}
             self._chains = {
                 name: (LogCounts.from_json(each["counts"]), Position(*each["position"]))
                 for name, each in kept["chains"].items()
-                if name in self._ledgers()
+                if name in names
             }
             self._saved = self._reached()
 

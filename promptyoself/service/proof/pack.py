@@ -174,7 +174,7 @@ def _write(
     folder = store.settings.var / "schedules"
     first, last = wanted.months
     last = min(last, head.month)
-    months = [month for month in store.ledger.months() if first <= month <= last]
+    months = [month for month in store.months() if first <= month <= last]
     if not months:
         raise PromptyoselfError(
             "nothing_to_pack",
@@ -207,7 +207,7 @@ def _write(
 
 def _before(store: Store, month: str) -> Position:
     position = START
-    for batch in store.ledger.replay():
+    for batch in store.replay():
         if batch.position.month >= month:
             break
         position = batch.position

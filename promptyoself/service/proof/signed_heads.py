@@ -217,15 +217,10 @@ def durable_head(store: Store, now: datetime) -> Position:
         ChainError: the log is damaged; ``events_missing`` where the index has seen more of it.
         OSError: the data directory can't be written to.
     """
-    position = store.index.load().position
+    position = store.snapshot().position
     if position == START:
         return position  # and no folder is made where there was none
-    with store.ledger.exclusive():
-        position = store.index.load().position
-        if store.index.missing is not None:
-            raise store.index.missing
-        store.ledger.append([], now, position)
-    return position
+    return store.durable_end(now)
 
 
 def sign_head(store: Store, key: SigningKey, now: datetime) -> str:
@@ -306,7 +301,7 @@ def verify_signed_heads(
     heads_by_seq: dict[int, list[SignedHead]] = {}
     for head in heads:
         heads_by_seq.setdefault(head.seq, []).append(head)
-    for batch in store.ledger.replay():
+    for batch in store.replay():
         if batch.gap is not None:
             for head in heads:
                 if batch.gap.after < head.seq < batch.gap.first:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from promptyoself.core.errors import ChainError, PromptyoselfError
-from promptyoself.core.instants import parse_utc
 from promptyoself.ledger import START, Position
 from promptyoself.state.fold import Loss
 from promptyoself.store.chain import Chain
@@ -52,8 +51,8 @@ def _verified(
     from promptyoself.service.proof.chain_check import check  # `head` needs none of it
 
     seq, hash_ = _parse_head(expected) if expected is not None else (0, START.hash)
-    witness = store.index.witness()  # before the log, which may grow meanwhile
-    read = check(store.schema, store.ledger.replay(), seq, progress)
+    witness = store.witness()  # before the log, which may grow meanwhile
+    read = check(store.schema, store.replay(), seq, progress)
     position, found = read.position, read.hash_at
     if expected is not None and found != hash_:
         raise ChainError(
@@ -129,12 +128,7 @@ def rebuild(store: Chain[Any]) -> dict[str, Any]:
     Raises:
         ChainError: the log is damaged; the index is left as it was.
     """
-    with store.naming(), store.ledger.exclusive():
-        snapshot = store.index.rebuild()
-        if snapshot.position != START:  # an index of nothing would say that there was a log
-            # Nor may it know of more than is durable, or it would bear witness against the log.
-            store.ledger.append([], parse_utc(snapshot.position.ts), snapshot.position)
-            store.index.save(snapshot)
+    snapshot = store.rebuild()
     return {
         "events": snapshot.position.seq,
         store.name: sum(snapshot.state.statuses.values()),
@@ -143,10 +137,10 @@ def rebuild(store: Chain[Any]) -> dict[str, Any]:
 
 
 def _tail(store: Chain[Any], position: Position) -> dict[str, Any]:
-    if store.ledger.torn(position) is None:
+    if store.torn(position) is None:
         return {}
-    with store.ledger.exclusive():  # unless it was an append under way
-        torn = store.ledger.torn(position)
+    with store.exclusive():  # unless it was an append under way
+        torn = store.torn(position)
     if torn is None:
         return {}
     where = f"{torn.size} bytes after event {position.seq}, in {torn.month} at byte {torn.offset}"

@@ -134,7 +134,7 @@ def approve(
         return [store.draft(grant, id_, schedule.agent_id)], answer
 
     # One lock around all of it: of two approvals at once, the log's last is the token's too.
-    with store.ledger.exclusive():
+    with store.exclusive():
         answer = store.transact(now, decide)
         _follow(store, tokens, [id_])
     return answer
@@ -201,7 +201,7 @@ def revoke(store: Store, id_: str, reason: str | None, now: datetime) -> dict[st
         ], answer
 
     require_live(store.read().state)
-    with store.ledger.exclusive():
+    with store.exclusive():
         answer = store.transact(now, decide)
         _follow(store, Tokens(store.settings.var, store.disk), [id_])
     return answer
@@ -321,8 +321,8 @@ def _follow(store: Store, tokens: Tokens, ids: list[str]) -> None:
     """Bring these tokens in line with the log. A failure is only a warning: the log is what counts,
     and the next claim tries again."""
     try:
-        with store.ledger.exclusive():
-            tokens.follow(store.index.load().state, ids)
+        with store.exclusive():
+            tokens.follow(store.snapshot().state, ids)
     except (PromptyoselfError, OSError) as error:
         warning = f"The files of approvals could not be brought up to date: {sentence(error)}"
         store.seldom.warn("approvals", warning)

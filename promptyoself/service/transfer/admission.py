@@ -126,7 +126,7 @@ def append_admitted(store: Store, now: datetime, decide: Callable[[State], Admis
         ChainError: the log is damaged.
         OSError: the disk refused; what was appended before stays.
     """
-    with store.ledger.exclusive():
+    with store.exclusive():
         admission = decide(store.read().state)
         for part in _parts(admission.groups):
             store.transact(now, lambda _, drafts=part: (drafts, None))  # type: ignore[misc]

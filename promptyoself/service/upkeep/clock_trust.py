@@ -25,7 +25,7 @@ def behind(store: Store, now: datetime, stamp: object = None) -> str:
     Raises:
         ChainError: the log is damaged.
     """
-    ts = store.index.load(stamp).position.ts
+    ts = store.snapshot(stamp).position.ts
     if not ts or parse_utc(ts) - now <= LEAP:
         return ""
     ahead = format_duration(int((parse_utc(ts) - now).total_seconds()))

@@ -104,13 +104,14 @@ def _recover(
     reason: str | None,
     agree: Agree,
 ) -> dict[str, Any]:
+    ledger, _ = chain.ledger_and_index()
     if _is_sound(chain):
-        with chain.ledger.recovering() as recovery:
+        with ledger.recovering() as recovery:
             if not dry_run:
                 recovery.confirm_copies()
             if not recovery.pieces_of(recovery.survey(None)):
                 return {"recovered": False, "message": "The log is sound: nothing is to be done."}
-    with chain.ledger.recovering() as recovery:
+    with ledger.recovering() as recovery:
         plan = _plan(chain, recovery, reason)
     shown = plan.shown
     if from_index and not plan.differences:
@@ -134,7 +135,7 @@ def _recover(
             "Look at `promptyoself recover --dry-run`; then give --yes.",
             **shown,
         )
-    with chain.ledger.recovering() as recovery:
+    with ledger.recovering() as recovery:
         again = _plan(chain, recovery, reason)
         if again.shown != shown:
             raise PromptyoselfError(
@@ -156,12 +157,12 @@ def _recover(
 def _is_sound(chain: Chain[Any]) -> bool:
     """Whether it can be read from end to end, and has everything that its index has seen."""
     try:
-        witness = chain.index.witness()
-        snapshot = chain.index.load()
+        witness = chain.witness()
+        snapshot = chain.snapshot()
         end = 0
-        for batch in chain.ledger.replay():
+        for batch in chain.replay():
             end = batch.position.seq
-        chain.ledger.torn(snapshot.position)
+        chain.torn(snapshot.position)
         chain.require_seen(witness, end, chain.schema.losses(snapshot.state).recorded)
     except ChainError:
         return False
@@ -169,7 +170,7 @@ def _is_sound(chain: Chain[Any]) -> bool:
 
 
 def _plan(chain: Chain[Any], recovery: Recovery, reason: str | None) -> _Plan:
-    witness = chain.index.witness()
+    witness = chain.witness()
     found = recovery.survey(witness)
     pieces = recovery.pieces_of(found, adopt=True)
     log = chain.schema.fold(chain.schema.empty, recovery.events(found))
@@ -261,7 +262,8 @@ def _known(
 ) -> tuple[Any | None, int | None]:
     """The state as the index knew it, with all that came after; and the event at which it stood.
     ``None`` where it was written before anything was lost, or is of another log."""
-    known = chain.index.known()
+    _, index = chain.ledger_and_index()
+    known = index.known()
     if known is None:
         return None, None
     seq, hash_ = known.position.seq, known.position.hash
@@ -302,10 +304,11 @@ def _carry_out(
             for difference in plan.differences
             for record in difference.records
         ]
-    chain.ledger.append(drafts, now, position)
+    ledger, index = chain.ledger_and_index()
+    ledger.append(drafts, now, position)
     recovery.confirm_copies()
     with suppress(OSError):
-        chain.index.save(chain.index.rebuild())
+        index.save(index.rebuild())
     return kept
 
 

@@ -47,14 +47,15 @@ def seal(
             f"--month {month[:80]!r} is not a month.",
             "Give it as YYYY-MM, in UTC: 2026-10.",
         )
-    if month is not None and month not in store.ledger.months():
+    if month is not None and month not in store.months():
         raise UnknownMonth(month)
     store.require_whole()
     over = _over(store, store.read(), now)
     sealed: list[dict[str, Any]] = []
     if month is not None or over:
         _refuse_newer(store, now)
-        with store.ledger.sealing(timeout) as sealing:
+        ledger, _ = store.ledger_and_index()
+        with ledger.sealing(timeout) as sealing:
             recorded = sealing.recorded()
             for each in over if month is None else [month]:
                 if each not in recorded:
@@ -74,7 +75,7 @@ def seal_all(
     sealed: list[dict[str, Any]] = []
     found = chains(store, name)
     if len(found) > 1 and month is not None:
-        found = [chain for chain in found if month in chain.ledger.months()] or found[:1]
+        found = [chain for chain in found if month in chain.months()] or found[:1]
     for chain in found:
         with chain.naming():
             done = seal(chain, now, month)["sealed"]
@@ -91,17 +92,18 @@ def repack(store: Chain[Any], now: datetime, *, timeout: float | None = None) ->
         ChainError, OSError: as :func:`seal`.
     """
     _refuse_newer(store, now)
-    with store.ledger.sealing(timeout) as sealing:
-        position = store.index.load().position
+    ledger, _ = store.ledger_and_index()
+    with ledger.sealing(timeout) as sealing:
+        position = store.snapshot().position
         if position.month < format_utc(now)[:7]:
             return 0  # it is over, and will be sealed
         small = sealing.count_small_members(position.month)
         if small < REPACK_FROM_MEMBERS:
             return 0
         prepared = sealing.repack(position)
-        with store.ledger.exclusive():
+        with store.exclusive():
             _refuse_newer(store, now)
-            state, position = store.index.load()
+            state, position = store.snapshot()
             sealing.put_in_place(prepared, position, partial(_write_index, store, state))
     return small
 
@@ -117,7 +119,7 @@ def _over(store: Chain[Any], snapshot: Snapshot[Any], now: datetime) -> list[str
     last = snapshot.position
     return [
         month
-        for month in store.ledger.months()
+        for month in store.months()
         if month <= last.month and month < max(format_utc(now), last.ts)[:7]
     ]
 
@@ -135,9 +137,9 @@ def _seal(store: Chain[Any], sealing: Sealing, month: str, now: datetime) -> dic
         # All that takes long was done without the lock. Now nobody can append until the record is
         # there, which lies in a later month.
         try:
-            with store.ledger.exclusive():
+            with store.exclusive():
                 _refuse_newer(store, now)
-                state, position = store.index.load()
+                state, position = store.snapshot()
                 sealing.put_in_place(prepared, position, partial(_write_index, store, state))
                 store.transact(now, decide)
         except HeadMoved:
@@ -153,7 +155,8 @@ def _seal(store: Chain[Any], sealing: Sealing, month: str, now: datetime) -> dic
 
 
 def _write_index(store: Chain[Any], state: Any, moved: Position) -> None:
-    store.index.save(Snapshot(state, moved), moved=True)
+    _, index = store.ledger_and_index()
+    index.save(Snapshot(state, moved), moved=True)
 
 
 def _refuse_newer(store: Chain[Any], now: datetime) -> None:
