@@ -1,1 +1,2 @@
-"""A data directory, as use cases are handed it: chains, each with its index."""
+"""What a use case is handed: the chains of a data directory, each with its index, as its caller may
+see them."""

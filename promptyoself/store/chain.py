@@ -1,4 +1,8 @@
-"""One chain of a data directory with its index: read it, or decide on it and append."""
+"""One chain of a data directory, and the ways to use it.
+
+``read`` and ``snapshot`` tell the state, ``events`` and ``replay`` what happened, and ``transact``
+decides on the state and appends what was decided.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +37,8 @@ S = TypeVar("S")
 
 
 class Chain(Generic[S]):
-    """One chain in a data directory, shared with any number of other processes, and its index."""
+    """One chain in a data directory, with its index. Any number of other processes use it at the
+    same time."""
 
     def __init__(
         self,
@@ -46,8 +51,9 @@ class Chain(Generic[S]):
         disk: Disk | None = None,
         log: Log | None = None,
     ) -> None:
-        """``name`` is that of its folder too; ``actor`` is recorded with every event; ``warn`` gets
-        what people should know, and ``log`` what was done."""
+        """``name`` is also the name of its folder. ``form`` says what its state consists of.
+        ``actor`` is recorded with every event. ``warn`` gets what people should know, and ``log``
+        gets what was done."""
         self.name = name
         self.schema = schema
         self.folder = settings.var / name
@@ -107,8 +113,8 @@ class Chain(Generic[S]):
 
     @contextmanager
     def naming(self) -> Iterator[None]:
-        """An error about a log that isn't the schedules' says whose it is, for people think of
-        that one first."""
+        """Name the chain in errors about it, unless it is the schedules': people think of that one
+        first."""
         try:
             yield
         except ChainError as error:
@@ -118,7 +124,8 @@ class Chain(Generic[S]):
             raise
 
     def read(self) -> Snapshot[S]:
-        """How things stand; takes no lock, and never waits for anyone.
+        """The state and the position of the last event. It takes no lock and waits for nobody. An
+        index that is missing or damaged is written again, if nobody else is writing.
 
         Raises:
             ChainError: the log is damaged.
@@ -137,8 +144,9 @@ class Chain(Generic[S]):
         return Snapshot(self.seen(snapshot.state), snapshot.position)
 
     def snapshot(self, stamp: object = None) -> Snapshot[S]:
-        """How things stand, as :meth:`read` tells it, but for who must write nothing: an index that
-        is missing or damaged is left as it is.
+        """The same as :meth:`read`, but nothing is ever written: an index that is missing or
+        damaged stays as it is. ``stamp`` is what :meth:`stamp` has just told, where the caller has
+        it.
 
         Raises:
             ChainError: the log is damaged.
@@ -147,7 +155,8 @@ class Chain(Generic[S]):
         return Snapshot(self.seen(snapshot.state), snapshot.position)
 
     def exclusive(self, timeout: float | None = None) -> AbstractContextManager[None]:
-        """Hold the one right to append: see :meth:`promptyoself.ledger.Ledger.exclusive`."""
+        """Hold the right to append, which one process has at a time: see
+        :meth:`promptyoself.ledger.Ledger.exclusive`."""
         return self._ledger.exclusive(timeout)
 
     def stamp(self) -> object:
@@ -248,8 +257,8 @@ class Chain(Generic[S]):
                 self.warn(error.message)
 
     def require_whole(self, stamp: object = None) -> None:
-        """Refuse a log that is damaged at its end, or that has lost events which were seen. Costs
-        nothing where nothing has changed; ``stamp`` is as for :meth:`Index.load`.
+        """Refuse a log that is damaged at its end, or that has lost events which were seen. It
+        costs nothing where nothing has changed. ``stamp`` is as for :meth:`snapshot`.
 
         Raises:
             ChainError: ``events_missing``, among others.
@@ -262,8 +271,12 @@ class Chain(Generic[S]):
     def require_seen(
         self, witness: tuple[int, str] | None, end: int, losses: Sequence[Loss]
     ) -> None:
-        """Refuse a log that was read up to event ``end``, where its index had seen more before that
-        (``witness``: an event's number and hash), and no statement on the chain tells of it.
+        """Refuse a log that ends at event ``end``, where its index had seen a later event before
+        the log was read, and no statement on the chain tells of the loss.
+
+        Args:
+            witness: the number and the hash of the event that the index had seen.
+            losses: what the statements on the chain tell.
 
         Raises:
             ChainError: ``events_missing``.
@@ -321,7 +334,7 @@ class Chain(Generic[S]):
             return result
 
     def _compare_clocks(self, now: datetime, ts: str) -> None:
-        """Say once that this clock is far behind the log, whose time then stands still."""
+        """Say once that this clock is far behind the log, whose time doesn't go on meanwhile."""
         if self._behind or ts <= format_utc(now):
             return
         from promptyoself.core.clocks import LEAP  # which is seldom needed
@@ -335,7 +348,8 @@ class Chain(Generic[S]):
             )
 
     def not_before(self, now: datetime) -> datetime:
-        """Now, but not before the log's last event: the time that an event would bear."""
+        """The time that an event would bear: ``now``, or the last event's time where that is
+        later."""
         ts = self._index.load().position.ts
         return max(now, parse_utc(ts)) if ts else now
 
@@ -371,7 +385,8 @@ class Chain(Generic[S]):
         return snapshot
 
     def distrust(self, why: str) -> None:
-        """Make the index anew from the log, for it was found to say something else.
+        """Rebuild the index, since it says something else than the log. ``why`` is told as a
+        warning.
 
         Raises:
             PromptyoselfError: ``lock_timeout``.
@@ -381,7 +396,8 @@ class Chain(Generic[S]):
         self.rebuild()
 
     def draft(self, record: Record, id_: str | None, agent_id: str | None = None) -> Draft:
-        """An event of this store's actor, for that agent; ``None``: for none."""
+        """An event by the caller, about the schedule or desire ``id_``, for that agent. ``None``:
+        about none, for nobody."""
         actor = self.actor if agent_id is None else {**self.actor, FOR: agent_id}
         return Draft(record, id_, actor)
 

@@ -15,10 +15,10 @@ __all__ = ["Cutoff", "cutoff"]
 
 
 class Cutoff(NamedTuple):
-    """A point of the log: after the last event up to ``ts``, or after event ``seq``."""
+    """A point of the log that a caller has named."""
 
-    seq: int | None
-    ts: str
+    seq: int | None  # the number of the last event before the point; None where a time was named
+    ts: str  # the time up to which events lie before it; empty where a number was named
 
     def covers(self, event: Envelope) -> bool:
         """Whether the event lies before this point."""
@@ -26,8 +26,12 @@ class Cutoff(NamedTuple):
 
 
 def cutoff(store: Chain[Any], at: str, now: datetime, *, end: bool = True) -> Cutoff:
-    """What a user means by ``at``: an event's number, or a time. Of a date it is the ``end``, or
-    else the beginning. Raises ``invalid_time``."""
+    """The point that a caller means by ``at``: an event's number, or a time. A date means the end
+    of that day, or its beginning where ``end`` is false.
+
+    Raises:
+        PromptyoselfError: ``invalid_time``.
+    """
     if at.isascii() and at.isdigit() and len(at) < 19:
         return Cutoff(int(at), "")
     return Cutoff(None, format_utc(parse_moment(at, default_zone(store.settings), now, end=end)))

@@ -1,5 +1,5 @@
-"""One data directory: its chains, each with its index, and the two ways to use one: read, and
-transact."""
+"""One data directory: the chain of its schedules, the chain of its desires, and the workers that
+deliver."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ __all__ = ["Store", "chains"]
 
 
 class Store(Chain[State]):
-    """The schedules in one data directory, with the workers that deliver them; and beside them the
-    agents' desires, which lie on a chain of their own."""
+    """The chain of the schedules in one data directory. The chain of the agents' desires is in
+    ``desires``; ``workers`` says which processes deliver."""
 
     def __init__(
         self,
@@ -75,9 +75,9 @@ class Store(Chain[State]):
 
 
 def chains(store: Store, name: str | None = None) -> list[Chain[Any]]:
-    """The chain of that name; without one, those that a data directory has: that of the schedules
-    always, that of the desires where anything was ever written to it."""
+    """The chain of that name. Without a name: all chains of the data directory, which are that of
+    the schedules, and that of the desires once a desire was recorded."""
     if name is not None:
         return [store.desires if name == "desires" else store]
-    beside = os.path.lexists(store.settings.var / "desires")
-    return [store, store.desires] if beside else [store]
+    has_desires = os.path.lexists(store.settings.var / "desires")
+    return [store, store.desires] if has_desires else [store]

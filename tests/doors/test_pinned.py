@@ -11,7 +11,11 @@ import pytest
 from calling import Answer, call
 
 from promptyoself import cli
+from promptyoself.doors.command import call_command
+from promptyoself.doors.commands.mcp import _agenda_command
+from promptyoself.doors.session import Caller
 from promptyoself.sandbox import Sandbox
+from promptyoself.service.delivery.loop import StopFlag
 
 if TYPE_CHECKING:
     from conftest import Clock
@@ -151,6 +155,15 @@ def test_nothing_of_another_agent_is_told(house: House) -> None:
                 told = told.replace(OTHER, "")
             assert SECRET not in told, (command, arguments, told)
             assert "Traceback" not in told, (command, arguments, told)
+
+
+def test_an_agenda_is_the_callers_own(house: House) -> None:
+    """That is a resource of the MCP server, and no command; here a header says who calls."""
+    for words in ([], [f"--agent-id={OWN}"], [f"--agent-id={OTHER}"]):
+        told = call_command(_agenda_command, words, Caller("mcp", StopFlag(), agent=OWN)).decode()
+        assert SECRET not in told.replace(f"'{OTHER}'", ""), told
+        assert ("forbidden_agent" in told) == (OTHER in "".join(words)), told
+        assert house.mine in told or "forbidden_agent" in told, told
 
 
 def test_who_is_pinned_to_nobody_is_told(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
