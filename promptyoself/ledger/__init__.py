@@ -1,9 +1,8 @@
 """The chain: an append-only, hash-linked log. It knows envelopes, never schedules."""
 
-from promptyoself.ledger.batch import Batch, Gap, HeadMoved, Torn
+from promptyoself.ledger.batch import START, Batch, Gap, HeadMoved, Position, Torn
 from promptyoself.ledger.envelope import GENESIS_HASH, Envelope, encode_line
 from promptyoself.ledger.files import FileLedger
-from promptyoself.ledger.position import START, Position
 
 __all__ = [
     "GENESIS_HASH",

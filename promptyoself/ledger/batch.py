@@ -1,4 +1,4 @@
-"""What a ledger gives: the events of an append as a batch, the gap before it, a torn end."""
+"""What a ledger gives: the events of an append as a batch, its position, a gap, a torn end."""
 
 from __future__ import annotations
 
@@ -7,10 +7,30 @@ from typing import NamedTuple
 
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.events.versions import GAP
-from promptyoself.ledger.envelope import Envelope
-from promptyoself.ledger.position import Position
+from promptyoself.ledger.envelope import GENESIS_HASH, Envelope
 
-__all__ = ["Batch", "BatchAfterGap", "Gap", "HeadMoved", "Torn"]
+__all__ = ["START", "Batch", "BatchAfterGap", "Gap", "HeadMoved", "Position", "Torn"]
+
+
+class Position(NamedTuple):
+    """A place between two events: all up to ``seq``, whose line has ``hash``, lie before it.
+
+    ``ts`` is that event's time. The rest is how this ledger finds the place again without reading
+    what lies before it: the ``month`` of the segment, the byte ``offset`` in it, the offset of the
+    ``member`` that ends there, and how many bytes the ``earlier`` segments have altogether.
+    """
+
+    seq: int
+    hash: str
+    ts: str
+    month: str
+    offset: int
+    member: int
+    earlier: int
+
+
+START = Position(0, GENESIS_HASH, "", "", 0, 0, 0)
+"""Before the first event."""
 
 
 class Torn(NamedTuple):

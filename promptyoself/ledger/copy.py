@@ -16,8 +16,7 @@ from typing import BinaryIO, NamedTuple
 
 from promptyoself.core.disk import open_ours
 from promptyoself.core.errors import ChainError
-from promptyoself.ledger.batch import Gap
-from promptyoself.ledger.position import Position
+from promptyoself.ledger.batch import Gap, Position
 from promptyoself.ledger.segments import (
     BrokenMember,
     Member,

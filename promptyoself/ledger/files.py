@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from promptyoself import __version__
 from promptyoself.core.disk import Disk, open_ours
 from promptyoself.events.draft import Draft
-from promptyoself.ledger.batch import Batch, HeadMoved, Torn
+from promptyoself.ledger.batch import START, Batch, HeadMoved, Position, Torn
 from promptyoself.ledger.folder_cache import FolderCache, Listing, state_of
 from promptyoself.ledger.lock import ExclusiveLock
-from promptyoself.ledger.position import START, Position
 from promptyoself.ledger.replay import read
 from promptyoself.ledger.segments import (
     QUARANTINE,

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from promptyoself.core.disk import is_ours, open_ours
-from promptyoself.ledger.position import START, Position
+from promptyoself.ledger.batch import START, Position
 from promptyoself.ledger.segments import (
     QUARANTINE,
     SUFFIX,

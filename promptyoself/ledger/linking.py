@@ -11,8 +11,8 @@ from promptyoself.core.instants import format_utc
 from promptyoself.events.codec import write_event
 from promptyoself.events.draft import Draft
 from promptyoself.events.records import Record
+from promptyoself.ledger.batch import Position
 from promptyoself.ledger.envelope import MAX_LINE_BYTES, Envelope, encode_fields
-from promptyoself.ledger.position import Position
 from promptyoself.ledger.segments import MAX_MEMBER_BYTES
 
 __all__ = ["chain_up", "provisional_event"]

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from promptyoself.core.errors import PromptyoselfError
+from promptyoself.ledger.batch import Position
 from promptyoself.ledger.envelope import Envelope
-from promptyoself.ledger.position import Position
 
 if TYPE_CHECKING:
     from promptyoself.ledger.survey import Quarantined, Survey

@@ -8,10 +8,9 @@ from datetime import datetime
 from typing import Protocol
 
 from promptyoself.events.draft import Draft
-from promptyoself.ledger.batch import Batch, Torn
+from promptyoself.ledger.batch import START, Batch, Position, Torn
 from promptyoself.ledger.envelope import Envelope
 from promptyoself.ledger.maintenance import Recovery, Sealing
-from promptyoself.ledger.position import START, Position
 
 __all__ = ["Ledger"]
 

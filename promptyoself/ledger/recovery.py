@@ -29,9 +29,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from promptyoself.core.disk import Disk, read_ours
-from promptyoself.ledger.batch import Batch, BatchAfterGap
+from promptyoself.ledger.batch import START, Batch, BatchAfterGap, Position
 from promptyoself.ledger.envelope import Envelope, decode_line, hash_line
-from promptyoself.ledger.position import START, Position
 from promptyoself.ledger.salvage import UNRECORDED, Copy, copies, sound_lines, survey
 from promptyoself.ledger.sealing import packed
 from promptyoself.ledger.segments import (

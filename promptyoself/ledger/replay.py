@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, BinaryIO
 from promptyoself.core.cancellation import check
 from promptyoself.core.disk import open_ours
 from promptyoself.core.errors import ChainError
-from promptyoself.ledger.batch import Batch, BatchAfterGap, Gap, HeadMoved
+from promptyoself.ledger.batch import Batch, BatchAfterGap, Gap, HeadMoved, Position
 from promptyoself.ledger.folder_cache import FolderCache
-from promptyoself.ledger.position import Position
 from promptyoself.ledger.segments import (
     BrokenMember,
     Member,

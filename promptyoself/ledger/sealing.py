@@ -37,10 +37,9 @@ from pathlib import Path
 from promptyoself.core.disk import Disk, open_ours
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.instants import format_utc
-from promptyoself.ledger.batch import Batch, HeadMoved
+from promptyoself.ledger.batch import START, Batch, HeadMoved, Position
 from promptyoself.ledger.envelope import decode_line, hash_line
 from promptyoself.ledger.maintenance import Prepared, UnknownMonth
-from promptyoself.ledger.position import START, Position
 from promptyoself.ledger.segments import (
     UNSETTLED,
     BrokenMember,

@@ -22,8 +22,8 @@ from typing import BinaryIO, NamedTuple
 
 from promptyoself.core.disk import is_ours, open_ours
 from promptyoself.core.errors import ChainError
+from promptyoself.ledger.batch import Position
 from promptyoself.ledger.envelope import Envelope, decode_line, hash_line
-from promptyoself.ledger.position import Position
 
 __all__ = [
     "MAX_MEMBER_BYTES",

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from promptyoself.core.errors import ChainError
-from promptyoself.ledger.batch import Gap
+from promptyoself.ledger.batch import Gap, Position
 from promptyoself.ledger.envelope import Envelope, decode_line
-from promptyoself.ledger.position import Position
 from promptyoself.ledger.segments import (
     BrokenMember,
     Member,

@@ -26,7 +26,7 @@ OURS = {
     "doors.session", "events", "events.draft", "events.kinds", "events.schedule_fields",
     "events.versions", "index", "index.index", "index.parts", "index.schedule_schema",
     "index.schema", "index.tree", "index.witness", "ledger", "ledger.batch", "ledger.envelope",
-    "ledger.files", "ledger.folder_cache", "ledger.lock", "ledger.position", "ledger.replay",
+    "ledger.files", "ledger.folder_cache", "ledger.lock", "ledger.replay",
     "ledger.segments", "service", "service.schedules", "state", "state.fold", "state.overlay",
     "state.schedules", "store", "store.access", "store.chain", "store.store",
 }  # fmt: skip
