@@ -192,7 +192,7 @@ def _run(arguments: Sequence[str] | None, via: str = "cli") -> int:
             sys.stdout.flush()
             return code
     except OSError as error:
-        # The answer can't be written: whoever read it has gone, or its disk is full. Leave no
+        # The answer can't be written: its reader has gone, or the disk is full. Leave no
         # second complaint at the interpreter's exit.
         sys.stdout = None
         if not isinstance(error, BrokenPipeError):

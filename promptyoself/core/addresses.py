@@ -13,7 +13,7 @@ _SCHEME = r"\s*[A-Za-z][A-Za-z0-9+.-]*:/+"
 _LEAST = 4
 """A shorter password isn't hidden by itself: messages would lose every "x"."""
 _TOKEN = 16
-"""A user name of so many characters may be a token, beside which the password means nothing."""
+"""A user name of this many characters or more may be a token. The password means nothing then."""
 
 
 def presentable(url: str) -> str:

@@ -30,8 +30,7 @@ _limit = _Limit()
 
 @contextmanager
 def limited(seconds: float, stopped: Callable[[], bool]) -> Iterator[None]:
-    """Let what this thread does in the context end after so many ``seconds``, or once it is
-    ``stopped``."""
+    """Let what this thread does in the context end after ``seconds``, or once it is ``stopped``."""
     before = _limit.end, _limit.seconds, _limit.stopped
     _limit.end, _limit.seconds = time.monotonic() + seconds, seconds
     _limit.stopped = stopped  # type: ignore[method-assign]

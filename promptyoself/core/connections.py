@@ -64,7 +64,7 @@ def is_own_origin(origin: str | None, fetch_site: str | None, host: str | None) 
 
 
 class BoundedServer(ThreadingTCPServer):
-    """A thread for each connection, and only so many. A handler says with :meth:`is_asked` that a
+    """A thread for each connection, up to a bound. A handler says with :meth:`is_asked` that a
     connection has asked for something: then it isn't closed to make room."""
 
     daemon_threads = True
@@ -80,7 +80,7 @@ class BoundedServer(ThreadingTCPServer):
         """See :class:`socketserver.TCPServer`."""
         try:
             return super().get_request()
-        except OSError:  # no more files: whoever loops on this would loop without a rest
+        except OSError:  # no more files: a caller that tries again would do so without a rest
             time.sleep(_PAUSE)
             raise
 

@@ -24,7 +24,7 @@ _OPTION = re.compile(r"(?<![\w-])--([a-z](?:[a-z-]*[a-z])?)")
 _GIVEN = re.compile(r"--([a-z][a-z-]*)(?:[ =]([^\s-]\S*))?")
 _NAMES_ONE = re.compile(r"(?:for|option:?) $")
 _SHELL = "At a shell"
-_ELSEWHERE = "Whoever runs promptyoself has to see to that."
+_ELSEWHERE = "The operator of promptyoself has to see to that."
 _TEXTS = ("message", "hint", "warning")
 
 

@@ -144,7 +144,7 @@ class Index(Generic[S]):
             self._require_chain(snapshot.position, complaint)
         self._judge(snapshot, event)
         if complaint and self.missing is None and snapshot.position != START:
-            self._warn(f"{complaint.text}; it was made anew from the log.")
+            self._warn(f"{complaint.text}; it was rebuilt from the log.")
         self._latest = snapshot
         self._stamp = stamp
         return snapshot

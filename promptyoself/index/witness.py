@@ -103,7 +103,7 @@ def chain_is_gone(path: Path, events: int) -> ChainError:
         "chain_missing",
         f"There is no readable log in {path.parent}, but {known}.",
         "Look at --var and PROMPTYOSELF_VAR with `promptyoself doctor`. If it is the right place, "
-        "restore the *.ndjson.gz files from a backup and run `promptyoself verify`. To start anew, "
-        "remove the index too.",
+        "restore the *.ndjson.gz files from a backup and run `promptyoself verify`. To start "
+        "again, remove the index too.",
         events=events,
     )

@@ -362,7 +362,7 @@ def _consume(
     if schedule.approval_void or event.ts > (schedule.approval_expires or ""):
         raise ValueError("its approval is void")
     if not 0 <= record.uses_left < schedule.approval_uses:
-        raise ValueError("its approval has not so many uses left")
+        raise ValueError("its approval has fewer uses left")
     state.open[key] = slot._replace(approved=True)
     return schedule._replace(approval_uses=record.uses_left)
 

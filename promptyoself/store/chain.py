@@ -392,7 +392,7 @@ class Chain(Generic[S]):
             PromptyoselfError: ``lock_timeout``.
             ChainError: the log is damaged.
         """
-        self.warn(f"{why}; it was made anew from the log.")
+        self.warn(f"{why}; it was rebuilt from the log.")
         self.rebuild()
 
     def draft(self, record: Record, id_: str | None, agent_id: str | None = None) -> Draft:

@@ -350,7 +350,7 @@ class Machine(RuleBasedStateMachine):
                     rebuilt = self.store(load_settings(var=str(copied)), warnings.append).read()
                     assert rebuilt.state == full, "P4: rebuilt, it differs"
                     assert rebuilt.position.seq == len(lines)
-                    assert not any("made anew" in warning for warning in warnings)
+                    assert not any("rebuilt" in warning for warning in warnings)
                 if torn:
                     last = max(
                         path

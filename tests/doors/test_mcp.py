@@ -495,7 +495,7 @@ def test_nothing_is_told_of_tools_that_are_not_offered(named: str, var: Path) ->
             with pytest.raises(MCPError) as refused:
                 await client.call_tool(other, {})
             assert refused.value.data["code"] == "unknown_tool"
-            assert refused.value.data["hint"].endswith("Whoever runs promptyoself can offer it.")
+            assert refused.value.data["hint"].endswith("The operator of promptyoself can offer it.")
         for name, arguments in (("show", {"id": "sch_00000000"}), ("history", {"since": "x"})):
             if name in only:
                 answer = await client.call_tool(f"p_{name}", arguments)

@@ -465,7 +465,7 @@ def test_parts_answer_as_the_whole(
             early, exact = found.schedules.next_ready(at), truth.schedules.next_ready(at)
             assert early is None or early > at
             assert exact is None or (early is not None and early <= exact)
-        assert set(warnings) <= {"The index is missing; it was made anew from the log."}
+        assert set(warnings) <= {"The index is missing; it was rebuilt from the log."}
     shutil.rmtree(folder)
 
 

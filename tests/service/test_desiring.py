@@ -373,7 +373,7 @@ def test_the_index_is_disposable(var: Path, clock: Clock) -> None:
         path.unlink() if spoil is None else path.write_bytes(spoil)
         answer = call("desires")
         assert answer.success() == before
-        assert "made anew" in answer.err
+        assert "rebuilt" in answer.err
         assert not call("desires").err
     for path in (var / "desires").glob("*.gz"):
         path.unlink()

@@ -45,7 +45,7 @@ def desire_command(session: Session, agent_id: str | None, **options: Any) -> Do
 @click.option("--min-strength", type=float, metavar="S", help="Only those at least so strong now.")
 @tag_option
 @click.option("--query", metavar="WORDS", help="Only those with all these words.")
-@click.option("--limit", type=Whole(1, 10**9), metavar="N", help="At most so many.")
+@click.option("--limit", type=Whole(1, 10**9), metavar="N", help="How many at most.")
 @click.option(
     "--at", metavar="T", help="As it was then: 2027-01-30T09:00, '2h ago', or an event's number."
 )

@@ -23,7 +23,7 @@ _at = click.option(
 @command("list")
 @only_agent_option
 @click.option("--status", type=click.Choice(_STATUSES), help="Only these (active and paused).")
-@click.option("--limit", type=Whole(1, 10**9), metavar="N", help="At most so many.")
+@click.option("--limit", type=Whole(1, 10**9), metavar="N", help="How many at most.")
 @click.option("--full", is_flag=True, help="Whole prompts, and all that is set.")
 @_at
 def list_command(session: Session, **options: Any) -> Document:

@@ -126,7 +126,7 @@ def verify_command(
         raise WrongUsage(
             "missing_option",
             "--note and --key go together.",
-            "Give the notes, and the public key of whoever signed them.",
+            "Give the notes, and the public key of their signer.",
         )
     store = session.reading().unpinned
     if head is None and chain is None:
@@ -187,7 +187,7 @@ def _require_schedules(chain: str | None) -> None:
 @command("rebuild")
 @_chain
 def rebuild_command(session: Session, chain: str | None) -> Document:
-    """Make the index anew from the log; without --chain, that of the desires too."""
+    """Rebuild the index from the log; without --chain, that of the desires too."""
     from promptyoself.service.proof.verify import rebuild_all
 
     return rebuild_all(session.store().unpinned, chain)

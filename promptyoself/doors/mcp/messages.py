@@ -1,5 +1,5 @@
 """A message of the protocol as it came in, where the SDK can't read it: it drops such a message, or
-answers nobody, and whoever sent it with an id would wait for ever.
+answers nobody, and a sender that gave it an id would wait for ever.
 
 What is wrong with a tool's arguments alone, such as text that is no Unicode, is for the tool to
 say; the rest is refused here, under the id that was sent, where one can be found.

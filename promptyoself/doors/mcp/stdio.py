@@ -186,7 +186,7 @@ async def _send(stream: Any, message: JSONRPCMessage) -> None:
 
 
 def _taken() -> int | None:
-    """Standard input for us alone: whoever else reads it, a child too, finds its end."""
+    """Standard input for us alone. Any other reader, a child too, finds its end."""
     try:
         private = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 3)
     except OSError:  # it is closed

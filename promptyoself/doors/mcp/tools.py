@@ -171,7 +171,8 @@ class Door:
     ) -> CallToolResult:
         tool = self._tools.get(params.name)
         if tool is None:
-            more = " Whoever runs promptyoself can offer it." if params.name in self._others else ""
+            is_known = params.name in self._others
+            more = " The operator of promptyoself can offer it." if is_known else ""
             raise _refused(
                 PromptyoselfError(
                     "unknown_tool",
@@ -203,7 +204,8 @@ class Door:
 
     def _caller(self, context: ServerRequestContext[Any]) -> str | None:
         """The agent that calls, where the server was told which header says so. A call without it
-        could be anybody's, and is refused: else whoever leaves it out would be free of the pin."""
+        could be anybody's, and is refused. Otherwise a caller could free itself of the pin by
+        leaving it out."""
         if self._header is None:
             return None
         sent = [] if context.request is None else context.request.headers.getlist(self._header)

@@ -278,7 +278,7 @@ def _alive(state: Desires, id_: str) -> Desire:
         raise PromptyoselfError(
             "pruned",
             f"{id_} was pruned at {desire.pruned_at}.",
-            "Record it anew with `promptyoself desire`.",
+            "Record it again with `promptyoself desire`.",
         )
     return desire
 

@@ -54,7 +54,9 @@ METRICS: dict[str, Metric] = {
         "failed (the code) or skipped (why).",
         ("outcome", "reason"),
     ),
-    "promptyoself_delivery_attempts_total": Metric("counter", "Claims of slots, each time anew."),
+    "promptyoself_delivery_attempts_total": Metric(
+        "counter", "Claims of slots; a retry counts again."
+    ),
     "promptyoself_delivery_failures_total": Metric(
         "counter",
         "Attempts that came to nothing. Class: retried (to be tried again), permanent, given_up "

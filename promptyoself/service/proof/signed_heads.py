@@ -177,7 +177,8 @@ def make_key(settings: Settings, path: Path | None, disk: Disk) -> dict[str, Any
         "key": str(path),
         "public_key": str(public),
         "public_key_file": str(beside),
-        "message": "Give the public key to whoever is to check your notes; keep the other secret.",
+        "message": "Give the public key to the people who are to check your notes; keep the other "
+        "secret.",
     }
 
 
@@ -357,7 +358,7 @@ def _bad_signature(number: int, what: str) -> PromptyoselfError:
     return PromptyoselfError(
         "bad_signature",
         f"The note in line {number} {what}.",
-        "Don't trust it. Is it the public key of whoever signed it?",
+        "Don't trust it. Is it the public key of its signer?",
         line=number,
     )
 

@@ -132,7 +132,7 @@ def rebuild(store: Chain[Any]) -> dict[str, Any]:
     return {
         "events": snapshot.position.seq,
         store.name: sum(snapshot.state.statuses.values()),
-        "message": "The index was made anew from the log.",
+        "message": "The index was rebuilt from the log.",
     }
 
 

@@ -180,7 +180,7 @@ class Tokens:
                 f"The key of approvals, {str(path)!r}, is not a file of {_KEY_BYTES} bytes that "
                 "is this user's alone (mode 600).",
                 "Mend its owner and mode; or remove it, which voids every approval, and approve "
-                "anew.",
+                "again.",
             )
         return key
 

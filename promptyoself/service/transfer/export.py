@@ -111,7 +111,7 @@ def export_lines(store: Store, agent_id: str | None, now: datetime) -> list[byte
         if schedule_id(content or content_of(schedule), schedule.salt or 0) != schedule.id:
             store.warn(
                 f"{schedule.id} is left out: what it was registered with is lost, and its id can't "
-                "be proved without. Register it anew where it is to go."
+                "be proved without. Register it again where it is to go."
             )
             continue
         moved = _with_open_slots(store, schedule, state)

@@ -338,7 +338,7 @@ def _require_position(
         raise PromptyoselfError(
             "past_time",
             f"Its next run, {next_run}, passed more than {_OLDEST.days} days ago.",
-            "Register it anew.",
+            "Register it again.",
             time=next_run,
             now=format_utc(now),
         )
