@@ -6,9 +6,13 @@ The spelling has a fixed width, so that text order is time order for ``sort`` an
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
-__all__ = ["format_utc", "is_instant", "parse_utc"]
+__all__ = ["MICROSECOND", "format_utc", "is_instant", "parse_utc"]
+
+MICROSECOND = timedelta(microseconds=1)
+"""The resolution of the log, and the smallest difference of two datetimes: "at or after t" is
+"after t - MICROSECOND"."""
 
 _SPELLED = re.compile(r"\d{4}-\d\d-\d\dT(?!24)\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII).fullmatch
 

@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from functools import lru_cache
 
 from promptyoself.core.errors import PromptyoselfError
-from promptyoself.core.instants import format_utc
+from promptyoself.core.instants import MICROSECOND, format_utc
 
 __all__ = [
     "DAY",
@@ -41,7 +41,6 @@ __all__ = [
 ]
 
 DAY = timedelta(days=1)
-_INSTANT = timedelta(microseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NAIVE_EPOCH = _EPOCH.replace(tzinfo=None)
 
@@ -362,8 +361,8 @@ def _of_date(words: str, zone: str, *, end: bool) -> datetime:
     if not end:
         return to_instant(day, local)
     if day.date() == date.max:  # which no day follows
-        return day.replace(tzinfo=local).astimezone(UTC) + (DAY - _INSTANT)
-    return to_instant(day + DAY, local) - _INSTANT
+        return day.replace(tzinfo=local).astimezone(UTC) + (DAY - MICROSECOND)
+    return to_instant(day + DAY, local) - MICROSECOND
 
 
 def _clock_of(match: re.Match[str]) -> time:

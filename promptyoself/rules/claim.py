@@ -22,12 +22,13 @@ from promptyoself.events.records import (
     DeliverySkipped,
     Record,
 )
+from promptyoself.rules.due import due
 from promptyoself.rules.policy import Approvals, ApprovalVerdict, PolicyCheck, no_approvals
 from promptyoself.rules.prompts import render_idle_prompt, with_header
 from promptyoself.rules.slot_end import GRACE_IS_OVER, completion_events, give_up_reason
 from promptyoself.rules.slots import CLOCK_TOLERANCE, due_slots, skip_event
 from promptyoself.state.desires import Ranked
-from promptyoself.state.schedules import OpenSlot, Schedule, State, due
+from promptyoself.state.schedules import OpenSlot, Schedule, State
 
 __all__ = [
     "Claim",

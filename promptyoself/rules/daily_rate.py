@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from promptyoself.core.errors import PromptyoselfError
-from promptyoself.core.instants import parse_utc
+from promptyoself.core.instants import MICROSECOND, parse_utc
 from promptyoself.core.settings import Caps
 from promptyoself.rules.slots import trigger_from_fields
 from promptyoself.rules.triggers import count_slots, times_a_day
@@ -19,7 +19,6 @@ from promptyoself.state.schedules import Schedule, State
 __all__ = ["exceeded"]
 
 _DAY = timedelta(days=1)
-_TICK = timedelta(microseconds=1)
 _AHEAD = 35
 """Days from the first fire on that are counted. They have each weekday and each day of a month."""
 
@@ -71,7 +70,11 @@ def _fullest(fields: Mapping[str, Any], first: datetime, least: int) -> int:
     days = _AHEAD if fields["schedule_type"] == "cron" else 2
     try:
         fullest = max(
-            count_slots(trigger, max(day + at * _DAY, first) - _TICK, day + (at + 1) * _DAY - _TICK)
+            count_slots(
+                trigger,
+                max(day + at * _DAY, first) - MICROSECOND,
+                day + (at + 1) * _DAY - MICROSECOND,
+            )
             for at in range(days)
         )
     except OverflowError:  # the calendar's end

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from promptyoself.core.ids import jittered
-from promptyoself.core.instants import format_utc, parse_utc
+from promptyoself.core.instants import MICROSECOND, format_utc, parse_utc
 from promptyoself.events.kinds import SkipReason
 from promptyoself.events.records import DeliverySkipped, ScheduleRegistered
 from promptyoself.rules.triggers import Trigger, count_slots, last_slot, next_fire_time
@@ -31,8 +31,6 @@ say, is no misfire. It only matters to ``misfire=skip``."""
 
 CLOCK_TOLERANCE = timedelta(minutes=1)
 """Two clocks that differ by no more than this are taken for the same."""
-
-_RESOLUTION = timedelta(microseconds=1)  # of the log's instants
 
 
 class SkippedRange(NamedTuple):
@@ -73,7 +71,7 @@ def trigger_from_fields(fields: Mapping[str, Any]) -> Trigger:
     if start_at is None and fields["schedule_type"] == "interval":
         # Without a start, an interval is counted from the anchor and first fires one interval
         # later. The anchor is a whole second, so it can lie a little ahead of now.
-        start_at = anchor + _RESOLUTION
+        start_at = anchor + MICROSECOND
     return Trigger(
         fields["schedule_type"],
         fields["schedule_value"],
@@ -102,13 +100,13 @@ def due_slots(schedule: Schedule, now: datetime) -> DueSlots:
         return DueSlots((), None, first)
     trigger = schedule_trigger(schedule)
     grace = timedelta(seconds=schedule.grace)
-    before = first - _RESOLUTION
+    before = first - MICROSECOND
     latest = last_slot(trigger, before, now)
     if latest is None:  # promised by other time zone data than today's
         latest = first
     in_grace = latest >= now - grace
     if schedule.misfire == "all" and in_grace:
-        oldest = max(before, now - grace - _RESOLUTION)
+        oldest = max(before, now - grace - MICROSECOND)
         fire = next_fire_time(trigger, oldest) if oldest > before else first
     elif in_grace and (
         schedule.misfire != "skip"
@@ -117,7 +115,7 @@ def due_slots(schedule: Schedule, now: datetime) -> DueSlots:
         fire = latest
     else:
         fire = None
-    until = latest if fire is None else fire - _RESOLUTION
+    until = latest if fire is None else fire - MICROSECOND
     skipped = _unclaimed(schedule, trigger, first, until, late=not in_grace)
     last = latest if fire is None else fire
     return DueSlots(skipped, fire, next_fire_time(trigger, last))
@@ -169,7 +167,7 @@ def _unclaimed(
     """
     if late or schedule.misfire == "all":
         return _range(trigger, first, until, "grace")
-    before = first - _RESOLUTION
+    before = first - MICROSECOND
     busy_until = parse_utc(schedule.settled_at) if schedule.settled_at else before
     border = max(before, min(busy_until, until))
     rest = first if border == before else next_fire_time(trigger, border)
@@ -190,13 +188,13 @@ def missed_slots(schedule: Schedule, now: datetime, why: SkipReason) -> list[Ski
         return _range(trigger, first, now, why)
     grace = timedelta(seconds=schedule.grace)
     on_time_from = now - min(grace, MISFIRE_TOLERANCE + timedelta(seconds=schedule.jitter or 0))
-    last_missed = on_time_from - _RESOLUTION
-    latest = last_slot(trigger, first - _RESOLUTION, now) or first
+    last_missed = on_time_from - MICROSECOND
+    latest = last_slot(trigger, first - MICROSECOND, now) or first
     skipped: list[SkippedRange] = []
     if first <= last_missed:
         border = last_missed
         if schedule.misfire == "all":
-            border = min(last_missed, now - grace - _RESOLUTION)
+            border = min(last_missed, now - grace - MICROSECOND)
         skipped = _unclaimed(schedule, trigger, first, border, late=latest < now - grace)
         if schedule.misfire == "all":
             rest = first if first > border else next_fire_time(trigger, border)

@@ -19,19 +19,15 @@ that no slot vanishes where a zone skips a whole day.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 from typing import TYPE_CHECKING, NamedTuple
 
-from promptyoself.core.instants import parse_utc
+from promptyoself.core.instants import MICROSECOND, parse_utc
 from promptyoself.core.times import (
-    DAY,
-    instant_at,
     midnight,
-    next_change,
-    offset_of,
     seconds_of,
     to_instant,
     utc,
@@ -41,6 +37,7 @@ from promptyoself.core.times import (
 from promptyoself.events.kinds import SCHEDULE_TYPES
 
 if TYPE_CHECKING:
+    from promptyoself.rules.clock_changes import Group
     from promptyoself.rules.cron import CronExpression
 
 __all__ = [
@@ -52,9 +49,6 @@ __all__ = [
     "times_a_day",
 ]
 
-_AT_ONCE = (timedelta(0),)
-_MICROSECOND = timedelta(microseconds=1)
-"""The smallest difference of two datetimes: "at or after t" is "after t - _MICROSECOND"."""
 
 _END = datetime.max.replace(tzinfo=UTC)
 # Cron is computed between these, so that no step of the arithmetic leaves datetime's range.
@@ -144,7 +138,7 @@ def _slots_outside(trigger: Trigger, after: datetime, until: datetime) -> Iterat
     plain = trigger._replace(without=())
     for first, last in trigger.without:
         if last > after:
-            yield from slots(plain, after, min(until, first - _MICROSECOND))
+            yield from slots(plain, after, min(until, first - MICROSECOND))
             after = max(after, last)
         if after >= until:
             return
@@ -156,7 +150,7 @@ def count_slots(trigger: Trigger, after: datetime, until: datetime) -> int:
     if trigger.without:
         plain = trigger._replace(without=())
         return count_slots(plain, after, until) - sum(
-            count_slots(plain, max(after, first - _MICROSECOND), min(until, last))
+            count_slots(plain, max(after, first - MICROSECOND), min(until, last))
             for first, last in trigger.without
         )
     low, high = _window(trigger, after, until)
@@ -188,7 +182,7 @@ def last_slot(trigger: Trigger, after: datetime, until: datetime) -> datetime | 
                 if latest is not None:
                     return latest
             if begin <= until:
-                until = begin - _MICROSECOND
+                until = begin - MICROSECOND
         return last_slot(plain, after, until)
     low, high = _window(trigger, after, until)
     if low >= high:
@@ -201,7 +195,7 @@ def last_slot(trigger: Trigger, after: datetime, until: datetime) -> datetime | 
     # No fire up to `high` is later than the first one found forward from the last matching day, and
     # going forward keeps the two passes of an overlap, even one across midnight, in their order.
     for day in _cron(trigger.value).days_from(midnight(wall_time(high, zone)), back=True):
-        begin = max(low, to_instant(day, zone) - _MICROSECOND)
+        begin = max(low, to_instant(day, zone) - MICROSECOND)
         last = None
         for base, moments in _cron_groups(trigger, begin):
             if base + moments[0] > high:
@@ -216,7 +210,7 @@ def _window(trigger: Trigger, after: datetime, until: datetime) -> tuple[datetim
     """Narrow (after, until] by the trigger's own bounds."""
     low, high = utc(after), utc(until)
     if trigger.start_at is not None and trigger.start_at > low:
-        low = utc(trigger.start_at) - _MICROSECOND
+        low = utc(trigger.start_at) - MICROSECOND
     if trigger.until is not None and trigger.until < high:
         high = utc(trigger.until)
     return low, high
@@ -244,11 +238,6 @@ def _cron_fires(trigger: Trigger, low: datetime) -> Iterator[datetime]:
             yield base + moment
 
 
-_Group = tuple[datetime, tuple[timedelta, ...]]
-"""Fires that follow each other: an instant, and how long after it each of them is. There is at
-least one. Counting needs no more of a day than this."""
-
-
 def _cron(expression: str) -> CronExpression:
     # An interval or a single time needs neither the module nor croniter.
     from promptyoself.rules.cron import read_cron
@@ -256,76 +245,12 @@ def _cron(expression: str) -> CronExpression:
     return read_cron(expression)
 
 
-def _cron_groups(trigger: Trigger, low: datetime) -> Iterator[_Group]:
+def _cron_groups(trigger: Trigger, low: datetime) -> Iterator[Group]:
     """Yield the fires of a cron trigger after ``low``, ascending, in groups, without end."""
+    from promptyoself.rules.clock_changes import clock_times, fixed_times
+
     cron, zone = _cron(trigger.value), zone_named(trigger.zone)
     low = max(low, _FIRST)
     if low >= _LAST:
         return iter(())
-    return _fixed_times(cron, zone, low) if cron.is_fixed else _clock_times(cron, zone, low)
-
-
-def _fixed_times(cron: CronExpression, zone: tzinfo, low: datetime) -> Iterator[_Group]:
-    """Each named wall time once. Wall times in order are instants in order, equal ones merged."""
-    wall, last = wall_time(low, zone), low
-    today = midnight(wall)
-    if wall - today >= cron.times[-1]:
-        today += DAY  # each day takes time to compute, and no time of today is left
-    for day in cron.days_from(today):
-        offset = offset_of(day, zone)
-        # The early side of one midnight is compared with the late side of the next, so that a
-        # change with a midnight inside its gap or overlap is noticed too.
-        steady = zone is UTC or offset == offset_of((day + DAY).replace(fold=1), zone)
-        base = instant_at(day, offset)
-        moments = cron.times[bisect_right(cron.times, wall - day) :]
-        if steady:
-            moments = moments[bisect_right(moments, last - base) :]
-            if moments:
-                yield base, moments
-                last = base + moments[-1]
-            continue
-        for moment in moments:
-            fire = to_instant(day + moment, zone)
-            if fire > last:
-                yield fire, _AT_ONCE
-                last = fire
-
-
-def _clock_times(cron: CronExpression, zone: tzinfo, low: datetime) -> Iterator[_Group]:
-    """Each instant at which the clock on the wall shows a named time.
-
-    Between two changes of the offset the wall clock just runs, so the fires are computed from one
-    change to the next. A change is noticed two days ahead of need, because an overlap (24 h at
-    most, ever) brings back wall times of the day before. Comparing the two ends of at most three
-    days misses no change, since no zone has ever changed twice within three days: the shortest
-    time between two changes was 3.98 days, in 1939, and 6.95 days since 1945.
-    """
-    start = low + _MICROSECOND
-    while True:
-        wall, offset = wall_time(start, zone), offset_of(start, zone)
-        today = midnight(wall)
-        if wall - today > cron.times[-1] and offset_of(start + 2 * DAY, zone) == offset:
-            today += DAY  # no time of today is left, and no overlap brings one back
-        known, change = start, None  # the offset holds up to `known`; `change` is where it ends
-        for day in cron.days_from(today):
-            base = instant_at(day, offset)
-            if change is None:
-                if base > known + DAY:  # past days that aren't named: compute the offset there
-                    start = to_instant(day, zone)
-                    break
-                ahead = base + 2 * DAY
-                if offset_of(ahead, zone) == offset:
-                    known = ahead
-                else:
-                    change = next_change(zone, known, ahead)
-            end = len(cron.times)
-            if change is not None:
-                end = bisect_left(cron.times, change - base)
-            moments = cron.times[bisect_left(cron.times, start - base) : end]
-            if moments:
-                yield base, moments
-            if change is not None and base + DAY >= change:
-                start = change
-                break
-        else:
-            return
+    return fixed_times(cron, zone, low) if cron.is_fixed else clock_times(cron, zone, low)

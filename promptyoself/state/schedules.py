@@ -7,8 +7,7 @@ the same answer.
 Instants are text as :mod:`promptyoself.core.instants` writes it, and sort as text.
 """
 
-import heapq
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -42,7 +41,6 @@ __all__ = [
     "agent_table",
     "catch_up_pause",
     "copy_state",
-    "due",
     "is_failing",
     "is_unfinished",
     "place",
@@ -267,35 +265,6 @@ def place(event: Folded) -> str:
 def slot_key(id_: str, slot: str) -> str:
     """The name of a slot: what its otid is made of, and its key among the open ones."""
     return f"{id_}|{slot}"
-
-
-def due(state: State, now: str, agent_id: str | None = None) -> Iterator[tuple[str, str, str]]:
-    """What could be claimed at ``now``, of one agent if that is given. Each item has the instant,
-    the schedule's id, and the open slot's key or ``""``; the oldest comes first. The claim decides
-    whether it may be claimed. An item is looked up only when the caller asks for it."""
-    scheduled: Iterable[tuple[str, str, str]]
-    if agent_id is None:
-        scheduled = ((first, id_, "") for first, id_, _ in state.schedules.ready_by(now))
-    else:
-        scheduled = _scheduled_of(state, now, agent_id)
-    waiting = sorted(
-        (slot.retry_at, slot.id, key)
-        for key, slot in state.open.items()
-        if slot.worker is None
-        and slot.retry_at is not None
-        and slot.retry_at <= now
-        and agent_id in (None, state.schedules[slot.id].agent_id)
-    )
-    return heapq.merge(scheduled, waiting)
-
-
-def _scheduled_of(state: State, now: str, agent_id: str) -> list[tuple[str, str, str]]:
-    found = []
-    for id_ in state.agent(agent_id).unfinished:
-        summary = summarize(state.schedules[id_])
-        if summary.first is not None and summary.ready is not None and summary.ready <= now:
-            found.append((summary.first, id_, ""))
-    return sorted(found)
 
 
 def copy_state(state: State) -> State:

@@ -38,6 +38,7 @@ from promptyoself.core.settings import load_settings
 from promptyoself.doors.monitor import Monitor
 from promptyoself.events.records import WorkerStarted, WorkerStopped
 from promptyoself.rules.claim import Claim, claim, orphans
+from promptyoself.rules.due import due
 from promptyoself.rules.outcome import Abandoned, Delivered, Outcome
 from promptyoself.rules.outcome import outcome_events as settle_claim
 from promptyoself.rules.triggers import Trigger, count_slots, last_slot, next_fire_time, slots
@@ -52,7 +53,7 @@ from promptyoself.service.schedules.register import register
 from promptyoself.service.schedules.request import Request
 from promptyoself.service.upkeep.clock_trust import held_loops
 from promptyoself.service.upkeep.seal import seal
-from promptyoself.state.schedules import State, due
+from promptyoself.state.schedules import State
 from promptyoself.store.store import Store
 from promptyoself.targets.api import Run
 from promptyoself.targets.letta import LettaClient

@@ -31,6 +31,7 @@ from promptyoself.events.draft import FOR
 from promptyoself.events.kinds import FINISHED, PROBLEMS
 from promptyoself.index.index import Index
 from promptyoself.index.schedule_schema import SCHEDULE_SCHEMA
+from promptyoself.rules.due import due
 from promptyoself.rules.policy import approval_in_log
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.audit.report import audit
@@ -41,7 +42,6 @@ from promptyoself.service.schedules.history import history
 from promptyoself.service.schedules.register import register
 from promptyoself.service.schedules.request import Request
 from promptyoself.service.schedules.views import list_schedules, show, stats
-from promptyoself.state.schedules import due
 from promptyoself.store.store import Store
 
 AT_ONCE = 0.1  # seconds: what nobody who doesn't wait for others ever takes

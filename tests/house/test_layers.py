@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "service.schedules": BELOW_SERVICE - {"index"},
     "service.desires": BELOW_SERVICE - {"ledger", "index"},
     "service.proof": BELOW_SERVICE - {"rules"},
-    "service.metrics": BELOW_SERVICE - {"rules", "index"},
+    "service.metrics": BELOW_SERVICE - {"index"},
     "service.audit": BELOW_SERVICE - {"index"} | {"targets", "service.proof"},
     "service.transfer": BELOW_SERVICE - {"index"} | {"service.schedules"},
     "service.forecast": BELOW_SERVICE - {"index"} | {"service.schedules", "service.desires"},

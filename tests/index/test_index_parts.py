@@ -39,9 +39,10 @@ from promptyoself.index.schedule_schema import SCHEDULE_SCHEMA
 from promptyoself.index.schema import decode_root
 from promptyoself.ledger import START
 from promptyoself.ledger.protocol import Ledger
+from promptyoself.rules.due import due
 from promptyoself.state.apply import fold
 from promptyoself.state.overlay import Summary
-from promptyoself.state.schedules import EMPTY, State, due
+from promptyoself.state.schedules import EMPTY, State
 
 MANY = 1200
 

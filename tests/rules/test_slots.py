@@ -22,6 +22,7 @@ from promptyoself.index.index import Snapshot
 from promptyoself.ledger import START, Envelope
 from promptyoself.ledger.linking import provisional_event
 from promptyoself.rules.claim import Claim, claim
+from promptyoself.rules.due import due
 from promptyoself.rules.outcome import Abandoned, Delivered, Failed, outcome_events
 from promptyoself.rules.retry import retry_delay
 from promptyoself.rules.slots import (
@@ -38,7 +39,7 @@ from promptyoself.service.schedules.change import cancel, modify, pause, resume,
 from promptyoself.service.schedules.register import register
 from promptyoself.service.schedules.request import Request
 from promptyoself.state.apply import fold
-from promptyoself.state.schedules import EMPTY, OpenSlot, Schedule, State, due, schedule_table
+from promptyoself.state.schedules import EMPTY, OpenSlot, Schedule, State, schedule_table
 
 
 def told(made: DueSlots) -> tuple[list[tuple[str, str, int, str]], str | None, str | None]:

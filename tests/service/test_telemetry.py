@@ -36,8 +36,9 @@ from promptyoself.ledger import Envelope, Position
 from promptyoself.rules.outcome import Abandoned, Failed
 from promptyoself.service.audit.slot_auditor import SlotAuditor
 from promptyoself.service.metrics import collect
+from promptyoself.service.metrics.catalogue import METRICS
 from promptyoself.service.metrics.collect import Measurer
-from promptyoself.service.metrics.log_counts import BUCKETS, METRICS, LogCounts
+from promptyoself.service.metrics.log_counts import BUCKETS, LogCounts
 from promptyoself.service.metrics.prometheus import render
 from promptyoself.store.store import Store
 

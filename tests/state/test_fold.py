@@ -21,9 +21,10 @@ from promptyoself.events.codec import is_known, write_event
 from promptyoself.events.kinds import FINISHED
 from promptyoself.events.schedule_fields import content_of
 from promptyoself.ledger import Envelope
+from promptyoself.rules.due import due
 from promptyoself.rules.policy import approval_in_log
 from promptyoself.state.apply import fold
-from promptyoself.state.schedules import EMPTY, State, agent_table, due, schedule_table, slot_key
+from promptyoself.state.schedules import EMPTY, State, agent_table, schedule_table, slot_key
 
 AGENTS = ("agent-a", "agent-b")
 

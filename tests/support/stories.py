@@ -13,11 +13,11 @@ from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.events.records import WorkerStarted, WorkerStopped
 from promptyoself.rules.claim import orphans
+from promptyoself.rules.due import due
 from promptyoself.rules.outcome import Abandoned, Failed
 from promptyoself.service.schedules.change import cancel, modify, pause, resume, run_now
 from promptyoself.service.schedules.register import register
 from promptyoself.service.schedules.request import Request
-from promptyoself.state.schedules import due
 
 PERMANENT = Failed("agent_not_found", "There is no such agent.", permanent=True)
 

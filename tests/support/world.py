@@ -22,7 +22,7 @@ from promptyoself.events.schedule_fields import content_of
 from promptyoself.index.index import Snapshot
 from promptyoself.ledger import START, Envelope
 from promptyoself.rules.claim import Claim, Decision, RankDesires, claim
-from promptyoself.rules.notices import with_notices
+from promptyoself.rules.failure_notices import with_notices
 from promptyoself.rules.outcome import Delivered, Outcome, outcome_events
 from promptyoself.rules.policy import ApprovalVerdict, approval_in_log
 from promptyoself.service.audit.audited_log import AuditEnd

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import NamedTuple
 
+from promptyoself.core.instants import MICROSECOND
 from promptyoself.rules.triggers import Trigger, next_fire_time
 
 __all__ = ["ClaimedSlots", "Skip"]
-
-_MICROSECOND = timedelta(microseconds=1)
 
 
 class _Run(NamedTuple):
@@ -38,8 +37,7 @@ class ClaimedSlots:
 
     def __contains__(self, slot: datetime) -> bool:
         return any(
-            slot in (run.first, run.last)
-            or next_fire_time(run.trigger, slot - _MICROSECOND) == slot
+            slot in (run.first, run.last) or next_fire_time(run.trigger, slot - MICROSECOND) == slot
             for run in self._runs
             if run.first <= slot <= run.last
         )

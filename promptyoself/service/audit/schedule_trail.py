@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.ids import jittered
-from promptyoself.core.instants import format_utc, parse_utc
+from promptyoself.core.instants import MICROSECOND, format_utc, parse_utc
 from promptyoself.events.kinds import Outcome, SlotKind
 from promptyoself.rules.slots import trigger_from_fields
 from promptyoself.rules.triggers import Trigger, count_slots, last_slot, next_fire_time
@@ -23,7 +23,6 @@ from promptyoself.state.schedules import Folded, catch_up_pause
 __all__ = ["ScheduleTrail"]
 
 _APPROVED_TIER = 2  # written down here again, since the audit doesn't rest on the policy
-_MICROSECOND = timedelta(microseconds=1)
 _NEVER = datetime(1, 1, 1, tzinfo=UTC)
 _TIMING = frozenset(
     {"schedule_type", "schedule_value", "timezone", "anchor", "start_at", "until"}
@@ -250,8 +249,8 @@ class ScheduleTrail:
             yield self._range(start, end, 1, "doubled", "decided before", event.seq)
         elif next_fire_time(self.trigger, self._cursor) == start:
             pass
-        elif next_fire_time(self.trigger, start - _MICROSECOND) == start:
-            yield from self._pass_over(start - _MICROSECOND, event.seq)
+        elif next_fire_time(self.trigger, start - MICROSECOND) == start:
+            yield from self._pass_over(start - MICROSECOND, event.seq)
         elif first != self._promised:
             # What the log has promised counts, also where newer time zone data wouldn't have it.
             why = "not a slot of the schedule"
@@ -263,7 +262,7 @@ class ScheduleTrail:
         self._promised = next_run
         if next_run is None:
             return
-        before = parse_utc(next_run) - _MICROSECOND
+        before = parse_utc(next_run) - MICROSECOND
         if before > self._cursor:
             if not self._is_exhausted:
                 yield from self._pass_over(before, event.seq)
@@ -308,7 +307,7 @@ class ScheduleTrail:
         if why := event.data.get("uncounted"):
             end = parse_utc(event.ts)
             if event.type == "schedule.paused" and "next_run" in event.data:
-                end = min(end, parse_utc(event.data["next_run"]) - _MICROSECOND)
+                end = min(end, parse_utc(event.data["next_run"]) - MICROSECOND)
             with suppress(PromptyoselfError):  # nor can it be told here
                 yield from self._pass_over(end, event.seq, why)
         elif self._log.exact and self._status != "cancelled" and not self._is_exhausted:
@@ -412,7 +411,7 @@ class ScheduleTrail:
         if event.type in outcomes and self._log.open_slot(self.id, data["slot"]) is None:
             self._open(event, None, data["worker"])
             slot = parse_utc(data["slot"])
-            if slot > self._cursor and next_fire_time(self.trigger, slot - _MICROSECOND) == slot:
+            if slot > self._cursor and next_fire_time(self.trigger, slot - MICROSECOND) == slot:
                 self._cursor = self._high = slot
                 self._claims += 1
                 following = next_fire_time(self.trigger, slot)

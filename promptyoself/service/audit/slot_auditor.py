@@ -17,9 +17,9 @@ the slot is still to come.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from promptyoself.core.instants import parse_utc
+from promptyoself.core.instants import MICROSECOND, parse_utc
 from promptyoself.events.kinds import PROBLEMS, Outcome
 from promptyoself.rules.triggers import count_slots, last_slot, next_fire_time
 from promptyoself.service.audit.audited_log import AuditedLog, AuditEnd
@@ -29,8 +29,6 @@ from promptyoself.service.audit.slot_verdict import SlotVerdict
 from promptyoself.state.schedules import Folded
 
 __all__ = ["SlotAuditor"]
-
-_MICROSECOND = timedelta(microseconds=1)
 
 
 class SlotAuditor:
@@ -187,7 +185,7 @@ class SlotAuditor:
             trigger = self._trails[verdict.id].trigger
             first: datetime | None = verdict.first
             if verdict.first < self._since:
-                first = next_fire_time(trigger, self._since - _MICROSECOND)
+                first = next_fire_time(trigger, self._since - MICROSECOND)
             end = min(verdict.last, self._until)
             if first is not None and first <= end:
                 last = last_slot(trigger, first, end) or first

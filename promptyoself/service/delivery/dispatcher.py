@@ -26,7 +26,7 @@ from promptyoself.rules.claim import (
     claim,
     orphans,
 )
-from promptyoself.rules.notices import with_notices
+from promptyoself.rules.failure_notices import with_notices
 from promptyoself.rules.outcome import Outcome
 from promptyoself.rules.policy import Approvals
 from promptyoself.rules.slots import next_wake

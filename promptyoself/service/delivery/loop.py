@@ -15,12 +15,12 @@ from types import FrameType
 from promptyoself.core.clocks import TrustedClock
 from promptyoself.core.errors import ChainError, PromptyoselfError, sentence
 from promptyoself.core.instants import format_utc
+from promptyoself.rules.due import due
 from promptyoself.service.delivery.dispatcher import Dispatcher, Report, new_worker_name
 from promptyoself.service.delivery.sealer import Sealer
 from promptyoself.service.delivery.server_trouble import Trouble
 from promptyoself.service.upkeep.attendance import note_pass
 from promptyoself.service.upkeep.clock_trust import ClockTrust
-from promptyoself.state.schedules import due
 from promptyoself.store.store import Store
 from promptyoself.targets.api import LettaApi
 

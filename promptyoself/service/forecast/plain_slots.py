@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from promptyoself.core.errors import PromptyoselfError
-from promptyoself.core.instants import format_utc, parse_utc
+from promptyoself.core.instants import MICROSECOND, format_utc, parse_utc
 from promptyoself.rules.policy import APPROVED_TIER, ApprovalVerdict
 from promptyoself.rules.slots import MISFIRE_TOLERANCE, schedule_trigger
 from promptyoself.rules.triggers import slots
@@ -22,7 +22,6 @@ from promptyoself.state.schedules import AgentState, Schedule, summarize
 
 __all__ = ["PlainSlots", "after_claim", "after_skip"]
 
-_MICROSECOND = timedelta(microseconds=1)
 _END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 
 
@@ -58,7 +57,7 @@ class PlainSlots:
         try:
             if fires is None or fires.reached != slot:
                 times = slots(
-                    schedule_trigger(schedule), parse_utc(slot) - _MICROSECOND, _END_OF_TIME
+                    schedule_trigger(schedule), parse_utc(slot) - MICROSECOND, _END_OF_TIME
                 )
                 if next(times, None) != parse_utc(slot):
                     return None

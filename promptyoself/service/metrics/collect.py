@@ -22,8 +22,9 @@ from promptyoself.core.disk import Disk, read_ours
 from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.events.kinds import STATUSES
 from promptyoself.ledger import START, HeadMoved, Position
+from promptyoself.rules.due import due
 from promptyoself.service.metrics.log_counts import LogCounts
-from promptyoself.state.schedules import State, due
+from promptyoself.state.schedules import State
 from promptyoself.store.chain import Chain
 from promptyoself.store.store import Store, chains
 

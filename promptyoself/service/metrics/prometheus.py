@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from promptyoself.service.metrics.catalogue import METRICS
 from promptyoself.service.metrics.collect import Histogram, Measurements
-from promptyoself.service.metrics.log_counts import BUCKETS, METRICS
+from promptyoself.service.metrics.log_counts import BUCKETS
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -29,7 +30,7 @@ def require_library() -> None:
 def render(found: Measurements) -> bytes:
     """The measurements as text.
 
-    The order is that of :data:`~promptyoself.service.metrics.log_counts.METRICS`.
+    The order is that of :data:`~promptyoself.service.metrics.catalogue.METRICS`.
 
     Raises:
         PromptyoselfError: ``missing_package``.

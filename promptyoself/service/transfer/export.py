@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import orjson
 
 from promptyoself.core.ids import content_hash, schedule_id
-from promptyoself.core.instants import format_utc, parse_utc
+from promptyoself.core.instants import MICROSECOND, format_utc, parse_utc
 from promptyoself.events.kinds import FINISHED
 from promptyoself.events.schedule_fields import (
     CONTENT,
@@ -41,7 +41,6 @@ __all__ = [
 EXPORT = 1
 """The version of the format; each line states it."""
 
-_TICK = timedelta(microseconds=1)
 
 FieldTypes = dict[str, tuple[type, bool]]
 """Fields by their names: the type of each, and whether it may be left out."""
@@ -155,7 +154,7 @@ def back_to(schedule: Schedule, slot: OpenSlot) -> Schedule:
     """The schedule as it was before it claimed this slot, its latest."""
     return schedule._replace(
         next_run=slot.slot,
-        last_slot=format_utc(parse_utc(slot.slot) - _TICK),
+        last_slot=format_utc(parse_utc(slot.slot) - MICROSECOND),
         repetition_count=schedule.repetition_count - 1,
     )
 

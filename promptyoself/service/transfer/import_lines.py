@@ -11,7 +11,7 @@ import orjson
 
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.ids import schedule_id
-from promptyoself.core.instants import format_utc, is_instant, parse_utc
+from promptyoself.core.instants import MICROSECOND, format_utc, is_instant, parse_utc
 from promptyoself.core.settings import Settings
 from promptyoself.core.texts import BOM, foreign_encoding
 from promptyoself.core.times import format_duration, shown, zone_named
@@ -57,7 +57,6 @@ _MOST_LISTED = 1000
 _OLDEST = timedelta(days=366)
 """How far back slots are still accounted for one by one."""
 
-_TICK = timedelta(microseconds=1)
 _BEGINNING = datetime.min.replace(tzinfo=UTC)  # nothing in a file is earlier
 _MOST_REPETITIONS = 1_000_000_000
 
@@ -343,7 +342,7 @@ def _require_position(
             now=format_utc(now),
         )
     check_order(registered)
-    first_fire(schedule_trigger(registered._replace(without=None)), first - _TICK)
+    first_fire(schedule_trigger(registered._replace(without=None)), first - MICROSECOND)
 
 
 def _nothing_left(message: str) -> PromptyoselfError:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from promptyoself.core.errors import PromptyoselfError
-from promptyoself.core.instants import format_utc
+from promptyoself.core.instants import MICROSECOND, format_utc
 from promptyoself.core.settings import Settings
 from promptyoself.core.times import format_duration, parse_duration, parse_zone, seconds_of, shown
 from promptyoself.events.records import ScheduleRegistered
@@ -43,7 +43,6 @@ from promptyoself.store.store import Store
 
 __all__ = ["import_sqlite"]
 
-_TICK = timedelta(microseconds=1)
 _BEGINNING = datetime.min.replace(tzinfo=UTC)
 _GRACE = timedelta(seconds=DEFAULT_GRACE)
 _WORDS = re.compile(
@@ -169,13 +168,13 @@ def _with_next_run(
         return record._replace(next_run=record.schedule_value)
     after = now
     if next_run is not None:
-        due = max(next_run, now - _GRACE) - _TICK
+        due = max(next_run, now - _GRACE) - MICROSECOND
         if record.schedule_type == "interval":
             step = timedelta(seconds=seconds_of(record.schedule_value))
             with suppress(OverflowError):  # in the year 1: it has no phase to keep
                 record = record._replace(anchor=format_utc(next_run - step))
                 after = due
-        elif next_fire_time(schedule_trigger(record), next_run - _TICK) == next_run:
+        elif next_fire_time(schedule_trigger(record), next_run - MICROSECOND) == next_run:
             after = due
     return record._replace(next_run=format_utc(first_fire(schedule_trigger(record), after)))
 
