@@ -92,7 +92,7 @@ FIELDS = {
             int,
             values=range(1, 1_000_000_001),
             metavar="N",
-            help="At most so often.",
+            help="How often at most.",
         ),
         Field(
             "template",
@@ -131,7 +131,7 @@ FIELDS = {
             DEFAULT_GRACE,
             form="duration",
             metavar="DURATION",
-            help="How late at most: 2h (24h).",
+            help="How late at most, 24h by default: 2h.",
         ),
         Field(
             "jitter",
@@ -141,7 +141,7 @@ FIELDS = {
             can_be_unset=True,
             unset=0,
             metavar="DURATION",
-            help="Up to so much later, at random: 5m.",
+            help="A random delay of at most this: 5m.",
         ),
         Field(
             "envelope", "policy", bool, unset=False, help="Say first what woke it, and when (off)."

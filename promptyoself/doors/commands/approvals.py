@@ -23,13 +23,13 @@ __all__: list[str] = []
 @click.option(
     "--ttl",
     metavar="DURATION",
-    help="How long it holds; by default until as many slots as there are uses are over.",
+    help="How long it holds. Default: until --uses slots are over.",
 )
 @click.option("--uses", type=Whole(), default=1, show_default=True, help="So many deliveries.")
 @click.option(
     "--content",
     metavar="SHA256",
-    help="The content_sha256 that `show` told: refused if it isn't that any more.",
+    help="The content_sha256 from `show`. A schedule that was changed since is refused.",
 )
 @click.option("--allow-trigger", is_flag=True, help="Deliveries that `trigger` asks for count too.")
 @reason_option

@@ -221,7 +221,7 @@ def agents_command(session: Session) -> AgentList:
 
 @command("test")
 def test_command(session: Session) -> LettaTest:
-    """Ask whether the Letta server answers, and lets us in.
+    """Ask whether the Letta server answers and accepts our key.
 
     Use it where prompts don't arrive. Answers with its url, version and latency_ms, or with an
     error that says what is in the way.

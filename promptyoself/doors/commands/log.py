@@ -113,9 +113,9 @@ def verify_command(
 ) -> Document:
     """Check every event of the log; names the first bad one and exits 1.
 
-    Use it where the history is in question; it reads the whole log, and without --chain the
-    desires' too, if there is one; --head is of the schedules' then. Answers with valid, how many
-    events there are, and the head; damage is an error that says where it is.
+    Use it where the history is in question. It reads the whole log; without --chain the log of the
+    desires too, and --head is then one of the schedules'. Answers with valid, how many events there
+    are, and the head. Damage is an error that says where it is.
     """
     from promptyoself.service.proof.verify import verify, verify_all
     from promptyoself.store.store import chains

@@ -152,7 +152,7 @@ def pause_command(session: Session, id_: str, reason: str | None) -> Document:
 
 
 @command("resume")
-@click.option("--id", "id_", metavar="ID", help="The schedule: sch_… ; or --failed-with.")
+@click.option("--id", "id_", metavar="ID", help="The schedule: sch_…; or give --failed-with.")
 @click.option(
     "--failed-with",
     metavar="CODE",
@@ -193,10 +193,9 @@ def resume_command(
 @schedule_option
 @_registration_options
 def modify_command(session: Session, id_: str, **options: Any) -> Document:
-    """Change what is given of a schedule; its id and history stay.
+    """Change the fields of a schedule that are given; its id and history stay.
 
-    An empty text unsets a name, a conversation, a bound, a jitter or who is told. Answers with what
-    was modified, and next_run.
+    An empty text unsets a field that may be left out. Answers with what was modified, and next_run.
     """
     from promptyoself.service.schedules.change import modify
 

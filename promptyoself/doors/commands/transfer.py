@@ -28,7 +28,7 @@ _file = click.argument("file", metavar="FILE")
 def export_command(session: Session, agent_id: str | None, out: str | None) -> Document | None:
     """Write every schedule that isn't over, a line of JSON each, for `import`.
 
-    Stop the loop first: what two machines have, both deliver.
+    Stop the loop first: a prompt that two machines have is delivered by both.
     """
     from promptyoself.core.disk import Disk
     from promptyoself.core.new_file import new_file
