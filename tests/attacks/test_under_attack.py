@@ -36,20 +36,21 @@ ATTACKS = ("executes", "swamped", "hoards", "asks")
 LETTA = f"""
 import sys
 from promptyoself.sandbox import Sandbox
-class Counting(Sandbox):
-    faults = 0
-    def _pick(self, *asked):
-        fault = super()._pick(*asked)
-        self.faults += fault is not None
+met = []
+with Sandbox([*(f"other-{{n}}" for n in range({OTHERS})), *{ATTACKS}]) as sandbox:
+    pick = sandbox._faults.pick
+    def counted(*asked):
+        fault = pick(*asked)
+        met.append(fault is not None)
         return fault
-with Counting([*(f"other-{{n}}" for n in range({OTHERS})), *{ATTACKS}]) as sandbox:
+    sandbox._faults.pick = counted
     swamped = sandbox.agents[{OTHERS + ATTACKS.index("swamped")}]
     body = "x" * {MOST_BYTES + MEBIBYTE}
     sandbox.fault("drip", route="messages", agent_id=swamped, probability=1.0)
     sandbox.fault("garbage", route="any", agent_id=swamped, probability=1.0, body=body)
     print(sandbox.url, *sandbox.agents, flush=True)
     sys.stdin.read()
-    print(sandbox.faults, flush=True)
+    print(sum(met), flush=True)
 """
 
 
