@@ -24,7 +24,7 @@ CHOSEN = (
     "tests/doors/test_mcp_server.py::test_over_http",
     "tests/doors/test_mcp_server.py::test_who_is_let_in",
 )
-RUNNERS = ("pytest", "pytest-timeout", "pytest-xdist")
+RUNNERS = ("hypothesis", "pytest", "pytest-timeout", "pytest-xdist")
 
 
 def requirements() -> list[Requirement]:
