@@ -1,6 +1,6 @@
-"""The address of a Letta server: what of it may be shown, and what of it is a secret.
+"""The address of a Letta server: which part may be shown, and which part is a secret.
 
-Whatever shows an address, in an answer, an error, a log or a check, shows :func:`presentable`.
+Answers, errors, logs and checks show an address as :func:`presentable` gives it.
 """
 
 from __future__ import annotations
@@ -17,20 +17,18 @@ _TOKEN = 16
 
 
 def presentable(url: str) -> str:
-    """The address as everybody may see it: without the part before the @, which names a user and a
-    password, and without query and fragment.
+    """The address as everybody may see it: without user, password, query and fragment.
 
-    It needn't be a good address. Where the @ isn't in its place, everything before it is ``***``.
+    It needn't be a good address. If it is ambiguous, everything before the @ becomes ``***``.
     """
-    scheme, user, rest = _parts(url) if "@" in url else ("", "", url)
+    scheme, user, address = _parts(url) if "@" in url else ("", "", url)
     if user and is_ambiguous(url):
-        rest = f"***@{rest}"
-    return scheme + rest.partition("?")[0].partition("#")[0]
+        address = f"***@{address}"
+    return scheme + address.partition("?")[0].partition("#")[0]
 
 
 def credentials(url: str) -> tuple[str, ...]:
-    """What is secret in an address, in each form in which it may turn up elsewhere: as it stands,
-    decoded, and as the header in which HTTP sends it."""
+    """The secrets of an address: as they are written, decoded, and as the header of HTTP."""
     if "@" not in url:
         return ()
     _, user, _ = _parts(url)
@@ -42,16 +40,16 @@ def credentials(url: str) -> tuple[str, ...]:
     name, _, password = user.partition(":")
     plain = f"{unquote(name)}:{unquote(password)}"
     header = b64encode(plain.encode("utf-8", "surrogateescape")).decode()
-    found = [user, unquote(user), header]
-    found += [text for text in (password, unquote(password)) if len(text) >= _LEAST]
+    secrets = [user, unquote(user), header]
+    secrets += [text for text in (password, unquote(password)) if len(text) >= _LEAST]
     if not password or len(name) >= _TOKEN:
-        found += [name, unquote(name)]
-    return tuple(dict.fromkeys(text for text in found if text))
+        secrets += [name, unquote(name)]
+    return tuple(dict.fromkeys(text for text in secrets if text))
 
 
 def is_ambiguous(url: str) -> bool:
-    """Whether an @ stands where no user ends: the password may have a ``/``, ``?`` or ``#`` as it
-    is, so that a part of it would be taken for the host's name or the path."""
+    """Whether the address has an @, but no user that ends there. The password may have a ``/``,
+    ``?`` or ``#`` that isn't encoded, and a part of it would be read as the host or the path."""
     if "@" not in url:
         return False
     scheme, user, _ = _parts(url)
@@ -59,8 +57,8 @@ def is_ambiguous(url: str) -> bool:
 
 
 def _parts(url: str) -> tuple[str, str, str]:
-    """The scheme with its slashes, what is before the last @, and the rest."""
+    """The scheme with its slashes, the text before the last @, and the text behind it."""
     match = re.match(_SCHEME, url)
     scheme = match[0] if match else ""
-    user, _, rest = url[len(scheme) :].rpartition("@")
-    return scheme, user, rest
+    user, _, address = url[len(scheme) :].rpartition("@")
+    return scheme, user, address

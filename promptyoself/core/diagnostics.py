@@ -1,8 +1,7 @@
-"""What people should know while it runs: words on stderr, or lines of JSON, there or in a file.
+"""The activity log: sentences or JSON lines on stderr, or JSON lines in a file.
 
-It is no part of the history: the ledger has that. A prompt appears here only where the settings
-allow it, and a secret never: whatever text comes along, those that a :class:`Log` was told of are
-taken out of it.
+The history is in the ledger and not here. A prompt appears here only if the settings allow it. A
+secret never does: those that a :class:`Log` was given are masked in every text.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ __all__ = [
 ]
 
 LEVELS = ("debug", "info", "warning", "error")
-"""From what is only of interest to those who look for a fault, to what needs somebody at once."""
+"""From ``debug``, which helps to find a fault, to ``error``, which needs somebody at once."""
 
 _ROTATE_BYTES = 5 * 1024 * 1024
 _ROTATED_FILES = 5
@@ -70,29 +69,29 @@ def redact_prompt(text: str, prompt: str) -> str:
         return text
     if len(prompt) > _LONGEST_PROMPT:
         return "…"
-    found, kept, at = "", 0, 0
-    while at + window <= len(text):
-        if text[at : at + window] not in prompt:
-            at += 1
+    redacted, kept, start = "", 0, 0
+    while start + window <= len(text):
+        if text[start : start + window] not in prompt:
+            start += 1
             continue
-        end = at + window
+        end = start + window
         while end < len(text) and text[end - window + 1 : end + 1] in prompt:
             end += 1
-        found += text[kept:at] + "…"
-        kept = at = end
-    return found + text[kept:]
+        redacted += text[kept:start] + "…"
+        kept = start = end
+    return redacted + text[kept:]
 
 
 def excerpt(text: str, prompt: str) -> str:
-    """What others said, as it may be kept and shown: 200 characters at most, on one line, without
-    secrets, and without what it has of a prompt, be that spelled as JSON or Python spell it."""
+    """A text of another program, as it may be kept and shown: on one line of 200 characters at
+    most. Secrets are masked. So is the prompt, in plain text and as JSON or Python encode it."""
     text = redact_secrets(text)
-    for spelled in dict.fromkeys(
+    for encoded in dict.fromkeys(
         (_quoted(prompt), repr(prompt)[1:-1], ascii(prompt)[1:-1], prompt)
     ):
-        text = redact_prompt(text, spelled)
-    seen = "".join(c if c.isprintable() else " " for c in text)
-    line = " ".join(seen.split())
+        text = redact_prompt(text, encoded)
+    visible_text = "".join(c if c.isprintable() else " " for c in text)
+    line = " ".join(visible_text.split())
     if len(line) <= _LONGEST_EXCERPT:
         return line
     return line[: _LONGEST_EXCERPT - 1] + "…"
@@ -103,8 +102,7 @@ def _quoted(text: str) -> str:
 
 
 class Seldom:
-    """Passes warnings on, but of each kind at most one in a minute: what lasts is told again and
-    again, and what comes twice a second isn't."""
+    """Passes warnings on, at most one of each kind in a minute. A fault that lasts is repeated."""
 
     def __init__(
         self, warn: Callable[[str], None], clock: Callable[[], float] = time.monotonic
@@ -112,22 +110,22 @@ class Seldom:
         """``clock`` gives seconds."""
         self._warn = warn
         self._clock = clock
-        self._told: dict[str, float] = {}
+        self._warned: dict[str, float] = {}  # when each kind was last passed on
 
     def warn(self, kind: str, message: str) -> None:
-        """Tell it, unless something of that kind was told less than a minute ago."""
+        """Pass the message on, unless one of that kind came less than a minute ago."""
         now = self._clock()
-        at = self._told.get(kind)
-        if at is not None and now - at < _SELDOM:
+        last = self._warned.get(kind)
+        if last is not None and now - last < _SELDOM:
             return
-        if len(self._told) >= _MOST_KINDS:
-            self._told = {each: at for each, at in self._told.items() if now - at < _SELDOM}
-        self._told[kind] = now
+        if len(self._warned) >= _MOST_KINDS:
+            self._warned = {old: last for old, last in self._warned.items() if now - last < _SELDOM}
+        self._warned[kind] = now
         self._warn(message)
 
 
 class Log:
-    """Where a process tells what it does. A file is opened on first use, with mode 0600."""
+    """The activity log of a process. A file is opened on first use, with mode 0600."""
 
     def __init__(
         self,
@@ -138,9 +136,9 @@ class Log:
         secrets: Collection[str] = (),
         disk: Disk | None = None,
     ) -> None:
-        """``path`` of ``None`` means stderr. ``form`` is how it is told there: as ``text``, which
-        is warnings only, or as ``json``; a file always has JSON. Of that, lines below ``level``
-        are left out. None of the ``secrets`` will ever be in it."""
+        """``path`` of ``None`` means stderr. There, ``form`` is ``text``, which is warnings only,
+        or ``json``. A file always has JSON. JSON lines below ``level`` are left out. The
+        ``secrets`` are masked."""
         register_secrets(*secrets)
         self._least = LEVELS.index(level)
         self._context: dict[str, Any] = {}
@@ -153,25 +151,25 @@ class Log:
             self._write = _to_stderr
 
     def bind(self, **fields: Any) -> None:
-        """Have these in every line from now on."""
+        """Add these fields to every line from now on."""
         self._context.update(fields)
 
     def warn(self, message: str, **fields: Any) -> None:
-        """Something is not as it should be."""
+        """Report that something is not as it should be."""
         if self._write is None:
             _to_people(message)
         else:
-            self.note(message, level="warning", **fields)
+            self.record(message, level="warning", **fields)
 
-    def note(self, message: str, *, level: str = "info", **fields: Any) -> None:
-        """Something was done. It goes into JSON only, and costs nothing where there is none."""
+    def record(self, message: str, *, level: str = "info", **fields: Any) -> None:
+        """Record that something was done. Only JSON has it; without JSON this costs nothing."""
         if self._write is None or LEVELS.index(level) < self._least:
             return
-        at = format_utc(datetime.now(UTC))
-        head = {"ts": at, "level": level, "message": "", "pid": os.getpid()}
-        record = {**head, **_all_masked({**self._context, "message": message, **fields})}
+        now = format_utc(datetime.now(UTC))
+        head = {"ts": now, "level": level, "message": "", "pid": os.getpid()}
+        fields = {**head, **_all_masked({**self._context, "message": message, **fields})}
         try:
-            self._write(_spelled(record) + b"\n")
+            self._write(_encoded(fields) + b"\n")
         except OSError as error:
             if level in ("warning", "error"):
                 _to_people(message)
@@ -181,9 +179,9 @@ class Log:
 class _File:
     """A file that any number of processes write to, and rotate when it is full.
 
-    A line is one ``write`` to a file opened for appending, which the kernel does whole, so nothing
-    is torn and no lock is waited for: a process that was stopped in the middle of it would stop
-    all others. Rotating takes the lock of the very file that is full; who doesn't get it writes on.
+    A line is one ``write`` to a file opened for appending. The kernel does that whole, so no lock
+    is needed. With a lock, a process that was stopped while it wrote would stop all others.
+    Rotating needs the lock of the full file; a process that doesn't get it writes on.
     """
 
     def __init__(self, path: Path, disk: Disk) -> None:
@@ -199,12 +197,12 @@ class _File:
                 self._open()
                 if self._disk.write(self._descriptor, line) < len(line):
                     raise OSError(ENOSPC, os.strerror(ENOSPC))
-                # Held up since it was opened, we may have written into one that was removed.
+                # If it was removed since it was opened, the line went into the removed file.
                 if os.fstat(self._descriptor).st_nlink:
                     return
 
     def _open(self) -> None:
-        """Have the file open that has the name now, and that isn't full."""
+        """Open the file that has the name now, unless it is open already. A full one is rotated."""
         if self._descriptor >= 0:
             ours = os.fstat(self._descriptor)
             if not stat.S_ISREG(ours.st_mode):
@@ -225,7 +223,7 @@ class _File:
             return False
 
     def _rotate(self) -> bool:
-        """Move it aside; whether there is another one to be opened."""
+        """Rename the full file; returns whether another one is to be opened."""
         try:
             flock(self._descriptor, LOCK_EX | LOCK_NB)
         except OSError:
@@ -250,7 +248,7 @@ def _to_people(message: str) -> None:
         from promptyoself.core.visible import visible
 
         text = visible(redact_secrets(message), one_line=True)
-    except OSError:  # no more files may be opened: what was done must not fail for a word about it
+    except OSError:  # too many open files: a command must not fail because of a warning
         text = ascii(redact_secrets(message))[1:-1]
     print(f"promptyoself: {text}", file=sys.stderr)
 
@@ -270,8 +268,8 @@ def _all_masked(value: Any) -> Any:
     return value
 
 
-def _spelled(record: dict[str, Any]) -> bytes:
+def _encoded(record: dict[str, Any]) -> bytes:
     try:
         return orjson.dumps(record, default=repr)
-    except TypeError:  # a lone surrogate, out of somebody's answer
+    except TypeError:  # a lone surrogate, from the answer of another program
         return orjson.dumps({name: ascii(value) for name, value in record.items()})

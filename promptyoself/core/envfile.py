@@ -1,6 +1,6 @@
 """A ``.env`` file: lines of ``NAME=value``, blank ones and comments, and nothing else.
 
-A line that can't be understood is refused, since what it was to say would be lost without a word.
+A line that can't be understood is refused, since otherwise its setting would be lost silently.
 An error names the file and the line, and never shows the line itself, which may hold a secret.
 """
 
@@ -34,11 +34,11 @@ class Entry(NamedTuple):
 
 
 def read_envfile(path: Path, ours: Collection[str], secrets: Collection[str]) -> dict[str, Entry]:
-    """What the file sets, by name; nothing where there is no file.
+    """The values that the file sets, by name; none if there is no file.
 
-    Of ``ours`` each may be set once, to a value on one line. A value isn't expanded: a ``${NAME}``
-    in one of ours is refused unless it stands in single quotes, and so is a ``$NAME``, but for the
-    ``secrets``, which may well have a dollar sign.
+    Each of ``ours`` may be set once, to a value on one line. Values aren't expanded, so ``${NAME}``
+    and ``$NAME`` are refused in one of ours, unless in single quotes. The ``secrets`` may have
+    ``$NAME``, since a password may well have a dollar sign.
 
     Raises:
         PromptyoselfError: ``invalid_setting``, with ``file``, and ``line`` where it is one line's.
@@ -55,17 +55,17 @@ def read_envfile(path: Path, ours: Collection[str], secrets: Collection[str]) ->
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise _refused(path, "it has a NUL character", "Save it as text, in UTF-8.", line)
-    found: dict[str, Entry] = {}
+    entries: dict[str, Entry] = {}
     for name, value, source, line in _assignments(path, text):
         if name in ours:
             _require_plain(path, name, value, source, line, is_secret=name in secrets)
-            if name in found:
-                lines = f"in line {found[name].line} and again"
+            if name in entries:
+                lines = f"in line {entries[name].line} and again"
                 raise _refused(path, f"{name} is set {lines}", "Remove one of them.", line)
-        elif "\n" in value and any(each in ours for each in _names_within(value)):
+        elif "\n" in value and any(inner in ours for inner in _names_within(value)):
             raise _refused(path, f"the quote after {name} isn't closed on its line", _MEND, line)
-        found[name] = Entry(value, line)
-    return found
+        entries[name] = Entry(value, line)
+    return entries
 
 
 def _content(path: Path) -> bytes | None:
@@ -125,9 +125,9 @@ def _require_plain(
 ) -> None:
     if "\n" in value:
         raise _refused(path, f"the quote after {name} isn't closed on its line", _MEND, line)
-    if source.startswith("'") or (found := _EXPANDED.search(value)) is None:
+    if source.startswith("'") or (reference := _EXPANDED.search(value)) is None:
         return
-    if is_secret and found[0] != "${":
+    if is_secret and reference[0] != "${":
         return
     raise _refused(
         path,

@@ -1,7 +1,7 @@
-"""Reading the values of settings, which are text, as what they stand for.
+"""Reading the values of settings, which are text, as numbers, paths, words and so on.
 
-Every function raises ``invalid_setting``, with the setting's name in its details, where the value
-is none of that kind.
+Every function raises ``invalid_setting`` if the value isn't of its kind. The error's details have
+the setting's name.
 """
 
 from __future__ import annotations
@@ -116,11 +116,11 @@ def flag_of(values: Mapping[str, str], name: str) -> bool:
     return text in {"1", "true", "yes", "on"}
 
 
-def word_of(values: Mapping[str, str], name: str, known: Sequence[str]) -> str:
+def word_of(values: Mapping[str, str], name: str, words: Sequence[str]) -> str:
     """The setting as one of the known words, in lower case."""
     text = values[name].lower()
-    if text not in known:
-        raise _invalid(name, values[name], f"one of {', '.join(known)}")
+    if text not in words:
+        raise _invalid(name, values[name], f"one of {', '.join(words)}")
     return text
 
 

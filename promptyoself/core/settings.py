@@ -39,10 +39,10 @@ __all__ = [
     "Source",
     "Unknown",
     "default_zone",
+    "describe_unknown",
     "desire_half_life",
     "load_settings",
     "read_sources",
-    "told",
 ]
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -107,7 +107,7 @@ _SECRETS = {setting.name for setting in SETTINGS if setting.secret}
 
 
 class Source(NamedTuple):
-    """A setting's value as text, where it came from, and in which line, where that is a file."""
+    """A setting's value as text, its origin, and its line if the origin is a file."""
 
     setting: Setting
     value: str
@@ -123,7 +123,7 @@ class Source(NamedTuple):
 
 
 class Unknown(NamedTuple):
-    """A name like those of the settings, which is none of them, and where it is set."""
+    """A name that looks like a setting's and isn't one, and where it is set."""
 
     name: str
     origin: str
@@ -140,7 +140,7 @@ class Caps(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """What the environment says, checked. Durations are in seconds."""
+    """The checked values of all settings. Durations are in seconds."""
 
     var: Path
     base_url: str
@@ -180,19 +180,19 @@ def load_settings(environ: Mapping[str, str] | None = None, var: str | None = No
     except PromptyoselfError as error:
         name = error.details["setting"]
         source = next(source for source in sources if source.setting.name == name)
-        error.hint = f"Change or unset it; it came from {_place(source.origin, source.line)}."
+        error.hint = f"Change or unset it; it came from {_origin_of(source.origin, source.line)}."
         raise
 
 
-def told(unknown: Unknown) -> tuple[str, str]:
-    """What is to be said of a name that is no setting: a sentence, and what to do about it."""
+def describe_unknown(unknown: Unknown) -> tuple[str, str]:
+    """A sentence about a name that is no setting, and what to do about it."""
     from difflib import get_close_matches
 
     words = re.sub(r"^PROM[A-Z]*?SELF[_.-]*", "", unknown.name.upper())
     spellings = {name.removeprefix("PROMPTYOSELF_"): name for name in _BY_NAME} | _GUESSES
     spellings |= {name.removeprefix("LETTA_"): name for name in _BY_NAME if name[:5] == "LETTA"}
     close = get_close_matches(words, spellings, 1)
-    where = _place(unknown.origin, unknown.line)
+    where = _origin_of(unknown.origin, unknown.line)
     message = f"{unknown.name} is set in {where}, but it is no setting, and changes nothing."
     if close:
         return message, f"Did you mean {spellings[close[0]]}?"
@@ -207,12 +207,12 @@ _GUESSES = {
     "DATA_DIR": "PROMPTYOSELF_VAR",
     "AGENT": "PROMPTYOSELF_DEFAULT_AGENT_ID",
 }
-"""What people call some of the settings instead, by the part after PROMPTYOSELF_."""
+"""Wrong names that people use for some settings, by the part after PROMPTYOSELF_."""
 
 
-def _place(origin: str, line: int | None) -> str:
-    place = _ORIGINS.get(origin, origin)
-    return place if line is None else f"line {line} of {place}"
+def _origin_of(origin: str, line: int | None) -> str:
+    source = _ORIGINS.get(origin, origin)
+    return source if line is None else f"line {line} of {source}"
 
 
 def default_zone(settings: Settings) -> str:
@@ -244,11 +244,11 @@ def desire_half_life(settings: Settings) -> int:
 
 
 def _unusable(name: str, value: str, error: PromptyoselfError) -> PromptyoselfError:
-    """What was wrong with a setting's value, under its name, and where it came from."""
+    """The error for a setting with a bad value, with the setting's name and origin."""
     hint = error.hint
-    found = next(source for source in read_sources() if source.setting.name == name)
-    if found.value == value and found.origin != "default":
-        hint = f"{hint} It came from {_place(found.origin, found.line)}.".lstrip()
+    source = next(source for source in read_sources() if source.setting.name == name)
+    if source.value == value and source.origin != "default":
+        hint = f"{hint} It came from {_origin_of(source.origin, source.line)}.".lstrip()
     message = f"{name}: {error.message}"
     return PromptyoselfError("invalid_setting", message, hint, setting=name)
 
@@ -311,17 +311,17 @@ def _sources(
         return Source(setting, setting.default, "default")
 
     for setting in SETTINGS:
-        found = source(setting)
+        effective = source(setting)
         if setting.name == "PROMPTYOSELF_VAR":
             if var is not None:
-                found = Source(setting, var, "--var")
-            elif not found.value:
-                found = found._replace(value=str(_default_var()))
-        if setting.name == "LETTA_BASE_URL" and found.origin == "default":
+                effective = Source(setting, var, "--var")
+            elif not effective.value:
+                effective = effective._replace(value=str(_default_var()))
+        if setting.name == "LETTA_BASE_URL" and effective.origin == "default":
             instead = source(_BY_NAME["LETTA_SERVER_URL"])
             if instead.value:
-                found = Source(setting, instead.value, "LETTA_SERVER_URL")
-        yield found
+                effective = Source(setting, instead.value, "LETTA_SERVER_URL")
+        yield effective
 
 
 def _read_dotenv(environ: Mapping[str, str]) -> tuple[Path, dict[str, Entry]]:
@@ -337,7 +337,7 @@ def _read_dotenv(environ: Mapping[str, str]) -> tuple[Path, dict[str, Entry]]:
     except (FileNotFoundError, NotADirectoryError):
         return path, {}  # as most have it: nothing more is imported
     except (OSError, ValueError):
-        pass  # it says what is in the way
+        pass  # read_envfile reports it
     from promptyoself.core.envfile import read_envfile
 
     return path, read_envfile(path, _BY_NAME, _SECRETS)
@@ -355,14 +355,14 @@ def _unknown(
 
 
 def _is_like_ours(name: str) -> bool:
-    # Few names come as far as the second look: every command looks at the whole environment.
+    # Few names get to the slower check: every command checks the whole environment.
     if name[:4].upper() != "PROM" or name in _BY_NAME:
         return False
     return re.match(r"PROM[A-Z]*SELF[_.-]", name.upper()) is not None
 
 
 def _is_kubernetes(name: str, value: str) -> bool:
-    """Whether Kubernetes set it, of a service that is named as we are."""
+    """Whether Kubernetes set the variable, for a service whose name is like ours."""
     forms = r"_SERVICE_(HOST|PORT(_\w+)?)$|_PORT_\d+_(TCP|UDP|SCTP)(_\w+)?$"
     if re.search(forms, name):
         return True

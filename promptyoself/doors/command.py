@@ -136,7 +136,7 @@ def _log_crashes(session: Session, prompt: object) -> Iterator[None]:
         if isinstance(prompt, str) and not session.settings.log_prompts:
             register_secrets(prompt)
             text = redact_prompt(text, prompt)
-        session.log.note("internal_error", level="error", traceback=text)
+        session.log.record("internal_error", level="error", traceback=text)
         raise
 
 

@@ -63,14 +63,14 @@ class Session:
 
     def _warn_of_unknown_settings(self) -> None:
         """Warn of each name in the environment that looks like a setting and isn't one."""
-        from promptyoself.core.settings import told
+        from promptyoself.core.settings import describe_unknown
         from promptyoself.core.visible import visible
 
         for unknown in self.settings.unknown:
             if self.caller.stop is not None and unknown in _reported:
                 continue
             _reported.add(unknown)
-            message = " ".join(told(unknown))
+            message = " ".join(describe_unknown(unknown))
             self.log.warn(message)
             if self.settings.log_file is not None:  # the person who set it doesn't read that file
                 print(f"promptyoself: {visible(message, one_line=True)}", file=sys.stderr)

@@ -69,7 +69,7 @@ class Snapshot(NamedTuple, Generic[S]):
 
 
 class _Complaint(NamedTuple):
-    """What is wrong with the index file."""
+    """The fault of an index file."""
 
     text: str
     exists: bool  # whether there is a file
@@ -77,7 +77,7 @@ class _Complaint(NamedTuple):
 
 
 class Index(Generic[S]):
-    """Answers "how do things stand?" without reading the whole chain."""
+    """Gives the state at the chain's end without reading the whole chain."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class Index(Generic[S]):
         # The newest state that is known here, and the log's stamp when that was as new as the log.
         self._latest: Snapshot[S] | None = None
         self._stamp: object = None
-        # What the file says, which file that is, and the event it stands at; -1 if it is no good.
+        # The file's content, its identity, and the event it stands at, which is -1 if it is bad.
         self._root: Root[S] | None = None
         self._file_identity: tuple[int, ...] | None = None
         self._saved_seq = 0
@@ -109,8 +109,8 @@ class Index(Generic[S]):
 
     @property
     def missing(self) -> ChainError | None:
-        """Why nobody may write, if the log has lost events that were seen: ``events_missing``. As
-        things stood when the state was last loaded."""
+        """The error ``events_missing`` if the log had lost events that were seen when the state was
+        last loaded. Then nobody may write."""
         return self._witness.missing
 
     @property
@@ -124,13 +124,13 @@ class Index(Generic[S]):
     def load(self, stamp: object = None) -> Snapshot[S]:
         """The state at the chain's end, from the index if that fits, else by a full replay.
 
-        ``stamp`` is the ledger's, if the caller has just asked for it.
+        ``stamp`` is the ledger's, if the caller has just read it.
 
         Raises:
             ChainError: the chain is damaged, or gone while the index is still there.
         """
         if stamp is None:
-            with suppress(OSError):  # what is the matter, reading will tell
+            with suppress(OSError):  # reading raises it again
                 stamp = self._ledger.stamp()  # before reading, so that no append slips by
         unchanged = stamp is not None and stamp == self._stamp
         if self._latest is not None and unchanged and not self._is_replaced():
@@ -138,7 +138,7 @@ class Index(Generic[S]):
         start, complaint = self._start()
         snapshot, event = self._replay(start)
         if start.position != START and self._losses(snapshot) > self._losses(start):
-            # The log states a loss, so only what the log says counts from now on.
+            # The log states a loss, so from now on only the log counts.
             snapshot, event = self._replay(Snapshot(self._schema.empty, START))
         if complaint:
             self._require_chain(snapshot.position, complaint)
@@ -159,7 +159,7 @@ class Index(Generic[S]):
         """Read the index file and the events since, if nothing was read yet. Call it before taking
         the lock, since others wait while something is read under the lock. If the file doesn't fit,
         this does nothing: :meth:`load` then reads the whole log, which only one process at a time
-        should do, and tells what is wrong."""
+        should do, and warns of the fault."""
         if self._latest is not None:
             return
         start, complaint = self._start()
@@ -176,13 +176,13 @@ class Index(Generic[S]):
         self._witness.judge(snapshot.position, losses, event.hash)
 
     def known_seq(self) -> int:
-        """The event at which the file stands; 0 if it can't tell. A chain that is shorter was cut
-        off since, for the file is written after the events are durable."""
+        """The event at which the file stands; 0 if that is unknown. A shorter chain was cut off
+        since, because the file is written after the events are durable."""
         seen = self.witness()
         return seen[0] if seen is not None else 0
 
     def known(self) -> Snapshot[S] | None:
-        """What the file says, whether or not it fits the chain; ``None`` if it can't be read. Its
+        """The file's state, whether or not it fits the chain; ``None`` if it can't be read. Its
         tables raise :class:`~promptyoself.index.tree.DamagedPart` if a part is missing."""
         try:
             root = decode_root(self._schema, read_ours(self.path))
@@ -195,7 +195,7 @@ class Index(Generic[S]):
         return self._snapshot_of(root, refuse)
 
     def witness(self) -> tuple[int, str] | None:
-        """The number and the hash of the event of the file; ``None`` if it can't tell."""
+        """The number and the hash of the event of the file; ``None`` if they are unknown."""
         try:
             position = position_of(read_ours(self.path))
         except (OSError, ValueError):
@@ -224,16 +224,16 @@ class Index(Generic[S]):
         """Keep a state, and write it to the file if that is worth it. The caller holds the ledger's
         lock.
 
-        ``grown`` is how many bytes the lines have that the caller has just appended. ``moved`` says
-        that the file's position doesn't fit any more, so that it is written in any case. A disk
-        that refuses is no error, since what the caller did is already in the log.
+        ``grown`` is how many bytes the lines have that the caller has just appended. With
+        ``moved``, the file's position doesn't fit any more, so that it is written in any case. A
+        disk that refuses is no error, since the log already has the events.
         """
         self._latest = snapshot
         self._count(grown)
         self._witness.note_append(snapshot.position)
         self._stamp = None
-        with suppress(OSError):  # the events are in the log, whatever becomes of this
-            # With the lock held, nobody can have appended since; but it may have been taken away.
+        with suppress(OSError):  # the events are in the log even if this fails
+            # The lock keeps others from appending. But the log may have been removed.
             self._stamp = self._ledger.stamp_at(snapshot.position)
         behind = snapshot.position.seq - self._saved_seq
         if not (moved or self._saved_seq < 0 or self._is_worth_writing(behind)):
@@ -289,8 +289,8 @@ class Index(Generic[S]):
             for names in [*kept[1 - _SAVES_THAT_KEEP_PARTS :], replaced[:_MOST_KEPT_PARTS]]
             if names
         ]
-        rest = self._schema.with_tables(state, self._schema.tables(self._schema.empty))
-        root = Root(position, nodes, rest, superseded)
+        bare_state = self._schema.with_tables(state, self._schema.tables(self._schema.empty))
+        root = Root(position, nodes, bare_state, superseded)
         self._disk.replace(self.path, encode_root(self._schema, root, old), durable=False)
         self._saved_seq, self._unsaved_bytes = position.seq, 0
         self._written_at = time.monotonic()
@@ -350,7 +350,7 @@ class Index(Generic[S]):
                 zip(self._schema.table_schemas, root.tables, strict=True)
             )
         )
-        return Snapshot(self._schema.with_tables(root.rest, tables), root.position)
+        return Snapshot(self._schema.with_tables(root.bare_state, tables), root.position)
 
     def _start(self) -> tuple[Snapshot[S], _Complaint | None]:
         if (
@@ -422,9 +422,9 @@ def _replay(
 
 
 def _identity(path: Path) -> tuple[int, ...] | None:
-    """Something that differs when another file has got that name."""
+    """A value that differs once another file has that name."""
     try:
-        found = os.stat(path)
+        state = os.stat(path)
     except OSError:
         return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
+    return state.st_ino, state.st_mtime_ns, state.st_size

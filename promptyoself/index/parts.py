@@ -36,7 +36,7 @@ class DamagedPart(Exception):
 
 
 class TableSchema(NamedTuple, Generic[V]):
-    """What a table holds, and how its values are written."""
+    """How a table's values are written and summarized."""
 
     name: str
     path: Callable[[str], str]  # the path of a key: 8 hexadecimal digits
@@ -49,11 +49,11 @@ class TableSchema(NamedTuple, Generic[V]):
 class Branch(NamedTuple):
     """A part that consists of other parts."""
 
-    parts: dict[str, tuple[str, Summary]]  # by the next digit: the file's name, and what it holds
+    parts: dict[str, tuple[str, Summary]]  # by the next digit: the file's name, and its summary
 
 
 class Leaf(dict[str, V]):
-    """A part that has values by key. It never changes, so what is computed from it is kept."""
+    """A part that has values by key. It never changes, so the results computed from it are kept."""
 
     __slots__ = ("_json", "_rows")
 
@@ -62,10 +62,10 @@ class Leaf(dict[str, V]):
         try:
             return self._rows
         except AttributeError:
-            found = ((table.summarize(value), key) for key, value in self.items())
+            summaries = ((table.summarize(value), key) for key, value in self.items())
             self._rows: list[tuple[str, str, Summary, str]] = [
                 (summary.first, table.path(key), summary, key)
-                for summary, key in found
+                for summary, key in summaries
                 if summary.first is not None
             ]
             return self._rows
@@ -76,17 +76,17 @@ class Leaf(dict[str, V]):
         """Each value's JSON, in the order of the keys, so that the same values make the same file.
         Values that haven't changed since the leaf ``before`` aren't encoded again."""
         try:
-            known = self._json
+            fragments = self._json
         except AttributeError:
-            known = {}
+            fragments = {}
             old = getattr(before, "_json", {})
             for key, value in self.items():
                 if before is not None and key in old and before[key] is value:
-                    known[key] = old[key]
+                    fragments[key] = old[key]
                 else:
-                    known[key] = orjson.Fragment(orjson.dumps(table.to_json(key, value)))
-            self._json: dict[str, orjson.Fragment] = known
-        return [known[key] for key in sorted(known)]
+                    fragments[key] = orjson.Fragment(orjson.dumps(table.to_json(key, value)))
+            self._json: dict[str, orjson.Fragment] = fragments
+        return [fragments[key] for key in sorted(fragments)]
 
 
 Node = Leaf[V] | Branch
@@ -110,8 +110,8 @@ class PartFiles:
             DamagedPart: it can't be read, or isn't what its name says.
         """
         name = f"{table.name}/{file}"
-        found = self._cache.get(name)
-        if found is None:
+        node = self._cache.get(name)
+        if node is None:
             try:
                 content = read_ours(self._folder / f"{name}.json")
             except OSError as error:
@@ -119,13 +119,13 @@ class PartFiles:
             if sha256(content).hexdigest()[:16] != file.rpartition("-")[2]:
                 raise DamagedPart("A part of it is damaged")
             try:
-                found = node_from_json(table, orjson.loads(content)[table.name])
+                node = node_from_json(table, orjson.loads(content)[table.name])
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 raise DamagedPart(f"A part of it is damaged ({error!r})") from None
-            self._remember(name, found)
+            self._remember(name, node)
         else:
             self._cache.move_to_end(name)
-        return found
+        return node
 
     def write(
         self, table: TableSchema[V], prefix: str, node: Node[V], before: Node[V] | None

@@ -40,7 +40,7 @@ _BODY = len(_PREFIX) + 64 + len(b'",')
 
 
 class StateSchema(NamedTuple, Generic[S]):
-    """What the index of a chain holds: a state, which is a named tuple."""
+    """How the index of a chain stores its state, which is a named tuple."""
 
     empty: S  # the state before the first event
     fold: Callable[[S, Iterable[Folded]], S]
@@ -60,37 +60,34 @@ class StateSchema(NamedTuple, Generic[S]):
 
     def losses(self, state: S) -> Losses:
         """The gaps in the log."""
-        found: Losses = cast(Any, state).losses
-        return found
+        return cast(Losses, cast(Any, state).losses)
 
     def newer(self, state: S) -> str | None:
         """The first event that this software is too old to read."""
-        found: str | None = cast(Any, state).newer
-        return found
+        return cast("str | None", cast(Any, state).newer)
 
 
-def fingerprint_of(versions: Mapping[str, int], *forms: Any) -> str:
+def fingerprint_of(versions: Mapping[str, int], *schemas: Any) -> str:
     """The fingerprint of a schema. A change of a fold's result must change it, so that indexes of
     older versions are rebuilt."""
-    fields = (schema._fields for schema in (*forms, Position, Summary))
+    fields = (schema._fields for schema in (*schemas, Position, Summary))
     text = repr((INDEX_FORMAT, sorted(versions.items()), *fields))
     return sha256(text.encode()).hexdigest()[:16]
 
 
 class Root(NamedTuple, Generic[S]):
-    """What ``index.json`` says."""
+    """The content of ``index.json``."""
 
     position: Position
     tables: tuple[Node[Any], ...]  # the topmost parts
-    rest: S  # the state with empty tables
-    # For each of the last saves the files that it replaced. A reader with an older root may still
-    # need them.
+    bare_state: S  # the state with empty tables
+    # The files that each of the last saves replaced. A reader with an older root may need them.
     superseded: list[list[str]]
 
 
 def encode_root(schema: StateSchema[S], root: Root[S], before: Root[S] | None = None) -> bytes:
     """The bytes of ``index.json``. Values that the root ``before`` has aren't encoded again."""
-    known: tuple[Node[Any] | None, ...] = (
+    old_tables: tuple[Node[Any] | None, ...] = (
         before.tables if before else (None,) * len(schema.table_schemas)
     )
     body = {
@@ -99,13 +96,13 @@ def encode_root(schema: StateSchema[S], root: Root[S], before: Root[S] | None = 
         "position": root.position._asdict(),
         **{
             table.name: node_to_json(table, node, old)
-            for table, node, old in zip(schema.table_schemas, root.tables, known, strict=True)
+            for table, node, old in zip(schema.table_schemas, root.tables, old_tables, strict=True)
         },
-        **schema.to_json(root.rest),
+        **schema.to_json(root.bare_state),
         "superseded": root.superseded,
     }
-    rest = orjson.dumps(body)[1:]
-    return _PREFIX + sha256(rest).hexdigest().encode() + b'",' + rest
+    tail = orjson.dumps(body)[1:]
+    return _PREFIX + sha256(tail).hexdigest().encode() + b'",' + tail
 
 
 def decode_root(schema: StateSchema[S], content: bytes) -> Root[S]:
@@ -132,7 +129,7 @@ def position_of(content: bytes) -> Position:
     """The position of an index that any version wrote.
 
     Raises:
-        ValueError: it is damaged, or tells no position.
+        ValueError: it is damaged, or has no position.
     """
     try:
         return Position(**_body_of(content)["position"])
@@ -141,10 +138,10 @@ def position_of(content: bytes) -> Position:
 
 
 def _body_of(content: bytes) -> dict[str, Any]:
-    rest = content[_BODY:]
-    if content[:_BODY] != _PREFIX + sha256(rest).hexdigest().encode() + b'",':
+    tail = content[_BODY:]
+    if content[:_BODY] != _PREFIX + sha256(tail).hexdigest().encode() + b'",':
         raise ValueError("its checksum does not match")
-    body: dict[str, Any] = orjson.loads(b"{" + rest)
+    body: dict[str, Any] = orjson.loads(b"{" + tail)
     return body
 
 

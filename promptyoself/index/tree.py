@@ -58,7 +58,7 @@ class Tree(Generic[V]):
         self._replayed: Overlay[V] | None = None
         # An instant and the earliest one after it at which a value may begin.
         self._wake: tuple[str, str | None] | None = None
-        self._ready: _Ready[V] | None = None
+        self._ready: _ReadyRows[V] | None = None
 
     def path(self, key: str) -> str:
         """See :class:`~promptyoself.state.overlay.Base`."""
@@ -88,16 +88,16 @@ class Tree(Generic[V]):
     def ready_by(self, now: str) -> Iterator[_Row[V]]:
         """See :class:`~promptyoself.state.overlay.Base`.
 
-        Rows that were found for an earlier instant are kept: each pass of a loop asks for them, and
+        Rows that were read for an earlier instant are kept: each pass of a loop needs them, and
         there may be many.
         """
 
-        def found() -> Iterator[_Row[V]]:
+        def ready_rows() -> Iterator[_Row[V]]:
             if self._ready is None or not self._ready.holds(now):
-                self._ready = _Ready(now, self._soonest)
+                self._ready = _ReadyRows(now, self._soonest)
             return self._ready.rows(now)
 
-        return self._rows(found, lambda values: values.ready_by(now))
+        return self._rows(ready_rows, lambda values: values.ready_by(now))
 
     def next_ready(self, after: str) -> str | None:
         """See :class:`~promptyoself.state.overlay.Base`."""
@@ -171,18 +171,18 @@ class Tree(Generic[V]):
             if isinstance(node, Branch):
                 for digit, (file, summary) in node.parts.items():
                     if summary.first is not None and wanted(summary):
-                        place = prefix + digit
-                        heapq.heappush(heap, (summary.first, place, next(numbers), file, "", None))
+                        path = prefix + digit
+                        heapq.heappush(heap, (summary.first, path, next(numbers), file, "", None))
                 return
-            for first, place, summary, key in node.rows(self._table):
+            for first, path, summary, key in node.rows(self._table):
                 if wanted(summary):
-                    heapq.heappush(heap, (first, place, next(numbers), None, key, node[key]))
+                    heapq.heappush(heap, (first, path, next(numbers), None, key, node[key]))
 
         push(self.root, "")
         while heap:
-            first, place, _, file, key, value = heapq.heappop(heap)
+            first, path, _, file, key, value = heapq.heappop(heap)
             if file is not None:
-                push(self._parts.read(self._table, file), place)
+                push(self._parts.read(self._table, file), path)
             elif value is not None:
                 yield first, key, value
 
@@ -208,34 +208,34 @@ class Tree(Generic[V]):
         return None
 
 
-class _Ready(Generic[V]):
-    """The rows of the values that may begin by some instant, as far as they were asked for. They
-    are right for later instants too, until one of the values that were left out may begin."""
+class _ReadyRows(Generic[V]):
+    """The rows of the values that may begin by an instant, read when they are needed. They hold for
+    later instants too, until one of the values that were left out may begin."""
 
     def __init__(
         self, now: str, soonest: Callable[[PartFilter], Iterator[tuple[str, str, V]]]
     ) -> None:
         self._now = now
         self._until: str | None = None  # when the first of those that were left out may begin
-        self._found: list[tuple[str, str, V]] = []
-        self._rest = soonest(self._is_ready)
+        self._rows_read: list[tuple[str, str, V]] = []
+        self._unread = soonest(self._is_ready)
 
     def holds(self, now: str) -> bool:
-        """Whether none of those that were left out may begin by then."""
+        """Whether none of the values that were left out may begin by ``now``."""
         return self._now <= now and (self._until is None or now < self._until)
 
     def rows(self, now: str) -> Iterator[tuple[str, str, V]]:
-        """All of them; ``now`` is an instant for which it :meth:`holds`."""
+        """All rows; ``now`` is an instant for which :meth:`holds` is true."""
         self._now = now
         number = 0
         while True:
-            while number < len(self._found):
-                yield self._found[number]
+            while number < len(self._rows_read):
+                yield self._rows_read[number]
                 number += 1
-            row = next(self._rest, None)
+            row = next(self._unread, None)
             if row is None:
                 return
-            self._found.append(row)
+            self._rows_read.append(row)
 
     def _is_ready(self, summary: Summary) -> bool:
         ready = summary.ready
@@ -249,8 +249,8 @@ class _Ready(Generic[V]):
 def update(
     table: TableSchema[V], parts: PartFiles, root: Node[V], changes: Mapping[str, V]
 ) -> tuple[Node[V], list[str]]:
-    """Write the parts that these changes make different. Returns the new root, and the files that
-    it doesn't name any more.
+    """Write the parts that the changes concern. Returns the new root, and the files that it doesn't
+    name any more.
 
     Raises:
         OSError: the disk refused; the old root still holds.
@@ -261,28 +261,28 @@ def update(
     def put(node: Node[V], prefix: str, before: Node[V]) -> tuple[str, Summary]:
         return parts.write(table, prefix, node, before), _sum_up(table, node)
 
-    def apply(node: Node[V], prefix: str, changes: Mapping[str, V], most: int) -> Node[V]:
+    def apply(node: Node[V], prefix: str, changes: Mapping[str, V], max_bytes: int) -> Node[V]:
         if not isinstance(node, Branch):
             values = Leaf({**node, **changes})
             if len(prefix) == _PATH_DIGITS or len(values) < 2:
                 return values
-            if sum(map(table.estimate_bytes, values.values())) <= most:
+            if sum(map(table.estimate_bytes, values.values())) <= max_bytes:
                 return values
             node, changes = Branch({}), values
-        found = dict(node.parts)
+        children = dict(node.parts)
         for digit, group in _by_digit(changes, len(prefix)).items():
-            old = found.get(digit)
+            old = children.get(digit)
             before: Node[V] = Leaf() if old is None else parts.read(table, old[0])
             now = apply(before, prefix + digit, group, PART_BYTES)
-            found[digit] = put(now, prefix + digit, before)
-            if old is not None and old[0] != found[digit][0]:
+            children[digit] = put(now, prefix + digit, before)
+            if old is not None and old[0] != children[digit][0]:
                 superseded.append(f"{table.name}/{old[0]}")
-        return Branch(found)
+        return Branch(children)
 
-    def _by_digit(values: Mapping[str, V], at: int) -> dict[str, dict[str, V]]:
+    def _by_digit(values: Mapping[str, V], depth: int) -> dict[str, dict[str, V]]:
         groups: dict[str, dict[str, V]] = {}
         for key, value in values.items():
-            groups.setdefault(table.path(key)[at], {})[key] = value
+            groups.setdefault(table.path(key)[depth], {})[key] = value
         return groups
 
     return apply(root, "", changes, ROOT_BYTES) if changes else root, superseded
@@ -290,13 +290,13 @@ def update(
 
 def _sum_up(table: TableSchema[V], node: Node[V]) -> Summary:
     if isinstance(node, Branch):
-        found = [summary for _, summary in node.parts.values()]
+        summaries = [summary for _, summary in node.parts.values()]
     else:
-        found = [table.summarize(value) for value in node.values()]
+        summaries = [table.summarize(value) for value in node.values()]
     return Summary(
-        sum(summary.number for summary in found),
-        min((summary.first for summary in found if summary.first is not None), default=None),
-        min((summary.ready for summary in found if summary.ready is not None), default=None),
-        tuple(map(sum, zip(*(summary.statuses for summary in found), strict=True))),
-        sum(summary.failing for summary in found),
+        sum(summary.number for summary in summaries),
+        min((summary.first for summary in summaries if summary.first is not None), default=None),
+        min((summary.ready for summary in summaries if summary.ready is not None), default=None),
+        tuple(map(sum, zip(*(summary.statuses for summary in summaries), strict=True))),
+        sum(summary.failing for summary in summaries),
     )

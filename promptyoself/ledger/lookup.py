@@ -1,8 +1,8 @@
 """Finding one event by its number, without reading the log up to it.
 
-A month's members stand in the order of their events, so a place for the event is guessed between
-two members that are known, the next member after it is read, and the guess is bettered. Whether the
-month is sealed makes no difference.
+A month's members are in the order of their events. So the event's offset is guessed between two
+known members, and the next member from there is read. It bounds the next guess. Sealed months are
+read in the same way.
 """
 
 from __future__ import annotations
@@ -19,65 +19,64 @@ __all__ = ["Borders", "seek"]
 _HEADER = re.compile(rb"\x1f\x8b\x08")
 _SEQ = re.compile(rb'\{"v":[0-9]{1,9},"seq":([1-9][0-9]{0,17}),')
 _NEAR_BYTES = 1 << 12
-"""This near to the event, in bytes, members are read one after the other."""
+"""Within this number of bytes before the event, members are read one after the other."""
 
 _CHUNK_BYTES = 1 << 14
 _MOST_GUESSES = 8
-"""The first guesses are made by the events' numbers. After these, the middle is taken, which always
-gets there."""
+"""The number of guesses that are made by the events' numbers. Later ones halve the range, which
+always ends."""
 
 _MOST_BORDERS = 1 << 14
 
 
 class Borders(NamedTuple):
-    """Where members of one file start, as far as that is known: the number of the first event of
-    each, rising, and its place."""
+    """Where some members of one file start, in rising order."""
 
-    numbers: list[int]
-    places: list[int]
+    numbers: list[int]  # the number of each member's first event
+    offsets: list[int]  # where the member starts, in bytes
 
-    def add(self, number: int, place: int) -> None:
-        """Remember one."""
-        at = bisect_right(self.numbers, number)
-        if (at and self.numbers[at - 1] == number) or len(self.numbers) >= _MOST_BORDERS:
+    def add(self, number: int, offset: int) -> None:
+        """Remember a member, unless it is known or there are too many."""
+        index = bisect_right(self.numbers, number)
+        if (index and self.numbers[index - 1] == number) or len(self.numbers) >= _MOST_BORDERS:
             return
-        self.numbers.insert(at, number)
-        self.places.insert(at, place)
+        self.numbers.insert(index, number)
+        self.offsets.insert(index, offset)
 
 
 def seek(file: BinaryIO, size: int, seq: int, borders: Borders) -> Envelope | None:
-    """The event of that number in an unbuffered file; ``None`` where it isn't there, or what is
-    there can't be read. ``borders`` are those of the same file, and are added to."""
+    """The event of that number in an unbuffered file; ``None`` if it isn't there or can't be read.
+    ``borders`` are those of the same file. New ones are added."""
     if not borders.numbers:
         first = _member_from(file, 0, 1)
         if first is None:
             return None
         borders.add(first[1], 0)
-    at = bisect_right(borders.numbers, seq)
-    if at == 0:
+    index = bisect_right(borders.numbers, seq)
+    if index == 0:
         return None
-    low, low_seq = borders.places[at - 1], borders.numbers[at - 1]
+    low, low_seq = borders.offsets[index - 1], borders.numbers[index - 1]
     high, high_seq = size, 0
-    if at < len(borders.numbers):
-        high, high_seq = borders.places[at], borders.numbers[at]
+    if index < len(borders.numbers):
+        high, high_seq = borders.offsets[index], borders.numbers[index]
     guesses = 0
     while high - low > _NEAR_BYTES and low_seq < seq:
         guesses += 1
-        place = (low + high) // 2
+        offset = (low + high) // 2
         if high_seq and guesses <= _MOST_GUESSES:
             share = (seq - low_seq) / (high_seq - low_seq)
-            place = low + int((high - low) * share) - _NEAR_BYTES // 2
+            offset = low + int((high - low) * share) - _NEAR_BYTES // 2
         elif not high_seq and guesses == 1:
-            place = high - _CHUNK_BYTES  # the last members tell how densely events lie
-        place = min(max(place, low + 1), high - 1)
-        found = _member_from(file, place, high)
-        if found is None:
-            high = place
+            offset = high - _CHUNK_BYTES  # the last members show how densely events lie
+        offset = min(max(offset, low + 1), high - 1)
+        member_and_number = _member_from(file, offset, high)
+        if member_and_number is None:
+            high = offset
             continue
-        member, number = found
+        member, number = member_and_number
         borders.add(number, member.start)
         if number > seq:
-            high, high_seq = place, number
+            high, high_seq = offset, number
         else:
             low, low_seq = member.start, number
             if seq < number + member.content.count(b"\n"):
@@ -86,7 +85,7 @@ def seek(file: BinaryIO, size: int, seq: int, borders: Borders) -> Envelope | No
 
 
 def _walk(file: BinaryIO, start: int, seq: int, borders: Borders) -> Envelope | None:
-    """The event in the member there, or in one of those that follow."""
+    """The event, in the member at ``start`` or one of those that follow."""
     try:
         for member in members_of(file, start):
             match = _SEQ.match(member.content)
@@ -101,18 +100,17 @@ def _walk(file: BinaryIO, start: int, seq: int, borders: Borders) -> Envelope | 
     return None
 
 
-def _member_from(file: BinaryIO, place: int, until: int) -> tuple[Member, int] | None:
-    """The first whole member that starts from ``place`` on and before ``until``, and the number of
-    its first event."""
-    while place < until:
-        file.seek(place)
-        chunk = file.read(min(_CHUNK_BYTES, until - place) + 2)
+def _member_from(file: BinaryIO, offset: int, until: int) -> tuple[Member, int] | None:
+    """The first whole member from ``offset`` and before ``until``, and its first event's number."""
+    while offset < until:
+        file.seek(offset)
+        chunk = file.read(min(_CHUNK_BYTES, until - offset) + 2)
         for match in _HEADER.finditer(chunk):
             try:
-                member = next(members_of(file, place + match.start()), None)
+                member = next(members_of(file, offset + match.start()), None)
             except BrokenMember:  # bytes within a member that look like the beginning of one
                 continue
-            if member is not None and (found := _SEQ.match(member.content)):
-                return member, int(found[1])
-        place += _CHUNK_BYTES
+            if member is not None and (seq_match := _SEQ.match(member.content)):
+                return member, int(seq_match[1])
+        offset += _CHUNK_BYTES
     return None

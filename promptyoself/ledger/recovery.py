@@ -1,8 +1,8 @@
-"""Bringing a damaged chain back into service: everything sound in its place, everything else aside.
+"""Bringing a damaged chain back into service: sound lines stay, and all else is put in quarantine.
 
 The order of the steps, and why each is safe to die after:
 
-1. Every piece that isn't taken over is copied to ``quarantine/``, durably, under a name that says
+1. Every piece that isn't sound is copied to ``quarantine/``, durably, under a name that says
    behind which event it lay and ends in ``.unrecorded``. Nothing else has changed; the next try
    writes the same files.
 2. Each broken month is written beside the old file: the sound lines, in members, with a gap at a
@@ -12,7 +12,7 @@ The order of the steps, and why each is safe to die after:
    the pieces of step 1 too, and so finds the same sound lines, even those that lay in another
    month's file.
 3. One append states every gap, with the pieces that belong to it. Until then every reader stops at
-   the gap, and none takes the chain for whole. A recovery that is killed before the append leaves
+   the gap. A recovery that is killed before the append leaves
    the copies. Their names say where they belong, so that the next try states the same.
 4. The copies lose their suffix. A recovery that is killed before that leaves copies that are
    recorded. The next recovery gives them their names.
@@ -62,42 +62,45 @@ class FileRecovery:
         """See :meth:`Recovery.survey`."""
         return survey(self._folder, witness)
 
-    def events(self, found: Survey) -> Iterator[Envelope]:
+    def events(self, survey: Survey) -> Iterator[Envelope]:
         """See :meth:`Recovery.events`."""
         texts = sound_lines(
-            self._folder, {line.hash for island in found.islands for line in island}
+            self._folder, {line.hash for island in survey.islands for line in island}
         )
-        for gap, island in found.in_turn():
+        for gap, island in survey.in_turn():
             batch = Batch([decode_line(texts[line.hash]) for line in island], START, b"")
             yield from (batch if gap is None else BatchAfterGap.after(gap, batch)).folded()
 
-    def pieces_of(self, found: Survey, *, adopt: bool = False) -> list[Quarantined]:
+    def pieces_of(self, survey: Survey, *, adopt: bool = False) -> list[Quarantined]:
         """See :meth:`Recovery.pieces_of`."""
         recorded = self._recorded()
-        left = [
+        copied = [
             _described(copy)
             for copy in copies(self._folder)
             if copy.path.name.removesuffix(UNRECORDED) not in recorded
             and (adopt or not copy.recorded)
         ]
-        named = {piece.file for piece in left}
-        return [*left, *(each for each, _ in self._found(found) if each.file not in named)]
+        named = {piece.file for piece in copied}
+        return [*copied, *(piece for piece, _ in self._pieces(survey) if piece.file not in named)]
 
-    def repair(self, found: Survey) -> Position:
+    def repair(self, survey: Survey) -> Position:
         """See :meth:`Recovery.repair`."""
-        if found.pieces:
+        if survey.pieces:
             self._disk.make_directory(self._quarantine)
             self._disk.fsync_directory(self._folder)
-        for piece, content in self._found(found):
+        for piece, content in self._pieces(survey):
             self._disk.replace(self._quarantine / (piece.file + UNRECORDED), content)
         moved = {
-            line.hash for island in found.islands for line in island if line.ts[:7] in found.broken
+            line.hash
+            for island in survey.islands
+            for line in island
+            if line.ts[:7] in survey.broken
         }
         texts = sound_lines(self._folder, moved)  # all, before the first file has changed
-        for month in sorted(found.broken):
-            self._write_again(month, found, texts)
+        for month in sorted(survey.broken):
+            self._write_again(month, survey, texts)
         self._disk.fsync_directory(self._folder)  # a removal by a recovery that was killed
-        return self._end(found.last)
+        return self._end(survey.last)
 
     def confirm_copies(self) -> None:
         """See :meth:`Recovery.confirm_copies`."""
@@ -116,53 +119,53 @@ class FileRecovery:
         target = self._quarantine / name
         self._disk.make_directory(self._quarantine)
         if path.is_dir():
-            for each in sorted(path.rglob("*")):
-                if each.is_file() and not each.is_symlink():
-                    self._disk.make_directory((target / each.relative_to(path)).parent)
-                    self._disk.replace(target / each.relative_to(path), read_ours(each))
+            for file in sorted(path.rglob("*")):
+                if file.is_file() and not file.is_symlink():
+                    self._disk.make_directory((target / file.relative_to(path)).parent)
+                    self._disk.replace(target / file.relative_to(path), read_ours(file))
         elif path.exists():
             self._disk.make_directory(target.parent)
             self._disk.replace(target, read_ours(path))
         return target
 
-    def _found(self, found: Survey) -> Iterator[tuple[Quarantined, bytes]]:
-        """The pieces of a survey. One that was copied by a recovery that was killed bears the name
-        that it got then: what lies before it may have changed since."""
+    def _pieces(self, survey: Survey) -> Iterator[tuple[Quarantined, bytes]]:
+        """The pieces of a survey with their bytes. A piece that an earlier recovery has copied
+        keeps the name of that copy, since the events before it may have changed."""
         lines = sorted(
-            (line for island in found.islands for line in island), key=lambda each: each.place
+            (line for island in survey.islands for line in island), key=lambda line: line.place
         )
-        left = {
+        copied = {
             (copy.month, copy.offset, copy.digest): _described(copy)
             for copy in copies(self._folder)
             if not copy.recorded
         }
-        for piece in found.pieces:
+        for piece in survey.pieces:
             described = _named(piece, _before(lines, piece))
             key = piece.month, piece.offset, described.sha256[:16]
-            yield left.get(key, described), piece.content
+            yield copied.get(key, described), piece.content
 
     def _recorded(self) -> set[str]:
         """The names of the copies that the chain has a record of."""
         return {
-            str(each.get("file"))
+            str(piece.get("file"))
             for event in statements(self._folder, "ledger.recovered")
-            for each in event.data.get("quarantined") or ()
+            for piece in event.data.get("quarantined") or ()
         }
 
-    def _write_again(self, month: str, found: Survey, texts: dict[str, bytes]) -> None:
+    def _write_again(self, month: str, survey: Survey, texts: dict[str, bytes]) -> None:
         path = self._folder / segment_name(month)
         runs = [
             [line for line in island if line.ts[:7] == month]
-            for island in found.islands
+            for island in survey.islands
             if any(line.ts[:7] == month for line in island)
         ]
-        mark = self._folder / UNSETTLED
+        unsettled = self._folder / UNSETTLED
         if not runs:
-            os.close(self._disk.open_own(mark, os.O_WRONLY | os.O_CREAT))
+            os.close(self._disk.open_own(unsettled, os.O_WRONLY | os.O_CREAT))
             with suppress(FileNotFoundError):
                 self._disk.unlink(path)
             self._disk.fsync_directory(self._folder)
-            self._disk.discard(mark)
+            self._disk.discard(unsettled)
             return
         self._disk.write_beside(path, _members(runs, texts))
         beside = self._disk.beside(path)
@@ -173,9 +176,9 @@ class FileRecovery:
         ]
         if written != [line.hash for run in runs for line in run]:
             raise OSError(f"{beside} doesn't read as it was written: a failing disk or memory")
-        os.close(self._disk.open_own(mark, os.O_WRONLY | os.O_CREAT))
+        os.close(self._disk.open_own(unsettled, os.O_WRONLY | os.O_CREAT))
         self._disk.put_in_place(path)
-        self._disk.discard(mark)
+        self._disk.discard(unsettled)
 
     def _end(self, last: Line | None) -> Position:
         if last is None:
@@ -185,8 +188,8 @@ class FileRecovery:
             if month < last.ts[:7]:
                 earlier += size
         member = None
-        for each in read_members(self._folder / segment_name(last.ts[:7])):
-            member = each
+        for following in read_members(self._folder / segment_name(last.ts[:7])):
+            member = following
         if member is None or hash_line(member.content[:-1].rpartition(b"\n")[2]) != last.hash:
             raise OSError(f"{segment_name(last.ts[:7])} doesn't end as it was written")
         return Position(
@@ -201,7 +204,7 @@ def _members(runs: Sequence[Sequence[Line]], texts: dict[str, bytes]) -> Iterato
 
 
 def _before(lines: Sequence[Line], piece: Piece) -> int:
-    """The sound event behind which a piece lies, in the order of the files."""
+    """The number of the last sound event before a piece, in the order of the files."""
     seq = 0
     for line in lines:
         if line.place >= piece.place:

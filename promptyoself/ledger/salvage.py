@@ -1,12 +1,12 @@
-"""Finds what is sound in a damaged chain: whole gzip members, bytes that still read as event lines,
-and the hash links between lines.
+"""Finds the sound events of a damaged chain, by whole gzip members, bytes that still read as event
+lines, and the hash links between lines.
 
 A line is *vouched for* if the line after it has its hash. It is *checked* if its member's checksum
-is right. A line that is neither isn't taken, since nobody can tell what it was.
+is right. A line that is neither is left out, since its bytes may have been altered.
 
-Lines that follow from each other are an *island*. Between two islands lies a gap: the events there
-are lost. Nothing is invented. If two lines claim the same place, the one from which more lines
-follow is taken. A line that contradicts the island after it isn't taken either.
+Lines that follow from each other are an *island*. The events between two islands are lost: a gap.
+Nothing is invented. If two lines have the same number, the one from which more lines follow is
+kept. A line that contradicts the island after it is left out.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = ["UNRECORDED", "Copy", "copies", "sound_lines", "survey"]
 _LINE = re.compile(rb'^\{"v":[^\n]{100,}\}(?=\n)', re.MULTILINE)
 _LINE_START = b'{"v":'
 UNRECORDED = ".unrecorded"
-"""How the name of a piece in the quarantine ends for which there is no statement yet."""
+"""How the name of a piece in the quarantine ends while the chain has no statement of it."""
 
 _COPY = re.compile(
     r"(\d{4}-\d\d)-(\d+)-after-(\d+)(-end)?-([0-9a-f]{16})\.damaged(\.unrecorded)?", re.ASCII
@@ -46,12 +46,12 @@ _COPY = re.compile(
 _HEADER_BYTES = 10
 _SLICE_BYTES = 256
 _MOST_ISLANDS = 2000
-"""The most islands that are weighed against each other; of more, the longest. Damage makes a
-handful. What has thousands was made so."""
+"""The most islands that are compared; of more, the longest are. Damage makes a handful; a log with
+thousands was crafted."""
 
 
 class Copy(NamedTuple):
-    """A copy of damaged bytes in the quarantine, as far as its name tells."""
+    """A copy of damaged bytes in the quarantine, as its name describes it."""
 
     path: Path
     month: str  # where the bytes lay
@@ -68,13 +68,13 @@ def copies(folder: Path) -> list[Copy]:
         names = os.listdir(folder / QUARANTINE)
     except FileNotFoundError:
         return []
-    found = []
+    named = []
     for name in sorted(names):
         if match := _COPY.fullmatch(name):
             month, offset, after, end, digest, pending = match.groups()
             path = folder / QUARANTINE / name
-            found.append(Copy(path, month, int(offset), int(after), bool(end), digest, not pending))
-    return sorted(found, key=lambda copy: (copy.month, copy.offset))
+            named.append(Copy(path, month, int(offset), int(after), bool(end), digest, not pending))
+    return sorted(named, key=lambda copy: (copy.month, copy.offset))
 
 
 class _Stretch(NamedTuple):
@@ -91,7 +91,7 @@ class _Stretch(NamedTuple):
     size: int | None  # how many bytes a member holds, unpacked; None for bytes between two
 
 
-class _Read(NamedTuple):
+class _ReadStretch(NamedTuple):
     """A stretch of a month and the events in it."""
 
     month: str
@@ -110,40 +110,40 @@ class _Read(NamedTuple):
 
 
 def survey(folder: Path, witness: tuple[int, str] | None = None) -> Survey:
-    """Look at every byte of a chain's segments. ``witness`` is the number and hash of the latest
-    event that an index has seen: of a broken end only what it vouches for is taken.
+    """Read every byte of a chain's segments. ``witness`` is the number and hash of the latest event
+    that an index has seen. Of a broken end, only lines up to that event are kept.
 
     Raises:
         OSError: a segment can't be read.
     """
     stated: dict[str, Envelope] = {}
-    read = list(_read(folder, witness, stated))
-    found = [line for each in read for line in each.lines]
-    islands = _in_order(_islands(found, witness), witness)
+    reads = list(_read(folder, witness, stated))
+    read_lines = [line for read in reads for line in read.lines]
+    islands = _in_order(_islands(read_lines, witness), witness)
     kept = {line.hash: line for island in islands for line in island}
     firsts = {island[0].hash for island in islands[1:]}
     pieces: list[Piece] = []
     broken: set[str] = set()
     inside: dict[str, set[str]] = {}
     latest = 0
-    for each in read:
-        mine = [line for line in each.lines if kept.get(line.hash) is line]
-        hashes = {line.hash for line in each.lines}
-        if each.copy is not None:
-            inside[each.copy] = hashes
-            broken.update(line.ts[:7] for line in mine)
+    for read in reads:
+        sound = [line for line in read.lines if kept.get(line.hash) is line]
+        hashes = {line.hash for line in read.lines}
+        if read.copy is not None:
+            inside[read.copy] = hashes
+            broken.update(line.ts[:7] for line in sound)
             continue
-        whole = each.is_whole and len(mine) == len(each.lines)
-        numbers = [latest, *(line.seq for line in mine)]
-        in_place = all(line.ts[:7] == each.month for line in mine) and numbers == sorted(numbers)
+        whole = read.is_whole and len(sound) == len(read.lines)
+        numbers = [latest, *(line.seq for line in sound)]
+        in_place = all(line.ts[:7] == read.month for line in sound) and numbers == sorted(numbers)
         latest = max(numbers)
-        if whole and in_place and firsts.isdisjoint(line.hash for line in mine[1:]):
+        if whole and in_place and firsts.isdisjoint(line.hash for line in sound[1:]):
             continue
-        broken.update([each.month, *(line.ts[:7] for line in mine)])
+        broken.update([read.month, *(line.ts[:7] for line in sound)])
         if not (whole and in_place):
-            content = read_ours(folder / segment_name(each.month))
-            damaged = content[each.stretch.start : each.stretch.end]
-            pieces.append(Piece(each.month, each.stretch.start, damaged, each.place, each.at_end))
+            content = read_ours(folder / segment_name(read.month))
+            damaged = content[read.stretch.start : read.stretch.end]
+            pieces.append(Piece(read.month, read.stretch.start, damaged, read.place, read.at_end))
             inside[sha256(damaged).hexdigest()] = hashes
     statements = [event for hash_, event in stated.items() if hash_ in kept]
     return Survey(islands, pieces, broken, statements, inside)
@@ -151,22 +151,22 @@ def survey(folder: Path, witness: tuple[int, str] | None = None) -> Survey:
 
 def _read(
     folder: Path, witness: tuple[int, str] | None, stated: dict[str, Envelope]
-) -> Iterator[_Read]:
-    """Every stretch of the segments, in order; ``stated`` then has the statements of earlier
-    recoveries, by their hashes."""
+) -> Iterator[_ReadStretch]:
+    """Every stretch of the segments, in order. The statements of earlier recoveries are put into
+    ``stated``, by their hashes."""
     place = 0
     last = max((month for month, _ in list_segments(folder)), default="")
     for month, content, aside in _sources(folder):
         for stretch in _stretches(content):
-            texts, known = stretch.lines, None
+            texts, seen_hash = stretch.lines, None
             if aside is not None:
                 at_end = aside.at_end
             else:
                 at_end = month == last and stretch.end == len(content)
             if at_end and not stretch.whole:
-                # What was cut short was never acknowledged, but for what an index has seen.
-                known = _seen(texts, witness)
-                texts = texts if known is not None else []
+                # An append that was cut short was never acknowledged, unless an index has seen it.
+                seen_hash = _witnessed(texts, witness)
+                texts = texts if seen_hash is not None else []
             lines: list[Line] = []
             place += 1
             for number, text in enumerate(texts):
@@ -174,8 +174,7 @@ def _read(
                 if event is None:
                     continue
                 hash_ = hash_line(text)
-                checked = stretch.whole or hash_ == known
-                at = place + number
+                checked = stretch.whole or hash_ == seen_hash
                 lines.append(
                     Line(
                         event.seq,
@@ -184,7 +183,7 @@ def _read(
                         event.ts,
                         month,
                         stretch.start,
-                        at,
+                        place + number,
                         checked,
                         aside is not None,
                     )
@@ -192,27 +191,27 @@ def _read(
                 if event.type == "ledger.recovered":
                     stated[hash_] = event
             copy = None if aside is None else sha256(content).hexdigest()
-            yield _Read(month, stretch, lines, place, copy, at_end)
+            yield _ReadStretch(month, stretch, lines, place, copy, at_end)
             place += len(texts)
 
 
 def sound_lines(folder: Path, chosen: Collection[str]) -> dict[str, bytes]:
     """The lines that have these hashes, by hash, wherever they lie."""
-    found: dict[str, bytes] = {}
+    texts: dict[str, bytes] = {}
     for _, content, _ in _sources(folder):
         for stretch in _stretches(content):
             for line in stretch.lines:
                 hash_ = hash_line(line)
                 if hash_ in chosen:
-                    found.setdefault(hash_, line)
-    return found
+                    texts.setdefault(hash_, line)
+    return texts
 
 
 # --- bytes ----------------------------------------------------------------------------------------
 
 
 def _sources(folder: Path) -> Iterator[tuple[str, bytes, Copy | None]]:
-    """Each month's segment, and before it what a recovery that was killed has moved out of it."""
+    """Each month's segment, after the copies of its bytes by a recovery that was killed."""
     aside = [copy for copy in copies(folder) if not copy.recorded]
     months = {month for month, _ in list_segments(folder)}
     for month in sorted(months | {copy.month for copy in aside}):
@@ -224,32 +223,32 @@ def _sources(folder: Path) -> Iterator[tuple[str, bytes, Copy | None]]:
 
 
 def _stretches(content: bytes) -> Iterator[_Stretch]:
-    at = 0
-    while at < len(content):
+    start = 0
+    while start < len(content):
         try:
-            member = member_at(content, at)
+            member = member_at(content, start)
         except BrokenMember:
-            end = next_member(content, at + 1)
-            yield _Stretch(at, end, _legible(content[at:end]), None)
+            end = next_member(content, start + 1)
+            yield _Stretch(start, end, _legible(content[start:end]), None)
         else:
             end = member.end
-            yield _Stretch(at, end, _LINE.findall(member.content), len(member.content))
-        at = end
+            yield _Stretch(start, end, _LINE.findall(member.content), len(member.content))
+        start = end
 
 
 def _legible(damaged: bytes) -> list[bytes]:
-    """What reads as lines in a broken member: the text itself, where it was stored as it is; and
-    what can be unpacked of it behind its header, as far as that goes."""
+    """The bytes of a broken member that read as lines: text that was stored uncompressed, and what
+    can be unpacked from behind the header up to the damage."""
     plain = []
     for text in damaged.split(b"\n", len(damaged) // 100)[:-1]:
-        if text.endswith(b"}"):  # what comes before a line is a header, or noise
+        if text.endswith(b"}"):  # the bytes before a line are a header, or noise
             starts = {text.find(_LINE_START), text.rfind(_LINE_START)} - {-1}
             plain += [text[start:] for start in sorted(starts)]
     stream = zlib.decompressobj(-15)
     out, size = [], 0
     try:
-        for at in range(_HEADER_BYTES, len(damaged), _SLICE_BYTES):
-            for step in range(at, min(at + _SLICE_BYTES, len(damaged))):
+        for slice_start in range(_HEADER_BYTES, len(damaged), _SLICE_BYTES):
+            for step in range(slice_start, min(slice_start + _SLICE_BYTES, len(damaged))):
                 out.append(stream.decompress(damaged[step : step + 1], MAX_MEMBER_BYTES))
                 size += len(out[-1])
             if stream.eof or size > MAX_MEMBER_BYTES:
@@ -266,7 +265,7 @@ def _event(line: bytes) -> Envelope | None:
         return None
 
 
-def _seen(lines: list[bytes], witness: tuple[int, str] | None) -> str | None:
+def _witnessed(lines: list[bytes], witness: tuple[int, str] | None) -> str | None:
     hashes = {hash_line(line) for line in lines} if witness else set()
     return witness[1] if witness is not None and witness[1] in hashes else None
 
@@ -274,14 +273,14 @@ def _seen(lines: list[bytes], witness: tuple[int, str] | None) -> str | None:
 # --- links ----------------------------------------------------------------------------------------
 
 
-def _islands(found: list[Line], witness: tuple[int, str] | None) -> list[list[Line]]:
-    """Lines that follow from each other, each line once. Of two that follow from the same line, the
-    one is taken from which more follow; of equals, the one that an index has seen."""
+def _islands(read_lines: list[Line], witness: tuple[int, str] | None) -> list[list[Line]]:
+    """Lines that follow from each other, each line once. Of two that follow from the same line,
+    the one with more lines after it is kept; of equals, the one that an index has seen."""
     seen = witness[1] if witness else None
     lines: dict[str, Line] = {}
-    for line in found:
-        known = lines.get(line.hash)
-        if known is None or _worth(line) > _worth(known):
+    for line in read_lines:
+        duplicate = lines.get(line.hash)
+        if duplicate is None or _worth(line) > _worth(duplicate):
             lines[line.hash] = line
     children: dict[str, list[Line]] = {}
     for line in lines.values():
@@ -290,20 +289,20 @@ def _islands(found: list[Line], witness: tuple[int, str] | None) -> list[list[Li
             children.setdefault(parent.hash, []).append(line)
     length: dict[str, int] = {}
     following: dict[str, Line] = {}
-    for line in sorted(lines.values(), key=lambda each: -each.seq):
-        mine = children.get(line.hash, ())
+    for line in sorted(lines.values(), key=lambda candidate: -candidate.seq):
+        children_of_line = children.get(line.hash, ())
         best = max(
-            mine,
-            key=lambda each: (length.get(each.hash, 0), each.hash == seen, each.checked),
+            children_of_line,
+            key=lambda child: (length.get(child.hash, 0), child.hash == seen, child.checked),
             default=None,
         )
         if best is not None and length.get(best.hash, 0):
             following[line.hash] = best
             length[line.hash] = 1 + length[best.hash]
         else:
-            # The last of its island is taken only if it was checked. But a line whose hash stands
-            # in another line is vouched for, even where that line itself isn't taken.
-            length[line.hash] = 1 if line.checked or mine else 0
+            # The last line of an island is kept only if it is checked. But a line whose hash is
+            # in another line is vouched for, even if that other line is left out.
+            length[line.hash] = 1 if line.checked or children_of_line else 0
     islands = []
     led = {line.hash for line in following.values()}
     for line in lines.values():
@@ -315,7 +314,7 @@ def _islands(found: list[Line], witness: tuple[int, str] | None) -> list[list[Li
             and following.get(parent.hash) not in (None, line)
             and (parent.seq + 1 == line.seq)
         ):
-            continue  # another line has its place
+            continue  # another line has its number
         island = [line]
         while (after := following.get(island[-1].hash)) is not None:
             island.append(after)
@@ -324,81 +323,81 @@ def _islands(found: list[Line], witness: tuple[int, str] | None) -> list[list[Li
 
 
 def _worth(line: Line) -> tuple[bool, bool, bool]:
-    """Of a line that lies in several places, the one is taken that needn't be moved."""
+    """The rank of one copy of a line: of several, the one that needn't be moved is kept."""
     return line.checked, not line.aside, line.ts[:7] == line.month
 
 
 _Best = tuple[int, tuple[int, int] | None]
-"""The most lines up to an island, and the one before it. Of each island there are two: where it
-contradicts the one before it (1), and where it doesn't (0)."""
+"""The most lines up to an island, and the island before it. Each island has two of these: one where
+it contradicts the island before it (index 1), and one where it doesn't (index 0)."""
 
 
 def _in_order(islands: list[list[Line]], witness: tuple[int, str] | None) -> list[list[Line]]:
-    """Those islands, in the order of the chain, that have the most lines and can all be true.
+    """The islands that can all be true and together have the most lines, in the order of the chain.
 
-    Two islands without a number between them contradict each other, since the second should have
-    followed from the first: one line was altered. An island that contradicts those on both sides of
-    it is none of this chain.
+    Two islands with no number between them contradict each other, since the second should follow
+    from the first: one line was altered. An island that contradicts both its neighbours doesn't
+    belong to this chain.
     """
     if len(islands) > _MOST_ISLANDS:
         longest = sorted(islands, key=len, reverse=True)[:_MOST_ISLANDS]
         islands = sorted(longest, key=lambda island: (island[0].seq, island[0].place))
     best: list[list[_Best | None]] = []
     total = sum(map(len, islands))
-    for at, island in enumerate(islands):
+    for number, island in enumerate(islands):
         first = island[0]
         weight = len(island)
         if witness is not None and any(line.hash == witness[1] for line in island):
-            weight += total  # what an index has seen decides before all else
-        mine: list[_Best | None] = [(weight, None), None]
-        for earlier in range(at):
+            weight += total  # the event that an index has seen outweighs all others
+        own_ways: list[_Best | None] = [(weight, None), None]
+        for earlier in range(number):
             last = islands[earlier][-1]
             if not (last.seq < first.seq and last.ts <= first.ts):
                 continue
             against = int(last.seq + 1 == first.seq)
-            for before, found in enumerate(best[earlier]):
-                if found is None or (against and before):
+            for before, way in enumerate(best[earlier]):
+                if way is None or (against and before):
                     continue
-                lines = found[0] + weight - against
-                known = mine[against]
-                if known is None or lines > known[0]:
-                    mine[against] = lines, (earlier, before)
-        best.append(mine)
+                lines = way[0] + weight - against
+                rival = own_ways[against]
+                if rival is None or lines > rival[0]:
+                    own_ways[against] = lines, (earlier, before)
+        best.append(own_ways)
     ends = [
-        (found[0], (at, against))
-        for at, each in enumerate(best)
-        for against, found in enumerate(each)
-        if found is not None
+        (way[0], (number, against))
+        for number, ways in enumerate(best)
+        for against, way in enumerate(ways)
+        if way is not None
     ]
     if not ends:
         return []
     chosen: list[list[Line]] = []
-    came: tuple[int, int] | None = max(ends)[1]
-    while came is not None:
-        chosen.append(islands[came[0]])
-        found = best[came[0]][came[1]]
-        came = found[1] if found is not None else None
+    step: tuple[int, int] | None = max(ends)[1]
+    while step is not None:
+        chosen.append(islands[step[0]])
+        way = best[step[0]][step[1]]
+        step = way[1] if way is not None else None
     chosen.reverse()
     return _uncontradicted(chosen, witness)
 
 
 def _uncontradicted(islands: list[list[Line]], witness: tuple[int, str] | None) -> list[list[Line]]:
-    """Where two islands contradict each other and the second is vouched for, the line before it was
-    altered; else the second was. What an index has seen decides before all else."""
-    found: list[list[Line]] = []
+    """The islands without the altered lines. If two islands contradict each other and the second is
+    vouched for, the line before it was altered; else the second was. The witness decides first."""
+    kept: list[list[Line]] = []
     for island in islands:
         if island[0].seq == 1 and island[0].prev != GENESIS_HASH:
             island = island[1:]  # noqa: PLW2901
             if not island:
                 continue
-        if found and found[-1][-1].seq + 1 == island[0].seq:
+        if kept and kept[-1][-1].seq + 1 == island[0].seq:
             if not _is_vouched_for(island, witness):
                 continue
-            found[-1] = found[-1][:-1]
-            if not found[-1]:
-                found.pop()
-        found.append(island)
-    return found
+            kept[-1] = kept[-1][:-1]
+            if not kept[-1]:
+                kept.pop()
+        kept.append(island)
+    return kept
 
 
 def _is_vouched_for(island: list[Line], witness: tuple[int, str] | None) -> bool:

@@ -58,14 +58,14 @@ SUFFIX = ".ndjson.gz"
 """How the name of every month's file ends."""
 
 UNSETTLED = ".unsettled"
-"""A file that is there while a month's new name may not be durable. The next append makes it so;
-else the old file could come back, without what was added to the new one."""
+"""A file that exists while the renaming of a month may not be durable. The next append makes it
+durable; else the old file could come back, without the events added to the new one."""
 
 QUARANTINE = "quarantine"
 """The folder for damaged bytes, within the chain's own."""
 
 _NAME = re.compile(r"(\d{4}-(?:0[1-9]|1[0-2]))\.ndjson\.gz", re.ASCII)
-_SMALL_BYTES = 1 << 10  # an event or two, which take longer to deflate than to do all else with
+_SMALL_BYTES = 1 << 10  # an event or two: deflating them takes longer than all else
 _LARGE_BYTES = 1 << 12  # from here on it is worth importing a faster library
 # RFC 1952, 2.3, and RFC 1951, 3.2.4: a header, and the only block, stored; CRC and length.
 _HEADER = bytes.fromhex("1f8b08000000000000ff01")
@@ -81,15 +81,15 @@ _GZIP = 31  # zlib's wbits for a gzip header and trailer around a 32 KiB window
 
 
 class Member(NamedTuple):
-    """One whole member: where it lies in its file, and what it holds."""
+    """One whole member."""
 
-    start: int
+    start: int  # where it begins in its file, in bytes
     end: int
-    content: bytes
+    content: bytes  # uncompressed
 
 
 class BrokenMember(Exception):
-    """What lies at ``offset`` isn't a whole member; ``cause`` says in what way."""
+    """There is no whole member at ``offset``; ``cause`` says why."""
 
     def __init__(self, offset: int, cause: str, *, cut_short: bool = False) -> None:
         super().__init__(cause)
@@ -104,35 +104,35 @@ def segment_name(month: str) -> str:
 
 
 def is_month(text: str) -> bool:
-    """Whether a month is spelled like that."""
+    """Whether a text is a month such as ``2026-11``."""
     return _NAME.fullmatch(segment_name(text)) is not None
 
 
 def list_segments(folder: Path) -> list[tuple[str, int]]:
-    """The months that have a segment, oldest first, each with its size in bytes. An empty file is
-    none: a crash can leave one, between making it and writing to it."""
-    return [(month, found.st_size) for month, found in stat_segments(folder)[0]]
+    """The months that have a segment, oldest first, each with its size in bytes. An empty file
+    doesn't count: a crash leaves one between making the file and writing to it."""
+    return [(month, state.st_size) for month, state in stat_segments(folder)[0]]
 
 
 def stat_segments(folder: Path) -> tuple[list[tuple[str, os.stat_result]], list[str]]:
-    """The same with all that is known of each file; and every name in the folder.
+    """The months with the stat of each file, and every name in the folder.
 
     Raises:
-        OSError: a month is no regular file. It isn't read as empty, nor is what a link points to.
+        OSError: a month is no regular file, such as a link.
     """
-    place, found = str(folder), []
+    root, segments = str(folder), []
     try:
-        names = os.listdir(place)
+        names = os.listdir(root)
         for name in names:
             if name.endswith(SUFFIX) and (match := _NAME.fullmatch(name)):
-                path = f"{place}/{name}"
+                path = f"{root}/{name}"
                 state = is_ours(os.lstat(path), path)
                 if state.st_size:
-                    found.append((match[1], state))
+                    segments.append((match[1], state))
     except FileNotFoundError:  # the folder; or a month has gone, and nothing is certain
         return [], []
-    found.sort(key=itemgetter(0))
-    return found, names
+    segments.sort(key=itemgetter(0))
+    return segments, names
 
 
 def compress(content: bytes) -> bytes:
@@ -156,9 +156,9 @@ def _isal() -> ModuleType | None:
     """Intel's library, where it is installed (the extra ``fast``): at its level 1 it makes
     slightly smaller members than zlib at 9, in a tenth of the time or less.
 
-    Only for writing. It unpacks large members in half the time, too, but that is a twentieth of
-    what an event costs to replay; and it takes some crafted ones that zlib, and so ``zcat``,
-    refuses: codes that aren't complete. What is in order must not depend on what is installed.
+    It is only for writing. It also unpacks large members in half the time, but that is a twentieth
+    of the cost of replaying an event. And it accepts some crafted members that zlib and ``zcat``
+    refuse; which logs are sound must not depend on the libraries that are installed.
     """
     try:
         from isal import isal_zlib
@@ -178,24 +178,23 @@ def read_members(path: Path, start: int = 0) -> Iterator[Member]:
 
 
 def members_of(file: BinaryIO, start: int = 0) -> Iterator[Member]:
-    """The members of an unbuffered file from a member's border on, in memory bounded by the
-    largest.
+    """The members of an unbuffered file, from the start of one. One member at a time is in memory.
 
     Raises:
         BrokenMember: after the last whole member, if the file goes on.
     """
     file.seek(start)
-    buffer, at = b"", 0
+    buffer, cursor = b"", 0
     while True:
         decompressor = zlib.decompressobj(_GZIP)
         parts: list[bytes] = []
-        size, end, most = 0, start, _FIRST_BYTES
+        size, end, slice_bytes = 0, start, _FIRST_BYTES
         while True:
             # In slices, since zlib copies whatever follows the member into unused_data; a small
             # one first, since most members are.
-            piece = buffer[at : at + most]
+            piece = buffer[cursor : cursor + slice_bytes]
             if not piece:
-                buffer, at = file.read(_READ_BYTES), 0
+                buffer, cursor = file.read(_READ_BYTES), 0
                 if buffer:
                     continue
                 if end == start:
@@ -209,18 +208,18 @@ def members_of(file: BinaryIO, start: int = 0) -> Iterator[Member]:
             if size > MAX_MEMBER_BYTES:
                 raise BrokenMember(start, f"it holds more than {MAX_MEMBER_BYTES} bytes")
             used = len(piece) - len(decompressor.unused_data)
-            at += used
+            cursor += used
             end += used
             if decompressor.eof:
                 break
             parts.append(content)
-            most = _READ_BYTES
+            slice_bytes = _READ_BYTES
         yield Member(start, end, b"".join([*parts, content]) if parts else content)
         start = end
 
 
 def ends_at(file: BinaryIO, position: Position) -> bool:
-    """Whether the event before the position is the last of a member that lies there in the file."""
+    """Whether the position's event is the last of the member that the position names."""
     try:
         member = next(members_of(file, position.member), None)
         if member is None or member.end != position.offset:
@@ -235,17 +234,18 @@ def ends_at(file: BinaryIO, position: Position) -> bool:
 
 
 def relocate(file: BinaryIO, position: Position) -> Member | None:
-    """The member that has the event before the position, cut down to what comes after that event;
-    ``None`` where it isn't found. The event's hash vouches for everything before it, too."""
+    """The member that has the position's event, cut down to the lines after that event; ``None`` if
+    there is none. The event's hash vouches for everything before it, too."""
     try:
         for member in members_of(file):
             first = decode_line(member.content.partition(b"\n")[0]).seq
             lines = _split(member.content)[:-1]
             if first <= position.seq < first + len(lines):
-                at = position.seq - first
-                if hash_line(lines[at]) != position.hash:
+                index = position.seq - first
+                if hash_line(lines[index]) != position.hash:
                     return None
-                return member._replace(content=b"".join(line + b"\n" for line in lines[at + 1 :]))
+                content = b"".join(line + b"\n" for line in lines[index + 1 :])
+                return member._replace(content=content)
     except (BrokenMember, ValueError):
         pass
     return None
@@ -254,18 +254,18 @@ def relocate(file: BinaryIO, position: Position) -> Member | None:
 def has_member_after(file: BinaryIO, offset: int) -> bool:
     """Whether a whole member with an event line starts anywhere after ``offset``.
 
-    It tells damage in the middle from a torn end: an append that was cut short is followed by
-    nothing, since the next writer moves it aside first. In doubt it says yes, which refuses.
+    This distinguishes damage in the middle from a torn end: nothing follows an append that was cut
+    short, since the next writer moves it aside first. In doubt the answer is yes: damage.
     """
     file.seek(offset)
     tail = memoryview(file.read())
     budget = 2 * MAX_MEMBER_BYTES
-    for tries, found in enumerate(_MAGIC.finditer(tail, 1)):
-        # Noise has one in 16 MB. What has a thousand, or unpacks to so much, is no torn end, and
-        # must not cost minutes.
+    for tries, header in enumerate(_MAGIC.finditer(tail, 1)):
+        # Noise has one header in 16 MB. Bytes with a thousand, or that unpack to that much, are no
+        # torn end, and must not cost minutes.
         if tries >= 1000 or budget <= 0:
             return True
-        content, whole, cost = _unpack(tail[found.start() :])
+        content, whole, cost = _unpack(tail[header.start() :])
         budget -= cost
         with suppress(ValueError):
             decode_line(content.partition(b"\n")[0])
@@ -286,39 +286,39 @@ def member_at(content: bytes, start: int) -> Member:
 
 
 def next_member(content: bytes, start: int) -> int:
-    """Where the next whole member with an event line begins, from an offset on; else the end."""
+    """The offset, from ``start`` on, of the next whole member with an event line; else the end."""
     view = memoryview(content)
-    for found in _MAGIC.finditer(view, start):
-        text, whole, _ = _unpack(view[found.start() :])
+    for header in _MAGIC.finditer(view, start):
+        text, whole, _ = _unpack(view[header.start() :])
         if whole:
             with suppress(ValueError):
                 decode_line(text.partition(b"\n")[0])
-                return found.start()
+                return header.start()
     return len(content)
 
 
 def is_foreign(file: BinaryIO) -> bool:
-    """Whether a file doesn't even begin as one of ours: neither with a gzip header, as far as it
-    goes, nor with the zeros that a loss of power leaves in the place of a write. Then it isn't the
-    torn end of a first append. It is damaged, or somebody else's: nothing may be cut off it."""
+    """Whether a file begins neither with a gzip header nor with the zeros that a loss of power
+    leaves. Then it isn't the torn end of a first append but damaged, or somebody else's: nothing
+    may be cut off it."""
     file.seek(0)
     head = file.read(len(_GZIP_HEADER))
     return any(byte not in (0, right) for byte, right in zip(head, _GZIP_HEADER, strict=False))
 
 
 def _unpack(data: memoryview) -> tuple[bytes, bool, int]:
-    """What a member holds that starts here and begins with an event, else nothing; whether it is
-    whole; and how many bytes were unpacked to find that out."""
+    """The content of the member that starts here, or nothing if that isn't an event; whether the
+    member is whole; and how many bytes were unpacked."""
     decompressor = zlib.decompressobj(_GZIP)
     parts: list[bytes] = []
     size = 0
     try:
-        # A look at its first bytes, so that not every header costs a whole decompression.
+        # The first bytes are checked first: not every header is worth a whole decompression.
         if decompressor.decompress(data[:1024], len(_LINE_START)) != _LINE_START:
             return b"", False, 0
         decompressor = zlib.decompressobj(_GZIP)
-        for at in range(0, len(data), _SLICE_BYTES):
-            piece = data[at : at + _SLICE_BYTES]
+        for start in range(0, len(data), _SLICE_BYTES):
+            piece = data[start : start + _SLICE_BYTES]
             parts.append(decompressor.decompress(piece, MAX_MEMBER_BYTES + 1 - size))
             size += len(parts[-1])
             if decompressor.eof or size > MAX_MEMBER_BYTES:
@@ -374,35 +374,35 @@ def _check_line(line: bytes, seq: int, head: str, ts: str, month: str, offset: i
         envelope = decode_line(line)
     except ValueError as error:
         what = f"the line isn't an event: {error}"
-        found = line[:200].decode("utf-8", "backslashreplace")
-        raise corrupt_error(month, offset, seq, what, "an event line", found) from None
+        excerpt = line[:200].decode("utf-8", "backslashreplace")
+        raise corrupt_error(month, offset, seq, what, "an event line", excerpt) from None
     if envelope.seq != seq or envelope.prev != head or envelope.ts < ts or envelope.ts[:7] != month:
-        raise _misplaced(envelope, envelope._replace(seq=seq, prev=head), ts, month, offset)
+        raise _link_error(envelope, envelope._replace(seq=seq, prev=head), ts, month, offset)
     return envelope
 
 
 def _split(content: bytes) -> list[bytes]:
-    """The lines, and what follows the last newline. Of more lines than there can be events, only so
-    many that one of them is too short for one: a crafted member has 64 million."""
+    """The lines, and the bytes after the last newline. A crafted member can have 64 million lines.
+    The split stops at a number that is only reached if a line is too short for an event."""
     return content.split(b"\n", len(content) // _LEAST_LINE_BYTES + 1)
 
 
-def _misplaced(
+def _link_error(
     envelope: Envelope, expected: Envelope, ts: str, month: str, offset: int
 ) -> ChainError:
-    """Why an event can't stand where it stands."""
+    """The error for an event that doesn't follow from the one before it."""
     checks = (
         ("the sequence is broken", expected.seq, envelope.seq),
         ("it doesn't follow from the line before it", expected.prev, envelope.prev),
         ("its time runs backwards", max(ts, envelope.ts), envelope.ts),
         ("it lies in another month", month, envelope.ts[:7]),
     )
-    what, right, found = next(check for check in checks if check[1] != check[2])
-    return corrupt_error(month, offset, expected.seq, what, right, found)
+    what, required, actual = next(check for check in checks if check[1] != check[2])
+    return corrupt_error(month, offset, expected.seq, what, required, actual)
 
 
 def broken_member(month: str, offset: int, seq: int, cause: str) -> ChainError:
-    """The error for what can't be decompressed, yet isn't a torn end."""
+    """The error for a member that can't be decompressed and isn't a torn end."""
     what = f"its gzip member is broken ({cause})"
     return corrupt_error(month, offset, seq, what, "a whole gzip member", cause)
 
@@ -410,7 +410,7 @@ def broken_member(month: str, offset: int, seq: int, cause: str) -> ChainError:
 def corrupt_error(
     month: str, offset: int, seq: int, what: str, expected: object, found: object
 ) -> ChainError:
-    """The one error for a chain that isn't what it must be."""
+    """The error for a chain that is damaged."""
     return ChainError(
         "corrupt_chain",
         f"The log is damaged at event {seq}, in {segment_name(month)} at byte {offset}: {what}.",

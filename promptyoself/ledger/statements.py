@@ -1,8 +1,8 @@
-"""Statements that the chain makes about itself, found by a look at the bytes.
+"""Statements that the chain makes about itself, found without checking links between events.
 
-A reader of the chain meets some of them too late: that a gap is known, that a torn end is recorded,
-that a month was sealed. So they are looked for without checking the links between events. Such a
-statement counts only once a replay that checks the links has come to it, too.
+A replay comes to some statements too late: those of a gap, a torn end or a sealed month. So they
+are searched for in the bytes. Such a statement counts only once a replay, which checks the links,
+has come to it, too.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ __all__ = ["Bridges", "statements"]
 
 
 def statements(folder: Path, type_: str) -> Iterator[Envelope]:
-    """Every event of a type in a folder's segments. Nothing is checked but that each is an event in
-    a whole member. What lies behind damage in a segment isn't looked at."""
-    mark = b'"type":"' + type_.encode() + b'"'  # within a text, the quotes would be escaped
+    """Every event of a type in a folder's segments. It is only checked that each is an event in a
+    whole member. The bytes behind damage in a segment aren't read."""
+    type_field = b'"type":"' + type_.encode() + b'"'  # within a text, the quotes would be escaped
     for month, _ in list_segments(folder):
         with suppress(BrokenMember):
             for member in read_members(folder / segment_name(month)):
-                if mark in member.content:
-                    yield from _events(member.content, mark, type_)
+                if type_field in member.content:
+                    yield from _events(member.content, type_field, type_)
 
 
-def _events(content: bytes, mark: bytes, type_: str) -> Iterator[Envelope]:
+def _events(content: bytes, type_field: bytes, type_: str) -> Iterator[Envelope]:
     for line in content.split(b"\n"):
-        if mark in line:
+        if type_field in line:
             with suppress(ValueError):
                 envelope = decode_line(line)
                 if envelope.type == type_:
@@ -47,12 +47,12 @@ def _events(content: bytes, mark: bytes, type_: str) -> Iterator[Envelope]:
 
 
 class Bridges:
-    """The gaps that one replay of a folder passes. Each must have its statement, and the replay
-    must come to that."""
+    """The gaps that one replay of a folder passes. Each must have a statement, and the replay must
+    come to that statement."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._known: dict[tuple[Gap, Any], int] | None = None
+        self._stated: dict[tuple[Gap, Any], int] | None = None
         self._open: dict[int, Gap] = {}
 
     def over(self, position: Position, member: Member) -> Gap | None:
@@ -69,27 +69,27 @@ class Bridges:
         return gap
 
     def statement_of(self, gap: Gap) -> int | None:
-        """The number of the first event that states the gap, if one does. It must count right what
-        is lost: where no number is missing, nothing but an alteration breaks the link."""
-        if self._known is None:
-            self._known = {}
+        """The number of the first event that states the gap with the right number of lost events,
+        or ``None``. If no number is missing, an alteration broke the link, which is no gap."""
+        if self._stated is None:
+            self._stated = {}
             for event in statements(self._folder, "ledger.recovered"):
-                said = Gap._make(event.data.get(name) for name in Gap._fields)
+                stated_gap = Gap._make(event.data.get(name) for name in Gap._fields)
                 with suppress(TypeError):  # no key, so no gap
-                    self._known.setdefault((said, event.data.get("lost")), event.seq)
+                    self._stated.setdefault((stated_gap, event.data.get("lost")), event.seq)
         missing = gap.first - gap.after - 1
-        statement = self._known.get((gap, missing))
+        statement = self._stated.get((gap, missing))
         return statement if missing > 0 and statement and statement > gap.first else None
 
     def close(self, envelopes: list[Envelope]) -> None:
-        """The replay has come to these events."""
+        """Close the gaps that these events, to which the replay has come, state."""
         if self._open:
             for event in envelopes:
                 if event.type == "ledger.recovered":
                     self._open.pop(event.seq, None)
 
     def require_closed(self) -> None:
-        """The replay has come to the end.
+        """Check, at the end of the replay, that each gap was stated.
 
         Raises:
             ChainError: ``corrupt_chain``: a gap was passed, and its statement isn't on the chain.

@@ -25,7 +25,7 @@ _COPY = re.compile(r"\d{4}-\d\d-\d+-[0-9a-f]{16}\.torn\.unrecorded", re.ASCII)
 
 
 def pending_copies(quarantine: Path) -> set[Path]:
-    """The copies that no event stands for yet, as far as their names tell."""
+    """The copies whose names say that no event records them yet."""
     try:
         names = os.listdir(quarantine)
     except FileNotFoundError:
@@ -49,7 +49,7 @@ def move_aside(folder: Path, quarantine: Path, torn: Torn, disk: Disk) -> Path:
 
 
 def records_of(folder: Path, copies: set[Path]) -> list[TailQuarantined]:
-    """What is to be recorded of these copies: of each that the chain has no record of."""
+    """The records of those copies that the chain doesn't record yet."""
     recorded = {
         f"{event.data.get('file')}{_PENDING}"
         for event in (statements(folder, "tail.quarantined") if copies else ())

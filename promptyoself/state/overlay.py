@@ -1,7 +1,7 @@
 """A table that a fold changes: changes over a base that may be far larger than memory.
 
-The base is asked for single values, or for the values in parts that a :class:`Summary` doesn't rule
-out. A table without a base has all its values as changes.
+Single values are read from the base, or the values of the parts that a :class:`Summary` doesn't
+rule out. A table without a base has all its values as changes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ V_co = TypeVar("V_co", covariant=True)
 
 
 class Summary(NamedTuple):
-    """What is known of some values without reading them."""
+    """Facts about some values that are known without reading them."""
 
     number: int = 0  # how many values there are
     first: str | None = None  # the earliest instant that one of them has ahead
@@ -31,7 +31,7 @@ PartFilter = Callable[[Summary], bool]
 
 
 class Base(Protocol[V_co]):
-    """What changes lie over. Each key has a path, and the base has its keys in that order."""
+    """The values under the changes. Each key has a path, and the keys are in that order."""
 
     def get(self, key: str) -> V_co | None:
         """The value of a key."""
@@ -93,7 +93,7 @@ class Overlay(Generic[V]):
 
     @property
     def changes(self) -> dict[str, V]:
-        """What differs from the base. Not to be changed."""
+        """The values that differ from the base. The caller must not change this dict."""
         if self._young:
             self._merge()
         return self._old
@@ -157,11 +157,11 @@ class Overlay(Generic[V]):
         """As :meth:`items`, in the order of the keys. A part is read only when its turn comes."""
         changes = self.changes
         ours = sorted(
-            (each for each in changes.items() if wanted(self.summarize(each[1]))), key=_by_key
+            (item for item in changes.items() if wanted(self.summarize(item[1]))), key=_by_key
         )
         if self.base is None:
             return iter(ours)
-        theirs = (each for each in self.base.walk(wanted) if each[0] not in changes)
+        theirs = (item for item in self.base.walk(wanted) if item[0] not in changes)
         return heapq.merge(ours, theirs, key=_by_key)
 
     def soonest(self, wanted: PartFilter) -> Iterator[tuple[str, str, V]]:
@@ -171,9 +171,9 @@ class Overlay(Generic[V]):
         if self.base is None:
             return ours
         theirs = (
-            found
-            for found in self.base.soonest(wanted)
-            if found[1] not in changes and wanted(self.summarize(found[2]))
+            row
+            for row in self.base.soonest(wanted)
+            if row[1] not in changes and wanted(self.summarize(row[2]))
         )
         return heapq.merge(ours, theirs, key=_by_instant_and_key)
 
@@ -186,7 +186,7 @@ class Overlay(Generic[V]):
         ours, changes = self._changed_soonest(is_ready), self.changes
         if self.base is None:
             return ours
-        theirs = (found for found in self.base.ready_by(now) if found[1] not in changes)
+        theirs = (row for row in self.base.ready_by(now) if row[1] not in changes)
         return heapq.merge(ours, theirs, key=_by_instant_and_key)
 
     def _changed_soonest(self, wanted: PartFilter) -> Iterator[tuple[str, str, V]]:
@@ -201,7 +201,7 @@ class Overlay(Generic[V]):
     def next_ready(self, after: str) -> str | None:
         """The earliest instant later than ``after`` at which a value may begin. It can be too early
         if the value that began then in the base was changed since."""
-        found = [
+        instants = [
             summary.ready
             for _, summary in self._summed_up()
             if summary.ready is not None and summary.ready > after
@@ -209,17 +209,17 @@ class Overlay(Generic[V]):
         if self.base is not None:
             theirs = self.base.next_ready(after)
             if theirs is not None:
-                found.append(theirs)
-        return min(found, default=None)
+                instants.append(theirs)
+        return min(instants, default=None)
 
     def _summed_up(self) -> Iterator[tuple[str, Summary]]:
         """The summary of each change, computed once."""
-        known = self._summaries
+        cache = self._summaries
         for key, value in self.changes.items():
-            found = known.get(key)
-            if found is None or found[0] is not value:
-                found = known[key] = value, self.summarize(value)
-            yield key, found[1]
+            entry = cache.get(key)
+            if entry is None or entry[0] is not value:
+                entry = cache[key] = value, self.summarize(value)
+            yield key, entry[1]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Overlay) and dict(self.items()) == dict(other.items())
@@ -234,9 +234,9 @@ def _any(_: Summary) -> bool:
     return True
 
 
-def _by_key(found: tuple[str, Any]) -> str:
-    return found[0]
+def _by_key(item: tuple[str, Any]) -> str:
+    return item[0]
 
 
-def _by_instant_and_key(found: tuple[str, str, Any]) -> tuple[str, str]:
-    return found[:2]
+def _by_instant_and_key(row: tuple[str, str, Any]) -> tuple[str, str]:
+    return row[:2]

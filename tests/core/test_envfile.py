@@ -13,7 +13,7 @@ from calling import AGENT, call, log_of, run
 from promptyoself import cli
 from promptyoself.core import settings as module
 from promptyoself.core.errors import PromptyoselfError
-from promptyoself.core.settings import Unknown, load_settings, read_sources, told
+from promptyoself.core.settings import Unknown, describe_unknown, load_settings, read_sources
 from promptyoself.doors import session
 from promptyoself.doors.command import call_command
 from promptyoself.doors.session import Caller
@@ -327,7 +327,7 @@ def test_every_suggestion_is_a_setting() -> None:
     names = {setting.name for setting in module.SETTINGS}
     assert set(module._GUESSES.values()) <= names
     for name in names:
-        hint = told(Unknown(name + "S", "environment"))[1]
+        hint = describe_unknown(Unknown(name + "S", "environment"))[1]
         assert any(each in hint for each in names), name
 
 

@@ -31,7 +31,7 @@ def test_warnings_go_to_stderr_without_a_file(capsys: pytest.CaptureFixture[str]
     """Without PROMPTYOSELF_LOG_FILE a warning is a line on stderr, and a note is nothing."""
     log = Log(None)
     log.warn("look out")
-    log.note("done", id="sch_1a2b3c4d")
+    log.record("done", id="sch_1a2b3c4d")
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == "promptyoself: look out\n"
@@ -56,7 +56,7 @@ def test_a_full_disk_under_the_log_file_is_told_once(capsys: pytest.CaptureFixtu
     goes to stderr instead, and a line that is none is lost."""
     log = Log(Path("/dev/full"))
     for _ in range(20):
-        log.note("delivery", state="sent")
+        log.record("delivery", state="sent")
     log.warn("look out")
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
@@ -70,7 +70,7 @@ def test_stderr_can_have_json(capsys: pytest.CaptureFixture[str]) -> None:
     log = Log(None, form="json")
     log.bind(worker="wrk_1")
     log.warn("look out")
-    log.note("delivery", state="sent", id="sch_1", slot="s", attempt=2)
+    log.record("delivery", state="sent", id="sch_1", slot="s", attempt=2)
     captured = capsys.readouterr()
     assert captured.out == ""
     first, second = (json.loads(line) for line in captured.err.splitlines())
@@ -85,7 +85,7 @@ def test_the_file_has_json_lines_and_is_private(tmp_path: Path) -> None:
     path = tmp_path / "loop.log"
     log = Log(path)
     log.warn("look out")
-    log.note("delivery", id="sch_1a2b3c4d", delivered=True)
+    log.record("delivery", id="sch_1a2b3c4d", delivered=True)
     first, second = lines_of(path)
     assert (first["level"], first["message"]) == ("warning", "look out")
     assert (second["level"], second["id"], second["delivered"]) == ("info", "sch_1a2b3c4d", True)
@@ -98,7 +98,7 @@ def test_lines_below_the_level_are_left_out(tmp_path: Path, least: str) -> None:
     """PROMPTYOSELF_LOG_LEVEL: what matters less than that isn't written."""
     log = Log(tmp_path / "log", level=least)
     for level in LEVELS:
-        log.note("x", level=level)
+        log.record("x", level=level)
     assert [line["level"] for line in lines_of(tmp_path / "log")] == list(
         LEVELS[LEVELS.index(least) :]
     )
@@ -106,9 +106,9 @@ def test_lines_below_the_level_are_left_out(tmp_path: Path, least: str) -> None:
 
 def test_it_costs_nothing_when_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """P8: without a file, and with stderr for people, a note spells nothing and asks no clock."""
-    monkeypatch.setattr(module, "_spelled", None)
+    monkeypatch.setattr(module, "_encoded", None)
     monkeypatch.setattr(module, "datetime", None)
-    Log(None).note("x", id="y")
+    Log(None).record("x", id="y")
 
 
 def test_the_file_is_rotated(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_the_file_is_rotated(tmp_path: Path) -> None:
     path = tmp_path / "loop.log"
     log = Log(path)
     for _ in range(70):
-        log.note("x" * 1_000_000)
+        log.record("x" * 1_000_000)
     assert len(list(tmp_path.iterdir())) == 6
     assert path.stat().st_size < 6_000_000
 
@@ -146,11 +146,11 @@ def test_a_file_taken_away_is_made_anew(tmp_path: Path) -> None:
     """Whoever moves or removes the file (logrotate, say) finds a new one under its name."""
     path = tmp_path / "log"
     log = Log(path)
-    log.note("one")
+    log.record("one")
     path.rename(tmp_path / "moved")
-    log.note("two")
+    log.record("two")
     path.unlink()
-    log.note("three")
+    log.record("three")
     assert [line["message"] for line in lines_of(tmp_path / "moved", path)] == ["one", "three"]
 
 
@@ -168,7 +168,7 @@ def test_a_line_written_into_a_removed_file_is_written_again(tmp_path: Path) -> 
             return super().write(descriptor, data)
 
     log = Log(path, disk=Slow())
-    log.note("one")
+    log.record("one")
     assert Slow.removed
     assert [line["message"] for line in lines_of(path)] == ["one"]
 
@@ -176,8 +176,8 @@ def test_a_line_written_into_a_removed_file_is_written_again(tmp_path: Path) -> 
 def test_what_json_cannot_hold_is_told_all_the_same(tmp_path: Path) -> None:
     """A lone surrogate in somebody's answer, or an object, is spelled somehow, on one line."""
     log = Log(tmp_path / "log")
-    log.note("a\ud800b\nc", error="\udfff", path=tmp_path, nested={"x": ["\ud800"]})
-    log.note("next")
+    log.record("a\ud800b\nc", error="\udfff", path=tmp_path, nested={"x": ["\ud800"]})
+    log.record("next")
     first, second = lines_of(tmp_path / "log")
     assert "ud800" in first["message"]
     assert second["message"] == "next"
@@ -194,7 +194,7 @@ module._ROTATED_FILES = 200
 log = module.Log(Path(sys.argv[1]))
 sys.stdout.write("ready\\n"); sys.stdout.flush(); sys.stdin.readline()
 for number in range(int(sys.argv[3])):
-    log.note("x" * (number % 300), who=int(sys.argv[2]), number=number)
+    log.record("x" * (number % 300), who=int(sys.argv[2]), number=number)
 """
 
 
@@ -245,7 +245,7 @@ def test_a_writer_that_is_stopped_stops_no_other(tmp_path: Path) -> None:
         one.send_signal(signal.SIGSTOP)
         log = Log(path)
         for _ in range(30):
-            log.note("y" * 1_000_000)
+            log.record("y" * 1_000_000)
     finally:
         one.kill()
         one.communicate()
@@ -259,7 +259,7 @@ def test_threads_share_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     def write(who: int) -> None:
         for number in range(200):
-            log.note("x", who=who, number=number)
+            log.record("x", who=who, number=number)
 
     threads = [threading.Thread(target=write, args=(who,)) for who in range(4)]
     for thread in threads:

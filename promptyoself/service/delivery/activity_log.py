@@ -42,12 +42,12 @@ class ActivityLog:
 
     def worker(self, state: str, **fields: Any) -> None:
         """The worker has ``started`` or ``stopped``."""
-        self._log.note("worker", state=state, **fields)
+        self._log.record("worker", state=state, **fields)
 
     def step(self, state: str, claimed: Claim, level: str = "info", **fields: Any) -> None:
         """A delivery was ``claimed`` or ``adopted``."""
         prompt = {"prompt": claimed.text} if self._prompts else {}
-        self._log.note(
+        self._log.record(
             "delivery",
             level=level,
             state=state,
@@ -91,16 +91,16 @@ class ActivityLog:
                 fields["prompt"] = text
             elif "error" in line:
                 fields["error"] = redact_prompt(line["error"], text)
-            self._log.note("delivery", level=_LEVELS.get(line["state"], "info"), **fields)
+            self._log.record("delivery", level=_LEVELS.get(line["state"], "info"), **fields)
 
     def skipped(self, lines: Sequence[dict[str, Any]]) -> None:
         """Ranges of slots that won't be delivered."""
         for line in lines:
-            self._log.note("skipped", level="info", state="skipped", **line)
+            self._log.record("skipped", level="info", state="skipped", **line)
 
     def held(self, code: str, seconds: float) -> None:
         """No delivery is begun for ``seconds``, since Letta is in trouble."""
-        self._log.note("held", state="held", code=code, seconds=seconds)
+        self._log.record("held", state="held", code=code, seconds=seconds)
 
     def broken(self, text: str, claimed: Claim) -> str:
         """The text of a bug's traceback, without the prompt unless that may be told."""

@@ -19,7 +19,7 @@ from promptyoself.rules.due import due
 from promptyoself.service.delivery.dispatcher import Dispatcher, Report, new_worker_name
 from promptyoself.service.delivery.sealer import Sealer
 from promptyoself.service.delivery.server_trouble import Trouble
-from promptyoself.service.upkeep.attendance import note_pass
+from promptyoself.service.upkeep.attendance import record_pass
 from promptyoself.service.upkeep.clock_trust import ClockTrust
 from promptyoself.store.store import Store
 from promptyoself.targets.api import LettaApi
@@ -110,7 +110,7 @@ def execute_once(
     only = store.settings.only_agent
     claimed = any(slot.worker and only in (None, slot.agent_id) for slot in state.open.values())
     if not claimed and next(due(state, format_utc(began), only), None) is None:
-        note_pass(store, began)
+        record_pass(store, began)
         return Report([], [])
     store.prepare_workers()
     worker = new_worker_name()
@@ -141,7 +141,7 @@ def execute_once(
             _add(total, dispatcher.stop(why, 0.0 if stop.why is None else _STOP_PATIENCE))
         finally:
             dispatcher.close()  # before our lock goes, after which we count as dead
-    note_pass(store, began)  # not before: a pass that fails is none
+    record_pass(store, began)  # not before: a pass that fails is none
     return total
 
 
@@ -217,7 +217,7 @@ def run_loop(
                 _sleep(store, dispatcher, clock, pause, wake, stamp, stop, heartbeat, beat)
             _tell(store, dispatcher.stop(stop.why, _STOP_PATIENCE), emit)
         except PromptyoselfError as error:
-            store.log.note(error.message, level="error", state="ended", code=error.code)
+            store.log.record(error.message, level="error", state="ended", code=error.code)
             raise
         finally:
             dispatcher.close()

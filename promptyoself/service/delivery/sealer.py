@@ -103,9 +103,9 @@ class Sealer:
                     )
                 continue
             for month in done["sealed"] if isinstance(done, dict) else ():
-                self._store.log.note("sealed", state="sealed", **month)
+                self._store.log.record("sealed", state="sealed", **month)
             if job is repack and done:
-                self._store.log.note("compacted", state="compacted", members=done)
+                self._store.log.record("compacted", state="compacted", members=done)
 
 
 def _seal_desires(store: Store, now: datetime, *, timeout: float) -> dict[str, Any]:

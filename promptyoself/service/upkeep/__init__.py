@@ -1,1 +1,1 @@
-"""What keeps a data directory in order: sealing, recovery, and checks."""
+"""Keeping a data directory in order: sealing, recovery, and checks."""

@@ -1,7 +1,6 @@
-"""Whether anything delivers: a loop, or passes of ``execute`` that cron starts, for example.
+"""Whether anything delivers: a loop, or passes of ``execute``, which cron may start.
 
-A loop holds a lock while it lives. A pass leaves its time behind as that of an empty file in the
-data directory.
+A loop holds a lock while it lives. A pass sets the time of an empty file in the data directory.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 from promptyoself.store.store import Store
 
-__all__ = ["absence", "last_pass", "note_pass"]
+__all__ = ["absence", "last_pass", "record_pass"]
 
 RECENT_PASS = timedelta(hours=1)
 """A pass within this time counts. Passes that cron starts come more often."""
@@ -21,30 +20,30 @@ _FILE = "last-pass"
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
-def note_pass(store: Store, now: datetime) -> None:
+def record_pass(store: Store, now: datetime) -> None:
     """Record a pass at ``now``, if there is a data directory. A pass for one agent alone doesn't
     count, since it delivers nothing to the others. Never fails."""
     if store.settings.only_agent is not None:
         return
-    path, at = store.settings.var / _FILE, now.timestamp()
+    path, seconds = store.settings.var / _FILE, now.timestamp()
     with suppress(OSError, OverflowError):
         with suppress(FileExistsError):
             os.close(os.open(path, _FLAGS, 0o600))
-        os.utime(path, (at, at), follow_symlinks=False)
+        os.utime(path, (seconds, seconds), follow_symlinks=False)
 
 
 def last_pass(store: Store) -> datetime | None:
     """When `execute` last made a pass over this data directory; ``None`` if that isn't known."""
     try:
-        at = os.lstat(store.settings.var / _FILE).st_mtime
-        return datetime.fromtimestamp(at, UTC)
+        seconds = os.lstat(store.settings.var / _FILE).st_mtime
+        return datetime.fromtimestamp(seconds, UTC)
     except (OSError, OverflowError, ValueError):
         return None
 
 
 def absence(store: Store, now: datetime) -> str | None:
-    """What to tell a caller that wants deliveries, if nothing makes any: no loop lives, and no pass
-    was made lately. ``None`` if something does."""
+    """A sentence for a caller that wants deliveries, if no loop lives and no pass was made lately;
+    else ``None``."""
     seen = last_pass(store)
     if seen is not None and abs(now - seen) <= RECENT_PASS:
         return None

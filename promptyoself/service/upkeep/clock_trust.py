@@ -16,7 +16,7 @@ from promptyoself.store.store import Store
 
 __all__ = ["ClockTrust", "behind", "held_loops"]
 
-_TELL = "Set it right; or, if it is right, "
+_REMEDY = "Set it right; or, if it is right, "
 
 
 def behind(store: Store, now: datetime, stamp: object = None) -> str:
@@ -36,16 +36,16 @@ def behind(store: Store, now: datetime, stamp: object = None) -> str:
 
 
 class ClockTrust:
-    """Says of one loop's clock when it goes wrong, and when it is right again, once each."""
+    """Warns once when one loop's clock goes wrong, and once when it is right again."""
 
     def __init__(self, store: Store, worker: str) -> None:
         self._store = store
         self._path = store.settings.var / "workers" / f"{worker}.clock"
-        self._told = ""  # what was last said to be wrong
+        self._reported = ""  # the way in which the clock was last reported to be wrong
 
     def check(self, now: datetime, leap: timedelta, stamp: object) -> str:
-        """What is wrong with the clock, or ``""``. ``now`` is the trusted time, and ``leap`` how
-        far the clock has leapt from it. ``stamp`` is the ledger's.
+        """What is wrong with the clock, or ``""``. ``now`` is the trusted time. ``leap`` is how far
+        the clock has leapt from it. ``stamp`` is the ledger's.
 
         Raises:
             ChainError: the log is damaged.
@@ -59,8 +59,8 @@ class ClockTrust:
             way = "leap" if leap > timedelta(0) else "leap back"
         elif why := behind(self._store, now, stamp):
             way = "behind"
-        if way != self._told:
-            self._tell(why, way)
+        if way != self._reported:
+            self._report(why, way)
         return why
 
     def leave(self) -> None:
@@ -68,21 +68,21 @@ class ClockTrust:
         with suppress(OSError):
             self._store.disk.discard(self._path)
 
-    def _tell(self, why: str, way: str) -> None:
-        self._told = way
+    def _report(self, why: str, way: str) -> None:
+        self._reported = way
         if not way:
             self._store.warn("The clock is right again; deliveries go on.")
             self.leave()
             return
         what = "start the loop again" + ("." if way == "leap" else " with --accept-clock.")
-        told = f"{why} Nothing is claimed. {_TELL}{what}"
-        self._store.warn(told)
+        warning = f"{why} Nothing is claimed. {_REMEDY}{what}"
+        self._store.warn(warning)
         with suppress(OSError):
-            self._store.disk.replace(self._path, told.encode(), durable=False)
+            self._store.disk.replace(self._path, warning.encode(), durable=False)
 
 
 def held_loops(store: Store, living: list[str]) -> str:
-    """What a living loop says of its clock, if one doesn't trust it; else ``""``."""
+    """The warning of a living loop that doesn't trust its clock; ``""`` if each does."""
     for worker in living:
         with suppress(OSError, ValueError):
             path = store.settings.var / "workers" / f"{worker}.clock"

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from promptyoself import __version__
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.instants import format_utc, parse_utc
-from promptyoself.core.settings import default_zone, desire_half_life, told
+from promptyoself.core.settings import default_zone, describe_unknown, desire_half_life
 from promptyoself.core.times import format_duration
 from promptyoself.events.kinds import FINISHED
 from promptyoself.rules.health import LATE, failed, failing, overdue, retrying
@@ -35,8 +35,8 @@ __all__ = ["Check", "examine"]
 _START = "Run `promptyoself execute --loop`, or `promptyoself execute` from cron."
 
 _SILENCE = 30.0
-"""Seconds that a loop may give no sign of life, beside the time limit of the log's lock; it gives
-one every 10."""
+"""Seconds that a loop may give no sign of life, plus the time limit of the log's lock. A loop that
+works gives one every 10 seconds."""
 
 
 class Check(NamedTuple):
@@ -58,10 +58,10 @@ def examine(
     allow_failed: bool = False,
     quick: bool = False,
 ) -> list[Check]:
-    """Every check; ``letta`` is ``None`` where it isn't to be asked. Where something is to be
-    delivered, a loop must be there, unless ``allow_no_loop``; with ``require_loop`` in any case.
-    ``allow_failed`` only tells of schedules that have failed. ``quick`` reads no more of the log
-    than any command does."""
+    """Every check. With ``letta`` of ``None`` there is none of the server. If something is to be
+    delivered, a loop must live, unless ``allow_no_loop``. With ``require_loop`` one must live in
+    any case. With ``allow_failed`` the check passes though schedules have failed. ``quick`` reads
+    no more of the log than any command does."""
     checks = [
         _software(),
         _settings(store),
@@ -101,7 +101,7 @@ def examine(
 def _software() -> Check:
     names = ("letta-client", "orjson", "click", "filelock")
     try:
-        found = ", ".join(f"{name} {version(name)}" for name in names)
+        libs = ", ".join(f"{name} {version(name)}" for name in names)
     except PackageNotFoundError as error:
         hint = "Install promptyoself again, with pip."
         return Check("software", False, f"{error.name} is not installed", hint)
@@ -110,16 +110,16 @@ def _software() -> Check:
         hint = "Install another one: pip install -U letta-client."
         return Check("software", False, detail, hint)
     return Check(
-        "software", True, f"promptyoself {__version__}, Python {platform.python_version()}, {found}"
+        "software", True, f"promptyoself {__version__}, Python {platform.python_version()}, {libs}"
     )
 
 
 def _settings(store: Store) -> Check:
-    said = [told(unknown) for unknown in store.settings.unknown]
-    if not said:
+    complaints = [describe_unknown(unknown) for unknown in store.settings.unknown]
+    if not complaints:
         return Check("settings", True, "none is unknown")
-    detail = " ".join(message for message, _ in said).removesuffix(".")
-    return Check("settings", False, detail, " ".join(dict.fromkeys(hint for _, hint in said)))
+    detail = " ".join(message for message, _ in complaints).removesuffix(".")
+    return Check("settings", False, detail, " ".join(dict.fromkeys(hint for _, hint in complaints)))
 
 
 def _files() -> Check:
@@ -195,9 +195,9 @@ def _schedules(
             f"the last event is of {position.ts}, but it is {format_utc(now)}",
             "Set the clock. Until it has caught up, new events bear the time of that one.",
         )
-    elif told := held_loops(store, store.workers.living()):
+    elif distrust := held_loops(store, store.workers.living()):
         hint = "Set the clock right; or, if it is right, start the loop again."
-        yield Check("clock", False, told, hint)
+        yield Check("clock", False, distrust, hint)
     else:
         yield Check("clock", True, format_utc(now))
     # Nothing can be ahead of the clock that isn't behind the log.
@@ -236,8 +236,8 @@ def _loop(
 
 
 def _failures(state: State, *, allow: bool) -> Check:
-    """Schedules that have come to nothing, and those that may: one that is resumed is well again
-    with its next delivery."""
+    """Schedules that have failed, and those that may fail. One that is resumed counts as well again
+    after its next delivery."""
     ended, ending = failed(state), failing(state)
     if not ended and not ending:
         return Check("failures", True, "none has failed")
@@ -252,7 +252,7 @@ def _failures(state: State, *, allow: bool) -> Check:
             "`promptyoself show --id ID` has the error, and `promptyoself trigger --id ID` tries "
             "again at once."
         )
-    detail = "; ".join(each for each in (ended, ending) if each)
+    detail = "; ".join(part for part in (ended, ending) if part)
     return Check("failures", allow, detail, " ".join(hints))
 
 
@@ -278,19 +278,19 @@ def _deliveries(state: State, now: datetime, living: list[str]) -> Check:
 
 
 def _hung(store: Store, now: datetime, living: list[str]) -> str:
-    """Which of the loops that live make no passes any more; nothing, where all do."""
-    most = _SILENCE + store.settings.lock_timeout
-    found = []
+    """The living loops that make no passes any more, with their silence; ``""`` if none does."""
+    longest = _SILENCE + store.settings.lock_timeout
+    silences = []
     for worker in living:
         silence = store.workers.silence(worker, now.timestamp())
-        if silence is not None and silence > most:
-            found.append(f"{worker} has made no pass for {silence:.0f} s")
-    return ", ".join(found)
+        if silence is not None and silence > longest:
+            silences.append(f"{worker} has made no pass for {silence:.0f} s")
+    return ", ".join(silences)
 
 
 def _times(state: State, now: datetime) -> Check:
-    """Whether the times of the schedules that aren't over can be computed here, and are what they
-    would be by this clock."""
+    """Whether the next times of schedules can be computed here, and aren't ahead of this clock.
+    Schedules that are over don't count."""
     broken, ahead = {}, []
     for schedule in state.schedules.values():
         if schedule.status in FINISHED:

@@ -1,8 +1,8 @@
 """Bringing a damaged or cut log back into service, without hiding anything.
 
-Everything sound stays in force, before the damage and after it. What is lost is stated in the log,
-and `verify` tells of it for ever. What an index from before the damage still knows is compared, and
-put back only by new events, where that is asked for.
+Everything sound stays in force, before the damage and after it. The log states its gaps, and
+`verify` always shows them. An index from before the damage may know what the log has lost. That is
+put back only on request, by new events.
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ __all__ = ["recover"]
 _MOST_NAMED = 1000
 
 Agree = Callable[[dict[str, Any]], bool]
-"""Shows what would be done, and says whether it may be done."""
+"""Called with the plan as a dict; returns whether it may be carried out."""
 
 
-class _Plan(NamedTuple):
-    """What a recovery would do."""
+class _RecoveryPlan(NamedTuple):
+    """The steps of a recovery that isn't carried out yet."""
 
     survey: Survey
-    statements: list[LedgerRecovered]
-    pieces: list[Quarantined]
-    differences: list[Difference]
-    corrections: list[Draft]
-    known: int | None
+    statements: list[LedgerRecovered]  # the events that will state the gaps
+    pieces: list[Quarantined]  # the damaged bytes
+    differences: list[Difference]  # what the index knows and the log has lost
+    corrections: list[Draft]  # the events that move schedules past slots that are over
+    index_seq: int | None  # the event at which an index stands that knows more
 
     @property
     def shown(self) -> dict[str, Any]:
         """The same for people and programs."""
         last = self.survey.last
-        unknown = [id_ for each in self.statements for id_ in each.unknown or ()]
+        unknown = [id_ for statement in self.statements for id_ in statement.unknown or ()]
         return {
             "sound_events": sum(map(len, self.survey.islands)),
             "head": f"{last.seq}:{last.hash}" if last else None,
-            "lost_events": sum(each.lost for each in self.statements),
-            "gaps": [_said(each) for each in self.statements],
+            "lost_events": sum(statement.lost for statement in self.statements),
+            "gaps": [_gap_json(statement) for statement in self.statements],
             "unknown": unknown,
-            "index": self.known,
+            "index": self.index_seq,
             "differs": [difference.shown() for difference in self.differences],
         }
 
@@ -70,14 +70,14 @@ def recover(
     """Bring every chain that is damaged back into service, or the one of that ``name``.
 
     ``from_index`` puts back, by new events, what the index still knows and the log has lost.
-    ``agree`` is asked before anything is changed, unless it is a ``dry_run``.
+    ``agree`` is called before anything is changed, unless it is a ``dry_run``.
 
     Raises:
         PromptyoselfError: ``forbidden_agent`` to a caller who is pinned to an agent;
-            ``not_agreed``; ``log_changed`` where others have changed the log since it was asked
-            about; ``nothing_known`` where ``from_index`` finds no index that knows more;
+            ``not_agreed``; ``log_changed`` where others have changed the log since the plan was
+            made; ``nothing_known`` where ``from_index`` finds no index that knows more;
             ``lock_timeout``.
-        ChainError: ``newer_events``; ``corrupt_chain`` where what is sound contradicts itself.
+        ChainError: ``newer_events``; ``corrupt_chain`` where sound events contradict each other.
         OSError: the disk refused. Then the log is as it was, or can be recovered again.
     """
     if store.settings.only_agent is not None:
@@ -112,7 +112,7 @@ def _recover(
             if not recovery.pieces_of(recovery.survey(None)):
                 return {"recovered": False, "message": "The log is sound: nothing is to be done."}
     with ledger.recovering() as recovery:
-        plan = _plan(chain, recovery, reason)
+        plan = _plan_recovery(chain, recovery, reason)
     shown = plan.shown
     if from_index and not plan.differences:
         raise PromptyoselfError(
@@ -136,7 +136,7 @@ def _recover(
             **shown,
         )
     with ledger.recovering() as recovery:
-        again = _plan(chain, recovery, reason)
+        again = _plan_recovery(chain, recovery, reason)
         if again.shown != shown:
             raise PromptyoselfError(
                 "log_changed",
@@ -155,7 +155,7 @@ def _recover(
 
 
 def _is_sound(chain: Chain[Any]) -> bool:
-    """Whether it can be read from end to end, and has everything that its index has seen."""
+    """Whether the log can be read from end to end and has every event that its index has seen."""
     try:
         witness = chain.witness()
         snapshot = chain.snapshot()
@@ -169,11 +169,11 @@ def _is_sound(chain: Chain[Any]) -> bool:
     return True
 
 
-def _plan(chain: Chain[Any], recovery: Recovery, reason: str | None) -> _Plan:
+def _plan_recovery(chain: Chain[Any], recovery: Recovery, reason: str | None) -> _RecoveryPlan:
     witness = chain.witness()
-    found = recovery.survey(witness)
-    pieces = recovery.pieces_of(found, adopt=True)
-    log = chain.schema.fold(chain.schema.empty, recovery.events(found))
+    survey = recovery.survey(witness)
+    pieces = recovery.pieces_of(survey, adopt=True)
+    log = chain.schema.fold(chain.schema.empty, recovery.events(survey))
     if newer := chain.schema.newer(log):
         raise ChainError(
             "newer_events",
@@ -181,49 +181,49 @@ def _plan(chain: Chain[Any], recovery: Recovery, reason: str | None) -> _Plan:
             "Nothing was changed. Run `promptyoself recover` of that version.",
         )
     unknown = list(chain.schema.losses(log).unknown)[:_MOST_NAMED]
-    statements = _statements(found, witness, pieces, unknown, reason)
-    truth, known = None, None
+    statements = _statements(survey, witness, pieces, unknown, reason)
+    truth, index_seq = None, None
     if statements:
-        truth, known = _known(chain, recovery, found, statements)
-    told = [] if truth is None else differences(chain.name, log, truth)
+        truth, index_seq = _state_of_index(chain, recovery, survey, statements)
+    differing = [] if truth is None else differences(chain.name, log, truth)
     corrected = [chain.draft(record, id_) for id_, record in corrections(log)]
-    return _Plan(found, statements, pieces, told, corrected, known)
+    return _RecoveryPlan(survey, statements, pieces, differing, corrected, index_seq)
 
 
 def _statements(
-    found: Survey,
+    survey: Survey,
     witness: tuple[int, str] | None,
     pieces: list[Quarantined],
     unknown: list[str],
     reason: str | None,
 ) -> list[LedgerRecovered]:
-    gaps: list[Gap | None] = list(found.gaps())
-    last = found.last
+    gaps: list[Gap | None] = list(survey.gaps())
+    last = survey.last
     seq, hash_ = (last.seq, last.hash) if last else (0, "0" * 64)
-    told = any(
+    is_stated = any(
         event.data.get("first") is None
         and witness == (event.data.get("known"), event.data.get("known_hash"))
-        for event in found.statements
+        for event in survey.statements
     )
-    cut = witness is not None and witness[0] > seq and not told
-    mine: dict[Gap | None, list[dict[str, Any]]] = {}
+    cut = witness is not None and witness[0] > seq and not is_stated
+    pieces_by_gap: dict[Gap | None, list[dict[str, Any]]] = {}
     for piece in pieces:
-        mine.setdefault(_gap_of(piece, found, gaps), []).append(piece.to_json())
-    if cut or None in mine:
+        pieces_by_gap.setdefault(_gap_of(piece, survey, gaps), []).append(piece.to_json())
+    if cut or None in pieces_by_gap:
         gaps.append(None)
-    gaps += [gap for gap in mine if gap is not None and gap not in gaps]
+    gaps += [gap for gap in pieces_by_gap if gap is not None and gap not in gaps]
     statements = []
-    for gap in sorted(gaps, key=lambda each: (each is None, each or Gap(0, "", 0, ""))):
-        kept = mine.get(gap)
+    for gap in sorted(gaps, key=lambda item: (item is None, item or Gap(0, "", 0, ""))):
+        kept = pieces_by_gap.get(gap)
         if gap is None:
-            known = witness if cut else None
-            lost = known[0] - seq if known else 0
+            seen = witness if cut else None
+            lost = seen[0] - seq if seen else 0
             statement = LedgerRecovered(
                 seq,
                 hash_,
                 lost,
-                known=known[0] if known else None,
-                known_hash=known[1] if known else None,
+                known=seen[0] if seen else None,
+                known_hash=seen[1] if seen else None,
                 quarantined=kept,
             )
         else:
@@ -237,12 +237,12 @@ def _statements(
     return statements
 
 
-def _gap_of(piece: Quarantined, found: Survey, gaps: list[Gap | None]) -> Gap | None:
-    """The gap in which a piece lay: that behind the last sound event before it, or behind those
-    that were read out of it. Where nothing is missing there, a gap of no event. ``None``: it lay
-    behind the end."""
-    lines = {line.seq: line for island in found.islands for line in island}
-    after, read = piece.after, found.inside.get(piece.sha256, set())
+def _gap_of(piece: Quarantined, survey: Survey, gaps: list[Gap | None]) -> Gap | None:
+    """The gap in which a piece lay. It begins behind the last sound event before the piece, or
+    behind the sound events that were read out of the piece. If no event is missing there, the gap
+    is one of no event. ``None`` if the piece lay behind the end."""
+    lines = {line.seq: line for island in survey.islands for line in island}
+    after, read = piece.after, survey.inside.get(piece.sha256, set())
     while (inside := lines.get(after + 1)) is not None and inside.hash in read:
         after += 1
     for gap in gaps:
@@ -257,25 +257,25 @@ def _gap_of(piece: Quarantined, found: Survey, gaps: list[Gap | None]) -> Gap | 
     return Gap(after, hash_, following.seq, following.prev)
 
 
-def _known(
-    chain: Chain[Any], recovery: Recovery, found: Survey, statements: list[LedgerRecovered]
+def _state_of_index(
+    chain: Chain[Any], recovery: Recovery, survey: Survey, statements: list[LedgerRecovered]
 ) -> tuple[Any | None, int | None]:
-    """The state as the index knew it, with all that came after; and the event at which it stood.
-    ``None`` where it was written before anything was lost, or is of another log."""
+    """The state of the index with all later sound events, and the event at which the index stands.
+    ``None`` if the index was written before the lost events, or belongs to another log."""
     _, index = chain.ledger_and_index()
-    known = index.known()
-    if known is None:
+    snapshot = index.known()
+    if snapshot is None:
         return None, None
-    seq, hash_ = known.position.seq, known.position.hash
-    on_chain = {line.seq: line.hash for island in found.islands for line in island}
-    last = found.last.seq if found.last else 0
-    lost = [each for each in statements if each.lost]
-    if on_chain.get(seq, hash_) != hash_ or not any(seq > each.after for each in lost):
+    seq, hash_ = snapshot.position.seq, snapshot.position.hash
+    on_chain = {line.seq: line.hash for island in survey.islands for line in island}
+    last = survey.last.seq if survey.last else 0
+    lost = [statement for statement in statements if statement.lost]
+    if on_chain.get(seq, hash_) != hash_ or not any(seq > statement.after for statement in lost):
         return None, None
     try:
-        state = known.state
+        state = snapshot.state
         if seq < last:
-            events = (event for event in recovery.events(found) if event.seq > seq)
+            events = (event for event in recovery.events(survey) if event.seq > seq)
             state = chain.schema.fold(state, events)
         for table in chain.schema.tables(state):
             for _ in table.values():
@@ -286,11 +286,11 @@ def _known(
 
 
 def _carry_out(
-    chain: Chain[Any], recovery: Recovery, plan: _Plan, now: datetime, from_index: bool
+    chain: Chain[Any], recovery: Recovery, plan: _RecoveryPlan, now: datetime, from_index: bool
 ) -> str | None:
     kept = None
     if plan.differences and not from_index:
-        folder, name = chain.folder, f"index-{plan.known}"
+        folder, name = chain.folder, f"index-{plan.index_seq}"
         recovery.keep(folder / "index", f"{name}/index")
         kept = str(recovery.keep(folder / "index.json", f"{name}/index.json").parent)
     position = recovery.repair(plan.survey)
@@ -298,7 +298,7 @@ def _carry_out(
     drafts += plan.corrections
     if from_index:
         restored = {difference.id for difference in plan.differences}
-        drafts = [each for each in drafts if each.id not in restored]
+        drafts = [draft for draft in drafts if draft.id not in restored]
         drafts += [
             chain.draft(record, difference.id)
             for difference in plan.differences
@@ -312,7 +312,7 @@ def _carry_out(
     return kept
 
 
-def _said(statement: LedgerRecovered) -> dict[str, Any]:
+def _gap_json(statement: LedgerRecovered) -> dict[str, Any]:
     fields = statement._asdict()
     return {
         name: value
@@ -321,14 +321,14 @@ def _said(statement: LedgerRecovered) -> dict[str, Any]:
     }
 
 
-def _summary(plan: _Plan, from_index: bool) -> str:
-    lost = sum(each.lost for each in plan.statements)
+def _summary(plan: _RecoveryPlan, from_index: bool) -> str:
+    lost = sum(statement.lost for statement in plan.statements)
     text = f"{lost} event{'' if lost == 1 else 's'} lost"
     damaged = sum(piece.bytes for piece in plan.pieces)
     if damaged:
         text += f", {damaged} damaged bytes kept in quarantine"
     text = f"{text}; everything else is in force."
-    unknown = sum(len(each.unknown or ()) for each in plan.statements)
+    unknown = sum(len(statement.unknown or ()) for statement in plan.statements)
     if unknown:
         text += f" {unknown} schedules are only known by later events, so they are lost."
     if plan.differences:

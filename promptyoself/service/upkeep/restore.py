@@ -1,7 +1,7 @@
 """What an index still knows and the log has lost, and the events that put it back.
 
-Only what is to come is put back: schedules that aren't over, and desires that are alive. An
-approval has to be given again. What was spent of a day's budget counts from what is left.
+Only schedules that aren't over and living desires are put back. An approval has to be given again.
+What was spent of a day's budget is counted from the events that are left.
 """
 
 from __future__ import annotations
@@ -44,13 +44,12 @@ _FIELDS = tuple(
 
 
 class Difference(NamedTuple):
-    """One schedule or desire of which the index knows more; the ``fields`` that differ, and the
-    ``records`` that put it back."""
+    """One schedule or desire of which the index knows more than the log."""
 
     id: str
     agent_id: str
-    fields: list[str]
-    records: list[Record]
+    fields: list[str]  # the names of those that differ
+    records: list[Record]  # the events that put them back
 
     def shown(self) -> dict[str, Any]:
         """The same for people and programs."""
@@ -58,14 +57,14 @@ class Difference(NamedTuple):
 
 
 def differences(chain: str, log: Any, truth: Any) -> list[Difference]:
-    """What the ``truth`` has, as an index knew it, that isn't in what follows from the ``log``."""
-    found = _of_schedules(log, truth) if chain == CHAIN else _of_desires(log, truth)
-    return sorted(found, key=lambda each: each.id)
+    """What the state ``truth`` of an index has, and the state ``log`` that the log gives lacks."""
+    unsorted = _of_schedules(log, truth) if chain == CHAIN else _of_desires(log, truth)
+    return sorted(unsorted, key=lambda difference: difference.id)
 
 
 def corrections(log: Any) -> Iterator[tuple[str, Record]]:
-    """What must be corrected where later events tell of slots whose claims are lost: else the next
-    slot of their schedules would be one that is over."""
+    """The events that move schedules past slots that are over. The claims of these slots are lost,
+    but later events name them."""
     for id_ in log.losses.moved:
         schedule = log.schedules[id_]
         last, next_run = schedule.last_slot, schedule.next_run
@@ -80,27 +79,27 @@ def corrections(log: Any) -> Iterator[tuple[str, Record]]:
 
 
 def _of_schedules(log: State, truth: State) -> Iterator[Difference]:
-    for id_, known in truth.schedules.items():
-        schedule = known
+    for id_, indexed in truth.schedules.items():
+        schedule = indexed
         for slot in truth.open.values():
             lost = slot.id == id_ and slot_key(id_, slot.slot) not in log.open
             if lost and slot.kind == "scheduled" and slot.slot == schedule.last_slot:
                 schedule = back_to(schedule, slot)  # its claim is lost, so it is to be claimed
-        left = log.schedules.get(id_)
+        logged = log.schedules.get(id_)
         records: list[Record] = []
-        if left is None:
+        if logged is None:
             fields = ["registered"]
             if schedule.next_run is not None:
                 records = [_registration(schedule), *_status(schedule, "active")]
         else:
-            fields, records = _changed(left, schedule)
+            fields, records = _changed(logged, schedule)
         for slot in truth.open.values():
             waits = slot.id == id_ and slot.kind == "trigger" and not slot.attempt
             if waits and slot_key(id_, slot.slot) not in log.open:
                 fields.append("trigger")
                 records.append(ScheduleTriggered(slot.slot, _WHY))
         if records:
-            yield Difference(id_, known.agent_id, fields, records)
+            yield Difference(id_, indexed.agent_id, fields, records)
 
 
 def _registration(schedule: Schedule) -> ScheduleRegistered:
@@ -116,59 +115,59 @@ def _registration(schedule: Schedule) -> ScheduleRegistered:
     )
 
 
-def _changed(left: Schedule, known: Schedule) -> tuple[list[str], list[Record]]:
+def _changed(logged: Schedule, indexed: Schedule) -> tuple[list[str], list[Record]]:
     changes = {
-        name: getattr(known, name)
+        name: getattr(indexed, name)
         for name in _FIELDS
-        if getattr(known, name) != getattr(left, name)
+        if getattr(indexed, name) != getattr(logged, name)
     }
-    if known.status not in FINISHED and known.next_run != left.next_run:
-        changes["next_run"] = known.next_run
+    if indexed.status not in FINISHED and indexed.next_run != logged.next_run:
+        changes["next_run"] = indexed.next_run
     records: list[Record] = [ScheduleModified(changes, _WHY)] if changes else []
     fields = sorted(changes)
-    if known.status != left.status:
+    if indexed.status != logged.status:
         fields.append("status")
-        records += _status(known, left.status)
+        records += _status(indexed, logged.status)
     return fields, records
 
 
-def _status(known: Schedule, now: str) -> list[Record]:
-    """The events that bring a schedule to the status that is known of it."""
-    if known.status == now:
+def _status(indexed: Schedule, logged_status: str) -> list[Record]:
+    """The events that bring a schedule from its status in the log to that in the index."""
+    if indexed.status == logged_status:
         return []
-    if known.status == "active":
-        return [ScheduleResumed(known.next_run, _WHY)] if known.next_run else []
-    if known.status == "cancelled":
+    if indexed.status == "active":
+        return [ScheduleResumed(indexed.next_run, _WHY)] if indexed.next_run else []
+    if indexed.status == "cancelled":
         return [ScheduleCancelled(_WHY)]
-    if known.status == "paused":
-        return [SchedulePaused(known.next_run, _WHY)]
-    if known.status == "failed" and known.next_run is not None:
-        return [SchedulePaused(known.next_run, f"{_WHY} It had failed too often.")]
-    why: CompletionReason = "once" if known.schedule_type == "once" else "until"
-    return [ScheduleCompleted(why, known.status)]
+    if indexed.status == "paused":
+        return [SchedulePaused(indexed.next_run, _WHY)]
+    if indexed.status == "failed" and indexed.next_run is not None:
+        return [SchedulePaused(indexed.next_run, f"{_WHY} It had failed too often.")]
+    why: CompletionReason = "once" if indexed.schedule_type == "once" else "until"
+    return [ScheduleCompleted(why, indexed.status)]
 
 
 def _of_desires(log: Desires, truth: Desires) -> Iterator[Difference]:
-    for known in truth.desires.values():
-        left = log.find(known.id)
-        if left is None and known.pruned_at is None:
-            yield Difference(known.id, known.agent_id, ["recorded"], [_recorded(known)])
-        elif left is not None and left.pruned_at is None:
-            if known.pruned_at is not None:
+    for indexed in truth.desires.values():
+        logged = log.find(indexed.id)
+        if logged is None and indexed.pruned_at is None:
+            yield Difference(indexed.id, indexed.agent_id, ["recorded"], [_recorded(indexed)])
+        elif logged is not None and logged.pruned_at is None:
+            if indexed.pruned_at is not None:
                 pruned = DesirePruned(0.0, 0.0, _WHY)
-                yield Difference(known.id, known.agent_id, ["pruned_at"], [pruned])
-            elif (known.strength, known.at) != (left.strength, left.at):
-                grown = DesireReinforced(0.0, known.strength, _WHY)
-                yield Difference(known.id, known.agent_id, ["strength"], [grown])
+                yield Difference(indexed.id, indexed.agent_id, ["pruned_at"], [pruned])
+            elif (indexed.strength, indexed.at) != (logged.strength, logged.at):
+                grown = DesireReinforced(0.0, indexed.strength, _WHY)
+                yield Difference(indexed.id, indexed.agent_id, ["strength"], [grown])
 
 
-def _recorded(known: Desire) -> DesireRecorded:
+def _recorded(desire: Desire) -> DesireRecorded:
     return DesireRecorded(
-        known.agent_id,
-        known.text,
-        known.strength,
-        known.recorded_at,
-        list(known.tags) or None,
-        known.salt,
+        desire.agent_id,
+        desire.text,
+        desire.strength,
+        desire.recorded_at,
+        list(desire.tags) or None,
+        desire.salt,
         _WHY,
     )

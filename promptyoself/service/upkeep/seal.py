@@ -1,4 +1,4 @@
-"""Sealing the months that are over: which they are, and the record of it."""
+"""Sealing the months that are over, and recording it."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _TRIES = 3
 def seal(
     store: Chain[Any], now: datetime, month: str | None = None, *, timeout: float | None = None
 ) -> dict[str, Any]:
-    """Rewrite months that are over into large gzip members, the same lines, and record it.
+    """Rewrite months that are over into large gzip members of the same lines, and record it.
 
-    Without a ``month``, such as ``2026-10``, every one that isn't sealed yet. ``timeout`` is how
-    many seconds to wait for another process that seals.
+    ``month`` is one such as ``2026-10``; ``None`` is every one that isn't sealed yet. ``timeout``
+    is how many seconds to wait for another process that seals.
 
     Raises:
         PromptyoselfError: ``invalid_month``, ``unknown_month``, ``month_not_over``,
@@ -57,29 +57,28 @@ def seal(
         ledger, _ = store.ledger_and_index()
         with ledger.sealing(timeout) as sealing:
             recorded = sealing.recorded()
-            for each in over if month is None else [month]:
-                if each not in recorded:
-                    sealed.append(_seal(store, sealing, each, now))
+            for candidate in over if month is None else [month]:
+                if candidate not in recorded:
+                    sealed.append(_seal(store, sealing, candidate, now))
     return {"sealed": sealed, "message": _message(sealed, month)}
 
 
 def seal_all(
     store: Store, now: datetime, month: str | None = None, name: str | None = None
 ) -> dict[str, Any]:
-    """:func:`seal` of one chain, or of all there are. What was sealed of the desires' bears its
-    name.
+    """:func:`seal` of one chain, or of all. Months of the desires' chain bear its name.
 
     Raises:
         As :func:`seal`; ``unknown_month`` where none of the chains has it.
     """
     sealed: list[dict[str, Any]] = []
-    found = chains(store, name)
-    if len(found) > 1 and month is not None:
-        found = [chain for chain in found if month in chain.months()] or found[:1]
-    for chain in found:
+    sealable = chains(store, name)
+    if len(sealable) > 1 and month is not None:
+        sealable = [chain for chain in sealable if month in chain.months()] or sealable[:1]
+    for chain in sealable:
         with chain.naming():
             done = seal(chain, now, month)["sealed"]
-        sealed += done if chain is store else [{**each, "chain": chain.name} for each in done]
+        sealed += done if chain is store else [{**entry, "chain": chain.name} for entry in done]
     return {"sealed": sealed, "message": _message(sealed, month)}
 
 
@@ -109,13 +108,12 @@ def repack(store: Chain[Any], now: datetime, *, timeout: float | None = None) ->
 
 
 def has_unsealed(store: Chain[Any], snapshot: Snapshot[Any], now: datetime) -> bool:
-    """Whether a month is over and not sealed, as far as that can be told without reading the log:
-    fewer were ever sealed than there are."""
+    """Whether fewer months were ever sealed than are over. The log isn't read for that."""
     return bool(len(_over(store, snapshot, now)) > snapshot.state.counts.get("segment.sealed", 0))
 
 
 def _over(store: Chain[Any], snapshot: Snapshot[Any], now: datetime) -> list[str]:
-    """The months with events to which none can be added: the next one would bear a later month."""
+    """The months to which no event can be added, since the next one would bear a later month."""
     last = snapshot.position
     return [
         month
@@ -134,8 +132,8 @@ def _seal(store: Chain[Any], sealing: Sealing, month: str, now: datetime) -> dic
         def decide(_: Any, record: SegmentSealed = record) -> tuple[list[Draft], None]:
             return [store.draft(record, None, None)], None
 
-        # All that takes long was done without the lock. Now nobody can append until the record is
-        # there, which lies in a later month.
+        # What takes long was done without the lock. From now on nobody can append until the
+        # record is there, which lies in a later month.
         try:
             with store.exclusive():
                 _refuse_newer(store, now)
@@ -143,7 +141,7 @@ def _seal(store: Chain[Any], sealing: Sealing, month: str, now: datetime) -> dic
                 sealing.put_in_place(prepared, position, partial(_write_index, store, state))
                 store.transact(now, decide)
         except HeadMoved:
-            # Somebody's clock was behind, and his event went into the month meanwhile.
+            # A process whose clock is behind has added an event to the month meanwhile.
             if tries == _TRIES:
                 raise
         else:
@@ -160,8 +158,8 @@ def _write_index(store: Chain[Any], state: Any, moved: Position) -> None:
 
 
 def _refuse_newer(store: Chain[Any], now: datetime) -> None:
-    """Raise what any command that writes raises where a newer version has written; else what is
-    there is durable, so that an index may know of it."""
+    """Raise ``newer_events`` if a newer version has written. Otherwise every event is durable now,
+    so that an index may contain it."""
     store.transact(now, lambda _: ([], None))
 
 
