@@ -46,8 +46,8 @@ def command(name: str) -> Callable[[Callable[..., Document | None]], click.Comma
         def run(*, var: str | None, format_: str, **options: Any) -> Document | None:
             return _run(function, var, format_, options)
 
-        made = click.command(name)(run)
-        made.params += [
+        click_command = click.command(name)(run)
+        click_command.params += [
             click.Option(
                 ["--var"], metavar="DIR", help="The data directory (else PROMPTYOSELF_VAR)."
             ),
@@ -59,7 +59,7 @@ def command(name: str) -> Callable[[Callable[..., Document | None]], click.Comma
                 help="json for programs, table for people.",
             ),
         ]
-        return made
+        return click_command
 
     return make_command
 

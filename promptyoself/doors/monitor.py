@@ -2,7 +2,7 @@
 
 It has a thread and a store of its own, and takes no lock that the loop waits for: a scrape in the
 middle of a storm costs the loop no more than the processor's time. One request is answered after
-another, each within seconds, however slowly it is asked.
+another, each within seconds, however slowly the client sends it.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _PATIENCE = 30.0
 MOST_CONNECTIONS = 64
 _REQUEST_SECONDS = 5.0
 _LEAVE_SECONDS = 1.0
-_ASK_LETTA_EVERY = 15.0
-_ASK_LETTA_WAIT = 2.0
+_CHECK_LETTA_EVERY = 15.0
+_CHECK_LETTA_WAIT = 2.0
 
 
 class Health(NamedTuple):
@@ -62,8 +62,8 @@ class Monitor:
         letta: LettaApi,
         clock: Callable[[], datetime],
     ) -> None:
-        """``make_store`` gives stores of the loop's data directory, for a thread each; ``letta`` is
-        a way to Letta of its own, with a short time limit.
+        """``make_store`` makes stores of the loop's data directory, one for each thread.
+        ``letta`` is a client of Letta of its own, with a short time limit.
 
         Raises:
             PromptyoselfError: ``missing_package``.
@@ -76,13 +76,13 @@ class Monitor:
         self._clock = clock
         self._measurer: Measurer | None = None
         self._warming: threading.Thread | None = None
-        self._asking: threading.Thread | None = None
-        self._asked = float("-inf")
-        self._answer = Health("letta", True)
+        self._letta_check: threading.Thread | None = None
+        self._letta_checked_at = float("-inf")
+        self._letta_health = Health("letta", True)
 
     @contextmanager
     def serving(self, port: int) -> Iterator[str]:
-        """Serve on 127.0.0.1, as long as the context lasts; gives the URL. Port 0 is any.
+        """Serve on 127.0.0.1, as long as the context lasts. Yields the URL. Port 0 is any free one.
 
         Raises:
             PromptyoselfError: ``port_in_use``, ``cannot_listen``.
@@ -112,25 +112,25 @@ class Monitor:
             server.server_close()
 
     def health(self) -> list[Health]:
-        """Every check as it stands."""
+        """The result of every check."""
         return [self._loop(), self._clock_check(), self._reachable(), *self._log()]
 
     def metrics(self) -> bytes:
-        """What is scraped. Raises ``not_ready`` while the log is counted for the first time, and
-        what :meth:`~promptyoself.service.metrics.collect.Measurer.measure` raises."""
+        """The page for a Prometheus. Raises ``not_ready`` while the log is counted for the first
+        time, and what :meth:`~promptyoself.service.metrics.collect.Measurer.measure` raises."""
         if self._warming is not None and self._warming.is_alive():
             raise PromptyoselfError(
                 "not_ready", "The log is being counted for the first time.", "Ask again later."
             )
         if self._measurer is None:
             self._measurer = Measurer(self._make_store())
-        found: Measurements = self._measurer.measure(self._clock())
-        found["promptyoself_health"] = [((check.name,), int(check.ok)) for check in self.health()]
-        found["promptyoself_loop_passes_total"] = [((), self._heartbeat.passes)]
+        metrics: Measurements = self._measurer.measure(self._clock())
+        metrics["promptyoself_health"] = [((check.name,), int(check.ok)) for check in self.health()]
+        metrics["promptyoself_loop_passes_total"] = [((), self._heartbeat.passes)]
         if self._heartbeat.last is not None:
-            at = self._heartbeat.last.timestamp()
-            found["promptyoself_loop_last_pass_timestamp_seconds"] = [((), at)]
-        return render(found)
+            last_pass = self._heartbeat.last.timestamp()
+            metrics["promptyoself_loop_last_pass_timestamp_seconds"] = [((), last_pass)]
+        return render(metrics)
 
     def _warm(self) -> None:
         measurer = Measurer(self._make_store())
@@ -152,42 +152,42 @@ class Monitor:
         return Health("clock", not why, "clock_distrusted" if why else "", why)
 
     def _reachable(self) -> Health:
-        """By what its deliveries have met; and where they had no reason to ask, by asking."""
+        """Letta's health, as deliveries have met it. If they met no trouble, a call finds out."""
         trouble = self._heartbeat.trouble
         if trouble is not None and time.monotonic() < trouble.until:
             return Health("letta", False, trouble.code, "Deliveries are held back.")
-        asking = self._asking
-        busy = asking is not None and asking.is_alive()
-        if not busy and time.monotonic() - self._asked >= _ASK_LETTA_EVERY:
-            self._asked = time.monotonic()
-            asking = self._asking = threading.Thread(
-                target=self._ask_letta, name="letta", daemon=True
+        check = self._letta_check
+        busy = check is not None and check.is_alive()
+        if not busy and time.monotonic() - self._letta_checked_at >= _CHECK_LETTA_EVERY:
+            self._letta_checked_at = time.monotonic()
+            check = self._letta_check = threading.Thread(
+                target=self._check_letta, name="letta", daemon=True
             )
-            asking.start()
-        if asking is not None:
-            asking.join(_ASK_LETTA_WAIT)
-        return self._answer
+            check.start()
+        if check is not None:
+            check.join(_CHECK_LETTA_WAIT)
+        return self._letta_health
 
-    def _ask_letta(self) -> None:
+    def _check_letta(self) -> None:
         try:
             self._letta.ended_runs(1)  # small, and wants the token
         except PromptyoselfError as error:
             well = error.code not in TROUBLE
-            self._answer = Health("letta", well, "" if well else error.code, error.message)
+            self._letta_health = Health("letta", well, "" if well else error.code, error.message)
         else:
-            self._answer = Health("letta", True)
+            self._letta_health = Health("letta", True)
 
     def _log(self) -> list[Health]:
-        """Of the log, and of the schedules in it."""
+        """The checks of the log, and of the schedules in it."""
         try:
             self._store.require_whole()
             state = self._store.unpinned.snapshot().state
-            found = [_chain(state), _schedules(state)]
+            checks = [_chain(state), _schedules(state)]
         except PromptyoselfError as error:
-            found = [Health("chain", False, error.code, error.message)]
+            checks = [Health("chain", False, error.code, error.message)]
         except OSError as error:
-            found = [Health("chain", False, "os_error", error.strerror or str(error))]
-        return found
+            checks = [Health("chain", False, "os_error", error.strerror or str(error))]
+        return checks
 
     # Answering.
 
@@ -198,7 +198,7 @@ class Monitor:
             if path == "/metrics":
                 return HTTPStatus.OK, CONTENT_TYPE, self.metrics()
             if path == "/healthz":
-                return self._say_health()
+                return self._answer_health()
         except PromptyoselfError as error:
             return _document(
                 HTTPStatus.SERVICE_UNAVAILABLE,
@@ -206,8 +206,8 @@ class Monitor:
             )
         except Exception as error:  # a bug, or a disk: the next scrape may fare better
             message = f"{type(error).__name__}: {error}"
-            told = f"A request for {path[:100]} failed: {sentence(message)}"
-            self._store.seldom.warn(f"{path} {type(error).__name__}", told)
+            warning = f"A request for {path[:100]} failed: {sentence(message)}"
+            self._store.seldom.warn(f"{path} {type(error).__name__}", warning)
             return _document(
                 HTTPStatus.INTERNAL_SERVER_ERROR, _error("internal_error", message, "")
             )
@@ -216,7 +216,7 @@ class Monitor:
             _error("not_found", f"There is no {path[:200]!r}.", "Ask for /metrics or /healthz."),
         )
 
-    def _say_health(self) -> tuple[HTTPStatus, str, bytes]:
+    def _answer_health(self) -> tuple[HTTPStatus, str, bytes]:
         checks = self.health()
         listed = [check._asdict() for check in checks]
         failed = [check for check in checks if not check.ok]
@@ -241,7 +241,7 @@ def _schedules(state: State) -> Health:
     ended, ending = failed(state), failing(state)
     if not ended and not ending:
         return Health("schedules", True)
-    detail = "; ".join(each for each in (ended, ending) if each)
+    detail = "; ".join(text for text in (ended, ending) if text)
     return Health("schedules", False, "failed" if ended else "failing", f"{detail}.")
 
 
@@ -285,18 +285,18 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile = io.BufferedReader(_Until(self.connection, _REQUEST_SECONDS))
 
     def do_GET(self) -> None:
-        """Answer."""
+        """Answer a request."""
         self.server.is_asked(self.connection)
         if not is_own_name(self.headers.get("Host")):
             text = "This name isn't this machine's; ask for localhost, or an address."
             document = _error("forbidden_host", text, "")
-            self._say(*_document(HTTPStatus.MISDIRECTED_REQUEST, document))
+            self._respond(*_document(HTTPStatus.MISDIRECTED_REQUEST, document))
             return
-        self._say(*self.server.answer(self.path))
+        self._respond(*self.server.answer(self.path))
 
     do_HEAD = do_GET  # noqa: N815
 
-    def _say(self, status: HTTPStatus, content_type: str, content: bytes) -> None:
+    def _respond(self, status: HTTPStatus, content_type: str, content: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(content)))
@@ -316,7 +316,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not hasattr(self, "command"):
             self.command = ""
         self.request_version = "HTTP/1.0"
-        self._say(*_document(status, document))
+        self._respond(*_document(status, document))
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing: stderr has the loop's log."""
@@ -335,8 +335,8 @@ class _Until(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """See :class:`io.RawIOBase`. Raises :class:`TimeoutError`."""
-        left = self._end - time.monotonic()
-        if left <= 0:
+        seconds_left = self._end - time.monotonic()
+        if seconds_left <= 0:
             raise TimeoutError
-        self._connection.settimeout(left)
+        self._connection.settimeout(seconds_left)
         return self._connection.recv_into(buffer)

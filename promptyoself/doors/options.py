@@ -80,7 +80,7 @@ def refuse_repeats(command: click.Command, arguments: Sequence[str]) -> None:
     Raises:
         WrongUsage: ``repeated_option``.
     """
-    known = {
+    options = {
         name: option
         for option in command.params
         if isinstance(option, click.Option)
@@ -88,18 +88,18 @@ def refuse_repeats(command: click.Command, arguments: Sequence[str]) -> None:
     }
     given: dict[click.Option, str] = {}
     repeated: tuple[str, str] | None = None
-    rest = iter(arguments)
-    for word in rest:
+    words = iter(arguments)
+    for word in words:
         if word == "--help":
             return
         if word == "--":
             break
         name, has_value, _ = word.partition("=")
-        option = known.get(name)
+        option = options.get(name)
         if option is None:
             continue
         if not (has_value or option.is_flag or option.count):
-            next(rest, None)  # its value, whatever that looks like
+            next(words, None)  # its value, whatever that looks like
         if not option.multiple:
             repeated = repeated or ((given[option], name) if option in given else None)
             given[option] = name

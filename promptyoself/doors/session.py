@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Caller", "Session"]
 
 _reported: set[Unknown] = set()
-"""The names of no setting that a program, which calls many commands, was told of already."""
+"""Unknown settings of which a program, which calls many commands, was warned already."""
 
 
 class Caller(NamedTuple):
@@ -180,8 +180,8 @@ def _actor(caller: Caller, agent: str | None) -> dict[str, str]:
     """
     login = _login() if caller.address is None else None
     client = None if caller.client is None else _printable(caller.client)
-    known = (("agent", agent), ("client", client), ("login", login))
-    kind, who = next(((kind, name) for kind, name in known if name), ("client", "unnamed"))
+    names = (("agent", agent), ("client", client), ("login", login))
+    kind, who = next(((kind, name) for kind, name in names if name), ("client", "unnamed"))
     actor = {"via": caller.via, "who": who, "kind": kind}
     for name, value in (("client", client), ("login", login)):
         if value and name != kind:

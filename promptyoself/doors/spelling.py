@@ -1,4 +1,4 @@
-"""Arguments as others than people at a shell spell them, made into those that Click takes."""
+"""Turns arguments as programs and models write them into those that Click takes."""
 
 from __future__ import annotations
 
@@ -41,21 +41,23 @@ def normalise_flags(command: click.Command, arguments: Sequence[str]) -> list[st
 
 
 def from_host(command: click.Command, arguments: Sequence[str]) -> list[str]:
-    """The same of what a Sanctum host has made of a call: the parameters that were described to it,
-    and no others. An empty text is as good as none, unless it unsets something.
+    """The arguments that a Sanctum host makes of a call, as Click takes them.
+
+    They may be those that were described to the host, and no others. An empty text counts as not
+    given, unless the parameter unsets something.
 
     Raises:
         WrongUsage: ``unknown_option``; or ``invalid_value``, of a flag.
     """
     offered = list(parameters(command))
-    known = {f"--{name}": each for each in offered for name in (each.name, *each.aliases)}
-    known |= {f"--{each.opposite}": each for each in offered if each.opposite is not None}
-    found: list[str] = []
+    by_option = {f"--{name}": offer for offer in offered for name in (offer.name, *offer.aliases)}
+    by_option |= {f"--{offer.opposite}": offer for offer in offered if offer.opposite is not None}
+    words: list[str] = []
     before = _Use([])
     for use in _uses(command, arguments, parse_boolean):
-        parameter = known.get(use.option)
+        parameter = by_option.get(use.option)
         if parameter is None and use.words[0].startswith("-"):
-            raise _unknown(command, use.words[0], [argument_name(each.name) for each in offered])
+            raise _unknown(command, use.words[0], [argument_name(offer.name) for offer in offered])
         if parameter is None and before.flag and before.value is None:
             raise WrongUsage(
                 "invalid_value",
@@ -63,22 +65,22 @@ def from_host(command: click.Command, arguments: Sequence[str]) -> list[str]:
                 "which is neither true nor false.",
                 "Give true or false.",
             )
-        found += use.words if parameter is None else _given(parameter, use)
+        words += use.words if parameter is None else _given(parameter, use)
         before = use
-    return found
+    return words
 
 
 def _given(parameter: Parameter, use: _Use) -> list[str]:
-    """What was given as a parameter, an empty text aside; of several values each by itself, also
-    where a model wrote them as a list in JSON, which a host passes on as it is."""
+    """The words for a parameter, none for an empty text. Several values get a word each, also where
+    a model wrote them as a list in JSON, which a host passes on as it is."""
     if use.value == "" and not parameter.unsets:
         return []
     if parameter.items is None or use.value is None:
         return use.words
-    several = parse_list(use.value)
-    if not all(isinstance(each, str | int | float) for each in several):
+    values = parse_list(use.value)
+    if not all(isinstance(value, str | int | float) for value in values):
         return use.words
-    return [word for each in several if each != "" for word in (use.option, str(each))]
+    return [word for value in values if value != "" for word in (use.option, str(value))]
 
 
 def refuse_other_than_agents(name: str) -> None:
@@ -95,39 +97,39 @@ def _uses(
     command: click.Command, arguments: Sequence[str], truth_of: Callable[[str], bool | None]
 ) -> Iterator[_Use]:
     """The arguments, an option with its value at a time."""
-    known = {
+    options = {
         name: option
         for option in _options(command)
         for name in (*option.opts, *option.secondary_opts)
     }
-    at = 0
-    while at < len(arguments):
-        word = arguments[at]
-        at += 1
+    position = 0
+    while position < len(arguments):
+        word = arguments[position]
+        position += 1
         if word == "--":
-            yield from (_Use([each]) for each in arguments[at - 1 :])
+            yield from (_Use([word]) for word in arguments[position - 1 :])
             return
         name, has_value, value = word.partition("=")
-        if name not in known and name.startswith("--"):
+        if name not in options and name.startswith("--"):
             name = name.replace("_", "-")
-        option = known.get(name)
+        option = options.get(name)
         if option is None:
             yield _Use([word])
         elif option.is_flag:
-            following = value if has_value else "".join(arguments[at : at + 1])
+            following = value if has_value else "".join(arguments[position : position + 1])
             on = truth_of(following)
-            at += on is not None and not has_value
+            position += on is not None and not has_value
             words = [name] if on is None and not has_value else _flag(option, name, on, word)
             yield _Use(words, name, None if on is None else str(on), flag=True)
-        elif has_value or at == len(arguments):
+        elif has_value or position == len(arguments):
             yield _Use([name + has_value + value], name, value if has_value else None)
         else:
-            yield _Use([name, arguments[at]], name, arguments[at])
-            at += 1
+            yield _Use([name, arguments[position]], name, arguments[position])
+            position += 1
 
 
 def _flag(option: click.Option, name: str, on: bool | None, word: str) -> list[str]:
-    """A flag with a value as one without: by its opposite where it is off."""
+    """A flag with a value, as a flag without one: where it is off, its opposite."""
     if on is None:
         return [word]  # Click says that it takes no value
     if on:
@@ -139,8 +141,8 @@ def _options(command: click.Command) -> list[click.Option]:
     return [option for option in command.params if isinstance(option, click.Option)]
 
 
-def _unknown(command: click.Command, word: str, known: Sequence[str]) -> WrongUsage:
+def _unknown(command: click.Command, word: str, names: Sequence[str]) -> WrongUsage:
     name = argument_name(word.partition("=")[0].lstrip("-"))
-    hint = f"There are: {', '.join(known)}." if known else "It takes none."
+    hint = f"There are: {', '.join(names)}." if names else "It takes none."
     more = f"See `promptyoself {command.name} --help`."
     return WrongUsage("unknown_option", f"There is no parameter {shown(name)}.", f"{hint} {more}")

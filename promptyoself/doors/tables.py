@@ -22,11 +22,11 @@ _LEFT_OUT = frozenset({"active", "schedule_type"})  # the status and the value s
 
 
 def print_table(document: Mapping[str, Any]) -> None:
-    """Print it on stdout, as wide as the terminal; 200 columns where there is none."""
+    """Print a document on stdout, as wide as the terminal; 200 columns where there is none."""
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=200)
-    rest = Table(box=None, show_header=False, pad_edge=False)
+    fields = Table(box=None, show_header=False, pad_edge=False)
     for key, value in document.items():
         if isinstance(value, list) and value and isinstance(value[0], Mapping):
             _print_rows(console, value)
@@ -34,13 +34,13 @@ def print_table(document: Mapping[str, Any]) -> None:
             # Only a text by itself may have lines: they stand beside its name, and no other's.
             lines = value.split("\n") if isinstance(value, str) else ()
             whole = "\n".join(map(_cell, lines)) if lines else _named(key, value)
-            rest.add_row(Text(_cell(key), style="bold"), Text(whole))
-    console.print(rest)
+            fields.add_row(Text(_cell(key), style="bold"), Text(whole))
+    console.print(fields)
 
 
 @contextmanager
 def progress_of(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr, which goes away at the end; tell it how many are done."""
+    """A bar on stderr, which goes away at the end. Call what it yields with the number done."""
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=total or None)
         yield lambda done: bar.update(task, completed=done)

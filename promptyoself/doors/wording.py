@@ -37,17 +37,16 @@ class Wording:
         options: Mapping[str, Mapping[str, str]],
         commands: Collection[str],
     ) -> None:
-        """``tools`` names the tool for each command that the door has; ``options`` names, for each
-        of those, the argument for each option, without its dashes, that it has there. ``commands``
-        are all that a shell has."""
+        """``tools`` has the tool of each command that this door offers. For each of these,
+        ``options`` has the argument of each option (without dashes) that this door offers.
+        ``commands`` are all that a shell has."""
         self._tools, self._options, self._commands = tools, options, commands
         self._names = {
             option: argument for names in options.values() for option, argument in names.items()
         }
 
     def document(self, document: Mapping[str, Any], command: str | None) -> dict[str, Any]:
-        """An answer of that command, its texts for people as this door words them. ``error`` stays
-        the message again."""
+        """A command's answer, its texts in this door's words. ``error`` repeats the message."""
         worded = dict(document)
         for key in _TEXTS:
             if isinstance(text := worded.get(key), str):
@@ -88,25 +87,25 @@ class Wording:
     def _lacks(self, sentence: str, command: str | None) -> bool:
         """Whether a sentence is about a command, or an option of its own command, that this door
         doesn't have."""
-        known = self._names if command is None else self._options.get(command, {})
-        for prefix, name, rest in _COMMAND.findall(sentence):
+        options = self._names if command is None else self._options.get(command, {})
+        for prefix, name, arguments in _COMMAND.findall(sentence):
             if not prefix and name not in self._commands:
                 continue
             if name not in self._tools or any(
-                option not in self._options[name] for option in _OPTION.findall(rest)
+                option not in self._options[name] for option in _OPTION.findall(arguments)
             ):
                 return True
         bare = _QUOTED.sub("", _COMMAND.sub("", sentence))
-        return any(option not in known for option in _OPTION.findall(bare))
+        return any(option not in options for option in _OPTION.findall(bare))
 
     def _tool(self, match: re.Match[str]) -> str:
-        name, rest = match[2], match[3]
+        name, arguments = match[2], match[3]
         if name not in self._tools:
             return match[0]
         names = self._options[name]
         given = [
             f"{names.get(option, option)}: {value or 'true'}"
-            for option, value in _GIVEN.findall(rest)
+            for option, value in _GIVEN.findall(arguments)
         ]
         return f"`{self._tools[name]}`" + (f" ({', '.join(given)})" if given else "")
 
@@ -115,22 +114,22 @@ class Wording:
 
 
 def _outside_quotes(text: str, change: Callable[[str], str]) -> str:
-    """Change all but what is quoted, save for an option that stands in quotes as one."""
-    parts, at = [], 0
+    """Change the text outside of quotes, and an option whose name alone is quoted."""
+    parts, end = [], 0
     for quoted in _QUOTED.finditer(text):
-        before = text[at : quoted.start()]
+        before = text[end : quoted.start()]
         parts.append(change(before))
         is_option = _OPTION.fullmatch(quoted[0][1:-1]) and _NAMES_ONE.search(before)
         parts.append(change(quoted[0]) if is_option else quoted[0])
-        at = quoted.end()
-    return "".join([*parts, change(text[at:])])
+        end = quoted.end()
+    return "".join([*parts, change(text[end:])])
 
 
 def wording_for_agents(
     group: click.Group, tool_name: Callable[[str], str], offered: Sequence[str]
 ) -> Wording:
-    """The words of a door for agents that has the commands that are ``offered``. ``tool_name``
-    makes the name of a tool of a command's."""
+    """The words of a door for agents on which these commands are ``offered``. ``tool_name`` turns a
+    command's name into its tool's."""
     context = click.Context(group)
     commands = {name: group.get_command(context, name) for name in offered}
     options = {

@@ -1,8 +1,8 @@
 """Cron expressions: which times they name, on which days.
 
-croniter expands the fields. Here is decided what it isn't asked for: it also takes seconds, hashed
-fields and steps longer than their field, and it reads three kinds of range otherwise than cron
-does. Which of the named times a trigger fires at, and how it meets a change of clocks, is in
+croniter expands the fields. It also takes seconds, hashed fields and steps longer than their field,
+which are refused here. It reads three kinds of range otherwise than cron does, so these are spelled
+out for it. Which of the named times a trigger fires at, and how it meets a change of clocks, is in
 :mod:`promptyoself.rules.triggers`.
 
 A day matches where its month does, and its day of the month and of the week: both of them where
@@ -30,9 +30,9 @@ __all__ = [
     "LAST_DAY",
     "CronExpression",
     "MonthDays",
+    "canonical_cron",
     "parse_cron",
     "read_cron",
-    "spell_cron",
 ]
 
 FIRST_DAY, LAST_DAY = datetime(1, 1, 3), datetime(9999, 12, 24)  # noqa: DTZ001
@@ -98,7 +98,7 @@ class MonthDays(NamedTuple):
     nth: dict[int, set[int | str]]  # which of a weekday's days in the month: 1 to 5, or "l" the
     # last. Where there are none, all days of ``weekdays`` are named.
     both: bool  # whether the day of the month and of the week must match, or one of them
-    known: dict[tuple[int, int], tuple[int, ...]]  # earlier answers of ``of_layout``
+    cache: dict[tuple[int, int], tuple[int, ...]]  # earlier answers of ``of_layout``
 
     def of(self, year: int, month: int) -> tuple[int, ...]:
         """The named days of a month that is named, ascending."""
@@ -109,14 +109,14 @@ class MonthDays(NamedTuple):
 
     def of_layout(self, first_weekday: int, length: int) -> tuple[int, ...]:
         """The named days of a month that begins on this weekday and has ``length`` days."""
-        days = self.known.get((first_weekday, length))
+        days = self.cache.get((first_weekday, length))
         if days is None:
             by_number = {day for day in self.days if day <= length}
             if self.last_day:
                 by_number.add(length)
             by_weekday = self._by_weekday(first_weekday, length)
             days = tuple(sorted(by_number & by_weekday if self.both else by_number | by_weekday))
-            self.known[first_weekday, length] = days
+            self.cache[first_weekday, length] = days
         return days
 
     def _by_weekday(self, first_weekday: int, length: int) -> set[int]:
@@ -176,7 +176,7 @@ class CronExpression(NamedTuple):
 
 
 def parse_cron(text: str) -> str:
-    """Check a cron expression and return it canonical, as :func:`spell_cron` does.
+    """Check a cron expression and return it canonical, as :func:`canonical_cron` does.
 
     Raises:
         PromptyoselfError: ``invalid_cron``, or ``cron_never_fires`` for a day that no month has.
@@ -195,7 +195,7 @@ def parse_cron(text: str) -> str:
     return expression.text
 
 
-def spell_cron(text: str) -> str:
+def canonical_cron(text: str) -> str:
     """Return a cron expression canonical: single spaces, capitals, no leading zeros, and a macro's
     five fields. Two spellings of one value stay different (``MON`` isn't ``1``).
 
@@ -204,7 +204,7 @@ def spell_cron(text: str) -> str:
     Raises:
         PromptyoselfError: ``invalid_cron``.
     """
-    return " ".join(canonical for canonical, _ in _spellings(text))
+    return " ".join(canonical for canonical, _ in _canonical_forms(text))
 
 
 @lru_cache(maxsize=1024)
@@ -215,12 +215,12 @@ def read_cron(text: str) -> CronExpression:
         PromptyoselfError: ``invalid_cron``. An expression that never fires is no error here, since
             a log may hold one.
     """
-    spellings = _spellings(text)
+    fields = _canonical_forms(text)
     minutes, hours, days, months, weekdays = (
         _expand(text, canonical, for_croniter, index)
-        for index, (canonical, for_croniter) in enumerate(spellings)
+        for index, (canonical, for_croniter) in enumerate(fields)
     )
-    minute, hour, day, month, weekday = (canonical for canonical, _ in spellings)
+    minute, hour, day, month, weekday = (canonical for canonical, _ in fields)
     is_star = (day[0] == "*", month[0] == "*", weekday[0] == "*")
     named_days = None
     if (
@@ -273,15 +273,15 @@ def _expand(text: str, canonical: str, for_croniter: str, index: int) -> _Expans
     return _Expansion(numbers, "l" in values, nth)
 
 
-def _spellings(text: str) -> list[tuple[str, str]]:
+def _canonical_forms(text: str) -> list[tuple[str, str]]:
     """Each field of an expression in its canonical spelling and in croniter's."""
     if len(text) > _LONGEST_CRON:
         raise _cron_error(text, f"is longer than {_LONGEST_CRON} characters")
     words = text.upper().split()
     if re.match(r"\s*(?:CRON_)?TZ=", text, re.IGNORECASE):
-        zone, _, rest = text.strip().partition("=")[2].strip("\"'").partition(" ")
-        zone, rest = zone.strip("\"'")[:80], rest.strip()[:80]
-        hint = f"Give the zone as an option of its own: --tz {zone or 'ZONE'} --cron '{rest}'."
+        zone, _, fields = text.strip().partition("=")[2].strip("\"'").partition(" ")
+        zone, fields = zone.strip("\"'")[:80], fields.strip()[:80]
+        hint = f"Give the zone as an option of its own: --tz {zone or 'ZONE'} --cron '{fields}'."
         raise _cron_error(text, "names a zone", hint)
     if words and words[0].startswith("@EVERY"):
         length = "".join(text.split())[len("@every") :][:80].lower()
@@ -290,8 +290,8 @@ def _spellings(text: str) -> list[tuple[str, str]]:
     if len(words) == 1 and words[0].startswith("@"):
         macro = _MACROS.get(words[0].lower())
         if macro is None:
-            known = ", ".join(sorted(_MACROS))
-            raise _cron_error(text, "isn't a known macro", f"The macros are {known}.")
+            macros = ", ".join(sorted(_MACROS))
+            raise _cron_error(text, "isn't a known macro", f"The macros are {macros}.")
         words = macro.split()
     if len(words) != 5:
         many = (
@@ -299,10 +299,10 @@ def _spellings(text: str) -> list[tuple[str, str]]:
         )
         seconds = "; seconds and years aren't supported" if len(words) in (6, 7) else ""
         raise _cron_error(text, f"has {many}, not five{seconds}")
-    return [_spell_field(text, word, field) for word, field in zip(words, _FIELDS, strict=True)]
+    return [_canonical_field(text, word, field) for word, field in zip(words, _FIELDS, strict=True)]
 
 
-def _spell_field(text: str, word: str, field: _Field) -> tuple[str, str]:
+def _canonical_field(text: str, word: str, field: _Field) -> tuple[str, str]:
     """One field in its canonical spelling and in croniter's. Raises ``invalid_cron``."""
     items = word.split(",")
     in_month = [item for item in items if re.fullmatch(_IN_MONTH, item)]
@@ -346,7 +346,7 @@ def _range_for_croniter(text: str, item: str, word: str, field: _Field) -> str:
         # croniter reads `5-5` as every minute, as it reads `59/5` before version 6.1, and it counts
         # one too many from the end of a field to its beginning: `22-4/3` as 22, 2.
         steps = range(first, first + distance + 1, step)
-        return ",".join(str(at % field.size + field.low) for at in steps)
+        return ",".join(str(number % field.size + field.low) for number in steps)
     return item
 
 

@@ -36,22 +36,22 @@ def exceeded(
     or would do so together with the agent's other schedules. ``id_`` is the schedule's own id, if
     it is registered already.
     """
-    first, budget, most = fields["next_run"], fields["daily_budget"], caps.daily_per_agent
+    first, budget, cap = fields["next_run"], fields["daily_budget"], caps.daily_per_agent
     if first is None:
         return
-    wanted = _fullest(fields, parse_utc(first), most if budget is None else min(budget, most))
+    wanted = _fullest(fields, parse_utc(first), cap if budget is None else min(budget, cap))
     if budget is not None and wanted > budget:
         yield (
             f"It fires up to {_times(wanted)} a day, of which its daily budget allows {budget}: "
             "the others will be skipped."
         )
         wanted = budget
-    limit = f"its agent gets at most {most} deliveries a day (PROMPTYOSELF_DAILY_PER_AGENT)"
-    if wanted > most:
+    limit = f"its agent gets at most {cap} deliveries a day (PROMPTYOSELF_DAILY_PER_AGENT)"
+    if wanted > cap:
         yield f"It fires up to {_times(wanted)} a day, and {limit}: the others will be skipped."
         return
     others = _others(state, fields["agent_id"], id_)
-    if others and wanted + others > most:
+    if others and wanted + others > cap:
         yield (
             f"With the agent's other schedules that makes up to {wanted + others} a day, and "
             f"{limit}: the others will be skipped."
@@ -63,42 +63,41 @@ def _fullest(fields: Mapping[str, Any], first: datetime, least: int) -> int:
     rough = _roughly(fields)
     if rough <= least:
         return rough
-    trigger, day = (
-        trigger_from_fields(fields),
-        first.replace(hour=0, minute=0, second=0, microsecond=0),
-    )
+    trigger = trigger_from_fields(fields)
+    day = first.replace(hour=0, minute=0, second=0, microsecond=0)
     days = _AHEAD if fields["schedule_type"] == "cron" else 2
     try:
         fullest = max(
             count_slots(
                 trigger,
-                max(day + at * _DAY, first) - MICROSECOND,
-                day + (at + 1) * _DAY - MICROSECOND,
+                max(day + number * _DAY, first) - MICROSECOND,
+                day + (number + 1) * _DAY - MICROSECOND,
             )
-            for at in range(days)
+            for number in range(days)
         )
     except OverflowError:  # the calendar's end
         return rough
-    left = fields["max_repetitions"]
-    return fullest if left is None else min(fullest, left - (fields.get("repetition_count") or 0))
+    return _within_repetitions(fullest, fields)
 
 
 def _roughly(fields: Mapping[str, Any]) -> int:
     """The most fires of any day, but for a day on which clocks are set back."""
-    left = fields["max_repetitions"]
-    if fields["schedule_type"] == "once":
-        rough = 1
-    else:
-        rough = times_a_day(fields["schedule_type"], fields["schedule_value"])
-    return rough if left is None else min(rough, left - (fields.get("repetition_count") or 0))
+    is_once = fields["schedule_type"] == "once"
+    rough = 1 if is_once else times_a_day(fields["schedule_type"], fields["schedule_value"])
+    return _within_repetitions(rough, fields)
+
+
+def _within_repetitions(fires: int, fields: Mapping[str, Any]) -> int:
+    limit = fields["max_repetitions"]
+    return fires if limit is None else min(fires, limit - (fields.get("repetition_count") or 0))
 
 
 def _others(state: State, agent_id: str, id_: str | None) -> int:
     """How often the agent's other active schedules fire in a day, without one-offs."""
     if sum(state.statuses.values()) > _FEW:
         return 0
-    others = (state.schedules.get(each) for each in state.agent(agent_id).unfinished if each != id_)
-    return sum(map(_share, others))
+    others = (other for other in state.agent(agent_id).unfinished if other != id_)
+    return sum(_share(state.schedules.get(other)) for other in others)
 
 
 def _share(schedule: Schedule | None) -> int:

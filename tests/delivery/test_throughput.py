@@ -380,7 +380,7 @@ def test_runs_that_go_on_cost_no_steps(place: Place, monkeypatch: pytest.MonkeyP
     worker._in_flight.seek_snapshot()
     answer = worker._in_flight._pool.next_result(5)
     assert answer is not None
-    assert not worker._in_flight._take_result(*answer)
+    assert not worker._in_flight._handle_result(*answer)
     assert turns == [key]
 
 

@@ -154,7 +154,7 @@ def test_a_letta_in_trouble_is_not_well(url: str, watched: Watched) -> None:
 def test_a_letta_that_was_never_asked_is_asked(var: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing is due, whether Letta lets us in is asked: 401, a server that is down, one that
     merely has too much to do; not at every request."""
-    monkeypatch.setattr(monitor, "_ASK_LETTA_EVERY", 0.0)
+    monkeypatch.setattr(monitor, "_CHECK_LETTA_EVERY", 0.0)
     with Sandbox(("a",), token="right") as there:
         right = LettaClient(there.url, "right")
         wrong = LettaClient(there.url, "wrong")
@@ -174,7 +174,7 @@ def test_letta_is_asked_now_and_then(url: str, watched: Watched) -> None:
     """However often somebody asks here, Letta is asked every 15 seconds at most."""
     asked: list[int] = []
     watched.letta.ended_runs = asked.append
-    watched.monitor._asked = float("-inf")
+    watched.monitor._letta_checked_at = float("-inf")
     for _ in range(5):
         assert health(url)[0] == 200
     assert asked == [1]
@@ -184,10 +184,10 @@ def test_a_letta_that_hangs_holds_nobody_up(
     url: str, watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While Letta is being asked, what is known is answered."""
-    monkeypatch.setattr(monitor, "_ASK_LETTA_WAIT", 0.05)
+    monkeypatch.setattr(monitor, "_CHECK_LETTA_WAIT", 0.05)
     let_go = threading.Event()
     watched.letta.ended_runs = lambda _: let_go.wait(30)
-    watched.monitor._asked = float("-inf")
+    watched.monitor._letta_checked_at = float("-inf")
     assert health(url)[0] == health(url)[0] == 200
     assert not let_go.is_set()
     let_go.set()

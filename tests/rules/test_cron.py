@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from typed_texts import HOSTILE, INSTANTS, NOW, utc
 
 from promptyoself.core.errors import PromptyoselfError
-from promptyoself.rules.cron import parse_cron, read_cron, spell_cron
+from promptyoself.rules.cron import canonical_cron, parse_cron, read_cron
 from promptyoself.rules.triggers import Trigger, count_slots, last_slot, next_fire_time, slots
 
 DAY = timedelta(days=1)
@@ -159,7 +159,7 @@ def test_any_text_is_a_cron_expression_or_refused(text: str) -> None:
     except PromptyoselfError as error:
         assert error.code in {"invalid_cron", "cron_never_fires"}  # noqa: PT017
     else:
-        assert spell_cron(text) == expression == parse_cron(expression)
+        assert canonical_cron(text) == expression == parse_cron(expression)
 
 
 # --- what the fields name ------------------------------------------------------------------------

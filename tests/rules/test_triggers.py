@@ -277,7 +277,7 @@ def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
         t.next_fire_time(t.Trigger("interval", "5m", zone, anchor=now), now)
         assert "promptyoself.rules.cron" not in sys.modules
         from promptyoself.rules import cron
-        cron.spell_cron("0 9 * * 1")
+        cron.canonical_cron("0 9 * * 1")
         assert not {"croniter", "zoneinfo", "dateutil", "calendar"} & set(sys.modules)
     """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)

@@ -411,7 +411,7 @@ def test_many_lie_in_parts_by_agent(quick_path: Path) -> None:
             drafts = []
             for n in range(lo, lo + 500):
                 new = manage.DesireRecorded(f"agent-{n % 30}", f"Wish {n}", 0.5, format_utc(now))
-                id_, salt, _ = manage._place(state, new)
+                id_, salt, _ = manage._id_for_content(state, new)
                 drafts.append(chain.draft(new._replace(salt=salt or None), id_))
             return drafts, None
 

@@ -249,7 +249,7 @@ class Timewarp:
             while worker._in_flight._stepping or worker._in_flight._snapshots.under_way:
                 answer = worker._in_flight._pool.next_result(5)
                 assert answer is not None
-                worker._in_flight._take_result(*answer)
+                worker._in_flight._handle_result(*answer)
             if worker._in_flight.outcomes:
                 continue
             now = place.now()

@@ -55,7 +55,7 @@ def require_agent(settings: Settings, agent_id: str) -> None:
         if letta.agent(agent_id) is not None:
             return
         only = settings.only_agent
-        named = [each.id for each in _named(letta, agent_id) if only in (None, each.id)]
+        named = [agent.id for agent in _named(letta, agent_id) if only in (None, agent.id)]
     if named:
         raise PromptyoselfError(
             "agent_not_found",
@@ -75,11 +75,11 @@ def require_agent(settings: Settings, agent_id: str) -> None:
 
 
 def _named(letta: LettaClient, name: str) -> list[Agent]:
-    """The agents of that name; where there are none, those of that name in other letters' case."""
+    """The agents of that name. If there are none, those of that name in other case."""
     agents = letta.agents()
-    found = [agent for agent in agents if agent.name == name]
+    same_case = [agent for agent in agents if agent.name == name]
     folded = name.casefold()
-    return found or [agent for agent in agents if agent.name.casefold() == folded]
+    return same_case or [agent for agent in agents if agent.name.casefold() == folded]
 
 
 @command("execute")
@@ -138,20 +138,20 @@ def execute_command(
         stop_on_signals,
     )
 
-    if not loop and interval is not None:
-        raise WrongUsage("conflicting_options", "--interval needs --loop.", "Give both, or none.")
-    if not loop and metrics_port is not None:
-        message = "--metrics-port needs --loop."
-        raise WrongUsage("conflicting_options", message, "Give both, or none.")
-    if not loop and accept_clock:
-        message = "--accept-clock needs --loop."
-        raise WrongUsage("conflicting_options", message, "Give both, or none.")
+    for option, is_given in (
+        ("--interval", interval is not None),
+        ("--metrics-port", metrics_port is not None),
+        ("--accept-clock", accept_clock),
+    ):
+        if is_given and not loop:
+            message = f"{option} needs --loop."
+            raise WrongUsage("conflicting_options", message, "Give both, or none.")
     if loop and deadline is not None:
         raise WrongUsage("conflicting_options", "--deadline and --loop exclude each other.", "")
     store, letta = session.store(as_process=loop).unpinned, deliverer(session.settings)
     stop = session.caller.stop or StopFlag()
 
-    def tell(report: Report) -> None:
+    def print_report(report: Report) -> None:
         emit({"status": "success", **_pass(report)}, session.format)
 
     with ExitStack() as end:
@@ -168,10 +168,10 @@ def execute_command(
                 deadline=300.0 if deadline is None else deadline,
                 stop=stop,
             )
-            return _pass(_of(session.settings.only_agent, report))
+            return _pass(_report_for(session.settings.only_agent, report))
         heartbeat = Heartbeat()
         if metrics_port is not None:
-            end.enter_context(_watched(session, heartbeat, metrics_port))
+            end.enter_context(_monitored(session, heartbeat, metrics_port))
         run_loop(
             store,
             letta,
@@ -179,7 +179,7 @@ def execute_command(
             concurrency=concurrency,
             interval=session.settings.interval if interval is None else interval,
             stop=stop,
-            emit=tell,
+            emit=print_report,
             heartbeat=heartbeat,
             accept_clock=accept_clock,
         )
@@ -187,8 +187,8 @@ def execute_command(
 
 
 @contextmanager
-def _watched(session: Session, heartbeat: Heartbeat, port: int) -> Iterator[None]:
-    """Serve what the loop tells of itself; says first where."""
+def _monitored(session: Session, heartbeat: Heartbeat, port: int) -> Iterator[None]:
+    """Serve the loop's metrics and health. Prints first where."""
     from promptyoself.doors.monitor import Monitor
     from promptyoself.targets.letta import LettaClient
 
@@ -211,10 +211,10 @@ def agents_command(session: Session) -> AgentList:
     """
     only = session.settings.only_agent
     with closing(deliverer(session.settings)) as letta:
-        found = [agent for agent in letta.agents() if only in (None, agent.id)]
+        agents = [agent for agent in letta.agents() if only in (None, agent.id)]
     return {
-        "agents": [_describe(agent) for agent in found],
-        "count": len(found),
+        "agents": [_describe(agent) for agent in agents],
+        "count": len(agents),
         "url": session.settings.shown_url,
     }
 
@@ -240,8 +240,8 @@ def test_command(session: Session) -> LettaTest:
     }
 
 
-def _of(agent_id: str | None, report: Report) -> Report:
-    """What a caller who is pinned to that agent may be told of a pass."""
+def _report_for(agent_id: str | None, report: Report) -> Report:
+    """The lines of a report that a caller who is pinned to that agent may see."""
     if agent_id is None:
         return report
     mine = [[line for line in lines if line["agent_id"] == agent_id] for lines in report]

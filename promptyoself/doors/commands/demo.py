@@ -34,7 +34,7 @@ _PATIENCE = 60.0
 
 
 def demonstrate(session: Session) -> Document:
-    """Do it, telling on stderr what happens.
+    """Run the demonstration, and say on stderr what happens.
 
     Raises:
         PromptyoselfError: ``demo_failed``, or what a command refused.
@@ -44,7 +44,7 @@ def demonstrate(session: Session) -> Document:
         sources = {source.setting.name: source for source in read_sources(var=session.var)}
         if sources["LETTA_BASE_URL"].origin != "default":
             return _Demo(var, session.settings.base_url).run()
-        _say("No LETTA_BASE_URL is set, so a sandbox stands in for Letta, with agents that echo.")
+        _echo("No LETTA_BASE_URL is set, so a sandbox stands in for Letta, with agents that echo.")
         with _sandbox() as url:
             return _Demo(var, url).run()
 
@@ -63,20 +63,20 @@ class _Demo:
             )
         agent = agents[0]["id"]
         base = ["register", "--agent-id", agent]
-        _say("\n1. Three prompts: once in 3 seconds, every 10 seconds, and on weekdays at nine.")
+        _echo("\n1. Three prompts: once in 3 seconds, every 10 seconds, and on weekdays at nine.")
         once = self._call(*base, "--prompt", "Water the plants.", "--time", "in 3s")["id"]
         series = self._call(*base, "--prompt", "Stretch.", "--every", "10s")["id"]
         cron = self._call(
             *base, "--prompt", "Plan the day.", "--cron", "0 9 * * MON-FRI", "--tz", "Europe/London"
         )["id"]
-        _say("\n2. When will the third one fire?")
+        _echo("\n2. When will the third one fire?")
         fires = self._call("next", "--id", cron, "--count", "3")["fires"]
-        _say("\n3. The loop delivers what becomes due.")
+        _echo("\n3. The loop delivers what becomes due.")
         self._deliver({once, series})
         self._call("cancel", "--id", series, "--reason", "the demonstration is over")
-        _say("\n4. What happened is in the log; zcat shows it:")
+        _echo("\n4. What happened is in the log; zcat shows it:")
         events = self._show_log()
-        _say("\n5. Is every event in its place, and unaltered?")
+        _echo("\n5. Is every event in its place, and unaltered?")
         proof = self._call("verify")
         delivered = [event["id"] for event in events if event["type"] == "delivery.delivered"]
         return {
@@ -92,14 +92,14 @@ class _Demo:
 
     def _deliver(self, wanted: set[str]) -> None:
         command = [sys.executable, "-m", "promptyoself", "execute", "--loop"]
-        _say("$ promptyoself execute --loop")
+        _echo("$ promptyoself execute --loop")
         with subprocess.Popen(command, stdout=subprocess.PIPE, env=self._environ) as loop:
             assert loop.stdout is not None
             patience = threading.Timer(_PATIENCE, loop.terminate)
             patience.start()
             try:
                 for line in loop.stdout:  # until it ends, at the latest when patience does
-                    _say(line.decode().rstrip())
+                    _echo(line.decode().rstrip())
                     executed = orjson.loads(line).get("executed", [])
                     wanted -= {item["id"] for item in executed if item["delivered"]}
                     if not wanted:
@@ -119,21 +119,21 @@ class _Demo:
             )
 
     def _show_log(self) -> list[dict[str, Any]]:
-        _say(f"$ zcat {self._var}/schedules/*.ndjson.gz")
+        _echo(f"$ zcat {self._var}/schedules/*.ndjson.gz")
         events = []
         for segment in sorted((self._var / "schedules").glob("*.ndjson.gz")):
             with gzip.open(segment) as lines:
                 for line in lines:
-                    _say(line.decode().rstrip())
+                    _echo(line.decode().rstrip())
                     events.append(orjson.loads(line))
         return events
 
     def _call(self, *arguments: str) -> dict[str, Any]:
-        _say(f"$ promptyoself {shlex.join(arguments)}")
+        _echo(f"$ promptyoself {shlex.join(arguments)}")
         command = [sys.executable, "-m", "promptyoself", *arguments]
         done = subprocess.run(command, env=self._environ, stdout=subprocess.PIPE, check=False)
         answer: dict[str, Any] = orjson.loads(done.stdout)
-        _say(done.stdout.decode().rstrip())
+        _echo(done.stdout.decode().rstrip())
         if answer["status"] != "success":
             raise PromptyoselfError(answer["code"], answer["message"], answer["hint"])
         return answer
@@ -157,5 +157,5 @@ def _sandbox() -> Iterator[str]:
             process.terminate()
 
 
-def _say(text: str) -> None:
+def _echo(text: str) -> None:
     click.echo(visible(text), err=True)

@@ -72,8 +72,8 @@ def history_command(
     if limit is not None:
         events = iter(deque(events, limit))
     if not ndjson:
-        found = [event._asdict() for event in events]
-        return {"events": found, "count": len(found)}
+        shown = [event._asdict() for event in events]
+        return {"events": shown, "count": len(shown)}
     # An error must be the only document on stdout, so nothing is printed before the first event.
     first = next(events, None)
     for event in follow([first] if first else [], events):
@@ -84,23 +84,23 @@ def history_command(
 
 _FIRST, _MOST = 100, 1000
 _MOST_BYTES = MAX_ANSWER_BYTES // 2
-"""Of the events that are shown; spelled out once more they are longer."""
+"""The most bytes of the events in an answer, as stored. The answer is longer than they are."""
 
 
 def _newest(events: Iterator[Envelope], limit: int) -> Document:
-    """The newest events, as many as there may be in an answer, and how many there are."""
+    """The newest events, as many as an answer may have, and the number of all if that is more."""
     from promptyoself.ledger import encode_line
 
-    found: deque[tuple[Envelope, int]] = deque()
+    newest: deque[tuple[Envelope, int]] = deque()
     total = size = 0
     for event in events:
-        found.append((event, len(encode_line(event))))
+        newest.append((event, len(encode_line(event))))
         total += 1
-        size += found[-1][1]
-        while len(found) > limit or (size > _MOST_BYTES and len(found) > 1):
-            size -= found.popleft()[1]
-    answer: Document = {"events": [event._asdict() for event, _ in found], "count": len(found)}
-    return answer if total == len(found) else {**answer, "total": total}
+        size += newest[-1][1]
+        while len(newest) > limit or (size > _MOST_BYTES and len(newest) > 1):
+            size -= newest.popleft()[1]
+    answer: Document = {"events": [event._asdict() for event, _ in newest], "count": len(newest)}
+    return answer if total == len(newest) else {**answer, "total": total}
 
 
 @command("verify")

@@ -207,7 +207,7 @@ def commands_offered(text: str) -> list[str]:
 def _answer(
     command: click.Command, var: str | None, words: Sequence[str], stop: StopFlag, origin: Origin
 ) -> bytes:
-    """One call, as a client makes it; it finds the data where the server does."""
+    """Make a client's call, on the server's data directory."""
     where = [] if var is None else [f"--var={var}"]
     name = words[:1] if isinstance(command, click.Group) else []
     return call_command(command, [*name, *where, *words[len(name) :]], Caller("mcp", stop, *origin))
@@ -236,11 +236,11 @@ def _group() -> click.Group:
     return group
 
 
-def _check_name(option: str, text: str, most: int, example: str) -> None:
-    if len(text) > most or not set(text) <= set(_NAME):
+def _check_name(option: str, text: str, longest: int, example: str) -> None:
+    if len(text) > longest or not set(text) <= set(_NAME):
         raise WrongUsage(
             "invalid_value",
-            f"{option} {shown(text)} has more than {most} characters, or others than letters, "
+            f"{option} {shown(text)} has more than {longest} characters, or others than letters, "
             "digits, - and _.",
             f"Give one such as {example}.",
         )

@@ -121,11 +121,11 @@ def _path(option: str, text: str) -> Path:
     return Path(text)
 
 
-def _text(option: str, source: str, most: int) -> str:
+def _text(option: str, source: str, max_bytes: int) -> str:
     """The text of a file, which some editor or shell may have saved in another encoding."""
     from promptyoself.core.texts import NotUTF8, foreign_encoding, text_of
 
-    content = _read(option, source, most)
+    content = _read(option, source, max_bytes)
     try:
         return text_of(content)
     except NotUTF8 as error:
@@ -138,12 +138,12 @@ def _text(option: str, source: str, most: int) -> str:
         ) from None
 
 
-def _read(option: str, source: str, most: int) -> bytes:
+def _read(option: str, source: str, max_bytes: int) -> bytes:
     try:
         if source == "-" and option == "--note":
-            return sys.stdin.buffer.read(most) if sys.stdin is not None else b""
+            return sys.stdin.buffer.read(max_bytes) if sys.stdin is not None else b""
         with open(_path(option, source), "rb") as file:
-            return file.read(most)
+            return file.read(max_bytes)
     except OSError as error:
         raise PromptyoselfError(
             "unreadable_file",

@@ -59,11 +59,7 @@ def doctor_command(
 
         checks.append(Check("plugin", *check_plugin(Path(plugins_dir))))
     settings = [
-        {
-            "name": source.setting.name,
-            "value": source.shown,
-            "origin": source.origin,
-        }
+        {"name": source.setting.name, "value": source.shown, "origin": source.origin}
         for source in read_sources(var=session.var)
     ]
     listed = [check._asdict() for check in checks]

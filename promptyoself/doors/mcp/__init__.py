@@ -6,14 +6,14 @@ It takes a second to import, and an extra to install, so only `promptyoself mcp`
 from promptyoself.doors.mcp.http import HTTP, MAX_BODY, MAX_SESSIONS, PATH, listen
 from promptyoself.doors.mcp.lifecycle import Transport, serve
 from promptyoself.doors.mcp.stdio import Stdio
-from promptyoself.doors.mcp.tools import Ask, Door, Origin
+from promptyoself.doors.mcp.tools import Call, Door, Origin
 
 __all__ = [
     "HTTP",
     "MAX_BODY",
     "MAX_SESSIONS",
     "PATH",
-    "Ask",
+    "Call",
     "Door",
     "Origin",
     "Stdio",

@@ -33,30 +33,30 @@ _REMEMBERED = "600"  # seconds for which a browser need not ask again
 
 Pattern = tuple[str, str, str | None]
 """A scheme, empty for a host's name; a host, in lower case; and a port: ``*`` for any, ``None`` for
-the one that needn't be said."""
+the scheme's own, or where none is given."""
 
 
 def host_pattern(text: str) -> Pattern:
     """A name that clients may know the server by. Raises ``invalid_value``."""
-    found = _read(_AUTHORITY, text)
-    if found is None:
+    pattern = _read(_AUTHORITY, text)
+    if pattern is None:
         raise _refusal("--allow-host", text, "mcp, clock.example:8765 or [::1]")
-    return found
+    return pattern
 
 
 def origin_pattern(text: str) -> Pattern:
     """A web page's origin that may call. Raises ``invalid_value``."""
-    found = _read(_ORIGIN, text)
-    if found is None:
+    pattern = _read(_ORIGIN, text)
+    if pattern is None:
         raise _refusal(
             "--allow-origin", text, "https://chat.example, or http://localhost:* for any port"
         )
-    return found
+    return pattern
 
 
 class Admission:
-    """Lets requests through to ``app`` that are for one of these hosts, and come from no page, or
-    from one of these origins; those of ``pages`` among them may read the answers."""
+    """Lets a request through to ``app`` if it is for one of these hosts, and comes from no web page
+    or from a page of these origins."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Admission:
         pages: Iterable[Pattern],
         origins: Iterable[Pattern],
     ) -> None:
-        """``origins`` are let through besides those of ``pages``, and told nothing more."""
+        """The pages of ``pages`` may read the answers; those of ``origins`` may only send."""
         self._app = app
         self._hosts, self._pages = frozenset(hosts), frozenset(pages)
         self._origins = frozenset(origins) | self._pages
@@ -80,14 +80,14 @@ class Admission:
         origin = _single(headers.getlist("origin"))
         of_page = origin is not None and _matches(_read(_ORIGIN, origin), self._pages)
         answer = self._refusal(headers, origin)
-        asked = headers.get("access-control-request-method")
-        if answer is None and scope["method"] == "OPTIONS" and origin is not None and asked:
+        wanted_method = headers.get("access-control-request-method")
+        if answer is None and scope["method"] == "OPTIONS" and origin is not None and wanted_method:
             answer = _preflight(headers) if of_page else _forbidden("Invalid Origin header")
         if origin is None:
             await (self._app if answer is None else answer)(scope, receive, send)
             return
 
-        async def told(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 more = MutableHeaders(scope=message)
                 more.add_vary_header("Origin")
@@ -96,7 +96,7 @@ class Admission:
                     more["Access-Control-Expose-Headers"] = _EXPOSED
             await send(message)
 
-        await (self._app if answer is None else answer)(scope, receive, told)
+        await (self._app if answer is None else answer)(scope, receive, send_with_headers)
 
     def _refusal(self, headers: Headers, origin: str | None) -> Response | None:
         host = _single(headers.getlist("host"))
@@ -107,41 +107,40 @@ class Admission:
         return None
 
 
-def _read(form: re.Pattern[str], text: str) -> Pattern | None:
-    """A host or an origin, as it is compared: names have no case, and a port that a scheme has
-    anyway needn't be said."""
-    found = form.fullmatch(text.lower())
-    if found is None:
+def _read(syntax: re.Pattern[str], text: str) -> Pattern | None:
+    """A host or an origin as it is compared: in lower case, without its scheme's own port."""
+    match = syntax.fullmatch(text.lower())
+    if match is None:
         return None
-    *scheme, host, port = found.groups()
+    *scheme, host, port = match.groups()
     name = scheme[0] if scheme else ""
     return name, host, None if port == _DEFAULT_PORTS.get(name) else port
 
 
-def _matches(found: Pattern | None, allowed: frozenset[Pattern]) -> bool:
-    if found is None or found[2] == "*":
+def _matches(pattern: Pattern | None, allowed: frozenset[Pattern]) -> bool:
+    if pattern is None or pattern[2] == "*":
         return False
-    return found in allowed or (found[0], found[1], "*") in allowed
+    return pattern in allowed or (pattern[0], pattern[1], "*") in allowed
 
 
 def _single(values: Sequence[str]) -> str | None:
-    """A header's value; more than one are none that anything is allowed for."""
+    """A header's value. Several are joined, and so match nothing that is allowed."""
     return ", ".join(values) if values else None
 
 
 def _preflight(headers: Headers) -> Response:
-    """What a browser asks before it sends a page's request."""
-    told = {
+    """The answer to a browser that asks before it sends a page's request."""
+    allowed = {
         "Access-Control-Allow-Methods": _METHODS,
         "Access-Control-Max-Age": _REMEMBERED,
         "Vary": "Access-Control-Request-Headers",
     }
     wanted = headers.get("access-control-request-headers", "")
     if _TOKENS.fullmatch(wanted):
-        told["Access-Control-Allow-Headers"] = wanted
+        allowed["Access-Control-Allow-Headers"] = wanted
     if headers.get("access-control-request-private-network") == "true":
-        told["Access-Control-Allow-Private-Network"] = "true"
-    return Response(status_code=204, headers=told)
+        allowed["Access-Control-Allow-Private-Network"] = "true"
+    return Response(status_code=204, headers=allowed)
 
 
 def _forbidden(why: str) -> Response:

@@ -22,7 +22,7 @@ _NUMBER = re.compile(r"[+-]?[0-9]{1,300}(\.[0-9]{0,300})?([eE][+-]?[0-9]{1,3})?"
 
 
 def to_argv(
-    known: Mapping[str, Parameter], required: Collection[str], given: Mapping[str, Any]
+    parameters: Mapping[str, Parameter], required: Collection[str], given: Mapping[str, Any]
 ) -> list[str]:
     """The arguments as the command wants them. What is null wasn't given, nor was an empty text,
     unless it unsets something.
@@ -31,28 +31,28 @@ def to_argv(
         WrongUsage: ``unknown_option``, ``missing_option`` or ``invalid_value``.
     """
     words: list[str] = []
-    said: dict[str, str] = {}
-    names = {argument_name(alias): name for name, each in known.items() for alias in each.aliases}
+    given_as: dict[str, str] = {}
+    names = {argument_name(alias): key for key, one in parameters.items() for alias in one.aliases}
     for called, value in given.items():
         name = names.get(called, called)
-        parameter = known.get(name)
+        parameter = parameters.get(name)
         if parameter is None:
-            raise unknown(name, known)
+            raise unknown(name, parameters)
         for item in _items(parameter, value):
             if item is None or (item == "" and not parameter.unsets):
                 continue
-            if said.setdefault(name, called) != called:
-                raise _twice(said[name], called)
+            if given_as.setdefault(name, called) != called:
+                raise _given_twice(given_as[name], called)
             words += _word(parameter, _read(name, item, parameter.items or parameter.type))
     for name in required:
-        if name not in said:
+        if name not in given_as:
             raise missing(name)
     return words
 
 
-def unknown(name: str, known: Collection[str]) -> WrongUsage:
+def unknown(name: str, names: Collection[str]) -> WrongUsage:
     """The refusal of an argument that there isn't."""
-    hint = f"There are: {', '.join(known)}." if known else "It takes none."
+    hint = f"There are: {', '.join(names)}." if names else "It takes none."
     return WrongUsage("unknown_option", f"There is no argument {shown(name)}.", hint)
 
 
@@ -61,16 +61,16 @@ def missing(name: str) -> WrongUsage:
     return WrongUsage("missing_option", f"The argument {name} is missing.", f"Give {name}.")
 
 
-def _twice(said: str, called: str) -> WrongUsage:
+def _given_twice(first: str, second: str) -> WrongUsage:
     return WrongUsage(
         "repeated_option",
-        f"{said} and {called} were both given; nothing was done.",
+        f"{first} and {second} were both given; nothing was done.",
         "Give one of them.",
     )
 
 
 def _items(parameter: Parameter, value: Any) -> Iterator[Any]:
-    """The values that were given: of a list several, also where it was written as JSON."""
+    """The given values: each of a list's, also where the list was written as JSON."""
     if parameter.items is None:
         yield value
         return
@@ -89,16 +89,16 @@ def _word(parameter: Parameter, value: Any) -> list[str]:
 
 
 def _read(name: str, value: Any, kind: str) -> Any:
-    """The value as one of that kind, also where it was written as a text."""
-    found = _meant(value, kind) if isinstance(value, str) and kind != "string" else value
+    """The value as one of that kind, converted if it was written as a text."""
+    converted = _converted(value, kind) if isinstance(value, str) and kind != "string" else value
     if kind == "boolean":
-        right = isinstance(found, bool)
+        right = isinstance(converted, bool)
     elif kind == "string":
-        right = isinstance(found, str)
+        right = isinstance(converted, str)
     else:
-        right = isinstance(found, int | float) and not isinstance(found, bool)
-    if isinstance(found, float):
-        right = right and isfinite(found) and (kind == "number" or found.is_integer())
+        right = isinstance(converted, int | float) and not isinstance(converted, bool)
+    if isinstance(converted, float):
+        right = right and isfinite(converted) and (kind == "number" or converted.is_integer())
     if not right:
         article = "an" if kind[0] in "aeiou" else "a"
         raise WrongUsage(
@@ -106,14 +106,14 @@ def _read(name: str, value: Any, kind: str) -> Any:
             f"The argument {name} is {shown(_to_text(value))}, which is not {article} {kind}.",
             f"Give {article} {kind}.",
         )
-    return found
+    return converted
 
 
-def _meant(text: str, kind: str) -> bool | int | float | str:
+def _converted(text: str, kind: str) -> bool | int | float | str:
     text = text.strip()
     if kind == "boolean":
-        found = parse_boolean(text)
-        return text if found is None else found
+        truth = parse_boolean(text)
+        return text if truth is None else truth
     if not _NUMBER.fullmatch(text):
         return text
     try:

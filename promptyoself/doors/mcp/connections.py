@@ -32,23 +32,23 @@ class Bounds:
         self._seldom = Seldom(warn)
 
     def protocol(self, *arguments: Any, **more: Any) -> asyncio.Protocol:
-        """One connection."""
+        """Make a connection."""
         return _Connection(self, *arguments, **more)
 
     def watch(self, loop: asyncio.AbstractEventLoop) -> None:
-        """An accept that fails is told as a sentence, and not each time with a traceback."""
+        """Report an accept that fails as a sentence, and not each time with a traceback."""
 
-        def told(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        def report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
             if "accept" not in str(context.get("message")):
                 loop.default_exception_handler(context)
                 return
             problem = context.get("exception")
             self._seldom.warn("accept", f"No connection can be taken for now: {problem}.")
 
-        loop.set_exception_handler(told)
+        loop.set_exception_handler(report)
 
     def make_room(self, number: int) -> bool:
-        """Whether there is room for one more; the oldest that waits gives up its place."""
+        """Whether there is room for one more connection. The oldest that waits is closed for it."""
         if number <= self.most:
             return True
         oldest = next(iter(self._waiting), None)
@@ -61,7 +61,7 @@ class Bounds:
         return False
 
     def waits(self, connection: _Connection, does: bool) -> None:
-        """It waits for a head, or does no longer."""
+        """A connection waits for a request's head, or no longer does."""
         if does:
             self._waiting.setdefault(connection)
         else:
@@ -86,7 +86,7 @@ class _Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        self._look()
+        self._follow_state()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -104,7 +104,7 @@ class _Connection(H11Protocol):
         self.connections.discard(self)
         self.transport.abort()
 
-    def _look(self) -> None:
+    def _follow_state(self) -> None:
         state = self.conn.their_state
         if self.transport.is_closing():
             self._enter("")

@@ -153,14 +153,14 @@ class HTTP:
 
 
 class _Uvicorn(uvicorn.Server):
-    """Leaves signals to those who serve: it would die of them in the end."""
+    """Leaves signals to :func:`.lifecycle.serve`: it would die of them in the end."""
 
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
         super().__init__(config)
         self._ready = ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """See :class:`uvicorn.Server`; says so when it has succeeded."""
+        """See :class:`uvicorn.Server`. Calls ``ready`` once it has started."""
         await super().startup(sockets=sockets)
         if self.started:
             self._ready()
@@ -183,11 +183,11 @@ class _Answers:
         self._idle: anyio.Event | None = None
 
     def begun(self) -> None:
-        """There is one more."""
+        """A request came in."""
         self._count += 1
 
     def ended(self) -> None:
-        """One is answered, to the last byte."""
+        """A request is answered, to the last byte."""
         self._count -= 1
         if self._count == 0 and self._idle is not None:
             self._idle.set()
@@ -200,8 +200,10 @@ class _Answers:
 
 
 class _UnderWay:
-    """Counts what is being answered, and completes streams that are ended. And lets nobody ask for
-    what was missed on a stream: nothing is kept for that, and the SDK would give no answer."""
+    """Counts the requests that are being answered, and completes streams that are ended.
+
+    A client can't ask for what it missed on a stream. Nothing is kept for that, and the SDK would
+    give no answer."""
 
     def __init__(self, app: ASGIApp, state: _Answers) -> None:
         self._app, self._state = app, state
@@ -234,8 +236,8 @@ class _UnderWay:
 
 
 class _Readable:
-    """Mends or refuses a message that the SDK can't read, which it would answer under no id. Of a
-    caller who has yet to show the token, and of what is too long, nothing is read here."""
+    """Mends or refuses a message that the SDK can't read, and would answer without its id. It reads
+    no message that is too long, and none of a caller without the token."""
 
     def __init__(self, app: ASGIApp, token: str | None) -> None:
         self._app, self._token = app, token
@@ -275,20 +277,20 @@ class _Readable:
 
 
 class _Verifier:
-    """Knows the one token. How long it takes tells nothing about that."""
+    """Knows the one token. How long a check takes says nothing about the token."""
 
     def __init__(self, token: str) -> None:
         self._digest = sha256(token.encode()).digest()
 
     async def verify_token(self, token: str) -> AccessToken | None:
-        """Whether it is that one."""
+        """An access token if ``token`` is that one, else ``None``."""
         if not compare_digest(sha256(token.encode()).digest(), self._digest):
             return None
         return AccessToken(token="", client_id="bearer", scopes=[])
 
 
 def listen(host: str, port: int, token: str | None) -> socket.socket:
-    """A socket that listens there; on port 0, on any that is free.
+    """A socket that listens there. Port 0 is any free one.
 
     Raises:
         PromptyoselfError: ``missing_token``: others than this machine can reach it, and there is no

@@ -52,7 +52,7 @@ class _Beside:
         self.failure: BaseException | None = None
         self._loop, self._stop = loop, StopFlag()
         self._ended = threading.Event()
-        self._tell: Callable[[], object] = lambda: None
+        self._on_end: Callable[[], object] = lambda: None
         self._thread = threading.Thread(target=self._run, name="delivery loop")
 
     def __enter__(self) -> _Beside:
@@ -65,14 +65,14 @@ class _Beside:
         if self._loop is not None:
             self._thread.join()
 
-    def when_ended(self, tell: Callable[[], object]) -> None:
-        """Call that, in the loop's thread, as soon as it has ended; now, if it has already."""
-        self._tell = tell
+    def when_ended(self, callback: Callable[[], object]) -> None:
+        """Call ``callback``, in the loop's thread, once the loop has ended; now, if it has."""
+        self._on_end = callback
         if self._ended.is_set():
-            tell()
+            callback()
 
     def stop(self, why: str) -> None:
-        """Ask it to end."""
+        """Ask the loop to end."""
         if self._stop.why is None:
             self._stop.set(why)
 
@@ -83,7 +83,7 @@ class _Beside:
         except BaseException as error:
             self.failure = error
         self._ended.set()
-        self._tell()
+        self._on_end()
 
 
 async def _serve(door: Door, transport: Transport, beside: _Beside) -> None:
@@ -101,7 +101,7 @@ async def _serve(door: Door, transport: Transport, beside: _Beside) -> None:
                 ending.set()
                 return  # a second one does what it always did
 
-    async def end_when_asked() -> None:
+    async def end_transport() -> None:
         await ending.wait()
         door.stop("shutdown")
         await transport.end()
@@ -110,7 +110,7 @@ async def _serve(door: Door, transport: Transport, beside: _Beside) -> None:
     failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(end_on_signal)
-        tasks.start_soon(end_when_asked)
+        tasks.start_soon(end_transport)
         try:
             await transport.serve(door.server)
         except Exception as error:  # the group would wrap it, and its code would be lost

@@ -1,8 +1,8 @@
-"""A message of the protocol as it came in, where the SDK can't read it: it drops such a message, or
-answers nobody, and a sender that gave it an id would wait for ever.
+"""Messages that the SDK can't read.
 
-What is wrong with a tool's arguments alone, such as text that is no Unicode, is for the tool to
-say; the rest is refused here, under the id that was sent, where one can be found.
+The SDK drops such a message, or answers without its id, so its sender would wait for ever. Here it
+is refused under its id, where one can be found. If only a tool's arguments are wrong, such as text
+that is no Unicode, the tool refuses them.
 """
 
 from __future__ import annotations
@@ -39,32 +39,32 @@ _LAST_ID = re.compile(rb'"id"\s*:\s*("(?:[^"\\]|\\.)*"|-?\d+)\s*\}\s*\Z')
 
 
 class _Refusal(JSONRPCError):
-    """With whatever stood for an id, though the protocol knows whole numbers and texts only."""
+    """A refusal under the id that was sent, even if that is neither whole number nor text."""
 
     id: Any
 
 
 def mended(content: bytes) -> bytes | JSONRPCError:
-    """The message, if the SDK can read it as it is; one that it can, which means the same; or the
-    answer that refuses it."""
+    """The message as it is if the SDK can read it, else a readable one that means the same, or a
+    refusal."""
     try:
         jsonrpc_message_adapter.validate_json(content, by_name=False)
     except ValidationError as problem:
         unreadable = problem.errors()[0]["type"] == "json_invalid"
     else:
         return content
-    found = _lenient(content) if unreadable else None
-    if isinstance(found, dict) and found.get("method") == "tools/call":
-        again = _for_the_tool(found)
+    document = _lenient(content) if unreadable else None
+    if isinstance(document, dict) and document.get("method") == "tools/call":
+        readable = _for_the_tool(document)
         try:
-            jsonrpc_message_adapter.validate_json(again, by_name=False)
+            jsonrpc_message_adapter.validate_json(readable, by_name=False)
         except ValidationError:
             pass
         else:
-            return again
+            return readable
     what = (
         "A message has text that is not valid Unicode, or is nested too deep."
-        if found is not None
+        if document is not None
         else "A message is no JSON."
         if unreadable
         else "A message is JSON, but not one of JSON-RPC."
@@ -76,16 +76,16 @@ def mended(content: bytes) -> bytes | JSONRPCError:
 
 
 def too_long(head: bytes, tail: bytes) -> JSONRPCError:
-    """The answer to a message of more than :data:`MAX_BODY` bytes, of which the first and the last
-    ones are here."""
+    """The refusal of a message of more than :data:`MAX_BODY` bytes, which begins with ``head`` and
+    ends with ``tail``."""
     error = PromptyoselfError(
         "message_too_long",
         f"A message has more than {MAX_BODY} bytes.",
         "A prompt may have 1 MiB; nothing else is as long.",
     )
     id_ = _id_of(head)
-    if id_ is None and (found := _LAST_ID.search(tail)):
-        id_ = _value(found[1])
+    if id_ is None and (match := _LAST_ID.search(tail)):
+        id_ = _value(match[1])
     return _refusal(INVALID_REQUEST, error, id_)
 
 
@@ -96,7 +96,7 @@ def arguments_of(params: Any) -> dict[str, Any]:
 
 
 def _lenient(content: bytes) -> Any:
-    """What is written there, where all that is wrong is text; else ``None``. Half of a pair of
+    """A message of which only the text is wrong, read as JSON; else ``None``. Half of a pair of
     surrogates stays as it is, and a byte that is no UTF-8 becomes one."""
     try:
         return json.loads(content.decode("utf-8", "surrogateescape"), parse_constant=_none)

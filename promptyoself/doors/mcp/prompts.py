@@ -11,12 +11,12 @@ __all__ = ["PROMPTS", "Template"]
 
 
 class Template(NamedTuple):
-    """A prompt; the commands without which it makes no sense; and its text, of the arguments given
-    and of what the tools are called here, by their commands."""
+    """A prompt, and how its text is made."""
 
     prompt: Prompt
-    needs: tuple[str, ...]
+    needs: tuple[str, ...]  # the commands without which it makes no sense
     text: Callable[[Mapping[str, str], Mapping[str, str]], str]
+    """Makes the text of the given arguments, and of the tools' names by their commands."""
 
 
 def _follow_up(given: Mapping[str, str], names: Mapping[str, str]) -> str:

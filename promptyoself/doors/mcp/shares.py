@@ -22,10 +22,10 @@ from promptyoself.doors.registry import Effect
 __all__ = ["Shares"]
 
 CALLS_AT_ONCE = 32
-"""Calls under way, of all that take no longer than a file is read."""
+"""Calls under way, of all callers, that take no longer than it takes to read a file."""
 
 EXPENSIVE_AT_ONCE = 2
-"""And of those that may read the whole log."""
+"""Calls under way, of all callers, that may read the whole log."""
 
 CALLS_OF_ONE, EXPENSIVE_OF_ONE = 8, 1
 """The same of one agent, where the door knows which agent calls."""
@@ -46,13 +46,13 @@ times as many."""
 class _Share:
     """What one agent has, and how many calls of it there are."""
 
-    def __init__(self, known: bool) -> None:
+    def __init__(self, is_known: bool) -> None:
         self.pending = 0
-        self.most = MOST_PENDING if known else 4 * MOST_PENDING
-        self.calls = anyio.CapacityLimiter(CALLS_OF_ONE if known else CALLS_AT_ONCE)
-        self.expensive = anyio.CapacityLimiter(EXPENSIVE_OF_ONE if known else EXPENSIVE_AT_ONCE)
-        self.writes = anyio.CapacityLimiter(WRITES_OF_ONE if known else CALLS_AT_ONCE)
-        self.deliveries = anyio.CapacityLimiter(DELIVERIES_OF_ONE if known else CALLS_AT_ONCE)
+        self.max_pending = MOST_PENDING if is_known else 4 * MOST_PENDING
+        self.calls = anyio.CapacityLimiter(CALLS_OF_ONE if is_known else CALLS_AT_ONCE)
+        self.expensive = anyio.CapacityLimiter(EXPENSIVE_OF_ONE if is_known else EXPENSIVE_AT_ONCE)
+        self.writes = anyio.CapacityLimiter(WRITES_OF_ONE if is_known else CALLS_AT_ONCE)
+        self.deliveries = anyio.CapacityLimiter(DELIVERIES_OF_ONE if is_known else CALLS_AT_ONCE)
 
 
 class Shares:
@@ -71,7 +71,7 @@ class Shares:
             PromptyoselfError: ``too_many_calls``.
         """
         share = self._shares.setdefault(agent, _Share(agent is not None))
-        if share.pending >= share.most:
+        if share.pending >= share.max_pending:
             raise PromptyoselfError(
                 "too_many_calls",
                 f"{share.pending} calls of this caller are under way or wait for their turn.",
@@ -93,8 +93,8 @@ class Shares:
             turn.give_up()
 
     def _limiters(self, share: _Share, effect: Effect) -> tuple[anyio.CapacityLimiter, ...]:
-        """In the order in which a call waits for them: what is its agent's own comes first, so that
-        it keeps no other's place while it waits."""
+        """A call's limiters, in the order in which it waits for them. Those of its agent come
+        first, so that it keeps no other agent's place while it waits."""
         if effect is Effect.READS_LOG:
             return share.expensive, self._expensive
         calls = (share.calls, self._calls)
@@ -118,7 +118,7 @@ class _Turn:
         self._held.append(limiter)
 
     def run(self) -> bytes:
-        """In a thread; if nobody waits any more, nothing is done."""
+        """Make the call, in a thread, unless nobody waits for it any more."""
         with self._lock:
             if self._ended:
                 return b""
@@ -130,7 +130,7 @@ class _Turn:
                 self._loop.call_soon_threadsafe(self._release)
 
     def give_up(self) -> None:
-        """Nobody waits any more: if no thread has begun, none will."""
+        """Nobody waits any more: don't begin, if no thread has begun."""
         with self._lock:
             if self._begun or self._ended:
                 return

@@ -40,8 +40,8 @@ class Stdio:
     """Serves the one client on the other side, until that closes its end.
 
     The SDK sees to it that nothing but the protocol gets out: while it serves, descriptor 1 is
-    stderr. But it reads in a thread that waits for input whatever happens, so that no signal could
-    end the process, and it drops what it can't read without a word; hence the reader here.
+    stderr. But its reader waits for input in a thread that no signal ends, and drops what it can't
+    read without a word, so there is a reader here.
     """
 
     def __init__(self) -> None:
@@ -77,11 +77,11 @@ class _Unanswered:
 
     def read(self, message: bytes) -> None:
         """A message came in. One that was called off gets no answer."""
-        found = json.loads(message)
-        if "id" in found and "method" in found:
-            self._ids.add(found["id"])
-        elif found.get("method") == "notifications/cancelled":
-            self.answered((found.get("params") or {}).get("requestId"))
+        document = json.loads(message)
+        if "id" in document and "method" in document:
+            self._ids.add(document["id"])
+        elif document.get("method") == "notifications/cancelled":
+            self.answered((document.get("params") or {}).get("requestId"))
 
     def answered(self, id_: Any) -> None:
         """An answer went out."""
@@ -132,7 +132,7 @@ class _Lines:
         self._ended = False
         self._queue: Queue[bytes | _TooLong | None] = Queue()
         self._room = threading.Semaphore(_LINES_AHEAD)
-        arguments = (get_running_loop(), _taken())
+        arguments = (get_running_loop(), _private_stdin())
         threading.Thread(target=self._read, args=arguments, daemon=True).start()
 
     def end(self) -> None:
@@ -161,19 +161,19 @@ class _Lines:
 
     def _read(self, loop: AbstractEventLoop, descriptor: int | None) -> None:
         with suppress(RuntimeError):  # the loop has been closed: nobody wants to know any more
-            rest, head = b"", b""
+            unfinished, head = b"", b""
             while chunk := _chunk(descriptor):
-                *lines, rest = (rest + chunk).split(b"\n")
+                *lines, unfinished = (unfinished + chunk).split(b"\n")
                 for line in lines:
                     if head or len(line) > MAX_BODY:
                         self._put(loop, _TooLong(head or line[:_ENDS], line[-_ENDS:]))
                         head = b""
                     else:
                         self._put(loop, line + b"\n")
-                if len(rest) > MAX_BODY or head:
-                    head, rest = head or rest[:_ENDS], rest[-_ENDS:]
-            if rest:
-                self._put(loop, _TooLong(head, rest) if head else rest)
+                if len(unfinished) > MAX_BODY or head:
+                    head, unfinished = head or unfinished[:_ENDS], unfinished[-_ENDS:]
+            if unfinished:
+                self._put(loop, _TooLong(head, unfinished) if head else unfinished)
             self._put(loop, None)
 
     def _put(self, loop: AbstractEventLoop, line: bytes | _TooLong | None) -> None:
@@ -185,8 +185,8 @@ async def _send(stream: Any, message: JSONRPCMessage) -> None:
     await stream.send(SessionMessage(message))
 
 
-def _taken() -> int | None:
-    """Standard input for us alone. Any other reader, a child too, finds its end."""
+def _private_stdin() -> int | None:
+    """Standard input for us alone. Any other reader, such as a child, finds it ended."""
     try:
         private = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 3)
     except OSError:  # it is closed

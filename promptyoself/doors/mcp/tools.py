@@ -54,19 +54,18 @@ from promptyoself.doors.schemas import output_schema
 from promptyoself.doors.wording import Wording, tool_description, wording_for_agents
 from promptyoself.service.delivery.loop import StopFlag
 
-__all__ = ["Ask", "Door", "Origin"]
+__all__ = ["Call", "Door", "Origin"]
 
 
 class Origin(NamedTuple):
-    """Where a call comes from: the ``agent`` that calls, where the door knows it; the name that the
-    ``client`` gives itself; and the ``address`` that it came from, if it was over the network."""
+    """Where a call comes from."""
 
-    agent: str | None
-    client: str | None
-    address: str | None
+    agent: str | None  # the agent that calls, where the door knows it
+    client: str | None  # the name that the client gives itself
+    address: str | None  # the address that it came from, if it was over the network
 
 
-Ask = Callable[[Sequence[str], StopFlag, Origin], bytes]
+Call = Callable[[Sequence[str], StopFlag, Origin], bytes]
 """Calls a command with these arguments, and returns the document that it would print. It ends soon
 after the flag was set, where it can."""
 
@@ -89,22 +88,22 @@ message that says what was wrong with which value, and a hint what to do; nothin
 
 
 class _Tool(NamedTuple):
-    """A command as a tool: how it is listed, and what its arguments are called on the command."""
+    """A command as a tool."""
 
     command: str
-    listed: Listed
-    arguments: dict[str, Parameter]
-    required: list[str]
+    listed: Listed  # as clients see it
+    arguments: dict[str, Parameter]  # by their names here
+    required: list[str]  # the arguments that a call must have
 
 
 class Door:
-    """What MCP clients are offered: ``server`` has it."""
+    """The tools, resources and prompts of ``server``, for MCP clients."""
 
     def __init__(
         self,
         group: click.Group,
-        ask: Ask,
-        agenda: Ask,
+        call: Call,
+        agenda: Call,
         *,
         agent: str | None,
         only_agent: str | None = None,
@@ -116,7 +115,7 @@ class Door:
 
         Args:
             group: the commands.
-            ask: calls one of them.
+            call: calls one of them.
             agenda: calls the agenda, which takes ``--agent-id`` and is no command of the group.
             agent: the agent of a call that names none.
             only_agent: the agent that every caller is pinned to.
@@ -124,17 +123,19 @@ class Door:
             header: the header of HTTP that has to name the agent that calls.
             tools: the commands that are offered, of those that agents may call.
         """
-        self._ask, self._agenda, self._header = ask, agenda, header
+        self._call, self._agenda, self._header = call, agenda, header
         self._only_agent = only_agent
         names = [name for name in AGENT_FACING if name in tools]
         self._wording = wording_for_agents(group, lambda name: prefix + argument_name(name), names)
-        offered = _tools(group, names, agent, prefix, self._wording, known=header is not None)
+        offered = _tools(group, names, agent, prefix, self._wording, has_header=header is not None)
         self._names = {tool.command: tool.listed.name for tool in offered}
         self._others = {
             prefix + argument_name(name) for name in AGENT_FACING if name not in self._names
         }
         self._prompts = {
-            name: each for name, each in PROMPTS.items() if self._names.keys() >= set(each.needs)
+            name: template
+            for name, template in PROMPTS.items()
+            if self._names.keys() >= set(template.needs)
         }
         self._tools = {tool.listed.name: tool for tool in offered}
         self._shares: Shares | None = None
@@ -145,7 +146,7 @@ class Door:
             title="promptyoself",
             description=" ".join((group.help or "").split()),
             instructions="\n\n".join(
-                self._wording.description(each, None) for each in _INSTRUCTIONS.split("\n\n")
+                self._wording.description(text, None) for text in _INSTRUCTIONS.split("\n\n")
             ).strip(),
             on_list_tools=self._list_tools,
             on_call_tool=self._call_tool,
@@ -183,10 +184,10 @@ class Door:
         try:
             words = to_argv(tool.arguments, tool.required, arguments_of(params))
             origin = self._origin(context)
-            found = orjson.loads(await self._in_thread(self._ask, [tool.command, *words], origin))
+            answer = orjson.loads(await self._in_thread(self._call, [tool.command, *words], origin))
         except PromptyoselfError as error:
-            found = error.document()
-        document = self._wording.document(found, tool.command)
+            answer = error.document()
+        document = self._wording.document(answer, tool.command)
         return CallToolResult(
             content=[TextContent(text=orjson.dumps(document).decode())],
             structured_content=document,
@@ -203,9 +204,8 @@ class Door:
         )
 
     def _caller(self, context: ServerRequestContext[Any]) -> str | None:
-        """The agent that calls, where the server was told which header says so. A call without it
-        could be anybody's, and is refused. Otherwise a caller could free itself of the pin by
-        leaving it out."""
+        """The agent that calls, by the header that the server was given for that. A call without
+        this header is refused: a caller could free itself of the pin by leaving it out."""
         if self._header is None:
             return None
         sent = [] if context.request is None else context.request.headers.getlist(self._header)
@@ -224,16 +224,16 @@ class Door:
             )
         return agent
 
-    async def _in_thread(self, ask: Ask, words: Sequence[str], origin: Origin) -> bytes:
-        """One slow call must not hold up the others. If nobody waits for it any more, it is asked
-        to end; what it has begun to write it writes whole."""
+    async def _in_thread(self, call: Call, words: Sequence[str], origin: Origin) -> bytes:
+        """Make a call in a thread, so that it doesn't hold up the others. If nobody waits for it,
+        it is asked to end. What it has begun to write it writes whole."""
         if self._shares is None:  # it belongs to the event loop that is running
             self._shares = Shares()
         stop = StopFlag()
         self._running.add(stop)
         try:
             return await self._shares.run(
-                partial(ask, words, stop, origin), origin.agent or self._only_agent, _effect(words)
+                partial(call, words, stop, origin), origin.agent or self._only_agent, _effect(words)
             )
         except anyio.get_cancelled_exc_class():
             stop.set("cancelled")
@@ -291,12 +291,12 @@ class Door:
     async def _resource(self, uri: str, origin: Origin) -> bytes:
         if uri == "promptyoself://agenda":
             return await self._in_thread(self._agenda, [], origin)
-        if found := re.fullmatch("promptyoself://agents/([^/?#]+)/agenda", uri):
-            words = [f"--agent-id={unquote(found[1])}"]
+        if match := re.fullmatch("promptyoself://agents/([^/?#]+)/agenda", uri):
+            words = [f"--agent-id={unquote(match[1])}"]
             return await self._in_thread(self._agenda, words, origin)
-        if found := re.fullmatch("promptyoself://schedules/([^/?#]+)/history", uri):
-            words = ["history", f"--id={unquote(found[1])}", f"--limit={_HISTORY}"]
-            return await self._in_thread(self._ask, words, origin)
+        if match := re.fullmatch("promptyoself://schedules/([^/?#]+)/history", uri):
+            words = ["history", f"--id={unquote(match[1])}", f"--limit={_HISTORY}"]
+            return await self._in_thread(self._call, words, origin)
         raise PromptyoselfError(
             "unknown_resource",
             f"There is no resource {shown(uri)}.",
@@ -307,7 +307,7 @@ class Door:
     async def _list_prompts(
         self, _: ServerRequestContext[Any], __: PaginatedRequestParams | None
     ) -> ListPromptsResult:
-        return ListPromptsResult(prompts=[each.prompt for each in self._prompts.values()])
+        return ListPromptsResult(prompts=[template.prompt for template in self._prompts.values()])
 
     async def _get_prompt(
         self, _: ServerRequestContext[Any], params: GetPromptRequestParams
@@ -322,13 +322,13 @@ class Door:
             )
         prompt, _needs, text_of = self._prompts[params.name]
         given = params.arguments or {}
-        known = {each.name for each in prompt.arguments or []}
+        names = {argument.name for argument in prompt.arguments or []}
         for name in given:
-            if name not in known:
-                raise _refused(unknown(name, known))
-        for each in prompt.arguments or []:
-            if each.required and not given.get(each.name, "").strip():
-                raise _refused(missing(each.name))
+            if name not in names:
+                raise _refused(unknown(name, names))
+        for argument in prompt.arguments or []:
+            if argument.required and not given.get(argument.name, "").strip():
+                raise _refused(missing(argument.name))
         text = text_of(given, self._names)
         return GetPromptResult(
             description=prompt.description,
@@ -343,14 +343,14 @@ def _tools(
     prefix: str,
     words: Wording,
     *,
-    known: bool,
+    has_header: bool,
 ) -> list[_Tool]:
     context = click.Context(group)
     commands = {name: group.get_command(context, name) for name in names}
     return [
-        _tool(name, each, agent, prefix, words, known)
-        for name, each in commands.items()
-        if each is not None
+        _tool(name, command, agent, prefix, words, has_header)
+        for name, command in commands.items()
+        if command is not None
     ]
 
 
@@ -360,19 +360,19 @@ def _tool(
     agent: str | None,
     prefix: str,
     words: Wording,
-    known: bool,
+    has_header: bool,
 ) -> _Tool:
     arguments = {argument_name(parameter.name): parameter for parameter in parameters(command)}
     properties = {
-        key: _property(each, words.description(each.description, name))
-        for key, each in arguments.items()
+        key: _property(parameter, words.description(parameter.description, name))
+        for key, parameter in arguments.items()
     }
-    required = [key for key, each in arguments.items() if each.required]
+    required = [key for key, parameter in arguments.items() if parameter.required]
     tool = COMMANDS[name].tool
     assert tool is not None
     # The agent is the one that calls, where that is known; or the one whose server this is; or the
     # one that the call names.
-    if tool.acts_for_agent and not known:
+    if tool.acts_for_agent and not has_header:
         if agent is None:
             required.append("agent_id")
         else:
@@ -404,11 +404,11 @@ def _property(parameter: Parameter, description: str) -> dict[str, Any]:
         one = schema["items"] = {"type": parameter.items}
     if parameter.choices:
         one["enum"] = list(parameter.choices)
-    least, most = parameter.bounds
-    if least is not None:
-        one["minimum"] = least
-    if most is not None and most < _NO_LIMIT:
-        one["maximum"] = most
+    lowest, highest = parameter.bounds
+    if lowest is not None:
+        one["minimum"] = lowest
+    if highest is not None and highest < _NO_LIMIT:
+        one["maximum"] = highest
     if parameter.default is not None and parameter.default is not False:
         schema["default"] = parameter.default
     return schema

@@ -71,7 +71,7 @@ class ApprovalTrail:
         """A slot has its outcome."""
         self._paid.discard(slot)
 
-    def take_unpaid(self) -> UnpaidClaim | None:
+    def pop_unpaid(self) -> UnpaidClaim | None:
         """The claim that should have spent an approval by now, once."""
         claim, self._unpaid = self._unpaid, None
         return claim

@@ -50,9 +50,9 @@ def diff(store: Store, *, from_: str, to: str | None, now: datetime) -> dict[str
         if (fields := _differences(before.schedules.get(id_), after.schedules[id_])) and id_ in seen
     ]
     return {
-        "from": _place(latest_before),
-        "since": _place(latest_before),
-        "to": _place(events.latest),
+        "from": _position_fields(latest_before),
+        "since": _position_fields(latest_before),
+        "to": _position_fields(events.latest),
         "changes": changes,
         "count": len(changes),
     }
@@ -106,5 +106,5 @@ def _described(event: Envelope) -> dict[str, Any]:
     return line if reason is None else {**line, "reason": reason}
 
 
-def _place(event: Envelope | None) -> dict[str, Any]:
+def _position_fields(event: Envelope | None) -> dict[str, Any]:
     return {"seq": 0, "ts": None} if event is None else {"seq": event.seq, "ts": event.ts}

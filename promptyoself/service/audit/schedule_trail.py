@@ -128,7 +128,7 @@ class ScheduleTrail:
 
     def unapproved(self) -> Iterator[SlotVerdict]:
         """The verdict on a claim that needs an approval, and was not followed by its spending."""
-        claim = self._approvals.take_unpaid()
+        claim = self._approvals.pop_unpaid()
         if claim is not None:
             yield self._verdict(claim.data, 1, "unexpected", "not approved", claim.seq)
 

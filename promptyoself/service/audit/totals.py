@@ -50,7 +50,7 @@ class AuditTotals:
         """Count a verdict."""
         if self._agent_id not in (None, verdict.agent_id):
             return
-        if verdict.slots < 0 and not self._take_back(verdict):
+        if verdict.slots < 0 and not self._withdraw(verdict):
             return
         sums = self._sums.setdefault((verdict.id, verdict.agent_id), Counter())
         sums[verdict.outcome] += verdict.slots
@@ -74,7 +74,7 @@ class AuditTotals:
                 }
             )
 
-    def _take_back(self, verdict: SlotVerdict) -> bool:
+    def _withdraw(self, verdict: SlotVerdict) -> bool:
         """Remove the line of a verdict that doesn't hold any more. Returns whether it was there."""
         key = (verdict.id, verdict.seq, format_utc(verdict.first), format_utc(verdict.last))
         for number, line in enumerate(self._undelivered):

@@ -109,7 +109,7 @@ class Dispatcher:
     def announce(self, now: datetime) -> None:
         """Record that this worker is up. The first pass that does anything would do it too."""
         self._store.transact(now, lambda _: (self._announcement(), None))
-        self._tell_announced()
+        self._set_announced()
 
     def tick(self, now: datetime, until: datetime | None = None, stamp: object = None) -> Report:
         """One pass, without waiting.
@@ -133,7 +133,7 @@ class Dispatcher:
             return self._pass(now, until, None)
 
     def wait(self, seconds: float) -> bool:
-        """Sleep until there is something to decide, at most ``seconds``; whether there is."""
+        """Sleep at most ``seconds``. Returns whether there is something to decide."""
         return self._in_flight.wait(seconds)
 
     def next_wake(self, now: datetime) -> datetime | None:
@@ -170,13 +170,13 @@ class Dispatcher:
         self._in_flight.hand_back()
         while True:
             self._in_flight.collect()
-            left = deadline - time.monotonic()
+            seconds_left = deadline - time.monotonic()
             # What was adopted in doubt can go on being in doubt.
-            if left <= 0 or all(delivery.claim.in_doubt for delivery in self._in_flight):
+            if seconds_left <= 0 or all(delivery.claim.in_doubt for delivery in self._in_flight):
                 break
-            self.wait(left)
+            self.wait(seconds_left)
         now, outcomes, stalls = self._clock(), *self._to_record()
-        left_over = list(self._in_flight)
+        unfinished = list(self._in_flight)
 
         def decide(state: State) -> tuple[list[Draft], tuple[list[dict[str, Any]], State]]:
             drafts, lines, after = record_outcomes(
@@ -186,7 +186,7 @@ class Dispatcher:
             if self._is_announced or drafts:
                 in_flight = [
                     {"id": delivery.claim.id, "slot": delivery.claim.slot, "run_id": run_id}
-                    for delivery in left_over
+                    for delivery in unfinished
                     if (run_id := delivery.run_id) is not None and _is_open(after, delivery.claim)
                 ]
                 stopped = WorkerStopped(self._worker, why, in_flight or None)
@@ -194,7 +194,7 @@ class Dispatcher:
             return drafts, (lines, after)
 
         lines, after = self._store.transact(now, decide)
-        lines += [line_of(after, delivery.claim, None, "in_doubt") for delivery in left_over]
+        lines += [line_of(after, delivery.claim, None, "in_doubt") for delivery in unfinished]
         self._is_recorded(outcomes, stalls, Report(lines, []))
         if self._is_announced:
             self._activity.worker("stopped", why=why)
@@ -246,7 +246,7 @@ class Dispatcher:
 
         report, claims, has_written = self._store.transact(now, decide)
         if has_written:
-            self._tell_announced()
+            self._set_announced()
         self._is_recorded(outcomes, stalls, report)
         self._in_flight.begin(claims)
         approvals.update_tokens()
@@ -343,7 +343,7 @@ class Dispatcher:
         )
         return [self._store.draft(record, None, None)]
 
-    def _tell_announced(self) -> None:
+    def _set_announced(self) -> None:
         if not self._is_announced:
             self._is_announced = True
             self._activity.worker("started", mode=self._mode, concurrency=self._concurrency)
@@ -351,8 +351,8 @@ class Dispatcher:
     def _adopt(self, state: State, now: datetime) -> None:
         """Take over what no living worker is delivering.
 
-        These are the claims of dead workers; and claims that the log has under our own name though
-        we know of none, because an append seemed to fail and yet was made.
+        These are the claims of dead workers, and claims under our own name that we don't know of.
+        The log has such a claim where an append seemed to fail and yet was made.
         """
         self._adopted_at = time.monotonic()
         workers = set(self._claimed_elsewhere(state))

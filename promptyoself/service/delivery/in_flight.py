@@ -80,13 +80,13 @@ class InFlight:
             self._go_on(key)
 
     def collect(self) -> None:
-        """Take in what has been done meanwhile, without waiting."""
+        """Handle the results that have come meanwhile, without waiting."""
         while (done := self._pool.next_result(0.0)) is not None:
-            self._take_result(*done)
+            self._handle_result(*done)
         self._fire_timers()
 
     def wait(self, seconds: float) -> bool:
-        """Wait at most ``seconds`` for something to decide; whether there is something.
+        """Wait at most ``seconds`` for something to decide. Returns whether there is something.
 
         That is an outcome, a seat that was set free, or an answer of Letta after trouble.
         """
@@ -98,7 +98,7 @@ class InFlight:
             if done is None:
                 if time.monotonic() >= end:
                     return False
-            elif self._take_result(*done):
+            elif self._handle_result(*done):
                 return True
 
     def hand_back(self) -> None:
@@ -114,7 +114,7 @@ class InFlight:
         self._pool.close()
 
     def seek_snapshot(self) -> None:
-        """Take a snapshot of the runs, if it is time; where one takes too long, go on without."""
+        """Take a snapshot of the runs, if it is time. Go on without one that takes too long."""
         now = time.monotonic()
         for key in self._snapshots.overdue(now):
             if key in self._live and key not in self._stepping:
@@ -164,21 +164,21 @@ class InFlight:
         return delivery.advance
 
     def _submit(self, key: str, job: Callable[[], Step | RunSnapshot | None]) -> None:
-        most = min(len(self._stepping) + self._snapshots.under_way, self._concurrency)
-        self._pool.submit(key, job, most)
+        most_threads = min(len(self._stepping) + self._snapshots.under_way, self._concurrency)
+        self._pool.submit(key, job, most_threads)
 
-    def _take_result(self, key: str, result: Step | RunSnapshot | JobError | None) -> bool:
-        """Take in what a job has given; whether there is something new to decide."""
+    def _handle_result(self, key: str, result: Step | RunSnapshot | JobError | None) -> bool:
+        """Handle the result of a job. Returns whether there is something new to decide."""
         if key == _SNAPSHOT:
             assert not isinstance(result, Step)
-            return self._take_snapshot(result)
+            return self._handle_snapshot(result)
         self._stepping.discard(key)
         if key not in self._live:  # handed back in the meantime
             return False
         assert isinstance(result, Step)
-        return self._take_step(key, result)
+        return self._handle_step(key, result)
 
-    def _take_step(self, key: str, step: Step) -> bool:
+    def _handle_step(self, key: str, step: Step) -> bool:
         delivery = self._live[key]
         claimed = delivery.claim
         to_decide = bool(step.stalls) or (step.heard and bool(self.trouble))
@@ -201,22 +201,22 @@ class InFlight:
                     f"{claimed.id} is in doubt: {sentence(stalled.error)}",
                 )
         if isinstance(step.then, Wait):
-            return self._take_wait(key, step.then) or to_decide
+            return self._handle_wait(key, step.then) or to_decide
         if isinstance(step.then, JobError):
-            self._take_bug(key, step.then)
+            self._handle_bug(key, step.then)
         else:
             self._finish(key, step.then)
         return True
 
-    def _take_wait(self, key: str, wait: Wait) -> bool:
-        """Let a delivery wait; whether it has set a seat free."""
+    def _handle_wait(self, key: str, wait: Wait) -> bool:
+        """Let a delivery wait. Returns whether it has set a seat free."""
         self._timers.start(key, wait.seconds, time.monotonic())
         run_id = self._live[key].run_id
         if wait.wants == "run" and run_id is not None:
             self._snapshots.followed[run_id] = key
         return self.seats.update(key, holds_seat=wait.holds_seat)
 
-    def _take_bug(self, key: str, error: JobError) -> None:
+    def _handle_bug(self, key: str, error: JobError) -> None:
         delivery = self._live[key]
         text = self._activity.broken(error.text, delivery.claim)
         self._store.seldom.warn(f"broke off {delivery.claim.id}", f"A delivery broke off: {text}")
@@ -226,14 +226,14 @@ class InFlight:
         else:
             self._finish(key, Abandoned("internal_error", "A bug kept it from being sent."))
 
-    def _take_snapshot(self, result: RunSnapshot | JobError | None) -> bool:
+    def _handle_snapshot(self, result: RunSnapshot | JobError | None) -> bool:
         """Let the deliveries go on that waited for a snapshot, or whose runs it shows to be over.
 
-        Whether there is something new to decide then.
+        Returns whether there is something new to decide then.
         """
         snapshot = result if isinstance(result, RunSnapshot) else None
         if isinstance(result, JobError) and not result.expected:
-            self._store.seldom.warn("look", f"A look at the runs broke off: {result.text}")
+            self._store.seldom.warn("snapshot", f"A look at the runs broke off: {result.text}")
         waited, over = self._snapshots.end(time.monotonic(), snapshot)
         to_decide = False
         for key in (*waited, *over):
@@ -241,7 +241,7 @@ class InFlight:
                 continue
             makes_no_call = None if snapshot is None else self._live[key].use(snapshot)
             if makes_no_call:
-                to_decide = self._take_step(key, self._turn(key)()) or to_decide
+                to_decide = self._handle_step(key, self._turn(key)()) or to_decide
             elif makes_no_call is not None or key in waited:
                 self._step(key)
         return to_decide

@@ -15,7 +15,7 @@ from promptyoself.store.store import Store
 
 __all__ = ["LogCheck"]
 
-_MOST_KNOWN = 4096
+_MOST_AGREED = 4096
 
 
 class LogCheck:
@@ -28,7 +28,7 @@ class LogCheck:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._known: dict[str, tuple[Any, ...]] = {}
+        self._agreed: dict[str, tuple[Any, ...]] = {}
         self._mended: set[str] = set()
 
     def __call__(self, schedule: Schedule) -> None:
@@ -38,26 +38,26 @@ class LogCheck:
             IndexMismatch: the log says something else.
             ValueError: it still does, after the index was made again from the log.
         """
-        said = (schedule.told, schedule.retold, *(getattr(schedule, name) for name in SPECIFIED))
-        if self._known.get(schedule.id) == said:
+        content = (schedule.told, schedule.retold, *(getattr(schedule, name) for name in SPECIFIED))
+        if self._agreed.get(schedule.id) == content:
             return
-        if not self._says(schedule):
+        if not self._agrees(schedule):
             if schedule.id in self._mended:
                 raise ValueError("the log doesn't say what it is to be sent")
             raise IndexMismatch(schedule.id)
-        if len(self._known) >= _MOST_KNOWN:
-            self._known.clear()
-        self._known[schedule.id] = said
+        if len(self._agreed) >= _MOST_AGREED:
+            self._agreed.clear()
+        self._agreed[schedule.id] = content
 
     def mended(self, id_: str) -> None:
         """The index was made again from the log, because of that schedule."""
         self._mended.add(id_)
 
-    def _says(self, schedule: Schedule) -> bool:
-        said = self._data(schedule.told, "schedule.registered", schedule.id)
-        if said is None:
+    def _agrees(self, schedule: Schedule) -> bool:
+        registered = self._data(schedule.told, "schedule.registered", schedule.id)
+        if registered is None:
             return False
-        fields = dict(said)
+        fields = dict(registered)
         for name, where in (schedule.retold or {}).items():
             change = self._data(where, "schedule.modified", schedule.id)
             changes = {} if change is None else change.get("changes", {})

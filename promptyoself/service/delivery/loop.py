@@ -132,11 +132,11 @@ def execute_once(
                 _add(total, report)
                 if dispatcher.idle and not report:
                     break
-                left = end - time.monotonic()
-                if left <= 0:
+                seconds_left = end - time.monotonic()
+                if seconds_left <= 0:
                     break
                 if not dispatcher.idle:
-                    dispatcher.wait(min(left, _POLL_SECONDS))
+                    dispatcher.wait(min(seconds_left, _POLL_SECONDS))
             why = stop.why or ("done" if dispatcher.idle else "deadline")
             _add(total, dispatcher.stop(why, 0.0 if stop.why is None else _STOP_PATIENCE))
         finally:
@@ -199,12 +199,12 @@ def run_loop(
                     if trusted is not None:
                         heartbeat.clock = clock_trust.check(clock(), trusted.leap, stamp)
                         dispatcher.hold(claims=heartbeat.clock != "")
-                    _tell(store, dispatcher.tick(clock(), stamp=stamp), emit)
+                    _emit(store, dispatcher.tick(clock(), stamp=stamp), emit)
                     sealer.seal_if_due(clock())
                     wake = dispatcher.next_wake(clock())
                     now = clock()
-                    left = interval if wake is None else (wake - now).total_seconds()
-                    heartbeat.passed(now, min(interval, left))
+                    seconds_left = interval if wake is None else (wake - now).total_seconds()
+                    heartbeat.passed(now, min(interval, seconds_left))
                     beat()
                     troubles.over()
                 except (PromptyoselfError, OSError) as error:
@@ -212,10 +212,10 @@ def run_loop(
                         raise
                     # What a failed write has left in the log is no reason to wake up.
                     pause, stamp = _TROUBLE_PAUSE, None
-                    troubles.tell(error, pause)
+                    troubles.report(error, pause)
                 heartbeat.trouble = dispatcher.trouble
                 _sleep(store, dispatcher, clock, pause, wake, stamp, stop, heartbeat, beat)
-            _tell(store, dispatcher.stop(stop.why, _STOP_PATIENCE), emit)
+            _emit(store, dispatcher.stop(stop.why, _STOP_PATIENCE), emit)
         except PromptyoselfError as error:
             store.log.record(error.message, level="error", state="ended", code=error.code)
             raise
@@ -241,22 +241,22 @@ class _Troubles:
     def may_pass(self, error: Exception, *, announced: bool) -> bool:
         """Whether the loop goes on after an error.
 
-        It does, since a full disk or a hanging process may go away, and a log may be restored;
-        outcomes are kept meanwhile. But before it was ``announced`` a loop ends over anything but
+        It does, since a full disk or a hanging process may go away, and a log may be restored.
+        Outcomes are kept meanwhile. But before it was ``announced`` a loop ends over anything but
         its log, so that the person who starts it hears of it.
         """
         if isinstance(error, ChainError):
             return error.code != "newer_events"
         return announced
 
-    def tell(self, error: PromptyoselfError | OSError, pause: float) -> None:
+    def report(self, error: PromptyoselfError | OSError, pause: float) -> None:
         """Warn of a log that isn't whole once, and of anything else once a minute."""
-        self._heartbeat.error = said = sentence(error)
+        self._heartbeat.error = message = sentence(error)
         if not isinstance(error, ChainError):
-            self._store.seldom.warn(_kind_of(error), f"{said} Trying again in {pause:g} s.")
-        elif said != self._damage:
-            self._damage = said
-            self._store.warn(f"{said} Nothing is delivered until that is mended.")
+            self._store.seldom.warn(_kind_of(error), f"{message} Trying again in {pause:g} s.")
+        elif message != self._damage:
+            self._damage = message
+            self._store.warn(f"{message} Nothing is delivered until that is mended.")
 
     def over(self) -> None:
         """A pass has succeeded."""
@@ -298,10 +298,10 @@ def _sleep(
     goes on at once.
     """
     end = time.monotonic() + seconds
-    while stop.why is None and (left := end - time.monotonic()) > 0:
+    while stop.why is None and (seconds_left := end - time.monotonic()) > 0:
         if wake is not None:
-            left = min(left, (wake - clock()).total_seconds())
-        if left <= 0 or dispatcher.wait(min(left, _POLL_SECONDS)):
+            seconds_left = min(seconds_left, (wake - clock()).total_seconds())
+        if seconds_left <= 0 or dispatcher.wait(min(seconds_left, _POLL_SECONDS)):
             return
         if not heartbeat.error:
             beat()
@@ -315,7 +315,7 @@ def _kind_of(error: PromptyoselfError | OSError) -> str:
     return error.code if isinstance(error, PromptyoselfError) else f"errno {error.errno}"
 
 
-def _tell(store: Store, report: Report, emit: Callable[[Report], None]) -> None:
+def _emit(store: Store, report: Report, emit: Callable[[Report], None]) -> None:
     try:
         if report:
             emit(report)

@@ -62,7 +62,7 @@ def record(
     *,
     reason: str | None = None,
 ) -> Recorded:
-    """Record a desire. The same text at another instant is another one; at the same, nothing new.
+    """Record a desire, unless the same text was recorded at the same instant.
 
     Raises:
         PromptyoselfError: ``missing_option``, ``invalid_agent_id``, ``forbidden_agent``,
@@ -89,7 +89,7 @@ def record(
     chain = store.desires
 
     def decide(state: Desires) -> tuple[list[Draft], Recorded]:
-        id_, salt, existing = _place(chain.unpinned_state(state), new)
+        id_, salt, existing = _id_for_content(chain.unpinned_state(state), new)
         if existing is not None:
             message = "This was recorded at the same instant already; nothing was changed."
             return [], {"id": id_, "created": False, "message": message}
@@ -147,11 +147,11 @@ def list_desires(
     at: str | None = None,
     now: datetime,
 ) -> DesireList:
-    """The desires that match everything given, the strongest first, as strong as they are at
-    ``now``, or were ``at`` some time: a time, or the number of an event of their log.
+    """The desires that match everything given, the strongest first.
 
-    ``tags`` must all be there, and every word of ``query`` in the text or a tag, in upper or lower
-    case.
+    Their strengths are those at ``now``, or ``at`` an earlier point: a time, or the number of an
+    event of their log. A desire has all ``tags``, and in its text or tags every word of ``query``,
+    in upper or lower case.
 
     Raises:
         PromptyoselfError: ``invalid_agent_id``, ``forbidden_agent``, ``invalid_strength``,
@@ -161,38 +161,38 @@ def list_desires(
     """
     if agent_id is not None:
         check_agent_id(agent_id)
-    wanted = store.require_agent(agent_id)
+    agent = store.require_agent(agent_id)
     least = 0.0 if min_strength is None else _strength("--min-strength", min_strength)
-    asked, words = _tags(tags), _words(query)
+    wanted_tags, words = _tags(tags), _words(query)
     half_life = desire_half_life(store.settings)
     if at is None:
         state = store.desires.read().state
     else:
-        state, now = _at(store, at, now)
-    known: set[str] = set()
+        state, now = _state_at(store, at, now)
+    used: set[str] = set()
 
     def chosen() -> Iterator[Desire]:
-        for desire in living(state, wanted):
-            known.update(desire.tags)
-            if set(asked) <= set(desire.tags) and _speaks_of(desire, words):
+        for desire in living(state, agent):
+            used.update(desire.tags)
+            if set(wanted_tags) <= set(desire.tags) and _speaks_of(desire, words):
                 yield desire
 
     ranked = strongest(chosen(), now, half_life, at_least=least)
-    unknown = [tag for tag in asked if tag not in known]
+    unknown = [tag for tag in wanted_tags if tag not in used]
     if unknown:
         raise PromptyoselfError(
             "unknown_tag",
             f"No desire there has the tag {shown(unknown[0])}.",
-            f"Tags there are: {', '.join(sorted(known)[:20])}." if known else "None has any tag.",
-            tags=sorted(known)[:100],
+            f"Tags there are: {', '.join(sorted(used)[:20])}." if used else "None has any tag.",
+            tags=sorted(used)[:100],
         )
-    found = ranked[:limit]
+    listed = ranked[:limit]
     answer: DesireList = {
-        "desires": [_described(each) for each in found],
-        "count": len(found),
+        "desires": [_described(entry) for entry in listed],
+        "count": len(listed),
         "as_of": format_utc(now),
     }
-    if len(found) < len(ranked):
+    if len(listed) < len(ranked):
         answer["total"] = len(ranked)
     return answer
 
@@ -216,13 +216,13 @@ def prune(
     """
     below = _strength("--below", below)
     check_text("reason", reason, MAX_REASON)
-    wanted = _whose(store, agent_id)
+    agent = _whose(store, agent_id)
     half_life = desire_half_life(store.settings)
     chain = store.desires
 
     def faded(state: Desires) -> list[Ranked]:
-        ranked = strongest(living(state, wanted), now, half_life)
-        return [each for each in ranked if each.strength < below]
+        ranked = strongest(living(state, agent), now, half_life)
+        return [entry for entry in ranked if entry.strength < below]
 
     def decide(state: Desires) -> tuple[list[Draft], list[Ranked]]:
         chosen = faded(state)[:_AT_ONCE]
@@ -240,7 +240,7 @@ def prune(
     count = len(pruned)
     message = f"{count} {'desire' if count == 1 else 'desires'} pruned."
     answer: Pruned = {
-        "pruned": [_described(each) for each in pruned],
+        "pruned": [_described(entry) for entry in pruned],
         "count": count,
         "message": message,
     }
@@ -256,8 +256,8 @@ def _whose(store: Store, agent_id: str | None) -> str | None:
     return store.require_agent(agent_id) or store.settings.default_agent
 
 
-def _place(state: Desires, new: DesireRecorded) -> tuple[str, int, Desire | None]:
-    """The id for a new desire, the salt it needs, and the one that is the same, if there is one."""
+def _id_for_content(state: Desires, new: DesireRecorded) -> tuple[str, int, Desire | None]:
+    """The id for a new desire, the salt it needs, and the same desire, if there is one."""
     content = {name: getattr(new, name) for name in ("agent_id", "text", "recorded_at")}
     salt = 0
     while True:
@@ -284,8 +284,7 @@ def _alive(state: Desires, id_: str) -> Desire:
 
 
 def _strength(option: str, value: float, *, above: bool = False) -> float:
-    """The value as it is kept: a float, even where 0 or 1 was given. Refuse what isn't from 0 to 1,
-    which NaN isn't either."""
+    """The value as a float, even where 0 or 1 was given. Refuse what isn't from 0 to 1, and NaN."""
     if not (0 <= value <= 1) or (above and value == 0):
         wanted = "more than 0, and at most 1" if above else "from 0 to 1"
         raise PromptyoselfError(
@@ -331,8 +330,8 @@ def _speaks_of(desire: Desire, words: Sequence[str]) -> bool:
     return all(word in text for word in words)
 
 
-def _at(store: Store, at: str, now: datetime) -> tuple[Desires, datetime]:
-    """The desires as they were, and the instant at which."""
+def _state_at(store: Store, at: str, now: datetime) -> tuple[Desires, datetime]:
+    """The desires at an earlier point, and the instant of that point."""
     end = cutoff(store, at, now)
     state, last = store.desires.state_at(end.covers)
     instant = end.ts or last

@@ -8,16 +8,14 @@ __all__ = ["METRICS", "Metric"]
 
 
 class Metric(NamedTuple):
-    """One metric: its ``kind`` (``counter``, ``gauge``, ``histogram``), what it says, its labels.
+    """One metric."""
 
-    ``source`` tells where it comes from: the ``log``, so that every process on a data directory
-    says the same, after a restart too; the ``files`` beside it; or the running ``loop`` alone.
-    """
-
-    kind: str
-    help: str
+    kind: str  # ``counter``, ``gauge`` or ``histogram``
+    help: str  # its meaning, for people
     labels: tuple[str, ...] = ()
     source: str = "log"
+    """``log``, of which every process on a data directory says the same, after a restart too;
+    ``files``, for the files beside the log; or ``loop``, for the running loop alone."""
 
 
 _TOP = "those with the least left today, 20 at most"

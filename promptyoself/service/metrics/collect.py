@@ -38,7 +38,7 @@ _TOP = 20
 
 _LONG_SECONDS = 0.02
 _PAUSE_FACTOR = 50
-"""If looking at all agents takes longer than that, a pause follows that is longer by this factor.
+"""If measuring all agents takes longer than that, a pause follows that is longer by this factor.
 
 So it takes a fiftieth of a processor at most, however many agents there are."""
 
@@ -56,8 +56,9 @@ Measurements = dict[str, list[tuple[tuple[str, ...], Value]]]
 
 
 class Measurer:
-    """Measures one data directory again and again. Only one thread may use it, and takes no lock
-    that anybody who writes would wait for."""
+    """Measures one data directory again and again.
+
+    Only one thread may use it. It takes no lock that a writer would wait for."""
 
     def __init__(self, store: Store, disk: Disk | None = None) -> None:
         self._store = store
@@ -65,8 +66,8 @@ class Measurer:
         self._path = store.settings.var / "metrics.json"
         self._chains: dict[str, tuple[LogCounts, Position]] = {}
         self._saved = 0
-        self._spending: tuple[State | None, str, Measurements] = (None, "", {})
-        self._look_again = float("-inf")
+        self._agents_measured: tuple[State | None, str, Measurements] = (None, "", {})
+        self._agents_due = float("-inf")
         self._load()
 
     def measure(self, now: datetime) -> Measurements:
@@ -81,15 +82,15 @@ class Measurer:
         self._save()
         state = self._store.unpinned.snapshot().state
         day = format_utc(now)[:10]
-        found: Measurements = {"promptyoself_build_info": [((__version__,), 1)]}
-        found |= _counted(self._chains["schedules"][0])
-        found |= self._open(state, now)
-        found |= self._agents(state, day)
-        found |= self._schedules(self._chains["schedules"][0], state, day)
+        measurements: Measurements = {"promptyoself_build_info": [((__version__,), 1)]}
+        measurements |= _counted(self._chains["schedules"][0])
+        measurements |= self._open(state, now)
+        measurements |= self._agents(state, day)
+        measurements |= self._schedules(self._chains["schedules"][0], state, day)
         for name, (counts, position) in self._chains.items():
             for metric, values in _of_chain(name, counts, position).items():
-                found.setdefault(metric, []).extend(values)
-        return found
+                measurements.setdefault(metric, []).extend(values)
+        return measurements
 
     def _catch_up(self, chain: Chain[Any]) -> None:
         name = chain.name
@@ -127,28 +128,28 @@ class Measurer:
         }
 
     def _agents(self, state: State, day: str) -> Measurements:
-        """Looks at every agent, so only where something has changed, and not all the time."""
-        known, when, found = self._spending
+        """Reads every agent, so it does so only after a change, and not all the time."""
+        measured_state, measured_day, measurements = self._agents_measured
         began = time.monotonic()
-        if when == day and (known is state or began < self._look_again):
-            return found
+        if measured_day == day and (measured_state is state or began < self._agents_due):
+            return measurements
         budget = self._store.settings.caps.daily_per_agent
-        left = {
+        budgets_left = {
             agent_id: max(budget - agent.spent, 0)
             for agent_id, agent in self._store.seen(state).agents.items()
             if agent.spent_day == day
         }
-        least = nsmallest(_TOP, left.items(), key=lambda each: (each[1], each[0]))
-        found = {
-            "promptyoself_agents_spending": [((), len(left))],
-            "promptyoself_agents_out_of_budget": [((), sum(not each for each in left.values()))],
+        least = nsmallest(_TOP, budgets_left.items(), key=lambda item: (item[1], item[0]))
+        measurements = {
+            "promptyoself_agents_spending": [((), len(budgets_left))],
+            "promptyoself_agents_out_of_budget": [((), [*budgets_left.values()].count(0))],
             "promptyoself_agent_budget": [((), budget)],
-            "promptyoself_agent_budget_left": [((agent_id,), each) for agent_id, each in least],
+            "promptyoself_agent_budget_left": [((agent_id,), left) for agent_id, left in least],
         }
         took = time.monotonic() - began
-        self._spending = state, day, found
-        self._look_again = began + (took * _PAUSE_FACTOR if took > _LONG_SECONDS else 0.0)
-        return found
+        self._agents_measured = state, day, measurements
+        self._agents_due = began + (took * _PAUSE_FACTOR if took > _LONG_SECONDS else 0.0)
+        return measurements
 
     def _schedules(self, counts: LogCounts, state: State, day: str) -> Measurements:
         least, empty = counts.budgets_left(day, _TOP)
@@ -161,7 +162,7 @@ class Measurer:
             "promptyoself_schedule_budget_left": [((id_,), left) for id_, _, left in least],
         }
 
-    # What was counted, kept. Several may write it at once: what comes of that has no good checksum.
+    # The file of the counts. If several processes write it at once, its checksum is wrong.
 
     def _load(self) -> None:
         with suppress(OSError, AttributeError, KeyError, TypeError, ValueError):
@@ -173,8 +174,8 @@ class Measurer:
                 return
             names = {chain.name for chain in chains(self._store.unpinned)}
             self._chains = {
-                name: (LogCounts.from_json(each["counts"]), Position(*each["position"]))
-                for name, each in kept["chains"].items()
+                name: (LogCounts.from_json(saved["counts"]), Position(*saved["position"]))
+                for name, saved in kept["chains"].items()
                 if name in names
             }
             self._saved = self._reached()

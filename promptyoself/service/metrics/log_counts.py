@@ -76,7 +76,7 @@ class LogCounts:
                 problem = f"Event {event.seq} ({event.type}) can't be counted: {error!r}."
                 raise impossible_event(event.seq, problem) from None
 
-    def budgets_left(self, day: str, most: int) -> tuple[list[tuple[str, int, int]], int]:
+    def budgets_left(self, day: str, limit: int) -> tuple[list[tuple[str, int, int]], int]:
         """The daily budgets of which some was spent on that ``day``.
 
         Returns id, budget and rest of the schedules with the least left, ``most`` at most, and the
@@ -89,7 +89,7 @@ class LogCounts:
             if id_ in spent
         ]
         empty = sum(1 for _, _, left in budgets if not left)
-        return nsmallest(most, budgets, key=lambda line: (line[2], line[0])), empty
+        return nsmallest(limit, budgets, key=lambda line: (line[2], line[0])), empty
 
     def to_json(self) -> dict[str, Any]:
         """All counts, as JSON can hold them."""

@@ -27,7 +27,7 @@ def require_library() -> None:
         raise missing_package("Metrics need", "metrics") from None
 
 
-def render(found: Measurements) -> bytes:
+def render(measurements: Measurements) -> bytes:
     """The measurements as text.
 
     The order is that of :data:`~promptyoself.service.metrics.catalogue.METRICS`.
@@ -41,8 +41,8 @@ def render(found: Measurements) -> bytes:
 
     class Collected:
         def collect(self) -> Iterable[Metric]:
-            for name in sorted(found, key=_ORDER.__getitem__):
-                yield _family(name, found[name])
+            for name in sorted(measurements, key=_ORDER.__getitem__):
+                yield _family(name, measurements[name])
 
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Collected())

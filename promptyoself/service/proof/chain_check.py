@@ -15,7 +15,7 @@ from promptyoself.state.fold import Loss
 __all__ = ["CheckedChain", "check"]
 
 _PROGRESS_EVERY = 500
-"""The number of events after which progress is told."""
+"""The number of events after which progress is reported."""
 
 
 class CheckedChain(NamedTuple):
@@ -57,7 +57,7 @@ def check(
 
 
 class _Reading:
-    """Hands on the events of batches, and keeps what is to be known of them at the end."""
+    """Yields the events of batches, and keeps what is asked of them at the end."""
 
     def __init__(
         self, batches: Iterable[Batch], seq: int, progress: Callable[[int], None] | None
@@ -69,7 +69,7 @@ class _Reading:
 
     def events(self) -> Iterator[Envelope]:
         """Every event, for the fold."""
-        told = 0
+        reported = 0
         for batch in self._batches:
             for event in batch.envelopes:
                 # The event has the hash of the one before it, unless a gap lies between them.
@@ -81,9 +81,9 @@ class _Reading:
             self.position = batch.position
             if self.position.seq == self._seq:
                 self.hash_at = self.position.hash
-            if self._progress is not None and self.position.seq >= told + _PROGRESS_EVERY:
-                told = self.position.seq
-                self._progress(told)
+            if self._progress is not None and self.position.seq >= reported + _PROGRESS_EVERY:
+                reported = self.position.seq
+                self._progress(reported)
 
 
 class _Months:
@@ -114,8 +114,8 @@ class _Months:
             if event.type == "segment.sealed" and event.v <= VERSIONS[event.type]:
                 self._check(event, month)
             elif event.type == "ledger.recovered":
-                said = tuple(event.data.get(name) for name in Gap._fields)
-                self._open = {gap: month for gap, month in self._open.items() if gap != said}
+                stated = tuple(event.data.get(name) for name in Gap._fields)
+                self._open = {gap: month for gap, month in self._open.items() if gap != stated}
         events, content = self._read.get(month) or (0, sha256())
         content.update(batch.content)
         self._read[month] = (events + batch.content.count(b"\n"), content)
@@ -123,11 +123,11 @@ class _Months:
     def _check(self, event: Envelope, month: str) -> None:
         sealed = event.data.get("month")
         expected = {name: event.data.get(name) for name in ("events", "content_sha256")}
-        found: dict[str, Any] = {"events": 0, "content_sha256": None}
+        actual: dict[str, Any] = {"events": 0, "content_sha256": None}
         if isinstance(sealed, str) and sealed != month and sealed in self._read:
             events, content = self._read[sealed]
-            found = {"events": events, "content_sha256": content.hexdigest()}
-        if found != expected and not (isinstance(sealed, str) and self._is_broken(sealed)):
+            actual = {"events": events, "content_sha256": content.hexdigest()}
+        if actual != expected and not (isinstance(sealed, str) and self._is_broken(sealed)):
             raise ChainError(
                 "corrupt_chain",
                 f"Event {event.seq} records that {sealed} was sealed, with another content than "
@@ -137,11 +137,11 @@ class _Months:
                 month=sealed,
                 seq=event.seq,
                 expected=expected,
-                found=found,
+                found=actual,
             )
         self.sealed += 1
 
     def _is_broken(self, month: str) -> bool:
         """Whether a gap that is stated only later lies in the month, or between it and its record.
-        Then it may lack some of what was recorded of it; what it has is held by the links."""
+        Then the month may lack events that its record counts. The links prove those that it has."""
         return any(month <= after for after in self._open.values())

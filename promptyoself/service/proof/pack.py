@@ -221,12 +221,12 @@ def _heads(wanted: _Range, stretch: _Stretch, key: SigningKey | None) -> bytes:
         "software": f"promptyoself {__version__}",
         "since": wanted.since,
         "until": wanted.until,
-        "before": _place(stretch.before),
+        "before": _position_fields(stretch.before),
         "months": [
-            {"month": month.end.month, "events": month.events, **_place(month.end)}
+            {"month": month.end.month, "events": month.events, **_position_fields(month.end)}
             for month in stretch.months
         ],
-        "head": _place(stretch.end),
+        "head": _position_fields(stretch.end),
     }
     if stretch.gaps:  # a verifier that knows of none must not call the pack altered
         document["gaps"] = stretch.gaps
@@ -235,7 +235,7 @@ def _heads(wanted: _Range, stretch: _Stretch, key: SigningKey | None) -> bytes:
     return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
-def _place(position: Position) -> dict[str, Any]:
+def _position_fields(position: Position) -> dict[str, Any]:
     return {"seq": position.seq, "hash": position.hash, "ts": position.ts or None}
 
 

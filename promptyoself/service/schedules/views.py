@@ -214,10 +214,10 @@ def problem_of(schedule: Schedule) -> str | None:
         return None
     known = is_zone(schedule.timezone)
     if schedule.schedule_type == "cron":
-        from promptyoself.rules.cron import spell_cron
+        from promptyoself.rules.cron import canonical_cron
 
         try:
-            spell_cron(schedule.schedule_value)
+            canonical_cron(schedule.schedule_value)
         except PromptyoselfError as error:
             return f"{error.message} Nothing is delivered until `modify` gives it other times."
         if not known:

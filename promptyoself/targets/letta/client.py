@@ -339,8 +339,8 @@ class LettaClient(LettaApi):
             try:
                 return json.loads(response.content)
             except (ValueError, RecursionError):
-                status, said = response.status_code, response.text
-                raise self._failures.unreadable(doing, said, status) from None
+                status, text = response.status_code, response.text
+                raise self._failures.unreadable(doing, text, status) from None
 
         return self._guarded(doing, body, **subject)
 
@@ -385,10 +385,10 @@ def _instant(row: dict[str, Any], key: str) -> datetime | None:
     if not isinstance(value, str):
         return None
     try:
-        at = datetime.fromisoformat(value)
+        instant = datetime.fromisoformat(value)
     except ValueError:
         return None
-    return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+    return instant.astimezone(UTC) if instant.tzinfo else instant.replace(tzinfo=UTC)
 
 
 def _is_error(event: dict[str, Any]) -> bool:
