@@ -85,7 +85,7 @@ def test_what_is_sent_is_what_the_log_says(
     sandbox: Sandbox, var: Path, clock: Clock, forged: dict[str, Any]
 ) -> None:
     """P4: whoever writes the index, with its checksums right, can't have another prompt sent: it is
-    made anew from the log, which is told, and the right text goes to the right agent."""
+    rebuilt from the log, which is told, and the right text goes to the right agent."""
     agent, other = sandbox.agents
     id_ = register(agent, "Water the plants.", "--daily-budget", "5")
     register(other, "Something else.")
@@ -93,7 +93,7 @@ def test_what_is_sent_is_what_the_log_says(
     clock.advance(hours=1)
     answer = call("execute")
     assert [line["delivered"] for line in answer.success()["executed"]] == [True, True]
-    assert f"The index doesn't say of {id_} what the log says; it was made anew" in answer.err
+    assert f"The index doesn't say of {id_} what the log says; it was rebuilt" in answer.err
     texts = [event["data"]["text_sha256"] for event in events(var, "delivery.attempted")]
     assert sha256(b"Water the plants.").hexdigest() in texts
     assert len(texts) == 2
@@ -114,7 +114,7 @@ def test_another_agent_is_not_sent_to(sandbox: Sandbox, var: Path, clock: Clock)
     id_ = register(agent)
     forge(var, id_, lambda found: found.update(agent_id=other))
     clock.advance(hours=1)
-    assert "made anew" in call("execute").err
+    assert "rebuilt" in call("execute").err
     (attempted,) = events(var, "delivery.attempted")
     assert attempted["data"]["agent_id"] == agent
     call("audit").success()
@@ -148,13 +148,13 @@ def test_what_was_modified_since_is_what_is_sent(sandbox: Sandbox, var: Path, cl
     clock.set("2026-12-02T12:30:00")
     answer = call("execute")
     answer.success()
-    assert "made anew" not in answer.err
+    assert "rebuilt" not in answer.err
     call("seal").success()
     clock.advance(hours=1)
     assert call("execute").err == ""
     forge(var, id_, lambda found: found.update(prompt="Something else"))
     clock.advance(hours=1)
-    assert "made anew" in call("execute").err
+    assert "rebuilt" in call("execute").err
     assert {event["data"]["text_sha256"] for event in events(var, "delivery.attempted")} == {
         sha256(b"Water the trees.").hexdigest()
     }
