@@ -14,8 +14,8 @@ from promptyoself.events.versions import DESIRE_VERSIONS
 from promptyoself.index.parts import TableSchema
 from promptyoself.index.schema import (
     StateSchema,
+    common_from_json,
     fingerprint_of,
-    losses_from_json,
     losses_to_json,
     sha_path,
     without_defaults,
@@ -93,12 +93,7 @@ def _rest_to_json(state: Desires) -> dict[str, Any]:
 
 
 def _rest_from_json(body: Mapping[str, Any]) -> Desires:
-    return EMPTY._replace(
-        statuses=dict(body["statuses"]),
-        counts=dict(body["counts"]),
-        newer=body["newer"],
-        losses=losses_from_json(body["losses"]),
-    )
+    return EMPTY._replace(**common_from_json(body))
 
 
 DESIRE_SCHEMA = StateSchema(

@@ -11,8 +11,8 @@ from promptyoself.events.versions import SCHEDULE_VERSIONS
 from promptyoself.index.parts import TableSchema
 from promptyoself.index.schema import (
     StateSchema,
+    common_from_json,
     fingerprint_of,
-    losses_from_json,
     losses_to_json,
     sha_path,
     without_defaults,
@@ -103,10 +103,7 @@ def _rest_from_json(body: Mapping[str, Any]) -> State:
     slots = [OpenSlot(**fields) for fields in body["open"]]
     return EMPTY._replace(
         open={slot_key(slot.id, slot.slot): slot for slot in slots},
-        statuses=dict(body["statuses"]),
-        counts=dict(body["counts"]),
-        newer=body["newer"],
-        losses=losses_from_json(body["losses"]),
+        **common_from_json(body),
     )
 
 

@@ -21,10 +21,10 @@ __all__ = [
     "INDEX_FORMAT",
     "Root",
     "StateSchema",
+    "common_from_json",
     "decode_root",
     "encode_root",
     "fingerprint_of",
-    "losses_from_json",
     "losses_to_json",
     "position_of",
     "sha_path",
@@ -145,12 +145,22 @@ def _body_of(content: bytes) -> dict[str, Any]:
     return body
 
 
+def common_from_json(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that the states of all chains have, as an index has them."""
+    return {
+        "statuses": dict(body["statuses"]),
+        "counts": dict(body["counts"]),
+        "newer": body["newer"],
+        "losses": _losses_from_json(body["losses"]),
+    }
+
+
 def losses_to_json(losses: Losses) -> list[list[Any]]:
     """The recorded gaps in the log, for an index."""
     return [list(loss) for loss in losses.recorded]
 
 
-def losses_from_json(fields: list[list[Any]]) -> Losses:
+def _losses_from_json(fields: list[list[Any]]) -> Losses:
     """The gaps that :func:`losses_to_json` wrote."""
     return Losses([Loss(*loss) for loss in fields], {}, {}, {})
 

@@ -165,9 +165,10 @@ class Sandbox:
         """Let the next matching requests go wrong.
 
         Args:
-            kind: one of :data:`FAULTS`; ``params`` are its own.
+            kind: one of :data:`~promptyoself.sandbox.faults.FAULTS`; ``params`` are its own.
             agent_id: only requests for this agent.
-            route: one of :data:`ROUTES`; by default ``send``, into conversations too.
+            route: one of :data:`~promptyoself.sandbox.faults.ROUTES`; by default ``send``, into
+                conversations too.
             times: how many requests; 1 by default, without an end with ``probability``.
             probability: of each matching request to go wrong, from 0 to 1.
 

@@ -51,7 +51,7 @@ class Chain(Generic[S]):
         disk: Disk | None = None,
         log: Log | None = None,
     ) -> None:
-        """``name`` is also the name of its folder. ``form`` says what its state consists of.
+        """``name`` is also the name of its folder. ``schema`` says what its state consists of.
         ``actor`` is recorded with every event. ``warn`` gets what people should know, and ``log``
         gets what was done."""
         self.name = name
@@ -136,10 +136,7 @@ class Chain(Generic[S]):
             # Only if nobody else is writing, in which case the index is theirs to mend; and not at
             # all where the directory is read-only.
             with suppress(PromptyoselfError, OSError), self._ledger.exclusive(timeout=0):
-                # An index must not know of more than is durable: after a loss of power it would
-                # bear witness against a log from which nothing acknowledged is missing.
-                self._ledger.append([], parse_utc(snapshot.position.ts), snapshot.position)
-                self._index.save(snapshot)
+                self._save(snapshot)
         self.mention_newer(snapshot.state)
         return Snapshot(self.seen(snapshot.state), snapshot.position)
 
@@ -156,7 +153,7 @@ class Chain(Generic[S]):
 
     def exclusive(self, timeout: float | None = None) -> AbstractContextManager[None]:
         """Hold the right to append, which one process has at a time: see
-        :meth:`promptyoself.ledger.Ledger.exclusive`."""
+        :meth:`promptyoself.ledger.protocol.Ledger.exclusive`."""
         return self._ledger.exclusive(timeout)
 
     def stamp(self) -> object:
@@ -168,7 +165,8 @@ class Chain(Generic[S]):
         return self._ledger.months()
 
     def torn(self, after: Position) -> Torn | None:
-        """The half-written end after a position: see :meth:`promptyoself.ledger.Ledger.torn`."""
+        """The half-written end after a position: see
+        :meth:`promptyoself.ledger.protocol.Ledger.torn`."""
         return self._ledger.torn(after)
 
     def head(self, after: Position) -> Position:
@@ -177,7 +175,7 @@ class Chain(Generic[S]):
 
     def event(self, seq: int, month: str) -> Envelope | None:
         """The event of that number, which bears a time in that month: see
-        :meth:`promptyoself.ledger.Ledger.event`."""
+        :meth:`promptyoself.ledger.protocol.Ledger.event`."""
         self._require_unpinned()
         return self._ledger.event(seq, month)
 
@@ -264,9 +262,14 @@ class Chain(Generic[S]):
             ChainError: ``events_missing``, among others.
         """
         with self.naming():
-            self._index.load(stamp)
-            if self._index.missing is not None:
-                raise self._index.missing
+            self._load_whole(stamp)
+
+    def _load_whole(self, stamp: object = None) -> Snapshot[S]:
+        """Everything at the log's end. Raises what :meth:`require_whole` raises."""
+        snapshot = self._index.load(stamp)
+        if self._index.missing is not None:
+            raise self._index.missing
+        return snapshot
 
     def require_seen(
         self, witness: tuple[int, str] | None, end: int, losses: Sequence[Loss]
@@ -306,16 +309,10 @@ class Chain(Generic[S]):
             ChainError: the log is damaged; ``events_missing``.
             OSError: the disk refused. In every case nothing was changed.
         """
-        # Nothing that comes after the append may fail: it would deny what is durable. An import
-        # fails where the process may open no more files, so the fold is imported first.
-        import promptyoself.state.apply  # noqa: F401
-
         with self.naming():
             self._index.prepare()
         with self.naming(), self._ledger.exclusive():
-            state, position = self._index.load()
-            if self._index.missing is not None:
-                raise self._index.missing
+            state, position = self._load_whole()
             if newer := self.schema.newer(state):
                 raise ChainError(
                     "newer_events",
@@ -328,6 +325,7 @@ class Chain(Generic[S]):
                 self._compare_clocks(now, position.ts)
             # Without drafts too: what we answer from must be durable, whichever process wrote it.
             batch = self._ledger.append(drafts, now, position)
+            # Nothing may fail from here on: it would deny what is durable.
             if batch.envelopes:
                 state = self.schema.fold(state, batch.envelopes)
                 self._index.save(Snapshot(state, batch.position), grown=len(batch.content))
@@ -362,9 +360,7 @@ class Chain(Generic[S]):
             OSError: the data directory can't be written to.
         """
         with self._ledger.exclusive():
-            position = self._index.load().position
-            if self._index.missing is not None:
-                raise self._index.missing
+            position = self._load_whole().position
             self._ledger.append([], now, position)
         return position
 
@@ -378,11 +374,15 @@ class Chain(Generic[S]):
         with self.naming(), self._ledger.exclusive():
             snapshot = self._index.rebuild()
             if snapshot.position != START:  # an index of nothing would say that there was a log
-                # An index must know of no more than is durable, or it would bear witness against
-                # the log after a loss of power.
-                self._ledger.append([], parse_utc(snapshot.position.ts), snapshot.position)
-                self._index.save(snapshot)
+                self._save(snapshot)
         return snapshot
+
+    def _save(self, snapshot: Snapshot[S]) -> None:
+        """Write the index of a state that was read, under the lock."""
+        # An index must not know of more than is durable: after a loss of power it would bear
+        # witness against a log from which nothing acknowledged is missing.
+        self._ledger.append([], parse_utc(snapshot.position.ts), snapshot.position)
+        self._index.save(snapshot)
 
     def distrust(self, why: str) -> None:
         """Rebuild the index, since it says something else than the log. ``why`` is told as a

@@ -4,16 +4,18 @@ deliver."""
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 from promptyoself.core.diagnostics import Log
 from promptyoself.core.disk import Disk
 from promptyoself.core.settings import Settings
+from promptyoself.events.draft import Draft
 from promptyoself.index.schedule_schema import SCHEDULE_SCHEMA
 from promptyoself.state.schedules import CHAIN, State
-from promptyoself.store.chain import Chain
+from promptyoself.store.chain import Chain, Result
 
 if TYPE_CHECKING:
     from promptyoself.ledger.worker_locks import WorkerLocks
@@ -68,6 +70,16 @@ class Store(Chain[State]):
             log=self.log,
         )
         return chain.as_seen_by(self.pinned_to)
+
+    def transact(
+        self, now: datetime, decide: Callable[[State], tuple[Sequence[Draft], Result]]
+    ) -> Result:
+        """See :meth:`Chain.transact`."""
+        # The schedules' fold is imported when it meets an event. After an append that would be too
+        # late: an import fails where the process may open no more files.
+        import promptyoself.state.apply  # noqa: F401
+
+        return super().transact(now, decide)
 
     def prepare_workers(self) -> None:
         """Make the folder in which workers hold their locks."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,6 @@ from promptyoself.targets.letta import (
     run_snapshot,
     take_run_snapshot,
 )
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    place = Place(tmp_path / "var")
-    yield place
-    place.close()
 
 
 def run_of(number: int, status: str = "created", agent: str = "a") -> Run:
@@ -367,13 +360,13 @@ def test_runs_that_go_on_cost_no_steps(place: Place, monkeypatch: pytest.MonkeyP
     worker.tick(place.now())
     place.run(worker, until=lambda: len(worker._in_flight._snapshots.followed) == 20)
     turns: list[str] = []
-    turn = InFlight._turn
+    turn = InFlight._cancel_wakes
 
     def counted(self: InFlight, key: str) -> Any:
         turns.append(key)
         return turn(self, key)
 
-    monkeypatch.setattr(InFlight, "_turn", counted)
+    monkeypatch.setattr(InFlight, "_cancel_wakes", counted)
     key = next(iter(worker._in_flight._live))
     worker._in_flight._timers._queue.clear()
     worker._in_flight._snapshots.join(key, urgent=True)

@@ -153,15 +153,15 @@ class InFlight:
 
     def _step(self, key: str) -> None:
         self._stepping.add(key)
-        self._submit(key, self._turn(key))
+        self._submit(key, self._cancel_wakes(key).advance)
 
-    def _turn(self, key: str) -> Callable[[], Step]:
-        """A delivery's next step, for any thread. What else would have caused it is cancelled."""
+    def _cancel_wakes(self, key: str) -> Delivery:
+        """Cancel what would wake a delivery up: its timer, and the snapshots of its run."""
         delivery = self._live[key]
         self._timers.cancel(key)
         if delivery.run_id is not None:
             self._snapshots.followed.pop(delivery.run_id, None)
-        return delivery.advance
+        return delivery
 
     def _submit(self, key: str, job: Callable[[], Step | RunSnapshot | None]) -> None:
         most_threads = min(len(self._stepping) + self._snapshots.under_way, self._concurrency)
@@ -241,14 +241,14 @@ class InFlight:
                 continue
             makes_no_call = None if snapshot is None else self._live[key].use(snapshot)
             if makes_no_call:
-                to_decide = self._handle_step(key, self._turn(key)()) or to_decide
+                to_decide = self._handle_step(key, self._cancel_wakes(key).advance()) or to_decide
             elif makes_no_call is not None or key in waited:
                 self._step(key)
         return to_decide
 
     def _finish(self, key: str, outcome: Outcome) -> None:
-        self._turn(key)
-        claimed = self._live.pop(key).claim
+        claimed = self._cancel_wakes(key).claim
+        del self._live[key]
         self.seats.update(key, holds_seat=False)
         self._activity.over(key)
         self.outcomes.append((claimed, outcome))

@@ -1,8 +1,7 @@
-"""The counts of a log that metrics show, and the list of all metrics.
+"""The counts of a log that metrics show.
 
 The counts are made event by event. They stay small however long the log is, so they can be kept
-beside it, and counting goes on from where it was. :data:`METRICS` also lists the metrics that don't
-come from a log.
+beside it, and counting goes on from where it was.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ class _BadLines:
 def import_lines(
     store: Store, file: BinaryIO, now: datetime, *, partial: bool = False, dry_run: bool = False
 ) -> dict[str, Any]:
-    """Import what :func:`export_lines` wrote, with the same ids.
+    """Import what :mod:`promptyoself.service.transfer.export` wrote, with the same ids.
 
     Every line is checked before any is imported. Where one is bad, nothing is imported; with
     ``partial``, the good ones are. A schedule that is known here is skipped, whatever its status.
