@@ -19,7 +19,10 @@ from promptyoself.core.settings import SETTINGS
 from promptyoself.doors.session import Session
 
 if TYPE_CHECKING:
+    from dispatch import Place
     from lettas import Letta
+
+    from promptyoself.sandbox import Sandbox
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -77,6 +80,26 @@ def any_letta(request: pytest.FixtureRequest) -> Iterator[Letta]:
     else:
         with Sandbox(()) as sandbox:
             yield SandboxLetta(sandbox)
+
+
+@pytest.fixture
+def sandbox(monkeypatch: pytest.MonkeyPatch, var: Path) -> Iterator[Sandbox]:
+    """A sandbox with two agents, as the server of every command called in this process."""
+    from promptyoself.sandbox import Sandbox
+
+    with Sandbox(("echo", "other"), latency=0.02) as sandbox:
+        monkeypatch.setenv("LETTA_BASE_URL", sandbox.url)
+        yield sandbox
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    """A data directory with dispatchers, and a Letta that fails on demand."""
+    from dispatch import Place
+
+    place = Place(tmp_path / "var")
+    yield place
+    place.close()
 
 
 @pytest.fixture(autouse=True)

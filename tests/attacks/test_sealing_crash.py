@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -18,12 +17,13 @@ from chains import NOW, Killed, StepDisk, append, draft, kill, ledger_in, snapsh
 from checker import check_chain, lines, members
 from crashes import Unsynced, in_child
 from ledger_contract import FORK
-from sealed_logs import (
+from sealed_logs import (  # noqa: F401 (a fixture too)
     DECEMBER,
     MONTHS,
     TORN,
     Platter,
     append_on,
+    copies,
     read_on,
     records,
     seal_on,
@@ -62,21 +62,6 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert [path.name[:7] for path in sorted(folder.glob("*.gz"))] == list(MONTHS)
     tear(folder)
     return folder
-
-
-@pytest.fixture
-def copies(base: Path, quick_path: Path) -> Callable[[], Path]:
-    """Makes copies of the base."""
-    made: list[Path] = []
-
-    def copy() -> Path:
-        made.append(quick_path / f"{len(made)}" / "schedules")
-        shutil.copytree(base, made[-1])
-        if len(made) > 3:
-            shutil.rmtree(made[-3].parent, ignore_errors=True)
-        return made[-1]
-
-    return copy
 
 
 def assert_recovers(folder: Path, before: list[bytes], torn: bytes = TORN) -> None:

@@ -3,7 +3,6 @@ by mending the installation costs no slot."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,13 +15,6 @@ from promptyoself.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from conftest import Clock
-
-
-@pytest.fixture
-def sandbox(monkeypatch: pytest.MonkeyPatch, var: Path) -> Iterator[Sandbox]:
-    with Sandbox(("echo", "other"), latency=0.02) as sandbox:
-        monkeypatch.setenv("LETTA_BASE_URL", sandbox.url)
-        yield sandbox
 
 
 def register(agent: str, *asked: str) -> str:

@@ -7,7 +7,7 @@ import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,6 @@ from promptyoself.targets.api import DeliveryError, Message, Run
 from promptyoself.targets.letta import LettaClient
 
 REFUSED = DeliveryError("unauthorized", "letta_unauthorized", "It wants another token.")
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    place = Place(tmp_path / "var")
-    yield place
-    place.close()
 
 
 def blocking(

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,13 +23,6 @@ from promptyoself.targets.letta import LettaClient
 
 if TYPE_CHECKING:
     from conftest import Clock
-
-
-@pytest.fixture
-def sandbox(monkeypatch: pytest.MonkeyPatch, var: Path) -> Iterator[Sandbox]:
-    with Sandbox(("echo", "other"), latency=0.02) as sandbox:
-        monkeypatch.setenv("LETTA_BASE_URL", sandbox.url)
-        yield sandbox
 
 
 def register(agent: str, prompt: str = "Hi", *asked: str) -> str:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,13 +16,6 @@ from loops import Here, wait_for
 from promptyoself.service.delivery import sealer
 from promptyoself.service.desires.manage import record
 from promptyoself.service.proof.verify import verify
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    place = Place(tmp_path / "var")
-    yield place
-    place.close()
 
 
 def sealed(place: Place) -> list[str]:

@@ -4,26 +4,18 @@ holds others' slots, nor hands them back, nor settles what others have left in d
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import orjson
-import pytest
 from calling import call, lines_of
 from checker import check_chain
 
 from promptyoself.sandbox import Sandbox
 
 if TYPE_CHECKING:
+    import pytest
     from conftest import Clock
-
-
-@pytest.fixture
-def sandbox(monkeypatch: pytest.MonkeyPatch, var: Path) -> Iterator[Sandbox]:
-    with Sandbox(("own", "other"), latency=0.02) as sandbox:
-        monkeypatch.setenv("LETTA_BASE_URL", sandbox.url)
-        yield sandbox
 
 
 def register(agent: str, *asked: str) -> str:

@@ -103,13 +103,6 @@ def listed(made: Door | None = None) -> dict[str, Listed]:
     return {tool.name: tool for tool in found}
 
 
-@pytest.fixture
-def sandbox(monkeypatch: pytest.MonkeyPatch, var: Path) -> Iterator[Sandbox]:
-    with Sandbox(("echo", "other"), latency=0.02) as sandbox:
-        monkeypatch.setenv("LETTA_BASE_URL", sandbox.url)
-        yield sandbox
-
-
 def test_the_tools_are_the_commands_for_agents(var: Path) -> None:
     """One tool for each command that agents may call, and no other: what is not listed as theirs
     is closed to them, so every new command has to be put on one of the two sides."""

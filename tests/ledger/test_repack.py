@@ -6,7 +6,6 @@ from __future__ import annotations
 import errno
 import gzip
 import os
-import shutil
 import signal
 import threading
 import time
@@ -25,11 +24,12 @@ from crashes import Unsynced, in_child
 from dispatch import Place
 from ledger_contract import FORK
 from loops import Here, wait_for
-from sealed_logs import (
+from sealed_logs import (  # noqa: F401 (a fixture too)
     DECEMBER,
     TORN,
     Platter,
     append_on,
+    copies,
     read_on,
     records,
     seal_on,
@@ -487,21 +487,6 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build(folder, Unsynced())
     tear(folder)
     return folder
-
-
-@pytest.fixture
-def copies(base: Path, quick_path: Path) -> Callable[[], Path]:
-    """Makes copies of the base."""
-    made: list[Path] = []
-
-    def copy() -> Path:
-        made.append(quick_path / f"{len(made)}" / "schedules")
-        shutil.copytree(base, made[-1])
-        if len(made) > 3:
-            shutil.rmtree(made[-3].parent, ignore_errors=True)
-        return made[-1]
-
-    return copy
 
 
 def repack_growing(folder: Path, disk: Disk) -> int:

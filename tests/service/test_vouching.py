@@ -3,7 +3,7 @@ and what was claimed in spite of it is found by the audit."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,13 +22,6 @@ from promptyoself.service.schedules.request import Request
 
 if TYPE_CHECKING:
     from conftest import Clock
-
-
-@pytest.fixture
-def sandbox(monkeypatch: pytest.MonkeyPatch, var: Path) -> Iterator[Sandbox]:
-    with Sandbox(("echo", "other")) as sandbox:
-        monkeypatch.setenv("LETTA_BASE_URL", sandbox.url)
-        yield sandbox
 
 
 def register(agent: str, prompt: str = "Water the plants.", *more: str) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 from chains import NOW, PowerDisk, draft, ledger_in
 from checker import check_chain
 from crashes import Unsynced
@@ -167,3 +169,18 @@ def side_by_side(jobs: list[tuple[Any, tuple[Any, ...]]]) -> list[Any]:
         child.join()
     assert [child.exitcode for child in children] == [0] * len(children)
     return answers
+
+
+@pytest.fixture
+def copies(base: Path, quick_path: Path) -> Callable[[], Path]:
+    """Makes copies of the folder ``base``, a fixture of the test's own."""
+    made: list[Path] = []
+
+    def copy() -> Path:
+        made.append(quick_path / f"{len(made)}" / "schedules")
+        shutil.copytree(base, made[-1])
+        if len(made) > 3:
+            shutil.rmtree(made[-3].parent, ignore_errors=True)
+        return made[-1]
+
+    return copy
