@@ -27,6 +27,7 @@ from promptyoself.doors.session import Session
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.delivery import loop
 from promptyoself.service.delivery.dispatcher import Dispatcher, Report
+from promptyoself.service.delivery.letta_pool import LettaPool
 from promptyoself.service.proof.verify import verify
 from promptyoself.service.schedules.register import register
 from promptyoself.service.schedules.request import Request
@@ -144,6 +145,29 @@ def test_the_dead_are_survived(sandbox: Sandbox, var: Path, loops: Callable[...,
     told = [SimpleNamespace(**event) for event in check_chain(var / "schedules")]
     check_deliveries(told)
     assert check_slots(told, datetime.now(UTC)) == {"delivered": 6}
+
+
+def test_a_wait_that_runs_out_while_a_signal_is_handled_ends() -> None:
+    """A loop that is asked to stop at the end of a wait wakes up and stops. CPython's SimpleQueue
+    goes on for ever there."""
+    pool: LettaPool[None] = LettaPool()
+    alarms = 0
+
+    def handler(*_: object) -> None:
+        nonlocal alarms
+        alarms += 1
+        assert alarms == 1, "the wait goes on long after its end"
+        signal.setitimer(signal.ITIMER_REAL, 5)
+        time.sleep(0.1)  # past the end of the wait
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        assert pool.next_result(0.05) is None
+        assert alarms == 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_several_loops_share_the_work(

@@ -6,7 +6,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from errno import EAGAIN
-from queue import Empty, SimpleQueue
+from queue import Empty, Queue, SimpleQueue
 from typing import Generic, TypeVar
 
 from promptyoself.targets.api import DeliveryError
@@ -29,7 +29,8 @@ class LettaPool(Generic[R]):
 
     def __init__(self) -> None:
         self._todo: SimpleQueue[tuple[str, Callable[[], R]] | None] = SimpleQueue()
-        self._done: SimpleQueue[tuple[str, R | JobError]] = SimpleQueue()
+        # Not a SimpleQueue: its `get` waits for ever if its time runs out in a signal's handler.
+        self._done: Queue[tuple[str, R | JobError]] = Queue()
         self._threads = 0
 
     def submit(self, key: str, job: Callable[[], R], most: int) -> None:
