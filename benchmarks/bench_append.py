@@ -18,8 +18,6 @@ from sqlite_log import SqliteLog
 
 from promptyoself.ledger import START, Batch, FileLedger, Position
 
-__all__ = ["run"]
-
 _NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 _APPENDS_PER_PAIR = 10
 

@@ -18,8 +18,6 @@ from typing import Any
 
 from pairs import FLOORS, Figure, environment, promptyoself, python, summed_up
 
-__all__ = ["run"]
-
 LATENCY = 0.2  # seconds that the model takes
 PROMPTS, AGENTS = 500, 100
 BARS = {32: 1.15, 64: 1.3}

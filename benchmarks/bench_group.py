@@ -15,8 +15,6 @@ from sqlite_log import SqliteLog
 from promptyoself.ledger import GENESIS_HASH, START, Batch, FileLedger, encode_line
 from promptyoself.ledger.envelope import hash_line
 
-__all__ = ["run"]
-
 _NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 _EVENTS = 1000
 

@@ -7,8 +7,6 @@ from pathlib import Path
 
 from pairs import FLOORS, PAIRS, Figure, fill, measure, promptyoself, python
 
-__all__ = ["run"]
-
 
 def run(pairs: int = PAIRS) -> list[Figure]:
     """The same answer each time."""

@@ -21,8 +21,6 @@ from promptyoself.service.metrics.collect import Measurer
 from promptyoself.service.metrics.prometheus import render
 from promptyoself.store.store import Store
 
-__all__ = ["run"]
-
 EVENTS, NEW = 100_000, 100
 FEW, MANY = 100, 10_000
 _MOST_PAIRS = 15

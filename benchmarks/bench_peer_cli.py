@@ -11,8 +11,6 @@ from pathlib import Path
 from pairs import PAIRS, Figure, fill, measure, promptyoself
 from peers import PEERS, has, missing
 
-__all__ = ["run"]
-
 NAME, PEER = "`list`, 100 schedules", "`letta cron list` (Letta Code), no schedules"
 BAR = 1 / 12
 

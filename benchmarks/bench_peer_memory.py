@@ -15,8 +15,6 @@ from filling import many
 from pairs import FLOORS, Figure, environment, promptyoself
 from peers import PEERS, ROUNDS, compare, has, missing, store_in
 
-__all__ = ["run"]
-
 BAR = 1.0
 SETTLED = 3.0  # seconds after it has come up, in which the first passes are made
 

@@ -13,8 +13,6 @@ from filling import many
 from pairs import Figure
 from peers import ROUNDS, apscheduler, compare, has, missing, solo
 
-__all__ = ["run"]
-
 BAR = 1 / 20
 PASSES = 100  # of which each process tells the median
 

@@ -15,8 +15,6 @@ from pathlib import Path
 from pairs import Figure
 from peers import ROUNDS, apscheduler, compare, has, missing, solo
 
-__all__ = ["run"]
-
 BAR = 1 / 4
 
 

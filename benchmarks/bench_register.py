@@ -6,8 +6,6 @@ from pathlib import Path
 
 from pairs import FLOORS, PAIRS, Figure, fill, measure, python, register, registration
 
-__all__ = ["run"]
-
 
 def run(pairs: int = PAIRS) -> list[Figure]:
     """A new schedule each time, beside 100 others."""

@@ -19,8 +19,6 @@ from promptyoself.ledger.segments import Member, check_links
 from promptyoself.state.apply import fold
 from promptyoself.state.schedules import EMPTY
 
-__all__ = ["run"]
-
 EVENTS = 100_000
 _MOST_PAIRS = 9
 

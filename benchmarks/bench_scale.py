@@ -15,8 +15,6 @@ from pathlib import Path
 from filling import id_of, many
 from pairs import PAIRS, Figure, environment, measure, promptyoself, registration
 
-__all__ = ["run"]
-
 FEW, MANY = 100, 1_000_000
 COMMANDS: dict[str, Callable[[int], Sequence[str]]] = {
     "register": lambda number: registration(number + 10**7),

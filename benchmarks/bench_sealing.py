@@ -18,8 +18,6 @@ from sample_log import MONTH, lines, pack, write_open
 from promptyoself.ledger import FileLedger
 from promptyoself.ledger.segments import compress
 
-__all__ = ["run"]
-
 EVENTS = 100_000
 _MOST_PAIRS = 9
 _LATER = datetime(2026, 12, 1, tzinfo=UTC)

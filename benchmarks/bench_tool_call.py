@@ -16,8 +16,6 @@ from pairs import PAIRS, Figure, fill, python, registration
 
 import promptyoself
 
-__all__ = ["run"]
-
 _CLI = str(Path(promptyoself.__file__).with_name("cli.py"))
 _VERSION = "2026-07-28"
 

@@ -16,8 +16,6 @@ from pairs import PAIRS, Figure, summed_up
 from promptyoself.rules.cron import parse_cron
 from promptyoself.rules.triggers import Trigger, next_fire_time
 
-__all__ = ["run"]
-
 CASES = (
     ("*/5 * * * *", "UTC"),
     ("*/5 * * * *", "Europe/London"),

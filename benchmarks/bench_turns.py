@@ -25,8 +25,6 @@ from sqlite_log import SqliteLog
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.ledger import FileLedger
 
-__all__ = ["run"]
-
 ROUNDS = 5
 BAR = 1.25
 _NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)

@@ -5,8 +5,6 @@ from collections.abc import Callable
 
 from pairs import Figure, summed_up
 
-__all__ = ["compare"]
-
 
 def compare(
     name: str,

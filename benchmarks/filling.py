@@ -17,8 +17,6 @@ from promptyoself.events.schedule_fields import content_of
 from promptyoself.ledger import START
 from promptyoself.store.store import Store
 
-__all__ = ["id_of", "many", "registered"]
-
 _GROUP = 1000
 _PER_AGENT = 50
 

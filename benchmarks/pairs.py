@@ -11,8 +11,6 @@ from typing import NamedTuple
 
 import orjson
 
-__all__ = ["FLOORS", "Figure", "fill", "measure", "promptyoself", "python", "summed_up"]
-
 FLOORS = Path(__file__).resolve().parent
 SCHEDULES = 100
 PAIRS = 60

@@ -15,8 +15,6 @@ from pairs import FLOORS, Figure, summed_up
 from promptyoself.core.settings import load_settings
 from promptyoself.store.store import Store
 
-__all__ = ["PEERS", "ROUNDS", "apscheduler", "compare", "has", "missing", "solo", "store_in"]
-
 PEERS = Path(sys.executable).parent.parent / "peers" / "bin"
 """Where the peers are installed; ``make`` knows it too."""
 

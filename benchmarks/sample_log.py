@@ -22,18 +22,6 @@ from promptyoself.ledger.envelope import hash_line
 from promptyoself.ledger.sealing import MEMBER_BYTES
 from promptyoself.ledger.segments import compress
 
-__all__ = [
-    "MONTH",
-    "blocks",
-    "claims",
-    "lines",
-    "pack",
-    "registration",
-    "write_open",
-    "write_raw",
-    "write_sealed",
-]
-
 MONTH = "2026-10"
 _BEGIN = datetime(2026, 10, 1, tzinfo=UTC)
 _SCHEDULES = 500

@@ -5,8 +5,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["SqliteLog"]
-
 
 class SqliteLog:
     """In WAL mode with ``synchronous=FULL``: a commit is one write to the WAL and one ``fsync``."""

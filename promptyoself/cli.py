@@ -58,8 +58,6 @@ from promptyoself.doors.output import (  # noqa: E402
 from promptyoself.doors.registry import AGENT_FACING, COMMANDS  # noqa: E402
 from promptyoself.doors.session import Caller  # noqa: E402
 
-__all__ = ["cli", "main"]
-
 _SPELLED = {"true", "false", "True", "False"}  # values of flags, which Click wouldn't take
 
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["credentials", "is_ambiguous", "presentable"]
-
 _SCHEME = r"\s*[A-Za-z][A-Za-z0-9+.-]*:/+"
 _LEAST = 4
 """A shorter password isn't hidden by itself: messages would lose every "x"."""

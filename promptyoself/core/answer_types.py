@@ -6,8 +6,6 @@ The text of an ``Annotated`` type is the description that JSON schemas have of i
 
 from typing import Annotated
 
-__all__ = ["AnswerMessage", "Counts", "DesireId", "HeadText", "Instant", "ScheduleId", "Total"]
-
 AnswerMessage = Annotated[str, "What was done, in a sentence."]
 Counts = dict[str, int]
 DesireId = Annotated[str, "The desire's id: des_ and 8 hex digits."]

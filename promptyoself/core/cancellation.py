@@ -13,8 +13,6 @@ from contextlib import contextmanager
 
 from promptyoself.core.errors import PromptyoselfError
 
-__all__ = ["check", "limited"]
-
 
 class _Limit(threading.local):
     end: float | None = None

@@ -9,8 +9,6 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from threading import Lock
 
-__all__ = ["LEAP", "TrustedClock"]
-
 LEAP = timedelta(hours=1)
 """By more than this no clock is put right without anybody's doing."""
 

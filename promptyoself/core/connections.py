@@ -17,8 +17,6 @@ from socketserver import ThreadingTCPServer
 from typing import Any
 from urllib.parse import urlsplit
 
-__all__ = ["BoundedServer", "is_own_name", "is_own_origin", "most_connections"]
-
 LEAST = 16
 """Fewer connections are of no use, however few files there may be."""
 

@@ -24,16 +24,6 @@ from promptyoself.core.disk import Disk
 from promptyoself.core.errors import sentence
 from promptyoself.core.instants import format_utc
 
-__all__ = [
-    "LEVELS",
-    "Log",
-    "Seldom",
-    "excerpt",
-    "redact_prompt",
-    "redact_secrets",
-    "register_secrets",
-]
-
 LEVELS = ("debug", "info", "warning", "error")
 """From ``debug``, which helps to find a fault, to ``error``, which needs somebody at once."""
 

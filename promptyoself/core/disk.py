@@ -21,8 +21,6 @@ from errno import EIO, ELOOP, ENOSPC, ENXIO
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["Disk", "is_ours", "open_ours", "read_ours"]
-
 
 def is_ours(found: os.stat_result, path: str | Path) -> os.stat_result:
     """Require that ``lstat`` or ``fstat`` has found a regular file at ``path``; returns ``found``.

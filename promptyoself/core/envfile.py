@@ -17,8 +17,6 @@ from typing import NamedTuple
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.texts import NotUTF8, text_of
 
-__all__ = ["Entry", "read_envfile"]
-
 _MOST_BYTES = 1 << 20
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _ASSIGNED = re.compile(r"\s*(?:export\s+)?(?P<name>'[^']+'|[^=#\s]+)[^\S\n]*=(?P<value>.*)", re.S)

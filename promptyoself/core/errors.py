@@ -10,17 +10,6 @@ from __future__ import annotations
 import errno
 from typing import Any
 
-__all__ = [
-    "EXTRAS",
-    "ChainError",
-    "PromptyoselfError",
-    "WrongUsage",
-    "cannot_listen",
-    "impossible_event",
-    "missing_package",
-    "sentence",
-]
-
 EXTRAS = {
     "fast": "isal>=1.7",
     "mcp": "mcp>=2.2,<3",

@@ -10,15 +10,6 @@ from typing import Any
 
 import orjson
 
-__all__ = [
-    "content_hash",
-    "desire_id",
-    "is_opaque_id",
-    "jittered",
-    "schedule_id",
-    "slot_otid",
-]
-
 # Made once with uuid4. It must never change: it is part of every otid ever sent.
 _OTID_NAMESPACE = bytes.fromhex("145d04ac509e44beb1f528ceadb5c634")
 

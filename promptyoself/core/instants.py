@@ -8,8 +8,6 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
-__all__ = ["MICROSECOND", "format_utc", "is_instant", "parse_utc"]
-
 MICROSECOND = timedelta(microseconds=1)
 """The resolution of the log, and the smallest difference of two datetimes: "at or after t" is
 "after t - MICROSECOND"."""

@@ -13,8 +13,6 @@ from secrets import token_hex
 from promptyoself.core.disk import Disk
 from promptyoself.core.errors import PromptyoselfError
 
-__all__ = ["FileTaken", "new_file"]
-
 _NAMED_WRONGLY = {
     errno.ENOENT,
     errno.ENOTDIR,

@@ -14,18 +14,6 @@ from promptyoself.core.addresses import is_ambiguous, presentable
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.ids import is_opaque_id
 
-__all__ = [
-    "agent_of",
-    "base_url_of",
-    "flag_of",
-    "path_of",
-    "seconds_of",
-    "secret_of",
-    "whole_of",
-    "whole_seconds_of",
-    "word_of",
-]
-
 
 def path_of(values: Mapping[str, str], name: str) -> Path:
     """The setting as a path, which need not exist."""

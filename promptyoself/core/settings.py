@@ -31,20 +31,6 @@ from promptyoself.core.texts import trimmed
 if TYPE_CHECKING:
     from promptyoself.core.envfile import Entry
 
-__all__ = [
-    "SETTINGS",
-    "Caps",
-    "Setting",
-    "Settings",
-    "Source",
-    "Unknown",
-    "default_zone",
-    "describe_unknown",
-    "desire_half_life",
-    "load_settings",
-    "read_sources",
-]
-
 _ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -6,8 +6,6 @@ notes, keys, settings.
 
 from __future__ import annotations
 
-__all__ = ["BOM", "NotUTF8", "foreign_encoding", "message_of", "text_of", "trimmed"]
-
 BOM = "\ufeff"
 """The byte order mark, which some editors write before the first character."""
 

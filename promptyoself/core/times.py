@@ -14,32 +14,6 @@ from functools import lru_cache
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.instants import MICROSECOND, format_utc
 
-__all__ = [
-    "DAY",
-    "exists",
-    "format_duration",
-    "in_zone",
-    "instant_at",
-    "is_zone",
-    "local_time",
-    "midnight",
-    "next_change",
-    "number_of_seconds",
-    "offset_of",
-    "parse_bound",
-    "parse_duration",
-    "parse_moment",
-    "parse_time",
-    "parse_zone",
-    "require_future",
-    "seconds_of",
-    "shown",
-    "to_instant",
-    "utc",
-    "wall_time",
-    "zone_named",
-]
-
 DAY = timedelta(days=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NAIVE_EPOCH = _EPOCH.replace(tzinfo=None)

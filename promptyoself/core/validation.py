@@ -6,17 +6,6 @@ from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.ids import is_opaque_id
 from promptyoself.core.times import shown
 
-__all__ = [
-    "MAX_NAME",
-    "MAX_PROMPT_BYTES",
-    "MAX_REASON",
-    "check_agent_id",
-    "check_prompt",
-    "check_text",
-    "prompt_too_long",
-]
-
-
 MAX_PROMPT_BYTES = 1024 * 1024
 
 MAX_NAME = 200

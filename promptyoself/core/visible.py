@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["unseen", "visible"]
-
 _CONTROLS = r"\x00-\x08\x0b-\x1f\x7f-\x9f"
 _INVISIBLE = (
     # Soft hyphens, fillers and joiners.

@@ -11,8 +11,6 @@ import os
 import re
 from contextlib import suppress
 
-__all__ = ["zone_hint"]
-
 _EXAMPLES = "Give an IANA name such as Europe/London, America/New_York or UTC."
 
 # The places that an abbreviation can mean, the most populous first.

@@ -22,8 +22,6 @@ from promptyoself.doors.output import (
 from promptyoself.doors.registry import READERS
 from promptyoself.doors.session import Caller, Session
 
-__all__ = ["MAX_ANSWER_BYTES", "PROGRAM_DOORS", "call_command", "command"]
-
 PROGRAM_DOORS = frozenset({"mcp", "sanctum"})
 """The doors through which programs call, most of them for an agent."""
 

@@ -31,8 +31,6 @@ from promptyoself.state.schedules import State
 from promptyoself.store.store import Store
 from promptyoself.targets.api import TROUBLE, LettaApi
 
-__all__ = ["Health", "Monitor"]
-
 _PATIENCE = 30.0
 """Seconds by which a pass may be late, beside the time limit of the log's lock."""
 

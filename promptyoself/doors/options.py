@@ -10,17 +10,6 @@ import click
 
 from promptyoself.core.errors import WrongUsage
 
-__all__ = [
-    "Seconds",
-    "Whole",
-    "dry_run_option",
-    "only_agent_option",
-    "reason_option",
-    "refuse_repeats",
-    "schedule_option",
-    "tag_option",
-]
-
 schedule_option = click.option(
     "--id", "id_", required=True, metavar="ID", help="The schedule: sch_… ."
 )

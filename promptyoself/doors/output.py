@@ -14,8 +14,6 @@ import orjson
 from promptyoself.core.diagnostics import redact_secrets
 from promptyoself.core.errors import PromptyoselfError, WrongUsage
 
-__all__ = ["Document", "emit", "error_document", "from_click_error", "in_words_of_door", "to_json"]
-
 Document = Mapping[str, Any]
 """What a command answers."""
 

@@ -10,8 +10,6 @@ import click
 
 from promptyoself.doors.registry import COMMANDS
 
-__all__ = ["Parameter", "argument_name", "parameters", "parse_boolean", "parse_list"]
-
 _COMMON = frozenset({"var", "format", "help"})  # options of all commands, which agents don't have
 _TYPES: dict[str, str] = {
     "integer": "integer",

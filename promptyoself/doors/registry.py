@@ -12,8 +12,6 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
-__all__ = ["AGENT_FACING", "COMMANDS", "READERS", "SETS", "Command", "Effect", "Tool"]
-
 
 class Effect(Enum):
     """What a call of a command does to the log."""

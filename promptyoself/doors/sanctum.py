@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     import click
 
-__all__ = ["Installed", "check_plugin", "describe", "in_host_terms", "install"]
-
 _NAME = "promptyoself"
 _HOST_TIMEOUT = 10  # seconds that a host waits for the description
 

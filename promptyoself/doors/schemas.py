@@ -24,8 +24,6 @@ from typing import (
 
 from promptyoself.doors.registry import COMMANDS
 
-__all__ = ["output_schema", "schema_of"]
-
 Schema = dict[str, Any]
 
 _TYPES = {str: "string", int: "integer", float: "number", bool: "boolean"}

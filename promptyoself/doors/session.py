@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from promptyoself.service.delivery.loop import StopFlag
     from promptyoself.store.store import Store
 
-__all__ = ["Caller", "Session"]
-
 _reported: set[Unknown] = set()
 """Unknown settings of which a program, which calls many commands, was warned already."""
 

@@ -18,8 +18,6 @@ from promptyoself.doors.parameters import (
 )
 from promptyoself.doors.registry import AGENT_FACING
 
-__all__ = ["from_host", "normalise_flags", "refuse_other_than_agents"]
-
 _WRITTEN = {"true": True, "false": False, "True": True, "False": False}
 
 

@@ -14,8 +14,6 @@ from rich.text import Text
 from promptyoself.core.times import format_duration
 from promptyoself.core.visible import visible
 
-__all__ = ["print_table", "progress_of"]
-
 _DURATIONS = frozenset({"grace", "jitter"})
 
 _LEFT_OUT = frozenset({"active", "schedule_type"})  # the status and the value say as much

@@ -15,8 +15,6 @@ import click
 
 from promptyoself.doors.parameters import argument_name, parameters
 
-__all__ = ["Wording", "tool_description", "wording_for_agents"]
-
 _SENTENCE = re.compile(r"(?<=[.?!])\s+(?=[^\sa-z])")
 _QUOTED = re.compile(r"(?<!\w)(?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")(?!\w)")
 _COMMAND = re.compile(r"`(promptyoself )?([a-z][a-z-]*)((?: [^`]*)?)`")

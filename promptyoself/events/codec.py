@@ -14,8 +14,6 @@ from promptyoself.events.records import (
 from promptyoself.events.schedule_fields import Instant
 from promptyoself.events.versions import VERSIONS
 
-__all__ = ["is_known", "read_record", "type_of", "write_event"]
-
 # Of each class the version and the name of its type, its fields, and those that may be left out.
 _LAYOUTS = {
     cls: (

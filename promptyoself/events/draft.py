@@ -9,9 +9,6 @@ if TYPE_CHECKING:
     from promptyoself.events.records import Record
 
 
-__all__ = ["FOR", "Draft"]
-
-
 FOR = "for_agent"
 """Under this name an event's actor has the agent for whom it was done."""
 

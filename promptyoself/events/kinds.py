@@ -9,31 +9,6 @@ They aren't enums: creating one costs 0.1 ms, and every command would pay for it
 
 from typing import Literal, get_args
 
-__all__ = [
-    "FINISHED",
-    "HANDED_BACK",
-    "MISFIRE_POLICIES",
-    "MISSED",
-    "OUTCOMES",
-    "PROBLEMS",
-    "SCHEDULE_TYPES",
-    "SKIP_REASONS",
-    "STATUSES",
-    "ApprovalProblem",
-    "ArrivalProof",
-    "CompletionReason",
-    "FinalStatus",
-    "MisfirePolicy",
-    "Outcome",
-    "PendingReason",
-    "ScheduleType",
-    "SkipReason",
-    "SlotKind",
-    "Status",
-    "VoidReason",
-    "WorkerMode",
-]
-
 ScheduleType = Literal["once", "cron", "interval"]
 """What kind of times a schedule has."""
 

@@ -21,38 +21,8 @@ from promptyoself.events.kinds import (
     SlotKind,
     WorkerMode,
 )
-from promptyoself.events.schedule_fields import Instant, ScheduleRegistered
-
-__all__ = [
-    "CLASSES",
-    "FORMAT",
-    "ApprovalConsumed",
-    "ApprovalGranted",
-    "ApprovalRevoked",
-    "DeliveryAbandoned",
-    "DeliveryAttempted",
-    "DeliveryDelivered",
-    "DeliveryFailed",
-    "DeliverySkipped",
-    "DeliveryStalled",
-    "DesirePruned",
-    "DesireRecorded",
-    "DesireReinforced",
-    "LedgerCreated",
-    "LedgerRecovered",
-    "Record",
-    "ScheduleCancelled",
-    "ScheduleCompleted",
-    "ScheduleModified",
-    "SchedulePaused",
-    "ScheduleRegistered",
-    "ScheduleResumed",
-    "ScheduleTriggered",
-    "SegmentSealed",
-    "TailQuarantined",
-    "WorkerStarted",
-    "WorkerStopped",
-]
+from promptyoself.events.schedule_fields import Instant
+from promptyoself.events.schedule_fields import ScheduleRegistered as ScheduleRegistered  # noqa: PLC0414
 
 FORMAT = 1
 """The version of the chain's format that ``ledger.created`` states."""

@@ -10,21 +10,6 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from promptyoself.events.kinds import MISFIRE_POLICIES, MisfirePolicy, ScheduleType
 
-__all__ = [
-    "CONTENT",
-    "DEFAULT_GRACE",
-    "FIELDS",
-    "FLAGS",
-    "POLICY",
-    "SPECIFIED",
-    "TEMPLATES",
-    "TIMING",
-    "Field",
-    "Instant",
-    "ScheduleRegistered",
-    "content_of",
-]
-
 TEMPLATES = ("idle",)
 """What a prompt can be rendered from when it fires. The name is content, in the prompt's place."""
 

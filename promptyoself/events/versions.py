@@ -5,13 +5,6 @@ Apart from the records themselves, which take 3 ms to make: commands that meet n
 
 from collections.abc import Mapping
 
-__all__ = [
-    "DESIRE_VERSIONS",
-    "GAP",
-    "SCHEDULE_VERSIONS",
-    "VERSIONS",
-]
-
 VERSIONS: Mapping[str, int] = dict.fromkeys(
     (
         "ledger.created",

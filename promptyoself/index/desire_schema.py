@@ -31,8 +31,6 @@ from promptyoself.state.desires import (
 )
 from promptyoself.state.overlay import Summary
 
-__all__ = ["DESIRE_SCHEMA"]
-
 _ID = re.compile(r"des_([0-9a-f]{8})", re.ASCII).fullmatch
 
 

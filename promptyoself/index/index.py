@@ -31,8 +31,6 @@ from promptyoself.state.overlay import Overlay
 if TYPE_CHECKING:
     from promptyoself.ledger.protocol import Ledger
 
-__all__ = ["Index", "Snapshot"]
-
 S = TypeVar("S")
 
 _RETRY_PAUSES = (0.0, 0.0, 0.005, 0.05)

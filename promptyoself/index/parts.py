@@ -15,17 +15,6 @@ import orjson
 from promptyoself.core.disk import Disk, read_ours
 from promptyoself.state.overlay import Summary
 
-__all__ = [
-    "Branch",
-    "DamagedPart",
-    "Leaf",
-    "Node",
-    "PartFiles",
-    "TableSchema",
-    "node_from_json",
-    "node_to_json",
-]
-
 V = TypeVar("V")
 
 _MOST_CACHED_PARTS = 512

@@ -30,8 +30,6 @@ from promptyoself.state.schedules import (
     summarize,
 )
 
-__all__ = ["AGENTS", "SCHEDULES", "SCHEDULE_SCHEMA"]
-
 _ID = re.compile(r"sch_([0-9a-f]{8})", re.ASCII).fullmatch
 
 

@@ -17,20 +17,6 @@ from promptyoself.ledger import Position
 from promptyoself.state.fold import Folded, Loss, Losses
 from promptyoself.state.overlay import Overlay, Summary
 
-__all__ = [
-    "INDEX_FORMAT",
-    "Root",
-    "StateSchema",
-    "common_from_json",
-    "decode_root",
-    "encode_root",
-    "fingerprint_of",
-    "losses_to_json",
-    "position_of",
-    "sha_path",
-    "without_defaults",
-]
-
 S = TypeVar("S")
 
 INDEX_FORMAT = 2

@@ -19,8 +19,6 @@ from typing import Generic, TypeVar
 from promptyoself.index.parts import Branch, DamagedPart, Leaf, Node, PartFiles, TableSchema
 from promptyoself.state.overlay import Overlay, PartFilter, Summary
 
-__all__ = ["Tree", "update"]
-
 T = TypeVar("T")
 V = TypeVar("V")
 

@@ -13,8 +13,6 @@ from promptyoself.core.errors import ChainError
 from promptyoself.ledger import START, Envelope, Position
 from promptyoself.state.fold import Loss
 
-__all__ = ["HashOfEvent", "Witness", "chain_is_gone", "events_missing"]
-
 
 class Witness:
     """The latest event that is known to have been durable."""

@@ -9,8 +9,6 @@ from promptyoself.core.errors import PromptyoselfError
 from promptyoself.events.versions import GAP
 from promptyoself.ledger.envelope import GENESIS_HASH, Envelope
 
-__all__ = ["START", "Batch", "BatchAfterGap", "Gap", "HeadMoved", "Position", "Torn"]
-
 
 class Position(NamedTuple):
     """A place between two events: all up to ``seq``, whose line has ``hash``, lie before it.

@@ -27,8 +27,6 @@ from promptyoself.ledger.segments import (
 )
 from promptyoself.ledger.statements import Bridges
 
-__all__ = ["Copied", "check_copy", "open_segment", "pieces"]
-
 _PIECE_BYTES = 1 << 20
 
 

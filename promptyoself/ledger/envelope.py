@@ -10,16 +10,6 @@ import orjson
 
 from promptyoself.core.instants import is_instant
 
-__all__ = [
-    "GENESIS_HASH",
-    "MAX_LINE_BYTES",
-    "Envelope",
-    "decode_line",
-    "encode_fields",
-    "encode_line",
-    "hash_line",
-]
-
 GENESIS_HASH = "0" * 64
 """What the first line has for ``prev``."""
 

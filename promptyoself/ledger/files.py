@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from promptyoself.ledger.lookup import Borders
     from promptyoself.ledger.maintenance import Recovery, Sealing
 
-__all__ = ["FileLedger"]
-
 _ACTOR = {"via": "ledger", "who": "promptyoself"}
 
 

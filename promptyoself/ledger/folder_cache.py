@@ -27,8 +27,6 @@ from promptyoself.ledger.segments import (
     stat_segments,
 )
 
-__all__ = ["FileState", "FolderCache", "Listing", "Month", "state_of"]
-
 _MARKS = frozenset((QUARANTINE, UNSETTLED))
 _TRUSTED_AFTER_SECONDS = 0.1  # ten of the longest tick that Linux is built with
 

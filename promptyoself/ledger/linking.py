@@ -15,8 +15,6 @@ from promptyoself.ledger.batch import Position
 from promptyoself.ledger.envelope import MAX_LINE_BYTES, Envelope, encode_fields
 from promptyoself.ledger.segments import MAX_MEMBER_BYTES
 
-__all__ = ["chain_up", "provisional_event"]
-
 
 def chain_up(
     drafts: Sequence[Draft], now: datetime, after: Position

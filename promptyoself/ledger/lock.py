@@ -18,8 +18,6 @@ import orjson
 from promptyoself.core.disk import read_ours
 from promptyoself.core.errors import PromptyoselfError
 
-__all__ = ["ExclusiveLock"]
-
 _LEAST_POLL_SECONDS = 0.00005  # only the process that is next polls, so it may do so often
 _POLL_SECONDS = 0.001
 _RECHECK_SECONDS = 0.25

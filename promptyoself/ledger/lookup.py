@@ -14,8 +14,6 @@ from typing import BinaryIO, NamedTuple
 from promptyoself.ledger.envelope import Envelope, decode_line
 from promptyoself.ledger.segments import BrokenMember, Member, members_of
 
-__all__ = ["Borders", "seek"]
-
 _HEADER = re.compile(rb"\x1f\x8b\x08")
 _SEQ = re.compile(rb'\{"v":[0-9]{1,9},"seq":([1-9][0-9]{0,17}),')
 _NEAR_BYTES = 1 << 12

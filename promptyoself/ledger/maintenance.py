@@ -17,8 +17,6 @@ from promptyoself.ledger.envelope import Envelope
 if TYPE_CHECKING:
     from promptyoself.ledger.survey import Quarantined, Survey
 
-__all__ = ["Prepared", "Recovery", "Sealing", "UnknownMonth"]
-
 
 class Prepared(NamedTuple):
     """A month in larger members, ready to be put in place of the old file."""

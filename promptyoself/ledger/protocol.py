@@ -12,8 +12,6 @@ from promptyoself.ledger.batch import START, Batch, Position, Torn
 from promptyoself.ledger.envelope import Envelope
 from promptyoself.ledger.maintenance import Recovery, Sealing
 
-__all__ = ["Ledger"]
-
 
 class Ledger(Protocol):
     """An append-only, hash-linked sequence of events, shared by any number of processes."""

@@ -44,8 +44,6 @@ from promptyoself.ledger.segments import (
 from promptyoself.ledger.statements import statements
 from promptyoself.ledger.survey import Line, Piece, Quarantined, Survey
 
-__all__ = ["FileRecovery"]
-
 
 class FileRecovery:
     """A :class:`~promptyoself.ledger.maintenance.Recovery` of a folder.

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from promptyoself.ledger.envelope import Envelope
     from promptyoself.ledger.statements import Bridges
 
-__all__ = ["read"]
-
 
 def read(folder: Path, cache: FolderCache, after: Position) -> Iterator[Batch]:
     """The batches after a position, as :meth:`Ledger.replay` gives them, and empty batches where

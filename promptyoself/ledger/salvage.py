@@ -32,8 +32,6 @@ from promptyoself.ledger.segments import (
 )
 from promptyoself.ledger.survey import Line, Piece, Survey
 
-__all__ = ["UNRECORDED", "Copy", "copies", "sound_lines", "survey"]
-
 _LINE = re.compile(rb'^\{"v":[^\n]{100,}\}(?=\n)', re.MULTILINE)
 _LINE_START = b'{"v":'
 UNRECORDED = ".unrecorded"

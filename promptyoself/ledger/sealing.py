@@ -51,8 +51,6 @@ from promptyoself.ledger.segments import (
 )
 from promptyoself.ledger.statements import statements
 
-__all__ = ["MEMBER_BYTES", "FileSealing", "packed"]
-
 MEMBER_BYTES = 128 * 1024
 """How much a member of a sealed month holds, uncompressed, but for a longer line, which has one of
 its own. Four times the window of gzip: larger ones are hardly smaller (1.5 % at twice the size),

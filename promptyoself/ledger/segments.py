@@ -25,31 +25,6 @@ from promptyoself.core.errors import ChainError
 from promptyoself.ledger.batch import Position
 from promptyoself.ledger.envelope import Envelope, decode_line, hash_line
 
-__all__ = [
-    "MAX_MEMBER_BYTES",
-    "QUARANTINE",
-    "SUFFIX",
-    "UNSETTLED",
-    "BrokenMember",
-    "Member",
-    "broken_member",
-    "check_links",
-    "compress",
-    "corrupt_error",
-    "ends_at",
-    "has_member_after",
-    "is_foreign",
-    "is_month",
-    "list_segments",
-    "member_at",
-    "members_of",
-    "next_member",
-    "read_members",
-    "relocate",
-    "segment_name",
-    "stat_segments",
-]
-
 MAX_MEMBER_BYTES = 64 * 1024 * 1024
 """The most that one member may hold, uncompressed. A prompt of 1 MiB escapes to at most 6 MiB, so
 an honest member stays far below; it bounds what a crafted one can make a reader allocate."""

@@ -23,8 +23,6 @@ from promptyoself.ledger.segments import (
     segment_name,
 )
 
-__all__ = ["Bridges", "statements"]
-
 
 def statements(folder: Path, type_: str) -> Iterator[Envelope]:
     """Every event of a type in a folder's segments. It is only checked that each is an event in a

@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 from promptyoself.ledger.batch import Gap
 from promptyoself.ledger.envelope import GENESIS_HASH, Envelope
 
-__all__ = ["Line", "Piece", "Quarantined", "Survey"]
-
 
 class Line(NamedTuple):
     """One line that reads as an event."""

@@ -18,8 +18,6 @@ from promptyoself.ledger.batch import Torn
 from promptyoself.ledger.segments import segment_name
 from promptyoself.ledger.statements import statements
 
-__all__ = ["move_aside", "pending_copies", "records_of"]
-
 _PENDING = ".unrecorded"
 _COPY = re.compile(r"\d{4}-\d\d-\d+-[0-9a-f]{16}\.torn\.unrecorded", re.ASCII)
 

@@ -8,8 +8,6 @@ from contextlib import contextmanager, suppress
 from fcntl import LOCK_NB, LOCK_SH, flock
 from pathlib import Path
 
-__all__ = ["WorkerLocks"]
-
 
 class WorkerLocks:
     """Tells which workers live: each holds a lock of its own for as long as its process lives.

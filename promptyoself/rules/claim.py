@@ -30,19 +30,6 @@ from promptyoself.rules.slots import CLOCK_TOLERANCE, due_slots, skip_event
 from promptyoself.state.desires import Ranked
 from promptyoself.state.schedules import OpenSlot, Schedule, State
 
-__all__ = [
-    "Claim",
-    "Decision",
-    "IndexMismatch",
-    "RankDesires",
-    "ScheduleCheck",
-    "Stalled",
-    "anything_to_claim",
-    "claim",
-    "no_check",
-    "orphans",
-]
-
 _MOST_RECORDS = 1000
 """The most events of one decision. The rest is left to the next decision, which follows at once."""
 

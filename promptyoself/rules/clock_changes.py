@@ -25,8 +25,6 @@ from promptyoself.core.times import (
 if TYPE_CHECKING:
     from promptyoself.rules.cron import CronExpression
 
-__all__ = ["Group", "clock_times", "fixed_times"]
-
 
 _AT_ONCE = (timedelta(0),)
 

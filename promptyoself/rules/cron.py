@@ -25,16 +25,6 @@ from typing import NamedTuple
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.times import DAY, shown
 
-__all__ = [
-    "FIRST_DAY",
-    "LAST_DAY",
-    "CronExpression",
-    "MonthDays",
-    "canonical_cron",
-    "parse_cron",
-    "read_cron",
-]
-
 FIRST_DAY, LAST_DAY = datetime(1, 1, 3), datetime(9999, 12, 24)  # noqa: DTZ001
 """Days are computed from the first of these (naive midnights) to before the last, so that no step
 of the arithmetic leaves datetime's range, in any zone."""

@@ -16,8 +16,6 @@ from promptyoself.rules.slots import trigger_from_fields
 from promptyoself.rules.triggers import count_slots, times_a_day
 from promptyoself.state.schedules import Schedule, State
 
-__all__ = ["exceeded"]
-
 _DAY = timedelta(days=1)
 _AHEAD = 35
 """Days from the first fire on that are counted. They have each weekday and each day of a month."""

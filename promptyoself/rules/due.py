@@ -7,8 +7,6 @@ from collections.abc import Iterable, Iterator
 
 from promptyoself.state.schedules import State, summarize
 
-__all__ = ["due"]
-
 
 def due(state: State, now: str, agent_id: str | None = None) -> Iterator[tuple[str, str, str]]:
     """What could be claimed at ``now``, of one agent if that is given. Each item has the instant,

@@ -29,8 +29,6 @@ from promptyoself.rules.placement import id_for_content
 from promptyoself.rules.slots import MISFIRE_TOLERANCE
 from promptyoself.state.schedules import Schedule, State, slot_key
 
-__all__ = ["with_notices"]
-
 ACTOR = {"via": "loop", "who": "promptyoself"}
 
 _ONE_INCIDENT = timedelta(hours=1)

@@ -14,8 +14,6 @@ from promptyoself.events.kinds import STATUSES
 from promptyoself.state.overlay import Summary
 from promptyoself.state.schedules import State, is_failing
 
-__all__ = ["LATE", "failed", "failing", "overdue", "retrying"]
-
 LATE = timedelta(minutes=5)
 """A slot that could be claimed for this long, and wasn't, is overdue."""
 

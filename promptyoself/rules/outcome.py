@@ -23,16 +23,6 @@ from promptyoself.rules.retry import retry_delay
 from promptyoself.rules.slot_end import GRACE_IS_OVER, completion_events, give_up_reason
 from promptyoself.state.schedules import OpenSlot, State, slot_key
 
-__all__ = [
-    "PARK_AFTER",
-    "Abandoned",
-    "Delivered",
-    "Failed",
-    "Outcome",
-    "outcome_events",
-    "stall_events",
-]
-
 PARK_AFTER = 5
 """Permanent failures in a row that park a schedule, so that it doesn't fail for ever."""
 

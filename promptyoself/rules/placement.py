@@ -9,9 +9,6 @@ from promptyoself.events.records import (
 from promptyoself.events.schedule_fields import content_of
 from promptyoself.state.schedules import Schedule, State
 
-__all__ = ["MAX_SALT", "id_for_content"]
-
-
 MAX_SALT = 1
 """The largest salt that an import may bring along. A schedule needs a larger one only where its
 content gives an id that another schedule has, both without a salt and with a salt of 1. Among

@@ -12,17 +12,6 @@ from promptyoself.core.settings import Caps
 from promptyoself.events.kinds import ApprovalProblem, SkipReason, SlotKind
 from promptyoself.state.schedules import Schedule, State
 
-__all__ = [
-    "APPROVED_TIER",
-    "ApprovalVerdict",
-    "Approvals",
-    "PolicyCheck",
-    "approval_in_log",
-    "no_approvals",
-    "refusal_reason",
-    "spending_day",
-]
-
 APPROVED_TIER = 2
 """From this tier on, each delivery needs an approval."""
 

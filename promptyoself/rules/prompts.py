@@ -16,13 +16,6 @@ from promptyoself.core.times import in_zone, is_zone
 from promptyoself.events.kinds import SlotKind
 from promptyoself.state.desires import Ranked
 
-__all__ = [
-    "IDLE_FLOOR",
-    "IDLE_LISTED",
-    "render_idle_prompt",
-    "with_header",
-]
-
 
 def with_header(
     id_: str, fields: Mapping[str, Any], slot: str, kind: SlotKind, now: datetime, fire_number: int

@@ -3,8 +3,6 @@
 from datetime import timedelta
 from hashlib import sha256
 
-__all__ = ["retry_delay"]
-
 _FIRST_SECONDS = 5.0
 _MOST_SECONDS = 600.0
 _MOST_SECONDS_ASKED_FOR = 3600.0

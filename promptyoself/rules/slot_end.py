@@ -9,8 +9,6 @@ from promptyoself.events.kinds import CompletionReason, FinalStatus, SkipReason
 from promptyoself.events.records import Record, ScheduleCompleted
 from promptyoself.state.schedules import OpenSlot, Schedule, State
 
-__all__ = ["GRACE_IS_OVER", "completion_events", "give_up_reason"]
-
 GRACE_IS_OVER = "Given up: its grace has passed."
 
 

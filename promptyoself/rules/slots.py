@@ -11,20 +11,6 @@ from promptyoself.events.records import DeliverySkipped, ScheduleRegistered
 from promptyoself.rules.triggers import Trigger, count_slots, last_slot, next_fire_time
 from promptyoself.state.schedules import Schedule, State, ready_at
 
-__all__ = [
-    "CLOCK_TOLERANCE",
-    "MISFIRE_TOLERANCE",
-    "DueSlots",
-    "SkippedRange",
-    "due_slots",
-    "is_ahead",
-    "missed_slots",
-    "next_wake",
-    "schedule_trigger",
-    "skip_event",
-    "trigger_from_fields",
-]
-
 MISFIRE_TOLERANCE = timedelta(seconds=120)
 """A slot that is late by no more than this is on time: a loop that runs once a minute, from cron
 say, is no misfire. It only matters to ``misfire=skip``."""

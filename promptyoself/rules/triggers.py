@@ -40,15 +40,6 @@ if TYPE_CHECKING:
     from promptyoself.rules.clock_changes import Group
     from promptyoself.rules.cron import CronExpression
 
-__all__ = [
-    "Trigger",
-    "count_slots",
-    "last_slot",
-    "next_fire_time",
-    "slots",
-    "times_a_day",
-]
-
 
 _END = datetime.max.replace(tzinfo=UTC)
 # Cron is computed between these, so that no step of the arithmetic leaves datetime's range.

@@ -16,8 +16,6 @@ from typing import Any
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.sandbox.faults import MODEL_ERRORS, NO_REDIS, Fault
 
-__all__ = ["UUID4", "AgentState", "Agents", "RunState", "SandboxMessage"]
-
 UUID4 = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 """A regular expression for the random UUIDs that ids end with."""
 

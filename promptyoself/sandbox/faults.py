@@ -9,17 +9,6 @@ from typing import Any
 
 from promptyoself.core.errors import PromptyoselfError
 
-__all__ = [
-    "APPROVAL",
-    "FAULTS",
-    "MODEL_ERRORS",
-    "NO_REDIS",
-    "PARAMS",
-    "ROUTES",
-    "Fault",
-    "FaultQueue",
-]
-
 APPROVAL = (
     "CONFLICT: Cannot send a new message: The agent is waiting for approval on a tool call. "
     "Please approve or deny the pending request before continuing."

@@ -32,8 +32,6 @@ from promptyoself.sandbox.faults import APPROVAL, FAULTS, Fault, FaultQueue
 from promptyoself.sandbox.routes import Call, Refused, Request, find
 from promptyoself.sandbox.shapes import error_json, message_json, ping_json, run_json
 
-__all__ = ["MOST_CONNECTIONS", "Server"]
-
 MOST_CONNECTIONS = 1024
 _MOST_BODY_BYTES = 8 * 1024 * 1024
 _IDLE_SECONDS = 60.0  # until a silent connection is closed

@@ -11,8 +11,6 @@ from promptyoself.sandbox.agents import UUID4, Agents, AgentState, RunState, San
 from promptyoself.sandbox.faults import NO_REDIS, Fault
 from promptyoself.sandbox.shapes import agent_json, conversation_json, message_json, run_json
 
-__all__ = ["VERSION", "Call", "Refused", "Request", "find"]
-
 VERSION = "0.16.8"
 """The version of Letta that this is like."""
 

@@ -16,8 +16,6 @@ from promptyoself.sandbox.faults import FaultQueue
 if TYPE_CHECKING:
     from promptyoself.sandbox.http import Server
 
-__all__ = ["Sandbox", "serve_forever"]
-
 
 class Sandbox:
     """A stand-in Letta. Use it as a context manager, or :meth:`start` and :meth:`stop` it.

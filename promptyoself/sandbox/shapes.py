@@ -8,23 +8,16 @@ from typing import Any
 
 from promptyoself.sandbox.agents import AgentState, RunState, SandboxMessage
 
-__all__ = [
-    "agent_json",
-    "conversation_json",
-    "error_json",
-    "message_json",
-    "ping_json",
-    "run_json",
-]
-
 
 def micros(instant: datetime | None) -> str | None:
+    """An instant as Letta writes it, with microseconds."""
     if instant is None:
         return None
     return instant.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def seconds(instant: datetime) -> str:
+    """An instant as Letta writes it, with whole seconds."""
     return instant.astimezone(UTC).isoformat(timespec="seconds")
 
 

@@ -24,8 +24,6 @@ from promptyoself.state.schedules import (
     slot_key,
 )
 
-__all__ = ["apply", "fold"]
-
 
 def apply(state: State, event: Folded) -> None:
     """Apply one event of a known type and version; ``state`` is changed.

@@ -20,22 +20,6 @@ from promptyoself.events.versions import DESIRE_VERSIONS
 from promptyoself.state.fold import NO_LOSSES, Folded, Losses, apply_events
 from promptyoself.state.overlay import Overlay, Summary
 
-__all__ = [
-    "CHAIN",
-    "EMPTY",
-    "Desire",
-    "Desires",
-    "Ranked",
-    "after_reinforcing",
-    "fold",
-    "key_of",
-    "living",
-    "neighbourhood",
-    "strength_at",
-    "strongest",
-    "summarize",
-]
-
 CHAIN = "desires"
 """The name of the chain that has these events, and of its folder."""
 

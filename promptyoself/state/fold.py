@@ -11,14 +11,6 @@ from typing import Any, NamedTuple, Protocol
 from promptyoself.core.errors import ChainError
 from promptyoself.events.versions import GAP, VERSIONS
 
-__all__ = [
-    "NO_LOSSES",
-    "Folded",
-    "Loss",
-    "Losses",
-    "apply_events",
-]
-
 
 class Folded(Protocol):
     """What a fold reads of an event in the log."""

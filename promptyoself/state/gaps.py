@@ -2,9 +2,8 @@
 
 from promptyoself.events import records
 from promptyoself.events.kinds import SlotKind
-from promptyoself.state.schedules import Folded, OpenSlot, Schedule, State, slot_key
-
-__all__ = ["bridge"]
+from promptyoself.state.fold import Folded
+from promptyoself.state.schedules import OpenSlot, Schedule, State, slot_key
 
 
 def bridge(

@@ -10,8 +10,6 @@ import heapq
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-__all__ = ["Base", "Overlay", "PartFilter", "Summary"]
-
 V = TypeVar("V")
 V_co = TypeVar("V_co", covariant=True)
 

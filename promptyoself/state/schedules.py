@@ -29,29 +29,6 @@ from promptyoself.events.schedule_fields import SPECIFIED
 from promptyoself.state.fold import NO_LOSSES, Folded, Losses
 from promptyoself.state.overlay import Overlay, Summary
 
-__all__ = [
-    "CATCH_UP_PAUSE",
-    "CHAIN",
-    "EMPTY",
-    "AgentState",
-    "Folded",
-    "OpenSlot",
-    "Schedule",
-    "State",
-    "agent_table",
-    "catch_up_pause",
-    "copy_state",
-    "is_failing",
-    "is_unfinished",
-    "place",
-    "prompt_size",
-    "ready_at",
-    "schedule_table",
-    "slot_key",
-    "spec_hash",
-    "summarize",
-]
-
 CHAIN = "schedules"
 """The name of the chain that has these events, and of its folder."""
 

@@ -11,8 +11,6 @@ from promptyoself.ledger import Envelope
 from promptyoself.state.overlay import Overlay, PartFilter, Summary
 from promptyoself.state.schedules import AgentState, OpenSlot, Schedule, State
 
-__all__ = ["Events", "View", "find_schedule", "forbidden", "unknown_id", "withheld"]
-
 S = TypeVar("S")
 V = TypeVar("V")
 

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from promptyoself.ledger.batch import Torn
     from promptyoself.ledger.protocol import Ledger
 
-__all__ = ["Chain", "Result", "S"]
-
 
 S = TypeVar("S")
 

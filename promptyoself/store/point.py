@@ -11,8 +11,6 @@ from promptyoself.core.times import parse_moment
 from promptyoself.ledger import Envelope
 from promptyoself.store.chain import Chain
 
-__all__ = ["Cutoff", "cutoff"]
-
 
 class Cutoff(NamedTuple):
     """A point of the log that a caller has named."""

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from promptyoself.ledger.worker_locks import WorkerLocks
     from promptyoself.state.desires import Desires
 
-__all__ = ["Store", "chains"]
-
 
 class Store(Chain[State]):
     """The chain of the schedules in one data directory. The chain of the agents' desires is in

@@ -13,22 +13,6 @@ from typing import Any, Literal, Protocol
 
 from promptyoself.core.errors import PromptyoselfError
 
-__all__ = [
-    "SURE_TROUBLE",
-    "TROUBLE",
-    "Agent",
-    "DeliveryError",
-    "Found",
-    "Kind",
-    "LettaApi",
-    "Message",
-    "Run",
-    "lacks_credits",
-    "run_failure_is_busy",
-    "run_failure_is_permanent",
-    "run_failure_lacks_credits",
-]
-
 Kind = Literal["retry", "busy", "permanent", "unauthorized", "doubt"]
 
 

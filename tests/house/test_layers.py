@@ -176,16 +176,6 @@ def mentions(name: str) -> set[str]:
     return {ast.unparse(node) for node in ast.walk(TREES[name]) if isinstance(node, ast.Attribute)}
 
 
-def exports(name: str) -> list[str]:
-    """What a module says that it exports."""
-    for node in TREES[name].body:
-        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
-        if isinstance(target, ast.Name) and target.id == "__all__":
-            names: list[str] = ast.literal_eval(getattr(node, "value"))  # noqa: B009
-            return names
-    return []
-
-
 def rooms_imported(place: str) -> set[str]:
     """The folders that the modules of a folder import from, without itself."""
     imported = {
@@ -314,27 +304,13 @@ def test_folders_are_small() -> None:
 
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_modules_say_what_they_are(name: str) -> None:
-    """Every module has a docstring and says what it exports."""
-    tree = TREES[name]
-    assert ast.get_docstring(tree), name
-    public = {
-        node.name
-        for node in tree.body
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
-    }
-    exported = exports(name)
-    assert exported or not public or room(name) == "doors.commands", name
-    if exported:
-        defined = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-        defined |= {alias.asname or alias.name for node in ast.walk(tree)
-                    if isinstance(node, ast.ImportFrom) for alias in node.names}  # fmt: skip
-        assert set(exported) <= public | defined, name
+    assert ast.get_docstring(TREES[name])
 
 
-@pytest.mark.parametrize("name", sorted(MODULES))
-def test_what_is_exported_is_explained(name: str) -> None:
-    """Every class and function that a module exports has a docstring, and so have the public
-    methods of such a class."""
+@pytest.mark.parametrize("name", sorted(set(MODULES) - {"service.proof.pack_verifier"}))
+def test_what_is_public_is_explained(name: str) -> None:
+    """Every class and function without an underscore has a docstring. The verifier stays byte for
+    byte as it lies in packs, where auditors compare it."""
     for node in TREES[name].body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name in exports(name):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
             assert ast.get_docstring(node), f"{name}.{node.name}"

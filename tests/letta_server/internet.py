@@ -13,8 +13,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
-__all__ = ["NOBODY", "Internet"]
-
 NOBODY = "[3ffe::1]"
 """An address that counts as public and has been given back: should a request for it ever miss the
 proxy, it reaches no one."""

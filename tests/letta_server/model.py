@@ -17,8 +17,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["FAIL", "Call", "Fail", "Model"]
-
 NAME = "gpt-4o-mini"
 
 

@@ -19,8 +19,6 @@ from promptyoself.core.settings import load_settings
 from promptyoself.doors.session import Session
 from promptyoself.store.store import Store
 
-__all__ = ["Actor", "Dead"]
-
 PATIENCE = 120.0
 
 

@@ -24,8 +24,6 @@ import orjson
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["HEADER", "MEBIBYTE", "Attack", "Client", "attacking"]
-
 HEADER = "X-Agent-Id"
 MEBIBYTE = 1 << 20
 _VERSION = "2026-07-28"

@@ -21,19 +21,6 @@ from promptyoself.core.settings import SETTINGS
 from promptyoself.doors.output import emit
 from promptyoself.ledger.envelope import hash_line
 
-__all__ = [
-    "AGENT",
-    "Answer",
-    "append_foreign",
-    "call",
-    "clean_environ",
-    "latest",
-    "lines_of",
-    "log_of",
-    "run",
-    "served_to_agents",
-]
-
 AGENT = "agent-00000000-0000-4000-8000-000000000001"
 
 

@@ -29,17 +29,6 @@ from promptyoself.service.schedules.change import cancel, modify, pause, resume,
 from promptyoself.service.schedules.request import Request
 from promptyoself.state.desires import Desire, Ranked
 
-__all__ = [
-    "Event",
-    "arbitrary_json",
-    "forged_events",
-    "mutated_bytes",
-    "segments_of",
-    "spoiled_stories",
-    "story",
-    "write_segments",
-]
-
 Event = dict[str, Any]
 Segments = dict[str, bytes]
 

@@ -23,17 +23,6 @@ from promptyoself.sandbox import Sandbox
 from promptyoself.targets.api import Message, Run
 from promptyoself.targets.letta import LettaClient
 
-__all__ = [
-    "PROMPT",
-    "Letta",
-    "RealLetta",
-    "SandboxLetta",
-    "ended",
-    "fresh",
-    "real_letta",
-    "since",
-]
-
 PROMPT = "the prompt is nobody's business"
 
 SERVE = Path(__file__).parents[1] / "letta_server" / "serve.py"

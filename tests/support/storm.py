@@ -19,8 +19,6 @@ from promptyoself.service.schedules.register import register
 from promptyoself.service.schedules.request import Request
 from promptyoself.store.store import Store
 
-__all__ = ["Loops", "Storm"]
-
 
 class Loops:
     """One data directory, and loops in processes of their own that deliver to a Letta."""

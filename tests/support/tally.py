@@ -12,8 +12,6 @@ import random
 from collections import Counter
 from pathlib import Path
 
-__all__ = ["FOLDER", "SCALE", "SEED", "chance", "count", "rounds", "summed"]
-
 SCALE = float(os.environ.get("TEST_SCALE", "1"))
 """Multiplies the number of rounds of the tests that try many times."""
 

@@ -33,8 +33,6 @@ from promptyoself.service.schedules.request import Request
 from promptyoself.state.apply import fold
 from promptyoself.state.schedules import EMPTY, Schedule, State, slot_key
 
-__all__ = ["DELIVERED", "World", "check_deliveries", "check_slots", "entries_of"]
-
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 DELIVERED = Delivered("run", "run-1")
 ACTOR = {"via": "test", "who": "tester"}

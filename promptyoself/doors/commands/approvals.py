@@ -15,8 +15,6 @@ from promptyoself.doors.session import Session
 if TYPE_CHECKING:
     from promptyoself.store.store import Store
 
-__all__: list[str] = []
-
 
 @command("approve")
 @schedule_option

@@ -10,8 +10,6 @@ from promptyoself.doors.command import command
 from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
 
-__all__: list[str] = []
-
 
 @command("audit")
 @click.option("--since", metavar="T", help="Only slots from then on: 2027-01-30, '7d ago'.")

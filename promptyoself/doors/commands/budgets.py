@@ -7,8 +7,6 @@ from promptyoself.doors.options import only_agent_option
 from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
 
-__all__: list[str] = []
-
 
 @command("budgets")
 @only_agent_option

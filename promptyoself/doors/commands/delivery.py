@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from promptyoself.targets.api import Agent
     from promptyoself.targets.letta import LettaClient
 
-__all__ = ["CONCURRENCY", "deliverer", "require_agent"]
-
 CONCURRENCY = 32
 """Deliveries at once, where nothing else is said."""
 

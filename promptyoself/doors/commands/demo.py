@@ -28,8 +28,6 @@ from promptyoself.core.visible import visible
 from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
 
-__all__ = ["demonstrate"]
-
 _PATIENCE = 60.0
 
 

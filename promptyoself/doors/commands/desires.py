@@ -17,8 +17,6 @@ from promptyoself.doors.options import (
 from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
 
-__all__: list[str] = []
-
 
 @command("desire")
 @click.option("--agent-id", metavar="AGENT", help="The agent that would like it.")

@@ -9,8 +9,6 @@ from promptyoself.doors.options import Seconds, only_agent_option
 from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
 
-__all__: list[str] = []
-
 
 @command("simulate")
 @click.option("--until", required=True, metavar="T", help="How far: 2027-01-31; 'in 7d'.")

@@ -12,8 +12,6 @@ from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
 from promptyoself.events.kinds import STATUSES
 
-__all__: list[str] = []
-
 _STATUSES = [*STATUSES, "all"]
 _at = click.option(
     "--at", metavar="T", help="As it was: 2027-01-30T09:00, '2h ago' or an event's number."

@@ -20,8 +20,6 @@ from promptyoself.doors.session import Session
 if TYPE_CHECKING:
     from promptyoself.ledger import Envelope
 
-__all__: list[str] = []
-
 _chain = click.option(
     "--chain",
     type=click.Choice(["schedules", "desires"]),

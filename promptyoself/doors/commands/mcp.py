@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from promptyoself.doors.mcp import Origin
     from promptyoself.service.delivery.loop import StopFlag
 
-__all__: list[str] = []
-
 _SWITCH_SECONDS = 0.0005
 """For so long a thread may compute before another gets its turn. By default it is ten times as
 long, and a call that reads much would make the loop, and every other call, wait for that time at

@@ -7,8 +7,6 @@ import sys
 from promptyoself.doors.command import command
 from promptyoself.doors.session import Session
 
-__all__: list[str] = []
-
 
 @command("metrics")
 def metrics_command(session: Session) -> None:

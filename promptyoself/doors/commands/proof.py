@@ -18,8 +18,6 @@ from promptyoself.doors.session import Session
 if TYPE_CHECKING:
     from promptyoself.service.proof.signed_heads import SignedHead, SigningKey
 
-__all__ = ["print_signed_head", "read_signed_heads"]
-
 _MOST_KEY_BYTES = 1 << 16
 
 

@@ -12,8 +12,6 @@ from promptyoself.doors.options import reason_option
 from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
 
-__all__: list[str] = []
-
 
 @command("recover")
 @click.option(

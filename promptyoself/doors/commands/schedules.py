@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from promptyoself.service.schedules.request import Request
     from promptyoself.store.store import Store
 
-__all__: list[str] = []
-
 F = TypeVar("F", bound=Callable[..., Any])
 
 

@@ -13,8 +13,6 @@ from promptyoself.doors.options import Seconds
 from promptyoself.doors.output import Document, emit
 from promptyoself.doors.session import Session
 
-__all__: list[str] = []
-
 
 @command("doctor")
 @click.option("--skip-letta", is_flag=True, help="Don't ask the Letta server.")

@@ -17,8 +17,6 @@ from promptyoself.doors.options import dry_run_option, only_agent_option
 from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
 
-__all__: list[str] = []
-
 _file = click.argument("file", metavar="FILE")
 
 

@@ -19,8 +19,6 @@ from promptyoself.core.times import shown
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["Admission", "Pattern", "host_pattern", "origin_pattern"]
-
 _HOST = r"[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?|\[[0-9a-f:.]+\]"
 _PORT = r"[0-9]{1,5}"
 _AUTHORITY = re.compile(rf"({_HOST})(?::({_PORT}|\*))?", re.ASCII)

@@ -16,8 +16,6 @@ from promptyoself.core.errors import WrongUsage
 from promptyoself.core.times import shown
 from promptyoself.doors.parameters import Parameter, argument_name, parse_boolean, parse_list
 
-__all__ = ["missing", "to_argv", "unknown"]
-
 _NUMBER = re.compile(r"[+-]?[0-9]{1,300}(\.[0-9]{0,300})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
 
 

@@ -13,8 +13,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from promptyoself.core.connections import most_connections
 from promptyoself.core.diagnostics import Seldom
 
-__all__ = ["Bounds"]
-
 MOST_CONNECTIONS = 512
 HEAD_SECONDS = 10.0
 BODY_SECONDS = 30.0

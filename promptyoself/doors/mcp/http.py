@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from mcp.server import Server
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["HTTP", "MAX_BODY", "MAX_SESSIONS", "PATH", "listen"]
-
 PATH = "/mcp"
 MAX_SESSIONS = 1000
 SESSION_IDLE = 600.0

@@ -17,8 +17,6 @@ from promptyoself.service.delivery.loop import StopFlag
 if TYPE_CHECKING:
     from mcp.server import Server
 
-__all__ = ["Transport", "serve"]
-
 
 class Transport(Protocol):
     """A way for clients to reach the server."""

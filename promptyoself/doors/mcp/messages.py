@@ -24,8 +24,6 @@ from pydantic import ValidationError
 
 from promptyoself.core.errors import PromptyoselfError
 
-__all__ = ["MAX_BODY", "arguments_of", "mended", "too_long"]
-
 MAX_BODY = 8 * 1024 * 1024
 """Bytes of one message. A prompt may have 1 MiB, or six times that where a client escapes it."""
 

@@ -7,8 +7,6 @@ from typing import NamedTuple
 
 from mcp_types import Prompt, PromptArgument
 
-__all__ = ["PROMPTS", "Template"]
-
 
 class Template(NamedTuple):
     """A prompt, and how its text is made."""

@@ -19,8 +19,6 @@ from anyio import to_thread
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.doors.registry import Effect
 
-__all__ = ["Shares"]
-
 CALLS_AT_ONCE = 32
 """Calls under way, of all callers, that take no longer than it takes to read a file."""
 

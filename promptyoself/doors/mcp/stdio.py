@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from mcp.server import Server
     from mcp.shared._stream_protocols import WriteStream
 
-__all__ = ["Stdio"]
-
 _LINES_AHEAD = 16
 _CHUNK = 65536
 _PATIENCE = 25  # seconds for calls under way, when no input comes any more

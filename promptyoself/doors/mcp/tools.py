@@ -54,8 +54,6 @@ from promptyoself.doors.schemas import output_schema
 from promptyoself.doors.wording import Wording, tool_description, wording_for_agents
 from promptyoself.service.delivery.loop import StopFlag
 
-__all__ = ["Call", "Door", "Origin"]
-
 
 class Origin(NamedTuple):
     """Where a call comes from."""

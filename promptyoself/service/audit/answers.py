@@ -4,8 +4,6 @@ from typing import Annotated, Any, Literal, TypedDict
 
 from promptyoself.core.answer_types import AnswerMessage, Counts, HeadText, Instant, ScheduleId
 
-__all__ = ["Audit", "Difference"]
-
 
 class SlotTotals(TypedDict):
     """How many slots had each outcome."""

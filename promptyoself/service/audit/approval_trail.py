@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from promptyoself.state.schedules import Folded
-
-__all__ = ["ApprovalTrail", "UnpaidClaim"]
+from promptyoself.state.fold import Folded
 
 
 class _Approval(NamedTuple):

@@ -10,9 +10,8 @@ from typing import NamedTuple
 from promptyoself.core.instants import parse_utc
 from promptyoself.events.kinds import Outcome, PendingReason, SlotKind
 from promptyoself.service.audit.loop_history import LoopHistory
-from promptyoself.state.schedules import Folded, slot_key
-
-__all__ = ["AuditEnd", "AuditedLog", "DailyCount", "OpenSlot"]
+from promptyoself.state.fold import Folded
+from promptyoself.state.schedules import slot_key
 
 
 class OpenSlot(NamedTuple):

@@ -8,8 +8,6 @@ from typing import NamedTuple
 from promptyoself.core.instants import MICROSECOND
 from promptyoself.rules.triggers import Trigger, next_fire_time
 
-__all__ = ["ClaimedSlots", "Skip"]
-
 
 class _Run(NamedTuple):
     """Claimed slots of a trigger from ``first`` to ``last``, none left out."""

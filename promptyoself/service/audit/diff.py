@@ -14,8 +14,6 @@ from promptyoself.state.schedules import EMPTY, Schedule
 from promptyoself.store.point import Cutoff, cutoff
 from promptyoself.store.store import Store
 
-__all__ = ["diff"]
-
 _OURS = frozenset(("id", "registered", "told", "retold"))
 """The fields of a schedule that no event has."""
 

@@ -18,10 +18,8 @@ from typing import NamedTuple
 
 from promptyoself.core.instants import parse_utc
 from promptyoself.events.kinds import PendingReason
-from promptyoself.state.schedules import Folded
+from promptyoself.state.fold import Folded
 from promptyoself.targets.api import TROUBLE
-
-__all__ = ["FORGOTTEN_AFTER", "Loop", "LoopHistory"]
 
 FORGOTTEN_AFTER = timedelta(minutes=10)
 """A loop that was up for this long while a slot was due, and didn't touch it, has forgotten it."""

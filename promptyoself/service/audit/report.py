@@ -22,8 +22,6 @@ from promptyoself.service.proof.verify import head_of, recovered
 from promptyoself.state.fold import NO_LOSSES, Losses
 from promptyoself.store.store import Store, chains
 
-__all__ = ["audit"]
-
 _EVER = datetime(1, 1, 1, tzinfo=UTC)
 
 

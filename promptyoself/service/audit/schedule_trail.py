@@ -18,9 +18,8 @@ from promptyoself.service.audit.audited_log import AuditedLog, AuditEnd, DailyCo
 from promptyoself.service.audit.claimed_slots import ClaimedSlots, Skip
 from promptyoself.service.audit.sent_prompt import sending_mistake
 from promptyoself.service.audit.slot_verdict import OUTCOMES_BY_TYPE, SlotVerdict
-from promptyoself.state.schedules import Folded, catch_up_pause
-
-__all__ = ["ScheduleTrail"]
+from promptyoself.state.fold import Folded
+from promptyoself.state.schedules import catch_up_pause
 
 _APPROVED_TIER = 2  # written down here again, since the audit doesn't rest on the policy
 _NEVER = datetime(1, 1, 1, tzinfo=UTC)

@@ -8,9 +8,7 @@ from typing import Any
 
 from promptyoself.core.instants import parse_utc
 from promptyoself.rules.prompts import with_header
-from promptyoself.state.schedules import Folded
-
-__all__ = ["sending_mistake"]
+from promptyoself.state.fold import Folded
 
 
 def sending_mistake(

@@ -26,9 +26,7 @@ from promptyoself.service.audit.audited_log import AuditedLog, AuditEnd
 from promptyoself.service.audit.loop_history import LoopHistory
 from promptyoself.service.audit.schedule_trail import ScheduleTrail
 from promptyoself.service.audit.slot_verdict import SlotVerdict
-from promptyoself.state.schedules import Folded
-
-__all__ = ["SlotAuditor"]
+from promptyoself.state.fold import Folded
 
 
 class SlotAuditor:

@@ -8,8 +8,6 @@ from typing import NamedTuple
 
 from promptyoself.events.kinds import Outcome, SlotKind
 
-__all__ = ["OUTCOMES_BY_TYPE", "SlotVerdict"]
-
 OUTCOMES_BY_TYPE: Mapping[str, Outcome] = {
     "delivery.delivered": "delivered",
     "delivery.failed": "failed",

@@ -14,8 +14,6 @@ from promptyoself.events.kinds import OUTCOMES
 from promptyoself.ledger import Envelope
 from promptyoself.service.audit.slot_verdict import SlotVerdict
 
-__all__ = ["AuditTotals", "EventActors"]
-
 
 class EventActors:
     """The actor of every event. There are few different ones, so each event costs four bytes."""

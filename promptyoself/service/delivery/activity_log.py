@@ -18,8 +18,6 @@ from promptyoself.rules.claim import Claim, Stalled
 from promptyoself.rules.outcome import Abandoned, Delivered, Failed, Outcome
 from promptyoself.state.schedules import OpenSlot, State, slot_key
 
-__all__ = ["ActivityLog", "alarms", "line_of"]
-
 _LEVELS = {"failed": "error", "retrying": "warning", "in_doubt": "warning", "skipped": "warning"}
 
 

@@ -4,8 +4,6 @@ from typing import Annotated, Any, NotRequired, TypedDict
 
 from promptyoself.core.answer_types import AnswerMessage, Instant, ScheduleId
 
-__all__ = ["AgentList", "AgentView", "Executed", "LettaTest"]
-
 
 class AgentView(TypedDict):
     """An agent of the Letta server."""

@@ -35,8 +35,6 @@ from promptyoself.targets.api import (
 )
 from promptyoself.targets.letta import RunSnapshot
 
-__all__ = ["Delivery", "Step", "Wait"]
-
 
 class Wait(NamedTuple):
     """A delivery waits, and then takes its next step."""

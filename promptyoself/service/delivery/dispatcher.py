@@ -41,8 +41,6 @@ from promptyoself.state.schedules import State, slot_key
 from promptyoself.store.store import Store
 from promptyoself.targets.api import LettaApi
 
-__all__ = ["Dispatcher", "Report", "new_worker_name"]
-
 _ADOPT_EVERY = 5.0
 """Seconds between two searches for claims that dead workers have left."""
 

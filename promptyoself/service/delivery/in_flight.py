@@ -26,8 +26,6 @@ from promptyoself.store.store import Store
 from promptyoself.targets.api import LettaApi
 from promptyoself.targets.letta import RunSnapshot, SnapshotQueue, take_run_snapshot
 
-__all__ = ["InFlight", "key_of"]
-
 _PAUSE_AFTER_A_BUG = 60.0
 """Seconds after which a delivery that a bug broke off, and that may have arrived, is looked for."""
 

@@ -11,8 +11,6 @@ from typing import Generic, TypeVar
 
 from promptyoself.targets.api import DeliveryError
 
-__all__ = ["JobError", "LettaPool"]
-
 R = TypeVar("R")
 
 

@@ -13,8 +13,6 @@ from promptyoself.rules.claim import IndexMismatch
 from promptyoself.state.schedules import Schedule
 from promptyoself.store.store import Store
 
-__all__ = ["LogCheck"]
-
 _MOST_AGREED = 4096
 
 

@@ -24,8 +24,6 @@ from promptyoself.service.upkeep.clock_trust import ClockTrust
 from promptyoself.store.store import Store
 from promptyoself.targets.api import LettaApi
 
-__all__ = ["BEAT_EVERY", "Heartbeat", "StopFlag", "execute_once", "run_loop", "stop_on_signals"]
-
 _POLL_SECONDS = 0.5
 """Seconds after which the log's size is read again, so that an append is seen within a second."""
 

@@ -17,8 +17,6 @@ from promptyoself.state.apply import fold
 from promptyoself.state.schedules import State
 from promptyoself.store.store import Store
 
-__all__ = ["record_outcomes"]
-
 
 def record_outcomes(
     store: Store,

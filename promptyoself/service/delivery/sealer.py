@@ -13,8 +13,6 @@ from promptyoself.core.instants import format_utc
 from promptyoself.service.upkeep.seal import has_unsealed, repack, seal
 from promptyoself.store.store import Store, chains
 
-__all__ = ["Sealer"]
-
 _TRY_AGAIN_SECONDS = 3600.0
 """When months that are over are sealed after all, where that failed or another process was at it.
 Repacking waits until the running month has grown again."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["Seats"]
-
 
 class Seats:
     """The seats of one worker, and the deliveries that hold one.

@@ -6,8 +6,6 @@ from typing import NamedTuple
 
 from promptyoself.targets.api import SURE_TROUBLE, TROUBLE
 
-__all__ = ["ServerTrouble", "Trouble"]
-
 _FIRST_HOLD, _LONGEST_HOLD = 5.0, 60.0  # seconds
 
 _AGENTS = 3

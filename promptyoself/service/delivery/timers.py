@@ -6,8 +6,6 @@ import heapq
 from itertools import count
 from math import ceil, floor, log2
 
-__all__ = ["Timers"]
-
 
 class Timers:
     """A timer for each delivery that waits. Instants are seconds of a monotonic clock."""

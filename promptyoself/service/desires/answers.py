@@ -4,8 +4,6 @@ from typing import Annotated, NotRequired, TypedDict
 
 from promptyoself.core.answer_types import AnswerMessage, DesireId, Instant, Total
 
-__all__ = ["DesireList", "DesireView", "Pruned", "Recorded", "Reinforced"]
-
 _Strength = Annotated[float, "From 0 to 1."]
 
 

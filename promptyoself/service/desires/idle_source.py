@@ -16,8 +16,6 @@ from promptyoself.state.desires import Ranked, living, strongest
 if TYPE_CHECKING:
     from promptyoself.store.store import Store
 
-__all__ = ["desire_ranking"]
-
 
 def desire_ranking(store: Store) -> Callable[[str, datetime], list[Ranked]]:
     """A function that gives an agent's strongest desires at an instant.

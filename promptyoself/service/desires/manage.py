@@ -36,15 +36,6 @@ if TYPE_CHECKING:
         Reinforced,
     )
 
-__all__ = [
-    "MAX_TAGS",
-    "MAX_TEXT",
-    "list_desires",
-    "prune",
-    "record",
-    "reinforce",
-]
-
 MAX_TEXT = 4000
 MAX_TAG = 64
 MAX_TAGS = 20

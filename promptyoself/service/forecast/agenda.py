@@ -12,8 +12,6 @@ from promptyoself.service.forecast.simulator import Simulator
 from promptyoself.service.schedules.views import describe
 from promptyoself.store.store import Store
 
-__all__ = ["MAX_DELIVERIES", "agenda"]
-
 MAX_DELIVERIES = 200
 """A longer agenda ends after this number of deliveries, and says so."""
 

@@ -4,8 +4,6 @@ from typing import Annotated, Any, TypedDict
 
 from promptyoself.core.answer_types import AnswerMessage, Counts, Instant, ScheduleId
 
-__all__ = ["Simulation", "SimulationCounts", "StoppedSchedule"]
-
 
 class DayAhead(TypedDict):
     """What would be delivered to an agent on one day."""

@@ -14,8 +14,6 @@ from promptyoself.ledger.sealing import MEMBER_BYTES
 from promptyoself.ledger.segments import compress
 from promptyoself.service.forecast.simulator import SimulatedEvent
 
-__all__ = ["LogGrowth"]
-
 
 class LogGrowth:
     """Counts events and appends, and estimates their bytes from a sample of the instants.

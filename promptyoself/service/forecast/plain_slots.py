@@ -20,8 +20,6 @@ from promptyoself.rules.slots import MISFIRE_TOLERANCE, schedule_trigger
 from promptyoself.rules.triggers import slots
 from promptyoself.state.schedules import AgentState, Schedule, summarize
 
-__all__ = ["PlainSlots", "after_claim", "after_skip"]
-
 _END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 
 

@@ -17,8 +17,6 @@ from promptyoself.store.store import Store
 if TYPE_CHECKING:
     from promptyoself.service.forecast.answers import Simulation, SimulationCounts, StoppedSchedule
 
-__all__ = ["MAX_EVENTS", "simulate"]
-
 MAX_EVENTS = 10_000_000
 """A simulation ends after this number of events. They take minutes, so more are a mistake."""
 

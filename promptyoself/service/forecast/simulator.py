@@ -42,8 +42,6 @@ from promptyoself.state.schedules import (
     summarize,
 )
 
-__all__ = ["SAMPLE_EVERY", "SAMPLE_FIRST", "SimulatedEvent", "Simulator"]
-
 SAMPLE_FIRST = 100
 """The first instants of a simulation that are all in the sample."""
 

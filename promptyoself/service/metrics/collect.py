@@ -28,8 +28,6 @@ from promptyoself.state.schedules import State
 from promptyoself.store.chain import Chain
 from promptyoself.store.store import Store, chains
 
-__all__ = ["Histogram", "Measurements", "Measurer"]
-
 _FORMAT = 1
 _SAVE_EVERY = 5000
 """Events after which the file is written. To count them again takes 30 ms."""

@@ -16,9 +16,7 @@ from typing import Any, Protocol
 from promptyoself.core.errors import impossible_event
 from promptyoself.core.instants import MICROSECOND, parse_utc
 from promptyoself.events.codec import is_known, read_record
-from promptyoself.state.schedules import Folded
-
-__all__ = ["BUCKETS", "ActorEvent", "LogCounts"]
+from promptyoself.state.fold import Folded
 
 BUCKETS = (1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0, 21600.0, 86400.0)
 """The upper bounds of the lateness histogram, in seconds; one without a bound follows."""

@@ -12,8 +12,6 @@ from promptyoself.service.metrics.log_counts import BUCKETS
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
-__all__ = ["CONTENT_TYPE", "render", "require_library"]
-
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 

@@ -4,8 +4,6 @@ from typing import Annotated, Any, NotRequired, TypedDict
 
 from promptyoself.core.answer_types import AnswerMessage, HeadText, Instant
 
-__all__ = ["Head", "Verified"]
-
 
 class Head(TypedDict):
     """What ``head`` answers."""

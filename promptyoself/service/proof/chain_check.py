@@ -12,8 +12,6 @@ from promptyoself.index.schema import StateSchema
 from promptyoself.ledger import START, Batch, Envelope, Gap, Position
 from promptyoself.state.fold import Loss
 
-__all__ = ["CheckedChain", "check"]
-
 _PROGRESS_EVERY = 500
 """The number of events after which progress is reported."""
 

@@ -35,8 +35,6 @@ from promptyoself.service.proof.verify import head_of, verify
 from promptyoself.store.access import forbidden
 from promptyoself.store.store import Store
 
-__all__ = ["FOLDER", "pack"]
-
 FOLDER = "schedules"
 """Where the segments are in a pack: unpacked, a whole log's pack is a data directory."""
 

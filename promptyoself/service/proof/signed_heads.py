@@ -29,22 +29,6 @@ from promptyoself.store.store import Store
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-__all__ = [
-    "CHAIN",
-    "MAX_SIGNED_HEADS_BYTES",
-    "PublicKey",
-    "SignedHead",
-    "SigningKey",
-    "default_key",
-    "durable_head",
-    "load_key",
-    "make_key",
-    "parse_signed_heads",
-    "sign_head",
-    "sign_position",
-    "verify_signed_heads",
-]
-
 MAX_SIGNED_HEADS_BYTES = 1 << 20
 """The most bytes that a file of signed heads may have: some 4400 heads."""
 

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from promptyoself.service.proof.answers import Head
     from promptyoself.service.proof.chain_check import CheckedChain
 
-__all__ = ["head", "rebuild", "rebuild_all", "recovered", "verify", "verify_all"]
-
 
 def verify_all(store: Store, progress: Callable[[int], None] | None = None) -> dict[str, Any]:
     """:func:`verify` of every chain there is; what it says of the desires' is under ``desires``."""

@@ -5,30 +5,6 @@ from typing import Annotated, Any, NotRequired, TypedDict
 from promptyoself.core.answer_types import AnswerMessage, Counts, Instant, ScheduleId, Total
 from promptyoself.events.kinds import ScheduleType, Status
 
-__all__ = [
-    "AgentBudget",
-    "Budgets",
-    "Cancelled",
-    "Fire",
-    "History",
-    "LeftAsItIs",
-    "LogStats",
-    "Modified",
-    "NextFires",
-    "NextRun",
-    "Paused",
-    "Resumed",
-    "ResumedOne",
-    "ScheduleBudget",
-    "ScheduleList",
-    "ScheduleShown",
-    "ScheduleView",
-    "Scheduled",
-    "Spent",
-    "Stats",
-    "Triggered",
-]
-
 _NextRun = Annotated[str | None, "When it fires next, in UTC; null where it won't."]
 _NextRunLocal = Annotated[str | None, "The same in the schedule's own time zone."]
 _Zone = Annotated[str, "The schedule's time zone."]

@@ -32,8 +32,6 @@ from promptyoself.events.schedule_fields import content_of
 from promptyoself.rules.policy import ApprovalVerdict, approval_in_log
 from promptyoself.state.schedules import Schedule, State, spec_hash
 
-__all__ = ["MAX_USES", "Token", "Tokens"]
-
 MAX_USES = 1000
 
 _MOST_BYTES = 4096

@@ -23,8 +23,6 @@ from promptyoself.state.schedules import Schedule, State, is_unfinished, ready_a
 from promptyoself.store.access import find_schedule
 from promptyoself.store.store import Store
 
-__all__ = ["MAX_TTL", "ApprovalChecker", "approve", "list_approvals", "require_person", "revoke"]
-
 MAX_TTL = 366 * 86400
 """Seconds. After longer than this, a person doesn't remember what was approved."""
 

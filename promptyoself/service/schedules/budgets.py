@@ -15,8 +15,6 @@ from promptyoself.store.store import Store
 if TYPE_CHECKING:
     from promptyoself.service.schedules.answers import AgentBudget, Budgets, ScheduleBudget, Spent
 
-__all__ = ["budgets"]
-
 
 def budgets(store: Store, agent_id: str | None, now: datetime) -> Budgets:
     """What each agent and each of its schedules has spent today (UTC) of what it may.

@@ -63,8 +63,6 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 
-__all__ = ["cancel", "modify", "pause", "resume", "resumption", "run_now"]
-
 # The fields whose change asks for a check: of the jitter; of how often it fires in a day; of the
 # bytes of its agent's prompts.
 _SPREAD = frozenset({"jitter", "grace", "schedule_type", "schedule_value"})

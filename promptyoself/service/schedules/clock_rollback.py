@@ -16,8 +16,6 @@ from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.rules.triggers import Trigger, next_fire_time
 from promptyoself.store.store import Store
 
-__all__ = ["Recount", "claimed_after", "recount"]
-
 _MOST_RANGES = 1000
 """The most ranges that an event lists. Where there would be more, the last of them is widened, and
 what lies within it doesn't come again either."""

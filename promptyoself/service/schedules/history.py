@@ -17,8 +17,6 @@ from promptyoself.store.chain import Chain
 from promptyoself.store.point import cutoff
 from promptyoself.store.store import Store
 
-__all__ = ["history", "state_at"]
-
 
 def history(
     store: Chain[Any],

@@ -5,8 +5,6 @@ from promptyoself.core.settings import Settings
 from promptyoself.core.times import shown
 from promptyoself.state.schedules import Schedule, State, prompt_size
 
-__all__ = ["MAX_WAITING_RUNS", "require_few_waiting", "require_room", "require_space"]
-
 MAX_WAITING_RUNS = 100
 """The most deliveries of one agent that `trigger` asked for and that wait."""
 

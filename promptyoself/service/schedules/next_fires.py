@@ -19,8 +19,6 @@ from promptyoself.store.store import Store
 if TYPE_CHECKING:
     from promptyoself.service.schedules.answers import Fire
 
-__all__ = ["fires", "next_fires"]
-
 _END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 
 

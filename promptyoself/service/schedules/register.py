@@ -27,8 +27,6 @@ from promptyoself.store.store import Store
 if TYPE_CHECKING:
     from promptyoself.service.schedules.answers import Scheduled
 
-__all__ = ["register"]
-
 
 def register(store: Store, request: Request, now: datetime, *, dry_run: bool = False) -> Scheduled:
     """Register a prompt; the same content again changes nothing and returns the same id.

@@ -41,19 +41,6 @@ from promptyoself.rules.triggers import Trigger, next_fire_time, slots
 from promptyoself.state.schedules import Schedule
 from promptyoself.store.access import forbidden
 
-__all__ = [
-    "Request",
-    "ScheduleSpec",
-    "anchor_for",
-    "check_jitter",
-    "check_order",
-    "first_fire",
-    "parse",
-    "parse_times",
-    "registration",
-    "validate",
-]
-
 _OPTIONS = ("time", "cron", "every", *(name for name in FIELDS if FIELDS[name].help), "reason")
 _new_class: Any = namedtuple  # mypy can't know its fields, since they follow from the table
 _Options: Any = _new_class("_Options", _OPTIONS, defaults=(None,) * len(_OPTIONS))

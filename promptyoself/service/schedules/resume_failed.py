@@ -19,8 +19,6 @@ from promptyoself.store.store import Store
 if TYPE_CHECKING:
     from promptyoself.service.schedules.answers import LeftAsItIs, Resumed, ResumedOne
 
-__all__ = ["resume_failed"]
-
 _FAILED = STATUSES.index("failed")
 
 

@@ -27,17 +27,6 @@ from promptyoself.store.store import Store
 if TYPE_CHECKING:
     from promptyoself.service.schedules.answers import NextRun
 
-__all__ = [
-    "drop_ahead",
-    "drop_waiting",
-    "high_water",
-    "missed_or_uncounted",
-    "next_run_fields",
-    "open_slots",
-    "skip_drafts",
-    "skip_reason",
-]
-
 
 def high_water(schedule: Schedule, now: datetime, trigger: Trigger) -> datetime:
     """The instant up to which no slot of ``trigger`` may come any more.

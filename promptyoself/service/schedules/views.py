@@ -21,16 +21,6 @@ from promptyoself.store.store import Store, chains
 if TYPE_CHECKING:
     from promptyoself.service.schedules.answers import LogStats, ScheduleList, ScheduleView, Stats
 
-__all__ = [
-    "describe",
-    "list_schedules",
-    "open_by_id",
-    "problem_of",
-    "show",
-    "stats",
-    "unknown_agent",
-]
-
 _ASKED = {"": ("active", "paused"), "all": STATUSES}
 _SHORT = 120
 _SHOWN_FIRST = ("misfire", "grace", "jitter", "envelope", "on_failure")

@@ -21,8 +21,6 @@ from promptyoself.state.overlay import Overlay
 from promptyoself.state.schedules import EMPTY, Schedule, State, copy_state, prompt_size
 from promptyoself.store.store import Store
 
-__all__ = ["MAX_BYTES", "Admission", "Arrival", "admit", "append_admitted", "summary", "too_much"]
-
 MAX_BYTES = 256 * 1024 * 1024
 """The most that one import reads: all of it is held in memory until all of it is checked."""
 

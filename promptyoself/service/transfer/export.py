@@ -28,16 +28,6 @@ from promptyoself.service.schedules.request import Request, validate
 from promptyoself.state.schedules import OpenSlot, Schedule, State
 from promptyoself.store.store import Store
 
-__all__ = [
-    "CONTENT_TYPES",
-    "EXPORT",
-    "LINE_TYPES",
-    "POLICY_TYPES",
-    "back_to",
-    "export_lines",
-    "without_none",
-]
-
 EXPORT = 1
 """The version of the format; each line states it."""
 

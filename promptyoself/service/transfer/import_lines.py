@@ -46,8 +46,6 @@ from promptyoself.service.transfer.export import (
 from promptyoself.state.schedules import State
 from promptyoself.store.store import Store
 
-__all__ = ["import_lines"]
-
 _LONGEST_LINE_BYTES = 16 * 1024 * 1024
 """Two prompts of 1 MiB in which every character is written as six, and the rest of the line."""
 

@@ -41,8 +41,6 @@ from promptyoself.service.transfer.sqlite_rows import (
 from promptyoself.state.schedules import State
 from promptyoself.store.store import Store
 
-__all__ = ["import_sqlite"]
-
 _BEGINNING = datetime.min.replace(tzinfo=UTC)
 _GRACE = timedelta(seconds=DEFAULT_GRACE)
 _WORDS = re.compile(

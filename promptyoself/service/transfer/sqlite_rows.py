@@ -17,8 +17,6 @@ from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.times import shown
 from promptyoself.service.transfer.admission import MAX_BYTES, too_much
 
-__all__ = ["MAX_VALUE_BYTES", "PROMPT_COLUMNS", "Row", "read_rows"]
-
 PROMPT_COLUMNS = ("prompt_text", "prompt", "message", "text")
 """The columns that may have the prompt; the first that isn't null has it."""
 

@@ -11,8 +11,6 @@ from datetime import UTC, datetime, timedelta
 
 from promptyoself.store.store import Store
 
-__all__ = ["absence", "last_pass", "record_pass"]
-
 RECENT_PASS = timedelta(hours=1)
 """A pass within this time counts. Passes that cron starts come more often."""
 

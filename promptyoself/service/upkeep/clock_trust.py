@@ -14,8 +14,6 @@ from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.core.times import format_duration
 from promptyoself.store.store import Store
 
-__all__ = ["ClockTrust", "behind", "held_loops"]
-
 _REMEDY = "Set it right; or, if it is right, "
 
 

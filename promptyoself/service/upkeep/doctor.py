@@ -30,8 +30,6 @@ from promptyoself.store.store import Store, chains
 from promptyoself.targets.api import LettaApi
 from promptyoself.targets.letta import UNFIT_CLIENTS
 
-__all__ = ["Check", "examine"]
-
 _START = "Run `promptyoself execute --loop`, or `promptyoself execute` from cron."
 
 _SILENCE = 30.0

@@ -23,8 +23,6 @@ from promptyoself.service.upkeep.restore import Difference, corrections, differe
 from promptyoself.store.chain import Chain
 from promptyoself.store.store import Store, chains
 
-__all__ = ["recover"]
-
 _MOST_NAMED = 1000
 
 Agree = Callable[[dict[str, Any]], bool]

@@ -30,8 +30,6 @@ from promptyoself.service.transfer.export import back_to
 from promptyoself.state.desires import Desire, Desires
 from promptyoself.state.schedules import CHAIN, Schedule, State, slot_key
 
-__all__ = ["Difference", "corrections", "differences"]
-
 _WHY = "Put back from the index, since the log had lost it."
 _CORRECTED = "Moved past the slots that later events tell of, since the log had lost their claims."
 

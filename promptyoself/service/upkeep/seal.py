@@ -17,8 +17,6 @@ from promptyoself.ledger.maintenance import Sealing, UnknownMonth
 from promptyoself.store.chain import Chain
 from promptyoself.store.store import Store, chains
 
-__all__ = ["REPACK_FROM_MEMBERS", "has_unsealed", "repack", "seal", "seal_all"]
-
 REPACK_FROM_MEMBERS = 20_000
 """From this number of small members on, the running month is repacked: reading them takes most of a
 second."""

@@ -45,8 +45,6 @@ from promptyoself.targets.letta.failures import AnswerTooLong, Failures, require
 if TYPE_CHECKING:
     from letta_client import Letta
 
-__all__ = ["LettaClient"]
-
 T = TypeVar("T")
 
 _TAG = "otid:"

@@ -17,8 +17,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-__all__ = ["MOST_BYTES", "Call", "TooLong", "call_within", "http_client"]
-
 MOST_BYTES = 16 * 1024 * 1024
 """The longest answer that is read. A page of a hundred messages has far less; a page of a few long
 ones may have as much."""

@@ -17,8 +17,6 @@ from promptyoself.core.errors import PromptyoselfError
 from promptyoself.targets.api import DeliveryError, Kind, lacks_credits
 from promptyoself.targets.letta.deadline import MOST_BYTES, TooLong
 
-__all__ = ["UNFIT_CLIENTS", "AnswerTooLong", "Failures", "require_address", "retry_after"]
-
 UNFIT_CLIENTS = ("1.7.4", "1.7.5", "1.7.6")
 """Releases of letta-client that name an argument differently. With them no prompt can be sent into
 a conversation, so ``pyproject.toml`` excludes them."""

@@ -7,8 +7,6 @@ from typing import NamedTuple
 
 from promptyoself.targets.api import DeliveryError, LettaApi, Run
 
-__all__ = ["RunSnapshot", "SnapshotQueue", "take_run_snapshot"]
-
 _TO_SPARE = 8
 """Ended runs asked for beyond those missed: others may have ended at the same time."""
 

@@ -20,21 +20,6 @@ from former_version.questions import CONTINUED, DELIVERED, IMPORTED, QUESTIONS, 
 
 from promptyoself.sandbox import Sandbox
 
-__all__ = [
-    "AGENTS",
-    "answers",
-    "continued",
-    "delivered",
-    "imported",
-    "lines_in",
-    "opened",
-    "port_of",
-    "rebuilt",
-    "refusals",
-    "retold",
-    "untouched",
-]
-
 AGENTS = ("echo", "other", "third", "fourth", "fifth", "sixth")
 """The names of the sandbox's agents; their ids are made of these."""
 

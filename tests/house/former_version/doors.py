@@ -16,8 +16,6 @@ from promptyoself.doors.registry import COMMANDS
 if TYPE_CHECKING:
     from former_version.machine import Machine
 
-__all__ = ["PACK_TEXTS", "doors", "help_texts"]
-
 PACK_TEXTS = ("README.md", "verify.py")
 """What an audit pack holds beside what is of the log."""
 

@@ -26,8 +26,6 @@ from promptyoself.rules.claim import claim
 from promptyoself.sandbox import Sandbox
 from promptyoself.store.store import Store
 
-__all__ = ["Teller", "tell_damage", "tell_parts", "tell_story"]
-
 _ACTOR = {"via": "cli", "who": LOGIN, "kind": "login", "host": HOST}
 _FORMER_ACTOR = {"via": "cli", "who": LOGIN}
 """As versions before wrote who did it."""

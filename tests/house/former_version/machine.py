@@ -28,8 +28,6 @@ from calling import Answer, call, clean_environ
 from promptyoself.core.settings import SETTINGS
 from promptyoself.doors.session import Session
 
-__all__ = ["DATA", "DOCUMENTS", "HERE", "HOST", "LOGIN", "VERSION", "Machine", "copy_of", "machine"]
-
 HERE = Path(__file__).parent
 DATA = HERE / "data"
 DOCUMENTS = HERE / "documents"

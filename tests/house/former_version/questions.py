@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-__all__ = ["CONTINUED", "DELIVERED", "IMPORTED", "QUESTIONS", "WRONG"]
-
 Asked = Mapping[str, Sequence[str]]
 
 _READING = {
