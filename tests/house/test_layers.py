@@ -108,7 +108,7 @@ ASK_WHO_IS_PINNED = {
     "service.proof.pack": "a pack has everybody's events in it",
     "service.proof.signed_heads": "a key speaks for everybody's events",
     "service.upkeep.recover": "a recovery changes everybody's log",
-    "service.upkeep.attendance": "the loop is no business of an agent",
+    "service.upkeep.running_loop": "the loop is no business of an agent",
     # Work on all agents' data, of which a pinned caller gets a part.
     "service.delivery.loop": "a pass claims the slots of that agent alone",
     "service.metrics.collect": "totals are everybody's, single budgets the agent's own",

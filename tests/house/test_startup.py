@@ -103,7 +103,7 @@ def test_register_imports_what_it_uses(environ: dict[str, str]) -> None:
     assert ours(modules) == OURS | WRITING | {
         "doors.commands.schedules",
         "service.upkeep",
-        "service.upkeep.attendance",
+        "service.upkeep.running_loop",
     }
     assert not heavy(modules)
 
