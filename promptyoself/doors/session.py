@@ -154,7 +154,7 @@ class Session:
     @property
     def at_terminal(self) -> bool:
         """Whether a person can be asked something."""
-        return self.caller.stop is None and sys.stdin.isatty() and sys.stderr.isatty()
+        return self.interactive and sys.stdin is not None and sys.stdin.isatty()
 
     @property
     def interactive(self) -> bool:
