@@ -238,7 +238,8 @@ class FileLedger:
 
     def stamp_at(self, position: Position) -> object | None:
         """See :meth:`Ledger.stamp_at`."""
-        return self._cache.stamp_at(position)
+        listing = self._cache.listing()
+        return listing.months if self._cache.holds(position, listing) else None
 
     def months(self) -> list[str]:
         """See :meth:`Ledger.months`."""

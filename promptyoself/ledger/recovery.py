@@ -22,24 +22,24 @@ If the log was damaged again and has lost that statement, the copies are recorde
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
 from promptyoself.core.disk import Disk, read_ours
-from promptyoself.ledger.batch import START, Batch, BatchAfterGap, Position
+from promptyoself.ledger.batch import START, Batch, Position
 from promptyoself.ledger.envelope import Envelope, decode_line, hash_line
 from promptyoself.ledger.salvage import UNRECORDED, Copy, copies, sound_lines, survey
 from promptyoself.ledger.sealing import packed
 from promptyoself.ledger.segments import (
     QUARANTINE,
-    UNSETTLED,
     compress,
+    last_member,
     list_segments,
     read_members,
     segment_name,
+    unsettled,
 )
 from promptyoself.ledger.statements import statements
 from promptyoself.ledger.survey import Line, Piece, Quarantined, Survey
@@ -66,8 +66,8 @@ class FileRecovery:
             self._folder, {line.hash for island in survey.islands for line in island}
         )
         for gap, island in survey.in_turn():
-            batch = Batch([decode_line(texts[line.hash]) for line in island], START, b"")
-            yield from (batch if gap is None else BatchAfterGap.after(gap, batch)).folded()
+            events = [decode_line(texts[line.hash]) for line in island]
+            yield from Batch(events, START, b"", gap).folded()
 
     def pieces_of(self, survey: Survey, *, adopt: bool = False) -> list[Quarantined]:
         """See :meth:`Recovery.pieces_of`."""
@@ -157,13 +157,11 @@ class FileRecovery:
             for island in survey.islands
             if any(line.ts[:7] == month for line in island)
         ]
-        unsettled = self._folder / UNSETTLED
         if not runs:
-            os.close(self._disk.open_own(unsettled, os.O_WRONLY | os.O_CREAT))
-            with suppress(FileNotFoundError):
-                self._disk.unlink(path)
-            self._disk.fsync_directory(self._folder)
-            self._disk.discard(unsettled)
+            with unsettled(self._folder, self._disk):
+                with suppress(FileNotFoundError):
+                    self._disk.unlink(path)
+                self._disk.fsync_directory(self._folder)
             return
         self._disk.write_beside(path, _members(runs, texts))
         beside = self._disk.beside(path)
@@ -174,21 +172,15 @@ class FileRecovery:
         ]
         if written != [line.hash for run in runs for line in run]:
             raise OSError(f"{beside} doesn't read as it was written: a failing disk or memory")
-        os.close(self._disk.open_own(unsettled, os.O_WRONLY | os.O_CREAT))
-        self._disk.put_in_place(path)
-        self._disk.discard(unsettled)
+        with unsettled(self._folder, self._disk):
+            self._disk.put_in_place(path)
 
     def _end(self, last: Line | None) -> Position:
         if last is None:
             return START
-        earlier = 0
-        for month, size in list_segments(self._folder):
-            if month < last.ts[:7]:
-                earlier += size
-        member = None
-        for following in read_members(self._folder / segment_name(last.ts[:7])):
-            member = following
-        if member is None or hash_line(member.content[:-1].rpartition(b"\n")[2]) != last.hash:
+        earlier = sum(size for month, size in list_segments(self._folder) if month < last.ts[:7])
+        member = last_member(self._folder / segment_name(last.ts[:7]))
+        if member is None or hash_line(member.last_line) != last.hash:
             raise OSError(f"{segment_name(last.ts[:7])} doesn't end as it was written")
         return Position(
             last.seq, last.hash, last.ts, last.ts[:7], member.end, member.start, earlier

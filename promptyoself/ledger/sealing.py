@@ -27,7 +27,6 @@ The order of the steps, and why each is safe to die after:
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
@@ -41,13 +40,14 @@ from promptyoself.ledger.batch import START, Batch, HeadMoved, Position
 from promptyoself.ledger.envelope import decode_line, hash_line
 from promptyoself.ledger.maintenance import Prepared, UnknownMonth
 from promptyoself.ledger.segments import (
-    UNSETTLED,
     BrokenMember,
     compress,
     ends_at,
+    last_member,
     list_segments,
     read_members,
     segment_name,
+    unsettled,
 )
 from promptyoself.ledger.statements import statements
 
@@ -159,11 +159,9 @@ class FileSealing:
             )
         else:
             moved = expecting._replace(offset=prepared.offset, member=prepared.member)
-        mark = self._folder / UNSETTLED
-        os.close(self._disk.open_own(mark, os.O_WRONLY | os.O_CREAT))
-        before(moved)
-        self._disk.put_in_place(path)
-        self._disk.discard(mark)
+        with unsettled(self._folder, self._disk):
+            before(moved)
+            self._disk.put_in_place(path)
         self._beside = None
         return moved
 
@@ -181,15 +179,13 @@ class FileSealing:
         """Where the month begins, by reading the end of the one before it, or all where that end
         can't be read."""
         position = START
-        earlier = [each for each, _ in list_segments(self._folder) if each < month]
+        earlier = [name for name, _ in list_segments(self._folder) if name < month]
         if not earlier:
             return START
         with suppress(BrokenMember, ValueError):
-            for member in read_members(self._folder / segment_name(earlier[-1])):
-                line = member.content[:-1].rpartition(b"\n")[2]
-                start, end = member.start, member.end
-            last = decode_line(line)
-            return Position(last.seq, hash_line(line), last.ts, earlier[-1], end, start, 0)
+            if (member := last_member(self._folder / segment_name(earlier[-1]))) is not None:
+                hash_, last = hash_line(member.last_line), decode_line(member.last_line)
+                return Position(last.seq, hash_, last.ts, earlier[-1], member.end, member.start, 0)
         for batch in self._replay(START):
             if batch.position.month >= month:
                 break

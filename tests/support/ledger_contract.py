@@ -17,7 +17,7 @@ from chains import NOW, append, chain, draft, first_type, prompts
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.events.draft import Draft
 from promptyoself.events.records import SegmentSealed
-from promptyoself.ledger import GENESIS_HASH, START, HeadMoved, Position
+from promptyoself.ledger import GENESIS_HASH, START, Batch, HeadMoved, Position
 from promptyoself.ledger.protocol import Ledger
 
 FORK = multiprocessing.get_context("fork")
@@ -163,10 +163,10 @@ class LedgerContract:
     def test_no_drafts(self, place: Path) -> None:
         """An append of nothing writes nothing, and returns the position it was given."""
         ledger = self.open(place)
-        assert ledger.append([], NOW, START) == ([], START, b"")
+        assert ledger.append([], NOW, START) == Batch([], START, b"")
         position = append(ledger, 1)
         before = self.audit(place)
-        assert ledger.append([], NOW, position) == ([], position, b"")
+        assert ledger.append([], NOW, position) == Batch([], position, b"")
         assert self.audit(place) == before
 
     def test_clock_running_back(self, place: Path) -> None:

@@ -29,7 +29,7 @@ from promptyoself.core.settings import default_zone
 from promptyoself.core.times import parse_moment
 from promptyoself.ledger import START, Position
 from promptyoself.ledger.copy import Copied, check_copy, open_segment, pieces
-from promptyoself.ledger.statements import Bridges
+from promptyoself.ledger.replay import Bridges
 from promptyoself.service.proof.signed_heads import CHAIN, SigningKey, durable_head, sign_position
 from promptyoself.service.proof.verify import head_of, verify
 from promptyoself.store.access import forbidden
