@@ -45,11 +45,9 @@ from promptyoself.ledger.statements import statements
 from promptyoself.ledger.survey import Line, Piece, Quarantined, Survey
 
 
-class FileRecovery:
-    """A :class:`~promptyoself.ledger.maintenance.Recovery` of a folder.
-
-    Its maker holds both locks.
-    """
+class Recovery:
+    """The one right to bring a damaged chain back into service. Nobody appends meanwhile, and
+    nobody seals: its maker holds both locks."""
 
     def __init__(self, folder: Path, disk: Disk) -> None:
         self._folder = folder
@@ -57,11 +55,16 @@ class FileRecovery:
         self._quarantine = folder / QUARANTINE
 
     def survey(self, witness: tuple[int, str] | None) -> Survey:
-        """See :meth:`Recovery.survey`."""
+        """What is sound and what isn't; reads everything and changes nothing. ``witness`` is the
+        number and the hash of the latest event that an index has seen.
+
+        Raises:
+            OSError: a segment can't be read.
+        """
         return survey(self._folder, witness)
 
     def events(self, survey: Survey) -> Iterator[Envelope]:
-        """See :meth:`Recovery.events`."""
+        """The sound events as a fold takes them in, with what stands for each gap."""
         texts = sound_lines(
             self._folder, {line.hash for island in survey.islands for line in island}
         )
@@ -70,7 +73,9 @@ class FileRecovery:
             yield from Batch(events, START, b"", gap).folded()
 
     def pieces_of(self, survey: Survey, *, adopt: bool = False) -> list[Quarantined]:
-        """See :meth:`Recovery.pieces_of`."""
+        """The damaged bytes that :meth:`repair` moves aside, and those that a recovery has moved
+        that was killed before it could record them; with ``adopt`` also those whose record is
+        lost. Changes nothing."""
         recorded = self._recorded()
         copied = [
             _described(copy)
@@ -82,7 +87,15 @@ class FileRecovery:
         return [*copied, *(piece for piece, _ in self._pieces(survey) if piece.file not in named)]
 
     def repair(self, survey: Survey) -> Position:
-        """See :meth:`Recovery.repair`."""
+        """Leave only what is sound in its place. Returns the end of the chain.
+
+        Every piece is kept first, durably. It may die anywhere: then a survey finds the same sound
+        lines, and all is done again. Until the gaps have their statement, which the caller appends
+        at the end, readers stop at them.
+
+        Raises:
+            OSError: the disk refused. What was kept and what is sound is there.
+        """
         if survey.pieces:
             self._disk.make_directory(self._quarantine)
             self._disk.fsync_directory(self._folder)
@@ -101,7 +114,7 @@ class FileRecovery:
         return self._end(survey.last)
 
     def confirm_copies(self) -> None:
-        """See :meth:`Recovery.confirm_copies`."""
+        """Give the copies of which the chain has a record their names for good."""
         recorded, synced = self._recorded(), False
         with suppress(OSError):  # the next recovery tries again
             for copy in copies(self._folder):
@@ -113,7 +126,7 @@ class FileRecovery:
                     self._disk.rename(copy.path, copy.path.with_suffix(""))
 
     def keep(self, path: Path, name: str) -> Path:
-        """See :meth:`Recovery.keep`."""
+        """Copy a file or a folder to the quarantine, durably; returns where it lies there."""
         target = self._quarantine / name
         self._disk.make_directory(self._quarantine)
         if path.is_dir():

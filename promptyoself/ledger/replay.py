@@ -36,11 +36,11 @@ from promptyoself.ledger.segments import (
 
 
 def read(folder: Path, cache: FolderCache, after: Position) -> Iterator[Batch]:
-    """The batches after a position, as :meth:`Ledger.replay` gives them, and empty batches where
-    only the position has changed.
+    """The batches after a position, as :meth:`FileLedger.replay` gives them, and empty batches
+    where only the position has changed.
 
     Raises:
-        HeadMoved, ChainError: as :meth:`Ledger.replay`.
+        HeadMoved, ChainError: as :meth:`FileLedger.replay`.
     """
     position, failed_after = after, -1
     bridges = Bridges(folder)
