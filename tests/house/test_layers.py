@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # What is done, by subject.
     "service.schedules": BELOW_SERVICE - {"index"},
     "service.desires": BELOW_SERVICE - {"ledger", "index"},
-    "service.proof": BELOW_SERVICE - {"rules"},
+    "service.proof": BELOW_SERVICE - {"rules", "index"},
     "service.metrics": BELOW_SERVICE - {"index"},
     "service.audit": BELOW_SERVICE - {"index"} | {"targets", "service.proof"},
     "service.transfer": BELOW_SERVICE - {"index"} | {"service.schedules"},

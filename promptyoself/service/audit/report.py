@@ -18,7 +18,7 @@ from promptyoself.service.audit.audited_log import AuditEnd
 from promptyoself.service.audit.log_auditor import LogAuditor
 from promptyoself.service.audit.loop_history import Loop
 from promptyoself.service.audit.totals import AuditTotals, EventActors
-from promptyoself.service.proof.verify import head_of, recovered
+from promptyoself.service.proof.verify import head_of
 from promptyoself.state.fold import NO_LOSSES, Losses
 from promptyoself.store.store import Store, chains
 
@@ -103,8 +103,8 @@ def audit(
             and (loop.worker in living or loop.seen >= format_utc(first))
         ],
         **({"broken": broken} if broken else {}),
-        **recovered(losses.recorded),
-        "head": head_of(position)["head"],
+        **({"recovered": [loss.to_json() for loss in losses.recorded]} if losses.recorded else {}),
+        "head": head_of(position),
     }
     bad = sum(answer["totals"][problem] for problem in PROBLEMS)
     if bad or broken:
