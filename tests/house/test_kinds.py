@@ -43,7 +43,7 @@ def sentence(beginning: str, end: str) -> str:
         (kinds.OUTCOMES, cells("outcome")),
         (kinds.MISFIRE_POLICIES, cells("`--misfire`")),
         (get_args(kinds.ApprovalProblem), cells("detail")),
-        (get_args(kinds.PendingReason), sentence("a pending slot waits for:", ".")),
+        (get_args(kinds.PendingReason), cells("`why`")),
     ],
     ids=["skips", "audited skips", "outcomes", "misfire policies", "approvals", "pending"],
 )
