@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import click
 
@@ -16,6 +16,9 @@ from promptyoself.doors.command import command
 from promptyoself.doors.options import dry_run_option, only_agent_option
 from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
+
+if TYPE_CHECKING:
+    from promptyoself.service.transfer.answers import Exported
 
 _file = click.argument("file", metavar="FILE")
 
@@ -44,7 +47,8 @@ def export_command(session: Session, agent_id: str | None, out: str | None) -> D
         file.write(content)
     count = len(lines)
     message = f"{count} {'schedule' if count == 1 else 'schedules'} exported."
-    return {"file": out, "count": count, "message": message}
+    exported: Exported = {"file": out, "count": count, "message": message}
+    return exported
 
 
 @command("import")

@@ -216,6 +216,57 @@ class Budgets(TypedDict):
     count: int
 
 
+class ReplacedApproval(TypedDict):
+    """What was left of an approval that another one has replaced."""
+
+    uses_left: int
+    expires: Instant | None
+
+
+class Approved(TypedDict):
+    """What ``approve`` answers."""
+
+    id: ScheduleId
+    uses_left: int
+    expires: Instant
+    agent_id: str
+    prompt: Annotated[str, "Its beginning, if it is long."]
+    content_sha256: str
+    allow_trigger: bool
+    message: AnswerMessage
+    template: NotRequired[str]
+    invisible: NotRequired[int]
+    warning: NotRequired[str]
+    replaced: NotRequired[ReplacedApproval]
+
+
+class Revoked(TypedDict):
+    """What ``revoke`` answers."""
+
+    id: ScheduleId
+    revoked_uses: int
+    message: AnswerMessage
+
+
+class ApprovalView(TypedDict):
+    """An approval as it is listed, or a token that the log didn't grant."""
+
+    id: ScheduleId
+    agent_id: str | None
+    state: Annotated[str | None, "``live``, or what is wrong with it."]
+    uses_left: int
+    expires: Instant | None
+    next_run: Instant | None
+    allow_trigger: bool
+
+
+class ApprovalList(TypedDict):
+    """What ``approvals`` answers."""
+
+    approvals: Annotated[list[ApprovalView], "Those that count first."]
+    count: int
+
+
 class Event(TypedDict):
     """An event as it is in the log."""
 

@@ -114,14 +114,14 @@ class Tokens:
             return "forged"
         return token if token.id == id_ else "copied"
 
-    def ids(self) -> list[str]:
-        """The ids of the schedules that have a token, sorted."""
+    def ids(self) -> set[str]:
+        """The ids of the schedules that have a token."""
         try:
             files = os.listdir(self._pending)
         except OSError:
-            return []
+            return set()
         names = (name.removesuffix(".token") for name in files if name.endswith(".token"))
-        return sorted(name for name in names if _ID(name))
+        return {name for name in names if _ID(name)}
 
     def prepare(self, token: Token) -> None:
         """Write a token durably. It counts once the log has granted it. The folders and the key are

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import datetime, timedelta
 from secrets import token_hex
-from typing import Any
+from typing import TYPE_CHECKING
 
 from promptyoself.core.errors import PromptyoselfError, sentence
 from promptyoself.core.instants import format_utc, parse_utc
@@ -19,15 +19,22 @@ from promptyoself.rules.policy import APPROVED_TIER, ApprovalVerdict
 from promptyoself.rules.slots import schedule_trigger
 from promptyoself.rules.triggers import next_fire_time
 from promptyoself.service.schedules.approval_tokens import MAX_USES, Token, Tokens
+from promptyoself.service.schedules.transition import open_slots
+from promptyoself.service.schedules.views import excerpt
 from promptyoself.state.schedules import Schedule, State, is_unfinished, ready_at, spec_hash
 from promptyoself.store.access import find_schedule
 from promptyoself.store.store import Store
 
+if TYPE_CHECKING:
+    from promptyoself.service.schedules.answers import (
+        ApprovalList,
+        ApprovalView,
+        Approved,
+        Revoked,
+    )
+
 MAX_TTL = 366 * 86400
 """Seconds. After longer than this, a person doesn't remember what was approved."""
-
-_A_DAY = timedelta(days=1)
-_EXCERPT_CHARACTERS = 120
 
 
 class ApprovalChecker:
@@ -65,7 +72,7 @@ def approve(
     *,
     content: str | None = None,
     allow_trigger: bool = False,
-) -> dict[str, Any]:
+) -> Approved:
     """Allow ``uses`` deliveries of a schedule of tier 2, as the schedule now is.
 
     An earlier approval is replaced. ``ttl`` is a duration as a person writes it. Without one, the
@@ -82,7 +89,7 @@ def approve(
             ``forbidden_command``, ``approval_key_unusable``.
     """
     require_person(store)
-    seconds = None if ttl is None else _parse_ttl(ttl)
+    duration = None if ttl is None else _parse_ttl(ttl)
     if not 1 <= uses <= MAX_USES:
         raise PromptyoselfError(
             "invalid_uses",
@@ -93,26 +100,24 @@ def approve(
     _require_read(_require_approvable(store.read().state, id_), content)
     tokens = Tokens(store.settings.var, store.disk)
 
-    def decide(state: State) -> tuple[list[Draft], dict[str, Any]]:
+    def decide(state: State) -> tuple[list[Draft], Approved]:
         schedule = _require_approvable(state, id_)
         moment = store.not_before(now)
-        end = _end_of(schedule, uses, moment)
-        if seconds is not None:
-            end = moment + timedelta(seconds=seconds)
+        end = _end_of(schedule, uses, moment) if duration is None else moment + duration
         expires = format_utc(end)
         _require_read(schedule, content)
         content_sha256 = spec_hash(schedule)
         grant = ApprovalGranted(token_hex(8), content_sha256, expires, uses, reason, allow_trigger)
-        before = tokens.judge(schedule, format_utc(store.not_before(now)))
+        before = tokens.judge(schedule, format_utc(moment))
         tokens.follow(state, [id_])
         tokens.prepare(Token(id_, grant.grant, content_sha256, expires, uses))
         times = "once" if uses == 1 else f"{uses} times"
-        answer: dict[str, Any] = {
+        answer: Approved = {
             "id": id_,
             "uses_left": uses,
             "expires": expires,
             "agent_id": schedule.agent_id,
-            "prompt": _excerpt(schedule.prompt),
+            "prompt": excerpt(schedule.prompt),
             "content_sha256": content_sha256,
             "allow_trigger": allow_trigger,
             "message": f"It may be delivered {times}, up to {expires}.",
@@ -154,7 +159,7 @@ def _end_of(schedule: Schedule, uses: int, now: datetime) -> datetime:
     latest = now + timedelta(seconds=MAX_TTL)
     slot = _next_slot(schedule, now)
     if slot is None:
-        return now + _A_DAY
+        return now + timedelta(days=1)
     for _ in range(uses - 1):
         following = next_fire_time(schedule_trigger(schedule), slot)
         if following is None or following > latest:
@@ -166,7 +171,7 @@ def _end_of(schedule: Schedule, uses: int, now: datetime) -> datetime:
         return latest
 
 
-def revoke(store: Store, id_: str, reason: str | None, now: datetime) -> dict[str, Any]:
+def revoke(store: Store, id_: str, reason: str | None, now: datetime) -> Revoked:
     """Take back what is left of a schedule's approval.
 
     Raises:
@@ -186,17 +191,14 @@ def revoke(store: Store, id_: str, reason: str | None, now: datetime) -> dict[st
             )
         return schedule
 
-    def decide(state: State) -> tuple[list[Draft], dict[str, Any]]:
+    def decide(state: State) -> tuple[list[Draft], Revoked]:
         schedule = require_live(state)
-        left = schedule.approval_uses
-        under_way = [slot for slot in state.open.values() if slot.id == id_ and slot.approved]
         message = "Approval revoked."
-        if under_way:
+        if any(slot.approved for slot in open_slots(state, id_)):
             message += " A delivery that it has paid for goes on; `cancel` ends it."
-        answer = {"id": id_, "revoked_uses": left, "message": message}
-        return [
-            store.draft(ApprovalRevoked(schedule.approval or "", reason), id_, schedule.agent_id)
-        ], answer
+        record = ApprovalRevoked(schedule.approval or "", reason)
+        answer: Revoked = {"id": id_, "revoked_uses": schedule.approval_uses, "message": message}
+        return [store.draft(record, id_, schedule.agent_id)], answer
 
     require_live(store.read().state)
     with store.exclusive():
@@ -205,7 +207,7 @@ def revoke(store: Store, id_: str, reason: str | None, now: datetime) -> dict[st
     return answer
 
 
-def list_approvals(store: Store, now: datetime) -> dict[str, Any]:
+def list_approvals(store: Store, now: datetime) -> ApprovalList:
     """Every approval of a schedule that isn't over, and every token that the log didn't grant.
 
     The ``state`` of each is ``live``, or what is wrong with it (see :meth:`Tokens.judge`).
@@ -217,13 +219,13 @@ def list_approvals(store: Store, now: datetime) -> dict[str, Any]:
     state, position = store.read()
     text = max(format_utc(now), position.ts)
     tokens = Tokens(store.settings.var, store.disk)
-    strays, approvals = set(tokens.ids()), []
+    with_token = tokens.ids()
+    approvals: list[ApprovalView] = []
     for schedule in state.schedules.values(is_unfinished):
-        if schedule.approval is None and schedule.id not in strays:
-            continue
         if schedule.status in FINISHED:
             continue
-        strays.discard(schedule.id)
+        if schedule.approval is None and schedule.id not in with_token:
+            continue
         verdict = tokens.judge(schedule, text)
         approvals.append(
             {
@@ -236,15 +238,19 @@ def list_approvals(store: Store, now: datetime) -> dict[str, Any]:
                 "allow_trigger": schedule.approval is not None and schedule.approval_triggers,
             }
         )
-    unknown = {
-        "allow_trigger": False,
-        "agent_id": None,
-        "uses_left": 0,
-        "expires": None,
-        "next_run": None,
-    }
-    strays = {id_ for id_ in strays if id_ not in state.schedules}
-    approvals += [{"id": id_, **unknown, "state": "unrecorded"} for id_ in strays]
+    approvals += [
+        {
+            "id": id_,
+            "allow_trigger": False,
+            "agent_id": None,
+            "uses_left": 0,
+            "expires": None,
+            "next_run": None,
+            "state": "unrecorded",
+        }
+        for id_ in with_token
+        if id_ not in state.schedules
+    ]
     approvals.sort(key=lambda line: (line["state"] != "live", line["expires"] or "", line["id"]))
     return {"approvals": approvals, "count": len(approvals)}
 
@@ -261,10 +267,6 @@ def require_person(store: Store) -> None:
             "Approvals are for people, and this caller is pinned to an agent.",
             "Unset PROMPTYOSELF_ONLY_AGENT for this command, if you are one.",
         )
-
-
-def _excerpt(prompt: str) -> str:
-    return prompt if len(prompt) <= _EXCERPT_CHARACTERS else prompt[: _EXCERPT_CHARACTERS - 1] + "…"
 
 
 def _require_read(schedule: Schedule, content: str | None) -> None:
@@ -300,19 +302,17 @@ def _require_approvable(state: State, id_: str) -> Schedule:
     return schedule
 
 
-def _parse_ttl(text: str) -> int:
-    problem, seconds = "", 0
+def _parse_ttl(text: str) -> timedelta:
     try:
         seconds = parse_duration(text)
-    except PromptyoselfError as error:
-        problem = f"{error.message.rstrip('.')}."
-    if seconds > MAX_TTL:
         problem = f"{shown(text)} is longer than {format_duration(MAX_TTL)}."
-    if problem:
+    except PromptyoselfError as error:
+        seconds, problem = MAX_TTL + 1, error.message
+    if seconds > MAX_TTL:
         raise PromptyoselfError(
             "invalid_ttl", f"--ttl: {problem}", "Give how long it holds, as 90s, 30m, 24h or 7d."
         )
-    return seconds
+    return timedelta(seconds=seconds)
 
 
 def _follow(store: Store, tokens: Tokens, ids: list[str]) -> None:

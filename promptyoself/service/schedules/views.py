@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from promptyoself.core.errors import ChainError, PromptyoselfError
 from promptyoself.core.instants import parse_utc
-from promptyoself.core.times import is_zone, local_time, shown
+from promptyoself.core.times import is_zone, local_time, parse_duration, shown
 from promptyoself.events.kinds import FINISHED, STATUSES
 from promptyoself.events.schedule_fields import FIELDS, POLICY
 from promptyoself.ledger import Position
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from promptyoself.service.schedules.answers import LogStats, ScheduleList, ScheduleView, Stats
 
 _ASKED = {"": ("active", "paused"), "all": STATUSES}
-_SHORT = 120
+_EXCERPT_CHARACTERS = 120
 _SHOWN_FIRST = ("misfire", "grace", "jitter", "envelope", "on_failure")
 _POLICY_AS_SHOWN = (*_SHOWN_FIRST, *(name for name in POLICY if name not in _SHOWN_FIRST))
 _FEW_AGENTS = 1000
@@ -127,18 +127,20 @@ def open_by_id(state: State) -> dict[str, list[OpenSlot]]:
     return by_id
 
 
+def excerpt(prompt: str) -> str:
+    """A prompt, or its beginning if it is long."""
+    return prompt if len(prompt) <= _EXCERPT_CHARACTERS else prompt[: _EXCERPT_CHARACTERS - 1] + "…"
+
+
 def describe(schedule: Schedule, slots: Iterable[OpenSlot], *, full: bool) -> ScheduleView:
     """One schedule as the JSON contract has it; ``full`` adds policy, bounds and the ``slots`` that
     are open."""
-    prompt = schedule.prompt
-    if not full and len(prompt) > _SHORT:
-        prompt = prompt[: _SHORT - 1] + "…"
     next_run = _next_run(schedule)
     view: ScheduleView = {
         "id": schedule.id,
         "agent_id": schedule.agent_id,
         "name": schedule.name,
-        "prompt": prompt,
+        "prompt": schedule.prompt if full else excerpt(schedule.prompt),
         "schedule_type": schedule.schedule_type,
         "schedule_value": schedule.schedule_value,
         "timezone": schedule.timezone,
@@ -202,32 +204,24 @@ def problem_of(schedule: Schedule) -> str | None:
     be. It says nothing against the others."""
     if schedule.status in ("completed", "cancelled"):
         return None
-    known = is_zone(schedule.timezone)
-    if schedule.schedule_type == "cron":
-        from promptyoself.rules.cron import canonical_cron
+    try:
+        if schedule.schedule_type == "cron":
+            from promptyoself.rules.cron import canonical_cron
 
-        try:
             canonical_cron(schedule.schedule_value)
-        except PromptyoselfError as error:
-            return f"{error.message} Nothing is delivered until `modify` gives it other times."
-        if not known:
-            return (
-                f"There is no time zone {shown(schedule.timezone)} on this machine. Nothing is "
-                "delivered until it is installed, or until `modify --tz` gives it another."
-            )
-    elif schedule.schedule_type == "interval":
-        from promptyoself.core.times import parse_duration
-
-        try:
+        elif schedule.schedule_type == "interval":
             parse_duration(schedule.schedule_value)
-        except PromptyoselfError as error:
-            return f"{error.message} Nothing is delivered until `modify` gives it other times."
-    if not known:
+    except PromptyoselfError as error:
+        return f"{error.message} Nothing is delivered until `modify` gives it other times."
+    if is_zone(schedule.timezone):
+        return None
+    missing = f"There is no time zone {shown(schedule.timezone)} on this machine"
+    if schedule.schedule_type == "cron":
         return (
-            f"There is no time zone {shown(schedule.timezone)} on this machine, so its local times "
-            "can't be told. It is delivered all the same."
+            f"{missing}. Nothing is delivered until it is installed, or until `modify --tz` gives "
+            "it another."
         )
-    return None
+    return f"{missing}, so its local times can't be told. It is delivered all the same."
 
 
 def stats(store: Store) -> Stats:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.instants import format_utc
@@ -21,6 +21,16 @@ from promptyoself.state.overlay import Overlay
 from promptyoself.state.schedules import EMPTY, Schedule, State, copy_state, prompt_size
 from promptyoself.store.store import Store
 
+if TYPE_CHECKING:
+    from promptyoself.service.transfer.answers import (
+        BadLines,
+        Imported,
+        ImportedSchedule,
+        SkippedSchedule,
+        Where,
+        WhySkipped,
+    )
+
 MAX_BYTES = 256 * 1024 * 1024
 """The most that one import reads: all of it is held in memory until all of it is checked."""
 
@@ -33,7 +43,7 @@ _LINK_BYTES = 200  # what the chain adds to an event: its hash, a longer number
 class Arrival(NamedTuple):
     """A schedule that is to be admitted."""
 
-    where: dict[str, Any]  # its line or row, as the answer names it
+    where: Where
     registered: ScheduleRegistered
     further: Sequence[Record] = ()  # the events that follow its registration in the same append
     id: str | None = None  # the id that it must get; None: the one that its content gives
@@ -43,21 +53,37 @@ class Admission(NamedTuple):
     """What was decided about the schedules of an import."""
 
     groups: list[tuple[list[Draft], int]]  # of each admitted one, its events and their bytes
-    imported: list[dict[str, Any]]  # what the answer says of each admitted one
-    skipped: list[dict[str, Any]]  # and of each that is here already
-    refused: list[tuple[dict[str, Any], PromptyoselfError]]  # where it was, and why not
+    imported: list[ImportedSchedule]
+    skipped: list[SkippedSchedule]  # those that are here already
+    refused: list[tuple[Where, PromptyoselfError]]  # where it was, and why not
 
 
-def summary(admission: Admission, skipped: int, bad: int = 0, *, dry_run: bool) -> str:
-    """The sentence that says how many were imported, skipped or bad."""
+def answer_of(
+    admission: Admission,
+    skipped: list[SkippedSchedule],
+    bad: BadLines | None = None,
+    *,
+    dry_run: bool,
+) -> Imported:
+    """What an import answers that has ``skipped`` these altogether."""
     count = len(admission.imported)
     schedules = f"{count} {'schedule' if count == 1 else 'schedules'}"
     message = f"{schedules} would be imported" if dry_run else f"{schedules} imported"
     if skipped:
-        message += f", {skipped} skipped"
-    if bad:
-        message += f", {bad} bad"
-    return message + ("; this was a dry run." if dry_run else ".")
+        message += f", {len(skipped)} skipped"
+    if bad and bad["bad_count"]:
+        message += f", {bad['bad_count']} bad"
+    return cast(
+        "Imported",
+        {
+            "imported": admission.imported,
+            "skipped": skipped,
+            **(bad or {}),
+            "count": count,
+            **({"dry_run": True} if dry_run else {}),
+            "message": message + ("; this was a dry run." if dry_run else "."),
+        },
+    )
 
 
 def admit(store: Store, state: State, arrivals: Iterable[Arrival], now: datetime) -> Admission:
@@ -166,7 +192,7 @@ def _parts(groups: Iterable[tuple[list[Draft], int]]) -> list[list[Draft]]:
     return parts
 
 
-def _why_skipped(existing: Schedule, before: Overlay[Schedule]) -> dict[str, Any]:
+def _why_skipped(existing: Schedule, before: Overlay[Schedule]) -> WhySkipped:
     if existing.id in before:
         detail = f"{existing.id} is {existing.status} here; nothing was changed."
         return {"id": existing.id, "why": "exists", "detail": detail}

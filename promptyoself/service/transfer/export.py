@@ -152,14 +152,10 @@ def back_to(schedule: Schedule, slot: OpenSlot) -> Schedule:
 def _line(schedule: Schedule, registered: Mapping[str, Any] | None) -> dict[str, Any]:
     fields = schedule._asdict()
     fields.update((name, fields[name] or None) for name in FLAGS)
-    line = {
-        "export": EXPORT,
-        **{name: fields[name] for name in ("id", "salt", "status", "next_run")},
-        **{name: fields[name] for name in ("repetition_count", "last_slot", "without")},
-        "schedule": without_none({name: fields[name] for name in (*CONTENT_TYPES, *POLICY_TYPES)}),
-        "registered": None if registered is None else without_none(registered),
-    }
-    return without_none(line)
+    specified = without_none({name: fields[name] for name in (*CONTENT_TYPES, *POLICY_TYPES)})
+    original = registered and without_none(registered)
+    line = {**fields, "export": EXPORT, "schedule": specified, "registered": original}
+    return without_none({name: line[name] for name in LINE_TYPES})
 
 
 def without_none(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import orjson
 
@@ -31,8 +31,8 @@ from promptyoself.service.transfer.admission import (
     Admission,
     Arrival,
     admit,
+    answer_of,
     append_admitted,
-    summary,
     too_much,
 )
 from promptyoself.service.transfer.export import (
@@ -45,6 +45,9 @@ from promptyoself.service.transfer.export import (
 )
 from promptyoself.state.schedules import State
 from promptyoself.store.store import Store
+
+if TYPE_CHECKING:
+    from promptyoself.service.transfer.answers import BadLine, BadLines, Imported
 
 _LONGEST_LINE_BYTES = 16 * 1024 * 1024
 """Two prompts of 1 MiB in which every character is written as six, and the rest of the line."""
@@ -68,21 +71,23 @@ class _BadLines:
 
     def __init__(self) -> None:
         self.count = 0
-        self.listed: list[dict[str, Any]] = []
+        self._listed: list[BadLine] = []
 
-    def add(self, where: Mapping[str, Any], error: PromptyoselfError) -> None:
+    def add(self, line: int, error: PromptyoselfError) -> None:
         self.count += 1
-        if len(self.listed) < _MOST_LISTED:
-            problem = {"code": error.code, "message": error.message, "hint": error.hint}
-            self.listed.append({**where, **problem})
+        if len(self._listed) < _MOST_LISTED:
+            self._listed.append(
+                {"line": line, "code": error.code, "message": error.message, "hint": error.hint}
+            )
 
-    def in_order(self) -> list[dict[str, Any]]:
-        return sorted(self.listed, key=lambda line: int(line["line"]))
+    def answer(self) -> BadLines:
+        in_order = sorted(self._listed, key=lambda bad: bad["line"])
+        return {"bad": in_order, "bad_count": self.count}
 
 
 def import_lines(
     store: Store, file: BinaryIO, now: datetime, *, partial: bool = False, dry_run: bool = False
-) -> dict[str, Any]:
+) -> Imported:
     """Import what :mod:`promptyoself.service.transfer.export` wrote, with the same ids.
 
     Every line is checked before any is imported. Where one is bad, nothing is imported; with
@@ -101,12 +106,12 @@ def import_lines(
         except PromptyoselfError as error:
             if error.code == "newer_export":
                 raise
-            bad.add({"line": number}, error)
+            bad.add(number, error)
 
     def decide(state: State) -> Admission:
         admission = admit(store, state, arrivals, now)
         for where, error in admission.refused:
-            bad.add(where, error)
+            bad.add(where["line"], error)
         good = len(admission.imported) + len(admission.skipped)
         if bad.count and not (partial and good):
             raise _bad_lines(bad, good)
@@ -118,19 +123,12 @@ def import_lines(
         admission = decide(store.read().state)
     else:
         admission = append_admitted(store, now, decide)
-    return {
-        "imported": admission.imported,
-        "skipped": admission.skipped,
-        "bad": bad.in_order(),
-        "bad_count": bad.count,
-        "count": len(admission.imported),
-        **({"dry_run": True} if dry_run else {}),
-        "message": summary(admission, len(admission.skipped), bad.count, dry_run=dry_run),
-    }
+    return answer_of(admission, admission.skipped, bad.answer(), dry_run=dry_run)
 
 
 def _bad_lines(bad: _BadLines, good: int) -> PromptyoselfError:
-    first = bad.in_order()[0]
+    answer = bad.answer()
+    first = answer["bad"][0]
     others = "no other line is good" if not good else f"{good} are good"
     return PromptyoselfError(
         "bad_lines",
@@ -138,28 +136,20 @@ def _bad_lines(bad: _BadLines, good: int) -> PromptyoselfError:
         f"Line {first['line']}: {first['message']}",
         "Nothing was imported. Mend or remove the lines listed as `bad`; or give --partial, which "
         "takes the others.",
-        bad=bad.in_order(),
-        bad_count=bad.count,
+        **answer,
     )
 
 
-class _Line(NamedTuple):
-    """A line of the file."""
-
-    content: bytes  # of a line that is too long, its beginning
-    whole: bool
-
-
-def _read(file: BinaryIO) -> Iterator[tuple[int, _Line]]:
-    """The lines that aren't blank, with their numbers. No more than the allowed length of a line is
-    held in memory."""
+def _read(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
+    """The lines that aren't blank, with their numbers; ``None`` for one that is too long, of which
+    no more than the allowed length is held in memory."""
     total = number = 0
     while piece := file.readline(_LONGEST_LINE_BYTES + 1):
         number += 1
-        line = _Line(piece, len(piece) <= _LONGEST_LINE_BYTES)
+        line = piece if len(piece) <= _LONGEST_LINE_BYTES else None
         if number == 1:
             _require_lines(piece)
-            line = line._replace(content=piece.removeprefix(BOM.encode()))
+            line = line and line.removeprefix(BOM.encode())
         total += len(piece)
         while not piece.endswith(b"\n") and len(piece) > _LONGEST_LINE_BYTES:
             if not (piece := file.readline(_LONGEST_LINE_BYTES + 1)):
@@ -169,7 +159,7 @@ def _read(file: BinaryIO) -> Iterator[tuple[int, _Line]]:
                 break
         if total > MAX_BYTES:
             raise too_much("The file")
-        if line.content.strip() or not line.whole:
+        if line is None or line.strip():
             yield number, line
 
 
@@ -186,15 +176,15 @@ def _require_lines(beginning: bytes) -> None:
         raise PromptyoselfError("not_an_export", f"The file is {encoding}, not UTF-8.", hint)
 
 
-def _arrival(number: int, line: _Line, settings: Settings, now: datetime) -> Arrival:
+def _arrival(number: int, line: bytes | None, settings: Settings, now: datetime) -> Arrival:
     """The schedule that a line describes, checked as a registration is."""
-    if not line.whole:
+    if line is None:
         raise PromptyoselfError(
             "line_too_long",
             f"The line has more than {_LONGEST_LINE_BYTES // 1024**2} MiB.",
             _MADE_BY_EXPORT,
         )
-    fields = _parsed(line.content)
+    fields = _parsed(line)
     current = _typed(fields["schedule"], {**CONTENT_TYPES, **POLICY_TYPES}, "schedule")
     content = {name: current[name] for name in CONTENT}
     original = content

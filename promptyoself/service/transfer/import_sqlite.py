@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.instants import MICROSECOND, format_utc
@@ -19,18 +19,13 @@ from promptyoself.events.records import ScheduleRegistered
 from promptyoself.events.schedule_fields import DEFAULT_GRACE
 from promptyoself.rules.slots import schedule_trigger
 from promptyoself.rules.triggers import next_fire_time
-from promptyoself.service.schedules.request import (
-    Request,
-    first_fire,
-    registration,
-    validate,
-)
+from promptyoself.service.schedules.request import Request, first_fire, registration, validate
 from promptyoself.service.transfer.admission import (
     Admission,
     Arrival,
     admit,
+    answer_of,
     append_admitted,
-    summary,
 )
 from promptyoself.service.transfer.sqlite_rows import (
     MAX_VALUE_BYTES,
@@ -40,6 +35,9 @@ from promptyoself.service.transfer.sqlite_rows import (
 )
 from promptyoself.state.schedules import State
 from promptyoself.store.store import Store
+
+if TYPE_CHECKING:
+    from promptyoself.service.transfer.answers import Imported, SkippedSchedule, Where, WhySkipped
 
 _BEGINNING = datetime.min.replace(tzinfo=UTC)
 _GRACE = timedelta(seconds=DEFAULT_GRACE)
@@ -54,16 +52,9 @@ _WHYS = {
 _ROW_HINT = "Register it by hand, with what it was meant to be."
 
 
-class _Skip(NamedTuple):
-    """Why a row isn't imported, though nothing is wrong with it."""
-
-    why: str
-    detail: str
-
-
 def import_sqlite(
     store: Store, path: str, zone: str | None, now: datetime, *, dry_run: bool = False
-) -> dict[str, Any]:
+) -> Imported:
     """Import the schedules of the tables ``schedules`` and ``unified_reminders``.
 
     ``zone`` is that of the cron expressions; UTC if ``None``. Times without an offset are UTC.
@@ -77,18 +68,17 @@ def import_sqlite(
     """
     zone = parse_zone(zone or "UTC")
     arrivals: list[Arrival] = []
-    skipped: list[dict[str, Any]] = []
+    skipped: list[SkippedSchedule] = []
     for row in read_rows(path):
-        where = {"row": _name(row.number), "table": row.table}
+        where: Where = {"row": _name(row.number), "table": row.table}
         try:
             converted = _convert(row, store.settings, zone, now)
         except PromptyoselfError as error:
-            skipped.append({**where, **_refused(error)})
-            continue
-        if isinstance(converted, _Skip):
-            skipped.append({**where, **converted._asdict()})
-        else:
+            converted = _refused(error)
+        if isinstance(converted, ScheduleRegistered):
             arrivals.append(Arrival(where, converted))
+        else:
+            skipped.append({**where, **converted})
 
     def decide(state: State) -> Admission:
         return admit(store, state, arrivals, now)
@@ -99,30 +89,27 @@ def import_sqlite(
         admission = append_admitted(store, now, decide)
     skipped += admission.skipped
     skipped += [{**where, **_refused(error)} for where, error in admission.refused]
-    return {
-        "imported": admission.imported,
-        "skipped": skipped,
-        "count": len(admission.imported),
-        **({"dry_run": True} if dry_run else {}),
-        "message": summary(admission, len(skipped), dry_run=dry_run),
-    }
+    return answer_of(admission, skipped, dry_run=dry_run)
 
 
-def _refused(error: PromptyoselfError) -> dict[str, Any]:
+def _refused(error: PromptyoselfError) -> WhySkipped:
     return {"why": _WHYS.get(error.code, "invalid"), "detail": error.message, "code": error.code}
 
 
-def _convert(row: Row, settings: Settings, zone: str, now: datetime) -> ScheduleRegistered | _Skip:
+def _convert(
+    row: Row, settings: Settings, zone: str, now: datetime
+) -> ScheduleRegistered | WhySkipped:
+    """The schedule that a row describes, or why there is none, though nothing is wrong with it."""
     if not row.columns:
         raise _invalid(f"A value in it is larger than {MAX_VALUE_BYTES // 1024**2} MiB.")
     if not _is_active(row.columns.get("active")):
-        return _Skip("inactive", "It isn't active.")
+        return {"why": "inactive", "detail": "It isn't active."}
     most = _count(row, "max_repetitions")
     done = _count(row, "repetition_count") or 0
     if done < 0:
         raise _invalid(f"Its repetition_count is {done}.")
     if most is not None and done >= most > 0:
-        return _Skip("finished", f"It has fired {done} times, of at most {most}.")
+        return {"why": "finished", "detail": f"It has fired {done} times, of at most {most}."}
     prompts = (row.columns.get(name) for name in PROMPT_COLUMNS)
     prompt = next((prompt for prompt in prompts if prompt is not None), None)
     request = Request(
@@ -133,13 +120,14 @@ def _convert(row: Row, settings: Settings, zone: str, now: datetime) -> Schedule
     )
     next_run = _instant("next_run", row.columns.get("next_run"))
     value = row.columns["schedule_value"]
-    kind = (_text("schedule_type", row.columns["schedule_type"])).strip().lower()
+    kind = _text("schedule_type", row.columns["schedule_type"]).strip().lower()
     if kind == "once":
         due = next_run or _instant("schedule_value", value)
         if due is None:
             raise _invalid("It says no time.")
         if due < now - _GRACE:
-            return _Skip("overdue", f"Its time, {format_utc(due)}, has passed by more than 24 h.")
+            passed = f"Its time, {format_utc(due)}, has passed by more than 24 h."
+            return {"why": "overdue", "detail": passed}
         request = request._replace(time=format_utc(due), timezone="UTC")
     elif kind == "cron":
         request = request._replace(cron=_text("schedule_value", value), timezone=zone)

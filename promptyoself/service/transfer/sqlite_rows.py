@@ -48,17 +48,18 @@ def read_rows(path: str) -> Iterator[Row]:
     """
     try:
         with _opened(path) as connection:
-            tables = [table for table in _TABLES if _columns(connection, table)]
-            if not tables:
+            columns_of = {table: _columns(connection, table) for table in _TABLES}
+            if not any(columns_of.values()):
                 raise PromptyoselfError(
                     "no_schedules_table",
                     f"{shown(path)} has neither a table {' nor '.join(_TABLES)}.",
                     "Name the database of an SQLite-based promptyoself; see its "
                     "PROMPTYOSELF_DB_PATH.",
                 )
+            connection.text_factory = bytes  # so that one that isn't UTF-8 spoils its own row only
             total = 0
-            for table in tables:
-                for row in _table_rows(connection, path, table):
+            for table in filter(columns_of.get, columns_of):
+                for row in _table_rows(connection, path, table, columns_of[table]):
                     total += sum(len(v) for v in row.columns.values() if isinstance(v, bytes))
                     if total > MAX_BYTES:
                         raise too_much(shown(path))
@@ -125,8 +126,9 @@ def _columns(connection: sqlite3.Connection, table: str) -> dict[str, str]:
     return {name.lower(): name for (name,) in names}
 
 
-def _table_rows(connection: sqlite3.Connection, path: str, table: str) -> Iterator[Row]:
-    columns = _columns(connection, table)
+def _table_rows(
+    connection: sqlite3.Connection, path: str, table: str, columns: Mapping[str, str]
+) -> Iterator[Row]:
     missing = [name for name in _NEEDED if name not in columns]
     if not set(PROMPT_COLUMNS) & set(columns):
         missing.append(PROMPT_COLUMNS[0])
@@ -142,15 +144,13 @@ def _table_rows(connection: sqlite3.Connection, path: str, table: str) -> Iterat
     query = f"SELECT {numbered or 'NULL'}, {chosen} FROM {table}"
     if numbered:
         query += f" ORDER BY {numbered}"
-    with _texts_as_bytes(connection):
-        for index, values in enumerate(_fetch_each(connection, query), 1):
-            if values is None:
-                number = _number_at(connection, table, numbered, index)
-                yield Row(table, number, {})
-                continue
-            row = dict(zip(wanted, values[1:], strict=True))
-            number = index if values[0] is None else values[0]
-            yield Row(table, row.pop("id", None) or number, row)
+    for index, values in enumerate(_fetch_each(connection, query), 1):
+        if values is None:
+            yield Row(table, _number_at(connection, table, numbered, index), {})
+            continue
+        row = dict(zip(wanted, values[1:], strict=True))
+        number = index if values[0] is None else values[0]
+        yield Row(table, row.pop("id", None) or number, row)
 
 
 def _row_number(connection: sqlite3.Connection, table: str, columns: Mapping[str, str]) -> str:
@@ -196,16 +196,6 @@ def _number_at(connection: sqlite3.Connection, table: str, numbered: str, index:
     query = f"SELECT {numbered} FROM {table} ORDER BY 1 LIMIT 1 OFFSET ?"
     (number,) = connection.execute(query, (index - 1,)).fetchone()
     return int(number)
-
-
-@contextmanager
-def _texts_as_bytes(connection: sqlite3.Connection) -> Iterator[None]:
-    """Fetch texts as bytes meanwhile: one that isn't UTF-8 then spoils its own row only."""
-    connection.text_factory = bytes
-    try:
-        yield
-    finally:
-        connection.text_factory = str
 
 
 def _from_sqlite(path: str, error: sqlite3.Error | UnicodeDecodeError) -> PromptyoselfError:
