@@ -22,32 +22,34 @@ If the log was damaged again and has lost that statement, the copies are recorde
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
 from promptyoself.core.disk import Disk, read_ours
-from promptyoself.ledger.batch import START, Batch, Position
+from promptyoself.ledger.batch import START, Batch, BatchAfterGap, Position
 from promptyoself.ledger.envelope import Envelope, decode_line, hash_line
 from promptyoself.ledger.salvage import UNRECORDED, Copy, copies, sound_lines, survey
 from promptyoself.ledger.sealing import packed
 from promptyoself.ledger.segments import (
     QUARANTINE,
+    UNSETTLED,
     compress,
-    last_member,
     list_segments,
     read_members,
     segment_name,
-    unsettled,
 )
 from promptyoself.ledger.statements import statements
 from promptyoself.ledger.survey import Line, Piece, Quarantined, Survey
 
 
-class Recovery:
-    """The one right to bring a damaged chain back into service. Nobody appends meanwhile, and
-    nobody seals: its maker holds both locks."""
+class FileRecovery:
+    """A :class:`~promptyoself.ledger.maintenance.Recovery` of a folder.
+
+    Its maker holds both locks.
+    """
 
     def __init__(self, folder: Path, disk: Disk) -> None:
         self._folder = folder
@@ -55,27 +57,20 @@ class Recovery:
         self._quarantine = folder / QUARANTINE
 
     def survey(self, witness: tuple[int, str] | None) -> Survey:
-        """What is sound and what isn't; reads everything and changes nothing. ``witness`` is the
-        number and the hash of the latest event that an index has seen.
-
-        Raises:
-            OSError: a segment can't be read.
-        """
+        """See :meth:`Recovery.survey`."""
         return survey(self._folder, witness)
 
     def events(self, survey: Survey) -> Iterator[Envelope]:
-        """The sound events as a fold takes them in, with what stands for each gap."""
+        """See :meth:`Recovery.events`."""
         texts = sound_lines(
             self._folder, {line.hash for island in survey.islands for line in island}
         )
         for gap, island in survey.in_turn():
-            events = [decode_line(texts[line.hash]) for line in island]
-            yield from Batch(events, START, b"", gap).folded()
+            batch = Batch([decode_line(texts[line.hash]) for line in island], START, b"")
+            yield from (batch if gap is None else BatchAfterGap.after(gap, batch)).folded()
 
     def pieces_of(self, survey: Survey, *, adopt: bool = False) -> list[Quarantined]:
-        """The damaged bytes that :meth:`repair` moves aside, and those that a recovery has moved
-        that was killed before it could record them; with ``adopt`` also those whose record is
-        lost. Changes nothing."""
+        """See :meth:`Recovery.pieces_of`."""
         recorded = self._recorded()
         copied = [
             _described(copy)
@@ -87,15 +82,7 @@ class Recovery:
         return [*copied, *(piece for piece, _ in self._pieces(survey) if piece.file not in named)]
 
     def repair(self, survey: Survey) -> Position:
-        """Leave only what is sound in its place. Returns the end of the chain.
-
-        Every piece is kept first, durably. It may die anywhere: then a survey finds the same sound
-        lines, and all is done again. Until the gaps have their statement, which the caller appends
-        at the end, readers stop at them.
-
-        Raises:
-            OSError: the disk refused. What was kept and what is sound is there.
-        """
+        """See :meth:`Recovery.repair`."""
         if survey.pieces:
             self._disk.make_directory(self._quarantine)
             self._disk.fsync_directory(self._folder)
@@ -114,7 +101,7 @@ class Recovery:
         return self._end(survey.last)
 
     def confirm_copies(self) -> None:
-        """Give the copies of which the chain has a record their names for good."""
+        """See :meth:`Recovery.confirm_copies`."""
         recorded, synced = self._recorded(), False
         with suppress(OSError):  # the next recovery tries again
             for copy in copies(self._folder):
@@ -126,7 +113,7 @@ class Recovery:
                     self._disk.rename(copy.path, copy.path.with_suffix(""))
 
     def keep(self, path: Path, name: str) -> Path:
-        """Copy a file or a folder to the quarantine, durably; returns where it lies there."""
+        """See :meth:`Recovery.keep`."""
         target = self._quarantine / name
         self._disk.make_directory(self._quarantine)
         if path.is_dir():
@@ -170,11 +157,13 @@ class Recovery:
             for island in survey.islands
             if any(line.ts[:7] == month for line in island)
         ]
+        unsettled = self._folder / UNSETTLED
         if not runs:
-            with unsettled(self._folder, self._disk):
-                with suppress(FileNotFoundError):
-                    self._disk.unlink(path)
-                self._disk.fsync_directory(self._folder)
+            os.close(self._disk.open_own(unsettled, os.O_WRONLY | os.O_CREAT))
+            with suppress(FileNotFoundError):
+                self._disk.unlink(path)
+            self._disk.fsync_directory(self._folder)
+            self._disk.discard(unsettled)
             return
         self._disk.write_beside(path, _members(runs, texts))
         beside = self._disk.beside(path)
@@ -185,15 +174,21 @@ class Recovery:
         ]
         if written != [line.hash for run in runs for line in run]:
             raise OSError(f"{beside} doesn't read as it was written: a failing disk or memory")
-        with unsettled(self._folder, self._disk):
-            self._disk.put_in_place(path)
+        os.close(self._disk.open_own(unsettled, os.O_WRONLY | os.O_CREAT))
+        self._disk.put_in_place(path)
+        self._disk.discard(unsettled)
 
     def _end(self, last: Line | None) -> Position:
         if last is None:
             return START
-        earlier = sum(size for month, size in list_segments(self._folder) if month < last.ts[:7])
-        member = last_member(self._folder / segment_name(last.ts[:7]))
-        if member is None or hash_line(member.last_line) != last.hash:
+        earlier = 0
+        for month, size in list_segments(self._folder):
+            if month < last.ts[:7]:
+                earlier += size
+        member = None
+        for following in read_members(self._folder / segment_name(last.ts[:7])):
+            member = following
+        if member is None or hash_line(member.content[:-1].rpartition(b"\n")[2]) != last.hash:
             raise OSError(f"{segment_name(last.ts[:7])} doesn't end as it was written")
         return Position(
             last.seq, last.hash, last.ts, last.ts[:7], member.end, member.start, earlier

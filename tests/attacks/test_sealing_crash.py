@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from chains import NOW, Killed, StepDisk, append, draft, kill, ledger_in, snapshot_of
 from checker import check_chain, lines, members
-from crashes import FORK, Unsynced, in_child
+from crashes import Unsynced, in_child
+from ledger_contract import FORK
 from sealed_logs import (  # noqa: F401 (a fixture too)
     DECEMBER,
     MONTHS,

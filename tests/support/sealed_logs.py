@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from chains import NOW, PowerDisk, draft, ledger_in
 from checker import check_chain
-from crashes import FORK, Unsynced
+from crashes import Unsynced
+from ledger_contract import FORK
 from tally import chance
 
 from promptyoself.core.disk import Disk

@@ -21,6 +21,7 @@ from promptyoself.doors.registry import AGENT_FACING, SETS
 from promptyoself.doors.session import Caller, Session
 
 if TYPE_CHECKING:
+    from promptyoself.doors.mcp import Origin
     from promptyoself.service.delivery.loop import StopFlag
 
 _SWITCH_SECONDS = 0.0005
@@ -116,9 +117,7 @@ def mcp_command(
         _refuse_options_of_http()
     offered = commands_offered(tools)
     try:
-        from promptyoself.doors.mcp import http, lifecycle
-        from promptyoself.doors.mcp.stdio import Stdio
-        from promptyoself.doors.mcp.tools import Door
+        from promptyoself.doors import mcp
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("promptyoself"):
             raise
@@ -131,7 +130,7 @@ def mcp_command(
     gc.set_threshold(700, 10, 10)
     sys.setswitchinterval(_SWITCH_SECONDS)
     settings = session.settings
-    door = Door(
+    door = mcp.Door(
         _group(),
         partial(_answer, _group(), session.var),
         partial(_answer, _agenda_command, session.var),
@@ -146,14 +145,14 @@ def mcp_command(
         raise WrongUsage("conflicting_options", message, "Give both, or none.")
     loop = partial(_deliver, session, accept_clock) if with_loop else None
     if transport == "http":
-        listener = http.listen(host, port, settings.mcp_token)
+        listener = mcp.listen(host, port, settings.mcp_token)
         message = "It wants a token." if settings.mcp_token else "It wants no token."
 
         def ready() -> None:
             emit({"status": "success", "url": way.url, "message": message}, session.format)
 
         with closing(listener):
-            way = http.HTTP(
+            way = mcp.HTTP(
                 listener,
                 token=settings.mcp_token,
                 hosts=hosts,
@@ -161,12 +160,12 @@ def mcp_command(
                 ready=ready,
                 warn=session.log.warn,
             )
-            lifecycle.serve(door, way, loop)
+            mcp.serve(door, way, loop)
         return
     if sys.stdin is not None and sys.stdin.isatty():
         print("promptyoself: waiting for a client's messages; Ctrl-C ends it.", file=sys.stderr)
     try:
-        lifecycle.serve(door, Stdio(), loop)
+        mcp.serve(door, mcp.Stdio(), loop)
     except Exception as error:  # stdout is the protocol's, to the end
         document, code = error_document(error)
         print(to_json(document).decode(), file=sys.stderr)
@@ -203,11 +202,13 @@ def commands_offered(text: str) -> list[str]:
     return [name for name in AGENT_FACING if name in offered]
 
 
-def _answer(command: click.Command, var: str | None, words: Sequence[str], caller: Caller) -> bytes:
+def _answer(
+    command: click.Command, var: str | None, words: Sequence[str], stop: StopFlag, origin: Origin
+) -> bytes:
     """Make a client's call, on the server's data directory."""
     where = [] if var is None else [f"--var={var}"]
     name = words[:1] if isinstance(command, click.Group) else []
-    return call_command(command, [*name, *where, *words[len(name) :]], caller)
+    return call_command(command, [*name, *where, *words[len(name) :]], Caller("mcp", stop, *origin))
 
 
 def _deliver(session: Session, accept_clock: bool, stop: StopFlag) -> None:

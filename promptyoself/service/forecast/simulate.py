@@ -15,7 +15,12 @@ from promptyoself.service.schedules.approval_tokens import Tokens
 from promptyoself.store.store import Store
 
 if TYPE_CHECKING:
-    from promptyoself.service.forecast.answers import Simulation, SimulationCounts, StoppedSchedule
+    from promptyoself.service.forecast.answers import (
+        DayAhead,
+        Simulation,
+        SimulationCounts,
+        StoppedSchedule,
+    )
 
 MAX_EVENTS = 10_000_000
 """A simulation ends after this number of events. They take minutes, so more are a mistake."""
@@ -95,16 +100,6 @@ def simulate(
     }
 
 
-class _Day:
-    """Decisions about an agent's slots on one day."""
-
-    __slots__ = ("fired", "skipped")
-
-    def __init__(self) -> None:
-        self.fired = 0
-        self.skipped: dict[str, int] = {}  # slots, by reason
-
-
 class _Counts:
     """Counts deliveries and skips, by agent, day and limit."""
 
@@ -116,7 +111,7 @@ class _Counts:
         self.busiest: tuple[str | None, int] = (None, 0)  # the hour with the most deliveries
         self.at = ""  # the current instant
         self._hour, self._fired_in_hour = "", 0
-        self._days: dict[str, dict[str, _Day]] = {}  # by the agent's id, then by day
+        self._days: dict[str, dict[str, DayAhead]] = {}  # by the agent's id, then by day
         self._stopped: dict[tuple[str, str], StoppedSchedule] = {}  # by schedule's id and limit
 
     def add(self, event: SimulatedEvent) -> None:
@@ -128,35 +123,30 @@ class _Counts:
             if at[:13] != self._hour:
                 self._hour, self._fired_in_hour = at[:13], 0
         if event.type == "delivery.attempted":
-            self._day(event).fired += 1
+            self._day(event)["fired"] += 1
             self.fired += 1
             self._fired_in_hour += 1
             if self._fired_in_hour > self.busiest[1]:
                 self.busiest = self._hour, self._fired_in_hour
         elif event.why:
-            for counts in (self.skipped, self._day(event).skipped):
+            for counts in (self.skipped, self._day(event)["skipped"]):
                 counts[event.why] = counts.get(event.why, 0) + event.slots
             if event.why in _LIMITS:
                 self._add_stopped(event)
 
-    def _day(self, event: SimulatedEvent) -> _Day:
+    def _day(self, event: SimulatedEvent) -> DayAhead:
         days, date = self._days.setdefault(event.agent_id, {}), event.at[:10]
-        day = days.get(date)
-        if day is None:
-            day = days[date] = _Day()
-        return day
+        return days.setdefault(date, {"day": date, "fired": 0, "skipped": {}})
 
     def _add_stopped(self, event: SimulatedEvent) -> None:
-        key = event.id, event.why
-        if key not in self._stopped:
-            self._stopped[key] = {
-                "id": event.id,
-                "agent_id": event.agent_id,
-                "why": event.why,
-                "slots": 0,
-                "first": event.slot,
-            }
-        self._stopped[key]["slots"] += event.slots
+        first: StoppedSchedule = {
+            "id": event.id,
+            "agent_id": event.agent_id,
+            "why": event.why,
+            "slots": 0,
+            "first": event.slot,
+        }
+        self._stopped.setdefault((event.id, event.why), first)["slots"] += event.slots
 
     def answer(self) -> SimulationCounts:
         """The keys of the answer that only count."""
@@ -166,11 +156,8 @@ class _Counts:
             "agents": [
                 {
                     "agent_id": agent_id,
-                    "fired": sum(day.fired for day in days.values()),
-                    "days": [
-                        {"day": date, "fired": day.fired, "skipped": day.skipped}
-                        for date, day in days.items()
-                    ],
+                    "fired": sum(day["fired"] for day in days.values()),
+                    "days": list(days.values()),
                 }
                 for agent_id, days in sorted(self._days.items())
             ],

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from promptyoself import __version__
-from promptyoself.core.disk import Disk, read_ours
+from promptyoself.core.disk import read_ours
 from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.events.kinds import STATUSES
 from promptyoself.ledger import START, HeadMoved, Position
@@ -58,9 +58,8 @@ class Measurer:
 
     Only one thread may use it. It takes no lock that a writer would wait for."""
 
-    def __init__(self, store: Store, disk: Disk | None = None) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._disk = disk or Disk()
         self._path = store.settings.var / "metrics.json"
         self._chains: dict[str, tuple[LogCounts, Position]] = {}
         self._saved = 0
@@ -189,7 +188,7 @@ class Measurer:
         content = orjson.dumps({"format": _FORMAT, "chains": chains})
         with suppress(OSError):
             digest = sha256(content).hexdigest().encode()
-            self._disk.replace(self._path, digest + b"\n" + content, durable=False)
+            self._store.disk.replace(self._path, digest + b"\n" + content, durable=False)
 
     def _reached(self) -> int:
         return sum(position.seq for _, position in self._chains.values())

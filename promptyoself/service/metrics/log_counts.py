@@ -11,26 +11,20 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from heapq import nsmallest
-from typing import Any, Protocol
+from typing import Any
 
 from promptyoself.core.errors import impossible_event
 from promptyoself.core.instants import MICROSECOND, parse_utc
 from promptyoself.events.codec import is_known, read_record
-from promptyoself.state.fold import Folded
+from promptyoself.ledger import Envelope
 
 BUCKETS = (1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0, 21600.0, 86400.0)
 """The upper bounds of the lateness histogram, in seconds; one without a bound follows."""
 
+_BY_PAIR = ("slots", "failures", "changes")  # the counts of which each has two words
 _MOST_KEYS = 100
 _OTHER = "other"
 _is_word = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII).fullmatch
-
-
-class ActorEvent(Folded, Protocol):
-    """An event with the actor who did it."""
-
-    @property
-    def actor(self) -> Mapping[str, Any]: ...
 
 
 class LogCounts:
@@ -49,7 +43,7 @@ class LogCounts:
         self.spent: dict[str, int] = {}  # the claims of that day, by the schedule's id
         self.budgets: dict[str, int] = {}  # the daily budgets, by the schedule's id
 
-    def add(self, events: Iterable[ActorEvent]) -> None:
+    def add(self, events: Iterable[Envelope]) -> None:
         """Count more events. Events of a newer version are counted as ``other``.
 
         Raises:
@@ -76,7 +70,7 @@ class LogCounts:
     def budgets_left(self, day: str, limit: int) -> tuple[list[tuple[str, int, int]], int]:
         """The daily budgets of which some was spent on that ``day``.
 
-        Returns id, budget and rest of the schedules with the least left, ``most`` at most, and the
+        Returns id, budget and rest of the schedules with the least left, ``limit`` at most, and the
         number of schedules that have nothing left.
         """
         spent = self.spent if self.day == day else {}
@@ -90,19 +84,10 @@ class LogCounts:
 
     def to_json(self) -> dict[str, Any]:
         """All counts, as JSON can hold them."""
-        return {
-            "events": dict(self.events),
-            "slots": [[*key, count] for key, count in self.slots.items()],
-            "failures": [[*key, count] for key, count in self.failures.items()],
-            "changes": [[*key, count] for key, count in self.changes.items()],
-            "attempts": self.attempts,
-            "parked": self.parked,
-            "late": self.late,
-            "late_microseconds": self.late_microseconds,
-            "day": self.day,
-            "spent": self.spent,
-            "budgets": self.budgets,
-        }
+        document = dict(vars(self))
+        for name in _BY_PAIR:
+            document[name] = [[*pair, count] for pair, count in document[name].items()]
+        return document
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> LogCounts:
@@ -113,7 +98,7 @@ class LogCounts:
         """
         new = cls()
         new.events.update(document["events"])
-        for name in ("slots", "failures", "changes"):
+        for name in _BY_PAIR:
             getattr(new, name).update({(a, b): int(count) for a, b, count in document[name]})
         new.attempts, new.parked = int(document["attempts"]), int(document["parked"])
         new.late, new.late_microseconds = list(document["late"]), int(document["late_microseconds"])
@@ -123,7 +108,7 @@ class LogCounts:
         new.budgets = dict(document["budgets"])
         return new
 
-    def _delivery(self, what: str, event: Folded, record: Any) -> None:
+    def _delivery(self, what: str, event: Envelope, record: Any) -> None:
         if what == "attempted":
             self.attempts += 1
             if record.attempt == 1:
@@ -145,7 +130,7 @@ class LogCounts:
         elif what == "skipped":
             _add(self.slots, "skipped", record.why, max(record.slots, 0))
 
-    def _schedule(self, what: str, event: ActorEvent, record: Any) -> None:
+    def _schedule(self, what: str, event: Envelope, record: Any) -> None:
         door = event.actor.get("via")
         _add(self.changes, what, door if isinstance(door, str) else _OTHER)
         id_ = str(event.id)

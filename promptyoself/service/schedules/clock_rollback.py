@@ -8,11 +8,12 @@ clock.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import NamedTuple
 
 from promptyoself.core.instants import format_utc, parse_utc
+from promptyoself.ledger import Envelope
 from promptyoself.rules.triggers import Trigger, next_fire_time
 from promptyoself.store.store import Store
 
@@ -34,14 +35,12 @@ def claimed_after(store: Store, id_: str, now: datetime) -> set[str]:
     Raises:
         ChainError: the log is damaged.
     """
-    start, claimed = format_utc(now), set()
-    for batch in store.unpinned.replay():
-        for event in batch.envelopes:
-            if event.id == id_ and event.type in ("delivery.attempted", "schedule.triggered"):
-                slot = str(event.data.get("slot", ""))
-                if slot > start:
-                    claimed.add(slot)
-    return claimed
+    claimed = {
+        str(event.data.get("slot", ""))
+        for event in _events_of(store, id_)
+        if event.type in ("delivery.attempted", "schedule.triggered")
+    }
+    return {slot for slot in claimed if slot > format_utc(now)}
 
 
 def recount(store: Store, id_: str, trigger: Trigger, now: datetime) -> Recount:
@@ -56,9 +55,8 @@ def recount(store: Store, id_: str, trigger: Trigger, now: datetime) -> Recount:
     imported_up_to = max(
         (
             str(event.data["last_slot"])
-            for batch in store.unpinned.replay()
-            for event in batch.envelopes
-            if event.id == id_ and event.type == "schedule.registered" and "last_slot" in event.data
+            for event in _events_of(store, id_)
+            if event.type == "schedule.registered" and "last_slot" in event.data
         ),
         default="",
     )
@@ -66,6 +64,11 @@ def recount(store: Store, id_: str, trigger: Trigger, now: datetime) -> Recount:
     if imported_up_to > start:  # this log doesn't say which slots were claimed elsewhere
         ranges.insert(0, [start, imported_up_to])
     return Recount(start, ranges)
+
+
+def _events_of(store: Store, id_: str) -> Iterator[Envelope]:
+    for batch in store.unpinned.replay():
+        yield from (event for event in batch.envelopes if event.id == id_)
 
 
 def _ranges(trigger: Trigger, claimed: Iterable[str]) -> list[list[str]]:

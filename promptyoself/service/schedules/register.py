@@ -15,12 +15,8 @@ from promptyoself.rules.placement import id_for_content
 from promptyoself.rules.policy import APPROVED_TIER
 from promptyoself.rules.slots import is_ahead, schedule_trigger
 from promptyoself.service.schedules.limits import require_room, require_space
-from promptyoself.service.schedules.request import Request, ScheduleSpec, first_fire, parse
-from promptyoself.service.schedules.transition import (
-    drop_ahead,
-    high_water,
-    next_run_fields,
-)
+from promptyoself.service.schedules.request import Request, first_fire, parse
+from promptyoself.service.schedules.transition import drop_ahead, high_water, next_run_fields
 from promptyoself.state.schedules import Schedule, State
 from promptyoself.store.store import Store
 
@@ -37,19 +33,18 @@ def register(store: Store, request: Request, now: datetime, *, dry_run: bool = F
     settings = store.settings
     if request.agent_id is None:
         request = request._replace(agent_id=store.pinned_to or settings.default_agent)
-    spec = parse(request, settings, now)
+    asked = parse(request, settings, now)
 
     def decide(state: State) -> tuple[list[Draft], Scheduled]:
-        record = spec.record
-        id_, salt, existing = id_for_content(store.unpinned_state(state), record)
+        id_, salt, existing = id_for_content(store.unpinned_state(state), asked)
         if existing is not None and existing.status not in FINISHED:
-            return [], _already_there(existing, record, request)
-        require_room(state, record.agent_id, settings)
-        require_space(state, record.agent_id, record.prompt, settings)
-        record = record._replace(salt=salt or None)
+            return [], _already_there(existing, asked, request)
+        require_room(state, asked.agent_id, settings)
+        require_space(state, asked.agent_id, asked.prompt, settings)
+        record = asked._replace(salt=salt or None)
         drafts: list[Draft] = []
         if existing is not None:
-            record, drafts = _next_life(store, state, existing, spec, record, now)
+            record, drafts = _next_life(store, state, existing, record, now)
         answer = cast(
             "Scheduled",
             {
@@ -78,16 +73,11 @@ def register(store: Store, request: Request, now: datetime, *, dry_run: bool = F
 
 
 def _next_life(
-    store: Store,
-    state: State,
-    existing: Schedule,
-    spec: ScheduleSpec,
-    record: ScheduleRegistered,
-    now: datetime,
+    store: Store, state: State, existing: Schedule, record: ScheduleRegistered, now: datetime
 ) -> tuple[ScheduleRegistered, list[Draft]]:
     """The registration that brings back a schedule that has ended, and the events before it. None
     of the slots of its earlier lives comes again."""
-    record, trigger = record._replace(life=existing.life + 1), spec.trigger
+    record, trigger = record._replace(life=existing.life + 1), schedule_trigger(record)
     drafts: list[Draft] = []
     if is_ahead(existing, now):
         # Imported here since few schedules ever need it.
@@ -103,13 +93,10 @@ def _next_life(
 
 def _already_there(existing: Schedule, record: ScheduleRegistered, request: Request) -> Scheduled:
     # A policy that the request doesn't name is no wish to change it.
-    compared = (
-        *content_of(record),
-        *(name for name in POLICY if getattr(request, name) is not None),
-    )
+    named = [name for name in POLICY if getattr(request, name) is not None]
     differs = [
         name
-        for name in compared
+        for name in (*content_of(record), *named)
         if _none_if_off(getattr(existing, name)) != _none_if_off(getattr(record, name))
     ]
     next_run = existing.next_run if existing.status == "active" else None

@@ -7,7 +7,7 @@ Nothing here looks at the schedules there are: :mod:`promptyoself.service.schedu
 from collections import namedtuple
 from datetime import UTC, datetime, timedelta
 from itertools import islice, pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 from promptyoself.core.errors import PromptyoselfError, WrongUsage
 from promptyoself.core.instants import format_utc
@@ -59,15 +59,9 @@ _TIMES = ("time", "cron", "every")
 _IN_ZONE = (*_TIMES, "start_at", "until")
 
 
-class ScheduleSpec(NamedTuple):
-    """A registration that was asked for, checked, with no text of a caller left to read."""
-
-    record: ScheduleRegistered  # its next_run is the first slot from now on
-    trigger: Trigger  # of the record
-
-
-def parse(request: Request, settings: Settings, now: datetime) -> ScheduleSpec:
-    """The registration that a request asks for. An interval without a start counts from ``now``.
+def parse(request: Request, settings: Settings, now: datetime) -> ScheduleRegistered:
+    """The registration that a request asks for, checked, with no text of a caller left to read. Its
+    ``next_run`` is the first slot from now on. An interval without a start counts from ``now``.
 
     Raises:
         WrongUsage: ``missing_option``, ``conflicting_options``.
@@ -93,12 +87,7 @@ def parse(request: Request, settings: Settings, now: datetime) -> ScheduleSpec:
             "None of --time, --cron and --every was given.",
             "Say when: --time '2027-01-31 09:00', --cron '0 9 * * MON' or --every 2h.",
         )
-    record = registration(fields, now)
-    trigger = schedule_trigger(record)
-    check_jitter(record)
-    check_order(record)
-    first = first_fire(trigger, now)
-    return ScheduleSpec(record._replace(next_run=format_utc(first)), trigger)
+    return _first_registration(fields, now)
 
 
 def parse_times(request: Request, settings: Settings, now: datetime) -> Trigger:
@@ -115,11 +104,14 @@ def parse_times(request: Request, settings: Settings, now: datetime) -> Trigger:
             "Neither --id nor one of --time, --cron and --every was given.",
             "Name a schedule, or say when.",
         )
-    record = registration({"agent_id": "", "prompt": "", **fields}, now)
+    return schedule_trigger(_first_registration({"agent_id": "", "prompt": "", **fields}, now))
+
+
+def _first_registration(fields: dict[str, Any], now: datetime) -> ScheduleRegistered:
+    record = registration(fields, now)
+    check_jitter(record)
     check_order(record)
-    trigger = schedule_trigger(record)
-    first_fire(trigger, now)
-    return trigger
+    return record._replace(next_run=format_utc(first_fire(schedule_trigger(record), now)))
 
 
 def registration(fields: dict[str, Any], now: datetime) -> ScheduleRegistered:
@@ -175,7 +167,9 @@ def validate(
         fields["max_repetitions"] = request.max_repetitions
         if request.max_repetitions not in FIELDS["max_repetitions"].values:
             raise _invalid(FIELDS["max_repetitions"], request.max_repetitions)
-    fields.update(_policy_of(request, settings))
+    for name in POLICY:
+        if (value := getattr(request, name)) is not None:
+            fields[name] = _value_of(FIELDS[name], value, settings)
     fields.update(_times_of(request, zone, now, settings.caps.min_interval))
     return fields
 
@@ -213,16 +207,6 @@ def _check_template(request: Request) -> str:
             "Give one of them.",
         )
     return name
-
-
-def _policy_of(request: Request, settings: Settings) -> dict[str, Any]:
-    """The checked policy, as the log is to have it; only what was given."""
-    given = {name: getattr(request, name) for name in POLICY}
-    return {
-        name: _value_of(FIELDS[name], value, settings)
-        for name, value in given.items()
-        if value is not None
-    }
 
 
 def _value_of(field: Field, value: Any, settings: Settings) -> Any:

@@ -1,16 +1,11 @@
-"""What became of each slot of one schedule, as the audit finds it.
-
-``ScheduleAuditor._end_slot`` says that slots were delivered, failed or skipped, or ended twice.
-``_claim`` finds slots that were claimed twice, or that should not have been. ``_pass_over`` finds
-those that were missed. ``remaining`` says of those that are late what they wait for.
-"""
+"""One schedule as the audit follows it, from slot to slot."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.ids import jittered
@@ -20,8 +15,9 @@ from promptyoself.rules.slots import trigger_from_fields
 from promptyoself.rules.triggers import Trigger, count_slots, last_slot, next_fire_time
 from promptyoself.service.audit.approval_trail import ApprovalTrail
 from promptyoself.service.audit.audited_log import AuditedLog, AuditEnd, DailyCount, OpenSlot
-from promptyoself.service.audit.claimed_slots import ClaimedSlots
+from promptyoself.service.audit.claimed_slots import ClaimedSlots, Skip
 from promptyoself.service.audit.sent_prompt import sending_mistake
+from promptyoself.service.audit.slot_verdict import OUTCOMES_BY_TYPE, SlotVerdict
 from promptyoself.state.fold import Folded
 from promptyoself.state.schedules import catch_up_pause
 
@@ -33,26 +29,15 @@ _TIMING = frozenset(
 )
 
 
-class SlotVerdict(NamedTuple):
-    """The outcome of some slots of a schedule that follow one another."""
+class ScheduleTrail:
+    """Follows the events of one schedule, and gives verdicts as its slots are decided.
 
-    id: str  # the schedule's
-    agent_id: str
-    kind: SlotKind
-    first: datetime
-    last: datetime
-    slots: int  # how many; below zero, the verdict takes back one that was the same but for that
-    outcome: Outcome
-    why: str | None  # the reason of a skip or a failure, or what a pending slot waits for
-    seq: int  # the number of the event that decided it
-
-
-class ScheduleAuditor:
-    """Follows the events of one schedule, and gives verdicts as its slots are decided. A change of
-    times takes effect meanwhile, so each verdict must be used before the next is asked for."""
+    A change of the schedule's times takes effect while verdicts are given, so each verdict must be
+    used before the next is asked for.
+    """
 
     def __init__(
-        self, log: AuditedLog, id_: str, event: Folded, before: ScheduleAuditor | None
+        self, log: AuditedLog, id_: str, event: Folded, before: ScheduleTrail | None
     ) -> None:
         """Begin with the ``schedule.registered`` that makes the schedule, or makes it again.
 
@@ -76,7 +61,7 @@ class ScheduleAuditor:
         self._approvals = ApprovalTrail()
         self._daily: DailyCount = before._daily if before else DailyCount()
         self._claimed: ClaimedSlots = before._claimed if before else ClaimedSlots()
-        self._skips: list[SlotVerdict] = before._skips if before else []
+        self._skips: list[Skip] = before._skips if before else []
         self._settled_runs: set[str] = before._settled_runs if before else set()
         """The slots of runs that were asked for and have their outcome."""
 
@@ -96,6 +81,11 @@ class ScheduleAuditor:
         most = self.fields.get("max_repetitions")
         return most is not None and self._claims >= most
 
+    def begin(self, event: Folded) -> Iterator[SlotVerdict]:
+        """The verdicts of its registration on earlier slots of it."""
+        yield from self._reopen(event)
+        yield from self._promise(event.data["next_run"], event)
+
     def end_of_incarnation(self, event: Folded) -> Iterator[SlotVerdict]:
         """The verdicts on slots that are to come no more, since it is registered again."""
         if self._status == "parked":
@@ -105,12 +95,11 @@ class ScheduleAuditor:
         """The verdicts that one more event of it makes."""
         data = event.data
         match event.type:
-            case "schedule.registered":
-                yield from self._promise(data["next_run"], event)
             case "schedule.modified":
                 yield from self._modify(event)
             case "schedule.paused" | "schedule.resumed":
                 yield from self._close(event)
+                yield from self._reopen(event)
                 yield from self._promise(data.get("next_run"), event)
                 self._status = "paused" if event.type == "schedule.paused" else "active"
                 self.decided, self._ready = event.seq, event.ts
@@ -126,20 +115,21 @@ class ScheduleAuditor:
             case "delivery.abandoned":
                 self._free_agent(event, self._log.open_slot(self.id, data["slot"]))
                 self._open(event, None, None)
-            case "delivery.delivered":
-                yield from self._end_slot(event, "delivered", None)
-            case "delivery.failed":
-                yield from self._end_slot(event, "failed", data.get("code"))
-            case "delivery.skipped":
-                yield from self._end_slot(event, "skipped", data.get("why"))
-            case "approval.granted" | "approval.revoked" | "approval.consumed":
-                self._approvals.follow(event)
+            case "delivery.delivered" | "delivery.failed" | "delivery.skipped":
+                yield from self._end_slot(event)
+            case "approval.granted":
+                self._approvals.grant(data)
+            case "approval.revoked":
+                self._approvals.revoke()
+            case "approval.consumed":
+                self._approvals.consume(event)
                 yield from self.unapproved()
 
     def unapproved(self) -> Iterator[SlotVerdict]:
         """The verdict on a claim that needs an approval, and was not followed by its spending."""
-        if claim := self._approvals.pop_unpaid():
-            yield self._verdict(claim, "unexpected", "not approved")
+        claim = self._approvals.pop_unpaid()
+        if claim is not None:
+            yield self._verdict(claim.data, 1, "unexpected", "not approved", claim.seq)
 
     def _modify(self, event: Folded) -> Iterator[SlotVerdict]:
         changes: dict[str, Any] = event.data["changes"]
@@ -154,6 +144,7 @@ class ScheduleAuditor:
         if changes_times:
             self.trigger = trigger_from_fields(self.fields)
             self._cursor = max(self._high, parse_utc(event.ts))
+            yield from self._reopen(event)
             yield from self._promise(changes.get("next_run", self._promised), event)
             self._ready = event.ts
             if self._status == "failed":  # a one-off; with new times it waits to be resumed
@@ -169,30 +160,31 @@ class ScheduleAuditor:
         yield from self._refused(event, is_new=open_slot is None)
         if open_slot is None:
             if data.get("kind", "scheduled") != "scheduled" or data["attempt"] != 1:
-                yield self._verdict(event, "unexpected", "never begun")
+                yield self._verdict(data, 1, "unexpected", "never begun", event.seq)
             else:
                 yield from self._first_claim(event)
         elif open_slot.worker is not None:
-            yield self._verdict(event, "doubled", "claimed twice")
+            yield self._verdict(data, 1, "doubled", "claimed twice", event.seq)
         mistake = sending_mistake(
             self.id, self.fields, event, self._claims, own_time=self._log.own_time
         )
         if mistake is not None:
-            yield self._verdict(event, "unexpected", mistake)
+            yield self._verdict(data, 1, "unexpected", mistake, event.seq)
         self._open(event, data.get("kind"), data["worker"])
         if self.fields["tier"] >= _APPROVED_TIER:
             self._approvals.claim(event)
 
     def _first_claim(self, event: Folded) -> Iterator[SlotVerdict]:
-        was_exhausted, slot = self._is_exhausted, parse_utc(event.data["slot"])
+        data, was_exhausted = event.data, self._is_exhausted
+        slot = parse_utc(data["slot"])
         if slot in self._claimed:
-            yield self._verdict(event, "doubled", "claimed before")
-        yield from self._move_on(event)
+            yield self._verdict(data, 1, "doubled", "claimed before", event.seq)
+        yield from self._move_on(data["slot"], data["slot"], event)
         self._claimed.add(slot, self.trigger)
         self._claims += 1
-        self._promised = event.data.get("next_run")
+        self._promised = data.get("next_run")
         if was_exhausted:
-            yield self._verdict(event, "unexpected", "max_repetitions")
+            yield self._verdict(data, 1, "unexpected", "max_repetitions", event.seq)
 
     def _refused(self, event: Folded, *, is_new: bool) -> Iterator[SlotVerdict]:
         """The verdicts on a claim that should have been refused. Each slot is charged once."""
@@ -200,13 +192,14 @@ class ScheduleAuditor:
         is_scheduled = data.get("kind", "scheduled") == "scheduled"
         ended = {"cancelled", "paused", "parked"} if is_scheduled else {"cancelled"}
         if self._status in ended or (is_new and is_scheduled and self._status != "active"):
-            yield self._verdict(event, "unexpected", f"not active: {self._status}")
+            why = f"not active: {self._status}"
+            yield self._verdict(data, 1, "unexpected", why, event.seq)
         if data["attempt"] != 1:
             return
         self._daily.add(event)
         budget = self.fields.get("daily_budget")
         if budget is not None and self._daily.claims > budget:
-            yield self._verdict(event, "unexpected", "over budget")
+            yield self._verdict(data, 1, "unexpected", "over budget", event.seq)
         self._log.count_claim(self.agent_id, event)
 
     def _open(self, event: Folded, kind: SlotKind | None, worker: str | None) -> None:
@@ -217,8 +210,10 @@ class ScheduleAuditor:
             self._log.free_agent(open_slot.agent_id, event.ts)
         self._ready = max(self._ready, event.ts)
 
-    def _end_slot(self, event: Folded, outcome: Outcome, why: str | None) -> Iterator[SlotVerdict]:
+    def _end_slot(self, event: Folded) -> Iterator[SlotVerdict]:
         data = event.data
+        outcome = OUTCOMES_BY_TYPE[event.type]
+        why = data.get("why") if outcome == "skipped" else data.get("code")
         open_slot = self._log.end(self.id, data["slot"])
         self._approvals.end(data["slot"])
         if open_slot is not None:
@@ -227,43 +222,42 @@ class ScheduleAuditor:
                 self._settled_runs.add(open_slot.slot)
             if data.get("parked"):
                 self._status, self.decided = "parked", event.seq
-            verdict = self._verdict(event, outcome, why)
+            verdict = self._verdict(data, 1, outcome, why, event.seq)
             yield verdict._replace(agent_id=open_slot.agent_id, kind=open_slot.kind)
         elif outcome != "skipped" or data.get("kind") == "trigger":
             is_over = parse_utc(data["slot"]) <= self._cursor
             again = is_over or data["slot"] in self._settled_runs
-            yield self._verdict(event, "doubled" if again else "unexpected", outcome)
+            yield self._verdict(data, 1, "doubled" if again else "unexpected", outcome, event.seq)
         else:
-            first, last = _span(event)
-            yield from self._move_on(event)
+            first, last = parse_utc(data["slot"]), parse_utc(data["last"])
+            yield from self._move_on(data["slot"], data["last"], event)
             slots = 1 + count_slots(self.trigger, first, last) if last >= first else 0
-            skip = self._verdict(event, "skipped", why, slots)
-            self._skips.append(skip)
-            yield skip
+            self._skips.append(Skip(first, last, slots, why, event.seq))
+            yield self._verdict(data, slots, "skipped", why, event.seq)
             if slots != data["slots"]:
                 wrong = f"counted as {data['slots']}, and are {slots}"
-                yield skip._replace(outcome="unexpected", why=wrong)
+                yield self._verdict(data, slots, "unexpected", wrong, event.seq)
             self._promised = data.get("next_run")
 
     # The step from slot to slot.
 
-    def _move_on(self, event: Folded) -> Iterator[SlotVerdict]:
+    def _move_on(self, first: str, last: str, event: Folded) -> Iterator[SlotVerdict]:
         """Move on to slots that the log has decided or begun. Slots in between were passed over."""
-        start, end = _span(event)
+        start, end = parse_utc(first), parse_utc(last)
         if start <= self._cursor:
-            yield self._verdict(event, "doubled", "decided before")
+            yield self._range(start, end, 1, "doubled", "decided before", event.seq)
         elif next_fire_time(self.trigger, self._cursor) == start:
             pass
         elif next_fire_time(self.trigger, start - MICROSECOND) == start:
             yield from self._pass_over(start - MICROSECOND, event.seq)
-        elif event.data["slot"] != self._promised:
+        elif first != self._promised:
             # What the log has promised counts, also where newer time zone data wouldn't have it.
-            yield self._verdict(event, "unexpected", "not a slot of the schedule")
+            why = "not a slot of the schedule"
+            yield self._range(start, end, 1, "unexpected", why, event.seq)
         self._cursor = self._high = max(self._cursor, end)
 
     def _promise(self, next_run: str | None, event: Folded) -> Iterator[SlotVerdict]:
         """From here on the slots from ``next_run`` are to come, and none before it."""
-        yield from self._reopen(event)
         self._promised = next_run
         if next_run is None:
             return
@@ -291,12 +285,12 @@ class ScheduleAuditor:
             if skip.last <= since:
                 kept.append(skip)
                 continue
-            yield skip._replace(slots=-skip.slots)
+            yield self._skipped(skip._replace(slots=-skip.slots))
             if skip.first <= since:
                 last = last_slot(self.trigger, skip.first, since) or skip.first
                 slots = 1 + count_slots(self.trigger, skip.first, last)
                 kept.append(skip._replace(last=last, slots=slots))
-                yield kept[-1]
+                yield self._skipped(kept[-1])
         self._skips = kept
         self._cursor = self._high = since
         self._daily.reset_after(day)
@@ -328,8 +322,9 @@ class ScheduleAuditor:
         first = next_fire_time(self.trigger, self._cursor)
         if first is not None and first <= until:
             last = last_slot(self.trigger, self._cursor, until) or first
+            slots = 1 + count_slots(self.trigger, first, until)
             outcome: Outcome = "skipped" if skipped_why else "unaccounted"
-            yield self._verdict_on_all(first, last, outcome, skipped_why or "passed over", seq)
+            yield self._range(first, last, slots, outcome, skipped_why or "passed over", seq)
             self._cursor = until
 
     def remaining(self, end: AuditEnd, *, has_open_slot: bool) -> Iterator[SlotVerdict]:
@@ -344,11 +339,11 @@ class ScheduleAuditor:
             return
         last = last_slot(self.trigger, first, now) or first
         if self._status in ("paused", "parked"):
-            yield self._verdict_on_all(first, last, "skipped", self._status)
+            yield self._counted(first, last, "skipped", self._status)
         elif self._status in ("completed", "failed"):
-            yield self._verdict_on_all(first, last, "unaccounted", "completed too early")
+            yield self._counted(first, last, "unaccounted", "completed too early")
         elif has_open_slot:
-            yield self._verdict_on_all(first, last, "pending", "overlap")
+            yield self._counted(first, last, "pending", "overlap")
         else:
             outcome, why, left_alone_until = self._log.unclaimed_outcome(
                 self.agent_id, self._ready_at(first), end, lists_desires=self.lists_desires
@@ -356,12 +351,12 @@ class ScheduleAuditor:
             if outcome == "unaccounted":
                 # A slot that came due after that pass of a loop may still be claimed.
                 left = last_slot(self.trigger, first, min(left_alone_until, now)) or first
-                yield self._verdict_on_all(first, left, outcome, why)
+                yield self._counted(first, left, outcome, why)
                 following = next_fire_time(self.trigger, left)
                 if following is None or following > now:
                     return
                 first, outcome, why = following, "pending", "soon"
-            yield self._verdict_on_all(first, last, outcome, why)
+            yield self._counted(first, last, outcome, why)
 
     def _ready_at(self, slot: datetime) -> str:
         """When the next slot can be claimed."""
@@ -383,7 +378,7 @@ class ScheduleAuditor:
             self._open(event, data.get("kind"), data["worker"])
         elif event.type == "delivery.abandoned":
             self._open(event, None, None)
-        elif event.type in ("delivery.delivered", "delivery.failed", "delivery.skipped"):
+        elif event.type in OUTCOMES_BY_TYPE:
             self._log.end(self.id, data["slot"])
         elif event.type == "schedule.paused":
             self._status = "paused"
@@ -424,27 +419,29 @@ class ScheduleAuditor:
     # Verdicts.
 
     def _verdict(
-        self, event: Folded, outcome: Outcome, why: str | None, slots: int = 1
+        self, data: Mapping[str, Any], slots: int, outcome: Outcome, why: str | None, seq: int
     ) -> SlotVerdict:
-        """The verdict on the slots that an event names."""
-        kind, (first, last) = event.data.get("kind", "scheduled"), _span(event)
-        return SlotVerdict(
-            self.id, self.agent_id, kind, first, last, slots, outcome, why, event.seq
-        )
+        """The verdict on the slots that the ``data`` of an event names."""
+        first, last = parse_utc(data["slot"]), parse_utc(data.get("last", data["slot"]))
+        verdict = self._range(first, last, slots, outcome, why, seq)
+        return verdict._replace(kind=data.get("kind", "scheduled"))
 
-    def _verdict_on_all(
-        self, first: datetime, last: datetime, outcome: Outcome, why: str, seq: int | None = None
-    ) -> SlotVerdict:
-        """The verdict on all slots from ``first`` to ``last``, by the event of that number, or by
-        the schedule's status."""
+    def _counted(self, first: datetime, last: datetime, outcome: Outcome, why: str) -> SlotVerdict:
+        """The verdict on all slots from ``first`` to ``last``, by the schedule's status."""
         slots = 1 + count_slots(self.trigger, first, last)
-        seq = self.decided if seq is None else seq
-        return SlotVerdict(
-            self.id, self.agent_id, "scheduled", first, last, slots, outcome, why, seq
-        )
+        return self._range(first, last, slots, outcome, why, self.decided)
 
+    def _skipped(self, skip: Skip) -> SlotVerdict:
+        return self._range(skip.first, skip.last, skip.slots, "skipped", skip.why, skip.seq)
 
-def _span(event: Folded) -> tuple[datetime, datetime]:
-    """The first and the last of the slots that an event names."""
-    slot = event.data["slot"]
-    return parse_utc(slot), parse_utc(event.data.get("last", slot))
+    def _range(
+        self,
+        first: datetime,
+        last: datetime,
+        slots: int,
+        outcome: Outcome,
+        why: str | None,
+        seq: int,
+    ) -> SlotVerdict:
+        scheduled: SlotKind = "scheduled"
+        return SlotVerdict(self.id, self.agent_id, scheduled, first, last, slots, outcome, why, seq)
