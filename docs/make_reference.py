@@ -14,7 +14,7 @@ import click
 
 from promptyoself.cli import cli
 from promptyoself.core.settings import SETTINGS
-from promptyoself.doors.parameters import argument_name, parameters
+from promptyoself.doors.agent_parameters import argument_name, parameters
 from promptyoself.doors.registry import AGENT_FACING, COMMANDS, Effect, Tool
 
 ROOT = Path(__file__).resolve().parent.parent

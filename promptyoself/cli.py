@@ -48,7 +48,12 @@ if __name__ == "__main__" and not __package__:
 import click  # noqa: E402
 
 from promptyoself import __version__  # noqa: E402
-from promptyoself.doors.options import refuse_repeats  # noqa: E402
+from promptyoself.doors.arguments import (  # noqa: E402
+    from_host,
+    normalise_flags,
+    refuse_other_than_agents,
+    refuse_repeats,
+)
 from promptyoself.doors.output import (  # noqa: E402
     emit,
     error_document,
@@ -57,8 +62,6 @@ from promptyoself.doors.output import (  # noqa: E402
 )
 from promptyoself.doors.registry import AGENT_FACING, COMMANDS  # noqa: E402
 from promptyoself.doors.session import Caller  # noqa: E402
-
-_SPELLED = {"true", "false", "True", "False"}  # values of flags, which Click wouldn't take
 
 
 class _LazyGroup(click.Group):
@@ -72,20 +75,11 @@ class _LazyGroup(click.Group):
         caller = ctx.find_object(Caller)
         through_host = caller is not None and caller.via == "sanctum"
         if through_host:
-            from promptyoself.doors.spelling import refuse_other_than_agents
-
             refuse_other_than_agents(args[0])
         name, command, rest = super().resolve_command(ctx, args)
         if command is None:
             return name, command, rest
-        if through_host:
-            from promptyoself.doors.spelling import from_host
-
-            rest = from_host(command, rest)
-        elif any(word in _SPELLED or (word[:2] == "--" and "_" in word) for word in rest):
-            from promptyoself.doors.spelling import normalise_flags
-
-            rest = normalise_flags(command, rest)
+        rest = from_host(command, rest) if through_host else normalise_flags(command, rest)
         refuse_repeats(command, rest)
         return name, command, rest
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import isnan
 from typing import Any
 
 import click
-
-from promptyoself.core.errors import WrongUsage
 
 schedule_option = click.option(
     "--id", "id_", required=True, metavar="ID", help="The schedule: sch_… ."
@@ -58,49 +55,3 @@ class Whole(click.IntRange):
         if isinstance(value, str) and not value.isascii():  # int() takes any script's digits
             self.fail(f"{value!r} is not a valid integer range.", param, ctx)
         return whole
-
-
-def refuse_repeats(command: click.Command, arguments: Sequence[str]) -> None:
-    """Refuse an option that is given twice but may be given once.
-
-    Click would take the last and drop the others without a word. The two names of a flag are the
-    same option.
-
-    Raises:
-        WrongUsage: ``repeated_option``.
-    """
-    options = {
-        name: option
-        for option in command.params
-        if isinstance(option, click.Option)
-        for name in (*option.opts, *option.secondary_opts)
-    }
-    given: dict[click.Option, str] = {}
-    repeated: tuple[str, str] | None = None
-    words = iter(arguments)
-    for word in words:
-        if word == "--help":
-            return
-        if word == "--":
-            break
-        name, has_value, _ = word.partition("=")
-        option = options.get(name)
-        if option is None:
-            continue
-        if not (has_value or option.is_flag or option.count):
-            next(words, None)  # its value, whatever that looks like
-        if not option.multiple:
-            repeated = repeated or ((given[option], name) if option in given else None)
-            given[option] = name
-    if repeated is None:
-        return
-    first, second = repeated
-    what = f"{first} was" if first == second else f"{first} and {second} were both"
-    hint = "Give it once" if first == second else "Give one of them"
-    if first == "--id":
-        hint += f", and call `{command.name}` again for each other id"
-    raise WrongUsage(
-        "repeated_option",
-        f"{what} given{' more than once' if first == second else ''}; nothing was done.",
-        f"{hint}.",
-    )

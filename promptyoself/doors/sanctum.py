@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from promptyoself import __version__
 from promptyoself.core.disk import Disk
 from promptyoself.core.errors import PromptyoselfError
-from promptyoself.doors.parameters import argument_name, parameters
+from promptyoself.doors.agent_parameters import argument_name, parameters
 from promptyoself.doors.registry import AGENT_FACING
 from promptyoself.doors.wording import Wording, tool_description, wording_for_agents
 

@@ -143,9 +143,9 @@ class Session:
     def warn_if_nothing_delivers(self, store: Store) -> None:
         """Warn where no loop runs that would deliver what was just scheduled."""
         with suppress(OSError):  # it is scheduled, which no want of files for a warning may deny
-            from promptyoself.service.upkeep.attendance import absence
+            from promptyoself.service.upkeep.running_loop import no_loop_warning
 
-            self.add_warning(absence(store, self.now()))
+            self.add_warning(no_loop_warning(store, self.now()))
 
     def now(self) -> datetime:
         """The current time in UTC. Below the doors, time is an argument."""
@@ -154,7 +154,7 @@ class Session:
     @property
     def at_terminal(self) -> bool:
         """Whether a person can be asked something."""
-        return self.caller.stop is None and sys.stdin.isatty() and sys.stderr.isatty()
+        return self.interactive and sys.stdin is not None and sys.stdin.isatty()
 
     @property
     def interactive(self) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from promptyoself.doors.parameters import argument_name, parameters
+from promptyoself.doors.agent_parameters import argument_name, parameters
 
 _SENTENCE = re.compile(r"(?<=[.?!])\s+(?=[^\sa-z])")
 _QUOTED = re.compile(r"(?<!\w)(?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")(?!\w)")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 from weakref import ref
 
 from promptyoself.core.diagnostics import Seldom
@@ -25,11 +25,8 @@ from promptyoself.index.parts import Branch, DamagedPart, Leaf, Node, PartFiles
 from promptyoself.index.schema import Root, StateSchema, decode_root, encode_root, position_of
 from promptyoself.index.tree import Tree, update
 from promptyoself.index.witness import HashOfEvent, Witness, chain_is_gone
-from promptyoself.ledger import START, Envelope, Position
+from promptyoself.ledger import START, Envelope, FileLedger, Position
 from promptyoself.state.overlay import Overlay
-
-if TYPE_CHECKING:
-    from promptyoself.ledger.protocol import Ledger
 
 S = TypeVar("S")
 
@@ -81,7 +78,7 @@ class Index(Generic[S]):
         self,
         path: Path,
         schema: StateSchema[S],
-        ledger: Ledger,
+        ledger: FileLedger,
         warn: Callable[[str], None],
         disk: Disk | None = None,
     ) -> None:
@@ -393,7 +390,7 @@ class Index(Generic[S]):
 
 
 def _replay(
-    ledger: Ledger,
+    ledger: FileLedger,
     schema: StateSchema[S],
     start: Snapshot[S],
     until: int | None = None,

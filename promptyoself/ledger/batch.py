@@ -55,46 +55,20 @@ class Gap(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """The events of one append, in order, the position after them, and their lines as stored, each
-    with its newline. In a sealed month a batch has the events of many appends."""
+    """The events of one append, in order. In a sealed month a batch has those of many appends."""
 
     envelopes: Sequence[Envelope]
-    position: Position
-    content: bytes
-
-    @property
-    def gap(self) -> Gap | None:
-        """The gap that lies before the first of the events, if one does."""
-        return None
+    position: Position  # after the events
+    content: bytes  # their lines as stored, each with its newline
+    gap: Gap | None = None  # before the first of the events
 
     def folded(self) -> Sequence[Envelope]:
         """The events as a fold takes them in: what stands for the gap, if there is one, and they
         themselves."""
-        return self.envelopes
-
-
-class BatchAfterGap(Batch):
-    """A :class:`Batch` before whose first event a gap lies."""
-
-    stated: Gap
-
-    @classmethod
-    def after(cls, gap: Gap, batch: Batch) -> BatchAfterGap:
-        """The same batch, after a gap."""
-        made = cls(*batch)
-        made.stated = gap
-        return made
-
-    @property
-    def gap(self) -> Gap | None:
-        """See :attr:`Batch.gap`."""
-        return self.stated
-
-    def folded(self) -> Sequence[Envelope]:
-        """See :meth:`Batch.folded`."""
+        if self.gap is None:
+            return self.envelopes
         first = self.envelopes[0]
-        data = self.stated._asdict()
-        mark = Envelope(1, first.seq, first.ts, GAP, None, {}, data, first.prev)
+        mark = Envelope(1, first.seq, first.ts, GAP, None, {}, self.gap._asdict(), first.prev)
         return [mark, *self.envelopes]
 
 

@@ -15,17 +15,15 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from promptyoself.core.disk import open_ours
-from promptyoself.core.errors import ChainError
 from promptyoself.ledger.batch import Gap, Position
+from promptyoself.ledger.replay import Bridges
 from promptyoself.ledger.segments import (
     BrokenMember,
     Member,
     broken_member,
-    check_links,
     read_members,
     segment_name,
 )
-from promptyoself.ledger.statements import Bridges
 
 _PIECE_BYTES = 1 << 20
 
@@ -53,12 +51,11 @@ def pieces(file: BinaryIO, size: int) -> Iterator[bytes]:
 
 
 class Copied(NamedTuple):
-    """What a copy of a segment holds: the position at its end, how many events there are, and the
-    gaps before some of them, each with the number of the event that states it."""
+    """What a copy of a segment holds."""
 
     end: Position
-    events: int
-    gaps: list[tuple[Gap, int]]
+    events: int  # how many there are
+    gaps: list[tuple[Gap, int]]  # each with the number of the event that states it
 
 
 def check_copy(
@@ -82,16 +79,9 @@ def check_copy(
         if member is None or member.end - start > size:
             raise broken_member(month, at, position.seq + 1, "it ends in the middle")
         member = Member(at, member.end - start, member.content)
-        try:
-            envelopes, position = check_links(position, member, month, after.earlier)
-        except ChainError:
-            gap = bridges.over(position, member)
-            statement = None if gap is None else bridges.statement_of(gap)
-            if gap is None or statement is None:
-                raise
+        envelopes, position, gap = bridges.follow(position, member, month, after.earlier)
+        if gap is not None and (statement := bridges.statement_of(gap)) is not None:
             gaps.append((gap, statement))
-            position = position._replace(seq=gap.first - 1, hash=gap.first_prev)
-            envelopes, position = check_links(position, member, month, after.earlier)
         events += len(envelopes)
         at = member.end
     return Copied(position, events, gaps)

@@ -47,20 +47,7 @@ def encode_line(envelope: Envelope) -> bytes:
     Raises:
         TypeError: the data isn't JSON-able (a lone surrogate in a text, say).
     """
-    return encode_fields(*envelope)
-
-
-def encode_fields(
-    v: int,
-    seq: int,
-    ts: str,
-    type_: str,
-    id_: str | None,
-    actor: Mapping[str, str],
-    data: Mapping[str, Any],
-    prev: str,
-) -> bytes:
-    """As :func:`encode_line`, of the fields of an envelope."""
+    v, seq, ts, type_, id_, actor, data, prev = envelope
     return orjson.dumps(
         {
             "v": v,
@@ -80,11 +67,11 @@ def decode_line(line: bytes) -> Envelope:
 
     A line has one reading. JSON can spell one object in many ways (a key twice, spaces, escapes,
     ``1.0`` and ``1``), and readers differ in what they make of some of them. So only the one
-    spelling that :func:`encode_fields` writes is an event.
+    spelling that :func:`encode_line` writes is an event.
 
     Raises:
         ValueError: it isn't a JSON object with exactly the keys of an envelope, in their order and
-            of their types; :func:`encode_fields` spells it in another way; or it has more than
+            of their types; :func:`encode_line` spells it in another way; or it has more than
             :data:`MAX_LINE_BYTES`.
     """
     if len(line) > MAX_LINE_BYTES:

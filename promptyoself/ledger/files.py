@@ -32,13 +32,14 @@ from promptyoself.ledger.segments import (
 if TYPE_CHECKING:
     from promptyoself.ledger.envelope import Envelope
     from promptyoself.ledger.lookup import Borders
-    from promptyoself.ledger.maintenance import Recovery, Sealing
+    from promptyoself.ledger.recovery import Recovery
+    from promptyoself.ledger.sealing import Sealing
 
 _ACTOR = {"via": "ledger", "who": "promptyoself"}
 
 
 class FileLedger:
-    """A :class:`~promptyoself.ledger.protocol.Ledger` in a folder.
+    """Events in a folder, hash-linked and never changed. Any number of processes share it.
 
     An append is durable and whole because of this: under the lock, one gzip member is written with
     one ``write`` at the end of the month's file, then ``fsync`` is called, and before that on the
@@ -67,13 +68,36 @@ class FileLedger:
         self._close_segment()
 
     def exclusive(self, timeout: float | None = None) -> AbstractContextManager[None]:
-        """See :meth:`Ledger.exclusive`."""
+        """Hold the one right to append, among all processes and threads; re-entrant in a thread.
+        ``timeout`` is how many seconds to wait for it, if not the ledger's own time limit.
+
+        Raises:
+            PromptyoselfError: ``lock_timeout``, naming the holder, where another keeps it for
+                longer.
+        """
         return self._lock.held(timeout)
 
     # --- appending --------------------------------------------------------------------------------
 
     def append(self, drafts: Sequence[Draft], now: datetime, expecting: Position) -> Batch:
-        """See :meth:`Ledger.append`."""
+        """Add events after ``expecting``, all or none of them, at the time ``now``.
+
+        When it returns they are durable: no crash or loss of power can undo them. When it raises,
+        none of them is acknowledged; a reader may meet all or none of them afterwards only if the
+        process died, or the device failed, in between. All get one ``ts``: ``now``, or the last
+        event's where the clock has run back.
+        The returned batch starts with the ledger's own events, where it had some to add.
+
+        Without any ``drafts`` nothing is written, but everything up to ``expecting`` is durable
+        when it returns: another writer may have died between writing it and making it so, and
+        a caller that acknowledges what it found there ("exists already") vouches for it.
+
+        Raises:
+            HeadMoved: ``expecting`` is not the end of the chain.
+            PromptyoselfError: ``lock_timeout``, ``event_too_large``.
+            ChainError: the chain is damaged.
+            OSError: the disk refused; the chain is as it was.
+        """
         with self._lock:
             if drafts and self._cache.is_unchanged(expecting):
                 return self._write(drafts, now, expecting)
@@ -104,8 +128,8 @@ class FileLedger:
             raise HeadMoved(expecting, 0)
         if not listing.months:
             return None
-        month, found = listing.months[-1]
-        if (month, found.size) == (expecting.month, expecting.offset):
+        month, file = listing.months[-1]
+        if (month, file.size) == (expecting.month, expecting.offset):
             return None
         for batch in self.replay(expecting):
             raise HeadMoved(expecting, batch.position.seq)
@@ -180,37 +204,59 @@ class FileLedger:
     # --- reading ----------------------------------------------------------------------------------
 
     def replay(self, after: Position = START) -> Iterator[Batch]:
-        """See :meth:`Ledger.replay`."""
+        """Every event after a position, each checked for its hash link, sequence, time and month.
+
+        Takes no lock. Sees at least everything acknowledged before the call; an append under way
+        is seen whole or not at all. Where the month of ``after`` has been sealed since, the place
+        is found again, by its event: nothing is left out or given twice, and the first batch may
+        be the rest of a larger one. Over a gap it goes on where the chain has a statement for
+        exactly that gap, and says so in the batch.
+
+        Raises:
+            HeadMoved: ``after`` isn't on the chain (any more).
+            ChainError: the chain is damaged; the batches before the damage have been yielded.
+        """
         return (batch for batch in read(self._folder, self._cache, after) if batch.envelopes)
 
     def head(self, after: Position = START) -> Position:
-        """See :meth:`Ledger.head`."""
+        """The position after the last event, reading on from a known one. Where that has been
+        sealed since, it is returned as it is now.
+
+        Raises:
+            HeadMoved, ChainError: as :meth:`replay`.
+        """
         position = after
         for batch in read(self._folder, self._cache, after):
             position = batch.position
         return position
 
     def event(self, seq: int, month: str) -> Envelope | None:
-        """See :meth:`Ledger.event`."""
+        """The event of that number, which bears a time in that month; ``None`` where there is none.
+        Reads a few members, however many events there are, and checks each by its checksum, not by
+        its link: that is :meth:`replay`'s part.
+
+        Raises:
+            OSError: the disk refused.
+        """
         from promptyoself.ledger.lookup import Borders, seek
 
         if not is_month(month):
             return None
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            descriptor = os.open(self._folder / segment_name(month), flags)
+            file = open_ours(self._folder / segment_name(month))
         except FileNotFoundError:
             return None
-        with open(descriptor, "rb", buffering=0) as file:
-            found = os.fstat(descriptor)
-            identity = found.st_dev, found.st_ino
+        with file:
+            state = os.fstat(file.fileno())
+            identity = state.st_dev, state.st_ino
             known = self._borders.get(month)
             if known is None or known[0] != identity:
                 known = self._borders[month] = identity, Borders([], [])
-            return seek(file, found.st_size, seq, known[1])
+            return seek(file, state.st_size, seq, known[1])
 
     def torn(self, after: Position = START) -> Torn | None:
-        """See :meth:`Ledger.torn`."""
+        """The half-written end, if there is one; the next append moves it aside. Without the lock
+        held, it may be an append under way."""
         while True:
             position = self.head(after)
             segments = list_segments(self._folder)
@@ -229,39 +275,57 @@ class FileLedger:
                 return None  # nothing, or an append that was under way, and is whole by now
 
     def holds(self, position: Position) -> bool:
-        """See :meth:`Ledger.holds`."""
+        """Whether the position lies on this chain, as far as a bounded read can tell: its event is
+        where it says, and the earlier segments have the size they had. False is always safe, and
+        what one gets where something has been sealed since: the caller then replays from the
+        start, which tells for certain."""
         return self._cache.holds(position)
 
     def stamp(self) -> object:
-        """See :meth:`Ledger.stamp`."""
+        """Something that differs whenever events have been appended since; as cheap as can be."""
         return self._cache.listing().months
 
     def stamp_at(self, position: Position) -> object | None:
-        """See :meth:`Ledger.stamp_at`."""
-        return self._cache.stamp_at(position)
+        """The stamp of the chain, whose end a position is, where that :meth:`holds`; else ``None``.
+        The caller holds the lock."""
+        listing = self._cache.listing()
+        return listing.months if self._cache.holds(position, listing) else None
 
     def months(self) -> list[str]:
-        """See :meth:`Ledger.months`."""
+        """The months that have events, oldest first; as cheap as :meth:`stamp`."""
         return [month for month, _ in list_segments(self._folder)]
 
     # --- maintenance ------------------------------------------------------------------------------
 
     @contextmanager
     def sealing(self, timeout: float | None = None) -> Iterator[Sealing]:
-        """See :meth:`Ledger.sealing`."""
-        from promptyoself.ledger.sealing import FileSealing
+        """Hold the one right to seal, among all processes and threads. It is another one than
+        :meth:`exclusive`, so that nobody who appends has to wait for a month to be prepared; who
+        holds that one must not ask for this one.
 
-        sealing = FileSealing(self._folder, self._disk, self.replay, self._clear_end)
+        ``timeout`` is how many seconds to wait for it, if not the ledger's own time limit.
+
+        Raises:
+            PromptyoselfError: ``lock_timeout``, naming the holder, where another keeps it for
+                longer.
+        """
+        from promptyoself.ledger.sealing import Sealing
+
+        sealing = Sealing(self._folder, self._disk, self.replay, self._clear_end)
         with self._seal_lock.held(timeout), closing(sealing):
             yield sealing
 
     @contextmanager
     def recovering(self) -> Iterator[Recovery]:
-        """See :meth:`Ledger.recovering`."""
-        from promptyoself.ledger.recovery import FileRecovery
+        """Hold the right to append and that to seal, and bring the chain back into service.
+
+        Raises:
+            PromptyoselfError: ``lock_timeout``.
+        """
+        from promptyoself.ledger.recovery import Recovery
 
         with self._seal_lock, self._lock:
-            yield FileRecovery(self._folder, self._disk)
+            yield Recovery(self._folder, self._disk)
 
     def _clear_end(self, expecting: Position) -> None:
         """Require that the chain ends there, and move a torn end behind it aside. The next append

@@ -153,36 +153,18 @@ class FolderCache:
     def is_unchanged(self, position: Position) -> bool:
         """Whether this process's last append ended there, and nobody has changed anything since,
         nor left anything to be done. It may say no though that is so. Two ``stat`` calls."""
-        known = self._after_append(position)
-        if known is None or known[0].marks:
+        kept, appended = self._kept, self._appended
+        if appended is None or appended[0] != position or kept is None or kept.marks:
             return False
-        kept, state = known
+        if not kept.trusted or kept.last_month != position.month:
+            return False
         try:
             return (
                 state_of(os.stat(self._name)) == kept.folder
-                and state_of(os.lstat(kept.last_path)) == state
+                and state_of(os.lstat(kept.last_path)) == appended[1]
             )
         except FileNotFoundError:
             return False
-
-    def stamp_at(self, position: Position) -> object | None:
-        """See :meth:`Ledger.stamp_at`. After an append of this process it needs no syscall."""
-        known = self._after_append(position)
-        if known is not None:
-            kept, state = known
-            return (*kept.earlier, (kept.last_month, state))
-        listing = self.listing()
-        return listing.months if self.holds(position, listing) else None
-
-    def _after_append(self, position: Position) -> tuple[_Kept, FileState] | None:
-        """The trusted listing, and the last file's state after this process's last append, if that
-        ended at the position."""
-        kept, appended = self._kept, self._appended
-        if appended is None or appended[0] != position:
-            return None
-        if kept is None or not kept.trusted or kept.last_month != position.month:
-            return None
-        return kept, appended[1]
 
 
 def state_of(found: os.stat_result) -> FileState:

@@ -12,7 +12,7 @@ from promptyoself.events.codec import write_event
 from promptyoself.events.draft import Draft
 from promptyoself.events.records import Record
 from promptyoself.ledger.batch import Position
-from promptyoself.ledger.envelope import MAX_LINE_BYTES, Envelope, encode_fields
+from promptyoself.ledger.envelope import MAX_LINE_BYTES, Envelope, encode_line
 from promptyoself.ledger.segments import MAX_MEMBER_BYTES
 
 
@@ -33,8 +33,9 @@ def chain_up(
     for record, id_, actor in drafts:
         seq += 1
         version, type_, data = write_event(record)
-        line = encode_fields(version, seq, ts, type_, id_, actor, data, head)
-        envelopes.append(new(Envelope, (version, seq, ts, type_, id_, actor, data, head)))
+        envelope = new(Envelope, (version, seq, ts, type_, id_, actor, data, head))
+        line = encode_line(envelope)
+        envelopes.append(envelope)
         head = sha256(line).hexdigest()
         lines.append(line)
     lines.append(b"")

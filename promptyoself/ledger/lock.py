@@ -6,8 +6,8 @@ import os
 import sys
 import time
 from _thread import start_new_thread
-from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 from pathlib import Path
 from threading import TIMEOUT_MAX, Lock, RLock
@@ -48,7 +48,6 @@ class ExclusiveLock:
     ) -> None:
         """``timeout`` is how many seconds to wait before giving up; ``prepare`` makes the folder
         where there is none; ``state`` says what the log is meanwhile."""
-        self._path = path
         self._name = str(path)
         self._timeout = timeout
         self._prepare = prepare
@@ -67,30 +66,33 @@ class ExclusiveLock:
     def __del__(self) -> None:
         self._close()
 
-    def held(self, timeout: float | None = None) -> AbstractContextManager[None]:
+    @contextmanager
+    def held(self, timeout: float | None = None) -> Iterator[None]:
         """Hold the lock; ``timeout`` as given to the constructor unless stated.
 
         Raises:
             PromptyoselfError: ``lock_timeout``, naming the process that holds it.
             OSError: the lock's file can't be made.
         """
-        return self if timeout is None else _Held(self, timeout)
+        self.acquire(timeout)
+        try:
+            yield
+        finally:
+            self.release()
 
     def acquire(self, limit: float | None = None) -> None:
         """Take it, or take it once more, within ``limit`` seconds, or those that the constructor
         was given. Raises as :meth:`held`."""
         if limit is None:
             limit = self._timeout
+        deadline = time.monotonic() + limit
         thread = self._thread
-        deadline = None
         free = thread.acquire(blocking=False)
         if free and self._next_thread.locked() and not (self._depth or self._may_go_on()):
             thread.release()
             free = False
-        if not free:
-            deadline = time.monotonic() + limit
-            if not self._wait_for_threads(deadline):
-                raise self._timed_out(limit)
+        if not (free or self._wait_for_threads(deadline)):
+            raise self._timed_out(limit)
         if self._depth:  # ours already, so nothing was waited for
             self._depth += 1
             return
@@ -164,11 +166,9 @@ class ExclusiveLock:
             return False
         return True
 
-    def _line_up(self, limit: float, deadline: float | None) -> None:
+    def _line_up(self, limit: float, deadline: float) -> None:
         """Wait to be next, and then for the lock. Now and then see whether it is free all the
         same: the process that is next may have been stopped, or the files replaced."""
-        if deadline is None:
-            deadline = time.monotonic() + limit
         if limit <= 0:  # even if the lock is free at this instant: the turn is another's
             raise self._timed_out(limit)
         if self._place is None or not self._place.wanted_again():
@@ -188,10 +188,8 @@ class ExclusiveLock:
         if self._place is not None and self._place.leave():
             self._place = None
 
-    def _wait(self, limit: float, deadline: float | None) -> None:
+    def _wait(self, limit: float, deadline: float) -> None:
         began = time.monotonic()
-        if deadline is None:
-            deadline = began + limit
         while True:
             now = time.monotonic()
             if deadline <= now:
@@ -212,8 +210,8 @@ class ExclusiveLock:
             except BlockingIOError:
                 locked = False
             try:
-                found = os.stat(self._name)
-                if (found.st_dev, found.st_ino) == self._file:
+                named = os.stat(self._name)
+                if (named.st_dev, named.st_ino) == self._file:
                     return locked
             except FileNotFoundError:
                 pass
@@ -230,8 +228,8 @@ class ExclusiveLock:
         except BaseException:
             os.close(descriptor)
             raise
-        found = os.fstat(descriptor)
-        self._descriptor, self._file = descriptor, (found.st_dev, found.st_ino)
+        opened = os.fstat(descriptor)
+        self._descriptor, self._file = descriptor, (opened.st_dev, opened.st_ino)
 
     def _close(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
@@ -261,7 +259,7 @@ class ExclusiveLock:
 
     def _timed_out(self, limit: float) -> PromptyoselfError:
         try:
-            holder_info = orjson.loads(read_ours(self._path.with_name(self._path.name + ".holder")))
+            holder_info = orjson.loads(read_ours(Path(self._name + ".holder")))
             holder = f"process {holder_info['pid']} ({holder_info['command'].strip()})"
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             holder_info, holder = {}, "another process"
@@ -271,22 +269,6 @@ class ExclusiveLock:
             "Nothing was changed. Try again; if that process hangs, end it: its lock goes with it.",
             holder=holder_info,
         )
-
-
-class _Held:
-    """One hold, as a context."""
-
-    __slots__ = ("_limit", "_lock")
-
-    def __init__(self, lock: ExclusiveLock, limit: float) -> None:
-        self._lock = lock
-        self._limit = limit
-
-    def __enter__(self) -> None:
-        self._lock.acquire(self._limit)
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
 
 
 class _Place:

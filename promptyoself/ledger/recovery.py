@@ -22,34 +22,32 @@ If the log was damaged again and has lost that statement, the copies are recorde
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
 from promptyoself.core.disk import Disk, read_ours
-from promptyoself.ledger.batch import START, Batch, BatchAfterGap, Position
+from promptyoself.ledger.batch import START, Batch, Position
 from promptyoself.ledger.envelope import Envelope, decode_line, hash_line
 from promptyoself.ledger.salvage import UNRECORDED, Copy, copies, sound_lines, survey
 from promptyoself.ledger.sealing import packed
 from promptyoself.ledger.segments import (
     QUARANTINE,
-    UNSETTLED,
     compress,
+    last_member,
     list_segments,
     read_members,
     segment_name,
+    unsettled,
 )
 from promptyoself.ledger.statements import statements
 from promptyoself.ledger.survey import Line, Piece, Quarantined, Survey
 
 
-class FileRecovery:
-    """A :class:`~promptyoself.ledger.maintenance.Recovery` of a folder.
-
-    Its maker holds both locks.
-    """
+class Recovery:
+    """The one right to bring a damaged chain back into service. Nobody appends meanwhile, and
+    nobody seals: its maker holds both locks."""
 
     def __init__(self, folder: Path, disk: Disk) -> None:
         self._folder = folder
@@ -57,20 +55,27 @@ class FileRecovery:
         self._quarantine = folder / QUARANTINE
 
     def survey(self, witness: tuple[int, str] | None) -> Survey:
-        """See :meth:`Recovery.survey`."""
+        """What is sound and what isn't; reads everything and changes nothing. ``witness`` is the
+        number and the hash of the latest event that an index has seen.
+
+        Raises:
+            OSError: a segment can't be read.
+        """
         return survey(self._folder, witness)
 
     def events(self, survey: Survey) -> Iterator[Envelope]:
-        """See :meth:`Recovery.events`."""
+        """The sound events as a fold takes them in, with what stands for each gap."""
         texts = sound_lines(
             self._folder, {line.hash for island in survey.islands for line in island}
         )
         for gap, island in survey.in_turn():
-            batch = Batch([decode_line(texts[line.hash]) for line in island], START, b"")
-            yield from (batch if gap is None else BatchAfterGap.after(gap, batch)).folded()
+            events = [decode_line(texts[line.hash]) for line in island]
+            yield from Batch(events, START, b"", gap).folded()
 
     def pieces_of(self, survey: Survey, *, adopt: bool = False) -> list[Quarantined]:
-        """See :meth:`Recovery.pieces_of`."""
+        """The damaged bytes that :meth:`repair` moves aside, and those that a recovery has moved
+        that was killed before it could record them; with ``adopt`` also those whose record is
+        lost. Changes nothing."""
         recorded = self._recorded()
         copied = [
             _described(copy)
@@ -82,7 +87,15 @@ class FileRecovery:
         return [*copied, *(piece for piece, _ in self._pieces(survey) if piece.file not in named)]
 
     def repair(self, survey: Survey) -> Position:
-        """See :meth:`Recovery.repair`."""
+        """Leave only what is sound in its place. Returns the end of the chain.
+
+        Every piece is kept first, durably. It may die anywhere: then a survey finds the same sound
+        lines, and all is done again. Until the gaps have their statement, which the caller appends
+        at the end, readers stop at them.
+
+        Raises:
+            OSError: the disk refused. What was kept and what is sound is there.
+        """
         if survey.pieces:
             self._disk.make_directory(self._quarantine)
             self._disk.fsync_directory(self._folder)
@@ -101,7 +114,7 @@ class FileRecovery:
         return self._end(survey.last)
 
     def confirm_copies(self) -> None:
-        """See :meth:`Recovery.confirm_copies`."""
+        """Give the copies of which the chain has a record their names for good."""
         recorded, synced = self._recorded(), False
         with suppress(OSError):  # the next recovery tries again
             for copy in copies(self._folder):
@@ -113,7 +126,7 @@ class FileRecovery:
                     self._disk.rename(copy.path, copy.path.with_suffix(""))
 
     def keep(self, path: Path, name: str) -> Path:
-        """See :meth:`Recovery.keep`."""
+        """Copy a file or a folder to the quarantine, durably; returns where it lies there."""
         target = self._quarantine / name
         self._disk.make_directory(self._quarantine)
         if path.is_dir():
@@ -157,13 +170,11 @@ class FileRecovery:
             for island in survey.islands
             if any(line.ts[:7] == month for line in island)
         ]
-        unsettled = self._folder / UNSETTLED
         if not runs:
-            os.close(self._disk.open_own(unsettled, os.O_WRONLY | os.O_CREAT))
-            with suppress(FileNotFoundError):
-                self._disk.unlink(path)
-            self._disk.fsync_directory(self._folder)
-            self._disk.discard(unsettled)
+            with unsettled(self._folder, self._disk):
+                with suppress(FileNotFoundError):
+                    self._disk.unlink(path)
+                self._disk.fsync_directory(self._folder)
             return
         self._disk.write_beside(path, _members(runs, texts))
         beside = self._disk.beside(path)
@@ -174,21 +185,15 @@ class FileRecovery:
         ]
         if written != [line.hash for run in runs for line in run]:
             raise OSError(f"{beside} doesn't read as it was written: a failing disk or memory")
-        os.close(self._disk.open_own(unsettled, os.O_WRONLY | os.O_CREAT))
-        self._disk.put_in_place(path)
-        self._disk.discard(unsettled)
+        with unsettled(self._folder, self._disk):
+            self._disk.put_in_place(path)
 
     def _end(self, last: Line | None) -> Position:
         if last is None:
             return START
-        earlier = 0
-        for month, size in list_segments(self._folder):
-            if month < last.ts[:7]:
-                earlier += size
-        member = None
-        for following in read_members(self._folder / segment_name(last.ts[:7])):
-            member = following
-        if member is None or hash_line(member.content[:-1].rpartition(b"\n")[2]) != last.hash:
+        earlier = sum(size for month, size in list_segments(self._folder) if month < last.ts[:7])
+        member = last_member(self._folder / segment_name(last.ts[:7]))
+        if member is None or hash_line(member.last_line) != last.hash:
             raise OSError(f"{segment_name(last.ts[:7])} doesn't end as it was written")
         return Position(
             last.seq, last.hash, last.ts, last.ts[:7], member.end, member.start, earlier

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import Any, BinaryIO
 
 from promptyoself.core.cancellation import check
 from promptyoself.core.disk import open_ours
 from promptyoself.core.errors import ChainError
-from promptyoself.ledger.batch import Batch, BatchAfterGap, Gap, HeadMoved, Position
+from promptyoself.ledger.batch import Batch, Gap, HeadMoved, Position
+from promptyoself.ledger.envelope import Envelope, decode_line
 from promptyoself.ledger.folder_cache import FolderCache
 from promptyoself.ledger.segments import (
     BrokenMember,
@@ -32,20 +34,16 @@ from promptyoself.ledger.segments import (
     segment_name,
 )
 
-if TYPE_CHECKING:
-    from promptyoself.ledger.envelope import Envelope
-    from promptyoself.ledger.statements import Bridges
-
 
 def read(folder: Path, cache: FolderCache, after: Position) -> Iterator[Batch]:
-    """The batches after a position, as :meth:`Ledger.replay` gives them, and empty batches where
-    only the position has changed.
+    """The batches after a position, as :meth:`FileLedger.replay` gives them, and empty batches
+    where only the position has changed.
 
     Raises:
-        HeadMoved, ChainError: as :meth:`Ledger.replay`.
+        HeadMoved, ChainError: as :meth:`FileLedger.replay`.
     """
     position, failed_after = after, -1
-    bridges = _LazyBridges(folder)
+    bridges = Bridges(folder)
     while True:
         try:
             for batch in _read_months(folder, cache, position, bridges):
@@ -64,7 +62,7 @@ def read(folder: Path, cache: FolderCache, after: Position) -> Iterator[Batch]:
 
 
 def _read_months(
-    folder: Path, cache: FolderCache, after: Position, bridges: _LazyBridges
+    folder: Path, cache: FolderCache, after: Position, bridges: Bridges
 ) -> Iterator[Batch]:
     segments = list_segments(folder)
     if after.seq and after.month not in dict(segments):
@@ -104,26 +102,16 @@ def _read_months(
 
 
 def _read_members(
-    file: BinaryIO, month: str, position: Position, bridges: _LazyBridges
+    file: BinaryIO, month: str, position: Position, bridges: Bridges
 ) -> Iterator[Batch]:
     """The batches of a month's file that follow from a position, which may lie in that month."""
     start, earlier = position.offset, position.earlier
     if month != position.month:
         start, earlier = 0, position.earlier + position.offset
     for member in members_of(file, start):
-        gap = None
-        try:
-            envelopes, end = check_links(position, member, month, earlier)
-        except ChainError:
-            gap = bridges.over(position, member)
-            if gap is None:
-                raise
-            position = position._replace(seq=gap.first - 1, hash=gap.first_prev)
-            envelopes, end = check_links(position, member, month, earlier)
-        position = end
+        envelopes, position, gap = bridges.follow(position, member, month, earlier)
         bridges.close(envelopes)
-        batch = Batch(envelopes, position, member.content)
-        yield batch if gap is None else BatchAfterGap.after(gap, batch)
+        yield Batch(envelopes, position, member.content, gap)
 
 
 def _resume(file: BinaryIO, position: Position) -> Batch:
@@ -157,28 +145,81 @@ def _is_replaced(file: BinaryIO, path: Path) -> bool:
         return False
 
 
-class _LazyBridges:
-    """The gaps that a replay passes. They are looked up only if a line doesn't follow from the one
-    before it, which is rare."""
+class Bridges:
+    """The gaps that one replay of a folder passes. Each must have a statement, and the replay must
+    come to that statement."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._bridges: Bridges | None = None
+        self._stated: dict[tuple[Gap, Any], int] | None = None
+        self._open: dict[int, Gap] = {}
 
-    def over(self, position: Position, member: Member) -> Gap | None:
-        """See :meth:`Bridges.over`."""
-        if self._bridges is None:
-            from promptyoself.ledger.statements import Bridges
+    def follow(
+        self, position: Position, member: Member, month: str, earlier: int
+    ) -> tuple[list[Envelope], Position, Gap | None]:
+        """As :func:`check_links`, but also over a gap that the chain has a statement for. Returns
+        that gap, too.
 
-            self._bridges = Bridges(self._folder)
-        return self._bridges.over(position, member)
+        Raises:
+            ChainError: ``corrupt_chain``.
+        """
+        try:
+            return *check_links(position, member, month, earlier), None
+        except ChainError:
+            gap = self._over(position, member)
+            if gap is None:
+                raise
+        position = position._replace(seq=gap.first - 1, hash=gap.first_prev)
+        return *check_links(position, member, month, earlier), gap
+
+    def _over(self, position: Position, member: Member) -> Gap | None:
+        """The gap between a position and a member, if the chain has a statement for it."""
+        try:
+            first = decode_line(member.content.partition(b"\n")[0])
+        except ValueError:
+            return None
+        gap = Gap(position.seq, position.hash, first.seq, first.prev)
+        statement = self.statement_of(gap)
+        if statement is None:
+            return None
+        self._open[statement] = gap
+        return gap
+
+    def statement_of(self, gap: Gap) -> int | None:
+        """The number of the first event that states the gap with the right number of lost events,
+        or ``None``. If no number is missing, an alteration broke the link, which is no gap."""
+        if self._stated is None:
+            from promptyoself.ledger.statements import statements
+
+            self._stated = {}
+            for event in statements(self._folder, "ledger.recovered"):
+                stated_gap = Gap._make(event.data.get(name) for name in Gap._fields)
+                with suppress(TypeError):  # no key, so no gap
+                    self._stated.setdefault((stated_gap, event.data.get("lost")), event.seq)
+        missing = gap.first - gap.after - 1
+        statement = self._stated.get((gap, missing))
+        return statement if missing > 0 and statement and statement > gap.first else None
 
     def close(self, envelopes: list[Envelope]) -> None:
-        """See :meth:`Bridges.close`."""
-        if self._bridges is not None:
-            self._bridges.close(envelopes)
+        """Close the gaps that these events, to which the replay has come, state."""
+        if self._open:
+            for event in envelopes:
+                if event.type == "ledger.recovered":
+                    self._open.pop(event.seq, None)
 
     def require_closed(self) -> None:
-        """See :meth:`Bridges.require_closed`."""
-        if self._bridges is not None:
-            self._bridges.require_closed()
+        """Check, at the end of the replay, that each gap was stated.
+
+        Raises:
+            ChainError: ``corrupt_chain``: a gap was passed, and its statement isn't on the chain.
+        """
+        for statement, gap in self._open.items():
+            raise ChainError(
+                "corrupt_chain",
+                f"The log has a gap between events {gap.after} and {gap.first}, and event "
+                f"{statement}, which is to state it, isn't on the chain.",
+                "Nothing was changed. Run `promptyoself verify` for the details.",
+                seq=gap.after + 1,
+                expected=f"event {gap.after + 1}",
+                found=f"event {gap.first}",
+            )

@@ -27,27 +27,27 @@ The order of the steps, and why each is safe to die after:
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
 from promptyoself.core.disk import Disk, open_ours
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.instants import format_utc
 from promptyoself.ledger.batch import START, Batch, HeadMoved, Position
 from promptyoself.ledger.envelope import decode_line, hash_line
-from promptyoself.ledger.maintenance import Prepared, UnknownMonth
 from promptyoself.ledger.segments import (
-    UNSETTLED,
     BrokenMember,
     compress,
     ends_at,
+    last_member,
     list_segments,
     read_members,
     segment_name,
+    unsettled,
 )
 from promptyoself.ledger.statements import statements
 
@@ -59,8 +59,32 @@ and it is what a reader must read to find its place again."""
 _SMALL_MEMBER_BYTES = MEMBER_BYTES // 8
 
 
-class FileSealing:
-    """A :class:`~promptyoself.ledger.maintenance.Sealing` of a folder. Its maker holds the lock."""
+class Prepared(NamedTuple):
+    """A month in larger members, ready to be put in place of the old file."""
+
+    month: str
+    events: int
+    content_sha256: str  # of all its lines, newlines included
+    end: Position  # its last event, and where the old file ended when it was read
+    offset: int  # where the new file ends, in bytes
+    member: int  # where the last member of the new file begins
+    growing: bool = False  # the old file may have grown since; that is added to the new one
+
+
+class UnknownMonth(PromptyoselfError):
+    """The chain has no event of that month."""
+
+    def __init__(self, month: str) -> None:
+        super().__init__(
+            "unknown_month",
+            f"The log has no event of {month}.",
+            "Nothing was changed. `promptyoself seal` without --month seals what there is to seal.",
+        )
+
+
+class Sealing:
+    """The one right to seal: to rewrite months that are over into large members, the same lines.
+    Its maker holds the lock."""
 
     def __init__(
         self,
@@ -84,13 +108,26 @@ class FileSealing:
         self._beside = None
 
     def recorded(self) -> set[str]:
-        """See :meth:`Sealing.recorded`."""
+        """The months that a ``segment.sealed`` stands for. Reads the whole chain, without checking
+        its links."""
         # Damage in a segment is found when that is sealed, or by `verify`.
         sealed = statements(self._folder, "segment.sealed")
         return {str(event.data.get("month")) for event in sealed}
 
     def prepare(self, month: str, now: datetime) -> Prepared:
-        """See :meth:`Sealing.prepare`."""
+        """Write the month in larger members, beside the old file, and check that it has the same
+        lines.
+
+        Takes no lock and changes nothing that anybody reads; it takes time that grows with the
+        month. Every line of the month is checked first, and its link to the month before. What is
+        returned is durable. Several can't be prepared at once: each undoes the one before.
+
+        Raises:
+            PromptyoselfError: ``unknown_month``; ``month_not_over``, where an event appended at
+                ``now`` could still lie in it.
+            ChainError: the month is damaged.
+            OSError: the disk refused. In every case nothing was changed.
+        """
         months = [month for month, _ in list_segments(self._folder)]
         if month not in months:
             raise UnknownMonth(month)
@@ -103,11 +140,17 @@ class FileSealing:
         return self._write_beside(month, None)
 
     def repack(self, until: Position) -> Prepared:
-        """See :meth:`Sealing.repack`."""
+        """As :meth:`prepare`, of the running month up to a position: a month needn't be over to be
+        repacked, only to be recorded as sealed.
+
+        Raises:
+            PromptyoselfError: ``unknown_month``.
+            ChainError, OSError: as :meth:`prepare`.
+        """
         return self._write_beside(until.month, until.seq)
 
     def count_small_members(self, month: str) -> int:
-        """See :meth:`Sealing.count_small_members`."""
+        """How many small members a month has: what repacking it would put together."""
         count = 0
         with suppress(BrokenMember, FileNotFoundError):
             for member in read_members(self._folder / segment_name(month)):
@@ -139,7 +182,25 @@ class FileSealing:
     def put_in_place(
         self, prepared: Prepared, expecting: Position, before: Callable[[Position], None]
     ) -> Position:
-        """See :meth:`Sealing.put_in_place`."""
+        """Put the prepared month in the place of the old one; returns where ``expecting``, the
+        chain's end, lies from now on. The caller holds :meth:`FileLedger.exclusive`, and records it
+        before he lets go: what is appended then lies in a later month, so nobody can add to the
+        sealed one any more.
+
+        ``before`` gets that position when all is checked, right before it comes true: an index
+        that is written then fits at once, and no reader has to do without one meanwhile.
+
+        When it returns the new one is durable. A crash before or after leaves either of them,
+        whole, and perhaps without a record: then sealing again does what is missing. A torn end is
+        moved aside first, and recorded by the next append. Readers that have the old one open go
+        on with it, and find their place in the new one afterwards.
+
+        Raises:
+            HeadMoved: ``expecting`` is not the end of the chain, or the month has grown since it
+                was prepared: prepare it again.
+            ChainError: the chain is damaged.
+            OSError: the disk refused; the old one is in place, or the new one.
+        """
         month, old = prepared.month, prepared.end
         path = self._folder / segment_name(month)
         last = month == expecting.month
@@ -159,11 +220,9 @@ class FileSealing:
             )
         else:
             moved = expecting._replace(offset=prepared.offset, member=prepared.member)
-        mark = self._folder / UNSETTLED
-        os.close(self._disk.open_own(mark, os.O_WRONLY | os.O_CREAT))
-        before(moved)
-        self._disk.put_in_place(path)
-        self._disk.discard(mark)
+        with unsettled(self._folder, self._disk):
+            before(moved)
+            self._disk.put_in_place(path)
         self._beside = None
         return moved
 
@@ -181,15 +240,13 @@ class FileSealing:
         """Where the month begins, by reading the end of the one before it, or all where that end
         can't be read."""
         position = START
-        earlier = [each for each, _ in list_segments(self._folder) if each < month]
+        earlier = [name for name, _ in list_segments(self._folder) if name < month]
         if not earlier:
             return START
         with suppress(BrokenMember, ValueError):
-            for member in read_members(self._folder / segment_name(earlier[-1])):
-                line = member.content[:-1].rpartition(b"\n")[2]
-                start, end = member.start, member.end
-            last = decode_line(line)
-            return Position(last.seq, hash_line(line), last.ts, earlier[-1], end, start, 0)
+            if (member := last_member(self._folder / segment_name(earlier[-1]))) is not None:
+                hash_, last = hash_line(member.last_line), decode_line(member.last_line)
+                return Position(last.seq, hash_, last.ts, earlier[-1], member.end, member.start, 0)
         for batch in self._replay(START):
             if batch.position.month >= month:
                 break

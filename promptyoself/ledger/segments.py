@@ -10,8 +10,9 @@ import io
 import os
 import re
 import zlib
+from collections import deque
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from hashlib import sha256
 from operator import itemgetter
@@ -20,7 +21,7 @@ from struct import Struct
 from types import ModuleType
 from typing import BinaryIO, NamedTuple
 
-from promptyoself.core.disk import is_ours, open_ours
+from promptyoself.core.disk import Disk, is_ours, open_ours
 from promptyoself.core.errors import ChainError
 from promptyoself.ledger.batch import Position
 from promptyoself.ledger.envelope import Envelope, decode_line, hash_line
@@ -62,6 +63,11 @@ class Member(NamedTuple):
     end: int
     content: bytes  # uncompressed
 
+    @property
+    def last_line(self) -> bytes:
+        """Its last line, without the newline."""
+        return self.content[:-1].rpartition(b"\n")[2]
+
 
 class BrokenMember(Exception):
     """There is no whole member at ``offset``; ``cause`` says why."""
@@ -81,6 +87,16 @@ def segment_name(month: str) -> str:
 def is_month(text: str) -> bool:
     """Whether a text is a month such as ``2026-11``."""
     return _NAME.fullmatch(segment_name(text)) is not None
+
+
+@contextmanager
+def unsettled(folder: Path, disk: Disk) -> Iterator[None]:
+    """Rename or remove a month meanwhile, and make that durable. If that is cut short, the mark
+    stays for the next append."""
+    mark = folder / UNSETTLED
+    os.close(disk.open_own(mark, os.O_WRONLY | os.O_CREAT))
+    yield
+    disk.discard(mark)
 
 
 def list_segments(folder: Path) -> list[tuple[str, int]]:
@@ -152,6 +168,16 @@ def read_members(path: Path, start: int = 0) -> Iterator[Member]:
         yield from members_of(file, start)
 
 
+def last_member(path: Path) -> Member | None:
+    """The last member of a file; ``None`` if it is empty.
+
+    Raises:
+        BrokenMember: not all of the file is whole members.
+    """
+    members = deque(read_members(path), maxlen=1)
+    return members[0] if members else None
+
+
 def members_of(file: BinaryIO, start: int = 0) -> Iterator[Member]:
     """The members of an unbuffered file, from the start of one. One member at a time is in memory.
 
@@ -199,10 +225,9 @@ def ends_at(file: BinaryIO, position: Position) -> bool:
         member = next(members_of(file, position.member), None)
         if member is None or member.end != position.offset:
             return False
-        line = member.content[:-1].rpartition(b"\n")[2]
-        if hash_line(line) != position.hash:
+        if hash_line(member.last_line) != position.hash:
             return False
-        envelope = decode_line(line)
+        envelope = decode_line(member.last_line)
     except (BrokenMember, ValueError):
         return False
     return (envelope.seq, envelope.ts) == (position.seq, position.ts)

@@ -28,7 +28,6 @@ from promptyoself.store.access import Events, View, forbidden
 if TYPE_CHECKING:
     from promptyoself.events.records import Record
     from promptyoself.ledger.batch import Torn
-    from promptyoself.ledger.protocol import Ledger
 
 
 S = TypeVar("S")
@@ -60,9 +59,7 @@ class Chain(Generic[S]):
         self.warn = warn
         self.seldom = Seldom(warn)
         self.log = log or Log(None)
-        self._ledger: Ledger = FileLedger(
-            self.folder, name, lock_timeout=settings.lock_timeout, disk=disk
-        )
+        self._ledger = FileLedger(self.folder, name, lock_timeout=settings.lock_timeout, disk=disk)
         self._index: Index[S] = Index(
             self.folder / "index.json", schema, self._ledger, self.warn, disk
         )
@@ -151,7 +148,7 @@ class Chain(Generic[S]):
 
     def exclusive(self, timeout: float | None = None) -> AbstractContextManager[None]:
         """Hold the right to append, which one process has at a time: see
-        :meth:`promptyoself.ledger.protocol.Ledger.exclusive`."""
+        :meth:`promptyoself.ledger.files.FileLedger.exclusive`."""
         return self._ledger.exclusive(timeout)
 
     def stamp(self) -> object:
@@ -164,7 +161,7 @@ class Chain(Generic[S]):
 
     def torn(self, after: Position) -> Torn | None:
         """The half-written end after a position: see
-        :meth:`promptyoself.ledger.protocol.Ledger.torn`."""
+        :meth:`promptyoself.ledger.files.FileLedger.torn`."""
         return self._ledger.torn(after)
 
     def head(self, after: Position) -> Position:
@@ -173,7 +170,7 @@ class Chain(Generic[S]):
 
     def event(self, seq: int, month: str) -> Envelope | None:
         """The event of that number, which bears a time in that month: see
-        :meth:`promptyoself.ledger.protocol.Ledger.event`."""
+        :meth:`promptyoself.ledger.files.FileLedger.event`."""
         self._require_unpinned()
         return self._ledger.event(seq, month)
 
@@ -181,7 +178,7 @@ class Chain(Generic[S]):
         """The number and the hash of the last event that the index has seen."""
         return self._index.witness()
 
-    def ledger_and_index(self) -> tuple[Ledger, Index[S]]:
+    def ledger_and_index(self) -> tuple[FileLedger, Index[S]]:
         """The log and its index themselves, for sealing and recovery, which rewrite them."""
         self._require_unpinned()
         return self._ledger, self._index

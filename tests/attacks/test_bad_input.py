@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from promptyoself.cli import cli
 from promptyoself.core.validation import MAX_PROMPT_BYTES
-from promptyoself.doors import mcp
+from promptyoself.doors.mcp import lifecycle
 from promptyoself.doors.registry import COMMANDS
 
 BASE = ("register", "--agent-id", AGENT, "--prompt", "Hello")
@@ -715,7 +715,7 @@ def test_no_argument_breaks_a_command(
     """P7: whatever text every flag of every command gets, the answer is one JSON document (or the
     table or the lines that were asked for), and never internal_error."""
     monkeypatch.setattr("promptyoself.doors.commands.delivery.deliverer", lambda _: NoLetta())
-    monkeypatch.setattr(mcp, "serve", served_to_agents)
+    monkeypatch.setattr(lifecycle, "serve", served_to_agents)
     monkeypatch.chdir(tmp_path)
     known = call(*BASE, "--cron", "0 0 29 2 *").success()["id"]
     command = cli.get_command(click.Context(cli), name)

@@ -551,7 +551,7 @@ NEVER["execute"] = ("loop",)
 def fuzzed(var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A data directory with a story in it, no Letta, and servers that end as soon as they serve."""
     from promptyoself import sandbox
-    from promptyoself.doors import mcp
+    from promptyoself.doors.mcp import lifecycle
     from promptyoself.service.delivery import loop
 
     clock.now = LATER
@@ -571,7 +571,7 @@ def fuzzed(var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, tmp_path: P
         return once(*arguments, deadline=min(deadline, 0.2), **more)
 
     monkeypatch.setattr(sandbox, "serve_forever", served)
-    monkeypatch.setattr(mcp, "serve", served_to_agents)
+    monkeypatch.setattr(lifecycle, "serve", served_to_agents)
     monkeypatch.setattr(loop, "execute_once", hurried)
     return var
 

@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 from chains import NOW, Killed, StepDisk, append, draft, kill, ledger_in, snapshot_of
 from checker import check_chain, lines, members
-from crashes import Unsynced, in_child
-from ledger_contract import FORK
+from crashes import FORK, Unsynced, in_child
 from sealed_logs import (  # noqa: F401 (a fixture too)
     DECEMBER,
     MONTHS,

@@ -7,18 +7,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from fcntl import LOCK_EX, LOCK_NB, flock
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pytest
 from chains import NOW, append, draft, ledger_in
 from checker import check_chain
+from crashes import FORK
 
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.ledger import START, FileLedger
-
-FORK = get_context("fork")
 
 
 def _append_until(folder: Path, last: int, start: Any, report: Any) -> None:

@@ -21,9 +21,11 @@ from promptyoself.core.errors import PromptyoselfError
 from promptyoself.doors import command as runner
 from promptyoself.doors.command import MAX_ANSWER_BYTES
 from promptyoself.doors.commands import mcp as mcp_command
-from promptyoself.doors.mcp import Door, Origin, shares, tools
+from promptyoself.doors.mcp import shares, tools
 from promptyoself.doors.mcp.shares import Shares
+from promptyoself.doors.mcp.tools import Door
 from promptyoself.doors.registry import AGENT_FACING, READERS, Effect
+from promptyoself.doors.session import Caller
 from promptyoself.service.delivery.loop import StopFlag
 
 if TYPE_CHECKING:
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
 
     from conftest import Clock
 
-ANYBODY = Origin(None, "client", None)
 WRITERS = {
     "register", "modify", "cancel", "pause", "resume", "trigger", "idle", "desire", "reinforce",
     "prune", "execute", "agents", "test",
@@ -43,7 +44,8 @@ CHANGES_LOG = ["cancel", "modify", "pause", "prune"]
 
 def over_mcp(*words: str, stop: StopFlag | None = None) -> dict[str, Any]:
     """What a tool answers."""
-    answer = mcp_command._answer(cli.cli, None, words, stop or StopFlag(), ANYBODY)
+    caller = Caller("mcp", stop or StopFlag(), client="client")
+    answer = mcp_command._answer(cli.cli, None, words, caller)
     document: dict[str, Any] = orjson.loads(answer)
     return document
 

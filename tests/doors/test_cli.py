@@ -135,6 +135,16 @@ def test_the_shell_completes(environ: dict[str, str]) -> None:
     assert complete("promptyoself", "register", "--misfire", "s") == {"skip"}
 
 
+def test_stdin_may_be_closed(var: Path, environ: dict[str, str]) -> None:
+    """P7: without a standard input nobody can be asked, and an MCP client has gone: `approve` takes
+    what it was told, and `mcp` ends at once."""
+    asked = ("--agent-id", AGENT, "--prompt", "Hello", "--every", "5m", "--tier", "2")
+    id_ = call("register", *asked).success()["id"]
+    assert call("approve", "--id", id_, stdin=None).success()["id"] == id_
+    ended = run("mcp", environ=environ, prepare=lambda: os.close(0))
+    assert ended == (0, b"", "")
+
+
 def test_a_bug_is_answered_too(var: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """P7: even a bug of ours is one JSON document, internal_error; its traceback goes to stderr."""
 

@@ -12,7 +12,7 @@ from promptyoself.core.settings import Caps
 from promptyoself.core.validation import MAX_PROMPT_BYTES
 from promptyoself.doors import command, monitor
 from promptyoself.doors.commands import log
-from promptyoself.doors.mcp import MAX_SESSIONS, connections, http, shares
+from promptyoself.doors.mcp import connections, http, shares
 from promptyoself.index import index
 from promptyoself.sandbox import http as sandbox_http
 from promptyoself.targets.letta import client, deadline
@@ -52,7 +52,7 @@ NUMBERS = {
         int(connections.HEAD_SECONDS),
         int(connections.BODY_SECONDS),
     ),
-    "sessions over MCP": (MAX_SESSIONS, int(http.SESSION_IDLE)),
+    "sessions over MCP": (http.MAX_SESSIONS, int(http.SESSION_IDLE)),
     "connections to `/metrics` and `/healthz`": (
         monitor.MOST_CONNECTIONS,
         int(monitor._REQUEST_SECONDS),

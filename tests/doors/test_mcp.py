@@ -26,14 +26,14 @@ from mcp_types import Tool as Listed
 
 from promptyoself import cli
 from promptyoself.core.errors import PromptyoselfError
-from promptyoself.doors import schemas
+from promptyoself.doors.agent_parameters import parameters
 from promptyoself.doors.commands import mcp
-from promptyoself.doors.mcp import Door
+from promptyoself.doors.mcp import schemas
 from promptyoself.doors.mcp import tools as door
-from promptyoself.doors.parameters import parameters
+from promptyoself.doors.mcp.tools import Door
 from promptyoself.doors.registry import AGENT_FACING, COMMANDS, SETS, Command, Effect, Tool
+from promptyoself.doors.session import Caller
 from promptyoself.sandbox import Sandbox
-from promptyoself.service.delivery.loop import StopFlag
 
 if TYPE_CHECKING:
     from conftest import Clock
@@ -686,12 +686,13 @@ def blocking(began: threading.Event, go_on: threading.Event) -> Door:
     """A server one of whose commands takes as long as the test likes, or until it is asked to end;
     and another that doesn't."""
 
-    def answer(words: Any, stop: StopFlag, _: str | None) -> bytes:
+    def answer(words: Sequence[str], caller: Caller) -> bytes:
+        assert caller.stop is not None
         if words[0] == "verify":
             began.set()
-            while not go_on.wait(0.01) and stop.why is None:
+            while not go_on.wait(0.01) and caller.stop.why is None:
                 pass
-        return orjson.dumps({"status": "error", "code": words[0], "stopped": stop.why})
+        return orjson.dumps({"status": "error", "code": words[0], "stopped": caller.stop.why})
 
     return Door(cli.cli, answer, answer, agent=None)
 

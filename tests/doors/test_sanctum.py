@@ -19,8 +19,9 @@ from checker import check_chain
 
 from promptyoself import cli
 from promptyoself.core.errors import PromptyoselfError
-from promptyoself.doors import sanctum, session, spelling
-from promptyoself.doors.parameters import parameters
+from promptyoself.doors import sanctum, session
+from promptyoself.doors.agent_parameters import parameters
+from promptyoself.doors.arguments import from_host, normalise_flags
 from promptyoself.doors.registry import AGENT_FACING, COMMANDS
 from promptyoself.sandbox import Sandbox
 
@@ -387,14 +388,14 @@ def test_an_array_repeats_its_flag() -> None:
     for value, loud in (("true", True), ("false", False), ("maybe", None)):
         asked = [*words, "--loud", value]
         if loud is None:
-            assert spelling.normalise_flags(wish, asked) == asked
+            assert normalise_flags(wish, asked) == asked
             continue
-        for read in (spelling.normalise_flags, spelling.from_host):
+        for read in (normalise_flags, from_host):
             wish.main(read(wish, asked), standalone_mode=False)
             expected = {"text": "true", "tag": ("a", "true"), "level": (1, 2), "loud": loud}
             assert given.pop() == {**expected, "secret": None}
     with pytest.raises(PromptyoselfError) as refused:
-        spelling.from_host(wish, [*words, "--secret", "x"])
+        from_host(wish, [*words, "--secret", "x"])
     assert refused.value.hint.startswith("There are: text, tag, level, loud. See ")
 
 

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import promptyoself
 from promptyoself import cli
 from promptyoself.doors import sanctum
 from promptyoself.doors.commands import mcp
-from promptyoself.doors.mcp import Door
+from promptyoself.doors.mcp.tools import Door
 from promptyoself.doors.registry import AGENT_FACING, COMMANDS
 from promptyoself.doors.wording import Wording
 
@@ -174,9 +175,7 @@ def test_through_the_mcp_door(var: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("LETTA_BASE_URL", "http://127.0.0.1:9")
     call("desire", "--agent-id", AGENT, "--text", "x").success()
 
-    def ask(words: Any, stop: Any, origin: Any) -> bytes:
-        return mcp._answer(GROUP, None, words, stop, origin)
-
+    ask = partial(mcp._answer, GROUP, None)
     door = Door(GROUP, ask, ask, agent=None, prefix="p_")
 
     async def talk() -> None:

@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # What is done, by subject.
     "service.schedules": BELOW_SERVICE - {"index"},
     "service.desires": BELOW_SERVICE - {"ledger", "index"},
-    "service.proof": BELOW_SERVICE - {"rules"},
+    "service.proof": BELOW_SERVICE - {"rules", "index"},
     "service.metrics": BELOW_SERVICE - {"index"},
     "service.audit": BELOW_SERVICE - {"index"} | {"targets", "service.proof"},
     "service.transfer": BELOW_SERVICE - {"index"} | {"service.schedules"},
@@ -108,7 +108,7 @@ ASK_WHO_IS_PINNED = {
     "service.proof.pack": "a pack has everybody's events in it",
     "service.proof.signed_heads": "a key speaks for everybody's events",
     "service.upkeep.recover": "a recovery changes everybody's log",
-    "service.upkeep.attendance": "the loop is no business of an agent",
+    "service.upkeep.running_loop": "the loop is no business of an agent",
     # Work on all agents' data, of which a pinned caller gets a part.
     "service.delivery.loop": "a pass claims the slots of that agent alone",
     "service.metrics.collect": "totals are everybody's, single budgets the agent's own",

@@ -29,7 +29,6 @@ from promptyoself.core.errors import ChainError
 from promptyoself.index.index import Index, Snapshot
 from promptyoself.index.schema import decode_root
 from promptyoself.ledger import START
-from promptyoself.ledger.protocol import Ledger
 
 pytestmark = pytest.mark.usefixtures("both_chains")
 
@@ -39,7 +38,7 @@ class Case:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.ledger: Ledger = three_months(folder)
+        self.ledger = three_months(folder)
         self.path = folder / "index.json"
         self.warnings: list[str] = []
         self.truth = self.fresh(folder / "none").load()

@@ -38,7 +38,6 @@ from promptyoself.index.index import Index, Snapshot
 from promptyoself.index.schedule_schema import SCHEDULE_SCHEMA
 from promptyoself.index.schema import decode_root
 from promptyoself.ledger import START
-from promptyoself.ledger.protocol import Ledger
 from promptyoself.rules.due import due
 from promptyoself.state.apply import fold
 from promptyoself.state.overlay import Summary
@@ -52,7 +51,7 @@ class Case:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.ledger: Ledger = ledger_in(folder)
+        self.ledger = ledger_in(folder)
         self.path = folder / "index.json"
         self.warnings: list[str] = []
         with self.ledger.exclusive():

@@ -1,4 +1,4 @@
-"""The embedded ledger: the contract, and what is its own: files, syscalls, races."""
+"""The ledger's files, syscalls, locks and races."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from chains import (
     three_months,
 )
 from checker import check_chain, lines
+from crashes import FORK
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ledger_contract import FORK, LedgerContract
 from tally import rounds
 
 from promptyoself.core.errors import ChainError, PromptyoselfError
@@ -37,17 +37,6 @@ from promptyoself.index.index import Snapshot
 from promptyoself.ledger import START, FileLedger, HeadMoved, folder_cache, segments
 from promptyoself.ledger.envelope import Envelope, decode_line, encode_line
 from promptyoself.ledger.segments import compress, list_segments, read_members
-
-
-@pytest.mark.usefixtures("both_chains")
-class TestFileLedger(LedgerContract):
-    """The embedded ledger keeps the contract, whichever chain it is."""
-
-    def open(self, place: Path, lock_timeout: float = 10.0) -> FileLedger:
-        return ledger_in(place, lock_timeout=lock_timeout)
-
-    def audit(self, place: Path) -> list[dict[str, Any]]:
-        return check_chain(place)
 
 
 def test_syscalls_of_an_append(tmp_path: Path) -> None:

@@ -20,9 +20,8 @@ import pytest
 from calling import append_foreign
 from chains import NOW, Killed, StepDisk, append, draft, kill, ledger_in, snapshot_of
 from checker import check_chain, lines, members
-from crashes import Unsynced, in_child
+from crashes import FORK, Unsynced, in_child
 from dispatch import Place
-from ledger_contract import FORK
 from loops import Here, wait_for
 from sealed_logs import (  # noqa: F401 (a fixture too)
     DECEMBER,
@@ -49,8 +48,7 @@ from promptyoself.index.index import Index, Snapshot
 from promptyoself.index.schedule_schema import SCHEDULE_SCHEMA
 from promptyoself.ledger import START, Position
 from promptyoself.ledger import sealing as sealing_module
-from promptyoself.ledger.maintenance import Prepared
-from promptyoself.ledger.sealing import MEMBER_BYTES, FileSealing
+from promptyoself.ledger.sealing import MEMBER_BYTES, Prepared, Sealing
 from promptyoself.ledger.segments import compress
 from promptyoself.service.delivery import sealer as sealer_module
 from promptyoself.service.delivery.sealer import Sealer
@@ -239,14 +237,14 @@ def test_a_pack_begun_before(folder: Path, tmp_path: Path, monkeypatch: pytest.M
 
 def meanwhile(monkeypatch: pytest.MonkeyPatch, act: Callable[[], Any]) -> None:
     """Let something happen once the month was read."""
-    real = FileSealing.repack
+    real = Sealing.repack
 
-    def repacking(self: FileSealing, until: Position) -> Prepared:
+    def repacking(self: Sealing, until: Position) -> Prepared:
         prepared = real(self, until)
         act()
         return prepared
 
-    monkeypatch.setattr(FileSealing, "repack", repacking)
+    monkeypatch.setattr(Sealing, "repack", repacking)
 
 
 @pytest.mark.parametrize("torn", [False, True])
@@ -370,14 +368,14 @@ def test_an_append_that_was_taken_back(
         assert caught.value.code == "head_moved"
         assert path.read_bytes() == instead
     else:
-        real = FileSealing.prepare
+        real = Sealing.prepare
 
-        def prepare(self: FileSealing, month: str, now: datetime) -> Prepared:
+        def prepare(self: Sealing, month: str, now: datetime) -> Prepared:
             prepared = real(self, month, now)
             act()
             return prepared
 
-        monkeypatch.setattr(FileSealing, "prepare", prepare)
+        monkeypatch.setattr(Sealing, "prepare", prepare)
         assert seal(store_in(folder, Unsynced()), DECEMBER, MONTH)["sealed"]
     assert b"".join(month_in(folder)) == b"".join(members(instead))
     check_chain(folder)
@@ -491,9 +489,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def repack_growing(folder: Path, disk: Disk) -> int:
     """Compact, while another process appends, and dies in the middle of its next append."""
-    real = FileSealing.repack
+    real = Sealing.repack
 
-    def repacking(self: FileSealing, until: Position) -> Prepared:
+    def repacking(self: Sealing, until: Position) -> Prepared:
         prepared = real(self, until)
         append(ledger_in(folder, _plain(disk)), 60)
         tear(folder)
@@ -503,7 +501,7 @@ def repack_growing(folder: Path, disk: Disk) -> int:
         return prepared
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FileSealing, "repack", repacking)
+        patch.setattr(Sealing, "repack", repacking)
         return repack(store_in(folder, disk), NOW)
 
 

@@ -320,7 +320,7 @@ def test_an_append_between_preparing_and_swapping(folder: Path) -> None:
     store, other = store_in(folder), ledger_in(folder)
     late = iter([50, 51])
 
-    real = sealing_module.FileSealing.prepare
+    real = sealing_module.Sealing.prepare
 
     def prepare(self: Any, month: str, now: datetime) -> Any:
         prepared = real(self, month, now)
@@ -330,7 +330,7 @@ def test_an_append_between_preparing_and_swapping(folder: Path) -> None:
         return prepared
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sealing_module.FileSealing, "prepare", prepare)
+        patch.setattr(sealing_module.Sealing, "prepare", prepare)
         answer = seal(store, DECEMBER, "2026-11")
     assert answer["sealed"][0]["events"] == 4
     events = check_chain(folder)
@@ -343,7 +343,7 @@ def test_an_append_between_preparing_and_swapping(folder: Path) -> None:
 def test_a_month_that_keeps_growing(folder: Path) -> None:
     """P5: where the month grows each time, sealing gives up, and nothing was changed by it."""
     other = ledger_in(folder)
-    real = sealing_module.FileSealing.prepare
+    real = sealing_module.Sealing.prepare
     numbers = iter(range(50, 90))
 
     def prepare(self: Any, month: str, now: datetime) -> Any:
@@ -352,7 +352,7 @@ def test_a_month_that_keeps_growing(folder: Path) -> None:
         return prepared
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sealing_module.FileSealing, "prepare", prepare)
+        patch.setattr(sealing_module.Sealing, "prepare", prepare)
         with pytest.raises(PromptyoselfError) as caught:
             seal(store_in(folder), DECEMBER, "2026-11")
     assert caught.value.code == "head_moved"

@@ -31,8 +31,8 @@ from promptyoself.rules.claim import claim
 from promptyoself.rules.outcome import outcome_events
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.audit.audited_log import AuditEnd
-from promptyoself.service.audit.slot_auditor import SlotAuditor
-from promptyoself.service.audit.slot_verdict import SlotVerdict
+from promptyoself.service.audit.log_auditor import LogAuditor
+from promptyoself.service.audit.slot_verdicts import SlotVerdict
 from promptyoself.service.schedules.change import cancel, modify, pause, resume, run_now
 from promptyoself.service.schedules.register import register
 from promptyoself.service.schedules.request import Request
@@ -176,6 +176,20 @@ def test_what_was_decided_elsewhere_is_not_owed_here(world: World) -> None:
         entries = entries_of([moved._replace(ts=ts)], world.now + timedelta(hours=2, minutes=-20))
         assert {entry.outcome for entry in entries} == {"pending"}, id_
         assert sum(entry.slots for entry in entries) == slots
+
+
+def test_skips_are_taken_back_of_the_agent_of_then(world: World) -> None:
+    """P2: where a clock was ahead, skipped slots count again for the agent they were skipped for,
+    though the schedule has become another's."""
+    id_ = world.register("agent-a", every="1h")
+    world.advance(hours=5, minutes=1)
+    world.settle(world.claim_one())
+    modify(world, id_, Request(agent_id="agent-b"), world.now)  # type: ignore[arg-type]
+    world.advance(hours=-4)
+    pause(world, id_, None, world.now)  # type: ignore[arg-type]
+    resume(world, id_, None, world.now)  # type: ignore[arg-type]
+    skipped = [e for e in entries_of(world.events, world.now) if e.outcome == "skipped"]
+    assert [(e.agent_id, e.slots) for e in skipped] == [("agent-a", n) for n in (4, -4, 1)]
 
 
 def test_a_triggered_slot(world: World) -> None:
@@ -373,7 +387,7 @@ def test_a_schedule_that_cannot_be_audited_is_named(world: World) -> None:
     world.advance(hours=1)
     broken = [changed(world.events[0], timezone="Nowhere/Land", schedule_type="cron",
                       schedule_value="0 9 * * *"), world.events[1]]  # fmt: skip
-    auditor = SlotAuditor(NOON, world.now)
+    auditor = LogAuditor(NOON, world.now)
     entries = [entry for event in broken for entry in auditor.add(event)]
     entries += auditor.finish(AuditEnd(world.now, (), False))
     assert [entry.agent_id for entry in entries] == ["agent-b"]
@@ -470,7 +484,7 @@ def test_windows_add_up(steps: list[tuple[str, Any]], cuts: list[int]) -> None:
     ends = [*(border - tick for border in borders), datetime(9999, 1, 1, tzinfo=UTC)]
     parts: Counter[tuple[str, str, str | None]] = Counter()
     for since, until in zip(starts, ends, strict=True):
-        auditor = SlotAuditor(since, until)
+        auditor = LogAuditor(since, until)
         entries = [entry for event in events for entry in auditor.add(event)]
         for entry in [*entries, *auditor.finish(AuditEnd(now, (), False))]:
             assert since <= entry.first <= entry.last <= until

@@ -34,7 +34,7 @@ from promptyoself.events.records import (
 from promptyoself.events.versions import VERSIONS
 from promptyoself.ledger import Envelope, Position
 from promptyoself.rules.outcome import Abandoned, Failed
-from promptyoself.service.audit.slot_auditor import SlotAuditor
+from promptyoself.service.audit.log_auditor import LogAuditor
 from promptyoself.service.metrics import collect
 from promptyoself.service.metrics.catalogue import METRICS
 from promptyoself.service.metrics.collect import Measurer
@@ -118,7 +118,7 @@ def test_what_is_counted_is_what_the_log_says(seed: int) -> None:
     for name, expected in by_hand(world.events).items():
         assert getattr(counts, name) == expected, name
     assert sum(counts.late) > 10
-    auditor = SlotAuditor(datetime.min.replace(tzinfo=world.now.tzinfo), world.now)
+    auditor = LogAuditor(datetime.min.replace(tzinfo=world.now.tzinfo), world.now)
     audited: Counter[str] = Counter()
     for event in world.events:
         for entry in auditor.add(event):

@@ -19,7 +19,6 @@ from promptyoself.index.index import Index
 from promptyoself.index.schedule_schema import SCHEDULE_SCHEMA
 from promptyoself.index.schema import StateSchema
 from promptyoself.ledger import START, FileLedger, Position
-from promptyoself.ledger.protocol import Ledger
 
 NOW = datetime(2026, 11, 20, 20, 30, tzinfo=UTC)
 ACTOR = {"via": "test", "who": "tester"}
@@ -83,13 +82,13 @@ def ledger_in(folder: Path, disk: Disk | None = None, lock_timeout: float = 10.0
 
 
 def index_in(
-    path: Path, ledger: Ledger, warn: Callable[[str], None], disk: Disk | None = None
+    path: Path, ledger: FileLedger, warn: Callable[[str], None], disk: Disk | None = None
 ) -> Index[Any]:
     """The index of such a ledger."""
     return Index(path, schema(), ledger, warn, disk)
 
 
-def append(ledger: Ledger, *numbers: int, now: datetime = NOW) -> Position:
+def append(ledger: FileLedger, *numbers: int, now: datetime = NOW) -> Position:
     """Append a draft per number at the end, as one group."""
     with ledger.exclusive():
         return ledger.append([draft(number) for number in numbers], now, ledger.head()).position

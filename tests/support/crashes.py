@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections.abc import Callable
 
 from promptyoself.core.disk import Disk
+
+FORK = multiprocessing.get_context("fork")
 
 Report = Callable[[str], None]
 

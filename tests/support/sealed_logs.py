@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 from chains import NOW, PowerDisk, draft, ledger_in
 from checker import check_chain
-from crashes import Unsynced
-from ledger_contract import FORK
+from crashes import FORK, Unsynced
 from tally import chance
 
 from promptyoself.core.disk import Disk

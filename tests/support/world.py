@@ -26,8 +26,8 @@ from promptyoself.rules.failure_notices import with_notices
 from promptyoself.rules.outcome import Delivered, Outcome, outcome_events
 from promptyoself.rules.policy import ApprovalVerdict, approval_in_log
 from promptyoself.service.audit.audited_log import AuditEnd
-from promptyoself.service.audit.slot_auditor import SlotAuditor
-from promptyoself.service.audit.slot_verdict import SlotVerdict
+from promptyoself.service.audit.log_auditor import LogAuditor
+from promptyoself.service.audit.slot_verdicts import SlotVerdict
 from promptyoself.service.schedules.register import register
 from promptyoself.service.schedules.request import Request
 from promptyoself.state.apply import fold
@@ -213,7 +213,7 @@ def entries_of(
     events: Iterable[Any], now: datetime, living: Iterable[str] = ()
 ) -> list[SlotVerdict]:
     """What the audit says of each slot up to now."""
-    auditor = SlotAuditor(datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC))
+    auditor = LogAuditor(datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC))
     entries = [entry for event in events for entry in auditor.add(event)]
     entries += auditor.finish(AuditEnd(now, set(living), False))
     assert not auditor.broken, auditor.broken

@@ -21,7 +21,6 @@ from promptyoself.doors.registry import AGENT_FACING, SETS
 from promptyoself.doors.session import Caller, Session
 
 if TYPE_CHECKING:
-    from promptyoself.doors.mcp import Origin
     from promptyoself.service.delivery.loop import StopFlag
 
 _SWITCH_SECONDS = 0.0005
@@ -117,7 +116,9 @@ def mcp_command(
         _refuse_options_of_http()
     offered = commands_offered(tools)
     try:
-        from promptyoself.doors import mcp
+        from promptyoself.doors.mcp import http, lifecycle
+        from promptyoself.doors.mcp.stdio import Stdio
+        from promptyoself.doors.mcp.tools import Door
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("promptyoself"):
             raise
@@ -130,7 +131,7 @@ def mcp_command(
     gc.set_threshold(700, 10, 10)
     sys.setswitchinterval(_SWITCH_SECONDS)
     settings = session.settings
-    door = mcp.Door(
+    door = Door(
         _group(),
         partial(_answer, _group(), session.var),
         partial(_answer, _agenda_command, session.var),
@@ -145,14 +146,14 @@ def mcp_command(
         raise WrongUsage("conflicting_options", message, "Give both, or none.")
     loop = partial(_deliver, session, accept_clock) if with_loop else None
     if transport == "http":
-        listener = mcp.listen(host, port, settings.mcp_token)
+        listener = http.listen(host, port, settings.mcp_token)
         message = "It wants a token." if settings.mcp_token else "It wants no token."
 
         def ready() -> None:
             emit({"status": "success", "url": way.url, "message": message}, session.format)
 
         with closing(listener):
-            way = mcp.HTTP(
+            way = http.HTTP(
                 listener,
                 token=settings.mcp_token,
                 hosts=hosts,
@@ -160,12 +161,12 @@ def mcp_command(
                 ready=ready,
                 warn=session.log.warn,
             )
-            mcp.serve(door, way, loop)
+            lifecycle.serve(door, way, loop)
         return
     if sys.stdin is not None and sys.stdin.isatty():
         print("promptyoself: waiting for a client's messages; Ctrl-C ends it.", file=sys.stderr)
     try:
-        mcp.serve(door, mcp.Stdio(), loop)
+        lifecycle.serve(door, Stdio(), loop)
     except Exception as error:  # stdout is the protocol's, to the end
         document, code = error_document(error)
         print(to_json(document).decode(), file=sys.stderr)
@@ -202,13 +203,11 @@ def commands_offered(text: str) -> list[str]:
     return [name for name in AGENT_FACING if name in offered]
 
 
-def _answer(
-    command: click.Command, var: str | None, words: Sequence[str], stop: StopFlag, origin: Origin
-) -> bytes:
+def _answer(command: click.Command, var: str | None, words: Sequence[str], caller: Caller) -> bytes:
     """Make a client's call, on the server's data directory."""
     where = [] if var is None else [f"--var={var}"]
     name = words[:1] if isinstance(command, click.Group) else []
-    return call_command(command, [*name, *where, *words[len(name) :]], Caller("mcp", stop, *origin))
+    return call_command(command, [*name, *where, *words[len(name) :]], caller)
 
 
 def _deliver(session: Session, accept_clock: bool, stop: StopFlag) -> None:

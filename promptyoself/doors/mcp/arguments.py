@@ -14,7 +14,7 @@ from typing import Any
 
 from promptyoself.core.errors import WrongUsage
 from promptyoself.core.times import shown
-from promptyoself.doors.parameters import Parameter, argument_name, parse_boolean, parse_list
+from promptyoself.doors.agent_parameters import Parameter, argument_name, parse_boolean, parse_list
 
 _NUMBER = re.compile(r"[+-]?[0-9]{1,300}(\.[0-9]{0,300})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
 

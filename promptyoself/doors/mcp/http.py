@@ -12,7 +12,6 @@ from hashlib import sha256
 from hmac import compare_digest
 from typing import TYPE_CHECKING, Any
 
-import anyio
 import uvicorn
 from mcp.server.auth.middleware.bearer_auth import BearerAuthBackend
 from mcp.server.auth.provider import AccessToken
@@ -28,6 +27,7 @@ from promptyoself.core.errors import PromptyoselfError, cannot_listen
 from promptyoself.core.times import shown
 from promptyoself.doors.mcp.admission import Admission, host_pattern, origin_pattern
 from promptyoself.doors.mcp.connections import Bounds
+from promptyoself.doors.mcp.lifecycle import PATIENCE, Unanswered
 from promptyoself.doors.mcp.messages import MAX_BODY, mended
 
 if TYPE_CHECKING:
@@ -38,9 +38,6 @@ PATH = "/mcp"
 MAX_SESSIONS = 1000
 SESSION_IDLE = 600.0
 """Seconds after which a session that nobody uses is forgotten; many clients never end theirs."""
-
-_PATIENCE = 25
-"""Seconds for calls under way when the server is asked to stop; `execute` takes 5."""
 
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
@@ -82,7 +79,8 @@ class HTTP:
         self._origins = {
             origin_pattern(f"http://{name}{port}") for name in _LOOPBACK for port in ("", ":*")
         }
-        self._under_way = _Answers()
+        # Streams aside, which a client may hold open for ever.
+        self._unanswered = Unanswered()
         self._ended = False
         self._uvicorn: _Uvicorn | None = None
 
@@ -115,7 +113,7 @@ class HTTP:
             backend = BearerAuthBackend(_Verifier(self._token))
             app.add_middleware(AuthenticationMiddleware, backend=backend)
         app.add_middleware(Admission, hosts=self._hosts, pages=self._pages, origins=self._origins)
-        app.add_middleware(_UnderWay, state=self._under_way)
+        app.add_middleware(_UnderWay, unanswered=self._unanswered)
         self._bounds.watch(asyncio.get_running_loop())
         self._uvicorn = _Uvicorn(
             uvicorn.Config(
@@ -128,7 +126,7 @@ class HTTP:
                 lifespan="on",
                 server_header=False,
                 ws="none",
-                timeout_graceful_shutdown=_PATIENCE + 5,
+                timeout_graceful_shutdown=PATIENCE + 5,
             ),
             self._ready,
         )
@@ -145,8 +143,7 @@ class HTTP:
             return
         # Not by its `handle_exit`: sse-starlette has put one there that cuts every answer.
         self._uvicorn.should_exit = True
-        with anyio.move_on_after(_PATIENCE):
-            await self._under_way.done()
+        await self._unanswered.none()
         AppStatus.should_exit = True  # which is how sse-starlette is told to end its streams
 
 
@@ -173,38 +170,14 @@ def _is_no_departure(record: logging.LogRecord) -> bool:
     return record.exc_info is None or not isinstance(record.exc_info[1], ClientDisconnect)
 
 
-class _Answers:
-    """Requests that are being answered, streams aside, which a client may hold open for ever."""
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._idle: anyio.Event | None = None
-
-    def begun(self) -> None:
-        """A request came in."""
-        self._count += 1
-
-    def ended(self) -> None:
-        """A request is answered, to the last byte."""
-        self._count -= 1
-        if self._count == 0 and self._idle is not None:
-            self._idle.set()
-
-    async def done(self) -> None:
-        """Wait until all are answered."""
-        if self._count:
-            self._idle = anyio.Event()
-            await self._idle.wait()
-
-
 class _UnderWay:
     """Counts the requests that are being answered, and completes streams that are ended.
 
     A client can't ask for what it missed on a stream. Nothing is kept for that, and the SDK would
     give no answer."""
 
-    def __init__(self, app: ASGIApp, state: _Answers) -> None:
-        self._app, self._state = app, state
+    def __init__(self, app: ASGIApp, unanswered: Unanswered) -> None:
+        self._app, self._unanswered = app, unanswered
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -218,19 +191,18 @@ class _UnderWay:
             open_ = message["type"] == "http.response.start" or message.get("more_body", False)
             await send(message)
 
-        is_stream = scope["method"] == "GET"
-        if is_stream:
+        request = object()
+        if scope["method"] == "GET":
             kept = [pair for pair in scope["headers"] if pair[0] != b"last-event-id"]
             scope = {**scope, "headers": kept}
         else:
-            self._state.begun()
+            self._unanswered.begun(request)
         try:
             await self._app(scope, receive, seen)
             if open_:
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
-            if not is_stream:
-                self._state.ended()
+            self._unanswered.ended(request)
 
 
 class _Readable:

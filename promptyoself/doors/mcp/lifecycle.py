@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from mcp.server import Server
 
 
+PATIENCE = 25
+"""Seconds for calls under way when the server is to end; `execute` takes 5."""
+
+
 class Transport(Protocol):
     """A way for clients to reach the server."""
 
@@ -26,6 +30,31 @@ class Transport(Protocol):
 
     async def end(self) -> None:
         """Come to an end soon."""
+
+
+class Unanswered:
+    """The requests that came in and have no answer yet."""
+
+    def __init__(self) -> None:
+        self._requests: set[object] = set()
+        self._none: anyio.Event | None = None
+
+    def begun(self, request: object) -> None:
+        """A request came in."""
+        self._requests.add(request)
+
+    def ended(self, request: object) -> None:
+        """A request is answered to the last byte, or gets no answer."""
+        self._requests.discard(request)
+        if not self._requests and self._none is not None:
+            self._none.set()
+
+    async def none(self) -> None:
+        """Wait until there is none, for :data:`PATIENCE` seconds at most."""
+        if self._requests:
+            self._none = anyio.Event()
+            with anyio.move_on_after(PATIENCE):
+                await self._none.wait()
 
 
 def serve(door: Door, transport: Transport, loop: Callable[[StopFlag], None] | None = None) -> None:

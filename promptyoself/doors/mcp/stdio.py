@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import sys
 import threading
 from asyncio import AbstractEventLoop, Queue, get_running_loop
 from collections.abc import Awaitable, Callable
@@ -12,20 +13,20 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
-import anyio
 from mcp.server.stdio import stdio_server
 from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCError, JSONRPCMessage, JSONRPCResponse
 
+from promptyoself.doors.mcp.lifecycle import Unanswered
 from promptyoself.doors.mcp.messages import MAX_BODY, mended, too_long
 
 if TYPE_CHECKING:
+    from anyio import AsyncFile
     from mcp.server import Server
     from mcp.shared._stream_protocols import WriteStream
 
 _LINES_AHEAD = 16
 _CHUNK = 65536
-_PATIENCE = 25  # seconds for calls under way, when no input comes any more
 _ENDS = 4096  # bytes of both ends of a line that is too long, in which its id is looked for
 
 
@@ -52,7 +53,7 @@ class Stdio:
             return
         self._lines = lines = _Lines()
         try:
-            async with stdio_server(stdin=cast("anyio.AsyncFile[str]", lines)) as (read, write):
+            async with stdio_server(stdin=cast("AsyncFile[str]", lines)) as (read, write):
                 lines.refuse = partial(_send, write)
                 answered = cast("WriteStream[SessionMessage]", _Answering(write, lines.unanswered))
                 await server.run(read, answered, server.create_initialization_options())
@@ -66,47 +67,17 @@ class Stdio:
             self._lines.end()
 
 
-class _Unanswered:
-    """The ids of requests that were read and have no answer yet."""
-
-    def __init__(self) -> None:
-        self._ids: set[str | int] = set()
-        self._none: anyio.Event | None = None
-
-    def read(self, message: bytes) -> None:
-        """A message came in. One that was called off gets no answer."""
-        document = json.loads(message)
-        if "id" in document and "method" in document:
-            self._ids.add(document["id"])
-        elif document.get("method") == "notifications/cancelled":
-            self.answered((document.get("params") or {}).get("requestId"))
-
-    def answered(self, id_: Any) -> None:
-        """An answer went out."""
-        if isinstance(id_, str | int):
-            self._ids.discard(id_)
-        if not self._ids and self._none is not None:
-            self._none.set()
-
-    async def none(self) -> None:
-        """Wait until there is none, but not for ever."""
-        if self._ids:
-            self._none = anyio.Event()
-            with anyio.move_on_after(_PATIENCE):
-                await self._none.wait()
-
-
 class _Answering:
     """The SDK's way out, on which every answer is seen."""
 
-    def __init__(self, stream: Any, unanswered: _Unanswered) -> None:
+    def __init__(self, stream: Any, unanswered: Unanswered) -> None:
         self._stream, self._unanswered = stream, unanswered
 
     async def send(self, message: SessionMessage) -> None:
         """See anyio's streams: it returns once the writer has taken the message."""
         await self._stream.send(message)
         if isinstance(message.message, JSONRPCResponse | JSONRPCError):
-            self._unanswered.answered(message.message.id)
+            self._unanswered.ended(message.message.id)
 
     async def aclose(self) -> None:
         """See anyio's streams."""
@@ -126,7 +97,7 @@ class _Lines:
 
     def __init__(self) -> None:
         self.refuse: Callable[[JSONRPCMessage], Awaitable[None]]
-        self.unanswered = _Unanswered()
+        self.unanswered = Unanswered()
         self._ended = False
         self._queue: Queue[bytes | _TooLong | None] = Queue()
         self._room = threading.Semaphore(_LINES_AHEAD)
@@ -153,9 +124,18 @@ class _Lines:
             elif not line.isspace():
                 message = mended(line)
                 if not isinstance(message, JSONRPCError):
-                    self.unanswered.read(message)
+                    self._note(json.loads(message))
                     return message.decode("utf-8", "replace")
                 await self.refuse(message)
+
+    def _note(self, message: dict[str, Any]) -> None:
+        """A message came in. A request that is called off gets no answer."""
+        if "id" in message and "method" in message:
+            self.unanswered.begun(message["id"])
+        elif message.get("method") == "notifications/cancelled":
+            id_ = (message.get("params") or {}).get("requestId")
+            if isinstance(id_, str | int):
+                self.unanswered.ended(id_)
 
     def _read(self, loop: AbstractEventLoop, descriptor: int | None) -> None:
         with suppress(RuntimeError):  # the loop has been closed: nobody wants to know any more
@@ -185,10 +165,9 @@ async def _send(stream: Any, message: JSONRPCMessage) -> None:
 
 def _private_stdin() -> int | None:
     """Standard input for us alone. Any other reader, such as a child, finds it ended."""
-    try:
-        private = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 3)
-    except OSError:  # it is closed
+    if sys.stdin is None:  # it was closed, and its number may be the event loop's by now
         return None
+    private = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 3)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)

@@ -44,30 +44,21 @@ from promptyoself import __version__
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.ids import is_opaque_id
 from promptyoself.core.times import shown
+from promptyoself.doors.agent_parameters import Parameter, argument_name, parameters
 from promptyoself.doors.mcp.arguments import missing, to_argv, unknown
 from promptyoself.doors.mcp.messages import arguments_of
 from promptyoself.doors.mcp.prompts import PROMPTS
+from promptyoself.doors.mcp.schemas import argument_schema, output_schema
 from promptyoself.doors.mcp.shares import Shares
-from promptyoself.doors.parameters import Parameter, argument_name, parameters
 from promptyoself.doors.registry import AGENT_FACING, COMMANDS, Effect
-from promptyoself.doors.schemas import output_schema
+from promptyoself.doors.session import Caller
 from promptyoself.doors.wording import Wording, tool_description, wording_for_agents
 from promptyoself.service.delivery.loop import StopFlag
 
-
-class Origin(NamedTuple):
-    """Where a call comes from."""
-
-    agent: str | None  # the agent that calls, where the door knows it
-    client: str | None  # the name that the client gives itself
-    address: str | None  # the address that it came from, if it was over the network
-
-
-Call = Callable[[Sequence[str], StopFlag, Origin], bytes]
+Call = Callable[[Sequence[str], Caller], bytes]
 """Calls a command with these arguments, and returns the document that it would print. It ends soon
-after the flag was set, where it can."""
+after the caller's flag was set, where it can."""
 
-_NO_LIMIT = 10**9  # what a number can't sensibly reach needs no word in a schema
 _HISTORY = 100  # events of a schedule that its resource has
 _JSON = "application/json"
 
@@ -125,7 +116,13 @@ class Door:
         self._only_agent = only_agent
         names = [name for name in AGENT_FACING if name in tools]
         self._wording = wording_for_agents(group, lambda name: prefix + argument_name(name), names)
-        offered = _tools(group, names, agent, prefix, self._wording, has_header=header is not None)
+        context = click.Context(group)
+        commands = {name: group.get_command(context, name) for name in names}
+        offered = [
+            _tool(name, command, agent, prefix, self._wording, has_header=header is not None)
+            for name, command in commands.items()
+            if command is not None
+        ]
         self._names = {tool.command: tool.listed.name for tool in offered}
         self._others = {
             prefix + argument_name(name) for name in AGENT_FACING if name not in self._names
@@ -181,8 +178,8 @@ class Door:
             )
         try:
             words = to_argv(tool.arguments, tool.required, arguments_of(params))
-            origin = self._origin(context)
-            answer = orjson.loads(await self._in_thread(self._call, [tool.command, *words], origin))
+            called = [tool.command, *words]
+            answer = orjson.loads(await self._in_thread(self._call, called, self._caller(context)))
         except PromptyoselfError as error:
             answer = error.document()
         document = self._wording.document(answer, tool.command)
@@ -192,16 +189,15 @@ class Door:
             is_error=document["status"] == "error",
         )
 
-    def _origin(self, context: ServerRequestContext[Any]) -> Origin:
+    def _caller(self, context: ServerRequestContext[Any]) -> Caller:
         """Who calls. Over HTTP there is a request, and an address."""
         params = context.session.client_params
+        client = None if params is None else params.client_info.name
         peer = getattr(context.request, "client", None)
         address = None if context.request is None else peer.host if peer else "unknown"
-        return Origin(
-            self._caller(context), None if params is None else params.client_info.name, address
-        )
+        return Caller("mcp", StopFlag(), self._agent(context), client, address)
 
-    def _caller(self, context: ServerRequestContext[Any]) -> str | None:
+    def _agent(self, context: ServerRequestContext[Any]) -> str | None:
         """The agent that calls, by the header that the server was given for that. A call without
         this header is refused: a caller could free itself of the pin by leaving it out."""
         if self._header is None:
@@ -222,22 +218,22 @@ class Door:
             )
         return agent
 
-    async def _in_thread(self, call: Call, words: Sequence[str], origin: Origin) -> bytes:
+    async def _in_thread(self, call: Call, words: Sequence[str], caller: Caller) -> bytes:
         """Make a call in a thread, so that it doesn't hold up the others. If nobody waits for it,
         it is asked to end. What it has begun to write it writes whole."""
         if self._shares is None:  # it belongs to the event loop that is running
             self._shares = Shares()
-        stop = StopFlag()
-        self._running.add(stop)
+        assert caller.stop is not None
+        self._running.add(caller.stop)
         try:
             return await self._shares.run(
-                partial(call, words, stop, origin), origin.agent or self._only_agent, _effect(words)
+                partial(call, words, caller), caller.agent or self._only_agent, _effect(words)
             )
         except anyio.get_cancelled_exc_class():
-            stop.set("cancelled")
+            caller.stop.set("cancelled")
             raise
         finally:
-            self._running.discard(stop)
+            self._running.discard(caller.stop)
 
     async def _list_resources(
         self, _: ServerRequestContext[Any], __: PaginatedRequestParams | None
@@ -276,7 +272,7 @@ class Door:
     ) -> ReadResourceResult:
         uri = params.uri
         try:
-            line = await self._resource(uri, self._origin(context))
+            line = await self._resource(uri, self._caller(context))
         except PromptyoselfError as error:
             raise _refused(error) from None
         document = orjson.loads(line)
@@ -286,15 +282,15 @@ class Door:
         content = TextResourceContents(uri=uri, mime_type=_JSON, text=line.decode())
         return ReadResourceResult(contents=[content])
 
-    async def _resource(self, uri: str, origin: Origin) -> bytes:
+    async def _resource(self, uri: str, caller: Caller) -> bytes:
         if uri == "promptyoself://agenda":
-            return await self._in_thread(self._agenda, [], origin)
+            return await self._in_thread(self._agenda, [], caller)
         if match := re.fullmatch("promptyoself://agents/([^/?#]+)/agenda", uri):
             words = [f"--agent-id={unquote(match[1])}"]
-            return await self._in_thread(self._agenda, words, origin)
+            return await self._in_thread(self._agenda, words, caller)
         if match := re.fullmatch("promptyoself://schedules/([^/?#]+)/history", uri):
             words = ["history", f"--id={unquote(match[1])}", f"--limit={_HISTORY}"]
-            return await self._in_thread(self._call, words, origin)
+            return await self._in_thread(self._call, words, caller)
         raise PromptyoselfError(
             "unknown_resource",
             f"There is no resource {shown(uri)}.",
@@ -334,35 +330,18 @@ class Door:
         )
 
 
-def _tools(
-    group: click.Group,
-    names: Sequence[str],
-    agent: str | None,
-    prefix: str,
-    words: Wording,
-    *,
-    has_header: bool,
-) -> list[_Tool]:
-    context = click.Context(group)
-    commands = {name: group.get_command(context, name) for name in names}
-    return [
-        _tool(name, command, agent, prefix, words, has_header)
-        for name, command in commands.items()
-        if command is not None
-    ]
-
-
 def _tool(
     name: str,
     command: click.Command,
     agent: str | None,
     prefix: str,
     words: Wording,
+    *,
     has_header: bool,
 ) -> _Tool:
     arguments = {argument_name(parameter.name): parameter for parameter in parameters(command)}
     properties = {
-        key: _property(parameter, words.description(parameter.description, name))
+        key: argument_schema(parameter, words.description(parameter.description, name))
         for key, parameter in arguments.items()
     }
     required = [key for key, parameter in arguments.items() if parameter.required]
@@ -393,23 +372,6 @@ def _tool(
         ),
     )
     return _Tool(name, listed, arguments, required)
-
-
-def _property(parameter: Parameter, description: str) -> dict[str, Any]:
-    schema: dict[str, Any] = {"type": parameter.type, "description": description}
-    one = schema
-    if parameter.items is not None:
-        one = schema["items"] = {"type": parameter.items}
-    if parameter.choices:
-        one["enum"] = list(parameter.choices)
-    lowest, highest = parameter.bounds
-    if lowest is not None:
-        one["minimum"] = lowest
-    if highest is not None and highest < _NO_LIMIT:
-        one["maximum"] = highest
-    if parameter.default is not None and parameter.default is not False:
-        schema["default"] = parameter.default
-    return schema
 
 
 def _refused(error: PromptyoselfError) -> MCPError:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from promptyoself.state.fold import Folded
 
@@ -15,29 +14,27 @@ class _Approval(NamedTuple):
     allows_runs: bool  # whether a run that was asked for may spend it
 
 
-class UnpaidClaim(NamedTuple):
-    """A claim that needs an approval, and has not spent one yet."""
-
-    data: Mapping[str, Any]  # of its event
-    seq: int  # the number of its event
-
-
 class ApprovalTrail:
     """Follows one schedule's approvals."""
 
     def __init__(self) -> None:
         self._approval: _Approval | None = None
         self._paid: set[str] = set()  # the slots on which one was spent
-        self._unpaid: UnpaidClaim | None = None
+        self._unpaid: Folded | None = None  # a claim that needs an approval, and has spent none yet
 
-    def grant(self, data: Mapping[str, Any]) -> None:
-        """An approval was given."""
-        allows_runs = data.get("allow_trigger") is not False
-        self._approval = _Approval(data["grant"], data["expires"], data["uses"], allows_runs)
-
-    def revoke(self) -> None:
-        """The approval was taken back."""
-        self._approval = None
+    def follow(self, event: Folded) -> None:
+        """An approval was given, taken back or spent."""
+        data = event.data
+        match event.type:
+            case "approval.granted":
+                allows_runs = data.get("allow_trigger") is not False
+                self._approval = _Approval(
+                    data["grant"], data["expires"], data["uses"], allows_runs
+                )
+            case "approval.revoked":
+                self._approval = None
+            case "approval.consumed":
+                self._consume(event)
 
     def void(self) -> None:
         """The schedule was changed, so nothing that was approved holds for it."""
@@ -47,10 +44,19 @@ class ApprovalTrail:
     def claim(self, event: Folded) -> None:
         """A slot that needs an approval was claimed."""
         if event.data["slot"] not in self._paid:
-            self._unpaid = UnpaidClaim(dict(event.data), event.seq)
+            self._unpaid = event
 
-    def consume(self, event: Folded) -> None:
-        """An approval was spent: if it allows that, it pays for the claim right before."""
+    def end(self, slot: str) -> None:
+        """A slot has its outcome."""
+        self._paid.discard(slot)
+
+    def pop_unpaid(self) -> Folded | None:
+        """The claim that should have spent an approval by now, once."""
+        claim, self._unpaid = self._unpaid, None
+        return claim
+
+    def _consume(self, event: Folded) -> None:
+        """If the approval allows that, it pays for the claim right before."""
         data, claim, approval = event.data, self._unpaid, self._approval
         if claim is None or approval is None or claim.data["slot"] != data["slot"]:
             return
@@ -64,12 +70,3 @@ class ApprovalTrail:
             self._approval = approval._replace(uses_left=data["uses_left"])
             self._paid.add(data["slot"])
             self._unpaid = None
-
-    def end(self, slot: str) -> None:
-        """A slot has its outcome."""
-        self._paid.discard(slot)
-
-    def pop_unpaid(self) -> UnpaidClaim | None:
-        """The claim that should have spent an approval by now, once."""
-        claim, self._unpaid = self._unpaid, None
-        return claim

@@ -1,4 +1,4 @@
-"""Which slots of a schedule were claimed and skipped."""
+"""Which slots of a schedule were claimed."""
 
 from __future__ import annotations
 
@@ -15,16 +15,6 @@ class _Run(NamedTuple):
     trigger: Trigger
     first: datetime
     last: datetime
-
-
-class Skip(NamedTuple):
-    """Slots that were skipped, as their verdict has them."""
-
-    first: datetime
-    last: datetime
-    slots: int
-    why: str | None
-    seq: int
 
 
 class ClaimedSlots:

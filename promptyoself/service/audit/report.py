@@ -15,10 +15,10 @@ from promptyoself.events.kinds import OUTCOMES, PROBLEMS
 from promptyoself.events.versions import GAP
 from promptyoself.ledger import START, Envelope
 from promptyoself.service.audit.audited_log import AuditEnd
+from promptyoself.service.audit.log_auditor import LogAuditor
 from promptyoself.service.audit.loop_history import Loop
-from promptyoself.service.audit.slot_auditor import SlotAuditor
 from promptyoself.service.audit.totals import AuditTotals, EventActors
-from promptyoself.service.proof.verify import head_of, recovered
+from promptyoself.service.proof.verify import head_of
 from promptyoself.state.fold import NO_LOSSES, Losses
 from promptyoself.store.store import Store, chains
 
@@ -61,7 +61,7 @@ def audit(
     # Asked before the log is read: a worker that dies in between has left its events there.
     living = store.workers.living()
     witness, losses = store.witness(), NO_LOSSES.copy()
-    auditor = SlotAuditor(first, last)
+    auditor = LogAuditor(first, last)
     actors = EventActors()
     totals = AuditTotals(wanted, actors)
     position = START
@@ -98,13 +98,13 @@ def audit(
         **_over_cap(auditor, wanted, store.settings.caps.daily_per_agent),
         "loops": [
             _describe_loop(loop, living)
-            for loop in auditor.loops.loops.values()
+            for loop in auditor.log.loops.loops.values()
             if loop.started <= format_utc(last)
             and (loop.worker in living or loop.seen >= format_utc(first))
         ],
         **({"broken": broken} if broken else {}),
-        **recovered(losses.recorded),
-        "head": head_of(position)["head"],
+        **({"recovered": [loss.to_json() for loss in losses.recorded]} if losses.recorded else {}),
+        "head": head_of(position),
     }
     bad = sum(answer["totals"][problem] for problem in PROBLEMS)
     if bad or broken:
@@ -143,11 +143,11 @@ def _loss_sentence(losses: Losses) -> str:
     return f" What {events} lost events said can't be accounted for (stated by event {where})."
 
 
-def _over_cap(auditor: SlotAuditor, wanted: str | None, cap: int) -> dict[str, Any]:
+def _over_cap(auditor: LogAuditor, wanted: str | None, cap: int) -> dict[str, Any]:
     """The agents that had more deliveries on a day than the cap of today's settings allows."""
     over_cap = [
         {"agent_id": agent_id, "day": day, "claims": claims, "cap": cap}
-        for agent_id, (claims, day) in sorted(auditor.busiest.items(), key=str)
+        for agent_id, (claims, day) in sorted(auditor.log.busiest.items(), key=str)
         if claims > cap and wanted in (None, agent_id)
     ]
     return {"over_cap": over_cap} if over_cap else {}

@@ -12,7 +12,7 @@ import orjson
 from promptyoself.core.instants import format_utc
 from promptyoself.events.kinds import OUTCOMES
 from promptyoself.ledger import Envelope
-from promptyoself.service.audit.slot_verdict import SlotVerdict
+from promptyoself.service.audit.slot_verdicts import SlotVerdict
 
 
 class EventActors:

@@ -19,8 +19,8 @@ from promptyoself.rules.due import due
 from promptyoself.service.delivery.dispatcher import Dispatcher, Report, new_worker_name
 from promptyoself.service.delivery.sealer import Sealer
 from promptyoself.service.delivery.server_trouble import Trouble
-from promptyoself.service.upkeep.attendance import record_pass
 from promptyoself.service.upkeep.clock_trust import ClockTrust
+from promptyoself.service.upkeep.running_loop import record_pass
 from promptyoself.store.store import Store
 from promptyoself.targets.api import LettaApi
 

@@ -14,6 +14,12 @@ class Head(TypedDict):
     ts: Instant | None
 
 
+class LogHead(Head):
+    """The same, with what the log has lost and has stated."""
+
+    recovered: NotRequired[list[dict[str, Any]]]
+
+
 class Verified(TypedDict):
     """What ``verify`` answers."""
 
@@ -32,3 +38,61 @@ class Verified(TypedDict):
     desires: NotRequired[
         Annotated[dict[str, Any], "The same of the desires' log, if there is one."]
     ]
+
+
+class SignedHeadShown(TypedDict):
+    """The newest of the signed heads that were proved."""
+
+    head: str
+    ts: Instant
+    key_id: str
+
+
+class LogVerified(Verified):
+    """The same, with what agents aren't told of: stated losses, and signed heads."""
+
+    recovered: NotRequired[list[dict[str, Any]]]
+    note: NotRequired[SignedHeadShown]
+    notes: NotRequired[int]
+
+
+class RebuiltCount(TypedDict, total=False):
+    """How many schedules or desires a rebuilt index has, or what became of the desires' index."""
+
+    schedules: int
+    desires: int | dict[str, Any]
+
+
+class Rebuilt(RebuiltCount):
+    """What ``rebuild`` answers."""
+
+    events: int
+    message: AnswerMessage
+
+
+class KeyPair(TypedDict):
+    """What ``keygen`` answers."""
+
+    key: str
+    public_key: str
+    public_key_file: str
+    message: AnswerMessage
+
+
+class LostEvents(TypedDict, total=False):
+    """How many events a pack lacks, where it lacks any."""
+
+    lost_events: int
+
+
+class Packed(LostEvents):
+    """What ``pack`` answers."""
+
+    file: str
+    months: list[str]
+    events: int
+    bytes: int
+    first: int
+    head: str
+    sha256: str
+    message: AnswerMessage

@@ -8,14 +8,12 @@ bytes.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from errno import EACCES, EPERM, EROFS
 from hashlib import file_digest
 from io import BufferedRandom
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from zipfile import ZipFile, ZipInfo
 
 import orjson
@@ -29,14 +27,14 @@ from promptyoself.core.settings import default_zone
 from promptyoself.core.times import parse_moment
 from promptyoself.ledger import START, Position
 from promptyoself.ledger.copy import Copied, check_copy, open_segment, pieces
-from promptyoself.ledger.statements import Bridges
+from promptyoself.ledger.replay import Bridges
 from promptyoself.service.proof.signed_heads import CHAIN, SigningKey, durable_head, sign_position
 from promptyoself.service.proof.verify import head_of, verify
 from promptyoself.store.access import forbidden
 from promptyoself.store.store import Store
 
-FOLDER = "schedules"
-"""Where the segments are in a pack: unpacked, a whole log's pack is a data directory."""
+if TYPE_CHECKING:
+    from promptyoself.service.proof.answers import LostEvents, Packed
 
 _HERE = Path(__file__).parent
 _MAY_NOT_WRITE = {EROFS, EACCES, EPERM}
@@ -95,7 +93,7 @@ def pack(
     key: SigningKey | None = None,
     now: datetime,
     disk: Disk,
-) -> dict[str, Any]:
+) -> Packed:
     """Check the whole log, and write the months from ``since`` to ``until`` into the new file
     ``out``, which is private (0600), for prompts are in it. ``key`` signs the last head.
 
@@ -112,7 +110,7 @@ def pack(
     wanted = _read_range(store, since, until, now)
     with new_file(disk, out) as (file, meanwhile):
         head = _end_of(store, now)
-        verify(store, head_of(head)["head"] if head.seq else None)
+        verify(store, head_of(head) if head.seq else None)
         try:
             stretch = _write(store, wanted, head, file, meanwhile, key)
         except (ChainError, FileNotFoundError):
@@ -122,15 +120,17 @@ def pack(
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
         digest = file_digest(file, "sha256").hexdigest()
-    lost = sum(gap["lost"] for gap in stretch.gaps)
+    lost: LostEvents = {}
+    if stretch.gaps:
+        lost["lost_events"] = sum(gap["lost"] for gap in stretch.gaps)
     return {
         "file": str(out),
         "months": [month.end.month for month in stretch.months],
         "events": stretch.events,
-        **({"lost_events": lost} if lost else {}),
+        **lost,
         "bytes": size,
         "first": stretch.first,
-        "head": f"{stretch.end.seq}:{stretch.end.hash}",
+        "head": head_of(stretch.end),
         "sha256": digest,
         "message": "Checked and packed. Prompts are in it: give it only to whom they may be shown.",
     }
@@ -169,7 +169,7 @@ def _write(
     key: SigningKey | None,
 ) -> _Stretch:
     """Write the pack from the beginning of ``file``, whose name is ``meanwhile``."""
-    folder = store.settings.var / "schedules"
+    folder = store.folder
     first, last = wanted.months
     last = min(last, head.month)
     months = [month for month in store.months() if first <= month <= last]
@@ -183,13 +183,14 @@ def _write(
     file.seek(0)
     file.truncate()
     with ZipFile(file, "w") as archive:
-        _add(archive, "README.md", (_HERE / "pack_readme.md").read_bytes())
-        _add(archive, "verify.py", (_HERE / "pack_verifier.py").read_bytes())
+        archive.writestr(_entry("README.md"), (_HERE / "pack_readme.md").read_bytes())
+        archive.writestr(_entry("verify.py"), (_HERE / "pack_verifier.py").read_bytes())
+        # Under the names of a data directory: unpacked, a whole log's pack is one.
         position = stretch.before
         bridges = Bridges(folder)
         for month in months:
             with open_segment(folder, head, month) as (segment, size):
-                with _entry(archive, f"{FOLDER}/{month}.ndjson.gz", size) as entry:
+                with archive.open(_entry(f"{CHAIN}/{month}.ndjson.gz", size), "w") as entry:
                     start = file.tell()
                     for piece in pieces(segment, size):
                         entry.write(piece)
@@ -198,8 +199,17 @@ def _write(
             stretch.months.append(copied)
             position = copied.end
         if position.month == head.month and position.hash != head.hash:
-            raise _moved(head)
-        _add(archive, "heads.json", _heads(wanted, stretch, key))
+            raise ChainError(
+                "corrupt_chain",
+                f"What was copied of {head.month} doesn't end with event {head.seq}, as the log "
+                "does.",
+                "Something rewrites the log again and again; run `promptyoself verify`.",
+                month=head.month,
+                seq=head.seq,
+                expected=head.hash,
+                found=None,
+            )
+        archive.writestr(_entry("heads.json"), _heads(wanted, stretch, key))
     return stretch
 
 
@@ -237,30 +247,12 @@ def _position_fields(position: Position) -> dict[str, Any]:
     return {"seq": position.seq, "hash": position.hash, "ts": position.ts or None}
 
 
-@contextmanager
-def _entry(archive: ZipFile, name: str, size: int) -> Iterator[IO[bytes]]:
+def _entry(name: str, size: int = 0) -> ZipInfo:
+    """A file of the archive, whose ``size`` must be told where it is written in pieces."""
     # Without a time, a user or a mode of this machine's, and stored: segments are compressed, and
     # what is stored can be checked where it lies.
     info = ZipInfo(name)
     info.create_system = 3  # Unix, which is what makes the mode below one
     info.external_attr = 0o100600 << 16
     info.file_size = size
-    with archive.open(info, "w") as entry:
-        yield entry
-
-
-def _add(archive: ZipFile, name: str, content: bytes) -> None:
-    with _entry(archive, name, len(content)) as entry:
-        entry.write(content)
-
-
-def _moved(head: Position) -> ChainError:
-    return ChainError(
-        "corrupt_chain",
-        f"What was copied of {head.month} doesn't end with event {head.seq}, as the log does.",
-        "Something rewrites the log again and again; run `promptyoself verify`.",
-        month=head.month,
-        seq=head.seq,
-        expected=head.hash,
-        found=None,
-    )
+    return info

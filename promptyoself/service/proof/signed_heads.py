@@ -14,20 +14,22 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from promptyoself.core.disk import Disk
-from promptyoself.core.errors import ChainError, PromptyoselfError
+from promptyoself.core.errors import ChainError, PromptyoselfError, missing_package
 from promptyoself.core.new_file import FileTaken, new_file
 from promptyoself.core.settings import Settings
 from promptyoself.ledger import START, Position
-from promptyoself.service.proof.verify import verify
+from promptyoself.service.proof.verify import head_of, verify
 from promptyoself.state.fold import Loss
 from promptyoself.store.access import forbidden
 from promptyoself.store.store import Store
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from promptyoself.service.proof.answers import KeyPair, LogVerified
 
 MAX_SIGNED_HEADS_BYTES = 1 << 20
 """The most bytes that a file of signed heads may have: some 4400 heads."""
@@ -92,7 +94,6 @@ class PublicKey(NamedTuple):
 class SignedHead(NamedTuple):
     """A head whose signature was checked."""
 
-    chain: str  # the log's name
     seq: int  # the number of its event
     hash: str  # of that event's line
     ts: str  # the time of that event
@@ -122,7 +123,7 @@ def default_key(settings: Settings) -> Path:
     return settings.var / "keys" / "head.key"
 
 
-def make_key(settings: Settings, path: Path | None, disk: Disk) -> dict[str, Any]:
+def make_key(settings: Settings, path: Path | None, disk: Disk) -> KeyPair:
     """Make a key pair: the private key at ``path`` or the default place, the public one beside it.
 
     The private key is PEM (PKCS #8, not encrypted), 0600. Of two that make the same, one wins.
@@ -228,8 +229,7 @@ def sign_head(store: Store, key: SigningKey, now: datetime) -> str:
 
 def sign_position(position: Position, key: SigningKey) -> str:
     """A signed head of the log at a position: one line, without its newline."""
-    head = f"{position.seq}:{position.hash}"
-    signed = f"promptyoself-head-v1 {CHAIN} {head} {position.ts} {key.public.id}"
+    signed = f"promptyoself-head-v1 {CHAIN} {head_of(position)} {position.ts} {key.public.id}"
     return f"{signed} {b64encode(key.sign(signed.encode())).decode()}"
 
 
@@ -267,12 +267,12 @@ def _parse_signed_head(line: bytes, number: int, key: PublicKey) -> SignedHead:
         raise _bad_signature(number, "was not signed with that key, or was changed since")
     if match["chain"] != CHAIN:
         raise _invalid_note(f"Line {number} is about another log, {match['chain']!r}.")
-    return SignedHead(match["chain"], int(match["seq"]), match["hash"], match["ts"], key.id, number)
+    return SignedHead(int(match["seq"]), match["hash"], match["ts"], key.id, number)
 
 
 def verify_signed_heads(
     store: Store, heads: Sequence[SignedHead], progress: Callable[[int], None] | None = None
-) -> dict[str, Any]:
+) -> LogVerified:
     """Verify the log, and that each signed head is on its chain.
 
     Raises:
@@ -298,25 +298,20 @@ def verify_signed_heads(
                     raise _not_on_chain(head, f"{hash_} {event.ts}", losses)
         if batch.position.seq >= newest.seq:
             break
-    described = {"head": newest.head, "ts": newest.ts, "key_id": newest.key_id}
-    return {**answer, "note": described, "notes": len(heads)}
+    answer["note"] = {"head": newest.head, "ts": newest.ts, "key_id": newest.key_id}
+    answer["notes"] = len(heads)
+    return answer
 
 
 def _not_on_chain(head: SignedHead, found: str | None, losses: Sequence[Loss]) -> ChainError:
     """The error for a head that isn't proved. ``found`` is what the log has at its number."""
     loss = next((loss for loss in losses if loss.covers(head.seq)), None)
+    about = f"another event {head.seq} than the log has"
     if loss is not None:
-        message = (
-            f"The note in line {head.line} is about event {head.seq}, which was lost, as event "
-            f"{loss.event} says."
-        )
-    else:
-        message = (
-            f"The note in line {head.line} is about another event {head.seq} than the log has."
-        )
+        about = f"event {head.seq}, which was lost, as event {loss.event} says"
     return ChainError(
         "head_not_on_chain",
-        message,
+        f"The note in line {head.line} is about {about}.",
         "The log was cut off or rewritten after that note was signed; compare with a backup, which "
         "`promptyoself verify --var BACKUP` proves.",
         seq=head.seq,
@@ -348,6 +343,4 @@ def _bad_signature(number: int, what: str) -> PromptyoselfError:
 
 
 def _missing_package() -> PromptyoselfError:
-    from promptyoself.core.errors import missing_package
-
     return missing_package("Signing, and checking signatures, needs", "notes")

@@ -22,8 +22,8 @@ from promptyoself.rules.slots import is_ahead, schedule_trigger
 from promptyoself.rules.triggers import next_fire_time
 from promptyoself.service.proof.verify import verify
 from promptyoself.service.schedules.views import problem_of
-from promptyoself.service.upkeep.attendance import last_pass
 from promptyoself.service.upkeep.clock_trust import held_loops
+from promptyoself.service.upkeep.running_loop import last_pass
 from promptyoself.state.schedules import State
 from promptyoself.store.chain import Chain
 from promptyoself.store.store import Store, chains

@@ -17,7 +17,7 @@ from promptyoself.events.draft import Draft
 from promptyoself.events.records import LedgerRecovered
 from promptyoself.index.parts import DamagedPart
 from promptyoself.ledger import Gap
-from promptyoself.ledger.maintenance import Recovery
+from promptyoself.ledger.recovery import Recovery
 from promptyoself.ledger.survey import Quarantined, Survey
 from promptyoself.service.upkeep.restore import Difference, corrections, differences
 from promptyoself.store.chain import Chain

@@ -13,7 +13,7 @@ from promptyoself.events.draft import Draft
 from promptyoself.events.records import SegmentSealed
 from promptyoself.index.index import Snapshot
 from promptyoself.ledger import HeadMoved, Position
-from promptyoself.ledger.maintenance import Sealing, UnknownMonth
+from promptyoself.ledger.sealing import Sealing, UnknownMonth
 from promptyoself.store.chain import Chain
 from promptyoself.store.store import Store, chains
 

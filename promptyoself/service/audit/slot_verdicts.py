@@ -1,11 +1,16 @@
-"""One schedule as the audit follows it, from slot to slot."""
+"""What became of each slot of one schedule, as the audit finds it.
+
+``ScheduleAuditor._end_slot`` says that slots were delivered, failed or skipped, or ended twice.
+``_claim`` finds slots that were claimed twice, or that should not have been. ``_pass_over`` finds
+those that were missed. ``remaining`` says of those that are late what they wait for.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.ids import jittered
@@ -15,9 +20,8 @@ from promptyoself.rules.slots import trigger_from_fields
 from promptyoself.rules.triggers import Trigger, count_slots, last_slot, next_fire_time
 from promptyoself.service.audit.approval_trail import ApprovalTrail
 from promptyoself.service.audit.audited_log import AuditedLog, AuditEnd, DailyCount, OpenSlot
-from promptyoself.service.audit.claimed_slots import ClaimedSlots, Skip
+from promptyoself.service.audit.claimed_slots import ClaimedSlots
 from promptyoself.service.audit.sent_prompt import sending_mistake
-from promptyoself.service.audit.slot_verdict import OUTCOMES_BY_TYPE, SlotVerdict
 from promptyoself.state.fold import Folded
 from promptyoself.state.schedules import catch_up_pause
 
@@ -29,15 +33,26 @@ _TIMING = frozenset(
 )
 
 
-class ScheduleTrail:
-    """Follows the events of one schedule, and gives verdicts as its slots are decided.
+class SlotVerdict(NamedTuple):
+    """The outcome of some slots of a schedule that follow one another."""
 
-    A change of the schedule's times takes effect while verdicts are given, so each verdict must be
-    used before the next is asked for.
-    """
+    id: str  # the schedule's
+    agent_id: str
+    kind: SlotKind
+    first: datetime
+    last: datetime
+    slots: int  # how many; below zero, the verdict takes back one that was the same but for that
+    outcome: Outcome
+    why: str | None  # the reason of a skip or a failure, or what a pending slot waits for
+    seq: int  # the number of the event that decided it
+
+
+class ScheduleAuditor:
+    """Follows the events of one schedule, and gives verdicts as its slots are decided. A change of
+    times takes effect meanwhile, so each verdict must be used before the next is asked for."""
 
     def __init__(
-        self, log: AuditedLog, id_: str, event: Folded, before: ScheduleTrail | None
+        self, log: AuditedLog, id_: str, event: Folded, before: ScheduleAuditor | None
     ) -> None:
         """Begin with the ``schedule.registered`` that makes the schedule, or makes it again.
 
@@ -61,7 +76,7 @@ class ScheduleTrail:
         self._approvals = ApprovalTrail()
         self._daily: DailyCount = before._daily if before else DailyCount()
         self._claimed: ClaimedSlots = before._claimed if before else ClaimedSlots()
-        self._skips: list[Skip] = before._skips if before else []
+        self._skips: list[SlotVerdict] = before._skips if before else []
         self._settled_runs: set[str] = before._settled_runs if before else set()
         """The slots of runs that were asked for and have their outcome."""
 
@@ -81,11 +96,6 @@ class ScheduleTrail:
         most = self.fields.get("max_repetitions")
         return most is not None and self._claims >= most
 
-    def begin(self, event: Folded) -> Iterator[SlotVerdict]:
-        """The verdicts of its registration on earlier slots of it."""
-        yield from self._reopen(event)
-        yield from self._promise(event.data["next_run"], event)
-
     def end_of_incarnation(self, event: Folded) -> Iterator[SlotVerdict]:
         """The verdicts on slots that are to come no more, since it is registered again."""
         if self._status == "parked":
@@ -95,11 +105,12 @@ class ScheduleTrail:
         """The verdicts that one more event of it makes."""
         data = event.data
         match event.type:
+            case "schedule.registered":
+                yield from self._promise(data["next_run"], event)
             case "schedule.modified":
                 yield from self._modify(event)
             case "schedule.paused" | "schedule.resumed":
                 yield from self._close(event)
-                yield from self._reopen(event)
                 yield from self._promise(data.get("next_run"), event)
                 self._status = "paused" if event.type == "schedule.paused" else "active"
                 self.decided, self._ready = event.seq, event.ts
@@ -115,21 +126,20 @@ class ScheduleTrail:
             case "delivery.abandoned":
                 self._free_agent(event, self._log.open_slot(self.id, data["slot"]))
                 self._open(event, None, None)
-            case "delivery.delivered" | "delivery.failed" | "delivery.skipped":
-                yield from self._end_slot(event)
-            case "approval.granted":
-                self._approvals.grant(data)
-            case "approval.revoked":
-                self._approvals.revoke()
-            case "approval.consumed":
-                self._approvals.consume(event)
+            case "delivery.delivered":
+                yield from self._end_slot(event, "delivered", None)
+            case "delivery.failed":
+                yield from self._end_slot(event, "failed", data.get("code"))
+            case "delivery.skipped":
+                yield from self._end_slot(event, "skipped", data.get("why"))
+            case "approval.granted" | "approval.revoked" | "approval.consumed":
+                self._approvals.follow(event)
                 yield from self.unapproved()
 
     def unapproved(self) -> Iterator[SlotVerdict]:
         """The verdict on a claim that needs an approval, and was not followed by its spending."""
-        claim = self._approvals.pop_unpaid()
-        if claim is not None:
-            yield self._verdict(claim.data, 1, "unexpected", "not approved", claim.seq)
+        if claim := self._approvals.pop_unpaid():
+            yield self._verdict(claim, "unexpected", "not approved")
 
     def _modify(self, event: Folded) -> Iterator[SlotVerdict]:
         changes: dict[str, Any] = event.data["changes"]
@@ -144,7 +154,6 @@ class ScheduleTrail:
         if changes_times:
             self.trigger = trigger_from_fields(self.fields)
             self._cursor = max(self._high, parse_utc(event.ts))
-            yield from self._reopen(event)
             yield from self._promise(changes.get("next_run", self._promised), event)
             self._ready = event.ts
             if self._status == "failed":  # a one-off; with new times it waits to be resumed
@@ -160,31 +169,30 @@ class ScheduleTrail:
         yield from self._refused(event, is_new=open_slot is None)
         if open_slot is None:
             if data.get("kind", "scheduled") != "scheduled" or data["attempt"] != 1:
-                yield self._verdict(data, 1, "unexpected", "never begun", event.seq)
+                yield self._verdict(event, "unexpected", "never begun")
             else:
                 yield from self._first_claim(event)
         elif open_slot.worker is not None:
-            yield self._verdict(data, 1, "doubled", "claimed twice", event.seq)
+            yield self._verdict(event, "doubled", "claimed twice")
         mistake = sending_mistake(
             self.id, self.fields, event, self._claims, own_time=self._log.own_time
         )
         if mistake is not None:
-            yield self._verdict(data, 1, "unexpected", mistake, event.seq)
+            yield self._verdict(event, "unexpected", mistake)
         self._open(event, data.get("kind"), data["worker"])
         if self.fields["tier"] >= _APPROVED_TIER:
             self._approvals.claim(event)
 
     def _first_claim(self, event: Folded) -> Iterator[SlotVerdict]:
-        data, was_exhausted = event.data, self._is_exhausted
-        slot = parse_utc(data["slot"])
+        was_exhausted, slot = self._is_exhausted, parse_utc(event.data["slot"])
         if slot in self._claimed:
-            yield self._verdict(data, 1, "doubled", "claimed before", event.seq)
-        yield from self._move_on(data["slot"], data["slot"], event)
+            yield self._verdict(event, "doubled", "claimed before")
+        yield from self._move_on(event)
         self._claimed.add(slot, self.trigger)
         self._claims += 1
-        self._promised = data.get("next_run")
+        self._promised = event.data.get("next_run")
         if was_exhausted:
-            yield self._verdict(data, 1, "unexpected", "max_repetitions", event.seq)
+            yield self._verdict(event, "unexpected", "max_repetitions")
 
     def _refused(self, event: Folded, *, is_new: bool) -> Iterator[SlotVerdict]:
         """The verdicts on a claim that should have been refused. Each slot is charged once."""
@@ -192,14 +200,13 @@ class ScheduleTrail:
         is_scheduled = data.get("kind", "scheduled") == "scheduled"
         ended = {"cancelled", "paused", "parked"} if is_scheduled else {"cancelled"}
         if self._status in ended or (is_new and is_scheduled and self._status != "active"):
-            why = f"not active: {self._status}"
-            yield self._verdict(data, 1, "unexpected", why, event.seq)
+            yield self._verdict(event, "unexpected", f"not active: {self._status}")
         if data["attempt"] != 1:
             return
         self._daily.add(event)
         budget = self.fields.get("daily_budget")
         if budget is not None and self._daily.claims > budget:
-            yield self._verdict(data, 1, "unexpected", "over budget", event.seq)
+            yield self._verdict(event, "unexpected", "over budget")
         self._log.count_claim(self.agent_id, event)
 
     def _open(self, event: Folded, kind: SlotKind | None, worker: str | None) -> None:
@@ -210,10 +217,8 @@ class ScheduleTrail:
             self._log.free_agent(open_slot.agent_id, event.ts)
         self._ready = max(self._ready, event.ts)
 
-    def _end_slot(self, event: Folded) -> Iterator[SlotVerdict]:
+    def _end_slot(self, event: Folded, outcome: Outcome, why: str | None) -> Iterator[SlotVerdict]:
         data = event.data
-        outcome = OUTCOMES_BY_TYPE[event.type]
-        why = data.get("why") if outcome == "skipped" else data.get("code")
         open_slot = self._log.end(self.id, data["slot"])
         self._approvals.end(data["slot"])
         if open_slot is not None:
@@ -222,42 +227,43 @@ class ScheduleTrail:
                 self._settled_runs.add(open_slot.slot)
             if data.get("parked"):
                 self._status, self.decided = "parked", event.seq
-            verdict = self._verdict(data, 1, outcome, why, event.seq)
+            verdict = self._verdict(event, outcome, why)
             yield verdict._replace(agent_id=open_slot.agent_id, kind=open_slot.kind)
         elif outcome != "skipped" or data.get("kind") == "trigger":
             is_over = parse_utc(data["slot"]) <= self._cursor
             again = is_over or data["slot"] in self._settled_runs
-            yield self._verdict(data, 1, "doubled" if again else "unexpected", outcome, event.seq)
+            yield self._verdict(event, "doubled" if again else "unexpected", outcome)
         else:
-            first, last = parse_utc(data["slot"]), parse_utc(data["last"])
-            yield from self._move_on(data["slot"], data["last"], event)
+            first, last = _span(event)
+            yield from self._move_on(event)
             slots = 1 + count_slots(self.trigger, first, last) if last >= first else 0
-            self._skips.append(Skip(first, last, slots, why, event.seq))
-            yield self._verdict(data, slots, "skipped", why, event.seq)
+            skip = self._verdict(event, "skipped", why, slots)
+            self._skips.append(skip)
+            yield skip
             if slots != data["slots"]:
                 wrong = f"counted as {data['slots']}, and are {slots}"
-                yield self._verdict(data, slots, "unexpected", wrong, event.seq)
+                yield skip._replace(outcome="unexpected", why=wrong)
             self._promised = data.get("next_run")
 
     # The step from slot to slot.
 
-    def _move_on(self, first: str, last: str, event: Folded) -> Iterator[SlotVerdict]:
+    def _move_on(self, event: Folded) -> Iterator[SlotVerdict]:
         """Move on to slots that the log has decided or begun. Slots in between were passed over."""
-        start, end = parse_utc(first), parse_utc(last)
+        start, end = _span(event)
         if start <= self._cursor:
-            yield self._range(start, end, 1, "doubled", "decided before", event.seq)
+            yield self._verdict(event, "doubled", "decided before")
         elif next_fire_time(self.trigger, self._cursor) == start:
             pass
         elif next_fire_time(self.trigger, start - MICROSECOND) == start:
             yield from self._pass_over(start - MICROSECOND, event.seq)
-        elif first != self._promised:
+        elif event.data["slot"] != self._promised:
             # What the log has promised counts, also where newer time zone data wouldn't have it.
-            why = "not a slot of the schedule"
-            yield self._range(start, end, 1, "unexpected", why, event.seq)
+            yield self._verdict(event, "unexpected", "not a slot of the schedule")
         self._cursor = self._high = max(self._cursor, end)
 
     def _promise(self, next_run: str | None, event: Folded) -> Iterator[SlotVerdict]:
         """From here on the slots from ``next_run`` are to come, and none before it."""
+        yield from self._reopen(event)
         self._promised = next_run
         if next_run is None:
             return
@@ -285,12 +291,12 @@ class ScheduleTrail:
             if skip.last <= since:
                 kept.append(skip)
                 continue
-            yield self._skipped(skip._replace(slots=-skip.slots))
+            yield skip._replace(slots=-skip.slots)
             if skip.first <= since:
                 last = last_slot(self.trigger, skip.first, since) or skip.first
                 slots = 1 + count_slots(self.trigger, skip.first, last)
                 kept.append(skip._replace(last=last, slots=slots))
-                yield self._skipped(kept[-1])
+                yield kept[-1]
         self._skips = kept
         self._cursor = self._high = since
         self._daily.reset_after(day)
@@ -322,9 +328,8 @@ class ScheduleTrail:
         first = next_fire_time(self.trigger, self._cursor)
         if first is not None and first <= until:
             last = last_slot(self.trigger, self._cursor, until) or first
-            slots = 1 + count_slots(self.trigger, first, until)
             outcome: Outcome = "skipped" if skipped_why else "unaccounted"
-            yield self._range(first, last, slots, outcome, skipped_why or "passed over", seq)
+            yield self._verdict_on_all(first, last, outcome, skipped_why or "passed over", seq)
             self._cursor = until
 
     def remaining(self, end: AuditEnd, *, has_open_slot: bool) -> Iterator[SlotVerdict]:
@@ -339,11 +344,11 @@ class ScheduleTrail:
             return
         last = last_slot(self.trigger, first, now) or first
         if self._status in ("paused", "parked"):
-            yield self._counted(first, last, "skipped", self._status)
+            yield self._verdict_on_all(first, last, "skipped", self._status)
         elif self._status in ("completed", "failed"):
-            yield self._counted(first, last, "unaccounted", "completed too early")
+            yield self._verdict_on_all(first, last, "unaccounted", "completed too early")
         elif has_open_slot:
-            yield self._counted(first, last, "pending", "overlap")
+            yield self._verdict_on_all(first, last, "pending", "overlap")
         else:
             outcome, why, left_alone_until = self._log.unclaimed_outcome(
                 self.agent_id, self._ready_at(first), end, lists_desires=self.lists_desires
@@ -351,12 +356,12 @@ class ScheduleTrail:
             if outcome == "unaccounted":
                 # A slot that came due after that pass of a loop may still be claimed.
                 left = last_slot(self.trigger, first, min(left_alone_until, now)) or first
-                yield self._counted(first, left, outcome, why)
+                yield self._verdict_on_all(first, left, outcome, why)
                 following = next_fire_time(self.trigger, left)
                 if following is None or following > now:
                     return
                 first, outcome, why = following, "pending", "soon"
-            yield self._counted(first, last, outcome, why)
+            yield self._verdict_on_all(first, last, outcome, why)
 
     def _ready_at(self, slot: datetime) -> str:
         """When the next slot can be claimed."""
@@ -378,7 +383,7 @@ class ScheduleTrail:
             self._open(event, data.get("kind"), data["worker"])
         elif event.type == "delivery.abandoned":
             self._open(event, None, None)
-        elif event.type in OUTCOMES_BY_TYPE:
+        elif event.type in ("delivery.delivered", "delivery.failed", "delivery.skipped"):
             self._log.end(self.id, data["slot"])
         elif event.type == "schedule.paused":
             self._status = "paused"
@@ -419,29 +424,27 @@ class ScheduleTrail:
     # Verdicts.
 
     def _verdict(
-        self, data: Mapping[str, Any], slots: int, outcome: Outcome, why: str | None, seq: int
+        self, event: Folded, outcome: Outcome, why: str | None, slots: int = 1
     ) -> SlotVerdict:
-        """The verdict on the slots that the ``data`` of an event names."""
-        first, last = parse_utc(data["slot"]), parse_utc(data.get("last", data["slot"]))
-        verdict = self._range(first, last, slots, outcome, why, seq)
-        return verdict._replace(kind=data.get("kind", "scheduled"))
+        """The verdict on the slots that an event names."""
+        kind, (first, last) = event.data.get("kind", "scheduled"), _span(event)
+        return SlotVerdict(
+            self.id, self.agent_id, kind, first, last, slots, outcome, why, event.seq
+        )
 
-    def _counted(self, first: datetime, last: datetime, outcome: Outcome, why: str) -> SlotVerdict:
-        """The verdict on all slots from ``first`` to ``last``, by the schedule's status."""
+    def _verdict_on_all(
+        self, first: datetime, last: datetime, outcome: Outcome, why: str, seq: int | None = None
+    ) -> SlotVerdict:
+        """The verdict on all slots from ``first`` to ``last``, by the event of that number, or by
+        the schedule's status."""
         slots = 1 + count_slots(self.trigger, first, last)
-        return self._range(first, last, slots, outcome, why, self.decided)
+        seq = self.decided if seq is None else seq
+        return SlotVerdict(
+            self.id, self.agent_id, "scheduled", first, last, slots, outcome, why, seq
+        )
 
-    def _skipped(self, skip: Skip) -> SlotVerdict:
-        return self._range(skip.first, skip.last, skip.slots, "skipped", skip.why, skip.seq)
 
-    def _range(
-        self,
-        first: datetime,
-        last: datetime,
-        slots: int,
-        outcome: Outcome,
-        why: str | None,
-        seq: int,
-    ) -> SlotVerdict:
-        scheduled: SlotKind = "scheduled"
-        return SlotVerdict(self.id, self.agent_id, scheduled, first, last, slots, outcome, why, seq)
+def _span(event: Folded) -> tuple[datetime, datetime]:
+    """The first and the last of the slots that an event names."""
+    slot = event.data["slot"]
+    return parse_utc(slot), parse_utc(event.data.get("last", slot))

@@ -23,13 +23,11 @@ from promptyoself.core.instants import MICROSECOND, parse_utc
 from promptyoself.events.kinds import PROBLEMS, Outcome
 from promptyoself.rules.triggers import count_slots, last_slot, next_fire_time
 from promptyoself.service.audit.audited_log import AuditedLog, AuditEnd
-from promptyoself.service.audit.loop_history import LoopHistory
-from promptyoself.service.audit.schedule_trail import ScheduleTrail
-from promptyoself.service.audit.slot_verdict import SlotVerdict
+from promptyoself.service.audit.slot_verdicts import ScheduleAuditor, SlotVerdict
 from promptyoself.state.fold import Folded
 
 
-class SlotAuditor:
+class LogAuditor:
     """Takes the events of a whole log in order, and gives verdicts as slots are decided."""
 
     def __init__(self, since: datetime, until: datetime) -> None:
@@ -37,23 +35,13 @@ class SlotAuditor:
         self._since, self._until = since, until
         self.broken: dict[str, tuple[str, str]] = {}
         """The schedules whose slots can't be computed, by id: the agent, and the problem."""
-        self._log = AuditedLog()
-        self._trails: dict[str, ScheduleTrail] = {}  # by the schedule's id
-        self._uncomputed: dict[str, ScheduleTrail] = {}  # those of the broken schedules
+        self.log = AuditedLog()
+        self._auditors: dict[str, ScheduleAuditor] = {}  # by the schedule's id
+        self._uncomputed: dict[str, ScheduleAuditor] = {}  # those of the broken schedules
         self._gaps: set[int] = set()  # the first events after gaps that are not stated yet
         # The latest of these, or the latest event of the append that stated the last of them.
         self._after_gap = 0
         self._stated = ""  # the time of that append, whose other events mend the gaps
-
-    @property
-    def loops(self) -> LoopHistory:
-        """The loops that the log tells of."""
-        return self._log.loops
-
-    @property
-    def busiest(self) -> dict[str, tuple[int, str]]:
-        """The most claims of a day that an agent had, and that day, by the agent's id."""
-        return self._log.busiest
 
     def begin_gap(self, first: int) -> None:
         """Event ``first`` comes after a gap in the log.
@@ -76,9 +64,9 @@ class SlotAuditor:
         A schedule whose slots can't be computed, since its time zone is gone for instance, is left
         out from there on, and named in ``broken``.
         """
-        later = self._log.advance(event)
+        later = self.log.advance(event)
         if event.id is None:
-            self.loops.add_worker_event(event, later)
+            self.log.loops.add_worker_event(event, later)
             return []
         if event.id in self.broken and not self._is_mended(event):
             return []
@@ -95,82 +83,80 @@ class SlotAuditor:
             self._give_up(event.id, event.seq, error)
             return []
         if event.type.startswith("delivery.") and "worker" in event.data:
-            self.loops.add_delivery_event(event, later, self._log.under_way)
+            self.log.loops.add_delivery_event(event, later, self.log.under_way)
         return verdicts
 
     def finish(self, end: AuditEnd) -> Iterator[SlotVerdict]:
         """The verdicts on slots that are due by the audit's end and have no outcome yet."""
-        for slot in self._log.open_slots():
+        for slot in self.log.open_slots():
             why: str | None = None
             if slot.worker is not None:
                 outcome: Outcome = "in_flight" if slot.worker in end.living else "in_doubt"
             else:
-                trail = self._trails.get(slot.id)
-                lists_desires = trail is not None and trail.lists_desires
-                outcome, why, _ = self._log.unclaimed_outcome(
+                auditor = self._auditors.get(slot.id)
+                lists_desires = auditor is not None and auditor.lists_desires
+                outcome, why, _ = self.log.unclaimed_outcome(
                     slot.agent_id, slot.retry_at, end, lists_desires=lists_desires
                 )
             at = parse_utc(slot.slot)
             yield from self._within_window(
                 SlotVerdict(slot.id, slot.agent_id, slot.kind, at, at, 1, outcome, why, slot.seq)
             )
-        begun = {slot.id for slot in self._log.open_slots() if slot.kind == "scheduled"}
-        for id_, trail in list(self._trails.items()):
+        begun = {slot.id for slot in self.log.open_slots() if slot.kind == "scheduled"}
+        for id_, auditor in list(self._auditors.items()):
             try:
-                for verdict in trail.unapproved():
+                for verdict in auditor.unapproved():
                     yield from self._within_window(verdict)
-                for verdict in trail.remaining(end, has_open_slot=id_ in begun):
+                for verdict in auditor.remaining(end, has_open_slot=id_ in begun):
                     yield from self._within_window(verdict)
             except Exception as error:
-                self._give_up(id_, trail.decided, error)
+                self._give_up(id_, auditor.decided, error)
 
     def _verdicts(self, id_: str, event: Folded) -> Iterator[SlotVerdict]:
-        trail = self._trails.get(id_)
-        if trail is not None and event.type != "approval.consumed":
-            yield from trail.unapproved()
+        auditor = self._auditors.get(id_)
+        if auditor is not None and event.type != "approval.consumed":
+            yield from auditor.unapproved()
         if event.type == "schedule.registered":
-            if trail is not None:
-                yield from trail.end_of_incarnation(event)
-            trail = self._trails[id_] = ScheduleTrail(self._log, id_, event, trail)
-            yield from trail.begin(event)
-        elif trail is None:
+            if auditor is not None:
+                yield from auditor.end_of_incarnation(event)
+            auditor = self._auditors[id_] = ScheduleAuditor(self.log, id_, event, auditor)
+        if auditor is None:
             raise ValueError("it was never registered")
-        else:
-            yield from trail.verdicts(event)
+        yield from auditor.verdicts(event)
 
     def _give_up(self, id_: str, seq: int, error: Exception) -> None:
-        trail = self._trails.pop(id_, None)
-        if trail is not None:
-            self._uncomputed[id_] = trail
-        agent_id = trail.agent_id if trail else ""
+        auditor = self._auditors.pop(id_, None)
+        if auditor is not None:
+            self._uncomputed[id_] = auditor
+        agent_id = auditor.agent_id if auditor else ""
         self.broken[id_] = (agent_id, f"at event {seq}: {type(error).__name__}: {error}")
 
     def _is_mended(self, event: Folded) -> bool:
         """Follow a broken schedule. Returns whether this event makes it whole again."""
         id_ = str(event.id)
-        trail = self._uncomputed.get(id_)
-        if trail is None or not trail.follow_uncomputed(event):
+        auditor = self._uncomputed.get(id_)
+        if auditor is None or not auditor.follow_uncomputed(event):
             return False
         del self.broken[id_], self._uncomputed[id_]
-        self._trails[id_] = trail
+        self._auditors[id_] = auditor
         return True
 
     def _rests_on_loss(self, event: Folded) -> bool:
         """Whether an event may rest on something that lies in a gap."""
         if self._stated and event.ts > self._stated:
             self._after_gap, self._stated = 0, ""
-        trail = self._trails.get(event.id or "")
-        return self._after_gap > 0 and (trail is None or trail.registered < self._after_gap)
+        auditor = self._auditors.get(event.id or "")
+        return self._after_gap > 0 and (auditor is None or auditor.registered < self._after_gap)
 
     def _bridge_loss(self, event: Folded) -> bool:
         """Make up for what is lost before an event.
 
         Returns whether the event can be taken in. It can't if its schedule's registration is lost.
         """
-        trail = self._trails.get(event.id or "")
-        if trail is None:
+        auditor = self._auditors.get(event.id or "")
+        if auditor is None:
             return event.type == "schedule.registered"
-        trail.bridge_loss(event)
+        auditor.bridge_loss(event)
         return True
 
     def _within_window(self, verdict: SlotVerdict) -> Iterator[SlotVerdict]:
@@ -180,7 +166,7 @@ class SlotAuditor:
             return
         overlaps = verdict.first <= self._until and self._since <= verdict.last
         if abs(verdict.slots) > 1 and overlaps:
-            trigger = self._trails[verdict.id].trigger
+            trigger = self._auditors[verdict.id].trigger
             first: datetime | None = verdict.first
             if verdict.first < self._since:
                 first = next_fire_time(trigger, self._since - MICROSECOND)

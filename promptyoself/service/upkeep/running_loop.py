@@ -39,7 +39,7 @@ def last_pass(store: Store) -> datetime | None:
         return None
 
 
-def absence(store: Store, now: datetime) -> str | None:
+def no_loop_warning(store: Store, now: datetime) -> str | None:
     """A sentence for a caller that wants deliveries, if no loop lives and no pass was made lately;
     else ``None``."""
     seen = last_pass(store)

@@ -1,8 +1,8 @@
-"""JSON Schemas of what the commands for agents answer, made of the types of those answers.
+"""JSON Schemas of what a tool takes and answers.
 
-The modules named ``answers`` below ``promptyoself.service`` have the types, and the registry of
-commands says which command answers what. ``docs/reference/json.md`` tells the same to people. A
-test checks what the commands really answer against these schemas.
+The modules named ``answers`` below ``promptyoself.service`` have the types of the answers, and the
+registry of commands says which command answers what. ``docs/reference/json.md`` tells the same to
+people. A test checks what the commands really answer against these schemas.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ from typing import (
     is_typeddict,
 )
 
+from promptyoself.doors.agent_parameters import Parameter
 from promptyoself.doors.registry import COMMANDS
 
 Schema = dict[str, Any]
 
+_NO_LIMIT = 10**9  # what a number can't sensibly reach needs no word in a schema
 _TYPES = {str: "string", int: "integer", float: "number", bool: "boolean"}
 _ERROR: dict[str, Schema] = {
     "code": {"type": "string", "description": "Of an error: its stable code."},
@@ -36,6 +38,24 @@ _ERROR: dict[str, Schema] = {
     "hint": {"type": "string", "description": "What to do next; may be empty."},
     "error": {"type": "string", "description": "Of an error: the message again."},
 }
+
+
+def argument_schema(parameter: Parameter, description: str) -> Schema:
+    """The schema of what may be given for a parameter."""
+    schema: Schema = {"type": parameter.type, "description": description}
+    value = schema
+    if parameter.items is not None:
+        value = schema["items"] = {"type": parameter.items}
+    if parameter.choices:
+        value["enum"] = list(parameter.choices)
+    lowest, highest = parameter.bounds
+    if lowest is not None:
+        value["minimum"] = lowest
+    if highest is not None and highest < _NO_LIMIT:
+        value["maximum"] = highest
+    if parameter.default is not None and parameter.default is not False:
+        schema["default"] = parameter.default
+    return schema
 
 
 def output_schema(command: str) -> Schema | None:
