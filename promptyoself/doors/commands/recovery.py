@@ -40,13 +40,13 @@ def recover_command(session: Session, yes: bool, reason: str | None, **options: 
 
     check_text("reason", reason, MAX_REASON)
 
-    def agree(shown: dict[str, Any]) -> bool:
+    def agree(shown: Document) -> bool:
         return yes or _is_confirmed(session, shown)
 
     return recover(session.store().unpinned, session.now(), reason=reason, agree=agree, **options)
 
 
-def _is_confirmed(session: Session, shown: dict[str, Any]) -> bool:
+def _is_confirmed(session: Session, shown: Document) -> bool:
     """Ask the person at the terminal; nobody is there to ask elsewhere."""
     if session.caller.stop is not None or sys.stdin is None or not sys.stdin.isatty():
         return False

@@ -48,7 +48,7 @@ class Audit(TypedDict):
 
 
 class Point(TypedDict):
-    """A point of the log."""
+    """A point of the log: the last event before it. Before the first event, ``seq`` is 0."""
 
     seq: int
     ts: Instant | None

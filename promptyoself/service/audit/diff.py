@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from promptyoself.core.errors import WrongUsage
 from promptyoself.core.instants import format_utc
@@ -14,11 +14,14 @@ from promptyoself.state.schedules import EMPTY, Schedule
 from promptyoself.store.point import Cutoff, cutoff
 from promptyoself.store.store import Store
 
+if TYPE_CHECKING:
+    from promptyoself.service.audit.answers import Difference, Point, ScheduleChange
+
 _OURS = frozenset(("id", "registered", "told", "retold"))
 """The fields of a schedule that no event has."""
 
 
-def diff(store: Store, *, from_: str, to: str | None, now: datetime) -> dict[str, Any]:
+def diff(store: Store, *, from_: str, to: str | None, now: datetime) -> Difference:
     """The changes of schedules from one point of the log to another, and the events that made them.
 
     Each point is a time or an event's number. Without ``to``, the second point is ``now``.
@@ -36,7 +39,7 @@ def diff(store: Store, *, from_: str, to: str | None, now: datetime) -> dict[str
     after = fold(before, _collected(events.up_to(end), events_by_id))
     store.mention_newer(after)
     seen = store.seen(after).schedules
-    changes = [
+    changes: list[ScheduleChange] = [
         {
             "id": id_,
             "agent_id": after.schedules[id_].agent_id,
@@ -48,9 +51,9 @@ def diff(store: Store, *, from_: str, to: str | None, now: datetime) -> dict[str
         if (fields := _differences(before.schedules.get(id_), after.schedules[id_])) and id_ in seen
     ]
     return {
-        "from": _position_fields(latest_before),
-        "since": _position_fields(latest_before),
-        "to": _position_fields(events.latest),
+        "from": _point(latest_before),
+        "since": _point(latest_before),
+        "to": _point(events.latest),
         "changes": changes,
         "count": len(changes),
     }
@@ -104,5 +107,5 @@ def _described(event: Envelope) -> dict[str, Any]:
     return line if reason is None else {**line, "reason": reason}
 
 
-def _position_fields(event: Envelope | None) -> dict[str, Any]:
+def _point(event: Envelope | None) -> Point:
     return {"seq": 0, "ts": None} if event is None else {"seq": event.seq, "ts": event.ts}

@@ -65,7 +65,7 @@ def examine(
         _settings(store),
         _files(),
         _guarded("data_directory", lambda: _directory(store)),
-        _guarded("timezone", lambda: _timezone(store)),
+        _guarded("timezone", lambda: Check("timezone", True, default_zone(store.settings))),
         _patience(store),
     ]
     log = _guarded("log", lambda: _log(store, quick=quick))
@@ -140,10 +140,6 @@ def _directory(store: Store) -> Check:
             return Check("data_directory", False, f"{folder} can't be written", hint)
     detail = str(var) if place == var else f"{var} will be made by the first command that writes"
     return Check("data_directory", True, detail)
-
-
-def _timezone(store: Store) -> Check:
-    return Check("timezone", True, default_zone(store.settings))
 
 
 def _patience(store: Store) -> Check:

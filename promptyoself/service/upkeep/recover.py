@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from promptyoself.core.errors import ChainError, PromptyoselfError
 from promptyoself.events.draft import Draft
@@ -23,10 +23,10 @@ from promptyoself.service.upkeep.restore import Difference, corrections, differe
 from promptyoself.store.chain import Chain
 from promptyoself.store.store import Store, chains
 
-_MOST_NAMED = 1000
+if TYPE_CHECKING:
+    from promptyoself.service.upkeep.answers import Recovered, RecoveryPlan
 
-Agree = Callable[[dict[str, Any]], bool]
-"""Called with the plan as a dict; returns whether it may be carried out."""
+_MOST_NAMED = 1000
 
 
 class _RecoveryPlan(NamedTuple):
@@ -40,7 +40,7 @@ class _RecoveryPlan(NamedTuple):
     index_seq: int | None  # the event at which an index stands that knows more
 
     @property
-    def shown(self) -> dict[str, Any]:
+    def shown(self) -> RecoveryPlan:
         """The same for people and programs."""
         last = self.survey.last
         unknown = [id_ for statement in self.statements for id_ in statement.unknown or ()]
@@ -63,12 +63,13 @@ def recover(
     dry_run: bool = False,
     from_index: bool = False,
     reason: str | None = None,
-    agree: Agree,
-) -> dict[str, Any]:
+    agree: Callable[[Recovered], bool],
+) -> Recovered:
     """Bring every chain that is damaged back into service, or the one of that ``name``.
 
     ``from_index`` puts back, by new events, what the index still knows and the log has lost.
-    ``agree`` is called before anything is changed, unless it is a ``dry_run``.
+    ``agree`` is called with the plan before anything is changed, unless it is a ``dry_run``. It
+    returns whether the plan may be carried out.
 
     Raises:
         PromptyoselfError: ``forbidden_agent`` to a caller who is pinned to an agent;
@@ -88,9 +89,9 @@ def recover(
     for chain in chains(store, name):
         with chain.naming():
             answers.append(_recover(chain, now, dry_run, from_index, reason, agree))
-    answer = answers[0]
-    for chain, other in zip(chains(store, name)[1:], answers[1:], strict=True):
-        answer[chain.name] = other
+    answer, *others = answers
+    for other in others:
+        answer["desires"] = other
     return answer
 
 
@@ -100,8 +101,8 @@ def _recover(
     dry_run: bool,
     from_index: bool,
     reason: str | None,
-    agree: Agree,
-) -> dict[str, Any]:
+    agree: Callable[[Recovered], bool],
+) -> Recovered:
     ledger, _ = chain.ledger_and_index()
     if _is_sound(chain):
         with ledger.recovering() as recovery:
@@ -146,7 +147,7 @@ def _recover(
     return {
         "recovered": True,
         **shown,
-        **({"index_kept": kept} if kept else {}),
+        **kept,
         "restored": len(plan.differences) if from_index else 0,
         "message": _summary(plan, from_index),
     }
@@ -285,12 +286,14 @@ def _state_of_index(
 
 def _carry_out(
     chain: Chain[Any], recovery: Recovery, plan: _RecoveryPlan, now: datetime, from_index: bool
-) -> str | None:
-    kept = None
+) -> RecoveryPlan:
+    """Returns where the index is kept, if it is."""
+    kept: RecoveryPlan = {}
     if plan.differences and not from_index:
         folder, name = chain.folder, f"index-{plan.index_seq}"
         recovery.keep(folder / "index", f"{name}/index")
-        kept = str(recovery.keep(folder / "index.json", f"{name}/index.json").parent)
+        copy = recovery.keep(folder / "index.json", f"{name}/index.json")
+        kept["index_kept"] = str(copy.parent)
     position = recovery.repair(plan.survey)
     drafts = [chain.draft(statement, None) for statement in plan.statements]
     drafts += plan.corrections
@@ -311,10 +314,9 @@ def _carry_out(
 
 
 def _gap_json(statement: LedgerRecovered) -> dict[str, Any]:
-    fields = statement._asdict()
     return {
         name: value
-        for name, value in fields.items()
+        for name, value in statement._asdict().items()
         if value is not None and name not in ("unknown", "reason")
     }
 

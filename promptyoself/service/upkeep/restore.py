@@ -7,7 +7,7 @@ What was spent of a day's budget is counted from the events that are left.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.events.kinds import FINISHED, CompletionReason
@@ -30,6 +30,9 @@ from promptyoself.service.transfer.export import back_to
 from promptyoself.state.desires import Desire, Desires
 from promptyoself.state.schedules import CHAIN, Schedule, State, slot_key
 
+if TYPE_CHECKING:
+    from promptyoself.service.upkeep.answers import Differing
+
 _WHY = "Put back from the index, since the log had lost it."
 _CORRECTED = "Moved past the slots that later events tell of, since the log had lost their claims."
 
@@ -49,7 +52,7 @@ class Difference(NamedTuple):
     fields: list[str]  # the names of those that differ
     records: list[Record]  # the events that put them back
 
-    def shown(self) -> dict[str, Any]:
+    def shown(self) -> Differing:
         """The same for people and programs."""
         return {"id": self.id, "agent_id": self.agent_id, "fields": self.fields}
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.instants import format_utc
-from promptyoself.events.draft import Draft
 from promptyoself.events.records import SegmentSealed
 from promptyoself.index.index import Snapshot
 from promptyoself.ledger import HeadMoved, Position
 from promptyoself.ledger.sealing import Sealing, UnknownMonth
 from promptyoself.store.chain import Chain
 from promptyoself.store.store import Store, chains
+
+if TYPE_CHECKING:
+    from promptyoself.service.upkeep.answers import Sealed, SealedMonth
 
 REPACK_FROM_MEMBERS = 20_000
 """From this number of small members on, the running month is repacked: reading them takes most of a
@@ -27,7 +30,7 @@ _TRIES = 3
 
 def seal(
     store: Chain[Any], now: datetime, month: str | None = None, *, timeout: float | None = None
-) -> dict[str, Any]:
+) -> Sealed:
     """Rewrite months that are over into large gzip members of the same lines, and record it.
 
     ``month`` is one such as ``2026-10``; ``None`` is every one that isn't sealed yet. ``timeout``
@@ -49,7 +52,7 @@ def seal(
         raise UnknownMonth(month)
     store.require_whole()
     over = _over(store, store.read(), now)
-    sealed: list[dict[str, Any]] = []
+    sealed: list[SealedMonth] = []
     if month is not None or over:
         _refuse_newer(store, now)
         ledger, _ = store.ledger_and_index()
@@ -63,20 +66,22 @@ def seal(
 
 def seal_all(
     store: Store, now: datetime, month: str | None = None, name: str | None = None
-) -> dict[str, Any]:
+) -> Sealed:
     """:func:`seal` of one chain, or of all. Months of the desires' chain bear its name.
 
     Raises:
         As :func:`seal`; ``unknown_month`` where none of the chains has it.
     """
-    sealed: list[dict[str, Any]] = []
+    sealed: list[SealedMonth] = []
     sealable = chains(store, name)
     if len(sealable) > 1 and month is not None:
         sealable = [chain for chain in sealable if month in chain.months()] or sealable[:1]
     for chain in sealable:
         with chain.naming():
-            done = seal(chain, now, month)["sealed"]
-        sealed += done if chain is store else [{**entry, "chain": chain.name} for entry in done]
+            for entry in seal(chain, now, month)["sealed"]:
+                if chain is not store:
+                    entry["chain"] = chain.name
+                sealed.append(entry)
     return {"sealed": sealed, "message": _message(sealed, month)}
 
 
@@ -120,34 +125,31 @@ def _over(store: Chain[Any], snapshot: Snapshot[Any], now: datetime) -> list[str
     ]
 
 
-def _seal(store: Chain[Any], sealing: Sealing, month: str, now: datetime) -> dict[str, Any]:
-    tries = 0
-    while True:
-        tries += 1
-        prepared = sealing.prepare(month, now)
-        record = SegmentSealed(month, prepared.events, prepared.content_sha256)
+def _seal(store: Chain[Any], sealing: Sealing, month: str, now: datetime) -> SealedMonth:
+    for _ in range(_TRIES - 1):
+        # A process whose clock is behind may add an event to the month meanwhile.
+        with suppress(HeadMoved):
+            return _try_to_seal(store, sealing, month, now)
+    return _try_to_seal(store, sealing, month, now)
 
-        def decide(_: Any, record: SegmentSealed = record) -> tuple[list[Draft], None]:
-            return [store.draft(record, None, None)], None
 
-        # What takes long was done without the lock. From now on nobody can append until the
-        # record is there, which lies in a later month.
-        try:
-            with store.exclusive():
-                _refuse_newer(store, now)
-                state, position = store.snapshot()
-                sealing.put_in_place(prepared, position, partial(_write_index, store, state))
-                store.transact(now, decide)
-        except HeadMoved:
-            # A process whose clock is behind has added an event to the month meanwhile.
-            if tries == _TRIES:
-                raise
-        else:
-            return {
-                **record._asdict(),
-                "bytes_before": prepared.end.offset,
-                "bytes_after": prepared.offset,
-            }
+def _try_to_seal(store: Chain[Any], sealing: Sealing, month: str, now: datetime) -> SealedMonth:
+    prepared = sealing.prepare(month, now)
+    record = SegmentSealed(month, prepared.events, prepared.content_sha256)
+    # What takes long was done without the lock. From now on nobody can append until the record is
+    # there, which lies in a later month.
+    with store.exclusive():
+        _refuse_newer(store, now)
+        state, position = store.snapshot()
+        sealing.put_in_place(prepared, position, partial(_write_index, store, state))
+        store.transact(now, lambda _: ([store.draft(record, None)], None))
+    return {
+        "month": month,
+        "events": prepared.events,
+        "content_sha256": prepared.content_sha256,
+        "bytes_before": prepared.end.offset,
+        "bytes_after": prepared.offset,
+    }
 
 
 def _write_index(store: Chain[Any], state: Any, moved: Position) -> None:
@@ -161,7 +163,7 @@ def _refuse_newer(store: Chain[Any], now: datetime) -> None:
     store.transact(now, lambda _: ([], None))
 
 
-def _message(sealed: list[dict[str, Any]], month: str | None) -> str:
+def _message(sealed: list[SealedMonth], month: str | None) -> str:
     if sealed:
         return "1 month sealed." if len(sealed) == 1 else f"{len(sealed)} months sealed."
     return f"{month} is sealed already." if month else "There is no month to seal."
