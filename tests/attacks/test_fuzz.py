@@ -47,6 +47,7 @@ from promptyoself.doors.registry import COMMANDS
 from promptyoself.ledger.envelope import Envelope, decode_line, encode_line
 from promptyoself.rules.cron import parse_cron
 from promptyoself.rules.triggers import Trigger, last_slot, next_fire_time
+from promptyoself.sandbox import Sandbox
 
 LATER = datetime(2026, 12, 20, 12, tzinfo=UTC)
 SECONDS = 20.0
@@ -104,7 +105,6 @@ LOOSE = settings(
         HealthCheck.large_base_example,
     ],
 )
-some_readers = st.lists(st.sampled_from(READERS), min_size=2, max_size=4, unique=True)
 
 
 def ask(var: Path, arguments: tuple[str, ...]) -> dict[str, Any] | None:
@@ -156,91 +156,62 @@ def read_by_all(var: Path, readers: list[tuple[str, ...]]) -> None:
 # --- the reader -----------------------------------------------------------------------------------
 
 
-@settings(LOOSE, max_examples=rounds(25))
-@given(
-    st.dictionaries(
-        st.sampled_from(["2026-10", "2026-11", "9999-12", "0001-01"]),
-        st.binary(max_size=600),
-        min_size=1,
-        max_size=2,
+@st.composite
+def members_of_anything(draw: st.DrawFn) -> dict[str, bytes]:
+    """Whole gzip members, whatever they hold, alone or after a sound log."""
+    contents = st.binary(max_size=60) | arbitrary_json.map(orjson.dumps)
+    end = b"\n" * draw(st.booleans())
+    segments = segments_of(story()) if draw(st.booleans()) else {}
+    for content in draw(st.lists(contents, min_size=1, max_size=4)):
+        before = segments.get("2026-12.ndjson.gz", b"")
+        segments["2026-12.ndjson.gz"] = before + gzip.compress(content + end)
+    return segments
+
+
+@st.composite
+def spoiled_segments(draw: st.DrawFn) -> dict[str, bytes]:
+    """A real log with flips, cuts, splices and copies in it."""
+    segments = segments_of(story(), together=draw(st.sampled_from([1, 3, 100])))
+    name = draw(st.sampled_from(sorted(segments)))
+    return {**segments, name: draw(mutated_bytes(segments[name]))}
+
+
+MONTHS = ("2026-10.ndjson.gz", "2026-11.ndjson.gz", "9999-12.ndjson.gz", "0001-01.ndjson.gz")
+LOGS: dict[str, tuple[int, st.SearchStrategy[dict[str, bytes]]]] = {
+    "any bytes": (
+        25, st.dictionaries(st.sampled_from(MONTHS), st.binary(max_size=600), min_size=1,
+                            max_size=2),
     ),
-    some_readers,
-)
-def test_any_bytes_as_a_segment(
-    quick_path: Path, clock: Clock, contents: dict[str, bytes], readers: list[tuple[str, ...]]
-) -> None:
-    """P7: whatever bytes a segment has, every reading command answers, and leaves them as they
-    are."""
+    "members of anything": (25, members_of_anything()),
+    # Lines with the keys of an event and anything in them, rightly linked.
+    "forged events": (
+        25, st.builds(
+            lambda forged, before: segments_of([*before, *forged]),
+            st.lists(forged_events, min_size=1, max_size=4), st.sampled_from([[], story()]),
+        ),
+    ),
+    "spoiled bytes": (30, spoiled_segments()),
+    # The links hold, and the events say what none of ours would: what the fold, the audit and the
+    # answers read may be anything.
+    "lies": (120, st.builds(segments_of, spoiled_stories(), together=st.sampled_from([1, 4]))),
+}  # fmt: skip
+"""Logs of every kind, and how many are tried of each."""
+
+
+@pytest.mark.parametrize("kind", LOGS)
+def test_any_log_is_answered_for(quick_path: Path, clock: Clock, kind: str) -> None:
+    """P3, P7: whatever lies in the place of a log, every reading command answers, and leaves it as
+    it is."""
     clock.now = LATER
-    with laid_out(quick_path, {f"{m}.ndjson.gz": c for m, c in contents.items()}) as var:
-        read_by_all(var, readers)
+    examples, logs = LOGS[kind]
 
+    @settings(LOOSE, max_examples=rounds(examples))
+    @given(logs, st.lists(st.sampled_from(READERS), min_size=2, max_size=4, unique=True))
+    def fuzz(segments: dict[str, bytes], readers: list[tuple[str, ...]]) -> None:
+        with laid_out(quick_path, segments) as var:
+            read_by_all(var, readers)
 
-@settings(LOOSE, max_examples=rounds(25))
-@given(
-    st.lists(st.binary(max_size=60) | arbitrary_json.map(orjson.dumps), min_size=1, max_size=4),
-    st.booleans(),
-    st.booleans(),
-    some_readers,
-)
-def test_any_content_of_a_member(
-    quick_path: Path,
-    clock: Clock,
-    contents: list[bytes],
-    ended: bool,
-    follows: bool,
-    readers: list[tuple[str, ...]],
-) -> None:
-    """P7: likewise for whole gzip members, whatever they hold, alone or after a sound log."""
-    clock.now = LATER
-    segments = segments_of(story()) if follows else {}
-    forged = b"".join(gzip.compress(content + b"\n" * ended) for content in contents)
-    segments["2026-12.ndjson.gz"] = segments.get("2026-12.ndjson.gz", b"") + forged
-    with laid_out(quick_path, segments) as var:
-        read_by_all(var, readers)
-
-
-@settings(LOOSE, max_examples=rounds(25))
-@given(st.lists(forged_events, min_size=1, max_size=4), st.booleans(), some_readers)
-def test_any_envelopes(
-    quick_path: Path,
-    clock: Clock,
-    forged: list[dict[str, Any]],
-    follows: bool,
-    readers: list[tuple[str, ...]],
-) -> None:
-    """P7: likewise for lines with the keys of an event and anything in them, rightly linked."""
-    clock.now = LATER
-    found = [*story(), *forged] if follows else forged
-    with laid_out(quick_path, segments_of(found)) as var:
-        read_by_all(var, readers)
-
-
-@settings(LOOSE, max_examples=rounds(30))
-@given(st.data(), st.sampled_from([1, 3, 100]), some_readers)
-def test_a_log_with_spoiled_bytes(
-    quick_path: Path, clock: Clock, data: st.DataObject, together: int, readers: Any
-) -> None:
-    """P3: a real log with flips, cuts, splices and copies in it is answered for by every reading
-    command."""
-    clock.now = LATER
-    segments = segments_of(story(), together=together)
-    name = data.draw(st.sampled_from(sorted(segments)))
-    segments[name] = data.draw(mutated_bytes(segments[name]))
-    with laid_out(quick_path, segments) as var:
-        read_by_all(var, readers)
-
-
-@settings(LOOSE, max_examples=rounds(120))
-@given(spoiled_stories(), st.sampled_from([1, 4]), some_readers)
-def test_a_log_that_lies(
-    quick_path: Path, clock: Clock, spoiled: list[dict[str, Any]], together: int, readers: Any
-) -> None:
-    """P7: a log whose links hold and whose events say what none of ours would is answered for by
-    every reading command: what the fold, the audit and the answers read may be anything."""
-    clock.now = LATER
-    with laid_out(quick_path, segments_of(spoiled, together=together)) as var:
-        read_by_all(var, readers)
+    fuzz()
 
 
 LIES: tuple[object, ...] = (None, 5, -(2**63), "x", "2026-11-31T25:00:00.000000Z", [5], {"x": 5})
@@ -468,28 +439,19 @@ OTHERS = (
 )  # fmt: skip
 RAW = st.binary(max_size=12).map(lambda some: os.fsdecode(some.replace(b"\0", b"?")))
 WORDS = st.one_of(
-    st.sampled_from(OTHERS),
-    st.sampled_from(NUMBERS),
-    st.sampled_from(TIMES),
-    st.sampled_from(CRONS),
-    st.sampled_from(DURATIONS),
+    *map(st.sampled_from, (OTHERS, NUMBERS, TIMES, CRONS, DURATIONS)),
     RAW,
     st.text(st.characters(exclude_characters="\0", exclude_categories=()), max_size=12),
 )
+ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=12)
+"""Also what no process can be given: with a NUL in it."""
 LIKELY: dict[str, st.SearchStrategy[str]] = {
     "id_": st.sampled_from([KNOWN, KNOWN, "sch_00000000"]),
-    "time": st.sampled_from(TIMES),
-    "at": st.sampled_from(TIMES),
-    "since": st.sampled_from(TIMES),
-    "until": st.sampled_from(TIMES),
-    "start_at": st.sampled_from(TIMES),
-    "from_": st.sampled_from(TIMES),
-    "to": st.sampled_from(TIMES),
-    "slot": st.sampled_from(TIMES),
+    **dict.fromkeys(
+        ("time", "at", "since", "until", "start_at", "from_", "to", "slot"), st.sampled_from(TIMES)
+    ),
+    **dict.fromkeys(("every", "grace", "jitter"), st.sampled_from(DURATIONS)),
     "cron": st.sampled_from(CRONS),
-    "every": st.sampled_from(DURATIONS),
-    "grace": st.sampled_from(DURATIONS),
-    "jitter": st.sampled_from(DURATIONS),
     "timezone": st.sampled_from(["Europe/London", "Asia/Kathmandu", "Mars/X"]),
     "agent_id": st.sampled_from([AGENT, "agent-a"]),
 }
@@ -509,18 +471,18 @@ def places(tmp_path: Path) -> list[str]:
     return [*found, str(tmp_path), "/dev/null", "/dev/full", "/", "-"]
 
 
-def command_named(name: str) -> click.Command:
+def parameters(name: str) -> list[click.Parameter]:
+    """Those of a command, but for the one with which it would serve for ever."""
     command = cli.get_command(click.Context(cli), name)
     assert command is not None
-    return command
+    return [param for param in command.params if (name, param.name) != ("execute", "loop")]
 
 
 @st.composite
-def command_lines(draw: st.DrawFn, paths: list[str]) -> tuple[str, ...]:
+def command_lines(draw: st.DrawFn, name: str, paths: list[str]) -> tuple[str, ...]:
     """A command and some of its own options, most of them with values that could be meant."""
-    name = draw(st.sampled_from(sorted(COMMANDS)))
     words: list[str] = [name]
-    params = [param for param in command_named(name).params if param.name not in NEVER[name]]
+    params = parameters(name)
     for param in draw(st.lists(st.sampled_from(params), max_size=6)):
         value: str | None = None
         if not getattr(param, "is_flag", False):
@@ -531,7 +493,7 @@ def command_lines(draw: st.DrawFn, paths: list[str]) -> tuple[str, ...]:
                 known = st.sampled_from([str(choice) for choice in param.type.choices])
             elif param.type.name in ("integer", "float", "integer range", "float range"):
                 known = st.sampled_from(NUMBERS)
-            value = draw(st.one_of(known, known, WORDS))
+            value = draw(st.one_of(known, known, WORDS, ANY_TEXT))
         if isinstance(param, click.Argument):
             words.append(str(value))
             continue
@@ -539,12 +501,7 @@ def command_lines(draw: st.DrawFn, paths: list[str]) -> tuple[str, ...]:
         words += [flag] if value is None else draw(
             st.sampled_from([[flag, value], [f"{flag}={value}"]])
         )  # fmt: skip
-    return (*words, *draw(st.just(()) | st.tuples(WORDS)))
-
-
-NEVER: dict[str, tuple[str, ...]] = dict.fromkeys(COMMANDS, ())
-"""Options that would have a command serve for ever; tried below, in processes that are stopped."""
-NEVER["execute"] = ("loop",)
+    return (*words, *draw(st.just(()) | st.tuples(WORDS | ANY_TEXT)))
 
 
 @pytest.fixture
@@ -588,16 +545,33 @@ def expect(var: Path, arguments: tuple[str, ...], stdin: bytes | None = b"Hello"
     count("command lines fuzzed")
 
 
-def test_no_command_line_breaks_a_command(fuzzed: Path, places: list[str]) -> None:
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_no_command_line_breaks_a_command(
+    fuzzed: Path, places: list[str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     """P7: whatever the options of whatever command get, the answer is one JSON document with a
     documented code, soon, and an error leaves the log as it was."""
 
-    @settings(LOOSE, max_examples=rounds(400))
-    @given(command_lines(places))
+    examples = rounds(9) if name == "demo" else max(100, rounds(10))  # that one takes its time
+
+    @settings(LOOSE, max_examples=examples)
+    @given(command_lines(name, places))
     def fuzz(arguments: tuple[str, ...]) -> None:
         expect(fuzzed, arguments)
 
-    fuzz()
+    with Sandbox(()) as letta:
+        monkeypatch.setenv("LETTA_BASE_URL", letta.url)
+        fuzz()
+
+
+@settings(LOOSE, max_examples=rounds(60))
+@given(st.lists(WORDS | ANY_TEXT, max_size=4))
+def test_no_words_break_the_command_line(fuzzed: Path, words: list[str]) -> None:
+    """P7: likewise where not even the command is one; without any words the answer is the help."""
+    if not words:
+        assert call().out.startswith(b"Usage")
+    elif words[0] not in COMMANDS:
+        expect(fuzzed, tuple(words))
 
 
 @settings(LOOSE, max_examples=rounds(40))
@@ -696,7 +670,7 @@ def test_processes_answer_too(fuzzed: Path, places: list[str], environ: dict[str
     for _ in range(rounds(6)):
         name = chosen.choice(names)
         arguments: list[str | bytes] = [name]
-        options = [each for each in command_named(name).params if isinstance(each, click.Option)]
+        options = [option for option in parameters(name) if isinstance(option, click.Option)]
         for option in chosen.sample(options, min(len(options), 3)):
             arguments.append(option.opts[0])
             if not option.is_flag:

@@ -103,7 +103,7 @@ def run(
     *arguments: str | bytes,
     environ: dict[str, str],
     stdin: Any = subprocess.DEVNULL,
-    prepare: Callable[[], None] | None = None,
+    prepare: Callable[[], object] | None = None,
 ) -> Answer:
     """Run a command in a process of its own; ``prepare`` is called in it before Python starts."""
     words = latest(arguments) if all(isinstance(each, str) for each in arguments) else arguments
