@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import errno
-import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,9 @@ from chains import (
     Killed,
     StepDisk,
     append,
+    die,
     draft,
+    failing_disk,
     first_type,
     index_in,
     kill,
@@ -28,7 +29,7 @@ from chains import (
     snapshot_of,
 )
 from checker import check_chain, members
-from crashes import Report, Unsynced, in_child
+from crashes import Report, Unsynced, in_child, ways
 from tally import SCALE, chance, count, rounds
 from world import check_deliveries
 
@@ -63,6 +64,11 @@ def scenario(folder: Path, disk: Disk, report: Report) -> None:
             batch = ledger.append(drafts, when, snapshot.position)
             index.save(Snapshot(schema().fold(snapshot.state, batch.envelopes), batch.position))
         report(str(number))
+
+
+def _new(root: Path) -> Path:
+    root.mkdir()
+    return root
 
 
 def steps_of(folder: Path) -> list[str]:
@@ -105,15 +111,13 @@ def test_killed_at_every_syscall(quick_path: Path) -> None:
     """P1: SIGKILL before, after and in the middle of every syscall of appending, quarantining and
     writing the index loses nothing acknowledged, and the next command goes on."""
     steps = steps_of(_new(quick_path / "dry") / "s")
-    for at, name in enumerate(steps, 1):
-        for when in ("before", "after", *(["half"] if name == "write" else [])):
-            folder = quick_path / f"{at}-{when}" / "s"
-            folder.parent.mkdir()
-            disk = StepDisk(at, when, kill)
-            acknowledged, ended_by = in_child(lambda r, f=folder, d=disk: scenario(f, d, r))
-            assert ended_by == signal.SIGKILL, (at, when)
-            count("kills by SIGKILL")
-            assert_recovers(folder, acknowledged, torn=len(acknowledged) == 3)
+    for at, when in ways(steps):
+        folder = _new(quick_path / f"{at}-{when}") / "s"
+        disk = StepDisk(at, when, kill)
+        acknowledged, ended_by = in_child(lambda r, f=folder, d=disk: scenario(f, d, r))
+        assert ended_by == signal.SIGKILL, (at, when)
+        count("kills by SIGKILL")
+        assert_recovers(folder, acknowledged, torn=len(acknowledged) == 3)
 
 
 class Passes:
@@ -153,25 +157,13 @@ class Passes:
 
     def all_at_once(self, disks: dict[str, Disk], expect: int) -> None:
         """Each in a child, four at a time; ``expect`` is the signal that must end it."""
-        waiting = list(disks)
-        while waiting:
-            names, waiting = waiting[:4], waiting[4:]
-            children = {}
-            for name in names:
-                pid = os.fork()
-                if not pid:
-                    code = 70
-                    try:
-                        self.execute(name, disks[name])
-                        code = 0
-                    finally:
-                        os._exit(code)
-                children[name] = pid
-            for name, pid in children.items():
-                _, status = os.waitpid(pid, 0)
-                ended = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-                assert ended == expect, (name, status)
-                assert ended or not os.WEXITSTATUS(status), name
+
+        def ended_by(name: str) -> int:
+            return in_child(lambda _: self.execute(name, disks[name]))[1]
+
+        with ThreadPoolExecutor(4) as pool:
+            signals = dict(zip(disks, pool.map(ended_by, disks), strict=True))
+        assert signals == dict.fromkeys(disks, expect)
 
     def assert_settled(self, name: str) -> None:
         """One outcome in the log, one copy in the agent's history."""
@@ -238,7 +230,7 @@ def test_killed_twice(quick_path: Path) -> None:
             folder = quick_path / "-".join(map(str, first + second)) / "s"
             start(folder)
             for at, when in (first, second):
-                dying = StepDisk(at, when, _die)
+                dying = StepDisk(at, when, die)
                 try:
                     recover(folder, dying)
                 except Killed:
@@ -250,10 +242,6 @@ def test_killed_twice(quick_path: Path) -> None:
             assert kept.count(torn) == 1
             recorded = [e for e in events if e["type"] == "tail.quarantined"]
             assert len(recorded) == len(kept)
-
-
-def _die() -> None:
-    raise Killed
 
 
 def test_killed_at_random(quick_path: Path, both_chains: str) -> None:
@@ -275,7 +263,9 @@ def test_killed_at_random(quick_path: Path, both_chains: str) -> None:
                     position = ledger.append([draft(number)], when, position).position
                 report(str(number))
 
-        acknowledged = _kill_soon(loop, 0.003 + dice.random() * 0.03)
+        acknowledged, ended_by = in_child(loop, 0.003 + dice.random() * 0.03)
+        assert ended_by == signal.SIGKILL
+        count("kills by SIGKILL")
         wanted += [int(text) for text in acknowledged]
         append(ledger_in(folder), -attempt - 1, now=NOW)
         found = [int(text.rpartition(" ")[2]) for text in prompts(check_chain(folder))]
@@ -283,25 +273,6 @@ def test_killed_at_random(quick_path: Path, both_chains: str) -> None:
         assert set(wanted) <= set(found)
         extra = [n for n in found if n >= 0 and n not in wanted]
         assert len(extra) <= attempt % 10 + 1, "more than the one under way was written"
-
-
-def _kill_soon(run: Callable[[Report], None], seconds: float) -> list[str]:
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if not pid:
-        try:
-            run(lambda text: os.write(writer, f"{text}\n".encode()) and None)
-        finally:
-            os._exit(70)
-    os.close(writer)
-    time.sleep(seconds)
-    os.kill(pid, signal.SIGKILL)
-    count("kills by SIGKILL")
-    with os.fdopen(reader) as pipe:
-        acknowledged = pipe.read().split("\n")[:-1]
-    _, status = os.waitpid(pid, 0)
-    assert os.WIFSIGNALED(status), "the child failed"
-    return acknowledged
 
 
 def _tails(whole: bytes) -> Iterator[bytes]:
@@ -394,46 +365,29 @@ def test_strangers_in_the_quarantine(quick_path: Path) -> None:
 def test_errors_at_every_syscall(quick_path: Path, number: int) -> None:
     """P1: a syscall that fails, having done nothing, half or all of its work, raises and leaves the
     chain as it was, or succeeds; the next command goes on."""
-
-    def fail() -> None:
-        raise OSError(number, os.strerror(number))
-
     steps = steps_of(_new(quick_path / "dry") / "s")
-    for at, name in enumerate(steps, 1):
-        for when in ("before", "after", *(["half"] if name == "write" else [])):
-            folder = quick_path / f"{at}-{when}" / "s"
-            folder.parent.mkdir()
-            acknowledged: list[str] = []
-            disk = StepDisk(at, when, fail)
-            count("disk errors")
-            before: dict[str, bytes] = {}
+    for at, when in ways(steps):
+        folder = _new(quick_path / f"{at}-{when}") / "s"
+        acknowledged: list[dict[str, bytes]] = []
 
-            def report(
-                text: str, folder: Path = folder, a: Any = acknowledged, b: Any = before
-            ) -> None:
-                a.append(text)
-                b.clear()
-                b.update(snapshot_of(folder))
+        def report(_: str, folder: Path = folder, acknowledged: Any = acknowledged) -> None:
+            acknowledged.append(snapshot_of(folder))
 
-            try:
-                scenario(folder, disk, report)
-            except OSError as error:
-                assert error.errno == number  # noqa: PT017
-                assert len(acknowledged) < 4
-                after = {name: data for name, data in snapshot_of(folder).items() if data}
-                if len(acknowledged) < 3:
-                    assert after == before, (at, when)
-            else:
-                assert len(acknowledged) == 4
-                check_chain(folder, settled=False)
-            assert_recovers_exactly(folder, acknowledged)
-
-
-def assert_recovers_exactly(folder: Path, acknowledged: list[str]) -> None:
-    """As assert_recovers, and what raised has left nothing."""
-    append(ledger_in(folder), 100, now=NOW + timedelta(days=30))
-    wanted = [f"Water the plants {2 * int(n) + k}" for n in acknowledged for k in (0, 1)]
-    assert prompts(check_chain(folder)) == [*wanted, "Water the plants 100"]
+        count("disk errors")
+        try:
+            scenario(folder, failing_disk(at, when, number), report)
+        except OSError as error:
+            assert error.errno == number  # noqa: PT017
+            assert len(acknowledged) < 4
+            after = {name: data for name, data in snapshot_of(folder).items() if data}
+            if len(acknowledged) < 3:
+                assert after == (acknowledged[-1] if acknowledged else {}), (at, when)
+        else:
+            assert len(acknowledged) == 4
+            check_chain(folder, settled=False)
+        append(ledger_in(folder), 100, now=NOW + timedelta(days=30))
+        wanted = [f"Water the plants {n}" for n in range(2 * len(acknowledged))]
+        assert prompts(check_chain(folder)) == [*wanted, "Water the plants 100"]
 
 
 def test_short_writes(quick_path: Path) -> None:
@@ -481,11 +435,6 @@ def test_cut_back_fails_too(quick_path: Path) -> None:
     events = check_chain(folder)
     assert prompts(events) == ["Water the plants 1", "Water the plants 3"]
     assert len(list((folder / "quarantine").iterdir())) == 1
-
-
-def _new(root: Path) -> Path:
-    root.mkdir()
-    return root
 
 
 def test_member_count(quick_path: Path) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from chains import StepDisk, append, draft, kill
 from checker import check_chain, lines
-from crashes import Unsynced, in_child
+from crashes import Unsynced, in_child, ways
 from damage import lay, nine_events, store_in
 from recoveries import DAMAGES, NOVEMBER, NOW, SOUND, found_lines
 from tally import SCALE, chance, count, rounds
@@ -112,13 +112,6 @@ class Case:
         assert recover(store_in(folder, Unsynced()), NOW, agree=bool) == SOUND, what
 
 
-def ways(steps: list[str]) -> Iterator[tuple[int, str]]:
-    """Before, after and in the middle of every step."""
-    for at, name in enumerate(steps, 1):
-        for when in ("before", "after", *(["half"] if name == "write" else [])):
-            yield at, when
-
-
 @pytest.fixture(params=[*DAMAGES, "the end cut, from the index", "a member lost, from the index"])
 def case(quick_path: Path, request: pytest.FixtureRequest) -> Case:
     name, from_index, _ = request.param.partition(", from the index")
@@ -128,7 +121,7 @@ def case(quick_path: Path, request: pytest.FixtureRequest) -> Case:
 def killed(case: Case, folder: Path, at: int, when: str) -> None:
     """A recovery that dies at a syscall."""
     disk = Steps(at, when, kill)
-    _, ended_by = in_child(lambda _: case.recover(folder, disk) and None)
+    _, ended_by = in_child(lambda _: case.recover(folder, disk))
     count("kills by SIGKILL", ended_by == signal.SIGKILL)
 
 

@@ -4,7 +4,6 @@ of its result flipped, and with everybody at once."""
 from __future__ import annotations
 
 import errno
-import os
 import signal
 import time
 from collections.abc import Callable
@@ -13,11 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chains import NOW, Killed, StepDisk, append, draft, kill, ledger_in, snapshot_of
+from chains import (
+    NOW,
+    Killed,
+    StepDisk,
+    append,
+    die,
+    draft,
+    failing_disk,
+    kill,
+    ledger_in,
+    snapshot_of,
+)
 from checker import check_chain, lines, members
-from crashes import FORK, Unsynced, in_child
+from crashes import FORK, Unsynced, in_child, ways
+from damage import DECEMBER, store_in
 from sealed_logs import (  # noqa: F401 (a fixture too)
-    DECEMBER,
     MONTHS,
     TORN,
     Platter,
@@ -27,9 +37,7 @@ from sealed_logs import (  # noqa: F401 (a fixture too)
     records,
     seal_on,
     side_by_side,
-    store_in,
     tear,
-    ways,
     whole,
 )
 from tally import chance, count, rounds
@@ -104,7 +112,7 @@ def test_killed_at_every_syscall(base: Path, copies: Callable[[], Path]) -> None
     for at, when in ways(steps_of(copies())):
         folder = copies()
         disk = StepDisk(at, when, kill)
-        _, ended_by = in_child(lambda _, f=folder, d=disk: seal(store_in(f, d), DECEMBER) and None)
+        _, ended_by = in_child(lambda _, f=folder, d=disk: seal(store_in(f, d), DECEMBER))
         assert ended_by == signal.SIGKILL, (at, when)
         count("kills by SIGKILL")
         assert_recovers(folder, before)
@@ -119,9 +127,7 @@ def test_killed_twice(base: Path, copies: Callable[[], Path]) -> None:
         folder = copies()
         for at, when in (choose.choice(kinds), choose.choice(kinds)):
             disk = StepDisk(at, when, kill)
-            _, ended_by = in_child(
-                lambda _, f=folder, d=disk: seal(store_in(f, d), DECEMBER) and None
-            )
+            _, ended_by = in_child(lambda _, f=folder, d=disk: seal(store_in(f, d), DECEMBER))
             count("kills by SIGKILL", ended_by == signal.SIGKILL)
         assert_recovers(folder, before)
 
@@ -132,22 +138,9 @@ def test_killed_at_random(base: Path, copies: Callable[[], Path]) -> None:
     choose = chance("sealing killed at random")
     for _ in range(rounds(40)):
         folder = copies()
-        pid = os.fork()
-        if not pid:
-            try:
-                seal(store_in(folder), DECEMBER)
-                time.sleep(5)
-            finally:
-                os._exit(0)
-        time.sleep(choose.random() * 0.03)
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        in_child(lambda _, f=folder: seal(store_in(f), DECEMBER), choose.random() * 0.03)
         count("kills by SIGKILL")
         assert_recovers(folder, before)
-
-
-def _die() -> None:
-    raise Killed
 
 
 def test_power_loss_at_every_syscall(tmp_path: Path) -> None:
@@ -162,7 +155,7 @@ def test_power_loss_at_every_syscall(tmp_path: Path) -> None:
         first = Platter(root)
         build(folder, first)
         tear(folder)
-        disk = Platter(root, at=at, act=_die).share(first)
+        disk = Platter(root, at=at, act=die).share(first)
         disk.contents[(folder / "2026-11.ndjson.gz").stat().st_ino] = (
             folder / "2026-11.ndjson.gz"
         ).read_bytes()
@@ -190,15 +183,11 @@ def test_power_loss_at_every_syscall(tmp_path: Path) -> None:
 def test_errors_at_every_syscall(base: Path, copies: Callable[[], Path], number: int) -> None:
     """P1: a syscall of sealing that fails, having done nothing, half or all of its work, raises or
     is made good; no line changes, and nothing half-written stays beside."""
-
-    def fail() -> None:
-        raise OSError(number, os.strerror(number))
-
     before = whole(base)
     raised = 0
     for at, when in ways(steps_of(copies())):
         folder = copies()
-        disk = StepDisk(at, when, fail)
+        disk = failing_disk(at, when, number)
         try:
             seal(store_in(folder, disk), DECEMBER)
         except OSError as error:

@@ -18,13 +18,24 @@ from typing import Any
 
 import pytest
 from calling import append_foreign
-from chains import NOW, Killed, StepDisk, append, draft, kill, ledger_in, snapshot_of
+from chains import (
+    NOW,
+    Killed,
+    StepDisk,
+    append,
+    die,
+    draft,
+    failing_disk,
+    kill,
+    ledger_in,
+    snapshot_of,
+)
 from checker import check_chain, lines, members
-from crashes import FORK, Unsynced, in_child
+from crashes import FORK, Unsynced, in_child, ways
+from damage import DECEMBER, store_in
 from dispatch import Place
 from loops import Here, wait_for
 from sealed_logs import (  # noqa: F401 (a fixture too)
-    DECEMBER,
     TORN,
     Platter,
     append_on,
@@ -34,9 +45,7 @@ from sealed_logs import (  # noqa: F401 (a fixture too)
     seal_on,
     seqs,
     side_by_side,
-    store_in,
     tear,
-    ways,
     whole,
 )
 from tally import chance, count, rounds
@@ -565,7 +574,7 @@ def test_killed_at_every_syscall(base: Path, copies: Callable[[], Path], work: W
     for at, when in ways(steps_of(copies(), work)):
         folder = copies()
         disk = StepDisk(at, when, kill)
-        _, ended_by = in_child(lambda _, f=folder, d=disk: work(f, d) and None)  # type: ignore[misc]
+        _, ended_by = in_child(lambda _, f=folder, d=disk: work(f, d))  # type: ignore[misc]
         assert ended_by == signal.SIGKILL, (at, when)
         count("kills by SIGKILL")
         assert_recovers(folder, before)
@@ -576,22 +585,9 @@ def test_killed_at_random(base: Path, copies: Callable[[], Path]) -> None:
     before, choose = whole(base), chance("repacking killed at random")
     for _ in range(rounds(20)):
         folder, work = copies(), choose.choice(WAYS)
-        pid = os.fork()
-        if not pid:
-            try:
-                work(folder, Unsynced())
-                signal.pause()
-            finally:
-                os._exit(0)
-        time.sleep(choose.random() * 0.03)
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        in_child(lambda _, f=folder, w=work: w(f, Unsynced()), choose.random() * 0.03)  # type: ignore[misc]
         count("kills by SIGKILL")
         assert_recovers(folder, before)
-
-
-def _die() -> None:
-    raise Killed
 
 
 @both
@@ -607,7 +603,7 @@ def test_power_loss_at_every_syscall(tmp_path: Path, work: Work) -> None:
         first = Platter(root)
         build(folder, first)
         tear(folder)
-        disk = Platter(root, at=at, act=_die).share(first)
+        disk = Platter(root, at=at, act=die).share(first)
         assert isinstance(disk, Platter)
         path = folder / f"{MONTH}.ndjson.gz"
         disk.contents[path.stat().st_ino] = path.read_bytes()
@@ -639,7 +635,7 @@ def test_power_lost_after_a_kill(tmp_path: Path, work: Work) -> None:
         root.mkdir()
         first = Platter(root)
         build(folder, first)
-        disk = Platter(root, at=at, act=_die).share(first)
+        disk = Platter(root, at=at, act=die).share(first)
         assert isinstance(disk, Platter)
         with suppress(Killed):
             work(folder, disk)
@@ -665,15 +661,11 @@ def test_errors_at_every_syscall(
 ) -> None:
     """P1: a syscall of a repacking that fails, having done nothing, half or all of its work,
     raises or is made good; no line changes, and nothing half-written stays beside."""
-
-    def fail() -> None:
-        raise OSError(number, os.strerror(number))
-
     before, raised = whole(base), 0
     for at, when in ways(steps_of(copies(), work)):
         folder = copies()
         try:
-            work(folder, StepDisk(at, when, fail))
+            work(folder, failing_disk(at, when, number))
         except OSError as error:
             assert error.errno == number  # noqa: PT017
             raised += 1

@@ -24,7 +24,8 @@ from calling import append_foreign, call
 from chains import ACTOR, NOW, StepDisk, append, draft, ledger_in, three_months
 from checker import check_chain, lines, members
 from crashes import Unsynced
-from sealed_logs import DECEMBER, MONTHS, records, seqs, store_in
+from damage import DECEMBER, store_in
+from sealed_logs import MONTHS, records, seqs
 
 import promptyoself
 from promptyoself.core.disk import Disk

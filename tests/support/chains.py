@@ -126,6 +126,11 @@ def kill() -> None:
     signal.pause()
 
 
+def die() -> None:
+    """The same within this process."""
+    raise Killed
+
+
 class StepDisk(Disk):
     """A disk on which something happens before, after, or in the middle of the n-th syscall."""
 
@@ -177,6 +182,15 @@ class StepDisk(Disk):
 
     def mkdir(self, path: Path) -> None:
         self._step("mkdir", lambda: super(StepDisk, self).mkdir(path))
+
+
+def failing_disk(at: int, when: str, number: int) -> StepDisk:
+    """A disk whose n-th syscall fails with that error."""
+
+    def fail() -> None:
+        raise OSError(number, os.strerror(number))
+
+    return StepDisk(at, when, fail)
 
 
 class PowerDisk(StepDisk):

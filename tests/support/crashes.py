@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable
+import signal
+import time
+from collections.abc import Callable, Iterator
 
 from promptyoself.core.disk import Disk
 
@@ -20,8 +22,18 @@ class Unsynced(Disk):
         pass
 
 
-def in_child(run: Callable[[Report], None]) -> tuple[list[str], int]:
-    """Run it in a process of its own; what it acknowledged, and the signal that ended it."""
+def ways(steps: list[str]) -> Iterator[tuple[int, str]]:
+    """Before, after and in the middle of every step of a disk's log."""
+    for at, name in enumerate(steps, 1):
+        for when in ("before", "after", *(["half"] if name == "write" else [])):
+            yield at, when
+
+
+def in_child(
+    run: Callable[[Report], object], kill_after: float | None = None
+) -> tuple[list[str], int]:
+    """Run it in a process of its own, which is killed after ``kill_after`` seconds; what it
+    acknowledged, and the signal that ended it."""
     reader, writer = os.pipe()
     pid = os.fork()
     if not pid:
@@ -32,6 +44,9 @@ def in_child(run: Callable[[Report], None]) -> tuple[list[str], int]:
         finally:
             os._exit(code)
     os.close(writer)
+    if kill_after is not None:
+        time.sleep(kill_after)
+        os.kill(pid, signal.SIGKILL)
     with os.fdopen(reader) as pipe:
         acknowledged = pipe.read().split("\n")[:-1]
     _, status = os.waitpid(pid, 0)

@@ -42,10 +42,12 @@ Log = dict[str, bytes]
 DECEMBER = datetime(2026, 12, 1, tzinfo=UTC)
 
 
-def store_in(folder: Path, disk: Disk | None = None) -> Store:
+def store_in(folder: Path, disk: Disk | None = None, warnings: list[str] | None = None) -> Store:
     """A store on the chain in a folder named ``schedules``."""
+    assert folder.name == "schedules"
     settings = load_settings({"PROMPTYOSELF_VAR": str(folder.parent)})
-    return Store(settings, ACTOR, warn=lambda _: None, disk=disk)
+    warned = [] if warnings is None else warnings
+    return Store(settings, ACTOR, warn=warned.append, disk=disk)
 
 
 def nine_events(folder: Path, *, sealed: bool, first: int = 1) -> Log:

@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,13 @@ import pytest
 from chains import NOW, PowerDisk, draft, ledger_in
 from checker import check_chain
 from crashes import FORK, Unsynced
+from damage import store_in
 from tally import chance
 
-from promptyoself.core.disk import Disk
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.instants import parse_utc
-from promptyoself.core.settings import load_settings
 from promptyoself.ledger import START, Batch, Position
 from promptyoself.service.upkeep.seal import seal
-from promptyoself.store.store import Store
 
 TORN = b"\x1f\x8b\x08torn"
 
@@ -37,13 +35,6 @@ def whole(folder: Path) -> list[bytes]:
     """The lines of a chain whose end may be torn."""
     ledger = ledger_in(folder)
     return [line for batch in ledger.replay() for line in batch.content.split(b"\n")[:-1]]
-
-
-def ways(steps: list[str]) -> Iterator[tuple[int, str]]:
-    """Before, after and in the middle of every step."""
-    for at, name in enumerate(steps, 1):
-        for when in ("before", "after", *(["half"] if name == "write" else [])):
-            yield at, when
 
 
 class Platter(PowerDisk):
@@ -107,18 +98,7 @@ def read_on(folder: Path, seed: int, until: float, acknowledged: Any, report: An
     report.send(replays)
 
 
-DECEMBER = datetime(2026, 12, 1, tzinfo=UTC)
-
-
 MONTHS = ("2026-09", "2026-10", "2026-11")
-
-
-def store_in(folder: Path, disk: Disk | None = None, warnings: list[str] | None = None) -> Store:
-    """A store on the chain in a folder named ``schedules``."""
-    assert folder.name == "schedules"
-    settings = load_settings({"PROMPTYOSELF_VAR": str(folder.parent)})
-    told = [] if warnings is None else warnings
-    return Store(settings, {"via": "test", "who": "tester"}, warn=told.append, disk=disk)
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
