@@ -15,8 +15,8 @@ from promptyoself.index.parts import TableSchema
 from promptyoself.index.schema import (
     StateSchema,
     common_from_json,
+    common_to_json,
     fingerprint_of,
-    losses_to_json,
     sha_path,
     without_defaults,
 )
@@ -81,15 +81,6 @@ _OWNERS = TableSchema(
 )
 
 
-def _rest_to_json(state: Desires) -> dict[str, Any]:
-    return {
-        "newer": state.newer,
-        "statuses": state.statuses,
-        "counts": state.counts,
-        "losses": losses_to_json(state.losses),
-    }
-
-
 def _rest_from_json(body: Mapping[str, Any]) -> Desires:
     return EMPTY._replace(**common_from_json(body))
 
@@ -98,7 +89,7 @@ DESIRE_SCHEMA = StateSchema(
     EMPTY,
     fold,
     (_DESIRES, _OWNERS),
-    _rest_to_json,
+    common_to_json,
     _rest_from_json,
     fingerprint_of(DESIRE_VERSIONS, Desire, Desires),
 )

@@ -25,7 +25,7 @@ from promptyoself.index.parts import Branch, DamagedPart, Leaf, Node, PartFiles
 from promptyoself.index.schema import Root, StateSchema, decode_root, encode_root, position_of
 from promptyoself.index.tree import Tree, update
 from promptyoself.index.witness import HashOfEvent, Witness, chain_is_gone
-from promptyoself.ledger import START, Envelope, FileLedger, Position
+from promptyoself.ledger import START, Batch, Envelope, FileLedger, Position
 from promptyoself.state.overlay import Overlay
 
 S = TypeVar("S")
@@ -146,9 +146,12 @@ class Index(Generic[S]):
 
     def _replay(self, start: Snapshot[S]) -> tuple[Snapshot[S], HashOfEvent]:
         event = HashOfEvent(self._witness.seq)
-        count_bytes = self._count
-        snapshot = _replay(self._ledger, self._schema, start, event=event, count_bytes=count_bytes)
-        return snapshot, event
+
+        def pass_over(batch: Batch) -> None:
+            event.pass_over(batch.envelopes)
+            self._unsaved_bytes += len(batch.content)
+
+        return _replay(self._ledger, self._schema, start, pass_over=pass_over), event
 
     def prepare(self) -> None:
         """Read the index file and the events since, if nothing was read yet. Call it before taking
@@ -170,12 +173,6 @@ class Index(Generic[S]):
         losses = self._schema.losses(snapshot.state).recorded
         self._witness.judge(snapshot.position, losses, event.hash)
 
-    def known_seq(self) -> int:
-        """The event at which the file stands; 0 if that is unknown. A shorter chain was cut off
-        since, because the file is written after the events are durable."""
-        seen = self.witness()
-        return seen[0] if seen is not None else 0
-
     def known(self) -> Snapshot[S] | None:
         """The file's state, whether or not it fits the chain; ``None`` if it can't be read. Its
         tables raise :class:`~promptyoself.index.tree.DamagedPart` if a part is missing."""
@@ -190,7 +187,9 @@ class Index(Generic[S]):
         return self._snapshot_of(root, refuse)
 
     def witness(self) -> tuple[int, str] | None:
-        """The number and the hash of the event of the file; ``None`` if they are unknown."""
+        """The number and the hash of the event at which the file stands; ``None`` if they are
+        unknown. A shorter chain was cut off since: the file is written after its events are
+        durable."""
         try:
             position = position_of(read_ours(self.path))
         except (OSError, ValueError):
@@ -224,7 +223,7 @@ class Index(Generic[S]):
         disk that refuses is no error, since the log already has the events.
         """
         self._latest = snapshot
-        self._count(grown)
+        self._unsaved_bytes += grown
         self._witness.note_append(snapshot.position)
         self._stamp = None
         with suppress(OSError):  # the events are in the log even if this fails
@@ -240,9 +239,6 @@ class Index(Generic[S]):
                 "unwritable",
                 f"The index could not be written ({error.strerror}); the log has everything.",
             )
-
-    def _count(self, size: int) -> None:
-        self._unsaved_bytes += size
 
     def _is_worth_writing(self, events_behind: int) -> bool:
         if self._root is None:
@@ -394,11 +390,10 @@ def _replay(
     schema: StateSchema[S],
     start: Snapshot[S],
     until: int | None = None,
-    count_bytes: Callable[[int], None] = lambda _: None,
-    event: HashOfEvent | None = None,
+    pass_over: Callable[[Batch], None] = lambda _: None,
 ) -> Snapshot[S]:
-    """The state after the events that follow ``start``, up to event ``until``. ``count_bytes`` gets
-    the sizes of their lines, in bytes."""
+    """The state after the events that follow ``start``, up to event ``until``. ``pass_over`` gets
+    each batch before it is folded."""
     position = start.position
 
     def envelopes() -> Iterator[Envelope]:
@@ -407,9 +402,7 @@ def _replay(
             if until is not None and batch.position.seq >= until:
                 yield from (event for event in batch.folded() if event.seq <= until)
                 return
-            if event is not None:
-                event.pass_over(batch.envelopes)
-            count_bytes(len(batch.content))
+            pass_over(batch)
             yield from batch.folded()
             position = batch.position
 

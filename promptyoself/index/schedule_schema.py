@@ -12,8 +12,8 @@ from promptyoself.index.parts import TableSchema
 from promptyoself.index.schema import (
     StateSchema,
     common_from_json,
+    common_to_json,
     fingerprint_of,
-    losses_to_json,
     sha_path,
     without_defaults,
 )
@@ -88,21 +88,13 @@ AGENTS = TableSchema(
 
 
 def _rest_to_json(state: State) -> dict[str, Any]:
-    return {
-        "newer": state.newer,
-        "open": [without_defaults(slot) for slot in state.open.values()],
-        "statuses": state.statuses,
-        "counts": state.counts,
-        "losses": losses_to_json(state.losses),
-    }
+    return common_to_json(state, open=[without_defaults(slot) for slot in state.open.values()])
 
 
 def _rest_from_json(body: Mapping[str, Any]) -> State:
     slots = [OpenSlot(**fields) for fields in body["open"]]
-    return EMPTY._replace(
-        open={slot_key(slot.id, slot.slot): slot for slot in slots},
-        **common_from_json(body),
-    )
+    open_slots = {slot_key(slot.id, slot.slot): slot for slot in slots}
+    return EMPTY._replace(open=open_slots, **common_from_json(body))
 
 
 SCHEDULE_SCHEMA = StateSchema(

@@ -131,24 +131,26 @@ def _body_of(content: bytes) -> dict[str, Any]:
     return body
 
 
-def common_from_json(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that the states of all chains have, as an index has them."""
+def common_to_json(state: Any, **own: Any) -> dict[str, Any]:
+    """The fields that the states of all chains have, but for the tables; and a chain's own."""
+    losses = [list(loss) for loss in state.losses.recorded]
     return {
-        "statuses": dict(body["statuses"]),
-        "counts": dict(body["counts"]),
-        "newer": body["newer"],
-        "losses": _losses_from_json(body["losses"]),
+        "newer": state.newer,
+        **own,
+        "statuses": state.statuses,
+        "counts": state.counts,
+        "losses": losses,
     }
 
 
-def losses_to_json(losses: Losses) -> list[list[Any]]:
-    """The recorded gaps in the log, for an index."""
-    return [list(loss) for loss in losses.recorded]
-
-
-def _losses_from_json(fields: list[list[Any]]) -> Losses:
-    """The gaps that :func:`losses_to_json` wrote."""
-    return Losses([Loss(*loss) for loss in fields], {}, {}, {})
+def common_from_json(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that :func:`common_to_json` wrote."""
+    return {
+        "newer": body["newer"],
+        "statuses": dict(body["statuses"]),
+        "counts": dict(body["counts"]),
+        "losses": Losses([Loss(*fields) for fields in body["losses"]], {}, {}, {}),
+    }
 
 
 def sha_path(key: str) -> str:

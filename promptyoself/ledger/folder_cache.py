@@ -52,19 +52,14 @@ class Listing(NamedTuple):
     marks: frozenset[str]  # QUARANTINE and UNSETTLED, if they are there
 
 
-class _Kept:
+class _Kept(NamedTuple):
     """A listing that is kept. The last month's file grows, so its state is looked up each time."""
 
-    __slots__ = ("earlier", "folder", "last_month", "last_path", "marks", "since", "trusted")
-
-    def __init__(self, folder: FileState, listing: Listing, last_path: str) -> None:
-        self.folder = folder  # the folder's state before it was listed
-        self.earlier = tuple(listing.months[:-1])
-        self.last_month = listing.months[-1][0] if listing.months else ""
-        self.last_path = last_path  # "" if there is no month
-        self.marks = listing.marks
-        self.since = time.monotonic()  # when the folder was first seen in this state
-        self.trusted = False
+    folder: FileState  # the folder's state before it was listed
+    listing: Listing
+    last_path: str  # "" if there is no month
+    since: float  # when the folder was first seen in this state, by the monotonic clock
+    trusted: bool
 
 
 class FolderCache:
@@ -92,25 +87,27 @@ class FolderCache:
         kept = self._kept
         if kept is not None and kept.trusted and kept.folder == folder:
             if not kept.last_path:
-                return Listing((), kept.marks)
+                return kept.listing
             with suppress(FileNotFoundError):
                 last = state_of(is_ours(os.lstat(kept.last_path), kept.last_path))
                 if last.size:
-                    return Listing((*kept.earlier, (kept.last_month, last)), kept.marks)
+                    *earlier, (last_month, _) = kept.listing.months
+                    return Listing((*earlier, (last_month, last)), kept.listing.marks)
         return self._list(folder)
 
     def _list(self, folder: FileState) -> Listing:
         segments, names = stat_segments(self._folder)
-        months = tuple((month, state_of(found)) for month, found in segments)
+        months = tuple((month, state_of(stat)) for month, stat in segments)
         listing = Listing(months, _MARKS.intersection(names))
         last_path = f"{self._name}/{segment_name(months[-1][0])}" if months else ""
-        before, self._kept = self._kept, _Kept(folder, listing, last_path)
-        if before is not None and before.folder == folder:
+        since, trusted = time.monotonic(), False
+        if self._kept is not None and self._kept.folder == folder:
             # A crash can leave an empty file for a month. When that month gets its first event, it
             # becomes the last one without any change to the folder.
             has_empty = sum(name.endswith(SUFFIX) for name in names) > len(months)
-            old = time.monotonic() - before.since > _TRUSTED_AFTER_SECONDS
-            self._kept.since, self._kept.trusted = before.since, old and not has_empty
+            trusted = since - self._kept.since > _TRUSTED_AFTER_SECONDS and not has_empty
+            since = self._kept.since
+        self._kept = _Kept(folder, listing, last_path, since, trusted)
         return listing
 
     def holds(self, position: Position, listing: Listing | None = None) -> bool:
@@ -119,11 +116,11 @@ class FolderCache:
         if position == START:
             return True
         earlier, state = 0, None
-        for month, found in (listing or self.listing()).months:
+        for month, file_state in (listing or self.listing()).months:
             if month < position.month:
-                earlier += found.size
+                earlier += file_state.size
             elif month == position.month:
-                state = found
+                state = file_state
         if earlier != position.earlier or state is None or state.size < position.offset:
             return False
         if self._verified == (position, state):
@@ -154,9 +151,10 @@ class FolderCache:
         """Whether this process's last append ended there, and nobody has changed anything since,
         nor left anything to be done. It may say no though that is so. Two ``stat`` calls."""
         kept, appended = self._kept, self._appended
-        if appended is None or appended[0] != position or kept is None or kept.marks:
+        if appended is None or appended[0] != position or kept is None or not kept.trusted:
             return False
-        if not kept.trusted or kept.last_month != position.month:
+        path = f"{self._name}/{segment_name(position.month)}"
+        if kept.listing.marks or kept.last_path != path:
             return False
         try:
             return (
@@ -167,10 +165,6 @@ class FolderCache:
             return False
 
 
-def state_of(found: os.stat_result) -> FileState:
+def state_of(stat: os.stat_result) -> FileState:
     """The state of a file, of what ``stat`` says."""
-    # A loop asks this often, and the constructor takes as long as all the rest.
-    return tuple.__new__(
-        FileState,
-        (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns),
-    )
+    return FileState(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)

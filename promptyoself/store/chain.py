@@ -37,10 +37,11 @@ class Chain(Generic[S]):
     """One chain in a data directory, with its index. Any number of other processes use it at the
     same time."""
 
+    name: str  # also of its folder
+    schema: StateSchema[S]  # of its state
+
     def __init__(
         self,
-        name: str,
-        schema: StateSchema[S],
         settings: Settings,
         actor: Mapping[str, str],
         *,
@@ -48,22 +49,19 @@ class Chain(Generic[S]):
         disk: Disk | None = None,
         log: Log | None = None,
     ) -> None:
-        """``name`` is also the name of its folder. ``schema`` says what its state consists of.
-        ``actor`` is recorded with every event. ``warn`` gets what people should know, and ``log``
-        gets what was done."""
-        self.name = name
-        self.schema = schema
-        self.folder = settings.var / name
+        """``actor`` is recorded with every event. ``warn`` gets what people should know, and
+        ``log`` gets what was done."""
+        self.folder = settings.var / self.name
         self.settings = settings
         self.actor = dict(actor)
         self.warn = warn
         self.seldom = Seldom(warn)
         self.log = log or Log(None)
-        self._ledger = FileLedger(self.folder, name, lock_timeout=settings.lock_timeout, disk=disk)
-        self._index: Index[S] = Index(
-            self.folder / "index.json", schema, self._ledger, self.warn, disk
-        )
         self.disk = disk or Disk()
+        self._ledger = FileLedger(
+            self.folder, self.name, lock_timeout=settings.lock_timeout, disk=disk
+        )
+        self._index = Index(self.folder / "index.json", self.schema, self._ledger, warn, disk)
         self._behind = False
         self._view: View[S] | None = None
 
@@ -189,7 +187,8 @@ class Chain(Generic[S]):
 
     def known_seq(self) -> int:
         """The number of the last event that the index has seen; 0 where it can't tell."""
-        return self._index.known_seq()
+        witness = self._index.witness()
+        return 0 if witness is None else witness[0]
 
     def state_at(self, covers: Callable[[Envelope], bool]) -> tuple[S, str]:
         """The state after the last event that ``covers`` is true of, and the time of that event;

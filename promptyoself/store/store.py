@@ -4,14 +4,11 @@ deliver."""
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
-from promptyoself.core.diagnostics import Log
-from promptyoself.core.disk import Disk
-from promptyoself.core.settings import Settings
 from promptyoself.events.draft import Draft
 from promptyoself.index.schedule_schema import SCHEDULE_SCHEMA
 from promptyoself.state.schedules import CHAIN, State
@@ -26,17 +23,7 @@ class Store(Chain[State]):
     """The chain of the schedules in one data directory. The chain of the agents' desires is in
     ``desires``; ``workers`` says which processes deliver."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        actor: Mapping[str, str],
-        *,
-        warn: Callable[[str], None],
-        disk: Disk | None = None,
-        log: Log | None = None,
-    ) -> None:
-        """See :class:`Chain`."""
-        super().__init__(CHAIN, SCHEDULE_SCHEMA, settings, actor, warn=warn, disk=disk, log=log)
+    name, schema = CHAIN, SCHEDULE_SCHEMA
 
     @cached_property
     def workers(self) -> WorkerLocks:
@@ -55,18 +42,9 @@ class Store(Chain[State]):
     @cached_property
     def desires(self) -> Chain[Desires]:
         """The desires of the same data directory."""
-        from promptyoself.index.desire_schema import DESIRE_SCHEMA
-        from promptyoself.state import desires
+        from promptyoself.store.desires import DesireChain
 
-        chain = Chain(
-            desires.CHAIN,
-            DESIRE_SCHEMA,
-            self.settings,
-            self.actor,
-            warn=self.warn,
-            disk=self.disk,
-            log=self.log,
-        )
+        chain = DesireChain(self.settings, self.actor, warn=self.warn, disk=self.disk, log=self.log)
         return chain.as_seen_by(self.pinned_to)
 
     def transact(
