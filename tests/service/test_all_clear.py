@@ -3,38 +3,33 @@ deliver it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from calling import AGENT, append_foreign, call
+from damage import store_in
 from dispatch import FakeLetta
 from loops import Loop, loops, wait_for
 from monitors import Watched
 
-from promptyoself.core.settings import load_settings
-from promptyoself.sandbox import Sandbox
+from promptyoself.index.parts import Branch, PartFiles
+from promptyoself.index.tree import Tree
 from promptyoself.service.upkeep.doctor import examine
-from promptyoself.store.store import Store
+from promptyoself.state.schedules import ready_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from conftest import Clock
 
+    from promptyoself.sandbox import Sandbox
+
 __all__ = ["loops"]
 
 DOCTOR = ("doctor", "--skip-letta")
 WITHOUT = (*DOCTOR, "--allow-no-loop")
-
-
-@pytest.fixture
-def sandbox(monkeypatch: pytest.MonkeyPatch, var: Path) -> Iterator[Sandbox]:
-    with Sandbox(("echo", "other"), latency=0) as sandbox:
-        monkeypatch.setenv("LETTA_BASE_URL", sandbox.url)
-        yield sandbox
 
 
 def add(agent: str = AGENT, prompt: str = "p", *asked: str) -> str:
@@ -53,14 +48,14 @@ def park(clock: Clock, id_: str, every: timedelta = timedelta(hours=1)) -> None:
 
 def failed_checks(*arguments: str) -> dict[str, dict[str, Any]]:
     """The checks of `doctor` that fail, by name."""
-    found = call(*(arguments or DOCTOR)).error("unhealthy")["checks"]
-    return {check["name"]: check for check in found if not check["ok"]}
+    checks = call(*(arguments or DOCTOR)).error("unhealthy")["checks"]
+    return {check["name"]: check for check in checks if not check["ok"]}
 
 
 def check_of(name: str, *arguments: str) -> dict[str, Any]:
     """One check of `doctor`."""
-    (found,) = (each for each in call(*arguments).document["checks"] if each["name"] == name)
-    return dict(found)
+    checks = call(*arguments).document["checks"]
+    return dict(next(check for check in checks if check["name"] == name))
 
 
 # --- doctor ---------------------------------------------------------------------------------------
@@ -157,13 +152,17 @@ def test_prompts_without_a_loop_are_no_health(var: Path, clock: Clock) -> None:
 def test_a_loop_that_is_there_is_health(
     sandbox: Sandbox, var: Path, loops: Callable[..., Loop]
 ) -> None:
-    """P9: with a loop all is well; and once it is killed, it isn't."""
-    add(sandbox.agents[0])
-    one = loops()
+    """P9: with a loop all is well, and what is registered draws no warning; once the loop is
+    killed, neither is so."""
+    register = ("register", "--agent-id", sandbox.agents[0], "--every", "1h", "--prompt")
+    assert warning_of(*register, "1")
+    loop = loops()
     wait_for(lambda: check_of("loop", *DOCTOR)["ok"])
     assert call(*DOCTOR).success()["message"] == "Nothing is wrong."
-    one.kill()
+    assert not warning_of(*register, "2")
+    loop.kill()
     assert list(failed_checks()) == ["loop"]
+    assert warning_of(*register, "3")
 
 
 def test_what_is_in_doubt_needs_somebody(
@@ -172,9 +171,9 @@ def test_what_is_in_doubt_needs_somebody(
     """P9: of what a dead loop left in doubt nobody is said to find out, unless one is there."""
     sandbox.latency = 1e6
     add(sandbox.agents[0], "p", "--time", "in 1s")
-    one = loops()
+    loop = loops()
     wait_for(lambda: sandbox.state()["agents"][0]["active_runs"])
-    one.kill()
+    loop.kill()
     found = failed_checks(*WITHOUT)
     assert found["deliveries"]["detail"] == "1 in doubt, of workers that died"
     assert found["deliveries"]["hint"].startswith("Run `promptyoself execute --loop`")
@@ -209,10 +208,7 @@ def test_a_slot_that_waits_for_its_jitter_is_not_overdue(var: Path, clock: Clock
     """P9: and nothing is called late that is not to begin yet."""
     add(AGENT, "p", "--every", "2h", "--jitter", "110m")
     listed = call("list", "--full").success()["schedules"][0]
-    store = Store(load_settings(), {"via": "t", "who": "t"}, warn=print)
-    from promptyoself.state.schedules import ready_at
-
-    schedule = store.read().state.schedules[listed["id"]]
+    schedule = store_in(var / "schedules").read().state.schedules[listed["id"]]
     assert ready_at(schedule, listed["next_run"]) > "2026-11-20T14:10"
     clock.advance(hours=2, minutes=7)
     call(*WITHOUT).success()
@@ -220,13 +216,10 @@ def test_a_slot_that_waits_for_its_jitter_is_not_overdue(var: Path, clock: Clock
 
 def test_quick_reads_no_more_for_many(var: Path, clock: Clock) -> None:
     """P8: of many schedules, `doctor --quick` reads none that it needn't name."""
-    from promptyoself.index.parts import Branch, PartFiles
-    from promptyoself.index.tree import Tree
-
     for number in range(300):
         with_agent = ("register", "--agent-id", f"agent-{number}", "--prompt", "p" * 400)
         call(*with_agent, "--every", "1h").success()
-    store = Store(load_settings(), {"via": "t", "who": "t"}, warn=print)
+    store = store_in(var / "schedules")
     state = store.read().state  # which catches up with what isn't in the index yet
     assert isinstance(state.schedules.base, Tree)
     assert isinstance(state.schedules.base.root, Branch)
@@ -334,20 +327,6 @@ def test_what_asks_for_deliveries_says_that_nothing_makes_any(
     assert not any(all_of("third"))
     clock.advance(minutes=2)
     assert all(each.startswith(NO_LOOP) for each in all_of("fourth"))
-
-
-def test_a_loop_that_lives_is_enough(
-    sandbox: Sandbox, var: Path, loops: Callable[..., Loop]
-) -> None:
-    """P9: where a loop lives, nothing is said; once it is killed, it is."""
-    assert warning_of("register", "--agent-id", "a", "--prompt", "1", "--every", "1h")
-    one = loops()
-    wait_for(lambda: list((var / "workers").glob("*.lock")))
-    wait_for(
-        lambda: not warning_of("register", "--agent-id", "a", "--prompt", "2", "--every", "1h")
-    )
-    one.kill()
-    assert warning_of("register", "--agent-id", "a", "--prompt", "3", "--every", "1h")
 
 
 def test_a_pass_leaves_word_and_nothing_else(

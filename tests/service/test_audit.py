@@ -57,20 +57,20 @@ def audited(world: World, living: Iterable[str] = ()) -> list[Any]:
 # --- what became of a slot ------------------------------------------------------------------------
 
 
-def test_a_delivered_slot(world: World) -> None:
-    """P2: a slot that was claimed and delivered is delivered, by the event that says so."""
+@pytest.mark.parametrize(
+    ("outcome", "expected", "why"),
+    [(DELIVERED, "delivered", None), (PERMANENT, "failed", "agent_not_found")],
+    ids=["delivered", "failed"],
+)
+def test_a_slot_that_has_its_outcome(
+    world: World, outcome: Any, expected: str, why: str | None
+) -> None:
+    """P2: a slot that was claimed is delivered, or has failed with its code, by the event that
+    says so."""
     world.register(every="1h")
     world.advance(hours=1)
-    world.settle(world.claim_one())
-    assert audited(world) == [("13:00", "13:00", 1, "delivered", None, 3)]
-
-
-def test_a_failed_slot(world: World) -> None:
-    """P2: a failed one is failed, with its code."""
-    world.register(every="1h")
-    world.advance(hours=1)
-    world.settle(world.claim_one(), PERMANENT)
-    assert audited(world) == [("13:00", "13:00", 1, "failed", "agent_not_found", 3)]
+    world.settle(world.claim_one(), outcome)
+    assert audited(world) == [("13:00", "13:00", 1, expected, why, 3)]
 
 
 def test_missed_slots_are_a_range(world: World) -> None:
@@ -499,15 +499,13 @@ def test_windows_add_up(steps: list[tuple[str, Any]], cuts: list[int]) -> None:
 
 
 @pytest.fixture
-def delivered(var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> str:
+def delivered(sandbox: Sandbox, clock: Clock) -> str:
     """An hourly prompt to the sandbox's agent, after five hours, two of them without a loop."""
-    with Sandbox(["echo"]) as sandbox:
-        monkeypatch.setenv("LETTA_BASE_URL", sandbox.url)
-        agent = sandbox.agents[0]
-        answer = call("register", "--agent-id", agent, "--prompt", "Hi", "--every", "1h").success()
-        for hours in (1, 1, 3):
-            clock.advance(hours=hours)
-            call("execute").success()
+    agent = sandbox.agents[0]
+    answer = call("register", "--agent-id", agent, "--prompt", "Hi", "--every", "1h").success()
+    for hours in (1, 1, 3):
+        clock.advance(hours=hours)
+        call("execute").success()
     return str(answer["id"])
 
 
@@ -652,24 +650,20 @@ def test_an_empty_log_has_nothing_to_answer_for(var: Path) -> None:
 # --- what it says ---------------------------------------------------------------------------------
 
 
-def test_the_sentence_counts_what_became_of_slots(
-    var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_sentence_counts_what_became_of_slots(sandbox: Sandbox, clock: Clock) -> None:
     """P9: "accounted for" isn't "delivered": the sentence says how many were what."""
     assert call("audit").success()["message"] == "Every slot is accounted for: there were none."
-    with Sandbox(("echo",), latency=0) as sandbox:
-        monkeypatch.setenv("LETTA_BASE_URL", sandbox.url)
-        for agent, when in ((sandbox.agents[0], "1h"), ("agent-nobody", "90m")):
-            call("register", "--agent-id", agent, "--prompt", "p", "--every", when).success()
-        for _ in range(2):
-            clock.advance(minutes=90)
-            call("execute").success()
+    for agent, when in ((sandbox.agents[0], "1h"), ("agent-nobody", "90m")):
+        call("register", "--agent-id", agent, "--prompt", "p", "--every", when).success()
+    for _ in range(2):
+        clock.advance(minutes=90)
+        call("execute").success()
     clock.advance(minutes=89)
-    found = call("audit").success()
-    assert found["message"] == (
+    answer = call("audit").success()
+    assert answer["message"] == (
         "Every slot is accounted for: 2 delivered, 2 failed, 1 skipped, 1 pending."
     )
-    assert found["totals"]["slots"] == 6
+    assert answer["totals"]["slots"] == 6
 
 
 def test_what_is_wrong_is_said_in_sentences(var: Path, clock: Clock) -> None:
@@ -715,18 +709,15 @@ def test_the_audit_of_waiting_triggers_takes_time_by_their_number() -> None:
 
 
 def test_an_agent_above_todays_cap_is_told_of_not_accused(
-    var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    sandbox: Sandbox, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P9: the cap is a setting that the log doesn't have, so being above it is no problem by
     itself."""
-    with Sandbox(("echo",)) as sandbox:
-        monkeypatch.setenv("LETTA_BASE_URL", sandbox.url)
-        agent = sandbox.agents[0]
-        asked = ("--agent-id", agent, "--prompt", "Hi", "--every", "1h")
-        call("register", *asked).success()
-        for _ in range(2):
-            clock.advance(hours=1)
-            call("execute").success()
+    agent = sandbox.agents[0]
+    call("register", "--agent-id", agent, "--prompt", "Hi", "--every", "1h").success()
+    for _ in range(2):
+        clock.advance(hours=1)
+        call("execute").success()
     assert "over_cap" not in call("audit").success()
     monkeypatch.setenv("PROMPTYOSELF_DAILY_PER_AGENT", "1")
     assert call("audit").success()["over_cap"] == [

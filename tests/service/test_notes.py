@@ -25,9 +25,11 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
 )
+from damage import store_in
 from packs import REGISTER, note_of, register
 from tally import chance, count, rounds
 
+from promptyoself.core.disk import Disk
 from promptyoself.core.settings import load_settings
 from promptyoself.service.proof.signed_heads import durable_head, load_key, make_key, sign_position
 from promptyoself.store.store import Store
@@ -47,6 +49,17 @@ class Signed:
         self.note = note_of()
         self.file = folder / "note"
         self.file.write_bytes(self.note)
+
+    def store(self, disk: Disk | None = None) -> Store:
+        """The log's store."""
+        return store_in(self.var / "schedules", disk)
+
+    def cut(self) -> tuple[Path, bytes]:
+        """Cut the last event off. Returns the log's only file, and what was in it."""
+        (segment,) = (self.var / "schedules").glob("*.ndjson.gz")
+        content = segment.read_bytes()
+        segment.write_bytes(content[: self.store().read().position.member])
+        return segment, content
 
     def verify(self, content: bytes | None = None, key: str | None = None) -> Any:
         if content is not None:
@@ -417,16 +430,8 @@ def test_a_public_key_has_one_spelling(signed: Signed) -> None:
     """P7: a public key that is cut, longer, or spelled with spare bits is none."""
     body = signed.text.removeprefix("ed25519:")
     spare = body[:-2] + chr(ord(body[-2]) + 1) + "="
-    for text in (
-        "",
-        body[:-1],
-        body + "=",
-        body[4:],
-        spare,
-        "A" * 44,
-        "é" * 44,
-        body + "\n" + body,
-    ):
+    broken = ["", body[:-1], body + "=", body[4:], spare, f"{body}\n{body}"]
+    for text in (*broken, "A" * 44, "é" * 44):
         signed.verify(key=f"ed25519:{text}").error("invalid_key")
     assert signed.verify(key=f"ed25519:{body}\n").success()
 
@@ -465,10 +470,8 @@ def test_no_byte_of_a_note_may_be_another(signed: Signed) -> None:
         for _ in range(rounds(1)):
             other = random.choice([byte for byte in range(256) if byte != line[at]])
             forged = line[:at] + bytes([other]) + line[at + 1 :]
-            assert signed.verify(forged + b"\n").document["code"] in (
-                "bad_signature",
-                "invalid_note",
-            )
+            code = signed.verify(forged + b"\n").document["code"]
+            assert code in ("bad_signature", "invalid_note")
             count("notes forged")
 
 
@@ -494,12 +497,8 @@ def test_notes_of_any_size_are_bounded(signed: Signed) -> None:
     once = signed.note + b"\n" * 2
     signed.verify(once + b"\n" * ((1 << 20) - len(once))).success()
     joined = signed.note.removesuffix(b"\n")
-    for forged in (
-        joined + b" " + joined,
-        joined + b" ",
-        b" " + joined,
-        joined.replace(b" ", b"  "),
-    ):
+    spaced = (joined + b" ", b" " + joined, joined.replace(b" ", b"  "))
+    for forged in (joined + b" " + joined, *spaced):
         signed.verify(forged).error("invalid_note")
 
 
@@ -524,10 +523,7 @@ def test_a_note_of_another_chain(signed: Signed, tmp_path: Path) -> None:
 
 def test_a_note_finds_a_cut(signed: Signed) -> None:
     """P3: after the last event was cut off, and the index with it, the note tells."""
-    segment = next((signed.var / "schedules").glob("*.ndjson.gz"))
-    content = segment.read_bytes()
-    start = load_store(signed.var).read().position.member
-    segment.write_bytes(content[:start])
+    signed.cut()
     assert signed.verify().error("head_not_on_chain")
     (signed.var / "schedules" / "index.json").unlink()
     assert call("verify").success()["events"] == 2
@@ -538,15 +534,13 @@ def test_a_note_finds_a_cut(signed: Signed) -> None:
 def test_a_signed_time_must_be_that_of_the_event(signed: Signed) -> None:
     """P3: a signer who puts another time to a head is found out, too."""
     key = load_key(Path(signed.key).read_bytes())
-    position = load_store(signed.var).read().position
+    position = signed.store().read().position
     lie = sign_position(position._replace(ts="2020-01-01T00:00:00.000000Z"), key)
     error = signed.verify(lie.encode()).error("head_not_on_chain")
     assert "2020" in error["expected"]
 
 
-def test_a_note_of_another_kind_of_log(
-    signed: Signed,
-) -> None:
+def test_a_note_of_another_kind_of_log(signed: Signed) -> None:
     """P7: a good signature about another log of ours proves nothing here."""
     key = load_key(Path(signed.key).read_bytes())
     message = signed.note.rpartition(b" ")[0].replace(b" schedules ", b" desires ")
@@ -556,10 +550,7 @@ def test_a_note_of_another_kind_of_log(
 
 def test_a_damaged_log_is_not_signed(signed: Signed) -> None:
     """P3: of a log that is damaged, or that its index has seen longer, no head is signed."""
-    segment = next((signed.var / "schedules").glob("*.ndjson.gz"))
-    content = segment.read_bytes()
-    start = load_store(signed.var).read().position.member
-    segment.write_bytes(content[:start])
+    segment, content = signed.cut()
     for _ in range(2):
         call("head", "--note").error("events_missing")
     segment.write_bytes(bytes([content[0] ^ 1]) + content[1:])
@@ -574,12 +565,5 @@ def test_a_damaged_log_is_not_signed(signed: Signed) -> None:
 def test_what_is_signed_is_durable(signed: Signed) -> None:
     """P1: before a head is signed, the log is synced: whoever wrote it may have died before."""
     disk = StepDisk()
-    settings = load_settings({"PROMPTYOSELF_VAR": str(signed.var)})
-    store = Store(settings, {"via": "test", "who": "test"}, warn=lambda _: None, disk=disk)
-    assert durable_head(store, NOW).seq == 3
+    assert durable_head(signed.store(disk), NOW).seq == 3
     assert "fsync" in disk.log
-
-
-def load_store(var: Path) -> Store:
-    settings = load_settings({"PROMPTYOSELF_VAR": str(var)})
-    return Store(settings, {"via": "test", "who": "test"}, warn=lambda _: None)

@@ -39,23 +39,17 @@ def test_notes_over_a_gap(var: Path, notes: list[bytes]) -> None:
     assert verify(var, *kept).success()["notes"] == len(kept)
     for line in kept:
         verify(var, line).success()
-    for line in notes:
-        if line in kept:
-            continue
-        seq = line.split()[2].split(b":")[0].decode()
+    for line in (line for line in notes if line not in kept):
+        head = line.split()[2].decode()
+        seq, told_as_lost = head.partition(":")[0], "was lost, as event 10 says"
         alone = verify(var, line).error("head_not_on_chain")
-        assert "lost, as event 10 says" in alone["message"]
+        assert told_as_lost in alone["message"]
         assert alone["seq"] == int(seq)
         both = verify(var, *kept, line).error("head_not_on_chain")
-        assert (
-            f"line {len(kept) + 1} is about event {seq}, which was lost, as event 10 says"
-            in (both["message"])
-        )
-        head = line.split()[2].decode()
-        assert (
-            "it was lost, as event 10 says"
-            in (call("verify", "--head", head).error("head_not_on_chain")["message"])
-        )
+        about = f"line {len(kept) + 1} is about event {seq}, which"
+        assert f"{about} {told_as_lost}" in both["message"]
+        by_head = call("verify", "--head", head).error("head_not_on_chain")
+        assert f"it {told_as_lost}" in by_head["message"]
 
 
 def test_notes_of_a_lost_end(var: Path, notes: list[bytes], clock: Any) -> None:

@@ -16,15 +16,12 @@ from chains import append, draft, snapshot_of
 from checker import check_chain, lines
 from crashes import Unsynced
 from damage import ALTERATIONS, lay, nine_events, raw_members, store_in
-from recoveries import NOW, found_lines, recovered
+from recoveries import NOW, SOUND, found_lines, recovered
 from tally import SCALE, chance, count, rounds
 
-from promptyoself.events.draft import Draft
 from promptyoself.events.records import ScheduleModified
 from promptyoself.ledger.segments import compress
 from promptyoself.service.proof.verify import verify
-
-SOUND = {"recovered": False, "message": "The log is sound: nothing is to be done."}
 
 
 def said(folder: Path) -> list[dict[str, Any]]:
@@ -48,13 +45,8 @@ def test_a_second_gap_stays_lenient_until_its_own_statement(quick_path: Path) ->
     assert recovered(folder)["lost_events"] == 1
     store = store_in(folder, Unsynced())
     changed = draft(3)
-    store.transact(
-        NOW,
-        lambda _: (
-            [Draft(ScheduleModified({"prompt": "New"}), changed.id, {"via": "t", "who": "t"})],
-            None,
-        ),
-    )  # type: ignore[misc]
+    new = store.draft(ScheduleModified({"prompt": "New"}), changed.id)
+    store.transact(NOW, lambda _: ([new], None))
     assert store.read().state.schedules[changed.id].prompt == "New"
     drop(folder, "2026-09", 2)
     answer = recovered(folder)
@@ -64,7 +56,7 @@ def test_a_second_gap_stays_lenient_until_its_own_statement(quick_path: Path) ->
     assert recovered(folder) == SOUND
 
 
-def test_a_gap_that_grows_is_stated_anew(quick_path: Path) -> None:
+def test_a_gap_that_grows_is_stated_again(quick_path: Path) -> None:
     """Where the events beside a gap are lost too, all that is lost is stated as one."""
     folder = quick_path / "var" / "schedules"
     nine_events(folder, sealed=False)
@@ -125,9 +117,8 @@ def test_damaged_again_and_again(quick_path: Path, state: str) -> None:
             lost = [line for line in good if line in before and line not in left]
             assert {json.loads(line)["seq"] for line in lost} <= rivals | {len(good)}, where
             assert verify(store_in(folder))["valid"], where
-            append(
-                store_in(folder, Unsynced())._ledger, 500 + turn, now=NOW + timedelta(hours=turn)
-            )
+            ledger = store_in(folder, Unsynced())._ledger
+            append(ledger, 500 + turn, now=NOW + timedelta(hours=turn))
             assert store_in(folder).read()
             assert recovered(folder) == SOUND, where
 
@@ -136,7 +127,7 @@ def test_damaged_again_and_again(quick_path: Path, state: str) -> None:
 
 
 def slow(folder: Path, seconds: float) -> dict[str, Any]:
-    """Recover it within so much of this process's time, and 1.5 GB of memory."""
+    """Recover it within these seconds of this process's time, and 1.5 GB of memory."""
     # A process that has run other tests has a peak of its own: it's counted from now (proc(5)).
     Path("/proc/self/clear_refs").write_text("5")
     began, held = time.process_time(), _peak()
@@ -155,12 +146,12 @@ def _peak() -> int:
 
 
 def event(seq: int, prev: str) -> bytes:
-    made = {
+    envelope = {
         "v": 1, "seq": seq, "ts": "2026-10-15T00:00:00.000000Z", "type": "schedule.paused",
         "id": "sch_00000000", "actor": {"via": "t", "who": "t"}, "data": {"next_run": None},
         "prev": prev,
     }  # fmt: skip
-    return json.dumps(made, separators=(",", ":")).encode() + b"\n"
+    return json.dumps(envelope, separators=(",", ":")).encode() + b"\n"
 
 
 CRAFTED = {

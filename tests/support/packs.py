@@ -5,12 +5,14 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import subprocess
+import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from calling import AGENT, call
+from calling import AGENT, Answer, call
 from checker import members
 
 from promptyoself.service.proof import pack_verifier
@@ -38,10 +40,40 @@ def unpacked(out: Path, folder: Path) -> Path:
     return folder
 
 
+def packed(folder: Path, *arguments: str) -> tuple[dict[str, Any], Path]:
+    """Make a pack and unpack it: what `pack` answered, and where the pack's files are."""
+    answer = made(folder / "pack.zip", *arguments)
+    return answer, unpacked(folder / "pack.zip", folder / "pack")
+
+
+def check(folder: Path, *arguments: str, prepare: Callable[[], None] | None = None) -> Answer:
+    """Run a pack's own verifier as somebody who has nothing else."""
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", str(folder / "verify.py"), *arguments],
+        cwd="/",
+        env={},
+        preexec_fn=prepare,
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert b"Traceback" not in done.stderr, done.stderr
+    verdicts = [line for line in done.stdout.splitlines() if not line.startswith(b"lost ")]
+    assert len(verdicts) == (done.returncode < 2)
+    return Answer(done.returncode, done.stdout, done.stderr.decode())
+
+
 def verdict(folder: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
     """The same within this process, for the many times."""
     code = pack_verifier.main([*arguments, str(folder)])
     return code, capsys.readouterr().out
+
+
+def refused(folder: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What the verifier says of a pack that isn't sound: one plain line."""
+    code, said = verdict(folder, capsys, *arguments)
+    assert (code, said[:4], said.count("\n"), said.isascii()) == (1, "bad ", 1, True), said
+    return said
 
 
 def lines_in(folder: Path) -> Lines:
