@@ -114,7 +114,5 @@ def word_of(values: Mapping[str, str], name: str, words: Sequence[str]) -> str:
 
 def _invalid(name: str, value: str, wanted: str) -> PromptyoselfError:
     return PromptyoselfError(
-        "invalid_setting",
-        f"{name} is {value[:200]!r}, which is not {wanted}.",
-        setting=name,
+        "invalid_setting", f"{name} is {value[:200]!r}, which is not {wanted}.", setting=name
     )

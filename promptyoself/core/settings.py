@@ -87,7 +87,6 @@ SETTINGS = (
     Setting("PROMPTYOSELF_DB_PATH", "", "Of the SQLite versions; not used any more."),
 )
 
-
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 _SECRETS = {setting.name for setting in SETTINGS if setting.secret}
 

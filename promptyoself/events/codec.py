@@ -1,16 +1,12 @@
 """From a record to the type, the version and the ``data`` of an event in the log, and back."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from functools import cache
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from promptyoself.core.instants import is_instant
-from promptyoself.events.records import (
-    CLASSES,
-    Record,
-    ScheduleModified,
-    ScheduleRegistered,
-)
+from promptyoself.events.records import CLASSES, Record, ScheduleModified, ScheduleRegistered
 from promptyoself.events.schedule_fields import Instant
 from promptyoself.events.versions import VERSIONS
 
@@ -24,10 +20,6 @@ _LAYOUTS = {
     )
     for type_, cls in CLASSES.items()
 }
-
-# Reading an event checks the classes of its values only where this combination of a type and of
-# classes is new: there are few, and there are many events. Kept is where its instants are.
-_INSTANTS_OF_CHECKED: dict[tuple[object, ...], tuple[int, ...]] = {}
 
 
 def is_known(type_: str, version: int) -> bool:
@@ -62,38 +54,32 @@ def read_record(type_: str, version: int, data: Mapping[str, Any]) -> Record:
     """
     del version  # every type is still at version 1: upcasts go here, one step per version
     record: Record = CLASSES[type_](**data)
-    classes = (type_, *map(type, record))
-    instants = _INSTANTS_OF_CHECKED.get(classes)
-    if instants is None:
-        fields = record._asdict()
-        _check_classes(type(record), fields)
-        instants = _INSTANTS_OF_CHECKED[classes] = tuple(
-            index
-            for index, (name, value) in enumerate(fields.items())
-            if value is not None and _is_instant_field(type(record), name)
-        )
-    values: tuple[Any, ...] = record
-    for index in instants:
-        if not is_instant(values[index]):
-            raise ValueError(f"{record._fields[index]} isn't an instant")
+    _check_values(type(record), data)
     if isinstance(record, ScheduleModified):
-        _check_changes(record.changes)
+        # A registration always has a next slot, but a modification may leave none.
+        changes = record.changes.items()
+        new = {name: value for name, value in changes if (name, value) != ("next_run", None)}
+        _check_values(ScheduleRegistered, new)
     return record
 
 
-def _check_changes(changes: Mapping[str, Any]) -> None:
-    # A registration always has a next slot, but a modification may leave none.
-    changes = {name: new for name, new in changes.items() if (name, new) != ("next_run", None)}
-    _check_classes(ScheduleRegistered, changes)
-    for name, new in changes.items():
-        if new is not None and _is_instant_field(ScheduleRegistered, name) and not is_instant(new):
+def _check_values(cls: Any, values: Mapping[str, Any]) -> None:
+    fields = _fields_of(cls)
+    for name, value in values.items():
+        classes, has_instants = fields.get(name, ((), False))
+        if type(value) not in classes:
+            raise TypeError(f"{name} is a {type(value).__name__}")
+        if has_instants and value is not None and not is_instant(value):
             raise ValueError(f"{name} isn't an instant")
 
 
-def _check_classes(cls: type[Any], values: Mapping[str, Any]) -> None:
-    for name, value in values.items():
-        if type(value) not in _classes_of(cls.__annotations__.get(name)):
-            raise TypeError(f"{name} is a {type(value).__name__}")
+@cache
+def _fields_of(cls: Any) -> dict[str, tuple[Collection[Any], bool]]:
+    """The classes that the values of each field may have, and whether these are instants."""
+    return {
+        name: (_classes_of(annotation), annotation == Instant or Instant in get_args(annotation))
+        for name, annotation in cls.__annotations__.items()
+    }
 
 
 def _classes_of(annotation: Any) -> set[Any]:
@@ -107,8 +93,3 @@ def _classes_of(annotation: Any) -> set[Any]:
         return {str}  # a later version may write a word that this one doesn't know
     # What a list or a dict holds is checked by those who use it.
     return {origin or annotation}
-
-
-def _is_instant_field(cls: type[Any], name: str) -> bool:
-    annotation = cls.__annotations__[name]
-    return annotation == Instant or Instant in get_args(annotation)

@@ -47,12 +47,7 @@ FIELDS = {
     field.name: field
     for field in (
         Field("agent_id", "content", metavar="AGENT", help="The agent to prompt."),
-        Field(
-            "conversation_id",
-            "content",
-            metavar="CONV",
-            help="Into this conversation: conv-….",
-        ),
+        Field("conversation_id", "content", metavar="CONV", help="Into this conversation: conv-…."),
         Field("prompt", "content", metavar="TEXT", help="What the agent is told."),
         Field("name", "content", metavar="TEXT", help="Its name."),
         Field("schedule_type", "timing"),
@@ -158,7 +153,6 @@ new one changes the hash that an approval is for, so that approvals given before
 
 SPECIFIED = (*FIELDS, "anchor")
 """What a registration sets, and nothing but a modification changes."""
-
 
 Instant = Annotated[str, "instant"]
 """The text of an instant. Reading an event refuses any other text in a field of this type."""

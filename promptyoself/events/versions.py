@@ -49,6 +49,5 @@ SCHEDULE_VERSIONS: Mapping[str, int] = {
     type_: version for type_, version in VERSIONS.items() if not type_.startswith("desire.")
 }
 
-
 GAP = "ledger.gap"
 """The type of what stands for a gap among the events that a fold takes in. No log has it."""

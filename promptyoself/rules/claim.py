@@ -99,13 +99,6 @@ class Decision(NamedTuple):
     broken: dict[str, str]  # schedules about which nothing could be decided, and why
 
 
-class _Step(NamedTuple):
-    """What was decided about one schedule."""
-
-    records: list[Record]
-    claim: Claim | None = None
-
-
 def anything_to_claim(
     state: State, now: datetime, until: datetime | None, only: str | None
 ) -> bool:
@@ -158,22 +151,22 @@ def claim(
         if schedule.agent_id in occupied:
             continue
         try:
-            step = claiming.waiting(schedule, key) if key else claiming.scheduled(schedule)
+            if key:
+                records, made = claiming.waiting(schedule, key)
+            else:
+                records, made = claiming.scheduled(schedule)
         except IndexMismatch:
             raise
         except Exception as error:
             expected = isinstance(error, PromptyoselfError)
             decision.broken[id_] = f"{error}" if expected else f"{type(error).__name__}: {error}"
             continue
-        decision.records.extend((record, id_) for record in step.records)
-        decision.skipped.extend(
-            _skip_line(schedule, record)
-            for record in step.records
-            if isinstance(record, DeliverySkipped)
-        )
-        if step.claim is not None:
-            decision.claims.append(step.claim)
-            occupied.add(step.claim.agent_id)
+        decision.records.extend((record, id_) for record in records)
+        skips = (record for record in records if isinstance(record, DeliverySkipped))
+        decision.skipped.extend(_skip_line(schedule, record) for record in skips)
+        if made is not None:
+            decision.claims.append(made)
+            occupied.add(made.agent_id)
     return decision
 
 
@@ -203,7 +196,8 @@ def _candidates(
 
 
 class _Claiming(NamedTuple):
-    """What all slots of one decision are decided by."""
+    """What all slots of one decision are decided by. About a schedule is decided which events to
+    append, and which slot to claim, if any."""
 
     state: State
     now: datetime
@@ -213,7 +207,7 @@ class _Claiming(NamedTuple):
     check: ScheduleCheck
     event_time: datetime
 
-    def waiting(self, schedule: Schedule, key: str) -> _Step:
+    def waiting(self, schedule: Schedule, key: str) -> tuple[list[Record], Claim | None]:
         """Try an open slot again, or a triggered one for the first time; or give it up."""
         slot = self.state.open[key]
         why, verdict = give_up_reason(schedule, slot, self.now), ApprovalVerdict()
@@ -242,9 +236,9 @@ class _Claiming(NamedTuple):
             why = why or "no_desires"
             detail = verdict.detail if why == "approval" else None
             end = DeliverySkipped(slot.slot, slot.slot, 1, why, slot.kind, detail=detail)
-        return _Step([end, *completion_events(self.state, schedule, slot, "failed")])
+        return [end, *completion_events(self.state, schedule, slot, "failed")], None
 
-    def scheduled(self, schedule: Schedule) -> _Step:
+    def scheduled(self, schedule: Schedule) -> tuple[list[Record], Claim | None]:
         """Decide about all slots of a schedule that are due, and claim the one that fires."""
         slots = due_slots(schedule, self.now)
         fire, following = slots.fire, slots.next_run
@@ -269,8 +263,8 @@ class _Claiming(NamedTuple):
         if fire is not None and ready is not None:
             slot = OpenSlot(schedule.id, schedule.agent_id, format_utc(fire), "scheduled")
             otid = slot_otid(schedule.id, slot.slot)
-            attempt = self._attempt(ready, slot, otid, next_run, verdict)
-            return attempt._replace(records=[*records, *attempt.records])
+            attempted, made = self._attempt(ready, slot, otid, next_run, verdict)
+            return [*records, *attempted], made
         if fire is not None and why is not None:
             instant, detail = format_utc(fire), verdict.detail if why == "approval" else None
             records.append(
@@ -279,7 +273,7 @@ class _Claiming(NamedTuple):
         if next_run is None and records:
             last = schedule._replace(next_run=None)
             records += completion_events(self.state, last, None, "failed")
-        return _Step(records)
+        return records, None
 
     def _with_prompt(self, schedule: Schedule) -> Schedule | None:
         """The schedule with the prompt that it has now; ``None`` if an idle prompt has nothing to
@@ -299,7 +293,7 @@ class _Claiming(NamedTuple):
         otid: str,
         next_run: str | None,
         verdict: ApprovalVerdict,
-    ) -> _Step:
+    ) -> tuple[list[Record], Claim]:
         is_first = slot.attempt == 0
         text = _text(schedule, slot.slot, slot.kind, self.event_time, new=is_first)
         attempt, at = slot.attempt + 1, format_utc(self.now)
@@ -331,7 +325,7 @@ class _Claiming(NamedTuple):
             run_id=None,  # an earlier attempt's run tells nothing of this one
             in_doubt=False,
         )
-        return _Step(records, _claim_of(schedule, opened, text))
+        return records, _claim_of(schedule, opened, text)
 
 
 def _claim_of(schedule: Schedule, slot: OpenSlot, text: str, *, in_doubt: bool = False) -> Claim:

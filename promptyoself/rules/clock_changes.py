@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 _AT_ONCE = (timedelta(0),)
 
-
 Group = tuple[datetime, tuple[timedelta, ...]]
 """Fires that follow each other: an instant, and how long after it each of them is. There is at
 least one. Counting needs no more of a day than this."""

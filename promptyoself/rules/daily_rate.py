@@ -6,17 +6,17 @@ So the person who registers a schedule hears at once what the loop would skip la
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.instants import MICROSECOND, parse_utc
 from promptyoself.core.settings import Caps
+from promptyoself.core.times import DAY
 from promptyoself.rules.slots import trigger_from_fields
 from promptyoself.rules.triggers import count_slots, times_a_day
 from promptyoself.state.schedules import Schedule, State
 
-_DAY = timedelta(days=1)
 _AHEAD = 35
 """Days from the first fire on that are counted. They have each weekday and each day of a month."""
 
@@ -68,8 +68,8 @@ def _fullest(fields: Mapping[str, Any], first: datetime, least: int) -> int:
         fullest = max(
             count_slots(
                 trigger,
-                max(day + number * _DAY, first) - MICROSECOND,
-                day + (number + 1) * _DAY - MICROSECOND,
+                max(day + number * DAY, first) - MICROSECOND,
+                day + (number + 1) * DAY - MICROSECOND,
             )
             for number in range(days)
         )

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple
 
 from promptyoself.core.ids import schedule_id
 from promptyoself.core.instants import format_utc, parse_utc
@@ -36,13 +35,6 @@ _ONE_INCIDENT = timedelta(hours=1)
 down makes one notice."""
 
 
-class _Incident(NamedTuple):
-    """Something that somebody is to be told."""
-
-    gravity: int  # 3: the schedule has failed; 2: it is parked; 1: slots were missed; 0: nothing
-    position: int  # of the draft that says it
-
-
 def with_notices(
     state: State, drafts: Sequence[Draft], now: datetime, caps: Caps, warn: Callable[[str], None]
 ) -> list[Draft]:
@@ -52,15 +44,16 @@ def with_notices(
     missed. It tells the worst of these. ``warn`` gets a sentence for each notice that can't be
     given, because the agent that is to be told has no room for another schedule.
     """
-    worst: dict[str, _Incident] = {}  # per schedule
+    worst: dict[str, int] = {}  # per schedule, the position of the draft that says it
+    gravities = [_gravity(state, draft, now) for draft in drafts]
     for index, draft in enumerate(drafts):
-        incident, id_ = _Incident(_gravity(state, draft, now), index), draft.id or ""
-        if incident.gravity > (worst[id_].gravity if id_ in worst else 0):
-            worst[id_] = incident
+        id_ = draft.id or ""
+        if gravities[index] > (gravities[worst[id_]] if id_ in worst else 0):
+            worst[id_] = index
     noticed = list(drafts)
     registrations: dict[str, Draft] = {}  # by id
     added: Counter[str] = Counter()  # per agent
-    for id_, (_, index) in worst.items():
+    for id_, index in worst.items():
         schedule = state.schedules[id_]
         agent_id = schedule.on_failure or ""
         notice = _notice(schedule, agent_id, _message(schedule, drafts, drafts[index].record), now)
@@ -84,7 +77,8 @@ def with_notices(
 
 
 def _gravity(state: State, draft: Draft, now: datetime) -> int:
-    """See :class:`_Incident`."""
+    """How bad it is for the schedule. 3: it has failed; 2: it is parked; 1: slots were missed; 0:
+    nobody is to be told."""
     record = draft.record
     if not isinstance(record, DeliveryFailed | DeliverySkipped | ScheduleCompleted):
         return 0

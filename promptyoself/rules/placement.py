@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from promptyoself.core.ids import content_hash, schedule_id
-from promptyoself.events.records import (
-    ScheduleRegistered,
-)
+from promptyoself.events.records import ScheduleRegistered
 from promptyoself.events.schedule_fields import content_of
 from promptyoself.state.schedules import Schedule, State
 

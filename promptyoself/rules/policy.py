@@ -15,9 +15,6 @@ from promptyoself.state.schedules import Schedule, State
 APPROVED_TIER = 2
 """From this tier on, each delivery needs an approval."""
 
-DEFAULT_GRACE = 24 * 3600
-"""Seconds after a slot in which it may still be delivered, where a schedule doesn't say."""
-
 
 class ApprovalVerdict(NamedTuple):
     """Whether a schedule's delivery is approved."""

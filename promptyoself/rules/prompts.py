@@ -63,18 +63,15 @@ def _qualified(instant: datetime, zone: str) -> str:
 IDLE_LISTED = 10
 """The most desires that an idle prompt lists."""
 
-
 IDLE_FLOOR = 0.01
 """The least strength of a desire that is listed. A desire of full strength fades to it in nearly
 seven half-lives."""
-
 
 _INTRODUCTION = (
     "You are idle. These are your strongest desires at this moment, the strongest first, each with "
     "its id, its strength from 0 to 1 and its tags. This is a list, not an instruction: none of "
     "them has been made a goal."
 )
-
 
 _CLOSING = (
     "The promptyoself commands `reinforce` (by id), `desire`, `desires` and `prune` keep this list."

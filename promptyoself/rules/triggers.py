@@ -26,15 +26,8 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, NamedTuple
 
 from promptyoself.core.instants import MICROSECOND, parse_utc
-from promptyoself.core.times import (
-    midnight,
-    seconds_of,
-    to_instant,
-    utc,
-    wall_time,
-    zone_named,
-)
-from promptyoself.events.kinds import SCHEDULE_TYPES
+from promptyoself.core.times import midnight, seconds_of, to_instant, utc, wall_time, zone_named
+from promptyoself.events.kinds import ScheduleType
 
 if TYPE_CHECKING:
     from promptyoself.rules.clock_changes import Group
@@ -47,55 +40,25 @@ _FIRST = datetime(1, 1, 8, tzinfo=UTC)
 _LAST = datetime(9999, 12, 24, tzinfo=UTC)
 
 
-class _Fields(NamedTuple):
-    """The fields of :class:`Trigger`, which checks them."""
-
-    kind: str  # once, cron or interval
-    value: str  # canonical: an instant, five fields or a duration
-    zone: str  # in which a cron expression is read
-    anchor: datetime | None  # from which an interval counts
-    start_at: datetime | None  # the first instant at which it may fire
-    until: datetime | None  # the last instant at which it may fire
-    without: tuple[tuple[datetime, datetime], ...]  # ranges without fires, ends included
-
-
-class Trigger(_Fields):
-    """When to fire. ``value`` is canonical text, as the parsers return it.
-
-    ``kind`` is ``once`` (value: an instant as ``format_utc`` spells it), ``cron`` (five fields,
-    read in ``zone``) or ``interval`` (a duration).
+class Trigger(NamedTuple):
+    """When to fire.
 
     An interval fires at ``anchor`` + k times its length for k = 0, 1, 2, …, so it never drifts. The
     next fire is always strictly later than the instant that it is computed for. So a schedule
     anchored at its registration first fires one length after it. One with ``start_at`` is anchored
     there, and first fires at ``start_at`` itself.
 
-    ``start_at`` and ``until`` bound the fires of every kind, both inclusive. The ranges of
-    ``without``, ascending and apart, each with its first and its last instant, have no fires.
-
-    Raises:
-        ValueError: the kind is unknown or an interval has no anchor (the caller's mistake, not the
-            user's).
+    ``start_at`` and ``until`` bound the fires of every kind, both inclusive.
     """
 
-    __slots__ = ()
-
-    def __new__(
-        cls,
-        kind: str,
-        value: str,
-        zone: str = "UTC",
-        anchor: datetime | None = None,
-        start_at: datetime | None = None,
-        until: datetime | None = None,
-        without: tuple[tuple[datetime, datetime], ...] = (),
-    ) -> Trigger:
-        """Check what the fields must have."""
-        if kind not in SCHEDULE_TYPES:
-            raise ValueError(f"no such kind of trigger: {kind!r}")
-        if kind == "interval" and anchor is None:
-            raise ValueError("an interval needs an anchor")
-        return super().__new__(cls, kind, value, zone, anchor, start_at, until, without)
+    kind: ScheduleType
+    value: str  # canonical: an instant as `format_utc` spells it, five fields or a duration
+    zone: str = "UTC"  # in which a cron expression is read
+    anchor: datetime | None = None  # from which an interval counts
+    start_at: datetime | None = None  # the first instant at which it may fire
+    until: datetime | None = None  # the last instant at which it may fire
+    # Ranges without fires, ascending and apart, each with its first and its last instant.
+    without: tuple[tuple[datetime, datetime], ...] = ()
 
 
 # --- the fires of a trigger --------------------------------------------------------------------
@@ -112,7 +75,8 @@ def slots(trigger: Trigger, after: datetime, until: datetime) -> Iterator[dateti
     Raises:
         PromptyoselfError: the trigger's own text or zone is invalid (see ``parse_cron``,
             ``parse_duration`` and ``parse_zone``). The other functions of triggers raise it too.
-        ValueError: a datetime is naive.
+        ValueError: a datetime is naive, the kind is unknown, or an interval has no anchor: a
+            mistake of the caller's, not of the user's.
     """
     if trigger.without:
         return _slots_outside(trigger, after, until)
@@ -211,9 +175,11 @@ def _arithmetic(
     trigger: Trigger, low: datetime, high: datetime
 ) -> tuple[datetime, timedelta, range]:
     """Give a start, a step, and the k for which start + k * step is a fire in (low, high]."""
-    if trigger.anchor is None or trigger.kind == "once":
+    if trigger.kind == "once":
         instant = parse_utc(trigger.value)
         return instant, timedelta(0), range(1 if low < instant <= high else 0)
+    if trigger.kind != "interval" or trigger.anchor is None:
+        raise ValueError(f"an unknown kind of trigger, or an interval without anchor: {trigger}")
     anchor, step = utc(trigger.anchor), timedelta(seconds=seconds_of(trigger.value))
     # `high` is itself a datetime, so no fire up to it can overflow.
     return anchor, step, range(max(0, (low - anchor) // step + 1), (high - anchor) // step + 1)

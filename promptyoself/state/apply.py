@@ -12,7 +12,7 @@ from promptyoself.events.codec import read_record
 from promptyoself.events.kinds import FINISHED, HANDED_BACK, SCHEDULE_TYPES
 from promptyoself.events.schedule_fields import FLAGS, SPECIFIED, TEMPLATES, content_of
 from promptyoself.events.versions import SCHEDULE_VERSIONS
-from promptyoself.state.fold import Folded, apply_events
+from promptyoself.state.fold import Folded, add, apply_events
 from promptyoself.state.schedules import (
     CHAIN,
     OpenSlot,
@@ -78,10 +78,7 @@ def apply(state: State, event: Folded) -> None:
 
 def _count(state: State, schedule: Schedule, change: int) -> None:
     """Add a schedule to the counts (1), or subtract it (-1)."""
-    count = state.statuses.get(schedule.status, 0) + change
-    state.statuses[schedule.status] = count
-    if not count:
-        del state.statuses[schedule.status]
+    add(state.statuses, schedule.status, change)
     agent = state.agent(schedule.agent_id)
     unfinished = agent.unfinished
     if schedule.status not in FINISHED:
@@ -162,13 +159,9 @@ def _evolve(state: State, event: Folded, record: records.Record, schedule: Sched
             return _claim(state, event, record, schedule)
         case records.DeliveryDelivered():
             slot = state.open.pop(slot_key(schedule.id, record.slot))
+            settled_at = _end_of(event, slot) if slot.kind == "scheduled" else schedule.settled_at
             return schedule._replace(
-                last_run=event.ts,
-                settled_at=_end_of(event, slot)
-                if slot.kind == "scheduled"
-                else schedule.settled_at,
-                failures=0,
-                last_error=record.error,
+                last_run=event.ts, settled_at=settled_at, failures=0, last_error=record.error
             )
         case records.DeliverySkipped():
             # An open slot that is given up; or slots that never began, which moves the schedule on.
@@ -195,10 +188,9 @@ def _evolve(state: State, event: Folded, record: records.Record, schedule: Sched
             return schedule._replace(last_error=_error_text(record))
         case records.DeliveryFailed():
             slot = state.open.pop(slot_key(schedule.id, record.slot))
+            settled_at = _end_of(event, slot) if slot.kind == "scheduled" else schedule.settled_at
             return schedule._replace(
-                settled_at=_end_of(event, slot)
-                if slot.kind == "scheduled"
-                else schedule.settled_at,
+                settled_at=settled_at,
                 failures=schedule.failures + record.permanent,
                 last_error=_error_text(record),
                 last_code=record.code,

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from promptyoself.core.instants import parse_utc
 from promptyoself.events.versions import DESIRE_VERSIONS
-from promptyoself.state.fold import NO_LOSSES, Folded, Losses, apply_events
+from promptyoself.state.fold import NO_LOSSES, Folded, Losses, add, apply_events
 from promptyoself.state.overlay import Overlay, Summary
 
 CHAIN = "desires"
@@ -123,7 +123,7 @@ def strongest(
 ) -> list[Ranked]:
     """The strongest first; of equals, the older, and then the smaller id."""
     ranked = (Ranked(strength_at(desire, now, half_life), desire) for desire in desires)
-    chosen = (each for each in ranked if each.strength >= at_least)
+    chosen = (wish for wish in ranked if wish.strength >= at_least)
     if limit is None:
         return sorted(chosen, key=_order)
     return heapq.nsmallest(limit, chosen, key=_order)
@@ -179,7 +179,7 @@ def _apply(state: Desires, event: Folded) -> None:
         fields = {**record._asdict(), "tags": tuple(record.tags or ())}
         after = Desire(id=event.id, at=event.ts, created_at=event.ts, **fields)
         state.owners[event.id] = record.agent_id
-        _count(state, "living", 1)
+        add(state.statuses, "living", 1)
     elif before is None:
         if not state.losses.since:
             raise ValueError("it was never recorded")
@@ -195,8 +195,8 @@ def _apply(state: Desires, event: Folded) -> None:
     elif isinstance(record, records.DesirePruned):
         _require_strengths(record.strength, record.below)
         after = before._replace(pruned_at=event.ts)
-        _count(state, "living", -1)
-        _count(state, "pruned", 1)
+        add(state.statuses, "living", -1)
+        add(state.statuses, "pruned", 1)
     else:
         raise ValueError("an event of the log itself bears a desire's id")
     state.desires[key_of(after.id, after.agent_id)] = after
@@ -205,9 +205,3 @@ def _apply(state: Desires, event: Folded) -> None:
 def _require_strengths(*strengths: float) -> None:
     if not all(0 <= strength <= 1 for strength in strengths):
         raise ValueError("a strength isn't from 0 to 1")
-
-
-def _count(state: Desires, status: str, change: int) -> None:
-    state.statuses[status] = state.statuses.get(status, 0) + change
-    if not state.statuses[status]:
-        del state.statuses[status]

@@ -96,6 +96,13 @@ NO_LOSSES = Losses([], {}, {}, {})
 """Of a log from which nothing is missing. It is never changed: a fold changes a copy."""
 
 
+def add(counts: dict[str, int], key: str, change: int) -> None:
+    """Change one of some counts. One that comes to zero is left out."""
+    counts[key] = counts.get(key, 0) + change
+    if not counts[key]:
+        del counts[key]
+
+
 def apply_events(
     events: Iterable[Folded],
     known: Mapping[str, int],

@@ -205,7 +205,6 @@ def catch_up_pause(fields: Mapping[str, Any]) -> timedelta:
 
 CATCH_UP_PAUSE = timedelta(seconds=60)
 
-
 _ONE_OF = {status: tuple(int(status == each) for each in STATUSES) for status in STATUSES}
 
 
@@ -214,7 +213,6 @@ def _nothing_to_sum_up(_: AgentState) -> Summary:
 
 
 _ONE = Summary(1)
-
 
 EMPTY = State(schedule_table(), {}, agent_table(), {}, {})
 """Before the first event."""

@@ -506,11 +506,7 @@ def test_a_trigger_is_a_slot_of_its_own(world: World) -> None:
     assert made.kind == "trigger"
     world.settle(made)
     after = world.state.schedules[id_]
-    assert (after.next_run, after.repetition_count, after.status) == (
-        before.next_run,
-        0,
-        "active",
-    )
+    assert (after.next_run, after.repetition_count, after.status) == (before.next_run, 0, "active")
     world.advance(minutes=10)
     assert world.claim_one().kind == "scheduled"
 
@@ -756,8 +752,5 @@ TestDeliveries.__doc__ = (
     """P2: no sequence of events makes a slot fire twice, go back, or vanish."""
 )
 TestDeliveries.settings = settings(
-    max_examples=60,
-    stateful_step_count=40,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
+    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )

@@ -29,9 +29,7 @@ STEPS = st.lists(
 
 @settings(max_examples=rounds(200))
 @given(STEPS)
-def test_a_branch_leaves_the_others_as_they_are(
-    steps: list[tuple[str, int, list[int]]],
-) -> None:
+def test_a_branch_leaves_the_others_as_they_are(steps: list[tuple[str, int, list[int]]]) -> None:
     """P4: whatever is set in one branch, whenever it was made, each has what a dict would have that
     was copied in its place."""
     made: list[tuple[Overlay[int], dict[str, int]]] = [(Overlay(nothing), {})]
