@@ -8,8 +8,8 @@ import signal
 import stat
 import subprocess
 import sys
-import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -142,8 +142,9 @@ def test_a_pipe_or_a_device_is_no_trap(tmp_path: Path, capsys: pytest.CaptureFix
     assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
 
 
-def test_a_file_taken_away_is_made_anew(tmp_path: Path) -> None:
-    """Whoever moves or removes the file (logrotate, say) finds a new one under its name."""
+def test_a_file_taken_away_is_made_again(tmp_path: Path) -> None:
+    """Where somebody moves or removes the file (logrotate, say), there is a new one under its
+    name."""
     path = tmp_path / "log"
     log = Log(path)
     log.record("one")
@@ -198,57 +199,54 @@ for number in range(int(sys.argv[3])):
 """
 
 
+def writer(path: Path, who: int, lines: int) -> subprocess.Popen[bytes]:
+    """A process that is ready, and writes these lines as soon as it gets one itself."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(path), str(who), str(lines)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    return process
+
+
+def begin(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin is not None
+    process.stdin.write(b"\n")
+    process.stdin.flush()
+
+
 def test_many_processes_share_a_rotated_file(tmp_path: Path) -> None:
     """P5: four processes that write and rotate as fast as they can: every line of each is there
     once, whole."""
-    path, each = tmp_path / "log", 1500
-    several = [
-        subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(path), str(who), str(each)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        for who in range(4)
-    ]
-    for one in several:
-        assert one.stdout is not None
-        one.stdout.readline()
-    for one in several:
-        assert one.stdin is not None
-        one.stdin.write(b"\n")
-        one.stdin.flush()
-    for one in several:
-        one.communicate(timeout=100)
-        assert one.returncode == 0
+    writers = [writer(tmp_path / "log", who, 1500) for who in range(4)]
+    for process in writers:
+        begin(process)
+    for process in writers:
+        process.communicate(timeout=100)
+        assert process.returncode == 0
     files = list(tmp_path.iterdir())
     assert len(files) > 5
-    found = Counter((line["who"], line["number"]) for line in lines_of(*files))
-    assert found == {(who, number): 1 for who in range(4) for number in range(each)}
+    written = Counter((line["who"], line["number"]) for line in lines_of(*files))
+    assert written == {(who, number): 1 for who in range(4) for number in range(1500)}
 
 
 def test_a_writer_that_is_stopped_stops_no_other(tmp_path: Path) -> None:
     """P5: a process that was suspended, wherever that met it, isn't waited for."""
     path = tmp_path / "log"
-    one = subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(path), "0", "1000000"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    assert one.stdout is not None
-    assert one.stdin is not None
-    one.stdout.readline()
-    one.stdin.write(b"\n")
-    one.stdin.flush()
+    stopped = writer(path, 0, 1_000_000)
+    begin(stopped)
     try:
         while not path.exists():
             pass
-        one.send_signal(signal.SIGSTOP)
+        stopped.send_signal(signal.SIGSTOP)
         log = Log(path)
         for _ in range(30):
             log.record("y" * 1_000_000)
     finally:
-        one.kill()
-        one.communicate()
+        stopped.kill()
+        stopped.communicate()
 
 
 def test_threads_share_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,11 +259,8 @@ def test_threads_share_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         for number in range(200):
             log.record("x", who=who, number=number)
 
-    threads = [threading.Thread(target=write, args=(who,)) for who in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
     assert len(lines_of(*tmp_path.iterdir())) == 800
 
 

@@ -85,27 +85,6 @@ def test_an_installed_one_reads_the_users_file(installed: dict[str, str], tmp_pa
     assert load_settings(other).timezone == "UTC"
 
 
-def test_a_file_that_cannot_be_read_is_named(checkout: Path) -> None:
-    """P7: a .env that isn't text is refused, not passed over."""
-    (checkout / ".env").write_bytes(b"PROMPTYOSELF_TZ=\xff\xfe\n")
-    with pytest.raises(PromptyoselfError) as caught:
-        load_settings({})
-    assert caught.value.code == "invalid_setting"
-    assert str(checkout / ".env") in caught.value.message
-
-
-def test_a_bad_value_is_named_with_its_origin(checkout: Path) -> None:
-    """P7: the sentence names the variable and its value, the hint where it came from."""
-    (checkout / ".env").write_text("PROMPTYOSELF_INTERVAL=often\n")
-    with pytest.raises(PromptyoselfError) as caught:
-        load_settings({})
-    assert "PROMPTYOSELF_INTERVAL is 'often'" in caught.value.message
-    assert str(checkout / ".env") in caught.value.hint
-    with pytest.raises(PromptyoselfError) as caught:
-        load_settings({"PROMPTYOSELF_INTERVAL": "rarely"})
-    assert "the environment" in caught.value.hint
-
-
 @pytest.mark.parametrize("value", ["1", "true", "YES", "on"])
 def test_flags_have_many_spellings(checkout: Path, value: str) -> None:
     """A flag is on for 1, true, yes and on."""

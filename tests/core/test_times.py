@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from typed_texts import HOSTILE, INSTANTS, NOW, utc
+from typed_texts import HOSTILE, INSTANTS, NOW, refusal, utc
 
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.instants import format_utc
@@ -66,10 +67,7 @@ def test_durations_are_canonical(text: str, canonical: str) -> None:
 )
 def test_bad_durations_are_refused(text: str, says: str) -> None:
     """Zero, negative, fractional, unitless and endless durations are refused with a reason."""
-    with pytest.raises(PromptyoselfError) as caught:
-        parse_duration(text)
-    assert caught.value.code == "invalid_duration"
-    assert says in caught.value.message
+    assert says in refusal("invalid_duration", parse_duration, text).message
 
 
 @pytest.mark.parametrize(
@@ -121,19 +119,15 @@ def test_zones_are_known(name: str) -> None:
 def test_unknown_zones_are_refused(name: str, hint: str) -> None:
     """A name that is no zone, a folder or a path elsewhere is refused, with the nearest names; so
     is an abbreviation, which doesn't say which place's clocks are meant."""
-    with pytest.raises(PromptyoselfError) as caught:
-        parse_zone(name)
-    assert caught.value.code == "unknown_zone"
-    assert hint in caught.value.hint
+    assert hint in refusal("unknown_zone", parse_zone, name).hint
 
 
 @pytest.mark.parametrize("sign", ["+", "-"])
 @pytest.mark.parametrize("form", ["GMT{}2", "utc{}2", "Etc/UTC{}2", "UTC{}02:00", "{}2", "Z{}02"])
 def test_the_zone_that_is_suggested_for_an_offset_is_at_that_offset(form: str, sign: str) -> None:
     """The sign in Etc/GMT-2 is the other way round, which nobody expects who writes GMT+2."""
-    with pytest.raises(PromptyoselfError) as caught:
-        parse_zone(form.format(sign))
-    (name,) = re.findall(r"write (\S+):", caught.value.hint)
+    hint = refusal("unknown_zone", parse_zone, form.format(sign)).hint
+    (name,) = re.findall(r"write (\S+):", hint)
     assert in_zone(NOW, name).endswith(f"{sign}02:00")
 
 
@@ -143,10 +137,9 @@ def test_the_zone_that_is_suggested_for_an_offset_is_at_that_offset(form: str, s
 def test_the_machines_own_zone_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who asks for this machine's zone is told its name, and never the same word again."""
     monkeypatch.setenv("TZ", "Asia/Tokyo")
-    with pytest.raises(PromptyoselfError) as caught:
-        parse_zone(name)
-    assert "Asia/Tokyo" in caught.value.hint
-    assert "mean" not in caught.value.hint
+    hint = refusal("unknown_zone", parse_zone, name).hint
+    assert "Asia/Tokyo" in hint
+    assert "mean" not in hint
 
 
 @pytest.mark.parametrize(
@@ -212,20 +205,15 @@ def test_from_now_is_rounded_up() -> None:
 )
 def test_bad_times_are_refused(text: str) -> None:
     """What is no time, or one that no calendar has, is refused with examples."""
-    with pytest.raises(PromptyoselfError) as caught:
-        parse_time(text, "UTC", NOW)
-    assert caught.value.code == "invalid_time"
-    assert any(char.isdigit() for char in caught.value.hint)
+    hint = refusal("invalid_time", parse_time, text, "UTC", NOW).hint
+    assert any(char.isdigit() for char in hint)
 
 
 def test_a_time_that_clocks_jump_over_is_refused() -> None:
     """A local time inside a gap is refused, with the zone, the gap and the nearest times."""
     now = utc("2026-03-28T23:30")
     for text in ("2026-03-29T01:30", "01:30"):
-        with pytest.raises(PromptyoselfError) as caught:
-            parse_time(text, "Europe/London", now)
-        error = caught.value
-        assert error.code == "nonexistent_time"
+        error = refusal("nonexistent_time", parse_time, text, "Europe/London", now)
         for part in ("Europe/London", "2026-03-29T01:00:00", "2026-03-29T02:00:00"):
             assert part in error.message
         assert error.details["before"] == "2026-03-29T00:59:59+00:00"
@@ -234,26 +222,19 @@ def test_a_time_that_clocks_jump_over_is_refused() -> None:
 
 def test_a_clock_time_takes_the_next_pass_of_an_overlap() -> None:
     """``01:30`` asked between the two passes is the second one, and after both tomorrow's."""
-    first = parse_time("01:30", "Europe/London", utc("2026-10-25T00:00"))
-    second = parse_time("01:30", "Europe/London", first)
-    third = parse_time("01:30", "Europe/London", second)
-    assert [first, second, third] == [
-        utc("2026-10-25T00:30"),
-        utc("2026-10-25T01:30"),
-        utc("2026-10-26T01:30"),
-    ]
+    now = utc("2026-10-25T00:00")
+    for expected in ("2026-10-25T00:30", "2026-10-25T01:30", "2026-10-26T01:30"):
+        now = parse_time("01:30", "Europe/London", now)
+        assert now == utc(expected)
 
 
 def test_the_past_is_refused_in_full() -> None:
     """A past time is refused with the year and both spellings of it and of the present."""
     require_future(NOW + timedelta(microseconds=1), NOW, "UTC")
-    with pytest.raises(PromptyoselfError) as caught:
-        require_future(utc("2025-11-21T09:00"), NOW, "Europe/Berlin")
-    assert caught.value.code == "past_time"
+    error = refusal("past_time", require_future, utc("2025-11-21T09:00"), NOW, "Europe/Berlin")
     for part in ("2025-11-21T10:00:00+01:00", "2025-11-21T09:00:00", "2026-11-20T21:30:00+01:00"):
-        assert part in caught.value.message
-    with pytest.raises(PromptyoselfError):
-        require_future(NOW, NOW, "UTC")
+        assert part in error.message
+    refusal("past_time", require_future, NOW, NOW, "UTC")
 
 
 def test_local_spelling() -> None:
@@ -263,28 +244,32 @@ def test_local_spelling() -> None:
     assert in_zone(datetime.max.replace(tzinfo=UTC), "Asia/Tokyo").startswith("9999-12-31T23:59")
 
 
-@settings(max_examples=400, deadline=None)
-@given(text=HOSTILE)
-def test_no_text_breaks_a_parser(text: str) -> None:
+PARSERS = {
+    "duration": (parse_duration, {"invalid_duration"}, 400),
+    "time": (
+        lambda text: parse_time(text, "Europe/London", NOW),
+        {"invalid_time", "nonexistent_time"},
+        400,
+    ),
+    "zone": (parse_zone, {"unknown_zone"}, 40),
+}
+"""Each with the codes of its errors, and how many texts it gets."""
+
+
+@pytest.mark.parametrize("what", PARSERS)
+def test_no_text_breaks_a_parser(what: str) -> None:
     """Whatever is typed, a parser returns a value or raises one of our errors with its code."""
-    for parse, codes in (
-        (parse_duration, {"invalid_duration"}),
-        (lambda text: parse_time(text, "Europe/London", NOW), {"invalid_time", "nonexistent_time"}),
-    ):
+    parse, codes, examples = PARSERS[what]
+
+    @settings(max_examples=examples, deadline=None)
+    @given(HOSTILE)
+    def check(text: str) -> None:
         try:
             parse(text)
         except PromptyoselfError as error:
             assert error.code in codes  # noqa: PT017
 
-
-@settings(max_examples=40, deadline=None)
-@given(text=HOSTILE)
-def test_no_text_breaks_the_zone_parser(text: str) -> None:
-    """Whatever is typed as a zone is a zone or ``unknown_zone``."""
-    try:
-        parse_zone(text)
-    except PromptyoselfError as error:
-        assert error.code == "unknown_zone"  # noqa: PT017
+    check()
 
 
 @pytest.mark.parametrize(
@@ -318,10 +303,7 @@ def test_moments_are_read_by_those_who_look_back(
 )
 def test_what_is_no_moment_is_refused(text: str) -> None:
     """P7: neither a time nor a date nor a duration: one error, with what to write."""
-    with pytest.raises(PromptyoselfError) as caught:
-        parse_moment(text, "UTC", NOW, end=True)
-    assert caught.value.code == "invalid_time"
-    assert caught.value.hint
+    assert refusal("invalid_time", partial(parse_moment, end=True), text, "UTC", NOW).hint
 
 
 @settings(max_examples=200)

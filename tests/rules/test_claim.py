@@ -189,19 +189,17 @@ def test_slots_during_a_long_delivery_are_overlaps(world: World) -> None:
 
 def test_a_delivered_one_off_is_completed(world: World) -> None:
     """A one-off ends with its delivery, in the same append."""
-    id_ = world.register()
-    world.advance(minutes=1)
-    assert world.settle(world.claim_one()) == "delivered"
-    assert world.types(id_) == ["attempted", "delivered", "completed"]
-    assert world.state.schedules[id_].status == "completed"
+    made = world.claimed()
+    assert world.settle(made) == "delivered"
+    assert world.types(made.id) == ["attempted", "delivered", "completed"]
+    assert world.state.schedules[made.id].status == "completed"
 
 
 def test_a_failed_one_off_is_failed(world: World) -> None:
     """A one-off that won't be delivered has failed as a whole."""
-    id_ = world.register()
-    world.advance(minutes=1)
-    assert world.settle(world.claim_one(), PERMANENT) == "failed"
-    assert world.state.schedules[id_].status == "failed"
+    made = world.claimed()
+    assert world.settle(made, PERMANENT) == "failed"
+    assert world.state.schedules[made.id].status == "failed"
     assert world.last("schedule.completed")[:2] == ("once", "failed")
 
 
@@ -268,9 +266,7 @@ def test_transient_failures_do_not_park(world: World) -> None:
 
 def test_a_failed_attempt_is_repeated_with_the_same_otid(world: World) -> None:
     """P2: another attempt comes later, of the same slot, under the same otid, and counted."""
-    world.register()
-    world.advance(minutes=1)
-    first = world.claim_one()
+    first = world.claimed()
     assert world.settle(first, TRANSIENT) == "retrying"
     assert world.claim().records == []
     world.advance(seconds=7)
@@ -297,9 +293,7 @@ def test_attempts_back_off(world: World) -> None:
 
 def test_the_servers_word_on_when_to_come_back_is_kept(world: World) -> None:
     """A Retry-After that is longer than our own wait prevails."""
-    world.register()
-    world.advance(minutes=1)
-    world.settle(world.claim_one(), Abandoned("letta_rate_limited", "Slowly.", retry_after=90.0))
+    world.settle(world.claimed(), Abandoned("letta_rate_limited", "Slowly.", retry_after=90.0))
     world.advance(seconds=89)
     assert world.claim().records == []
     world.advance(seconds=2)
@@ -381,12 +375,11 @@ def test_retries_end_with_the_grace(world: World) -> None:
 
 def test_a_waiting_slot_beyond_its_grace_has_failed(world: World) -> None:
     """P2: a retry that nobody came to make in time ends as failed, with the last error."""
-    id_ = world.register(grace="1h")
-    world.advance(minutes=1)
-    world.settle(world.claim_one(), TRANSIENT)
+    made = world.claimed(grace="1h")
+    world.settle(made, TRANSIENT)
     world.advance(hours=2)
     assert world.claim().claims == []
-    assert world.types(id_) == ["attempted", "abandoned", "failed", "completed"]
+    assert world.types(made.id) == ["attempted", "abandoned", "failed", "completed"]
     assert world.last("delivery.failed").error.startswith("Nobody answers.")
 
 
@@ -397,12 +390,10 @@ def test_a_slot_of_a_stopped_schedule_is_not_tried_again(
 ) -> None:
     """P2: a waiting slot, or one whose attempt comes to nothing, is skipped once its schedule is
     cancelled or paused."""
-    id_ = world.register(every="10m")
-    world.advance(minutes=10)
-    made = world.claim_one()
+    made = world.claimed(every="10m")
     if not in_flight:
         world.settle(made, TRANSIENT)
-    change(world, id_, None, world.now)
+    change(world, made.id, None, world.now)
     if in_flight:
         assert world.settle(made, TRANSIENT) == "skipped"
     assert world.last("delivery.skipped").why == why
@@ -413,31 +404,25 @@ def test_a_slot_of_a_stopped_schedule_is_not_tried_again(
 
 def test_a_parked_schedules_slot_is_not_tried_again(world: World) -> None:
     """A retry of a schedule that was parked meanwhile is skipped."""
-    id_ = world.register(every="10m")
-    world.advance(minutes=10)
-    made = world.claim_one()
+    made = world.claimed(every="10m")
     schedules = world.state.schedules
-    schedules[id_] = schedules[id_]._replace(status="failed")
+    schedules[made.id] = schedules[made.id]._replace(status="failed")
     assert world.settle(made, TRANSIENT) == "skipped"
     assert world.last("delivery.skipped").why == "parked"
 
 
 def test_one_that_arrived_after_the_cancel_is_delivered(world: World) -> None:
     """What was sent before the cancel is recorded as what it is."""
-    id_ = world.register(every="10m")
-    world.advance(minutes=10)
-    made = world.claim_one()
-    cancel(world, id_, None, world.now)  # type: ignore[arg-type]
+    made = world.claimed(every="10m")
+    cancel(world, made.id, None, world.now)  # type: ignore[arg-type]
     assert world.settle(made) == "delivered"
-    assert world.state.schedules[id_].status == "cancelled"
+    assert world.state.schedules[made.id].status == "cancelled"
 
 
 def test_a_claim_follows_a_schedule_that_moves_to_another_agent(world: World) -> None:
     """A retry goes to the agent that the schedule has now; what is in doubt is asked of the old."""
-    id_ = world.register("agent-a", every="10m")
-    world.advance(minutes=10)
-    made = world.claim_one()
-    modify(world, id_, Request(agent_id="agent-b"), world.now)  # type: ignore[arg-type]
+    made = world.claimed("agent-a", every="10m")
+    modify(world, made.id, Request(agent_id="agent-b"), world.now)  # type: ignore[arg-type]
     (orphan,) = orphans(world.state, ["wrk_1"], world.now)
     assert (orphan.agent_id, orphan.in_doubt) == ("agent-a", True)
     world.settle(made, TRANSIENT)
@@ -448,9 +433,7 @@ def test_a_claim_follows_a_schedule_that_moves_to_another_agent(world: World) ->
 def test_an_earlier_attempts_run_is_not_the_next_ones(world: World) -> None:
     """P2: the run that a stopped worker noted belongs to its attempt: the next must not be judged
     by it."""
-    world.register()
-    world.advance(minutes=1)
-    first = world.claim_one()
+    first = world.claimed()
     left = [{"id": first.id, "slot": first.slot, "run_id": "run-1"}]
     world.add([(WorkerStopped("wrk_1", "SIGTERM", left), None)])
     (orphan,) = orphans(world.state, ["wrk_1"], world.now)
@@ -462,9 +445,7 @@ def test_an_earlier_attempts_run_is_not_the_next_ones(world: World) -> None:
 
 def test_what_is_settled_is_not_settled_again(world: World) -> None:
     """P2: a second reconciler's outcome changes nothing, after an end or a further attempt."""
-    world.register()
-    world.advance(minutes=1)
-    made = world.claim_one()
+    made = world.claimed()
     world.settle(made, Abandoned("no_trace", "No trace.", at_once=True), worker="wrk_2")
     assert world.settle(made, worker="wrk_3") == "settled"
     again = world.claim_one()
@@ -488,9 +469,7 @@ def test_orphans_are_those_of_the_dead_only(world: World) -> None:
 
 def test_an_error_that_is_no_text_is_recorded_all_the_same(world: World) -> None:
     """A server's error with a lone surrogate doesn't keep the outcome out of the log."""
-    world.register()
-    world.advance(minutes=1)
-    world.settle(world.claim_one(), Delivered("history", "run-1", "bad: \ud800"))
+    world.settle(world.claimed(), Delivered("history", "run-1", "bad: \ud800"))
     assert world.last("delivery.delivered").error == "bad: \\ud800"
 
 
@@ -547,15 +526,13 @@ def test_a_trigger_of_a_paused_schedule_is_delivered(world: World) -> None:
 
 def test_a_trigger_outlives_its_one_off(world: World) -> None:
     """A trigger that waits is delivered even after the one-off it belongs to is over."""
-    id_ = world.register()
-    world.advance(minutes=1)
-    made = world.claim_one()
-    run_now(world, id_, None, world.now)  # type: ignore[arg-type]
+    made = world.claimed()
+    run_now(world, made.id, None, world.now)  # type: ignore[arg-type]
     world.settle(made)
-    assert world.state.schedules[id_].status == "completed"
+    assert world.state.schedules[made.id].status == "completed"
     world.advance(seconds=1)
     assert world.settle(world.claim_one()) == "delivered"
-    assert world.types(id_).count("completed") == 1
+    assert world.types(made.id).count("completed") == 1
 
 
 def test_an_old_trigger_is_given_up(world: World) -> None:

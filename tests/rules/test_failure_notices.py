@@ -135,8 +135,7 @@ def test_missed_slots_are_told_of_once(world: World) -> None:
     world.register("agent-b", every="10m", on_failure="agent-n")
     world.advance(hours=10)
     for _ in range(30):
-        for made in world.claim().claims:
-            world.settle(made)
+        world.deliver()
         world.advance(seconds=30)
     texts = [notice.data["prompt"] for notice in notices(world)]
     assert len(texts) == 2
@@ -144,12 +143,10 @@ def test_missed_slots_are_told_of_once(world: World) -> None:
     assert any(f"missed 47 slots from {first} to 2026-11-20T19:50" in text for text in texts)
     assert any(f"missed 59 slots from {first} to 2026-11-20T21:50" in text for text in texts)
     world.advance(minutes=40)  # 55 minutes after
-    for made in world.claim().claims:
-        world.settle(made)
+    world.deliver()
     assert len(notices(world)) == 2
     world.advance(hours=3)
-    for made in world.claim().claims:
-        world.settle(made)
+    world.deliver()
     assert len(notices(world)) == 4
     check(world)
 
@@ -160,8 +157,7 @@ def test_what_is_no_incident_is_not_told(world: World) -> None:
     often = world.register(every="10s", on_failure="agent-n", daily_budget=2)
     for _ in range(5):
         world.advance(minutes=1)
-        for made in world.claim().claims:
-            world.settle(made, PERMANENT)
+        world.deliver(PERMANENT)
     cancel(world, often, None, world.now)  # type: ignore[arg-type]
     slow = world.register("agent-b", every="1m", on_failure="agent-n")
     world.advance(minutes=1)
@@ -183,8 +179,7 @@ def test_a_failing_notice_makes_none(world: World) -> None:
     park(world, agent="agent-n")
     assert len(notices(world)) == 2
     for _ in range(9):
-        for made in world.claim().claims:
-            world.settle(made, PERMANENT)
+        world.deliver(PERMANENT)
         world.advance(hours=1)
     assert len(notices(world)) == 2
     statuses = [schedule.status for schedule in world.state.schedules.values()]
@@ -198,9 +193,7 @@ def test_a_notice_is_charged_to_who_is_told(world: World) -> None:
     world.register("agent-n", every="1h")
     world.advance(hours=1)
     world.settle(world.claim_one())
-    world.register(time="in 10m", on_failure="agent-n")
-    world.advance(minutes=10)
-    world.settle(world.claim_one(), PERMANENT)
+    world.settle(world.claimed(time="in 10m", on_failure="agent-n"), PERMANENT)
     (line,) = world.claim().skipped
     assert (line["agent_id"], line["why"]) == ("agent-n", "agent_cap")
     check(world)

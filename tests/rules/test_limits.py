@@ -162,8 +162,7 @@ def test_the_check_finds_what_it_looks_for(broken: str) -> None:
         if broken == "budget":  # forgotten
             schedule = world.state.schedules[id_]
             world.state.schedules[id_] = schedule._replace(spent=0)
-        for made in world.claim().claims:
-            world.settle(made)
+        world.deliver()
     events = [event for event in world.events if event.type != "approval.consumed"]
     with pytest.raises(AssertionError):
         check_limits(events, Caps(daily_per_agent=1 if broken == "agent_cap" else 9))
@@ -219,8 +218,7 @@ def test_a_refused_slot_is_skipped_once() -> None:
         world.register(prompt=f"{number}", every="1h", **asked)
     world.advance(hours=1)
     for _ in range(9):
-        for made in world.claim().claims:
-            world.settle(made)
+        world.deliver()
     skips = [event for event in world.events if event.type == "delivery.skipped"]
     assert Counter(event.data["why"] for event in skips) == dict.fromkeys(LIMITS, 1)
     assert len({event.id for event in skips}) == 3
@@ -314,8 +312,7 @@ def test_what_is_left_is_told(var: Path, clock: Clock, monkeypatch: pytest.Monke
     world.register("agent-c", time="in 9d")
     for _ in range(3):
         world.advance(hours=1)
-        for made in world.claim().claims:
-            world.settle(made)
+        world.deliver()
     store: Any = world
     answer = budgets(store, None, world.now)
     midnight = "2026-11-21T00:00:00.000000Z"
@@ -350,8 +347,7 @@ def test_what_is_told_is_what_is_claimed() -> None:
     store: Any = world
     ids = [world.register(prompt=f"{n}", every="20m", daily_budget=n) for n in range(1, 5)]
     world.advance(hours=1)
-    for made in world.claim().claims:
-        world.settle(made)
+    world.deliver()
     before = budgets(store, None, world.now)
     left = {line["id"]: line["left"] for line in before["schedules"]}
     spent = Counter[str]()

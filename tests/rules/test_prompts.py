@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import Any
 
 import pytest
 from world import World
 
-from promptyoself.rules.claim import Claim
 from promptyoself.service.schedules.change import run_now
-
-
-def claimed(world: World, **asked: Any) -> Claim:
-    world.register(envelope=True, **asked)
-    world.advance(minutes=10)
-    return world.claim_one()
 
 
 def test_a_recurring_prompt_in_its_envelope() -> None:
     """Name, zone, when it was due and what time it is, the number of the fire, and the prompt."""
     world = World()
-    made = claimed(
-        world,
-        prompt="Stretch.\nSlowly.",
-        name="Stretching",
-        cron="*/5 * * * *",
-        timezone="Europe/Paris",
-        misfire="all",
-    )
-    world.settle(made)
-    world.advance(minutes=1, milliseconds=250)
+    asked = {"cron": "*/5 * * * *", "timezone": "Europe/Paris", "name": "Stretching"}
+    world.settle(world.claimed(prompt="Stretch.\nSlowly.", envelope=True, **asked))
+    world.advance(minutes=6, milliseconds=250)
     made = world.claim_one()
     assert made.text.split("\n") == [
         'Scheduled task "Stretching" is firing.',
@@ -44,16 +29,13 @@ def test_a_recurring_prompt_in_its_envelope() -> None:
     ]
 
 
-def test_a_one_off_in_its_envelope() -> None:
-    """A one-off says that it is one, and without a name goes by its id."""
-    made = claimed(World(), time="in 10m")
+def test_a_one_off_and_an_interval_in_their_envelopes() -> None:
+    """A one-off says that it is one, and without a name goes by its id. An interval tells its
+    rhythm."""
+    made = World().claimed(time="in 10m", envelope=True)
     assert made.text.split("\n")[0] == f'Scheduled task "{made.id}" is firing.'
     assert made.text.split("\n")[4] == "This is a one-off scheduled task."
-
-
-def test_an_interval_in_its_envelope() -> None:
-    """An interval tells its rhythm."""
-    made = claimed(World(), every="10m")
+    made = World().claimed(every="10m", envelope=True)
     assert made.text.split("\n")[4] == "This is fire #1 (cron: every 10m)."
 
 
@@ -71,25 +53,20 @@ def test_a_trigger_in_its_envelope() -> None:
 )
 def test_a_name_cannot_break_out_of_its_line(name: str) -> None:
     """Line ends of any kind in a name are spaces in the envelope."""
-    made = claimed(World(), name=name, every="10m")
+    made = World().claimed(name=name, every="10m", envelope=True)
     assert made.text.splitlines()[0] == 'Scheduled task "a Prompt: b" is firing.'
 
 
 def test_without_an_envelope_the_text_is_verbatim() -> None:
     """By default the agent gets what was registered, to the last byte."""
-    world = World()
     prompt = " {odd}\n\ttext\u00a0\n"
-    world.register(prompt=prompt)
-    world.advance(minutes=1)
-    assert world.claim_one().text == prompt
+    assert World().claimed(prompt=prompt).text == prompt
 
 
 @pytest.mark.parametrize("envelope", [False, True])
 def test_the_log_tells_the_hash_of_what_is_sent(envelope: bool) -> None:
     """P3: the claim's event commits to the exact text, envelope included, before it is sent."""
     world = World()
-    world.register(envelope=envelope, time="in 10m")
-    world.advance(minutes=10)
-    made = world.claim_one()
+    made = world.claimed(envelope=envelope)
     recorded = world.last("delivery.attempted").text_sha256
     assert recorded == sha256(made.text.encode()).hexdigest()

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from samples import HOUR, NOON, schedule
-from world import check_slots
+from world import World, check_slots
 
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.ids import jittered
 from promptyoself.core.instants import format_utc, parse_utc
-from promptyoself.core.settings import Caps, load_settings
-from promptyoself.events.draft import Draft
-from promptyoself.index.index import Snapshot
-from promptyoself.ledger import START, Envelope
-from promptyoself.ledger.linking import provisional_event
-from promptyoself.rules.claim import Claim, claim
+from promptyoself.ledger import Envelope
+from promptyoself.rules.claim import Claim
 from promptyoself.rules.due import due
-from promptyoself.rules.outcome import Abandoned, Delivered, Failed, outcome_events
+from promptyoself.rules.outcome import Abandoned, Delivered, Failed
 from promptyoself.rules.retry import retry_delay
 from promptyoself.rules.slots import (
     MISFIRE_TOLERANCE,
@@ -223,63 +219,26 @@ def test_retries_wait_longer_each_time() -> None:
 # The property.
 
 
-class Memory:
-    """A store in memory: the use cases and the fold as they are, without a disk."""
-
-    def __init__(self, caps: Caps) -> None:
-        environ = {"PROMPTYOSELF_VAR": "/nowhere", "PROMPTYOSELF_TZ": "UTC"}
-        self.settings = load_settings(environ)._replace(caps=caps)
-        self.state = EMPTY
-        self.log: list[Envelope] = []
-
-    def read(self) -> Snapshot:
-        return Snapshot(self.state, START)
-
-    def unpinned_state(self, state: State) -> State:
-        return state
-
-    def warn(self, message: str) -> None:
-        raise AssertionError(message)
-
-    def draft(self, record: object, id_: str | None, _: str | None = None) -> Draft:
-        return Draft(record, id_, {})  # type: ignore[arg-type]
-
-    def transact(
-        self, now: datetime, decide: Callable[[State], tuple[Sequence[Draft], Any]]
-    ) -> Any:
-        drafts, result = decide(self.state)
-        new = [
-            provisional_event(draft.record, draft.id, format_utc(now))._replace(
-                seq=len(self.log) + number
-            )
-            for number, draft in enumerate(drafts, 1)
-        ]
-        self.state = fold(self.state, new)
-        self.log += new
-        return result
-
-
-class World:
+class Lifetime:
     """One schedule, a clock, a loop that runs now and then, and people who change their minds."""
 
-    def __init__(self, request: Request, caps: Caps) -> None:
-        self.store: Any = Memory(caps)
-        self.now = NOON
+    def __init__(self, request: Request) -> None:
+        self.world: Any = World(min_interval=10)
         self.flying: list[Claim] = []
         self.eras: list[tuple[datetime, int, Schedule | None]] = []
         self.request = request
-        self.id = register(self.store, request, self.now)["id"]
+        self.id = register(self.world, request, self.world.now)["id"]
         self._note()
 
     def schedule(self) -> Schedule:
-        found: Schedule = self.store.state.schedules[self.id]
-        return found
+        schedule: Schedule = self.world.state.schedules[self.id]
+        return schedule
 
     def _note(self) -> None:
         """From now on its slots are those of the trigger that it has, if it has one to come."""
         current = self.schedule()
         lives = current.next_run is not None
-        self.eras.append((self.now, len(self.store.log), current if lives else None))
+        self.eras.append((self.world.now, len(self.world.events), current if lives else None))
 
     def change(self, what: Callable[[], Any]) -> None:
         try:
@@ -289,22 +248,11 @@ class World:
         self._note()
 
     def loop(self) -> None:
-        def decide(state: State) -> tuple[Sequence[Draft], list[Claim]]:
-            made = claim(state, self.now, "w", self.store.settings.caps, 10)
-            return [Draft(record, id_, {}) for record, id_ in made.records], made.claims
-
-        self.flying += self.store.transact(self.now, decide)
+        self.flying += self.world.claim().claims
 
     def land(self, outcome: Any) -> None:
-        if not self.flying:
-            return
-        landing = self.flying.pop(0)
-
-        def decide(state: State) -> tuple[Sequence[Draft], None]:
-            records, _ = outcome_events(state, landing, "w", outcome, self.now)
-            return [Draft(record, landing.id, {}) for record in records], None
-
-        self.store.transact(self.now, decide)
+        if self.flying:
+            self.world.settle(self.flying.pop(0), outcome)
 
     def drain(self) -> None:
         """Run the loop until nothing is due and nothing flies."""
@@ -312,21 +260,22 @@ class World:
             self.loop()
             while self.flying:
                 self.land(Delivered("run"))
-            waiting = [slot.retry_at for slot in self.store.state.open.values() if slot.retry_at]
+            world = self.world
+            waiting = [slot.retry_at for slot in world.state.open.values() if slot.retry_at]
             if waiting:
-                self.now = max([self.now, *(parse_utc(at) for at in waiting)])
-            elif self._is_owed() or list(due(self.store.state, format_utc(self.now))):
-                self.now += timedelta(seconds=30)  # its jitter, or the pause of a catch-up
+                world.now = max([world.now, *(parse_utc(at) for at in waiting)])
+            elif self._is_owed() or list(due(world.state, format_utc(world.now))):
+                world.advance(seconds=30)  # its jitter, or the pause of a catch-up
             elif self.schedule().status in ("paused", "failed"):
                 # What passes meanwhile is accounted for when that ends.
-                self.change(lambda: cancel(self.store, self.id, None, self.now))
+                self.change(lambda: cancel(self.world, self.id, None, self.world.now))
             else:
                 return
         raise AssertionError("it never comes to rest")
 
     def _is_owed(self) -> bool:
         current = self.schedule()
-        passed = current.next_run is not None and current.next_run <= format_utc(self.now)
+        passed = current.next_run is not None and current.next_run <= format_utc(self.world.now)
         return passed and current.status == "active"
 
     def audit(self) -> None:
@@ -336,7 +285,8 @@ class World:
         opened: set[str] = set()
         triggers: set[str] = set()
         state = EMPTY
-        for event in self.store.log:
+        events, now = self.world.events, self.world.now
+        for event in events:
             data = event.data
             current = state.schedules.get(self.id)
             if event.type == "delivery.attempted" and data["attempt"] == 1:
@@ -354,37 +304,39 @@ class World:
                     assert current is not None
                     first, last = parse_utc(data["slot"]), parse_utc(data["last"])
                     tick = timedelta(microseconds=1)
-                    found = list(slots(schedule_trigger(current), first - tick, last))
-                    assert (found[0], found[-1], len(found)) == (first, last, data["slots"])
-                    outcomes += [format_utc(slot) for slot in found]
-                    decided += found
+                    skipped = list(slots(schedule_trigger(current), first - tick, last))
+                    assert (skipped[0], skipped[-1], len(skipped)) == (first, last, data["slots"])
+                    outcomes += [format_utc(slot) for slot in skipped]
+                    decided += skipped
             elif event.type == "schedule.triggered":
                 triggers.add(data["slot"])
             state = fold(state, [event])
-        assert state == self.store.state
+        assert state == self.world.state
+        assert not self.world.warned
         assert not opened
         assert decided == sorted(set(decided))
         expected: set[str] = set()
-        ends = [*self.eras[1:], (self.now, len(self.store.log), None)]
+        ends = [*self.eras[1:], (now, len(events), None)]
         for (since, first, era), (until, last, _) in zip(self.eras, ends, strict=True):
             if era is not None:
                 expected |= {
                     format_utc(slot) for slot in slots(schedule_trigger(era), since, until)
                 }
-            for spent in self._spent(first, last):
+            for spent in _spent(events[first:last]):
                 expected = {slot for slot in expected if slot <= spent}
         assert sorted(outcomes) == sorted(expected | triggers)
         # The audit, which doesn't list slots but steps from one to the next, says the same.
-        found = check_slots(self.store.log, self.now)
-        assert found.total() == len(outcomes)
-        assert set(found) <= {"delivered", "failed", "skipped"}
+        audited = check_slots(events, now)
+        assert audited.total() == len(outcomes)
+        assert set(audited) <= {"delivered", "failed", "skipped"}
 
-    def _spent(self, first: int, last: int) -> Iterator[str]:
-        """The slot with which it had fired as often as it may, among those events."""
-        for event in self.store.log[first:last]:
-            begun = event.type == "delivery.attempted" and event.data["attempt"] == 1
-            if begun and event.data["kind"] == "scheduled" and "next_run" not in event.data:
-                yield event.data["slot"]
+
+def _spent(events: Sequence[Envelope]) -> Iterator[str]:
+    """The slot with which a schedule had fired as often as it may, among some events."""
+    for event in events:
+        begun = event.type == "delivery.attempted" and event.data["attempt"] == 1
+        if begun and event.data["kind"] == "scheduled" and "next_run" not in event.data:
+            yield event.data["slot"]
 
 
 REQUESTS = st.fixed_dictionaries(
@@ -444,29 +396,23 @@ def test_every_slot_is_accounted_for(
     """P2: whatever is registered, however the clock goes and the loop runs, whoever pauses,
     resumes, modifies, cancels, revives and triggers it meanwhile: every slot that has passed gets
     exactly one outcome, none twice, none missing, none out of order."""
-    world = World(request._replace(**when), Caps(10, 100, 500))
+    life = Lifetime(request._replace(**when))
+    world = life.world
     changes: dict[str, Callable[..., Any]] = {
         "pause": pause, "resume": resume, "cancel": cancel, "trigger": run_now,
     }  # fmt: skip
     for what, detail in steps:
         if what == "wait":
-            world.now += timedelta(seconds=detail)
+            world.advance(seconds=detail)
         elif what == "loop":
-            world.loop()
+            life.loop()
         elif what == "land":
-            world.land(detail)
+            life.land(detail)
         elif what == "modify":
-            asked = Request(**detail)
-            world.change(lambda asked=asked: modify(world.store, world.id, asked, world.now))  # type: ignore
+            life.change(partial(modify, world, life.id, Request(**detail), world.now))
         elif what == "register":
-            world.change(lambda: register(world.store, world.request, world.now))
+            life.change(partial(register, world, life.request, world.now))
         else:
-            function = changes[what]
-            world.change(lambda f=function: f(world.store, world.id, None, world.now))  # type: ignore
-    world.drain()
-    world.audit()
-
-
-def test_the_settings_of_the_property_are_real(tmp_path: Path) -> None:
-    """The property above runs with the product's own caps."""
-    assert Memory(Caps()).settings.caps == Caps(10, 100, 500)
+            life.change(partial(changes[what], world, life.id, None, world.now))
+    life.drain()
+    life.audit()

@@ -188,45 +188,6 @@ def test_days_agree_with_croniter(days: str, start: datetime, minute: int, hour:
         assert found == at
 
 
-def falls_on(expression: str, day: datetime) -> bool:
-    """Vixie's rule said again, of one day and a simple expression."""
-    numbers, months, weekdays = (
-        None if field == "*" else {int(each) for each in field.split(",")}
-        for field in expression.replace("*/28", "1,29").replace("*/7", "0").split()[2:]
-    )
-    month = months is None or day.month in months
-    by_number = numbers is None or day.day in numbers
-    by_weekday = weekdays is None or day.isoweekday() % 7 in weekdays
-    both = "*" in expression.split()[2] + expression.split()[4]
-    return month and (by_number and by_weekday if both else by_number or by_weekday)
-
-
-@pytest.mark.parametrize(
-    "expression",
-    [
-        "0 0 29 2 *",  # not in 1900, 2100, 2200 and 2300
-        "0 0 29 2 */7",  # a Sunday: up to 40 years apart
-        "0 0 */28 2 3",
-        "0 0 29 2 4",  # or every Thursday of February
-        "0 0 31 * *",
-        "0 0 13 * 5",
-        "0 0 * 3,11 0",
-        "0 0 1,30 2,4 *",
-    ],
-)
-def test_four_centuries_of_days(expression: str) -> None:
-    """Every day that matches in 400 years is found, forward and back, and no other."""
-    first, last = utc("1890-01-01"), utc("2310-01-01")
-    days = [first + timedelta(days=number) for number in range((last - first).days)]
-    expected = [day for day in days if falls_on(expression, day)]
-    trigger = cron(expression)
-    assert (
-        list(slots(trigger, first - timedelta(seconds=1), last - timedelta(seconds=1))) == expected
-    )
-    for at, before in zip(expected[1:], expected, strict=False):
-        assert last_slot(trigger, first - timedelta(days=1), at - timedelta(seconds=1)) == before
-
-
 def test_what_never_fires_has_an_answer() -> None:
     """A day that no month has, which only a forged log can hold, comes to nothing at once."""
     never = Trigger("cron", "0 0 30 2 *")

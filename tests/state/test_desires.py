@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from promptyoself.core.errors import ChainError
-from promptyoself.core.ids import desire_id
 from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.ledger import Envelope
 from promptyoself.state import apply, schedules
@@ -238,16 +237,3 @@ def test_what_is_newer_is_named() -> None:
         state = fold(EMPTY, [newer, recorded(2, "des_00000002")])
         assert state.newer == f"event 1 ({type_}, version {version})"
         assert state.statuses == {"living": 1}
-
-
-def test_the_id_is_of_agent_text_and_instant() -> None:
-    """P6: the id depends on these three and the salt, and on nothing else."""
-    content = {"agent_id": "a", "text": "x", "recorded_at": AT}
-    others = [
-        desire_id({**content, "agent_id": "b"}),
-        desire_id({**content, "text": "y"}),
-        desire_id({**content, "recorded_at": format_utc(NOON + timedelta(microseconds=1))}),
-        desire_id(content, 1),
-    ]
-    assert len({desire_id(content), *others}) == 5
-    assert desire_id(dict(reversed(content.items()))) == desire_id(content)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tally import rounds
 
 from promptyoself.core.errors import ChainError
-from promptyoself.core.ids import content_hash, schedule_id, slot_otid
+from promptyoself.core.ids import schedule_id, slot_otid
 from promptyoself.core.instants import format_utc
 from promptyoself.events import records
 from promptyoself.events.codec import is_known, write_event
@@ -188,30 +188,6 @@ def test_same_content_same_id(history: list[Envelope]) -> None:
     state = fold(EMPTY, history)
     for schedule in state.schedules.values():
         assert schedule.id == "sch_" + schedule.registered[:8]
-
-
-def test_content_is_all_that_counts() -> None:
-    """P6: policy isn't content; every content field is; a salt gives another id."""
-    first = registration(1)
-    content = content_of(first)
-    for field, value in (("tier", 9), ("misfire", "all"), ("grace", 1), ("jitter", 5)):
-        assert schedule_id(content_of(first._replace(**{field: value}))) == schedule_id(content)
-    ids = {schedule_id(content)}
-    for field in content:
-        ids.add(schedule_id({**content, field: "another"}))
-    ids |= {schedule_id(content, salt) for salt in (1, 2)}
-    assert len(ids) == len(content) + 3
-
-
-def test_ids_are_for_ever() -> None:
-    """P6: an id and an otid written down years ago still come out the same."""
-    content = content_of(registration(1))
-    assert content_hash(content) == content_hash(dict(reversed(content.items())))
-    assert schedule_id(content) == "sch_787bc1f2"
-    assert (
-        slot_otid("sch_787bc1f2", "2026-11-20T20:30:00.000000Z")
-        == "02160cae-e8dd-5e40-910d-3dce6c1c0ce7"
-    )
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,16 @@
-"""What the tests of parsers draw: instants, and texts that somebody might type."""
+"""What the tests of parsers draw: instants, and texts that somebody might type; and how they are
+refused."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
+import pytest
 from hypothesis import strategies as st
+
+from promptyoself.core.errors import PromptyoselfError
 
 NOW = datetime(2026, 11, 20, 20, 30, tzinfo=UTC)
 INSTANTS = st.timedeltas(timedelta(0), timedelta(36500)).map(
@@ -20,3 +26,11 @@ HOSTILE = st.one_of(
 def utc(text: str) -> datetime:
     """An instant, as ISO 8601 without an offset."""
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+def refusal(code: str, call: Callable[..., object], *arguments: Any) -> PromptyoselfError:
+    """The error with that code, with which a call is refused."""
+    with pytest.raises(PromptyoselfError) as caught:
+        call(*arguments)
+    assert caught.value.code == code
+    return caught.value

@@ -152,6 +152,16 @@ class World:
         (made,) = self.claim().claims
         return made
 
+    def claimed(self, agent: str = "agent-a", **asked: Any) -> Claim:
+        """Register a prompt, and claim its first slot when that is due."""
+        self.now = parse_utc(str(self.state.schedules[self.register(agent, **asked)].next_run))
+        return self.claim_one()
+
+    def deliver(self, outcome: Outcome = DELIVERED) -> None:
+        """Claim what is due, and record that outcome of all of it."""
+        for made in self.claim().claims:
+            self.settle(made, outcome)
+
     def settle(self, made: Claim, outcome: Outcome = DELIVERED, worker: str = "wrk_1") -> str:
         """Record an outcome; returns what became of the slot."""
         records, became = outcome_events(self.state, made, worker, outcome, self.now)
