@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 from croniter import croniter
 from pairs import PAIRS, Figure, summed_up
 
-from promptyoself.rules.cron import parse_cron
+from promptyoself.rules.cron_expressions import parse_cron
 from promptyoself.rules.triggers import Trigger, next_fire_time
 
 CASES = (

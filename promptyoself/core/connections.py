@@ -24,8 +24,8 @@ _PAUSE = 0.1  # seconds after an accept that failed: it fails again at once
 
 
 def most_connections(wanted: int) -> int:
-    """So many connections, but no more than half of the files that the process may open: the rest
-    is for what it is there for."""
+    """The number that is wanted, but no more than half of the files that the process may open: the
+    rest is for what it is there for."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return wanted
@@ -87,7 +87,7 @@ class BoundedServer(ThreadingTCPServer):
         del client_address
         with self._gate:
             if len(self.open) >= self.most:
-                silent = next((each for each, waits in self.open.items() if waits), None)
+                silent = next((other for other, waits in self.open.items() if waits), None)
                 if silent is None:
                     return False
                 del self.open[silent]  # its thread will close it

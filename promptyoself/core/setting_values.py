@@ -13,6 +13,7 @@ from pathlib import Path
 from promptyoself.core.addresses import is_ambiguous, presentable
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.ids import is_opaque_id
+from promptyoself.core.times import number_of_seconds
 
 
 def path_of(values: Mapping[str, str], name: str) -> Path:
@@ -60,23 +61,11 @@ def base_url_of(values: Mapping[str, str]) -> str:
 
 def seconds_of(values: Mapping[str, str], name: str, least: float) -> float:
     """The setting in seconds, of a number or a duration."""
-    number = _seconds(values[name])
+    number = number_of_seconds(values[name])
     if number is None or not least <= number < 1e9:
         wanted = f"a number of seconds, or a duration such as 1m30s, at least {least:g} s"
         raise _invalid(name, values[name], wanted)
     return number
-
-
-def _seconds(text: str) -> float | None:
-    if not text.isascii():
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        # Few settings are written with a unit, and reading one costs an import.
-        from promptyoself.core.times import number_of_seconds
-
-        return number_of_seconds(text)
 
 
 def whole_of(values: Mapping[str, str], name: str, least: int) -> int:
@@ -89,7 +78,7 @@ def whole_of(values: Mapping[str, str], name: str, least: int) -> int:
 
 def whole_seconds_of(values: Mapping[str, str], name: str) -> int:
     """The setting in whole seconds, of a number or a duration."""
-    number = _seconds(values[name])
+    number = number_of_seconds(values[name])
     if number is None or not 1 <= number < 1e9 or number != int(number):
         wanted = "a whole number of seconds, or a duration such as 1m30s, at least 1 s"
         raise _invalid(name, values[name], wanted)

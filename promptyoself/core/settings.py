@@ -27,6 +27,7 @@ from promptyoself.core.setting_values import (
     word_of,
 )
 from promptyoself.core.texts import trimmed
+from promptyoself.core.times import parse_duration, parse_zone
 
 if TYPE_CHECKING:
     from promptyoself.core.envfile import Entry
@@ -206,8 +207,6 @@ def default_zone(settings: Settings) -> str:
     Raises:
         PromptyoselfError: ``invalid_setting``, where PROMPTYOSELF_TZ names none that exists.
     """
-    from promptyoself.core.times import parse_zone
-
     try:
         return parse_zone(settings.timezone)
     except PromptyoselfError as error:
@@ -220,8 +219,6 @@ def desire_half_life(settings: Settings) -> int:
     Raises:
         PromptyoselfError: ``invalid_setting``, where PROMPTYOSELF_DESIRE_HALF_LIFE is no duration.
     """
-    from promptyoself.core.times import parse_duration
-
     try:
         return parse_duration(settings.half_life)
     except PromptyoselfError as error:

@@ -23,7 +23,7 @@ from promptyoself.core.times import (
 )
 
 if TYPE_CHECKING:
-    from promptyoself.rules.cron import CronExpression
+    from promptyoself.rules.cron_expressions import CronExpression
 
 
 _AT_ONCE = (timedelta(0),)

@@ -1,4 +1,4 @@
-"""What is due: the slots that could be claimed, in the order in which they are."""
+"""The queue: which slots could be claimed now, the oldest first."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def due(state: State, now: str, agent_id: str | None = None) -> Iterator[tuple[s
 
 
 def _scheduled_of(state: State, now: str, agent_id: str) -> list[tuple[str, str, str]]:
-    found = []
+    items = []
     for id_ in state.agent(agent_id).unfinished:
         summary = summarize(state.schedules[id_])
         if summary.first is not None and summary.ready is not None and summary.ready <= now:
-            found.append((summary.first, id_, ""))
-    return sorted(found)
+            items.append((summary.first, id_, ""))
+    return sorted(items)

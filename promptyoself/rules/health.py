@@ -44,7 +44,8 @@ def failed(state: State) -> str:
 def failing(state: State) -> str:
     """The active schedules whose latest delivery failed; empty if there are none."""
     candidates = state.schedules.values(lambda summary: bool(summary.failing))
-    ids = list(islice((each.id for each in candidates if is_failing(each)), _COUNTED))
+    failing_ids = (schedule.id for schedule in candidates if is_failing(schedule))
+    ids = list(islice(failing_ids, _COUNTED))
     return f"the latest delivery failed of {_counted(ids)}" if ids else ""
 
 

@@ -1,9 +1,8 @@
-"""When a schedule fires: once, on a cron expression, or at an interval.
+"""At which instants a schedule fires: once, on a cron expression, or at an interval.
 
-Pure: nothing here reads a clock or a file other than the time zone data, and ``now`` is always an
-argument. Every instant that goes in or out is an aware datetime, and every one that comes out is in
-UTC. Which times a cron expression names is in :mod:`promptyoself.rules.cron`, which is imported
-only for a trigger that has one.
+Every instant that goes in or out is an aware datetime, and every one that comes out is in UTC.
+Which times a cron expression names is in :mod:`promptyoself.rules.cron_expressions`, which is
+imported only for a trigger that has one.
 
 How a cron expression meets a change of clocks is Debian's (Vixie) rule:
 
@@ -31,7 +30,7 @@ from promptyoself.events.kinds import ScheduleType
 
 if TYPE_CHECKING:
     from promptyoself.rules.clock_changes import Group
-    from promptyoself.rules.cron import CronExpression
+    from promptyoself.rules.cron_expressions import CronExpression
 
 
 _END = datetime.max.replace(tzinfo=UTC)
@@ -197,7 +196,7 @@ def _cron_fires(trigger: Trigger, low: datetime) -> Iterator[datetime]:
 
 def _cron(expression: str) -> CronExpression:
     # An interval or a single time needs neither the module nor croniter.
-    from promptyoself.rules.cron import read_cron
+    from promptyoself.rules.cron_expressions import read_cron
 
     return read_cron(expression)
 

@@ -33,25 +33,20 @@ class Base(Protocol[V_co]):
 
     def get(self, key: str) -> V_co | None:
         """The value of a key."""
-        ...
 
     def walk(self, wanted: PartFilter, under: str = "") -> Iterator[tuple[str, V_co]]:
         """Every key and value of the wanted parts, in the order of their paths, but only of parts
         in which a path may begin with ``under``."""
-        ...
 
     def soonest(self, wanted: PartFilter) -> Iterator[tuple[str, str, V_co]]:
         """The instant, the key and the value of each value with an instant ahead in the wanted
         parts, in the order of the instants and then of the keys."""
-        ...
 
     def ready_by(self, now: str) -> Iterator[tuple[str, str, V_co]]:
         """As :meth:`soonest`, of the values that may begin by an instant."""
-        ...
 
     def next_ready(self, after: str) -> str | None:
         """The earliest instant later than ``after`` at which a value may begin."""
-        ...
 
     def __len__(self) -> int: ...
 
@@ -147,7 +142,7 @@ class Overlay(Generic[V]):
             if wanted is None or wanted(self.summarize(value))
         )
         if self.base is not None:
-            for key, value in self.base.walk(wanted or _any, under):
+            for key, value in self.base.walk(wanted or (lambda _: True), under):
                 if key not in changes:
                     yield key, value
 
@@ -226,10 +221,6 @@ class Overlay(Generic[V]):
 
     def __repr__(self) -> str:
         return f"Overlay({dict(self.items())!r})"
-
-
-def _any(_: Summary) -> bool:
-    return True
 
 
 def _by_key(item: tuple[str, Any]) -> str:

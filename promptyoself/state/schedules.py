@@ -205,7 +205,7 @@ def catch_up_pause(fields: Mapping[str, Any]) -> timedelta:
 
 CATCH_UP_PAUSE = timedelta(seconds=60)
 
-_ONE_OF = {status: tuple(int(status == each) for each in STATUSES) for status in STATUSES}
+_ONE_OF = {status: tuple(int(status == other) for other in STATUSES) for status in STATUSES}
 
 
 def _nothing_to_sum_up(_: AgentState) -> Summary:

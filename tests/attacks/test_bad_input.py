@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from calling import AGENT, Answer, append_foreign, call, log_of, run
 
-from promptyoself.core.validation import MAX_PROMPT_BYTES
+from promptyoself.core.text_limits import MAX_PROMPT_BYTES
 
 BASE = ("register", "--agent-id", AGENT, "--prompt", "Hello")
 EVERY = (*BASE, "--every", "5m")

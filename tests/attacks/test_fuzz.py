@@ -45,7 +45,7 @@ from promptyoself.core.settings import SETTINGS
 from promptyoself.core.times import format_duration, parse_duration, parse_time, parse_zone
 from promptyoself.doors.registry import COMMANDS
 from promptyoself.ledger.envelope import Envelope, decode_line, encode_line
-from promptyoself.rules.cron import parse_cron
+from promptyoself.rules.cron_expressions import parse_cron
 from promptyoself.rules.triggers import Trigger, last_slot, next_fire_time
 from promptyoself.sandbox import Sandbox
 

@@ -264,7 +264,7 @@ def test_a_name_in_the_file_is_told_with_its_line(
     var: Path, envfile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P7: so is one in the .env file, and a name of Letta's in the wrong case; also where warnings
-    go to a log file, since whoever calls isn't reading that."""
+    go to a log file, since a caller isn't reading that."""
     envfile.write_text("LETTA_PG_URI=x\n\nPROMPTYOSELF_ZONE=UTC\nletta_api_key=y\n")
     monkeypatch.setenv("PROMPTYOSELF_LOG_FILE", str(tmp_path / "log"))
     said = call(*REGISTER).err

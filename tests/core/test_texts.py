@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from calling import AGENT, call, lines_of, log_of
 
+from promptyoself.core.text_limits import MAX_PROMPT_BYTES
 from promptyoself.core.texts import NotUTF8, message_of, text_of, trimmed
-from promptyoself.core.validation import MAX_PROMPT_BYTES
 
 if TYPE_CHECKING:
     from conftest import Clock

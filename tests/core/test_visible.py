@@ -53,7 +53,7 @@ def test_every_control_and_format_character_is_one_of_them() -> None:
 def test_what_is_hidden_in_a_prompt_is_seen_in_a_table(
     var: Path, clock: Clock, kind: str, command: str
 ) -> None:
-    """P9: whoever reads a prompt sees all that the agent gets."""
+    """P9: people who read a prompt see all that the agent gets."""
     id_ = call(*BASE, "--prompt", f"Pay{HIDDEN[kind]}pal", "--name", HIDDEN[kind]).success()["id"]
     more = ("--id", id_) if command != "list" else ()
     shown = call(command, *more, "--format", "table").out.decode()

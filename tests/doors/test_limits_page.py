@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from promptyoself.core.settings import Caps
-from promptyoself.core.validation import MAX_PROMPT_BYTES
+from promptyoself.core.text_limits import MAX_PROMPT_BYTES
 from promptyoself.doors import command, monitor
 from promptyoself.doors.commands import log
 from promptyoself.doors.mcp import connections, http, shares

@@ -37,7 +37,7 @@ FOLDING = {"events.codec", "events.records", "state.apply"}
 """What an event needs that isn't in the index yet."""
 
 WRITING = FOLDING | {
-    "core.validation",
+    "core.text_limits",
     "ledger.linking",
     "ledger.worker_locks",
     "rules",
@@ -132,11 +132,11 @@ def test_only_what_expands_a_cron_expression_loads_croniter(
     same agent it does: the fires of all its schedules in a day are counted.)"""
     base = ("register", "--agent-id", AGENT, "--prompt", "Hello")
     there = loaded(environ, *base, "--cron", "0 9 * * MON", "--tz", "Europe/London")
-    assert {"croniter", "zoneinfo", "promptyoself.rules.cron"} <= there
+    assert {"croniter", "zoneinfo", "promptyoself.rules.cron_expressions"} <= there
     assert ours(loaded(environ, "list")) == OURS | {
         "doors.commands.listing",
         "rules",
-        "rules.cron",
+        "rules.cron_expressions",
         "service.schedules.views",
     }
     other = ("register", "--agent-id", AGENT[:-1] + "2", "--prompt", "Hello", "--every", "5m")

@@ -237,7 +237,7 @@ def test_until_ends_a_schedule(world: World) -> None:
 
 
 def test_five_permanent_failures_in_a_row_park_a_schedule(world: World) -> None:
-    """A schedule that can only fail stops after five; one success begins the count anew."""
+    """A schedule that can only fail stops after five; one success sets the count back to 0."""
     id_ = world.register(every="10m")
     for number in range(1, PARK_AFTER * 2 + 1):
         world.advance(minutes=10)
@@ -559,7 +559,7 @@ def test_tier_two_needs_an_approval(world: World) -> None:
     assert [line["why"] for line in world.claim().skipped] == ["approval"]
 
 
-def test_the_daily_budget_begins_anew_at_midnight(world: World) -> None:
+def test_there_is_another_daily_budget_from_midnight_on(world: World) -> None:
     """A spent budget skips the rest of the day (UTC); after midnight there is a new one."""
     world.register(every="6h", daily_budget=1)
     whys = []
@@ -582,17 +582,6 @@ def test_a_budget_is_not_given_back_by_the_clock(world: World) -> None:
     run_now(world, id_, None, world.now)  # type: ignore[arg-type]
     world.advance(seconds=1)
     assert [line["why"] for line in world.claim().skipped] == ["budget"]
-
-
-def test_an_agents_deliveries_a_day_are_capped() -> None:
-    """No schedule can opt out of its agent's cap, which is counted over all of them."""
-    world = World(daily_per_agent=2)
-    for number in range(3):
-        world.register(prompt=str(number), time=f"in {number + 1}s")
-    world.advance(minutes=1)
-    for _ in range(2):
-        world.settle(world.claim_one())
-    assert [line["why"] for line in world.claim().skipped] == ["agent_cap"]
 
 
 def test_a_further_attempt_costs_no_budget(world: World) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from typed_texts import HOSTILE, INSTANTS, NOW, refusal, utc
 
 from promptyoself.core.errors import PromptyoselfError
-from promptyoself.rules.cron import canonical_cron, parse_cron, read_cron
+from promptyoself.rules.cron_expressions import canonical_cron, parse_cron, read_cron
 from promptyoself.rules.triggers import Trigger, count_slots, last_slot, next_fire_time, slots
 
 DAY = timedelta(days=1)

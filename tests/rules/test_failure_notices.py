@@ -34,7 +34,7 @@ def world() -> World:
 
 
 def notices(world: World, agent: str = "agent-n") -> list[Any]:
-    """What was registered for whoever is told."""
+    """What was registered for the agent that is told."""
     return [
         event
         for event in world.events

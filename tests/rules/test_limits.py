@@ -305,7 +305,7 @@ def test_the_shortest_interval_holds_for_cron_too(
 
 def test_what_is_left_is_told(var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """`budgets` says what each agent and each of its schedules has spent, may spend, and has left
-    today; at midnight (UTC) it begins anew."""
+    today; from midnight (UTC) on there is as much as before."""
     world = World(daily_per_agent=5, max_active_per_agent=7)
     one = world.register(every="1h", daily_budget=2, name="Hourly")
     two = world.register("agent-b", every="1h")

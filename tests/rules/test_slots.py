@@ -393,8 +393,8 @@ STEPS = st.one_of(
 def test_every_slot_is_accounted_for(
     request: Request, when: dict[str, str], steps: list[tuple[str, Any]]
 ) -> None:
-    """P2: whatever is registered, however the clock goes and the loop runs, whoever pauses,
-    resumes, modifies, cancels, revives and triggers it meanwhile: every slot that has passed gets
+    """P2: whatever is registered, however the clock goes and the loop runs, and if people pause,
+    resume, modify, cancel, revive and trigger it meanwhile: every slot that has passed gets
     exactly one outcome, none twice, none missing, none out of order."""
     life = Lifetime(request._replace(**when))
     world = life.world

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.times import in_zone
-from promptyoself.rules.cron import parse_cron
+from promptyoself.rules.cron_expressions import parse_cron
 from promptyoself.rules.triggers import Trigger, count_slots, last_slot, next_fire_time, slots
 
 END = datetime(2100, 1, 1, tzinfo=UTC)

@@ -35,7 +35,7 @@ def recover_command(session: Session, yes: bool, reason: str | None, **options: 
     missing. It states in the log what is lost, and keeps the damaged bytes in the quarantine.
     `verify` tells of it from then on. Look at it with --dry-run first.
     """
-    from promptyoself.core.validation import MAX_REASON, check_text
+    from promptyoself.core.text_limits import MAX_REASON, check_text
     from promptyoself.service.upkeep.recover import recover
 
     check_text("reason", reason, MAX_REASON)

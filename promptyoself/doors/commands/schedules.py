@@ -90,7 +90,7 @@ def register_command(session: Session, check: bool, dry_run: bool, **options: An
     Answers with the id, which later commands need, and next_run. The same content again changes
     nothing and answers with the same id.
     """
-    from promptyoself.core.validation import check_agent_id
+    from promptyoself.core.text_limits import check_agent_id
     from promptyoself.service.schedules.register import register
 
     request = _request(options)
@@ -265,8 +265,8 @@ def _request(options: dict[str, Any]) -> Request:
 
 
 def _read_prompt(source: str) -> str:
+    from promptyoself.core.text_limits import MAX_PROMPT_BYTES, prompt_too_long
     from promptyoself.core.texts import NotUTF8, message_of
-    from promptyoself.core.validation import MAX_PROMPT_BYTES, prompt_too_long
 
     # A byte too many, a byte order mark, and a line end for each byte, which counts half or less.
     most = 2 * MAX_PROMPT_BYTES + 6

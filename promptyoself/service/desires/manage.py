@@ -10,8 +10,8 @@ from promptyoself.core.errors import PromptyoselfError, WrongUsage
 from promptyoself.core.ids import desire_id
 from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.core.settings import desire_half_life
+from promptyoself.core.text_limits import MAX_REASON, check_agent_id, check_text
 from promptyoself.core.times import shown
-from promptyoself.core.validation import MAX_REASON, check_agent_id, check_text
 from promptyoself.events.draft import Draft
 from promptyoself.events.records import DesirePruned, DesireRecorded, DesireReinforced
 from promptyoself.state.desires import (

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from promptyoself.core.errors import PromptyoselfError, sentence
 from promptyoself.core.instants import format_utc, parse_utc
+from promptyoself.core.text_limits import MAX_REASON, check_text
 from promptyoself.core.times import format_duration, parse_duration, shown
-from promptyoself.core.validation import MAX_REASON, check_text
 from promptyoself.core.visible import unseen
 from promptyoself.events.draft import Draft
 from promptyoself.events.kinds import FINISHED

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from promptyoself.core.errors import PromptyoselfError, WrongUsage
 from promptyoself.core.instants import format_utc, parse_utc
-from promptyoself.core.validation import MAX_REASON, check_text
+from promptyoself.core.text_limits import MAX_REASON, check_text
 from promptyoself.events.draft import Draft
 from promptyoself.events.kinds import FINISHED, MISSED
 from promptyoself.events.records import (

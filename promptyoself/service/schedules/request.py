@@ -12,6 +12,13 @@ from typing import Any
 from promptyoself.core.errors import PromptyoselfError, WrongUsage
 from promptyoself.core.instants import format_utc
 from promptyoself.core.settings import Settings, default_zone
+from promptyoself.core.text_limits import (
+    MAX_NAME,
+    MAX_REASON,
+    check_agent_id,
+    check_prompt,
+    check_text,
+)
 from promptyoself.core.times import (
     format_duration,
     parse_bound,
@@ -21,13 +28,6 @@ from promptyoself.core.times import (
     require_future,
     seconds_of,
     shown,
-)
-from promptyoself.core.validation import (
-    MAX_NAME,
-    MAX_REASON,
-    check_agent_id,
-    check_prompt,
-    check_text,
 )
 from promptyoself.events.schedule_fields import (
     FIELDS,
@@ -247,7 +247,7 @@ def _times_of(request: Request, zone: str, now: datetime, least: int) -> dict[st
         require_future(instant, now, zone)
         return {**times, "schedule_type": "once", "schedule_value": format_utc(instant)}
     if request.cron is not None:
-        from promptyoself.rules.cron import parse_cron
+        from promptyoself.rules.cron_expressions import parse_cron
 
         expression = parse_cron(request.cron)
         # No two fires of a cron expression are closer than a minute.

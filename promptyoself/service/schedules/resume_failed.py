@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from promptyoself.core.errors import PromptyoselfError
+from promptyoself.core.text_limits import MAX_REASON, check_text
 from promptyoself.core.times import shown
-from promptyoself.core.validation import MAX_REASON, check_text
 from promptyoself.events.draft import Draft
 from promptyoself.events.kinds import STATUSES
 from promptyoself.service.schedules.change import resumption

@@ -206,7 +206,7 @@ def problem_of(schedule: Schedule) -> str | None:
         return None
     try:
         if schedule.schedule_type == "cron":
-            from promptyoself.rules.cron import canonical_cron
+            from promptyoself.rules.cron_expressions import canonical_cron
 
             canonical_cron(schedule.schedule_value)
         elif schedule.schedule_type == "interval":

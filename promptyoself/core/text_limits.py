@@ -1,4 +1,5 @@
-"""Checks of the texts that callers give: ids of agents, prompts, names and reasons."""
+"""How long the texts of callers may be, and what they may not have in them: ids of agents, prompts,
+names and reasons."""
 
 from __future__ import annotations
 

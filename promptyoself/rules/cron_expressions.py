@@ -1,8 +1,8 @@
-"""Cron expressions: which times they name, on which days.
+"""What a cron expression may contain, and which times on which days it names.
 
 croniter expands the fields. It also takes seconds, hashed fields and steps longer than their field,
 which are refused here. It reads three kinds of range otherwise than cron does, so these are spelled
-out for it. Which of the named times a trigger fires at, and how it meets a change of clocks, is in
+out for it. At which instants a schedule fires by these times is in
 :mod:`promptyoself.rules.triggers`.
 
 A day matches where its month does, and its day of the month and of the week: both of them where
