@@ -14,18 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from promptyoself.core.addresses import credentials, presentable
+from promptyoself.core.diagnostics import LEVELS
 from promptyoself.core.errors import PromptyoselfError
-from promptyoself.core.setting_values import (
-    agent_of,
-    base_url_of,
-    flag_of,
-    path_of,
-    seconds_of,
-    secret_of,
-    whole_of,
-    whole_seconds_of,
-    word_of,
-)
+from promptyoself.core.setting_values import SettingValues
 from promptyoself.core.texts import trimmed
 from promptyoself.core.times import parse_duration, parse_zone
 
@@ -162,7 +153,8 @@ def load_settings(environ: Mapping[str, str] | None = None, var: str | None = No
     sources = tuple(_sources(environ, var, path, entries))
     unknown = tuple(_unknown(environ, path, entries))
     try:
-        return _checked({source.setting.name: source.value for source in sources}, unknown)
+        values = SettingValues((source.setting.name, source.value) for source in sources)
+        return _checked(values, unknown)
     except PromptyoselfError as error:
         name = error.details["setting"]
         source = next(source for source in sources if source.setting.name == name)
@@ -235,40 +227,38 @@ def _unusable(name: str, value: str, error: PromptyoselfError) -> PromptyoselfEr
     return PromptyoselfError("invalid_setting", message, hint, setting=name)
 
 
-def _checked(values: Mapping[str, str], unknown: tuple[Unknown, ...]) -> Settings:
-    url = base_url_of(values)
+def _checked(values: SettingValues, unknown: tuple[Unknown, ...]) -> Settings:
+    url = values.base_url()
     secrets = [values[name] for name in _BY_NAME if name in _SECRETS and values[name]]
     for setting in SETTINGS:
         if setting.address:
             secrets += credentials(values[setting.name])
     return Settings(
-        var=path_of(values, "PROMPTYOSELF_VAR").absolute(),
+        var=values.path("PROMPTYOSELF_VAR").absolute(),
         base_url=url,
         shown_url=presentable(url),
         token=values["LETTA_API_KEY"] or values["LETTA_SERVER_PASSWORD"] or None,
-        interval=seconds_of(values, "PROMPTYOSELF_INTERVAL", 0.1),
+        interval=values.seconds("PROMPTYOSELF_INTERVAL", 0.1),
         timezone=values["PROMPTYOSELF_TZ"],
-        default_agent=agent_of(values, "PROMPTYOSELF_DEFAULT_AGENT_ID")
-        or agent_of(values, "LETTA_AGENT_ID"),
-        only_agent=agent_of(values, "PROMPTYOSELF_ONLY_AGENT"),
+        default_agent=values.agent("PROMPTYOSELF_DEFAULT_AGENT_ID")
+        or values.agent("LETTA_AGENT_ID"),
+        only_agent=values.agent("PROMPTYOSELF_ONLY_AGENT"),
         caps=Caps(
-            whole_seconds_of(values, "PROMPTYOSELF_MIN_INTERVAL"),
-            whole_of(values, "PROMPTYOSELF_MAX_ACTIVE_PER_AGENT", 0),
-            whole_of(values, "PROMPTYOSELF_DAILY_PER_AGENT", 0),
-            whole_of(values, "PROMPTYOSELF_MAX_PROMPT_BYTES_PER_AGENT", 0),
+            values.whole_seconds("PROMPTYOSELF_MIN_INTERVAL"),
+            values.whole("PROMPTYOSELF_MAX_ACTIVE_PER_AGENT"),
+            values.whole("PROMPTYOSELF_DAILY_PER_AGENT"),
+            values.whole("PROMPTYOSELF_MAX_PROMPT_BYTES_PER_AGENT"),
         ),
-        reconcile_grace=seconds_of(values, "PROMPTYOSELF_RECONCILE_GRACE", 0.0),
+        reconcile_grace=values.seconds("PROMPTYOSELF_RECONCILE_GRACE", 0.0),
         half_life=values["PROMPTYOSELF_DESIRE_HALF_LIFE"],
-        call_timeout=seconds_of(values, "PROMPTYOSELF_CALL_TIMEOUT", 0.1),
-        lock_timeout=seconds_of(values, "PROMPTYOSELF_LOCK_TIMEOUT", 0.0),
-        log_file=path_of(values, "PROMPTYOSELF_LOG_FILE")
-        if values["PROMPTYOSELF_LOG_FILE"]
-        else None,
-        log_format=word_of(values, "PROMPTYOSELF_LOG_FORMAT", ("text", "json")),
-        log_level=word_of(values, "PROMPTYOSELF_LOG_LEVEL", ("debug", "info", "warning", "error")),
-        log_prompts=flag_of(values, "PROMPTYOSELF_LOG_PROMPTS"),
+        call_timeout=values.seconds("PROMPTYOSELF_CALL_TIMEOUT", 0.1),
+        lock_timeout=values.seconds("PROMPTYOSELF_LOCK_TIMEOUT", 0.0),
+        log_file=values.path("PROMPTYOSELF_LOG_FILE") if values["PROMPTYOSELF_LOG_FILE"] else None,
+        log_format=values.word("PROMPTYOSELF_LOG_FORMAT", ("text", "json")),
+        log_level=values.word("PROMPTYOSELF_LOG_LEVEL", LEVELS),
+        log_prompts=values.flag("PROMPTYOSELF_LOG_PROMPTS"),
         secrets=tuple(secrets),
-        mcp_token=secret_of(values, "PROMPTYOSELF_MCP_TOKEN"),
+        mcp_token=values.secret("PROMPTYOSELF_MCP_TOKEN"),
         unknown=unknown,
     )
 

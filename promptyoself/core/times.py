@@ -258,7 +258,11 @@ def parse_time(text: str, zone: str, now: datetime) -> datetime:
                 raise _nonexistent(instant, zone)
             return to_instant(instant, local)
         if match := re.fullmatch(_CLOCK, words):
-            return _next_showing(_clock_of(match), zone, now)
+            showings = _showings(_clock_of(match), zone, now)
+            instant, wall = min(showing for showing in showings if showing[0] > now)
+            if not exists(wall, zone_named(zone)):
+                raise _nonexistent(wall, zone)
+            return instant
         if match := re.fullmatch(r"[Ii][Nn]\s+(.*)", words, re.DOTALL):
             instant = utc(now) + timedelta(seconds=parse_duration(match.group(1)))
             return instant + timedelta(microseconds=-instant.microsecond % 1_000_000)
@@ -342,14 +346,6 @@ def _of_date(words: str, zone: str, *, end: bool) -> datetime:
 def _clock_of(match: re.Match[str]) -> time:
     hour, minute, second = (int(part or 0) for part in match.groups())
     return time(0 if (hour, minute, second) == (24, 0, 0) else hour, minute, second)
-
-
-def _next_showing(clock: time, zone: str, now: datetime) -> datetime:
-    """Find the next instant after ``now`` at which clocks in the zone show the time."""
-    instant, wall = min(pair for pair in _showings(clock, zone, now) if pair[0] > now)
-    if not exists(wall, zone_named(zone)):
-        raise _nonexistent(wall, zone)
-    return instant
 
 
 def _showings(clock: time, zone: str, now: datetime) -> list[tuple[datetime, datetime]]:

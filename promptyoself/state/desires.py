@@ -18,7 +18,7 @@ from typing import NamedTuple
 from promptyoself.core.instants import parse_utc
 from promptyoself.events.versions import DESIRE_VERSIONS
 from promptyoself.state.fold import NO_LOSSES, Folded, Losses, add, apply_events
-from promptyoself.state.overlay import Overlay, Summary
+from promptyoself.state.overlay import Overlay, Summary, one
 
 CHAIN = "desires"
 """The name of the chain that has these events, and of its folder."""
@@ -82,11 +82,7 @@ def summarize(desire: Desire) -> Summary:
 _LIVING, _PRUNED = Summary(1, statuses=(1, 0)), Summary(1, statuses=(0, 1))
 
 
-def _one(_: str) -> Summary:
-    return Summary(1)
-
-
-EMPTY = Desires(Overlay(summarize), Overlay(_one), {}, {})
+EMPTY = Desires(Overlay(summarize), Overlay(one), {}, {})
 """Before the first event."""
 
 
@@ -108,7 +104,7 @@ def living(state: Desires, agent_id: str | None = None) -> Iterator[Desire]:
     """The desires that weren't pruned, of one agent or of all. For one agent, only the parts of the
     index are read that have desires of it."""
     under = "" if agent_id is None else neighbourhood(agent_id)
-    for desire in state.desires.values(_has_living, under):
+    for desire in state.desires.values(lambda summary: summary.statuses[0] > 0, under):
         if desire.pruned_at is None and agent_id in (None, desire.agent_id):
             yield desire
 
@@ -131,10 +127,6 @@ def strongest(
 
 def _order(ranked: Ranked) -> tuple[float, str, str]:
     return -ranked.strength, ranked.desire.created_at, ranked.desire.id
-
-
-def _has_living(summary: Summary) -> bool:
-    return summary.statuses[0] > 0
 
 
 def fold(state: Desires, envelopes: Iterable[Folded]) -> Desires:

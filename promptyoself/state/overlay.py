@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from operator import itemgetter
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 V = TypeVar("V")
 V_co = TypeVar("V_co", covariant=True)
@@ -54,6 +55,14 @@ class Base(Protocol[V_co]):
 _MOST_YOUNG = 64
 """How many changes a table has to itself. :meth:`Overlay.copy` copies these, and merges them first
 if there are more; all other changes are shared between copies."""
+
+
+_KEY, _INSTANT_AND_KEY = itemgetter(0), itemgetter(0, 1)
+
+
+def one(_: object) -> Summary:
+    """The summary of a value of which nothing is to be known without reading it."""
+    return Summary(1)
 
 
 class Overlay(Generic[V]):
@@ -150,12 +159,12 @@ class Overlay(Generic[V]):
         """As :meth:`items`, in the order of the keys. A part is read only when its turn comes."""
         changes = self.changes
         ours = sorted(
-            (item for item in changes.items() if wanted(self.summarize(item[1]))), key=_by_key
+            (item for item in changes.items() if wanted(self.summarize(item[1]))), key=_KEY
         )
         if self.base is None:
             return iter(ours)
         theirs = (item for item in self.base.walk(wanted) if item[0] not in changes)
-        return heapq.merge(ours, theirs, key=_by_key)
+        return heapq.merge(ours, theirs, key=_KEY)
 
     def soonest(self, wanted: PartFilter) -> Iterator[tuple[str, str, V]]:
         """The instant, the key and the value of each wanted value with an instant ahead, in the
@@ -168,7 +177,7 @@ class Overlay(Generic[V]):
             for row in self.base.soonest(wanted)
             if row[1] not in changes and wanted(self.summarize(row[2]))
         )
-        return heapq.merge(ours, theirs, key=_by_instant_and_key)
+        return heapq.merge(ours, theirs, key=_INSTANT_AND_KEY)
 
     def ready_by(self, now: str) -> Iterator[tuple[str, str, V]]:
         """As :meth:`soonest`, of the values that may begin by an instant."""
@@ -180,7 +189,7 @@ class Overlay(Generic[V]):
         if self.base is None:
             return ours
         theirs = (row for row in self.base.ready_by(now) if row[1] not in changes)
-        return heapq.merge(ours, theirs, key=_by_instant_and_key)
+        return heapq.merge(ours, theirs, key=_INSTANT_AND_KEY)
 
     def _changed_soonest(self, wanted: PartFilter) -> Iterator[tuple[str, str, V]]:
         changed = sorted(
@@ -221,11 +230,3 @@ class Overlay(Generic[V]):
 
     def __repr__(self) -> str:
         return f"Overlay({dict(self.items())!r})"
-
-
-def _by_key(item: tuple[str, Any]) -> str:
-    return item[0]
-
-
-def _by_instant_and_key(row: tuple[str, str, Any]) -> tuple[str, str]:
-    return row[:2]

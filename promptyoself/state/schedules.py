@@ -27,7 +27,7 @@ from promptyoself.events.kinds import (
 )
 from promptyoself.events.schedule_fields import SPECIFIED
 from promptyoself.state.fold import NO_LOSSES, Folded, Losses
-from promptyoself.state.overlay import Overlay, Summary
+from promptyoself.state.overlay import Overlay, Summary, one
 
 CHAIN = "schedules"
 """The name of the chain that has these events, and of its folder."""
@@ -149,7 +149,7 @@ def schedule_table(schedules: Iterable[Schedule] = ()) -> Overlay[Schedule]:
 
 def agent_table(agents: Mapping[str, AgentState] | None = None) -> Overlay[AgentState]:
     """A table of these agents, in memory."""
-    return Overlay(_nothing_to_sum_up, None, dict(agents or {}))
+    return Overlay(one, None, dict(agents or {}))
 
 
 def summarize(schedule: Schedule) -> Summary:
@@ -206,13 +206,6 @@ def catch_up_pause(fields: Mapping[str, Any]) -> timedelta:
 CATCH_UP_PAUSE = timedelta(seconds=60)
 
 _ONE_OF = {status: tuple(int(status == other) for other in STATUSES) for status in STATUSES}
-
-
-def _nothing_to_sum_up(_: AgentState) -> Summary:
-    return _ONE
-
-
-_ONE = Summary(1)
 
 EMPTY = State(schedule_table(), {}, agent_table(), {}, {})
 """Before the first event."""
