@@ -8,6 +8,7 @@ only where a zone other than UTC is named.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from functools import lru_cache
 
@@ -51,16 +52,15 @@ def instant_at(wall: datetime, offset: timedelta) -> datetime:
 
 
 def next_change(zone: tzinfo, before: datetime, after: datetime) -> datetime:
-    """Find the first instant in (before, after] whose offset isn't that of ``before``."""
-    before, offset = before.replace(microsecond=0), offset_of(before, zone)
-    while after - before > timedelta(seconds=1):  # zones change on whole seconds
-        middle = before + (after - before) // 2
-        middle = middle.replace(microsecond=0)
-        if offset_of(middle, zone) == offset:
-            before = middle
-        else:
-            after = middle
-    return after
+    """Find the first instant in (before, after] whose offset isn't that of ``before``, where there
+    is one."""
+    start, offset = before.replace(microsecond=0), offset_of(before, zone)
+    seconds = range((after - start) // timedelta(seconds=1) + 1)  # zones change on whole seconds
+
+    def is_changed(second: int) -> bool:
+        return offset_of(start + timedelta(seconds=second), zone) != offset
+
+    return start + timedelta(seconds=bisect_left(seconds, True, key=is_changed))
 
 
 def exists(wall: datetime, zone: tzinfo) -> bool:

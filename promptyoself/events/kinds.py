@@ -31,26 +31,20 @@ SlotKind = Literal["scheduled", "trigger"]
 """Where a slot comes from: from its schedule's times, or from a command to deliver once now."""
 
 SkipReason = Literal[
-    # It was missed, and the schedule's misfire policy doesn't ask for it.
-    "misfire",
-    # An earlier slot of the schedule was still being delivered.
-    "overlap",
-    # It was too late.
-    "grace",
+    "misfire",  # it was missed, and the schedule's misfire policy doesn't ask for it
+    "overlap",  # an earlier slot of the schedule was still being delivered
+    "grace",  # it was too late
     # The schedule was not active.
     "paused",
     "parked",
     "cancelled",
-    # The schedule's times were changed while the slot was still on time.
-    "modified",
+    "modified",  # the schedule's times were changed while the slot was still on time
     # The limits of rules/policy.py.
     "approval",
     "budget",
     "agent_cap",
-    # The schedule renders an idle prompt, and the agent has no desires to list.
-    "no_desires",
-    # A clock that was ahead had begun it.
-    "clock",
+    "no_desires",  # the schedule renders an idle prompt, and the agent has no desires to list
+    "clock",  # a clock that was ahead had begun it
 ]
 """Why a slot won't be delivered."""
 
@@ -94,24 +88,16 @@ WorkerMode = Literal["loop", "once"]
 """Whether a worker delivers until it is stopped, or what is due now."""
 
 Outcome = Literal[
-    # It has its outcome in the log.
-    "delivered",
+    "delivered",  # it has its outcome in the log
     "failed",
     "skipped",
-    # A worker that lives is at it.
-    "in_flight",
-    # Its worker died over it.
-    "in_doubt",
-    # It is due, and nobody could have claimed it yet.
-    "pending",
-    # What became of it lies in a gap of the log.
-    "lost",
-    # The log has forgotten it.
-    "unaccounted",
-    # It was claimed twice, or has two outcomes.
-    "doubled",
-    # There was to be no slot then, or its claim was not allowed.
-    "unexpected",
+    "in_flight",  # a worker that lives is at it
+    "in_doubt",  # its worker died over it
+    "pending",  # it is due, and nobody could have claimed it yet
+    "lost",  # what became of it lies in a gap of the log
+    "unaccounted",  # the log has forgotten it
+    "doubled",  # it was claimed twice, or has two outcomes
+    "unexpected",  # there was to be no slot then, or its claim was not allowed
 ]
 """What an audit says of a slot."""
 
@@ -121,17 +107,11 @@ PROBLEMS: frozenset[Outcome] = frozenset({"unaccounted", "doubled", "unexpected"
 """The outcomes that break a promise."""
 
 PendingReason = Literal[
-    # No loop is running.
-    "no_loop",
-    # Its agent has another delivery under way.
-    "busy",
-    # An earlier slot of its schedule isn't settled.
-    "overlap",
-    # Letta gave no answer.
-    "held",
-    # It renders an idle prompt, and the log of desires is refused.
-    "desires",
-    # A loop will come to it in moments.
-    "soon",
+    "no_loop",  # no loop is running
+    "busy",  # its agent has another delivery under way
+    "overlap",  # an earlier slot of its schedule isn't settled
+    "held",  # Letta gave no answer
+    "desires",  # it renders an idle prompt, and the log of desires is refused
+    "soon",  # a loop will come to it in moments
 ]
 """What a pending slot waits for."""

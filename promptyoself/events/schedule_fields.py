@@ -24,18 +24,14 @@ class Field(NamedTuple):
     # "content" and "timing" make the schedule the one it is: the id is made of them. "timing" says
     # when it fires. "policy" is everything else.
     kind: Literal["content", "timing", "policy"]
-    # The type of its value in the log.
-    type: type = str
-    # What a registration records where the caller says nothing; None: nothing.
-    default: Any = None
+    type: type = str  # the type of its value in the log
+    default: Any = None  # what a registration records where the caller says nothing; None: nothing
     # How a caller writes it, where that is more than a text or a number.
     form: Literal["", "duration", "agent"] = ""
     # The values that are allowed, or the range of numbers. Empty where any value is.
     values: tuple[Any, ...] | range = ()
-    # Whether an empty text, or 0 of a duration, unsets it.
-    can_be_unset: bool = False
-    # What `show` has where the field isn't set.
-    unset: Any = None
+    can_be_unset: bool = False  # whether an empty text, or 0 of a duration, unsets it
+    unset: Any = None  # what `show` has where the field isn't set
     # The option's own name where it isn't the field's, and how its help calls the value.
     option: str = ""
     metavar: str = ""
@@ -163,15 +159,12 @@ class ScheduleRegistered(NamedTuple):
     event's ``data`` in the log."""
 
     agent_id: str
-    # Empty where there is a template.
-    prompt: str
+    prompt: str  # empty where there is a template
     schedule_type: ScheduleType
     schedule_value: str
     timezone: str
-    # The first slot.
-    next_run: Instant
-    # The instant that an interval counts from.
-    anchor: Instant
+    next_run: Instant  # the first slot
+    anchor: Instant  # the instant that an interval counts from
     tier: int
     misfire: MisfirePolicy
     grace: int
@@ -182,8 +175,7 @@ class ScheduleRegistered(NamedTuple):
     max_repetitions: int | None = None
     # What was added to the content where its id was another schedule's already.
     salt: int | None = None
-    # The number of this life, where the schedule had ended before.
-    life: int | None = None
+    life: int | None = None  # the number of this life, where the schedule had ended before
     daily_budget: int | None = None
     jitter: int | None = None
     envelope: bool | None = None
@@ -195,8 +187,7 @@ class ScheduleRegistered(NamedTuple):
     # Of an imported one that had been modified: the content that its id was made of.
     first_content: dict[str, Any] | None = None
     reason: str | None = None
-    # What the prompt is rendered from when it fires.
-    template: str | None = None
+    template: str | None = None  # what the prompt is rendered from when it fires
     # As in ScheduleResumed.
     counts_from: Instant | None = None
     without: list[list[str]] | None = None

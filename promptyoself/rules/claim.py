@@ -1,7 +1,4 @@
-"""Which slots to claim now, and which to skip, decided on the state as it is under the lock.
-
-Everything here is a function of its arguments. Nothing is sent.
-"""
+"""Which slots to claim now, and which to skip, decided on the state as it is under the lock."""
 
 from __future__ import annotations
 
@@ -133,15 +130,8 @@ def claim(
     Raises:
         IndexMismatch: see :data:`ScheduleCheck`. Nothing is to be appended then.
     """
-    claiming = _Claiming(
-        state,
-        now,
-        worker,
-        PolicyCheck(state, now, caps, approvals),
-        rank_desires,
-        check,
-        event_time or now,
-    )
+    policy = PolicyCheck(state, now, caps, approvals)
+    claiming = _Claiming(state, now, worker, policy, rank_desires, check, event_time or now)
     decision = Decision([], [], [], {})
     occupied: set[str] = set()
     for id_, key in _candidates(state, now, until, only):
@@ -178,9 +168,8 @@ def orphans(state: State, workers: Collection[str], now: datetime) -> Iterator[C
     for slot in state.open.values():
         if slot.worker in workers:
             schedule = state.schedules[slot.id]
-            yield _claim_of(
-                schedule, slot, _text(schedule, slot.slot, slot.kind, now), in_doubt=True
-            )
+            text = _text(schedule, slot.slot, slot.kind, now)
+            yield _claim_of(schedule, slot, text, in_doubt=True)
 
 
 def _candidates(

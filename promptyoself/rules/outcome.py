@@ -1,7 +1,4 @@
-"""What the outcome of a delivery means for its slot and its schedule.
-
-Everything here is a function of its arguments.
-"""
+"""What the outcome of a delivery means for its slot and its schedule."""
 
 from __future__ import annotations
 

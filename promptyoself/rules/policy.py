@@ -61,16 +61,12 @@ def refusal_reason(
     """
     if schedule.tier >= APPROVED_TIER and not approved:
         return "approval"
-    budget = schedule.daily_budget
-    if budget is not None and schedule.spent_day == day and schedule.spent >= budget:
-        return "budget"
-    if budget == 0:
+    spent = schedule.spent if schedule.spent_day == day else 0
+    if schedule.daily_budget is not None and spent >= schedule.daily_budget:
         return "budget"
     agent = state.agent(schedule.agent_id)
-    spent = agent.spent if agent.spent_day == day else 0
-    if spent >= caps.daily_per_agent:
-        return "agent_cap"
-    return None
+    spent_by_agent = agent.spent if agent.spent_day == day else 0
+    return "agent_cap" if spent_by_agent >= caps.daily_per_agent else None
 
 
 def spending_day(today: str, *spent_days: str | None) -> str:

@@ -83,7 +83,9 @@ def slots(trigger: Trigger, after: datetime, until: datetime) -> Iterator[dateti
     if low >= high:
         return iter(())
     if trigger.kind == "cron":
-        return takewhile(lambda fire: fire <= high, _cron_fires(trigger, low))
+        groups = _cron_groups(trigger, low)
+        fires = (base + moment for base, moments in groups for moment in moments)
+        return takewhile(lambda fire: fire <= high, fires)
     start, step, indices = _arithmetic(trigger, low, high)
     return (start + k * step for k in indices)
 
@@ -185,13 +187,6 @@ def _arithmetic(
 
 
 # --- cron: the instants that named times come to ------------------------------------------------
-
-
-def _cron_fires(trigger: Trigger, low: datetime) -> Iterator[datetime]:
-    """Yield every fire of a cron trigger after ``low``, ascending, without end."""
-    for base, moments in _cron_groups(trigger, low):
-        for moment in moments:
-            yield base + moment
 
 
 def _cron(expression: str) -> CronExpression:

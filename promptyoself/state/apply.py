@@ -54,13 +54,17 @@ def apply(state: State, event: Folded) -> None:
             raise ValueError("its schedule was never registered")
         state.losses.unknown[event.id] = None
         return
-    else:
-        if state.losses.since and state.losses.excuses(before.created_at):
-            from promptyoself.state.gaps import bridge
+    elif state.losses.excuses(before.created_at):
+        from promptyoself.state.gaps import bridge
 
-            before = bridge(state, event, record, before)
-            if before is None:
-                return
+        before = bridge(state, event, record, before)
+        try:
+            after = _evolve(state, event, record, before)
+        except (KeyError, ValueError):
+            if isinstance(record, records.ApprovalRevoked | records.ApprovalConsumed):
+                return  # of an approval that is lost
+            raise
+    else:
         after = _evolve(state, event, record, before)
     if isinstance(record, records.ScheduleRegistered | records.ScheduleModified):
         _check_spec(after)

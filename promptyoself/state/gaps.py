@@ -6,12 +6,9 @@ from promptyoself.state.fold import Folded
 from promptyoself.state.schedules import OpenSlot, Schedule, State, slot_key
 
 
-def bridge(
-    state: State, event: Folded, record: records.Record, schedule: Schedule
-) -> Schedule | None:
+def bridge(state: State, event: Folded, record: records.Record, schedule: Schedule) -> Schedule:
     """Change the state so that the event follows from it: the events that led to it must have
-    happened in the gap. Returns the schedule as it must have been. Returns ``None`` if the event is
-    to be passed over, because it spends or revokes an approval that is lost."""
+    happened in the gap. Returns the schedule as it must have been."""
     match record:
         case records.DeliveryAttempted() if record.attempt == 1 and record.kind == "scheduled":
             # A slot is begun only when the one before it has its outcome, which is lost.
@@ -29,12 +26,6 @@ def bridge(
             record.kind != "scheduled" and slot_key(schedule.id, record.slot) not in state.open
         ):
             _begin(state, schedule, record.slot, record.kind)
-        case records.ApprovalRevoked() | records.ApprovalConsumed() if (
-            schedule.approval != record.grant
-        ):
-            return None
-        case records.ApprovalConsumed() if not _is_payable(state, event, record, schedule):
-            return None
     return schedule
 
 
@@ -72,17 +63,3 @@ def _begun(
 
 def _begin(state: State, schedule: Schedule, slot: str, kind: SlotKind) -> None:
     state.open[slot_key(schedule.id, slot)] = OpenSlot(schedule.id, schedule.agent_id, slot, kind)
-
-
-def _is_payable(
-    state: State, event: Folded, record: records.ApprovalConsumed, schedule: Schedule
-) -> bool:
-    slot = state.open.get(slot_key(schedule.id, record.slot))
-    return (
-        slot is not None
-        and slot.worker is not None
-        and not slot.approved
-        and not schedule.approval_void
-        and event.ts <= (schedule.approval_expires or "")
-        and 0 <= record.uses_left < schedule.approval_uses
-    )

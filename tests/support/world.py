@@ -154,7 +154,8 @@ class World:
 
     def claimed(self, agent: str = "agent-a", **asked: Any) -> Claim:
         """Register a prompt, and claim its first slot when that is due."""
-        self.now = parse_utc(str(self.state.schedules[self.register(agent, **asked)].next_run))
+        id_ = self.register(agent, **asked)
+        self.now = parse_utc(str(self.state.schedules[id_].next_run))
         return self.claim_one()
 
     def deliver(self, outcome: Outcome = DELIVERED) -> None:
