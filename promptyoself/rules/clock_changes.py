@@ -9,7 +9,6 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
-from typing import TYPE_CHECKING
 
 from promptyoself.core.instants import MICROSECOND
 from promptyoself.core.times import (
@@ -21,10 +20,7 @@ from promptyoself.core.times import (
     to_instant,
     wall_time,
 )
-
-if TYPE_CHECKING:
-    from promptyoself.rules.cron_expressions import CronExpression
-
+from promptyoself.rules.cron_expressions import CronExpression
 
 _AT_ONCE = (timedelta(0),)
 

@@ -18,20 +18,12 @@ if TYPE_CHECKING:
 VICTIM = b"Somebody else's file.\n" * 40
 
 
-def _symbolic(place: Path, victim: Path) -> None:
-    place.symlink_to(victim)
-
-
-def _hard(place: Path, victim: Path) -> None:
-    os.link(victim, place)
-
-
 def _register(number: int = 0) -> list[str]:
     return ["register", "--agent-id", AGENT, "--prompt", f"Hi {number}", "--every", "5m"]
 
 
 WRITERS = [_register(7), ["seal"], ["rebuild"], ["execute"], ["desire", "--text", "Sing"]]
-LINKS = {"symbolic": _symbolic, "hard": _hard}
+LINKS = {"symbolic": Path.symlink_to, "hard": Path.hardlink_to}
 TEMPORARIES = [
     "schedules/.index.json.tmp",
     "schedules/.2026-09.ndjson.gz.tmp",

@@ -19,6 +19,14 @@ BOM = b"\xef\xbb\xbf"
 REGISTER = ("register", "--agent-id", AGENT, "--every", "1h")
 
 
+def placed(folder: Path, source: str, content: bytes) -> str:
+    """What ``--prompt-file`` is given for a content, which a file has got there or stdin will."""
+    if source == "stdin":
+        return "-"
+    (folder / "prompt.txt").write_bytes(content)
+    return str(folder / "prompt.txt")
+
+
 @pytest.mark.parametrize(
     ("content", "meant"),
     [
@@ -45,10 +53,7 @@ def test_a_prompt_is_what_its_author_meant(
     """A byte order mark and the end of the last line are the editor's, and so are the line ends of
     Windows; everything else is the author's."""
     assert message_of(content) == meant
-    place = "-"
-    if source == "file":
-        place = str(tmp_path / "prompt.txt")
-        Path(place).write_bytes(content)
+    place = placed(tmp_path, source, content)
     id_ = call(*REGISTER, "--prompt-file", place, stdin=content).success()["id"]
     assert call("show", "--id", id_).success()["schedule"]["prompt"] == meant
     changed = call("modify", "--id", id_, "--prompt-file", place, stdin=content).success()
@@ -63,9 +68,7 @@ def test_another_encoding_is_named(var: Path, tmp_path: Path, encoding: str, sou
     content = "Hi\r\n".encode(encoding)
     if encoding == "utf-16-be":
         content = b"\xfe\xff" + content
-    place = "-" if source == "stdin" else str(tmp_path / "prompt.txt")
-    if source == "file":
-        Path(place).write_bytes(content)
+    place = placed(tmp_path, source, content)
     answer = call(*REGISTER, "--prompt-file", place, stdin=content).error("invalid_prompt")
     name = encoding[:6].upper()
     assert name in answer["message"]

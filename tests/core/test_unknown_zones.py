@@ -68,12 +68,7 @@ def test_an_unknown_zone_breaks_nothing_else(
         told = call("show", "--id", local).success()["schedule"]["problem"]
         assert "delivered all the same" in told
         assert "problem" not in call("show", "--id", good).success()["schedule"]
-        for other in (
-            ("stats",),
-            ("budgets",),
-            ("approvals",),
-            ("export", "--out", str(var / "e")),
-        ):
+        for other in (["stats"], ["budgets"], ["approvals"], ["export", "--out", str(var / "e")]):
             call(*other).success()
         simulated = call("simulate", "--until", "in 3h").success()
         assert any(day["delivered"] for day in simulated.get("days", [{"delivered": 1}]))

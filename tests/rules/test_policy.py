@@ -48,14 +48,11 @@ def test_a_refusal_has_a_reason(
     assert refusal_reason(schedule(**changes), state, caps, DAY) == expected
 
 
-def test_nobody_else_spends_an_agents_cap() -> None:
-    """The cap of one agent is not spent by another."""
+def test_an_agent_has_a_cap_of_its_own() -> None:
+    """The cap of one agent is not spent by another. PROMPTYOSELF_DAILY_PER_AGENT=0 stops every
+    delivery, also the day's first."""
     state = EMPTY._replace(agents=agent_table({"other": AgentState(spent_day=DAY, spent=10_000)}))
     assert refusal_reason(schedule(), state, Caps(), DAY) is None
-
-
-def test_a_cap_of_none_lets_nothing_through() -> None:
-    """PROMPTYOSELF_DAILY_PER_AGENT=0 stops every delivery, also the day's first."""
     assert refusal_reason(schedule(), EMPTY, Caps(daily_per_agent=0), DAY) == "agent_cap"
 
 
