@@ -19,7 +19,7 @@ def presentable(url: str) -> str:
 
     It needn't be a good address. If it is ambiguous, everything before the @ becomes ``***``.
     """
-    scheme, user, address = _parts(url) if "@" in url else ("", "", url)
+    scheme, user, address = _parts(url)
     if user and is_ambiguous(url):
         address = f"***@{address}"
     return scheme + address.partition("?")[0].partition("#")[0]
@@ -27,8 +27,6 @@ def presentable(url: str) -> str:
 
 def credentials(url: str) -> tuple[str, ...]:
     """The secrets of an address: as they are written, decoded, and as the header of HTTP."""
-    if "@" not in url:
-        return ()
     _, user, _ = _parts(url)
     if not user:
         return ()
@@ -48,8 +46,6 @@ def credentials(url: str) -> tuple[str, ...]:
 def is_ambiguous(url: str) -> bool:
     """Whether the address has an @, but no user that ends there. The password may have a ``/``,
     ``?`` or ``#`` that isn't encoded, and a part of it would be read as the host or the path."""
-    if "@" not in url:
-        return False
     scheme, user, _ = _parts(url)
     return bool(user) and (not scheme or not set("/?#").isdisjoint(user))
 

@@ -10,32 +10,33 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from promptyoself.core.errors import PromptyoselfError
 
 
-class _Limit(threading.local):
-    end: float | None = None
-    seconds = 0.0
-
-    @staticmethod
-    def stopped() -> bool:
-        return False
+class _Limit(NamedTuple):
+    end: float  # by the clock that nobody can set
+    seconds: float
+    stopped: Callable[[], bool]
 
 
-_limit = _Limit()
+class _Thread(threading.local):
+    limit: _Limit | None = None
+
+
+_thread = _Thread()
 
 
 @contextmanager
 def limited(seconds: float, stopped: Callable[[], bool]) -> Iterator[None]:
     """Let what this thread does in the context end after ``seconds``, or once it is ``stopped``."""
-    before = _limit.end, _limit.seconds, _limit.stopped
-    _limit.end, _limit.seconds = time.monotonic() + seconds, seconds
-    _limit.stopped = stopped  # type: ignore[method-assign]
+    before = _thread.limit
+    _thread.limit = _Limit(time.monotonic() + seconds, seconds, stopped)
     try:
         yield
     finally:
-        _limit.end, _limit.seconds, _limit.stopped = before  # type: ignore[method-assign]
+        _thread.limit = before
 
 
 def check() -> None:
@@ -44,13 +45,14 @@ def check() -> None:
     Raises:
         PromptyoselfError: ``took_too_long``, ``cancelled``.
     """
-    if _limit.end is None:
+    limit = _thread.limit
+    if limit is None:
         return
-    if _limit.stopped():
+    if limit.stopped():
         raise PromptyoselfError("cancelled", "The call was cancelled before it was done.")
-    if time.monotonic() > _limit.end:
+    if time.monotonic() > limit.end:
         raise PromptyoselfError(
             "took_too_long",
-            f"The call took longer than {_limit.seconds:g} s, and was ended; nothing was changed.",
+            f"The call took longer than {limit.seconds:g} s, and was ended; nothing was changed.",
             "Ask for less: a shorter time, or a single schedule. At a shell there is no limit.",
         )

@@ -15,22 +15,22 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from errno import EIO, ELOOP, ENOSPC, ENXIO
 from pathlib import Path
 from typing import BinaryIO
 
 
-def is_ours(found: os.stat_result, path: str | Path) -> os.stat_result:
-    """Require that ``lstat`` or ``fstat`` has found a regular file at ``path``; returns ``found``.
+def is_ours(status: os.stat_result, path: str | Path) -> os.stat_result:
+    """Require that the ``status`` of what lies at ``path`` is that of a regular file; returns it.
 
     Raises:
         OSError: ``ELOOP`` for a symbolic link, ``ENXIO`` for anything else.
     """
-    if stat.S_ISREG(found.st_mode):
-        return found
-    if stat.S_ISLNK(found.st_mode):
+    if stat.S_ISREG(status.st_mode):
+        return status
+    if stat.S_ISLNK(status.st_mode):
         raise OSError(ELOOP, "a symbolic link lies in the place of a file", str(path))
     raise OSError(ENXIO, "not a regular file", str(path))
 
@@ -43,19 +43,31 @@ def open_ours(path: Path) -> BinaryIO:
         OSError: it isn't there, isn't a regular file, or can't be read.
     """
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
-    descriptor = os.open(path, flags)
+    return open(_kept_if_ours(os.open(path, flags), path), "rb", buffering=0)
+
+
+def _kept_if_ours(descriptor: int, path: Path) -> int:
+    """The descriptor, which is closed where it isn't that of a regular file."""
     try:
         is_ours(os.fstat(descriptor), path)
     except OSError:
         os.close(descriptor)
         raise
-    return open(descriptor, "rb", buffering=0)
+    return descriptor
 
 
 def read_ours(path: Path) -> bytes:
     """All that a file of ours has. Raises as :func:`open_ours`."""
     with open_ours(path) as file:
         return file.read()
+
+
+@contextmanager
+def _closing(descriptor: int) -> Iterator[int]:
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 class Disk:
@@ -95,11 +107,8 @@ class Disk:
 
     def fsync_directory(self, path: Path) -> None:
         """open, fsync, close: the names in ``path`` are durable."""
-        descriptor = self.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
+        with _closing(self.open(path, os.O_RDONLY | os.O_DIRECTORY)) as descriptor:
             self.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
     def make_directory(self, path: Path) -> None:
         """mkdir of each missing folder on the way, each followed by fsync of its parent."""
@@ -131,21 +140,12 @@ class Disk:
         Raises:
             OSError: something else lies there, or the disk refused.
         """
-        descriptor = self.open(path, flags | os.O_NOFOLLOW)
-        try:
-            is_ours(os.fstat(descriptor), path)
-        except OSError:
-            os.close(descriptor)
-            raise
-        return descriptor
+        return _kept_if_ours(self.open(path, flags | os.O_NOFOLLOW), path)
 
     def sync(self, path: Path) -> None:
         """open, fsync, close: what anyone has written to the file is durable."""
-        descriptor = self.open_own(path, os.O_WRONLY)
-        try:
+        with _closing(self.open_own(path, os.O_WRONLY)) as descriptor:
             self.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
     def open_to_append(self, path: Path, size: int) -> int:
         """open of a file that :meth:`append_to` is to grow; it is made if it isn't there.
@@ -185,20 +185,14 @@ class Disk:
 
     def append(self, path: Path, data: bytes, offset: int) -> None:
         """open, :meth:`append_to`, close. Raises as these do."""
-        descriptor = self.open_to_append(path, offset)
-        try:
+        with _closing(self.open_to_append(path, offset)) as descriptor:
             self.append_to(descriptor, path, data, offset)
-        finally:
-            os.close(descriptor)
 
     def truncate(self, path: Path, size: int) -> None:
         """open, ftruncate, fsync, close: the cut is durable."""
-        descriptor = self.open_own(path, os.O_WRONLY)
-        try:
+        with _closing(self.open_own(path, os.O_WRONLY)) as descriptor:
             self.ftruncate(descriptor, size)
             self.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
     def replace(self, path: Path, data: bytes, *, durable: bool = True) -> None:
         """open, write, fsync, close of a temporary file; rename; fsync of the directory.
@@ -256,13 +250,11 @@ class Disk:
         except FileExistsError:
             self.unlink(path)
             descriptor = self.open_own(path, flags)
-        try:
+        with _closing(descriptor):
             for piece in pieces:
                 self._write_all(descriptor, piece)
             if durable:
                 self.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
     def _write_all(self, descriptor: int, data: bytes) -> None:
         written = self.write(descriptor, data)

@@ -17,17 +17,7 @@ _SPELLED = re.compile(r"\d{4}-\d\d-\d\dT(?!24)\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
 
 def format_utc(instant: datetime) -> str:
     """Spell an aware datetime in UTC with six decimals and a ``Z``."""
-    utc = instant if instant.tzinfo is UTC else instant.astimezone(UTC)
-    # By hand, in half the time that `isoformat` takes with what must be taken off the zone first.
-    return "%04d-%02d-%02dT%02d:%02d:%02d.%06dZ" % (  # noqa: UP031
-        utc.year,
-        utc.month,
-        utc.day,
-        utc.hour,
-        utc.minute,
-        utc.second,
-        utc.microsecond,
-    )
+    return instant.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def parse_utc(text: str) -> datetime:

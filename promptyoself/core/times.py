@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from functools import lru_cache
 
@@ -244,7 +246,7 @@ def parse_time(text: str, zone: str, now: datetime) -> datetime:
             over, also if it is the next one that ``HH:MM`` names; ``unknown_zone``.
     """
     words = text.strip()
-    try:
+    with _refusing_what_is_no_time(text):
         if match := re.fullmatch(_DATE_TIME, words):
             day, clock, offset = match.groups()
             ends = re.fullmatch(_DAY_END, clock) is not None
@@ -266,19 +268,29 @@ def parse_time(text: str, zone: str, now: datetime) -> datetime:
         if match := re.fullmatch(r"[Ii][Nn]\s+(.*)", words, re.DOTALL):
             instant = utc(now) + timedelta(seconds=parse_duration(match.group(1)))
             return instant + timedelta(microseconds=-instant.microsecond % 1_000_000)
-        problem, hint = "isn't a time", _TIME_HINT
-        if _sum_of(words) is not None:
-            hint = f"Did you mean 'in {words}'? {_TIME_HINT}"
-        if re.fullmatch(_DATE, words):
-            problem, hint = "is a date without a time", f"Add the time of day: {words}T09:00."
+    if re.fullmatch(_DATE, words):
+        raise _no_time(text, "is a date without a time", f"Add the time of day: {words}T09:00.")
+    meant = f"Did you mean 'in {words}'? " if _sum_of(words) is not None else ""
+    raise _no_time(text, "isn't a time", meant + _TIME_HINT)
+
+
+@contextmanager
+def _refusing_what_is_no_time(text: str) -> Iterator[None]:
+    """Turn what is wrong with a part of a time into the error for all of it."""
+    try:
+        yield
     except (ValueError, OverflowError):
-        problem, hint = "is out of range: there is no such date or time", _TIME_HINT
+        problem = "is out of range: there is no such date or time"
+        raise _no_time(text, problem, _TIME_HINT) from None
     except PromptyoselfError as error:
         if error.code != "invalid_duration":
             raise
-        problem, hint = f"isn't a time: {error.message.removesuffix('.')}", error.hint
-    message = f"{shown(text)} {problem}."
-    raise PromptyoselfError("invalid_time", message, hint, value=text[:200])
+        problem = f"isn't a time: {error.message.removesuffix('.')}"
+        raise _no_time(text, problem, error.hint) from None
+
+
+def _no_time(text: str, problem: str, hint: str) -> PromptyoselfError:
+    return PromptyoselfError("invalid_time", f"{shown(text)} {problem}.", hint, value=text[:200])
 
 
 def parse_moment(text: str, zone: str, now: datetime, *, end: bool = False) -> datetime:
@@ -292,7 +304,7 @@ def parse_moment(text: str, zone: str, now: datetime, *, end: bool = False) -> d
         PromptyoselfError: as :func:`parse_time`.
     """
     words = text.strip()
-    try:
+    with _refusing_what_is_no_time(text):
         if words.lower() == "now":
             return utc(now)
         if match := re.fullmatch(r"(.*\S)\s+[Aa][Gg][Oo]", words, re.DOTALL):
@@ -304,15 +316,7 @@ def parse_moment(text: str, zone: str, now: datetime, *, end: bool = False) -> d
         if match := re.fullmatch(_CLOCK, words):
             clock = _clock_of(match)
             return max(shown_at for shown_at, _ in _showings(clock, zone, now) if shown_at <= now)
-    except (ValueError, OverflowError):
-        problem, hint = "is out of range: there is no such date or time", _TIME_HINT
-    except PromptyoselfError as error:
-        if error.code != "invalid_duration":
-            raise
-        problem, hint = f"isn't a time: {error.message.removesuffix('.')}", error.hint
-    else:
-        return parse_time(text, zone, now)
-    raise PromptyoselfError("invalid_time", f"{shown(text)} {problem}.", hint, value=text[:200])
+    return parse_time(text, zone, now)
 
 
 def parse_bound(text: str, zone: str, now: datetime, *, end: bool) -> datetime:
@@ -325,11 +329,8 @@ def parse_bound(text: str, zone: str, now: datetime, *, end: bool) -> datetime:
     words = text.strip()
     if not re.fullmatch(_DATE, words):
         return parse_time(text, zone, now)
-    try:
+    with _refusing_what_is_no_time(text):
         return _of_date(words, zone, end=end)
-    except (ValueError, OverflowError):
-        message = f"{shown(text)} is out of range: there is no such date or time."
-    raise PromptyoselfError("invalid_time", message, _TIME_HINT, value=text[:200])
 
 
 def _of_date(words: str, zone: str, *, end: bool) -> datetime:
