@@ -100,14 +100,14 @@ def _expected(cell: str, command: str) -> set[str | None]:
     """The codes that a cell allows a command: ``None`` is a success."""
     told = {
         name: code
-        for names, code in re.findall(r"((?:`[a-z]+`(?:, )?)+): `([a-z_]+)`", cell)
+        for names, code in re.findall(r"((?:`[a-z]+`(?:, | and )?)+) fail: `([a-z_]+)`", cell)
         for name in re.findall(r"`([a-z]+)`", names)
     }
     if command in told:
         return {told[command]}
-    if cell.startswith(("yes", "from")) or "the others answer" in cell:
+    if cell.startswith(("yes", "they answer")) or "The others answer" in cell:
         return {None}
-    rest = re.search(r"the others: `([a-z_]+)`", cell) or re.search(r"^`([a-z_]+)`", cell)
+    rest = re.search(r"(?:they|The others) fail(?: at the damage)?: `([a-z_]+)`", cell)
     assert rest is not None, cell
     return {rest[1]}
 
