@@ -26,11 +26,7 @@ from world import DELIVERED, World
 
 from promptyoself.core.errors import ChainError
 from promptyoself.core.settings import load_settings
-from promptyoself.events.records import (
-    DeliveryDelivered,
-    DeliverySkipped,
-    SegmentSealed,
-)
+from promptyoself.events.records import DeliveryDelivered, DeliverySkipped, SegmentSealed
 from promptyoself.events.versions import VERSIONS
 from promptyoself.ledger import Envelope, Position
 from promptyoself.rules.outcome import Abandoned, Failed

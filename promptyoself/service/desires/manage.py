@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from itertools import count
 from typing import TYPE_CHECKING
 
 from promptyoself.core.errors import PromptyoselfError, WrongUsage
@@ -85,13 +86,8 @@ def record(
             message = "This was recorded at the same instant already; nothing was changed."
             return [], {"id": id_, "created": False, "message": message}
         draft = chain.draft(new._replace(salt=salt or None), id_, new.agent_id)
-        answer: Recorded = {
-            "id": id_,
-            "created": True,
-            "strength": strength,
-            "message": "Desire recorded.",
-        }
-        return [draft], answer
+        message = "Desire recorded."
+        return [draft], {"id": id_, "created": True, "strength": strength, "message": message}
 
     return chain.transact(now, decide)
 
@@ -228,12 +224,10 @@ def prune(
         pruned = []
         while done := chain.transact(now, decide):
             pruned += done
-    count = len(pruned)
-    message = f"{count} {'desire' if count == 1 else 'desires'} pruned."
     answer: Pruned = {
         "pruned": [_described(entry) for entry in pruned],
-        "count": count,
-        "message": message,
+        "count": len(pruned),
+        "message": f"{len(pruned)} {'desire' if len(pruned) == 1 else 'desires'} pruned.",
     }
     if dry_run:
         answer["dry_run"] = True
@@ -250,15 +244,14 @@ def _whose(store: Store, agent_id: str | None) -> str | None:
 def _id_for_content(state: Desires, new: DesireRecorded) -> tuple[str, int, Desire | None]:
     """The id for a new desire, the salt it needs, and the same desire, if there is one."""
     content = {name: getattr(new, name) for name in ("agent_id", "text", "recorded_at")}
-    salt = 0
-    while True:
+    for salt in count():
         id_ = desire_id(content, salt)
         existing = state.find(id_)
-        if existing is None:
-            return id_, salt, None
-        if all(getattr(existing, name) == value for name, value in content.items()):
-            return id_, salt, existing
-        salt += 1
+        if existing is None or all(
+            getattr(existing, name) == value for name, value in content.items()
+        ):
+            break
+    return id_, salt, existing
 
 
 def _alive(state: Desires, id_: str) -> Desire:

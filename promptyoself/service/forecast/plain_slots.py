@@ -70,11 +70,6 @@ class PlainSlots:
         return text
 
 
-def after_skip(schedule: Schedule, slot: str, following: str) -> Schedule:
-    """The schedule after its slot was skipped, with the ``following`` slot to come."""
-    return schedule._replace(last_slot=slot, next_run=following)
-
-
 def after_claim(
     schedule: Schedule, agent: AgentState, slot: str, following: str, at: str
 ) -> tuple[Schedule, AgentState]:

@@ -31,7 +31,7 @@ from promptyoself.ledger.linking import provisional_event
 from promptyoself.rules.claim import Claim, RankDesires, claim, orphans
 from promptyoself.rules.outcome import Delivered, outcome_events
 from promptyoself.rules.policy import ApprovalVerdict, approval_in_log, refusal_reason
-from promptyoself.service.forecast.plain_slots import PlainSlots, after_claim, after_skip
+from promptyoself.service.forecast.plain_slots import PlainSlots, after_claim
 from promptyoself.state.apply import fold
 from promptyoself.state.schedules import (
     OpenSlot,
@@ -253,7 +253,7 @@ class Simulator:
         heapq.heappush(self._ahead, (ready, following, id_, ""))
         why = refusal_reason(schedule, self._state, self._caps, at[:10])
         if why is not None:
-            self._schedules[id_] = after_skip(schedule, slot, following)
+            self._schedules[id_] = schedule._replace(last_slot=slot, next_run=following)
             skipped = SimulatedEvent(at, append, agent_id, id_, "delivery.skipped", slot, 1, why)
             self._events.append(skipped)
             return False

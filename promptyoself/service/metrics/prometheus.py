@@ -32,14 +32,14 @@ def render(measurements: Measurements) -> bytes:
 
     Raises:
         PromptyoselfError: ``missing_package``.
-        KeyError: one isn't in that list.
+        ValueError: one isn't in that list.
     """
     require_library()
     from prometheus_client import CollectorRegistry, generate_latest
 
     class Collected:
         def collect(self) -> Iterable[Metric]:
-            for name in sorted(measurements, key=_ORDER.__getitem__):
+            for name in sorted(measurements, key=list(METRICS).index):
                 yield _family(name, measurements[name])
 
     registry = CollectorRegistry(auto_describe=False)
@@ -48,15 +48,8 @@ def render(measurements: Measurements) -> bytes:
     return text
 
 
-_ORDER = {name: number for number, name in enumerate(METRICS)}
-
-
 def _family(name: str, values: list[tuple[tuple[str, ...], Any]]) -> Metric:
-    from prometheus_client.core import (
-        CounterMetricFamily,
-        GaugeMetricFamily,
-        HistogramMetricFamily,
-    )
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
     metric = METRICS[name]
     if metric.kind == "histogram":

@@ -84,20 +84,20 @@ class Tokens:
         uses = min(token.uses, verdict.uses)
         return ApprovalVerdict(token.grant, uses) if uses > 0 else ApprovalVerdict(detail="used_up")
 
-    def read(self, id_: str) -> Token | ApprovalProblem:
-        """A schedule's token, if its HMAC is right; else what is wrong with it."""
-        return self._read(id_, self._path(id_)) if _ID(id_) else "missing"
-
     def _of(self, schedule: Schedule) -> Token | ApprovalProblem:
         """The token of the approval that the log has. It may still have the name under which it was
         prepared. If there is none, the token that is there, or what is wrong with it."""
-        token = self.read(schedule.id)
-        if _is_of(schedule, token) or not _ID(schedule.id):
+        if not _ID(schedule.id):
+            return "missing"
+        path = self._path(schedule.id)
+        token = self._read(schedule.id, path)
+        if _is_of(schedule, token):
             return token
-        prepared = self._read(schedule.id, self._disk.beside(self._path(schedule.id)))
+        prepared = self._read(schedule.id, self._disk.beside(path))
         return prepared if _is_of(schedule, prepared) else token
 
     def _read(self, id_: str, path: Path) -> Token | ApprovalProblem:
+        """The token in a file, if its HMAC is right; else what is wrong with it."""
         content = _read_private(path)
         if isinstance(content, str):
             return content
@@ -154,7 +154,7 @@ class Tokens:
                 continue
             left = 0 if schedule.approval_void == "revoked" else schedule.approval_uses
             path = self._path(id_)
-            if self.read(id_) != token:
+            if self._read(id_, path) != token:
                 self._disk.put_in_place(path)
             if left < 1:
                 self._disk.rename(path, self._consumed / path.name)

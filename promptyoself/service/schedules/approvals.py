@@ -26,12 +26,7 @@ from promptyoself.store.access import find_schedule
 from promptyoself.store.store import Store
 
 if TYPE_CHECKING:
-    from promptyoself.service.schedules.answers import (
-        ApprovalList,
-        ApprovalView,
-        Approved,
-        Revoked,
-    )
+    from promptyoself.service.schedules.answers import ApprovalList, ApprovalView, Approved, Revoked
 
 MAX_TTL = 366 * 86400
 """Seconds. After longer than this, a person doesn't remember what was approved."""

@@ -100,17 +100,16 @@ def _already_there(existing: Schedule, record: ScheduleRegistered, request: Requ
         if _none_if_off(getattr(existing, name)) != _none_if_off(getattr(record, name))
     ]
     next_run = existing.next_run if existing.status == "active" else None
+    paused = ", and paused" if existing.status == "paused" else ""
     answer = cast(
         "Scheduled",
         {
             "id": existing.id,
             "created": False,
             **next_run_fields(next_run, existing.timezone),
-            "message": "This prompt is scheduled already; nothing was changed.",
+            "message": f"This prompt is scheduled already{paused}; nothing was changed.",
         },
     )
-    if existing.status == "paused":
-        answer["message"] = "This prompt is scheduled already, and paused; nothing was changed."
     if differs:
         answer["differs"] = differs
         answer["hint"] = f"`promptyoself modify --id {existing.id}`, with new values, changes it."

@@ -29,13 +29,7 @@ from promptyoself.core.times import (
     seconds_of,
     shown,
 )
-from promptyoself.events.schedule_fields import (
-    FIELDS,
-    POLICY,
-    TEMPLATES,
-    Field,
-    ScheduleRegistered,
-)
+from promptyoself.events.schedule_fields import FIELDS, POLICY, TEMPLATES, Field, ScheduleRegistered
 from promptyoself.rules.slots import schedule_trigger
 from promptyoself.rules.triggers import Trigger, next_fire_time, slots
 from promptyoself.state.schedules import Schedule
@@ -202,9 +196,7 @@ def _check_template(request: Request) -> str:
         )
     if request.prompt:
         raise WrongUsage(
-            "conflicting_options",
-            "Both --prompt and --template were given.",
-            "Give one of them.",
+            "conflicting_options", "Both --prompt and --template were given.", "Give one of them."
         )
     return name
 

@@ -56,11 +56,7 @@ def resume_failed(store: Store, code: str, reason: str | None, now: datetime) ->
                 continue
             drafts += further
             resumed.append(
-                {
-                    "id": schedule.id,
-                    "agent_id": schedule.agent_id,
-                    "next_run": answer["next_run"],
-                }
+                {"id": schedule.id, "agent_id": schedule.agent_id, "next_run": answer["next_run"]}
             )
             agent = state.agent(schedule.agent_id)
             state.agents[schedule.agent_id] = agent._replace(active=agent.active + 1)
