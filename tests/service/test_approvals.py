@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,14 @@ from typing import Any
 import orjson
 import pytest
 from actors import Actor
+from by_hand import WORKER, claim_due, settle
 from calling import AGENT, call, clean_environ, lines_of, log_of
 from chains import ACTOR, StepDisk, kill
 from checker import check_chain
 from conftest import Clock  # noqa: TC002
 from crashes import Unsynced, in_child
 from tally import count, rounds
-from world import NOON, check_deliveries, check_slots, entries_of
+from world import DELIVERED, NOON, check_deliveries, check_slots, entries_of
 
 from promptyoself.core.disk import Disk
 from promptyoself.core.errors import PromptyoselfError
@@ -35,7 +36,7 @@ from promptyoself.events.kinds import PROBLEMS
 from promptyoself.events.records import ApprovalGranted
 from promptyoself.events.schedule_fields import content_of
 from promptyoself.rules.claim import Claim, Decision, claim, orphans
-from promptyoself.rules.outcome import Abandoned, Delivered, outcome_events
+from promptyoself.rules.outcome import Abandoned
 from promptyoself.rules.policy import approval_in_log
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.audit.report import audit
@@ -56,7 +57,8 @@ from promptyoself.state.schedules import Schedule
 from promptyoself.store.store import Store
 from promptyoself.targets.letta import LettaClient
 
-TIER_2 = ("register", "--agent-id", AGENT, "--prompt", "Hi", "--every", "1h", "--tier", "2")
+ANY_TIME = ("register", "--agent-id", AGENT, "--prompt", "Hi", "--tier", "2")
+TIER_2 = (*ANY_TIME, "--every", "1h")
 NAMES = ("show", "approve", "revoke")
 
 
@@ -83,67 +85,67 @@ class Desk:
         """Let time pass, and claim what is due."""
         self.now += timedelta(**duration)
         checker = ApprovalChecker(self.store, self.now)
-
-        def decide(state: Any) -> Any:
-            caps = self.store.settings.caps
-            decision = claim(state, self.now, "wrk_1", caps, 99, approvals=checker)
-            return [self.store.draft(*each) for each in decision.records], decision
-
-        decision: Decision = self.store.transact(self.now, decide)
+        decision = claim_due(self.store, self.now, checker)
         checker.update_tokens()
         return decision
 
-    def settle(self, made: Claim, outcome: Any = Delivered("run", "run-1")) -> str:  # noqa: B008
-        def decide(state: Any) -> Any:
-            records, became = outcome_events(state, made, "wrk_1", outcome, self.now)
-            return [self.store.draft(record, made.id) for record in records], became
+    def settle(self, claimed: Claim, outcome: Any = DELIVERED) -> str:
+        return settle(self.store, claimed, self.now, outcome)
 
-        return str(self.store.transact(self.now, decide))
+    def approve_and_be_refused(self) -> str:
+        """Have a slot claimed that an approval pays for, and refused for now; the schedule's id."""
+        id_ = self.register(every="9h")
+        self.approve(id_)
+        (claimed,) = self.claim(hours=9).claims
+        assert self.settle(claimed, Abandoned("letta_busy", "Busy.")) == "retrying"
+        return id_
 
     def deliver(self, **duration: float) -> list[str]:
         """Claim and deliver; what came of each slot: ``delivered``, or why it was skipped."""
         decision = self.claim(**duration)
-        told = [f"{line['why']}: {line.get('detail')}" for line in decision.skipped]
-        return told + [self.settle(made) for made in decision.claims]
+        skips = [f"{line['why']}: {line.get('detail')}" for line in decision.skipped]
+        return skips + [self.settle(claimed) for claimed in decision.claims]
 
     def left_over(self) -> list[Claim]:
-        """What is claimed, as whoever finds it takes it over."""
-        return list(orphans(self.store.read().state, ["wrk_1"], self.now))
+        """What is claimed, as it is taken over by another worker."""
+        return list(orphans(self.store.read().state, [WORKER], self.now))
 
     def token(self, id_: str, folder: str = "pending") -> Path:
         return self.var / "approvals" / folder / f"{id_}.token"
 
     def says(self, id_: str) -> dict[str, Any]:
         """What the token says."""
-        found: dict[str, Any] = orjson.loads(self.token(id_).read_bytes())
-        return found
+        token: dict[str, Any] = orjson.loads(self.token(id_).read_bytes())
+        return token
+
+    def put_back(self, id_: str, content: bytes) -> None:
+        """Restore a token that had this content."""
+        self.token(id_).write_bytes(content)
+        self.token(id_).chmod(0o600)
 
     def schedule(self, id_: str) -> Schedule:
         return self.store.read().state.schedules[id_]
 
     def listed(self, id_: str) -> tuple[str, int]:
         """An approval's state, and what is left of it."""
-        (found,) = [
-            each for each in list_approvals(self.store, self.now)["approvals"] if each["id"] == id_
-        ]
-        return found["state"], found["uses_left"]
+        listed = list_approvals(self.store, self.now)["approvals"]
+        (line,) = [approval for approval in listed if approval["id"] == id_]
+        return str(line["state"]), line["uses_left"]
 
-    def events(self) -> list[Any]:
-        """The whole log, checked in every way there is."""
+    def events(self, type_: str = "") -> list[Any]:
+        """The events of a type, or all; the whole log is checked in every way there is."""
         check_chain(self.var / "schedules")
-        found = [event for batch in self.store.replay() for event in batch.envelopes]
-        check_deliveries(found)
-        check_slots(found, self.now)
-        return found
+        events = [event for batch in self.store.replay() for event in batch.envelopes]
+        check_deliveries(events)
+        check_slots(events, self.now)
+        return [event for event in events if type_ in ("", event.type)]
 
     def sent(self) -> int:
         """How many slots of tier 2 were claimed, each paid for by an approval, which the audit
         checks."""
-        events = self.events()
-        first = [e for e in events if e.type == "delivery.attempted" and e.data["attempt"] == 1]
-        paid = [e for e in events if e.type == "approval.consumed"]
-        assert len(first) == len(paid)
-        return len(first)
+        attempts = [event.data["attempt"] for event in self.events("delivery.attempted")]
+        assert attempts.count(1) == len(self.events("approval.consumed"))
+        return attempts.count(1)
 
 
 @pytest.fixture
@@ -166,10 +168,7 @@ def test_an_approval_allows_one_delivery(desk: Desk) -> None:
     assert not desk.token(id_).exists()
     assert desk.token(id_, "consumed").exists()
     assert desk.deliver(hours=1) == ["approval: used_up"]
-    attempted, consumed = (
-        next(e for e in desk.events() if e.type == type_)
-        for type_ in ("delivery.attempted", "approval.consumed")
-    )
+    (attempted,), (consumed,) = map(desk.events, ("delivery.attempted", "approval.consumed"))
     assert consumed.seq == attempted.seq + 1
     assert consumed.ts == attempted.ts
     assert consumed.data["slot"] == attempted.data["slot"]
@@ -198,9 +197,8 @@ def test_an_approval_ends_with_its_time(desk: Desk) -> None:
     desk.now -= timedelta(hours=1, minutes=30)
     run_now(desk.store, id_, None, desk.now)
     assert desk.deliver(seconds=1) == ["approval: expired"]
-    desk.approve(
-        id_, ttl="10m", allow_trigger=True
-    )  # by the log's time, which stands still meanwhile
+    # By the log's time, which stands still meanwhile.
+    desk.approve(id_, ttl="10m", allow_trigger=True)
     run_now(desk.store, id_, None, desk.now)
     assert desk.deliver(seconds=1) == ["delivered"]
     assert desk.sent() == 2
@@ -297,19 +295,15 @@ def test_the_audit_finds_a_trigger_that_an_approval_was_not_for(desk: Desk) -> N
         forged = state.schedules.copy()
         forged[id_] = forged[id_]._replace(approval_triggers=True)
         decision = claim(
-            state._replace(schedules=forged),
-            desk.now,
-            "wrk_1",
-            desk.store.settings.caps,
-            99,
+            state._replace(schedules=forged), desk.now, WORKER, desk.store.settings.caps, 99,
             approvals=lambda schedule: approval_in_log(schedule, format_utc(desk.now)),
-        )
-        return [desk.store.draft(*each) for each in decision.records], decision
+        )  # fmt: skip
+        return [desk.store.draft(*record) for record in decision.records], decision
 
-    (made,) = desk.store.transact(desk.now, decide).claims
-    desk.settle(made)
-    found = [event for batch in desk.store.replay() for event in batch.envelopes]
-    problems = [entry.why for entry in entries_of(found, desk.now) if entry.outcome in PROBLEMS]
+    (claimed,) = desk.store.transact(desk.now, decide).claims
+    desk.settle(claimed)
+    events = [event for batch in desk.store.replay() for event in batch.envelopes]
+    problems = [entry.why for entry in entries_of(events, desk.now) if entry.outcome in PROBLEMS]
     assert problems == ["not approved"]
 
 
@@ -335,7 +329,7 @@ def asked_at_a_terminal(var: Path, id_: str, answer: bytes) -> tuple[int, bytes,
 def test_at_a_terminal_it_is_shown_and_asked_for(var: Path) -> None:
     """A person reads the text, what can't be seen in it as escapes, and says yes or no."""
     prompt = "Send it\u202e to Bob."
-    id_ = call(*TIER_2[:4], prompt, *TIER_2[5:]).success()["id"]
+    id_ = call(*TIER_2, "--prompt", prompt).success()["id"]
     code, told, out = asked_at_a_terminal(var, id_, b"n\n")
     assert (code, orjson.loads(out)["code"]) == (1, "not_confirmed")
     assert b"Send it\\u202e to Bob." in told
@@ -344,10 +338,8 @@ def test_at_a_terminal_it_is_shown_and_asked_for(var: Path) -> None:
     code, _, out = asked_at_a_terminal(var, id_, b"y\n")
     answer = orjson.loads(out)
     assert (code, answer["status"], answer["prompt"]) == (0, "success", prompt)
-    assert (
-        answer["content_sha256"]
-        == call("show", "--id", id_).success()["schedule"]["content_sha256"]
-    )
+    schedule = call("show", "--id", id_).success()["schedule"]
+    assert answer["content_sha256"] == schedule["content_sha256"]
 
 
 def test_a_change_voids_it(desk: Desk) -> None:
@@ -360,8 +352,7 @@ def test_a_change_voids_it(desk: Desk) -> None:
         modify(desk.store, id_, Request(**changes), desk.now)
         assert desk.listed(id_) == ("modified", 0)
         assert desk.deliver(hours=1) == ["approval: modified"]
-    back = Request(prompt=before.prompt, on_failure="")
-    modify(desk.store, id_, back, desk.now)
+    modify(desk.store, id_, Request(prompt=before.prompt, on_failure=""), desk.now)
     assert desk.deliver(hours=1) == ["approval: modified"]
     desk.approve(id_)
     assert desk.deliver(hours=1) == ["delivered"]
@@ -384,9 +375,7 @@ def test_a_revoked_one_is_gone(desk: Desk) -> None:
     kept = desk.token(id_).read_bytes()
     assert revoke(desk.store, id_, "no", desk.now)["revoked_uses"] == 4
     assert not desk.token(id_).exists()
-    restored = desk.token(id_)
-    restored.write_bytes(kept)
-    restored.chmod(0o600)
+    desk.put_back(id_, kept)
     assert desk.deliver(hours=1) == ["approval: revoked"]
 
 
@@ -478,14 +467,14 @@ def test_a_spoiled_token_does_not_count(desk: Desk, name: str) -> None:
     spoil, detail = SPOILED[name]
     id_, other = desk.register(), desk.register("agent-b", every="9h")
     free = desk.register("agent-c", tier=1)
-    for each in (id_, other):
-        desk.approve(each)
+    desk.approve(id_)
+    desk.approve(other)
     spoil(desk.token(id_), desk.token(other))
     assert desk.listed(id_) == (detail, 0)
     decision = desk.claim(hours=1)
-    assert [made.id for made in decision.claims] == [free]
+    assert [claimed.id for claimed in decision.claims] == [free]
     assert [(line["why"], line["detail"]) for line in decision.skipped] == [("approval", detail)]
-    (skipped,) = [event for event in desk.events() if event.type == "delivery.skipped"]
+    (skipped,) = desk.events("delivery.skipped")
     assert (skipped.data["why"], skipped.data["detail"]) == ("approval", detail)
 
 
@@ -495,19 +484,14 @@ def test_a_token_from_a_backup_is_not_spent_again(desk: Desk) -> None:
     id_ = desk.register()
     desk.approve(id_, uses=2)
     backup = desk.token(id_).read_bytes()
-
-    def restore() -> None:
-        desk.token(id_).write_bytes(backup)
-        desk.token(id_).chmod(0o600)
-
     assert desk.deliver(hours=1) == ["delivered"]
-    restore()
+    desk.put_back(id_, backup)
     assert desk.listed(id_) == ("live", 1)
     assert desk.deliver(hours=1) == ["delivered"]
-    restore()
+    desk.put_back(id_, backup)
     assert desk.deliver(hours=1) == ["approval: used_up"]
     desk.approve(id_)
-    restore()
+    desk.put_back(id_, backup)
     assert desk.deliver(hours=1) == ["approval: unrecorded"]
     assert desk.sent() == 2
 
@@ -544,16 +528,11 @@ def test_what_nobody_granted_is_listed(desk: Desk) -> None:
 def test_a_retry_is_paid_already(desk: Desk) -> None:
     """A slot that has to be tried again costs nothing more, however late, also after its approval
     has expired or been spent on others."""
-    id_ = desk.register(every="9h")
-    desk.approve(id_)
-    (made,) = desk.claim(hours=9).claims
-    assert desk.settle(made, Abandoned("letta_busy", "Busy.")) == "retrying"
+    id_ = desk.approve_and_be_refused()
     assert desk.listed(id_) == ("used_up", 0)
     assert desk.deliver(minutes=1) == ["delivered"]
-    (again,) = [
-        e for e in desk.events() if e.type == "delivery.attempted" and e.data["attempt"] > 1
-    ]
-    assert again.data["slot"] == made.slot
+    first, again = (event.data for event in desk.events("delivery.attempted"))
+    assert (first["slot"], again["attempt"]) == (again["slot"], 2)
     assert desk.sent() == 1
 
 
@@ -561,16 +540,13 @@ def test_a_retry_is_paid_already(desk: Desk) -> None:
 def test_what_was_approved_is_what_is_sent(desk: Desk, approved_again: bool) -> None:
     """A slot that was paid for isn't sent with a prompt that was changed since: it needs a new
     approval."""
-    id_ = desk.register(every="9h")
-    desk.approve(id_)
-    (made,) = desk.claim(hours=9).claims
-    desk.settle(made, Abandoned("letta_busy", "Busy."))
+    id_ = desk.approve_and_be_refused()
     modify(desk.store, id_, Request(prompt="Something else"), desk.now)
     if approved_again:
         desk.approve(id_)
         assert desk.deliver(minutes=1) == ["delivered"]
-        consumed = [e for e in desk.events() if e.type == "approval.consumed"]
-        assert [e.data["slot"] for e in consumed] == [made.slot, made.slot]
+        first, again = (event.data["slot"] for event in desk.events("approval.consumed"))
+        assert first == again
     else:
         assert desk.deliver(minutes=1) == ["approval: modified"]
         desk.events()
@@ -604,8 +580,8 @@ def test_a_forged_claim_is_found_out(desk: Desk) -> None:
 def test_approvals_are_simulated(desk: Desk) -> None:
     """What is approved is foreseen as delivered, as often as that holds; a spoiled token isn't."""
     id_, other = desk.register(), desk.register("agent-b")
-    for each in (id_, other):
-        desk.approve(each, uses=2)
+    desk.approve(id_, uses=2)
+    desk.approve(other, uses=2)
     desk.token(other).unlink()
     answer = simulate(desk.store, "in 5h", desk.now)
     assert (answer["fired"], answer["skipped"]) == (2, {"approval": 8})
@@ -653,8 +629,8 @@ def recover(root: Path, acknowledged: list[str]) -> None:
     for _ in range(4):
         for made in [*desk.claim(hours=3).claims, *desk.left_over()]:
             desk.settle(made)
-    granted = {e.data["grant"]: e.data["uses"] for e in desk.events() if "granted" in e.type}
-    spent = Counter(e.data["grant"] for e in desk.events() if e.type == "approval.consumed")
+    granted = {event.data["grant"]: event.data["uses"] for event in desk.events("approval.granted")}
+    spent = Counter(event.data["grant"] for event in desk.events("approval.consumed"))
     assert all(spent[grant] <= uses for grant, uses in granted.items())
     assert sum(spent.values()) == desk.sent()
     desk.approve(id_)
@@ -711,7 +687,7 @@ def test_a_full_disk_changes_nothing(quick_path: Path) -> None:
             failed = True
         count("disk errors")
         desk.store = desk.opened(Unsynced())
-        granted = [e for e in desk.events() if e.type == "approval.granted"]
+        granted = desk.events("approval.granted")
         assert desk.listed(id_) == ("live", 7 if len(granted) == 2 else 3)
         assert failed == (len(granted) == 1)
 
@@ -752,15 +728,8 @@ def test_an_approval_counts_from_its_append_on(desk: Desk) -> None:
 
 @pytest.fixture
 def cast() -> Iterator[Callable[[dict[str, str]], Actor]]:
-    made: list[Actor] = []
-
-    def make(environ: dict[str, str]) -> Actor:
-        made.append(Actor(environ))
-        return made[-1]
-
-    yield make
-    for actor in made:
-        actor.__exit__()
+    with ExitStack() as stack:
+        yield lambda environ: stack.enter_context(Actor(environ))
 
 
 def at_once(actors: list[Actor], *arguments: str) -> list[dict[str, Any]]:
@@ -790,7 +759,7 @@ def test_loops_that_race_for_an_approval(
     tmp_path: Path, environ: dict[str, str], cast: Callable[[dict[str, str]], Actor]
 ) -> None:
     """P5: several `execute` at once on prompts that have one approval, one budget, one cap: none is
-    overspent, whoever wins."""
+    overspent, whichever wins."""
     agents = tuple(f"agent-{number}" for number in range(3))
     with Sandbox(agents, latency=0.02) as sandbox:
         environ.update(LETTA_BASE_URL=sandbox.url, PROMPTYOSELF_DAILY_PER_AGENT="3")
@@ -815,23 +784,20 @@ def test_loops_that_race_for_an_approval(
             at_once(actors, "execute")
             count("processes racing", 3)
         at_once(actors, "execute")
-        delivered: Counter[tuple[str, str]] = Counter()
-        for (agent, what), id_ in ids.items():
-            for batch in store.replay():
-                delivered[agent, what] += sum(
-                    event.id == id_ and event.type == "delivery.attempted"
-                    for event in batch.envelopes
-                )
-        for agent in sandbox.agents:
-            assert delivered[agent, "approved"] == 1
-            assert delivered[agent, "budgeted"] == 1
-            assert delivered[agent, "free"] == 1  # the third that its agent's cap allows
+        delivered = Counter(
+            event.id
+            for batch in store.replay()
+            for event in batch.envelopes
+            if event.type == "delivery.attempted"
+        )
+        # A free one is the third that its agent's cap allows.
+        assert delivered == dict.fromkeys(ids.values(), 1)
         whys = audit(store, now=datetime.now(UTC))["totals"]["skipped_why"]
         assert set(whys) <= {"approval", "budget", "agent_cap"}
         assert sum(whys.values()) == 3 * 9 - 9
 
 
-# --- in earnest -----------------------------------------------------------------------------------
+# --- through the real client ----------------------------------------------------------------------
 
 
 def test_a_real_delivery_of_tier_two(quick_path: Path) -> None:
@@ -928,10 +894,9 @@ def test_what_cannot_be_approved_is_refused(var: Path, how: str) -> None:
     if how == "cancelled":
         call("cancel", "--id", id_).success()
     elif how == "completed":
-        id_ = call(*TIER_2[:-4], "--tier", "2", "--time", "in 1s").success()["id"]
-        store = Store(load_settings(), ACTOR, warn=print)
+        id_ = call(*ANY_TIME, "--time", "in 1s").success()["id"]
         desk = Desk(var.parent)
-        desk.store, desk.now = store, datetime.now(UTC) + timedelta(seconds=2)
+        desk.now = datetime.now(UTC) + timedelta(seconds=2)
         assert desk.deliver() == ["approval: missing"]
     elif how == "unusable key":
         (var / "approvals").mkdir()
@@ -954,41 +919,41 @@ def test_agents_cannot_approve(var: Path, clock: Clock, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    ("asked", "more", "expires"),
+    ("asked", "more", "expires", "too_late_for"),
     [
         # Next Friday, with its grace and its jitter.
-        (("--cron", "0 17 * * FRI", "--grace", "2h", "--jitter", "5m"), (), "2026-11-20T19:05"),
-        (("--cron", "0 11 * * FRI", "--grace", "2h", "--jitter", "5m"), (), "2026-11-27T13:05"),
-        (("--cron", "0 11 * * FRI", "--grace", "2h"), ("--uses", "3"), "2026-12-11T13:00"),
-        (("--time", "in 10m", "--grace", "1h"), ("--uses", "3"), "2026-11-20T13:10"),
-        (("--time", "2029-01-01T00:00"), (), "2027-11-21T12:00"),  # 366 days is the most
-        (("--cron", "0 11 * * FRI",), ("--ttl", "7d"), "2026-11-27T12:00"),
+        (("--cron", "0 17 * * FRI", "--grace", "2h", "--jitter", "5m"), (), "2026-11-20T19:05", ""),
+        (("--cron", "0 11 * * FRI", "--grace", "2h", "--jitter", "5m"), (), "2026-11-27T13:05", ""),
+        (("--cron", "0 11 * * FRI", "--grace", "2h"), ("--uses", "3"), "2026-12-11T13:00", ""),
+        (("--time", "in 10m", "--grace", "1h"), ("--uses", "3"), "2026-11-20T13:10", ""),
+        # 366 days is the most.
+        (("--time", "2029-01-01T00:00"), (), "2027-11-21T12:00", "2029-01-01T00:00"),
+        (("--cron", "0 11 * * FRI",), ("--ttl", "7d"), "2026-11-27T12:00", ""),
+        (("--cron", "0 11 * * FRI",), ("--ttl", "24h"), "2026-11-21T12:00", "2026-11-27T11:00"),
     ],
 )  # fmt: skip
 def test_an_approval_lasts_until_its_slots_are_over(
-    var: Path, clock: Clock, asked: tuple[str, ...], more: tuple[str, ...], expires: str
+    var: Path,
+    clock: Clock,
+    asked: tuple[str, ...],
+    more: tuple[str, ...],
+    expires: str,
+    too_late_for: str,
 ) -> None:
-    """Without a --ttl an approval serves the next slot, however far off that is."""
-    base = ("register", "--agent-id", AGENT, "--prompt", "Hi", "--tier", "2")
-    id_ = call(*base, *asked).success()["id"]
+    """Without a --ttl an approval serves the next slot, however far off that is. P9: one that ends
+    before the next slot is due is granted with a warning."""
+    id_ = call(*ANY_TIME, *asked).success()["id"]
     answer = call("approve", "--id", id_, *more).success()
     assert answer["expires"].startswith(expires)
-    assert ("can't serve" in answer.get("warning", "")) == (expires == "2027-11-21T12:00")
-
-
-def test_an_approval_that_cannot_serve_says_so(var: Path, clock: Clock) -> None:
-    """P9: one that ends before the next slot is due is granted with a warning."""
-    base = ("register", "--agent-id", AGENT, "--prompt", "Hi", "--tier", "2")
-    id_ = call(*base, "--cron", "0 11 * * FRI").success()["id"]
-    answer = call("approve", "--id", id_, "--ttl", "24h").success()
-    assert answer["warning"].startswith("Its next slot may begin at 2026-11-27T11:00:00.000000Z, ")
-    assert "it can't serve" in answer["warning"]
+    warning = answer.get("warning", "")
+    assert ("it can't serve" in warning) == bool(too_late_for)
+    if too_late_for:
+        assert warning.startswith(f"Its next slot may begin at {too_late_for}:00.000000Z, ")
 
 
 def test_an_approval_after_a_missed_slot_serves_that_one(var: Path, clock: Clock) -> None:
     """A slot that may still be delivered is the next one; one that is too late isn't."""
-    base = ("register", "--agent-id", AGENT, "--prompt", "Hi", "--tier", "2")
-    id_ = call(*base, "--cron", "0 13 * * FRI", "--grace", "3h").success()["id"]
+    id_ = call(*ANY_TIME, "--cron", "0 13 * * FRI", "--grace", "3h").success()["id"]
     clock.set("2026-11-20T14:00:00")
     assert call("approve", "--id", id_).success()["expires"].startswith("2026-11-20T16:00")
     clock.set("2026-11-20T17:00:00")

@@ -111,7 +111,7 @@ def test_filters(var: Path, clock: Clock) -> None:
 
 
 def test_reinforcing(var: Path, clock: Clock) -> None:
-    """It adds to what is left, is capped, and fading begins anew; the event has the outcome."""
+    """It adds to what is left, is capped, and fading begins again; the event has the outcome."""
     id_ = desired("Learn Danish", 0.8)
     clock.advance(days=30)
     answer = call("reinforce", "--id", id_, "--by", "0.3").success()
@@ -127,7 +127,7 @@ def test_reinforcing(var: Path, clock: Clock) -> None:
 
 def test_pruning_records_and_erases_nothing(var: Path, clock: Clock) -> None:
     """What has faded is listed no more, and is in the log; a dry run changes nothing; it can't be
-    reinforced, but recorded anew."""
+    reinforced, but recorded again."""
     faint, strong = desired("Faint", 0.1), desired("Strong", 0.9)
     call("desire", "--agent-id", "agent-b", "--text", "Faint too", "--strength", "0.1").success()
     before = chain_of(var)
@@ -201,7 +201,7 @@ def test_the_half_life_is_a_setting(
     var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PROMPTYOSELF_DESIRE_HALF_LIFE decides how fast they fade, at once and for all; doctor names
-    one that is none, and so does whoever needs it."""
+    one that is none, and so does each command that needs it."""
     desired("Learn Danish", 0.8)
     clock.advance(days=1)
     monkeypatch.setenv("PROMPTYOSELF_DESIRE_HALF_LIFE", "1d")
@@ -365,7 +365,7 @@ def test_every_command_about_the_log_reaches_theirs(var: Path, clock: Clock) -> 
 
 def test_the_index_is_disposable(var: Path, clock: Clock) -> None:
     """P4: without their index, or with noise in its place, desires are the same; and it is theirs
-    alone that is made anew."""
+    alone that is made again."""
     desired("Learn Danish")
     before = call("desires").success()
     for spoil in (b"", b"noise", None):

@@ -5,22 +5,19 @@ from __future__ import annotations
 import random
 import shutil
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
 import orjson
 import pytest
+from by_hand import deliver_due
 from calling import AGENT, call, lines_of, log_of
 from conftest import Clock  # noqa: TC002
 
 from promptyoself.core.settings import load_settings
-from promptyoself.events.draft import Draft
-from promptyoself.events.records import DeliveryDelivered
-from promptyoself.rules.claim import claim
 from promptyoself.service.schedules.views import list_schedules
-from promptyoself.state.schedules import State
 from promptyoself.store.store import Store
 
 BASE = ("register", "--agent-id", AGENT, "--prompt", "Hello")
@@ -33,16 +30,7 @@ IDLE_LISTED = [
 def deliver(var: Path, now: datetime) -> None:
     """Have everything delivered that is due, by writing down that it was."""
     store = Store(load_settings(var=str(var)), {"via": "test", "who": "test"}, warn=print)
-
-    def decide(state: State) -> tuple[Sequence[Draft], None]:
-        decision = claim(state, now, "w", store.settings.caps, 100)
-        drafts = [store.draft(record, id_) for record, id_ in decision.records]
-        for each in decision.claims:
-            delivered = DeliveryDelivered(each.slot, each.otid, each.attempt, "w", "run", 7)
-            drafts.append(store.draft(delivered, each.id))
-        return drafts, None
-
-    store.transact(now, decide)
+    deliver_due(store, now)
 
 
 @pytest.fixture
@@ -265,14 +253,6 @@ def test_verify_proves_a_head(var: Path, several: dict[str, str]) -> None:
     assert (document["seq"], document["expected"]) == (3, wrong)
     document = call("verify", "--head", f"{len(lines) + 1}:{wrong}").error("head_not_on_chain")
     assert document["found"] is None
-
-
-def test_verify_needs_no_tool_of_ours(var: Path, several: dict[str, str]) -> None:
-    """P3: each line's prev is the SHA-256 of the line before it."""
-    before = "0" * 64
-    for line in lines_of(var):
-        assert orjson.loads(line)["prev"] == before
-        before = sha256(line).hexdigest()
 
 
 def test_stats_count(var: Path, several: dict[str, str]) -> None:

@@ -17,7 +17,7 @@ from conftest import Clock  # noqa: TC002
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tally import chance, rounds
-from world import World
+from world import DELIVERED, World
 
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.settings import load_settings
@@ -32,6 +32,7 @@ from promptyoself.service.schedules.views import stats
 from promptyoself.service.upkeep.seal import seal
 from promptyoself.store.store import Store
 
+REFUSED = Failed("letta_rejected", "No.", permanent=True)
 DECIDED = ("delivery.attempted", "delivery.skipped", "schedule.completed")
 Seen = tuple[str, str, str, str, int, str]
 
@@ -42,17 +43,17 @@ def really(world: World, end: datetime, latency: timedelta) -> list[Seen]:
     for slot in world.state.open.values():
         if slot.worker is not None:
             schedule = world.state.schedules[slot.id]
-            made = Claim(slot.id, slot.agent_id, None, schedule.prompt, slot.slot, slot.kind,
-                         slot.otid or "", slot.attempt, world.now, world.now)  # fmt: skip
-            ends.append((world.now + latency, len(ends), made))
+            claimed = Claim(slot.id, slot.agent_id, None, schedule.prompt, slot.slot, slot.kind,
+                            slot.otid or "", slot.attempt, world.now, world.now)  # fmt: skip
+            ends.append((world.now + latency, len(ends), claimed))
     heapq.heapify(ends)
     numbers = iter(range(len(ends), 10**9))
     while world.now <= end:
         while ends and ends[0][0] <= world.now:
             world.settle(heapq.heappop(ends)[-1])
         decision = world.claim(seats=10**6)
-        for made in decision.claims:
-            heapq.heappush(ends, (world.now + latency, next(numbers), made))
+        for claimed in decision.claims:
+            heapq.heappush(ends, (world.now + latency, next(numbers), claimed))
         if decision.records:
             continue
         wakes = [next_wake(world.state, world.now), ends[0][0] if ends else None]
@@ -75,6 +76,11 @@ def foretold(events: Iterable[SimulatedEvent]) -> list[Seen]:
         for event in events
         if event.type in DECIDED
     )
+
+
+def simulated(world: World, **more: Any) -> Simulator:
+    """A simulator of what there is in a world."""
+    return Simulator(world.state, world.settings.caps, world.now, **more)
 
 
 TRIGGERS = st.one_of(
@@ -117,12 +123,10 @@ def worlds(draw: st.DrawFn) -> World:
         )
         for id_ in filter(None, approved):
             world.approve(id_, draw(st.integers(1, 5)), hours=draw(st.sampled_from([1, 30, 90])))
-        for made in world.claim().claims:
-            outcome = draw(st.sampled_from(["under way", "delivered", "failed"]))
-            if outcome == "failed":
-                world.settle(made, Failed("letta_rejected", "No.", permanent=True))
-            elif outcome == "delivered":
-                world.settle(made)
+        for claimed in world.claim().claims:
+            outcome = draw(st.sampled_from([None, DELIVERED, REFUSED]))
+            if outcome is not None:  # else it is under way
+                world.settle(claimed, outcome)
         world.advance(minutes=draw(st.sampled_from([0, 0, 1, 200])))
     return world
 
@@ -141,14 +145,11 @@ def test_what_is_simulated_is_what_happens(
     """P2: the slots that are claimed and skipped, when, and why, are those of a loop whose
     deliveries succeed; however few of the instants were decided in full."""
     latency, end = timedelta(seconds=seconds), world.now + timedelta(hours=hours)
-    caps = world.settings.caps
-    simulator = Simulator(
-        world.state, caps, world.now, latency=latency, sample_first=first, sample_every=every
-    )
-    found = list(simulator.until(end))
-    assert [event.at for event in found] == sorted(event.at for event in found)
+    simulator = simulated(world, latency=latency, sample_first=first, sample_every=every)
+    events = list(simulator.until(end))
+    assert [event.at for event in events] == sorted(event.at for event in events)
     assert not simulator.broken
-    assert foretold(found) == really(world, end, latency)
+    assert foretold(events) == really(world, end, latency)
 
 
 @pytest.mark.parametrize("seconds", [0, 20, 90, 150])
@@ -167,29 +168,15 @@ def test_busy_agents_are_foretold(round_: int, seconds: int) -> None:
             "daily_budget": choose.choice([None, None, 5]),
             "max_repetitions": choose.choice([None, None, 11]),
         }
-        trigger = choose.choice(
-            [
-                {"every": "20m"},
-                {"every": "7201s"},
-                {"cron": "*/20 9-11 * * *"},
-                {"cron": "5 * * * *"},
-            ]
-        )
-        world.register(prompt=f"{number}", **trigger, **policy)
+        cron, every = ["*/20 9-11 * * *", "5 * * * *"], ["20m", "7201s"]
+        kind, values = choose.choice([("cron", cron), ("every", every)])
+        world.register(prompt=f"{number}", **{kind: choose.choice(values)}, **policy)
         world.advance(seconds=choose.randint(0, 600))
     end, latency = world.now + timedelta(hours=50), timedelta(seconds=seconds)
-    simulator = Simulator(
-        world.state,
-        world.settings.caps,
-        world.now,
-        latency=latency,
-        sample_first=0,
-        sample_every=10**9,
-    )
-    found = list(simulator.until(end))
-    plainly = [event for event in found if event.record is None]
-    assert plainly
-    assert foretold(found) == really(world, end, latency)
+    simulator = simulated(world, latency=latency, sample_first=0, sample_every=10**9)
+    events = list(simulator.until(end))
+    assert any(event.record is None for event in events)
+    assert foretold(events) == really(world, end, latency)
 
 
 @settings(max_examples=12, deadline=None)
@@ -199,20 +186,14 @@ def test_the_short_way_says_the_same_for_months(
 ) -> None:
     """P2: over forty days, deciding few instants in full foretells what deciding all does; so does
     looking at one agent alone."""
-    found: list[list[Seen]] = []
-    for first in (0, 10**9):
-        simulator = Simulator(
-            world.state,
-            world.settings.caps,
-            world.now,
-            agent_id=agent if first else None,
-            latency=timedelta(seconds=seconds),
-            sample_first=first,
-        )
-        events = list(simulator.until(world.now + timedelta(days=40)))
-        found.append(foretold(each for each in events if agent in (None, each.agent_id)))
-        assert all(event.record is not None for event in events) or not first
-    assert found[0] == found[1]
+    end, latency = world.now + timedelta(days=40), timedelta(seconds=seconds)
+    short = simulated(world, latency=latency, sample_first=0).until(end)
+    whole = simulated(world, latency=latency, sample_first=10**9, agent_id=agent).until(end)
+    in_full = list(whole)
+    assert all(event.record is not None for event in in_full)
+    assert foretold(event for event in short if agent in (None, event.agent_id)) == foretold(
+        in_full
+    )
 
 
 # --- the command ---------------------------------------------------------------------------------
@@ -295,7 +276,7 @@ def test_the_answer(three: dict[str, str]) -> None:
         "17 deliveries up to 2026-11-23T12:00:00.000000Z, 59 slots skipped."
     )
     alone = call("simulate", "--until", "in 3d", "--agent-id", "agent-b").success()
-    assert [each["agent_id"] for each in alone["agents"]] == ["agent-b"]
+    assert [agent["agent_id"] for agent in alone["agents"]] == ["agent-b"]
     assert alone["fired"] == 1
 
 
@@ -363,7 +344,7 @@ def store_in(var: Path) -> Store:
 
 
 def test_too_much_is_cut_off(three: dict[str, str], var: Path, clock: Clock) -> None:
-    """A simulation ends after so many events, at the end of an instant, and says up to when."""
+    """A simulation ends after a number of events, at the end of an instant, and says up to when."""
     whole = simulate(store_in(var), "in 3d", clock.now)
     part = simulate(store_in(var), "in 3d", clock.now, max_events=40)
     assert part["truncated"]
@@ -378,7 +359,7 @@ def test_too_much_is_cut_off(three: dict[str, str], var: Path, clock: Clock) -> 
 def test_one_that_cannot_be_decided_does_not_stop_the_others(world_of_two: World) -> None:
     """A schedule whose zone is unknown here is named; the others are foretold."""
     world = world_of_two
-    simulator = Simulator(world.state, world.settings.caps, world.now)
+    simulator = simulated(world)
     fired = {event.id for event in simulator.until(world.now + timedelta(days=2))}
     (broken,) = simulator.broken
     assert "unknown" in simulator.broken[broken] or "no time zone" in simulator.broken[broken]
@@ -399,47 +380,47 @@ def world_of_two() -> World:
 
 def test_the_growth_is_that_of_a_real_log(three: dict[str, str], var: Path, clock: Clock) -> None:
     """The estimate of bytes is what the same events take in a ledger: as appended, and sealed."""
-    told = simulate(store_in(var), "in 9d", clock.now)["log"]
+    estimate = simulate(store_in(var), "in 9d", clock.now)["log"]
     store, caps = store_in(var), store_in(var).settings.caps
     before = stats(store)["bytes"]
     simulator = Simulator(store.read().state, caps, clock.now, sample_first=10**9)
     events = list(simulator.until(clock.now + timedelta(days=9)))
-    assert told["events"] == len(events)
+    assert estimate["events"] == len(events)
     appends = 0
     ledger = FileLedger(var / "schedules", "schedules")
     position = store.read().position
     lines = 0
-    for (at, _), group in groupby(
-        sorted(events, key=lambda event: event[:2]), key=lambda event: event[:2]
-    ):
+    in_order = sorted(events, key=lambda event: event[:2])
+    for (at, _), group in groupby(in_order, key=lambda event: event[:2]):
         drafts = [
             store.draft(event.record, event.id, event.agent_id) for event in group if event.record
         ]
         batch = ledger.append(drafts, datetime.fromisoformat(at), position)
         position, appends, lines = batch.position, appends + 1, lines + len(batch.content)
-    assert told["appends"] == appends
-    assert told["bytes"] == pytest.approx(lines, rel=0.01)
-    assert told["gzipped"] == pytest.approx(stats(store_in(var))["bytes"] - before, rel=0.02)
+    assert estimate["appends"] == appends
+    assert estimate["bytes"] == pytest.approx(lines, rel=0.01)
+    assert estimate["gzipped"] == pytest.approx(stats(store_in(var))["bytes"] - before, rel=0.02)
     clock.advance(days=60)
     sealed = seal(store_in(var), clock.now)["sealed"]
-    assert told["sealed"] == pytest.approx(sum(each["bytes_after"] for each in sealed), rel=0.1)
-    assert told["estimated"] is True
+    assert estimate["sealed"] == pytest.approx(
+        sum(month["bytes_after"] for month in sealed), rel=0.1
+    )
+    assert estimate["estimated"] is True
 
 
 def test_a_sample_of_the_instants_tells_the_growth(var: Path, clock: Clock) -> None:
-    """P8: over a long time few events are made in earnest, and the estimate is within some percent
+    """P8: over a long time few events are decided in full, and the estimate is within some percent
     of what all of them come to."""
     for number in range(12):
         add("--every", f"{30 + 7 * number}m", agent=f"agent-{number % 4}")
     add("--cron", "0 9 * * *", "--daily-budget", "0")
     store = store_in(var)
     state, end = store.read().state, clock.now + timedelta(days=40)
-    made: Counter[bool] = Counter()
-    simulator = Simulator(state, store.settings.caps, clock.now)
-    made.update(event.record is not None for event in simulator.until(end))
-    assert made[True] < 0.2 * made.total()
+    events = Simulator(state, store.settings.caps, clock.now).until(end)
+    in_full = Counter(event.record is not None for event in events)
+    assert in_full[True] < 0.2 * in_full.total()
     sampled = simulate(store, "in 40d", clock.now)["log"]
-    assert sampled["events"] == made.total()
+    assert sampled["events"] == in_full.total()
     growth = LogGrowth(store.read().position.seq, store.actor)
     for event in Simulator(state, store.settings.caps, clock.now, sample_first=10**9).until(end):
         growth.add(event, 1)

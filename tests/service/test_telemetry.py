@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 import yaml
+from by_hand import deliver_due
 from calling import AGENT, append_foreign, call, lines_of
 from documents import table
 from monitors import parsed
@@ -273,24 +274,7 @@ def world_of(var: Path, clock: Clock, agents: int) -> Store:
     for number in range(agents):
         call("register", "--agent-id", f"agent-{number}", "--prompt", "p", "--every", "5m",
              "--daily-budget", "3").success()  # fmt: skip
-    clock.advance(minutes=5)
-    from promptyoself.rules.claim import claim
-    from promptyoself.rules.outcome import outcome_events
-
-    def decide(state: Any) -> Any:
-        decision = claim(state, clock.now, "wrk_1", store.settings.caps, 1000)
-        return [store.draft(*each) for each in decision.records], decision.claims
-
-    claims = store.transact(clock.now, decide)
-
-    def deliver(state: Any) -> Any:
-        return [
-            store.draft(record, made.id)
-            for made in claims
-            for record in outcome_events(state, made, "wrk_1", DELIVERED, clock.now)[0]
-        ], None
-
-    store.transact(clock.now, deliver)
+    deliver_due(store, clock.advance(minutes=5))
     return store
 
 
