@@ -9,7 +9,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -21,8 +21,6 @@ UUID4 = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 
 _MOST_KEPT = 20_000
 """How many agents there may be, and how many messages and runs of an agent are remembered."""
-
-_SYSTEM_PROMPT = "You echo."
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +34,7 @@ class SandboxMessage:
     otid: str | None
     text: str
     date: datetime  # of the send, not of the arrival
-    run_id: str | None
+    run_id: str | None = None
     parts: list[Any] | None = None  # the content as it was sent, where it was sent in parts
 
 
@@ -74,7 +72,10 @@ class AgentState:
 
 
 class Agents:
-    """All agents of a sandbox. Callers of anything but :meth:`create` hold the ``lock``."""
+    """All agents of a sandbox. Who calls :meth:`begin_run`, :meth:`refuse_background`,
+    :meth:`end_runs` or :meth:`agents_json`, or reads the attributes, holds the ``lock``; the other
+    methods take it.
+    """
 
     def __init__(self, seed: int, clock: Callable[[], datetime], latency: float) -> None:
         """``latency`` is in seconds, from a send to the agent's answer; it may be changed."""
@@ -87,11 +88,10 @@ class Agents:
         self.runs: dict[str, RunState] = {}
         self.active: dict[str, RunState] = {}  # the runs that haven't ended
         self.conversations: dict[str, tuple[str, datetime]] = {}  # agent's id, date of creation
-        self._ending: dict[str, RunState] = {}  # the active runs that are going to end
         self._seed = seed
         self._ids = 0
 
-    def create(self, name: str) -> str:
+    def create_agent(self, name: str) -> str:
         """Add an agent; returns its id. Raises PromptyoselfError ``too_many_agents``."""
         with self.lock:
             if len(self.by_id) >= _MOST_KEPT:
@@ -103,41 +103,38 @@ class Agents:
             self._greet(agent, None, agent.created_at)
             return agent_id
 
-    def delete(self, agent_id: str) -> None:
+    def delete_agent(self, agent_id: str) -> None:
         """Remove an agent with its history and runs, as Letta does."""
-        agent = self.by_id.pop(agent_id, None)
-        for run in agent.runs if agent else ():
-            self._forget(run)
+        with self.lock:
+            agent = self.by_id.pop(agent_id, None)
+            for run in agent.runs if agent else ():
+                self._forget(run)
 
     def create_conversation(self, agent_id: str) -> str:
         """Begin a conversation with an agent; returns its id."""
-        conversation_id, now = self._new_id("conv"), self.clock()
-        self.conversations[conversation_id] = (agent_id, now)
-        agent = self.by_id.get(agent_id)
-        if agent is not None:
-            self._greet(agent, conversation_id, now)
-        return conversation_id
+        with self.lock:
+            conversation_id, now = self._new_id("conv"), self.clock()
+            self.conversations[conversation_id] = (agent_id, now)
+            agent = self.by_id.get(agent_id)
+            if agent is not None:
+                self._greet(agent, conversation_id, now)
+            return conversation_id
 
-    def user_messages(self, agent_id: str) -> list[SandboxMessage]:
-        """What an agent was sent, in the order of arrival."""
-        self.end_runs()
-        agent = self.by_id.get(agent_id)
-        return [m for m in agent.history if m.kind == "user_message"] if agent else []
+    def messages(self, agent_id: str) -> list[SandboxMessage]:
+        """The user messages in an agent's history, in the order of arrival."""
+        with self.lock:
+            self.end_runs()
+            agent = self.by_id.get(agent_id)
+            return [m for m in agent.history if m.kind == "user_message"] if agent else []
 
     def end_runs(self, now: float | None = None) -> None:
         """End the runs whose time has come. It is called whenever somebody asks, so no thread
         needs to wait for them. ``now`` is a monotonic instant in seconds."""
         now = time.monotonic() if now is None else now
-        ended = [r for r in self._ending.values() if r.ends_at is not None and r.ends_at <= now]
+        ended = [r for r in self.active.values() if r.ends_at is not None and r.ends_at <= now]
         for run in sorted(ended, key=lambda run: run.ends_at or 0):
-            del self._ending[run.id], self.active[run.id]
+            del self.active[run.id]
             self._end(self.by_id[run.agent_id], run)
-
-    def abandon_runs(self) -> None:
-        """Let no active run ever end."""
-        for run in self._ending.values():
-            run.ends_at = None
-        self._ending.clear()
 
     def begin_run(
         self,
@@ -171,8 +168,6 @@ class Agents:
             error,
         )
         self.runs[run.id] = self.active[run.id] = run
-        if run.ends_at is not None:
-            self._ending[run.id] = run
         agent.runs.append(run)
         for old in agent.runs[:-_MOST_KEPT]:
             self._forget(old)
@@ -182,18 +177,18 @@ class Agents:
     def refuse_background(self, agent: AgentState, conversation_id: str) -> None:
         """Leave what Letta leaves of a turn that it can't stream: a run that has failed."""
         run = self.begin_run(agent, conversation_id, {"messages": []}, None)
-        del self._ending[run.id], self.active[run.id]
+        del self.active[run.id]
         run.ends_at, run.completed_at, run.background = None, self.clock(), True
         run.status, run.error = "failed", NO_REDIS
 
-    def state(self) -> list[dict[str, Any]]:
+    def agents_json(self) -> list[dict[str, Any]]:
         """Every agent with what it was sent, as ``GET /_sandbox/state`` shows it."""
         self.end_runs()
         return [
             {
                 "id": agent.id,
                 "name": agent.name,
-                "otids": Counter(m.otid for m in self.user_messages(agent.id)),
+                "otids": Counter(m.otid for m in self.messages(agent.id)),
                 "messages": [
                     {
                         "otid": message.otid,
@@ -203,7 +198,7 @@ class Agents:
                         "conversation_id": message.conversation_id,
                         "in_context": message.id in agent.context,
                     }
-                    for message in self.user_messages(agent.id)
+                    for message in self.messages(agent.id)
                 ],
                 "active_runs": [r.id for r in agent.runs if r.status in ("created", "running")],
             }
@@ -221,60 +216,28 @@ class Agents:
         if conversation_id is None:
             agent.context = run.context
         for sent in run.messages:
-            self._remember(
-                agent,
-                conversation_id,
-                sent.kind,
-                sent.otid,
-                text=sent.text,
-                date=sent.date,
-                run_id=run.id,
-                parts=sent.parts,
-            )
+            self._remember(agent, replace(sent, run_id=run.id))
         answers = [("assistant_message", f"You said: {run.messages[-1].text[:200]}")]
         if has_stepped:
             answers = [("tool_call_message", ""), ("tool_return_message", "No such tool.")]
         for number, (kind, text) in enumerate(answers):
-            answer = self._remember(
-                agent,
-                conversation_id,
-                kind,
-                f"{run.id[4:-2]}{number:02d}",
-                text=text,
-                date=run.completed_at,
-                run_id=run.id,
+            otid = f"{run.id[4:-2]}{number:02d}"
+            answer = SandboxMessage(
+                "", agent.id, conversation_id, kind, otid, text, run.completed_at, run.id
             )
-            run.answers.append(answer)
+            run.answers.append(self._remember(agent, answer))
 
     def _greet(self, agent: AgentState, conversation_id: str | None, now: datetime) -> None:
-        self._remember(agent, conversation_id, "system_message", text=_SYSTEM_PROMPT, date=now)
+        kind, otid = "system_message", None
+        greeting = SandboxMessage("", agent.id, conversation_id, kind, otid, "You echo.", now)
+        self._remember(agent, greeting)
 
-    def _remember(
-        self,
-        agent: AgentState,
-        conversation_id: str | None,
-        kind: str,
-        otid: str | None = None,
-        *,
-        text: str,
-        date: datetime,
-        run_id: str | None = None,
-        parts: list[Any] | None = None,
-    ) -> SandboxMessage:
-        message = SandboxMessage(
-            self._new_id("message"),
-            agent.id,
-            conversation_id,
-            kind,
-            otid,
-            text,
-            date,
-            run_id,
-            parts,
-        )
+    def _remember(self, agent: AgentState, message: SandboxMessage) -> SandboxMessage:
+        """Let a message enter the history; it gets its id there."""
+        message = replace(message, id=self._new_id("message"))
         agent.history.append(message)
         del agent.history[:-_MOST_KEPT]
-        if conversation_id is None:
+        if message.conversation_id is None:
             agent.context.append(message.id)
         return message
 
@@ -287,11 +250,11 @@ class Agents:
         text = content if parts is None else "".join(part["text"] for part in parts)
         otid = row.get("otid") or str(uuid.UUID(self._new_id("x")[2:]))
         kind = f"{row['role']}_message"
-        return SandboxMessage("", agent_id, conversation_id, kind, otid, text, now, None, parts)
+        return SandboxMessage("", agent_id, conversation_id, kind, otid, text, now, parts=parts)
 
     def _forget(self, run: RunState) -> None:
-        for runs in (self.runs, self.active, self._ending):
-            runs.pop(run.id, None)
+        self.runs.pop(run.id, None)
+        self.active.pop(run.id, None)
 
     def _uuid(self, prefix: str, name: str) -> str:
         digest = hashlib.sha256(f"{self._seed}|{prefix}|{name}".encode()).digest()

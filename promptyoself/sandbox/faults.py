@@ -90,35 +90,46 @@ class FaultQueue:
     def add(
         self,
         kind: str,
-        agent_id: str | None,
-        route: str | None,
-        times: int | None,
-        probability: float | None,
-        params: dict[str, Any],
+        /,
+        *,
+        agent_id: str | None = None,
+        route: str | None = None,
+        times: int | None = None,
+        probability: float | None = None,
+        **params: Any,
     ) -> None:
-        """See :meth:`promptyoself.sandbox.Sandbox.fault`."""
+        """Let the next matching requests go wrong.
+
+        Args:
+            kind: one of :data:`FAULTS`; ``params`` are its own.
+            agent_id: only requests for this agent.
+            route: one of :data:`ROUTES`; by default ``send``, into conversations too.
+            times: how many requests; 1 by default, without an end with ``probability``.
+            probability: of each matching request to go wrong, from 0 to 1.
+
+        Raises:
+            PromptyoselfError: ``unknown_fault`` or ``invalid_fault``; nothing is queued.
+        """
         if kind not in FAULTS:
             raise PromptyoselfError(
                 "unknown_fault", f"No fault is called {kind!r}.", f"There are: {', '.join(FAULTS)}."
             )
         known = PARAMS.get(kind, {})
-        wrong = _wrong(known, agent_id, route, times, probability, params)
-        if wrong:
+        fault = Fault(
+            kind,
+            agent_id,
+            "send" if route is None else route,
+            1 if times is None and probability is None else times,
+            1.0 if probability is None else probability,
+            {**known, **params},
+        )
+        if wrong := _wrong(fault, known):
             raise PromptyoselfError(
                 "invalid_fault",
                 f"Fault {kind!r} does not take {', '.join(wrong)}.",
                 f"It takes {known}, agent_id, route, times and probability.",
             )
-        self._faults.append(
-            Fault(
-                kind,
-                agent_id,
-                route or "send",
-                times if times or probability is not None else 1,
-                1.0 if probability is None else float(probability),
-                {**known, **params},
-            )
-        )
+        self._faults.append(fault)
 
     def pick(self, route: str, agent_id: str | None) -> Fault | None:
         """The first queued fault that this request meets."""
@@ -163,29 +174,22 @@ class FaultQueue:
         ]
 
 
-def _wrong(
-    known: dict[str, Any],
-    agent_id: object,
-    route: str | None,
-    times: int | None,
-    probability: float | None,
-    params: dict[str, Any],
-) -> list[str]:
+def _wrong(fault: Fault, known: dict[str, Any]) -> list[str]:
     """The arguments that a fault doesn't take, each with its value."""
+    params, times, probability = fault.params, fault.times, fault.probability
     wrong = [f"{k}={v!r}" for k, v in params.items() if not _is_like(v, known.get(k))]
     if times is not None and (not _is_like(times, 0) or times < 1):
         wrong.append(f"times={times!r}")
-    if probability is not None and (not _is_like(probability, 0.0) or not 0 <= probability <= 1):
+    if not _is_like(probability, 0.0) or not 0 <= probability <= 1:
         wrong.append(f"probability={probability!r}")
-    if agent_id is not None and not isinstance(agent_id, str):
-        wrong.append(f"agent_id={agent_id!r}")
-    given = {**known, **params}
-    if not wrong and "status" in known and not 200 <= given["status"] <= 599:
+    if not isinstance(fault.agent_id, str | None):
+        wrong.append(f"agent_id={fault.agent_id!r}")
+    if not wrong and not 200 <= params.get("status", 200) <= 599:
         wrong.append(f"status={params['status']!r} (200 to 599)")
-    if not wrong and "where" in known and given["where"] not in ("headers", "body"):
+    if not wrong and params.get("where", "body") not in ("headers", "body"):
         wrong.append(f"where={params['where']!r} (headers or body)")
-    if route is not None and route not in ROUTES:
-        wrong.append(f"route={route!r} (there are {', '.join(ROUTES)})")
+    if fault.route not in ROUTES:
+        wrong.append(f"route={fault.route!r} (there are {', '.join(ROUTES)})")
     return wrong
 
 

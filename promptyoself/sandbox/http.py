@@ -252,7 +252,10 @@ class _Handler(BaseHTTPRequestHandler):
                 case ("DELETE", "faults"):
                     server.faults.clear()
                 case ("POST", "faults"):
-                    server.faults.add(*_fault_arguments(body))
+                    if not isinstance(body, dict) or not isinstance(body.get("kind"), str):
+                        text = 'Send {"kind": …} with its parameters.'
+                        raise PromptyoselfError("invalid_fault", text, f"Kinds: {FAULTS}.")
+                    server.faults.add(body.pop("kind"), **body)
                 case _:
                     detail = "There are GET state, POST and DELETE faults, POST finish."
                     raise Refused(404, {"detail": detail})
@@ -371,17 +374,6 @@ def _refusal(kind: str, params: dict[str, Any]) -> tuple[int, Any, dict[str, str
         value = format_datetime(until, usegmt=True) if params["http_date"] else str(wait)
         return 429, {"error": {"type": "rate_limit"}}, {"Retry-After": value}
     return None
-
-
-def _fault_arguments(body: Any) -> tuple[Any, ...]:
-    """The arguments of :meth:`FaultQueue.add` that a request's JSON has."""
-    if not isinstance(body, dict) or not isinstance(body.get("kind"), str):
-        raise PromptyoselfError(
-            "invalid_fault", 'Send {"kind": …} with its parameters.', f"Kinds: {FAULTS}."
-        )
-    params = dict(body)
-    known = (params.pop(name, None) for name in ("kind", "agent_id", "route", "times"))
-    return *known, params.pop("probability", None), params
 
 
 def _parsed(data: bytes) -> Any:

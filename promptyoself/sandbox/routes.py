@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, ValuesView
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from promptyoself.sandbox.agents import UUID4, Agents, AgentState, RunState, SandboxMessage
 from promptyoself.sandbox.faults import NO_REDIS, Fault
@@ -13,6 +13,8 @@ from promptyoself.sandbox.shapes import agent_json, conversation_json, message_j
 
 VERSION = "0.16.8"
 """The version of Letta that this is like."""
+
+_Row = TypeVar("_Row", AgentState, RunState, SandboxMessage)
 
 _ACTIVE = frozenset({"created", "running"})
 _STATUSES = _ACTIVE | {"completed", "failed", "cancelled"}
@@ -75,18 +77,13 @@ def _list_agents(agents: Agents, request: Request) -> Call:
         rows.reverse()
     if query.get("name"):
         rows = [agent for agent in rows if agent.name == query["name"]]
-    ids = [agent.id for agent in rows]
-    if query.get("after") in ids:
-        rows = rows[ids.index(query["after"]) + 1 :]
-    elif query.get("before") in ids:
-        rows = rows[: ids.index(query["before"])]
-    page = rows[: _limit(query, 50)]
+    page = _beyond(rows, query)[: _limit(query, 50)]
     return _done("agents", None, [agent_json(agent) for agent in page])
 
 
 def _create_agent(agents: Agents, request: Request) -> Call:
     name = request.body.get("name") if isinstance(request.body, dict) else None
-    agent_id = agents.create(name if isinstance(name, str) else "agent")
+    agent_id = agents.create_agent(name if isinstance(name, str) else "agent")
     return _done("agents", None, agent_json(agents.by_id[agent_id]))
 
 
@@ -97,7 +94,7 @@ def _show_agent(agents: Agents, _: Request, agent_id: str) -> Call:
 
 def _delete_agent(agents: Agents, _: Request, agent_id: str) -> Call:
     _agent(agents, agent_id, _missing("Agent", agent_id))
-    agents.delete(agent_id)
+    agents.delete_agent(agent_id)
     answer = {"message": f"Agent id={agent_id} successfully deleted"}
     return _done("agent", agent_id, answer)
 
@@ -229,15 +226,12 @@ def _page_of_messages(
     agent: AgentState, conversation_id: str | None, query: dict[str, str]
 ) -> list[SandboxMessage]:
     rows = [m for m in agent.history if conversation_id in (None, m.conversation_id)]
-    ids = [message.id for message in rows]
+    ids = {message.id for message in rows}
     for cursor in (query.get("before"), query.get("after")):
         if cursor is not None and cursor not in ids:
             detail = f"No message found with id '{cursor}' for agent '{agent.id}'."
             raise Refused(404, {"detail": detail})
-    if query.get("after"):
-        rows = rows[ids.index(query["after"]) + 1 :]
-    elif query.get("before"):
-        rows = rows[: ids.index(query["before"])]
+    rows = _beyond(rows, query)
     limit = _limit(query, 100)
     if query.get("order", "desc") not in ("asc", "desc"):
         raise _unfit("literal_error", "query", "order")
@@ -267,7 +261,7 @@ def _page_of_runs(agents: Agents, request: Request) -> list[dict[str, Any]]:
     else:
         rows = agents.runs.values()
     if cursors:  # which may name a run that isn't wanted itself
-        rows = _beyond(list(rows), query.get("before"), query.get("after"))
+        rows = _beyond(list(rows), query)
     wanted = (
         run
         for run in (rows if query.get("order") == "asc" else reversed(rows))
@@ -277,13 +271,13 @@ def _page_of_runs(agents: Agents, request: Request) -> list[dict[str, Any]]:
     return [run_json(run) for run in islice(wanted, limit)]
 
 
-def _beyond(rows: list[RunState], before: str | None, after: str | None) -> list[RunState]:
-    """The runs older, or newer, than one of them; all where that one isn't among them."""
-    ids = [run.id for run in rows]
-    if before in ids:
-        return rows[: ids.index(before)]
-    if after in ids:
-        return rows[ids.index(after) + 1 :]
+def _beyond(rows: list[_Row], query: dict[str, str]) -> list[_Row]:
+    """The rows after one of them, or before it; all where that one isn't among them."""
+    ids = [row.id for row in rows]
+    if query.get("after") in ids:
+        return rows[ids.index(query["after"]) + 1 :]
+    if query.get("before") in ids:
+        return rows[: ids.index(query["before"])]
     return rows
 
 

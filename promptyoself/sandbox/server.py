@@ -1,4 +1,4 @@
-"""The sandbox as a whole: agents, faults, and a server in front of them."""
+"""The sandbox as a whole."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from promptyoself.core.errors import cannot_listen
-from promptyoself.sandbox.agents import Agents, SandboxMessage
+from promptyoself.sandbox.agents import Agents
 from promptyoself.sandbox.faults import FaultQueue
-
-if TYPE_CHECKING:
-    from promptyoself.sandbox.http import Server
+from promptyoself.sandbox.http import Server
 
 
-class Sandbox:
-    """A stand-in Letta. Use it as a context manager, or :meth:`start` and :meth:`stop` it.
+class Sandbox(Agents):
+    """A stand-in Letta: agents, faults, and a server in front of them. Use it as a context manager,
+    or :meth:`start` and :meth:`stop` it.
 
     Args:
         agents: names; each gets an id that depends on the name and ``seed`` only. A name that is
@@ -43,7 +42,7 @@ class Sandbox:
         seed: int = 0,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._agents = Agents(seed, clock, latency)
+        super().__init__(seed, clock, latency)
         self._faults = FaultQueue(seed)
         self._host, self._port, self._token = host, port, token
         self._server: Server | None = None
@@ -59,14 +58,9 @@ class Sandbox:
     def start(self) -> Sandbox:
         """Listen. Raises PromptyoselfError ``port_in_use``, or ``cannot_listen`` for the rest."""
         if self._server is None:
-            from promptyoself.sandbox.http import (
-                Server,
-            )  # a sandbox that only keeps state needs none
-
             try:
-                self._server = Server(
-                    self._agents, self._faults, self.state, self._token, (self._host, self._port)
-                )
+                address = (self._host, self._port)
+                self._server = Server(self, self._faults, self.state, self._token, address)
             except (OSError, OverflowError, TypeError, UnicodeError) as err:
                 raise cannot_listen(self._host, self._port, err) from err
             self._port = self._server.server_address[1]
@@ -82,11 +76,11 @@ class Sandbox:
             lose_runs: runs in flight stay as they are for ever, which is how a Letta that was
                 killed, or told to stop, leaves them. Otherwise they go on: only the network failed.
         """
-        with self._agents.lock:
-            self._agents.end_runs()
+        with self.lock:
+            self.end_runs()
             server, self._server = self._server, None
-            if lose_runs:
-                self._agents.abandon_runs()
+            for run in self.active.values() if lose_runs else ():
+                run.ends_at = None
         if server is not None:
             server.close()
 
@@ -99,46 +93,8 @@ class Sandbox:
     @property
     def agents(self) -> list[str]:
         """The agents' ids, in the order of their creation."""
-        with self._agents.lock:
-            return list(self._agents.by_id)
-
-    @property
-    def latency(self) -> float:
-        """Seconds from a send to the agent's answer."""
-        return self._agents.latency
-
-    @latency.setter
-    def latency(self, seconds: float) -> None:
-        self._agents.latency = seconds
-
-    @property
-    def overlaps(self) -> int:
-        """How often an agent got a message while it had a turn under way."""
-        return self._agents.overlaps
-
-    @property
-    def requests(self) -> Counter[str]:
-        """How many requests there were, by route."""
-        return self._agents.requests
-
-    def create_agent(self, name: str) -> str:
-        """Add an agent; returns its id. Raises PromptyoselfError ``too_many_agents``."""
-        return self._agents.create(name)
-
-    def delete_agent(self, agent_id: str) -> None:
-        """Remove an agent with its history and runs, as Letta does."""
-        with self._agents.lock:
-            self._agents.delete(agent_id)
-
-    def create_conversation(self, agent_id: str) -> str:
-        """Begin a conversation with an agent; returns its id."""
-        with self._agents.lock:
-            return self._agents.create_conversation(agent_id)
-
-    def messages(self, agent_id: str) -> list[SandboxMessage]:
-        """The user messages in an agent's history, in the order of arrival."""
-        with self._agents.lock:
-            return self._agents.user_messages(agent_id)
+        with self.lock:
+            return list(self.by_id)
 
     @property
     def deliveries(self) -> Counter[tuple[str, str]]:
@@ -147,46 +103,25 @@ class Sandbox:
 
     def finish_runs(self) -> None:
         """End every run in flight now, whatever the latency."""
-        with self._agents.lock:
-            self._agents.end_runs(float("inf"))
+        with self.lock:
+            self.end_runs(float("inf"))
 
-    def fault(
-        self,
-        kind: str,
-        *,
-        agent_id: str | None = None,
-        route: str | None = None,
-        times: int | None = None,
-        probability: float | None = None,
-        **params: Any,
-    ) -> None:
-        """Let the next matching requests go wrong.
-
-        Args:
-            kind: one of :data:`~promptyoself.sandbox.faults.FAULTS`; ``params`` are its own.
-            agent_id: only requests for this agent.
-            route: one of :data:`~promptyoself.sandbox.faults.ROUTES`; by default ``send``, into
-                conversations too.
-            times: how many requests; 1 by default, without an end with ``probability``.
-            probability: of each matching request to go wrong, from 0 to 1.
-
-        Raises:
-            PromptyoselfError: ``unknown_fault`` or ``invalid_fault``; nothing is queued.
-        """
-        with self._agents.lock:
-            self._faults.add(kind, agent_id, route, times, probability, params)
+    def fault(self, kind: str, **asked: Any) -> None:
+        """Let the next matching requests go wrong; see :meth:`.FaultQueue.add`."""
+        with self.lock:
+            self._faults.add(kind, **asked)
 
     def clear_faults(self) -> None:
         """Forget the faults that are queued, and release what hangs."""
-        with self._agents.lock:
+        with self.lock:
             self._faults.clear()
 
     def state(self) -> dict[str, Any]:
         """What ``GET /_sandbox/state`` answers: agents, their messages, otid counts, overlaps."""
-        with self._agents.lock:
+        with self.lock:
             return {
                 "url": self.url,
-                "agents": self._agents.state(),
+                "agents": self.agents_json(),
                 "overlaps": self.overlaps,
                 "faults": self._faults.state(),
             }

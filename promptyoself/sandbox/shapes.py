@@ -56,17 +56,31 @@ def conversation_json(
 def message_json(message: SandboxMessage) -> dict[str, Any]:
     """A message of a history."""
     return {
-        "id": message.id,
-        "date": seconds(message.date),
-        "name": None,
-        "message_type": message.kind,
+        **_head(message.id, message.date, message.kind, message.run_id),
         "otid": message.otid,
-        "sender_id": None,
         "step_id": message.run_id and f"step-{message.run_id[4:]}",
+        **_content(message),
+    }
+
+
+def ping_json(run: RunState, now: datetime) -> dict[str, Any]:
+    """The first event of a stream, which names its run."""
+    return _head(f"ping-{uuid.uuid4()}", now, "ping", run.id)
+
+
+def _head(id_: str, date: datetime, kind: str, run_id: str | None) -> dict[str, Any]:
+    """What a message and a ping have in common."""
+    return {
+        "id": id_,
+        "date": seconds(date),
+        "name": None,
+        "message_type": kind,
+        "otid": None,
+        "sender_id": None,
+        "step_id": None,
         "is_err": None,
         "seq_id": None,
-        "run_id": message.run_id,
-        **_content(message),
+        "run_id": run_id,
     }
 
 
@@ -86,32 +100,16 @@ def _content(message: SandboxMessage) -> dict[str, Any]:
     return {"content": message.text}
 
 
-def ping_json(run: RunState, now: datetime) -> dict[str, Any]:
-    """The first event of a stream, which names its run."""
-    return {
-        "id": f"ping-{uuid.uuid4()}",
-        "date": seconds(now),
-        "name": None,
-        "message_type": "ping",
-        "otid": None,
-        "sender_id": None,
-        "step_id": None,
-        "is_err": None,
-        "seq_id": None,
-        "run_id": run.id,
-    }
-
-
 def error_json(run: RunState) -> dict[str, Any]:
     """Why the run of a stream has failed."""
-    stepped = bool(run.answers)
+    error_type, where = "llm_error", "with the LLM request"
+    if run.answers:
+        error_type, where = "internal_error", "during agent execution"
     return {
         "message_type": "error_message",
         "run_id": run.id,
-        "error_type": "internal_error" if stepped else "llm_error",
-        "message": "An error occurred during agent execution."
-        if stepped
-        else "An error occurred with the LLM request.",
+        "error_type": error_type,
+        "message": f"An error occurred {where}.",
         "detail": run.error,
         "seq_id": None,
     }
@@ -124,10 +122,9 @@ def run_json(run: RunState) -> dict[str, Any]:
         "run_type": "send_conversation_message" if streamed else "send_message_async"
     }
     is_streamed = streamed and not run.background
-    if run.status == "failed":
-        metadata["error"] = error_json(run) if is_streamed else run.error
     reason: str | None = None
     if run.status == "failed":
+        metadata["error"] = error_json(run) if is_streamed else run.error
         reason = "llm_api_error" if is_streamed else None if streamed else "error"
     elif run.status == "completed":
         reason = "llm_api_error" if run.error else "end_turn"
