@@ -88,38 +88,21 @@ class LettaClient(LettaApi):
     # -- what a delivery calls
 
     def active_runs(self, agent_id: str) -> list[Run]:
-        def page(cursor: str | None, limit: int) -> list[dict[str, Any]]:
-            more: dict[str, Any] = {"before": cursor} if cursor else {}
-            return self._list(
-                "listing runs",
-                lambda c: c.runs.with_raw_response.list(
-                    agent_id=agent_id, active=True, order="desc", limit=limit, **more
-                ),
-            )
+        def page(limit: int, **cursor: Any) -> list[dict[str, Any]]:
+            return self._list_runs(agent_id=agent_id, active=True, limit=limit, **cursor)
 
-        return [_run(row) for row in self._pages(page, short_page_ends=True)]
+        return [_run(row) for row in self._pages(page, "before", short_page_ends=True)]
 
     def all_active_runs(self) -> list[Run] | None:
         # In one page or not at all: pages would be of several instants.
         try:
-            rows = self._list(
-                "listing runs",
-                lambda c: c.runs.with_raw_response.list(
-                    active=True, order="desc", limit=_MOST_ACTIVE
-                ),
-            )
+            rows = self._list_runs(active=True, limit=_MOST_ACTIVE)
         except AnswerTooLong:
             return None
         return [_run(row) for row in rows] if len(rows) < _MOST_ACTIVE else None
 
     def ended_runs(self, most: int) -> list[Run]:
-        rows = self._list(
-            "listing runs",
-            lambda c: c.runs.with_raw_response.list(
-                statuses=_ENDED, order="desc", limit=min(most, _PAGE)
-            ),
-        )
-        return [_run(row) for row in rows]
+        return [_run(row) for row in self._list_runs(statuses=_ENDED, limit=min(most, _PAGE))]
 
     def send(self, message: Message) -> str | None:
         if message.conversation_id and message.conversation_id != "default":
@@ -136,8 +119,8 @@ class LettaClient(LettaApi):
             ),
             agent=message.agent_id,
         )
-        run_id = answer.get("id") if isinstance(answer, dict) else None
-        if not isinstance(run_id, str) or not _ID(run_id):
+        run_id = _run_id(answer, "id")
+        if run_id is None:
             raise self._failures.unreadable("sending", answer, 200)
         return run_id
 
@@ -145,11 +128,7 @@ class LettaClient(LettaApi):
         row = self._fetch(
             "asking for a run", lambda c: c.runs.with_raw_response.retrieve(run_id), run=run_id
         )
-        if (
-            not isinstance(row, dict)
-            or row.get("id") != run_id
-            or not isinstance(row.get("status"), str)
-        ):
+        if _text(row, "id") != run_id or _text(row, "status") is None:
             raise self._failures.unreadable("asking for a run", row, 200)
         return _run(row)
 
@@ -160,12 +139,11 @@ class LettaClient(LettaApi):
         if conversation_id and conversation_id != "default":
             filters["conversation_id"] = conversation_id
 
-        def page(cursor: str | None, limit: int) -> list[dict[str, Any]]:
-            more: dict[str, Any] = {**filters, "before": cursor} if cursor else filters
+        def page(limit: int, **cursor: Any) -> list[dict[str, Any]]:
             rows = self._list(
                 "reading the history",
                 lambda c: c.agents.messages.with_raw_response.list(
-                    agent_id, order="desc", limit=limit, **more
+                    agent_id, order="desc", limit=limit, **filters, **cursor
                 ),
                 agent=agent_id,
             )
@@ -184,25 +162,19 @@ class LettaClient(LettaApi):
             dates = [_instant(row, "date") for row in rows]
             return all(date is not None and date < oldest for date in dates)
 
-        for row in self._pages(page, enough):
+        for row in self._pages(page, "before", enough):
             if row.get("otid") == otid and row.get("message_type") == "user_message":
-                run_id = row.get("run_id")
-                return Found(
-                    str(row["id"]),
-                    run_id if isinstance(run_id, str) else None,
-                    _instant(row, "date"),
-                )
+                return Found(row["id"], _text(row, "run_id"), _instant(row, "date"))
         return None
 
     def agents(self) -> list[Agent]:
-        def page(cursor: str | None, limit: int) -> list[dict[str, Any]]:
-            more: dict[str, Any] = {"after": cursor} if cursor else {}
+        def page(limit: int, **cursor: Any) -> list[dict[str, Any]]:
             return self._list(
                 "listing agents",
-                lambda c: c.agents.with_raw_response.list(order="asc", limit=limit, **more),
+                lambda c: c.agents.with_raw_response.list(order="asc", limit=limit, **cursor),
             )
 
-        return [_agent(row) for row in self._pages(page, short_page_ends=True)]
+        return [_agent(row) for row in self._pages(page, "after", short_page_ends=True)]
 
     def agent(self, agent_id: str) -> Agent | None:
         try:
@@ -216,14 +188,14 @@ class LettaClient(LettaApi):
             if err.kind == "permanent" and err.status in (404, 422):
                 return None
             raise
-        if not isinstance(row, dict) or row.get("id") != agent_id:
+        if _text(row, "id") != agent_id:
             raise self._failures.unreadable("asking for an agent")
         return _agent(row)
 
     def health(self) -> str:
         answer = self._fetch("asking for its health", lambda c: c.with_raw_response.health())
-        version = answer.get("version") if isinstance(answer, dict) else None
-        if not isinstance(version, str):
+        version = _text(answer, "version")
+        if version is None:
             raise self._failures.unreadable("asking for its health")
         return version
 
@@ -244,8 +216,8 @@ class LettaClient(LettaApi):
                 lambda c: c.conversations.with_raw_response.retrieve(conversation_id),
                 conversation=conversation_id,
             )
-            owner = row.get("agent_id") if isinstance(row, dict) else None
-            if not isinstance(owner, str):
+            owner = _text(row, "agent_id")
+            if owner is None:
                 raise self._failures.unreadable("asking for a conversation")
             if len(self._owners) > 10_000:
                 self._owners.clear()
@@ -275,10 +247,12 @@ class LettaClient(LettaApi):
                     if line[5:].strip() == "[DONE]":
                         break
                     event = json.loads(line[5:])
-                    run_id = event.get("run_id") if isinstance(event, dict) else None
-                    if isinstance(run_id, str) and _ID(run_id):
+                    run_id = _run_id(event, "run_id")
+                    if run_id is not None:
                         return run_id
-                    if isinstance(event, dict) and _is_error(event):
+                    if isinstance(event, dict) and (
+                        event.get("message_type") == "error_message" or event.get("error")
+                    ):
                         failure = failure or event
             if failure is not None:
                 raise self._failures.broke_off("sending", failure)
@@ -288,19 +262,24 @@ class LettaClient(LettaApi):
 
         return self._guarded("sending", opened, conversation=conversation_id)
 
+    def _list_runs(self, **filters: Any) -> list[dict[str, Any]]:
+        """One page of runs, newest first."""
+        return self._list(
+            "listing runs", lambda c: c.runs.with_raw_response.list(order="desc", **filters)
+        )
+
     def _list(
         self, doing: str, call: Callable[[Letta], Any], **subject: str
     ) -> list[dict[str, Any]]:
         rows = self._fetch(doing, call, **subject)
-        if not isinstance(rows, list) or not all(
-            isinstance(row, dict) and isinstance(row.get("id"), str) for row in rows
-        ):
+        if not isinstance(rows, list) or any(_text(row, "id") is None for row in rows):
             raise self._failures.unreadable(doing, rows, 200)
         return rows
 
     def _pages(
         self,
-        page: Callable[[str | None, int], list[dict[str, Any]]],
+        page: Callable[..., list[dict[str, Any]]],
+        cursor_name: str,
         enough: Callable[[list[dict[str, Any]]], bool] = lambda _: False,
         *,
         short_page_ends: bool = False,
@@ -311,11 +290,11 @@ class LettaClient(LettaApi):
         is asked for again in smaller ones.
         """
         seen: set[str] = set()
-        cursor: str | None = None
+        cursor: dict[str, str] = {}
         limit = _PAGE
         for _ in range(_MAX_PAGES):
             try:
-                rows = page(cursor, limit)
+                rows = page(limit, **cursor)
             except AnswerTooLong:
                 if limit == 1:
                     raise
@@ -326,7 +305,7 @@ class LettaClient(LettaApi):
             if not news or enough(rows) or (short_page_ends and len(rows) < limit):
                 return
             seen.update(row["id"] for row in news)
-            cursor = rows[-1]["id"]
+            cursor = {cursor_name: rows[-1]["id"]}
         raise self._failures.unreadable("turning pages")
 
     def _fetch(self, doing: str, call: Callable[[Letta], Any], **subject: str) -> Any:
@@ -378,47 +357,49 @@ class LettaClient(LettaApi):
             return self._client
 
 
+def _text(row: object, key: str) -> str | None:
+    """A value of a JSON object, if that is an object, and the value a string."""
+    value = row.get(key) if isinstance(row, dict) else None
+    return value if isinstance(value, str) else None
+
+
+def _run_id(row: object, key: str) -> str | None:
+    run_id = _text(row, key)
+    return run_id if run_id is not None and _ID(run_id) else None
+
+
 def _instant(row: dict[str, Any], key: str) -> datetime | None:
-    value = row.get(key)
-    if not isinstance(value, str):
-        return None
     try:
-        instant = datetime.fromisoformat(value)
+        instant = datetime.fromisoformat(_text(row, key) or "")
     except ValueError:
         return None
     return instant.astimezone(UTC) if instant.tzinfo else instant.replace(tzinfo=UTC)
 
 
-def _is_error(event: dict[str, Any]) -> bool:
-    return event.get("message_type") == "error_message" or bool(event.get("error"))
-
-
 def _run(row: dict[str, Any]) -> Run:
-    config = row.get("request_config")
-    tag = config.get("assistant_message_tool_name") if isinstance(config, dict) else None
+    tag = _text(row.get("request_config"), "assistant_message_tool_name")
     metadata = row.get("metadata")
     error = metadata.get("error") if isinstance(metadata, dict) else None
     if isinstance(error, dict):  # of a streamed run: an error_message
         error = error.get("detail") or error.get("message") or error.get("error_type")
-    status = row.get("status")
+    status = _text(row, "status") or "unknown"
     if error is None and status == "failed":
         error = row.get("stop_reason")
     return Run(
-        run_id=str(row["id"]),
+        run_id=row["id"],
         agent_id=str(row.get("agent_id") or ""),
-        status=status if isinstance(status, str) else "unknown",
-        otid=tag[len(_TAG) :] if isinstance(tag, str) and tag.startswith(_TAG) else None,
+        status=status,
+        otid=tag.removeprefix(_TAG) if tag and tag.startswith(_TAG) else None,
         created_at=_instant(row, "created_at"),
         error=None if error is None else str(error)[:1000],
     )
 
 
 def _agent(row: dict[str, Any]) -> Agent:
-    model = row.get("model")
     return Agent(
-        id=str(row["id"]),
+        id=row["id"],
         name=str(row.get("name") or ""),
-        model=model if isinstance(model, str) else None,
+        model=_text(row, "model"),
         created_at=_instant(row, "created_at"),
         last_run_at=_instant(row, "last_run_completion"),
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 import socket
-from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,6 +23,9 @@ a conversation, so ``pyproject.toml`` excludes them."""
 
 _NOT_LETTAS = frozenset({405, 407, 421, 426})
 """HTTP statuses of a proxy, or of another server at that address; Letta has none of them here."""
+
+_CHECK_ADDRESS = "Check that LETTA_BASE_URL is a Letta server, and not another one or a proxy."
+_LOOKED_FOR = "Nothing is sent again before the agent's history has been looked through."
 
 _MOST_MASKED = 64 * 1024  # characters
 _MOST_KEPT = 4000  # characters
@@ -50,7 +53,7 @@ class Failures:
             "letta_unreadable",
             f"{self._url} answered {doing} with something that is not Letta's"
             f"{'' if status is None else f' (HTTP {status})'}.",
-            "Check that LETTA_BASE_URL is a Letta server, and not another one or a proxy.",
+            _CHECK_ADDRESS,
             status=status,
             detail=_detail(said),
         )
@@ -61,7 +64,7 @@ class Failures:
             "doubt",
             "letta_server_error",
             f"{self._url} answered {doing} with HTTP 200, and then with an error.",
-            "Nothing is sent again before the agent's history has been looked through.",
+            _LOOKED_FOR,
             status=200,
             detail=_detail(said),
         )
@@ -85,7 +88,7 @@ class Failures:
                 "letta_unreadable",
                 f"{self._url} answered {doing} with more than {MOST_BYTES} bytes, or packed; the "
                 "rest wasn't read.",
-                "Check that LETTA_BASE_URL is a Letta server, and not another one or a proxy.",
+                _CHECK_ADDRESS,
             )
         if not wrote:
             if _is_unwritable(err, roots):
@@ -110,7 +113,7 @@ class Failures:
                 "doubt",
                 "letta_timeout",
                 f"Letta at {self._url} did not answer {doing} within {self._timeout:g} s.",
-                "Nothing is sent again before the agent's history has been looked through.",
+                _LOOKED_FOR,
                 cause=cause,
             )
         if isinstance(err, ValueError | RecursionError):
@@ -121,7 +124,7 @@ class Failures:
             "doubt",
             "letta_connection_lost",
             f"The connection to {self._url} broke while {doing} ({cause}).",
-            "Nothing is sent again before the agent's history has been looked through.",
+            _LOOKED_FOR,
             cause=cause,
         )
 
@@ -165,13 +168,13 @@ class Failures:
                 detail=said,
             )
 
+        def not_lettas() -> DeliveryError:
+            hint = "Check that LETTA_BASE_URL is a Letta server, and that it is up."
+            return error(
+                "retry", "letta_unreachable", f"{answered}, which is not Letta's answer", hint
+            )
+
         answered = f"answered {doing} with HTTP {status}"
-        not_lettas: tuple[Kind, str, str, str] = (
-            "retry",
-            "letta_unreachable",
-            f"{answered}, which is not Letta's answer",
-            "Check that LETTA_BASE_URL is a Letta server, and that it is up.",
-        )
         if status == 402 or (
             status in (400, 403, 429) and lacks_credits(text, surely=status == 400)
         ):
@@ -185,12 +188,11 @@ class Failures:
         if status in (401, 403):
             if '"llm_' in text or '"bedrock_' in text:  # the model's refusal, passed on
                 return error("permanent", "letta_rejected", f"{answered}: the model refuses")
+            wants = "it wants another token" if self._has_token else "no token"
             return error(
                 "unauthorized",
                 "letta_unauthorized",
-                f"{answered}: it wants another token"
-                if self._has_token
-                else f"{answered}: no token",
+                f"{answered}: {wants}",
                 "Set LETTA_API_KEY, or LETTA_SERVER_PASSWORD where the server has a password.",
             )
         if status == 404 and "No message found" in text:
@@ -201,19 +203,17 @@ class Failures:
             if not subject or not ours:
                 # A proxy says this while Letta behind it is down, and another server for good. It
                 # isn't Letta that says it of the agent.
-                return error(*not_lettas)
-            return self._unknown(error, doing, subject, status)
+                return not_lettas()
+            return error("permanent", *_unknown(doing, subject, status))
         if status == 422 and re.search(r"\bpath\W+(agent|conversation)_id\b", text):
-            return self._unknown(error, doing, subject, status)
+            return error("permanent", *_unknown(doing, subject, status))
         if status == 408:
             return error("retry", "letta_timeout", answered)
-        if status == 409:
-            if "PENDING_APPROVAL" in text or "waiting for approval" in text:
-                return error("busy", "letta_busy", f"{answered}: the agent awaits an approval")
-            if re.search(r"BUSY|busy|being processed|in progress", text):
-                return error("busy", "letta_busy", f"{answered}: the agent is occupied")
-            return error("retry", "letta_conflict", answered)
-        if status in (423, 424):
+        if status == 409 and ("PENDING_APPROVAL" in text or "waiting for approval" in text):
+            return error("busy", "letta_busy", f"{answered}: the agent awaits an approval")
+        if status == 409 and re.search(r"BUSY|busy|being processed|in progress", text):
+            return error("busy", "letta_busy", f"{answered}: the agent is occupied")
+        if status in (409, 423, 424):
             return error("retry", "letta_conflict", answered)
         if status in (425, 429):
             return error("retry", "letta_rate_limited", f"{answered}: too many requests")
@@ -225,29 +225,27 @@ class Failures:
                 "Set LETTA_BASE_URL to where it leads, if Letta is there.",
             )
         if status in _NOT_LETTAS:
-            return error(*not_lettas)
+            return not_lettas()
         if 400 <= status < 500 and status != 499:  # 499: it lost sight of us, and may have gone on
             return error("permanent", "letta_rejected", answered)
         return error("doubt", "letta_server_error", answered)
 
-    @staticmethod
-    def _unknown(
-        error: Callable[..., DeliveryError], doing: str, subject: dict[str, str], status: int
-    ) -> DeliveryError:
-        """Letta has no such agent, conversation or run, or says that this can't be an id (422)."""
-        thing, name = next(iter(subject.items()), ("agent", ""))
-        hint = "`promptyoself agents` lists what it has." if thing == "agent" else ""
-        if thing == "run" or name.startswith(("agent-", "conv-")):
-            sentence = f"does not know {thing} {name} (HTTP {status})"
-            return error("permanent", f"{thing}_not_found", sentence, hint)
-        # The sentence goes into the log without the hint, so it says what to do by itself.
-        ids = "`promptyoself agents` lists the ids" if thing == "agent" else "an id is conv-…"
-        sentence = (
-            f"answered {doing} with HTTP {status}: Letta has no {thing} with that id; "
-            f"is it a name? It is {name!r}; {ids}"
-        )
-        hint = hint or "Give the conversation's id, as Letta shows it: conv-… ."
-        return error("permanent", f"{thing}_not_found", sentence, hint)
+
+def _unknown(doing: str, subject: dict[str, str], status: int) -> tuple[str, str, str]:
+    """Letta has no such agent, conversation or run, or says that this can't be an id (422): the
+    error's code, sentence and hint."""
+    thing, name = next(iter(subject.items()), ("agent", ""))
+    hint = "`promptyoself agents` lists what it has." if thing == "agent" else ""
+    if thing == "run" or name.startswith(("agent-", "conv-")):
+        return f"{thing}_not_found", f"does not know {thing} {name} (HTTP {status})", hint
+    # The sentence goes into the log without the hint, so it says what to do by itself.
+    ids = "`promptyoself agents` lists the ids" if thing == "agent" else "an id is conv-…"
+    sentence = (
+        f"answered {doing} with HTTP {status}: Letta has no {thing} with that id; "
+        f"is it a name? It is {name!r}; {ids}"
+    )
+    hint = hint or "Give the conversation's id, as Letta shows it: conv-… ."
+    return f"{thing}_not_found", sentence, hint
 
 
 def require_address(base_url: str) -> str:
@@ -328,15 +326,13 @@ def retry_after(headers: Any) -> float | None:
         return None
     if re.fullmatch(r"[0-9]{1,9}(\.[0-9]+)?", value):
         return float(value)
-    try:
-        at = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    if at.tzinfo is None:
-        at = at.replace(tzinfo=UTC)
+
+    def instant(name: str) -> datetime:
+        parsed = parsedate_to_datetime(str(headers.get(name) or ""))
+        return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+
     # By the server's own clock, since ours may be wrong. Without its time, the date says nothing.
     try:
-        now = parsedate_to_datetime(str(headers.get("date") or ""))
+        return max(0.0, (instant("retry-after") - instant("date")).total_seconds())
     except ValueError:
         return None
-    return max(0.0, (at - (now if now.tzinfo else now.replace(tzinfo=UTC))).total_seconds())
