@@ -285,7 +285,7 @@ def test_a_claim_during_a_look_is_not_sent_upon_it(place: Place) -> None:
         worker,
         until=lambda: (
             sum(letta.sends.values()) == 2
-            and len(list(worker._in_flight)) - len(worker._in_flight.seats._held_by) == 1
+            and len(list(worker._in_flight)) - len(worker._in_flight._seated) == 1
         ),
     )
     assert letta.calls["look"] >= 2
@@ -368,7 +368,7 @@ def test_runs_that_go_on_cost_no_steps(place: Place, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(InFlight, "_cancel_wakes", counted)
     key = next(iter(worker._in_flight._live))
-    worker._in_flight._timers._queue.clear()
+    worker._in_flight._timers.clear()
     worker._in_flight._snapshots.join(key, urgent=True)
     worker._in_flight.seek_snapshot()
     answer = worker._in_flight._pool.next_result(5)

@@ -254,7 +254,7 @@ class Timewarp:
                 continue
             now = place.now()
             wake = worker.next_wake(now)
-            steps = [worker._in_flight._timers.wake() - self.monotonic]
+            steps = [due - self.monotonic for due in worker._in_flight._timers.values()]
             steps.append(worker._in_flight._snapshots.wake() - self.monotonic)
             if wake is not None:
                 steps.append((wake - now).total_seconds())

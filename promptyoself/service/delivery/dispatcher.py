@@ -297,11 +297,7 @@ class Dispatcher:
         return decision
 
     def _seats(self) -> int:
-        trouble = self._in_flight.trouble
-        if self._claims_nothing or trouble.seconds_left(time.monotonic()) > 0:
-            return 0
-        # In trouble, one try tells whether it is over.
-        return self._in_flight.seats.free(only_one=bool(trouble))
+        return 0 if self._claims_nothing else self._in_flight.free_seats()
 
     def _to_record(self) -> tuple[list[tuple[Claim, Outcome]], list[tuple[Claim, Stalled]]]:
         return self._in_flight.outcomes[:], self._in_flight.stalls[:]

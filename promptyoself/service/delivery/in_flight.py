@@ -1,8 +1,10 @@
 """The deliveries of one worker that have begun, each moved along to its outcome.
 
 One thread, the caller's, decides what is next; a few others do nothing but talk to Letta. A
-delivery that waits (for its agent, for its run, in doubt) holds no thread, and after a while not
-even a seat. Where several deliveries wait for runs, one snapshot of all runs is taken for them.
+delivery that waits (for its agent, for its run, in doubt) holds no thread. One that waits for
+something else than its agent's answer leaves its seat too, so that stuck agents can't keep the
+others from their prompts, however many they are. Where several deliveries wait for runs, one
+snapshot of all runs is taken for them.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from functools import partial
+from math import ceil, floor, log2
 
 from promptyoself.core.errors import sentence
 from promptyoself.rules.claim import Claim, Stalled
@@ -18,9 +21,7 @@ from promptyoself.rules.outcome import Abandoned, Outcome
 from promptyoself.service.delivery.activity_log import ActivityLog
 from promptyoself.service.delivery.delivery import Delivery, Step, Wait
 from promptyoself.service.delivery.letta_pool import JobError, LettaPool
-from promptyoself.service.delivery.seats import Seats
 from promptyoself.service.delivery.server_trouble import ServerTrouble
-from promptyoself.service.delivery.timers import Timers
 from promptyoself.state.schedules import slot_key
 from promptyoself.store.store import Store
 from promptyoself.targets.api import LettaApi
@@ -44,17 +45,17 @@ class InFlight:
         concurrency: int,
         activity: ActivityLog,
     ) -> None:
-        """At most ``concurrency`` calls are made at once."""
+        """There are ``concurrency`` seats, and at most as many calls are made at once."""
         self.outcomes: list[tuple[Claim, Outcome]] = []  # to be recorded
         self.stalls: list[tuple[Claim, Stalled]] = []  # to be recorded
         self.trouble = ServerTrouble()
-        self.seats = Seats(concurrency)
         self._store, self._letta, self._clock = store, letta, clock
         self._concurrency = concurrency
         self._activity = activity
         self._live: dict[str, Delivery] = {}
+        self._seated: set[str] = set()  # deliveries that hold a seat
         self._stepping: set[str] = set()  # deliveries that a thread is at work on
-        self._timers = Timers()
+        self._timers: dict[str, float] = {}  # when each goes on that waits, by the monotonic clock
         self._snapshots = SnapshotQueue()
         self._trusts_snapshots = True
         self._pool: LettaPool[Step | RunSnapshot | None] = LettaPool()
@@ -71,6 +72,12 @@ class InFlight:
     def idle(self) -> bool:
         """Whether nothing is under way, or to be recorded."""
         return not self._live and not self.outcomes and not self.stalls
+
+    def free_seats(self) -> int:
+        """How many more deliveries may begin. In trouble, one try tells whether it is over."""
+        if self.trouble.seconds_left(time.monotonic()) > 0:
+            return 0
+        return max((1 if self.trouble else self._concurrency) - len(self._seated), 0)
 
     def begin(self, claims: Iterable[Claim]) -> None:
         """Send what was claimed, or look for what is in doubt."""
@@ -91,7 +98,7 @@ class InFlight:
         end = time.monotonic() + seconds
         while True:
             self._fire_timers()
-            wake = min(end, self._snapshots.wake(), self._timers.wake())
+            wake = min(end, self._snapshots.wake(), *self._timers.values())
             done = self._pool.next_result(wake - time.monotonic())
             if done is None:
                 if time.monotonic() >= end:
@@ -137,8 +144,17 @@ class InFlight:
         if not claimed.in_doubt:
             self._activity.step("claimed", claimed)
         self._live[key] = delivery
-        self.seats.update(key, holds_seat=delivery.wait.holds_seat)
+        self._note_seat(key, holds_seat=delivery.wait.holds_seat)
         return key
+
+    def _note_seat(self, key: str, *, holds_seat: bool) -> bool:
+        """Note whether a delivery holds a seat; whether that has set one free."""
+        if holds_seat:
+            self._seated.add(key)
+            return False
+        held_seat = key in self._seated
+        self._seated.discard(key)
+        return held_seat
 
     def _go_on(self, key: str) -> None:
         """Let a delivery take its next step: upon a snapshot that others need too, or at once."""
@@ -156,7 +172,7 @@ class InFlight:
     def _cancel_wakes(self, key: str) -> Delivery:
         """Cancel what would wake a delivery up: its timer, and the snapshots of its run."""
         delivery = self._live[key]
-        self._timers.cancel(key)
+        self._timers.pop(key, None)
         if delivery.run_id is not None:
             self._snapshots.followed.pop(delivery.run_id, None)
         return delivery
@@ -208,11 +224,11 @@ class InFlight:
 
     def _handle_wait(self, key: str, wait: Wait) -> bool:
         """Let a delivery wait. Returns whether it has set a seat free."""
-        self._timers.start(key, wait.seconds, time.monotonic())
+        self._start_timer(key, wait.seconds)
         run_id = self._live[key].run_id
         if wait.wants == "run" and run_id is not None:
             self._snapshots.followed[run_id] = key
-        return self.seats.update(key, holds_seat=wait.holds_seat)
+        return self._note_seat(key, holds_seat=wait.holds_seat)
 
     def _handle_bug(self, key: str, error: JobError) -> None:
         delivery = self._live[key]
@@ -220,7 +236,7 @@ class InFlight:
         self._store.seldom.warn(f"broke off {delivery.claim.id}", f"A delivery broke off: {text}")
         if delivery.may_have_arrived:
             in_doubt = delivery.claim._replace(in_doubt=True, run_id=delivery.run_id)
-            self._timers.start(self._enter(in_doubt), _PAUSE_AFTER_A_BUG, time.monotonic())
+            self._start_timer(self._enter(in_doubt), _PAUSE_AFTER_A_BUG)
         else:
             self._finish(key, Abandoned("internal_error", "A bug kept it from being sent."))
 
@@ -247,7 +263,7 @@ class InFlight:
     def _finish(self, key: str, outcome: Outcome) -> None:
         claimed = self._cancel_wakes(key).claim
         del self._live[key]
-        self.seats.update(key, holds_seat=False)
+        self._note_seat(key, holds_seat=False)
         self._activity.over(key)
         self.outcomes.append((claimed, outcome))
         if not isinstance(outcome, Abandoned):
@@ -260,8 +276,18 @@ class InFlight:
                 f"{sentence(outcome.error)} No delivery for {seconds:g} s.",
             )
 
+    def _start_timer(self, key: str, seconds: float) -> None:
+        """Let a delivery go on after ``seconds``, or up to a quarter more.
+
+        Timers meet on a grid, so that one snapshot of the runs serves several deliveries.
+        """
+        grid = 2.0 ** floor(log2(seconds / 4))
+        self._timers[key] = ceil((time.monotonic() + seconds) / grid) * grid
+
     def _fire_timers(self) -> None:
-        for key in self._timers.due(time.monotonic()):
+        now = time.monotonic()
+        for key in [key for key, due in self._timers.items() if due <= now]:
+            del self._timers[key]
             self._go_on(key)
         self.seek_snapshot()
 

@@ -181,10 +181,9 @@ def run_loop(
         )
         clock_trust = ClockTrust(store, worker)
         sealer = Sealer(store)
-        heartbeat = heartbeat or Heartbeat()
-        beat = _Beat(store, worker, clock)
-        beat()
-        announced, troubles = False, _Troubles(store, heartbeat)
+        loop = _Loop(store, dispatcher, clock, worker, stop, emit, heartbeat or Heartbeat())
+        loop.beat()
+        announced = False
         try:
             while stop.why is None:
                 wake, stamp, pause = None, None, interval
@@ -195,25 +194,22 @@ def run_loop(
                     stamp = store.stamp()  # before looking, so that no append slips by
                     store.require_whole(stamp)
                     if trusted is not None:
-                        heartbeat.clock = clock_trust.check(clock(), trusted.leap, stamp)
-                        dispatcher.hold(claims=heartbeat.clock != "")
-                    _emit(store, dispatcher.tick(clock(), stamp=stamp), emit)
+                        distrust = clock_trust.check(clock(), trusted.leap, stamp)
+                        loop.heartbeat.clock = distrust
+                        dispatcher.hold(claims=distrust != "")
+                    loop.report(dispatcher.tick(clock(), stamp=stamp))
                     sealer.seal_if_due(clock())
                     wake = dispatcher.next_wake(clock())
-                    now = clock()
-                    seconds_left = interval if wake is None else (wake - now).total_seconds()
-                    heartbeat.passed(now, min(interval, seconds_left))
-                    beat()
-                    troubles.over()
+                    loop.passed(wake, interval)
                 except (PromptyoselfError, OSError) as error:
-                    if not troubles.may_pass(error, announced=announced):
+                    if not _may_pass(error, announced=announced):
                         raise
                     # What a failed write has left in the log is no reason to wake up.
                     pause, stamp = _TROUBLE_PAUSE, None
-                    troubles.report(error, pause)
-                heartbeat.trouble = dispatcher.trouble
-                _sleep(store, dispatcher, clock, pause, wake, stamp, stop, heartbeat, beat)
-            _emit(store, dispatcher.stop(stop.why, _STOP_PATIENCE), emit)
+                    loop.failed(error, pause)
+                loop.heartbeat.trouble = dispatcher.trouble
+                loop.sleep(pause, wake, stamp)
+            loop.report(dispatcher.stop(stop.why, _STOP_PATIENCE))
         except PromptyoselfError as error:
             store.log.record(error.message, level="error", state="ended", code=error.code)
             raise
@@ -223,102 +219,96 @@ def run_loop(
             clock_trust.leave()
 
 
-def _uptime() -> float:
-    """Seconds since the machine was started, with those in which it slept where it counts them."""
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+class _Loop:
+    """What a loop does between its passes, and lets others see of them."""
 
-
-class _Troubles:
-    """What keeps passes from succeeding."""
-
-    def __init__(self, store: Store, heartbeat: Heartbeat) -> None:
-        self._store = store
-        self._heartbeat = heartbeat
+    def __init__(
+        self,
+        store: Store,
+        dispatcher: Dispatcher,
+        clock: Callable[[], datetime],
+        worker: str,
+        stop: StopFlag,
+        emit: Callable[[Report], None],
+        heartbeat: Heartbeat,
+    ) -> None:
+        self.heartbeat = heartbeat
+        self._store, self._dispatcher, self._clock = store, dispatcher, clock
+        self._worker, self._stop, self._emit = worker, stop, emit
+        self._beat_at = float("-inf")  # when the next sign of life is due
         self._damage = ""  # what the latest warning said of a log that isn't whole
 
-    def may_pass(self, error: Exception, *, announced: bool) -> bool:
-        """Whether the loop goes on after an error.
+    def report(self, report: Report) -> None:
+        """Tell what a pass did."""
+        try:
+            if report:
+                self._emit(report)
+        except OSError as error:  # the reader of our output is gone; deliveries go on
+            message = f"A report could not be written: {sentence(error)}"
+            self._store.seldom.warn("report", message)
 
-        It does, since a full disk or a hanging process may go away, and a log may be restored.
-        Outcomes are kept meanwhile. But before it was ``announced`` a loop ends over anything but
-        its log, so that the person who starts it hears of it.
-        """
-        if isinstance(error, ChainError):
-            return error.code != "newer_events"
-        return announced
+    def passed(self, wake: datetime | None, interval: float) -> None:
+        """A pass has succeeded, and the next one comes at ``wake``, or within ``interval``."""
+        now = self._clock()
+        seconds_left = interval if wake is None else (wake - now).total_seconds()
+        self.heartbeat.passed(now, min(interval, seconds_left))
+        self.beat()
+        self._damage = ""
 
-    def report(self, error: PromptyoselfError | OSError, pause: float) -> None:
+    def failed(self, error: PromptyoselfError | OSError, pause: float) -> None:
         """Warn of a log that isn't whole once, and of anything else once a minute."""
-        self._heartbeat.error = message = sentence(error)
+        self.heartbeat.error = message = sentence(error)
         if not isinstance(error, ChainError):
-            self._store.seldom.warn(_kind_of(error), f"{message} Trying again in {pause:g} s.")
+            # The words of two errors of one kind may differ.
+            kind = error.code if isinstance(error, PromptyoselfError) else f"errno {error.errno}"
+            self._store.seldom.warn(kind, f"{message} Trying again in {pause:g} s.")
         elif message != self._damage:
             self._damage = message
             self._store.warn(f"{message} Nothing is delivered until that is mended.")
 
-    def over(self) -> None:
-        """A pass has succeeded."""
-        self._damage = ""
+    def beat(self) -> None:
+        """Give a sign of life, at most every :data:`BEAT_EVERY` seconds.
 
+        A loop whose passes fail gives none, and a loop that is suspended or blocked can't.
+        """
+        if time.monotonic() >= self._beat_at:
+            self._store.workers.beat(self._worker, self._clock().timestamp())
+            self._beat_at = time.monotonic() + BEAT_EVERY
 
-class _Beat:
-    """Gives a sign of life, at most every :data:`BEAT_EVERY` seconds.
+    def sleep(self, seconds: float, wake: datetime | None, stamp: object) -> None:
+        """Sleep until something is due, there is something to decide, or the log has grown.
 
-    A loop whose passes fail gives none, and a loop that is suspended or blocked can't.
-    """
-
-    def __init__(self, store: Store, worker: str, clock: Callable[[], datetime]) -> None:
-        self._workers = store.workers
-        self._worker = worker
-        self._clock = clock
-        self._next = float("-inf")
-
-    def __call__(self) -> None:
-        if time.monotonic() >= self._next:
-            self._workers.beat(self._worker, self._clock().timestamp())
-            self._next = time.monotonic() + BEAT_EVERY
-
-
-def _sleep(
-    store: Store,
-    dispatcher: Dispatcher,
-    clock: Callable[[], datetime],
-    seconds: float,
-    wake: datetime | None,
-    stamp: object,
-    stop: StopFlag,
-    heartbeat: Heartbeat,
-    beat: Callable[[], None],
-) -> None:
-    """Sleep until something is due, there is something to decide, or the log has grown.
-
-    The clock is read again and again, so that a machine that was suspended, or whose clock was set,
-    goes on at once.
-    """
-    end = time.monotonic() + seconds
-    while stop.why is None and (seconds_left := end - time.monotonic()) > 0:
-        if wake is not None:
-            seconds_left = min(seconds_left, (wake - clock()).total_seconds())
-        if seconds_left <= 0 or dispatcher.wait(min(seconds_left, _POLL_SECONDS)):
-            return
-        if not heartbeat.error:
-            beat()
-        with suppress(OSError):
-            if stamp is not None and store.stamp() != stamp:
+        The clock is read again and again, so that a machine that was suspended, or whose clock was
+        set, goes on at once.
+        """
+        end = time.monotonic() + seconds
+        while self._stop.why is None and (seconds_left := end - time.monotonic()) > 0:
+            if wake is not None:
+                seconds_left = min(seconds_left, (wake - self._clock()).total_seconds())
+            if seconds_left <= 0 or self._dispatcher.wait(min(seconds_left, _POLL_SECONDS)):
                 return
+            if not self.heartbeat.error:
+                self.beat()
+            with suppress(OSError):
+                if stamp is not None and self._store.stamp() != stamp:
+                    return
 
 
-def _kind_of(error: PromptyoselfError | OSError) -> str:
-    """The same for errors of one kind, though their words may differ."""
-    return error.code if isinstance(error, PromptyoselfError) else f"errno {error.errno}"
+def _may_pass(error: Exception, *, announced: bool) -> bool:
+    """Whether the loop goes on after an error.
+
+    It does, since a full disk or a hanging process may go away, and a log may be restored. Outcomes
+    are kept meanwhile. But before it was ``announced`` a loop ends over anything but its log, so
+    that the person who starts it hears of it.
+    """
+    if isinstance(error, ChainError):
+        return error.code != "newer_events"
+    return announced
 
 
-def _emit(store: Store, report: Report, emit: Callable[[Report], None]) -> None:
-    try:
-        if report:
-            emit(report)
-    except OSError as error:  # the reader of our output is gone; deliveries go on
-        store.seldom.warn("report", f"A report could not be written: {sentence(error)}")
+def _uptime() -> float:
+    """Seconds since the machine was started, with those in which it slept where it counts them."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def _add(total: Report, report: Report) -> None:

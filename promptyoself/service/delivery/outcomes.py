@@ -8,7 +8,7 @@ from typing import Any
 
 from promptyoself.core.instants import format_utc
 from promptyoself.events.draft import Draft
-from promptyoself.ledger import Envelope
+from promptyoself.events.records import Record
 from promptyoself.ledger.linking import provisional_event
 from promptyoself.rules.claim import Claim, Stalled
 from promptyoself.rules.outcome import Outcome, outcome_events, stall_events
@@ -32,28 +32,17 @@ def record_outcomes(
     """
     drafts: list[Draft] = []
     lines: list[dict[str, Any]] = []
-    waiting, ts = list(outcomes), format_utc(now)
+
+    def take(claimed: Claim, records: Sequence[Record]) -> State:
+        drafts.extend(store.draft(record, claimed.id, claimed.agent_id) for record in records)
+        return fold(state, [provisional_event(record, claimed.id, ts) for record in records])
+
+    ts = format_utc(now)
     for claimed, stalled in stalls:
-        records = stall_events(state, claimed, worker, stalled)
-        drafts += [store.draft(record, claimed.id, claimed.agent_id) for record in records]
-        state = fold(state, [provisional_event(record, claimed.id, ts) for record in records])
-    while waiting:
-        # One fold for many outcomes is cheaper. A schedule's second outcome is decided after it.
-        seen: set[str] = set()
-        later: list[tuple[Claim, Outcome]] = []
-        results: list[tuple[Claim, Outcome, str]] = []
-        events: list[Envelope] = []
-        for claimed, outcome in waiting:
-            if claimed.id in seen:
-                later.append((claimed, outcome))
-                continue
-            seen.add(claimed.id)
-            records, became = outcome_events(state, claimed, worker, outcome, now)
-            drafts += [store.draft(record, claimed.id, claimed.agent_id) for record in records]
-            events += [provisional_event(record, claimed.id, ts) for record in records]
-            if became != "settled":
-                results.append((claimed, outcome, became))
-        state = fold(state, events)
-        lines += [line_of(state, *result) for result in results]
-        waiting = later
+        state = take(claimed, stall_events(state, claimed, worker, stalled))
+    for claimed, outcome in outcomes:
+        records, became = outcome_events(state, claimed, worker, outcome, now)
+        state = take(claimed, records)
+        if became != "settled":
+            lines.append(line_of(state, claimed, outcome, became))
     return drafts, lines, state
