@@ -1,4 +1,4 @@
-"""What Letta answers is seen, at once and by whoever asks; and what passes by itself, by paying or
+"""What Letta answers is seen at once, and wherever one looks. What passes by itself, by paying, or
 by mending the installation costs no slot."""
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def history(id_: str, type_: str) -> list[dict[str, Any]]:
 
 
 def shown(id_: str) -> dict[str, Any]:
-    found: dict[str, Any] = call("show", "--id", id_).success()["schedule"]
-    return found
+    schedule: dict[str, Any] = call("show", "--id", id_).success()["schedule"]
+    return schedule
 
 
 # --- ids that are none ----------------------------------------------------------------------------
@@ -114,11 +114,8 @@ def test_doctor_names_a_client_that_does_not_fit(
     monkeypatch.setattr(
         doctor, "version", lambda name: "1.7.5" if name == "letta-client" else real(name)
     )
-    (check,) = [
-        each
-        for each in call("doctor", "--skip-letta").error("unhealthy")["checks"]
-        if each["name"] == "software"
-    ]
+    checks = call("doctor", "--skip-letta").error("unhealthy")["checks"]
+    (check,) = [check for check in checks if check["name"] == "software"]
     assert not check["ok"]
     assert "1.7.5" in check["detail"]
 
@@ -136,35 +133,27 @@ def test_a_500_is_seen_at_once(
     clock.advance(hours=1)
     answer = call("execute", "--deadline", "0.5")
     (line,) = answer.success()["executed"]
-    assert (line["state"], line["code"], line["http_status"]) == (
-        "in_doubt",
-        "letta_server_error",
-        500,
-    )
+    assert (line["state"], line["code"]) == ("in_doubt", "letta_server_error")
+    assert line["http_status"] == 500
     assert line["detail"] == "psycopg2.OperationalError: '…' failed"
     assert "HTTP 500" in line["error"]
     assert f"{id_} is in doubt" in answer.err
     assert "HTTP 500" in answer.err
     (event,) = history(id_, "delivery.stalled")
-    assert (event["code"], event["http_status"], event["in_doubt"]) == (
-        "letta_server_error",
-        500,
-        True,
-    )
-    assert event["detail"] == line["detail"]
+    same = {name: line[name] for name in ("code", "http_status", "detail")}
+    assert event.items() >= same.items()
+    assert event["in_doubt"]
     schedule = shown(id_)
     (slot,) = schedule["open"]
     assert (slot["state"], slot["in_doubt"], slot["attempt"]) == ("claimed", True, 1)
-    assert (slot["code"], slot["http_status"]) == ("letta_server_error", 500)
-    assert slot["detail"] == line["detail"]
-    assert slot["error"] == line["error"]
+    assert slot.items() >= {**same, "error": line["error"]}.items()
     assert slot["retry_at"] == event["retry_at"] > event["slot"]
     assert "HTTP 500" in schedule["last_error"]
     assert "psycopg2.OperationalError" in schedule["last_error"]
     (listed,) = call("list", "--full").success()["schedules"]
     assert listed["open"] == schedule["open"]
     checks = call("doctor", "--skip-letta", "--quick").document["checks"]
-    (check,) = [each for each in checks if each["name"] == "deliveries"]
+    (check,) = [check for check in checks if check["name"] == "deliveries"]
     assert "letta_server_error" in check["detail"]
     assert call("verify").success()["valid"]
     assert sandbox.requests["send"] == 1
@@ -201,14 +190,10 @@ def test_the_activity_log_has_it_as_soon_as_it_is_known(
     clock.advance(hours=1)
     call("execute", "--deadline", "0.5").success()
     lines = [orjson.loads(line) for line in file.read_bytes().splitlines()]
-    (line,) = [each for each in lines if each.get("state") == "stalled"]
-    assert (line["id"], line["level"], line["http_status"], line["detail"]) == (
-        id_,
-        "warning",
-        500,
-        "boom",
-    )
-    assert "prompt" not in line
+    (stalled,) = [line for line in lines if line.get("state") == "stalled"]
+    assert (stalled["id"], stalled["level"]) == (id_, "warning")
+    assert (stalled["http_status"], stalled["detail"]) == (500, "boom")
+    assert "prompt" not in stalled
 
 
 @pytest.mark.parametrize(

@@ -60,8 +60,8 @@ class Bench:
             self.now,
             self.now,
         )
-        made = base._replace(**fields)
-        return made._replace(otid=slot_otid(made.id, made.slot))
+        claimed = base._replace(**fields)
+        return claimed._replace(otid=slot_otid(claimed.id, claimed.slot))
 
     def delivery(self, made: Claim) -> Delivery:
         return Delivery(
@@ -72,6 +72,12 @@ class Bench:
             call_timeout=self.call_timeout,
             monotonic=lambda: self.monotonic,
         )
+
+    def begun(self, made: Claim) -> Delivery:
+        """A delivery that has taken its first step, which sends it if its agent is free."""
+        delivery = self.delivery(made)
+        self.step(delivery)
+        return delivery
 
     def step(self, delivery: Delivery) -> Step:
         """Let it take one step, which isn't its last."""
@@ -100,6 +106,13 @@ class Bench:
             if until():
                 return None
         raise AssertionError("it never ends")
+
+    def end(self, delivery: Delivery, kind: type[Outcome], copies: int | None = None) -> Any:
+        """Let it run to its outcome, of which there are so many copies in the end."""
+        outcome = self.go(delivery)
+        assert isinstance(outcome, kind)
+        assert copies is None or self.copies(delivery.claim) == copies
+        return outcome
 
     def waits(self, delivery: Delivery, seconds: float) -> None:
         """It has no outcome for so long."""
@@ -159,15 +172,14 @@ def hasty() -> Iterator[Bench]:
 def test_a_free_agent_gets_it_at_once(bench: Bench) -> None:
     """Sent in the first step, followed until its run has completed, and there once."""
     made = bench.claim()
-    delivery = bench.delivery(made)
-    bench.step(delivery)
+    delivery = bench.begun(made)
     assert delivery.may_have_arrived
     assert delivery.run_id is not None
     assert delivery.wait.holds_seat
     bench.waits(delivery, 60)
     bench.finish()
     assert bench.go(delivery) == Delivered("run", delivery.run_id)
-    assert bench.copies(made) == 1
+    assert bench.copies(delivery.claim) == 1
     assert bench.sandbox.messages(bench.agent)[0].text == made.text
 
 
@@ -187,8 +199,7 @@ def test_polling_slows_down(bench: Bench) -> None:
 def test_it_waits_for_a_busy_agent(bench: Bench) -> None:
     """While another run of the agent is active nothing is sent; as soon as it has ended, it is."""
     bench.occupy()
-    made = bench.claim()
-    delivery = bench.delivery(made)
+    delivery = bench.delivery(bench.claim())
     bench.waits(delivery, 60)
     assert not delivery.may_have_arrived
     assert not delivery.wait.holds_seat
@@ -196,8 +207,7 @@ def test_it_waits_for_a_busy_agent(bench: Bench) -> None:
     assert bench.go(delivery, lambda: delivery.may_have_arrived) is None
     assert delivery.wait.holds_seat
     bench.finish()
-    assert isinstance(bench.go(delivery), Delivered)
-    assert bench.copies(made) == 1
+    bench.end(delivery, Delivered, copies=1)
     assert bench.sandbox.overlaps == 0
 
 
@@ -215,42 +225,33 @@ def test_a_leftover_run_is_ignored(bench: Bench) -> None:
     """A run that is still active after two hours is a killed server's, and nobody's concern."""
     bench.occupy(stuck=True)
     bench.pass_(2 * 3600 - 60)
-    made = bench.claim()
-    delivery = bench.delivery(made)
+    delivery = bench.delivery(bench.claim())
     bench.waits(delivery, 30)
     assert bench.go(delivery, lambda: len(bench.letta.active_runs(bench.agent)) > 1) is None
     bench.finish()
-    assert isinstance(bench.go(delivery), Delivered)
-    assert bench.copies(made) == 1
+    bench.end(delivery, Delivered, copies=1)
 
 
 def test_into_a_conversation(bench: Bench) -> None:
     """A message for a conversation gets there, once, by a run that is followed as any other."""
     conversation = bench.sandbox.create_conversation(bench.agent)
-    made = bench.claim(conversation_id=conversation)
-    delivery = bench.delivery(made)
-    bench.step(delivery)
+    delivery = bench.begun(bench.claim(conversation_id=conversation))
     bench.finish()
-    assert isinstance(bench.go(delivery), Delivered)
-    assert bench.copies(made) == 1
+    bench.end(delivery, Delivered, copies=1)
     assert bench.sandbox.messages(bench.agent)[0].conversation_id == conversation
 
 
 def test_a_process_that_was_held_up_does_not_send(bench: Bench) -> None:
     """P2: what wasn't sent soon after its claim isn't sent: its worker may count as dead."""
-    made = bench.claim()
-    delivery = bench.delivery(made)
+    delivery = bench.delivery(bench.claim())
     bench.now += timedelta(seconds=151)  # suspended: it took no time
-    outcome = bench.go(delivery)
-    assert isinstance(outcome, Abandoned)
+    outcome = bench.end(delivery, Abandoned, copies=0)
     assert outcome.code == "too_slow"
-    assert bench.copies(made) == 0
 
 
 def test_what_was_withdrawn_is_not_sent(bench: Bench) -> None:
     """P2: once a worker has handed a slot back, nothing of it leaves any more."""
-    made = bench.claim()
-    delivery = bench.delivery(made)
+    delivery = bench.delivery(bench.claim())
     bench.occupy()
     bench.step(delivery)
     assert delivery.withdraw()
@@ -258,17 +259,15 @@ def test_what_was_withdrawn_is_not_sent(bench: Bench) -> None:
     assert bench.go(delivery) == Abandoned(
         "worker_stopped", "The worker was stopped before it was sent."
     )
-    assert bench.copies(made) == 0
+    assert bench.copies(delivery.claim) == 0
 
 
 def test_what_was_sent_cannot_be_withdrawn(bench: Bench) -> None:
     """Withdrawing tells that it may have arrived, and following it goes on."""
-    made = bench.claim()
-    delivery = bench.delivery(made)
-    bench.step(delivery)
+    delivery = bench.begun(bench.claim())
     assert not delivery.withdraw()
     bench.finish()
-    assert isinstance(bench.go(delivery), Delivered)
+    bench.end(delivery, Delivered)
 
 
 # --- sends that go wrong --------------------------------------------------------------------------
@@ -307,8 +306,7 @@ def test_what_a_fault_comes_to(
     made = bench.claim()
     bench.sandbox.latency = 0
     bench.sandbox.fault(fault, **params)
-    outcome = bench.go(bench.delivery(made))
-    assert isinstance(outcome, kind)
+    outcome = bench.end(bench.delivery(made), kind)
     assert (outcome.via if isinstance(outcome, Delivered) else outcome.code) == code
     if isinstance(outcome, Failed):
         assert outcome.permanent
@@ -321,14 +319,17 @@ def test_what_a_fault_comes_to(
 
 @pytest.mark.parametrize("fault", ["busy", "pending_approval"])
 def test_an_occupied_agent_is_waited_for_but_not_for_ever(bench: Bench, fault: str) -> None:
-    """409 for an approval or a busy agent is no failure: it waits, then makes way."""
-    made = bench.claim()
+    """P9: 409 for an approval or a busy agent is no failure and no doubt. It is told at once, and
+    once, and waited out; then the delivery makes way."""
     bench.sandbox.fault(fault, times=1000)
-    outcome = bench.go(bench.delivery(made))
-    assert isinstance(outcome, Abandoned)
-    assert outcome.code == "letta_busy"
+    delivery = bench.begun(bench.claim())
+    (stalled,) = bench.stalls
+    assert (stalled.code, stalled.http_status, stalled.in_doubt) == ("letta_busy", 409, False)
+    assert stalled.retry_at == bench.now + timedelta(seconds=120)
+    outcome = bench.end(delivery, Abandoned, copies=0)
+    assert (outcome.code, outcome.http_status) == ("letta_busy", 409)
+    assert bench.stalls == [stalled]
     assert 120 <= bench.monotonic <= 140
-    assert bench.copies(made) == 0
 
 
 DOUBTFUL: list[tuple[str, dict[str, Any], bool]] = [
@@ -358,43 +359,36 @@ def test_what_is_in_doubt_is_found_out(
         conversation_id=hasty.sandbox.create_conversation(hasty.agent) if conversation else None
     )
     hasty.sandbox.fault(fault, **params)
-    delivery = hasty.delivery(made)
-    hasty.step(delivery)
+    delivery = hasty.begun(made)
     (stalled,) = hasty.stalls
     assert stalled.in_doubt
     assert stalled.retry_at == hasty.now + timedelta(seconds=GRACE)
-    assert stalled.http_status == {"server_error": 500, "garbage": 200, "wrong_shape": 200}.get(
-        fault
-    )
+    statuses = {"server_error": 500, "garbage": 200, "wrong_shape": 200}
+    assert stalled.http_status == statuses.get(fault)
     hasty.sandbox.clear_faults()
     assert not delivery.wait.holds_seat
     if stored:
         hasty.waits(delivery, 600)
         hasty.finish()
-        outcome = hasty.go(delivery)
-        assert isinstance(outcome, Delivered)
+        outcome = hasty.end(delivery, Delivered)
     else:
         hasty.waits(delivery, GRACE - 11)
-        outcome = hasty.go(delivery)
-        assert isinstance(outcome, Abandoned)
+        outcome = hasty.end(delivery, Abandoned)
         assert (outcome.code, outcome.at_once) == ("no_trace", True)
         assert GRACE <= hasty.monotonic < GRACE + 20
         waited = int(re.findall(r"No trace of it (\d+) s after", outcome.error)[0])
         assert abs(waited - hasty.monotonic) <= 11, "the time that it really took"
         assert outcome.error.endswith(stalled.error)
     assert (outcome.http_status, outcome.detail) == (stalled.http_status, stalled.detail)
-    assert hasty.copies(made) == stored
+    assert hasty.copies(delivery.claim) == stored
 
 
 def test_the_run_of_a_lost_reply_may_be_over_at_once(hasty: Bench) -> None:
     """P2: (a) a message that is in the history already counts as delivered, by that."""
-    made = hasty.claim()
     hasty.sandbox.latency = 0
     hasty.sandbox.fault("lost_reply")
-    outcome = hasty.go(hasty.delivery(made))
-    assert isinstance(outcome, Delivered)
+    outcome = hasty.end(hasty.delivery(hasty.claim()), Delivered, copies=1)
     assert outcome.via == "history"
-    assert hasty.copies(made) == 1
 
 
 # --- what is met on the way -----------------------------------------------------------------------
@@ -406,14 +400,10 @@ def test_what_a_server_said_is_told_before_anything_is_asked(bench: Bench) -> No
     made = bench.claim(text="Call the dentist about Tuesday.")
     detail = f"could not store {made.text!r}:\nno space left"
     bench.sandbox.fault("server_error", detail=detail)
-    delivery = bench.delivery(made)
-    bench.step(delivery)
+    delivery = bench.begun(made)
     (stalled,) = bench.stalls
-    assert (stalled.code, stalled.http_status, stalled.in_doubt) == (
-        "letta_server_error",
-        500,
-        True,
-    )
+    assert (stalled.code, stalled.http_status) == ("letta_server_error", 500)
+    assert stalled.in_doubt
     assert stalled.detail == "could not store '…': no space left"
     assert sum(bench.sandbox.requests.values()) == bench.sandbox.requests["send"] + 1
     bench.waits(delivery, 60)
@@ -422,28 +412,11 @@ def test_what_a_server_said_is_told_before_anything_is_asked(bench: Bench) -> No
 
 def test_another_attempt_waits_where_a_server_asks_for_patience(bench: Bench) -> None:
     """P2: after a 503 with Retry-After nothing is sent before that and the doubt are over."""
-    made = bench.claim()
     bench.sandbox.fault("status", status=503, retry_after=600)
-    outcome = bench.go(bench.delivery(made))
-    assert isinstance(outcome, Abandoned)
+    outcome = bench.end(bench.delivery(bench.claim()), Abandoned, copies=0)
     assert (outcome.code, outcome.at_once) == ("no_trace", False)
     assert outcome.retry_after is not None
     assert 470 <= outcome.retry_after <= 480
-    assert bench.copies(made) == 0
-
-
-@pytest.mark.parametrize("fault", ["busy", "pending_approval"])
-def test_an_agent_that_is_occupied_is_told_of(bench: Bench, fault: str) -> None:
-    """P9: a 409 that is waited out is no doubt, and is told at once, and once."""
-    bench.sandbox.fault(fault, times=1000)
-    delivery = bench.delivery(bench.claim())
-    bench.step(delivery)
-    (stalled,) = bench.stalls
-    assert (stalled.code, stalled.http_status, stalled.in_doubt) == ("letta_busy", 409, False)
-    assert stalled.retry_at == bench.now + timedelta(seconds=120)
-    outcome = bench.go(delivery)
-    assert outcome is not None
-    assert (outcome.http_status, bench.stalls) == (409, [stalled])
 
 
 @pytest.mark.parametrize(
@@ -466,9 +439,7 @@ def test_what_cannot_be_asked_is_told(
     bench.sandbox.latency = 0 if route == "messages" else NEVER
     if route == "messages":
         bench.sandbox.fault("run_fails_before")
-    made = bench.claim()
-    delivery = bench.delivery(made)
-    bench.step(delivery)
+    delivery = bench.begun(bench.claim())
     bench.sandbox.fault(fault, route=route, times=3, **params)
     for _ in range(5):
         step = delivery.advance()
@@ -476,7 +447,7 @@ def test_what_cannot_be_asked_is_told(
         if step.stalls:
             break
     assert [(s.code, s.http_status, s.in_doubt) for s in step.stalls] == [(code, status, True)]
-    bench.copies(made)
+    bench.copies(delivery.claim)
 
 
 def test_the_dead_leave_word_of_what_they_had_met(bench: Bench) -> None:
@@ -484,8 +455,7 @@ def test_the_dead_leave_word_of_what_they_had_met(bench: Bench) -> None:
     met = Stalled("letta_server_error", "It answered with HTTP 500.", True, 500, "boom")
     made = bench.claim(in_doubt=True, stalled=met)
     bench.pass_(400)
-    outcome = bench.go(bench.delivery(made))
-    assert isinstance(outcome, Abandoned)
+    outcome = bench.end(bench.delivery(made), Abandoned)
     assert (outcome.code, outcome.http_status, outcome.detail) == ("no_trace", 500, "boom")
     assert met.error in outcome.error
 
@@ -498,16 +468,36 @@ def sent_by_the_dead(bench: Bench, made: Claim) -> None:
     bench.letta.send(Message(made.agent_id, made.conversation_id, made.text, made.otid))
 
 
-def test_in_doubt_and_in_the_history(bench: Bench) -> None:
-    """P2: (a) what a dead worker's agent has in its history was delivered."""
-    made = bench.claim(in_doubt=True)
+@pytest.mark.parametrize(
+    ("seconds", "clock_set", "in_doubt", "changes"),
+    [
+        pytest.param(5, 0, True, {}, id="(a) in doubt"),
+        pytest.param(0, -5, True, {}, id="in doubt, and the clock was set back"),
+        pytest.param(0, 5, True, {}, id="in doubt, and the clock was set forward"),
+        pytest.param(0, 0, True, {"conversation_id": "conv-1"}, id="in doubt, since changed"),
+        pytest.param(300, 0, False, {"attempt": 2}, id="a further attempt"),
+        pytest.param(20 * 3600, 0, False, {}, id="a late slot of a log that was restored"),
+    ],
+)
+def test_what_arrived_is_found_in_the_history(
+    bench: Bench, seconds: int, clock_set: int, in_doubt: bool, changes: dict[str, Any]
+) -> None:
+    """P2: what a dead worker's agent has in its history was delivered, and isn't sent again;
+    whichever way the clock was turned since, in hours, and whatever conversation its schedule names
+    by now."""
+    talking = "conversation_id" in changes
+    talk = bench.sandbox.create_conversation(bench.agent) if talking else None
+    made = bench.claim(conversation_id=talk)
     sent_by_the_dead(bench, made)
     bench.finish()
-    bench.pass_(5)
-    outcome = bench.go(bench.delivery(made))
-    assert isinstance(outcome, Delivered)
-    assert outcome.via == "history"
-    assert bench.copies(made) == 1
+    bench.pass_(seconds)
+    bench.now += timedelta(hours=clock_set)
+    later = made._replace(in_doubt=in_doubt, **changes)
+    if not in_doubt:
+        later = later._replace(claimed_at=bench.now, since=bench.now)
+    delivery = bench.delivery(later)
+    assert bench.end(delivery, Delivered, copies=1).via == "history"
+    assert delivery.may_have_arrived is in_doubt
 
 
 def test_in_doubt_with_an_active_run(bench: Bench) -> None:
@@ -517,10 +507,8 @@ def test_in_doubt_with_an_active_run(bench: Bench) -> None:
     delivery = bench.delivery(made)
     bench.waits(delivery, 3600)
     bench.finish()
-    outcome = bench.go(delivery)
-    assert isinstance(outcome, Delivered)
+    outcome = bench.end(delivery, Delivered, copies=1)
     assert outcome.via == "run"
-    assert bench.copies(made) == 1
 
 
 def test_in_doubt_with_a_run_that_fails(bench: Bench) -> None:
@@ -532,10 +520,8 @@ def test_in_doubt_with_a_run_that_fails(bench: Bench) -> None:
     delivery = bench.delivery(made)
     bench.waits(delivery, 10)
     bench.finish()
-    outcome = bench.go(delivery)
-    assert isinstance(outcome, Abandoned)
+    outcome = bench.end(delivery, Abandoned, copies=0)
     assert outcome.code == "run_failed"
-    assert bench.copies(made) == 0
 
 
 def test_in_doubt_with_a_run_that_never_ends(bench: Bench) -> None:
@@ -543,46 +529,24 @@ def test_in_doubt_with_a_run_that_never_ends(bench: Bench) -> None:
     made = bench.claim(in_doubt=True)
     bench.sandbox.fault("run_stuck")
     sent_by_the_dead(bench, made)
-    outcome = bench.go(bench.delivery(made))
-    assert isinstance(outcome, Failed)
+    outcome = bench.end(bench.delivery(made), Failed, copies=0)
     assert (outcome.code, outcome.permanent) == ("unknown", False)
     assert 7200 <= bench.monotonic <= 7220
-    assert bench.copies(made) == 0
 
 
 def test_a_suspended_machine_loses_no_patience(bench: Bench) -> None:
     """P2: three hours asleep are not three hours of waiting: a run that goes on is still followed,
     and the lack of a trace still proves nothing."""
-    made = bench.claim()
-    delivery = bench.delivery(made)
-    bench.step(delivery)
+    delivery = bench.begun(bench.claim())
     bench.now += timedelta(hours=3)
     bench.waits(delivery, 60)
     bench.finish()
-    assert isinstance(bench.go(delivery), Delivered)
-    lost = bench.claim(2)
+    bench.end(delivery, Delivered, copies=1)
     bench.sandbox.fault("refuse")
-    delivery = bench.delivery(lost)
-    bench.step(delivery)
+    lost = bench.begun(bench.claim(2))
     bench.now += timedelta(hours=3)
-    bench.waits(delivery, 100)
-    assert bench.copies(made) == 1
-    assert bench.copies(lost) == 0
-
-
-@pytest.mark.parametrize("hours", [-5, 5])
-def test_a_clock_that_is_set_does_not_hide_the_message(bench: Bench, hours: int) -> None:
-    """P2: whichever way the clock is turned while it is in doubt, the message is found."""
-    made = bench.claim()
-    delivery = bench.delivery(made)
-    sent_by_the_dead(bench, made)
-    bench.finish()
-    bench.now += timedelta(hours=hours)
-    orphan = made._replace(in_doubt=True)
-    outcome = bench.go(bench.delivery(orphan))
-    assert isinstance(outcome, Delivered)
-    assert bench.copies(made) == 1
-    assert not delivery.may_have_arrived
+    bench.waits(lost, 100)
+    assert bench.copies(lost.claim) == 0
 
 
 def test_a_log_that_is_ahead_of_the_clock_finds_the_message(
@@ -594,24 +558,20 @@ def test_a_log_that_is_ahead_of_the_clock_finds_the_message(
     made = bench.claim(in_doubt=True, claimed_at=ahead, since=ahead, slot=format_utc(ahead))
     sent_by_the_dead(bench, made)
     bench.finish()
-    assert isinstance(bench.go(bench.delivery(made)), Delivered)
-    assert bench.copies(made) == 1
+    bench.end(bench.delivery(made), Delivered, copies=1)
 
 
 def test_in_doubt_without_a_trace(bench: Bench) -> None:
     """P2: (d) without any trace for the whole grace, it may be sent again, under the same otid;
     and then there is one."""
     made = bench.claim(in_doubt=True)
-    outcome = bench.go(bench.delivery(made))
-    assert isinstance(outcome, Abandoned)
+    outcome = bench.end(bench.delivery(made), Abandoned)
     assert outcome.at_once
     assert GRACE <= bench.monotonic < GRACE + 11
     again = made._replace(in_doubt=False, attempt=2, claimed_at=bench.now)
-    delivery = bench.delivery(again)
-    bench.step(delivery)
+    delivery = bench.begun(again)
     bench.finish()
-    assert isinstance(bench.go(delivery), Delivered)
-    assert bench.copies(made) == 1
+    bench.end(delivery, Delivered, copies=1)
 
 
 def test_an_old_doubt_is_settled_at_once(bench: Bench) -> None:
@@ -619,7 +579,7 @@ def test_an_old_doubt_is_settled_at_once(bench: Bench) -> None:
     made = bench.claim(in_doubt=True)
     bench.pass_(3600)
     began = bench.monotonic
-    assert isinstance(bench.go(bench.delivery(made)), Abandoned)
+    bench.end(bench.delivery(made), Abandoned)
     assert bench.monotonic == began
 
 
@@ -633,21 +593,17 @@ def test_a_server_that_does_not_answer_leaves_it_in_doubt(bench: Bench, fault: s
     delivery = bench.delivery(made)
     bench.waits(delivery, 3 * 3600)
     bench.sandbox.clear_faults()
-    assert isinstance(bench.go(delivery), Delivered)
-    assert bench.copies(made) == 1
+    bench.end(delivery, Delivered, copies=1)
 
 
 def test_a_server_that_is_down_leaves_it_in_doubt(bench: Bench) -> None:
     """P2: (e) the same where nobody listens; and when it is back, its history tells."""
-    made = bench.claim()
-    delivery = bench.delivery(made)
-    bench.step(delivery)
+    delivery = bench.begun(bench.claim())
     bench.finish()
     bench.sandbox.stop()
     bench.waits(delivery, 3 * 3600)
     bench.sandbox.start()
-    assert isinstance(bench.go(delivery), Delivered)
-    assert bench.copies(made) == 1
+    bench.end(delivery, Delivered, copies=1)
 
 
 @pytest.mark.parametrize("route", ["runs", "messages"])
@@ -661,15 +617,11 @@ def test_half_an_answer_proves_nothing(bench: Bench, route: str) -> None:
 
 def test_a_server_that_lost_its_runs(bench: Bench) -> None:
     """P2: a killed server leaves the run active for ever: after two hours it is unknown."""
-    made = bench.claim()
-    delivery = bench.delivery(made)
-    bench.step(delivery)
+    delivery = bench.begun(bench.claim())
     bench.sandbox.stop(lose_runs=True)
     bench.sandbox.start()
-    outcome = bench.go(delivery)
-    assert isinstance(outcome, Failed)
+    outcome = bench.end(delivery, Failed, copies=0)
     assert outcome.code == "unknown"
-    assert bench.copies(made) == 0
 
 
 def test_a_run_that_is_not_known_any_more(bench: Bench) -> None:
@@ -679,8 +631,7 @@ def test_a_run_that_is_not_known_any_more(bench: Bench) -> None:
     delivery = bench.delivery(made)
     bench.waits(delivery, 600)
     bench.finish()
-    assert isinstance(bench.go(delivery), Delivered)
-    assert bench.copies(made) == 1
+    bench.end(delivery, Delivered, copies=1)
 
 
 def test_a_run_that_its_worker_noted(bench: Bench) -> None:
@@ -695,23 +646,18 @@ def test_a_run_that_its_worker_noted(bench: Bench) -> None:
 
 def test_a_deleted_agent_takes_the_evidence_with_it(bench: Bench) -> None:
     """P2: in doubt about an agent that is gone, it is failed, and said to be unknown."""
-    made = bench.claim()
-    delivery = bench.delivery(made)
-    bench.step(delivery)
+    delivery = bench.begun(bench.claim())
     bench.sandbox.delete_agent(bench.agent)
-    outcome = bench.go(delivery)
-    assert isinstance(outcome, Failed)
+    outcome = bench.end(delivery, Failed)
     assert (outcome.code, outcome.permanent) == ("unknown", False)
     assert bench.monotonic < 10
 
 
 def test_another_servers_404_is_not_letta_s(bench: Bench) -> None:
     """P2: a proxy's 404 while Letta is down neither fails a slot for good nor settles a doubt."""
-    made = bench.claim()
     body = {"status": 404, "detail": "Not Found"}
     bench.sandbox.fault("status", **body)
-    outcome = bench.go(bench.delivery(made))
-    assert isinstance(outcome, Abandoned)
+    outcome = bench.end(bench.delivery(bench.claim()), Abandoned, copies=0)
     assert outcome.code == "letta_unreachable"
     doubtful = bench.claim(2, in_doubt=True)
     sent_by_the_dead(bench, doubtful)
@@ -720,47 +666,10 @@ def test_another_servers_404_is_not_letta_s(bench: Bench) -> None:
     delivery = bench.delivery(doubtful)
     bench.waits(delivery, 3 * 3600)
     bench.sandbox.clear_faults()
-    assert isinstance(bench.go(delivery), Delivered)
-    assert (bench.copies(made), bench.copies(doubtful)) == (0, 1)
-
-
-def test_a_conversation_that_was_changed_meanwhile(bench: Bench) -> None:
-    """P2: a message in doubt is found though its schedule names another conversation by now."""
-    first, second = (bench.sandbox.create_conversation(bench.agent) for _ in range(2))
-    made = bench.claim(conversation_id=first)
-    sent_by_the_dead(bench, made)
-    bench.finish()
-    orphan = made._replace(conversation_id=second, in_doubt=True)
-    assert isinstance(bench.go(bench.delivery(orphan)), Delivered)
-    assert bench.copies(made) == 1
+    bench.end(delivery, Delivered, copies=1)
 
 
 # --- further attempts -----------------------------------------------------------------------------
-
-
-def test_a_further_attempt_looks_at_the_history_first(bench: Bench) -> None:
-    """P2: what turns out to have arrived after all isn't sent again."""
-    made = bench.claim()
-    sent_by_the_dead(bench, made)
-    bench.finish()
-    bench.pass_(300)
-    again = made._replace(attempt=2, claimed_at=bench.now)
-    outcome = bench.go(bench.delivery(again))
-    assert isinstance(outcome, Delivered)
-    assert outcome.via == "history"
-    assert bench.copies(made) == 1
-
-
-def test_a_late_slot_looks_at_the_history_first(bench: Bench) -> None:
-    """P2: where the log was restored from before a delivery, the agent's history still knows it."""
-    made = bench.claim()
-    sent_by_the_dead(bench, made)
-    bench.finish()
-    bench.pass_(20 * 3600)
-    again = made._replace(claimed_at=bench.now, since=bench.now)
-    outcome = bench.go(bench.delivery(again))
-    assert isinstance(outcome, Delivered)
-    assert bench.copies(made) == 1
 
 
 def test_an_earlier_attempts_active_run_is_followed(bench: Bench) -> None:
@@ -772,8 +681,7 @@ def test_an_earlier_attempts_active_run_is_followed(bench: Bench) -> None:
     bench.waits(delivery, 600)
     assert delivery.may_have_arrived
     bench.finish()
-    assert isinstance(bench.go(delivery), Delivered)
-    assert bench.copies(made) == 1
+    bench.end(delivery, Delivered, copies=1)
 
 
 def test_one_that_ends_between_the_two_questions_is_seen(
@@ -791,19 +699,16 @@ def test_one_that_ends_between_the_two_questions_is_seen(
 
     monkeypatch.setattr(bench.letta, "active_runs", just_missed)
     for claim in (made._replace(attempt=2), made._replace(in_doubt=True)):
-        assert isinstance(bench.go(bench.delivery(claim)), Delivered)
-    assert bench.copies(made) == 1
+        bench.end(bench.delivery(claim), Delivered, copies=1)
 
 
 @pytest.mark.parametrize("fault", ["server_error", "garbage", "refuse"])
 def test_without_knowing_whether_it_is_free_nothing_is_sent(bench: Bench, fault: str) -> None:
     """Where the runs can't be read, the attempt is given up, certainly unsent."""
-    made = bench.claim()
     bench.sandbox.fault(fault, route="runs")
-    delivery = bench.delivery(made)
-    assert isinstance(bench.go(delivery), Abandoned)
+    delivery = bench.delivery(bench.claim())
+    bench.end(delivery, Abandoned, copies=0)
     assert not delivery.may_have_arrived
-    assert bench.copies(made) == 0
 
 
 def test_it_says_that_letta_has_answered(bench: Bench) -> None:
@@ -811,7 +716,7 @@ def test_it_says_that_letta_has_answered(bench: Bench) -> None:
     made = bench.claim()
     delivery = bench.delivery(made)
     bench.sandbox.stop()
-    assert isinstance(bench.go(delivery), Abandoned)
+    bench.end(delivery, Abandoned)
     assert not any(step.heard for step in bench.steps)
     bench.sandbox.start()
     delivery = bench.delivery(made)
@@ -823,15 +728,14 @@ def test_it_says_that_letta_has_answered(bench: Bench) -> None:
 
 def test_a_look_spares_the_question(bench: Bench) -> None:
     """P8: upon a look that shows its agent free, it sends, and asks nothing else."""
-    made = bench.claim()
     bench.occupy(bench.other)
-    delivery = bench.delivery(made)
+    delivery = bench.delivery(bench.claim())
     assert delivery.wait.wants
     assert delivery.wait.wants != "run"
     assert delivery.use(bench.look()) is False
     assert bench.step(delivery).heard
     assert bench.sandbox.requests == {"send": 1}
-    assert bench.copies(made) == 1
+    assert bench.copies(delivery.claim) == 1
 
 
 def test_a_look_asked_for_before_the_claim_is_not_believed(bench: Bench) -> None:
@@ -839,19 +743,17 @@ def test_a_look_asked_for_before_the_claim_is_not_believed(bench: Bench) -> None
     seen = bench.look()
     bench.occupy()
     bench.pass_(0.01)
-    made = bench.claim()
-    delivery = bench.delivery(made)
+    delivery = bench.delivery(bench.claim())
     assert delivery.use(seen) is None
     bench.waits(delivery, 30)
     assert not delivery.may_have_arrived
-    assert bench.copies(made) == 0
+    assert bench.copies(delivery.claim) == 0
     assert bench.sandbox.overlaps == 0
 
 
 def test_a_look_that_lay_about_is_not_sent_upon(bench: Bench) -> None:
     """P2: where the thread that was to send was held up, the agent is asked for again."""
-    made = bench.claim()
-    delivery = bench.delivery(made)
+    delivery = bench.delivery(bench.claim())
     assert delivery.use(bench.look()) is False
     bench.occupy()
     bench.pass_(1.1)
@@ -862,8 +764,7 @@ def test_a_look_that_lay_about_is_not_sent_upon(bench: Bench) -> None:
 
 def test_a_look_is_used_once(bench: Bench) -> None:
     """P2: what showed the agent busy, or a send refused, is asked for anew."""
-    made = bench.claim()
-    delivery = bench.delivery(made)
+    delivery = bench.delivery(bench.claim())
     assert delivery.use(bench.look()) is False
     bench.sandbox.fault("busy")
     bench.step(delivery)
@@ -894,7 +795,7 @@ def test_a_look_shows_the_agent_busy(bench: Bench) -> None:
     assert again.use(bench.look()) is False
     bench.step(again)
     assert again.run_id == delivery.run_id
-    assert bench.copies(made) == 1
+    assert bench.copies(delivery.claim) == 1
 
 
 def followed(bench: Bench, made: Claim) -> Delivery:
@@ -918,16 +819,14 @@ def test_a_look_tells_how_the_run_stands(bench: Bench) -> None:
     assert delivery.use(bench.look(delivery.run_id)) is True
     assert bench.go(delivery) == Delivered("run", delivery.run_id)
     assert bench.sandbox.requests == {}
-    assert bench.copies(made) == 1
+    assert bench.copies(delivery.claim) == 1
 
 
 def test_a_look_asked_for_before_the_send_tells_nothing(bench: Bench) -> None:
     """P2: that it lacks the run doesn't mean that this is over."""
-    made = bench.claim()
     seen = bench.look()
     bench.pass_(0.01)
-    delivery = bench.delivery(made)
-    bench.step(delivery)
+    delivery = bench.begun(bench.claim())
     assert delivery.use(seen) is None
     bench.waits(delivery, 60)
 
@@ -952,8 +851,7 @@ def test_a_look_that_lacks_an_active_run_is_contradicted(bench: Bench) -> None:
     assert step.contradicts
     bench.pass_(step.then.seconds)
     bench.finish()
-    assert isinstance(bench.go(delivery), Delivered)
-    assert bench.copies(made) == 1
+    bench.end(delivery, Delivered, copies=1)
 
 
 @pytest.mark.parametrize(("fault", "copies"), [("run_fails_before", 0), ("run_fails_after", 1)])
@@ -967,7 +865,7 @@ def test_a_failed_run_in_a_look_is_no_outcome_yet(bench: Bench, fault: str, copi
     outcome = bench.go(delivery)
     assert isinstance(outcome, Delivered if copies else Abandoned)
     assert set(bench.sandbox.requests) == {"messages"}
-    assert bench.copies(made) == copies
+    assert bench.copies(delivery.claim) == copies
 
 
 def test_in_doubt_no_look_is_believed(hasty: Bench) -> None:
@@ -975,9 +873,8 @@ def test_in_doubt_no_look_is_believed(hasty: Bench) -> None:
     orphan = hasty.delivery(hasty.claim(in_doubt=True))
     assert orphan.wait.wants is None
     assert orphan.use(hasty.look()) is None
-    made = hasty.claim(2)
     hasty.sandbox.fault("hang")
-    delivery = hasty.delivery(made)
+    delivery = hasty.delivery(hasty.claim(2))
     for _ in range(5):
         hasty.pass_(hasty.step(delivery).then.seconds)
         assert delivery.wait.wants is None

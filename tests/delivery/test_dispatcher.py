@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,18 +16,14 @@ from typing import Any
 import pytest
 from checker import members
 from dispatch import DOWN, Place, Timewarp
+from loops import wait_for
 
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.rules import claim
-from promptyoself.sandbox import Sandbox
 from promptyoself.service.delivery import dispatcher as dispatching
 from promptyoself.service.delivery import in_flight
-from promptyoself.service.delivery.dispatcher import Dispatcher
 from promptyoself.service.schedules.change import cancel
-from promptyoself.service.schedules.register import register
-from promptyoself.service.schedules.request import Request
 from promptyoself.targets.api import DeliveryError, Message, Run
-from promptyoself.targets.letta import LettaClient
 
 REFUSED = DeliveryError("unauthorized", "letta_unauthorized", "It wants another token.")
 
@@ -94,40 +91,6 @@ def test_no_more_than_the_concurrency_at_once(place: Place) -> None:
     assert place.types()["delivery.delivered"] == 20
 
 
-def test_one_at_a_time_for_each_agent_in_order(tmp_path: Path) -> None:
-    """P2: through the real SDK, an agent with many prompts gets them one by one, oldest first."""
-    with Sandbox([f"a{n}" for n in range(4)], latency=0.02) as sandbox:
-        letta = LettaClient(sandbox.url)
-        place = Place(tmp_path / "var", letta)
-        for n in range(5):
-            for agent in sandbox.agents:
-                request = Request(agent_id=agent, prompt=f"prompt {n}", time=f"in {n + 1}s")
-                register(place.store, request, place.now())
-        place.ahead += timedelta(seconds=10)
-        place.run(place.worker())
-        assert sandbox.overlaps == 0
-        assert set(sandbox.deliveries.values()) == {1}
-        for agent in sandbox.agents:
-            texts = [message.text for message in sandbox.messages(agent)]
-            assert texts == [f"prompt {n}" for n in range(5)]
-        place.close()
-        letta.close()
-
-
-def test_an_agent_with_many_prompts_does_not_starve_the_others(place: Place) -> None:
-    """A hundred due prompts of one agent hold one seat, whatever is older."""
-    for n in range(30):
-        request = Request(agent_id="agent-busy", prompt=f"prompt {n}", time="in 1s")
-        register(place.store, request, place.now())
-    place.ahead += timedelta(seconds=2)
-    place.register(2)
-    place.letta.ending = False
-    worker = place.worker(concurrency=3)
-    worker.tick(place.now())
-    claimed = {slot.agent_id for slot in place.store.read().state.open.values()}
-    assert claimed == {"agent-busy", "agent-0", "agent-1"}
-
-
 def test_a_hung_agent_does_not_delay_the_others(place: Place) -> None:
     """One agent whose calls hang costs the others nothing."""
     release = threading.Event()
@@ -188,8 +151,7 @@ def test_a_bug_in_the_send_leaves_it_in_doubt(
     monkeypatch.setattr(place.letta, "send", buggy)
     place.register(1)
     place.run(place.worker())
-    assert set(place.letta.sends.values()) == {1}
-    assert place.types()["delivery.delivered"] == 1
+    place.check_delivered(1)
 
 
 def test_a_schedule_that_cannot_be_decided_is_told_once(
@@ -215,8 +177,7 @@ def test_waiting_ends_for_decisions_only(place: Place) -> None:
     """A run that is merely asked after again and again causes no passes."""
     place.register(1)
     place.letta.ending = False
-    worker = place.worker()
-    worker.tick(place.now())
+    worker = place.begun()
     began = time.monotonic()
     assert not worker.wait(0.8)
     assert time.monotonic() - began >= 0.8
@@ -231,10 +192,7 @@ def test_threads_end_with_their_worker(place: Place) -> None:
     worker = place.worker()
     place.run(worker)
     place.die(worker)
-    end = time.monotonic() + 5
-    while threading.active_count() > before and time.monotonic() < end:
-        time.sleep(0.01)
-    assert threading.active_count() <= before
+    wait_for(lambda: threading.active_count() <= before)
 
 
 # --- the log --------------------------------------------------------------------------------------
@@ -243,8 +201,7 @@ def test_threads_end_with_their_worker(place: Place) -> None:
 def test_claims_are_written_in_one_append(place: Place) -> None:
     """P8: everything that is claimed in one pass is one gzip member, hence one fsync."""
     place.register(30)
-    worker = place.worker(concurrency=32)
-    worker.tick(place.now())
+    worker = place.begun(concurrency=32)
     (segment,) = (place.var / "schedules").glob("*.ndjson.gz")
     last = members(segment.read_bytes())[-1]
     assert last.count(b'"delivery.attempted"') == 30
@@ -255,12 +212,9 @@ def test_claims_are_written_in_one_append(place: Place) -> None:
 def test_outcomes_are_kept_while_the_disk_is_full(place: Place, look_often: None) -> None:
     """P2: an outcome that can't be written is kept, isn't sought again, and is written later."""
     place.register(3)
-    worker = place.worker()
-    worker.tick(place.now())
+    worker = place.begun()
     place.disk.full = True
-    end = time.monotonic() + 5
-    while len(worker._in_flight.outcomes) < 3 and time.monotonic() < end:
-        worker.wait(0.1)
+    place.wait(worker, lambda: len(worker._in_flight.outcomes) == 3)
     for _ in range(5):
         with pytest.raises(OSError, match="No space"):
             worker.tick(place.now())
@@ -268,34 +222,22 @@ def test_outcomes_are_kept_while_the_disk_is_full(place: Place, look_often: None
     assert place.types()["delivery.delivered"] == 0
     place.disk.full = False
     place.run(worker)
-    assert place.types()["delivery.delivered"] == 3
-    assert set(place.letta.sends.values()) == {1}
+    place.check_delivered(3)
 
 
 def test_outcomes_are_kept_while_the_log_is_locked(tmp_path: Path) -> None:
     """P5: a process that sits on the lock delays the record of an outcome, and loses none."""
     place = Place(tmp_path / "var", PROMPTYOSELF_LOCK_TIMEOUT="0.05")
     place.register(1)
-    worker = place.worker()
-    worker.tick(place.now())
+    worker = place.begun()
     assert worker.wait(5)
-    with place.another_store().exclusive():
-        held = threading.Thread(target=lambda: errors.append(_error(worker, place)))
-        errors: list[str] = []
-        held.start()
-        held.join()
-    assert errors == ["lock_timeout"]
+    with place.another_store().exclusive(), ThreadPoolExecutor(1) as another_thread:
+        error = another_thread.submit(worker.tick, place.now()).exception()
+    assert isinstance(error, PromptyoselfError)
+    assert error.code == "lock_timeout"
     place.run(worker)
     assert place.types()["delivery.delivered"] == 1
     place.close()
-
-
-def _error(worker: Dispatcher, place: Place) -> str:
-    try:
-        worker.tick(place.now())
-    except PromptyoselfError as error:
-        return error.code
-    return ""
 
 
 def test_nothing_is_sent_where_the_claim_cannot_be_written(place: Place) -> None:
@@ -333,8 +275,7 @@ def test_a_claim_that_was_written_though_the_append_failed_is_found(
     place.run(worker)
     place.ahead += timedelta(hours=1)
     place.run(worker)
-    assert place.types()["delivery.delivered"] == 1
-    assert set(place.letta.sends.values()) == {1}
+    place.check_delivered(1)
 
 
 def test_a_restored_backup_sends_nothing_twice(place: Place, tmp_path: Path) -> None:
@@ -349,8 +290,7 @@ def test_a_restored_backup_sends_nothing_twice(place: Place, tmp_path: Path) -> 
     place.store = place.another_store()
     place.ahead += timedelta(hours=3)
     place.run(place.worker())
-    assert set(place.letta.sends.values()) == {1}
-    assert place.types()["delivery.delivered"] == 2
+    place.check_delivered(2)
 
 
 # --- a server in trouble --------------------------------------------------------------------------
@@ -375,8 +315,7 @@ def test_a_server_in_trouble_is_tried_rarely(
     place.letta.before = lambda *_: None
     warp.work(worker, 1200)
     assert not worker.trouble
-    assert place.types()["delivery.delivered"] == 60
-    assert set(place.letta.sends.values()) == {1}
+    place.check_delivered(60)
 
 
 def test_a_server_that_answers_nobody_is_in_trouble_too(
@@ -428,11 +367,8 @@ def test_what_the_dead_have_left_is_adopted(place: Place, look_often: None) -> N
     place.register(6)
     block = threading.Event()
     place.letta.before = before_asking(block, "agent-2")
-    dead = place.worker()
-    dead.tick(place.now())
-    end = time.monotonic() + 5
-    while sum(place.letta.sends.values()) < 3 and time.monotonic() < end:
-        time.sleep(0.01)
+    dead = place.begun()
+    place.wait(dead, lambda: sum(place.letta.sends.values()) == 3)
     place.die(dead)
     block.set()
     place.run(place.worker(), until=lambda: place.types()["delivery.delivered"] == 6)
@@ -443,23 +379,20 @@ def test_two_workers_may_adopt_the_same(place: Place, look_often: None) -> None:
     """P5: where several loops find the same claim of a dead one, it is settled once, sent once."""
     place.register(5)
     place.letta.before = lambda *_: time.sleep(0.002)
-    dead = place.worker()
-    dead.tick(place.now())
+    dead = place.begun()
     place.die(dead)
     stores = [place.another_store() for _ in range(3)]
     workers = [place.worker(store=store) for store in stores]
     place.run(*workers, until=lambda: place.types()["delivery.delivered"] == 5)
     place.run(*workers)
-    assert set(place.letta.sends.values()) == {1}
-    assert place.types()["delivery.delivered"] == 5
+    place.check_delivered(5)
 
 
 def test_the_living_are_left_alone(place: Place, look_often: None) -> None:
     """P5: a claim whose worker lives is nobody else's, however long it takes."""
     place.register(2)
     place.letta.ending = False
-    first = place.worker()
-    first.tick(place.now())
+    first = place.begun()
     first.wait(0.1)
     second = place.worker(store=place.another_store())
     place.ahead += timedelta(hours=1)
@@ -477,11 +410,8 @@ def test_a_worker_that_stops_hands_back_what_it_did_not_send(place: Place) -> No
     place.register(3)
     block = threading.Event()
     place.letta.before = before_asking(block)
-    worker = place.worker()
-    worker.tick(place.now())
-    end = time.monotonic() + 5
-    while place.letta.at_once < 3 and time.monotonic() < end:
-        time.sleep(0.01)
+    worker = place.begun()
+    place.wait(worker, lambda: place.letta.at_once == 3)
     report = worker.stop("SIGTERM", 0.0)
     assert [line["code"] for line in report.executed] == ["worker_stopped"] * 3
     block.set()
@@ -497,11 +427,8 @@ def test_a_worker_that_stops_leaves_word_of_what_it_sent(place: Place, look_ofte
     """P2: what is under way at the end of patience stays in doubt, with its run, for the next."""
     place.register(2)
     place.letta.ending = False
-    worker = place.worker()
-    worker.tick(place.now())
-    end = time.monotonic() + 5
-    while len(place.letta.runs) < 2 and time.monotonic() < end:
-        worker.wait(0.05)
+    worker = place.begun()
+    place.wait(worker, lambda: len(place.letta.runs) == 2)
     worker.wait(0.2)
     began = time.monotonic()
     report = worker.stop("SIGTERM", 0.3)
@@ -522,11 +449,8 @@ def test_a_stop_waits_for_what_is_about_to_end(place: Place) -> None:
     """A delivery that ends within the patience of a stop is recorded as delivered."""
     place.register(1)
     place.letta.ending = False
-    worker = place.worker()
-    worker.tick(place.now())
-    end = time.monotonic() + 5
-    while not place.letta.runs and time.monotonic() < end:
-        worker.wait(0.05)
+    worker = place.begun()
+    place.wait(worker, lambda: place.letta.runs)
     threading.Timer(0.1, place.letta.end_all).start()
     report = worker.stop("SIGTERM", 5.0)
     assert [line["state"] for line in report.executed] == ["delivered"]
@@ -546,8 +470,7 @@ def test_a_cancel_during_a_delivery_is_no_contradiction(place: Place) -> None:
     """P2: cancelled while under way, it is delivered, and the schedule stays cancelled."""
     (id_,) = place.register(1)
     place.letta.ending = False
-    worker = place.worker()
-    worker.tick(place.now())
+    worker = place.begun()
     worker.wait(0.2)
     cancel(place.store, id_, None, place.now())
     place.letta.end_all()

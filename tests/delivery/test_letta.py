@@ -15,28 +15,47 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
-from lettas import PROMPT, ended, fresh, since
+from lettas import PROMPT, ended, failure, fresh, since
 
 from promptyoself.core.diagnostics import excerpt, register_secrets
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.sandbox import FAULTS, Sandbox
 from promptyoself.targets import api, letta
-from promptyoself.targets.api import DeliveryError, Message
+from promptyoself.targets.api import Message
 from promptyoself.targets.letta import LettaClient
 from promptyoself.targets.letta.failures import UNFIT_CLIENTS, retry_after
 
 TOKEN = "tok-0123456789"
 OUT_OF_CREDITS = "letta_out_of_credits"
 
+Connect = Callable[..., LettaClient]
+
 
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
     with Sandbox(("echo", "other"), latency=0.02) as sandbox:
         yield sandbox
+
+
+@pytest.fixture
+def connect() -> Iterator[Connect]:
+    """Makes clients, and closes them in the end."""
+    with ExitStack() as clients:
+
+        def open_client(url: str, token: str | None = None, **options: float) -> LettaClient:
+            return clients.enter_context(closing(LettaClient(url, token, **options)))
+
+        yield open_client
+
+
+@pytest.fixture
+def deliverer(sandbox: Sandbox, connect: Connect) -> LettaClient:
+    return connect(sandbox.url)
 
 
 # --- faults ---------------------------------------------------------------------------------------
@@ -69,20 +88,8 @@ SEND_FAULTS = [
     ("out_of_credits", {}, "retry", "letta_out_of_credits", 0),
     ("status", {"status": 403, "detail": "Not enough credits."}, "retry", OUT_OF_CREDITS, 0),
     ("status", {"status": 429, "detail": "insufficient_quota"}, "retry", OUT_OF_CREDITS, 0),
-    (
-        "status",
-        {"status": 400, "detail": "Your credit balance is too low"},
-        "retry",
-        OUT_OF_CREDITS,
-        0,
-    ),
-    (
-        "status",
-        {"status": 400, "detail": "Bad. You said: not enough credits"},
-        "permanent",
-        "letta_rejected",
-        0,
-    ),
+    ("status", {"status": 400, "detail": "credit balance is too low"}, "retry", OUT_OF_CREDITS, 0),
+    ("status", {"status": 400, "detail": "not enough credits"}, "permanent", "letta_rejected", 0),
     ("status", {"status": 503, "retry_after": 30}, "doubt", "letta_server_error", 0),
     ("status", {"status": 408}, "retry", "letta_timeout", 0),
     ("status", {"status": 499}, "doubt", "letta_server_error", 0),
@@ -93,21 +100,24 @@ SEND_FAULTS = [
 
 @pytest.mark.parametrize(("fault", "params", "kind", "code", "stored"), SEND_FAULTS)
 def test_a_fault_says_whether_it_may_have_arrived(
-    sandbox: Sandbox, fault: str, params: dict[str, object], kind: str, code: str, stored: int
+    sandbox: Sandbox,
+    connect: Connect,
+    fault: str,
+    params: dict[str, object],
+    kind: str,
+    code: str,
+    stored: int,
 ) -> None:
     """Each fault of a send has one kind and code, promises nothing false, and tells no secret."""
-    deliverer = LettaClient(sandbox.url, TOKEN, call_timeout=0.4)
+    deliverer = connect(sandbox.url, TOKEN, call_timeout=0.4)
     deliverer.health()  # the SDK's import is not the call's
     message = fresh(sandbox.agents[0])
     sandbox.fault(fault, **params)
     began = time.monotonic()
-    with pytest.raises(DeliveryError) as caught:
-        deliverer.send(message)
+    error = failure(kind, code, deliverer.send, message)
     assert time.monotonic() - began < 1.0
     sandbox.clear_faults()
     sandbox.finish_runs()
-    error = caught.value
-    assert (error.kind, error.code) == (kind, code)
     assert sandbox.deliveries[message.agent_id, message.otid] == stored
     if stored:
         assert error.kind == "doubt"
@@ -116,7 +126,6 @@ def test_a_fault_says_whether_it_may_have_arrived(
     assert PROMPT not in told
     assert sandbox.url in error.message
     assert error.status is None or str(error.status) in error.message
-    deliverer.close()
 
 
 def test_every_fault_is_covered() -> None:
@@ -146,20 +155,17 @@ def test_every_fault_is_covered() -> None:
     ],
 )
 def test_a_fault_of_a_stream(
-    sandbox: Sandbox, fault: str, kind: str, code: str, stored: int
+    sandbox: Sandbox, connect: Connect, fault: str, kind: str, code: str, stored: int
 ) -> None:
     """A send into a conversation is classified as any other."""
-    deliverer = LettaClient(sandbox.url, call_timeout=0.4)
+    deliverer = connect(sandbox.url, call_timeout=0.4)
     message = fresh(sandbox.agents[0], sandbox.create_conversation(sandbox.agents[0]))
     deliverer.health()
     sandbox.fault(fault)
-    with pytest.raises(DeliveryError) as caught:
-        deliverer.send(message)
+    failure(kind, code, deliverer.send, message)
     sandbox.clear_faults()
     sandbox.finish_runs()
-    assert (caught.value.kind, caught.value.code) == (kind, code)
     assert sandbox.deliveries[message.agent_id, message.otid] == stored
-    deliverer.close()
 
 
 @pytest.mark.parametrize(
@@ -174,10 +180,15 @@ def test_a_fault_of_a_stream(
 )
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_failed_run_is_classified_by_its_error(
-    sandbox: Sandbox, streamed: bool, fault: str, permanent: bool, busy: bool, stored: int
+    sandbox: Sandbox,
+    deliverer: LettaClient,
+    streamed: bool,
+    fault: str,
+    permanent: bool,
+    busy: bool,
+    stored: int,
 ) -> None:
     """The run tells why it failed, alike for both ways to send, and the history what it left."""
-    deliverer = LettaClient(sandbox.url)
     agent_id = sandbox.agents[0]
     conversation_id = sandbox.create_conversation(agent_id) if streamed else None
     message = fresh(agent_id, conversation_id)
@@ -190,7 +201,6 @@ def test_a_failed_run_is_classified_by_its_error(
     assert api.run_failure_lacks_credits(run.error) is (fault == "model_402")
     found = deliverer.find(agent_id, conversation_id, message.otid, since())
     assert (found is not None) is bool(stored)
-    deliverer.close()
 
 
 @pytest.mark.parametrize(
@@ -227,28 +237,26 @@ def test_run_errors_of_the_model(error: str | None, permanent: bool, credits: bo
     assert api.run_failure_lacks_credits(error) is credits
 
 
-def test_a_stuck_run_stays_active(sandbox: Sandbox) -> None:
+def test_a_stuck_run_stays_active(sandbox: Sandbox, deliverer: LettaClient) -> None:
     """A run that its server forgot is told as active, with its tag and its age."""
-    deliverer = LettaClient(sandbox.url)
     message = fresh(sandbox.agents[0])
     sandbox.fault("run_stuck")
     deliverer.send(message)
     sandbox.finish_runs()
     (run,) = deliverer.active_runs(message.agent_id)
     assert (run.status, run.otid) == ("created", message.otid)
-    deliverer.close()
 
 
 @pytest.mark.parametrize("http_date", [False, True])
-def test_retry_after_is_read_in_both_forms(sandbox: Sandbox, http_date: bool) -> None:
+def test_retry_after_is_read_in_both_forms(
+    sandbox: Sandbox, deliverer: LettaClient, http_date: bool
+) -> None:
     """Seconds and an HTTP date both come out as seconds."""
-    deliverer = LettaClient(sandbox.url)
     sandbox.fault("rate_limit", retry_after=90, http_date=http_date)
-    with pytest.raises(DeliveryError) as caught:
-        deliverer.send(fresh(sandbox.agents[0]))
-    assert caught.value.retry_after is not None
-    assert 88 <= caught.value.retry_after <= 91
-    deliverer.close()
+    message = fresh(sandbox.agents[0])
+    error = failure("retry", "letta_rate_limited", deliverer.send, message)
+    assert error.retry_after is not None
+    assert 88 <= error.retry_after <= 91
 
 
 @pytest.mark.parametrize("value", ["", "soon", "-5", "1e9", "Tue, 99 Foo 2026"])
@@ -257,19 +265,21 @@ def test_a_senseless_retry_after_is_no_answer(value: str) -> None:
     assert retry_after({"retry-after": value}) is None
 
 
-def test_a_slow_server_is_waited_for(sandbox: Sandbox) -> None:
-    """An answer that comes late, but in time, is taken."""
-    deliverer = LettaClient(sandbox.url, call_timeout=5)
-    sandbox.fault("slow", seconds=0.2)
-    assert deliverer.send(fresh(sandbox.agents[0]))
-    deliverer.close()
+READ_FAULTS = {
+    "garbage": "letta_unreadable",
+    "wrong_shape": "letta_unreadable",
+    "server_error": "letta_server_error",
+    "refuse": "letta_connection_lost",
+}
 
 
 @pytest.mark.parametrize("route", ["runs", "run", "messages", "agents", "agent", "health"])
-@pytest.mark.parametrize("fault", ["garbage", "wrong_shape", "server_error", "refuse"])
-def test_reads_that_fail_have_no_answer(sandbox: Sandbox, route: str, fault: str) -> None:
+@pytest.mark.parametrize("fault", READ_FAULTS)
+def test_reads_that_fail_have_no_answer(
+    sandbox: Sandbox, connect: Connect, route: str, fault: str
+) -> None:
     """No read turns a fault into an empty answer, nor lets anything but its own error out."""
-    deliverer = LettaClient(sandbox.url, call_timeout=1)
+    deliverer = connect(sandbox.url, call_timeout=1)
     agent_id = sandbox.agents[0]
     run_id = str(deliverer.send(fresh(agent_id)))
     sandbox.finish_runs()
@@ -282,20 +292,15 @@ def test_reads_that_fail_have_no_answer(sandbox: Sandbox, route: str, fault: str
         "health": deliverer.health,
     }
     sandbox.fault(fault, route=route)
-    with pytest.raises(DeliveryError) as caught:
-        calls[route]()
-    assert caught.value.kind == "doubt"
-    deliverer.close()
+    failure("doubt", READ_FAULTS[fault], calls[route])
 
 
-def test_nobody_listens(sandbox: Sandbox) -> None:
+def test_nobody_listens(sandbox: Sandbox, deliverer: LettaClient) -> None:
     """A refused connection is certain not to have delivered anything."""
     sandbox.stop()
-    deliverer = LettaClient(sandbox.url)
-    with pytest.raises(DeliveryError) as caught:
-        deliverer.send(fresh(sandbox.agents[0]))
-    assert (caught.value.kind, caught.value.code) == ("retry", "letta_unreachable")
-    assert "connection refused" in caught.value.message
+    message = fresh(sandbox.agents[0])
+    error = failure("retry", "letta_unreachable", deliverer.send, message)
+    assert "connection refused" in error.message
 
 
 def test_a_name_that_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,27 +311,20 @@ def test_a_name_that_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
 
     deliverer = LettaClient("http://letta.invalid:8283")
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    with pytest.raises(DeliveryError) as caught:
-        deliverer.health()
-    assert (caught.value.kind, caught.value.code) == ("retry", "letta_unreachable")
-    assert "name is not known" in caught.value.message
+    error = failure("retry", "letta_unreachable", deliverer.health)
+    assert "name is not known" in error.message
 
 
-def test_what_cannot_be_written_is_permanent(sandbox: Sandbox) -> None:
+def test_what_cannot_be_written_is_permanent(sandbox: Sandbox, deliverer: LettaClient) -> None:
     """A text that no JSON can carry leaves no byte on the wire, and no doubt."""
-    deliverer = LettaClient(sandbox.url)
-    with pytest.raises(DeliveryError) as caught:
-        deliverer.send(Message(sandbox.agents[0], None, "\ud800", "o"))
-    assert (caught.value.kind, caught.value.code) == ("permanent", "letta_rejected")
-    with pytest.raises(DeliveryError) as caught:
-        deliverer.send(Message("", None, "x", "o"))
-    assert caught.value.kind == "permanent"
-    deliverer.close()
+    for agent_id, text in ((sandbox.agents[0], "\ud800"), ("", "x")):
+        message = Message(agent_id, None, text, "o")
+        failure("permanent", "letta_rejected", deliverer.send, message)
 
 
 @pytest.mark.parametrize("conversation", [False, True])
 def test_a_client_that_does_not_fit_is_no_fault_of_the_prompt(
-    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, conversation: bool
+    sandbox: Sandbox, connect: Connect, monkeypatch: pytest.MonkeyPatch, conversation: bool
 ) -> None:
     """letta-client 1.7.4 to 1.7.6 name an argument differently: such a TypeError sends nothing, and
     must not be taken for a prompt that Letta refuses."""
@@ -340,47 +338,37 @@ def test_a_client_that_does_not_fit_is_no_fault_of_the_prompt(
 
     monkeypatch.setattr(Plain, "create_async", named_differently)
     monkeypatch.setattr(Conversed, "create", named_differently)
-    deliverer = LettaClient(sandbox.url, TOKEN)
+    deliverer = connect(sandbox.url, TOKEN)
     agent_id = sandbox.agents[0]
     message = fresh(agent_id, sandbox.create_conversation(agent_id) if conversation else None)
-    with pytest.raises(DeliveryError) as caught:
-        deliverer.send(message)
-    error = caught.value
-    assert (error.kind, error.code) == ("retry", "letta_client_unfit")
+    error = failure("retry", "letta_client_unfit", deliverer.send, message)
     assert "TypeError" in error.message
     assert "unexpected keyword argument" in (error.detail or "")
     assert "!=1.7.4,!=1.7.5,!=1.7.6" in error.hint
     assert not sandbox.deliveries
-    deliverer.close()
 
 
 def test_an_sdk_that_is_missing_is_no_fault_of_the_prompt(
-    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    sandbox: Sandbox, deliverer: LettaClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is sent, and the same prompt can be sent once it is there."""
     monkeypatch.setitem(sys.modules, "letta_client", None)
-    deliverer = LettaClient(sandbox.url)
-    with pytest.raises(DeliveryError) as caught:
-        deliverer.send(fresh(sandbox.agents[0]))
-    assert (caught.value.kind, caught.value.code) == ("retry", "letta_client_unfit")
+    failure("retry", "letta_client_unfit", deliverer.send, fresh(sandbox.agents[0]))
 
 
 def test_an_sdk_whose_answer_cannot_be_read_leaves_it_in_doubt(
-    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    sandbox: Sandbox, deliverer: LettaClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bug after the request was written proves nothing about what has arrived."""
-    deliverer = LettaClient(sandbox.url)
     deliverer.health()
-
-    def broken(self: object) -> object:
-        raise AttributeError("no such thing")
 
     from letta_client._response import APIResponse
 
-    monkeypatch.setattr(APIResponse, "__init__", lambda *_, **__: broken(None))
-    with pytest.raises(DeliveryError) as caught:
-        deliverer.send(fresh(sandbox.agents[0]))
-    assert (caught.value.kind, caught.value.code) == ("doubt", "letta_client_unfit")
+    def broken(*_: object, **__: object) -> object:
+        raise AttributeError("no such thing")
+
+    monkeypatch.setattr(APIResponse, "__init__", broken)
+    failure("doubt", "letta_client_unfit", deliverer.send, fresh(sandbox.agents[0]))
 
 
 def test_the_pin_leaves_out_clients_that_do_not_fit() -> None:
@@ -392,22 +380,17 @@ def test_the_pin_leaves_out_clients_that_do_not_fit() -> None:
     assert UNFIT_CLIENTS == ("1.7.4", "1.7.5", "1.7.6")
 
 
-def test_an_agents_name_is_told_from_an_id(sandbox: Sandbox) -> None:
+def test_an_agents_name_is_told_from_an_id(sandbox: Sandbox, deliverer: LettaClient) -> None:
     """Letta answers 422 to what can't be an id of its own; the error says what is probably wrong,
     in a conversation's place too."""
-    deliverer = LettaClient(sandbox.url)
-    with pytest.raises(DeliveryError) as caught:
-        deliverer.send(fresh("echo"))
-    error = caught.value
-    assert (error.kind, error.code, error.status) == ("permanent", "agent_not_found", 422)
+    error = failure("permanent", "agent_not_found", deliverer.send, fresh("echo"))
+    assert error.status == 422
     assert "Letta has no agent with that id; is it a name?" in error.message
     assert "'echo'" in error.message
     assert "promptyoself agents" in error.hint
-    with pytest.raises(DeliveryError) as caught:
-        deliverer.send(fresh(sandbox.agents[0], "new"))
-    assert (caught.value.kind, caught.value.code) == ("permanent", "conversation_not_found")
-    assert "no conversation with that id" in caught.value.message
-    deliverer.close()
+    message = fresh(sandbox.agents[0], "new")
+    error = failure("permanent", "conversation_not_found", deliverer.send, message)
+    assert "no conversation with that id" in error.message
 
 
 BODIES = [
@@ -419,42 +402,35 @@ BODIES = [
 
 @pytest.mark.parametrize(("params", "begins"), BODIES)
 def test_what_a_server_says_is_kept_in_an_excerpt(
-    sandbox: Sandbox, params: dict[str, str], begins: str
+    sandbox: Sandbox, connect: Connect, params: dict[str, str], begins: str
 ) -> None:
     """P9: of a 500's body a line is kept, without a secret or the prompt."""
     register_secrets(TOKEN)
-    deliverer = LettaClient(sandbox.url, TOKEN)
+    deliverer = connect(sandbox.url, TOKEN)
     sandbox.fault("server_error", **params)
-    with pytest.raises(DeliveryError) as caught:
-        deliverer.send(fresh(sandbox.agents[0]))
-    told = excerpt(caught.value.detail or "", PROMPT)
+    message = fresh(sandbox.agents[0])
+    error = failure("doubt", "letta_server_error", deliverer.send, message)
+    told = excerpt(error.detail or "", PROMPT)
     assert told.startswith(begins)
     assert TOKEN not in told
     assert PROMPT not in told
     assert told.isprintable()
     assert len(told) <= 200
     assert len(excerpt("x" * 5000, PROMPT)) == 200
-    deliverer.close()
 
 
-def test_what_is_not_lettas_is_kept_too(sandbox: Sandbox) -> None:
+def test_what_is_not_lettas_is_kept_too(sandbox: Sandbox, deliverer: LettaClient) -> None:
     """P9: an answer that can't be read tells its status and its beginning."""
-    deliverer = LettaClient(sandbox.url)
-    sandbox.fault("garbage")
-    with pytest.raises(DeliveryError) as caught:
-        deliverer.send(fresh(sandbox.agents[0]))
-    assert (caught.value.status, caught.value.detail) == (200, "<html>It works!</html>")
-    sandbox.fault("wrong_shape")
-    with pytest.raises(DeliveryError) as caught:
-        deliverer.send(fresh(sandbox.agents[0]))
-    assert caught.value.status == 200
-    assert "this" in (caught.value.detail or "")
-    deliverer.close()
+    for fault, detail in (("garbage", "<html>It works!</html>"), ("wrong_shape", '["this", ')):
+        sandbox.fault(fault)
+        message = fresh(sandbox.agents[0])
+        error = failure("doubt", "letta_unreadable", deliverer.send, message)
+        assert error.status == 200
+        assert (error.detail or "").startswith(detail)
 
 
-def test_a_restarted_server_is_found_again(sandbox: Sandbox) -> None:
+def test_a_restarted_server_is_found_again(sandbox: Sandbox, deliverer: LettaClient) -> None:
     """Kept connections that died with the server do not spoil the next call."""
-    deliverer = LettaClient(sandbox.url)
     first, second = fresh(sandbox.agents[0]), fresh(sandbox.agents[0])
     deliverer.send(first)
     sandbox.finish_runs()
@@ -464,17 +440,13 @@ def test_a_restarted_server_is_found_again(sandbox: Sandbox) -> None:
     sandbox.finish_runs()
     assert set(sandbox.deliveries.values()) == {1}
     assert len(sandbox.deliveries) == 2
-    deliverer.close()
 
 
-def test_a_closed_deliverer_opens_again(sandbox: Sandbox) -> None:
+def test_a_closed_deliverer_opens_again(deliverer: LettaClient) -> None:
     """Closing lets go of connections only."""
-    deliverer = LettaClient(sandbox.url)
-    deliverer.close()
-    deliverer.health()
-    deliverer.close()
-    assert deliverer.health()
-    deliverer.close()
+    for _ in range(2):
+        assert deliverer.health()
+        deliverer.close()
 
 
 def test_many_threads_at_once() -> None:
@@ -490,45 +462,37 @@ def test_many_threads_at_once() -> None:
         deliverer.close()
 
 
-def test_a_large_prompt_is_sent_whole(sandbox: Sandbox) -> None:
+def test_a_large_prompt_is_sent_whole(sandbox: Sandbox, deliverer: LettaClient) -> None:
     """A mebibyte of text arrives unabridged."""
-    deliverer = LettaClient(sandbox.url)
     deliverer.send(Message(sandbox.agents[0], None, "x" * 2**20, "o"))
     sandbox.finish_runs()
     assert len(sandbox.messages(sandbox.agents[0])[0].text) == 2**20
-    deliverer.close()
 
 
 # --- whose server, whose token --------------------------------------------------------------------
 
 
-def test_the_token_is_the_callers_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_token_is_the_callers_only(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     """The given token opens the server; one of the environment is never sent unasked."""
     monkeypatch.setenv("LETTA_API_KEY", TOKEN)
     with Sandbox(token=TOKEN) as sandbox:
-        right, none = LettaClient(sandbox.url, TOKEN), LettaClient(sandbox.url)
-        assert len(right.agents()) == 1
-        for deliverer in (none, LettaClient(sandbox.url, "tok-wrong")):
+        assert len(connect(sandbox.url, TOKEN).agents()) == 1
+        for deliverer in (connect(sandbox.url), connect(sandbox.url, "tok-wrong")):
             assert deliverer.health()  # Letta tells it to anybody
-            with pytest.raises(DeliveryError) as caught:
-                deliverer.agents()
-            assert (caught.value.kind, caught.value.status) == ("unauthorized", 401)
-            assert "tok-" not in f"{caught.value!r}{caught.value.hint}"
-            deliverer.close()
-        right.close()
+            error = failure("unauthorized", "letta_unauthorized", deliverer.agents)
+            assert error.status == 401
+            assert "tok-" not in f"{error!r}{error.hint}"
 
 
 def test_proxies_of_the_environment_are_not_asked(
-    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    sandbox: Sandbox, deliverer: LettaClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is sent once goes straight to the server that was named."""
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
-    deliverer = LettaClient(sandbox.url)
     assert deliverer.health()
-    deliverer.close()
 
 
 @pytest.mark.parametrize("url", ["", "localhost:8283", "ftp://x", "http://", "http://x:port", "/x"])
@@ -551,19 +515,19 @@ def test_a_password_in_the_url_is_not_shown(sandbox: Sandbox) -> None:
     """User information of the base URL is used, and left out of messages."""
     sandbox.stop()
     deliverer = LettaClient(sandbox.url.replace("//", "//me:tok-secret@"))
-    with pytest.raises(DeliveryError) as caught:
-        deliverer.health()
-    assert "tok-secret" not in f"{caught.value!r}{caught.value.hint}{caught.value.details}"
+    error = failure("retry", "letta_unreachable", deliverer.health)
+    assert "tok-secret" not in f"{error!r}{error.hint}{error.details}"
 
 
-def test_prompts_are_not_logged(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
+def test_prompts_are_not_logged(
+    sandbox: Sandbox, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
     """Even where everything is logged, the SDK's own log lines hold no prompt and no token."""
     with caplog.at_level(logging.DEBUG):
-        deliverer = LettaClient(sandbox.url, TOKEN)
+        deliverer = connect(sandbox.url, TOKEN)
         deliverer.send(fresh(sandbox.agents[0]))
     assert PROMPT not in caplog.text
     assert TOKEN not in caplog.text
-    deliverer.close()
 
 
 def test_importing_costs_nothing() -> None:
@@ -578,18 +542,17 @@ def test_importing_costs_nothing() -> None:
     assert answer.stdout.strip() == "[]"
 
 
-def test_tls_that_fails_is_not_a_delivery(sandbox: Sandbox) -> None:
+def test_tls_that_fails_is_not_a_delivery(sandbox: Sandbox, connect: Connect) -> None:
     """Where no TLS comes about, nothing can have been received."""
     port = sandbox.url.rpartition(":")[2]
-    deliverer = LettaClient(f"https://127.0.0.1:{port}", call_timeout=2)
-    with pytest.raises(DeliveryError) as caught:
-        deliverer.send(fresh(sandbox.agents[0]))
-    assert (caught.value.kind, caught.value.code) == ("retry", "letta_unreachable")
-    deliverer.close()
+    deliverer = connect(f"https://127.0.0.1:{port}", call_timeout=2)
+    failure("retry", "letta_unreachable", deliverer.send, fresh(sandbox.agents[0]))
 
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl to make a certificate")
-def test_certificates_are_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_certificates_are_verified(
+    tmp_path: Path, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A server without proof of its name gets nothing; SSL_CERT_FILE can vouch for one."""
     key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
     subprocess.run(
@@ -610,19 +573,14 @@ def test_certificates_are_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         url = sandbox.url.replace("http:", "https:")
         monkeypatch.delenv("SSL_CERT_FILE", raising=False)
         monkeypatch.delenv("SSL_CERT_DIR", raising=False)
-        deliverer = LettaClient(url, call_timeout=2)
-        with pytest.raises(DeliveryError) as caught:
-            deliverer.health()
-        assert (caught.value.kind, caught.value.code) == ("retry", "letta_unreachable")
-        deliverer.close()
+        failure("retry", "letta_unreachable", connect(url, call_timeout=2).health)
         monkeypatch.setenv("SSL_CERT_FILE", str(cert))
-        deliverer = LettaClient(url, call_timeout=2)
+        deliverer = connect(url, call_timeout=2)
         run_id = deliverer.send(fresh(sandbox.agents[0]))
         assert ended(deliverer, run_id).status == "completed"
-        deliverer.close()
 
 
-def test_what_is_not_letta_is_told() -> None:
+def test_what_is_not_letta_is_told(connect: Connect) -> None:
     """A web server at the address is not taken for one that does not know the agent."""
 
     class Other(BaseHTTPRequestHandler):
@@ -634,17 +592,11 @@ def test_what_is_not_letta_is_told() -> None:
 
     other = HTTPServer(("127.0.0.1", 0), Other)
     threading.Thread(target=other.serve_forever, args=(0.01,), daemon=True).start()
-    deliverer = LettaClient(f"http://127.0.0.1:{other.server_port}")
+    deliverer = connect(f"http://127.0.0.1:{other.server_port}")
     try:
-        for ask in (
-            deliverer.health,
-            lambda: deliverer.active_runs("a"),
-            lambda: deliverer.run("r"),
-        ):
-            with pytest.raises(DeliveryError) as caught:
-                ask()
-            assert (caught.value.kind, caught.value.code) == ("retry", "letta_unreachable")
+        failure("retry", "letta_unreachable", deliverer.health)
+        failure("retry", "letta_unreachable", deliverer.active_runs, "a")
+        failure("retry", "letta_unreachable", deliverer.run, "r")
     finally:
-        deliverer.close()
         other.shutdown()
         other.server_close()

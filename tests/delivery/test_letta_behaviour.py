@@ -4,14 +4,14 @@ test-letta`` a real server too, through the real SDK over real HTTP."""
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 
 import httpx
 import pytest
-from lettas import Letta, ended, fresh, since
+from lettas import Letta, ended, failure, fresh, since
 
-from promptyoself.targets.api import DeliveryError, Message
+from promptyoself.targets.api import Message
 from promptyoself.targets.letta import LettaClient, client
 
 
@@ -154,25 +154,15 @@ def test_an_agent_is_known_or_not(any_letta: Letta, deliverer: LettaClient) -> N
 def test_unknown_things_are_permanent(any_letta: Letta, deliverer: LettaClient) -> None:
     """What the server does not know is refused for good, with a code that says which it was."""
     unknown, agent_id = f"agent-{uuid.uuid4()}", any_letta.agent()
-    cases: list[tuple[Callable[[], object], str, int]] = [
-        (lambda: deliverer.send(fresh(unknown)), "agent_not_found", 404),
-        (lambda: deliverer.send(fresh("nobody")), "agent_not_found", 422),
-        (lambda: deliverer.find(unknown, None, "o", since()), "agent_not_found", 404),
-        (lambda: deliverer.run(f"run-{uuid.uuid4()}"), "run_not_found", 404),
-        (
-            lambda: deliverer.send(fresh(agent_id, f"conv-{uuid.uuid4()}")),
-            "conversation_not_found",
-            404,
-        ),
-    ]
-    for call, code, status in cases:
-        with pytest.raises(DeliveryError) as caught:
-            call()
-        assert (caught.value.kind, caught.value.code, caught.value.status) == (
-            "permanent",
-            code,
-            status,
-        )
+    elsewhere = fresh(agent_id, f"conv-{uuid.uuid4()}")
+    for call, arguments, code, status in (
+        (deliverer.send, [fresh(unknown)], "agent_not_found", 404),
+        (deliverer.send, [fresh("nobody")], "agent_not_found", 422),
+        (deliverer.find, [unknown, None, "o", since()], "agent_not_found", 404),
+        (deliverer.run, [f"run-{uuid.uuid4()}"], "run_not_found", 404),
+        (deliverer.send, [elsewhere], "conversation_not_found", 404),
+    ):
+        assert failure("permanent", code, call, *arguments).status == status
     assert deliverer.active_runs(unknown) == []
 
 
@@ -198,12 +188,8 @@ def test_a_conversation_must_be_the_agents_own(any_letta: Letta, deliverer: Lett
     """A message for one agent is never put into another agent's conversation."""
     agent_id, other = any_letta.agent(), any_letta.agent()
     for _ in range(2):
-        with pytest.raises(DeliveryError) as caught:
-            deliverer.send(fresh(agent_id, any_letta.conversation(other)))
-        assert (caught.value.kind, caught.value.code) == (
-            "permanent",
-            "conversation_of_another_agent",
-        )
+        message = fresh(agent_id, any_letta.conversation(other))
+        failure("permanent", "conversation_of_another_agent", deliverer.send, message)
 
 
 def test_the_text_arrives_verbatim(any_letta: Letta, deliverer: LettaClient) -> None:

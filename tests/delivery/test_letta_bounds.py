@@ -13,8 +13,9 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from lettas import failure
 
-from promptyoself.targets.api import DeliveryError, Message
+from promptyoself.targets.api import Message
 from promptyoself.targets.letta import LettaClient
 from promptyoself.targets.letta.deadline import MOST_BYTES
 
@@ -102,10 +103,7 @@ def endless(status: int) -> Callable[[Handler], None]:
 def test_an_answer_without_an_end_is_read_so_far_and_no_further(name: str, status: int) -> None:
     """The attack: 1.7 GB within six seconds. Each call gives up by itself, and says why."""
     with serving(endless(status)) as (letta, server):
-        with pytest.raises(DeliveryError) as error:
-            CALLS[name](letta)
-        assert error.value.code == "letta_unreadable"
-        assert error.value.kind == "doubt"
+        failure("doubt", "letta_unreadable", CALLS[name], letta)
         # Lists are asked for again in smaller pages: a hundred rows, ten, one.
         assert server.sent <= (MOST_BYTES + SLACK) * len(server.asked)
         assert len(server.asked) <= 3
@@ -126,9 +124,7 @@ def test_what_is_packed_is_not_unpacked() -> None:
         handler.body(gzip.compress(b"[" + b" " * (64 * MOST_BYTES) + b"]"))
 
     with serving(answer) as (letta, _):
-        with pytest.raises(DeliveryError) as error:
-            letta.agents()
-        assert error.value.code == "letta_unreadable"
+        failure("doubt", "letta_unreadable", letta.agents)
 
 
 def test_what_is_nested_too_deeply_is_unreadable() -> None:
@@ -138,9 +134,7 @@ def test_what_is_nested_too_deeply_is_unreadable() -> None:
 
     with serving(answer) as (letta, _):
         for call in ("sending", "agents", "its health"):
-            with pytest.raises(DeliveryError) as error:
-                CALLS[call](letta)
-            assert error.value.code == "letta_unreadable"
+            failure("doubt", "letta_unreadable", CALLS[call], letta)
 
 
 def test_a_history_of_long_messages_is_read_in_smaller_pages() -> None:

@@ -14,54 +14,38 @@ if TYPE_CHECKING:
     from lettas import Letta
 
 UNKNOWN = "11111111-1111-4111-8111-111111111111"
-TEXT, LIST, NONE = str, list, type(None)
-RUN = {
-    "id": TEXT,
-    "status": TEXT,
-    "created_at": TEXT,
-    "completed_at": TEXT,
-    "agent_id": TEXT,
-    "conversation_id": NONE,
-    "background": bool,
-    "metadata": dict,
-    "request_config": dict,
-    "stop_reason": TEXT,
-}
-MESSAGE = {
-    "id": TEXT,
-    "date": TEXT,
-    "name": NONE,
-    "message_type": TEXT,
-    "otid": TEXT,
-    "sender_id": NONE,
-    "step_id": TEXT,
-    "is_err": NONE,
-    "seq_id": NONE,
-    "run_id": TEXT,
-    "content": TEXT,
-}
-AGENT = {
-    "id": TEXT,
-    "name": TEXT,
-    "created_at": TEXT,
-    "updated_at": TEXT,
-    "last_run_completion": NONE,
-    "agent_type": TEXT,
-    "model": TEXT,
-    "system": TEXT,
-    "message_ids": LIST,
-    "description": NONE,
-    "tags": LIST,
-    "tools": LIST,
-    "blocks": LIST,
-}
-CONVERSATION = {
-    "id": TEXT,
-    "agent_id": TEXT,
-    "created_at": TEXT,
-    "summary": NONE,
-    "in_context_message_ids": LIST,
-}
+NONE = type(None)
+
+
+def form(texts: str, **others: type | None) -> dict[str, type | None]:
+    """The types of a document's fields: those that are texts, and the others."""
+    return {**dict.fromkeys(texts.split(), str), **others}
+
+
+RUN = form(
+    "id status created_at completed_at agent_id stop_reason",
+    conversation_id=NONE,
+    background=bool,
+    metadata=dict,
+    request_config=dict,
+)
+MESSAGE = form(
+    "id date message_type otid step_id run_id content",
+    name=NONE,
+    sender_id=NONE,
+    is_err=NONE,
+    seq_id=NONE,
+)
+AGENT = form(
+    "id name created_at updated_at agent_type model system",
+    last_run_completion=NONE,
+    message_ids=list,
+    description=NONE,
+    tags=list,
+    tools=list,
+    blocks=list,
+)
+CONVERSATION = form("id agent_id created_at", summary=NONE, in_context_message_ids=list)
 PING = {**MESSAGE, "otid": NONE, "step_id": NONE, "content": None}
 
 
@@ -109,7 +93,7 @@ def test_the_documents_have_the_same_form(any_letta: Letta) -> None:
     run = turn(any_letta, agent_id, [{"role": "user", "content": "Hi", "otid": "o-1"}])
     _, message, answer = ask(any_letta, "GET", f"/v1/agents/{agent_id}/messages").json()
     talk = any_letta.conversation(agent_id)
-    for document, form in (
+    for document, expected in (
         (run, RUN),
         (message, MESSAGE),
         (answer, MESSAGE),
@@ -117,7 +101,7 @@ def test_the_documents_have_the_same_form(any_letta: Letta) -> None:
         (ask(any_letta, "GET", f"/v1/conversations/{talk}").json(), CONVERSATION),
         (stream(any_letta, talk, include_pings=True)[0], PING),
     ):
-        wanted = {name: kind for name, kind in form.items() if kind is not None}
+        wanted = {name: kind for name, kind in expected.items() if kind is not None}
         assert {name: type(document[name]) for name in wanted} == wanted
         assert any_letta.real or set(document) == set(wanted)
     assert (run["status"], run["stop_reason"], run["background"]) == ("completed", "end_turn", True)

@@ -29,8 +29,6 @@ from promptyoself.service.delivery import loop
 from promptyoself.service.delivery.dispatcher import Dispatcher, Report
 from promptyoself.service.delivery.letta_pool import LettaPool
 from promptyoself.service.proof.verify import verify
-from promptyoself.service.schedules.register import register
-from promptyoself.service.schedules.request import Request
 
 # --- a process ------------------------------------------------------------------------------------
 
@@ -41,7 +39,6 @@ def test_it_wakes_when_another_process_appends(
     """What another process registers or triggers is delivered within a second of its time, though
     the loop may sleep for a minute; and what it did is printed, a line per pass."""
     one = loops("--interval", "60")
-    wait_for(lambda: events(var, "worker.started"))
     add(sandbox.agents[1], "early", "--time", "in 1s")
     run("register", "--agent-id", sandbox.agents[0], "--prompt", "p", "--time", "in 2s",
         environ=environ).success()  # fmt: skip
@@ -65,7 +62,6 @@ def test_it_stops_in_order(
 ) -> None:
     """SIGTERM and SIGINT end an idle loop within a second or two: recorded, and exit code 0."""
     one = loops()
-    wait_for(lambda: events(var, "worker.started"))
     time.sleep(0.3)
     began = time.monotonic()
     assert one.stop(number) == []
@@ -81,7 +77,6 @@ def test_a_loop_that_hangs_is_found_out(
     """A loop that is stopped, its lock held all the same, is told by doctor within a minute, by
     name, and is well again when it goes on; one that was killed is no loop any more."""
     one = loops()
-    wait_for(lambda: events(var, "worker.started"))
     (started,) = events(var, "worker.started")
     worker, look = started["data"]["worker"], ("doctor", "--quick", "--skip-letta")
     wait_for((var / "workers" / f"{worker}.alive").exists)
@@ -92,9 +87,9 @@ def test_a_loop_that_hangs_is_found_out(
     with monkeypatch.context() as later:
         later.setattr(Session, "now", lambda _: datetime.now(UTC) + timedelta(seconds=55))
         document = call(*look).error("unhealthy")
-        (found,) = [check for check in document["checks"] if not check["ok"]]
-        assert found["name"] == "loop"
-        assert f"{worker} has made no pass for 5" in found["detail"]
+        (failed,) = [check for check in document["checks"] if not check["ok"]]
+        assert failed["name"] == "loop"
+        assert f"{worker} has made no pass for 5" in failed["detail"]
         assert "Restart" in document["hint"]
         later.setattr(Session, "now", lambda _: datetime.now(UTC) - timedelta(seconds=70))
         assert call(*look).error("unhealthy")["checks"], "a clock that was set back hides nothing"
@@ -130,7 +125,6 @@ def test_the_dead_are_survived(sandbox: Sandbox, var: Path, loops: Callable[...,
     """P2: two loops killed while agents were at work: a third settles what they left, each once."""
     sandbox.latency = 1e6
     pair = [loops("--concurrency", "4"), loops("--concurrency", "4")]
-    wait_for(lambda: len(events(var, "worker.started")) == 2)
     for agent in sandbox.agents[:6]:
         add(agent)
     wait_for(lambda: sum(len(a["active_runs"]) for a in sandbox.state()["agents"]) == 6)
@@ -175,7 +169,6 @@ def test_several_loops_share_the_work(
 ) -> None:
     """P5: each slot is claimed by exactly one of three loops, and each agent gets one at a time."""
     three = [loops() for _ in range(3)]
-    wait_for(lambda: len(events(var, "worker.started")) == 3)
     for number in range(20):
         add(sandbox.agents[number % 10], f"prompt {number}")
     wait_for(lambda: len(events(var, "delivery.delivered")) == 20)
@@ -196,7 +189,6 @@ def test_a_loop_that_was_suspended_goes_on(
     os.environ["PROMPTYOSELF_CALL_TIMEOUT"] = "0.5"
     sandbox.latency = 0.5
     one = loops()
-    wait_for(lambda: events(var, "worker.started"))
     add(sandbox.agents[0])
     wait_for(lambda: sandbox.state()["agents"][0]["active_runs"])
     os.kill(one.pid, signal.SIGSTOP)
@@ -215,7 +207,6 @@ def test_an_idle_loop_costs_next_to_nothing(
     add(sandbox.agents[0], "p", "--time", "in 1h")
     sandbox.fault("server_error", route="any", times=1)
     one = loops()
-    wait_for(lambda: events(var, "worker.started"))
     time.sleep(0.5)
 
     def spent() -> float:
@@ -235,15 +226,15 @@ def test_an_idle_loop_costs_next_to_nothing(
 @pytest.fixture
 def ticks(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """When passes were made."""
-    made: list[float] = []
+    passes: list[float] = []
     tick = Dispatcher.tick
 
     def counted(self: Dispatcher, *arguments: Any, **more: Any) -> Report:
-        made.append(time.monotonic())
+        passes.append(time.monotonic())
         return tick(self, *arguments, **more)
 
     monkeypatch.setattr(Dispatcher, "tick", counted)
-    return made
+    return passes
 
 
 def test_a_sleeping_loop_makes_no_passes(place: Place, ticks: list[float]) -> None:
@@ -303,9 +294,7 @@ def test_a_loop_gives_signs_of_life(place: Place, monkeypatch: pytest.MonkeyPatc
         assert silence is not None
         assert silence < 10
         place.disk.full = True
-        register(
-            place.another_store(), Request(agent_id="a", prompt="p", time="in 1s"), place.now()
-        )
+        place.add("a", store=place.another_store())
         place.ahead += timedelta(seconds=2)
         wait_for(lambda: place.warnings)
         before = len(beats)
@@ -324,8 +313,7 @@ def test_a_full_disk_is_waited_out(
     with Here(place):
         wait_for(lambda: ticks)  # the announcement has been written whole
         place.disk.full = True
-        other = place.another_store()
-        register(other, Request(agent_id="agent-a", prompt="p", time="in 1s"), place.now())
+        place.add("agent-a", store=place.another_store())
         place.ahead += timedelta(seconds=2)
         time.sleep(2)
         assert len(ticks) <= 12
@@ -370,8 +358,7 @@ def _cut(content: bytes) -> bytes:
 
 
 def _flipped(content: bytes) -> bytes:
-    at = len(content) - 100
-    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+    return content[:-100] + bytes([content[-100] ^ 1]) + content[-99:]
 
 
 @pytest.mark.parametrize("harm", [_gone, _cut, _flipped])
@@ -397,9 +384,7 @@ def test_a_loop_waits_for_what_its_log_has_lost(
         time.sleep(0.5)
         code = "chain_missing" if harmed is None else "events_missing"
         with pytest.raises(ChainError) as caught:
-            register(
-                place.another_store(), Request(agent_id="a", prompt="p", every="1h"), place.now()
-            )
+            place.add("a", every="1h", store=place.another_store())
         assert caught.value.code == code
         assert (segment.read_bytes() if harmed is not None else None) == harmed
         assert not place.letta.sends

@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import orjson
 from calling import call, lines_of
 from checker import check_chain
 
@@ -24,8 +23,7 @@ def register(agent: str, *asked: str) -> str:
 
 
 def attempted(var: Path) -> list[str]:
-    check_chain(var / "schedules")
-    events = [orjson.loads(line) for line in lines_of(var)]
+    events = check_chain(var / "schedules")
     return [event["id"] for event in events if event["type"] == "delivery.attempted"]
 
 
@@ -55,7 +53,7 @@ def test_it_claims_nothing_of_others(
 def test_it_leaves_what_others_have_in_doubt(
     sandbox: Sandbox, var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A claim that a dead worker has left is adopted by whoever delivers for that agent."""
+    """A claim that a dead worker has left is adopted by a pass that delivers for that agent."""
     own, other = sandbox.agents
     theirs = register(other)
     clock.advance(minutes=1)

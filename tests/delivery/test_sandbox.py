@@ -110,13 +110,18 @@ def test_two_sends_at_once_overlap_and_lose_context(sandbox: Sandbox, http: http
     assert len(http.get(f"/v1/agents/{agent_id}").json()["message_ids"]) == 3
 
 
-def test_the_clock_dates_messages() -> None:
-    """A test may set the time that messages and runs bear."""
-    at = datetime(2031, 1, 2, 3, 4, 5, tzinfo=UTC)
-    with Sandbox(latency=0, clock=lambda: at) as sandbox, httpx.Client() as http:
+def test_dates_are_of_the_send_by_the_clock_that_was_given() -> None:
+    """A test may set the time that messages and runs bear, which is that of the send."""
+    now = sent_at = datetime(2031, 1, 2, 3, 4, 5, tzinfo=UTC)
+    with Sandbox(latency=SLOW, clock=lambda: now) as sandbox, httpx.Client() as http:
         http.base_url = httpx.URL(sandbox.url)
-        assert post(http, sandbox.agents[0]).json()["created_at"] == "2031-01-02T03:04:05.000000Z"
-        assert sandbox.messages(sandbox.agents[0])[0].date == at
+        agent_id = sandbox.agents[0]
+        assert post(http, agent_id).json()["created_at"] == "2031-01-02T03:04:05.000000Z"
+        now += timedelta(hours=1)
+        sandbox.finish_runs()
+        assert sandbox.messages(agent_id)[0].date == sent_at
+        row = http.get(f"/v1/agents/{agent_id}/messages").json()[1]
+        assert row["date"] == "2031-01-02T03:04:05+00:00"
 
 
 def test_the_sdk_reads_what_it_says(sandbox: Sandbox) -> None:
@@ -259,17 +264,6 @@ def test_a_wrong_body_changes_nothing(sandbox: Sandbox, http: httpx.Client, body
     assert answer.status_code == 422
     sandbox.finish_runs()
     assert sandbox.messages(sandbox.agents[0]) == []
-
-
-def test_a_deleted_agent_takes_its_history_along(sandbox: Sandbox, http: httpx.Client) -> None:
-    """After a deletion neither the agent nor its runs are known, even one in flight."""
-    agent_id = sandbox.agents[0]
-    run = post(http, agent_id).json()["id"]
-    assert http.delete(f"/v1/agents/{agent_id}").status_code == 200
-    sandbox.finish_runs()
-    assert http.get(f"/v1/runs/{run}").status_code == 404
-    assert post(http, agent_id).status_code == 404
-    assert sandbox.messages(agent_id) == []
 
 
 # --- faults ---------------------------------------------------------------------------------------
@@ -529,14 +523,3 @@ def test_serve_forever_ends_by_a_signal(number: signal.Signals) -> None:
         process.send_signal(number)
         assert process.wait(5) == 0
         assert process.stderr.read() == ""
-
-
-def test_dates_are_of_the_send(sandbox: Sandbox, http: httpx.Client) -> None:
-    """A message bears the time at which it was sent, in UTC."""
-    before = datetime.now(UTC)
-    post(http, sandbox.agents[0])
-    after = datetime.now(UTC)
-    sandbox.finish_runs()
-    assert before <= sandbox.messages(sandbox.agents[0])[0].date <= after
-    row = http.get(f"/v1/agents/{sandbox.agents[0]}/messages").json()[1]
-    assert abs(datetime.fromisoformat(row["date"]) - before) < timedelta(seconds=2)

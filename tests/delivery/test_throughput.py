@@ -4,8 +4,6 @@ who gets a seat. Nothing here is timed; work is counted."""
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,16 +13,9 @@ from dispatch import DOWN, Place, Timewarp
 
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.delivery.in_flight import InFlight
-from promptyoself.service.schedules.register import register
-from promptyoself.service.schedules.request import Request
 from promptyoself.targets.api import DeliveryError, Run
-from promptyoself.targets.letta import (
-    LettaClient,
-    RunSnapshot,
-    SnapshotQueue,
-    run_snapshot,
-    take_run_snapshot,
-)
+from promptyoself.targets.letta import LettaClient, RunSnapshot, SnapshotQueue, run_snapshot
+from promptyoself.targets.letta.run_snapshot import take_run_snapshot
 
 
 def run_of(number: int, status: str = "created", agent: str = "a") -> Run:
@@ -42,8 +33,8 @@ class Listing:
 
     def all_active_runs(self) -> list[Run] | None:
         self.calls.append("active")
-        found = [run for run in self.runs.values() if run.active]
-        return found if len(found) < self.most else None
+        active = [run for run in self.runs.values() if run.active]
+        return active if len(active) < self.most else None
 
     def ended_runs(self, most: int) -> list[Run]:
         self.calls.append("ended")
@@ -58,8 +49,10 @@ class Listing:
         return self.runs[run_id]
 
 
-def look(listing: Any, followed: tuple[str, ...] = ()) -> RunSnapshot | None:
-    return take_run_snapshot(listing, followed, lambda: 0.0)
+def look(listing: Any, *followed: str) -> RunSnapshot:
+    snapshot = take_run_snapshot(listing, followed, lambda: 0.0)
+    assert snapshot is not None
+    return snapshot
 
 
 # --- a look ---------------------------------------------------------------------------------------
@@ -70,11 +63,9 @@ def test_a_look_asks_once_for_many() -> None:
     has become of the others, however many these are."""
     listing = Listing(*(run_of(n, "created" if n < 50 else "completed") for n in range(100)))
     every = tuple(listing.runs)
-    seen = look(listing, every[:50])
-    assert seen is not None
+    look(listing, *every[:50])
     assert listing.calls == ["active"]
-    seen = look(listing, every)
-    assert seen is not None
+    seen = look(listing, *every)
     assert listing.calls == ["active", "active", "ended"]
     assert seen.runs == listing.runs
     assert {run.run_id for run in seen.active["a"]} == set(every[:50])
@@ -83,8 +74,7 @@ def test_a_look_asks_once_for_many() -> None:
 def test_a_single_run_that_is_over_is_asked_for_by_itself() -> None:
     """A list of those that ended might be full of others'."""
     listing = Listing(run_of(1, "failed"), run_of(2))
-    seen = look(listing, ("run-1", "run-2"))
-    assert seen is not None
+    seen = look(listing, "run-1", "run-2")
     assert listing.calls == ["active", "run-1"]
     assert seen.runs["run-1"].status == "failed"
 
@@ -93,29 +83,23 @@ def test_what_a_look_does_not_find_is_not_in_it() -> None:
     """P2: a run that is in no list is unknown, not over; the same where the second question fails,
     or where the server contradicts itself."""
     listing = Listing(run_of(1, "completed"))
-    seen = look(listing, ("run-1", "run-8", "run-9"))
-    assert seen is not None
-    assert set(seen.runs) == {"run-1"}
+    assert set(look(listing, "run-1", "run-8", "run-9").runs) == {"run-1"}
     listing.broken = True
-    for followed in (("run-1",), ("run-1", "run-9")):
-        seen = look(listing, followed)
-        assert seen is not None
-        assert not seen.runs
+    assert not look(listing, "run-1").runs
+    assert not look(listing, "run-1", "run-9").runs
 
     class Forgetful(Listing):
         def all_active_runs(self) -> list[Run]:
             return []
 
-    seen = look(Forgetful(run_of(1)), ("run-1",))
-    assert seen is not None
-    assert not seen.runs
+    assert not look(Forgetful(run_of(1)), "run-1").runs
 
 
 def test_a_list_that_was_cut_short_is_no_look() -> None:
     """P2: where the server has more active runs than it tells at once, nothing is concluded."""
     listing = Listing(run_of(1), run_of(2))
     listing.most = 2
-    assert look(listing) is None
+    assert take_run_snapshot(listing, (), lambda: 0.0) is None
 
 
 # --- when to look, and for whom -------------------------------------------------------------------
@@ -123,9 +107,13 @@ def test_a_list_that_was_cut_short_is_no_look() -> None:
 EMPTY = RunSnapshot(0.0, 0.0, {}, {})
 
 
-def test_who_comes_during_a_look_waits_for_the_next() -> None:
+@pytest.fixture
+def queue() -> SnapshotQueue:
+    return SnapshotQueue()
+
+
+def test_who_comes_during_a_look_waits_for_the_next(queue: SnapshotQueue) -> None:
     """P2: an answer is for those alone who wanted it before it was asked for."""
-    queue = SnapshotQueue()
     queue.join("early", urgent=True)
     assert queue.begin(0.0) == frozenset()
     queue.join("late", urgent=True)
@@ -136,9 +124,8 @@ def test_who_comes_during_a_look_waits_for_the_next() -> None:
     assert queue.begin(0.3) is None
 
 
-def test_a_run_that_was_not_followed_yet_is_not_over() -> None:
+def test_a_run_that_was_not_followed_yet_is_not_over(queue: SnapshotQueue) -> None:
     """P2: a look tells only of the runs that were followed when it was asked for."""
-    queue = SnapshotQueue()
     queue.followed["run-1"] = "one"
     queue.join("x", urgent=False)
     assert queue.begin(0.0) == {"run-1"}
@@ -146,9 +133,8 @@ def test_a_run_that_was_not_followed_yet_is_not_over() -> None:
     assert queue.end(0.1, EMPTY) == ({"x"}, {"one"})
 
 
-def test_a_look_tells_those_too_whose_turn_it_is_not() -> None:
+def test_a_look_tells_those_too_whose_turn_it_is_not(queue: SnapshotQueue) -> None:
     """Runs that are over are told at the next look; those that go on cost nothing."""
-    queue = SnapshotQueue()
     queue.followed.update({f"run-{n}": f"name-{n}" for n in range(5)})
     queue.join("name-0", urgent=False)
     assert queue.begin(0.0) == set(queue.followed)
@@ -156,9 +142,8 @@ def test_a_look_tells_those_too_whose_turn_it_is_not() -> None:
     assert queue.end(0.1, RunSnapshot(0.0, 0.0, {}, runs)) == ({"name-0"}, {"name-3"})
 
 
-def test_looks_rest_unless_somebody_would_send() -> None:
+def test_looks_rest_unless_somebody_would_send(queue: SnapshotQueue) -> None:
     """P8: asking after runs takes a part of the server's time; a free agent isn't kept waiting."""
-    queue = SnapshotQueue()
     queue.join("x", urgent=False)
     queue.begin(0.0)
     queue.end(1.0, EMPTY)
@@ -169,9 +154,8 @@ def test_looks_rest_unless_somebody_would_send() -> None:
     assert queue.begin(1.4) is not None
 
 
-def test_a_look_that_takes_too_long_is_not_waited_for() -> None:
+def test_a_look_that_takes_too_long_is_not_waited_for(queue: SnapshotQueue) -> None:
     """A call that hangs holds up nobody for long: they ask by themselves until it has ended."""
-    queue = SnapshotQueue()
     queue.join("x", urgent=True)
     queue.begin(0.0)
     queue.join("y", urgent=True)
@@ -184,9 +168,8 @@ def test_a_look_that_takes_too_long_is_not_waited_for() -> None:
     assert queue.is_worth_waiting_for(30.0)
 
 
-def test_after_a_look_that_failed_nobody_looks_for_a_while() -> None:
+def test_after_a_look_that_failed_nobody_looks_for_a_while(queue: SnapshotQueue) -> None:
     """Where the list can't be read each asks by itself, those too who came later."""
-    queue = SnapshotQueue()
     queue.join("x", urgent=True)
     queue.begin(0.0)
     queue.join("y", urgent=True)
@@ -209,14 +192,15 @@ def test_deliveries_ask_together(place: Place) -> None:
 
 
 def test_through_the_real_sdk_they_ask_together(tmp_path: Path) -> None:
-    """P8: the same over HTTP: no agent's runs are listed for itself."""
+    """P8: the same over HTTP: no agent's runs are listed for itself. P2: an agent with many prompts
+    gets them one by one, oldest first."""
     with Sandbox([f"a{n}" for n in range(20)], latency=0.05) as sandbox:
         letta = LettaClient(sandbox.url)
         place = Place(tmp_path / "var", letta)
-        for n in range(3):
+        prompts = [f"prompt {n}" for n in range(1, 6)]
+        for seconds, prompt in enumerate(prompts, 1):
             for agent in sandbox.agents:
-                request = Request(agent_id=agent, prompt=f"prompt {n}", time=f"in {n + 1}s")
-                register(place.store, request, place.now())
+                place.add(agent, prompt, time=f"in {seconds}s")
         place.ahead += timedelta(seconds=10)
         asked: list[str] = []
         listing = letta.active_runs
@@ -224,7 +208,9 @@ def test_through_the_real_sdk_they_ask_together(tmp_path: Path) -> None:
         place.run(place.worker(concurrency=20))
         assert sandbox.overlaps == 0
         assert set(sandbox.deliveries.values()) == {1}
-        assert sandbox.requests["send"] == 60
+        for agent in sandbox.agents:
+            assert [message.text for message in sandbox.messages(agent)] == prompts
+        assert sandbox.requests["send"] == 100
         # The last of all may be alone, and asks as one alone does.
         assert len(asked) <= 1
         assert sandbox.requests["messages"] == 0
@@ -272,12 +258,10 @@ def test_a_claim_during_a_look_is_not_sent_upon_it(place: Place) -> None:
 
     letta.all_active_runs = slowly
     place.register(2)
-    worker = place.worker()
-    worker.tick(place.now())
+    worker = place.begun()
     assert listed.wait(5)
     letta.runs["theirs"] = Run("theirs", "agent-9", "running", None, datetime.now(UTC), None)
-    request = Request(agent_id="agent-9", prompt="p", time="in 1s")
-    register(place.store, request, place.now())
+    place.add("agent-9")
     place.ahead += timedelta(seconds=2)
     worker.tick(place.now())
     release.set()
@@ -295,19 +279,16 @@ def test_a_claim_during_a_look_is_not_sent_upon_it(place: Place) -> None:
     assert not place.warnings
 
 
-def hanging(event: threading.Event) -> Callable[[str, str], None]:
-    def before(call: str, agent: str) -> None:
-        if call == "look":
-            event.wait(10)
-
-    return before
-
-
 def test_a_look_that_hangs_holds_up_nobody(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """One call that hangs, though it was made for all, delays no delivery for long."""
     monkeypatch.setattr(run_snapshot, "_PATIENCE", 0.05)
     release = threading.Event()
-    place.letta.before = hanging(release)
+
+    def before(call: str, _agent: str) -> None:
+        if call == "look":
+            release.wait(10)
+
+    place.letta.before = before
     place.register(6)
     worker = place.worker(concurrency=4)
     place.run(worker, until=lambda: place.types()["delivery.delivered"] == 6)
@@ -356,8 +337,7 @@ def test_runs_that_go_on_cost_no_steps(place: Place, monkeypatch: pytest.MonkeyP
     """P8: a look at many runs that go on advances only the deliveries whose turn it was."""
     place.letta.ending = False
     place.register(20)
-    worker = place.worker(concurrency=20)
-    worker.tick(place.now())
+    worker = place.begun(concurrency=20)
     place.run(worker, until=lambda: len(worker._in_flight._snapshots.followed) == 20)
     turns: list[str] = []
     turn = InFlight._cancel_wakes
@@ -382,16 +362,16 @@ def test_runs_that_go_on_cost_no_steps(place: Place, monkeypatch: pytest.MonkeyP
 
 def test_a_hundred_prompts_of_one_agent_keep_nobody_waiting(place: Place) -> None:
     """Oldest first, and one at a time for each agent: with a hundred prompts due to one of three,
-    the others' single ones are in the first pass."""
+    the others' single ones, younger than those, are in the first pass."""
     for n in range(100):
-        request = Request(agent_id="agent-busy", prompt=f"prompt {n}", time="in 1s")
-        register(place.store, request, place.now())
-    place.register(2, time="in 1s")
-    place.run(place.worker(concurrency=3))
-    claims = [e for e in place.events() if e["type"] == "delivery.attempted"]
-    agents = {e["id"]: e["data"]["agent_id"] for e in place.events() if "agent_id" in e["data"]}
-    assert {agents[e["id"]] for e in claims[:3]} == {"agent-busy", "agent-0", "agent-1"}
-    assert len(claims) == 102
+        place.add("agent-busy", f"prompt {n}")
+    place.ahead += timedelta(seconds=2)
+    place.register(2)
+    worker = place.begun(concurrency=3)
+    claimed = {slot.agent_id for slot in place.store.read().state.open.values()}
+    assert claimed == {"agent-busy", "agent-0", "agent-1"}
+    place.run(worker)
+    assert place.types()["delivery.attempted"] == 102
 
 
 def test_the_oldest_slot_comes_first(place: Place) -> None:
@@ -399,9 +379,7 @@ def test_the_oldest_slot_comes_first(place: Place) -> None:
     second prompt before another, who was due before that, has had its first."""
     for n in range(4):
         for agent in range(5):
-            due = f"in {1 + n * 5 + agent}s"
-            request = Request(agent_id=f"agent-{agent}", prompt=f"prompt {n}", time=due)
-            register(place.store, request, place.now())
+            place.add(f"agent-{agent}", f"prompt {n}", time=f"in {1 + n * 5 + agent}s")
     place.ahead += timedelta(seconds=30)
     place.run(place.worker(concurrency=2))
     slots = [e["data"]["slot"] for e in place.events() if e["type"] == "delivery.attempted"]
@@ -414,11 +392,8 @@ def test_the_oldest_slot_comes_first(place: Place) -> None:
 def test_a_pass_with_many_outcomes_is_one_append(place: Place) -> None:
     """P8: what has ended meanwhile is recorded together, with the claims that follow from it."""
     place.register(8, each=2)
-    worker = place.worker(concurrency=8)
-    worker.tick(place.now())
-    end = time.monotonic() + 10
-    while len(worker._in_flight.outcomes) < 8 and time.monotonic() < end:
-        worker.wait(0.1)
+    worker = place.begun(concurrency=8)
+    place.wait(worker, lambda: len(worker._in_flight.outcomes) == 8)
     before = place.store.stamp()
     worker.tick(place.now())
     assert place.store.stamp() != before

@@ -3,8 +3,8 @@
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
@@ -14,57 +14,48 @@ import pytest
 from chains import NOW, append, draft, ledger_in
 from checker import check_chain
 from crashes import FORK
+from loops import wait_for
+from sealed_logs import side_by_side
 
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.ledger import START, FileLedger
 
 
-def _append_until(folder: Path, last: int, start: Any, report: Any) -> None:
+def _append_until(folder: Path, last: int, start: Any, pipe: Any) -> None:
     ledger, turns, position = ledger_in(folder), 0, START
     start.wait()
     while position.seq < last:
         with ledger.exclusive():
             position = ledger.append([draft(turns)], NOW, ledger.head(position)).position
         turns += 1
-    report(turns)
+    pipe.send(turns)
 
 
 def test_ten_processes_that_never_pause(tmp_path: Path) -> None:
     """P5: each of ten has at least half of the turns of the one that has most; none is refused."""
-    folder, start, turns = tmp_path / "s", FORK.Barrier(10), FORK.SimpleQueue()
-    arguments = (folder, 800, start, turns.put)
-    children = [FORK.Process(target=_append_until, args=arguments) for _ in range(10)]
-    for child in children:
-        child.start()
-    found = [turns.get() for _ in children]
-    for child in children:
-        child.join()
-        assert child.exitcode == 0
-    assert min(found) >= max(found) / 2, found
-    assert len(check_chain(folder)) == sum(found) + 1
+    folder, start = tmp_path / "s", FORK.Barrier(10)
+    turns = side_by_side([(_append_until, (folder, 800, start))] * 10)
+    assert min(turns) >= max(turns) / 2, turns
+    assert len(check_chain(folder)) == sum(turns) + 1
 
 
 def test_threads_that_never_pause(tmp_path: Path) -> None:
     """P5: so it is among eight threads that share a ledger."""
-    folder, turns = tmp_path / "s", []
-    ledger, start = ledger_in(folder), threading.Barrier(8)
-    head = [append(ledger, 1)]
+    ledger, start = ledger_in(tmp_path / "s"), threading.Barrier(8)
+    head = append(ledger, 1)
 
-    def work() -> None:
+    def work() -> int:
+        nonlocal head
         done = 0
         start.wait()
-        while head[0].seq < 800:
+        while head.seq < 800:
             with ledger.exclusive():
-                head[0] = ledger.append([draft(done)], NOW, head[0]).position
+                head = ledger.append([draft(done)], NOW, head).position
             done += 1
-        turns.append(done)
+        return done
 
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(turns) == 8
+    with ThreadPoolExecutor(8) as threads:
+        turns = [thread.result() for thread in [threads.submit(work) for _ in range(8)]]
     assert min(turns) >= max(turns) / 2, turns
 
 
@@ -84,20 +75,13 @@ def _stands_in_line(pid: int) -> bool:
     return len(os.listdir(f"/proc/{pid}/task")) > 1
 
 
-def _wait_until(holds: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 @contextmanager
 def _waiting(folder: Path, number: int, ready: Callable[[int], bool]) -> Iterator[Any]:
     """A process that waits for the lock, to append."""
     child = FORK.Process(target=lambda: append(ledger_in(folder, lock_timeout=60), number))
     child.start()
     try:
-        _wait_until(lambda: ready(child.pid or 0))
+        wait_for(lambda: ready(child.pid or 0))
         yield child
     finally:
         child.kill()
@@ -124,7 +108,7 @@ def test_the_next_one_is_killed_or_stopped(tmp_path: Path, how: int) -> None:
         assert other.exitcode == 0
         append(ledger, 5)
         assert how == signal.SIGKILL or _someone_is_next(folder)
-    _wait_until(lambda: not _someone_is_next(folder))
+    wait_for(lambda: not _someone_is_next(folder))
     assert len(check_chain(folder)) == 4
 
 
@@ -156,7 +140,7 @@ def test_whoever_gives_up_leaves_the_line(tmp_path: Path) -> None:
         held.close()
         child.join(30)
         assert child.exitcode == 0
-    _wait_until(lambda: _mine("task") == tasks and not _someone_is_next(folder))
+    wait_for(lambda: _mine("task") == tasks and not _someone_is_next(folder))
     for number in range(4, 7):
         append(waiter, number)
     assert len(check_chain(folder)) == 6
@@ -182,7 +166,7 @@ def test_a_child_has_no_place_in_the_line(tmp_path: Path) -> None:
         assert ours.recv() == "forked"
         held.close()
         first.join(30)
-    _wait_until(lambda: not _someone_is_next(folder))
+    wait_for(lambda: not _someone_is_next(folder))
     append(ledger, 5)
     ours.send("go")
     child.join(30)

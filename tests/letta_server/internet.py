@@ -17,13 +17,8 @@ NOBODY = "[3ffe::1]"
 """An address that counts as public and has been given back: should a request for it ever miss the
 proxy, it reaches no one."""
 
-_HOP_BY_HOP = {
-    "connection",
-    "keep-alive",
-    "transfer-encoding",
-    "proxy-connection",
-    "content-length",
-}
+_HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding"}
+_HOP_BY_HOP |= {"proxy-connection", "content-length"}
 
 
 class Internet:
@@ -62,15 +57,6 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         pass
 
-    def do_POST(self) -> None:
-        self._pass_on()
-
-    def do_GET(self) -> None:
-        self._pass_on()
-
-    def do_DELETE(self) -> None:
-        self._pass_on()
-
     def _pass_on(self) -> None:
         self.close_connection = True
         port = self.server.port
@@ -91,3 +77,5 @@ class _Handler(BaseHTTPRequestHandler):
                 while part := answer.read1():
                     self.wfile.write(part)
         return None
+
+    do_GET = do_POST = do_DELETE = _pass_on  # noqa: N815

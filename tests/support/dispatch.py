@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,7 +40,6 @@ class FakeLetta:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.runs: dict[str, Run] = {}
-        self.history: list[Message] = []
         self.sends: Counter[str] = Counter()
         self.calls: Counter[str] = Counter()
         self.at_once = self.most_at_once = 0
@@ -82,16 +82,12 @@ class FakeLetta:
             self.runs[run_id] = Run(
                 run_id, message.agent_id, "created", message.otid, datetime.now(UTC), None
             )
-            self.history.append(message)
             if self.ending:
                 self._end(run_id)
             return run_id
 
     def _end(self, run_id: str) -> None:
-        run = self.runs[run_id]
-        self.runs[run_id] = Run(
-            run.run_id, run.agent_id, "completed", run.otid, run.created_at, None
-        )
+        self.runs[run_id] = replace(self.runs[run_id], status="completed")
 
     def end_all(self) -> None:
         with self.lock:
@@ -166,16 +162,22 @@ class Place:
     def now(self) -> datetime:
         return datetime.now(UTC) + self.ahead
 
+    def add(
+        self, agent_id: str, prompt: str = "p", *, store: Store | None = None, **asked: Any
+    ) -> str:
+        """Register a prompt, by default one that is due in a second; returns its id."""
+        request = Request(agent_id=agent_id, prompt=prompt, **(asked or {"time": "in 1s"}))
+        return register(store or self.store, request, self.now())["id"]
+
     def register(
         self, agents: int, each: int = 1, prompt_of: str = "prompt", **asked: Any
     ) -> list[str]:
-        """So many prompts to so many agents, all due by the time this returns."""
-        asked = asked or {"time": "in 1s"}
-        ids = []
-        for n in range(each):
-            for a in range(agents):
-                request = Request(agent_id=f"agent-{a}", prompt=f"{prompt_of} {n}", **asked)
-                ids.append(register(self.store, request, self.now())["id"])
+        """Register this number of prompts to each agent, all due by the time this returns."""
+        ids = [
+            self.add(f"agent-{agent}", f"{prompt_of} {number}", **asked)
+            for number in range(each)
+            for agent in range(agents)
+        ]
         self.ahead += timedelta(seconds=2)
         return ids
 
@@ -190,6 +192,12 @@ class Place:
         )
         self.open.append((dispatcher, alive))
         return dispatcher
+
+    def begun(self, concurrency: int = 8) -> Dispatcher:
+        """A worker that has made its first pass."""
+        worker = self.worker(concurrency)
+        worker.tick(self.now())
+        return worker
 
     def die(self, dispatcher: Dispatcher) -> None:
         """End a worker as SIGKILL does: nothing is recorded, and its lock is free."""
@@ -215,6 +223,18 @@ class Place:
                 return reports
             for dispatcher in dispatchers:
                 dispatcher.wait(0.05)
+
+    def wait(self, worker: Dispatcher, holds: Callable[[], object]) -> None:
+        """Let a worker's deliveries go on, without a pass, until something holds."""
+        end = time.monotonic() + 10
+        while not holds():
+            assert time.monotonic() < end, self.warnings
+            worker.wait(0.05)
+
+    def check_delivered(self, prompts: int) -> None:
+        """That this number of prompts was delivered, each sent once, and no other sent."""
+        assert self.types()["delivery.delivered"] == len(self.letta.sends) == prompts
+        assert set(self.letta.sends.values()) == {1}
 
     def events(self) -> list[dict[str, Any]]:
         events = check_chain(self.var / "schedules", settled=False)

@@ -9,18 +9,19 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from letta_server.internet import Internet
 from letta_server.model import FAIL, Call, Model
 
 from promptyoself.sandbox import Sandbox
-from promptyoself.targets.api import Message, Run
+from promptyoself.targets.api import DeliveryError, Message, Run
 from promptyoself.targets.letta import LettaClient
 
 PROMPT = "the prompt is nobody's business"
@@ -267,6 +268,14 @@ def fresh(agent_id: str, conversation_id: str | None = None) -> Message:
 def since() -> datetime:
     """A time before everything that a test does."""
     return datetime.now(UTC) - timedelta(minutes=5)
+
+
+def failure(kind: str, code: str, call: Callable[..., object], *arguments: object) -> DeliveryError:
+    """The error of a call that fails in this way."""
+    with pytest.raises(DeliveryError) as caught:
+        call(*arguments)
+    assert (caught.value.kind, caught.value.code) == (kind, code)
+    return caught.value
 
 
 def ended(deliverer: LettaClient, run_id: str | None) -> Run:

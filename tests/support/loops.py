@@ -63,11 +63,14 @@ class Loop:
 
 
 @pytest.fixture
-def loops(sandbox: Sandbox) -> Iterator[Callable[..., Loop]]:
+def loops(sandbox: Sandbox, var: Path) -> Iterator[Callable[..., Loop]]:
+    """Starts loops, each of which is up when it is returned."""
     started: list[Loop] = []
 
     def start(*arguments: str) -> Loop:
+        before = len(events(var, "worker.started"))
         started.append(Loop(*arguments))
+        wait_for(lambda: len(events(var, "worker.started")) > before)
         return started[-1]
 
     yield start
@@ -82,12 +85,12 @@ def events(var: Path, type_: str = "") -> list[dict[str, Any]]:
     end = time.monotonic() + 5
     while True:
         try:
-            found = [orjson.loads(line) for line in lines_of(var)]
+            every = [orjson.loads(line) for line in lines_of(var)]
             break
         except (EOFError, OSError, zlib.error):  # a copy from the middle of a loop's append
             if time.monotonic() > end:
                 raise
-    return [event for event in found if event["type"].startswith(type_)]
+    return [event for event in every if event["type"].startswith(type_)]
 
 
 def wait_for(holds: Callable[[], Any], timeout: float = 15) -> float:

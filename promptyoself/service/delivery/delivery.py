@@ -103,7 +103,7 @@ class Delivery:
         self._grace = reconcile_grace
         self._call_timeout = timedelta(seconds=call_timeout)
         self._lock = Lock()  # of the next two: what was withdrawn unsent is never sent
-        self._may_have_arrived = claim.in_doubt
+        self.may_have_arrived = claim.in_doubt  # as far as is known
         self._withdrawn = False
         self._holds_seat = not claim.in_doubt
         self._heard = False
@@ -116,16 +116,11 @@ class Delivery:
         self._since = monotonic()  # a snapshot that was asked for earlier tells nothing
         self._protocol = self._run()
 
-    @property
-    def may_have_arrived(self) -> bool:
-        """Whether it may have reached the agent, as far as is known."""
-        return self._may_have_arrived
-
     def withdraw(self) -> bool:
         """Send nothing from now on; whether nothing was sent. From any thread."""
         with self._lock:
             self._withdrawn = True
-            return not self._may_have_arrived
+            return not self.may_have_arrived
 
     def advance(self) -> Step:
         """Take the next step. A bug that ends it is in the answer too."""
@@ -158,24 +153,26 @@ class Delivery:
             latest = self.claim.claimed_at + _SEND_WINDOW + self._call_timeout
             passed = (self._clock() - latest).total_seconds()
             return (yield from self._follow(self._stopwatch(max(passed, 0.0))))
+        claim = self.claim
+        message = Message(claim.agent_id, claim.conversation_id, claim.text, claim.otid)
         waited = self._stopwatch()
         while True:
             outcome = yield from self._wait_until_free(waited)
             if outcome is not None:
                 return outcome
             self._holds_seat = True
-            if self._clock() - self.claim.claimed_at > _SEND_WINDOW:
+            if self._clock() - claim.claimed_at > _SEND_WINDOW:
                 return Abandoned("too_slow", "This process was held up after its claim.")
             if not self._begin_to_send():
                 return Abandoned("worker_stopped", "The worker was stopped before it was sent.")
             try:
-                self.run_id = self._letta.send(self._message())
+                self.run_id = self._letta.send(message)
                 self._heard = True
             except DeliveryError as error:
                 if error.kind == "doubt":
                     self._doubt(error)
                 else:
-                    self._may_have_arrived = False
+                    self.may_have_arrived = False
                     if error.kind == "busy" and waited() < _BUSY_PATIENCE:
                         self._holds_seat, self._heard = False, True
                         self._met_with(error, False, _BUSY_PATIENCE - waited())
@@ -192,8 +189,8 @@ class Delivery:
 
     def _begin_to_send(self) -> bool:
         with self._lock:
-            self._may_have_arrived = not self._withdrawn
-            return self._may_have_arrived
+            self.may_have_arrived = not self._withdrawn
+            return self.may_have_arrived
 
     def _wait_until_free(
         self, waited: Callable[[], float]
@@ -390,10 +387,6 @@ class Delivery:
 
     def _is_fresh(self, run: Run) -> bool:
         return run.created_at is None or run.created_at > self._clock() - _LEFTOVER
-
-    def _message(self) -> Message:
-        claim = self.claim
-        return Message(claim.agent_id, claim.conversation_id, claim.text, claim.otid)
 
     def _stopwatch(self, head_start: float = 0.0) -> Callable[[], float]:
         started = self._monotonic() - head_start

@@ -114,7 +114,7 @@ class _Stream:
 
 
 class _Backend:
-    """Opens connections with a deadline (httpcore's NetworkBackend)."""
+    """Opens connections with a deadline: what is called of httpcore's NetworkBackend."""
 
     def __init__(self) -> None:
         import httpcore
@@ -154,12 +154,6 @@ class _Backend:
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as err:
                 failure = err
         raise failure
-
-    def connect_unix_socket(self, *_: Any, **__: Any) -> _Stream:
-        raise NotImplementedError
-
-    def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
 
 
 class _Pool:

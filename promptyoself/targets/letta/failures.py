@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -204,9 +204,9 @@ class Failures:
                 # A proxy says this while Letta behind it is down, and another server for good. It
                 # isn't Letta that says it of the agent.
                 return not_lettas()
-            return error("permanent", *_unknown(doing, subject, status))
+            return self._unknown(error, doing, subject, status)
         if status == 422 and re.search(r"\bpath\W+(agent|conversation)_id\b", text):
-            return error("permanent", *_unknown(doing, subject, status))
+            return self._unknown(error, doing, subject, status)
         if status == 408:
             return error("retry", "letta_timeout", answered)
         if status == 409 and ("PENDING_APPROVAL" in text or "waiting for approval" in text):
@@ -230,22 +230,24 @@ class Failures:
             return error("permanent", "letta_rejected", answered)
         return error("doubt", "letta_server_error", answered)
 
-
-def _unknown(doing: str, subject: dict[str, str], status: int) -> tuple[str, str, str]:
-    """Letta has no such agent, conversation or run, or says that this can't be an id (422): the
-    error's code, sentence and hint."""
-    thing, name = next(iter(subject.items()), ("agent", ""))
-    hint = "`promptyoself agents` lists what it has." if thing == "agent" else ""
-    if thing == "run" or name.startswith(("agent-", "conv-")):
-        return f"{thing}_not_found", f"does not know {thing} {name} (HTTP {status})", hint
-    # The sentence goes into the log without the hint, so it says what to do by itself.
-    ids = "`promptyoself agents` lists the ids" if thing == "agent" else "an id is conv-…"
-    sentence = (
-        f"answered {doing} with HTTP {status}: Letta has no {thing} with that id; "
-        f"is it a name? It is {name!r}; {ids}"
-    )
-    hint = hint or "Give the conversation's id, as Letta shows it: conv-… ."
-    return f"{thing}_not_found", sentence, hint
+    @staticmethod
+    def _unknown(
+        error: Callable[..., DeliveryError], doing: str, subject: dict[str, str], status: int
+    ) -> DeliveryError:
+        """Letta has no such agent, conversation or run, or says that this can't be an id (422)."""
+        thing, name = next(iter(subject.items()), ("agent", ""))
+        hint = "`promptyoself agents` lists what it has." if thing == "agent" else ""
+        if thing == "run" or name.startswith(("agent-", "conv-")):
+            sentence = f"does not know {thing} {name} (HTTP {status})"
+            return error("permanent", f"{thing}_not_found", sentence, hint)
+        # The sentence goes into the log without the hint, so it says what to do by itself.
+        ids = "`promptyoself agents` lists the ids" if thing == "agent" else "an id is conv-…"
+        sentence = (
+            f"answered {doing} with HTTP {status}: Letta has no {thing} with that id; "
+            f"is it a name? It is {name!r}; {ids}"
+        )
+        hint = hint or "Give the conversation's id, as Letta shows it: conv-… ."
+        return error("permanent", f"{thing}_not_found", sentence, hint)
 
 
 def require_address(base_url: str) -> str:

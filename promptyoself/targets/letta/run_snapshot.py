@@ -111,11 +111,9 @@ class SnapshotQueue:
             waited, self._waiting = waited | self._waiting, set()
             return waited, set()
         self._not_before = now + min(_REST * (now - self._began), _LONGEST_REST)
-        over = {
-            self.followed[run_id]
-            for run_id in self._asked_for
-            if run_id in self.followed and not _is_active(snapshot, run_id)
-        }
+        going_on = {run_id for run_id, run in snapshot.runs.items() if run.active}
+        followed = self.followed.keys() & self._asked_for
+        over = {self.followed[run_id] for run_id in followed - going_on}
         return waited, over - waited
 
     def overdue(self, now: float) -> set[str]:
@@ -134,8 +132,3 @@ class SnapshotQueue:
 
     def _next(self) -> float:
         return float("-inf") if self._urgent else self._not_before
-
-
-def _is_active(snapshot: RunSnapshot, run_id: str) -> bool:
-    run = snapshot.runs.get(run_id)
-    return run is not None and run.active
