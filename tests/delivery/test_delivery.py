@@ -500,15 +500,26 @@ def test_what_arrived_is_found_in_the_history(
     assert delivery.may_have_arrived is in_doubt
 
 
-def test_in_doubt_with_an_active_run(bench: Bench) -> None:
-    """P2: (b) a run that bears our tag is waited for; (c) when it has ended, it decides."""
-    made = bench.claim(in_doubt=True)
+UNKNOWN_RUN = "run-00000000-0000-4000-8000-000000000000"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({"in_doubt": True}, id="(b) in doubt"),
+        pytest.param({"in_doubt": True, "run_id": UNKNOWN_RUN}, id="its run is not known any more"),
+        pytest.param({"attempt": 2}, id="a further attempt, which isn't sent beside it"),
+    ],
+)
+def test_an_active_run_that_bears_our_tag_is_followed(bench: Bench, fields: dict[str, Any]) -> None:
+    """P2: it is waited for; (c) when it has ended, it decides."""
+    made = bench.claim(**fields)
     sent_by_the_dead(bench, made)
     delivery = bench.delivery(made)
     bench.waits(delivery, 3600)
+    assert delivery.may_have_arrived
     bench.finish()
-    outcome = bench.end(delivery, Delivered, copies=1)
-    assert outcome.via == "run"
+    assert bench.end(delivery, Delivered, copies=1).via == "run"
 
 
 def test_in_doubt_with_a_run_that_fails(bench: Bench) -> None:
@@ -624,16 +635,6 @@ def test_a_server_that_lost_its_runs(bench: Bench) -> None:
     assert outcome.code == "unknown"
 
 
-def test_a_run_that_is_not_known_any_more(bench: Bench) -> None:
-    """P2: a run that the server forgot is looked for by its tag, then in the history."""
-    made = bench.claim(run_id="run-00000000-0000-4000-8000-000000000000", in_doubt=True)
-    sent_by_the_dead(bench, made)
-    delivery = bench.delivery(made)
-    bench.waits(delivery, 600)
-    bench.finish()
-    bench.end(delivery, Delivered, copies=1)
-
-
 def test_a_run_that_its_worker_noted(bench: Bench) -> None:
     """What a stopping worker left word of is asked for directly."""
     made = bench.claim(in_doubt=True)
@@ -670,18 +671,6 @@ def test_another_servers_404_is_not_letta_s(bench: Bench) -> None:
 
 
 # --- further attempts -----------------------------------------------------------------------------
-
-
-def test_an_earlier_attempts_active_run_is_followed(bench: Bench) -> None:
-    """P2: an active run that bears the slot's own tag is followed, rather than sent beside."""
-    made = bench.claim()
-    sent_by_the_dead(bench, made)
-    again = made._replace(attempt=2)
-    delivery = bench.delivery(again)
-    bench.waits(delivery, 600)
-    assert delivery.may_have_arrived
-    bench.finish()
-    bench.end(delivery, Delivered, copies=1)
 
 
 def test_one_that_ends_between_the_two_questions_is_seen(

@@ -245,28 +245,26 @@ def test_a_sleeping_loop_makes_no_passes(place: Place, ticks: list[float]) -> No
         assert len(ticks) <= 2
 
 
-def test_a_long_delivery_causes_no_passes(place: Place, ticks: list[float]) -> None:
-    """P8: while agents are at work, the loop makes no passes for asking after them."""
-    place.register(5)
+@pytest.mark.parametrize(
+    ("agents", "each"),
+    [
+        pytest.param(5, 1, id="agents are asked after"),
+        pytest.param(1, 5, id="due prompts wait for their agent"),
+    ],
+)
+def test_agents_at_work_cause_no_passes(
+    place: Place, ticks: list[float], agents: int, each: int
+) -> None:
+    """P8: while agents are at work, the loop doesn't spin."""
+    place.register(agents, each=each)
     place.letta.ending = False
     with Here(place):
         time.sleep(1.5)
         assert len(ticks) <= 5
-        place.letta.end_all()
-        wait_for(lambda: place.types()["delivery.delivered"] == 5)
-    assert len(ticks) <= 15
-
-
-def test_an_occupied_agent_causes_no_passes(place: Place, ticks: list[float]) -> None:
-    """P8: a due prompt whose agent is at work is no reason to spin."""
-    place.register(1, each=5)
-    place.letta.ending = False
-    with Here(place):
-        time.sleep(1.2)
-        assert len(ticks) <= 5
         place.letta.ending = True
         place.letta.end_all()
         wait_for(lambda: place.types()["delivery.delivered"] == 5)
+    assert len(ticks) <= 5 + 10 * each
 
 
 def test_a_loop_gives_signs_of_life(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

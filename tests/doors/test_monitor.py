@@ -339,7 +339,7 @@ def test_a_loop_keeps_its_pulse(var: Path, monkeypatch: pytest.MonkeyPatch) -> N
             assert heartbeat.error == ""
             stop.set("enough")
 
-    monkeypatch.setattr(loop, "_sleep", sleep)
+    monkeypatch.setattr(loop._Loop, "sleep", sleep)
     run_loop(place.store, place.letta, place.now, concurrency=1, interval=60.0, stop=stop,
              emit=lambda _: None, heartbeat=heartbeat)  # fmt: skip
     assert [passes for passes, _ in seen[:4]] == [0, 0, 0, 0]
