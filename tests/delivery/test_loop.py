@@ -367,7 +367,7 @@ def test_a_loop_waits_for_what_its_log_has_lost(
     nothing is delivered. The loop stays up, says so once, and goes on once the log is whole."""
     monkeypatch.setattr(loop, "_TROUBLE_PAUSE", 0.1)
     heartbeat = loop.Heartbeat()
-    place.register(1, time="in 2s")
+    place.register(1, time="in 30s")
     with Here(place, heartbeat=heartbeat) as here:
         wait_for(lambda: heartbeat.passes)  # the loop is done with the bytes that it appended
         (segment,) = (place.var / "schedules").glob("*.ndjson.gz")
@@ -377,7 +377,7 @@ def test_a_loop_waits_for_what_its_log_has_lost(
             segment.rename(segment.with_suffix(".away"))
         else:
             segment.write_bytes(harmed)
-        place.ahead += timedelta(seconds=3)
+        place.ahead += timedelta(seconds=30)
         wait_for(lambda: heartbeat.error)
         time.sleep(0.5)
         code = "chain_missing" if harmed is None else "events_missing"
