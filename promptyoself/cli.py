@@ -115,7 +115,7 @@ def _describe(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value and isinstance(ctx.command, click.Group):
         from promptyoself.doors.sanctum import describe
 
-        emit(describe(ctx.command, ctx))
+        emit(describe(ctx.command))
         ctx.exit()
 
 

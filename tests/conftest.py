@@ -83,6 +83,12 @@ def any_letta(request: pytest.FixtureRequest) -> Iterator[Letta]:
 
 
 @pytest.fixture
+def anyio_backend() -> str:
+    """The event loop of tests that are coroutines."""
+    return "asyncio"
+
+
+@pytest.fixture
 def sandbox(monkeypatch: pytest.MonkeyPatch, var: Path) -> Iterator[Sandbox]:
     """A sandbox with two agents, as the server of every command called in this process."""
     from promptyoself.sandbox import Sandbox

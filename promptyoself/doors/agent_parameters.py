@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import click
@@ -48,6 +48,13 @@ class Parameter(NamedTuple):
     """Other names that it has."""
 
 
+def commands_of(group: click.Group, names: Iterable[str]) -> dict[str, click.Command]:
+    """Those commands of a group that it has, of these names."""
+    context = click.Context(group)
+    commands = {name: group.get_command(context, name) for name in names}
+    return {name: command for name, command in commands.items() if command is not None}
+
+
 def parameters(command: click.Command) -> Iterator[Parameter]:
     """Each option of a command that agents have, by the first of its names."""
     registered = COMMANDS.get(command.name or "")
@@ -59,10 +66,6 @@ def parameters(command: click.Command) -> Iterator[Parameter]:
         if option.hidden or option.name is None or _long_name(option.opts) in people_only:
             continue
         name, kind, flag = _long_name(option.opts), option.type, option.is_flag
-        choices = tuple(map(str, kind.choices)) if isinstance(kind, click.Choice) else ()
-        bounds: tuple[float | None, float | None] = (None, None)
-        if isinstance(kind, click.IntRange | click.FloatRange):
-            bounds = kind.min, kind.max
         value_type = "boolean" if flag else _TYPES.get(kind.name, "string")
         opposite = _long_name(option.secondary_opts) if option.secondary_opts else None
         yield Parameter(
@@ -74,8 +77,8 @@ def parameters(command: click.Command) -> Iterator[Parameter]:
             flag,
             items=value_type if option.multiple else None,
             opposite=opposite,
-            choices=choices,
-            bounds=bounds,
+            choices=tuple(map(str, kind.choices)) if isinstance(kind, click.Choice) else (),
+            bounds=(getattr(kind, "min", None), getattr(kind, "max", None)),
             unsets=tool is not None and name in tool.unset_by_empty,
             aliases=tuple(
                 alias[2:] for alias in option.opts if alias[:2] == "--" and alias[2:] != name

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,6 +21,9 @@ from promptyoself.doors.output import (
 )
 from promptyoself.doors.registry import READERS
 from promptyoself.doors.session import Caller, Session
+
+if TYPE_CHECKING:
+    from promptyoself.service.delivery.loop import StopFlag
 
 PROGRAM_DOORS = frozenset({"mcp", "sanctum"})
 """The doors through which programs call, most of them for an agent."""
@@ -75,9 +78,10 @@ def _run(
     name = context.info_name or ""
     caller = context.find_object(Caller) or Caller()
     session = Session(var, format_, caller)
+    is_limited = name in READERS and caller.via in PROGRAM_DOORS
     with _log_crashes(session, options.get("prompt")):
         try:
-            with _time_limit(caller, name):
+            with _time_limit(caller.stop) if is_limited else nullcontext():
                 answer = function(session, **options)
         except PromptyoselfError as error:
             if session.warnings:
@@ -89,7 +93,7 @@ def _run(
     if session.warnings:
         own = [document["warning"]] if "warning" in document else []
         document["warning"] = " ".join([*own, *session.warnings])
-    if name in READERS and caller.via in PROGRAM_DOORS:
+    if is_limited:
         _require_short(document)
     if caller.stop is not None:
         return document
@@ -97,17 +101,10 @@ def _run(
     return None
 
 
-@contextmanager
-def _time_limit(caller: Caller, command: str) -> Iterator[None]:
-    """End a command that only reads after :data:`MAX_SECONDS`, where a program called it."""
-    if caller.via not in PROGRAM_DOORS or command not in READERS:
-        yield
-        return
+def _time_limit(stop: StopFlag | None) -> AbstractContextManager[None]:
     from promptyoself.core.cancellation import limited
 
-    stop = caller.stop
-    with limited(MAX_SECONDS, lambda: stop is not None and stop.why is not None):
-        yield
+    return limited(MAX_SECONDS, lambda: stop is not None and stop.why is not None)
 
 
 def _require_short(document: Document) -> None:

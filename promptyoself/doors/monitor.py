@@ -136,8 +136,6 @@ class Monitor:
             measurer.measure(self._clock())
         self._measurer = measurer
 
-    # The checks.
-
     def _loop(self) -> Health:
         late = time.monotonic() - self._heartbeat.next_by
         if late <= _PATIENCE + self._store.settings.lock_timeout:
@@ -180,14 +178,11 @@ class Monitor:
         try:
             self._store.require_whole()
             state = self._store.unpinned.snapshot().state
-            checks = [_chain(state), _schedules(state)]
         except PromptyoselfError as error:
-            checks = [Health("chain", False, error.code, error.message)]
+            return [Health("chain", False, error.code, error.message)]
         except OSError as error:
-            checks = [Health("chain", False, "os_error", error.strerror or str(error))]
-        return checks
-
-    # Answering.
+            return [Health("chain", False, "os_error", error.strerror or str(error))]
+        return [_chain(state), _schedules(state)]
 
     def _answer_to(self, path: str) -> tuple[HTTPStatus, str, bytes]:
         """Status, content type and content of the answer."""
@@ -198,21 +193,15 @@ class Monitor:
             if path == "/healthz":
                 return self._answer_health()
         except PromptyoselfError as error:
-            return _document(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                _error(error.code, error.message, error.hint),
-            )
+            status = HTTPStatus.SERVICE_UNAVAILABLE
+            return _refusal(status, error.code, error.message, error.hint)
         except Exception as error:  # a bug, or a disk: the next scrape may fare better
             message = f"{type(error).__name__}: {error}"
             warning = f"A request for {path[:100]} failed: {sentence(message)}"
             self._store.seldom.warn(f"{path} {type(error).__name__}", warning)
-            return _document(
-                HTTPStatus.INTERNAL_SERVER_ERROR, _error("internal_error", message, "")
-            )
-        return _document(
-            HTTPStatus.NOT_FOUND,
-            _error("not_found", f"There is no {path[:200]!r}.", "Ask for /metrics or /healthz."),
-        )
+            return _refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", message)
+        text, hint = f"There is no {path[:200]!r}.", "Ask for /metrics or /healthz."
+        return _refusal(HTTPStatus.NOT_FOUND, "not_found", text, hint)
 
     def _answer_health(self) -> tuple[HTTPStatus, str, bytes]:
         checks = self.health()
@@ -221,12 +210,8 @@ class Monitor:
         if not failed:
             return _document(HTTPStatus.OK, {"status": "success", "checks": listed})
         what = "; ".join(f"{check.name} ({check.code}: {check.detail})" for check in failed)
-        document = _error("unhealthy", f"{len(failed)} of {len(checks)} checks failed: {what}.", "")
-        return _document(HTTPStatus.SERVICE_UNAVAILABLE, {**document, "checks": listed})
-
-
-def _error(code: str, message: str, hint: str) -> dict[str, Any]:
-    return {"status": "error", "code": code, "message": message, "hint": hint, "error": message}
+        text = f"{len(failed)} of {len(checks)} checks failed: {what}."
+        return _refusal(HTTPStatus.SERVICE_UNAVAILABLE, "unhealthy", text, checks=listed)
 
 
 def _chain(state: State) -> Health:
@@ -247,6 +232,13 @@ def _document(status: HTTPStatus, document: dict[str, Any]) -> tuple[HTTPStatus,
     return status, "application/json", orjson.dumps(document, default=repr) + b"\n"
 
 
+def _refusal(
+    status: HTTPStatus, code: str, message: str, hint: str = "", **more: Any
+) -> tuple[HTTPStatus, str, bytes]:
+    error = {"status": "error", "code": code, "message": message, "hint": hint, "error": message}
+    return _document(status, {**error, **more})
+
+
 class _Server(BoundedServer):
     """A connection for each request. They are read at once, and answered one after another."""
 
@@ -261,7 +253,6 @@ class _Server(BoundedServer):
         super().__init__(address, _Handler)
 
     def answer(self, path: str) -> tuple[HTTPStatus, str, bytes]:
-        """See :meth:`Monitor.serving`."""
         with self._turn:
             return self._answer(path)
 
@@ -278,17 +269,15 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = _REQUEST_SECONDS
 
     def setup(self) -> None:
-        """See :class:`socketserver.StreamRequestHandler`; with one time limit for all of it."""
         super().setup()
+        # With one time limit for all that is read, not for each piece of it.
         self.rfile = io.BufferedReader(_Until(self.connection, _REQUEST_SECONDS))
 
     def do_GET(self) -> None:
-        """Answer a request."""
         self.server.is_asked(self.connection)
         if not is_own_name(self.headers.get("Host")):
             text = "This name isn't this machine's; ask for localhost, or an address."
-            document = _error("forbidden_host", text, "")
-            self._respond(*_document(HTTPStatus.MISDIRECTED_REQUEST, document))
+            self._respond(*_refusal(HTTPStatus.MISDIRECTED_REQUEST, "forbidden_host", text))
             return
         self._respond(*self.server.answer(self.path))
 
@@ -308,13 +297,11 @@ class _Handler(BaseHTTPRequestHandler):
         """What the library refuses by itself: another method, a request that is none."""
         del explain
         status = HTTPStatus(code)
-        document = _error(
-            "bad_request", f"{message or status.phrase}.", "GET /metrics or /healthz."
-        )
         if not hasattr(self, "command"):
             self.command = ""
         self.request_version = "HTTP/1.0"
-        self._respond(*_document(status, document))
+        text = f"{message or status.phrase}."
+        self._respond(*_refusal(status, "bad_request", text, "GET /metrics or /healthz."))
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing: stderr has the loop's log."""
@@ -328,11 +315,9 @@ class _Until(io.RawIOBase):
         self._end = time.monotonic() + seconds
 
     def readable(self) -> bool:
-        """Yes."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """See :class:`io.RawIOBase`. Raises :class:`TimeoutError`."""
         seconds_left = self._end - time.monotonic()
         if seconds_left <= 0:
             raise TimeoutError

@@ -7,18 +7,6 @@ from typing import Any
 
 import click
 
-schedule_option = click.option(
-    "--id", "id_", required=True, metavar="ID", help="The schedule: sch_… ."
-)
-only_agent_option = click.option("--agent-id", metavar="AGENT", help="Only this agent's.")
-reason_option = click.option("--reason", metavar="TEXT", help="Why.")
-dry_run_option = click.option(
-    "--dry-run", is_flag=True, help="Say what would happen; change nothing."
-)
-tag_option = click.option(
-    "--tag", "tags", multiple=True, metavar="TAG", help="A tag; may be repeated."
-)
-
 
 class Seconds(click.FloatRange):
     """A number of seconds, or a duration such as ``10s`` or ``1m30s``. ``nan`` is refused: no
@@ -27,7 +15,6 @@ class Seconds(click.FloatRange):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        """See :meth:`click.ParamType.convert`."""
         if isinstance(value, str):
             from promptyoself.core.times import number_of_seconds
 
@@ -46,7 +33,6 @@ class Whole(click.IntRange):
         return "" if self.min is None and self.max is None else super()._describe_range()
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """See :meth:`click.ParamType.convert`."""
         if isinstance(value, str):
             digits, _, zeros = value.partition(".")
             if zeros and not zeros.strip("0"):
@@ -55,3 +41,17 @@ class Whole(click.IntRange):
         if isinstance(value, str) and not value.isascii():  # int() takes any script's digits
             self.fail(f"{value!r} is not a valid integer range.", param, ctx)
         return whole
+
+
+schedule_option = click.option(
+    "--id", "id_", required=True, metavar="ID", help="The schedule: sch_… ."
+)
+only_agent_option = click.option("--agent-id", metavar="AGENT", help="Only this agent's.")
+reason_option = click.option("--reason", metavar="TEXT", help="Why.")
+dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Say what would happen; change nothing."
+)
+tag_option = click.option(
+    "--tag", "tags", multiple=True, metavar="TAG", help="A tag; may be repeated."
+)
+limit_option = click.option("--limit", type=Whole(1, 10**9), metavar="N", help="How many at most.")

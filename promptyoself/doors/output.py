@@ -12,7 +12,7 @@ import click
 import orjson
 
 from promptyoself.core.diagnostics import redact_secrets
-from promptyoself.core.errors import PromptyoselfError, WrongUsage
+from promptyoself.core.errors import PromptyoselfError, WrongUsage, sentence
 
 Document = Mapping[str, Any]
 """What a command answers."""
@@ -23,16 +23,14 @@ def in_words_of_door(via: str, context: click.Context, document: Document) -> Do
 
     The MCP server puts documents into its clients' words by itself.
     """
-    if via != "sanctum":
-        return document
     texts = "".join(str(document.get(key, "")) for key in ("message", "hint", "warning"))
-    group = context.find_root().command
-    if not isinstance(group, click.Group) or not (
-        "error" in document or "--" in texts or "`" in texts
-    ):
+    names_something = "error" in document or "--" in texts or "`" in texts
+    if via != "sanctum" or not names_something:
         return document
     from promptyoself.doors.sanctum import in_host_terms
 
+    group = context.find_root().command
+    assert isinstance(group, click.Group)
     return in_host_terms(group, document, context.info_name)
 
 
@@ -91,9 +89,9 @@ def from_click_error(
 
             close = " or ".join(get_close_matches(called[0], commands))
             hint = f"Did you mean {close}? {hint}" if close else hint
-        return WrongUsage(code, _sentence(error), hint)
+        return WrongUsage(code, _on_one_line(error), hint)
     if isinstance(error, click.ClickException):
-        return PromptyoselfError("invalid_value", _sentence(error))
+        return PromptyoselfError("invalid_value", _on_one_line(error))
     return error
 
 
@@ -108,9 +106,8 @@ def _usage_code(error: click.UsageError) -> str:
     return next((code for kind, code in codes.items() if isinstance(error, kind)), "wrong_usage")
 
 
-def _sentence(error: click.ClickException) -> str:
-    text = " ".join(error.format_message().split())
-    return text if text.endswith((".", "?", "!")) else text + "."
+def _on_one_line(error: click.ClickException) -> str:
+    return sentence(" ".join(error.format_message().split()))
 
 
 _OS_CODES = {

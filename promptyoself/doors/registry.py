@@ -153,7 +153,8 @@ COMMANDS: dict[str, Command] = {
         ),
     ),
     "budgets": Command(
-        "budgets", Tool("Show what is left to spend", Effect.READS, "schedules:Budgets", "operator")
+        "forecast",
+        Tool("Show what is left to spend", Effect.READS, "schedules:Budgets", "operator"),
     ),
     "history": Command(
         "log",
@@ -210,7 +211,7 @@ COMMANDS: dict[str, Command] = {
     # Set-up, servers, keys, and what rewrites files or moves schedules is not for agents.
     "rebuild": Command("log"),
     "seal": Command("log"),
-    "recover": Command("recovery"),
+    "recover": Command("log"),
     "export": Command("transfer"),
     "import": Command("transfer"),
     "import-sqlite": Command("transfer"),
@@ -224,7 +225,7 @@ COMMANDS: dict[str, Command] = {
     "install-plugin": Command("setup"),
     "mcp": Command("mcp"),
     "sandbox": Command("setup"),
-    "demo": Command("setup"),
+    "demo": Command("demo"),
 }
 """Each command by its name; first those for agents, in the order in which help and tools list
 them."""

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from promptyoself import __version__
 from promptyoself.core.disk import Disk
 from promptyoself.core.errors import PromptyoselfError
-from promptyoself.doors.agent_parameters import argument_name, parameters
+from promptyoself.doors.agent_parameters import argument_name, commands_of, parameters
 from promptyoself.doors.registry import AGENT_FACING
-from promptyoself.doors.wording import Wording, tool_description, wording_for_agents
+from promptyoself.doors.wording import Wording, tool_description
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,14 +29,11 @@ _NAME = "promptyoself"
 _HOST_TIMEOUT = 10  # seconds that a host waits for the description
 
 
-def describe(group: click.Group, context: click.Context) -> dict[str, Any]:
+def describe(group: click.Group) -> dict[str, Any]:
     """The payload of ``--describe``, from the commands themselves."""
     commands = []
     words = wording_for_hosts(group)
-    for name in AGENT_FACING:
-        command = group.get_command(context, name)
-        if command is None:
-            continue
+    for name, command in commands_of(group, AGENT_FACING).items():
         described = []
         for parameter in parameters(command):
             text = words.description(parameter.description, name)
@@ -85,7 +82,7 @@ def in_host_terms(
 
 def wording_for_hosts(group: click.Group) -> Wording:
     """The words of this door: a host names the tools ``promptyoself__list``, and so on."""
-    return wording_for_agents(group, lambda name: f"{_NAME}__{name}", AGENT_FACING)
+    return Wording(group, lambda name: f"{_NAME}__{name}", AGENT_FACING)
 
 
 class Installed(NamedTuple):
@@ -105,7 +102,7 @@ def install(plugins: Path, python: str) -> Installed:
     """
     folder = plugins / _NAME
     path = folder / "cli.py"
-    content = stub(python).encode()
+    content = _STUB.format(mark=_MARK, python=os.path.abspath(python)).encode()
     if folder.is_symlink() or (folder.exists() and not _is_ours(path)):
         raise PromptyoselfError(
             "plugin_exists",
@@ -156,11 +153,6 @@ def check_plugin(plugins: Path) -> tuple[bool, str, str]:
     return True, f"{path}, version {version}, with {commands} commands", ""
 
 
-def stub(python: str) -> str:
-    """A ``cli.py`` that needs nothing but a Python of any version, and becomes ours."""
-    return _STUB.format(mark=_MARK, python=os.path.abspath(python))
-
-
 def _is_ours(path: Path) -> bool:
     try:
         return _MARK in path.read_text(encoding="utf-8")
@@ -169,6 +161,7 @@ def _is_ours(path: Path) -> bool:
 
 
 _MARK = "# Written by `promptyoself install-plugin`; it may be written anew."
+# It needs nothing but a Python of any version.
 _STUB = """#!/usr/bin/env python3
 {mark}
 import json

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,6 +14,7 @@ from promptyoself.core.errors import PromptyoselfError
 
 if TYPE_CHECKING:
     from promptyoself.core.settings import Settings, Unknown
+    from promptyoself.doors.output import Document
     from promptyoself.service.delivery.loop import StopFlag
     from promptyoself.store.store import Store
 
@@ -140,12 +142,34 @@ class Session:
         if on_stderr and self.caller.stop is None:
             self.log.warn(message)
 
+    def scheduled(self, schedule: Callable[[Store], Document]) -> Document:
+        """What ``schedule`` answers, with a warning if that has deliveries which no loop would
+        make."""
+        store = self.store()
+        answer = schedule(store)
+        if answer.get("next_run") or answer.get("count") or "slot" in answer:
+            self.warn_if_nothing_delivers(store)
+        return answer
+
     def warn_if_nothing_delivers(self, store: Store) -> None:
         """Warn where no loop runs that would deliver what was just scheduled."""
         with suppress(OSError):  # it is scheduled, which no want of files for a warning may deny
             from promptyoself.service.upkeep.running_loop import no_loop_warning
 
             self.add_warning(no_loop_warning(store, self.now()))
+
+    @contextmanager
+    def progress_of(self, store: Store) -> Iterator[Callable[[int], None] | None]:
+        """What is told how many events of a log have been read: a bar, if a person sees stderr."""
+        if not self.interactive:
+            yield None
+            return
+        from promptyoself.doors.tables import progress_bar
+
+        # By the index as it lies there: reading the log would mend it, and so take away what bears
+        # witness where the end was cut off.
+        with progress_bar(store.known_seq()) as progress:
+            yield progress
 
     def now(self) -> datetime:
         """The current time in UTC. Below the doors, time is an argument."""

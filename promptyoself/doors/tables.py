@@ -37,10 +37,11 @@ def print_table(document: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def progress_of(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr, which goes away at the end. Call what it yields with the number done."""
+def progress_bar(events: int) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr, which goes away at the end. Call what it yields with the number of events
+    that are done."""
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=total or None)
+        task = bar.add_task("events", total=events or None)
         yield lambda done: bar.update(task, completed=done)
 
 

@@ -8,12 +8,12 @@ shell. This is the one place where such a text is put into that caller's words.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
 
-from promptyoself.doors.agent_parameters import argument_name, parameters
+from promptyoself.doors.agent_parameters import argument_name, commands_of, parameters
 
 _SENTENCE = re.compile(r"(?<=[.?!])\s+(?=[^\sa-z])")
 _QUOTED = re.compile(r"(?<!\w)(?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")(?!\w)")
@@ -27,20 +27,27 @@ _TEXTS = ("message", "hint", "warning")
 
 
 class Wording:
-    """The words of one door."""
+    """The words of one door for agents."""
 
     def __init__(
-        self,
-        tools: Mapping[str, str],
-        options: Mapping[str, Mapping[str, str]],
-        commands: Collection[str],
+        self, group: click.Group, tool_name: Callable[[str], str], offered: Sequence[str]
     ) -> None:
-        """``tools`` has the tool of each command that this door offers. For each of these,
-        ``options`` has the argument of each option (without dashes) that this door offers.
-        ``commands`` are all that a shell has."""
-        self._tools, self._options, self._commands = tools, options, commands
+        """``offered`` are the commands of the group that this door offers. ``tool_name`` turns a
+        command's name into its tool's."""
+        self._options = {
+            name: {
+                alias: argument_name(parameter.name)
+                for parameter in parameters(command)
+                for alias in (parameter.name, *parameter.aliases)
+            }
+            for name, command in commands_of(group, offered).items()
+        }
+        self._tools = {name: tool_name(name) for name in self._options}
+        self._commands = group.list_commands(click.Context(group))
         self._names = {
-            option: argument for names in options.values() for option, argument in names.items()
+            option: argument
+            for names in self._options.values()
+            for option, argument in names.items()
         }
 
     def document(self, document: Mapping[str, Any], command: str | None) -> dict[str, Any]:
@@ -121,27 +128,6 @@ def _outside_quotes(text: str, change: Callable[[str], str]) -> str:
         parts.append(change(quoted[0]) if is_option else quoted[0])
         end = quoted.end()
     return "".join([*parts, change(text[end:])])
-
-
-def wording_for_agents(
-    group: click.Group, tool_name: Callable[[str], str], offered: Sequence[str]
-) -> Wording:
-    """The words of a door for agents on which these commands are ``offered``. ``tool_name`` turns a
-    command's name into its tool's."""
-    context = click.Context(group)
-    commands = {name: group.get_command(context, name) for name in offered}
-    options = {
-        name: {
-            alias: argument_name(parameter.name)
-            for parameter in parameters(command)
-            for alias in (parameter.name, *parameter.aliases)
-        }
-        for name, command in commands.items()
-        if command is not None
-    }
-    return Wording(
-        {name: tool_name(name) for name in options}, options, group.list_commands(context)
-    )
 
 
 def tool_description(command: click.Command) -> str:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from conftest import Clock
 
+pytestmark = pytest.mark.anyio
 WRITERS = {
     "register", "modify", "cancel", "pause", "resume", "trigger", "idle", "desire", "reinforce",
     "prune", "execute", "agents", "test",
@@ -188,43 +189,35 @@ async def until(holds: Callable[[], bool]) -> None:
         (Effect.DELIVERS, shares.DELIVERIES_OF_ONE),
     ],
 )
-def test_an_agents_calls_leave_room_for_others(effect: Effect, most: int) -> None:
+async def test_an_agents_calls_leave_room_for_others(effect: Effect, most: int) -> None:
     """Sixty calls of one agent hang: another's is answered at once."""
-
-    async def main() -> None:
-        mine = Shares()
-        flood, other = Call(), Call()
-        other.go_on.set()
-        async with anyio.create_task_group() as tasks:
-            for _ in range(60):
-                tasks.start_soon(partial(mine.run, flood, "evil", effect))
-            await until(lambda: flood.at_once == most)
-            with anyio.fail_after(5):
-                for another in Effect:
-                    await mine.run(other, "good", another)
-            assert flood.at_once == most
-            flood.go_on.set()
-        assert (flood.most, flood.done) == (most, 60)
-        assert not mine._shares
-
-    anyio.run(main)
+    mine = Shares()
+    flood, other = Call(), Call()
+    other.go_on.set()
+    async with anyio.create_task_group() as tasks:
+        for _ in range(60):
+            tasks.start_soon(partial(mine.run, flood, "evil", effect))
+        await until(lambda: flood.at_once == most)
+        with anyio.fail_after(5):
+            for another in Effect:
+                await mine.run(other, "good", another)
+        assert flood.at_once == most
+        flood.go_on.set()
+    assert (flood.most, flood.done) == (most, 60)
+    assert not mine._shares
 
 
-def test_what_is_delivered_may_make_its_agent_write() -> None:
+async def test_what_is_delivered_may_make_its_agent_write() -> None:
     """An agent that delivers its own prompt, and is made to register another by it, isn't kept from
     that until the delivery is over."""
-
-    async def main() -> None:
-        mine, delivery, registration = Shares(), Call(), Call()
-        registration.go_on.set()
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(mine.run, delivery, "one", Effect.DELIVERS)
-            await until(lambda: delivery.at_once == 1)
-            with anyio.fail_after(5):
-                await mine.run(registration, "one", Effect.WRITES)
-            delivery.go_on.set()
-
-    anyio.run(main)
+    mine, delivery, registration = Shares(), Call(), Call()
+    registration.go_on.set()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(mine.run, delivery, "one", Effect.DELIVERS)
+        await until(lambda: delivery.at_once == 1)
+        with anyio.fail_after(5):
+            await mine.run(registration, "one", Effect.WRITES)
+        delivery.go_on.set()
 
 
 @pytest.mark.parametrize(
@@ -264,34 +257,27 @@ def test_the_agent_that_a_server_is_pinned_to_is_known() -> None:
     assert anyio.run(main, None) > shares.CALLS_OF_ONE
 
 
-def test_too_many_calls_are_refused() -> None:
-    async def main() -> None:
-        mine, flood = Shares(), Call()
-        async with anyio.create_task_group() as tasks:
-            for _ in range(shares.MOST_PENDING):
-                tasks.start_soon(partial(mine.run, flood, "evil", Effect.READS))
-            await until(lambda: flood.at_once == shares.CALLS_OF_ONE)
-            with pytest.raises(PromptyoselfError) as error:
-                await mine.run(flood, "evil", Effect.READS)
-            assert error.value.code == "too_many_calls"
-            flood.go_on.set()
-        await mine.run(flood, "evil", Effect.READS)
-
-    anyio.run(main)
-
-
-def test_cancelling_is_no_way_to_have_more() -> None:
-    """A call keeps its place until its thread has ended; one that had none gives up its turn."""
-
-    async def main() -> None:
-        mine, flood = Shares(), Call()
-        for _ in range(20):
-            with anyio.move_on_after(0.02):
-                await mine.run(flood, "evil", Effect.READS_LOG)
-        assert flood.most == 1
+async def test_too_many_calls_are_refused() -> None:
+    mine, flood = Shares(), Call()
+    async with anyio.create_task_group() as tasks:
+        for _ in range(shares.MOST_PENDING):
+            tasks.start_soon(partial(mine.run, flood, "evil", Effect.READS))
+        await until(lambda: flood.at_once == shares.CALLS_OF_ONE)
+        with pytest.raises(PromptyoselfError) as error:
+            await mine.run(flood, "evil", Effect.READS)
+        assert error.value.code == "too_many_calls"
         flood.go_on.set()
-        await until(lambda: not mine._shares)
-        assert flood.done == 1
-        assert await mine.run(flood, "evil", Effect.READS_LOG) == b"{}"
+    await mine.run(flood, "evil", Effect.READS)
 
-    anyio.run(main)
+
+async def test_cancelling_is_no_way_to_have_more() -> None:
+    """A call keeps its place until its thread has ended; one that had none gives up its turn."""
+    mine, flood = Shares(), Call()
+    for _ in range(20):
+        with anyio.move_on_after(0.02):
+            await mine.run(flood, "evil", Effect.READS_LOG)
+    assert flood.most == 1
+    flood.go_on.set()
+    await until(lambda: not mine._shares)
+    assert flood.done == 1
+    assert await mine.run(flood, "evil", Effect.READS_LOG) == b"{}"

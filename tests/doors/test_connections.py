@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import orjson
 import pytest
-from mcp_servers import COMMAND, INITIALIZE, serving, wait_for
+from calling import run
+from mcp_servers import INITIALIZE, serving, wait_for
 
 from promptyoself.core.connections import is_own_name, is_own_origin, most_connections
 from promptyoself.sandbox import Sandbox
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def silent(port: int, number: int, begun: bytes = b"") -> Iterator[None]:
-    """So many connections that say nothing, or begin to."""
+    """A number of connections that say nothing, or begin to."""
 
     def connect(_: int) -> socket.socket:
         connection = socket.create_connection(("127.0.0.1", port), timeout=20)
@@ -55,11 +56,8 @@ def test_the_sandbox_has_room_for_who_asks(begun: bytes, monkeypatch: pytest.Mon
 
 
 def test_half_of_the_files_are_for_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    soft: Callable[[int], object] = lambda files: monkeypatch.setattr(  # noqa: E731
-        resource, "getrlimit", lambda _: (files, files)
-    )
     for files, most in ((1024, 512), (256, 128), (20, 16), (10**6, 512), (-1, 512)):
-        soft(files)
+        monkeypatch.setattr(resource, "getrlimit", lambda _, files=files: (files, files))
         assert most_connections(512) == most
 
 
@@ -123,66 +121,22 @@ def test_the_sandbox_is_asked_for_by_a_name_of_this_machine() -> None:
         assert httpx.get(url, headers={"Host": "letta:8283"}, trust_env=False).status_code == 200
 
 
-# A server whose process may open 256 files.
-FEW = ["bash", "-c", 'ulimit -n 256; exec "$@"', "bash", *COMMAND]
-
-
-@pytest.mark.parametrize("begun", [b"", b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nX: "])
-def test_idle_connections_keep_no_client_out(
-    begun: bytes, var: Path, environ: dict[str, str]
-) -> None:
-    """The attack: more connections than the process may have files, none of which shows a token.
-    Clients get in at once, the loop beside goes on delivering, and little is said."""
-    with Sandbox(("echo",), latency=0.02) as sandbox, ExitStack() as end:
-        environ = {**environ, "LETTA_BASE_URL": sandbox.url}
-        token = {"PROMPTYOSELF_MCP_TOKEN": "0123456789abcdef-test"}
-        server = end.enter_context(serving(environ, "--with-loop", command=FEW, **token))
-        end.enter_context(silent(server.port, 400, begun))
-        bearer = f"Bearer {token['PROMPTYOSELF_MCP_TOKEN']}"
-        arguments = {"agent_id": sandbox.agents[0], "prompt": "Now.", "time": "in 1s"}
-        call = {
-            "jsonrpc": "2.0",
-            "id": 1,
-            "method": "initialize",
-            "params": {
-                "protocolVersion": "2025-06-18",
-                "capabilities": {},
-                "clientInfo": {"name": "c", "version": "1"},
-            },
-        }
-        times = []
-        for _ in range(10):
-            began = time.monotonic()
-            status, _ = server.post(call, Authorization=bearer)
-            times.append(time.monotonic() - began)
-            assert status == 200
-        assert sorted(times)[5] < 1.0, times
-        made = call_as_a_person(environ, arguments)
-        assert made["status"] == "success"
-        wait_for(var, "delivery.delivered")
-        code, said = server.end()
-        assert code == 0
-        assert len(said) < 2000, said
-
-
-# The full figure: more connections than a process of 1,024 files, as most are, can have open.
+WATCHED_LOOP = ("execute", "--loop", "--metrics-port", "0")
 MANY, FILES = 1100, 1024
-LIMITED = [
-    "bash",
-    "-c",
-    f'ulimit -n {FILES}; exec "$@"',
-    "bash",
-    sys.executable,
-    "-m",
-    "promptyoself",
-]
+"""More connections than a process that may open 1,024 files, as most may, can have open."""
 
 
-@pytest.fixture
-def many_files() -> Iterator[None]:
+def limited(files: int, *words: str) -> list[str]:
+    """The command, in a process that may open a number of files."""
+    program = [sys.executable, "-m", "promptyoself", *words]
+    return ["bash", "-c", f'ulimit -n {files}; exec "$@"', "bash", *program]
+
+
+@contextmanager
+def files_for(connections: int) -> Iterator[None]:
     """The test itself needs a file for each connection."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * MANY
+    wanted = 2 * connections
     if hard != resource.RLIM_INFINITY and hard < wanted:
         pytest.skip(f"this process may open {hard} files at most, and {wanted} are needed")
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -198,7 +152,7 @@ def limited_process(
     """A server whose process may open 1,024 files: what it printed first; and what ends it, and
     tells what it had to say."""
     process = subprocess.Popen(
-        [*LIMITED, *words], env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        limited(FILES, *words), env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
 
     def end() -> str:
@@ -227,26 +181,26 @@ def require_quick(ask: Callable[[], int]) -> None:
 
 def deliver(var: Path, environ: dict[str, str], agent: str) -> None:
     """A prompt is registered, and the loop delivers it."""
-    arguments = {"agent_id": agent, "prompt": "Now.", "time": "in 1s"}
-    assert call_as_a_person(environ, arguments)["status"] == "success"
+    words = ("--agent-id", agent, "--prompt", "Now.", "--time", "in 1s")
+    run("register", *words, environ=environ).success()
     wait_for(var, "delivery.delivered")
 
 
-@pytest.mark.usefixtures("many_files")
+@pytest.mark.parametrize(("number", "files"), [(400, 256), (MANY, FILES)])
 @pytest.mark.parametrize("begun", [b"", b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nX: "])
-def test_1100_connections_keep_nobody_out_of_mcp(
-    begun: bytes, var: Path, environ: dict[str, str]
+def test_idle_connections_keep_no_client_out(
+    begun: bytes, number: int, files: int, var: Path, environ: dict[str, str]
 ) -> None:
-    """None of them shows a token. Those who do get in, the loop beside delivers, and stderr doesn't
+    """The attack: more connections than the process may have files, none of which shows a token.
+    Clients that show one get in at once, the loop beside goes on delivering, and stderr doesn't
     grow with the connections."""
     token = "0123456789abcdef-test"
     with Sandbox(("echo",), latency=0.02) as sandbox, ExitStack() as end:
-        environ = {**environ, "LETTA_BASE_URL": sandbox.url}
-        words = ("--with-loop",)
-        server = end.enter_context(
-            serving(environ, *words, command=[*LIMITED, "mcp"], PROMPTYOSELF_MCP_TOKEN=token)
-        )
-        end.enter_context(silent(server.port, MANY, begun))
+        environ = {**environ, "LETTA_BASE_URL": sandbox.url, "PROMPTYOSELF_MCP_TOKEN": token}
+        command = limited(files, "mcp")
+        end.enter_context(files_for(number))
+        server = end.enter_context(serving(environ, "--with-loop", command=command))
+        end.enter_context(silent(server.port, number, begun))
         require_quick(lambda: server.post(INITIALIZE, Authorization=f"Bearer {token}")[0])
         deliver(var, environ, sandbox.agents[0])
         code, said = server.end()
@@ -254,13 +208,12 @@ def test_1100_connections_keep_nobody_out_of_mcp(
     assert len(said) < 2000, said
 
 
-@pytest.mark.usefixtures("many_files")
 def test_1100_connections_keep_nobody_from_the_metrics(var: Path, environ: dict[str, str]) -> None:
     """The same of a loop that serves its metrics, which has no token at all."""
     with Sandbox(("echo",), latency=0.02) as sandbox, ExitStack() as end:
         environ = {**environ, "LETTA_BASE_URL": sandbox.url}
-        words = ("execute", "--loop", "--metrics-port", "0")
-        urls, ended = end.enter_context(limited_process(environ, *words))
+        end.enter_context(files_for(MANY))
+        urls, ended = end.enter_context(limited_process(environ, *WATCHED_LOOP))
         port = int(urls["metrics"].split(":")[2].partition("/")[0])
         end.enter_context(silent(port, MANY, b"GET /met"))
         for name in ("metrics", "health"):
@@ -270,30 +223,20 @@ def test_1100_connections_keep_nobody_from_the_metrics(var: Path, environ: dict[
     assert len(said) < 2000, said
 
 
-@pytest.mark.usefixtures("many_files")
 def test_1100_connections_keep_nobody_from_the_sandbox(var: Path, environ: dict[str, str]) -> None:
     """The same of the sandbox: a loop still delivers to its agents."""
     with ExitStack() as end:
+        end.enter_context(files_for(MANY))
         answer, ended = end.enter_context(limited_process(environ, "sandbox", "--port", "0"))
         environ = {**environ, "LETTA_BASE_URL": answer["url"]}
         end.enter_context(silent(int(answer["url"].rpartition(":")[2]), MANY))
         url = answer["url"] + "/v1/health/"
         require_quick(lambda: httpx.get(url, trust_env=False).status_code)
-        _, loop_ended = end.enter_context(
-            limited_process(environ, "execute", "--loop", "--metrics-port", "0")
-        )
+        _, loop_ended = end.enter_context(limited_process(environ, *WATCHED_LOOP))
         deliver(var, environ, answer["agents"][0])
         assert loop_ended() == ""
         said = ended()
     assert len(said) < 2000, said
-
-
-def call_as_a_person(environ: dict[str, str], asked: dict[str, str]) -> dict[str, object]:
-    words = [f"--{name.replace('_', '-')}={value}" for name, value in asked.items()]
-    command = [sys.executable, "-m", "promptyoself", "register", *words]
-    answer = subprocess.run(command, env=environ, capture_output=True, check=True, timeout=30)
-    found: dict[str, object] = orjson.loads(answer.stdout)
-    return found
 
 
 def test_a_head_and_a_body_have_a_time_limit(
@@ -328,33 +271,18 @@ def test_a_head_and_a_body_have_a_time_limit(
                 assert gone, head
 
 
-def test_a_silent_connection_does_not_delay_health(
-    sandbox_and_loop: tuple[Sandbox, str],
-) -> None:
+def test_a_silent_connection_does_not_delay_health(var: Path, environ: dict[str, str]) -> None:
     """Eighteen that say nothing made it wait for 89 seconds."""
-    _, url = sandbox_and_loop
-    with silent(int(url.rpartition(":")[2]), 100, b"GET /hea"):
+    with Sandbox() as sandbox, ExitStack() as end:
+        environ = {**environ, "LETTA_BASE_URL": sandbox.url}
+        urls, _ = end.enter_context(limited_process(environ, *WATCHED_LOOP))
+        port = int(urls["health"].split(":")[2].partition("/")[0])
+        end.enter_context(silent(port, 100, b"GET /hea"))
         for _ in range(5):
             began = time.monotonic()
-            assert httpx.get(url + "/healthz", trust_env=False).json()["checks"]
+            assert httpx.get(urls["health"], trust_env=False).json()["checks"]
             assert time.monotonic() - began < 4
-        refused = httpx.get(url + "/metrics", headers={"Host": "evil.example"}, trust_env=False)
+        headers = {"Host": "evil.example"}
+        refused = httpx.get(urls["metrics"], headers=headers, trust_env=False)
         assert refused.status_code == 421
         assert refused.json()["code"] == "forbidden_host"
-
-
-@pytest.fixture
-def sandbox_and_loop(var: Path, environ: dict[str, str]) -> Iterator[tuple[Sandbox, str]]:
-    """A loop that serves its health."""
-    with Sandbox() as sandbox:
-        command = [sys.executable, "-m", "promptyoself", "execute", "--loop", "--metrics-port", "0"]
-        loop = subprocess.Popen(
-            command, env={**environ, "LETTA_BASE_URL": sandbox.url}, stdout=subprocess.PIPE
-        )
-        try:
-            assert loop.stdout is not None
-            health = str(orjson.loads(loop.stdout.readline())["health"])
-            yield sandbox, health.removesuffix("/healthz")
-        finally:
-            loop.kill()
-            loop.communicate()

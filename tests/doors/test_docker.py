@@ -44,8 +44,8 @@ def ignored(path: str) -> bool:
 @pytest.fixture(scope="module")
 def compose() -> dict[str, Any]:
     """The compose file."""
-    found: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
-    return found
+    document: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    return document
 
 
 def accepts(arguments: list[str]) -> bool:
@@ -232,8 +232,8 @@ def test_compose_itself_accepts_the_file() -> None:
     """`docker compose config` finds nothing wrong, where there is a docker with compose."""
     if shutil.which("docker") is None:
         pytest.skip("docker is not installed")
-    found = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
-    if found.returncode != 0:
+    asked = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
+    if asked.returncode != 0:
         pytest.skip("docker has no compose here")
     command = ["docker", "compose", "--file", str(ROOT / "docker-compose.yml"), "config", "--quiet"]
     environ = {**os.environ, "PROMPTYOSELF_MCP_TOKEN": "0123456789abcdef"}

@@ -31,9 +31,9 @@ esac
 def block(heading: str) -> str:
     """The first shell block under a heading of docs/howto/operating.md."""
     section = OPERATING.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
-    found = re.search(r"^```sh\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
-    assert found is not None, heading
-    return found[1]
+    shown = re.search(r"^```sh\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    assert shown is not None, heading
+    return shown[1]
 
 
 class Crontab:

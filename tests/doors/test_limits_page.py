@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from pathlib import Path
 
@@ -75,6 +74,5 @@ def test_every_test_that_is_named_is_there() -> None:
     assert len(named) > 15
     for file, name in sorted(named):
         (path,) = (ROOT / "tests").rglob(file)
-        tree = ast.parse(path.read_text())
-        assert name in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+        assert re.search(rf"^(async )?def {name}\(", path.read_text(), re.MULTILINE), name
     assert set(NUMBERS) <= {row[0] for row in ROWS}

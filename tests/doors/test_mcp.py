@@ -10,7 +10,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import anyio
 import click
@@ -26,10 +26,10 @@ from mcp_types import Tool as Listed
 
 from promptyoself import cli
 from promptyoself.core.errors import PromptyoselfError
+from promptyoself.doors import session
 from promptyoself.doors.agent_parameters import parameters
 from promptyoself.doors.commands import mcp
-from promptyoself.doors.mcp import schemas
-from promptyoself.doors.mcp import tools as door
+from promptyoself.doors.mcp import schemas, tools
 from promptyoself.doors.mcp.tools import Door
 from promptyoself.doors.registry import AGENT_FACING, COMMANDS, SETS, Command, Effect, Tool
 from promptyoself.doors.session import Caller
@@ -38,6 +38,8 @@ from promptyoself.sandbox import Sandbox
 if TYPE_CHECKING:
     from conftest import Clock
 
+pytestmark = pytest.mark.anyio
+T = TypeVar("T")
 READ_ONLY = {
     "list", "show", "next", "simulate", "history", "audit", "diff", "stats", "head", "verify",
     "agents", "test", "desires", "budgets",
@@ -59,48 +61,61 @@ def opened(
     return Door(group, ask, agenda, agent=agent, prefix=prefix, tools=offered)
 
 
-def talk(
-    client_side: Callable[[Client], Awaitable[None]], made: Door | None = None, mode: str = "auto"
-) -> None:
+def talk(client_side: Callable[[Client], Awaitable[T]], door: Door | None = None) -> T:
     """Connect the SDK's client to a server, and let it say something."""
 
-    async def connected() -> None:
-        async with Client((made or opened()).server, mode=mode) as client:
-            await client_side(client)
+    async def connected() -> T:
+        async with Client((door or opened()).server) as client:
+            return await client_side(client)
 
-    anyio.run(connected)
+    return anyio.run(connected)
 
 
 def document(result: CallToolResult) -> dict[str, Any]:
     """What a tool answered: the same as structured content, as text, and by its flag."""
-    found: dict[str, Any] = result.structured_content
+    answer: dict[str, Any] = result.structured_content
     (content,) = result.content
     assert isinstance(content, TextContent)
-    assert orjson.loads(content.text) == found
-    assert result.is_error == (found["status"] == "error")
-    return found
+    assert orjson.loads(content.text) == answer
+    assert result.is_error == (answer["status"] == "error")
+    return answer
 
 
-def ask(tool: str, arguments: dict[str, Any], made: Door | None = None) -> dict[str, Any]:
+def ask(tool: str, arguments: dict[str, Any], door: Door | None = None) -> dict[str, Any]:
     """Call one tool."""
-    found: list[dict[str, Any]] = []
 
-    async def one(client: Client) -> None:
-        found.append(document(await client.call_tool(tool, arguments)))
+    async def called(client: Client) -> dict[str, Any]:
+        return document(await client.call_tool(tool, arguments))
 
-    talk(one, made)
-    return found[0]
+    return talk(called, door)
 
 
-def listed(made: Door | None = None) -> dict[str, Listed]:
+def listed(door: Door | None = None) -> dict[str, Listed]:
     """The tools by name."""
-    found: list[Listed] = []
 
-    async def look(client: Client) -> None:
-        found.extend((await client.list_tools()).tools)
+    async def look(client: Client) -> dict[str, Listed]:
+        return {tool.name: tool for tool in (await client.list_tools()).tools}
 
-    talk(look, made)
-    return {tool.name: tool for tool in found}
+    return talk(look, door)
+
+
+def read(uri: str, door: Door | None = None) -> dict[str, Any]:
+    """A resource."""
+
+    async def look(client: Client) -> dict[str, Any] | MCPError:
+        try:
+            (content,) = (await client.read_resource(uri)).contents
+        except MCPError as error:  # the client's end would wrap it
+            return error
+        assert isinstance(content, TextResourceContents)
+        assert (content.uri, content.mime_type) == (uri, "application/json")
+        answer: dict[str, Any] = orjson.loads(content.text)
+        return answer
+
+    answer = talk(look, door)
+    if isinstance(answer, MCPError):
+        raise answer
+    return answer
 
 
 def test_the_tools_are_the_commands_for_agents(var: Path) -> None:
@@ -114,9 +129,9 @@ def test_the_tools_are_the_commands_for_agents(var: Path) -> None:
 
 def test_a_prefix_is_in_what_is_told_too(var: Path) -> None:
     """With a prefix, whatever a model reads names the tools as they are called."""
-    made = opened(prefix="clock_")
-    assert "`clock_pause` stops it" in str(listed(made)["clock_cancel"].description)
-    assert ask("clock_register", PROMPT, made)["created"]
+    door = opened(prefix="clock_")
+    assert "`clock_pause` stops it" in str(listed(door)["clock_cancel"].description)
+    assert ask("clock_register", PROMPT, door)["created"]
 
     async def look(client: Client) -> None:
         assert "call `clock_register`" in str(client.instructions)
@@ -127,12 +142,7 @@ def test_a_prefix_is_in_what_is_told_too(var: Path) -> None:
         with pytest.raises(MCPError, match="no tool"):
             await client.call_tool("register", PROMPT)
 
-    talk(look, made)
-
-
-def test_every_tool_says_what_it_answers_and_does() -> None:
-    """Each command for agents has an output schema and annotations; there are none of others."""
-    assert all(schemas.output_schema(name) for name in AGENT_FACING), "name the answer's type"
+    talk(look, door)
 
 
 def test_a_tool_is_described_for_a_model(var: Path) -> None:
@@ -147,7 +157,7 @@ def test_a_tool_is_described_for_a_model(var: Path) -> None:
         for where, word, value in subschemas(tool.input_schema):
             assert isinstance(value, dict), f"{name}: {where} {word} is no schema to all clients"
         assert all(each["description"] for each in tool.input_schema["properties"].values())
-        assert tool.output_schema is not None
+        assert tool.output_schema is not None, "name the answer's type"
         Draft202012Validator.check_schema(tool.input_schema)
         Draft202012Validator.check_schema(tool.output_schema)
         assert tool.annotations is not None
@@ -187,35 +197,35 @@ def test_a_new_command_appears_by_itself(var: Path, monkeypatch: pytest.MonkeyPa
         return {"status": "success", "tag": tag, "strength": strength, "loud": loud}
 
     group = click.Group("promptyoself", commands={"wish": wish_command})
-    monkeypatch.setattr(door, "AGENT_FACING", ("wish",))
+    monkeypatch.setattr(tools, "AGENT_FACING", ("wish",))
     monkeypatch.setitem(COMMANDS, "wish", Command("wishes", Tool("Wish", Effect.WRITES)))
-    made = opened(group=group, only=("wish",))
-    tool = listed(made)["wish"]
+    door = opened(group=group, only=("wish",))
+    tool = listed(door)["wish"]
     assert tool.input_schema["properties"]["tag"] == {
         "type": "array", "items": {"type": "string"},
         "description": "A tag.",
     }  # fmt: skip
     assert tool.output_schema is None
-    assert ask("wish", {"tag": ["a", "--b", "c d"], "strength": [1, 0.5]}, made) == {
+    assert ask("wish", {"tag": ["a", "--b", "c d"], "strength": [1, 0.5]}, door) == {
         "status": "success", "tag": ["a", "--b", "c d"], "strength": [1.0, 0.5], "loud": False,
     }  # fmt: skip
-    assert ask("wish", {"tag": [], "loud": True}, made)["loud"] is True
-    assert ask("wish", {"tag": ["a", 5]}, made)["code"] == "invalid_value"
+    assert ask("wish", {"tag": [], "loud": True}, door)["loud"] is True
+    assert ask("wish", {"tag": ["a", 5]}, door)["code"] == "invalid_value"
     for tag in ("a", ["a"], '["a"]', {"item": "a"}, {"item": ["a"]}, ["a", ""], ["a", None]):
-        assert ask("wish", {"tag": tag}, made)["tag"] == ["a"], tag
-    assert ask("wish", {"tag": "[a", "strength": "0.5"}, made)["tag"] == ["[a"]
-    assert ask("wish", {"tag": "", "strength": ["1", 0.5]}, made)["strength"] == [1.0, 0.5]
-    assert ask("wish", {"tag": '[{"a": 1}]'}, made)["code"] == "invalid_value"
+        assert ask("wish", {"tag": tag}, door)["tag"] == ["a"], tag
+    assert ask("wish", {"tag": "[a", "strength": "0.5"}, door)["tag"] == ["[a"]
+    assert ask("wish", {"tag": "", "strength": ["1", 0.5]}, door)["strength"] == [1.0, 0.5]
+    assert ask("wish", {"tag": '[{"a": 1}]'}, door)["code"] == "invalid_value"
 
 
-def test_what_tools_answer_is_what_they_say(sandbox: Sandbox, var: Path, clock: Clock) -> None:
+async def test_tools_answer_what_they_say(sandbox: Sandbox, var: Path, clock: Clock) -> None:
     """Every tool's answers fit its output schema (the client checks that), and are those of the
     command line."""
     agent = sandbox.agents[0]
     used: set[str] = set()
-    names = listed()
+    async with Client(opened().server) as client:
+        names = {tool.name: tool for tool in (await client.list_tools()).tools}
 
-    async def story(client: Client) -> None:
         async def asked(tool: str, **arguments: Any) -> dict[str, Any]:
             used.add(tool)
             answer = document(await client.call_tool(tool, arguments))
@@ -269,15 +279,13 @@ def test_what_tools_answer_is_what_they_say(sandbox: Sandbox, var: Path, clock: 
                 for key, value in arguments.items()
             ]
             assert await asked(tool, **arguments) == call(tool, *words).success()
-
-    talk(story)
     assert used == set(AGENT_FACING)
     events = check_chain(var / "schedules")
     by = {(event["actor"]["via"], event["actor"]["who"]) for event in events}
     login = call("register", "--agent-id", AGENT, "--prompt", "x", "--every", "1d").success()
     assert by == {("ledger", "promptyoself"), ("mcp", "mcp")}, "the SDK's client calls itself so"
     last = orjson.loads(lines_of(var)[-1])["actor"]
-    assert (last["who"], last["for_agent"]) == (_login(), AGENT), login
+    assert (last["who"], last["for_agent"]) == (session._login(), AGENT), login
     assert sandbox.deliveries
 
 
@@ -402,8 +410,8 @@ def subschemas(schema: Any, where: str = "") -> Iterator[tuple[str, str, Any]]:
 
 
 def test_arguments_as_models_write_them(var: Path) -> None:
-    """A number or a boolean as a text, an empty text for what is left out, and a single value for a
-    list: each has one meaning, and that is taken."""
+    """A number or a boolean as a text, an empty text or null for what is left out, a single value
+    for a list: each has one meaning, and that is taken."""
     asked = {**PROMPT, "max_repetitions": "5", "tier": " 1 ", "daily_budget": "3.0", "name": "",
              "envelope": "true", "jitter": "", "until": "", "tz": "", "misfire": "",
              "dry_run": "false", "on_failure": "", "template": "", "time": ""}  # fmt: skip
@@ -411,7 +419,8 @@ def test_arguments_as_models_write_them(var: Path) -> None:
     shown = ask("show", {"id": id_, "at": ""})["schedule"]
     assert (shown["max_repetitions"], shown["tier"], shown["daily_budget"]) == (5, 1, 3)
     assert (shown["envelope"], shown["name"], shown["agent_id"]) == (True, None, AGENT)
-    assert ask("register", {**PROMPT, "dry_run": "True", "prompt": "x"})["dry_run"]
+    absent = {"name": None, "envelope": None, "max_repetitions": None}
+    assert ask("register", {**PROMPT, **absent, "dry_run": "True", "prompt": "x"})["dry_run"]
     assert ask("list", {"limit": "1", "full": "yes", "status": "", "agent_id": ""})["count"] == 1
     for tool in ("list", "history", "audit", "budgets", "desires"):
         whole, answer = ask(tool, {}), ask(tool, {"agent_id": ""})
@@ -431,24 +440,25 @@ def test_arguments_as_models_write_them(var: Path) -> None:
     assert (shown["envelope"], shown["name"], shown["prompt"]) == (False, None, "Hello")
 
 
-def definitions(made: Door) -> str:
+def definitions(door: Door) -> str:
     """The tools as function definitions, which is what a model reads of them."""
-    found = [
+    functions = [
         {"type": "function", "function": {
             "name": tool.name, "description": tool.description, "parameters": tool.input_schema,
         }}
-        for tool in listed(made).values()
+        for tool in listed(door).values()
     ]  # fmt: skip
-    return json.dumps(found, ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(functions, ensure_ascii=False, separators=(",", ":"))
 
 
 def test_few_tools_by_default(var: Path) -> None:
     """What an agent is offered by default are ten tools of less than 2,500 tokens. A token is taken
     to have 3.7 characters: of this very text, the encodings o200k_base and cl100k_base make tokens
     of more than 3.9."""
-    text = definitions(opened(only=mcp.commands_offered("agent")))
+    door = opened(only=mcp.commands_offered("agent"))
+    text = definitions(door)
     assert len(text) / 3.7 < 2500, len(text)
-    assert list(listed(opened(only=mcp.commands_offered("agent")))) == [
+    assert list(listed(door)) == [
         "register", "list", "show", "modify", "cancel", "pause", "resume", "trigger", "next",
         "history",
     ]  # fmt: skip
@@ -474,10 +484,10 @@ def test_nothing_is_told_of_tools_that_are_not_offered(named: str, var: Path) ->
     """What a model reads names no tool that it isn't offered: descriptions, instructions, prompts
     and the hints of errors; and such a tool can't be called."""
     only = mcp.commands_offered(named)
-    made = opened(prefix="p_", only=only)
+    door = opened(prefix="p_", only=only)
     others = {f"p_{name}" for name in AGENT_FACING if name not in only}
     texts: list[str] = [json.dumps([tool.input_schema, tool.description], ensure_ascii=False)
-                        for tool in listed(made).values()]  # fmt: skip
+                        for tool in listed(door).values()]  # fmt: skip
 
     async def look(client: Client) -> None:
         texts.append(str(client.instructions))
@@ -494,16 +504,10 @@ def test_nothing_is_told_of_tools_that_are_not_offered(named: str, var: Path) ->
                 answer = await client.call_tool(f"p_{name}", arguments)
                 texts.append(document(answer)["hint"])
 
-    talk(look, made)
+    talk(look, door)
     for text in texts:
         words = set(re.findall(r"`([^`]*)`", text))
         assert not words & (others | set(COMMANDS)), text
-
-
-def test_null_is_not_given(var: Path) -> None:
-    """Models like to send null for what they leave out."""
-    answer = ask("register", {**PROMPT, "name": None, "envelope": None, "max_repetitions": None})
-    assert answer["created"]
 
 
 def test_a_prompt_arrives_verbatim(var: Path) -> None:
@@ -513,11 +517,10 @@ def test_a_prompt_arrives_verbatim(var: Path) -> None:
         assert ask("show", {"id": id_})["schedule"]["prompt"] == prompt
 
 
-def test_tools_that_do_not_exist(var: Path) -> None:
+async def test_tools_that_do_not_exist(var: Path) -> None:
     """An unknown tool, and every command that isn't for agents, is an error of the protocol that
     names what there is; so are resources and prompts."""
-
-    async def tried(client: Client) -> None:
+    async with Client(opened().server) as client:
         for name in (*sorted(FORBIDDEN), "no-such", "promptyoself__list"):
             with pytest.raises(MCPError) as refused:
                 await client.call_tool(name, {})
@@ -535,8 +538,6 @@ def test_tools_that_do_not_exist(var: Path) -> None:
             with pytest.raises(MCPError) as refused:
                 await client.get_prompt(prompt, arguments)
             assert refused.value.data["code"] == code
-
-    talk(tried)
     assert not log_of(var)
 
 
@@ -579,27 +580,6 @@ def test_a_pinned_caller_sees_itself_alone(
         read(f"promptyoself://agents/{other}/agenda", pinned)
 
 
-def read(uri: str, made: Door | None = None) -> dict[str, Any]:
-    """A resource."""
-    found: list[str | MCPError] = []
-
-    async def look(client: Client) -> None:
-        try:
-            (content,) = (await client.read_resource(uri)).contents
-        except MCPError as error:
-            found.append(error)
-            return
-        assert isinstance(content, TextResourceContents)
-        assert (content.uri, content.mime_type) == (uri, "application/json")
-        found.append(content.text)
-
-    talk(look, made)
-    if isinstance(found[0], MCPError):
-        raise found[0]
-    answer: dict[str, Any] = orjson.loads(found[0])
-    return answer
-
-
 def test_the_servers_agent_is_meant_where_none_is_named(
     var: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -609,12 +589,12 @@ def test_the_servers_agent_is_meant_where_none_is_named(
     assert without["required"] == ["agent_id"]
     assert "agent_id" not in listed()["list"].input_schema["required"]
     assert listed()["modify"].input_schema["required"] == ["id"]
-    made = opened(agent="agent-env")
-    schema = listed(made)["register"].input_schema
+    door = opened(agent="agent-env")
+    schema = listed(door)["register"].input_schema
     assert "agent_id" not in schema["required"]
     assert schema["properties"]["agent_id"]["default"] == "agent-env"
     monkeypatch.setenv("PROMPTYOSELF_DEFAULT_AGENT_ID", "agent-env")
-    id_ = ask("register", {"prompt": "x", "every": "1h"}, made)["id"]
+    id_ = ask("register", {"prompt": "x", "every": "1h"}, door)["id"]
     assert ask("show", {"id": id_})["schedule"]["agent_id"] == "agent-env"
     actor = orjson.loads(lines_of(var)[-1])["actor"]
     assert (actor["via"], actor["kind"], actor["for_agent"]) == ("mcp", "client", "agent-env")
@@ -659,10 +639,9 @@ def test_an_agenda_ends(var: Path, clock: Clock) -> None:
     assert (len(agenda["agenda"]), agenda["count"], agenda["truncated"]) == (200, 200, True)
 
 
-def test_prompts() -> None:
+async def test_prompts() -> None:
     """The templates name tools that exist, and have what they were given in them."""
-
-    async def look(client: Client) -> None:
+    async with Client(opened().server) as client:
         prompts = (await client.list_prompts()).prompts
         assert [each.name for each in prompts] == ["follow_up", "review_schedules"]
         for name, arguments in (
@@ -678,8 +657,6 @@ def test_prompts() -> None:
             named = {part for number, part in enumerate(text.split("`")) if number % 2}
             assert named <= set(AGENT_FACING)
             assert named
-
-    talk(look)
 
 
 def blocking(began: threading.Event, go_on: threading.Event) -> Door:
@@ -697,12 +674,12 @@ def blocking(began: threading.Event, go_on: threading.Event) -> Door:
     return Door(cli.cli, answer, answer, agent=None)
 
 
-def test_a_slow_call_does_not_hold_up_others() -> None:
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
+async def test_a_slow_call_does_not_hold_up_others(mode: str) -> None:
     """While one call takes its time, others are answered, on the same connection."""
     began, go_on = threading.Event(), threading.Event()
-
-    async def both(client: Client) -> None:
-        answers: list[str] = []
+    answers: list[str] = []
+    async with Client(blocking(began, go_on).server, mode=mode) as client:
 
         async def slow() -> None:
             answers.append((await client.call_tool("verify", {})).structured_content["code"])
@@ -714,37 +691,28 @@ def test_a_slow_call_does_not_hold_up_others() -> None:
                 await client.call_tool("stats", {})
             assert not answers
             go_on.set()
-        assert answers == ["verify"]
-
-    for mode in ("legacy", "auto"):
-        began.clear(), go_on.clear()
-        talk(both, blocking(began, go_on), mode)
+    assert answers == ["verify"]
 
 
-def test_a_call_that_nobody_waits_for_is_asked_to_end() -> None:
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
+async def test_a_call_that_nobody_waits_for_is_asked_to_end(mode: str) -> None:
     """A client that gives up, or goes, leaves no call behind that goes on for minutes."""
     began, never = threading.Event(), threading.Event()
-    made = blocking(began, never)
-
-    async def given_up(client: Client) -> None:
+    door = blocking(began, never)
+    async with Client(door.server, mode=mode) as client:
         with anyio.move_on_after(30) as scope:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(client.call_tool, "verify", {})
                 await anyio.to_thread.run_sync(began.wait)
                 scope.cancel()
-
-    for mode in ("legacy", "auto"):
-        began.clear()
-        talk(given_up, made, mode)
-        assert not made._running
+    assert not door._running
     assert not never.is_set()
 
 
-def test_calls_at_once_do_not_mix(var: Path) -> None:
+async def test_calls_at_once_do_not_mix(var: Path) -> None:
     """P5: many calls at once, each in a thread: everybody gets his own answer, and every event has
     its own actor."""
-
-    async def all_at_once(client: Client) -> None:
+    async with Client(opened().server) as client:
         ids: dict[str, str] = {}
 
         async def one(number: int) -> None:
@@ -752,22 +720,14 @@ def test_calls_at_once_do_not_mix(var: Path) -> None:
             arguments = {"agent_id": agent, "prompt": f"Hello {number}", "every": "1h"}
             wrong = await client.call_tool("register", {**arguments, "every": f"{number}x"})
             assert f"{number}x" in document(wrong)["message"]
-            made = document(await client.call_tool("register", arguments))
-            shown = document(await client.call_tool("show", {"id": made["id"]}))
+            id_ = document(await client.call_tool("register", arguments))["id"]
+            shown = document(await client.call_tool("show", {"id": id_}))
             assert shown["schedule"]["prompt"] == f"Hello {number}"
-            ids[made["id"]] = agent
+            ids[id_] = agent
 
         async with anyio.create_task_group() as tasks:
             for number in range(40):
                 tasks.start_soon(one, number)
         for event in check_chain(var / "schedules")[1:]:
             assert event["actor"]["for_agent"] == ids[event["id"]]
-
-    talk(all_at_once)
     assert len(lines_of(var)) == 41
-
-
-def _login() -> str:
-    from promptyoself.doors import session
-
-    return session._login()

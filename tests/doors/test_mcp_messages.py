@@ -11,7 +11,17 @@ import pytest
 from calling import AGENT, log_of
 from hypothesis import given
 from hypothesis import strategies as st
-from mcp_servers import INITIALIZE, INITIALIZED, opened, piped, request, serving, tool
+from mcp_servers import (
+    ACCEPTED,
+    INITIALIZE,
+    INITIALIZED,
+    opened,
+    piped,
+    request,
+    serving,
+    told,
+    tool,
+)
 from mcp_types import JSONRPCError
 
 from promptyoself.doors.mcp.messages import MAX_BODY, mended, too_long
@@ -68,18 +78,14 @@ def code_of(answer: dict[str, Any]) -> str | None:
 def test_over_stdio(var: Path, environ: dict[str, str]) -> None:
     """Every line is answered under its id, in turn; and the next call works."""
     with piped(environ, "--tools", "all") as process:
-        stdin, stdout = opened(process)
+        pipes = opened(process)
         for sent, code in SENT:
-            stdin.write(sent)
-            stdin.flush()
-            answer = json.loads(stdout.readline())
+            answer = told(pipes, sent)
             assert answer["id"] == 7, (sent[:200], answer)
             assert code_of(answer) == code, (sent[:200], answer)
             if code is None:
                 assert answer["error"]["message"]
-        stdin.write(tool(8, "register", **HELLO))
-        stdin.flush()
-        answer = json.loads(stdout.readline())
+        answer = told(pipes, tool(8, "register", **HELLO))
         assert (answer["id"], answer["result"]["structuredContent"]["created"]) == (8, True)
     assert len(log_of(var)) == 1
 
@@ -87,14 +93,10 @@ def test_over_stdio(var: Path, environ: dict[str, str]) -> None:
 @pytest.mark.parametrize("token", ["", "a-token-that-is-long-enough-to-be-one-0123456789"])
 def test_over_http(token: str, var: Path, environ: dict[str, str]) -> None:
     """The same over HTTP, with and without a token; without the right one nothing is told."""
-    headers = {
-        "Accept": "application/json, text/event-stream",
-        "Content-Type": "application/json",
-        "MCP-Protocol-Version": "2025-06-18",
-    }
+    headers = {"Content-Type": "application/json", "MCP-Protocol-Version": "2025-06-18"}
     with (
         serving(environ, "--tools", "all", PROMPTYOSELF_MCP_TOKEN=token) as server,
-        httpx2.Client(headers=headers, timeout=60) as web,
+        httpx2.Client(headers={**headers, "Accept": ACCEPTED}, timeout=60) as web,
     ):
         if token:
             assert web.post(server.url, content=SENT[0][0]).status_code == 401
@@ -104,8 +106,8 @@ def test_over_http(token: str, var: Path, environ: dict[str, str]) -> None:
         assert web.post(server.url, content=INITIALIZED).status_code == 202
         for sent, code in SENT:
             text = web.post(server.url, content=sent).text
-            found = [each for each in text.splitlines() if each.startswith(("data: {", "{"))]
-            answer = json.loads(found[-1].removeprefix("data: "))
+            lines = [each for each in text.splitlines() if each.startswith(("data: {", "{"))]
+            answer = json.loads(lines[-1].removeprefix("data: "))
             assert answer["id"] == 7, (sent[:200], answer)
             assert code_of(answer) == code, (sent[:200], answer)
     assert not var.exists()
@@ -117,11 +119,9 @@ def test_a_line_that_is_too_long_has_an_id_too(var: Path, environ: dict[str, str
     first = tool(7, "register", **{**HELLO, "prompt": body})
     last = f'{{"method":"tools/call","params":{{"p":"{body}","id":3}},"jsonrpc":"2.0","id":7}}\n'
     with piped(environ) as process:
-        stdin, stdout = opened(process)
+        pipes = opened(process)
         for sent in (first, last.encode()):
-            stdin.write(sent)
-            stdin.flush()
-            answer = json.loads(stdout.readline())
+            answer = told(pipes, sent)
             assert (answer["id"], answer["error"]["data"]["code"]) == (7, "message_too_long")
 
 
@@ -147,7 +147,7 @@ def test_what_has_no_id_gets_none() -> None:
 @given(st.binary(max_size=60))
 def test_any_bytes(content: bytes) -> None:
     """Nothing breaks it, and what it lets through can be read."""
-    found = mended(b'{"jsonrpc":"2.0","id":7,"method":"tools/call","params":' + content)
-    assert isinstance(found, bytes | JSONRPCError)
-    if isinstance(found, JSONRPCError):
-        json.loads(found.model_dump_json(by_alias=True, exclude_unset=True))
+    message = mended(b'{"jsonrpc":"2.0","id":7,"method":"tools/call","params":' + content)
+    assert isinstance(message, bytes | JSONRPCError)
+    if isinstance(message, JSONRPCError):
+        json.loads(message.model_dump_json(by_alias=True, exclude_unset=True))

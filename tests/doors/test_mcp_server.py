@@ -28,10 +28,12 @@ from mcp_servers import (
     INITIALIZE,
     TOKEN,
     locked,
+    modern,
     opened,
     piped,
     request,
     serving,
+    told,
     tool,
     wait_for,
 )
@@ -122,19 +124,15 @@ def test_only_the_protocol_comes_out(var: Path, environ: dict[str, str]) -> None
     libraries warn of; and what is asked after that is answered."""
     noisy = {**environ, "PYTHONWARNINGS": "always", "PYTHONDEVMODE": "1"}
     with piped(noisy) as process:
-        into, out = opened(process)
+        into, out = pipes = opened(process)
         for line, code in (
             (b"hello\n", -32700), (b'{"jsonrpc":"2.0"\n', -32700), (b"[]\n", -32600),
             (b'{"id":1}\n', -32600), (b"\xff\xfe\n", -32700), (b"\n\n7\n", -32600),
             (b'"' + b"x" * (9 << 20) + b'"\n', -32600),
         ):  # fmt: skip
-            into.write(line)
-            into.flush()
-            refused = json.loads(out.readline())
-            assert (refused["id"], refused["error"]["code"]) == (
-                1 if b":1}" in line else None,
-                code,
-            )
+            refused = told(pipes, line)
+            id_ = 1 if b":1}" in line else None
+            assert (refused["id"], refused["error"]["code"]) == (id_, code)
             assert refused["error"]["data"]["status"] == "error"
         into.write(tool(1, "approve") + tool(2, "list", colour="red") + request(3, "no/such"))
         into.write(tool(4, "register", **HELLO))
@@ -192,12 +190,7 @@ def test_a_client_that_goes_in_the_middle_of_a_call(var: Path, environ: dict[str
         assert process.wait(timeout=30) == 0
     assert len(check_chain(var / "schedules")) in (2, 3)
     with serving(environ) as server:
-        body = tool(1, "register", **{**HELLO, "prompt": "Over HTTP"})
-        meta = {"io.modelcontextprotocol/protocolVersion": "2026-07-28",
-                "io.modelcontextprotocol/clientCapabilities": {}}  # fmt: skip
-        message = json.loads(body)
-        message["params"]["_meta"] = meta
-        content = json.dumps(message).encode()
+        content, _ = modern(tool(1, "register", **{**HELLO, "prompt": "Over HTTP"}))
         with locked(var), socket.create_connection(("127.0.0.1", server.port)) as connection:
             connection.sendall(
                 b"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nContent-Type: application/json\r\n"
@@ -242,11 +235,10 @@ def test_nothing_is_left_open(var: Path, environ: dict[str, str]) -> None:
     closed soon after it."""
     most = 0
     with piped({**environ, "PROMPTYOSELF_MAX_ACTIVE_PER_AGENT": "1000"}) as process:
-        into, out = opened(process)
+        pipes = opened(process)
         for number in range(1, 151):
-            into.write(tool(number, "register", **{**HELLO, "prompt": f"Hello {number}"}))
-            into.flush()
-            assert json.loads(out.readline())["result"]["isError"] is False
+            answer = told(pipes, tool(number, "register", **{**HELLO, "prompt": f"Hello {number}"}))
+            assert answer["result"]["isError"] is False
             most = max(most, len(os.listdir(f"/proc/{process.pid}/fd")))
     assert most < 80
 
@@ -273,8 +265,8 @@ def test_who_is_let_in(var: Path, environ: dict[str, str]) -> None:
             ({**right, "Host": "clock.example"}, 200), ({**right, "Host": "clock.example:1"}, 200),
             ({**right, "Content_Type": "text/plain"}, 400), ({**right, "Accept": "text/html"}, 406),
         ):  # fmt: skip
-            found, body = server.post(INITIALIZE, **headers)
-            assert found == status, (headers, body)
+            answered, body = server.post(INITIALIZE, **headers)
+            assert answered == status, (headers, body)
             assert body, headers
             if status == 401:
                 assert json.loads(body)["error"] == "invalid_token"
@@ -351,22 +343,18 @@ def test_a_header_names_the_agent_that_calls(var: Path, environ: dict[str, str])
 def test_bad_input_over_http(var: Path, environ: dict[str, str]) -> None:
     """What JSON can't have but Python reads, NaN, is refused as well."""
     with serving(environ, "--tools", "agent,simulate") as server:
-        meta = {"io.modelcontextprotocol/protocolVersion": "2026-07-28",
-                "io.modelcontextprotocol/clientCapabilities": {}}  # fmt: skip
-        headers = {"MCP_Protocol_Version": "2026-07-28", "Mcp_Method": "tools/call"}
+        content, headers = modern(tool(1, "simulate", until="in 1d", latency=0))
         for latency, problem in ((b"NaN", "number"), (b"Infinity", "number"), (b"-1", "range")):
-            body = json.loads(tool(1, "simulate", until="in 1d", latency=0))
-            body["params"]["_meta"] = meta
-            content = json.dumps(body).encode().replace(b'"latency": 0', b'"latency": ' + latency)
-            _, answer = server.post(content, **headers, Mcp_Name="simulate")
+            body = content.replace(b'"latency": 0', b'"latency": ' + latency)
+            _, answer = server.post(body, **headers)
             document = json.loads(answer)["result"]["structuredContent"]
             assert document["code"] == "invalid_value", document
             assert problem in document["message"]
 
 
 def test_sessions_are_limited(var: Path, environ: dict[str, str]) -> None:
-    """Of clients that never end their sessions there are only so many; whoever needs none is served
-    all the same."""
+    """Of clients that never end their sessions there are a few at most; a client that needs none is
+    served all the same."""
     with serving(environ, command=NARROW) as server:
         assert [server.post(INITIALIZE)[0] for _ in range(4)] == [200, 200, 503, 503]
         over_http(server.url, visit, "auto")
@@ -496,10 +484,9 @@ def test_with_the_loop(transport: str, var: Path, environ: dict[str, str]) -> No
                 assert server.end() == (0, "")
         else:
             with piped(environ, "--with-loop") as process:
-                into, out = opened(process)
-                into.write(tool(1, "register", **arguments))
-                into.flush()
-                assert json.loads(out.readline())["result"]["isError"] is False
+                into, out = pipes = opened(process)
+                answer = told(pipes, tool(1, "register", **arguments))
+                assert answer["result"]["isError"] is False
                 wait_for(var, "delivery.delivered")
                 into.close()
                 assert process.wait(timeout=30) == 0

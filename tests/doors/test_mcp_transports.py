@@ -3,14 +3,12 @@ server with calls under way, and clients that leave."""
 
 from __future__ import annotations
 
-import http.client
 import json
 import signal
 import socket
 import subprocess
-import threading
 import time
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ from mcp_servers import (
     TOKEN,
     Serving,
     locked,
+    modern,
     opened,
     piped,
     request,
@@ -36,31 +35,13 @@ from mcp_servers import (
 from promptyoself.core.errors import WrongUsage
 from promptyoself.doors.mcp import admission
 
-META = {
-    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-    "io.modelcontextprotocol/clientCapabilities": {},
-}
-MODERN = {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/call"}
-
-
-def ask(
-    server: Serving, method: str, body: bytes = b"", **headers: str
-) -> tuple[int, dict[str, str], bytes]:
-    """One request as a browser sends it: the status, the headers in lower case, and the body."""
-    sent = {name.replace("_", "-"): value for name, value in headers.items()}
-    with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)) as connection:
-        connection.request(method, "/mcp", body or None, sent)
-        answer = connection.getresponse()
-        told = {name.lower(): value for name, value in answer.getheaders()}
-        return answer.status, told, answer.read()
-
 
 def preflight(server: Serving, origin: str, **more: str) -> tuple[int, dict[str, str]]:
     """What a browser asks before a page's request; without a token, which it hasn't got."""
     wanted = "authorization,content-type,mcp-protocol-version,x-of-the-client"
     headers = {"Access_Control_Request_Headers": wanted} | more
-    status, told, body = ask(
-        server, "OPTIONS", Origin=origin, Access_Control_Request_Method="POST", **headers
+    status, told, body = server.ask(
+        "OPTIONS", Origin=origin, Access_Control_Request_Method="POST", **headers
     )
     assert (status != 204) or body == b""
     return status, told
@@ -79,27 +60,27 @@ def test_a_page_that_was_named_gets_in(var: Path, environ: dict[str, str]) -> No
             "https://chat.example", "http://dev.example", "http://dev.example:5173",
             "http://[::1]:5173", "https://CHAT.example", "https://chat.example:443",
         ):  # fmt: skip
-            status, told = preflight(server, origin)
-            assert status == 204, (origin, told)
-            assert told["access-control-allow-origin"] == origin
+            status, headers = preflight(server, origin)
+            assert status == 204, (origin, headers)
+            assert headers["access-control-allow-origin"] == origin
             assert {"GET", "POST", "DELETE"} == set(
-                told["access-control-allow-methods"].split(", ")
+                headers["access-control-allow-methods"].split(", ")
             )
-            allowed = told["access-control-allow-headers"].lower().split(",")
+            allowed = headers["access-control-allow-headers"].lower().split(",")
             assert {"authorization", "content-type", "x-of-the-client"} <= set(allowed)
-            assert "origin" in told["vary"].lower()
-            assert "access-control-allow-credentials" not in told
-            status, told, body = ask(server, "POST", INITIALIZE, Origin=origin, **right)
-            assert (status, told["access-control-allow-origin"]) == (200, origin), body
-            assert "mcp-session-id" in told["access-control-expose-headers"].lower()
-            assert told["mcp-session-id"]
+            assert "origin" in headers["vary"].lower()
+            assert "access-control-allow-credentials" not in headers
+            status, headers, body = server.ask("POST", INITIALIZE, Origin=origin, **right)
+            assert (status, headers["access-control-allow-origin"]) == (200, origin), body
+            assert "mcp-session-id" in headers["access-control-expose-headers"].lower()
+            assert headers["mcp-session-id"]
             # Errors too, else the page can't tell what was wrong.
             for wrong, code in ({}, 401), ({"Authorization": "Bearer x"}, 401):
-                status, told, _ = ask(server, "POST", INITIALIZE, Origin=origin, **wrong)
-                assert (status, told["access-control-allow-origin"]) == (code, origin)
+                status, headers, _ = server.ask("POST", INITIALIZE, Origin=origin, **wrong)
+                assert (status, headers["access-control-allow-origin"]) == (code, origin)
         private = {"Access_Control_Request_Private_Network": "true"}
-        _, told = preflight(server, "https://chat.example", **private)
-        assert told["access-control-allow-private-network"] == "true"
+        _, headers = preflight(server, "https://chat.example", **private)
+        assert headers["access-control-allow-private-network"] == "true"
         for origin in (
             "https://evil.example", "http://chat.example", "https://chat.example:444", "null", "*",
             "https://chat.example.evil.example", "https://sub.chat.example", "http://dev.example:*",
@@ -108,16 +89,16 @@ def test_a_page_that_was_named_gets_in(var: Path, environ: dict[str, str]) -> No
             "https://chat.example, https://evil.example", "http://[::2]:5173",
             "http://dev.example:\xb9", "",
         ):  # fmt: skip
-            status, told = preflight(server, origin)
+            status, headers = preflight(server, origin)
             assert status == 403, origin
-            assert not [name for name in told if name.startswith("access-control")], origin
-            status, told, _ = ask(server, "POST", INITIALIZE, Origin=origin, **right)
+            assert not [name for name in headers if name.startswith("access-control")], origin
+            status, headers, _ = server.ask("POST", INITIALIZE, Origin=origin, **right)
             assert status == 403, origin
-            assert not [name for name in told if name.startswith("access-control")], origin
+            assert not [name for name in headers if name.startswith("access-control")], origin
         # This machine's own are let through as before, and told nothing, since nobody named them.
-        status, told, _ = ask(server, "POST", INITIALIZE, Origin="http://localhost:99", **right)
+        status, headers, _ = server.ask("POST", INITIALIZE, Origin="http://localhost:99", **right)
         assert status == 200
-        assert "access-control-allow-origin" not in told
+        assert "access-control-allow-origin" not in headers
         assert preflight(server, "http://localhost:99")[0] == 403
         for host, status in (
             ("clock.example", 200), ("CLOCK.example:80", 200), ("LocalHost:1", 200),
@@ -125,10 +106,10 @@ def test_a_page_that_was_named_gets_in(var: Path, environ: dict[str, str]) -> No
             ("localhost:1.evil.example", 421), ("clock.example.evil", 421),
             ("clock.example:*", 421), ("clock.example:\xb9", 421),
         ):  # fmt: skip
-            assert ask(server, "POST", INITIALIZE, Host=host, **right)[0] == status, host
+            assert server.ask("POST", INITIALIZE, Host=host, **right)[0] == status, host
             asked = {"Host": host, "Access_Control_Request_Method": "POST"}
-            found = ask(server, "OPTIONS", Origin="https://chat.example", **asked)[0]
-            assert found == (204 if status == 200 else 421)
+            answered = server.ask("OPTIONS", Origin="https://chat.example", **asked)[0]
+            assert answered == (204 if status == 200 else 421)
         assert server.end() == (0, "")
     assert not (var / "schedules").exists()
 
@@ -158,35 +139,25 @@ def test_what_is_no_host() -> None:
     assert admission.host_pattern("Clock.Example:80") == ("", "clock.example", "80")
 
 
-class Asking(threading.Thread):
-    """A client that calls a tool over HTTP, and waits for the answer."""
+class Asking:
+    """A client that calls a tool over HTTP."""
 
     def __init__(self, server: Serving, era: str, number: int) -> None:
-        super().__init__()
-        self.server, self.era = server, era
-        message = json.loads(tool(number, "register", **{**HELLO, "prompt": f"{era} {number}"}))
+        self.server = server
+        self.body = tool(number, "register", **{**HELLO, "prompt": f"{era} {number}"})
         self.headers = {"Content-Type": "application/json", "Accept": ACCEPTED}
         if era == "modern":
-            message["params"]["_meta"] = META
-            self.headers |= {**MODERN, "Mcp-Name": "register"}
+            self.body, headers = modern(self.body)
+            self.headers |= {name.replace("_", "-"): value for name, value in headers.items()}
         else:
-            _, told, _ = ask(server, "POST", INITIALIZE, Content_Type="application/json",
-                             Accept=ACCEPTED)  # fmt: skip
+            _, told, _ = server.ask("POST", INITIALIZE, **self.headers)
             self.headers["Mcp-Session-Id"] = told["mcp-session-id"]
             server.post(INITIALIZED, **self.headers)
-        self.body = json.dumps(message)
-        self.answer: tuple[int, bytes] | Exception = RuntimeError("nothing yet")
 
-    def run(self) -> None:
-        """Call it."""
-        try:
-            connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=60)
-            with closing(connection):
-                connection.request("POST", "/mcp", self.body, self.headers)
-                answer = connection.getresponse()
-                self.answer = answer.status, answer.read()
-        except Exception as error:
-            self.answer = error
+    def answer(self) -> tuple[int, bytes]:
+        """The status and the body of the answer."""
+        status, _, body = self.server.ask("POST", self.body, **self.headers)
+        return status, body
 
     def stream(self) -> socket.socket:
         """Hold open the stream on which a server may speak first, as clients do."""
@@ -208,22 +179,20 @@ def test_sigterm_answers_what_is_under_way(var: Path, environ: dict[str, str]) -
         clients = [Asking(server, "legacy", 1), Asking(server, "legacy", 2),
                    Asking(server, "modern", 3)]  # fmt: skip
         streams = [client.stream() for client in clients[:2]]
-        with locked(var):
-            for client in clients:
-                client.start()
-            time.sleep(1.0)
-            server.process.send_signal(signal.SIGTERM)
-            time.sleep(2.0)  # longer than any library takes to cut them off
-            assert server.process.poll() is None
-            assert all(client.is_alive() for client in clients)
-            with pytest.raises(OSError):
-                socket.create_connection(("127.0.0.1", server.port), timeout=5).close()
-        for client in clients:
-            client.join()
-            assert not isinstance(client.answer, Exception), client.answer
-            status, body = client.answer
-            assert status == 200
-            assert b'"created":true' in body.replace(b" ", b"").replace(b"\\", b""), body
+        with ThreadPoolExecutor() as pool:
+            with locked(var):
+                answers = [pool.submit(client.answer) for client in clients]
+                time.sleep(1.0)
+                server.process.send_signal(signal.SIGTERM)
+                time.sleep(2.0)  # longer than any library takes to cut them off
+                assert server.process.poll() is None
+                assert not any(answer.done() for answer in answers)
+                with pytest.raises(OSError):
+                    socket.create_connection(("127.0.0.1", server.port), timeout=5).close()
+            for answer in answers:
+                status, body = answer.result()
+                assert status == 200
+                assert b'"created":true' in body.replace(b" ", b"").replace(b"\\", b""), body
         began = time.monotonic()
         _, said = server.process.communicate(timeout=30)
         assert (server.process.returncode, said.decode()) == (0, "")
@@ -312,14 +281,12 @@ def test_clients_that_leave(var: Path, environ: dict[str, str]) -> None:
                     more = "".join(f"{k}: {v}\r\n" for k, v in client.headers.items())
                     connection.sendall(
                         f"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n{more}"
-                        f"Content-Length: {len(client.body)}\r\n\r\n{client.body}".encode()
+                        f"Content-Length: {len(client.body)}\r\n\r\n".encode()
+                        + client.body
                     )
                     time.sleep(0.5)
         for stream in streams:
             stream.close()
         time.sleep(0.5)
-        last = Asking(server, "modern", 7)
-        last.run()
-        assert not isinstance(last.answer, Exception)
-        assert last.answer[0] == 200
+        assert Asking(server, "modern", 7).answer()[0] == 200
         assert server.end() == (0, "")

@@ -6,13 +6,12 @@ from __future__ import annotations
 import socket
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import orjson
 import pytest
 from calling import append_foreign, call
@@ -29,6 +28,7 @@ from promptyoself.service.delivery import loop
 from promptyoself.service.delivery.loop import Heartbeat, StopFlag, run_loop
 from promptyoself.service.delivery.server_trouble import Trouble
 from promptyoself.service.metrics.collect import Measurer
+from promptyoself.targets.api import DeliveryError
 from promptyoself.targets.letta import LettaClient
 
 __all__ = ["loops", "sandbox"]
@@ -36,12 +36,8 @@ __all__ = ["loops", "sandbox"]
 
 def get(url: str, method: str = "GET") -> tuple[int, str, bytes]:
     """Status, content type, content."""
-    request = urllib.request.Request(url, method=method)
-    try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
-            return answer.status, answer.headers["Content-Type"], answer.read()
-    except urllib.error.HTTPError as error:
-        return error.code, error.headers["Content-Type"], error.read()
+    answer = httpx.request(method, url, trust_env=False, timeout=20)
+    return answer.status_code, answer.headers["Content-Type"], answer.content
 
 
 def health(url: str) -> tuple[int, dict[str, dict[str, Any]]]:
@@ -86,15 +82,15 @@ def test_both_are_served_and_nothing_else(url: str) -> None:
         ("/metrics/", "GET", "not_found", 404),
         ("/metrics", "POST", "bad_request", 501),
     ):
-        found, kind, content = get(f"{url}{path}", method)
-        assert (found, kind) == (status, "application/json")
+        answered, kind, content = get(f"{url}{path}", method)
+        assert (answered, kind) == (status, "application/json")
         assert orjson.loads(content)["code"] == code
 
 
 def test_it_listens_on_loopback_only(watched: Watched) -> None:
-    """Nobody on the network can ask: the address is 127.0.0.1."""
-    with watched.monitor.serving(0) as url:
-        assert url.startswith("http://127.0.0.1:")
+    """Nobody on the network can ask, nor at any other address of this machine."""
+    with watched.monitor.serving(0) as url, pytest.raises(OSError):
+        socket.create_connection(("127.0.0.2", int(url.rpartition(":")[2])), timeout=5)
 
 
 def test_a_port_in_use_is_one_error(url: str, watched: Watched) -> None:
@@ -250,7 +246,7 @@ def test_a_bug_is_one_answer(url: str, watched: Watched, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     "said", [b"", b"GET /metr", b"GET /healthz HTTP/1.1\r\nX: ", b"\0\xff\r\n"]
 )
-def test_whoever_is_slow_is_left(url: str, said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_client_is_left(url: str, said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that says nothing, or never comes to an end, holds the others up for a moment
     only, even if a byte trickles in now and then."""
     monkeypatch.setattr(monitor, "_REQUEST_SECONDS", 0.5)
@@ -298,26 +294,25 @@ def test_a_real_loop_tells_of_itself(sandbox: Sandbox, var: Path, loops: Any) ->
     assert first["health"] == f"{url}/healthz"
     id_ = add(sandbox.agents[0])
     wait_for(lambda: events(var, "delivery.delivered"))
-    found: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
 
     def shown() -> bool:
-        found.update(parsed(get(f"{url}/metrics")[2]))
-        return bool(found["promptyoself_deliveries_in_flight"][()] == 0)
+        metrics.update(parsed(get(f"{url}/metrics")[2]))
+        return bool(metrics["promptyoself_deliveries_in_flight"][()] == 0)
 
     wait_for(shown)
-    assert found["promptyoself_slots_total"] == {("delivered", "run"): 1.0}
-    assert found["promptyoself_delivery_lateness_seconds_count"][()] == 1
-    assert found["promptyoself_agent_budget_left"] == {(sandbox.agents[0],): 499.0}
-    assert found["promptyoself_workers"][()] == 1
-    assert found["promptyoself_loop_passes_total"][()] >= 1
+    assert metrics["promptyoself_slots_total"] == {("delivered", "run"): 1.0}
+    assert metrics["promptyoself_delivery_lateness_seconds_count"][()] == 1
+    assert metrics["promptyoself_agent_budget_left"] == {(sandbox.agents[0],): 499.0}
+    assert metrics["promptyoself_workers"][()] == 1
+    assert metrics["promptyoself_loop_passes_total"][()] >= 1
     assert health(url)[0] == 200
     assert [line["executed"][0]["id"] for line in one.stop()] == [id_]
 
 
-def test_a_loop_keeps_its_pulse(var: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loop_keeps_its_pulse(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pass that fails is no pass, and its error is shown; one that succeeds says when the next
     one is to come; trouble with Letta is shown and ends."""
-    place = Place(var)
     place.register(1, time="in 1h")
     heartbeat, stop = Heartbeat(), StopFlag()
     monkeypatch.setattr(loop, "_TROUBLE_PAUSE", 0.05)
@@ -345,19 +340,15 @@ def test_a_loop_keeps_its_pulse(var: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert [passes for passes, _ in seen[:4]] == [0, 0, 0, 0]
     assert "No space left" in seen[3][1]
     assert heartbeat.passes == 1
-    place.close()
 
 
-def test_trouble_is_shown_until_somebody_should_have_tried_again(var: Path) -> None:
-    """A dispatcher that holds back says what keeps it, and that it may be believed for so long."""
-    place = Place(var)
+def test_trouble_is_shown_until_somebody_should_have_tried_again(place: Place) -> None:
+    """A dispatcher that holds back says what keeps it, and until when that may be believed."""
     worker = place.worker()
     assert worker.trouble is None
     place.register(1)
 
     def refused(*_: Any) -> Any:
-        from promptyoself.targets.api import DeliveryError
-
         raise DeliveryError("unauthorized", "letta_unauthorized", "No.")
 
     place.letta.active_runs = place.letta.all_active_runs = refused
@@ -366,7 +357,6 @@ def test_trouble_is_shown_until_somebody_should_have_tried_again(var: Path) -> N
     assert worker.trouble is not None
     assert worker.trouble.code == "letta_unauthorized"
     assert worker.trouble.until > time.monotonic()
-    place.close()
 
 
 def test_a_scrape_waits_for_nobody_and_nobody_for_it(url: str, watched: Watched) -> None:
@@ -382,10 +372,9 @@ def test_a_scrape_waits_for_nobody_and_nobody_for_it(url: str, watched: Watched)
         ).__enter__()
 
 
-def test_scrapes_in_a_storm_are_right_and_harm_nothing(tmp_path: Path) -> None:
+def test_scrapes_in_a_storm_are_right_and_harm_nothing(place: Place) -> None:
     """P2, P5: scraped without a pause while 60 prompts are delivered, the loop delivers each once;
     no figure ever runs backwards, and in the end they are what the log says."""
-    place = Place(tmp_path / "var")
     place.register(20, each=3)
     heartbeat = Heartbeat()
     watching = Monitor(place.another_store, heartbeat, FakeLetta(), place.now)
@@ -393,8 +382,8 @@ def test_scrapes_in_a_storm_are_right_and_harm_nothing(tmp_path: Path) -> None:
     with watching.serving(0) as url, Here(place, heartbeat=heartbeat) as here:
 
         def scraped() -> float:
-            found = parsed(get(f"{url}/metrics")[2])
-            return sum(found.get("promptyoself_slots_total", {}).values())
+            metrics = parsed(get(f"{url}/metrics")[2])
+            return sum(metrics.get("promptyoself_slots_total", {}).values())
 
         wait_for(lambda: get(f"{url}/metrics")[0] == 200)
         while not seen or seen[-1] < 60:
@@ -407,4 +396,3 @@ def test_scrapes_in_a_storm_are_right_and_harm_nothing(tmp_path: Path) -> None:
     assert check_slots(
         [event for batch in place.store.replay() for event in batch.envelopes], place.now()
     ) == {"delivered": 60}
-    place.close()

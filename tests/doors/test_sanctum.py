@@ -9,12 +9,13 @@ import shutil
 import subprocess
 import sys
 import time
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
-from calling import FORBIDDEN, call
+from calling import FORBIDDEN, call, run
 from checker import check_chain
 
 from promptyoself import cli
@@ -46,12 +47,14 @@ class Host:
 
     @property
     def path(self) -> Path:
-        (found,) = self.plugins.glob("*/cli.py")
-        return found
+        (path,) = self.plugins.glob("*/cli.py")
+        return path
 
-    def run(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[bytes]:
+    def run(
+        self, *arguments: str, path: Path | None = None, **more: str
+    ) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
-            [sys.executable, str(self.path), *arguments],
+            [sys.executable, str(path or self.path), *arguments],
             cwd=self.elsewhere,
             env={**self.environ, **more},
             stdin=subprocess.DEVNULL,
@@ -66,11 +69,16 @@ class Host:
         payload: dict[str, Any] = json.loads(done.stdout)
         return payload
 
+    @cached_property
+    def described(self) -> dict[str, Any]:
+        """What the host was told first."""
+        return self.describe()
+
     def call(self, command: str, arguments: dict[str, Any], **more: str) -> dict[str, Any]:
         """A tool call, as the host makes an argument list of it."""
         known = {
             parameter["name"]: parameter
-            for each in self.describe()["commands"]
+            for each in self.described["commands"]
             if each["name"] == command
             for parameter in each["parameters"]
         }
@@ -131,9 +139,7 @@ def test_the_description_keeps_the_contract(host: Host) -> None:
             assert parameter["type"] in ("string", "number", "integer", "boolean", "array")
             assert parameter["description"]
             assert isinstance(parameter["required"], bool)
-            if (
-                parameter["name"] == "envelope"
-            ):  # one that can be turned off: a host gives its value
+            if parameter["name"] == "envelope":  # it can be turned off: a host gives its value
                 assert (parameter["type"], parameter["default"]) == ("boolean", None)
                 assert "action" not in parameter
             else:
@@ -152,8 +158,8 @@ def test_a_list_is_given_by_repeating(host: Host) -> None:
         assert types["tag"] == "array"
     asked = {"agent_id": "agent-7", "text": "Learn Danish", "strength": 0.8, "tag": ["a", "b"]}
     id_ = host.call("desire", asked)["id"]
-    (found,) = host.call("desires", {"tag": ["b", "a"], "limit": 5.0})["desires"]
-    assert (found["id"], found["tags"]) == (id_, ["a", "b"])
+    (desire,) = host.call("desires", {"tag": ["b", "a"], "limit": 5.0})["desires"]
+    assert (desire["id"], desire["tags"]) == (id_, ["a", "b"])
     assert host.call("desires", {"tag": []})["count"] == 1
     # A host passes on a list that a model wrote as JSON as it is.
     for tags in ('["a", "b"]', '["a", ""]', "a", ""):
@@ -210,12 +216,11 @@ def test_the_plugin_is_found_and_works(way: str, tmp_path: Path, environ: dict[s
         shutil.copytree(PACKAGE, host.plugins / "promptyoself", ignore=ignored)
     else:
         sanctum.install(host.plugins, sys.executable)
-    made = host.call("register", {"agent_id": "agent-1", "prompt": "Hello", "every": "2h"})
-    assert made["created"]
+    id_ = host.call("register", {"agent_id": "agent-1", "prompt": "Hello", "every": "2h"})["id"]
     assert host.call("list", {})["count"] == 1
-    assert host.call("show", {"id": made["id"]})["schedule"]["agent_id"] == "agent-1"
-    assert host.call("cancel", {"id": made["id"], "reason": "done"})["cancelled_id"] == made["id"]
-    events = host.call("history", {"id": made["id"]})["events"]
+    assert host.call("show", {"id": id_})["schedule"]["agent_id"] == "agent-1"
+    assert host.call("cancel", {"id": id_, "reason": "done"})["cancelled_id"] == id_
+    events = host.call("history", {"id": id_})["events"]
     assert [event["type"] for event in events] == ["schedule.registered", "schedule.cancelled"]
 
 
@@ -228,8 +233,8 @@ def test_values_come_as_hosts_write_them(host: Host) -> None:
     }  # fmt: skip
     twice = host.call("register", {**arguments, "tz": ["UTC", "Asia/Tokyo"]})
     assert twice["code"] == "repeated_option"
-    made = host.call("register", {**arguments, "tz": ["Asia/Tokyo"]})
-    shown = host.call("show", {"id": made["id"]})["schedule"]
+    id_ = host.call("register", {**arguments, "tz": ["Asia/Tokyo"]})["id"]
+    shown = host.call("show", {"id": id_})["schedule"]
     assert (shown["max_repetitions"], shown["envelope"]) == (5, True)
     assert shown["timezone"] == "Asia/Tokyo"
     for word, whole in (("true", True), ("false", False), ("True", True), ("False", False)):
@@ -290,11 +295,7 @@ def test_the_door_has_what_is_described_and_nothing_else(
     more = {"PROMPTYOSELF_ONLY_AGENT": "a"} if pinned else {}
     extra = {"approve": ["--id", id_], "import": ["x.json"], "demo": []}
     for name, words in [*((name, extra.get(name, [])) for name in CLOSED), *HIDDEN]:
-        done = subprocess.run(
-            [sys.executable, str(path), name, *words], cwd=host.elsewhere,
-            env={**host.environ, **more}, stdin=subprocess.DEVNULL, capture_output=True,
-            timeout=60, check=False,
-        )  # fmt: skip
+        done = host.run(name, *words, path=path, **more)
         answer = json.loads(done.stdout)
         closed = name in FORBIDDEN
         assert answer["code"] == ("unknown_command" if closed else "unknown_option"), (name, words)
@@ -315,6 +316,7 @@ def test_both_spellings_are_taken(var: Path) -> None:
     assert call(*words, "--dry_run").success()["dry_run"]
     twice = call("list", "--agent-id", "a", "--agent_id", "b", verbatim=True)
     assert twice.error("repeated_option", 2)["message"].startswith("--agent-id was given more")
+    assert call("import", "-", "--dry_run").success()["count"] == 0
     assert call("list", "--no_such", "b").error("unknown_option", 2)
     assert call("import_sqlite", "--x").error("unknown_command", 2)
 
@@ -376,14 +378,14 @@ def test_an_array_repeats_its_flag() -> None:
         given.append(options)
 
     given: list[dict[str, Any]] = []
-    found = {each.name: each for each in parameters(wish)}
-    assert {name: (each.type, each.items) for name, each in found.items()} == {
+    described = {each.name: each for each in parameters(wish)}
+    assert {name: (each.type, each.items) for name, each in described.items()} == {
         "text": ("string", None), "tag": ("array", "string"), "level": ("array", "integer"),
         "loud": ("boolean", None),
     }  # fmt: skip
-    assert found["loud"].opposite == "quiet"
-    assert found["tag"].default is None
-    assert found["tag"].description == "A tag."
+    assert described["loud"].opposite == "quiet"
+    assert described["tag"].default is None
+    assert described["tag"].description == "A tag."
     words = ["--text", "true", "--tag", "a", "--tag", "true", "--level", "1", "--level", "2"]
     for value, loud in (("true", True), ("false", False), ("maybe", None)):
         asked = [*words, "--loud", value]
@@ -410,18 +412,14 @@ def test_json_for_a_text_arrives_verbatim(host: Host) -> None:
 
 
 def test_the_door_is_recorded(host: Host, tmp_path: Path) -> None:
-    """Whoever calls through a plugin, the package's own folder or one that was written, is recorded
-    as having come that way, by the login that the host runs as; a shell is another door."""
+    """A call through a plugin, the package's own folder or one that was written, is recorded as
+    having come that way, by the login that the host runs as; a shell is another door."""
     sanctum.install(tmp_path, sys.executable)
-    for number, start in enumerate(
-        ([str(host.path)], [str(tmp_path / "promptyoself" / "cli.py")], ["-m", "promptyoself"])
-    ):
-        words = ["register", "--agent-id", f"agent-{number}", "--prompt", "x", "--every", "1h"]
-        done = subprocess.run(
-            [sys.executable, *start, *words],
-            env=host.environ, stdin=subprocess.DEVNULL, capture_output=True, check=True,
-        )  # fmt: skip
+    asked = ("register", "--prompt", "x", "--every", "1h", "--agent-id")
+    for number, path in enumerate((host.path, tmp_path / "promptyoself" / "cli.py")):
+        done = host.run(*asked, f"agent-{number}", path=path)
         assert json.loads(done.stdout)["created"]
+    run(*asked, "agent-2", environ=host.environ).success()
     actors = [event["actor"] for event in host.call("history", {})["events"]]
     me = {"who": session._login(), "kind": "login", "host": os.uname().nodename}
     assert actors == [
@@ -437,11 +435,11 @@ def test_a_call_ends_in_the_agents_own_history(host: Host, tmp_path: Path) -> No
     with Sandbox(("one", "two"), latency=0.02) as letta:
         one, two = letta.agents
         host.environ["LETTA_BASE_URL"] = letta.url
-        made = host.call("register", {"agent_id": one, "prompt": "Stretch.", "time": "in 1s"})
+        id_ = host.call("register", {"agent_id": one, "prompt": "Stretch.", "time": "in 1s"})["id"]
         executed: list[dict[str, Any]] = []
         while not executed:
             executed = host.call("execute", {})["executed"]
-        assert [(each["id"], each["state"]) for each in executed] == [(made["id"], "delivered")]
+        assert [(each["id"], each["state"]) for each in executed] == [(id_, "delivered")]
         assert [message.text for message in letta.messages(one)] == ["Stretch."]
         assert letta.messages(two) == []
         assert host.call("audit", {"agent_id": one})["totals"]["delivered"] == 1
@@ -472,8 +470,8 @@ def test_killed_in_the_middle_of_a_write(host: Host) -> None:
 def test_a_large_argument(host: Host) -> None:
     """The largest argument that a system passes on, 128 KiB less one, arrives whole."""
     prompt = "ü" * 65_530
-    made = host.call("register", {"agent_id": "agent-1", "prompt": prompt, "time": "in 1h"})
-    assert host.call("show", {"id": made["id"]})["schedule"]["prompt"] == prompt
+    id_ = host.call("register", {"agent_id": "agent-1", "prompt": prompt, "time": "in 1h"})["id"]
+    assert host.call("show", {"id": id_})["schedule"]["prompt"] == prompt
 
 
 def test_stdin_may_be_closed(host: Host) -> None:
@@ -509,16 +507,16 @@ def test_errors_are_one_document_with_a_string(host: Host) -> None:
 def test_the_hosts_environment_counts(host: Host) -> None:
     """Every variable of the host is inherited: who is meant where no agent is named, and to whom a
     caller is pinned."""
-    made = host.call("register", {"prompt": "x", "every": "1h"}, LETTA_AGENT_ID="agent-env")
-    shown = host.call("show", {"id": made["id"]})["schedule"]
+    id_ = host.call("register", {"prompt": "x", "every": "1h"}, LETTA_AGENT_ID="agent-env")["id"]
+    shown = host.call("show", {"id": id_})["schedule"]
     assert shown["agent_id"] == "agent-env"
     pinned = {"PROMPTYOSELF_ONLY_AGENT": "agent-other"}
     for command, arguments in (
-        ("show", {"id": made["id"]}), ("cancel", {"id": made["id"]}), ("pause", {"id": made["id"]}),
-        ("modify", {"id": made["id"], "every": "2h"}), ("trigger", {"id": made["id"]}),
-        ("history", {"id": made["id"]}), ("list", {"agent_id": "agent-env"}),
+        ("show", {"id": id_}), ("cancel", {"id": id_}), ("pause", {"id": id_}),
+        ("modify", {"id": id_, "every": "2h"}), ("trigger", {"id": id_}),
+        ("history", {"id": id_}), ("list", {"agent_id": "agent-env"}),
         ("register", {"agent_id": "agent-env", "prompt": "y", "every": "1h"}),
-        ("next", {"id": made["id"]}), ("simulate", {"until": "in 1d", "agent_id": "agent-env"}),
+        ("next", {"id": id_}), ("simulate", {"until": "in 1d", "agent_id": "agent-env"}),
         ("audit", {"agent_id": "agent-env"}),
     ):  # fmt: skip
         answer = host.call(command, arguments, **pinned)
@@ -528,17 +526,13 @@ def test_the_hosts_environment_counts(host: Host) -> None:
 
 
 def test_installing_again_changes_nothing(tmp_path: Path, environ: dict[str, str]) -> None:
-    """install-plugin writes once; again, it is a no-op; another interpreter, and it is written
-    anew."""
+    """install-plugin writes once; again, it is a no-op; for another interpreter it is written
+    again."""
     host = Host(tmp_path, environ)
-    command = [sys.executable, "-m", "promptyoself", "install-plugin", "--plugins-dir"]
 
     def install(*more: str) -> dict[str, Any]:
-        done = subprocess.run(
-            [*command, str(host.plugins), *more], env=environ, capture_output=True, check=False
-        )
-        answer: dict[str, Any] = json.loads(done.stdout)
-        return answer
+        words = ("install-plugin", "--plugins-dir", str(host.plugins), *more)
+        return run(*words, environ=environ).success()
 
     first = install()
     assert first["changed"]
@@ -563,13 +557,13 @@ def test_nobody_elses_plugin_is_replaced(tmp_path: Path, environ: dict[str, str]
     theirs = host.plugins / "promptyoself"
     theirs.mkdir()
     (theirs / "cli.py").write_text("print('{}')")
-    with pytest.raises(Exception, match="is there already") as refused:
+    with pytest.raises(PromptyoselfError, match="is there already") as refused:
         sanctum.install(host.plugins, sys.executable)
-    assert getattr(refused.value, "code", "") == "plugin_exists"
+    assert refused.value.code == "plugin_exists"
     assert (theirs / "cli.py").read_text() == "print('{}')"
     shutil.rmtree(theirs)
     theirs.symlink_to(PACKAGE)
-    with pytest.raises(Exception, match="is there already"):
+    with pytest.raises(PromptyoselfError, match="is there already"):
         sanctum.install(host.plugins, sys.executable)
     assert (PACKAGE / "cli.py").stat().st_size > 1000
     for words, code in (
@@ -577,24 +571,19 @@ def test_nobody_elses_plugin_is_replaced(tmp_path: Path, environ: dict[str, str]
         (["--plugins-dir", str(host.plugins), "--python", "/no/such"], "invalid_value"),
         ([], "missing_option"),
     ):
-        done = subprocess.run(
-            [sys.executable, "-m", "promptyoself", "install-plugin", *words],
-            env=environ, capture_output=True, check=False,
-        )  # fmt: skip
-        assert json.loads(done.stdout)["code"] == code
+        run("install-plugin", *words, environ=environ).error(code, 2)
 
 
 def test_doctor_says_whether_a_host_finds_us(host: Host) -> None:
     """doctor --plugins-dir calls the plugin as a host does, and says what is wrong with it."""
 
     def doctor() -> tuple[int, dict[str, Any]]:
-        done = subprocess.run(
-            [sys.executable, "-m", "promptyoself", "doctor", "--skip-letta", "--plugins-dir",
-             host.plugins.name],
-            env=host.environ, cwd=host.plugins.parent, capture_output=True, check=False,
+        answer = run(
+            "doctor", "--skip-letta", "--plugins-dir", host.plugins.name,
+            environ=host.environ, prepare=lambda: os.chdir(host.plugins.parent),
         )  # fmt: skip
-        checks = json.loads(done.stdout)["checks"]
-        return done.returncode, next(check for check in checks if check["name"] == "plugin")
+        checks = answer.document["checks"]
+        return answer.code, next(check for check in checks if check["name"] == "plugin")
 
     code, check = doctor()
     assert (code, check["ok"]) == (0, True)
@@ -610,10 +599,8 @@ def test_doctor_says_whether_a_host_finds_us(host: Host) -> None:
     assert "hello" in check["detail"]
 
 
-def test_without_our_packages_it_says_so(tmp_path: Path, environ: dict[str, str]) -> None:
+def test_without_our_packages_it_says_so(host: Host) -> None:
     """P7: run by an interpreter that lacks click, say, the plugin answers with one document."""
-    host = Host(tmp_path, environ)
-    (host.plugins / "promptyoself").symlink_to(PACKAGE)
     done = subprocess.run(
         [sys.executable, "-S", "-E", str(host.path), "list"],
         env={"PATH": os.environ["PATH"]}, cwd=host.elsewhere, stdin=subprocess.DEVNULL,

@@ -120,9 +120,8 @@ All others get from the store what the caller may see, and can't forget to ask."
 SEE_EVERYTHING = {
     "doors.monitor": "says whether the loop does its work",
     "doors.commands.delivery": "a loop delivers for everybody",
-    "doors.commands.log": "the chain is checked, sealed and counted as one",
+    "doors.commands.log": "the chain is checked, sealed, recovered and counted as one",
     "doors.commands.proof": "what is signed and packed is the whole chain",
-    "doors.commands.recovery": "what is recovered is the whole chain",
     "doors.commands.setup": "doctor examines the whole installation",
     "service.audit.diff": "a schedule may have been another agent's before",
     "service.audit.report": "whether a slot was claimed twice, only all events together say",

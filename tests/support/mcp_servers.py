@@ -17,14 +17,8 @@ from typing import IO, Any
 from calling import AGENT, lines_of, log_of
 
 TOKEN = "a-long-random-token"
-
-
 HELLO = {"agent_id": AGENT, "prompt": "Hello", "every": "2h"}
-
-
 ACCEPTED = "application/json, text/event-stream"
-
-
 COMMAND = [sys.executable, "-m", "promptyoself", "mcp"]
 
 
@@ -37,15 +31,22 @@ class Serving:
         self.url = str(answer["url"])
         self.port = int(self.url.rpartition(":")[2].partition("/")[0])
 
-    def post(self, body: Any, **headers: str) -> tuple[int, bytes]:
-        """One request, as a program of any kind may send it: the status, and the answer."""
-        content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        sent = {"Content-Type": "application/json", "Accept": ACCEPTED}
-        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
-        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)) as connection:
-            connection.request("POST", "/mcp", content, sent)
+    def ask(
+        self, method: str, body: bytes | str | None = None, **headers: str
+    ) -> tuple[int, dict[str, str], bytes]:
+        """One request: the status, the headers in lower case, and the body."""
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)) as connection:
+            connection.request(method, "/mcp", body, sent)
             answer = connection.getresponse()
-            return answer.status, answer.read()
+            told = {name.lower(): value for name, value in answer.getheaders()}
+            return answer.status, told, answer.read()
+
+    def post(self, body: bytes, **headers: str) -> tuple[int, bytes]:
+        """A message, as a program of any kind may send it: the status, and the answer."""
+        sent = {"Content_Type": "application/json", "Accept": ACCEPTED, **headers}
+        status, _, answer = self.ask("POST", body, **sent)
+        return status, answer
 
     def end(self) -> tuple[int, str]:
         """Ask it to end: its exit code, and what it had to say."""
@@ -101,6 +102,19 @@ def tool(id_: int, name: str, **arguments: Any) -> bytes:
     return request(id_, "tools/call", name=name, arguments=arguments)
 
 
+def modern(line: bytes) -> tuple[bytes, dict[str, str]]:
+    """A tool's call as clients of the latest protocol send it over HTTP, without a session: the
+    body, and its headers."""
+    version = "2026-07-28"
+    message = json.loads(line)
+    message["params"]["_meta"] = {
+        "io.modelcontextprotocol/protocolVersion": version,
+        "io.modelcontextprotocol/clientCapabilities": {},
+    }
+    headers = {"MCP_Protocol_Version": version, "Mcp_Method": "tools/call"}
+    return json.dumps(message).encode(), {**headers, "Mcp_Name": message["params"]["name"]}
+
+
 INITIALIZE = request(
     0, "initialize", protocolVersion="2025-06-18", capabilities={},
     clientInfo={"name": "test", "version": "1"},
@@ -120,6 +134,15 @@ def opened(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
     return process.stdin, process.stdout
 
 
+def told(pipes: tuple[IO[bytes], IO[bytes]], line: bytes) -> dict[str, Any]:
+    """What a server answers to a line."""
+    into, out = pipes
+    into.write(line)
+    into.flush()
+    answer: dict[str, Any] = json.loads(out.readline())
+    return answer
+
+
 @contextmanager
 def locked(var: Path) -> Iterator[None]:
     """Somebody else is writing, so that calls that write wait."""
@@ -131,8 +154,8 @@ def locked(var: Path) -> Iterator[None]:
 def wait_for(var: Path, type_: str) -> list[dict[str, Any]]:
     """The events, as soon as one of that type is among them."""
     for _ in range(3000):
-        found = [json.loads(line) for line in lines_of(var)] if log_of(var) else []
-        if any(event["type"] == type_ for event in found):
-            return found
+        events = [json.loads(line) for line in lines_of(var)] if log_of(var) else []
+        if any(event["type"] == type_ for event in events):
+            return events
         time.sleep(0.01)
     raise AssertionError(f"no {type_}")

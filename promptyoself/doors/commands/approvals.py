@@ -7,10 +7,19 @@ from typing import TYPE_CHECKING
 
 import click
 
+from promptyoself.core.errors import PromptyoselfError
+from promptyoself.core.visible import visible
 from promptyoself.doors.command import command
 from promptyoself.doors.options import Whole, reason_option, schedule_option
 from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
+from promptyoself.service.schedules.approvals import (
+    approve,
+    list_approvals,
+    require_person,
+    revoke,
+)
+from promptyoself.service.schedules.views import show
 
 if TYPE_CHECKING:
     from promptyoself.store.store import Store
@@ -19,9 +28,7 @@ if TYPE_CHECKING:
 @command("approve")
 @schedule_option
 @click.option(
-    "--ttl",
-    metavar="DURATION",
-    help="How long it holds. Default: until --uses slots are over.",
+    "--ttl", metavar="DURATION", help="How long it holds. Default: until --uses slots are over."
 )
 @click.option("--uses", type=Whole(), default=1, show_default=True, help="So many deliveries.")
 @click.option(
@@ -46,20 +53,11 @@ def approve_command(
     is then refused. Without it, at a terminal, the schedule is shown, and you are asked. Changing
     the schedule voids the approval. Agents can't call this.
     """
-    from promptyoself.service.schedules.approvals import approve
-
     store = session.store()
     if content is None and session.at_terminal:
         content = _read_and_asked(session, store, id_)
     answer = approve(
-        store,
-        id_,
-        ttl,
-        uses,
-        reason,
-        session.now(),
-        content=content,
-        allow_trigger=allow_trigger,
+        store, id_, ttl, uses, reason, session.now(), content=content, allow_trigger=allow_trigger
     )
     session.warn_if_nothing_delivers(store)
     return answer
@@ -67,24 +65,20 @@ def approve_command(
 
 def _read_and_asked(session: Session, store: Store, id_: str) -> str:
     """The hash of the schedule, once a person has read it and said yes."""
-    from promptyoself.core.errors import PromptyoselfError
-    from promptyoself.core.visible import visible
-    from promptyoself.service.schedules.approvals import require_person
-    from promptyoself.service.schedules.views import show
-
     require_person(store)
-    found = show(store, id_, now=session.now())
-    fields: Mapping[str, object] = found
+    schedule = show(store, id_, now=session.now())
+    fields: Mapping[str, object] = schedule
     for name in _READ:
         if fields[name] not in (None, False, 0):
             click.echo(f"{name}: {visible(str(fields[name]), one_line=True)}", err=True)
-    if found.get("invisible"):
-        click.echo(f"invisible characters: {found['invisible']}, shown as escapes", err=True)
-    text = f"template {found['template']}" if found["template"] else visible(found["prompt"])
+    if schedule.get("invisible"):
+        click.echo(f"invisible characters: {schedule['invisible']}, shown as escapes", err=True)
+    template = schedule["template"]
+    text = f"template {template}" if template else visible(schedule["prompt"])
     click.echo(f"\n{text}\n", err=True)
     if not click.confirm(f"Approve {id_} as shown?", err=True):
         raise PromptyoselfError("not_confirmed", "Nothing was approved.", "")
-    return str(found["content_sha256"])
+    return str(schedule["content_sha256"])
 
 
 _READ = (
@@ -97,8 +91,6 @@ _READ = (
 @command("approvals")
 def approvals_command(session: Session) -> Document:
     """List approvals: what is left of each, until when, and whether it counts."""
-    from promptyoself.service.schedules.approvals import list_approvals
-
     return list_approvals(session.reading(), session.now())
 
 
@@ -107,6 +99,4 @@ def approvals_command(session: Session) -> Document:
 @reason_option
 def revoke_command(session: Session, id_: str, reason: str | None) -> Document:
     """Take back what is left of a schedule's approval."""
-    from promptyoself.service.schedules.approvals import revoke
-
     return revoke(session.store(), id_, reason, session.now())

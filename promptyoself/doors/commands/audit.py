@@ -26,11 +26,7 @@ def audit_command(session: Session, **options: Any) -> Document:
     from promptyoself.service.audit.report import audit
 
     store = session.reading(agent_id=options["agent_id"])
-    if not session.interactive:
-        return audit(store, now=session.now(), **options)
-    from promptyoself.doors.tables import progress_of
-
-    with progress_of("events", store.known_seq()) as progress:
+    with session.progress_of(store) as progress:
         return audit(store, now=session.now(), progress=progress, **options)
 
 

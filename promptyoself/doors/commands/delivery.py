@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, cast
@@ -188,12 +189,9 @@ def execute_command(
 def _monitored(session: Session, heartbeat: Heartbeat, port: int) -> Iterator[None]:
     """Serve the loop's metrics and health. Prints first where."""
     from promptyoself.doors.monitor import Monitor
-    from promptyoself.targets.letta import LettaClient
 
-    settings = session.settings
-    patience = min(_MONITOR_TIMEOUT, settings.call_timeout)
-    letta = LettaClient(settings.base_url, settings.token, call_timeout=patience)
-    with closing(letta):
+    patience = min(_MONITOR_TIMEOUT, session.settings.call_timeout)
+    with closing(deliverer(session.settings._replace(call_timeout=patience))) as letta:
         monitor = Monitor(session.store, heartbeat, letta, session.now)
         with monitor.serving(port) as url:
             emit({"status": "success", "metrics": f"{url}/metrics", "health": f"{url}/healthz"})
@@ -250,10 +248,7 @@ def _pass(report: Report) -> Executed:
     """A pass as the JSON contract has it. The message counts what was delivered, not tried."""
     delivered = sum(1 for line in report.executed if line["delivered"])
     message = f"{delivered} {'prompt' if delivered == 1 else 'prompts'} executed"
-    others: dict[str, int] = {}
-    for line in report.executed:
-        if not line["delivered"]:
-            others[line["state"]] = others.get(line["state"], 0) + 1
+    others = Counter(line["state"] for line in report.executed if not line["delivered"])
     for state, count in others.items():
         message += f", {count} {state.replace('_', ' ')}"
     if slots := sum(skip["slots"] for skip in report.skipped):

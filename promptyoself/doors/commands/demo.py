@@ -1,4 +1,4 @@
-"""The demonstration behind ``promptyoself demo``: the main job, from the first prompt to the proof.
+"""The demonstration: the main job, from the first prompt to the proof.
 
 It runs the real commands in processes of their own, as a person would, so what it shows is what
 one gets.
@@ -13,8 +13,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,26 +23,30 @@ from promptyoself.core.addresses import presentable
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.settings import read_sources
 from promptyoself.core.visible import visible
+from promptyoself.doors.command import command
 from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
 
 _PATIENCE = 60.0
 
 
-def demonstrate(session: Session) -> Document:
-    """Run the demonstration, and say on stderr what happens.
+@command("demo")
+def demo_command(session: Session) -> Document:
+    """Show the whole of it: register three prompts, deliver two, and prove it from the log.
 
-    Raises:
-        PromptyoselfError: ``demo_failed``, or what a command refused.
+    Works on a sandbox of its own, or, with LETTA_BASE_URL set, with that server's agents; always
+    in a data directory of its own, unless --var names one. What happens is told on stderr.
     """
+    from promptyoself.sandbox import Sandbox
+
     with tempfile.TemporaryDirectory(prefix="promptyoself-demo-") as scratch:
         var = Path(session.var) if session.var else Path(scratch) / "var"
         sources = {source.setting.name: source for source in read_sources(var=session.var)}
         if sources["LETTA_BASE_URL"].origin != "default":
             return _Demo(var, session.settings.base_url).run()
         _echo("No LETTA_BASE_URL is set, so a sandbox stands in for Letta, with agents that echo.")
-        with _sandbox() as url:
-            return _Demo(var, url).run()
+        with Sandbox(["echo-1"], latency=1.0) as sandbox:
+            return _Demo(var, sandbox.url).run()
 
 
 class _Demo:
@@ -135,24 +137,6 @@ class _Demo:
         if answer["status"] != "success":
             raise PromptyoselfError(answer["code"], answer["message"], answer["hint"])
         return answer
-
-
-@contextmanager
-def _sandbox() -> Iterator[str]:
-    command = [sys.executable, "-m", "promptyoself", "sandbox", "--port", "0", "--agents", "1"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            if not line:
-                raise PromptyoselfError("demo_failed", "The sandbox did not start.", "")
-            document = orjson.loads(line)
-            if document["status"] != "success":
-                raise PromptyoselfError("demo_failed", document["message"], document["hint"])
-            url: str = document["url"]
-            yield url
-        finally:
-            process.terminate()
 
 
 def _echo(text: str) -> None:

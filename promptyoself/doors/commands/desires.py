@@ -8,14 +8,15 @@ import click
 
 from promptyoself.doors.command import command
 from promptyoself.doors.options import (
-    Whole,
     dry_run_option,
+    limit_option,
     only_agent_option,
     reason_option,
     tag_option,
 )
 from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
+from promptyoself.service.desires.manage import list_desires, prune, record, reinforce
 
 
 @command("desire")
@@ -33,8 +34,6 @@ def desire_command(session: Session, agent_id: str | None, **options: Any) -> Do
     with `desires` first whether it is there already: the same text again is another desire. Answers
     with its id.
     """
-    from promptyoself.service.desires.manage import record
-
     return record(session.store(), agent_id, now=session.now(), **options)
 
 
@@ -43,7 +42,7 @@ def desire_command(session: Session, agent_id: str | None, **options: Any) -> Do
 @click.option("--min-strength", type=float, metavar="S", help="Only those at least so strong now.")
 @tag_option
 @click.option("--query", metavar="WORDS", help="Only those with all these words.")
-@click.option("--limit", type=Whole(1, 10**9), metavar="N", help="How many at most.")
+@limit_option
 @click.option(
     "--at", metavar="T", help="As it was then: 2027-01-30T09:00, '2h ago', or an event's number."
 )
@@ -53,8 +52,6 @@ def desires_command(session: Session, **options: Any) -> Document:
     Use it to see what an agent would like, and to find an id. Answers with desires (id, agent_id,
     text, tags, strength, …) and their count.
     """
-    from promptyoself.service.desires.manage import list_desires
-
     return list_desires(session.reading(agent_id=options["agent_id"]), now=session.now(), **options)
 
 
@@ -74,8 +71,6 @@ def reinforce_command(session: Session, id_: str, by: float, reason: str | None)
 
     Use it where a desire still matters. Answers with its strength before and after.
     """
-    from promptyoself.service.desires.manage import reinforce
-
     return reinforce(session.store(), id_, by, session.now(), reason=reason)
 
 
@@ -89,6 +84,4 @@ def prune_command(session: Session, below: float, **options: Any) -> Document:
 
     The log keeps them. Try it with --dry-run first. Answers with those that were pruned.
     """
-    from promptyoself.service.desires.manage import prune
-
     return prune(session.store(), below, session.now(), **options)

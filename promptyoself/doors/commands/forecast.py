@@ -1,4 +1,4 @@
-"""What would happen."""
+"""What would happen, and what is left of today's deliveries."""
 
 from __future__ import annotations
 
@@ -34,3 +34,16 @@ def simulate_command(
 
     store = session.reading(agent_id=agent_id)
     return simulate(store, until, session.now(), agent_id=agent_id, latency=latency)
+
+
+@command("budgets")
+@only_agent_option
+def budgets_command(session: Session, agent_id: str | None) -> Document:
+    """Show what agents and schedules have spent of today's deliveries, and when that is reset.
+
+    Use it when slots are skipped as `budget` or `agent_cap`, or before planning many prompts.
+    Answers with agents and schedules, each with spent, limit, left and resets_at (midnight UTC).
+    """
+    from promptyoself.service.schedules.budgets import budgets
+
+    return budgets(session.reading(agent_id=agent_id), agent_id, session.now())

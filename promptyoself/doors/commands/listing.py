@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from promptyoself.doors.command import command
-from promptyoself.doors.options import Whole, only_agent_option, schedule_option
+from promptyoself.doors.options import limit_option, only_agent_option, schedule_option
 from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
 from promptyoself.events.kinds import STATUSES
@@ -21,7 +21,7 @@ _at = click.option(
 @command("list")
 @only_agent_option
 @click.option("--status", type=click.Choice(_STATUSES), help="Only these (active and paused).")
-@click.option("--limit", type=Whole(1, 10**9), metavar="N", help="How many at most.")
+@limit_option
 @click.option("--full", is_flag=True, help="Whole prompts, and all that is set.")
 @_at
 def list_command(session: Session, **options: Any) -> Document:

@@ -1,4 +1,4 @@
-"""The log: its history, its proof, its index."""
+"""The log: its history, its proof, its index, its repair."""
 
 from __future__ import annotations
 
@@ -13,29 +13,20 @@ import click
 
 from promptyoself.core.errors import WrongUsage
 from promptyoself.doors.command import MAX_ANSWER_BYTES, PROGRAM_DOORS, command
-from promptyoself.doors.options import Whole, only_agent_option
+from promptyoself.doors.options import Whole, only_agent_option, reason_option
 from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
 
 if TYPE_CHECKING:
     from promptyoself.ledger import Envelope
 
-_chain = click.option(
-    "--chain",
-    type=click.Choice(["schedules", "desires"]),
-    help="Which log.",
-)
+_chain = click.option("--chain", type=click.Choice(["schedules", "desires"]), help="Which log.")
 
 
 @command("history")
 @click.option("--id", "id_", metavar="ID", help="Only this schedule's or desire's.")
 @only_agent_option
-@click.option(
-    "--type",
-    "type_",
-    metavar="TYPE",
-    help="Only this type: delivery, delivery.failed.",
-)
+@click.option("--type", "type_", metavar="TYPE", help="Only this type: delivery, delivery.failed.")
 @click.option("--since", metavar="T", help="Not before: 2027-01-30T09:00, '2h ago'.")
 @click.option("--until", metavar="T", help="Not after: 2027-01-31, '1h ago'.")
 @click.option("--slot", metavar="T", help="Only of this slot of --id: 2027-01-30T09:00:00Z.")
@@ -137,13 +128,7 @@ def verify_command(
         from promptyoself.service.proof.signed_heads import verify_signed_heads
 
         check = partial(verify_signed_heads, store, read_signed_heads(note, key))
-    if not session.interactive:
-        return check()
-    from promptyoself.doors.tables import progress_of
-
-    # By the index as it lies there: reading the log would mend it, and so take away what bears
-    # witness where the end was cut off.
-    with progress_of("events", store.known_seq()) as progress:
+    with session.progress_of(store) as progress:
         return check(progress)
 
 
@@ -202,6 +187,51 @@ def seal_command(session: Session, month: str | None, chain: str | None) -> Docu
     from promptyoself.service.upkeep.seal import seal_all
 
     return seal_all(session.store().unpinned, session.now(), month, chain)
+
+
+@command("recover")
+@click.option(
+    "--chain",
+    "name",
+    type=click.Choice(["schedules", "desires"]),
+    help="Only this log: that of the schedules, or that of the desires.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what is lost and what would be done.")
+@click.option("--yes", is_flag=True, help="Don't ask before the log is changed.")
+@click.option(
+    "--from-index",
+    is_flag=True,
+    help="Put back, by new events, what the index still knows and the log has lost.",
+)
+@reason_option
+def recover_command(session: Session, yes: bool, reason: str | None, **options: Any) -> Document:
+    """Bring a damaged or cut log back into service. Everything sound stays in force.
+
+    Use it where commands refuse with events_missing or corrupt_chain, and no backup has what is
+    missing. It states in the log what is lost, and keeps the damaged bytes in the quarantine.
+    `verify` tells of it from then on. Look at it with --dry-run first.
+    """
+    from promptyoself.core.text_limits import MAX_REASON, check_text
+    from promptyoself.service.upkeep.recover import recover
+
+    check_text("reason", reason, MAX_REASON)
+
+    def agree(shown: Document) -> bool:
+        return yes or _is_confirmed(session, shown)
+
+    return recover(session.store().unpinned, session.now(), reason=reason, agree=agree, **options)
+
+
+def _is_confirmed(session: Session, shown: Document) -> bool:
+    """Ask the person at the terminal; nobody is there to ask elsewhere."""
+    if session.caller.stop is not None or sys.stdin is None or not sys.stdin.isatty():
+        return False
+    print(f"promptyoself: {shown['message']}", file=sys.stderr)
+    for gap in shown["gaps"]:
+        until = f"event {gap['first']}" if "first" in gap else "the end"
+        print(f"  {gap['lost']} lost between event {gap['after']} and {until}", file=sys.stderr)
+    print("Bring the log back into service like that? [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 @command("stats")

@@ -18,7 +18,6 @@ from promptyoself.events.schedule_fields import FIELDS, POLICY
 
 if TYPE_CHECKING:
     from promptyoself.service.schedules.request import Request
-    from promptyoself.store.store import Store
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -46,15 +45,9 @@ def _option_of(name: str) -> Callable[[F], F]:
 
 
 _trigger_options = _options(
+    click.option("--time", metavar="T", help="Once: 2027-01-31T09:00, 'in 45m', 09:00."),
     click.option(
-        "--time",
-        metavar="T",
-        help="Once: 2027-01-31T09:00, 'in 45m', 09:00.",
-    ),
-    click.option(
-        "--cron",
-        metavar="EXPR",
-        help="A cron expression: 0 9 * * MON-FRI, 0 9 L * *, @daily.",
+        "--cron", metavar="EXPR", help="A cron expression: 0 9 * * MON-FRI, 0 9 L * *, @daily."
     ),
     click.option("--every", metavar="DURATION", help="An interval: 90s, 2h30m, 1d."),
     *map(_option_of, ("start_at", "until", "max_repetitions", "timezone")),
@@ -99,8 +92,7 @@ def register_command(session: Session, check: bool, dry_run: bool, **options: An
         from promptyoself.doors.commands.delivery import require_agent
 
         require_agent(session.settings, check_agent_id(agent_id))
-    ask = partial(register, request=request, now=session.now(), dry_run=dry_run)
-    return _delivered(session, ask)
+    return session.scheduled(partial(register, request=request, now=session.now(), dry_run=dry_run))
 
 
 @command("idle")
@@ -119,8 +111,7 @@ def idle_command(session: Session, dry_run: bool, **options: Any) -> Document:
     from promptyoself.service.schedules.request import Request
 
     request = Request(template="idle", **options)
-    ask = partial(register, request=request, now=session.now(), dry_run=dry_run)
-    return _delivered(session, ask)
+    return session.scheduled(partial(register, request=request, now=session.now(), dry_run=dry_run))
 
 
 @command("cancel")
@@ -173,18 +164,16 @@ def resume_command(
     if failed_with is not None:
         from promptyoself.service.schedules.resume_failed import resume_failed
 
-        store = session.store()
-        answer = resume_failed(store, failed_with, reason, session.now())
-        if answer["count"]:
-            session.warn_if_nothing_delivers(store)
-        return answer
+        return session.scheduled(
+            partial(resume_failed, code=failed_with, reason=reason, now=session.now())
+        )
     if id_ is None:
         raise WrongUsage(
             "missing_option",
             "Neither --id nor --failed-with was given.",
             "Name a schedule, or the code that schedules have failed with.",
         )
-    return _delivered(session, partial(resume, id_=id_, reason=reason, now=session.now()))
+    return session.scheduled(partial(resume, id_=id_, reason=reason, now=session.now()))
 
 
 @command("modify")
@@ -197,9 +186,7 @@ def modify_command(session: Session, id_: str, **options: Any) -> Document:
     """
     from promptyoself.service.schedules.change import modify
 
-    return _delivered(
-        session, partial(modify, id_=id_, request=_request(options), now=session.now())
-    )
+    return session.scheduled(partial(modify, id_=id_, request=_request(options), now=session.now()))
 
 
 @command("trigger")
@@ -213,7 +200,7 @@ def trigger_command(session: Session, id_: str, reason: str | None) -> Document:
     """
     from promptyoself.service.schedules.change import run_now
 
-    return _delivered(session, partial(run_now, id_=id_, reason=reason, now=session.now()))
+    return session.scheduled(partial(run_now, id_=id_, reason=reason, now=session.now()))
 
 
 @command("next")
@@ -238,15 +225,6 @@ def next_command(session: Session, id_: str | None, count: int, **options: Any) 
             "conflicting_options", "Both --id and a trigger were given.", "Give one of them."
         )
     return {"fires": next_fires(session.reading(), id_, count)}
-
-
-def _delivered(session: Session, ask: Callable[[Store], Document]) -> Document:
-    """What a command answers that asks for deliveries, with a word where nothing makes any."""
-    store = session.store()
-    answer = ask(store)
-    if answer.get("next_run") or "slot" in answer:
-        session.warn_if_nothing_delivers(store)
-    return answer
 
 
 def _request(options: dict[str, Any]) -> Request:

@@ -1,9 +1,10 @@
-"""Setting up: what is wrong with this installation, a sandbox, a demonstration."""
+"""Setting up: what is wrong with this installation, a plugin for hosts, a sandbox."""
 
 from __future__ import annotations
 
 import os
 import sys
+from contextlib import closing, nullcontext
 
 import click
 
@@ -44,12 +45,8 @@ def doctor_command(
     if options["require_loop"] and options["allow_no_loop"]:
         message = "Both --require-loop and --allow-no-loop were given."
         raise WrongUsage("conflicting_options", message, "Give one of them.")
-    letta = None if skip_letta else deliverer(session.settings)
-    try:
+    with nullcontext() if skip_letta else closing(deliverer(session.settings)) as letta:
         checks = examine(session.reading(needs_var=False).unpinned, session.now(), letta, **options)
-    finally:
-        if letta is not None:
-            letta.close()
     if plugins_dir is not None:
         from pathlib import Path
 
@@ -154,15 +151,3 @@ def sandbox_command(session: Session, host: str, port: int, count: int, latency:
 
     names = [f"echo-{number}" for number in range(1, count + 1)]
     serve_forever(names, host=host, port=port, latency=latency, ready=ready)
-
-
-@command("demo")
-def demo_command(session: Session) -> Document:
-    """Show the whole of it: register three prompts, deliver two, and prove it from the log.
-
-    Works on a sandbox of its own, or, with LETTA_BASE_URL set, with that server's agents; always
-    in a data directory of its own, unless --var names one. What happens is told on stderr.
-    """
-    from promptyoself.doors.commands.demo import demonstrate
-
-    return demonstrate(session)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
@@ -19,6 +17,7 @@ from promptyoself.doors.session import Session
 
 if TYPE_CHECKING:
     from promptyoself.service.transfer.answers import Exported
+    from promptyoself.store.store import Store
 
 _file = click.argument("file", metavar="FILE")
 
@@ -63,12 +62,11 @@ def import_command(session: Session, file: str, partial: bool, dry_run: bool) ->
     """
     from promptyoself.service.transfer.import_lines import import_lines
 
-    store, now = session.store(), session.now()
-    with _reading(file) as opened:
-        answer = import_lines(store, opened, now, partial=partial, dry_run=dry_run)
-    if answer["count"]:
-        session.warn_if_nothing_delivers(store)
-    return answer
+    def import_file(store: Store) -> Document:
+        with _opened(file) as opened:
+            return import_lines(store, opened, session.now(), partial=partial, dry_run=dry_run)
+
+    return session.scheduled(import_file)
 
 
 @command("import-sqlite")
@@ -87,31 +85,19 @@ def import_sqlite_command(
     """
     from promptyoself.service.transfer.import_sqlite import import_sqlite
 
-    store = session.store()
-    answer = import_sqlite(store, file, timezone, session.now(), dry_run=dry_run)
-    if answer["count"]:
-        session.warn_if_nothing_delivers(store)
-    return answer
-
-
-@contextmanager
-def _reading(source: str) -> Iterator[BinaryIO]:
-    if source == "-":
-        yield cast(BinaryIO, sys.stdin.buffer) if sys.stdin is not None else io.BytesIO()
-        return
-    try:
-        opened = open(source, "rb")  # noqa: SIM115
-    except (OSError, ValueError) as error:
-        raise _unreadable(source, error) from None
-    with opened:
-        try:
-            yield opened
-        except IsADirectoryError as error:
-            raise _unreadable(source, error) from None
-
-
-def _unreadable(source: str, error: OSError | ValueError) -> PromptyoselfError:
-    reason = error.strerror if isinstance(error, OSError) else str(error)
-    return PromptyoselfError(
-        "unreadable_file", f"{source!r} can't be read: {reason}.", "Check the path; - means stdin."
+    return session.scheduled(
+        lambda store: import_sqlite(store, file, timezone, session.now(), dry_run=dry_run)
     )
+
+
+def _opened(source: str) -> BinaryIO:
+    if source == "-":
+        return cast(BinaryIO, sys.stdin.buffer) if sys.stdin is not None else io.BytesIO()
+    try:
+        return open(source, "rb")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        message = f"{source!r} can't be read: {reason}."
+        raise PromptyoselfError(
+            "unreadable_file", message, "Check the path; - means stdin."
+        ) from None

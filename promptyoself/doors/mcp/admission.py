@@ -36,18 +36,22 @@ the scheme's own, or where none is given."""
 
 def host_pattern(text: str) -> Pattern:
     """A name that clients may know the server by. Raises ``invalid_value``."""
-    pattern = _read(_AUTHORITY, text)
-    if pattern is None:
-        raise _refusal("--allow-host", text, "mcp, clock.example:8765 or [::1]")
-    return pattern
+    return _pattern(_AUTHORITY, text, "--allow-host", "mcp, clock.example:8765 or [::1]")
 
 
 def origin_pattern(text: str) -> Pattern:
     """A web page's origin that may call. Raises ``invalid_value``."""
-    pattern = _read(_ORIGIN, text)
+    example = "https://chat.example, or http://localhost:* for any port"
+    return _pattern(_ORIGIN, text, "--allow-origin", example)
+
+
+def _pattern(syntax: re.Pattern[str], text: str, option: str, example: str) -> Pattern:
+    pattern = _read(syntax, text)
     if pattern is None:
-        raise _refusal(
-            "--allow-origin", text, "https://chat.example, or http://localhost:* for any port"
+        raise WrongUsage(
+            "invalid_value",
+            f"{option} is {shown(text)}, which isn't one, alone and whole.",
+            f"Give one such as {example}.",
         )
     return pattern
 
@@ -70,7 +74,6 @@ class Admission:
         self._origins = frozenset(origins) | self._pages
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -81,12 +84,9 @@ class Admission:
         wanted_method = headers.get("access-control-request-method")
         if answer is None and scope["method"] == "OPTIONS" and origin is not None and wanted_method:
             answer = _preflight(headers) if of_page else _forbidden("Invalid Origin header")
-        if origin is None:
-            await (self._app if answer is None else answer)(scope, receive, send)
-            return
 
         async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
+            if origin is not None and message["type"] == "http.response.start":
                 more = MutableHeaders(scope=message)
                 more.add_vary_header("Origin")
                 if of_page:
@@ -143,11 +143,3 @@ def _preflight(headers: Headers) -> Response:
 
 def _forbidden(why: str) -> Response:
     return Response(why, status_code=403)
-
-
-def _refusal(option: str, text: str, example: str) -> WrongUsage:
-    return WrongUsage(
-        "invalid_value",
-        f"{option} is {shown(text)}, which isn't one, alone and whole.",
-        f"Give one such as {example}.",
-    )

@@ -40,7 +40,11 @@ def to_argv(
             if item is None or (item == "" and not parameter.unsets):
                 continue
             if given_as.setdefault(name, called) != called:
-                raise _given_twice(given_as[name], called)
+                raise WrongUsage(
+                    "repeated_option",
+                    f"{given_as[name]} and {called} were both given; nothing was done.",
+                    "Give one of them.",
+                )
             words += _word(parameter, _read(name, item, parameter.items or parameter.type))
     for name in required:
         if name not in given_as:
@@ -57,14 +61,6 @@ def unknown(name: str, names: Collection[str]) -> WrongUsage:
 def missing(name: str) -> WrongUsage:
     """The refusal of a call that lacks an argument."""
     return WrongUsage("missing_option", f"The argument {name} is missing.", f"Give {name}.")
-
-
-def _given_twice(first: str, second: str) -> WrongUsage:
-    return WrongUsage(
-        "repeated_option",
-        f"{first} and {second} were both given; nothing was done.",
-        "Give one of them.",
-    )
 
 
 def _items(parameter: Parameter, value: Any) -> Iterator[Any]:

@@ -16,6 +16,7 @@ from promptyoself.core.diagnostics import Seldom
 MOST_CONNECTIONS = 512
 HEAD_SECONDS = 10.0
 BODY_SECONDS = 30.0
+_PHASES = {h11.IDLE: "head", h11.SEND_BODY: "body"}  # in which a client may take too long
 _ACCEPTS = 64  # connections taken at once, before any of them is looked at
 
 
@@ -26,7 +27,7 @@ class Bounds:
         """``warn`` is told once a minute at most that there is no room, or no file."""
         self.most = most_connections(MOST_CONNECTIONS)
         self.accepts = max(min(_ACCEPTS, self.most // 8), 1)
-        self._waiting: dict[_Connection, None] = {}  # for a head; the oldest first
+        self.waiting: dict[_Connection, None] = {}  # for a request's head; the oldest first
         self._seldom = Seldom(warn)
 
     def protocol(self, *arguments: Any, **more: Any) -> asyncio.Protocol:
@@ -49,7 +50,7 @@ class Bounds:
         """Whether there is room for one more connection. The oldest that waits is closed for it."""
         if number <= self.most:
             return True
-        oldest = next(iter(self._waiting), None)
+        oldest = next(iter(self.waiting), None)
         if oldest is not None:
             oldest.abort()
             return True
@@ -57,13 +58,6 @@ class Bounds:
             "full", f"All {self.most} connections are in use; more are turned away for now."
         )
         return False
-
-    def waits(self, connection: _Connection, does: bool) -> None:
-        """A connection waits for a request's head, or no longer does."""
-        if does:
-            self._waiting.setdefault(connection)
-        else:
-            self._waiting.pop(connection, None)
 
 
 class _Connection(H11Protocol):
@@ -84,13 +78,14 @@ class _Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        self._follow_state()
+        phase = _PHASES.get(self.conn.their_state, "")
+        self._enter("" if self.transport.is_closing() else phase)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self.conn.their_state is h11.IDLE:  # uvicorn gives it a few seconds for the next one
             self._enter("")
-            self._bounds.waits(self, does=True)
+            self._bounds.waiting.setdefault(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._enter("")
@@ -102,19 +97,11 @@ class _Connection(H11Protocol):
         self.connections.discard(self)
         self.transport.abort()
 
-    def _follow_state(self) -> None:
-        state = self.conn.their_state
-        if self.transport.is_closing():
-            self._enter("")
-        elif state is h11.IDLE:
-            self._enter("head")
-        elif state is h11.SEND_BODY:
-            self._enter("body")
-        else:
-            self._enter("")
-
     def _enter(self, phase: str) -> None:
-        self._bounds.waits(self, does=phase == "head")
+        if phase == "head":
+            self._bounds.waiting.setdefault(self)
+        else:
+            self._bounds.waiting.pop(self, None)
         if phase == self._phase:
             return
         self._phase = phase

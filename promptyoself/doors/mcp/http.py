@@ -49,20 +49,17 @@ _LEAST_VARIETY = 5
 
 
 class HTTP:
-    """Serves on a socket that listens, until it is asked to end.
-
-    The SDK checks Host and Origin, which keeps the pages in a browser out, and the sizes.
-    """
+    """Serves on a socket that listens, until it is asked to end."""
 
     def __init__(
         self,
         listener: socket.socket,
         *,
         token: str | None,
-        hosts: Sequence[str] = (),
-        origins: Sequence[str] = (),
-        ready: Callable[[], None] = lambda: None,
-        warn: Callable[[str], None] = lambda _: None,
+        hosts: Sequence[str],
+        origins: Sequence[str],
+        ready: Callable[[], None],
+        warn: Callable[[str], None],
     ) -> None:
         """``hosts`` and ``origins`` are allowed besides those of this machine: names, with a port
         or with any, and whole origins. ``ready`` is called once requests are answered,
@@ -155,7 +152,6 @@ class _Uvicorn(uvicorn.Server):
         self._ready = ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """See :class:`uvicorn.Server`. Calls ``ready`` once it has started."""
         await super().startup(sockets=sockets)
         if self.started:
             self._ready()
@@ -180,7 +176,6 @@ class _UnderWay:
         self._app, self._unanswered = app, unanswered
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
-import threading
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
+from anyio import to_thread
 
 from promptyoself.doors.mcp.tools import Door
 from promptyoself.service.delivery.loop import StopFlag
@@ -66,65 +64,24 @@ def serve(door: Door, transport: Transport, loop: Callable[[StopFlag], None] | N
     Raises:
         Exception: whatever made the transport or the loop fail.
     """
-    with _Beside(loop) as beside:
-        anyio.run(_serve, door, transport, beside)
-    if beside.failure is not None:
-        raise beside.failure
+    anyio.run(_serve, door, transport, loop)
 
 
-class _Beside:
-    """The delivery loop, in a thread of its own, from entry to exit."""
+async def _serve(door: Door, transport: Transport, loop: Callable[[StopFlag], None] | None) -> None:
+    ending, stop = anyio.Event(), StopFlag()
+    failures: list[Exception] = []  # the group would wrap them, and their codes would be lost
 
-    def __init__(self, loop: Callable[[StopFlag], None] | None) -> None:
-        self.failure: BaseException | None = None
-        self._loop, self._stop = loop, StopFlag()
-        self._ended = threading.Event()
-        self._on_end: Callable[[], object] = lambda: None
-        self._thread = threading.Thread(target=self._run, name="delivery loop")
-
-    def __enter__(self) -> _Beside:
-        if self._loop is not None:
-            self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop("server_ended")
-        if self._loop is not None:
-            self._thread.join()
-
-    def when_ended(self, callback: Callable[[], object]) -> None:
-        """Call ``callback``, in the loop's thread, once the loop has ended; now, if it has."""
-        self._on_end = callback
-        if self._ended.is_set():
-            callback()
-
-    def stop(self, why: str) -> None:
-        """Ask the loop to end."""
-        if self._stop.why is None:
-            self._stop.set(why)
-
-    def _run(self) -> None:
-        assert self._loop is not None
+    async def deliver(loop: Callable[[StopFlag], None]) -> None:
         try:
-            self._loop(self._stop)
-        except BaseException as error:
-            self.failure = error
-        self._ended.set()
-        self._on_end()
-
-
-async def _serve(door: Door, transport: Transport, beside: _Beside) -> None:
-    events = asyncio.get_running_loop()
-    ending = anyio.Event()
-
-    def end_soon() -> None:
-        with suppress(RuntimeError):  # we have ended first
-            events.call_soon_threadsafe(ending.set)
+            await to_thread.run_sync(loop, stop)
+        except Exception as error:
+            failures.append(error)
+        ending.set()
 
     async def end_on_signal() -> None:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async for number in signals:
-                beside.stop(signal.Signals(number).name)
+                stop.set(signal.Signals(number).name)
                 ending.set()
                 return  # a second one does what it always did
 
@@ -133,16 +90,18 @@ async def _serve(door: Door, transport: Transport, beside: _Beside) -> None:
         door.stop("shutdown")
         await transport.end()
 
-    beside.when_ended(end_soon)
-    failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(end_on_signal)
         tasks.start_soon(end_transport)
+        if loop is not None:
+            tasks.start_soon(deliver, loop)
         try:
             await transport.serve(door.server)
-        except Exception as error:  # the group would wrap it, and its code would be lost
-            failure = error
-        tasks.cancel_scope.cancel()
+        except Exception as error:
+            failures.append(error)
+        if stop.why is None:
+            stop.set("server_ended")
+        tasks.cancel_scope.cancel()  # the loop's thread ends first
     door.stop("shutdown")
-    if failure is not None:
-        raise failure
+    if failures:
+        raise failures[0]

@@ -7,11 +7,9 @@ to have more of them.
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack
 from math import inf
-from typing import Any
 
 import anyio
 from anyio import to_thread
@@ -76,19 +74,26 @@ class Shares:
                 "Wait for an answer before you call again.",
             )
         share.pending += 1
+        waiting = anyio.CancelScope()
 
-        def over() -> None:
-            share.pending -= 1
-            if not share.pending:
-                self._shares.pop(agent, None)
+        async def turn() -> bytes:
+            try:
+                with waiting:
+                    async with AsyncExitStack() as places:
+                        for limiter in self._limiters(share, effect):
+                            await places.enter_async_context(limiter)
+                        # A thread that has begun is waited for, also if nobody wants its answer.
+                        return await to_thread.run_sync(call, limiter=self._threads)
+                return b""
+            finally:
+                share.pending -= 1
+                if not share.pending:
+                    self._shares.pop(agent, None)
 
-        turn = _Turn(call, over)
         try:
-            for limiter in self._limiters(share, effect):
-                await turn.wait_for(limiter)
-            return await to_thread.run_sync(turn.run, abandon_on_cancel=True, limiter=self._threads)
+            return await asyncio.shield(asyncio.create_task(turn()))
         finally:
-            turn.give_up()
+            waiting.cancel()
 
     def _limiters(self, share: _Share, effect: Effect) -> tuple[anyio.CapacityLimiter, ...]:
         """A call's limiters, in the order in which it waits for them. Those of its agent come
@@ -99,43 +104,3 @@ class Shares:
         if effect is Effect.READS:
             return calls
         return (share.deliveries if effect is Effect.DELIVERS else share.writes, *calls)
-
-
-class _Turn:
-    """One call, and the places that it holds from when it got them until its thread has ended."""
-
-    def __init__(self, call: Callable[[], bytes], over: Callable[[], None]) -> None:
-        self._call, self._over = call, over
-        self._held: list[Any] = []
-        self._lock = threading.Lock()
-        self._begun = self._ended = False
-        self._loop = asyncio.get_running_loop()
-
-    async def wait_for(self, limiter: anyio.CapacityLimiter) -> None:
-        await limiter.acquire_on_behalf_of(self)
-        self._held.append(limiter)
-
-    def run(self) -> bytes:
-        """Make the call, in a thread, unless nobody waits for it any more."""
-        with self._lock:
-            if self._ended:
-                return b""
-            self._begun = True
-        try:
-            return self._call()
-        finally:
-            with suppress(RuntimeError):  # the server has ended first
-                self._loop.call_soon_threadsafe(self._release)
-
-    def give_up(self) -> None:
-        """Nobody waits any more: don't begin, if no thread has begun."""
-        with self._lock:
-            if self._begun or self._ended:
-                return
-            self._ended = True
-        self._release()
-
-    def _release(self) -> None:
-        for limiter in self._held:
-            limiter.release_on_behalf_of(self)
-        self._over()

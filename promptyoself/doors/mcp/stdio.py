@@ -10,7 +10,6 @@ import threading
 from asyncio import AbstractEventLoop, Queue, get_running_loop
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
 from mcp.server.stdio import stdio_server
@@ -54,7 +53,7 @@ class Stdio:
         self._lines = lines = _Lines()
         try:
             async with stdio_server(stdin=cast("AsyncFile[str]", lines)) as (read, write):
-                lines.refuse = partial(_send, write)
+                lines.refuse = lambda message: write.send(SessionMessage(message))
                 answered = cast("WriteStream[SessionMessage]", _Answering(write, lines.unanswered))
                 await server.run(read, answered, server.create_initialization_options())
         except* BrokenPipeError:
@@ -74,13 +73,11 @@ class _Answering:
         self._stream, self._unanswered = stream, unanswered
 
     async def send(self, message: SessionMessage) -> None:
-        """See anyio's streams: it returns once the writer has taken the message."""
-        await self._stream.send(message)
+        await self._stream.send(message)  # until the writer has taken it
         if isinstance(message.message, JSONRPCResponse | JSONRPCError):
             self._unanswered.ended(message.message.id)
 
     async def aclose(self) -> None:
-        """See anyio's streams."""
         await self._stream.aclose()
 
     async def __aenter__(self) -> Self:
@@ -157,10 +154,6 @@ class _Lines:
     def _put(self, loop: AbstractEventLoop, line: bytes | _TooLong | None) -> None:
         self._room.acquire()
         loop.call_soon_threadsafe(self._queue.put_nowait, line)
-
-
-async def _send(stream: Any, message: JSONRPCMessage) -> None:
-    await stream.send(SessionMessage(message))
 
 
 def _private_stdin() -> int | None:

@@ -10,11 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
 
 import anyio
-import click
 import orjson
 from mcp.server import Server, ServerRequestContext
 from mcp.shared.exceptions import MCPError
@@ -44,7 +43,7 @@ from promptyoself import __version__
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.ids import is_opaque_id
 from promptyoself.core.times import shown
-from promptyoself.doors.agent_parameters import Parameter, argument_name, parameters
+from promptyoself.doors.agent_parameters import Parameter, argument_name, commands_of, parameters
 from promptyoself.doors.mcp.arguments import missing, to_argv, unknown
 from promptyoself.doors.mcp.messages import arguments_of
 from promptyoself.doors.mcp.prompts import PROMPTS
@@ -52,8 +51,11 @@ from promptyoself.doors.mcp.schemas import argument_schema, output_schema
 from promptyoself.doors.mcp.shares import Shares
 from promptyoself.doors.registry import AGENT_FACING, COMMANDS, Effect
 from promptyoself.doors.session import Caller
-from promptyoself.doors.wording import Wording, tool_description, wording_for_agents
+from promptyoself.doors.wording import Wording, tool_description
 from promptyoself.service.delivery.loop import StopFlag
+
+if TYPE_CHECKING:
+    import click
 
 Call = Callable[[Sequence[str], Caller], bytes]
 """Calls a command with these arguments, and returns the document that it would print. It ends soon
@@ -115,13 +117,10 @@ class Door:
         self._call, self._agenda, self._header = call, agenda, header
         self._only_agent = only_agent
         names = [name for name in AGENT_FACING if name in tools]
-        self._wording = wording_for_agents(group, lambda name: prefix + argument_name(name), names)
-        context = click.Context(group)
-        commands = {name: group.get_command(context, name) for name in names}
+        self._wording = Wording(group, lambda name: prefix + argument_name(name), names)
         offered = [
             _tool(name, command, agent, prefix, self._wording, has_header=header is not None)
-            for name, command in commands.items()
-            if command is not None
+            for name, command in commands_of(group, names).items()
         ]
         self._names = {tool.command: tool.listed.name for tool in offered}
         self._others = {
