@@ -234,7 +234,7 @@ def _does(tool: Tool | None) -> str:
 
 
 def _options(command: click.Command, *, common: bool) -> Iterator[str]:
-    context = click.Context(command)
+    context = click.Context(command, show_default=True)
     options = [
         option
         for option in command.get_params(context)

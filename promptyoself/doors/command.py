@@ -47,7 +47,7 @@ def command(name: str) -> Callable[[Callable[..., Document | None]], click.Comma
         def run(*, var: str | None, format_: str, **options: Any) -> Document | None:
             return _run(function, var, format_, options)
 
-        click_command = click.command(name)(run)
+        click_command = click.command(name, context_settings={"show_default": True})(run)
         click_command.params += [
             click.Option(
                 ["--var"], metavar="DIR", help="The data directory (else PROMPTYOSELF_VAR)."
@@ -56,7 +56,6 @@ def command(name: str) -> Callable[[Callable[..., Document | None]], click.Comma
                 ["--format", "format_"],
                 type=click.Choice(["json", "table"]),
                 default="json",
-                show_default=True,
                 help="json for programs, table for people.",
             ),
         ]

@@ -93,7 +93,6 @@ def _named(letta: LettaClient, name: str) -> list[Agent]:
     "--concurrency",
     type=Whole(1, 256),
     default=CONCURRENCY,
-    show_default=True,
     metavar="N",
     help="Deliveries at once.",
 )

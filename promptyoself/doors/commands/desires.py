@@ -22,9 +22,7 @@ from promptyoself.service.desires.manage import list_desires, prune, record, rei
 @command("desire")
 @click.option("--agent-id", metavar="AGENT", help="The agent that would like it.")
 @click.option("--text", required=True, metavar="TEXT", help="What it would like.")
-@click.option(
-    "--strength", type=float, default=0.5, show_default=True, metavar="S", help="From 0 to 1."
-)
+@click.option("--strength", type=float, default=0.5, metavar="S", help="From 0 to 1.")
 @tag_option
 @reason_option
 def desire_command(session: Session, agent_id: str | None, **options: Any) -> Document:
@@ -61,7 +59,6 @@ def desires_command(session: Session, **options: Any) -> Document:
     "--by",
     type=float,
     default=0.1,
-    show_default=True,
     metavar="S",
     help="How much to add: more than 0, at most 1.",
 )

@@ -17,7 +17,6 @@ from promptyoself.doors.session import Session
     "--latency",
     type=Seconds(min=0, max=86400),
     default=0.0,
-    show_default=True,
     metavar="S",
     help="How long each delivery takes, in seconds.",
 )

@@ -37,17 +37,13 @@ _NAME = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
     "--transport",
     type=click.Choice(["stdio", "http"]),
     default="stdio",
-    show_default=True,
     help="stdio for a client that starts it, http (streamable) for others.",
 )
-@click.option(
-    "--host", default="127.0.0.1", show_default=True, help="With http: the address to listen on."
-)
+@click.option("--host", default="127.0.0.1", help="With http: the address to listen on.")
 @click.option(
     "--port",
     type=Whole(0, 65535),
     default=8765,
-    show_default=True,
     help="With http: the port; 0 takes any that is free.",
 )
 @click.option(
@@ -73,13 +69,13 @@ _NAME = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
 @click.option(
     "--tool-prefix",
     default="",
+    show_default=False,
     metavar="TEXT",
     help="Put before the name of each tool, where tools of many servers share their names.",
 )
 @click.option(
     "--tools",
     default="agent",
-    show_default=True,
     metavar="NAMES",
     help="What to offer: agent (ten tools for an agent's own prompts), operator (those that look "
     "after a clock too), all, or tools by name, with commas between.",

@@ -206,7 +206,7 @@ def trigger_command(session: Session, id_: str, reason: str | None) -> Document:
 @command("next")
 @click.option("--id", "id_", metavar="ID", help="A schedule; or give a trigger as in register.")
 @_trigger_options
-@click.option("--count", type=Whole(1, 1000), default=5, show_default=True, help="How many.")
+@click.option("--count", type=Whole(1, 1000), default=5, help="How many.")
 def next_command(session: Session, id_: str | None, count: int, **options: Any) -> Document:
     """Show when a schedule, or a trigger not yet registered, will fire.
 

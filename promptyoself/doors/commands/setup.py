@@ -111,12 +111,11 @@ def install_plugin_command(session: Session, plugins_dir: str, python: str | Non
 
 
 @command("sandbox")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--host", default="127.0.0.1", help="Address to listen on.")
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
     default=8283,
-    show_default=True,
     help="Port; 0 takes any that is free.",
 )
 @click.option(
@@ -124,14 +123,12 @@ def install_plugin_command(session: Session, plugins_dir: str, python: str | Non
     "count",
     type=click.IntRange(1, 10_000),
     default=3,
-    show_default=True,
     help="How many agents it has.",
 )
 @click.option(
     "--latency",
     type=Seconds(0, 3600),
     default=1.0,
-    show_default=True,
     metavar="S",
     help="Seconds that an agent takes to answer.",
 )

@@ -84,7 +84,6 @@ class _Tool(NamedTuple):
     command: str
     listed: Listed  # as clients see it
     arguments: dict[str, Parameter]  # by their names here
-    required: list[str]  # the arguments that a call must have
 
 
 class Door:
@@ -176,7 +175,8 @@ class Door:
                 )
             )
         try:
-            words = to_argv(tool.arguments, tool.required, arguments_of(params))
+            required = tool.listed.input_schema["required"]
+            words = to_argv(tool.arguments, required, arguments_of(params))
             called = [tool.command, *words]
             answer = orjson.loads(await self._in_thread(self._call, called, self._caller(context)))
         except PromptyoselfError as error:
@@ -370,7 +370,7 @@ def _tool(
             open_world_hint=tool.asks_letta,
         ),
     )
-    return _Tool(name, listed, arguments, required)
+    return _Tool(name, listed, arguments)
 
 
 def _refused(error: PromptyoselfError) -> MCPError:
