@@ -311,12 +311,10 @@ def parse_moment(text: str, zone: str, now: datetime, *, end: bool = False) -> d
             return utc(now) - timedelta(seconds=parse_duration(match.group(1)))
         if _sum_of(words) is not None:
             return utc(now) - timedelta(seconds=parse_duration(words))
-        if re.fullmatch(_DATE, words):
-            return _of_date(words, zone, end=end)
         if match := re.fullmatch(_CLOCK, words):
             clock = _clock_of(match)
             return max(shown_at for shown_at, _ in _showings(clock, zone, now) if shown_at <= now)
-    return parse_time(text, zone, now)
+    return parse_bound(text, zone, now, end=end)
 
 
 def parse_bound(text: str, zone: str, now: datetime, *, end: bool) -> datetime:
@@ -330,18 +328,12 @@ def parse_bound(text: str, zone: str, now: datetime, *, end: bool) -> datetime:
     if not re.fullmatch(_DATE, words):
         return parse_time(text, zone, now)
     with _refusing_what_is_no_time(text):
-        return _of_date(words, zone, end=end)
-
-
-def _of_date(words: str, zone: str, *, end: bool) -> datetime:
-    """The first instant of a day in the zone, or its last. Raises ``ValueError`` and
-    ``OverflowError`` where there is none."""
-    local, day = zone_named(zone), datetime.fromisoformat(words)
-    if not end:
-        return to_instant(day, local)
-    if day.date() == date.max:  # which no day follows
-        return day.replace(tzinfo=local).astimezone(UTC) + (DAY - MICROSECOND)
-    return to_instant(day + DAY, local) - MICROSECOND
+        local, day = zone_named(zone), datetime.fromisoformat(words)
+        if not end:
+            return to_instant(day, local)
+        if day.date() == date.max:  # which no day follows
+            return day.replace(tzinfo=local).astimezone(UTC) + (DAY - MICROSECOND)
+        return to_instant(day + DAY, local) - MICROSECOND
 
 
 def _clock_of(match: re.Match[str]) -> time:

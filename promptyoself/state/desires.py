@@ -81,7 +81,6 @@ def summarize(desire: Desire) -> Summary:
 
 _LIVING, _PRUNED = Summary(1, statuses=(1, 0)), Summary(1, statuses=(0, 1))
 
-
 EMPTY = Desires(Overlay(summarize), Overlay(one), {}, {})
 """Before the first event."""
 
@@ -89,9 +88,7 @@ EMPTY = Desires(Overlay(summarize), Overlay(one), {}, {})
 def strength_at(desire: Desire, now: datetime, half_life: float) -> float:
     """How strong it is: half as strong for every ``half_life`` (in seconds) since it was recorded
     or last reinforced. Before that, as strong as then."""
-    elapsed = (now - parse_utc(desire.at)).total_seconds()
-    if elapsed <= 0:
-        return desire.strength
+    elapsed = max(0.0, (now - parse_utc(desire.at)).total_seconds())
     return float(desire.strength * 0.5 ** (elapsed / half_life))
 
 
