@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import zoneinfo
 from collections.abc import Iterator
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import pytest
 from calling import AGENT, call, lines_of
 from checker import check_chain
 from conftest import Clock  # noqa: TC002
+from forging import segments_of
 
 from promptyoself.core import times
 from promptyoself.sandbox import Sandbox
@@ -127,18 +126,12 @@ def test_a_cron_expression_of_another_version_breaks_nothing_else(var: Path, clo
     and modified, and the others go on."""
     bad = call(*BASE, AGENT, "--prompt", "p", "--cron", "0 9 * * *").success()["id"]
     good = call(*BASE, AGENT, "--prompt", "q", "--every", "1h").success()["id"]
-
-    def older(event: dict[str, Any]) -> dict[str, Any]:
+    events = [orjson.loads(line) for line in lines_of(var)]
+    for event in events:
         if event["type"] == "schedule.registered" and event["id"] == bad:
             event["data"]["schedule_value"] = "0 9 15W * *"
-        return event
-
-    (path,) = (var / "schedules").glob("*.ndjson.gz")
-    prev, lines = "0" * 64, b""
-    for line in lines_of(var):
-        spelled = orjson.dumps({**older(orjson.loads(line)), "prev": prev})
-        prev, lines = sha256(spelled).hexdigest(), lines + spelled + b"\n"
-    path.write_bytes(gzip.compress(lines))
+    for name, content in segments_of(events).items():
+        (var / "schedules" / name).write_bytes(content)
     (var / "schedules" / "index.json").unlink()
     shown = call("show", "--id", bad).success()["schedule"]
     assert "0 9 15W * *" in shown["problem"]
