@@ -51,9 +51,9 @@ def test_what_may_be_shown(url: str, shown: str) -> None:
 def test_every_form_of_a_password_is_a_secret() -> None:
     """As it stands in the address, decoded, and as HTTP sends it; but no word that is in every
     sentence."""
-    found = credentials("https://me:p%40ssword@letta.example")
+    secrets = credentials("https://me:p%40ssword@letta.example")
     header = b64encode(b"me:p@ssword").decode()
-    assert set(found) == {"me:p%40ssword", "me:p@ssword", "p%40ssword", "p@ssword", header}
+    assert set(secrets) == {"me:p%40ssword", "me:p@ssword", "p%40ssword", "p@ssword", header}
     assert credentials("https://sk-0123456789abcdef:x@h")[:1] == ("sk-0123456789abcdef:x",)
     assert "sk-0123456789abcdef" in credentials("https://sk-0123456789abcdef:x@h")
     assert "x" not in credentials("https://sk-0123456789abcdef:x@h")
@@ -128,7 +128,7 @@ def test_a_demonstration_keeps_it_too(environ: dict[str, str]) -> None:
 def test_settings_have_both(monkeypatch: pytest.MonkeyPatch) -> None:
     """The address to connect to, the one to show, and what to hide of it in others' words."""
     monkeypatch.setattr(diagnostics, "_secrets", set())
-    found = load_settings({"LETTA_BASE_URL": "http://me:s3same@h/", "HOME": "/nonexistent"})
-    assert (found.base_url, found.shown_url) == ("http://me:s3same@h", "http://h")
-    assert {"me:s3same", "s3same"} <= set(found.secrets)
-    LettaClient(found.base_url).close()
+    settings = load_settings({"LETTA_BASE_URL": "http://me:s3same@h/", "HOME": "/nonexistent"})
+    assert (settings.base_url, settings.shown_url) == ("http://me:s3same@h", "http://h")
+    assert {"me:s3same", "s3same"} <= set(settings.secrets)
+    LettaClient(settings.base_url).close()

@@ -164,17 +164,17 @@ def test_what_editors_and_shells_write_is_read(envfile: Path, case: str) -> None
     """Files from Windows, exported names, comments, and others' settings in the same file."""
     content, name, value = GOOD[case]
     envfile.write_bytes(content.encode() if isinstance(content, str) else content)
-    found = {source.setting.name: source for source in read_sources(HOME)}
-    assert found[name].value == value
+    sources = {source.setting.name: source for source in read_sources(HOME)}
+    assert sources[name].value == value
     assert load_settings(HOME).unknown == ()
 
 
 def test_a_value_out_of_a_file_has_no_line_end(envfile: Path) -> None:
     """A key that a script read from a file saved on Windows is the key, and nothing more."""
     environ = {"LETTA_API_KEY": "\ufeffkey-1\r\n", "PROMPTYOSELF_MCP_TOKEN": "token\r"}
-    found = load_settings(environ)
-    assert (found.token, found.mcp_token) == ("key-1", "token")
-    assert set(found.secrets) == {"key-1", "token"}
+    settings = load_settings(environ)
+    assert (settings.token, settings.mcp_token) == ("key-1", "token")
+    assert set(settings.secrets) == {"key-1", "token"}
 
 
 def test_a_bad_value_names_its_line(envfile: Path) -> None:
@@ -337,8 +337,8 @@ def test_the_hosts_name_for_letta_is_second(envfile: Path) -> None:
     assert load_settings(host).base_url == "http://host:1"
     assert load_settings({**host, "LETTA_BASE_URL": " "}).base_url == "http://host:1"
     assert load_settings({**host, "LETTA_BASE_URL": "http://own:2"}).base_url == "http://own:2"
-    found = {source.setting.name: source for source in read_sources(host)}
-    assert found["LETTA_BASE_URL"][1:3] == ("http://host:1/", "LETTA_SERVER_URL")
+    sources = {source.setting.name: source for source in read_sources(host)}
+    assert sources["LETTA_BASE_URL"][1:3] == ("http://host:1/", "LETTA_SERVER_URL")
     error = refusal("invalid_setting", load_settings, {"LETTA_SERVER_URL": "host:1"})
     assert "LETTA_SERVER_URL" in error.hint
     envfile.write_text("LETTA_BASE_URL=http://file:3\n")

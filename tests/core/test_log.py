@@ -305,8 +305,8 @@ def test_what_quotes_a_prompt_is_cut(text: str, prompt: str, expected: str) -> N
 @given(st.text("ab c", max_size=60), st.text("ab c", min_size=4, max_size=30), st.integers(0, 60))
 def test_no_run_of_a_prompt_is_left(text: str, prompt: str, at: int) -> None:
     """However the text is put together, no 12 characters of the prompt stay in a row."""
-    found = redact_prompt(text[:at] + prompt + text[at:], prompt)
+    redacted = redact_prompt(text[:at] + prompt + text[at:], prompt)
     window = min(12, len(prompt))
     assert not any(
-        prompt[start : start + window] in found for start in range(len(prompt) - window + 1)
+        prompt[start : start + window] in redacted for start in range(len(prompt) - window + 1)
     )

@@ -29,13 +29,14 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]
 
 def test_the_defaults_are_good_settings(checkout: Path) -> None:
     """An empty environment is enough, and gives what is documented."""
-    found = load_settings({})
-    assert found.var == checkout / "var"
-    assert (found.base_url, found.token, found.timezone) == ("http://localhost:8283", None, "UTC")
-    assert (found.interval, found.lock_timeout, found.reconcile_grace) == (60, 10, 120)
-    assert found.caps == (10, 100, 500, 4 * 1024 * 1024)
-    assert (found.default_agent, found.only_agent, found.log_file) == (None, None, None)
-    assert found.log_prompts is False
+    settings = load_settings({})
+    assert settings.var == checkout / "var"
+    assert settings.base_url == "http://localhost:8283"
+    assert (settings.token, settings.timezone) == (None, "UTC")
+    assert (settings.interval, settings.lock_timeout, settings.reconcile_grace) == (60, 10, 120)
+    assert settings.caps == (10, 100, 500, 4 * 1024 * 1024)
+    assert (settings.default_agent, settings.only_agent, settings.log_file) == (None, None, None)
+    assert settings.log_prompts is False
 
 
 def test_the_data_directory_is_never_the_callers(
@@ -63,8 +64,8 @@ def test_the_environment_comes_before_the_file(checkout: Path) -> None:
         "PROMPTYOSELF_TZ=Europe/Paris\nPROMPTYOSELF_INTERVAL=5\nLETTA_API_KEY='a $b # c'\n"
     )
     environ = {"PROMPTYOSELF_INTERVAL": "7", "PROMPTYOSELF_LOCK_TIMEOUT": "  "}
-    found = load_settings(environ)
-    assert (found.timezone, found.interval, found.token) == ("Europe/Paris", 7, "a $b # c")
+    settings = load_settings(environ)
+    assert (settings.timezone, settings.interval, settings.token) == ("Europe/Paris", 7, "a $b # c")
     origins = {source.setting.name: source.origin for source in read_sources(environ)}
     assert origins["PROMPTYOSELF_TZ"] == str(checkout / ".env")
     assert origins["PROMPTYOSELF_INTERVAL"] == "environment"
@@ -128,5 +129,5 @@ def test_seconds_may_have_a_unit(checkout: Path, value: str, seconds: float) -> 
     assert load_settings({"PROMPTYOSELF_CALL_TIMEOUT": value}).call_timeout == seconds
     assert load_settings({"PROMPTYOSELF_INTERVAL": value}).interval == seconds
     if seconds >= 1:
-        found = load_settings({"PROMPTYOSELF_MIN_INTERVAL": value}).caps.min_interval
-        assert (found, type(found)) == (90, int)
+        least = load_settings({"PROMPTYOSELF_MIN_INTERVAL": value}).caps.min_interval
+        assert (least, type(least)) == (90, int)

@@ -25,11 +25,8 @@ def hidden(tmp_path: Path) -> Iterator[Any]:
     """Makes a zone that only this machine has, and says whether it is there."""
     folder = tmp_path / "zones"
     (folder / "Mars").mkdir(parents=True)
-    source = next(
-        path
-        for path in (Path(root) / "Europe" / "London" for root in zoneinfo.TZPATH)
-        if path.is_file()
-    )
+    london = (Path(root) / "Europe" / "London" for root in zoneinfo.TZPATH)
+    source = next(path for path in london if path.is_file())
     (folder / "Mars" / "Base").write_bytes(source.read_bytes())
     path = list(zoneinfo.TZPATH)
 

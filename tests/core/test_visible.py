@@ -67,8 +67,8 @@ def test_it_is_counted_for_programs_too(var: Path, clock: Clock, kind: str) -> N
     """A document has the text as it is, and how much of it can't be seen."""
     prompt = f"Pay{HIDDEN[kind]}pal"
     id_ = call(*BASE, "--prompt", prompt, "--tier", "2").success()["id"]
-    found = call("show", "--id", id_).success()["schedule"]
-    assert (found["prompt"], found["invisible"]) == (prompt, len(HIDDEN[kind]))
+    shown = call("show", "--id", id_).success()["schedule"]
+    assert (shown["prompt"], shown["invisible"]) == (prompt, len(HIDDEN[kind]))
     assert call("list", "--full").success()["schedules"][0]["invisible"] == len(HIDDEN[kind])
     assert call("approve", "--id", id_).success()["invisible"] == len(HIDDEN[kind])
     plain = call(*BASE, "--prompt", "Hello\n\tyou").success()["id"]

@@ -159,8 +159,8 @@ def test_any_text_is_a_cron_expression_or_refused(text: str) -> None:
 
 def fires(expression: str, after: str, count: int, zone: str = "UTC") -> list[str]:
     trigger = Trigger("cron", parse_cron(expression), zone)
-    found = islice(slots(trigger, utc(after), utc("2200-01-01")), count)
-    return [f"{fire:%Y-%m-%dT%H:%M}" for fire in found]
+    instants = islice(slots(trigger, utc(after), utc("2200-01-01")), count)
+    return [f"{fire:%Y-%m-%dT%H:%M}" for fire in instants]
 
 
 def test_expressions_mean_what_they_meant() -> None:

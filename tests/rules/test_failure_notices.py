@@ -79,11 +79,7 @@ def test_a_parked_schedule_is_told_of_once(world: World) -> None:
     failed = next(event for event in world.events if event.data.get("parked"))
     assert failed.data["notice"] == notice.id
     assert failed.ts == notice.ts
-    assert notice.actor == {
-        "via": "loop",
-        "who": "promptyoself",
-        "for_agent": notice.data["agent_id"],
-    }
+    assert notice.actor == {"via": "loop", "who": "promptyoself", "for_agent": "agent-n"}
     assert id_ in notice.data["prompt"]
     assert "agent_not_found" in notice.data["prompt"]
     assert "Ignore" not in notice.data["prompt"]
@@ -121,10 +117,8 @@ def test_a_one_off_that_failed_is_told_of(world: World, how: str) -> None:
     (notice,) = notices(world)
     why = {"failed": "agent_not_found", "missed": "grace", "refused": "approval, missing",
            "given up": "letta_busy"}[how]  # fmt: skip
-    assert (
-        f"{id_} of agent-a, which was to be delivered once, has failed: {why}."
-        in (notice.data["prompt"])
-    )
+    failed = f"{id_} of agent-a, which was to be delivered once, has failed: {why}."
+    assert failed in notice.data["prompt"]
     assert named(world) == [notice.id]
     assert [event.data.get("notice") for event in world.events if event.type.endswith("completed")]
 

@@ -158,8 +158,8 @@ def test_what_passed_is_a_range() -> None:
     assert skipped == (NOON + HOUR, NOON + 3 * HOUR, 3, "misfire")
     (skipped,) = missed_slots(schedule(status="paused"), NOON + 3.5 * HOUR, "paused")
     assert skipped == (NOON + HOUR, NOON + 3 * HOUR, 3, "paused")
-    found = missed_slots(schedule(), NOON + 3 * HOUR + timedelta(seconds=60), "paused")
-    assert found == [
+    ranges = missed_slots(schedule(), NOON + 3 * HOUR + timedelta(seconds=60), "paused")
+    assert ranges == [
         (NOON + HOUR, NOON + 2 * HOUR, 2, "misfire"),
         (NOON + 3 * HOUR, NOON + 3 * HOUR, 1, "paused"),
     ]

@@ -64,20 +64,20 @@ def triggers(draw: st.DrawFn) -> Trigger:
 def test_the_answers_agree(trigger: Trigger, after: datetime, length: int) -> None:
     """Slots ascend strictly within their bounds; next, last and count say the same as they do."""
     until = after + timedelta(seconds=length)
-    found = list(islice(slots(trigger, after, until), 5000))
-    assert found == sorted(set(found))
-    assert all(after < at <= until and at.tzinfo is UTC for at in found)
-    assert all(trigger.start_at is None or at >= trigger.start_at for at in found)
-    assert all(trigger.until is None or at <= trigger.until for at in found)
+    fires = list(islice(slots(trigger, after, until), 5000))
+    assert fires == sorted(set(fires))
+    assert all(after < at <= until and at.tzinfo is UTC for at in fires)
+    assert all(trigger.start_at is None or at >= trigger.start_at for at in fires)
+    assert all(trigger.until is None or at <= trigger.until for at in fires)
     following = next_fire_time(trigger, after)
     assert following is None or following > after
-    if found:
-        assert following == found[0]
+    if fires:
+        assert following == fires[0]
     else:
         assert following is None or following > until
-    if len(found) < 5000:
-        assert count_slots(trigger, after, until) == len(found)
-        assert last_slot(trigger, after, until) == (found[-1] if found else None)
+    if len(fires) < 5000:
+        assert count_slots(trigger, after, until) == len(fires)
+        assert last_slot(trigger, after, until) == (fires[-1] if fires else None)
 
 
 @settings(max_examples=200, deadline=None)
@@ -143,7 +143,7 @@ def day_fields(draw: st.DrawFn) -> str:
     fields = []
     for low, high in NUMBERS.values():
         numbers = st.lists(st.integers(low, high), min_size=1, max_size=4).map(
-            lambda found: ",".join(map(str, found))
+            lambda values: ",".join(map(str, values))
         )
         ranges = st.tuples(st.integers(low, high), st.integers(low, high)).map(
             lambda ends: f"{min(ends)}-{max(ends)}" if ends[0] != ends[1] else str(ends[0])
@@ -192,9 +192,9 @@ def test_days_agree_with_croniter(days: str, start: datetime, minute: int, hour:
     assert count_slots(trigger, at, ahead[-1]) == 12
     oracle.set_current(at, force=True)
     for _ in range(12):
-        found = last_slot(trigger, EPOCH - timedelta(days=36500), at - timedelta(seconds=1))
+        previous = last_slot(trigger, EPOCH - timedelta(days=36500), at - timedelta(seconds=1))
         at = oracle.get_prev()
-        assert found == at
+        assert previous == at
 
 
 def test_what_never_fires_has_an_answer() -> None:

@@ -46,7 +46,7 @@ ZONES = [
 @lru_cache
 def changes(zone: str) -> list[datetime]:
     """Every change of the zone's offset between 2000 and 2037, to the minute."""
-    info, found = ZoneInfo(zone), []
+    info, changed_at = ZoneInfo(zone), []
     at = datetime(2000, 1, 1, tzinfo=UTC)
     while at.year < 2038:
         after = at + timedelta(days=1)
@@ -56,9 +56,9 @@ def changes(zone: str) -> list[datetime]:
                 middle = low + timedelta(minutes=(high - low) // timedelta(minutes=1) // 2)
                 same = middle.astimezone(info).utcoffset() == low.astimezone(info).utcoffset()
                 low, high = (middle, high) if same else (low, middle)
-            found.append(high)
+            changed_at.append(high)
         at = after
-    return found
+    return changed_at
 
 
 def numbers(low: int, high: int, starred: bool) -> st.SearchStrategy[str]:

@@ -64,11 +64,11 @@ def test_half_is_left_after_a_half_life() -> None:
 def test_decay_is_monotone(strength: float, one: float, other: float, half_life: float) -> None:
     """The later, the weaker; never more than it was, and never less than nothing."""
     first, second = sorted((one, other))
-    found = [
+    left = [
         strength_at(wish(strength), NOON + timedelta(seconds=each), half_life)
         for each in (first, second)
     ]
-    assert strength >= found[0] >= found[1] >= 0
+    assert strength >= left[0] >= left[1] >= 0
 
 
 @given(strengths, st.integers(0, 10**9), st.integers(0, 10**9), half_lives)
@@ -87,11 +87,11 @@ def test_decay_composes(strength: float, one: int, other: int, half_life: float)
     st.lists(st.tuples(st.floats(0.01, 1), st.integers(0, 10**6)), min_size=2, max_size=8),
     st.integers(10**6, 10**7),
 )
-def test_time_changes_no_order(found: list[tuple[float, int]], later: int) -> None:
+def test_time_changes_no_order(wishes: list[tuple[float, int]], later: int) -> None:
     """Which of two is the stronger never changes by itself, but for what rounding may exchange."""
     desires = [
         wish(strength, NOON + timedelta(seconds=at), f"des_{number:08x}")
-        for number, (strength, at) in enumerate(found)
+        for number, (strength, at) in enumerate(wishes)
     ]
     start, end = NOON + timedelta(seconds=10**6), NOON + timedelta(seconds=10**6 + later)
     before = strongest(desires, start, HALF_LIFE)

@@ -59,7 +59,7 @@ def id_of(number: int) -> str:
 @st.composite
 def histories(draw: st.DrawFn) -> list[Envelope]:
     """Events in an order in which our writers could have written them."""
-    found: list[Envelope] = []
+    history: list[Envelope] = []
     state = EMPTY
     minute = 0
     for _ in range(draw(st.integers(0, 25))):
@@ -120,17 +120,16 @@ def histories(draw: st.DrawFn) -> list[Envelope]:
                 ]
         record = draw(st.sampled_from(options))
         if draw(st.integers(0, 9)) == 0:
-            left = [
-                {"id": slot.id, "slot": slot.slot, "run_id": "r"} for slot in state.open.values()
-            ]
-            record, id_ = records.WorkerStopped("w1", "signal", left or None), None
+            slots = state.open.values()
+            in_flight = [{"id": slot.id, "slot": slot.slot, "run_id": "r"} for slot in slots]
+            record, id_ = records.WorkerStopped("w1", "signal", in_flight or None), None
         version, type_, data = write_event(record)
         if draw(st.integers(0, 19)) == 0:
             type_, version = draw(st.sampled_from([("moon.risen", 1), (type_, 2)]))
-        event = Envelope(version, len(found) + 1, at(minute), type_, id_, ACTOR, data, "")
+        event = Envelope(version, len(history) + 1, at(minute), type_, id_, ACTOR, data, "")
         state = fold(state, [event])
-        found.append(event)
-    return found
+        history.append(event)
+    return history
 
 
 def _attempt(id_: str, slot: str, attempt: int, next_run: str | None) -> records.DeliveryAttempted:
