@@ -5,15 +5,15 @@ So the person who registers a schedule hears at once what the loop would skip la
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
 
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.instants import MICROSECOND, parse_utc
 from promptyoself.core.settings import Caps
 from promptyoself.core.times import DAY
-from promptyoself.rules.slots import trigger_from_fields
+from promptyoself.events.schedule_fields import ScheduleRegistered
+from promptyoself.rules.slots import schedule_trigger
 from promptyoself.rules.triggers import count_slots, times_a_day
 from promptyoself.state.schedules import Schedule, State
 
@@ -26,18 +26,18 @@ can be counted without reading more."""
 
 
 def exceeded(
-    state: State, caps: Caps, fields: Mapping[str, Any], id_: str | None = None
+    state: State, caps: Caps, schedule: Schedule | ScheduleRegistered, id_: str | None = None
 ) -> Iterator[str]:
-    """Warnings about a schedule of these fields.
+    """Warnings about a schedule.
 
     They say that on its fullest day it fires more often than its own budget or its agent's allows,
     or would do so together with the agent's other schedules. ``id_`` is the schedule's own id, if
     it is registered already.
     """
-    first, budget, cap = fields["next_run"], fields["daily_budget"], caps.daily_per_agent
+    first, budget, cap = schedule.next_run, schedule.daily_budget, caps.daily_per_agent
     if first is None:
         return
-    wanted = _fullest(fields, parse_utc(first), cap if budget is None else min(budget, cap))
+    wanted = _fullest(schedule, parse_utc(first), cap if budget is None else min(budget, cap))
     if budget is not None and wanted > budget:
         yield (
             f"It fires up to {_times(wanted)} a day, of which its daily budget allows {budget}: "
@@ -48,7 +48,7 @@ def exceeded(
     if wanted > cap:
         yield f"It fires up to {_times(wanted)} a day, and {limit}: the others will be skipped."
         return
-    others = _others(state, fields["agent_id"], id_)
+    others = _others(state, schedule.agent_id, id_)
     if others and wanted + others > cap:
         yield (
             f"With the agent's other schedules that makes up to {wanted + others} a day, and "
@@ -56,14 +56,14 @@ def exceeded(
         )
 
 
-def _fullest(fields: Mapping[str, Any], first: datetime, least: int) -> int:
+def _fullest(schedule: Schedule | ScheduleRegistered, first: datetime, least: int) -> int:
     """How often it fires on its fullest day (UTC); exact only if that is more than ``least``."""
-    rough = _roughly(fields)
+    rough = _roughly(schedule)
     if rough <= least:
         return rough
-    trigger = trigger_from_fields(fields)
+    trigger = schedule_trigger(schedule)
     day = first.replace(hour=0, minute=0, second=0, microsecond=0)
-    days = _AHEAD if fields["schedule_type"] == "cron" else 2
+    days = _AHEAD if schedule.schedule_type == "cron" else 2
     try:
         fullest = max(
             count_slots(
@@ -75,19 +75,19 @@ def _fullest(fields: Mapping[str, Any], first: datetime, least: int) -> int:
         )
     except OverflowError:  # the calendar's end
         return rough
-    return _within_repetitions(fullest, fields)
+    return _within_repetitions(fullest, schedule)
 
 
-def _roughly(fields: Mapping[str, Any]) -> int:
+def _roughly(schedule: Schedule | ScheduleRegistered) -> int:
     """The most fires of any day, but for a day on which clocks are set back."""
-    is_once = fields["schedule_type"] == "once"
-    rough = 1 if is_once else times_a_day(fields["schedule_type"], fields["schedule_value"])
-    return _within_repetitions(rough, fields)
+    is_once = schedule.schedule_type == "once"
+    rough = 1 if is_once else times_a_day(schedule.schedule_type, schedule.schedule_value)
+    return _within_repetitions(rough, schedule)
 
 
-def _within_repetitions(fires: int, fields: Mapping[str, Any]) -> int:
-    limit = fields["max_repetitions"]
-    return fires if limit is None else min(fires, limit - (fields.get("repetition_count") or 0))
+def _within_repetitions(fires: int, schedule: Schedule | ScheduleRegistered) -> int:
+    limit = schedule.max_repetitions
+    return fires if limit is None else min(fires, limit - (schedule.repetition_count or 0))
 
 
 def _others(state: State, agent_id: str, id_: str | None) -> int:
@@ -102,7 +102,7 @@ def _share(schedule: Schedule | None) -> int:
     if schedule is None or schedule.status != "active" or schedule.schedule_type == "once":
         return 0
     try:
-        rough = _roughly(schedule._asdict())
+        rough = _roughly(schedule)
     except PromptyoselfError:  # written by another version; the claim will complain
         return 0
     return rough if schedule.daily_budget is None else min(rough, schedule.daily_budget)

@@ -139,7 +139,7 @@ def modify(store: Store, id_: str, request: Request, now: datetime) -> Modified:
             },
         )
         if schedule.status == "active" and not _PACE.isdisjoint(changes):
-            pace = list(exceeded(state, settings.caps, new._asdict(), id_))
+            pace = list(exceeded(state, settings.caps, new, id_))
             if pace:
                 answer["warning"] = " ".join(pace)
         return _with_notice(store, state, drafts, now), answer
@@ -266,8 +266,8 @@ def resumption(
             "message": "Schedule resumed.",
         },
     )
-    fields = schedule._replace(next_run=next_run)._asdict()
-    if warnings := list(exceeded(state, store.settings.caps, fields, schedule.id)):
+    resumed_schedule = schedule._replace(next_run=next_run)
+    if warnings := list(exceeded(state, store.settings.caps, resumed_schedule, schedule.id)):
         answer["warning"] = " ".join(warnings)
     return drafts, answer
 

@@ -54,7 +54,7 @@ def register(store: Store, request: Request, now: datetime, *, dry_run: bool = F
                 "message": "Prompt scheduled." if existing is None else "Prompt scheduled again.",
             },
         )
-        warnings = list(exceeded(state, settings.caps, record._asdict(), id_))
+        warnings = list(exceeded(state, settings.caps, record, id_))
         if record.tier >= APPROVED_TIER:
             warnings.append(
                 "Tier 2 needs an approval for each delivery, which a person gives. "
