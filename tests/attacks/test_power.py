@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import stat
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from hashlib import sha256
@@ -17,6 +15,8 @@ from chains import ACTOR, NOW, Killed, chain, draft, first_type, index_in, schem
 from checker import check_chain, lines
 from crashes import Unsynced
 from power import (
+    FilesNotSynced,
+    FoldersNotSynced,
     History,
     Point,
     Recorder,
@@ -423,18 +423,6 @@ def test_power_fails_after_a_writer_died(quick_path: Path, first: History, secon
 
 
 # The examiner must find what is wrong, or it proves nothing.
-
-
-class FilesNotSynced(Recorder):
-    def fsync(self, descriptor: int) -> None:
-        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            super().fsync(descriptor)
-
-
-class FoldersNotSynced(Recorder):
-    def fsync(self, descriptor: int) -> None:
-        if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            super().fsync(descriptor)
 
 
 class SyncedTooLate(Recorder):

@@ -3,7 +3,6 @@ others: no sound event is lost, and each loss is stated once."""
 
 from __future__ import annotations
 
-import json
 import shutil
 import signal
 from collections.abc import Callable
@@ -17,8 +16,8 @@ import pytest
 from chains import StepDisk, append, draft, kill
 from checker import check_chain, lines
 from crashes import Unsynced, in_child, ways
-from damage import lay, nine_events, store_in
-from recoveries import DAMAGES, NOVEMBER, NOW, SOUND, found_lines
+from damage import store_in
+from recoveries import DAMAGES, NOVEMBER, NOW, SOUND, damaged, found_lines, recovered, statements
 from tally import SCALE, chance, count, rounds
 
 from promptyoself.core.errors import ChainError, PromptyoselfError
@@ -38,21 +37,14 @@ class Case:
 
     def __init__(self, root: Path, name: str, *, from_index: bool) -> None:
         self.root, self.from_index, self.made = root, from_index, 0
-        sealed, damage = DAMAGES[name]
-        folder = root / "good" / "schedules"
-        log = nine_events(folder, sealed=sealed)
-        stranger = nine_events(root / "other" / "schedules", sealed=sealed, first=77)
-        self.good = lines(folder)
-        self.index = (folder / "index.json").read_bytes()
-        lay(folder, damage(log, stranger))
-        self.before = found_lines(folder)
-        self.damaged = folder
+        self.damaged, self.good, self.index = damaged(root, name)
+        before = found_lines(self.damaged)
         folder = self.copy()
         self.recover(folder)
         self.kept = [line for line in lines(folder) if line in self.good]
-        assert self.kept == [line for line in self.good if line in self.before or line in self.kept]
+        assert self.kept == [line for line in self.good if line in before or line in self.kept]
         self.said = self._said(folder)
-        self.state = store_in(folder).read().state.schedules
+        self.prompts = _prompts(folder)
 
     def copy(self) -> Path:
         """The damaged log, once more."""
@@ -72,15 +64,13 @@ class Case:
 
     def _said(self, folder: Path) -> list[Any]:
         """What is stated: each gap, and each piece."""
-        events = [json.loads(line) for line in lines(folder)]
-        said = [event["data"] for event in events if event["type"] == "ledger.recovered"]
-        gaps = sorted((each["after"], each.get("first", 0), each["lost"]) for each in said)
+        stated = statements(folder)
         pieces = sorted(
             (piece["month"], piece["offset"], piece["sha256"])
-            for each in said
-            for piece in each.get("quarantined", ())
+            for statement in stated
+            for piece in statement.get("quarantined", ())
         )
-        return [gaps, pieces]
+        return [_gaps(stated), pieces]
 
     def check(self, folder: Path, what: Any, torn: int = 0) -> None:
         """Recover it by the ordinary code, and see that nothing is lost or said twice. ``torn`` is
@@ -96,20 +86,23 @@ class Case:
         assert max(len(ours), len(more)) <= torn, what  # a statement's own append, cut short
         assert len(check_chain(folder)) == len(lines(folder)), what
         assert not list(folder.rglob("*.unrecorded")), what
-        told = verify(store_in(folder))["recovered"]
-        assert sorted((each["after"], each.get("first", 0), each["lost"]) for each in told) == (
-            gaps
-        ), what
-        found = store_in(folder).read().state.schedules
-        assert {id_: each.prompt for id_, each in found.items()} == {
-            id_: each.prompt for id_, each in self.state.items()
-        }, what
+        assert _gaps(verify(store_in(folder))["recovered"]) == gaps, what
+        assert _prompts(folder) == self.prompts, what
         if len(self.kept) < len(self.good) and not self.from_index:
             kept = list((folder / "quarantine").glob("index-*/index.json"))
             assert [path.read_bytes() for path in kept] == [self.index], what
         append(store_in(folder, Unsynced())._ledger, 500, now=NOW + timedelta(hours=1))
         check_chain(folder)
-        assert recover(store_in(folder, Unsynced()), NOW, agree=bool) == SOUND, what
+        assert recovered(folder) == SOUND, what
+
+
+def _gaps(statements: list[dict[str, Any]]) -> list[tuple[int, int, int]]:
+    return sorted((gap["after"], gap.get("first", 0), gap["lost"]) for gap in statements)
+
+
+def _prompts(folder: Path) -> dict[str, str | None]:
+    schedules = store_in(folder).read().state.schedules
+    return {id_: schedule.prompt for id_, schedule in schedules.items()}
 
 
 @pytest.fixture(params=[*DAMAGES, "the end cut, from the index", "a member lost, from the index"])
@@ -181,12 +174,12 @@ def test_recoveries_and_writers_at_once(quick_path: Path, name: str) -> None:
     jobs = [lambda r: _one_of_many(folder, r)] * 3
     jobs += [lambda r, w=who: _writer(folder, w, r) for who in (1, 2)]
     with ThreadPoolExecutor(len(jobs)) as pool:
-        found = [lines for lines, _ in pool.map(in_child, jobs)]
-    said = [each[0] for each in found[:3]]
+        reports = [reported for reported, _ in pool.map(in_child, jobs)]
+    said = [reported[0] for reported in reports[:3]]
     assert set(said) <= {"recovered", "sound", "log_changed"}
-    ids = [id_ for each in found[3:] for id_ in each]
+    ids = [id_ for reported in reports[3:] for id_ in reported]
     assert len(ids) == 20
-    left = recover(store_in(folder, Unsynced()), NOW, agree=lambda _: True)
+    left = recovered(folder)
     assert (said.count("recovered") or left["recovered"]) <= 1
     events = check_chain(folder)
     assert set(ids) <= {event["id"] for event in events}

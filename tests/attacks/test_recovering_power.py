@@ -3,19 +3,15 @@ event is lost, and the recovery comes to its end."""
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import stat
 from pathlib import Path
 
 import pytest
 from chains import Killed
 from checker import check_chain, lines
-from crashes import Unsynced
-from damage import lay, nine_events, store_in
-from power import Point, Recorder, Tree, digest, lay_out, states
-from recoveries import DAMAGES, NOW, SOUND, found_lines
+from damage import store_in
+from power import FilesNotSynced, FoldersNotSynced, Point, Recorder, Tree, digest, lay_out, states
+from recoveries import NOW, SOUND, damaged, found_lines, recovered, statements
 from tally import SCALE, chance, count
 
 from promptyoself.core.errors import PromptyoselfError
@@ -31,23 +27,19 @@ CASES = (
 )
 
 
-class Laid(Recorder):
-    """A recorder that begins with files that are durable."""
-
-    def lay(self, source: Path) -> None:
-        """Copy a folder to where it works."""
-        for path in [source, *sorted(source.rglob("*"))]:
-            target = self.root / "var" / path.relative_to(source.parent)
-            if path.is_dir():
-                if target.parent == self.root / "var" and not target.parent.exists():
-                    self.mkdir(target.parent)
-                self.mkdir(target)
-            elif path.name not in ("lock", "sealing"):
-                self.replace(target, path.read_bytes())
-        for node in range(len(self.nodes)):
-            self.settle_node(node)
-        self.points.clear()
-        self.calls = 0
+def lay_durably(source: Path, disk: Recorder) -> None:
+    """Copy a folder to where a recorder works, as if it had always been there."""
+    disk.mkdir(disk.root / "var")
+    for path in [source, *sorted(source.rglob("*"))]:
+        target = disk.root / "var" / path.relative_to(source.parent)
+        if path.is_dir():
+            disk.mkdir(target)
+        elif path.name not in ("lock", "sealing"):
+            disk.replace(target, path.read_bytes())
+    for node in range(len(disk.nodes)):
+        disk.settle_node(node)
+    disk.points.clear()
+    disk.calls = 0
 
 
 class Examiner:
@@ -70,42 +62,32 @@ class Examiner:
         shutil.rmtree(self.place, ignore_errors=True)
         self.place.mkdir()
         folder = lay_out(tree, self.place) / "var" / "schedules"
-        recover(store_in(folder, Unsynced()), NOW, agree=lambda _: True)
+        recovered(folder)
         check_chain(folder)
         assert [line for line in lines(folder) if line in self.good] == self.kept, what
-        said = [
-            event["data"]
-            for event in map(json.loads, lines(folder))
-            if event["type"] == "ledger.recovered"
-        ]
-        lost = sorted({each["after"]: each["lost"] for each in said if each["lost"]}.items())
-        assert sum(each["lost"] for each in said) == sum(number for _, number in lost), what
+        losses = [(gap["after"], gap["lost"]) for gap in statements(folder) if gap["lost"]]
+        assert sorted(losses) == sorted(dict(losses).items()), what
         assert verify(store_in(folder))["recovered"], what
-        if lost:
+        if losses:
             kept = (folder / "quarantine").glob("index-*/index.json")
             assert self.index in [path.read_bytes() for path in kept], what
-        assert recover(store_in(folder, Unsynced()), NOW, agree=bool) == SOUND, what
+        assert recovered(folder) == SOUND, what
 
 
 def prepared(root: Path, name: str) -> tuple[Path, Examiner]:
-    sealed, damage = DAMAGES[name]
-    folder = root / "good" / "schedules"
-    log = nine_events(folder, sealed=sealed)
-    stranger = nine_events(root / "other" / "schedules", sealed=sealed, first=77)
-    good, index = lines(folder), (folder / "index.json").read_bytes()
-    lay(folder, damage(log, stranger))
+    folder, good, index = damaged(root, name)
     done = shutil.copytree(folder, root / "done" / "schedules")
-    recover(store_in(done, Unsynced()), NOW, agree=lambda _: True)
+    recovered(done)
     kept = [line for line in lines(done) if line in good]
     assert {line for line in good if line in found_lines(folder)} <= set(kept)
     return folder, Examiner(root / "found", good, kept, index)
 
 
-def recovery(folder: Path, root: Path, at: int = 0, kind: type[Laid] = Laid) -> Laid:
+def recovery(folder: Path, root: Path, at: int = 0, kind: type[Recorder] = Recorder) -> Recorder:
     """A recovery on a disk that records; perhaps it dies after a syscall."""
     root.mkdir()
     disk = kind(root)
-    disk.lay(folder)
+    lay_durably(folder, disk)
     disk.die_at, disk.when = at, "after"
     try:
         recover(store_in(root / "var" / "schedules", disk), NOW, agree=lambda _: True)
@@ -136,27 +118,13 @@ def test_power_fails_after_a_recovery_died(quick_path: Path, name: str) -> None:
             continue
         disk = recovery(folder, quick_path / str(at), at)
         began = len(disk.points)
-        recover(
-            store_in(quick_path / str(at) / "var" / "schedules", disk), NOW, agree=lambda _: True
-        )
+        recover(store_in(disk.root / "var" / "schedules", disk), NOW, agree=lambda _: True)
         examiner.examine(disk.points[began:])
     assert len(examiner.done) > 10
 
 
-class FilesUnsynced(Laid):
-    def fsync(self, descriptor: int) -> None:
-        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            super().fsync(descriptor)
-
-
-class FoldersUnsynced(Laid):
-    def fsync(self, descriptor: int) -> None:
-        if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            super().fsync(descriptor)
-
-
-@pytest.mark.parametrize("kind", [FilesUnsynced, FoldersUnsynced])
-def test_a_broken_disk_is_found_out(quick_path: Path, kind: type[Laid]) -> None:
+@pytest.mark.parametrize("kind", [FilesNotSynced, FoldersNotSynced])
+def test_a_broken_disk_is_found_out(quick_path: Path, kind: type[Recorder]) -> None:
     """The check can fail: a disk that leaves out syncs is caught by it."""
     folder, examiner = prepared(quick_path, "two gaps in two months")
     with pytest.raises((AssertionError, PromptyoselfError, OSError)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import zlib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from promptyoself.core.disk import Disk
 from promptyoself.core.errors import ChainError
 from promptyoself.core.settings import load_settings
 from promptyoself.ledger import START, Position
-from promptyoself.ledger.segments import compress
+from promptyoself.ledger.segments import compress, read_members
 from promptyoself.service.upkeep.seal import seal
 from promptyoself.store.store import Store
 
@@ -33,6 +34,32 @@ def verdict(folder: Path) -> tuple[Position, ChainError | None]:
     except ChainError as error:
         return position, error
     return position, None
+
+
+def broken(folder: Path) -> ChainError:
+    """What a replay says that must come upon damage."""
+    error = verdict(folder)[1]
+    assert error is not None
+    return error
+
+
+def borders(path: Path) -> list[tuple[int, int, int]]:
+    """The start, the end, and the first event's number of each member of a month."""
+    return [
+        (member.start, member.end, json.loads(member.content.partition(b"\n")[0])["seq"])
+        for member in read_members(path)
+    ]
+
+
+def flips(path: Path, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Flip each bit of some bytes of a file, one at a time; afterwards they are as before."""
+    content = path.read_bytes()
+    with path.open("r+b", buffering=0) as file:  # in place: to cut it and to write it again is slow
+        for at in range(start, end):
+            for bit in range(8):
+                os.pwrite(file.fileno(), bytes([content[at] ^ 1 << bit]), at)
+                yield at, bit
+            os.pwrite(file.fileno(), content[at : at + 1], at)
 
 
 Log = dict[str, bytes]

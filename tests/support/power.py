@@ -13,6 +13,7 @@ only change where they were written; a synced byte stays.
 from __future__ import annotations
 
 import os
+import stat
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -228,6 +229,22 @@ class Recorder(Disk):
     def _note(self, call: str) -> None:
         self.seen |= {tuple(whole_lines(self.root / "var" / chain()))}
         self.points.append(Point(call, self.nodes, self.head, self.seen, self.kept))
+
+
+class FilesNotSynced(Recorder):
+    """A broken disk, on which only folders are durable."""
+
+    def fsync(self, descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            super().fsync(descriptor)
+
+
+class FoldersNotSynced(Recorder):
+    """A broken disk, on which only the content of files is durable."""
+
+    def fsync(self, descriptor: int) -> None:
+        if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            super().fsync(descriptor)
 
 
 class _Dying:

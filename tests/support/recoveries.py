@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from checker import lines
 from crashes import Unsynced
-from damage import Log, raw_members, store_in
+from damage import Log, lay, nine_events, raw_members, store_in
 
 from promptyoself.service.upkeep.recover import recover
 
@@ -35,6 +37,12 @@ def found_lines(folder: Path) -> set[bytes]:
                 b"\x1f\x8b\x08", len(content) - len(stream.unused_data) if whole else at + 1
             )
     return found
+
+
+def statements(folder: Path) -> list[dict[str, Any]]:
+    """What the recoveries of a log have stated in it."""
+    events = map(json.loads, lines(folder))
+    return [event["data"] for event in events if event["type"] == "ledger.recovered"]
 
 
 def recovered(folder: Path, **options: Any) -> dict[str, Any]:
@@ -114,3 +122,14 @@ DAMAGES: dict[str, tuple[bool, Damage]] = {
     "a stranger's first month": (False, lambda log, other: {**log, SEPTEMBER: other[SEPTEMBER]}),
     "all is noise": (False, lambda log, _: dict.fromkeys(log, b"noise " * 99)),
 }
+
+
+def damaged(root: Path, name: str) -> tuple[Path, list[bytes], bytes]:
+    """A log with that damage; its lines and its index as they were before."""
+    sealed, damage = DAMAGES[name]
+    folder = root / "good" / "schedules"
+    log = nine_events(folder, sealed=sealed)
+    stranger = nine_events(root / "other" / "schedules", sealed=sealed, first=77)
+    good, index = lines(folder), (folder / "index.json").read_bytes()
+    lay(folder, damage(log, stranger))
+    return folder, good, index
