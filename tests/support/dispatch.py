@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from checker import check_chain
-from world import check_deliveries, check_slots
+from world import check_deliveries, check_log
 
 from promptyoself.core.disk import Disk
 from promptyoself.core.settings import load_settings
@@ -237,11 +237,11 @@ class Place:
         assert set(self.letta.sends.values()) == {1}
 
     def events(self) -> list[dict[str, Any]]:
-        events = check_chain(self.var / "schedules", settled=False)
-        told = [SimpleNamespace(**event) for event in events]
-        check_deliveries(told)
+        folder = self.var / "schedules"
         if self.sound:
-            check_slots(told, self.now())
+            return check_log(folder, self.now(), settled=False)
+        events = check_chain(folder, settled=False)
+        check_deliveries(SimpleNamespace(**event) for event in events)
         return events
 
     def types(self) -> Counter[str]:

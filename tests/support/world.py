@@ -6,9 +6,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from checker import check_chain
 from tally import count
 
 from promptyoself.core.ids import content_hash
@@ -218,6 +220,15 @@ def check_deliveries(events: Iterable[Any]) -> None:
             assert event.type == "delivery.skipped" or not new
             opened.pop(key, None)
             final.add(key)
+
+
+def check_log(folder: Path, now: datetime, *, settled: bool = True) -> list[dict[str, Any]]:
+    """What holds in every log in files; returns its events. ``settled`` is for ``check_chain``."""
+    events = check_chain(folder, settled=settled)
+    envelopes = [SimpleNamespace(**event) for event in events]
+    check_deliveries(envelopes)
+    check_slots(envelopes, now)
+    return events
 
 
 def entries_of(
