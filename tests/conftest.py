@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from calling import clean_environ
+from calling import clean_environ, use_environ
 from chains import use_chain
 from tally import SCALE
 
 from promptyoself.core import diagnostics
-from promptyoself.core.settings import SETTINGS
 from promptyoself.doors.session import Session
 
 if TYPE_CHECKING:
@@ -134,11 +133,7 @@ class Clock:
 def var(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty place for a data directory, named by the environment; all else at its default."""
     folder = tmp_path / "var"
-    environ = clean_environ(folder)
-    for setting in SETTINGS:
-        monkeypatch.delenv(setting.name, raising=False)
-        if setting.name in environ:
-            monkeypatch.setenv(setting.name, environ[setting.name])
+    use_environ(monkeypatch, folder)
     return folder
 
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from calling import Answer, call, run
-from dispatch import Place
+from dispatch import Place  # noqa: TC002
 from storm import Storm
 
 from promptyoself.core.diagnostics import Log
 from promptyoself.sandbox import Sandbox
+from promptyoself.service.delivery.sealer import Sealer
+from promptyoself.service.schedules.register import register
+from promptyoself.service.schedules.request import Request
+from promptyoself.targets.api import DeliveryError
 
 PROMPT = "canary-prompt-5b1f0c the quick brown fox, whispered"
 KEY = "canary-key-9e21d7"
@@ -116,9 +121,8 @@ def test_prompts_are_told_where_the_settings_allow_it_and_keys_never(
     assert last["error"] == f"no to {PROMPT} with ***"
 
 
-def test_a_bug_is_told_without_the_prompt(tmp_path: Path) -> None:
+def test_a_bug_is_told_without_the_prompt(place: Place) -> None:
     """The traceback of a bug goes into the log, and what it quotes of the prompt doesn't."""
-    place = Place(tmp_path / "var")
     place.register(2, prompt_of=PROMPT)
 
     def before(name: str, agent: str) -> None:
@@ -130,7 +134,6 @@ def test_a_bug_is_told_without_the_prompt(tmp_path: Path) -> None:
     (warning,) = (each for each in place.warnings if each.startswith("A delivery broke off"))
     assert "ValueError" in warning
     assert PROMPT[6:20] not in warning
-    place.close()
 
 
 def test_a_traceback_of_a_command_has_no_key_and_no_prompt(
@@ -160,29 +163,18 @@ def test_a_traceback_of_a_command_has_no_key_and_no_prompt(
         assert canary not in answer.err + answer.out.decode() + line["traceback"]
 
 
-def test_what_the_loop_holds_back_and_seals_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_the_loop_holds_back_and_seals_is_told(tmp_path: Path, place: Place) -> None:
     """A hold is told with its code, and a month that was sealed with its name."""
-    from datetime import UTC, datetime
-
-    from promptyoself.service.delivery.sealer import Sealer
-    from promptyoself.service.schedules.register import register
-    from promptyoself.service.schedules.request import Request
-
-    place = Place(tmp_path / "var")
     place.store.log = Log(tmp_path / "log", level="debug")
     then, now = datetime(2026, 9, 20, tzinfo=UTC), datetime(2026, 11, 20, tzinfo=UTC)
-    for at in (then, now):
-        register(place.store, Request(agent_id="a", prompt=f"p{at}", every="1h"), at)
+    for instant in (then, now):
+        register(place.store, Request(agent_id="a", prompt=f"p{instant}", every="1h"), instant)
     sealer = Sealer(place.store)
     sealer.seal_if_due(now)
     assert sealer._thread is not None
     sealer._thread.join(30)
 
     def refused(*_: Any) -> Any:
-        from promptyoself.targets.api import DeliveryError
-
         raise DeliveryError("unauthorized", "letta_unauthorized", "No.")
 
     place.letta.active_runs = place.letta.all_active_runs = refused
@@ -198,4 +190,3 @@ def test_what_the_loop_holds_back_and_seals_is_told(
     assert sealed["month"] == "2026-09"
     (held,) = (line for line in lines if line["message"] == "held")
     assert (held["code"], held["worker"][:4]) == ("letta_unauthorized", "wrk_")
-    place.close()

@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 
 import orjson
 import pytest
-from calling import call, clean_environ, log_of, run
-from chains import Killed, StepDisk
+from calling import Answer, call, clean_environ, log_of, run, use_environ
+from chains import Killed, StepDisk, die, failing_disk
 from checker import check_chain
+from crashes import Unsynced
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -26,7 +27,7 @@ from tally import count, rounds
 from world import World, check_slots, entries_of
 
 from promptyoself.core.disk import Disk
-from promptyoself.core.settings import SETTINGS, Settings, load_settings
+from promptyoself.core.settings import Settings, load_settings
 from promptyoself.doors.session import Session
 from promptyoself.index import tree
 from promptyoself.ledger import FileLedger
@@ -50,6 +51,11 @@ CONTENT = (
     "agent_id", "conversation_id", "prompt", "name", "schedule_type", "schedule_value", "timezone",
     "start_at", "until", "max_repetitions",
 )  # fmt: skip
+DEFAULTS: dict[str, Any] = {
+    "name": None, "timezone": "UTC", "until": None, "start_at": None, "max_repetitions": None,
+    "misfire": "coalesce", "grace": 86400, "tier": 0, "daily_budget": None, "jitter": 0,
+    "envelope": False, "reason": None, "conversation_id": None,
+}  # fmt: skip
 SECONDS = {"10m": 600, "1h": 3600, "1d": 86400, "2d3h": 183600}
 OUTCOMES = {
     "delivered": Delivered("run", "run-1"),
@@ -98,6 +104,11 @@ def plainly_following(schedule: dict[str, Any], after: datetime) -> datetime | N
         if slot <= after:
             slot = anchor + ((after - anchor) // step + 1) * step
     return None if schedule["until"] and slot > read(schedule["until"]) else slot
+
+
+def last_segment(var: Path) -> Path:
+    """The last one that isn't empty."""
+    return max(path for path in (var / "schedules").glob("*.ndjson.gz") if path.stat().st_size)
 
 
 def told(instant: datetime | None) -> str | None:
@@ -225,13 +236,6 @@ class Model:
 # --- the machine ----------------------------------------------------------------------------------
 
 
-class Unsynced(Disk):
-    """No power is lost here."""
-
-    def fsync(self, descriptor: int) -> None:
-        pass
-
-
 prompts = st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=20
 ).filter(lambda text: bool(text.strip()))
@@ -246,9 +250,8 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.memory = Path("/dev/shm")
-        folder = self.memory if self.memory.is_dir() else None
-        self.root = Path(tempfile.mkdtemp(dir=folder))
+        memory = Path("/dev/shm")
+        self.root = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None))
         self.var = self.root / "var"
         self.now = datetime(2026, 11, 20, 12, tzinfo=UTC)
         self.disk: Disk = Unsynced()
@@ -258,17 +261,10 @@ class Machine(RuleBasedStateMachine):
         self.settled = True
         self.steps = 0
         self.patch = pytest.MonkeyPatch()
-        environ = clean_environ(self.var)
-        for setting in SETTINGS:
-            self.patch.delenv(setting.name, raising=False)
-            if setting.name in environ:
-                self.patch.setenv(setting.name, environ[setting.name])
+        use_environ(self.patch, self.var)
         self.patch.setattr(Session, "now", lambda _: self.now)
-        self.patch.setattr(
-            Session,
-            "store",
-            lambda session, _=None: self.store(session.settings, session.log.warn),
-        )
+        opened = lambda session, _=None: self.store(session.settings, session.log.warn)  # noqa: E731
+        self.patch.setattr(Session, "store", opened)
         self.kept = self.store()
 
     def teardown(self) -> None:
@@ -335,9 +331,8 @@ class Machine(RuleBasedStateMachine):
         assert len(events) == len(lines)
         full = fold(EMPTY, events)
         assert kept.state == full, "P4: the store that was kept open has another state"
-        active = Counter(
-            s["agent_id"] for s in self.model.schedules.values() if s["status"] == "active"
-        )
+        schedules = self.model.schedules.values()
+        active = Counter(one["agent_id"] for one in schedules if one["status"] == "active")
         counted = {id_: agent.active for id_, agent in full.agents.items() if agent.active}
         assert (counted, sum(full.counts.values())) == (dict(active), len(lines))
         with tempfile.TemporaryDirectory(dir=self.root) as folder:
@@ -352,11 +347,7 @@ class Machine(RuleBasedStateMachine):
                     assert rebuilt.position.seq == len(lines)
                     assert not any("rebuilt" in warning for warning in warnings)
                 if torn:
-                    last = max(
-                        path
-                        for path in (copied / "schedules").glob("*.ndjson.gz")
-                        if path.stat().st_size
-                    )
+                    last = last_segment(copied)
                     last.write_bytes(last.read_bytes()[:-torn])
                 check_chain(copied / "schedules", settled=self.settled and not torn)
         fresh = self.store().read()
@@ -364,10 +355,8 @@ class Machine(RuleBasedStateMachine):
         self.compare(call("list", "--status", "all", "--full").success()["schedules"])
         check_slots(events, self.now)
         for entry in entries_of(events, self.now):
-            if (
-                entry.outcome == "pending"
-                and (entry.id, spelled(entry.first)) not in self.model.open
-            ):
+            waits = (entry.id, spelled(entry.first)) in self.model.open
+            if entry.outcome == "pending" and not waits:
                 status = self.model.schedules[entry.id]["status"]
                 assert status == "active", f"the audit awaits slots of what is {status}"
 
@@ -428,10 +417,8 @@ class Machine(RuleBasedStateMachine):
     ) -> None:
         now = self.now
         fields: dict[str, Any] = {
-            "agent_id": agent, "prompt": prompt, "name": name, "timezone": zone, "until": None,
-            "start_at": None, "max_repetitions": most, "misfire": "coalesce", "grace": 86400,
-            "tier": 0, "daily_budget": None, "jitter": 0, "envelope": False, "reason": reason,
-            "conversation_id": None, **policy,
+            **DEFAULTS, "agent_id": agent, "prompt": prompt, "name": name, "timezone": zone,
+            "max_repetitions": most, "reason": reason, **policy,
         }  # fmt: skip
         words = ["register", "--agent-id", agent, f"--prompt={prompt}"]
         if when == "once":
@@ -518,9 +505,7 @@ class Machine(RuleBasedStateMachine):
         """The same content, which a cancelled or finished schedule comes back with."""
         known = [content for content, id_ in sorted(self.model.ids.items(), key=str)]
         content = known[number % len(known)]
-        fields = dict(zip(CONTENT, content, strict=True))
-        fields.update(misfire="coalesce", grace=86400, tier=0, daily_budget=None, jitter=0)
-        fields.update(envelope=False, reason=None)
+        fields = {**DEFAULTS, **dict(zip(CONTENT, content, strict=True))}
         words = ["register", "--agent-id", fields["agent_id"], f"--prompt={fields['prompt']}"]
         kind = {"once": "time", "cron": "cron", "interval": "every"}[fields["schedule_type"]]
         words += [f"--{kind}", fields["schedule_value"], "--tz", fields["timezone"]]
@@ -805,23 +790,18 @@ class Machine(RuleBasedStateMachine):
             assert (answer["events"], answer["contains"]) == (len(lines), head)
             assert ("torn_tail" in answer) is bool(torn)
         assert call("history", "--ndjson").out.splitlines() == lines
-        statuses: dict[str, int] = {}
-        for schedule in self.model.schedules.values():
-            statuses[schedule["status"]] = statuses.get(schedule["status"], 0) + 1
+        statuses = Counter(schedule["status"] for schedule in self.model.schedules.values())
         stats = call("stats").success()
-        assert (stats["schedules"], stats["events"]) == (statuses, len(lines))
+        assert (stats["schedules"], stats["events"]) == (dict(statuses), len(lines))
         assert call("audit").success()["head"] == head
         changes = call("diff", "--from", "0", "--to", str(len(lines))).success()["changes"]
         assert {change["id"] for change in changes} == set(self.model.schedules)
         assert all(change["change"] == "registered" for change in changes)
-        self.compare(
-            call("list", "--at", str(len(lines)), "--status", "all", "--full").success()[
-                "schedules"
-            ]
-        )
+        then = call("list", "--at", str(len(lines)), "--status", "all", "--full").success()
+        self.compare(then["schedules"])
         for status in ("active", "paused", "cancelled"):
             listed = call("list", "--status", status).success()["schedules"]
-            assert len(listed) == statuses.get(status, 0)
+            assert len(listed) == statuses[status]
         assert call("doctor", "--skip-letta", "--quick").document["status"] in ("success", "error")
         assert log_of(self.var) == before
         self.agree()
@@ -834,10 +814,7 @@ class Machine(RuleBasedStateMachine):
         if schedule is None:
             call("next", "--id", id_).error("unknown_id")
             return
-        fires = [
-            fire["utc"]
-            for fire in call("next", "--id", id_, "--count", str(many)).success()["fires"]
-        ]
+        answer = call("next", "--id", id_, "--count", str(many)).success()
         expected: list[str] = []
         slot = schedule["next_run"] if schedule["status"] == "active" else None
         most = schedule["max_repetitions"]
@@ -846,7 +823,7 @@ class Machine(RuleBasedStateMachine):
                 break
             expected.append(slot)
             slot = told(following(schedule, read(slot)))
-        assert fires == expected
+        assert [fire["utc"] for fire in answer["fires"]] == expected
         assert call("show", "--id", id_).success()["schedule"]["status"] == schedule["status"]
 
     @rule()
@@ -966,8 +943,7 @@ class Machine(RuleBasedStateMachine):
         compressor = zlib.compressobj(6, zlib.DEFLATED, 31)
         member = compressor.compress(lines[-1] + b"\n") + compressor.flush()
         cut = member[: 1 + (len(member) - 2) * number // 100]
-        path = max(p for p in (self.var / "schedules").glob("*.ndjson.gz") if p.stat().st_size)
-        with path.open("ab") as file:
+        with last_segment(self.var).open("ab") as file:
             file.write(b"\x07" * (number + 1) if noise else cut)
         count("faults injected")
         self.agree()
@@ -993,14 +969,8 @@ class Machine(RuleBasedStateMachine):
         return getattr(self, what)(self.pick(number))  # type: ignore[no-any-return]
 
     def fresh(self, number: int) -> Step:
-        fields: dict[str, Any] = {
-            "agent_id": AGENTS[number % 2], "prompt": f"Fault {number}", "name": None,
-            "until": None,
-            "timezone": "UTC", "start_at": None, "max_repetitions": None, "misfire": "coalesce",
-            "grace": 86400, "tier": 0, "daily_budget": None, "jitter": 0, "envelope": False,
-            "reason": None, "conversation_id": None, "schedule_type": "interval",
-            "schedule_value": "1h",
-        }  # fmt: skip
+        fields = {**DEFAULTS, "agent_id": AGENTS[number % 2], "prompt": f"Fault {number}"}
+        fields.update(schedule_type="interval", schedule_value="1h")
         words = ("register", "--agent-id", fields["agent_id"], "--prompt", fields["prompt"])
         return self.registration((*words, "--every", "1h"), fields)
 
@@ -1014,19 +984,12 @@ class Machine(RuleBasedStateMachine):
         """P1: death at any syscall: what was to be done is done, or nothing of it."""
         step = self.victim(what, number)
         before, _ = self.on_disk()
-
-        def die() -> None:
-            raise Killed
-
-        self.disk = StepDisk(at, when, die)
         answer = None
         try:
-            answer = call(*step.arguments)
+            answer = self.call_on(StepDisk(at, when, die), step)
         except Killed:
             self.settled = False
             count("faults injected")
-        finally:
-            self.disk = Unsynced()
         after, _ = self.on_disk()
         assert after[: len(before)] == before
         if answer is not None and step.code is not None:
@@ -1046,15 +1009,7 @@ class Machine(RuleBasedStateMachine):
         """P1, P7: a disk that refuses once: an error, and nothing was done; or it was no matter."""
         step = self.victim(what, number)
         before, torn = self.on_disk()
-
-        def fail() -> None:
-            raise OSError(code, "refused")
-
-        self.disk = StepDisk(at, when, fail)
-        try:
-            answer = call(*step.arguments)
-        finally:
-            self.disk = Unsynced()
+        answer = self.call_on(failing_disk(at, when, code), step)
         after, left = self.on_disk()
         assert after[: len(before)] == before
         assert left in (0, torn), "what was half-written wasn't cut off"
@@ -1071,6 +1026,14 @@ class Machine(RuleBasedStateMachine):
             self.apply_unseen(step, answer, after)
             self.settled = False
         self.agree()
+
+    def call_on(self, disk: Disk, step: Step) -> Answer:
+        """Call it while the disk is that one."""
+        self.disk = disk
+        try:
+            return call(*step.arguments)
+        finally:
+            self.disk = Unsynced()
 
     def apply_unseen(self, step: Step, answer: Any, after: list[bytes]) -> None:
         """The effect of a command whose answer nobody may have seen: the log has it."""

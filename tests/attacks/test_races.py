@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import loops
 import pytest
 from actors import Actor, Dead
 from calling import Answer, clean_environ, run
@@ -46,17 +47,13 @@ from promptyoself.store.store import Store
 
 AT_ONCE = 0.1  # seconds: what nobody who doesn't wait for others ever takes
 STUCK = 60  # the lock's time limit where a test would rather hang than be saved by it
-
-
-def wait_for(holds: Callable[[], Any], timeout: float = 60) -> None:
-    end = time.monotonic() + timeout
-    while not holds():
-        assert time.monotonic() < end, "it never came to pass"
-        time.sleep(0.01)
+REGISTER = ("register", "--agent-id", "a", "--every", "1h", "--prompt")
+Cast = Callable[[dict[str, str]], Actor]
+wait_for = partial(loops.wait_for, timeout=60)
 
 
 @pytest.fixture
-def cast() -> Iterator[Callable[[dict[str, str]], Actor]]:
+def cast() -> Iterator[Cast]:
     """Starts actors, and ends them with the test."""
     with ExitStack() as started:
 
@@ -189,29 +186,30 @@ class Crowd:
         id_ = document.get("id") or document.get("cancelled_id") or ""
         if kind == "register" and document["created"]:
             self.ids.append(id_)
-        type_ = WRITTEN.get(document.get("message", ""))
-        type_ = DONE.get(kind, type_)
+        type_ = DONE.get(kind) or WRITTEN.get(document.get("message", ""))
         if type_ is not None:
             self.told[type_, id_] += 1
 
     def settle(self, one: Actor) -> None:
         """Once enough has been delivered: cancel everything, and let the loops deliver what is
         under way."""
-        self._take(*_answered(one, "register", "--agent-id", self.storm.sandbox.agents[0],
-                              "--prompt", "last", "--every", "1s"))  # fmt: skip
-        words, answer = _answered(
-            one, "register", "--agent-id", self.storm.sandbox.agents[-1],
-            "--prompt", "approved", "--every", "1s", "--tier", "2",
-        )  # fmt: skip
-        self._take(words, answer)
+        agents, often = self.storm.sandbox.agents, ("--every", "1s")
+        self._call(one, "register", "--agent-id", agents[0], "--prompt", "last", *often)
+        outside = ("--prompt", "approved", *often, "--tier", "2")
+        answer = self._call(one, "register", "--agent-id", agents[-1], *outside)
         approved = answer.success()["id"]
-        self._take(*_answered(one, "approve", "--id", approved, "--uses", "3"))
+        self._call(one, "approve", "--id", approved, "--uses", "3")
         wait_for(lambda: self.storm.store.read().state.schedules[approved].approval_uses < 3)
         wait_for(lambda: len(self.storm.sandbox.deliveries) >= rounds(20))
         for schedule in self.storm.store.read().state.schedules.values():
             if schedule.status not in FINISHED or schedule.status == "failed":
-                self._take(*_answered(one, "cancel", "--id", schedule.id))
+                self._call(one, "cancel", "--id", schedule.id)
         wait_for(self.storm.all_settled)
+
+    def _call(self, one: Actor, *arguments: str) -> Answer:
+        answer = one.call(*arguments)
+        self._take(arguments, answer)
+        return answer
 
     def check(self, tmp_path: Path) -> list[dict[str, Any]]:
         """Everything that must hold now that all is settled, whatever has happened."""
@@ -253,14 +251,8 @@ class Crowd:
         return events
 
 
-def _answered(one: Actor, *arguments: str) -> tuple[Sequence[str], Answer]:
-    return arguments, one.call(*arguments)
-
-
 @pytest.mark.timeout(120)
-def test_a_crowd_on_one_log(
-    tmp_path: Path, sandbox: Sandbox, cast: Callable[[dict[str, str]], Actor]
-) -> None:
+def test_a_crowd_on_one_log(tmp_path: Path, sandbox: Sandbox, cast: Cast) -> None:
     """P5: eight processes that change, read, check and rebuild the same schedules, and three loops
     that deliver them: what each was told is in the log exactly once, none is refused for the
     others' sake, and no slot is claimed or sent twice."""
@@ -284,7 +276,7 @@ def test_a_crowd_on_one_log(
 
 @pytest.mark.timeout(120)
 def test_a_crowd_that_dies_while_months_are_sealed(
-    tmp_path: Path, sandbox: Sandbox, cast: Callable[[dict[str, str]], Actor]
+    tmp_path: Path, sandbox: Sandbox, cast: Cast
 ) -> None:
     """P1, P2, P5: the same, while loops and commands are killed with SIGKILL, agents are slow, and
     three months that are over are sealed by whoever comes first."""
@@ -372,41 +364,36 @@ def quickest(read: Callable[[], object], tries: int) -> float:
 
 @pytest.mark.timeout(100)
 @pytest.mark.parametrize("index", ["there", "missing", "damaged"])
-def test_readers_do_not_wait_for_a_writer_that_hangs(
-    tmp_path: Path, index: str, cast: Callable[[dict[str, str]], Actor]
-) -> None:
+def test_readers_do_not_wait_for_a_writer_that_hangs(var: Path, index: str, cast: Cast) -> None:
     """P5: while a process that has the log's lock is stopped, whatever only reads answers at once,
     whatever state the index is in; what writes waits, and succeeds when it may."""
-    environ = environ_for(tmp_path / "var", PROMPTYOSELF_LOCK_TIMEOUT=str(STUCK))
+    environ = environ_for(var, PROMPTYOSELF_LOCK_TIMEOUT=str(STUCK))
     holder, writer = cast(environ), cast(environ)
-    asked = ("register", "--agent-id", "a", "--every", "1h", "--prompt")
-    id_ = writer.call(*asked, "first").success()["id"]
+    id_ = writer.call(*REGISTER, "first").success()["id"]
     holder.hold()
     holder.signal(signal.SIGSTOP)
-    path = tmp_path / "var" / "schedules" / "index.json"
+    path = var / "schedules" / "index.json"
     if index == "missing":
         path.unlink()
     elif index == "damaged":
         path.write_bytes(b"{")
     for name, read in readings(environ, id_).items():
         assert quickest(read, 5) < AT_ONCE, name
-    writer.begin(*asked, "second")
+    writer.begin(*REGISTER, "second")
     assert not writer.answers_within(0.3)
     holder.signal(signal.SIGCONT)
     holder.release()
     assert writer.end().success()["created"]
-    assert len(check_chain(tmp_path / "var" / "schedules")) == 3
+    assert len(check_chain(var / "schedules")) == 3
 
 
 @pytest.mark.timeout(100)
-def test_readers_do_not_wait_for_a_delivery(
-    tmp_path: Path, sandbox: Sandbox, cast: Callable[[dict[str, str]], Actor]
-) -> None:
+def test_readers_do_not_wait_for_a_delivery(var: Path, sandbox: Sandbox, cast: Cast) -> None:
     """P5: while agents are at work on their prompts for a long time, whatever only reads answers at
     once, and so does what writes."""
     sandbox.latency = 1e6
-    environ = environ_for(tmp_path / "var", sandbox, PROMPTYOSELF_LOCK_TIMEOUT=str(STUCK))
-    storm, actor = Storm(tmp_path / "var", sandbox, **environ), cast(environ)
+    environ = environ_for(var, sandbox, PROMPTYOSELF_LOCK_TIMEOUT=str(STUCK))
+    storm, actor = Storm(var, sandbox, **environ), cast(environ)
     storm.start_loop()
     try:
         for agent in sandbox.agents:
@@ -431,26 +418,21 @@ def test_readers_do_not_wait_for_a_delivery(
 # --- locks of the dead and of the living ----------------------------------------------------------
 
 
-def test_the_lock_of_a_process_that_was_killed_is_free(
-    tmp_path: Path, cast: Callable[[dict[str, str]], Actor]
-) -> None:
+def test_the_lock_of_a_process_that_was_killed_is_free(var: Path, cast: Cast) -> None:
     """P5: a holder killed inside the lock leaves its files behind, and whoever waits goes on."""
-    environ = environ_for(tmp_path / "var", PROMPTYOSELF_LOCK_TIMEOUT=str(STUCK))
+    environ = environ_for(var, PROMPTYOSELF_LOCK_TIMEOUT=str(STUCK))
     writer = cast(environ)
-    asked = ("register", "--agent-id", "a", "--every", "1h", "--prompt")
     for number in range(rounds(3)):
         holder = cast(environ)
         holder.hold()
-        writer.begin(*asked, f"prompt {number}")
+        writer.begin(*REGISTER, f"prompt {number}")
         assert not writer.answers_within(0.1)
         holder.signal(signal.SIGKILL)
         count("kills by SIGKILL")
         assert writer.answers_within(STUCK / 10)
         assert writer.end().success()["created"]
-        assert {"lock", "lock.holder"} <= {
-            path.name for path in (tmp_path / "var" / "schedules").iterdir()
-        }
-    check_chain(tmp_path / "var" / "schedules")
+        assert {"lock", "lock.holder"} <= {path.name for path in (var / "schedules").iterdir()}
+    check_chain(var / "schedules")
 
 
 def contents(var: Path) -> dict[str, bytes]:
@@ -463,12 +445,10 @@ def contents(var: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.timeout(100)
-def test_whoever_keeps_the_lock_is_named(
-    tmp_path: Path, sandbox: Sandbox, cast: Callable[[dict[str, str]], Actor]
-) -> None:
+def test_whoever_keeps_the_lock_is_named(var: Path, sandbox: Sandbox, cast: Cast) -> None:
     """P5, P7: where a living process keeps the lock for too long, every command that writes gives
     up with one JSON error that names it, and changes nothing; afterwards they succeed."""
-    environ = environ_for(tmp_path / "var", sandbox, PROMPTYOSELF_LOCK_TIMEOUT="0.2")
+    environ = environ_for(var, sandbox, PROMPTYOSELF_LOCK_TIMEOUT="0.2")
     holder, writer = cast(environ), cast(environ)
     agent = sandbox.agents[0]
     register_ = ("register", "--agent-id", agent, "--every", "1h", "--prompt")
@@ -483,7 +463,7 @@ def test_whoever_keeps_the_lock_is_named(
         ("pause", "--id", active), ("cancel", "--id", active),
     ]  # fmt: skip
     holder.hold()
-    before = contents(tmp_path / "var")
+    before = contents(var)
     for arguments in commands:
         answer = writer.call(*arguments)
         document = answer.error("lock_timeout")
@@ -492,12 +472,12 @@ def test_whoever_keeps_the_lock_is_named(
         count("commands raced")
     document = run(*commands[0], environ=environ).error("lock_timeout")
     assert document["holder"]["pid"] == holder.pid
-    assert contents(tmp_path / "var") == before
+    assert contents(var) == before
     assert not sandbox.deliveries
     holder.release()
     for arguments in commands:
         writer.call(*arguments).success()
-    check_chain(tmp_path / "var" / "schedules")
+    check_chain(var / "schedules")
 
 
 # --- the same thing at the same instant -----------------------------------------------------------
@@ -512,12 +492,10 @@ def at_once(actors: list[Actor], *arguments: str) -> list[Answer]:
 
 
 @pytest.mark.timeout(100)
-def test_the_same_change_by_several_at_once(
-    tmp_path: Path, cast: Callable[[dict[str, str]], Actor]
-) -> None:
+def test_the_same_change_by_several_at_once(var: Path, cast: Cast) -> None:
     """P5, P6: of several processes that register the same content at one time, one creates it and
     all get its id; of several that pause, resume or cancel it, one succeeds."""
-    environ = environ_for(tmp_path / "var")
+    environ = environ_for(var)
     actors = [cast(environ) for _ in range(4)]
     for number in range(rounds(8)):
         asked = ("register", "--agent-id", "a", "--prompt", f"p{number}", "--every", "1h")
@@ -536,15 +514,15 @@ def test_the_same_change_by_several_at_once(
                     for answer in at_once(actors, what, "--id", id_)
                 )
                 assert codes == {"success": 1, refusal: 3}, what
-    events = check_chain(tmp_path / "var" / "schedules")
+    events = check_chain(var / "schedules")
     assert Counter(event["type"].partition(".")[2] for event in events[1:]) == dict.fromkeys(
         ("registered", "paused", "resumed", "cancelled"), 2 * rounds(8)
     )
 
 
-def test_the_same_change_by_several_threads_at_once(tmp_path: Path) -> None:
+def test_the_same_change_by_several_threads_at_once(var: Path) -> None:
     """P5, P6: the same among the threads of one process, each with a store of its own."""
-    environ, threads = environ_for(tmp_path / "var"), 4
+    environ, threads = environ_for(var), 4
     stores = [store_in(environ) for _ in range(threads)]
     now = datetime.now(UTC)
 
@@ -574,18 +552,16 @@ def test_the_same_change_by_several_threads_at_once(tmp_path: Path) -> None:
         assert Counter(answer["created"] for answer in answers) == {True: 1, False: 3}
         ended = together(lambda store, id_=id_: cancel(store, id_, None, now))
         assert ended.count("already_cancelled") == 3
-    assert len(check_chain(tmp_path / "var" / "schedules")) == 1 + 2 * rounds(10)
+    assert len(check_chain(var / "schedules")) == 1 + 2 * rounds(10)
 
 
 @pytest.mark.timeout(100)
-def test_a_slot_that_many_want_is_claimed_by_one(
-    tmp_path: Path, sandbox: Sandbox, cast: Callable[[dict[str, str]], Actor]
-) -> None:
+def test_a_slot_that_many_want_is_claimed_by_one(var: Path, sandbox: Sandbox, cast: Cast) -> None:
     """P2, P5: several `execute` and two loops that all look at the instant in which prompts come
     due: each is claimed once, and told as delivered by one of them."""
-    environ = environ_for(tmp_path / "var", sandbox)
+    environ = environ_for(var, sandbox)
     actors = [cast(environ) for _ in range(3)]
-    storm = Storm(tmp_path / "var", sandbox, **environ)
+    storm = Storm(var, sandbox, **environ)
     for _ in range(2):
         storm.start_loop()
     at_once(actors, "execute")  # imports what it needs
@@ -602,7 +578,7 @@ def test_a_slot_that_many_want_is_claimed_by_one(
             wait_for(storm.all_settled)
     finally:
         storm.stop_loops()
-    events = check_chain(tmp_path / "var" / "schedules")
+    events = check_chain(var / "schedules")
     claims = Counter(event["id"] for event in events if event["type"] == "delivery.attempted")
     assert len(claims) == agents * rounds(3)
     assert set(claims.values()) == {1}

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 import orjson
@@ -20,6 +20,9 @@ from promptyoself import cli
 from promptyoself.core.settings import SETTINGS
 from promptyoself.doors.output import emit
 from promptyoself.ledger.envelope import hash_line
+
+if TYPE_CHECKING:
+    import pytest
 
 AGENT = "agent-00000000-0000-4000-8000-000000000001"
 
@@ -127,6 +130,15 @@ def clean_environ(var: Path) -> dict[str, str]:
         if setting.default:  # said out loud, so that a developer's .env changes nothing
             environ[setting.name] = setting.default
     return {**environ, "PROMPTYOSELF_VAR": str(var)}
+
+
+def use_environ(patch: pytest.MonkeyPatch, var: Path) -> None:
+    """Give this process the settings of :func:`clean_environ`."""
+    environ = clean_environ(var)
+    for setting in SETTINGS:
+        patch.delenv(setting.name, raising=False)
+        if setting.name in environ:
+            patch.setenv(setting.name, environ[setting.name])
 
 
 def log_of(var: Path) -> dict[str, bytes]:

@@ -23,9 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from calling import Answer, call, clean_environ
+from calling import Answer, call, use_environ
 
-from promptyoself.core.settings import SETTINGS
 from promptyoself.doors.session import Session
 
 HERE = Path(__file__).parent
@@ -109,12 +108,7 @@ def machine(var: Path) -> Iterator[Machine]:
     (but Letta's address)."""
     here = Machine(var)
     with pytest.MonkeyPatch.context() as patch:
-        for setting in SETTINGS:
-            patch.delenv(setting.name, raising=False)
-        wanted = clean_environ(var)
-        for setting in SETTINGS:
-            if setting.name in wanted:
-                patch.setenv(setting.name, wanted[setting.name])
+        use_environ(patch, var)
         patch.setenv("COLUMNS", "80")
         patch.setenv("LETTA_BASE_URL", "http://127.0.0.1:8283")
         patch.setattr(Session, "now", lambda _: here.now)
