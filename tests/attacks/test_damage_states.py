@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from calling import AGENT, Answer, call
+from chains import snapshot_of
 
 if TYPE_CHECKING:
     from conftest import Clock
@@ -18,60 +19,39 @@ DOCS = Path(__file__).resolve().parents[2] / "docs" / "howto" / "operating.md"
 MAGIC = b"\x1f\x8b\x08"
 
 
-def _cut(content: bytes) -> bytes:
+def _without_the_last(content: bytes) -> bytes:
     return content[: content.rindex(MAGIC)]
 
 
-def _flip(content: bytes, member: int) -> bytes:
-    starts = [found.start() for found in re.finditer(MAGIC, content)]
-    at = starts[member] + 150
-    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+def _flipped(content: bytes) -> bytes:
+    """A bit of the second member."""
+    second = [match.start() for match in re.finditer(MAGIC, content)][1]
+    return content[: second + 150] + bytes([content[second + 150] ^ 1]) + content[second + 151 :]
 
 
-def sound(segment: Path) -> None:
-    """As it is."""
+# What the only month becomes, in the order of the table's rows.
+STATES: dict[str, Callable[[bytes], bytes]] = {
+    "sound": lambda content: content,
+    "the beginning of an append at the end": lambda content: content + content[:40],
+    "other bytes at the end": lambda content: content + b"\xa5" * 40,
+    "the last append is gone": _without_the_last,
+    "a bit flipped": _flipped,
+    "a bit flipped, without an index": _flipped,
+    "no month is left": lambda _: b"",
+    "a bit flipped, and recovered": _flipped,
+}
 
 
-def torn(segment: Path) -> None:
-    """The beginning of an append at the end."""
-    segment.write_bytes(segment.read_bytes() + segment.read_bytes()[:40])
+def spoil(segment: Path, state: str) -> None:
+    """Bring a log that is sound into a state."""
+    segment.write_bytes(STATES[state](segment.read_bytes()))
+    if state == "no month is left":
+        segment.unlink()
+    elif state == "a bit flipped, without an index":
+        (segment.parent / "index.json").unlink()
+    elif state == "a bit flipped, and recovered":
+        call("recover", "--yes").success()
 
-
-def noise(segment: Path) -> None:
-    """Other bytes at the end."""
-    segment.write_bytes(segment.read_bytes() + b"\xa5" * 40)
-
-
-def known(segment: Path) -> None:
-    """The last append is gone, and the index knows it."""
-    segment.write_bytes(_cut(segment.read_bytes()))
-
-
-def middle(segment: Path) -> None:
-    """A bit flipped in the middle."""
-    segment.write_bytes(_flip(segment.read_bytes(), 1))
-
-
-def middle_without_index(segment: Path) -> None:
-    """The same, and no index."""
-    middle(segment)
-    (segment.parent / "index.json").unlink()
-
-
-def gone(segment: Path) -> None:
-    """No month is left."""
-    segment.unlink()
-
-
-def recovered(segment: Path) -> None:
-    """A bit flipped in the middle, and recovered."""
-    middle(segment)
-    call("recover", "--yes").success()
-
-
-STATES: list[Callable[[Path], None]] = [
-    sound, torn, noise, known, middle, middle_without_index, gone, recovered,
-]  # fmt: skip
 
 REREAD = [["verify"], ["audit"], ["history"], ["pack", "--out", "OUT"], ["rebuild"]]
 READ = [["list"], ["show", "--id", "ID"], ["stats"], ["head"], ["export"]]
@@ -112,44 +92,39 @@ def _expected(cell: str, command: str) -> set[str | None]:
     return {rest[1]}
 
 
-@pytest.mark.parametrize("number", range(len(STATES)), ids=[each.__name__ for each in STATES])
-def test_each_cell_is_true(var: Path, clock: Clock, tmp_path: Path, number: int) -> None:
+@pytest.mark.parametrize("state", STATES)
+def test_each_cell_is_true(var: Path, clock: Clock, tmp_path: Path, state: str) -> None:
     """Each command answers in each state as the table says, and changes nothing of a log that it
     refuses."""
     asked: dict[str, set[str | None]] = {}
-    cells = rows()[number]
+    cells = rows()[list(STATES).index(state)]
     for commands, cell in zip([REREAD, READ, WRITE], cells[1:4], strict=True):
         for arguments in commands:
             for path in sorted(var.rglob("*"), reverse=True) if var.exists() else ():
                 path.unlink() if path.is_file() else path.rmdir()
             clock.set("2026-11-20T12:00")
-            ids = [
-                call(
-                    "register", "--agent-id", AGENT, "--prompt", f"Hi {each}", "--every", "1h"
-                ).success()["id"]
-                for each in range(4)
-            ]
+            register = ("register", "--agent-id", AGENT, "--every", "1h", "--prompt")
+            ids = [call(*register, f"Hi {number}").success()["id"] for number in range(4)]
             (segment,) = (var / "schedules").glob("*.ndjson.gz")
-            STATES[number](segment)
-            before = {path: path.read_bytes() for path in (var / "schedules").glob("*.gz")}
+            spoil(segment, state)
+            before = snapshot_of(var / "schedules")
             # Of what is cut, there is no schedule; and the one that is flipped is the first.
-            known_id = ids[1] if STATES[number] is known else ids[3]
-            places = {"ID": known_id, "OUT": str(tmp_path / f"{number}.zip")}
-            answer = call(*(places.get(each, each) for each in arguments))
+            known_id = ids[1] if state == "the last append is gone" else ids[3]
+            places = {"ID": known_id, "OUT": str(tmp_path / "pack.zip")}
+            answer = call(*(places.get(word, word) for word in arguments))
             code = answer.document.get("code") if answer.code else None
             assert code in _expected(cell, arguments[0]), (arguments, cell, answer)
-            after = {path: path.read_bytes() for path in (var / "schedules").glob("*.gz")}
             if code is not None:
-                assert after == before, arguments
+                assert snapshot_of(var / "schedules") == before, arguments
             asked.setdefault(arguments[0], set()).add(code)
-            _doctor(number)
+            _doctor(state)
     assert len(asked) == len(REREAD) + len(READ) + len(WRITE)
 
 
-def _doctor(number: int) -> None:
+def _doctor(state: str) -> None:
     answer: Answer = call("doctor", "--skip-letta", "--allow-no-loop", "--allow-failed")
     checks = {check["name"]: check["ok"] for check in answer.document["checks"]}
-    if number in (0, 1, 7):
+    if state in ("sound", "the beginning of an append at the end", "a bit flipped, and recovered"):
         assert checks["log"], answer.document
-    elif number != 2:  # which a writer may have mended
+    elif state != "other bytes at the end":  # which a writer may have mended
         assert not checks["log"], answer.document

@@ -34,7 +34,7 @@ from promptyoself.core.disk import Disk
 from promptyoself.core.errors import ChainError, PromptyoselfError
 from promptyoself.core.settings import Caps, load_settings
 from promptyoself.ledger.segments import compress
-from promptyoself.rules.claim import claim
+from promptyoself.rules.claim import Claim, claim
 from promptyoself.rules.outcome import Delivered, outcome_events
 from promptyoself.rules.policy import approval_in_log
 from promptyoself.service.proof.verify import rebuild, verify
@@ -49,6 +49,8 @@ from promptyoself.store.store import Store
 
 SETTINGS = load_settings({"PROMPTYOSELF_VAR": "/nowhere"})
 FINE, COARSE = (1, 0) if SCALE <= 1 else (9, 2)
+DUE = NOW + timedelta(minutes=1)
+ASKED = Request(agent_id="agent-a", prompt="Hi", time="in 1m")
 HALF = compress(b"half of it was written\n")[:-5]
 
 
@@ -64,11 +66,16 @@ def store_in(root: Path, disk: Disk, warnings: list[str]) -> Any:
     return store
 
 
+def without_index(disk: Recorder) -> Any:
+    """One that never writes its index."""
+    store = store_in(disk.root, disk, [])
+    store._index.save = lambda *_, **__: None
+    return store
+
+
 def add(disk: Recorder, *numbers: int, days: float = 0, index: bool = True) -> None:
     """What a command does, as a process of its own. Without the index there are fewer states."""
-    store = store_in(disk.root, disk, [])
-    if not index:
-        store._index.save = lambda *_, **__: None  # type: ignore[method-assign]
+    store = store_in(disk.root, disk, []) if index else without_index(disk)
     drafts = [draft(number) for number in numbers]
     store.transact(NOW + timedelta(days=days), lambda _: (drafts, None))
 
@@ -110,46 +117,35 @@ def vouched_for(disk: Recorder) -> None:
     add(disk)
 
 
-def prompt_delivered(disk: Recorder) -> None:
-    """Registered, claimed, settled, each through a store of its own as a process has it."""
-    caps = Caps(min_interval=1, max_active_per_agent=10, daily_per_agent=10)
-
-    def store() -> Any:
-        return store_in(disk.root, disk, [])
-
-    register(store(), Request(agent_id="agent-a", prompt="Hi", time="in 1m"), NOW)
-    due = NOW + timedelta(minutes=1)
-    one = store()
+def claim_due(store: Any, **approvals: Any) -> Claim:
+    """Claim the only thing that is due in a minute."""
 
     def claims(state: Any) -> Any:
-        decision = claim(state, due, "wrk_1", caps, 5)
-        return [one.draft(record, id_) for record, id_ in decision.records], decision.claims
+        decision = claim(state, DUE, "wrk_1", Caps(), 5, **approvals)
+        return [store.draft(record, id_) for record, id_ in decision.records], decision.claims
 
-    (made,) = one.transact(due, claims)
+    (claimed,) = store.transact(DUE, claims)
+    return claimed  # type: ignore[no-any-return]
+
+
+def prompt_delivered(disk: Recorder) -> None:
+    """Registered, claimed and settled, by two processes."""
+    register(store_in(disk.root, disk, []), ASKED, NOW)
+    store = store_in(disk.root, disk, [])
+    claimed = claim_due(store)
 
     def settles(state: Any) -> Any:
-        records, became = outcome_events(state, made, "wrk_1", Delivered("run", "run-1"), due)
-        return [one.draft(record, made.id) for record in records], became
+        records, became = outcome_events(state, claimed, "wrk_1", Delivered("run", "run-1"), DUE)
+        return [store.draft(record, claimed.id) for record in records], became
 
-    assert one.transact(due, settles) == "delivered"
-
-
-def without_index(disk: Recorder) -> Store:
-    store = store_in(disk.root, disk, [])
-    store._index.save = lambda *_, **__: None  # type: ignore[method-assign]
-    return store
+    assert store.transact(DUE, settles) == "delivered"
 
 
 def spender(disk: Recorder) -> None:
     """A pass that claims what is due."""
-    store, due = without_index(disk), NOW + timedelta(minutes=1)
-    checker = ApprovalChecker(store, due)
-
-    def claims(state: Any) -> Any:
-        decision = claim(state, due, "wrk_1", Caps(), 5, approvals=checker)
-        return [store.draft(record, id_) for record, id_ in decision.records], decision.claims
-
-    assert len(store.transact(due, claims)) == 1
+    store = without_index(disk)
+    checker = ApprovalChecker(store, DUE)
+    claim_due(store, approvals=checker)
     checker.update_tokens()
 
 
@@ -161,8 +157,7 @@ def approver(disk: Recorder, uses: int = 1) -> None:
 
 def waiting(disk: Recorder) -> None:
     """A prompt that needs an approval."""
-    request = Request(agent_id="agent-a", prompt="Hi", time="in 1m", tier=2)
-    register(store_in(disk.root, disk, []), request, NOW)
+    register(store_in(disk.root, disk, []), ASKED._replace(tier=2), NOW)
 
 
 def approved(disk: Recorder) -> None:
@@ -172,7 +167,7 @@ def approved(disk: Recorder) -> None:
     approver(disk)
 
 
-def approved_anew(disk: Recorder) -> None:
+def approved_again(disk: Recorder) -> None:
     with disk.spared():
         waiting(disk)
         approver(disk)
@@ -226,7 +221,7 @@ HISTORIES: dict[str, History] = {
     "the last month sealed, with a torn end": last_month_sealed,
     "a prompt registered, claimed and delivered": prompt_delivered,
     "an approval": approved,
-    "an approval replaced": approved_anew,
+    "an approval replaced": approved_again,
     "a use of an approval spent": approval_spent,
     "an approval used up": approval_used_up,
 }
@@ -234,7 +229,7 @@ HISTORIES: dict[str, History] = {
 ONLY_SCHEDULES = frozenset(
     name
     for name, history in HISTORIES.items()
-    if history in (prompt_delivered, approved, approved_anew, approval_spent, approval_used_up)
+    if history in (prompt_delivered, approved, approved_again, approval_spent, approval_used_up)
 )
 
 
@@ -291,8 +286,8 @@ class Examiner:
             for schedule in snapshot.state.schedules.values():
                 granted = approval_in_log(schedule, "2026-11-20T21:00:00.000000Z")
                 if granted.grant is not None:
-                    found_ = tokens.judge(schedule, "2026-11-20T21:00:00.000000Z")
-                    assert found_ == granted, "what the log has granted doesn't count"
+                    judged = tokens.judge(schedule, "2026-11-20T21:00:00.000000Z")
+                    assert judged == granted, "what the log has granted doesn't count"
         assert not any("cut it off" in warning for warning in self.warnings), self.warnings
         check_deliveries(replayed)
 
@@ -521,7 +516,7 @@ MONTH_TAKEN_OVER = after_a_death(new_month, same_month)
 START_LEFT_BEHIND = after_a_death(new_ledger, next_month)
 START_VOUCHED_FOR = after_a_death(new_ledger, nothing_new)
 SEAL = all_of(month_sealed)
-APPROVAL = all_of(approved_anew)
+APPROVAL = all_of(approved_again)
 REPAIR_TAKEN_OVER = after_a_death(torn_end, same_month)
 
 MUTANTS = [

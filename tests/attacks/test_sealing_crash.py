@@ -105,16 +105,21 @@ def steps_of(folder: Path) -> list[str]:
     return disk.log
 
 
+def killed(folder: Path, at: int, when: str) -> bool:
+    """Seal, and be killed at a syscall; whether it came so far."""
+    disk = StepDisk(at, when, kill)
+    _, ended_by = in_child(lambda _: seal(store_in(folder, disk), DECEMBER))
+    count("kills by SIGKILL", ended_by == signal.SIGKILL)
+    return ended_by == signal.SIGKILL
+
+
 def test_killed_at_every_syscall(base: Path, copies: Callable[[], Path]) -> None:
     """P1: SIGKILL before, after and in the middle of every syscall of sealing changes no line and
     loses none, and sealing again does the rest."""
     before = whole(base)
     for at, when in ways(steps_of(copies())):
         folder = copies()
-        disk = StepDisk(at, when, kill)
-        _, ended_by = in_child(lambda _, f=folder, d=disk: seal(store_in(f, d), DECEMBER))
-        assert ended_by == signal.SIGKILL, (at, when)
-        count("kills by SIGKILL")
+        assert killed(folder, at, when), (at, when)
         assert_recovers(folder, before)
 
 
@@ -126,9 +131,7 @@ def test_killed_twice(base: Path, copies: Callable[[], Path]) -> None:
     for _ in range(rounds(60)):
         folder = copies()
         for at, when in (choose.choice(kinds), choose.choice(kinds)):
-            disk = StepDisk(at, when, kill)
-            _, ended_by = in_child(lambda _, f=folder, d=disk: seal(store_in(f, d), DECEMBER))
-            count("kills by SIGKILL", ended_by == signal.SIGKILL)
+            killed(folder, at, when)
         assert_recovers(folder, before)
 
 
@@ -208,13 +211,13 @@ def test_short_writes(base: Path, copies: Callable[[], Path]) -> None:
             count("writes cut")
             return super().write(descriptor, data[:97])
 
-    found = []
+    results = []
     for disk in (Slow(), Unsynced()):
         folder = copies()
         seal(store_in(folder, disk), DECEMBER)
-        found.append(snapshot_of(folder))
+        results.append(snapshot_of(folder))
         assert_recovers(folder, whole(base))
-    assert found[0] == found[1]
+    assert results[0] == results[1]
 
 
 # --- damage ---------------------------------------------------------------------------------------
