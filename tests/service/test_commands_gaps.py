@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +48,9 @@ class World:
             call("execute").success()
             call("pause", "--id", self.changed).success()
             call("resume", "--id", self.changed).success()
-            call("reinforce", "--id", self.desires[0], "--by", "0.1").success()
-            call("reinforce", "--id", self.desires[1], "--by", "0.1").success()
-        self.call_off = self._registered("called off", "--every", "3d")
-        call("cancel", "--id", self.call_off).success()
+            for desire in self.desires:
+                call("reinforce", "--id", desire, "--by", "0.1").success()
+        call("cancel", "--id", self._registered("called off", "--every", "3d")).success()
         call("list").success()
         call("desires").success()  # both indexes have seen the end
 
@@ -61,8 +61,8 @@ class World:
 
     def numbers(self, chosen: Callable[[dict[str, Any]], bool], chain: str) -> list[int]:
         """The events of a chain that are chosen."""
-        found = map(json.loads, lines(self.var / chain))
-        return [event["seq"] for event in found if chosen(event)]
+        events = map(json.loads, lines(self.var / chain))
+        return [event["seq"] for event in events if chosen(event)]
 
 
 @pytest.fixture
@@ -75,12 +75,10 @@ def world(var: Path, clock: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wo
 def _registration(world: World) -> None:
     """Of a schedule that later events speak of, and of a desire that was reinforced."""
 
+    ids = (world.often, world.guarded, world.changed)
+
     def chosen(event: dict[str, Any]) -> bool:
-        return event["type"] == "schedule.registered" and event["id"] in (
-            world.often,
-            world.guarded,
-            world.changed,
-        )
+        return event["type"] == "schedule.registered" and event["id"] in ids
 
     numbers = world.numbers(chosen, "schedules")
     drop(world.var / "schedules", *numbers[1:])
@@ -243,15 +241,14 @@ def test_every_command_over_a_recovered_log(
     for chain in ("schedules", "desires"):
         check_chain(world.var / chain)
     call("verify").success()
-    last = len(lines(world.var / "schedules"))
-    ends = [json.loads(line)["seq"] for line in lines(world.var / "schedules")]
+    events = [json.loads(line) for line in lines(world.var / "schedules")]
+    ends = [event["seq"] for event in events]
     for at in {*ends[::5], *range(1, ends[-1], 11), ends[-1]}:
         tried(("list", "--at", str(at)), used).success()
         tried(("show", "--at", str(at), "--id", world.often), used)
         tried(("diff", "--from", str(at)), used).success()
     for at in range(1, len(lines(world.var / "desires")) + 4):
         tried(("desires", "--at", str(at)), used).success()
-    events = [json.loads(line) for line in lines(world.var / "schedules")]
     there = {event["id"] for event in events if event["type"] == "schedule.registered"}
     (tmp_path / "out").mkdir()
     for id_ in world.ids:
@@ -267,9 +264,7 @@ def test_every_command_over_a_recovered_log(
     tried(("import", "-"), used, exported).success()
     monkeypatch.setenv("PROMPTYOSELF_VAR", str(world.var))
     tried(("import-sqlite", str(tmp_path / "none.db")), used)
-    for id_, desire in zip(
-        world.ids, [*world.desires, *world.desires, *world.desires], strict=False
-    ):
+    for id_, desire in zip(world.ids, cycle(world.desires), strict=False):
         for arguments in writing(world, id_, desire):
             tried(arguments, used)
         world.clock.advance(hours=26)
@@ -278,4 +273,4 @@ def test_every_command_over_a_recovered_log(
     for chain in ("schedules", "desires"):
         check_chain(world.var / chain)
     call("verify").success()
-    assert len(lines(world.var / "schedules")) > last
+    assert len(lines(world.var / "schedules")) > len(events)

@@ -13,7 +13,6 @@ import orjson
 import pytest
 from calling import call, lines_of
 from checker import check_chain
-from dispatch import Place
 from hypothesis import given
 from hypothesis import strategies as st
 from world import World, check_slots, entries_of
@@ -34,6 +33,7 @@ from promptyoself.store.store import Store
 
 if TYPE_CHECKING:
     from conftest import Clock
+    from dispatch import Place
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
@@ -77,7 +77,7 @@ def test_rendering_is_deterministic(texts: list[str]) -> None:
 
 
 def idle_world(wishes: list[Ranked]) -> tuple[World, list[str]]:
-    """A world in which these are everybody's desires, and who was asked for his."""
+    """A world in which these are everybody's desires, and the agents whose desires were read."""
     world, asked = World(), []
 
     def strongest(agent_id: str, now: datetime) -> list[Ranked]:
@@ -101,7 +101,7 @@ def test_the_text_is_in_the_log() -> None:
     digest = hashlib.sha256(render_idle_prompt(WISHES).encode()).hexdigest()
     assert texts.pop(id_)["text_sha256"] == digest
     assert ["text" in data for data in texts.values()] == [False]
-    assert asked == ["agent-a"], "only who has an idle prompt due is asked"
+    assert asked == ["agent-a"], "only an agent with an idle prompt due is asked for"
     for made in claims.values():
         world.settle(made)
     check_slots(world.events, world.now)
@@ -256,12 +256,11 @@ def test_what_has_faded_is_not_listed(sandbox: Sandbox, clock: Clock) -> None:
     agent = sandbox.agents[0]
     call("desire", "--agent-id", agent, "--text", "Faint", "--strength", "0.02").success()
     call("idle", "--agent-id", agent, "--every", "20d", "--grace", "1d").success()
-    for days, message in (
-        (20, "1 prompt executed"),
-        (40, "0 prompts executed, 1 skipped (no_desires)"),
-    ):
-        clock.now = NOON + timedelta(days=days, seconds=1)
-        assert call("execute").success()["message"] == message
+    clock.advance(days=20, seconds=1)
+    assert call("execute").success()["message"] == "1 prompt executed"
+    clock.advance(days=20)
+    answer = call("execute").success()
+    assert answer["message"] == "0 prompts executed, 1 skipped (no_desires)"
     assert call("audit").success()["totals"]["skipped_why"] == {"no_desires": 1}
 
 
@@ -309,7 +308,7 @@ def test_a_damaged_log_of_desires(sandbox: Sandbox, var: Path, clock: Clock, how
 def test_who_writes_desires_holds_up_nobody(
     sandbox: Sandbox, var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P5: an idle prompt is rendered without waiting for whoever holds the lock of their log."""
+    """P5: an idle prompt is rendered without waiting for the holder of the lock of their log."""
     agent = sandbox.agents[0]
     call("desire", "--agent-id", agent, "--text", "Learn Danish").success()
     call("idle", "--agent-id", agent, "--time", "in 1m").success()
@@ -335,38 +334,34 @@ def test_who_writes_desires_holds_up_nobody(
         holder.join()
 
 
-def test_a_loop_tries_a_broken_one_again(tmp_path: Path) -> None:
+def test_a_loop_tries_a_broken_one_again(place: Place) -> None:
     """A loop that can't tell the desires asks again within a minute, though nothing is appended to
     the schedules' log; it says so once."""
-    place = Place(tmp_path / "var")
-    try:
-        record(place.store, "agent-0", "Learn Danish", 0.5, [], place.now())
-        (segment,) = (place.var / "desires").glob("*.gz")
-        content = segment.read_bytes()
-        segment.write_bytes(b"noise" + content)
-        request = Request(agent_id="agent-0", template="idle", time="in 1s")
-        register(place.store, request, place.now())
-        place.ahead += timedelta(seconds=2)
-        worker = place.worker()
-        for _ in range(3):
-            assert not worker.tick(place.now())
-            wake = worker.next_wake(place.now())
-            assert wake is not None
-            assert timedelta(0) < wake - place.now() <= timedelta(seconds=60)
-            place.ahead += timedelta(seconds=61)
-        assert len([told for told in place.warnings if "can't be delivered" in told]) == 1
-        place.register(2)  # to agent-0 and another
-        place.run(worker)
-        entries = audit(place.store, now=place.now())
-        assert entries["totals"]["pending"] == 1
-        assert [each["why"] for each in entries["undelivered"]] == ["desires"]
-        segment.write_bytes(content)
+    record(place.store, "agent-0", "Learn Danish", 0.5, [], place.now())
+    (segment,) = (place.var / "desires").glob("*.gz")
+    content = segment.read_bytes()
+    segment.write_bytes(b"noise" + content)
+    request = Request(agent_id="agent-0", template="idle", time="in 1s")
+    register(place.store, request, place.now())
+    place.ahead += timedelta(seconds=2)
+    worker = place.worker()
+    for _ in range(3):
+        assert not worker.tick(place.now())
+        wake = worker.next_wake(place.now())
+        assert wake is not None
+        assert timedelta(0) < wake - place.now() <= timedelta(seconds=60)
         place.ahead += timedelta(seconds=61)
-        place.run(worker)
-        assert place.types()["delivery.delivered"] == 3
-        assert worker.next_wake(place.now()) is None
-    finally:
-        place.close()
+    assert len([told for told in place.warnings if "can't be delivered" in told]) == 1
+    place.register(2)  # to agent-0 and another
+    place.run(worker)
+    entries = audit(place.store, now=place.now())
+    assert entries["totals"]["pending"] == 1
+    assert [each["why"] for each in entries["undelivered"]] == ["desires"]
+    segment.write_bytes(content)
+    place.ahead += timedelta(seconds=61)
+    place.run(worker)
+    assert place.types()["delivery.delivered"] == 3
+    assert worker.next_wake(place.now()) is None
 
 
 # --- commands on templated schedules --------------------------------------------------------------
@@ -413,10 +408,9 @@ def test_exported_and_imported(var: Path, tmp_path: Path, clock: Clock) -> None:
     there = ("--var", str(tmp_path / "there"))
     answer = call("import", "-", *there, stdin=lines).success()
     assert (answer["count"], answer["bad_count"]) == (2, 0)
-    found = call("list", "--full", *there).success()["schedules"]
-    assert {each["id"]: each["template"] for each in found} == dict.fromkeys(
-        (plain, modified), "idle"
-    )
+    listed = call("list", "--full", *there).success()["schedules"]
+    templates = {schedule["id"]: schedule["template"] for schedule in listed}
+    assert templates == {plain: "idle", modified: "idle"}
     bad = lines.replace(b'"template":"idle"', b'"template":"busy"')
     call("import", "-", "--var", str(tmp_path / "other"), stdin=bad).error("bad_lines")
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
-from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
 import httpx2
@@ -23,10 +21,11 @@ from mcp_types import Implementation
 
 import promptyoself
 from promptyoself.doors.session import Caller, Session, _actor, _login
-from promptyoself.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from conftest import Clock
+
+    from promptyoself.sandbox import Sandbox
 
 LOGIN = _login()
 HOST = os.uname().nodename
@@ -79,18 +78,15 @@ def test_a_person_at_a_shell(
 
 
 def test_deliveries_are_for_the_agent_that_got_them(
-    var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    var: Path, clock: Clock, sandbox: Sandbox
 ) -> None:
     """A pass is recorded under the login of its process, each slot for its agent; what is no
     agent's, such as a worker's start, for nobody."""
-    with Sandbox(("one", "two"), latency=0.01) as letta:
-        monkeypatch.setenv("LETTA_BASE_URL", letta.url)
-        for agent in letta.agents:
-            words = ("--agent-id", agent, "--prompt", "Hello", "--time", "in 1m")
-            call("register", *words).success()
-        clock.advance(minutes=2)
-        assert len(call("execute").success()["executed"]) == 2
-        agents = set(letta.agents)
+    for agent in sandbox.agents:
+        words = ("--agent-id", agent, "--prompt", "Hello", "--time", "in 1m")
+        call("register", *words).success()
+    clock.advance(minutes=2)
+    assert len(call("execute").success()["executed"]) == 2
     events = check_chain(var / "schedules")
     for event in events[1:]:
         actor = event["actor"]
@@ -99,13 +95,13 @@ def test_deliveries_are_for_the_agent_that_got_them(
     kinds = {event["type"] for event in events if event["id"]}
     assert {"delivery.attempted", "delivery.delivered", "schedule.completed"} < kinds
     delivered = [each["actor"] for each in events if each["type"] == "delivery.delivered"]
-    assert {actor["for_agent"] for actor in delivered} == agents
+    assert {actor["for_agent"] for actor in delivered} == set(sandbox.agents)
 
 
 def test_an_import_is_its_callers(
     var: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is imported is recorded under whoever imports, for the agents of the schedules."""
+    """What is imported is recorded under the caller who imports it, for the schedules' agents."""
     call("pause", "--id", add("one")).success()
     add("two", OTHER)
     lines = call("export").out
@@ -241,32 +237,25 @@ def test_audit_says_who(var: Path, clock: Clock) -> None:
     clock.advance(hours=3)
     call("pause", "--id", id_).success()
     clock.advance(hours=3)
-    found = call("audit").success()["undelivered"]
-    events = {event["seq"]: orjson.loads(line) for event, line in (
-        (json.loads(line), line) for line in lines_of(var)
-    )}  # fmt: skip
-    assert found
-    for line in found:
-        assert line["by"] == events[line["seq"]]["actor"]
-    assert {line["by"]["for_agent"] for line in found} == {AGENT}
+    ranges = call("audit").success()["undelivered"]
+    actor_of = {event["seq"]: event["actor"] for event in map(orjson.loads, lines_of(var))}
+    assert ranges
+    for line in ranges:
+        assert line["by"] == actor_of[line["seq"]]
+    assert {line["by"]["for_agent"] for line in ranges} == {AGENT}
 
 
-def test_no_place_forgets_for_whom(var: Path, clock: Clock) -> None:
+def test_no_place_forgets_for_whom(var: Path, clock: Clock, sandbox: Sandbox) -> None:
     """Every event of a schedule or a desire, of whatever type the log knows, has for whom: the
     whole of it is one story here, with a notice and a skip by the loop."""
-    with Sandbox(("one",), latency=0.01) as letta:
-        (agent,) = letta.agents
-        environ: dict[str, Any] = {"LETTA_BASE_URL": letta.url}
-        with pytest.MonkeyPatch.context() as patch:
-            for name, value in environ.items():
-                patch.setenv(name, value)
-            words = ("register", "--agent-id", agent, "--prompt", "Hello", "--every", "1h")
-            made = call(*words, "--on-failure", "agent-told", "--misfire", "skip").success()
-            clock.now += timedelta(hours=30)
-            call("execute").success()
-            call("trigger", "--id", made["id"]).success()
-            call("execute").success()
-    for event in check_chain(var / "schedules"):
+    words = ("register", "--agent-id", sandbox.agents[0], "--prompt", "Hello", "--every", "1h")
+    id_ = call(*words, "--on-failure", "agent-told", "--misfire", "skip").success()["id"]
+    clock.advance(hours=30)
+    call("execute").success()
+    call("trigger", "--id", id_).success()
+    call("execute").success()
+    events = check_chain(var / "schedules")
+    for event in events:
         assert (event["id"] is None) != ("for_agent" in event["actor"]), event
-    notices = [each for each in check_chain(var / "schedules") if each["actor"]["via"] == "loop"]
-    assert [each["actor"]["for_agent"] for each in notices] == ["agent-told"]
+    notices = [event["actor"] for event in events if event["actor"]["via"] == "loop"]
+    assert [actor["for_agent"] for actor in notices] == ["agent-told"]
