@@ -44,8 +44,8 @@ METRICS: dict[str, Metric] = {
     "promptyoself_deliveries_waiting": Metric("gauge", "Begun, and to be tried (again) later."),
     "promptyoself_oldest_due_seconds": Metric(
         "gauge",
-        "For how long the oldest slot that could be claimed has been due, be it that its agent is "
-        "busy; 0 where there is none.",
+        "For how long the oldest slot that could be claimed has been due, even if its agent is "
+        "busy; 0 if there is none.",
     ),
     "promptyoself_schedules": Metric("gauge", "Schedules by how they stand.", ("status",)),
     "promptyoself_schedule_events_total": Metric(
