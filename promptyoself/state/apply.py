@@ -107,6 +107,10 @@ def _check_spec(schedule: Schedule) -> None:
         raise ValueError("its template isn't known, or it has a prompt too")
 
 
+_OF_ALL_LIVES = ("last_run", "last_slot", "last_trigger", "spent_day", "spent")
+"""The fields that a schedule keeps when it is registered again after its end."""
+
+
 def _register(
     event: Folded, record: records.ScheduleRegistered, before: Schedule | None
 ) -> Schedule:
@@ -123,13 +127,7 @@ def _register(
         told=place(event),
     )
     if before is not None:
-        fields.update(
-            last_run=before.last_run,
-            last_slot=before.last_slot,
-            last_trigger=before.last_trigger,
-            spent_day=before.spent_day,
-            spent=before.spent,
-        )
+        fields.update({name: getattr(before, name) for name in _OF_ALL_LIVES})
     schedule = Schedule(**fields)
     return schedule if counts_from is None else _reopen(schedule, counts_from, record.without)
 
