@@ -45,11 +45,6 @@ _USAGE = {
 }
 _log = logging.getLogger(__name__)
 
-_STREAMED = {
-    "Content-Type": "text/event-stream; charset=utf-8",
-    "Transfer-Encoding": "chunked",
-}
-
 _STATUS_FAULTS: dict[str, tuple[int, Any]] = {
     "pending_approval": (
         409,
@@ -139,9 +134,6 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     server: Server
     _headers_buffer: list[bytes]
-
-    def log_request(self, code: Any = "-", *_: Any) -> None:
-        _log.debug("%s %s", self.requestline, code)
 
     def log_message(self, format: str, *args: Any) -> None:
         _log.debug(format, *args)
@@ -334,7 +326,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _stream(self, run: RunState) -> None:
         """A run's server-sent events: a ping at once, the answer when it is there."""
-        self._head(200, _STREAMED)
+        content_type = "text/event-stream; charset=utf-8"
+        self._head(200, {"Content-Type": content_type, "Transfer-Encoding": "chunked"})
         self.end_headers()
         for event in self._events(run):
             data = event.encode()

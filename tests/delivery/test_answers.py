@@ -123,9 +123,7 @@ def test_doctor_names_a_client_that_does_not_fit(
 # --- answers that leave it in doubt ---------------------------------------------------------------
 
 
-def test_a_500_is_seen_at_once(
-    sandbox: Sandbox, clock: Clock, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_500_is_seen_at_once(sandbox: Sandbox, clock: Clock) -> None:
     """P9: while nobody knows yet whether it has arrived, `show`, `history`, the answer of `execute`
     and stderr say what Letta said; nothing is sent again meanwhile."""
     id_ = register(sandbox.agents[0])

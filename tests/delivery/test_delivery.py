@@ -36,7 +36,6 @@ class Bench:
         self.agent, self.other = self.sandbox.agents
         self.letta = LettaClient(self.sandbox.url, call_timeout=call_timeout)
         self.call_timeout = call_timeout
-        self.log: list[float] = []
 
     def close(self) -> None:
         self.letta.close()

@@ -28,18 +28,6 @@ from promptyoself.targets.api import DeliveryError, Message, Run
 REFUSED = DeliveryError("unauthorized", "letta_unauthorized", "It wants another token.")
 
 
-def blocking(
-    event: threading.Event, when: Callable[[str, str], bool]
-) -> Callable[[str, str], None]:
-    """Puts an event in the way of some calls."""
-
-    def before(call: str, agent: str) -> None:
-        if when(call, agent):
-            event.wait(10)
-
-    return before
-
-
 def before_asking(event: threading.Event, but: str = "") -> Callable[[str, str], None]:
     """Lets each delivery ask by itself whether its agent is free, and puts an event in the way, but
     for some of the agents."""
@@ -95,7 +83,7 @@ def test_a_hung_agent_does_not_delay_the_others(place: Place) -> None:
     """One agent whose calls hang costs the others nothing."""
     release = threading.Event()
     place.register(10)
-    place.letta.before = blocking(release, lambda _, agent: agent == "agent-0")
+    place.letta.before = lambda _, agent: agent == "agent-0" and release.wait(10)
     worker = place.worker(concurrency=2)
     began = time.monotonic()
     place.run(worker, until=lambda: sum(place.letta.sends.values()) == 9)

@@ -63,9 +63,7 @@ def test_the_answer_is_as_the_contract_says(sandbox: Sandbox, var: Path, clock: 
     assert [event["data"]["why"] for event in stopped] == ["done"]
 
 
-def test_what_has_failed_for_good_is_told_on_stderr(
-    sandbox: Sandbox, var: Path, clock: Clock
-) -> None:
+def test_what_has_failed_for_good_is_told_on_stderr(sandbox: Sandbox, clock: Clock) -> None:
     """P9: stderr tells of a schedule that is parked, of a one-off that has failed, and of missed
     slots; not of a failure that isn't the last word."""
     agent = AGENT
@@ -95,7 +93,7 @@ def test_what_has_failed_for_good_is_told_on_stderr(
     }
 
 
-def test_one_prompt_is_one_prompt(sandbox: Sandbox, var: Path, clock: Clock) -> None:
+def test_one_prompt_is_one_prompt(sandbox: Sandbox, clock: Clock) -> None:
     """The message counts in the singular too, and says what became of the others."""
     register(sandbox.agents[0])
     register(sandbox.agents[1])
@@ -124,7 +122,7 @@ def test_nothing_to_do(var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch)
     assert not (var / "workers").exists()
 
 
-def test_an_idle_pass_costs_nothing(environ: dict[str, str], var: Path) -> None:
+def test_an_idle_pass_costs_nothing(environ: dict[str, str]) -> None:
     """P8: without work nothing of Letta is imported, and nobody is asked anything."""
     call("register", "--agent-id", "a", "--prompt", "p", "--time", "in 1h").success()
     code = (
@@ -142,7 +140,7 @@ def test_an_idle_pass_costs_nothing(environ: dict[str, str], var: Path) -> None:
     assert done.stdout.splitlines()[1] == "[]"
 
 
-def test_prompts_of_before_and_skips_are_told(sandbox: Sandbox, var: Path, clock: Clock) -> None:
+def test_prompts_of_before_and_skips_are_told(sandbox: Sandbox, clock: Clock) -> None:
     """Slots that were missed are in the answer, with why."""
     id_ = register(sandbox.agents[0], "Hi", "--every", "10m")
     clock.advance(minutes=35)
@@ -244,7 +242,7 @@ def test_wrong_usage(var: Path, arguments: list[str], code: str) -> None:
     assert not var.exists()
 
 
-def test_the_demonstration(environ: dict[str, str], tmp_path: Path) -> None:
+def test_the_demonstration(environ: dict[str, str]) -> None:
     """`demo` shows the main job on a sandbox of its own, in well under half a minute."""
     environ.pop("LETTA_BASE_URL")
     began = time.monotonic()

@@ -10,13 +10,11 @@ import socket
 import ssl
 import subprocess
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -34,12 +32,6 @@ TOKEN = "tok-0123456789"
 OUT_OF_CREDITS = "letta_out_of_credits"
 
 Connect = Callable[..., LettaClient]
-
-
-@pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
-    with Sandbox(("echo", "other"), latency=0.02) as sandbox:
-        yield sandbox
 
 
 @pytest.fixture
@@ -485,7 +477,7 @@ def test_the_token_is_the_callers_only(connect: Connect, monkeypatch: pytest.Mon
 
 
 def test_proxies_of_the_environment_are_not_asked(
-    sandbox: Sandbox, deliverer: LettaClient, monkeypatch: pytest.MonkeyPatch
+    deliverer: LettaClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is sent once goes straight to the server that was named."""
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
@@ -578,25 +570,3 @@ def test_certificates_are_verified(
         deliverer = connect(url, call_timeout=2)
         run_id = deliverer.send(fresh(sandbox.agents[0]))
         assert ended(deliverer, run_id).status == "completed"
-
-
-def test_what_is_not_letta_is_told(connect: Connect) -> None:
-    """A web server at the address is not taken for one that does not know the agent."""
-
-    class Other(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_error(404)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    other = HTTPServer(("127.0.0.1", 0), Other)
-    threading.Thread(target=other.serve_forever, args=(0.01,), daemon=True).start()
-    deliverer = connect(f"http://127.0.0.1:{other.server_port}")
-    try:
-        failure("retry", "letta_unreachable", deliverer.health)
-        failure("retry", "letta_unreachable", deliverer.active_runs, "a")
-        failure("retry", "letta_unreachable", deliverer.run, "r")
-    finally:
-        other.shutdown()
-        other.server_close()

@@ -115,6 +115,13 @@ def test_a_look_at_all_runs_does_without_where_they_are_too_many() -> None:
         assert len(server.asked) == 1
 
 
+def test_what_is_not_letta_is_told() -> None:
+    """A web server at the address is not taken for one that does not know the agent."""
+    with serving(lambda handler: handler.send_error(404)) as (letta, _):
+        for name in ("its health", "runs of an agent", "a run"):
+            failure("retry", "letta_unreachable", CALLS[name], letta)
+
+
 def test_what_is_packed_is_not_unpacked() -> None:
     """A little can be unpacked to anything; nor was it asked for."""
 

@@ -57,9 +57,7 @@ def test_it_wakes_when_another_process_appends(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_stops_in_order(
-    sandbox: Sandbox, var: Path, loops: Callable[..., Loop], number: signal.Signals
-) -> None:
+def test_it_stops_in_order(var: Path, loops: Callable[..., Loop], number: signal.Signals) -> None:
     """SIGTERM and SIGINT end an idle loop within a second or two: recorded, and exit code 0."""
     one = loops()
     time.sleep(0.3)
@@ -200,9 +198,7 @@ def test_a_loop_that_was_suspended_goes_on(
     assert len(events(var, "delivery.attempted")) == 1
 
 
-def test_an_idle_loop_costs_next_to_nothing(
-    sandbox: Sandbox, var: Path, loops: Callable[..., Loop]
-) -> None:
+def test_an_idle_loop_costs_next_to_nothing(sandbox: Sandbox, loops: Callable[..., Loop]) -> None:
     """P8: a sleeping loop uses hardly any processor time, and asks Letta nothing."""
     add(sandbox.agents[0], "p", "--time", "in 1h")
     sandbox.fault("server_error", route="any", times=1)
@@ -322,7 +318,7 @@ def test_a_full_disk_is_waited_out(
 
 
 def test_a_folder_that_cannot_be_read_is_waited_out(
-    place: Place, ticks: list[float], monkeypatch: pytest.MonkeyPatch
+    place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where even looking at the log fails, the loop neither ends nor spins."""
     monkeypatch.setattr(loop, "_TROUBLE_PAUSE", 0.2)

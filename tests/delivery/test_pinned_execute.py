@@ -71,7 +71,7 @@ def test_it_leaves_what_others_have_in_doubt(
 
 
 def test_its_own_trouble_delays_nobody(
-    sandbox: Sandbox, var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    sandbox: Sandbox, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a pass of the pinned agent has left hanging isn't in the way of a pass for all."""
     own, other = sandbox.agents

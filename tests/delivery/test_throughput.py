@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dispatch import DOWN, Place, Timewarp
+from dispatch import DOWN, FakeLetta, Place, Timewarp
 
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.delivery.in_flight import InFlight
@@ -22,35 +22,14 @@ def run_of(number: int, status: str = "created", agent: str = "a") -> Run:
     return Run(f"run-{number}", agent, status, None, None, None)
 
 
-class Listing:
-    """What a server lists, and what it was asked."""
-
-    def __init__(self, *runs: Run) -> None:
-        self.runs = {run.run_id: run for run in runs}
-        self.calls: list[object] = []
-        self.most = 1000
-        self.broken = False
-
-    def all_active_runs(self) -> list[Run] | None:
-        self.calls.append("active")
-        active = [run for run in self.runs.values() if run.active]
-        return active if len(active) < self.most else None
-
-    def ended_runs(self, most: int) -> list[Run]:
-        self.calls.append("ended")
-        if self.broken:
-            raise DOWN
-        return [run for run in self.runs.values() if not run.active][:most]
-
-    def run(self, run_id: str) -> Run:
-        self.calls.append(run_id)
-        if self.broken or run_id not in self.runs:
-            raise DOWN
-        return self.runs[run_id]
+def letta_with(*runs: Run) -> FakeLetta:
+    letta = FakeLetta()
+    letta.runs.update((run.run_id, run) for run in runs)
+    return letta
 
 
-def look(listing: Any, *followed: str) -> RunSnapshot:
-    snapshot = take_run_snapshot(listing, followed, lambda: 0.0)
+def look(letta: Any, *followed: str) -> RunSnapshot:
+    snapshot = take_run_snapshot(letta, followed, lambda: 0.0)
     assert snapshot is not None
     return snapshot
 
@@ -61,45 +40,45 @@ def look(listing: Any, *followed: str) -> RunSnapshot:
 def test_a_look_asks_once_for_many() -> None:
     """P8: however many runs are followed, one question tells which of them go on; a second one what
     has become of the others, however many these are."""
-    listing = Listing(*(run_of(n, "created" if n < 50 else "completed") for n in range(100)))
-    every = tuple(listing.runs)
-    look(listing, *every[:50])
-    assert listing.calls == ["active"]
-    seen = look(listing, *every)
-    assert listing.calls == ["active", "active", "ended"]
-    assert seen.runs == listing.runs
+    letta = letta_with(*(run_of(n, "created" if n < 50 else "completed") for n in range(100)))
+    every = tuple(letta.runs)
+    look(letta, *every[:50])
+    assert letta.calls == {"look": 1}
+    seen = look(letta, *every)
+    assert letta.calls == {"look": 2, "ended": 1}
+    assert seen.runs == letta.runs
     assert {run.run_id for run in seen.active["a"]} == set(every[:50])
 
 
 def test_a_single_run_that_is_over_is_asked_for_by_itself() -> None:
     """A list of those that ended might be full of others'."""
-    listing = Listing(run_of(1, "failed"), run_of(2))
-    seen = look(listing, "run-1", "run-2")
-    assert listing.calls == ["active", "run-1"]
-    assert seen.runs["run-1"].status == "failed"
+    letta = letta_with(run_of(1, "failed"), run_of(2))
+    assert look(letta, "run-1", "run-2").runs["run-1"].status == "failed"
+    assert letta.calls == {"look": 1, "run": 1}
 
 
 def test_what_a_look_does_not_find_is_not_in_it() -> None:
     """P2: a run that is in no list is unknown, not over; the same where the second question fails,
     or where the server contradicts itself."""
-    listing = Listing(run_of(1, "completed"))
-    assert set(look(listing, "run-1", "run-8", "run-9").runs) == {"run-1"}
-    listing.broken = True
-    assert not look(listing, "run-1").runs
-    assert not look(listing, "run-1", "run-9").runs
+    letta = letta_with(run_of(1, "completed"))
+    assert set(look(letta, "run-1", "run-8", "run-9").runs) == {"run-1"}
 
-    class Forgetful(Listing):
-        def all_active_runs(self) -> list[Run]:
-            return []
+    def before(call: str, _agent: str) -> None:
+        if call != "look":
+            raise DOWN
 
-    assert not look(Forgetful(run_of(1)), "run-1").runs
+    letta.before = before
+    assert not look(letta, "run-1").runs
+    assert not look(letta, "run-1", "run-9").runs
+    forgetful = letta_with(run_of(1))
+    forgetful.all_active_runs = list
+    assert not look(forgetful, "run-1").runs
 
 
-def test_a_list_that_was_cut_short_is_no_look() -> None:
+def test_a_list_that_was_cut_short_is_no_look(place: Place) -> None:
     """P2: where the server has more active runs than it tells at once, nothing is concluded."""
-    listing = Listing(run_of(1), run_of(2))
-    listing.most = 2
-    assert take_run_snapshot(listing, (), lambda: 0.0) is None
+    place.letta.all_active_runs = lambda: None
+    assert take_run_snapshot(place.letta, (), lambda: 0.0) is None
 
 
 # --- when to look, and for whom -------------------------------------------------------------------
