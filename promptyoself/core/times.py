@@ -57,7 +57,7 @@ def next_change(zone: tzinfo, before: datetime, after: datetime) -> datetime:
     """Find the first instant in (before, after] whose offset isn't that of ``before``, where there
     is one."""
     start, offset = before.replace(microsecond=0), offset_of(before, zone)
-    seconds = range((after - start) // timedelta(seconds=1) + 1)  # zones change on whole seconds
+    seconds = range((after - start) // timedelta(seconds=1))  # zones change on whole seconds
 
     def is_changed(second: int) -> bool:
         return offset_of(start + timedelta(seconds=second), zone) != offset
