@@ -5,6 +5,7 @@ programs read is byte for byte the same.
 answered about them; `former_version/write.py` wrote both. A difference in an answer, an index or a
 line is a break of the formats: mend the software, never the files. Only the texts with which the
 commands describe themselves may be written again, where they were changed on purpose.
+One mistake of that version is known, in three answers; the files have it as it was.
 The counters of calls and of rebuilt indexes were taken out of the files, since they are no more.
 """
 
@@ -46,6 +47,12 @@ SKIPS = {
 
 AGAIN = "If that was meant: .venv/bin/python tests/house/former_version/write.py doors"
 
+WRONG_ACTOR = '"seq":13,"by":{"via":"cli","who":"mary","kind":"login","host":"clock-1"}'
+RIGHT_ACTOR = WRONG_ACTOR.replace("}", ',"for_agent":"agent-1"}')
+ANSWERS_WITH_WRONG_ACTOR = ("recovered/audit.txt", "continued/recovered.txt",
+                            "continued/damaged.txt")  # fmt: skip
+"""Behind a loss `audit` of that version named the actor of another event."""
+
 
 def compare(texts: dict[str, str], *folders: str, hint: str = "") -> None:
     """Each text is as the committed file of that name has it, and in the folders is no other."""
@@ -53,6 +60,9 @@ def compare(texts: dict[str, str], *folders: str, hint: str = "") -> None:
     for name, text in texts.items():
         content = (DOCUMENTS / name).read_bytes()
         expected = (gzip.decompress(content) if name.endswith(".gz") else content).decode()
+        if name in ANSWERS_WITH_WRONG_ACTOR:
+            assert expected.count(WRONG_ACTOR) == 1
+            expected = expected.replace(WRONG_ACTOR, RIGHT_ACTOR)
         if text != expected:
             lines = unified_diff(expected.split("\n"), text.split("\n"), name, "now", n=0)
             differing.extend(_shortened(list(lines)))

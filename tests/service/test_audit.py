@@ -15,6 +15,7 @@ import pytest
 from calling import AGENT, append_foreign, call, lines_of
 from checker import check_chain
 from conftest import Clock  # noqa: TC002
+from gaps import drop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stories import AGENTS, OUTCOMES, PERMANENT, UNREACHABLE, WHENS, Story, started, stopped
@@ -664,6 +665,19 @@ def test_the_sentence_counts_what_became_of_slots(sandbox: Sandbox, clock: Clock
         "Every slot is accounted for: 2 delivered, 2 failed, 1 skipped, 1 pending."
     )
     assert answer["totals"]["slots"] == 6
+
+
+def test_who_decided_it_is_told_behind_a_loss_too(var: Path, clock: Clock) -> None:
+    """P9: the actor in a line is that of the line's event, also where events before it are lost."""
+    for agent in "abc":
+        call("register", "--agent-id", agent, "--prompt", "p", "--every", "1h").success()
+    assert drop(var / "schedules", 3) == 1
+    call("recover", "--yes").success()
+    clock.advance(hours=1)
+    undelivered = call("audit").success()["undelivered"]
+    assert {line["agent_id"]: line["by"]["for_agent"] for line in undelivered} == {
+        "a": "a", "c": "c",
+    }  # fmt: skip
 
 
 def test_what_is_wrong_is_said_in_sentences(var: Path, clock: Clock) -> None:

@@ -36,7 +36,7 @@ def diff(store: Store, *, from_: str, to: str | None, now: datetime) -> Differen
     if latest_before is not None and not end.covers(latest_before):
         raise WrongUsage("empty_window", f"--to {to} is before --from {from_}.", "Exchange them.")
     events_by_id: dict[str, list[dict[str, Any]]] = {}
-    after = fold(before, _collected(events.up_to(end), events_by_id))
+    after = fold(before, events.up_to(end, events_by_id))
     store.mention_newer(after)
     seen = store.seen(after).schedules
     changes: list[ScheduleChange] = [
@@ -68,22 +68,17 @@ class _Events:
         self._events = (event for batch in store.unpinned.replay() for event in batch.folded())
         self._ahead = next(self._events, None)
 
-    def up_to(self, point: Cutoff) -> Iterator[Envelope]:
-        """The events that were not read yet, up to a point."""
+    def up_to(
+        self, point: Cutoff, events_by_id: dict[str, list[dict[str, Any]]] | None = None
+    ) -> Iterator[Envelope]:
+        """The events that were not read yet, up to a point. Each that is about a schedule is
+        described in ``events_by_id`` as it passes."""
         while self._ahead is not None and point.covers(self._ahead):
-            self.latest = self._ahead
-            yield self.latest
+            event = self.latest = self._ahead
+            if events_by_id is not None and event.id is not None:
+                events_by_id.setdefault(event.id, []).append(_described(event))
+            yield event
             self._ahead = next(self._events, None)
-
-
-def _collected(
-    events: Iterator[Envelope], events_by_id: dict[str, list[dict[str, Any]]]
-) -> Iterator[Envelope]:
-    """The same events, each of which is described in ``events_by_id`` as it passes."""
-    for event in events:
-        if event.id is not None:
-            events_by_id.setdefault(event.id, []).append(_described(event))
-        yield event
 
 
 def _differences(before: Schedule | None, after: Schedule) -> dict[str, Any]:

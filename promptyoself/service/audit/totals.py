@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -16,23 +15,21 @@ from promptyoself.service.audit.slot_verdicts import SlotVerdict
 
 
 class EventActors:
-    """The actor of every event. There are few different ones, so each event costs four bytes."""
+    """The actor of every event. There are few different ones, so each is kept once."""
 
     def __init__(self) -> None:
-        self._numbers: dict[bytes, int] = {}  # of each actor, by its JSON
-        self._actors: list[Mapping[str, Any]] = []  # by number
-        self._by_seq = array("I")  # the actor's number of each event
+        self._different: dict[bytes, Mapping[str, Any]] = {}  # by its JSON
+        self._by_number: list[Mapping[str, Any] | None] = []  # ``None`` for lost events
 
     def add(self, event: Envelope) -> None:
         """Take in the next event."""
-        number = self._numbers.setdefault(orjson.dumps(event.actor), len(self._actors))
-        if number == len(self._actors):
-            self._actors.append(event.actor)
-        self._by_seq.append(number)
+        self._by_number += [None] * (event.seq - 1 - len(self._by_number))
+        actor = self._different.setdefault(orjson.dumps(event.actor), event.actor)
+        self._by_number.append(actor)
 
     def of(self, seq: int) -> Mapping[str, Any] | None:
         """The actor of an event by its number; ``None`` if there is no such event."""
-        return self._actors[self._by_seq[seq - 1]] if 1 <= seq <= len(self._by_seq) else None
+        return self._by_number[seq - 1] if 1 <= seq <= len(self._by_number) else None
 
 
 class AuditTotals:

@@ -74,25 +74,12 @@ def examine(
         checks.append(_guarded(chain.name, partial(_log, chain, quick=quick, name=chain.name)))
     checks.append(_guarded("half_life", lambda: _half_life(store)))
     if log.ok:
-        checks += _schedules(
-            store,
-            now,
-            require_loop=require_loop,
-            allow_no_loop=allow_no_loop,
-            allow_failed=allow_failed,
-            quick=quick,
-        )
+        checks += _schedules(store, now, require_loop, allow_no_loop, allow_failed, quick)
     if letta is not None:
         checks.append(_guarded("letta", lambda: _letta(store, letta)))
     if os.environ.get("PROMPTYOSELF_DB_PATH"):
-        checks.append(
-            Check(
-                "old_database",
-                True,
-                "PROMPTYOSELF_DB_PATH belongs to the SQLite versions and isn't used any more.",
-                "Unset it.",
-            )
-        )
+        detail = "PROMPTYOSELF_DB_PATH belongs to the SQLite versions and isn't used any more."
+        checks.append(Check("old_database", True, detail, "Unset it."))
     return checks
 
 
@@ -172,7 +159,6 @@ def _log(store: Chain[Any], *, quick: bool, name: str = "log") -> Check:
 def _schedules(
     store: Store,
     now: datetime,
-    *,
     require_loop: bool,
     allow_no_loop: bool,
     allow_failed: bool,
@@ -183,12 +169,9 @@ def _schedules(
         detail = f"{state.newer} was written by a newer version"
         yield Check("version", False, detail, "Upgrade promptyoself.")
     if position.ts and parse_utc(position.ts) > now + LATE:
-        yield Check(
-            "clock",
-            False,
-            f"the last event is of {position.ts}, but it is {format_utc(now)}",
-            "Set the clock. Until it has caught up, new events bear the time of that one.",
-        )
+        detail = f"the last event is of {position.ts}, but it is {format_utc(now)}"
+        hint = "Set the clock. Until it has caught up, new events bear the time of that one."
+        yield Check("clock", False, detail, hint)
     elif distrust := held_loops(store, store.workers.living()):
         hint = "Set the clock right; or, if it is right, start the loop again."
         yield Check("clock", False, distrust, hint)
@@ -198,21 +181,18 @@ def _schedules(
     if not quick or (position.ts and parse_utc(position.ts) - now > LATE):
         yield _times(state, now)
     living = store.workers.living()
-    hung = _hung(store, now, living)
-    if hung:
+    if hung := _hung(store, now, living):
         yield Check("loop", False, hung, "Restart it; if it doesn't end by itself, kill it.")
     else:
-        yield _loop(store, state, living, require=require_loop, allow_none=allow_no_loop)
+        yield _loop(store, state, living, require_loop, allow_no_loop)
     late = overdue(state, now)
     hint = ("" if living else _START) or "The loop or the agents are held up: see `history`."
     yield Check("schedules", not late, late or "none overdue", hint if late else "")
-    yield _failures(state, allow=allow_failed)
+    yield _failures(state, allow_failed)
     yield _deliveries(state, now, living)
 
 
-def _loop(
-    store: Store, state: State, living: list[str], *, require: bool, allow_none: bool
-) -> Check:
+def _loop(store: Store, state: State, living: list[str], require: bool, allow_none: bool) -> Check:
     if living:
         return Check("loop", True, f"running: {', '.join(living)}")
     active, begun = state.statuses.get("active", 0), len(state.open)
@@ -229,9 +209,8 @@ def _loop(
     return Check("loop", ok, detail, _START if require else hint)
 
 
-def _failures(state: State, *, allow: bool) -> Check:
-    """Schedules that have failed, and those that may fail. One that is resumed counts as well again
-    after its next delivery."""
+def _failures(state: State, allow: bool) -> Check:
+    """Schedules that have failed, and those whose latest delivery has."""
     ended, ending = failed(state), failing(state)
     if not ended and not ending:
         return Check("failures", True, "none has failed")
@@ -254,8 +233,7 @@ def _deliveries(state: State, now: datetime, living: list[str]) -> Check:
     doubt = sum(1 for slot in state.open.values() if slot.worker and slot.worker not in living)
     vain = retrying(state, now)
     details, hint = [f"{doubt} in doubt, of workers that died" if doubt else "none in doubt"], ""
-    unsure = {slot.code for slot in state.open.values() if slot.in_doubt and slot.code}
-    if unsure:
+    if unsure := {slot.code for slot in state.open.values() if slot.in_doubt and slot.code}:
         details.append(f"some looked for, after {', '.join(sorted(unsure))}")
     if vain:
         details.append(vain)
@@ -263,8 +241,7 @@ def _deliveries(state: State, now: datetime, living: list[str]) -> Check:
             "`promptyoself test` tells whether Letta answers; `promptyoself show --id ID` why not."
         )
     else:
-        codes = {slot.code for slot in state.open.values() if not slot.worker and slot.code}
-        if codes:
+        if codes := {slot.code for slot in state.open.values() if not slot.worker and slot.code}:
             details.append(f"some to be tried again, after {', '.join(sorted(codes))}")
         if doubt:
             hint = "The loop is finding out what became of them." if living else _START

@@ -16,7 +16,7 @@ from promptyoself.core.errors import ChainError, PromptyoselfError
 from promptyoself.events.draft import Draft
 from promptyoself.events.records import LedgerRecovered
 from promptyoself.index.parts import DamagedPart
-from promptyoself.ledger import Gap
+from promptyoself.ledger import GENESIS_HASH, Gap
 from promptyoself.ledger.recovery import Recovery
 from promptyoself.ledger.survey import Quarantined, Survey
 from promptyoself.service.upkeep.restore import Difference, corrections, differences
@@ -196,47 +196,50 @@ def _statements(
     unknown: list[str],
     reason: str | None,
 ) -> list[LedgerRecovered]:
-    gaps: list[Gap | None] = list(survey.gaps())
+    gaps = list(survey.gaps())
     last = survey.last
-    seq, hash_ = (last.seq, last.hash) if last else (0, "0" * 64)
+    seq, hash_ = (last.seq, last.hash) if last else (0, GENESIS_HASH)
+    pieces_by_gap: dict[Gap | None, list[dict[str, Any]]] = {}
+    for piece in pieces:
+        pieces_by_gap.setdefault(_gap_of(piece, survey, gaps), []).append(piece.to_json())
+    gaps += [gap for gap in pieces_by_gap if gap is not None and gap not in gaps]
+    statements = [
+        LedgerRecovered(
+            gap.after,
+            gap.after_hash,
+            gap.first - gap.after - 1,
+            gap.first,
+            gap.first_prev,
+            quarantined=pieces_by_gap.get(gap),
+            reason=reason,
+        )
+        for gap in sorted(gaps)
+    ]
     is_stated = any(
         event.data.get("first") is None
         and witness == (event.data.get("known"), event.data.get("known_hash"))
         for event in survey.statements
     )
-    cut = witness is not None and witness[0] > seq and not is_stated
-    pieces_by_gap: dict[Gap | None, list[dict[str, Any]]] = {}
-    for piece in pieces:
-        pieces_by_gap.setdefault(_gap_of(piece, survey, gaps), []).append(piece.to_json())
-    if cut or None in pieces_by_gap:
-        gaps.append(None)
-    gaps += [gap for gap in pieces_by_gap if gap is not None and gap not in gaps]
-    statements = []
-    for gap in sorted(gaps, key=lambda item: (item is None, item or Gap(0, "", 0, ""))):
-        kept = pieces_by_gap.get(gap)
-        if gap is None:
-            seen = witness if cut else None
-            lost = seen[0] - seq if seen else 0
-            statement = LedgerRecovered(
+    seen = witness if witness is not None and witness[0] > seq and not is_stated else None
+    if seen is not None or None in pieces_by_gap:
+        known, known_hash = seen or (None, None)
+        statements.append(
+            LedgerRecovered(
                 seq,
                 hash_,
-                lost,
-                known=seen[0] if seen else None,
-                known_hash=seen[1] if seen else None,
-                quarantined=kept,
+                known - seq if known else 0,
+                known=known,
+                known_hash=known_hash,
+                quarantined=pieces_by_gap.get(None),
+                reason=reason,
             )
-        else:
-            lost = gap.first - gap.after - 1
-            statement = LedgerRecovered(
-                gap.after, gap.after_hash, lost, gap.first, gap.first_prev, quarantined=kept
-            )
-        statements.append(statement._replace(reason=reason))
+        )
     if statements and unknown:
         statements[-1] = statements[-1]._replace(unknown=unknown)
     return statements
 
 
-def _gap_of(piece: Quarantined, survey: Survey, gaps: list[Gap | None]) -> Gap | None:
+def _gap_of(piece: Quarantined, survey: Survey, gaps: list[Gap]) -> Gap | None:
     """The gap in which a piece lay. It begins behind the last sound event before the piece, or
     behind the sound events that were read out of the piece. If no event is missing there, the gap
     is one of no event. ``None`` if the piece lay behind the end."""
@@ -245,12 +248,11 @@ def _gap_of(piece: Quarantined, survey: Survey, gaps: list[Gap | None]) -> Gap |
     while (inside := lines.get(after + 1)) is not None and inside.hash in read:
         after += 1
     for gap in gaps:
-        if gap is not None and piece.after <= gap.after <= after:
+        if piece.after <= gap.after <= after:
             return gap
     following = lines.get(after + 1)
     if following is None:
-        later = [gap for gap in gaps if gap is not None and gap.after >= after]
-        return min(later) if later else None
+        return min((gap for gap in gaps if gap.after >= after), default=None)
     before = lines.get(after)
     hash_ = before.hash if before else following.prev
     return Gap(after, hash_, following.seq, following.prev)
