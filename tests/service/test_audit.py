@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stories import AGENTS, OUTCOMES, PERMANENT, UNREACHABLE, WHENS, Story, started, stopped
 from tally import count, rounds
-from world import DELIVERED, NOON, World, check_slots, entries_of
+from world import DELIVERED, NOON, World, check_slots, entries_of, sums_of
 
 from promptyoself.core.instants import format_utc
 from promptyoself.core.settings import Caps
@@ -44,15 +44,15 @@ def world() -> World:
     return World()
 
 
-def told(entries: Iterable[SlotVerdict]) -> list[tuple[str, str, int, str, str | None, int]]:
-    """Entries in short: first and last slot as hours and minutes."""
+def in_short(entries: Iterable[SlotVerdict]) -> list[tuple[str, str, int, str, str | None, int]]:
+    """Verdicts with their first and last slot as hours and minutes."""
     return [
         (f"{e.first:%H:%M}", f"{e.last:%H:%M}", e.slots, e.outcome, e.why, e.seq) for e in entries
     ]
 
 
 def audited(world: World, living: Iterable[str] = ()) -> list[Any]:
-    return told(entries_of(world.events, world.now, living))
+    return in_short(entries_of(world.events, world.now, living))
 
 
 # --- what became of a slot ------------------------------------------------------------------------
@@ -136,11 +136,11 @@ def test_repetitions_end_the_expectations(world: World) -> None:
     """P2: once it has fired as often as it may, no slot is expected; raised, they are again."""
     id_ = world.register(every="1h", max_repetitions=1)
     world.advance(hours=1)
-    made = world.claim_one()
+    claimed = world.claim_one()
     world.advance(hours=3)
     assert audited(world) == [("13:00", "13:00", 1, "in_doubt", None, 2)]
     modify(world, id_, Request(max_repetitions=3), world.now)  # type: ignore[arg-type]
-    world.settle(made)
+    world.settle(claimed)
     world.advance(hours=1)
     assert audited(world)[1:] == [("17:00", "17:00", 1, "pending", "no_loop", 3)]
 
@@ -266,8 +266,7 @@ def test_a_pass_that_left_it_alone_forgot(world: World) -> None:
     started(world)
     world.register("agent-b", prompt="Later", time="in 90m")
     world.advance(minutes=90)
-    records = [(record, id_) for record, id_ in world.claim_only("agent-b")]
-    world.add(records)
+    world.add(world.claim_only("agent-b"))
     assert audited(world)[1] == ("13:00", "13:00", 1, "unaccounted", "forgotten", 1)
 
 
@@ -286,16 +285,16 @@ def test_a_pass_before_a_trigger_was_written_forgot_nothing(world: World) -> Non
 
 
 def test_a_loop_without_a_free_seat_forgot_nothing(world: World) -> None:
-    """P2: a pass that settles one delivery and fills its seat anew leaves the rest for the next."""
+    """P2: a pass that settles one delivery and fills its seat again leaves the rest for later."""
     record = WorkerStarted("wrk_1", 1, "here", "promptyoself 0", "loop", 1)
     world.add([(record, None)])
     for agent in "abc":
         world.register(f"agent-{agent}", prompt=agent, time="in 30m")
     world.advance(minutes=30)
-    (made,) = world.claim(seats=1).claims
+    (claimed,) = world.claim(seats=1).claims
     world.advance(seconds=3)
-    settled, _ = outcome_events(world.state, made, "wrk_1", DELIVERED, world.now)
-    free = [(record, made.id) for record in settled]
+    settled, _ = outcome_events(world.state, claimed, "wrk_1", DELIVERED, world.now)
+    free = [(record, claimed.id) for record in settled]
     world.add([*free, *claim(world.state, world.now, "wrk_1", Caps(), 2).records[:1]])
     outcomes = [entry.outcome for entry in entries_of(world.events, world.now, ["wrk_1"])]
     assert sorted(outcomes) == ["delivered", "in_flight", "pending"]
@@ -303,18 +302,18 @@ def test_a_loop_without_a_free_seat_forgot_nothing(world: World) -> None:
 
 @pytest.mark.parametrize("outcome", ["nothing", "abandoned"])
 def test_an_agent_that_is_busy_keeps_its_prompts_waiting(world: World, outcome: str) -> None:
-    """P2: while an agent has a delivery under way its other prompts wait, whoever passes by."""
+    """P2: while an agent has a delivery under way its other prompts wait, whichever loop passes."""
     started(world)
     world.register("agent-a", every="1h")
     world.register("agent-a", prompt="Other", time="in 59m")
     world.register("agent-b", prompt="Later", time="in 90m")
     world.advance(minutes=59)
-    made = world.claim_one()
+    claimed = world.claim_one()
     world.advance(minutes=31)
     world.claim()
     assert ("13:00", "13:00", 1, "pending", "busy", 2) in audited(world, ["wrk_1"])
     if outcome == "abandoned":
-        world.settle(made, UNREACHABLE)
+        world.settle(claimed, UNREACHABLE)
         world.advance(minutes=30)
         assert ("13:00", "14:00", 2, "pending", "held", 2) in audited(world, ["wrk_1"])
 
@@ -341,7 +340,7 @@ def test_a_slot_that_was_passed_over(world: World) -> None:
     world.advance(hours=3)
     world.settle(world.claim_one())
     without = [event for event in world.events if event.type != "delivery.skipped"]
-    assert told(entries_of(without, world.now)) == [
+    assert in_short(entries_of(without, world.now)) == [
         ("13:00", "14:00", 2, "unaccounted", "passed over", 3),
         ("15:00", "15:00", 1, "delivered", None, 4),
     ]
@@ -464,9 +463,7 @@ def test_the_audit_finds_any_outcome_that_is_taken_away(
     without = [e for e in events if e.id != id_ or e.data.get("slot") != slot]
     entries = entries_of(without, now, [story.names[0]])
     count("outcomes taken away")
-    left: Counter[str] = Counter()
-    for entry in entries:
-        left[entry.outcome] += entry.slots
+    left = sums_of(entries)
     assert left != whole
     assert set(left) & PROBLEMS
 
@@ -555,7 +552,7 @@ def test_a_pinned_caller_audits_its_own(
 
 
 def forge(var: Path, leave_out: str) -> None:
-    """Write the log anew without the events of a type: every link right, the history wrong."""
+    """Write the log again without the events of a type: every link right, the history wrong."""
     prev, lines = GENESIS_HASH, []
     for line in lines_of(var):
         event = Envelope(**orjson.loads(line))

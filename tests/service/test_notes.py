@@ -563,7 +563,7 @@ def test_a_damaged_log_is_not_signed(signed: Signed) -> None:
 
 
 def test_what_is_signed_is_durable(signed: Signed) -> None:
-    """P1: before a head is signed, the log is synced: whoever wrote it may have died before."""
+    """P1: before a head is signed, the log is synced: its writer may have died before."""
     disk = StepDisk()
     assert durable_head(signed.store(disk), NOW).seq == 3
     assert "fsync" in disk.log

@@ -592,7 +592,7 @@ def test_every_month_is_needed(pack: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_a_cut_that_is_told_by_a_head(pack: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """P3: a pack that was made anew without its last events is sound by itself; a head that was
+    """P3: a pack that was made again without its last events is sound by itself; a head that was
     kept says what is missing. So does one of a chain that was forged from the middle on."""
     lines = lines_in(pack)
     heads = [

@@ -2,7 +2,7 @@
 so that its hash links still hold and only what lies behind them can tell.
 
 No code of the package writes them: gzip, hashlib and orjson only. Only the story itself is made by
-those who make them in earnest.
+the package, as all events are.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def story() -> list[Event]:
 
 
 def segments_of(found: Sequence[Event], *, relink: bool = True, together: int = 1) -> Segments:
-    """The segments of these events, so many ``together`` in a member.
+    """The segments of these events, ``together`` of them in each member.
 
     With ``relink`` their numbers and hash links are made right, and so is what sealing recorded of
     a month: then only what they say can be wrong with them.

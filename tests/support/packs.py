@@ -84,7 +84,7 @@ def lines_in(folder: Path) -> Lines:
 
 
 def put(folder: Path, month: str, lines: list[bytes], *, single: bool = False) -> None:
-    """Write a month anew, as one member for each line, or for all."""
+    """Write a month again, as one member for each line, or for all."""
     parts = [b"".join(line + b"\n" for line in lines)] if single else [x + b"\n" for x in lines]
     (folder / "schedules" / f"{month}.ndjson.gz").write_bytes(b"".join(map(gzip.compress, parts)))
 

@@ -248,7 +248,12 @@ def check_slots(events: Iterable[Any], now: datetime, living: Iterable[str] = ()
     wrong = [entry for entry in entries if entry.outcome in PROBLEMS]
     assert not wrong, wrong
     count("slots audited", sum(entry.slots for entry in entries))
+    return sums_of(entries)
+
+
+def sums_of(verdicts: Iterable[SlotVerdict]) -> Counter[str]:
+    """How many slots have which outcome."""
     sums: Counter[str] = Counter()
-    for entry in entries:
-        sums[entry.outcome] += entry.slots
+    for verdict in verdicts:
+        sums[verdict.outcome] += verdict.slots
     return sums

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from datetime import datetime
 from typing import NamedTuple
 
@@ -69,7 +69,8 @@ class AuditedLog:
         """The number of slots that are claimed."""
         self.busiest: dict[str, tuple[int, str]] = {}
         """The most claims of a day that an agent had, and that day, by the agent's id."""
-        self._open: dict[str, OpenSlot] = {}  # by the slot's key
+        self.open: dict[str, OpenSlot] = {}
+        """Every open slot by its key, in the order in which they were begun."""
         self._claimed: Counter[str] = Counter()  # the slots that are claimed, by the agent's id
         self._free_since: dict[str, str] = {}  # when an agent's latest delivery ended
         self._daily: dict[str, DailyCount] = {}  # by the agent's id
@@ -89,13 +90,9 @@ class AuditedLog:
 
     # Open slots.
 
-    def open_slots(self) -> Iterator[OpenSlot]:
-        """Every open slot, in the order in which they were begun."""
-        yield from self._open.values()
-
     def open_slot(self, id_: str, slot: str) -> OpenSlot | None:
         """The open slot of a schedule at that time, if there is one."""
-        return self._open.get(slot_key(id_, slot))
+        return self.open.get(slot_key(id_, slot))
 
     def begin(
         self,
@@ -108,24 +105,24 @@ class AuditedLog:
     ) -> None:
         """A slot was begun, claimed or handed back. Without a ``kind``, it has the one it had."""
         key = slot_key(id_, slot)
-        earlier = self._open.get(key)
+        earlier = self.open.get(key)
         kind = kind or (earlier.kind if earlier else "scheduled")
         # The command that asked for a slot may have waited for the lock: no loop could claim the
         # slot before the event.
         retry_at = max(event.data.get("retry_at", slot), event.ts)
         self._count(earlier, -1)
-        self._open[key] = OpenSlot(id_, agent_id, slot, kind, worker, retry_at, event.seq)
-        self._count(self._open[key], 1)
+        self.open[key] = OpenSlot(id_, agent_id, slot, kind, worker, retry_at, event.seq)
+        self._count(self.open[key], 1)
 
     def end(self, id_: str, slot: str) -> OpenSlot | None:
         """A slot has its outcome. Returns the slot as it was open, if it was."""
-        open_slot = self._open.pop(slot_key(id_, slot), None)
+        open_slot = self.open.pop(slot_key(id_, slot), None)
         self._count(open_slot, -1)
         return open_slot
 
     def end_scheduled(self, id_: str) -> None:
         """The outcomes of a schedule's open slots are lost; runs that were asked for stay open."""
-        for open_slot in list(self._open.values()):
+        for open_slot in list(self.open.values()):
             if open_slot.id == id_ and open_slot.kind == "scheduled":
                 self.end(id_, open_slot.slot)
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
+from itertools import chain
 
 from promptyoself.core.instants import MICROSECOND, parse_utc
 from promptyoself.events.kinds import PROBLEMS, Outcome
@@ -88,7 +89,7 @@ class LogAuditor:
 
     def finish(self, end: AuditEnd) -> Iterator[SlotVerdict]:
         """The verdicts on slots that are due by the audit's end and have no outcome yet."""
-        for slot in self.log.open_slots():
+        for slot in self.log.open.values():
             why: str | None = None
             if slot.worker is not None:
                 outcome: Outcome = "in_flight" if slot.worker in end.living else "in_doubt"
@@ -102,12 +103,11 @@ class LogAuditor:
             yield from self._within_window(
                 SlotVerdict(slot.id, slot.agent_id, slot.kind, at, at, 1, outcome, why, slot.seq)
             )
-        begun = {slot.id for slot in self.log.open_slots() if slot.kind == "scheduled"}
+        begun = {slot.id for slot in self.log.open.values() if slot.kind == "scheduled"}
         for id_, auditor in list(self._auditors.items()):
             try:
-                for verdict in auditor.unapproved():
-                    yield from self._within_window(verdict)
-                for verdict in auditor.remaining(end, has_open_slot=id_ in begun):
+                late = auditor.remaining(end, has_open_slot=id_ in begun)
+                for verdict in chain(auditor.unapproved(), late):
                     yield from self._within_window(verdict)
             except Exception as error:
                 self._give_up(id_, auditor.decided, error)
