@@ -63,11 +63,13 @@ SETTINGS = (
     ),
     Setting("PROMPTYOSELF_DAILY_PER_AGENT", "500", "Deliveries per agent and day (UTC)."),
     Setting("PROMPTYOSELF_RECONCILE_GRACE", "120", "Seconds without a trace before a resend."),
-    Setting("PROMPTYOSELF_DESIRE_HALF_LIFE", "30d", "In which a desire fades to half."),
+    Setting("PROMPTYOSELF_DESIRE_HALF_LIFE", "30d", "The time in which a desire fades to half."),
     Setting("PROMPTYOSELF_CALL_TIMEOUT", "30", "Seconds that one request to Letta may take."),
     Setting("PROMPTYOSELF_LOCK_TIMEOUT", "10", "Seconds to wait for the log's lock."),
     Setting("PROMPTYOSELF_LOG_FILE", "", "Where the loop's log goes, rotated; else stderr."),
-    Setting("PROMPTYOSELF_LOG_FORMAT", "text", "What it is on stderr: text (warnings) or json."),
+    Setting(
+        "PROMPTYOSELF_LOG_FORMAT", "text", "The loop's log on stderr: text (warnings) or json."
+    ),
     Setting("PROMPTYOSELF_LOG_LEVEL", "info", "The least level of JSON lines: debug to error."),
     Setting("PROMPTYOSELF_LOG_PROMPTS", "0", "Whether prompts may appear in the loop's log."),
     Setting(
@@ -76,7 +78,7 @@ SETTINGS = (
         "What MCP clients have to show over HTTP, of 16 characters at least.",
         secret=True,
     ),
-    Setting("PROMPTYOSELF_DB_PATH", "", "Of the SQLite versions; not used any more."),
+    Setting("PROMPTYOSELF_DB_PATH", "", "For the SQLite versions; it is not used any more."),
 )
 
 _BY_NAME = {setting.name: setting for setting in SETTINGS}

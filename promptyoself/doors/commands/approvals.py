@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option(
     "--ttl", metavar="DURATION", help="How long it holds. Default: until --uses slots are over."
 )
-@click.option("--uses", type=Whole(), default=1, help="So many deliveries.")
+@click.option("--uses", type=Whole(), default=1, help="How many deliveries it allows.")
 @click.option(
     "--content",
     metavar="SHA256",

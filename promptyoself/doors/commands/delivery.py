@@ -111,7 +111,7 @@ def _named(letta: LettaClient, name: str) -> list[Agent]:
 @click.option(
     "--accept-clock",
     is_flag=True,
-    help="With --loop: go by the clock, also if it leaps or is behind the log.",
+    help="With --loop: go by the clock, even if it jumps or is behind the log.",
 )
 def execute_command(
     session: Session,

@@ -34,8 +34,8 @@ _PATIENCE = 60.0
 def demo_command(session: Session) -> Document:
     """Show the whole of it: register three prompts, deliver two, and prove it from the log.
 
-    Works on a sandbox of its own, or, with LETTA_BASE_URL set, with that server's agents; always
-    in a data directory of its own, unless --var names one. What happens is told on stderr.
+    It uses a sandbox of its own or, with LETTA_BASE_URL set, that server's agents. The data
+    directory is a new one, unless --var names one. Progress is shown on stderr.
     """
     from promptyoself.sandbox import Sandbox
 

@@ -37,7 +37,9 @@ def desire_command(session: Session, agent_id: str | None, **options: Any) -> Do
 
 @command("desires")
 @only_agent_option
-@click.option("--min-strength", type=float, metavar="S", help="Only those at least so strong now.")
+@click.option(
+    "--min-strength", type=float, metavar="S", help="Only those of at least this strength."
+)
 @tag_option
 @click.option("--query", metavar="WORDS", help="Only those with all these words.")
 @limit_option

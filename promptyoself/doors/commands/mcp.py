@@ -64,7 +64,7 @@ _NAME = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
     "--agent-header",
     metavar="NAME",
     help="With http: the header that names the agent that calls, X-Agent-Id from Letta; each call "
-    "is pinned to that agent, and one without is refused.",
+    "is pinned to that agent, and a call without it is refused.",
 )
 @click.option(
     "--tool-prefix",
@@ -84,7 +84,7 @@ _NAME = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
 @click.option(
     "--accept-clock",
     is_flag=True,
-    help="With --with-loop: go by the clock, also if it leaps or is behind the log.",
+    help="With --with-loop: go by the clock, even if it jumps or is behind the log.",
 )
 def mcp_command(
     session: Session,

@@ -151,7 +151,7 @@ def pause_command(session: Session, id_: str, reason: str | None) -> Document:
 def resume_command(
     session: Session, id_: str | None, failed_with: str | None, reason: str | None
 ) -> Document:
-    """Let a schedule run on that was paused or has failed; or all that have failed with one code.
+    """Let a paused or failed schedule run again, or all that have failed with one code.
 
     Answers with next_run; with --failed-with, with those resumed, and those left as they are.
     """

@@ -21,12 +21,12 @@ from promptyoself.doors.session import Session
 @click.option(
     "--allow-no-loop",
     is_flag=True,
-    help="Don't fail for want of a loop: for those who run execute from cron.",
+    help="Don't fail without a loop: for people who run execute from cron.",
 )
 @click.option(
     "--allow-failed",
     is_flag=True,
-    help="Don't fail on schedules that failed: for who restarts what is unhealthy.",
+    help="Only mention schedules that failed: for supervisors that restart what is unhealthy.",
 )
 @click.option("--quick", is_flag=True, help="Check the end of the log, not all of it.")
 @click.option("--plugins-dir", metavar="DIR", help="Check that a Sanctum host finds us there.")
@@ -87,7 +87,7 @@ def doctor_command(
 def install_plugin_command(session: Session, plugins_dir: str, python: str | None) -> Document:
     """Write a plugin for a Sanctum host whose interpreter lacks promptyoself's packages.
 
-    Where the host's own interpreter has them, a link to promptyoself's package folder does too.
+    If the host's own interpreter has them, a link to promptyoself's package folder is enough.
     """
     del session
     from pathlib import Path

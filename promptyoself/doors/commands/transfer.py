@@ -52,7 +52,7 @@ def export_command(session: Session, agent_id: str | None, out: str | None) -> D
 
 @command("import")
 @_file
-@click.option("--partial", is_flag=True, help="Take the good lines where others are bad.")
+@click.option("--partial", is_flag=True, help="Take the good lines even if others are bad.")
 @dry_run_option
 def import_command(session: Session, file: str, partial: bool, dry_run: bool) -> Document:
     """Take in the schedules that `export` wrote to FILE (- for stdin), with the same ids.
