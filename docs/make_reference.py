@@ -109,23 +109,27 @@ def doors() -> str:
         "| `max_repetitions` |",
         "| a flag | `--full`; `--no-envelope` | `full: true`; `envelope: false` "
         "| `full: true`; `envelope: false` |",
-        "| several values | the option again | an array | an array |",
+        "| several values | the option, once for each value | an array | an array |",
         "| a value of the wrong type | `invalid_value` | `invalid_value` "
         '| `invalid_value`, unless its meaning is plain: `"5"`, `"true"` |',
-        "| commands | all | all that aren't only at a shell | ten; `--tools` offers more |",
-        "| an empty text | is an empty text | counts as left out, unless `modify` unsets something "
-        "by it | the same |",
-        "| what isn't for agents | is there | is refused: `unknown_command`, `unknown_option` "
-        "| the same, and an unknown tool is an error of the protocol |",
+        "| commands | all | the commands of the table above "
+        "| ten of these; `--tools` offers more |",
+        "| an empty text | It is an empty text. | It counts as left out. With `modify` it unsets "
+        "what can be unset. | as through a Sanctum host |",
+        "| a command or option that isn't for agents | It is there. | It is refused: "
+        "`unknown_command`, `unknown_option`. | It is refused, with the same codes. An "
+        "unknown tool is an error of the protocol. |",
         "| an error | exit code 1 or 2 | exit code, and `error` in the JSON | `isError` |",
-        "| a longest text | 128 KiB, on Linux | 128 KiB, on Linux | 1 MiB, as a prompt may have |",
+        "| the longest text | 128 KiB, on Linux | 128 KiB, on Linux | 1 MiB, as a prompt may "
+        "have |",
         "| who calls | the login | the login that the host runs as "
-        "| the client, by its own name; with `--agent-header` the agent of the header |",
-        "| for whom | `--agent-id`, else the settings | `agent_id`, else the settings "
-        "| `agent_id`, else the header's, else the settings |",
+        "| the client, by its own name, or with `--agent-header` the agent of the header |",
+        "| for whom | the agent of `--agent-id`, or else of the settings | the agent of "
+        "`agent_id`, or else of the settings | the agent of `agent_id`, or else of the header, or "
+        "else of the settings |",
         "",
-        "`PROMPTYOSELF_ONLY_AGENT` pins the caller to one agent through all three, and that agent "
-        "is who calls then ([format](format.md#who-did-it-and-for-whom)).",
+        "`PROMPTYOSELF_ONLY_AGENT` pins the caller to one agent through all three doors. That "
+        "agent is then the caller ([format](format.md#who-did-it-and-for-whom)).",
         "",
         "## What is only for people",
         "",
