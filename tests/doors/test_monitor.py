@@ -20,7 +20,6 @@ from loops import Here, Loop, add, events, loops, sandbox, wait_for
 from monitors import Watched, parsed
 from world import check_slots
 
-from promptyoself.core.errors import PromptyoselfError
 from promptyoself.doors import monitor
 from promptyoself.doors.monitor import Monitor
 from promptyoself.sandbox import Sandbox
@@ -366,10 +365,6 @@ def test_a_scrape_waits_for_nobody_and_nobody_for_it(url: str, watched: Watched)
     with store.exclusive():
         assert get(f"{url}/metrics")[0] == 200
         assert health(url)[0] == 200
-    with pytest.raises(PromptyoselfError):
-        Monitor(watched.store, Heartbeat(), watched.letta, lambda: datetime.now(UTC)).serving(
-            int(url.rpartition(":")[2])
-        ).__enter__()
 
 
 def test_scrapes_in_a_storm_are_right_and_harm_nothing(place: Place) -> None:

@@ -6,17 +6,16 @@ import os
 import stat
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from promptyoself.core.disk import Disk
 from promptyoself.core.errors import PromptyoselfError, WrongUsage
+from promptyoself.core.texts import NotUTF8, foreign_encoding, text_of
 from promptyoself.doors.command import command
 from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
-
-if TYPE_CHECKING:
-    from promptyoself.service.proof.signed_heads import SignedHead, SigningKey
+from promptyoself.service.proof import signed_heads
 
 _MOST_KEY_BYTES = 1 << 16
 
@@ -29,10 +28,9 @@ def keygen_command(session: Session, out: str | None) -> Document:
     The private key goes into a file of its own (0600), the public one beside it. Neither
     overwrites anything.
     """
-    from promptyoself.core.disk import Disk
-    from promptyoself.service.proof.signed_heads import make_key
-
-    return make_key(session.settings, None if out is None else _out(session, out), Disk())
+    return signed_heads.make_key(
+        session.settings, None if out is None else _out(session, out), Disk()
+    )
 
 
 @command("pack")
@@ -48,7 +46,6 @@ def pack_command(
     It is a zip with the months as they are, their heads, a script and an explanation. The whole
     log is checked first. Prompts are in it.
     """
-    from promptyoself.core.disk import Disk
     from promptyoself.service.proof.pack import pack
 
     path = _out(session, out)
@@ -59,31 +56,23 @@ def pack_command(
 
 def print_signed_head(session: Session, key: str | None) -> None:
     """`head --note`: print the log's head, signed, on one line."""
-    from promptyoself.service.proof.signed_heads import sign_head
-
-    note = sign_head(session.store().unpinned, _signer(session, key), session.now())
+    signer = _signer(session, key)
+    note = signed_heads.sign_head(session.store().unpinned, signer, session.now())
     sys.stdout.buffer.write(note.encode() + b"\n")
     sys.stdout.buffer.flush()
 
 
-def read_signed_heads(file: str, key: str) -> list[SignedHead]:
+def read_signed_heads(file: str, key: str) -> list[signed_heads.SignedHead]:
     """`verify --note FILE --key PUB`: the notes in the file, their signatures checked."""
-    from promptyoself.service.proof.signed_heads import (
-        MAX_SIGNED_HEADS_BYTES,
-        PublicKey,
-        parse_signed_heads,
-    )
-
     if not key.startswith("ed25519:"):
         key = _text("--key", key, _MOST_KEY_BYTES)
-    public = PublicKey.parse(key)
-    return parse_signed_heads(_text("--note", file, MAX_SIGNED_HEADS_BYTES + 1).encode(), public)
+    public = signed_heads.PublicKey.parse(key)
+    notes = _text("--note", file, signed_heads.MAX_SIGNED_HEADS_BYTES + 1).encode()
+    return signed_heads.parse_signed_heads(notes, public)
 
 
-def _signer(session: Session, key: str | None) -> SigningKey:
-    from promptyoself.service.proof.signed_heads import default_key, load_key
-
-    path = default_key(session.settings) if key is None else _path("--key", key)
+def _signer(session: Session, key: str | None) -> signed_heads.SigningKey:
+    path = signed_heads.default_key(session.settings) if key is None else _path("--key", key)
     try:
         content = _text("--key", os.fspath(path), _MOST_KEY_BYTES).encode()
     except PromptyoselfError as error:
@@ -92,7 +81,7 @@ def _signer(session: Session, key: str | None) -> SigningKey:
     mode = path.stat().st_mode
     if stat.S_ISREG(mode) and mode & 0o077:
         session.log.warn(f"Others may read the private key {str(path)!r}: chmod 600 it.")
-    return load_key(content)
+    return signed_heads.load_key(content)
 
 
 def _out(session: Session, text: str) -> Path:
@@ -121,8 +110,6 @@ def _path(option: str, text: str) -> Path:
 
 def _text(option: str, source: str, max_bytes: int) -> str:
     """The text of a file, which some editor or shell may have saved in another encoding."""
-    from promptyoself.core.texts import NotUTF8, foreign_encoding, text_of
-
     content = _read(option, source, max_bytes)
     try:
         return text_of(content)
