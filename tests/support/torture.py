@@ -29,7 +29,7 @@ FILES = (
     "test_proving", "test_storm", "test_races", "test_clocks", "test_model", "test_fuzz",
     "test_audit", "test_packing", "test_notes", "test_moving", "test_desiring", "test_approvals",
     "test_limits", "test_letta_deliveries",
-    "test_recovering", "test_recovering_crash", "test_recovering_power", "test_recovering_again",
+    "test_recovering", "test_recovering_crash", "test_recovering_power",
     "test_packing_gaps",
 )  # fmt: skip
 
