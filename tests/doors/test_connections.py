@@ -16,7 +16,7 @@ import httpx
 import orjson
 import pytest
 from calling import run
-from mcp_servers import INITIALIZE, serving, wait_for
+from mcp_servers import INITIALIZE, changed, serving, wait_for
 
 from promptyoself.core.connections import is_own_name, is_own_origin, most_connections
 from promptyoself.sandbox import Sandbox
@@ -243,12 +243,10 @@ def test_a_head_and_a_body_have_a_time_limit(
     var: Path, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One byte at a time holds a connection no longer than silence does."""
-    program = (
-        "from promptyoself.doors.mcp import connections as b; "
-        "b.HEAD_SECONDS = b.BODY_SECONDS = 0.5; "
-        "from promptyoself.cli import main; main()"
+    command = changed(
+        "from promptyoself.doors.mcp import connections as c",
+        "c.HEAD_SECONDS = c.BODY_SECONDS = 0.5",
     )
-    command = [sys.executable, "-c", program, "mcp"]
     heads = (
         b"",
         b"GET /mcp HTTP/1.1\r\nX: ",

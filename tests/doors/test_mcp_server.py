@@ -27,6 +27,7 @@ from mcp_servers import (
     HELLO,
     INITIALIZE,
     TOKEN,
+    changed,
     locked,
     modern,
     opened,
@@ -42,21 +43,9 @@ from mcp_types import jsonrpc_message_adapter
 from promptyoself.doors.registry import SETS
 from promptyoself.sandbox import Sandbox
 
-# The same with an SDK that lacks what we ask it for, as those before 2.2 do.
-OLD = [
-    sys.executable, "-c",
-    "from mcp.server import Server\n"
-    "Server.streamable_http_app = lambda self, *, streamable_http_path: None\n"
-    "from promptyoself.cli import main; main()",
-    "mcp", "--transport", "http", "--port", "0",
-]  # fmt: skip
-# The same with two sessions at most.
-NARROW = [
-    sys.executable, "-c",
-    "from promptyoself.doors.mcp import http; http.MAX_SESSIONS = 2\n"
-    "from promptyoself.cli import main; main()",
-    "mcp",
-]  # fmt: skip
+# An SDK that lacks what we ask it for, as those before 2.2 do.
+OLD_SDK = "from mcp.server import Server; Server.streamable_http_app = lambda _, *, path: None"
+TWO_SESSIONS = "from promptyoself.doors.mcp import http; http.MAX_SESSIONS = 2"
 
 
 async def visit(client: Client) -> None:
@@ -355,7 +344,7 @@ def test_bad_input_over_http(var: Path, environ: dict[str, str]) -> None:
 def test_sessions_are_limited(var: Path, environ: dict[str, str]) -> None:
     """Of clients that never end their sessions there are a few at most; a client that needs none is
     served all the same."""
-    with serving(environ, command=NARROW) as server:
+    with serving(environ, command=changed(TWO_SESSIONS)) as server:
         assert [server.post(INITIALIZE)[0] for _ in range(4)] == [200, 200, 503, 503]
         over_http(server.url, visit, "auto")
         assert server.end()[0] == 0
@@ -427,8 +416,9 @@ def test_tokens_that_serve(environ: dict[str, str]) -> None:
 def test_no_success_before_it_serves(environ: dict[str, str]) -> None:
     """P7: where it can't serve after all, it prints an error, and no success before that."""
     done = subprocess.run(
-        OLD, env=environ, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False
-    )
+        [*changed(OLD_SDK), "--transport", "http", "--port", "0"],
+        env=environ, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False,
+    )  # fmt: skip
     (document,) = [json.loads(line) for line in done.stdout.splitlines()]
     assert (document["status"], document["code"]) == ("error", "internal_error")
     assert "unexpected keyword" in document["message"], "the reason, not a group that wraps it"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from calling import call
+from calling import call, run
 from checker import check_chain
 from mcp_servers import (
     ACCEPTED,
@@ -124,11 +124,8 @@ def test_what_is_no_origin(text: str, environ: dict[str, str]) -> None:
     with pytest.raises(WrongUsage) as refused:
         admission.origin_pattern(text)
     assert refused.value.code == "invalid_value"
-    done = subprocess.run(
-        [*COMMAND, "--transport", "http", "--port", "0", "--allow-origin", text],
-        env=environ, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert (done.returncode, json.loads(done.stdout)["code"]) == (2, "invalid_value")
+    words = ("mcp", "--transport", "http", "--port", "0", "--allow-origin", text)
+    run(*words, environ=environ).error("invalid_value", 2)
 
 
 def test_what_is_no_host() -> None:

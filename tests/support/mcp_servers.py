@@ -22,6 +22,12 @@ ACCEPTED = "application/json, text/event-stream"
 COMMAND = [sys.executable, "-m", "promptyoself", "mcp"]
 
 
+def changed(*statements: str) -> list[str]:
+    """The server's command, after some statements that change it."""
+    program = "\n".join([*statements, "from promptyoself.cli import main; main()"])
+    return [sys.executable, "-c", program, "mcp"]
+
+
 class Serving:
     """A server over HTTP, in a process of its own, and what it printed first."""
 
