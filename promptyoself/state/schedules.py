@@ -7,7 +7,7 @@ the same answer.
 Instants are text as :mod:`promptyoself.core.instants` writes it, and sort as text.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -166,8 +166,16 @@ def is_failing(schedule: Schedule) -> bool:
     return schedule.failures > 0 or (schedule.settled_at or "") > (schedule.last_run or "")
 
 
-def is_unfinished(summary: Summary) -> bool:
-    """Whether one of the schedules that are summed up isn't over."""
+def unfinished(state: State, agent_id: str | None = None) -> Iterator[Schedule]:
+    """The schedules that aren't over, of one agent or of all. Parts of the index that have none of
+    them aren't read."""
+    if agent_id is not None:
+        return (state.schedules[id_] for id_ in state.agent(agent_id).unfinished)
+    candidates = state.schedules.values(_has_unfinished)
+    return (schedule for schedule in candidates if schedule.status not in FINISHED)
+
+
+def _has_unfinished(summary: Summary) -> bool:
     return any(summary.statuses[index] for index in _UNFINISHED)
 
 

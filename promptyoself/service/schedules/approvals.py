@@ -21,7 +21,7 @@ from promptyoself.rules.triggers import next_fire_time
 from promptyoself.service.schedules.approval_tokens import MAX_USES, Token, Tokens
 from promptyoself.service.schedules.transition import open_slots
 from promptyoself.service.schedules.views import excerpt
-from promptyoself.state.schedules import Schedule, State, is_unfinished, ready_at, spec_hash
+from promptyoself.state.schedules import Schedule, State, ready_at, spec_hash, unfinished
 from promptyoself.store.access import find_schedule
 from promptyoself.store.store import Store
 
@@ -216,9 +216,7 @@ def list_approvals(store: Store, now: datetime) -> ApprovalList:
     tokens = Tokens(store.settings.var, store.disk)
     with_token = tokens.ids()
     approvals: list[ApprovalView] = []
-    for schedule in state.schedules.values(is_unfinished):
-        if schedule.status in FINISHED:
-            continue
+    for schedule in unfinished(state):
         if schedule.approval is None and schedule.id not in with_token:
             continue
         verdict = tokens.judge(schedule, text)

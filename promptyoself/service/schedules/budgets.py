@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from promptyoself.core.instants import format_utc
-from promptyoself.events.kinds import FINISHED
 from promptyoself.rules.policy import spending_day
-from promptyoself.state.schedules import Schedule, State, is_unfinished
+from promptyoself.state.schedules import unfinished
 from promptyoself.store.store import Store
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def budgets(store: Store, agent_id: str | None, now: datetime) -> Budgets:
                 schedule.daily_budget,
             ),
         }
-        for schedule in _unfinished(state, wanted)
+        for schedule in sorted(unfinished(state, wanted), key=attrgetter("agent_id", "id"))
     ]
     agents: list[AgentBudget] = []
     for id_ in [wanted] if wanted else sorted(state.agents):
@@ -60,15 +60,6 @@ def budgets(store: Store, agent_id: str | None, now: datetime) -> Budgets:
             }
         )
     return {"agents": agents, "schedules": schedules, "count": len(agents)}
-
-
-def _unfinished(state: State, wanted: str | None) -> list[Schedule]:
-    """The schedules that aren't over, of one agent or of all, by their agents and ids."""
-    if wanted is not None:
-        return [state.schedules[id_] for id_ in state.agent(wanted).unfinished]
-    candidates = (schedule for _, schedule in state.schedules.in_order(is_unfinished))
-    unfinished = [schedule for schedule in candidates if schedule.status not in FINISHED]
-    return sorted(unfinished, key=lambda schedule: (schedule.agent_id, schedule.id))
 
 
 def _spent(day: str, spent: tuple[str, int], limit: int | None) -> Spent:

@@ -14,7 +14,7 @@ from promptyoself.events.kinds import FINISHED, STATUSES
 from promptyoself.events.schedule_fields import FIELDS, POLICY
 from promptyoself.ledger import Position
 from promptyoself.state.overlay import PartFilter
-from promptyoself.state.schedules import OpenSlot, Schedule, State, spec_hash
+from promptyoself.state.schedules import OpenSlot, Schedule, State, spec_hash, unfinished
 from promptyoself.store.access import find_schedule
 from promptyoself.store.store import Store, chains
 
@@ -85,7 +85,7 @@ def _state(store: Store, at: str | None, now: datetime) -> State:
 
 def _of_agent(state: State, agent_id: str, statuses: Collection[str]) -> list[Schedule]:
     if FINISHED.isdisjoint(statuses):
-        candidates = [state.schedules[id_] for id_ in state.agent(agent_id).unfinished]
+        candidates = list(unfinished(state, agent_id))
     else:
         candidates = list(state.schedules.values(_has(statuses)))
     chosen = [

@@ -15,7 +15,6 @@ import orjson
 
 from promptyoself.core.ids import content_hash, schedule_id
 from promptyoself.core.instants import MICROSECOND, format_utc, parse_utc
-from promptyoself.events.kinds import FINISHED
 from promptyoself.events.schedule_fields import (
     CONTENT,
     FIELDS,
@@ -25,7 +24,7 @@ from promptyoself.events.schedule_fields import (
     content_of,
 )
 from promptyoself.service.schedules.request import Request, validate
-from promptyoself.state.schedules import OpenSlot, Schedule, State
+from promptyoself.state.schedules import OpenSlot, Schedule, State, unfinished
 from promptyoself.store.store import Store
 
 EXPORT = 1
@@ -80,11 +79,7 @@ def export_lines(store: Store, agent_id: str | None, now: datetime) -> list[byte
     validate(Request(agent_id=agent_id), store.settings, now)
     wanted = store.require_agent(agent_id)
     state = store.read().state
-    chosen = [
-        schedule
-        for schedule in state.schedules.values()
-        if schedule.status not in FINISHED and wanted in (None, schedule.agent_id)
-    ]
+    chosen = list(unfinished(state, wanted))
     changed = {
         schedule.id
         for schedule in chosen
