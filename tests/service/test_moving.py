@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import random
-import resource
 import signal
 import sqlite3
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 from by_hand import claim_due, deliver_due, settle
-from calling import AGENT, call, log_of, run
+from calling import AGENT, call, little_memory, log_of, run
 from chains import ACTOR, StepDisk
 from checker import check_chain
 from crashes import Unsynced, in_child
@@ -134,7 +133,7 @@ def new(tmp_path: Path) -> House:
 def test_an_export_is_a_line_for_each_schedule_that_is_not_over(var: Path, clock: Clock) -> None:
     """Active and paused ones, each on a line of JSON with the version of the format, and nothing
     else on stdout."""
-    ids = [call(*EVERY[:-1], f"{n}h").success()["id"] for n in (1, 2, 3)]
+    ids = [call(*EVERY, "--every", f"{n}h").success()["id"] for n in (1, 2, 3)]
     call("pause", "--id", ids[1]).success()
     call("cancel", "--id", ids[2]).success()
     answer = call("export")
@@ -599,14 +598,11 @@ def test_a_line_without_end_takes_no_memory(environ: dict[str, str], tmp_path: P
             file.write(b"x" * 1_000_000)
         file.write(b'"\n{}\n')
 
-    def limited() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (200 * 1024**2, 200 * 1024**2))
-
-    error = run("import", str(path), environ=environ, prepare=limited).error("bad_lines")
+    error = run("import", str(path), environ=environ, prepare=little_memory).error("bad_lines")
     assert [(bad["line"], bad["code"]) for bad in error["bad"]] == [
         (1, "invalid_line"), (2, "line_too_long"), (3, "invalid_line"),
     ]  # fmt: skip
-    run("import", "/dev/zero", environ=environ, prepare=limited).error("import_too_large")
+    run("import", "/dev/zero", environ=environ, prepare=little_memory).error("import_too_large")
 
 
 @settings(max_examples=rounds(60), deadline=None,
@@ -666,7 +662,7 @@ def test_a_pinned_caller_moves_only_its_own(
     """`PROMPTYOSELF_ONLY_AGENT`: an export gives that agent's schedules alone, and nothing that was
     another's; an import refuses others' lines."""
     mine = call(*EVERY).success()["id"]
-    other = ("register", "--agent-id", "other", "--prompt", "Secret", "--every", "1h")
+    other = (*EVERY, "--agent-id", "other", "--prompt", "Secret")
     theirs = call(*other).success()["id"]
     given = call(*other, "--name", "n").success()["id"]
     call("modify", "--id", given, "--agent-id", AGENT, "--prompt", "Public").success()
@@ -689,7 +685,7 @@ def test_a_pinned_caller_moves_only_its_own(
 
 
 def many(number: int) -> bytes:
-    """An export of so many schedules of a hundred agents, without the work of registering them."""
+    """An export of so large a number of schedules, which nobody had to register."""
     lines = []
     for n in range(number):
         schedule = {
@@ -729,10 +725,8 @@ def test_a_large_import_is_several_appends(tmp_path: Path, monkeypatch: pytest.M
     disk = StepDisk()
     new = House(tmp_path / "new", disk)
     assert new.take(old.export())["count"] == 10
-    events = new.check()
-    assert [event["type"] for event in events[1:]] == [
-        "schedule.registered", "schedule.paused",
-    ] * 10  # fmt: skip
+    types = [event["type"] for event in new.check()]
+    assert types[1:] == ["schedule.registered", "schedule.paused"] * 10
     batches = [len(batch.envelopes) for batch in new.store.replay()]
     assert len(batches) > 3
     assert all(size % 2 == (not number) for number, size in enumerate(batches))

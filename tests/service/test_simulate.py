@@ -224,13 +224,15 @@ def three(var: Path, clock: Clock) -> dict[str, str]:
     }
 
 
+def at(day: int, hour: int) -> str:
+    """An instant of November 2026, as answers have it."""
+    return f"2026-11-{day}T{hour:02}:00:00.000000Z"
+
+
 def test_the_answer(three: dict[str, str]) -> None:
     """What fires and what doesn't is told per agent and day, with the limits that stop it."""
     answer = call("simulate", "--until", "2026-11-23T12:00").success()
-    assert (answer["from"], answer["until"]) == (
-        "2026-11-20T12:00:00.000000Z",
-        "2026-11-23T12:00:00.000000Z",
-    )
+    assert (answer["from"], answer["until"]) == (at(20, 12), at(23, 12))
     assert (answer["fired"], answer["truncated"], answer["broken"]) == (17, False, [])
     assert answer["skipped"] == {"approval": 3, "budget": 56}
     assert answer["agents"] == [
@@ -250,31 +252,18 @@ def test_the_answer(three: dict[str, str]) -> None:
             "days": [{"day": "2026-11-23", "fired": 1, "skipped": {}}],
         },
     ]
-    assert answer["stopped"] == [
-        {
-            "id": three["budget"],
-            "agent_id": AGENT,
-            "why": "budget",
-            "slots": 56,
-            "first": "2026-11-20T17:00:00.000000Z",
-        },
-        {
-            "id": three["tier"],
-            "agent_id": AGENT,
-            "why": "approval",
-            "slots": 3,
-            "first": "2026-11-21T09:00:00.000000Z",
-        },
-    ]
+    budget, approval = (
+        {"id": three["budget"], "why": "budget", "slots": 56, "first": at(20, 17)},
+        {"id": three["tier"], "why": "approval", "slots": 3, "first": at(21, 9)},
+    )
+    assert answer["stopped"] == [{**budget, "agent_id": AGENT}, {**approval, "agent_id": AGENT}]
     assert answer["load"] == {
         "passes": 72,
-        "most_due": {"at": "2026-11-23T09:00:00.000000Z", "slots": 3},
+        "most_due": {"at": at(23, 9), "slots": 3},
         "busiest_hour": {"hour": "2026-11-20T13", "deliveries": 1},
     }
     assert answer["log"]["events"] == 2 * 17 + 3 + 56
-    assert answer["message"] == (
-        "17 deliveries up to 2026-11-23T12:00:00.000000Z, 59 slots skipped."
-    )
+    assert answer["message"] == f"17 deliveries up to {at(23, 12)}, 59 slots skipped."
     alone = call("simulate", "--until", "in 3d", "--agent-id", "agent-b").success()
     assert [agent["agent_id"] for agent in alone["agents"]] == ["agent-b"]
     assert alone["fired"] == 1

@@ -120,10 +120,10 @@ def test_what_is_counted_is_what_the_log_says(seed: int) -> None:
     for event in world.events:
         for entry in auditor.add(event):
             audited[entry.outcome] += entry.slots
-    told = Counter[str]()
+    counted = Counter[str]()
     for (outcome, _), number in counts.slots.items():
-        told[outcome] += number
-    assert told == {name: audited[name] for name in ("delivered", "failed", "skipped")}
+        counted[outcome] += number
+    assert counted == {name: audited[name] for name in ("delivered", "failed", "skipped")}
     day = f"{world.now:%Y-%m-%d}"
     left, empty = counts.budgets_left(day, 1000)
     states = world.state.schedules.values()
@@ -280,7 +280,7 @@ def world_of(var: Path, clock: Clock, agents: int) -> Store:
 
 def test_a_thousand_agents_are_twenty_series(var: Path, clock: Clock) -> None:
     """However many agents and schedules there are, those with the least left are shown, and how
-    many there are; the next day begins anew."""
+    many there are; the next day they count from 0 again."""
     store = world_of(var, clock, agents=60)
     found = scraped()
     assert found["promptyoself_agents_spending"][()] == 60
@@ -377,7 +377,9 @@ def test_what_was_counted_is_disposable(
     assert render(Measurer(store).measure(clock.now)) == expected
 
 
-def test_another_log_is_counted_anew(var: Path, clock: Clock, counted: list[int]) -> None:
+def test_another_log_is_counted_from_its_beginning(
+    var: Path, clock: Clock, counted: list[int]
+) -> None:
     """P4: counts that belong to another chain, of a backup that was put back, say, don't fit."""
     store = world_of(var, clock, agents=5)
     Measurer(store).measure(clock.now)
@@ -481,14 +483,11 @@ def test_the_alerts_ask_for_metrics_that_there_are() -> None:
         "PromptyoselfChainRefused",
     } <= set(found)
     for alert, text in found.items():
-        stack = []
-        for character in re.sub(r'"[^"]*"', "", text):
-            if character in "([{":
-                stack.append(character)
-            elif character in ")]}":
-                assert stack, alert
-                assert "([{".index(stack.pop()) == ")]}".index(character), alert
-        assert not stack, alert
+        brackets = re.sub(r'"[^"]*"|[^()\[\]{}]', "", text)
+        while brackets:  # take out what closes at once
+            rest = re.sub(r"\(\)|\[\]|\{\}", "", brackets)
+            assert rest != brackets, alert
+            brackets = rest
         for name, inside in re.findall(r"(promptyoself_\w+)(?:\{([^}]*)\})?", text):
             base = re.sub(r"_(bucket|sum|count)$", "", name)
             metric = METRICS[name] if name in METRICS else METRICS[base]
@@ -509,10 +508,10 @@ def test_the_alerts_are_tested_with_series_that_there_are() -> None:
     """The series that the alerts' own tests make up have names and labels of ours, and each alert
     has a test in which it fires."""
     document = yaml.safe_load(RULES_TEST.read_text())
-    for each in (each for test in document["tests"] for each in test["input_series"]):
-        name, _, inside = each["series"].partition("{")
+    for series in (line["series"] for test in document["tests"] for line in test["input_series"]):
+        name, _, inside = series.partition("{")
         if name != "up":
-            assert set(re.findall(r"(\w+)=", inside)) - {"job"} <= set(METRICS[name].labels), each
+            assert set(re.findall(r"(\w+)=", inside)) - {"job"} <= set(METRICS[name].labels), series
     firing = RULES_TEST.read_text().split("promql_expr_test", maxsplit=1)[1]
     assert {alert for alert in expressions() if f'"{alert}"' in firing} == set(expressions())
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -120,6 +121,11 @@ def run(
         timeout=120,
     )
     return Answer(done.returncode, done.stdout, done.stderr.decode())
+
+
+def little_memory() -> None:
+    """For a process that is to do with 200 MiB: the ``prepare`` of :func:`run`."""
+    resource.setrlimit(resource.RLIMIT_AS, (200 * 1024**2, 200 * 1024**2))
 
 
 def clean_environ(var: Path) -> dict[str, str]:
