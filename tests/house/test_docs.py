@@ -216,32 +216,20 @@ RAISED = {"PromptyoselfError": 0, "WrongUsage": 0, "ChainError": 0, "DeliveryErr
 OUTCOMES = {"Failed": 0, "Abandoned": 0}
 COMPUTED: dict[str, set[str]] = {  # a function, and the codes that its expression can come to
     "from_click_error": {
-        "unknown_command",
-        "unknown_option",
-        "missing_option",
-        "invalid_value",
-        "wrong_usage",
+        "unknown_command", "unknown_option", "missing_option", "invalid_value", "wrong_usage",
     },
     "_from_os": {
-        "disk_full",
-        "var_not_writable",
-        "var_not_accessible",
-        "var_unusable",
-        "too_many_files",
-        "disk_error",
-        "os_error",
+        "disk_full", "var_not_writable", "var_not_accessible", "var_unusable", "too_many_files",
+        "disk_error", "os_error",
     },
     "check_agent_id": {"invalid_agent_id", "invalid_conversation_id", "invalid_on_failure"},
     "check_text": {"invalid_name", "invalid_reason", "invalid_text", "invalid_query"},
     "_invalid": {
-        "invalid_misfire",
-        "invalid_tier",
-        "invalid_daily_budget",
-        "invalid_max_repetitions",
+        "invalid_misfire", "invalid_tier", "invalid_daily_budget", "invalid_max_repetitions",
     },
     "_unknown": {"agent_not_found", "conversation_not_found", "run_not_found"},
     "_call": set(),  # passes on what a command answered
-}
+}  # fmt: skip
 
 
 class _Codes(ast.NodeVisitor):

@@ -37,20 +37,11 @@ FOLDING = {"events.codec", "events.records", "state.apply"}
 """What an event needs that isn't in the index yet."""
 
 WRITING = FOLDING | {
-    "core.text_limits",
-    "ledger.linking",
-    "ledger.worker_locks",
-    "rules",
-    "rules.daily_rate",
-    "rules.placement",
-    "rules.policy",
-    "rules.slots",
-    "rules.triggers",
-    "service.schedules.limits",
-    "service.schedules.register",
-    "service.schedules.request",
+    "core.text_limits", "ledger.linking", "ledger.worker_locks", "rules", "rules.daily_rate",
+    "rules.placement", "rules.policy", "rules.slots", "rules.triggers",
+    "service.schedules.limits", "service.schedules.register", "service.schedules.request",
     "service.schedules.transition",
-}
+}  # fmt: skip
 REGISTER = ("register", "--agent-id", AGENT, "--prompt", "Hello", "--every", "5m")
 
 # What runs the command in a fresh interpreter and then tells which modules that brought in. It

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from chains import ledger_in, snapshot_of, three_months
 from checker import check_chain, lines
-from damage import ANSWERS, DAMAGED, DECEMBER, store_in, verdict
+from damage import ANSWERS, DAMAGED, DECEMBER, broken, store_in, verdict
 from gaps import drop, false_statements, hidden_alteration, restate
 
 from promptyoself.service.upkeep.recover import recover
@@ -59,30 +59,33 @@ def test_named_damage(tmp_path: Path, name: str) -> None:
         shutil.copy(path, tmp_path)
     position, error = verdict(tmp_path)
     code, said = walk(tmp_path)
-    if error is None and ledger_in(tmp_path).torn() is None:
-        assert (code, said) == (0, f"ok {position.seq} {position.hash}")
+    torn = None if error else ledger_in(tmp_path).torn()
+    if error:
+        seq, month = error.details["seq"], error.details["month"]
+    elif torn:
+        seq, month = position.seq + 1, torn.month
     else:
-        torn = ledger_in(tmp_path).torn() if error is None else None
-        seq = position.seq + 1 if error is None else error.details["seq"]
-        month = torn.month if torn is not None else error and error.details["month"]
-        assert code == 1
-        assert said.startswith(f"bad event {seq} in {month}.ndjson.gz: ")
+        assert (code, said) == (0, f"ok {position.seq} {position.hash}")
+        return
+    assert code == 1
+    assert said.startswith(f"bad event {seq} in {month}.ndjson.gz: ")
 
 
 def test_month_removed(tmp_path: Path) -> None:
     """P3: a missing month is named at the first event after it."""
     three_months(tmp_path)
     (tmp_path / "2026-10.ndjson.gz").unlink()
-    code, said = walk(tmp_path)
-    assert code == 1
-    assert said == "bad event 4 in 2026-11.ndjson.gz: its number is 6"
+    assert walk(tmp_path) == (1, "bad event 4 in 2026-11.ndjson.gz: its number is 6")
 
 
-def recovered(folder: Path, *numbers: int) -> dict[str, Any]:
-    """A log of 13 events in three months that has lost these, and says so."""
+def recovered(folder: Path, *numbers: int, index: bool = False) -> None:
+    """A log of 13 events in three months that has lost these, and says so; ``index`` is for one
+    that had an index."""
     three_months(folder, 4)
+    if index:
+        store_in(folder).read()
     drop(folder, *numbers)
-    return recover(store_in(folder), DECEMBER, agree=lambda _: True)
+    recover(store_in(folder), DECEMBER, agree=lambda _: True)
 
 
 @pytest.mark.parametrize("numbers", [(1, 2), (4,), (5,), (6,), (6, 7, 8, 9), (4, 8, 9), (10, 13)])
@@ -100,10 +103,7 @@ def test_a_stated_gap(quick_path: Path, numbers: tuple[int, ...]) -> None:
 def test_a_lost_end(quick_path: Path) -> None:
     """P3: events that were cut off, and of which an index had seen, are counted, too."""
     folder = quick_path / "schedules"
-    three_months(folder, 4)
-    store_in(folder).read()
-    drop(folder, 12, 13)
-    recover(store_in(folder), DECEMBER, agree=lambda _: True)
+    recovered(folder, 12, 13, index=True)
     position = store_in(folder).read().position
     assert walk(folder) == (0, f"ok {position.seq} {position.hash} lost 2")
 
@@ -117,8 +117,7 @@ def test_another_gap_than_is_stated(quick_path: Path) -> None:
     statement = check_chain(folder, settled=False)[-1]["data"]
     for change in false_statements(statement):
         restate(folder, lambda event, change=change: event["data"].update(change))
-        _, error = verdict(folder)
-        assert error is not None, change
+        broken(folder)
         assert walk(folder) == (1, "bad event 6 in 2026-10.ndjson.gz: its number is 8"), change
         for name, content in good.items():
             (folder / name).write_bytes(content)
@@ -131,9 +130,7 @@ def test_no_alteration_hides_behind_a_statement(quick_path: Path) -> None:
     folder = quick_path / "schedules"
     three_months(folder, 4)
     hidden_alteration(folder, 7)
-    _, error = verdict(folder)
-    assert error is not None
-    assert error.details["seq"] == 8
+    assert broken(folder).details["seq"] == 8
     code, said = walk(folder)
     assert code == 1
     assert said.startswith("bad event 8 in 2026-10.ndjson.gz: it doesn't follow")
@@ -153,5 +150,5 @@ def test_a_statement_says_nothing_of_its_own_place(quick_path: Path) -> None:
         event["data"].update(after_hash=digest, first_prev=event["prev"])
 
     restate(folder, own)
-    assert verdict(folder)[1] is not None
+    broken(folder)
     assert walk(folder)[0] == 1
