@@ -47,6 +47,8 @@ from promptyoself.service.schedules.request import Request
 from promptyoself.store.store import Store
 from promptyoself.targets.letta import LettaClient
 
+TORN = compress(b"half of it was written\n")[:-5]
+
 
 def scenario(folder: Path, disk: Disk, report: Report) -> None:
     """Every kind of write there is: a new ledger, a further append, an index, a new month, and a
@@ -56,7 +58,7 @@ def scenario(folder: Path, disk: Disk, report: Report) -> None:
     for number, days in enumerate((0, 0, 20, 21)):
         if number == 3:
             with (folder / "2026-12.ndjson.gz").open("ab") as file:
-                file.write(compress(b"half of it was written\n")[:-5])
+                file.write(TORN)
         with ledger.exclusive():
             snapshot = index.load()
             when = NOW + timedelta(days=days)
@@ -92,15 +94,14 @@ def assert_recovers(folder: Path, acknowledged: list[str], torn: bool = False) -
     assert snapshot_of(folder) == before, "a reader changed the chain"
     ledger.append([draft(100)], NOW + timedelta(days=30), loaded.position)
     events = check_chain(folder)
-    found = prompts(events)
-    assert found in (
+    registered = prompts(events)
+    assert registered in (
         [*at_least, "Water the plants 100"],
         [*at_least, *one_more, "Water the plants 100"],
     )
     if torn:
-        planted = compress(b"half of it was written\n")[:-5]
         kept = [path.read_bytes() for path in (folder / "quarantine").iterdir()]
-        assert planted in kept
+        assert TORN in kept
     assert not list(folder.rglob("*.unrecorded"))
     append(ledger, 101, now=NOW + timedelta(days=31))
     assert len(check_chain(folder)) == len(events) + 1
@@ -211,12 +212,11 @@ def test_killed_at_every_syscall_of_a_delivery(quick_path: Path) -> None:
 @pytest.mark.usefixtures("both_chains")
 def test_killed_twice(quick_path: Path) -> None:
     """P1: a process that dies at any step of recovering from another's death loses nothing."""
-    torn = compress(b"half of it was written\n")[:-5]
 
     def start(folder: Path) -> None:
         append(ledger_in(folder, Unsynced()), 0, 1)
         with (folder / "2026-11.ndjson.gz").open("ab") as file:
-            file.write(torn)
+            file.write(TORN)
 
     def recover(folder: Path, disk: Disk) -> None:
         append(ledger_in(folder, disk), 2, 3)
@@ -239,7 +239,7 @@ def test_killed_twice(quick_path: Path) -> None:
             events = check_chain(folder)
             assert prompts(events)[:2] == ["Water the plants 0", "Water the plants 1"]
             kept = [path.read_bytes() for path in (folder / "quarantine").iterdir()]
-            assert kept.count(torn) == 1
+            assert kept.count(TORN) == 1
             recorded = [e for e in events if e["type"] == "tail.quarantined"]
             assert len(recorded) == len(kept)
 
@@ -268,10 +268,10 @@ def test_killed_at_random(quick_path: Path, both_chains: str) -> None:
         count("kills by SIGKILL")
         wanted += [int(text) for text in acknowledged]
         append(ledger_in(folder), -attempt - 1, now=NOW)
-        found = [int(text.rpartition(" ")[2]) for text in prompts(check_chain(folder))]
-        assert len(set(found)) == len(found)
-        assert set(wanted) <= set(found)
-        extra = [n for n in found if n >= 0 and n not in wanted]
+        registered = [int(text.rpartition(" ")[2]) for text in prompts(check_chain(folder))]
+        assert len(set(registered)) == len(registered)
+        assert set(wanted) <= set(registered)
+        extra = [n for n in registered if n >= 0 and n not in wanted]
         assert len(extra) <= attempt % 10 + 1, "more than the one under way was written"
 
 

@@ -370,9 +370,9 @@ def test_no_alteration_goes_unnoticed(quick_path: Path, state: str, what: str) -
 
 def _judge(folder: Path, good: list[tuple[str, bytes]], head: str, name: str, index: bytes) -> bool:
     """What `verify` says against what an independent reader finds; whether it refused."""
-    found = placed_lines(folder)
-    pairs = enumerate(zip(found, good, strict=False))
-    same = next((at for at, (one, other) in pairs if one != other), min(len(found), len(good)))
+    read = placed_lines(folder)
+    pairs = enumerate(zip(read, good, strict=False))
+    same = next((at for at, (one, other) in pairs if one != other), min(len(read), len(good)))
     before, store = snapshot_of(folder), store_in(folder)
     error, answer = None, {}
     try:
@@ -381,13 +381,13 @@ def _judge(folder: Path, good: list[tuple[str, bytes]], head: str, name: str, in
         error = refusal
     assert snapshot_of(folder) == before, f"{name}: verify changed something"
     if error is None and "torn_tail" not in answer:
-        if found == good:
+        if read == good:
             assert f"{answer['head']}" == head, name
             return False
         # Nothing in the log tells that it ever was longer, or ended otherwise.
-        shorter = found == good[: len(found)]
-        other_end = len(found) == len(good) == same + 1
-        longer = same == len(good)  # a whole event behind the last, by whoever can make one
+        shorter = read == good[: len(read)]
+        other_end = len(read) == len(good) == same + 1
+        longer = same == len(good)  # a whole event behind the last, which anybody can make
         assert shorter or other_end or longer, f"{name}: unnoticed"
         with pytest.raises(ChainError, match="is not on this chain"):
             verify(store, head)
@@ -399,7 +399,7 @@ def _judge(folder: Path, good: list[tuple[str, bytes]], head: str, name: str, in
             (folder / "index.json").unlink()
         return False
     seq = error.details["seq"] if error is not None else answer["events"] + 1
-    assert seq == _first_bad(found), f"{name}: {seq} is named"
+    assert seq == _first_bad(read), f"{name}: {seq} is named"
     if error is not None:
         assert error.details["month"] in [path.name[:7] for path in folder.glob("*.gz")], name
     with pytest.raises(ChainError):
@@ -407,11 +407,11 @@ def _judge(folder: Path, good: list[tuple[str, bytes]], head: str, name: str, in
     return True
 
 
-def _first_bad(found: list[tuple[str, bytes]]) -> int:
+def _first_bad(read: list[tuple[str, bytes]]) -> int:
     """The first event that doesn't follow, by an independent reader; else the one after the last,
     which lies in what can't be read."""
     prev, ts = "0" * 64, ""
-    for seq, (name, line) in enumerate(found, 1):
+    for seq, (name, line) in enumerate(read, 1):
         try:
             event = json.loads(line)
         except ValueError:
@@ -423,15 +423,15 @@ def _first_bad(found: list[tuple[str, bytes]]) -> int:
         if event["ts"] < ts:
             return seq
         prev, ts = hashlib.sha256(line).hexdigest(), event["ts"]
-    return len(found) + 1
+    return len(read) + 1
 
 
 def _use(folder: Path, name: str, index: bytes | None) -> None:
     """List and register, with the index that was there or without one."""
     if index is not None:
         (folder / "index.json").write_bytes(index)
-    found, before = whole_lines(folder), snapshot_of(folder)
-    registered = sum(b'"type":"schedule.registered"' in line for line in found)
+    found_lines, before = whole_lines(folder), snapshot_of(folder)
+    registered = sum(b'"type":"schedule.registered"' in line for line in found_lines)
     try:
         listed = len(store_in(folder).read().state.schedules)
     except ChainError:

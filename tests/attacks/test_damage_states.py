@@ -78,13 +78,13 @@ def test_the_table_has_a_row_for_each_state() -> None:
 
 def _expected(cell: str, command: str) -> set[str | None]:
     """The codes that a cell allows a command: ``None`` is a success."""
-    told = {
+    failing = {
         name: code
         for names, code in re.findall(r"((?:`[a-z]+`(?:, | and )?)+) fail: `([a-z_]+)`", cell)
         for name in re.findall(r"`([a-z]+)`", names)
     }
-    if command in told:
-        return {told[command]}
+    if command in failing:
+        return {failing[command]}
     if cell.startswith(("yes", "they answer")) or "The others answer" in cell:
         return {None}
     rest = re.search(r"(?:they|The others) fail(?: at the damage)?: `([a-z_]+)`", cell)

@@ -268,7 +268,7 @@ def test_writing_after_a_log_that_lies(
 
 
 def repeated(byte: bytes, size: int, begin: bytes = b"") -> bytes:
-    """A gzip member of a beginning and so many times one byte, but for its checksum, without
+    """A gzip member of a beginning and ``size`` times one byte, but for its checksum, without
     compressing them all."""
     compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
     first = compressor.compress(begin) + compressor.flush(zlib.Z_FULL_FLUSH)
@@ -467,8 +467,8 @@ def places(tmp_path: Path) -> list[str]:
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "nowhere").symlink_to("gone/away")
     names = ("file", "bytes", "empty", "loop", "nowhere", "gone", "gone/away", "file/x", "x" * 300)
-    found = [str(tmp_path / name) for name in names]
-    return [*found, str(tmp_path), "/dev/null", "/dev/full", "/", "-"]
+    paths = [str(tmp_path / name) for name in names]
+    return [*paths, str(tmp_path), "/dev/null", "/dev/full", "/", "-"]
 
 
 def parameters(name: str) -> list[click.Parameter]:
@@ -705,9 +705,9 @@ def test_a_line_comes_back(
     )
     line = encode_line(event)
     assert b"\n" not in line
-    found = decode_line(line)
-    assert encode_line(found) == line
-    assert found == event
+    decoded = decode_line(line)
+    assert encode_line(decoded) == line
+    assert decoded == event
     assert parse_utc(format_utc(when)) == when
 
 

@@ -35,9 +35,9 @@ def test_a_storm_leaves_no_prompt_and_no_key_in_any_log(tmp_path: Path, form: st
     while Letta misbehaves and quotes prompts in its errors: each line is whole, bears the schedule,
     slot, attempt and worker, and nowhere is there anything of a prompt, a key or a password."""
     errors = tmp_path / "stderr"
-    told = tmp_path / "loop.log" if form == "file" else errors
+    log = tmp_path / "loop.log" if form == "file" else errors
     settings = (
-        {"PROMPTYOSELF_LOG_FILE": str(told)}
+        {"PROMPTYOSELF_LOG_FILE": str(log)}
         if form == "file"
         else {"PROMPTYOSELF_LOG_FORMAT": "json"}
     )
@@ -69,17 +69,16 @@ def test_a_storm_leaves_no_prompt_and_no_key_in_any_log(tmp_path: Path, form: st
             "unprocessable": {},
         }.items():
             sandbox.fault(kind, probability=0.08, **params)
-        storm.start_loop()
-        storm.start_loop()
+        storm.start_loops(2)
         storm.rage(3, every=0.7, timeout=90)
         storm.stop_loops()
 
-    everything = told.read_text() + errors.read_text()
+    everything = log.read_text() + errors.read_text()
     for canary in (PROMPT[:18], PROMPT[23:40], KEY, PASSWORD):
         assert canary not in everything, [
             line for line in everything.splitlines() if canary in line
         ]
-    lines = [json.loads(line) for line in told.read_text().splitlines()]
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
     steps = [line for line in lines if line["message"] == "delivery"]
     seen = {line["state"] for line in steps}
     assert {"claimed", "sent", "delivered"} <= seen <= STEPS | {"skipped"}
@@ -95,25 +94,25 @@ def test_a_storm_leaves_no_prompt_and_no_key_in_any_log(tmp_path: Path, form: st
     assert len(delivered) > 10
     assert {line["level"] for line in lines} >= {"info", "warning"}
     if form == "file":
-        assert oct(told.stat().st_mode & 0o777) == "0o600"
+        assert oct(log.stat().st_mode & 0o777) == "0o600"
 
 
 def test_prompts_are_told_where_the_settings_allow_it_and_keys_never(
     tmp_path: Path, var: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PROMPTYOSELF_LOG_PROMPTS=1 is for prompts only."""
-    told = tmp_path / "loop.log"
+    log = tmp_path / "loop.log"
     with Sandbox(("a",), latency=0.02, token=KEY) as sandbox:
         monkeypatch.setenv("LETTA_BASE_URL", sandbox.url)
         monkeypatch.setenv("LETTA_API_KEY", KEY)
-        monkeypatch.setenv("PROMPTYOSELF_LOG_FILE", str(told))
+        monkeypatch.setenv("PROMPTYOSELF_LOG_FILE", str(log))
         monkeypatch.setenv("PROMPTYOSELF_LOG_PROMPTS", "1")
         sandbox.fault("run_fails_after", error=f"no to {PROMPT} with {KEY}")
         call("register", "--agent-id", sandbox.agents[0], "--prompt", PROMPT, "--time", "in 1h")
         (id_,) = (each["id"] for each in call("list").document["schedules"])
         call("trigger", "--id", id_).success()
         call("execute").success()
-    text = told.read_text()
+    text = log.read_text()
     assert KEY not in text
     lines = [json.loads(line) for line in text.splitlines()]
     assert {line["prompt"] for line in lines if line["message"] == "delivery"} == {PROMPT}
@@ -147,16 +146,16 @@ def test_a_traceback_of_a_command_has_no_key_and_no_prompt(
         f"def broken(*_): raise ZeroDivisionError('{KEY} in a bug: {PROMPT}')\n"
         "store.Store.read = store.Store.transact = broken\n"
     )
-    told = tmp_path / "log"
+    log = tmp_path / "log"
     path = os.pathsep.join([str(tmp_path), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
     environ = {
-        **environ, "PYTHONPATH": path, "LETTA_API_KEY": KEY, "PROMPTYOSELF_LOG_FILE": str(told)
+        **environ, "PYTHONPATH": path, "LETTA_API_KEY": KEY, "PROMPTYOSELF_LOG_FILE": str(log)
     }  # fmt: skip
     register = ("register", "--agent-id", "a", "--every", "1h", "--prompt", PROMPT)
     answer: Answer = run(*register, environ=environ)
     assert answer.document["code"] == "internal_error"
     assert "ZeroDivisionError: *** in a bug" in answer.err
-    (line,) = (json.loads(line) for line in told.read_text().splitlines())
+    (line,) = (json.loads(line) for line in log.read_text().splitlines())
     assert (line["level"], line["message"]) == ("error", "internal_error")
     assert "ZeroDivisionError" in line["traceback"]
     for canary in (KEY, PROMPT):

@@ -158,12 +158,6 @@ class Model:
                 new[name] = None
         return new
 
-    def put_off(self, id_: str, now: datetime) -> None:
-        """What was begun by a clock that was ahead is given up."""
-        for key, slot in list(self.open.items()):
-            if key[0] == id_ and slot["state"] == "waiting" and key[1] > spelled(now):
-                del self.open[key]
-
     def pass_over(self, schedule: dict[str, Any], now: datetime) -> None:
         """Slots that have come and gone unclaimed are skipped."""
         slot = schedule["next_run"] and read(schedule["next_run"])
@@ -171,10 +165,16 @@ class Model:
             schedule["last_slot"] = spelled(slot)
             slot = following(schedule, slot)
 
-    def give_up(self, id_: str, kinds: tuple[str, ...]) -> None:
+    def give_up(self, id_: str, *kinds: str, after: str = "") -> None:
+        """Slots after an instant that wait for another attempt are given up."""
         for key, slot in list(self.open.items()):
-            if key[0] == id_ and slot["state"] == "waiting" and slot["kind"] in kinds:
+            waits = slot["state"] == "waiting" and slot["kind"] in kinds
+            if key[0] == id_ and waits and key[1] > after:
                 del self.open[key]
+
+    def put_off(self, id_: str, now: datetime) -> None:
+        """What was begun by a clock that was ahead is given up."""
+        self.give_up(id_, "scheduled", "trigger", after=spelled(now))
 
     def event(self, type_: str, id_: str, data: dict[str, Any], now: datetime) -> None:
         """An event of a delivery, by docs/reference/format.md."""
@@ -219,7 +219,7 @@ class Model:
 
     def shown(self) -> list[dict[str, Any]]:
         """What `list --status all --full` must say."""
-        found = []
+        listed = []
         for id_, schedule in self.schedules.items():
             line = {name: schedule[name] for name in IDLE_LISTED if name != "id"}
             line["id"] = id_
@@ -229,8 +229,8 @@ class Model:
                 for (owner, slot), each in self.open.items()
                 if owner == id_
             )
-            found.append(line)
-        return sorted(found, key=lambda line: (line["next_run"] or "~", line["id"]))
+            listed.append(line)
+        return sorted(listed, key=lambda line: (line["next_run"] or "~", line["id"]))
 
 
 # --- the machine ----------------------------------------------------------------------------------
@@ -273,16 +273,16 @@ class Machine(RuleBasedStateMachine):
         count("steps of the model", self.steps)
 
     def store(
-        self, found: Settings | None = None, warn: Callable[[str], None] = lambda _: None
+        self, chosen_settings: Settings | None = None, warn: Callable[[str], None] = lambda _: None
     ) -> Store:
-        chosen = found or load_settings(var=str(self.var))
+        chosen = chosen_settings or load_settings(var=str(self.var))
         return Store(chosen, {"via": "cli", "who": "model"}, warn=warn, disk=self.disk)
 
     # What is on the disk, by gzip and JSON alone.
 
     def on_disk(self) -> tuple[list[bytes], int]:
         """The lines, and how many bytes follow the last whole member."""
-        found: list[bytes] = []
+        lines: list[bytes] = []
         rest = b""
         for path in sorted((self.var / "schedules").glob("*.ndjson.gz")):
             content = path.read_bytes()
@@ -296,9 +296,9 @@ class Machine(RuleBasedStateMachine):
                     break
                 if not stream.eof:
                     break
-                found += content[:-1].split(b"\n")
+                lines += content[:-1].split(b"\n")
                 rest = stream.unused_data
-        return found, len(rest)
+        return lines, len(rest)
 
     # Commands.
 
@@ -316,7 +316,7 @@ class Machine(RuleBasedStateMachine):
             assert log_of(self.var) == before, "P7: an error has changed the log"
         else:
             step.effect(answer.success())
-            # What lies in the quarantine unrecorded is recorded by whoever appends next.
+            # What lies in the quarantine unrecorded is recorded by the next append.
             self.settled = self.settled or len(self.on_disk()[0]) > known
         self.agree()
 
@@ -532,7 +532,7 @@ class Machine(RuleBasedStateMachine):
             assert answer["cancelled_id"] == id_
             self.model.wrote(self.now)
             self.model.pass_over(schedule, self.now)
-            self.model.give_up(id_, ("scheduled", "trigger"))
+            self.model.give_up(id_, "scheduled", "trigger")
             schedule.update(status="cancelled", next_run=None, reason=reason)
 
         return Step(words, None, cancelled)
@@ -552,7 +552,7 @@ class Machine(RuleBasedStateMachine):
             self.model.wrote(self.now)
             after = following(schedule, self.model.high(schedule, self.now))
             self.model.pass_over(schedule, self.now)
-            self.model.give_up(id_, ("scheduled",))
+            self.model.give_up(id_, "scheduled")
             schedule.update(status="paused", next_run=told(after), reason=reason)
 
         return Step(words, None, paused_)
@@ -750,20 +750,20 @@ class Machine(RuleBasedStateMachine):
             return decision.records
 
         self.decide(claimed)
-        agents = [made.agent_id for made in claims]
+        agents = [claimed_slot.agent_id for claimed_slot in claims]
         assert len(agents) == len(set(agents)), "two messages at once to one agent"
-        for made, outcome in zip(claims, outcomes * len(claims), strict=False):
-            self.settle(made, outcome)
+        for claimed_slot, outcome in zip(claims, outcomes * len(claims), strict=False):
+            self.settle(claimed_slot, outcome)
 
-    def settle(self, made: Claim, name: str) -> None:
+    def settle(self, claimed: Claim, name: str) -> None:
         outcome = OUTCOMES[name]
         if outcome is None:
-            self.left.append(made)
+            self.left.append(claimed)
             return
 
         def settled(state: Any) -> list[tuple[Any, str]]:
-            records, _ = outcome_events(state, made, "wrk_1", outcome, self.now)
-            return [(record, made.id) for record in records]
+            records, _ = outcome_events(state, claimed, "wrk_1", outcome, self.now)
+            return [(record, claimed.id) for record in records]
 
         self.decide(settled)
 
@@ -903,9 +903,9 @@ class Machine(RuleBasedStateMachine):
         sealed = call("seal").success()["sealed"]
         if sealed:
             self.model.wrote(self.now)
-        found, _ = self.on_disk()
-        assert found[: len(lines)] == lines
-        kinds = [orjson.loads(line)["type"] for line in found[len(lines) :]]
+        lines_after, _ = self.on_disk()
+        assert lines_after[: len(lines)] == lines
+        kinds = [orjson.loads(line)["type"] for line in lines_after[len(lines) :]]
         assert kinds.count("segment.sealed") == len(sealed)
         self.settled = self.settled or bool(sealed)
         self.agree()

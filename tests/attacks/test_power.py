@@ -497,10 +497,10 @@ def after_a_death(
     def run(examiner: Examiner, root: Path, kind: type[Recorder]) -> None:
         root.mkdir()
         for at in range(1, 100):
-            made = die_and_go_on(first, second, root / str(at), at, "after", kind)
-            if made is None:
+            recorded_run = die_and_go_on(first, second, root / str(at), at, "after", kind)
+            if recorded_run is None:
                 return
-            disk, began = made
+            disk, began = recorded_run
             examiner.examine(disk.points[began:], 0)
 
     return run
@@ -520,15 +520,9 @@ APPROVAL = all_of(approved_again)
 REPAIR_TAKEN_OVER = after_a_death(torn_end, same_month)
 
 MUTANTS = [
-    (FilesNotSynced, START),
-    (FilesNotSynced, GROWTH),
-    (FilesNotSynced, DELIVERY),
-    (FoldersNotSynced, START),
-    (FoldersNotSynced, MONTHS),
-    (FoldersNotSynced, REPAIR),
-    (SyncedTooLate, START),
-    (SyncedTooLate, GROWTH),
-    (SyncedTooLate, DELIVERY),
+    *product([FilesNotSynced, SyncedTooLate], [START, GROWTH, DELIVERY]),
+    *product([FoldersNotSynced], [START, MONTHS, REPAIR]),
+    *product([FilesNotSynced, FoldersNotSynced], [APPROVAL]),
     (RenamedBeforeSynced, REPAIR_TAKEN_OVER),
     (CutBeforeCopied, REPAIR),
     (SealedBeforeSynced, SEAL),
@@ -537,8 +531,6 @@ MUTANTS = [
     (OthersNotSynced, START_LEFT_BEHIND),
     (OthersNotSynced, START_VOUCHED_FOR),
     (FoldersTakenOnTrust, START_TAKEN_OVER),
-    (FilesNotSynced, APPROVAL),
-    (FoldersNotSynced, APPROVAL),
 ]
 SOUND: set[Callable[..., None]] = set()
 """What has been seen to pass with a sound disk."""

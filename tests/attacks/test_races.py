@@ -124,7 +124,7 @@ class Crowd:
         self.threads: list[threading.Thread] = []
 
     def join_in(self, commands: int, do: Callable[..., Answer]) -> None:
-        """One more of them, with so many commands to run."""
+        """One more of them, with that number of commands to run."""
         mine = random.Random(self.random.random())
         thread = threading.Thread(target=self._live, args=(mine, commands, do), daemon=True)
         self.threads.append(thread)
@@ -179,8 +179,8 @@ class Crowd:
         kind, document = arguments[0], answer.document
         if document["status"] == "error":
             bad = [line for line in document.get("undelivered", ()) if line["outcome"] in PROBLEMS]
-            told = f"{arguments}: {document['message']} {bad} {answer.err}"
-            assert document["code"] in REFUSED.get(kind, ()), told
+            explained = f"{arguments}: {document['message']} {bad} {answer.err}"
+            assert document["code"] in REFUSED.get(kind, ()), explained
             return
         assert "Traceback" not in answer.err
         id_ = document.get("id") or document.get("cancelled_id") or ""
@@ -264,8 +264,7 @@ def test_a_crowd_on_one_log(tmp_path: Path, sandbox: Sandbox, cast: Cast) -> Non
         crowd.join_in(rounds(25), actor.call)
     for _ in range(2):
         crowd.join_in(rounds(3), partial(run, environ=environ))
-    for _ in range(3):
-        storm.start_loop()
+    storm.start_loops(3)
     count("processes racing", 3 + 2 * rounds(3))
     crowd.let_loose(lambda: time.sleep(0.05))
     crowd.settle(people[0])
@@ -279,7 +278,7 @@ def test_a_crowd_that_dies_while_months_are_sealed(
     tmp_path: Path, sandbox: Sandbox, cast: Cast
 ) -> None:
     """P1, P2, P5: the same, while loops and commands are killed with SIGKILL, agents are slow, and
-    three months that are over are sealed by whoever comes first."""
+    three months that are over are sealed by the first that comes."""
     environ = environ_for(tmp_path / "var", sandbox, PROMPTYOSELF_MIN_INTERVAL="1",
                           PROMPTYOSELF_RECONCILE_GRACE="1.5", PROMPTYOSELF_CALL_TIMEOUT="2",
                           PROMPTYOSELF_DEFAULT_AGENT_ID="before")  # fmt: skip
@@ -309,8 +308,7 @@ def test_a_crowd_that_dies_while_months_are_sealed(
         crowd.join_in(rounds(20), partial(mortal, place))
     for _ in range(2):
         crowd.join_in(rounds(2), partial(run, environ=environ))
-    for _ in range(3):
-        storm.start_loop()
+    storm.start_loops(3)
 
     def meanwhile() -> None:
         time.sleep(crowd.random.random() * 0.6)
@@ -419,7 +417,7 @@ def test_readers_do_not_wait_for_a_delivery(var: Path, sandbox: Sandbox, cast: C
 
 
 def test_the_lock_of_a_process_that_was_killed_is_free(var: Path, cast: Cast) -> None:
-    """P5: a holder killed inside the lock leaves its files behind, and whoever waits goes on."""
+    """P5: a holder killed inside the lock leaves its files behind, and those who wait go on."""
     environ = environ_for(var, PROMPTYOSELF_LOCK_TIMEOUT=str(STUCK))
     writer = cast(environ)
     for number in range(rounds(3)):
@@ -445,7 +443,7 @@ def contents(var: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.timeout(100)
-def test_whoever_keeps_the_lock_is_named(var: Path, sandbox: Sandbox, cast: Cast) -> None:
+def test_the_holder_of_the_lock_is_named(var: Path, sandbox: Sandbox, cast: Cast) -> None:
     """P5, P7: where a living process keeps the lock for too long, every command that writes gives
     up with one JSON error that names it, and changes nothing; afterwards they succeed."""
     environ = environ_for(var, sandbox, PROMPTYOSELF_LOCK_TIMEOUT="0.2")
@@ -527,14 +525,14 @@ def test_the_same_change_by_several_threads_at_once(var: Path) -> None:
     now = datetime.now(UTC)
 
     def together(do: Callable[[Store], dict[str, Any]]) -> list[Any]:
-        barrier, found = threading.Barrier(threads), []
+        barrier, outcomes = threading.Barrier(threads), []
 
         def work(store: Store) -> None:
             barrier.wait()
             try:
-                found.append(do(store))
+                outcomes.append(do(store))
             except PromptyoselfError as error:
-                found.append(error.code)
+                outcomes.append(error.code)
 
         working = [threading.Thread(target=work, args=(store,)) for store in stores]
         for thread in working:
@@ -542,8 +540,8 @@ def test_the_same_change_by_several_threads_at_once(var: Path) -> None:
         for thread in working:
             thread.join(STUCK)
         count("commands raced", threads)
-        assert len(found) == threads
-        return found
+        assert len(outcomes) == threads
+        return outcomes
 
     for number in range(rounds(10)):
         request = Request(agent_id="a", prompt=f"p{number}", every="1h")
@@ -562,10 +560,9 @@ def test_a_slot_that_many_want_is_claimed_by_one(var: Path, sandbox: Sandbox, ca
     environ = environ_for(var, sandbox)
     actors = [cast(environ) for _ in range(3)]
     storm = Storm(var, sandbox, **environ)
-    for _ in range(2):
-        storm.start_loop()
+    storm.start_loops(2)
     at_once(actors, "execute")  # imports what it needs
-    told: Counter[str] = Counter()
+    delivered: Counter[str] = Counter()
     store, agents = store_in(environ), len(sandbox.agents)
     try:
         for turn in range(rounds(3)):
@@ -574,7 +571,9 @@ def test_a_slot_that_many_want_is_claimed_by_one(var: Path, sandbox: Sandbox, ca
                 instant = register(store, asked, datetime.now(UTC))["next_run"]
             wait_for(lambda until=instant: format_utc(datetime.now(UTC)) >= until)
             for answer in at_once(actors, "execute"):
-                told.update(one["id"] for one in answer.success()["executed"] if one["delivered"])
+                delivered.update(
+                    one["id"] for one in answer.success()["executed"] if one["delivered"]
+                )
             wait_for(storm.all_settled)
     finally:
         storm.stop_loops()
@@ -583,6 +582,6 @@ def test_a_slot_that_many_want_is_claimed_by_one(var: Path, sandbox: Sandbox, ca
     assert len(claims) == agents * rounds(3)
     assert set(claims.values()) == {1}
     assert set(sandbox.deliveries.values()) == {1}
-    assert set(told.values()) <= {1}
+    assert set(delivered.values()) <= {1}
     assert not list(due(store.read().state, format_utc(datetime.now(UTC))))
     audit(store, now=datetime.now(UTC))

@@ -157,9 +157,9 @@ def _writer(folder: Path, who: int, report: Callable[[str], None]) -> None:
     store, done = store_in(folder), 0
     while done < 10:
         with suppress(ChainError, PromptyoselfError):
-            made = draft(1000 * who + done)
-            store.transact(NOW, lambda _, d=made: ([d], None))  # type: ignore[misc]
-            report(str(made.id))
+            new = draft(1000 * who + done)
+            store.transact(NOW, lambda _, d=new: ([d], None))  # type: ignore[misc]
+            report(str(new.id))
             done += 1
 
 

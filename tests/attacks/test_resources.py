@@ -219,33 +219,23 @@ def call_in_child(*arguments: str, prepare: Callable[[], None] = nothing) -> Ans
     return Answer(code, out.encode(), err)
 
 
-def a_folder(path: Path) -> None:
+def _make_a_folder(path: Path) -> None:
     path.mkdir()
     (path / "file").touch()
 
 
-def a_file(path: Path) -> None:
-    path.write_bytes(b"precious")
-
-
-def a_fifo(path: Path) -> None:
-    os.mkfifo(path)
-
-
-def a_loop(path: Path) -> None:
-    path.symlink_to(path.name)
-
-
-def a_way_to_nowhere(path: Path) -> None:
-    path.symlink_to("/nonexistent/place")
-
-
+OBSTACLES: dict[str, Callable[[Path], object]] = {
+    "a folder": _make_a_folder,
+    "a file": lambda path: path.write_bytes(b"precious"),
+    "a pipe": os.mkfifo,
+    "a loop of links": lambda path: path.symlink_to(path.name),
+    "a link to nowhere": lambda path: path.symlink_to("/nonexistent/place"),
+}
 PLACES = (
     "schedules", "schedules/2026-11.ndjson.gz", "schedules/2026-12.ndjson.gz",
     "schedules/index.json", "schedules/.index.json.tmp", "schedules/lock", "schedules/lock.queue",
     "schedules/lock.holder", "schedules/quarantine", "workers",
 )  # fmt: skip
-OBSTACLES = (a_folder, a_file, a_fifo, a_loop, a_way_to_nowhere)
 CALLS: tuple[tuple[str, ...], ...] = (
     ("list",), (*BASE, "--every", "9m"), ("verify",), ("rebuild",), ("execute",),
     ("doctor", "--skip-letta"),
@@ -259,13 +249,12 @@ CALLS: tuple[tuple[str, ...], ...] = (
         for place, obstacle in product(PLACES, OBSTACLES)
         # Bytes in a new month are a torn end, and a folder for the quarantine is one.
         if (place, obstacle)
-        not in (("schedules/2026-12.ndjson.gz", a_file), ("schedules/quarantine", a_folder))
+        not in (("schedules/2026-12.ndjson.gz", "a file"), ("schedules/quarantine", "a folder"))
     ],
 )
 def test_what_lies_in_the_way(
     place: str,
-    obstacle: Callable[[Path], None],
-    var: Path,
+    obstacle: str,
     quick_path: Path,
     clock: Clock,
     monkeypatch: pytest.MonkeyPatch,
@@ -286,7 +275,7 @@ def test_what_lies_in_the_way(
     path, aside = var / place, quick_path / "aside"
     if path.exists():
         path.rename(aside)
-    obstacle(path)
+    OBSTACLES[obstacle](path)
     for arguments in CALLS:
         before = log_of(var)
         answer = call_in_child(*arguments)
@@ -338,7 +327,7 @@ def all_works_again(place: Path, ids: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("spare", range(7))
 def test_too_few_file_handles(spare: int, var: Path, clock: Clock) -> None:
-    """P7: a process that may open only so many more files is told so, or does its work; either way
+    """P7: a process that may open only a few more files is told so, or does its work; either way
     the log is whole, and all works once it may."""
     ids = prepared(var, clock)
     for arguments_of in COMMANDS.values():  # so that no child dies of an import in the test's code

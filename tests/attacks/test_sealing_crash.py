@@ -172,9 +172,9 @@ def test_power_loss_at_every_syscall(tmp_path: Path) -> None:
         steps = max(steps, disk.count if acknowledged == 3 else at)
         lost = disk.after_power_loss(tmp_path / f"{at}-after") / "var" / "schedules"
         count("losses of power")
-        found = whole(lost)
-        assert found[: len(before)] == before, at
-        assert sum(b'"segment.sealed"' in line for line in found) >= acknowledged
+        read = whole(lost)
+        assert read[: len(before)] == before, at
+        assert sum(b'"segment.sealed"' in line for line in read) >= acknowledged
         assert_recovers(lost, before)
         for platter in (first, disk):
             assert isinstance(platter, Platter)

@@ -47,8 +47,7 @@ def test_every_slot_has_one_outcome_and_every_prompt_arrives_once(tmp_path: Path
             sandbox.fault(kind, probability=0.05, stored=True)
         for route in ("runs", "run", "messages"):
             sandbox.fault("server_error", route=route, probability=0.03)
-        storm.start_loop()
-        storm.start_loop()
+        storm.start_loops(2)
         storm.rage(20, every=1.0, timeout=240)
         storm.stop_loops()
 

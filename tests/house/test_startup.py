@@ -8,7 +8,7 @@ from pathlib import Path
 
 import orjson
 import pytest
-from calling import AGENT, call
+from calling import AGENT, call, run
 
 from promptyoself.cli import main
 
@@ -160,15 +160,10 @@ def test_the_end_is_clean(environ: dict[str, str]) -> None:
     """P8: a command ends at once, without taking the interpreter apart, and yet its whole answer
     arrives, its exit code too; called from Python, `main` raises SystemExit as any program does."""
     prompt = "x" * 100_000  # more than a pipe holds
-    script = [sys.executable, "-m", "promptyoself"]
-    register = [*script, "register", "--agent-id", AGENT, "--every", "5m", "--prompt", prompt]
-    subprocess.run(register, env=environ, stdout=subprocess.PIPE, check=True)
-    listed = subprocess.run(
-        [*script, "list", "--full"], env=environ, stdout=subprocess.PIPE, check=True
-    )
-    assert orjson.loads(listed.stdout)["schedules"][0]["prompt"] == prompt
-    wrong = subprocess.run([*script, "what"], env=environ, capture_output=True, check=False)
-    assert (wrong.returncode, orjson.loads(wrong.stdout)["code"]) == (2, "unknown_command")
+    run(*REGISTER, "--prompt", prompt, environ=environ).success()
+    listed = run("list", "--full", environ=environ).success()
+    assert listed["schedules"][0]["prompt"] == prompt
+    run("what", environ=environ).error("unknown_command", 2)
     with pytest.raises(SystemExit) as ended:
         main(["--help"])
     assert ended.value.code == 0

@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
+
+
+@lru_cache
+def changes(zone: str, first: int, last: int) -> list[tuple[datetime, timedelta, timedelta]]:
+    """Each change of the zone's offset between the beginnings of two years: when, to the second,
+    from what, and to what."""
+    info, second, changed = ZoneInfo(zone), timedelta(seconds=1), []
+
+    def offset(instant: datetime) -> timedelta:
+        return instant.astimezone(info).utcoffset() or timedelta(0)
+
+    begin, end = datetime(first, 1, 1, tzinfo=UTC), datetime(last, 1, 1, tzinfo=UTC)
+    for days in range((end - begin).days):
+        low, high = begin + timedelta(days=days), begin + timedelta(days=days + 1)
+        before, after = offset(low), offset(high)
+        while before != after and high - low > second:
+            middle = low + (high - low) // second // 2 * second
+            low, high = (middle, high) if offset(middle) == before else (low, middle)
+        if before != after:
+            changed.append((high, before, offset(high)))
+    return changed
 
 
 def is_fixed(expression: str) -> bool:

@@ -47,6 +47,11 @@ class Loops:
         self.loops: list[subprocess.Popen[bytes]] = []
         self.kills = 0
 
+    def start_loops(self, number: int) -> None:
+        """That number of loops more."""
+        for _ in range(number):
+            self.start_loop()
+
     def start_loop(self) -> None:
         """One more loop."""
         environ = {**os.environ, **self.environ}

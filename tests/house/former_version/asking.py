@@ -50,13 +50,13 @@ def _ask(here: Machine, ids: dict[str, str], lines: Sequence[str]) -> str:
 
 def answers(name: str, folder: Path, data: Path = DATA) -> dict[str, str]:
     """What the questions of a data directory are answered, each file of them on its own copy."""
-    told = {}
+    documents = {}
     for file, lines in QUESTIONS[name].items():
         with opened(name, folder / file, data) as (here, ids):
-            told[f"{name}/{file}.txt"] = _ask(here, ids, lines)
+            documents[f"{name}/{file}.txt"] = _ask(here, ids, lines)
             for pack in sorted(here.var.parent.glob("*.zip")):
-                told[f"{name}/{pack.stem}-pack.txt"] = _contents(pack)
-    return told
+                documents[f"{name}/{pack.stem}-pack.txt"] = _contents(pack)
+    return documents
 
 
 def _contents(pack: Path) -> str:
@@ -71,16 +71,16 @@ def _contents(pack: Path) -> str:
 
 def refusals(folder: Path, data: Path = DATA) -> dict[str, str]:
     """What wrong input is answered. Nothing may change by it."""
-    told = {}
+    documents = {}
     with opened("main", folder, data) as (here, ids):
         before = untouched(here.var)
         for file, lines in WRONG.items():
             with pytest.MonkeyPatch.context() as patch:
                 if file == "pinned":
                     patch.setenv("PROMPTYOSELF_ONLY_AGENT", ids["echo"])
-                told[f"errors/{file}.txt"] = _ask(here, ids, lines)
+                documents[f"errors/{file}.txt"] = _ask(here, ids, lines)
         assert untouched(here.var) == before
-    return told
+    return documents
 
 
 def untouched(var: Path) -> dict[str, bytes]:
@@ -114,8 +114,8 @@ def continued(name: str, folder: Path, data: Path = DATA) -> dict[str, str]:
     one, all lines that it has then."""
     with opened(name, folder, data) as (here, ids):
         before = {} if name == "damaged" else lines_in(here.var)
-        told = {f"continued/{name}.txt": _sizeless(_ask(here, ids, CONTINUED[name]))}
-        return told | _added(here, before, f"continued/{name}")
+        documents = {f"continued/{name}.txt": _sizeless(_ask(here, ids, CONTINUED[name]))}
+        return documents | _added(here, before, f"continued/{name}")
 
 
 def delivered(folder: Path, data: Path = DATA) -> dict[str, str]:
@@ -128,9 +128,9 @@ def delivered(folder: Path, data: Path = DATA) -> dict[str, str]:
         here.letta = port_of(sandbox)
         patch.setenv("PROMPTYOSELF_RECONCILE_GRACE", "0.3")
         before = lines_in(here.var)
-        told = {"continued/delivered.txt": _in_order(_ask(here, ids, DELIVERED))}
+        documents = {"continued/delivered.txt": _in_order(_ask(here, ids, DELIVERED))}
         added = _added(here, before, "continued/delivered")
-    return told | {name: _by_schedule(text) for name, text in added.items()}
+    return documents | {name: _by_schedule(text) for name, text in added.items()}
 
 
 def _in_order(text: str) -> str:
@@ -186,8 +186,8 @@ def imported(folder: Path, data: Path = DATA) -> dict[str, str]:
     (folder / "export.json").write_bytes((data / "export.json").read_bytes())
     with machine(folder / "var") as here:
         here.set(known["now"])
-        told = {"continued/imported.txt": _ask(here, {}, IMPORTED)}
-        return told | _added(here, {}, "continued/imported")
+        documents = {"continued/imported.txt": _ask(here, {}, IMPORTED)}
+        return documents | _added(here, {}, "continued/imported")
 
 
 def port_of(sandbox: Sandbox) -> int:
@@ -196,18 +196,18 @@ def port_of(sandbox: Sandbox) -> int:
 
 
 def _added(here: Machine, before: dict[str, list[bytes]], file: str) -> dict[str, str]:
-    told = {}
+    documents = {}
     for chain, lines in lines_in(here.var).items():
         old = before.get(chain, [])
         assert lines[: len(old)] == old, f"{chain}: what was there isn't any more"
-        told[f"{file}-{chain}.ndjson"] = b"".join(lines[len(old) :]).decode()
-    return told
+        documents[f"{file}-{chain}.ndjson"] = b"".join(lines[len(old) :]).decode()
+    return documents
 
 
 def lines_in(var: Path) -> dict[str, list[bytes]]:
     """The lines of each chain, with their newlines."""
-    found: dict[str, list[bytes]] = {}
+    lines_of_chain: dict[str, list[bytes]] = {}
     for path in sorted(var.glob("*/*.ndjson.gz")):
         lines = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
-        found.setdefault(path.parent.name, []).extend(lines)
-    return found
+        lines_of_chain.setdefault(path.parent.name, []).extend(lines)
+    return lines_of_chain

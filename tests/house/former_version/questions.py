@@ -7,17 +7,18 @@ from collections.abc import Mapping, Sequence
 
 Asked = Mapping[str, Sequence[str]]
 
-_READING = {
+
+def _alone(*commands: str) -> Asked:
+    """Commands without options, each in a file of its own."""
+    return {command: [command] for command in commands}
+
+
+_READING: Asked = {
     "list": ["list", "list --status all --full", "list --status active --limit 3", "list --at 20"],
     "history": ["history --limit 5", "history --type schedule --limit 3"],
     "verify": ["verify", "verify --chain schedules"],
-    "head": ["head"],
-    "stats": ["stats"],
-    "budgets": ["budgets"],
-    "audit": ["audit"],
-    "metrics": ["metrics"],
-    "export": ["export"],
-    "rebuild": ["rebuild"],
+    **_alone("head", "stats", "budgets", "audit", "metrics", "export", "rebuild", "desires"),
+    "doctor": ["doctor --skip-letta"],
 }
 
 _MAIN: Asked = {
@@ -76,7 +77,6 @@ _MAIN: Asked = {
         "head --note --key FOLDER/var/keys/head.key",
         "head --note --key FOLDER/var/keys/head.key --chain desires",
     ],
-    "stats": ["stats"],
     "budgets": [
         "budgets", "budgets --agent-id agent-c06fc069-612b-472e-8cdf-619a05e397f5",
     ],
@@ -102,9 +102,7 @@ _MAIN: Asked = {
         "desires --query choir",
         "desires --at 2026-10-05T00:00 --limit 2",
     ],
-    "approvals": ["approvals"],
-    "export": ["export"],
-    "metrics": ["metrics"],
+    **_alone("stats", "approvals", "export", "metrics"),
     "doctor": ["doctor --skip-letta", "doctor --skip-letta --quick --allow-no-loop"],
     "previews": [
         "register --agent-id agent-1 --prompt Hi --every 1h --dry-run",
@@ -125,16 +123,12 @@ QUESTIONS: Mapping[str, Asked] = {
     "main": _MAIN,
     "recovered": {
         **_READING,
-        "desires": ["desires"],
         "diff": ["diff --since 4 --to 9", "diff --since 10"],
-        "doctor": ["doctor --skip-letta"],
         "simulate": ["simulate --until 'in 7d'"],
     },
     "damaged": {
         **_READING,
-        "desires": ["desires"],
         "recover": ["recover --dry-run", "recover --dry-run --chain schedules", "recover"],
-        "doctor": ["doctor --skip-letta"],
         "changes": [
             "register --agent-id agent-1 --prompt Hi --every 1h",
             "execute",
@@ -143,9 +137,8 @@ QUESTIONS: Mapping[str, Asked] = {
     },
     "parts": {
         "list": ["list --limit 3", "list --agent-id agent-more"],
-        "stats": ["stats"],
+        **_alone("stats", "verify"),
         "budgets": ["budgets --agent-id agent-more"],
-        "verify": ["verify"],
         "simulate": ["simulate --until 'in 1d'"],
         "rebuild": ["rebuild", "list --limit 1"],
     },
