@@ -52,6 +52,12 @@ REFUSED: dict[str, tuple[tuple[str, ...], str, str]] = {
         (*BASE, "--time", "2031-03-30T01:30", "--tz", "Europe/London"),
         "nonexistent_time", "2031-03-30T01:30",
     ),
+    "day that a year hasn't": ((*BASE, "--time", "2027-02-29T09:00"), "invalid_time", "2027-02-29"),
+    "day that a century hasn't": (
+        (*BASE, "--time", "2100-02-29T09:00"), "invalid_time", "2100-02-29",
+    ),
+    "leap second": ((*BASE, "--time", "2026-12-31T23:59:60Z"), "invalid_time", "59:60"),
+    "second after the last": ((*BASE, "--time", "2026-12-31T24:00:01"), "invalid_time", "24:00:01"),
     "no time": ((*BASE, "--time", "tomorrow"), "invalid_time", "tomorrow"),
     "start after end": (
         (*EVERY, "--start-at", "2031-01-02T00:00", "--until", "2031-01-01T00:00"),
@@ -188,6 +194,7 @@ def test_bad_input_is_refused_and_changes_nothing(case: str, var: Path) -> None:
         assert named in said.replace("\\\\", "\\"), (named, said)
         assert document["hint"] or code == "conflicting_options"
         assert log_of(var) == before
+        assert var.exists() == bool(before)
         call(*BASE, "--cron", "0 9 * * *").success()
 
 
