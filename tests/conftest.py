@@ -155,6 +155,12 @@ def quick_path(tmp_path: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
+@pytest.fixture
+def folder(quick_path: Path) -> Path:
+    """Where a test makes a chain."""
+    return quick_path / "s"
+
+
 @pytest.fixture(params=["schedules", "desires"])
 def both_chains(request: pytest.FixtureRequest) -> Iterator[str]:
     """For the tests of what both chains promise: each runs once for either."""

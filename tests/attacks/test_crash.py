@@ -288,10 +288,9 @@ def _tails(whole: bytes) -> Iterator[bytes]:
 
 @pytest.mark.usefixtures("both_chains")
 @pytest.mark.parametrize("case", ["first of all", "same month", "first of a month"])
-def test_torn_at_every_byte(quick_path: Path, case: str) -> None:
+def test_torn_at_every_byte(folder: Path, case: str) -> None:
     """P1: a write that got through up to any byte, with nothing, zeros or noise in place of the
     rest, is moved aside whole, recorded once, and costs nothing acknowledged."""
-    folder = quick_path / "s"
     disk = Unsynced()
     ledger = ledger_in(folder, disk)
     earlier = {"first of all": [], "same month": [-40, 0], "first of a month": [-40, -20]}[case]
@@ -337,9 +336,8 @@ def test_torn_at_every_byte(quick_path: Path, case: str) -> None:
         assert ledger.torn() is None
 
 
-def test_index_torn(quick_path: Path) -> None:
+def test_index_torn(folder: Path) -> None:
     """P1: bytes kept in the quarantine bear the month and the offset at which they lay."""
-    folder = quick_path / "s"
     append(ledger_in(folder), 1)
     path = folder / "2026-11.ndjson.gz"
     size = path.stat().st_size
@@ -349,9 +347,8 @@ def test_index_torn(quick_path: Path) -> None:
     assert (record["month"], record["offset"], record["bytes"]) == ("2026-11", size, 10)
 
 
-def test_strangers_in_the_quarantine(quick_path: Path) -> None:
+def test_strangers_in_the_quarantine(folder: Path) -> None:
     """Files that people put into the quarantine keep nobody from appending."""
-    folder = quick_path / "s"
     append(ledger_in(folder), 1)
     (folder / "quarantine").mkdir()
     for name in ("notes.unrecorded", "x", ".unrecorded", "2026-11-xx.torn.unrecorded"):
@@ -416,7 +413,7 @@ def test_write_of_nothing(quick_path: Path) -> None:
     assert len(check_chain(quick_path / "s")) == 2
 
 
-def test_cut_back_fails_too(quick_path: Path) -> None:
+def test_cut_back_fails_too(folder: Path) -> None:
     """P1: where the write fails and cutting it back fails as well, the torn end is moved aside."""
 
     class Broken(Disk):
@@ -427,7 +424,6 @@ def test_cut_back_fails_too(quick_path: Path) -> None:
         def ftruncate(self, descriptor: int, size: int) -> None:  # noqa: ARG002
             raise OSError(errno.EIO, "device")
 
-    folder = quick_path / "s"
     append(ledger_in(folder), 1)
     with pytest.raises(OSError, match="device"):
         append(ledger_in(folder, Broken()), 2)

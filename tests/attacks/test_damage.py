@@ -49,9 +49,9 @@ def _refuses_appends(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def chain(quick_path: Path) -> FileLedger:
+def chain(folder: Path) -> FileLedger:
     """Seven events in six members in three months."""
-    return three_months(quick_path / "s")
+    return three_months(folder)
 
 
 def _borders(folder: Path) -> list[tuple[Path, int, int, int]]:
@@ -59,10 +59,9 @@ def _borders(folder: Path) -> list[tuple[Path, int, int, int]]:
     return [(path, *border) for path in sorted(folder.glob("*.gz")) for border in borders(path)]
 
 
-def test_every_bit(chain: FileLedger, quick_path: Path) -> None:
+def test_every_bit(chain: FileLedger, folder: Path) -> None:
     """P3: whichever bit of a chain is flipped, a replay names that event, or every line is
     unchanged, or it lies in the last append, which is then no longer read at all."""
-    folder = quick_path / "s"
     good, members = lines(folder), _borders(folder)
     head = verdict(folder)[0]
     unchanged = tails = noticed = 0
@@ -114,10 +113,9 @@ def _edits(good: list[bytes]) -> Iterator[tuple[str, list[bytes], int]]:
 
 @pytest.mark.usefixtures("both_chains")
 @pytest.mark.parametrize("grouping", ["one member", "a member each"])
-def test_every_line(quick_path: Path, grouping: str) -> None:
+def test_every_line(folder: Path, grouping: str) -> None:
     """P3: a line dropped, repeated, swapped, edited, forged or blanked, in members that are whole
     again, is found, and the first bad event named; at the very end that takes a head."""
-    folder = quick_path / "s"
     ledger = ledger_in(folder)
     for number in range(5):
         append(ledger, number)
@@ -142,9 +140,8 @@ def test_every_line(quick_path: Path, grouping: str) -> None:
             assert not ledger.holds(head), name
 
 
-def test_forged_from_there_on(quick_path: Path) -> None:
+def test_forged_from_there_on(folder: Path) -> None:
     """P3: a chain rewritten from one event to its end, hashes and all, is only told by its head."""
-    folder = quick_path / "s"
     ledger = ledger_in(folder)
     for number in range(4):
         append(ledger, number)
@@ -177,11 +174,8 @@ def test_forged_from_there_on(quick_path: Path) -> None:
         ({"type": None}, "type is of another type"),
     ],
 )
-def test_link_is_right_but_nothing_else(
-    quick_path: Path, change: dict[str, object], what: str
-) -> None:
+def test_link_is_right_but_nothing_else(folder: Path, change: dict[str, object], what: str) -> None:
     """P3: an event that follows by its hash, but not by its number, time or month, is named."""
-    folder = quick_path / "s"
     ledger = ledger_in(folder)
     head = append(ledger, 1)
     event = {**json.loads(lines(folder)[-1]), "seq": 3, "prev": head.hash, **change}
@@ -211,10 +205,9 @@ def test_link_is_right_but_nothing_else(
         (b'"ts":', b'"ts": '),
     ],
 )
-def test_lines_that_read_otherwise_than_they_look(quick_path: Path, old: bytes, new: bytes) -> None:
+def test_lines_that_read_otherwise_than_they_look(folder: Path, old: bytes, new: bytes) -> None:
     """P3: a line whose id, time or version is there twice, or spelled in another way than ours, is
     refused."""
-    folder = quick_path / "s"
     for number in range(3):
         append(ledger_in(folder), 3 * number, 3 * number + 1, 3 * number + 2)
     good = lines(folder)
@@ -248,10 +241,9 @@ def test_lines_that_read_otherwise_than_they_look(quick_path: Path, old: bytes, 
         (b'"}', b'"}\0'),
     ],
 )
-def test_a_line_has_one_reading(quick_path: Path, old: bytes, new: bytes) -> None:
+def test_a_line_has_one_reading(folder: Path, old: bytes, new: bytes) -> None:
     """P3: a line that is the same JSON to some readers and other JSON to others, or spelled in any
     other way than the format's, is refused, though its links hold."""
-    folder = quick_path / "s"
     append(ledger_in(folder), 1)
     created, line = lines(folder)
     spelled = line.replace(old, new) if new.startswith(b'"}') else line.replace(old, new, 1)
@@ -281,9 +273,8 @@ def test_month_removed(chain: FileLedger, quick_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("both_chains")
-def test_month_renamed(chain: FileLedger, quick_path: Path) -> None:
+def test_month_renamed(chain: FileLedger, folder: Path) -> None:
     """P3: events in another month's file are refused."""
-    folder = quick_path / "s"
     (folder / "2026-11.ndjson.gz").rename(folder / "2026-12.ndjson.gz")
     details = broken(folder).details
     assert (details["seq"], details["expected"], details["found"]) == (6, "2026-12", "2026-11")
@@ -311,9 +302,8 @@ def test_cut_at_a_border(chain: FileLedger, quick_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("both_chains")
-def test_member_cut(chain: FileLedger, quick_path: Path) -> None:
+def test_member_cut(chain: FileLedger, folder: Path) -> None:
     """P3: a member that lost its end, anywhere but at the chain's end, is named."""
-    folder = quick_path / "s"
     for path, start, end, seq in _borders(folder)[:-1]:
         saved = path.read_bytes()
         for cut in range(start + 1, end, 1 if SCALE > 1 else 11):
@@ -326,9 +316,8 @@ def test_member_cut(chain: FileLedger, quick_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("both_chains")
-def test_zeros_and_noise_in_the_middle(chain: FileLedger, quick_path: Path) -> None:
+def test_zeros_and_noise_in_the_middle(chain: FileLedger, folder: Path) -> None:
     """P3: a stretch of zeros or noise is damage, unless nothing but the end comes after it."""
-    folder = quick_path / "s"
     for path, start, end, seq in _borders(folder)[:-1]:
         saved = path.read_bytes()
         for filler in (bytes(end - start), chance("noise in the middle").randbytes(end - start)):
@@ -454,9 +443,8 @@ def _use(folder: Path, name: str, index: bytes | None) -> None:
 
 
 @pytest.mark.usefixtures("both_chains")
-def test_append_leaves_damage_alone(chain: FileLedger, quick_path: Path) -> None:
+def test_append_leaves_damage_alone(chain: FileLedger, folder: Path) -> None:
     """P4: an append that meets damage, or has no need to look at it, never alters damaged bytes."""
-    folder = quick_path / "s"
     head = chain.head()
     for path, start, end, _ in _borders(folder)[:-1]:
         saved = snapshot_of(folder)
@@ -503,7 +491,7 @@ def test_gzip_bomb(quick_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["noise", "zeros", "headers", "starts"])
-def test_long_garbage_tail(quick_path: Path, kind: str) -> None:
+def test_long_garbage_tail(folder: Path, kind: str) -> None:
     """P1, P4: ten megabytes of garbage at the end are moved aside; garbage made of gzip headers,
     which no crash leaves, is refused; either in bounded time."""
     size = 10 << 20
@@ -515,7 +503,6 @@ def test_long_garbage_tail(quick_path: Path, kind: str) -> None:
         "headers": header * (size // len(header)),
         "starts": begun * (size // len(begun)),
     }[kind]
-    folder = quick_path / "s"
     ledger = ledger_in(folder)
     append(ledger, 1)
     path = folder / "2026-11.ndjson.gz"
@@ -592,9 +579,8 @@ def _any_answer(folder: Path) -> None:
         _refuses_appends(folder)
 
 
-def test_true_is_no_number(quick_path: Path) -> None:
+def test_true_is_no_number(folder: Path) -> None:
     """A line with ``true`` for 1 isn't an event, though Python thinks them equal."""
-    folder = quick_path / "s"
     append(ledger_in(folder), 1)
     path = folder / "2026-11.ndjson.gz"
     content = gzip.decompress(path.read_bytes()).replace(b'"seq":1,', b'"seq":true,')
@@ -603,10 +589,9 @@ def test_true_is_no_number(quick_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(ANSWERS))
-def test_named_damage(quick_path: Path, name: str) -> None:
+def test_named_damage(folder: Path, name: str) -> None:
     """P3, P4: each kind of damage has the answer that stands beside its name, and refusing alters
     nothing."""
-    folder = quick_path / "s"
     shutil.copytree(DAMAGED / name, folder)
     source = snapshot_of(folder)
     answer, seq = ANSWERS[name]
