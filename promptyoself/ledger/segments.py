@@ -221,6 +221,8 @@ def members_of(file: BinaryIO, start: int = 0) -> Iterator[Member]:
 
 def ends_at(file: BinaryIO, position: Position) -> bool:
     """Whether the position's event is the last of the member that the position names."""
+    if position.member < 0:  # an index may say so, and no file can be read from there
+        return False
     try:
         member = next(members_of(file, position.member), None)
         if member is None or member.end != position.offset:
