@@ -133,8 +133,6 @@ def serve_forever(
     host: str = "127.0.0.1",
     port: int = 8283,
     latency: float = 1.0,
-    token: str | None = None,
-    seed: int = 0,
     ready: Callable[[Sandbox], None] = lambda _: None,
     stop: threading.Event | None = None,
 ) -> None:
@@ -146,9 +144,8 @@ def serve_forever(
         PromptyoselfError: ``port_in_use`` or ``cannot_listen``.
     """
     ended = stop or threading.Event()
-    sandbox = Sandbox(agents, host=host, port=port, latency=latency, token=token, seed=seed)
     before: list[tuple[signal.Signals, Any]] = []
-    with sandbox:
+    with Sandbox(agents, host=host, port=port, latency=latency) as sandbox:
         try:
             if threading.current_thread() is threading.main_thread():
                 for number in (signal.SIGINT, signal.SIGTERM):

@@ -297,7 +297,7 @@ def test_what_failed_for_one_reason_is_resumed_by_one_command(
     assert "letta_rejected (3)" in error["hint"]
     monkeypatch.setenv("PROMPTYOSELF_ONLY_AGENT", sandbox.agents[1])
     answer = call("resume", "--failed-with", "letta_rejected", "--reason", "paid").success()
-    assert [each["id"] for each in answer["resumed"]] == [second]
+    assert [schedule["id"] for schedule in answer["resumed"]] == [second]
     error = call("resume", "--failed-with", "letta_rejected").error("nothing_to_resume")
     assert error["hint"] == "None has failed at all.", "others' failures are theirs"
     monkeypatch.delenv("PROMPTYOSELF_ONLY_AGENT")
@@ -329,7 +329,7 @@ def test_no_more_is_resumed_than_an_agent_may_have(
     monkeypatch.setenv("PROMPTYOSELF_MAX_ACTIVE_PER_AGENT", "2")
     answer = call("resume", "--failed-with", "letta_rejected").success()
     assert answer["count"] == len(answer["resumed"]) == 2
-    assert [each["code"] for each in answer["left"]] == ["too_many_schedules"]
+    assert [schedule["code"] for schedule in answer["left"]] == ["too_many_schedules"]
 
 
 def test_resume_wants_an_id_or_a_code(var: Path) -> None:

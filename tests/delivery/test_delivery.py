@@ -62,9 +62,9 @@ class Bench:
         claimed = base._replace(**fields)
         return claimed._replace(otid=slot_otid(claimed.id, claimed.slot))
 
-    def delivery(self, made: Claim) -> Delivery:
+    def delivery(self, claimed: Claim) -> Delivery:
         return Delivery(
-            made,
+            claimed,
             self.letta,
             lambda: self.now,
             reconcile_grace=GRACE,
@@ -72,9 +72,9 @@ class Bench:
             monotonic=lambda: self.monotonic,
         )
 
-    def begun(self, made: Claim) -> Delivery:
+    def begun(self, claimed: Claim) -> Delivery:
         """A delivery that has taken its first step, which sends it if its agent is free."""
-        delivery = self.delivery(made)
+        delivery = self.delivery(claimed)
         self.step(delivery)
         return delivery
 
@@ -107,7 +107,7 @@ class Bench:
         raise AssertionError("it never ends")
 
     def end(self, delivery: Delivery, kind: type[Outcome], copies: int | None = None) -> Any:
-        """Let it run to its outcome, of which there are so many copies in the end."""
+        """Let it run to its outcome, and count the copies in the end if a number is given."""
         outcome = self.go(delivery)
         assert isinstance(outcome, kind)
         assert copies is None or self.copies(delivery.claim) == copies
@@ -126,12 +126,12 @@ class Bench:
     def finish(self) -> None:
         self.sandbox.finish_runs()
 
-    def copies(self, made: Claim) -> int:
+    def copies(self, claimed: Claim) -> int:
         """How many there are in the end, when nothing is under way any more."""
         self.sandbox.clear_faults()
         self.sandbox.finish_runs()
         assert sum(self.sandbox.deliveries.values()) == len(self.sandbox.deliveries), "doubled"
-        return self.sandbox.deliveries[made.agent_id, made.otid]
+        return self.sandbox.deliveries[claimed.agent_id, claimed.otid]
 
     def look(self, *followed: str | None) -> RunSnapshot:
         """What all runs look like now."""
@@ -170,8 +170,8 @@ def hasty() -> Iterator[Bench]:
 
 def test_a_free_agent_gets_it_at_once(bench: Bench) -> None:
     """Sent in the first step, followed until its run has completed, and there once."""
-    made = bench.claim()
-    delivery = bench.begun(made)
+    claimed = bench.claim()
+    delivery = bench.begun(claimed)
     assert delivery.may_have_arrived
     assert delivery.run_id is not None
     assert delivery.wait.holds_seat
@@ -179,7 +179,7 @@ def test_a_free_agent_gets_it_at_once(bench: Bench) -> None:
     bench.finish()
     assert bench.go(delivery) == Delivered("run", delivery.run_id)
     assert bench.copies(delivery.claim) == 1
-    assert bench.sandbox.messages(bench.agent)[0].text == made.text
+    assert bench.sandbox.messages(bench.agent)[0].text == claimed.text
 
 
 def test_polling_slows_down(bench: Bench) -> None:
@@ -213,11 +213,11 @@ def test_it_waits_for_a_busy_agent(bench: Bench) -> None:
 def test_it_makes_way_when_the_agent_stays_busy(bench: Bench) -> None:
     """After two minutes it gives its place up, unsent, to come again."""
     bench.occupy()
-    made = bench.claim()
-    outcome = bench.go(bench.delivery(made))
+    claimed = bench.claim()
+    outcome = bench.go(bench.delivery(claimed))
     assert outcome == Abandoned("letta_busy", "The agent is busy with another run.")
     assert 120 <= bench.monotonic <= 135
-    assert bench.copies(made) == 0
+    assert bench.copies(claimed) == 0
 
 
 def test_a_leftover_run_is_ignored(bench: Bench) -> None:
@@ -302,10 +302,10 @@ def test_what_a_fault_comes_to(
     bench: Bench, fault: str, params: dict[str, Any], kind: Any, code: str, copies: int
 ) -> None:
     """P2: each fault of a send has its outcome; nothing is called delivered that isn't there."""
-    made = bench.claim()
+    claimed = bench.claim()
     bench.sandbox.latency = 0
     bench.sandbox.fault(fault, **params)
-    outcome = bench.end(bench.delivery(made), kind)
+    outcome = bench.end(bench.delivery(claimed), kind)
     assert (outcome.via if isinstance(outcome, Delivered) else outcome.code) == code
     if isinstance(outcome, Failed):
         assert outcome.permanent
@@ -313,7 +313,7 @@ def test_what_a_fault_comes_to(
         assert outcome.retry_after == 90  # type: ignore[union-attr]
     if fault == "run_fails_after":
         assert outcome.error == params.get("error", "INTERNAL_SERVER_ERROR: a fault on demand")
-    assert bench.copies(made) == copies
+    assert bench.copies(claimed) == copies
 
 
 @pytest.mark.parametrize("fault", ["busy", "pending_approval"])
@@ -354,11 +354,11 @@ def test_what_is_in_doubt_is_found_out(
 ) -> None:
     """P2: after an answer that says nothing, the tagged run or the lack of any trace decides; never
     a second send."""
-    made = hasty.claim(
+    claimed = hasty.claim(
         conversation_id=hasty.sandbox.create_conversation(hasty.agent) if conversation else None
     )
     hasty.sandbox.fault(fault, **params)
-    delivery = hasty.begun(made)
+    delivery = hasty.begun(claimed)
     (stalled,) = hasty.stalls
     assert stalled.in_doubt
     assert stalled.retry_at == hasty.now + timedelta(seconds=GRACE)
@@ -396,10 +396,10 @@ def test_the_run_of_a_lost_reply_may_be_over_at_once(hasty: Bench) -> None:
 def test_what_a_server_said_is_told_before_anything_is_asked(bench: Bench) -> None:
     """P9: the answer that leaves it in doubt is there in the next step, without another call, and
     without the prompt that it quotes."""
-    made = bench.claim(text="Call the dentist about Tuesday.")
-    detail = f"could not store {made.text!r}:\nno space left"
+    claimed = bench.claim(text="Call the dentist about Tuesday.")
+    detail = f"could not store {claimed.text!r}:\nno space left"
     bench.sandbox.fault("server_error", detail=detail)
-    delivery = bench.begun(made)
+    delivery = bench.begun(claimed)
     (stalled,) = bench.stalls
     assert (stalled.code, stalled.http_status) == ("letta_server_error", 500)
     assert stalled.in_doubt
@@ -450,11 +450,11 @@ def test_what_cannot_be_asked_is_told(
 
 
 def test_the_dead_leave_word_of_what_they_had_met(bench: Bench) -> None:
-    """P9: whoever adopts a delivery tells, in its outcome, the answer that its sender had got."""
+    """P9: the outcome of a delivery that was adopted has the answer that its sender had got."""
     met = Stalled("letta_server_error", "It answered with HTTP 500.", True, 500, "boom")
-    made = bench.claim(in_doubt=True, stalled=met)
+    claimed = bench.claim(in_doubt=True, stalled=met)
     bench.pass_(400)
-    outcome = bench.end(bench.delivery(made), Abandoned)
+    outcome = bench.end(bench.delivery(claimed), Abandoned)
     assert (outcome.code, outcome.http_status, outcome.detail) == ("no_trace", 500, "boom")
     assert met.error in outcome.error
 
@@ -462,9 +462,9 @@ def test_the_dead_leave_word_of_what_they_had_met(bench: Bench) -> None:
 # --- in doubt -------------------------------------------------------------------------------------
 
 
-def sent_by_the_dead(bench: Bench, made: Claim) -> None:
+def sent_by_the_dead(bench: Bench, claimed: Claim) -> None:
     """A worker sends, and dies before it can record anything."""
-    bench.letta.send(Message(made.agent_id, made.conversation_id, made.text, made.otid))
+    bench.letta.send(Message(claimed.agent_id, claimed.conversation_id, claimed.text, claimed.otid))
 
 
 @pytest.mark.parametrize(
@@ -492,12 +492,12 @@ def test_what_arrived_is_found_in_the_history(
     monkeypatch.setattr(client, "_PAGE", 1)  # so that the search ends where it may
     talking = "conversation_id" in changes
     talk = bench.sandbox.create_conversation(bench.agent) if talking else None
-    made = bench.claim(conversation_id=talk)
-    sent_by_the_dead(bench, made)
+    claimed = bench.claim(conversation_id=talk)
+    sent_by_the_dead(bench, claimed)
     bench.finish()
     bench.pass_(seconds)
     bench.now += timedelta(hours=clock_set)
-    later = made._replace(in_doubt=in_doubt, **changes)
+    later = claimed._replace(in_doubt=in_doubt, **changes)
     if not in_doubt:
         later = later._replace(claimed_at=bench.now, since=bench.now)
     delivery = bench.delivery(later)
@@ -518,9 +518,9 @@ UNKNOWN_RUN = "run-00000000-0000-4000-8000-000000000000"
 )
 def test_an_active_run_that_bears_our_tag_is_followed(bench: Bench, fields: dict[str, Any]) -> None:
     """P2: it is waited for; (c) when it has ended, it decides."""
-    made = bench.claim(**fields)
-    sent_by_the_dead(bench, made)
-    delivery = bench.delivery(made)
+    claimed = bench.claim(**fields)
+    sent_by_the_dead(bench, claimed)
+    delivery = bench.delivery(claimed)
     bench.waits(delivery, 3600)
     assert delivery.may_have_arrived
     bench.finish()
@@ -530,10 +530,10 @@ def test_an_active_run_that_bears_our_tag_is_followed(bench: Bench, fields: dict
 def test_in_doubt_with_a_run_that_fails(bench: Bench) -> None:
     """P2: (c) a tagged run that ends without having read the prompt leaves the slot to be tried
     again."""
-    made = bench.claim(in_doubt=True)
+    claimed = bench.claim(in_doubt=True)
     bench.sandbox.fault("run_fails_before")
-    sent_by_the_dead(bench, made)
-    delivery = bench.delivery(made)
+    sent_by_the_dead(bench, claimed)
+    delivery = bench.delivery(claimed)
     bench.waits(delivery, 10)
     bench.finish()
     outcome = bench.end(delivery, Abandoned, copies=0)
@@ -542,10 +542,10 @@ def test_in_doubt_with_a_run_that_fails(bench: Bench) -> None:
 
 def test_in_doubt_with_a_run_that_never_ends(bench: Bench) -> None:
     """P2: (b) after two hours an active run is a leftover: failed, and said to be unknown."""
-    made = bench.claim(in_doubt=True)
+    claimed = bench.claim(in_doubt=True)
     bench.sandbox.fault("run_stuck")
-    sent_by_the_dead(bench, made)
-    outcome = bench.end(bench.delivery(made), Failed, copies=0)
+    sent_by_the_dead(bench, claimed)
+    outcome = bench.end(bench.delivery(claimed), Failed, copies=0)
     assert (outcome.code, outcome.permanent) == ("unknown", False)
     assert 7200 <= bench.monotonic <= 7220
 
@@ -571,20 +571,20 @@ def test_a_log_that_is_ahead_of_the_clock_finds_the_message(
     """P2: where the clock was set back, the log's claim lies in the future; the message doesn't."""
     monkeypatch.setattr(client, "_PAGE", 1)  # so that the search ends where it may
     ahead = bench.now + timedelta(hours=6)
-    made = bench.claim(in_doubt=True, claimed_at=ahead, since=ahead, slot=format_utc(ahead))
-    sent_by_the_dead(bench, made)
+    claimed = bench.claim(in_doubt=True, claimed_at=ahead, since=ahead, slot=format_utc(ahead))
+    sent_by_the_dead(bench, claimed)
     bench.finish()
-    bench.end(bench.delivery(made), Delivered, copies=1)
+    bench.end(bench.delivery(claimed), Delivered, copies=1)
 
 
 def test_in_doubt_without_a_trace(bench: Bench) -> None:
     """P2: (d) without any trace for the whole grace, it may be sent again, under the same otid;
     and then there is one."""
-    made = bench.claim(in_doubt=True)
-    outcome = bench.end(bench.delivery(made), Abandoned)
+    claimed = bench.claim(in_doubt=True)
+    outcome = bench.end(bench.delivery(claimed), Abandoned)
     assert outcome.at_once
     assert GRACE <= bench.monotonic < GRACE + 11
-    again = made._replace(in_doubt=False, attempt=2, claimed_at=bench.now)
+    again = claimed._replace(in_doubt=False, attempt=2, claimed_at=bench.now)
     delivery = bench.begun(again)
     bench.finish()
     bench.end(delivery, Delivered, copies=1)
@@ -592,21 +592,21 @@ def test_in_doubt_without_a_trace(bench: Bench) -> None:
 
 def test_an_old_doubt_is_settled_at_once(bench: Bench) -> None:
     """P2: (d) where the dead worker's time to send was over long ago, nobody need wait any more."""
-    made = bench.claim(in_doubt=True)
+    claimed = bench.claim(in_doubt=True)
     bench.pass_(3600)
     began = bench.monotonic
-    bench.end(bench.delivery(made), Abandoned)
+    bench.end(bench.delivery(claimed), Abandoned)
     assert bench.monotonic == began
 
 
 @pytest.mark.parametrize("fault", ["server_error", "garbage", "unauthorized", "refuse"])
 def test_a_server_that_does_not_answer_leaves_it_in_doubt(bench: Bench, fault: str) -> None:
     """P2: (e) as long as nobody can be asked, nothing is concluded, for hours."""
-    made = bench.claim(in_doubt=True)
-    sent_by_the_dead(bench, made)
+    claimed = bench.claim(in_doubt=True)
+    sent_by_the_dead(bench, claimed)
     bench.finish()
     bench.sandbox.fault(fault, route="any", times=100_000)
-    delivery = bench.delivery(made)
+    delivery = bench.delivery(claimed)
     bench.waits(delivery, 3 * 3600)
     bench.sandbox.clear_faults()
     bench.end(delivery, Delivered, copies=1)
@@ -625,10 +625,10 @@ def test_a_server_that_is_down_leaves_it_in_doubt(bench: Bench) -> None:
 @pytest.mark.parametrize("route", ["runs", "messages"])
 def test_half_an_answer_proves_nothing(bench: Bench, route: str) -> None:
     """P2: without the runs or without the history there is no telling, and nothing is concluded."""
-    made = bench.claim(in_doubt=True)
+    claimed = bench.claim(in_doubt=True)
     bench.sandbox.fault("server_error", route=route, times=1000)
-    bench.waits(bench.delivery(made), 3600)
-    assert bench.copies(made) == 0
+    bench.waits(bench.delivery(claimed), 3600)
+    assert bench.copies(claimed) == 0
 
 
 def test_a_server_that_lost_its_runs(bench: Bench) -> None:
@@ -642,12 +642,12 @@ def test_a_server_that_lost_its_runs(bench: Bench) -> None:
 
 def test_a_run_that_its_worker_noted(bench: Bench) -> None:
     """What a stopping worker left word of is asked for directly."""
-    made = bench.claim(in_doubt=True)
-    run_id = bench.letta.send(Message(bench.agent, None, made.text, made.otid))
+    claimed = bench.claim(in_doubt=True)
+    run_id = bench.letta.send(Message(bench.agent, None, claimed.text, claimed.otid))
     bench.finish()
-    outcome = bench.go(bench.delivery(made._replace(run_id=run_id)))
+    outcome = bench.go(bench.delivery(claimed._replace(run_id=run_id)))
     assert outcome == Delivered("run", run_id)
-    assert bench.copies(made) == 1
+    assert bench.copies(claimed) == 1
 
 
 def test_a_deleted_agent_takes_the_evidence_with_it(bench: Bench) -> None:
@@ -682,8 +682,8 @@ def test_one_that_ends_between_the_two_questions_is_seen(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P2: a run that ends while we ask is in the history when we have asked for the runs first."""
-    made = bench.claim()
-    sent_by_the_dead(bench, made)
+    claimed = bench.claim()
+    sent_by_the_dead(bench, claimed)
     bench.pass_(10)
     ask = bench.letta.active_runs
 
@@ -692,7 +692,7 @@ def test_one_that_ends_between_the_two_questions_is_seen(
         return ask(agent_id)
 
     monkeypatch.setattr(bench.letta, "active_runs", just_missed)
-    for claim in (made._replace(attempt=2), made._replace(in_doubt=True)):
+    for claim in (claimed._replace(attempt=2), claimed._replace(in_doubt=True)):
         bench.end(bench.delivery(claim), Delivered, copies=1)
 
 
@@ -707,13 +707,13 @@ def test_without_knowing_whether_it_is_free_nothing_is_sent(bench: Bench, fault:
 
 def test_it_says_that_letta_has_answered(bench: Bench) -> None:
     """A delivery tells whether the server has answered it, which ends a pause of the others."""
-    made = bench.claim()
-    delivery = bench.delivery(made)
+    claimed = bench.claim()
+    delivery = bench.delivery(claimed)
     bench.sandbox.stop()
     bench.end(delivery, Abandoned)
     assert not any(step.heard for step in bench.steps)
     bench.sandbox.start()
-    delivery = bench.delivery(made)
+    delivery = bench.delivery(claimed)
     assert bench.step(delivery).heard
 
 
@@ -733,7 +733,7 @@ def test_a_look_spares_the_question(bench: Bench) -> None:
 
 
 def test_a_look_asked_for_before_the_claim_is_not_believed(bench: Bench) -> None:
-    """P2: whoever began a run since isn't in it: it asks by itself, and waits."""
+    """P2: a run that began since isn't in it: it asks by itself, and waits."""
     seen = bench.look()
     bench.occupy()
     bench.pass_(0.01)
@@ -757,7 +757,7 @@ def test_a_look_that_lay_about_is_not_sent_upon(bench: Bench) -> None:
 
 
 def test_a_look_is_used_once(bench: Bench) -> None:
-    """P2: what showed the agent busy, or a send refused, is asked for anew."""
+    """P2: what showed the agent busy, or a send refused, is asked for again."""
     delivery = bench.delivery(bench.claim())
     assert delivery.use(bench.look()) is False
     bench.sandbox.fault("busy")
@@ -773,8 +773,8 @@ def test_a_look_shows_the_agent_busy(bench: Bench) -> None:
     """P2: what it shows is heeded as an answer of its own would be: another's run is waited for,
     one's own followed, a leftover ignored."""
     bench.occupy()
-    made = bench.claim()
-    delivery = bench.delivery(made)
+    claimed = bench.claim()
+    delivery = bench.delivery(claimed)
     assert delivery.use(bench.look()) is False
     bench.step(delivery)
     assert not delivery.wait.holds_seat
@@ -785,16 +785,16 @@ def test_a_look_shows_the_agent_busy(bench: Bench) -> None:
     assert delivery.use(bench.look()) is False
     bench.step(delivery)
     assert bench.sandbox.requests == {"send": 1}
-    again = bench.delivery(made._replace(attempt=2))
+    again = bench.delivery(claimed._replace(attempt=2))
     assert again.use(bench.look()) is False
     bench.step(again)
     assert again.run_id == delivery.run_id
     assert bench.copies(delivery.claim) == 1
 
 
-def followed(bench: Bench, made: Claim) -> Delivery:
+def followed(bench: Bench, claimed: Claim) -> Delivery:
     """A delivery that was sent."""
-    delivery = bench.delivery(made)
+    delivery = bench.delivery(claimed)
     bench.step(delivery)
     assert delivery.wait.wants == "run"
     bench.pass_(0.1)
@@ -803,8 +803,8 @@ def followed(bench: Bench, made: Claim) -> Delivery:
 
 def test_a_look_tells_how_the_run_stands(bench: Bench) -> None:
     """P8: as long as it goes on, and where it has completed, no call is made at all."""
-    made = bench.claim()
-    delivery = followed(bench, made)
+    claimed = bench.claim()
+    delivery = followed(bench, claimed)
     for _ in range(3):
         assert delivery.use(bench.look(delivery.run_id)) is True
         bench.pass_(bench.step(delivery).then.seconds)
@@ -827,8 +827,8 @@ def test_a_look_asked_for_before_the_send_tells_nothing(bench: Bench) -> None:
 
 def test_a_run_that_a_look_lacks_is_asked_for(bench: Bench) -> None:
     """P2: whether it is over, and how it ended, its own answer says."""
-    made = bench.claim()
-    delivery = followed(bench, made)
+    claimed = bench.claim()
+    delivery = followed(bench, claimed)
     bench.finish()
     assert delivery.use(bench.look()) is False
     assert bench.go(delivery) == Delivered("run", delivery.run_id)
@@ -838,8 +838,8 @@ def test_a_run_that_a_look_lacks_is_asked_for(bench: Bench) -> None:
 
 def test_a_look_that_lacks_an_active_run_is_contradicted(bench: Bench) -> None:
     """P2: nothing is concluded from it, and it is noted that such lists can't be relied upon."""
-    made = bench.claim()
-    delivery = followed(bench, made)
+    claimed = bench.claim()
+    delivery = followed(bench, claimed)
     assert delivery.use(RunSnapshot(bench.monotonic, bench.monotonic, {}, {})) is False
     step = bench.step(delivery)
     assert step.contradicts
@@ -851,9 +851,9 @@ def test_a_look_that_lacks_an_active_run_is_contradicted(bench: Bench) -> None:
 @pytest.mark.parametrize(("fault", "copies"), [("run_fails_before", 0), ("run_fails_after", 1)])
 def test_a_failed_run_in_a_look_is_no_outcome_yet(bench: Bench, fault: str, copies: int) -> None:
     """P2: the agent's history is looked through before anything is said of a run that failed."""
-    made = bench.claim()
+    claimed = bench.claim()
     bench.sandbox.fault(fault)
-    delivery = followed(bench, made)
+    delivery = followed(bench, claimed)
     bench.finish()
     assert delivery.use(bench.look(delivery.run_id)) is False
     outcome = bench.go(delivery)

@@ -113,9 +113,9 @@ def test_a_fault_says_whether_it_may_have_arrived(
     assert sandbox.deliveries[message.agent_id, message.otid] == stored
     if stored:
         assert error.kind == "doubt"
-    told = f"{error!r} {error.hint} {error.details} {''.join(traceback.format_exception(error))}"
-    assert TOKEN not in told
-    assert PROMPT not in told
+    shown = f"{error!r} {error.hint} {error.details} {''.join(traceback.format_exception(error))}"
+    assert TOKEN not in shown
+    assert PROMPT not in shown
     assert sandbox.url in error.message
     assert error.status is None or str(error.status) in error.message
 
@@ -191,8 +191,8 @@ def test_a_failed_run_is_classified_by_its_error(
     assert api.run_failure_is_permanent(run.error) is permanent
     assert api.run_failure_is_busy(run.error) is busy
     assert api.run_failure_lacks_credits(run.error) is (fault == "model_402")
-    found = deliverer.find(agent_id, conversation_id, message.otid, since())
-    assert (found is not None) is bool(stored)
+    in_history = deliverer.find(agent_id, conversation_id, message.otid, since())
+    assert (in_history is not None) is bool(stored)
 
 
 @pytest.mark.parametrize(
@@ -402,12 +402,12 @@ def test_what_a_server_says_is_kept_in_an_excerpt(
     sandbox.fault("server_error", **params)
     message = fresh(sandbox.agents[0])
     error = failure("doubt", "letta_server_error", deliverer.send, message)
-    told = excerpt(error.detail or "", PROMPT)
-    assert told.startswith(begins)
-    assert TOKEN not in told
-    assert PROMPT not in told
-    assert told.isprintable()
-    assert len(told) <= 200
+    shown = excerpt(error.detail or "", PROMPT)
+    assert shown.startswith(begins)
+    assert TOKEN not in shown
+    assert PROMPT not in shown
+    assert shown.isprintable()
+    assert len(shown) <= 200
     assert len(excerpt("x" * 5000, PROMPT)) == 200
 
 

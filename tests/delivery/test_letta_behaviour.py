@@ -35,11 +35,11 @@ def test_a_message_arrives_with_its_otid(any_letta: Letta, deliverer: LettaClien
     assert (run.status, run.otid, run.agent_id) == ("completed", message.otid, message.agent_id)
     assert run.error is None
     assert run.created_at is not None
-    found = deliverer.find(message.agent_id, None, message.otid, since())
-    assert found is not None
-    assert found.run_id == run_id
-    assert found.date is not None
-    assert abs(found.date - run.created_at) < timedelta(seconds=3)
+    in_history = deliverer.find(message.agent_id, None, message.otid, since())
+    assert in_history is not None
+    assert in_history.run_id == run_id
+    assert in_history.date is not None
+    assert abs(in_history.date - run.created_at) < timedelta(seconds=3)
 
 
 def test_in_flight_only_the_run_tells(any_letta: Letta, deliverer: LettaClient) -> None:
@@ -73,8 +73,8 @@ def test_find_turns_pages(
     for message in messages:
         ended(deliverer, deliverer.send(message))
     for message in messages:
-        found = deliverer.find(agent_id, None, message.otid, since())
-        assert found is not None
+        in_history = deliverer.find(agent_id, None, message.otid, since())
+        assert in_history is not None
     assert deliverer.find(agent_id, None, "missing", since()) is None
 
 
@@ -179,9 +179,9 @@ def test_a_conversation_is_sent_to_by_a_stream_that_is_let_go(
     run = ended(deliverer, run_id)
     assert (run.status, run.otid, run.agent_id) == ("completed", message.otid, agent_id)
     for where in (message.conversation_id, None, "default"):
-        found = deliverer.find(agent_id, where, message.otid, since())
-        assert found is not None
-        assert found.run_id == run_id
+        in_history = deliverer.find(agent_id, where, message.otid, since())
+        assert in_history is not None
+        assert in_history.run_id == run_id
 
 
 def test_a_conversation_must_be_the_agents_own(any_letta: Letta, deliverer: LettaClient) -> None:

@@ -168,8 +168,8 @@ def test_a_history_of_long_messages_is_read_in_smaller_pages() -> None:
 
     with serving(answer) as (letta, server):
         since = datetime(2026, 11, 20, 11, tzinfo=UTC)
-        found = letta.find(AGENT, None, "otid-24", since)
-        assert found is not None
-        assert found.message_id == "message-24"
+        in_history = letta.find(AGENT, None, "otid-24", since)
+        assert in_history is not None
+        assert in_history.message_id == "message-24"
         assert letta.find(AGENT, None, "otid-25", since) is None
         assert [asked["limit"] for asked in server.asked[:4]] == [["100"], ["10"], ["10"], ["10"]]

@@ -76,12 +76,12 @@ class House(Loops):
 
     def events(self, type_: str, id_: str | None = None) -> list[dict[str, Any]]:
         """The events of a type, or of all types that begin so, from the log as it lies there."""
-        found = [orjson.loads(line) for line in lines_of(self._var)]
-        return [e for e in found if e["type"].startswith(type_) and id_ in (None, e["id"])]
+        logged = [orjson.loads(line) for line in lines_of(self._var)]
+        return [e for e in logged if e["type"].startswith(type_) and id_ in (None, e["id"])]
 
     def check(self, agents: list[str], *, delivered: int) -> None:
-        """P2: the log, the agents' histories and the audit agree, and the log is whole: so many
-        were delivered, each is once in a history, and nothing else is."""
+        """P2: the log, the agents' histories and the audit agree, and the log is whole: as many
+        as given were delivered, each is once in a history, and nothing else is."""
         assert self.call("verify").success()["valid"]
         totals = self.call("audit").success()["totals"]
         assert totals["delivered"] == delivered
@@ -131,10 +131,10 @@ def test_twenty_agents_at_once(
 ) -> None:
     """Twenty agents have a prompt for the same instant, and each gets its own, once."""
     agents = [any_letta.agent() for _ in range(20)]
-    at = (datetime.now(UTC) - timedelta(minutes=1)).isoformat()
+    due = (datetime.now(UTC) - timedelta(minutes=1)).isoformat()
     prompts = {agent_id: f"This is for {agent_id}." for agent_id in agents}
     for agent_id, prompt in prompts.items():
-        asked = ("--agent-id", agent_id, "--prompt", prompt, "--time", at)
+        asked = ("--agent-id", agent_id, "--prompt", prompt, "--time", due)
         register_earlier(house, monkeypatch, *asked)
     house.execute()
     house.check(agents, delivered=20)
@@ -306,7 +306,7 @@ def test_loops_are_killed_at_random(
 def scatter(
     house: House, agents: list[str], prompts: int, seconds: float, random_: random.Random
 ) -> None:
-    """Register so many prompts, due at random within so many seconds, every fifth into a
+    """Register prompts that are due at random within a number of seconds, every fifth into a
     conversation of its agent's."""
     now = datetime.now(UTC)
     talks = {agent_id: house.letta.conversation(agent_id) for agent_id in agents}

@@ -34,26 +34,26 @@ def start(builder: Path, *arguments: str, **environ: str) -> subprocess.Popen[st
 
 def test_it_is_installed_once_and_whole(builder: Path, tmp_path: Path) -> None:
     """Of two that want it at once, one makes it and the other waits; what a killed installation
-    left is made anew, and what is whole is left alone."""
+    left is made again, and what is whole is left alone."""
     cache = tmp_path / "cache"
     builders = [start(builder, XDG_CACHE_HOME=str(cache)) for _ in range(2)]
-    told = [process.communicate(timeout=120) for process in builders]
-    assert [process.returncode for process in builders] == [0, 0], told
-    assert sorted("Installing" in err for _, err in told) == [False, True]
-    python = Path(told[0][0].strip())
-    assert told[0][0] == told[1][0]
+    outputs = [process.communicate(timeout=120) for process in builders]
+    assert [process.returncode for process in builders] == [0, 0], outputs
+    assert sorted("Installing" in err for _, err in outputs) == [False, True]
+    python = Path(outputs[0][0].strip())
+    assert outputs[0][0] == outputs[1][0]
     assert python.is_relative_to(cache / "promptyoself")
     subprocess.run([python, "-c", ""], check=True)
 
     folder = python.parent.parent
     (folder / "left").touch()
     again = start(builder, XDG_CACHE_HOME=str(cache))
-    assert again.communicate(timeout=120) == (told[0][0], "")
+    assert again.communicate(timeout=120) == (outputs[0][0], "")
     assert (folder / "left").exists()
     (folder / ".ready").unlink()
-    anew = start(builder, XDG_CACHE_HOME=str(cache))
-    out, err = anew.communicate(timeout=120)
-    assert (out, "Installing" in err) == (told[0][0], True)
+    rebuilding = start(builder, XDG_CACHE_HOME=str(cache))
+    out, err = rebuilding.communicate(timeout=120)
+    assert (out, "Installing" in err) == (outputs[0][0], True)
     assert not (folder / "left").exists()
 
 

@@ -39,8 +39,8 @@ def letta(request: pytest.FixtureRequest) -> Iterator[RealLetta]:
     yield server
     server.internet.lead_to(None)
     client = client_of(server)
-    for each in client.mcp_servers.list():
-        client.mcp_servers.delete(str(each.id))
+    for registered in client.mcp_servers.list():
+        client.mcp_servers.delete(str(registered.id))
 
 
 def client_of(letta: RealLetta) -> Client:
@@ -82,11 +82,11 @@ def test_what_the_document_shows(letta: RealLetta, tmp_path: Path) -> None:
     assert not calls
     assert f"AGENT_ID: {agent}" in letta.instructions(agent), "how a model knows its own id"
     events = [orjson.loads(line) for line in lines_of(var)]
-    made = [event for event in events if event["type"] == "schedule.registered"]
-    callers = [(event["actor"]["via"], event["actor"]["for_agent"]) for event in made]
+    registered = [event for event in events if event["type"] == "schedule.registered"]
+    callers = [(event["actor"]["via"], event["actor"]["for_agent"]) for event in registered]
     assert callers == [("mcp", agent)] * 2
-    assert [event["data"]["prompt"] for event in made] == ["Stretch.", "Plan the day."]
-    assert [event["data"]["agent_id"] for event in made] == [agent] * 2
+    assert [event["data"]["prompt"] for event in registered] == ["Stretch.", "Plan the day."]
+    assert [event["data"]["agent_id"] for event in registered] == [agent] * 2
     (delivered,) = [event["data"] for event in events if event["type"] == "delivery.delivered"]
     assert [row["content"] for row in letta.history(agent)].count("Stretch.") == 1
     assert letta.copies([agent])[delivered["otid"]] == 1
@@ -133,7 +133,7 @@ def test_every_kind_of_agent_calls_alike(
         assert (status, answer["code"], bool(answer["hint"])) == ("error", "invalid_duration", True)
         status, answer = ask(agents[0], prompt="x", every="2h", agent_id=agents[1])
         assert (status, answer["code"]) == ("error", "forbidden_agent")
-        (server_id,) = [str(each.id) for each in client.mcp_servers.list()]
+        (server_id,) = [str(registered.id) for registered in client.mcp_servers.list()]
         # It takes some for new that it has, since it looks at 50 tools only, its own among them.
         refreshed = client.mcp_servers.refresh(server_id)
         assert (refreshed["deleted"], refreshed["updated"]) == ([], [])
@@ -173,4 +173,4 @@ def attach(client: Client, url: str = CLOCK) -> dict[str, str]:
             "auth_token": f"Bearer {TOKEN}",
         },
     )
-    return {each.name: str(each.id) for each in client.mcp_servers.tools.list(str(server.id))}
+    return {tool.name: str(tool.id) for tool in client.mcp_servers.tools.list(str(server.id))}

@@ -188,7 +188,7 @@ def test_what_a_turn_that_fails_leaves(any_letta: Letta, talking: bool) -> None:
     where = f"/v1/agents/{agent_id}/messages{f'?conversation_id={talk}' if talk else ''}"
     step = ["tool_call_message", "tool_return_message"]
     error_told = ["stop_reason", "event: error", "error_message"]
-    for after, left, told in (
+    for after, left, expected in (
         (False, [], ["ping", *error_told, "[DONE]"]),
         (True, ["user_message", *step], ["ping", *step, *error_told]),
     ):
@@ -199,7 +199,7 @@ def test_what_a_turn_that_fails_leaves(any_letta: Letta, talking: bool) -> None:
             assert run["metadata"]["error"].startswith("INTERNAL_SERVER_ERROR: ")
         else:
             events = stream(any_letta, talk, include_pings=True)
-            assert [e if isinstance(e, str) else e["message_type"] for e in events] == told
+            assert [e if isinstance(e, str) else e["message_type"] for e in events] == expected
             (run,) = ask(any_letta, "GET", f"/v1/runs/?agent_id={agent_id}&limit=1").json()
             assert run["status"] == ("completed" if after else "failed")
             assert run["stop_reason"] == "llm_api_error"

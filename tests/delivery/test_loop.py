@@ -38,7 +38,7 @@ def test_it_wakes_when_another_process_appends(
 ) -> None:
     """What another process registers or triggers is delivered within a second of its time, though
     the loop may sleep for a minute; and what it did is printed, a line per pass."""
-    one = loops("--interval", "60")
+    running = loops("--interval", "60")
     add(sandbox.agents[1], "early", "--time", "in 1s")
     run("register", "--agent-id", sandbox.agents[0], "--prompt", "p", "--time", "in 2s",
         environ=environ).success()  # fmt: skip
@@ -50,7 +50,7 @@ def test_it_wakes_when_another_process_appends(
     call("trigger", "--id", id_).success()
     assert wait_for(lambda: len(sandbox.messages(sandbox.agents[2])) == 1) < 1.5
     wait_for(lambda: len(events(var, "delivery.delivered")) == 3)
-    printed = one.stop()
+    printed = running.stop()
     assert all(line["status"] == "success" for line in printed)
     assert sum(len(line["executed"]) for line in printed) == 3
     check_chain(var / "schedules")
@@ -59,10 +59,10 @@ def test_it_wakes_when_another_process_appends(
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_stops_in_order(var: Path, loops: Callable[..., Loop], number: signal.Signals) -> None:
     """SIGTERM and SIGINT end an idle loop within a second or two: recorded, and exit code 0."""
-    one = loops()
+    running = loops()
     time.sleep(0.3)
     began = time.monotonic()
-    assert one.stop(number) == []
+    assert running.stop(number) == []
     assert time.monotonic() - began < 3
     (stopped,) = events(var, "worker.stopped")
     assert stopped["data"]["why"] == number.name
@@ -74,13 +74,13 @@ def test_a_loop_that_hangs_is_found_out(
 ) -> None:
     """A loop that is stopped, its lock held all the same, is told by doctor within a minute, by
     name, and is well again when it goes on; one that was killed is no loop any more."""
-    one = loops()
+    running = loops()
     (started,) = events(var, "worker.started")
     worker, look = started["data"]["worker"], ("doctor", "--quick", "--skip-letta")
     wait_for((var / "workers" / f"{worker}.alive").exists)
     monkeypatch.delenv("PROMPTYOSELF_RECONCILE_GRACE")
     call(*look, "--require-loop").success()
-    one.process.send_signal(signal.SIGSTOP)
+    running.process.send_signal(signal.SIGSTOP)
     call(*look, "--require-loop").success()
     with monkeypatch.context() as later:
         later.setattr(Session, "now", lambda _: datetime.now(UTC) + timedelta(seconds=55))
@@ -91,9 +91,9 @@ def test_a_loop_that_hangs_is_found_out(
         assert "Restart" in document["hint"]
         later.setattr(Session, "now", lambda _: datetime.now(UTC) - timedelta(seconds=70))
         assert call(*look).error("unhealthy")["checks"], "a clock that was set back hides nothing"
-    one.process.send_signal(signal.SIGCONT)
+    running.process.send_signal(signal.SIGCONT)
     call(*look, "--require-loop").success()
-    one.kill()
+    running.kill()
     assert "loop (none is running)" in call(*look, "--require-loop").error("unhealthy")["message"]
     assert not list((var / "workers").iterdir())
 
@@ -104,12 +104,12 @@ def test_it_stops_while_an_agent_is_at_work(
     """P2: a stop doesn't wait for a slow agent: its delivery is left in doubt, with its run, and
     the next loop settles it without sending."""
     sandbox.latency = 1e6
-    one = loops()
+    running = loops()
     add(sandbox.agents[0])
     wait_for(lambda: sandbox.state()["agents"][0]["active_runs"])
     time.sleep(0.3)
     began = time.monotonic()
-    printed = one.stop()
+    printed = running.stop()
     assert time.monotonic() - began < 8
     assert printed[-1]["executed"][0]["state"] == "in_doubt"
     assert events(var, "worker.stopped")[0]["data"]["in_flight"]
@@ -126,17 +126,17 @@ def test_the_dead_are_survived(sandbox: Sandbox, var: Path, loops: Callable[...,
     for agent in sandbox.agents[:6]:
         add(agent)
     wait_for(lambda: sum(len(a["active_runs"]) for a in sandbox.state()["agents"]) == 6)
-    for one in pair:
-        one.kill()
+    for running in pair:
+        running.kill()
     sandbox.finish_runs()
     third = loops()
     wait_for(lambda: len(events(var, "delivery.delivered")) == 6)
     third.stop()
     assert set(sandbox.deliveries.values()) == {1}
     assert len(sandbox.deliveries) == 6
-    told = [SimpleNamespace(**event) for event in check_chain(var / "schedules")]
-    check_deliveries(told)
-    assert check_slots(told, datetime.now(UTC)) == {"delivered": 6}
+    logged = [SimpleNamespace(**event) for event in check_chain(var / "schedules")]
+    check_deliveries(logged)
+    assert check_slots(logged, datetime.now(UTC)) == {"delivered": 6}
 
 
 def test_a_wait_that_runs_out_while_a_signal_is_handled_ends() -> None:
@@ -170,8 +170,8 @@ def test_several_loops_share_the_work(
     for number in range(20):
         add(sandbox.agents[number % 10], f"prompt {number}")
     wait_for(lambda: len(events(var, "delivery.delivered")) == 20)
-    for one in three:
-        one.stop()
+    for running in three:
+        running.stop()
     assert set(sandbox.deliveries.values()) == {1}
     assert sandbox.overlaps == 0
     claims = Counter(event["data"]["otid"] for event in events(var, "delivery.attempted"))
@@ -186,14 +186,14 @@ def test_a_loop_that_was_suspended_goes_on(
     in the history, once in the log."""
     os.environ["PROMPTYOSELF_CALL_TIMEOUT"] = "0.5"
     sandbox.latency = 0.5
-    one = loops()
+    running = loops()
     add(sandbox.agents[0])
     wait_for(lambda: sandbox.state()["agents"][0]["active_runs"])
-    os.kill(one.pid, signal.SIGSTOP)
+    os.kill(running.pid, signal.SIGSTOP)
     time.sleep(1.5)
-    os.kill(one.pid, signal.SIGCONT)
+    os.kill(running.pid, signal.SIGCONT)
     wait_for(lambda: events(var, "delivery.delivered"))
-    one.stop()
+    running.stop()
     assert list(sandbox.deliveries.values()) == [1]
     assert len(events(var, "delivery.attempted")) == 1
 
@@ -202,18 +202,18 @@ def test_an_idle_loop_costs_next_to_nothing(sandbox: Sandbox, loops: Callable[..
     """P8: a sleeping loop uses hardly any processor time, and asks Letta nothing."""
     add(sandbox.agents[0], "p", "--time", "in 1h")
     sandbox.fault("server_error", route="any", times=1)
-    one = loops()
+    running = loops()
     time.sleep(0.5)
 
     def spent() -> float:
-        fields = Path(f"/proc/{one.pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{running.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     before = spent()
     time.sleep(3)
     assert spent() - before <= 0.05
     assert sandbox.state()["faults"], "it has asked Letta something"
-    one.stop()
+    running.stop()
 
 
 # --- in this process ------------------------------------------------------------------------------
@@ -272,9 +272,9 @@ def test_a_loop_gives_signs_of_life(place: Place, monkeypatch: pytest.MonkeyPatc
     beats: list[float] = []
     beat = place.store.workers.beat
 
-    def counted(worker: str, at: float) -> None:
+    def counted(worker: str, instant: float) -> None:
         beats.append(time.monotonic())
-        beat(worker, at)
+        beat(worker, instant)
 
     monkeypatch.setattr(place.store.workers, "beat", counted)
     with Here(place):
@@ -383,8 +383,8 @@ def test_a_loop_waits_for_what_its_log_has_lost(
         assert (segment.read_bytes() if harmed is not None else None) == harmed
         assert not place.letta.sends
         assert not here.error
-        told = [warning for warning in place.warnings if "Nothing is delivered until" in warning]
-        assert len(told) == 1
+        logged = [warning for warning in place.warnings if "Nothing is delivered until" in warning]
+        assert len(logged) == 1
         if harmed is None:
             segment.with_suffix(".away").rename(segment)
         else:
@@ -396,7 +396,7 @@ def test_a_loop_waits_for_what_its_log_has_lost(
 
 
 def test_nobody_reading_its_output_does_not_stop_it(place: Place) -> None:
-    """Deliveries go on when whoever read the reports has gone."""
+    """Deliveries go on when the reader of the reports has gone."""
 
     def gone(_: Report) -> None:
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")

@@ -174,7 +174,7 @@ def test_pages_are_as_odd_as_letta_s(sandbox: Sandbox, http: httpx.Client) -> No
 
 
 def test_runs_are_listed_by_how_they_stand(sandbox: Sandbox, http: httpx.Client) -> None:
-    """Whoever's they are, newest first: the active ones, or those of some statuses, which prevail;
+    """Those of all agents, newest first: the active ones, or those of some statuses, which prevail;
     as each is by itself."""
     ended = [post(http, agent_id).json()["id"] for agent_id in sandbox.agents]
     sandbox.fault("run_fails_before")

@@ -214,8 +214,8 @@ def test_long_runs_are_asked_after_together(place: Place, monkeypatch: pytest.Mo
         calls = place.letta.calls
         return calls["look"] + calls["ended"] + calls["runs"] + calls["run"]
 
-    one = cost(1)
-    assert cost(30) <= 2 * one + 30
+    cost_of_one = cost(1)
+    assert cost(30) <= 2 * cost_of_one + 30
 
 
 def test_a_claim_during_a_look_is_not_sent_upon_it(place: Place) -> None:

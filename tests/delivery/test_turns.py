@@ -1,4 +1,4 @@
-"""Turns at the files' lock: in order, whoever is killed, stopped or gives up meanwhile."""
+"""Turns at the files' lock: in order, though some are killed, stopped or give up meanwhile."""
 
 import os
 import signal

@@ -2,7 +2,7 @@
 
 It lies outside the tree, in a folder named after the hash of ``requirements.txt``:
 ``$TEST_LETTA_ENV``, else ``${XDG_CACHE_HOME:-~/.cache}/promptyoself/letta-<hash>``.
-Whoever comes while another builds it waits for that one. What a killed build left is made anew.
+A second one that comes meanwhile waits for the first. What a killed build left is made again.
 
     python3 build.py [--python python3.12]    prints the path of its Python
 """

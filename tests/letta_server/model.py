@@ -167,8 +167,8 @@ _USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
 
 
 def _head(kind: str) -> dict[str, Any]:
-    made = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time())}
-    return {**made, "object": kind, "model": NAME}
+    identity = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time())}
+    return {**identity, "object": kind, "model": NAME}
 
 
 def _events(message: dict[str, Any], why: str) -> Iterator[str]:

@@ -53,7 +53,7 @@ def die_with_parent(number: signal.Signals, user: str | None) -> Callable[[], No
 
 
 def free_port() -> int:
-    """A port that is free, and below those that the kernel gives to whoever connects: it must
+    """A port that is free, and below those that the kernel gives to clients: it must
     still be ours when the server has been stopped and is started again."""
     choice = random.SystemRandom()
     while True:
