@@ -515,8 +515,8 @@ def test_what_nobody_granted_is_listed(desk: Desk) -> None:
     id_ = desk.register()
     desk.approve(id_)
     stray, unknown = desk.register("agent-b"), "sch_00000000"
-    for each in (stray, unknown):
-        shutil.copy2(desk.token(id_), desk.token(each))
+    for ungranted in (stray, unknown):
+        shutil.copy2(desk.token(id_), desk.token(ungranted))
     desk.token("../../x").parent.mkdir(exist_ok=True)
     assert desk.listed(stray) == ("copied", 0)
     assert desk.listed(unknown) == ("unrecorded", 0)
@@ -614,7 +614,7 @@ def approving(root: Path, disk: Disk, report: Callable[[str], None]) -> None:
 
 
 LEFT = {0: 0, 1: 1, 2: 2, 3: 1, 4: 0, 5: 1, 6: 0}
-"""How many deliveries are approved after so many acknowledgements."""
+"""How many deliveries are approved after that number of acknowledgements."""
 
 
 def recover(root: Path, acknowledged: list[str]) -> None:

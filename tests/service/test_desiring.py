@@ -53,7 +53,7 @@ def desired(text: str, strength: float = 0.5, *more: str) -> str:
 
 
 def texts(*more: str) -> list[str]:
-    return [each["text"] for each in call("desires", *more).success()["desires"]]
+    return [desire["text"] for desire in call("desires", *more).success()["desires"]]
 
 
 def chain_of(var: Path) -> dict[str, bytes]:
@@ -79,7 +79,7 @@ def test_strongest_first(var: Path, clock: Clock) -> None:
     clock.advance(days=30)
     strong = desired("Strong", 0.15)
     answer = call("desires").success()
-    assert [each["id"] for each in answer["desires"]] == [strong, faint]
+    assert [desire["id"] for desire in answer["desires"]] == [strong, faint]
     assert answer["desires"][1] == {
         "id": faint, "agent_id": "agent-a", "text": "Faint", "tags": ["old", "x"],
         "strength": 0.1, "created_at": "2026-11-20T12:00:00.000000Z", "reinforced": 0,
@@ -131,11 +131,11 @@ def test_pruning_records_and_erases_nothing(var: Path, clock: Clock) -> None:
     call("desire", "--agent-id", "agent-b", "--text", "Faint too", "--strength", "0.1").success()
     before = chain_of(var)
     dry = call("prune", "--below", "0.2", "--agent-id", "agent-a", "--dry-run").success()
-    assert ([each["id"] for each in dry["pruned"]], dry["dry_run"]) == ([faint], True)
+    assert ([desire["id"] for desire in dry["pruned"]], dry["dry_run"]) == ([faint], True)
     assert chain_of(var) == before
     asked = ("prune", "--below", "0.2", "--agent-id", "agent-a", "--reason", "too faint")
     done = call(*asked).success()
-    assert [each["id"] for each in done["pruned"]] == [faint]
+    assert [desire["id"] for desire in done["pruned"]] == [faint]
     assert texts() == ["Strong", "Faint too"]
     assert call(*asked).success()["count"] == 0
     (event,) = call("history", "--type", "desire.pruned").success()["events"]
@@ -144,7 +144,7 @@ def test_pruning_records_and_erases_nothing(var: Path, clock: Clock) -> None:
     assert call("prune", "--below", "0.2").success()["count"] == 1
     clock.advance(seconds=1)
     assert desired("Faint", 0.1) != faint
-    assert strong in {each["id"] for each in call("desires").success()["desires"]}
+    assert strong in {desire["id"] for desire in call("desires").success()["desires"]}
 
 
 def test_whole_numbers_are_kept_as_strengths(quick_path: Path) -> None:
@@ -236,7 +236,9 @@ def test_a_pinned_caller_has_only_its_own(
     assert chain_of(var) == before
     assert texts() == ["Mine"]
     assert call("desire", "--text", "Mine too").success()["created"]
-    assert [each["id"] for each in call("prune", "--below", "0.2").success()["pruned"]] == [mine]
+    assert [desire["id"] for desire in call("prune", "--below", "0.2").success()["pruned"]] == [
+        mine
+    ]
     monkeypatch.delenv("PROMPTYOSELF_ONLY_AGENT")
     assert sorted(texts()) == ["Mine too", "T"]
 
@@ -354,12 +356,12 @@ def test_every_command_about_the_log_reaches_theirs(var: Path, clock: Clock) -> 
     clock.advance(days=30)
     call("seal", "--month", "2026-10").error("unknown_month")
     sealed = call("seal").success()
-    assert [(each["month"], each.get("chain")) for each in sealed["sealed"]] == [
+    assert [(month["month"], month.get("chain")) for month in sealed["sealed"]] == [
         ("2026-11", None),
         ("2026-11", "desires"),
     ]
     assert call("verify").success()["desires"]["sealed"] == 1
-    assert [each["id"] for each in call("desires").success()["desires"]] == [id_]
+    assert [desire["id"] for desire in call("desires").success()["desires"]] == [id_]
 
 
 def test_the_index_is_disposable(var: Path, clock: Clock) -> None:
@@ -576,7 +578,7 @@ class Wishing(RuleBasedStateMachine):
             for id_, mine in self.model.items()
             if not mine["pruned"] and agent in (None, mine["agent"]) and self.faded(mine) < below
         }
-        assert {each["id"] for each in answer["pruned"]} == faint
+        assert {desire["id"] for desire in answer["pruned"]} == faint
         for id_ in faint:
             self.model[id_]["pruned"] = True
 
@@ -597,12 +599,14 @@ class Wishing(RuleBasedStateMachine):
             for id_, mine in self.model.items()
             if not mine["pruned"] and agent in (None, mine["agent"])
         }
-        listed = {each["id"]: (each["strength"], each["text"], each["tags"]) for each in found}
+        listed = {
+            desire["id"]: (desire["strength"], desire["text"], desire["tags"]) for desire in found
+        }
         assert listed == {
             id_: (pytest.approx(strength, abs=2e-6), *rest)
             for id_, (strength, *rest) in mine.items()
         }
-        order = [each["strength"] for each in found]
+        order = [desire["strength"] for desire in found]
         assert order == sorted(order, reverse=True)
 
     def teardown(self) -> None:

@@ -70,7 +70,7 @@ def test_rendering_is_deterministic(texts: list[str]) -> None:
     text = render_idle_prompt(wishes)
     assert text == render_idle_prompt(list(wishes))
     listed = [line for line in text.split("\n") if line.startswith("- des_")]
-    assert [line[2:14] for line in listed] == [each.desire.id for each in wishes]
+    assert [line[2:14] for line in listed] == [wish.desire.id for wish in wishes]
 
 
 # --- claims ---------------------------------------------------------------------------------------
@@ -133,7 +133,9 @@ def test_without_desires_the_slot_is_skipped(asked: dict[str, Any]) -> None:
     once = "time" in asked
     assert schedule.next_run == (None if once else "2026-11-20T14:00:00.000000Z")
     assert schedule.status == ("failed" if once else "active")
-    (entry,) = [each for each in entries_of(world.events, world.now) if each.outcome == "skipped"]
+    (entry,) = [
+        entry for entry in entries_of(world.events, world.now) if entry.outcome == "skipped"
+    ]
     assert (entry.why, entry.slots) == ("no_desires", 1)
     check_slots(world.events, world.now)
 
@@ -356,7 +358,7 @@ def test_a_loop_tries_a_broken_one_again(place: Place) -> None:
     place.run(worker)
     entries = audit(place.store, now=place.now())
     assert entries["totals"]["pending"] == 1
-    assert [each["why"] for each in entries["undelivered"]] == ["desires"]
+    assert [line["why"] for line in entries["undelivered"]] == ["desires"]
     segment.write_bytes(content)
     place.ahead += timedelta(seconds=61)
     place.run(worker)
@@ -375,10 +377,10 @@ def test_the_shorthand_is_the_same(var: Path, clock: Clock) -> None:
     again = call(*asked, "--template", "idle").success()
     assert (again["id"], again["created"]) == (first["id"], False)
     assert call(*asked, "--prompt", "idle").success()["created"]
-    listed = {each["id"]: each for each in call("list").success()["schedules"]}
+    listed = {schedule["id"]: schedule for schedule in call("list").success()["schedules"]}
     mine = listed.pop(first["id"])
     assert (mine["prompt"], mine["template"]) == ("", "idle")
-    assert all("template" not in each for each in listed.values())
+    assert all("template" not in schedule for schedule in listed.values())
     shown = call("show", "--id", first["id"]).success()["schedule"]
     assert shown["template"] == "idle"
     assert call("next", "--id", first["id"], "--count", "2").success()["fires"]

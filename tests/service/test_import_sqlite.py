@@ -310,7 +310,7 @@ def test_the_rest_of_the_repetitions_comes(
 
 def test_cron_is_read_in_the_zone_that_is_given(var: Path, clock: Clock, database: Path) -> None:
     """`--tz` says in which zone the old one meant its expressions; UTC by default, whatever
-    PROMPTYOSELF_TZ is. A next run that isn't a slot there is computed anew."""
+    PROMPTYOSELF_TZ is. A next run that isn't a slot there is computed again."""
     add(database, **cron("0 9 * * *"), next_run="2026-11-21 09:00:00")
     answer = take(database, "--tz", "Europe/Paris", "--dry-run")
     assert answer["imported"][0]["next_run"] == "2026-11-21T08:00:00.000000Z"

@@ -425,7 +425,7 @@ def test_a_change_before_the_loop_is_back_hides_nothing(
     call(change, "--id", id_, *more).success()
     why = {"pause": "paused", "cancel": "cancelled", "modify": "modified"}[change]
     skips = [event["data"] for event in events(var, "delivery.skipped")]
-    assert [(each["slot"][11:16], each["slots"], each["why"]) for each in skips] == [
+    assert [(skip["slot"][11:16], skip["slots"], skip["why"]) for skip in skips] == [
         ("13:00", 2, "misfire"),
         ("15:00", 1, why),
     ]

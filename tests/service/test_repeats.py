@@ -30,8 +30,8 @@ def options() -> Iterator[tuple[str, click.Option]]:
                 yield name, option
 
 
-ONCE = [(name, each) for name, each in options() if not each.multiple]
-AGAIN = [(name, each) for name, each in options() if each.multiple]
+ONCE = [(name, option) for name, option in options() if not option.multiple]
+AGAIN = [(name, option) for name, option in options() if option.multiple]
 
 
 def spelled(name: str, option: click.Option) -> list[str]:
@@ -40,7 +40,7 @@ def spelled(name: str, option: click.Option) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("command", "option"), ONCE, ids=[f"{name} {each.opts[0]}" for name, each in ONCE]
+    ("command", "option"), ONCE, ids=[f"{name} {option.opts[0]}" for name, option in ONCE]
 )
 def test_no_option_is_given_twice(command: str, option: click.Option, var: Path) -> None:
     """Whichever it is, in either spelling, it is refused before anything is done; the two names of
@@ -59,7 +59,7 @@ def test_no_option_is_given_twice(command: str, option: click.Option, var: Path)
 
 def test_those_that_may_be_repeated(var: Path) -> None:
     """A tag, a host, an origin: as many as there are."""
-    assert {(name, each.opts[0]) for name, each in AGAIN} >= {
+    assert {(name, option.opts[0]) for name, option in AGAIN} >= {
         ("desire", "--tag"), ("desires", "--tag"), ("mcp", "--allow-host"),
         ("mcp", "--allow-origin"),
     }  # fmt: skip

@@ -98,7 +98,7 @@ def by_hand(events: list[Any]) -> dict[str, Any]:
         "attempts": sum(event.type == "delivery.attempted" for event in events),
         "parked": sum(bool(event.data.get("parked")) for event in events),
         "late": [
-            sum(bisect_left(BUCKETS, each.total_seconds()) == at for each in late)
+            sum(bisect_left(BUCKETS, lateness.total_seconds()) == at for lateness in late)
             for at in range(len(BUCKETS) + 1)
         ],
         "late_microseconds": sum(late, timedelta()) // timedelta(microseconds=1),
@@ -128,9 +128,9 @@ def test_what_is_counted_is_what_the_log_says(seed: int) -> None:
     left, empty = counts.budgets_left(day, 1000)
     states = world.state.schedules.values()
     spending = {
-        each.id: (each.daily_budget, max(each.daily_budget - each.spent, 0))
-        for each in states
-        if each.daily_budget is not None and each.spent_day == day
+        schedule.id: (schedule.daily_budget, max(schedule.daily_budget - schedule.spent, 0))
+        for schedule in states
+        if schedule.daily_budget is not None and schedule.spent_day == day
     }
     assert {id_: (budget, rest) for id_, budget, rest in left} == spending
     assert empty == sum(not rest for _, rest in spending.values())

@@ -94,7 +94,7 @@ def test_deliveries_are_for_the_agent_that_got_them(
         assert (event["id"] is None) == ("for_agent" not in actor)
     kinds = {event["type"] for event in events if event["id"]}
     assert {"delivery.attempted", "delivery.delivered", "schedule.completed"} < kinds
-    delivered = [each["actor"] for each in events if each["type"] == "delivery.delivered"]
+    delivered = [event["actor"] for event in events if event["type"] == "delivery.delivered"]
     assert {actor["for_agent"] for actor in delivered} == set(sandbox.agents)
 
 
@@ -209,7 +209,7 @@ def test_events_of_before_keep_what_they_have(var: Path, clock: Clock) -> None:
     events = call("history", "--id", id_).success()["events"]
     assert events[-1]["actor"] == old
     (change,) = call("diff", "--from", "1").success()["changes"]
-    assert [each["by"] for each in change["events"]] == [{**ME, "for_agent": AGENT}, old]
+    assert [event["by"] for event in change["events"]] == [{**ME, "for_agent": AGENT}, old]
     assert call("history", "--by", "agent-of-before").success()["count"] == 1
 
 

@@ -76,11 +76,8 @@ def resume_failed(store: Store, code: str, reason: str | None, now: datetime) ->
 
 
 def _chosen(state: State, code: str) -> list[Schedule]:
-    failed = [
-        schedule
-        for schedule in state.schedules.values(lambda summary: bool(summary.statuses[_FAILED]))
-        if schedule.status == "failed"
-    ]
+    candidates = state.schedules.values(lambda summary: bool(summary.statuses[_FAILED]))
+    failed = [schedule for schedule in candidates if schedule.status == "failed"]
     chosen = [schedule for schedule in failed if schedule.last_code == code]
     if not chosen:
         codes = Counter(schedule.last_code for schedule in failed if schedule.last_code)
