@@ -193,17 +193,18 @@ def dotenv() -> str:
         "# value that has a $ in single quotes: NAME='pa$word'. Without them docker compose",
         "# expands it.",
         "#",
-        "# promptyoself reads .env at the root of a source checkout, else",
-        "# ~/.config/promptyoself/.env; what its environment sets wins. docker compose reads .env",
-        "# beside docker-compose.yml, which names what of it each container gets; the shell's",
-        "# environment wins there too, but over keys of Letta's that aren't named there.",
+        "# promptyoself reads .env at the root of a source checkout, or else",
+        "# ~/.config/promptyoself/.env. Its environment wins over the file. docker compose reads",
+        "# the .env beside docker-compose.yml, which names the settings that each container gets.",
+        "# There the shell's environment wins too, except over keys of Letta's that the compose",
+        "# file doesn't name.",
     ]
     for setting in SETTINGS:
         lines += ["", f"# {setting.help}", f"#{setting.name}={setting.default}"]
     lines += [
         "",
-        "# Of the Letta server in docker-compose.yml, which reads this file too: a model's key;",
-        "# whether it asks for LETTA_SERVER_PASSWORD.",
+        "# The Letta server in docker-compose.yml reads this file too: a model's key, and",
+        "# whether the server asks for LETTA_SERVER_PASSWORD.",
         "#OPENAI_API_KEY=",
         "#SECURE=true",
     ]
