@@ -7,6 +7,7 @@ import errno
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ from chains import (
     Killed,
     StepDisk,
     append,
-    die,
     draft,
     failing_disk,
     kill,
@@ -30,9 +30,10 @@ from damage import DECEMBER, borders, flips, store_in
 from sealed_logs import (  # noqa: F401 (a fixture too)
     MONTHS,
     TORN,
-    Platter,
+    Slow,
     append_on,
     copies,
+    losing_power,
     read_on,
     records,
     seal_on,
@@ -152,33 +153,19 @@ def test_power_loss_at_every_syscall(tmp_path: Path) -> None:
     at = steps = 0
     while at <= steps:
         at += 1
-        root = tmp_path / f"{at}"
-        folder = root / "var" / "schedules"
-        root.mkdir()
-        first = Platter(root)
-        build(folder, first)
-        tear(folder)
-        disk = Platter(root, at=at, act=die).share(first)
-        disk.contents[(folder / "2026-11.ndjson.gz").stat().st_ino] = (
-            folder / "2026-11.ndjson.gz"
-        ).read_bytes()
-        before, acknowledged = whole(folder), 0
-        try:
-            for month in MONTHS:
-                seal(store_in(folder, disk), DECEMBER, month)
-                acknowledged += 1
-        except Killed:
-            pass
-        steps = max(steps, disk.count if acknowledged == 3 else at)
-        lost = disk.after_power_loss(tmp_path / f"{at}-after") / "var" / "schedules"
-        count("losses of power")
-        read = whole(lost)
-        assert read[: len(before)] == before, at
-        assert sum(b'"segment.sealed"' in line for line in read) >= acknowledged
-        assert_recovers(lost, before)
-        for platter in (first, disk):
-            assert isinstance(platter, Platter)
-            platter.forget()
+        with losing_power(tmp_path / f"{at}", at, build) as (folder, disk):
+            before, acknowledged = whole(folder), 0
+            with suppress(Killed):
+                for month in MONTHS:
+                    seal(store_in(folder, disk), DECEMBER, month)
+                    acknowledged += 1
+            steps = max(steps, disk.count if acknowledged == 3 else at)
+            lost = disk.after_power_loss(tmp_path / f"{at}-after") / "var" / "schedules"
+            count("losses of power")
+            left = whole(lost)
+            assert left[: len(before)] == before, at
+            assert sum(b'"segment.sealed"' in line for line in left) >= acknowledged
+            assert_recovers(lost, before)
     assert steps > 60
 
 
@@ -205,12 +192,6 @@ def test_errors_at_every_syscall(base: Path, copies: Callable[[], Path], number:
 
 def test_short_writes(base: Path, copies: Callable[[], Path]) -> None:
     """P1: a disk that takes a few bytes at a time gets the same bytes in the end."""
-
-    class Slow(Unsynced):
-        def write(self, descriptor: int, data: bytes | memoryview) -> int:
-            count("writes cut")
-            return super().write(descriptor, data[:97])
-
     results = []
     for disk in (Slow(), Unsynced()):
         folder = copies()

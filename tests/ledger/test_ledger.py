@@ -20,14 +20,16 @@ from chains import (
     StepDisk,
     append,
     draft,
+    flip,
     index_in,
     ledger_in,
     prompts,
+    refused,
     schema,
     three_months,
 )
 from checker import check_chain, lines
-from crashes import FORK
+from crashes import FORK, in_threads
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tally import rounds
@@ -80,22 +82,14 @@ def test_first_lock_of_many_threads(tmp_path: Path) -> None:
     """P5: threads that all use a new ledger for the first time at once don't block each other."""
     for attempt in range(rounds(10)):
         ledger = ledger_in(tmp_path / str(attempt), lock_timeout=5)
-        barrier, failures = threading.Barrier(4), []
+        barrier = threading.Barrier(4)
 
-        def work(ledger: FileLedger = ledger, barrier: Any = barrier, out: Any = failures) -> None:
+        def work(ledger: FileLedger = ledger, barrier: threading.Barrier = barrier) -> None:
             barrier.wait()
-            try:
-                with ledger.exclusive(), ledger.exclusive():
-                    pass
-            except Exception as error:
-                out.append(error)
+            with ledger.exclusive(), ledger.exclusive():
+                pass
 
-        threads = [threading.Thread(target=work) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert failures == []
+        in_threads(*[work] * 4)
 
 
 def test_lock_note_with_odd_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -680,10 +674,8 @@ def test_damaged_chain_refuses_appends(tmp_path: Path) -> None:
     folder = tmp_path / "s"
     ledger = three_months(folder)
     path = folder / "2026-09.ndjson.gz"
-    content = bytearray(path.read_bytes())
-    content[60] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(ChainError) as caught:
+    content = flip(path, 60)
+    with refused("corrupt_chain") as caught:
         append(ledger, 9)
     assert caught.value.details["month"] == "2026-09"
     assert path.read_bytes() == content

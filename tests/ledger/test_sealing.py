@@ -12,24 +12,33 @@ import pty
 import re
 import subprocess
 import sys
-import threading
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from calling import append_foreign, call
-from chains import ACTOR, NOW, StepDisk, append, draft, ledger_in, three_months
+from chains import (
+    ACTOR,
+    NOW,
+    StepDisk,
+    append,
+    draft,
+    flip,
+    ledger_in,
+    refused,
+    snapshot_of,
+    three_months,
+)
 from checker import check_chain, lines, members
-from crashes import Unsynced
+from crashes import Unsynced, in_threads
 from damage import DECEMBER, store_in
-from sealed_logs import MONTHS, records, seqs
+from sealed_logs import MONTHS, TORN, Forgetful, meanwhile, records, replay_starts, seqs, tear
 
 import promptyoself
-from promptyoself.core.disk import Disk
-from promptyoself.core.errors import ChainError, PromptyoselfError
+from promptyoself.core.errors import ChainError
 from promptyoself.events.draft import Draft
 from promptyoself.events.records import SegmentSealed, WorkerStarted
 from promptyoself.index.index import Index
@@ -136,10 +145,8 @@ def test_a_torn_end_behind_a_month_that_was_replaced(folder: Path) -> None:
     ledger = ledger_in(folder)
     positions = [START, *(batch.position for batch in ledger.replay())]
     swap_by_hand(folder, MONTHS[-1])
-    path = folder / f"{MONTHS[-1]}.ndjson.gz"
-    size = path.stat().st_size
-    with path.open("ab") as file:
-        file.write(b"\x1f\x8b\x08torn")
+    size = (folder / f"{MONTHS[-1]}.ndjson.gz").stat().st_size
+    tear(folder)
     for position in positions:
         torn = ledger.torn(position)
         assert torn is not None
@@ -177,9 +184,8 @@ def test_a_position_that_is_gone(folder: Path, tmp_path: Path) -> None:
     foreign = append(ledger_in(tmp_path / "other"), 1)
     for position in (gone, foreign, gone._replace(month="2027-01")):
         for read in (ledger.head, ledger.torn, lambda p: list(ledger.replay(p))):
-            with pytest.raises(PromptyoselfError) as caught:
+            with refused("head_moved"):
                 read(position)
-            assert caught.value.code == "head_moved"
 
 
 # --- sealing --------------------------------------------------------------------------------------
@@ -234,11 +240,11 @@ def test_what_is_sealed_is_left_alone(folder: Path) -> None:
     """Sealing again does nothing; a month that ends later is sealed by itself; one event each."""
     store = store_in(folder)
     seal(store, DECEMBER)
-    files = {path.name: path.read_bytes() for path in folder.glob("*.gz")}
+    files = snapshot_of(folder)
     assert seal(store, DECEMBER) == {"sealed": [], "message": "There is no month to seal."}
     again = seal(store, DECEMBER, "2026-10")
     assert again == {"sealed": [], "message": "2026-10 is sealed already."}
-    assert files == {path.name: path.read_bytes() for path in folder.glob("*.gz")}
+    assert snapshot_of(folder) == files
     answer = seal(store_in(folder), DECEMBER + timedelta(days=31))
     assert [line["month"] for line in answer["sealed"]] == ["2026-12"]
     assert [record["month"] for record in records(folder)] == [*MONTHS, "2026-12"]
@@ -284,55 +290,42 @@ def test_the_month_of_a_chain_whose_clock_ran_back(folder: Path) -> None:
 def test_a_torn_end_of_the_last_month(folder: Path) -> None:
     """P1: a torn end behind the month that is sealed is moved aside and recorded, not dropped."""
     path = folder / "2026-11.ndjson.gz"
-    with path.open("ab") as file:
-        file.write(b"\x1f\x8b\x08torn")
-    before = b"".join(members(path.read_bytes()[:-7]))
+    before = b"".join(members(path.read_bytes()))
+    tear(folder)
     seal(store_in(folder), DECEMBER, "2026-11")
     assert gzip.decompress(path.read_bytes()) == before
     kinds = [event["type"] for event in check_chain(folder)]
     assert kinds[7:] == ["tail.quarantined", "segment.sealed"]
-    assert [kept.read_bytes() for kept in (folder / "quarantine").iterdir()] == [
-        b"\x1f\x8b\x08torn"
-    ]
+    assert [kept.read_bytes() for kept in (folder / "quarantine").iterdir()] == [TORN]
 
 
 def test_nothing_but_a_torn_end(folder: Path) -> None:
     """A month that has no event but the torn end of one isn't sealed, and hinders no other."""
-    (folder / "2026-12.ndjson.gz").write_bytes(b"\x1f\x8b\x08torn")
+    tear(folder, "2026-12")
     january = DECEMBER + timedelta(days=40)
     answer = seal(store_in(folder), january)
     assert [line["month"] for line in answer["sealed"]] == list(MONTHS)
-    with ledger_in(folder).sealing() as sealing, pytest.raises(PromptyoselfError) as caught:
+    with ledger_in(folder).sealing() as sealing, refused("unknown_month"):
         sealing.prepare("2026-12", january)
-    assert caught.value.code == "unknown_month"
-    check_chain_of_readable(folder)
-
-
-def check_chain_of_readable(folder: Path) -> None:
-    """The empty file that is left of a torn first append is none."""
     assert (folder / "2026-12.ndjson.gz").stat().st_size == 0
     check_chain(folder)
     assert verify(store_in(folder))["sealed"] == 3
 
 
-def test_an_append_between_preparing_and_swapping(folder: Path) -> None:
+def test_an_append_between_preparing_and_swapping(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """P1, P5: where an event still went into the last month, since its writer's clock was behind,
     the month is prepared again, with it."""
     store, other = store_in(folder), ledger_in(folder)
     late = iter([50, 51])
 
-    real = sealing_module.Sealing.prepare
+    def act() -> None:
+        if number := next(late, None):
+            append(other, number)
 
-    def prepare(self: Any, month: str, now: datetime) -> Any:
-        prepared = real(self, month, now)
-        for number in [next(late, 0)]:
-            if number:
-                append(other, number)
-        return prepared
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sealing_module.Sealing, "prepare", prepare)
-        answer = seal(store, DECEMBER, "2026-11")
+    meanwhile(monkeypatch, "prepare", act)
+    answer = seal(store, DECEMBER, "2026-11")
     assert answer["sealed"][0]["events"] == 4
     events = check_chain(folder)
     assert [event["type"] for event in events[7:]] == [
@@ -341,38 +334,18 @@ def test_an_append_between_preparing_and_swapping(folder: Path) -> None:
     assert verify(store_in(folder))["sealed"] == 1
 
 
-def test_a_month_that_keeps_growing(folder: Path) -> None:
+def test_a_month_that_keeps_growing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """P5: where the month grows each time, sealing gives up, and nothing was changed by it."""
-    other = ledger_in(folder)
-    real = sealing_module.Sealing.prepare
-    numbers = iter(range(50, 90))
-
-    def prepare(self: Any, month: str, now: datetime) -> Any:
-        prepared = real(self, month, now)
-        append(other, next(numbers))
-        return prepared
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sealing_module.Sealing, "prepare", prepare)
-        with pytest.raises(PromptyoselfError) as caught:
-            seal(store_in(folder), DECEMBER, "2026-11")
-    assert caught.value.code == "head_moved"
+    other, numbers = ledger_in(folder), iter(range(50, 90))
+    meanwhile(monkeypatch, "prepare", lambda: append(other, next(numbers)))
+    with refused("head_moved"):
+        seal(store_in(folder), DECEMBER, "2026-11")
     assert records(folder) == []
     assert len(check_chain(folder)) == 10
 
 
 def test_a_failing_disk_is_noticed(folder: Path) -> None:
     """P1: where what was written reads back otherwise, the month stays as it was."""
-
-    class Forgetful(Disk):
-        def write(self, descriptor: int, data: bytes | memoryview) -> int:
-            name = os.readlink(f"/proc/self/fd/{descriptor}")
-            if name.endswith(".gz.tmp"):
-                other = gzip.decompress(bytes(data)).replace(b"Water", b"Drown")
-                super().write(descriptor, gzip.compress(other))
-                return len(data)
-            return super().write(descriptor, data)
-
     before = lines(folder)
     with pytest.raises(OSError, match="doesn't read as it was written"):
         seal(store_in(folder, Forgetful()), DECEMBER, "2026-10")
@@ -396,30 +369,23 @@ def test_a_damaged_month_is_not_sealed(folder: Path, month: str, damage: str) ->
         cut = position.offset if month == "2026-10" else len(content) // 2
         before.write_bytes(content[:cut])
     elif damage == "bit":
-        content = bytearray(path.read_bytes())
-        content[60] ^= 1
-        path.write_bytes(bytes(content))
+        flip(path, 60)
     else:
         kept = members(path.read_bytes())
         path.write_bytes(b"".join(gzip.compress(content) for content in kept[:1] + kept[:1]))
-    files = {path.name: path.read_bytes() for path in folder.glob("*.gz")}
-    with (
-        ledger_in(folder).sealing() as sealing,
-        pytest.raises(ChainError) as caught,
-    ):
+    files = snapshot_of(folder)
+    with ledger_in(folder).sealing() as sealing, refused("corrupt_chain") as caught:
         sealing.prepare(month, DECEMBER)
-    assert caught.value.code == "corrupt_chain"
     assert caught.value.details["seq"] > 0
-    assert files == {path.name: path.read_bytes() for path in folder.glob("*.gz")}
+    assert snapshot_of(folder) == files
     assert not list(folder.glob(".*"))
 
 
 def test_newer_events(folder: Path) -> None:
     """A log that a newer version has written to isn't sealed."""
     append_foreign(folder.parent, type="schedule.invented", data={})
-    with pytest.raises(ChainError) as caught:
+    with refused("newer_events"):
         seal(store_in(folder), DECEMBER)
-    assert caught.value.code == "newer_events"
     assert records(folder) == []
 
 
@@ -428,33 +394,13 @@ def test_two_sealers(folder: Path) -> None:
     nothing to do."""
     ledger = ledger_in(folder)
     with ledger.sealing():
-        with pytest.raises(PromptyoselfError) as caught:
-            seal_in_thread(folder, timeout=0.0)
-        assert caught.value.code == "lock_timeout"
+        with refused("lock_timeout") as caught:
+            in_threads(lambda: seal(store_in(folder), DECEMBER, timeout=0.0))
         assert "being sealed by process" in caught.value.message
         append(ledger_in(folder), 30)  # those who append don't wait for it
     assert len(seal(store_in(folder), DECEMBER)["sealed"]) == 3
-    assert seal_in_thread(folder)["sealed"] == []
+    assert in_threads(lambda: seal(store_in(folder), DECEMBER)["sealed"]) == [[]]
     assert len(records(folder)) == 3
-
-
-def seal_in_thread(folder: Path, timeout: float | None = None) -> dict[str, Any]:
-    """Seal as another thread; what it answered or raised."""
-    found: list[Any] = []
-
-    def work() -> None:
-        try:
-            found.append(seal(store_in(folder), DECEMBER, timeout=timeout))
-        except PromptyoselfError as error:
-            found.append(error)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    if isinstance(found[0], PromptyoselfError):
-        raise found[0]
-    answer: dict[str, Any] = found[0]
-    return answer
 
 
 def test_those_who_append_hardly_wait(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -500,16 +446,7 @@ def test_the_index_fits_afterwards(folder: Path) -> None:
     running.read()
     seal(store_in(folder, warnings=warnings), DECEMBER)
     for store in (running, store_in(folder, warnings=warnings)):
-        starts: list[Position] = []
-        real = store._ledger.replay
-
-        def replay(
-            after: Position = START, starts: Any = starts, real: Callable[..., Any] = real
-        ) -> Any:
-            starts.append(after)
-            return real(after)
-
-        store._ledger.replay = replay  # type: ignore[method-assign]
+        starts = replay_starts(store)
         truth = Index(folder / "none", SCHEDULE_SCHEMA, ledger_in(folder), lambda _: None).load()
         assert store.read() == truth
         assert [position.seq for position in starts] == [10]
@@ -693,10 +630,7 @@ def test_the_sound_events_of_a_damaged_log(var: Path, clock: Any) -> None:
     for number in range(3):
         call("register", "--agent-id", "a", "--prompt", f"p{number}", "--every", "1h").success()
         clock.advance(days=20)
-    path = var / "schedules" / "2026-12.ndjson.gz"
-    content = bytearray(path.read_bytes())
-    content[40] ^= 1
-    path.write_bytes(bytes(content))
+    flip(var / "schedules" / "2026-12.ndjson.gz", 40)
     document = call("verify").error("corrupt_chain")
     assert document["seq"] == 3
     assert "`promptyoself history --ndjson`" in document["hint"]

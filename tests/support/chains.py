@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+import pytest
 
 from promptyoself.core.disk import Disk
+from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.ids import desire_id, schedule_id
 from promptyoself.events.draft import Draft
 from promptyoself.events.records import DesireRecorded, ScheduleRegistered
@@ -111,9 +115,25 @@ def snapshot_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*.ndjson.gz"))}
 
 
+def flip(path: Path, at: int) -> bytes:
+    """Flip the lowest bit of a file's byte; returns what the file holds now."""
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+    return bytes(content)
+
+
 def later(count: int) -> datetime:
     """Some moments after NOW."""
     return NOW + timedelta(microseconds=count)
+
+
+@contextmanager
+def refused(code: str) -> Iterator[pytest.ExceptionInfo[PromptyoselfError]]:
+    """Fails where what is done within isn't refused with that code."""
+    with pytest.raises(PromptyoselfError) as caught:
+        yield caught
+    assert caught.value.code == code
 
 
 class Killed(BaseException):
@@ -207,10 +227,14 @@ class PowerDisk(StepDisk):
         self.names: dict[int, dict[str, tuple[int, bool]]] = {}
         self.platter_of(root)
 
-    def share(self, other: PowerDisk) -> PowerDisk:
+    def share(self, other: PowerDisk) -> Self:
         """Another process on the same platter."""
         self.contents, self.names = other.contents, other.names
         return self
+
+    def keep(self, path: Path) -> None:
+        """What a file has is durable."""
+        self.contents[path.stat().st_ino] = path.read_bytes()
 
     def platter_of(self, folder: Path) -> None:
         """The names in a folder are durable."""
@@ -223,7 +247,7 @@ class PowerDisk(StepDisk):
         if path.is_dir():
             self.platter_of(path)
         else:
-            self.contents[path.stat().st_ino] = path.read_bytes()
+            self.keep(path)
 
     def after_power_loss(self, target: Path) -> Path:
         """Write what survives into ``target``."""

@@ -1,4 +1,4 @@
-"""Work in a child process that is killed, and a disk that waits for nothing."""
+"""Work in threads and in a child process that is killed, and a disk that waits for nothing."""
 
 from __future__ import annotations
 
@@ -7,12 +7,20 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from promptyoself.core.disk import Disk
 
 FORK = multiprocessing.get_context("fork")
 
 Report = Callable[[str], None]
+
+
+def in_threads(*works: Callable[[], object]) -> list[Any]:
+    """Do each in a thread of its own, at once; what they return. Raises what one of them raises."""
+    with ThreadPoolExecutor(len(works)) as pool:
+        return [begun.result() for begun in [pool.submit(work) for work in works]]
 
 
 class Unsynced(Disk):

@@ -2,33 +2,83 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from chains import NOW, PowerDisk, draft, ledger_in
+from chains import NOW, PowerDisk, die, draft, ledger_in
 from checker import check_chain
 from crashes import FORK, Unsynced
 from damage import store_in
-from tally import chance
+from tally import chance, count
 
+from promptyoself.core.disk import Disk
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.instants import parse_utc
 from promptyoself.ledger import START, Batch, Position
+from promptyoself.ledger.sealing import Prepared, Sealing
+from promptyoself.ledger.segments import compress
 from promptyoself.service.upkeep.seal import seal
+from promptyoself.store.store import Store
 
 TORN = b"\x1f\x8b\x08torn"
 
 
-def tear(folder: Path) -> None:
-    """A torn end behind the last month."""
-    with (folder / "2026-11.ndjson.gz").open("ab") as file:
+def tear(folder: Path, month: str = "2026-11") -> None:
+    """A torn end behind a month."""
+    with (folder / f"{month}.ndjson.gz").open("ab") as file:
         file.write(TORN)
+
+
+def meanwhile(monkeypatch: pytest.MonkeyPatch, way: str, act: Callable[[], object]) -> None:
+    """Let something happen once a month was read: to ``prepare`` it, or to ``repack`` it."""
+    real = getattr(Sealing, way)
+
+    def reading(self: Sealing, *arguments: Any) -> Prepared:
+        prepared: Prepared = real(self, *arguments)
+        act()
+        return prepared
+
+    monkeypatch.setattr(Sealing, way, reading)
+
+
+def replay_starts(store: Store) -> list[Position]:
+    """From where a store replays its log from now on."""
+    starts: list[Position] = []
+    real = store._ledger.replay
+
+    def replay(after: Position = START) -> Iterator[Batch]:
+        starts.append(after)
+        return real(after)
+
+    store._ledger.replay = replay  # type: ignore[method-assign]
+    return starts
+
+
+class Slow(Unsynced):
+    """Takes a few bytes at a time."""
+
+    def write(self, descriptor: int, data: bytes | memoryview) -> int:
+        count("writes cut")
+        return super().write(descriptor, data[:97])
+
+
+class Forgetful(Unsynced):
+    """Writes something else beside a month than it is told to."""
+
+    def write(self, descriptor: int, data: bytes | memoryview) -> int:
+        if os.readlink(f"/proc/self/fd/{descriptor}").endswith(".gz.tmp"):
+            other = gzip.decompress(bytes(data)).replace(b"Water", b"Drown")
+            super().write(descriptor, compress(other))
+            return len(data)
+        return super().write(descriptor, data)
 
 
 def whole(folder: Path) -> list[bytes]:
@@ -52,6 +102,25 @@ class Platter(PowerDisk):
     def forget(self) -> None:
         for descriptor in self.kept:
             os.close(descriptor)
+
+
+@contextmanager
+def losing_power(
+    root: Path, at: int, build: Callable[[Path, Disk], None], *, torn: bool = True
+) -> Iterator[tuple[Path, Platter]]:
+    """What ``build`` makes of a chain's folder, with a torn end, on a platter; and the disk of a
+    process there that dies at that syscall."""
+    folder = root / "var" / "schedules"
+    root.mkdir()
+    first = Platter(root)
+    build(folder, first)
+    disk = Platter(root, at=at, act=die).share(first)
+    if torn:
+        tear(folder)
+        disk.keep(folder / "2026-11.ndjson.gz")
+    yield folder, disk
+    first.forget()
+    disk.forget()
 
 
 def seal_on(folder: Path, until: float, report: Any) -> None:
