@@ -22,6 +22,7 @@ from chains import (
     failing_disk,
     kill,
     ledger_in,
+    replayed,
     snapshot_of,
 )
 from checker import check_chain, lines, members
@@ -45,8 +46,6 @@ from tally import chance, count, rounds
 
 from promptyoself.core.disk import Disk
 from promptyoself.core.errors import ChainError
-from promptyoself.index.index import Index
-from promptyoself.index.schedule_schema import SCHEDULE_SCHEMA
 from promptyoself.ledger import sealing as sealing_module
 from promptyoself.ledger import segments
 from promptyoself.service.proof.verify import verify
@@ -79,10 +78,7 @@ def assert_recovers(folder: Path, before: list[bytes], torn: bytes = TORN) -> No
     assert found[: len(before)] == before
     assert all(b'"segment.sealed"' in x or b'"tail.quar' in x for x in found[len(before) :])
     files = snapshot_of(folder)
-    loaded = store_in(folder).snapshot()
-    assert (
-        loaded == Index(folder / "none", SCHEDULE_SCHEMA, ledger_in(folder), lambda _: None).load()
-    )
+    assert store_in(folder).snapshot() == replayed(ledger_in(folder))
     assert snapshot_of(folder) == files
     seal(store_in(folder, Unsynced()), AFTER)
     append(ledger_in(folder, Unsynced()), 90, now=AFTER)

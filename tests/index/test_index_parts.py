@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from calling import call
-from chains import ACTOR, NOW, Killed, StepDisk, draft, ledger_in
+from chains import ACTOR, NOW, Killed, StepDisk, draft, ledger_in, replayed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tally import chance, count, rounds
@@ -62,9 +62,8 @@ class Case:
 
     @property
     def truth(self) -> State:
-        return (
-            Index(self.folder / "none", SCHEDULE_SCHEMA, self.ledger, lambda _: None).load().state
-        )
+        state: State = replayed(self.ledger).state
+        return state
 
     def index(self, disk: Disk | None = None) -> Index:
         return Index(self.path, SCHEDULE_SCHEMA, self.ledger, self.warnings.append, disk)
@@ -435,7 +434,7 @@ def test_parts_answer_as_the_whole(
                 state = fold(state, batch.envelopes)
                 if save:
                     index.save(Snapshot(state, batch.position), moved=True)
-        truth = Index(folder / "none", SCHEDULE_SCHEMA, ledger, lambda _: None).load().state
+        truth = replayed(ledger).state
         at = format_utc(NOW + timedelta(hours=hours))
         for found in (
             index.load().state,

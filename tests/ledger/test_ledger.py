@@ -25,6 +25,7 @@ from chains import (
     ledger_in,
     prompts,
     refused,
+    replayed,
     schema,
     three_months,
 )
@@ -39,6 +40,11 @@ from promptyoself.index.index import Snapshot
 from promptyoself.ledger import START, FileLedger, HeadMoved, folder_cache, segments
 from promptyoself.ledger.envelope import Envelope, decode_line, encode_line
 from promptyoself.ledger.segments import compress, list_segments, read_members
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "s"
 
 
 def test_syscalls_of_an_append(tmp_path: Path) -> None:
@@ -99,10 +105,9 @@ def test_lock_note_with_odd_arguments(tmp_path: Path, monkeypatch: pytest.Monkey
     check_chain(tmp_path / "s")
 
 
-def test_holder_after_others(tmp_path: Path) -> None:
+def test_holder_after_others(folder: Path) -> None:
     """P5: a process that waits in vain is told who holds the lock, however often it changed hands;
     only a change of hands is written down."""
-    folder = tmp_path / "s"
     ledger = ledger_in(folder, lock_timeout=0.02)
     holder = folder / "lock.holder"
     position = append(ledger, 1)
@@ -132,9 +137,8 @@ def test_holder_after_others(tmp_path: Path) -> None:
             pass
 
 
-def test_a_child_holds_nothing(tmp_path: Path) -> None:
+def test_a_child_holds_nothing(folder: Path) -> None:
     """P5: a process forked while the lock is held neither holds it nor keeps it from anyone."""
-    folder = tmp_path / "s"
     ledger = ledger_in(folder, lock_timeout=0.02)
     ours, theirs = FORK.Pipe()
 
@@ -169,10 +173,9 @@ def test_lock_removed(tmp_path: Path) -> None:
         append(ledger, 3)
 
 
-def test_work_of_an_append(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_work_of_an_append(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """P8: an append lists the folder once; it reads the last member only where the file isn't as
     this process left it, and the quarantine only where there is one."""
-    folder = tmp_path / "s"
     ledger, other = ledger_in(folder), ledger_in(folder)
     position = append(ledger, 1)
     work: list[str] = []
@@ -206,12 +209,11 @@ def test_work_of_an_append(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert work.count("list") == 3  # one by finding the end
 
 
-def test_a_folder_that_rests_is_not_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_rests_is_not_listed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """P8: once the folder has been the same for a while, an append doesn't list it, so that its
     cost doesn't grow with the months; whatever another process changes there is seen all the
     same."""
     monkeypatch.setattr(folder_cache, "_TRUSTED_AFTER_SECONDS", -1.0)
-    folder = tmp_path / "s"
     ledger, other = ledger_in(folder), ledger_in(folder)
     position = append(ledger, 1)
     ledger.stamp()
@@ -265,12 +267,11 @@ MEDDLING: dict[str, Callable[[Path, Path], object]] = {
 
 @pytest.mark.parametrize("what", MEDDLING)
 def test_a_log_at_rest_that_is_meddled_with(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+    folder: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     """P1, P5: a ledger that last left all in order, and looks only whether anything has changed,
     sees whatever has: it appends to what is there now, or not at all."""
     monkeypatch.setattr(folder_cache, "_TRUSTED_AFTER_SECONDS", -1.0)
-    folder = tmp_path / "s"
     disk = StepDisk()
     ledger = ledger_in(folder, disk)
     append(ledger, 1)
@@ -299,12 +300,11 @@ def test_a_log_at_rest_that_is_meddled_with(
 
 
 def test_a_ledger_that_was_overtaken_is_refused_as_often_as_it_tries(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P1: a position behind which another process has appended is refused again by the ledger that
     has just looked at it, though that is where its own last append ended."""
     monkeypatch.setattr(folder_cache, "_TRUSTED_AFTER_SECONDS", -1.0)
-    folder = tmp_path / "s"
     ledger, other = ledger_in(folder), ledger_in(folder)
     position = append(ledger, 1)
     for number in range(2, 5):  # until it has seen the folder unchanged
@@ -316,13 +316,10 @@ def test_a_ledger_that_was_overtaken_is_refused_as_often_as_it_tries(
     assert len(check_chain(folder)) == 6
 
 
-def test_an_empty_month_may_become_the_last(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_empty_month_may_become_the_last(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """P2: what a crash leaves between making a month's file and its first byte is filled by the
     next writer without a change to the folder: a process that watches for news hears of it."""
     monkeypatch.setattr(folder_cache, "_TRUSTED_AFTER_SECONDS", -1.0)
-    folder = tmp_path / "s"
     ledger, other = ledger_in(folder), ledger_in(folder)
     position = append(ledger, 1)
     (folder / "2026-12.ndjson.gz").touch(0o600)
@@ -333,10 +330,9 @@ def test_an_empty_month_may_become_the_last(
         ledger.append([draft(3)], NOW, position)
 
 
-def test_a_month_put_in_place_is_what_grows(tmp_path: Path) -> None:
+def test_a_month_put_in_place_is_what_grows(folder: Path) -> None:
     """P1: a ledger that has a month's file open appends to the one of that name, though another
     with the same lines has taken its place since: a sealed one, or a backup."""
-    folder = tmp_path / "s"
     ledger = ledger_in(folder)
     append(ledger, 1)
     path = folder / "2026-11.ndjson.gz"
@@ -347,10 +343,9 @@ def test_a_month_put_in_place_is_what_grows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["changed", "replaced", "restored"])
-def test_a_file_that_changed_is_read_again(tmp_path: Path, how: str) -> None:
+def test_a_file_that_changed_is_read_again(folder: Path, how: str) -> None:
     """P4: what stood where it stands is looked at again once the file has changed, whoever has
     changed it, and though it is as long as it was."""
-    folder = tmp_path / "s"
     ledger = ledger_in(folder)
     position = append(ledger, 1)
     path = folder / "2026-11.ndjson.gz"
@@ -373,7 +368,7 @@ def test_a_file_that_changed_is_read_again(tmp_path: Path, how: str) -> None:
 
 @pytest.mark.parametrize("library", ["isal", "zlib"])
 def test_members_of_either_library(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str
+    folder: Path, monkeypatch: pytest.MonkeyPatch, library: str
 ) -> None:
     """P3: whichever library compresses, plain gzip reads it, equal content gives equal bytes, and
     what reads doesn't ask which it was."""
@@ -381,7 +376,6 @@ def test_members_of_either_library(
         assert segments._isal() is pytest.importorskip("isal.isal_zlib")
     else:
         monkeypatch.setattr(segments, "_isal", lambda: None)
-    folder = tmp_path / "s"
     append(ledger_in(folder), *range(300))
     content = b"".join(line + b"\n" for line in lines(folder))
     path = folder / "2026-11.ndjson.gz"
@@ -401,10 +395,9 @@ def test_members_of_either_library(
     check_chain(folder)
 
 
-def test_an_event_alone_is_stored(tmp_path: Path) -> None:
+def test_an_event_alone_is_stored(folder: Path) -> None:
     """P8: a short line isn't deflated, which would take longer than all else but the sync; any gzip
     reads it, and a search finds it in the bytes."""
-    folder = tmp_path / "s"
     append(ledger_in(folder), 1)
     append(ledger_in(folder), 2)
     path = folder / "2026-11.ndjson.gz"
@@ -418,9 +411,8 @@ def test_an_event_alone_is_stored(tmp_path: Path) -> None:
         assert (len(member) < size) == (size == 1024)
 
 
-def test_empty_segment_is_none(tmp_path: Path) -> None:
+def test_empty_segment_is_none(folder: Path) -> None:
     """P1: an empty file, left by a crash before the first byte, is no obstacle in any month."""
-    folder = tmp_path / "s"
     folder.mkdir()
     for month in ("2026-11", "2026-12"):
         (folder / f"{month}.ndjson.gz").touch()
@@ -430,9 +422,8 @@ def test_empty_segment_is_none(tmp_path: Path) -> None:
     assert len(check_chain(folder)) == 5
 
 
-def test_torn_before_an_empty_segment(tmp_path: Path) -> None:
+def test_torn_before_an_empty_segment(folder: Path) -> None:
     """P1: a torn end is one also where an empty file of a later month lies beside it."""
-    folder = tmp_path / "s"
     append(ledger_in(folder), 1)
     (folder / "2026-12.ndjson.gz").touch()
     with (folder / "2026-11.ndjson.gz").open("ab") as file:
@@ -441,7 +432,7 @@ def test_torn_before_an_empty_segment(tmp_path: Path) -> None:
     assert len(check_chain(folder)) == 4
 
 
-def test_changed_under_the_lock(tmp_path: Path) -> None:
+def test_changed_under_the_lock(folder: Path) -> None:
     """A file that grows from outside between the check and the write is refused."""
 
     class Meddling(StepDisk):
@@ -451,7 +442,6 @@ def test_changed_under_the_lock(tmp_path: Path) -> None:
                     file.write(b"x")
             return super().open(path, flags)
 
-    folder = tmp_path / "s"
     position = append(ledger_in(folder), 1)
     with pytest.raises(OSError, match="changed from outside"):
         ledger_in(folder, Meddling()).append([draft(2)], NOW, position)
@@ -459,9 +449,8 @@ def test_changed_under_the_lock(tmp_path: Path) -> None:
     assert prompts(check_chain(folder)) == ["Water the plants 1", "Water the plants 3"]
 
 
-def test_recompressing_changes_nothing(tmp_path: Path) -> None:
+def test_recompressing_changes_nothing(folder: Path) -> None:
     """Hashes cover the lines: a month recompressed as one member reads the same."""
-    folder = tmp_path / "s"
     ledger = three_months(folder)
     before = [event for batch in ledger.replay() for event in batch.envelopes]
     path = folder / "2026-10.ndjson.gz"
@@ -554,7 +543,7 @@ def test_many_processes(tmp_path: Path) -> None:
     assert len(set(prompts(events))) == len(events) - 1 == 10 * count
     assert sorted(acknowledged) == list(range(3, 10 * count + 2, 2))
     assert warnings == []
-    assert index.load() == index_in(tmp_path / "none", reader, lambda _: None).load()
+    assert index.load() == replayed(reader)
 
 
 class _Halves(StepDisk):
@@ -592,10 +581,9 @@ def test_readers_beside_a_writer(tmp_path: Path) -> None:
     check_chain(folder)
 
 
-def test_reader_caught_between_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reader_caught_between_reads(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """P5: an append that is half-written when a reader meets it, and followed by another before
     the reader looks again, isn't damage."""
-    folder = tmp_path / "s"
     ledger = ledger_in(folder)
     append(ledger, 1)
     path = folder / "2026-11.ndjson.gz"
@@ -616,9 +604,8 @@ def test_reader_caught_between_reads(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert ledger.head().seq == 4
 
 
-def test_month_that_opens_while_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_month_that_opens_while_reading(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """P5: a reader that listed the segments before the month changed gives positions that hold."""
-    folder = tmp_path / "s"
     ledger = ledger_in(folder)
     append(ledger, 1)
     from promptyoself.ledger import replay
@@ -669,9 +656,8 @@ def test_any_history(tmp_path_factory: pytest.TempPathFactory, steps: list[Any])
         assert prompts(check_chain(folder)) == wanted
 
 
-def test_damaged_chain_refuses_appends(tmp_path: Path) -> None:
+def test_damaged_chain_refuses_appends(folder: Path) -> None:
     """P4: a writer that reads the chain before appending is refused, and alters nothing."""
-    folder = tmp_path / "s"
     ledger = three_months(folder)
     path = folder / "2026-09.ndjson.gz"
     content = flip(path, 60)

@@ -27,6 +27,7 @@ from chains import (
     kill,
     ledger_in,
     refused,
+    replayed,
     snapshot_of,
 )
 from checker import check_chain, lines, members
@@ -57,8 +58,7 @@ from tally import chance, count, rounds
 from promptyoself.core.disk import Disk
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.instants import parse_utc
-from promptyoself.index.index import Index, Snapshot
-from promptyoself.index.schedule_schema import SCHEDULE_SCHEMA
+from promptyoself.index.index import Snapshot
 from promptyoself.ledger import START
 from promptyoself.ledger import sealing as sealing_module
 from promptyoself.ledger.sealing import MEMBER_BYTES
@@ -104,17 +104,12 @@ def month_in(folder: Path, month: str = MONTH) -> list[bytes]:
     return members((folder / f"{month}.ndjson.gz").read_bytes())
 
 
-def truth(folder: Path) -> Snapshot:
-    """What the log says, whatever the index does."""
-    return Index(folder / "none", SCHEDULE_SCHEMA, ledger_in(folder), lambda _: None).load()
-
-
 def assert_index_fits(folder: Path) -> None:
     """A new process takes the index as it is: it replays nothing but what came after it."""
     warnings: list[str] = []
     store = store_in(folder, warnings=warnings)
     starts = replay_starts(store)
-    found, right = store.read(), truth(folder)
+    found, right = store.read(), replayed(ledger_in(folder))
     assert (found.position, found.state.counts) == (right.position, right.state.counts)
     assert dict(found.state.schedules.items()) == dict(right.state.schedules.items())
     assert START not in starts
@@ -140,7 +135,7 @@ def test_the_same_lines(quick_path: Path, monkeypatch: pytest.MonkeyPatch, many:
         append(ledger_in(folder, Unsynced()), 9_000, now=NOW + timedelta(days=2))
         store.read()
     path = folder / f"{MONTH}.ndjson.gz"
-    before, right, size = lines(folder), truth(folder), path.stat().st_size
+    before, right, size = lines(folder), replayed(ledger_in(folder)), path.stat().st_size
     assert repack(store_in(folder, Unsynced(), warnings), NOW) == 500 + bool(many)
     assert lines(folder) == before
     found = month_in(folder)
@@ -268,7 +263,7 @@ def test_appended_meanwhile(
     assert found[len(found) - groups :] == [2, 3, 4][:groups]
     assert len(found) < 5 + groups
     assert_index_fits(folder)
-    assert remembered.read() == truth(folder)
+    assert remembered.read() == replayed(ledger_in(folder))
     append(other, 90, now=when)
     kinds = [event["type"] for event in check_chain(folder)]
     assert kinds.count("tail.quarantined") == torn
@@ -486,7 +481,7 @@ def assert_recovers(folder: Path, before: list[bytes]) -> None:
     assert found[: len(before)] == before
     assert all(b'"tail.quar' in x or b"plants 60" in x for x in found[len(before) :])
     files = snapshot_of(folder)
-    right = truth(folder)
+    right = replayed(ledger_in(folder))
     assert store_in(folder).snapshot() == right
     assert right.state.counts["schedule.registered"] in (12, 13)
     assert snapshot_of(folder) == files

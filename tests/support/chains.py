@@ -19,15 +19,13 @@ from promptyoself.events.draft import Draft
 from promptyoself.events.records import DesireRecorded, ScheduleRegistered
 from promptyoself.events.schedule_fields import content_of
 from promptyoself.index.desire_schema import DESIRE_SCHEMA
-from promptyoself.index.index import Index
+from promptyoself.index.index import Index, Snapshot
 from promptyoself.index.schedule_schema import SCHEDULE_SCHEMA
 from promptyoself.index.schema import StateSchema
 from promptyoself.ledger import START, FileLedger, Position
 
 NOW = datetime(2026, 11, 20, 20, 30, tzinfo=UTC)
 ACTOR = {"via": "test", "who": "tester"}
-
-
 _chain = "schedules"
 
 
@@ -90,6 +88,11 @@ def index_in(
 ) -> Index[Any]:
     """The index of such a ledger."""
     return Index(path, schema(), ledger, warn, disk)
+
+
+def replayed(ledger: FileLedger) -> Snapshot[Any]:
+    """What the whole log says, without an index."""
+    return index_in(ledger._folder / "none", ledger, lambda _: None).load()
 
 
 def append(ledger: FileLedger, *numbers: int, now: datetime = NOW) -> Position:

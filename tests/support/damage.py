@@ -65,7 +65,6 @@ def flips(path: Path, start: int, end: int) -> Iterator[tuple[int, int]]:
 Log = dict[str, bytes]
 """Every segment's bytes, by name."""
 
-
 DECEMBER = datetime(2026, 12, 1, tzinfo=UTC)
 
 
@@ -191,7 +190,6 @@ ALTERATIONS: dict[str, tuple[str, Callable[[Log, Log], Iterator[tuple[str, Log]]
     "members": ("members and months altered", lambda log, _: _member_alterations(log)),
     "months": ("members and months altered", _month_alterations),
 }
-
 
 ANSWERS: dict[str, tuple[str, int]] = {
     "bit-flipped-in-the-middle": ("corrupt_chain", 4),

@@ -15,20 +15,10 @@ from queue import Queue
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
 DOCUMENTED_URL = "http://127.0.0.1:8283"
-
-
 DOCUMENTED_MCP = "http://127.0.0.1:8765/mcp"
-
-
 SERVERS = ("promptyoself sandbox", "promptyoself execute --loop", "promptyoself mcp")
-
-
 LOOSE = {"host", "value", "origin", "detail", "who", "pid", "software", "version", "bytes", "size"}
-
-
 LOOSE |= {"message", "hint", "error"}
 """Keys whose values depend on the machine, or are wording: they must be there, no more."""
 

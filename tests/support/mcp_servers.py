@@ -126,7 +126,6 @@ INITIALIZE = request(
     clientInfo={"name": "test", "version": "1"},
 )  # fmt: skip
 
-
 INITIALIZED = b'{"jsonrpc":"2.0","method":"notifications/initialized"}\n'
 
 

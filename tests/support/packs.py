@@ -21,11 +21,7 @@ if TYPE_CHECKING:
     import pytest
 
 MONTHS = ["2026-09", "2026-10", "2026-12"]
-
-
 REGISTER = ("register", "--agent-id", AGENT, "--every", "1h", "--prompt")
-
-
 Lines = dict[str, list[bytes]]
 
 

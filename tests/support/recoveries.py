@@ -52,8 +52,6 @@ def recovered(folder: Path, **options: Any) -> dict[str, Any]:
 
 
 SOUND = {"recovered": False, "message": "The log is sound: nothing is to be done."}
-
-
 SEPTEMBER, OCTOBER, NOVEMBER = (f"2026-{month:02}.ndjson.gz" for month in (9, 10, 11))
 
 
@@ -76,7 +74,6 @@ def _headless(content: bytes, *numbers: int) -> bytes:
 
 
 Damage = Callable[[Log, Log], Log]
-
 
 DAMAGES: dict[str, tuple[bool, Damage]] = {
     "a bit of a sealed month": (

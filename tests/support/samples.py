@@ -9,8 +9,6 @@ from promptyoself.core.instants import format_utc
 from promptyoself.state.schedules import Schedule
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
-
-
 HOUR = timedelta(hours=1)
 
 

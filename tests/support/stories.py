@@ -20,8 +20,6 @@ from promptyoself.service.schedules.register import register
 from promptyoself.service.schedules.request import Request
 
 PERMANENT = Failed("agent_not_found", "There is no such agent.", permanent=True)
-
-
 UNREACHABLE = Abandoned("letta_unreachable", "Nobody answers.")
 
 
@@ -50,11 +48,9 @@ WHENS = st.sampled_from(
     ]
 )
 
-
 OUTCOMES = st.sampled_from(
     [DELIVERED, DELIVERED, PERMANENT, UNREACHABLE, Abandoned("letta_busy", "Busy.", at_once=True)]
 )
-
 
 AGENTS = st.integers(0, 2)
 
