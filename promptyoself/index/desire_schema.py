@@ -6,8 +6,6 @@ The paths of owners are digits of the desire's id, so that a single one is found
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from typing import Any
 
 from promptyoself.events.versions import DESIRE_VERSIONS
@@ -17,7 +15,7 @@ from promptyoself.index.schema import (
     common_from_json,
     common_to_json,
     fingerprint_of,
-    sha_path,
+    id_path,
     without_defaults,
 )
 from promptyoself.state.desires import (
@@ -31,21 +29,10 @@ from promptyoself.state.desires import (
 )
 from promptyoself.state.overlay import Summary
 
-_ID = re.compile(r"des_([0-9a-f]{8})", re.ASCII).fullmatch
-
-
-def _digits(id_: str) -> str:
-    match = _ID(id_)
-    return match[1] if match else sha_path(id_)
-
 
 def _desire_path(key: str) -> str:
     id_, _, agent_id = key.partition("|")
-    return neighbourhood(agent_id) + _digits(id_)[:4]
-
-
-def _desire_to_json(_: str, desire: Desire) -> dict[str, Any]:
-    return without_defaults(desire)
+    return neighbourhood(agent_id) + id_path(id_)[:4]
 
 
 def _desire_from_json(fields: dict[str, Any]) -> tuple[str, Desire]:
@@ -54,18 +41,10 @@ def _desire_from_json(fields: dict[str, Any]) -> tuple[str, Desire]:
     return key_of(desire.id, desire.agent_id), desire
 
 
-def _owner_to_json(id_: str, agent_id: str) -> dict[str, Any]:
-    return {"id": id_, "agent_id": agent_id}
-
-
-def _owner_from_json(fields: dict[str, Any]) -> tuple[str, str]:
-    return fields["id"], fields["agent_id"]
-
-
 _DESIRES = TableSchema(
     "desires",
     _desire_path,
-    _desire_to_json,
+    lambda _, desire: without_defaults(desire),
     _desire_from_json,
     summarize,
     lambda desire: 250 + len(desire.text) + 15 * len(desire.tags),
@@ -73,16 +52,12 @@ _DESIRES = TableSchema(
 
 _OWNERS = TableSchema(
     "owners",
-    _digits,
-    _owner_to_json,
-    _owner_from_json,
+    id_path,
+    lambda id_, agent_id: {"id": id_, "agent_id": agent_id},
+    lambda fields: (fields["id"], fields["agent_id"]),
     lambda _: Summary(1),
     lambda agent_id: 45 + len(agent_id),
 )
-
-
-def _rest_from_json(body: Mapping[str, Any]) -> Desires:
-    return EMPTY._replace(**common_from_json(body))
 
 
 DESIRE_SCHEMA = StateSchema(
@@ -90,6 +65,6 @@ DESIRE_SCHEMA = StateSchema(
     fold,
     (_DESIRES, _OWNERS),
     common_to_json,
-    _rest_from_json,
+    lambda body: EMPTY._replace(**common_from_json(body)),
     fingerprint_of(DESIRE_VERSIONS, Desire, Desires),
 )

@@ -89,7 +89,6 @@ class PartFiles:
         self._folder = folder
         self._disk = disk
         self._cache: OrderedDict[str, Node[Any]] = OrderedDict()
-        self._folders_made: set[Path] = set()
         self.written: set[str] = set()
 
     def read(self, table: TableSchema[V], file: str) -> Node[V]:
@@ -129,9 +128,7 @@ class PartFiles:
         file = f"{prefix}-{sha256(content).hexdigest()[:16]}"
         name = f"{table.name}/{file}"
         path = self._folder / f"{name}.json"
-        if path.parent not in self._folders_made:
-            self._disk.make_directory(path.parent)
-            self._folders_made.add(path.parent)
+        self._disk.make_directory(path.parent)
         self._disk.replace(path, content, durable=False)
         self.written.add(name)
         self._remember(name, node)

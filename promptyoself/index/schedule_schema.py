@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import Any
@@ -14,6 +13,7 @@ from promptyoself.index.schema import (
     common_from_json,
     common_to_json,
     fingerprint_of,
+    id_path,
     sha_path,
     without_defaults,
 )
@@ -30,8 +30,6 @@ from promptyoself.state.schedules import (
     summarize,
 )
 
-_ID = re.compile(r"sch_([0-9a-f]{8})", re.ASCII).fullmatch
-
 
 def _fold(state: State, envelopes: Iterable[Folded]) -> State:
     """See :func:`promptyoself.state.apply.fold`, which is imported where there is an event: the
@@ -43,15 +41,6 @@ def _fold(state: State, envelopes: Iterable[Folded]) -> State:
     from promptyoself.state.apply import fold
 
     return fold(state, chain((first,), events))
-
-
-def _schedule_path(id_: str) -> str:
-    match = _ID(id_)
-    return match[1] if match else sha_path(id_)
-
-
-def _schedule_to_json(_: str, schedule: Schedule) -> dict[str, Any]:
-    return without_defaults(schedule)
 
 
 def _schedule_from_json(fields: dict[str, Any]) -> tuple[str, Schedule]:
@@ -70,8 +59,8 @@ def _agent_from_json(fields: dict[str, Any]) -> tuple[str, AgentState]:
 
 SCHEDULES = TableSchema(
     "schedules",
-    _schedule_path,
-    _schedule_to_json,
+    id_path,
+    lambda _, schedule: without_defaults(schedule),
     _schedule_from_json,
     summarize,
     lambda schedule: 450 + len(schedule.prompt),

@@ -6,6 +6,7 @@ A chain's :class:`StateSchema` says what its state has.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
 from typing import Any, Generic, NamedTuple, TypeVar, cast
@@ -21,6 +22,7 @@ S = TypeVar("S")
 
 INDEX_FORMAT = 2
 
+_ID = re.compile(r"(?:sch|des)_([0-9a-f]{8})", re.ASCII).fullmatch
 _PREFIX = b'{"sha256":"'
 _BODY = len(_PREFIX) + 64 + len(b'",')
 
@@ -151,6 +153,12 @@ def common_from_json(body: Mapping[str, Any]) -> dict[str, Any]:
         "counts": dict(body["counts"]),
         "losses": Losses([Loss(*fields) for fields in body["losses"]], {}, {}, {}),
     }
+
+
+def id_path(id_: str) -> str:
+    """The path of a schedule's or a desire's id: its digits."""
+    match = _ID(id_)
+    return match[1] if match else sha_path(id_)
 
 
 def sha_path(key: str) -> str:

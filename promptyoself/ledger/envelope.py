@@ -96,6 +96,14 @@ def decode_line(line: bytes) -> Envelope:
     return _new(Envelope, values)
 
 
+def event_of(line: bytes) -> Envelope | None:
+    """The event of a line; ``None`` where :func:`decode_line` refuses it."""
+    try:
+        return decode_line(line)
+    except ValueError:
+        return None
+
+
 def hash_line(line: bytes) -> str:
     """SHA-256 of the line's bytes without its newline, in hex: the next line's ``prev``."""
     return sha256(line).hexdigest()

@@ -41,14 +41,10 @@ class FileState(NamedTuple):
     changed: int  # likewise
 
 
-Month = tuple[str, FileState]
-"""A month such as ``2026-11`` and the state of its file."""
-
-
 class Listing(NamedTuple):
     """A chain's folder at one moment."""
 
-    months: Sequence[Month]  # that have a file with anything in it, oldest first
+    months: Sequence[tuple[str, FileState]]  # that have an event, oldest first, with their files
     marks: frozenset[str]  # QUARANTINE and UNSETTLED, if they are there
 
 

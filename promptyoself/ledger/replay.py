@@ -18,7 +18,7 @@ from promptyoself.core.cancellation import check
 from promptyoself.core.disk import open_ours
 from promptyoself.core.errors import ChainError
 from promptyoself.ledger.batch import Batch, Gap, HeadMoved, Position
-from promptyoself.ledger.envelope import Envelope, decode_line
+from promptyoself.ledger.envelope import Envelope, event_of
 from promptyoself.ledger.folder_cache import FolderCache
 from promptyoself.ledger.segments import (
     BrokenMember,
@@ -174,9 +174,8 @@ class Bridges:
 
     def _over(self, position: Position, member: Member) -> Gap | None:
         """The gap between a position and a member, if the chain has a statement for it."""
-        try:
-            first = decode_line(member.content.partition(b"\n")[0])
-        except ValueError:
+        first = event_of(member.content.partition(b"\n")[0])
+        if first is None:
             return None
         gap = Gap(position.seq, position.hash, first.seq, first.prev)
         statement = self.statement_of(gap)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from promptyoself.core.disk import read_ours
-from promptyoself.ledger.envelope import GENESIS_HASH, Envelope, decode_line, hash_line
+from promptyoself.ledger.envelope import GENESIS_HASH, Envelope, event_of, hash_line
 from promptyoself.ledger.segments import (
     MAX_MEMBER_BYTES,
     QUARANTINE,
@@ -168,24 +168,16 @@ def _read(
             lines: list[Line] = []
             place += 1
             for number, text in enumerate(texts):
-                event = _event(text)
+                event = event_of(text)
                 if event is None:
                     continue
-                hash_ = hash_line(text)
+                hash_, line_place = hash_line(text), place + number
                 checked = stretch.whole or hash_ == seen_hash
-                lines.append(
-                    Line(
-                        event.seq,
-                        hash_,
-                        event.prev,
-                        event.ts,
-                        month,
-                        stretch.start,
-                        place + number,
-                        checked,
-                        aside is not None,
-                    )
+                moved = aside is not None
+                line = Line(
+                    event.seq, hash_, event.prev, event.ts, month, line_place, checked, moved
                 )
+                lines.append(line)
                 if event.type == "ledger.recovered":
                     stated[hash_] = event
             copy = None if aside is None else sha256(content).hexdigest()
@@ -254,13 +246,6 @@ def _legible(damaged: bytes) -> list[bytes]:
     except zlib.error:
         pass
     return list(dict.fromkeys([*_LINE.findall(b"".join(out)), *plain]))
-
-
-def _event(line: bytes) -> Envelope | None:
-    try:
-        return decode_line(line)
-    except ValueError:
-        return None
 
 
 def _witnessed(lines: list[bytes], witness: tuple[int, str] | None) -> str | None:

@@ -12,7 +12,7 @@ import re
 import zlib
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
 from hashlib import sha256
 from operator import itemgetter
@@ -24,7 +24,7 @@ from typing import BinaryIO, NamedTuple
 from promptyoself.core.disk import Disk, is_ours, open_ours
 from promptyoself.core.errors import ChainError
 from promptyoself.ledger.batch import Position
-from promptyoself.ledger.envelope import Envelope, decode_line, hash_line
+from promptyoself.ledger.envelope import Envelope, decode_line, event_of, hash_line
 
 MAX_MEMBER_BYTES = 64 * 1024 * 1024
 """The most that one member may hold, uncompressed. A prompt of 1 MiB escapes to at most 6 MiB, so
@@ -269,10 +269,8 @@ def has_member_after(file: BinaryIO, offset: int) -> bool:
             return True
         content, whole, cost = _unpack(tail[header.start() :])
         budget -= cost
-        with suppress(ValueError):
-            decode_line(content.partition(b"\n")[0])
-            if whole:
-                return True
+        if whole and event_of(content.partition(b"\n")[0]) is not None:
+            return True
     return False
 
 
@@ -292,10 +290,8 @@ def next_member(content: bytes, start: int) -> int:
     view = memoryview(content)
     for header in _MAGIC.finditer(view, start):
         text, whole, _ = _unpack(view[header.start() :])
-        if whole:
-            with suppress(ValueError):
-                decode_line(text.partition(b"\n")[0])
-                return header.start()
+        if whole and event_of(text.partition(b"\n")[0]) is not None:
+            return header.start()
     return len(content)
 
 
@@ -379,7 +375,14 @@ def _check_line(line: bytes, seq: int, head: str, ts: str, month: str, offset: i
         excerpt = line[:200].decode("utf-8", "backslashreplace")
         raise corrupt_error(month, offset, seq, what, "an event line", excerpt) from None
     if envelope.seq != seq or envelope.prev != head or envelope.ts < ts or envelope.ts[:7] != month:
-        raise _link_error(envelope, envelope._replace(seq=seq, prev=head), ts, month, offset)
+        checks = (
+            ("the sequence is broken", seq, envelope.seq),
+            ("it doesn't follow from the line before it", head, envelope.prev),
+            ("its time runs backwards", max(ts, envelope.ts), envelope.ts),
+            ("it lies in another month", month, envelope.ts[:7]),
+        )
+        what, expected, actual = next(check for check in checks if check[1] != check[2])
+        raise corrupt_error(month, offset, seq, what, expected, actual)
     return envelope
 
 
@@ -387,20 +390,6 @@ def _split(content: bytes) -> list[bytes]:
     """The lines, and the bytes after the last newline. A crafted member can have 64 million lines.
     The split stops at a number that is only reached if a line is too short for an event."""
     return content.split(b"\n", len(content) // _LEAST_LINE_BYTES + 1)
-
-
-def _link_error(
-    envelope: Envelope, expected: Envelope, ts: str, month: str, offset: int
-) -> ChainError:
-    """The error for an event that doesn't follow from the one before it."""
-    checks = (
-        ("the sequence is broken", expected.seq, envelope.seq),
-        ("it doesn't follow from the line before it", expected.prev, envelope.prev),
-        ("its time runs backwards", max(ts, envelope.ts), envelope.ts),
-        ("it lies in another month", month, envelope.ts[:7]),
-    )
-    what, required, actual = next(check for check in checks if check[1] != check[2])
-    return corrupt_error(month, offset, expected.seq, what, required, actual)
 
 
 def broken_member(month: str, offset: int, seq: int, cause: str) -> ChainError:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from promptyoself.ledger.envelope import Envelope, decode_line
+from promptyoself.ledger.envelope import Envelope, event_of
 from promptyoself.ledger.segments import (
     BrokenMember,
     list_segments,
@@ -34,7 +34,6 @@ def statements(folder: Path, type_: str) -> Iterator[Envelope]:
 def _events(content: bytes, type_field: bytes, type_: str) -> Iterator[Envelope]:
     for line in content.split(b"\n"):
         if type_field in line:
-            with suppress(ValueError):
-                envelope = decode_line(line)
-                if envelope.type == type_:
-                    yield envelope
+            event = event_of(line)
+            if event is not None and event.type == type_:
+                yield event

@@ -17,7 +17,6 @@ class Line(NamedTuple):
     prev: str
     ts: str
     month: str  # of the file in which it lies
-    member: int  # where its member begins there
     place: int  # counts lines and pieces in the order of the files
     checked: bool  # whether its member's checksum is right
     aside: bool  # whether it lies in the quarantine, moved by a recovery that was killed

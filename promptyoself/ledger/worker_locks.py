@@ -1,4 +1,4 @@
-"""Which workers live: each holds a lock of its own for as long as its process lives."""
+"""Which workers live."""
 
 from __future__ import annotations
 
