@@ -184,7 +184,7 @@ def test_parts_of_another_moment(case: Case) -> None:
     assert len(case.warnings) == 1
 
 
-def test_whoever_reads_an_older_root_goes_on(case: Case) -> None:
+def test_a_reader_of_an_older_root_goes_on(case: Case) -> None:
     """P4: who has loaded the index before others replaced it, once, twice, ten times, gets what
     was so at his moment, from the parts of then or from the log."""
     reader, other, writer = case.index(), case.index(), case.index()
@@ -551,7 +551,7 @@ def test_processes_beside_each_other(case: Case) -> None:
 
 
 def test_it_follows_the_log_by_bytes_too(case: Case) -> None:
-    """A few long prompts take as long to read again as a thousand short ones: whoever comes next
+    """A few long prompts take as long to read again as a thousand short ones: the next process
     never has more than a few hundred KiB of events to read, however few they are."""
     ids = islice(case.truth.schedules, 8)
     for number, id_ in enumerate(ids):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 from chains import NOW, append, chain, draft, first_type, ledger_in, prompts, refused
 from checker import check_chain
-from crashes import FORK, in_threads
+from crashes import in_threads, locked_elsewhere
 
 from promptyoself.events.draft import Draft
 from promptyoself.events.records import SegmentSealed
@@ -383,27 +382,18 @@ def _assert_locked(place: Path) -> None:
 
 
 def _assert_locked_by_child(place: Path, how: int) -> None:
-    ours, theirs = FORK.Pipe()
-
-    def hold() -> None:
-        with ledger_in(place).exclusive():
-            theirs.send("held")
-            time.sleep(60)
-
-    child = FORK.Process(target=hold, daemon=True)
-    child.start()
-    assert ours.recv() == "held"
-    with refused("lock_timeout") as caught:
-        append(ledger_in(place, lock_timeout=0.05), 1)
-    assert f"process {child.pid}" in caught.value.message
-    assert "0.05 seconds" in caught.value.message
-    with refused("lock_timeout") as caught, ledger_in(place).exclusive(timeout=0):
-        pass
-    assert "0 seconds" in caught.value.message
-    # Readers never wait.
-    assert ledger_in(place).head() == START
-    os.kill(child.pid, how)
-    child.join()
+    with locked_elsewhere(lambda: ledger_in(place).exclusive()) as child:
+        with refused("lock_timeout") as caught:
+            append(ledger_in(place, lock_timeout=0.05), 1)
+        assert f"process {child.pid}" in caught.value.message
+        assert "0.05 seconds" in caught.value.message
+        with refused("lock_timeout") as caught, ledger_in(place).exclusive(timeout=0):
+            pass
+        assert "0 seconds" in caught.value.message
+        # Readers never wait.
+        assert ledger_in(place).head() == START
+        os.kill(child.pid, how)
+        child.join()
     append(ledger_in(place, lock_timeout=0.5), 1)
     assert len(check_chain(place)) == 2
 

@@ -249,13 +249,6 @@ def test_what_is_sealed_is_left_alone(folder: Path) -> None:
     assert [record["month"] for record in records(folder)] == [*MONTHS, "2026-12"]
 
 
-def test_one_month(folder: Path) -> None:
-    """`--month` seals that month only."""
-    answer = seal(store_in(folder), DECEMBER, "2026-10")
-    assert [line["month"] for line in answer["sealed"]] == ["2026-10"]
-    assert answer["message"] == "1 month sealed."
-
-
 def test_the_command(var: Path, clock: Any) -> None:
     """`seal` answers with what it sealed, and refuses what is no month, has no event, or isn't over
     (P7: nothing is made or changed then)."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
@@ -214,54 +214,3 @@ def failing_disk(at: int, when: str, number: int) -> StepDisk:
         raise OSError(number, os.strerror(number))
 
     return StepDisk(at, when, fail)
-
-
-class PowerDisk(StepDisk):
-    """Remembers what the platter holds: what was synced, and nothing else.
-
-    A file's content is there as of its last fsync, a name as of its directory's last fsync. That
-    is the worst that a file system may do; real ones mostly do better.
-    """
-
-    def __init__(self, root: Path, *, at: int = 0, when: str = "before", act: Any = None) -> None:
-        super().__init__(at, when, act or kill)
-        self.root = root
-        self.contents: dict[int, bytes] = {}
-        self.names: dict[int, dict[str, tuple[int, bool]]] = {}
-        self.platter_of(root)
-
-    def share(self, other: PowerDisk) -> Self:
-        """Another process on the same platter."""
-        self.contents, self.names = other.contents, other.names
-        return self
-
-    def keep(self, path: Path) -> None:
-        """What a file has is durable."""
-        self.contents[path.stat().st_ino] = path.read_bytes()
-
-    def platter_of(self, folder: Path) -> None:
-        """The names in a folder are durable."""
-        entries = {entry.name: (entry.inode(), entry.is_dir()) for entry in os.scandir(folder)}
-        self.names[folder.stat().st_ino] = entries
-
-    def fsync(self, descriptor: int) -> None:
-        super().fsync(descriptor)
-        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
-        if path.is_dir():
-            self.platter_of(path)
-        else:
-            self.keep(path)
-
-    def after_power_loss(self, target: Path) -> Path:
-        """Write what survives into ``target``."""
-
-        def restore(inode: int, folder: Path) -> None:
-            folder.mkdir(parents=True, exist_ok=True)
-            for name, (child, is_folder) in self.names.get(inode, {}).items():
-                if is_folder:
-                    restore(child, folder / name)
-                else:
-                    (folder / name).write_bytes(self.contents.get(child, b""))
-
-        restore(self.root.stat().st_ino, target)
-        return target

@@ -8,6 +8,8 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from promptyoself.core.disk import Disk
@@ -35,6 +37,26 @@ def ways(steps: list[str]) -> Iterator[tuple[int, str]]:
     for at, name in enumerate(steps, 1):
         for when in ("before", "after", *(["half"] if name == "write" else [])):
             yield at, when
+
+
+@contextmanager
+def locked_elsewhere(lock: Callable[[], AbstractContextManager[None]]) -> Iterator[BaseProcess]:
+    """Another process holds that lock meanwhile, if it isn't killed."""
+    ours, theirs = FORK.Pipe()
+
+    def hold() -> None:
+        with lock():
+            theirs.send("held")
+            theirs.recv()
+
+    child = FORK.Process(target=hold)
+    child.start()
+    assert ours.recv() == "held"
+    try:
+        yield child
+    finally:
+        ours.send("go")
+        child.join()
 
 
 def in_child(

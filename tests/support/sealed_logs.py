@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chains import NOW, PowerDisk, die, draft, ledger_in
+from chains import NOW, StepDisk, append, die, draft, kill, ledger_in
 from checker import check_chain
 from crashes import FORK, Unsynced
 from damage import store_in
@@ -87,12 +87,43 @@ def whole(folder: Path) -> list[bytes]:
     return [line for batch in ledger.replay() for line in batch.content.split(b"\n")[:-1]]
 
 
-class Platter(PowerDisk):
-    """Keeps what is renamed over, so that no inode's number is used again."""
+class Platter(StepDisk):
+    """Remembers what the platter holds: what was synced, and nothing else.
 
-    def __init__(self, root: Path, **more: Any) -> None:
-        super().__init__(root, **more)
+    A file's content is there as of its last fsync, a name as of its directory's last fsync. That
+    is the worst that a file system may do; real ones mostly do better. What is renamed over is kept
+    until :meth:`forget`, so that no inode's number is used again.
+    """
+
+    def __init__(self, root: Path, *, at: int = 0, when: str = "before", act: Any = None) -> None:
+        super().__init__(at, when, act or kill)
+        self.root = root
+        self.contents: dict[int, bytes] = {}
+        self.names: dict[int, dict[str, tuple[int, bool]]] = {}
+        self.platter_of(root)
         self.kept: list[int] = []
+
+    def share(self, other: Platter) -> Platter:
+        """Another process on the same platter."""
+        self.contents, self.names = other.contents, other.names
+        return self
+
+    def keep(self, path: Path) -> None:
+        """What a file has is durable."""
+        self.contents[path.stat().st_ino] = path.read_bytes()
+
+    def platter_of(self, folder: Path) -> None:
+        """The names in a folder are durable."""
+        entries = {entry.name: (entry.inode(), entry.is_dir()) for entry in os.scandir(folder)}
+        self.names[folder.stat().st_ino] = entries
+
+    def fsync(self, descriptor: int) -> None:
+        super().fsync(descriptor)
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        if path.is_dir():
+            self.platter_of(path)
+        else:
+            self.keep(path)
 
     def rename(self, source: Path, target: Path) -> None:
         if target.exists():
@@ -102,6 +133,20 @@ class Platter(PowerDisk):
     def forget(self) -> None:
         for descriptor in self.kept:
             os.close(descriptor)
+
+    def after_power_loss(self, target: Path) -> Path:
+        """Write what survives into ``target``."""
+
+        def restore(inode: int, folder: Path) -> None:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, (child, is_folder) in self.names.get(inode, {}).items():
+                if is_folder:
+                    restore(child, folder / name)
+                else:
+                    (folder / name).write_bytes(self.contents.get(child, b""))
+
+        restore(self.root.stat().st_ino, target)
+        return target
 
 
 @contextmanager
@@ -217,6 +262,30 @@ def side_by_side(jobs: list[tuple[Any, tuple[Any, ...]]]) -> list[Any]:
         child.join()
     assert [child.exitcode for child in children] == [0] * len(children)
     return answers
+
+
+def race(
+    folder: Path, seconds: float, step: timedelta, sealers: list[Any]
+) -> tuple[list[Any], list[dict[str, Any]]]:
+    """Two who append, each time a ``step`` later, those who seal or repack, and three who replay
+    from remembered places, each in a process of its own: nobody misses an event, gets one twice,
+    or meets damage. What the sealers report, and the log's events."""
+    append(ledger_in(folder), 0)
+    until, acknowledged = time.monotonic() + seconds, FORK.Value("q", 0)
+    jobs: list[tuple[Any, tuple[Any, ...]]] = [
+        *((append_on, (folder, who, until, step, acknowledged)) for who in (1, 2)),
+        *((sealer, (folder, until)) for sealer in sealers),
+        *((read_on, (folder, seed, until, acknowledged)) for seed in range(3)),
+    ]
+    ours, theirs, *sealed, first, second, third = side_by_side(jobs)
+    events = check_chain(folder)
+    ids = [event["id"] for event in events if event["type"] == "schedule.registered"]
+    assert len(set(ids)) == len(ids)
+    assert {*ours, *theirs} <= set(ids)
+    assert min(first, second, third) > 20
+    count("processes racing", len(jobs))
+    count("replays beside sealing", first + second + third)
+    return sealed, events
 
 
 @pytest.fixture

@@ -133,7 +133,7 @@ class Storm(Loops):
         self.prompt, self.sandbox = prompt, sandbox
 
     def register(self, prompts: int) -> list[str]:
-        """So many one-off prompts, spread over the agents, due within the next seconds."""
+        """That number of one-off prompts, spread over the agents, due within the next seconds."""
         now = datetime.now(UTC)
         ids = []
         for number in range(prompts):
@@ -147,8 +147,8 @@ class Storm(Loops):
         return ids
 
     def rage(self, kills: int, *, every: float, timeout: float) -> None:
-        """Kill that many loops at random, about ``every`` so many seconds; then let Letta behave,
-        and the others settle everything."""
+        """Kill that many loops at random, one about ``every`` that many seconds; then let Letta
+        behave, and the others settle everything."""
         end = time.monotonic() + timeout
         while self.kills < kills or not self.all_settled():
             assert time.monotonic() < end, f"not settled in time: {self.unsettled()}"

@@ -1,4 +1,4 @@
-"""What the tests tried, counted: so many kills, cuts, flips. `make torture` prints the sum.
+"""How many kills, cuts and flips the tests tried. `make torture` prints the sum.
 
 Each process that runs tests adds lines to a file of its own, in the folder that the environment
 names; without one, the counts go nowhere.
