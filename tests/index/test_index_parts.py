@@ -5,11 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,10 +17,12 @@ from calling import call
 from chains import ACTOR, NOW, Killed, StepDisk, draft, ledger_in, replayed
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sealed_logs import side_by_side
 from tally import chance, count, rounds
 
 from promptyoself.core.disk import Disk
 from promptyoself.core.instants import format_utc
+from promptyoself.core.settings import load_settings
 from promptyoself.events.draft import Draft
 from promptyoself.events.kinds import STATUSES
 from promptyoself.events.records import (
@@ -39,9 +39,14 @@ from promptyoself.index.schedule_schema import SCHEDULE_SCHEMA
 from promptyoself.index.schema import decode_root
 from promptyoself.ledger import START
 from promptyoself.rules.due import due
+from promptyoself.service.schedules.change import cancel
+from promptyoself.service.schedules.register import register
+from promptyoself.service.schedules.request import Request
+from promptyoself.service.schedules.views import list_schedules, show
 from promptyoself.state.apply import fold
-from promptyoself.state.overlay import Summary
+from promptyoself.state.overlay import PartFilter, Summary
 from promptyoself.state.schedules import EMPTY, State
+from promptyoself.store.store import Store
 
 MANY = 1200
 
@@ -436,41 +441,35 @@ def test_parts_answer_as_the_whole(
                     index.save(Snapshot(state, batch.position), moved=True)
         truth = replayed(ledger).state
         at = format_utc(NOW + timedelta(hours=hours))
-        for found in (
+        for loaded in (
             index.load().state,
             Index(folder / "index.json", SCHEDULE_SCHEMA, ledger, print).load().state,
         ):
             # Asked again, in part and in whole, by clocks that run on or back a little.
             for minutes in (0, 1, 61, 600, 59, 100_000):
                 then = format_utc(NOW + timedelta(hours=hours, minutes=minutes))
-                assert list(islice(due(found, then), 3)) == list(islice(due(truth, then), 3))
-                assert list(due(found, at)) == list(due(truth, at))
-                assert list(due(found, then)) == list(due(truth, then))
-            assert found == truth
-            assert dict(found.schedules.items()) == dict(truth.schedules.items())
-            for status in range(len(STATUSES)):
+                assert list(islice(due(loaded, then), 3)) == list(islice(due(truth, then), 3))
+                assert list(due(loaded, at)) == list(due(truth, at))
+                assert list(due(loaded, then)) == list(due(truth, then))
+            assert loaded == truth
+            assert dict(loaded.schedules.items()) == dict(truth.schedules.items())
+            for status, name in enumerate(STATUSES):
 
                 def has(summary: Summary, status: int = status) -> bool:
                     return bool(summary.statuses[status])
 
-                assert list(found.schedules.soonest(has)) == list(truth.schedules.soonest(has))
-                ours = [
-                    key for key, value in found.schedules.in_order(has) if has_status(value, status)
-                ]
-                theirs = [
-                    key for key, value in truth.schedules.in_order(has) if has_status(value, status)
-                ]
-                assert ours == theirs
-            early, exact = found.schedules.next_ready(at), truth.schedules.next_ready(at)
+                assert list(loaded.schedules.soonest(has)) == list(truth.schedules.soonest(has))
+                assert of_status(loaded, has, name) == of_status(truth, has, name)
+            early, exact = loaded.schedules.next_ready(at), truth.schedules.next_ready(at)
             assert early is None or early > at
             assert exact is None or (early is not None and early <= exact)
         assert set(warnings) <= {"The index is missing; it was rebuilt from the log."}
     shutil.rmtree(folder)
 
 
-def has_status(schedule: Any, status: int) -> bool:
-    """Whether it is of the status at that place."""
-    return bool(schedule.status == STATUSES[status])
+def of_status(state: State, has: PartFilter, name: str) -> list[str]:
+    """The keys of the schedules of a status, out of the parts that have any of it."""
+    return [key for key, schedule in state.schedules.in_order(has) if schedule.status == name]
 
 
 def test_nothing_is_in_parts_at_first() -> None:
@@ -483,42 +482,31 @@ def test_nothing_is_in_parts_at_first() -> None:
 
 # --- beside each other ----------------------------------------------------------------------------
 
-WRITER = """
-import sys
-from datetime import UTC, datetime
-from promptyoself.service.schedules.change import cancel
-from promptyoself.service.schedules.register import register
-from promptyoself.service.schedules.request import Request
-from promptyoself.store.store import Store
-from promptyoself.core.settings import load_settings
 
-var, name, times = sys.argv[1:]
-store = Store(load_settings(var=var), {"via": "test", "who": name}, warn=print)
-for number in range(int(times)):
-    request = Request(agent_id=f"agent-{name}-{number % 50}", prompt=f"{number}", every="1d")
-    made = register(store, request, datetime.now(UTC))
-    if number % 3 == 0:
-        cancel(store, made["id"], None, datetime.now(UTC))
-"""
+def _write(var: Path, name: str, times: int, report: Any) -> None:
+    warnings: list[str] = []
+    store = Store(load_settings(var=str(var)), {"via": "test", "who": name}, warn=warnings.append)
+    for number in range(times):
+        request = Request(agent_id=f"agent-{name}-{number % 50}", prompt=f"{number}", every="1d")
+        id_ = str(register(store, request, datetime.now(UTC))["id"])
+        if number % 3 == 0:
+            cancel(store, id_, None, datetime.now(UTC))
+    report.send(warnings)
 
-READER = """
-import sys
-from datetime import UTC, datetime
-from promptyoself.service.schedules.views import list_schedules, show
-from promptyoself.store.store import Store
-from promptyoself.core.settings import load_settings
 
-var, known, times = sys.argv[1:]
-for number in range(int(times)):
-    store = Store(load_settings(var=var), {"via": "test", "who": "reader"}, warn=print)
-    now = datetime.now(UTC)
-    assert show(store, known, now=now)["prompt"] == "Water the plants 7"
-    assert len(list_schedules(store, limit=30, now=now)["schedules"]) == 30
-    if number % 10 == 0:
-        everything = list_schedules(store, status="all", now=now)
-        assert everything["count"] >= 1200
-        assert "total" not in everything
-"""
+def _read(var: Path, known: str, times: int, report: Any) -> None:
+    warnings: list[str] = []
+    for number in range(times):
+        settings = load_settings(var=str(var))
+        store = Store(settings, {"via": "test", "who": "reader"}, warn=warnings.append)
+        now = datetime.now(UTC)
+        assert show(store, known, now=now)["prompt"] == "Water the plants 7"
+        assert len(list_schedules(store, limit=30, now=now)["schedules"]) == 30
+        if number % 10 == 0:
+            everything = list_schedules(store, status="all", now=now)
+            assert everything["count"] >= 1200
+            assert "total" not in everything
+    report.send(warnings)
 
 
 def test_processes_beside_each_other(case: Case) -> None:
@@ -527,27 +515,19 @@ def test_processes_beside_each_other(case: Case) -> None:
     var = case.folder.with_name("var")
     var.mkdir()
     case.folder.rename(var / "schedules")
-    commands = [
-        *([WRITER, str(var), f"writer-{n}", str(rounds(150))] for n in range(3)),
-        *([READER, str(var), str(draft(7).id), str(rounds(60))] for _ in range(2)),
+    jobs: list[tuple[Any, tuple[Any, ...]]] = [
+        *((_write, (var, f"writer-{number}", rounds(150))) for number in range(3)),
+        *((_read, (var, str(draft(7).id), rounds(60))) for _ in range(2)),
     ]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        for command in commands
-    ]
-    for process in processes:
-        out, err = process.communicate(timeout=240)
-        assert process.returncode == 0, err.decode()
+    for warnings in side_by_side(jobs):
         # A part may have been removed under a reader; then the log answers, and that is all.
-        assert all(b"can't be read" in line for line in out.splitlines()), out
+        assert all("can't be read" in warning for warning in warnings), warnings
     case.folder, case.path = var / "schedules", var / "schedules" / "index.json"
     case.ledger = ledger_in(case.folder)
     assert answers(case.index().load().state) == answers(case.truth)
     assert case.warnings == []
     assert len(case.truth.schedules) == MANY + 3 * rounds(150)
-    count("processes racing", len(processes))
+    count("processes racing", len(jobs))
 
 
 def test_it_follows_the_log_by_bytes_too(case: Case) -> None:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import reduce
 from hashlib import sha256
 from itertools import product
 from pathlib import Path
@@ -144,7 +145,7 @@ class Recorder(Disk):
 
     def open(self, path: Path, flags: int) -> int:
         new = bool(flags & os.O_CREAT) and not path.exists()
-        with _Dying(self, "open"):
+        with self._dying("open"):
             descriptor = super().open(path, flags)
             if new:
                 self.ids[os.fstat(descriptor).st_ino] = node = len(self.nodes)
@@ -156,7 +157,7 @@ class Recorder(Disk):
 
     def write(self, descriptor: int, data: bytes | memoryview) -> int:
         half = self.calls + 1 == self.die_at and self.when == "half"
-        with _Dying(self, "write"):
+        with self._dying("write"):
             end = os.fstat(descriptor).st_size
             written = super().write(descriptor, data[: len(data) // 2] if half else data)
             # Whether appending or not, nothing of ours writes anywhere but at a file's end.
@@ -164,51 +165,58 @@ class Recorder(Disk):
             return written
 
     def fsync(self, descriptor: int) -> None:
-        with _Dying(self, "fsync"):
+        with self._dying("fsync"):
             self.settle_node(self._id(descriptor))
 
     def settle_node(self, node: int | None) -> None:
         """What is pending there is durable. Nothing is really synced: nobody pulls the plug."""
         if node is None:
             return
-        found = self.nodes[node]
-        if isinstance(found, File):
-            content = found.durable
-            for change in found.pending:
-                content = _applied(content, change)
-            self.nodes = {**self.nodes, node: File(content)}
+        kept = self.nodes[node]
+        settled: File | Folder
+        if isinstance(kept, File):
+            settled = File(reduce(_applied, kept.pending, kept.durable))
         else:
-            names = found.durable
-            for named in found.pending:
-                names = _renamed(names, named)
-            self.nodes = {**self.nodes, node: Folder(names)}
+            settled = Folder(reduce(_renamed, kept.pending, kept.durable))
+        self.nodes = {**self.nodes, node: settled}
 
     def ftruncate(self, descriptor: int, size: int) -> None:
-        with _Dying(self, "ftruncate"):
+        with self._dying("ftruncate"):
             super().ftruncate(descriptor, size)
             self._change(descriptor, Cut(size))
 
     def rename(self, source: Path, target: Path) -> None:
         node, same = self.ids[source.stat().st_ino], source.parent == target.parent
-        with _Dying(self, "rename"):
+        with self._dying("rename"):
             super().rename(source, target)
             self._name(target.parent, Named(target.name, node, source.name if same else None))
             if not same:
                 self._name(source.parent, Named(source.name, None))
 
     def unlink(self, path: Path) -> None:
-        with _Dying(self, "unlink"):
+        with self._dying("unlink"):
             super().unlink(path)
             self._name(path.parent, Named(path.name, None))
 
     def mkdir(self, path: Path) -> None:
-        with _Dying(self, "mkdir"):
+        with self._dying("mkdir"):
             super().mkdir(path)
             self.ids[path.stat().st_ino] = node = len(self.nodes)
             self.nodes = {**self.nodes, node: Folder()}
             self._name(path.parent, Named(path.name, node))
 
     # The model.
+
+    @contextmanager
+    def _dying(self, call: str) -> Iterator[None]:
+        """One syscall: it is noted, unless the process dies before it; or it dies right after."""
+        self.calls += 1
+        if self.calls == self.die_at and self.when == "before":
+            raise Killed
+        yield
+        self._note(call)
+        if self.calls == self.die_at:
+            raise Killed
 
     def _id(self, descriptor: int) -> int | None:
         return self.ids.get(os.fstat(descriptor).st_ino)
@@ -222,9 +230,9 @@ class Recorder(Disk):
 
     def _name(self, folder: Path, named: Named) -> None:
         node = self.ids[folder.stat().st_ino]
-        found = self.nodes[node]
-        assert isinstance(found, Folder)
-        self.nodes = {**self.nodes, node: replace(found, pending=(*found.pending, named))}
+        kept = self.nodes[node]
+        assert isinstance(kept, Folder)
+        self.nodes = {**self.nodes, node: replace(kept, pending=(*kept.pending, named))}
 
     def _note(self, call: str) -> None:
         self.seen |= {tuple(whole_lines(self.root / "var" / chain()))}
@@ -245,27 +253,6 @@ class FoldersNotSynced(Recorder):
     def fsync(self, descriptor: int) -> None:
         if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
             super().fsync(descriptor)
-
-
-class _Dying:
-    """One syscall: it is noted, unless the process dies before it; or it dies right after it."""
-
-    def __init__(self, disk: Recorder, call: str) -> None:
-        self._disk, self._call = disk, call
-
-    def __enter__(self) -> None:
-        disk = self._disk
-        disk.calls += 1
-        if disk.calls == disk.die_at and disk.when == "before":
-            raise Killed
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        disk = self._disk
-        if kind is not None:
-            return
-        disk._note(self._call)
-        if disk.calls == disk.die_at:
-            raise Killed
 
 
 class Watched(FileLedger):
@@ -308,22 +295,17 @@ def whole_lines(folder: Path) -> list[bytes]:
 def _applied(content: bytes, change: Written | Cut) -> bytes:
     if isinstance(change, Cut):
         return content[: change.size].ljust(change.size, b"\0")
-    return content.ljust(change.at, b"\0")[: change.at] + change.data + _after(content, change)
-
-
-def _after(content: bytes, change: Written) -> bytes:
-    return content[change.at + len(change.data) :]
+    end = change.at + len(change.data)
+    return content.ljust(change.at, b"\0")[: change.at] + change.data + content[end:]
 
 
 def _renamed(names: tuple[tuple[str, int], ...], named: Named) -> tuple[tuple[str, int], ...]:
-    found = dict(names)
-    if named.gone is not None:
-        found.pop(named.gone, None)
-    if named.file is None:
-        found.pop(named.name, None)
-    else:
-        found[named.name] = named.file
-    return tuple(sorted(found.items()))
+    renamed = dict(names)
+    for name in (named.gone, named.name):
+        renamed.pop(name or "", None)
+    if named.file is not None:
+        renamed[named.name] = named.file
+    return tuple(sorted(renamed.items()))
 
 
 def _cuts(size: int, fine: int) -> Iterable[int]:
