@@ -71,7 +71,7 @@ class _Appender:
         self.append(-1)
 
     def append(self, number: int) -> Batch:
-        with self.exclusive():
+        with self._ledger.exclusive():
             batch = self._ledger.append([self._drafts[number]], _NOW, self.position)
         self.position = batch.position
         return batch

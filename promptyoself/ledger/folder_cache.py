@@ -147,10 +147,9 @@ class FolderCache:
         """Whether this process's last append ended there, and nobody has changed anything since,
         nor left anything to be done. It may say no though that is so. Two ``stat`` calls."""
         kept, appended = self._kept, self._appended
-        if appended is None or appended[0] != position or kept is None or not kept.trusted:
+        if appended is None or appended[0] != position:
             return False
-        path = f"{self._name}/{segment_name(position.month)}"
-        if kept.listing.marks or kept.last_path != path:
+        if kept is None or not kept.trusted or kept.listing.marks:
             return False
         try:
             return (
