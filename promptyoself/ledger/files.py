@@ -75,7 +75,8 @@ class FileLedger:
             PromptyoselfError: ``lock_timeout``, naming the holder, where another keeps it for
                 longer.
         """
-        return self._lock.held(timeout)
+        # A context manager that is a generator costs an append a percent.
+        return self._lock if timeout is None else self._lock.held(timeout)
 
     # --- appending --------------------------------------------------------------------------------
 
