@@ -89,9 +89,7 @@ class Recovery:
     def repair(self, survey: Survey) -> Position:
         """Leave only what is sound in its place. Returns the end of the chain.
 
-        Every piece is kept first, durably. It may die anywhere: then a survey finds the same sound
-        lines, and all is done again. Until the gaps have their statement, which the caller appends
-        at the end, readers stop at them.
+        Until the gaps have their statement, which the caller appends, readers stop at them.
 
         Raises:
             OSError: the disk refused. What was kept and what is sound is there.

@@ -190,10 +190,8 @@ class Sealing:
         ``before`` gets that position when all is checked, right before it comes true: an index
         that is written then fits at once, and no reader has to do without one meanwhile.
 
-        When it returns the new one is durable. A crash before or after leaves either of them,
-        whole, and perhaps without a record: then sealing again does what is missing. A torn end is
-        moved aside first, and recorded by the next append. Readers that have the old one open go
-        on with it, and find their place in the new one afterwards.
+        When it returns the new one is durable. Readers that have the old one open go on with it,
+        and find their place in the new one afterwards.
 
         Raises:
             HeadMoved: ``expecting`` is not the end of the chain, or the month has grown since it

@@ -191,13 +191,22 @@ forged_events: st.SearchStrategy[Event] = st.fixed_dictionaries(
 @st.composite
 def spoiled_stories(draw: st.DrawFn, told: Callable[[], list[Event]] = story) -> list[Event]:
     """The story with one to three things wrong in it. Numbers and links are not among them."""
-    found = told()
+    events = told()
     for _ in range(draw(st.integers(1, 3))):
-        at = draw(st.integers(0, len(found) - 1))
-        event = found[at]
+        place = draw(st.integers(0, len(events) - 1))
+        event = events[place]
         change = draw(st.sampled_from(["set", "set", "set", "nested", "rename", *_WHOLE]))
+        match change:
+            case "drop" if len(events) > 1:
+                del events[place]
+            case "copy":
+                events.insert(draw(st.integers(0, len(events))), copy.deepcopy(event))
+            case "swap":
+                other = draw(st.integers(0, len(events) - 1))
+                events[place], events[other] = events[other], event
+            case "insert":
+                events.insert(place, draw(forged_events))
         if change in _WHOLE:
-            _WHOLE[change](draw, found, at)
             continue
         data = event["data"]
         if not isinstance(data, dict):
@@ -214,38 +223,11 @@ def spoiled_stories(draw: st.DrawFn, told: Callable[[], list[Event]] = story) ->
         else:
             name = draw(st.sampled_from(_ENVELOPE))
             event[name] = draw({"type": _types, "id": _ids, "ts": _instants}.get(name, _scalars))
-        if not found:
-            return found
-    return found
+    return events
 
 
+_WHOLE = ("drop", "copy", "swap", "insert")
 _FIELDS = sorted({name for cls in records.CLASSES.values() for name in cls._fields})
-
-
-def _drop(_: st.DrawFn, found: list[Event], at: int) -> None:
-    if len(found) > 1:
-        del found[at]
-
-
-def _copy(draw: st.DrawFn, found: list[Event], at: int) -> None:
-    found.insert(draw(st.integers(0, len(found))), copy.deepcopy(found[at]))
-
-
-def _swap(draw: st.DrawFn, found: list[Event], at: int) -> None:
-    other = draw(st.integers(0, len(found) - 1))
-    found[at], found[other] = found[other], found[at]
-
-
-def _insert(draw: st.DrawFn, found: list[Event], at: int) -> None:
-    found.insert(at, draw(forged_events))
-
-
-_WHOLE: dict[str, Callable[[st.DrawFn, list[Event], int], None]] = {
-    "drop": _drop,
-    "copy": _copy,
-    "swap": _swap,
-    "insert": _insert,
-}
 
 
 @st.composite
