@@ -34,7 +34,7 @@ def test_empty(place: Path) -> None:
     """A ledger nobody has written to is empty, and reading it makes nothing."""
     ledger = ledger_in(place)
     assert ledger.head() == START
-    assert list(ledger.replay()) == []
+    assert list(ledger.replay()) == ledger.months() == []
     assert ledger.holds(START)
     assert ledger.torn() is None
     assert not place.exists()
@@ -184,6 +184,7 @@ def test_month_changes(place: Path) -> None:
         append(ledger, number, now=NOW + timedelta(days=days))
     months = {event["ts"][:7] for event in check_chain(place)}
     assert months == {"2026-11", "2026-12", "2027-02", "2027-12"}
+    assert ledger.months() == sorted(months)
     assert len(events_of(ledger)) == 7
 
 
@@ -235,15 +236,6 @@ def test_stamp_at(place: Path) -> None:
     assert ledger.stamp_at(forged) is other.stamp_at(forged) is None
     gone = earlier._replace(month="2026-10")
     assert ledger.stamp_at(gone) is None
-
-
-def test_months(place: Path) -> None:
-    """The months that have events are named, oldest first."""
-    ledger = ledger_in(place)
-    assert ledger.months() == []
-    for number, days in enumerate((0, 9, 20, 80)):
-        append(ledger, number, now=NOW + timedelta(days=days))
-    assert ledger.months() == ["2026-11", "2026-12", "2027-02"]
 
 
 def _seal(ledger: FileLedger, month: str, now: datetime) -> Position:
@@ -329,10 +321,15 @@ def test_sealing_excludes_sealers_only(place: Path) -> None:
 def test_exclusive_is_reentrant(place: Path) -> None:
     """A thread may take the lock again while it holds it, and others get it only at the end."""
     ledger = ledger_in(place)
+
+    def attempt() -> None:
+        with refused("lock_timeout"):
+            append(ledger_in(place, lock_timeout=0.02), 9)
+
     with ledger.exclusive():
         with ledger.exclusive():
             append(ledger, 1)
-        _assert_locked(place)
+        in_threads(attempt)
     append(ledger_in(place), 2)
     assert len(check_chain(place)) == 3
 
@@ -355,33 +352,10 @@ def test_exclusive_excludes_threads(place: Path) -> None:
     assert len(set(prompts(check_chain(place)))) == 40
 
 
-def test_exclusive_excludes_processes(place: Path) -> None:
-    """While another process holds the lock one waits, and the error names the holder (P5)."""
-    _assert_locked_by_child(place, signal.SIGTERM)
-
-
-def test_dead_holder_is_no_obstacle(place: Path) -> None:
-    """The lock of a process killed with SIGKILL is free at once (P5)."""
-    _assert_locked_by_child(place, signal.SIGKILL)
-
-
-def test_lock_released_by_an_error(place: Path) -> None:
-    """An exception under the lock frees it."""
-    ledger = ledger_in(place)
-    with pytest.raises(ZeroDivisionError), ledger.exclusive():
-        _ = 1 / 0
-    append(ledger_in(place, lock_timeout=0.05), 1)
-
-
-def _assert_locked(place: Path) -> None:
-    def attempt() -> None:
-        with refused("lock_timeout"):
-            append(ledger_in(place, lock_timeout=0.02), 9)
-
-    in_threads(attempt)
-
-
-def _assert_locked_by_child(place: Path, how: int) -> None:
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_exclusive_excludes_processes(place: Path, how: int) -> None:
+    """P5: while another process holds the lock one waits, and the error names the holder. Once that
+    one is killed, the lock is free."""
     with locked_elsewhere(lambda: ledger_in(place).exclusive()) as child:
         with refused("lock_timeout") as caught:
             append(ledger_in(place, lock_timeout=0.05), 1)
@@ -396,6 +370,14 @@ def _assert_locked_by_child(place: Path, how: int) -> None:
         child.join()
     append(ledger_in(place, lock_timeout=0.5), 1)
     assert len(check_chain(place)) == 2
+
+
+def test_lock_released_by_an_error(place: Path) -> None:
+    """An exception under the lock frees it."""
+    ledger = ledger_in(place)
+    with pytest.raises(ZeroDivisionError), ledger.exclusive():
+        _ = 1 / 0
+    append(ledger_in(place, lock_timeout=0.05), 1)
 
 
 def test_one_event_by_its_number(place: Path) -> None:
