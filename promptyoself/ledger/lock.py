@@ -25,7 +25,6 @@ _TURN_SECONDS = 0.001  # handing over costs as much as an append or two
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
 _HOLDER_BYTES = 512
 _TAG_BYTES = 32
-_HOLDER_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
 
 
 class ExclusiveLock:
@@ -248,7 +247,7 @@ class ExclusiveLock:
         }
         tag = os.urandom(_TAG_BYTES // 2).hex().encode()
         with suppress(OSError):
-            descriptor = os.open(self._name + ".holder", _HOLDER_FLAGS, 0o600)
+            descriptor = os.open(self._name + ".holder", _FLAGS, 0o600)
             try:
                 # Of one length and in place: cutting the file first would cost more than an append.
                 os.pwrite(descriptor, orjson.dumps(holder_info).ljust(_HOLDER_BYTES), 0)

@@ -163,12 +163,8 @@ class Recovery:
 
     def _write_again(self, month: str, survey: Survey, texts: dict[str, bytes]) -> None:
         path = self._folder / segment_name(month)
-        runs = [
-            [line for line in island if line.ts[:7] == month]
-            for island in survey.islands
-            if any(line.ts[:7] == month for line in island)
-        ]
-        if not runs:
+        runs = [[line for line in island if line.ts[:7] == month] for island in survey.islands]
+        if not any(runs):
             with unsettled(self._folder, self._disk):
                 with suppress(FileNotFoundError):
                     self._disk.unlink(path)
