@@ -68,20 +68,20 @@ def check_copy(
     Raises:
         ChainError: ``corrupt_chain``.
     """
-    position, at, events = after, 0, 0
+    position, offset, events = after, 0, 0
     gaps: list[tuple[Gap, int]] = []
     members = read_members(path, start)
-    while at < size:
+    while offset < size:
         try:
             member = next(members, None)
         except BrokenMember as broken:
-            raise broken_member(month, at, position.seq + 1, broken.cause) from None
+            raise broken_member(month, offset, position.seq + 1, broken.cause) from None
         if member is None or member.end - start > size:
-            raise broken_member(month, at, position.seq + 1, "it ends in the middle")
-        member = Member(at, member.end - start, member.content)
+            raise broken_member(month, offset, position.seq + 1, "it ends in the middle")
+        member = Member(offset, member.end - start, member.content)
         envelopes, position, gap = bridges.follow(position, member, month, after.earlier)
         if gap is not None and (statement := bridges.statement_of(gap)) is not None:
             gaps.append((gap, statement))
         events += len(envelopes)
-        at = member.end
+        offset = member.end
     return Copied(position, events, gaps)

@@ -85,9 +85,8 @@ def decode_line(line: bytes) -> Envelope:
     values = tuple(fields.values())
     types = tuple(map(type, values))
     if types not in (_TYPES, _LOG_TYPES):
-        wrong = next(
-            at for at in range(len(_TYPES)) if types[at] not in (_TYPES[at], _LOG_TYPES[at])
-        )
+        pairs = enumerate(zip(_TYPES, _LOG_TYPES, strict=True))
+        wrong = next(number for number, allowed in pairs if types[number] not in allowed)
         raise ValueError(f"{_FIELDS[wrong]} is of another type")
     if orjson.dumps(fields) != line:
         raise ValueError("it is spelled in another way than the format has it")

@@ -90,8 +90,8 @@ class OwnRows(Generic[V]):
     def next_ready(self, after: str) -> str | None:
         """The earliest instant later than ``after`` at which one may begin."""
         summaries = (self._table.summarize(value) for _, value in self.walk(_every))
-        later = (each.ready for each in summaries if each.ready is not None and each.ready > after)
-        return min(later, default=None)
+        instants = (summary.ready for summary in summaries)
+        return min((ready for ready in instants if ready and ready > after), default=None)
 
     def __len__(self) -> int:
         return sum(1 for _ in self.walk(_every))
