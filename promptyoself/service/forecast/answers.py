@@ -38,15 +38,6 @@ class BrokenSchedule(TypedDict):
     problem: str
 
 
-class SimulationCounts(TypedDict):
-    """The keys of a simulation that only count."""
-
-    fired: Annotated[int, "How many deliveries there would be."]
-    skipped: Counts
-    agents: Annotated[list[AgentAhead], "By agent."]
-    stopped: Annotated[list[StoppedSchedule], "Schedules that a limit would stop."]
-
-
 # ``from`` is no name in Python, so this base has it.
 _From = TypedDict("_From", {"from": Instant})
 

@@ -16,9 +16,9 @@ from promptyoself.store.store import Store
 
 if TYPE_CHECKING:
     from promptyoself.service.forecast.answers import (
+        AgentAhead,
         DayAhead,
         Simulation,
-        SimulationCounts,
         StoppedSchedule,
     )
 
@@ -86,7 +86,12 @@ def simulate(
         "since": format_utc(now),
         "until": reached,
         "truncated": truncated,
-        **counts.answer(),
+        "fired": counts.fired,
+        "skipped": dict(sorted(counts.skipped.items())),
+        "agents": counts.agents(),
+        "stopped": sorted(
+            counts.stopped.values(), key=lambda stopped: (-stopped["slots"], stopped["id"])
+        ),
         "log": growth.estimate(),
         "load": {
             "passes": counts.passes,
@@ -112,7 +117,7 @@ class _Counts:
         self.at = ""  # the current instant
         self._hour, self._fired_in_hour = "", 0
         self._days: dict[str, dict[str, DayAhead]] = {}  # by the agent's id, then by day
-        self._stopped: dict[tuple[str, str], StoppedSchedule] = {}  # by schedule's id and limit
+        self.stopped: dict[tuple[str, str], StoppedSchedule] = {}  # by schedule's id and limit
 
     def add(self, event: SimulatedEvent) -> None:
         at = event.at
@@ -146,22 +151,14 @@ class _Counts:
             "slots": 0,
             "first": event.slot,
         }
-        self._stopped.setdefault((event.id, event.why), first)["slots"] += event.slots
+        self.stopped.setdefault((event.id, event.why), first)["slots"] += event.slots
 
-    def answer(self) -> SimulationCounts:
-        """The keys of the answer that only count."""
-        return {
-            "fired": self.fired,
-            "skipped": dict(sorted(self.skipped.items())),
-            "agents": [
-                {
-                    "agent_id": agent_id,
-                    "fired": sum(day["fired"] for day in days.values()),
-                    "days": list(days.values()),
-                }
-                for agent_id, days in sorted(self._days.items())
-            ],
-            "stopped": sorted(
-                self._stopped.values(), key=lambda stopped: (-stopped["slots"], stopped["id"])
-            ),
-        }
+    def agents(self) -> list[AgentAhead]:
+        return [
+            {
+                "agent_id": agent_id,
+                "fired": sum(day["fired"] for day in days.values()),
+                "days": list(days.values()),
+            }
+            for agent_id, days in sorted(self._days.items())
+        ]
