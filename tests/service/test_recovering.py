@@ -92,9 +92,8 @@ def test_every_alteration_is_recovered_from(
     """Whatever is altered in a log of three months: after `recover` no sound event is lost, what is
     lost is named, old heads up to the gap still verify, and every command works."""
     log = nine_events(folder, sealed=state == "sealed")
-    stranger = nine_events(
-        folder.parents[1] / "other" / "schedules", sealed=state == "sealed", first=77
-    )
+    other = folder.parents[1] / "other" / "schedules"
+    stranger = nine_events(other, sealed=state == "sealed", first=77)
     foreign = {line for text in stranger.values() for line in gzip.decompress(text).split(b"\n")}
     good, kept = lines(folder), (folder / "index.json").read_bytes()
     tried = 0
@@ -218,9 +217,8 @@ def test_damaged_again_and_again(folder: Path, state: str) -> None:
     """P3: alteration upon alteration, each recovered from: what is sound stays, and each loss is
     stated as it is."""
     log = nine_events(folder, sealed=state == "sealed")
-    stranger = nine_events(
-        folder.parents[1] / "other" / "schedules", sealed=state == "sealed", first=77
-    )
+    other = folder.parents[1] / "other" / "schedules"
+    stranger = nine_events(other, sealed=state == "sealed", first=77)
     choose = chance(f"damaged again {state}")
     for number in range(rounds(12)):
         shutil.rmtree(folder, ignore_errors=True)

@@ -112,8 +112,8 @@ def audit(
         if bad:
             problems.append(f"{bad} {'slot is' if bad == 1 else 'slots are'} not accounted for")
         if broken:
-            several = "schedule" if len(broken) == 1 else "schedules"
-            problems.append(f"{len(broken)} {several} can't be audited")
+            plural = "" if len(broken) == 1 else "s"
+            problems.append(f"{len(broken)} schedule{plural} can't be audited")
         raise PromptyoselfError(
             "slots_unaccounted",
             f"{'; '.join(problems)}.",

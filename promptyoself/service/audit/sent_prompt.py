@@ -21,10 +21,8 @@ def sending_mistake(
     """
     data = event.data
     recipient = data.get("agent_id")
-    if recipient is not None and (recipient, data.get("conversation_id")) != (
-        fields["agent_id"],
-        fields.get("conversation_id"),
-    ):
+    expected_recipient = (fields["agent_id"], fields.get("conversation_id"))
+    if recipient is not None and (recipient, data.get("conversation_id")) != expected_recipient:
         return "another recipient"
     text, has_header = data.get("text"), bool(fields.get("envelope"))
     if text is not None and _hash(text) != data["text_sha256"]:
