@@ -1,4 +1,4 @@
-"""The activity log: sentences or JSON lines on stderr, or JSON lines in a file.
+"""The activity log and its file: sentences or JSON lines on stderr, or JSON lines in a file.
 
 The history is in the ledger and not here. A prompt appears here only if the settings allow it. A
 secret never does: those that a :class:`Log` was given are masked in every text.

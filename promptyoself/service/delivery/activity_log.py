@@ -1,4 +1,4 @@
-"""The activity log: a line for each step of each delivery, for people who watch a worker.
+"""What the activity log says of deliveries: a line for each step, for people who watch a worker.
 
 The history says the same, but here one sees it happen. Letta's words about a failure may quote the
 prompt. So the prompt is taken out of them, unless the settings allow prompts in the log.

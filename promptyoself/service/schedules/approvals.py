@@ -1,4 +1,7 @@
-"""Approvals: people give, revoke and list them, and each claim of a slot checks them."""
+"""Approvals: people give, revoke and list them, and each claim of a slot checks them.
+
+Which fields an approval covers is said in :mod:`promptyoself.events.schedule_fields`.
+"""
 
 from __future__ import annotations
 
