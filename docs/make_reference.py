@@ -15,7 +15,7 @@ import click
 from promptyoself.cli import cli
 from promptyoself.core.settings import SETTINGS
 from promptyoself.doors.agent_parameters import argument_name, parameters
-from promptyoself.doors.registry import AGENT_FACING, COMMANDS, Effect, Tool
+from promptyoself.doors.registry import AGENT_FACING, TOOLS, Effect, Tool
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMON = {"--var", "--format", "--help"}
@@ -89,7 +89,7 @@ def doors() -> str:
     for name in AGENT_FACING:
         tool = argument_name(name)
         cells = f"`promptyoself {name}`", f"`promptyoself__{name}`", f"`{tool}`"
-        lines.append(f"| {' | '.join(cells)} | {_does(COMMANDS[name].tool)} |")
+        lines.append(f"| {' | '.join(cells)} | {_does(TOOLS[name])} |")
     closed = [f"`{name}`" for name in cli.list_commands(context) if name not in AGENT_FACING]
     lines += [
         "",
@@ -227,8 +227,7 @@ FILES = {
 }
 
 
-def _does(tool: Tool | None) -> str:
-    assert tool is not None
+def _does(tool: Tool) -> str:
     words = {Effect.READS_LOG: "reads", Effect.DELIVERS: "writes"}
     parts = [words.get(tool.effect, tool.effect.value)]
     if tool.idempotent:

@@ -45,23 +45,13 @@ def _run_by_path() -> None:
 if __name__ == "__main__" and not __package__:
     _run_by_path()
 
-import click  # noqa: E402
+import click
 
-from promptyoself import __version__  # noqa: E402
-from promptyoself.doors.arguments import (  # noqa: E402
-    from_host,
-    normalise_flags,
-    refuse_other_than_agents,
-    refuse_repeats,
-)
-from promptyoself.doors.output import (  # noqa: E402
-    emit,
-    error_document,
-    from_click_error,
-    in_words_of_door,
-)
-from promptyoself.doors.registry import AGENT_FACING, COMMANDS  # noqa: E402
-from promptyoself.doors.session import Caller  # noqa: E402
+from promptyoself import __version__
+from promptyoself.doors.arguments import from_host, normalise_flags, refuse_closed, refuse_repeats
+from promptyoself.doors.output import emit, error_document, from_click_error, in_words_of_door
+from promptyoself.doors.registry import AGENT_FACING, COMMANDS
+from promptyoself.doors.session import Caller
 
 
 class _LazyGroup(click.Group):
@@ -75,7 +65,7 @@ class _LazyGroup(click.Group):
         caller = ctx.find_object(Caller)
         through_host = caller is not None and caller.via == "sanctum"
         if through_host:
-            refuse_other_than_agents(args[0])
+            refuse_closed(args[0])
         name, command, rest = super().resolve_command(ctx, args)
         if command is None:
             return name, command, rest
@@ -106,7 +96,7 @@ class _LazyGroup(click.Group):
             return None
         from importlib import import_module
 
-        module = import_module(f"promptyoself.doors.commands.{COMMANDS[cmd_name].module}")
+        module = import_module(f"promptyoself.doors.commands.{COMMANDS[cmd_name]}")
         command: click.Command = getattr(module, f"{cmd_name.replace('-', '_')}_command")
         return command
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from promptyoself.doors.registry import COMMANDS
+from promptyoself.doors.registry import TOOLS
 
 _COMMON = frozenset({"var", "format", "help"})  # options of all commands, which agents don't have
 _TYPES: dict[str, str] = {
@@ -57,8 +57,7 @@ def commands_of(group: click.Group, names: Iterable[str]) -> dict[str, click.Com
 
 def parameters(command: click.Command) -> Iterator[Parameter]:
     """Each option of a command that agents have, by the first of its names."""
-    registered = COMMANDS.get(command.name or "")
-    tool = registered.tool if registered else None
+    tool = TOOLS.get(command.name or "")
     people_only = _COMMON | tool.people_only if tool else _COMMON
     for option in command.params:
         if not isinstance(option, click.Option):

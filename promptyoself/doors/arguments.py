@@ -112,8 +112,8 @@ def from_host(command: click.Command, arguments: Sequence[str]) -> list[str]:
     return words
 
 
-def refuse_other_than_agents(name: str) -> None:
-    """Refuse a command that agents don't have. Raises ``unknown_command``."""
+def refuse_closed(name: str) -> None:
+    """Refuse a command that is closed to agents. Raises ``unknown_command``."""
     if name not in AGENT_FACING:
         raise WrongUsage(
             "unknown_command",

@@ -65,10 +65,7 @@ def command(name: str) -> Callable[[Callable[..., Document | None]], click.Comma
 
 
 def _run(
-    function: Callable[..., Document | None],
-    var: str | None,
-    format_: str,
-    options: dict[str, Any],
+    function: Callable[..., Document | None], var: str | None, format_: str, options: dict[str, Any]
 ) -> Document | None:
     """Call a command's function, and print or return what it answers."""
     if var == "":

@@ -1,8 +1,8 @@
 """The registry of commands: which there are, where each is defined, and what agents may do with it.
 
 The command line and its help, the description for Sanctum hosts, the MCP server and the generated
-pages of docs/ read it. A new command gets one entry in :data:`COMMANDS`. It is closed to agents
-unless that entry has a :class:`Tool`.
+pages of docs/ read it. A new command gets one entry in :data:`TOOLS`, or in :data:`CLOSED` where it
+is closed to agents.
 
 Every command imports this module, so it imports nothing that takes time.
 """
@@ -34,8 +34,10 @@ class Effect(Enum):
 
 
 class Tool(NamedTuple):
-    """What agents, and the programs that call for them, are told of a command."""
+    """A command that agents may call, and what they, and programs that call for them, are told."""
 
+    module: str
+    """The module under ``promptyoself.doors.commands`` that defines it."""
     title: str
     """What the command does, in a few words."""
     effect: Effect
@@ -58,196 +60,163 @@ class Tool(NamedTuple):
     """The options whose empty text unsets something. Elsewhere an empty text counts as none."""
 
 
-class Command(NamedTuple):
-    """A command of the command line."""
-
-    module: str
-    """The module under ``promptyoself.doors.commands`` that defines it."""
-    tool: Tool | None = None
-    """What agents are told of it. Without that, it is closed to them."""
-
-
 _MODIFY_UNSETS = frozenset({"name", "conversation-id", "start-at", "until", "jitter", "on-failure"})
 _FOR_LOOPS = frozenset({"loop", "interval", "metrics-port", "accept-clock"})
 _PROMPT_FILE = frozenset({"prompt-file"})
 _SIGNING = frozenset({"note", "key"})
 
-COMMANDS: dict[str, Command] = {
-    "register": Command(
+TOOLS: dict[str, Tool] = {
+    "register": Tool(
         "schedules",
-        # Not idempotent: "in 45m" is another time a minute later.
-        Tool(
-            "Schedule a prompt",
-            Effect.WRITES,
-            "schedules:Scheduled",
-            "agent",
-            asks_letta=True,
-            acts_for_agent=True,
-            people_only=_PROMPT_FILE,
-        ),
+        "Schedule a prompt",
+        Effect.WRITES,  # and not idempotent: "in 45m" is another time a minute later
+        "schedules:Scheduled",
+        "agent",
+        asks_letta=True,
+        acts_for_agent=True,
+        people_only=_PROMPT_FILE,
     ),
-    "list": Command(
-        "listing", Tool("List schedules", Effect.READS, "schedules:ScheduleList", "agent")
-    ),
-    "show": Command(
-        "listing", Tool("Show a schedule", Effect.READS, "schedules:ScheduleShown", "agent")
-    ),
-    "modify": Command(
+    "list": Tool("listing", "List schedules", Effect.READS, "schedules:ScheduleList", "agent"),
+    "show": Tool("listing", "Show a schedule", Effect.READS, "schedules:ScheduleShown", "agent"),
+    "modify": Tool(
         "schedules",
-        Tool(
-            "Change a schedule",
-            Effect.CHANGES,
-            "schedules:Modified",
-            "agent",
-            people_only=_PROMPT_FILE,
-            unset_by_empty=_MODIFY_UNSETS,
-        ),
+        "Change a schedule",
+        Effect.CHANGES,
+        "schedules:Modified",
+        "agent",
+        people_only=_PROMPT_FILE,
+        unset_by_empty=_MODIFY_UNSETS,
     ),
-    "cancel": Command(
+    "cancel": Tool(
         "schedules",
-        Tool("Cancel a schedule", Effect.CHANGES, "schedules:Cancelled", "agent", idempotent=True),
+        "Cancel a schedule",
+        Effect.CHANGES,
+        "schedules:Cancelled",
+        "agent",
+        idempotent=True,
     ),
-    "pause": Command(
+    "pause": Tool(
         "schedules",
-        Tool("Pause a schedule", Effect.CHANGES, "schedules:Paused", "agent", idempotent=True),
+        "Pause a schedule",
+        Effect.CHANGES,
+        "schedules:Paused",
+        "agent",
+        idempotent=True,
     ),
-    "resume": Command(
+    "resume": Tool(
         "schedules",
-        Tool("Resume a schedule", Effect.WRITES, "schedules:Resumed", "agent", idempotent=True),
+        "Resume a schedule",
+        Effect.WRITES,
+        "schedules:Resumed",
+        "agent",
+        idempotent=True,
     ),
-    "trigger": Command(
+    "trigger": Tool(
+        "schedules", "Prompt now", Effect.WRITES, "schedules:Triggered", "agent", asks_letta=True
+    ),
+    "next": Tool("schedules", "Show the next fires", Effect.READS, "schedules:NextFires", "agent"),
+    "simulate": Tool("forecast", "Look ahead", Effect.READS_LOG, "forecast:Simulation", "operator"),
+    "idle": Tool(
         "schedules",
-        Tool("Prompt now", Effect.WRITES, "schedules:Triggered", "agent", asks_letta=True),
+        "Schedule a list of desires",
+        Effect.WRITES,
+        "schedules:Scheduled",
+        asks_letta=True,
+        acts_for_agent=True,
     ),
-    "next": Command(
-        "schedules", Tool("Show the next fires", Effect.READS, "schedules:NextFires", "agent")
+    "desire": Tool(
+        "desires", "Record a desire", Effect.WRITES, "desires:Recorded", acts_for_agent=True
     ),
-    "simulate": Command(
-        "forecast", Tool("Look ahead", Effect.READS_LOG, "forecast:Simulation", "operator")
-    ),
-    "idle": Command(
-        "schedules",
-        Tool(
-            "Schedule a list of desires",
-            Effect.WRITES,
-            "schedules:Scheduled",
-            asks_letta=True,
-            acts_for_agent=True,
-        ),
-    ),
-    "desire": Command(
-        "desires", Tool("Record a desire", Effect.WRITES, "desires:Recorded", acts_for_agent=True)
-    ),
-    "desires": Command("desires", Tool("List desires", Effect.READS, "desires:DesireList")),
-    "reinforce": Command(
-        "desires", Tool("Strengthen a desire", Effect.WRITES, "desires:Reinforced")
-    ),
-    "prune": Command(
+    "desires": Tool("desires", "List desires", Effect.READS, "desires:DesireList"),
+    "reinforce": Tool("desires", "Strengthen a desire", Effect.WRITES, "desires:Reinforced"),
+    "prune": Tool(
         "desires",
-        Tool(
-            "Let go of faint desires",
-            Effect.CHANGES,
-            "desires:Pruned",
-            idempotent=True,
-            acts_for_agent=True,
-        ),
+        "Let go of faint desires",
+        Effect.CHANGES,
+        "desires:Pruned",
+        idempotent=True,
+        acts_for_agent=True,
     ),
-    "budgets": Command(
-        "forecast",
-        Tool("Show what is left to spend", Effect.READS, "schedules:Budgets", "operator"),
+    "budgets": Tool(
+        "forecast", "Show what is left to spend", Effect.READS, "schedules:Budgets", "operator"
     ),
-    "history": Command(
+    "history": Tool(
         "log",
-        Tool(
-            "Show what happened",
-            Effect.READS_LOG,
-            "schedules:History",
-            "agent",
-            people_only=frozenset({"ndjson"}),
-        ),
+        "Show what happened",
+        Effect.READS_LOG,
+        "schedules:History",
+        "agent",
+        people_only=frozenset({"ndjson"}),
     ),
-    "audit": Command(
-        "audit", Tool("Account for every slot", Effect.READS_LOG, "audit:Audit", "operator")
+    "audit": Tool("audit", "Account for every slot", Effect.READS_LOG, "audit:Audit", "operator"),
+    "diff": Tool("audit", "Compare two times", Effect.READS_LOG, "audit:Difference", "operator"),
+    "stats": Tool("log", "Count what there is", Effect.READS_LOG, "schedules:Stats", "operator"),
+    "head": Tool(
+        "log", "Name the last event", Effect.READS, "proof:Head", "operator", people_only=_SIGNING
     ),
-    "diff": Command(
-        "audit", Tool("Compare two times", Effect.READS_LOG, "audit:Difference", "operator")
+    "verify": Tool(
+        "log", "Check the log", Effect.READS_LOG, "proof:Verified", "operator", people_only=_SIGNING
     ),
-    "stats": Command(
-        "log", Tool("Count what there is", Effect.READS_LOG, "schedules:Stats", "operator")
+    "agents": Tool(
+        "delivery", "List agents", Effect.READS, "delivery:AgentList", "operator", asks_letta=True
     ),
-    "head": Command(
-        "log",
-        Tool("Name the last event", Effect.READS, "proof:Head", "operator", people_only=_SIGNING),
-    ),
-    "verify": Command(
-        "log",
-        Tool("Check the log", Effect.READS_LOG, "proof:Verified", "operator", people_only=_SIGNING),
-    ),
-    "agents": Command(
+    "test": Tool(
         "delivery",
-        Tool("List agents", Effect.READS, "delivery:AgentList", "operator", asks_letta=True),
+        "Ask whether Letta answers",
+        Effect.READS,
+        "delivery:LettaTest",
+        "operator",
+        asks_letta=True,
     ),
-    "test": Command(
+    "execute": Tool(
         "delivery",
-        Tool(
-            "Ask whether Letta answers",
-            Effect.READS,
-            "delivery:LettaTest",
-            "operator",
-            asks_letta=True,
-        ),
+        "Deliver what is due",
+        Effect.DELIVERS,
+        "delivery:Executed",
+        "operator",
+        asks_letta=True,
+        people_only=_FOR_LOOPS,
     ),
-    "execute": Command(
-        "delivery",
-        Tool(
-            "Deliver what is due",
-            Effect.DELIVERS,
-            "delivery:Executed",
-            "operator",
-            asks_letta=True,
-            people_only=_FOR_LOOPS,
-        ),
-    ),
-    # Set-up, servers, keys, and what rewrites files or moves schedules is not for agents.
-    "rebuild": Command("log"),
-    "seal": Command("log"),
-    "recover": Command("log"),
-    "export": Command("transfer"),
-    "import": Command("transfer"),
-    "import-sqlite": Command("transfer"),
-    "approve": Command("approvals"),
-    "approvals": Command("approvals"),
-    "revoke": Command("approvals"),
-    "metrics": Command("metrics"),
-    "keygen": Command("proof"),
-    "pack": Command("proof"),
-    "doctor": Command("setup"),
-    "install-plugin": Command("setup"),
-    "mcp": Command("mcp"),
-    "sandbox": Command("setup"),
-    "demo": Command("demo"),
 }
-"""Each command by its name; first those for agents, in the order in which help and tools list
-them."""
+"""Each command for agents by its name, in the order in which help and tools list them."""
 
-AGENT_FACING = tuple(name for name, command in COMMANDS.items() if command.tool)
+CLOSED = {
+    "rebuild": "log",
+    "seal": "log",
+    "recover": "log",
+    "export": "transfer",
+    "import": "transfer",
+    "import-sqlite": "transfer",
+    "approve": "approvals",
+    "approvals": "approvals",
+    "revoke": "approvals",
+    "metrics": "log",
+    "keygen": "proof",
+    "pack": "proof",
+    "doctor": "setup",
+    "install-plugin": "setup",
+    "mcp": "mcp",
+    "sandbox": "setup",
+    "demo": "demo",
+}
+"""The module of each command that is closed to agents: set-up, servers, keys, and what rewrites
+files or moves schedules."""
+
+COMMANDS = {name: tool.module for name, tool in TOOLS.items()} | CLOSED
+"""The module of every command, in the order in which help lists them."""
+
+AGENT_FACING = tuple(TOOLS)
 """The commands that agents may call."""
 
 READERS = frozenset(
-    name
-    for name, command in COMMANDS.items()
-    if command.tool and command.tool.effect.read_only and not command.tool.asks_letta
+    name for name, tool in TOOLS.items() if tool.effect.read_only and not tool.asks_letta
 ) | {"agenda"}
 """The commands for agents that only read our own files, so that a call can be ended at any time.
 ``agenda`` is a resource of the MCP server, and no command of the command line."""
 
 
 def _set_of_tools(*included: str) -> tuple[str, ...]:
-    return tuple(
-        name
-        for name, command in COMMANDS.items()
-        if command.tool and command.tool.set_of_tools in included
-    )
+    return tuple(name for name, tool in TOOLS.items() if tool.set_of_tools in included)
 
 
 SETS: dict[str, tuple[str, ...]] = {

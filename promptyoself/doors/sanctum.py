@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from promptyoself import __version__
@@ -20,9 +22,6 @@ from promptyoself.doors.registry import AGENT_FACING
 from promptyoself.doors.wording import Wording, tool_description
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
     import click
 
 _NAME = "promptyoself"

@@ -147,7 +147,7 @@ def test_a_bug_is_answered_too(var: Path, monkeypatch: pytest.MonkeyPatch) -> No
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("by mistake")
 
-    monkeypatch.setattr("promptyoself.service.schedules.views.list_schedules", broken)
+    monkeypatch.setattr("promptyoself.doors.commands.listing.list_schedules", broken)
     answer = call("list")
     assert answer.code == 1
     assert answer.document["code"] == "internal_error"

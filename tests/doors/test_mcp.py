@@ -31,7 +31,7 @@ from promptyoself.doors.agent_parameters import parameters
 from promptyoself.doors.commands import mcp
 from promptyoself.doors.mcp import schemas, tools
 from promptyoself.doors.mcp.tools import Door
-from promptyoself.doors.registry import AGENT_FACING, COMMANDS, SETS, Command, Effect, Tool
+from promptyoself.doors.registry import AGENT_FACING, COMMANDS, SETS, TOOLS, Effect, Tool
 from promptyoself.doors.session import Caller
 from promptyoself.sandbox import Sandbox
 
@@ -198,7 +198,7 @@ def test_a_new_command_appears_by_itself(var: Path, monkeypatch: pytest.MonkeyPa
 
     group = click.Group("promptyoself", commands={"wish": wish_command})
     monkeypatch.setattr(tools, "AGENT_FACING", ("wish",))
-    monkeypatch.setitem(COMMANDS, "wish", Command("wishes", Tool("Wish", Effect.WRITES)))
+    monkeypatch.setitem(TOOLS, "wish", Tool("wishes", "Wish", Effect.WRITES))
     door = opened(group=group, only=("wish",))
     tool = listed(door)["wish"]
     assert tool.input_schema["properties"]["tag"] == {

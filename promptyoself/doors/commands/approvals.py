@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import click
 
@@ -13,16 +12,9 @@ from promptyoself.doors.command import command
 from promptyoself.doors.options import Whole, reason_option, schedule_option
 from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
-from promptyoself.service.schedules.approvals import (
-    approve,
-    list_approvals,
-    require_person,
-    revoke,
-)
+from promptyoself.service.schedules.approvals import approve, list_approvals, require_person, revoke
 from promptyoself.service.schedules.views import show
-
-if TYPE_CHECKING:
-    from promptyoself.store.store import Store
+from promptyoself.store.store import Store
 
 
 @command("approve")

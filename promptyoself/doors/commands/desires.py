@@ -58,11 +58,7 @@ def desires_command(session: Session, **options: Any) -> Document:
 @command("reinforce")
 @click.option("--id", "id_", required=True, metavar="ID", help="The desire: des_… .")
 @click.option(
-    "--by",
-    type=float,
-    default=0.1,
-    metavar="S",
-    help="How much to add: more than 0, at most 1.",
+    "--by", type=float, default=0.1, metavar="S", help="How much to add: more than 0, at most 1."
 )
 @reason_option
 def reinforce_command(session: Session, id_: str, by: float, reason: str | None) -> Document:

@@ -1,4 +1,4 @@
-"""The log: its history, its proof, its index, its repair."""
+"""The log: its history, its proof, its index, its repair, and what is counted from it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from functools import partial
 from itertools import chain as follow
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -16,9 +16,7 @@ from promptyoself.doors.command import MAX_ANSWER_BYTES, PROGRAM_DOORS, command
 from promptyoself.doors.options import Whole, only_agent_option, reason_option
 from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
-
-if TYPE_CHECKING:
-    from promptyoself.ledger import Envelope
+from promptyoself.ledger import Envelope, encode_line
 
 _chain = click.option("--chain", type=click.Choice(["schedules", "desires"]), help="Which log.")
 
@@ -47,7 +45,6 @@ def history_command(
     Use it to find out whether a prompt was delivered, when, and why not: with --id, and --limit 10,
     say. Answers with events (seq, ts, type, id, data, …).
     """
-    from promptyoself.ledger import encode_line
     from promptyoself.service.schedules.history import history
 
     store = session.reading(agent_id=options["agent_id"])
@@ -78,8 +75,6 @@ _MOST_BYTES = MAX_ANSWER_BYTES // 2
 
 def _newest(events: Iterator[Envelope], limit: int) -> Document:
     """The newest events, as many as an answer may have, and the number of all if that is more."""
-    from promptyoself.ledger import encode_line
-
     newest: deque[tuple[Envelope, int]] = deque()
     total = size = 0
     for event in events:
@@ -244,3 +239,19 @@ def stats_command(session: Session) -> Document:
     from promptyoself.service.schedules.views import stats
 
     return stats(session.reading().unpinned)
+
+
+@command("metrics")
+def metrics_command(session: Session) -> None:
+    """Print metrics in Prometheus's text format; needs the package prometheus-client.
+
+    They are counted from the log, so that every process says the same; `execute --loop
+    --metrics-port` serves them too, with what only the loop knows. Errors are JSON.
+    """
+    from promptyoself.service.metrics.collect import Measurer
+    from promptyoself.service.metrics.prometheus import render, require_library
+
+    require_library()
+    text = render(Measurer(session.reading()).measure(session.now()))
+    sys.stdout.buffer.write(text)
+    sys.stdout.buffer.flush()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import closing, nullcontext
+from pathlib import Path
 
 import click
 
@@ -48,8 +49,6 @@ def doctor_command(
     with nullcontext() if skip_letta else closing(deliverer(session.settings)) as letta:
         checks = examine(session.reading(needs_var=False).unpinned, session.now(), letta, **options)
     if plugins_dir is not None:
-        from pathlib import Path
-
         from promptyoself.doors.sanctum import check_plugin
 
         checks.append(Check("plugin", *check_plugin(Path(plugins_dir))))
@@ -90,8 +89,6 @@ def install_plugin_command(session: Session, plugins_dir: str, python: str | Non
     If the host's own interpreter has them, a link to promptyoself's package folder is enough.
     """
     del session
-    from pathlib import Path
-
     from promptyoself.doors.sanctum import install
 
     if not os.path.isdir(plugins_dir):
@@ -113,17 +110,10 @@ def install_plugin_command(session: Session, plugins_dir: str, python: str | Non
 @command("sandbox")
 @click.option("--host", default="127.0.0.1", help="Address to listen on.")
 @click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=8283,
-    help="Port; 0 takes any that is free.",
+    "--port", type=click.IntRange(0, 65535), default=8283, help="Port; 0 takes any that is free."
 )
 @click.option(
-    "--agents",
-    "count",
-    type=click.IntRange(1, 10_000),
-    default=3,
-    help="How many agents it has.",
+    "--agents", "count", type=click.IntRange(1, 10_000), default=3, help="How many agents it has."
 )
 @click.option(
     "--latency",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import BinaryIO, cast
 
 import click
 
@@ -14,10 +14,8 @@ from promptyoself.doors.command import command
 from promptyoself.doors.options import dry_run_option, only_agent_option
 from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
-
-if TYPE_CHECKING:
-    from promptyoself.service.transfer.answers import Exported
-    from promptyoself.store.store import Store
+from promptyoself.service.transfer.answers import Exported
+from promptyoself.store.store import Store
 
 _file = click.argument("file", metavar="FILE")
 
@@ -46,8 +44,7 @@ def export_command(session: Session, agent_id: str | None, out: str | None) -> D
         file.write(content)
     count = len(lines)
     message = f"{count} {'schedule' if count == 1 else 'schedules'} exported."
-    exported: Exported = {"file": out, "count": count, "message": message}
-    return exported
+    return Exported(file=out, count=count, message=message)
 
 
 @command("import")

@@ -23,7 +23,7 @@ from typing import (
 )
 
 from promptyoself.doors.agent_parameters import Parameter
-from promptyoself.doors.registry import COMMANDS
+from promptyoself.doors.registry import TOOLS
 
 Schema = dict[str, Any]
 
@@ -63,10 +63,9 @@ def output_schema(command: str) -> Schema | None:
 
     All errors have one form. The schema has it, since some clients check errors too.
     """
-    tool = COMMANDS[command].tool
-    if tool is None or not tool.answer:
+    subject, _, name = TOOLS[command].answer.partition(":")
+    if not name:
         return None
-    subject, _, name = tool.answer.partition(":")
     answer = getattr(import_module(f"promptyoself.service.{subject}.answers"), name)
     keys = {
         key: schema_of(value)

@@ -14,30 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
 
 import anyio
+import mcp_types as types
 import orjson
 from mcp.server import Server, ServerRequestContext
 from mcp.shared.exceptions import MCPError
-from mcp_types import (
-    INVALID_PARAMS,
-    CallToolRequestParams,
-    CallToolResult,
-    GetPromptRequestParams,
-    GetPromptResult,
-    ListPromptsResult,
-    ListResourcesResult,
-    ListResourceTemplatesResult,
-    ListToolsResult,
-    PaginatedRequestParams,
-    PromptMessage,
-    ReadResourceRequestParams,
-    ReadResourceResult,
-    Resource,
-    ResourceTemplate,
-    TextContent,
-    TextResourceContents,
-    ToolAnnotations,
-)
-from mcp_types import Tool as Listed
 
 from promptyoself import __version__
 from promptyoself.core.errors import PromptyoselfError
@@ -49,7 +29,7 @@ from promptyoself.doors.mcp.messages import arguments_of
 from promptyoself.doors.mcp.prompts import PROMPTS
 from promptyoself.doors.mcp.schemas import argument_schema, output_schema
 from promptyoself.doors.mcp.shares import Shares
-from promptyoself.doors.registry import AGENT_FACING, COMMANDS, Effect
+from promptyoself.doors.registry import AGENT_FACING, TOOLS, Effect
 from promptyoself.doors.session import Caller
 from promptyoself.doors.wording import Wording, tool_description
 from promptyoself.service.delivery.loop import StopFlag
@@ -82,7 +62,7 @@ class _Tool(NamedTuple):
     """A command as a tool."""
 
     command: str
-    listed: Listed  # as clients see it
+    listed: types.Tool  # as clients see it
     arguments: dict[str, Parameter]  # by their names here
 
 
@@ -114,17 +94,14 @@ class Door:
             tools: the commands that are offered, of those that agents may call.
         """
         self._call, self._agenda, self._header = call, agenda, header
-        self._only_agent = only_agent
+        self._only_agent, self._prefix = only_agent, prefix
         names = [name for name in AGENT_FACING if name in tools]
-        self._wording = Wording(group, lambda name: prefix + argument_name(name), names)
+        self._wording = Wording(group, self._tool_name, names)
         offered = [
-            _tool(name, command, agent, prefix, self._wording, has_header=header is not None)
-            for name, command in commands_of(group, names).items()
+            self._tool(name, command, agent) for name, command in commands_of(group, names).items()
         ]
         self._names = {tool.command: tool.listed.name for tool in offered}
-        self._others = {
-            prefix + argument_name(name) for name in AGENT_FACING if name not in self._names
-        }
+        self._others = {self._tool_name(name) for name in AGENT_FACING if name not in self._names}
         self._prompts = {
             name: template
             for name, template in PROMPTS.items()
@@ -155,14 +132,46 @@ class Door:
         for stop in list(self._running):
             stop.set(why)
 
-    async def _list_tools(
-        self, _: ServerRequestContext[Any], __: PaginatedRequestParams | None
-    ) -> ListToolsResult:
-        return ListToolsResult(tools=[tool.listed for tool in self._tools.values()])
+    def _tool_name(self, command: str) -> str:
+        return self._prefix + argument_name(command)
+
+    def _tool(self, name: str, command: click.Command, agent: str | None) -> _Tool:
+        words = self._wording
+        arguments = {argument_name(parameter.name): parameter for parameter in parameters(command)}
+        properties = {
+            key: argument_schema(parameter, words.description(parameter.description, name))
+            for key, parameter in arguments.items()
+        }
+        required = [key for key, parameter in arguments.items() if parameter.required]
+        tool = TOOLS[name]
+        # The agent is the one that calls, where that is known; or the one whose server this is; or
+        # the one that the call names.
+        if tool.acts_for_agent and self._header is None:
+            if agent is None:
+                required.append("agent_id")
+            else:
+                properties["agent_id"]["default"] = agent
+        listed = types.Tool(
+            name=self._tool_name(name),
+            title=tool.title,
+            description=words.description(tool_description(command), name),
+            input_schema={"type": "object", "properties": properties, "required": required},
+            output_schema=output_schema(name),
+            annotations=types.ToolAnnotations(
+                read_only_hint=tool.effect.read_only,
+                destructive_hint=tool.effect is Effect.CHANGES,
+                idempotent_hint=tool.idempotent or tool.effect.read_only,
+                open_world_hint=tool.asks_letta,
+            ),
+        )
+        return _Tool(name, listed, arguments)
+
+    async def _list_tools(self, *_: object) -> types.ListToolsResult:
+        return types.ListToolsResult(tools=[tool.listed for tool in self._tools.values()])
 
     async def _call_tool(
-        self, context: ServerRequestContext[Any], params: CallToolRequestParams
-    ) -> CallToolResult:
+        self, context: ServerRequestContext[Any], params: types.CallToolRequestParams
+    ) -> types.CallToolResult:
         tool = self._tools.get(params.name)
         if tool is None:
             is_known = params.name in self._others
@@ -182,8 +191,8 @@ class Door:
         except PromptyoselfError as error:
             answer = error.document()
         document = self._wording.document(answer, tool.command)
-        return CallToolResult(
-            content=[TextContent(text=orjson.dumps(document).decode())],
+        return types.CallToolResult(
+            content=[types.TextContent(text=orjson.dumps(document).decode())],
             structured_content=document,
             is_error=document["status"] == "error",
         )
@@ -234,41 +243,36 @@ class Door:
         finally:
             self._running.discard(caller.stop)
 
-    async def _list_resources(
-        self, _: ServerRequestContext[Any], __: PaginatedRequestParams | None
-    ) -> ListResourcesResult:
-        text = "What will be delivered today, the soonest first."
-        agenda = Resource(
+    async def _list_resources(self, *_: object) -> types.ListResourcesResult:
+        agenda = types.Resource(
             uri="promptyoself://agenda",
             name="agenda",
             title="Today's agenda",
-            description=text,
+            description="What will be delivered today, the soonest first.",
             mime_type=_JSON,
         )
-        return ListResourcesResult(resources=[agenda])
+        return types.ListResourcesResult(resources=[agenda])
 
-    async def _list_templates(
-        self, _: ServerRequestContext[Any], __: PaginatedRequestParams | None
-    ) -> ListResourceTemplatesResult:
-        history = ResourceTemplate(
+    async def _list_templates(self, *_: object) -> types.ListResourceTemplatesResult:
+        history = types.ResourceTemplate(
             uri_template="promptyoself://schedules/{id}/history",
             name="history",
             title="A schedule's history",
             description=f"The latest {_HISTORY} events of a schedule, the oldest first.",
             mime_type=_JSON,
         )
-        agenda = ResourceTemplate(
+        agenda = types.ResourceTemplate(
             uri_template="promptyoself://agents/{agent_id}/agenda",
             name="agenda-of-agent",
             title="An agent's agenda for today",
             description="What will be delivered to one agent today, the soonest first.",
             mime_type=_JSON,
         )
-        return ListResourceTemplatesResult(resource_templates=[history, agenda])
+        return types.ListResourceTemplatesResult(resource_templates=[history, agenda])
 
     async def _read_resource(
-        self, context: ServerRequestContext[Any], params: ReadResourceRequestParams
-    ) -> ReadResourceResult:
+        self, context: ServerRequestContext[Any], params: types.ReadResourceRequestParams
+    ) -> types.ReadResourceResult:
         uri = params.uri
         try:
             line = await self._resource(uri, self._caller(context))
@@ -277,9 +281,9 @@ class Door:
         document = orjson.loads(line)
         if document["status"] == "error":
             document = self._wording.document(document, None)
-            raise MCPError(INVALID_PARAMS, document["message"], document)
-        content = TextResourceContents(uri=uri, mime_type=_JSON, text=line.decode())
-        return ReadResourceResult(contents=[content])
+            raise MCPError(types.INVALID_PARAMS, document["message"], document)
+        content = types.TextResourceContents(uri=uri, mime_type=_JSON, text=line.decode())
+        return types.ReadResourceResult(contents=[content])
 
     async def _resource(self, uri: str, caller: Caller) -> bytes:
         if uri == "promptyoself://agenda":
@@ -297,14 +301,14 @@ class Door:
             "promptyoself://schedules/ID/history.",
         )
 
-    async def _list_prompts(
-        self, _: ServerRequestContext[Any], __: PaginatedRequestParams | None
-    ) -> ListPromptsResult:
-        return ListPromptsResult(prompts=[template.prompt for template in self._prompts.values()])
+    async def _list_prompts(self, *_: object) -> types.ListPromptsResult:
+        return types.ListPromptsResult(
+            prompts=[template.prompt for template in self._prompts.values()]
+        )
 
     async def _get_prompt(
-        self, _: ServerRequestContext[Any], params: GetPromptRequestParams
-    ) -> GetPromptResult:
+        self, _: ServerRequestContext[Any], params: types.GetPromptRequestParams
+    ) -> types.GetPromptResult:
         if params.name not in self._prompts:
             raise _refused(
                 PromptyoselfError(
@@ -323,64 +327,20 @@ class Door:
             if argument.required and not given.get(argument.name, "").strip():
                 raise _refused(missing(argument.name))
         text = text_of(given, self._names)
-        return GetPromptResult(
+        return types.GetPromptResult(
             description=prompt.description,
-            messages=[PromptMessage(role="user", content=TextContent(text=text))],
+            messages=[types.PromptMessage(role="user", content=types.TextContent(text=text))],
         )
-
-
-def _tool(
-    name: str,
-    command: click.Command,
-    agent: str | None,
-    prefix: str,
-    words: Wording,
-    *,
-    has_header: bool,
-) -> _Tool:
-    arguments = {argument_name(parameter.name): parameter for parameter in parameters(command)}
-    properties = {
-        key: argument_schema(parameter, words.description(parameter.description, name))
-        for key, parameter in arguments.items()
-    }
-    required = [key for key, parameter in arguments.items() if parameter.required]
-    tool = COMMANDS[name].tool
-    assert tool is not None
-    # The agent is the one that calls, where that is known; or the one whose server this is; or the
-    # one that the call names.
-    if tool.acts_for_agent and not has_header:
-        if agent is None:
-            required.append("agent_id")
-        else:
-            properties["agent_id"]["default"] = agent
-    listed = Listed(
-        name=prefix + argument_name(name),
-        title=tool.title,
-        description=words.description(tool_description(command), name),
-        input_schema={
-            "type": "object",
-            "properties": properties,
-            "required": required,
-        },
-        output_schema=output_schema(name),
-        annotations=ToolAnnotations(
-            read_only_hint=tool.effect.read_only,
-            destructive_hint=tool.effect is Effect.CHANGES,
-            idempotent_hint=tool.idempotent or tool.effect.read_only,
-            open_world_hint=tool.asks_letta,
-        ),
-    )
-    return _Tool(name, listed, arguments)
 
 
 def _refused(error: PromptyoselfError) -> MCPError:
     """An error of the protocol, with our own document beside its message."""
-    return MCPError(INVALID_PARAMS, error.message, error.document())
+    return MCPError(types.INVALID_PARAMS, error.message, error.document())
 
 
 def _effect(words: Sequence[str]) -> Effect:
     """What a call does to the log. The agenda, which has no command, only reads."""
     if any(word.startswith("--at=") for word in words):
         return Effect.READS_LOG
-    command = COMMANDS.get(words[0]) if words else None
-    return command.tool.effect if command and command.tool else Effect.READS
+    tool = TOOLS.get(words[0]) if words else None
+    return tool.effect if tool else Effect.READS
