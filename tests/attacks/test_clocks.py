@@ -480,6 +480,10 @@ def test_a_slot_that_was_begun_by_a_clock_that_was_ahead_is_given_up(
     resume(machine.store, id_, None, machine.now())
     slot = run_now(machine.store, id_, None, machine.now())["slot"]
     assert slot < format_utc(world.now + SECOND)
+    events = [event for _, event in machine.store.events()]
+    given_up = [event for event in events if event.data.get("why") == "clock"]
+    assert given_up
+    assert {event.actor["for_agent"] for event in given_up} == {"a"}
     machine.work()
     world.now += HOUR
     machine.work()

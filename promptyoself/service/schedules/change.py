@@ -188,7 +188,8 @@ def pause(store: Store, id_: str, reason: str | None, now: datetime) -> Paused:
         else:  # a machine that can compute its times will count them when it is resumed
             skipped, next_run = [], schedule.next_run
         drafts = skip_drafts(store, schedule, skipped, next_run)
-        drafts += drop_waiting(store, state, schedule, "paused", {"scheduled"})
+        scheduled = (slot for slot in open_slots(state, id_) if slot.kind == "scheduled")
+        drafts += drop_waiting(store, schedule, scheduled, "paused")
         paused = SchedulePaused(next_run, reason, uncounted)
         drafts.append(store.draft(paused, id_, schedule.agent_id))
         return drafts, {"id": id_, "message": "Schedule paused."}
@@ -301,7 +302,7 @@ def cancel(store: Store, id_: str, reason: str | None, now: datetime) -> Cancell
         gap = skip_reason(schedule, "cancelled")
         skipped, uncounted = missed_or_uncounted(schedule, now, gap)
         drafts = skip_drafts(store, schedule, skipped, None)
-        drafts += drop_waiting(store, state, schedule, "cancelled", {"scheduled", "trigger"})
+        drafts += drop_waiting(store, schedule, open_slots(state, id_), "cancelled")
         ended = ScheduleCancelled(reason, uncounted)
         drafts.append(store.draft(ended, id_, schedule.agent_id))
         under_way = sum(1 for slot in open_slots(state, id_) if slot.worker is not None)

@@ -3,7 +3,7 @@ the schedule goes on, and what the answer says of that."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.core.times import local_time
 from promptyoself.events.draft import Draft
-from promptyoself.events.kinds import SkipReason, SlotKind
+from promptyoself.events.kinds import SkipReason
 from promptyoself.events.records import DeliverySkipped
 from promptyoself.rules.slots import (
     CLOCK_TOLERANCE,
@@ -88,15 +88,15 @@ def open_slots(state: State, id_: str) -> list[OpenSlot]:
 
 
 def drop_waiting(
-    store: Store, state: State, schedule: Schedule, why: SkipReason, kinds: Collection[SlotKind]
+    store: Store, schedule: Schedule, slots: Iterable[OpenSlot], why: SkipReason
 ) -> list[Draft]:
-    """Skip the open slots of these kinds that no worker has: they are known not to have arrived."""
+    """Skip those of these open slots that no worker has: they are known not to have arrived."""
     return [
         store.draft(
             DeliverySkipped(slot.slot, slot.slot, 1, why, slot.kind), schedule.id, schedule.agent_id
         )
-        for slot in open_slots(state, schedule.id)
-        if slot.worker is None and slot.kind in kinds
+        for slot in slots
+        if slot.worker is None
     ]
 
 
@@ -104,11 +104,8 @@ def drop_ahead(store: Store, state: State, schedule: Schedule, now: datetime) ->
     """Skip the open slots that a clock that was ahead has begun. They would be tried again only
     when their own time comes."""
     text = format_utc(now)
-    return [
-        store.draft(DeliverySkipped(slot.slot, slot.slot, 1, "clock", slot.kind), schedule.id)
-        for slot in open_slots(state, schedule.id)
-        if slot.worker is None and slot.slot > text
-    ]
+    ahead = (slot for slot in open_slots(state, schedule.id) if slot.slot > text)
+    return drop_waiting(store, schedule, ahead, "clock")
 
 
 def next_run_fields(next_run: str | None, zone: str) -> NextRun:
