@@ -67,7 +67,8 @@ class Schedule(NamedTuple):
     last_error: str | None = None
     last_slot: str | None = None  # the latest claimed or skipped: none up to it fires again
     last_trigger: str | None = None  # the latest slot that `trigger` made
-    settled_at: str | None = None  # when the last scheduled slot that was tried got its outcome
+    # When the last scheduled slot that was tried got its outcome, or any begun slot was given up.
+    settled_at: str | None = None
     spent_day: str | None = None  # the last day (UTC) on which a slot was claimed
     spent: int = 0  # slots claimed on that day
     reason: str | None = None

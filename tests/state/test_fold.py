@@ -20,6 +20,7 @@ from promptyoself.events import records
 from promptyoself.events.codec import is_known, write_event
 from promptyoself.events.kinds import FINISHED
 from promptyoself.events.schedule_fields import content_of
+from promptyoself.events.versions import GAP
 from promptyoself.ledger import Envelope
 from promptyoself.rules.due import due
 from promptyoself.rules.policy import approval_in_log
@@ -205,6 +206,56 @@ def test_contradictions(type_: str, id_: str | None, data: dict[str, Any]) -> No
     event = Envelope(1, 42, at(0), type_, id_, ACTOR, data, "")
     with pytest.raises(ChainError, match=r"Event 42 \(.*\) contradicts those before it"):
         fold(EMPTY, [event])
+
+
+def event_of(minute: int, record: records.Record) -> Envelope:
+    """An event of the schedule number 1, with its minute for its number."""
+    version, type_, data = write_event(record)
+    return Envelope(version, minute, at(minute), type_, id_of(1), ACTOR, data, "")
+
+
+@pytest.mark.parametrize(
+    ("minute", "triggered", "kind"),
+    [
+        (1, False, "scheduled"),
+        (9, False, "scheduled"),
+        (9, True, "scheduled"),
+        (1, True, "trigger"),
+        (0, False, "trigger"),
+    ],
+)
+def test_a_slot_whose_beginning_is_lost(minute: int, triggered: bool, kind: str) -> None:
+    """P2: an attempt tells that its slot had begun in a gap. It was a scheduled slot if it isn't
+    before the schedule's next one, nor up to the last one that is known to be triggered."""
+    slot, history = at(minute), [event_of(1, registration(1))]
+    if triggered:
+        history.append(event_of(5, records.ScheduleTriggered(at(5))))
+    history.append(Envelope(1, 10, at(10), GAP, None, ACTOR, {}, ""))
+    otid = slot_otid(id_of(1), slot)
+    lost = records.DeliveryAbandoned(slot, otid, 2, "w1", "busy", "409", at(20))
+    state = fold(EMPTY, [*history, event_of(10, lost)])
+    schedule, begun = state.schedules[id_of(1)], state.open[slot_key(id_of(1), slot)]
+    assert (begun.kind, begun.attempt, begun.retry_at) == (kind, 2, at(20))
+    is_scheduled = kind == "scheduled"
+    assert schedule.repetition_count == int(is_scheduled)
+    assert schedule.last_slot == (slot if is_scheduled else None)
+    assert (schedule.id in state.losses.moved) is is_scheduled
+
+
+@pytest.mark.parametrize(
+    ("end", "settled_at"),
+    [
+        (records.DeliveryDelivered(at(5), "o", 1, "w1", "run", 12), None),
+        (records.DeliveryFailed(at(5), "o", 1, "w1", "unknown", "?", False), None),
+        (records.DeliverySkipped(at(5), at(5), 1, "grace", "trigger"), at(7)),
+    ],
+)
+def test_what_a_triggered_slot_settles(end: records.Record, settled_at: str | None) -> None:
+    """P4: that only a triggered slot that is given up settles its schedule makes no sense. But what
+    a written log says doesn't change."""
+    triggered = records.ScheduleTriggered(at(5))
+    history = [event_of(1, registration(1)), event_of(5, triggered), event_of(7, end)]
+    assert fold(EMPTY, history).schedules[id_of(1)].settled_at == settled_at
 
 
 def test_versions_begin_at_one() -> None:
