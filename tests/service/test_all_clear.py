@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["loops"]
 
+pytestmark = pytest.mark.usefixtures("var")
+
 DOCTOR = ("doctor", "--skip-letta")
 WITHOUT = (*DOCTOR, "--allow-no-loop")
 
@@ -63,7 +65,7 @@ def check_of(name: str, *arguments: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("quick", [(), ("--quick",)])
 def test_a_parked_schedule_is_no_health(
-    sandbox: Sandbox, var: Path, clock: Clock, quick: tuple[str, ...]
+    sandbox: Sandbox, clock: Clock, quick: tuple[str, ...]
 ) -> None:
     """P9: `doctor` fails on a parked schedule and names it with the way back; it passes again once
     that is resumed and delivered, or cancelled."""
@@ -78,7 +80,7 @@ def test_a_parked_schedule_is_no_health(
     assert call(*WITHOUT, *quick).success()["message"] == "Nothing is wrong."
 
 
-def test_a_one_off_that_failed_is_no_health(sandbox: Sandbox, var: Path, clock: Clock) -> None:
+def test_a_one_off_that_failed_is_no_health(sandbox: Sandbox, clock: Clock) -> None:
     """P9: nor is a one-off that came to nothing; `--allow-failed` only tells of it."""
     id_ = add(AGENT, "p", "--time", "in 1m")
     clock.advance(minutes=1)
@@ -90,9 +92,7 @@ def test_a_one_off_that_failed_is_no_health(sandbox: Sandbox, var: Path, clock: 
     call(*DOCTOR).success()
 
 
-def test_a_resumed_schedule_is_well_with_its_next_delivery(
-    sandbox: Sandbox, var: Path, clock: Clock
-) -> None:
+def test_a_resumed_schedule_is_well_with_its_next_delivery(sandbox: Sandbox, clock: Clock) -> None:
     """P9: an active schedule whose latest delivery failed is told of, until one arrives."""
     id_ = add()
     clock.advance(hours=1)
@@ -108,9 +108,7 @@ def test_a_resumed_schedule_is_well_with_its_next_delivery(
     call(*WITHOUT).success()
 
 
-def test_many_failures_are_counted_and_some_named(
-    sandbox: Sandbox, var: Path, clock: Clock
-) -> None:
+def test_many_failures_are_counted_and_some_named(sandbox: Sandbox, clock: Clock) -> None:
     """P9: of many, three are named and all are counted."""
     for number in range(5):
         add(AGENT, f"p{number}", "--time", "in 1m")
@@ -123,7 +121,7 @@ def test_many_failures_are_counted_and_some_named(
     assert detail.endswith(", …")
 
 
-def test_prompts_without_a_loop_are_no_health(var: Path, clock: Clock) -> None:
+def test_prompts_without_a_loop_are_no_health(clock: Clock) -> None:
     """P9: with something to deliver and nothing that would, `doctor` fails at once, and not only
     once it is late; `--allow-no-loop` is for those who run `execute` from cron."""
     call(*DOCTOR).success()
@@ -149,9 +147,7 @@ def test_prompts_without_a_loop_are_no_health(var: Path, clock: Clock) -> None:
     assert found["schedules"]["detail"] == f"overdue by more than 5 minutes: 1 schedule ({id_})"
 
 
-def test_a_loop_that_is_there_is_health(
-    sandbox: Sandbox, var: Path, loops: Callable[..., Loop]
-) -> None:
+def test_a_loop_that_is_there_is_health(sandbox: Sandbox, loops: Callable[..., Loop]) -> None:
     """P9: with a loop all is well, and what is registered draws no warning; once the loop is
     killed, neither is so."""
     register = ("register", "--agent-id", sandbox.agents[0], "--every", "1h", "--prompt")
@@ -165,9 +161,7 @@ def test_a_loop_that_is_there_is_health(
     assert warning_of(*register, "3")
 
 
-def test_what_is_in_doubt_needs_somebody(
-    sandbox: Sandbox, var: Path, loops: Callable[..., Loop]
-) -> None:
+def test_what_is_in_doubt_needs_somebody(sandbox: Sandbox, loops: Callable[..., Loop]) -> None:
     """P9: of what a dead loop left in doubt nobody is said to find out, unless one is there."""
     sandbox.latency = 1e6
     add(sandbox.agents[0], "p", "--time", "in 1s")
@@ -184,9 +178,7 @@ def test_what_is_in_doubt_needs_somebody(
     sandbox.finish_runs()
 
 
-def test_trying_in_vain_is_no_health(
-    var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_trying_in_vain_is_no_health(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """P9: a slot that is tried again and again is told of, with what is in the way."""
     monkeypatch.setenv("LETTA_BASE_URL", "http://127.0.0.1:9")  # where nobody listens
     id_ = add(AGENT, "p", "--time", "in 1m")
@@ -239,7 +231,7 @@ def test_quick_reads_no_more_for_many(var: Path, clock: Clock) -> None:
 # --- /healthz -------------------------------------------------------------------------------------
 
 
-def test_the_health_of_a_loop_tells_of_failures(sandbox: Sandbox, var: Path, clock: Clock) -> None:
+def test_the_health_of_a_loop_tells_of_failures(sandbox: Sandbox, clock: Clock) -> None:
     """P9: /healthz isn't green over a schedule that is parked, nor over one that is failing."""
     id_ = add()
     watched = Watched(FakeLetta())
@@ -297,7 +289,7 @@ def warning_of(*arguments: str) -> str:
 
 
 def test_what_asks_for_deliveries_says_that_nothing_makes_any(
-    sandbox: Sandbox, var: Path, tmp_path: Path, clock: Clock
+    sandbox: Sandbox, tmp_path: Path, clock: Clock
 ) -> None:
     """P9: every command that makes or revives something to deliver says that nothing delivers; none
     does within the hour after a pass, and one that ends something never does."""
@@ -376,7 +368,7 @@ def test_a_pass_leaves_word_and_nothing_else(
     ],
 )
 def test_a_registration_beyond_a_days_budget_is_told(
-    var: Path, clock: Clock, asked: tuple[str, ...], told: str
+    clock: Clock, asked: tuple[str, ...], told: str
 ) -> None:
     """P9: what the loop would skip day by day is told when it is registered."""
     call("execute").success()
@@ -385,7 +377,7 @@ def test_a_registration_beyond_a_days_budget_is_told(
     assert (told in found) if told else not found, found
 
 
-def test_schedules_that_together_exceed_a_day_are_told(var: Path, clock: Clock) -> None:
+def test_schedules_that_together_exceed_a_day_are_told(clock: Clock) -> None:
     """P9: nor does it take one alone; changes and resumptions are told likewise."""
     add(AGENT, "first", "--every", "3m")
     for agent, told in (("other", False), (AGENT, True)):
@@ -452,7 +444,7 @@ def test_a_folder_without_a_log_is_told(var: Path, clock: Clock) -> None:
     ids=" ".join,
 )  # fmt: skip
 def test_a_mistyped_agent_is_told(
-    var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
 ) -> None:
     """P9: an agent that no log knows is told of; one that has ended its schedules, or has desires
     alone, is known; and who is pinned to an agent isn't told of others."""

@@ -26,6 +26,8 @@ from promptyoself.sandbox import Sandbox
 if TYPE_CHECKING:
     from conftest import Clock
 
+pytestmark = pytest.mark.usefixtures("var", "clock")
+
 ALCHEMY = """
 CREATE TABLE unified_reminders (id INTEGER PRIMARY KEY, agent_id VARCHAR, prompt_text TEXT,
     schedule_type VARCHAR, schedule_value VARCHAR, next_run DATETIME, active BOOLEAN,
@@ -97,7 +99,7 @@ def contents(folder: Path) -> dict[str, str]:
     }
 
 
-def test_a_database_is_brought_over(var: Path, clock: Clock, database: Path) -> None:
+def test_a_database_is_brought_over(var: Path, database: Path) -> None:
     """One of each kind, from either table, with its next run; the answer names each row, what it
     became, and the log says where it came from."""
     add(database)
@@ -142,7 +144,7 @@ def test_a_second_run_takes_nothing(var: Path, clock: Clock, database: Path) -> 
     assert registered.success()["created"] is False
 
 
-def test_a_dry_run_changes_nothing(var: Path, clock: Clock, database: Path) -> None:
+def test_a_dry_run_changes_nothing(var: Path, database: Path) -> None:
     """`--dry-run` answers as the import will, and makes not even a folder."""
     add(database)
     add(database, active=0)
@@ -188,9 +190,7 @@ SKIPPED: dict[str, tuple[dict[str, Any], str, str, str | None]] = {
 
 
 @pytest.mark.parametrize("name", SKIPPED)
-def test_a_row_that_is_not_taken_is_told_why(
-    name: str, var: Path, clock: Clock, database: Path
-) -> None:
+def test_a_row_that_is_not_taken_is_told_why(name: str, var: Path, database: Path) -> None:
     """P7: whatever is wrong with one row, it is in the answer with the reason, and the rows beside
     it are taken."""
     changes, why, named, code = SKIPPED[name]
@@ -206,9 +206,7 @@ def test_a_row_that_is_not_taken_is_told_why(
     check_chain(var / "schedules")
 
 
-def test_the_same_twice_and_too_many(
-    var: Path, clock: Clock, database: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_same_twice_and_too_many(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows of the same content are one schedule; the cap of active schedules holds; and a caller
     that is pinned to an agent takes no other's."""
     monkeypatch.setenv("PROMPTYOSELF_MAX_ACTIVE_PER_AGENT", "2")
@@ -231,9 +229,7 @@ def test_the_same_twice_and_too_many(
         b"2026-11-20 15:00:00",
     ],
 )  # fmt: skip
-def test_times_are_utc_however_written(
-    var: Path, clock: Clock, database: Path, written: Any
-) -> None:
+def test_times_are_utc_however_written(database: Path, written: Any) -> None:
     """As SQLAlchemy, SQLite, ISO 8601 or the epoch have it: one instant, and so one id."""
     add(database)
     add(database, next_run=written)
@@ -248,7 +244,7 @@ def test_times_are_utc_however_written(
         "Every 30 min", " 30 Minutes ", "1800 seconds", "1800s", "every 30m", "30 mins",
     ],
 )  # fmt: skip
-def test_intervals_are_understood(var: Path, clock: Clock, database: Path, written: Any) -> None:
+def test_intervals_are_understood(database: Path, written: Any) -> None:
     """A number is seconds; our own durations and plain words are understood too."""
     add(database, **interval(written), next_run=None)
     take(database)
@@ -282,7 +278,7 @@ def test_what_is_overdue_is_delivered_late_and_once(
     check_chain(var / "schedules")
 
 
-def test_slots_of_long_ago_are_not_counted_up(var: Path, clock: Clock, database: Path) -> None:
+def test_slots_of_long_ago_are_not_counted_up(database: Path) -> None:
     """P8: a database that has slept for ten years doesn't make us walk through every minute: what
     is too late to be delivered was the old one's to account for."""
     for text, when in (("cron", cron("* * * * *")), ("interval", interval("60"))):
@@ -294,7 +290,7 @@ def test_slots_of_long_ago_are_not_counted_up(var: Path, clock: Clock, database:
 
 
 def test_the_rest_of_the_repetitions_comes(
-    var: Path, clock: Clock, database: Path, monkeypatch: pytest.MonkeyPatch
+    clock: Clock, database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of ten repetitions, seven of which are done, three are delivered."""
     with Sandbox(("one",), latency=0.02) as sandbox:
@@ -308,7 +304,7 @@ def test_the_rest_of_the_repetitions_comes(
         assert len(sandbox.messages(sandbox.agents[0])) == 3
 
 
-def test_cron_is_read_in_the_zone_that_is_given(var: Path, clock: Clock, database: Path) -> None:
+def test_cron_is_read_in_the_zone_that_is_given(database: Path) -> None:
     """`--tz` says in which zone the old one meant its expressions; UTC by default, whatever
     PROMPTYOSELF_TZ is. A next run that isn't a slot there is computed again."""
     add(database, **cron("0 9 * * *"), next_run="2026-11-21 09:00:00")
@@ -318,7 +314,7 @@ def test_cron_is_read_in_the_zone_that_is_given(var: Path, clock: Clock, databas
     call("import-sqlite", str(database), "--tz", "Moon/Sea").error("unknown_zone")
 
 
-def test_optional_columns_may_be_missing(var: Path, clock: Clock, tmp_path: Path) -> None:
+def test_optional_columns_may_be_missing(tmp_path: Path) -> None:
     """Names of tables and columns in any case, no id, no next run, no `active`: what is there is
     enough; views and other tables are none of ours."""
     path = tmp_path / "x.db"
@@ -331,7 +327,7 @@ def test_optional_columns_may_be_missing(var: Path, clock: Clock, tmp_path: Path
 # Files that are no such database.
 
 
-def test_files_that_are_no_such_database(var: Path, clock: Clock, tmp_path: Path) -> None:
+def test_files_that_are_no_such_database(var: Path, tmp_path: Path) -> None:
     """P7: a missing file, a folder, an empty file, text, an encrypted database, one of something
     else, a pipe: each is one clear error, and makes nothing."""
     for name in ("none", ".", "a\0b", "\ud800", "x" * 5000, ""):
@@ -358,7 +354,7 @@ def test_files_that_are_no_such_database(var: Path, clock: Clock, tmp_path: Path
     assert not list(tmp_path.glob("*-*"))
 
 
-def test_an_odd_path_is_a_path(var: Path, clock: Clock, database: Path) -> None:
+def test_an_odd_path_is_a_path(database: Path) -> None:
     """A name with characters that mean something in a URI, or in no encoding, names its file."""
     add(database)
     for name in ("a b?mode=rwc&x=%41#.db", os.fsdecode(b"\xff.db")):
@@ -372,9 +368,7 @@ def test_an_odd_path_is_a_path(var: Path, clock: Clock, database: Path) -> None:
 @settings(max_examples=rounds(80), deadline=None,
           suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
 @given(st.integers(0, 12287), st.binary(min_size=1, max_size=40))
-def test_a_damaged_database_is_no_traceback(
-    var: Path, clock: Clock, database: Path, at: int, noise: bytes
-) -> None:
+def test_a_damaged_database_is_no_traceback(database: Path, at: int, noise: bytes) -> None:
     """P7: bytes changed anywhere give an error, or rows that are named; nothing is changed in the
     file, and the answer is one document."""
     if not (database.parent / "whole").exists():
@@ -393,9 +387,7 @@ def test_a_damaged_database_is_no_traceback(
     assert database.read_bytes() == bytes(content)
 
 
-def test_a_locked_database_is_told(
-    var: Path, clock: Clock, database: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_locked_database_is_told(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """P7: a writer that has the database to itself makes an error that says so, not a wait."""
     monkeypatch.setattr("promptyoself.service.transfer.sqlite_rows._BUSY_SECONDS", 0.05)
     add(database)
@@ -423,9 +415,7 @@ def wal(tmp_path: Path) -> Iterator[tuple[Path, sqlite3.Connection]]:
         yield path, writer
 
 
-def test_a_live_writer_is_left_alone(
-    var: Path, clock: Clock, wal: tuple[Path, sqlite3.Connection]
-) -> None:
+def test_a_live_writer_is_left_alone(wal: tuple[Path, sqlite3.Connection]) -> None:
     """A WAL database is read with what is in its WAL, beside a writer in the middle of a
     transaction, whose rows don't count yet; its files stay as they are."""
     path, writer = wal
@@ -439,7 +429,7 @@ def test_a_live_writer_is_left_alone(
 
 
 def test_a_database_whose_writer_has_gone_gets_no_litter(
-    var: Path, clock: Clock, wal: tuple[Path, sqlite3.Connection], tmp_path: Path
+    wal: tuple[Path, sqlite3.Connection], tmp_path: Path
 ) -> None:
     """A WAL database that was closed in order, one that was copied with its WAL, and one in a
     folder that can't be written: each is read whole, and the folder is as before to the byte."""
@@ -504,7 +494,7 @@ def test_killed_while_importing(environ: dict[str, str], var: Path, database: Pa
         assert len(check_chain(folder / "schedules")) == 91
 
 
-def test_no_secret_and_no_other_column_is_taken(var: Path, clock: Clock, tmp_path: Path) -> None:
+def test_no_secret_and_no_other_column_is_taken(var: Path, tmp_path: Path) -> None:
     """Only what a schedule needs goes into the log: not what else the table may hold."""
     path = tmp_path / "x.db"
     execute(path, PLAIN)
@@ -513,7 +503,7 @@ def test_no_secret_and_no_other_column_is_taken(var: Path, clock: Clock, tmp_pat
     assert b"sk-secret" not in b"".join(lines_of(var))
 
 
-def test_an_answer_is_a_table_too(var: Path, clock: Clock, database: Path) -> None:
+def test_an_answer_is_a_table_too(database: Path) -> None:
     """`--format table` shows what was taken and what wasn't."""
     add(database)
     add(database, active=0)
@@ -522,7 +512,6 @@ def test_an_answer_is_a_table_too(var: Path, clock: Clock, database: Path) -> No
     assert "inactive" in answer.out.decode()
 
 
-@pytest.mark.usefixtures("var", "clock")
 @pytest.mark.parametrize("taken", [("rowid",), ("rowid", "_rowid_"), ("rowid", "_rowid_", "oid")])
 def test_import_sqlite_reads_each_row_once_whatever_the_columns_are_called(
     tmp_path: Path, taken: tuple[str, ...]
@@ -543,7 +532,6 @@ def test_import_sqlite_reads_each_row_once_whatever_the_columns_are_called(
     assert "larger than 4 MiB" in skipped["detail"]
 
 
-@pytest.mark.usefixtures("var", "clock")
 def test_import_sqlite_takes_a_table_that_has_no_row_numbers(tmp_path: Path) -> None:
     path = tmp_path / "bare.db"
     execute(
@@ -555,7 +543,6 @@ def test_import_sqlite_takes_a_table_that_has_no_row_numbers(tmp_path: Path) -> 
     assert take(path)["count"] == 1
 
 
-@pytest.mark.usefixtures("var", "clock")
 def test_import_sqlite_time_grows_with_the_rows_where_one_is_called_rowid(tmp_path: Path) -> None:
     def seconds(rows: int) -> float:
         path = tmp_path / f"{rows}.db"

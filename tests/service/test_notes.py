@@ -73,52 +73,6 @@ def signed(tmp_path: Path, var: Path, clock: object) -> Signed:
     return Signed(tmp_path, var)
 
 
-# --- an implementation of RFC 8032 that shares nothing with the one we use ------------------------
-
-P = 2**255 - 19
-D = -121665 * pow(121666, -1, P) % P
-Point = tuple[int, int]
-
-
-def plus(one: Point, other: Point) -> Point:
-    (a, b), (c, d) = one, other
-    product = D * a * b * c * d % P
-    x = (a * d + b * c) * pow(1 + product, -1, P)
-    y = (b * d + a * c) * pow(1 - product, -1, P)
-    return x % P, y % P
-
-
-def times(number: int, point: Point) -> Point:
-    total = (0, 1)
-    while number:
-        if number & 1:
-            total = plus(total, point)
-        point, number = plus(point, point), number >> 1
-    return total
-
-
-def decode(data: bytes) -> Point:
-    y = int.from_bytes(data, "little")
-    sign, y = y >> 255, y & (2**255 - 1)
-    square = (y * y - 1) * pow(D * y * y + 1, -1, P) % P
-    x = pow(square, (P + 3) // 8, P)
-    if x * x % P != square:
-        x = x * pow(2, (P - 1) // 4, P) % P
-    assert x * x % P == square, "not a point of the curve"
-    return (P - x if x & 1 != sign else x), y
-
-
-BASE = decode((4 * pow(5, -1, P) % P).to_bytes(32, "little"))
-
-
-def is_signed(public: bytes, message: bytes, signature: bytes) -> bool:
-    """Whether the signature is right: S·B = R + H(R, A, M)·A."""
-    digest = hashlib.sha512(signature[:32] + public + message).digest()
-    right = times(int.from_bytes(digest, "little"), decode(public))
-    left = times(int.from_bytes(signature[32:], "little"), BASE)
-    return left == plus(decode(signature[:32]), right)
-
-
 # --- keys -----------------------------------------------------------------------------------------
 
 
@@ -143,27 +97,33 @@ def test_keygen_makes_a_private_pair(var: Path, tmp_path: Path) -> None:
     assert other["public_key"] != made["public_key"]
 
 
-@pytest.mark.parametrize("name", ["head.key", "head.pub"])
 @pytest.mark.parametrize("kind", ["file", "symlink", "dangling", "folder"])
-def test_keygen_overwrites_nothing(var: Path, tmp_path: Path, name: str, kind: str) -> None:
-    """P7: whatever lies where either key should go, `keygen` leaves it as it is."""
-    folder = var / "keys"
-    folder.mkdir(parents=True)
-    target = tmp_path / "target"
-    if kind == "file":
-        (folder / name).write_text("precious")
-    elif kind == "folder":
-        (folder / name).mkdir()
-    else:
-        (folder / name).symlink_to(target)
-        if kind == "symlink":
-            target.write_text("precious")
-    error = call("keygen").error("key_exists")
-    assert str(folder / name) in error["message"]
-    assert os.listdir(folder) == [name]
+@pytest.mark.parametrize(
+    ("command", "name", "code"),
+    [
+        ("keygen", "out", "key_exists"),
+        ("keygen", "out.pub", "key_exists"),
+        ("pack", "out", "file_exists"),
+    ],
+)
+def test_nothing_is_overwritten(
+    signed: Signed, tmp_path: Path, command: str, name: str, code: str, kind: str
+) -> None:
+    """P7: whatever lies where either key or a pack should go stays as it is."""
+    place, target = tmp_path / "folder" / name, tmp_path / "target"
+    place.parent.mkdir()
+    if kind == "folder":
+        place.mkdir()
+    elif kind != "file":
+        place.symlink_to(target)
+    if kind in ("file", "symlink"):
+        place.write_text("precious")
+    error = call(command, "--out", str(place.with_name("out"))).error(code)
+    assert str(place) in error["message"]
+    assert os.listdir(place.parent) == [name]
     assert target.exists() == (kind == "symlink")
     if kind in ("file", "symlink"):
-        assert (folder / name).read_text() == "precious"
+        assert place.read_text() == "precious"
 
 
 def test_of_many_keygens_one_wins(var: Path, environ: dict[str, str]) -> None:
@@ -262,14 +222,15 @@ def test_without_the_extra_it_is_said(
         run(*arguments, environ=without).success()
 
 
-@pytest.mark.parametrize("arguments", [("keygen",), ("head", "--note")])
 def test_a_pinned_caller_may_not_sign(
-    signed: Signed, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+    signed: Signed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P7: who is pinned to an agent can't sign for the log; to see the head and to check notes is
-    no more than to see the head."""
+    """P7: who is pinned to an agent can't sign for the log, nor pack every agent's prompts; to see
+    the head and to check notes is no more than to see the head."""
     monkeypatch.setenv("PROMPTYOSELF_ONLY_AGENT", AGENT)
-    call(*arguments).error("forbidden_agent")
+    for arguments in (("keygen",), ("head", "--note"), ("pack", "--out", str(tmp_path / "pack"))):
+        call(*arguments).error("forbidden_agent")
+    assert not (tmp_path / "pack").exists()
     call("head").success()
     signed.verify().success()
 
@@ -279,12 +240,11 @@ def test_a_pinned_caller_may_not_sign(
 
 def test_a_note_is_one_line_that_others_can_check(signed: Signed) -> None:
     """P3: a note's signature is one of RFC 8032 over the bytes before the last space, and its key
-    id the start of the public key's SHA-256; another implementation finds so."""
+    id the start of the public key's SHA-256."""
     line = signed.note.removesuffix(b"\n")
     message, _, signature = line.rpartition(b" ")
     public = b64decode(signed.text.removeprefix("ed25519:"))
-    assert is_signed(public, message, b64decode(signature))
-    assert not is_signed(public, message + b"\n", b64decode(signature))
+    ed25519.Ed25519PublicKey.from_public_bytes(public).verify(b64decode(signature), message)
     form, chain, head, ts, key_id = message.decode().split(" ")
     answer = call("head").success()
     assert (form, chain) == ("promptyoself-head-v1", "schedules")
@@ -371,10 +331,11 @@ def test_wrong_usage_of_notes(signed: Signed) -> None:
 
 
 def test_there_is_nothing_to_sign_before_the_first_event(var: Path, tmp_path: Path) -> None:
-    """P7: an empty log has no head to sign, and stays as it was: not even there."""
+    """P7: an empty log has no head to sign and nothing to pack. It isn't made, nor is a pack."""
     key = call("keygen", "--out", str(tmp_path / "key")).success()["key"]
     call("head", "--note", "--key", key).error("nothing_to_sign")
-    assert not var.exists()
+    call("pack", "--out", str(tmp_path / "pack.zip")).error("nothing_to_pack")
+    assert sorted(os.listdir(tmp_path)) == ["key", "key.pub"]
 
 
 def test_a_key_that_others_can_read_draws_a_warning(signed: Signed) -> None:

@@ -19,6 +19,8 @@ from promptyoself.core.errors import PromptyoselfError
 from promptyoself.service.schedules.change import run_now
 from promptyoself.service.schedules.limits import MAX_WAITING_RUNS
 
+pytestmark = pytest.mark.usefixtures("var", "clock")
+
 BASE = ("register", "--agent-id", AGENT, "--prompt", "Hello")
 EVERY = (*BASE, "--every", "1h")
 
@@ -43,7 +45,7 @@ def shown(id_: str) -> dict[str, Any]:
 # register
 
 
-def test_a_date_bounds_a_schedule_by_its_beginning_and_its_end(var: Path, clock: Clock) -> None:
+def test_a_date_bounds_a_schedule_by_its_beginning_and_its_end() -> None:
     """`--start-at 2027-01-01` is when that day begins in the schedule's zone, `--until` when it
     ends; `modify` reads it in the zone that the schedule has."""
     bounds = ("--start-at", "2027-01-01", "--until", "2027-12-31")
@@ -55,7 +57,7 @@ def test_a_date_bounds_a_schedule_by_its_beginning_and_its_end(var: Path, clock:
     assert shown(id_)["until"] == "2027-07-01T03:59:59.999999Z"
 
 
-def test_jitter_is_checked_where_it_or_the_times_change(var: Path, clock: Clock) -> None:
+def test_jitter_is_checked_where_it_or_the_times_change() -> None:
     """A cron expression whose fires come closer than the jitter there is, is refused; what has
     nothing to do with either can be changed."""
     id_ = call(*BASE, "--cron", "0 * * * *", "--jitter", "30m").success()["id"]
@@ -66,7 +68,7 @@ def test_jitter_is_checked_where_it_or_the_times_change(var: Path, clock: Clock)
     assert shown(id_)["jitter"] == 540
 
 
-def test_durations_are_seconds_where_no_unit_is_given(var: Path, clock: Clock) -> None:
+def test_durations_are_seconds_where_no_unit_is_given() -> None:
     """`--grace 90` is 90 seconds, as `--grace 90s` is."""
     id_ = call(*BASE, "--every", "3600", "--grace", "90", "--jitter", "10").success()["id"]
     schedule = shown(id_)
@@ -76,7 +78,7 @@ def test_durations_are_seconds_where_no_unit_is_given(var: Path, clock: Clock) -
     assert "jitter 10s" in table
 
 
-def test_register_answers_as_the_contract_says(var: Path, clock: Clock) -> None:
+def test_register_answers_as_the_contract_says() -> None:
     """A registration answers with its id, when it fires first in UTC and locally, and a message."""
     answer = call(*BASE, "--cron", "0 9 * * *", "--tz", "Europe/Paris").success()
     assert list(answer) == [
@@ -89,9 +91,7 @@ def test_register_answers_as_the_contract_says(var: Path, clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("microsecond", [0, 1, 500_000, 999_999])
-def test_an_interval_first_fires_a_whole_interval_later(
-    var: Path, clock: Clock, microsecond: int
-) -> None:
+def test_an_interval_first_fires_a_whole_interval_later(clock: Clock, microsecond: int) -> None:
     """`--every 5m` never fires sooner than five minutes from now, and within a second of that,
     also in what `next` foretells, and after a pause that lasted no time."""
     clock.now = clock.now.replace(microsecond=microsecond)
@@ -127,9 +127,7 @@ def test_registering_again_changes_nothing(var: Path, clock: Clock) -> None:
         (("--every", "60m"), []),  # another spelling of the same interval
     ],
 )
-def test_policy_is_not_content(
-    var: Path, clock: Clock, options: tuple[str, ...], differs: list[str]
-) -> None:
+def test_policy_is_not_content(var: Path, options: tuple[str, ...], differs: list[str]) -> None:
     """P6: another policy for the same content is the same schedule; the answer lists what differs,
     and its hint names modify."""
     id_ = call(*EVERY).success()["id"]
@@ -154,13 +152,13 @@ def test_policy_is_not_content(
         ("--every", "2h"),
     ],
 )
-def test_content_makes_the_id(var: Path, clock: Clock, options: tuple[str, ...]) -> None:
+def test_content_makes_the_id(options: tuple[str, ...]) -> None:
     """P6: whatever is content makes another schedule."""
     first = call(*EVERY).success()["id"]
     assert call(*EVERY, *options).success()["id"] != first
 
 
-def test_the_canonical_content_is_pinned(var: Path, clock: Clock) -> None:
+def test_the_canonical_content_is_pinned() -> None:
     """P6: an id is the first 8 hex digits of the SHA-256 of the content as JSON with sorted keys
     and no spaces, without what isn't set. Were this to change, every id in every log would."""
     content = (
@@ -185,7 +183,7 @@ def short_ids(monkeypatch: pytest.MonkeyPatch) -> None:
         )
 
 
-def test_a_collision_is_salted(var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_collision_is_salted(var: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """P6: where another content has the id, a salt is hashed in until one is free; the event keeps
     it, and registering either content again finds its own schedule, also after a rebuild."""
     short_ids(monkeypatch)
@@ -204,7 +202,7 @@ def test_a_collision_is_salted(var: Path, clock: Clock, monkeypatch: pytest.Monk
         assert (answer["id"], answer["created"]) == (id_, False)
 
 
-def test_a_real_collision_is_salted(var: Path, clock: Clock) -> None:
+def test_a_real_collision_is_salted(var: Path) -> None:
     """P6: two contents whose hashes begin with the same 32 bits, found by a birthday search, get
     two ids of the usual form."""
     fields = {"agent_id": AGENT, "schedule_type": "interval", "schedule_value": "1h"}
@@ -222,7 +220,7 @@ def test_a_real_collision_is_salted(var: Path, clock: Clock) -> None:
     assert events(var, "schedule.registered")[1]["data"]["salt"] == 1
 
 
-def test_registering_revives_what_was_cancelled(var: Path, clock: Clock) -> None:
+def test_registering_revives_what_was_cancelled(clock: Clock) -> None:
     """P6: a cancelled schedule's content registered again is the same id in its next life, with a
     new policy where one is given, and its history shows all lives."""
     id_ = call(*EVERY, "--tier", "1").success()["id"]
@@ -256,7 +254,7 @@ def test_a_new_life_counts_from_now(var: Path, clock: Clock) -> None:
     assert (said["counts_from"], said["without"]) == ("2026-11-20T12:30:00.000000Z", [])
 
 
-def test_a_dry_run_changes_nothing(var: Path, clock: Clock) -> None:
+def test_a_dry_run_changes_nothing(var: Path) -> None:
     """`--dry-run` answers as the registration would, and leaves not even a folder behind."""
     answer = call(*EVERY, "--dry-run").success()
     assert (answer["created"], answer["dry_run"]) == (True, True)
@@ -266,9 +264,7 @@ def test_a_dry_run_changes_nothing(var: Path, clock: Clock) -> None:
     call(*BASE, "--every", "1s", "--dry-run").error("interval_too_short")
 
 
-def test_there_is_a_most_of_active_schedules(
-    var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_there_is_a_most_of_active_schedules(monkeypatch: pytest.MonkeyPatch) -> None:
     """The active schedules of an agent are limited; what is cancelled or paused makes room, and
     coming back needs room again."""
     monkeypatch.setenv("PROMPTYOSELF_MAX_ACTIVE_PER_AGENT", "2")
@@ -285,7 +281,7 @@ def test_there_is_a_most_of_active_schedules(
     call(*BASE, "--every", "2h").error("too_many_schedules")
 
 
-def test_the_prompt_is_kept_verbatim(var: Path, clock: Clock) -> None:
+def test_the_prompt_is_kept_verbatim() -> None:
     """A prompt is what was said, white space and all; only the last newline of a file isn't."""
     text = '  "é\u2028\U0001f600"\r\n\ttabs\n\n'
     id_ = call(*EVERY, "--prompt", text).success()["id"]
@@ -294,7 +290,7 @@ def test_the_prompt_is_kept_verbatim(var: Path, clock: Clock) -> None:
     assert answer.success()["id"] == id_
 
 
-def test_agents_have_defaults(var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_agents_have_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no agent is named: PROMPTYOSELF_DEFAULT_AGENT_ID, then LETTA_AGENT_ID."""
     anonymous = ("register", "--prompt", "Hello", "--every", "1h")
     call(*anonymous).error("missing_option", 2)
@@ -305,7 +301,7 @@ def test_agents_have_defaults(var: Path, clock: Clock, monkeypatch: pytest.Monke
     assert shown(call(*EVERY).success()["id"])["agent_id"] == AGENT
 
 
-def test_every_event_says_who_and_why(var: Path, clock: Clock) -> None:
+def test_every_event_says_who_and_why(var: Path) -> None:
     """Each change bears its actor and, where one was given, a reason."""
     id_ = call(*EVERY, "--reason", "first").success()["id"]
     for command in ("pause", "resume", "trigger", "cancel"):
@@ -344,7 +340,7 @@ def test_modify_changes_only_what_is_given(var: Path, clock: Clock) -> None:
     assert len(events(var, "delivery.")) == 0
 
 
-def test_modify_to_the_same_changes_nothing(var: Path, clock: Clock) -> None:
+def test_modify_to_the_same_changes_nothing(var: Path) -> None:
     """Modifying to what is already so writes no event."""
     id_ = call(*EVERY, "--tier", "1").success()["id"]
     before = log_of(var)
@@ -353,9 +349,7 @@ def test_modify_to_the_same_changes_nothing(var: Path, clock: Clock) -> None:
     assert log_of(var) == before
 
 
-def test_modify_keeps_the_zone_of_the_schedule(
-    var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_modify_keeps_the_zone_of_the_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
     """A time or cron expression given to modify is read in the schedule's own zone."""
     id_ = call(*BASE, "--cron", "0 9 * * *", "--tz", "Asia/Kathmandu").success()["id"]
     monkeypatch.setenv("PROMPTYOSELF_TZ", "America/New_York")
@@ -366,7 +360,7 @@ def test_modify_keeps_the_zone_of_the_schedule(
     assert shown(id_)["schedule_type"] == "once"
 
 
-def test_modify_unsets_with_an_empty_text(var: Path, clock: Clock) -> None:
+def test_modify_unsets_with_an_empty_text() -> None:
     """An empty text takes away a name, a conversation, a bound or a jitter."""
     id_ = call(
         *EVERY, "--name", "n", "--conversation-id", "c", "--jitter", "1m",
@@ -383,7 +377,7 @@ def test_modify_unsets_with_an_empty_text(var: Path, clock: Clock) -> None:
     assert schedule["next_run"] == "2026-11-20T13:00:00.000000Z"
 
 
-def test_registering_the_original_after_modify(var: Path, clock: Clock) -> None:
+def test_registering_the_original_after_modify() -> None:
     """P6: an id belongs to the content it was made of, whatever was modified since: registering
     that again creates nothing and says what differs."""
     id_ = call(*EVERY).success()["id"]
@@ -450,9 +444,7 @@ def test_what_was_past_its_grace_stays_so(var: Path, clock: Clock) -> None:
     assert skips(var) == ["grace", "paused"]
 
 
-def test_modify_moves_to_another_agent(
-    var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_modify_moves_to_another_agent(monkeypatch: pytest.MonkeyPatch) -> None:
     """A schedule may be given to another agent, where that has room for it."""
     monkeypatch.setenv("PROMPTYOSELF_MAX_ACTIVE_PER_AGENT", "1")
     id_ = call(*EVERY).success()["id"]
@@ -533,7 +525,7 @@ def test_cancelling_what_is_paused(var: Path, clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("trigger", ["13:00", "in 1h"])
-def test_a_trigger_is_a_slot_of_its_own(var: Path, clock: Clock, trigger: str) -> None:
+def test_a_trigger_is_a_slot_of_its_own(clock: Clock, trigger: str) -> None:
     """`trigger` asks for one delivery more: the next scheduled one stays, even where both would
     fall on the same instant, and triggering twice at once makes two."""
     once = call(*BASE, "--time", trigger).success()["id"]
@@ -548,7 +540,7 @@ def test_a_trigger_is_a_slot_of_its_own(var: Path, clock: Clock, trigger: str) -
     assert shown(hourly)["repetition_count"] == 0
 
 
-def test_cancel_gives_up_triggers_that_wait(var: Path, clock: Clock) -> None:
+def test_cancel_gives_up_triggers_that_wait(var: Path) -> None:
     """P2: a trigger that nobody has claimed yet is skipped when its schedule is cancelled."""
     id_ = call(*EVERY).success()["id"]
     call("trigger", "--id", id_).success()
@@ -561,9 +553,7 @@ def test_cancel_gives_up_triggers_that_wait(var: Path, clock: Clock) -> None:
 # PROMPTYOSELF_ONLY_AGENT
 
 
-def test_one_agent_cannot_touch_another(
-    var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_agent_cannot_touch_another(var: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """PROMPTYOSELF_ONLY_AGENT pins every command to that agent: others' schedules are neither
     shown nor changed, and its own can't be given away."""
     other = call(*EVERY, "--agent-id", "other").success()["id"]

@@ -19,6 +19,7 @@ from promptyoself.service.proof import pack_verifier
 
 if TYPE_CHECKING:
     import pytest
+    from conftest import Clock
 
 MONTHS = ["2026-09", "2026-10", "2026-12"]
 REGISTER = ("register", "--agent-id", AGENT, "--every", "1h", "--prompt")
@@ -122,6 +123,14 @@ def register(*every: str) -> None:
     """A schedule for each interval."""
     for interval in every:
         call("register", "--agent-id", AGENT, "--prompt", "Hello", "--every", interval).success()
+
+
+def register_monthly(clock: Clock, *days: int) -> None:
+    """A schedule on each of these days of each of the months."""
+    dates = [f"{month}-{day:02}" for month in MONTHS for day in days]
+    for number, date in enumerate(dates, 1):
+        clock.set(f"{date}T12:00:00")
+        call(*REGISTER, f"prompt {number}", "--reason", "x" * number).success()
 
 
 def note_of(*arguments: str) -> bytes:
