@@ -577,16 +577,6 @@ def test_a_forged_log_passes_verify_and_not_the_audit(var: Path, delivered: str)
     assert "history" in document["hint"]
 
 
-def test_a_damaged_log_is_not_audited(var: Path, delivered: str) -> None:
-    """P4: the audit of a damaged log is refused; it isn't that of the sound part."""
-    path = var / "schedules" / "2026-11.ndjson.gz"
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-    call("audit").error("corrupt_chain")
-    call("diff", "--from", "0").error("corrupt_chain")
-
-
 def test_the_events_that_decided_one_slot(var: Path, delivered: str) -> None:
     """`history --slot` shows what promised, began and ended one slot, and nothing else."""
 
@@ -636,13 +626,6 @@ def test_what_changed_between_two_points(var: Path, clock: Clock, delivered: str
     assert (same["changes"], same["count"]) == ([], 0)
     call("diff", "--from", str(middle), "--to", "2").error("empty_window", 2)
     call("diff", "--from", "soon").error("invalid_time")
-
-
-def test_an_empty_log_has_nothing_to_answer_for(var: Path) -> None:
-    """Where nothing was ever registered, the answers are empty, and nothing is made."""
-    assert call("audit").success()["totals"]["slots"] == 0
-    assert call("diff", "--from", "0").success()["count"] == 0
-    assert not var.exists()
 
 
 # --- what it says ---------------------------------------------------------------------------------

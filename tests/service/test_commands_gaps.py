@@ -139,58 +139,31 @@ def _end(world: World) -> None:
 LOSSES = (_registration, _deliveries, _claims, _outcomes, _others, _month, _first, _end)
 
 
-def reading(world: World, id_: str, out: Path) -> Iterator[tuple[str, ...]]:
-    """Every command that only reads, about a schedule or a desire where it can be."""
-    head = call("head").success()["head"]
-    yield ("list",)
-    yield "list", "--full"
-    yield "list", "--agent-id", world.agent
-    yield "show", "--id", id_
-    yield "next", "--id", id_
-    yield "simulate", "--until", "in 9d"
-    yield "simulate", "--until", "in 9d", "--agent-id", world.agent
-    yield ("desires",)
-    yield "desires", "--agent-id", world.agent
-    yield ("history",)
-    yield "history", "--id", id_
-    yield "history", "--agent-id", world.agent
-    yield "history", "--type", "delivery"
-    yield "history", "--chain", "desires"
-    yield ("verify",)
-    yield "verify", "--head", head
-    yield ("stats",)
-    yield ("export",)
-    yield "export", "--agent-id", world.agent
-    yield ("approvals",)
-    yield ("budgets",)
-    yield ("metrics",)
-    yield ("audit",)
-    yield "audit", "--agent-id", world.agent
-    yield "audit", "--since", "2026-10-01T00:00", "--until", "2026-10-31T00:00"
-    yield "diff", "--from", "2026-09-01T00:00"
-    yield "pack", "--out", str(out / f"{len(list(out.iterdir()))}.zip")
-    yield ("doctor",)
-    yield ("rebuild",)
+READING = (
+    "list", "list --full", "list --agent-id AGENT", "show --id ID", "next --id ID",
+    "simulate --until 2026-12-10T12:00", "simulate --until 2026-12-10T12:00 --agent-id AGENT",
+    "desires", "desires --agent-id AGENT", "history", "history --id ID",
+    "history --agent-id AGENT", "history --type delivery", "history --chain desires",
+    "verify", "verify --head HEAD", "stats", "export", "export --agent-id AGENT", "approvals",
+    "budgets", "metrics", "audit", "audit --agent-id AGENT",
+    "audit --since 2026-10-01T00:00 --until 2026-10-31T00:00", "diff --from 2026-09-01T00:00",
+    "pack --out OUT", "doctor", "rebuild",
+)  # fmt: skip
+"""Every command that only reads, about a schedule or an agent where it can be."""
+WRITING = (
+    "trigger --id ID", "execute", "modify --id ID --prompt Another", "pause --id ID",
+    "resume --id ID", "approve --id ID --uses 2", "revoke --id ID",
+    "register --agent-id AGENT --prompt often --every 1h",
+    "register --agent-id AGENT --prompt new --every 1h", "desire --agent-id AGENT --text Another",
+    "idle --agent-id AGENT --every 5h", "reinforce --id DESIRE --by 0.1", "prune --below 0.01",
+    "seal", "recover --yes", "cancel --id ID",
+)  # fmt: skip
+"""Every command that writes."""
 
 
-def writing(world: World, id_: str, desire: str) -> Iterator[tuple[str, ...]]:
-    """Every command that writes."""
-    yield "trigger", "--id", id_
-    yield ("execute",)
-    yield "modify", "--id", id_, "--prompt", "Changed again."
-    yield "pause", "--id", id_
-    yield "resume", "--id", id_
-    yield "approve", "--id", id_, "--uses", "2"
-    yield "revoke", "--id", id_
-    yield "register", "--agent-id", world.agent, "--prompt", "often", "--every", "1h"
-    yield "register", "--agent-id", world.agent, "--prompt", "new", "--every", "1h"
-    yield "desire", "--agent-id", world.agent, "--text", "Another."
-    yield "idle", "--agent-id", world.agent, "--every", "5h"
-    yield "reinforce", "--id", desire, "--by", "0.1"
-    yield "prune", "--below", "0.01"
-    yield ("seal",)
-    yield "recover", "--yes"
-    yield "cancel", "--id", id_
+def filled_in(command: str, **words: str) -> tuple[str, ...]:
+    """The arguments of a command that is written with such words."""
+    return tuple(words.get(word, word) for word in command.split())
 
 
 def tried(arguments: tuple[str, ...], used: set[str], stdin: bytes = b"") -> Answer:
@@ -250,11 +223,12 @@ def test_every_command_over_a_recovered_log(
     for at in range(1, len(lines(world.var / "desires")) + 4):
         tried(("desires", "--at", str(at)), used).success()
     there = {event["id"] for event in events if event["type"] == "schedule.registered"}
-    (tmp_path / "out").mkdir()
+    head, out = call("head").success()["head"], str(tmp_path / "pack.zip")
     for id_ in world.ids:
-        for arguments in reading(world, id_, tmp_path / "out"):
-            if id_ != world.ids[0] and "--id" not in arguments:
+        for command in READING:
+            if id_ != world.ids[0] and "--id" not in command:
                 continue
+            arguments = filled_in(command, ID=id_, AGENT=world.agent, HEAD=head, OUT=out)
             known = id_ in there or arguments[0] != "show"
             answer = tried(arguments, used)
             if arguments[0] not in ("history", "export", "metrics", "doctor", "audit", "next"):
@@ -265,8 +239,8 @@ def test_every_command_over_a_recovered_log(
     monkeypatch.setenv("PROMPTYOSELF_VAR", str(world.var))
     tried(("import-sqlite", str(tmp_path / "none.db")), used)
     for id_, desire in zip(world.ids, cycle(world.desires), strict=False):
-        for arguments in writing(world, id_, desire):
-            tried(arguments, used)
+        for command in WRITING:
+            tried(filled_in(command, ID=id_, AGENT=world.agent, DESIRE=desire), used)
         world.clock.advance(hours=26)
         tried(("execute",), used).success()
     assert used | NOT_ABOUT_A_LOG | SERVES_OTHERS | {"head"} == set(COMMANDS)

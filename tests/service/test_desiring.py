@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,9 +16,10 @@ import pytest
 from actors import Actor
 from answers import check_answer
 from calling import Answer, call, clean_environ
-from chains import ACTOR, StepDisk, kill
+from chains import StepDisk, kill
 from checker import check_chain
-from crashes import Unsynced, in_child
+from crashes import Unsynced, in_child, ways
+from damage import store_in
 from forging import Event, segments_of, spoiled_stories, write_segments
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -28,7 +29,6 @@ from tally import count, rounds
 from promptyoself.core import ids as identity
 from promptyoself.core.disk import Disk
 from promptyoself.core.instants import format_utc
-from promptyoself.core.settings import load_settings
 from promptyoself.doors.session import Session
 from promptyoself.index.desire_schema import DESIRE_SCHEMA
 from promptyoself.index.index import Index
@@ -37,7 +37,6 @@ from promptyoself.ledger import START
 from promptyoself.service.desires import manage
 from promptyoself.service.desires.manage import list_desires, prune, record, reinforce
 from promptyoself.state.desires import EMPTY, fold
-from promptyoself.store.store import Store
 
 if TYPE_CHECKING:
     from conftest import Clock
@@ -63,11 +62,6 @@ def chain_of(var: Path) -> dict[str, bytes]:
         for path in sorted(var.rglob("*"))
         if path.is_file() and ("ndjson.gz" in path.name or "quarantine" in path.parts)
     }
-
-
-def store_in(var: Path, disk: Disk | None = None) -> Store:
-    chosen = load_settings({"PROMPTYOSELF_VAR": str(var)})
-    return Store(chosen, ACTOR, warn=lambda _: None, disk=disk)
 
 
 # --- what they do ---------------------------------------------------------------------------------
@@ -149,7 +143,7 @@ def test_pruning_records_and_erases_nothing(var: Path, clock: Clock) -> None:
 
 def test_whole_numbers_are_kept_as_strengths(quick_path: Path) -> None:
     """From Python, a strength may be given as 1, 0 or -0.0: the log has 1.0 and 0.0."""
-    store = store_in(quick_path)
+    store = store_in(quick_path / "schedules")
     id_ = record(store, "agent-a", "One", 1, [], NOON)["id"]
     record(store, "agent-a", "None", -0.0, [], NOON)
     reinforce(store, id_, 1, NOON)
@@ -164,7 +158,7 @@ def test_many_are_pruned_in_several_appends(
 ) -> None:
     """However many there are, all are pruned, and no append holds more than it may."""
     monkeypatch.setattr(manage, "_AT_ONCE", 3)
-    store = store_in(quick_path)
+    store = store_in(quick_path / "schedules")
     for number in range(8):
         record(store, "agent-a", str(number), 0.1, [], NOON)
     assert prune(store, 0.5, NOON)["count"] == 8
@@ -389,7 +383,7 @@ def test_collisions_take_the_next_salt(quick_path: Path, monkeypatch: pytest.Mon
         return f"des_0000000{int(identity.desire_id(content, salt)[4:6], 16) % 8}"
 
     monkeypatch.setattr(manage, "desire_id", one_of_eight)
-    store = store_in(quick_path)
+    store = store_in(quick_path / "schedules")
     first, again = (
         [record(store, "agent-a", f"Wish {n}", 0.5, [], NOON) for n in range(8)] for _ in range(2)
     )
@@ -406,7 +400,7 @@ def test_collisions_take_the_next_salt(quick_path: Path, monkeypatch: pytest.Mon
 def test_many_lie_in_parts_by_agent(quick_path: Path) -> None:
     """P8: many desires lie in parts, those of one agent side by side: listing them reads few, and
     recording one writes few; and the parts say what the log says."""
-    chain = store_in(quick_path, Unsynced()).desires
+    chain = store_in(quick_path / "schedules", Unsynced()).desires
     for lo in range(0, 3000, 500):
 
         def decide(state: Any, lo: int = lo) -> Any:
@@ -419,7 +413,7 @@ def test_many_lie_in_parts_by_agent(quick_path: Path) -> None:
 
         chain.transact(NOON, decide)
     call("rebuild", "--chain", "desires", "--var", str(quick_path)).success()
-    other = store_in(quick_path)
+    other = store_in(quick_path / "schedules")
     state = other.desires.read().state
     root = other.desires._index._root
     assert root is not None
@@ -438,7 +432,7 @@ def test_many_lie_in_parts_by_agent(quick_path: Path) -> None:
 
 def story_of(var: Path, disk: Disk, report: Callable[[str], None]) -> None:
     """Two desires, one reinforced and one pruned, over the end of a month."""
-    store = store_in(var, disk)
+    store = store_in(var / "schedules", disk)
     first = record(store, "agent-a", "First", 0.8, ["x"], NOON)["id"]
     report("first")
     record(store, "agent-a", "Second", 0.1, [], NOON)
@@ -456,23 +450,22 @@ def test_killed_at_every_syscall(quick_path: Path) -> None:
     story_of(quick_path / "dry", dry, lambda _: None)
     wanted = ["first", "second", "reinforced", "pruned"]
     kinds = ["recorded", "recorded", "reinforced", "pruned"]
-    for at, name in enumerate(dry.log, 1):
-        for when in ("before", "after", *(["half"] if name == "write" else [])):
-            var = quick_path / f"{at}-{when}"
-            disk = StepDisk(at, when, kill)
-            acknowledged, ended_by = in_child(lambda r, v=var, d=disk: story_of(v, d, r))
-            assert ended_by == signal.SIGKILL
-            count("kills by SIGKILL")
-            store = store_in(var, Unsynced())
-            snapshot = store.desires.read()
-            replayed = Index(var / "none", DESIRE_SCHEMA, store.desires._ledger, print).load()
-            assert snapshot == replayed
-            happened = Counter(f"desire.{what}" for what in kinds[: len(acknowledged)])
-            assert happened <= Counter(snapshot.state.counts)
-            assert acknowledged == wanted[: len(acknowledged)]
-            record(store, "agent-a", "After", 0.5, [], NOON + timedelta(days=30))
-            events = check_chain(var / "desires")
-            assert [event["type"] for event in events].count("desire.recorded") <= 3
+    for at, when in ways(dry.log):
+        var = quick_path / f"{at}-{when}"
+        disk = StepDisk(at, when, kill)
+        acknowledged, ended_by = in_child(lambda r, v=var, d=disk: story_of(v, d, r))
+        assert ended_by == signal.SIGKILL
+        count("kills by SIGKILL")
+        store = store_in(var / "schedules", Unsynced())
+        snapshot = store.desires.read()
+        replayed = Index(var / "none", DESIRE_SCHEMA, store.desires._ledger, print).load()
+        assert snapshot == replayed
+        happened = Counter(f"desire.{what}" for what in kinds[: len(acknowledged)])
+        assert happened <= Counter(snapshot.state.counts)
+        assert acknowledged == wanted[: len(acknowledged)]
+        record(store, "agent-a", "After", 0.5, [], NOON + timedelta(days=30))
+        events = check_chain(var / "desires")
+        assert [event["type"] for event in events].count("desire.recorded") <= 3
 
 
 @pytest.mark.timeout(100)
@@ -613,7 +606,7 @@ class Wishing(RuleBasedStateMachine):
         if not hasattr(self, "var"):
             return
         self.lists(None)
-        store = store_in(self.var)
+        store = store_in(self.var / "schedules")
         events = [e for batch in store.desires.replay() for e in batch.envelopes]
         assert store.desires.read().state == fold(EMPTY, events)
         if self.model:
@@ -702,10 +695,3 @@ def test_a_log_that_lies(
         if document is not None and document["status"] == "error":
             assert chain_of(var) == before, arguments
     count("inputs fuzzed")
-
-
-@pytest.fixture(autouse=True)
-def _undo() -> Iterator[None]:
-    now = Session.now
-    yield
-    Session.now = now  # type: ignore[method-assign]

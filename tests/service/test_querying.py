@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 
@@ -13,21 +12,13 @@ from by_hand import deliver_due
 from calling import AGENT, call, lines_of, log_of
 from checker import members
 from conftest import Clock  # noqa: TC002
-
-from promptyoself.core.settings import load_settings
-from promptyoself.store.store import Store
+from damage import store_in
 
 BASE = ("register", "--agent-id", AGENT, "--prompt", "Hello")
 IDLE_LISTED = [
     "id", "agent_id", "name", "prompt", "schedule_type", "schedule_value", "timezone", "next_run",
     "last_run", "created_at", "status", "active", "repetition_count", "max_repetitions",
 ]  # fmt: skip
-
-
-def deliver(var: Path, now: datetime) -> None:
-    """Have everything delivered that is due, by writing down that it was."""
-    store = Store(load_settings(var=str(var)), {"via": "test", "who": "test"}, warn=print)
-    deliver_due(store, now)
 
 
 @pytest.fixture
@@ -106,8 +97,28 @@ def test_an_empty_directory_has_answers_and_stays_empty(var: Path) -> None:
     assert call("stats").success()["events"] == 0
     assert call("head").success()["head"] == "0:" + "0" * 64
     assert call("verify").success()["events"] == 0
+    assert call("audit").success()["totals"]["slots"] == 0
+    assert call("diff", "--from", "0").success()["count"] == 0
+    assert b'promptyoself_chain_events{chain="schedules"} 0.0' in call("metrics").out
     call("doctor", "--skip-letta").success()
     assert not var.exists()
+
+
+@pytest.mark.parametrize(
+    "arguments", [("audit",), ("diff", "--from", "0"), ("export",), ("metrics",)], ids=" ".join
+)
+def test_a_damaged_log_has_no_answers(
+    var: Path, several: dict[str, str], arguments: tuple[str, ...]
+) -> None:
+    """P4, P7: what is computed from the log is refused where that is damaged; it isn't that of the
+    sound part."""
+    # An export reads as what a modified schedule was registered.
+    call("modify", "--id", several["hourly"], "--name", "n").success()
+    (path,) = (var / "schedules").glob("*.gz")
+    content = bytearray(path.read_bytes())
+    content[40] ^= 1
+    path.write_bytes(content)
+    assert call(*arguments).error("corrupt_chain")["hint"]
 
 
 def test_the_past_can_be_listed(var: Path, clock: Clock) -> None:
@@ -152,7 +163,7 @@ def test_next_counts(var: Path, clock: Clock) -> None:
     assert len(call("next", "--id", id_, "--count", "7").success()["fires"]) == 7
     limited = call(*BASE, "--every", "1h", "--max-repetitions", "3").success()["id"]
     assert len(call("next", "--id", limited).success()["fires"]) == 3
-    deliver(var, clock.advance(hours=1))
+    deliver_due(store_in(var / "schedules"), clock.advance(hours=1))
     assert len(call("next", "--id", limited).success()["fires"]) == 2
     assert len(call("next", "--id", limited, "--count", "1").success()["fires"]) == 1
     shown = call("show", "--id", limited).success()["schedule"]
@@ -322,7 +333,7 @@ def test_the_index_is_disposable(var: Path, clock: Clock) -> None:
     hourly = call(*BASE, "--every", "1h").success()["id"]
     paused = call(*BASE, "--cron", "@daily", "--tz", "Europe/London").success()["id"]
     call("pause", "--id", paused).success()
-    deliver(var, clock.advance(hours=2))
+    deliver_due(store_in(var / "schedules"), clock.advance(hours=2))
     call("trigger", "--id", hourly).success()
     index = var / "schedules" / "index.json"
     expected = call("list", "--full", "--status", "all")

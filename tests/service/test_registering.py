@@ -12,6 +12,7 @@ import orjson
 import pytest
 from calling import AGENT, call, lines_of, log_of
 from conftest import Clock  # noqa: TC002
+from samples import MEETING
 from world import World
 
 from promptyoself.core import ids as identity
@@ -203,20 +204,13 @@ def test_a_collision_is_salted(var: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_real_collision_is_salted(var: Path) -> None:
-    """P6: two contents whose hashes begin with the same 32 bits, found by a birthday search, get
-    two ids of the usual form."""
-    fields = {"agent_id": AGENT, "schedule_type": "interval", "schedule_value": "1h"}
-    seen: dict[str, int] = {}
-    for number in range(2_000_000):
-        content = {**fields, "prompt": f"Hello {number}", "timezone": "UTC"}
-        id_ = identity.schedule_id(content)
-        if id_ in seen:
-            break
-        seen[id_] = number
-    one, two = (call(*EVERY, "--prompt", f"Hello {n}").success() for n in (seen[id_], number))
-    assert one["id"] == id_
+    """P6: two contents whose hashes begin with the same 32 bits get two ids of the usual form."""
+    one, two = (call(*EVERY, "--prompt", prompt).success() for prompt in MEETING)
+    content = {"agent_id": AGENT, "schedule_type": "interval", "schedule_value": "1h"}
+    content |= {"prompt": MEETING[1], "timezone": "UTC"}
+    assert one["id"] == identity.schedule_id(content)
     assert two["created"] is True
-    assert two["id"] == identity.schedule_id(content, 1) != id_
+    assert two["id"] == identity.schedule_id(content, 1) != one["id"]
     assert events(var, "schedule.registered")[1]["data"]["salt"] == 1
 
 

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from calling import AGENT, call
 from conftest import Clock  # noqa: TC002
+from damage import store_in
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tally import chance, rounds
 from world import DELIVERED, World
 
 from promptyoself.core.errors import PromptyoselfError
-from promptyoself.core.settings import load_settings
 from promptyoself.ledger import FileLedger
 from promptyoself.rules.claim import Claim
 from promptyoself.rules.outcome import Failed
@@ -30,7 +30,6 @@ from promptyoself.service.forecast.simulate import simulate
 from promptyoself.service.forecast.simulator import SimulatedEvent, Simulator
 from promptyoself.service.schedules.views import stats
 from promptyoself.service.upkeep.seal import seal
-from promptyoself.store.store import Store
 
 REFUSED = Failed("letta_rejected", "No.", permanent=True)
 DECIDED = ("delivery.attempted", "delivery.skipped", "schedule.completed")
@@ -327,19 +326,14 @@ def test_what_is_refused(
     assert not var.exists()
 
 
-def store_in(var: Path) -> Store:
-    """The store of a data directory."""
-    return Store(load_settings(var=str(var)), {"via": "cli", "who": "root"}, warn=print)
-
-
 def test_too_much_is_cut_off(three: dict[str, str], var: Path, clock: Clock) -> None:
     """A simulation ends after a number of events, at the end of an instant, and says up to when."""
-    whole = simulate(store_in(var), "in 3d", clock.now)
-    part = simulate(store_in(var), "in 3d", clock.now, max_events=40)
+    whole = simulate(store_in(var / "schedules"), "in 3d", clock.now)
+    part = simulate(store_in(var / "schedules"), "in 3d", clock.now, max_events=40)
     assert part["truncated"]
     assert part["until"] < whole["until"]
     assert 40 <= part["log"]["events"] <= 46
-    again = simulate(store_in(var), part["until"], clock.now)
+    again = simulate(store_in(var / "schedules"), part["until"], clock.now)
     same = ("fired", "skipped", "agents", "stopped", "until")
     assert [again[name] for name in same] == [part[name] for name in same]
     assert "ended there" in part["message"]
@@ -369,8 +363,8 @@ def world_of_two() -> World:
 
 def test_the_growth_is_that_of_a_real_log(three: dict[str, str], var: Path, clock: Clock) -> None:
     """The estimate of bytes is what the same events take in a ledger: as appended, and sealed."""
-    estimate = simulate(store_in(var), "in 9d", clock.now)["log"]
-    store, caps = store_in(var), store_in(var).settings.caps
+    estimate = simulate(store_in(var / "schedules"), "in 9d", clock.now)["log"]
+    store, caps = store_in(var / "schedules"), store_in(var / "schedules").settings.caps
     before = stats(store)["bytes"]
     simulator = Simulator(store.read().state, caps, clock.now, sample_first=10**9)
     events = list(simulator.until(clock.now + timedelta(days=9)))
@@ -388,9 +382,11 @@ def test_the_growth_is_that_of_a_real_log(three: dict[str, str], var: Path, cloc
         position, appends, lines = batch.position, appends + 1, lines + len(batch.content)
     assert estimate["appends"] == appends
     assert estimate["bytes"] == pytest.approx(lines, rel=0.01)
-    assert estimate["gzipped"] == pytest.approx(stats(store_in(var))["bytes"] - before, rel=0.02)
+    assert estimate["gzipped"] == pytest.approx(
+        stats(store_in(var / "schedules"))["bytes"] - before, rel=0.02
+    )
     clock.advance(days=60)
-    sealed = seal(store_in(var), clock.now)["sealed"]
+    sealed = seal(store_in(var / "schedules"), clock.now)["sealed"]
     assert estimate["sealed"] == pytest.approx(
         sum(month["bytes_after"] for month in sealed), rel=0.1
     )
@@ -403,7 +399,7 @@ def test_a_sample_of_the_instants_tells_the_growth(var: Path, clock: Clock) -> N
     for number in range(12):
         add("--every", f"{30 + 7 * number}m", agent=f"agent-{number % 4}")
     add("--cron", "0 9 * * *", "--daily-budget", "0")
-    store = store_in(var)
+    store = store_in(var / "schedules")
     state, end = store.read().state, clock.now + timedelta(days=40)
     events = Simulator(state, store.settings.caps, clock.now).until(end)
     in_full = Counter(event.record is not None for event in events)

@@ -20,13 +20,13 @@ import pytest
 import yaml
 from by_hand import deliver_due
 from calling import AGENT, append_foreign, call, lines_of
+from damage import store_in
 from documents import table
 from monitors import parsed
 from prometheus_client.parser import text_string_to_metric_families
 from world import DELIVERED, World
 
 from promptyoself.core.errors import ChainError
-from promptyoself.core.settings import load_settings
 from promptyoself.events.records import DeliveryDelivered, DeliverySkipped, SegmentSealed
 from promptyoself.events.versions import VERSIONS
 from promptyoself.ledger import Envelope, Position
@@ -222,23 +222,6 @@ def test_the_command_prints_what_the_log_says(var: Path, clock: Clock) -> None:
     assert scraped()["promptyoself_oldest_due_seconds"][()] == 7 * 60
 
 
-def test_an_empty_directory_has_metrics_and_stays_empty(var: Path) -> None:
-    """Where there is no log yet, its length is 0, and nothing is made."""
-    assert scraped()["promptyoself_chain_events"]["schedules",] == 0
-    assert not var.exists()
-
-
-def test_a_damaged_log_is_one_error(var: Path, clock: Clock) -> None:
-    """P4, P7: no figures of a log that isn't whole, but one JSON error."""
-    call(*BASE, "a", "--every", "5m").success()
-    call(*BASE, "b", "--every", "5m").success()
-    (path,) = (var / "schedules").glob("*.ndjson.gz")
-    content = bytearray(path.read_bytes())
-    content[40] ^= 1
-    path.write_bytes(content)
-    assert call("metrics").error("corrupt_chain")["hint"]
-
-
 def test_without_the_library_one_error_says_what_to_install(
     var: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -270,7 +253,7 @@ def test_an_agent_that_is_pinned_sees_no_other(
 
 def world_of(var: Path, clock: Clock, agents: int) -> Store:
     """A data directory in which each agent has got one delivery, on a budget of three."""
-    store = Store(load_settings(), {"via": "cli", "who": "t"}, warn=lambda _: None)
+    store = store_in(var / "schedules")
     for number in range(agents):
         call("register", "--agent-id", f"agent-{number}", "--prompt", "p", "--every", "5m",
              "--daily-budget", "3").success()  # fmt: skip
@@ -340,7 +323,7 @@ def test_what_comes_while_it_is_measured_is_counted_next(
     """An event that is appended after the log was read, and before its end is looked up, isn't
     passed over for ever."""
     call("register", "--agent-id", AGENT, "--prompt", "1", "--every", "1h").success()
-    store = Store(load_settings(), {"via": "cli", "who": "t"}, warn=lambda _: None)
+    store = store_in(var / "schedules")
     measurer, head = Measurer(store), store._ledger.head
 
     def late(after: Position) -> Position:

@@ -1,4 +1,4 @@
-"""A schedule to start from."""
+"""A schedule to start from, and two prompts whose schedules would have one id."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from promptyoself.state.schedules import Schedule
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
+MEETING = ("Hello 101207", "Hello 188523")
+"""Two prompts with which an hourly schedule of ``calling.AGENT`` has one id (32 bits of a hash)."""
 
 
 def schedule(**changes: Any) -> Schedule:
