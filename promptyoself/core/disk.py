@@ -206,7 +206,7 @@ class Disk:
             OSError: as :meth:`append`; ``path`` is then as it was.
         """
         temporary = self.beside(path)
-        self._write_anew(temporary, (data,), durable)
+        self._write_temporary(temporary, (data,), durable)
         self.rename(temporary, path)
         if durable:
             self.fsync_directory(path.parent)
@@ -222,7 +222,7 @@ class Disk:
         Raises:
             OSError: as :meth:`append`; ``path`` is as it was.
         """
-        self._write_anew(self.beside(path), pieces, durable=True)
+        self._write_temporary(self.beside(path), pieces, durable=True)
 
     def put_in_place(self, path: Path) -> None:
         """rename of what :meth:`write_beside` wrote, fsync of the directory: ``path`` has the other
@@ -242,7 +242,7 @@ class Disk:
         with suppress(OSError):
             self.unlink(path)
 
-    def _write_anew(self, path: Path, pieces: Iterable[bytes], durable: bool) -> None:
+    def _write_temporary(self, path: Path, pieces: Iterable[bytes], durable: bool) -> None:
         # A file that is there is never emptied: under a second name it may be somebody else's.
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         try:

@@ -14,6 +14,8 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import NamedTuple
 
+from dotenv.parser import parse_stream
+
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.texts import NotUTF8, text_of
 
@@ -91,8 +93,6 @@ def _content(path: Path) -> bytes | None:
 
 def _assignments(path: Path, text: str) -> Iterator[tuple[str, str, str, int]]:
     """Each name with its value, its value as it is written, and its line."""
-    from dotenv.parser import parse_stream
-
     for binding in parse_stream(StringIO(text)):
         # A statement begins after the blank lines before it.
         written = binding.original.string

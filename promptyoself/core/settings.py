@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from promptyoself.core.addresses import credentials, presentable
 from promptyoself.core.diagnostics import LEVELS
@@ -22,6 +22,8 @@ from promptyoself.core.times import parse_duration, parse_zone
 
 if TYPE_CHECKING:
     from promptyoself.core.envfile import Entry
+
+V = TypeVar("V")
 
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -201,10 +203,7 @@ def default_zone(settings: Settings) -> str:
     Raises:
         PromptyoselfError: ``invalid_setting``, where PROMPTYOSELF_TZ names none that exists.
     """
-    try:
-        return parse_zone(settings.timezone)
-    except PromptyoselfError as error:
-        raise _unusable("PROMPTYOSELF_TZ", settings.timezone, error) from None
+    return _parsed(parse_zone, "PROMPTYOSELF_TZ", settings.timezone)
 
 
 def desire_half_life(settings: Settings) -> int:
@@ -213,20 +212,19 @@ def desire_half_life(settings: Settings) -> int:
     Raises:
         PromptyoselfError: ``invalid_setting``, where PROMPTYOSELF_DESIRE_HALF_LIFE is no duration.
     """
+    return _parsed(parse_duration, "PROMPTYOSELF_DESIRE_HALF_LIFE", settings.half_life)
+
+
+def _parsed(parse: Callable[[str], V], name: str, value: str) -> V:
+    """The value of a setting that is read where it is needed. The error has its name and origin."""
     try:
-        return parse_duration(settings.half_life)
+        return parse(value)
     except PromptyoselfError as error:
-        raise _unusable("PROMPTYOSELF_DESIRE_HALF_LIFE", settings.half_life, error) from None
-
-
-def _unusable(name: str, value: str, error: PromptyoselfError) -> PromptyoselfError:
-    """The error for a setting with a bad value, with the setting's name and origin."""
-    hint = error.hint
-    source = next(source for source in read_sources() if source.setting.name == name)
-    if source.value == value and source.origin != "default":
-        hint = f"{hint} It came from {_origin_of(source.origin, source.line)}.".lstrip()
-    message = f"{name}: {error.message}"
-    return PromptyoselfError("invalid_setting", message, hint, setting=name)
+        hint, message = error.hint, f"{name}: {error.message}"
+        source = next(source for source in read_sources() if source.setting.name == name)
+        if source.value == value and source.origin != "default":
+            hint = f"{hint} It came from {_origin_of(source.origin, source.line)}.".lstrip()
+        raise PromptyoselfError("invalid_setting", message, hint, setting=name) from None
 
 
 def _checked(values: SettingValues, unknown: tuple[Unknown, ...]) -> Settings:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import re
 from contextlib import suppress
+from difflib import get_close_matches
+from zoneinfo import available_timezones
 
 _EXAMPLES = "Give an IANA name such as Europe/London, America/New_York or UTC."
 
@@ -110,7 +112,7 @@ def zone_hint(name: str) -> str:
         )
     if re.fullmatch(_POSIX, low):
         return f"POSIX rules aren't taken; the name of a place has its rules in it. {_EXAMPLES}"
-    if not _has_data():
+    if not any("/" in zone for zone in available_timezones()):
         return (
             "This machine has no time zone data but UTC's: install the package tzdata, or check "
             "PYTHONTZPATH."
@@ -118,13 +120,6 @@ def zone_hint(name: str) -> str:
     if re.fullmatch(r"[a-z]{2,5}", low):
         return f"Abbreviations of zones are ambiguous. Name a place. {_EXAMPLES}"
     return _EXAMPLES
-
-
-def _has_data() -> bool:
-    """Whether there is any time zone data on this machine."""
-    from zoneinfo import available_timezones
-
-    return any("/" in zone for zone in available_timezones())
 
 
 def _of_offset(sign: str, hours: str, minutes: str | None) -> str:
@@ -148,9 +143,6 @@ def _of_offset(sign: str, hours: str, minutes: str | None) -> str:
 def _close(wanted: str) -> list[str]:
     """Names of places that are spelled like this one. Other names are left out, since ``GMT+2`` and
     ``GMT-2`` differ by one character and four hours."""
-    from difflib import get_close_matches
-    from zoneinfo import available_timezones
-
     known = {zone.lower(): zone for zone in sorted(available_timezones())}
     for name in ("localtime", "posixrules", "factory", *(fixed.lower() for fixed in _FIXED)):
         known.pop(name, None)
@@ -167,8 +159,6 @@ def _close(wanted: str) -> list[str]:
 
 def _machine_zone() -> str | None:
     """The zone in which this machine shows times, or ``None`` where it has no name or isn't set."""
-    from zoneinfo import available_timezones
-
     names = [os.environ.get("TZ", "").removeprefix(":")]
     with suppress(OSError):  # it is a copy, or there is none
         names.append(os.readlink("/etc/localtime").rpartition("zoneinfo/")[2])

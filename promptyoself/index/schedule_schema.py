@@ -25,7 +25,6 @@ from promptyoself.state.schedules import (
     OpenSlot,
     Schedule,
     State,
-    copy_state,
     slot_key,
     summarize,
 )
@@ -37,7 +36,7 @@ def _fold(state: State, envelopes: Iterable[Folded]) -> State:
     events = iter(envelopes)
     first = next(events, None)
     if first is None:
-        return copy_state(state)
+        return state.copy()
     from promptyoself.state.apply import fold
 
     return fold(state, chain((first,), events))

@@ -18,7 +18,6 @@ from promptyoself.state.schedules import (
     OpenSlot,
     Schedule,
     State,
-    copy_state,
     place,
     prompt_size,
     slot_key,
@@ -46,9 +45,7 @@ def apply(state: State, event: Folded) -> None:
     before = state.schedules.get(event.id)
     if isinstance(record, records.ScheduleRegistered):
         _unapprove(state, before)
-        after = _register(event, record, before)
-        if record.counts_from is not None:
-            _give_back(state, after, record.counts_from)
+        after = _register(state, event, record, before)
     elif before is None:
         if not state.losses.since:
             raise ValueError("its schedule was never registered")
@@ -112,10 +109,11 @@ _OF_ALL_LIVES = ("last_run", "last_slot", "last_trigger", "spent_day", "spent")
 
 
 def _register(
-    event: Folded, record: records.ScheduleRegistered, before: Schedule | None
+    state: State, event: Folded, record: records.ScheduleRegistered, before: Schedule | None
 ) -> Schedule:
     fields = record._asdict()
-    first_content, counts_from = fields.pop("first_content"), fields.pop("counts_from")
+    del fields["counts_from"]
+    first_content = fields.pop("first_content")
     fields.update(
         id=event.id,
         status="active",
@@ -128,24 +126,34 @@ def _register(
     )
     if before is not None:
         fields.update({name: getattr(before, name) for name in _OF_ALL_LIVES})
-    schedule = Schedule(**fields)
-    return schedule if counts_from is None else _reopen(schedule, counts_from, record.without)
+    return _reopen(state, Schedule(**fields), record)
 
 
-def _reopen(schedule: Schedule, counts_from: str, without: list[list[str]] | None) -> Schedule:
-    """Let slots count again from an instant on, though a clock that was ahead has decided later
-    ones. Those that were claimed don't come again. What was spent and noted on later days is
-    forgotten, since these days are still to come."""
-    for first, last in without or ():
+def _reopen(
+    state: State,
+    schedule: Schedule,
+    record: records.ScheduleRegistered | records.ScheduleModified | records.ScheduleResumed,
+) -> Schedule:
+    """If the record says so, let slots count again from an instant on, though a clock that was
+    ahead has decided later ones. Those that were claimed don't come again. What the schedule and
+    its agent have spent and noted on later days is forgotten, since these days are still to come.
+    """
+    counts_from = record.counts_from
+    if counts_from is None:
+        return schedule
+    for first, last in record.without or ():
         if not (is_instant(first) and is_instant(last) and first <= last):
             raise ValueError("a range of slots isn't two instants")
+    agent = state.agent(schedule.agent_id)
+    if agent.spent_day > counts_from[:10]:
+        state.agents[schedule.agent_id] = agent._replace(spent_day="", spent=0)
 
     def known(text: str | None) -> str | None:
         return text if text is None or text <= counts_from else None
 
     later = (schedule.spent_day or "") > counts_from[:10]
     return schedule._replace(
-        without=without or None,
+        without=record.without or None,
         last_slot=known(schedule.last_slot),
         last_trigger=known(schedule.last_trigger),
         settled_at=known(schedule.settled_at),
@@ -207,10 +215,7 @@ def _evolve(state: State, event: Folded, record: records.Record, schedule: Sched
                 status="paused", next_run=record.next_run, reason=record.reason
             )
         case records.ScheduleResumed():
-            if record.counts_from is not None:
-                schedule = _reopen(schedule, record.counts_from, record.without)
-                _give_back(state, schedule, record.counts_from)
-            return schedule._replace(
+            return _reopen(state, schedule, record)._replace(
                 status="active", next_run=record.next_run, reason=record.reason, failures=0
             )
         case records.ScheduleCancelled():
@@ -262,9 +267,7 @@ def _error_text(
     record: records.DeliveryAbandoned | records.DeliveryStalled | records.DeliveryFailed,
 ) -> str:
     """What went wrong, and what Letta said of it."""
-    if record.detail is None:
-        return record.error
-    return f"{record.error} It said: {record.detail}"
+    return record.error if record.detail is None else f"{record.error} It said: {record.detail}"
 
 
 def _end_of(event: Folded, slot: OpenSlot) -> str:
@@ -322,20 +325,11 @@ def _modify(
     _unapprove(state, schedule)
     if schedule.approval is not None and schedule.approval_void is None:
         schedule = schedule._replace(approval_void="modified")
-    if record.counts_from is not None:
-        schedule = _reopen(schedule, record.counts_from, record.without)
-        _give_back(state, schedule, record.counts_from)
+    schedule = _reopen(state, schedule, record)
     where = place(event)
     changed = {name: where for name in record.changes if name in SPECIFIED}
     retold = {**(schedule.retold or {}), **changed} or None
     return schedule._replace(**{"reason": record.reason, **record.changes, "retold": retold})
-
-
-def _give_back(state: State, schedule: Schedule, counts_from: str) -> None:
-    """Forget what the agent has spent on a day that is still to come."""
-    agent = state.agent(schedule.agent_id)
-    if agent.spent_day > counts_from[:10]:
-        state.agents[schedule.agent_id] = agent._replace(spent_day="", spent=0)
 
 
 def _unapprove(state: State, schedule: Schedule | None) -> None:
@@ -372,6 +366,6 @@ def fold(state: State, envelopes: Iterable[Folded]) -> State:
     Raises:
         ChainError: ``corrupt_chain``: see :func:`~promptyoself.state.fold.apply_events`.
     """
-    new = copy_state(state)
+    new = state.copy()
     newer = apply_events(envelopes, SCHEDULE_VERSIONS, new.counts, partial(apply, new), new.losses)
     return new if new.newer or newer is None else new._replace(newer=newer)

@@ -8,7 +8,6 @@ of two is the stronger.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from functools import partial
@@ -111,19 +110,15 @@ def strongest(
     now: datetime,
     half_life: float,
     *,
-    limit: int | None = None,
     at_least: float = 0.0,
 ) -> list[Ranked]:
     """The strongest first; of equals, the older, and then the smaller id."""
+
+    def order(ranked: Ranked) -> tuple[float, str, str]:
+        return -ranked.strength, ranked.desire.created_at, ranked.desire.id
+
     ranked = (Ranked(strength_at(desire, now, half_life), desire) for desire in desires)
-    chosen = (wish for wish in ranked if wish.strength >= at_least)
-    if limit is None:
-        return sorted(chosen, key=_order)
-    return heapq.nsmallest(limit, chosen, key=_order)
-
-
-def _order(ranked: Ranked) -> tuple[float, str, str]:
-    return -ranked.strength, ranked.desire.created_at, ranked.desire.id
+    return sorted((wish for wish in ranked if wish.strength >= at_least), key=order)
 
 
 def fold(state: Desires, envelopes: Iterable[Folded]) -> Desires:

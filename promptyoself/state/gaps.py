@@ -1,7 +1,6 @@
 """How a fold applies an event after a gap in the log, if the events that led to it may be lost."""
 
 from promptyoself.events import records
-from promptyoself.events.kinds import SlotKind
 from promptyoself.state.fold import Folded
 from promptyoself.state.schedules import OpenSlot, Schedule, State, slot_key
 
@@ -25,7 +24,8 @@ def bridge(state: State, event: Folded, record: records.Record, schedule: Schedu
         case records.DeliverySkipped() if (
             record.kind != "scheduled" and slot_key(schedule.id, record.slot) not in state.open
         ):
-            _begin(state, schedule, record.slot, record.kind)
+            key = slot_key(schedule.id, record.slot)
+            state.open[key] = OpenSlot(schedule.id, schedule.agent_id, record.slot, record.kind)
     return schedule
 
 
@@ -42,10 +42,11 @@ def _begun(
     triggered slot; any other was a scheduled one."""
     triggered = schedule.last_trigger is not None and record.slot <= schedule.last_trigger
     scheduled = not triggered and schedule.next_run is not None and record.slot >= schedule.next_run
-    kind: SlotKind = "scheduled" if scheduled else "trigger"
-    _begin(state, schedule, record.slot, kind)
-    key = slot_key(schedule.id, record.slot)
-    state.open[key] = state.open[key]._replace(
+    state.open[slot_key(schedule.id, record.slot)] = OpenSlot(
+        schedule.id,
+        schedule.agent_id,
+        record.slot,
+        kind="scheduled" if scheduled else "trigger",
         attempt=record.attempt,
         worker=record.worker,
         otid=record.otid,
@@ -59,7 +60,3 @@ def _begun(
         last_slot=max(schedule.last_slot or "", record.slot),
         repetition_count=schedule.repetition_count + 1,
     )
-
-
-def _begin(state: State, schedule: Schedule, slot: str, kind: SlotKind) -> None:
-    state.open[slot_key(schedule.id, slot)] = OpenSlot(schedule.id, schedule.agent_id, slot, kind)

@@ -7,7 +7,7 @@ rule out. A table without a base has all its values as changes.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from operator import itemgetter
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
@@ -169,15 +169,9 @@ class Overlay(Generic[V]):
     def soonest(self, wanted: PartFilter) -> Iterator[tuple[str, str, V]]:
         """The instant, the key and the value of each wanted value with an instant ahead, in the
         order of the instants and then of the keys. A part is read only when its turn comes."""
-        ours, changes = self._changed_soonest(wanted), self.changes
-        if self.base is None:
-            return ours
-        theirs = (
-            row
-            for row in self.base.soonest(wanted)
-            if row[1] not in changes and wanted(self.summarize(row[2]))
+        return self._in_order_of_instants(
+            wanted, () if self.base is None else self.base.soonest(wanted)
         )
-        return heapq.merge(ours, theirs, key=_INSTANT_AND_KEY)
 
     def ready_by(self, now: str) -> Iterator[tuple[str, str, V]]:
         """As :meth:`soonest`, of the values that may begin by an instant."""
@@ -185,20 +179,24 @@ class Overlay(Generic[V]):
         def is_ready(summary: Summary) -> bool:
             return summary.ready is not None and summary.ready <= now
 
-        ours, changes = self._changed_soonest(is_ready), self.changes
-        if self.base is None:
-            return ours
-        theirs = (row for row in self.base.ready_by(now) if row[1] not in changes)
-        return heapq.merge(ours, theirs, key=_INSTANT_AND_KEY)
+        return self._in_order_of_instants(
+            is_ready, () if self.base is None else self.base.ready_by(now)
+        )
 
-    def _changed_soonest(self, wanted: PartFilter) -> Iterator[tuple[str, str, V]]:
+    def _in_order_of_instants(
+        self, wanted: PartFilter, of_base: Iterable[tuple[str, str, V]]
+    ) -> Iterator[tuple[str, str, V]]:
+        changes = self.changes
         changed = sorted(
             (summary.first, key)
             for key, summary in self._summed_up()
             if summary.first is not None and wanted(summary)
         )
-        changes = self.changes
-        return ((first, key, changes[key]) for first, key in changed)
+        ours = ((first, key, changes[key]) for first, key in changed)
+        theirs = (
+            row for row in of_base if row[1] not in changes and wanted(self.summarize(row[2]))
+        )
+        return heapq.merge(ours, theirs, key=_INSTANT_AND_KEY)
 
     def next_ready(self, after: str) -> str | None:
         """The earliest instant later than ``after`` at which a value may begin. It can be too early

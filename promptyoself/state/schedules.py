@@ -142,6 +142,17 @@ class State(NamedTuple):
         """What is known of an agent, also of one that the log doesn't name."""
         return self.agents.get(agent_id) or NO_AGENT
 
+    def copy(self) -> "State":
+        """The same state, to be changed by itself."""
+        return self._replace(
+            schedules=self.schedules.copy(),
+            open=dict(self.open),
+            agents=self.agents.copy(),
+            statuses=dict(self.statuses),
+            counts=dict(self.counts),
+            losses=self.losses.copy(),
+        )
+
 
 def schedule_table(schedules: Iterable[Schedule] = ()) -> Overlay[Schedule]:
     """A table of these schedules, in memory."""
@@ -172,12 +183,10 @@ def unfinished(state: State, agent_id: str | None = None) -> Iterator[Schedule]:
     them aren't read."""
     if agent_id is not None:
         return (state.schedules[id_] for id_ in state.agent(agent_id).unfinished)
-    candidates = state.schedules.values(_has_unfinished)
+    candidates = state.schedules.values(
+        lambda summary: any(summary.statuses[index] for index in _UNFINISHED)
+    )
     return (schedule for schedule in candidates if schedule.status not in FINISHED)
-
-
-def _has_unfinished(summary: Summary) -> bool:
-    return any(summary.statuses[index] for index in _UNFINISHED)
 
 
 _UNFINISHED = [index for index, status in enumerate(STATUSES) if status not in FINISHED]
@@ -242,16 +251,3 @@ def place(event: Folded) -> str:
 def slot_key(id_: str, slot: str) -> str:
     """The name of a slot: what its otid is made of, and its key among the open ones."""
     return f"{id_}|{slot}"
-
-
-def copy_state(state: State) -> State:
-    """The same state, to be changed by itself."""
-    return State(
-        state.schedules.copy(),
-        dict(state.open),
-        state.agents.copy(),
-        dict(state.statuses),
-        dict(state.counts),
-        state.newer,
-        state.losses.copy(),
-    )

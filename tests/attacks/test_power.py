@@ -447,7 +447,7 @@ class SealedBeforeSynced(Recorder):
 
     def write_beside(self, path: Path, pieces: Iterable[bytes]) -> Path:
         temporary = self.beside(path)
-        self._write_anew(temporary, pieces, durable=False)
+        self._write_temporary(temporary, pieces, durable=False)
         return temporary
 
 

@@ -109,13 +109,12 @@ def test_reinforcing_adds_to_what_is_left(strength: float, by: float, elapsed: f
 
 
 def test_equals_stand_by_age_and_id() -> None:
-    """Of equally strong desires the older comes first, then the smaller id: always the same order;
-    a limit takes the first of it."""
+    """Of equally strong desires the older comes first, then the smaller id: always the same
+    order."""
     older = wish(0.5, NOON - timedelta(days=1), "des_0000000f")._replace(at=AT)
     desires = [wish(0.5, NOON, f"des_{n:08x}") for n in (3, 1, 2)]
     ranked = strongest([*desires, older], NOON, HALF_LIFE)
     assert [each.desire.id[-1] for each in ranked] == ["f", "1", "2", "3"]
-    assert strongest([*desires, older], NOON, HALF_LIFE, limit=2) == ranked[:2]
     assert strongest(desires, NOON, HALF_LIFE, at_least=0.51) == []
 
 

@@ -28,8 +28,7 @@ def desire_ranking(store: Store) -> Callable[[str, datetime], list[Ranked]]:
         half_life = desire_half_life(store.settings)
         with store.desires.naming():
             state = store.desires.snapshot().state  # not `read`, which may write an index
-        return strongest(
-            living(state, agent_id), now, half_life, limit=IDLE_LISTED, at_least=IDLE_FLOOR
-        )
+        ranked = strongest(living(state, agent_id), now, half_life, at_least=IDLE_FLOOR)
+        return ranked[:IDLE_LISTED]
 
     return rank

@@ -13,7 +13,7 @@ from promptyoself.core.times import shown
 from promptyoself.events.draft import Draft
 from promptyoself.events.kinds import STATUSES
 from promptyoself.service.schedules.change import resumption
-from promptyoself.state.schedules import Schedule, State, copy_state
+from promptyoself.state.schedules import Schedule, State
 from promptyoself.store.store import Store
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def resume_failed(store: Store, code: str, reason: str | None, now: datetime) ->
     _chosen(store.read().state, code)  # refused before the lock, which would make folders
 
     def decide(state: State) -> tuple[list[Draft], Resumed]:
-        state = copy_state(state)
+        state = state.copy()
         drafts: list[Draft] = []
         resumed: list[ResumedOne] = []
         not_resumed: list[LeftAsItIs] = []

@@ -18,7 +18,7 @@ from promptyoself.rules.placement import id_for_content
 from promptyoself.service.schedules.limits import require_room, require_space
 from promptyoself.state.apply import fold
 from promptyoself.state.overlay import Overlay
-from promptyoself.state.schedules import EMPTY, Schedule, State, copy_state, prompt_size
+from promptyoself.state.schedules import EMPTY, Schedule, State, prompt_size
 from promptyoself.store.store import Store
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def admit(store: Store, state: State, arrivals: Iterable[Arrival], now: datetime
     admission = Admission([], [], [], [])
     state = store.unpinned_state(state)
     before = state.schedules
-    state = copy_state(state)
+    state = state.copy()
     for arrival in arrivals:
         id_, salt, existing = id_for_content(state, arrival.registered)
         registered = arrival.registered
