@@ -20,6 +20,7 @@ import pytest
 from actors import Actor, Dead
 from calling import Answer, clean_environ, run
 from checker import check_chain
+from crashes import in_threads
 from storm import Storm
 from tally import chance, count, rounds
 from world import check_deliveries
@@ -525,23 +526,17 @@ def test_the_same_change_by_several_threads_at_once(var: Path) -> None:
     now = datetime.now(UTC)
 
     def together(do: Callable[[Store], dict[str, Any]]) -> list[Any]:
-        barrier, outcomes = threading.Barrier(threads), []
+        barrier = threading.Barrier(threads, timeout=STUCK)
 
-        def work(store: Store) -> None:
+        def work(store: Store) -> Any:
             barrier.wait()
             try:
-                outcomes.append(do(store))
+                return do(store)
             except PromptyoselfError as error:
-                outcomes.append(error.code)
+                return error.code
 
-        working = [threading.Thread(target=work, args=(store,)) for store in stores]
-        for thread in working:
-            thread.start()
-        for thread in working:
-            thread.join(STUCK)
         count("commands raced", threads)
-        assert len(outcomes) == threads
-        return outcomes
+        return in_threads(*(partial(work, store) for store in stores))
 
     for number in range(rounds(10)):
         request = Request(agent_id="a", prompt=f"p{number}", every="1h")

@@ -10,7 +10,7 @@ import pytest
 from chains import Killed
 from checker import check_chain, lines
 from damage import store_in
-from power import FilesNotSynced, FoldersNotSynced, Point, Recorder, Tree, digest, lay_out, states
+from power import Examiner, FilesNotSynced, FoldersNotSynced, Point, Recorder
 from recoveries import NOW, SOUND, damaged, found_lines, recovered, statements
 from tally import SCALE, chance, count
 
@@ -42,26 +42,16 @@ def lay_durably(source: Path, disk: Recorder) -> None:
     disk.calls = 0
 
 
-class Examiner:
-    """Goes on from state after state, each once."""
+class Recoveries(Examiner):
+    """Recovers state after state."""
 
     def __init__(self, place: Path, good: list[bytes], kept: list[bytes], index: bytes) -> None:
-        self.place, self.good, self.kept, self.index = place, good, kept, index
-        self.done: set[bytes] = set()
+        super().__init__(place)
+        self.good, self.kept, self.index = good, kept, index
 
-    def examine(self, points: list[Point]) -> None:
-        """Every state at every one of these instants."""
-        for point in points:
-            for tree in states(point, 0):
-                if (key := digest(tree)) not in self.done:
-                    self.done.add(key)
-                    self.go_on(tree, point.call)
-                    count("losses of power")
-
-    def go_on(self, tree: Tree, what: str) -> None:
-        shutil.rmtree(self.place, ignore_errors=True)
-        self.place.mkdir()
-        folder = lay_out(tree, self.place) / "var" / "schedules"
+    def go_on(self, folder: Path, point: Point) -> None:
+        what = point.call
+        count("losses of power")
         recovered(folder)
         check_chain(folder)
         assert [line for line in lines(folder) if line in self.good] == self.kept, what
@@ -74,13 +64,13 @@ class Examiner:
         assert recovered(folder) == SOUND, what
 
 
-def prepared(root: Path, name: str) -> tuple[Path, Examiner]:
+def prepared(root: Path, name: str) -> tuple[Path, Recoveries]:
     folder, good, index = damaged(root, name)
     done = shutil.copytree(folder, root / "done" / "schedules")
     recovered(done)
     kept = [line for line in lines(done) if line in good]
     assert {line for line in good if line in found_lines(folder)} <= set(kept)
-    return folder, Examiner(root / "found", good, kept, index)
+    return folder, Recoveries(root / "found", good, kept, index)
 
 
 def recovery(folder: Path, root: Path, at: int = 0, kind: type[Recorder] = Recorder) -> Recorder:

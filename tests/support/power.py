@@ -13,6 +13,7 @@ only change where they were written; a synced byte stays.
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -403,3 +404,27 @@ def lay_out(tree: Tree, root: Path) -> Path:
 
 
 History = Callable[[Recorder], Any]
+
+
+class Examiner:
+    """Goes on from state after state, each once."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.done: set[bytes] = set()
+
+    def examine(self, points: list[Point], fine: int = 0) -> None:
+        """Every state at every one of these instants."""
+        for point in points:
+            for tree in states(point, fine):
+                head = point.head.hash if point.head else ""
+                key = sha256(digest(tree) + head.encode() + repr(point.kept).encode()).digest()
+                if key not in self.done:
+                    self.done.add(key)
+                    shutil.rmtree(self.place, ignore_errors=True)
+                    self.place.mkdir()
+                    self.go_on(lay_out(tree, self.place) / "var" / chain(), point)
+
+    def go_on(self, folder: Path, point: Point) -> None:
+        """Use the log in that folder as the next process would, and check what comes of it."""
+        raise NotImplementedError
