@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -25,7 +26,7 @@ from dispatch import DOWN, FakeLetta, Place
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from loops import Here, wait_for
-from stories import AGENTS, OUTCOMES, WHENS
+from stories import AGENTS, OUTCOMES, WHENS, change
 from tally import SCALE, chance, count, rounds
 from typed_texts import utc
 from world import check_deliveries, check_log
@@ -94,8 +95,9 @@ class World:
     @property
     def latest(self) -> datetime:
         """The time by the clock that is furthest ahead, or was when it last wrote."""
-        written = parse_utc(self.machines[0].store.read().position.ts)
-        return max(written, *(machine.now() for machine in self.machines))
+        clocks = [machine.now() for machine in self.machines]
+        written = self.machines[0].store.read().position.ts
+        return max([*clocks, parse_utc(written)] if written else clocks)
 
     def sends(self) -> Counter[str]:
         """How often each slot's prompt is in its agent's history."""
@@ -136,8 +138,8 @@ class Machine:
         self.since = world.now
         self.store = Store(world.settings, {"via": "test", "who": "t"}, warn=lambda _: None)
         self.dispatcher: Dispatcher | None = None
+        self.worker = ""
         self.alive: Any = None
-        self.names: set[str] = set()
 
     def now(self) -> datetime:
         return self.world.now + self.ahead + self.drift * (self.world.now - self.since)
@@ -146,16 +148,20 @@ class Machine:
         request = Request(agent_id=agent, prompt=prompt, **asked)
         return str(register(self.store, request, self.now())["id"])
 
+    def begin(self) -> None:
+        """Be alive, as a worker."""
+        self.store.prepare_workers()
+        self.worker = new_worker_name()
+        self.alive = self.store.workers.alive(self.worker)
+        self.alive.__enter__()
+
     def loop(self) -> Dispatcher:
         """Its loop, which is started where there is none."""
         if self.dispatcher is None:
-            self.store.prepare_workers()
-            name = new_worker_name()
-            self.names.add(name)
-            self.alive = self.store.workers.alive(name)
-            self.alive.__enter__()
+            self.begin()
+            letta, name = self.world.letta(), self.worker
             self.dispatcher = Dispatcher(
-                self.store, self.world.letta(), self.now, worker=name, mode="loop", concurrency=8
+                self.store, letta, self.now, worker=name, mode="loop", concurrency=8
             )
         return self.dispatcher
 
@@ -420,9 +426,7 @@ def test_what_a_clock_that_was_ahead_has_passed_counts_again(
         machine.work()
     count("clock jumps")
     machine.ahead = timedelta(0)
-    early = {
-        slot.slot for slot in _slots_of(world, "delivered") if slot.slot > format_utc(world.now)
-    }
+    early = {slot for slot in _delivered_slots(world) if slot > format_utc(world.now)}
     assert early
     before = world.now
     machine.work()
@@ -435,7 +439,7 @@ def test_what_a_clock_that_was_ahead_has_passed_counts_again(
         world.now += HOUR
         machine.work()
         world.check()
-    assert sum(before < parse_utc(slot.slot) <= world.now for slot in _slots_of(world, "delivered"))
+    assert any(before < parse_utc(slot) <= world.now for slot in _delivered_slots(world))
     done = len(world.sends())
     assert done >= len(early) + 4
     # The days pass, and with them the slots that were claimed too early.
@@ -451,13 +455,9 @@ def test_what_a_clock_that_was_ahead_has_passed_counts_again(
     assert machine.store.read().state.schedules[id_] == known
 
 
-def _slots_of(world: World, outcome: str) -> list[Any]:
+def _delivered_slots(world: World) -> list[str]:
     events = check_chain(world.var / "schedules")
-    return [
-        SimpleNamespace(**event["data"])
-        for event in events
-        if event["type"] == f"delivery.{outcome}"
-    ]
+    return [event["data"]["slot"] for event in events if event["type"] == "delivery.delivered"]
 
 
 def test_a_slot_that_was_begun_by_a_clock_that_was_ahead_is_given_up(
@@ -526,14 +526,14 @@ def test_a_change_by_a_process_that_was_held_up(worlds: Callable[..., World]) ->
         cancel,
         lambda store, id_, _, now: modify(store, id_, Request(every="2m"), now),
     ]
-    for change in changes:
+    for make_change in changes:
         world = worlds("2026-11-30T23:58:30")
         slow, quick = world.machine(), world.machine()
         id_ = slow.register("a", every="1m")
         looked = slow.now()
         world.now += timedelta(minutes=3)
         run_now(quick.store, id_, None, quick.now())
-        change(slow.store, id_, None, looked)
+        make_change(slow.store, id_, None, looked)
         world.check_slots()
         slow.work()
         world.now += timedelta(minutes=5)
@@ -886,25 +886,18 @@ STEPS = st.one_of(
 NO_TRACE = Abandoned("no_trace", "No trace of it.", at_once=True)
 
 
-class Side:
+class Side(Machine):
     """A machine in a story: its clock, and a loop that comes and goes."""
 
-    def __init__(self, var: Path) -> None:
-        environ = {"PROMPTYOSELF_VAR": str(var), "PROMPTYOSELF_MIN_INTERVAL": "1"}
-        self.store = Store(load_settings(environ), {"via": "t", "who": "t"}, warn=lambda _: None)
-        self.ahead = timedelta(0)
+    def __init__(self, world: World) -> None:
+        super().__init__(world, timedelta(0))
         self.noted: datetime | None = None
-        self.worker = ""
-        self.alive: Any = None
         self.flying: list[Claim] = []
 
     def start(self, now: datetime) -> None:
         if self.worker:
             return
-        self.store.prepare_workers()
-        self.worker = new_worker_name()
-        self.alive = self.store.workers.alive(self.worker)
-        self.alive.__enter__()
+        self.begin()
         record = WorkerStarted(self.worker, 1, "here", "promptyoself 0", "loop", 32)
         self.store.transact(now, lambda _: ([self.store.draft(record, None)], None))
 
@@ -919,26 +912,27 @@ class Story:
     """Two machines, each with a clock that runs both ways, one log in files, and what arrived."""
 
     def __init__(self, var: Path) -> None:
-        self.var, self.now = var, utc("2026-11-30T18:00")
-        self.sides = [Side(var), Side(var)]
+        self.world = World(var, utc("2026-11-30T18:00"))
+        self.sides = [Side(self.world), Side(self.world)]
+        self.world.machines += self.sides
         self.requests: list[Request] = []
         self.ids: list[str] = []
-        self.arrived: Counter[str] = Counter()
+        self.arrived = self.world.fake.sends
 
     def step(self, what: str, number: int, detail: Any) -> None:
         side = self.sides[number]
         if what == "wait":
-            self.now += timedelta(seconds=detail)
+            self.world.now += timedelta(seconds=detail)
         elif what == "end of the month":
-            following = (self.now.replace(day=1) + timedelta(days=32)).replace(
+            following = (self.world.now.replace(day=1) + timedelta(days=32)).replace(
                 day=1, hour=0, minute=0, second=0, microsecond=0
             )
-            self.now = max(self.now, following + detail * SECOND)
+            self.world.now = max(self.world.now, following + detail * SECOND)
         elif what == "jump":
             side.ahead += timedelta(seconds=detail)
             count("clock jumps")
         elif what == "look at the clock":
-            side.noted = self.now + side.ahead
+            side.noted = side.now()
         elif what == "register":
             agent, when = detail
             request = Request(agent_id=f"agent-{agent}", prompt=f"{len(self.requests)}", **when)
@@ -954,13 +948,13 @@ class Story:
         elif what == "seal":
             seal(side.store, self.clock(side))
         elif what == "lose the index":
-            (self.var / "schedules" / "index.json").unlink(missing_ok=True)
+            (self.world.var / "schedules" / "index.json").unlink(missing_ok=True)
         elif self.ids:
-            self.change(side, what, detail)
+            change(side.store, what, detail, self.ids, self.requests, self.clock(side))
 
     def clock(self, side: Side) -> datetime:
         """What it shows; or showed when it was last looked at, and the process was then held up."""
-        now, side.noted = side.noted or self.now + side.ahead, None
+        now, side.noted = side.noted or side.now(), None
         return now
 
     def pass_(self, side: Side) -> None:
@@ -1013,25 +1007,11 @@ class Story:
             store.transact(self.clock(side), lambda _: ([store.draft(record, None)], None))
         side.end()
 
-    def change(self, side: Side, what: str, detail: Any) -> None:
-        number, when = detail if what == "modify" else (detail, None)
-        id_, request = self.ids[number % len(self.ids)], self.requests[number % len(self.ids)]
-        functions = {"pause": pause, "resume": resume, "cancel": cancel, "trigger": run_now}
-        with suppress(PromptyoselfError):
-            if what == "modify":
-                modify(side.store, id_, Request(**when), self.clock(side))
-            elif what == "revive":
-                register(side.store, request, self.clock(side))
-            else:
-                functions[what](side.store, id_, None, self.clock(side))
-
     def settle(self) -> None:
         """Set the clocks right, and let everything be settled."""
         for side in self.sides:
             side.noted, side.ahead = None, timedelta(0)
-        written = self.sides[0].store.read().position.ts
-        if written:
-            self.now = max(self.now, parse_utc(written))
+        self.world.now = self.world.latest
         for _ in range(400):
             for side in self.sides:
                 self.pass_(side)
@@ -1039,19 +1019,14 @@ class Story:
                     self.land(side, Delivered("run"))
             state = self.sides[0].store.read().state
             waiting = [slot for slot in state.open.values() if slot.retry_at]
-            if not waiting and not _ready(state, self.now):
+            if not waiting and not _ready(state, self.world.now):
                 return
-            self.now += timedelta(minutes=1)
+            self.world.now += timedelta(minutes=1)
         raise AssertionError("it never comes to rest")
 
     def check(self) -> None:
-        events = check_log(self.var / "schedules", self.now)
-        store = self.sides[0].store
-        audit(store, now=self.now)
-        assert verify(store)["events"] == len(events)
-        assert set(self.arrived.values()) <= {1}, "sent twice"
-        delivered = {e["data"]["otid"] for e in events if e["type"] == "delivery.delivered"}
-        assert delivered == set(+self.arrived), "the log and the histories disagree"
+        events = self.world.check()
+        assert verify(self.sides[0].store)["events"] == len(events)
 
 
 def _ready(state: State, now: datetime) -> bool:
@@ -1108,13 +1083,8 @@ def expressions_at(instant: datetime, before: timedelta, after: timedelta) -> li
 
 
 def by_cronsim(expression: str, zone: str, start: datetime, end: datetime) -> list[datetime]:
-    fires = []
-    for fire in CronSim(expression, start.astimezone(ZoneInfo(zone))):
-        instant = fire.astimezone(UTC)
-        if instant > end:
-            break
-        fires.append(instant)
-    return fires
+    fires = CronSim(expression, start.astimezone(ZoneInfo(zone)))
+    return list(takewhile(lambda fire: fire <= end, (fire.astimezone(UTC) for fire in fires)))
 
 
 def by_us(expression: str, zone: str, start: datetime, end: datetime) -> list[datetime]:

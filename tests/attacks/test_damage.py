@@ -302,29 +302,23 @@ def test_cut_at_a_border(chain: FileLedger, quick_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("both_chains")
-def test_member_cut(chain: FileLedger, folder: Path) -> None:
-    """P3: a member that lost its end, anywhere but at the chain's end, is named."""
+def test_a_member_spoiled_in_the_middle(chain: FileLedger, folder: Path) -> None:
+    """P3: a member that lost its end, or in whose place are zeros or noise, is named, anywhere but
+    at the chain's end; zeros or noise before a member are damage too."""
+    dice = chance("noise in the middle")
     for path, start, end, seq in _borders(folder)[:-1]:
         saved = path.read_bytes()
-        for cut in range(start + 1, end, 1 if SCALE > 1 else 11):
-            path.write_bytes(saved[:cut] + saved[end:])
+        before, member, after = saved[:start], saved[start:end], saved[end:]
+        fillers = [bytes(len(member)), dice.randbytes(len(member))]
+        pieces = [member[:cut] for cut in range(1, len(member), 1 if SCALE > 1 else 11)]
+        for piece in [*pieces, *fillers]:
+            path.write_bytes(before + piece + after)
             details = broken(folder).details
             where = (details["month"], details["offset"], details["seq"])
-            assert where == (path.name[:7], start, seq), cut
+            assert where == (path.name[:7], start, seq), piece
             count("members and months altered")
-        path.write_bytes(saved)
-
-
-@pytest.mark.usefixtures("both_chains")
-def test_zeros_and_noise_in_the_middle(chain: FileLedger, folder: Path) -> None:
-    """P3: a stretch of zeros or noise is damage, unless nothing but the end comes after it."""
-    for path, start, end, seq in _borders(folder)[:-1]:
-        saved = path.read_bytes()
-        for filler in (bytes(end - start), chance("noise in the middle").randbytes(end - start)):
-            path.write_bytes(saved[:start] + filler + saved[end:])
-            details = broken(folder).details
-            assert (details["month"], details["seq"]) == (path.name[:7], seq)
-            path.write_bytes(saved[:start] + filler + saved[start:])
+        for filler in fillers:
+            path.write_bytes(before + filler + member + after)
             broken(folder)
         path.write_bytes(saved)
 

@@ -106,6 +106,25 @@ def plainly_following(schedule: dict[str, Any], after: datetime) -> datetime | N
     return None if schedule["until"] and slot > read(schedule["until"]) else slot
 
 
+def option_words(values: dict[str, Any]) -> list[str]:
+    """The options that give these values; none for ``None``."""
+    words = []
+    for name, value in values.items():
+        option = name.replace("timezone", "tz").replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        elif value is not None:
+            unit = "s" if name in ("grace", "jitter") else ""
+            words.append(f"--{option}={value}{unit}")
+    return words
+
+
+def register_words(fields: dict[str, Any], kind: str, value: str, *options: str) -> tuple[str, ...]:
+    """A command line that registers a schedule, with the options of these names."""
+    chosen = {name: fields[name] for name in options}
+    return ("register", f"--{kind}", value, *option_words(chosen))
+
+
 def last_segment(var: Path) -> Path:
     """The last one that isn't empty."""
     return max(path for path in (var / "schedules").glob("*.ndjson.gz") if path.stat().st_size)
@@ -115,12 +134,16 @@ def told(instant: datetime | None) -> str | None:
     return None if instant is None else spelled(instant)
 
 
+Effect = Callable[[dict[str, Any]], None]
+"""What a command does to the model, by its answer."""
+
+
 class Step(NamedTuple):
-    """A command, the error that it must meet, and else what it does to the model."""
+    """A command, the error that it must meet, and else its effect."""
 
     arguments: tuple[str, ...]
     code: str | None
-    effect: Callable[[dict[str, Any]], None] = lambda _: None
+    effect: Effect = lambda _: None
 
 
 class Model:
@@ -378,15 +401,20 @@ class Machine(RuleBasedStateMachine):
     # Registering.
 
     @rule(
-        agent=some(AGENTS),
-        prompt=prompts,
+        content=st.fixed_dictionaries(
+            {
+                "agent_id": some(AGENTS),
+                "prompt": prompts,
+                "name": st.none() | prompts,
+                "timezone": some(["UTC", "Europe/London"]),
+                "max_repetitions": st.none() | st.integers(1, 3),
+                "reason": reasons,
+            }
+        ),
         when=some(["10m", "1h", "1d", "cron", "once", "once"]),
         minutes=st.integers(1, 3000),
-        name=st.none() | prompts,
-        zone=some(["UTC", "Europe/London"]),
         until=st.none() | st.integers(-10, 5000),
         start=st.none() | st.integers(-90, 300),
-        most=st.none() | st.integers(1, 3),
         policy=st.fixed_dictionaries(
             {},
             optional={
@@ -399,52 +427,31 @@ class Machine(RuleBasedStateMachine):
                 "conversation_id": some(["conv-1"]),
             },
         ),
-        reason=reasons,
     )
     def register(
         self,
-        agent: str,
-        prompt: str,
+        content: dict[str, Any],
         when: str,
         minutes: int,
-        name: str | None,
-        zone: str,
         until: int | None,
         start: int | None,
-        most: int | None,
         policy: dict[str, Any],
-        reason: str | None,
     ) -> None:
-        now = self.now
-        fields: dict[str, Any] = {
-            **DEFAULTS, "agent_id": agent, "prompt": prompt, "name": name, "timezone": zone,
-            "max_repetitions": most, "reason": reason, **policy,
-        }  # fmt: skip
-        words = ["register", "--agent-id", agent, f"--prompt={prompt}"]
+        fields = {**DEFAULTS, **content, **policy}
         if when == "once":
-            at = spelled(now + timedelta(minutes=minutes))
-            fields.update(schedule_type="once", schedule_value=at)
-            words += ["--time", at]
+            trigger = ("time", spelled(self.now + timedelta(minutes=minutes)))
+            fields.update(schedule_type="once", schedule_value=trigger[1])
         elif when == "cron":
+            trigger = ("cron", "@hourly")
             fields.update(schedule_type="cron", schedule_value="0 * * * *", timezone="UTC")
-            words += ["--cron", "@hourly"]
         else:
+            trigger = ("every", when)
             fields.update(schedule_type="interval", schedule_value=when)
-            words += ["--every", when]
-        words += ["--tz", fields["timezone"]]
-        for option, offset in (("until", until), ("start_at", start)):
+        for name, offset in (("until", until), ("start_at", start)):
             if offset is not None:
-                fields[option] = spelled(now + timedelta(minutes=offset))
-                words += [f"--{option.replace('_', '-')}", fields[option]]
-        for option in ("name", "reason", "max_repetitions", *policy):
-            value = fields[option]
-            if value is None or option == "envelope":
-                continue
-            text = f"{value}s" if option in ("grace", "jitter") else str(value)
-            words.append(f"--{option.replace('_', '-')}={text}")
-        if fields["envelope"]:
-            words.append("--envelope")
-        self.do(self.registration(tuple(words), fields))
+                fields[name] = spelled(self.now + timedelta(minutes=offset))
+        words = register_words(fields, *trigger, "until", "start_at", *content, *policy)
+        self.do(self.registration(words, fields))
 
     def registration(self, words: tuple[str, ...], fields: dict[str, Any]) -> Step:
         now = self.now
@@ -506,27 +513,35 @@ class Machine(RuleBasedStateMachine):
         known = [content for content, id_ in sorted(self.model.ids.items(), key=str)]
         content = known[number % len(known)]
         fields = {**DEFAULTS, **dict(zip(CONTENT, content, strict=True))}
-        words = ["register", "--agent-id", fields["agent_id"], f"--prompt={fields['prompt']}"]
         kind = {"once": "time", "cron": "cron", "interval": "every"}[fields["schedule_type"]]
-        words += [f"--{kind}", fields["schedule_value"], "--tz", fields["timezone"]]
-        for option in ("name", "start_at", "until", "max_repetitions", "conversation_id"):
-            if fields[option] is not None:
-                words.append(f"--{option.replace('_', '-')}={fields[option]}")
+        named = [name for name in CONTENT if not name.startswith("schedule_")]
+        words = register_words(fields, kind, fields["schedule_value"], *named)
         if kind == "time" and read(fields["schedule_value"]) <= self.now:
-            self.do(Step(tuple(words), "past_time"))
+            self.do(Step(words, "past_time"))
         else:
-            self.do(self.registration(tuple(words), fields))
+            self.do(self.registration(words, fields))
 
     # Changing.
 
-    def cancelling(self, id_: str, reason: str | None = None) -> Step:
-        words = ("cancel", "--id", id_, *([] if reason is None else [f"--reason={reason}"]))
+    def status_change(self, verb: str, id_: str, reason: str | None = None) -> Step:
+        """A change of a schedule's status, or an extra delivery of it."""
+        words = (verb, "--id", id_, *option_words({"reason": reason}))
         schedule = self.model.schedules.get(id_)
         if schedule is None:
             return Step(words, "unknown_id")
+        effects = {
+            "cancel": self.cancelling,
+            "pause": self.pausing,
+            "resume": self.resuming,
+            "trigger": self.triggering,
+        }
+        result = effects[verb](id_, schedule, reason)
+        return Step(words, result) if isinstance(result, str) else Step(words, None, result)
+
+    def cancelling(self, id_: str, schedule: dict[str, Any], reason: str | None) -> str | Effect:
         if schedule["status"] in ("cancelled", "completed"):
             known = {"cancelled": "already_cancelled", "completed": "already_finished"}
-            return Step(words, known[schedule["status"]])
+            return known[schedule["status"]]
 
         def cancelled(answer: dict[str, Any]) -> None:
             assert answer["cancelled_id"] == id_
@@ -535,18 +550,14 @@ class Machine(RuleBasedStateMachine):
             self.model.give_up(id_, "scheduled", "trigger")
             schedule.update(status="cancelled", next_run=None, reason=reason)
 
-        return Step(words, None, cancelled)
+        return cancelled
 
-    def pausing(self, id_: str, reason: str | None = None) -> Step:
-        words = ("pause", "--id", id_, *([] if reason is None else [f"--reason={reason}"]))
-        schedule = self.model.schedules.get(id_)
-        if schedule is None:
-            return Step(words, "unknown_id")
+    def pausing(self, id_: str, schedule: dict[str, Any], reason: str | None) -> str | Effect:
         if schedule["status"] != "active":
             paused = schedule["status"] == "paused"
-            return Step(words, "already_paused" if paused else "not_active")
+            return "already_paused" if paused else "not_active"
         if schedule["next_run"] is None:
-            return Step(words, "nothing_left")
+            return "nothing_left"
 
         def paused_(_: dict[str, Any]) -> None:
             self.model.wrote(self.now)
@@ -555,23 +566,19 @@ class Machine(RuleBasedStateMachine):
             self.model.give_up(id_, "scheduled")
             schedule.update(status="paused", next_run=told(after), reason=reason)
 
-        return Step(words, None, paused_)
+        return paused_
 
-    def resuming(self, id_: str, reason: str | None = None) -> Step:
-        words = ("resume", "--id", id_, *([] if reason is None else [f"--reason={reason}"]))
-        schedule = self.model.schedules.get(id_)
-        if schedule is None:
-            return Step(words, "unknown_id")
+    def resuming(self, id_: str, schedule: dict[str, Any], reason: str | None) -> str | Effect:
         again = self.model.ahead(schedule, self.now)
         if schedule["status"] not in ("paused", "failed") and not (
             again and schedule["status"] == "active"
         ):
-            return Step(words, "not_paused")
+            return "not_paused"
         new = self.model.reopened(id_, schedule, self.now) if again else schedule
         after = following(new, self.model.high(new, self.now))
         over = after is None or schedule["next_run"] is None
         if over and schedule["status"] == "failed":
-            return Step(words, "nothing_left")
+            return "nothing_left"
 
         def resumed(answer: dict[str, Any]) -> None:
             self.model.wrote(self.now)
@@ -586,15 +593,11 @@ class Machine(RuleBasedStateMachine):
                 schedule.update(status="active", next_run=told(after), reason=reason, failures=0)
             assert answer["next_run"] == schedule["next_run"]
 
-        return Step(words, None, resumed)
+        return resumed
 
-    def triggering(self, id_: str, reason: str | None = None) -> Step:
-        words = ("trigger", "--id", id_, *([] if reason is None else [f"--reason={reason}"]))
-        schedule = self.model.schedules.get(id_)
-        if schedule is None:
-            return Step(words, "unknown_id")
+    def triggering(self, id_: str, schedule: dict[str, Any], _: str | None) -> str | Effect:
         if schedule["status"] not in ("active", "paused"):
-            return Step(words, "not_active")
+            return "not_active"
 
         def triggered(answer: dict[str, Any]) -> None:
             self.model.wrote(self.now)
@@ -605,34 +608,27 @@ class Machine(RuleBasedStateMachine):
             self.model.claimed.setdefault(id_, set()).add(answer["slot"])
             schedule["last_trigger"] = answer["slot"]
 
-        return Step(words, None, triggered)
+        return triggered
 
     def modifying(self, id_: str, changes: dict[str, Any], reason: str | None) -> Step:
-        words = ["modify", "--id", id_]
-        for name, value in changes.items():
-            text = f"{value}s" if name in ("grace", "jitter") else str(value)
-            if name == "until":
-                text = spelled(self.now + timedelta(minutes=value)) if value else ""
-            if name == "envelope":
-                words.append("--envelope" if value else "--no-envelope")
-            else:
-                words.append(f"--{name.replace('_', '-')}={text}")
-        words += [] if reason is None else [f"--reason={reason}"]
+        if changes.get("until"):
+            until = spelled(self.now + timedelta(minutes=changes["until"]))
+            changes = {**changes, "until": until}
+        elif "until" in changes:
+            changes = {**changes, "until": ""}
+        words = ("modify", "--id", id_, *option_words({**changes, "reason": reason}))
         schedule = self.model.schedules.get(id_)
         if not changes:
-            return Step(tuple(words), "nothing_to_modify")
+            return Step(words, "nothing_to_modify")
         if schedule is None:
-            return Step(tuple(words), "unknown_id")
+            return Step(words, "unknown_id")
         if schedule["status"] in ("cancelled", "completed"):
-            return Step(tuple(words), "not_active")
+            return Step(words, "not_active")
         new = dict(changes)
         if "every" in new:
             new.update(schedule_type="interval", schedule_value=new.pop("every"))
-        if "until" in new:
-            minutes = new["until"]
-            new["until"] = spelled(self.now + timedelta(minutes=minutes)) if minutes else None
-        if "name" in new:
-            new["name"] = new["name"] or None
+        for name in {"until", "name"} & set(new):
+            new[name] = new[name] or None  # an empty text takes it away
         new = {name: value for name, value in new.items() if value != schedule[name]}
         timing = {"schedule_type", "schedule_value", "until", "max_repetitions"} & set(new)
         after = {**schedule, **new}
@@ -643,15 +639,15 @@ class Machine(RuleBasedStateMachine):
         if timing or again:
             most = after["max_repetitions"]
             if most is not None and schedule["repetition_count"] >= most:
-                return Step(tuple(words), "nothing_left")
+                return Step(words, "nothing_left")
             if timing & {"schedule_type", "schedule_value"}:
                 up = timedelta(microseconds=-self.now.microsecond % 1_000_000)
                 after["anchor"] = after["start_at"] or spelled(self.now + up)
             if after["start_at"] and after["until"] and after["start_at"] > after["until"]:
-                return Step(tuple(words), "start_after_until")
+                return Step(words, "start_after_until")
             first = following(after, self.model.high(after, self.now))
             if first is None:
-                return Step(tuple(words), "never_fires")
+                return Step(words, "never_fires")
             after["next_run"] = told(first)
 
         def modified(answer: dict[str, Any]) -> None:
@@ -667,14 +663,14 @@ class Machine(RuleBasedStateMachine):
                 after.update(self.model.reopened(id_, after, self.now))
             schedule.update(after, reason=reason)
 
-        return Step(tuple(words), None, modified)
+        return Step(words, None, modified)
 
-    steps_of = some(["cancelling", "pausing", "pausing", "resuming", "resuming", "triggering"])
+    verbs = some(["cancel", "pause", "pause", "resume", "resume", "trigger"])
 
-    @rule(what=steps_of, number=numbers, reason=reasons, later=laters)
-    def change(self, what: str, number: int, reason: str | None, later: int) -> None:
+    @rule(verb=verbs, number=numbers, reason=reasons, later=laters)
+    def change(self, verb: str, number: int, reason: str | None, later: int) -> None:
         self.now += timedelta(minutes=later)
-        self.do(getattr(self, what)(self.pick(number), reason))
+        self.do(self.status_change(verb, self.pick(number), reason))
 
     changes = st.fixed_dictionaries(
         {},
@@ -737,7 +733,8 @@ class Machine(RuleBasedStateMachine):
             self.deliver_once(["gone"], 100)
         self.agree()
         parked = [id_ for id_, s in sorted(self.model.schedules.items()) if s["status"] == "failed"]
-        self.do(self.resuming(parked[number % len(parked)] if parked else "sch_x", reason))
+        id_ = parked[number % len(parked)] if parked else "sch_x"
+        self.do(self.status_change("resume", id_, reason))
 
     def deliver_once(self, outcomes: list[str], seats: int) -> None:
         claims: list[Claim] = []
@@ -900,9 +897,9 @@ class Machine(RuleBasedStateMachine):
     def seal(self) -> None:
         """Sealing changes what the log weighs, not what it says."""
         lines, _ = self.on_disk()
-        sealed = call("seal").success()["sealed"]
-        if sealed:
-            self.model.wrote(self.now)
+        answer = call("seal").success()
+        self.sealed(answer)
+        sealed = answer["sealed"]
         lines_after, _ = self.on_disk()
         assert lines_after[: len(lines)] == lines
         kinds = [orjson.loads(line)["type"] for line in lines_after[len(lines) :]]
@@ -957,16 +954,18 @@ class Machine(RuleBasedStateMachine):
             count("faults injected")
             self.agree()
 
-    def victim(self, what: str, number: int) -> Step:
-        if what == "sealing":
-            return Step(
-                ("seal",), None, lambda a: bool(a["sealed"]) and self.model.wrote(self.now) and None
-            )
-        if what == "registering":
+    def victim(self, verb: str, number: int) -> Step:
+        if verb == "seal":
+            return Step(("seal",), None, self.sealed)
+        if verb == "register":
             return self.fresh(number)
-        if what == "modifying":
+        if verb == "modify":
             return self.modifying(self.pick(number), {"every": "2d3h", "name": f"n{number}"}, None)
-        return getattr(self, what)(self.pick(number))  # type: ignore[no-any-return]
+        return self.status_change(verb, self.pick(number))
+
+    def sealed(self, answer: dict[str, Any]) -> None:
+        if answer["sealed"]:
+            self.model.wrote(self.now)
 
     def fresh(self, number: int) -> Step:
         fields = {**DEFAULTS, "agent_id": AGENTS[number % 2], "prompt": f"Fault {number}"}
@@ -974,15 +973,16 @@ class Machine(RuleBasedStateMachine):
         words = ("register", "--agent-id", fields["agent_id"], "--prompt", fields["prompt"])
         return self.registration((*words, "--every", "1h"), fields)
 
-    victims = some(["registering", "registering", "cancelling", "pausing", "resuming", "modifying",
-                    "triggering", "sealing"])  # fmt: skip
+    victims = some(
+        ["register", "register", "cancel", "pause", "resume", "modify", "trigger", "seal"]
+    )
 
     @rule(
-        what=victims, number=numbers, at=st.integers(1, 14), when=some(["before", "half", "after"])
+        verb=victims, number=numbers, at=st.integers(1, 14), when=some(["before", "half", "after"])
     )
-    def killed(self, what: str, number: int, at: int, when: str) -> None:
+    def killed(self, verb: str, number: int, at: int, when: str) -> None:
         """P1: death at any syscall: what was to be done is done, or nothing of it."""
-        step = self.victim(what, number)
+        step = self.victim(verb, number)
         before, _ = self.on_disk()
         answer = None
         try:
@@ -999,15 +999,15 @@ class Machine(RuleBasedStateMachine):
         self.agree()
 
     @rule(
-        what=victims,
+        verb=victims,
         number=numbers,
         at=st.integers(1, 14),
         when=some(["before", "half"]),
         code=some([errno.ENOSPC, errno.EIO]),
     )
-    def disk_fails(self, what: str, number: int, at: int, when: str, code: int) -> None:
+    def disk_fails(self, verb: str, number: int, at: int, when: str, code: int) -> None:
         """P1, P7: a disk that refuses once: an error, and nothing was done; or it was no matter."""
-        step = self.victim(what, number)
+        step = self.victim(verb, number)
         before, torn = self.on_disk()
         answer = self.call_on(failing_disk(at, when, code), step)
         after, left = self.on_disk()
@@ -1019,7 +1019,7 @@ class Machine(RuleBasedStateMachine):
             assert document["code"] in known, document
             self.settled = False
             count("faults injected")
-            if what != "sealing":
+            if verb != "seal":
                 assert after == before, "an error, and yet something was done"
         else:
             assert step.code is None

@@ -132,13 +132,8 @@ def _member_alterations(log: Log) -> Iterator[tuple[str, Log]]:
             where = f"{name} member {at + 1}"
             for cut in range(1, len(piece), step):
                 yield f"{where} cut at {cut}", {**log, name: before + piece[:cut] + after}
-                yield (
-                    f"{where} without its first {cut}",
-                    {
-                        **log,
-                        name: before + piece[cut:] + after,
-                    },
-                )
+                left = before + piece[cut:] + after
+                yield f"{where} without its first {cut}", {**log, name: left}
             yield f"{where} repeated", {**log, name: before + piece + piece + after}
             yield f"{where} dropped", {**log, name: before + after}
             if at + 1 < len(pieces):

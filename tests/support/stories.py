@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from hypothesis import strategies as st
@@ -55,6 +55,23 @@ OUTCOMES = st.sampled_from(
 AGENTS = st.integers(0, 2)
 
 
+def change(
+    store: Any, what: str, detail: Any, ids: list[str], requests: list[Request], now: datetime
+) -> None:
+    """Change one of the schedules, if it isn't refused. ``detail`` says which; of a modification,
+    to what times too."""
+    number, when = detail if what == "modify" else (detail, None)
+    id_, request = ids[number % len(ids)], requests[number % len(ids)]
+    functions = {"pause": pause, "resume": resume, "cancel": cancel, "trigger": run_now}
+    with suppress(PromptyoselfError):
+        if what == "modify":
+            modify(store, id_, Request(**when), now)
+        elif what == "revive":
+            register(store, request, now)
+        else:
+            functions[what](store, id_, None, now)
+
+
 class Story:
     """A few agents, two loops that come and go, people, and a clock that runs both ways."""
 
@@ -74,7 +91,8 @@ class Story:
             agent, when = detail
             prompt = f"{len(self.requests)}"
             request = Request(agent_id=f"agent-{agent}", prompt=prompt, **when)
-            self._try(lambda: self._register(request))
+            with suppress(PromptyoselfError):  # refused, so nothing has changed
+                self._register(request)
         elif what == "pass":
             self._pass(detail)
         elif what == "land":
@@ -83,8 +101,10 @@ class Story:
                 world.settle(made, detail, worker)
         elif what in ("crash", "stop"):
             self._end(detail, what)
+        elif what == "approve" and self.ids:
+            world.approve(self.ids[detail % len(self.ids)], 1 + detail % 3, hours=detail)
         elif self.ids:
-            self._change(what, detail)
+            change(world, what, detail, self.ids, self.requests, world.now)
 
     def _register(self, request: Request) -> None:
         id_ = str(register(self.world, request, self.world.now)["id"])  # type: ignore[arg-type]
@@ -111,24 +131,6 @@ class Story:
             self.flying = [(made, by) for made, by in self.flying if by != worker]
             if how == "stop":
                 stopped(self.world, worker)
-
-    def _change(self, what: str, detail: Any) -> None:
-        world: Any = self.world
-        number, when = detail if what == "modify" else (detail, None)
-        id_, request = self.ids[number % len(self.ids)], self.requests[number % len(self.ids)]
-        functions = {"pause": pause, "resume": resume, "cancel": cancel, "trigger": run_now}
-        if what == "approve":
-            world.approve(id_, 1 + number % 3, hours=number)
-        elif what == "modify":
-            self._try(lambda: modify(world, id_, Request(**when), world.now))
-        elif what == "revive":
-            self._try(lambda: register(world, request, world.now))
-        else:
-            self._try(lambda: functions[what](world, id_, None, world.now))
-
-    def _try(self, run: Any) -> None:
-        with suppress(PromptyoselfError):  # refused, so nothing has changed
-            run()
 
     def record_outcomes(self) -> None:
         """Let the clock come to its right time, and everything be settled."""
