@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from calling import AGENT, append_foreign, call
+from calling import AGENT, add, append_foreign, call
 from damage import store_in
 from dispatch import FakeLetta
 from loops import Loop, loops, wait_for
@@ -32,12 +32,6 @@ pytestmark = pytest.mark.usefixtures("var")
 
 DOCTOR = ("doctor", "--skip-letta")
 WITHOUT = (*DOCTOR, "--allow-no-loop")
-
-
-def add(agent: str = AGENT, prompt: str = "p", *asked: str) -> str:
-    """Register a prompt, by default an hourly one; its id."""
-    asked = asked or ("--every", "1h")
-    return str(call("register", "--agent-id", agent, "--prompt", prompt, *asked).success()["id"])
 
 
 def park(clock: Clock, id_: str, every: timedelta = timedelta(hours=1)) -> None:
@@ -82,7 +76,7 @@ def test_a_parked_schedule_is_no_health(
 
 def test_a_one_off_that_failed_is_no_health(sandbox: Sandbox, clock: Clock) -> None:
     """P9: nor is a one-off that came to nothing; `--allow-failed` only tells of it."""
-    id_ = add(AGENT, "p", "--time", "in 1m")
+    id_ = add("--time", "in 1m")
     clock.advance(minutes=1)
     call("execute").success()
     assert failed_checks()["failures"]["detail"] == f"1 failed: {id_} (a one-off)"
@@ -111,7 +105,7 @@ def test_a_resumed_schedule_is_well_with_its_next_delivery(sandbox: Sandbox, clo
 def test_many_failures_are_counted_and_some_named(sandbox: Sandbox, clock: Clock) -> None:
     """P9: of many, three are named and all are counted."""
     for number in range(5):
-        add(AGENT, f"p{number}", "--time", "in 1m")
+        add("--time", "in 1m", prompt=f"p{number}")
     clock.advance(minutes=1)
     for _ in range(5):
         call("execute").success()
@@ -164,7 +158,7 @@ def test_a_loop_that_is_there_is_health(sandbox: Sandbox, loops: Callable[..., L
 def test_what_is_in_doubt_needs_somebody(sandbox: Sandbox, loops: Callable[..., Loop]) -> None:
     """P9: of what a dead loop left in doubt nobody is said to find out, unless one is there."""
     sandbox.latency = 1e6
-    add(sandbox.agents[0], "p", "--time", "in 1s")
+    add("--time", "in 1s", agent=sandbox.agents[0])
     loop = loops()
     wait_for(lambda: sandbox.state()["agents"][0]["active_runs"])
     loop.kill()
@@ -181,7 +175,7 @@ def test_what_is_in_doubt_needs_somebody(sandbox: Sandbox, loops: Callable[..., 
 def test_trying_in_vain_is_no_health(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """P9: a slot that is tried again and again is told of, with what is in the way."""
     monkeypatch.setenv("LETTA_BASE_URL", "http://127.0.0.1:9")  # where nobody listens
-    id_ = add(AGENT, "p", "--time", "in 1m")
+    id_ = add("--time", "in 1m")
     clock.advance(minutes=1)
     call("execute").success()
     assert "letta_unreachable" in check_of("deliveries", *WITHOUT)["detail"]
@@ -198,7 +192,7 @@ def test_trying_in_vain_is_no_health(clock: Clock, monkeypatch: pytest.MonkeyPat
 
 def test_a_slot_that_waits_for_its_jitter_is_not_overdue(var: Path, clock: Clock) -> None:
     """P9: and nothing is called late that is not to begin yet."""
-    add(AGENT, "p", "--every", "2h", "--jitter", "110m")
+    add("--every", "2h", "--jitter", "110m")
     listed = call("list", "--full").success()["schedules"][0]
     schedule = store_in(var / "schedules").read().state.schedules[listed["id"]]
     assert ready_at(schedule, listed["next_run"]) > "2026-11-20T14:10"
@@ -261,7 +255,7 @@ def test_list_says_what_it_left_out(sandbox: Sandbox, var: Path, clock: Clock) -
     plain = call("list").success()
     assert "not_shown" not in plain
     id_ = add()
-    other = add(sandbox.agents[0])
+    other = add(agent=sandbox.agents[0])
     park(clock, id_)
     for arguments in ((), ("--agent-id", AGENT), ("--status", "active"), ("--limit", "1")):
         found = call("list", *arguments).success()
@@ -379,7 +373,7 @@ def test_a_registration_beyond_a_days_budget_is_told(
 
 def test_schedules_that_together_exceed_a_day_are_told(clock: Clock) -> None:
     """P9: nor does it take one alone; changes and resumptions are told likewise."""
-    add(AGENT, "first", "--every", "3m")
+    add("--every", "3m", prompt="first")
     for agent, told in (("other", False), (AGENT, True)):
         found = warning_of("register", "--agent-id", agent, "--prompt", "2", "--every", "30m",
                            "--dry-run")  # fmt: skip
@@ -448,7 +442,7 @@ def test_a_mistyped_agent_is_told(
 ) -> None:
     """P9: an agent that no log knows is told of; one that has ended its schedules, or has desires
     alone, is known; and who is pinned to an agent isn't told of others."""
-    call("cancel", "--id", add("agent-seven")).success()
+    call("cancel", "--id", add(agent="agent-seven")).success()
     call("desire", "--agent-id", "agent-wish", "--text", "t").success()
     found = call(*arguments, "--agent-id", "agent-sevn")
     told = "The log knows of no agent 'agent-sevn'. Did you mean agent-seven?"

@@ -19,7 +19,7 @@ import orjson
 import pytest
 from actors import Actor
 from by_hand import WORKER, claim_due, settle
-from calling import AGENT, call, clean_environ, lines_of, log_of
+from calling import AGENT, add, call, clean_environ, events_of, lines_of, log_of
 from chains import ACTOR, StepDisk, kill
 from checker import check_chain
 from conftest import Clock  # noqa: TC002
@@ -40,7 +40,6 @@ from promptyoself.rules.outcome import Abandoned
 from promptyoself.rules.policy import approval_in_log
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.audit.report import audit
-from promptyoself.service.delivery.loop import StopFlag, execute_once
 from promptyoself.service.forecast.simulate import simulate
 from promptyoself.service.schedules.approval_tokens import Token, Tokens
 from promptyoself.service.schedules.approvals import (
@@ -55,7 +54,6 @@ from promptyoself.service.schedules.request import Request
 from promptyoself.service.schedules.views import show
 from promptyoself.state.schedules import Schedule
 from promptyoself.store.store import Store
-from promptyoself.targets.letta import LettaClient
 
 ANY_TIME = ("register", "--agent-id", AGENT, "--prompt", "Hi", "--tier", "2")
 TIER_2 = (*ANY_TIME, "--every", "1h")
@@ -402,29 +400,10 @@ def _with(content: bytes) -> Callable[[Path, Path], None]:
     return lambda token, _: token.write_bytes(content) and None
 
 
-def _link(token: Path, _: Path) -> None:
-    token.rename(token.with_name("elsewhere"))
-    token.symlink_to(token.with_name("elsewhere"))
-
-
-def _folder(token: Path, _: Path) -> None:
-    token.unlink()
-    token.mkdir()
-
-
-def _pipe(token: Path, _: Path) -> None:
-    token.unlink()
-    os.mkfifo(token, 0o600)
-
-
 def _of_another_owner(token: Path, _: Path) -> None:
     if os.geteuid():
         pytest.skip("only root can give files away")
     os.chown(token, 12345, -1)
-
-
-def _of_another_key(token: Path, _: Path) -> None:
-    (token.parent.parent / "key").write_bytes(bytes(32))
 
 
 SPOILED: dict[str, tuple[Callable[[Path, Path], Any], str]] = {
@@ -441,13 +420,17 @@ SPOILED: dict[str, tuple[Callable[[Path, Path], Any], str]] = {
     "a list": (_with(b"[]"), "forged"),
     "nothing in it": (_with(b""), "forged"),
     "deep JSON": (_with(b"[" * 4000), "forged"),
-    "another key": (_of_another_key, "forged"),
+    "another key": (
+        lambda token, _: (token.parent.parent / "key").write_bytes(bytes(32)), "forged"
+    ),
     "no key": (lambda token, _: (token.parent.parent / "key").unlink(), "forged"),
     "another's token": (lambda token, other: shutil.copy2(other, token), "copied"),
-    "a link": (_link, "unreadable"),
+    "a link": (
+        lambda token, _: token.symlink_to(token.rename(token.with_name("elsewhere"))), "unreadable"
+    ),
     "a link to nowhere": (lambda token, _: (token.unlink(), token.symlink_to("x")), "unreadable"),
-    "a folder": (_folder, "unreadable"),
-    "a pipe": (_pipe, "unreadable"),
+    "a folder": (lambda token, _: (token.unlink(), token.mkdir()), "unreadable"),
+    "a pipe": (lambda token, _: (token.unlink(), os.mkfifo(token, 0o600)), "unreadable"),
     "ten megabytes": (_with(bytes(10 * 1024 * 1024)), "unreadable"),
     "readable for others": (lambda token, _: token.chmod(0o644), "unreadable"),
     "of another owner": (_of_another_owner, "unreadable"),
@@ -800,29 +783,24 @@ def test_loops_that_race_for_an_approval(
 # --- through the real client ----------------------------------------------------------------------
 
 
-def test_a_real_delivery_of_tier_two(quick_path: Path) -> None:
+def test_a_real_delivery_of_tier_two(sandbox: Sandbox, var: Path, clock: Clock) -> None:
     """`execute` delivers what is approved through the real client, with the others that are due,
     and skips what isn't."""
-    with Sandbox(("a", "b", "c"), latency=0.0) as sandbox:
-        one, two, three = sandbox.agents
-        settings = load_settings(
-            {"PROMPTYOSELF_VAR": str(quick_path / "v"), "LETTA_BASE_URL": sandbox.url}
-        )
-        store = Store(settings, ACTOR, warn=lambda _: None, disk=Unsynced())
-        then = datetime.now(UTC) - timedelta(minutes=1)
-        ids = [
-            register(store, Request(agent_id=agent, prompt="Hi", time="in 30s", tier=tier), then)
-            for agent, tier in ((one, 2), (two, 2), (three, 0))
-        ]
-        approve(store, ids[0]["id"], "1h", 1, "go ahead", then)
-        letta = LettaClient(settings.base_url, None, call_timeout=5)
-        report = execute_once(
-            store, letta, lambda: datetime.now(UTC), concurrency=4, deadline=30, stop=StopFlag()
-        )
-        assert {line["agent_id"] for line in report.executed if line["delivered"]} == {one, three}
-        assert [(line["agent_id"], line["detail"]) for line in report.skipped] == [(two, "missing")]
-        assert len(sandbox.deliveries) == 2
-        assert not (quick_path / "v/approvals/pending").joinpath(f"{ids[0]['id']}.token").exists()
+    one, two = sandbox.agents
+    approved, free, refused = (
+        add("--time", "in 30s", "--tier", tier, agent=agent, prompt=f"Tier {tier}")
+        for agent, tier in ((one, "2"), (two, "0"), (two, "2"))
+    )
+    call("approve", "--id", approved, "--reason", "go ahead").success()
+    clock.advance(minutes=1)
+    call("execute").success()
+    clock.advance(minutes=1)
+    call("execute").success()
+    assert {event["id"] for event in events_of(var, "delivery.delivered")} == {approved, free}
+    (skipped,) = events_of(var, "delivery.skipped")
+    assert (skipped["id"], skipped["data"]["detail"]) == (refused, "missing")
+    assert len(sandbox.deliveries) == 2
+    assert not (var / "approvals" / "pending" / f"{approved}.token").exists()
 
 
 # --- the commands ---------------------------------------------------------------------------------
@@ -933,13 +911,9 @@ def test_agents_cannot_approve(var: Path, clock: Clock, monkeypatch: pytest.Monk
     ],
 )  # fmt: skip
 def test_an_approval_lasts_until_its_slots_are_over(
-    var: Path,
-    clock: Clock,
-    asked: tuple[str, ...],
-    more: tuple[str, ...],
-    expires: str,
-    too_late_for: str,
-) -> None:
+    var: Path, clock: Clock, asked: tuple[str, ...], more: tuple[str, ...],
+    expires: str, too_late_for: str,
+) -> None:  # fmt: skip
     """Without a --ttl an approval serves the next slot, however far off that is. P9: one that ends
     before the next slot is due is granted with a warning."""
     id_ = call(*ANY_TIME, *asked).success()["id"]

@@ -540,9 +540,7 @@ def test_a_window_and_an_agent(var: Path, delivered: str) -> None:
     call("audit", "--since", "whenever").error("invalid_time")
 
 
-def test_a_pinned_caller_audits_its_own(
-    var: Path, delivered: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pinned_caller_audits_its_own(delivered: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A caller that is pinned to an agent gets its own slots, and none of others."""
     monkeypatch.setenv("PROMPTYOSELF_ONLY_AGENT", AGENT)
     answer = call("audit").success()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from calling import Answer, call
+from calling import Answer, add, call
 from checker import check_chain, lines
 from gaps import drop
 
@@ -55,9 +55,8 @@ class World:
         call("desires").success()  # both indexes have seen the end
 
     def _registered(self, prompt: str, *when: str) -> str:
-        answer = call("register", "--agent-id", self.agent, "--prompt", prompt, *when).success()
-        self.ids.append(answer["id"])
-        return str(answer["id"])
+        self.ids.append(add(*when, agent=self.agent, prompt=prompt))
+        return self.ids[-1]
 
     def numbers(self, chosen: Callable[[dict[str, Any]], bool], chain: str) -> list[int]:
         """The events of a chain that are chosen."""
@@ -183,12 +182,9 @@ def tried(arguments: tuple[str, ...], used: set[str], stdin: bytes = b"") -> Ans
 @pytest.mark.parametrize("how", ["open", "sealed", "from the index"])
 @pytest.mark.parametrize("lose", LOSSES, ids=lambda lose: lose.__name__.strip("_"))
 def test_every_command_over_a_recovered_log(
-    world: World,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    lose: Callable[[World], None],
-    how: str,
-) -> None:
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    lose: Callable[[World], None], how: str,
+) -> None:  # fmt: skip
     """P3, P7: whatever of a log is lost, once that is stated each command works or refuses as it
     does ordinarily: for what is there and for what is lost, at any event, before and after the
     months are sealed, and with or without what the index knew. The chains are sound at the end."""

@@ -289,19 +289,16 @@ def test_slots_of_long_ago_are_not_counted_up(database: Path) -> None:
     assert {schedule["next_run"] for schedule in schedules()} == {"2026-11-19T12:00:00.000000Z"}
 
 
-def test_the_rest_of_the_repetitions_comes(
-    clock: Clock, database: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_rest_of_the_repetitions_comes(sandbox: Sandbox, clock: Clock, database: Path) -> None:
     """Of ten repetitions, seven of which are done, three are delivered."""
-    with Sandbox(("one",), latency=0.02) as sandbox:
-        monkeypatch.setenv("LETTA_BASE_URL", sandbox.url)
-        add(database, agent_id=sandbox.agents[0], **interval("1h"), next_run="2026-11-20 12:30:00",
-            max_repetitions=10, repetition_count=7)  # fmt: skip
-        take(database)
-        for _ in range(6):
-            clock.advance(hours=1)
-            call("execute").success()
-        assert len(sandbox.messages(sandbox.agents[0])) == 3
+    agent = sandbox.agents[0]
+    add(database, agent_id=agent, **interval("1h"), next_run="2026-11-20 12:30:00",
+        max_repetitions=10, repetition_count=7)  # fmt: skip
+    take(database)
+    for _ in range(6):
+        clock.advance(hours=1)
+        call("execute").success()
+    assert len(sandbox.messages(agent)) == 3
 
 
 def test_cron_is_read_in_the_zone_that_is_given(database: Path) -> None:

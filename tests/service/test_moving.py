@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 from by_hand import claim_due, deliver_due, settle
-from calling import AGENT, call, little_memory, log_of, run
+from calling import AGENT, add, call, little_memory, log_of, run
 from chains import ACTOR, StepDisk
 from checker import check_chain
 from crashes import Unsynced, in_child
@@ -32,7 +32,6 @@ from promptyoself.core.settings import load_settings
 from promptyoself.events.schedule_fields import CONTENT
 from promptyoself.rules.claim import Claim
 from promptyoself.rules.outcome import Abandoned
-from promptyoself.sandbox import Sandbox
 from promptyoself.service.audit.report import audit
 from promptyoself.service.schedules.change import cancel, modify, pause, resume, run_now
 from promptyoself.service.schedules.register import register
@@ -46,6 +45,8 @@ from promptyoself.store.store import Store
 
 if TYPE_CHECKING:
     from conftest import Clock
+
+    from promptyoself.sandbox import Sandbox
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 EVERY = ("register", "--agent-id", AGENT, "--prompt", "Hello", "--every", "1h")
@@ -772,28 +773,25 @@ def test_a_full_disk_changes_nothing(tmp_path: Path, old: House) -> None:
 
 
 def test_an_imported_prompt_is_delivered_once(
-    var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    sandbox: Sandbox, clock: Clock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """P2: what the old machine has delivered isn't sent again by the new one; what it has not yet,
     is, once, on time or late."""
-    with Sandbox(("echo",), latency=0.02) as sandbox:
-        monkeypatch.setenv("LETTA_BASE_URL", sandbox.url)
-        agent = sandbox.agents[0]
-        base = ("register", "--agent-id", agent, "--prompt")
-        call(*base, "series", "--every", "1h", "--max-repetitions", "2").success()
-        call(*base, "late", "--time", "in 90m").success()
-        clock.advance(hours=1)
-        call("execute").success()
-        exported = call("export").out
-        monkeypatch.setenv("PROMPTYOSELF_VAR", str(tmp_path / "new"))
-        clock.advance(minutes=50)
-        assert call("import", "-", stdin=exported).success()["count"] == 2
-        call("execute").success()
-        clock.advance(minutes=10)
-        call("execute").success()
-        clock.advance(hours=5)
-        assert call("execute").success()["executed"] == []
-        texts = [message.text for message in sandbox.messages(agent)]
-        assert texts == ["series", "late", "series"]
-        assert set(sandbox.deliveries.values()) == {1}
+    agent = sandbox.agents[0]
+    add("--every", "1h", "--max-repetitions", "2", agent=agent, prompt="series")
+    add("--time", "in 90m", agent=agent, prompt="late")
+    clock.advance(hours=1)
+    call("execute").success()
+    exported = call("export").out
+    monkeypatch.setenv("PROMPTYOSELF_VAR", str(tmp_path / "new"))
+    clock.advance(minutes=50)
+    assert call("import", "-", stdin=exported).success()["count"] == 2
+    call("execute").success()
+    clock.advance(minutes=10)
+    call("execute").success()
+    clock.advance(hours=5)
+    assert call("execute").success()["executed"] == []
+    texts = [message.text for message in sandbox.messages(agent)]
+    assert texts == ["series", "late", "series"]
+    assert set(sandbox.deliveries.values()) == {1}
     check_chain(tmp_path / "new" / "schedules")

@@ -55,13 +55,6 @@ class Signed:
         """The log's store."""
         return store_in(self.var / "schedules", disk)
 
-    def cut(self) -> tuple[Path, bytes]:
-        """Cut the last event off. Returns the log's only file, and what was in it."""
-        (segment,) = (self.var / "schedules").glob("*.ndjson.gz")
-        content = segment.read_bytes()
-        segment.write_bytes(content[: self.store().read().position.member])
-        return segment, content
-
     def verify(self, content: bytes | None = None, key: str | None = None) -> Any:
         if content is not None:
             self.file.write_bytes(content)
@@ -169,9 +162,7 @@ def test_a_keygen_that_fails_leaves_no_half_key(tmp_path: Path) -> None:
     pytest.fail("it never came through")
 
 
-def test_a_place_without_hard_links_will_do(
-    var: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_place_without_hard_links_will_do(var: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a file system that has no hard links a key is made all the same, and none overwritten."""
 
     def refuse(*_: object) -> None:
@@ -485,7 +476,7 @@ def test_a_note_of_another_chain(signed: Signed, tmp_path: Path) -> None:
 
 def test_a_note_finds_a_cut(signed: Signed) -> None:
     """P3: after the last event was cut off, and the index with it, the note tells."""
-    signed.cut()
+    drop(signed.var / "schedules", 3)
     assert signed.verify().error("head_not_on_chain")
     (signed.var / "schedules" / "index.json").unlink()
     assert call("verify").success()["events"] == 2
@@ -512,7 +503,9 @@ def test_a_note_of_another_kind_of_log(signed: Signed) -> None:
 
 def test_a_damaged_log_is_not_signed(signed: Signed) -> None:
     """P3: of a log that is damaged, or that its index has seen longer, no head is signed."""
-    segment, content = signed.cut()
+    (segment,) = (signed.var / "schedules").glob("*.ndjson.gz")
+    content = segment.read_bytes()
+    drop(segment.parent, 3)
     for _ in range(2):
         call("head", "--note").error("events_missing")
     segment.write_bytes(bytes([content[0] ^ 1]) + content[1:])

@@ -75,15 +75,9 @@ def claimed(after: int, event: int) -> str:
     ],
 )
 def test_a_pack_over_gaps(
-    log: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    numbers: tuple[int, ...],
-    arguments: tuple[str, ...],
-    events: int,
-    first: int,
-    said: list[str],
-) -> None:
+    log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], numbers: tuple[int, ...],
+    arguments: tuple[str, ...], events: int, first: int, said: list[str],
+) -> None:  # fmt: skip
     """P3: a pack over gaps counts what is there, and says what is lost and who states it; its
     verifier passes these gaps and prints the same. It proves the heads of what is left alone."""
     before = [line for lines in lines_in(log).values() for line in lines]

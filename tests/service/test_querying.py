@@ -9,7 +9,7 @@ from pathlib import Path
 import orjson
 import pytest
 from by_hand import deliver_due
-from calling import AGENT, call, lines_of, log_of
+from calling import AGENT, add, call, lines_of, log_of
 from checker import members
 from conftest import Clock  # noqa: TC002
 from damage import store_in
@@ -29,8 +29,7 @@ def several(var: Path, clock: Clock) -> dict[str, str]:
         agent = "other" if name == "other" else AGENT
         when = {"cron": ("--cron", "@daily"), "once": ("--time", "in 30m")}
         arguments = when.get(name, ("--every", "1h"))
-        base = ("register", "--agent-id", agent, "--prompt", "Hello")
-        ids[name] = call(*base, "--name", name, *arguments).success()["id"]
+        ids[name] = add("--name", name, *arguments, agent=agent, prompt="Hello")
         if name in ("paused", "cancelled"):
             call({"paused": "pause", "cancelled": "cancel"}[name], "--id", ids[name]).success()
         clock.advance(minutes=number + 1)

@@ -19,7 +19,8 @@ from chains import append, draft, snapshot_of
 from checker import check_chain, lines
 from crashes import Unsynced
 from damage import ALTERATIONS, lay, nine_events, raw_members, store_in
-from recoveries import NOW, SOUND, found_lines, recovered
+from gaps import drop
+from recoveries import NOW, SOUND, found_lines, recovered, statements
 from tally import SCALE, chance, count, rounds
 
 from promptyoself.core.errors import ChainError
@@ -32,12 +33,6 @@ from promptyoself.service.proof.verify import verify
 def folder(quick_path: Path) -> Path:
     """Where a log is to be."""
     return quick_path / "var" / "schedules"
-
-
-def stated_losses(folder: Path) -> list[dict[str, Any]]:
-    """What the log says of its losses."""
-    events = map(json.loads, lines(folder))
-    return [event["data"] for event in events if event["type"] == "ledger.recovered"]
 
 
 def assert_sound(
@@ -73,7 +68,7 @@ def assert_sound(
 def _check_quarantine(folder: Path) -> None:
     """Each piece that is recorded lies there, and nothing else does."""
     events = [json.loads(line) for line in lines(folder)]
-    recorded = [piece for data in stated_losses(folder) for piece in data.get("quarantined", ())]
+    recorded = [piece for data in statements(folder) for piece in data.get("quarantined", ())]
     torn = [event["data"] for event in events if event["type"].startswith("tail.")]
     there = {path.name for path in (folder / "quarantine").glob("*") if path.is_file()}
     assert there == {piece["file"] for piece in recorded + torn}
@@ -132,18 +127,13 @@ def test_a_loss_after_a_recovered_end_is_noticed(folder: Path) -> None:
     a statement has its number: another event had it then."""
     nine_events(folder, sealed=False)
     store_in(folder, Unsynced()).read()
-    (path,) = folder.glob("2026-11*.gz")
-    content = path.read_bytes()
-    starts = [at for at in range(len(content)) if content.startswith(b"\x1f\x8b\x08", at)]
-    path.write_bytes(content[: starts[-2]])  # two events of the end
+    drop(folder, 9, 10)  # two events of the end
     assert recovered(folder)["gaps"][-1]["lost"] == 2
     store = store_in(folder, Unsynced())
     for number in (50, 51):
         later = NOW + timedelta(minutes=number)
         store.transact(later, lambda _, number=number: ([draft(number)], None))
-    last = max(folder.glob("*.gz"))
-    content = last.read_bytes()
-    last.write_bytes(content[: content.rindex(b"\x1f\x8b\x08")])
+    drop(folder, 11)
     for check in (verify, lambda chain: chain.require_whole()):
         with pytest.raises(ChainError) as caught:
             check(store_in(folder, Unsynced()))
@@ -155,38 +145,30 @@ def test_a_loss_after_a_recovered_end_is_noticed(folder: Path) -> None:
 # --- recovered before -----------------------------------------------------------------------------
 
 
-def drop(folder: Path, month: str, *numbers: int) -> None:
-    """Some members of a month are lost."""
-    path = folder / f"{month}.ndjson.gz"
-    pieces = raw_members(path.read_bytes())
-    gone = [number % len(pieces) for number in numbers]
-    path.write_bytes(b"".join(each for at, each in enumerate(pieces) if at not in gone))
-
-
 def test_a_second_gap_stays_lenient_until_its_own_statement(folder: Path) -> None:
     """What was decided between two recoveries may rest on what the second one finds lost."""
     nine_events(folder, sealed=False)
-    drop(folder, "2026-10", 1)
+    drop(folder, 6)
     assert recovered(folder)["lost_events"] == 1
     store = store_in(folder, Unsynced())
     changed = draft(3)
     new = store.draft(ScheduleModified({"prompt": "New"}), changed.id)
     store.transact(NOW, lambda _: ([new], None))
     assert store.read().state.schedules[changed.id].prompt == "New"
-    drop(folder, "2026-09", 2)
+    drop(folder, 4)
     answer = recovered(folder)
     assert changed.id in answer["unknown"]
     assert verify(store_in(folder))["valid"]
-    assert sum(each["lost"] for each in stated_losses(folder)) == 2
+    assert sum(each["lost"] for each in statements(folder)) == 2
     assert recovered(folder) == SOUND
 
 
 def test_a_gap_that_grows_is_stated_again(folder: Path) -> None:
     """Where the events beside a gap are lost too, all that is lost is stated as one."""
     nine_events(folder, sealed=False)
-    drop(folder, "2026-10", 1)
+    drop(folder, 6)
     recovered(folder)
-    drop(folder, "2026-10", 0)
+    drop(folder, 5)
     assert [gap["lost"] for gap in recovered(folder)["gaps"]] == [2]
     assert verify(store_in(folder))["valid"]
     assert recovered(folder) == SOUND
@@ -249,19 +231,6 @@ def test_damaged_again_and_again(folder: Path, state: str) -> None:
 # --- made to be slow ------------------------------------------------------------------------------
 
 
-def slow(folder: Path, seconds: float) -> dict[str, Any]:
-    """Recover it within these seconds of this process's time, and 1.5 GB of memory."""
-    # A process that has run other tests has a peak of its own: it's counted from now (proc(5)).
-    Path("/proc/self/clear_refs").write_text("5")
-    began, held = time.process_time(), _peak()
-    answer = recovered(folder)
-    assert time.process_time() - began < seconds
-    assert _peak() - held < 1500 * 1024
-    assert verify(store_in(folder))["valid"]
-    count("crafted logs recovered")
-    return answer
-
-
 def _peak() -> int:
     """The most memory that this process has held since its peak was reset, in KiB."""
     told = Path("/proc/self/status").read_text().splitlines()
@@ -308,5 +277,12 @@ def test_crafted(folder: Path, what: str, where: str) -> None:
     pieces = raw_members(path.read_bytes())
     at = len(pieces) if where == "behind" else 1
     path.write_bytes(b"".join([*pieces[:at], crafted, *pieces[at:]]))
-    slow(folder, 40)
+    # A process that has run other tests has a peak of its own: it's counted from now (proc(5)).
+    Path("/proc/self/clear_refs").write_text("5")
+    began, held = time.process_time(), _peak()
+    recovered(folder)
+    assert time.process_time() - began < 40
+    assert _peak() - held < 1500 * 1024  # KiB
+    assert verify(store_in(folder))["valid"]
+    count("crafted logs recovered")
     assert [line for line in lines(folder) if line in good] == good

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 import pytest
-from calling import AGENT, call, lines_of, log_of
+from calling import AGENT, call, events_of, log_of
 from conftest import Clock  # noqa: TC002
 from samples import MEETING
 from world import World
@@ -26,15 +26,9 @@ BASE = ("register", "--agent-id", AGENT, "--prompt", "Hello")
 EVERY = (*BASE, "--every", "1h")
 
 
-def events(var: Path, type_: str = "") -> list[dict[str, Any]]:
-    """The events in the log whose type begins so."""
-    events = map(orjson.loads, lines_of(var))
-    return [event for event in events if event["type"].startswith(type_)]
-
-
 def skips(var: Path) -> list[str]:
     """Why slots were skipped, in order."""
-    return [event["data"]["why"] for event in events(var, "delivery.")]
+    return [event["data"]["why"] for event in events_of(var, "delivery.")]
 
 
 def shown(id_: str) -> dict[str, Any]:
@@ -136,7 +130,7 @@ def test_policy_is_not_content(var: Path, options: tuple[str, ...], differs: lis
     assert (answer["id"], answer["created"]) == (id_, False)
     assert answer.get("differs", []) == differs
     assert (f"modify --id {id_}" in answer.get("hint", "")) is bool(differs)
-    assert len(events(var, "schedule.")) == 1
+    assert len(events_of(var, "schedule.")) == 1
 
 
 @pytest.mark.parametrize(
@@ -194,7 +188,7 @@ def test_a_collision_is_salted(var: Path, monkeypatch: pytest.MonkeyPatch) -> No
         assert answer["created"] is True
         ids[number] = answer["id"]
     assert len(set(ids.values())) == 12
-    salts = [event["data"].get("salt") for event in events(var, "schedule.registered")]
+    salts = [event["data"].get("salt") for event in events_of(var, "schedule.registered")]
     assert salts[0] is None
     assert any(salt for salt in salts)
     (var / "schedules" / "index.json").unlink()
@@ -211,7 +205,7 @@ def test_a_real_collision_is_salted(var: Path) -> None:
     assert one["id"] == identity.schedule_id(content)
     assert two["created"] is True
     assert two["id"] == identity.schedule_id(content, 1) != one["id"]
-    assert events(var, "schedule.registered")[1]["data"]["salt"] == 1
+    assert events_of(var, "schedule.registered")[1]["data"]["salt"] == 1
 
 
 def test_registering_revives_what_was_cancelled(clock: Clock) -> None:
@@ -244,7 +238,7 @@ def test_a_new_life_counts_from_now(var: Path, clock: Clock) -> None:
     call("cancel", "--id", id_).success()
     clock.set("2026-11-20T12:30")
     assert call(*hourly).success()["next_run"] == "2026-11-20T13:00:00.000000Z"
-    said = events(var, "schedule.registered")[-1]["data"]
+    said = events_of(var, "schedule.registered")[-1]["data"]
     assert (said["counts_from"], said["without"]) == ("2026-11-20T12:30:00.000000Z", [])
 
 
@@ -300,7 +294,7 @@ def test_every_event_says_who_and_why(var: Path) -> None:
     id_ = call(*EVERY, "--reason", "first").success()["id"]
     for command in ("pause", "resume", "trigger", "cancel"):
         call(command, "--id", id_, "--reason", f"to {command}").success()
-    found = events(var, "schedule.")
+    found = events_of(var, "schedule.")
     assert found[0]["actor"]["for_agent"] == AGENT
     assert all(event["actor"]["via"] == "cli" and event["actor"]["who"] for event in found)
     reasons = ["first", "to pause", "to resume", "to trigger", "to cancel"]
@@ -314,7 +308,7 @@ def test_of_two_that_register_one_creates(var: Path, environ: dict[str, str]) ->
     answers = [orjson.loads(process.communicate(timeout=60)[0]) for process in racing]
     assert sorted(answer["created"] for answer in answers) == [False, False, False, True]
     assert len({answer["id"] for answer in answers}) == 1
-    assert len(events(var, "schedule.registered")) == 1
+    assert len(events_of(var, "schedule.registered")) == 1
     call("verify").success()
 
 
@@ -331,7 +325,7 @@ def test_modify_changes_only_what_is_given(var: Path, clock: Clock) -> None:
     after = shown(id_)
     assert after.pop("content_sha256") != before.pop("content_sha256")
     assert after == {**before, "prompt": "Other", "grace": 7200}
-    assert len(events(var, "delivery.")) == 0
+    assert len(events_of(var, "delivery.")) == 0
 
 
 def test_modify_to_the_same_changes_nothing(var: Path) -> None:
@@ -389,7 +383,7 @@ def test_modify_accounts_for_slots_that_passed(var: Path, clock: Clock) -> None:
     clock.advance(hours=3, minutes=30)
     answer = call("modify", "--id", id_, "--every", "2h").success()
     assert answer["next_run"] == "2026-11-20T17:30:00.000000Z"
-    (skipped,) = events(var, "delivery.")
+    (skipped,) = events_of(var, "delivery.")
     assert skipped["data"] == {
         "slot": "2026-11-20T13:00:00.000000Z",
         "last": "2026-11-20T15:00:00.000000Z",
@@ -412,7 +406,7 @@ def test_a_change_before_the_loop_is_back_hides_nothing(
     more = ("--every", "2h") if change == "modify" else ()
     call(change, "--id", id_, *more).success()
     why = {"pause": "paused", "cancel": "cancelled", "modify": "modified"}[change]
-    skips = [event["data"] for event in events(var, "delivery.skipped")]
+    skips = [event["data"] for event in events_of(var, "delivery.skipped")]
     assert [(skip["slot"][11:16], skip["slots"], skip["why"]) for skip in skips] == [
         ("13:00", 2, "misfire"),
         ("15:00", 1, why),
@@ -431,7 +425,7 @@ def test_what_was_past_its_grace_stays_so(var: Path, clock: Clock) -> None:
     id_ = call(*BASE, "--every", "1h", "--grace", "10m").success()["id"]
     clock.advance(hours=2, minutes=30)
     call("pause", "--id", id_).success()
-    (skipped,) = events(var, "delivery.skipped")
+    (skipped,) = events_of(var, "delivery.skipped")
     assert (skipped["data"]["why"], skipped["data"]["slots"]) == ("grace", 2)
     clock.advance(hours=2)
     call("resume", "--id", id_).success()
@@ -465,7 +459,7 @@ def test_pause_and_resume_account_for_every_slot(var: Path, clock: Clock) -> Non
     clock.advance(hours=2)
     answer = call("resume", "--id", id_).success()
     assert answer["next_run"] == "2026-11-20T16:00:00.000000Z"
-    skipped = [event["data"] for event in events(var, "delivery.skipped")]
+    skipped = [event["data"] for event in events_of(var, "delivery.skipped")]
     assert [(data["slot"][11:13], data["last"][11:13], data["why"]) for data in skipped] == [
         ("13", "13", "misfire"),
         ("14", "15", "paused"),
@@ -483,7 +477,7 @@ def test_what_ended_during_a_pause_is_completed(var: Path, clock: Clock) -> None
     for id_, status, slots in ((once, "failed", 1), (series, "completed", 2)):
         assert call("resume", "--id", id_).success()["next_run"] is None
         assert shown(id_)["status"] == status
-        found = [event for event in events(var, "delivery.skipped") if event["id"] == id_]
+        found = [event for event in events_of(var, "delivery.skipped") if event["id"] == id_]
         assert sum(event["data"]["slots"] for event in found) == slots
 
 
@@ -504,7 +498,7 @@ def test_cancel_answers_as_the_contract_says(var: Path, clock: Clock) -> None:
     answer = call("cancel", "--id", id_).success()
     message = "Schedule cancelled."
     assert answer == {"status": "success", "cancelled_id": id_, "message": message}
-    skipped = [event["data"] for event in events(var, "delivery.skipped")]
+    skipped = [event["data"] for event in events_of(var, "delivery.skipped")]
     assert [(data["slots"], data["why"]) for data in skipped] == [(1, "misfire"), (1, "cancelled")]
     assert shown(id_)["next_run"] is None
 
@@ -539,7 +533,7 @@ def test_cancel_gives_up_triggers_that_wait(var: Path) -> None:
     id_ = call(*EVERY).success()["id"]
     call("trigger", "--id", id_).success()
     call("cancel", "--id", id_).success()
-    (skipped,) = events(var, "delivery.")
+    (skipped,) = events_of(var, "delivery.")
     assert (skipped["data"]["kind"], skipped["data"]["why"]) == ("trigger", "cancelled")
     assert shown(id_)["open"] == []
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 import pytest
-from calling import AGENT, call, clean_environ, log_of
+from calling import AGENT, add, call, clean_environ, log_of
 
 import promptyoself
 from promptyoself.cli import cli
@@ -70,10 +70,7 @@ def test_those_that_may_be_repeated(var: Path) -> None:
 
 def test_two_ids_end_neither(var: Path) -> None:
     """`cancel` with two ids cancels none, and says how to cancel both."""
-    ids = [
-        call("register", "--agent-id", AGENT, "--prompt", text, "--every", "1h").success()["id"]
-        for text in "ab"
-    ]
+    ids = [add(prompt=text) for text in "ab"]
     before = log_of(var)
     error = call("cancel", "--id", ids[0], "--id", ids[1], verbatim=True).error(
         "repeated_option", 2

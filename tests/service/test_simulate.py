@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from calling import AGENT, call
+from calling import AGENT, add, call
 from conftest import Clock  # noqa: TC002
 from damage import store_in
 from hypothesis import given, settings
@@ -207,12 +207,6 @@ def everything(folder: Path) -> dict[str, tuple[int, bytes]]:
     }
 
 
-def add(*more: str, agent: str = AGENT) -> str:
-    """Register a prompt; returns its id."""
-    answer = call("register", "--agent-id", agent, "--prompt", "Hello", *more).success()
-    return str(answer["id"])
-
-
 @pytest.fixture
 def three(var: Path, clock: Clock) -> dict[str, str]:
     """Three schedules, one of which has a budget, and one of which needs approvals."""
@@ -312,13 +306,9 @@ def test_nothing_is_written(var: Path, clock: Clock, damage: str) -> None:
     ],
 )
 def test_what_is_refused(
-    var: Path,
-    clock: Clock,
-    monkeypatch: pytest.MonkeyPatch,
-    arguments: tuple[str, ...],
-    code: str,
-    exit_code: int,
-) -> None:
+    var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...], code: str, exit_code: int,
+) -> None:  # fmt: skip
     """P7: a time that has passed or that isn't one, and somebody else's agent."""
     monkeypatch.setenv("PROMPTYOSELF_TZ", "Europe/London")
     monkeypatch.setenv("PROMPTYOSELF_ONLY_AGENT", AGENT)
@@ -339,26 +329,19 @@ def test_too_much_is_cut_off(three: dict[str, str], var: Path, clock: Clock) -> 
     assert "ended there" in part["message"]
 
 
-def test_one_that_cannot_be_decided_does_not_stop_the_others(world_of_two: World) -> None:
+def test_one_that_cannot_be_decided_does_not_stop_the_others() -> None:
     """A schedule whose zone is unknown here is named; the others are foretold."""
-    world = world_of_two
-    simulator = simulated(world)
-    fired = {event.id for event in simulator.until(world.now + timedelta(days=2))}
-    (broken,) = simulator.broken
-    assert "unknown" in simulator.broken[broken] or "no time zone" in simulator.broken[broken]
-    assert fired == set(world.state.schedules) - {broken}
-
-
-@pytest.fixture
-def world_of_two() -> World:
-    """Two schedules; the zone of one isn't known any more."""
     world = World()
     for number in range(2):
         world.register(prompt=f"{number}", cron="0 9 * * *", timezone="Europe/London")
     id_ = min(world.state.schedules)
     lost = world.state.schedules[id_]._replace(timezone="Europe/Atlantis")
     world.state.schedules[id_] = lost
-    return world
+    simulator = simulated(world)
+    fired = {event.id for event in simulator.until(world.now + timedelta(days=2))}
+    assert list(simulator.broken) == [id_]
+    assert "unknown" in simulator.broken[id_] or "no time zone" in simulator.broken[id_]
+    assert fired == set(world.state.schedules) - {id_}
 
 
 def test_the_growth_is_that_of_a_real_log(three: dict[str, str], var: Path, clock: Clock) -> None:

@@ -12,7 +12,7 @@ import anyio
 import httpx2
 import orjson
 import pytest
-from calling import AGENT, append_foreign, call, lines_of
+from calling import AGENT, add, append_foreign, call, lines_of
 from checker import check_chain
 from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
@@ -34,13 +34,6 @@ OTHER = "agent-00000000-0000-4000-8000-000000000002"
 HELLO = {"agent_id": AGENT, "prompt": "Hello", "every": "1h"}
 
 
-def add(text: str = "Hello", agent: str = AGENT) -> str:
-    """Register a prompt; its id."""
-    words = ("--agent-id", agent, "--prompt", text, "--every", "1h", "--tier", "2")
-    id_: str = call("register", *words).success()["id"]
-    return id_
-
-
 def actors(folder: Path) -> list[tuple[str, dict[str, str]]]:
     """The type and the actor of each event, but for the log's own."""
     return [
@@ -57,7 +50,7 @@ def test_a_person_at_a_shell(
     """Whatever a person does is recorded under the login name, and for the agent that it is about,
     also where a default agent is set."""
     monkeypatch.setenv("PROMPTYOSELF_DEFAULT_AGENT_ID", default)
-    id_ = add()
+    id_ = add("--every", "1h", "--tier", "2")
     for words in (
         ("pause",), ("resume",), ("trigger",), ("approve",), ("revoke",),
         ("modify", "--name", "x"), ("modify", "--agent-id", OTHER), ("cancel",),
@@ -102,8 +95,8 @@ def test_an_import_is_its_callers(
     var: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is imported is recorded under the caller who imports it, for the schedules' agents."""
-    call("pause", "--id", add("one")).success()
-    add("two", OTHER)
+    call("pause", "--id", add(prompt="one")).success()
+    add(prompt="two", agent=OTHER)
     lines = call("export").out
     monkeypatch.setenv("PROMPTYOSELF_VAR", str(tmp_path / "there"))
     call("import", "-", stdin=lines).success()
@@ -218,7 +211,7 @@ def test_history_by_caller(var: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     agent; and says so where nobody has that name."""
     mine = add()
     monkeypatch.setenv("PROMPTYOSELF_ONLY_AGENT", OTHER)
-    theirs = add("Theirs", OTHER)
+    theirs = add(agent=OTHER)
     assert call("history", "--by", AGENT).error("unknown_caller")
     assert call("history", "--by", "promptyoself").error("unknown_caller"), "no event of its own"
     monkeypatch.delenv("PROMPTYOSELF_ONLY_AGENT")

@@ -103,6 +103,12 @@ def call(*arguments: str, stdin: bytes | None = b"", verbatim: bool = False) -> 
         sys.stdin, sys.stdout, sys.stderr = before
 
 
+def add(*asked: str, agent: str = AGENT, prompt: str = "p") -> str:
+    """Register a prompt, by default an hourly one; its id."""
+    asked = asked or ("--every", "1h")
+    return str(call("register", "--agent-id", agent, "--prompt", prompt, *asked).success()["id"])
+
+
 def run(
     *arguments: str | bytes,
     environ: dict[str, str],
@@ -163,6 +169,12 @@ def lines_of(var: Path) -> list[bytes]:
         for path in sorted((var / "schedules").glob("*.ndjson.gz"))
     )
     return content.splitlines()
+
+
+def events_of(var: Path, type_: str = "") -> list[dict[str, Any]]:
+    """The events in the log whose type begins so."""
+    events = map(orjson.loads, lines_of(var))
+    return [event for event in events if event["type"].startswith(type_)]
 
 
 def append_foreign(var: Path, **changes: Any) -> None:

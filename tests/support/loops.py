@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
-from calling import call, lines_of
+from calling import call, events_of
 
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.delivery.dispatcher import Report
@@ -85,12 +85,10 @@ def events(var: Path, type_: str = "") -> list[dict[str, Any]]:
     end = time.monotonic() + 5
     while True:
         try:
-            every = [orjson.loads(line) for line in lines_of(var)]
-            break
+            return events_of(var, type_)
         except (EOFError, OSError, zlib.error):  # a copy from the middle of a loop's append
             if time.monotonic() > end:
                 raise
-    return [event for event in every if event["type"].startswith(type_)]
 
 
 def wait_for(holds: Callable[[], Any], timeout: float = 15) -> float:
