@@ -8,7 +8,6 @@ import gzip
 import hashlib
 import json
 import os
-import pty
 import re
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from calling import append_foreign, call
+from calling import append_foreign, call, run_at_a_terminal
 from chains import (
     ACTOR,
     NOW,
@@ -571,37 +570,15 @@ def test_verify_streams(var: Path, environ: dict[str, str], tmp_path: Path) -> N
     assert peak[100_000] - peak[10_000] < 4096, "KiB"
 
 
-def on_a_terminal(environ: dict[str, str], *arguments: str) -> tuple[int, Any, str]:
-    """Run a command whose stderr is a terminal: its code, its document, what the terminal got."""
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "promptyoself", *arguments]
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=theirs,
-        env={**environ, "TERM": "xterm", "COLUMNS": "80"},
-    )  # fmt: skip
-    os.close(theirs)
-    shown = b""
-    while True:
-        try:
-            piece = os.read(ours, 1 << 16)
-        except OSError:  # the other side is closed
-            break
-        if not piece:
-            break
-        shown += piece
-    os.close(ours)
-    out, _ = process.communicate(timeout=60)
-    return process.returncode, json.loads(out), shown.decode()
-
-
 def test_verify_on_a_terminal(var: Path, environ: dict[str, str]) -> None:
     """On a terminal `verify` shows how far it is, on stderr, and answers as it does elsewhere."""
     long_chain(var, 60_000)
-    code, answer, shown = on_a_terminal(environ, "verify")
-    assert (code, answer["valid"], answer["events"]) == (0, True, 60_005)
-    assert "events" in shown
-    assert re.search(r"\d+%", shown)
-    assert "\x1b[" in shown
+    answer = run_at_a_terminal("verify", environ=environ)
+    document = answer.success()
+    assert (document["valid"], document["events"]) == (True, 60_005)
+    assert "events" in answer.err
+    assert re.search(r"\d+%", answer.err)
+    assert "\x1b[" in answer.err
 
 
 def test_looking_on_a_terminal_takes_no_witness_away(var: Path, environ: dict[str, str]) -> None:
@@ -612,8 +589,7 @@ def test_looking_on_a_terminal_takes_no_witness_away(var: Path, environ: dict[st
     path = var / "schedules" / "2026-11.ndjson.gz"
     path.write_bytes(path.read_bytes()[: store.read().position.member])
     for _ in range(2):
-        code, answer, _ = on_a_terminal(environ, "verify")
-        assert (code, answer["code"]) == (1, "events_missing")
+        run_at_a_terminal("verify", environ=environ).error("events_missing")
 
 
 def test_the_sound_events_of_a_damaged_log(var: Path, clock: Any) -> None:

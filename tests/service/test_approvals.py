@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-import pty
 import shutil
 import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +16,7 @@ import orjson
 import pytest
 from actors import Actor
 from by_hand import WORKER, claim_due, settle
-from calling import AGENT, add, call, clean_environ, events_of, lines_of, log_of
+from calling import AGENT, add, call, events_of, lines_of, log_of, run_at_a_terminal
 from chains import ACTOR, StepDisk, kill
 from checker import check_chain
 from conftest import Clock  # noqa: TC002
@@ -305,37 +302,18 @@ def test_the_audit_finds_a_trigger_that_an_approval_was_not_for(desk: Desk) -> N
     assert problems == ["not approved"]
 
 
-def asked_at_a_terminal(var: Path, id_: str, answer: bytes) -> tuple[int, bytes, bytes]:
-    """`approve` with a terminal for input and messages; its exit code, what it said, and stdout."""
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "promptyoself", "approve", "--id", id_]
-    environ = clean_environ(var)
-    with subprocess.Popen(
-        command, env=environ, stdin=theirs, stderr=theirs, stdout=subprocess.PIPE
-    ) as process:
-        os.close(theirs)
-        os.write(ours, answer)
-        out, _ = process.communicate(timeout=60)
-    told = b""
-    with suppress(OSError):
-        while chunk := os.read(ours, 65536):
-            told += chunk
-    os.close(ours)
-    return process.returncode, told, out
-
-
-def test_at_a_terminal_it_is_shown_and_asked_for(var: Path) -> None:
+def test_at_a_terminal_it_is_shown_and_asked_for(var: Path, environ: dict[str, str]) -> None:
     """A person reads the text, what can't be seen in it as escapes, and says yes or no."""
     prompt = "Send it\u202e to Bob."
     id_ = call(*TIER_2, "--prompt", prompt).success()["id"]
-    code, told, out = asked_at_a_terminal(var, id_, b"n\n")
-    assert (code, orjson.loads(out)["code"]) == (1, "not_confirmed")
-    assert b"Send it\\u202e to Bob." in told
-    assert b"invisible characters: 1" in told
+    refused = run_at_a_terminal("approve", "--id", id_, environ=environ, typed=b"n\n")
+    refused.error("not_confirmed")
+    assert "Send it\\u202e to Bob." in refused.err
+    assert "invisible characters: 1" in refused.err
     assert call("approvals").success()["count"] == 0
-    code, _, out = asked_at_a_terminal(var, id_, b"y\n")
-    answer = orjson.loads(out)
-    assert (code, answer["status"], answer["prompt"]) == (0, "success", prompt)
+    approved = run_at_a_terminal("approve", "--id", id_, environ=environ, typed=b"y\n")
+    answer = approved.success()
+    assert answer["prompt"] == prompt
     schedule = call("show", "--id", id_).success()["schedule"]
     assert answer["content_sha256"] == schedule["content_sha256"]
 

@@ -6,10 +6,12 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import pty
 import resource
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -127,6 +129,28 @@ def run(
         timeout=120,
     )
     return Answer(done.returncode, done.stdout, done.stderr.decode())
+
+
+def run_at_a_terminal(*arguments: str, environ: dict[str, str], typed: bytes = b"") -> Answer:
+    """Run a command in a process of its own, at a terminal at which somebody has typed that: what
+    the terminal shows is the answer's ``err``. Stdout is no terminal."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "promptyoself", *arguments],
+        env={**environ, "TERM": "xterm", "COLUMNS": "80"},
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+    ) as process:
+        os.close(theirs)
+        os.write(ours, typed)
+        shown = b""
+        with suppress(OSError):  # the other side is closed
+            while piece := os.read(ours, 1 << 16):
+                shown += piece
+        out, _ = process.communicate(timeout=60)
+    os.close(ours)
+    return Answer(process.returncode, out, shown.decode())
 
 
 def little_memory() -> None:
