@@ -297,9 +297,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _raw(
         self, status: int, data: bytes, content_type: str, headers: dict[str, str] | None = None
     ) -> None:
-        self._head(status, {"Content-Type": content_type, "Content-Length": str(len(data))})
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
+        described = {"Content-Type": content_type, "Content-Length": str(len(data))}
+        self._head(status, {**described, **(headers or {})})
         self._headers_buffer.append(b"\r\n" + data)  # so that it leaves in one piece
         self.flush_headers()
 

@@ -113,7 +113,6 @@ class LettaApi(Protocol):
 
         There is none if the agent isn't known. After a crash the server keeps dead runs for ever.
         """
-        ...
 
     def all_active_runs(self) -> list[Run] | None:
         """Every agent's runs that have not ended, newest first.
@@ -121,11 +120,9 @@ class LettaApi(Protocol):
         They are as they were at one instant after the call was made. None: there are more of them
         than one answer can hold.
         """
-        ...
 
     def ended_runs(self, most: int) -> list[Run]:
         """The runs of all agents that have ended, at most ``most``: those that began last."""
-        ...
 
     def send(self, message: Message) -> str | None:
         """Hand the message over, without waiting for the agent to answer it.
@@ -137,38 +134,31 @@ class LettaApi(Protocol):
             DeliveryError: any kind. ``permanent`` with ``agent_not_found``,
                 ``conversation_not_found``, ``conversation_of_another_agent`` or ``letta_rejected``.
         """
-        ...
 
     def run(self, run_id: str) -> Run:
         """How a run stands. Raises ``permanent`` with ``run_not_found`` for one not known."""
-        ...
 
-    def find(
-        self, agent_id: str, conversation_id: str | None, otid: str, since: datetime
-    ) -> Found | None:
+    def find(self, agent_id: str, otid: str, since: datetime) -> Found | None:
         """The user message with this otid in the history since then, or None.
+
+        An agent's history has the messages of its conversations too.
 
         None does not mean that it was not received: a message is in the history only after the
         model's first answer. ``since`` is aware, and allows for the server's clock. Raises
         ``permanent`` with ``agent_not_found`` if the agent is gone, and the history with it.
         """
-        ...
 
     def agents(self) -> list[Agent]:
         """All agents, oldest first."""
-        ...
 
     def agent(self, agent_id: str) -> Agent | None:
         """One agent. None: the server does not know it, or this cannot be an agent's id."""
-        ...
 
     def health(self) -> str:
         """The server's version. Letta tells it without a token."""
-        ...
 
     def close(self) -> None:
         """Let go of connections. A later call opens new ones."""
-        ...
 
 
 def run_failure_is_permanent(error: str | None) -> bool:
@@ -179,10 +169,7 @@ def run_failure_is_permanent(error: str | None) -> bool:
     time-outs) may pass.
     """
     words = _first_words(error)
-    return bool(
-        re.match(r"(UNAUTHENTICATED|llm_authentication)", words)
-        or re.match(r"[^{]*\bError code: 401\b", words)
-    )
+    return bool(re.match(r"UNAUTHENTICATED|llm_authentication|[^{]*\bError code: 401\b", words))
 
 
 def run_failure_lacks_credits(error: str | None) -> bool:
@@ -195,8 +182,7 @@ def run_failure_lacks_credits(error: str | None) -> bool:
     if run_failure_is_permanent(error):
         return False
     return bool(
-        re.match(r"(PAYMENT_REQUIRED|llm_insufficient)", words)
-        or re.match(r"[^{]*\bError code: 402\b", words)
+        re.match(r"PAYMENT_REQUIRED|llm_insufficient|[^{]*\bError code: 402\b", words)
         or lacks_credits(error or "")
     )
 

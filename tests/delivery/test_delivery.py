@@ -227,17 +227,9 @@ def test_a_leftover_run_is_ignored(bench: Bench) -> None:
     delivery = bench.delivery(bench.claim())
     bench.waits(delivery, 30)
     assert bench.go(delivery, lambda: len(bench.letta.active_runs(bench.agent)) > 1) is None
+    assert bench.sandbox.overlaps == 0, "nobody works on it"
     bench.finish()
     bench.end(delivery, Delivered, copies=1)
-
-
-def test_into_a_conversation(bench: Bench) -> None:
-    """A message for a conversation gets there, once, by a run that is followed as any other."""
-    conversation = bench.sandbox.create_conversation(bench.agent)
-    delivery = bench.begun(bench.claim(conversation_id=conversation))
-    bench.finish()
-    bench.end(delivery, Delivered, copies=1)
-    assert bench.sandbox.messages(bench.agent)[0].conversation_id == conversation
 
 
 def test_a_process_that_was_held_up_does_not_send(bench: Bench) -> None:
@@ -724,8 +716,7 @@ def test_a_look_spares_the_question(bench: Bench) -> None:
     """P8: upon a look that shows its agent free, it sends, and asks nothing else."""
     bench.occupy(bench.other)
     delivery = bench.delivery(bench.claim())
-    assert delivery.wait.wants
-    assert delivery.wait.wants != "run"
+    assert delivery.wait.wants == "agent"
     assert delivery.use(bench.look()) is False
     assert bench.step(delivery).heard
     assert bench.sandbox.requests == {"send": 1}
@@ -792,10 +783,9 @@ def test_a_look_shows_the_agent_busy(bench: Bench) -> None:
     assert bench.copies(delivery.claim) == 1
 
 
-def followed(bench: Bench, claimed: Claim) -> Delivery:
+def followed(bench: Bench) -> Delivery:
     """A delivery that was sent."""
-    delivery = bench.delivery(claimed)
-    bench.step(delivery)
+    delivery = bench.begun(bench.claim())
     assert delivery.wait.wants == "run"
     bench.pass_(0.1)
     return delivery
@@ -803,8 +793,7 @@ def followed(bench: Bench, claimed: Claim) -> Delivery:
 
 def test_a_look_tells_how_the_run_stands(bench: Bench) -> None:
     """P8: as long as it goes on, and where it has completed, no call is made at all."""
-    claimed = bench.claim()
-    delivery = followed(bench, claimed)
+    delivery = followed(bench)
     for _ in range(3):
         assert delivery.use(bench.look(delivery.run_id)) is True
         bench.pass_(bench.step(delivery).then.seconds)
@@ -827,8 +816,7 @@ def test_a_look_asked_for_before_the_send_tells_nothing(bench: Bench) -> None:
 
 def test_a_run_that_a_look_lacks_is_asked_for(bench: Bench) -> None:
     """P2: whether it is over, and how it ended, its own answer says."""
-    claimed = bench.claim()
-    delivery = followed(bench, claimed)
+    delivery = followed(bench)
     bench.finish()
     assert delivery.use(bench.look()) is False
     assert bench.go(delivery) == Delivered("run", delivery.run_id)
@@ -838,8 +826,7 @@ def test_a_run_that_a_look_lacks_is_asked_for(bench: Bench) -> None:
 
 def test_a_look_that_lacks_an_active_run_is_contradicted(bench: Bench) -> None:
     """P2: nothing is concluded from it, and it is noted that such lists can't be relied upon."""
-    claimed = bench.claim()
-    delivery = followed(bench, claimed)
+    delivery = followed(bench)
     assert delivery.use(RunSnapshot(bench.monotonic, bench.monotonic, {}, {})) is False
     step = bench.step(delivery)
     assert step.contradicts
@@ -851,9 +838,8 @@ def test_a_look_that_lacks_an_active_run_is_contradicted(bench: Bench) -> None:
 @pytest.mark.parametrize(("fault", "copies"), [("run_fails_before", 0), ("run_fails_after", 1)])
 def test_a_failed_run_in_a_look_is_no_outcome_yet(bench: Bench, fault: str, copies: int) -> None:
     """P2: the agent's history is looked through before anything is said of a run that failed."""
-    claimed = bench.claim()
     bench.sandbox.fault(fault)
-    delivery = followed(bench, claimed)
+    delivery = followed(bench)
     bench.finish()
     assert delivery.use(bench.look(delivery.run_id)) is False
     outcome = bench.go(delivery)

@@ -35,7 +35,7 @@ def test_a_message_arrives_with_its_otid(any_letta: Letta, deliverer: LettaClien
     assert (run.status, run.otid, run.agent_id) == ("completed", message.otid, message.agent_id)
     assert run.error is None
     assert run.created_at is not None
-    in_history = deliverer.find(message.agent_id, None, message.otid, since())
+    in_history = deliverer.find(message.agent_id, message.otid, since())
     assert in_history is not None
     assert in_history.run_id == run_id
     assert in_history.date is not None
@@ -49,7 +49,7 @@ def test_in_flight_only_the_run_tells(any_letta: Letta, deliverer: LettaClient) 
     run_id = deliverer.send(message)
     active = deliverer.active_runs(message.agent_id)
     assert [(r.run_id, r.otid, r.active) for r in active] == [(run_id, message.otid, True)]
-    assert deliverer.find(message.agent_id, None, message.otid, since()) is None
+    assert deliverer.find(message.agent_id, message.otid, since()) is None
     any_letta.finish()
     ended(deliverer, run_id)
     assert deliverer.active_runs(message.agent_id) == []
@@ -59,8 +59,8 @@ def test_find_sees_only_its_own(any_letta: Letta, deliverer: LettaClient) -> Non
     """Another otid, another agent's history and an older message are not found."""
     message = fresh(any_letta.agent())
     ended(deliverer, deliverer.send(message))
-    assert deliverer.find(message.agent_id, None, "other", since()) is None
-    assert deliverer.find(any_letta.agent(), None, message.otid, since()) is None
+    assert deliverer.find(message.agent_id, "other", since()) is None
+    assert deliverer.find(any_letta.agent(), message.otid, since()) is None
 
 
 def test_find_turns_pages(
@@ -73,9 +73,9 @@ def test_find_turns_pages(
     for message in messages:
         ended(deliverer, deliverer.send(message))
     for message in messages:
-        in_history = deliverer.find(agent_id, None, message.otid, since())
+        in_history = deliverer.find(agent_id, message.otid, since())
         assert in_history is not None
-    assert deliverer.find(agent_id, None, "missing", since()) is None
+    assert deliverer.find(agent_id, "missing", since()) is None
 
 
 def test_active_runs_turns_pages(
@@ -158,7 +158,7 @@ def test_unknown_things_are_permanent(any_letta: Letta, deliverer: LettaClient) 
     for call, arguments, code, status in (
         (deliverer.send, [fresh(unknown)], "agent_not_found", 404),
         (deliverer.send, [fresh("nobody")], "agent_not_found", 422),
-        (deliverer.find, [unknown, None, "o", since()], "agent_not_found", 404),
+        (deliverer.find, [unknown, "o", since()], "agent_not_found", 404),
         (deliverer.run, [f"run-{uuid.uuid4()}"], "run_not_found", 404),
         (deliverer.send, [elsewhere], "conversation_not_found", 404),
     ):
@@ -178,10 +178,9 @@ def test_a_conversation_is_sent_to_by_a_stream_that_is_let_go(
     any_letta.finish()
     run = ended(deliverer, run_id)
     assert (run.status, run.otid, run.agent_id) == ("completed", message.otid, agent_id)
-    for where in (message.conversation_id, None, "default"):
-        in_history = deliverer.find(agent_id, where, message.otid, since())
-        assert in_history is not None
-        assert in_history.run_id == run_id
+    in_history = deliverer.find(agent_id, message.otid, since())
+    assert in_history is not None
+    assert in_history.run_id == run_id
 
 
 def test_a_conversation_must_be_the_agents_own(any_letta: Letta, deliverer: LettaClient) -> None:

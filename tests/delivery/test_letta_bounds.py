@@ -28,7 +28,7 @@ CALLS: dict[str, Callable[[LettaClient], object]] = {
     "runs of an agent": lambda letta: letta.active_runs(AGENT),
     "ended runs": lambda letta: letta.ended_runs(5),
     "a run": lambda letta: letta.run("run-1"),
-    "the history": lambda letta: letta.find(AGENT, None, "o", datetime.now(UTC)),
+    "the history": lambda letta: letta.find(AGENT, "o", datetime.now(UTC)),
     "agents": lambda letta: letta.agents(),
     "an agent": lambda letta: letta.agent(AGENT),
     "its health": lambda letta: letta.health(),
@@ -168,8 +168,8 @@ def test_a_history_of_long_messages_is_read_in_smaller_pages() -> None:
 
     with serving(answer) as (letta, server):
         since = datetime(2026, 11, 20, 11, tzinfo=UTC)
-        in_history = letta.find(AGENT, None, "otid-24", since)
+        in_history = letta.find(AGENT, "otid-24", since)
         assert in_history is not None
         assert in_history.message_id == "message-24"
-        assert letta.find(AGENT, None, "otid-25", since) is None
+        assert letta.find(AGENT, "otid-25", since) is None
         assert [asked["limit"] for asked in server.asked[:4]] == [["100"], ["10"], ["10"], ["10"]]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from loops import wait_for
 
 if TYPE_CHECKING:
     from lettas import Letta
@@ -248,9 +249,7 @@ def test_of_two_turns_at_once_one_is_forgotten(any_letta: Letta) -> None:
     for text in ("one", "two"):
         ask(any_letta, "POST", path, {"messages": [{"role": "user", "content": text}]})
     any_letta.finish()
-    until = time.monotonic() + 60
-    while any_letta.active_runs(agent_id) and time.monotonic() < until:
-        time.sleep(0.05)
+    wait_for(lambda: not any_letta.active_runs(agent_id), timeout=60)
     rows = any_letta.history(agent_id)
     assert sorted(row["content"] for row in rows) == ["one", "two"]
     context = ask(any_letta, "GET", f"/v1/agents/{agent_id}").json()["message_ids"]

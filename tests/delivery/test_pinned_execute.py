@@ -9,17 +9,13 @@ from typing import TYPE_CHECKING
 
 from calling import call, lines_of
 from checker import check_chain
+from loops import add
 
 from promptyoself.sandbox import Sandbox
 
 if TYPE_CHECKING:
     import pytest
     from conftest import Clock
-
-
-def register(agent: str, *asked: str) -> str:
-    asked = asked or ("--time", "in 1m")
-    return str(call("register", "--agent-id", agent, "--prompt", "p", *asked).success()["id"])
 
 
 def attempted(var: Path) -> list[str]:
@@ -33,7 +29,10 @@ def test_it_claims_nothing_of_others(
     """The attack: while the server is slow, a pinned agent calls `execute` with a short deadline,
     again and again. Others' prompts with a short grace are delivered all the same."""
     own, other = sandbox.agents
-    mine, theirs = register(own), register(other, "--time", "in 1m", "--grace", "30s")
+    mine, theirs = (
+        add(own, "p", "--time", "in 1m"),
+        add(other, "p", "--time", "in 1m", "--grace", "30s"),
+    )
     clock.advance(minutes=1)
     sandbox.fault("hang", route="runs", times=5)
     with monkeypatch.context() as pinned:
@@ -55,7 +54,7 @@ def test_it_leaves_what_others_have_in_doubt(
 ) -> None:
     """A claim that a dead worker has left is adopted by a pass that delivers for that agent."""
     own, other = sandbox.agents
-    theirs = register(other)
+    theirs = add(other)
     clock.advance(minutes=1)
     sandbox.latency = 60.0
     answer = call("execute", "--deadline", "0.5").success()
@@ -75,8 +74,8 @@ def test_its_own_trouble_delays_nobody(
 ) -> None:
     """What a pass of the pinned agent has left hanging isn't in the way of a pass for all."""
     own, other = sandbox.agents
-    register(own)
-    theirs = register(other)
+    add(own)
+    theirs = add(other)
     clock.advance(minutes=1)
     sandbox.fault("hang", route="runs", agent_id=own, times=50)
     sandbox.fault("hang", route="send", agent_id=own, times=50)

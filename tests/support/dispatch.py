@@ -99,9 +99,7 @@ class FakeLetta:
         with self.lock:
             return self.runs[run_id]
 
-    def find(
-        self, agent_id: str, _conversation_id: str | None, otid: str, _since: datetime
-    ) -> Found | None:
+    def find(self, agent_id: str, otid: str, _since: datetime) -> Found | None:
         self._enter("find", agent_id)
         with self.lock:
             for run in self.runs.values():

@@ -20,7 +20,6 @@ from promptyoself.state.schedules import OpenSlot, State, slot_key
 
 _LEVELS = {"failed": "error", "retrying": "warning", "in_doubt": "warning", "skipped": "warning"}
 
-
 _NAMED = 5
 """The most schedules with missed slots that a pass names. Of the others, the number is told."""
 
@@ -90,15 +89,6 @@ class ActivityLog:
             elif "error" in line:
                 fields["error"] = redact_prompt(line["error"], text)
             self._log.record("delivery", level=_LEVELS.get(line["state"], "info"), **fields)
-
-    def skipped(self, lines: Sequence[dict[str, Any]]) -> None:
-        """Ranges of slots that won't be delivered."""
-        for line in lines:
-            self._log.record("skipped", level="info", state="skipped", **line)
-
-    def held(self, code: str, seconds: float) -> None:
-        """No delivery is begun for ``seconds``, since Letta is in trouble."""
-        self._log.record("held", state="held", code=code, seconds=seconds)
 
     def broken(self, text: str, claimed: Claim) -> str:
         """The text of a bug's traceback, without the prompt unless that may be told."""

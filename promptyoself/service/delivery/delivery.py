@@ -383,7 +383,7 @@ class Delivery:
         """
         claim = self.claim
         since = min(claim.since, parse_utc(claim.slot), self._clock()) - _CLOCK_MARGIN
-        return self._letta.find(claim.agent_id, None, claim.otid, since)
+        return self._letta.find(claim.agent_id, claim.otid, since)
 
     def _is_fresh(self, run: Run) -> bool:
         return run.created_at is None or run.created_at > self._clock() - _LEFTOVER

@@ -8,15 +8,17 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from promptyoself import __version__
 from promptyoself.core.errors import sentence
+from promptyoself.core.instants import format_utc
 from promptyoself.events.draft import Draft
 from promptyoself.events.kinds import WorkerMode
-from promptyoself.events.records import WorkerStarted, WorkerStopped
+from promptyoself.events.records import Record, WorkerStarted, WorkerStopped
+from promptyoself.ledger.linking import provisional_event
 from promptyoself.rules.claim import (
     Claim,
     Decision,
@@ -27,16 +29,16 @@ from promptyoself.rules.claim import (
     orphans,
 )
 from promptyoself.rules.failure_notices import with_notices
-from promptyoself.rules.outcome import Outcome
+from promptyoself.rules.outcome import Outcome, outcome_events, stall_events
 from promptyoself.rules.policy import Approvals
 from promptyoself.rules.slots import next_wake
 from promptyoself.service.delivery.activity_log import ActivityLog, alarms, line_of
 from promptyoself.service.delivery.in_flight import InFlight, key_of
 from promptyoself.service.delivery.log_check import LogCheck
-from promptyoself.service.delivery.outcomes import record_outcomes
 from promptyoself.service.delivery.server_trouble import Trouble
 from promptyoself.service.desires.idle_source import desire_ranking
 from promptyoself.service.schedules.approvals import ApprovalChecker
+from promptyoself.state.apply import fold
 from promptyoself.state.schedules import State, slot_key
 from promptyoself.store.store import Store
 from promptyoself.targets.api import LettaApi
@@ -177,9 +179,7 @@ class Dispatcher:
         unfinished = list(self._in_flight)
 
         def decide(state: State) -> tuple[list[Draft], tuple[list[dict[str, Any]], State]]:
-            drafts, lines, after = record_outcomes(
-                self._store, state, self._worker, stalls, outcomes, now
-            )
+            drafts, lines, after = self._news(state, stalls, outcomes, now)
             drafts = self._with_notices(state, drafts, now)
             if self._is_announced or drafts:
                 in_flight = [
@@ -228,9 +228,7 @@ class Dispatcher:
         outcomes, stalls = self._to_record()
 
         def decide(state: State) -> tuple[list[Draft], tuple[Report, list[Claim], bool]]:
-            drafts, lines, after = record_outcomes(
-                self._store, state, self._worker, stalls, outcomes, now
-            )
+            drafts, lines, after = self._news(state, stalls, outcomes, now)
             decision = self._claim(after, now, seats, until, approvals)
             drafts += [
                 self._store.draft(record, id_, after.schedules[id_].agent_id)
@@ -302,6 +300,33 @@ class Dispatcher:
     def _to_record(self) -> tuple[list[tuple[Claim, Outcome]], list[tuple[Claim, Stalled]]]:
         return self._in_flight.outcomes[:], self._in_flight.stalls[:]
 
+    def _news(
+        self,
+        state: State,
+        stalls: list[tuple[Claim, Stalled]],
+        outcomes: list[tuple[Claim, Outcome]],
+        now: datetime,
+    ) -> tuple[list[Draft], list[dict[str, Any]], State]:
+        """What has become of deliveries: its events, a line per outcome, and the state after it."""
+        drafts: list[Draft] = []
+        lines: list[dict[str, Any]] = []
+
+        def take(claimed: Claim, records: Sequence[Record]) -> State:
+            drafts.extend(
+                self._store.draft(record, claimed.id, claimed.agent_id) for record in records
+            )
+            return fold(state, [provisional_event(record, claimed.id, ts) for record in records])
+
+        ts = format_utc(now)
+        for claimed, stalled in stalls:
+            state = take(claimed, stall_events(state, claimed, self._worker, stalled))
+        for claimed, outcome in outcomes:
+            records, became = outcome_events(state, claimed, self._worker, outcome, now)
+            state = take(claimed, records)
+            if became != "settled":
+                lines.append(line_of(state, claimed, outcome, became))
+        return drafts, lines, state
+
     def _with_notices(self, state: State, drafts: list[Draft], now: datetime) -> list[Draft]:
         drafts = with_notices(state, drafts, now, self._store.settings.caps, self._warn_seldom)
         self._alarms = list(alarms(state, drafts))
@@ -320,7 +345,8 @@ class Dispatcher:
         """After the append: what was recorded is told, and needn't be kept."""
         del self._in_flight.outcomes[: len(outcomes)], self._in_flight.stalls[: len(stalls)]
         self._activity.outcomes(report.executed, outcomes)
-        self._activity.skipped(report.skipped)
+        for skipped in report.skipped:
+            self._store.log.record("skipped", state="skipped", **skipped)
         for message in self._alarms:
             self._store.warn(message)
 

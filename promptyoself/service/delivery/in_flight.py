@@ -270,7 +270,7 @@ class InFlight:
             return
         seconds = self.trouble.failed(claimed.agent_id, outcome.code, time.monotonic())
         if seconds is not None:
-            self._activity.held(outcome.code, seconds)
+            self._store.log.record("held", state="held", code=outcome.code, seconds=seconds)
             self._store.seldom.warn(
                 f"held {outcome.code}",
                 f"{sentence(outcome.error)} No delivery for {seconds:g} s.",

@@ -115,13 +115,7 @@ def execute_once(
     total = Report([], [])
     with store.workers.alive(worker):
         dispatcher = Dispatcher(
-            store,
-            letta,
-            clock,
-            worker=worker,
-            mode="once",
-            concurrency=concurrency,
-            only=only,
+            store, letta, clock, worker=worker, mode="once", concurrency=concurrency, only=only
         )
         end = time.monotonic() + deadline
         try:

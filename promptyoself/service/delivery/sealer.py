@@ -6,15 +6,11 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from promptyoself.core.errors import PromptyoselfError, sentence
 from promptyoself.core.instants import format_utc
 from promptyoself.service.upkeep.seal import has_unsealed, repack, seal
 from promptyoself.store.store import Store, chains
-
-if TYPE_CHECKING:
-    from promptyoself.service.upkeep.answers import Sealed
 
 _TRY_AGAIN_SECONDS = 3600.0
 """When months that are over are sealed after all, where that failed or another process was at it.
@@ -109,5 +105,5 @@ class Sealer:
                 self._store.log.record("compacted", state="compacted", members=done)
 
 
-def _seal_desires(store: Store, now: datetime, *, timeout: float) -> Sealed:
+def _seal_desires(store: Store, now: datetime, *, timeout: float) -> object:
     return seal(store.desires, now, timeout=timeout)

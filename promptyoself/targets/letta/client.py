@@ -132,18 +132,12 @@ class LettaClient(LettaApi):
             raise self._failures.unreadable("asking for a run", row, 200)
         return _run(row)
 
-    def find(
-        self, agent_id: str, conversation_id: str | None, otid: str, since: datetime
-    ) -> Found | None:
-        filters: dict[str, Any] = {}
-        if conversation_id and conversation_id != "default":
-            filters["conversation_id"] = conversation_id
-
+    def find(self, agent_id: str, otid: str, since: datetime) -> Found | None:
         def page(limit: int, **cursor: Any) -> list[dict[str, Any]]:
             rows = self._list(
                 "reading the history",
                 lambda c: c.agents.messages.with_raw_response.list(
-                    agent_id, order="desc", limit=limit, **filters, **cursor
+                    agent_id, order="desc", limit=limit, **cursor
                 ),
                 agent=agent_id,
             )
