@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import click
 
+from promptyoself.core.cancellation import limited
 from promptyoself.core.diagnostics import redact_prompt, register_secrets
 from promptyoself.core.errors import PromptyoselfError, WrongUsage
-from promptyoself.doors.output import (
-    Document,
-    emit,
-    error_document,
-    from_click_error,
-    in_words_of_door,
-    to_json,
-)
+from promptyoself.doors import output
+from promptyoself.doors.output import Document
 from promptyoself.doors.registry import READERS
 from promptyoself.doors.session import Caller, Session
-
-if TYPE_CHECKING:
-    from promptyoself.service.delivery.loop import StopFlag
 
 PROGRAM_DOORS = frozenset({"mcp", "sanctum"})
 """The doors through which programs call, most of them for an agent."""
@@ -75,9 +67,11 @@ def _run(
     caller = context.find_object(Caller) or Caller()
     session = Session(var, format_, caller)
     is_limited = name in READERS and caller.via in PROGRAM_DOORS
+    stop = caller.stop
+    limit = limited(MAX_SECONDS, lambda: stop is not None and stop.why is not None)
     with _log_crashes(session, options.get("prompt")):
         try:
-            with _time_limit(caller.stop) if is_limited else nullcontext():
+            with limit if is_limited else nullcontext():
                 answer = function(session, **options)
         except PromptyoselfError as error:
             if session.warnings:
@@ -91,20 +85,14 @@ def _run(
         document["warning"] = " ".join([*own, *session.warnings])
     if is_limited:
         _require_short(document)
-    if caller.stop is not None:
+    if stop is not None:
         return document
-    emit(in_words_of_door(caller.via, context, document), format_)
+    output.emit(output.in_words_of_door(caller.via, context, document), format_)
     return None
 
 
-def _time_limit(stop: StopFlag | None) -> AbstractContextManager[None]:
-    from promptyoself.core.cancellation import limited
-
-    return limited(MAX_SECONDS, lambda: stop is not None and stop.why is not None)
-
-
 def _require_short(document: Document) -> None:
-    size = len(to_json(document))
+    size = len(output.to_json(document))
     if size > MAX_ANSWER_BYTES:
         raise PromptyoselfError(
             "answer_too_large",
@@ -141,5 +129,5 @@ def call_command(command: click.Command, arguments: Sequence[str], caller: Calle
         if not isinstance(answer, dict):
             raise TypeError(f"{arguments} gave no document")
     except (Exception, KeyboardInterrupt) as error:
-        answer, _ = error_document(from_click_error(error, arguments, ()))
-    return to_json(answer)
+        answer, _ = output.error_document(output.from_click_error(error, arguments, ()))
+    return output.to_json(answer)

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from promptyoself import __version__
 from promptyoself.core.disk import Disk
@@ -84,16 +84,10 @@ def wording_for_hosts(group: click.Group) -> Wording:
     return Wording(group, lambda name: f"{_NAME}__{name}", AGENT_FACING)
 
 
-class Installed(NamedTuple):
-    """Where a plugin lies, and whether it was written just now."""
-
-    path: Path
-    changed: bool
-
-
-def install(plugins: Path, python: str) -> Installed:
+def install(plugins: Path, python: str) -> tuple[Path, bool]:
     """Write a plugin into a host's folder of plugins, for hosts whose own interpreter lacks our
-    packages: it hands every call to ``python``, which has them.
+    packages: it hands every call to ``python``, which has them. Returns where the plugin lies, and
+    whether it was written just now.
 
     Raises:
         PromptyoselfError: ``plugin_exists``: something else has that name there.
@@ -109,14 +103,14 @@ def install(plugins: Path, python: str) -> Installed:
             "Move it away first. A link to promptyoself's own folder is a plugin as it is.",
         )
     if path.exists() and path.read_bytes() == content:
-        return Installed(path, changed=False)
+        return path, False
     disk = Disk()
     disk.make_directory(folder)
     disk.replace(path, content)
     # The host may run as another user; there is nothing secret in it.
     folder.chmod(0o755)
     path.chmod(0o755)
-    return Installed(path, changed=True)
+    return path, True
 
 
 def check_plugin(plugins: Path) -> tuple[bool, str, str]:

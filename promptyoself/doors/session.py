@@ -11,9 +11,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from promptyoself.core.diagnostics import Log
 from promptyoself.core.errors import PromptyoselfError
+from promptyoself.core.settings import (
+    Settings,
+    Unknown,
+    describe_unknown,
+    load_settings,
+    read_sources,
+)
 
 if TYPE_CHECKING:
-    from promptyoself.core.settings import Settings, Unknown
     from promptyoself.doors.output import Document
     from promptyoself.service.delivery.loop import StopFlag
     from promptyoself.store.store import Store
@@ -43,12 +49,10 @@ class Session:
     """One call of a command: its settings, its store, its clock, and its warnings."""
 
     def __init__(self, var: str | None, format_: str, caller: Caller) -> None:
-        from promptyoself.core.settings import load_settings
-
         self.var = var
         self.format = format_
         self.caller = caller
-        self.settings: Settings = load_settings(var=var)
+        self.settings = load_settings(var=var)
         if caller.agent is not None:
             self.settings = _pinned(self.settings, caller.agent)
         self.log = Log(
@@ -63,7 +67,6 @@ class Session:
 
     def _warn_of_unknown_settings(self) -> None:
         """Warn of each name in the environment that looks like a setting and isn't one."""
-        from promptyoself.core.settings import describe_unknown
         from promptyoself.core.visible import visible
 
         for unknown in self.settings.unknown:
@@ -110,8 +113,6 @@ class Session:
         return store
 
     def _warn_of_missing_log(self, needs_var: bool) -> None:
-        from promptyoself.core.settings import read_sources
-
         var = self.settings.var
         there = os.path.lexists(var)
         if self.var is not None and needs_var and not there and self.caller.stop is None:

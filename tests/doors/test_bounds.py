@@ -18,7 +18,7 @@ from promptyoself.sandbox import Sandbox
 @pytest.mark.parametrize("requirement", requirements(), ids=lambda each: each.name)
 def test_what_is_installed_is_allowed(requirement: object) -> None:
     """Every package has a lowest version, and the one that is installed is within the bounds."""
-    assert any(each.operator == ">=" for each in requirement.specifier), requirement.name
+    assert any(bound.operator == ">=" for bound in requirement.specifier), requirement.name
     assert requirement.specifier.contains(version(requirement.name)), requirement.name
 
 
@@ -36,7 +36,7 @@ def test_from_a_registration_to_its_proof(var: Path, environ: dict[str, str]) ->
         until = time.monotonic() + 20
         while not (done := run("execute", environ=environ).success())["executed"]:
             assert time.monotonic() < until
-        assert [each["delivered"] for each in done["executed"]] == [True]
+        assert [line["delivered"] for line in done["executed"]] == [True]
         hourly = run("register", *asked, "--every", "2h", environ=environ).success()
         run("trigger", "--id", hourly["id"], environ=environ).success()
         assert run("execute", environ=environ).success()["executed"][0]["delivered"]

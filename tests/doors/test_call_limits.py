@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -29,8 +30,6 @@ from promptyoself.doors.session import Caller
 from promptyoself.service.delivery.loop import StopFlag
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from conftest import Clock
 
 pytestmark = pytest.mark.anyio
@@ -137,7 +136,7 @@ def test_history_has_a_limit_of_its_own(var: Path, clock: Clock) -> None:
     assert "total" not in answer
 
 
-def test_an_answer_has_so_many_bytes(var: Path, clock: Clock) -> None:
+def test_an_answer_has_a_limit_in_bytes(var: Path, clock: Clock) -> None:
     """Of events the newest that fit are shown; what can't be cut is refused with what to do."""
     for number in range(5):
         prompt = ("--agent-id", f"agent-{number}", "--prompt-file", "-", "--every", "1d")

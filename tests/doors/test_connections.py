@@ -7,10 +7,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import httpx
 import orjson
@@ -21,10 +22,6 @@ from mcp_servers import INITIALIZE, changed, serving, wait_for
 from promptyoself.core.connections import is_own_name, is_own_origin, most_connections
 from promptyoself.sandbox import Sandbox
 from promptyoself.sandbox import http as sandbox_http
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 
 @contextmanager

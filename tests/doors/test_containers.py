@@ -90,14 +90,14 @@ class Stack:
     def promptyoself(self, *words: str, check: bool = True) -> dict[str, Any]:
         """The answer of a command in the loop's container."""
         done = self.compose("exec", "-T", "loop", "promptyoself", *words, check=check)
-        found: dict[str, Any] = json.loads(done.stdout)
-        return found
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
 
     def events(self, type_: str) -> list[dict[str, Any]]:
         """What the log has of that type."""
         words = ("exec", "-T", "mcp", "promptyoself", "history", "--type", type_)
-        found: list[dict[str, Any]] = json.loads(self.compose(*words).stdout)["events"]
-        return found
+        events: list[dict[str, Any]] = json.loads(self.compose(*words).stdout)["events"]
+        return events
 
     def letta(self, path: str = "state", method: str = "GET") -> dict[str, Any]:
         """The sandbox's answer, asked from another container."""
@@ -106,14 +106,14 @@ class Stack:
             f"asked = u.Request('http://letta:8283/_sandbox/{path}', method='{method}')\n"
             "print(u.urlopen(asked).read().decode())"
         )
-        found = json.loads(self.compose("exec", "-T", "mcp", "python", "-", content=code).stdout)
-        assert isinstance(found, dict)
-        return found
+        answer = json.loads(self.compose("exec", "-T", "mcp", "python", "-", content=code).stdout)
+        assert isinstance(answer, dict)
+        return answer
 
     def register(self, number: int = 1) -> None:
         """Prompts that are due in a second."""
-        for each in range(number):
-            words = ("--agent-id", AGENT, "--prompt", f"p{each}", "--time", "in 1s")
+        for count in range(number):
+            words = ("--agent-id", AGENT, "--prompt", f"p{count}", "--time", "in 1s")
             self.promptyoself("register", *words)
 
     def copies(self) -> list[int]:
@@ -139,20 +139,20 @@ def within(seconds: float, holds: Callable[[], object], what: str) -> float:
 def engine(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Engine:
     """The engine that `make test-docker` starts; without one, there is nothing to test on.
 
-    The image is built once, also where several processes share the work: compose would make those
-    containers anew whose image was built again.
+    The image is built once, also where several processes share the work: compose would replace the
+    containers whose image was built again.
     """
     words = pytestconfig.getoption("engine")
     if not words:
         pytest.skip("no engine: `make test-docker` brings one")
-    found = Engine(words)
+    engine = Engine(words)
     folder = tmp_path_factory.getbasetemp()
     built = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "image-built"
     with FileLock(built.with_suffix(".lock")):
         if not built.exists():
-            Stack(found).compose("build")
+            Stack(engine).compose("build")
             built.touch()
-    return found
+    return engine
 
 
 @pytest.fixture
@@ -261,8 +261,8 @@ def test_health_turns_both_ways(stacks: Callable[..., Stack]) -> None:
     within(40, lambda: stack.health("mcp") == "unhealthy", "a hung server")
     within(70, lambda: stack.health("loop") == "unhealthy", "a hung loop")
     (probe,) = {
-        json.loads(each["Output"])["message"]
-        for each in json.loads(stack.look("loop", "{{json .State.Health.Log}}"))[-1:]
+        json.loads(probe["Output"])["message"]
+        for probe in json.loads(stack.look("loop", "{{json .State.Health.Log}}"))[-1:]
     }
     assert "has made no pass for" in probe
     stack.compose("kill", "--signal", "CONT", "loop", "mcp")
@@ -330,7 +330,7 @@ def test_two_loops_in_two_containers(stacks: Callable[..., Stack]) -> None:
     within(30, lambda: stack.letta()["agents"][0]["active_runs"], "a run")
     (claimed,) = stack.events("delivery.attempted")[-1:]
     hosts = {
-        each["data"]["worker"]: each["data"]["host"] for each in stack.events("worker.started")
+        event["data"]["worker"]: event["data"]["host"] for event in stack.events("worker.started")
     }
     stack.engine.docker("kill", "--signal", "KILL", hosts[claimed["data"]["worker"]])
     finished: Callable[[], object] = lambda: (  # noqa: E731

@@ -162,11 +162,12 @@ def test_each_container_gets_what_it_needs(compose: dict[str, Any]) -> None:
 
 def test_the_image_is_built_once(compose: dict[str, Any]) -> None:
     """One service builds it; the others use it, and no registry is asked for it."""
-    ours = [each for each in compose["services"].values() if each["image"] == "promptyoself"]
+    services = compose["services"].values()
+    ours = [service for service in services if service["image"] == "promptyoself"]
     assert len(ours) == 2
-    (builds,) = [each for each in ours if "build" in each]
+    (builds,) = [service for service in ours if "build" in service]
     assert builds["build"] == "."
-    assert all(each["pull_policy"] == "never" for each in ours if "build" not in each)
+    assert all(service["pull_policy"] == "never" for service in ours if "build" not in service)
 
 
 def test_the_mcp_server_shares_the_loops_log(compose: dict[str, Any]) -> None:
@@ -194,8 +195,8 @@ def test_the_smoke_test_is_fit_to_be_run() -> None:
     script = ROOT / "docker" / "smoke.sh"
     assert script.stat().st_mode & 0o111
     scripts = [script, ROOT / "docker" / "engine.sh", ROOT / ".ci" / "run"]
-    for each in scripts:
-        subprocess.run(["bash", "-n", str(each)], check=True)
+    for path in scripts:
+        subprocess.run(["bash", "-n", str(path)], check=True)
     checker = Path(sys.executable).with_name("shellcheck")
     subprocess.run([str(checker), *map(str, scripts)], check=True)
     text = script.read_text()

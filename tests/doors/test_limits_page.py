@@ -65,7 +65,7 @@ NUMBERS = {
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
 def test_a_limit_is_the_codes(row: list[str]) -> None:
-    numbers = tuple(int(each) for each in re.findall(r"\d+", row[1]))
+    numbers = tuple(int(digits) for digits in re.findall(r"\d+", row[1]))
     assert numbers == NUMBERS.get(row[0], ())
 
 

@@ -83,20 +83,13 @@ def document(result: CallToolResult) -> dict[str, Any]:
 
 def ask(tool: str, arguments: dict[str, Any], door: Door | None = None) -> dict[str, Any]:
     """Call one tool."""
-
-    async def called(client: Client) -> dict[str, Any]:
-        return document(await client.call_tool(tool, arguments))
-
-    return talk(called, door)
+    return document(talk(lambda client: client.call_tool(tool, arguments), door))
 
 
 def listed(door: Door | None = None) -> dict[str, Listed]:
     """The tools by name."""
-
-    async def look(client: Client) -> dict[str, Listed]:
-        return {tool.name: tool for tool in (await client.list_tools()).tools}
-
-    return talk(look, door)
+    tools = talk(lambda client: client.list_tools(), door).tools
+    return {tool.name: tool for tool in tools}
 
 
 def read(uri: str, door: Door | None = None) -> dict[str, Any]:
@@ -124,7 +117,7 @@ def test_the_tools_are_the_commands_for_agents(var: Path) -> None:
     assert list(listed()) == list(AGENT_FACING)
     assert set(AGENT_FACING) | FORBIDDEN == set(COMMANDS) | FORBIDDEN
     assert not FORBIDDEN & set(listed())
-    assert list(listed(opened(prefix="clock_"))) == [f"clock_{each}" for each in listed()]
+    assert list(listed(opened(prefix="clock_"))) == [f"clock_{name}" for name in listed()]
 
 
 def test_a_prefix_is_in_what_is_told_too(var: Path) -> None:
@@ -156,7 +149,7 @@ def test_a_tool_is_described_for_a_model(var: Path) -> None:
         assert "--" not in str(tool.input_schema), name
         for where, word, value in subschemas(tool.input_schema):
             assert isinstance(value, dict), f"{name}: {where} {word} is no schema to all clients"
-        assert all(each["description"] for each in tool.input_schema["properties"].values())
+        assert all(argument["description"] for argument in tool.input_schema["properties"].values())
         assert tool.output_schema is not None, "name the answer's type"
         Draft202012Validator.check_schema(tool.input_schema)
         Draft202012Validator.check_schema(tool.output_schema)
@@ -172,9 +165,9 @@ def test_arguments_are_those_of_the_command(var: Path) -> None:
     for name, tool in listed().items():
         command = cli.cli.get_command(click.Context(cli.cli), name)
         assert command is not None
-        expected = {each.name.replace("-", "_"): each.type for each in parameters(command)}
+        expected = {option.name.replace("-", "_"): option.type for option in parameters(command)}
         properties = tool.input_schema["properties"]
-        assert {key: each["type"] for key, each in properties.items()} == expected
+        assert {key: argument["type"] for key, argument in properties.items()} == expected
     register = listed()["register"].input_schema["properties"]
     assert register["misfire"]["enum"] == ["coalesce", "skip", "all"]
     assert "default" not in register["envelope"]
@@ -267,7 +260,7 @@ async def test_tools_answer_what_they_say(sandbox: Sandbox, var: Path, clock: Cl
         assert (wish["id"], wish["tags"]) == (desire["id"], ["art", "rest"])
         await asked("reinforce", id=desire["id"], by=0.1)
         faint = await asked("prune", below=0.9, agent_id=agent, dry_run=True)
-        assert [each["id"] for each in faint["pruned"]] == [desire["id"]]
+        assert [wish["id"] for wish in faint["pruned"]] == [desire["id"]]
         await asked("prune", below=0.1, agent_id=agent)
         await asked("verify")
         for tool, arguments in (
@@ -297,8 +290,8 @@ def test_no_key_is_a_word_of_python(var: Path) -> None:
         if isinstance(schema, dict):
             properties = schema.get("properties", {})
             yield from properties
-            for each in (*properties.values(), *schema.values()):
-                yield from keys(each)
+            for part in (*properties.values(), *schema.values()):
+                yield from keys(part)
 
     for tool in listed().values():
         for schema in (tool.input_schema, tool.output_schema):
@@ -424,9 +417,9 @@ def test_arguments_as_models_write_them(var: Path) -> None:
     assert ask("list", {"limit": "1", "full": "yes", "status": "", "agent_id": ""})["count"] == 1
     for tool in ("list", "history", "audit", "budgets", "desires"):
         whole, answer = ask(tool, {}), ask(tool, {"agent_id": ""})
-        for each in (whole, answer):
-            each.pop("until", None)
-            each.pop("as_of", None)
+        for shown in (whole, answer):
+            shown.pop("until", None)
+            shown.pop("as_of", None)
         assert answer == whole
     wish = {"agent_id": AGENT, "text": "Tea", "tag": "drinks", "strength": "0.5"}
     desire = ask("desire", wish)["id"]
@@ -440,23 +433,18 @@ def test_arguments_as_models_write_them(var: Path) -> None:
     assert (shown["envelope"], shown["name"], shown["prompt"]) == (False, None, "Hello")
 
 
-def definitions(door: Door) -> str:
-    """The tools as function definitions, which is what a model reads of them."""
+def test_few_tools_by_default(var: Path) -> None:
+    """What an agent is offered by default are ten tools of less than 2,500 tokens, as the function
+    definitions that a model reads. A token is taken to have 3.7 characters: of this very text, the
+    encodings o200k_base and cl100k_base make tokens of more than 3.9."""
+    door = opened(only=mcp.commands_offered("agent"))
     functions = [
         {"type": "function", "function": {
             "name": tool.name, "description": tool.description, "parameters": tool.input_schema,
         }}
         for tool in listed(door).values()
     ]  # fmt: skip
-    return json.dumps(functions, ensure_ascii=False, separators=(",", ":"))
-
-
-def test_few_tools_by_default(var: Path) -> None:
-    """What an agent is offered by default are ten tools of less than 2,500 tokens. A token is taken
-    to have 3.7 characters: of this very text, the encodings o200k_base and cl100k_base make tokens
-    of more than 3.9."""
-    door = opened(only=mcp.commands_offered("agent"))
-    text = definitions(door)
+    text = json.dumps(functions, ensure_ascii=False, separators=(",", ":"))
     assert len(text) / 3.7 < 2500, len(text)
     assert list(listed(door)) == [
         "register", "list", "show", "modify", "cancel", "pause", "resume", "trigger", "next",
@@ -467,12 +455,11 @@ def test_few_tools_by_default(var: Path) -> None:
 def test_sets_of_tools(var: Path) -> None:
     """Sets, single tools, and both together, in one order; what is no name is refused. The sets
     have all that there is, and each has what the smaller one has."""
-    sets = SETS
-    assert set(sets["agent"]) < set(sets["operator"]) < set(sets["all"])
-    assert set(sets["all"]) == set(AGENT_FACING)
+    assert set(SETS["agent"]) < set(SETS["operator"]) < set(SETS["all"])
+    assert set(SETS["all"]) == set(AGENT_FACING)
     assert mcp.commands_offered("all") == list(AGENT_FACING)
     assert mcp.commands_offered("desire, list,show") == ["list", "show", "desire"]
-    assert mcp.commands_offered("agent,audit") == [*sets["agent"], "audit"]
+    assert mcp.commands_offered("agent,audit") == [*SETS["agent"], "audit"]
     for wrong in ("", "agent,", "agents,approve", "export", "Agent"):
         with pytest.raises(PromptyoselfError) as refused:
             mcp.commands_offered(wrong)
@@ -493,7 +480,7 @@ def test_nothing_is_told_of_tools_that_are_not_offered(named: str, var: Path) ->
         texts.append(str(client.instructions))
         for prompt in (await client.list_prompts()).prompts:
             texts.append(str(await client.get_prompt(prompt.name, {
-                each.name: "x" for each in prompt.arguments or []})))  # fmt: skip
+                argument.name: "x" for argument in prompt.arguments or []})))  # fmt: skip
         for other in others:
             with pytest.raises(MCPError) as refused:
                 await client.call_tool(other, {})
@@ -564,18 +551,18 @@ def test_a_pinned_caller_sees_itself_alone(
         answer = ask(tool, arguments, pinned)
         assert answer.get("code") == "forbidden_agent", (tool, answer)
     clock.advance(hours=1)
-    told = [
+    answers = [
         ask("list", {}, pinned), ask("history", {}, pinned), ask("audit", {}, pinned),
         ask("diff", {"from": "1"}, pinned), ask("simulate", {"until": "in 1d"}, pinned),
         ask("agents", {}, pinned), ask("execute", {}, pinned),
         read("promptyoself://agenda", pinned),
     ]  # fmt: skip
-    assert all(mine in str(each) or own in str(each) for each in told)
-    assert not [each for each in told if theirs in str(each) or other in str(each)]
+    assert all(mine in str(each) or own in str(each) for each in answers)
+    assert not [each for each in answers if theirs in str(each) or other in str(each)]
     assert set(sandbox.deliveries.values()) == {1}
     assert len(sandbox.deliveries) == 1  # its own: a pinned caller delivers for no other
     monkeypatch.setenv("PROMPTYOSELF_DEFAULT_AGENT_ID", other)
-    assert read("promptyoself://agenda", pinned) == told[-1]
+    assert read("promptyoself://agenda", pinned) == answers[-1]
     with pytest.raises(MCPError, match="is not"):
         read(f"promptyoself://agents/{other}/agenda", pinned)
 
@@ -608,13 +595,13 @@ def test_resources(var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> 
     ask("register", {"agent_id": "b", "prompt": "Tomorrow.", "time": "in 4h"})
     agenda = read("promptyoself://agenda")
     assert (agenda["day"], agenda["timezone"]) == ("2026-11-20", "Asia/Tokyo")
-    assert [(each["local"][11:16], each["agent_id"]) for each in agenda["agenda"]] == [
+    assert [(slot["local"][11:16], slot["agent_id"]) for slot in agenda["agenda"]] == [
         ("21:30", "b"), ("22:00", AGENT), ("23:00", AGENT),
     ]  # fmt: skip
     assert (agenda["count"], agenda["truncated"]) == (3, False)
     assert agenda["agenda"][0]["prompt"].endswith("…")
     mine = read("promptyoself://agents/b/agenda")
-    assert [each["agent_id"] for each in mine["agenda"]] == ["b"]
+    assert [slot["agent_id"] for slot in mine["agenda"]] == ["b"]
     history = read(f"promptyoself://schedules/{id_}/history")
     assert history == call("history", "--id", id_).success()
     with pytest.raises(MCPError, match="There is no schedule 'sch_00000000'") as refused:
@@ -625,7 +612,7 @@ def test_resources(var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> 
         (agenda,) = (await client.list_resources()).resources
         assert agenda.uri == "promptyoself://agenda"
         templates = (await client.list_resource_templates()).resource_templates
-        assert [each.uri_template for each in templates] == [
+        assert [template.uri_template for template in templates] == [
             "promptyoself://schedules/{id}/history", "promptyoself://agents/{agent_id}/agenda",
         ]  # fmt: skip
 
@@ -643,7 +630,7 @@ async def test_prompts() -> None:
     """The templates name tools that exist, and have what they were given in them."""
     async with Client(opened().server) as client:
         prompts = (await client.list_prompts()).prompts
-        assert [each.name for each in prompts] == ["follow_up", "review_schedules"]
+        assert [prompt.name for prompt in prompts] == ["follow_up", "review_schedules"]
         for name, arguments in (
             ("follow_up", {"about": "the invoice", "when": "in 2h"}),
             ("follow_up", {"about": "the invoice"}),

@@ -11,17 +11,7 @@ import pytest
 from calling import AGENT, log_of
 from hypothesis import given
 from hypothesis import strategies as st
-from mcp_servers import (
-    ACCEPTED,
-    INITIALIZE,
-    INITIALIZED,
-    opened,
-    piped,
-    request,
-    serving,
-    told,
-    tool,
-)
+from mcp_servers import ACCEPTED, INITIALIZE, INITIALIZED, piped, request, serving, tool
 from mcp_types import JSONRPCError
 
 from promptyoself.doors.mcp.messages import MAX_BODY, mended, too_long
@@ -77,15 +67,14 @@ def code_of(answer: dict[str, Any]) -> str | None:
 
 def test_over_stdio(var: Path, environ: dict[str, str]) -> None:
     """Every line is answered under its id, in turn; and the next call works."""
-    with piped(environ, "--tools", "all") as process:
-        pipes = opened(process)
+    with piped(environ, "--tools", "all") as server:
         for sent, code in SENT:
-            answer = told(pipes, sent)
+            answer = server.told(sent)
             assert answer["id"] == 7, (sent[:200], answer)
             assert code_of(answer) == code, (sent[:200], answer)
             if code is None:
                 assert answer["error"]["message"]
-        answer = told(pipes, tool(8, "register", **HELLO))
+        answer = server.told(tool(8, "register", **HELLO))
         assert (answer["id"], answer["result"]["structuredContent"]["created"]) == (8, True)
     assert len(log_of(var)) == 1
 
@@ -106,7 +95,7 @@ def test_over_http(token: str, var: Path, environ: dict[str, str]) -> None:
         assert web.post(server.url, content=INITIALIZED).status_code == 202
         for sent, code in SENT:
             text = web.post(server.url, content=sent).text
-            lines = [each for each in text.splitlines() if each.startswith(("data: {", "{"))]
+            lines = [line for line in text.splitlines() if line.startswith(("data: {", "{"))]
             answer = json.loads(lines[-1].removeprefix("data: "))
             assert answer["id"] == 7, (sent[:200], answer)
             assert code_of(answer) == code, (sent[:200], answer)
@@ -118,10 +107,9 @@ def test_a_line_that_is_too_long_has_an_id_too(var: Path, environ: dict[str, str
     body = "x" * (MAX_BODY + 10)
     first = tool(7, "register", **{**HELLO, "prompt": body})
     last = f'{{"method":"tools/call","params":{{"p":"{body}","id":3}},"jsonrpc":"2.0","id":7}}\n'
-    with piped(environ) as process:
-        pipes = opened(process)
+    with piped(environ) as server:
         for sent in (first, last.encode()):
-            answer = told(pipes, sent)
+            answer = server.told(sent)
             assert (answer["id"], answer["error"]["data"]["code"]) == (7, "message_too_long")
 
 

@@ -30,11 +30,9 @@ from mcp_servers import (
     changed,
     locked,
     modern,
-    opened,
     piped,
     request,
     serving,
-    told,
     tool,
     wait_for,
 )
@@ -50,10 +48,10 @@ TWO_SESSIONS = "from promptyoself.doors.mcp import http; http.MAX_SESSIONS = 2"
 
 async def visit(client: Client) -> None:
     """What any client does: look at the tools, call some, well and badly."""
-    assert [each.name for each in (await client.list_tools()).tools] == list(SETS["agent"])
-    made = await client.call_tool("register", HELLO)
-    assert made.structured_content["status"] == "success"
-    id_ = made.structured_content["id"]
+    assert [tool.name for tool in (await client.list_tools()).tools] == list(SETS["agent"])
+    registered = await client.call_tool("register", HELLO)
+    assert registered.structured_content["status"] == "success"
+    id_ = registered.structured_content["id"]
     shown = await client.call_tool("show", {"id": id_})
     assert shown.structured_content["schedule"]["agent_id"] == AGENT
     wrong = await client.call_tool("register", {**HELLO, "every": "often"})
@@ -112,23 +110,21 @@ def test_only_the_protocol_comes_out(var: Path, environ: dict[str, str]) -> None
     """P7: over stdio, what is no message is refused with a message; nothing else gets out, whatever
     libraries warn of; and what is asked after that is answered."""
     noisy = {**environ, "PYTHONWARNINGS": "always", "PYTHONDEVMODE": "1"}
-    with piped(noisy) as process:
-        into, out = pipes = opened(process)
+    with piped(noisy) as server:
         for line, code in (
             (b"hello\n", -32700), (b'{"jsonrpc":"2.0"\n', -32700), (b"[]\n", -32600),
             (b'{"id":1}\n', -32600), (b"\xff\xfe\n", -32700), (b"\n\n7\n", -32600),
             (b'"' + b"x" * (9 << 20) + b'"\n', -32600),
         ):  # fmt: skip
-            refused = told(pipes, line)
+            refused = server.told(line)
             id_ = 1 if b":1}" in line else None
             assert (refused["id"], refused["error"]["code"]) == (id_, code)
             assert refused["error"]["data"]["status"] == "error"
-        into.write(tool(1, "approve") + tool(2, "list", colour="red") + request(3, "no/such"))
-        into.write(tool(4, "register", **HELLO))
-        into.flush()
+        server.send(tool(1, "approve"), tool(2, "list", colour="red"), request(3, "no/such"))
+        server.send(tool(4, "register", **HELLO))
         answers = {}
         for _ in range(4):
-            line = out.readline()
+            line = server.out.readline()
             jsonrpc_message_adapter.validate_json(line)
             answer = json.loads(line)
             answers[answer["id"]] = answer
@@ -136,9 +132,9 @@ def test_only_the_protocol_comes_out(var: Path, environ: dict[str, str]) -> None
         assert answers[2]["result"]["structuredContent"]["code"] == "unknown_option"
         assert answers[3]["error"]["code"] == -32601
         assert answers[4]["result"]["structuredContent"]["created"] is True
-        into.close()
-        assert out.read() == b""
-        assert process.wait(timeout=30) == 0
+        server.into.close()
+        assert server.out.read() == b""
+        assert server.ended()[0] == 0
     assert len(check_chain(var / "schedules")) == 2
 
 
@@ -146,20 +142,16 @@ def test_only_the_protocol_comes_out(var: Path, environ: dict[str, str]) -> None
 def test_a_stdio_server_ends(way: str, var: Path, environ: dict[str, str]) -> None:
     """It ends with its client, however that goes, and when it is told to, though input may still
     come; without a complaint."""
-    with piped(environ) as process:
-        into, out = opened(process)
+    with piped(environ) as server:
         if way == "closes":
-            into.close()
+            server.into.close()
         elif way == "dies":
-            into.write(tool(1, "list") * 50)
-            into.flush()
-            out.close()
-            into.close()
+            server.send(tool(1, "list") * 50)
+            server.out.close()
+            server.into.close()
         else:
-            process.send_signal(getattr(signal, way))
-        assert process.wait(timeout=30) == 0
-        assert process.stderr is not None
-        assert process.stderr.read() == b""
+            server.process.send_signal(getattr(signal, way))
+        assert server.ended() == (0, b"")
 
 
 def test_a_client_that_goes_in_the_middle_of_a_call(var: Path, environ: dict[str, str]) -> None:
@@ -167,16 +159,14 @@ def test_a_client_that_goes_in_the_middle_of_a_call(var: Path, environ: dict[str
     HTTP, where the server goes on to serve others."""
     call("register", "--agent-id", "a", "--prompt", "x", "--every", "1h").success()
     before = log_of(var)
-    with piped(environ) as process:
-        into, _ = opened(process)
+    with piped(environ) as over_stdio:
         with locked(var):
-            into.write(tool(1, "register", **HELLO))
-            into.flush()
+            over_stdio.send(tool(1, "register", **HELLO))
             time.sleep(0.3)
-            into.close()
+            over_stdio.into.close()
             time.sleep(0.1)
             assert log_of(var) == before
-        assert process.wait(timeout=30) == 0
+        assert over_stdio.ended()[0] == 0
     assert len(check_chain(var / "schedules")) in (2, 3)
     with serving(environ) as server:
         content, _ = modern(tool(1, "register", **{**HELLO, "prompt": "Over HTTP"}))
@@ -199,17 +189,13 @@ def test_killed_in_the_middle_of_a_write(var: Path, environ: dict[str, str]) -> 
     wasn't is there whole or not at all, and the next server goes on."""
     answered: set[str] = set()
     for round_ in range(4):
-        with piped(environ) as process:
-            into, out = opened(process)
+        with piped(environ) as server:
             for number in range(60):
                 prompt = f"Hello {round_} {number}"
-                into.write(tool(number, "register", **{**HELLO, "prompt": prompt}))
-            into.flush()
-            for _ in range(1 + 5 * round_):
-                result = json.loads(out.readline())["result"]
-                answered.add(result["structuredContent"]["id"])
-            process.kill()
-            for line in out.read().splitlines(keepends=True):
+                server.send(tool(number, "register", **{**HELLO, "prompt": prompt}))
+            lines = [server.out.readline() for _ in range(1 + 5 * round_)]
+            server.process.kill()
+            for line in (*lines, *server.out.read().splitlines(keepends=True)):
                 if line.endswith(b"\n"):
                     answered.add(json.loads(line)["result"]["structuredContent"]["id"])
     assert len(answered) >= 34
@@ -223,12 +209,11 @@ def test_nothing_is_left_open(var: Path, environ: dict[str, str]) -> None:
     """A server that is called and called again doesn't run out of files: what a call has opened is
     closed soon after it."""
     most = 0
-    with piped({**environ, "PROMPTYOSELF_MAX_ACTIVE_PER_AGENT": "1000"}) as process:
-        pipes = opened(process)
+    with piped({**environ, "PROMPTYOSELF_MAX_ACTIVE_PER_AGENT": "1000"}) as server:
         for number in range(1, 151):
-            answer = told(pipes, tool(number, "register", **{**HELLO, "prompt": f"Hello {number}"}))
-            assert answer["result"]["isError"] is False
-            most = max(most, len(os.listdir(f"/proc/{process.pid}/fd")))
+            asked = {**HELLO, "prompt": f"Hello {number}"}
+            assert server.told(tool(number, "register", **asked))["result"]["isError"] is False
+            most = max(most, len(os.listdir(f"/proc/{server.process.pid}/fd")))
     assert most < 80
 
 
@@ -279,8 +264,8 @@ def test_a_header_names_the_agent_that_calls(var: Path, environ: dict[str, str])
     async def by_one(client: Client) -> None:
         (register,) = [t for t in (await client.list_tools()).tools if t.name == "register"]
         assert register.input_schema["required"] == []
-        made = await client.call_tool("register", hello)
-        ids["agent-1"] = made.structured_content["id"]
+        registered = await client.call_tool("register", hello)
+        ids["agent-1"] = registered.structured_content["id"]
         again = await client.call_tool("register", {**hello, "agent_id": "agent-1"})
         assert again.structured_content["created"] is False
         other = await client.call_tool("register", {**hello, "agent_id": "agent-2"})
@@ -289,8 +274,8 @@ def test_a_header_names_the_agent_that_calls(var: Path, environ: dict[str, str])
     async def by_another(client: Client) -> None:
         cancelled = await client.call_tool("cancel", {"id": ids["agent-1"]})
         assert cancelled.structured_content["code"] == "forbidden_agent"
-        made = await client.call_tool("register", hello)
-        ids["agent-2"] = made.structured_content["id"]
+        registered = await client.call_tool("register", hello)
+        ids["agent-2"] = registered.structured_content["id"]
         (listed,) = (await client.call_tool("list", {})).structured_content["schedules"]
         assert listed["id"] == ids["agent-2"]
         (content,) = (await client.read_resource("promptyoself://agenda")).contents
@@ -473,14 +458,13 @@ def test_with_the_loop(transport: str, var: Path, environ: dict[str, str]) -> No
                 wait_for(var, "delivery.delivered")
                 assert server.end() == (0, "")
         else:
-            with piped(environ, "--with-loop") as process:
-                into, out = pipes = opened(process)
-                answer = told(pipes, tool(1, "register", **arguments))
+            with piped(environ, "--with-loop") as over_stdio:
+                answer = over_stdio.told(tool(1, "register", **arguments))
                 assert answer["result"]["isError"] is False
                 wait_for(var, "delivery.delivered")
-                into.close()
-                assert process.wait(timeout=30) == 0
-                assert out.read() == b""
+                over_stdio.into.close()
+                assert over_stdio.ended()[0] == 0
+                assert over_stdio.out.read() == b""
         assert list(sandbox.deliveries.values()) == [1]
     events = check_chain(var / "schedules")
     (stopped,) = [event for event in events if event["type"] == "worker.stopped"]
@@ -501,9 +485,9 @@ def test_a_loop_that_fails_is_told(transport: str, var: Path, environ: dict[str,
             assert server.process.returncode == 1
             assert json.loads(out)["code"] == "newer_events"
     else:
-        with piped(environ, "--with-loop") as process:
-            out, err = process.communicate(timeout=30)
-            assert (process.returncode, out) == (1, b"")
+        with piped(environ, "--with-loop", greeted=False) as over_stdio:
+            out, err = over_stdio.process.communicate(timeout=30)
+            assert (over_stdio.process.returncode, out) == (1, b"")
             assert json.loads(err.splitlines()[-1])["code"] == "newer_events"
     assert b"Traceback" not in err
 
@@ -517,8 +501,8 @@ def test_it_finds_the_data_that_it_was_given(
 
         async def visited(client: Client) -> None:
             # Often, so that today has a slot left at almost any time of day.
-            made = await client.call_tool("promptyoself_register", {**HELLO, "every": "10s"})
-            assert made.structured_content["created"]
+            registered = await client.call_tool("promptyoself_register", {**HELLO, "every": "10s"})
+            assert registered.structured_content["created"]
             agenda = await client.read_resource("promptyoself://agenda")
             assert AGENT in str(agenda)
 

@@ -10,7 +10,6 @@ import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 from calling import call, run
@@ -25,7 +24,6 @@ from mcp_servers import (
     Serving,
     locked,
     modern,
-    opened,
     piped,
     request,
     serving,
@@ -40,11 +38,11 @@ def preflight(server: Serving, origin: str, **more: str) -> tuple[int, dict[str,
     """What a browser asks before a page's request; without a token, which it hasn't got."""
     wanted = "authorization,content-type,mcp-protocol-version,x-of-the-client"
     headers = {"Access_Control_Request_Headers": wanted} | more
-    status, told, body = server.ask(
+    status, answered, body = server.ask(
         "OPTIONS", Origin=origin, Access_Control_Request_Method="POST", **headers
     )
     assert (status != 204) or body == b""
-    return status, told
+    return status, answered
 
 
 def test_a_page_that_was_named_gets_in(var: Path, environ: dict[str, str]) -> None:
@@ -147,8 +145,8 @@ class Asking:
             self.body, headers = modern(self.body)
             self.headers |= {name.replace("_", "-"): value for name, value in headers.items()}
         else:
-            _, told, _ = server.ask("POST", INITIALIZE, **self.headers)
-            self.headers["Mcp-Session-Id"] = told["mcp-session-id"]
+            _, answered, _ = server.ask("POST", INITIALIZE, **self.headers)
+            self.headers["Mcp-Session-Id"] = answered["mcp-session-id"]
             server.post(INITIALIZED, **self.headers)
 
     def answer(self) -> tuple[int, bytes]:
@@ -217,7 +215,7 @@ def test_the_end_of_input_is_no_end_of_answers(var: Path, environ: dict[str, str
         COMMAND, env=environ, input=content.rstrip(b"\n"), capture_output=True, timeout=60,
         check=False,
     )  # fmt: skip
-    answers = {each["id"]: each for each in map(json.loads, done.stdout.splitlines())}
+    answers = {answer["id"]: answer for answer in map(json.loads, done.stdout.splitlines())}
     assert (done.returncode, done.stderr) == (0, b"")
     assert set(answers) == {*range(10), None}
     assert all(answers[n]["result"]["structuredContent"]["created"] for n in range(1, 9))
@@ -229,29 +227,25 @@ def test_a_slow_call_is_answered_at_the_end(way: str, var: Path, environ: dict[s
     """The same of a call that waits, at the end of input and at SIGTERM; one that was called off
     keeps nobody waiting."""
     call("register", "--agent-id", "a", "--prompt", "x", "--every", "1h").success()
-    with piped(environ) as process:
-        into, out = opened(process)
+    with piped(environ) as server:
         with locked(var):
-            into.write(tool(1, "register", **HELLO))
+            server.send(tool(1, "register", **HELLO))
             if way == "cancels":
-                into.write(b'{"jsonrpc":"2.0","method":"notifications/cancelled",'
-                           b'"params":{"requestId":1}}\n')  # fmt: skip
-            into.flush()
+                server.send(b'{"jsonrpc":"2.0","method":"notifications/cancelled",'
+                            b'"params":{"requestId":1}}\n')  # fmt: skip
             time.sleep(0.7)
             if way == "SIGTERM":
-                process.send_signal(signal.SIGTERM)
+                server.process.send_signal(signal.SIGTERM)
             else:
-                into.close()
+                server.into.close()
             if way == "cancels":
-                assert process.wait(timeout=15) == 0
+                assert server.process.wait(timeout=15) == 0
                 return
             time.sleep(1.0)
-            assert process.poll() is None
-        answer: dict[str, Any] = json.loads(out.readline())
+            assert server.process.poll() is None
+        answer = json.loads(server.out.readline())
         assert answer["result"]["structuredContent"]["created"], answer
-        assert process.wait(timeout=30) == 0
-        assert process.stderr is not None
-        assert process.stderr.read() == b""
+        assert server.ended() == (0, b"")
     assert len(check_chain(var / "schedules")) == 3
 
 

@@ -106,7 +106,7 @@ def test_the_files_are_found_once_installed(built: Path, tmp_path: Path) -> None
     the source."""
     var = tmp_path / "var"
     checks = json.loads(run(built, "promptyoself", "doctor", "--skip-letta", var=var))["checks"]
-    (check,) = (each for each in checks if each["name"] == "files")
+    (check,) = (check for check in checks if check["name"] == "files")
     shown = re.search(r"python -c '([^']+)'\)(/data/promptyoself.service)", OPERATING.read_text())
     assert shown is not None
     unit = Path(run(built, "python", "-c", shown[1], var=var).strip() + shown[2])
@@ -158,6 +158,6 @@ def test_what_is_missing_can_be_installed() -> None:
     to install promptyoself itself from an index, where that name may be nobody's or another's."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert {name: [wanted] for name, wanted in EXTRAS.items()} == project["optional-dependencies"]
-    told = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]
-    for path in [*told, *(ROOT / "promptyoself").rglob("*.py")]:
+    pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]
+    for path in [*pages, *(ROOT / "promptyoself").rglob("*.py")]:
         assert "promptyoself[" not in path.read_text(), path

@@ -150,20 +150,20 @@ def test_nothing_of_another_agent_is_told(house: House) -> None:
     for command, calls in COMMANDS.items():
         for arguments in calls:
             answer = house.call(command, arguments)
-            told = answer.out.decode() + answer.err
+            text = answer.out.decode() + answer.err
             if "OTHER" in arguments or "EXPORT" in arguments:
-                told = told.replace(OTHER, "")
-            assert SECRET not in told, (command, arguments, told)
-            assert "Traceback" not in told, (command, arguments, told)
+                text = text.replace(OTHER, "")
+            assert SECRET not in text, (command, arguments, text)
+            assert "Traceback" not in text, (command, arguments, text)
 
 
 def test_an_agenda_is_the_callers_own(house: House) -> None:
     """That is a resource of the MCP server, and no command; here a header says who calls."""
     for words in ([], [f"--agent-id={OWN}"], [f"--agent-id={OTHER}"]):
-        told = call_command(_agenda_command, words, Caller("mcp", StopFlag(), agent=OWN)).decode()
-        assert SECRET not in told.replace(f"'{OTHER}'", ""), told
-        assert ("forbidden_agent" in told) == (OTHER in "".join(words)), told
-        assert house.mine in told or "forbidden_agent" in told, told
+        text = call_command(_agenda_command, words, Caller("mcp", StopFlag(), agent=OWN)).decode()
+        assert SECRET not in text.replace(f"'{OTHER}'", ""), text
+        assert ("forbidden_agent" in text) == (OTHER in "".join(words)), text
+        assert house.mine in text or "forbidden_agent" in text, text
 
 
 def test_who_is_pinned_to_nobody_is_told(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -51,17 +52,18 @@ class Host:
         return path
 
     def run(
-        self, *arguments: str, path: Path | None = None, **more: str
+        self,
+        *arguments: str,
+        path: Path | None = None,
+        flags: Sequence[str] = (),
+        prepare: Callable[[], object] | None = None,
+        **more: str,
     ) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
-            [sys.executable, str(path or self.path), *arguments],
-            cwd=self.elsewhere,
-            env={**self.environ, **more},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=60,
-            check=False,
-        )
+            [sys.executable, *flags, str(path or self.path), *arguments],
+            cwd=self.elsewhere, env={**self.environ, **more}, stdin=subprocess.DEVNULL,
+            capture_output=True, timeout=60, check=False, preexec_fn=prepare,
+        )  # fmt: skip
 
     def describe(self) -> dict[str, Any]:
         done = self.run("--describe")
@@ -78,9 +80,9 @@ class Host:
         """A tool call, as the host makes an argument list of it."""
         known = {
             parameter["name"]: parameter
-            for each in self.described["commands"]
-            if each["name"] == command
-            for parameter in each["parameters"]
+            for described in self.described["commands"]
+            if described["name"] == command
+            for parameter in described["parameters"]
         }
         words = [command]
         for name, value in arguments.items():
@@ -152,9 +154,9 @@ def test_the_description_keeps_the_contract(host: Host) -> None:
 def test_a_list_is_given_by_repeating(host: Host) -> None:
     """A parameter of type array takes what a host makes of a list, a flag for each item; and a
     desire goes from recorded to pruned through tools alone."""
-    described = {each["name"]: each for each in host.describe()["commands"]}
+    described = {command["name"]: command for command in host.describe()["commands"]}
     for name in ("desire", "desires"):
-        types = {each["name"]: each["type"] for each in described[name]["parameters"]}
+        types = {option["name"]: option["type"] for option in described[name]["parameters"]}
         assert types["tag"] == "array"
     asked = {"agent_id": "agent-7", "text": "Learn Danish", "strength": 0.8, "tag": ["a", "b"]}
     id_ = host.call("desire", asked)["id"]
@@ -181,8 +183,8 @@ def test_what_is_described_is_what_the_commands_have(host: Host) -> None:
         assert command is not None
         options = {
             name.removeprefix("--")
-            for each in command.params
-            for name in (*each.opts, *each.secondary_opts)
+            for option in command.params
+            for name in (*option.opts, *option.secondary_opts)
         }
         names = {parameter["name"].replace("_", "-") for parameter in described["parameters"]}
         assert options - names <= {
@@ -287,11 +289,11 @@ def test_the_door_has_what_is_described_and_nothing_else(
     path = host.path
     if way == "installed":
         (tmp_path / "more").mkdir()
-        path = sanctum.install(tmp_path / "more", sys.executable).path
+        path, _ = sanctum.install(tmp_path / "more", sys.executable)
     var = Path(host.environ["PROMPTYOSELF_VAR"])
     asked = ["--agent-id", "a", "--prompt", "Hello", "--every", "1h", "--tier", "2"]
     id_ = json.loads(host.run("register", *asked).stdout)["id"]
-    before = {each: each.read_bytes() for each in var.rglob("*") if each.is_file()}
+    before = {path: path.read_bytes() for path in var.rglob("*") if path.is_file()}
     more = {"PROMPTYOSELF_ONLY_AGENT": "a"} if pinned else {}
     extra = {"approve": ["--id", id_], "import": ["x.json"], "demo": []}
     for name, words in [*((name, extra.get(name, [])) for name in CLOSED), *HIDDEN]:
@@ -301,7 +303,7 @@ def test_the_door_has_what_is_described_and_nothing_else(
         assert answer["code"] == ("unknown_command" if closed else "unknown_option"), (name, words)
         assert done.returncode == 2
         assert ("register, list" if closed else "There are: ") in answer["error"]
-        after = {each: each.read_bytes() for each in var.rglob("*") if each.is_file()}
+        after = {path: path.read_bytes() for path in var.rglob("*") if path.is_file()}
         assert after == before, (name, words)
 
 
@@ -331,9 +333,9 @@ def test_an_empty_text_is_no_agent(host: Host) -> None:
     for tool in ("list", "history", "audit", "budgets", "desires"):
         whole = host.call(tool, {})
         answer = host.call(tool, {"agent_id": ""})
-        for each in (answer, whole):
-            each.pop("until", None)
-            each.pop("as_of", None)
+        for shown in (answer, whole):
+            shown.pop("until", None)
+            shown.pop("as_of", None)
         assert answer == whole
     assert host.call("list", {"limit": "", "status": ""})["count"] == 1
     assert host.call("show", {"id": ""})["code"] == "missing_option"
@@ -349,18 +351,18 @@ def test_what_an_empty_text_unsets(var: Path) -> None:
     """What the doors take for something to be unset is what modify unsets, and nothing else."""
     command = cli.cli.get_command(click.Context(cli.cli), "modify")
     assert command is not None
-    assert {each.name for each in parameters(command) if each.unsets} == {
+    assert {parameter.name for parameter in parameters(command) if parameter.unsets} == {
         "name", "conversation-id", "start-at", "until", "jitter", "on-failure",
     }  # fmt: skip
     words = ["--agent-id", "a", "--prompt", "x", "--every", "1h", "--name", "n", "--jitter", "1m"]
     more = ["--conversation-id", "conv-1", "--start-at", "2099-01-01", "--until", "2100-01-01",
             "--on-failure", "b"]  # fmt: skip
     id_ = call("register", *words, *more).success()["id"]
-    for each in parameters(command):
-        if each.name != "id" and not each.flag:
-            answer = call("modify", "--id", id_, f"--{each.name}=").document
-            done = answer.get("modified") == [each.name.replace("-", "_")]
-            assert done is each.unsets, (each.name, answer)
+    for parameter in parameters(command):
+        if parameter.name != "id" and not parameter.flag:
+            answer = call("modify", "--id", id_, f"--{parameter.name}=").document
+            done = answer.get("modified") == [parameter.name.replace("-", "_")]
+            assert done is parameter.unsets, (parameter.name, answer)
 
 
 def test_an_array_repeats_its_flag() -> None:
@@ -378,8 +380,8 @@ def test_an_array_repeats_its_flag() -> None:
         given.append(options)
 
     given: list[dict[str, Any]] = []
-    described = {each.name: each for each in parameters(wish)}
-    assert {name: (each.type, each.items) for name, each in described.items()} == {
+    described = {parameter.name: parameter for parameter in parameters(wish)}
+    assert {name: (parameter.type, parameter.items) for name, parameter in described.items()} == {
         "text": ("string", None), "tag": ("array", "string"), "level": ("array", "integer"),
         "loud": ("boolean", None),
     }  # fmt: skip
@@ -439,7 +441,7 @@ def test_a_call_ends_in_the_agents_own_history(host: Host, tmp_path: Path) -> No
         executed: list[dict[str, Any]] = []
         while not executed:
             executed = host.call("execute", {})["executed"]
-        assert [(each["id"], each["state"]) for each in executed] == [(id_, "delivered")]
+        assert [(line["id"], line["state"]) for line in executed] == [(id_, "delivered")]
         assert [message.text for message in letta.messages(one)] == ["Stretch."]
         assert letta.messages(two) == []
         assert host.call("audit", {"agent_id": one})["totals"]["delivered"] == 1
@@ -464,7 +466,7 @@ def test_killed_in_the_middle_of_a_write(host: Host) -> None:
     assert host.call("register", {"agent_id": "a", "prompt": "Last.", "every": "1h"})["created"]
     registered = {event["id"] for event in check_chain(var / "schedules")} - {None}
     assert answered < registered
-    assert {each["id"] for each in host.call("list", {})["schedules"]} == registered
+    assert {schedule["id"] for schedule in host.call("list", {})["schedules"]} == registered
 
 
 def test_a_large_argument(host: Host) -> None:
@@ -478,11 +480,7 @@ def test_stdin_may_be_closed(host: Host) -> None:
     """Hosts close stdin: not even its descriptor is there, and what a call opens may get it."""
     words = ["register", "--agent-id", "a", "--prompt", "x", "--every", "1h"]
     for asked, code in ((words, 0), ([*words, "--prompt-file", "-"], 2), (["list"], 0)):
-        done = subprocess.run(
-            [sys.executable, str(host.path), *asked],
-            env=host.environ, cwd=host.elsewhere, stdout=subprocess.PIPE, check=False,
-            preexec_fn=lambda: os.close(0),
-        )  # fmt: skip
+        done = host.run(*asked, prepare=lambda: os.close(0))
         assert done.returncode == code, done.stdout
         assert json.loads(done.stdout)["status"] == ("error" if code else "success")
     assert host.call("verify", {})["valid"]
@@ -601,11 +599,7 @@ def test_doctor_says_whether_a_host_finds_us(host: Host) -> None:
 
 def test_without_our_packages_it_says_so(host: Host) -> None:
     """P7: run by an interpreter that lacks click, say, the plugin answers with one document."""
-    done = subprocess.run(
-        [sys.executable, "-S", "-E", str(host.path), "list"],
-        env={"PATH": os.environ["PATH"]}, cwd=host.elsewhere, stdin=subprocess.DEVNULL,
-        capture_output=True, check=False,
-    )  # fmt: skip
+    done = host.run("list", flags=("-S", "-E"))
     answer = json.loads(done.stdout)
     assert (done.returncode, answer["code"]) == (1, "missing_package")
     assert "install-plugin" in answer["hint"]

@@ -35,7 +35,7 @@ def text_of(node: ast.AST) -> str | None:
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value
     if isinstance(node, ast.JoinedStr):
-        parts = (text_of(each) for each in node.values)
+        parts = (text_of(part) for part in node.values)
         return "".join("x" if part is None else part for part in parts)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         left, right = text_of(node.left), text_of(node.right)
@@ -169,10 +169,10 @@ def test_through_the_mcp_door(var: Path, monkeypatch: pytest.MonkeyPatch) -> Non
                 assert document["error"] == document["message"]
                 for key in ("message", "hint", "error"):
                     assert not wrong(document[key], "p_"), (tool, document)
-            made = await client.call_tool(
+            registered = await client.call_tool(
                 "p_register", {"agent_id": AGENT, "prompt": "x", "every": "1h", "tier": 2}
             )
-            document = made.structured_content
+            document = registered.structured_content
             assert document is not None
             assert "approve" not in document["warning"]
             assert "Slots without one are skipped." in document["warning"]
@@ -209,8 +209,11 @@ def test_descriptions_too() -> None:
     """What a host or a client is told of a command is in its own words."""
     described = sanctum.describe(GROUP)
     for command in described["commands"]:
-        texts = [command["description"], *(each["description"] for each in command["parameters"])]
-        assert not [found for text in texts for found in wrong(text, "promptyoself__")], command
+        texts = [
+            command["description"],
+            *(option["description"] for option in command["parameters"]),
+        ]
+        assert not [word for text in texts for word in wrong(text, "promptyoself__")], command
 
 
 def test_a_shell_keeps_its_own(var: Path) -> None:

@@ -31,8 +31,8 @@ def requirements() -> list[Requirement]:
     """What the package and its extras ask for."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"].values()
-    asked = [*project["dependencies"], *(each for extra in extras for each in extra)]
-    return [Requirement(each) for each in asked]
+    asked = [*project["dependencies"], *(requirement for extra in extras for requirement in extra)]
+    return [Requirement(requirement) for requirement in asked]
 
 
 def lowest(requirement: Requirement) -> str:
@@ -50,12 +50,12 @@ def attempt(kind: str, constraints: list[str]) -> bool:
     python = str(folder / "bin" / "python")
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
     file = folder / "constraints.txt"
-    file.write_text("".join(f"{each}\n" for each in constraints))
+    file.write_text("".join(f"{constraint}\n" for constraint in constraints))
     extras = ",".join(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
                       ["optional-dependencies"])  # fmt: skip
     install = [python, "-m", "pip", "install", "--quiet", "--constraint", str(file)]
     subprocess.run([*install, "--editable", f"{ROOT}[{extras}]", *RUNNERS], check=True)
-    names = [each.name for each in requirements()]
+    names = [requirement.name for requirement in requirements()]
     shown = subprocess.run(
         [python, "-m", "pip", "list", "--format", "freeze"], check=True, capture_output=True
     )
@@ -68,7 +68,7 @@ def attempt(kind: str, constraints: list[str]) -> bool:
 
 def main() -> int:
     """Both kinds; 1 where one fails."""
-    kinds = {"lowest": [lowest(each) for each in requirements()], "newest": []}
+    kinds = {"lowest": [lowest(requirement) for requirement in requirements()], "newest": []}
     failed = [kind for kind, constraints in kinds.items() if not attempt(kind, constraints)]
     if failed:
         print(f"\nNot with the {' and the '.join(failed)} versions that pyproject.toml allows.")

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from calling import AGENT, lines_of, log_of
 
@@ -45,8 +45,8 @@ class Serving:
         with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)) as connection:
             connection.request(method, "/mcp", body, sent)
             answer = connection.getresponse()
-            told = {name.lower(): value for name, value in answer.getheaders()}
-            return answer.status, told, answer.read()
+            answered = {name.lower(): value for name, value in answer.getheaders()}
+            return answer.status, answered, answer.read()
 
     def post(self, body: bytes, **headers: str) -> tuple[int, bytes]:
         """A message, as a program of any kind may send it: the status, and the answer."""
@@ -79,15 +79,42 @@ def serving(
         process.communicate()
 
 
+class Piped:
+    """A server over stdio, in a process of its own, for a client that is no good one."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self.process, self.into, self.out = process, process.stdin, process.stdout
+
+    def send(self, *lines: bytes) -> None:
+        self.into.write(b"".join(lines))
+        self.into.flush()
+
+    def told(self, line: bytes) -> dict[str, Any]:
+        """What the server answers to a line."""
+        self.send(line)
+        answer: dict[str, Any] = json.loads(self.out.readline())
+        return answer
+
+    def ended(self) -> tuple[int, bytes]:
+        """The exit code, and what it had to say, once it has ended by itself."""
+        assert self.process.stderr is not None
+        return self.process.wait(timeout=30), self.process.stderr.read()
+
+
 @contextmanager
-def piped(environ: dict[str, str], *words: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A server over stdio, for a client that is no good one."""
+def piped(environ: dict[str, str], *words: str, greeted: bool = True) -> Iterator[Piped]:
+    """A server over stdio, after the greeting."""
     process = subprocess.Popen(
         [*COMMAND, *words], env=environ,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     try:
-        yield process
+        server = Piped(process)
+        if greeted:
+            assert server.told(INITIALIZE + INITIALIZED)["id"] == 0
+        yield server
     finally:
         process.kill()
         process.wait()
@@ -125,27 +152,7 @@ INITIALIZE = request(
     0, "initialize", protocolVersion="2025-06-18", capabilities={},
     clientInfo={"name": "test", "version": "1"},
 )  # fmt: skip
-
 INITIALIZED = b'{"jsonrpc":"2.0","method":"notifications/initialized"}\n'
-
-
-def opened(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
-    """A server's two pipes, after the greeting."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(INITIALIZE + INITIALIZED)
-    process.stdin.flush()
-    assert json.loads(process.stdout.readline())["id"] == 0
-    return process.stdin, process.stdout
-
-
-def told(pipes: tuple[IO[bytes], IO[bytes]], line: bytes) -> dict[str, Any]:
-    """What a server answers to a line."""
-    into, out = pipes
-    into.write(line)
-    into.flush()
-    answer: dict[str, Any] = json.loads(out.readline())
-    return answer
 
 
 @contextmanager

@@ -32,8 +32,8 @@ class Watched:
 
 def parsed(text: bytes) -> dict[str, dict[tuple[str, ...], float]]:
     """The samples of an exposition: by metric, then by the values of the labels."""
-    found: dict[str, dict[tuple[str, ...], float]] = {}
+    samples: dict[str, dict[tuple[str, ...], float]] = {}
     for family in text_string_to_metric_families(text.decode()):
         for sample in family.samples:
-            found.setdefault(sample.name, {})[tuple(sample.labels.values())] = sample.value
-    return found
+            samples.setdefault(sample.name, {})[tuple(sample.labels.values())] = sample.value
+    return samples

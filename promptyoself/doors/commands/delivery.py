@@ -18,13 +18,7 @@ from promptyoself.doors.session import Session
 
 if TYPE_CHECKING:
     from promptyoself.core.settings import Settings
-    from promptyoself.service.delivery.answers import (
-        AgentList,
-        AgentView,
-        DeliveryLine,
-        Executed,
-        LettaTest,
-    )
+    from promptyoself.service.delivery import answers
     from promptyoself.service.delivery.dispatcher import Report
     from promptyoself.service.delivery.loop import Heartbeat
     from promptyoself.targets.api import Agent
@@ -198,7 +192,7 @@ def _monitored(session: Session, heartbeat: Heartbeat, port: int) -> Iterator[No
 
 
 @command("agents")
-def agents_command(session: Session) -> AgentList:
+def agents_command(session: Session) -> answers.AgentList:
     """List the agents that the Letta server has.
 
     Use it to find the agent_id that `register` wants. Answers with agents (id, name, model, …) and
@@ -215,7 +209,7 @@ def agents_command(session: Session) -> AgentList:
 
 
 @command("test")
-def test_command(session: Session) -> LettaTest:
+def test_command(session: Session) -> answers.LettaTest:
     """Ask whether the Letta server answers and accepts our key.
 
     Use it where prompts don't arrive. Answers with its url, version and latency_ms, or with an
@@ -243,7 +237,7 @@ def _report_for(agent_id: str | None, report: Report) -> Report:
     return report._replace(executed=mine[0], skipped=mine[1])
 
 
-def _pass(report: Report) -> Executed:
+def _pass(report: Report) -> answers.Executed:
     """A pass as the JSON contract has it. The message counts what was delivered, not tried."""
     delivered = sum(1 for line in report.executed if line["delivered"])
     message = f"{delivered} {'prompt' if delivered == 1 else 'prompts'} executed"
@@ -253,14 +247,14 @@ def _pass(report: Report) -> Executed:
     if slots := sum(skip["slots"] for skip in report.skipped):
         reasons = sorted({skip["why"] for skip in report.skipped})
         message += f", {slots} skipped ({', '.join(reasons)})"
-    lines = cast("list[DeliveryLine]", report.executed)
-    answer: Executed = {"executed": lines, "message": message}
+    lines = cast("list[answers.DeliveryLine]", report.executed)
+    answer: answers.Executed = {"executed": lines, "message": message}
     if report.skipped:
         answer["skipped"] = report.skipped
     return answer
 
 
-def _describe(agent: Agent) -> AgentView:
+def _describe(agent: Agent) -> answers.AgentView:
     from promptyoself.core.instants import format_utc
 
     return {

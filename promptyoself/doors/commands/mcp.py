@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from promptyoself.core.errors import WrongUsage
+from promptyoself.core.errors import WrongUsage, missing_package
 from promptyoself.core.times import shown
 from promptyoself.doors.command import call_command, command
 from promptyoself.doors.commands.delivery import CONCURRENCY, deliverer
@@ -118,8 +118,6 @@ def mcp_command(
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("promptyoself"):
             raise
-        from promptyoself.core.errors import missing_package
-
         raise missing_package("The MCP server needs", "mcp") from None
     # What a call leaves behind has files open. It is looked for as often as in any long program,
     # but not among all the modules.

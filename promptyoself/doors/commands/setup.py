@@ -102,9 +102,9 @@ def install_plugin_command(session: Session, plugins_dir: str, python: str | Non
         raise WrongUsage(
             "invalid_value", f"--python {chosen[:200]!r} can't be run.", "Name an interpreter."
         )
-    installed = install(Path(plugins_dir), chosen)
-    done = "The plugin was written." if installed.changed else "The plugin is there already."
-    return {"path": str(installed.path), "changed": installed.changed, "message": done}
+    path, changed = install(Path(plugins_dir), chosen)
+    message = "The plugin was written." if changed else "The plugin is there already."
+    return {"path": str(path), "changed": changed, "message": message}
 
 
 @command("sandbox")

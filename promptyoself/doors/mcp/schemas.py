@@ -7,20 +7,11 @@ people. A test checks what the commands really answer against these schemas.
 
 from __future__ import annotations
 
+import typing
 from importlib import import_module
 from keyword import iskeyword
 from types import NoneType, UnionType
-from typing import (
-    Annotated,
-    Any,
-    Literal,
-    NotRequired,
-    Union,
-    get_args,
-    get_origin,
-    get_type_hints,
-    is_typeddict,
-)
+from typing import Any
 
 from promptyoself.doors.agent_parameters import Parameter
 from promptyoself.doors.registry import TOOLS
@@ -69,7 +60,7 @@ def output_schema(command: str) -> Schema | None:
     answer = getattr(import_module(f"promptyoself.service.{subject}.answers"), name)
     keys = {
         key: schema_of(value)
-        for key, value in get_type_hints(answer, include_extras=True).items()
+        for key, value in typing.get_type_hints(answer, include_extras=True).items()
         # Some clients make a class of the schema, so it has no key such as ``from``, which can't be
         # a name in Python. Another key says the same.
         if not iskeyword(key)
@@ -98,25 +89,25 @@ def schema_of(annotation: Any) -> Schema:
     Raises:
         TypeError: there is no schema of that type.
     """
-    origin, arguments = get_origin(annotation), get_args(annotation)
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation in _TYPES:
         return {"type": _TYPES[annotation]}
-    if origin is NotRequired:
+    if origin is typing.NotRequired:
         return schema_of(arguments[0])
-    if origin is Annotated:
+    if origin is typing.Annotated:
         return {**schema_of(arguments[0]), "description": arguments[1]}
-    if origin is Literal:
+    if origin is typing.Literal:
         return {"enum": list(arguments)}
     if origin is list:
         return {"type": "array", "items": schema_of(arguments[0])}
     if origin is dict:
         values = {} if arguments[1] is Any else {"additionalProperties": schema_of(arguments[1])}
         return {"type": "object", **values}
-    if origin in (Union, UnionType) and arguments[1:] == (NoneType,):
+    if origin in (typing.Union, UnionType) and arguments[1:] == (NoneType,):
         schema = schema_of(arguments[0])
         return {**schema, "type": [schema["type"], "null"]}
-    if is_typeddict(annotation):
-        hints = get_type_hints(annotation, include_extras=True)
+    if typing.is_typeddict(annotation):
+        hints = typing.get_type_hints(annotation, include_extras=True)
         keys = [key for key in hints if key in annotation.__required_keys__]
         properties = {key: schema_of(hints[key]) for key in keys}
         return {"type": "object", "properties": properties, "required": keys}
