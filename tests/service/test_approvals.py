@@ -38,13 +38,8 @@ from promptyoself.rules.policy import approval_in_log
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.audit.report import audit
 from promptyoself.service.forecast.simulate import simulate
+from promptyoself.service.schedules import approvals
 from promptyoself.service.schedules.approval_tokens import Token, Tokens
-from promptyoself.service.schedules.approvals import (
-    ApprovalChecker,
-    approve,
-    list_approvals,
-    revoke,
-)
 from promptyoself.service.schedules.change import cancel, modify, run_now
 from promptyoself.service.schedules.register import register
 from promptyoself.service.schedules.request import Request
@@ -74,12 +69,12 @@ class Desk:
         return str(register(self.store, request, self.now)["id"])
 
     def approve(self, id_: str, uses: int = 1, ttl: str = "24h", **more: Any) -> dict[str, Any]:
-        return approve(self.store, id_, ttl, uses, None, self.now, **more)
+        return approvals.approve(self.store, id_, ttl, uses, None, self.now, **more)
 
     def claim(self, **duration: float) -> Decision:
         """Let time pass, and claim what is due."""
         self.now += timedelta(**duration)
-        checker = ApprovalChecker(self.store, self.now)
+        checker = approvals.ApprovalChecker(self.store, self.now)
         decision = claim_due(self.store, self.now, checker)
         checker.update_tokens()
         return decision
@@ -123,7 +118,7 @@ class Desk:
 
     def listed(self, id_: str) -> tuple[str, int]:
         """An approval's state, and what is left of it."""
-        listed = list_approvals(self.store, self.now)["approvals"]
+        listed = approvals.list_approvals(self.store, self.now)["approvals"]
         (line,) = [approval for approval in listed if approval["id"] == id_]
         return str(line["state"]), line["uses_left"]
 
@@ -349,7 +344,7 @@ def test_a_revoked_one_is_gone(desk: Desk) -> None:
     id_ = desk.register()
     desk.approve(id_, uses=4)
     kept = desk.token(id_).read_bytes()
-    assert revoke(desk.store, id_, "no", desk.now)["revoked_uses"] == 4
+    assert approvals.revoke(desk.store, id_, "no", desk.now)["revoked_uses"] == 4
     assert not desk.token(id_).exists()
     desk.put_back(id_, kept)
     assert desk.deliver(hours=1) == ["approval: revoked"]
@@ -570,7 +565,7 @@ def approving(root: Path, disk: Disk, report: Callable[[str], None]) -> None:
             desk.settle(made)
     desk.approve(id_)
     report("approved again")
-    revoke(desk.store, id_, None, desk.now)
+    approvals.revoke(desk.store, id_, None, desk.now)
     report("revoked")
 
 
@@ -737,7 +732,7 @@ def test_loops_that_race_for_an_approval(
             ):
                 request = Request(**asked, prompt=what, **more)  # type: ignore[arg-type]
                 ids[agent, what] = register(store, request, now)["id"]
-            approve(store, ids[agent, "approved"], "1h", 1, None, now, allow_trigger=True)
+            approvals.approve(store, ids[agent, "approved"], "1h", 1, None, now, allow_trigger=True)
         actors = [cast(environ) for _ in range(3)]
         for _ in range(3):
             for id_ in ids.values():

@@ -7,22 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import packs
 import pytest
 from calling import call
 from checker import check_chain, members
 from conftest import Clock  # noqa: TC002
 from gaps import drop, hidden_alteration
-from packs import (
-    changes_of,
-    check,
-    heads_of,
-    lines_in,
-    packed,
-    put,
-    refused,
-    register_monthly,
-    verdict,
-)
 from tally import count
 
 SINCE = ("--since", "2026-10-01T00:00")
@@ -32,7 +22,7 @@ UNTIL = ("--until", "2026-10-31T00:00")
 @pytest.fixture
 def log(var: Path, clock: Clock) -> Path:
     """Thirteen events in three months, the first two of which are one append."""
-    register_monthly(clock, 3, 4, 5, 6)
+    packs.register_monthly(clock, 3, 4, 5, 6)
     return var
 
 
@@ -80,11 +70,11 @@ def test_a_pack_over_gaps(
 ) -> None:  # fmt: skip
     """P3: a pack over gaps counts what is there, and says what is lost and who states it; its
     verifier passes these gaps and prints the same. It proves the heads of what is left alone."""
-    before = [line for lines in lines_in(log).values() for line in lines]
+    before = [line for lines in packs.lines_in(log).values() for line in lines]
     lose(log, *numbers)
     check_chain(log / "schedules")
-    answer, folder = packed(tmp_path, *arguments)
-    found = lines_in(folder)
+    answer, folder = packs.packed(tmp_path, *arguments)
+    found = packs.lines_in(folder)
     assert (answer["events"], answer["first"]) == (events, first)
     assert events == sum(map(len, found.values()))
     heads = json.loads((folder / "heads.json").read_bytes())
@@ -92,13 +82,13 @@ def test_a_pack_over_gaps(
     assert heads["format"] == (2 if gaps else 1)
     assert answer.get("lost_events", 0) == sum(gap["lost"] for gap in gaps)
     assert [entry["events"] for entry in heads["months"]] == [len(each) for each in found.values()]
-    done = check(folder)
+    done = packs.check(folder)
     assert done.err == ""
     assert done.out.decode().splitlines() == [f"ok {events} {answer['head']}", *said]
     inside = {line for lines in found.values() for line in lines}
     for seq, line in enumerate(before, 1):
         head = f"{seq}:{hashlib.sha256(line).hexdigest()}"
-        code, told = verdict(folder, capsys, "--head", head)
+        code, told = packs.verdict(folder, capsys, "--head", head)
         known = line in inside or seq == heads["before"]["seq"]
         assert code == (not known), told
         if code and any(gap["after"] < seq < gap["first"] for gap in gaps):
@@ -112,11 +102,11 @@ def test_a_sealed_month_that_lost_events(
     to `verify` and to the pack's verifier alike."""
     clock.set("2026-12-20T12:00:00")
     assert len(call("seal").success()["sealed"]) == 2
-    put(log, "2026-10", lines_in(log)["2026-10"])
+    packs.put(log, "2026-10", packs.lines_in(log)["2026-10"])
     lose(log, 7)
     call("verify").success()
-    _, folder = packed(tmp_path)
-    code, said = verdict(folder, capsys)
+    _, folder = packs.packed(tmp_path)
+    code, said = packs.verdict(folder, capsys)
     assert (code, said.splitlines()[1:]) == (0, [lost(1, 6, 16)])
 
 
@@ -131,22 +121,23 @@ def test_a_month_with_a_gap_is_sealed(
     assert len(members((log / "schedules" / "2026-09.ndjson.gz").read_bytes())) == 2
     check_chain(log / "schedules")
     call("verify").success()
-    _, folder = packed(tmp_path)
-    assert verdict(folder, capsys)[0] == 0
-    lines, heads = lines_in(folder)["2026-12"], json.loads((folder / "heads.json").read_bytes())
+    _, folder = packs.packed(tmp_path)
+    assert packs.verdict(folder, capsys)[0] == 0
+    lines = packs.lines_in(folder)["2026-12"]
+    heads = json.loads((folder / "heads.json").read_bytes())
     for at, month in ((-2, "2026-09"), (-1, "2026-10")):
         event = json.loads(lines[at])
         assert event["data"]["month"] == month
         event["data"]["events"] += 1
         text = json.dumps(event, separators=(",", ":"))
         put_december(folder, [*lines[:at], *relinked([text, *lines[at:][1:]])], heads)
-        assert f"it was sealed with other content in {month}" in refused(folder, capsys)
+        assert f"it was sealed with other content in {month}" in packs.refused(folder, capsys)
         call("verify", "--var", str(folder)).error("corrupt_chain")
 
 
 def put_december(folder: Path, lines: list[bytes], heads: dict[str, Any]) -> None:
     """Write the last month again, and a heads.json that ends where it does."""
-    put(folder, "2026-12", lines)
+    packs.put(folder, "2026-12", lines)
     last = hashlib.sha256(lines[-1]).hexdigest()
     ends = [*heads["months"][:-1], {**heads["months"][-1], "hash": last}]
     document = {**heads, "months": ends, "head": {**heads["head"], "hash": last}}
@@ -169,28 +160,28 @@ def test_every_change_of_a_stated_gap(
     """P3: whatever heads.json says otherwise of gaps whose statements are in the pack, the verifier
     finds it; and so it does where the statements say something else."""
     lose(log, 4, 8)
-    _, pack = packed(tmp_path)
+    _, pack = packs.packed(tmp_path)
     path = pack / "heads.json"
     heads = json.loads(path.read_bytes())
-    assert verdict(pack, capsys)[0] == 0
-    for changed in changes_of(heads["gaps"]):
+    assert packs.verdict(pack, capsys)[0] == 0
+    for changed in packs.changes_of(heads["gaps"]):
         if changed == heads["gaps"]:
             continue
         path.write_text(json.dumps({**heads, "gaps": changed}))
-        refused(pack, capsys)
+        packs.refused(pack, capsys)
         count("heads altered")
     for format_ in (1, 3, "2", None):
         path.write_text(json.dumps({**heads, "format": format_}))
-        refused(pack, capsys)
+        packs.refused(pack, capsys)
     path.write_text(json.dumps(heads))
-    lines = lines_in(pack)
+    lines = packs.lines_in(pack)
     false = ({"lost": 2}, {"lost": 0}, {"after": 2}, {"first": None}, {"first_prev": "0" * 64})
     for change in false:
         event = json.loads(lines["2026-12"][-1])
         event["data"].update(change)
         text = json.dumps(event, separators=(",", ":")).encode()
         put_december(pack, [*lines["2026-12"][:-1], text], heads)
-        said = refused(pack, capsys)
+        said = packs.refused(pack, capsys)
         assert said.startswith("bad event 15 in 2026-12.ndjson.gz: heads.json says that"), said
         assert call("verify", "--var", str(pack)).code == 1
 
@@ -200,14 +191,14 @@ def test_a_claim_says_that_it_is_one(
 ) -> None:
     """P3: where somebody drops events from a pack, and heads.json claims a gap there, the verifier
     says that it is a claim; where the number of its statement is in the pack, it is found."""
-    _, pack = packed(tmp_path)
-    lines = lines_in(pack)
+    _, pack = packs.packed(tmp_path)
+    lines = packs.lines_in(pack)
     every = [line for each in lines.values() for line in each]
     kept = {month: [line for line in each if line != every[6]] for month, each in lines.items()}
-    put(pack, "2026-10", kept["2026-10"])
-    heads = json.loads(heads_of(kept))
+    packs.put(pack, "2026-10", kept["2026-10"])
+    heads = json.loads(packs.heads_of(kept))
     (pack / "heads.json").write_text(json.dumps(heads))
-    assert refused(pack, capsys).startswith("bad event 7 in 2026-10.ndjson.gz: its number")
+    assert packs.refused(pack, capsys).startswith("bad event 7 in 2026-10.ndjson.gz: its number")
     claim = {
         "after": 6,
         "after_hash": hashlib.sha256(every[5]).hexdigest(),
@@ -218,11 +209,11 @@ def test_a_claim_says_that_it_is_one(
     for event in (7, 8, 9, 13, 14):
         document = {**heads, "format": 2, "gaps": [{**claim, "event": event}]}
         (pack / "heads.json").write_text(json.dumps(document))
-        code, said = verdict(pack, capsys)
+        code, said = packs.verdict(pack, capsys)
         assert (code, said.splitlines()[1:]) == ((0, [claimed(6, 14)]) if event == 14 else (1, []))
     document["gaps"].append({**claim, "after": 8, "first": 10, "event": 14})
     (pack / "heads.json").write_text(json.dumps(document))
-    assert refused(pack, capsys) == "bad heads.json: nothing is missing after event 8 as it says\n"
+    assert "nothing is missing after event 8 as it says" in packs.refused(pack, capsys)
 
 
 def test_no_alteration_hides_behind_a_gap(
@@ -235,14 +226,14 @@ def test_no_alteration_hides_behind_a_gap(
     assert code in ("corrupt_chain", "events_missing")
     folder = tmp_path / "pack"
     (folder / "schedules").mkdir(parents=True)
-    lines = lines_in(log)
+    lines = packs.lines_in(log)
     for month, each in lines.items():
-        put(folder, month, each)
+        packs.put(folder, month, each)
     statement = json.loads(lines["2026-12"][-1])
-    heads = json.loads(heads_of(lines))
+    heads = json.loads(packs.heads_of(lines))
     for lost in (0, 1):
         gap = {**statement["data"], "lost": lost, "event": statement["seq"]}
         (folder / "heads.json").write_text(json.dumps({**heads, "format": 2, "gaps": [gap]}))
-        assert refused(folder, capsys) == "bad heads.json: what it says of a gap is none\n"
+        assert packs.refused(folder, capsys) == "bad heads.json: what it says of a gap is none\n"
     (folder / "heads.json").write_text(json.dumps(heads))
-    assert refused(folder, capsys).startswith("bad event 8 in 2026-10.ndjson.gz: it doesn't")
+    assert packs.refused(folder, capsys).startswith("bad event 8 in 2026-10.ndjson.gz: it doesn't")

@@ -11,22 +11,16 @@ from crashes import Unsynced
 from damage import raw_members, store_in
 from recoveries import NOW, recovered
 
+from promptyoself.events import records
 from promptyoself.events.draft import Draft
-from promptyoself.events.records import (
-    Record,
-    ScheduleCancelled,
-    ScheduleModified,
-    SchedulePaused,
-    ScheduleTriggered,
-)
 
 SLOT = "2026-12-05T11:00:00.000000Z"
 NEXT = "2026-12-07T09:00:00.000000Z"
-CHANGES: list[tuple[int, Record]] = [
-    (0, ScheduleModified({"prompt": "New", "next_run": NEXT}, "asked")),
-    (1, SchedulePaused(NEXT, "asked")),
-    (2, ScheduleCancelled("asked")),
-    (3, ScheduleTriggered(SLOT, "asked")),
+CHANGES: list[tuple[int, records.Record]] = [
+    (0, records.ScheduleModified({"prompt": "New", "next_run": NEXT}, "asked")),
+    (1, records.SchedulePaused(NEXT, "asked")),
+    (2, records.ScheduleCancelled("asked")),
+    (3, records.ScheduleTriggered(SLOT, "asked")),
 ]
 FIELDS = ("agent_id", "prompt", "schedule_type", "schedule_value", "timezone", "status", "next_run",
           "tier", "misfire", "grace")  # fmt: skip
