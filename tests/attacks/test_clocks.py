@@ -179,8 +179,10 @@ class Machine:
         """End its loop as SIGKILL does."""
         if self.dispatcher is not None:
             self.dispatcher.close()
-            self.alive.__exit__(None, None, None)
             self.dispatcher = None
+        if self.worker:
+            self.alive.__exit__(None, None, None)
+            self.worker = ""
 
 
 @pytest.fixture(autouse=True)
@@ -901,12 +903,6 @@ class Side(Machine):
         record = WorkerStarted(self.worker, 1, "here", "promptyoself 0", "loop", 32)
         self.store.transact(now, lambda _: ([self.store.draft(record, None)], None))
 
-    def end(self) -> None:
-        if self.worker:
-            self.alive.__exit__(None, None, None)
-            self.worker = ""
-            self.flying.clear()
-
 
 class Story:
     """Two machines, each with a clock that runs both ways, one log in files, and what arrived."""
@@ -1005,7 +1001,8 @@ class Story:
             record = WorkerStopped(side.worker, "SIGTERM")
             store = side.store
             store.transact(self.clock(side), lambda _: ([store.draft(record, None)], None))
-        side.end()
+        side.die()
+        side.flying.clear()
 
     def settle(self) -> None:
         """Set the clocks right, and let everything be settled."""
@@ -1052,8 +1049,7 @@ def test_the_audit_of_any_story_on_two_machines_is_clean(steps: list[tuple[str, 
             story.settle()
             story.check()
         finally:
-            for side in story.sides:
-                side.end()
+            story.world.close()
 
 
 # --- every zone -----------------------------------------------------------------------------------

@@ -10,25 +10,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import chains
 import pytest
-from chains import (
-    ACTOR,
-    NOW,
-    Killed,
-    StepDisk,
-    append,
-    die,
-    draft,
-    failing_disk,
-    first_type,
-    index_in,
-    kill,
-    ledger_in,
-    prompts,
-    replayed,
-    schema,
-    snapshot_of,
-)
 from checker import check_chain, members
 from crashes import Report, Unsynced, in_child, ways
 from tally import SCALE, chance, count, rounds
@@ -54,18 +37,20 @@ TORN = compress(b"half of it was written\n")[:-5]
 def scenario(folder: Path, disk: Disk, report: Report) -> None:
     """Every kind of write there is: a new ledger, a further append, an index, a new month, and a
     torn end moved aside and recorded."""
-    ledger = ledger_in(folder, disk)
-    index = index_in(folder / "index.json", ledger, lambda _: None, disk)
+    ledger = chains.ledger_in(folder, disk)
+    index = chains.index_in(folder / "index.json", ledger, lambda _: None, disk)
     for number, days in enumerate((0, 0, 20, 21)):
         if number == 3:
             with (folder / "2026-12.ndjson.gz").open("ab") as file:
                 file.write(TORN)
         with ledger.exclusive():
             snapshot = index.load()
-            when = NOW + timedelta(days=days)
-            drafts = [draft(2 * number), draft(2 * number + 1)]
+            when = chains.NOW + timedelta(days=days)
+            drafts = [chains.draft(2 * number), chains.draft(2 * number + 1)]
             batch = ledger.append(drafts, when, snapshot.position)
-            index.save(Snapshot(schema().fold(snapshot.state, batch.envelopes), batch.position))
+            index.save(
+                Snapshot(chains.schema().fold(snapshot.state, batch.envelopes), batch.position)
+            )
         report(str(number))
 
 
@@ -76,7 +61,7 @@ def _new(root: Path) -> Path:
 
 def steps_of(folder: Path) -> list[str]:
     """The scenario's syscalls."""
-    disk = StepDisk()
+    disk = chains.StepDisk()
     scenario(folder, disk, lambda _: None)
     check_chain(folder)
     return disk.log
@@ -86,16 +71,16 @@ def assert_recovers(folder: Path, acknowledged: list[str], torn: bool = False) -
     """Nothing acknowledged is lost, nothing invented, no group split; and work goes on."""
     at_least = [f"Water the plants {2 * int(n) + k}" for n in acknowledged for k in (0, 1)]
     one_more = [f"Water the plants {len(at_least) + k}" for k in (0, 1)]
-    before = snapshot_of(folder)
+    before = chains.snapshot_of(folder)
     warnings: list[str] = []
-    ledger = ledger_in(folder)
-    index = index_in(folder / "index.json", ledger, warnings.append)
+    ledger = chains.ledger_in(folder)
+    index = chains.index_in(folder / "index.json", ledger, warnings.append)
     loaded = index.load()
-    assert loaded == replayed(ledger)
-    assert snapshot_of(folder) == before, "a reader changed the chain"
-    ledger.append([draft(100)], NOW + timedelta(days=30), loaded.position)
+    assert loaded == chains.replayed(ledger)
+    assert chains.snapshot_of(folder) == before, "a reader changed the chain"
+    ledger.append([chains.draft(100)], chains.NOW + timedelta(days=30), loaded.position)
     events = check_chain(folder)
-    registered = prompts(events)
+    registered = chains.prompts(events)
     assert registered in (
         [*at_least, "Water the plants 100"],
         [*at_least, *one_more, "Water the plants 100"],
@@ -104,7 +89,7 @@ def assert_recovers(folder: Path, acknowledged: list[str], torn: bool = False) -
         kept = [path.read_bytes() for path in (folder / "quarantine").iterdir()]
         assert TORN in kept
     assert not list(folder.rglob("*.unrecorded"))
-    append(ledger, 101, now=NOW + timedelta(days=31))
+    chains.append(ledger, 101, now=chains.NOW + timedelta(days=31))
     assert len(check_chain(folder)) == len(events) + 1
 
 
@@ -115,7 +100,7 @@ def test_killed_at_every_syscall(quick_path: Path) -> None:
     steps = steps_of(_new(quick_path / "dry") / "s")
     for at, when in ways(steps):
         folder = _new(quick_path / f"{at}-{when}") / "s"
-        disk = StepDisk(at, when, kill)
+        disk = chains.StepDisk(at, when, chains.kill)
         acknowledged, ended_by = in_child(lambda r, f=folder, d=disk: scenario(f, d, r))
         assert ended_by == signal.SIGKILL, (at, when)
         count("kills by SIGKILL")
@@ -138,7 +123,7 @@ class Passes:
                 "PROMPTYOSELF_RECONCILE_GRACE": "0.3",
             }
         )
-        return Store(settings, ACTOR, warn=lambda _: None, disk=disk)
+        return Store(settings, chains.ACTOR, warn=lambda _: None, disk=disk)
 
     def register(self, name: str, *, idle: bool = False) -> None:
         """One prompt, due since half a minute; or one that is rendered when it fires."""
@@ -170,7 +155,7 @@ class Passes:
     def assert_settled(self, name: str) -> None:
         """One outcome in the log, one copy in the agent's history."""
         store = self.store(name, Unsynced())
-        store.transact(datetime.now(UTC), lambda _: ([draft(1)], None))
+        store.transact(datetime.now(UTC), lambda _: ([chains.draft(1)], None))
         events = check_chain(self.root / name / "schedules")
         registered = next(e for e in events if e["type"] == "schedule.registered")
         check_deliveries(event for batch in store.replay() for event in batch.envelopes)
@@ -188,7 +173,7 @@ def test_killed_at_every_syscall_of_a_delivery(quick_path: Path) -> None:
     has the prompt once, plain or rendered."""
     with Sandbox(("dry",), latency=0.02) as sandbox:
         passes = Passes(quick_path, sandbox)
-        dry = StepDisk()
+        dry = chains.StepDisk()
         passes.register("dry")
         passes.execute("dry", dry)
         passes.assert_settled("dry")
@@ -200,7 +185,7 @@ def test_killed_at_every_syscall_of_a_delivery(quick_path: Path) -> None:
             if at == 1 or dry.log[at - 2] == "rename":
                 moments.append("before")
             for when in moments:
-                disks[f"{at}-{call}-{when}"] = StepDisk(at, when, kill)
+                disks[f"{at}-{call}-{when}"] = chains.StepDisk(at, when, chains.kill)
         for number, name in enumerate(disks):
             passes.register(name, idle=number % 2 == 1)
         passes.all_at_once(disks, signal.SIGKILL)
@@ -215,15 +200,15 @@ def test_killed_twice(quick_path: Path) -> None:
     """P1: a process that dies at any step of recovering from another's death loses nothing."""
 
     def start(folder: Path) -> None:
-        append(ledger_in(folder, Unsynced()), 0, 1)
+        chains.append(chains.ledger_in(folder, Unsynced()), 0, 1)
         with (folder / "2026-11.ndjson.gz").open("ab") as file:
             file.write(TORN)
 
     def recover(folder: Path, disk: Disk) -> None:
-        append(ledger_in(folder, disk), 2, 3)
+        chains.append(chains.ledger_in(folder, disk), 2, 3)
 
     start(quick_path / "dry" / "s")
-    disk = StepDisk()
+    disk = chains.StepDisk()
     recover(quick_path / "dry" / "s", disk)
     kinds = [(at, when) for at in range(1, disk.count + 1) for when in ("before", "half", "after")]
     for first in kinds:
@@ -231,14 +216,14 @@ def test_killed_twice(quick_path: Path) -> None:
             folder = quick_path / "-".join(map(str, first + second)) / "s"
             start(folder)
             for at, when in (first, second):
-                dying = StepDisk(at, when, die)
+                dying = chains.StepDisk(at, when, chains.die)
                 try:
                     recover(folder, dying)
-                except Killed:
+                except chains.Killed:
                     continue
-            append(ledger_in(folder, Unsynced()), 9)
+            chains.append(chains.ledger_in(folder, Unsynced()), 9)
             events = check_chain(folder)
-            assert prompts(events)[:2] == ["Water the plants 0", "Water the plants 1"]
+            assert chains.prompts(events)[:2] == ["Water the plants 0", "Water the plants 1"]
             kept = [path.read_bytes() for path in (folder / "quarantine").iterdir()]
             assert kept.count(TORN) == 1
             recorded = [e for e in events if e["type"] == "tail.quarantined"]
@@ -255,21 +240,21 @@ def test_killed_at_random(quick_path: Path, both_chains: str) -> None:
             folder, wanted = quick_path / str(attempt), []
 
         def loop(report: Report, folder: Path = folder, attempt: int = attempt) -> None:
-            ledger, position, number = ledger_in(folder), START, 1000 * attempt
+            ledger, position, number = chains.ledger_in(folder), START, 1000 * attempt
             while True:
                 number += 1
                 with ledger.exclusive():
                     position = ledger.head(position)
-                    when = NOW + timedelta(hours=position.seq)
-                    position = ledger.append([draft(number)], when, position).position
+                    when = chains.NOW + timedelta(hours=position.seq)
+                    position = ledger.append([chains.draft(number)], when, position).position
                 report(str(number))
 
         acknowledged, ended_by = in_child(loop, 0.003 + dice.random() * 0.03)
         assert ended_by == signal.SIGKILL
         count("kills by SIGKILL")
         wanted += [int(text) for text in acknowledged]
-        append(ledger_in(folder), -attempt - 1, now=NOW)
-        registered = [int(text.rpartition(" ")[2]) for text in prompts(check_chain(folder))]
+        chains.append(chains.ledger_in(folder), -attempt - 1, now=chains.NOW)
+        registered = [int(text.rpartition(" ")[2]) for text in chains.prompts(check_chain(folder))]
         assert len(set(registered)) == len(registered)
         assert set(wanted) <= set(registered)
         extra = [n for n in registered if n >= 0 and n not in wanted]
@@ -293,12 +278,12 @@ def test_torn_at_every_byte(folder: Path, case: str) -> None:
     """P1: a write that got through up to any byte, with nothing, zeros or noise in place of the
     rest, is moved aside whole, recorded once, and costs nothing acknowledged."""
     disk = Unsynced()
-    ledger = ledger_in(folder, disk)
+    ledger = chains.ledger_in(folder, disk)
     earlier = {"first of all": [], "same month": [-40, 0], "first of a month": [-40, -20]}[case]
     for number, days in enumerate(earlier):
-        append(ledger, number, now=NOW + timedelta(days=days))
-    sound = snapshot_of(folder)
-    append(ledger, 8)
+        chains.append(ledger, number, now=chains.NOW + timedelta(days=days))
+    sound = chains.snapshot_of(folder)
+    chains.append(ledger, 8)
     last = folder / "2026-11.ndjson.gz"
     whole = last.read_bytes()[len(sound.get(last.name, b"")) :]
     wanted = [f"Water the plants {number}" for number in range(len(earlier))]
@@ -313,25 +298,25 @@ def test_torn_at_every_byte(folder: Path, case: str) -> None:
         if tail == whole:
             continue  # the last bytes were zeros anyhow
         count("writes cut")
-        ledger = ledger_in(folder, disk)
+        ledger = chains.ledger_in(folder, disk)
         begins = zip(tail, whole[:3], strict=False)
         if last.name not in sound and any(byte not in (0, right) for byte, right in begins):
             # It is no gzip at all: it may be somebody else's file.
             with pytest.raises(ChainError) as caught:
-                append(ledger, 9, now=NOW + timedelta(days=20))
+                chains.append(ledger, 9, now=chains.NOW + timedelta(days=20))
             assert caught.value.code == "corrupt_chain"
             assert last.read_bytes() == tail
             continue
         found = ledger.torn()
         assert found is not None
         assert (found.month, found.size) == ("2026-11", len(tail))
-        assert snapshot_of(folder) == {**sound, last.name: sound.get(last.name, b"") + tail}
-        batch = ledger.append([draft(9)], NOW + timedelta(days=20), ledger.head())
+        assert chains.snapshot_of(folder) == {**sound, last.name: sound.get(last.name, b"") + tail}
+        batch = ledger.append([chains.draft(9)], chains.NOW + timedelta(days=20), ledger.head())
         kinds = [event.type for event in batch.envelopes]
         genesis = ["ledger.created"] if case == "first of all" else []
-        assert kinds == [*genesis, "tail.quarantined", first_type()]
+        assert kinds == [*genesis, "tail.quarantined", chains.first_type()]
         events = check_chain(folder)
-        assert prompts(events) == [*wanted, "Water the plants 9"]
+        assert chains.prompts(events) == [*wanted, "Water the plants 9"]
         (kept,) = (folder / "quarantine").iterdir()
         assert kept.read_bytes() == tail
         assert ledger.torn() is None
@@ -339,23 +324,23 @@ def test_torn_at_every_byte(folder: Path, case: str) -> None:
 
 def test_index_torn(folder: Path) -> None:
     """P1: bytes kept in the quarantine bear the month and the offset at which they lay."""
-    append(ledger_in(folder), 1)
+    chains.append(chains.ledger_in(folder), 1)
     path = folder / "2026-11.ndjson.gz"
     size = path.stat().st_size
     path.write_bytes(path.read_bytes() + b"\x1f\x8b\x08rubbish")
-    append(ledger_in(folder), 2)
+    chains.append(chains.ledger_in(folder), 2)
     record = next(e["data"] for e in check_chain(folder) if e["type"] == "tail.quarantined")
     assert (record["month"], record["offset"], record["bytes"]) == ("2026-11", size, 10)
 
 
 def test_strangers_in_the_quarantine(folder: Path) -> None:
     """Files that people put into the quarantine keep nobody from appending."""
-    append(ledger_in(folder), 1)
+    chains.append(chains.ledger_in(folder), 1)
     (folder / "quarantine").mkdir()
     for name in ("notes.unrecorded", "x", ".unrecorded", "2026-11-xx.torn.unrecorded"):
         (folder / "quarantine" / name).write_text("hello")
-    append(ledger_in(folder), 2)
-    assert len(ledger_in(folder).head().hash) == 64
+    chains.append(chains.ledger_in(folder), 2)
+    assert len(chains.ledger_in(folder).head().hash) == 64
 
 
 @pytest.mark.usefixtures("both_chains")
@@ -369,23 +354,23 @@ def test_errors_at_every_syscall(quick_path: Path, number: int) -> None:
         acknowledged: list[dict[str, bytes]] = []
 
         def report(_: str, folder: Path = folder, acknowledged: Any = acknowledged) -> None:
-            acknowledged.append(snapshot_of(folder))
+            acknowledged.append(chains.snapshot_of(folder))
 
         count("disk errors")
         try:
-            scenario(folder, failing_disk(at, when, number), report)
+            scenario(folder, chains.failing_disk(at, when, number), report)
         except OSError as error:
             assert error.errno == number  # noqa: PT017
             assert len(acknowledged) < 4
-            after = {name: data for name, data in snapshot_of(folder).items() if data}
+            after = {name: data for name, data in chains.snapshot_of(folder).items() if data}
             if len(acknowledged) < 3:
                 assert after == (acknowledged[-1] if acknowledged else {}), (at, when)
         else:
             assert len(acknowledged) == 4
             check_chain(folder, settled=False)
-        append(ledger_in(folder), 100, now=NOW + timedelta(days=30))
+        chains.append(chains.ledger_in(folder), 100, now=chains.NOW + timedelta(days=30))
         wanted = [f"Water the plants {n}" for n in range(2 * len(acknowledged))]
-        assert prompts(check_chain(folder)) == [*wanted, "Water the plants 100"]
+        assert chains.prompts(check_chain(folder)) == [*wanted, "Water the plants 100"]
 
 
 def test_short_writes(quick_path: Path) -> None:
@@ -398,7 +383,7 @@ def test_short_writes(quick_path: Path) -> None:
     for name, disk in (("slow", Slow()), ("fast", Unsynced())):
         scenario(quick_path / name, disk, lambda _: None)
         check_chain(quick_path / name)
-    assert snapshot_of(quick_path / "slow") == snapshot_of(quick_path / "fast")
+    assert chains.snapshot_of(quick_path / "slow") == chains.snapshot_of(quick_path / "fast")
 
 
 def test_write_of_nothing(quick_path: Path) -> None:
@@ -409,8 +394,8 @@ def test_write_of_nothing(quick_path: Path) -> None:
             return 0
 
     with pytest.raises(OSError, match="No space"):
-        append(ledger_in(quick_path / "s", Stuck()), 1)
-    append(ledger_in(quick_path / "s"), 1)
+        chains.append(chains.ledger_in(quick_path / "s", Stuck()), 1)
+    chains.append(chains.ledger_in(quick_path / "s"), 1)
     assert len(check_chain(quick_path / "s")) == 2
 
 
@@ -425,16 +410,16 @@ def test_cut_back_fails_too(folder: Path) -> None:
         def ftruncate(self, descriptor: int, size: int) -> None:  # noqa: ARG002
             raise OSError(errno.EIO, "device")
 
-    append(ledger_in(folder), 1)
+    chains.append(chains.ledger_in(folder), 1)
     with pytest.raises(OSError, match="device"):
-        append(ledger_in(folder, Broken()), 2)
-    append(ledger_in(folder), 3)
+        chains.append(chains.ledger_in(folder, Broken()), 2)
+    chains.append(chains.ledger_in(folder), 3)
     events = check_chain(folder)
-    assert prompts(events) == ["Water the plants 1", "Water the plants 3"]
+    assert chains.prompts(events) == ["Water the plants 1", "Water the plants 3"]
     assert len(list((folder / "quarantine").iterdir())) == 1
 
 
 def test_member_count(quick_path: Path) -> None:
     """A group is one gzip member."""
-    append(ledger_in(quick_path / "s"), 1, 2, 3)
+    chains.append(chains.ledger_in(quick_path / "s"), 1, 2, 3)
     assert len(members((quick_path / "s" / "2026-11.ndjson.gz").read_bytes())) == 1

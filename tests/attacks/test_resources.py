@@ -58,20 +58,18 @@ def disk_that_acts(step: StepDisk) -> Iterator[None]:
 
 def acted(step: StepDisk, name: str, do: Callable[[], Any], arguments: tuple[Any, ...]) -> Any:
     """One syscall, with what the step has in store for it."""
-    step.count += 1
-    step.log.append(name)
-    mine = step.count == step._at
-    if mine and step._when == "before":
-        step._act()
-    if mine and step._when == "half" and name == "write":
-        os.write(arguments[0], arguments[1][: len(arguments[1]) // 2])
-        step._act()
-    result = do()
-    if mine and step._when == "after":
-        if name == "open":
+
+    def do_it() -> Any:
+        mine = step.count == step._at
+        if mine and step._when == "half" and name == "write":
+            os.write(arguments[0], arguments[1][: len(arguments[1]) // 2])
+            step._act()
+        result = do()
+        if mine and step._when == "after" and name == "open":
             os.close(result)
-        step._act()
-    return result
+        return result
+
+    return step._step(name, do_it)
 
 
 def prepared(var: Path, clock: Clock) -> dict[str, str]:
@@ -361,8 +359,8 @@ def test_a_limit_on_the_size_of_files(var: Path, clock: Clock) -> None:
 
 
 @pytest.fixture
-def small(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, with little room, where one may be mounted."""
+def small(var: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A data directory on a file system of its own, with little room, where one may be mounted."""
     place = tmp_path / "small"
     place.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(place)]
@@ -371,57 +369,50 @@ def small(tmp_path: Path) -> Iterator[Path]:
         or subprocess.run(mount, stderr=subprocess.DEVNULL, check=False).returncode
     ):
         pytest.skip("no file system may be mounted here")
+    monkeypatch.setenv("PROMPTYOSELF_VAR", str(place / "var"))
     try:
-        yield place
+        yield place / "var"
     finally:
         subprocess.run(["umount", "--lazy", str(place)], check=False)
 
 
-def test_a_file_system_without_room(
-    small: Path, var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_system_without_room(small: Path, clock: Clock) -> None:
     """P1, P7: on a file system that is really full each command that needs room says so; those that
     read answer; and all works once there is room."""
-    place = small / "var"
-    monkeypatch.setenv("PROMPTYOSELF_VAR", str(place))
-    ids = prepared(place, clock)
+    ids = prepared(small, clock)
     # A page that is in use has room for small events: big ones, so that each append needs a page.
     text = os.urandom(6000).hex()
-    with (small / "filler").open("wb", buffering=0) as filler, suppress(OSError):
+    with small.with_name("filler").open("wb", buffering=0) as filler, suppress(OSError):
         while filler.write(b"x" * 512):
             pass
-    before = log_of(place)
+    before = log_of(small)
     for arguments in (
         ("register", "--agent-id", AGENT, "--prompt", text, "--every", "9m"),
         ("modify", "--id", ids["active"], "--prompt", text),
     ):
         call_in_child(*arguments).error("disk_full")
-        assert log_of(place) == before
-    refused_and_unharmed(place, ids, {"disk_full"})
+        assert log_of(small) == before
+    refused_and_unharmed(small, ids, {"disk_full"})
     call("list").success()
     call("verify").success()
-    (small / "filler").unlink()
-    all_works_again(place, ids)
+    small.with_name("filler").unlink()
+    all_works_again(small, ids)
 
 
-def test_a_file_system_that_turns_read_only(
-    small: Path, var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_system_that_turns_read_only(small: Path, clock: Clock) -> None:
     """P1, P7: where the kernel has made the file system read-only, as after an error, writers say
     so and readers answer."""
-    place = small / "var"
-    monkeypatch.setenv("PROMPTYOSELF_VAR", str(place))
-    ids = prepared(place, clock)
+    ids = prepared(small, clock)
     gc.collect()  # what those commands had open, which were run in this process
-    subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
+    subprocess.run(["mount", "-o", "remount,ro", str(small.parent)], check=True)
     try:
-        assert refused_and_unharmed(place, ids, {"var_not_writable"}) == len(COMMANDS)
+        assert refused_and_unharmed(small, ids, {"var_not_writable"}) == len(COMMANDS)
         assert call("list", "--status", "all").success()["count"] == 3
-        assert call("verify").success()["events"] == len(lines(place / "schedules"))
+        assert call("verify").success()["events"] == len(lines(small / "schedules"))
         call("execute").error("var_not_writable")
     finally:
-        subprocess.run(["mount", "-o", "remount,rw", str(small)], check=True)
-    all_works_again(place, ids)
+        subprocess.run(["mount", "-o", "remount,rw", str(small.parent)], check=True)
+    all_works_again(small, ids)
 
 
 @pytest.mark.parametrize("files", range(4, 16))

@@ -11,19 +11,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import chains
 import pytest
-from chains import (
-    NOW,
-    Killed,
-    StepDisk,
-    append,
-    draft,
-    failing_disk,
-    kill,
-    ledger_in,
-    replayed,
-    snapshot_of,
-)
 from checker import check_chain, lines, members
 from crashes import Unsynced, in_child, ways
 from damage import DECEMBER, borders, flips, store_in
@@ -55,8 +44,8 @@ def build(folder: Path, disk: Disk) -> None:
     """Three months, with an index, and a torn end behind the last one."""
     store = store_in(folder, disk)
     for number in range(6):
-        when = NOW + timedelta(days=-75 + 12 * number)
-        store.transact(when, lambda _, n=number: ([draft(n)], None))  # type: ignore[misc]
+        when = chains.NOW + timedelta(days=-75 + 12 * number)
+        store.transact(when, lambda _, n=number: ([chains.draft(n)], None))  # type: ignore[misc]
 
 
 @pytest.fixture(scope="module")
@@ -74,11 +63,11 @@ def assert_recovers(folder: Path, before: list[bytes], torn: bytes = TORN) -> No
     found = whole(folder)
     assert found[: len(before)] == before
     assert all(b'"segment.sealed"' in x or b'"tail.quar' in x for x in found[len(before) :])
-    files = snapshot_of(folder)
-    assert store_in(folder).snapshot() == replayed(ledger_in(folder))
-    assert snapshot_of(folder) == files
+    files = chains.snapshot_of(folder)
+    assert store_in(folder).snapshot() == chains.replayed(chains.ledger_in(folder))
+    assert chains.snapshot_of(folder) == files
     seal(store_in(folder, Unsynced()), AFTER)
-    append(ledger_in(folder, Unsynced()), 90, now=AFTER)
+    chains.append(chains.ledger_in(folder, Unsynced()), 90, now=AFTER)
     events = check_chain(folder)
     assert lines(folder)[: len(before)] == before
     assert sorted(record["month"] for record in records(folder)) == list(MONTHS)
@@ -94,14 +83,14 @@ def assert_recovers(folder: Path, before: list[bytes], torn: bytes = TORN) -> No
 
 def steps_of(folder: Path) -> list[str]:
     """The syscalls of sealing."""
-    disk = StepDisk()
+    disk = chains.StepDisk()
     assert len(seal(store_in(folder, disk), DECEMBER)["sealed"]) == 3
     return disk.log
 
 
 def killed(folder: Path, at: int, when: str) -> bool:
     """Seal, and be killed at a syscall; whether it came so far."""
-    disk = StepDisk(at, when, kill)
+    disk = chains.StepDisk(at, when, chains.kill)
     _, ended_by = in_child(lambda _: seal(store_in(folder, disk), DECEMBER))
     count("kills by SIGKILL", ended_by == signal.SIGKILL)
     return ended_by == signal.SIGKILL
@@ -148,7 +137,7 @@ def test_power_loss_at_every_syscall(tmp_path: Path) -> None:
         at += 1
         with losing_power(tmp_path / f"{at}", at, build) as (folder, disk):
             before, acknowledged = whole(folder), 0
-            with suppress(Killed):
+            with suppress(chains.Killed):
                 for month in MONTHS:
                     seal(store_in(folder, disk), DECEMBER, month)
                     acknowledged += 1
@@ -170,7 +159,7 @@ def test_errors_at_every_syscall(base: Path, copies: Callable[[], Path], number:
     raised = 0
     for at, when in ways(steps_of(copies())):
         folder = copies()
-        disk = failing_disk(at, when, number)
+        disk = chains.failing_disk(at, when, number)
         try:
             seal(store_in(folder, disk), DECEMBER)
         except OSError as error:
@@ -189,7 +178,7 @@ def test_short_writes(base: Path, copies: Callable[[], Path]) -> None:
     for disk in (Slow(), Unsynced()):
         folder = copies()
         seal(store_in(folder, disk), DECEMBER)
-        results.append(snapshot_of(folder))
+        results.append(chains.snapshot_of(folder))
         assert_recovers(folder, whole(base))
     assert results[0] == results[1]
 
@@ -211,10 +200,10 @@ def sealed(
     folder = quick_path / "sealed" / "schedules"
     store = store_in(folder, Unsynced())
     for number in range(11):
-        when = NOW + timedelta(days=(-60, -30)[number > 0], minutes=number)
-        store.transact(when, lambda _, n=number: ([draft(n)], None))  # type: ignore[misc]
+        when = chains.NOW + timedelta(days=(-60, -30)[number > 0], minutes=number)
+        store.transact(when, lambda _, n=number: ([chains.draft(n)], None))  # type: ignore[misc]
     monkeypatch.setattr(sealing_module, "MEMBER_BYTES", 2000)
-    seal(store_in(folder, Unsynced()), NOW)
+    seal(store_in(folder, Unsynced()), chains.NOW)
     assert len(members((folder / "2026-10.ndjson.gz").read_bytes())) > 2
     (folder / "index.json").unlink()
     return folder

@@ -24,17 +24,7 @@ from zipfile import ZipFile
 
 import orjson
 import pytest
-from former_version.asking import (
-    answers,
-    continued,
-    delivered,
-    imported,
-    lines_in,
-    opened,
-    rebuilt,
-    refusals,
-    retold,
-)
+from former_version import asking
 from former_version.doors import doors, help_texts
 from former_version.machine import DATA, DOCUMENTS
 
@@ -116,7 +106,7 @@ def test_everything_is_in_the_data() -> None:
         orjson.loads(line)
         for name in NAMES
         if name != "damaged"
-        for lines in lines_in(DATA / name).values()
+        for lines in asking.lines_in(DATA / name).values()
         for line in lines
     ]
     assert {(event["type"], event["v"]) for event in events} >= set(VERSIONS.items())
@@ -149,37 +139,37 @@ def test_everything_is_in_the_data() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_answers(tmp_path: Path, name: str) -> None:
     """Every command that answers from a log gives the same document, byte for byte."""
-    compare(answers(name, tmp_path), name)
+    compare(asking.answers(name, tmp_path), name)
 
 
 def test_the_same_refusals(tmp_path: Path) -> None:
     """Wrong input gets the same error, and changes nothing."""
-    compare(refusals(tmp_path / "a"), "errors")
+    compare(asking.refusals(tmp_path / "a"), "errors")
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "damaged"])
 def test_the_same_index(tmp_path: Path, name: str) -> None:
     """An index that is made from that log has the same bytes, in one file or in parts."""
-    compare(rebuilt(name, tmp_path / "a"))
+    compare(asking.rebuilt(name, tmp_path / "a"))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_log_goes_on(tmp_path: Path, name: str) -> None:
     """The same commands at the same instants add the same lines, byte for byte, with the same
     answers; what is registered already is known, and what was there stays."""
-    compare(continued(name, tmp_path / "a"))
+    compare(asking.continued(name, tmp_path / "a"))
 
 
 def test_deliveries_go_on(tmp_path: Path) -> None:
     """What is due is delivered, what a dead process left is looked for, and the lines about that
     are the same."""
-    compare(delivered(tmp_path / "a"))
+    compare(asking.delivered(tmp_path / "a"))
 
 
 def test_the_same_story(tmp_path: Path) -> None:
     """The whole story, told again with deliveries over HTTP, makes the same lines, byte for byte:
     each reason for a skip, and each kind of event, is written as it was."""
-    texts = retold(tmp_path / "a")
+    texts = asking.retold(tmp_path / "a")
     compare(texts, "retold")
     skips = re.findall(
         r'"type":"delivery.skipped".*?"why":"(\w+)"', texts["retold/schedules.ndjson.gz"]
@@ -189,7 +179,7 @@ def test_the_same_story(tmp_path: Path) -> None:
 
 def test_an_export_is_taken_over(tmp_path: Path) -> None:
     """An export of that version is imported: the same ids, the same lines, the same answers."""
-    compare(imported(tmp_path / "a"))
+    compare(asking.imported(tmp_path / "a"))
 
 
 def test_a_pack_is_checked(tmp_path: Path) -> None:
@@ -207,7 +197,7 @@ def test_a_pack_is_checked(tmp_path: Path) -> None:
 @pytest.mark.parametrize("what", ["bit", "end"])
 def test_damage_is_noticed(tmp_path: Path, what: str) -> None:
     """A log of that version that isn't whole any more is refused, as one of this version is."""
-    with opened("main", tmp_path / "a") as (here, _):
+    with asking.opened("main", tmp_path / "a") as (here, _):
         month = here.var / "schedules" / "2026-10.ndjson.gz"
         content = bytearray(month.read_bytes())
         if what == "bit":
@@ -221,13 +211,13 @@ def test_damage_is_noticed(tmp_path: Path, what: str) -> None:
 
 def test_the_same_help(tmp_path: Path) -> None:
     """Each command's help is the same, in 80 columns."""
-    with opened("main", tmp_path / "a") as (here, _):
+    with asking.opened("main", tmp_path / "a") as (here, _):
         texts = {f"help/{name}": text for name, text in help_texts(here).items()}
     compare(texts, "help", hint=AGAIN)
 
 
 def test_the_same_doors(tmp_path: Path) -> None:
     """Sanctum hosts and MCP clients are told the same of each command, with the same schemas."""
-    with opened("main", tmp_path / "a") as (here, _):
+    with asking.opened("main", tmp_path / "a") as (here, _):
         texts = {f"doors/{name}": text for name, text in doors(here).items()}
     compare(texts, "doors", hint=AGAIN)

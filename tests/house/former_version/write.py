@@ -29,18 +29,7 @@ import orjson
 _TESTS = Path(__file__).parents[2]
 sys.path[:0] = [str(_TESTS / "support"), str(_TESTS / "house")]
 
-from former_version.asking import (  # noqa: E402
-    AGENTS,
-    answers,
-    continued,
-    delivered,
-    imported,
-    opened,
-    port_of,
-    rebuilt,
-    refusals,
-    retold,
-)
+from former_version import asking  # noqa: E402
 from former_version.doors import doors, help_texts  # noqa: E402
 from former_version.history import Teller, tell_damage, tell_parts, tell_story  # noqa: E402
 from former_version.machine import HERE, machine  # noqa: E402
@@ -65,11 +54,11 @@ def write_data(target: Path) -> None:
 
 
 def _write_story(name: str, tell: Callable[[Teller], None], var: Path, target: Path) -> None:
-    with machine(var) as here, Sandbox(AGENTS, clock=lambda: here.now) as sandbox:
-        here.letta = port_of(sandbox)
+    with machine(var) as here, Sandbox(asking.AGENTS, clock=lambda: here.now) as sandbox:
+        here.letta = asking.port_of(sandbox)
         teller = Teller(here, sandbox)
         tell(teller)
-        ids = {**teller.ids, **dict(zip(AGENTS, sandbox.agents, strict=True))}
+        ids = {**teller.ids, **dict(zip(asking.AGENTS, sandbox.agents, strict=True))}
         passed = var / "last-pass"
         known = {
             "now": here.now.replace(tzinfo=None).isoformat(),
@@ -91,20 +80,23 @@ def write_documents(target: Path, data: Path) -> None:
         place = Path(folder)
         for name in STORIES:
             (place / name).mkdir()
-            _write(target, answers(name, place / name, data))
+            _write(target, asking.answers(name, place / name, data))
             if name != "damaged":
-                _write(target, rebuilt(name, place / f"{name}-rebuilt", data))
-            _write(target, continued(name, place / f"{name}-continued", data))
-        _write(target, refusals(place / "refusals", data))
-        _write(target, delivered(place / "delivered", data))
-        _write(target, imported(place / "imported", data))
-        _write(target, retold(place / "retold"))
+                _write(target, asking.rebuilt(name, place / f"{name}-rebuilt", data))
+            _write(target, asking.continued(name, place / f"{name}-continued", data))
+        _write(target, asking.refusals(place / "refusals", data))
+        _write(target, asking.delivered(place / "delivered", data))
+        _write(target, asking.imported(place / "imported", data))
+        _write(target, asking.retold(place / "retold"))
 
 
 def write_doors(target: Path, data: Path) -> None:
     """What the commands say of themselves, in the place of what is there."""
-    with tempfile.TemporaryDirectory() as folder, opened("main", Path(folder) / "a", data) as found:
-        told = {"help": help_texts(found[0]), "doors": doors(found[0])}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        asking.opened("main", Path(folder) / "a", data) as (here, _),
+    ):
+        told = {"help": help_texts(here), "doors": doors(here)}
     for kind, texts in told.items():
         shutil.rmtree(target / kind, ignore_errors=True)
         _write(target, {f"{kind}/{name}": text for name, text in texts.items()})
