@@ -203,8 +203,7 @@ def test_a_slot_that_waits_for_its_jitter_is_not_overdue(var: Path, clock: Clock
 def test_quick_reads_no_more_for_many(var: Path, clock: Clock) -> None:
     """P8: of many schedules, `doctor --quick` reads none that it needn't name."""
     for number in range(300):
-        with_agent = ("register", "--agent-id", f"agent-{number}", "--prompt", "p" * 400)
-        call(*with_agent, "--every", "1h").success()
+        add(agent=f"agent-{number}", prompt="p" * 400)
     store = store_in(var / "schedules")
     state = store.read().state  # which catches up with what isn't in the index yet
     assert isinstance(state.schedules.base, Tree)

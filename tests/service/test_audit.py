@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from calling import AGENT, append_foreign, call, events_of
+from calling import AGENT, add, append_foreign, call, events_of
 from checker import check_chain
 from conftest import Clock  # noqa: TC002
 from forging import segments_of, write_segments
@@ -500,11 +500,11 @@ def test_windows_add_up(steps: list[tuple[str, Any]], cuts: list[int]) -> None:
 def delivered(sandbox: Sandbox, clock: Clock) -> str:
     """An hourly prompt to the sandbox's agent, after five hours, two of them without a loop."""
     agent = sandbox.agents[0]
-    answer = call("register", "--agent-id", agent, "--prompt", "Hi", "--every", "1h").success()
+    id_ = add(agent=agent)
     for hours in (1, 1, 3):
         clock.advance(hours=hours)
         call("execute").success()
-    return str(answer["id"])
+    return id_
 
 
 def test_the_command_answers_for_every_slot(var: Path, delivered: str) -> None:
@@ -584,7 +584,7 @@ def test_what_changed_between_two_points(var: Path, clock: Clock, delivered: str
     """`diff` says what is different, field by field, and which events by whom made it so; from
     nothing to now it is everything."""
     middle = call("head").success()["seq"]
-    other = call("register", "--agent-id", "b", "--prompt", "P", "--every", "1d").success()["id"]
+    other = add("--every", "1d", agent="b")
     call("modify", "--id", delivered, "--every", "2h", "--reason", "less").success()
     call("pause", "--id", other).success()
     call("resume", "--id", other).success()
@@ -621,7 +621,7 @@ def test_the_sentence_counts_what_became_of_slots(sandbox: Sandbox, clock: Clock
     """P9: "accounted for" isn't "delivered": the sentence says how many were what."""
     assert call("audit").success()["message"] == "Every slot is accounted for: there were none."
     for agent, when in ((sandbox.agents[0], "1h"), ("agent-nobody", "90m")):
-        call("register", "--agent-id", agent, "--prompt", "p", "--every", when).success()
+        add("--every", when, agent=agent)
     for _ in range(2):
         clock.advance(minutes=90)
         call("execute").success()
@@ -636,7 +636,7 @@ def test_the_sentence_counts_what_became_of_slots(sandbox: Sandbox, clock: Clock
 def test_who_decided_it_is_told_behind_a_loss_too(var: Path, clock: Clock) -> None:
     """P9: the actor in a line is that of the line's event, also where events before it are lost."""
     for agent in "abc":
-        call("register", "--agent-id", agent, "--prompt", "p", "--every", "1h").success()
+        add(agent=agent)
     assert drop(var / "schedules", 3) == 1
     call("recover", "--yes").success()
     clock.advance(hours=1)
@@ -694,7 +694,7 @@ def test_an_agent_above_todays_cap_is_told_of_not_accused(
     """P9: the cap is a setting that the log doesn't have, so being above it is no problem by
     itself."""
     agent = sandbox.agents[0]
-    call("register", "--agent-id", agent, "--prompt", "Hi", "--every", "1h").success()
+    add(agent=agent)
     for _ in range(2):
         clock.advance(hours=1)
         call("execute").success()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from actors import Actor
 from answers import check_answer
-from calling import Answer, call, clean_environ
+from calling import Answer, add, call, clean_environ
 from chains import StepDisk, kill
 from checker import check_chain
 from crashes import Unsynced, in_child, ways
@@ -319,7 +319,7 @@ def test_nothing_is_made_for_nothing(var: Path, clock: Clock) -> None:
     assert call("desires").success()["desires"] == []
     assert call("prune", "--below", "0.5").success()["count"] == 0
     assert not var.exists()
-    call("register", "--agent-id", "a", "--prompt", "p", "--every", "1h").success()
+    add()
     for command in ("verify", "rebuild", "stats", "head"):
         assert "desires" not in call(command).success()
     assert not (var / "desires").exists()
@@ -328,7 +328,7 @@ def test_nothing_is_made_for_nothing(var: Path, clock: Clock) -> None:
 def test_every_command_about_the_log_reaches_theirs(var: Path, clock: Clock) -> None:
     """`verify`, `head`, `rebuild`, `seal`, `stats`, `history` and `doctor` cover both logs, or
     the one that is named."""
-    call("register", "--agent-id", "a", "--prompt", "p", "--every", "1h").success()
+    add()
     id_ = desired("Learn Danish")
     head = call("head", "--chain", "desires").success()
     assert head["seq"] == 2

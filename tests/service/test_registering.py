@@ -226,18 +226,12 @@ def test_registering_revives_what_was_cancelled(clock: Clock) -> None:
 def test_a_new_life_counts_from_now(var: Path, clock: Clock) -> None:
     """P2: where the clock has run back, a schedule that comes back counts from now: a slot that an
     earlier life skipped by a clock that was ahead comes again, once."""
-    once = (*BASE, "--time", "2026-11-20T13:00")
-    id_ = call(*once).success()["id"]
-    clock.set("2026-11-20T13:30")
-    call("cancel", "--id", id_).success()
-    clock.set("2026-11-20T12:30")
-    assert call(*once).success()["next_run"] == "2026-11-20T13:00:00.000000Z"
-    hourly = (*BASE, "--cron", "0 * * * *")
-    id_ = call(*hourly).success()["id"]
-    clock.set("2026-11-20T15:30")
-    call("cancel", "--id", id_).success()
-    clock.set("2026-11-20T12:30")
-    assert call(*hourly).success()["next_run"] == "2026-11-20T13:00:00.000000Z"
+    for when in (("--time", "2026-11-20T13:00"), ("--cron", "0 * * * *")):
+        id_ = call(*BASE, *when).success()["id"]
+        clock.set("2026-11-20T15:30")
+        call("cancel", "--id", id_).success()
+        clock.set("2026-11-20T12:30")
+        assert call(*BASE, *when).success()["next_run"] == "2026-11-20T13:00:00.000000Z"
     said = events_of(var, "schedule.registered")[-1]["data"]
     assert (said["counts_from"], said["without"]) == ("2026-11-20T12:30:00.000000Z", [])
 

@@ -19,7 +19,7 @@ import orjson
 import pytest
 import yaml
 from by_hand import deliver_due
-from calling import AGENT, append_foreign, call, lines_of
+from calling import AGENT, add, append_foreign, call, lines_of
 from damage import store_in
 from documents import table
 from monitors import parsed
@@ -255,8 +255,7 @@ def world_of(var: Path, clock: Clock, agents: int) -> Store:
     """A data directory in which each agent has got one delivery, on a budget of three."""
     store = store_in(var / "schedules")
     for number in range(agents):
-        call("register", "--agent-id", f"agent-{number}", "--prompt", "p", "--every", "5m",
-             "--daily-budget", "3").success()  # fmt: skip
+        add("--every", "5m", "--daily-budget", "3", agent=f"agent-{number}")
     deliver_due(store, clock.advance(minutes=5))
     return store
 
@@ -322,13 +321,13 @@ def test_what_comes_while_it_is_measured_is_counted_next(
 ) -> None:
     """An event that is appended after the log was read, and before its end is looked up, isn't
     passed over for ever."""
-    call("register", "--agent-id", AGENT, "--prompt", "1", "--every", "1h").success()
+    add(prompt="1")
     store = store_in(var / "schedules")
     measurer, head = Measurer(store), store._ledger.head
 
     def late(after: Position) -> Position:
         monkeypatch.setattr(store._ledger, "head", head)
-        call("register", "--agent-id", AGENT, "--prompt", "2", "--every", "1h").success()
+        add(prompt="2")
         return head(after)
 
     monkeypatch.setattr(store._ledger, "head", late)
