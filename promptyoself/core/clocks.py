@@ -29,8 +29,7 @@ class TrustedClock:
 
     @property
     def leap(self) -> timedelta:
-        """By how much the clock has leapt: forward if above zero; zero where it has not, or is
-        back."""
+        """By how much the clock has leapt: above zero, forward. Zero if it has not, or is back."""
         self()
         return self._leap
 

@@ -76,19 +76,14 @@ def excerpt(text: str, prompt: str) -> str:
     """A text of another program, as it may be kept and shown: on one line of 200 characters at
     most. Secrets are masked. So is the prompt, in plain text and as JSON or Python encode it."""
     text = redact_secrets(text)
-    for encoded in dict.fromkeys(
-        (_quoted(prompt), repr(prompt)[1:-1], ascii(prompt)[1:-1], prompt)
-    ):
+    as_json = orjson.dumps(prompt.encode("utf-8", "replace").decode())[1:-1].decode()
+    for encoded in dict.fromkeys((as_json, repr(prompt)[1:-1], ascii(prompt)[1:-1], prompt)):
         text = redact_prompt(text, encoded)
     visible_text = "".join(c if c.isprintable() else " " for c in text)
     line = " ".join(visible_text.split())
     if len(line) <= _LONGEST_EXCERPT:
         return line
     return line[: _LONGEST_EXCERPT - 1] + "…"
-
-
-def _quoted(text: str) -> str:
-    return orjson.dumps(text.encode("utf-8", "replace").decode())[1:-1].decode()
 
 
 class Seldom:
@@ -127,8 +122,7 @@ class Log:
         disk: Disk | None = None,
     ) -> None:
         """``path`` of ``None`` means stderr. There, ``form`` is ``text``, which is warnings only,
-        or ``json``. A file always has JSON. JSON lines below ``level`` are left out. The
-        ``secrets`` are masked."""
+        or ``json``. A file always has JSON. JSON lines below ``level`` are left out."""
         register_secrets(*secrets)
         self._least = LEVELS.index(level)
         self._context: dict[str, Any] = {}

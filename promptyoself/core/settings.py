@@ -149,8 +149,7 @@ def load_settings(environ: Mapping[str, str] | None = None, var: str | None = No
     """Read and check the settings; ``var`` is the command line's ``--var``.
 
     Raises:
-        PromptyoselfError: ``invalid_setting``, naming the variable, its value and where that came
-            from.
+        PromptyoselfError: ``invalid_setting``, with the variable, its value and its origin.
     """
     environ = os.environ if environ is None else environ
     path, entries = _read_dotenv(environ)

@@ -54,8 +54,7 @@ def instant_at(wall: datetime, offset: timedelta) -> datetime:
 
 
 def next_change(zone: tzinfo, before: datetime, after: datetime) -> datetime:
-    """Find the first instant in (before, after] whose offset isn't that of ``before``, where there
-    is one."""
+    """Find the first instant in (before, after] with another offset than ``before``, if any."""
     start, offset = before.replace(microsecond=0), offset_of(before, zone)
     seconds = range((after - start) // timedelta(seconds=1))  # zones change on whole seconds
 
@@ -146,8 +145,7 @@ def number_of_seconds(text: str) -> float | None:
 
 
 def _sum_of(text: str) -> int | None:
-    """The seconds of ``1w2d3h4m5s``, of which some parts may be left out. ``None`` if the text is
-    not of that kind."""
+    """The seconds of ``1w2d3h4m5s``, with all its parts or some; ``None`` for other texts."""
     # Without a pattern: compiling one takes longer than all the rest of `--every 5m`.
     seconds, rest = 0, text
     for unit, length in _UNITS.items():

@@ -28,7 +28,7 @@ def visible(text: str, *, one_line: bool = False) -> str:
     stay; but where it is to be ``one_line``, they are escaped too, and so is what tables are drawn
     with."""
     pattern = _ON_A_LINE if one_line else _ESCAPED
-    return pattern.sub(lambda found: ascii(found[0])[1:-1], text)
+    return pattern.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 def unseen(*texts: str | None) -> int:

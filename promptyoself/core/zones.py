@@ -123,8 +123,7 @@ def zone_hint(name: str) -> str:
 
 
 def _of_offset(sign: str, hours: str, minutes: str | None) -> str:
-    """Name the zone of a fixed offset, or say why there is none. The sign in such names is the
-    other way round."""
+    """Name the zone of a fixed offset, or say why there is none."""
     place = "A place, such as Europe/Athens or Asia/Kolkata, has its own rules in its name."
     whole, rest = int(hours), int(minutes or 0)
     if whole == rest == 0:

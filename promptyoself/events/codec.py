@@ -83,7 +83,6 @@ def _fields_of(cls: Any) -> dict[str, tuple[Collection[Any], bool]]:
 
 
 def _classes_of(annotation: Any) -> set[Any]:
-    """The classes that the values of a field may have."""
     origin = get_origin(annotation)
     if origin in (Union, UnionType):
         return set().union(*map(_classes_of, get_args(annotation)))

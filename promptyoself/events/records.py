@@ -13,14 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple, get_args
 
-from promptyoself.events.kinds import (
-    ArrivalProof,
-    CompletionReason,
-    FinalStatus,
-    SkipReason,
-    SlotKind,
-    WorkerMode,
-)
+from promptyoself.events import kinds
 from promptyoself.events.schedule_fields import Instant
 from promptyoself.events.schedule_fields import ScheduleRegistered as ScheduleRegistered  # noqa: PLC0414
 
@@ -88,8 +81,8 @@ class ScheduleCompleted(NamedTuple):
     was not delivered; ``why`` is ``once``, ``max_repetitions`` or ``until``. ``notice`` as in
     :class:`DeliverySkipped`."""
 
-    why: CompletionReason
-    status: FinalStatus
+    why: kinds.CompletionReason
+    status: kinds.FinalStatus
     notice: str | None = None
 
 
@@ -116,7 +109,7 @@ class DeliveryAttempted(NamedTuple):
     attempt: int
     worker: str
     text_sha256: str
-    kind: SlotKind = "scheduled"
+    kind: kinds.SlotKind = "scheduled"
     next_run: Instant | None = None
     text: str | None = None
     agent_id: str | None = None
@@ -133,7 +126,7 @@ class DeliveryDelivered(NamedTuple):
     otid: str
     attempt: int
     worker: str
-    via: ArrivalProof
+    via: kinds.ArrivalProof
     latency_ms: int
     run_id: str | None = None
     error: str | None = None
@@ -212,8 +205,8 @@ class DeliverySkipped(NamedTuple):
     slot: Instant
     last: Instant
     slots: int
-    why: SkipReason
-    kind: SlotKind = "scheduled"
+    why: kinds.SkipReason
+    kind: kinds.SlotKind = "scheduled"
     next_run: Instant | None = None
     detail: str | None = None
     notice: str | None = None
@@ -256,7 +249,7 @@ class WorkerStarted(NamedTuple):
     pid: int
     host: str
     software: str
-    mode: WorkerMode
+    mode: kinds.WorkerMode
     concurrency: int
 
 

@@ -11,14 +11,9 @@ from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.ids import slot_otid
 from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.core.settings import Caps
+from promptyoself.events import records
 from promptyoself.events.kinds import SkipReason, SlotKind
-from promptyoself.events.records import (
-    ApprovalConsumed,
-    DeliveryAttempted,
-    DeliveryFailed,
-    DeliverySkipped,
-    Record,
-)
+from promptyoself.events.records import Record
 from promptyoself.rules.due import due
 from promptyoself.rules.policy import Approvals, ApprovalVerdict, PolicyCheck, no_approvals
 from promptyoself.rules.prompts import render_idle_prompt, with_header
@@ -72,7 +67,7 @@ What it raises keeps that schedule from being decided about, and no other."""
 
 ScheduleCheck = Callable[[Schedule], None]
 """Raises :class:`IndexMismatch` where the log doesn't say what the schedule says. It is called only
-about a schedule that is to be sent now."""
+about a schedule that is to be sent now. A state that was folded from the log itself needs none."""
 
 
 class IndexMismatch(Exception):
@@ -81,10 +76,6 @@ class IndexMismatch(Exception):
     def __init__(self, id_: str) -> None:
         super().__init__(f"The index doesn't say of {id_} what the log says")
         self.id = id_
-
-
-def no_check(_: Schedule) -> None:
-    """For a state that was folded from the log itself."""
 
 
 class Decision(NamedTuple):
@@ -112,7 +103,7 @@ def claim(
     until: datetime | None = None,
     rank_desires: RankDesires | None = None,
     approvals: Approvals = no_approvals,
-    check: ScheduleCheck = no_check,
+    check: ScheduleCheck | None = None,
     event_time: datetime | None = None,
     only: str | None = None,
 ) -> Decision:
@@ -142,21 +133,21 @@ def claim(
             continue
         try:
             if key:
-                records, made = claiming.waiting(schedule, key)
+                events, new_claim = claiming.waiting(schedule, key)
             else:
-                records, made = claiming.scheduled(schedule)
+                events, new_claim = claiming.scheduled(schedule)
         except IndexMismatch:
             raise
         except Exception as error:
             expected = isinstance(error, PromptyoselfError)
             decision.broken[id_] = f"{error}" if expected else f"{type(error).__name__}: {error}"
             continue
-        decision.records.extend((record, id_) for record in records)
-        skips = (record for record in records if isinstance(record, DeliverySkipped))
+        decision.records.extend((record, id_) for record in events)
+        skips = (record for record in events if isinstance(record, records.DeliverySkipped))
         decision.skipped.extend(_skip_line(schedule, record) for record in skips)
-        if made is not None:
-            decision.claims.append(made)
-            occupied.add(made.agent_id)
+        if new_claim is not None:
+            decision.claims.append(new_claim)
+            occupied.add(new_claim.agent_id)
     return decision
 
 
@@ -193,7 +184,7 @@ class _Claiming(NamedTuple):
     worker: str
     policy: PolicyCheck
     rank_desires: RankDesires | None
-    check: ScheduleCheck
+    check: ScheduleCheck | None
     event_time: datetime
 
     def waiting(self, schedule: Schedule, key: str) -> tuple[list[Record], Claim | None]:
@@ -210,7 +201,7 @@ class _Claiming(NamedTuple):
         end: Record
         if why == "grace" and slot.attempt:
             error = f"{slot.error or schedule.last_error or ''} {GRACE_IS_OVER}".strip()
-            end = DeliveryFailed(
+            end = records.DeliveryFailed(
                 slot.slot,
                 slot.otid or "",
                 slot.attempt,
@@ -224,7 +215,7 @@ class _Claiming(NamedTuple):
         else:
             why = why or "no_desires"
             detail = verdict.detail if why == "approval" else None
-            end = DeliverySkipped(slot.slot, slot.slot, 1, why, slot.kind, detail=detail)
+            end = records.DeliverySkipped(slot.slot, slot.slot, 1, why, slot.kind, detail=detail)
         return [end, *completion_events(self.state, schedule, slot, "failed")], None
 
     def scheduled(self, schedule: Schedule) -> tuple[list[Record], Claim | None]:
@@ -245,29 +236,29 @@ class _Claiming(NamedTuple):
         # Each skip says what comes next: the next range, the slot that fires, or what lies ahead.
         upcoming: list[str | None] = [format_utc(skipped.first) for skipped in slots.skipped[1:]]
         upcoming.append(next_run if fire is None else format_utc(fire))
-        records: list[Record] = [
+        events: list[Record] = [
             skip_event(skipped, after)
             for skipped, after in zip(slots.skipped, upcoming, strict=False)
         ]
         if fire is not None and ready is not None:
             slot = OpenSlot(schedule.id, schedule.agent_id, format_utc(fire), "scheduled")
             otid = slot_otid(schedule.id, slot.slot)
-            attempted, made = self._attempt(ready, slot, otid, next_run, verdict)
-            return [*records, *attempted], made
+            attempted, new_claim = self._attempt(ready, slot, otid, next_run, verdict)
+            return [*events, *attempted], new_claim
         if fire is not None and why is not None:
             instant, detail = format_utc(fire), verdict.detail if why == "approval" else None
-            records.append(
-                DeliverySkipped(instant, instant, 1, why, next_run=next_run, detail=detail)
+            events.append(
+                records.DeliverySkipped(instant, instant, 1, why, next_run=next_run, detail=detail)
             )
-        if next_run is None and records:
+        if next_run is None and events:
             last = schedule._replace(next_run=None)
-            records += completion_events(self.state, last, None, "failed")
-        return records, None
+            events += completion_events(self.state, last, None, "failed")
+        return events, None
 
     def _with_prompt(self, schedule: Schedule) -> Schedule | None:
-        """The schedule with the prompt that it has now; ``None`` if an idle prompt has nothing to
-        list."""
-        self.check(schedule)
+        """The schedule with its prompt of now; ``None`` if an idle prompt has nothing to list."""
+        if self.check is not None:
+            self.check(schedule)
         if schedule.template is None:
             return schedule
         if self.rank_desires is None:
@@ -287,8 +278,8 @@ class _Claiming(NamedTuple):
         text = _text(schedule, slot.slot, slot.kind, self.event_time, new=is_first)
         attempt, at = slot.attempt + 1, format_utc(self.now)
         is_clock_behind = self.event_time - self.now > CLOCK_TOLERANCE
-        records: list[Record] = [
-            DeliveryAttempted(
+        events: list[Record] = [
+            records.DeliveryAttempted(
                 slot.slot,
                 otid,
                 attempt,
@@ -303,7 +294,7 @@ class _Claiming(NamedTuple):
             )
         ]
         if verdict.grant is not None:
-            records.append(ApprovalConsumed(verdict.grant, slot.slot, verdict.uses - 1))
+            events.append(records.ApprovalConsumed(verdict.grant, slot.slot, verdict.uses - 1))
         opened = slot._replace(
             agent_id=schedule.agent_id,  # which may have been modified since an earlier attempt
             attempt=attempt,
@@ -314,7 +305,7 @@ class _Claiming(NamedTuple):
             run_id=None,  # an earlier attempt's run tells nothing of this one
             in_doubt=False,
         )
-        return records, _claim_of(schedule, opened, text)
+        return events, _claim_of(schedule, opened, text)
 
 
 def _claim_of(schedule: Schedule, slot: OpenSlot, text: str, *, in_doubt: bool = False) -> Claim:
@@ -339,7 +330,7 @@ def _claim_of(schedule: Schedule, slot: OpenSlot, text: str, *, in_doubt: bool =
     )
 
 
-def _skip_line(schedule: Schedule, record: DeliverySkipped) -> dict[str, Any]:
+def _skip_line(schedule: Schedule, record: records.DeliverySkipped) -> dict[str, Any]:
     line = {
         "id": schedule.id,
         "agent_id": schedule.agent_id,

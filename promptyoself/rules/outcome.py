@@ -6,15 +6,9 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from promptyoself.core.instants import format_utc, parse_utc
+from promptyoself.events import records
 from promptyoself.events.kinds import HANDED_BACK, ArrivalProof
-from promptyoself.events.records import (
-    DeliveryAbandoned,
-    DeliveryDelivered,
-    DeliveryFailed,
-    DeliverySkipped,
-    DeliveryStalled,
-    Record,
-)
+from promptyoself.events.records import Record
 from promptyoself.rules.claim import Claim, Stalled
 from promptyoself.rules.retry import retry_delay
 from promptyoself.rules.slot_end import GRACE_IS_OVER, completion_events, give_up_reason
@@ -79,44 +73,39 @@ def outcome_events(
     answer = outcome.http_status, outcome.detail
     schedule = state.schedules[claimed.id]
     attempt = (claimed.slot, claimed.otid, claimed.attempt, worker)
-    records: list[Record]
     if isinstance(outcome, Abandoned):
         retry_at = _retry_at(claimed, outcome, now)
         why = give_up_reason(schedule, slot, max(retry_at, now))
         if why != "grace":
-            error = outcome.error
-            records = [
-                DeliveryAbandoned(*attempt, outcome.code, error, format_utc(retry_at), *answer)
-            ]
+            abandoned = records.DeliveryAbandoned(
+                *attempt, outcome.code, outcome.error, format_utc(retry_at), *answer
+            )
             if why is None:
-                return records, "retrying"
-            records.append(DeliverySkipped(slot.slot, slot.slot, 1, why, slot.kind))
-            return [*records, *completion_events(state, schedule, slot, "failed")], "skipped"
+                return [abandoned], "retrying"
+            skipped = records.DeliverySkipped(slot.slot, slot.slot, 1, why, slot.kind)
+            end = completion_events(state, schedule, slot, "failed")
+            return [abandoned, skipped, *end], "skipped"
         error = f"{outcome.error} {GRACE_IS_OVER}"
         outcome = Failed(outcome.code, error, False, None, *answer)
     if isinstance(outcome, Delivered):
         latency = round((now - claimed.claimed_at) / timedelta(milliseconds=1))
-        records = [
-            DeliveryDelivered(
-                *attempt, outcome.via, max(latency, 0), outcome.run_id, outcome.error, *answer
-            )
-        ]
-        return [*records, *completion_events(state, schedule, slot, "completed")], "delivered"
+        delivered = records.DeliveryDelivered(
+            *attempt, outcome.via, max(latency, 0), outcome.run_id, outcome.error, *answer
+        )
+        return [delivered, *completion_events(state, schedule, slot, "completed")], "delivered"
     is_last_straw = outcome.permanent and schedule.failures + 1 >= PARK_AFTER
     goes_on = schedule.status == "active" and schedule.next_run is not None
-    records = [
-        DeliveryFailed(
-            *attempt,
-            outcome.code,
-            outcome.error,
-            outcome.permanent,
-            outcome.run_id,
-            (is_last_straw and goes_on) or None,
-            http_status=outcome.http_status,
-            detail=outcome.detail,
-        )
-    ]
-    return [*records, *completion_events(state, schedule, slot, "failed")], "failed"
+    failed = records.DeliveryFailed(
+        *attempt,
+        outcome.code,
+        outcome.error,
+        outcome.permanent,
+        outcome.run_id,
+        (is_last_straw and goes_on) or None,
+        http_status=outcome.http_status,
+        detail=outcome.detail,
+    )
+    return [failed, *completion_events(state, schedule, slot, "failed")], "failed"
 
 
 def stall_events(state: State, claimed: Claim, worker: str, stalled: Stalled) -> list[Record]:
@@ -129,7 +118,7 @@ def stall_events(state: State, claimed: Claim, worker: str, stalled: Stalled) ->
     if slot is None or (slot.code, slot.http_status) == (stalled.code, stalled.http_status):
         return []
     return [
-        DeliveryStalled(
+        records.DeliveryStalled(
             claimed.slot,
             claimed.otid,
             claimed.attempt,

@@ -13,15 +13,7 @@ from promptyoself.events.kinds import FINISHED, HANDED_BACK, SCHEDULE_TYPES
 from promptyoself.events.schedule_fields import FLAGS, SPECIFIED, TEMPLATES, content_of
 from promptyoself.events.versions import SCHEDULE_VERSIONS
 from promptyoself.state.fold import Folded, add, apply_events
-from promptyoself.state.schedules import (
-    CHAIN,
-    OpenSlot,
-    Schedule,
-    State,
-    place,
-    prompt_size,
-    slot_key,
-)
+from promptyoself.state.schedules import CHAIN, OpenSlot, Schedule, State, prompt_size, slot_key
 
 
 def apply(state: State, event: Folded) -> None:
@@ -122,7 +114,7 @@ def _register(
         life=record.life or 1,
         **{name: bool(getattr(record, name)) for name in FLAGS},
         repetition_count=record.repetition_count or 0,
-        told=place(event),
+        told=_place(event),
     )
     if before is not None:
         fields.update({name: getattr(before, name) for name in _OF_ALL_LIVES})
@@ -185,17 +177,8 @@ def _evolve(state: State, event: Folded, record: records.Record, schedule: Sched
             if record.kind != "scheduled":
                 raise ValueError("it skips a slot that never began")
             return schedule._replace(last_slot=record.last, next_run=record.next_run)
-        case records.DeliveryAbandoned():
+        case records.DeliveryAbandoned() | records.DeliveryStalled():
             key = slot_key(schedule.id, record.slot)
-            slot = _hindered(state.open[key], record)
-            state.open[key] = slot._replace(
-                worker=None, unsent=slot.unsent + (record.code in HANDED_BACK)
-            )
-            return schedule._replace(last_error=_error_text(record))
-        case records.DeliveryStalled():
-            key = slot_key(schedule.id, record.slot)
-            if state.open[key].worker is None:
-                raise ValueError("it tells of an attempt that nobody makes")
             state.open[key] = _hindered(state.open[key], record)
             return schedule._replace(last_error=_error_text(record))
         case records.DeliveryFailed():
@@ -253,14 +236,19 @@ def _evolve(state: State, event: Folded, record: records.Record, schedule: Sched
 def _hindered(
     slot: OpenSlot, record: records.DeliveryAbandoned | records.DeliveryStalled
 ) -> OpenSlot:
-    return slot._replace(
+    hindered = slot._replace(
         retry_at=record.retry_at,
         code=record.code,
         error=record.error,
         http_status=record.http_status,
         detail=record.detail,
-        in_doubt=isinstance(record, records.DeliveryStalled) and record.in_doubt,
     )
+    if isinstance(record, records.DeliveryStalled):
+        if slot.worker is None:
+            raise ValueError("it tells of an attempt that nobody makes")
+        return hindered._replace(in_doubt=record.in_doubt)
+    unsent = slot.unsent + (record.code in HANDED_BACK)
+    return hindered._replace(in_doubt=False, worker=None, unsent=unsent)
 
 
 def _error_text(
@@ -326,10 +314,15 @@ def _modify(
     if schedule.approval is not None and schedule.approval_void is None:
         schedule = schedule._replace(approval_void="modified")
     schedule = _reopen(state, schedule, record)
-    where = place(event)
+    where = _place(event)
     changed = {name: where for name in record.changes if name in SPECIFIED}
     retold = {**(schedule.retold or {}), **changed} or None
     return schedule._replace(**{"reason": record.reason, **record.changes, "retold": retold})
+
+
+def _place(event: Folded) -> str:
+    """Where an event stands in the log: its month and its number, as ``2026-11:42``."""
+    return f"{event.ts[:7]}:{event.seq}"
 
 
 def _unapprove(state: State, schedule: Schedule | None) -> None:

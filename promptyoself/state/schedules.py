@@ -16,17 +16,10 @@ from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.ids import content_hash, jittered
 from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.core.times import parse_duration
-from promptyoself.events.kinds import (
-    FINISHED,
-    STATUSES,
-    MisfirePolicy,
-    ScheduleType,
-    SlotKind,
-    Status,
-    VoidReason,
-)
+from promptyoself.events import kinds
+from promptyoself.events.kinds import FINISHED, STATUSES
 from promptyoself.events.schedule_fields import SPECIFIED
-from promptyoself.state.fold import NO_LOSSES, Folded, Losses
+from promptyoself.state.fold import NO_LOSSES, Losses
 from promptyoself.state.overlay import Overlay, Summary, one
 
 CHAIN = "schedules"
@@ -39,14 +32,14 @@ class Schedule(NamedTuple):
     id: str
     agent_id: str
     prompt: str  # empty with a template, from which it is rendered when it fires
-    schedule_type: ScheduleType
+    schedule_type: kinds.ScheduleType
     schedule_value: str  # an instant, a cron expression or an interval
     timezone: str
-    status: Status
+    status: kinds.Status
     created_at: str  # the time of the registration that began this life
     anchor: str  # the instant that an interval counts from
     tier: int
-    misfire: MisfirePolicy
+    misfire: kinds.MisfirePolicy
     grace: int  # seconds
     registered: str  # the hash of its content at registration, from which its id was made
     next_run: str | None = None  # the first slot without an outcome or a claim
@@ -77,7 +70,7 @@ class Schedule(NamedTuple):
     approval_content: str | None = None  # the hash of the content that it is for
     approval_expires: str | None = None
     approval_uses: int = 0  # deliveries that it still allows
-    approval_void: VoidReason | None = None
+    approval_void: kinds.VoidReason | None = None
     approval_triggers: bool = True  # whether it allows deliveries that `trigger` asked for
     noticed_at: str | None = None  # when a notice last told somebody of missed slots
     told: str = ""  # the place of the registration in the log
@@ -94,7 +87,7 @@ class OpenSlot(NamedTuple):
     id: str  # the schedule's
     agent_id: str
     slot: str
-    kind: SlotKind
+    kind: kinds.SlotKind
     attempt: int = 0
     worker: str | None = None  # the one that may send it; None while it waits for `retry_at`
     otid: str | None = None
@@ -179,8 +172,7 @@ def is_failing(schedule: Schedule) -> bool:
 
 
 def unfinished(state: State, agent_id: str | None = None) -> Iterator[Schedule]:
-    """The schedules that aren't over, of one agent or of all. Parts of the index that have none of
-    them aren't read."""
+    """The schedules that aren't over, of one agent or of all. Parts without any aren't read."""
     if agent_id is not None:
         return (state.schedules[id_] for id_ in state.agent(agent_id).unfinished)
     candidates = state.schedules.values(
@@ -241,11 +233,6 @@ def spec_hash(schedule: Schedule) -> str:
     :data:`~promptyoself.events.schedule_fields.SPECIFIED`. The policy is among them, since any
     modification voids an approval."""
     return content_hash({name: getattr(schedule, name) for name in SPECIFIED})
-
-
-def place(event: Folded) -> str:
-    """Where an event stands in the log: its month and its number, as ``2026-11:42``."""
-    return f"{event.ts[:7]}:{event.seq}"
 
 
 def slot_key(id_: str, slot: str) -> str:

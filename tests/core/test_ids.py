@@ -76,10 +76,3 @@ def test_every_field_of_the_content_is_a_schedules() -> None:
     assert set(CONTENT) < set(Schedule._fields)
     values = dict.fromkeys(Schedule._fields, "x")
     assert content_of(Schedule(**values)) == dict.fromkeys(CONTENT, "x")  # type: ignore[arg-type]
-
-
-def test_a_slot_has_one_otid() -> None:
-    """P2: a slot's otid is the same for ever, and no other slot's."""
-    slots = [(f"sch_{n}", f"2026-11-20T12:0{m}:00.000000Z") for n in range(5) for m in range(5)]
-    assert len({slot_otid(*slot) for slot in slots}) == 25
-    assert slot_otid(*slots[0]) == slot_otid(*slots[0])

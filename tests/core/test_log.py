@@ -121,20 +121,15 @@ def test_the_file_is_rotated(tmp_path: Path) -> None:
     assert path.stat().st_size < 6_000_000
 
 
-def test_a_log_file_that_cannot_be_opened_stops_nothing(
+def test_a_folder_a_pipe_or_a_device_is_no_trap(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What can't be written to the file is told on stderr, and work goes on."""
-    log = Log(tmp_path)  # a folder
-    log.warn("look out")
-    assert "look out" in capsys.readouterr().err
-
-
-def test_a_pipe_or_a_device_is_no_trap(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A pipe that nobody reads is an error and no hang; a device is written to, and never moved."""
+    """What can't be written to a folder, or to a pipe that nobody reads, is told on stderr at once.
+    A device is written to, and never moved."""
     os.mkfifo(tmp_path / "pipe")
-    Log(tmp_path / "pipe").warn("look out")
-    assert "look out" in capsys.readouterr().err
+    for path in (tmp_path, tmp_path / "pipe"):
+        Log(path).warn("look out")
+        assert "look out" in capsys.readouterr().err
     log = Log(Path("/dev/null"))
     log.warn("look out")
     log.warn("look out")

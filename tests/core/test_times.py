@@ -11,24 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typed_texts import HOSTILE, INSTANTS, NOW, refusal, utc
 
+from promptyoself.core import times
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.instants import format_utc
-from promptyoself.core.times import (
-    format_duration,
-    in_zone,
-    parse_duration,
-    parse_moment,
-    parse_time,
-    parse_zone,
-    require_future,
-)
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.integers(1, 36500 * 86400))
 def test_durations_round_trip(seconds: int) -> None:
     """A duration's canonical text reads back as the same number of seconds."""
-    assert parse_duration(format_duration(seconds)) == seconds
+    assert times.parse_duration(times.format_duration(seconds)) == seconds
 
 
 @pytest.mark.parametrize(
@@ -46,7 +38,7 @@ def test_durations_round_trip(seconds: int) -> None:
 )
 def test_durations_are_canonical(text: str, canonical: str) -> None:
     """Equal durations have one spelling, largest unit first, days the largest."""
-    assert format_duration(parse_duration(text)) == canonical
+    assert times.format_duration(times.parse_duration(text)) == canonical
 
 
 @pytest.mark.parametrize(
@@ -67,7 +59,7 @@ def test_durations_are_canonical(text: str, canonical: str) -> None:
 )
 def test_bad_durations_are_refused(text: str, says: str) -> None:
     """Zero, negative, fractional, unitless and endless durations are refused with a reason."""
-    assert says in refusal("invalid_duration", parse_duration, text).message
+    assert says in refusal("invalid_duration", times.parse_duration, text).message
 
 
 @pytest.mark.parametrize(
@@ -75,7 +67,7 @@ def test_bad_durations_are_refused(text: str, says: str) -> None:
 )
 def test_zones_are_known(name: str) -> None:
     """An IANA name is accepted as it is."""
-    assert parse_zone(name) == name
+    assert times.parse_zone(name) == name
 
 
 @pytest.mark.parametrize(
@@ -119,16 +111,16 @@ def test_zones_are_known(name: str) -> None:
 def test_unknown_zones_are_refused(name: str, hint: str) -> None:
     """A name that is no zone, a folder or a path elsewhere is refused, with the nearest names; so
     is an abbreviation, which doesn't say which place's clocks are meant."""
-    assert hint in refusal("unknown_zone", parse_zone, name).hint
+    assert hint in refusal("unknown_zone", times.parse_zone, name).hint
 
 
 @pytest.mark.parametrize("sign", ["+", "-"])
 @pytest.mark.parametrize("form", ["GMT{}2", "utc{}2", "Etc/UTC{}2", "UTC{}02:00", "{}2", "Z{}02"])
 def test_the_zone_that_is_suggested_for_an_offset_is_at_that_offset(form: str, sign: str) -> None:
     """The sign in Etc/GMT-2 is the other way round, which nobody expects who writes GMT+2."""
-    hint = refusal("unknown_zone", parse_zone, form.format(sign)).hint
+    hint = refusal("unknown_zone", times.parse_zone, form.format(sign)).hint
     (name,) = re.findall(r"write (\S+):", hint)
-    assert in_zone(NOW, name).endswith(f"{sign}02:00")
+    assert times.in_zone(NOW, name).endswith(f"{sign}02:00")
 
 
 @pytest.mark.parametrize(
@@ -137,7 +129,7 @@ def test_the_zone_that_is_suggested_for_an_offset_is_at_that_offset(form: str, s
 def test_the_machines_own_zone_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who asks for this machine's zone is told its name, and never the same word again."""
     monkeypatch.setenv("TZ", "Asia/Tokyo")
-    hint = refusal("unknown_zone", parse_zone, name).hint
+    hint = refusal("unknown_zone", times.parse_zone, name).hint
     assert "Asia/Tokyo" in hint
     assert "mean" not in hint
 
@@ -169,13 +161,13 @@ def test_the_machines_own_zone_is_named(name: str, monkeypatch: pytest.MonkeyPat
 )
 def test_times_are_read(text: str, zone: str, expected: str) -> None:
     """Each way to write a time means one instant, read in the zone where it has no offset."""
-    assert parse_time(text, zone, NOW) == utc(expected)
+    assert times.parse_time(text, zone, NOW) == utc(expected)
 
 
 def test_from_now_is_rounded_up() -> None:
     """``in 45m`` is never less than 45 minutes, and falls on a whole second."""
     now = NOW + timedelta(microseconds=1)
-    assert parse_time("in 45m", "UTC", now) == NOW + timedelta(minutes=45, seconds=1)
+    assert times.parse_time("in 45m", "UTC", now) == NOW + timedelta(minutes=45, seconds=1)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +197,7 @@ def test_from_now_is_rounded_up() -> None:
 )
 def test_bad_times_are_refused(text: str) -> None:
     """What is no time, or one that no calendar has, is refused with examples."""
-    hint = refusal("invalid_time", parse_time, text, "UTC", NOW).hint
+    hint = refusal("invalid_time", times.parse_time, text, "UTC", NOW).hint
     assert any(char.isdigit() for char in hint)
 
 
@@ -213,7 +205,7 @@ def test_a_time_that_clocks_jump_over_is_refused() -> None:
     """A local time inside a gap is refused, with the zone, the gap and the nearest times."""
     now = utc("2026-03-28T23:30")
     for text in ("2026-03-29T01:30", "01:30", "2026-03-29T01:00:00.5"):
-        error = refusal("nonexistent_time", parse_time, text, "Europe/London", now)
+        error = refusal("nonexistent_time", times.parse_time, text, "Europe/London", now)
         for part in ("Europe/London", "2026-03-29T01:00:00", "2026-03-29T02:00:00"):
             assert part in error.message
         assert error.details["before"] == "2026-03-29T00:59:59+00:00"
@@ -224,34 +216,38 @@ def test_a_clock_time_takes_the_next_pass_of_an_overlap() -> None:
     """``01:30`` asked between the two passes is the second one, and after both tomorrow's."""
     now = utc("2026-10-25T00:00")
     for expected in ("2026-10-25T00:30", "2026-10-25T01:30", "2026-10-26T01:30"):
-        now = parse_time("01:30", "Europe/London", now)
+        now = times.parse_time("01:30", "Europe/London", now)
         assert now == utc(expected)
 
 
 def test_the_past_is_refused_in_full() -> None:
     """A past time is refused with the year and both spellings of it and of the present."""
-    require_future(NOW + timedelta(microseconds=1), NOW, "UTC")
-    error = refusal("past_time", require_future, utc("2025-11-21T09:00"), NOW, "Europe/Berlin")
+    times.require_future(NOW + timedelta(microseconds=1), NOW, "UTC")
+    error = refusal(
+        "past_time", times.require_future, utc("2025-11-21T09:00"), NOW, "Europe/Berlin"
+    )
     for part in ("2025-11-21T10:00:00+01:00", "2025-11-21T09:00:00", "2026-11-20T21:30:00+01:00"):
         assert part in error.message
-    refusal("past_time", require_future, NOW, NOW, "UTC")
+    refusal("past_time", times.require_future, NOW, NOW, "UTC")
 
 
 def test_local_spelling() -> None:
     """An instant is echoed as local time with its offset, with decimals only if it has any."""
-    assert in_zone(utc("2026-11-21T08:00"), "Europe/Berlin") == "2026-11-21T09:00:00+01:00"
-    assert in_zone(utc("2026-11-21T08:00:00.5"), "UTC") == "2026-11-21T08:00:00.500000+00:00"
-    assert in_zone(datetime.max.replace(tzinfo=UTC), "Asia/Tokyo").startswith("9999-12-31T23:59")
+    assert times.in_zone(utc("2026-11-21T08:00"), "Europe/Berlin") == "2026-11-21T09:00:00+01:00"
+    assert times.in_zone(utc("2026-11-21T08:00:00.5"), "UTC") == "2026-11-21T08:00:00.500000+00:00"
+    assert times.in_zone(datetime.max.replace(tzinfo=UTC), "Asia/Tokyo").startswith(
+        "9999-12-31T23:59"
+    )
 
 
 PARSERS = {
-    "duration": (parse_duration, {"invalid_duration"}, 400),
+    "duration": (times.parse_duration, {"invalid_duration"}, 400),
     "time": (
-        lambda text: parse_time(text, "Europe/London", NOW),
+        lambda text: times.parse_time(text, "Europe/London", NOW),
         {"invalid_time", "nonexistent_time"},
         400,
     ),
-    "zone": (parse_zone, {"unknown_zone"}, 40),
+    "zone": (times.parse_zone, {"unknown_zone"}, 40),
 }
 """Each with the codes of its errors, and how many texts it gets."""
 
@@ -295,7 +291,7 @@ def test_moments_are_read_by_those_who_look_back(
     text: str, zone: str, end: bool, expected: str
 ) -> None:
     """Looking back, a clock time is the last one, and a date is its whole day."""
-    assert format_utc(parse_moment(text, zone, NOW, end=end)) == expected
+    assert format_utc(times.parse_moment(text, zone, NOW, end=end)) == expected
 
 
 @pytest.mark.parametrize(
@@ -303,7 +299,7 @@ def test_moments_are_read_by_those_who_look_back(
 )
 def test_what_is_no_moment_is_refused(text: str) -> None:
     """P7: neither a time nor a date nor a duration: one error, with what to write."""
-    assert refusal("invalid_time", partial(parse_moment, end=True), text, "UTC", NOW).hint
+    assert refusal("invalid_time", partial(times.parse_moment, end=True), text, "UTC", NOW).hint
 
 
 @settings(max_examples=200)
@@ -313,7 +309,7 @@ def test_any_text_is_a_moment_or_refused(text: str, now: datetime) -> None:
     error with its code."""
     code = ""
     try:
-        assert parse_moment(text, "Europe/London", now).utcoffset() == timedelta(0)
+        assert times.parse_moment(text, "Europe/London", now).utcoffset() == timedelta(0)
     except PromptyoselfError as error:
         code = error.code
     assert code in ("", "invalid_time", "nonexistent_time")

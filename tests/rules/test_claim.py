@@ -184,20 +184,17 @@ def test_slots_during_a_long_delivery_are_overlaps(world: World) -> None:
 # --- how schedules end ----------------------------------------------------------------------------
 
 
-def test_a_delivered_one_off_is_completed(world: World) -> None:
-    """A one-off ends with its delivery, in the same append."""
+@pytest.mark.parametrize(
+    ("outcome", "became", "status"),
+    [(DELIVERED, "delivered", "completed"), (PERMANENT, "failed", "failed")],
+)
+def test_a_one_off_ends_with_its_slot(world: World, outcome: Any, became: str, status: str) -> None:
+    """In the same append. One that won't be delivered has failed as a whole."""
     made = world.claimed()
-    assert world.settle(made) == "delivered"
-    assert world.types(made.id) == ["attempted", "delivered", "completed"]
-    assert world.state.schedules[made.id].status == "completed"
-
-
-def test_a_failed_one_off_is_failed(world: World) -> None:
-    """A one-off that won't be delivered has failed as a whole."""
-    made = world.claimed()
-    assert world.settle(made, PERMANENT) == "failed"
-    assert world.state.schedules[made.id].status == "failed"
-    assert world.last("schedule.completed")[:2] == ("once", "failed")
+    assert world.settle(made, outcome) == became
+    assert world.types(made.id) == ["attempted", became, "completed"]
+    assert world.state.schedules[made.id].status == status
+    assert world.last("schedule.completed")[:2] == ("once", status)
 
 
 def test_a_one_off_missed_beyond_its_grace_is_failed(world: World) -> None:

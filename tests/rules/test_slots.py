@@ -169,36 +169,32 @@ def test_what_passed_is_a_range() -> None:
     )  # fmt: skip
 
 
-def state(schedules: Sequence[Schedule], opened: Sequence[OpenSlot] = ()) -> State:
-    """A state with those."""
-    return EMPTY._replace(
-        schedules=schedule_table(schedules),
-        open={f"{slot.id}|{slot.slot}": slot for slot in opened},
-    )
-
-
 def test_the_loop_wakes_for_the_next_thing_that_can_be_claimed() -> None:
     """It sleeps until the first slot or retry ahead; what is due already, paused, over, or being
     delivered wakes nobody."""
 
-    def waiting(hours: float, worker: str | None = None) -> OpenSlot:
+    def with_slot(hours: float, worker: str | None = None) -> State:
         at = format_utc(NOON + hours * HOUR)
-        return OpenSlot("sch_00000001", "agent", at, "trigger", 1, worker, retry_at=at)
+        slot = OpenSlot("sch_00000001", "agent", at, "trigger", 1, worker, retry_at=at)
+        return of(later)._replace(open={"sch_00000001|" + at: slot})
+
+    def of(*schedules: Schedule) -> State:
+        return EMPTY._replace(schedules=schedule_table(schedules))
 
     later = schedule(id="sch_2", next_run=format_utc(NOON + 3 * HOUR))
     assert next_wake(EMPTY, NOON) is None
-    assert next_wake(state([later, schedule()]), NOON) == NOON + HOUR
-    assert next_wake(state([later, schedule()]), NOON + HOUR) == NOON + 3 * HOUR
+    assert next_wake(of(later, schedule()), NOON) == NOON + HOUR
+    assert next_wake(of(later, schedule()), NOON + HOUR) == NOON + 3 * HOUR
     for status in ("paused", "cancelled", "failed", "completed"):
-        assert next_wake(state([schedule(status=status)]), NOON) is None
-    assert next_wake(state([later], [waiting(2)]), NOON) == NOON + 2 * HOUR
-    assert next_wake(state([later], [waiting(2, "w")]), NOON) == NOON + 3 * HOUR
-    assert next_wake(state([later], [waiting(-2)]), NOON) == NOON + 3 * HOUR
+        assert next_wake(of(schedule(status=status)), NOON) is None
+    assert next_wake(with_slot(2), NOON) == NOON + 2 * HOUR
+    assert next_wake(with_slot(2, "w"), NOON) == NOON + 3 * HOUR
+    assert next_wake(with_slot(-2), NOON) == NOON + 3 * HOUR
     spread = schedule(jitter=600)
     ready = jittered(spread.id, NOON + HOUR, 600)
-    assert next_wake(state([spread]), NOON) == ready
-    assert next_wake(state([spread]), NOON + HOUR) == ready
-    assert next_wake(state([spread]), ready) is None
+    for now in (NOON, NOON + HOUR):
+        assert next_wake(of(spread), now) == ready
+    assert next_wake(of(spread), ready) is None
 
 
 def test_retries_wait_longer_each_time() -> None:
