@@ -167,8 +167,9 @@ def _evolve(state: State, event: Folded, record: records.Record, schedule: Sched
             )
         case records.DeliverySkipped():
             # An open slot that is given up; or slots that never began, which moves the schedule on.
-            # A triggered slot settles its schedule only if it is given up. That makes no sense, but
-            # it stays: with another rule, logs that are written would say something else.
+            # A triggered slot settles its schedule only if it is given up. So a later pass may call
+            # slots overlaps that were missed, and nobody gets a notice. It stays all the same: with
+            # another rule, logs that are written would say something else.
             if record.notice is not None:
                 schedule = schedule._replace(noticed_at=event.ts)
             given_up = state.open.pop(slot_key(schedule.id, record.slot), None)
