@@ -49,8 +49,7 @@ def test_what_may_be_shown(url: str, shown: str) -> None:
 
 
 def test_every_form_of_a_password_is_a_secret() -> None:
-    """As it stands in the address, decoded, and as HTTP sends it; but no word that is in every
-    sentence."""
+    """As it stands in the address, decoded, and as HTTP sends it; but no word of one character."""
     secrets = credentials("https://me:p%40ssword@letta.example")
     header = b64encode(b"me:p@ssword").decode()
     assert set(secrets) == {"me:p%40ssword", "me:p@ssword", "p%40ssword", "p@ssword", header}

@@ -87,8 +87,7 @@ def test_a_month_that_is_a_link(
 
 
 def test_a_log_behind_a_link(var: Path, clock: Clock, tmp_path: Path) -> None:
-    """A sound month behind a link isn't read through it either: an append would change a file that
-    lies elsewhere."""
+    """A sound month behind a link isn't read: an append would change a file that lies elsewhere."""
     call(*_register()).success()
     (month,) = (var / "schedules").glob("*.gz")
     elsewhere = tmp_path / "elsewhere.gz"

@@ -138,8 +138,7 @@ def test_a_folder_a_pipe_or_a_device_is_no_trap(
 
 
 def test_a_file_taken_away_is_made_again(tmp_path: Path) -> None:
-    """Where somebody moves or removes the file (logrotate, say), there is a new one under its
-    name."""
+    """Where somebody moves or removes the file (logrotate, say), another one gets its name."""
     path = tmp_path / "log"
     log = Log(path)
     log.record("one")
@@ -213,8 +212,7 @@ def begin(process: subprocess.Popen[bytes]) -> None:
 
 
 def test_many_processes_share_a_rotated_file(tmp_path: Path) -> None:
-    """P5: four processes that write and rotate as fast as they can: every line of each is there
-    once, whole."""
+    """P5: four processes write and rotate as fast as they can. Each line is there once, whole."""
     writers = [writer(tmp_path / "log", who, 1500) for who in range(4)]
     for process in writers:
         begin(process)

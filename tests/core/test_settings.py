@@ -58,8 +58,7 @@ def test_a_relative_directory_is_made_absolute(
 
 
 def test_the_environment_comes_before_the_file(checkout: Path) -> None:
-    """A .env fills in what the environment doesn't say, and never overrides it; each value knows
-    where it came from."""
+    """A .env never overrides the environment. Each value knows where it came from."""
     (checkout / ".env").write_text(
         "PROMPTYOSELF_TZ=Europe/Paris\nPROMPTYOSELF_INTERVAL=5\nLETTA_API_KEY='a $b # c'\n"
     )

@@ -305,8 +305,7 @@ def test_what_is_no_moment_is_refused(text: str) -> None:
 @settings(max_examples=200)
 @given(HOSTILE, INSTANTS)
 def test_any_text_is_a_moment_or_refused(text: str, now: datetime) -> None:
-    """P7: whatever is given as a moment, it is one, in the past where it is a clock time, or an
-    error with its code."""
+    """P7: whatever is given as a moment, it is one, or an error with its code."""
     code = ""
     try:
         assert times.parse_moment(text, "Europe/London", now).utcoffset() == timedelta(0)

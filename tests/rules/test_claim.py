@@ -382,8 +382,7 @@ def test_a_waiting_slot_beyond_its_grace_has_failed(world: World) -> None:
 def test_a_slot_of_a_stopped_schedule_is_not_tried_again(
     world: World, change: Any, why: str, in_flight: bool
 ) -> None:
-    """P2: a waiting slot, or one whose attempt comes to nothing, is skipped once its schedule is
-    cancelled or paused."""
+    """P2: a waiting slot, or one whose attempt comes to nothing, is skipped then."""
     made = world.claimed(every="10m")
     if not in_flight:
         world.settle(made, TRANSIENT)
@@ -425,8 +424,7 @@ def test_a_claim_follows_a_schedule_that_moves_to_another_agent(world: World) ->
 
 
 def test_an_earlier_attempts_run_is_not_the_next_ones(world: World) -> None:
-    """P2: the run that a stopped worker noted belongs to its attempt: the next must not be judged
-    by it."""
+    """P2: the run that a stopped worker noted says nothing of the next attempt."""
     first = world.claimed()
     left = [{"id": first.id, "slot": first.slot, "run_id": "run-1"}]
     world.add([(WorkerStopped("wrk_1", "SIGTERM", left), None)])

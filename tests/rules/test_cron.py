@@ -275,8 +275,7 @@ FOUR_CENTURIES = {
 
 @pytest.mark.parametrize("expression", FOUR_CENTURIES)
 def test_four_centuries_of_days(expression: str) -> None:
-    """Every day that is named in 400 years is found, forward and back, and no other; and as many
-    are counted."""
+    """Just the days that are named in 400 years are found, forward and back, and counted."""
     first, last = utc("1890-01-01"), utc("2310-01-01")
     days = [first + timedelta(days=number) for number in range((last - first).days)]
     expected = [day for day in days if FOUR_CENTURIES[expression](day)]

@@ -167,8 +167,7 @@ def test_what_is_no_incident_is_not_told(world: World) -> None:
 
 
 def test_a_failing_notice_makes_none(world: World) -> None:
-    """The agent that fails may be the one that is told: its notice fails as well, and that is the
-    end of it."""
+    """If the agent that fails is the one that is told, its notice fails too: that is the end."""
     park(world, agent="agent-n")
     assert len(notices(world)) == 2
     for _ in range(9):
@@ -243,8 +242,7 @@ def test_a_pinned_caller_tells_only_itself(
 
 
 def test_a_real_notice_arrives(quick_path: Path) -> None:
-    """Through the real client: a prompt that failed for good, and the notice of it, delivered by
-    the next pass."""
+    """Through the real client: a prompt fails for good, and the next pass delivers the notice."""
     with Sandbox(("told",), latency=0.0) as sandbox:
         (told,) = sandbox.agents
         settings = load_settings(

@@ -30,8 +30,7 @@ def test_a_recurring_prompt_in_its_envelope() -> None:
 
 
 def test_a_one_off_and_an_interval_in_their_envelopes() -> None:
-    """A one-off says that it is one, and without a name goes by its id. An interval tells its
-    rhythm."""
+    """A one-off says that it is one, and goes by its id here. An interval tells its rhythm."""
     made = World().claimed(time="in 10m", envelope=True)
     assert made.text.split("\n")[0] == f'Scheduled task "{made.id}" is firing.'
     assert made.text.split("\n")[4] == "This is a one-off scheduled task."

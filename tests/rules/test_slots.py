@@ -134,8 +134,7 @@ def test_jitter_is_the_same_for_everyone() -> None:
 
 @pytest.mark.parametrize("misfire", ["coalesce", "skip", "all"])
 def test_a_promised_slot_is_one_whatever_the_zone_data_say(misfire: str) -> None:
-    """P2: a next_run that today's time zone data would place elsewhere still gets its outcome, and
-    the schedule goes on."""
+    """P2: a next_run that today's time zone data have elsewhere gets its outcome all the same."""
     moved = schedule(next_run=format_utc(NOON + 0.5 * HOUR), misfire=misfire)
     for hours in (0.5, 0.9, 5.5, 40):
         made = due_slots(moved, NOON + hours * HOUR)
@@ -170,8 +169,7 @@ def test_what_passed_is_a_range() -> None:
 
 
 def test_the_loop_wakes_for_the_next_thing_that_can_be_claimed() -> None:
-    """It sleeps until the first slot or retry ahead; what is due already, paused, over, or being
-    delivered wakes nobody."""
+    """The first slot or retry ahead. What is due, paused, over or being delivered wakes nobody."""
 
     def with_slot(hours: float, worker: str | None = None) -> State:
         at = format_utc(NOON + hours * HOUR)

@@ -73,8 +73,7 @@ def test_decay_is_monotone(strength: float, one: float, other: float, half_life:
 
 @given(strengths, st.integers(0, 10**9), st.integers(0, 10**9), half_lives)
 def test_decay_composes(strength: float, one: int, other: int, half_life: float) -> None:
-    """What is left after two spans is what is left, after the second, of what was left after the
-    first."""
+    """Two spans in a row leave what one leaves that is as long as both."""
     between, end = NOON + timedelta(seconds=one), NOON + timedelta(seconds=one + other)
     at_once = strength_at(wish(strength), end, half_life)
     in_steps = strength_at(
@@ -109,8 +108,7 @@ def test_reinforcing_adds_to_what_is_left(strength: float, by: float, elapsed: f
 
 
 def test_equals_stand_by_age_and_id() -> None:
-    """Of equally strong desires the older comes first, then the smaller id: always the same
-    order."""
+    """Of equally strong desires the older comes first, then the smaller id."""
     older = wish(0.5, NOON - timedelta(days=1), "des_0000000f")._replace(at=AT)
     desires = [wish(0.5, NOON, f"des_{n:08x}") for n in (3, 1, 2)]
     ranked = strongest([*desires, older], NOON, HALF_LIFE)
