@@ -9,15 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from promptyoself.events.versions import DESIRE_VERSIONS
+from promptyoself.index import schema
 from promptyoself.index.parts import TableSchema
-from promptyoself.index.schema import (
-    StateSchema,
-    common_from_json,
-    common_to_json,
-    fingerprint_of,
-    id_path,
-    without_defaults,
-)
 from promptyoself.state.desires import (
     EMPTY,
     Desire,
@@ -32,7 +25,7 @@ from promptyoself.state.overlay import Summary
 
 def _desire_path(key: str) -> str:
     id_, _, agent_id = key.partition("|")
-    return neighbourhood(agent_id) + id_path(id_)[:4]
+    return neighbourhood(agent_id) + schema.id_path(id_)[:4]
 
 
 def _desire_from_json(fields: dict[str, Any]) -> tuple[str, Desire]:
@@ -44,7 +37,7 @@ def _desire_from_json(fields: dict[str, Any]) -> tuple[str, Desire]:
 _DESIRES = TableSchema(
     "desires",
     _desire_path,
-    lambda _, desire: without_defaults(desire),
+    lambda _, desire: schema.without_defaults(desire),
     _desire_from_json,
     summarize,
     lambda desire: 250 + len(desire.text) + 15 * len(desire.tags),
@@ -52,7 +45,7 @@ _DESIRES = TableSchema(
 
 _OWNERS = TableSchema(
     "owners",
-    id_path,
+    schema.id_path,
     lambda id_, agent_id: {"id": id_, "agent_id": agent_id},
     lambda fields: (fields["id"], fields["agent_id"]),
     lambda _: Summary(1),
@@ -60,11 +53,11 @@ _OWNERS = TableSchema(
 )
 
 
-DESIRE_SCHEMA = StateSchema(
+DESIRE_SCHEMA = schema.StateSchema(
     EMPTY,
     fold,
     (_DESIRES, _OWNERS),
-    common_to_json,
-    lambda body: EMPTY._replace(**common_from_json(body)),
-    fingerprint_of(DESIRE_VERSIONS, Desire, Desires),
+    schema.common_to_json,
+    lambda body: EMPTY._replace(**schema.common_from_json(body)),
+    schema.fingerprint_of(DESIRE_VERSIONS, Desire, Desires),
 )

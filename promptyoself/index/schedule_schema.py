@@ -7,16 +7,8 @@ from itertools import chain
 from typing import Any
 
 from promptyoself.events.versions import SCHEDULE_VERSIONS
+from promptyoself.index import schema
 from promptyoself.index.parts import TableSchema
-from promptyoself.index.schema import (
-    StateSchema,
-    common_from_json,
-    common_to_json,
-    fingerprint_of,
-    id_path,
-    sha_path,
-    without_defaults,
-)
 from promptyoself.state.fold import Folded
 from promptyoself.state.overlay import Summary
 from promptyoself.state.schedules import (
@@ -48,7 +40,7 @@ def _schedule_from_json(fields: dict[str, Any]) -> tuple[str, Schedule]:
 
 
 def _agent_to_json(id_: str, agent: AgentState) -> dict[str, Any]:
-    return {"id": id_, **without_defaults(agent)}
+    return {"id": id_, **schema.without_defaults(agent)}
 
 
 def _agent_from_json(fields: dict[str, Any]) -> tuple[str, AgentState]:
@@ -58,8 +50,8 @@ def _agent_from_json(fields: dict[str, Any]) -> tuple[str, AgentState]:
 
 SCHEDULES = TableSchema(
     "schedules",
-    id_path,
-    lambda _, schedule: without_defaults(schedule),
+    schema.id_path,
+    lambda _, schedule: schema.without_defaults(schedule),
     _schedule_from_json,
     summarize,
     lambda schedule: 450 + len(schedule.prompt),
@@ -67,7 +59,7 @@ SCHEDULES = TableSchema(
 
 AGENTS = TableSchema(
     "agents",
-    sha_path,
+    schema.sha_path,
     _agent_to_json,
     _agent_from_json,
     lambda _: Summary(1),
@@ -76,20 +68,22 @@ AGENTS = TableSchema(
 
 
 def _rest_to_json(state: State) -> dict[str, Any]:
-    return common_to_json(state, open=[without_defaults(slot) for slot in state.open.values()])
+    return schema.common_to_json(
+        state, open=[schema.without_defaults(slot) for slot in state.open.values()]
+    )
 
 
 def _rest_from_json(body: Mapping[str, Any]) -> State:
     slots = [OpenSlot(**fields) for fields in body["open"]]
     open_slots = {slot_key(slot.id, slot.slot): slot for slot in slots}
-    return EMPTY._replace(open=open_slots, **common_from_json(body))
+    return EMPTY._replace(open=open_slots, **schema.common_from_json(body))
 
 
-SCHEDULE_SCHEMA = StateSchema(
+SCHEDULE_SCHEMA = schema.StateSchema(
     EMPTY,
     _fold,
     (SCHEDULES, AGENTS),
     _rest_to_json,
     _rest_from_json,
-    fingerprint_of(SCHEDULE_VERSIONS, Schedule, OpenSlot, AgentState, State),
+    schema.fingerprint_of(SCHEDULE_VERSIONS, Schedule, OpenSlot, AgentState, State),
 )

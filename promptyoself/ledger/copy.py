@@ -15,15 +15,9 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from promptyoself.core.disk import open_ours
+from promptyoself.ledger import segments
 from promptyoself.ledger.batch import Gap, Position
 from promptyoself.ledger.replay import Bridges
-from promptyoself.ledger.segments import (
-    BrokenMember,
-    Member,
-    broken_member,
-    read_members,
-    segment_name,
-)
 
 _PIECE_BYTES = 1 << 20
 
@@ -38,7 +32,7 @@ def open_segment(folder: Path, end: Position, month: str) -> Iterator[tuple[Bina
     Raises:
         OSError: it can't be opened.
     """
-    with open_ours(folder / segment_name(month)) as file:
+    with open_ours(folder / segments.segment_name(month)) as file:
         size = end.offset if month == end.month else os.fstat(file.fileno()).st_size
         yield file, size
 
@@ -70,15 +64,15 @@ def check_copy(
     """
     position, offset, events = after, 0, 0
     gaps: list[tuple[Gap, int]] = []
-    members = read_members(path, start)
+    members = segments.read_members(path, start)
     while offset < size:
         try:
             member = next(members, None)
-        except BrokenMember as broken:
-            raise broken_member(month, offset, position.seq + 1, broken.cause) from None
+        except segments.BrokenMember as broken:
+            raise segments.broken_member(month, offset, position.seq + 1, broken.cause) from None
         if member is None or member.end - start > size:
-            raise broken_member(month, offset, position.seq + 1, "it ends in the middle")
-        member = Member(offset, member.end - start, member.content)
+            raise segments.broken_member(month, offset, position.seq + 1, "it ends in the middle")
+        member = segments.Member(offset, member.end - start, member.content)
         envelopes, position, gap = bridges.follow(position, member, month, after.earlier)
         if gap is not None and (statement := bridges.statement_of(gap)) is not None:
             gaps.append((gap, statement))

@@ -13,21 +13,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from promptyoself import __version__
 from promptyoself.core.disk import Disk, open_ours
 from promptyoself.events.draft import Draft
+from promptyoself.ledger import segments
 from promptyoself.ledger.batch import START, Batch, HeadMoved, Position, Torn
 from promptyoself.ledger.folder_cache import FolderCache, Listing, state_of
 from promptyoself.ledger.lock import ExclusiveLock
 from promptyoself.ledger.replay import read
-from promptyoself.ledger.segments import (
-    QUARANTINE,
-    UNSETTLED,
-    BrokenMember,
-    compress,
-    ends_at,
-    is_month,
-    list_segments,
-    members_of,
-    segment_name,
-)
 
 if TYPE_CHECKING:
     from promptyoself.ledger.envelope import Envelope
@@ -108,7 +98,7 @@ class FileLedger:
             torn = self._require_end(expecting, listing)
             if not drafts:
                 if expecting.seq:
-                    self._disk.sync(self._folder / segment_name(expecting.month))
+                    self._disk.sync(self._folder / segments.segment_name(expecting.month))
                 return Batch([], expecting, b"")
             repairs, copies = self._repair(torn, listing)
             created = [] if expecting.seq else [self._creation()]
@@ -139,11 +129,11 @@ class FileLedger:
     def _repair(self, torn: Torn | None, listing: Listing) -> tuple[list[Draft], set[Path]]:
         """Move a torn end aside. Returns the events that record torn ends, also earlier ones that
         have no record yet, and the copies of those."""
-        if torn is None and QUARANTINE not in listing.marks:
+        if torn is None and segments.QUARANTINE not in listing.marks:
             return [], set()
         from promptyoself.ledger.torn_ends import move_aside, pending_copies, records_of
 
-        quarantine = self._folder / QUARANTINE
+        quarantine = self._folder / segments.QUARANTINE
         copies = pending_copies(quarantine)
         if torn is not None:
             copies.add(move_aside(self._folder, quarantine, torn, self._disk))
@@ -157,20 +147,20 @@ class FileLedger:
         to the same file and not what lies before it, and a hole before a whole member is damage,
         not a torn end.
         """
-        if UNSETTLED in listing.marks:  # a process that put a month in place has died
+        if segments.UNSETTLED in listing.marks:  # a process that put a month in place has died
             self._disk.fsync_directory(self._folder)
-            self._disk.discard(self._folder / UNSETTLED)
+            self._disk.discard(self._folder / segments.UNSETTLED)
         if not expecting.seq:
             self._disk.sync_parents(self._folder)
         elif not self._cache.is_own_end(expecting):
-            self._disk.sync(self._folder / segment_name(expecting.month))
+            self._disk.sync(self._folder / segments.segment_name(expecting.month))
 
     def _write(self, drafts: Sequence[Draft], now: datetime, expecting: Position) -> Batch:
         """Append the events of drafts after a position, which is the end, and make them durable."""
         from promptyoself.ledger.linking import chain_up
 
         envelopes, content, head, ts = chain_up(drafts, now, expecting)
-        data = compress(content)
+        data = segments.compress(content)
         month, start, earlier = ts[:7], expecting.offset, expecting.earlier
         if month != expecting.month:
             start, earlier = 0, earlier + start
@@ -185,7 +175,7 @@ class FileLedger:
         """A month's file of that size, open for appending."""
         if self._open is None or self._open.month != month:
             self._close_segment()
-            path = self._folder / segment_name(month)
+            path = self._folder / segments.segment_name(month)
             descriptor = self._disk.open_to_append(path, size)
             file = state_of(os.fstat(descriptor))
             self._open = _OpenSegment(month, path, descriptor, file.device, file.inode)
@@ -241,10 +231,10 @@ class FileLedger:
         """
         from promptyoself.ledger.lookup import Borders, seek
 
-        if not is_month(month):
+        if not segments.is_month(month):
             return None
         try:
-            file = open_ours(self._folder / segment_name(month))
+            file = open_ours(self._folder / segments.segment_name(month))
         except FileNotFoundError:
             return None
         with file:
@@ -260,18 +250,18 @@ class FileLedger:
         held, it may be an append under way."""
         while True:
             position = self.head(after)
-            segments = list_segments(self._folder)
-            if not segments:
+            months = self.months()
+            if not months:
                 return None
-            month = segments[-1][0]
+            month = months[-1]
             end = position.offset if month == position.month else 0
-            with open_ours(self._folder / segment_name(month)) as file:
-                if end and not ends_at(file, position):
+            with open_ours(self._folder / segments.segment_name(month)) as file:
+                if end and not segments.ends_at(file, position):
                     continue  # the file was replaced since
                 size = os.fstat(file.fileno()).st_size
                 try:
-                    next(members_of(file, end), None)
-                except BrokenMember as broken:
+                    next(segments.members_of(file, end), None)
+                except segments.BrokenMember as broken:
                     return Torn(month, end, size - end, broken.cut_short)
                 return None  # nothing, or an append that was under way, and is whole by now
 
@@ -294,7 +284,7 @@ class FileLedger:
 
     def months(self) -> list[str]:
         """The months that have events, oldest first; as cheap as :meth:`stamp`."""
-        return [month for month, _ in list_segments(self._folder)]
+        return [month for month, _ in segments.list_segments(self._folder)]
 
     # --- maintenance ------------------------------------------------------------------------------
 
@@ -335,7 +325,7 @@ class FileLedger:
         if torn is not None:
             from promptyoself.ledger.torn_ends import move_aside
 
-            move_aside(self._folder, self._folder / QUARANTINE, torn, self._disk)
+            move_aside(self._folder, self._folder / segments.QUARANTINE, torn, self._disk)
 
 
 class _OpenSegment(NamedTuple):

@@ -17,17 +17,10 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from promptyoself.core.disk import is_ours, open_ours
+from promptyoself.ledger import segments
 from promptyoself.ledger.batch import START, Position
-from promptyoself.ledger.segments import (
-    QUARANTINE,
-    SUFFIX,
-    UNSETTLED,
-    ends_at,
-    segment_name,
-    stat_segments,
-)
 
-_MARKS = frozenset((QUARANTINE, UNSETTLED))
+_MARKS = frozenset((segments.QUARANTINE, segments.UNSETTLED))
 _TRUSTED_AFTER_SECONDS = 0.1  # ten of the longest tick that Linux is built with
 
 
@@ -92,15 +85,15 @@ class FolderCache:
         return self._list(folder)
 
     def _list(self, folder: FileState) -> Listing:
-        segments, names = stat_segments(self._folder)
-        months = tuple((month, state_of(stat)) for month, stat in segments)
+        stats, names = segments.stat_segments(self._folder)
+        months = tuple((month, state_of(stat)) for month, stat in stats)
         listing = Listing(months, _MARKS.intersection(names))
-        last_path = f"{self._name}/{segment_name(months[-1][0])}" if months else ""
+        last_path = f"{self._name}/{segments.segment_name(months[-1][0])}" if months else ""
         since, trusted = time.monotonic(), False
         if self._kept is not None and self._kept.folder == folder:
             # A crash can leave an empty file for a month. When that month gets its first event, it
             # becomes the last one without any change to the folder.
-            has_empty = sum(name.endswith(SUFFIX) for name in names) > len(months)
+            has_empty = sum(name.endswith(segments.SUFFIX) for name in names) > len(months)
             trusted = since - self._kept.since > _TRUSTED_AFTER_SECONDS and not has_empty
             since = self._kept.since
         self._kept = _Kept(folder, listing, last_path, since, trusted)
@@ -122,8 +115,8 @@ class FolderCache:
         if self._verified == (position, state):
             return True
         try:
-            with open_ours(self._folder / segment_name(position.month)) as file:
-                if not ends_at(file, position):
+            with open_ours(self._folder / segments.segment_name(position.month)) as file:
+                if not segments.ends_at(file, position):
                     return False
         except FileNotFoundError:
             return False

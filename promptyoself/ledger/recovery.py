@@ -28,19 +28,11 @@ from hashlib import sha256
 from pathlib import Path
 
 from promptyoself.core.disk import Disk, read_ours
+from promptyoself.ledger import segments
 from promptyoself.ledger.batch import START, Batch, Position
 from promptyoself.ledger.envelope import Envelope, decode_line, hash_line
 from promptyoself.ledger.salvage import UNRECORDED, Copy, copies, sound_lines, survey
 from promptyoself.ledger.sealing import packed
-from promptyoself.ledger.segments import (
-    QUARANTINE,
-    compress,
-    last_member,
-    list_segments,
-    read_members,
-    segment_name,
-    unsettled,
-)
 from promptyoself.ledger.statements import statements
 from promptyoself.ledger.survey import Line, Piece, Quarantined, Survey
 
@@ -52,7 +44,7 @@ class Recovery:
     def __init__(self, folder: Path, disk: Disk) -> None:
         self._folder = folder
         self._disk = disk
-        self._quarantine = folder / QUARANTINE
+        self._quarantine = folder / segments.QUARANTINE
 
     def survey(self, witness: tuple[int, str] | None) -> Survey:
         """What is sound and what isn't; reads everything and changes nothing. ``witness`` is the
@@ -118,8 +110,8 @@ class Recovery:
             for copy in copies(self._folder):
                 if not copy.recorded and copy.path.with_suffix("").name in recorded:
                     if not synced:  # its recorder may have been killed before that
-                        last = max(month for month, _ in list_segments(self._folder))
-                        self._disk.sync(self._folder / segment_name(last))
+                        last = max(month for month, _ in segments.list_segments(self._folder))
+                        self._disk.sync(self._folder / segments.segment_name(last))
                         synced = True
                     self._disk.rename(copy.path, copy.path.with_suffix(""))
 
@@ -162,10 +154,10 @@ class Recovery:
         }
 
     def _write_again(self, month: str, survey: Survey, texts: dict[str, bytes]) -> None:
-        path = self._folder / segment_name(month)
+        path = self._folder / segments.segment_name(month)
         runs = [[line for line in island if line.ts[:7] == month] for island in survey.islands]
         if not any(runs):
-            with unsettled(self._folder, self._disk):
+            with segments.unsettled(self._folder, self._disk):
                 with suppress(FileNotFoundError):
                     self._disk.unlink(path)
                 self._disk.fsync_directory(self._folder)
@@ -174,21 +166,23 @@ class Recovery:
         beside = self._disk.beside(path)
         written = [
             hash_line(text)
-            for member in read_members(beside)
+            for member in segments.read_members(beside)
             for text in member.content.split(b"\n")[:-1]
         ]
         if written != [line.hash for run in runs for line in run]:
             raise OSError(f"{beside} doesn't read as it was written: a failing disk or memory")
-        with unsettled(self._folder, self._disk):
+        with segments.unsettled(self._folder, self._disk):
             self._disk.put_in_place(path)
 
     def _end(self, last: Line | None) -> Position:
         if last is None:
             return START
-        earlier = sum(size for month, size in list_segments(self._folder) if month < last.ts[:7])
-        member = last_member(self._folder / segment_name(last.ts[:7]))
+        earlier = sum(
+            size for month, size in segments.list_segments(self._folder) if month < last.ts[:7]
+        )
+        member = segments.last_member(self._folder / segments.segment_name(last.ts[:7]))
         if member is None or hash_line(member.last_line) != last.hash:
-            raise OSError(f"{segment_name(last.ts[:7])} doesn't end as it was written")
+            raise OSError(f"{segments.segment_name(last.ts[:7])} doesn't end as it was written")
         return Position(
             last.seq, last.hash, last.ts, last.ts[:7], member.end, member.start, earlier
         )
@@ -197,7 +191,7 @@ class Recovery:
 def _members(runs: Sequence[Sequence[Line]], texts: dict[str, bytes]) -> Iterator[bytes]:
     for run in runs:
         for content in packed(texts[line.hash] + b"\n" for line in run):
-            yield compress(content)
+            yield segments.compress(content)
 
 
 def _before(lines: Sequence[Line], piece: Piece) -> int:

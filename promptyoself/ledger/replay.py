@@ -17,22 +17,10 @@ from typing import Any, BinaryIO
 from promptyoself.core.cancellation import check
 from promptyoself.core.disk import open_ours
 from promptyoself.core.errors import ChainError
+from promptyoself.ledger import segments
 from promptyoself.ledger.batch import Batch, Gap, HeadMoved, Position
 from promptyoself.ledger.envelope import Envelope, event_of
 from promptyoself.ledger.folder_cache import FolderCache
-from promptyoself.ledger.segments import (
-    BrokenMember,
-    Member,
-    broken_member,
-    check_links,
-    ends_at,
-    has_member_after,
-    is_foreign,
-    list_segments,
-    members_of,
-    relocate,
-    segment_name,
-)
 
 
 def read(folder: Path, cache: FolderCache, after: Position) -> Iterator[Batch]:
@@ -64,20 +52,19 @@ def read(folder: Path, cache: FolderCache, after: Position) -> Iterator[Batch]:
 def _read_months(
     folder: Path, cache: FolderCache, after: Position, bridges: Bridges
 ) -> Iterator[Batch]:
-    segments = list_segments(folder)
-    if after.seq and after.month not in dict(segments):
+    sizes = dict(segments.list_segments(folder))
+    if after.seq and after.month not in sizes:
         raise HeadMoved(after, 0)
     # Months before the position may have been sealed since, and so be smaller.
-    earlier = sum(size for month, size in segments if month < after.month)
+    earlier = sum(size for month, size in sizes.items() if month < after.month)
     position = after._replace(earlier=earlier)
-    last_month = segments[-1][0] if segments else ""
-    for month, _ in segments:
+    for month in sizes:
         if month < after.month:
             continue
-        path = folder / segment_name(month)
+        path = folder / segments.segment_name(month)
         replaced = True
         while replaced:
-            broken: BrokenMember | None = None
+            broken: segments.BrokenMember | None = None
             try:
                 file = open_ours(path)
             except FileNotFoundError:  # it was there when the folder was listed
@@ -93,12 +80,12 @@ def _read_months(
                     for batch in _read_members(file, month, position, bridges):
                         position = batch.position
                         yield batch
-                except BrokenMember as error:
-                    if month != last_month or not _may_be_torn(file, error.offset):
+                except segments.BrokenMember as error:
+                    if month != max(sizes) or not _may_be_torn(file, error.offset):
                         broken = error
                 replaced = _is_replaced(file, path)
         if broken is not None:
-            raise broken_member(month, broken.offset, position.seq + 1, broken.cause)
+            raise segments.broken_member(month, broken.offset, position.seq + 1, broken.cause)
 
 
 def _read_members(
@@ -108,7 +95,7 @@ def _read_members(
     start, earlier = position.offset, position.earlier
     if month != position.month:
         start, earlier = 0, position.earlier + position.offset
-    for member in members_of(file, start):
+    for member in segments.members_of(file, start):
         envelopes, position, gap = bridges.follow(position, member, month, earlier)
         bridges.close(envelopes)
         yield Batch(envelopes, position, member.content, gap)
@@ -121,20 +108,22 @@ def _resume(file: BinaryIO, position: Position) -> Batch:
     Raises:
         HeadMoved: the event before the position isn't in this file.
     """
-    if ends_at(file, position):
+    if segments.ends_at(file, position):
         return Batch([], position, b"")
-    rest: Member | None = relocate(file, position)
+    rest: segments.Member | None = segments.relocate(file, position)
     if rest is None:
         raise HeadMoved(position, 0)
     if not rest.content:
         return Batch([], position._replace(offset=rest.end, member=rest.start), b"")
-    envelopes, position = check_links(position, rest, position.month, position.earlier)
+    envelopes, position = segments.check_links(position, rest, position.month, position.earlier)
     return Batch(envelopes, position, rest.content)
 
 
 def _may_be_torn(file: BinaryIO, offset: int) -> bool:
     """Whether the last month can have a torn end, or an unfinished append, at an offset."""
-    return not has_member_after(file, offset) and (offset > 0 or not is_foreign(file))
+    if segments.has_member_after(file, offset):
+        return False
+    return offset > 0 or not segments.is_foreign(file)
 
 
 def _is_replaced(file: BinaryIO, path: Path) -> bool:
@@ -155,7 +144,7 @@ class Bridges:
         self._open: dict[int, Gap] = {}
 
     def follow(
-        self, position: Position, member: Member, month: str, earlier: int
+        self, position: Position, member: segments.Member, month: str, earlier: int
     ) -> tuple[list[Envelope], Position, Gap | None]:
         """As :func:`check_links`, but also over a gap that the chain has a statement for. Returns
         that gap, too.
@@ -164,15 +153,15 @@ class Bridges:
             ChainError: ``corrupt_chain``.
         """
         try:
-            return *check_links(position, member, month, earlier), None
+            return *segments.check_links(position, member, month, earlier), None
         except ChainError:
             gap = self._over(position, member)
             if gap is None:
                 raise
         position = position._replace(seq=gap.first - 1, hash=gap.first_prev)
-        return *check_links(position, member, month, earlier), gap
+        return *segments.check_links(position, member, month, earlier), gap
 
-    def _over(self, position: Position, member: Member) -> Gap | None:
+    def _over(self, position: Position, member: segments.Member) -> Gap | None:
         """The gap between a position and a member, if the chain has a statement for it."""
         first = event_of(member.content.partition(b"\n")[0])
         if first is None:

@@ -20,16 +20,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from promptyoself.core.disk import read_ours
+from promptyoself.ledger import segments
 from promptyoself.ledger.envelope import GENESIS_HASH, Envelope, event_of, hash_line
-from promptyoself.ledger.segments import (
-    MAX_MEMBER_BYTES,
-    QUARANTINE,
-    BrokenMember,
-    list_segments,
-    member_at,
-    next_member,
-    segment_name,
-)
 from promptyoself.ledger.survey import Line, Piece, Survey
 
 _LINE = re.compile(rb'^\{"v":[^\n]{100,}\}(?=\n)', re.MULTILINE)
@@ -63,14 +55,14 @@ class Copy(NamedTuple):
 def copies(folder: Path) -> list[Copy]:
     """The damaged pieces in the quarantine of a chain's folder, by month and offset."""
     try:
-        names = os.listdir(folder / QUARANTINE)
+        names = os.listdir(folder / segments.QUARANTINE)
     except FileNotFoundError:
         return []
     named = []
     for name in sorted(names):
         if match := _COPY.fullmatch(name):
             month, offset, after, end, digest, pending = match.groups()
-            path = folder / QUARANTINE / name
+            path = folder / segments.QUARANTINE / name
             named.append(Copy(path, month, int(offset), int(after), bool(end), digest, not pending))
     return sorted(named, key=lambda copy: (copy.month, copy.offset))
 
@@ -139,7 +131,7 @@ def survey(folder: Path, witness: tuple[int, str] | None = None) -> Survey:
             continue
         broken.update([read.month, *(line.ts[:7] for line in sound)])
         if not (whole and in_place):
-            content = read_ours(folder / segment_name(read.month))
+            content = read_ours(folder / segments.segment_name(read.month))
             damaged = content[read.stretch.start : read.stretch.end]
             pieces.append(Piece(read.month, read.stretch.start, damaged, read.place, read.at_end))
             inside[sha256(damaged).hexdigest()] = hashes
@@ -153,7 +145,7 @@ def _read(
     """Every stretch of the segments, in order. The statements of earlier recoveries are put into
     ``stated``, by their hashes."""
     place = 0
-    last = max((month for month, _ in list_segments(folder)), default="")
+    last = max((month for month, _ in segments.list_segments(folder)), default="")
     for month, content, aside in _sources(folder):
         for stretch in _stretches(content):
             texts, seen_hash = stretch.lines, None
@@ -203,22 +195,22 @@ def sound_lines(folder: Path, chosen: Collection[str]) -> dict[str, bytes]:
 def _sources(folder: Path) -> Iterator[tuple[str, bytes, Copy | None]]:
     """Each month's segment, after the copies of its bytes by a recovery that was killed."""
     aside = [copy for copy in copies(folder) if not copy.recorded]
-    months = {month for month, _ in list_segments(folder)}
+    months = {month for month, _ in segments.list_segments(folder)}
     for month in sorted(months | {copy.month for copy in aside}):
         for copy in aside:
             if copy.month == month:
                 yield month, read_ours(copy.path), copy
         if month in months:
-            yield month, read_ours(folder / segment_name(month)), None
+            yield month, read_ours(folder / segments.segment_name(month)), None
 
 
 def _stretches(content: bytes) -> Iterator[_Stretch]:
     start = 0
     while start < len(content):
         try:
-            member = member_at(content, start)
-        except BrokenMember:
-            end = next_member(content, start + 1)
+            member = segments.member_at(content, start)
+        except segments.BrokenMember:
+            end = segments.next_member(content, start + 1)
             yield _Stretch(start, end, _legible(content[start:end]), None)
         else:
             end = member.end
@@ -239,9 +231,9 @@ def _legible(damaged: bytes) -> list[bytes]:
     try:
         for slice_start in range(_HEADER_BYTES, len(damaged), _SLICE_BYTES):
             for step in range(slice_start, min(slice_start + _SLICE_BYTES, len(damaged))):
-                out.append(stream.decompress(damaged[step : step + 1], MAX_MEMBER_BYTES))
+                out.append(stream.decompress(damaged[step : step + 1], segments.MAX_MEMBER_BYTES))
                 size += len(out[-1])
-            if stream.eof or size > MAX_MEMBER_BYTES:
+            if stream.eof or size > segments.MAX_MEMBER_BYTES:
                 break
     except zlib.error:
         pass

@@ -37,18 +37,9 @@ from typing import NamedTuple
 from promptyoself.core.disk import Disk, open_ours
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.instants import format_utc
+from promptyoself.ledger import segments
 from promptyoself.ledger.batch import START, Batch, HeadMoved, Position
 from promptyoself.ledger.envelope import decode_line, hash_line
-from promptyoself.ledger.segments import (
-    BrokenMember,
-    compress,
-    ends_at,
-    last_member,
-    list_segments,
-    read_members,
-    segment_name,
-    unsettled,
-)
 from promptyoself.ledger.statements import statements
 
 MEMBER_BYTES = 128 * 1024
@@ -128,7 +119,7 @@ class Sealing:
             ChainError: the month is damaged.
             OSError: the disk refused. In every case nothing was changed.
         """
-        months = [month for month, _ in list_segments(self._folder)]
+        months = [month for month, _ in segments.list_segments(self._folder)]
         if month not in months:
             raise UnknownMonth(month)
         if month >= max(months[-1], format_utc(now)[:7]):
@@ -152,21 +143,21 @@ class Sealing:
     def count_small_members(self, month: str) -> int:
         """How many small members a month has: what repacking it would put together."""
         count = 0
-        with suppress(BrokenMember, FileNotFoundError):
-            for member in read_members(self._folder / segment_name(month)):
+        with suppress(segments.BrokenMember, FileNotFoundError):
+            for member in segments.read_members(self._folder / segments.segment_name(month)):
                 count += len(member.content) < _SMALL_MEMBER_BYTES
         return count
 
     def _write_beside(self, month: str, until: int | None) -> Prepared:
         self.close()
         source = _Source(self._replay(self._before(month)), month, until)
-        path = self._folder / segment_name(month)
+        path = self._folder / segments.segment_name(month)
         self._beside = self._disk.beside(path)
         self._disk.write_beside(path, source.members())
         if source.end is None:  # nothing but the torn end of what would have been its first append
             raise UnknownMonth(month)
         content, count, member, end = sha256(), 0, 0, 0
-        for written in read_members(self._beside):
+        for written in segments.read_members(self._beside):
             content.update(written.content)
             count += written.content.count(b"\n")
             member, end = written.start, written.end
@@ -200,7 +191,7 @@ class Sealing:
             OSError: the disk refused; the old one is in place, or the new one.
         """
         month, old = prepared.month, prepared.end
-        path = self._folder / segment_name(month)
+        path = self._folder / segments.segment_name(month)
         last = month == expecting.month
         added = expecting.offset - old.offset if last else 0
         if added and not prepared.growing:
@@ -218,7 +209,7 @@ class Sealing:
             )
         else:
             moved = expecting._replace(offset=prepared.offset, member=prepared.member)
-        with unsettled(self._folder, self._disk):
+        with segments.unsettled(self._folder, self._disk):
             before(moved)
             self._disk.put_in_place(path)
         self._beside = None
@@ -229,7 +220,7 @@ class Sealing:
         with open_ours(path) as file:
             # Its last event may have been read before it was durable, and taken back since, with
             # another of the same size in its place.
-            if path.stat().st_size != size or not ends_at(file, old):
+            if path.stat().st_size != size or not segments.ends_at(file, old):
                 raise HeadMoved(old, 0)
             file.seek(old.offset)
             return file.read()
@@ -238,11 +229,12 @@ class Sealing:
         """Where the month begins, by reading the end of the one before it, or all where that end
         can't be read."""
         position = START
-        earlier = [name for name, _ in list_segments(self._folder) if name < month]
+        earlier = [name for name, _ in segments.list_segments(self._folder) if name < month]
         if not earlier:
             return START
-        with suppress(BrokenMember, ValueError):
-            if (member := last_member(self._folder / segment_name(earlier[-1]))) is not None:
+        with suppress(segments.BrokenMember, ValueError):
+            path = self._folder / segments.segment_name(earlier[-1])
+            if (member := segments.last_member(path)) is not None:
                 hash_, last = hash_line(member.last_line), decode_line(member.last_line)
                 return Position(last.seq, hash_, last.ts, earlier[-1], member.end, member.start, 0)
         for batch in self._replay(START):
@@ -265,7 +257,7 @@ class _Source:
 
     def members(self) -> Iterator[bytes]:
         """The gzip members of the sealed month."""
-        return (compress(content) for content in packed(self._lines()))
+        return (segments.compress(content) for content in packed(self._lines()))
 
     def _lines(self) -> Iterator[bytes | None]:
         for batch in self._batches:

@@ -11,22 +11,17 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from promptyoself.ledger import segments
 from promptyoself.ledger.envelope import Envelope, event_of
-from promptyoself.ledger.segments import (
-    BrokenMember,
-    list_segments,
-    read_members,
-    segment_name,
-)
 
 
 def statements(folder: Path, type_: str) -> Iterator[Envelope]:
     """Every event of a type in a folder's segments. It is only checked that each is an event in a
     whole member. The bytes behind damage in a segment aren't read."""
     type_field = b'"type":"' + type_.encode() + b'"'  # within a text, the quotes would be escaped
-    for month, _ in list_segments(folder):
-        with suppress(BrokenMember):
-            for member in read_members(folder / segment_name(month)):
+    for month, _ in segments.list_segments(folder):
+        with suppress(segments.BrokenMember):
+            for member in segments.read_members(folder / segments.segment_name(month)):
                 if type_field in member.content:
                     yield from _events(member.content, type_field, type_)
 

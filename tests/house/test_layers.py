@@ -150,9 +150,11 @@ def imports(name: str) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{name} has a relative import"
-            yield node.module or ""
             # `from promptyoself.events import records` imports a module, not a name.
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            yield from names
+            if not {imported.removeprefix("promptyoself.") for imported in names} <= set(MODULES):
+                yield node.module or ""
 
 
 def neighbours(name: str) -> set[str]:

@@ -170,7 +170,7 @@ def test_work_of_an_append(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     ledger, other = ledger_in(folder), ledger_in(folder)
     position = append(ledger, 1)
     work: list[str] = []
-    listed, ends_at = os.listdir, folder_cache.ends_at
+    listed, ends_at = os.listdir, segments.ends_at
 
     def listing(place: Any) -> list[str]:
         work.append("list")
@@ -181,7 +181,7 @@ def test_work_of_an_append(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         return ends_at(*args)
 
     monkeypatch.setattr(os, "listdir", listing)
-    monkeypatch.setattr(folder_cache, "ends_at", reading)
+    monkeypatch.setattr(segments, "ends_at", reading)
     for number in range(3):
         position = ledger.append([draft(number)], NOW, position).position
         assert ledger.holds(position)
@@ -571,15 +571,13 @@ def test_reader_caught_between_reads(folder: Path, monkeypatch: pytest.MonkeyPat
     append(ledger, 3)
     whole = path.read_bytes()
     path.write_bytes(whole[: size + 50])
-    from promptyoself.ledger import replay
-
-    looked = replay.has_member_after
+    looked = segments.has_member_after
 
     def slow(*args: Any) -> bool:
         path.write_bytes(whole)
         return looked(*args)
 
-    monkeypatch.setattr(replay, "has_member_after", slow)
+    monkeypatch.setattr(segments, "has_member_after", slow)
     assert ledger.head().seq == 4
 
 
@@ -587,15 +585,13 @@ def test_month_that_opens_while_reading(folder: Path, monkeypatch: pytest.Monkey
     """P5: a reader that listed the segments before the month changed gives positions that hold."""
     ledger = ledger_in(folder)
     append(ledger, 1)
-    from promptyoself.ledger import replay
-
-    listed = replay.list_segments(folder)
+    listed = list_segments(folder)
     append(ledger, 2)
     append(ledger, 3, now=NOW + timedelta(days=20))
     # A listing isn't atomic: the old size of the old month, and the new month already.
-    mixed = [listed[0], replay.list_segments(folder)[1]]
+    mixed = [listed[0], list_segments(folder)[1]]
     with monkeypatch.context() as patch:
-        patch.setattr(replay, "list_segments", lambda _: mixed)
+        patch.setattr(segments, "list_segments", lambda _: mixed)
         position = ledger.head()
     assert position == ledger.head()
     assert ledger.holds(position)

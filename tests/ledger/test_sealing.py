@@ -156,19 +156,17 @@ def test_a_month_replaced_between_two_looks(folder: Path, monkeypatch: pytest.Mo
     """P5: a month replaced after its listing, and again while it is read, is read all the same."""
     ledger = ledger_in(folder)
     positions = [batch.position for batch in ledger.replay()]
-    from promptyoself.ledger import replay
-
-    real = replay.ends_at
+    real = segments.ends_at
     for position in positions:
 
         def meddling(*arguments: Any) -> bool:
             answer = real(*arguments)
-            monkeypatch.setattr(replay, "ends_at", real)
+            monkeypatch.setattr(segments, "ends_at", real)
             for month in MONTHS:
                 swap_by_hand(folder, month)
             return answer
 
-        monkeypatch.setattr(replay, "ends_at", meddling)
+        monkeypatch.setattr(segments, "ends_at", meddling)
         assert seqs(ledger.replay(position)) == list(range(position.seq + 1, 8))
 
 
