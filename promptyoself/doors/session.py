@@ -169,7 +169,8 @@ class Session:
 
         # By the index as it lies there: reading the log would mend it, and so take away what bears
         # witness where the end was cut off.
-        with progress_bar(store.known_seq()) as progress:
+        last_seq, _ = store.witness() or (0, "")
+        with progress_bar(last_seq) as progress:
             yield progress
 
     def now(self) -> datetime:

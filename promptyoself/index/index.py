@@ -26,6 +26,7 @@ from promptyoself.index.schema import Root, StateSchema, decode_root, encode_roo
 from promptyoself.index.tree import Tree, update
 from promptyoself.index.witness import HashOfEvent, Witness, chain_is_gone
 from promptyoself.ledger import START, Batch, Envelope, FileLedger, Position
+from promptyoself.state.fold import Loss
 from promptyoself.state.overlay import Overlay
 
 S = TypeVar("S")
@@ -132,12 +133,12 @@ class Index(Generic[S]):
             return self._latest
         start, complaint = self._start()
         snapshot, event = self._replay(start)
-        if start.position != START and self._losses(snapshot) > self._losses(start):
+        if start.position != START and len(self._losses(snapshot)) > len(self._losses(start)):
             # The log states a loss, so from now on only the log counts.
             snapshot, event = self._replay(Snapshot(self._schema.empty, START))
         if complaint:
             self._require_chain(snapshot.position, complaint)
-        self._judge(snapshot, event)
+        self._witness.judge(snapshot.position, self._losses(snapshot), event.hash)
         if complaint and self.missing is None and snapshot.position != START:
             self._warn(f"{complaint.text}; it was rebuilt from the log.")
         self._latest = snapshot
@@ -166,12 +167,8 @@ class Index(Generic[S]):
             with suppress(ChainError, OSError):  # it may pass once nobody else writes
                 self.load()
 
-    def _losses(self, snapshot: Snapshot[S]) -> int:
-        return len(self._schema.losses(snapshot.state).recorded)
-
-    def _judge(self, snapshot: Snapshot[S], event: HashOfEvent) -> None:
-        losses = self._schema.losses(snapshot.state).recorded
-        self._witness.judge(snapshot.position, losses, event.hash)
+    def _losses(self, snapshot: Snapshot[S]) -> list[Loss]:
+        return self._schema.losses(snapshot.state).recorded
 
     def known(self) -> Snapshot[S] | None:
         """The file's state, whether or not it fits the chain; ``None`` if it can't be read. Its
@@ -207,7 +204,7 @@ class Index(Generic[S]):
             self._witness.see(position_of(read_ours(self.path)))
         snapshot, event = self._replay(Snapshot(self._schema.empty, START))
         self._require_chain(snapshot.position, _Complaint("", self.path.exists()))
-        self._judge(snapshot, event)
+        self._witness.judge(snapshot.position, self._losses(snapshot), event.hash)
         if self.missing is not None:
             raise self.missing
         self._latest = snapshot
@@ -332,14 +329,10 @@ class Index(Generic[S]):
     def _snapshot_of(
         self, root: Root[S], replay: Callable[[int, DamagedPart], Overlay[Any]]
     ) -> Snapshot[S]:
+        nodes = zip(self._schema.table_schemas, root.tables, strict=True)
         tables = (
-            Overlay(
-                table_schema.summarize,
-                Tree(table_schema, node, self._parts, partial(replay, number)),
-            )
-            for number, (table_schema, node) in enumerate(
-                zip(self._schema.table_schemas, root.tables, strict=True)
-            )
+            Overlay(table.summarize, Tree(table, node, self._parts, partial(replay, number)))
+            for number, (table, node) in enumerate(nodes)
         )
         return Snapshot(self._schema.with_tables(root.bare_state, tables), root.position)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from promptyoself.core.errors import PromptyoselfError
@@ -70,6 +70,16 @@ class Batch(NamedTuple):
         first = self.envelopes[0]
         mark = Envelope(1, first.seq, first.ts, GAP, None, {}, self.gap._asdict(), first.prev)
         return [mark, *self.envelopes]
+
+
+def end_before(batches: Iterable[Batch], month: str) -> Position:
+    """The end of what lies before a month, in ``batches`` from the first event on."""
+    position = START
+    for batch in batches:
+        if batch.position.month >= month:
+            break
+        position = batch.position
+    return position
 
 
 class HeadMoved(PromptyoselfError):

@@ -22,6 +22,7 @@ If the log was damaged again and has lost that statement, the copies are recorde
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from hashlib import sha256
@@ -57,9 +58,7 @@ class Recovery:
 
     def events(self, survey: Survey) -> Iterator[Envelope]:
         """The sound events as a fold takes them in, with what stands for each gap."""
-        texts = sound_lines(
-            self._folder, {line.hash for island in survey.islands for line in island}
-        )
+        texts = sound_lines(self._folder, {line.hash for line in survey.lines()})
         for gap, island in survey.in_turn():
             events = [decode_line(texts[line.hash]) for line in island]
             yield from Batch(events, START, b"", gap).folded()
@@ -91,12 +90,7 @@ class Recovery:
             self._disk.fsync_directory(self._folder)
         for piece, content in self._pieces(survey):
             self._disk.replace(self._quarantine / (piece.file + UNRECORDED), content)
-        moved = {
-            line.hash
-            for island in survey.islands
-            for line in island
-            if line.ts[:7] in survey.broken
-        }
+        moved = {line.hash for line in survey.lines() if line.ts[:7] in survey.broken}
         texts = sound_lines(self._folder, moved)  # all, before the first file has changed
         for month in sorted(survey.broken):
             self._write_again(month, survey, texts)
@@ -132,16 +126,15 @@ class Recovery:
     def _pieces(self, survey: Survey) -> Iterator[tuple[Quarantined, bytes]]:
         """The pieces of a survey with their bytes. A piece that an earlier recovery has copied
         keeps the name of that copy, since the events before it may have changed."""
-        lines = sorted(
-            (line for island in survey.islands for line in island), key=lambda line: line.place
-        )
+        lines = sorted(survey.lines(), key=lambda line: line.place)
         copied = {
             (copy.month, copy.offset, copy.digest): _described(copy)
             for copy in copies(self._folder)
             if not copy.recorded
         }
         for piece in survey.pieces:
-            described = _named(piece, _before(lines, piece))
+            before = bisect_left(lines, piece.place, key=lambda line: line.place)
+            described = _named(piece, lines[before - 1].seq if before else 0)
             key = piece.month, piece.offset, described.sha256[:16]
             yield copied.get(key, described), piece.content
 
@@ -194,17 +187,8 @@ def _members(runs: Sequence[Sequence[Line]], texts: dict[str, bytes]) -> Iterato
             yield segments.compress(content)
 
 
-def _before(lines: Sequence[Line], piece: Piece) -> int:
-    """The number of the last sound event before a piece, in the order of the files."""
-    seq = 0
-    for line in lines:
-        if line.place >= piece.place:
-            break
-        seq = line.seq
-    return seq
-
-
 def _named(piece: Piece, after: int) -> Quarantined:
+    """A piece as it will lie in the quarantine; ``after`` is the last sound event before it."""
     digest = sha256(piece.content).hexdigest()
     end = "-end" if piece.at_end else ""
     name = f"{piece.month}-{piece.offset}-after-{after}{end}-{digest[:16]}.damaged"

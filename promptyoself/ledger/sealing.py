@@ -38,7 +38,7 @@ from promptyoself.core.disk import Disk, open_ours
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.instants import format_utc
 from promptyoself.ledger import segments
-from promptyoself.ledger.batch import START, Batch, HeadMoved, Position
+from promptyoself.ledger.batch import START, Batch, HeadMoved, Position, end_before
 from promptyoself.ledger.envelope import decode_line, hash_line
 from promptyoself.ledger.statements import statements
 
@@ -228,7 +228,6 @@ class Sealing:
     def _before(self, month: str) -> Position:
         """Where the month begins, by reading the end of the one before it, or all where that end
         can't be read."""
-        position = START
         earlier = [name for name, _ in segments.list_segments(self._folder) if name < month]
         if not earlier:
             return START
@@ -237,11 +236,7 @@ class Sealing:
             if (member := segments.last_member(path)) is not None:
                 hash_, last = hash_line(member.last_line), decode_line(member.last_line)
                 return Position(last.seq, hash_, last.ts, earlier[-1], member.end, member.start, 0)
-        for batch in self._replay(START):
-            if batch.position.month >= month:
-                break
-            position = batch.position
-        return position
+        return end_before(self._replay(START), month)
 
 
 class _Source:

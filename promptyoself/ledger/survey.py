@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any, NamedTuple
 
 from promptyoself.ledger.batch import Gap
@@ -45,6 +46,10 @@ class Survey(NamedTuple):
     def last(self) -> Line | None:
         """The last sound line."""
         return self.islands[-1][-1] if self.islands else None
+
+    def lines(self) -> Iterator[Line]:
+        """The sound lines, in the order of the chain."""
+        return chain.from_iterable(self.islands)
 
     def in_turn(self) -> Iterator[tuple[Gap | None, list[Line]]]:
         """Each island with the gap before it, or with None if there is no gap."""

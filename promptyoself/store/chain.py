@@ -145,8 +145,7 @@ class Chain(Generic[S]):
         return Snapshot(self.seen(snapshot.state), snapshot.position)
 
     def exclusive(self, timeout: float | None = None) -> AbstractContextManager[None]:
-        """Hold the right to append, which one process has at a time: see
-        :meth:`promptyoself.ledger.files.FileLedger.exclusive`."""
+        """Hold the right to append, which one process has at a time."""
         return self._ledger.exclusive(timeout)
 
     def stamp(self) -> object:
@@ -158,8 +157,7 @@ class Chain(Generic[S]):
         return self._ledger.months()
 
     def torn(self, after: Position) -> Torn | None:
-        """The half-written end after a position: see
-        :meth:`promptyoself.ledger.files.FileLedger.torn`."""
+        """The half-written end after a position; see :meth:`FileLedger.torn`."""
         return self._ledger.torn(after)
 
     def head(self, after: Position) -> Position:
@@ -167,8 +165,7 @@ class Chain(Generic[S]):
         return self._ledger.head(after)
 
     def event(self, seq: int, month: str) -> Envelope | None:
-        """The event of that number, which bears a time in that month: see
-        :meth:`promptyoself.ledger.files.FileLedger.event`."""
+        """The event of that number, with a time in that month; see :meth:`FileLedger.event`."""
         self._require_unpinned()
         return self._ledger.event(seq, month)
 
@@ -184,11 +181,6 @@ class Chain(Generic[S]):
     def _require_unpinned(self) -> None:
         if self._view is not None:
             raise PermissionError("the caller is pinned, and this has other agents' events in it")
-
-    def known_seq(self) -> int:
-        """The number of the last event that the index has seen; 0 where it can't tell."""
-        witness = self._index.witness()
-        return 0 if witness is None else witness[0]
 
     def state_at(self, covers: Callable[[Envelope], bool]) -> tuple[S, str]:
         """The state after the last event that ``covers`` is true of, and the time of that event;

@@ -259,7 +259,7 @@ def test_an_append_under_way_is_not_in_it(log: Path, tmp_path: Path) -> None:
     assert torn[f"schedules/{path.name}"] == good
 
 
-@pytest.mark.parametrize("when", ["verify", "_before", "open_segment", "check_copy"])
+@pytest.mark.parametrize("when", ["verify", "end_before", "open_segment", "check_copy"])
 @pytest.mark.parametrize("month", MONTHS)
 @pytest.mark.parametrize("what", ["append", "seal", "both"])
 def test_the_log_may_go_on_meanwhile(
@@ -288,7 +288,7 @@ def test_the_log_may_go_on_meanwhile(
     assert all(lines == everything[name] for name, lines in packs.lines_in(folder).items())
 
 
-@pytest.mark.parametrize("when", ["before", "verify", "_before", "open_segment", "check_copy"])
+@pytest.mark.parametrize("when", ["before", "verify", "end_before", "open_segment", "check_copy"])
 def test_a_sealed_log_is_packed(
     log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock, when: str
 ) -> None:

@@ -25,7 +25,8 @@ from promptyoself.core.instants import format_utc
 from promptyoself.core.new_file import new_file
 from promptyoself.core.settings import default_zone
 from promptyoself.core.times import parse_moment
-from promptyoself.ledger import START, Position
+from promptyoself.ledger import Position
+from promptyoself.ledger.batch import end_before
 from promptyoself.ledger.copy import Copied, check_copy, open_segment, pieces
 from promptyoself.ledger.replay import Bridges
 from promptyoself.service.proof.signed_heads import CHAIN, SigningKey, durable_head, sign_position
@@ -179,7 +180,7 @@ def _write(
             "The log has no event in any month of that range.",
             "`promptyoself history` shows what there is.",
         )
-    stretch = _Stretch(_before(store, months[0]), [])
+    stretch = _Stretch(end_before(store.replay(), months[0]), [])
     file.seek(0)
     file.truncate()
     with ZipFile(file, "w") as archive:
@@ -211,15 +212,6 @@ def _write(
             )
         archive.writestr(_entry("heads.json"), _heads(wanted, stretch, key))
     return stretch
-
-
-def _before(store: Store, month: str) -> Position:
-    position = START
-    for batch in store.replay():
-        if batch.position.month >= month:
-            break
-        position = batch.position
-    return position
 
 
 def _heads(wanted: _Range, stretch: _Stretch, key: SigningKey | None) -> bytes:

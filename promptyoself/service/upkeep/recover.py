@@ -243,7 +243,7 @@ def _gap_of(piece: Quarantined, survey: Survey, gaps: list[Gap]) -> Gap | None:
     """The gap in which a piece lay. It begins behind the last sound event before the piece, or
     behind the sound events that were read out of the piece. If no event is missing there, the gap
     is one of no event. ``None`` if the piece lay behind the end."""
-    lines = {line.seq: line for island in survey.islands for line in island}
+    lines = {line.seq: line for line in survey.lines()}
     after, read = piece.after, survey.inside.get(piece.sha256, set())
     while (inside := lines.get(after + 1)) is not None and inside.hash in read:
         after += 1
@@ -268,7 +268,7 @@ def _state_of_index(
     if snapshot is None:
         return None, None
     seq, hash_ = snapshot.position.seq, snapshot.position.hash
-    on_chain = {line.seq: line.hash for island in survey.islands for line in island}
+    on_chain = {line.seq: line.hash for line in survey.lines()}
     last = survey.last.seq if survey.last else 0
     lost = [statement for statement in statements if statement.lost]
     if on_chain.get(seq, hash_) != hash_ or not any(seq > statement.after for statement in lost):

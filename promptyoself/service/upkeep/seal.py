@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -14,6 +13,7 @@ from promptyoself.events.records import SegmentSealed
 from promptyoself.index.index import Snapshot
 from promptyoself.ledger import HeadMoved, Position
 from promptyoself.ledger.sealing import Sealing, UnknownMonth
+from promptyoself.ledger.segments import is_month
 from promptyoself.store.chain import Chain
 from promptyoself.store.store import Store, chains
 
@@ -24,7 +24,6 @@ REPACK_FROM_MEMBERS = 20_000
 """From this number of small members on, the running month is repacked: reading them takes most of a
 second."""
 
-_MONTH = re.compile(r"\d{4}-(?:0[1-9]|1[0-2])", re.ASCII)
 _TRIES = 3
 
 
@@ -42,7 +41,7 @@ def seal(
         ChainError: such a month is damaged, or ``newer_events``.
         OSError: the disk refused. Months sealed before that stay sealed.
     """
-    if month is not None and not _MONTH.fullmatch(month):
+    if month is not None and not is_month(month):
         raise PromptyoselfError(
             "invalid_month",
             f"--month {month[:80]!r} is not a month.",
