@@ -23,15 +23,9 @@ from tally import chance, count, rounds
 from promptyoself.core.disk import Disk
 from promptyoself.core.instants import format_utc
 from promptyoself.core.settings import load_settings
+from promptyoself.events import records
 from promptyoself.events.draft import Draft
 from promptyoself.events.kinds import STATUSES
-from promptyoself.events.records import (
-    ScheduleCancelled,
-    ScheduleCompleted,
-    ScheduleModified,
-    SchedulePaused,
-    ScheduleResumed,
-)
 from promptyoself.index import parts as parts_module
 from promptyoself.index import tree
 from promptyoself.index.index import Index, Snapshot
@@ -398,12 +392,12 @@ def stories(draw: st.DrawFn) -> list[list[Draft]]:
             record, after = draw(
                 st.sampled_from(
                     [
-                        (SchedulePaused(at), "paused"),
-                        (ScheduleResumed(at), "active"),
-                        (ScheduleCancelled(), "cancelled"),
-                        (ScheduleCompleted("until", "completed"), "completed"),
-                        (ScheduleModified({"agent_id": "agent-other"}), status),
-                        (ScheduleModified({"prompt": "x" * 700}), status),
+                        (records.SchedulePaused(at), "paused"),
+                        (records.ScheduleResumed(at), "active"),
+                        (records.ScheduleCancelled(), "cancelled"),
+                        (records.ScheduleCompleted("until", "completed"), "completed"),
+                        (records.ScheduleModified({"agent_id": "agent-other"}), status),
+                        (records.ScheduleModified({"prompt": "x" * 700}), status),
                     ]
                 )
             )
@@ -536,10 +530,10 @@ def test_it_follows_the_log_by_bytes_too(case: Case) -> None:
     ids = islice(case.truth.schedules, 8)
     for number, id_ in enumerate(ids):
         index = case.index()  # as another process
-        change = ScheduleModified({"prompt": str(number) * (1 << 20)}, None)
+        change = records.ScheduleModified({"prompt": str(number) * (1 << 20)}, None)
         case.add(index, Draft(change, id_, ACTOR))
         assert index.witness()[0] == case.ledger.head().seq
-    short = [ScheduleModified({"prompt": "s" * 60_000}, None) for _ in range(6)]
+    short = [records.ScheduleModified({"prompt": "s" * 60_000}, None) for _ in range(6)]
     behind = []
     for change in short:
         index = case.index()

@@ -43,10 +43,7 @@ def test_empty(place: Path) -> None:
 def test_first_append_creates_the_ledger(place: Path) -> None:
     """The first append starts with ledger.created, and the returned batch has it."""
     batch = ledger_in(place).append([draft(1)], NOW, START)
-    assert [event.type for event in batch.envelopes] == [
-        "ledger.created",
-        first_type(),
-    ]
+    assert [event.type for event in batch.envelopes] == ["ledger.created", first_type()]
     assert batch.envelopes[0].data["chain"] == chain()
     assert batch.envelopes[0].prev == GENESIS_HASH
     assert batch.position.seq == 2

@@ -393,49 +393,56 @@ def test_a_damaged_month(folder: Path, kind: str) -> None:
     assert repack(store_in(folder, Unsynced()), NOW) == 10
 
 
+either = pytest.mark.parametrize("work", [repack, seal])
+
+
+@either
 @pytest.mark.parametrize("late", [False, True])
-def test_newer_events(folder: Path, monkeypatch: pytest.MonkeyPatch, late: bool) -> None:
-    """A log that a newer version has written to isn't repacked, though it wrote only meanwhile."""
+def test_newer_events(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, work: Callable[..., object], late: bool
+) -> None:
+    """A log that a newer version has written to is neither repacked nor sealed, though it wrote
+    only meanwhile."""
 
     def write() -> None:
         append_foreign(folder.parent, type="schedule.invented", data={})
 
     if late:
-        meanwhile(monkeypatch, "repack", write)
+        meanwhile(monkeypatch, "repack" if work is repack else "prepare", write)
     else:
         write()
     with refused("newer_events"):
-        repack(store_in(folder, Unsynced()), NOW)
+        work(store_in(folder, Unsynced()), NOW)
     assert len(month_in(folder)) == 11
+    assert records(folder) == []
     assert not list(folder.glob(".*"))
 
 
 def test_while_another_seals(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """P5: while one process seals or repacks, another says that it won't; those who append don't
     wait."""
-    with ledger_in(folder).sealing():
-        with refused("lock_timeout") as caught:
-            repack(store_in(folder), NOW, timeout=0.0)
-        assert "being sealed by process" in caught.value.message
-    refusals: list[object] = []
+    refusals: list[str] = []
 
     def act() -> None:
         append(ledger_in(folder, Unsynced(), lock_timeout=0.0), 30)
         for work in (repack, seal):
-            with refused("lock_timeout"):
+            with refused("lock_timeout") as caught:
                 work(store_in(folder), DECEMBER, timeout=0.0)
-            refusals.append(work)
+            refusals.append(caught.value.message)
 
-    meanwhile(monkeypatch, "repack", act)
-    assert repack(store_in(folder, Unsynced()), NOW) == 10
-    assert refusals == [repack, seal]
+    for sealing, work in (("repack", repack), ("prepare", seal)):
+        meanwhile(monkeypatch, sealing, act)
+        assert work(store_in(folder, Unsynced()), NOW)
+    assert len(refusals) == 4
+    assert all("being sealed by process" in message for message in refusals)
 
 
-def test_a_failing_disk_is_noticed(folder: Path) -> None:
+@either
+def test_a_failing_disk_is_noticed(folder: Path, work: Callable[..., object]) -> None:
     """P1: where what was written reads back otherwise, the month stays as it was."""
     files = snapshot_of(folder)
     with pytest.raises(OSError, match="doesn't read as it was written"):
-        repack(store_in(folder, Forgetful()), NOW)
+        work(store_in(folder, Forgetful()), NOW)
     assert snapshot_of(folder) == files
     assert not list(folder.glob(".*"))
 
@@ -655,13 +662,16 @@ def test_everybody_at_once(quick_path: Path) -> None:
 
 
 class Watched:
-    """A repacking that says when it is called, and waits until it may go on."""
+    """A repacking that says when it is called, and waits until it may go on. The loop looks at each
+    pass whether it is worth it, and any size is."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> None:
         self.calls, self.at_once, self.most = 0, 0, 0
         self.go_on = threading.Event()
         self._real, self._error = sealer_module.repack, error
         monkeypatch.setattr(sealer_module, "repack", self)
+        monkeypatch.setattr(sealer_module, "_CHECK_SIZE_SECONDS", 0.0)
+        monkeypatch.setattr(sealer_module, "_COUNT_FROM_BYTES", 1)
 
     def __call__(self, *arguments: Any, **more: Any) -> int:
         self.calls += 1
@@ -690,7 +700,6 @@ def test_the_loop_begins_it_when_the_month_has_grown(
     before; and again after it was repacked."""
     watched = Watched(monkeypatch)
     watched.go_on.set()
-    monkeypatch.setattr(sealer_module, "_CHECK_SIZE_SECONDS", 0.0)
     seal(store_in(folder, Unsynced()), NOW)
     size = (folder / f"{MONTH}.ndjson.gz").stat().st_size
     monkeypatch.setattr(sealer_module, "_COUNT_FROM_BYTES", size + 1)
@@ -735,8 +744,6 @@ def test_the_loop_does_it_once_at_a_time(folder: Path, monkeypatch: pytest.Monke
     """P5: while a month is being repacked, the loop begins neither that nor sealing, however much
     it grows; afterwards it does."""
     watched = Watched(monkeypatch)
-    monkeypatch.setattr(sealer_module, "_CHECK_SIZE_SECONDS", 0.0)
-    monkeypatch.setattr(sealer_module, "_COUNT_FROM_BYTES", 1)
     sealer = Sealer(store_in(folder, Unsynced()))
     sealer.seal_if_due(NOW)
     first = sealer._thread
@@ -769,8 +776,6 @@ def test_a_failure_in_the_loop_is_a_warning(
     somebody else seals isn't even said."""
     watched = Watched(monkeypatch, error)
     watched.go_on.set()
-    monkeypatch.setattr(sealer_module, "_CHECK_SIZE_SECONDS", 0.0)
-    monkeypatch.setattr(sealer_module, "_COUNT_FROM_BYTES", 1)
     seal(store_in(folder, Unsynced()), NOW)
     warnings: list[str] = []
     sealer = Sealer(store_in(folder, Unsynced(), warnings))
@@ -793,7 +798,6 @@ def test_a_failure_in_the_loop_is_a_warning(
 def test_deliveries_go_on_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """P2: while the running month is repacked, what is due is delivered."""
     watched = Watched(monkeypatch)
-    monkeypatch.setattr(sealer_module, "_COUNT_FROM_BYTES", 1)
     place = Place(tmp_path / "var")
     try:
         place.register(5, time="in 200d")

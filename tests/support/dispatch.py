@@ -205,10 +205,7 @@ class Place:
         pair[1].__exit__(None, None, None)
 
     def run(
-        self,
-        *dispatchers: Dispatcher,
-        until: Callable[[], bool] | None = None,
-        timeout: float = 20,
+        self, *dispatchers: Dispatcher, until: Callable[[], bool] | None = None, timeout: float = 20
     ) -> list[Report]:
         """Let workers work until there is nothing to do, or until something holds."""
         reports: list[Report] = []

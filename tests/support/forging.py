@@ -50,8 +50,7 @@ def _story() -> list[Event]:
     idle = world.register("agent-d", None, template="idle", time="in 35m")
     world.strongest = lambda agent, now: [_wish(agent, now)]
     world.advance(minutes=40)
-    for made in world.claim().claims:
-        world.settle(made)
+    world.deliver()
     resume_at = world.register("agent-c", "Ünïcode \U0001f600\n", every="1d", max_repetitions=9)
     world.advance(hours=2)
     for made in world.claim().claims:
@@ -62,16 +61,13 @@ def _story() -> list[Event]:
         world.add([(stalled, made.id)])
         world.settle(made, Abandoned("letta_busy", "Busy."))
     world.advance(minutes=30)
-    for made in world.claim().claims:
-        world.settle(made, Failed("agent_not_found", "Gone.", permanent=True, run_id="run-1"))
+    world.deliver(Failed("agent_not_found", "Gone.", permanent=True, run_id="run-1"))
     run_now(store, daily, "now", world.now)
-    for made in world.claim().claims:
-        world.settle(made)
+    world.deliver()
     outside = world.register("agent-d", every="4h", tier=2, on_failure="agent-a")
     world.approve(outside, 2, days=30)
     world.advance(hours=4)
-    for made in world.claim().claims:
-        world.settle(made)
+    world.deliver()
     grant = world.approve(outside)
     world.add([(records.ApprovalRevoked(grant, "on second thoughts"), outside)])
     world.add([(records.TailQuarantined("2026-11", 5, 3, "0" * 64, "2026-11-5-0.torn"), None)])

@@ -76,26 +76,19 @@ def _headless(content: bytes, *numbers: int) -> bytes:
 Damage = Callable[[Log, Log], Log]
 
 DAMAGES: dict[str, tuple[bool, Damage]] = {
-    "a bit of a sealed month": (
-        True,
-        lambda log, _: {**log, OCTOBER: _flipped(log[OCTOBER], 0.7)},
-    ),
-    "a member lost": (False, lambda log, _: {**log, OCTOBER: _without(log[OCTOBER], 1)}),
+    "a bit of a sealed month": (True, lambda log, _: {OCTOBER: _flipped(log[OCTOBER], 0.7)}),
+    "a member lost": (False, lambda log, _: {OCTOBER: _without(log[OCTOBER], 1)}),
     "two gaps in two months": (
         False,
         lambda log, _: {
-            **log,
             SEPTEMBER: _without(log[SEPTEMBER], 1),
             NOVEMBER: _flipped(log[NOVEMBER], 0.5),
         },
     ),
-    "months exchanged": (
-        False,
-        lambda log, _: {**log, SEPTEMBER: log[OCTOBER], OCTOBER: log[SEPTEMBER]},
-    ),
+    "months exchanged": (False, lambda log, _: {SEPTEMBER: log[OCTOBER], OCTOBER: log[SEPTEMBER]}),
     "sealed months exchanged": (
         True,
-        lambda log, _: {**log, SEPTEMBER: log[OCTOBER], OCTOBER: log[SEPTEMBER]},
+        lambda log, _: {SEPTEMBER: log[OCTOBER], OCTOBER: log[SEPTEMBER]},
     ),
     "months exchanged, and damaged": (
         False,
@@ -105,20 +98,17 @@ DAMAGES: dict[str, tuple[bool, Damage]] = {
             NOVEMBER: _headless(log[SEPTEMBER], 1),
         },
     ),
-    "legible members": (False, lambda log, _: {**log, OCTOBER: _headless(log[OCTOBER], 0, 1, 2)}),
-    "the end cut": (False, lambda log, _: {**log, NOVEMBER: _without(log[NOVEMBER], 1, 2)}),
+    "legible members": (False, lambda log, _: {OCTOBER: _headless(log[OCTOBER], 0, 1, 2)}),
+    "the end cut": (False, lambda log, _: {NOVEMBER: _without(log[NOVEMBER], 1, 2)}),
     "a torn group": (
         False,
-        lambda log, _: {
-            **log,
-            SEPTEMBER: _without(log[SEPTEMBER], 1),
-            NOVEMBER: log[NOVEMBER][:-9],
-        },
+        lambda log, _: {SEPTEMBER: _without(log[SEPTEMBER], 1), NOVEMBER: log[NOVEMBER][:-9]},
     ),
-    "the last month is noise": (False, lambda log, _: {**log, NOVEMBER: b"noise " * 99}),
-    "a stranger's first month": (False, lambda log, other: {**log, SEPTEMBER: other[SEPTEMBER]}),
+    "the last month is noise": (False, lambda *_: {NOVEMBER: b"noise " * 99}),
+    "a stranger's first month": (False, lambda _, other: {SEPTEMBER: other[SEPTEMBER]}),
     "all is noise": (False, lambda log, _: dict.fromkeys(log, b"noise " * 99)),
 }
+"""Each damage, to a log that is sealed or not, as the months that are other ones then."""
 
 
 def damaged(root: Path, name: str) -> tuple[Path, list[bytes], bytes]:
@@ -128,5 +118,5 @@ def damaged(root: Path, name: str) -> tuple[Path, list[bytes], bytes]:
     log = nine_events(folder, sealed=sealed)
     stranger = nine_events(root / "other" / "schedules", sealed=sealed, first=77)
     good, index = lines(folder), (folder / "index.json").read_bytes()
-    lay(folder, damage(log, stranger))
+    lay(folder, {**log, **damage(log, stranger)})
     return folder, good, index

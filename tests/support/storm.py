@@ -24,13 +24,7 @@ class Loops:
     """One data directory, and loops in processes of their own that deliver to a Letta."""
 
     def __init__(
-        self,
-        var: Path,
-        url: str,
-        seed: int = 0,
-        *,
-        stderr: int | None = None,
-        **settings: str,
+        self, var: Path, url: str, seed: int = 0, *, stderr: int | None = None, **settings: str
     ) -> None:
         """``stderr`` is where the loops' goes, if not ours."""
         self.stderr = stderr

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import pytest
+from chains import refused
 from hypothesis import strategies as st
 
 from promptyoself.core.errors import PromptyoselfError
@@ -30,7 +30,6 @@ def utc(text: str) -> datetime:
 
 def refusal(code: str, call: Callable[..., object], *arguments: Any) -> PromptyoselfError:
     """The error with that code, with which a call is refused."""
-    with pytest.raises(PromptyoselfError) as caught:
+    with refused(code) as caught:
         call(*arguments)
-    assert caught.value.code == code
     return caught.value
