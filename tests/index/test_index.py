@@ -10,19 +10,6 @@ from typing import Any
 
 import chains
 import pytest
-from chains import (
-    NOW,
-    StepDisk,
-    append,
-    chain,
-    index_in,
-    ledger_in,
-    refused,
-    replayed,
-    schema,
-    snapshot_of,
-    three_months,
-)
 from checker import check_chain
 from tally import SCALE, chance, count, rounds
 
@@ -40,7 +27,7 @@ class Case:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.ledger = three_months(folder)
+        self.ledger = chains.three_months(folder)
         self.path = folder / "index.json"
         self.warnings: list[str] = []
         self.truth = self.fresh(folder / "none").load()
@@ -48,7 +35,7 @@ class Case:
 
     def fresh(self, path: Path | None = None, disk: Disk | None = None) -> Index:
         self.warnings = []
-        return index_in(path or self.path, self.ledger, self.warnings.append, disk)
+        return chains.index_in(path or self.path, self.ledger, self.warnings.append, disk)
 
     def save(self) -> bytes:
         index = self.fresh()
@@ -66,12 +53,12 @@ class Case:
         return content
 
     def assert_same(self, *, warned: bool) -> Index:
-        before = snapshot_of(self.folder)
+        before = chains.snapshot_of(self.folder)
         index = self.fresh()
         assert index.load() == self.truth
         assert len(self.warnings) == warned, self.warnings
         assert index.is_stale == warned
-        assert snapshot_of(self.folder) == before
+        assert chains.snapshot_of(self.folder) == before
         return index
 
 
@@ -92,7 +79,7 @@ def test_index_is_readable(case: Case) -> None:
     """The index is one JSON object that jq can read."""
     body = json.loads(case.path.read_bytes())
     assert body["position"]["seq"] == 7
-    assert len(body[chain()]) == 6
+    assert len(body[chains.chain()]) == 6
 
 
 def test_deleted(case: Case) -> None:
@@ -140,8 +127,8 @@ def test_forged_with_a_checksum(case: Case) -> None:
 
     body = json.loads(case.path.read_bytes())
     del body["sha256"]
-    first, second = (kind.name for kind in schema().table_schemas)
-    own: list[dict[str, Any]] = [{"open": [[]]}] if chain() == "schedules" else []
+    first, second = (kind.name for kind in chains.schema().table_schemas)
+    own: list[dict[str, Any]] = [{"open": [[]]}] if chains.chain() == "schedules" else []
     for change in (
         {"position": None}, {"position": {"seq": 1}}, {first: [{"id": "x"}]}, {first: 5}, *own,
         {second: {"a": 1}}, {second: [[]]}, {"schema": []}, {"superseded": 5}, {"statuses": None},
@@ -158,17 +145,19 @@ def test_behind(case: Case) -> None:
     for batch in batches:
         events = [e for b in batches if b.position.seq <= batch.position.seq for e in b.envelopes]
         case.path.write_bytes(
-            case.written(Snapshot(schema().fold(schema().empty, events), batch.position))
+            case.written(
+                Snapshot(chains.schema().fold(chains.schema().empty, events), batch.position)
+            )
         )
         case.assert_same(warned=False)
 
 
 def test_of_another_chain(case: Case, quick_path: Path) -> None:
     """P4: the index of another chain, even one of the same length, is not believed."""
-    other = ledger_in(quick_path / "other")
+    other = chains.ledger_in(quick_path / "other")
     for number, days in enumerate((-78, -77, -48, -47, -17, -16)):
-        append(other, number + 1, now=NOW + timedelta(days=days))
-    foreign = index_in(quick_path / "other.json", other, lambda _: None)
+        chains.append(other, number + 1, now=chains.NOW + timedelta(days=days))
+    foreign = chains.index_in(quick_path / "other.json", other, lambda _: None)
     with other.exclusive():
         foreign.save(foreign.load())
     case.path.write_bytes((quick_path / "other.json").read_bytes())
@@ -178,7 +167,7 @@ def test_of_another_chain(case: Case, quick_path: Path) -> None:
 def test_ahead(case: Case) -> None:
     """P3, P4: an index ahead of the chain isn't believed, and the warning says what was cut off."""
     content = {path.name: path.read_bytes() for path in case.folder.glob("*.gz")}
-    append(case.ledger, 77)
+    chains.append(case.ledger, 77)
     case.save()
     for name, data in content.items():
         (case.folder / name).write_bytes(data)
@@ -191,7 +180,7 @@ def test_ahead(case: Case) -> None:
 def test_older_schema(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """P4: an index that another version wrote is rebuilt."""
     with monkeypatch.context() as patch:
-        older = schema()._replace(fingerprint="0123456789abcdef")
+        older = chains.schema()._replace(fingerprint="0123456789abcdef")
         patch.setattr(chains, "schema", lambda: older)
         case.path.write_bytes(case.written(case.truth))
     case.assert_same(warned=True)
@@ -207,7 +196,7 @@ def test_chain_is_gone(case: Case, index: str) -> None:
         case.path.write_bytes(b"noise" if index == "noise" else b"")
     content = case.path.read_bytes()
     for attempt in (case.fresh().load, case.fresh().rebuild):
-        with refused("chain_missing"):
+        with chains.refused("chain_missing"):
             attempt()
     assert case.path.read_bytes() == content
 
@@ -219,7 +208,7 @@ def test_chain_goes_while_running(case: Case) -> None:
     index.load()
     for path in case.folder.glob("*"):
         path.unlink()
-    with refused("chain_missing") as caught:
+    with chains.refused("chain_missing") as caught:
         index.load()
     assert caught.value.details["events"] == 7
 
@@ -230,7 +219,7 @@ def test_chain_goes_while_it_grows(case: Case, how: str) -> None:
     index = case.fresh()
     snapshot = index.load()
     with case.ledger.exclusive():
-        batch = case.ledger.append([chains.draft(99)], NOW, snapshot.position)
+        batch = case.ledger.append([chains.draft(99)], chains.NOW, snapshot.position)
         path = max(case.folder.glob("*.gz"))
         content = path.read_bytes()
         if how == "cut":
@@ -238,20 +227,22 @@ def test_chain_goes_while_it_grows(case: Case, how: str) -> None:
         else:
             for each in case.folder.glob("*.gz"):
                 each.unlink()
-        index.save(Snapshot(schema().fold(snapshot.state, batch.envelopes), batch.position))
+        index.save(Snapshot(chains.schema().fold(snapshot.state, batch.envelopes), batch.position))
     assert case.ledger.head() != batch.position
     if how == "cut":
         assert index.load().position == case.ledger.head()
         return
-    with refused("chain_missing"):
+    with chains.refused("chain_missing"):
         index.load()
 
 
 def test_nothing_yet(quick_path: Path) -> None:
     """Before the first event there is nothing to say, to write or to warn of."""
     warnings: list[str] = []
-    index = index_in(quick_path / "index.json", ledger_in(quick_path), warnings.append)
-    assert index.load() == Snapshot(schema().empty, START)
+    index = chains.index_in(
+        quick_path / "index.json", chains.ledger_in(quick_path), warnings.append
+    )
+    assert index.load() == Snapshot(chains.schema().empty, START)
     assert not index.is_stale
     assert warnings == []
 
@@ -274,7 +265,7 @@ def test_damaged_chain(case: Case, index: str, month: str, damage: str) -> None:
         path.write_bytes(content[:60] + bytes([content[60] ^ 1]) + content[61:])
     else:
         path.unlink()
-    before = snapshot_of(case.folder)
+    before = chains.snapshot_of(case.folder)
     fresh = case.fresh()
     if damage == "gone" and month == "2026-11":
         assert fresh.load().position.seq == 5  # only a head kept elsewhere, or the index, can tell
@@ -285,10 +276,10 @@ def test_damaged_chain(case: Case, index: str, month: str, damage: str) -> None:
         with pytest.raises(ChainError):
             fresh.rebuild()
     else:
-        with refused("corrupt_chain") as caught:
+        with chains.refused("corrupt_chain") as caught:
             fresh.load()
         assert caught.value.details["month"] in (month, "2026-10", "2026-11")
-    assert snapshot_of(case.folder) == before
+    assert chains.snapshot_of(case.folder) == before
 
 
 def test_unwritable(case: Case) -> None:
@@ -298,9 +289,9 @@ def test_unwritable(case: Case) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
     before = case.path.read_bytes()
-    position = append(case.ledger, 50)
+    position = chains.append(case.ledger, 50)
     for at in range(1, 4):
-        index = case.fresh(disk=StepDisk(at, "before", fail))
+        index = case.fresh(disk=chains.StepDisk(at, "before", fail))
         snapshot = index.load()
         assert snapshot.position == position
         index.save(snapshot)
@@ -325,12 +316,12 @@ def test_follows_the_chain(case: Case) -> None:
     index, other = case.fresh(), case.fresh()
     for number in range(40, 60):
         (index if number % 3 else other).load()
-        append(case.ledger, number, now=NOW + timedelta(days=number))
+        chains.append(case.ledger, number, now=chains.NOW + timedelta(days=number))
         with case.ledger.exclusive():
             if number % 2:
                 other.save(other.load())
         snapshot = index.load()
-        assert snapshot == replayed(case.ledger)
+        assert snapshot == chains.replayed(case.ledger)
     assert case.warnings == []
     check_chain(case.folder)
 
@@ -347,7 +338,7 @@ def test_chain_cut_while_running(case: Case) -> None:
 
 def test_the_root_says_where_it_stands(case: Case) -> None:
     """An index that is small is one file, which has everything."""
-    root = decode_root(schema(), case.path.read_bytes())
+    root = decode_root(chains.schema(), case.path.read_bytes())
     assert root.position == case.truth.position
-    assert root.tables[0] == dict(schema().tables(case.truth.state)[0].items())
+    assert root.tables[0] == dict(chains.schema().tables(case.truth.state)[0].items())
     assert not (case.folder / "index").exists()

@@ -49,15 +49,9 @@ class Case:
     """A log with many schedules, its index in parts, and what a full replay says."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.path = folder, folder / "index.json"
         self.ledger = ledger_in(folder)
-        self.path = folder / "index.json"
         self.warnings: list[str] = []
-        with self.ledger.exclusive():
-            self.ledger.append([draft(n) for n in range(MANY)], NOW, START)
-            index = self.index()
-            index.save(index.load())
-        self.warnings.clear()
 
     @property
     def truth(self) -> State:
@@ -88,16 +82,18 @@ def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return Case(tmp_path_factory.mktemp("made") / "s").folder
+    case = Case(tmp_path_factory.mktemp("made") / "s")
+    with case.ledger.exclusive():
+        case.ledger.append([draft(n) for n in range(MANY)], NOW, START)
+        index = case.index()
+        index.save(index.load())
+    return case.folder
 
 
 @pytest.fixture
 def case(made: Path, quick_path: Path) -> Case:
     shutil.copytree(made, quick_path / "s")
-    found = Case.__new__(Case)
-    found.folder, found.ledger = quick_path / "s", ledger_in(quick_path / "s")
-    found.path, found.warnings = quick_path / "s" / "index.json", []
-    return found
+    return Case(quick_path / "s")
 
 
 def answers(state: State) -> list[Any]:
@@ -516,8 +512,7 @@ def test_processes_beside_each_other(case: Case) -> None:
     for warnings in side_by_side(jobs):
         # A part may have been removed under a reader; then the log answers, and that is all.
         assert all("can't be read" in warning for warning in warnings), warnings
-    case.folder, case.path = var / "schedules", var / "schedules" / "index.json"
-    case.ledger = ledger_in(case.folder)
+    case = Case(var / "schedules")
     assert answers(case.index().load().state) == answers(case.truth)
     assert case.warnings == []
     assert len(case.truth.schedules) == MANY + 3 * rounds(150)
