@@ -107,9 +107,10 @@ def survey(folder: Path, witness: tuple[int, str] | None = None) -> Survey:
         OSError: a segment can't be read.
     """
     stated: dict[str, Envelope] = {}
-    reads = list(_read(folder, witness, stated))
+    seen = witness[1] if witness else ""
+    reads = list(_read(folder, seen, stated))
     read_lines = [line for read in reads for line in read.lines]
-    islands = _in_order(_islands(read_lines, witness), witness)
+    islands = _uncontradicted(_in_order(_islands(read_lines, seen), seen), witness)
     kept = {line.hash: line for island in islands for line in island}
     firsts = {island[0].hash for island in islands[1:]}
     pieces: list[Piece] = []
@@ -139,24 +140,24 @@ def survey(folder: Path, witness: tuple[int, str] | None = None) -> Survey:
     return Survey(islands, pieces, broken, statements, inside)
 
 
-def _read(
-    folder: Path, witness: tuple[int, str] | None, stated: dict[str, Envelope]
-) -> Iterator[_ReadStretch]:
-    """Every stretch of the segments, in order. The statements of earlier recoveries are put into
-    ``stated``, by their hashes."""
+def _read(folder: Path, seen: str, stated: dict[str, Envelope]) -> Iterator[_ReadStretch]:
+    """Every stretch of the segments, in order. ``seen`` is the hash of the event that an index has
+    seen. The statements of earlier recoveries are put into ``stated``, by their hashes."""
     place = 0
     last = max((month for month, _ in segments.list_segments(folder)), default="")
     for month, content, aside in _sources(folder):
         for stretch in _stretches(content):
-            texts, seen_hash = stretch.lines, None
+            texts, seen_hash = stretch.lines, ""
             if aside is not None:
                 at_end = aside.at_end
             else:
                 at_end = month == last and stretch.end == len(content)
             if at_end and not stretch.whole:
                 # An append that was cut short was never acknowledged, unless an index has seen it.
-                seen_hash = _witnessed(texts, witness)
-                texts = texts if seen_hash is not None else []
+                if seen in map(hash_line, texts):
+                    seen_hash = seen
+                else:
+                    texts = []
             lines: list[Line] = []
             place += 1
             for number, text in enumerate(texts):
@@ -240,18 +241,12 @@ def _legible(damaged: bytes) -> list[bytes]:
     return list(dict.fromkeys([*_LINE.findall(b"".join(out)), *plain]))
 
 
-def _witnessed(lines: list[bytes], witness: tuple[int, str] | None) -> str | None:
-    hashes = {hash_line(line) for line in lines} if witness else set()
-    return witness[1] if witness is not None and witness[1] in hashes else None
-
-
 # --- links ----------------------------------------------------------------------------------------
 
 
-def _islands(read_lines: list[Line], witness: tuple[int, str] | None) -> list[list[Line]]:
+def _islands(read_lines: list[Line], seen: str) -> list[list[Line]]:
     """Lines that follow from each other, each line once. Of two that follow from the same line,
     the one with more lines after it is kept; of equals, the one that an index has seen."""
-    seen = witness[1] if witness else None
     lines: dict[str, Line] = {}
     for line in read_lines:
         duplicate = lines.get(line.hash)
@@ -307,7 +302,7 @@ _Best = tuple[int, tuple[int, int] | None]
 it contradicts the island before it (index 1), and one where it doesn't (index 0)."""
 
 
-def _in_order(islands: list[list[Line]], witness: tuple[int, str] | None) -> list[list[Line]]:
+def _in_order(islands: list[list[Line]], seen: str) -> list[list[Line]]:
     """The islands that can all be true and together have the most lines, in the order of the chain.
 
     Two islands with no number between them contradict each other, since the second should follow
@@ -322,7 +317,7 @@ def _in_order(islands: list[list[Line]], witness: tuple[int, str] | None) -> lis
     for number, island in enumerate(islands):
         first = island[0]
         weight = len(island)
-        if witness is not None and any(line.hash == witness[1] for line in island):
+        if any(line.hash == seen for line in island):
             weight += total  # the event that an index has seen outweighs all others
         own_ways: list[_Best | None] = [(weight, None), None]
         for earlier in range(number):
@@ -353,7 +348,7 @@ def _in_order(islands: list[list[Line]], witness: tuple[int, str] | None) -> lis
         way = best[step[0]][step[1]]
         step = way[1] if way is not None else None
     chosen.reverse()
-    return _uncontradicted(chosen, witness)
+    return chosen
 
 
 def _uncontradicted(islands: list[list[Line]], witness: tuple[int, str] | None) -> list[list[Line]]:

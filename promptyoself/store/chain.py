@@ -20,14 +20,13 @@ from promptyoself.events.draft import FOR, Draft
 from promptyoself.index.index import Index, Snapshot
 from promptyoself.index.schema import StateSchema
 from promptyoself.index.witness import chain_is_gone, events_missing
-from promptyoself.ledger import START, Batch, Envelope, FileLedger, Position
+from promptyoself.ledger import START, Batch, Envelope, FileLedger, Position, Torn
 from promptyoself.state.fold import NO_LOSSES, Loss
 from promptyoself.state.schedules import CHAIN
 from promptyoself.store.access import Events, View, forbidden
 
 if TYPE_CHECKING:
     from promptyoself.events.records import Record
-    from promptyoself.ledger.batch import Torn
 
 
 S = TypeVar("S")

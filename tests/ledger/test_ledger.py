@@ -10,6 +10,7 @@ import subprocess
 import threading
 from collections.abc import Callable
 from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from checker import check_chain, lines
 from crashes import FORK, in_threads, locked_elsewhere
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sealed_logs import side_by_side
 from tally import rounds
 
 from promptyoself.core.errors import ChainError, PromptyoselfError
@@ -45,7 +47,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_syscalls_of_an_append(tmp_path: Path) -> None:
-    """P1: data is synced before it is acknowledged, and a new file's name before its first byte."""
+    """P1: data is synced before it is acknowledged, and a new file's name before its first byte. An
+    append of nothing syncs what another writer may have left unsynced."""
     disk = StepDisk()
     ledger = ledger_in(tmp_path / "s", disk)
     position = append(ledger, 1)
@@ -54,19 +57,12 @@ def test_syscalls_of_an_append(tmp_path: Path) -> None:
     position = ledger.append([draft(2)], NOW, position).position
     assert disk.log == ["write", "fsync"]
     disk.log.clear()
+    ledger.append([], NOW, position)
+    assert disk.log == ["open", "fsync"]
+    disk.log.clear()
     ledger.append([draft(3)], NOW + timedelta(days=30), position)
     assert disk.log == ["open", "open", "fsync", "write", "fsync"]
     check_chain(tmp_path / "s")
-
-
-def test_no_drafts_make_durable(tmp_path: Path) -> None:
-    """P1: an append of nothing syncs what another writer may have left unsynced."""
-    disk = StepDisk()
-    ledger = ledger_in(tmp_path / "s", disk)
-    position = append(ledger, 1)
-    disk.log.clear()
-    ledger.append([], NOW, position)
-    assert disk.log == ["open", "fsync"]
 
 
 def test_private_files(tmp_path: Path) -> None:
@@ -477,49 +473,43 @@ def _contend(folder: Path, who: int, count: int, report: Any) -> None:
     ledger = ledger_in(folder, lock_timeout=60)
     warnings: list[str] = []
     index = index_in(folder / "index.json", ledger, warnings.append)
-    for at in range(count):
+    acknowledged = []
+    for number in range(1000 * who, 1000 * who + count):
         with ledger.exclusive():
             snapshot = index.load()
-            number = 1000 * who + at
             when = NOW + timedelta(days=snapshot.position.seq / 6)
             batch = ledger.append([draft(number), draft(-number - 1)], when, snapshot.position)
             index.save(Snapshot(schema().fold(snapshot.state, batch.envelopes), batch.position))
-        report.send(batch.position.seq)
-    report.send(warnings)
+        acknowledged.append(batch.position.seq)
+    report.send((acknowledged, warnings))
 
 
-@pytest.mark.usefixtures("both_chains")
-def test_many_processes(tmp_path: Path) -> None:
-    """P5: five writers and lock-free readers in between: nothing lost, doubled, torn or refused."""
-    folder, count, pipes, children = tmp_path / "s", rounds(20), [], []
-    for who in range(5):
-        ours, theirs = FORK.Pipe()
-        child = FORK.Process(target=_contend, args=(folder, who, count, theirs))
-        child.start()
-        theirs.close()
-        pipes.append(ours)
-        children.append(child)
-    reader = ledger_in(folder)
-    index = index_in(folder / "index.json", reader, lambda _: None)
-    seen, known = 0, START
-    while any(child.is_alive() for child in children):
+def _follow(folder: Path, last: int, report: Any) -> None:
+    """Reads without the lock, until the last event is there."""
+    ledger, seen, known = ledger_in(folder), 0, START
+    index = index_in(folder / "index.json", ledger, lambda _: None)
+    while seen < last:
         snapshot = index.load()
         assert snapshot.position.seq >= seen
         seen = snapshot.position.seq
-        known = reader.head(known)
-        assert reader.holds(known)
-    acknowledged, warnings = [], []
-    for pipe, child in zip(pipes, children, strict=True):
-        for _ in range(count):
-            acknowledged.append(pipe.recv())
-        warnings += pipe.recv()
-        child.join()
-        assert child.exitcode == 0
+        known = ledger.head(known)
+        assert ledger.holds(known)
+    report.send(index.load() == replayed(ledger))
+
+
+@pytest.mark.usefixtures("both_chains")
+def test_many_processes(folder: Path) -> None:
+    """P5: five writers and a lock-free reader in between: nothing lost, doubled, torn or
+    refused."""
+    count = rounds(20)
+    last = 10 * count + 1
+    writers = [(_contend, (folder, who, count)) for who in range(5)]
+    *reports, is_right = side_by_side([*writers, (_follow, (folder, last))])
+    assert is_right
     events = check_chain(folder)
     assert len(set(prompts(events))) == len(events) - 1 == 10 * count
-    assert sorted(acknowledged) == list(range(3, 10 * count + 2, 2))
-    assert warnings == []
-    assert index.load() == replayed(reader)
+    assert sorted(chain(*(acknowledged for acknowledged, _ in reports))) == [*range(3, last + 1, 2)]
+    assert [warnings for _, warnings in reports] == [[]] * 5
 
 
 class _Halves(StepDisk):
