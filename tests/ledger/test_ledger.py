@@ -41,16 +41,11 @@ from promptyoself.ledger.envelope import Envelope, decode_line, encode_line
 from promptyoself.ledger.segments import compress, list_segments
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "s"
-
-
-def test_syscalls_of_an_append(tmp_path: Path) -> None:
+def test_syscalls_of_an_append(folder: Path) -> None:
     """P1: data is synced before it is acknowledged, and a new file's name before its first byte. An
     append of nothing syncs what another writer may have left unsynced."""
     disk = StepDisk()
-    ledger = ledger_in(tmp_path / "s", disk)
+    ledger = ledger_in(folder, disk)
     position = append(ledger, 1)
     assert disk.log[-5:] == ["open", "open", "fsync", "write", "fsync"]
     disk.log.clear()
@@ -62,7 +57,7 @@ def test_syscalls_of_an_append(tmp_path: Path) -> None:
     disk.log.clear()
     ledger.append([draft(3)], NOW + timedelta(days=30), position)
     assert disk.log == ["open", "open", "fsync", "write", "fsync"]
-    check_chain(tmp_path / "s")
+    check_chain(folder)
 
 
 def test_private_files(tmp_path: Path) -> None:
@@ -91,11 +86,11 @@ def test_first_lock_of_many_threads(tmp_path: Path) -> None:
         in_threads(*[work] * 4)
 
 
-def test_lock_note_with_odd_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lock_note_with_odd_arguments(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Arguments that aren't UTF-8 don't keep anyone from taking the lock."""
     monkeypatch.setattr("sys.argv", ["/x/promptyo\udcffself", "list\udce9" * 300])
-    append(ledger_in(tmp_path / "s"), 1)
-    check_chain(tmp_path / "s")
+    append(ledger_in(folder), 1)
+    check_chain(folder)
 
 
 def test_holder_after_others(folder: Path) -> None:
@@ -433,15 +428,15 @@ def test_changed_under_the_lock(folder: Path) -> None:
     assert prompts(check_chain(folder)) == ["Water the plants 1", "Water the plants 3"]
 
 
-def test_big_members(tmp_path: Path) -> None:
+def test_big_members(folder: Path) -> None:
     """A member larger than any buffer, followed by small ones, is read whole."""
-    ledger = ledger_in(tmp_path / "s")
+    ledger = ledger_in(folder)
     noise = "".join(chr(0x4E00 + (n * 7919) % 20000) for n in range(300_000))
     position = ledger.append([draft(1, noise)], NOW, START).position
     for number in range(2, 40):
         position = ledger.append([draft(number)], NOW, position).position
     assert ledger.head() == position
-    assert len(check_chain(tmp_path / "s")) == 40
+    assert len(check_chain(folder)) == 40
 
 
 @given(
@@ -528,9 +523,9 @@ def _hammer_in_halves(folder: Path, stop: Any) -> None:
         position = ledger.append([draft(number)], NOW, position).position
 
 
-def test_readers_beside_a_writer(tmp_path: Path) -> None:
+def test_readers_beside_a_writer(folder: Path) -> None:
     """P5: a reader without the lock never takes an append under way for damage."""
-    folder, stop = tmp_path / "s", FORK.Event()
+    stop = FORK.Event()
     append(ledger_in(folder), 0)
     child = FORK.Process(target=_hammer_in_halves, args=(folder, stop))
     child.start()
