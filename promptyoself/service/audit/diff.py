@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from promptyoself.core.errors import WrongUsage
 from promptyoself.core.instants import format_utc
 from promptyoself.ledger import Envelope
+from promptyoself.service.audit.answers import Difference, Point, ScheduleChange
 from promptyoself.state.apply import fold
 from promptyoself.state.schedules import EMPTY, Schedule
 from promptyoself.store.point import Cutoff, cutoff
 from promptyoself.store.store import Store
-
-if TYPE_CHECKING:
-    from promptyoself.service.audit.answers import Difference, Point, ScheduleChange
 
 _OURS = frozenset(("id", "registered", "told", "retold"))
 """The fields of a schedule that no event has."""

@@ -18,10 +18,8 @@ from promptyoself.core.instants import MICROSECOND, format_utc, parse_utc
 from promptyoself.events.kinds import Outcome, SlotKind
 from promptyoself.rules.slots import trigger_from_fields
 from promptyoself.rules.triggers import Trigger, count_slots, last_slot, next_fire_time
-from promptyoself.service.audit.approval_trail import ApprovalTrail
 from promptyoself.service.audit.audited_log import AuditedLog, AuditEnd, DailyCount, OpenSlot
-from promptyoself.service.audit.claimed_slots import ClaimedSlots
-from promptyoself.service.audit.sent_prompt import sending_mistake
+from promptyoself.service.audit.claim_checks import ApprovalTrail, ClaimedSlots, sending_mistake
 from promptyoself.state.fold import Folded
 from promptyoself.state.schedules import catch_up_pause
 

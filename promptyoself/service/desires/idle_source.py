@@ -7,14 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from promptyoself.core.settings import desire_half_life
 from promptyoself.rules.prompts import IDLE_FLOOR, IDLE_LISTED
 from promptyoself.state.desires import Ranked, living, strongest
-
-if TYPE_CHECKING:
-    from promptyoself.store.store import Store
+from promptyoself.store.store import Store
 
 
 def desire_ranking(store: Store) -> Callable[[str, datetime], list[Ranked]]:

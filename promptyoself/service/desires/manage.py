@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import count
-from typing import TYPE_CHECKING
 
 from promptyoself.core.errors import PromptyoselfError, WrongUsage
 from promptyoself.core.ids import desire_id
@@ -15,6 +14,7 @@ from promptyoself.core.text_limits import MAX_REASON, check_agent_id, check_text
 from promptyoself.core.times import shown
 from promptyoself.events.draft import Draft
 from promptyoself.events.records import DesirePruned, DesireRecorded, DesireReinforced
+from promptyoself.service.desires import answers
 from promptyoself.state.desires import (
     Desire,
     Desires,
@@ -27,15 +27,6 @@ from promptyoself.state.desires import (
 from promptyoself.store.access import unknown_id, withheld
 from promptyoself.store.point import cutoff
 from promptyoself.store.store import Store
-
-if TYPE_CHECKING:
-    from promptyoself.service.desires.answers import (
-        DesireList,
-        DesireView,
-        Pruned,
-        Recorded,
-        Reinforced,
-    )
 
 MAX_TEXT = 4000
 MAX_TAG = 64
@@ -53,7 +44,7 @@ def record(
     now: datetime,
     *,
     reason: str | None = None,
-) -> Recorded:
+) -> answers.Recorded:
     """Record a desire, unless the same text was recorded at the same instant.
 
     Raises:
@@ -80,7 +71,7 @@ def record(
     new = DesireRecorded(agent_id, text, strength, format_utc(now), checked or None, reason=reason)
     chain = store.desires
 
-    def decide(state: Desires) -> tuple[list[Draft], Recorded]:
+    def decide(state: Desires) -> tuple[list[Draft], answers.Recorded]:
         id_, salt, existing = _id_for_content(chain.unpinned_state(state), new)
         if existing is not None:
             message = "This was recorded at the same instant already; nothing was changed."
@@ -94,7 +85,7 @@ def record(
 
 def reinforce(
     store: Store, id_: str, by: float, now: datetime, *, reason: str | None = None
-) -> Reinforced:
+) -> answers.Reinforced:
     """Add to what a desire's strength has decayed to; it never exceeds 1.
 
     Raises:
@@ -109,10 +100,10 @@ def reinforce(
     # An unknown id is refused before the lock, which would make folders where there are none.
     _alive(chain.read().state, id_)
 
-    def decide(state: Desires) -> tuple[list[Draft], Reinforced]:
+    def decide(state: Desires) -> tuple[list[Draft], answers.Reinforced]:
         desire = _alive(state, id_)
         strength = after_reinforcing(desire, by, now, half_life)
-        answer: Reinforced = {
+        answer: answers.Reinforced = {
             "id": id_,
             "strength": _rounded(strength),
             "before": _rounded(strength_at(desire, now, half_life)),
@@ -133,7 +124,7 @@ def list_desires(
     limit: int | None = None,
     at: str | None = None,
     now: datetime,
-) -> DesireList:
+) -> answers.DesireList:
     """The desires that match everything given, the strongest first.
 
     Their strengths are those at ``now``, or ``at`` an earlier point: a time, or the number of an
@@ -174,7 +165,7 @@ def list_desires(
             tags=sorted(used)[:100],
         )
     listed = ranked[:limit]
-    answer: DesireList = {
+    answer: answers.DesireList = {
         "desires": [_described(entry) for entry in listed],
         "count": len(listed),
         "as_of": format_utc(now),
@@ -192,7 +183,7 @@ def prune(
     agent_id: str | None = None,
     reason: str | None = None,
     dry_run: bool = False,
-) -> Pruned:
+) -> answers.Pruned:
     """Let go of the desires whose strength has decayed to less than ``below``: of one agent, or of
     all. They are listed no more, and stay in the log.
 
@@ -224,7 +215,7 @@ def prune(
         pruned = []
         while done := chain.transact(now, decide):
             pruned += done
-    answer: Pruned = {
+    answer: answers.Pruned = {
         "pruned": [_described(entry) for entry in pruned],
         "count": len(pruned),
         "message": f"{len(pruned)} {'desire' if len(pruned) == 1 else 'desires'} pruned.",
@@ -308,8 +299,6 @@ def _words(query: str | None) -> list[str]:
 
 
 def _speaks_of(desire: Desire, words: Sequence[str]) -> bool:
-    if not words:
-        return True
     text = " ".join((desire.text, *desire.tags)).casefold()
     return all(word in text for word in words)
 
@@ -322,7 +311,7 @@ def _state_at(store: Store, at: str, now: datetime) -> tuple[Desires, datetime]:
     return state, parse_utc(instant) if instant else now
 
 
-def _described(ranked: Ranked) -> DesireView:
+def _described(ranked: Ranked) -> answers.DesireView:
     strength, desire = ranked
     return {
         "id": desire.id,

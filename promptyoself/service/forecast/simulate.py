@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 
 from promptyoself.core.instants import format_utc
 from promptyoself.core.settings import default_zone
 from promptyoself.core.times import parse_bound, require_future
 from promptyoself.service.desires.idle_source import desire_ranking
+from promptyoself.service.forecast import answers
 from promptyoself.service.forecast.log_growth import LogGrowth
 from promptyoself.service.forecast.simulator import SimulatedEvent, Simulator
 from promptyoself.service.schedules.approval_tokens import Tokens
 from promptyoself.store.store import Store
-
-if TYPE_CHECKING:
-    from promptyoself.service.forecast.answers import (
-        AgentAhead,
-        DayAhead,
-        Simulation,
-        StoppedSchedule,
-    )
 
 MAX_EVENTS = 10_000_000
 """A simulation ends after this number of events. They take minutes, so more are a mistake."""
@@ -37,7 +29,7 @@ def simulate(
     agent_id: str | None = None,
     latency: float = 0.0,
     max_events: int = MAX_EVENTS,
-) -> Simulation:
+) -> answers.Simulation:
     """What would be delivered and skipped from ``now`` to ``until``.
 
     ``until`` is a time as ``register`` reads it. Each delivery takes ``latency`` seconds. The
@@ -116,8 +108,9 @@ class _Counts:
         self.busiest: tuple[str | None, int] = (None, 0)  # the hour with the most deliveries
         self.at = ""  # the current instant
         self._hour, self._fired_in_hour = "", 0
-        self._days: dict[str, dict[str, DayAhead]] = {}  # by the agent's id, then by day
-        self.stopped: dict[tuple[str, str], StoppedSchedule] = {}  # by schedule's id and limit
+        self._days: dict[str, dict[str, answers.DayAhead]] = {}  # by the agent's id, then by day
+        # By the schedule's id and the limit.
+        self.stopped: dict[tuple[str, str], answers.StoppedSchedule] = {}
 
     def add(self, event: SimulatedEvent) -> None:
         at = event.at
@@ -139,12 +132,12 @@ class _Counts:
             if event.why in _LIMITS:
                 self._add_stopped(event)
 
-    def _day(self, event: SimulatedEvent) -> DayAhead:
+    def _day(self, event: SimulatedEvent) -> answers.DayAhead:
         days, date = self._days.setdefault(event.agent_id, {}), event.at[:10]
         return days.setdefault(date, {"day": date, "fired": 0, "skipped": {}})
 
     def _add_stopped(self, event: SimulatedEvent) -> None:
-        first: StoppedSchedule = {
+        first: answers.StoppedSchedule = {
             "id": event.id,
             "agent_id": event.agent_id,
             "why": event.why,
@@ -153,7 +146,7 @@ class _Counts:
         }
         self.stopped.setdefault((event.id, event.why), first)["slots"] += event.slots
 
-    def agents(self) -> list[AgentAhead]:
+    def agents(self) -> list[answers.AgentAhead]:
         return [
             {
                 "agent_id": agent_id,

@@ -56,17 +56,12 @@ class LogVerified(Verified):
     notes: NotRequired[int]
 
 
-class RebuiltCount(TypedDict, total=False):
-    """How many schedules or desires a rebuilt index has, or what became of the desires' index."""
-
-    schedules: int
-    desires: int | dict[str, Any]
-
-
-class Rebuilt(RebuiltCount):
-    """What ``rebuild`` answers."""
+class Rebuilt(TypedDict):
+    """What ``rebuild`` answers. ``desires`` is their number, or what became of their index."""
 
     events: int
+    schedules: NotRequired[int]
+    desires: NotRequired[int | dict[str, Any]]
     message: AnswerMessage
 
 
@@ -79,18 +74,13 @@ class KeyPair(TypedDict):
     message: AnswerMessage
 
 
-class LostEvents(TypedDict, total=False):
-    """How many events a pack lacks, where it lacks any."""
-
-    lost_events: int
-
-
-class Packed(LostEvents):
-    """What ``pack`` answers."""
+class Packed(TypedDict):
+    """What ``pack`` answers. ``lost_events`` is how many it lacks, where it lacks any."""
 
     file: str
     months: list[str]
     events: int
+    lost_events: NotRequired[int]
     bytes: int
     first: int
     head: str

@@ -13,7 +13,7 @@ from errno import EACCES, EPERM, EROFS
 from hashlib import file_digest
 from io import BufferedRandom
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from zipfile import ZipFile, ZipInfo
 
 import orjson
@@ -29,13 +29,11 @@ from promptyoself.ledger import Position
 from promptyoself.ledger.batch import end_before
 from promptyoself.ledger.copy import Copied, check_copy, open_segment, pieces
 from promptyoself.ledger.replay import Bridges
+from promptyoself.service.proof.answers import Packed
 from promptyoself.service.proof.signed_heads import CHAIN, SigningKey, durable_head, sign_position
 from promptyoself.service.proof.verify import head_of, verify
 from promptyoself.store.access import forbidden
 from promptyoself.store.store import Store
-
-if TYPE_CHECKING:
-    from promptyoself.service.proof.answers import LostEvents, Packed
 
 _HERE = Path(__file__).parent
 _MAY_NOT_WRITE = {EROFS, EACCES, EPERM}
@@ -121,20 +119,19 @@ def pack(
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
         digest = file_digest(file, "sha256").hexdigest()
-    lost: LostEvents = {}
-    if stretch.gaps:
-        lost["lost_events"] = sum(gap["lost"] for gap in stretch.gaps)
-    return {
+    lost = sum(gap["lost"] for gap in stretch.gaps)
+    answer = {
         "file": str(out),
         "months": [month.end.month for month in stretch.months],
         "events": stretch.events,
-        **lost,
+        **({"lost_events": lost} if stretch.gaps else {}),
         "bytes": size,
         "first": stretch.first,
         "head": head_of(stretch.end),
         "sha256": digest,
         "message": "Checked and packed. Prompts are in it: give it only to whom they may be shown.",
     }
+    return cast("Packed", answer)
 
 
 def _read_range(store: Store, since: str | None, until: str | None, now: datetime) -> _Range:

@@ -4,27 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 from promptyoself.core.errors import ChainError, PromptyoselfError
 from promptyoself.events.versions import VERSIONS
 from promptyoself.ledger import START, Batch, Envelope, Gap, Position, Torn
+from promptyoself.service.proof import answers
 from promptyoself.store.chain import Chain
 from promptyoself.store.store import Store, chains
-
-if TYPE_CHECKING:
-    from promptyoself.service.proof.answers import (
-        LogHead,
-        LogVerified,
-        Rebuilt,
-        RebuiltCount,
-    )
 
 _PROGRESS_EVERY = 500
 """The number of events after which progress is reported."""
 
 
-def verify_all(store: Store, progress: Callable[[int], None] | None = None) -> LogVerified:
+def verify_all(store: Store, progress: Callable[[int], None] | None = None) -> answers.LogVerified:
     """:func:`verify` of every chain there is; what it says of the desires' is under ``desires``."""
     answer = verify(store, None, progress)
     for chain in chains(store)[1:]:
@@ -34,7 +27,7 @@ def verify_all(store: Store, progress: Callable[[int], None] | None = None) -> L
 
 def verify(
     store: Chain[Any], expected: str | None = None, progress: Callable[[int], None] | None = None
-) -> LogVerified:
+) -> answers.LogVerified:
     """Read every event and check it; ``expected`` is a head ``SEQ:HASH`` that was kept elsewhere.
 
     ``progress`` is told the number of events read so far, now and then. Memory doesn't grow with
@@ -53,7 +46,7 @@ def verify(
 
 def _verified(
     store: Chain[Any], expected: str | None, progress: Callable[[int], None] | None
-) -> LogVerified:
+) -> answers.LogVerified:
     seq, hash_ = _parse_head(expected) if expected is not None else (0, START.hash)
     witness = store.witness()  # before the log, which may grow meanwhile
     chain = _CheckedChain(store, seq, progress)
@@ -73,7 +66,7 @@ def _verified(
             found=chain.hash_at,
         )
     store.require_seen(witness, position.seq, losses)
-    answer: LogVerified = {
+    answer: answers.LogVerified = {
         "valid": True,
         "events": position.seq,
         "segments": chain.months.count,
@@ -100,10 +93,10 @@ def _verified(
     return answer
 
 
-def head(store: Chain[Any]) -> LogHead:
+def head(store: Chain[Any]) -> answers.LogHead:
     """The last event's number and hash: keep it elsewhere, and nothing can be cut off unnoticed."""
     state, position = store.read()
-    answer: LogHead = {
+    answer: answers.LogHead = {
         "head": head_of(position),
         "seq": position.seq,
         "hash": position.hash,
@@ -119,7 +112,7 @@ def head_of(position: Position) -> str:
     return f"{position.seq}:{position.hash}"
 
 
-def rebuild_all(store: Store, name: str | None = None) -> Rebuilt:
+def rebuild_all(store: Store, name: str | None = None) -> answers.Rebuilt:
     """:func:`rebuild` of one chain, or of all there are; then what it says of the desires' is under
     ``desires``."""
     first, *others = chains(store, name)
@@ -129,19 +122,19 @@ def rebuild_all(store: Store, name: str | None = None) -> Rebuilt:
     return answer
 
 
-def rebuild(store: Chain[Any]) -> Rebuilt:
+def rebuild(store: Chain[Any]) -> answers.Rebuilt:
     """Rebuild the index from the log.
 
     Raises:
         ChainError: the log is damaged; the index is left as it was.
     """
     snapshot = store.rebuild()
-    number = sum(snapshot.state.statuses.values())
-    count: RebuiltCount = {"schedules": number}
-    if store.name == "desires":
-        count = {"desires": number}
-    message = "The index was rebuilt from the log."
-    return {"events": snapshot.position.seq, **count, "message": message}
+    answer = {
+        "events": snapshot.position.seq,
+        store.name: sum(snapshot.state.statuses.values()),
+        "message": "The index was rebuilt from the log.",
+    }
+    return cast("answers.Rebuilt", answer)
 
 
 def _torn_tail(store: Chain[Any], position: Position) -> Torn | None:

@@ -12,17 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from promptyoself.core.errors import PromptyoselfError, WrongUsage
 from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.core.text_limits import MAX_REASON, check_text
+from promptyoself.events import records
 from promptyoself.events.draft import Draft
 from promptyoself.events.kinds import FINISHED, MISSED
-from promptyoself.events.records import (
-    DeliverySkipped,
-    ScheduleCancelled,
-    ScheduleCompleted,
-    ScheduleModified,
-    SchedulePaused,
-    ScheduleResumed,
-    ScheduleTriggered,
-)
 from promptyoself.events.schedule_fields import FLAGS, TIMING
 from promptyoself.rules.daily_rate import exceeded
 from promptyoself.rules.policy import APPROVED_TIER, approval_in_log
@@ -53,13 +45,7 @@ from promptyoself.store.access import find_schedule
 from promptyoself.store.store import Store
 
 if TYPE_CHECKING:
-    from promptyoself.service.schedules.answers import (
-        Cancelled,
-        Modified,
-        Paused,
-        Resumed,
-        Triggered,
-    )
+    from promptyoself.service.schedules import answers
 
 Answer = TypeVar("Answer")
 
@@ -73,7 +59,7 @@ _SPACE = frozenset({"agent_id", "prompt", "template"})
 _ANCHORING = frozenset({"schedule_type", "schedule_value", "start_at"})
 
 
-def modify(store: Store, id_: str, request: Request, now: datetime) -> Modified:
+def modify(store: Store, id_: str, request: Request, now: datetime) -> answers.Modified:
     """Change a schedule that isn't over. Slots already due under the old times are skipped.
 
     Raises:
@@ -93,7 +79,7 @@ def modify(store: Store, id_: str, request: Request, now: datetime) -> Modified:
     # A schedule has False where a registration leaves out a flag.
     asked.update((name, bool(asked[name])) for name in FLAGS if name in asked)
 
-    def decide(state: State) -> tuple[list[Draft], Modified]:
+    def decide(state: State) -> tuple[list[Draft], answers.Modified]:
         schedule = _unfinished(state, id_, allow_failed=True)
         new = schedule._replace(**asked)
         changes = {name: value for name, value in asked.items() if value != getattr(schedule, name)}
@@ -127,10 +113,10 @@ def modify(store: Store, id_: str, request: Request, now: datetime) -> Modified:
             require_space(state, new.agent_id, new.prompt, settings, own)
         if changes or counted:
             since = {} if counted is None else counted._asdict()
-            record = ScheduleModified(changes, reason, uncounted, **since)
+            record = records.ScheduleModified(changes, reason, uncounted, **since)
             drafts.append(store.draft(record, id_, new.agent_id))
         answer = cast(
-            "Modified",
+            "answers.Modified",
             {
                 "id": id_,
                 "modified": sorted(name for name in changes if name not in ("next_run", "anchor")),
@@ -162,10 +148,10 @@ def _require_repetitions_left(schedule: Schedule, most: int | None) -> None:
         )
 
 
-def pause(store: Store, id_: str, reason: str | None, now: datetime) -> Paused:
+def pause(store: Store, id_: str, reason: str | None, now: datetime) -> answers.Paused:
     """Hold an active schedule. Raises ``not_active`` or ``already_paused``, among others."""
 
-    def decide(state: State) -> tuple[list[Draft], Paused]:
+    def decide(state: State) -> tuple[list[Draft], answers.Paused]:
         schedule = _unfinished(state, id_)
         if schedule.status == "paused":
             raise PromptyoselfError(
@@ -190,18 +176,18 @@ def pause(store: Store, id_: str, reason: str | None, now: datetime) -> Paused:
         drafts = skip_drafts(store, schedule, skipped, next_run)
         scheduled = (slot for slot in open_slots(state, id_) if slot.kind == "scheduled")
         drafts += drop_waiting(store, schedule, scheduled, "paused")
-        paused = SchedulePaused(next_run, reason, uncounted)
+        paused = records.SchedulePaused(next_run, reason, uncounted)
         drafts.append(store.draft(paused, id_, schedule.agent_id))
         return drafts, {"id": id_, "message": "Schedule paused."}
 
     return _change(store, id_, reason, now, decide)
 
 
-def resume(store: Store, id_: str, reason: str | None, now: datetime) -> Resumed:
+def resume(store: Store, id_: str, reason: str | None, now: datetime) -> answers.Resumed:
     """Let a paused or failed schedule run on, or one that a clock that was ahead has left in the
     future. Raises ``not_paused``, ``nothing_left``, or why its times can't be computed."""
 
-    def decide(state: State) -> tuple[list[Draft], Resumed]:
+    def decide(state: State) -> tuple[list[Draft], answers.Resumed]:
         schedule = find_schedule(state, id_)
         ahead = is_ahead(schedule, now)
         if schedule.status not in ("paused", "failed") and not (
@@ -219,7 +205,7 @@ def resume(store: Store, id_: str, reason: str | None, now: datetime) -> Resumed
 
 def resumption(
     store: Store, state: State, schedule: Schedule, reason: str | None, now: datetime
-) -> tuple[list[Draft], Resumed]:
+) -> tuple[list[Draft], answers.Resumed]:
     """The events that let a paused or failed schedule run on, and what to answer.
 
     Raises:
@@ -240,10 +226,9 @@ def resumption(
                 "Register it again with a new time.",
             )
         drafts = skip_drafts(store, schedule, missed_slots(schedule, now, "paused"), None)
-        once = schedule.schedule_type == "once"
-        end = (
-            ScheduleCompleted("once", "failed") if once else ScheduleCompleted("until", "completed")
-        )
+        end = records.ScheduleCompleted("until", "completed")
+        if schedule.schedule_type == "once":
+            end = records.ScheduleCompleted("once", "failed")
         drafts.append(store.draft(end, schedule.id, schedule.agent_id))
         message = "Its last slot passed while it was paused; nothing is left to fire."
         return drafts, {"id": schedule.id, "next_run": None, "message": message}
@@ -257,10 +242,10 @@ def resumption(
     if counted is not None:
         drafts += drop_ahead(store, state, schedule, now)
     since = {} if counted is None else counted._asdict()
-    resumed = ScheduleResumed(next_run, reason, **since)
+    resumed = records.ScheduleResumed(next_run, reason, **since)
     drafts.append(store.draft(resumed, schedule.id, schedule.agent_id))
     answer = cast(
-        "Resumed",
+        "answers.Resumed",
         {
             "id": schedule.id,
             **next_run_fields(next_run, schedule.timezone),
@@ -286,10 +271,10 @@ def _computable(schedule: Schedule) -> Trigger:
     return trigger
 
 
-def cancel(store: Store, id_: str, reason: str | None, now: datetime) -> Cancelled:
+def cancel(store: Store, id_: str, reason: str | None, now: datetime) -> answers.Cancelled:
     """End a schedule. Raises ``already_cancelled`` or ``already_finished``."""
 
-    def decide(state: State) -> tuple[list[Draft], Cancelled]:
+    def decide(state: State) -> tuple[list[Draft], answers.Cancelled]:
         schedule = find_schedule(state, id_)
         if schedule.status == "cancelled":
             raise PromptyoselfError(
@@ -303,10 +288,10 @@ def cancel(store: Store, id_: str, reason: str | None, now: datetime) -> Cancell
         skipped, uncounted = missed_or_uncounted(schedule, now, gap)
         drafts = skip_drafts(store, schedule, skipped, None)
         drafts += drop_waiting(store, schedule, open_slots(state, id_), "cancelled")
-        ended = ScheduleCancelled(reason, uncounted)
+        ended = records.ScheduleCancelled(reason, uncounted)
         drafts.append(store.draft(ended, id_, schedule.agent_id))
         under_way = sum(1 for slot in open_slots(state, id_) if slot.worker is not None)
-        answer: Cancelled = {"cancelled_id": id_, "message": "Schedule cancelled."}
+        answer: answers.Cancelled = {"cancelled_id": id_, "message": "Schedule cancelled."}
         if under_way:
             answer["under_way"] = under_way
             answer["message"] = "Schedule cancelled; one delivery under way may still arrive."
@@ -315,11 +300,11 @@ def cancel(store: Store, id_: str, reason: str | None, now: datetime) -> Cancell
     return _change(store, id_, reason, now, decide)
 
 
-def run_now(store: Store, id_: str, reason: str | None, now: datetime) -> Triggered:
+def run_now(store: Store, id_: str, reason: str | None, now: datetime) -> answers.Triggered:
     """Ask for one delivery now, beside the scheduled ones. Raises ``too_many_triggers``, among
     others."""
 
-    def decide(state: State) -> tuple[list[Draft], Triggered]:
+    def decide(state: State) -> tuple[list[Draft], answers.Triggered]:
         schedule = _unfinished(state, id_)
         require_few_waiting(state, schedule.agent_id)
         # A slot of its own, so its instant must be no other slot's, nor that of a trigger before.
@@ -335,7 +320,7 @@ def run_now(store: Store, id_: str, reason: str | None, now: datetime) -> Trigge
             instant += tick
         slot = format_utc(instant)
         message = "It will be delivered by the loop, or by the next `promptyoself execute`."
-        answer: Triggered = {"id": id_, "slot": slot, "message": message}
+        answer: answers.Triggered = {"id": id_, "slot": slot, "message": message}
         if schedule.tier >= APPROVED_TIER:
             verdict = approval_in_log(schedule, format_utc(now))
             if verdict.grant is None or not schedule.approval_triggers:
@@ -344,7 +329,8 @@ def run_now(store: Store, id_: str, reason: str | None, now: datetime) -> Trigge
                     "triggers. A person may give one: "
                     f"`promptyoself approve --id {id_} --allow-trigger`."
                 )
-        return [store.draft(ScheduleTriggered(slot, reason), id_, schedule.agent_id)], answer
+        record = records.ScheduleTriggered(slot, reason)
+        return [store.draft(record, id_, schedule.agent_id)], answer
 
     return _change(store, id_, reason, now, decide)
 
@@ -388,7 +374,9 @@ def _unfinished(state: State, id_: str, *, allow_failed: bool = False) -> Schedu
 
 def _with_notice(store: Store, state: State, drafts: list[Draft], now: datetime) -> list[Draft]:
     """The drafts, and a notice if they skip slots that had been missed, where one is wanted."""
-    whys = {draft.record.why for draft in drafts if isinstance(draft.record, DeliverySkipped)}
+    whys = {
+        draft.record.why for draft in drafts if isinstance(draft.record, records.DeliverySkipped)
+    }
     if whys.isdisjoint(MISSED):
         return drafts
     from promptyoself.rules.failure_notices import with_notices

@@ -9,16 +9,10 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice, pairwise
 from typing import Any
 
+from promptyoself.core import text_limits
 from promptyoself.core.errors import PromptyoselfError, WrongUsage
 from promptyoself.core.instants import format_utc
 from promptyoself.core.settings import Settings, default_zone
-from promptyoself.core.text_limits import (
-    MAX_NAME,
-    MAX_REASON,
-    check_agent_id,
-    check_prompt,
-    check_text,
-)
 from promptyoself.core.times import (
     format_duration,
     parse_bound,
@@ -132,20 +126,20 @@ def validate(
     """
     fields: dict[str, Any] = {}
     if request.agent_id is not None:
-        fields["agent_id"] = check_agent_id(request.agent_id)
+        fields["agent_id"] = text_limits.check_agent_id(request.agent_id)
         if settings.only_agent is not None and request.agent_id != settings.only_agent:
             what = f"--agent-id {shown(request.agent_id)} is not"
             raise forbidden(what, settings.only_agent)
     if request.template is not None:
         fields.update(prompt="", template=_check_template(request))
     elif request.prompt is not None:
-        fields.update(prompt=check_prompt(request.prompt), template=None)
+        fields.update(prompt=text_limits.check_prompt(request.prompt), template=None)
     if request.conversation_id is not None:
         fields["conversation_id"] = _check_conversation(request.conversation_id)
-    check_text("name", request.name, MAX_NAME)
+    text_limits.check_text("name", request.name, text_limits.MAX_NAME)
     if request.name is not None:
         fields["name"] = request.name or None
-    check_text("reason", request.reason, MAX_REASON)
+    text_limits.check_text("reason", request.reason, text_limits.MAX_REASON)
     if request.reason is not None:
         fields["reason"] = request.reason
     if request.timezone is not None:
@@ -180,7 +174,7 @@ def _check_conversation(text: str) -> str | None:
             "Make the conversation in Letta first, and give its id (conv-…); or leave the option "
             "out, for the agent's own conversation.",
         )
-    return check_agent_id(text, "--conversation-id")
+    return text_limits.check_agent_id(text, "--conversation-id")
 
 
 _NO_CONVERSATIONS = frozenset({"new", "self"})
@@ -209,7 +203,7 @@ def _value_of(field: Field, value: Any, settings: Settings) -> Any:
         return parse_duration(value)
     if field.form == "agent":
         option = _option(field.name)
-        if settings.only_agent not in (None, check_agent_id(value, option)):
+        if settings.only_agent not in (None, text_limits.check_agent_id(value, option)):
             raise forbidden(f"{option} {shown(value)} is not", settings.only_agent or "")
     elif value not in field.values:
         raise _invalid(field, value)

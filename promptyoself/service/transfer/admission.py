@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.instants import format_utc
@@ -16,20 +16,11 @@ from promptyoself.ledger import encode_line
 from promptyoself.ledger.linking import provisional_event
 from promptyoself.rules.placement import id_for_content
 from promptyoself.service.schedules.limits import require_room, require_space
+from promptyoself.service.transfer import answers
 from promptyoself.state.apply import fold
 from promptyoself.state.overlay import Overlay
 from promptyoself.state.schedules import EMPTY, Schedule, State, prompt_size
 from promptyoself.store.store import Store
-
-if TYPE_CHECKING:
-    from promptyoself.service.transfer.answers import (
-        BadLines,
-        Imported,
-        ImportedSchedule,
-        SkippedSchedule,
-        Where,
-        WhySkipped,
-    )
 
 MAX_BYTES = 256 * 1024 * 1024
 """The most that one import reads: all of it is held in memory until all of it is checked."""
@@ -43,7 +34,7 @@ _LINK_BYTES = 200  # what the chain adds to an event: its hash, a longer number
 class Arrival(NamedTuple):
     """A schedule that is to be admitted."""
 
-    where: Where
+    where: answers.Where
     registered: ScheduleRegistered
     further: Sequence[Record] = ()  # the events that follow its registration in the same append
     id: str | None = None  # the id that it must get; None: the one that its content gives
@@ -53,18 +44,18 @@ class Admission(NamedTuple):
     """What was decided about the schedules of an import."""
 
     groups: list[tuple[list[Draft], int]]  # of each admitted one, its events and their bytes
-    imported: list[ImportedSchedule]
-    skipped: list[SkippedSchedule]  # those that are here already
-    refused: list[tuple[Where, PromptyoselfError]]  # where it was, and why not
+    imported: list[answers.ImportedSchedule]
+    skipped: list[answers.SkippedSchedule]  # those that are here already
+    refused: list[tuple[answers.Where, PromptyoselfError]]  # where it was, and why not
 
 
 def answer_of(
     admission: Admission,
-    skipped: list[SkippedSchedule],
-    bad: BadLines | None = None,
+    skipped: list[answers.SkippedSchedule],
+    bad: answers.BadLines | None = None,
     *,
     dry_run: bool,
-) -> Imported:
+) -> answers.Imported:
     """What an import answers that has ``skipped`` these altogether."""
     count = len(admission.imported)
     schedules = f"{count} {'schedule' if count == 1 else 'schedules'}"
@@ -74,7 +65,7 @@ def answer_of(
     if bad and bad["bad_count"]:
         message += f", {bad['bad_count']} bad"
     return cast(
-        "Imported",
+        "answers.Imported",
         {
             "imported": admission.imported,
             "skipped": skipped,
@@ -192,7 +183,7 @@ def _parts(groups: Iterable[tuple[list[Draft], int]]) -> list[list[Draft]]:
     return parts
 
 
-def _why_skipped(existing: Schedule, before: Overlay[Schedule]) -> WhySkipped:
+def _why_skipped(existing: Schedule, before: Overlay[Schedule]) -> answers.WhySkipped:
     if existing.id in before:
         detail = f"{existing.id} is {existing.status} here; nothing was changed."
         return {"id": existing.id, "why": "exists", "detail": detail}

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import orjson
 
@@ -26,28 +26,10 @@ from promptyoself.service.schedules.request import (
     first_fire,
     validate,
 )
-from promptyoself.service.transfer.admission import (
-    MAX_BYTES,
-    Admission,
-    Arrival,
-    admit,
-    answer_of,
-    append_admitted,
-    too_much,
-)
-from promptyoself.service.transfer.export import (
-    CONTENT_TYPES,
-    EXPORT,
-    LINE_TYPES,
-    POLICY_TYPES,
-    FieldTypes,
-    without_none,
-)
+from promptyoself.service.transfer import admission, export
+from promptyoself.service.transfer.answers import BadLine, BadLines, Imported
 from promptyoself.state.schedules import State
 from promptyoself.store.store import Store
-
-if TYPE_CHECKING:
-    from promptyoself.service.transfer.answers import BadLine, BadLines, Imported
 
 _LONGEST_LINE_BYTES = 16 * 1024 * 1024
 """Two prompts of 1 MiB in which every character is written as six, and the rest of the line."""
@@ -98,7 +80,7 @@ def import_lines(
             ``not_an_export``, ``newer_export``, ``import_too_large``; what
             :func:`~promptyoself.service.transfer.admission.append_admitted` raises.
     """
-    arrivals: list[Arrival] = []
+    arrivals: list[admission.Arrival] = []
     bad = _BadLines()
     for number, line in _read(file):
         try:
@@ -108,22 +90,22 @@ def import_lines(
                 raise
             bad.add(number, error)
 
-    def decide(state: State) -> Admission:
-        admission = admit(store, state, arrivals, now)
-        for where, error in admission.refused:
+    def decide(state: State) -> admission.Admission:
+        decided = admission.admit(store, state, arrivals, now)
+        for where, error in decided.refused:
             bad.add(where["line"], error)
-        good = len(admission.imported) + len(admission.skipped)
+        good = len(decided.imported) + len(decided.skipped)
         if bad.count and not (partial and good):
             raise _bad_lines(bad, good)
-        return admission
+        return decided
 
     if not arrivals and not bad.count:
-        admission = Admission([], [], [], [])
+        decided = admission.Admission([], [], [], [])
     elif dry_run or not arrivals or (bad.count and not partial):
-        admission = decide(store.read().state)
+        decided = decide(store.read().state)
     else:
-        admission = append_admitted(store, now, decide)
-    return answer_of(admission, admission.skipped, bad.answer(), dry_run=dry_run)
+        decided = admission.append_admitted(store, now, decide)
+    return admission.answer_of(decided, decided.skipped, bad.answer(), dry_run=dry_run)
 
 
 def _bad_lines(bad: _BadLines, good: int) -> PromptyoselfError:
@@ -155,10 +137,10 @@ def _read(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
             if not (piece := file.readline(_LONGEST_LINE_BYTES + 1)):
                 break
             total += len(piece)
-            if total > MAX_BYTES:
+            if total > admission.MAX_BYTES:
                 break
-        if total > MAX_BYTES:
-            raise too_much("The file")
+        if total > admission.MAX_BYTES:
+            raise admission.too_much("The file")
         if line is None or line.strip():
             yield number, line
 
@@ -176,7 +158,9 @@ def _require_lines(beginning: bytes) -> None:
         raise PromptyoselfError("not_an_export", f"The file is {encoding}, not UTF-8.", hint)
 
 
-def _arrival(number: int, line: bytes | None, settings: Settings, now: datetime) -> Arrival:
+def _arrival(
+    number: int, line: bytes | None, settings: Settings, now: datetime
+) -> admission.Arrival:
     """The schedule that a line describes, checked as a registration is."""
     if line is None:
         raise PromptyoselfError(
@@ -185,11 +169,13 @@ def _arrival(number: int, line: bytes | None, settings: Settings, now: datetime)
             _MADE_BY_EXPORT,
         )
     fields = _parsed(line)
-    current = _typed(fields["schedule"], {**CONTENT_TYPES, **POLICY_TYPES}, "schedule")
+    current = _typed(
+        fields["schedule"], {**export.CONTENT_TYPES, **export.POLICY_TYPES}, "schedule"
+    )
     content = {name: current[name] for name in CONTENT}
     original = content
     if fields["registered"] is not None:
-        original = _typed(fields["registered"], CONTENT_TYPES, "registered")
+        original = _typed(fields["registered"], export.CONTENT_TYPES, "registered")
         _require_as_exported(original, _unlimited(settings))
     _require_as_exported(current, settings)
     zone_named(current["timezone"])
@@ -202,7 +188,7 @@ def _arrival(number: int, line: bytes | None, settings: Settings, now: datetime)
         repetition_count=fields["repetition_count"],
         last_slot=fields["last_slot"],
         without=fields["without"],
-        first_content=without_none(original) if original != content else None,
+        first_content=export.without_none(original) if original != content else None,
     )
     check_jitter(registered)
     _require_id(fields, original)
@@ -210,7 +196,7 @@ def _arrival(number: int, line: bytes | None, settings: Settings, now: datetime)
     further: list[Record] = []
     if fields["status"] == "paused":
         further.append(SchedulePaused(next_run, current["reason"]))
-    return Arrival({"line": number}, registered, further, str(fields["id"]))
+    return admission.Arrival({"line": number}, registered, further, str(fields["id"]))
 
 
 def _parsed(line: bytes) -> dict[str, Any]:
@@ -219,32 +205,28 @@ def _parsed(line: bytes) -> dict[str, Any]:
     except orjson.JSONDecodeError as error:
         raise _invalid(f"It isn't JSON: {error}.") from None
     version: Any = fields.get("export") if isinstance(fields, dict) else None
-    if not _is(version, int) or version < 1:
+    if type(version) is not int or version < 1:
         raise _invalid("It has no schedule in it.")
-    if version > EXPORT:
+    if version > export.EXPORT:
         raise PromptyoselfError(
             "newer_export",
-            f"A newer promptyoself wrote this: its version is {version}, and {EXPORT} is known "
-            "here.",
+            f"A newer promptyoself wrote this: its version is {version}, and {export.EXPORT} is "
+            "known here.",
             "Nothing was imported. Upgrade promptyoself.",
         )
-    return _typed(fields, LINE_TYPES, "line")
+    return _typed(fields, export.LINE_TYPES, "line")
 
 
-def _typed(given: Mapping[str, Any], types: FieldTypes, what: str) -> dict[str, Any]:
+def _typed(given: Mapping[str, Any], types: export.FieldTypes, what: str) -> dict[str, Any]:
     """The fields of a line or of a part of it, checked for their types; ``None`` where left out.
     ``what`` names the part in an error."""
     if unknown := sorted(set(given) - set(types)):
         raise _invalid(f"Its {what} has a field {shown(unknown[0])}, which isn't known.")
     for name, (type_, optional) in types.items():
         value = given.get(name)
-        if not (_is(value, type_) or (optional and value is None)):
+        if not (type(value) is type_ or (optional and value is None)):
             raise _invalid(f"The field {name!r} of its {what} is missing, or of the wrong type.")
     return {name: given.get(name) for name in types}
-
-
-def _is(value: object, type_: type) -> bool:
-    return type(value) is type_
 
 
 def _require_as_exported(fields: Mapping[str, Any], settings: Settings) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.instants import MICROSECOND, format_utc
@@ -20,13 +20,8 @@ from promptyoself.events.schedule_fields import DEFAULT_GRACE
 from promptyoself.rules.slots import schedule_trigger
 from promptyoself.rules.triggers import next_fire_time
 from promptyoself.service.schedules.request import Request, first_fire, registration, validate
-from promptyoself.service.transfer.admission import (
-    Admission,
-    Arrival,
-    admit,
-    answer_of,
-    append_admitted,
-)
+from promptyoself.service.transfer import admission
+from promptyoself.service.transfer.answers import Imported, SkippedSchedule, Where, WhySkipped
 from promptyoself.service.transfer.sqlite_rows import (
     MAX_VALUE_BYTES,
     PROMPT_COLUMNS,
@@ -35,9 +30,6 @@ from promptyoself.service.transfer.sqlite_rows import (
 )
 from promptyoself.state.schedules import State
 from promptyoself.store.store import Store
-
-if TYPE_CHECKING:
-    from promptyoself.service.transfer.answers import Imported, SkippedSchedule, Where, WhySkipped
 
 _BEGINNING = datetime.min.replace(tzinfo=UTC)
 _GRACE = timedelta(seconds=DEFAULT_GRACE)
@@ -67,7 +59,7 @@ def import_sqlite(
             :func:`~promptyoself.service.transfer.admission.append_admitted` raises.
     """
     zone = parse_zone(zone or "UTC")
-    arrivals: list[Arrival] = []
+    arrivals: list[admission.Arrival] = []
     skipped: list[SkippedSchedule] = []
     for row in read_rows(path):
         where: Where = {"row": _name(row.number), "table": row.table}
@@ -76,20 +68,20 @@ def import_sqlite(
         except PromptyoselfError as error:
             converted = _refused(error)
         if isinstance(converted, ScheduleRegistered):
-            arrivals.append(Arrival(where, converted))
+            arrivals.append(admission.Arrival(where, converted))
         else:
             skipped.append({**where, **converted})
 
-    def decide(state: State) -> Admission:
-        return admit(store, state, arrivals, now)
+    def decide(state: State) -> admission.Admission:
+        return admission.admit(store, state, arrivals, now)
 
     if dry_run or not arrivals:
-        admission = decide(store.read().state)
+        decided = decide(store.read().state)
     else:
-        admission = append_admitted(store, now, decide)
-    skipped += admission.skipped
-    skipped += [{**where, **_refused(error)} for where, error in admission.refused]
-    return answer_of(admission, skipped, dry_run=dry_run)
+        decided = admission.append_admitted(store, now, decide)
+    skipped += decided.skipped
+    skipped += [{**where, **_refused(error)} for where, error in decided.refused]
+    return admission.answer_of(decided, skipped, dry_run=dry_run)
 
 
 def _refused(error: PromptyoselfError) -> WhySkipped:

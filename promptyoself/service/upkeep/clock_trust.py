@@ -14,8 +14,6 @@ from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.core.times import format_duration
 from promptyoself.store.store import Store
 
-_REMEDY = "Set it right; or, if it is right, "
-
 
 def behind(store: Store, now: datetime, stamp: object = None) -> str:
     """A sentence about a clock that is far behind the log's last event; ``""`` if it isn't.
@@ -73,7 +71,7 @@ class ClockTrust:
             self.leave()
             return
         what = "start the loop again" + ("." if way == "leap" else " with --accept-clock.")
-        warning = f"{why} Nothing is claimed. {_REMEDY}{what}"
+        warning = f"{why} Nothing is claimed. Set it right; or, if it is right, {what}"
         self._store.warn(warning)
         with suppress(OSError):
             self._store.disk.replace(self._path, warning.encode(), durable=False)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from promptyoself.core.errors import ChainError, PromptyoselfError
 from promptyoself.events.draft import Draft
@@ -19,12 +19,10 @@ from promptyoself.index.parts import DamagedPart
 from promptyoself.ledger import GENESIS_HASH, Gap
 from promptyoself.ledger.recovery import Recovery
 from promptyoself.ledger.survey import Quarantined, Survey
+from promptyoself.service.upkeep.answers import Recovered, RecoveryPlan
 from promptyoself.service.upkeep.restore import Difference, corrections, differences
 from promptyoself.store.chain import Chain
 from promptyoself.store.store import Store, chains
-
-if TYPE_CHECKING:
-    from promptyoself.service.upkeep.answers import Recovered, RecoveryPlan
 
 _MOST_NAMED = 1000
 
@@ -51,7 +49,10 @@ class _RecoveryPlan(NamedTuple):
             "gaps": [_gap_json(statement) for statement in self.statements],
             "unknown": unknown,
             "index": self.index_seq,
-            "differs": [difference.shown() for difference in self.differences],
+            "differs": [
+                {"id": difference.id, "agent_id": difference.agent_id, "fields": difference.fields}
+                for difference in self.differences
+            ],
         }
 
 

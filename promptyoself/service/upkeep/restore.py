@@ -7,38 +7,23 @@ What was spent of a day's budget is counted from the events that are left.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from promptyoself.core.instants import format_utc, parse_utc
+from promptyoself.events import records
 from promptyoself.events.kinds import FINISHED, CompletionReason
-from promptyoself.events.records import (
-    DesirePruned,
-    DesireRecorded,
-    DesireReinforced,
-    Record,
-    ScheduleCancelled,
-    ScheduleCompleted,
-    ScheduleModified,
-    SchedulePaused,
-    ScheduleRegistered,
-    ScheduleResumed,
-    ScheduleTriggered,
-)
 from promptyoself.rules.slots import schedule_trigger
 from promptyoself.rules.triggers import next_fire_time
 from promptyoself.service.transfer.export import back_to
 from promptyoself.state.desires import Desire, Desires
 from promptyoself.state.schedules import CHAIN, Schedule, State, slot_key
 
-if TYPE_CHECKING:
-    from promptyoself.service.upkeep.answers import Differing
-
 _WHY = "Put back from the index, since the log had lost it."
 _CORRECTED = "Moved past the slots that later events tell of, since the log had lost their claims."
 
 _FIELDS = tuple(
     name
-    for name in ScheduleRegistered._fields
+    for name in records.ScheduleRegistered._fields
     if name in Schedule._fields
     and name not in ("salt", "life", "first_content", "reason", "next_run")
 )
@@ -50,11 +35,7 @@ class Difference(NamedTuple):
     id: str
     agent_id: str
     fields: list[str]  # the names of those that differ
-    records: list[Record]  # the events that put them back
-
-    def shown(self) -> Differing:
-        """The same for people and programs."""
-        return {"id": self.id, "agent_id": self.agent_id, "fields": self.fields}
+    records: list[records.Record]  # the events that put them back
 
 
 def differences(chain: str, log: Any, truth: Any) -> list[Difference]:
@@ -63,7 +44,7 @@ def differences(chain: str, log: Any, truth: Any) -> list[Difference]:
     return sorted(unsorted, key=lambda difference: difference.id)
 
 
-def corrections(log: Any) -> Iterator[tuple[str, Record]]:
+def corrections(log: Any) -> Iterator[tuple[str, records.Record]]:
     """The events that move schedules past slots that are over. The claims of these slots are lost,
     but later events name them."""
     for id_ in log.losses.moved:
@@ -76,7 +57,7 @@ def corrections(log: Any) -> Iterator[tuple[str, Record]]:
         except Exception:  # a zone that isn't known here, say: the claim will complain of it
             continue
         changes = {"next_run": None if following is None else format_utc(following)}
-        yield schedule.id, ScheduleModified(changes, _CORRECTED)
+        yield schedule.id, records.ScheduleModified(changes, _CORRECTED)
 
 
 def _of_schedules(log: State, truth: State) -> Iterator[Difference]:
@@ -87,27 +68,27 @@ def _of_schedules(log: State, truth: State) -> Iterator[Difference]:
             if lost and slot.kind == "scheduled" and slot.slot == schedule.last_slot:
                 schedule = back_to(schedule, slot)  # its claim is lost, so it is to be claimed
         logged = log.schedules.get(id_)
-        records: list[Record] = []
+        events: list[records.Record] = []
         if logged is None:
             fields = ["registered"]
             if schedule.next_run is not None:
-                records = [_registration(schedule), *_status(schedule, "active")]
+                events = [_registration(schedule), *_status(schedule, "active")]
         else:
-            fields, records = _changed(logged, schedule)
+            fields, events = _changed(logged, schedule)
         for slot in truth.open.values():
             waits = slot.id == id_ and slot.kind == "trigger" and not slot.attempt
             if waits and slot_key(id_, slot.slot) not in log.open:
                 fields.append("trigger")
-                records.append(ScheduleTriggered(slot.slot, _WHY))
-        if records:
-            yield Difference(id_, indexed.agent_id, fields, records)
+                events.append(records.ScheduleTriggered(slot.slot, _WHY))
+        if events:
+            yield Difference(id_, indexed.agent_id, fields, events)
 
 
-def _registration(schedule: Schedule) -> ScheduleRegistered:
+def _registration(schedule: Schedule) -> records.ScheduleRegistered:
     fields = {name: getattr(schedule, name) for name in _FIELDS}
     fields["envelope"] = schedule.envelope or None
     fields["repetition_count"] = schedule.repetition_count or None
-    return ScheduleRegistered(
+    return records.ScheduleRegistered(
         **fields,
         next_run=schedule.next_run or "",
         salt=schedule.salt,
@@ -116,7 +97,7 @@ def _registration(schedule: Schedule) -> ScheduleRegistered:
     )
 
 
-def _changed(logged: Schedule, indexed: Schedule) -> tuple[list[str], list[Record]]:
+def _changed(logged: Schedule, indexed: Schedule) -> tuple[list[str], list[records.Record]]:
     changes = {
         name: getattr(indexed, name)
         for name in _FIELDS
@@ -124,28 +105,28 @@ def _changed(logged: Schedule, indexed: Schedule) -> tuple[list[str], list[Recor
     }
     if indexed.status not in FINISHED and indexed.next_run != logged.next_run:
         changes["next_run"] = indexed.next_run
-    records: list[Record] = [ScheduleModified(changes, _WHY)] if changes else []
+    events: list[records.Record] = [records.ScheduleModified(changes, _WHY)] if changes else []
     fields = sorted(changes)
     if indexed.status != logged.status:
         fields.append("status")
-        records += _status(indexed, logged.status)
-    return fields, records
+        events += _status(indexed, logged.status)
+    return fields, events
 
 
-def _status(indexed: Schedule, logged_status: str) -> list[Record]:
+def _status(indexed: Schedule, logged_status: str) -> list[records.Record]:
     """The events that bring a schedule from its status in the log to that in the index."""
     if indexed.status == logged_status:
         return []
     if indexed.status == "active":
-        return [ScheduleResumed(indexed.next_run, _WHY)] if indexed.next_run else []
+        return [records.ScheduleResumed(indexed.next_run, _WHY)] if indexed.next_run else []
     if indexed.status == "cancelled":
-        return [ScheduleCancelled(_WHY)]
+        return [records.ScheduleCancelled(_WHY)]
     if indexed.status == "paused":
-        return [SchedulePaused(indexed.next_run, _WHY)]
+        return [records.SchedulePaused(indexed.next_run, _WHY)]
     if indexed.status == "failed" and indexed.next_run is not None:
-        return [SchedulePaused(indexed.next_run, f"{_WHY} It had failed too often.")]
+        return [records.SchedulePaused(indexed.next_run, f"{_WHY} It had failed too often.")]
     why: CompletionReason = "once" if indexed.schedule_type == "once" else "until"
-    return [ScheduleCompleted(why, indexed.status)]
+    return [records.ScheduleCompleted(why, indexed.status)]
 
 
 def _of_desires(log: Desires, truth: Desires) -> Iterator[Difference]:
@@ -155,15 +136,15 @@ def _of_desires(log: Desires, truth: Desires) -> Iterator[Difference]:
             yield Difference(indexed.id, indexed.agent_id, ["recorded"], [_recorded(indexed)])
         elif logged is not None and logged.pruned_at is None:
             if indexed.pruned_at is not None:
-                pruned = DesirePruned(0.0, 0.0, _WHY)
+                pruned = records.DesirePruned(0.0, 0.0, _WHY)
                 yield Difference(indexed.id, indexed.agent_id, ["pruned_at"], [pruned])
             elif (indexed.strength, indexed.at) != (logged.strength, logged.at):
-                grown = DesireReinforced(0.0, indexed.strength, _WHY)
+                grown = records.DesireReinforced(0.0, indexed.strength, _WHY)
                 yield Difference(indexed.id, indexed.agent_id, ["strength"], [grown])
 
 
-def _recorded(desire: Desire) -> DesireRecorded:
-    return DesireRecorded(
+def _recorded(desire: Desire) -> records.DesireRecorded:
+    return records.DesireRecorded(
         desire.agent_id,
         desire.text,
         desire.strength,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.instants import format_utc
@@ -14,11 +14,9 @@ from promptyoself.index.index import Snapshot
 from promptyoself.ledger import HeadMoved, Position
 from promptyoself.ledger.sealing import Sealing, UnknownMonth
 from promptyoself.ledger.segments import is_month
+from promptyoself.service.upkeep.answers import Sealed, SealedMonth
 from promptyoself.store.chain import Chain
 from promptyoself.store.store import Store, chains
-
-if TYPE_CHECKING:
-    from promptyoself.service.upkeep.answers import Sealed, SealedMonth
 
 REPACK_FROM_MEMBERS = 20_000
 """From this number of small members on, the running month is repacked: reading them takes most of a
