@@ -65,7 +65,8 @@ def audit(
     living = store.workers.living()
     witness, losses = store.witness(), NO_LOSSES.copy()
     auditor = LogAuditor(first, last)
-    actors = EventActors()
+    actors: dict[int, Mapping[str, Any]] = {}  # of each event, by its number
+    different_actors: dict[bytes, Mapping[str, Any]] = {}  # few, so each is kept once, by its JSON
     totals = AuditTotals(wanted, actors)
     position = START
     try:
@@ -78,7 +79,8 @@ def audit(
                 if event.type == "ledger.recovered":
                     losses.record(event)
                     auditor.state_gap(event)
-                actors.add(event)
+                actor_json = orjson.dumps(event.actor)
+                actors[event.seq] = different_actors.setdefault(actor_json, event.actor)
                 for verdict in auditor.add(event):
                     totals.add(verdict)
             position = batch.position
@@ -126,28 +128,10 @@ def audit(
     return {**answer, "message": _all_accounted_for(answer["totals"]) + _loss_sentence(losses)}
 
 
-class EventActors:
-    """The actor of every event. There are few different ones, so each is kept once."""
-
-    def __init__(self) -> None:
-        self._different: dict[bytes, Mapping[str, Any]] = {}  # by its JSON
-        self._by_number: list[Mapping[str, Any] | None] = []  # ``None`` for lost events
-
-    def add(self, event: Envelope) -> None:
-        """Take in the next event."""
-        self._by_number += [None] * (event.seq - 1 - len(self._by_number))
-        actor = self._different.setdefault(orjson.dumps(event.actor), event.actor)
-        self._by_number.append(actor)
-
-    def of(self, seq: int) -> Mapping[str, Any] | None:
-        """The actor of an event by its number; ``None`` if there is no such event."""
-        return self._by_number[seq - 1] if 1 <= seq <= len(self._by_number) else None
-
-
 class AuditTotals:
     """Adds up verdicts, for each schedule and altogether, and keeps those not delivered."""
 
-    def __init__(self, agent_id: str | None, actors: EventActors) -> None:
+    def __init__(self, agent_id: str | None, actors: Mapping[int, Mapping[str, Any]]) -> None:
         """``agent_id`` leaves out the verdicts on all other agents' slots."""
         self._agent_id, self._actors = agent_id, actors
         self._sums: dict[tuple[str, str], Counter[str]] = {}  # by schedule and agent
@@ -177,7 +161,7 @@ class AuditTotals:
                     "outcome": verdict.outcome,
                     "why": verdict.why,
                     "seq": verdict.seq,
-                    "by": self._actors.of(verdict.seq),
+                    "by": self._actors.get(verdict.seq),
                 }
             )
 

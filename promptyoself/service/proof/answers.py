@@ -40,19 +40,12 @@ class Verified(TypedDict):
     ]
 
 
-class SignedHeadShown(TypedDict):
-    """The newest of the signed heads that were proved."""
-
-    head: str
-    ts: Instant
-    key_id: str
-
-
 class LogVerified(Verified):
-    """The same, with what agents aren't told of: stated losses, and signed heads."""
+    """The same, with what agents aren't told of: stated losses, the newest signed head that was
+    proved, and the number of these."""
 
     recovered: NotRequired[list[dict[str, Any]]]
-    note: NotRequired[SignedHeadShown]
+    note: NotRequired[dict[str, Any]]
     notes: NotRequired[int]
 
 

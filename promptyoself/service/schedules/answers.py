@@ -216,13 +216,6 @@ class Budgets(TypedDict):
     count: int
 
 
-class ReplacedApproval(TypedDict):
-    """What was left of an approval that another one has replaced."""
-
-    uses_left: int
-    expires: Instant | None
-
-
 class Approved(TypedDict):
     """What ``approve`` answers."""
 
@@ -237,7 +230,7 @@ class Approved(TypedDict):
     template: NotRequired[str]
     invisible: NotRequired[int]
     warning: NotRequired[str]
-    replaced: NotRequired[ReplacedApproval]
+    replaced: NotRequired[dict[str, Any]]
 
 
 class Revoked(TypedDict):

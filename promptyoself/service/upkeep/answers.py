@@ -23,14 +23,6 @@ class Sealed(TypedDict):
     message: AnswerMessage
 
 
-class Differing(TypedDict):
-    """A schedule or desire of which the index knows more than the log."""
-
-    id: str
-    agent_id: str
-    fields: list[str]
-
-
 class RecoveryPlan(TypedDict, total=False):
     """What a recovery would do, or did. Of a log that is sound, this has ``recovered`` only."""
 
@@ -42,7 +34,7 @@ class RecoveryPlan(TypedDict, total=False):
     gaps: list[dict[str, Any]]
     unknown: list[str]
     index: int | None
-    differs: list[Differing]
+    differs: list[dict[str, Any]]
     index_kept: str
     restored: int
     desires: "Recovered"
