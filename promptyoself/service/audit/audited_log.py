@@ -42,10 +42,8 @@ class DailyCount:
         self.claims = 0
 
     def add(self, event: Folded) -> None:
-        """Count a claim, on the day whose budgets it is charged to.
-
-        By a clock that is behind the log, that is no day before the last one with a claim.
-        """
+        """Count a claim, on the day whose budgets it is charged to. By a clock that is behind the
+        log, that is no day before the last one with a claim."""
         at = event.data.get("at")
         day = event.ts[:10] if at is None else max(str(at)[:10], self.day)
         self.day, self.claims = day, self.claims + 1 if day == self.day else 1
@@ -152,9 +150,7 @@ class AuditedLog:
         self, agent_id: str, ready: str, end: AuditEnd, *, lists_desires: bool
     ) -> tuple[Outcome, str, datetime]:
         """The outcome of something that could have been claimed since ``ready``, and wasn't.
-
-        Returns the outcome, the reason, and until when a loop has shown that it left it alone.
-        """
+        Returns the outcome, the reason, and until when a loop has shown that it left it alone."""
         since = parse_utc(max(ready, self._free_since.get(agent_id, "")))
         waits_for: PendingReason | None = None
         if self._claimed.get(agent_id):

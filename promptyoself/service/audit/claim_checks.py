@@ -114,10 +114,8 @@ def sending_mistake(
     id_: str, fields: Mapping[str, Any], event: Folded, fire_number: int, *, own_time: bool
 ) -> str | None:
     """What is wrong with a claim's prompt or recipient, by the schedule's ``fields`` of then.
-
     ``fire_number`` counts the scheduled fires from 1. ``own_time`` says that the event's time is
-    its writer's own.
-    """
+    its writer's own."""
     data = event.data
     recipient = data.get("agent_id")
     expected_recipient = (fields["agent_id"], fields.get("conversation_id"))

@@ -45,11 +45,8 @@ class LogAuditor:
         self._stated = ""  # the time of that append, whose other events mend the gaps
 
     def begin_gap(self, first: int) -> None:
-        """Event ``first`` comes after a gap in the log.
-
-        What then contradicts the events before the gap may follow from what is lost, until the
-        gap has its statement (:meth:`state_gap`).
-        """
+        """Event ``first`` comes after a gap in the log. What then contradicts the events before the
+        gap may follow from what is lost, until the gap has its statement (:meth:`state_gap`)."""
         self._gaps.add(first)
         self._after_gap, self._stated = max(self._after_gap, first), ""
 
@@ -60,11 +57,8 @@ class LogAuditor:
             self._after_gap, self._stated = event.seq, event.ts
 
     def add(self, event: Folded) -> list[SlotVerdict]:
-        """The verdicts that one more event makes.
-
-        A schedule whose slots can't be computed, since its time zone is gone for instance, is left
-        out from there on, and named in ``broken``.
-        """
+        """The verdicts that one more event makes. A schedule whose slots can't be computed, since
+        its time zone is gone for instance, is left out from there on, and named in ``broken``."""
         later = self.log.advance(event)
         if event.id is None:
             self.log.loops.add_worker_event(event, later)
@@ -149,10 +143,8 @@ class LogAuditor:
         return self._after_gap > 0 and (auditor is None or auditor.registered < self._after_gap)
 
     def _bridge_loss(self, event: Folded) -> bool:
-        """Make up for what is lost before an event.
-
-        Returns whether the event can be taken in. It can't if its schedule's registration is lost.
-        """
+        """Make up for what is lost before an event. Returns whether the event can be taken in. It
+        can't if its schedule's registration is lost."""
         auditor = self._auditors.get(event.id or "")
         if auditor is None:
             return event.type == "schedule.registered"

@@ -48,10 +48,8 @@ class LoopHistory:
         self._pass_before = ""  # when the one before that was
 
     def add_worker_event(self, event: Folded, later: bool) -> None:
-        """Take in that a worker started or stopped; other events are passed over.
-
-        ``later`` says that the event's time is later than that of the event before it.
-        """
+        """Take in that a worker started or stopped; other events are passed over. ``later`` says
+        that the event's time is later than that of the event before it."""
         data = event.data
         if event.type == "worker.started" and data["mode"] == "loop":
             ts = event.ts
@@ -65,11 +63,9 @@ class LoopHistory:
                 self._pass = self._pass_before
 
     def add_delivery_event(self, event: Folded, later: bool, under_way: int) -> None:
-        """Take in an event of a delivery, which names its worker.
-
-        ``later`` is as above. ``under_way`` is the number of claimed slots after it. The event
-        shows no pass where the worker had no seat left, or held back because Letta was in trouble.
-        """
+        """Take in an event of a delivery, which names its worker. ``later`` is as above.
+        ``under_way`` is the number of claimed slots after it. The event shows no pass where the
+        worker had no seat left, or held back because Letta was in trouble."""
         loop = self.loops.get(event.data["worker"])
         if loop is None:
             return
@@ -87,10 +83,8 @@ class LoopHistory:
             self._pass = self._pass_before
 
     def left_alone_until(self, since: datetime, now: datetime, living: Collection[str]) -> datetime:
-        """Until when a loop has shown that it left alone what was due ``since`` then.
-
-        ``living`` are the workers that are alive. It is ``since`` where no loop has shown that.
-        """
+        """Until when a loop has shown that it left alone what was due ``since`` then. ``living``
+        are the workers that are alive. It is ``since`` where no loop has shown that."""
         latest = max(since, parse_utc(self._pass)) if self._pass else since
         for loop in self.loops.values():
             if loop.troubled:

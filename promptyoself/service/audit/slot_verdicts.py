@@ -275,11 +275,8 @@ class ScheduleAuditor:
             self._cursor = max(before, self._high)
 
     def _reopen(self, event: Folded) -> Iterator[SlotVerdict]:
-        """Slots count again that a clock which was ahead had skipped.
-
-        Their verdicts are taken back, with ``slots`` below zero. Slots of theirs that stay skipped
-        get a new verdict.
-        """
+        """Slots count again that a clock which was ahead had skipped. Their verdicts are taken
+        back, with ``slots`` below zero. Slots of theirs that stay skipped get a new verdict."""
         counts_from = event.data.get("counts_from")
         if counts_from is None:
             return
@@ -303,10 +300,8 @@ class ScheduleAuditor:
         self.trigger = trigger_from_fields(self.fields)
 
     def _close(self, event: Folded) -> Iterator[SlotVerdict]:
-        """At a change, everything that was due by then must have been decided.
-
-        A change may say that where it was made, nobody could tell what was due.
-        """
+        """At a change, everything that was due by then must have been decided. A change may say
+        that where it was made, nobody could tell what was due."""
         if why := event.data.get("uncounted"):
             end = parse_utc(event.ts)
             if event.type == "schedule.paused" and "next_run" in event.data:
@@ -319,10 +314,8 @@ class ScheduleAuditor:
     def _pass_over(
         self, until: datetime, seq: int, skipped_why: str | None = None
     ) -> Iterator[SlotVerdict]:
-        """The verdict on slots up to a time, on which the log has not a word.
-
-        They are unaccounted for, or skipped where there is a reason, ``skipped_why``.
-        """
+        """The verdict on slots up to a time, on which the log has not a word. They are unaccounted
+        for, or skipped where there is a reason, ``skipped_why``."""
         first = next_fire_time(self.trigger, self._cursor)
         if first is not None and first <= until:
             last = last_slot(self.trigger, self._cursor, until) or first
@@ -371,11 +364,9 @@ class ScheduleAuditor:
     # Over damage.
 
     def follow_uncomputed(self, event: Folded) -> bool:
-        """Take in an event while the schedule's times can't be computed.
-
-        Returns whether the event mends that. It does if it gives the schedule times that can be
-        computed here, or ends it, and says itself that what had passed could not be counted.
-        """
+        """Take in an event while the schedule's times can't be computed. Returns whether the event
+        mends that. It does if it gives the schedule times that can be computed here, or ends it,
+        and says itself that what had passed could not be counted."""
         data = event.data
         if event.type == "delivery.attempted":
             self._open(event, data.get("kind"), data["worker"])

@@ -15,11 +15,9 @@ from promptyoself.store.store import Store
 
 
 def desire_ranking(store: Store) -> Callable[[str, datetime], list[Ranked]]:
-    """A function that gives an agent's strongest desires at an instant.
-
-    At each call it reads what has been added to the desires' log since the call before.
-    It raises ``PromptyoselfError`` or ``OSError`` if the desires can't be read.
-    """
+    """A function that gives an agent's strongest desires at an instant. At each call it reads what
+    has been added to the desires' log since the call before. It raises ``PromptyoselfError`` or
+    ``OSError`` if the desires can't be read."""
 
     def rank(agent_id: str, now: datetime) -> list[Ranked]:
         half_life = desire_half_life(store.settings)

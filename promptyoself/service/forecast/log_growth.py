@@ -16,10 +16,8 @@ from promptyoself.service.forecast.simulator import SimulatedEvent
 
 
 class LogGrowth:
-    """Counts events and appends, and estimates their bytes from a sample of the instants.
-
-    The events of the sample are encoded, linked and compressed as the ledger does it.
-    """
+    """Counts events and appends, and estimates their bytes from a sample of the instants. The
+    events of the sample are encoded, linked and compressed as the ledger does it."""
 
     def __init__(self, seq: int, actor: Mapping[str, str]) -> None:
         """``seq`` is the number of the log's last event. ``actor`` is recorded with each event."""

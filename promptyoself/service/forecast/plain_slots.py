@@ -39,10 +39,8 @@ class PlainSlots:
         self._fires: dict[str, _Fires] = {}  # by the schedule's id
 
     def next_slot(self, schedule: Schedule, agent: AgentState, slot: str, at: str) -> str | None:
-        """The slot after ``slot``, if that one may go the short way at the instant ``at``.
-
-        ``None`` means that the claim has to decide. Nothing of the schedule may be open.
-        """
+        """The slot after ``slot``, if that one may go the short way at the instant ``at``. ``None``
+        means that the claim has to decide. Nothing of the schedule may be open."""
         if schedule.next_run != slot or schedule.max_repetitions or schedule.template is not None:
             return None
         if slot != at and not _is_on_time(schedule, slot, at):

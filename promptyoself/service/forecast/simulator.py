@@ -153,9 +153,7 @@ class Simulator:
 
     def _wait_for_next_slot(self, schedule: Schedule, *, begins: bool = False) -> None:
         """Give a schedule its turn when its next slot may begin, unless it waits for it already.
-
-        When the simulation ``begins``, the turn of an overdue slot is at the first instant.
-        """
+        When the simulation ``begins``, the turn of an overdue slot is at the first instant."""
         ready, slot = summarize(schedule).ready, schedule.next_run
         if ready is None or slot is None or self._waiting.get(schedule.id) == slot:
             return
@@ -191,10 +189,8 @@ class Simulator:
         return self._events
 
     def _serve(self, agent_id: str) -> None:
-        """Claim one slot of an agent after the other, until it is busy or nothing is due.
-
-        As in a loop, each schedule has one turn in a round, and a claim ends the round.
-        """
+        """Claim one slot of an agent after the other, until it is busy or nothing is due. As in a
+        loop, each schedule has one turn in a round, and a claim ends the round."""
         queue, append = self._due.setdefault(agent_id, []), 0
         while True:
             for turn in self._next_round:

@@ -54,9 +54,8 @@ Measurements = dict[str, list[tuple[tuple[str, ...], Value]]]
 
 
 class Measurer:
-    """Measures one data directory again and again.
-
-    Only one thread may use it. It takes no lock that a writer would wait for."""
+    """Measures one data directory again and again. Only one thread may use it. It takes no lock
+    that a writer would wait for."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

@@ -68,11 +68,9 @@ class LogCounts:
                 raise impossible_event(event.seq, problem) from None
 
     def budgets_left(self, day: str, limit: int) -> tuple[list[tuple[str, int, int]], int]:
-        """The daily budgets of which some was spent on that ``day``.
-
-        Returns id, budget and rest of the schedules with the least left, ``limit`` at most, and the
-        number of schedules that have nothing left.
-        """
+        """The daily budgets of which some was spent on that ``day``. Returns id, budget and rest of
+        the schedules with the least left, ``limit`` at most, and the number of schedules that have
+        nothing left."""
         spent = self.spent if self.day == day else {}
         budgets = [
             (id_, budget, max(budget - spent[id_], 0))
@@ -155,11 +153,9 @@ def _class_of(record: Any) -> str:
 
 
 def _add(counts: Counter[tuple[str, str]], kind: str, reason: str, number: int = 1) -> None:
-    """Count something under its reason, or under ``other``.
-
-    It is ``other`` if the reason is no word of ours, or if there are too many reasons. Else
-    somebody who can write the log could make any number of series.
-    """
+    """Count something under its reason, or under ``other``. It is ``other`` if the reason is no
+    word of ours, or if there are too many reasons. Else somebody who can write the log could make
+    any number of series."""
     key = kind, reason
     if key not in counts and (not _is_word(reason) or len(counts) >= _MOST_KEYS):
         key = kind, _OTHER

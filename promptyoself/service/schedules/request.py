@@ -35,10 +35,8 @@ _Options: Any = _new_class("_Options", _OPTIONS, defaults=(None,) * len(_OPTIONS
 
 
 class Request(_Options):  # type: ignore[misc]
-    """What was asked for, as the doors received it; ``None`` where nothing was said.
-
-    Times and durations are text as a person writes them.
-    """
+    """What was asked for, as the doors received it; ``None`` where nothing was said. Times and
+    durations are text as a person writes them."""
 
     __slots__ = ()
 

@@ -56,11 +56,9 @@ def skip_reason(schedule: Schedule, otherwise: SkipReason = "modified") -> SkipR
 def missed_or_uncounted(
     schedule: Schedule, now: datetime, why: SkipReason
 ) -> tuple[list[SkippedRange], str | None]:
-    """The slots that have passed unclaimed, and ``None``.
-
-    Where this machine can't compute the schedule's times: the one slot that the log has promised,
-    if it has passed, and the code of the error.
-    """
+    """The slots that have passed unclaimed, and ``None``. Where this machine can't compute the
+    schedule's times: the one slot that the log has promised, if it has passed, and the code of the
+    error."""
     try:
         next_fire_time(schedule_trigger(schedule), now)
         return missed_slots(schedule, now, why), None

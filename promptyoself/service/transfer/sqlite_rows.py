@@ -70,11 +70,9 @@ def read_rows(path: str) -> Iterator[Row]:
 
 @contextmanager
 def _opened(path: str) -> Iterator[sqlite3.Connection]:
-    """A connection that can't change the file, in a transaction.
-
-    In WAL mode even a reader makes files beside the database, so where no writer can be using it,
-    it is opened as immutable, or, where a dead one has left a WAL without its index, as a copy.
-    """
+    """A connection that can't change the file, in a transaction. In WAL mode even a reader makes
+    files beside the database, so where no writer can be using it, it is opened as immutable, or,
+    where a dead one has left a WAL without its index, as a copy."""
     file, wal = _require_database(path)
     name, shm = os.fspath(file), Path(f"{file}-shm")
     log = Path(f"{file}-wal")
@@ -167,12 +165,9 @@ def _row_number(connection: sqlite3.Connection, table: str, columns: Mapping[str
 
 
 def _fetch_each(connection: sqlite3.Connection, query: str) -> Iterator[tuple[Any, ...] | None]:
-    """Each row of a query; ``None`` for one with a value that is too large.
-
-    Such a value ends the statement that meets it, which loses the row before it too. So the row
-    before it and the row with the value are each fetched by a statement of their own, and the rest
-    by a new one.
-    """
+    """Each row of a query; ``None`` for one with a value that is too large. Such a value ends the
+    statement that meets it, which loses the row before it too. So the row before it and the row
+    with the value are each fetched by a statement of their own, and the rest by a new one."""
     done = 0
     while True:
         try:
