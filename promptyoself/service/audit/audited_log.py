@@ -44,8 +44,8 @@ class DailyCount:
     def add(self, event: Folded) -> None:
         """Count a claim, on the day whose budgets it is charged to. By a clock that is behind the
         log, that is no day before the last one with a claim."""
-        at = event.data.get("at")
-        day = event.ts[:10] if at is None else max(str(at)[:10], self.day)
+        own_time = event.data.get("at")
+        day = event.ts[:10] if own_time is None else max(str(own_time)[:10], self.day)
         self.day, self.claims = day, self.claims + 1 if day == self.day else 1
 
     def reset_after(self, day: str) -> None:

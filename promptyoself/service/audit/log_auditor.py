@@ -85,6 +85,7 @@ class LogAuditor:
         """The verdicts on slots that are due by the audit's end and have no outcome yet."""
         for slot in self.log.open.values():
             why: str | None = None
+            due = parse_utc(slot.slot)
             if slot.worker is not None:
                 outcome: Outcome = "in_flight" if slot.worker in end.living else "in_doubt"
             else:
@@ -93,10 +94,10 @@ class LogAuditor:
                 outcome, why, _ = self.log.unclaimed_outcome(
                     slot.agent_id, slot.retry_at, end, lists_desires=lists_desires
                 )
-            at = parse_utc(slot.slot)
-            yield from self._within_window(
-                SlotVerdict(slot.id, slot.agent_id, slot.kind, at, at, 1, outcome, why, slot.seq)
+            verdict = SlotVerdict(
+                slot.id, slot.agent_id, slot.kind, due, due, 1, outcome, why, slot.seq
             )
+            yield from self._within_window(verdict)
         begun = {slot.id for slot in self.log.open.values() if slot.kind == "scheduled"}
         for id_, auditor in list(self._auditors.items()):
             try:

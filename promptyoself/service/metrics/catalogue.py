@@ -18,7 +18,6 @@ class Metric(NamedTuple):
 
 _TOP = "those with the least left today, 20 at most"
 
-
 METRICS: dict[str, Metric] = {
     "promptyoself_build_info": Metric("gauge", "Always 1.", ("version",), "files"),
     "promptyoself_slots_total": Metric(

@@ -30,7 +30,6 @@ from promptyoself.store.store import Store
 EXPORT = 1
 """The version of the format; each line states it."""
 
-
 FieldTypes = dict[str, tuple[type, bool]]
 """Fields by their names: the type of each, and whether it may be left out."""
 
