@@ -5,15 +5,12 @@ from __future__ import annotations
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
-from typing import TYPE_CHECKING
 
 from promptyoself.core.instants import format_utc
 from promptyoself.rules.policy import spending_day
+from promptyoself.service.schedules.answers import AgentBudget, Budgets, ScheduleBudget, Spent
 from promptyoself.state.schedules import unfinished
 from promptyoself.store.store import Store
-
-if TYPE_CHECKING:
-    from promptyoself.service.schedules.answers import AgentBudget, Budgets, ScheduleBudget, Spent
 
 
 def budgets(store: Store, agent_id: str | None, now: datetime) -> Budgets:

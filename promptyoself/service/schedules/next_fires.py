@@ -7,17 +7,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from itertools import islice
-from typing import TYPE_CHECKING
 
 from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.core.times import local_time
 from promptyoself.rules.slots import schedule_trigger
 from promptyoself.rules.triggers import Trigger, slots
+from promptyoself.service.schedules.answers import Fire
 from promptyoself.store.access import find_schedule
 from promptyoself.store.store import Store
-
-if TYPE_CHECKING:
-    from promptyoself.service.schedules.answers import Fire
 
 _END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 

@@ -5,19 +5,16 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.text_limits import MAX_REASON, check_text
 from promptyoself.core.times import shown
 from promptyoself.events.draft import Draft
 from promptyoself.events.kinds import STATUSES
+from promptyoself.service.schedules.answers import LeftAsItIs, Resumed, ResumedOne
 from promptyoself.service.schedules.change import resumption
 from promptyoself.state.schedules import Schedule, State
 from promptyoself.store.store import Store
-
-if TYPE_CHECKING:
-    from promptyoself.service.schedules.answers import LeftAsItIs, Resumed, ResumedOne
 
 _FAILED = STATUSES.index("failed")
 
