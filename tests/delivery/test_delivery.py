@@ -454,9 +454,11 @@ def test_the_dead_leave_word_of_what_they_had_met(bench: Bench) -> None:
 # --- in doubt -------------------------------------------------------------------------------------
 
 
-def sent_by_the_dead(bench: Bench, claimed: Claim) -> None:
-    """A worker sends, and dies before it can record anything."""
+def sent_by_the_dead(bench: Bench, number: int = 1, **fields: Any) -> Claim:
+    """A worker claims, sends, and dies before it can record anything."""
+    claimed = bench.claim(number, **fields)
     bench.letta.send(Message(claimed.agent_id, claimed.conversation_id, claimed.text, claimed.otid))
+    return claimed
 
 
 @pytest.mark.parametrize(
@@ -484,8 +486,7 @@ def test_what_arrived_is_found_in_the_history(
     monkeypatch.setattr(client, "_PAGE", 1)  # so that the search ends where it may
     talking = "conversation_id" in changes
     talk = bench.sandbox.create_conversation(bench.agent) if talking else None
-    claimed = bench.claim(conversation_id=talk)
-    sent_by_the_dead(bench, claimed)
+    claimed = sent_by_the_dead(bench, conversation_id=talk)
     bench.finish()
     bench.pass_(seconds)
     bench.now += timedelta(hours=clock_set)
@@ -510,8 +511,7 @@ UNKNOWN_RUN = "run-00000000-0000-4000-8000-000000000000"
 )
 def test_an_active_run_that_bears_our_tag_is_followed(bench: Bench, fields: dict[str, Any]) -> None:
     """P2: it is waited for; (c) when it has ended, it decides."""
-    claimed = bench.claim(**fields)
-    sent_by_the_dead(bench, claimed)
+    claimed = sent_by_the_dead(bench, **fields)
     delivery = bench.delivery(claimed)
     bench.waits(delivery, 3600)
     assert delivery.may_have_arrived
@@ -522,9 +522,8 @@ def test_an_active_run_that_bears_our_tag_is_followed(bench: Bench, fields: dict
 def test_in_doubt_with_a_run_that_fails(bench: Bench) -> None:
     """P2: (c) a tagged run that ends without having read the prompt leaves the slot to be tried
     again."""
-    claimed = bench.claim(in_doubt=True)
     bench.sandbox.fault("run_fails_before")
-    sent_by_the_dead(bench, claimed)
+    claimed = sent_by_the_dead(bench, in_doubt=True)
     delivery = bench.delivery(claimed)
     bench.waits(delivery, 10)
     bench.finish()
@@ -534,9 +533,8 @@ def test_in_doubt_with_a_run_that_fails(bench: Bench) -> None:
 
 def test_in_doubt_with_a_run_that_never_ends(bench: Bench) -> None:
     """P2: (b) after two hours an active run is a leftover: failed, and said to be unknown."""
-    claimed = bench.claim(in_doubt=True)
     bench.sandbox.fault("run_stuck")
-    sent_by_the_dead(bench, claimed)
+    claimed = sent_by_the_dead(bench, in_doubt=True)
     outcome = bench.end(bench.delivery(claimed), Failed, copies=0)
     assert (outcome.code, outcome.permanent) == ("unknown", False)
     assert 7200 <= bench.monotonic <= 7220
@@ -563,8 +561,9 @@ def test_a_log_that_is_ahead_of_the_clock_finds_the_message(
     """P2: where the clock was set back, the log's claim lies in the future; the message doesn't."""
     monkeypatch.setattr(client, "_PAGE", 1)  # so that the search ends where it may
     ahead = bench.now + timedelta(hours=6)
-    claimed = bench.claim(in_doubt=True, claimed_at=ahead, since=ahead, slot=format_utc(ahead))
-    sent_by_the_dead(bench, claimed)
+    claimed = sent_by_the_dead(
+        bench, in_doubt=True, claimed_at=ahead, since=ahead, slot=format_utc(ahead)
+    )
     bench.finish()
     bench.end(bench.delivery(claimed), Delivered, copies=1)
 
@@ -594,8 +593,7 @@ def test_an_old_doubt_is_settled_at_once(bench: Bench) -> None:
 @pytest.mark.parametrize("fault", ["server_error", "garbage", "unauthorized", "refuse"])
 def test_a_server_that_does_not_answer_leaves_it_in_doubt(bench: Bench, fault: str) -> None:
     """P2: (e) as long as nobody can be asked, nothing is concluded, for hours."""
-    claimed = bench.claim(in_doubt=True)
-    sent_by_the_dead(bench, claimed)
+    claimed = sent_by_the_dead(bench, in_doubt=True)
     bench.finish()
     bench.sandbox.fault(fault, route="any", times=100_000)
     delivery = bench.delivery(claimed)
@@ -657,8 +655,7 @@ def test_another_servers_404_is_not_letta_s(bench: Bench) -> None:
     bench.sandbox.fault("status", **body)
     outcome = bench.end(bench.delivery(bench.claim()), Abandoned, copies=0)
     assert outcome.code == "letta_unreachable"
-    doubtful = bench.claim(2, in_doubt=True)
-    sent_by_the_dead(bench, doubtful)
+    doubtful = sent_by_the_dead(bench, 2, in_doubt=True)
     bench.finish()
     bench.sandbox.fault("status", route="any", times=100_000, **body)
     delivery = bench.delivery(doubtful)
@@ -674,8 +671,7 @@ def test_one_that_ends_between_the_two_questions_is_seen(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P2: a run that ends while we ask is in the history when we have asked for the runs first."""
-    claimed = bench.claim()
-    sent_by_the_dead(bench, claimed)
+    claimed = sent_by_the_dead(bench)
     bench.pass_(10)
     ask = bench.letta.active_runs
 

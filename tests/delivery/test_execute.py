@@ -32,6 +32,13 @@ def register(agent: str, prompt: str = "Hi", *asked: str) -> str:
     return str(answer["id"])
 
 
+def start(url: str, environ: dict[str, str]) -> subprocess.Popen[bytes]:
+    """A pass in a process of its own."""
+    command = [sys.executable, "-m", "promptyoself", "execute"]
+    environ["LETTA_BASE_URL"] = url
+    return subprocess.Popen(command, env=environ, stdout=subprocess.PIPE)
+
+
 def register_due(agent: str) -> None:
     """Register a prompt, and let its time come, by the clock on the wall."""
     answer = call("register", "--agent-id", agent, "--prompt", "p", "--time", "in 1s").success()
@@ -194,11 +201,8 @@ def test_what_a_killed_pass_left_is_settled(
 ) -> None:
     """P2: `execute` killed between send and record; the next one finds out, and sends nothing."""
     sandbox.latency = 1e6
-    agent = sandbox.agents[0]
-    register_due(agent)
-    command = [sys.executable, "-m", "promptyoself", "execute"]
-    environ = {**environ, "LETTA_BASE_URL": sandbox.url}
-    with subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL) as killed:
+    register_due(sandbox.agents[0])
+    with start(sandbox.url, environ) as killed:
         wait_for(lambda: sandbox.state()["agents"][0]["active_runs"])
         killed.kill()
     sandbox.finish_runs()
@@ -212,12 +216,9 @@ def test_a_signal_ends_a_pass_in_order(
     sandbox: Sandbox, environ: dict[str, str], var: Path
 ) -> None:
     """SIGTERM during a pass: an answer all the same, and what wasn't sent is handed back."""
-    agent = sandbox.agents[0]
     sandbox.fault("hang", route="runs")
-    register_due(agent)
-    command = [sys.executable, "-m", "promptyoself", "execute"]
-    environ = {**environ, "LETTA_BASE_URL": sandbox.url}
-    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE) as pass_:
+    register_due(sandbox.agents[0])
+    with start(sandbox.url, environ) as pass_:
         wait_for(lambda: events(var, "delivery.attempted"))
         pass_.send_signal(signal.SIGTERM)
         out, _ = pass_.communicate(timeout=10)

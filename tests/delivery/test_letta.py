@@ -214,8 +214,7 @@ def test_retry_after_is_read_in_both_forms(
 ) -> None:
     """Seconds and an HTTP date both come out as seconds."""
     sandbox.fault("rate_limit", retry_after=90, http_date=http_date)
-    message = fresh(sandbox.agents[0])
-    error = failure("retry", "letta_rate_limited", deliverer.send, message)
+    error = failure("retry", "letta_rate_limited", deliverer.send, fresh(sandbox.agents[0]))
     assert error.retry_after is not None
     assert 88 <= error.retry_after <= 91
 
@@ -259,8 +258,7 @@ def test_reads_that_fail_have_no_answer(
 def test_nobody_listens(sandbox: Sandbox, deliverer: LettaClient) -> None:
     """A refused connection is certain not to have delivered anything."""
     sandbox.stop()
-    message = fresh(sandbox.agents[0])
-    error = failure("retry", "letta_unreachable", deliverer.send, message)
+    error = failure("retry", "letta_unreachable", deliverer.send, fresh(sandbox.agents[0]))
     assert "connection refused" in error.message
 
 
@@ -369,8 +367,7 @@ def test_what_a_server_says_is_kept_in_an_excerpt(
     register_secrets(TOKEN)
     deliverer = connect(sandbox.url, TOKEN)
     sandbox.fault("server_error", **params)
-    message = fresh(sandbox.agents[0])
-    error = failure("doubt", "letta_server_error", deliverer.send, message)
+    error = failure("doubt", "letta_server_error", deliverer.send, fresh(sandbox.agents[0]))
     shown = excerpt(error.detail or "", PROMPT)
     assert shown.startswith(begins)
     assert TOKEN not in shown
@@ -384,8 +381,7 @@ def test_what_is_not_lettas_is_kept_too(sandbox: Sandbox, deliverer: LettaClient
     """P9: an answer that can't be read tells its status and its beginning."""
     for fault, detail in (("garbage", "<html>It works!</html>"), ("wrong_shape", '["this", ')):
         sandbox.fault(fault)
-        message = fresh(sandbox.agents[0])
-        error = failure("doubt", "letta_unreadable", deliverer.send, message)
+        error = failure("doubt", "letta_unreadable", deliverer.send, fresh(sandbox.agents[0]))
         assert error.status == 200
         assert (error.detail or "").startswith(detail)
 

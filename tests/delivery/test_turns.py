@@ -88,28 +88,33 @@ def _waiting(folder: Path, number: int, ready: Callable[[int], bool]) -> Iterato
         child.join()
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
-def test_the_next_one_is_killed_or_stopped(tmp_path: Path, how: int) -> None:
-    """P5: a process that is killed, or stopped, while it is next keeps nobody from the lock."""
-    folder = tmp_path / "s"
-    ledger = ledger_in(folder)
+@pytest.fixture
+def ledger(tmp_path: Path) -> FileLedger:
+    """One with an event in it."""
+    ledger = ledger_in(tmp_path)
     append(ledger, 1)
+    return ledger
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_the_next_one_is_killed_or_stopped(tmp_path: Path, ledger: FileLedger, how: int) -> None:
+    """P5: a process that is killed, or stopped, while it is next keeps nobody from the lock."""
     with (
         ExitStack() as held,
-        _waiting_after(held, ledger, folder) as child,
-        _waiting(folder, 3, _stands_in_line) as other,
+        _waiting_after(held, ledger, tmp_path) as child,
+        _waiting(tmp_path, 3, _stands_in_line) as other,
     ):
         os.kill(child.pid, how)
         with pytest.raises(PromptyoselfError, match=f"by process {os.getpid()} ") as caught:
-            append(ledger_in(folder, lock_timeout=0.05), 4)
+            append(ledger_in(tmp_path, lock_timeout=0.05), 4)
         assert caught.value.code == "lock_timeout"
         held.close()
         other.join(30)
         assert other.exitcode == 0
         append(ledger, 5)
-        assert how == signal.SIGKILL or _someone_is_next(folder)
-    wait_for(lambda: not _someone_is_next(folder))
-    assert len(check_chain(folder)) == 4
+        assert how == signal.SIGKILL or _someone_is_next(tmp_path)
+    wait_for(lambda: not _someone_is_next(tmp_path))
+    assert len(check_chain(tmp_path)) == 4
 
 
 def _waiting_after(held: ExitStack, ledger: FileLedger, folder: Path) -> Any:
@@ -121,14 +126,12 @@ def _mine(what: str) -> int:
     return len(os.listdir(f"/proc/self/{what}"))
 
 
-def test_whoever_gives_up_leaves_the_line(tmp_path: Path) -> None:
+def test_a_process_that_gives_up_leaves_the_line(tmp_path: Path, ledger: FileLedger) -> None:
     """P5: a process that waits in vain time and again has one place in the line, which it gives
     up when it is reached, and uses if it wants the lock again."""
-    folder = tmp_path / "s"
-    ledger, waiter = ledger_in(folder), ledger_in(folder, lock_timeout=0.02)
-    append(ledger, 1)
+    waiter = ledger_in(tmp_path, lock_timeout=0.02)
     tasks = _mine("task")
-    with ExitStack() as held, _waiting_after(held, ledger, folder) as child:
+    with ExitStack() as held, _waiting_after(held, ledger, tmp_path) as child:
         for _ in range(3):
             with pytest.raises(PromptyoselfError, match="is locked"):
                 append(waiter, 3)
@@ -140,17 +143,15 @@ def test_whoever_gives_up_leaves_the_line(tmp_path: Path) -> None:
         held.close()
         child.join(30)
         assert child.exitcode == 0
-    wait_for(lambda: _mine("task") == tasks and not _someone_is_next(folder))
+    wait_for(lambda: _mine("task") == tasks and not _someone_is_next(tmp_path))
     for number in range(4, 7):
         append(waiter, number)
-    assert len(check_chain(folder)) == 6
+    assert len(check_chain(tmp_path)) == 6
 
 
-def test_a_child_has_no_place_in_the_line(tmp_path: Path) -> None:
+def test_a_child_has_no_place_in_the_line(tmp_path: Path, ledger: FileLedger) -> None:
     """P5: a process forked while its parent stands in line keeps nobody from anything."""
-    folder = tmp_path / "s"
-    ledger, waiter = ledger_in(folder), ledger_in(folder, lock_timeout=0.02)
-    append(ledger, 1)
+    waiter = ledger_in(tmp_path, lock_timeout=0.02)
     ours, theirs = FORK.Pipe()
 
     def work() -> None:
@@ -158,7 +159,7 @@ def test_a_child_has_no_place_in_the_line(tmp_path: Path) -> None:
         theirs.recv()
         append(waiter, 4)
 
-    with ExitStack() as held, _waiting_after(held, ledger, folder) as first:
+    with ExitStack() as held, _waiting_after(held, ledger, tmp_path) as first:
         with pytest.raises(PromptyoselfError, match="is locked"):
             append(waiter, 3)
         child = FORK.Process(target=work)
@@ -166,28 +167,25 @@ def test_a_child_has_no_place_in_the_line(tmp_path: Path) -> None:
         assert ours.recv() == "forked"
         held.close()
         first.join(30)
-    wait_for(lambda: not _someone_is_next(folder))
+    wait_for(lambda: not _someone_is_next(tmp_path))
     append(ledger, 5)
     ours.send("go")
     child.join(30)
     assert child.exitcode == 0
-    assert len(check_chain(folder)) == 5
+    assert len(check_chain(tmp_path)) == 5
 
 
-def test_files_replaced_while_one_waits(tmp_path: Path) -> None:
+def test_files_replaced_while_one_waits(tmp_path: Path, ledger: FileLedger) -> None:
     """P5: who stands in line for files that were removed goes on with those in their place."""
-    folder = tmp_path / "s"
-    ledger = ledger_in(folder)
-    append(ledger, 1)
     with (
         ExitStack() as held,
-        _waiting_after(held, ledger, folder) as first,
-        _waiting(folder, 3, _stands_in_line) as second,
+        _waiting_after(held, ledger, tmp_path) as first,
+        _waiting(tmp_path, 3, _stands_in_line) as second,
     ):
         for name in ("lock", "lock.queue"):
-            (folder / name).unlink()
+            (tmp_path / name).unlink()
         for child in (first, second):
             child.join(30)
             assert child.exitcode == 0
     append(ledger, 4)
-    assert len(check_chain(folder)) == 5
+    assert len(check_chain(tmp_path)) == 5

@@ -37,10 +37,6 @@ class ActivityLog:
         self._sent: set[str] = set()
         log.bind(worker=worker)
 
-    def worker(self, state: str, **fields: Any) -> None:
-        """The worker has ``started`` or ``stopped``."""
-        self._log.record("worker", state=state, **fields)
-
     def step(self, state: str, claimed: Claim, level: str = "info", **fields: Any) -> None:
         """A delivery was ``claimed`` or ``adopted``."""
         prompt = {"prompt": claimed.text} if self._prompts else {}

@@ -195,7 +195,7 @@ class Dispatcher:
         lines += [line_of(after, delivery.claim, None, "in_doubt") for delivery in unfinished]
         self._is_recorded(outcomes, stalls, Report(lines, []))
         if self._is_announced:
-            self._activity.worker("stopped", why=why)
+            self._store.log.record("worker", state="stopped", why=why)
         return Report(lines, [])
 
     def close(self) -> None:
@@ -366,7 +366,9 @@ class Dispatcher:
     def _set_announced(self) -> None:
         if not self._is_announced:
             self._is_announced = True
-            self._activity.worker("started", mode=self._mode, concurrency=self._concurrency)
+            self._store.log.record(
+                "worker", state="started", mode=self._mode, concurrency=self._concurrency
+            )
 
     def _adopt(self, state: State, now: datetime) -> None:
         """Take over what no living worker is delivering.

@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime
 from types import FrameType
 
@@ -213,41 +214,36 @@ def run_loop(
             clock_trust.leave()
 
 
+@dataclass
 class _Loop:
     """What a loop does between its passes, and lets others see of them."""
 
-    def __init__(
-        self,
-        store: Store,
-        dispatcher: Dispatcher,
-        clock: Callable[[], datetime],
-        worker: str,
-        stop: StopFlag,
-        emit: Callable[[Report], None],
-        heartbeat: Heartbeat,
-    ) -> None:
-        self.heartbeat = heartbeat
-        self._store, self._dispatcher, self._clock = store, dispatcher, clock
-        self._worker, self._stop, self._emit = worker, stop, emit
-        self._beat_at = float("-inf")  # when the next sign of life is due
-        self._damage = ""  # what the latest warning said of a log that isn't whole
+    store: Store
+    dispatcher: Dispatcher
+    clock: Callable[[], datetime]
+    worker: str
+    stop: StopFlag
+    emit: Callable[[Report], None]
+    heartbeat: Heartbeat
+    beat_at: float = float("-inf")  # when the next sign of life is due
+    damage: str = ""  # what the latest warning said of a log that isn't whole
 
     def report(self, report: Report) -> None:
         """Tell what a pass did."""
         try:
             if report:
-                self._emit(report)
+                self.emit(report)
         except OSError as error:  # the reader of our output is gone; deliveries go on
             message = f"A report could not be written: {sentence(error)}"
-            self._store.seldom.warn("report", message)
+            self.store.seldom.warn("report", message)
 
     def passed(self, wake: datetime | None, interval: float) -> None:
         """A pass has succeeded, and the next one comes at ``wake``, or within ``interval``."""
-        now = self._clock()
+        now = self.clock()
         seconds_left = interval if wake is None else (wake - now).total_seconds()
         self.heartbeat.passed(now, min(interval, seconds_left))
         self.beat()
-        self._damage = ""
+        self.damage = ""
 
     def failed(self, error: PromptyoselfError | OSError, pause: float) -> None:
         """Warn of a log that isn't whole once, and of anything else once a minute."""
@@ -255,19 +251,19 @@ class _Loop:
         if not isinstance(error, ChainError):
             # The words of two errors of one kind may differ.
             kind = error.code if isinstance(error, PromptyoselfError) else f"errno {error.errno}"
-            self._store.seldom.warn(kind, f"{message} Trying again in {pause:g} s.")
-        elif message != self._damage:
-            self._damage = message
-            self._store.warn(f"{message} Nothing is delivered until that is mended.")
+            self.store.seldom.warn(kind, f"{message} Trying again in {pause:g} s.")
+        elif message != self.damage:
+            self.damage = message
+            self.store.warn(f"{message} Nothing is delivered until that is mended.")
 
     def beat(self) -> None:
         """Give a sign of life, at most every :data:`BEAT_EVERY` seconds.
 
         A loop whose passes fail gives none, and a loop that is suspended or blocked can't.
         """
-        if time.monotonic() >= self._beat_at:
-            self._store.workers.beat(self._worker, self._clock().timestamp())
-            self._beat_at = time.monotonic() + BEAT_EVERY
+        if time.monotonic() >= self.beat_at:
+            self.store.workers.beat(self.worker, self.clock().timestamp())
+            self.beat_at = time.monotonic() + BEAT_EVERY
 
     def sleep(self, seconds: float, wake: datetime | None, stamp: object) -> None:
         """Sleep until something is due, there is something to decide, or the log has grown.
@@ -276,15 +272,15 @@ class _Loop:
         set, goes on at once.
         """
         end = time.monotonic() + seconds
-        while self._stop.why is None and (seconds_left := end - time.monotonic()) > 0:
+        while self.stop.why is None and (seconds_left := end - time.monotonic()) > 0:
             if wake is not None:
-                seconds_left = min(seconds_left, (wake - self._clock()).total_seconds())
-            if seconds_left <= 0 or self._dispatcher.wait(min(seconds_left, _POLL_SECONDS)):
+                seconds_left = min(seconds_left, (wake - self.clock()).total_seconds())
+            if seconds_left <= 0 or self.dispatcher.wait(min(seconds_left, _POLL_SECONDS)):
                 return
             if not self.heartbeat.error:
                 self.beat()
             with suppress(OSError):
-                if stamp is not None and self._store.stamp() != stamp:
+                if stamp is not None and self.store.stamp() != stamp:
                     return
 
 

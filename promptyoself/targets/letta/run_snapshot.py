@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from typing import NamedTuple
 
 from promptyoself.targets.api import DeliveryError, LettaApi, Run
@@ -50,15 +51,12 @@ def take_run_snapshot(
     for run in listed:
         active.setdefault(run.agent_id, []).append(run)
     missed = [run_id for run_id in followed if run_id not in runs]
-    try:
+    ended: list[Run] = []
+    with suppress(DeliveryError):  # then they are asked for one by one
         if len(missed) == 1:
             ended = [letta.run(missed[0])]
         elif missed:
             ended = letta.ended_runs(2 * len(missed) + _TO_SPARE)
-        else:
-            ended = []
-    except DeliveryError:  # then they are asked for one by one
-        ended = []
     runs.update((run.run_id, run) for run in ended if not run.active)
     return RunSnapshot(asked, answered, active, runs)
 
