@@ -2,7 +2,7 @@
 
 To be run by the Python of the environment that ``build.py`` makes. It prints one line of JSON when
 the server answers, ``{"url": …}``, and then obeys a line each, told likewise when it is done:
-``stop`` (SIGTERM to the server), ``kill`` (SIGKILL) and ``start``. The database stays up meanwhile.
+``stop`` (SIGTERM to the server) and ``start``. The database stays up meanwhile.
 When stdin ends, by whatever death of him who started us, so does everything, and nothing is left.
 
     python3 serve.py [PROXY]    all that Letta asks of other machines goes through that
@@ -26,6 +26,7 @@ import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 PATIENCE = 240.0  # seconds: on a busy machine, with a cold disk, Letta alone takes a minute
@@ -75,10 +76,8 @@ class Postgres:
         # The programs are copied, since another user can't reach into a home of root's.
         package = Path(pgserver.__file__).parent
         self._programs = folder / "pgserver" / "pginstall" / "bin"
-        for part in (
-            "pgserver/pginstall",
-            "pgserver.libs",
-        ):  # these look for those by a relative path
+        # The libraries are looked for by a relative path.
+        for part in ("pgserver/pginstall", "pgserver.libs"):
             shutil.copytree(package.parent / part, folder / part)
         self._data = folder / "data"
         self._data.mkdir(mode=0o700)
@@ -135,13 +134,12 @@ class Letta:
     """The server itself."""
 
     def __init__(self, folder: Path, uri: str, proxy: str) -> None:
-        self._folder = folder
         self._log = folder / "letta.log"
         self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"http://127.0.0.1:{self._port}"
         kept = {"PATH", "LANG", "LC_ALL", "TZ", "TMPDIR"}
-        self._environ = {
+        environ = {
             **{name: value for name, value in os.environ.items() if name in kept},
             "HOME": str(folder),
             "LETTA_PG_URI": uri,
@@ -155,19 +153,18 @@ class Letta:
             "https_proxy": NOWHERE,
             "no_proxy": "127.0.0.1",
         }
+        prepare = die_with_parent(signal.SIGKILL, None)
+        self._process_options: dict[str, Any] = {
+            "env": environ,
+            "cwd": folder,
+            "preexec_fn": prepare,
+        }
 
     def create_tables(self) -> None:
         """Do what its migrations would."""
         with self._log.open("ab") as log:
-            subprocess.run(
-                [sys.executable, HERE / "schema.py"],
-                env=self._environ,
-                cwd=self._folder,
-                stdout=log,
-                stderr=log,
-                check=True,
-                preexec_fn=die_with_parent(signal.SIGKILL, None),
-            )
+            command = [sys.executable, HERE / "schema.py"]
+            subprocess.run(command, stdout=log, stderr=log, check=True, **self._process_options)
 
     def start(self) -> None:
         """Start it, and wait until it answers.
@@ -181,12 +178,10 @@ class Letta:
                     *(sys.executable, "-c", "from letta.main import app; app()"),
                     *("server", "--host", "127.0.0.1", "--port", str(self._port)),
                 ],
-                env=self._environ,
-                cwd=self._folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                preexec_fn=die_with_parent(signal.SIGKILL, None),  # noqa: PLW1509
+                **self._process_options,
             )
         until = time.monotonic() + PATIENCE
         # Not through a proxy that the environment names.
@@ -222,10 +217,8 @@ def serve(folder: Path, proxy: str) -> None:
                     letta.start()
                 case "stop":
                     letta.stop(signal.SIGTERM)
-                case "kill":
-                    letta.stop(signal.SIGKILL)
                 case other:
-                    raise ValueError(f"{other!r} is not one of start, stop and kill")
+                    raise ValueError(f"{other!r} is neither start nor stop")
             print(json.dumps({"done": line.strip()}), flush=True)
     except Exception:
         for log in sorted(folder.glob("*.log")):
