@@ -151,33 +151,23 @@ def waiting(disk: Recorder) -> None:
     register(store_in(disk.root, disk, []), ASKED._replace(tier=2), NOW)
 
 
-def approved(disk: Recorder) -> None:
-    """For the first time, which makes the key."""
-    with disk.spared():
-        waiting(disk)
-    approver(disk)
+def last_of(*steps: History) -> History:
+    """A history in whose last step alone a process may die."""
+
+    def history(disk: Recorder) -> None:
+        with disk.spared():
+            for step in steps[:-1]:
+                step(disk)
+        steps[-1](disk)
+
+    return history
 
 
-def approved_again(disk: Recorder) -> None:
-    with disk.spared():
-        waiting(disk)
-        approver(disk)
-    approver(disk, 2)
-
-
-def approval_spent(disk: Recorder) -> None:
-    """One of two uses."""
-    with disk.spared():
-        waiting(disk)
-        approver(disk, 2)
-    spender(disk)
-
-
-def approval_used_up(disk: Recorder) -> None:
-    with disk.spared():
-        waiting(disk)
-        approver(disk)
-    spender(disk)
+approver_of_two_uses = partial(approver, uses=2)
+approved = last_of(waiting, approver)  # for the first time, which makes the key
+approved_again = last_of(waiting, approver, approver_of_two_uses)
+approval_spent = last_of(waiting, approver_of_two_uses, spender)
+approval_used_up = last_of(waiting, approver, spender)
 
 
 def sealer(disk: Recorder) -> None:
