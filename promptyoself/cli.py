@@ -5,8 +5,6 @@ It is also the file that a Sanctum host runs by its path, in a folder of plugins
 copy of it, or a link.
 """
 
-from __future__ import annotations
-
 import gc
 import os
 import sys

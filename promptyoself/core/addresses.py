@@ -3,8 +3,6 @@
 Answers, errors, logs and checks show an address as :func:`presentable` gives it.
 """
 
-from __future__ import annotations
-
 import re
 
 _SCHEME = r"\s*[A-Za-z][A-Za-z0-9+.-]*:/+"

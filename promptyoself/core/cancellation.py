@@ -4,8 +4,6 @@ waits for it any more. What takes long asks, again and again, in the thread that
 A person at a shell has all the time there is, and Ctrl-C.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Iterator

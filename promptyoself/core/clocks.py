@@ -3,8 +3,6 @@
 Pure: both clocks are arguments.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from threading import Lock

@@ -5,8 +5,6 @@ is a bound, well below the process's limit of files; and where it is reached, th
 that has yet to ask for something makes room for a new one: who asks at once always gets in.
 """
 
-from __future__ import annotations
-
 import ipaddress
 import resource
 import socket

@@ -4,8 +4,6 @@ The history is in the ledger and not here. A prompt appears here only if the set
 secret never does: those that a :class:`Log` was given are masked in every text.
 """
 
-from __future__ import annotations
-
 import os
 import stat
 import sys

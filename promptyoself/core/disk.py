@@ -11,8 +11,6 @@ place, nothing is opened there: what a link points to may be somebody else's.
 Tests subclass :class:`Disk` and override its single-syscall methods, to die or fail at each.
 """
 
-from __future__ import annotations
-
 import os
 import stat
 from collections.abc import Iterable, Iterator

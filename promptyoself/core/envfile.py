@@ -4,8 +4,6 @@ A line that can't be understood is refused, since otherwise its setting would be
 An error names the file and the line, and never shows the line itself, which may hold a secret.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Collection, Iterator

@@ -5,8 +5,6 @@ They are raised where the fault is found and turned into the one JSON document o
 ``docs/reference/json.md`` lists them.
 """
 
-from __future__ import annotations
-
 import errno
 from typing import Any
 

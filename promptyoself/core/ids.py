@@ -1,8 +1,6 @@
 """What follows from a name alone: the same content gives the same id, the same slot the same otid
 and the same delay."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from hashlib import sha256

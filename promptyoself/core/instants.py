@@ -3,8 +3,6 @@
 The spelling has a fixed width, so that text order is time order for ``sort`` and ``grep`` too.
 """
 
-from __future__ import annotations
-
 import re
 from datetime import UTC, datetime, timedelta
 

@@ -1,7 +1,5 @@
 """New files under names of the caller's choice: whole or not there, and never over another."""
 
-from __future__ import annotations
-
 import errno
 import os
 from collections.abc import Iterator

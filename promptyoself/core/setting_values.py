@@ -1,7 +1,5 @@
 """Reading the values of settings, which are text, as numbers, paths, words and so on."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path

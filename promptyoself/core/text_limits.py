@@ -1,8 +1,6 @@
 """How long the texts of callers may be, and what they may not have in them: ids of agents, prompts,
 names and reasons."""
 
-from __future__ import annotations
-
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.ids import is_opaque_id
 from promptyoself.core.times import shown

@@ -4,8 +4,6 @@ Everything that is read as text from a file or from stdin comes through here: pr
 notes, keys, settings.
 """
 
-from __future__ import annotations
-
 BOM = "\ufeff"
 """The byte order mark, which some editors write before the first character."""
 

@@ -5,8 +5,6 @@ goes in or out is an aware datetime, and every one that comes out is in UTC. zon
 only where a zone other than UTC is named.
 """
 
-from __future__ import annotations
-
 import re
 from bisect import bisect_left
 from collections.abc import Iterator

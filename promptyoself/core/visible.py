@@ -4,8 +4,6 @@ A prompt can hold characters that show nothing, that turn the order of others ar
 terminal do things: a person who reads it would approve another text than the agent gets.
 """
 
-from __future__ import annotations
-
 import re
 
 _CONTROLS = r"\x00-\x08\x0b-\x1f\x7f-\x9f"

@@ -5,8 +5,6 @@ read but the time zone data, and the settings that tell this machine's zone. The
 only for an error, so commands that succeed don't load it.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from contextlib import suppress

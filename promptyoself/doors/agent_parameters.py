@@ -1,7 +1,5 @@
 """What an agent may give to a command, read from Click's own tree."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """How a command is run: its session, its limits, and its answer."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext

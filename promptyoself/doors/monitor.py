@@ -5,8 +5,6 @@ middle of a storm costs the loop no more than the processor's time. One request 
 another, each within seconds, however slowly the client sends it.
 """
 
-from __future__ import annotations
-
 import io
 import socket
 import threading

@@ -1,7 +1,5 @@
 """The options that several commands have, and the types of their values."""
 
-from __future__ import annotations
-
 from math import isnan
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The documents that commands print, errors among them."""
 
-from __future__ import annotations
-
 import errno
 import os
 import sys

@@ -7,8 +7,6 @@ is closed to agents.
 Every command imports this module, so it imports nothing that takes time.
 """
 
-from __future__ import annotations
-
 from enum import Enum
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """For people's eyes: a table for each list in a document, lines for the rest, and progress bars."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any

@@ -5,8 +5,6 @@ Errors and descriptions are written in the words of a shell: ``--agent-id``, ``p
 shell. This is the one place where such a text is put into that caller's words.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

@@ -4,8 +4,6 @@ The paths of desires begin with digits of their agent, so that an agent's desire
 The paths of owners are digits of the desire's id, so that a single one is found.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from promptyoself.events.versions import DESIRE_VERSIONS

@@ -7,8 +7,6 @@ in parts under ``index/``, and a command reads and writes only the parts that it
 has such an index; its :class:`~promptyoself.index.schema.StateSchema` says what its state has.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping

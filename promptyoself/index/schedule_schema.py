@@ -1,7 +1,5 @@
 """What the schedules' index holds: their state, with the schedules and the agents in tables."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import Any

@@ -4,8 +4,6 @@ The checksum is there because a single changed digit could still be good JSON an
 A chain's :class:`StateSchema` says what its state has.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256

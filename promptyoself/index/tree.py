@@ -9,8 +9,6 @@ up to the root. So a root names all parts of one moment, and a part that is dama
 reached the disk, can't be taken for the right one.
 """
 
-from __future__ import annotations
-
 import heapq
 from collections.abc import Callable, Iterator, Mapping
 from itertools import count

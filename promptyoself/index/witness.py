@@ -4,8 +4,6 @@ An index is written after its events are durable. So a log that lacks an event w
 seen was cut off, damaged or replaced since, unless the log itself states the loss.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What a ledger gives: the events of an append as a batch, its position, a gap, a torn end."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 

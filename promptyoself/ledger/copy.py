@@ -6,8 +6,6 @@ copy; where it isn't, though the log is sound, the file was replaced since its e
 and another copy comes out right.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """One event as one line of JSON, its hash, and the rules that link a line to the one before it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any, NamedTuple

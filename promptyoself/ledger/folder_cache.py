@@ -7,8 +7,6 @@ The kernel counts times in ticks, so a folder can change twice within a tick and
 listing is trusted only if the folder had already looked the same for a while when it was made.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Sequence

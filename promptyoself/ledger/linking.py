@@ -1,7 +1,5 @@
 """Giving events their places in the chain: what an append adds, before it is written."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from datetime import datetime
 from hashlib import sha256

@@ -1,7 +1,5 @@
 """OS locks on files, which the kernel drops when their process dies: no lock is ever stale."""
 
-from __future__ import annotations
-
 import os
 import sys
 import time

@@ -5,8 +5,6 @@ known members, and the next member from there is read. It bounds the next guess.
 read in the same way.
 """
 
-from __future__ import annotations
-
 import re
 from bisect import bisect_right
 from typing import BinaryIO, NamedTuple

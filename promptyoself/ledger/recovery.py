@@ -20,8 +20,6 @@ The order of the steps, and why each is safe to die after:
 If the log was damaged again and has lost that statement, the copies are recorded again.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import suppress

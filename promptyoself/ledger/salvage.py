@@ -9,8 +9,6 @@ Nothing is invented. If two lines have the same number, the one from which more 
 kept. A line that contradicts the island after it is left out.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import zlib

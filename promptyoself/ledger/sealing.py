@@ -25,8 +25,6 @@ The order of the steps, and why each is safe to die after:
    large members.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime

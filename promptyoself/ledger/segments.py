@@ -4,8 +4,6 @@ No line is handed out before the trailer (CRC-32 and length) of its member has b
 ``gzip.GzipFile`` would hand out the lines of a torn member and raise only afterwards.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import re

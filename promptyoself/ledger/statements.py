@@ -5,8 +5,6 @@ are searched for in the bytes. Such a statement counts only once a replay, which
 has come to it, too.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a recovery finds in a damaged chain: what is sound, what isn't, and what it moves aside."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import chain
 from typing import Any, NamedTuple

@@ -5,8 +5,6 @@ A torn end goes through three steps, each safe to die after: a durable copy name
 lose its suffix, so one whose event was never written is recorded by the next append.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from hashlib import sha256

@@ -1,7 +1,5 @@
 """Which slots to claim now, and which to skip, decided on the state as it is under the lock."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
 from hashlib import sha256

@@ -4,8 +4,6 @@ A job of fixed times runs once for each of them: right after a gap, and at the f
 A job that follows the clock runs whenever the clock on the wall shows a time that it names.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, tzinfo

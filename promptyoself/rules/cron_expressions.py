@@ -13,8 +13,6 @@ takes 40 steps.
 Pure, and croniter is imported only where an expression is expanded, because that takes 30 ms.
 """
 
-from __future__ import annotations
-
 import re
 from bisect import bisect_left
 from collections.abc import Iterator

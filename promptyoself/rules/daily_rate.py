@@ -3,8 +3,6 @@
 So the person who registers a schedule hears at once what the loop would skip later on.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import datetime
 

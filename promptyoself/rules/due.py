@@ -1,7 +1,5 @@
 """The queue: which slots could be claimed now, the oldest first."""
 
-from __future__ import annotations
-
 import heapq
 from collections.abc import Iterable, Iterator
 

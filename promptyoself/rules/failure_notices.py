@@ -5,8 +5,6 @@ it has an id, a history and an audit, waits its turn, and is charged to the agen
 names nobody to be told of its own failure, so no notice makes another.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta

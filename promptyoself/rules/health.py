@@ -3,8 +3,6 @@
 `doctor` and a loop's health page say it. Of many schedules, only those named are read.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from itertools import islice

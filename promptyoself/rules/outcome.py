@@ -1,7 +1,5 @@
 """What the outcome of a delivery means for its slot and its schedule."""
 
-from __future__ import annotations
-
 from datetime import datetime, timedelta
 from typing import NamedTuple
 

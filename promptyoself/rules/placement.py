@@ -1,7 +1,5 @@
 """Which id a schedule gets, by its content."""
 
-from __future__ import annotations
-
 from promptyoself.core.ids import content_hash, schedule_id
 from promptyoself.events.records import ScheduleRegistered
 from promptyoself.events.schedule_fields import content_of

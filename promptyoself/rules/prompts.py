@@ -5,8 +5,6 @@ time. The lines are those that Letta Code (0.34) writes for its own schedules, s
 transcripts show ours in the same way. It recognises the first line, and the one about recurrence.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any

@@ -1,7 +1,5 @@
 """When a slot is given up, and when its end is the end of its schedule too."""
 
-from __future__ import annotations
-
 from datetime import datetime, timedelta
 
 from promptyoself.core.instants import parse_utc

@@ -1,7 +1,5 @@
 """The sandbox's agents: their histories, their runs and their conversations, in memory."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 import threading

@@ -1,7 +1,5 @@
 """What can go wrong in the sandbox, on demand, and the words that Letta has for it."""
 
-from __future__ import annotations
-
 import random
 import threading
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The sandbox's HTTP side: requests read, answers written, and faults as they look on the wire."""
 
-from __future__ import annotations
-
 import contextlib
 import hmac
 import json

@@ -1,7 +1,5 @@
 """Letta's routes: which request is for what, and what the sandbox does with it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, ValuesView
 from itertools import islice

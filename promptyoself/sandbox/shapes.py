@@ -1,7 +1,5 @@
 """The sandbox's JSON documents, as a real Letta 0.16.8 server writes them."""
 
-from __future__ import annotations
-
 import uuid
 from datetime import UTC, datetime
 from typing import Any

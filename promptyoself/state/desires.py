@@ -6,8 +6,6 @@ reinforcement writes a strength down. All desires have one half-life, so decay n
 of two is the stronger.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from functools import partial

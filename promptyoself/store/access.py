@@ -1,7 +1,5 @@
 """What a caller may see who is pinned to one agent: that agent's schedules, desires and events."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from typing import Any, Generic, TypeVar
 

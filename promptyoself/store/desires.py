@@ -1,7 +1,5 @@
 """The chain of the agents' desires."""
 
-from __future__ import annotations
-
 from promptyoself.index.desire_schema import DESIRE_SCHEMA
 from promptyoself.state.desires import CHAIN, Desires
 from promptyoself.store.chain import Chain

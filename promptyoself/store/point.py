@@ -1,7 +1,5 @@
 """A point of the log that a caller names: an event's number, or a time."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Any, NamedTuple
 

@@ -4,8 +4,6 @@ Letta has no idempotent send, so the one thing that matters about a failed call 
 server *may* have received it. :attr:`DeliveryError.kind` is that answer.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from datetime import datetime

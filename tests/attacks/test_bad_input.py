@@ -1,7 +1,5 @@
 """P7: bad input changes nothing, and is answered with one JSON document."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import signal

@@ -1,7 +1,5 @@
 """P1: what is acknowledged survives SIGKILL, power loss, full disks and failing devices."""
 
-from __future__ import annotations
-
 import errno
 import signal
 from collections.abc import Iterator

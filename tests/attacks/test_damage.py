@@ -1,7 +1,5 @@
 """P3, P4: damage is found and named, wherever it is; and it is never read past or written over."""
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import json

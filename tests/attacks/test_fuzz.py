@@ -1,8 +1,6 @@
 """P3, P4, P7: whatever lies on the disk, stands on the command line or in the environment, the
 answer is one JSON document with a documented code, soon, and nothing else is touched."""
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import os
@@ -24,7 +22,7 @@ import pytest
 from answers import check_answer
 from calling import AGENT, call, log_of, run, served_to_agents
 from checker import members
-from conftest import Clock  # noqa: TC002
+from conftest import Clock
 from forging import (
     arbitrary_json,
     forged_events,

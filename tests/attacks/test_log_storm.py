@@ -1,7 +1,5 @@
 """The log of loops in a storm: what it tells, and that no prompt and no key is in it."""
 
-from __future__ import annotations
-
 import json
 import os
 from datetime import UTC, datetime
@@ -10,7 +8,7 @@ from typing import Any
 
 import pytest
 from calling import Answer, call, run
-from dispatch import Place  # noqa: TC002
+from dispatch import Place
 from storm import Storm
 
 from promptyoself.core.diagnostics import Log

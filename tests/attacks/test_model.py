@@ -1,8 +1,6 @@
 """P1, P2, P4, P7: every command in any order, with faults in between, against a model of plain
 dictionaries that was written from the documentation; and every way to the state gives the same."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import shutil

@@ -1,7 +1,5 @@
 """P1 after a loss of power: for short histories, every state that the disk may be in, examined."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from datetime import timedelta
 from functools import partial

@@ -1,7 +1,5 @@
 """P5 under attack: commands, loops and locks of many processes on one data directory."""
 
-from __future__ import annotations
-
 import random
 import signal
 import threading

@@ -1,8 +1,6 @@
 """P1, P3, P4: `recover`, killed at every syscall, with the power lost in every state, and beside
 others: no sound event is lost, and each loss is stated once."""
 
-from __future__ import annotations
-
 import shutil
 import signal
 from collections.abc import Callable

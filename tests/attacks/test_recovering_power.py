@@ -1,8 +1,6 @@
 """P1, P3: `recover`, when the power is lost: in every state that the disk may then be in, no sound
 event is lost, and the recovery comes to its end."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

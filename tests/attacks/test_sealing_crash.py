@@ -1,8 +1,6 @@
 """P1, P3, P5: sealing, killed at every syscall, with power lost, on disks that fail, with every bit
 of its result flipped, and with everybody at once."""
 
-from __future__ import annotations
-
 import errno
 import signal
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """P2 under attack: loops are killed, Letta misbehaves, and every prompt still arrives once."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`make torture` says what it tried, repeats itself, and can't be green by mistake."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -2,8 +2,6 @@
 under way at the same time others' commands take at most a second longer, and their prompts arrive
 at most a second later, than those of agents whose server and Letta nobody attacks."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import time

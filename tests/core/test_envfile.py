@@ -1,8 +1,6 @@
 """The .env file: every line is understood or refused, and no name that looks like a setting is
 passed over."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """P6: deterministic names."""
 
-from __future__ import annotations
-
 from typing import Any
 from uuid import UUID
 

@@ -1,7 +1,5 @@
 """The log for people: where it goes, what its lines say, and what is never in it."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """The environment and the .env file, as one checked Settings."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Durations, zones and times."""
 
-from __future__ import annotations
-
 import re
 from datetime import UTC, datetime, timedelta
 from functools import partial

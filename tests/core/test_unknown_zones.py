@@ -1,7 +1,5 @@
 """A schedule whose times this machine can't compute breaks nothing else, and can be mended."""
 
-from __future__ import annotations
-
 import zoneinfo
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +9,7 @@ import orjson
 import pytest
 from calling import AGENT, call, lines_of
 from checker import check_chain
-from conftest import Clock  # noqa: TC002
+from conftest import Clock
 from forging import segments_of
 
 from promptyoself.core import times

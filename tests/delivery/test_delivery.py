@@ -1,8 +1,6 @@
 """The delivery protocol, step by step: a clock turned by hand, the real SDK, and a sandbox that
 answers when it is told to. Every test counts the copies in the agent's history at its end."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta

@@ -1,7 +1,5 @@
 """Many deliveries at once: bounds, isolation, groups, and what is kept when the disk refuses."""
 
-from __future__ import annotations
-
 import errno
 import shutil
 import threading

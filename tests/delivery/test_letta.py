@@ -1,8 +1,6 @@
 """What the Letta deliverer makes of faults, through the real SDK over real HTTP: the sandbox has
 them on demand. How a Letta behaves that is well is in ``test_letta_behaviour.py``."""
 
-from __future__ import annotations
-
 import logging
 import re
 import shutil

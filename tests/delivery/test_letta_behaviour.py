@@ -1,8 +1,6 @@
 """How a Letta behaves, which is what the deliverer relies upon: the sandbox, and with ``make
 test-letta`` a real server too, through the real SDK over real HTTP."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Iterator
 from datetime import timedelta

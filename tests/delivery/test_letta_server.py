@@ -1,7 +1,5 @@
 """Where a real Letta is installed: once, whole, and where nobody else's is."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

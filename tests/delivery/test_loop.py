@@ -1,7 +1,5 @@
 """The loop: in a process as people run it, and in this one, with a clock that can be turned."""
 
-from __future__ import annotations
-
 import errno
 import itertools
 import os

@@ -1,7 +1,5 @@
 """The loop seals months that are over, beside its deliveries and without harm to them."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable

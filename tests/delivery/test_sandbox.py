@@ -1,7 +1,5 @@
 """The stand-in Letta by itself: what it keeps, how it fails, and that nothing brings it down."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

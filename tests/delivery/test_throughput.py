@@ -1,8 +1,6 @@
 """Deliveries at the pace of the agents: looks that are shared, what may be concluded from one, and
 who gets a seat. Nothing here is timed; work is counted."""
 
-from __future__ import annotations
-
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

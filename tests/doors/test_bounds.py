@@ -1,8 +1,6 @@
 """What uses every package that promptyoself needs: tests/bounds.py runs this with the lowest and
 the highest version of each."""
 
-from __future__ import annotations
-
 import time
 from importlib.metadata import version
 from pathlib import Path

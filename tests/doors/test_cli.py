@@ -1,7 +1,5 @@
 """The command line itself: its commands, its help, its completion, its forms."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Idle connections keep nobody out, and no web page gets anywhere."""
 
-from __future__ import annotations
-
 import resource
 import socket
 import subprocess

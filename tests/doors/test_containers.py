@@ -1,7 +1,5 @@
 """The containers, really built and run, with the sandbox in Letta's place: `make test-docker`."""
 
-from __future__ import annotations
-
 import json
 import os
 import shlex

@@ -1,7 +1,5 @@
 """The container files, as far as that goes without an engine."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import os

@@ -1,7 +1,5 @@
 """What the docs say of running it for good: the crontab line and the unit for systemd, tried."""
 
-from __future__ import annotations
-
 import configparser
 import json
 import os

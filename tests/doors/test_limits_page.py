@@ -1,7 +1,5 @@
 """The page of limits says what holds: its numbers are the code's, and its tests are there."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """P7: whatever a client sends, it gets an answer under the id that it sent, if one can be read."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,8 +1,6 @@
 """The MCP server as people run it: in a process of its own, over stdio and streamable HTTP, with
 the SDK's own client; and with clients that behave badly."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,8 +1,6 @@
 """The MCP server's transports: web pages that may call it and those that may not, the end of a
 server with calls under way, and clients that leave."""
 
-from __future__ import annotations
-
 import json
 import signal
 import socket

@@ -1,8 +1,6 @@
 """What a running loop serves: /metrics and /healthz, in a thread of its own, which is never in the
 loop's way."""
 
-from __future__ import annotations
-
 import socket
 import threading
 import time

@@ -1,7 +1,5 @@
 """The wheel: built and installed by the very commands of the Dockerfile, it works by itself."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

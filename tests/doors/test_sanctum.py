@@ -1,7 +1,5 @@
 """The door for Sanctum hosts: what they are told, how they find us, and how they call."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,8 +1,6 @@
 """P7: an error is in the caller's own words at every door: no option, command or shell that the
 caller hasn't got."""
 
-from __future__ import annotations
-
 import ast
 import json
 import re

@@ -1,7 +1,5 @@
 """The documentation: what it shows is run, what it lists is compared with the code."""
 
-from __future__ import annotations
-
 import ast
 import json
 import re

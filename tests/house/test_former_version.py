@@ -10,8 +10,6 @@ have them as they were.
 The counters of calls and of rebuilt indexes were taken out of the files, since they are no more.
 """
 
-from __future__ import annotations
-
 import gzip
 import io
 import re

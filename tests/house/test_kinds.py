@@ -1,7 +1,5 @@
 """The documentation lists exactly the words that fields of events and answers can have."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin

@@ -1,7 +1,5 @@
 """The house: imports run one way, and what must be in one place is in one place."""
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Iterator
 from graphlib import TopologicalSorter

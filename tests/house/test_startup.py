@@ -1,7 +1,5 @@
 """P8: a command pays only for what it uses."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The script for auditors finds what the package finds, without any of its code."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

@@ -1,7 +1,5 @@
 """P4: the index is disposable, the chain is not."""
 
-from __future__ import annotations
-
 import errno
 import json
 from datetime import timedelta

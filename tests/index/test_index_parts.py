@@ -1,7 +1,5 @@
 """P4, P8: an index in parts answers as one that is whole, and costs what the work costs."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil

@@ -1,7 +1,5 @@
 """The ledger's files, syscalls, locks and races."""
 
-from __future__ import annotations
-
 import gzip
 import os
 import shutil

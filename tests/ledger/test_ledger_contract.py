@@ -1,7 +1,5 @@
 """What a ledger promises to those who append, read, lock and seal, whichever chain it is."""
 
-from __future__ import annotations
-
 import os
 import signal
 from datetime import datetime, timedelta

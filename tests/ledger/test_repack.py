@@ -1,8 +1,6 @@
 """repacking: the running month in large members, the same lines, while everybody goes on with it;
 killed at every syscall, with power lost, and on disks that fail."""
 
-from __future__ import annotations
-
 import errno
 import gzip
 import signal

@@ -1,8 +1,6 @@
 """Sealing: the same lines in fewer bytes, under readers that hold no lock, and what `verify` makes
 of it."""
 
-from __future__ import annotations
-
 import ast
 import gzip
 import hashlib

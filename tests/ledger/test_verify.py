@@ -1,7 +1,5 @@
 """P3: what ``verify`` says of a log whose end isn't what it was."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from pathlib import Path
 

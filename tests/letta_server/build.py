@@ -7,8 +7,6 @@ A second one that comes meanwhile waits for the first. What a killed build left 
     python3 build.py [--python python3.12]    prints the path of its Python
 """
 
-from __future__ import annotations
-
 import argparse
 import fcntl
 import hashlib

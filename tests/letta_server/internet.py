@@ -4,8 +4,6 @@ Letta refuses MCP servers at addresses that aren't public, so a test gives it on
 and this is the proxy that all its requests for the outside go through.
 """
 
-from __future__ import annotations
-
 import http.client
 import threading
 from contextlib import closing, suppress

@@ -4,8 +4,6 @@ Each agent gets an address of its own (:meth:`Model.address`), so that what it a
 apart, and what it is to be answered be planned. Without a plan it is answered ``You said: …``.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import threading

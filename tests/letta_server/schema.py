@@ -1,8 +1,6 @@
 """The tables that Letta's migrations would make, which its wheel doesn't ship. Run with its
 environment, ``LETTA_PG_URI`` included."""
 
-from __future__ import annotations
-
 import os
 import time
 

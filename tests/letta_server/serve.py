@@ -8,8 +8,6 @@ When stdin ends, by whatever death of him who started us, so does everything, an
     python3 serve.py [PROXY]    all that Letta asks of other machines goes through that
 """
 
-from __future__ import annotations
-
 import ctypes
 import json
 import os

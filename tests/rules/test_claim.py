@@ -1,7 +1,5 @@
 """What is claimed, what is skipped, and what an outcome means: decided on the state alone."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from datetime import timedelta
 from itertools import pairwise

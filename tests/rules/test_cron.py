@@ -1,7 +1,5 @@
 """Cron expressions: how they are written, and which times they name."""
 
-from __future__ import annotations
-
 import gzip
 from datetime import UTC, date, timedelta
 from itertools import islice, pairwise

@@ -1,8 +1,6 @@
 """Notices: whom a schedule names is told when it fails or misses slots, once, as anyone is told
 anything; and no failing notice makes another."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -10,7 +8,7 @@ from typing import Any
 
 import pytest
 from calling import AGENT, call
-from conftest import Clock  # noqa: TC002
+from conftest import Clock
 from crashes import Unsynced
 from world import NOON, World, check_deliveries, check_slots
 

@@ -1,8 +1,6 @@
 """Budgets, caps and approvals hold whatever happens: random policies, clocks that jump, prompts
 that breed prompts; and what they refuse is accounted for."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import timedelta
@@ -12,7 +10,7 @@ from typing import Any
 
 import pytest
 from calling import AGENT, call
-from conftest import Clock  # noqa: TC002
+from conftest import Clock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stories import AGENTS, OUTCOMES, Story

@@ -1,7 +1,5 @@
 """What a schedule may do by itself."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

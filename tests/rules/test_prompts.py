@@ -1,7 +1,5 @@
 """The lines that tell an agent what woke it, in the form that Letta Code writes for its own."""
 
-from __future__ import annotations
-
 from hashlib import sha256
 
 import pytest

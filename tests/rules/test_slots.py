@@ -1,7 +1,5 @@
 """P2, the pure part: which slots are due, which of them fires, and what becomes of the others."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import partial

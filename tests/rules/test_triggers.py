@@ -1,7 +1,5 @@
 """Triggers (cron expressions: ``test_cron.py``; changes of clocks: ``test_triggers_dst.py``)."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import time

@@ -5,8 +5,6 @@ itself, which is where a job that follows the clock meets a change that it steps
 hours; there a plain walk, minute by minute, is the judge instead.
 """
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from zoneinfo import ZoneInfo

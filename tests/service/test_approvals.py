@@ -1,7 +1,5 @@
 """Approvals: what counts as one, what doesn't and why, and that none is spent twice or lost."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal
@@ -19,7 +17,7 @@ from by_hand import WORKER, claim_due, settle
 from calling import AGENT, add, call, events_of, lines_of, log_of, run_at_a_terminal
 from chains import ACTOR, StepDisk, kill
 from checker import check_chain
-from conftest import Clock  # noqa: TC002
+from conftest import Clock
 from crashes import Unsynced, in_child
 from tally import count, rounds
 from world import DELIVERED, NOON, check_deliveries, check_slots, entries_of

@@ -1,7 +1,5 @@
 """P2: the audit answers for every slot, and finds each that the log has forgotten."""
 
-from __future__ import annotations
-
 import shutil
 import time
 from collections import Counter
@@ -14,7 +12,7 @@ from typing import Any
 import pytest
 from calling import AGENT, add, append_foreign, call, events_of
 from checker import check_chain
-from conftest import Clock  # noqa: TC002
+from conftest import Clock
 from forging import segments_of, write_segments
 from gaps import drop
 from hypothesis import given, settings

@@ -1,7 +1,5 @@
 """P3, P7: every command works on a log that has lost events and says so."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from itertools import cycle

@@ -1,7 +1,5 @@
 """P3: signed heads: keys, notes, and what `verify --note` makes of them."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

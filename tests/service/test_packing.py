@@ -1,7 +1,5 @@
 """P3: audit packs: what is in them, what their verifier finds, and what happens meanwhile."""
 
-from __future__ import annotations
-
 import ast
 import gzip
 import hashlib
@@ -24,7 +22,7 @@ import pytest
 from calling import call, log_of, run
 from chains import NOW, StepDisk
 from checker import check_chain
-from conftest import Clock  # noqa: TC002
+from conftest import Clock
 from damage import store_in
 from gaps import drop
 from packs import MONTHS, REGISTER, Lines

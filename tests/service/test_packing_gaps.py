@@ -1,7 +1,5 @@
 """P3: audit packs of a log that has lost events and says so; and packs in which that is forged."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path
@@ -11,7 +9,7 @@ import packs
 import pytest
 from calling import call
 from checker import check_chain, members
-from conftest import Clock  # noqa: TC002
+from conftest import Clock
 from gaps import drop, hidden_alteration
 from tally import count
 

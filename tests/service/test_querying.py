@@ -1,7 +1,5 @@
 """Answers that change nothing: list, show, next, history, stats, verify, head, rebuild, doctor."""
 
-from __future__ import annotations
-
 import random
 from hashlib import sha256
 from pathlib import Path
@@ -11,7 +9,7 @@ import pytest
 from by_hand import deliver_due
 from calling import AGENT, add, call, lines_of, log_of
 from checker import members
-from conftest import Clock  # noqa: TC002
+from conftest import Clock
 from damage import store_in
 
 BASE = ("register", "--agent-id", AGENT, "--prompt", "Hello")

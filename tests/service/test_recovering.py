@@ -2,8 +2,6 @@
 service, with everything sound in force and everything lost named; also a log that was recovered
 before, and one that was made to be slow."""
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import json

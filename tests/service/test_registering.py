@@ -1,7 +1,5 @@
 """Registering and changing schedules, as a user meets them."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from hashlib import sha256
@@ -11,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 from calling import AGENT, call, events_of, log_of
-from conftest import Clock  # noqa: TC002
+from conftest import Clock
 from samples import MEETING
 from world import World
 

@@ -1,7 +1,5 @@
 """P7: an option that is given twice is refused where it has a meaning once, at every door."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """`recover --from-index`: what an index knows and the log has lost is put back by new events."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """``simulate``: what it says is what then happens, and it writes nothing."""
 
-from __future__ import annotations
-
 import heapq
 from collections import Counter
 from collections.abc import Iterable
@@ -13,7 +11,7 @@ from typing import Any
 
 import pytest
 from calling import AGENT, add, call
-from conftest import Clock  # noqa: TC002
+from conftest import Clock
 from damage import store_in
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -1,7 +1,5 @@
 """Desires: how strength fades, what the fold makes of their events, and what it refuses."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta

@@ -1,7 +1,5 @@
 """P4, P6: the fold gives one answer, however the events reach it, and ids are what they are."""
 
-from __future__ import annotations
-
 import copy
 from collections import Counter
 from datetime import timedelta

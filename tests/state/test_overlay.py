@@ -1,7 +1,5 @@
 """Overlays: a mapping with changes over a base, of which branches share what is old."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, KeysView
 
 from hypothesis import given, settings

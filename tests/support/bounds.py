@@ -4,8 +4,6 @@ Two environments are made in .venv/bounds, one of each kind, with every extra; a
 that uses every package runs in both. What those packages need themselves is the newest there is.
 """
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import tomllib

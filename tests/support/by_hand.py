@@ -1,7 +1,5 @@
 """Claims and outcomes that a test writes to a log itself, with neither a loop nor a Letta."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What the tests of the ledger and the index share: drafts, small chains, and disks that fail."""
 
-from __future__ import annotations
-
 import os
 import signal
 from collections.abc import Callable, Iterator

@@ -4,8 +4,6 @@ Called after every step of every test that touches a chain: whatever the step wa
 else may have been broken by it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -1,7 +1,5 @@
 """Zones whose clocks change, walked minute by minute without the software."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo

@@ -1,7 +1,5 @@
 """Work in threads and in a child process that is killed, and a disk that waits for nothing."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal

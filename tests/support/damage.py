@@ -1,7 +1,5 @@
 """Damaged logs: every kind of alteration, and what is to be said of each."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import os

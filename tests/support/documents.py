@@ -1,7 +1,5 @@
 """The pages of the documentation, read as a person types them: commands and their answers."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -5,8 +5,6 @@ No code of the package writes them: gzip, hashlib and orjson only. Only the stor
 the package, as all events are.
 """
 
-from __future__ import annotations
-
 import copy
 import gzip
 import hashlib

@@ -1,7 +1,5 @@
 """Losing events of a log, as damage does, and forging what a log says of its losses."""
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import json

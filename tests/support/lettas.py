@@ -1,7 +1,5 @@
 """The two Lettas that one suite runs against: the sandbox, and a real server (`letta_server/`)."""
 
-from __future__ import annotations
-
 import json
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """MCP servers as processes, over HTTP and over stdio."""
 
-from __future__ import annotations
-
 import fcntl
 import http.client
 import json

@@ -1,7 +1,5 @@
 """A monitor to be asked, and what it shows, parsed."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from typing import Any
 

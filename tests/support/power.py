@@ -10,8 +10,6 @@ Where the model ends: what a directory lists is kept or lost per name, never gar
 only change where they were written; a synced byte stays.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import stat

@@ -1,7 +1,5 @@
 """Damaged logs to be recovered, and what must be left of them."""
 
-from __future__ import annotations
-
 import json
 import zlib
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """A schedule to start from, and two prompts whose schedules would have one id."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Random histories of schedules, and what the audit has to say of them."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any

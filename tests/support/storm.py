@@ -1,8 +1,6 @@
 """Loops that are killed at random and started again; a storm is that, with many prompts and a Letta
 that misbehaves."""
 
-from __future__ import annotations
-
 import os
 import random
 import signal

@@ -4,8 +4,6 @@ Each process that runs tests adds lines to a file of its own, in the folder that
 names; without one, the counts go nowhere.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import random

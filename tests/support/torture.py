@@ -6,8 +6,6 @@ a kill. It can't repeat what the machine decides: how far a process has come whe
 and who wins a race.
 """
 
-from __future__ import annotations
-
 import os
 import secrets
 import subprocess

@@ -1,8 +1,6 @@
 """What the tests of parsers draw: instants, and texts that somebody might type; and how they are
 refused."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any

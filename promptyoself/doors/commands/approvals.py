@@ -1,7 +1,5 @@
 """Approvals, which are for people alone: give one, see what there are, take one back."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import click

@@ -1,7 +1,5 @@
 """Answering for every slot, and for every change."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import click

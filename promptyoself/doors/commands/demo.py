@@ -4,8 +4,6 @@ It runs the real commands in processes of their own, as a person would, so what 
 one gets.
 """
 
-from __future__ import annotations
-
 import gzip
 import os
 import shlex

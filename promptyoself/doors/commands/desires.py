@@ -1,7 +1,5 @@
 """Desires: what an agent would like, and how much."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import click

@@ -1,7 +1,5 @@
 """What would happen, and what is left of today's deliveries."""
 
-from __future__ import annotations
-
 import click
 
 from promptyoself.doors.command import command

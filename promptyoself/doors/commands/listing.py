@@ -1,7 +1,5 @@
 """Schedules, looked at. Apart from what changes them, whose many options take a while to make."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import click

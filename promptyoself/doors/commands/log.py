@@ -1,7 +1,5 @@
 """The log: its history, its proof, its index, its repair, and what is counted from it."""
 
-from __future__ import annotations
-
 import sys
 from collections import deque
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Proof for others: keys, signed heads, audit packs."""
 
-from __future__ import annotations
-
 import os
 import stat
 import sys

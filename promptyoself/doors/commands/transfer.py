@@ -1,7 +1,5 @@
 """Moving house: schedules out of one data directory, and into another."""
 
-from __future__ import annotations
-
 import io
 import sys
 from pathlib import Path

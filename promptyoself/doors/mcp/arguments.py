@@ -4,8 +4,6 @@ Models send ``"5"`` for 5, ``"true"`` for true, ``""`` or null for what they lea
 value for a list. All of that has one meaning, so it is taken; what could mean something else isn't.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping

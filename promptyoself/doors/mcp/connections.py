@@ -1,8 +1,6 @@
 """Bounds on connections over HTTP: how many there are, and how long a request's head and its body
 may take. Somebody who has yet to show a token can hold no other client off, and no loop beside."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from typing import Any

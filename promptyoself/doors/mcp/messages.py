@@ -5,8 +5,6 @@ is refused under its id, where one can be found. If only a tool's arguments are 
 that is no Unicode, the tool refuses them.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import secrets

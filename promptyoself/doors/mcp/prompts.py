@@ -1,7 +1,5 @@
 """The prompts that MCP clients are offered, for people to pick."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 

@@ -5,8 +5,6 @@ registry of commands says which command answers what. ``docs/reference/json.md``
 people. A test checks what the commands really answer against these schemas.
 """
 
-from __future__ import annotations
-
 import typing
 from importlib import import_module
 from keyword import iskeyword

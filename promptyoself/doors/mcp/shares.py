@@ -4,8 +4,6 @@ A call that was cancelled keeps its place until its thread has ended, or cancell
 to have more of them.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack

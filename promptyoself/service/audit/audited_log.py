@@ -1,7 +1,5 @@
 """What the audit knows of a log besides its schedules: open slots, agents, loops, and clocks."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Collection
 from datetime import datetime

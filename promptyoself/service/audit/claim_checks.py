@@ -1,8 +1,6 @@
 """What the audit checks of claims: whether a slot was claimed before, whether an approval was spent
 on it, and whether the schedule's text was sent to its recipient."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from datetime import datetime
 from hashlib import sha256

@@ -1,7 +1,5 @@
 """What changed between two points of the log."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any

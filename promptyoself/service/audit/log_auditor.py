@@ -14,8 +14,6 @@ the slot alone, it is forgotten (see :mod:`promptyoself.service.audit.loop_histo
 the slot is still to come.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import datetime
 from itertools import chain

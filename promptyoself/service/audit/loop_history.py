@@ -10,8 +10,6 @@ A slot has also been forgotten if it was due for ten minutes while a loop was up
 start to what it wrote last.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """The answer of the audit: sums of verdicts, and the slots that were not delivered."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime

@@ -4,8 +4,6 @@ The history says the same, but here one sees it happen. Letta's words about a fa
 prompt. So the prompt is taken out of them, unless the settings allow prompts in the log.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 

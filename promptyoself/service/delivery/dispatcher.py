@@ -3,8 +3,6 @@
 The deliveries themselves are moved along by :class:`~.in_flight.InFlight`.
 """
 
-from __future__ import annotations
-
 import os
 import socket
 import time

@@ -7,8 +7,6 @@ others from their prompts, however many they are. Where several deliveries wait 
 snapshot of all runs is taken for them.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime

@@ -1,7 +1,5 @@
 """The threads that talk to Letta. Each takes one delivery after another to its next wait."""
 
-from __future__ import annotations
-
 import threading
 import traceback
 from collections.abc import Callable

@@ -3,8 +3,6 @@
 Before a claim, the schedule in the index is compared with the events that it was made of.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -3,8 +3,6 @@
 Waiting, signals and wake-ups are here. What a pass does is in :mod:`.dispatcher`.
 """
 
-from __future__ import annotations
-
 import signal
 import time
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Sealing and repacking beside a loop's deliveries."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Whether Letta itself is in trouble, so that no delivery is begun for a while."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from promptyoself.targets.api import SURE_TROUBLE, TROUBLE

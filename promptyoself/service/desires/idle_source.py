@@ -3,8 +3,6 @@
 It is a list and no instruction. The agent itself decides whether a desire becomes a goal.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from datetime import datetime
 

@@ -1,7 +1,5 @@
 """Desires: record, reinforce, list and prune them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import count

@@ -1,7 +1,5 @@
 """The deliveries that are still to come today."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Any
 

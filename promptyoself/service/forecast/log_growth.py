@@ -1,7 +1,5 @@
 """How much longer the log would be after a simulation."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

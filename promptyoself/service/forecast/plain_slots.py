@@ -7,8 +7,6 @@ events, takes 8 s instead of 75. A test with random schedules holds one way agai
 both against a loop.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple

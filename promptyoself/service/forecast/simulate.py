@@ -1,7 +1,5 @@
 """What would happen until some time: deliveries, skips, the log's growth, and the loop's work."""
 
-from __future__ import annotations
-
 from datetime import datetime, timedelta
 
 from promptyoself.core.instants import format_utc

@@ -13,8 +13,6 @@ instants go the whole way throughout, since their events are the sample from whi
 the log is estimated.
 """
 
-from __future__ import annotations
-
 import heapq
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta

@@ -1,7 +1,5 @@
 """The metrics that a Prometheus is shown: their names, kinds, labels and words."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 

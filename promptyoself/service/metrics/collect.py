@@ -5,8 +5,6 @@ they reflect. Only the events after that position are read. The file is as dispo
 if anything is wrong with it, counting begins from the log's start.
 """
 
-from __future__ import annotations
-
 import time
 from contextlib import suppress
 from datetime import datetime

@@ -5,8 +5,6 @@ that checks them, and a page that says what that proves. The same log and argume
 bytes.
 """
 
-from __future__ import annotations
-
 import os
 from datetime import datetime
 from errno import EACCES, EPERM, EROFS

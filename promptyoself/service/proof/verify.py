@@ -1,7 +1,5 @@
 """Commands about a whole log: check all of it, name its head, rebuild its index."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 from typing import Any, cast

@@ -11,8 +11,6 @@ grants it, and the next process that reads the token can give it its proper name
 Reading trusts nothing in the folder, follows no link, and waits for nobody.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import stat

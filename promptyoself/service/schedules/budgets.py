@@ -1,7 +1,5 @@
 """What agents and schedules have spent today of what they may, as the claim counts it."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter

@@ -6,8 +6,6 @@ which slots were claimed, so it is read; that happens only where a schedule has 
 clock.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """The events of the log as stored, and the state as it was at a point of the log."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any

@@ -3,8 +3,6 @@
 Apart from :mod:`promptyoself.service.schedules.views`, since listing schedules needs no triggers.
 """
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from itertools import islice
 

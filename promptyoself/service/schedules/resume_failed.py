@@ -1,8 +1,6 @@
 """Resuming all schedules that have failed for the same reason, once that is mended: credits were
 topped up, say."""
 
-from __future__ import annotations
-
 from collections import Counter
 from datetime import datetime
 

@@ -1,8 +1,6 @@
 """The admission of schedules from elsewhere. Under the log's lock, each is checked against those
 that are here. All are appended in as few steps as the log allows."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple, cast

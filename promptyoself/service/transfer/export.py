@@ -4,8 +4,6 @@ An id is made of the content at registration, whatever was modified since (decis
 holds that content too where it differs from today's. Everything else is carried over as it is.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime

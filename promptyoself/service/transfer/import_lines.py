@@ -1,8 +1,6 @@
 """Moving house, in: the lines of an export become schedules with the same ids, which go on where
 they stopped."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO

@@ -4,8 +4,6 @@ The database is only read. What its rows mean was never written down, so each is
 most likely meant. A row that can't be read is reported and left out.
 """
 
-from __future__ import annotations
-
 import re
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta

@@ -1,7 +1,5 @@
 """The rows of an SQLite database of schedules. The database is left as it is, to the byte."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import sqlite3

@@ -4,8 +4,6 @@ A loop that doesn't trust its clock claims nothing. It says so, and leaves a fil
 which runs in another process.
 """
 
-from __future__ import annotations
-
 from contextlib import suppress
 from datetime import datetime, timedelta
 

@@ -1,7 +1,5 @@
 """Checks of an installation, which change nothing."""
 
-from __future__ import annotations
-
 import os
 import platform
 from collections.abc import Callable, Iterator

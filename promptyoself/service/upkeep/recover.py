@@ -5,8 +5,6 @@ Everything sound stays in force, before the damage and after it. The log states 
 put back only on request, by new events.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime

@@ -4,8 +4,6 @@ Only schedules that aren't over and living desires are put back. An approval has
 What was spent of a day's budget is counted from the events that are left.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 

@@ -3,8 +3,6 @@
 A loop holds a lock while it lives. A pass sets the time of an empty file in the data directory.
 """
 
-from __future__ import annotations
-
 import os
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta

@@ -1,7 +1,5 @@
 """Sealing the months that are over, and recording it."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from datetime import datetime
 from functools import partial

@@ -1,7 +1,5 @@
 """What a failed call means: whether the message may have arrived, and what a person can do."""
 
-from __future__ import annotations
-
 import json
 import re
 import socket

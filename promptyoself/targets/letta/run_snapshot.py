@@ -1,7 +1,5 @@
 """One question about the runs of all agents, for all deliveries that wait for a run to end."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import NamedTuple

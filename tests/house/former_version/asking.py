@@ -1,7 +1,5 @@
 """Asking the questions: from data directories to documents, each a file's name and its text."""
 
-from __future__ import annotations
-
 import gzip
 import re
 import shlex

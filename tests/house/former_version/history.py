@@ -1,8 +1,6 @@
 """The stories that the committed data directories tell. `write.py` ran them, once, on the version
 whose data they are; with another version they would tell them in that version's way."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from typing import Any

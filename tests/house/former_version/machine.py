@@ -6,8 +6,6 @@ Only the standard library is altered, and the one clock of the commands; so what
 package may be moved about.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import pwd

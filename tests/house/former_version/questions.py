@@ -1,8 +1,6 @@
 """What is asked of the data directories, command by command. `{name}` stands for the id of the
 schedule of that name, and `@` before a time turns the clock."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 Asked = Mapping[str, Sequence[str]]

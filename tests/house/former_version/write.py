@@ -14,8 +14,6 @@ rewrites `documents/help` and `documents/doors`, and nothing else.
 tells the stories again and writes everything into a new folder, to compare it with what is here.
 """
 
-from __future__ import annotations
-
 import gzip
 import shutil
 import sys
