@@ -468,6 +468,22 @@ def test_a_cancel_during_a_delivery_is_no_contradiction(place: Place) -> None:
 # --- clocks ---------------------------------------------------------------------------------------
 
 
+def test_what_comes_due_during_a_pass_is_claimed_by_the_next(place: Place) -> None:
+    """P1: between a pass's look at the clock and the question when to wake, a slot comes due."""
+    id_ = place.add("agent-0", every="1h")
+    worker = place.begun()
+    slot = datetime.fromisoformat(place.store.read().state.schedules[id_].next_run or "")
+    moment = timedelta(milliseconds=1)
+    worker.wait(0)
+    assert not worker.tick(slot - moment)
+    wake = worker.next_wake(slot + moment)
+    assert wake is not None
+    assert wake <= slot
+    place.ahead = slot + moment - datetime.now(UTC)
+    place.run(worker)
+    place.check_delivered(1)
+
+
 @pytest.mark.parametrize("hours", [-7, 7])
 def test_a_clock_that_jumps_neither_repeats_nor_loses_a_slot(place: Place, hours: int) -> None:
     """P2: the clock set by hours between claim and outcome, and between slots, changes no count."""

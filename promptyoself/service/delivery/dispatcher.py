@@ -91,6 +91,7 @@ class Dispatcher:
         # The state at which there was nothing to do, and until when there won't be.
         self._quiet: tuple[State | None, datetime | None] = (None, None)
         self._was_quiet = False
+        self._looked_at: datetime | None = None  # the clock of the latest pass that wasn't quiet
         self._alarms: list[str] = []  # of the latest decision
         self._state: State | None = None  # of this pass, unless the pass has changed it
 
@@ -144,7 +145,8 @@ class Dispatcher:
             return self._quiet[1]
         state = self._store.snapshot().state if self._state is None else self._state
         self._state = None
-        wakes = [next_wake(state, now)]
+        # What came due since the pass has looked at its clock has yet to be claimed.
+        wakes = [next_wake(state, min(now, self._looked_at or now))]
         if (hold := self._in_flight.trouble.seconds_left(time.monotonic())) > 0:
             wakes.append(now + timedelta(seconds=hold))
         if self._broken:  # what is wrong with them may end without an event in the log
@@ -212,6 +214,7 @@ class Dispatcher:
         self._was_quiet = self._is_quiet(now, stamp)
         if self._was_quiet:
             return Report([], [])
+        self._looked_at = now
         adopts = time.monotonic() - self._adopted_at >= _ADOPT_EVERY
         has_news = bool(self._in_flight.outcomes or self._in_flight.stalls)
         if adopts or not has_news:
