@@ -61,7 +61,11 @@ def overdue(state: State, now: datetime) -> str:
     )
     due = (id_ for _, id_, _ in state.schedules.soonest(is_late))
     ids = list(dict.fromkeys([*islice(due, _COUNTED), *islice(waiting, _COUNTED)]))
-    return f"overdue by more than 5 minutes: {_counted(ids[:_COUNTED])}" if ids else ""
+    return (
+        f"overdue by more than {LATE // timedelta(minutes=1)} minutes: {_counted(ids[:_COUNTED])}"
+        if ids
+        else ""
+    )
 
 
 def retrying(state: State, now: datetime) -> str:

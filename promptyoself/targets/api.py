@@ -4,7 +4,6 @@ Letta has no idempotent send, so the one thing that matters about a failed call 
 server *may* have received it. :attr:`DeliveryError.kind` is that answer.
 """
 
-import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Protocol
@@ -157,67 +156,6 @@ class LettaApi(Protocol):
 
     def close(self) -> None:
         """Let go of connections. A later call opens new ones."""
-
-
-def run_failure_is_permanent(error: str | None) -> bool:
-    """Whether a failed run's error says that the model refuses the key (401).
-
-    Letta prefixes its code, and most providers' own text follows: ``UNAUTHENTICATED:
-    Authentication failed with OpenAI: Error code: 401 - {…}``. Anything else (rate limits, 5xx,
-    time-outs) may pass.
-    """
-    words = _first_words(error)
-    return bool(re.match(r"UNAUTHENTICATED|llm_authentication|[^{]*\bError code: 401\b", words))
-
-
-def run_failure_lacks_credits(error: str | None) -> bool:
-    """Whether a failed run's error says that somebody has to pay before the model answers again.
-
-    ``PAYMENT_REQUIRED: Insufficient credits: Error code: 402 - {…}`` is Letta's word for it. Of
-    OpenAI it is a 429 with ``insufficient_quota``, of Anthropic a 400.
-    """
-    words = _first_words(error)
-    if run_failure_is_permanent(error):
-        return False
-    return bool(
-        re.match(r"PAYMENT_REQUIRED|llm_insufficient|[^{]*\bError code: 402\b", words)
-        or lacks_credits(error or "")
-    )
-
-
-def lacks_credits(text: str, *, surely: bool = False) -> bool:
-    """Whether a refusal says that credits, a quota or an account's balance are used up.
-
-    The text may quote the prompt. With ``surely`` only words count that no prompt would have.
-    """
-    return bool((_SURELY if surely else _PERHAPS).search(text))
-
-
-_SURELY = re.compile(
-    r"PAYMENT_REQUIRED|llm_insufficient|insufficient_(quota|credits?|funds|balance)"
-    r"|billing_(hard_limit|not_active)|credit balance is too low|exceeded your current quota"
-)
-_PERHAPS = re.compile(
-    _SURELY.pattern + r"|payment required"
-    r"|\b(insufficient|not enough|no more|out of|lacks?|without) (credits?|funds|balance|quota)\b"
-    r"|\b(credits?|quota|balance)\b[^.]{0,40}\b(exhausted|exceeded|used up|depleted|too low)\b"
-    r"|\bexceeded\b[^.]{0,40}\b(quota|credits?|billing)\b",
-    re.IGNORECASE,
-)
-
-
-def run_failure_is_busy(error: str | None) -> bool:
-    """Whether a run failed only because its agent waits for an approval or is occupied.
-
-    An asynchronous send to such an agent is accepted (200). Its run then fails with ``CONFLICT:
-    Cannot send a new message: …``, and the message isn't stored. So the delivery waits, as it does
-    after a 409.
-    """
-    return bool(re.match(r"\s*CONFLICT: Cannot send a new message", error or ""))
-
-
-def _first_words(error: str | None) -> str:
-    return re.sub(r"\s+", " ", error or "").strip()[:200]
 
 
 SURE_TROUBLE = frozenset({"letta_unreachable", "letta_unauthorized"})

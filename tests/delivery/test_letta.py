@@ -21,7 +21,7 @@ from lettas import PROMPT, ended, failure, fresh, since
 from promptyoself.core.diagnostics import excerpt, register_secrets
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.sandbox import FAULTS, Sandbox
-from promptyoself.targets import api, letta
+from promptyoself.targets import letta
 from promptyoself.targets.api import Message
 from promptyoself.targets.letta import LettaClient
 from promptyoself.targets.letta.failures import UNFIT_CLIENTS, retry_after
@@ -165,9 +165,9 @@ def test_a_failed_run_is_classified_by_its_error(
     run = ended(deliverer, deliverer.send(message))
     # In a conversation Letta calls that completed.
     assert run.status == ("completed" if streamed and stored else "failed")
-    assert api.run_failure_is_permanent(run.error) is permanent
-    assert api.run_failure_is_busy(run.error) is busy
-    assert api.run_failure_lacks_credits(run.error) is (fault == "model_402")
+    assert letta.run_failure_is_permanent(run.error) is permanent
+    assert letta.run_failure_is_busy(run.error) is busy
+    assert letta.run_failure_lacks_credits(run.error) is (fault == "model_402")
     in_history = deliverer.find(agent_id, message.otid, since())
     assert (in_history is not None) is bool(stored)
 
@@ -202,8 +202,8 @@ def test_a_failed_run_is_classified_by_its_error(
 )
 def test_run_errors_of_the_model(error: str | None, permanent: bool, credits: bool) -> None:
     """Only the model's own refusal of the key is permanent; a want of credits passes by paying."""
-    assert api.run_failure_is_permanent(error) is permanent
-    assert api.run_failure_lacks_credits(error) is credits
+    assert letta.run_failure_is_permanent(error) is permanent
+    assert letta.run_failure_lacks_credits(error) is credits
 
 
 @pytest.mark.parametrize("http_date", [False, True])

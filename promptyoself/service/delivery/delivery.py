@@ -23,17 +23,13 @@ from promptyoself.core.times import format_duration
 from promptyoself.rules.claim import Claim, Stalled
 from promptyoself.rules.outcome import Abandoned, Delivered, Failed, Outcome
 from promptyoself.service.delivery.letta_pool import JobError
-from promptyoself.targets.api import (
-    DeliveryError,
-    Found,
-    LettaApi,
-    Message,
-    Run,
+from promptyoself.targets.api import DeliveryError, Found, LettaApi, Message, Run
+from promptyoself.targets.letta import (
+    RunSnapshot,
     run_failure_is_busy,
     run_failure_is_permanent,
     run_failure_lacks_credits,
 )
-from promptyoself.targets.letta import RunSnapshot
 
 
 class Wait(NamedTuple):

@@ -3,7 +3,7 @@
 import os
 import platform
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,7 +15,7 @@ from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.core.settings import default_zone, describe_unknown, desire_half_life
 from promptyoself.core.times import format_duration
 from promptyoself.events.kinds import FINISHED
-from promptyoself.rules.health import LATE, failed, failing, overdue, retrying
+from promptyoself.rules.health import failed, failing, overdue, retrying
 from promptyoself.rules.slots import is_ahead, schedule_trigger
 from promptyoself.rules.triggers import next_fire_time
 from promptyoself.service.proof.verify import verify
@@ -29,6 +29,9 @@ from promptyoself.targets.api import LettaApi
 from promptyoself.targets.letta import UNFIT_CLIENTS
 
 _START = "Run `promptyoself execute --loop`, or `promptyoself execute` from cron."
+
+_CLOCK_BEHIND = timedelta(minutes=5)
+"""A clock that is behind the log's last event by more is wrong."""
 
 _SILENCE = 30.0
 """Seconds that a loop may give no sign of life, plus the time limit of the log's lock. A loop that
@@ -166,7 +169,7 @@ def _schedules(
     if state.newer:
         detail = f"{state.newer} was written by a newer version"
         yield Check("version", False, detail, "Upgrade promptyoself.")
-    if position.ts and parse_utc(position.ts) > now + LATE:
+    if position.ts and parse_utc(position.ts) > now + _CLOCK_BEHIND:
         detail = f"the last event is of {position.ts}, but it is {format_utc(now)}"
         hint = "Set the clock. Until it has caught up, new events bear the time of that one."
         yield Check("clock", False, detail, hint)
@@ -176,7 +179,7 @@ def _schedules(
     else:
         yield Check("clock", True, format_utc(now))
     # Nothing can be ahead of the clock that isn't behind the log.
-    if not quick or (position.ts and parse_utc(position.ts) - now > LATE):
+    if not quick or (position.ts and parse_utc(position.ts) - now > _CLOCK_BEHIND):
         yield _times(state, now)
     living = store.workers.living()
     if hung := _hung(store, now, living):
