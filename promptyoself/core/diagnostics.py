@@ -185,16 +185,19 @@ class _File:
 
     def _open(self) -> None:
         """Open the file that has the name now, unless it is open already. A full one is rotated."""
-        while True:
-            if self._descriptor < 0:
-                self._descriptor = self._disk.open(self._path, _FLAGS)
+        if self._descriptor >= 0:
             ours = os.fstat(self._descriptor)
             if not stat.S_ISREG(ours.st_mode):
                 return
             if self._is_ours(ours) and (ours.st_size < _ROTATE_BYTES or not self._rotate()):
                 return
             os.close(self._descriptor)
-            self._descriptor = -1
+        self._descriptor = -1  # should opening fail
+        # It isn't compared with the name again: a file system may tell two inodes of one file.
+        self._descriptor = self._disk.open(self._path, _FLAGS)
+        ours = os.fstat(self._descriptor)
+        if stat.S_ISREG(ours.st_mode) and ours.st_size >= _ROTATE_BYTES:
+            self._open()
 
     def _is_ours(self, ours: os.stat_result) -> bool:
         try:

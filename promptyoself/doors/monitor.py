@@ -176,11 +176,11 @@ class Monitor:
         try:
             self._store.require_whole()
             state = self._store.unpinned.snapshot().state
+            return [_chain(state), _schedules(state)]  # which may read parts of the index
         except PromptyoselfError as error:
             return [Health("chain", False, error.code, error.message)]
         except OSError as error:
             return [Health("chain", False, "os_error", error.strerror or str(error))]
-        return [_chain(state), _schedules(state)]
 
     def _answer_to(self, path: str) -> tuple[HTTPStatus, str, bytes]:
         """Status, content type and content of the answer."""

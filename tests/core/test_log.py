@@ -147,6 +147,17 @@ def test_a_file_taken_away_is_made_again(tmp_path: Path) -> None:
     assert [line["message"] for line in lines_of(tmp_path / "moved", path)] == ["one", "three"]
 
 
+def test_a_file_system_that_tells_two_inodes_of_one_file_is_no_trap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P9: some shared folders do. Each line is written, and no call goes on for ever."""
+    log = Log(tmp_path / "log")
+    monkeypatch.setattr(module.os.path, "samestat", lambda *_: False)
+    for number in range(3):
+        log.record("line", number=number)
+    assert [line["number"] for line in lines_of(tmp_path / "log")] == [0, 1, 2]
+
+
 def test_a_line_written_into_a_removed_file_is_written_again(tmp_path: Path) -> None:
     """Held up between looking and writing, for as long as five rotations take, it loses nothing."""
     path = tmp_path / "log"

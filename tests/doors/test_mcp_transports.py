@@ -8,7 +8,9 @@ import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
+import anyio
 import pytest
 from calling import call, run
 from checker import check_chain
@@ -29,7 +31,8 @@ from mcp_servers import (
 )
 
 from promptyoself.core.errors import WrongUsage
-from promptyoself.doors.mcp import admission
+from promptyoself.doors.mcp import admission, lifecycle
+from promptyoself.service.delivery.loop import StopFlag
 
 
 def preflight(server: Serving, origin: str, **more: str) -> tuple[int, dict[str, str]]:
@@ -279,3 +282,30 @@ def test_clients_that_leave(var: Path, environ: dict[str, str]) -> None:
         time.sleep(0.5)
         assert Asking(server, "modern", 7).answer()[0] == 200
         assert server.end() == (0, "")
+
+
+class _Leaving:
+    """A transport that ends the process, as uvicorn does where it can't begin."""
+
+    async def serve(self, _: object) -> None:
+        await anyio.sleep(0.2)  # the loop has begun
+        raise SystemExit(3)
+
+    async def end(self) -> None:
+        """Nothing is left to end."""
+
+
+def test_a_transport_that_ends_the_process_ends_the_loop() -> None:
+    """P1: no loop goes on without the server that it was started beside, deaf to signals."""
+    reasons: list[str | None] = []
+
+    def loop(stop: StopFlag) -> None:
+        end = time.monotonic() + 10
+        while stop.why is None and time.monotonic() < end:
+            time.sleep(0.01)
+        reasons.append(stop.why)
+
+    door = SimpleNamespace(server=None, stop=lambda _: None)
+    with pytest.raises(BaseException):  # noqa: B017  # alone, or in a group
+        lifecycle.serve(door, _Leaving(), loop)  # type: ignore[arg-type]
+    assert reasons == ["server_ended"]

@@ -2,8 +2,9 @@
 
 import io
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 import click
 
@@ -85,9 +86,9 @@ def import_sqlite_command(
     )
 
 
-def _opened(source: str) -> BinaryIO:
+def _opened(source: str) -> AbstractContextManager[BinaryIO]:
     if source == "-":
-        return cast(BinaryIO, sys.stdin.buffer) if sys.stdin is not None else io.BytesIO()
+        return nullcontext(sys.stdin.buffer if sys.stdin is not None else io.BytesIO())
     try:
         return open(source, "rb")
     except (OSError, ValueError) as error:

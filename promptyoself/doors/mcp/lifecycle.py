@@ -99,9 +99,10 @@ async def _serve(door: Door, transport: Transport, loop: Callable[[StopFlag], No
             await transport.serve(door.server)
         except Exception as error:
             failures.append(error)
-        if stop.why is None:
-            stop.set("server_ended")
-        tasks.cancel_scope.cancel()  # the loop's thread ends first
+        finally:  # also where the transport ends the process: the loop's thread is waited for
+            if stop.why is None:
+                stop.set("server_ended")
+            tasks.cancel_scope.cancel()
     door.stop("shutdown")
     if failures:
         raise failures[0]

@@ -88,8 +88,11 @@ class Shares:
                 if not share.pending:
                     self._shares.pop(agent, None)
 
+        task = asyncio.create_task(turn())
+        # Where nobody waits any more, nobody is told of an error either.
+        task.add_done_callback(lambda task: task.cancelled() or task.exception())
         try:
-            return await asyncio.shield(asyncio.create_task(turn()))
+            return await asyncio.shield(task)
         finally:
             waiting.cancel()
 

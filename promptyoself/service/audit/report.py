@@ -1,5 +1,9 @@
 """The answer of the audit: sums of verdicts, and the slots that were not delivered."""
 
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
@@ -63,8 +67,7 @@ def audit(
     living = store.workers.living()
     witness, losses = store.witness(), NO_LOSSES.copy()
     auditor = LogAuditor(first, last)
-    actors: dict[int, Mapping[str, Any]] = {}  # of each event, by its number
-    different_actors: dict[bytes, Mapping[str, Any]] = {}  # few, so each is kept once, by its JSON
+    actors = EventActors()
     totals = AuditTotals(wanted, actors)
     position = START
     try:
@@ -77,8 +80,7 @@ def audit(
                 if event.type == "ledger.recovered":
                     losses.record(event)
                     auditor.state_gap(event)
-                actor_json = orjson.dumps(event.actor)
-                actors[event.seq] = different_actors.setdefault(actor_json, event.actor)
+                actors.add(event)
                 for verdict in auditor.add(event):
                     totals.add(verdict)
             position = batch.position
@@ -126,10 +128,35 @@ def audit(
     return {**answer, "message": _all_accounted_for(answer["totals"]) + _loss_sentence(losses)}
 
 
+class EventActors:
+    """The actor of every event. There are few different ones, so an event takes eight bytes."""
+
+    def __init__(self) -> None:
+        self._numbers = array("I")  # of the events, ascending; some may be lost
+        self._which = array("I")  # the place of each event's actor among the different ones
+        self._places: dict[bytes, int] = {}  # of each actor, by its JSON
+        self._different: list[Mapping[str, Any]] = []
+
+    def add(self, event: Envelope) -> None:
+        """Take in the next event."""
+        place = self._places.setdefault(orjson.dumps(event.actor), len(self._different))
+        if place == len(self._different):
+            self._different.append(event.actor)
+        self._numbers.append(event.seq)
+        self._which.append(place)
+
+    def of(self, seq: int) -> Mapping[str, Any] | None:
+        """The actor of an event by its number; ``None`` if there is no such event."""
+        index = bisect_left(self._numbers, seq)
+        if index == len(self._numbers) or self._numbers[index] != seq:
+            return None
+        return self._different[self._which[index]]
+
+
 class AuditTotals:
     """Adds up verdicts, for each schedule and altogether, and keeps those not delivered."""
 
-    def __init__(self, agent_id: str | None, actors: Mapping[int, Mapping[str, Any]]) -> None:
+    def __init__(self, agent_id: str | None, actors: EventActors) -> None:
         """``agent_id`` leaves out the verdicts on all other agents' slots."""
         self._agent_id, self._actors = agent_id, actors
         self._sums: dict[tuple[str, str], Counter[str]] = {}  # by schedule and agent
@@ -159,7 +186,7 @@ class AuditTotals:
                     "outcome": verdict.outcome,
                     "why": verdict.why,
                     "seq": verdict.seq,
-                    "by": self._actors.get(verdict.seq),
+                    "by": self._actors.of(verdict.seq),
                 }
             )
 

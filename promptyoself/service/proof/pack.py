@@ -122,7 +122,7 @@ def pack(
         "file": str(out),
         "months": [month.end.month for month in stretch.months],
         "events": stretch.events,
-        **({"lost_events": lost} if stretch.gaps else {}),
+        **({"lost_events": lost} if lost else {}),
         "bytes": size,
         "first": stretch.first,
         "head": head_of(stretch.end),

@@ -6,6 +6,8 @@ lie beside it or in FOLDER, and checks that every line follows from the one befo
 are lost, and that is stated, it prints after the first line which they are, and who says so.
 """
 
+from __future__ import annotations
+
 import argparse
 import hashlib
 import json

@@ -33,12 +33,13 @@ def claimed_after(store: Store, id_: str, now: datetime) -> set[str]:
     Raises:
         ChainError: the log is damaged.
     """
-    claimed = {
+    start = format_utc(now)
+    claimed = (
         str(event.data.get("slot", ""))
         for event in _events_of(store, id_)
         if event.type in ("delivery.attempted", "schedule.triggered")
-    }
-    return {slot for slot in claimed if slot > format_utc(now)}
+    )
+    return {slot for slot in claimed if slot > start}
 
 
 def recount(store: Store, id_: str, trigger: Trigger, now: datetime) -> Recount:
