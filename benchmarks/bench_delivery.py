@@ -1,7 +1,7 @@
 """Prompts that are all due at once, against agents that are never kept waiting.
 
 The floor isn't measured but computed: each agent takes ``LATENCY`` seconds for a prompt, and has
-one at a time; so many seats take so many agents at once. That is all that must take time.
+one at a time. As many agents are at work as there are seats. That is all that must take time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pairs import FLOORS, Figure, environment, promptyoself, python, summed_up
 LATENCY = 0.2  # seconds that the model takes
 PROMPTS, AGENTS = 500, 100
 BARS = {32: 1.15, 64: 1.3}
-"""For so many at once, the largest ratio that is aimed at."""
+"""The largest ratio that is aimed at, by the number of deliveries at once."""
 ROUNDS = 5
 STORM = (10_000, 1_000)
 
@@ -49,7 +49,7 @@ def floor(prompts: int, agents: int, seats: int) -> float:
 
 
 def deliver(prompts: int, agents: int, seats: int) -> dict[str, Any]:
-    """Have so many prompts delivered by a process of its own, from a server in another."""
+    """Have prompts delivered by a process of its own, from a server in another."""
     with tempfile.TemporaryDirectory(prefix="promptyoself-bench-") as scratch:
         environ = environment(Path(scratch) / "var")
         with sandbox(agents, environ) as url:

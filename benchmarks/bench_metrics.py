@@ -1,4 +1,4 @@
-"""A scrape: after 100 new events, against counting the whole log anew (at most 0.1 times); and one
+"""A scrape: after 100 new events, against counting the whole log again (at most 0.1 times); and one
 that looks at 10,000 agents, which all got a delivery today, against 100.
 
 ``bench_metrics.py PAIRS EVENTS`` takes a log of another length.
@@ -48,12 +48,12 @@ def _following(var: Path, pairs: int, events: int) -> Figure:
         store.transact(_NOW, lambda _, drafts=drafts: (drafts, None))
         ours = _seconds(lambda: render(kept.measure(_NOW)))
         (var / "metrics.json").unlink(missing_ok=True)
-        anew = Measurer(store)
-        theirs = _seconds(lambda anew=anew: render(anew.measure(_NOW)))
+        fresh = Measurer(store)
+        theirs = _seconds(lambda fresh=fresh: render(fresh.measure(_NOW)))
         if number >= 0:
             found.append((ours * 1000, theirs * 1000))
     name = f"a scrape after {NEW} new events"
-    return summed_up(name, f"counting all of {events:,} anew", found, 0.1)
+    return summed_up(name, f"counting all of {events:,} again", found, 0.1)
 
 
 def _agents(scratch: Path, pairs: int) -> Figure:
@@ -69,7 +69,7 @@ def _agents(scratch: Path, pairs: int) -> Figure:
         times = []
         for store, measurer in sides:
             draft = registration(10**6 + number)
-            store.transact(_NOW, lambda _, draft=draft: ([draft], None))  # so that it looks anew
+            store.transact(_NOW, lambda _, draft=draft: ([draft], None))  # so that it looks again
             measurer._look_again = 0.0  # which it doesn't always do
             times.append(_seconds(lambda measurer=measurer: render(measurer.measure(_NOW))) * 1000)
         if number >= 0:
@@ -78,7 +78,7 @@ def _agents(scratch: Path, pairs: int) -> Figure:
 
 
 def _fill(store: Store, agents: int) -> None:
-    """So many agents, each with a schedule that was claimed today."""
+    """This number of agents, each with a schedule that was claimed today."""
     slot, following = format_utc(_NOW), format_utc(_NOW + timedelta(minutes=5))
     for start in range(0, agents, _GROUP):
         drafts = []

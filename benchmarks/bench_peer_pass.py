@@ -18,7 +18,7 @@ PASSES = 100  # of which each process tells the median
 
 
 def run(pairs: int = ROUNDS, count: int = 1_000_000) -> Iterator[Figure]:
-    """Both are filled once; each round opens them anew."""
+    """Both are filled once; each round opens them again."""
     name = f"a pass with nothing due, {count} schedules"
     peer = f"APScheduler 3, {count // 10} jobs in SQLAlchemyJobStore on SQLite"
     if not has("apscheduler"):

@@ -41,7 +41,7 @@ class Turns(NamedTuple):
     rate: float
 
     def wait(self, percent: float) -> float:
-        """The wait that so many percent of the turns didn't exceed."""
+        """The wait that this percentage of the turns didn't exceed."""
         return self.waits[min(int(len(self.waits) * percent / 100), len(self.waits) - 1)]
 
 
@@ -155,7 +155,7 @@ def _their_turn(path: Path) -> Callable[[], float]:
 
 
 def _register_at_once(var: Path, count: int) -> tuple[float, float]:
-    """The seconds that so many take together, and one after the other."""
+    """The seconds that ``count`` registrations take together, and one after the other."""
     taken = []
     for together in (True, False):
         environ = environment(var / str(together))

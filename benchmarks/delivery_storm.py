@@ -1,4 +1,4 @@
-"""So many prompts, all due, delivered in this process: ``delivery_storm.py PROMPTS SEATS``.
+"""Prompts, all due at once, delivered in this process: ``delivery_storm.py PROMPTS SEATS``.
 
 Prints what it took as JSON. The time is that of the deliveries alone: importing the Letta client,
 half a second of any command that needs it, comes before.

@@ -43,7 +43,7 @@ def id_of(number: int) -> str:
 
 
 def many(var: Path, number: int) -> Path:
-    """Fill a new data directory with so many schedules, and write its index."""
+    """Fill a new data directory with this number of schedules, and write its index."""
     store = Store(load_settings(var=str(var)), {"via": "cli", "who": "benchmark"}, warn=_tell)
     now = datetime.now(UTC)
     with store.exclusive():
@@ -57,5 +57,5 @@ def many(var: Path, number: int) -> Path:
 
 
 def _tell(warning: str) -> None:
-    if "made anew" not in warning:
+    if "rebuilt" not in warning:
         print(warning, file=sys.stderr)

@@ -74,7 +74,7 @@ def summed_up(
     bar: float | None = None,
     unit: str = "ms",
 ) -> Figure:
-    """The figure of so many pairs of numbers in that unit, ours first."""
+    """The figure of pairs of numbers in that unit, ours first."""
     ratios = [first / second for first, second in found]
     return Figure(
         name,

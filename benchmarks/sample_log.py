@@ -29,8 +29,9 @@ _ACTOR = {"via": "cli", "who": "root"}
 
 
 def lines(events: int) -> Iterator[bytes]:
-    """So many lines, newlines included: registrations, then deliveries with ids and hashes at
-    random, all in one month, three quarters of a second apart or less."""
+    """The lines of this number of events, newlines included. They are registrations, and then
+    deliveries with ids and hashes at random, all in one month, three quarters of a second apart or
+    less."""
     chance = random.Random(4)
     head, step = GENESIS_HASH, timedelta(seconds=min(0.75, 2_000_000 / events))
     for seq, (id_, record) in enumerate(_records(chance), 1):
@@ -96,7 +97,7 @@ def registration(number: int) -> Draft:
 
 
 def claims(count: int) -> list[Draft]:
-    """So many deliveries that begin at once."""
+    """This number of deliveries that begin at once."""
     found = []
     for id_, record in _records(random.Random(5)):
         if isinstance(record, DeliveryAttempted):
