@@ -1,7 +1,7 @@
 """The words of a call, made into those that Click takes.
 
-Programs and models write ``--agent_id`` and ``--flag true``, and a Sanctum host passes on what a
-model wrote. Click would take the last of an option that is given twice without a word.
+Programs and models write ``--agent_id`` and ``--flag true``. A Sanctum host passes on what a model
+wrote. Where an option is given twice, Click would take the last one and say nothing.
 """
 
 from __future__ import annotations

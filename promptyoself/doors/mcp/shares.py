@@ -90,7 +90,7 @@ class Shares:
 
         task = asyncio.create_task(turn())
         # Where nobody waits any more, nobody is told of an error either.
-        task.add_done_callback(lambda task: task.cancelled() or task.exception())
+        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         try:
             return await asyncio.shield(task)
         finally:

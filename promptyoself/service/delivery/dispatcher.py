@@ -114,8 +114,8 @@ class Dispatcher:
         """One pass, without waiting.
 
         It takes in what has finished, adopts what dead workers have left, records outcomes and
-        claims in one append, and sends what was claimed. An index that doesn't say what the log
-        says is made again from the log first.
+        claims in one append, and sends what was claimed. An index that contradicts the log is
+        rebuilt from the log first.
 
         ``until`` leaves alone what became due only after it; ``stamp`` is the ledger's, where the
         caller has just read it.
@@ -311,6 +311,7 @@ class Dispatcher:
         """What has become of deliveries: its events, a line per outcome, and the state after it."""
         drafts: list[Draft] = []
         lines: list[dict[str, Any]] = []
+        ts = format_utc(now)
 
         def take(claimed: Claim, records: Sequence[Record]) -> State:
             drafts.extend(
@@ -318,7 +319,6 @@ class Dispatcher:
             )
             return fold(state, [provisional_event(record, claimed.id, ts) for record in records])
 
-        ts = format_utc(now)
         for claimed, stalled in stalls:
             state = take(claimed, stall_events(state, claimed, self._worker, stalled))
         for claimed, outcome in outcomes:

@@ -32,7 +32,7 @@ class LogCheck:
 
         Raises:
             IndexMismatch: the log says something else.
-            ValueError: it still does, after the index was made again from the log.
+            ValueError: it still does, after the index was rebuilt from the log.
         """
         content = (schedule.told, schedule.retold, *(getattr(schedule, name) for name in SPECIFIED))
         if self._agreed.get(schedule.id) == content:
@@ -46,7 +46,7 @@ class LogCheck:
         self._agreed[schedule.id] = content
 
     def mended(self, id_: str) -> None:
-        """The index was made again from the log, because of that schedule."""
+        """The index was rebuilt from the log, because of that schedule."""
         self._mended.add(id_)
 
     def _agrees(self, schedule: Schedule) -> bool:
