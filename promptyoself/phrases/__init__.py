@@ -1,0 +1,1 @@
+"""Times in words, as people say them: a small closed grammar, and nothing is guessed."""

@@ -1,0 +1,286 @@
+"""Recurrences in words: ``every weekday at 9``, ``last day of the month at 18:00``.
+
+What is understood is a cron expression, or an interval where nothing but a length was said. Pure.
+"""
+
+from __future__ import annotations
+
+from datetime import time
+from typing import NamedTuple
+
+from promptyoself.phrases.clock import SpokenClock, read_clock, read_clocks
+from promptyoself.phrases.words import (
+    DAY_PARTS,
+    MONTHS,
+    UNITS,
+    WEEKDAYS,
+    AmbiguousError,
+    OutsideGrammarError,
+    Words,
+    is_number,
+)
+
+_CRON_DAYS = ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")
+_WORKDAYS, _WEEKEND = "MON-FRI", "SAT,SUN"
+_DAY_MINUTES = 24 * 60
+_ONE_MINUTE = (
+    "One cron expression has the same minutes at each of its hours. Register a schedule for each."
+)
+_LAST_HOUR = (
+    "One cron expression has the same minutes at each of its hours. Let the last hour have all of"
+    " them: every 30 minutes between 9:00 and 16:30."
+)
+_EVERY_OTHER = "Write the length and the first time: --every 2w --start-at 2026-12-04T16:00."
+
+
+class Recurrence(NamedTuple):
+    """When something recurs. One of the two is empty."""
+
+    cron: str  # five fields
+    every: str  # a duration
+
+
+class _Days(NamedTuple):
+    """Which days were said, as fields of a cron expression."""
+
+    of_month: str = "*"
+    month: str = "*"
+    of_week: str = "*"
+    part: str = ""  # of the day, where one was said
+
+
+class _Length(NamedTuple):
+    """How long it is from one time to the next."""
+
+    number: int
+    unit: str  # s, m, h, d or w
+
+
+def read_recurrence(text: str) -> Recurrence:
+    """What a phrase says of when something recurs.
+
+    Raises:
+        OutsideGrammarError: the text isn't a phrase of this grammar, or no cron expression and no
+            interval says that.
+        AmbiguousError: it can mean two things.
+    """
+    words = Words(text)
+    days: _Days | None = None
+    length: _Length | None = None
+    window: tuple[time, time] | None = None
+    clocks: list[SpokenClock] = []
+    while not words.over:
+        words.take(",")
+        if not length and not days and (length := words.attempt(_length)):
+            continue
+        if not window and (window := words.attempt(_window)):
+            continue
+        if not days and (days := words.attempt(_days)):
+            continue
+        if clocks or not (clocks := read_clocks(words)):
+            raise OutsideGrammarError
+    if length and not clocks:
+        return _recurring_within_days(length, days, window)
+    if length:
+        raise OutsideGrammarError(_EVERY_OTHER)
+    if window or not days or not clocks:
+        raise OutsideGrammarError
+    times = sorted({clock.time(days.part) for clock in clocks})
+    return _cron({(one.hour, one.minute) for one in times}, days)
+
+
+def _cron(times: set[tuple[int, int]], days: _Days) -> Recurrence:
+    """The expression of times of day, each an hour and a minute. Raises where there is none."""
+    hours, minutes = sorted({hour for hour, _ in times}), sorted({minute for _, minute in times})
+    if len(times) != len(hours) * len(minutes):
+        raise OutsideGrammarError(_ONE_MINUTE)
+    fields = [_spelled(minutes, 60), _spelled(hours, 24), days.of_month, days.month, days.of_week]
+    return Recurrence(" ".join(fields), "")
+
+
+def _spelled(numbers: list[int], size: int) -> str:
+    """The numbers of a field as people write them: ``*``, ``*/15``, ``9-17/2`` or ``9,17``."""
+    first, last = numbers[0], numbers[-1]
+    if len(numbers) >= 3:
+        step = numbers[1] - first
+        if numbers == list(range(first, last + 1, step)):
+            steps = f"/{step}" if step > 1 else ""
+            return f"*{steps}" if first == 0 and last + step >= size else f"{first}-{last}{steps}"
+    return ",".join(map(str, numbers))
+
+
+def _recurring_within_days(
+    length: _Length, days: _Days | None, window: tuple[time, time] | None
+) -> Recurrence:
+    """Every so often, on all days or some, all day or between two times of day."""
+    if not days and not window:
+        return Recurrence("", f"{length.number}{length.unit}")
+    if length.unit not in ("m", "h"):
+        raise OutsideGrammarError(_EVERY_OTHER)
+    step = length.number * (60 if length.unit == "h" else 1)
+    first, last = (one.hour * 60 + one.minute for one in window or (time(0), time(23, 59)))
+    if (last < first and days) or (not window and _DAY_MINUTES % step):
+        raise OutsideGrammarError
+    minutes = range(first, first + (last - first) % _DAY_MINUTES + 1, step)
+    times = {divmod(minute % _DAY_MINUTES, 60) for minute in minutes}
+    try:
+        return _cron(times, days or _Days())
+    except OutsideGrammarError:
+        raise OutsideGrammarError(_LAST_HOUR) from None
+
+
+def _length(words: Words) -> _Length | None:
+    """Read ``every 15 minutes``, ``every other hour``, ``hourly``."""
+    if words.take("hourly"):
+        return _Length(1, "h")
+    if not words.take("every", "each"):
+        return None
+    if words.take_all("half hour") or words.take_all("half an hour"):
+        return _Length(30, "m")
+    number = 2 if words.take("other") else words.number()
+    unit = UNITS.get(words.take_from(UNITS), "")
+    if number is None and words.peek(-1) not in ("minute", "hour"):
+        return None  # a day, or a week on some day
+    if unit not in ("s", "m", "h", "d", "w") or number == 0:
+        return None
+    return _Length(number or 1, unit)
+
+
+def _window(words: Words) -> tuple[time, time] | None:
+    """Read ``between 9 and 17`` or ``from 9:00 to 16:30``."""
+    opening = words.take("between", "from")
+    first = read_clock(words, after_at=True) if opening else None
+    if not first or not words.take(
+        *(("and",) if opening == "between" else ("to", "until", "till"))
+    ):
+        return None
+    last = read_clock(words, after_at=True)
+    return (first.time(), last.time()) if last else None
+
+
+# --- days ---------------------------------------------------------------------------------------
+
+
+def _days(words: Words) -> _Days | None:
+    """Read which days are meant, and in which months; ``None`` where no days come next."""
+    for read in (_each_day, _days_of_year, _days_of_month, _days_of_week):
+        if days := words.attempt(read):
+            break
+    else:
+        return None
+    part = words.take(*DAY_PARTS, *(f"{part}s" for part in DAY_PARTS)).removesuffix("s")
+    days = days._replace(part=days.part or part)
+    if days.month == "*" and words.peek(1) in MONTHS and words.take("in"):
+        months = _list(words, MONTHS)
+        days = days._replace(month=",".join(str(number) for number in months))
+    return days
+
+
+def _each_day(words: Words) -> _Days | None:
+    if words.take("daily"):
+        return _Days()
+    if words.take("every", "each") and (word := words.take("day", *DAY_PARTS)):
+        return _Days(part="" if word == "day" else word)
+    return None
+
+
+def _days_of_week(words: Words) -> _Days | None:
+    """Read ``every monday and thursday``, ``weekdays``, ``on mondays``, ``monday to friday``."""
+    if words.take_all("every other") or words.take_all("every second"):
+        raise OutsideGrammarError(_EVERY_OTHER)
+    weekly = words.take_all("every week") or words.take_all("each week") or words.take("weekly")
+    recurs = weekly or words.take("every", "each")
+    words.take("on")
+    if word := words.take("weekday", "weekdays", "workday", "workdays", "weekend", "weekends"):
+        of_week = _WEEKEND if word.startswith("weekend") else _WORKDAYS
+        return _Days(of_week=of_week) if recurs or word.endswith("s") else None
+    is_plural = words.peek().endswith("days")
+    named = _list(words, WEEKDAYS)
+    if not named:
+        return None
+    if len(named) == 1 and words.take("to", "through", "until", "-"):
+        last = WEEKDAYS.get(words.take_from(WEEKDAYS))
+        if last is None or last == named[0]:
+            raise OutsideGrammarError
+        return _Days(of_week=f"{_CRON_DAYS[named[0]]}-{_CRON_DAYS[last]}")
+    if not (recurs or is_plural):
+        return None
+    return _Days(of_week=",".join(_CRON_DAYS[number] for number in sorted(set(named))))
+
+
+def _days_of_month(words: Words) -> _Days | None:
+    """Read ``the 1st and 15th of the month``, ``every month on the last day``, ``last friday of
+    every month``."""
+    monthly = words.take_all("every month") or words.take_all("each month") or words.take("monthly")
+    recurs = monthly or words.take("every", "each")
+    words.take("on")
+    words.take("the")
+    last = words.take("last")
+    numbers = [-1] if last else _ordinals(words)
+    if not numbers:
+        return None
+    weekday = words.take_from(WEEKDAYS)
+    if last and not weekday and not words.take("day"):
+        return None
+    if not monthly and not _of_every_month(words):
+        if recurs and not last and not weekday and words.peek() not in MONTHS:
+            raise OutsideGrammarError("Say of what: every 1st of the month.")
+        return None
+    if weekday:
+        if len(numbers) > 1 or numbers[0] > 5:
+            raise OutsideGrammarError
+        number = WEEKDAYS[weekday]
+        # In cron, Sunday is 0, and L5 is the last Friday.
+        of_week = f"L{(number + 1) % 7}" if last else f"{_CRON_DAYS[number]}#{numbers[0]}"
+        return _Days(of_week=of_week)
+    if not last and max(numbers) > 28:
+        raise AmbiguousError("the last day of the month", "a --cron that skips shorter months")
+    return _Days(of_month="L" if last else ",".join(str(number) for number in numbers))
+
+
+def _of_every_month(words: Words) -> bool:
+    return any(words.take_all(f"of {which} month") for which in ("the", "every", "each"))
+
+
+def _days_of_year(words: Words) -> _Days | None:
+    """Read ``every 5 march``, ``every year on december 24th``."""
+    yearly = words.take_all("every year") or words.take_all("each year")
+    if not (yearly or words.take("yearly", "annually", "every", "each")):
+        return None
+    words.take("on")
+    words.take("the")
+    month = words.take_from(MONTHS)
+    number = words.ordinal() or (words.number() if is_number(words.peek()) else None)
+    if not month:
+        words.take("of")
+        month = words.take_from(MONTHS)
+    if not month or not number or number > _LENGTHS[MONTHS[month] - 1]:
+        return None
+    return _Days(of_month=str(number), month=str(MONTHS[month]))
+
+
+_LENGTHS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+
+
+def _ordinals(words: Words) -> list[int]:
+    """Read ``1st``, or ``1st and 15th``."""
+    numbers = []
+    while number := words.ordinal():
+        numbers.append(number)
+        if words.peek(1) in ("st", "nd", "rd", "th"):
+            break
+        words.take(",")
+        words.take("and")
+        words.take("the")
+    return numbers
+
+
+def _list(words: Words, table: dict[str, int]) -> list[int]:
+    """Read names of a table, with commas or ``and`` between them, as their numbers."""
+    numbers = []
+    while name := words.take_from(table):
+        numbers.append(table[name])
+        if words.peek(1) in table or words.peek(2) in table:
+            words.take(",")
+            words.take("and")
+    return numbers
