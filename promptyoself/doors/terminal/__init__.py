@@ -1,0 +1,1 @@
+"""What people see at a terminal: each answer of a command in a form that is made for eyes."""

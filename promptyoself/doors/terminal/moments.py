@@ -1,0 +1,105 @@
+"""Instants, lengths of time and recurrences as people say them. Pure."""
+
+from __future__ import annotations
+
+from calendar import day_name
+from datetime import datetime, timedelta
+
+from promptyoself.core.instants import parse_utc
+from promptyoself.core.times import DAY, wall_time, zone_named
+
+_LENGTHS = (
+    (timedelta(days=365), "y"),
+    (DAY, "d"),
+    (timedelta(hours=1), "h"),
+    (timedelta(minutes=1), "min"),
+    (timedelta(seconds=1), "s"),
+)
+_FEW = 3  # of a unit; below it the next smaller unit is said too
+
+
+def moment(instant: str, zone: str, now: datetime) -> str:
+    """An instant as ``Mon 30 Nov 09:00``, by the clocks of ``zone``, without what ``now`` tells:
+    the day if it is today's, the year if it is this year's. Seconds are said only if there are any.
+    """
+    there, here = (wall_time(one, zone_named(zone)) for one in (parse_utc(instant), now))
+    clock = f"{there:%H:%M:%S}" if there.second else f"{there:%H:%M}"
+    if there.date() == here.date():
+        return f"today {clock}"
+    year = "" if there.year == here.year else f" {there.year}"
+    return f"{there:%a} {there.day} {there:%b}{year} {clock}"
+
+
+def distance(instant: str, now: datetime) -> str:
+    """How far an instant is from ``now``: ``in 2 d``, ``3 h ago``, ``now``."""
+    ahead = parse_utc(instant) - now
+    length = length_of(abs(ahead))
+    if not length:
+        return "now"
+    return f"in {length}" if ahead > timedelta(0) else f"{length} ago"
+
+
+def length_of(length: timedelta) -> str:
+    """A length of time in its largest unit, or in two while there are few of the first: ``1 d 4 h``.
+    Empty below a second."""
+    for index, (unit, name) in enumerate(_LENGTHS):
+        count = length // unit
+        if count == 0:
+            continue
+        said = f"{count} {name}"
+        if count < _FEW and index + 1 < len(_LENGTHS):
+            smaller, smaller_name = _LENGTHS[index + 1]
+            rest = (length - count * unit) // smaller
+            said += f" {rest} {smaller_name}" if rest else ""
+        return said
+    return ""
+
+
+def recurrence(kind: str, value: str, zone: str, home: str) -> str:
+    """How a schedule recurs, in words. The zone of a cron expression is named where it isn't
+    ``home``, the reader's own."""
+    if kind == "once":
+        return "once"
+    if kind == "interval":
+        return f"every {value}"
+    return in_words(value) + ("" if zone == home else f" ({zone})")
+
+
+def in_words(expression: str) -> str:
+    """A cron expression in words; as it is where words would mislead.
+
+    cron-descriptor joins a day of the month and a weekday by "and", but cron fires on either.
+    """
+    from cron_descriptor import (
+        FormatError,
+        MissingFieldError,
+        Options,
+        WrongArgumentError,
+        get_description,
+    )
+
+    fields = expression.split()
+    if not fields[2].startswith("*") and not fields[4].startswith("*"):
+        return expression
+    options = Options()
+    options.use_24hour_time_format = True
+    options.locale_code = "en_US"
+    try:
+        words = get_description(expression, options)
+    except (FormatError, MissingFieldError, WrongArgumentError):
+        return expression
+    for day in day_name[:7]:
+        words = words.replace(day, day[:3])
+    for long, short in _SHORTER:
+        words = words.replace(long, short)
+    return words[:1].lower() + words[1:]
+
+
+_SHORTER = (
+    (" through ", " to "),
+    (", Mon to Fri", " on weekdays"),
+    (", on the ", " on the "),
+    (", between ", " between "),
+    (", only on ", " on "),
+    (", only in ", " in "),
+)
