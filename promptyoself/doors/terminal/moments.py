@@ -40,18 +40,18 @@ def distance(instant: str, now: datetime) -> str:
 
 
 def length_of(length: timedelta) -> str:
-    """A length of time in its largest unit, or in two while there are few of the first: ``1 d 4 h``.
-    Empty below a second."""
+    """A length of time in its largest unit, or in two while there are few of the first, as in
+    ``1 d 4 h``. Empty below a second."""
     for index, (unit, name) in enumerate(_LENGTHS):
         count = length // unit
         if count == 0:
             continue
-        said = f"{count} {name}"
+        words = f"{count} {name}"
         if count < _FEW and index + 1 < len(_LENGTHS):
             smaller, smaller_name = _LENGTHS[index + 1]
             rest = (length - count * unit) // smaller
-            said += f" {rest} {smaller_name}" if rest else ""
-        return said
+            words += f" {rest} {smaller_name}" if rest else ""
+        return words
     return ""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from promptyoself.doors.terminal.screen import Document, Screen, plain, rows, state
+from promptyoself.doors.terminal.screen import Document, Screen, rows, state
 
 
 def show_error(document: Document, screen: Screen) -> None:
@@ -12,12 +12,12 @@ def show_error(document: Document, screen: Screen) -> None:
     screen.print(
         Text.assemble(
             Text("error: ", style="bold red"),
-            plain(document["message"]),
+            screen.sentence(document["message"]),
             Text(f"  {document['code']}", style="dim"),
         )
     )
     if document.get("hint"):
-        screen.print(plain(document["hint"]))
+        screen.print(screen.sentence(document["hint"]))
     if document.get("checks"):
         screen.print("")
         show_checks(document, screen)
@@ -30,8 +30,8 @@ def show_checks(document: Document, screen: Screen) -> None:
         table.add_row(
             state("ok" if check["ok"] else "failed"),
             check["name"].replace("_", " "),
-            plain(check["detail"]),
+            screen.sentence(check["detail"]),
         )
     screen.print(table)
     if document["status"] == "success":
-        screen.print("", plain(document["message"]))
+        screen.print("", screen.sentence(document["message"]))

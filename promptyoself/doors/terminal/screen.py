@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from rich.console import Console, RenderableType
+from rich.console import Console, RenderableType  # noqa: TC002  # a named tuple has it
 from rich.table import Table
 from rich.text import Text
 
-from promptyoself.core.instants import parse_utc
 from promptyoself.core.visible import visible
 from promptyoself.doors.terminal.moments import distance, moment
 
 Document = Mapping[str, Any]
+
+INSTANT = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}\.[0-9]{6}Z"
+"""How an instant is written in documents."""
 
 # A state is told by its word; the colour only helps those who see it.
 _STYLES = {
@@ -52,9 +55,9 @@ class Screen(NamedTuple):
         """An instant without its distance."""
         return Text(moment(instant, self.zone, self.now) if instant else "")
 
-    def is_past(self, instant: str) -> bool:
-        """Whether an instant is over."""
-        return parse_utc(instant) <= self.now
+    def sentence(self, text: str) -> Text:
+        """A sentence of ours, with its instants as people say them."""
+        return plain(re.sub(INSTANT, lambda instant: moment(instant[0], self.zone, self.now), text))
 
     def print(self, *shown: RenderableType) -> None:
         """Print below what is there, each on lines of its own."""
