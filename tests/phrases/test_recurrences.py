@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from promptyoself.phrases import words
 from promptyoself.phrases.recurrences import Recurrence, read_recurrence
 from promptyoself.phrases.words import AmbiguousError, OutsideGrammarError
-from promptyoself.rules.cron import parse_cron
+from promptyoself.rules.cron_expressions import parse_cron
 from promptyoself.rules.triggers import Trigger, slots
 
 # The rules are written by hand, and expanded by dateutil.
