@@ -29,6 +29,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "state": {"core", "events"},
     "index": {"core", "events", "ledger", "state"},
     "store": {"core", "events", "ledger", "state", "index"},
+    # Times in words.
+    "phrases": {"core"},
     # What follows from it, and where prompts go.
     "rules": {"core", "events", "state"},
     "targets": {"core"},
@@ -49,6 +51,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # How callers come in.
     "doors": {"core", "state", "rules", "store", "targets"}
     | {"service.delivery", "service.metrics", "service.schedules", "service.upkeep"},
+    "doors.terminal": {"core"},
     "doors.mcp": {"core", "doors", "service.delivery"},
     "doors.commands": {"core", "events", "store", "ledger", "targets", "targets.letta", "sandbox"}
     | {"doors", "doors.mcp"}
@@ -69,7 +72,7 @@ MOST_ENTRIES = 20
 LIBRARIES = {
     "letta_client": {"targets.letta"},
     "filelock": {"ledger"},
-    "rich": {"doors"},
+    "rich": {"doors", "doors.terminal"},
     "dotenv": {"core"},
     "platformdirs": {"core"},
     "click": {"cli", "doors", "doors.commands", "doors.mcp"},
@@ -81,6 +84,9 @@ LIBRARIES = {
     "pydantic": {"doors.mcp"},
     "isal": {"ledger"},
     "croniter": {"rules"},
+    "cron_descriptor": {"doors.terminal"},
+    "dateutil": {"rules"},
+    "jinja2": {"rules"},
     "cryptography": {"service.proof"},
     "prometheus_client": {"service.metrics"},
 }

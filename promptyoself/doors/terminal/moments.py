@@ -85,7 +85,7 @@ def in_words(expression: str) -> str:
     options.use_24hour_time_format = True
     options.locale_code = "en_US"
     try:
-        words = get_description(expression, options)
+        words: str = get_description(expression, options)
     except (FormatError, MissingFieldError, WrongArgumentError):
         return expression
     for day in day_name[:7]:

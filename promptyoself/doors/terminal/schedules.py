@@ -130,7 +130,7 @@ def _misfire(schedule: Document) -> str:
         "skip": f"skipped after {grace}",
         "coalesce": f"the latest one is sent, up to {grace} late",
         "all": f"each is sent, up to {grace} late",
-    }.get(schedule["misfire"], schedule["misfire"])
+    }.get(schedule["misfire"], str(schedule["misfire"]))
 
 
 def _daily(schedule: Document) -> str:
