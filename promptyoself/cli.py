@@ -48,7 +48,7 @@ import click
 from promptyoself import __version__
 from promptyoself.doors.arguments import from_host, normalise_flags, refuse_closed, refuse_repeats
 from promptyoself.doors.output import emit, error_document, from_click_error, in_words_of_door
-from promptyoself.doors.registry import AGENT_FACING, COMMANDS
+from promptyoself.doors.registry import AGENT_FACING, COMMANDS, GROUPS
 from promptyoself.doors.session import Caller
 
 
@@ -72,19 +72,31 @@ class _LazyGroup(click.Group):
         return name, command, rest
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List them, those first that agents may call: hosts read their names from here."""
+        """List them by group, each with the whole first sentence of its help."""
+        caller = ctx.find_object(Caller)
+        if caller is not None and caller.via == "sanctum":
+            self._format_for_hosts(ctx, formatter)
+            return
+        longest = max(map(len, COMMANDS))
+        for title, names in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl(
+                    [(name.ljust(longest), self._sentence(ctx, name, 1000)) for name in names]
+                )
+
+    def _format_for_hosts(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List them, those first that agents may call: a Sanctum host that doesn't know
+        ``--describe`` reads their names from this section, a line each."""
         others = [name for name in COMMANDS if name not in AGENT_FACING]
         limit = formatter.width - 6 - max(map(len, COMMANDS))
         for title, names in (("Available commands", AGENT_FACING), ("Other commands", others)):
             with formatter.section(title):
-                commands = ((name, self.get_command(ctx, name)) for name in names)
-                formatter.write_dl(
-                    [
-                        (name, command.get_short_help_str(limit))
-                        for name, command in commands
-                        if command
-                    ]
-                )
+                formatter.write_dl([(name, self._sentence(ctx, name, limit)) for name in names])
+
+    def _sentence(self, ctx: click.Context, name: str, limit: int) -> str:
+        """The first sentence of a command's help, cut after ``limit`` characters."""
+        command = self.get_command(ctx, name)
+        return "" if command is None else command.get_short_help_str(limit)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(COMMANDS)
@@ -107,7 +119,11 @@ def _describe(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         ctx.exit()
 
 
-@click.group(cls=_LazyGroup, invoke_without_command=True)
+@click.group(
+    cls=_LazyGroup,
+    invoke_without_command=True,
+    epilog="`promptyoself help COMMAND` tells more of a command.",
+)
 @click.version_option(__version__, prog_name="promptyoself")
 @click.option(
     "--describe",
@@ -156,15 +172,15 @@ def _run(arguments: Sequence[str] | None, via: str = "cli") -> int:
     if sys.stdout is None:
         print("promptyoself: stdout is closed, so nothing was done.", file=sys.stderr)
         return 1
+    called = _in_full(sys.argv[1:] if arguments is None else arguments, via)
     try:
         try:
-            code = cli.main(arguments, "promptyoself", standalone_mode=False, obj=Caller(via))
+            code = cli.main(called, "promptyoself", standalone_mode=False, obj=Caller(via))
             sys.stdout.flush()
             return code if isinstance(code, int) else 0
         except BrokenPipeError:
             raise
         except (Exception, KeyboardInterrupt) as error:
-            called = sys.argv[1:] if arguments is None else arguments
             document, code = error_document(from_click_error(error, called, COMMANDS))
             name = next((word for word in called if word in COMMANDS), None)
             context = click.Context(cli, info_name=name)
@@ -178,6 +194,13 @@ def _run(arguments: Sequence[str] | None, via: str = "cli") -> int:
         if not isinstance(error, BrokenPipeError):
             print(f"promptyoself: the answer could not be written: {error}", file=sys.stderr)
         return 1
+
+
+def _in_full(arguments: Sequence[str], via: str) -> Sequence[str]:
+    """The arguments, with ``help list`` as ``list --help``. Agents have no such command."""
+    if via == "sanctum" or list(arguments[:1]) != ["help"]:
+        return arguments
+    return [*arguments[1:2], "--help"]
 
 
 if __name__ == "__main__":

@@ -83,9 +83,9 @@ def from_click_error(
         command = " ".join(["promptyoself", *(word for word in called if word in commands)])
         code, hint = _usage_code(error), f"See `{command} --help`."
         if code == "unknown_command" and called:
-            from difflib import get_close_matches
+            from promptyoself.doors.synonyms import meant
 
-            close = " or ".join(get_close_matches(called[0], commands))
+            close = " or ".join(meant(called[0], commands))
             hint = f"Did you mean {close}? {hint}" if close else hint
         return WrongUsage(code, _on_one_line(error), hint)
     if isinstance(error, click.ClickException):

@@ -2,7 +2,7 @@
 
 The command line and its help, the description for Sanctum hosts, the MCP server and the generated
 pages of docs/ read it. A new command gets one entry in :data:`TOOLS`, or in :data:`CLOSED` where it
-is closed to agents.
+is closed to agents, and its place in :data:`GROUPS`.
 
 Every command imports this module, so it imports nothing that takes time.
 """
@@ -176,7 +176,7 @@ TOOLS: dict[str, Tool] = {
         people_only=_FOR_LOOPS,
     ),
 }
-"""Each command for agents by its name, in the order in which help and tools list them."""
+"""Each command for agents by its name, in the order in which tools are listed."""
 
 CLOSED = {
     "rebuild": "log",
@@ -201,7 +201,21 @@ CLOSED = {
 files or moves schedules."""
 
 COMMANDS = {name: tool.module for name, tool in TOOLS.items()} | CLOSED
-"""The module of every command, in the order in which help lists them."""
+"""The module of every command."""
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "Schedule prompts": (*("register", "modify", "pause", "resume", "cancel", "trigger"),),
+    "Look at them": (*("list", "show", "next", "simulate", "history", "diff", "stats"),),
+    "Keep desires": ("desire", "desires", "reinforce", "prune", "idle"),
+    "Wake and deliver": ("execute", "agents", "test", "mcp"),
+    "Keep within limits": ("budgets", "approve", "approvals", "revoke"),
+    "Prove what happened": ("audit", "verify", "head", "keygen", "pack"),
+    "Operate": (
+        *("doctor", "metrics", "seal", "rebuild", "recover", "export", "import", "import-sqlite"),
+        *("install-plugin", "sandbox", "demo"),
+    ),
+}
+"""Every command, once, under the heading that help has it under."""
 
 AGENT_FACING = tuple(TOOLS)
 """The commands that agents may call."""

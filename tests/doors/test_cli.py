@@ -12,7 +12,8 @@ from calling import AGENT, call, run
 
 from promptyoself import __version__
 from promptyoself.cli import cli
-from promptyoself.doors.registry import COMMANDS
+from promptyoself.doors.registry import COMMANDS, GROUPS
+from promptyoself.doors.synonyms import SYNONYMS
 
 SCRIPT = Path(sys.executable).with_name("promptyoself")
 COMMANDS_OF_THE_CONTRACT = {
@@ -58,6 +59,49 @@ def test_help_and_version_are_for_people() -> None:
         for name in COMMANDS:
             assert f"  {name} " in answer.out.decode()
     assert __version__ in call("--version").out.decode()
+
+
+def test_help_has_every_command_in_one_group() -> None:
+    """Each command is under one heading. Its summary is a whole sentence, on one line of an
+    80-column terminal."""
+    grouped = [name for names in GROUPS.values() for name in names]
+    assert sorted(grouped) == sorted(COMMANDS)
+    lines = call("--help").out.decode().splitlines()
+    assert max(map(len, lines)) <= 80
+    for title, names in GROUPS.items():
+        first = lines.index(f"{title}:") + 1
+        shown = lines[first : first + len(names)]
+        assert [line.split()[0] for line in shown] == list(names)
+        cut = [line for line in shown if line.endswith("...") or not line.endswith(".")]
+        assert not cut, "shorten the first sentence of its docstring"
+
+
+def test_help_may_be_a_word(var: Path) -> None:
+    """`help` and `help list` are `--help` and `list --help`. An agent has no such command."""
+    assert call("help").out == call("--help").out
+    assert call("help", "list").out == call("list", "--help").out
+    assert "Did you mean list?" in call("help", "lsit").error("unknown_command", 2)["hint"]
+
+
+@pytest.mark.parametrize(
+    ("word", "command"),
+    [
+        ("ls", "list"), ("rm", "cancel"), ("add", "register"), ("log", "history"),
+        ("delete", "cancel"), ("new", "register"), ("create", "register"), ("run", "trigger"),
+        ("stop", "pause"), ("start", "execute"), ("logs", "history"), ("ps", "list"),
+        ("STATUS", "doctor"), ("lsit", "list"), ("shwo", "show"),
+    ],
+)  # fmt: skip
+def test_another_word_for_a_command_is_understood(word: str, command: str) -> None:
+    """The hint names the command that people mean by a word of another program, or by a typo."""
+    hint = call(word).error("unknown_command", 2)["hint"]
+    assert hint.startswith(f"Did you mean {command}")
+
+
+def test_synonyms_lead_to_commands() -> None:
+    """No synonym is a command itself, and each leads to commands that there are."""
+    assert not set(SYNONYMS) & set(COMMANDS)
+    assert {name for names in SYNONYMS.values() for name in names} <= {*COMMANDS, "--version"}
 
 
 @pytest.mark.parametrize(
@@ -145,7 +189,7 @@ def test_a_bug_is_answered_too(var: Path, monkeypatch: pytest.MonkeyPatch) -> No
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("by mistake")
 
-    monkeypatch.setattr("promptyoself.doors.commands.listing.list_schedules", broken)
+    monkeypatch.setattr("promptyoself.service.schedules.views.list_schedules", broken)
     answer = call("list")
     assert answer.code == 1
     assert answer.document["code"] == "internal_error"

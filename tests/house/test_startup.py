@@ -154,6 +154,18 @@ def test_the_group_loads_no_command(environ: dict[str, str]) -> None:
     assert "orjson" in modules
 
 
+def test_help_loads_the_commands_alone(environ: dict[str, str]) -> None:
+    """P8: `--help` loads every command for its first sentence, and nothing that does their work."""
+    code = "import sys\nfrom promptyoself import cli\ncli._run(['--help'])\nprint(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environ, stdout=subprocess.PIPE, check=True
+    )
+    modules = ours(set(done.stdout.decode().splitlines()[-1].split()))
+    assert "doors.commands.listing" in modules
+    working = ("service", "store", "state", "index", "ledger", "rules", "targets", "sandbox")
+    assert not {name for name in modules if name.split(".")[0] in working}
+
+
 def test_the_end_is_clean(environ: dict[str, str]) -> None:
     """P8: a command ends at once, without taking the interpreter apart, and yet its whole answer
     arrives, its exit code too; called from Python, `main` raises SystemExit as any program does."""

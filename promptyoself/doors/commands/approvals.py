@@ -1,6 +1,9 @@
 """Approvals, which are for people alone: give one, see what there are, take one back."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,9 +13,9 @@ from promptyoself.doors.command import command
 from promptyoself.doors.options import Whole, reason_option, schedule_option
 from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
-from promptyoself.service.schedules.approvals import approve, list_approvals, require_person, revoke
-from promptyoself.service.schedules.views import show
-from promptyoself.store.store import Store
+
+if TYPE_CHECKING:
+    from promptyoself.store.store import Store
 
 
 @command("approve")
@@ -43,6 +46,8 @@ def approve_command(
     is then refused. Without it, at a terminal, the schedule is shown, and you are asked. Changing
     the schedule voids the approval. Agents can't call this.
     """
+    from promptyoself.service.schedules.approvals import approve
+
     store = session.store()
     if content is None and session.at_terminal:
         content = _read_and_asked(session, store, id_)
@@ -55,6 +60,9 @@ def approve_command(
 
 def _read_and_asked(session: Session, store: Store, id_: str) -> str:
     """The hash of the schedule, once a person has read it and said yes."""
+    from promptyoself.service.schedules.approvals import require_person
+    from promptyoself.service.schedules.views import show
+
     require_person(store)
     schedule = show(store, id_, now=session.now())
     fields: Mapping[str, object] = schedule
@@ -80,7 +88,12 @@ _READ = (
 
 @command("approvals")
 def approvals_command(session: Session) -> Document:
-    """List approvals: what is left of each, until when, and whether it counts."""
+    """List approvals, and what is left of each.
+
+    It says until when each holds, and whether it counts.
+    """
+    from promptyoself.service.schedules.approvals import list_approvals
+
     return list_approvals(session.reading(), session.now())
 
 
@@ -89,4 +102,6 @@ def approvals_command(session: Session) -> Document:
 @reason_option
 def revoke_command(session: Session, id_: str, reason: str | None) -> Document:
     """Take back what is left of a schedule's approval."""
+    from promptyoself.service.schedules.approvals import revoke
+
     return revoke(session.store(), id_, reason, session.now())

@@ -14,12 +14,13 @@ from promptyoself.doors.session import Session
 @click.option("--until", metavar="T", help="Only slots up to then: 2027-01-31, '1h ago' (now).")
 @click.option("--agent-id", metavar="AGENT", help="Only slots of this agent's schedules.")
 def audit_command(session: Session, **options: Any) -> Document:
-    """Account for every slot that should have been; exits 1 where one has no outcome.
+    """Account for every slot that should have been.
 
-    Computes the slots from the schedules' own times, as they stood, and finds each one's outcome in
-    the log: delivered, failed, skipped and why, in flight, in doubt, pending; or unaccounted. Use
-    it to learn what didn't arrive in a while: --since '2027-01-30'. Answers with totals, schedules,
-    and undelivered, the slots that weren't delivered and why.
+    It exits 1 where a slot has no outcome. Computes the slots from the schedules' own times, as
+    they stood, and finds each one's outcome in the log: delivered, failed, skipped and why, in
+    flight, in doubt, pending; or unaccounted. Use it to learn what didn't arrive in a while:
+    --since '2027-01-30'. Answers with totals, schedules, and undelivered, the slots that weren't
+    delivered and why.
     """
     from promptyoself.service.audit.report import audit
 

@@ -30,10 +30,11 @@ _PATIENCE = 60.0
 
 @command("demo")
 def demo_command(session: Session) -> Document:
-    """Show the whole of it: register three prompts, deliver two, and prove it from the log.
+    """Show the whole of it, from three prompts to the proof.
 
-    It uses a sandbox of its own or, with LETTA_BASE_URL set, that server's agents. The data
-    directory is a new one, unless --var names one. Progress is shown on stderr.
+    It registers three prompts, delivers two, and proves that from the log. It uses a sandbox of its
+    own or, with LETTA_BASE_URL set, that server's agents. The data directory is a new one, unless
+    --var names one. Progress is shown on stderr.
     """
     from promptyoself.sandbox import Sandbox
 

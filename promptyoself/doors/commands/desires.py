@@ -14,7 +14,6 @@ from promptyoself.doors.options import (
 )
 from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
-from promptyoself.service.desires.manage import list_desires, prune, record, reinforce
 
 
 @command("desire")
@@ -24,12 +23,14 @@ from promptyoself.service.desires.manage import list_desires, prune, record, rei
 @tag_option
 @reason_option
 def desire_command(session: Session, agent_id: str | None, **options: Any) -> Document:
-    """Record something that an agent would like to do or have, without scheduling anything.
+    """Record something that an agent would like to do or have.
 
-    Use it to keep an idea for later: it fades with time unless `reinforce` strengthens it. Look
-    with `desires` first whether it is there already: the same text again is another desire. Answers
-    with its id.
+    Nothing is scheduled. Use it to keep an idea for later: it fades with time unless `reinforce`
+    strengthens it. Look with `desires` first whether it is there already: the same text again is
+    another desire. Answers with its id.
     """
+    from promptyoself.service.desires.manage import record
+
     return record(session.store(), agent_id, now=session.now(), **options)
 
 
@@ -45,11 +46,13 @@ def desire_command(session: Session, agent_id: str | None, **options: Any) -> Do
     "--at", metavar="T", help="As it was then: 2027-01-30T09:00, '2h ago', or an event's number."
 )
 def desires_command(session: Session, **options: Any) -> Document:
-    """List desires, the strongest first, each as strong as it is now.
+    """List desires, the strongest first.
 
-    Use it to see what an agent would like, and to find an id. Answers with desires (id, agent_id,
-    text, tags, strength, …) and their count.
+    Each is as strong as it is now. Use it to see what an agent would like, and to find an id.
+    Answers with desires (id, agent_id, text, tags, strength, …) and their count.
     """
+    from promptyoself.service.desires.manage import list_desires
+
     return list_desires(session.reading(agent_id=options["agent_id"]), now=session.now(), **options)
 
 
@@ -64,6 +67,8 @@ def reinforce_command(session: Session, id_: str, by: float, reason: str | None)
 
     Use it where a desire still matters. Answers with its strength before and after.
     """
+    from promptyoself.service.desires.manage import reinforce
+
     return reinforce(session.store(), id_, by, session.now(), reason=reason)
 
 
@@ -73,8 +78,11 @@ def reinforce_command(session: Session, id_: str, by: float, reason: str | None)
 @reason_option
 @dry_run_option
 def prune_command(session: Session, below: float, **options: Any) -> Document:
-    """Let go of desires that have faded to less than a strength: they are listed no more.
+    """Let go of desires that have faded to less than a strength.
 
-    The log keeps them. Try it with --dry-run first. Answers with those that were pruned.
+    They are listed no more. The log keeps them. Try it with --dry-run first. Answers with those
+    that were pruned.
     """
+    from promptyoself.service.desires.manage import prune
+
     return prune(session.store(), below, session.now(), **options)

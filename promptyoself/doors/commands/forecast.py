@@ -21,11 +21,12 @@ from promptyoself.doors.session import Session
 def simulate_command(
     session: Session, until: str, agent_id: str | None, latency: float
 ) -> Document:
-    """Show what would be delivered and skipped until some time, if all deliveries succeed; which
-    limits would stop what, and by how much the log would grow. Sends and writes nothing.
+    """Show what would be delivered and skipped until some time.
 
-    Use it to see how full the days ahead are, or whether a budget is too small; `next` shows when a
-    single schedule fires. Answers with fired, skipped, agents (by day) and stopped.
+    It assumes that every delivery succeeds. It says which limits would stop what, and by how much
+    the log would grow. It sends and writes nothing. Use it to see how full the days ahead are, or
+    whether a budget is too small; `next` shows when a single schedule fires. Answers with fired,
+    skipped, agents (by day) and stopped.
     """
     from promptyoself.service.forecast.simulate import simulate
 
@@ -36,7 +37,7 @@ def simulate_command(
 @command("budgets")
 @only_agent_option
 def budgets_command(session: Session, agent_id: str | None) -> Document:
-    """Show what agents and schedules have spent of today's deliveries, and when that is reset.
+    """Show what is left of today's deliveries, and what is spent.
 
     Use it when slots are skipped as `budget` or `agent_cap`, or before planning many prompts.
     Answers with agents and schedules, each with spent, limit, left and resets_at (midnight UTC).

@@ -9,7 +9,6 @@ from promptyoself.doors.options import limit_option, only_agent_option, schedule
 from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
 from promptyoself.events.kinds import STATUSES
-from promptyoself.service.schedules.views import list_schedules, show
 
 _STATUSES = [*STATUSES, "all"]
 _at = click.option(
@@ -29,6 +28,8 @@ def list_command(session: Session, **options: Any) -> Document:
     Use it to see what is planned, and to find an id. Answers with schedules (id, agent_id, prompt,
     next_run, status, …) and count; long prompts are shortened unless --full is given.
     """
+    from promptyoself.service.schedules.views import list_schedules
+
     store = session.reading(agent_id=options["agent_id"])
     return list_schedules(store, now=session.now(), **options)
 
@@ -41,5 +42,7 @@ def show_command(session: Session, id_: str, at: str | None) -> Document:
 
     Answers with the schedule: the whole prompt, limits, the last error, deliveries under way.
     """
+    from promptyoself.service.schedules.views import show
+
     schedule = show(session.reading(), id_, at=at, now=session.now())
     return {"id": id_, "schedule": schedule}

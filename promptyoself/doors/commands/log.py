@@ -1,11 +1,13 @@
 """The log: its history, its proof, its index, its repair, and what is counted from it."""
 
+from __future__ import annotations
+
 import sys
 from collections import deque
 from collections.abc import Iterator
 from functools import partial
 from itertools import chain as follow
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,7 +16,9 @@ from promptyoself.doors.command import MAX_ANSWER_BYTES, PROGRAM_DOORS, command
 from promptyoself.doors.options import Whole, only_agent_option, reason_option
 from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
-from promptyoself.ledger import Envelope, encode_line
+
+if TYPE_CHECKING:
+    from promptyoself.ledger import Envelope
 
 _chain = click.option("--chain", type=click.Choice(["schedules", "desires"]), help="Which log.")
 
@@ -43,6 +47,7 @@ def history_command(
     Use it to find out whether a prompt was delivered, when, and why not: with --id, and --limit 10,
     say. Answers with events (seq, ts, type, id, data, …).
     """
+    from promptyoself.ledger import encode_line
     from promptyoself.service.schedules.history import history
 
     store = session.reading(agent_id=options["agent_id"])
@@ -73,6 +78,8 @@ _MOST_BYTES = MAX_ANSWER_BYTES // 2
 
 def _newest(events: Iterator[Envelope], limit: int) -> Document:
     """The newest events, as many as an answer may have, and the number of all if that is more."""
+    from promptyoself.ledger import encode_line
+
     newest: deque[tuple[Envelope, int]] = deque()
     total = size = 0
     for event in events:
@@ -93,11 +100,12 @@ def _newest(events: Iterator[Envelope], limit: int) -> Document:
 def verify_command(
     session: Session, head: str | None, note: str | None, key: str | None, chain: str | None
 ) -> Document:
-    """Check every event of the log; names the first bad one and exits 1.
+    """Check every event of the log.
 
-    Use it where the history is in question. It reads the whole log; without --chain the log of the
-    desires too, and --head is then one of the schedules'. Answers with valid, how many events there
-    are, and the head. Damage is an error that says where it is.
+    It names the first bad one, and exits 1. Use it where the history is in question. It reads the
+    whole log; without --chain the log of the desires too, and --head is then one of the schedules'.
+    Answers with valid, how many events there are, and the head. Damage is an error that says where
+    it is.
     """
     from promptyoself.service.proof.verify import verify, verify_all
     from promptyoself.store.store import chains
@@ -132,10 +140,10 @@ def verify_command(
 def head_command(
     session: Session, note: bool, key: str | None, chain: str | None
 ) -> Document | None:
-    """Print the log's last event as SEQ:HASH; kept elsewhere, it proves nothing was cut off.
+    """Print the number and the hash of the log's last event.
 
-    Use it to note down how far the log has come, for `verify` later on. Answers with head, seq,
-    hash and ts.
+    Kept elsewhere, they prove that nothing was cut off. Use it to note down how far the log has
+    come, for `verify` later on. Answers with head, seq, hash and ts.
     """
     from promptyoself.service.proof.verify import head
     from promptyoself.store.store import chains
@@ -163,7 +171,10 @@ def _require_schedules(chain: str | None) -> None:
 @command("rebuild")
 @_chain
 def rebuild_command(session: Session, chain: str | None) -> Document:
-    """Rebuild the index from the log; without --chain, that of the desires too."""
+    """Rebuild the index from the log.
+
+    Without --chain, that of the desires too.
+    """
     from promptyoself.service.proof.verify import rebuild_all
 
     return rebuild_all(session.store().unpinned, chain)
@@ -173,9 +184,9 @@ def rebuild_command(session: Session, chain: str | None) -> Document:
 @click.option("--month", metavar="YYYY-MM", help="Only this one; else every month that is over.")
 @_chain
 def seal_command(session: Session, month: str | None, chain: str | None) -> Document:
-    """Rewrite months that are over into large gzip members: the same lines, a third of the size.
+    """Rewrite months that are over, to a third of their size.
 
-    Without --chain, those of the desires' log too.
+    The lines stay the same, in large gzip members. Without --chain, those of the desires' log too.
     """
     from promptyoself.service.upkeep.seal import seal_all
 
@@ -241,10 +252,11 @@ def stats_command(session: Session) -> Document:
 
 @command("metrics")
 def metrics_command(session: Session) -> None:
-    """Print metrics in Prometheus's text format; needs the package prometheus-client.
+    """Print metrics in Prometheus's text format.
 
-    They are counted from the log, so that every process says the same; `execute --loop
-    --metrics-port` serves them too, with what only the loop knows. Errors are JSON.
+    It needs the package prometheus-client. The metrics are counted from the log, so that every
+    process says the same; `execute --loop --metrics-port` serves them too, with what only the loop
+    knows. Errors are JSON.
     """
     from promptyoself.service.metrics.collect import Measurer
     from promptyoself.service.metrics.prometheus import render, require_library

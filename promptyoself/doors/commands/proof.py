@@ -1,9 +1,12 @@
 """Proof for others: keys, signed heads, audit packs."""
 
+from __future__ import annotations
+
 import os
 import stat
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,7 +16,9 @@ from promptyoself.core.texts import NotUTF8, foreign_encoding, text_of
 from promptyoself.doors.command import command
 from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
-from promptyoself.service.proof import signed_heads
+
+if TYPE_CHECKING:
+    from promptyoself.service.proof.signed_heads import SignedHead, SigningKey
 
 _MOST_KEY_BYTES = 1 << 16
 
@@ -21,14 +26,14 @@ _MOST_KEY_BYTES = 1 << 16
 @command("keygen")
 @click.option("--out", metavar="FILE", help="Where to make the private key (else keys/head.key).")
 def keygen_command(session: Session, out: str | None) -> Document:
-    """Make a key pair to sign heads with; needs the package cryptography.
+    """Make a key pair to sign heads with.
 
-    The private key goes into a file of its own (0600), the public one beside it. Neither
-    overwrites anything.
+    It needs the package cryptography. The private key goes into a file of its own (0600), the
+    public one beside it. Neither overwrites anything.
     """
-    return signed_heads.make_key(
-        session.settings, None if out is None else _out(session, out), Disk()
-    )
+    from promptyoself.service.proof.signed_heads import make_key
+
+    return make_key(session.settings, None if out is None else _out(session, out), Disk())
 
 
 @command("pack")
@@ -39,10 +44,10 @@ def keygen_command(session: Session, out: str | None) -> Document:
 def pack_command(
     session: Session, since: str | None, until: str | None, out: str, key: str | None
 ) -> Document:
-    """Write months of the log into one file that anyone can check with Python alone.
+    """Write months of the log into one file for an auditor.
 
-    It is a zip with the months as they are, their heads, a script and an explanation. The whole
-    log is checked first. Prompts are in it.
+    Anyone can check it with Python alone. It is a zip with the months as they are, their heads, a
+    script and an explanation. The whole log is checked first. Prompts are in it.
     """
     from promptyoself.service.proof.pack import pack
 
@@ -54,23 +59,33 @@ def pack_command(
 
 def print_signed_head(session: Session, key: str | None) -> None:
     """`head --note`: print the log's head, signed, on one line."""
+    from promptyoself.service.proof.signed_heads import sign_head
+
     signer = _signer(session, key)
-    note = signed_heads.sign_head(session.store().unpinned, signer, session.now())
+    note = sign_head(session.store().unpinned, signer, session.now())
     sys.stdout.buffer.write(note.encode() + b"\n")
     sys.stdout.buffer.flush()
 
 
-def read_signed_heads(file: str, key: str) -> list[signed_heads.SignedHead]:
+def read_signed_heads(file: str, key: str) -> list[SignedHead]:
     """`verify --note FILE --key PUB`: the notes in the file, their signatures checked."""
+    from promptyoself.service.proof.signed_heads import (
+        MAX_SIGNED_HEADS_BYTES,
+        PublicKey,
+        parse_signed_heads,
+    )
+
     if not key.startswith("ed25519:"):
         key = _text("--key", key, _MOST_KEY_BYTES)
-    public = signed_heads.PublicKey.parse(key)
-    notes = _text("--note", file, signed_heads.MAX_SIGNED_HEADS_BYTES + 1).encode()
-    return signed_heads.parse_signed_heads(notes, public)
+    public = PublicKey.parse(key)
+    notes = _text("--note", file, MAX_SIGNED_HEADS_BYTES + 1).encode()
+    return parse_signed_heads(notes, public)
 
 
-def _signer(session: Session, key: str | None) -> signed_heads.SigningKey:
-    path = signed_heads.default_key(session.settings) if key is None else _path("--key", key)
+def _signer(session: Session, key: str | None) -> SigningKey:
+    from promptyoself.service.proof.signed_heads import default_key, load_key
+
+    path = default_key(session.settings) if key is None else _path("--key", key)
     try:
         content = _text("--key", os.fspath(path), _MOST_KEY_BYTES).encode()
     except PromptyoselfError as error:
@@ -79,7 +94,7 @@ def _signer(session: Session, key: str | None) -> signed_heads.SigningKey:
     mode = path.stat().st_mode
     if stat.S_ISREG(mode) and mode & 0o077:
         session.log.warn(f"Others may read the private key {str(path)!r}: chmod 600 it.")
-    return signed_heads.load_key(content)
+    return load_key(content)
 
 
 def _out(session: Session, text: str) -> Path:

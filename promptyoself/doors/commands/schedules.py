@@ -77,7 +77,7 @@ _registration_options = _options(
 @click.option("--check", is_flag=True, help="Ask Letta first if it knows the agent.")
 @dry_run_option
 def register_command(session: Session, check: bool, dry_run: bool, **options: Any) -> Document:
-    """Schedule a prompt to an agent: once, on a cron expression, or at an interval.
+    """Schedule a prompt to an agent, once or repeatedly.
 
     Give the prompt and one of --time, --cron and --every; times are UTC unless --tz names a zone.
     Answers with the id, which later commands need, and next_run. The same content again changes
@@ -101,11 +101,11 @@ def register_command(session: Session, check: bool, dry_run: bool, **options: An
 @_policy_options
 @dry_run_option
 def idle_command(session: Session, dry_run: bool, **options: Any) -> Document:
-    """Schedule a prompt that lists the agent's ten strongest desires as they are when it fires.
+    """Schedule a prompt that lists the agent's desires.
 
-    Use it to be reminded, now and then, of what you would like: it lists and asks for nothing. The
-    same as `register --template idle`, and it answers the same, with id and next_run; where there
-    are no desires then, nothing is sent.
+    Those are its ten strongest, as they are when it fires. Use it to be reminded, now and then, of
+    what you would like: it lists and asks for nothing. The same as `register --template idle`, and
+    it answers the same, with id and next_run; where there are no desires then, nothing is sent.
     """
     from promptyoself.service.schedules.register import register
     from promptyoself.service.schedules.request import Request
@@ -131,9 +131,9 @@ def cancel_command(session: Session, id_: str, reason: str | None) -> Document:
 @schedule_option
 @reason_option
 def pause_command(session: Session, id_: str, reason: str | None) -> Document:
-    """Hold a schedule until it is resumed; slots meanwhile are skipped.
+    """Hold a schedule until it is resumed.
 
-    To be done with it, use `cancel`. Answers with the id.
+    Slots meanwhile are skipped. To be done with it, use `cancel`. Answers with the id.
     """
     from promptyoself.service.schedules.change import pause
 
@@ -151,9 +151,10 @@ def pause_command(session: Session, id_: str, reason: str | None) -> Document:
 def resume_command(
     session: Session, id_: str | None, failed_with: str | None, reason: str | None
 ) -> Document:
-    """Let a paused or failed schedule run again, or all that have failed with one code.
+    """Let a paused or failed schedule run again.
 
-    Answers with next_run; with --failed-with, with those resumed, and those left as they are.
+    Or let all run again that have failed with one code. Answers with next_run; with --failed-with,
+    with those resumed, and those left as they are.
     """
     from promptyoself.service.schedules.change import resume
 
@@ -180,9 +181,10 @@ def resume_command(
 @schedule_option
 @_registration_options
 def modify_command(session: Session, id_: str, **options: Any) -> Document:
-    """Change the fields of a schedule that are given; its id and history stay.
+    """Change the fields of a schedule that are given.
 
-    An empty text unsets a field that may be left out. Answers with what was modified, and next_run.
+    Its id and history stay. An empty text unsets a field that may be left out. Answers with what
+    was modified, and next_run.
     """
     from promptyoself.service.schedules.change import modify
 
@@ -193,10 +195,10 @@ def modify_command(session: Session, id_: str, **options: Any) -> Document:
 @schedule_option
 @reason_option
 def trigger_command(session: Session, id_: str, reason: str | None) -> Document:
-    """Deliver a schedule's prompt once now, beside its scheduled fires.
+    """Deliver a schedule's prompt once now.
 
-    The loop delivers it as soon as the agent is free. Answers with the slot, which `history` has
-    later.
+    Its scheduled fires stay as they are. The loop delivers it as soon as the agent is free. Answers
+    with the slot, which `history` has later.
     """
     from promptyoself.service.schedules.change import run_now
 
@@ -208,7 +210,7 @@ def trigger_command(session: Session, id_: str, reason: str | None) -> Document:
 @_trigger_options
 @click.option("--count", type=Whole(1, 1000), default=5, help="How many.")
 def next_command(session: Session, id_: str | None, count: int, **options: Any) -> Document:
-    """Show when a schedule, or a trigger not yet registered, will fire.
+    """Show when a schedule, or a trigger, will fire next.
 
     Use it to try an expression before `register`. Answers with fires, each in UTC and in the zone's
     own time.

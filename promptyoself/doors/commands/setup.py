@@ -34,10 +34,10 @@ from promptyoself.doors.session import Session
 def doctor_command(
     session: Session, skip_letta: bool, plugins_dir: str | None, **options: bool
 ) -> Document:
-    """Say what is wrong with this installation, and where each setting came from.
+    """Say what is wrong with this installation.
 
-    Exits 1 where a check fails: also where schedules have failed, and where prompts are to be
-    delivered and no loop is running. It changes nothing.
+    It also says where each setting came from. Exits 1 where a check fails: also where schedules
+    have failed, and where prompts are to be delivered and no loop is running. It changes nothing.
     """
     from promptyoself.core.settings import read_sources
     from promptyoself.doors.commands.delivery import deliverer
@@ -84,9 +84,10 @@ def doctor_command(
     help="The interpreter that has promptyoself's packages (else: this one).",
 )
 def install_plugin_command(session: Session, plugins_dir: str, python: str | None) -> Document:
-    """Write a plugin for a Sanctum host whose interpreter lacks promptyoself's packages.
+    """Write a plugin for a Sanctum host.
 
-    If the host's own interpreter has them, a link to promptyoself's package folder is enough.
+    It is for a host whose interpreter lacks promptyoself's packages. If the host's own has them, a
+    link to promptyoself's package folder is enough.
     """
     del session
     from promptyoself.doors.sanctum import install
@@ -123,10 +124,10 @@ def install_plugin_command(session: Session, plugins_dir: str, python: str | Non
     help="Seconds that an agent takes to answer.",
 )
 def sandbox_command(session: Session, host: str, port: int, count: int, latency: float) -> None:
-    """Serve a stand-in Letta with agents that echo, for trying things out, until Ctrl-C.
+    """Serve a stand-in for Letta, with agents that echo.
 
-    Prints its URL and its agents first. Faults are injected over HTTP: see
-    docs/reference/sandbox.md.
+    It is for trying things out, and goes on until Ctrl-C. Prints its URL and its agents first.
+    Faults are injected over HTTP: see docs/reference/sandbox.md.
     """
     from promptyoself.sandbox import Sandbox, serve_forever
 

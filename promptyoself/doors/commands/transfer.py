@@ -1,10 +1,12 @@
 """Moving house: schedules out of one data directory, and into another."""
 
+from __future__ import annotations
+
 import io
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
@@ -13,8 +15,9 @@ from promptyoself.doors.command import command
 from promptyoself.doors.options import dry_run_option, only_agent_option
 from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
-from promptyoself.service.transfer.answers import Exported
-from promptyoself.store.store import Store
+
+if TYPE_CHECKING:
+    from promptyoself.store.store import Store
 
 _file = click.argument("file", metavar="FILE")
 
@@ -23,9 +26,10 @@ _file = click.argument("file", metavar="FILE")
 @only_agent_option
 @click.option("--out", metavar="FILE", help="Write to this file, which must be new, not to stdout.")
 def export_command(session: Session, agent_id: str | None, out: str | None) -> Document | None:
-    """Write every schedule that isn't over, a line of JSON each, for `import`.
+    """Write every schedule that isn't over, for `import`.
 
-    Stop the loop first: a prompt that two machines have is delivered by both.
+    Each is a line of JSON. Stop the loop first: a prompt that two machines have is delivered by
+    both.
     """
     from promptyoself.core.disk import Disk
     from promptyoself.core.new_file import new_file
@@ -43,7 +47,7 @@ def export_command(session: Session, agent_id: str | None, out: str | None) -> D
         file.write(content)
     count = len(lines)
     message = f"{count} {'schedule' if count == 1 else 'schedules'} exported."
-    return Exported(file=out, count=count, message=message)
+    return {"file": out, "count": count, "message": message}
 
 
 @command("import")
@@ -51,10 +55,10 @@ def export_command(session: Session, agent_id: str | None, out: str | None) -> D
 @click.option("--partial", is_flag=True, help="Take the good lines even if others are bad.")
 @dry_run_option
 def import_command(session: Session, file: str, partial: bool, dry_run: bool) -> Document:
-    """Take in the schedules that `export` wrote to FILE (- for stdin), with the same ids.
+    """Take in the schedules that `export` wrote to FILE.
 
-    Known ones are skipped, so it can be run again. All lines are checked first; where one is bad,
-    nothing is imported.
+    For stdin, FILE is -. The ids stay. Known ones are skipped, so it can be run again. All lines
+    are checked first; where one is bad, nothing is imported.
     """
     from promptyoself.service.transfer.import_lines import import_lines
 
@@ -74,10 +78,10 @@ def import_command(session: Session, file: str, partial: bool, dry_run: bool) ->
 def import_sqlite_command(
     session: Session, file: str, timezone: str | None, dry_run: bool
 ) -> Document:
-    """Bring over the schedules of an SQLite-based promptyoself from its database FILE.
+    """Bring over the schedules of an SQLite-based promptyoself.
 
-    The database is only read. Known schedules are skipped, so it can be run again. Rows that can't
-    be taken are listed, each with the reason.
+    FILE is its database. That is only read. Known schedules are skipped, so it can be run again.
+    Rows that can't be taken are listed, each with the reason.
     """
     from promptyoself.service.transfer.import_sqlite import import_sqlite
 

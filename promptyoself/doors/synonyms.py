@@ -1,0 +1,77 @@
+"""What people type instead of a command's name."""
+
+from collections.abc import Collection
+
+SYNONYMS: dict[str, tuple[str, ...]] = {
+    "add": ("register",),
+    "at": ("register",),
+    "backup": ("export", "pack"),
+    "check": ("doctor", "verify"),
+    "clear": ("cancel",),
+    "continue": ("resume",),
+    "create": ("register",),
+    "cron": ("register",),
+    "crontab": ("register",),
+    "daemon": ("execute",),
+    "del": ("cancel",),
+    "delete": ("cancel",),
+    "describe": ("show",),
+    "disable": ("pause",),
+    "enable": ("resume",),
+    "end": ("cancel",),
+    "events": ("history",),
+    "fire": ("trigger",),
+    "forecast": ("simulate",),
+    "get": ("show",),
+    "health": ("doctor",),
+    "hold": ("pause",),
+    "info": ("show", "stats"),
+    "inspect": ("show",),
+    "job": ("show",),
+    "jobs": ("list",),
+    "journal": ("history",),
+    "kill": ("cancel",),
+    "last": ("history",),
+    "log": ("history",),
+    "logs": ("history",),
+    "ls": ("list",),
+    "new": ("register",),
+    "now": ("trigger",),
+    "prompt": ("register",),
+    "prompts": ("list",),
+    "ps": ("list",),
+    "queue": ("list",),
+    "quota": ("budgets",),
+    "remind": ("register",),
+    "remove": ("cancel",),
+    "repair": ("recover", "rebuild"),
+    "reschedule": ("modify",),
+    "rm": ("cancel",),
+    "run": ("trigger", "execute"),
+    "schedule": ("register",),
+    "schedules": ("list",),
+    "send": ("trigger", "register"),
+    "serve": ("execute", "mcp"),
+    "start": ("execute", "resume"),
+    "status": ("doctor", "list"),
+    "stop": ("pause", "cancel"),
+    "suspend": ("pause",),
+    "tail": ("history",),
+    "undelete": ("resume",),
+    "unpause": ("resume",),
+    "update": ("modify",),
+    "version": ("--version",),
+    "watch": ("history",),
+    "worker": ("execute",),
+}
+"""Each word with the commands that people may mean by it, the likeliest first."""
+
+
+def meant(word: str, commands: Collection[str]) -> list[str]:
+    """What a word that is no command may mean: what it is another word for, else the commands that
+    are spelled much like it."""
+    if synonyms := SYNONYMS.get(word.lower()):
+        return list(synonyms)
+    from difflib import get_close_matches
+
+    return get_close_matches(word.lower(), list(commands))
