@@ -124,7 +124,7 @@ def _span(words: Words) -> _Span | None:
     totals: dict[str, int] = {}
     joined = True
     while joined:
-        amount = words.attempt(_amount)
+        amount = words.attempt(read_amount)
         if amount is None or amount.keys() & totals.keys():
             return None
         totals |= amount
@@ -139,7 +139,7 @@ def _span(words: Words) -> _Span | None:
     )
 
 
-def _amount(words: Words) -> dict[str, int] | None:
+def read_amount(words: Words) -> dict[str, int] | None:
     """Read ``2 hours``, ``an hour and a half``, ``half an hour``, ``1h30``; as units' numbers."""
     if words.take_all("half an hour"):
         return {"m": 30}

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 from promptyoself.core.instants import format_utc
 from promptyoself.core.settings import default_zone
-from promptyoself.core.times import parse_moment
 from promptyoself.ledger import Envelope
+from promptyoself.phrases.moments import read_moment
 from promptyoself.store.chain import Chain
 
 
@@ -30,4 +30,4 @@ def cutoff(store: Chain[Any], at: str, now: datetime, *, end: bool = True) -> Cu
     """
     if at.isascii() and at.isdigit() and len(at) < 19:
         return Cutoff(int(at), "")
-    return Cutoff(None, format_utc(parse_moment(at, default_zone(store.settings), now, end=end)))
+    return Cutoff(None, format_utc(read_moment(at, default_zone(store.settings), now, end=end)))

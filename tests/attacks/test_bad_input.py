@@ -143,7 +143,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], str, str]] = {
     "list at no time": (("list", "--at", "then"), "invalid_time", "then"),
     "list at an endless number": (("list", "--at", "9" * 5000), "invalid_time", "999"),
     "history since nothing": (("history", "--since", ""), "invalid_time", "''"),
-    "history until noon": (("history", "--until", "noon"), "invalid_time", "noon"),
+    "history until someday": (("history", "--until", "someday"), "invalid_time", "someday"),
     "head that is none": (("verify", "--head", "12"), "invalid_head", "12"),
     "head with a word for a number": (("verify", "--head", "٣:" + "0" * 64), "invalid_head", "000"),
     "next of nothing": (("next",), "missing_option", "--every"),

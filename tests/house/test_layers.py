@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ledger": {"core", "events"},
     "state": {"core", "events"},
     "index": {"core", "events", "ledger", "state"},
-    "store": {"core", "events", "ledger", "state", "index"},
+    "store": {"core", "events", "ledger", "state", "index", "phrases"},
     # Times in words.
     "phrases": {"core"},
     # What follows from it, and where prompts go.
@@ -37,11 +37,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "targets.letta": {"core", "targets"},
     "sandbox": {"core"},
     # What is done, by subject.
-    "service.schedules": BELOW_SERVICE - {"index"},
+    "service.schedules": BELOW_SERVICE - {"index"} | {"phrases"},
     "service.desires": BELOW_SERVICE - {"ledger", "index"},
-    "service.proof": BELOW_SERVICE - {"rules", "index"},
+    "service.proof": BELOW_SERVICE - {"rules", "index"} | {"phrases"},
     "service.metrics": BELOW_SERVICE - {"index"},
-    "service.audit": BELOW_SERVICE - {"index"} | {"targets", "service.proof"},
+    "service.audit": BELOW_SERVICE - {"index"} | {"phrases", "targets", "service.proof"},
     "service.transfer": BELOW_SERVICE - {"index"} | {"service.schedules"},
     "service.forecast": BELOW_SERVICE - {"index"} | {"service.schedules", "service.desires"},
     "service.upkeep": BELOW_SERVICE

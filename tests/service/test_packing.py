@@ -189,7 +189,7 @@ def test_wrong_ranges(log: Path, tmp_path: Path) -> None:
     )
     call(*out, "--since", "2027-01-01T00:00").error("nothing_to_pack")
     call(*out, "--until", "2026-08-31T23:59").error("nothing_to_pack")
-    call(*out, "--since", "noon").error("invalid_time")
+    call(*out, "--since", "some day").error("invalid_time")
     call("pack").error("missing_option", 2)
     assert os.listdir(tmp_path) == ["var"]
 

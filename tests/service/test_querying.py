@@ -241,6 +241,32 @@ def test_history_follows_a_schedule_to_its_agent(var: Path, clock: Clock) -> Non
     assert [event["seq"] for event in others] == [3, 4]
 
 
+def test_every_command_that_looks_back_takes_words(var: Path, clock: Clock) -> None:
+    """Times that have passed may be said in words, by whichever command."""
+    id_ = add("--every", "1h")
+    clock.advance(days=1)
+    call("pause", "--id", id_).success()
+    clock.advance(hours=3)
+    since = call("history", "--since", "today").success()["events"]
+    assert [event["seq"] for event in since] == [3, 4, 5]
+    until = call("history", "--until", "yesterday").success()["events"]
+    assert [event["seq"] for event in until] == [1, 2]
+    assert call("show", "--id", id_, "--at", "yesterday").success()["schedule"]["active"]
+    assert call("list", "--at", "an hour ago").success()["schedules"][0]["status"] == "paused"
+    (change,) = call("diff", "--since", "yesterday at 18:00").success()["changes"]
+    assert change["fields"]["status"] == {"from": "active", "to": "paused"}
+    audited = call("audit", "--since", "last night", "--until", "last night").success()
+    assert (audited["since"], audited["until"]) == (
+        "2026-11-20T18:00:00.000000Z", "2026-11-21T05:59:59.999999Z",
+    )  # fmt: skip
+    packed = call("pack", "--since", "last month", "--out", str(var.parent / "p.zip")).success()
+    assert packed["months"]
+    # It is Saturday.
+    assert call("history", "--since", "friday", "--until", "friday").success()["count"] == 2
+    refused = call("audit", "--since", "saturday").error("invalid_time")
+    assert "can mean two things" in refused["message"]
+
+
 # verify, head, rebuild, stats, doctor
 
 

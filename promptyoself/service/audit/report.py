@@ -14,11 +14,11 @@ import orjson
 from promptyoself.core.errors import ChainError, PromptyoselfError, WrongUsage, impossible_event
 from promptyoself.core.instants import format_utc
 from promptyoself.core.settings import default_zone
-from promptyoself.core.times import parse_moment
 from promptyoself.events.codec import is_known
 from promptyoself.events.kinds import OUTCOMES, PROBLEMS
 from promptyoself.events.versions import GAP
 from promptyoself.ledger import START, Envelope
+from promptyoself.phrases.moments import read_moment
 from promptyoself.service.audit.audited_log import AuditEnd
 from promptyoself.service.audit.log_auditor import LogAuditor
 from promptyoself.service.audit.loop_history import Loop
@@ -55,8 +55,8 @@ def audit(
     wanted = store.require_agent(agent_id)
     store = store.unpinned  # whether a slot was claimed twice, only all events together say
     zone = default_zone(store.settings)
-    first = _EVER if since is None else parse_moment(since, zone, now)
-    last = now if until is None else min(parse_moment(until, zone, now, end=True), now)
+    first = _EVER if since is None else read_moment(since, zone, now)
+    last = now if until is None else min(read_moment(until, zone, now, end=True), now)
     if first > last:
         raise WrongUsage(
             "empty_window",

@@ -22,11 +22,11 @@ from promptyoself.core.errors import ChainError, PromptyoselfError, WrongUsage
 from promptyoself.core.instants import format_utc
 from promptyoself.core.new_file import new_file
 from promptyoself.core.settings import default_zone
-from promptyoself.core.times import parse_moment
 from promptyoself.ledger import Position
 from promptyoself.ledger.batch import end_before
 from promptyoself.ledger.copy import Copied, check_copy, open_segment, pieces
 from promptyoself.ledger.replay import Bridges
+from promptyoself.phrases.moments import read_moment
 from promptyoself.service.proof.answers import Packed
 from promptyoself.service.proof.signed_heads import CHAIN, SigningKey, durable_head, sign_position
 from promptyoself.service.proof.verify import head_of, verify
@@ -134,8 +134,8 @@ def pack(
 
 def _read_range(store: Store, since: str | None, until: str | None, now: datetime) -> _Range:
     zone = default_zone(store.settings)
-    first = None if since is None else format_utc(parse_moment(since, zone, now))
-    last = None if until is None else format_utc(parse_moment(until, zone, now, end=True))
+    first = None if since is None else format_utc(read_moment(since, zone, now))
+    last = None if until is None else format_utc(read_moment(until, zone, now, end=True))
     if first is not None and last is not None and first > last:
         raise WrongUsage(
             "empty_window",

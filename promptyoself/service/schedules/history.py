@@ -7,9 +7,10 @@ from typing import Any
 from promptyoself.core.errors import PromptyoselfError, WrongUsage, impossible_event
 from promptyoself.core.instants import format_utc
 from promptyoself.core.settings import default_zone
-from promptyoself.core.times import parse_moment, shown
+from promptyoself.core.times import shown
 from promptyoself.events.versions import VERSIONS
 from promptyoself.ledger import Envelope
+from promptyoself.phrases.moments import read_moment
 from promptyoself.state.schedules import CHAIN, State
 from promptyoself.store.chain import Chain
 from promptyoself.store.point import cutoff
@@ -44,10 +45,10 @@ def history(
         ChainError: the log is damaged; the events before the damage have been yielded.
     """
     zone = default_zone(store.settings)
-    first = "" if since is None else format_utc(parse_moment(since, zone, now))
-    last = "~" if until is None else format_utc(parse_moment(until, zone, now, end=True))
+    first = "" if since is None else format_utc(read_moment(since, zone, now))
+    last = "~" if until is None else format_utc(read_moment(until, zone, now, end=True))
     wanted = store.require_agent(agent_id)
-    instant = None if slot is None else format_utc(parse_moment(slot, zone, now))
+    instant = None if slot is None else format_utc(read_moment(slot, zone, now))
     if instant is not None and id_ is None:
         raise WrongUsage("missing_option", "--slot was given without --id.", "Name a schedule.")
     id_seen = any_match = False
