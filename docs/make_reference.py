@@ -95,8 +95,8 @@ def doors() -> str:
         "",
         *wrap(
             "These commands are there only at a shell, since they set up, serve, keep keys, "
-            f"rewrite files or move schedules: {', '.join(closed)}. A new command is closed to "
-            "agents until it is put among theirs.",
+            f"rewrite files, move schedules or are for people's eyes: {', '.join(closed)}. A new "
+            "command is closed to agents until it is put among theirs.",
             100,
             break_on_hyphens=False,
         ),

@@ -179,6 +179,7 @@ TOOLS: dict[str, Tool] = {
 """Each command for agents by its name, in the order in which tools are listed."""
 
 CLOSED = {
+    "agenda": "forecast",
     "rebuild": "log",
     "seal": "log",
     "recover": "log",
@@ -197,15 +198,15 @@ CLOSED = {
     "sandbox": "setup",
     "demo": "demo",
 }
-"""The module of each command that is closed to agents: set-up, servers, keys, and what rewrites
-files or moves schedules."""
+"""The module of each command that is closed to agents: set-up, servers, keys, what rewrites files
+or moves schedules, and what is made for people's eyes."""
 
 COMMANDS = {name: tool.module for name, tool in TOOLS.items()} | CLOSED
 """The module of every command."""
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "Schedule prompts": (*("register", "modify", "pause", "resume", "cancel", "trigger"),),
-    "Look at them": (*("list", "show", "next", "simulate", "history", "diff", "stats"),),
+    "Look at them": (*("list", "show", "next", "agenda", "simulate", "history", "diff", "stats"),),
     "Keep desires": ("desire", "desires", "reinforce", "prune", "idle"),
     "Wake and deliver": ("execute", "agents", "test", "mcp"),
     "Keep within limits": ("budgets", "approve", "approvals", "revoke"),
@@ -224,7 +225,7 @@ READERS = frozenset(
     name for name, tool in TOOLS.items() if tool.effect.read_only and not tool.asks_letta
 ) | {"agenda"}
 """The commands for agents that only read our own files, so that a call can be ended at any time.
-``agenda`` is a resource of the MCP server, and no command of the command line."""
+Agents have ``agenda`` as a resource of the MCP server."""
 
 
 def _set_of_tools(*included: str) -> tuple[str, ...]:

@@ -66,6 +66,8 @@ def test_an_unknown_zone_breaks_nothing_else(
             call(*other).success()
         simulated = call("simulate", "--until", "in 3h").success()
         assert any(day["delivered"] for day in simulated.get("days", [{"delivered": 1}]))
+        named = {line["id"]: line for line in call("agenda", "--for", "3h").success()["broken"]}
+        assert set(named) == {broken, local}
         assert call("next", "--id", local, "--count", "2").success()["fires"][1]["local"] is None
         call("next", "--id", broken).error("unknown_zone")
         (check,) = [c for c in call("doctor").document["checks"] if c["name"] == "times"]

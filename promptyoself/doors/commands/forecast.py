@@ -3,7 +3,7 @@
 import click
 
 from promptyoself.doors.command import command
-from promptyoself.doors.options import Seconds, only_agent_option
+from promptyoself.doors.options import Seconds, limit_option, only_agent_option
 from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
 
@@ -45,3 +45,27 @@ def budgets_command(session: Session, agent_id: str | None) -> Document:
     from promptyoself.service.schedules.budgets import budgets
 
     return budgets(session.reading(agent_id=agent_id), agent_id, session.now())
+
+
+@command("agenda")
+@click.option(
+    "--for", "length", default="24h", metavar="DURATION", help="How far ahead: 24h, 3d, 1w."
+)
+@only_agent_option
+@limit_option
+def agenda_command(
+    session: Session, length: str, agent_id: str | None, limit: int | None
+) -> Document:
+    """List what fires in the hours or days ahead, by day.
+
+    It assumes that every delivery succeeds. A schedule that fires often has one line a day. Paused
+    schedules, and what a limit stops, are said beside it. There are 200 lines at most, unless
+    --limit says another number.
+    """
+    from promptyoself.service.forecast.agenda import agenda_for
+
+    store = session.reading(agent_id=agent_id)
+    answer = agenda_for(store, length, session.now(), agent_id=agent_id, limit=limit)
+    if answer["fires"]:
+        session.warn_if_nothing_delivers(store)
+    return answer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from promptyoself.doors.terminal.agenda import show_agenda
 from promptyoself.doors.terminal.answers import show_answer, show_warning
 from promptyoself.doors.terminal.history import show_history
 from promptyoself.doors.terminal.problems import show_checks, show_error
@@ -17,6 +18,7 @@ from promptyoself.doors.terminal.schedules import show_card, show_list
 from promptyoself.doors.terminal.screen import Document, Screen
 
 _FORMS: dict[str, Callable[[Document, Screen], None]] = {
+    "agenda": show_agenda,
     "audit": show_audit,
     "budgets": show_budgets,
     "diff": show_diff,

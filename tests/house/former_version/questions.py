@@ -212,7 +212,6 @@ WRONG: Asked = {
         "audit --since 2026-12-01 --until 2026-11-01",
         "diff --since 2000",
         "diff --since 20 --to 10",
-        "agenda",
         "list extra",
         "list --var FOLDER/nowhere",
     ],
