@@ -18,7 +18,7 @@ from promptyoself.doors.agent_parameters import argument_name, parameters
 from promptyoself.doors.registry import AGENT_FACING, TOOLS, Effect, Tool
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMON = {"--var", "--format", "--help"}
+COMMON = {"--var", "--format", "--no-pager", "--help"}
 _RECORD = re.compile(
     r"# (\d+)\. (.+)\n\n\*\*Date\.\*\* (\d{4}-\d\d-\d\d)\.\n"
     r"\*\*Status\.\*\* ((?:In force|Superseded by|Withdrawn: )(?:.|\n(?!\n))*)\.\n\n"

@@ -46,8 +46,19 @@ if __name__ == "__main__" and not __package__:
 import click
 
 from promptyoself import __version__
+from promptyoself.core.errors import PromptyoselfError
 from promptyoself.doors.arguments import from_host, normalise_flags, refuse_closed, refuse_repeats
-from promptyoself.doors.output import emit, error_document, from_click_error, in_words_of_door
+from promptyoself.doors.options import HELP_OPTIONS
+from promptyoself.doors.output import (
+    FORMATS,
+    Document,
+    emit,
+    error_document,
+    format_of,
+    from_click_error,
+    in_words_of_door,
+    is_for_people,
+)
 from promptyoself.doors.registry import AGENT_FACING, COMMANDS, GROUPS
 from promptyoself.doors.session import Caller
 
@@ -123,6 +134,7 @@ def _describe(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     cls=_LazyGroup,
     invoke_without_command=True,
     epilog="`promptyoself help COMMAND` tells more of a command.",
+    context_settings={"help_option_names": HELP_OPTIONS},
 )
 @click.version_option(__version__, prog_name="promptyoself")
 @click.option(
@@ -184,7 +196,7 @@ def _run(arguments: Sequence[str] | None, via: str = "cli") -> int:
             document, code = error_document(from_click_error(error, called, COMMANDS))
             name = next((word for word in called if word in COMMANDS), None)
             context = click.Context(cli, info_name=name)
-            emit(in_words_of_door(via, context, document))
+            _print_error(in_words_of_door(via, context, document), called, via)
             sys.stdout.flush()
             return code
     except OSError as error:
@@ -201,6 +213,30 @@ def _in_full(arguments: Sequence[str], via: str) -> Sequence[str]:
     if via == "sanctum" or list(arguments[:1]) != ["help"]:
         return arguments
     return [*arguments[1:2], "--help"]
+
+
+def _print_error(document: Document, arguments: Sequence[str], via: str) -> None:
+    """Print an error that came before the command knew in which form to answer, or that no command
+    foresaw."""
+    if via != "cli" or not is_for_people(_format(arguments)):
+        emit(document)
+        return
+    from promptyoself.doors.display import Reader, display
+
+    display("", document, Reader())
+
+
+def _format(arguments: Sequence[str]) -> str:
+    asked = format_of(arguments)
+    if asked in FORMATS:
+        return asked
+    from promptyoself.core.settings import read_sources
+
+    with suppress(PromptyoselfError, OSError):  # the settings may be what is wrong
+        for source in read_sources():
+            if source.setting.name == "PROMPTYOSELF_FORMAT" and source.value.lower() in FORMATS:
+                return source.value.lower()
+    return "auto"
 
 
 if __name__ == "__main__":

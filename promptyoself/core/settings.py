@@ -80,6 +80,11 @@ SETTINGS = (
         "What MCP clients have to show over HTTP, of 16 characters at least.",
         secret=True,
     ),
+    Setting(
+        "PROMPTYOSELF_FORMAT",
+        "auto",
+        "How answers look: table (for people), json, or auto: table at a terminal, json elsewhere.",
+    ),
     Setting("PROMPTYOSELF_DB_PATH", "", "For the SQLite versions; it is not used any more."),
 )
 
@@ -142,6 +147,7 @@ class Settings(NamedTuple):
     log_prompts: bool
     secrets: tuple[str, ...]
     mcp_token: str | None
+    format: str
     unknown: tuple[Unknown, ...]
 
 
@@ -258,6 +264,7 @@ def _checked(values: SettingValues, unknown: tuple[Unknown, ...]) -> Settings:
         log_prompts=values.flag("PROMPTYOSELF_LOG_PROMPTS"),
         secrets=tuple(secrets),
         mcp_token=values.secret("PROMPTYOSELF_MCP_TOKEN"),
+        format=values.word("PROMPTYOSELF_FORMAT", ("auto", "table", "json")),
         unknown=unknown,
     )
 

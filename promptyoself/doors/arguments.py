@@ -50,7 +50,7 @@ def refuse_repeats(command: click.Command, arguments: Sequence[str]) -> None:
     given: dict[click.Option, str] = {}
     repeated: tuple[str, str] | None = None
     for use in _uses(command, arguments, _nothing):
-        if use.words == ["--help"]:
+        if use.words in (["--help"], ["-h"]):
             return
         if use.option is not None and not use.option.multiple:
             if use.option in given:

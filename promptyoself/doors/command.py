@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -11,6 +11,7 @@ from promptyoself.core.cancellation import limited
 from promptyoself.core.diagnostics import redact_prompt, register_secrets
 from promptyoself.core.errors import PromptyoselfError, WrongUsage
 from promptyoself.doors import output
+from promptyoself.doors.options import HELP_OPTIONS
 from promptyoself.doors.output import Document
 from promptyoself.doors.registry import READERS
 from promptyoself.doors.session import Caller, Session
@@ -34,19 +35,25 @@ def command(name: str) -> Callable[[Callable[..., Document | None]], click.Comma
 
     def make_command(function: Callable[..., Document | None]) -> click.Command:
         @functools.wraps(function)
-        def run(*, var: str | None, format_: str, **options: Any) -> Document | None:
-            return _run(function, var, format_, options)
+        def run(
+            *, var: str | None, format_: str | None, no_pager: bool, **options: Any
+        ) -> Document | None:
+            return _run(function, _Common(var, format_, no_pager), options)
 
-        click_command = click.command(name, context_settings={"show_default": True})(run)
+        settings = {"show_default": True, "help_option_names": HELP_OPTIONS}
+        click_command = click.command(name, context_settings=settings)(run)
         click_command.params += [
             click.Option(
                 ["--var"], metavar="DIR", help="The data directory (else PROMPTYOSELF_VAR)."
             ),
             click.Option(
                 ["--format", "format_"],
-                type=click.Choice(["json", "table"]),
-                default="json",
-                help="json for programs, table for people.",
+                type=click.Choice(output.FORMATS),
+                help="table for people, json for programs; auto is table at a terminal "
+                "(PROMPTYOSELF_FORMAT).",
+            ),
+            click.Option(
+                ["--no-pager"], is_flag=True, help="Print long answers at once, without a pager."
             ),
         ]
         return click_command
@@ -54,16 +61,26 @@ def command(name: str) -> Callable[[Callable[..., Document | None]], click.Comma
     return make_command
 
 
+class _Common(NamedTuple):
+    """The options that every command has."""
+
+    var: str | None
+    format: str | None
+    no_pager: bool
+
+
 def _run(
-    function: Callable[..., Document | None], var: str | None, format_: str, options: dict[str, Any]
+    function: Callable[..., Document | None], common: _Common, options: dict[str, Any]
 ) -> Document | None:
     """Call a command's function, and print or return what it answers."""
-    if var == "":
+    if common.var == "":
         raise WrongUsage("invalid_value", "--var is empty.", "Name a folder, or leave it out.")
     context = click.get_current_context()
     name = context.info_name or ""
     caller = context.find_object(Caller) or Caller()
-    session = Session(var, format_, caller)
+    session = Session(
+        common.var, caller, format_=common.format, command=name, paged=not common.no_pager
+    )
     is_limited = name in READERS and caller.via in PROGRAM_DOORS
     stop = caller.stop
     limit = limited(MAX_SECONDS, lambda: stop is not None and stop.why is not None)
@@ -74,7 +91,10 @@ def _run(
         except PromptyoselfError as error:
             if session.warnings:
                 error.details.setdefault("warning", " ".join(session.warnings))
-            raise
+            if not session.for_people:
+                raise
+            session.print(error.document())
+            raise click.exceptions.Exit(error.exit_code) from None
     if answer is None:
         return None
     document = {"status": "success", **answer}
@@ -85,7 +105,7 @@ def _run(
         _require_short(document)
     if stop is not None:
         return document
-    output.emit(output.in_words_of_door(caller.via, context, document), format_)
+    session.print(output.in_words_of_door(caller.via, context, document))
     return None
 
 

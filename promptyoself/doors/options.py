@@ -41,6 +41,9 @@ class Whole(click.IntRange):
         return whole
 
 
+HELP_OPTIONS = ["--help", "-h"]
+"""The options that ask for help."""
+
 schedule_option = click.option(
     "--id", "id_", required=True, metavar="ID", help="The schedule: sch_… ."
 )

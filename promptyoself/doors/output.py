@@ -32,13 +32,32 @@ def in_words_of_door(via: str, context: click.Context, document: Document) -> Do
     return in_host_terms(group, document, context.info_name)
 
 
-def emit(document: Document, format_: str = "json") -> None:
-    """Print one document."""
-    if format_ == "table":
-        from promptyoself.doors.tables import print_table
+FORMATS = ("auto", "table", "json")
+"""The forms of answers: ``table`` is for people, and ``auto`` is that at a terminal, and JSON
+elsewhere."""
 
-        print_table(_plain(document))
-        return
+
+def is_for_people(format_: str) -> bool:
+    """Whether answers of that format, one of :data:`FORMATS`, are for people here."""
+    return format_ == "table" or (format_ == "auto" and sys.stdout.isatty())
+
+
+def format_of(arguments: Sequence[str]) -> str:
+    """The format that the words of a call ask for, before or without Click's reading them. It may
+    be anything."""
+    words = list(arguments)
+    for place, word in enumerate(words):
+        if word == "--":
+            break
+        if word.startswith("--format="):
+            return word.partition("=")[2]
+        if word == "--format" and words[place + 1 :]:
+            return words[place + 1]
+    return ""
+
+
+def emit(document: Document) -> None:
+    """Print one document as JSON."""
     sys.stdout.buffer.write(to_json(document) + b"\n")
     sys.stdout.buffer.flush()
 
@@ -48,7 +67,7 @@ def to_json(document: Document) -> bytes:
     try:
         return orjson.dumps(document)
     except TypeError:  # a lone surrogate, out of an argument or a path that isn't UTF-8
-        return orjson.dumps(_plain(document))
+        return orjson.dumps(representable(document))
 
 
 def error_document(error: BaseException) -> tuple[dict[str, Any], int]:
@@ -140,11 +159,15 @@ def _from_os(error: OSError) -> PromptyoselfError:
     return PromptyoselfError(code, f"The operating system refused: {what}{where}.", hint)
 
 
-def _plain(value: Any) -> Any:
+def representable(value: Any, encoding: str = "utf-8") -> Any:
+    """The same document with each text as that encoding can have it, with escapes for the rest."""
     if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()
+        return value.encode(encoding, "backslashreplace").decode(encoding)
     if isinstance(value, Mapping):
-        return {_plain(key): _plain(item) for key, item in value.items()}
+        return {
+            representable(key, encoding): representable(item, encoding)
+            for key, item in value.items()
+        }
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [representable(item, encoding) for item in value]
     return value

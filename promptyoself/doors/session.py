@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from promptyoself.core.diagnostics import Log
 from promptyoself.core.errors import PromptyoselfError
@@ -19,8 +19,9 @@ from promptyoself.core.settings import (
     read_sources,
 )
 
+from promptyoself.doors.output import Document, emit, is_for_people
+
 if TYPE_CHECKING:
-    from promptyoself.doors.output import Document
     from promptyoself.service.delivery.loop import StopFlag
     from promptyoself.store.store import Store
 
@@ -48,11 +49,28 @@ class Caller(NamedTuple):
 class Session:
     """One call of a command: its settings, its store, its clock, and its warnings."""
 
-    def __init__(self, var: str | None, format_: str, caller: Caller) -> None:
+    def __init__(
+        self,
+        var: str | None,
+        caller: Caller,
+        *,
+        format_: str | None = None,
+        command: str = "",
+        paged: bool = True,
+    ) -> None:
         self.var = var
-        self.format = format_
         self.caller = caller
+        self.command = command
+        self.paged = paged
+        self.beside: dict[str, Any] = {}
+        """What people are shown beside the answer; JSON doesn't have it."""
         self.settings = load_settings(var=var)
+        self.for_people = (
+            caller.via == "cli"
+            and caller.stop is None
+            and is_for_people(format_ or self.settings.format)
+        )
+        """Whether answers are in the form for people. Programs get JSON, always."""
         if caller.agent is not None:
             self.settings = _pinned(self.settings, caller.agent)
         self.log = Log(
@@ -140,8 +158,40 @@ class Session:
         if message is None:
             return
         self.warnings.append(message)
-        if on_stderr and self.caller.stop is None:
+        if on_stderr and self.caller.stop is None and not self._shows_answer_beside_stderr():
             self.log.warn(message)
+
+    def _shows_answer_beside_stderr(self) -> bool:
+        """Whether a person would read on the same terminal what is said on stderr and again in the
+        answer."""
+        return self.for_people and sys.stdout.isatty() and sys.stderr.isatty()
+
+    def print(self, document: Document) -> None:
+        """Print an answer, or an error, in the form that the caller reads."""
+        if not self.for_people:
+            emit(document)
+            return
+        from promptyoself.doors.display import Reader, display
+
+        reader = Reader(self._zone(), self.now(), self._agent_names(), self.paged)
+        display(self.command, document, reader, self.beside)
+
+    def _zone(self) -> str:
+        """The zone in which the reader's clocks run."""
+        from promptyoself.core.settings import default_zone
+
+        try:
+            return default_zone(self.settings)
+        except PromptyoselfError:  # of which a command that needs it complains
+            return "UTC"
+
+    def _agent_names(self) -> dict[str, str]:
+        """The names of agents, as Letta last told them. A caller who is pinned gets none."""
+        if self.settings.only_agent is not None:
+            return {}
+        from promptyoself.doors.agent_names import known_names
+
+        return known_names(self.settings.var)
 
     def scheduled(self, schedule: Callable[[Store], Document]) -> Document:
         """What ``schedule`` answers, with a warning if that has deliveries which no loop would
@@ -165,12 +215,12 @@ class Session:
         if not self.interactive:
             yield None
             return
-        from promptyoself.doors.tables import progress_bar
+        from promptyoself.doors.display import progress_bar
 
         # By the index as it lies there: reading the log would mend it, and so take away what bears
         # witness where the end was cut off.
         last_seq, _ = store.witness() or (0, "")
-        with progress_bar(last_seq) as progress:
+        with progress_bar("events", last_seq) as progress:
             yield progress
 
     def now(self) -> datetime:

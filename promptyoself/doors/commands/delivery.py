@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from promptyoself.core.errors import PromptyoselfError, WrongUsage
+from promptyoself.doors.agent_names import remember_names
 from promptyoself.doors.command import command
 from promptyoself.doors.options import Seconds, Whole
-from promptyoself.doors.output import Document, emit
+from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
 
 if TYPE_CHECKING:
@@ -45,10 +46,14 @@ def require_agent(settings: Settings, agent_id: str) -> None:
         PromptyoselfError: ``agent_not_found``, or why Letta could not be asked.
     """
     with closing(deliverer(settings)) as letta:
-        if letta.agent(agent_id) is not None:
+        known = letta.agent(agent_id)
+        if known is not None:
+            if settings.only_agent is None:
+                remember_names(settings.var, {known.id: known.name})
             return
         only = settings.only_agent
-        named = [agent.id for agent in _named(letta, agent_id) if only in (None, agent.id)]
+        agents = _agents(settings, letta)
+        named = [agent.id for agent in _named(agents, agent_id) if only in (None, agent.id)]
     if named:
         raise PromptyoselfError(
             "agent_not_found",
@@ -67,9 +72,16 @@ def require_agent(settings: Settings, agent_id: str) -> None:
     )
 
 
-def _named(letta: LettaClient, name: str) -> list[Agent]:
-    """The agents of that name. If there are none, those of that name in other case."""
+def _agents(settings: Settings, letta: LettaClient) -> list[Agent]:
+    """The agents that Letta has. Their names are kept for the forms that people read."""
     agents = letta.agents()
+    if settings.only_agent is None:
+        remember_names(settings.var, {agent.id: agent.name for agent in agents})
+    return agents
+
+
+def _named(agents: list[Agent], name: str) -> list[Agent]:
+    """The agents of that name. If there are none, those of that name in other case."""
     same_case = [agent for agent in agents if agent.name == name]
     folded = name.casefold()
     return same_case or [agent for agent in agents if agent.name.casefold() == folded]
@@ -144,7 +156,7 @@ def execute_command(
     stop = session.caller.stop or StopFlag()
 
     def print_report(report: Report) -> None:
-        emit({"status": "success", **_pass(report)}, session.format)
+        session.print({"status": "success", **_pass(report)})
 
     with ExitStack() as end:
         if session.caller.stop is None:
@@ -187,7 +199,9 @@ def _monitored(session: Session, heartbeat: Heartbeat, port: int) -> Iterator[No
     with closing(deliverer(session.settings._replace(call_timeout=patience))) as letta:
         monitor = Monitor(session.store, heartbeat, letta, session.now)
         with monitor.serving(port) as url:
-            emit({"status": "success", "metrics": f"{url}/metrics", "health": f"{url}/healthz"})
+            session.print(
+                {"status": "success", "metrics": f"{url}/metrics", "health": f"{url}/healthz"}
+            )
             yield
 
 
@@ -200,7 +214,7 @@ def agents_command(session: Session) -> answers.AgentList:
     """
     only = session.settings.only_agent
     with closing(deliverer(session.settings)) as letta:
-        agents = [agent for agent in letta.agents() if only in (None, agent.id)]
+        agents = [agent for agent in _agents(session.settings, letta) if only in (None, agent.id)]
     return {
         "agents": [_describe(agent) for agent in agents],
         "count": len(agents),
@@ -219,7 +233,7 @@ def test_command(session: Session) -> answers.LettaTest:
     with closing(deliverer(session.settings)) as letta:
         version = letta.health()
         answered = time.monotonic() - began
-        count = len(letta.agents())  # health needs no password; this does
+        count = len(_agents(session.settings, letta))  # health needs no password; this does
     return {
         "url": session.settings.shown_url,
         "version": version,

@@ -16,7 +16,7 @@ from promptyoself.core.times import shown
 from promptyoself.doors.command import call_command, command
 from promptyoself.doors.commands.delivery import CONCURRENCY, deliverer
 from promptyoself.doors.options import Whole
-from promptyoself.doors.output import Document, emit, error_document, to_json
+from promptyoself.doors.output import Document, error_document, to_json
 from promptyoself.doors.registry import AGENT_FACING, SETS
 from promptyoself.doors.session import Caller, Session
 
@@ -144,7 +144,7 @@ def mcp_command(
         message = "It wants a token." if settings.mcp_token else "It wants no token."
 
         def ready() -> None:
-            emit({"status": "success", "url": way.url, "message": message}, session.format)
+            session.print({"status": "success", "url": way.url, "message": message})
 
         with closing(listener):
             way = http.HTTP(

@@ -12,7 +12,7 @@ import click
 from promptyoself.core.errors import PromptyoselfError, WrongUsage
 from promptyoself.doors.command import command
 from promptyoself.doors.options import Seconds
-from promptyoself.doors.output import Document, emit
+from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
 
 
@@ -135,7 +135,7 @@ def sandbox_command(session: Session, host: str, port: int, count: int, latency:
         url = sandbox.url
         message = f"Set LETTA_BASE_URL={url} to use it; Ctrl-C ends it."
         document = {"url": url, "agents": sandbox.agents, "message": message}
-        emit({"status": "success", **document}, session.format)
+        session.print({"status": "success", **document})
 
     names = [f"echo-{number}" for number in range(1, count + 1)]
     serve_forever(names, host=host, port=port, latency=latency, ready=ready)

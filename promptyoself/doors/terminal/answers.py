@@ -3,41 +3,91 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.text import Text
 
 from promptyoself.core.visible import visible
-from promptyoself.doors.terminal.screen import INSTANT, Document, Screen, pairs, plain, rows, state
+from promptyoself.doors.terminal.screen import INSTANT, Document, Screen, plain, state
+from promptyoself.doors.terminal.tables import Column, show_pairs, show_table
 
-_TOLD_OTHERWISE = ("status", "message", "warning", "hint", "count")
+_TOLD_OTHERWISE = ("status", "code", "error", "message", "warning", "hint", "count")
+_AGENT_KEYS = ("agent_id", "for_agent", "on_failure")
 
 
 def show_answer(document: Document, screen: Screen) -> None:
-    """The message first, then what else the answer has, then its warning."""
+    """The message first, then what else the answer has, then what it advises."""
     if document.get("message"):
-        screen.print(screen.sentence(document["message"]))
-    lists = {key: value for key, value in document.items() if _is_table(value)}
-    screen.print(
-        pairs(
-            (_name(key), _value(value, screen))
-            for key, value in document.items()
-            if key not in _TOLD_OTHERWISE and key not in lists and not _is_twin(key, document)
-        )
+        mark = screen.mark("none" if document.get("dry_run") else "ok")
+        screen.print(Text.assemble(mark, " ", screen.sentence(document["message"])))
+    show_rest(document, screen)
+    if document.get("hint"):
+        screen.print(screen.sentence(document["hint"]))
+
+
+def show_rest(document: Document, screen: Screen, *, without: Sequence[str] = ()) -> None:
+    """What an answer has beside its sentences and the keys that were told already: values by their
+    names, groups below their names, lists as tables."""
+    told = {*_TOLD_OTHERWISE, *without}
+    rest = {
+        key: value
+        for key, value in document.items()
+        if key not in told and not _is_twin(key, document) and _is_filled(value)
+    }
+    tables = {key: value for key, value in rest.items() if _is_table(value)}
+    groups = {key: value for key, value in rest.items() if isinstance(value, Mapping)}
+    show_pairs(
+        screen,
+        (
+            (_name(key), _value(value, screen, key))
+            for key, value in rest.items()
+            if key not in tables and key not in groups
+        ),
     )
-    for key, records in lists.items():
-        if len(lists) > 1:
+    for key, group in groups.items():
+        screen.print(Text(f"  {_name(key)}", style="bold"))
+        show_pairs(
+            screen,
+            ((_name(name), _value(value, screen, name)) for name, value in group.items()),
+            indent=4,
+        )
+    for key, records in tables.items():
+        if len(tables) > 1 or len(rest) > 1:
             screen.print("", Text(_name(key), style="bold"))
-        _show_records(records, screen)
-    show_warning(document, screen)
+        show_records(records, screen)
 
 
-def show_warning(document: Document, screen: Screen) -> None:
-    """What an answer warns of, after a word for those who see no colour."""
-    if document.get("warning"):
-        warning = Text("warning: ", style="bold yellow")
-        screen.print(warning.append_text(screen.sentence(document["warning"])))
+def show_records(records: Sequence[Document], screen: Screen) -> None:
+    """A line for each record, with the columns that any of them has something in. The longest text
+    is the last column."""
+    keys = dict.fromkeys(key for record in records for key in record)
+    filled = [
+        key
+        for key in keys
+        if any(_is_filled(record.get(key)) for record in records)
+        and not any(_is_twin(key, record) for record in records)
+    ]
+    agents = screen.agents(
+        record.get(key) for record in records for key in _AGENT_KEYS if key in record
+    )
+    cells = {
+        key: [
+            agents[record.get(key)]
+            if key in _AGENT_KEYS
+            else _value(record.get(key), screen, key)
+            for record in records
+        ]
+        for key in filled
+    }
+    longest = max(filled, key=lambda key: max(cell.cell_len for cell in cells[key]))
+    order = [*(key for key in filled if key != longest), longest]
+    columns = [
+        Column(_name(key).upper(), 8, optional=number if number > 1 else 0)
+        for number, key in enumerate(order[:-1])
+    ]
+    columns.append(Column(_name(longest).upper(), 12))
+    show_table(screen, columns, zip(*(cells[key] for key in order), strict=True))
 
 
 def _is_table(value: Any) -> bool:
@@ -45,24 +95,12 @@ def _is_table(value: Any) -> bool:
 
 
 def _is_twin(key: str, document: Document) -> bool:
-    """Whether a key says in the schedule's zone what another says in UTC."""
-    return key.endswith("_local") and key.removesuffix("_local") in document
-
-
-def _show_records(records: list[Mapping[str, Any]], screen: Screen) -> None:
-    """A line for each record, with the columns that any of them has something in. The longest text
-    is the last column."""
-    filled = [key for key in records[0] if any(_is_filled(record.get(key)) for record in records)]
-    widths = {
-        key: max(len(str(_value(record.get(key), screen))) for record in records) for key in filled
-    }
-    longest = max(filled, key=lambda key: widths[key])
-    columns = [key for key in filled if key != longest and not _is_twin(key, records[0])]
-    columns.append(longest)
-    table = rows(*(_name(key).upper() for key in columns))
-    for record in records:
-        table.add_row(*(_value(record.get(key), screen) for key in columns))
-    screen.print(table)
+    """Whether a key says in other words what another says."""
+    if key.endswith("_local"):
+        return key.removesuffix("_local") in document
+    if key in ("seq", "hash"):
+        return "head" in document
+    return key == "active" and "status" in document
 
 
 def _is_filled(value: Any) -> bool:
@@ -73,19 +111,25 @@ def _name(key: str) -> str:
     return visible(key.replace("_", " "), one_line=True)
 
 
-def _value(value: Any, screen: Screen) -> Text:
+def _value(value: Any, screen: Screen, key: str = "") -> Text:
     """A value as people write it."""
     if not _is_filled(value):
         return Text("")
     if isinstance(value, bool):
         return Text("yes" if value else "no")
     if isinstance(value, Mapping):
-        named = (Text.assemble(_name(key), " ", _value(one, screen)) for key, one in value.items())
+        named = (
+            Text.assemble(_name(name), " ", _value(item, screen, name))
+            for name, item in value.items()
+            if not _is_twin(name, value)
+        )
         return Text(", ").join(named)
     if isinstance(value, list):
-        return Text(", ").join(_value(one, screen) for one in value)
+        return Text(", ").join(_value(item, screen) for item in value)
     if isinstance(value, str) and re.fullmatch(INSTANT, value):
-        return screen.clock(value)
+        return screen.when(value) if key in ("next_run", "expires") else screen.clock(value)
+    if key in _AGENT_KEYS:
+        return screen.agent(str(value))
     if isinstance(value, int) and abs(value) >= 10_000:
         return Text(f"{value:,}")
     text = plain(value)

@@ -1,10 +1,15 @@
-"""What happened, a line for each event: when, to which schedule, what, and why."""
+"""What happened, a line for each event: when, what, to which schedule, and why."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from typing import Any
+
 from rich.text import Text
 
-from promptyoself.doors.terminal.screen import Document, Screen, plain, rows, state
+from promptyoself.core.visible import visible
+from promptyoself.doors.terminal.screen import Document, Screen, plain, state
+from promptyoself.doors.terminal.tables import Column, show_table
 
 _WORDS = {
     "delivery.attempted": ("waiting", "claimed"),
@@ -14,38 +19,89 @@ _WORDS = {
     "delivery.abandoned": ("waiting", "given back"),
     "delivery.stalled": ("waiting", "no answer yet"),
 }
+"""The state that an event leaves a slot in, and what people call it."""
+
+_MARKS = {"delivered": "delivered", "failed": "failed", "skipped": "skipped", "waiting": "waiting"}
+
+_DULL = ("worker", "segment", "ledger")
+"""The first parts of the types of events that say nothing of a prompt."""
 
 
 def show_history(document: Document, screen: Screen) -> None:
     """A line for each event."""
     events = document["events"]
     if not events:
-        screen.print("Nothing happened.")
+        screen.print(Text("Nothing happened."))
         return
-    table = rows("TIME", "SCHEDULE", "WHAT", "DETAILS")
-    for event in events:
-        style, words = _WORDS.get(event["type"], ("", event["type"].replace(".", " ")))
-        table.add_row(
-            screen.clock(event["ts"]),
-            event["id"] or "",
-            Text(words, style=state(style).style),
-            plain(_details(event, screen)),
-        )
-    screen.print(table)
+    hidden = document.get("total", len(events)) - len(events)
+    if hidden:
+        line = f"{hidden:,} earlier events; --limit and --since say how many are shown."
+        screen.print(Text(line, style="dim"))
+    names = screen.beside.get("names", {})
+    columns = (
+        Column("TIME"),
+        Column(""),
+        Column("WHAT", 9),
+        Column("SCHEDULE", 12, most=24),
+        Column("DETAILS", 12, optional=1),
+    )
+    show_table(screen, columns, (_record(event, names, screen) for event in events))
 
 
-def _details(event: Document, screen: Screen) -> str:
+def _record(event: Document, names: Document, screen: Screen) -> tuple[Text, ...]:
+    time, mark, what, details = _parts(event, screen)
+    id_ = event["id"] or ""
+    called = plain(names.get(id_) or id_)
+    record = (time, mark, what, called, details)
+    if event["type"].partition(".")[0] in _DULL:
+        for cell in record:
+            cell.stylize("dim")
+    return record
+
+
+def event_line(event: Document, screen: Screen) -> tuple[Text, Text, Text]:
+    """An event without its schedule: when, what with its sign, and why."""
+    time, mark, what, details = _parts(event, screen)
+    return time, Text.assemble(mark, " ", what), details
+
+
+def _parts(event: Document, screen: Screen) -> tuple[Text, Text, Text, Text]:
+    kind = event["type"]
+    word, what = _WORDS.get(kind, ("", kind.replace("schedule.", "").replace(".", " ")))
+    if kind == "delivery.failed" and event["data"].get("parked"):
+        what = "failed, parked"
+    mark = screen.mark(_MARKS[word]) if word in _MARKS else Text("")
+    described = Text(visible(what, one_line=True), style=state(word).style)
+    details = Text(", ").join(text for text in _details(event, screen) if text)
+    return screen.clock(event["ts"]), mark, described, details
+
+
+def _details(event: Document, screen: Screen) -> Iterator[Text]:
     """What an event says beside its type, the most telling first."""
-    data, told = event["data"], []
-    for key in ("error", "why", "reason", "message"):
+    data = event["data"]
+    for key in ("error", "why", "reason", "message", "outcome"):
         if data.get(key):
-            told.append(str(data[key]))
-    if data.get("slot"):
-        told.append(f"slot {screen.clock(data['slot'])}")
-    if data.get("attempt", 1) > 1:
-        told.append(f"attempt {data['attempt']}")
-    if data.get("latency_ms") is not None:
-        told.append(f"after {data['latency_ms'] / 1000:.1f} s")
-    if data.get("prompt"):
-        told.append(str(data["prompt"]))
-    return ", ".join(told) or f"by {event['actor'].get('who', '')}"
+            yield plain(str(data[key]).replace("_", " ") if key == "why" else data[key])
+    if data.get("slot") and data["slot"][:16] != event["ts"][:16]:
+        yield Text.assemble("slot ", screen.clock(data["slot"]))
+    if data.get("slots", 1) != 1:
+        yield Text(f"{data['slots']} slots")
+    for key, words in _NAMED.items():
+        if data.get(key) not in (None, False, "", [], {}):
+            yield words(data[key], screen)
+    actor = event["actor"]
+    if event["type"].partition(".")[0] not in ("delivery", *_DULL):
+        yield plain(f"by {actor.get('who', '')}")
+
+
+_NAMED: dict[str, Callable[[Any, Screen], Text]] = {
+    "attempt": lambda number, _: Text(f"attempt {number}" if number > 1 else ""),
+    "latency_ms": lambda ms, _: Text(f"took {ms / 1000:,.0f} s" if ms >= 1000 else ""),
+    "retry_at": lambda instant, screen: Text.assemble("again ", screen.clock(instant)),
+    "next_run": lambda instant, screen: Text.assemble("next ", screen.clock(instant)),
+    "month": lambda month, _: plain(month),
+    "worker": lambda worker, _: plain(worker),
+    "text": lambda text, _: plain(text),
+    "prompt": lambda prompt, _: plain(" ".join(str(prompt).split())),
+}
+"""How a field of an event is told, in the order in which they are told."""

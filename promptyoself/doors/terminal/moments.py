@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from calendar import day_name
 from datetime import datetime, timedelta
 
@@ -18,15 +19,16 @@ _LENGTHS = (
 _FEW = 3  # of a unit; below it the next smaller unit is said too
 
 
-def moment(instant: str, zone: str, now: datetime) -> str:
+def moment(instant: str, zone: str, now: datetime | None) -> str:
     """An instant as ``Mon 30 Nov 09:00``, by the clocks of ``zone``, without what ``now`` tells:
     the day if it is today's, the year if it is this year's. Seconds are said only if there are any.
     """
-    there, here = (wall_time(one, zone_named(zone)) for one in (parse_utc(instant), now))
+    there = wall_time(parse_utc(instant), zone_named(zone))
+    here = None if now is None else wall_time(now, zone_named(zone))
     clock = f"{there:%H:%M:%S}" if there.second else f"{there:%H:%M}"
-    if there.date() == here.date():
+    if here is not None and there.date() == here.date():
         return f"today {clock}"
-    year = "" if there.year == here.year else f" {there.year}"
+    year = "" if here is not None and there.year == here.year else f" {there.year}"
     return f"{there:%a} {there.day} {there:%b}{year} {clock}"
 
 
@@ -56,20 +58,20 @@ def length_of(length: timedelta) -> str:
 
 
 def recurrence(kind: str, value: str, zone: str, home: str) -> str:
-    """How a schedule recurs, in words. The zone of a cron expression is named where it isn't
-    ``home``, the reader's own."""
+    """How a schedule recurs, in words. The zone of the clocks that it goes by is named where it
+    isn't ``home``, the reader's own."""
     if kind == "once":
         return "once"
     if kind == "interval":
         return f"every {value}"
-    return in_words(value) + ("" if zone == home else f" ({zone})")
+    words = in_words(value) if kind == "cron" else value
+    return words + ("" if zone == home else f" ({zone})")
 
 
 def in_words(expression: str) -> str:
-    """A cron expression in words; as it is where words would mislead.
-
-    cron-descriptor joins a day of the month and a weekday by "and", but cron fires on either.
-    """
+    """A cron expression in words: ``weekdays at 09:00``. It stays as it is where words would
+    mislead: cron-descriptor joins a day of the month and a weekday by "and", but cron fires on
+    either."""
     from cron_descriptor import (
         FormatError,
         MissingFieldError,
@@ -79,27 +81,32 @@ def in_words(expression: str) -> str:
     )
 
     fields = expression.split()
-    if not fields[2].startswith("*") and not fields[4].startswith("*"):
+    if len(fields) != 5 or not (fields[2].startswith("*") or fields[4].startswith("*")):
         return expression
     options = Options()
     options.use_24hour_time_format = True
     options.locale_code = "en_US"
     try:
         words: str = get_description(expression, options)
-    except (FormatError, MissingFieldError, WrongArgumentError):
+    except (FormatError, MissingFieldError, WrongArgumentError, ValueError, IndexError):
         return expression
     for day in day_name[:7]:
         words = words.replace(day, day[:3])
     for long, short in _SHORTER:
         words = words.replace(long, short)
-    return words[:1].lower() + words[1:]
+    if match := re.fullmatch(r"At ([0-9:]{5}(?:(?:,| and|, and) [0-9:]{5})*)(?:, (.*))?", words):
+        words = f"{match[2] or 'daily'} at {match[1]}"
+    return words[:1].lower() + words[1:] if words.startswith(("Every", "At", "On")) else words
 
 
 _SHORTER = (
+    (", and ", " and "),
     (" through ", " to "),
-    (", Mon to Fri", " on weekdays"),
-    (", on the ", " on the "),
-    (", between ", " between "),
-    (", only on ", " on "),
+    ("Mon to Fri", "weekdays"),
+    (", only on ", ", "),
     (", only in ", " in "),
+    (", on the ", ", "),
+    (", on day ", ", day "),
+    (", between ", " between "),
+    (" minutes", " min"),
 )

@@ -7,15 +7,9 @@ from typing import Any
 
 from rich.text import Text
 
-from promptyoself.doors.terminal.screen import (
-    Document,
-    Screen,
-    pairs,
-    plain,
-    rows,
-    short_ids,
-    state,
-)
+from promptyoself.core.visible import visible
+from promptyoself.doors.terminal.screen import Document, Screen, plain, state
+from promptyoself.doors.terminal.tables import Column, show_pairs, show_table
 
 _OUTCOMES = (
     "delivered",
@@ -33,26 +27,78 @@ _OUTCOMES = (
 
 def show_audit(document: Document, screen: Screen) -> None:
     """What became of every slot: of all, of each schedule, and which weren't delivered and why."""
-    screen.print(screen.sentence(document["message"]))
-    agents = short_ids(schedule["agent_id"] for schedule in document["schedules"])
+    if document["status"] == "success":
+        mark = screen.mark("ok")
+        screen.print(Text.assemble(mark, " ", screen.sentence(document["message"])))
+    totals = document["totals"]
+    why = counts((reason, count) for reason, count in totals["skipped_why"].items())
+    show_pairs(
+        screen,
+        [
+            ("from", screen.clock(document["since"])),
+            ("to", screen.clock(document["until"])),
+            ("slots", f"{totals['slots']:,}"),
+            ("outcomes", counts((outcome, totals.get(outcome, 0)) for outcome in _OUTCOMES)),
+            ("skipped for", why),
+            ("head", plain(document["head"])),
+        ],
+    )
+    names = screen.beside.get("names", {})
+    agents = screen.agents(schedule["agent_id"] for schedule in document["schedules"])
     if document["schedules"]:
-        table = rows("SCHEDULE", "AGENT", "SLOTS", "OUTCOMES")
-        for schedule in document["schedules"]:
-            counts = _counts((outcome, schedule.get(outcome, 0)) for outcome in _OUTCOMES)
-            agent = agents[schedule["agent_id"]]
-            table.add_row(schedule["id"], agent, str(schedule["slots"]), counts)
-        screen.print("", table)
+        screen.print("")
+        columns = (
+            Column("SCHEDULE", 12, most=24),
+            Column("AGENT", 8, optional=1, most=20),
+            Column("SLOTS", right=True),
+            Column("OUTCOMES", 16),
+        )
+        show_table(
+            screen,
+            columns,
+            (
+                (
+                    plain(names.get(schedule["id"]) or schedule["id"]),
+                    agents[schedule["agent_id"]],
+                    f"{schedule['slots']:,}",
+                    counts((outcome, schedule.get(outcome, 0)) for outcome in _OUTCOMES),
+                )
+                for schedule in document["schedules"]
+            ),
+            wrapped=True,
+        )
     if document["undelivered"]:
-        table = rows("SCHEDULE", "FROM", "TO", "WHY")
-        for missing in document["undelivered"]:
-            last = screen.clock(missing["last"]) if missing["last"] != missing["slot"] else Text("")
-            why = Text.assemble(state(missing.get("outcome", "")), " ", plain(missing["why"]))
-            table.add_row(missing["id"], screen.clock(missing["slot"]), last, why)
-        screen.print("", table)
-    screen.print("", pairs([("head", document["head"])]))
+        screen.print("", Text("Not delivered", style="bold"))
+        columns = (
+            Column("SCHEDULE", 12, most=24),
+            Column("SLOT"),
+            Column("UP TO", optional=1),
+            Column("WHY", 12),
+        )
+        show_table(
+            screen,
+            columns,
+            (_undelivered(missing, names, screen) for missing in document["undelivered"]),
+            wrapped=True,
+        )
 
 
-def _counts(named: Iterable[tuple[str, int]]) -> Text:
+def _undelivered(missing: Document, names: Document, screen: Screen) -> tuple[Text, ...]:
+    several = missing["last"] != missing["slot"]
+    why = [state(missing.get("outcome", ""))]
+    if missing["why"]:
+        why.append(Text.assemble(": ", plain(str(missing["why"]).replace("_", " "))))
+    if missing.get("slots", 1) > 1:
+        why.append(Text(f", {missing['slots']:,} slots", style="dim"))
+    return (
+        plain(names.get(missing["id"]) or missing["id"]),
+        screen.clock(missing["slot"]),
+        screen.clock(missing["last"] if several else None),
+        Text.assemble(*why),
+    )
+
+
+def counts(named: Iterable[tuple[str, int]]) -> Text:
     """What there is any of, each with its number."""
     return Text(", ").join(
         Text.assemble(f"{count:,} ", state(name)) for name, count in named if count
@@ -62,62 +108,99 @@ def _counts(named: Iterable[tuple[str, int]]) -> Text:
 def show_diff(document: Document, screen: Screen) -> None:
     """What changed between two points of the log, a block for each schedule."""
     if not document["changes"]:
-        screen.print("Nothing changed.")
-    for change in document["changes"]:
-        screen.print(Text.assemble(change["id"], "  ", Text(change["change"], style="bold")))
-        screen.print(
-            pairs(
-                (f"  {name.replace('_', ' ')}", _from_to(values, screen))
-                for name, values in change["fields"].items()
-            )
+        screen.print(Text("Nothing changed."))
+    names = screen.beside.get("names", {})
+    for number, change in enumerate(document["changes"]):
+        name = names.get(change["id"])
+        title = plain(name or change["id"])
+        title.stylize("bold")
+        id_ = (f"  {change['id']}", "dim") if name else ""
+        screen.print(*[""] * (number > 0), Text.assemble(title, id_, "  ", change["change"]))
+        show_pairs(
+            screen,
+            (
+                (visible(field.replace("_", " "), one_line=True), _from_to(values, screen))
+                for field, values in change["fields"].items()
+                if field not in _INNER
+            ),
         )
         for event in change["events"]:
-            by = event["by"].get("who", "")
-            about = f", {event['reason']}" if event.get("reason") else ""
-            words = event["type"].replace(".", " ")
-            line = Text.assemble("  ", screen.clock(event["ts"]), f"  {words} by {by}{about}")
+            by = visible(str(event["by"].get("who", "")), one_line=True)
+            about = Text.assemble(", ", plain(event["reason"])) if event.get("reason") else ""
+            words = visible(event["type"].replace(".", " "), one_line=True)
+            line = Text.assemble("  ", screen.clock(event["ts"]), f"  {words} by {by}", about)
             line.stylize("dim")
             screen.print(line)
+
+
+_INNER = frozenset(
+    {"anchor", "last_slot", "settled_at", "spent", "spent_day", "told", "retold", "registered"}
+)
+"""Fields that say nothing to people which others don't say."""
 
 
 def _from_to(values: Mapping[str, Any], screen: Screen) -> Text:
     before, after = (_field(values[key], screen) for key in ("from", "to"))
     if not before:
-        return Text(after)
-    return Text.assemble(before, Text(" -> ", style="dim"), after or "none")
+        return after
+    return Text.assemble(
+        before, (f" {screen.mark('to').plain} ", "dim"), after or Text("none", style="dim")
+    )
 
 
-def _field(value: Any, screen: Screen) -> str:
-    return "" if value is None else str(screen.sentence(str(value)))
+def _field(value: Any, screen: Screen) -> Text:
+    return Text("") if value is None else screen.sentence(str(value))
 
 
 def show_budgets(document: Document, screen: Screen) -> None:
     """How many prompts each agent, and each schedule with a budget, has left today."""
-    agents = short_ids(agent["agent_id"] for agent in document["agents"])
-    table = rows("AGENT", "LEFT TODAY", "SCHEDULES", "NEW DAY")
-    for agent in document["agents"]:
-        table.add_row(
-            agents[agent["agent_id"]],
-            _left(agent),
-            f"{agent['active']} of {agent['max_active']}"
-            if agent["max_active"]
-            else str(agent["active"]),
-            screen.when(agent["resets_at"]),
-        )
-    screen.print(table)
+    agents = screen.agents(agent["agent_id"] for agent in document["agents"])
+    columns = (
+        Column("AGENT", 14, most=32),
+        Column("LEFT TODAY"),
+        Column("SENT", right=True, optional=2),
+        Column("ACTIVE", optional=1),
+        Column("NEW DAY", 12),
+    )
+    show_table(
+        screen,
+        columns,
+        (
+            (
+                agents[agent["agent_id"]],
+                _left(agent),
+                f"{agent['spent']:,}",
+                f"{agent['active']} of {agent['max_active']}"
+                if agent["max_active"]
+                else str(agent["active"]),
+                screen.when(agent["resets_at"]),
+            )
+            for agent in document["agents"]
+        ),
+    )
     limited = [schedule for schedule in document["schedules"] if schedule["limit"] is not None]
     if limited:
-        table = rows("SCHEDULE", "NAME", "STATUS", "LEFT TODAY")
-        for schedule in limited:
-            name = plain(schedule["name"] or "")
-            table.add_row(schedule["id"], name, state(schedule["status"]), _left(schedule))
-        screen.print("", table)
+        screen.print("")
+        show_table(
+            screen,
+            (Column("SCHEDULE", 12, most=32), Column("LEFT TODAY"), Column("STATUS")),
+            (
+                (
+                    plain(schedule["name"] or schedule["id"]),
+                    _left(schedule),
+                    state(schedule["status"]),
+                )
+                for schedule in limited
+            ),
+        )
+    if not document["agents"]:
+        screen.print(Text("No agent has a schedule."))
 
 
 def _left(budget: Document) -> str:
     if budget["limit"] is None:
-        return f"no limit, {budget['spent']} sent"
-    return f"{budget['left']} of {budget['limit']}"
+        return "no limit"
+    return f"{budget['left']:,} of {budget['limit']:,}"
 
 
 def show_forecast(document: Document, screen: Screen) -> None:
@@ -129,14 +212,40 @@ def show_forecast(document: Document, screen: Screen) -> None:
             fired, skipped = days.setdefault(day["day"], [0, 0])
             days[day["day"]] = [fired + day["fired"], skipped + sum(day["skipped"].values())]
     if days:
-        table = rows("DAY (UTC)", "DELIVERED", "SKIPPED")
-        for day, (fired, skipped) in sorted(days.items()):
-            table.add_row(day, f"{fired:,}", f"{skipped:,}" if skipped else "")
-        screen.print("", table)
-    for stopped in document["stopped"]:
-        line = (
-            f"{stopped['id']} is stopped by its {stopped['why']}: {stopped['slots']:,} slots from "
+        screen.print("")
+        most = max(fired for fired, _ in days.values())
+        columns = (
+            Column("DAY (UTC)"),
+            Column("DELIVERED", right=True),
+            Column("SKIPPED", right=True),
+            Column(""),
         )
-        screen.print(Text.assemble(line, screen.clock(stopped["first"])))
+        show_table(
+            screen,
+            columns,
+            (
+                (
+                    day,
+                    f"{fired:,}",
+                    f"{skipped:,}" if skipped else "",
+                    Text(("#" if screen.ascii else "▇") * round(20 * fired / max(most, 1)), "dim"),
+                )
+                for day, (fired, skipped) in sorted(days.items())
+            ),
+        )
+    names = screen.beside.get("names", {})
+    for number, stopped in enumerate(document["stopped"]):
+        line = Text.assemble(
+            screen.mark("skipped"),
+            " ",
+            plain(names.get(stopped["id"]) or stopped["id"]),
+            f" is stopped by its {visible(stopped['why'], one_line=True).replace('_', ' ')}: ",
+            f"{stopped['slots']:,} slots from ",
+            screen.clock(stopped["first"]),
+        )
+        screen.print(*[""] * (number == 0), line)
     for broken in document["broken"]:
-        screen.print(Text.assemble(f"{broken['id']}: ", plain(broken["problem"])))
+        name = plain(names.get(broken["id"]) or broken["id"])
+        screen.print(
+            Text.assemble(screen.mark("failed"), " ", name, ": ", plain(broken["problem"]))
+        )

@@ -1,4 +1,4 @@
-"""Schedules as people see them: the list, and the card of one."""
+"""Schedules as people see them: the list, the card of one, and when one fires."""
 
 from __future__ import annotations
 
@@ -7,119 +7,217 @@ from datetime import timedelta
 from rich.text import Text
 
 from promptyoself.core.visible import visible
-from promptyoself.doors.terminal.moments import length_of, recurrence
-from promptyoself.doors.terminal.screen import (
-    Document,
-    Screen,
-    pairs,
-    plain,
-    rows,
-    short_ids,
-    state,
-)
-
-_WIDE = 100  # columns from which agents have one of their own
+from promptyoself.doors.terminal.history import event_line
+from promptyoself.doors.terminal.moments import distance, length_of, recurrence
+from promptyoself.doors.terminal.screen import GOOD, Document, Screen, plain, state
+from promptyoself.doors.terminal.tables import Column, show_pairs, show_table
 
 
 def show_list(document: Document, screen: Screen) -> None:
-    """A line for each schedule: how it is called, when it fires, and what it says."""
+    """A line for each schedule: how it is called, when it fires, and what it says. With ``--full``
+    a card for each."""
     schedules = document["schedules"]
-    if not schedules:
-        screen.print(
-            "No schedules.", Text("promptyoself register --help says how to make one.", style="dim")
-        )
-        return
-    agents = short_ids(schedule["agent_id"] for schedule in schedules)
-    is_wide = screen.console.width >= _WIDE
-    several = len(agents) > 1 and is_wide
-    next_run = screen.when if is_wide else screen.clock
-    table = rows("NAME", *(["AGENT"] if several else []), "WHEN", "NEXT", "PROMPT")
-    for schedule in schedules:
-        upcoming = schedule["status"] == "active" and schedule["next_run"]
-        table.add_row(
-            _called(schedule),
-            *([agents[schedule["agent_id"]]] if several else []),
-            _recurrence(schedule, screen),
-            next_run(schedule["next_run"]) if upcoming else state(schedule["status"]),
-            plain(schedule["prompt"]),
-        )
-    screen.print(table)
-    hidden = document.get("remaining", 0)
+    if screen.beside.get("full"):
+        for number, schedule in enumerate(schedules):
+            screen.print(*[""] * (number > 0))
+            _show_card(schedule, screen, [], None)
+    elif schedules:
+        _show_lines(schedules, screen)
+    else:
+        screen.print(Text("No schedules."))
+    hidden = document.get("total", len(schedules)) - len(schedules)
     if hidden:
-        screen.print(Text(f"{hidden} more: --limit 0 shows all.", style="dim"))
+        screen.print(Text(f"{hidden:,} more; --limit says how many are listed.", style="dim"))
+    if document.get("message"):
+        message = f"{document['message']} {document.get('hint', '')}".strip()
+        screen.print(Text.assemble(screen.sentence(message), style="dim"))
+    elif not schedules:
+        screen.print(Text("`promptyoself register --help` says how to make one.", style="dim"))
 
 
-def _called(schedule: Document) -> Text:
+def _show_lines(schedules: list[Document], screen: Screen) -> None:
+    agents = screen.agents(schedule["agent_id"] for schedule in schedules)
+    called = [schedule["name"] for schedule in schedules]
+    records = []
+    for schedule in schedules:
+        name = _title(schedule)
+        if schedule["name"] and called.count(schedule["name"]) > 1:
+            name = Text.assemble(name, (f" {schedule['id']}", "dim"))
+        mark, outcome = last_outcome(schedule, screen)
+        records.append(
+            (
+                mark,
+                name,
+                agents[schedule["agent_id"]],
+                _recurrence(schedule, screen, brief=True),
+                _next(schedule, screen),
+                outcome,
+                _prompt(schedule),
+            )
+        )
+    several = len(agents) > 2 or len(schedules) == 1  # `None` is one of them
+    columns = (
+        Column(""),
+        Column("NAME", 12, most=32),
+        Column("AGENT", 8, optional=2 if several else 4, most=24),
+        Column("WHEN", 14, optional=1, most=36),
+        Column("NEXT"),
+        Column("LAST", optional=3),
+        Column("PROMPT", 16),
+    )
+    show_table(screen, columns, records)
+
+
+def last_outcome(schedule: Document, screen: Screen) -> tuple[Text, Text]:
+    """The sign of what became of a schedule's latest slot, and the words for it."""
+    waiting = [slot for slot in schedule.get("open", ()) if slot.get("attempt")]
+    if schedule.get("problem"):
+        return screen.mark("failed"), state("failed")
+    if waiting:
+        word = "in_doubt" if any(slot["in_doubt"] for slot in waiting) else "waiting"
+        return screen.mark("waiting"), state(word)
+    if schedule.get("failures") or schedule["status"] == "failed":
+        return screen.mark("failed"), state("failed")
+    if schedule["last_run"]:
+        ago = f" {distance(schedule['last_run'], screen.now)}" if screen.now else ""
+        return screen.mark("delivered"), Text.assemble(("delivered", GOOD), (ago, "dim"))
+    return screen.mark("none"), Text("")
+
+
+def _title(schedule: Document) -> Text:
     return plain(schedule["name"]) if schedule.get("name") else Text(schedule["id"])
 
 
-def _recurrence(schedule: Document, screen: Screen) -> str:
-    return recurrence(
+def _next(schedule: Document, screen: Screen) -> Text:
+    if schedule["status"] == "active" and schedule["next_run"]:
+        return screen.when(schedule["next_run"])
+    return state(schedule["status"])
+
+
+def _prompt(schedule: Document) -> Text:
+    if schedule.get("template"):
+        return Text(f"[{visible(schedule['template'], one_line=True)}]", style="dim")
+    return plain(" ".join(schedule["prompt"].split()))
+
+
+def _recurrence(schedule: Document, screen: Screen, *, brief: bool) -> Text:
+    words = recurrence(
         schedule["schedule_type"],
         schedule["schedule_value"],
-        schedule["timezone"],
-        screen.zone,
+        schedule["timezone"].rpartition("/")[2] if brief else schedule["timezone"],
+        screen.zone.rpartition("/")[2] if brief else screen.zone,
     )
+    return plain(words)
 
 
 def show_card(document: Document, screen: Screen) -> None:
     """One schedule in sections: what it is, when it fires, its limits, and what became of it."""
-    schedule = document["schedule"]
-    title = Text.assemble(_called(schedule), "  ", state(schedule["status"]))
-    screen.print(title)
-    screen.print(Text(visible(schedule["prompt"] or "")), "")
-    fires = [fire["utc"] for fire in document.get("fires", ())] or [schedule["next_run"]]
+    fires = [fire["utc"] for fire in screen.beside.get("fires", ())]
+    _show_card(document["schedule"], screen, fires, screen.beside.get("outcomes"))
+
+
+def _show_card(
+    schedule: Document, screen: Screen, fires: list[str], outcomes: list[Document] | None
+) -> None:
+    id_ = [] if _title(schedule).plain == schedule["id"] else [(f"  {schedule['id']}", "dim")]
     screen.print(
-        pairs(
-            [
-                ("id", schedule["id"]),
-                ("agent", schedule["agent_id"]),
-                ("conversation", schedule["conversation_id"]),
-                ("when", _when(schedule, screen)),
-                ("from", screen.clock(schedule["start_at"])),
-                ("until", screen.clock(schedule["until"])),
-                ("next", Text("\n").join(screen.when(fire) for fire in fires if fire)),
-                ("last", screen.when(schedule["last_run"])),
-                ("delivered", _count(schedule)),
-                ("failed", _failures(schedule)),
-                ("reason", plain(schedule["reason"] or "")),
-                ("open", _open_slots(schedule, screen)),
-                ("if missed", _misfire(schedule)),
-                ("approval", f"tier {schedule['tier']}" if schedule["tier"] else ""),
-                ("on failure", schedule["on_failure"]),
-                ("a day", _daily(schedule)),
-                ("made", screen.when(schedule["created_at"])),
-            ]
+        Text.assemble(
+            Text(_title(schedule).plain, style="bold"), *id_, "  ", state(schedule["status"])
         )
     )
+    if schedule.get("problem"):
+        screen.print(Text.assemble(screen.mark("failed"), " ", screen.sentence(schedule["problem"])))
+    _show_prompt(schedule, screen)
+    if not fires and schedule["next_run"] and schedule["status"] == "active":
+        fires = [schedule["next_run"]]
+    show_pairs(
+        screen,
+        [
+            ("agent", screen.agent(schedule["agent_id"])),
+            ("conversation", plain(schedule["conversation_id"] or "")),
+            ("tags", plain(", ".join(schedule.get("tags") or ()))),
+            ("when", _when(schedule, screen)),
+            ("from", screen.clock(schedule["start_at"])),
+            ("until", screen.clock(schedule["until"])),
+            ("next", Text("\n").join(screen.when(fire) for fire in fires)),
+            ("resumes", screen.when(schedule.get("resume_at"))),
+            ("fired", _count(schedule)),
+            ("if missed", _misfire(schedule)),
+            ("header", "an envelope goes before the prompt" if schedule["envelope"] else ""),
+            ("tier", _tier(schedule)),
+            ("a day", f"at most {schedule['daily_budget']}" if schedule["daily_budget"] else ""),
+            ("on failure", screen.agent(schedule["on_failure"])),
+            ("reason", plain(schedule["reason"] or "")),
+            ("made", screen.when(schedule["created_at"])),
+            ("delivered", screen.when(schedule["last_run"])),
+            ("failing", _failures(schedule)),
+            ("open", _open_slots(schedule, screen)),
+            ("invisible", _invisible(schedule)),
+        ],
+    )
+    if outcomes:
+        screen.print("", Text("Last outcomes", style="bold"))
+        show_table(
+            screen,
+            (Column(""), Column(""), Column(""), Column("", 10)),
+            (("", *event_line(event, screen)) for event in outcomes),
+        )
 
 
-def _when(schedule: Document, screen: Screen) -> str:
-    words = _recurrence(schedule, screen)
-    if schedule["schedule_type"] == "cron":
-        words += f"  [{schedule['schedule_value']}]"
-    jitter = schedule["jitter"]
-    return words + (f", up to {length_of(timedelta(seconds=jitter))} later" if jitter else "")
+def _show_prompt(schedule: Document, screen: Screen) -> None:
+    if schedule.get("template"):
+        text = f"[{visible(schedule['template'], one_line=True)}: made when it fires]"
+    else:
+        text = visible(schedule["prompt"])
+    screen.print("")
+    for line in Text(text).split("\n", allow_blank=True):
+        for part in line.wrap(screen.console, max(screen.width - 2, 8)) or [Text("")]:
+            screen.print(Text.assemble("  ", part))
+    screen.print("")
+
+
+def _when(schedule: Document, screen: Screen) -> Text:
+    kind, value = schedule["schedule_type"], schedule["schedule_value"]
+    if kind == "once":
+        return Text.assemble("once, ", screen.clock(value))
+    words = _recurrence(schedule, screen, brief=False)
+    if kind == "cron" and not words.plain.startswith(value):
+        words.append(f"  {visible(value, one_line=True)}", style="dim")
+    if schedule["jitter"]:
+        words.append(f", up to {length_of(timedelta(seconds=schedule['jitter']))} later")
+    return words
 
 
 def _count(schedule: Document) -> str:
     times, most = schedule["repetition_count"], schedule["max_repetitions"]
     if most:
         return f"{times} of {most} times"
-    return "once" if times == 1 else f"{times} times" if times else ""
+    return "once" if times == 1 else f"{times:,} times" if times else ""
+
+
+def _tier(schedule: Document) -> str:
+    if not schedule["tier"]:
+        return ""
+    return f"{schedule['tier']}" + (": needs an approval" if schedule["tier"] >= 2 else "")
 
 
 def _failures(schedule: Document) -> Text:
-    times = schedule["failures"]
-    if not times:
+    if not schedule["last_error"]:
         return Text("")
-    count = "once" if times == 1 else f"{times} times in a row"
-    return Text.assemble(state("failed"), f" {count}: ", plain(schedule["last_error"] or ""))
+    times = schedule["failures"]
+    count = f" {times} times in a row" if times > 1 else ""
+    return Text.assemble(state("failed"), f"{count}: ", plain(schedule["last_error"]))
 
 
 def _open_slots(schedule: Document, screen: Screen) -> Text:
     return Text("\n").join(
-        Text.assemble(screen.clock(slot["slot"]), "  ", state(slot.get("state", "")))
+        Text.assemble(
+            screen.clock(slot["slot"]),
+            "  ",
+            state("in_doubt" if slot["in_doubt"] else slot["state"]),
+            Text.assemble(", again ", screen.clock(slot["retry_at"])) if slot["retry_at"] else "",
+            Text.assemble(": ", plain(slot["error"])) if slot["error"] else "",
+        )
         for slot in schedule["open"]
     )
 
@@ -127,11 +225,71 @@ def _open_slots(schedule: Document, screen: Screen) -> Text:
 def _misfire(schedule: Document) -> str:
     grace = length_of(timedelta(seconds=schedule["grace"]))
     return {
-        "skip": f"skipped after {grace}",
-        "coalesce": f"the latest one is sent, up to {grace} late",
-        "all": f"each is sent, up to {grace} late",
-    }.get(schedule["misfire"], str(schedule["misfire"]))
+        "skip": f"skipped after {grace}" if grace else "skipped",
+        "coalesce": f"the latest slot is delivered, up to {grace} late",
+        "all": f"each slot is delivered, up to {grace} late",
+    }.get(schedule["misfire"], visible(str(schedule["misfire"]), one_line=True))
 
 
-def _daily(schedule: Document) -> str:
-    return f"at most {schedule['daily_budget']}" if schedule["daily_budget"] else ""
+def _invisible(schedule: Document) -> str:
+    count = schedule.get("invisible")
+    return f"{count} characters that can't be seen, shown as escapes" if count else ""
+
+
+def show_fires(document: Document, screen: Screen) -> None:
+    """A line for each fire: when, and the time in the schedule's own zone where that is another."""
+    if not document["fires"]:
+        screen.print(Text("It won't fire."))
+    records = []
+    for fire in document["fires"]:
+        local = (fire["local"] or "")[:16].replace("T", " ")
+        here = _clock_of(fire["utc"], screen)
+        records.append((screen.when(fire["utc"]), "" if local == here else fire["local"]))
+    show_table(screen, (Column("NEXT"), Column("IN ITS OWN ZONE")), records)
+
+
+def _clock_of(instant: str, screen: Screen) -> str:
+    from promptyoself.core.instants import parse_utc
+    from promptyoself.core.times import wall_time, zone_named
+
+    return f"{wall_time(parse_utc(instant), zone_named(screen.zone)):%Y-%m-%d %H:%M}"
+
+
+def show_change(document: Document, screen: Screen) -> None:
+    """What was done to a schedule, in a sentence, and what follows."""
+    id_ = document.get("id") or document.get("cancelled_id")
+    title = screen.sentence(document["message"])
+    if id_:
+        title = Text.assemble(title, (f"  {visible(str(id_), one_line=True)}", "dim"))
+    mark = "none" if document.get("dry_run") or document.get("created") is False else "ok"
+    screen.print(Text.assemble(screen.mark(mark), " ", title))
+    upcoming = [fire["utc"] for fire in screen.beside.get("fires", ())]
+    if not upcoming and document.get("next_run"):
+        upcoming = [document["next_run"]]
+    show_pairs(
+        screen,
+        [
+            ("next", Text("\n").join(screen.when(fire) for fire in upcoming)),
+            ("in its zone", _in_own_zone(document, screen)),
+            ("slot", screen.when(document.get("slot"))),
+            ("changed", _names(document.get("modified"))),
+            ("as it was", _names(document.get("differs"))),
+            ("under way", str(document.get("under_way") or "")),
+            ("life", f"number {document['life']}" if document.get("life", 1) > 1 else ""),
+        ],
+    )
+    if document.get("hint"):
+        screen.print(screen.sentence(document["hint"]))
+
+
+def _in_own_zone(document: Document, screen: Screen) -> str:
+    zone, local = document.get("timezone"), document.get("next_run_local")
+    if not local or zone in (None, screen.zone):
+        return ""
+    return f"{local[:16].replace('T', ' ')} {visible(zone, one_line=True)}"
+
+
+def _names(fields: list[str] | None) -> Text:
+    return plain(", ".join(field.replace("_", " ") for field in fields or ()))
+
+

@@ -1,14 +1,14 @@
-"""The terminal that an answer is shown on: its width, its colours, and the reader's zone."""
+"""The terminal that an answer is shown on: its width, its colours, and who reads there."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from rich.console import Console, RenderableType  # noqa: TC002  # a named tuple has it
-from rich.table import Table
 from rich.text import Text
 
 from promptyoself.core.visible import visible
@@ -19,36 +19,72 @@ Document = Mapping[str, Any]
 INSTANT = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}\.[0-9]{6}Z"
 """How an instant is written in documents."""
 
-# A state is told by its word; the colour only helps those who see it.
+GOOD, WARN, BAD = "green", "dark_goldenrod", "red"
+"""Colours that can be read on a light ground and on a dark one."""
+
+# A state is told by its word and its mark; the colour only helps those who see it.
 _STYLES = {
-    "active": "green",
-    "delivered": "green",
-    "ok": "green",
-    "paused": "yellow",
-    "waiting": "yellow",
-    "in_doubt": "yellow",
-    "skipped": "yellow",
-    "failed": "red",
-    "missed": "red",
-    "error": "red",
+    "active": GOOD,
+    "delivered": GOOD,
+    "ok": GOOD,
+    "live": GOOD,
+    "paused": WARN,
+    "waiting": WARN,
+    "claimed": WARN,
+    "in_flight": WARN,
+    "in_doubt": WARN,
+    "pending": WARN,
+    "skipped": WARN,
+    "failed": BAD,
+    "missed": BAD,
+    "error": BAD,
+    "unaccounted": BAD,
+    "doubled": BAD,
+    "unexpected": BAD,
+    "lost": BAD,
     "cancelled": "dim",
     "completed": "dim",
 }
 
+_MARKS = {
+    "ok": ("✓", "ok"),
+    "delivered": ("✓", "+"),
+    "failed": ("✗", "x"),
+    "skipped": ("↷", "-"),
+    "waiting": ("…", "?"),
+    "paused": ("‖", "="),
+    "none": ("·", "."),
+    "to": ("→", "->"),
+    "cut": ("…", "..."),
+}
+"""Signs that stand beside words or for them, and their spelling where there is only ASCII."""
+
 
 class Screen(NamedTuple):
-    """Where an answer is shown, and to whom."""
+    """Where an answer is shown, to whom, and what its form may show beside it."""
 
     console: Console
-    zone: str  # in which the reader's clocks run
-    now: datetime
+    zone: str
+    """The IANA name of the zone in which the reader's clocks run."""
+    now: datetime | None = None
+    """The time, or ``None`` where nothing is to be said relative to it."""
+    names: Mapping[str, str] = MappingProxyType({})
+    """The names of agents by their ids, as Letta last told them."""
+    beside: Document = MappingProxyType({})
+    """What the command knows beside its answer, for people alone."""
+    ascii: bool = False
+    """Whether the terminal takes nothing but ASCII."""
+
+    @property
+    def width(self) -> int:
+        """The number of columns."""
+        return self.console.width
 
     def when(self, instant: str | None) -> Text:
         """An instant and how far away it is; empty where there is none."""
-        if not instant:
-            return Text("")
-        text = Text(moment(instant, self.zone, self.now))
-        text.append(f"  {distance(instant, self.now)}", style="dim")
+        text = self.clock(instant)
+        if instant and self.now is not None:
+            text.append(f" ({distance(instant, self.now)})", style="dim")
         return text
 
     def clock(self, instant: str | None) -> Text:
@@ -59,6 +95,35 @@ class Screen(NamedTuple):
         """A sentence of ours, with its instants as people say them."""
         return plain(re.sub(INSTANT, lambda instant: moment(instant[0], self.zone, self.now), text))
 
+    def agent(self, agent_id: str | None) -> Text:
+        """An agent's name and its whole id, or the id alone."""
+        if not agent_id:
+            return Text("")
+        name = self.names.get(agent_id)
+        if name is None:
+            return plain(agent_id)
+        return Text.assemble(plain(name), (f" ({visible(agent_id, one_line=True)})", "dim"))
+
+    def agents(self, ids: Iterable[str | None]) -> dict[str | None, Text]:
+        """What each of these agents is called beside the others: by its name, by the beginning of
+        its id, or by both where two have one name."""
+        short = short_ids(id_ for id_ in ids if id_)
+        named = [self.names.get(id_) for id_ in short]
+        called: dict[str | None, Text] = {None: Text("")}
+        for id_, beginning in short.items():
+            name = self.names.get(id_)
+            if name is None:
+                called[id_] = plain(beginning)
+            elif named.count(name) == 1:
+                called[id_] = plain(name)
+            else:
+                called[id_] = Text.assemble(plain(name), (f" {beginning}", "dim"))
+        return called
+
+    def mark(self, word: str) -> Text:
+        """The sign of a state, in its colour."""
+        return Text(_MARKS[word][self.ascii], style=_STYLES.get(word, "dim"))
+
     def print(self, *shown: RenderableType) -> None:
         """Print below what is there, each on lines of its own."""
         for one in shown:
@@ -67,7 +132,7 @@ class Screen(NamedTuple):
 
 def state(word: str) -> Text:
     """A state of a schedule, a slot or a check, in its colour."""
-    return Text(word.replace("_", " "), style=_STYLES.get(word, ""))
+    return Text(visible(word.replace("_", " "), one_line=True), style=_STYLES.get(word, ""))
 
 
 def plain(value: object) -> Text:
@@ -75,32 +140,14 @@ def plain(value: object) -> Text:
     return Text(visible(str(value), one_line=True))
 
 
-def rows(*headings: str) -> Table:
-    """A table without lines. Its last column gets what is left of the width, and is cut there."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for heading in headings[:-1]:
-        table.add_column(heading, no_wrap=True)
-    table.add_column(headings[-1], no_wrap=True, overflow="ellipsis", ratio=1)
-    table.expand = True
-    return table
-
-
-def pairs(named: Iterable[tuple[str, RenderableType | str | None]]) -> Table:
-    """Names on the left, what they are on the right; without those that are empty."""
-    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in named:
-        if value is not None and str(value):
-            table.add_row(name, Text(value) if isinstance(value, str) else value)
-    return table
-
-
 def short_ids(ids: Iterable[str]) -> dict[str, str]:
-    """Each id, cut after eight digits of its UUID where no other of these begins so."""
-    whole = set(ids)
-    cut = {one: one[: one.find("-", 6) if one.startswith("agent-") else len(one)] for one in whole}
+    """Each id; of an agent's whose UUID begins like no other of these, the first eight digits."""
+    whole = dict.fromkeys(ids)
+    cut = {id_: id_[:14] if re.fullmatch(_AGENT, id_) else id_ for id_ in whole}
     return {
-        one: short if sum(other.startswith(short) for other in whole) == 1 else one
-        for one, short in cut.items()
+        id_: short if sum(other.startswith(short) for other in whole) == 1 else id_
+        for id_, short in cut.items()
     }
+
+
+_AGENT = r"agent-[0-9a-f]{8}-[0-9a-f-]{27}"

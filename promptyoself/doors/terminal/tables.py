@@ -1,0 +1,141 @@
+"""Tables without lines: columns as wide as what is in them, and what is left for the last one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from rich.text import Text
+
+from promptyoself.doors.terminal.screen import Screen
+
+_GAP = 2
+_INDENT = 2
+
+
+class Column(NamedTuple):
+    """One column of a table."""
+
+    heading: str
+    least: int = 0
+    """The width that it may be cut to where the screen is narrow; 0: it is never cut."""
+    optional: int = 0
+    """Where the screen is narrow, columns go whose number this is, the highest first; 0: it stays.
+    """
+    most: int = 1000
+    """The width that it gets at most."""
+    right: bool = False
+    """Whether what is in it stands at its right."""
+
+
+Row = Sequence[Text | str]
+
+
+def show_table(
+    screen: Screen, columns: Sequence[Column], records: Iterable[Row], *, wrapped: bool = False
+) -> None:
+    """Print a heading and a line for each record. A column without content is left out.
+
+    What doesn't fit is cut, first in the last column; ``wrapped`` goes on below instead there.
+    """
+    cells = [[_text(cell) for cell in record] for record in records]
+    filled = [index for index in range(len(columns)) if any(record[index] for record in cells)]
+    if not filled:
+        return
+    natural = {
+        index: max(
+            len(columns[index].heading),
+            min(max(record[index].cell_len for record in cells), columns[index].most),
+        )
+        for index in filled
+    }
+    shown = _widths(screen.width, {index: columns[index] for index in filled}, natural)
+    last = max(shown)
+    heading = [Text(column.heading, style="dim") for column in columns]
+    for record in [heading, *cells] if any(column.heading for column in columns) else cells:
+        rest = []
+        if wrapped and record is not heading:
+            rest = list(record[last].wrap(screen.console, max(shown[last], 1)))
+            record = [*record[:last], rest.pop(0) if rest else Text("")]  # noqa: PLW2901
+        _print(screen, [(record[index], shown[index], columns[index]) for index in sorted(shown)])
+        before = sum(width + _GAP for index, width in shown.items() if index != last)
+        for line in rest:
+            screen.print(Text.assemble(" " * before, line))
+
+
+def _text(cell: Text | str) -> Text:
+    return Text(cell) if isinstance(cell, str) else cell
+
+
+def _widths(
+    width: int, columns: dict[int, Column], natural: dict[int, int]
+) -> dict[int, int]:
+    """How wide each column is; those that find no room are missing."""
+    widths, last = dict(natural), max(columns)
+    least = {
+        index: min(natural[index], column.least or natural[index])
+        for index, column in columns.items()
+    }
+
+    def room() -> int:
+        others = sum(widths[index] for index in widths if index != last)
+        return width - others - _GAP * (len(widths) - 1)
+
+    optional = sorted(
+        (index for index in columns if columns[index].optional),
+        key=lambda index: columns[index].optional,
+    )
+    while room() < least[last]:
+        wide = [index for index in widths if index != last and widths[index] > least[index]]
+        floor = sum(least[index] for index in widths) + _GAP * (len(widths) - 1)
+        if floor > width and optional:
+            del widths[optional.pop()]
+            widths = {index: natural[index] for index in widths}
+        elif wide:
+            widths[max(wide, key=lambda index: widths[index] - least[index])] -= 1
+        else:
+            break
+    widths[last] = max(min(room(), natural[last]), 1)
+    return widths
+
+
+def _print(screen: Screen, cells: list[tuple[Text, int, Column]]) -> None:
+    line, begin = Text(), 0
+    for cell, width, column in cells:
+        shown = cut(screen, cell, width)
+        before = width - shown.cell_len if column.right else 0
+        line.append(" " * (begin + before - line.cell_len))
+        line.append_text(shown)
+        begin += width + _GAP
+    screen.print(cut(screen, line, screen.width))
+
+
+def cut(screen: Screen, text: Text, width: int) -> Text:
+    """A text that is no wider than that; a sign at its end says that it was cut."""
+    if text.cell_len <= width:
+        return text
+    end = screen.mark("cut")
+    shorter = text.copy()
+    shorter.truncate(max(width - end.cell_len, 0), overflow="crop")
+    shorter.rstrip()
+    shorter.append(end.plain[:width])
+    return shorter
+
+
+def show_pairs(
+    screen: Screen, named: Iterable[tuple[str, Text | str | None]], *, indent: int = _INDENT
+) -> None:
+    """Print names on the left and what they are on the right; without those that are empty."""
+    filled = [(name, _text(value)) for name, value in named if value]
+    widest = max((len(name) for name, _ in filled), default=0)
+    before = indent + widest + _GAP
+    for name, value in filled:
+        left = Text(" " * indent + name.ljust(widest + _GAP), style="dim")
+        for line in _lines(screen, value, max(screen.width - before, 8)):
+            screen.print(Text.assemble(left, line))
+            left = Text(" " * before)
+
+
+def _lines(screen: Screen, value: Text, width: int) -> Iterator[Text]:
+    for paragraph in value.split("\n", allow_blank=True):
+        yield from paragraph.wrap(screen.console, width) or [Text("")]
