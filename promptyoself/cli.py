@@ -46,11 +46,9 @@ if __name__ == "__main__" and not __package__:
 import click
 
 from promptyoself import __version__
-from promptyoself.core.errors import PromptyoselfError
 from promptyoself.doors.arguments import from_host, normalise_flags, refuse_closed, refuse_repeats
-from promptyoself.doors.options import HELP_OPTIONS
+from promptyoself.doors.options import help_option
 from promptyoself.doors.output import (
-    FORMATS,
     Document,
     emit,
     error_document,
@@ -134,7 +132,6 @@ def _describe(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     cls=_LazyGroup,
     invoke_without_command=True,
     epilog="`promptyoself help COMMAND` tells more of a command.",
-    context_settings={"help_option_names": HELP_OPTIONS},
 )
 @click.version_option(__version__, prog_name="promptyoself")
 @click.option(
@@ -145,6 +142,7 @@ def _describe(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     callback=_describe,
     help="Print what a Sanctum host asks for: the commands for agents, as JSON.",
 )
+@help_option
 @click.pass_context
 def cli(ctx: click.Context) -> None:
     """A clock of their own for Letta agents.
@@ -218,25 +216,12 @@ def _in_full(arguments: Sequence[str], via: str) -> Sequence[str]:
 def _print_error(document: Document, arguments: Sequence[str], via: str) -> None:
     """Print an error that came before the command knew in which form to answer, or that no command
     foresaw."""
-    if via != "cli" or not is_for_people(_format(arguments)):
+    if via != "cli" or not is_for_people(format_of(arguments)):
         emit(document)
         return
     from promptyoself.doors.display import Reader, display
 
     display("", document, Reader())
-
-
-def _format(arguments: Sequence[str]) -> str:
-    asked = format_of(arguments)
-    if asked in FORMATS:
-        return asked
-    from promptyoself.core.settings import read_sources
-
-    with suppress(PromptyoselfError, OSError):  # the settings may be what is wrong
-        for source in read_sources():
-            if source.setting.name == "PROMPTYOSELF_FORMAT" and source.value.lower() in FORMATS:
-                return source.value.lower()
-    return "auto"
 
 
 if __name__ == "__main__":

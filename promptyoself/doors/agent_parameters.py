@@ -8,7 +8,9 @@ import click
 
 from promptyoself.doors.registry import TOOLS
 
-_COMMON = frozenset({"var", "format", "no-pager", "help"})  # options of all commands, which agents don't have
+_COMMON = frozenset(
+    {"var", "format", "no-pager", "help"}
+)  # options of all commands, which agents don't have
 _TYPES: dict[str, str] = {
     "integer": "integer",
     "integer range": "integer",

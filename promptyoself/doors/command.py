@@ -11,7 +11,7 @@ from promptyoself.core.cancellation import limited
 from promptyoself.core.diagnostics import redact_prompt, register_secrets
 from promptyoself.core.errors import PromptyoselfError, WrongUsage
 from promptyoself.doors import output
-from promptyoself.doors.options import HELP_OPTIONS
+from promptyoself.doors.options import help_option
 from promptyoself.doors.output import Document
 from promptyoself.doors.registry import READERS
 from promptyoself.doors.session import Caller, Session
@@ -40,8 +40,7 @@ def command(name: str) -> Callable[[Callable[..., Document | None]], click.Comma
         ) -> Document | None:
             return _run(function, _Common(var, format_, no_pager), options)
 
-        settings = {"show_default": True, "help_option_names": HELP_OPTIONS}
-        click_command = click.command(name, context_settings=settings)(run)
+        click_command = click.command(name, context_settings={"show_default": True})(run)
         click_command.params += [
             click.Option(
                 ["--var"], metavar="DIR", help="The data directory (else PROMPTYOSELF_VAR)."
@@ -56,7 +55,7 @@ def command(name: str) -> Callable[[Callable[..., Document | None]], click.Comma
                 ["--no-pager"], is_flag=True, help="Print long answers at once, without a pager."
             ),
         ]
-        return click_command
+        return help_option(click_command)
 
     return make_command
 

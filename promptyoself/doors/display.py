@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -76,7 +77,7 @@ def rendered(
     )
     show(command, shown, Screen(console, reader.zone, reader.now, names, aside, is_ascii))
     assert isinstance(console.file, io.StringIO)
-    text = "".join(line.rstrip(" ") for line in console.file.getvalue().splitlines(keepends=True))
+    text = re.sub(r" +((?:\x1b\[[0-9;]*m)*)$", r"\1", console.file.getvalue(), flags=re.MULTILINE)
     return text.encode(encoding, "backslashreplace"), height
 
 
@@ -113,9 +114,9 @@ def _page(text: bytes) -> bool:
     # Ctrl-C is for the pager: some stop searching by it.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with subprocess.Popen(pager, shell=True, stdin=subprocess.PIPE, env=environ) as process:
-            with suppress(BrokenPipeError):  # the reader has seen enough
-                process.communicate(text)
+        process = subprocess.Popen(pager, shell=True, stdin=subprocess.PIPE, env=environ)
+        with process, suppress(BrokenPipeError):  # the reader has seen enough
+            process.communicate(text)
         return process.returncode not in (126, 127)  # the shell's words for: there is none
     finally:
         signal.signal(signal.SIGINT, before)
@@ -125,11 +126,18 @@ def _page(text: bytes) -> bool:
 def progress_bar(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """A bar on stderr for work that takes longer than a moment, with its rate and what is left. It
     goes away at the end. Call what it yields with the number of ``what`` that are done."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     bar = Progress(
         TextColumn(what),
         BarColumn(),
+        TaskProgressColumn(),
         TextColumn("{task.completed:,.0f}"),
         TextColumn("{task.fields[rate]}", style="dim"),
         TimeRemainingColumn(compact=True),

@@ -41,8 +41,7 @@ class Whole(click.IntRange):
         return whole
 
 
-HELP_OPTIONS = ["--help", "-h"]
-"""The options that ask for help."""
+help_option = click.help_option("--help", "-h")
 
 schedule_option = click.option(
     "--id", "id_", required=True, metavar="ID", help="The schedule: sch_… ."

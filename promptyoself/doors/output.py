@@ -4,6 +4,7 @@ import errno
 import os
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -43,17 +44,21 @@ def is_for_people(format_: str) -> bool:
 
 
 def format_of(arguments: Sequence[str]) -> str:
-    """The format that the words of a call ask for, before or without Click's reading them. It may
-    be anything."""
+    """The format that the words of a call ask for, or else the settings, where nothing has read
+    either of them yet."""
     words = list(arguments)
-    for place, word in enumerate(words):
-        if word == "--":
-            break
-        if word.startswith("--format="):
-            return word.partition("=")[2]
-        if word == "--format" and words[place + 1 :]:
-            return words[place + 1]
-    return ""
+    for place, word in enumerate(words[: words.index("--") if "--" in words else None]):
+        name, _, value = word.partition("=")
+        asked = value or "".join(words[place + 1 : place + 2])
+        if name == "--format" and asked in FORMATS:
+            return asked
+    from promptyoself.core.settings import read_sources
+
+    with suppress(PromptyoselfError, OSError):  # the settings may be what is wrong
+        for source in read_sources():
+            if source.setting.name == "PROMPTYOSELF_FORMAT" and source.value.lower() in FORMATS:
+                return source.value.lower()
+    return "auto"
 
 
 def emit(document: Document) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,7 +18,6 @@ from promptyoself.core.settings import (
     load_settings,
     read_sources,
 )
-
 from promptyoself.doors.output import Document, emit, is_for_people
 
 if TYPE_CHECKING:
@@ -176,6 +175,36 @@ class Session:
         reader = Reader(self._zone(), self.now(), self._agent_names(), self.paged)
         display(self.command, document, reader, self.beside)
 
+    def add_names(self, store: Store, ids: Iterable[str | None]) -> None:
+        """Put the names of schedules beside the answer, by their ids, where a person reads it."""
+        if not self.for_people:
+            return
+        schedules = store.read().state.schedules
+        named = ((id_, schedules.get(id_)) for id_ in {id_ for id_ in ids if id_})
+        self.beside["names"] = {
+            id_: schedule.name for id_, schedule in named if schedule and schedule.name
+        }
+
+    def add_fires(self, store: Store, id_: str, count: int) -> None:
+        """Put a schedule's next fires beside the answer, where a person reads it."""
+        if not self.for_people:
+            return
+        from promptyoself.service.schedules.next_fires import next_fires
+
+        with suppress(PromptyoselfError):  # its times can't be computed, which the answer says
+            self.beside["fires"] = next_fires(store, id_, count)
+
+    def add_outcomes(self, store: Store, id_: str, count: int) -> None:
+        """Put what became of a schedule's latest slots beside the answer, where a person reads it
+        who sees everything."""
+        if not self.for_people or self.settings.only_agent is not None:
+            return
+        from promptyoself.service.schedules.history import latest_outcomes
+
+        with suppress(PromptyoselfError):  # the log is damaged, which other commands tell
+            outcomes = latest_outcomes(store, id_, count)
+            self.beside["outcomes"] = [event._asdict() for event in outcomes]
+
     def _zone(self) -> str:
         """The zone in which the reader's clocks run."""
         from promptyoself.core.settings import default_zone
@@ -198,6 +227,8 @@ class Session:
         make."""
         store = self.store()
         answer = schedule(store)
+        if answer.get("next_run") and answer.get("id") and not answer.get("dry_run"):
+            self.add_fires(store, answer["id"], 3)
         if answer.get("next_run") or answer.get("count") or "slot" in answer:
             self.warn_if_nothing_delivers(store)
         return answer

@@ -245,6 +245,22 @@ class FileLedger:
                 known = self._borders[month] = identity, Borders([], [])
             return seek(file, state.st_size, seq, known[1])
 
+    def newest_events(self, month: str) -> list[Envelope]:
+        """Some of the last events of a month, oldest first. Each is checked by its checksum, not by
+        its link.
+
+        Raises:
+            OSError: the disk refused.
+        """
+        from promptyoself.ledger.lookup import newest
+
+        try:
+            file = open_ours(self._folder / segments.segment_name(month))
+        except FileNotFoundError:
+            return []
+        with file:
+            return newest(file, os.fstat(file.fileno()).st_size)
+
     def torn(self, after: Position = START) -> Torn | None:
         """The half-written end, if there is one; the next append moves it aside. Without the lock
         held, it may be an append under way."""

@@ -1,4 +1,4 @@
-"""Finding one event by its number, without reading the log up to it.
+"""Finding one event by its number, or the newest ones, without reading the log up to them.
 
 A month's members are in the order of their events. So the event's offset is guessed between two
 known members, and the next member from there is read. It bounds the next guess. Sealed months are
@@ -7,6 +7,7 @@ read in the same way.
 
 import re
 from bisect import bisect_right
+from contextlib import suppress
 from typing import BinaryIO, NamedTuple
 
 from promptyoself.ledger.envelope import Envelope, decode_line
@@ -18,6 +19,7 @@ _NEAR_BYTES = 1 << 12
 """Within this number of bytes before the event, members are read one after the other."""
 
 _CHUNK_BYTES = 1 << 14
+_NEWEST_BYTES = 1 << 17
 _MOST_GUESSES = 8
 """The number of guesses that are made by the events' numbers. Later ones halve the range, which
 always ends."""
@@ -78,6 +80,19 @@ def seek(file: BinaryIO, size: int, seq: int, borders: Borders) -> Envelope | No
             if seq < number + member.content.count(b"\n"):
                 break
     return _walk(file, low, seq, borders)
+
+
+def newest(file: BinaryIO, size: int) -> list[Envelope]:
+    """The events of the last members of an unbuffered file, some :data:`_NEWEST_BYTES` of them,
+    oldest first. An unfinished end is left out."""
+    envelopes: list[Envelope] = []
+    start = max(size - _NEWEST_BYTES, 0)
+    first = _member_from(file, start, size)
+    if first is not None:
+        with suppress(BrokenMember, ValueError):
+            for member in members_of(file, first[0].start):
+                envelopes += map(decode_line, member.content.splitlines())
+    return envelopes
 
 
 def _walk(file: BinaryIO, start: int, seq: int, borders: Borders) -> Envelope | None:

@@ -168,6 +168,13 @@ class Chain(Generic[S]):
         self._require_unpinned()
         return self._ledger.event(seq, month)
 
+    def newest_events(self) -> Iterator[Envelope]:
+        """Some of the last events of the newest two months, the newest first. It takes as long
+        whatever the log's length; see :meth:`FileLedger.newest_events`."""
+        self._require_unpinned()
+        for month in reversed(self.months()[-2:]):
+            yield from reversed(self._ledger.newest_events(month))
+
     def witness(self) -> tuple[int, str] | None:
         """The number and the hash of the last event that the index has seen."""
         return self._index.witness()

@@ -195,15 +195,3 @@ def test_a_bug_is_answered_too(var: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert answer.document["code"] == "internal_error"
     assert "ZeroDivisionError: by mistake" in answer.document["message"]
     assert "Traceback" in answer.err
-
-
-def test_a_table_is_for_eyes(var: Path) -> None:
-    """`--format table` prints what the JSON has, a row for each schedule."""
-    call("register", "--agent-id", AGENT, "--prompt", "Hello", "--every", "5m").success()
-    for arguments in (("list",), ("stats",), ("head",), ("history",), ("next", "--every", "5m")):
-        answer = call(*arguments, "--format", "table")
-        assert answer.code == 0
-        assert not answer.out.startswith(b"{")
-    shown = call("list", "--format", "table").out.decode()
-    assert AGENT[:20] in shown  # a long one may be wrapped
-    assert "Hello" in shown

@@ -187,7 +187,7 @@ def test_what_is_described_is_what_the_commands_have(host: Host) -> None:
         names = {parameter["name"].replace("_", "-") for parameter in described["parameters"]}
         assert options - names <= {
             "var", "format", "prompt-file", "ndjson", "note", "key", "loop", "interval",
-            "metrics-port", "accept-clock", "no-envelope", "from",
+            "metrics-port", "accept-clock", "no-envelope", "from", "no-pager", "help", "-h",
         }  # fmt: skip
 
 

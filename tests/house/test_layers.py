@@ -50,7 +50,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"targets", "targets.letta", "service.schedules", "service.desires", "service.upkeep"},
     # How callers come in.
     "doors": {"core", "state", "rules", "store", "targets"}
-    | {"service.delivery", "service.metrics", "service.schedules", "service.upkeep"},
+    | {"service.delivery", "service.metrics", "service.schedules", "service.upkeep"}
+    | {"doors.terminal"},
     "doors.terminal": {"core"},
     "doors.mcp": {"core", "doors", "service.delivery"},
     "doors.commands": {"core", "events", "store", "ledger", "targets", "targets.letta", "sandbox"}

@@ -94,7 +94,10 @@ def approvals_command(session: Session) -> Document:
     """
     from promptyoself.service.schedules.approvals import list_approvals
 
-    return list_approvals(session.reading(), session.now())
+    store = session.reading()
+    answer = list_approvals(store, session.now())
+    session.add_names(store, (approval["id"] for approval in answer["approvals"]))
+    return answer
 
 
 @command("revoke")

@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from promptyoself.core.errors import PromptyoselfError
 from promptyoself.doors.command import command
 from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
@@ -26,7 +27,13 @@ def audit_command(session: Session, **options: Any) -> Document:
 
     store = session.reading(agent_id=options["agent_id"])
     with session.progress_of(store) as progress:
-        return audit(store, now=session.now(), progress=progress, **options)
+        try:
+            answer: Document = audit(store, now=session.now(), progress=progress, **options)
+        except PromptyoselfError as error:
+            session.add_names(store, _ids(error.details, "schedules"))
+            raise
+    session.add_names(store, _ids(answer, "schedules"))
+    return answer
 
 
 @command("diff")
@@ -47,4 +54,11 @@ def diff_command(session: Session, from_: str, to: str | None) -> Document:
     """
     from promptyoself.service.audit.diff import diff
 
-    return diff(session.reading(), from_=from_, to=to, now=session.now())
+    store = session.reading()
+    answer = diff(store, from_=from_, to=to, now=session.now())
+    session.add_names(store, _ids(answer, "changes"))
+    return answer
+
+
+def _ids(answer: Document, key: str) -> list[str]:
+    return [record["id"] for record in answer.get(key, ())]

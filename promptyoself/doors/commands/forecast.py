@@ -31,7 +31,9 @@ def simulate_command(
     from promptyoself.service.forecast.simulate import simulate
 
     store = session.reading(agent_id=agent_id)
-    return simulate(store, until, session.now(), agent_id=agent_id, latency=latency)
+    answer = simulate(store, until, session.now(), agent_id=agent_id, latency=latency)
+    session.add_names(store, (stopped["id"] for stopped in answer["stopped"]))
+    return answer
 
 
 @command("budgets")

@@ -31,6 +31,9 @@ def list_command(session: Session, **options: Any) -> Document:
     from promptyoself.service.schedules.views import list_schedules
 
     store = session.reading(agent_id=options["agent_id"])
+    if session.for_people:  # the line of each has something from all that is known of it
+        session.beside["full"] = options["full"]
+        options["full"] = True
     return list_schedules(store, now=session.now(), **options)
 
 
@@ -44,5 +47,9 @@ def show_command(session: Session, id_: str, at: str | None) -> Document:
     """
     from promptyoself.service.schedules.views import show
 
-    schedule = show(session.reading(), id_, at=at, now=session.now())
+    store = session.reading()
+    schedule = show(store, id_, at=at, now=session.now())
+    if at is None:
+        session.add_fires(store, id_, 5)
+        session.add_outcomes(store, id_, 5)
     return {"id": id_, "schedule": schedule}

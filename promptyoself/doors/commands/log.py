@@ -58,6 +58,10 @@ def history_command(
     events = history(store.desires if desires else store, now=session.now(), **options)
     if session.caller.via in PROGRAM_DOORS:
         return _newest(events, min(limit or _FIRST, _MOST))
+    if session.for_people and not ndjson:
+        answer = _newest(events, limit or _FIRST)
+        session.add_names(store, (event["id"] for event in answer["events"]))
+        return answer
     if limit is not None:
         events = iter(deque(events, limit))
     if not ndjson:

@@ -12,7 +12,9 @@ from promptyoself.core.visible import visible
 from promptyoself.doors.terminal.screen import INSTANT, Document, Screen, plain, state
 from promptyoself.doors.terminal.tables import Column, show_pairs, show_table
 
-_TOLD_OTHERWISE = ("status", "code", "error", "message", "warning", "hint", "count")
+_TOLD_OTHERWISE = ("status", "code", "error", "message", "warning", "hint", "count", "dry_run")
+_NEVER_CUT = ("id", "file", "line", "row")
+_NAMES = {"ts": "last event"}
 _AGENT_KEYS = ("agent_id", "for_agent", "on_failure")
 
 
@@ -49,7 +51,11 @@ def show_rest(document: Document, screen: Screen, *, without: Sequence[str] = ()
         screen.print(Text(f"  {_name(key)}", style="bold"))
         show_pairs(
             screen,
-            ((_name(name), _value(value, screen, name)) for name, value in group.items()),
+            (
+                (_name(name), _value(value, screen, name))
+                for name, value in group.items()
+                if not _is_twin(name, group)
+            ),
             indent=4,
         )
     for key, records in tables.items():
@@ -73,9 +79,7 @@ def show_records(records: Sequence[Document], screen: Screen) -> None:
     )
     cells = {
         key: [
-            agents[record.get(key)]
-            if key in _AGENT_KEYS
-            else _value(record.get(key), screen, key)
+            agents[record.get(key)] if key in _AGENT_KEYS else _value(record.get(key), screen, key)
             for record in records
         ]
         for key in filled
@@ -83,7 +87,9 @@ def show_records(records: Sequence[Document], screen: Screen) -> None:
     longest = max(filled, key=lambda key: max(cell.cell_len for cell in cells[key]))
     order = [*(key for key in filled if key != longest), longest]
     columns = [
-        Column(_name(key).upper(), 8, optional=number if number > 1 else 0)
+        Column(_name(key).upper())
+        if key in _NEVER_CUT
+        else Column(_name(key).upper(), 8, rank=number if number > 1 else 0)
         for number, key in enumerate(order[:-1])
     ]
     columns.append(Column(_name(longest).upper(), 12))
@@ -100,6 +106,8 @@ def _is_twin(key: str, document: Document) -> bool:
         return key.removesuffix("_local") in document
     if key in ("seq", "hash"):
         return "head" in document
+    if key == "valid":
+        return bool(document[key])
     return key == "active" and "status" in document
 
 
@@ -108,7 +116,7 @@ def _is_filled(value: Any) -> bool:
 
 
 def _name(key: str) -> str:
-    return visible(key.replace("_", " "), one_line=True)
+    return visible(_NAMES.get(key, key.replace("_", " ")), one_line=True)
 
 
 def _value(value: Any, screen: Screen, key: str = "") -> Text:

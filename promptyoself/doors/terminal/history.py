@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from textwrap import shorten
 from typing import Any
 
 from rich.text import Text
@@ -22,6 +23,8 @@ _WORDS = {
 """The state that an event leaves a slot in, and what people call it."""
 
 _MARKS = {"delivered": "delivered", "failed": "failed", "skipped": "skipped", "waiting": "waiting"}
+
+_MOST_OF_PROMPT = 48  # characters
 
 _DULL = ("worker", "segment", "ledger")
 """The first parts of the types of events that say nothing of a prompt."""
@@ -43,7 +46,7 @@ def show_history(document: Document, screen: Screen) -> None:
         Column(""),
         Column("WHAT", 9),
         Column("SCHEDULE", 12, most=24),
-        Column("DETAILS", 12, optional=1),
+        Column("DETAILS", 12, rank=1),
     )
     show_table(screen, columns, (_record(event, names, screen) for event in events))
 
@@ -53,7 +56,7 @@ def _record(event: Document, names: Document, screen: Screen) -> tuple[Text, ...
     id_ = event["id"] or ""
     called = plain(names.get(id_) or id_)
     record = (time, mark, what, called, details)
-    if event["type"].partition(".")[0] in _DULL:
+    if event["type"].partition(".")[0] in _DULL or event["type"] == "delivery.attempted":
         for cell in record:
             cell.stylize("dim")
     return record
@@ -86,15 +89,20 @@ def _details(event: Document, screen: Screen) -> Iterator[Text]:
         yield Text.assemble("slot ", screen.clock(data["slot"]))
     if data.get("slots", 1) != 1:
         yield Text(f"{data['slots']} slots")
+    without = _OF_DELIVERIES if event["type"].startswith("delivery.") else ()
     for key, words in _NAMED.items():
-        if data.get(key) not in (None, False, "", [], {}):
+        if key not in without and data.get(key) not in (None, False, "", [], {}):
             yield words(data[key], screen)
     actor = event["actor"]
     if event["type"].partition(".")[0] not in ("delivery", *_DULL):
         yield plain(f"by {actor.get('who', '')}")
 
 
+_OF_DELIVERIES = ("next_run", "worker")
+"""Fields that say nothing of a delivery."""
+
 _NAMED: dict[str, Callable[[Any, Screen], Text]] = {
+    "prompt": lambda prompt, _: plain(shorten(str(prompt), _MOST_OF_PROMPT, placeholder=" ...")),
     "attempt": lambda number, _: Text(f"attempt {number}" if number > 1 else ""),
     "latency_ms": lambda ms, _: Text(f"took {ms / 1000:,.0f} s" if ms >= 1000 else ""),
     "retry_at": lambda instant, screen: Text.assemble("again ", screen.clock(instant)),
@@ -102,6 +110,5 @@ _NAMED: dict[str, Callable[[Any, Screen], Text]] = {
     "month": lambda month, _: plain(month),
     "worker": lambda worker, _: plain(worker),
     "text": lambda text, _: plain(text),
-    "prompt": lambda prompt, _: plain(" ".join(str(prompt).split())),
 }
 """How a field of an event is told, in the order in which they are told."""

@@ -72,11 +72,11 @@ def show_approvals(document: Document, screen: Screen) -> None:
     agents = screen.agents(approval["agent_id"] for approval in approvals)
     columns = (
         Column("SCHEDULE", 12, most=24),
-        Column("AGENT", 8, optional=2, most=20),
+        Column("AGENT", 8, rank=2, most=20),
         Column("STATE"),
         Column("USES LEFT", right=True),
         Column("EXPIRES"),
-        Column("NEXT", 12, optional=1),
+        Column("NEXT", 12, rank=1),
     )
     show_table(
         screen,
@@ -104,8 +104,8 @@ def show_agents(document: Document, screen: Screen) -> None:
     columns = (
         Column("NAME", 12, most=32),
         Column("ID"),
-        Column("LAST RUN", optional=1),
-        Column("MODEL", 8, optional=2),
+        Column("LAST RUN", rank=1),
+        Column("MODEL", 8, rank=2),
     )
     show_table(
         screen,
@@ -135,8 +135,8 @@ def show_desires(document: Document, screen: Screen) -> None:
     columns = (
         Column("STRENGTH", right=True),
         Column("ID"),
-        Column("AGENT", 8, optional=1, most=20),
-        Column("TAGS", 6, optional=2, most=24),
+        Column("AGENT", 8, rank=1, most=20),
+        Column("TAGS", 6, rank=2, most=24),
         Column("DESIRE", 12),
     )
     show_table(

@@ -20,25 +20,34 @@ _FEW = 3  # of a unit; below it the next smaller unit is said too
 
 
 def moment(instant: str, zone: str, now: datetime | None) -> str:
-    """An instant as ``Mon 30 Nov 09:00``, by the clocks of ``zone``, without what ``now`` tells:
-    the day if it is today's, the year if it is this year's. Seconds are said only if there are any.
-    """
+    """An instant as ``Mon 30 Nov 09:00``, by the clocks of ``zone``; as ``today 09:00``, where
+    ``now`` is that day; in another year than ``now``, with the year instead of the weekday.
+    Seconds are said only if there are any."""
     there = wall_time(parse_utc(instant), zone_named(zone))
     here = None if now is None else wall_time(now, zone_named(zone))
     clock = f"{there:%H:%M:%S}" if there.second else f"{there:%H:%M}"
     if here is not None and there.date() == here.date():
         return f"today {clock}"
-    year = "" if here is not None and there.year == here.year else f" {there.year}"
-    return f"{there:%a} {there.day} {there:%b}{year} {clock}"
+    if here is not None and there.year == here.year:
+        return f"{there:%a} {there.day} {there:%b} {clock}"
+    return f"{there.day} {there:%b} {there.year} {clock}"
 
 
-def distance(instant: str, now: datetime) -> str:
-    """How far an instant is from ``now``: ``in 2 d``, ``3 h ago``, ``now``."""
+def distance(instant: str, now: datetime, *, rounded: bool = False) -> str:
+    """How far an instant is from ``now``: ``in 2 d 3 h``, ``3 h ago``, ``now``. ``rounded`` gives
+    the nearest whole number of a single unit."""
     ahead = parse_utc(instant) - now
-    length = length_of(abs(ahead))
+    length = _rounded(abs(ahead)) if rounded else length_of(abs(ahead))
     if not length:
         return "now"
     return f"in {length}" if ahead > timedelta(0) else f"{length} ago"
+
+
+def _rounded(length: timedelta) -> str:
+    for unit, name in _LENGTHS:
+        if count := round(length / unit) if length >= unit else 0:
+            return f"{count} {name}"
+    return ""
 
 
 def length_of(length: timedelta) -> str:

@@ -13,9 +13,7 @@ def show_error(document: Document, screen: Screen) -> None:
     _show_sentence(
         screen,
         Text("error: ", style=f"bold {BAD}"),
-        Text.assemble(
-            screen.sentence(document["message"]), (f"  {document['code']}", "dim")
-        ),
+        Text.assemble(screen.sentence(document["message"]), (f"  {document['code']}", "dim")),
     )
     if document.get("hint"):
         _show_sentence(screen, Text("  try: ", style="dim"), screen.sentence(document["hint"]))
@@ -48,9 +46,7 @@ def show_checks(document: Document, screen: Screen) -> None:
         if not check["ok"] and check["hint"]:
             hint = Text.assemble((screen.mark("to").plain + " ", "dim"), check["hint"])
             records.append((Text(""), Text(""), hint))
-    show_table(
-        screen, (Column(""), Column("CHECK"), Column("FOUND", 16)), records, wrapped=True
-    )
+    show_table(screen, (Column(""), Column("CHECK"), Column("FOUND", 16)), records, wrapped=True)
     failed = sum(1 for check in checks if not check["ok"])
     screen.print("")
     if failed:

@@ -40,7 +40,7 @@ def show_audit(document: Document, screen: Screen) -> None:
             ("slots", f"{totals['slots']:,}"),
             ("outcomes", counts((outcome, totals.get(outcome, 0)) for outcome in _OUTCOMES)),
             ("skipped for", why),
-            ("head", plain(document["head"])),
+            ("last event", f"number {document['head'].partition(':')[0]}"),
         ],
     )
     names = screen.beside.get("names", {})
@@ -49,7 +49,7 @@ def show_audit(document: Document, screen: Screen) -> None:
         screen.print("")
         columns = (
             Column("SCHEDULE", 12, most=24),
-            Column("AGENT", 8, optional=1, most=20),
+            Column("AGENT", 8, rank=1, most=20),
             Column("SLOTS", right=True),
             Column("OUTCOMES", 16),
         )
@@ -72,7 +72,7 @@ def show_audit(document: Document, screen: Screen) -> None:
         columns = (
             Column("SCHEDULE", 12, most=24),
             Column("SLOT"),
-            Column("UP TO", optional=1),
+            Column("UP TO", rank=1),
             Column("WHY", 12),
         )
         show_table(
@@ -158,8 +158,8 @@ def show_budgets(document: Document, screen: Screen) -> None:
     columns = (
         Column("AGENT", 14, most=32),
         Column("LEFT TODAY"),
-        Column("SENT", right=True, optional=2),
-        Column("ACTIVE", optional=1),
+        Column("SENT", right=True, rank=2),
+        Column("ACTIVE", rank=1),
         Column("NEW DAY", 12),
     )
     show_table(

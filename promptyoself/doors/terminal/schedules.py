@@ -59,11 +59,11 @@ def _show_lines(schedules: list[Document], screen: Screen) -> None:
     columns = (
         Column(""),
         Column("NAME", 12, most=32),
-        Column("AGENT", 8, optional=2 if several else 4, most=24),
-        Column("WHEN", 14, optional=1, most=36),
-        Column("NEXT"),
-        Column("LAST", optional=3),
-        Column("PROMPT", 16),
+        Column("AGENT", 8, rank=3 if several else 5, most=24),
+        Column("WHEN", 14, rank=2, most=36),
+        Column("NEXT", 25),
+        Column("LAST", rank=4),
+        Column("PROMPT", 14, rank=1, wish=20),
     )
     show_table(screen, columns, records)
 
@@ -79,8 +79,11 @@ def last_outcome(schedule: Document, screen: Screen) -> tuple[Text, Text]:
     if schedule.get("failures") or schedule["status"] == "failed":
         return screen.mark("failed"), state("failed")
     if schedule["last_run"]:
-        ago = f" {distance(schedule['last_run'], screen.now)}" if screen.now else ""
-        return screen.mark("delivered"), Text.assemble(("delivered", GOOD), (ago, "dim"))
+        told = Text("delivered", style=GOOD)
+        if screen.now is not None:
+            ago = distance(schedule["last_run"], screen.now, rounded=True)
+            told = Text.assemble(told, (f" {ago}", "dim"))
+        return screen.mark("delivered"), told
     return screen.mark("none"), Text("")
 
 
@@ -90,7 +93,7 @@ def _title(schedule: Document) -> Text:
 
 def _next(schedule: Document, screen: Screen) -> Text:
     if schedule["status"] == "active" and schedule["next_run"]:
-        return screen.when(schedule["next_run"])
+        return screen.when(schedule["next_run"], rounded=True)
     return state(schedule["status"])
 
 
@@ -126,7 +129,9 @@ def _show_card(
         )
     )
     if schedule.get("problem"):
-        screen.print(Text.assemble(screen.mark("failed"), " ", screen.sentence(schedule["problem"])))
+        screen.print(
+            Text.assemble(screen.mark("failed"), " ", screen.sentence(schedule["problem"]))
+        )
     _show_prompt(schedule, screen)
     if not fires and schedule["next_run"] and schedule["status"] == "active":
         fires = [schedule["next_run"]]
@@ -148,8 +153,8 @@ def _show_card(
             ("a day", f"at most {schedule['daily_budget']}" if schedule["daily_budget"] else ""),
             ("on failure", screen.agent(schedule["on_failure"])),
             ("reason", plain(schedule["reason"] or "")),
-            ("made", screen.when(schedule["created_at"])),
-            ("delivered", screen.when(schedule["last_run"])),
+            ("created", screen.when(schedule["created_at"])),
+            ("last sent", screen.when(schedule["last_run"])),
             ("failing", _failures(schedule)),
             ("open", _open_slots(schedule, screen)),
             ("invisible", _invisible(schedule)),
@@ -291,5 +296,3 @@ def _in_own_zone(document: Document, screen: Screen) -> str:
 
 def _names(fields: list[str] | None) -> Text:
     return plain(", ".join(field.replace("_", " ") for field in fields or ()))
-
-

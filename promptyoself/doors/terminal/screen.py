@@ -80,11 +80,11 @@ class Screen(NamedTuple):
         """The number of columns."""
         return self.console.width
 
-    def when(self, instant: str | None) -> Text:
-        """An instant and how far away it is; empty where there is none."""
+    def when(self, instant: str | None, *, rounded: bool = False) -> Text:
+        """An instant and how far away it is, perhaps ``rounded``; empty where there is none."""
         text = self.clock(instant)
         if instant and self.now is not None:
-            text.append(f" ({distance(instant, self.now)})", style="dim")
+            text.append(f" ({distance(instant, self.now, rounded=rounded)})", style="dim")
         return text
 
     def clock(self, instant: str | None) -> Text:

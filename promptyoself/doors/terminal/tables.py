@@ -19,14 +19,18 @@ class Column(NamedTuple):
     heading: str
     least: int = 0
     """The width that it may be cut to where the screen is narrow; 0: it is never cut."""
-    optional: int = 0
-    """Where the screen is narrow, columns go whose number this is, the highest first; 0: it stays.
-    """
+    rank: int = 0
+    """Where the screen is narrow, columns go, the highest rank first; 0: it stays. Those from
+    :data:`LUXURY` on also go where the last column wouldn't get the width that it wishes."""
     most: int = 1000
     """The width that it gets at most."""
     right: bool = False
     """Whether what is in it stands at its right."""
+    wish: int = 0
+    """The width that the last column would like to have."""
 
+
+LUXURY = 3
 
 Row = Sequence[Text | str]
 
@@ -67,35 +71,34 @@ def _text(cell: Text | str) -> Text:
     return Text(cell) if isinstance(cell, str) else cell
 
 
-def _widths(
-    width: int, columns: dict[int, Column], natural: dict[int, int]
-) -> dict[int, int]:
+def _widths(width: int, columns: dict[int, Column], natural: dict[int, int]) -> dict[int, int]:
     """How wide each column is; those that find no room are missing."""
-    widths, last = dict(natural), max(columns)
     least = {
         index: min(natural[index], column.least or natural[index])
         for index, column in columns.items()
     }
-
-    def room() -> int:
-        others = sum(widths[index] for index in widths if index != last)
-        return width - others - _GAP * (len(widths) - 1)
-
-    optional = sorted(
-        (index for index in columns if columns[index].optional),
-        key=lambda index: columns[index].optional,
-    )
-    while room() < least[last]:
-        wide = [index for index in widths if index != last and widths[index] > least[index]]
-        floor = sum(least[index] for index in widths) + _GAP * (len(widths) - 1)
-        if floor > width and optional:
-            del widths[optional.pop()]
-            widths = {index: natural[index] for index in widths}
-        elif wide:
-            widths[max(wide, key=lambda index: widths[index] - least[index])] -= 1
-        else:
+    widths = dict(natural)
+    for index in sorted(columns, key=lambda index: -columns[index].rank):
+        last = max(widths)
+        wish = columns[last].wish if columns[index].rank >= LUXURY else 0
+        least_of_last = max(least[last], min(natural[last], wish))
+        floor = sum(least[other] for other in widths if other != last) + least_of_last
+        if columns[index].rank == 0 or floor + _GAP * (len(widths) - 1) <= width:
             break
-    widths[last] = max(min(room(), natural[last]), 1)
+        del widths[index]
+    last = max(widths)
+    others = [index for index in widths if index != last]
+    wished = any(columns[index].rank >= LUXURY for index in others)
+    wanted = max(least[last], min(natural[last], columns[last].wish if wished else 0))
+    room = width - _GAP * len(others)
+    while room - sum(widths[index] for index in others) < wanted:
+        wide = [index for index in others if widths[index] > least[index]]
+        if not wide:
+            break
+        # Those that may go altogether are cut first, the one with the most to spare.
+        spare = [(columns[index].rank > 0, widths[index] - least[index], index) for index in wide]
+        widths[max(spare)[2]] -= 1
+    widths[last] = max(min(room - sum(widths[index] for index in others), natural[last]), 1)
     return widths
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from promptyoself.core.errors import PromptyoselfError, WrongUsage, impossible_event
@@ -88,6 +89,20 @@ def history(
             "`promptyoself audit` lists slots; `promptyoself history --id ID` has all events.",
         )
 
+
+def latest_outcomes(store: Store, id_: str, count: int) -> list[Envelope]:
+    """What became of the latest slots of a schedule, oldest first, as far as it is among the log's
+    newest events: the whole log may be long, and this is for a look. Only a store that is
+    ``unpinned`` has it."""
+    outcomes = (
+        event for event in store.newest_events() if event.id == id_ and event.type in _OUTCOMES
+    )
+    return list(islice(outcomes, count))[::-1]
+
+
+_OUTCOMES = frozenset(
+    {"delivery.delivered", "delivery.failed", "delivery.skipped", "delivery.stalled"}
+)
 
 _NAMES = ("who", "login", "client")
 """Where an event's actor has names of the caller."""

@@ -1,0 +1,239 @@
+"""The form for people: who gets it and who doesn't, and what it can't be made to do."""
+
+from __future__ import annotations
+
+import stat
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import orjson
+import pytest
+from calling import add, call, run
+from terminals import at_terminal, picture, without_codes
+
+from promptyoself.doors.agent_names import known_names, remember_names
+
+if TYPE_CHECKING:
+    from conftest import Clock
+
+    from promptyoself.sandbox import Sandbox
+
+HOSTILE = "\x1b[2J\x1b]0;owned\x07[red]bold[/red]\u202egnp.exe\r\n│ sch_00000000 │\t:smile:"
+
+
+def environ_at(var: Path, environ: dict[str, str], **more: str) -> dict[str, str]:
+    return {**environ, "TERM": "xterm-256color", **more}
+
+
+def test_programs_get_json(var: Path, environ: dict[str, str]) -> None:
+    """P7: where stdout is no terminal, every answer is JSON; with --format json at a terminal too,
+    and the setting says the same for all calls."""
+    add()
+    listed = call("list").success()
+    assert orjson.loads(run("list", environ=environ).out) == listed
+    for arguments, setting in (
+        (("list", "--format", "json"), "auto"),
+        (("list",), "json"),
+        (("list", "--format=json"), "table"),
+    ):
+        there = {**environ, "TERM": "xterm", "PROMPTYOSELF_FORMAT": setting}
+        answer = at_terminal(*arguments, environ=there)
+        assert orjson.loads(answer.out) == listed, arguments
+
+
+def test_a_setting_asks_for_the_form(var: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PROMPTYOSELF_FORMAT=table gives people's form in a pipe too, of errors as well; an option
+    wins, and a word that it doesn't know is refused."""
+    add(prompt="Stretch.")
+    monkeypatch.setenv("PROMPTYOSELF_FORMAT", "table")
+    assert "Stretch." in call("list").out.decode()
+    assert call("list", "--format", "json").success()["count"] == 1
+    assert call("lst").out.startswith(b"error: ")
+    assert call("show").out.startswith(b"error: ")
+    call("show", "--format", "json").error("missing_option", 2)
+    monkeypatch.setenv("PROMPTYOSELF_FORMAT", "pretty")
+    call("list").error("invalid_setting")
+    call("list", "--format", "pretty").error("invalid_value", 2)
+
+
+def test_agents_get_json(var: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P7: through the other doors every answer is JSON, whatever the setting says."""
+    from promptyoself.doors.command import call_command
+    from promptyoself.doors.commands.listing import list_command
+    from promptyoself.doors.session import Caller
+    from promptyoself.service.delivery.loop import StopFlag
+
+    add()
+    monkeypatch.setenv("PROMPTYOSELF_FORMAT", "table")
+    answer = call_command(list_command, [], Caller("mcp", StopFlag()))
+    assert orjson.loads(answer)["count"] == 1
+
+
+def test_an_error_has_two_lines(var: Path, environ: dict[str, str]) -> None:
+    """What was wrong, with the code; and what to do. On stdout and with the exit code that it has
+    for programs, whether Click or we found it."""
+    add()
+    there = environ_at(var, environ)
+    for arguments, code, exit_code in (
+        (("show", "--id", "sch_00000000"), "unknown_id", 1),
+        (("show",), "missing_option", 2),
+        (("shw",), "unknown_command", 2),
+        (("list", "--lmit", "3"), "unknown_option", 2),
+        (("list", "--var", ""), "invalid_value", 2),
+    ):
+        document = run(*arguments, environ=environ).error(code, exit_code)
+        shown = at_terminal(*arguments, environ=there, columns=200)
+        lines = without_codes(shown.out).splitlines()
+        assert shown.code == exit_code
+        assert lines[0] == f"error: {document['message']}  {code}"
+        assert lines[1] == f"  try: {document['hint']}"
+        assert len(lines) == 2
+
+
+@pytest.mark.parametrize(
+    "there", [{"NO_COLOR": "1"}, {"TERM": "dumb"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}]
+)
+def test_no_codes_where_none_are_wanted(
+    var: Path, environ: dict[str, str], there: dict[str, str]
+) -> None:
+    """With NO_COLOR, or at a terminal that has none, there are no codes; where the terminal takes
+    ASCII alone, there is nothing but ASCII. The words are there all the same."""
+    add("--every", "1h", "--name", "Ünïcode", prompt="Çava?")
+    lines = {"PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": ""}
+    for arguments in (("list",), ("show", "--id", "sch_00000000"), ("history",)):
+        answer = at_terminal(*arguments, environ={**environ_at(var, environ), **lines, **there})
+        if "LC_ALL" in there:
+            assert answer.out.isascii(), answer.out
+        else:
+            assert b"\x1b" not in answer.out, answer.out
+        assert b"every 1h" in answer.out or arguments != ("list",)
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120])
+def test_nothing_that_others_wrote_acts_on_the_terminal(var: Path, columns: int) -> None:
+    """P7: control characters of prompts, names, reasons and agents are shown as escapes; markup is
+    text; nothing can look like another line."""
+    agent = "agent-[bold]x[/bold]"
+    id_ = add("--every", "1h", "--name", "[red]n\u200bame[/red]", agent=agent, prompt=HOSTILE)
+    call("pause", "--id", id_, "--reason", HOSTILE).success()
+    remember_names(var, {agent: "\x1b[31mBo\u202e[/]"})
+    for arguments in (
+        ("list",),
+        ("list", "--full"),
+        ("show", "--id", id_),
+        ("history",),
+        ("budgets",),
+        ("diff", "--since", "0"),
+        ("audit",),
+        ("cancel", "--id", HOSTILE.replace("\r\n", " ")),
+        ("desire", "--agent-id", agent, "--text", HOSTILE),
+        ("desires",),
+    ):
+        text = picture(*arguments, columns=columns)
+        unseen = [c for c in text if not (c.isprintable() or c == "\n")]
+        assert not unseen, (arguments, unseen)
+        assert "\u202e" not in text
+        assert "\n│" not in text, arguments
+    assert "[red]n\\u200bame[/red]" in picture("list", columns=120)
+
+
+def test_names_of_agents_are_remembered(var: Path, sandbox: Sandbox) -> None:
+    """What Letta told last is shown, without asking it again; whatever is wrong with the file costs
+    the names and nothing else. A caller who is pinned sees none."""
+    echo, _ = sandbox.agents
+    add(agent=echo)
+    assert known_names(var) == {}
+    call("agents").success()
+    assert set(known_names(var).values()) == {"echo", "other"}
+    file = var / "agent-names.json"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    remember_names(var, {"agent-9": "nine", echo: None})
+    assert known_names(var) == {"agent-9": "nine", sandbox.agents[1]: "other"}
+    call("register", "--agent-id", echo, "--prompt", "x", "--every", "1h", "--check").success()
+    id_ = call("list").success()["schedules"][0]["id"]
+    assert f"echo ({echo})" in picture("show", "--id", id_)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PROMPTYOSELF_ONLY_AGENT", echo)
+        assert "echo (" not in picture("show", "--id", id_)
+    for content in (b"", b"[]", b"{", b'{"format":1,"names":[1]}', b'{"format":2,"names":{}}'):
+        file.write_bytes(content)
+        assert known_names(var) == {}
+        assert call("list").success()
+        assert "every 1h" in picture("list", columns=100)
+    file.unlink()
+    file.mkdir()
+    assert call("agents").success()
+    assert known_names(var) == {}
+
+
+def test_times_are_the_readers(var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Instants are said by the reader's clocks; a schedule that goes by others says so."""
+    add("--cron", "0 9 * * MON-FRI", "--tz", "America/New_York", prompt="x")
+    monkeypatch.setenv("PROMPTYOSELF_TZ", "Asia/Tokyo")
+    (line,) = picture("list", columns=100).splitlines()[1:]
+    assert "weekdays at 09:00 (New_York)" in line
+    assert "today 23:00 (in 2 h)" in line
+    monkeypatch.setenv("PROMPTYOSELF_TZ", "America/New_York")
+    (line,) = picture("list", columns=100).splitlines()[1:]
+    assert "weekdays at 09:00  " in line
+    assert "today 09:00 (in 2 h)" in line
+
+
+def test_a_pager_is_for_what_is_longer_than_the_screen(
+    var: Path, environ: dict[str, str], tmp_path: Path
+) -> None:
+    """A long answer goes through PAGER, and a short one, an error or --no-pager doesn't; a pager
+    that isn't there is no reason to show nothing."""
+    for number in range(12):
+        add(prompt=f"number {number}")
+    kept = tmp_path / "kept"
+    there = environ_at(var, environ, PAGER=f"tee {kept} | tr n N")
+    paged = at_terminal("list", environ=there, lines=10)
+    assert b"Number 11" in paged.out
+    assert b"\x1b[" in kept.read_bytes()
+    kept.unlink()
+    for arguments, lines in ((("list",), 40), (("list", "--no-pager"), 10)):
+        shown = at_terminal(*arguments, environ=there, lines=lines)
+        assert b"number 11" in shown.out
+    for pager in ("", "cat", "/nonexistent/pager"):
+        shown = at_terminal("list", environ={**there, "PAGER": pager}, lines=10)
+        assert (shown.code, b"number 11" in shown.out) == (0, True), pager
+    assert not kept.exists()
+
+
+def test_help_is_asked_for_by_h(var: Path) -> None:
+    """`-h` is `--help`, of the group and of every command."""
+    for command in ((), ("list",), ("register",), ("show", "--id")):
+        assert call(*command, "-h").out == call(*command, "--help").out or command[-1:] == ("--id",)
+    assert call("list", "-h", "--limit", "1", "--limit", "2", verbatim=True).code == 0
+
+
+def test_a_pipe_loads_nothing_of_it(var: Path, environ: dict[str, str]) -> None:
+    """P8: where nobody looks, neither rich nor cron-descriptor nor the forms are loaded; an error
+    doesn't load them either."""
+    import subprocess
+
+    add("--cron", "0 9 * * MON-FRI", prompt="x")
+    code = "import sys\nfrom promptyoself import cli\ncli._run(sys.argv[1:])\n"
+    code += "print(*sys.modules, file=sys.stderr)"
+    for arguments in (("list",), ("history",), ("show", "--id", "nobody"), ("shw",)):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], env=environ, capture_output=True, check=True
+        )
+        modules = done.stderr.decode().split()
+        assert "promptyoself.doors.output" in modules
+        unwanted = ("rich", "cron_descriptor", "promptyoself.doors.terminal", "tzlocal")
+        assert not [name for name in modules if name.startswith(unwanted)], arguments
+
+
+def test_what_is_said_once_is_read_once(var: Path, environ: dict[str, str]) -> None:
+    """At a terminal the warning of an answer isn't on stderr too; where stdout goes elsewhere it
+    is on both, as ever."""
+    add()
+    there = environ_at(var, environ)
+    shown = at_terminal("list", "--agent-id", "agent-nobody", environ=there).out
+    assert without_codes(shown).count("knows of no agent") == 1
+    piped = run("list", "--agent-id", "agent-nobody", environ=environ)
+    assert "knows of no agent" in piped.err
+    assert "knows of no agent" in piped.success()["warning"]
