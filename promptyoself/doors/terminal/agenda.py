@@ -8,30 +8,38 @@ from rich.text import Text
 
 from promptyoself.core.instants import parse_utc
 from promptyoself.core.times import DAY, wall_time, zone_named
-from promptyoself.doors.terminal.screen import Document, Screen, plain, rows, short_ids
-
-_WIDE = 100  # columns from which agents have one of their own
+from promptyoself.doors.terminal.screen import Document, Screen, plain
+from promptyoself.doors.terminal.tables import Column, show_table
 
 
 def show_agenda(document: Document, screen: Screen) -> None:
     """A block for each day, with a line for each delivery, or for all of a schedule that day."""
     screen.print(screen.sentence(document["message"]))
-    agents = short_ids(line["agent_id"] for line in document["agenda"])
-    has_agents = len(agents) > 1 and screen.console.width >= _WIDE
+    agents = screen.agents(line["agent_id"] for line in document["agenda"])
     days: dict[str, list[Document]] = {}
     for line in document["agenda"]:
         days.setdefault(_day(line["at"], screen), []).append(line)
+    columns = (
+        Column("", 13),
+        Column("", 12, most=24),
+        Column("", 8, rank=3, most=20),
+        Column("", 12, wish=24),
+    )
     for day, lines in days.items():
-        table = rows("TIME", "NAME", *(["AGENT"] if has_agents else []), "PROMPT")
-        table.show_header = False
-        for line in lines:
-            table.add_row(
-                _times(line, screen),
-                plain(line["name"] or line["id"]),
-                *([agents[line["agent_id"]]] if has_agents else []),
-                _prompt(line),
-            )
-        screen.print("", Text(day, style="bold"), table)
+        screen.print("", Text(day, style="bold"))
+        show_table(
+            screen,
+            columns,
+            (
+                (
+                    _times(line, screen),
+                    plain(line["name"] or line["id"]),
+                    agents[line["agent_id"]] if len(agents) > 2 else "",  # `None` is one of them
+                    _prompt(line),
+                )
+                for line in lines
+            ),
+        )
     _show_what_is_missing(document, screen)
 
 
@@ -49,7 +57,10 @@ def _show_what_is_missing(document: Document, screen: Screen) -> None:
 
 def _day(instant: str, screen: Screen) -> str:
     """The day of an instant, as ``Today, Sun 29 Nov``."""
-    there, here = _wall(instant, screen), wall_time(screen.now, zone_named(screen.zone))
+    there = _wall(instant, screen)
+    if screen.now is None:
+        return f"{there:%a} {there.day} {there:%b} {there.year}"
+    here = wall_time(screen.now, zone_named(screen.zone))
     year = "" if there.year == here.year else f" {there.year}"
     day = f"{there:%a} {there.day} {there:%b}{year}"
     near = {here.date(): "Today, ", (here + DAY).date(): "Tomorrow, "}
@@ -72,7 +83,7 @@ def _times(line: Document, screen: Screen) -> Text:
 
 def _prompt(line: Document) -> Text:
     """What is said, after how often where a line stands for more than one delivery."""
-    prompt = plain(line["prompt"] or f"[{line.get('template') or ''}]")
+    prompt = plain(" ".join(line["prompt"].split()) or f"[{line.get('template') or ''}]")
     if line["fires"] == 1:
         return prompt
     often = f"{line['fires']} times: "
