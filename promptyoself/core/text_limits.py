@@ -1,5 +1,7 @@
 """How long the texts of callers may be, and what they may not have in them: ids of agents, prompts,
-names and reasons."""
+names, reasons and tags."""
+
+from collections.abc import Sequence
 
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.ids import is_opaque_id
@@ -12,6 +14,11 @@ MAX_NAME = 200
 
 MAX_REASON = 2000
 """Characters."""
+
+MAX_TAG = 64
+"""Characters."""
+
+MAX_TAGS = 20
 
 
 def check_agent_id(text: str, option: str = "--agent-id") -> str:
@@ -84,3 +91,26 @@ def check_text(name: str, text: str | None, most: int) -> None:
         problem = "has a NUL or a lone surrogate"
     if problem:
         raise PromptyoselfError(f"invalid_{name}", f"The {name} {problem}.", "Shorten or mend it.")
+
+
+def check_tags(given: Sequence[str]) -> list[str]:
+    """Tags as they are kept: in lower case, each once, in the order given.
+
+    Raises:
+        PromptyoselfError: ``invalid_tag``.
+    """
+    tags = list(dict.fromkeys(tag.strip().lower() for tag in given))
+    for tag in tags:
+        printable = tag.isprintable() and not any(c.isspace() or c == "," for c in tag)
+        if not (1 <= len(tag) <= MAX_TAG and printable):
+            raise PromptyoselfError(
+                "invalid_tag",
+                f"--tag {shown(tag)} is no tag: 1 to {MAX_TAG} characters, without white space "
+                "or commas.",
+                "Give several by repeating --tag.",
+            )
+    if len(tags) > MAX_TAGS:
+        raise PromptyoselfError(
+            "invalid_tag", f"There are {len(tags)} tags; {MAX_TAGS} are the most.", "Give fewer."
+        )
+    return tags

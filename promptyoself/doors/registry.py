@@ -60,7 +60,7 @@ class Tool(NamedTuple):
 
 _MODIFY_UNSETS = frozenset({"name", "conversation-id", "start-at", "until", "jitter", "on-failure"})
 _FOR_LOOPS = frozenset({"loop", "interval", "metrics-port", "accept-clock"})
-_PROMPT_FILE = frozenset({"prompt-file"})
+_FOR_PEOPLE = frozenset({"prompt-file", "render", "tag"})
 _SIGNING = frozenset({"note", "key"})
 
 TOOLS: dict[str, Tool] = {
@@ -72,7 +72,7 @@ TOOLS: dict[str, Tool] = {
         "agent",
         asks_letta=True,
         acts_for_agent=True,
-        people_only=_PROMPT_FILE,
+        people_only=_FOR_PEOPLE,
     ),
     "list": Tool("listing", "List schedules", Effect.READS, "schedules:ScheduleList", "agent"),
     "show": Tool("listing", "Show a schedule", Effect.READS, "schedules:ScheduleShown", "agent"),
@@ -82,7 +82,7 @@ TOOLS: dict[str, Tool] = {
         Effect.CHANGES,
         "schedules:Modified",
         "agent",
-        people_only=_PROMPT_FILE,
+        people_only=_FOR_PEOPLE,
         unset_by_empty=_MODIFY_UNSETS,
     ),
     "cancel": Tool(
@@ -121,6 +121,7 @@ TOOLS: dict[str, Tool] = {
         "schedules:Scheduled",
         asks_letta=True,
         acts_for_agent=True,
+        people_only=_FOR_PEOPLE,
     ),
     "desire": Tool(
         "desires", "Record a desire", Effect.WRITES, "desires:Recorded", acts_for_agent=True

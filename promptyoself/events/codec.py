@@ -8,12 +8,11 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from promptyoself.core.instants import is_instant
 from promptyoself.events.records import CLASSES, Record, ScheduleModified, ScheduleRegistered
 from promptyoself.events.schedule_fields import Instant
-from promptyoself.events.versions import VERSIONS
+from promptyoself.events.versions import VERSIONS, version_of
 
-# Of each class the version and the name of its type, its fields, and those that may be left out.
+# Of each class the name of its type, its fields, and those that may be left out.
 _LAYOUTS = {
     cls: (
-        VERSIONS[type_],
         type_,
         cls._fields,
         tuple(field for field, default in cls._field_defaults.items() if default is None),
@@ -29,19 +28,19 @@ def is_known(type_: str, version: int) -> bool:
 
 def type_of(record: Record) -> str:
     """The name that the log has for the type of a record."""
-    return _LAYOUTS[type(record)][1]
+    return _LAYOUTS[type(record)][0]
 
 
 def write_event(record: Record) -> tuple[int, str, dict[str, Any]]:
     """The version, the type and the ``data`` of an event, without the fields that are ``None``."""
-    version, type_, fields, optional = _LAYOUTS[type(record)]
+    type_, fields, optional = _LAYOUTS[type(record)]
     # Removing the absent fields is faster than choosing the others, and makes a smaller dict. And
     # `strict=True` would cost a tenth of the event.
     data: dict[str, Any] = dict(zip(fields, record))  # noqa: B905
     for name in optional:
         if data[name] is None:
             del data[name]
-    return version, type_, data
+    return version_of(type_, data), type_, data
 
 
 def read_record(type_: str, version: int, data: Mapping[str, Any]) -> Record:
@@ -49,11 +48,13 @@ def read_record(type_: str, version: int, data: Mapping[str, Any]) -> Record:
 
     Raises:
         KeyError: the type isn't known (ask :func:`is_known` first).
-        TypeError: ``data`` lacks a field of its version, or has one too many, or of another type.
+        TypeError: ``data`` lacks a field of its version, or has one too many, or of another type,
+            or is of a lower version than it needs.
         ValueError: an instant isn't one.
     """
-    del version  # every type is still at version 1: upcasts go here, one step per version
     record: Record = CLASSES[type_](**data)
+    if version < version_of(type_, data):
+        raise TypeError("it says what its version can't")
     _check_values(type(record), data)
     if isinstance(record, ScheduleModified):
         # A registration always has a next slot, but a modification may leave none.

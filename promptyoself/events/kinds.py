@@ -9,8 +9,9 @@ They aren't enums: creating one costs 0.1 ms, and every command would pay for it
 
 from typing import Literal, get_args
 
-ScheduleType = Literal["once", "cron", "interval"]
-"""What kind of times a schedule has."""
+ScheduleType = Literal["once", "cron", "interval", "rrule"]
+"""What kind of times a schedule has. An ``rrule`` is a recurrence rule of RFC 5545, which keeps the
+time of day when the clocks change."""
 
 SCHEDULE_TYPES: tuple[ScheduleType, ...] = get_args(ScheduleType)
 

@@ -47,11 +47,13 @@ class SchedulePaused(NamedTuple):
     """No slot is claimed until it is resumed. ``next_run`` is the first slot that then counts.
 
     ``uncounted`` says why nobody could tell which slots had passed by then: the code of the error.
+    ``resume_at`` is the instant from which it is to run again by itself.
     """
 
     next_run: Instant | None = None
     reason: str | None = None
     uncounted: str | None = None
+    resume_at: Instant | None = None
 
 
 class ScheduleResumed(NamedTuple):

@@ -13,6 +13,9 @@ from promptyoself.events.kinds import MISFIRE_POLICIES, MisfirePolicy, ScheduleT
 TEMPLATES = ("idle",)
 """What a prompt can be rendered from when it fires. The name is content, in the prompt's place."""
 
+RENDERERS = ("jinja2",)
+"""The languages that a prompt with values can be written in."""
+
 DEFAULT_GRACE = 24 * 3600
 """Seconds."""
 
@@ -27,7 +30,7 @@ class Field(NamedTuple):
     type: type = str  # the type of its value in the log
     default: Any = None  # what a registration records where the caller says nothing; None: nothing
     # How a caller writes it, where that is more than a text or a number.
-    form: Literal["", "duration", "agent"] = ""
+    form: Literal["", "duration", "agent", "tags", "renderer"] = ""
     # The values that are allowed, or the range of numbers. Empty where any value is.
     values: tuple[Any, ...] | range = ()
     can_be_unset: bool = False  # whether an empty text, or 0 of a duration, unsets it
@@ -130,6 +133,22 @@ FIELDS = {
             metavar="AGENT",
             help="Tell this agent of failed and missed slots.",
         ),
+        Field(
+            "tags",
+            "policy",
+            list,
+            form="tags",
+            can_be_unset=True,
+            option="--tag",
+            metavar="TAG",
+            help="A tag, to find it by; may be repeated.",
+        ),
+        Field(
+            "render",
+            "content",
+            form="renderer",
+            help="Fill in {{ values }} of the prompt when it fires (off).",
+        ),
     )
 }
 """The table. Its order is permanent: exports and the changes in the log have it."""
@@ -191,6 +210,8 @@ class ScheduleRegistered(NamedTuple):
     # As in ScheduleResumed.
     counts_from: Instant | None = None
     without: list[list[str]] | None = None
+    tags: list[str] | None = None
+    render: str | None = None  # the language of a prompt that is filled in when it fires
 
 
 def content_of(record: Any) -> dict[str, Any]:

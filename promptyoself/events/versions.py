@@ -4,6 +4,7 @@ Apart from the records themselves, which take 3 ms to make: commands that meet n
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 VERSIONS: Mapping[str, int] = dict.fromkeys(
     (
@@ -34,7 +35,22 @@ VERSIONS: Mapping[str, int] = dict.fromkeys(
         "desire.pruned",
     ),
     1,
-)
+) | {"schedule.registered": 2, "schedule.modified": 2, "schedule.paused": 2}
+
+_SINCE_2 = frozenset({"tags", "render", "resume_at"})
+
+
+def version_of(type_: str, data: Mapping[str, Any]) -> int:
+    """The lowest version of a type that can say this.
+
+    An event is written in that version. So a log that uses nothing new can still be read by the
+    software that knew nothing of it.
+    """
+    if VERSIONS.get(type_) != 2:
+        return 1
+    fields = data["changes"] if type_ == "schedule.modified" else data
+    return 2 if fields.get("schedule_type") == "rrule" or _SINCE_2 & fields.keys() else 1
+
 
 # What each chain may have. A known event on the chain of another is one that no writer put there.
 _EVERYWHERE = ("ledger.created", "segment.sealed", "tail.quarantined", "ledger.recovered")

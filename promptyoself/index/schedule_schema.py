@@ -84,4 +84,5 @@ SCHEDULE_SCHEMA = schema.StateSchema(
     _rest_to_json,
     _rest_from_json,
     schema.fingerprint_of(SCHEDULE_VERSIONS, Schedule, OpenSlot, AgentState, State),
+    older=frozenset({"249a498c824ef4ef"}),
 )

@@ -34,6 +34,8 @@ class StateSchema(NamedTuple, Generic[S]):
     to_json: Callable[[S], dict[str, Any]]  # of all fields but the tables
     from_json: Callable[[Mapping[str, Any]], S]  # with empty tables
     fingerprint: str  # differs between versions whose folds have different results
+    # Of older versions that knew fewer events and fields, and whose folds of them were the same.
+    older: frozenset[str] = frozenset()
 
     def tables(self, state: S) -> tuple[Overlay[Any], ...]:
         """The tables of a state."""
@@ -98,10 +100,10 @@ def decode_root(schema: StateSchema[S], content: bytes) -> Root[S]:
         ValueError: it isn't that, or was written by a version with another schema.
     """
     body = _body_of(content)
-    if body.get("schema") != schema.fingerprint:
+    if body.get("schema") not in (schema.fingerprint, *schema.older):
         raise ValueError("another version wrote it")
     try:
-        return Root(
+        root = Root(
             Position(**body["position"]),
             tuple(node_from_json(table, body[table.name]) for table in schema.table_schemas),
             schema.from_json(body),
@@ -109,6 +111,9 @@ def decode_root(schema: StateSchema[S], content: bytes) -> Root[S]:
         )
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{error!r}") from None
+    if body["schema"] in schema.older and schema.newer(root.bare_state) is not None:
+        raise ValueError("an older version wrote it, which left out events that are known here")
+    return root
 
 
 def position_of(content: bytes) -> Position:

@@ -10,7 +10,7 @@ from promptyoself.core.instants import is_instant
 from promptyoself.events import records
 from promptyoself.events.codec import read_record
 from promptyoself.events.kinds import FINISHED, HANDED_BACK, SCHEDULE_TYPES
-from promptyoself.events.schedule_fields import FLAGS, SPECIFIED, TEMPLATES, content_of
+from promptyoself.events.schedule_fields import FLAGS, RENDERERS, SPECIFIED, TEMPLATES, content_of
 from promptyoself.events.versions import SCHEDULE_VERSIONS
 from promptyoself.state.fold import Folded, add, apply_events
 from promptyoself.state.schedules import CHAIN, OpenSlot, Schedule, State, prompt_size, slot_key
@@ -94,6 +94,10 @@ def _check_spec(schedule: Schedule) -> None:
         raise ValueError("its time isn't an instant")
     if schedule.template is not None and (schedule.template not in TEMPLATES or schedule.prompt):
         raise ValueError("its template isn't known, or it has a prompt too")
+    if schedule.render is not None and schedule.render not in RENDERERS:
+        raise ValueError("the language of its prompt isn't known")
+    if not all(isinstance(tag, str) for tag in schedule.tags or ()):
+        raise ValueError("a tag isn't a text")
 
 
 _OF_ALL_LIVES = ("last_run", "last_slot", "last_trigger", "spent_day", "spent")
@@ -196,14 +200,23 @@ def _evolve(state: State, event: Folded, record: records.Record, schedule: Sched
             return _modify(state, event, schedule, record)
         case records.SchedulePaused():
             return schedule._replace(
-                status="paused", next_run=record.next_run, reason=record.reason
+                status="paused",
+                next_run=record.next_run,
+                reason=record.reason,
+                resume_at=record.resume_at,
             )
         case records.ScheduleResumed():
             return _reopen(state, schedule, record)._replace(
-                status="active", next_run=record.next_run, reason=record.reason, failures=0
+                status="active",
+                next_run=record.next_run,
+                reason=record.reason,
+                failures=0,
+                resume_at=None,
             )
         case records.ScheduleCancelled():
-            return schedule._replace(status="cancelled", next_run=None, reason=record.reason)
+            return schedule._replace(
+                status="cancelled", next_run=None, reason=record.reason, resume_at=None
+            )
         case records.ScheduleCompleted():
             if record.status not in FINISHED:
                 raise ValueError("it ends in a status that is none")

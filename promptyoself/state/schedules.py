@@ -79,6 +79,9 @@ class Schedule(NamedTuple):
     # Ranges of slots, each with its first and its last, that were claimed while a clock was ahead.
     # They don't come again, though others around them do.
     without: list[list[str]] | None = None
+    tags: list[str] | None = None
+    render: str | None = None  # the language of a prompt that is filled in when it fires
+    resume_at: str | None = None  # when a paused one is to run again by itself
 
 
 class OpenSlot(NamedTuple):

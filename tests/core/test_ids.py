@@ -24,7 +24,7 @@ def test_the_fields_of_the_content_are_pinned() -> None:
     """P6: what makes a schedule the one it is may not change: every id depends on it."""
     assert CONTENT == (
         "agent_id", "conversation_id", "prompt", "name", "schedule_type", "schedule_value",
-        "timezone", "start_at", "until", "max_repetitions", "template",
+        "timezone", "start_at", "until", "max_repetitions", "template", "render",
     )  # fmt: skip
 
 

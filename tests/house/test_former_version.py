@@ -47,8 +47,12 @@ LINES_WITHOUT_AGENT = "retold/schedules.ndjson.gz"
 """That version named no agent where it gave up a slot that a clock that was ahead had begun."""
 
 
-LATER_SETTINGS = re.compile(r',\{"name":"PROMPTYOSELF_FORMAT",[^}]*\}')
-"""Settings that versions since then have; `doctor` names each."""
+OF_A_VERSION = re.compile(
+    r',\{"name":"PROMPTYOSELF_FORMAT",[^}]*\}'  # settings that came later; `doctor` names each
+    r'|"sha256":"[0-9a-f]{64}","format":2,"schema":"[0-9a-f]{16}"'  # which events an index knows
+    r"|(?<='--nonsense'\. ).*?(?=\")"  # which options there are that are like a mistyped one
+)
+"""What says which version wrote a text, and nothing else."""
 
 
 def compare(texts: dict[str, str], *folders: str, hint: str = "") -> None:
@@ -62,9 +66,9 @@ def compare(texts: dict[str, str], *folders: str, hint: str = "") -> None:
             expected = expected.replace(WRONG_ACTOR, RIGHT_ACTOR)
         if name == LINES_WITHOUT_AGENT:
             expected = with_agent(expected)
-        text = LATER_SETTINGS.sub("", text)  # noqa: PLW2901
-        if text != expected:
-            lines = unified_diff(expected.split("\n"), text.split("\n"), name, "now", n=0)
+        expected, now = OF_A_VERSION.sub("", expected), OF_A_VERSION.sub("", text)
+        if now != expected:
+            lines = unified_diff(expected.split("\n"), now.split("\n"), name, "now", n=0)
             differing.extend(_shortened(list(lines)))
     assert not differing, "\n".join([*differing, hint])
     for folder in folders:
@@ -112,7 +116,9 @@ def test_everything_is_in_the_data() -> None:
         for lines in asking.lines_in(DATA / name).values()
         for line in lines
     ]
-    assert {(event["type"], event["v"]) for event in events} >= set(VERSIONS.items())
+    assert {(event["type"], event["v"]) for event in events} >= set(
+        dict.fromkeys(VERSIONS, 1).items()
+    )
     skips = [event["data"] for event in events if event["type"] == "delivery.skipped"]
     assert {data["why"] for data in skips} == SKIPS
     registered = [event["data"] for event in events if event["type"] == "schedule.registered"]
@@ -152,7 +158,8 @@ def test_the_same_refusals(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "damaged"])
 def test_the_same_index(tmp_path: Path, name: str) -> None:
-    """An index that is made from that log has the same bytes, in one file or in parts."""
+    """An index that is made from that log has the same bytes, in one file or in parts, but for the
+    name of its schema."""
     compare(asking.rebuilt(name, tmp_path / "a"))
 
 

@@ -185,6 +185,27 @@ def test_older_schema(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "another version" in case.warnings[0]
 
 
+def test_older_schema_that_knew_less(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P4: an index of a version that knew fewer events is used, since it bears witness of the log;
+    but not if that version left out events that are known here."""
+    older, newer = (
+        "0123456789abcdef",
+        chains.schema()._replace(older=frozenset({"0123456789abcdef"})),
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(chains, "schema", lambda: newer._replace(fingerprint=older))
+        used = case.written(case.truth)
+        left_out = case.written(
+            case.truth._replace(state=case.truth.state._replace(newer="event 5"))
+        )
+    monkeypatch.setattr(chains, "schema", lambda: newer)
+    case.path.write_bytes(used)
+    case.assert_same(warned=False)
+    case.path.write_bytes(left_out)
+    case.assert_same(warned=True)
+    assert "older version" in case.warnings[0]
+
+
 @pytest.mark.parametrize("index", ["good", "noise", "empty"])
 def test_chain_is_gone(case: Case, index: str) -> None:
     """P4: an index without a chain means that the chain was taken away: it isn't new."""

@@ -27,6 +27,8 @@ def types(annotation: Any) -> set[Any]:
     an instant."""
     if isinstance(annotation, UnionType) or get_origin(annotation) is Union:
         return set().union(*map(types, get_args(annotation))) - {type(None)}
+    if get_origin(annotation) is list:
+        return {list}
     return {str if get_origin(annotation) in (Literal, Annotated) else annotation}
 
 
@@ -60,7 +62,7 @@ def test_the_kinds_are_pinned() -> None:
     assert set(table.TIMING) < set(table.CONTENT)
     assert {*table.CONTENT, *table.POLICY, "anchor"} == set(table.SPECIFIED)
     assert table.POLICY == (
-        "misfire", "tier", "daily_budget", "grace", "jitter", "envelope", "on_failure",
+        "misfire", "tier", "daily_budget", "grace", "jitter", "envelope", "on_failure", "tags",
     )  # fmt: skip
 
 
@@ -68,7 +70,7 @@ def test_the_kinds_are_pinned() -> None:
 def test_the_options_are_those_of_the_table(command: click.Command) -> None:
     """Every field that is given by one option is one of the command's, with the table's help."""
     helps = {option.name: getattr(option, "help", None) for option in command.params}
-    own = {"prompt", "template"} if command is idle_command else set()
+    own = {"prompt", "template", "render"} if command is idle_command else set()
     for name, field in table.FIELDS.items():
         if field.help and name not in own:
             assert helps[name] == field.help, name

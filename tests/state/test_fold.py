@@ -260,3 +260,38 @@ def test_versions_begin_at_one() -> None:
     """A version of zero isn't known."""
     assert not is_known("schedule.registered", 0)
     assert is_known("schedule.registered", 1)
+
+
+@pytest.mark.parametrize(
+    ("record", "version"),
+    [
+        (registration(1), 1),
+        (registration(1)._replace(tags=["work"]), 2),
+        (registration(1)._replace(render="jinja2"), 2),
+        (registration(1)._replace(schedule_type="rrule", schedule_value="FREQ=DAILY"), 2),
+        (records.ScheduleModified({"name": "n"}), 1),
+        (records.ScheduleModified({"tags": None}), 2),
+        (records.SchedulePaused(at(3)), 1),
+        (records.SchedulePaused(at(3), resume_at=at(9)), 2),
+    ],
+)
+def test_the_lowest_version_is_written(record: records.Record, version: int) -> None:
+    """A log that uses nothing new stays one that older software reads; what is new is no event of
+    version 1."""
+    written, type_, data = write_event(record)
+    assert written == version
+    history = [event_of(1, registration(1))] * (type_ != "schedule.registered")
+    event = Envelope(version, 2, at(2), type_, id_of(1), ACTOR, data, "")
+    assert fold(EMPTY, [*history, event]).newer is None
+    if version == 2:
+        with pytest.raises(ChainError, match="contradicts"):
+            fold(EMPTY, [*history, event._replace(v=1)])
+    assert fold(EMPTY, [*history, event._replace(v=3)]).newer is not None
+
+
+def test_what_a_pause_ends() -> None:
+    """A schedule forgets when it was to run again, as soon as it does or is cancelled."""
+    history = [event_of(1, registration(1)), event_of(2, records.SchedulePaused(resume_at=at(9)))]
+    assert fold(EMPTY, history).schedules[id_of(1)].resume_at == at(9)
+    for end in (records.ScheduleResumed(at(9)), records.ScheduleCancelled()):
+        assert fold(EMPTY, [*history, event_of(3, end)]).schedules[id_of(1)].resume_at is None

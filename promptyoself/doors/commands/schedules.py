@@ -14,7 +14,7 @@ from promptyoself.doors.command import command
 from promptyoself.doors.options import Whole, dry_run_option, reason_option, schedule_option
 from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
-from promptyoself.events.schedule_fields import FIELDS, POLICY
+from promptyoself.events.schedule_fields import FIELDS, POLICY, RENDERERS
 
 if TYPE_CHECKING:
     from promptyoself.service.schedules.request import Request
@@ -35,13 +35,28 @@ def _option_of(name: str) -> Callable[[F], F]:
     """The option of a schedule's field, as the table of fields describes it."""
     field = FIELDS[name]
     option = field.option or "--" + name.replace("_", "-")
-    if field.type is bool:
+    if field.type is bool or field.form == "renderer":
         flags = f"{option}/--no-{option.removeprefix('--')}"
-        return click.option(flags, name, default=None, help=field.help)
+        callback = _renderer if field.form == "renderer" else None
+        return click.option(flags, name, default=None, callback=callback, help=field.help)
+    if field.type is list:
+        return click.option(
+            option,
+            name,
+            multiple=True,
+            metavar=field.metavar,
+            callback=lambda *given: given[-1] or None,
+            help=field.help,
+        )
     kind: click.ParamType[Any] | None = None
     if field.values:
         kind = Whole() if field.type is int else click.Choice(list(field.values))
     return click.option(option, name, type=kind, metavar=field.metavar or None, help=field.help)
+
+
+def _renderer(_: click.Context, __: click.Parameter, on: bool | None) -> str | None:
+    """The language of a prompt with values; an empty text where there are to be none."""
+    return None if on is None else RENDERERS[0] if on else ""
 
 
 _trigger_options = _options(
@@ -67,6 +82,7 @@ _registration_options = _options(
         "--prompt-file", metavar="FILE", help="The same from a file in UTF-8; - for stdin."
     ),
     _option_of("template"),
+    _option_of("render"),
     _trigger_options,
     _policy_options,
 )

@@ -8,7 +8,7 @@ from promptyoself.core.errors import PromptyoselfError, WrongUsage
 from promptyoself.core.ids import desire_id
 from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.core.settings import desire_half_life
-from promptyoself.core.text_limits import MAX_REASON, check_agent_id, check_text
+from promptyoself.core.text_limits import MAX_REASON, check_agent_id, check_tags, check_text
 from promptyoself.core.times import shown
 from promptyoself.events.draft import Draft
 from promptyoself.events.records import DesirePruned, DesireRecorded, DesireReinforced
@@ -27,8 +27,6 @@ from promptyoself.store.point import cutoff
 from promptyoself.store.store import Store
 
 MAX_TEXT = 4000
-MAX_TAG = 64
-MAX_TAGS = 20
 
 _AT_ONCE = 1000  # the most events of one append
 
@@ -65,7 +63,7 @@ def record(
     check_text("text", text, MAX_TEXT)
     check_text("reason", reason, MAX_REASON)
     strength = _strength("--strength", strength)
-    checked = _tags(tags)
+    checked = check_tags(tags)
     new = DesireRecorded(agent_id, text, strength, format_utc(now), checked or None, reason=reason)
     chain = store.desires
 
@@ -139,7 +137,7 @@ def list_desires(
         check_agent_id(agent_id)
     agent = store.require_agent(agent_id)
     least = 0.0 if min_strength is None else _strength("--min-strength", min_strength)
-    wanted_tags, words = _tags(tags), _words(query)
+    wanted_tags, words = check_tags(tags), _words(query)
     half_life = desire_half_life(store.settings)
     if at is None:
         state = store.desires.read().state
@@ -264,25 +262,6 @@ def _strength(option: str, value: float, *, above: bool = False) -> float:
             "invalid_strength", f"{option} is {value:g}; it must be {wanted}.", "Change it."
         )
     return float(value) + 0.0  # for a zero has no sign
-
-
-def _tags(given: Sequence[str]) -> list[str]:
-    """Tags as they are kept: in lower case, each once, in the order given."""
-    tags = list(dict.fromkeys(tag.strip().lower() for tag in given))
-    for tag in tags:
-        printable = tag.isprintable() and not any(c.isspace() or c == "," for c in tag)
-        if not (1 <= len(tag) <= MAX_TAG and printable):
-            raise PromptyoselfError(
-                "invalid_tag",
-                f"--tag {shown(tag)} is no tag: 1 to {MAX_TAG} characters, without white space "
-                "or commas.",
-                "Give several by repeating --tag.",
-            )
-    if len(tags) > MAX_TAGS:
-        raise PromptyoselfError(
-            "invalid_tag", f"There are {len(tags)} tags; {MAX_TAGS} are the most.", "Give fewer."
-        )
-    return tags
 
 
 def _words(query: str | None) -> list[str]:

@@ -53,6 +53,9 @@ class ScheduleView(TypedDict):
     repetition_count: Annotated[int, "How often it has fired."]
     max_repetitions: int | None
     template: NotRequired[str | None]
+    tags: NotRequired[list[str]]
+    render: NotRequired[Annotated[str, "The language of a prompt with values."]]
+    resume_at: NotRequired[Annotated[Instant, "When a paused one runs again by itself."]]
     problem: NotRequired[str]
     invisible: NotRequired[int]
     next_run_local: NotRequired[str | None]

@@ -132,6 +132,8 @@ def validate(
         fields.update(prompt="", template=_check_template(request))
     elif request.prompt is not None:
         fields.update(prompt=text_limits.check_prompt(request.prompt), template=None)
+    if request.render is not None:
+        fields["render"] = request.render or None
     if request.conversation_id is not None:
         fields["conversation_id"] = _check_conversation(request.conversation_id)
     text_limits.check_text("name", request.name, text_limits.MAX_NAME)
@@ -195,6 +197,8 @@ def _check_template(request: Request) -> str:
 
 def _value_of(field: Field, value: Any, settings: Settings) -> Any:
     """What the log is to have of a policy; ``None`` where it is unset."""
+    if field.form == "tags":
+        return text_limits.check_tags([tag for tag in value if tag]) or None
     if field.type is bool or (field.can_be_unset and not value):
         return value or None
     if field.form == "duration":

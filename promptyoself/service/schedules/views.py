@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 _ASKED = {"": ("active", "paused"), "all": STATUSES}
 _EXCERPT_CHARACTERS = 120
 _SHOWN_FIRST = ("misfire", "grace", "jitter", "envelope", "on_failure")
-_POLICY_AS_SHOWN = (*_SHOWN_FIRST, *(name for name in POLICY if name not in _SHOWN_FIRST))
+_WHERE_SET = ("tags", "render", "resume_at")
+_POLICY_AS_SHOWN = tuple(
+    dict.fromkeys(name for name in (*_SHOWN_FIRST, *POLICY) if name not in _WHERE_SET)
+)
 _FEW_AGENTS = 1000
 
 
@@ -155,6 +158,9 @@ def describe(schedule: Schedule, slots: Iterable[OpenSlot], *, full: bool) -> Sc
     answer = cast("dict[str, Any]", view)
     if full or schedule.template is not None:
         answer["template"] = schedule.template
+    for name in _WHERE_SET:
+        if (value := getattr(schedule, name)) is not None:
+            answer[name] = value
     if (problem := problem_of(schedule)) is not None:
         answer["problem"] = problem
     if not full:
@@ -216,7 +222,7 @@ def problem_of(schedule: Schedule) -> str | None:
     if is_zone(schedule.timezone):
         return None
     missing = f"There is no time zone {shown(schedule.timezone)} on this machine"
-    if schedule.schedule_type == "cron":
+    if schedule.schedule_type in ("cron", "rrule"):
         return (
             f"{missing}. Nothing is delivered until it is installed, or until `modify --tz` gives "
             "it another."

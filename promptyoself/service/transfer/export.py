@@ -40,6 +40,7 @@ LINE_TYPES: FieldTypes = {
     "repetition_count": (int, False),
     "last_slot": (str, True),
     "without": (list, True),
+    "resume_at": (str, True),
     "schedule": (dict, False),
     "registered": (dict, True),
 }

@@ -193,7 +193,7 @@ def _arrival(
     _require_position(fields, registered, now)
     further: list[Record] = []
     if fields["status"] == "paused":
-        further.append(SchedulePaused(next_run, current["reason"]))
+        further.append(SchedulePaused(next_run, current["reason"], resume_at=fields["resume_at"]))
     return admission.Arrival({"line": number}, registered, further, str(fields["id"]))
 
 
@@ -276,6 +276,7 @@ def _require_position(
         ("anchor", registered.anchor),
         ("next_run", next_run),
         ("last_slot", last_slot),
+        ("resume_at", fields["resume_at"]),
     ):
         if text is not None and not is_instant(text):
             raise _invalid(f"Its {name} {shown(text)} isn't an instant as in the log.")

@@ -120,7 +120,7 @@ def _status(indexed: Schedule, logged_status: str) -> list[records.Record]:
     if indexed.status == "cancelled":
         return [records.ScheduleCancelled(_WHY)]
     if indexed.status == "paused":
-        return [records.SchedulePaused(indexed.next_run, _WHY)]
+        return [records.SchedulePaused(indexed.next_run, _WHY, resume_at=indexed.resume_at)]
     if indexed.status == "failed" and indexed.next_run is not None:
         return [records.SchedulePaused(indexed.next_run, f"{_WHY} It had failed too often.")]
     why: CompletionReason = "once" if indexed.schedule_type == "once" else "until"
