@@ -2,14 +2,14 @@
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import click
 
-from promptyoself.core.cancellation import limited
 from promptyoself.core.diagnostics import redact_prompt, register_secrets
 from promptyoself.core.errors import PromptyoselfError, WrongUsage
+from promptyoself.core.long_work import limited
 from promptyoself.doors import output
 from promptyoself.doors.options import help_option
 from promptyoself.doors.output import Document
@@ -85,7 +85,7 @@ def _run(
     limit = limited(MAX_SECONDS, lambda: stop is not None and stop.why is not None)
     with _log_crashes(session, options.get("prompt")):
         try:
-            with limit if is_limited else nullcontext():
+            with limit if is_limited else session.watched():
                 answer = function(session, **options)
         except PromptyoselfError as error:
             if session.warnings:

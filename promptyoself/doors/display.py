@@ -7,8 +7,8 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from types import MappingProxyType
 from typing import NamedTuple
@@ -122,42 +122,47 @@ def _page(text: bytes) -> bool:
         signal.signal(signal.SIGINT, before)
 
 
-@contextmanager
-def progress_bar(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr for work that takes longer than a moment, with its rate and what is left. It
-    goes away at the end. Call what it yields with the number of ``what`` that are done."""
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+class ProgressBar:
+    """A bar on stderr, with its rate and the time that is left. It leaves nothing behind."""
 
-    bar = Progress(
-        TextColumn(what),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.completed:,.0f}"),
-        TextColumn("{task.fields[rate]}", style="dim"),
-        TimeRemainingColumn(compact=True),
-        console=Console(stderr=True),
-        transient=True,
-    )
-    task = bar.add_task(what, total=total or None, rate="")
-    begun = bar.get_time()
+    def __init__(self, what: str, total: int | None) -> None:
+        """``what`` is counted, in the plural, up to ``total``, if that is known."""
+        from rich.progress import (
+            BarColumn,
+            Progress,
+            TaskProgressColumn,
+            TextColumn,
+            TimeRemainingColumn,
+        )
 
-    def advance(done: int) -> None:
-        seconds = bar.get_time() - begun
-        if seconds >= _MOMENT:
-            bar.start()
-        if seconds > 0:
-            bar.update(task, completed=done, rate=f"{done / seconds:,.0f}/s")
+        self._bar = Progress(
+            TextColumn(what),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.completed:,.0f}"),
+            TextColumn("{task.fields[rate]}", style="dim"),
+            TimeRemainingColumn(compact=True),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._task = self._bar.add_task(what, total=total, rate="")
+        self._first: tuple[float, int] | None = None
+        self._shown = 0.0
+        self._bar.start()
 
-    try:
-        yield advance
-    finally:
-        bar.stop()
+    def show(self, done: int) -> None:
+        """Show that so much is done; not at every call, since there are many."""
+        now = self._bar.get_time()
+        if now - self._shown < _OFTEN:
+            return
+        self._shown = now
+        began, before = self._first = self._first or (now, done)
+        rate = f"{(done - before) / (now - began):,.0f}/s" if now > began else ""
+        self._bar.update(self._task, completed=done, rate=rate)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._bar.stop()
 
 
-_MOMENT = 0.3  # seconds that nobody needs to be told about
+_OFTEN = 0.1  # seconds between two looks of the bar

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from promptyoself.core.diagnostics import Log
 from promptyoself.core.errors import PromptyoselfError
+from promptyoself.core.long_work import heard_by
 from promptyoself.core.settings import (
     Settings,
     Unknown,
@@ -21,8 +23,12 @@ from promptyoself.core.settings import (
 from promptyoself.doors.output import Document, emit, is_for_people
 
 if TYPE_CHECKING:
+    from promptyoself.doors.display import ProgressBar
     from promptyoself.service.delivery.loop import StopFlag
     from promptyoself.store.store import Store
+
+_MOMENT = 0.3
+"""Seconds of work of which nobody needs to be told."""
 
 _reported: set[Unknown] = set()
 """Unknown settings of which a program, which calls many commands, was warned already."""
@@ -61,6 +67,8 @@ class Session:
         self.caller = caller
         self.command = command
         self.paged = paged
+        self._bar: ProgressBar | None = None
+        self._begun: float | None = None
         self.beside: dict[str, Any] = {}
         """What people are shown beside the answer; JSON doesn't have it."""
         self.settings = load_settings(var=var)
@@ -240,19 +248,34 @@ class Session:
 
             self.add_warning(no_loop_warning(store, self.now()))
 
-    @contextmanager
-    def progress_of(self, store: Store) -> Iterator[Callable[[int], None] | None]:
-        """What is told how many events of a log have been read: a bar, if a person sees stderr."""
+    def watched(self) -> AbstractContextManager[None]:
+        """A context that shows how far the work in it comes: a bar, if a person sees stderr."""
         if not self.interactive:
-            yield None
-            return
-        from promptyoself.doors.display import progress_bar
+            return nullcontext()
+        return heard_by(self._show_progress)
 
-        # By the index as it lies there: reading the log would mend it, and so take away what bears
-        # witness where the end was cut off.
-        last_seq, _ = store.witness() or (0, "")
-        with progress_bar("events", last_seq) as progress:
-            yield progress
+    def _show_progress(self, what: str, done: int | None) -> None:
+        """The first that is told; soon the bar is. Most commands are done before there is one."""
+        now = time.monotonic()
+        if done is None:
+            if self._bar is not None:
+                self._bar.close()
+            self._bar, self._begun = None, None
+            return
+        self._begun = self._begun or now
+        if now - self._begun < _MOMENT:
+            return
+        if self._bar is None:
+            from promptyoself.doors.display import ProgressBar
+
+            self._bar = ProgressBar(what, self._total() if what == "events" else None)
+        self._bar.show(done)
+
+    def _total(self) -> int | None:
+        """How many events the index knows, as it lies there: reading the log would mend it, and so
+        take away what bears witness where the end was cut off."""
+        last_seq, _ = self.store().witness() or (0, "")
+        return last_seq or None
 
     def now(self) -> datetime:
         """The current time in UTC. Below the doors, time is an argument."""

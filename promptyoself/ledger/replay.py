@@ -14,9 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from promptyoself.core.cancellation import check
 from promptyoself.core.disk import open_ours
 from promptyoself.core.errors import ChainError
+from promptyoself.core.long_work import check, tell
 from promptyoself.ledger import segments
 from promptyoself.ledger.batch import Batch, Gap, HeadMoved, Position
 from promptyoself.ledger.envelope import Envelope, event_of
@@ -32,21 +32,25 @@ def read(folder: Path, cache: FolderCache, after: Position) -> Iterator[Batch]:
     """
     position, failed_after = after, -1
     bridges = Bridges(folder)
-    while True:
-        try:
-            for batch in _read_months(folder, cache, position, bridges):
-                position = batch.position
-                check()
-                yield batch
-            bridges.require_closed()
-        except (ChainError, HeadMoved):
-            # What was read half-written may be whole by now, and so may a listing that was made
-            # while files changed. A second try is enough, since members become whole in order.
-            if position.seq == failed_after:
-                raise
-            failed_after = position.seq
-        else:
-            return
+    try:
+        while True:
+            try:
+                for batch in _read_months(folder, cache, position, bridges):
+                    position = batch.position
+                    check()
+                    tell("events", position.seq)
+                    yield batch
+                bridges.require_closed()
+            except (ChainError, HeadMoved):
+                # What was read half-written may be whole by now, and so may a listing that was made
+                # while files changed. A second try is enough: members become whole in order.
+                if position.seq == failed_after:
+                    raise
+                failed_after = position.seq
+            else:
+                return
+    finally:
+        tell("events", None)
 
 
 def _read_months(

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from promptyoself.core.disk import read_ours
+from promptyoself.core.long_work import tell
 from promptyoself.ledger import segments
 from promptyoself.ledger.envelope import GENESIS_HASH, Envelope, event_of, hash_line
 from promptyoself.ledger.survey import Line, Piece, Survey
@@ -174,6 +175,8 @@ def _read(folder: Path, seen: str, stated: dict[str, Envelope]) -> Iterator[_Rea
             copy = None if aside is None else sha256(content).hexdigest()
             yield _ReadStretch(month, stretch, lines, place, copy, at_end)
             place += len(texts)
+            tell("events", place)
+    tell("events", None)
 
 
 def sound_lines(folder: Path, chosen: Collection[str]) -> dict[str, bytes]:

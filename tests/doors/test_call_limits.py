@@ -17,8 +17,8 @@ from calling import AGENT, call
 from mcp import Client
 
 from promptyoself import cli
-from promptyoself.core.cancellation import check, limited
 from promptyoself.core.errors import PromptyoselfError
+from promptyoself.core.long_work import check, limited
 from promptyoself.doors import command as runner
 from promptyoself.doors.command import MAX_ANSWER_BYTES
 from promptyoself.doors.commands import mcp as mcp_command

@@ -17,9 +17,9 @@ HEAVY = {
     "shutil", "xml", "sqlite3", "importlib.metadata",
 }  # fmt: skip
 OURS = {
-    "", "cli", "core", "core.addresses", "core.cancellation", "core.diagnostics", "core.disk",
-    "core.errors", "core.ids", "core.instants", "core.setting_values", "core.settings",
-    "core.texts", "core.times",
+    "", "cli", "core", "core.addresses", "core.diagnostics", "core.disk",
+    "core.errors", "core.ids", "core.instants", "core.long_work", "core.setting_values",
+    "core.settings", "core.texts", "core.times",
     "doors", "doors.arguments", "doors.command", "doors.commands", "doors.options", "doors.output",
     "doors.registry", "doors.session", "events", "events.draft", "events.kinds",
     "events.schedule_fields", "events.versions", "index", "index.index", "index.parts",

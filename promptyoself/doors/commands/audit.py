@@ -26,12 +26,11 @@ def audit_command(session: Session, **options: Any) -> Document:
     from promptyoself.service.audit.report import audit
 
     store = session.reading(agent_id=options["agent_id"])
-    with session.progress_of(store) as progress:
-        try:
-            answer: Document = audit(store, now=session.now(), progress=progress, **options)
-        except PromptyoselfError as error:
-            session.add_names(store, _ids(error.details, "schedules"))
-            raise
+    try:
+        answer: Document = audit(store, now=session.now(), **options)
+    except PromptyoselfError as error:
+        session.add_names(store, _ids(error.details, "schedules"))
+        raise
     session.add_names(store, _ids(answer, "schedules"))
     return answer
 

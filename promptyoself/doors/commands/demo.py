@@ -51,6 +51,7 @@ def demo_command(session: Session) -> Document:
 class _Demo:
     def __init__(self, var: Path, url: str) -> None:
         self._environ = {**os.environ, "LETTA_BASE_URL": url, "PROMPTYOSELF_VAR": str(var)}
+        self._environ["PROMPTYOSELF_FORMAT"] = "json"  # which is read here, and shown
         self._var = var
         self._url = presentable(url)
 

@@ -133,8 +133,7 @@ def verify_command(
         from promptyoself.service.proof.signed_heads import verify_signed_heads
 
         check = partial(verify_signed_heads, store, read_signed_heads(note, key))
-    with session.progress_of(store) as progress:
-        return check(progress)
+    return check()
 
 
 @command("head")

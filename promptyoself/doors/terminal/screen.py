@@ -93,7 +93,12 @@ class Screen(NamedTuple):
 
     def sentence(self, text: str) -> Text:
         """A sentence of ours, with its instants as people say them."""
-        return plain(re.sub(INSTANT, lambda instant: moment(instant[0], self.zone, self.now), text))
+
+        def said(match: re.Match[str]) -> str:
+            words = moment(match[2], self.zone, self.now)
+            return words if words.startswith("today") else (match[1] or "") + words
+
+        return plain(re.sub(rf"(\bat )?({INSTANT})", said, text))
 
     def agent(self, agent_id: str | None) -> Text:
         """An agent's name and its whole id, or the id alone."""

@@ -134,6 +134,9 @@ def show_pairs(
     before = indent + widest + _GAP
     for name, value in filled:
         left = Text(" " * indent + name.ljust(widest + _GAP), style="dim")
+        if " " not in value.plain and before + value.cell_len > screen.width >= value.cell_len:
+            screen.print(left, value)  # what is copied stays in one piece
+            continue
         for line in _lines(screen, value, max(screen.width - before, 8)):
             screen.print(Text.assemble(left, line))
             left = Text(" " * before)

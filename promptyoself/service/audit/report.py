@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -37,14 +37,12 @@ def audit(
     until: str | None = None,
     agent_id: str | None = None,
     now: datetime,
-    progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """Every slot from ``since`` to ``until`` with its one outcome.
 
     The answer has totals, for each schedule too, and each range of slots that was not delivered.
     Without ``since`` and ``until``, the window is from the log's beginning to ``now``. The whole
     log is read, whatever the window, since a slot may be decided long after it was due.
-    ``progress`` is called with the number of events read so far.
 
     Raises:
         PromptyoselfError: ``slots_unaccounted``, with the whole answer in its details, where a slot
@@ -84,8 +82,6 @@ def audit(
                 for verdict in auditor.add(event):
                     totals.add(verdict)
             position = batch.position
-            if progress is not None:
-                progress(position.seq)
         end = AuditEnd(now, living, _desires_unreadable(store))
         for verdict in auditor.finish(end):
             totals.add(verdict)

@@ -3,6 +3,7 @@
 from datetime import datetime, timedelta
 
 from promptyoself.core.instants import format_utc
+from promptyoself.core.long_work import tell
 from promptyoself.core.settings import default_zone
 from promptyoself.core.times import parse_bound, require_future
 from promptyoself.service.desires.idle_source import desire_ranking
@@ -65,7 +66,9 @@ def simulate(
             truncated = True
             break
         counts.add(event)
+        tell("slots ahead", counts.events)
         growth.add(event, simulator.weight)
+    tell("slots ahead", None)
     reached = counts.at if truncated else format_utc(end)
     skipped = sum(counts.skipped.values())
     message = f"{counts.fired} deliveries up to {reached}, {skipped} slots skipped."

@@ -20,8 +20,8 @@ from functools import partial
 from hashlib import sha256
 from typing import NamedTuple
 
-from promptyoself.core.cancellation import check
 from promptyoself.core.instants import format_utc, parse_utc
+from promptyoself.core.long_work import check
 from promptyoself.core.settings import Caps
 from promptyoself.events.codec import type_of
 from promptyoself.events.records import DeliveryAttempted, DeliverySkipped, Record

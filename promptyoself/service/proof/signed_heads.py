@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from base64 import b64decode, b64encode
 from binascii import Error as NotBase64
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
@@ -270,9 +270,7 @@ def _parse_signed_head(line: bytes, number: int, key: PublicKey) -> SignedHead:
     return SignedHead(int(match["seq"]), match["hash"], match["ts"], key.id, number)
 
 
-def verify_signed_heads(
-    store: Store, heads: Sequence[SignedHead], progress: Callable[[int], None] | None = None
-) -> LogVerified:
+def verify_signed_heads(store: Store, heads: Sequence[SignedHead]) -> LogVerified:
     """Verify the log, and that each signed head is on its chain.
 
     Raises:
@@ -281,7 +279,7 @@ def verify_signed_heads(
             :func:`~promptyoself.service.proof.verify.verify`.
     """
     newest = max(heads, key=lambda head: head.seq)
-    answer = verify(store, newest.head, progress)
+    answer = verify(store, newest.head)
     losses = [Loss(**loss) for loss in answer.get("recovered", ())]
     heads_by_seq: dict[int, list[SignedHead]] = {}
     for head in heads:

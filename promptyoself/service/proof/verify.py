@@ -1,6 +1,6 @@
 """Commands about a whole log: check all of it, name its head, rebuild its index."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from typing import Any, cast
 
@@ -11,25 +11,18 @@ from promptyoself.service.proof import answers
 from promptyoself.store.chain import Chain
 from promptyoself.store.store import Store, chains
 
-_PROGRESS_EVERY = 500
-"""The number of events after which progress is reported."""
 
-
-def verify_all(store: Store, progress: Callable[[int], None] | None = None) -> answers.LogVerified:
+def verify_all(store: Store) -> answers.LogVerified:
     """:func:`verify` of every chain there is; what it says of the desires' is under ``desires``."""
-    answer = verify(store, None, progress)
+    answer = verify(store)
     for chain in chains(store)[1:]:
         answer["desires"] = {**verify(chain)}
     return answer
 
 
-def verify(
-    store: Chain[Any], expected: str | None = None, progress: Callable[[int], None] | None = None
-) -> answers.LogVerified:
+def verify(store: Chain[Any], expected: str | None = None) -> answers.LogVerified:
     """Read every event and check it; ``expected`` is a head ``SEQ:HASH`` that was kept elsewhere.
-
-    ``progress`` is told the number of events read so far, now and then. Memory doesn't grow with
-    their number.
+    Memory doesn't grow with the number of events.
 
     Raises:
         PromptyoselfError: ``invalid_head``.
@@ -39,15 +32,13 @@ def verify(
             ``events_missing`` where the index bears witness that events were cut off.
     """
     with store.naming():
-        return _verified(store, expected, progress)
+        return _verified(store, expected)
 
 
-def _verified(
-    store: Chain[Any], expected: str | None, progress: Callable[[int], None] | None
-) -> answers.LogVerified:
+def _verified(store: Chain[Any], expected: str | None) -> answers.LogVerified:
     seq, hash_ = _parse_head(expected) if expected is not None else (0, START.hash)
     witness = store.witness()  # before the log, which may grow meanwhile
-    chain = _CheckedChain(store, seq, progress)
+    chain = _CheckedChain(store, seq)
     position, losses = chain.position, chain.losses
     if chain.hash_at != hash_:
         loss = next((loss for loss in losses if loss.covers(seq)), None)
@@ -181,10 +172,9 @@ def _parse_head(text: str) -> tuple[int, str]:
 class _CheckedChain:
     """A whole chain, read event by event, and folded as its schema has it."""
 
-    def __init__(self, store: Chain[Any], seq: int, progress: Callable[[int], None] | None) -> None:
-        """``seq`` is the number of an event whose hash is wanted. ``progress`` is as for
-        :func:`verify`."""
-        self._seq, self._progress = seq, progress
+    def __init__(self, store: Chain[Any], seq: int) -> None:
+        """``seq`` is the number of an event whose hash is wanted."""
+        self._seq = seq
         self.position = START
         """After the last event."""
         self.hash_at = START.hash if seq == 0 else None
@@ -196,7 +186,6 @@ class _CheckedChain:
 
     def _events(self, batches: Iterable[Batch]) -> Iterator[Envelope]:
         """Every event, for the fold."""
-        reported = 0
         for batch in batches:
             for event in batch.envelopes:
                 # The event has the hash of the one before it, unless a gap lies between them.
@@ -208,9 +197,6 @@ class _CheckedChain:
             self.position = batch.position
             if self.position.seq == self._seq:
                 self.hash_at = self.position.hash
-            if self._progress is not None and self.position.seq >= reported + _PROGRESS_EVERY:
-                reported = self.position.seq
-                self._progress(reported)
 
 
 class _Months:

@@ -10,6 +10,7 @@ import orjson
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.ids import schedule_id
 from promptyoself.core.instants import MICROSECOND, format_utc, is_instant, parse_utc
+from promptyoself.core.long_work import tell
 from promptyoself.core.settings import Settings
 from promptyoself.core.texts import BOM, foreign_encoding
 from promptyoself.core.times import format_duration, shown, zone_named
@@ -81,12 +82,14 @@ def import_lines(
     arrivals: list[admission.Arrival] = []
     bad = _BadLines()
     for number, line in _read(file):
+        tell("lines", number)
         try:
             arrivals.append(_arrival(number, line, store.settings, now))
         except PromptyoselfError as error:
             if error.code == "newer_export":
                 raise
             bad.add(number, error)
+    tell("lines", None)
 
     def decide(state: State) -> admission.Admission:
         decided = admission.admit(store, state, arrivals, now)

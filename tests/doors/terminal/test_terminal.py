@@ -13,6 +13,7 @@ from calling import add, call, run
 from terminals import at_terminal, picture, without_codes
 
 from promptyoself.doors.agent_names import known_names, remember_names
+from promptyoself.doors.session import Session
 
 if TYPE_CHECKING:
     from conftest import Clock
@@ -237,3 +238,40 @@ def test_what_is_said_once_is_read_once(var: Path, environ: dict[str, str]) -> N
     piped = run("list", "--agent-id", "agent-nobody", environ=environ)
     assert "knows of no agent" in piped.err
     assert "knows of no agent" in piped.success()["warning"]
+
+
+def test_long_work_tells_how_far_it_is(
+    var: Path, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a person sees stderr, each command that reads the log, or a file, tells how far it is,
+    and tells when it has ended. A program isn't told."""
+    told: list[tuple[str, int | None]] = []
+    for number in range(3):
+        add(prompt=f"number {number}")
+    clock.advance(days=20)
+    monkeypatch.setattr(Session, "interactive", True)
+    monkeypatch.setattr(Session, "_show_progress", lambda _, *what: told.append(what))
+    assert call("export", "--out", str(tmp_path / "export")).code == 0
+    for arguments, what in (
+        (("verify",), "events"),
+        (("rebuild",), "events"),
+        (("audit",), "events"),
+        (("history",), "events"),
+        (("pack", "--out", str(tmp_path / "pack.zip")), "events"),
+        (("seal",), "events"),
+        (("recover", "--dry-run"), "events"),
+        (("import", str(tmp_path / "export")), "lines"),
+        (("simulate", "--until", "in 1d"), "slots ahead"),
+    ):
+        told.clear()
+        call(*arguments).success()
+        assert (what, None) in told, arguments
+        assert max(done or 0 for counted, done in told if counted == what) >= 3, arguments
+
+
+def test_a_bar_is_for_what_takes_longer_than_a_moment(var: Path, environ: dict[str, str]) -> None:
+    """What is done at once shows no bar, and leaves nothing on the terminal."""
+    add()
+    shown = at_terminal("verify", environ=environ_at(var, environ, NO_COLOR="1"))
+    assert b"%" not in shown.out
+    assert shown.out.startswith("✓ The log is intact".encode())

@@ -1,7 +1,8 @@
-"""How long a call may go on that somebody else has made: until a time is over, or until nobody
-waits for it any more. What takes long asks, again and again, in the thread that does it.
+"""Work that takes long. In the thread that does it, it asks again and again whether it may go on,
+and tells how far it has come.
 
-A person at a shell has all the time there is, and Ctrl-C.
+A call that a program makes may go on until a time is over, or until nobody waits for it any more. A
+person at a shell has all the time there is, and Ctrl-C, and sees how far it is.
 """
 
 import threading
@@ -19,8 +20,13 @@ class _Limit(NamedTuple):
     stopped: Callable[[], bool]
 
 
+Listener = Callable[[str, int | None], None]
+"""It is told what is counted, and how many are done; ``None`` where that work has ended."""
+
+
 class _Thread(threading.local):
     limit: _Limit | None = None
+    listener: Listener | None = None
 
 
 _thread = _Thread()
@@ -54,3 +60,21 @@ def check() -> None:
             f"The call took longer than {limit.seconds:g} s, and was ended; nothing was changed.",
             "Ask for less: a shorter time, or a single schedule. At a shell there is no limit.",
         )
+
+
+@contextmanager
+def heard_by(listener: Listener) -> Iterator[None]:
+    """Tell that listener how far this thread's work in the context comes."""
+    before = _thread.listener
+    _thread.listener = listener
+    try:
+        yield
+    finally:
+        _thread.listener = before
+
+
+def tell(what: str, done: int | None) -> None:
+    """Tell how many of ``what``, in the plural, are done; ``None``: the work has ended. It costs
+    next to nothing where nobody listens."""
+    if _thread.listener is not None:
+        _thread.listener(what, done)
