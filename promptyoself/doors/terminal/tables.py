@@ -135,7 +135,8 @@ def show_pairs(
     for name, value in filled:
         left = Text(" " * indent + name.ljust(widest + _GAP), style="dim")
         if " " not in value.plain and before + value.cell_len > screen.width >= value.cell_len:
-            screen.print(left, value)  # what is copied stays in one piece
+            margin = " " * min(2 * indent, screen.width - value.cell_len)
+            screen.print(left, Text.assemble(margin, value))  # what is copied stays in one piece
             continue
         for line in _lines(screen, value, max(screen.width - before, 8)):
             screen.print(Text.assemble(left, line))
