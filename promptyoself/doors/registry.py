@@ -181,6 +181,7 @@ TOOLS: dict[str, Tool] = {
 
 CLOSED = {
     "agenda": "forecast",
+    "report": "audit",
     "rebuild": "log",
     "seal": "log",
     "recover": "log",
@@ -207,7 +208,9 @@ COMMANDS = {name: tool.module for name, tool in TOOLS.items()} | CLOSED
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "Schedule prompts": (*("register", "modify", "pause", "resume", "cancel", "trigger"),),
-    "Look at them": (*("list", "show", "next", "agenda", "simulate", "history", "diff", "stats"),),
+    "Look at them": (
+        *("list", "show", "next", "agenda", "simulate", "report", "history", "diff", "stats"),
+    ),
     "Keep desires": ("desire", "desires", "reinforce", "prune", "idle"),
     "Wake and deliver": ("execute", "agents", "test", "mcp"),
     "Keep within limits": ("budgets", "approve", "approvals", "revoke"),

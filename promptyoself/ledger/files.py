@@ -261,6 +261,17 @@ class FileLedger:
         with file:
             return newest(file, os.fstat(file.fileno()).st_size)
 
+    def end_before(self, month: str) -> Position:
+        """The position after the last event before a month, to read on from there. It costs reading
+        one month's file, and none of its events. A file that can't be read counts as none.
+
+        Raises:
+            OSError: the disk refused.
+        """
+        from promptyoself.ledger.lookup import end_before
+
+        return end_before(self._folder, month)
+
     def torn(self, after: Position = START) -> Torn | None:
         """The half-written end, if there is one; the next append moves it aside. Without the lock
         held, it may be an append under way."""

@@ -1,4 +1,5 @@
-"""Finding one event by its number, or the newest ones, without reading the log up to them.
+"""Finding one event by its number, the newest ones, or the end of a month, without reading the log
+up to them.
 
 A month's members are in the order of their events. So the event's offset is guessed between two
 known members, and the next member from there is read. It bounds the next guess. Sealed months are
@@ -8,10 +9,19 @@ read in the same way.
 import re
 from bisect import bisect_right
 from contextlib import suppress
+from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from promptyoself.ledger.envelope import Envelope, decode_line
-from promptyoself.ledger.segments import BrokenMember, Member, members_of
+from promptyoself.ledger.batch import START, Position
+from promptyoself.ledger.envelope import Envelope, decode_line, hash_line
+from promptyoself.ledger.segments import (
+    BrokenMember,
+    Member,
+    last_member,
+    list_segments,
+    members_of,
+    segment_name,
+)
 
 _HEADER = re.compile(rb"\x1f\x8b\x08")
 _SEQ = re.compile(rb'\{"v":[0-9]{1,9},"seq":([1-9][0-9]{0,17}),')
@@ -40,6 +50,30 @@ class Borders(NamedTuple):
             return
         self.numbers.insert(index, number)
         self.offsets.insert(index, offset)
+
+
+def end_before(folder: Path, month: str) -> Position:
+    """The position after the last event before a month. One file is read for it, and none of its
+    events. Where that file can't be read, it is the position before the first event: a reader who
+    goes on from there is told of the damage.
+
+    Raises:
+        OSError: the disk refused.
+    """
+    earlier = [segment for segment in list_segments(folder) if segment[0] < month]
+    if not earlier:
+        return START
+    last = earlier.pop()[0]
+    try:
+        member = last_member(folder / segment_name(last))
+        if member is None:
+            return START
+        event = decode_line(member.last_line)
+    except (BrokenMember, ValueError, FileNotFoundError):
+        return START
+    size = sum(size for _, size in earlier)
+    hash_ = hash_line(member.last_line)
+    return Position(event.seq, hash_, event.ts, last, member.end, member.start, size)
 
 
 def seek(file: BinaryIO, size: int, seq: int, borders: Borders) -> Envelope | None:

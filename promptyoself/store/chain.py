@@ -27,6 +27,7 @@ from promptyoself.store.access import Events, View, forbidden
 
 if TYPE_CHECKING:
     from promptyoself.events.records import Record
+    from promptyoself.store.tail import Tail
 
 
 S = TypeVar("S")
@@ -229,6 +230,24 @@ class Chain(Generic[S]):
                 ``chain_missing``: nothing is left of it.
         """
         return Events(self._all_events(), self.pinned_to)
+
+    def tail(self, month: str) -> Tail:
+        """The events from a month on, and those that are appended meanwhile, as the caller may see
+        them.
+
+        Raises:
+            ChainError: the log is damaged at its end; ``events_missing``.
+        """
+        from promptyoself.store.tail import Tail
+
+        with self.naming():
+            table = self.schema.tables(self._load_whole().state)[0]
+            return Tail(
+                self._ledger,
+                month,
+                self.pinned_to,
+                lambda id_: getattr(table.get(id_), "agent_id", None),
+            )
 
     def _all_events(self) -> Iterator[Envelope]:
         witness, end, losses = self._index.witness(), 0, NO_LOSSES.copy()

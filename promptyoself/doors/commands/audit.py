@@ -6,6 +6,7 @@ import click
 
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.doors.command import command
+from promptyoself.doors.options import limit_option, only_agent_option
 from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
 
@@ -61,3 +62,19 @@ def diff_command(session: Session, from_: str, to: str | None) -> Document:
 
 def _ids(answer: Document, key: str) -> list[str]:
     return [record["id"] for record in answer.get(key, ())]
+
+
+@command("report")
+@click.option("--since", default="yesterday", metavar="T", help="From then on: 'last night', 2h.")
+@click.option("--until", metavar="T", help="Up to then: 'this morning', '1h ago' (now).")
+@only_agent_option
+@limit_option
+def report_command(session: Session, **options: Any) -> Document:
+    """Say what was delivered, failed and skipped in a while.
+
+    It adds up by agent and by schedule, and tells the last error of each. It also tells what still
+    waits and what is in doubt. Each list has 200 lines at most, unless --limit says another number.
+    """
+    from promptyoself.service.schedules.outcomes import report
+
+    return report(session.reading(agent_id=options["agent_id"]), now=session.now(), **options)

@@ -314,3 +314,80 @@ class Stats(TypedDict):
     desires: NotRequired[
         Annotated[dict[str, Any], "The same of the desires' log, if there is one."]
     ]
+
+
+class OutcomeCounts(TypedDict):
+    """How many slots were delivered, failed or were skipped, and how many have no outcome yet."""
+
+    delivered: int
+    failed: int
+    skipped: int
+    skipped_why: Counts
+    waiting: int
+    in_doubt: int
+
+
+class AgentOutcomes(OutcomeCounts):
+    """What became of an agent's slots."""
+
+    agent_id: str
+
+
+class LastError(TypedDict):
+    """The latest failure of a schedule."""
+
+    at: Instant
+    slot: Instant
+    code: str
+    error: str
+
+
+class ScheduleOutcomes(AgentOutcomes):
+    """What became of a schedule's slots."""
+
+    id: ScheduleId
+    name: str | None
+    prompt: str
+    last_error: LastError | None
+
+
+class OutcomeLine(TypedDict):
+    """The outcome of a slot, or of several that were skipped together."""
+
+    at: Annotated[Instant, "When it was recorded."]
+    slot: Instant
+    last: NotRequired[Instant]
+    slots: NotRequired[int]
+    id: ScheduleId
+    agent_id: str
+    name: str | None
+    outcome: str
+
+
+class OpenDelivery(TypedDict):
+    """A slot that is due and has no outcome yet."""
+
+    slot: Instant
+    id: ScheduleId
+    agent_id: str
+    name: str | None
+    state: Annotated[str, "due, waiting, claimed or in_doubt."]
+    attempt: int
+    retry_at: Instant | None
+    code: str | None
+    error: str | None
+
+
+class Report(TypedDict):
+    """What ``report`` answers."""
+
+    since: Instant
+    until: Instant
+    totals: OutcomeCounts
+    agents: Annotated[list[AgentOutcomes], "By agent."]
+    schedules: Annotated[list[ScheduleOutcomes], "Those with the most trouble first."]
+    outcomes: Annotated[list[OutcomeLine], "The newest, oldest first."]
+    open: Annotated[list[OpenDelivery], "What has no outcome yet."]
+    count: int
+    left_out: NotRequired[Annotated[Counts, "How many lines each list lacks."]]
+    message: AnswerMessage
