@@ -16,6 +16,7 @@ from promptyoself.doors.terminal.inventories import (
     show_verified,
 )
 from promptyoself.doors.terminal.problems import show_checks, show_error, show_warning
+from promptyoself.doors.terminal.report import show_report
 from promptyoself.doors.terminal.reports import show_audit, show_budgets, show_diff, show_forecast
 from promptyoself.doors.terminal.schedules import show_card, show_change, show_fires, show_list
 from promptyoself.doors.terminal.screen import Document, Screen
@@ -33,6 +34,7 @@ _FORMS: dict[str, Callable[[Document, Screen], None]] = {
     "history": show_history,
     "list": show_list,
     "next": show_fires,
+    "report": show_report,
     "show": show_card,
     "simulate": show_forecast,
     "stats": show_stats,

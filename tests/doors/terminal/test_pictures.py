@@ -26,6 +26,8 @@ SHOWN = {
     "audit": ("audit", "--since", "2026-11-27T00:00"),
     "diff": ("diff", "--since", "2026-11-28T00:00"),
     "budgets": ("budgets",),
+    "report": ("report", "--since", "last week"),
+    "agenda": ("agenda", "--for", "2d"),
     "simulate": ("simulate", "--until", "in 3d"),
     "agents": ("agents",),
     "stats": ("stats",),
