@@ -45,9 +45,11 @@ def reference() -> str:
         "How times, durations and zones are written: [scheduling.md](scheduling.md).",
     ]
     for name, command in commands.items():
-        lines += ["", f"## {name}", "", *_paragraphs(command.help or "")]
-        if options := list(_options(command, common=False)):
-            lines += ["", *options]
+        lines += ["", f"## {name}", *_section(command)]
+        if isinstance(command, click.Group):
+            for word, inner in command.commands.items():
+                arguments = [one.make_metavar(context) for one in inner.params if _is_argument(one)]
+                lines += ["", f"### {' '.join([name, word, *arguments])}", *_section(inner)]
     lines += [
         "",
         "## Settings",
@@ -227,6 +229,18 @@ FILES = {
 }
 
 
+def _section(command: click.Command) -> Iterator[str]:
+    yield ""
+    yield from _paragraphs(command.help or "")
+    if options := list(_options(command, common=False)):
+        yield ""
+        yield from options
+
+
+def _is_argument(parameter: click.Parameter) -> bool:
+    return isinstance(parameter, click.Argument)
+
+
 def _does(tool: Tool) -> str:
     words = {Effect.READS_LOG: "reads", Effect.DELIVERS: "writes"}
     parts = [words.get(tool.effect, tool.effect.value)]
@@ -242,7 +256,7 @@ def _options(command: click.Command, *, common: bool) -> Iterator[str]:
     options = [
         option
         for option in command.get_params(context)
-        if isinstance(option, click.Option) and (option.opts[0] in COMMON) == common
+        if isinstance(option, click.Option) and bool(COMMON & {*option.opts}) == common
     ]
     if not options:
         return

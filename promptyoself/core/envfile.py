@@ -2,14 +2,18 @@
 
 A line that can't be understood is refused, since otherwise its setting would be lost silently.
 An error names the file and the line, and never shows the line itself, which may hold a secret.
+A file that other users may write to is refused: it says where prompts are sent, and with which key.
 """
 
+import grp
 import os
+import pwd
 import re
+import shlex
 from collections.abc import Collection, Iterator
 from io import StringIO
 from pathlib import Path
-from stat import S_ISREG
+from stat import S_ISREG, S_IWGRP, S_IWOTH
 from typing import NamedTuple
 
 from dotenv.parser import parse_stream
@@ -68,17 +72,21 @@ def read_envfile(path: Path, ours: Collection[str], secrets: Collection[str]) ->
 
 def _content(path: Path) -> bytes | None:
     try:
-        kind = os.stat(path).st_mode
+        status = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         if os.path.islink(path):
             raise _refused(path, "it is a link to nowhere", "Mend or remove it.") from None
         return None
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from None
-    if not S_ISREG(kind):
+    if not S_ISREG(status.st_mode):
         if os.path.exists(os.devnull) and os.path.samefile(path, os.devnull):
             return None
         raise _refused(path, "it is no file", "Move away what is there, or make it a file.")
+    if _others_may_write(status):
+        command = f"chmod 600 {shlex.quote(str(path))}"
+        what = "other users may write to it, and so could send your prompts elsewhere"
+        raise _refused(path, what, f"See that its lines are yours, then run `{command}`.")
     try:
         with open(path, "rb") as file:
             content = file.read(_MOST_BYTES + 1)
@@ -87,6 +95,23 @@ def _content(path: Path) -> bytes | None:
     if len(content) > _MOST_BYTES:
         raise _refused(path, "it has more than 1 MiB", "It is some other file; move it away.")
     return content
+
+
+def _others_may_write(status: os.stat_result) -> bool:
+    if status.st_mode & S_IWOTH:
+        return True
+    return bool(status.st_mode & S_IWGRP) and not _is_owners_own_group(status)
+
+
+def _is_owners_own_group(status: os.stat_result) -> bool:
+    """Whether nobody but its owner is in the file's group. Many systems give each user a group of
+    the same name, and let that group write to all that the user makes."""
+    try:
+        owner = pwd.getpwuid(status.st_uid).pw_name
+        group = grp.getgrgid(status.st_gid)
+    except KeyError:
+        return False
+    return group.gr_name == owner and set(group.gr_mem) <= {owner}
 
 
 def _assignments(path: Path, text: str) -> Iterator[tuple[str, str, str, int]]:

@@ -151,14 +151,18 @@ class Settings(NamedTuple):
     unknown: tuple[Unknown, ...]
 
 
-def load_settings(environ: Mapping[str, str] | None = None, var: str | None = None) -> Settings:
+def load_settings(
+    environ: Mapping[str, str] | None = None, var: str | None = None, *, with_file: bool = True
+) -> Settings:
     """Read and check the settings; ``var`` is the command line's ``--var``.
+
+    Without ``with_file`` no file is read, only the environment.
 
     Raises:
         PromptyoselfError: ``invalid_setting``, with the variable, its value and its origin.
     """
     environ = os.environ if environ is None else environ
-    path, entries = _read_dotenv(environ)
+    path, entries = _read_dotenv(environ) if with_file else (settings_path(environ), {})
     sources = tuple(_sources(environ, var, path, entries))
     unknown = tuple(_unknown(environ, path, entries))
     try:
@@ -171,19 +175,70 @@ def load_settings(environ: Mapping[str, str] | None = None, var: str | None = No
         raise
 
 
+def check_value(name: str, value: str) -> None:
+    """Refuse a value that the setting of that name can't have.
+
+    Raises:
+        PromptyoselfError: ``invalid_setting``, with ``setting``. It never shows a secret.
+    """
+    values = SettingValues((setting.name, setting.default) for setting in SETTINGS)
+    values[name] = trimmed(value)
+    if _BY_NAME[name].address:
+        values["LETTA_BASE_URL"] = values[name]
+    if name in _SECRETS:
+        values.secret(name)
+    settings = _checked(values, ())
+    default_zone(settings)
+    desire_half_life(settings)
+
+
+def find_setting(word: str) -> Setting:
+    """The setting that a person means by a word: its name, or the last part of it, in any case.
+
+    Raises:
+        PromptyoselfError: ``unknown_setting``, with what may be meant.
+    """
+    wanted = word.strip().upper().replace("-", "_")
+    name = _spellings().get(_without_prefix(wanted))
+    if wanted in _BY_NAME:
+        name = wanted
+    if name is None:
+        close = _closest(wanted)
+        raise PromptyoselfError(
+            "unknown_setting",
+            f"There is no setting {word[:200]!r}.",
+            f"Did you mean {close}?" if close else "`promptyoself config` lists the settings.",
+        )
+    return _BY_NAME[name]
+
+
 def describe_unknown(unknown: Unknown) -> tuple[str, str]:
     """A sentence about a name that is no setting, and what to do about it."""
-    from difflib import get_close_matches
-
-    words = re.sub(r"^PROM[A-Z]*?SELF[_.-]*", "", unknown.name.upper())
-    spellings = {name.removeprefix("PROMPTYOSELF_"): name for name in _BY_NAME} | _GUESSES
-    spellings |= {name.removeprefix("LETTA_"): name for name in _BY_NAME if name[:5] == "LETTA"}
-    close = get_close_matches(words, spellings, 1)
+    close = _closest(unknown.name.upper())
     where = _origin_of(unknown.origin, unknown.line)
     message = f"{unknown.name} is set in {where}, but it is no setting, and changes nothing."
     if close:
-        return message, f"Did you mean {spellings[close[0]]}?"
+        return message, f"Did you mean {close}?"
     return message, "`promptyoself doctor` lists the settings. Unset this one."
+
+
+def _without_prefix(name: str) -> str:
+    return re.sub(r"^PROM[A-Z]*?SELF[_.-]*", "", name)
+
+
+def _spellings() -> dict[str, str]:
+    """Each setting by the part of its name that tells it from others, and by other words for it."""
+    lettas = {name.removeprefix("LETTA_"): name for name in _BY_NAME if name[:5] == "LETTA"}
+    return lettas | {name.removeprefix("PROMPTYOSELF_"): name for name in _BY_NAME} | _GUESSES
+
+
+def _closest(name: str) -> str | None:
+    """The setting whose name is most like another name, if any is."""
+    from difflib import get_close_matches
+
+    spellings = _spellings()
+    close = get_close_matches(_without_prefix(name), spellings, 1)
+    return spellings[close[0]] if close else None
 
 
 _ORIGINS = {"environment": "the environment", "--var": "the option --var"}
@@ -193,8 +248,13 @@ _GUESSES = {
     "DATA": "PROMPTYOSELF_VAR",
     "DATA_DIR": "PROMPTYOSELF_VAR",
     "AGENT": "PROMPTYOSELF_DEFAULT_AGENT_ID",
+    "AGENT_ID": "PROMPTYOSELF_DEFAULT_AGENT_ID",
+    "DEFAULT_AGENT": "PROMPTYOSELF_DEFAULT_AGENT_ID",
+    "ZONE": "PROMPTYOSELF_TZ",
+    "URL": "LETTA_BASE_URL",
+    "PASSWORD": "LETTA_SERVER_PASSWORD",
 }
-"""Wrong names that people use for some settings, by the part after PROMPTYOSELF_."""
+"""Other words that people use for some settings, by the part after PROMPTYOSELF_."""
 
 
 def _origin_of(origin: str, line: int | None) -> str:
@@ -302,23 +362,37 @@ def _sources(
         yield effective
 
 
-def _read_dotenv(environ: Mapping[str, str]) -> tuple[Path, dict[str, Entry]]:
+def settings_path(environ: Mapping[str, str] | None = None) -> Path:
+    """The file of settings, whether it is there or not."""
+    environ = os.environ if environ is None else environ
     if _is_checkout():
-        path = _ROOT / ".env"
-    else:
-        home = environ.get("XDG_CONFIG_HOME", "")
-        if not os.path.isabs(home):  # the specification has it ignored: it would be the caller's
-            home = os.path.join(environ.get("HOME", "/"), ".config")
-        path = Path(home) / "promptyoself" / ".env"
+        return _ROOT / ".env"
+    home = environ.get("XDG_CONFIG_HOME", "")
+    if not os.path.isabs(home):  # the specification has it ignored: it would be the caller's
+        home = os.path.join(environ.get("HOME", "/"), ".config")
+    return Path(home) / "promptyoself" / ".env"
+
+
+def read_file(path: Path) -> dict[str, Entry]:
+    """What a file of settings sets, by name; nothing if it isn't there.
+
+    Raises:
+        PromptyoselfError: ``invalid_setting``, with ``file`` and perhaps ``line``.
+    """
+    from promptyoself.core.envfile import read_envfile
+
+    return read_envfile(path, _BY_NAME, _SECRETS)
+
+
+def _read_dotenv(environ: Mapping[str, str]) -> tuple[Path, dict[str, Entry]]:
+    path = settings_path(environ)
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return path, {}  # as most have it: nothing more is imported
     except (OSError, ValueError):
-        pass  # read_envfile reports it
-    from promptyoself.core.envfile import read_envfile
-
-    return path, read_envfile(path, _BY_NAME, _SECRETS)
+        pass  # read_file reports it
+    return path, read_file(path)
 
 
 def _unknown(

@@ -26,11 +26,14 @@ MAX_ANSWER_BYTES = 4 * 1024 * 1024
 """The longest answer of such a call."""
 
 
-def command(name: str) -> Callable[[Callable[..., Document | None]], click.Command]:
+def command(
+    name: str, *, mends_settings: bool = False
+) -> Callable[[Callable[..., Document | None]], click.Command]:
     """Make a command of a function, which gets a :class:`Session` and the command's own options.
 
     The document that the function returns is printed, or returned to the program that called. A
-    function that prints for itself returns ``None``.
+    function that prints for itself returns ``None``. A command that ``mends_settings`` is called
+    although a setting is wrong, which every other command refuses.
     """
 
     def make_command(function: Callable[..., Document | None]) -> click.Command:
@@ -38,7 +41,8 @@ def command(name: str) -> Callable[[Callable[..., Document | None]], click.Comma
         def run(
             *, var: str | None, format_: str | None, no_pager: bool, **options: Any
         ) -> Document | None:
-            return _run(function, _Common(var, format_, no_pager), options)
+            common = _Common(var, format_, no_pager)
+            return _run(function, common, options, mends_settings=mends_settings)
 
         click_command = click.command(name, context_settings={"show_default": True})(run)
         click_command.params += [
@@ -69,16 +73,25 @@ class _Common(NamedTuple):
 
 
 def _run(
-    function: Callable[..., Document | None], common: _Common, options: dict[str, Any]
+    function: Callable[..., Document | None],
+    common: _Common,
+    options: dict[str, Any],
+    *,
+    mends_settings: bool,
 ) -> Document | None:
     """Call a command's function, and print or return what it answers."""
     if common.var == "":
         raise WrongUsage("invalid_value", "--var is empty.", "Name a folder, or leave it out.")
     context = click.get_current_context()
-    name = context.info_name or ""
+    name = context.command_path.partition(" ")[2]
     caller = context.find_object(Caller) or Caller()
     session = Session(
-        common.var, caller, format_=common.format, command=name, paged=not common.no_pager
+        common.var,
+        caller,
+        format_=common.format,
+        command=name,
+        paged=not common.no_pager,
+        mends_settings=mends_settings,
     )
     is_limited = name in READERS and caller.via in PROGRAM_DOORS
     stop = caller.stop

@@ -194,6 +194,9 @@ CLOSED = {
     "metrics": "log",
     "keygen": "proof",
     "pack": "proof",
+    "init": "init",
+    "config": "configuration",
+    "service": "service",
     "doctor": "setup",
     "install-plugin": "setup",
     "mcp": "mcp",
@@ -207,6 +210,7 @@ COMMANDS = {name: tool.module for name, tool in TOOLS.items()} | CLOSED
 """The module of every command."""
 
 GROUPS: dict[str, tuple[str, ...]] = {
+    "Set up": ("init", "config", "service"),
     "Schedule prompts": (*("register", "modify", "pause", "resume", "cancel", "trigger"),),
     "Look at them": (
         *("list", "show", "next", "agenda", "simulate", "report", "history", "diff", "stats"),

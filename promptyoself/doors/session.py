@@ -62,7 +62,14 @@ class Session:
         format_: str | None = None,
         command: str = "",
         paged: bool = True,
+        mends_settings: bool = False,
     ) -> None:
+        """``mends_settings``: a wrong setting is kept as ``problem`` instead of being raised, and
+        the settings are then the defaults.
+
+        Raises:
+            PromptyoselfError: ``invalid_setting``.
+        """
         self.var = var
         self.caller = caller
         self.command = command
@@ -71,7 +78,14 @@ class Session:
         self._begun: float | None = None
         self.beside: dict[str, Any] = {}
         """What people are shown beside the answer; JSON doesn't have it."""
-        self.settings = load_settings(var=var)
+        self.problem: PromptyoselfError | None = None
+        try:
+            self.settings = load_settings(var=var)
+        except PromptyoselfError as error:
+            if not mends_settings:
+                raise
+            self.problem = error
+            self.settings = load_settings({}, var, with_file=False)
         self.for_people = (
             caller.via == "cli"
             and caller.stop is None

@@ -1,7 +1,9 @@
 """The .env file: every line is understood or refused, and no name that looks like a setting is
 passed over."""
 
+import grp
 import os
+import pwd
 from pathlib import Path
 
 import orjson
@@ -341,3 +343,33 @@ def test_the_hosts_name_for_letta_is_second(envfile: Path) -> None:
     assert "LETTA_SERVER_URL" in error.hint
     envfile.write_text("LETTA_BASE_URL=http://file:3\n")
     assert load_settings(host).base_url == "http://file:3"
+
+
+@pytest.mark.parametrize("mode", [0o602, 0o622, 0o660])
+def test_a_file_that_others_may_write_to_is_refused(envfile: Path, mode: int) -> None:
+    """It says where prompts are sent, and with which key. One message says what to do."""
+    envfile.write_text("PROMPTYOSELF_TZ=Europe/Paris\n")
+    if mode == 0o660:
+        if os.getuid():
+            pytest.skip("only root gives a file to a group of others")
+        os.chown(envfile, -1, 1)
+    envfile.chmod(mode)
+    error = refusal("invalid_setting", load_settings, HOME)
+    assert error.details["file"] == str(envfile)
+    assert "other users may write to it" in error.message
+    assert f"`chmod 600 {envfile}`" in error.hint
+    call("list").error("invalid_setting")
+    envfile.chmod(0o640)
+    assert load_settings(HOME).timezone == "Europe/Paris"
+
+
+def test_a_group_of_the_owner_alone_may_write(envfile: Path) -> None:
+    """Debian and others give each user a group of the same name, and a umask of 002."""
+    envfile.write_text("PROMPTYOSELF_TZ=Europe/Paris\n")
+    try:
+        own = grp.getgrnam(pwd.getpwuid(os.getuid()).pw_name)
+    except KeyError:
+        pytest.skip("there is no such group here")
+    os.chown(envfile, -1, own.gr_gid)
+    envfile.chmod(0o664)
+    assert load_settings(HOME).timezone == "Europe/Paris"

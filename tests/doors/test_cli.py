@@ -28,25 +28,43 @@ def test_the_commands_are_there() -> None:
     assert set(COMMANDS) >= COMMANDS_OF_THE_CONTRACT
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+def command_of(words: str) -> click.Command:
+    """The command of these words."""
+    command: click.Command | None = cli
+    for word in words.split():
+        assert isinstance(command, click.Group)
+        command = command.get_command(click.Context(command), word)
+    assert command is not None
+    return command
+
+
+WITHIN = [
+    f"{name} {inner}"
+    for name in COMMANDS
+    if isinstance(group := command_of(name), click.Group)
+    for inner in group.list_commands(click.Context(group))
+]
+"""The commands of commands."""
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, *WITHIN])
 def test_every_command_explains_itself(name: str) -> None:
     """Each command has a sentence, each option too, in kebab case; and takes --var and --format."""
-    command = cli.get_command(click.Context(cli), name)
-    assert command is not None
-    assert command.name == name
+    command = command_of(name)
+    assert command.name == name.rsplit(maxsplit=1)[-1]
     assert command.help
     assert command.get_short_help_str(200)
     options = {option for param in command.params for option in param.opts}
-    assert {"--var", "--format"} <= options
+    assert {"--var", "--format"} <= options or isinstance(command, click.Group)
     for param in command.params:
-        if isinstance(param, click.Argument):  # the file that an import is of
-            assert param.metavar == "FILE"
-            assert "FILE" in command.help
+        if isinstance(param, click.Argument):
+            assert param.metavar in ("FILE", "NAME", "VALUE", "SHELL")
+            assert param.metavar in command.help
             continue
         assert isinstance(param, click.Option)
         assert param.help, param.name
         assert all(option == option.lower() and "_" not in option for option in param.opts)
-    answer = call(name, "--help")
+    answer = call(*name.split(), "--help")
     assert answer.code == 0
     assert answer.out.startswith(b"Usage: promptyoself " + name.encode())
 

@@ -44,6 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "service.audit": BELOW_SERVICE - {"index"} | {"phrases", "targets", "service.proof"},
     "service.transfer": BELOW_SERVICE - {"index"} | {"service.schedules"},
     "service.forecast": BELOW_SERVICE - {"index"} | {"service.schedules", "service.desires"},
+    "service.setup": {"core"},
     "service.upkeep": BELOW_SERVICE
     | {"targets", "targets.letta", "service.proof", "service.schedules", "service.transfer"},
     "service.delivery": BELOW_SERVICE - {"index"}
@@ -57,7 +58,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "doors.commands": {"core", "events", "store", "ledger", "targets", "targets.letta", "sandbox"}
     | {"doors", "doors.mcp"}
     | {f"service.{subject}" for subject in ("audit", "delivery", "desires", "forecast", "metrics")}
-    | {f"service.{subject}" for subject in ("proof", "schedules", "transfer", "upkeep")},
+    | {f"service.{subject}" for subject in ("proof", "schedules", "setup", "transfer", "upkeep")},
     "cli": {"doors"},
     "__main__": {"cli"},
 }
@@ -90,6 +91,7 @@ LIBRARIES = {
     "jinja2": {"rules"},
     "cryptography": {"service.proof"},
     "prometheus_client": {"service.metrics"},
+    "tzlocal": {"service.setup"},
 }
 """Each library that we don't own, and the folders that know it."""
 

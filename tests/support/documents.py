@@ -12,6 +12,8 @@ from pathlib import Path
 from queue import Queue
 from typing import Any, NamedTuple
 
+from installed import install
+
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTED_URL = "http://127.0.0.1:8283"
 DOCUMENTED_MCP = "http://127.0.0.1:8765/mcp"
@@ -102,6 +104,7 @@ class Reader:
         self._environ = {
             **{name: value for name, value in os.environ.items() if name in kept},
             "HOME": str(folder),
+            "PYTHONPATH": str(install(folder)),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "LETTA_BASE_URL": url,
             "PROMPTYOSELF_VAR": str(folder / "var"),

@@ -1,0 +1,1 @@
+"""Setting up an installation: the file of settings, a service that runs the loop, completion."""
