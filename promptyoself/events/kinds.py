@@ -45,6 +45,7 @@ SkipReason = Literal[
     "budget",
     "agent_cap",
     "no_desires",  # the schedule renders an idle prompt, and the agent has no desires to list
+    "no_text",  # its prompt with values was filled in, and nothing was left to say
     "clock",  # a clock that was ahead had begun it
 ]
 """Why a slot won't be delivered."""

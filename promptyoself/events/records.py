@@ -99,11 +99,11 @@ class DeliveryAttempted(NamedTuple):
     """A slot is claimed: from here on only ``worker`` may send it. Written before anything is sent.
 
     ``text_sha256`` is the SHA-256 of the exact text that is sent. ``text`` is that text itself, if
-    it was rendered from a template. ``next_run`` is the schedule's next slot; it is absent if none
-    is left, and at triggered slots and further attempts. ``agent_id`` and ``conversation_id`` say
-    to whom it goes. With an ``agent_id``, the time that a header tells the agent is that of the
-    event. ``at`` is the time of the claim, if the event bears a later one because the clock is
-    behind the log.
+    it was rendered from a template; it is empty if that failed, and nothing is sent then.
+    ``next_run`` is the schedule's next slot; it is absent if none is left, and at triggered slots
+    and further attempts. ``agent_id`` and ``conversation_id`` say to whom it goes. With an
+    ``agent_id``, the time that a header tells the agent is that of the event. ``at`` is the time of
+    the claim, if the event bears a later one because the clock is behind the log.
     """
 
     slot: Instant

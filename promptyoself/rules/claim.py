@@ -14,7 +14,13 @@ from promptyoself.events.kinds import SkipReason, SlotKind
 from promptyoself.events.records import Record
 from promptyoself.rules.due import due
 from promptyoself.rules.policy import Approvals, ApprovalVerdict, PolicyCheck, no_approvals
-from promptyoself.rules.prompts import render_idle_prompt, with_header
+from promptyoself.rules.prompts import (
+    PromptFault,
+    fill_in,
+    names_desires,
+    render_idle_prompt,
+    with_header,
+)
 from promptyoself.rules.slot_end import GRACE_IS_OVER, completion_events, give_up_reason
 from promptyoself.rules.slots import CLOCK_TOLERANCE, due_slots, skip_event
 from promptyoself.state.desires import Ranked
@@ -52,6 +58,7 @@ class Claim(NamedTuple):
     in_doubt: bool = False  # it was claimed before, by a worker that died over it
     stalled: Stalled | None = None  # what that worker had met
     unsent: int = 0  # earlier attempts that were handed back before anything was sent
+    fault: str | None = None  # why there is no text to send, so that the delivery fails at once
 
     @property
     def tries(self) -> int:
@@ -60,7 +67,7 @@ class Claim(NamedTuple):
 
 
 RankDesires = Callable[[str, datetime], Sequence[Ranked]]
-"""The desires of an agent that an idle prompt lists. It is called only where such a prompt is due.
+"""The desires of an agent that a prompt lists. It is called only where such a prompt is due.
 What it raises keeps that schedule from being decided about, and no other."""
 
 ScheduleCheck = Callable[[Schedule], None]
@@ -157,7 +164,7 @@ def orphans(state: State, workers: Collection[str], now: datetime) -> Iterator[C
     for slot in state.open.values():
         if slot.worker in workers:
             schedule = state.schedules[slot.id]
-            text = _text(schedule, slot.slot, slot.kind, now)
+            text = _text(schedule, slot, now)
             yield _claim_of(schedule, slot, text, in_doubt=True)
 
 
@@ -171,6 +178,14 @@ def _candidates(
     for _, id_, key in due(state, latest, only):
         if state.schedules[id_].agent_id not in occupied and (key or id_ not in begun):
             yield id_, key
+
+
+class _Prompt(NamedTuple):
+    """What is to be sent for a slot."""
+
+    schedule: Schedule
+    text: str
+    fault: str | None = None  # why there is none
 
 
 class _Claiming(NamedTuple):
@@ -193,9 +208,11 @@ class _Claiming(NamedTuple):
             why, verdict = self.policy.first_attempt(schedule, slot.kind)
         elif why is None and not slot.approved:
             why, verdict = self.policy.next_attempt(schedule, slot.kind)
-        if why is None and (ready := self._with_prompt(schedule)) is not None:
-            otid = slot.otid or slot_otid(slot.id, slot.slot)
-            return self._attempt(ready, slot, otid, None, verdict)
+        if why is None:
+            ready = self._ready(schedule, slot)
+            if not isinstance(ready, str):
+                return self._attempt(ready, slot, None, verdict)
+            why = ready
         end: Record
         if why == "grace" and slot.attempt:
             error = f"{slot.error or schedule.last_error or ''} {GRACE_IS_OVER}".strip()
@@ -211,7 +228,6 @@ class _Claiming(NamedTuple):
                 detail=slot.detail,
             )
         else:
-            why = why or "no_desires"
             detail = verdict.detail if why == "approval" else None
             end = records.DeliverySkipped(slot.slot, slot.slot, 1, why, slot.kind, detail=detail)
         return [end, *completion_events(self.state, schedule, slot, "failed")], None
@@ -221,12 +237,13 @@ class _Claiming(NamedTuple):
         slots = due_slots(schedule, self.now)
         fire, following = slots.fire, slots.next_run
         why: SkipReason | None = None
-        verdict, ready = ApprovalVerdict(), None
+        verdict, ready, slot = ApprovalVerdict(), None, None
         if fire is not None:
+            slot = OpenSlot(schedule.id, schedule.agent_id, format_utc(fire), "scheduled")
             why, verdict = self.policy.first_attempt(schedule, "scheduled")
             if why is None:
-                ready = self._with_prompt(schedule)
-                why = "no_desires" if ready is None else None
+                prompt = self._ready(schedule, slot)
+                ready, why = (None, prompt) if isinstance(prompt, str) else (prompt, None)
         most = schedule.max_repetitions
         if ready is not None and most and schedule.repetition_count + 1 >= most:
             following = None
@@ -238,42 +255,57 @@ class _Claiming(NamedTuple):
             skip_event(skipped, after)
             for skipped, after in zip(slots.skipped, upcoming, strict=False)
         ]
-        if fire is not None and ready is not None:
-            slot = OpenSlot(schedule.id, schedule.agent_id, format_utc(fire), "scheduled")
-            otid = slot_otid(schedule.id, slot.slot)
-            attempted, new_claim = self._attempt(ready, slot, otid, next_run, verdict)
+        if slot is not None and ready is not None:
+            attempted, new_claim = self._attempt(ready, slot, next_run, verdict)
             return [*events, *attempted], new_claim
-        if fire is not None and why is not None:
-            instant, detail = format_utc(fire), verdict.detail if why == "approval" else None
+        if slot is not None and why is not None:
+            detail = verdict.detail if why == "approval" else None
             events.append(
-                records.DeliverySkipped(instant, instant, 1, why, next_run=next_run, detail=detail)
+                records.DeliverySkipped(
+                    slot.slot, slot.slot, 1, why, next_run=next_run, detail=detail
+                )
             )
         if next_run is None and events:
             last = schedule._replace(next_run=None)
             events += completion_events(self.state, last, None, "failed")
         return events, None
 
-    def _with_prompt(self, schedule: Schedule) -> Schedule | None:
-        """The schedule with its prompt of now; ``None`` if an idle prompt has nothing to list."""
+    def _ready(self, schedule: Schedule, slot: OpenSlot) -> _Prompt | SkipReason:
+        """What is to be sent for a slot now, or why there is nothing to send."""
         if self.check is not None:
             self.check(schedule)
-        if schedule.template is None:
-            return schedule
-        if self.rank_desires is None:
-            raise ValueError("nobody can tell the agent's desires")
-        ranked = self.rank_desires(schedule.agent_id, self.now)
-        return schedule._replace(prompt=render_idle_prompt(ranked)) if ranked else None
+        is_first = slot.attempt == 0
+        if schedule.render is None and schedule.template is None:
+            return _Prompt(schedule, _text(schedule, slot, self.event_time, new=is_first))
+        ranked: Sequence[Ranked] = ()
+        if names_desires(schedule):
+            if self.rank_desires is None:
+                raise ValueError("nobody can tell the agent's desires")
+            ranked = self.rank_desires(schedule.agent_id, self.now)
+        if schedule.render is None:
+            if not ranked:
+                return "no_desires"
+            prompt = render_idle_prompt(ranked)
+        else:
+            fires = schedule.repetition_count + (is_first and slot.kind == "scheduled")
+            try:
+                prompt = fill_in(schedule, slot.slot, self.event_time, fires, ranked)
+            except PromptFault as fault:
+                return _Prompt(schedule, "", f"{fault}")
+            if not prompt:
+                return "no_text"
+        text = _text(schedule._replace(prompt=prompt), slot, self.event_time, new=is_first)
+        return _Prompt(schedule, text)
 
     def _attempt(
         self,
-        schedule: Schedule,
+        prompt: _Prompt,
         slot: OpenSlot,
-        otid: str,
         next_run: str | None,
         verdict: ApprovalVerdict,
     ) -> tuple[list[Record], Claim]:
-        is_first = slot.attempt == 0
-        text = _text(schedule, slot.slot, slot.kind, self.event_time, new=is_first)
+        schedule, text, fault = prompt
+        otid = slot.otid or slot_otid(slot.id, slot.slot)
         attempt, at = slot.attempt + 1, format_utc(self.now)
         is_clock_behind = self.event_time - self.now > CLOCK_TOLERANCE
         events: list[Record] = [
@@ -285,7 +317,7 @@ class _Claiming(NamedTuple):
                 sha256(text.encode()).hexdigest(),
                 slot.kind,
                 next_run,
-                text if schedule.template else None,
+                text if schedule.template or schedule.render else None,
                 schedule.agent_id,
                 schedule.conversation_id,
                 at if is_clock_behind else None,
@@ -303,7 +335,7 @@ class _Claiming(NamedTuple):
             run_id=None,  # an earlier attempt's run tells nothing of this one
             in_doubt=False,
         )
-        return events, _claim_of(schedule, opened, text)
+        return events, _claim_of(schedule, opened, text)._replace(fault=fault)
 
 
 def _claim_of(schedule: Schedule, slot: OpenSlot, text: str, *, in_doubt: bool = False) -> Claim:
@@ -340,10 +372,8 @@ def _skip_line(schedule: Schedule, record: records.DeliverySkipped) -> dict[str,
     return {**line, "detail": record.detail} if record.detail else line
 
 
-def _text(
-    schedule: Schedule, slot: str, kind: SlotKind, now: datetime, *, new: bool = False
-) -> str:
+def _text(schedule: Schedule, slot: OpenSlot, now: datetime, *, new: bool = False) -> str:
     if not schedule.envelope:
         return schedule.prompt
-    fields = schedule._asdict()
-    return with_header(schedule.id, fields, slot, kind, now, schedule.repetition_count + new)
+    fields, fires = schedule._asdict(), schedule.repetition_count + new
+    return with_header(schedule.id, fields, slot.slot, slot.kind, now, fires)

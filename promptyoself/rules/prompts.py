@@ -1,4 +1,4 @@
-"""The text that is sent: the header before a prompt, and the idle prompt.
+"""The text that is sent: the header before a prompt, the idle prompt, and prompts with values.
 
 The header tells the agent what woke it, and when. Letta shows an agent the text verbatim and no
 time. The lines are those that Letta Code (0.34) writes for its own schedules, so that its
@@ -9,10 +9,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.instants import parse_utc
-from promptyoself.core.times import in_zone, is_zone
+from promptyoself.core.times import in_zone, is_zone, zone_named
 from promptyoself.events.kinds import SlotKind
 from promptyoself.state.desires import Ranked
+from promptyoself.state.schedules import Schedule
 
 
 def with_header(
@@ -88,3 +90,57 @@ def _line(ranked: Ranked) -> str:
     strength, desire = ranked
     tags = f" [{', '.join(desire.tags)}]" if desire.tags else ""
     return f"- {desire.id} ({strength:.2f}) {' '.join(desire.text.split())}{tags}"
+
+
+class PromptFault(Exception):
+    """A prompt with values can't be made. The text says why, for the log."""
+
+
+def names_desires(schedule: Schedule) -> bool:
+    """Whether the text that is sent depends on the agent's desires."""
+    if schedule.render is None:
+        return schedule.template is not None
+    if "desires" not in schedule.prompt:
+        return False
+    from promptyoself.rules.templates import names_value
+
+    return names_value(schedule.prompt, "desires")
+
+
+def fill_in(
+    schedule: Schedule, slot: str, now: datetime, fire_number: int, ranked: Sequence[Ranked]
+) -> str:
+    """The prompt of a schedule that has one with values, filled in.
+
+    It may be blank, which says that there is nothing to send. ``fire_number`` counts the scheduled
+    fires from 1. ``ranked`` are the desires, where :func:`names_desires` says that it takes any.
+
+    Raises:
+        PromptFault: it can't be filled in, or makes a text that can't be sent.
+    """
+    from promptyoself.core.text_limits import check_prompt
+    from promptyoself.rules.templates import TemplateFault, check_template, render
+
+    zone = zone_named(schedule.timezone if is_zone(schedule.timezone) else "UTC")
+    values = {
+        "now": now.astimezone(zone),
+        "slot": parse_utc(slot).astimezone(zone),
+        "zone": schedule.timezone,
+        "fire_number": fire_number,
+        "name": schedule.name or schedule.id,
+        "agent": schedule.agent_id,
+        "last_run": parse_utc(schedule.last_run).astimezone(zone) if schedule.last_run else None,
+        "last_reply": None,  # answers aren't kept
+        "desires": [
+            {"text": desire.text, "tags": list(desire.tags), "strength": round(strength, 2)}
+            for strength, desire in ranked
+        ],
+    }
+    try:
+        check_template(schedule.prompt)  # another version may have taken what this one doesn't
+        text = render(schedule.prompt, values)
+        return check_prompt(text) if text.strip() else ""
+    except TemplateFault as error:
+        raise PromptFault(f"{error}") from None
+    except PromptyoselfError as error:
+        raise PromptFault(error.message) from None

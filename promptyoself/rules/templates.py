@@ -34,7 +34,7 @@ VALUES = {
     "now": "when the prompt is sent, by the clocks of its zone",
     "slot": "when it was due, by the clocks of its zone",
     "zone": "the name of its zone",
-    "fire_number": "how often it has fired, this time counted",
+    "fire_number": "how often its times have made it fire, this time counted",
     "name": "the schedule's name, or its id",
     "agent": "the agent's id",
     "last_run": "when it was sent last; none at first",
@@ -45,6 +45,9 @@ VALUES = {
 
 MAX_TEXT = 1024 * 1024
 """Characters that a filled-in prompt may have, and any text that it makes on the way."""
+
+MAX_TEMPLATE = 64 * 1024
+"""Characters of a template, which has to be compiled under the lock of the log."""
 
 MAX_STEPS = 10_000
 """How often all loops of a template may go round. A filter counts as one for each 1,000 characters
@@ -85,14 +88,18 @@ def check_template(text: str) -> None:
     Raises:
         PromptyoselfError: ``invalid_template``, with the ``line``; ``unknown_variable``.
     """
+    if len(text) > MAX_TEMPLATE:
+        message = f"The template has {len(text)} characters; {MAX_TEMPLATE} is the most."
+        raise PromptyoselfError("invalid_template", message, _HINT)
     try:
         _compiled(text)
-        unknown = sorted(find_undeclared_variables(_SANDBOX.parse(text)) - {*VALUES, "range"})
+        unknown = sorted(_names(text) - {*VALUES, "range"})
     except TemplateSyntaxError as error:
         message = f"The template is wrong in line {error.lineno}: {error.message}."
         raise PromptyoselfError("invalid_template", message, _HINT, line=error.lineno) from None
-    except (TemplateError, RecursionError) as error:
-        message = f"The template is wrong: {error}."
+    except (TemplateError, RecursionError, SyntaxError, MemoryError) as error:
+        what = error.msg if isinstance(error, SyntaxError) else error
+        message = f"The template is wrong: {what}."
         raise PromptyoselfError("invalid_template", message, _HINT) from None
     if unknown:
         raise PromptyoselfError(
@@ -101,6 +108,14 @@ def check_template(text: str) -> None:
             f"There are {', '.join(VALUES)}.",
             value=unknown[0],
         )
+
+
+def names_value(text: str, name: str) -> bool:
+    """Whether a template names that value. It doesn't if it can't be read."""
+    try:
+        return name in _names(text)
+    except (TemplateError, RecursionError):
+        return False
 
 
 def render(text: str, values: Mapping[str, Any]) -> str:
@@ -208,6 +223,11 @@ class _Bounding(NodeTransformer):
 
 def _filtered(node: nodes.Node, name: str) -> nodes.Filter:
     return nodes.Filter(cast(nodes.Expr, node), name, [], [], None, None, lineno=node.lineno)
+
+
+@lru_cache(maxsize=64)
+def _names(text: str) -> frozenset[str]:
+    return frozenset(find_undeclared_variables(_SANDBOX.parse(text)))
 
 
 @lru_cache(maxsize=64)

@@ -122,12 +122,16 @@ def sending_mistake(
     text, has_header = data.get("text"), bool(fields.get("envelope"))
     if text is not None and _hash(text) != data["text_sha256"]:
         return "another text"
+    is_filled_in = bool(fields.get("render"))
+    fields = {**fields, "prompt": ""} if is_filled_in else fields
     if has_header:
         kind = data.get("kind", "scheduled")
         expected = with_header(id_, fields, data["slot"], kind, parse_utc(event.ts), fire_number)
     else:
         expected = fields["prompt"]
-    if fields.get("template"):  # this log doesn't tell the desires that it listed
+    if is_filled_in and text == "":  # it could not be filled in, and nothing was sent
+        return None
+    if is_filled_in or fields.get("template"):  # this log doesn't tell what was filled in
         return None if text is not None and text.startswith(expected) else "another text"
     if _hash(expected) == data["text_sha256"]:
         return None

@@ -85,8 +85,9 @@ class ScheduleAuditor:
 
     @property
     def lists_desires(self) -> bool:
-        """Whether its prompt lists its agent's desires."""
-        return bool(self.fields.get("template"))
+        """Whether its prompt lists its agent's desires, or may do so."""
+        names_them = "desires" in self.fields["prompt"]
+        return bool(self.fields.get("template") or (self.fields.get("render") and names_them))
 
     @property
     def _is_exhausted(self) -> bool:

@@ -150,6 +150,8 @@ class Delivery:
             passed = (self._clock() - latest).total_seconds()
             return (yield from self._follow(self._stopwatch(max(passed, 0.0))))
         claim = self.claim
+        if claim.fault is not None:
+            return Failed("template_failed", claim.fault, permanent=True)
         message = Message(claim.agent_id, claim.conversation_id, claim.text, claim.otid)
         waited = self._stopwatch()
         while True:

@@ -1,7 +1,7 @@
 """The events that follow from a state, on a clock that is turned by hand.
 
-Every delivery succeeds. Nothing is sent or written. The limit of deliveries at once is never
-reached.
+Every delivery succeeds but those whose prompt can't be filled in. Nothing is sent or written. The
+limit of deliveries at once is never reached.
 
 The claim, the outcome and the fold decide, as they do in a loop. But a loop looks at everything
 that is due in one pass. The simulator looks at one schedule at a time, when that schedule's time
@@ -27,7 +27,12 @@ from promptyoself.events.codec import type_of
 from promptyoself.events.records import DeliveryAttempted, DeliverySkipped, Record
 from promptyoself.ledger.linking import provisional_event
 from promptyoself.rules.claim import Claim, RankDesires, claim, orphans
-from promptyoself.rules.outcome import Delivered, outcome_events
+from promptyoself.rules.outcome import (
+    Delivered,
+    Failed,
+    Outcome,
+    outcome_events,
+)
 from promptyoself.rules.policy import ApprovalVerdict, approval_in_log, refusal_reason
 from promptyoself.service.forecast.plain_slots import PlainSlots, after_claim
 from promptyoself.state.apply import fold
@@ -269,7 +274,8 @@ class Simulator:
         heapq.heappush(self._deliveries, (end, self._number, id_, claimed))
 
     def _end_delivery(self, id_: str, claimed: Claim | None, append: int) -> None:
-        """A delivery has succeeded. ``claimed`` is ``None`` if its slot went the short way."""
+        """A delivery has succeeded, or had no text to send. ``claimed`` is ``None`` if its slot
+        went the short way."""
         at = self._at
         if claimed is None:
             schedule = self._schedules[id_]
@@ -279,7 +285,9 @@ class Simulator:
                 SimulatedEvent(at, append, schedule.agent_id, id_, "delivery.delivered")
             )
             return
-        outcome = Delivered("run", f"run-{sha256(claimed.otid.encode()).hexdigest()[:36]}")
+        outcome: Outcome = Delivered("run", f"run-{sha256(claimed.otid.encode()).hexdigest()[:36]}")
+        if claimed.fault is not None:
+            outcome = Failed("template_failed", claimed.fault, permanent=True)
         state = self._state_of(id_)
         records, _ = outcome_events(state, claimed, _WORKER, outcome, parse_utc(at))
         self._apply(state, id_, records, append)

@@ -5,7 +5,7 @@ Each decides on the state as it is under the log's lock, and appends what follow
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -27,6 +27,7 @@ from promptyoself.service.schedules.request import (
     anchor_for,
     check_jitter,
     check_order,
+    check_rendering,
     first_fire,
     validate,
 )
@@ -49,8 +50,9 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 
-# The fields whose change asks for a check: of the jitter; of how often it fires in a day; of the
-# bytes of its agent's prompts.
+# The fields whose change asks for a check: of a prompt with values; of the jitter; of how often it
+# fires in a day; of the bytes of its agent's prompts.
+_RENDERED = frozenset({"prompt", "render"})
 _SPREAD = frozenset({"jitter", "grace", "schedule_type", "schedule_value"})
 _PACE = frozenset(TIMING) - {"start_at"} | {"daily_budget", "agent_id"}
 _SPACE = frozenset({"agent_id", "prompt", "template"})
@@ -86,8 +88,7 @@ def modify(store: Store, id_: str, request: Request, now: datetime) -> answers.M
         drafts: list[Draft] = []
         counted: Recount | None = None
         uncounted: str | None = None
-        if not _SPREAD.isdisjoint(changes):
-            check_jitter(new)
+        _check_together(new, changes)
         ahead = is_ahead(schedule, now) and not asked.keys().isdisjoint(TIMING)
         if ahead or not changes.keys().isdisjoint(TIMING):
             _require_repetitions_left(schedule, new.max_repetitions)
@@ -131,6 +132,14 @@ def modify(store: Store, id_: str, request: Request, now: datetime) -> answers.M
         return _with_notice(store, state, drafts, now), answer
 
     return store.transact(now, decide)
+
+
+def _check_together(new: Schedule, changes: Mapping[str, Any]) -> None:
+    """Refuse changes that don't go with what stays."""
+    if not _RENDERED.isdisjoint(changes):
+        check_rendering(new)
+    if not _SPREAD.isdisjoint(changes):
+        check_jitter(new)
 
 
 def _what_was_modified(changes: dict[str, Any], counted: Recount | None) -> str:

@@ -23,7 +23,14 @@ from promptyoself.core.times import (
     seconds_of,
     shown,
 )
-from promptyoself.events.schedule_fields import FIELDS, POLICY, TEMPLATES, Field, ScheduleRegistered
+from promptyoself.events.schedule_fields import (
+    FIELDS,
+    POLICY,
+    RENDERERS,
+    TEMPLATES,
+    Field,
+    ScheduleRegistered,
+)
 from promptyoself.rules.slots import schedule_trigger
 from promptyoself.rules.triggers import Trigger, next_fire_time, slots
 from promptyoself.state.schedules import Schedule
@@ -51,8 +58,8 @@ def parse(request: Request, settings: Settings, now: datetime) -> ScheduleRegist
 
     Raises:
         WrongUsage: ``missing_option``, ``conflicting_options``.
-        PromptyoselfError: what :func:`validate`, :func:`check_jitter`, :func:`check_order` and
-            :func:`first_fire` raise.
+        PromptyoselfError: what :func:`validate`, :func:`check_rendering`, :func:`check_jitter`,
+            :func:`check_order` and :func:`first_fire` raise.
     """
     if request.agent_id is None:
         raise WrongUsage(
@@ -95,6 +102,7 @@ def parse_times(request: Request, settings: Settings, now: datetime) -> Trigger:
 
 def _first_registration(fields: dict[str, Any], now: datetime) -> ScheduleRegistered:
     record = registration(fields, now)
+    check_rendering(record)
     check_jitter(record)
     check_order(record)
     return record._replace(next_run=format_utc(first_fire(schedule_trigger(record), now)))
@@ -129,11 +137,11 @@ def validate(
             what = f"--agent-id {shown(request.agent_id)} is not"
             raise forbidden(what, settings.only_agent)
     if request.template is not None:
-        fields.update(prompt="", template=_check_template(request))
+        fields.update(prompt="", template=_check_template(request), render=None)
     elif request.prompt is not None:
         fields.update(prompt=text_limits.check_prompt(request.prompt), template=None)
     if request.render is not None:
-        fields["render"] = request.render or None
+        fields["render"] = _check_renderer(request)
     if request.conversation_id is not None:
         fields["conversation_id"] = _check_conversation(request.conversation_id)
     text_limits.check_text("name", request.name, text_limits.MAX_NAME)
@@ -193,6 +201,23 @@ def _check_template(request: Request) -> str:
             "conflicting_options", "Both --prompt and --template were given.", "Give one of them."
         )
     return name
+
+
+def _check_renderer(request: Request) -> str | None:
+    """The language of a prompt with values; ``None`` where an empty text says that it has none."""
+    if request.render and request.render not in RENDERERS:
+        raise PromptyoselfError(
+            "invalid_render",
+            f"The render {shown(request.render)} isn't known.",
+            f"There is: {', '.join(RENDERERS)}.",
+        )
+    if request.render and request.template:
+        raise WrongUsage(
+            "conflicting_options",
+            "Both --render and --template were given.",
+            "Give one of them: a template has no values.",
+        )
+    return request.render or None
 
 
 def _value_of(field: Field, value: Any, settings: Settings) -> Any:
@@ -270,6 +295,18 @@ def _too_short(what: str, least: int) -> PromptyoselfError:
         f"{what} {format_duration(least)}, the shortest allowed.",
         "Take a longer one; PROMPTYOSELF_MIN_INTERVAL sets the limit.",
     )
+
+
+def check_rendering(schedule: ScheduleRegistered | Schedule) -> None:
+    """Refuse a prompt with values that could never be filled in.
+
+    Raises:
+        PromptyoselfError: ``invalid_template``, ``unknown_variable``.
+    """
+    if schedule.render is not None:
+        from promptyoself.rules.templates import check_template
+
+        check_template(schedule.prompt)
 
 
 def check_jitter(schedule: ScheduleRegistered | Schedule) -> None:

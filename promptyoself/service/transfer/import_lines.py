@@ -22,6 +22,7 @@ from promptyoself.service.schedules.request import (
     Request,
     check_jitter,
     check_order,
+    check_rendering,
     first_fire,
     validate,
 )
@@ -192,6 +193,7 @@ def _arrival(
         first_content=export.without_none(original) if original != content else None,
     )
     check_jitter(registered)
+    check_rendering(registered)
     _require_id(fields, original)
     _require_position(fields, registered, now)
     further: list[Record] = []
