@@ -145,7 +145,7 @@ TOOLS: dict[str, Tool] = {
         Effect.READS_LOG,
         "schedules:History",
         "agent",
-        people_only=frozenset({"ndjson"}),
+        people_only=frozenset({"ndjson", "follow"}),
     ),
     "audit": Tool("audit", "Account for every slot", Effect.READS_LOG, "audit:Audit", "operator"),
     "diff": Tool("audit", "Compare two times", Effect.READS_LOG, "audit:Difference", "operator"),

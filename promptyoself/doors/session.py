@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -196,6 +196,15 @@ class Session:
 
         reader = Reader(self._zone(), self.now(), self._agent_names(), self.paged)
         display(self.command, document, reader, self.beside)
+
+    def print_events(self, store: Store, events: Sequence[Document]) -> None:
+        """Print events for a person, below those that were printed already."""
+        from promptyoself.doors.display import Reader, display
+
+        self.add_names(store, (event["id"] for event in events))
+        reader = Reader(self._zone(), self.now(), paged=False)
+        document = {"status": "success", "events": events}
+        display("history --follow", document, reader, self.beside)
 
     def add_names(self, store: Store, ids: Iterable[str | None]) -> None:
         """Put the names of schedules beside the answer, by their ids, where a person reads it."""

@@ -6,7 +6,7 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 from functools import partial
-from itertools import chain as follow
+from itertools import chain as one_after_the_other
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,6 +19,7 @@ from promptyoself.doors.session import Session
 
 if TYPE_CHECKING:
     from promptyoself.ledger import Envelope
+    from promptyoself.store.store import Store
 
 _chain = click.option("--chain", type=click.Choice(["schedules", "desires"]), help="Which log.")
 
@@ -38,9 +39,21 @@ _chain = click.option("--chain", type=click.Choice(["schedules", "desires"]), he
     help="Only the newest N; to tools 100 at first, and 1000 at most.",
 )
 @click.option("--ndjson", is_flag=True, help="Stream the events, a line each, as stored.")
+@click.option(
+    "--follow",
+    "-f",
+    "follows",
+    is_flag=True,
+    help="Print the newest 10, or those since --since, and then each event as it is appended.",
+)
 @_chain
 def history_command(
-    session: Session, limit: int | None, ndjson: bool, chain: str | None, **options: Any
+    session: Session,
+    limit: int | None,
+    ndjson: bool,
+    follows: bool,
+    chain: str | None,
+    **options: Any,
 ) -> Document | None:
     """Show what happened, oldest first.
 
@@ -55,6 +68,9 @@ def history_command(
         (options["type_"] or "").partition(".")[0] == "desire"
     )
     desires = chain == "desires" or (chain is None and of_desires)
+    if follows:
+        _follow(session, store, ndjson=ndjson, desires=desires, limit=limit, **options)
+        return None
     events = history(store.desires if desires else store, now=session.now(), **options)
     if session.caller.via in PROGRAM_DOORS:
         return _newest(events, min(limit or _FIRST, _MOST))
@@ -69,10 +85,37 @@ def history_command(
         return {"events": shown, "count": len(shown)}
     # An error must be the only document on stdout, so nothing is printed before the first event.
     first = next(events, None)
-    for event in follow([first] if first else [], events):
+    for event in one_after_the_other([first] if first else [], events):
         sys.stdout.buffer.write(encode_line(event) + b"\n")
     sys.stdout.buffer.flush()
     return None
+
+
+def _follow(
+    session: Session,
+    store: Store,
+    *,
+    ndjson: bool,
+    desires: bool,
+    until: str | None,
+    **options: Any,
+) -> None:
+    """Print events as they are appended, until SIGINT or SIGTERM, or until nobody reads them."""
+    from promptyoself.doors.waiting import until_stopped
+    from promptyoself.ledger import encode_line
+    from promptyoself.service.schedules.new_events import follow
+
+    if until is not None:
+        message = "--follow and --until exclude each other."
+        raise WrongUsage("conflicting_options", message, "Give one of them.")
+    chain = store.desires if desires else store
+    with until_stopped() as wait:
+        for events in follow(chain, now=session.now(), wait=wait, **options):
+            if session.for_people and not ndjson:
+                session.print_events(store, [event._asdict() for event in events])
+                continue
+            sys.stdout.buffer.write(b"".join(encode_line(event) + b"\n" for event in events))
+            sys.stdout.buffer.flush()
 
 
 _FIRST, _MOST = 100, 1000

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from promptyoself.doors.terminal.agenda import show_agenda
 from promptyoself.doors.terminal.answers import show_answer, show_rest
-from promptyoself.doors.terminal.history import show_history
+from promptyoself.doors.terminal.history import show_followed, show_history
 from promptyoself.doors.terminal.inventories import (
     show_agents,
     show_approvals,
@@ -32,6 +32,7 @@ _FORMS: dict[str, Callable[[Document, Screen], None]] = {
     "doctor": show_checks,
     "head": show_head,
     "history": show_history,
+    "history --follow": show_followed,
     "list": show_list,
     "next": show_fires,
     "report": show_report,

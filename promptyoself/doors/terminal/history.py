@@ -10,7 +10,7 @@ from rich.text import Text
 
 from promptyoself.core.visible import visible
 from promptyoself.doors.terminal.screen import Document, Screen, plain, state
-from promptyoself.doors.terminal.tables import Column, show_table
+from promptyoself.doors.terminal.tables import Column, cut, show_table
 
 _WORDS = {
     "delivery.attempted": ("waiting", "claimed"),
@@ -60,6 +60,27 @@ def _record(event: Document, names: Document, screen: Screen) -> tuple[Text, ...
         for cell in record:
             cell.stylize("dim")
     return record
+
+
+def show_followed(document: Document, screen: Screen) -> None:
+    """A line for each event, below those that were shown already: the columns stay where they
+    are."""
+    names = screen.beside.get("names", {})
+    for event in document["events"]:
+        time, mark, what, called, details = _record(event, names, screen)
+        cells = (
+            _filled(time, 16),
+            mark if mark else Text(" "),
+            _filled(what, 13),
+            _filled(called, 14),
+        )
+        line = Text("  ").join((*cells, details))
+        screen.print(cut(screen, line, screen.width))
+
+
+def _filled(cell: Text, width: int) -> Text:
+    cell.append(" " * (width - cell.cell_len))
+    return cell
 
 
 def event_line(event: Document, screen: Screen) -> tuple[Text, Text, Text]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from datetime import datetime
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from promptyoself.core.errors import PromptyoselfError, WrongUsage, impossible_event
 from promptyoself.core.instants import format_utc
@@ -16,6 +16,70 @@ from promptyoself.state.schedules import CHAIN, State
 from promptyoself.store.chain import Chain
 from promptyoself.store.point import cutoff
 from promptyoself.store.store import Store
+
+
+class Filters(NamedTuple):
+    """What a caller asks of events."""
+
+    id_: str | None
+    agent_id: str | None
+    type_: str | None
+    first: str
+    """The earliest instant; empty for all."""
+    last: str
+    """The latest instant, as text that sorts after all others where there is none."""
+    slot: str | None
+    by: str | None
+
+    def is_theirs(self, event: Envelope) -> bool:
+        """Whether the caller that was asked about did it."""
+        return self.by is None or self.by in (event.actor.get(name) for name in _NAMES)
+
+    def has_type(self, event: Envelope) -> bool:
+        """Whether it is of the type that was asked about."""
+        type_ = self.type_
+        return type_ is None or event.type == type_ or event.type.startswith(type_ + ".")
+
+    def match(self, owner: str | None, event: Envelope) -> bool:
+        """Whether an event of that owner matches everything. Raises ``corrupt_chain``."""
+        if self.slot is not None:
+            is_about = _decides(event, self.id_ or "", self.slot)
+        else:
+            is_about = self.id_ is None or event.id == self.id_
+        return (
+            is_about
+            and self.is_theirs(event)
+            and self.has_type(event)
+            and self.agent_id in (None, owner)
+            and self.first <= event.ts <= self.last
+        )
+
+
+def filters_of(
+    store: Chain[Any],
+    id_: str | None,
+    *,
+    agent_id: str | None,
+    type_: str | None,
+    since: str | None,
+    until: str | None,
+    slot: str | None,
+    by: str | None,
+    now: datetime,
+) -> Filters:
+    """The filters of :func:`history`, as it takes them.
+
+    Raises:
+        PromptyoselfError: ``invalid_time``, ``missing_option``, ``forbidden_agent``.
+    """
+    zone = default_zone(store.settings)
+    first = "" if since is None else format_utc(read_moment(since, zone, now))
+    last = "~" if until is None else format_utc(read_moment(until, zone, now, end=True))
+    wanted = store.require_agent(agent_id)
+    instant = None if slot is None else format_utc(read_moment(slot, zone, now))
+    if instant is not None and id_ is None:
+        raise WrongUsage("missing_option", "--slot was given without --id.", "Name a schedule.")
+    return Filters(id_, wanted, type_, first, last, instant, by)
 
 
 def history(
@@ -45,35 +109,33 @@ def history(
             for a slot without an id; ``forbidden_agent``.
         ChainError: the log is damaged; the events before the damage have been yielded.
     """
-    zone = default_zone(store.settings)
-    first = "" if since is None else format_utc(read_moment(since, zone, now))
-    last = "~" if until is None else format_utc(read_moment(until, zone, now, end=True))
-    wanted = store.require_agent(agent_id)
-    instant = None if slot is None else format_utc(read_moment(slot, zone, now))
-    if instant is not None and id_ is None:
-        raise WrongUsage("missing_option", "--slot was given without --id.", "Name a schedule.")
+    filters = filters_of(
+        store,
+        id_,
+        agent_id=agent_id,
+        type_=type_,
+        since=since,
+        until=until,
+        slot=slot,
+        by=by,
+        now=now,
+    )
     id_seen = any_match = False
     # A newer version's log may have types that aren't known here.
-    type_exists = type_ is None or any(f"{known}.".startswith(f"{type_}.") for known in VERSIONS)
+    type_exists = type_ is None or is_known_type(type_)
     caller_seen = by is None
     events = store.events()
     for owner, event in events:
-        if event.ts > last and caller_seen and (id_ is None or id_seen):
+        if event.ts > filters.last and caller_seen and (id_ is None or id_seen):
             break  # for ts never runs backwards
         id_seen = id_seen or event.id == id_
-        is_theirs = by is None or by in (event.actor.get(name) for name in _NAMES)
-        caller_seen = caller_seen or is_theirs
-        matches = (id_ is None or event.id == id_) and is_theirs
-        if instant is not None:
-            matches = is_theirs and _decides(event, id_ or "", instant)
-        of_type = type_ is None or event.type == type_ or event.type.startswith(type_ + ".")
-        type_exists = type_exists or of_type
-        is_owned = wanted is None or owner == wanted
-        if matches and of_type and is_owned and first <= event.ts <= last:
+        caller_seen = caller_seen or filters.is_theirs(event)
+        type_exists = type_exists or filters.has_type(event)
+        if filters.match(owner, event):
             any_match = True
             yield event
     if not type_exists:
-        raise _unknown_type(type_ or "")
+        raise unknown_type(type_ or "")
     if id_ is not None and not id_seen:
         raise events.unseen("schedule" if store.name == CHAIN else "desire", id_)
     if not caller_seen:
@@ -82,10 +144,10 @@ def history(
             f"The log has nothing that {shown(by or '')} did.",
             "Each event names its caller: `promptyoself history --limit 10` shows some.",
         )
-    if instant is not None and not any_match:
+    if slot is not None and not any_match:
         raise PromptyoselfError(
             "unknown_slot",
-            f"The log says nothing of a slot of {id_} at {instant}.",
+            f"The log says nothing of a slot of {id_} at {filters.slot}.",
             "`promptyoself audit` lists slots; `promptyoself history --id ID` has all events.",
         )
 
@@ -135,7 +197,13 @@ def _decides(event: Envelope, id_: str, slot: str) -> bool:
         raise impossible_event(event.seq, problem) from None
 
 
-def _unknown_type(type_: str) -> PromptyoselfError:
+def is_known_type(type_: str) -> bool:
+    """Whether there are events of a type, or of types that begin with that part."""
+    return any(f"{known}.".startswith(f"{type_}.") for known in VERSIONS)
+
+
+def unknown_type(type_: str) -> PromptyoselfError:
+    """The refusal of a type that no event has."""
     from difflib import get_close_matches
 
     known = list(dict.fromkeys([*VERSIONS, *(name.partition(".")[0] for name in VERSIONS)]))
