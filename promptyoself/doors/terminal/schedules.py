@@ -8,7 +8,8 @@ from rich.text import Text
 
 from promptyoself.core.visible import visible
 from promptyoself.doors.terminal.history import event_line
-from promptyoself.doors.terminal.moments import distance, length_of, recurrence
+from promptyoself.doors.terminal.moments import distance, length_of
+from promptyoself.doors.terminal.recurrences import recurrence
 from promptyoself.doors.terminal.screen import GOOD, Document, Screen, plain, state
 from promptyoself.doors.terminal.tables import Column, show_pairs, show_table
 
@@ -139,6 +140,7 @@ def _show_card(
         screen,
         [
             ("agent", screen.agent(schedule["agent_id"])),
+            ("values", "are put into the prompt when it fires" if schedule.get("render") else ""),
             ("conversation", plain(schedule["conversation_id"] or "")),
             ("tags", plain(", ".join(schedule.get("tags") or ()))),
             ("when", _when(schedule, screen)),
@@ -186,7 +188,7 @@ def _when(schedule: Document, screen: Screen) -> Text:
     if kind == "once":
         return Text.assemble("once, ", screen.clock(value))
     words = _recurrence(schedule, screen, brief=False)
-    if kind == "cron" and not words.plain.startswith(value):
+    if kind in ("cron", "rrule") and not words.plain.startswith(value):
         words.append(f"  {visible(value, one_line=True)}", style="dim")
     if schedule["jitter"]:
         words.append(f", up to {length_of(timedelta(seconds=schedule['jitter']))} later")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -84,12 +85,16 @@ class Screen(NamedTuple):
         """An instant and how far away it is, perhaps ``rounded``; empty where there is none."""
         text = self.clock(instant)
         if instant and self.now is not None:
-            text.append(f" ({distance(instant, self.now, rounded=rounded)})", style="dim")
+            with suppress(ValueError):
+                text.append(f" ({distance(instant, self.now, rounded=rounded)})", style="dim")
         return text
 
     def clock(self, instant: str | None) -> Text:
-        """An instant without its distance."""
-        return Text(moment(instant, self.zone, self.now) if instant else "")
+        """An instant without its distance. What another version wrote there stays as it is."""
+        try:
+            return Text(moment(instant, self.zone, self.now) if instant else "")
+        except ValueError:
+            return plain(instant)
 
     def sentence(self, text: str) -> Text:
         """A sentence of ours, with its instants as people say them."""
