@@ -52,6 +52,7 @@ $(PEERS): benchmarks/requirements.txt | $(READY)
 
 docs: $(READY) ## make what is generated: pages of docs/ and .env.example
 	$(BIN)/python docs/make_reference.py
+	$(BIN)/python docs/make_picture.py
 
 clean: ## remove what was generated; never var/
 	rm -rf .venv build dist *.egg-info .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache

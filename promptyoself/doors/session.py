@@ -187,14 +187,15 @@ class Session:
         answer."""
         return self.for_people and sys.stdout.isatty() and sys.stderr.isatty()
 
-    def print(self, document: Document) -> None:
-        """Print an answer, or an error, in the form that the caller reads."""
+    def print(self, document: Document, *, paged: bool = True) -> None:
+        """Print an answer, or an error, in the form that the caller reads. Where more may follow,
+        it isn't to be ``paged``."""
         if not self.for_people:
             emit(document)
             return
         from promptyoself.doors.display import Reader, display
 
-        reader = Reader(self._zone(), self.now(), self._agent_names(), self.paged)
+        reader = Reader(self._zone(), self.now(), self._agent_names(), self.paged and paged)
         display(self.command, document, reader, self.beside)
 
     def print_events(self, store: Store, events: Sequence[Document]) -> None:
@@ -210,11 +211,12 @@ class Session:
         """Put the names of schedules beside the answer, by their ids, where a person reads it."""
         if not self.for_people:
             return
-        schedules = store.read().state.schedules
-        named = ((id_, schedules.get(id_)) for id_ in {id_ for id_ in ids if id_})
-        self.beside["names"] = {
-            id_: schedule.name for id_, schedule in named if schedule and schedule.name
-        }
+        with suppress(PromptyoselfError, OSError):  # then they go by their ids
+            schedules = store.read().state.schedules
+            named = ((id_, schedules.get(id_)) for id_ in {id_ for id_ in ids if id_})
+            self.beside["names"] = {
+                id_: schedule.name for id_, schedule in named if schedule and schedule.name
+            }
 
     def add_fires(self, store: Store, id_: str, count: int) -> None:
         """Put a schedule's next fires beside the answer, where a person reads it."""

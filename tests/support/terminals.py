@@ -78,7 +78,8 @@ def told(var: Path) -> Iterator[Story]:
             *("--cron", "30 8 * * MON-FRI", "--tz", ZONE),
         )
         story.register("stretch", ada, "Get up and stretch.", "--every", "6h", "--jitter", "5m")
-        call("agents").success()
+        agents = call("agents").success()["agents"]
+        story.ids |= {agent["name"]: agent["id"] for agent in agents}
         story.register("-water", bo, "Water the plants.", "--every", "3d")
         story.register(
             "invoices",

@@ -156,7 +156,11 @@ def execute_command(
     stop = session.caller.stop or StopFlag()
 
     def print_report(report: Report) -> None:
-        session.print({"status": "success", **_pass(report)})
+        add_names(report)
+        session.print({"status": "success", **_pass(report)}, paged=False)
+
+    def add_names(report: Report) -> None:
+        session.add_names(store, (line["id"] for line in (*report.executed, *report.skipped)))
 
     with ExitStack() as end:
         if session.caller.stop is None:
@@ -172,10 +176,14 @@ def execute_command(
                 deadline=300.0 if deadline is None else deadline,
                 stop=stop,
             )
+            add_names(report)
             return _pass(_report_for(session.settings.only_agent, report))
         heartbeat = Heartbeat()
         if metrics_port is not None:
             end.enter_context(_monitored(session, heartbeat, metrics_port))
+        if session.for_people:
+            message = "The loop delivers what becomes due. Ctrl-C ends it."
+            session.print({"status": "success", "executed": [], "message": message}, paged=False)
         run_loop(
             store,
             letta,
@@ -199,9 +207,8 @@ def _monitored(session: Session, heartbeat: Heartbeat, port: int) -> Iterator[No
     with closing(deliverer(session.settings._replace(call_timeout=patience))) as letta:
         monitor = Monitor(session.store, heartbeat, letta, session.now)
         with monitor.serving(port) as url:
-            session.print(
-                {"status": "success", "metrics": f"{url}/metrics", "health": f"{url}/healthz"}
-            )
+            served = {"metrics": f"{url}/metrics", "health": f"{url}/healthz"}
+            session.print({"status": "success", **served}, paged=False)
             yield
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from promptyoself.doors.terminal.agenda import show_agenda
 from promptyoself.doors.terminal.answers import show_answer, show_rest
+from promptyoself.doors.terminal.deliveries import show_deliveries
 from promptyoself.doors.terminal.history import show_followed, show_history
 from promptyoself.doors.terminal.inventories import (
     show_agents,
@@ -21,6 +22,8 @@ from promptyoself.doors.terminal.reports import show_audit, show_budgets, show_d
 from promptyoself.doors.terminal.schedules import show_card, show_change, show_fires, show_list
 from promptyoself.doors.terminal.screen import Document, Screen
 
+_CHANGES = ("cancel", "idle", "modify", "pause", "register", "resume", "trigger")
+
 _FORMS: dict[str, Callable[[Document, Screen], None]] = {
     "agenda": show_agenda,
     "agents": show_agents,
@@ -30,6 +33,7 @@ _FORMS: dict[str, Callable[[Document, Screen], None]] = {
     "desires": show_desires,
     "diff": show_diff,
     "doctor": show_checks,
+    "execute": show_deliveries,
     "head": show_head,
     "history": show_history,
     "history --follow": show_followed,
@@ -40,7 +44,7 @@ _FORMS: dict[str, Callable[[Document, Screen], None]] = {
     "simulate": show_forecast,
     "stats": show_stats,
     "verify": show_verified,
-    **dict.fromkeys(("cancel", "idle", "modify", "pause", "register", "trigger"), show_change),
+    **dict.fromkeys(_CHANGES, show_change),
 }
 """The form of a command's answer, where it has one of its own."""
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 from rich.text import Text
 
 from promptyoself.core.visible import visible
+from promptyoself.doors.terminal.answers import show_rest
 from promptyoself.doors.terminal.history import event_line
 from promptyoself.doors.terminal.moments import distance, length_of
 from promptyoself.doors.terminal.recurrences import recurrence
@@ -276,6 +277,7 @@ def show_change(document: Document, screen: Screen) -> None:
     show_pairs(
         screen,
         [
+            ("understood", plain(document.get("understood") or "")),
             ("next", Text("\n").join(screen.when(fire) for fire in upcoming)),
             ("in its zone", _in_own_zone(document, screen)),
             ("slot", screen.when(document.get("slot"))),
@@ -285,8 +287,15 @@ def show_change(document: Document, screen: Screen) -> None:
             ("life", f"number {document['life']}" if document.get("life", 1) > 1 else ""),
         ],
     )
+    show_rest(document, screen, without=_TOLD_OF_CHANGES)
     if document.get("hint"):
         screen.print(screen.sentence(document["hint"]))
+
+
+_TOLD_OF_CHANGES = (
+    *("id", "cancelled_id", "created", "understood", "next_run", "next_run_local", "timezone"),
+    *("fires", "slot", "modified", "differs", "under_way", "life"),
+)
 
 
 def _in_own_zone(document: Document, screen: Screen) -> str:

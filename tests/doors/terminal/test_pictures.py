@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from rich.cells import cell_len
 from terminals import Story, at_terminal, picture, told, without_codes
 
+DOCS = Path(__file__).resolve().parents[3] / "docs"
 PICTURES = Path(__file__).parent / "pictures"
 
 SHOWN = {
@@ -102,3 +104,20 @@ def test_no_width_breaks_a_form(story: Story, name: str, columns: int) -> None:
     lines = picture(*words, columns=columns).splitlines()
     assert max(map(cell_len, lines)) <= max(columns, 20)
     assert not any(line != line.rstrip() for line in lines)
+
+
+def test_the_picture_of_the_documentation_is_true() -> None:
+    """What docs/images/terminal.svg shows is what the commands print; `make docs` draws it."""
+    sys.path.insert(0, str(DOCS))
+    try:
+        from make_picture import PICTURE, picture
+    finally:
+        sys.path.remove(str(DOCS))
+
+    def words(svg: str) -> list[str]:
+        return re.findall(r">([^<>]+)</text>", svg)
+
+    kept = PICTURE.read_text(encoding="utf-8")
+    assert words(picture()) == words(kept)
+    assert "url(http" not in kept  # what a page that shows it would have to fetch
+    assert "@font-face" not in kept

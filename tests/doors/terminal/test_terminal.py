@@ -275,3 +275,16 @@ def test_a_bar_is_for_what_takes_longer_than_a_moment(var: Path, environ: dict[s
     shown = at_terminal("verify", environ=environ_at(var, environ, NO_COLOR="1"))
     assert b"%" not in shown.out
     assert shown.out.startswith("✓ The log is intact".encode())
+
+
+def test_a_pass_is_told_line_by_line(var: Path, clock: Clock, sandbox: Sandbox) -> None:
+    """`execute` tells a person which schedule was delivered, by its name, and what was skipped."""
+    agent = sandbox.agents[0]
+    id_ = add("--every", "1h", "--name", "stretch", agent=agent)
+    clock.advance(hours=3, minutes=5)
+    lines = picture("execute", columns=100).splitlines()
+    assert lines[0].split()[:4] == ["15:05:00", "↷", "skipped", "stretch"]
+    assert lines[1].split()[:4] == ["15:05:00", "✓", "delivered", "stretch"]
+    assert len(lines) == 2
+    assert picture("execute").startswith("✓ 0 prompts executed")
+    call("cancel", "--id", id_).success()
