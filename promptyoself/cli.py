@@ -110,13 +110,17 @@ class _LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
         from importlib import import_module
 
         module = import_module(f"promptyoself.doors.commands.{COMMANDS[cmd_name]}")
         command: click.Command = getattr(module, f"{cmd_name.replace('-', '_')}_command")
+        if ctx.resilient_parsing:  # a shell asks what could be typed next
+            from promptyoself.doors.completion import offer_values
+
+            offer_values(command)
         return command
 
 
@@ -182,6 +186,10 @@ def _run(arguments: Sequence[str] | None, via: str = "cli") -> int:
     if sys.stdout is None:
         print("promptyoself: stdout is closed, so nothing was done.", file=sys.stderr)
         return 1
+    if arguments is None and "_PROMPTYOSELF_COMPLETE" in os.environ:
+        from promptyoself.doors.completion import run_completion
+
+        return run_completion(cli)
     called = _in_full(sys.argv[1:] if arguments is None else arguments, via)
     try:
         try:

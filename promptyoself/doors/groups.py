@@ -24,6 +24,15 @@ class CommandGroup(click.Group):
             args = [self.default, *args]
         return super().parse_args(ctx, args)
 
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """See :meth:`click.Group.get_command`."""
+        command = super().get_command(ctx, cmd_name)
+        if command is not None and ctx.resilient_parsing:  # a shell asks what could be typed next
+            from promptyoself.doors.completion import offer_values
+
+            offer_values(command)
+        return command
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:

@@ -197,6 +197,7 @@ CLOSED = {
     "init": "init",
     "config": "configuration",
     "service": "service",
+    "completion": "completion",
     "doctor": "setup",
     "install-plugin": "setup",
     "mcp": "mcp",
@@ -210,7 +211,7 @@ COMMANDS = {name: tool.module for name, tool in TOOLS.items()} | CLOSED
 """The module of every command."""
 
 GROUPS: dict[str, tuple[str, ...]] = {
-    "Set up": ("init", "config", "service"),
+    "Set up": ("init", "config", "service", "completion"),
     "Schedule prompts": (*("register", "modify", "pause", "resume", "cancel", "trigger"),),
     "Look at them": (
         *("list", "show", "next", "agenda", "simulate", "report", "history", "diff", "stats"),

@@ -50,7 +50,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "service.delivery": BELOW_SERVICE - {"index"}
     | {"targets", "targets.letta", "service.schedules", "service.desires", "service.upkeep"},
     # How callers come in.
-    "doors": {"core", "state", "rules", "store", "targets"}
+    "doors": {"core", "events", "state", "rules", "store", "targets"}
     | {"service.delivery", "service.metrics", "service.schedules", "service.upkeep"}
     | {"doors.terminal"},
     "doors.terminal": {"core"},

@@ -150,6 +150,8 @@ def status_command(session: Session, system: bool) -> Document:
     from promptyoself.service.setup.crontab import own_line
 
     line = own_line()
+    if system:
+        session = Session(str(_system_var(session)), session.caller)
     answer: dict[str, object] = {"installed": False, "loop": session.store().workers.anyone()}
     manager = systemd.Manager(system=system) if systemd.is_here() else None
     if manager is not None and manager.unit.exists():
@@ -164,7 +166,10 @@ def status_command(session: Session, system: bool) -> Document:
             "starts_at_boot": status.enabled and (system or systemd.lingers()),
         }
         journal = "journalctl" if system else "journalctl --user"
-        answer["message"] = f"The service is {status.state}. `{journal} -u promptyoself` has more."
+        answer["message"] = (
+            f"The service is {status.state}. `promptyoself doctor` says whether all is well, and "
+            f"`{journal} -u promptyoself` what the loop said."
+        )
     elif line is not None:
         answer |= {"installed": True, "kind": "cron", "line": line}
         answer["message"] = "Your crontab delivers what is due, once a minute."

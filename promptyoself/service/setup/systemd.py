@@ -76,6 +76,7 @@ class Manager:
         self._systemctl("disable", "--now", NAME)
         self.unit.unlink()
         self._systemctl("daemon-reload")
+        self._run("reset-failed", NAME)
         return True
 
     def status(self) -> Status:
