@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 from checker import check_chain
 from tally import count
@@ -22,7 +22,7 @@ from promptyoself.events.kinds import PROBLEMS
 from promptyoself.events.records import ApprovalGranted, Record
 from promptyoself.events.schedule_fields import content_of
 from promptyoself.index.index import Snapshot
-from promptyoself.ledger import START, Envelope
+from promptyoself.ledger import START, Envelope, Position
 from promptyoself.rules.claim import Claim, Decision, RankDesires, claim
 from promptyoself.rules.failure_notices import with_notices
 from promptyoself.rules.outcome import Delivered, Outcome, outcome_events
@@ -59,6 +59,7 @@ class World:
         return Snapshot(self.state, START)
 
     pinned_to = None
+    actor: ClassVar = ACTOR
 
     @property
     def unpinned(self) -> World:
@@ -70,8 +71,15 @@ class World:
     def require_agent(self, agent_id: str | None) -> str | None:
         return agent_id
 
-    def replay(self) -> list[Any]:
-        return [SimpleNamespace(envelopes=self.events)]
+    def seen(self, state: State) -> State:
+        return state
+
+    def replay(self, after: Position = START) -> list[Any]:
+        last = START._replace(seq=len(self.events))
+        return [SimpleNamespace(envelopes=self.events[after.seq :], position=last)]
+
+    def state_at(self, covers: Callable[[Envelope], bool]) -> tuple[State, str]:
+        return fold(EMPTY, filter(covers, self.events)), ""
 
     def draft(self, record: Record, id_: str | None, _: str | None = None) -> Draft:
         return Draft(record, id_, ACTOR)

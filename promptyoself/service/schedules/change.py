@@ -80,6 +80,20 @@ def modify(store: Store, id_: str, request: Request, now: datetime) -> answers.M
     reason = asked.pop("reason", None)
     # A schedule has False where a registration leaves out a flag.
     asked.update((name, bool(asked[name])) for name in FLAGS if name in asked)
+    return set_fields(store, id_, asked, reason, now)
+
+
+def set_fields(
+    store: Store, id_: str, asked: Mapping[str, Any], reason: str | None, now: datetime
+) -> answers.Modified:
+    """Give fields of a schedule new values, which are checked and as a schedule has them.
+
+    An interval whose times change counts from now, unless its ``anchor`` is among the fields.
+
+    Raises:
+        PromptyoselfError: one of the codes of bad input, with nothing changed.
+    """
+    settings = store.settings
 
     def decide(state: State) -> tuple[list[Draft], answers.Modified]:
         schedule = _unfinished(state, id_, allow_failed=True)
@@ -93,7 +107,8 @@ def modify(store: Store, id_: str, request: Request, now: datetime) -> answers.M
         if ahead or not changes.keys().isdisjoint(TIMING):
             _require_repetitions_left(schedule, new.max_repetitions)
             if not _ANCHORING.isdisjoint(changes):
-                new = new._replace(anchor=new.start_at or anchor_for(now))
+                anchor = asked.get("anchor") or new.start_at or anchor_for(now)
+                new = new._replace(anchor=anchor)
                 changes["anchor"] = new.anchor
             if ahead:
                 counted = recount(store, id_, schedule_trigger(new), now)
