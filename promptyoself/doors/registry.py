@@ -180,6 +180,7 @@ TOOLS: dict[str, Tool] = {
 """Each command for agents by its name, in the order in which tools are listed."""
 
 CLOSED = {
+    "undo": "editing",
     "agenda": "forecast",
     "report": "audit",
     "rebuild": "log",
@@ -212,7 +213,7 @@ COMMANDS = {name: tool.module for name, tool in TOOLS.items()} | CLOSED
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "Set up": ("init", "config", "service", "completion"),
-    "Schedule prompts": (*("register", "modify", "pause", "resume", "cancel", "trigger"),),
+    "Schedule prompts": (*("register", "modify", "pause", "resume", "cancel", "trigger", "undo"),),
     "Look at them": (
         *("list", "show", "next", "agenda", "simulate", "report", "history", "diff", "stats"),
     ),

@@ -131,6 +131,7 @@ SEE_EVERYTHING = {
     "service.schedules.clock_rollback": "a schedule's slots of when it was another agent's count",
     "service.schedules.change": "who is to be told of a failure",
     "service.schedules.register": "which id is free",
+    "service.schedules.undo": "a schedule may have been another agent's before",
     "service.transfer.admission": "which id is free",
     "service.transfer.export": "what a schedule was registered with, if for another agent",
     "service.desires.manage": "which id is free",

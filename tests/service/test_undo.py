@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from calling import AGENT, add, call, events_of
+from calling import add, call, events_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stories import AGENTS, OUTCOMES, WHENS, Story
@@ -152,7 +152,9 @@ def test_slots_that_passed_meanwhile_stay_as_they_are() -> None:
     world.deliver()
     check_deliveries(world.events)
     check_slots(world.events, world.now)
-    sent = Counter(event.data["slot"] for event in world.events if event.type == "delivery.delivered")
+    sent = Counter(
+        event.data["slot"] for event in world.events if event.type == "delivery.delivered"
+    )
     assert set(sent.values()) == {1}
 
 
@@ -187,23 +189,38 @@ STEPS = st.one_of(
         st.sampled_from(["pause", "resume", "cancel", "trigger", "revive"]), st.integers(0, 9)
     ),
     st.tuples(st.just("modify"), st.tuples(st.integers(0, 9), WHENS)),
+    st.tuples(st.just("modify"), st.tuples(st.integers(0, 1), WHENS)),
     st.tuples(st.just("approve"), st.integers(0, 9)),
+    st.tuples(st.just("undo"), st.integers(0, 1)),
     st.tuples(st.just("undo"), st.integers(0, 9)),
     st.tuples(st.just("undo"), st.none()),
 )
 
 
+def is_approval_last(story: Story, id_: str | None) -> bool:
+    """Whether the last change, of that schedule or of any, was an approval."""
+    changes = (
+        event.type
+        for event in reversed(story.world.events)
+        if event.id and id_ in (None, event.id) and not event.type.startswith("delivery.")
+    )
+    return next(changes, "").startswith("approval.")
+
+
 @settings(max_examples=rounds(80), deadline=None)
-@given(st.lists(STEPS, max_size=40))
+@given(st.lists(STEPS, min_size=8, max_size=40))
 def test_the_audit_of_any_story_with_undo_is_clean(steps: list[tuple[str, Any]]) -> None:
     """Whatever was done and taken back, by any clock: each slot has its one outcome, and none was
     sent twice."""
     story = Story()
-    for what, detail in steps:
+    begin = [("register", (0, {"every": "7m"})), ("register", (1, {"every": "1h", "tier": 2}))]
+    for what, detail in [*begin, *steps]:
         if what != "undo":
             story.step(what, detail)
         elif detail is None or story.ids:
             id_ = None if detail is None else story.ids[detail % len(story.ids)]
+            if is_approval_last(story, id_):  # whose undoing needs the files of a real store
+                continue
             with suppress(PromptyoselfError):
                 undo(story.world, id_, None, story.world.now)  # type: ignore[arg-type]
     story.record_outcomes()

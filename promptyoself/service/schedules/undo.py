@@ -200,7 +200,12 @@ class _Undoing(NamedTuple):
         return {"message": "It is paused again."}
 
     def _revive(self) -> Mapping[str, Any]:
-        resumed = resume(self.store, self.schedule.id, self.reason, self.now)
+        try:
+            resumed = resume(self.store, self.schedule.id, self.reason, self.now)
+        except PromptyoselfError as error:
+            if error.code == "not_paused":
+                raise self._cannot("only registering it again brings it back") from None
+            raise
         if self.before is not None and self.before.status == "paused":
             pause(self.store, self.schedule.id, self.reason, self.now)
             return {"message": "Its cancellation is taken back: it is paused, as it was."}
