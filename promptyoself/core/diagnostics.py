@@ -124,7 +124,8 @@ class Log:
         register_secrets(*secrets)
         self._least = LEVELS.index(level)
         self._context: dict[str, Any] = {}
-        self._seldom = Seldom(_to_people)
+        self._timed = False
+        self._seldom = Seldom(self._tell_people)
         self._path = path
         self._write: Callable[[bytes], None] | None = None
         if path is not None:
@@ -136,10 +137,17 @@ class Log:
         """Add these fields to every line from now on."""
         self._context.update(fields)
 
+    def tell_time(self) -> None:
+        """Begin what is told to people with the time, from now on: for a process that lasts."""
+        self._timed = True
+
+    def _tell_people(self, message: str) -> None:
+        _to_people(message, format_utc(datetime.now(UTC))[:19] + "Z " if self._timed else "")
+
     def warn(self, message: str, **fields: Any) -> None:
         """Report that something is not as it should be."""
         if self._write is None:
-            _to_people(message)
+            self._tell_people(message)
         else:
             self.record(message, level="warning", **fields)
 
@@ -154,7 +162,7 @@ class Log:
             self._write(_encoded(fields) + b"\n")
         except OSError as error:
             if level in ("warning", "error"):
-                _to_people(message)
+                self._tell_people(message)
             self._seldom.warn("no log", f"The log file can't be written: {sentence(error)}")
 
 
@@ -226,14 +234,14 @@ class _File:
         return True
 
 
-def _to_people(message: str) -> None:
+def _to_people(message: str, time: str) -> None:
     try:
         from promptyoself.core.visible import visible
 
         text = visible(redact_secrets(message), one_line=True)
     except OSError:  # too many open files: a command must not fail because of a warning
         text = ascii(redact_secrets(message))[1:-1]
-    print(f"promptyoself: {text}", file=sys.stderr)
+    print(f"{time}promptyoself: {text}", file=sys.stderr)
 
 
 def _to_stderr(line: bytes) -> None:

@@ -88,7 +88,7 @@ def cannot_listen(host: str, port: int, error: Exception) -> PromptyoselfError:
     return PromptyoselfError(
         "port_in_use" if taken else "cannot_listen",
         f"Cannot listen on {host}:{port}: {error}.",
-        "Choose another port, or 0 for any that is free.",
+        "Choose another --port; 0 takes any that is free.",
     )
 
 

@@ -112,7 +112,9 @@ def parse_duration(text: str) -> int:
 
     def fault(problem: str) -> PromptyoselfError:
         message = f"The duration {shown(text)} {problem}."
-        return PromptyoselfError("invalid_duration", message, _DURATION_HINT, value=text[:200])
+        meant = _in_units(text)
+        hint = f"Did you mean {meant}? {_DURATION_HINT}" if meant else _DURATION_HINT
+        return PromptyoselfError("invalid_duration", message, hint, value=text[:200])
 
     stripped = text.strip()
     seconds = _sum_of(stripped)
@@ -127,6 +129,14 @@ def parse_duration(text: str) -> int:
     if seconds > _LONGEST:
         raise fault("is more than a hundred years")
     return seconds
+
+
+def _in_units(text: str) -> str:
+    """A duration in words, such as ``5 minutes``, as one that is taken; empty for other texts."""
+    parts = re.findall(r"([0-9]+) *(w|d|h|m|s)(?:eek|ay|our|in|inute|ec|econd|r)?s?(?![a-z])", text)
+    rest = re.sub(r"[0-9]+ *[a-z]+|,|\band\b|\s", "", text)
+    spelled = "".join(number + unit for number, unit in parts)
+    return spelled if parts and not rest and _sum_of(spelled) else ""
 
 
 def number_of_seconds(text: str) -> float | None:

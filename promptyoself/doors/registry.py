@@ -145,9 +145,16 @@ TOOLS: dict[str, Tool] = {
         Effect.READS_LOG,
         "schedules:History",
         "agent",
-        people_only=frozenset({"ndjson", "follow"}),
+        people_only=frozenset({"ndjson", "follow", "text"}),
     ),
-    "audit": Tool("audit", "Account for every slot", Effect.READS_LOG, "audit:Audit", "operator"),
+    "audit": Tool(
+        "audit",
+        "Account for every slot",
+        Effect.READS_LOG,
+        "audit:Audit",
+        "operator",
+        people_only=frozenset({"id"}),
+    ),
     "diff": Tool("audit", "Compare two times", Effect.READS_LOG, "audit:Difference", "operator"),
     "stats": Tool("log", "Count what there is", Effect.READS_LOG, "schedules:Stats", "operator"),
     "head": Tool(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -33,6 +34,15 @@ def test_warnings_go_to_stderr_without_a_file(capsys: pytest.CaptureFixture[str]
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == "promptyoself: look out\n"
+
+
+def test_a_process_that_lasts_tells_the_time(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each line of a loop on stderr begins with the time in UTC, to the second."""
+    log = Log(None)
+    log.tell_time()
+    log.warn("look out")
+    told = capsys.readouterr().err
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ promptyoself: look out\n", told)
 
 
 def test_what_lasts_is_told_once_a_minute() -> None:

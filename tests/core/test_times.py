@@ -310,3 +310,18 @@ def test_any_text_is_a_moment_or_refused(text: str, now: datetime) -> None:
     except PromptyoselfError as error:
         code = error.code
     assert code in ("", "invalid_time", "nonexistent_time")
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("5 minutes", "5m"), ("2 hours 30 minutes", "2h30m"), ("1 hour, 5 min", "1h5m"),
+        ("5 m", "5m"), ("1 day and 2 hrs", "1d2h"), ("3 months", ""), ("5 mean", ""),
+        ("30 minutes 2 hours", ""), ("an hour", ""),
+    ],
+)  # fmt: skip
+def test_a_duration_in_words_is_told_how_to_write_it(words: str, meant: str) -> None:
+    with pytest.raises(PromptyoselfError) as refused:
+        times.parse_duration(words)
+    assert refused.value.code == "invalid_duration"
+    assert refused.value.hint.startswith(f"Did you mean {meant}? " if meant else "Write 90s")

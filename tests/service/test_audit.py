@@ -533,6 +533,11 @@ def test_a_window_and_an_agent(var: Path, delivered: str) -> None:
     assert call("audit", "--since", "2026-11-20T15:30Z").success()["totals"]["slots"] == 2
     assert call("audit", "--until", "2026-11-20T13:00Z").success()["totals"]["slots"] == 1
     assert call("audit", "--agent-id", "agent-x").success()["totals"]["slots"] == 0
+    add("--every", "1h", prompt="another")
+    one = call("audit", "--id", delivered).success()
+    assert [schedule["id"] for schedule in one["schedules"]] == [delivered]
+    assert one["totals"]["slots"] == 5
+    call("audit", "--id", "sch_00000000").error("unknown_id")
     refused = call("audit", "--since", "2026-11-20T14:00Z", "--until", "2026-11-20T13:00Z")
     refused.error("empty_window", 2)
     call("audit", "--since", "whenever").error("invalid_time")

@@ -241,6 +241,27 @@ def test_history_follows_a_schedule_to_its_agent(var: Path, clock: Clock) -> Non
     assert [event["seq"] for event in others] == [3, 4]
 
 
+def test_history_shows_the_text_that_was_sent(var: Path, clock: Clock) -> None:
+    """With --text the very text of each attempt is there, made again from the schedule as it was
+    then, with its header; and with its hash. Otherwise nothing is added."""
+    store = store_in(var / "schedules")
+    id_ = add("--every", "1h", "--envelope", prompt="Before.\nAll of it.")
+    clock.advance(hours=1)
+    (claimed,) = deliver_due(store, clock.now)
+    call("modify", "--id", id_, "--prompt", "After.").success()
+    asked = ("history", "--id", id_, "--slot", "2026-11-20T13:00Z")
+    assert "texts" not in call(*asked).success()
+    (sent,) = call(*asked, "--text").success()["texts"]
+    assert sent["text"] == claimed.text
+    assert sent["text"].endswith("Before.\nAll of it.")
+    assert sent["text_sha256"] == sha256(claimed.text.encode()).hexdigest()
+    assert (sent["attempt"], sent["at"]) == (1, "2026-11-20T13:00:00.000000Z")
+    shown = call(*asked, "--format", "table").out.decode()
+    assert "Before.\nAll of it.\n" in shown
+    call("history", "--id", id_, "--text").error("conflicting_options", 2)
+    call(*asked, "--text", "--ndjson").error("conflicting_options", 2)
+
+
 def test_every_command_that_looks_back_takes_words(var: Path, clock: Clock) -> None:
     """Times that have passed may be said in words, by whichever command."""
     id_ = add("--every", "1h")

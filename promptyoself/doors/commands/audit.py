@@ -15,6 +15,7 @@ from promptyoself.doors.session import Session
 @click.option("--since", metavar="T", help="Only slots from then on: 2027-01-30, '7d ago'.")
 @click.option("--until", metavar="T", help="Only slots up to then: 2027-01-31, '1h ago' (now).")
 @click.option("--agent-id", metavar="AGENT", help="Only slots of this agent's schedules.")
+@click.option("--id", "id_", metavar="ID", help="Only slots of this schedule.")
 def audit_command(session: Session, **options: Any) -> Document:
     """Account for every slot that should have been.
 

@@ -151,7 +151,13 @@ def execute_command(
             message = f"{option} needs --loop."
             raise WrongUsage("conflicting_options", message, "Give both, or none.")
     if loop and deadline is not None:
-        raise WrongUsage("conflicting_options", "--deadline and --loop exclude each other.", "")
+        raise WrongUsage(
+            "conflicting_options",
+            "--deadline and --loop exclude each other.",
+            "Leave out --deadline: a loop goes on until it is stopped.",
+        )
+    if loop:
+        session.log.tell_time()
     store, letta = session.store(as_process=loop).unpinned, deliverer(session.settings)
     stop = session.caller.stop or StopFlag()
 

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from functools import partial
 from itertools import chain as one_after_the_other
+from itertools import tee
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -31,6 +32,9 @@ _chain = click.option("--chain", type=click.Choice(["schedules", "desires"]), he
 @click.option("--since", metavar="T", help="Not before: 2027-01-30T09:00, '2h ago'.")
 @click.option("--until", metavar="T", help="Not after: 2027-01-31, '1h ago'.")
 @click.option("--slot", metavar="T", help="Only of this slot of --id: 2027-01-30T09:00:00Z.")
+@click.option(
+    "--text", "texts", is_flag=True, help="With --slot: also the text that was sent, word by word."
+)
 @click.option("--by", metavar="NAME", help="Only by this login, agent or client.")
 @click.option(
     "--limit",
@@ -52,6 +56,7 @@ def history_command(
     limit: int | None,
     ndjson: bool,
     follows: bool,
+    texts: bool,
     chain: str | None,
     **options: Any,
 ) -> Document | None:
@@ -63,6 +68,9 @@ def history_command(
     from promptyoself.ledger import encode_line
     from promptyoself.service.schedules.history import history
 
+    if texts and (options["slot"] is None or ndjson or follows):
+        message = "--text is for one slot, and neither for --ndjson nor for --follow."
+        raise WrongUsage("conflicting_options", message, "Name the slot with --id and --slot.")
     store = session.reading(agent_id=options["agent_id"])
     of_desires = (options["id_"] or "").startswith("des_") or (
         (options["type_"] or "").partition(".")[0] == "desire"
@@ -74,6 +82,12 @@ def history_command(
     events = history(store.desires if desires else store, now=session.now(), **options)
     if session.caller.via in PROGRAM_DOORS:
         return _newest(events, min(limit or _FIRST, _MOST))
+    if options["slot"] is not None and not ndjson and (texts or session.for_people):
+        from promptyoself.service.schedules.sent_texts import sent_texts
+
+        events, again = tee(events)
+        sent = sent_texts(store, again)
+        session.beside["texts"] = sent
     if session.for_people and not ndjson:
         answer = _newest(events, limit or _FIRST)
         session.add_names(store, (event["id"] for event in answer["events"]))
@@ -82,7 +96,8 @@ def history_command(
         events = iter(deque(events, limit))
     if not ndjson:
         shown = [event._asdict() for event in events]
-        return {"events": shown, "count": len(shown)}
+        answer = {"events": shown, "count": len(shown)}
+        return {**answer, "texts": sent} if texts else answer
     # An error must be the only document on stdout, so nothing is printed before the first event.
     first = next(events, None)
     for event in one_after_the_other([first] if first else [], events):

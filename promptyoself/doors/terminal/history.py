@@ -49,6 +49,12 @@ def show_history(document: Document, screen: Screen) -> None:
         Column("DETAILS", 12, rank=1),
     )
     show_table(screen, columns, (_record(event, names, screen) for event in events))
+    for sent in screen.beside.get("texts", ()):
+        title = Text.assemble("Sent ", screen.clock(sent["at"]), f", attempt {sent['attempt']}")
+        title.stylize("bold")
+        text = sent["text"]
+        unknown = Text("The log has only its SHA-256.", style="dim")
+        screen.print("", title, unknown if text is None else Text(visible(text)))
 
 
 def _record(event: Document, names: Document, screen: Screen) -> tuple[Text, ...]:

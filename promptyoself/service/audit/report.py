@@ -25,6 +25,7 @@ from promptyoself.service.audit.loop_history import Loop
 from promptyoself.service.audit.slot_verdicts import SlotVerdict
 from promptyoself.service.proof.verify import head_of
 from promptyoself.state.fold import NO_LOSSES, Losses
+from promptyoself.store.access import find_schedule
 from promptyoself.store.store import Store, chains
 
 _EVER = datetime(1, 1, 1, tzinfo=UTC)
@@ -36,6 +37,7 @@ def audit(
     since: str | None = None,
     until: str | None = None,
     agent_id: str | None = None,
+    id_: str | None = None,
     now: datetime,
 ) -> dict[str, Any]:
     """Every slot from ``since`` to ``until`` with its one outcome.
@@ -47,10 +49,13 @@ def audit(
     Raises:
         PromptyoselfError: ``slots_unaccounted``, with the whole answer in its details, where a slot
             has no outcome, or two, or was none; ``invalid_time``, ``wrong_usage``,
+            ``unknown_id``,
             ``forbidden_agent``.
         ChainError: the log is damaged; ``newer_events`` where it can't be understood.
     """
     wanted = store.require_agent(agent_id)
+    if id_ is not None:
+        find_schedule(store.snapshot().state, id_)
     store = store.unpinned  # whether a slot was claimed twice, only all events together say
     zone = default_zone(store.settings)
     first = _EVER if since is None else read_moment(since, zone, now)
@@ -66,7 +71,7 @@ def audit(
     witness, losses = store.witness(), NO_LOSSES.copy()
     auditor = LogAuditor(first, last)
     actors = EventActors()
-    totals = AuditTotals(wanted, actors)
+    totals = AuditTotals(wanted, id_, actors)
     position = START
     try:
         for batch in store.replay():
@@ -90,7 +95,9 @@ def audit(
         raise impossible_event(position.seq + 1, problem) from None
     store.require_seen(witness, position.seq, losses.recorded)
     broken = {
-        id_: problem for id_, (agent, problem) in auditor.broken.items() if wanted in (None, agent)
+        broken_id: problem
+        for broken_id, (agent, problem) in auditor.broken.items()
+        if wanted in (None, agent) and id_ in (None, broken_id)
     }
     answer = {
         "since": None if since is None else format_utc(first),
@@ -152,15 +159,16 @@ class EventActors:
 class AuditTotals:
     """Adds up verdicts, for each schedule and altogether, and keeps those not delivered."""
 
-    def __init__(self, agent_id: str | None, actors: EventActors) -> None:
-        """``agent_id`` leaves out the verdicts on all other agents' slots."""
-        self._agent_id, self._actors = agent_id, actors
+    def __init__(self, agent_id: str | None, id_: str | None, actors: EventActors) -> None:
+        """``agent_id`` leaves out the verdicts on all other agents' slots, and ``id_`` those on all
+        other schedules'."""
+        self._agent_id, self._id, self._actors = agent_id, id_, actors
         self._sums: dict[tuple[str, str], Counter[str]] = {}  # by schedule and agent
         self._undelivered: list[dict[str, Any]] = []
 
     def add(self, verdict: SlotVerdict) -> None:
         """Count a verdict."""
-        if self._agent_id not in (None, verdict.agent_id):
+        if self._agent_id not in (None, verdict.agent_id) or self._id not in (None, verdict.id):
             return
         if verdict.slots < 0 and not self._withdraw(verdict):
             return

@@ -391,3 +391,12 @@ class Report(TypedDict):
     count: int
     left_out: NotRequired[Annotated[Counts, "How many lines each list lacks."]]
     message: AnswerMessage
+
+
+class SentText(TypedDict):
+    """The text of one attempt to deliver a slot."""
+
+    at: Instant
+    attempt: int
+    text_sha256: str
+    text: Annotated[str | None, "null where it can't be told."]
