@@ -13,6 +13,7 @@ import click
 
 from promptyoself.core.errors import WrongUsage
 from promptyoself.core.times import shown
+from promptyoself.doors.options import HELP
 from promptyoself.doors.registry import AGENT_FACING
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def refuse_repeats(command: click.Command, arguments: Sequence[str]) -> None:
     given: dict[click.Option, str] = {}
     repeated: tuple[str, str] | None = None
     for use in _uses(command, arguments, _nothing):
-        if use.words in (["--help"], ["-h"]):
+        if use.words[0] in HELP:
             return
         if use.option is not None and not use.option.multiple:
             if use.option in given:

@@ -7,6 +7,7 @@ import click
 from promptyoself.core.errors import WrongUsage
 from promptyoself.core.times import shown
 from promptyoself.doors.arguments import normalise_flags, refuse_repeats
+from promptyoself.doors.options import HELP, help_option
 
 
 class CommandGroup(click.Group):
@@ -14,12 +15,13 @@ class CommandGroup(click.Group):
 
     def __init__(self, name: str, default: str, help_: str) -> None:
         super().__init__(name, help=help_)
+        help_option(self)
         self.default = default
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """See :meth:`click.Group.parse_args`."""
         first = args[0] if args else ""
-        named = bool(first) and (not first.startswith("-") or first in ctx.help_option_names)
+        named = bool(first) and (not first.startswith("-") or first in HELP)
         if not named and not ctx.resilient_parsing:
             args = [self.default, *args]
         return super().parse_args(ctx, args)

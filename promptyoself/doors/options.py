@@ -41,7 +41,10 @@ class Whole(click.IntRange):
         return whole
 
 
-help_option = click.help_option("--help", "-h")
+HELP = ("--help", "-h")
+"""The options that ask for help."""
+
+help_option = click.help_option(*HELP)
 
 schedule_option = click.option(
     "--id", "id_", required=True, metavar="ID", help="The schedule: sch_… ."

@@ -13,6 +13,7 @@ from promptyoself.doors.terminal.inventories import (
     show_approvals,
     show_desires,
     show_head,
+    show_settings,
     show_stats,
     show_verified,
 )
@@ -30,6 +31,7 @@ _FORMS: dict[str, Callable[[Document, Screen], None]] = {
     "approvals": show_approvals,
     "audit": show_audit,
     "budgets": show_budgets,
+    "config list": show_settings,
     "desires": show_desires,
     "diff": show_diff,
     "doctor": show_checks,

@@ -156,3 +156,30 @@ def show_desires(document: Document, screen: Screen) -> None:
     hidden = document.get("total", len(desires)) - len(desires)
     if hidden:
         screen.print(Text(f"{hidden:,} more; --limit says how many are listed.", style="dim"))
+
+
+def show_settings(document: Document, screen: Screen) -> None:
+    """A line for each setting, with its value and where that came from; those that somebody has set
+    come first."""
+    settings = document["settings"]
+    chosen = [setting for setting in settings if setting["origin"] != "default"]
+    columns = (Column("SETTING", 20), Column("VALUE", 12), Column("FROM", 8))
+    for title, group in (("", chosen), ("By default", _without(settings, chosen))):
+        if not group:
+            continue
+        if title:
+            screen.print("", Text(title, style="bold"))
+        show_table(
+            screen,
+            columns if not title else columns[:2],
+            (
+                (plain(setting["name"]), plain(setting["value"] or "-"), plain(setting["origin"]))
+                for setting in group
+            ),
+        )
+    screen.print("")
+    show_rest(document, screen, without=("settings",))
+
+
+def _without(settings: list[Document], others: list[Document]) -> list[Document]:
+    return [setting for setting in settings if setting not in others]

@@ -6,6 +6,7 @@ import re
 from calendar import day_name, month_abbr
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import lru_cache
 
 
 def recurrence(kind: str, value: str, zone: str, home: str) -> str:
@@ -19,6 +20,7 @@ def recurrence(kind: str, value: str, zone: str, home: str) -> str:
     return words + ("" if zone == home else f" ({zone})")
 
 
+@lru_cache(maxsize=4096)
 def in_words(expression: str) -> str:
     """A cron expression in words: ``weekdays at 09:00``. It stays as it is where words would
     mislead: cron-descriptor joins a day of the month and a weekday by "and", but cron fires on

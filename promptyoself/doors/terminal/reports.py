@@ -240,7 +240,7 @@ def show_forecast(document: Document, screen: Screen) -> None:
             " ",
             plain(names.get(stopped["id"]) or stopped["id"]),
             f" is stopped by its {visible(stopped['why'], one_line=True).replace('_', ' ')}: ",
-            f"{stopped['slots']:,} slots from ",
+            f"{stopped['slots']:,} {'slot' if stopped['slots'] == 1 else 'slots'} from ",
             screen.clock(stopped["first"]),
         )
         screen.print(*[""] * (number == 0), line)

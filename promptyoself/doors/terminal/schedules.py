@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from rich.text import Text
 
+from promptyoself.core.instants import parse_utc
+from promptyoself.core.times import zone_named
 from promptyoself.core.visible import visible
 from promptyoself.doors.terminal.answers import show_rest
 from promptyoself.doors.terminal.history import event_line
@@ -248,19 +250,19 @@ def show_fires(document: Document, screen: Screen) -> None:
     """A line for each fire: when, and the time in the schedule's own zone where that is another."""
     if not document["fires"]:
         screen.print(Text("It won't fire."))
-    records = []
-    for fire in document["fires"]:
-        local = (fire["local"] or "")[:16].replace("T", " ")
-        here = _clock_of(fire["utc"], screen)
-        records.append((screen.when(fire["utc"]), "" if local == here else fire["local"]))
-    show_table(screen, (Column("NEXT"), Column("IN ITS OWN ZONE")), records)
+    columns = (Column("NEXT"), Column("BY ITS OWN CLOCKS"))
+    records = ((screen.when(fire["utc"]), _elsewhere(fire, screen)) for fire in document["fires"])
+    show_table(screen, columns, records)
 
 
-def _clock_of(instant: str, screen: Screen) -> str:
-    from promptyoself.core.instants import parse_utc
-    from promptyoself.core.times import wall_time, zone_named
-
-    return f"{wall_time(parse_utc(instant), zone_named(screen.zone)):%Y-%m-%d %H:%M}"
+def _elsewhere(fire: Document, screen: Screen) -> str:
+    """The time of a fire by the clocks of its schedule, if they aren't the reader's."""
+    if fire["local"] is None:
+        return ""
+    there = datetime.fromisoformat(fire["local"])
+    if there.utcoffset() == parse_utc(fire["utc"]).astimezone(zone_named(screen.zone)).utcoffset():
+        return ""
+    return f"{there:%a} {there.day} {there:%b} {there:%H:%M %z}"
 
 
 def show_change(document: Document, screen: Screen) -> None:

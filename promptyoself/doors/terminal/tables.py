@@ -56,15 +56,18 @@ def show_table(
     shown = _widths(screen.width, {index: columns[index] for index in filled}, natural)
     last = max(shown)
     heading = [Text(column.heading, style="dim") for column in columns]
+    lines: list[Text] = []
     for record in [heading, *cells] if any(column.heading for column in columns) else cells:
         rest = []
         if wrapped and record is not heading:
             rest = list(record[last].wrap(screen.console, max(shown[last], 1)))
             record = [*record[:last], rest.pop(0) if rest else Text("")]  # noqa: PLW2901
-        _print(screen, [(record[index], shown[index], columns[index]) for index in sorted(shown)])
+        parts = [(record[index], shown[index], columns[index]) for index in sorted(shown)]
+        lines.append(_line(screen, parts))
         before = sum(width + _GAP for index, width in shown.items() if index != last)
-        for line in rest:
-            screen.print(Text.assemble(" " * before, line))
+        lines += (Text.assemble(" " * before, line) for line in rest)
+    # At once, and as they are: rich would measure and wrap each of thousands again.
+    screen.console.print(Text("\n").join(lines), soft_wrap=True)
 
 
 def _text(cell: Text | str) -> Text:
@@ -102,7 +105,7 @@ def _widths(width: int, columns: dict[int, Column], natural: dict[int, int]) -> 
     return widths
 
 
-def _print(screen: Screen, cells: list[tuple[Text, int, Column]]) -> None:
+def _line(screen: Screen, cells: list[tuple[Text, int, Column]]) -> Text:
     line, begin = Text(), 0
     for cell, width, column in cells:
         shown = cut(screen, cell, width)
@@ -110,7 +113,7 @@ def _print(screen: Screen, cells: list[tuple[Text, int, Column]]) -> None:
         line.append(" " * (begin + before - line.cell_len))
         line.append_text(shown)
         begin += width + _GAP
-    screen.print(cut(screen, line, screen.width))
+    return cut(screen, line, screen.width)
 
 
 def cut(screen: Screen, text: Text, width: int) -> Text:
