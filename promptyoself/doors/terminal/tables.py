@@ -65,7 +65,7 @@ def show_table(
         parts = [(record[index], shown[index], columns[index]) for index in sorted(shown)]
         lines.append(_line(screen, parts))
         before = sum(width + _GAP for index, width in shown.items() if index != last)
-        lines += (Text.assemble(" " * before, line) for line in rest)
+        lines += (cut(screen, Text.assemble(" " * before, line), screen.width) for line in rest)
     # At once, and as they are: rich would measure and wrap each of thousands again.
     screen.console.print(Text("\n").join(lines), soft_wrap=True)
 
