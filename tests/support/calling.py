@@ -144,13 +144,19 @@ def run_at_a_terminal(*arguments: str, environ: dict[str, str], typed: bytes = b
     ) as process:
         os.close(theirs)
         os.write(ours, typed)
-        shown = b""
-        with suppress(OSError):  # the other side is closed
-            while piece := os.read(ours, 1 << 16):
-                shown += piece
+        shown = all_shown(ours)
         out, _ = process.communicate(timeout=60)
     os.close(ours)
     return Answer(process.returncode, out, shown.decode())
+
+
+def all_shown(terminal: int) -> bytes:
+    """What is written to a terminal until its other side is closed."""
+    shown = b""
+    with suppress(OSError):  # the other side is closed
+        while piece := os.read(terminal, 1 << 16):
+            shown += piece
+    return shown
 
 
 def little_memory() -> None:

@@ -11,14 +11,14 @@ import struct
 import sys
 import termios
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from subprocess import Popen
 from typing import Any
 
 import pytest
-from calling import Answer, call, clean_environ, use_environ
+from calling import Answer, all_shown, call, clean_environ, use_environ
 
 from promptyoself.doors.session import Session
 from promptyoself.sandbox import Sandbox
@@ -147,10 +147,7 @@ def at_terminal(
     ) as process:
         os.close(theirs)
         os.write(ours, typed)
-        shown = b""
-        with suppress(OSError):  # the other side is closed
-            while piece := os.read(ours, 1 << 16):
-                shown += piece
+        shown = all_shown(ours)
         process.wait(timeout=60)
     os.close(ours)
     return Answer(process.returncode, shown.replace(b"\r\n", b"\n"), "")
