@@ -147,14 +147,7 @@ TOOLS: dict[str, Tool] = {
         "agent",
         people_only=frozenset({"ndjson", "follow", "text"}),
     ),
-    "audit": Tool(
-        "audit",
-        "Account for every slot",
-        Effect.READS_LOG,
-        "audit:Audit",
-        "operator",
-        people_only=frozenset({"id"}),
-    ),
+    "audit": Tool("audit", "Account for every slot", Effect.READS_LOG, "audit:Audit", "operator"),
     "diff": Tool("audit", "Compare two times", Effect.READS_LOG, "audit:Difference", "operator"),
     "stats": Tool("log", "Count what there is", Effect.READS_LOG, "schedules:Stats", "operator"),
     "head": Tool(

@@ -109,6 +109,19 @@ def test_overdue_slots_fire_at_once(var: Path, clock: Clock) -> None:
     assert (line["at"][11:16], line["slot"][11:16]) == ("13:00", "12:05")
 
 
+def test_tags_choose(var: Path, clock: Clock) -> None:
+    """Only schedules that have every tag are told, the paused ones too."""
+    add("--every", "3h", "--name", "both", "--tag", "home", "--tag", "daily")
+    add("--every", "3h", "--name", "home", "--tag", "home")
+    paused = add("--every", "3h", "--name", "paused", "--tag", "daily")
+    call("pause", "--id", paused).success()
+    assert {line["name"] for line in agenda("--tag", "Home")["agenda"]} == {"both", "home"}
+    answer = agenda("--tag", "home", "--tag", "daily")
+    assert (answer["fires"], "paused" in answer) == (8, False)
+    assert agenda("--tag", "daily")["paused"][0]["name"] == "paused"
+    call("agenda", "--tag", "").error("invalid_tag")
+
+
 def test_idle_prompts_are_in_it(var: Path, clock: Clock) -> None:
     """An idle prompt fires where its agent has desires."""
     call("idle", "--agent-id", AGENT, "--every", "1h").success()

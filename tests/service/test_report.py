@@ -141,6 +141,21 @@ def test_one_agent_alone(night: dict[str, str], monkeypatch: pytest.MonkeyPatch)
     call("report", "--agent-id", AGENT).error("forbidden_agent")
 
 
+def test_tags_choose(var: Path, store: Store, clock: Clock) -> None:
+    """Only schedules that have every tag are told."""
+    for name, tags in (("both", ("home", "daily")), ("home", ("home",)), ("none", ())):
+        asked = [word for tag in tags for word in ("--tag", tag)]
+        add("--every", "3h", "--name", name, *asked)
+    clock.advance(hours=3)
+    deliver_due(store, clock.now)
+    clock.advance(hours=3)
+    answer = report("--tag", "home")
+    assert {line["name"] for line in answer["schedules"]} == {"both", "home"}
+    assert (answer["totals"]["delivered"], answer["totals"]["waiting"]) == (1, 2)
+    (one,) = report("--tag", "home", "--tag", "daily")["schedules"]
+    assert one["name"] == "both"
+
+
 def test_lists_are_bounded_and_what_is_left_out_is_counted(night: dict[str, str]) -> None:
     answer = report("--limit", "1")
     assert [len(answer[name]) for name in ("agents", "schedules", "outcomes", "open")] == [1] * 4

@@ -6,7 +6,7 @@ import click
 
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.doors.command import command
-from promptyoself.doors.options import limit_option, only_agent_option
+from promptyoself.doors.options import limit_option, only_agent_option, tag_option
 from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
 
@@ -69,6 +69,7 @@ def _ids(answer: Document, key: str) -> list[str]:
 @click.option("--since", default="yesterday", metavar="T", help="From then on: 'last night', 2h.")
 @click.option("--until", metavar="T", help="Up to then: 'this morning', '1h ago' (now).")
 @only_agent_option
+@tag_option
 @limit_option
 def report_command(session: Session, **options: Any) -> Document:
     """Say what was delivered, failed and skipped in a while.

@@ -1,9 +1,11 @@
 """What would happen, and what is left of today's deliveries."""
 
+from typing import Any
+
 import click
 
 from promptyoself.doors.command import command
-from promptyoself.doors.options import Seconds, limit_option, only_agent_option
+from promptyoself.doors.options import Seconds, limit_option, only_agent_option, tag_option
 from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
 
@@ -54,10 +56,9 @@ def budgets_command(session: Session, agent_id: str | None) -> Document:
     "--for", "length", default="24h", metavar="DURATION", help="How far ahead: 24h, 3d, 1w."
 )
 @only_agent_option
+@tag_option
 @limit_option
-def agenda_command(
-    session: Session, length: str, agent_id: str | None, limit: int | None
-) -> Document:
+def agenda_command(session: Session, length: str, agent_id: str | None, **options: Any) -> Document:
     """List what fires in the hours or days ahead, by day.
 
     It assumes that every delivery succeeds. A schedule that fires often has one line a day. Paused
@@ -67,7 +68,7 @@ def agenda_command(
     from promptyoself.service.forecast.agenda import agenda_for
 
     store = session.reading(agent_id=agent_id)
-    answer = agenda_for(store, length, session.now(), agent_id=agent_id, limit=limit)
+    answer = agenda_for(store, length, session.now(), agent_id=agent_id, **options)
     if answer["fires"]:
         session.warn_if_nothing_delivers(store)
     return answer

@@ -49,10 +49,17 @@ def _show_what_is_missing(document: Document, screen: Screen) -> None:
         hint = f"{left_out:,} more: --limit {document['total']} shows all."
         screen.print("", Text(hint, style="dim"))
     if document.get("paused"):
-        names = (plain(paused["name"] or paused["id"]) for paused in document["paused"])
+        names = (_paused(paused, screen) for paused in document["paused"])
         screen.print("", Text.assemble("Paused: ", Text(", ").join(names), "."))
     for broken in document.get("broken", ()):
         screen.print(Text.assemble(f"{broken['id']}: ", plain(broken["problem"])))
+
+
+def _paused(paused: Document, screen: Screen) -> Text:
+    name = plain(paused["name"] or paused["id"])
+    if not paused.get("resume_at"):
+        return name
+    return Text.assemble(name, " until ", screen.clock(paused["resume_at"]))
 
 
 def _day(instant: str, screen: Screen) -> str:

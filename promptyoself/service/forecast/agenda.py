@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.core.settings import default_zone
+from promptyoself.core.text_limits import check_tags
 from promptyoself.core.times import in_zone, is_zone, parse_duration, parse_moment, wall_time
 from promptyoself.core.times import zone_named as zone_of
 from promptyoself.service.desires.idle_source import desire_ranking
 from promptyoself.service.forecast.simulator import Simulator
 from promptyoself.service.schedules.approval_tokens import Tokens
 from promptyoself.service.schedules.views import describe, problem_of
-from promptyoself.state.schedules import State, unfinished
+from promptyoself.state.schedules import Schedule, State, unfinished
 from promptyoself.store.store import Store
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ def agenda_for(
     now: datetime,
     *,
     agent_id: str | None = None,
+    tags: Sequence[str] = (),
     limit: int | None = None,
 ) -> answers.Agenda:
     """The deliveries from ``now`` on, for as long as the duration ``length`` says, the soonest
@@ -93,13 +94,15 @@ def agenda_for(
 
     They are those that a loop would make if all succeed. A schedule that fires more than
     :data:`MOST_A_DAY` times on a day has one line for that day. Days are those in the zone of
-    PROMPTYOSELF_TZ. There are ``limit`` lines at most, by default :data:`MAX_LINES`.
+    PROMPTYOSELF_TZ. Only schedules that have all of ``tags`` are told. There are ``limit`` lines at
+    most, by default :data:`MAX_LINES`.
 
     Raises:
-        PromptyoselfError: ``forbidden_agent``, ``invalid_duration``.
+        PromptyoselfError: ``forbidden_agent``, ``invalid_duration``, ``invalid_tag``.
         ChainError: the log is damaged.
     """
     only = store.require_agent(agent_id)
+    wanted_tags = frozenset(check_tags(tags))
     end = now + timedelta(seconds=parse_duration(length))
     state, position = store.read()
     simulator = _simulator(store, state, position, now, only)
@@ -112,6 +115,8 @@ def agenda_for(
             truncated = True
             break
         at = event.at
+        if not wanted_tags <= set(state.schedules[event.id].tags or ()):
+            continue
         if event.type == "delivery.attempted":
             fires += 1
             day = in_zone(parse_utc(at), zone)[:10]
@@ -126,7 +131,10 @@ def agenda_for(
     ]
     lines.sort(key=lambda line: (line["at"], line["id"]))
     limit = limit or MAX_LINES
-    paused = [schedule for schedule in unfinished(state, only) if schedule.status == "paused"]
+    schedules = [
+        schedule for schedule in unfinished(state, only) if wanted_tags <= set(schedule.tags or ())
+    ]
+    paused = [schedule for schedule in schedules if schedule.status == "paused"]
     answer: answers.Agenda = {
         "since": format_utc(now),
         "until": reached,
@@ -142,16 +150,8 @@ def agenda_for(
     if skipped:
         answer["skipped"] = dict(sorted(skipped.items()))
     if paused:
-        answer["paused"] = [
-            {
-                "id": schedule.id,
-                "agent_id": schedule.agent_id,
-                "name": schedule.name,
-                "prompt": describe(schedule, (), full=False)["prompt"],
-            }
-            for schedule in islice(paused, limit)
-        ]
-    if broken := _broken(state, only, simulator):
+        answer["paused"] = [_describe_paused(schedule) for schedule in paused[:limit]]
+    if broken := _broken(schedules, simulator):
         answer["broken"] = broken
     return answer
 
@@ -213,11 +213,25 @@ def _lines(
         yield line
 
 
-def _broken(state: State, only: str | None, simulator: Simulator) -> list[answers.BrokenSchedule]:
+def _describe_paused(schedule: Schedule) -> answers.PausedSchedule:
+    paused: answers.PausedSchedule = {
+        "id": schedule.id,
+        "agent_id": schedule.agent_id,
+        "name": schedule.name,
+        "prompt": describe(schedule, (), full=False)["prompt"],
+    }
+    if schedule.resume_at is not None:
+        paused["resume_at"] = schedule.resume_at
+    return paused
+
+
+def _broken(schedules: Iterable[Schedule], simulator: Simulator) -> list[answers.BrokenSchedule]:
     """The schedules whose times can't be told, or not all of them."""
-    broken = dict(simulator.broken)
-    for schedule in unfinished(state, only):
-        if not is_zone(schedule.timezone) and (problem := problem_of(schedule)):
+    broken = {}
+    for schedule in schedules:
+        if schedule.id in simulator.broken:
+            broken[schedule.id] = simulator.broken[schedule.id]
+        elif not is_zone(schedule.timezone) and (problem := problem_of(schedule)):
             broken[schedule.id] = problem
     return [{"id": id_, "problem": problem} for id_, problem in sorted(broken.items())]
 

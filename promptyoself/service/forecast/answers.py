@@ -83,6 +83,7 @@ class PausedSchedule(TypedDict):
     agent_id: str
     name: str | None
     prompt: str
+    resume_at: NotRequired[Annotated[Instant, "When it runs again by itself."]]
 
 
 class Agenda(TypedDict):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from promptyoself.core.errors import WrongUsage, impossible_event
 from promptyoself.core.instants import format_utc
 from promptyoself.core.settings import default_zone
+from promptyoself.core.text_limits import check_tags
 from promptyoself.ledger import Envelope
 from promptyoself.phrases.moments import read_moment
 from promptyoself.rules.due import due
@@ -36,20 +37,24 @@ def report(
     since: str = "yesterday",
     until: str | None = None,
     agent_id: str | None = None,
+    tags: Sequence[str] = (),
     limit: int | None = None,
     now: datetime,
 ) -> answers.Report:
     """What became of slots from ``since`` to ``until``: how many were delivered, failed and were
     skipped, by agent and by schedule; and what still waits or is in doubt now.
 
-    What counts is when an outcome was recorded. Only the months of the log from ``since`` on are
-    read. Each list has ``limit`` lines at most, by default :data:`MAX_LINES`.
+    Only schedules are told that have all of ``tags`` now. What counts is when an outcome was
+    recorded. Only the months of the log from ``since`` on are read. Each list has ``limit`` lines
+    at most, by default :data:`MAX_LINES`.
 
     Raises:
-        PromptyoselfError: ``invalid_time``, ``empty_window``, ``forbidden_agent``.
+        PromptyoselfError: ``invalid_time``, ``empty_window``, ``invalid_tag``,
+            ``forbidden_agent``.
         ChainError: the log is damaged.
     """
     wanted = store.require_agent(agent_id)
+    wanted_tags = frozenset(check_tags(tags))
     zone = default_zone(store.settings)
     first = format_utc(read_moment(since, zone, now))
     end = now if until is None else min(read_moment(until, zone, now, end=True), now)
@@ -61,7 +66,7 @@ def report(
             "Give a --since before --until, and before now.",
         )
     state = store.read().state
-    sums = _Sums(state, limit or MAX_LINES)
+    sums = _Sums(state, wanted_tags, limit or MAX_LINES)
     for owner, event in store.tail(first[:7]).read():
         if event.ts > last:
             break
@@ -118,8 +123,9 @@ def _open_delivery(state: State, slot: OpenSlot) -> answers.OpenDelivery:
 class _Sums:
     """Adds up outcomes, for each schedule and agent, and keeps the newest."""
 
-    def __init__(self, state: State, limit: int) -> None:
-        self._state, self._limit = state, limit
+    def __init__(self, state: State, tags: frozenset[str], limit: int) -> None:
+        """``tags`` leaves out schedules that haven't all of them."""
+        self._state, self._tags, self._limit = state, tags, limit
         self._sums: dict[tuple[str, str], Counter[str]] = {}  # by agent and schedule
         self._errors: dict[tuple[str, str], answers.LastError] = {}  # likewise
         self._outcomes: deque[answers.OutcomeLine] = deque(maxlen=limit)
@@ -128,6 +134,8 @@ class _Sums:
 
     def add(self, id_: str, agent_id: str, event: Envelope) -> None:
         """Take in an event that ends a slot, or several. Raises ``corrupt_chain``."""
+        if not self._has_tags(id_):
+            return
         outcome, data = _ENDS[event.type], event.data
         try:
             slot, slots = str(data["slot"]), int(data.get("slots", 1))
@@ -161,9 +169,17 @@ class _Sums:
 
     def add_waiting(self, waiting: answers.OpenDelivery) -> None:
         """Take in a delivery that has no outcome yet."""
+        if not self._has_tags(waiting["id"]):
+            return
         self._open.append(waiting)
         sums = self._sums.setdefault((waiting["agent_id"], waiting["id"]), Counter())
         sums["in_doubt" if waiting["state"] == "in_doubt" else "waiting"] += 1
+
+    def _has_tags(self, id_: str) -> bool:
+        if not self._tags:
+            return True
+        schedule = self._state.schedules.get(id_)
+        return schedule is not None and self._tags <= set(schedule.tags or ())
 
     def _name(self, id_: str) -> str | None:
         schedule = self._state.schedules.get(id_)
