@@ -6,6 +6,7 @@ Run it with `make docs`. At the end of this file, FILES names each file that it 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import wrap
@@ -18,6 +19,10 @@ from promptyoself.doors.agent_parameters import argument_name, parameters
 from promptyoself.doors.registry import AGENT_FACING, TOOLS, Effect, Tool
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / "docs"))  # where the tests, which run this file, don't look
+
+from manual_page import manual_page  # noqa: E402
+
 COMMON = {"--var", "--format", "--no-pager", "--help"}
 _RECORD = re.compile(
     r"# (\d+)\. (.+)\n\n\*\*Date\.\*\* (\d{4}-\d\d-\d\d)\.\n"
@@ -226,6 +231,7 @@ FILES = {
     ROOT / ".env.example": dotenv,
     DATA / ".env.example": dotenv,
     DATA / "alerts.yml": alerts,
+    DATA / "promptyoself.1": lambda: manual_page(cli, frozenset(COMMON)),
 }
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -16,11 +17,12 @@ from filelock import FileLock
 
 from promptyoself import __version__
 from promptyoself.core.errors import EXTRAS
+from promptyoself.doors.registry import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
 OPERATING = ROOT / "docs" / "howto" / "operating.md"
 AGENT = "agent-7"
-DATA = ("promptyoself.service", ".env.example", "alerts.yml")
+DATA = ("promptyoself.service", ".env.example", "alerts.yml", "promptyoself.1")
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +83,8 @@ def test_the_wheel_has_the_package_and_nothing_else(built: Path) -> None:
     assert {f"promptyoself/data/{name}" for name in DATA} <= names
     info = f"promptyoself-{__version__}.dist-info/"
     assert {f"{info}METADATA", f"{info}licenses/LICENSE"} <= names
-    assert all(name.startswith(("promptyoself/", info)) for name in names)
+    page = f"promptyoself-{__version__}.data/data/share/man/man1/promptyoself.1"
+    assert all(name.startswith(("promptyoself/", info)) for name in names - {page})
 
 
 def test_the_source_has_what_the_wheel_is_made_of(tmp_path: Path) -> None:
@@ -114,6 +117,30 @@ def test_the_files_are_found_once_installed(built: Path, tmp_path: Path) -> None
         assert (unit.parent / name).read_bytes() == (ROOT / "promptyoself/data" / name).read_bytes()
     assert (unit.parent / "alerts.yml").read_bytes() == (ROOT / "docs/alerts.yml").read_bytes()
     assert (unit.parent / ".env.example").read_bytes() == (ROOT / ".env.example").read_bytes()
+
+
+def test_the_manual_page_is_installed(built: Path) -> None:
+    """Where `man promptyoself` looks, which knows the folders beside those of PATH."""
+    page = built / "venv" / "share" / "man" / "man1" / "promptyoself.1"
+    assert page.read_bytes() == (ROOT / "promptyoself/data/promptyoself.1").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "checker", [["man", "--warnings", "-l"], ["mandoc", "-T", "lint", "-W", "warning"]]
+)
+def test_the_manual_page_is_well_formed(checker: list[str]) -> None:
+    """Whichever program shows it has nothing to complain of; and it names every command."""
+    page = ROOT / "promptyoself/data/promptyoself.1"
+    text = page.read_text().replace("\\-", "-")
+    assert all(f"\n.SS promptyoself {name}" in text for name in COMMANDS)
+    if shutil.which(checker[0]) is None:
+        pytest.skip(f"{checker[0]} is not installed")
+    environ = {**os.environ, "MANWIDTH": "80", "LC_ALL": "C.UTF-8"}
+    done = subprocess.run(
+        [*checker, str(page)], env=environ, capture_output=True, text=True, check=False
+    )
+    said = done.stderr if checker[0] == "man" else done.stdout
+    assert [line for line in said.splitlines() if "missing date" not in line] == []
 
 
 def test_the_wheel_works_alone(built: Path, tmp_path: Path) -> None:
