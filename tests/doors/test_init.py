@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from calling import Answer, call
+from documents import ROOT, steps
 from installed import converse, environ_of, home, place  # noqa: F401
 
 from promptyoself.core.settings import read_file
@@ -58,6 +59,16 @@ def test_again_it_changes_only_what_is_answered_otherwise(home: Path, letta: San
     answer = call("init", "--yes", "--tz", "Europe/Paris").success()
     assert answer["changed"] == ["PROMPTYOSELF_TZ"]
     assert values(home) == before | {"PROMPTYOSELF_TZ": "Europe/Paris"}
+
+
+def test_a_person_reads_no_more_than_what_is_new(home: Path, letta: Sandbox) -> None:
+    """The answers are on the screen already: what is left to say is where they went, and what to do
+    next."""
+    answer = call("init", "--yes", "--url", letta.url, "--format", "table")
+    shown = " ".join(answer.out.decode().split())
+    assert "settings were written to" in shown
+    assert "`promptyoself register --agent-id AGENT --prompt" in shown
+    assert letta.url not in shown
 
 
 def test_the_zone_is_the_machines_and_the_only_agent_is_the_default(
@@ -159,6 +170,26 @@ def test_a_person_may_write_it_all_the_same(place: Path, tmp_path: Path) -> None
     ]
     asked(place, tmp_path, replies).success()
     assert values(tmp_path)["LETTA_BASE_URL"] == NOWHERE
+
+
+def test_the_first_day_shows_what_is_asked(place: Path, tmp_path: Path) -> None:
+    """docs/tutorial/first-day.md has these questions, in this order, and what is said between."""
+    (step,) = steps(
+        (ROOT / "docs/tutorial/first-day.md").read_text(), "a test at a terminal runs it"
+    )
+    with Sandbox(("echo-1", "echo-2", "echo-3")) as letta:
+        replies = [
+            ("Address of your Letta server", letta.url),
+            ("Time zone", ""),
+            ("Agent of prompts", "1"),
+        ]
+        screen = asked(place, tmp_path, replies).err
+    *lines, _ = step.shown.splitlines()  # the last asks for a service, which this test leaves out
+    at = 0
+    for line in lines:
+        what = line.partition("/home/")[0].partition(" [")[0]
+        assert what in screen[at:], (line, screen)
+        at = screen.index(what, at) + len(what)
 
 
 def asked(place: Path, home: Path, replies: list[tuple[str, str]]) -> Answer:

@@ -30,6 +30,7 @@ REASONS = {
     "it needs Docker",
     "it runs this suite",
     "make runs it",
+    "a test at a terminal runs it",
     "make test-letta runs it",
     "it changes your crontab",
     "it changes the system's services",

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from queue import Queue
@@ -147,6 +148,8 @@ class Reader:
         said: Queue[str] = Queue()
         threading.Thread(target=_listen, args=(server, said), daemon=True).start()
         output = "".join(said.get(timeout=self._patience) for _ in range(lines))
+        if "execute" in command and not lines:
+            self._wait_for_a_loop()
         if "sandbox" in command:
             self.url = json.loads(output)["url"]
             self._environ["LETTA_BASE_URL"] = self.url
@@ -154,6 +157,12 @@ class Reader:
             self.mcp_url = json.loads(output)["url"]
         output = output.replace(self.mcp_url, DOCUMENTED_MCP)
         return output.replace(self.url, DOCUMENTED_URL)
+
+    def _wait_for_a_loop(self) -> None:
+        """A loop that has nothing to tell is there once it has its lock."""
+        end = time.monotonic() + self._patience
+        while not list(self._folder.glob("var/workers/wrk_*")) and time.monotonic() < end:
+            time.sleep(0.05)
 
     def leave(self) -> None:
         """Stop the servers, as Ctrl-C would, and see them end in order."""

@@ -80,6 +80,7 @@ def set_command(session: Session, name: str, value: str | None) -> Document:
     value = value.strip()
     changed = change_settings(path, {setting.name: value})
     shown = Source(setting, value, str(path)).shown
+    state = f"{'now' if changed else 'already'} {'set' if setting.secret else shown}"
     if setting.name in os.environ:
         session.add_warning(
             f"{setting.name} is set in the environment too, and the environment comes first."
@@ -89,7 +90,7 @@ def set_command(session: Session, name: str, value: str | None) -> Document:
         "value": shown,
         "file": str(path),
         "changed": changed != [],
-        "message": f"{setting.name} is {'now' if changed else 'already'} {shown}.",
+        "message": f"{setting.name} is {state}.",
     }
 
 

@@ -261,7 +261,8 @@ class _Setup:
 
     def _message(self, changed: list[str], agent: str | None, installed: Document | None) -> str:
         count = f"{len(changed)} {'setting was' if len(changed) == 1 else 'settings were'}"
-        parts = [f"{count} written." if changed else "All is set like that already."]
+        written = f"{count} written to {settings_path()}."
+        parts = [written if changed else "All is set like that already."]
         named = "" if agent else " --agent-id AGENT"
         parts.append(f"Try `promptyoself register{named} --prompt 'Stretch.' --time 'in 1m'`.")
         if installed is None:

@@ -22,6 +22,7 @@ from promptyoself.doors.terminal.report import show_report
 from promptyoself.doors.terminal.reports import show_audit, show_budgets, show_diff, show_forecast
 from promptyoself.doors.terminal.schedules import show_card, show_change, show_fires, show_list
 from promptyoself.doors.terminal.screen import Document, Screen
+from promptyoself.doors.terminal.setup import show_set_up
 
 _CHANGES = ("cancel", "idle", "modify", "pause", "register", "resume", "trigger")
 
@@ -39,6 +40,7 @@ _FORMS: dict[str, Callable[[Document, Screen], None]] = {
     "head": show_head,
     "history": show_history,
     "history --follow": show_followed,
+    "init": show_set_up,
     "list": show_list,
     "next": show_fires,
     "report": show_report,
