@@ -13,7 +13,7 @@ import click
 
 from promptyoself.core.errors import WrongUsage
 from promptyoself.core.times import shown
-from promptyoself.doors.options import HELP
+from promptyoself.doors.options import HELP, ScheduleArgument
 from promptyoself.doors.registry import AGENT_FACING
 
 if TYPE_CHECKING:
@@ -36,7 +36,10 @@ def normalise_flags(command: click.Command, arguments: Sequence[str]) -> list[st
     """The arguments with ``--agent_id`` as ``--agent-id``, ``--flag true`` as ``--flag``, and
     ``--flag false`` as the flag's opposite, or left out where it has none."""
     # A flag's neighbour may be the argument that the command takes.
-    takes_argument = any(isinstance(param, click.Argument) for param in command.params)
+    takes_argument = any(
+        isinstance(param, click.Argument) and not isinstance(param, ScheduleArgument)
+        for param in command.params
+    )
     truth_of = _nothing if takes_argument else _WRITTEN.get
     return [word for use in _uses(command, arguments, truth_of) for word in use.words]
 
@@ -86,6 +89,7 @@ def from_host(command: click.Command, arguments: Sequence[str]) -> list[str]:
     by_option = {f"--{name}": offer for offer in offered for name in (offer.name, *offer.aliases)}
     by_option |= {f"--{offer.opposite}": offer for offer in offered if offer.opposite is not None}
     words: list[str] = []
+    stray: list[str] = []
     before = _Use([])
     for use in _uses(command, arguments, parse_boolean):
         parameter = by_option.get(use.name)
@@ -108,8 +112,11 @@ def from_host(command: click.Command, arguments: Sequence[str]) -> list[str]:
                 "Give true or false.",
             )
         else:
-            words += use.words
+            stray += use.words
         before = use
+    if plain := [word for word in stray if word != "--"]:
+        s = "" if len(plain) == 1 else "s"  # as Click says it, where a command takes none
+        raise click.UsageError(f"Got unexpected extra argument{s} ({' '.join(plain)})")
     return words
 
 

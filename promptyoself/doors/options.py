@@ -1,9 +1,14 @@
 """The options that several commands have, and the types of their values."""
 
+from collections.abc import Callable, Mapping
 from math import isnan
-from typing import Any
+from typing import Any, TypeVar
 
 import click
+
+from promptyoself.core.errors import WrongUsage
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Seconds(click.FloatRange):
@@ -46,9 +51,43 @@ HELP = ("--help", "-h")
 
 help_option = click.help_option(*HELP)
 
-schedule_option = click.option(
-    "--id", "id_", required=True, metavar="ID", help="The schedule: sch_… ."
-)
+
+class ScheduleArgument(click.Argument):
+    """A schedule as a plain argument, which stands for ``--id``. It is for people; agents aren't
+    told of it."""
+
+
+class _ScheduleOption(click.Option):
+    """The option ``--id``, in whose place there may be a :class:`ScheduleArgument`."""
+
+    def handle_parse_result(
+        self, ctx: click.Context, opts: Mapping[str, Any], args: list[str]
+    ) -> tuple[Any, list[str]]:
+        plain = opts.get("schedule")
+        if isinstance(plain, str):
+            if isinstance(opts.get(str(self.name)), str):
+                raise WrongUsage(
+                    "conflicting_options",
+                    "A schedule was named both by --id and without it.",
+                    "Name it once.",
+                )
+            opts = {**opts, str(self.name): plain}
+        return super().handle_parse_result(ctx, opts, args)
+
+
+def schedule_option(
+    help_: str = "Its id (sch_…) or name.", *, required: bool = True
+) -> Callable[[F], F]:
+    """The option ``--id``, or the schedule as a plain argument."""
+    option = click.option(
+        "--id", "id_", cls=_ScheduleOption, required=required, metavar="ID", help=help_
+    )
+    argument = click.argument(
+        "schedule", cls=ScheduleArgument, required=False, expose_value=False, metavar="[SCHEDULE]"
+    )
+    return lambda function: option(argument(function))
+
+
 only_agent_option = click.option("--agent-id", metavar="AGENT", help="Only this agent's.")
 reason_option = click.option("--reason", metavar="TEXT", help="Why.")
 dry_run_option = click.option(

@@ -173,6 +173,16 @@ class Session:
         message = f"There is {what} {str(var)!r}, which PROMPTYOSELF_VAR or --var names."
         self.add_warning(message, on_stderr=True)
 
+    def schedule_id(self, word: str, store: Store | None = None) -> str:
+        """The id of the schedule that a word names: an id, its beginning, or a name.
+
+        Raises:
+            PromptyoselfError: ``unknown_id``, ``ambiguous_schedule``.
+        """
+        from promptyoself.service.schedules.names import id_of, is_id
+
+        return word if is_id(word) else id_of((store or self.store()).read().state, word)
+
     def add_warning(self, message: str | None, *, on_stderr: bool = False) -> None:
         """Put a sentence into the answer's ``warning``, and ``on_stderr`` too. A program that calls
         gets it in the answer only."""

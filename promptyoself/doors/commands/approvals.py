@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @command("approve")
-@schedule_option
+@schedule_option()
 @click.option(
     "--ttl", metavar="DURATION", help="How long it holds. Default: until --uses slots are over."
 )
@@ -49,6 +49,7 @@ def approve_command(
     from promptyoself.service.schedules.approvals import approve
 
     store = session.store()
+    id_ = session.schedule_id(id_, store)
     if content is None and session.at_terminal:
         content = _read_and_asked(session, store, id_)
     answer = approve(
@@ -101,10 +102,11 @@ def approvals_command(session: Session) -> Document:
 
 
 @command("revoke")
-@schedule_option
+@schedule_option()
 @reason_option
 def revoke_command(session: Session, id_: str, reason: str | None) -> Document:
     """Take back what is left of a schedule's approval."""
     from promptyoself.service.schedules.approvals import revoke
 
-    return revoke(session.store(), id_, reason, session.now())
+    store = session.store()
+    return revoke(store, session.schedule_id(id_, store), reason, session.now())

@@ -38,7 +38,7 @@ def list_command(session: Session, **options: Any) -> Document:
 
 
 @command("show")
-@schedule_option
+@schedule_option()
 @_at
 def show_command(session: Session, id_: str, at: str | None) -> Document:
     """Show everything about one schedule.
@@ -48,6 +48,7 @@ def show_command(session: Session, id_: str, at: str | None) -> Document:
     from promptyoself.service.schedules.views import show
 
     store = session.reading()
+    id_ = session.schedule_id(id_, store)
     schedule = show(store, id_, at=at, now=session.now())
     if at is None:
         session.add_fires(store, id_, 5)

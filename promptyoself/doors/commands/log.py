@@ -14,7 +14,7 @@ import click
 
 from promptyoself.core.errors import WrongUsage
 from promptyoself.doors.command import MAX_ANSWER_BYTES, PROGRAM_DOORS, command
-from promptyoself.doors.options import Whole, only_agent_option, reason_option
+from promptyoself.doors.options import Whole, only_agent_option, reason_option, schedule_option
 from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
 
@@ -26,7 +26,7 @@ _chain = click.option("--chain", type=click.Choice(["schedules", "desires"]), he
 
 
 @command("history")
-@click.option("--id", "id_", metavar="ID", help="Only this schedule's or desire's.")
+@schedule_option("Only this schedule's or desire's.", required=False)
 @only_agent_option
 @click.option("--type", "type_", metavar="TYPE", help="Only this type: delivery, delivery.failed.")
 @click.option("--since", metavar="T", help="Not before: 2027-01-30T09:00, '2h ago'.")
@@ -76,6 +76,8 @@ def history_command(
         (options["type_"] or "").partition(".")[0] == "desire"
     )
     desires = chain == "desires" or (chain is None and of_desires)
+    if options["id_"] is not None and not desires:
+        options["id_"] = session.schedule_id(options["id_"], store)
     if follows:
         _follow(session, store, ndjson=ndjson, desires=desires, limit=limit, **options)
         return None

@@ -131,7 +131,7 @@ def idle_command(session: Session, dry_run: bool, **options: Any) -> Document:
 
 
 @command("cancel")
-@schedule_option
+@schedule_option()
 @reason_option
 def cancel_command(session: Session, id_: str, reason: str | None) -> Document:
     """End a schedule; `pause` stops it for a while only.
@@ -140,11 +140,11 @@ def cancel_command(session: Session, id_: str, reason: str | None) -> Document:
     """
     from promptyoself.service.schedules.change import cancel
 
-    return cancel(session.store(), id_, reason, session.now())
+    return cancel(session.store(), session.schedule_id(id_), reason, session.now())
 
 
 @command("pause")
-@schedule_option
+@schedule_option()
 @reason_option
 def pause_command(session: Session, id_: str, reason: str | None) -> Document:
     """Hold a schedule until it is resumed.
@@ -153,11 +153,11 @@ def pause_command(session: Session, id_: str, reason: str | None) -> Document:
     """
     from promptyoself.service.schedules.change import pause
 
-    return pause(session.store(), id_, reason, session.now())
+    return pause(session.store(), session.schedule_id(id_), reason, session.now())
 
 
 @command("resume")
-@click.option("--id", "id_", metavar="ID", help="The schedule: sch_…; or give --failed-with.")
+@schedule_option("Its id (sch_…) or name; or give --failed-with.", required=False)
 @click.option(
     "--failed-with",
     metavar="CODE",
@@ -190,11 +190,12 @@ def resume_command(
             "Neither --id nor --failed-with was given.",
             "Name a schedule, or the code that schedules have failed with.",
         )
+    id_ = session.schedule_id(id_)
     return session.scheduled(partial(resume, id_=id_, reason=reason, now=session.now()))
 
 
 @command("modify")
-@schedule_option
+@schedule_option()
 @_registration_options
 def modify_command(session: Session, id_: str, **options: Any) -> Document:
     """Change the fields of a schedule that are given.
@@ -204,11 +205,12 @@ def modify_command(session: Session, id_: str, **options: Any) -> Document:
     """
     from promptyoself.service.schedules.change import modify
 
-    return session.scheduled(partial(modify, id_=id_, request=_request(options), now=session.now()))
+    request, id_ = _request(options), session.schedule_id(id_)
+    return session.scheduled(partial(modify, id_=id_, request=request, now=session.now()))
 
 
 @command("trigger")
-@schedule_option
+@schedule_option()
 @reason_option
 def trigger_command(session: Session, id_: str, reason: str | None) -> Document:
     """Deliver a schedule's prompt once now.
@@ -218,11 +220,12 @@ def trigger_command(session: Session, id_: str, reason: str | None) -> Document:
     """
     from promptyoself.service.schedules.change import run_now
 
+    id_ = session.schedule_id(id_)
     return session.scheduled(partial(run_now, id_=id_, reason=reason, now=session.now()))
 
 
 @command("next")
-@click.option("--id", "id_", metavar="ID", help="A schedule; or give a trigger as in register.")
+@schedule_option("A schedule; or give a trigger as in register.", required=False)
 @_trigger_options
 @click.option("--count", type=Whole(1, 1000), default=5, help="How many.")
 def next_command(session: Session, id_: str | None, count: int, **options: Any) -> Document:
@@ -242,7 +245,8 @@ def next_command(session: Session, id_: str | None, count: int, **options: Any) 
         raise WrongUsage(
             "conflicting_options", "Both --id and a trigger were given.", "Give one of them."
         )
-    return {"fires": next_fires(session.reading(), id_, count)}
+    store = session.reading()
+    return {"fires": next_fires(store, session.schedule_id(id_, store), count)}
 
 
 def _request(options: dict[str, Any]) -> Request:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from promptyoself.core.errors import PromptyoselfError, WrongUsage
 from promptyoself.core.instants import format_utc, parse_utc
+from promptyoself.core.settings import Settings
 from promptyoself.core.text_limits import MAX_REASON, check_text
 from promptyoself.events import records
 from promptyoself.events.draft import Draft
@@ -21,7 +22,12 @@ from promptyoself.rules.policy import APPROVED_TIER, approval_in_log
 from promptyoself.rules.slots import CLOCK_TOLERANCE, is_ahead, missed_slots, schedule_trigger
 from promptyoself.rules.triggers import Trigger, next_fire_time
 from promptyoself.service.schedules.clock_rollback import Recount, claimed_after, recount
-from promptyoself.service.schedules.limits import require_few_waiting, require_room, require_space
+from promptyoself.service.schedules.limits import (
+    require_few_waiting,
+    require_free_name,
+    require_room,
+    require_space,
+)
 from promptyoself.service.schedules.request import (
     Request,
     anchor_for,
@@ -51,11 +57,13 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 
 # The fields whose change asks for a check: of a prompt with values; of the jitter; of how often it
-# fires in a day; of the bytes of its agent's prompts.
+# fires in a day; of the bytes of its agent's prompts; of whether the agent has another schedule of
+# that name.
 _RENDERED = frozenset({"prompt", "render"})
 _SPREAD = frozenset({"jitter", "grace", "schedule_type", "schedule_value"})
 _PACE = frozenset(TIMING) - {"start_at"} | {"daily_budget", "agent_id"}
 _SPACE = frozenset({"agent_id", "prompt", "template"})
+_NAMED_IN = frozenset({"agent_id", "name"})
 
 # The fields whose change lets an interval count from now.
 _ANCHORING = frozenset({"schedule_type", "schedule_value", "start_at"})
@@ -122,11 +130,7 @@ def set_fields(
             if first != schedule.next_run:
                 new = new._replace(next_run=first)
                 changes["next_run"] = first
-        if "agent_id" in changes and schedule.status == "active":
-            require_room(state, new.agent_id, settings)
-        if schedule.status not in FINISHED and not _SPACE.isdisjoint(changes):
-            own = schedule if new.agent_id == schedule.agent_id else None
-            require_space(state, new.agent_id, new.prompt, settings, own)
+        _require_place(state, schedule, new, changes, settings)
         if changes or counted:
             since = {} if counted is None else counted._asdict()
             record = records.ScheduleModified(changes, reason, uncounted, **since)
@@ -155,6 +159,21 @@ def _check_together(new: Schedule, changes: Mapping[str, Any]) -> None:
         check_rendering(new)
     if not _SPREAD.isdisjoint(changes):
         check_jitter(new)
+
+
+def _require_place(
+    state: State, schedule: Schedule, new: Schedule, changes: dict[str, Any], settings: Settings
+) -> None:
+    """Refuse what the agent of the modified schedule has no room for, or a name that it uses."""
+    if "agent_id" in changes and schedule.status == "active":
+        require_room(state, new.agent_id, settings)
+    if schedule.status in FINISHED:
+        return
+    if not _SPACE.isdisjoint(changes):
+        own = schedule if new.agent_id == schedule.agent_id else None
+        require_space(state, new.agent_id, new.prompt, settings, own)
+    if not _NAMED_IN.isdisjoint(changes):
+        require_free_name(state, new.agent_id, new.name, schedule.id)
 
 
 def _what_was_modified(changes: dict[str, Any], counted: Recount | None) -> str:

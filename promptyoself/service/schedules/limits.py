@@ -3,7 +3,7 @@
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.settings import Settings
 from promptyoself.core.times import shown
-from promptyoself.state.schedules import Schedule, State, prompt_size
+from promptyoself.state.schedules import Schedule, State, prompt_size, unfinished
 
 MAX_WAITING_RUNS = 100
 """The most deliveries of one agent that `trigger` asked for and that wait."""
@@ -46,6 +46,26 @@ def require_space(
             bytes=together,
             limit=most,
         )
+
+
+def require_free_name(state: State, agent_id: str, name: str | None, id_: str) -> None:
+    """Refuse a name that another schedule of the agent has and that isn't over. ``id_`` is the
+    schedule that is to have the name.
+
+    Raises:
+        PromptyoselfError: ``name_taken``.
+    """
+    if name is None:
+        return
+    for schedule in unfinished(state, agent_id):
+        if schedule.name == name and schedule.id != id_:
+            raise PromptyoselfError(
+                "name_taken",
+                f"{shown(agent_id)} has a schedule named {shown(name)} already: {schedule.id}.",
+                f"Choose another name; or change that one: `promptyoself modify --id "
+                f"{schedule.id}`, with new values.",
+                taken_by=schedule.id,
+            )
 
 
 def require_few_waiting(state: State, agent_id: str) -> None:

@@ -14,7 +14,7 @@ from promptyoself.rules.daily_rate import exceeded
 from promptyoself.rules.placement import id_for_content
 from promptyoself.rules.policy import APPROVED_TIER
 from promptyoself.rules.slots import is_ahead, schedule_trigger
-from promptyoself.service.schedules.limits import require_room, require_space
+from promptyoself.service.schedules.limits import require_free_name, require_room, require_space
 from promptyoself.service.schedules.request import Request, first_fire, parse
 from promptyoself.service.schedules.transition import drop_ahead, high_water, next_run_fields
 from promptyoself.state.schedules import Schedule, State
@@ -41,6 +41,7 @@ def register(store: Store, request: Request, now: datetime, *, dry_run: bool = F
             return [], _already_there(existing, asked, request)
         require_room(state, asked.agent_id, settings)
         require_space(state, asked.agent_id, asked.prompt, settings)
+        require_free_name(state, asked.agent_id, asked.name, id_)
         record = asked._replace(salt=salt or None)
         drafts: list[Draft] = []
         if existing is not None:

@@ -188,7 +188,7 @@ WRONG: Asked = {
         "resume --failed-with no_such_code",
         "resume",
         "trigger --id {overtaken}",
-        "cancel --id hourly",
+        "cancel --id nowhere",
     ],
     "reading": [
         f"show {_NO_ID}",

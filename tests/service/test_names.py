@@ -1,0 +1,108 @@
+"""A schedule is named by its id, a beginning of it, or its name; never by what means two."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from calling import AGENT, add, call, events_of, log_of, use_environ
+
+OTHER = "agent-00000000-0000-4000-8000-000000000002"
+
+
+@pytest.fixture
+def var(tmp_path: Path) -> Iterator[Path]:
+    with pytest.MonkeyPatch.context() as patch:
+        use_environ(patch, tmp_path)
+        yield tmp_path
+
+
+def test_a_schedule_is_named_in_every_way(var: Path) -> None:
+    """The id, its first digits, and the name mean the same schedule, as --id and without it."""
+    id_ = add("--every", "1h", "--name", "Plan")
+    for word in (id_, id_[:8], id_[4:], id_[4:8].upper(), "Plan", "plan", "PLAN"):
+        for arguments in (["--id", word], [word]):
+            shown = call("show", *arguments).success()
+            assert (shown["id"], shown["schedule"]["id"]) == (id_, id_)
+    for command in ("next", "history", "trigger", "pause", "resume", "modify"):
+        more = ["--every", "2h"] if command == "modify" else []
+        call(command, "plan", *more).success()
+    assert call("cancel", id_[4:9], "--reason", "done").success()["cancelled_id"] == id_
+    assert call("show", "plan").success()["schedule"]["status"] == "cancelled"
+    assert {event["id"] for event in events_of(var, "schedule.")} == {id_}
+
+
+def test_what_names_several_is_refused(var: Path) -> None:
+    """Where a word means two schedules, nothing is changed, and the error lists them."""
+    first = add("--every", "1h", "--name", "plan")
+    second = add("--every", "2h", "--name", "plan", agent=OTHER)
+    before = log_of(var)
+    error = call("cancel", "plan").error("ambiguous_schedule")
+    assert all(part in error["message"] for part in (first, second, OTHER, "'p'"))
+    listed = sorted(candidate["id"] for candidate in error["candidates"])
+    assert listed == sorted([first, second])
+    assert log_of(var) == before
+    call("cancel", first).success()
+    assert call("cancel", "plan").success()["cancelled_id"] == second  # the one that isn't over
+    call("resume", "Plan").error("ambiguous_schedule")  # both are over now
+
+
+def test_a_name_of_digits_and_an_id_that_begins_so_are_two(var: Path) -> None:
+    id_ = add("--every", "1h")
+    named = add("--every", "2h", "--name", id_[4:9])
+    error = call("pause", id_[4:9]).error("ambiguous_schedule")
+    assert {candidate["id"] for candidate in error["candidates"]} == {id_, named}
+    assert call("pause", id_[:9]).success()["id"] == id_  # a name doesn't begin with sch_
+
+
+@pytest.mark.parametrize("word", ["plan", "", "sch_", "sch_1234", "dead", "abc", "a b", "sch_zzzz"])
+def test_an_unknown_word_is_an_unknown_id(var: Path, word: str) -> None:
+    add("--every", "1h", "--name", "abcd x")
+    for command in ("show", "cancel", "next", "history", "approve", "revoke"):
+        error = call(command, "--id", word).error("unknown_id")
+        assert error["message"] == f"There is no schedule {word!r}."
+        assert error["hint"] == "`promptyoself list --status all` shows the ids there are."
+
+
+def test_a_pinned_caller_names_its_own_alone(var: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What belongs to another agent can't be matched, not even to make a word ambiguous."""
+    own = add("--every", "1h", "--name", "plan")
+    other = add("--every", "2h", "--name", "plan", agent=OTHER)
+    monkeypatch.setenv("PROMPTYOSELF_ONLY_AGENT", AGENT)
+    assert call("show", "plan").success()["id"] == own
+    call("show", other[4:]).error("unknown_id")
+    call("show", other).error("forbidden_agent")
+
+
+def test_a_schedule_is_named_once(var: Path) -> None:
+    id_ = add("--every", "1h", "--name", "plan")
+    call("show", "plan", "--id", id_).error("conflicting_options", 2)
+    call("show", "plan", "plan").error("wrong_usage", 2)
+    call("show", "--id", id_, "--id", id_, verbatim=True).error("repeated_option", 2)
+    call("show").error("missing_option", 2)
+
+
+def test_a_flag_before_a_name_keeps_its_value(var: Path) -> None:
+    """`--flag true` is understood beside a plain argument, as it is without one."""
+    id_ = add("--every", "1h", "--name", "plan")
+    call("modify", "--envelope", "true", "plan").success()
+    assert call("show", id_).success()["schedule"]["envelope"] is True
+
+
+def test_names_that_are_in_use_are_unique(var: Path) -> None:
+    """No two schedules of an agent that aren't over get the same name."""
+    first = add("--every", "1h", "--name", "plan")
+    again = ("register", "--agent-id", AGENT, "--prompt", "p", "--every", "1h", "--name", "plan")
+    assert call(*again).success()["created"] is False
+    error = call(*again[:6], "2h", "--name", "plan").error("name_taken")
+    assert error["taken_by"] == first
+    assert first in error["message"]
+    call(*again[:6], "2h", "--name", "plan", "--dry-run").error("name_taken")
+    add("--every", "2h", "--name", "plan", agent=OTHER)
+    second = add("--every", "3h", "--name", "Plan")
+    call("modify", second, "--name", "plan").error("name_taken")
+    call("modify", first, "--name", "plan").success()
+    call("modify", "plan", "--agent-id", OTHER).error("ambiguous_schedule")
+    call("modify", first, "--agent-id", OTHER).error("name_taken")
+    call("cancel", first).success()
+    call("modify", second, "--name", "plan").success()
+    call(*again).error("name_taken")  # which would bring the cancelled one back
