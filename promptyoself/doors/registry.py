@@ -100,6 +100,7 @@ TOOLS: dict[str, Tool] = {
         "schedules:Paused",
         "agent",
         idempotent=True,
+        people_only=frozenset({"until"}),
     ),
     "resume": Tool(
         "schedules",

@@ -13,6 +13,7 @@ from promptyoself.events import records
 from promptyoself.events.kinds import SkipReason, SlotKind
 from promptyoself.events.records import Record
 from promptyoself.rules.due import due
+from promptyoself.rules.pause_end import end_of_pause
 from promptyoself.rules.policy import Approvals, ApprovalVerdict, PolicyCheck, no_approvals
 from promptyoself.rules.prompts import (
     PromptFault,
@@ -233,7 +234,18 @@ class _Claiming(NamedTuple):
         return [end, *completion_events(self.state, schedule, slot, "failed")], None
 
     def scheduled(self, schedule: Schedule) -> tuple[list[Record], Claim | None]:
-        """Decide about all slots of a schedule that are due, and claim the one that fires."""
+        """Decide about all slots of a schedule that are due, and claim the one that fires. If it is
+        paused, its pause is over, and it runs on first."""
+        if schedule.status != "paused":
+            return self._due(schedule)
+        events, schedule = end_of_pause(self.state, schedule)
+        if schedule.status == "paused":  # nothing is left to fire
+            return events, None
+        further, new_claim = self._due(schedule)
+        return [*events, *further], new_claim
+
+    def _due(self, schedule: Schedule) -> tuple[list[Record], Claim | None]:
+        """Decide about the slots of an active schedule."""
         slots = due_slots(schedule, self.now)
         fire, following = slots.fire, slots.next_run
         why: SkipReason | None = None

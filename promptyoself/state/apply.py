@@ -195,6 +195,7 @@ def _evolve(state: State, event: Folded, record: records.Record, schedule: Sched
                 last_error=_error_text(record),
                 last_code=record.code,
                 status="failed" if record.parked else schedule.status,
+                resume_at=None if record.parked else schedule.resume_at,
             )
         case records.ScheduleModified():
             return _modify(state, event, schedule, record)
@@ -220,7 +221,7 @@ def _evolve(state: State, event: Folded, record: records.Record, schedule: Sched
         case records.ScheduleCompleted():
             if record.status not in FINISHED:
                 raise ValueError("it ends in a status that is none")
-            return schedule._replace(status=record.status, next_run=None)
+            return schedule._replace(status=record.status, next_run=None, resume_at=None)
         case records.ScheduleTriggered():
             key = slot_key(schedule.id, record.slot)
             state.open[key] = OpenSlot(

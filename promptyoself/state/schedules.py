@@ -162,9 +162,18 @@ def agent_table(agents: Mapping[str, AgentState] | None = None) -> Overlay[Agent
 
 def summarize(schedule: Schedule) -> Summary:
     """One schedule's part in a :class:`~promptyoself.state.overlay.Summary` of many."""
+    if (first := comes_back_at(schedule)) is not None:
+        return Summary(1, first, first, _ONE_OF["paused"])
     first = schedule.next_run if schedule.status == "active" else None
     ready = None if first is None else ready_at(schedule, first)
     return Summary(1, first, ready, _ONE_OF[schedule.status], int(is_failing(schedule)))
+
+
+def comes_back_at(schedule: Schedule) -> str | None:
+    """When a paused schedule is to run again by itself, if it is, and if a slot of it is left."""
+    if schedule.status != "paused" or schedule.next_run is None:
+        return None
+    return schedule.resume_at
 
 
 def is_failing(schedule: Schedule) -> bool:

@@ -24,6 +24,7 @@ from promptyoself.ledger.segments import compress
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.delivery.loop import StopFlag, execute_once
 from promptyoself.service.desires.manage import record
+from promptyoself.service.schedules.change import pause
 from promptyoself.service.schedules.register import register
 from promptyoself.service.schedules.request import Request
 from promptyoself.store.store import Store
@@ -123,15 +124,18 @@ class Passes:
         )
         return Store(settings, chains.ACTOR, warn=lambda _: None, disk=disk)
 
-    def register(self, name: str, *, idle: bool = False) -> None:
-        """One prompt, due since half a minute; or one that is rendered when it fires."""
+    def register(self, name: str, kind: str = "plain") -> None:
+        """One prompt, due since half a minute: plain, rendered when it fires (``idle``), or
+        ``paused`` until a quarter of a minute before it was due."""
         agent, now = self.sandbox.create_agent(name), datetime.now(UTC)
         store, before = self.store(name, Unsynced()), now - timedelta(minutes=1)
         request = Request(agent_id=agent, prompt="Hi", time="in 30s")
-        if idle:
+        if kind == "idle":
             record(store, agent, "Learn Danish", 0.5, [], before)
             request = request._replace(prompt=None, template="idle")
-        register(store, request, before)
+        id_ = register(store, request, before)["id"]
+        if kind == "paused":
+            pause(store, id_, None, before, until="in 15s")
 
     def execute(self, name: str, disk: Disk) -> None:
         """One pass, as the command makes it."""
@@ -168,7 +172,7 @@ class Passes:
 def test_killed_at_every_syscall_of_a_delivery(quick_path: Path) -> None:
     """P1, P2: `execute`, killed with SIGKILL before, after and in the middle of every change it
     makes to the disk, from its claim to its outcome: a second one settles the slot, and the agent
-    has the prompt once, plain or rendered."""
+    has the prompt once: plain, rendered, or back from a pause."""
     with Sandbox(("dry",), latency=0.02) as sandbox:
         passes = Passes(quick_path, sandbox)
         dry = chains.StepDisk()
@@ -185,7 +189,7 @@ def test_killed_at_every_syscall_of_a_delivery(quick_path: Path) -> None:
             for when in moments:
                 disks[f"{at}-{call}-{when}"] = chains.StepDisk(at, when, chains.kill)
         for number, name in enumerate(disks):
-            passes.register(name, idle=number % 2 == 1)
+            passes.register(name, ("plain", "idle", "paused")[number % 3])
         passes.all_at_once(disks, signal.SIGKILL)
         count("kills by SIGKILL", len(disks))
         passes.all_at_once({name: Unsynced() for name in disks}, 0)

@@ -145,15 +145,22 @@ def cancel_command(session: Session, id_: str, reason: str | None) -> Document:
 
 @command("pause")
 @schedule_option()
+@click.option(
+    "--until", metavar="T", help="Let it run again by itself from then on: 2027-01-31; 'in 7d'."
+)
 @reason_option
-def pause_command(session: Session, id_: str, reason: str | None) -> Document:
+def pause_command(session: Session, id_: str, until: str | None, reason: str | None) -> Document:
     """Hold a schedule until it is resumed.
 
     Slots meanwhile are skipped. To be done with it, use `cancel`. Answers with the id.
     """
     from promptyoself.service.schedules.change import pause
 
-    return pause(session.store(), session.schedule_id(id_), reason, session.now())
+    store = session.store()
+    answer = pause(store, session.schedule_id(id_), reason, session.now(), until=until)
+    if until is not None:
+        session.warn_if_nothing_delivers(store)
+    return answer
 
 
 @command("resume")

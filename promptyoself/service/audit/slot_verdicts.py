@@ -71,6 +71,7 @@ class ScheduleAuditor:
         self._promised: str | None = self.fields["next_run"]  # the next slot as the log has it
         self._claims: int = self.fields.get("repetition_count") or 0
         self._ready = event.ts  # its next slot can't be claimed before
+        self._back: str | None = None  # when it is to run again by itself, if it is paused
         self._approvals = ApprovalTrail()
         self._daily: DailyCount = before._daily if before else DailyCount()
         self._claimed: ClaimedSlots = before._claimed if before else ClaimedSlots()
@@ -112,6 +113,7 @@ class ScheduleAuditor:
                 yield from self._close(event)
                 yield from self._promise(data.get("next_run"), event)
                 self._status = "paused" if event.type == "schedule.paused" else "active"
+                self._back = data.get("resume_at")
                 self.decided, self._ready = event.seq, event.ts
             case "schedule.cancelled":
                 yield from self._close(event)
@@ -310,7 +312,10 @@ class ScheduleAuditor:
             with suppress(PromptyoselfError):  # nor can it be told here
                 yield from self._pass_over(end, event.seq, why)
         elif self._log.exact and self._status != "cancelled" and not self._is_exhausted:
-            yield from self._pass_over(parse_utc(event.ts), event.seq)
+            end = parse_utc(event.ts)
+            if event.type == "schedule.resumed":  # by itself, perhaps late: then slots are due
+                end = min(end, parse_utc(event.data["next_run"]) - MICROSECOND)
+            yield from self._pass_over(end, event.seq)
 
     def _pass_over(
         self, until: datetime, seq: int, skipped_why: str | None = None
@@ -334,16 +339,30 @@ class ScheduleAuditor:
             first = promised if first is None else min(promised, first)
         if first is None or first > now:
             return
+        status, ready = self._status, self._ready
+        if status == "paused" and self._back is not None and self._back <= format_utc(now):
+            # Nothing has resumed it yet. What has come due since then is late, as if something had.
+            back = parse_utc(self._back)
+            if first < back:
+                last = last_slot(self.trigger, first, back - MICROSECOND) or first
+                yield self._verdict_on_all(first, last, "skipped", status)
+                first = next_fire_time(self.trigger, last)
+            if first is None or first > now:
+                return
+            status, ready = "active", max(ready, self._back)
         last = last_slot(self.trigger, first, now) or first
-        if self._status in ("paused", "parked"):
-            yield self._verdict_on_all(first, last, "skipped", self._status)
-        elif self._status in ("completed", "failed"):
+        if status in ("paused", "parked"):
+            yield self._verdict_on_all(first, last, "skipped", status)
+        elif status in ("completed", "failed"):
             yield self._verdict_on_all(first, last, "unaccounted", "completed too early")
         elif has_open_slot:
             yield self._verdict_on_all(first, last, "pending", "overlap")
         else:
             outcome, why, left_alone_until = self._log.unclaimed_outcome(
-                self.agent_id, self._ready_at(first), end, lists_desires=self.lists_desires
+                self.agent_id,
+                max(ready, self._ready_at(first)),
+                end,
+                lists_desires=self.lists_desires,
             )
             if outcome == "unaccounted":
                 # A slot that came due after that pass of a loop may still be claimed.

@@ -17,7 +17,7 @@ from promptyoself.service.desires.idle_source import desire_ranking
 from promptyoself.service.forecast.simulator import Simulator
 from promptyoself.service.schedules.approval_tokens import Tokens
 from promptyoself.service.schedules.views import describe, problem_of
-from promptyoself.state.schedules import Schedule, State, unfinished
+from promptyoself.state.schedules import Schedule, State, comes_back_at, unfinished
 from promptyoself.store.store import Store
 
 if TYPE_CHECKING:
@@ -134,7 +134,11 @@ def agenda_for(
     schedules = [
         schedule for schedule in unfinished(state, only) if wanted_tags <= set(schedule.tags or ())
     ]
-    paused = [schedule for schedule in schedules if schedule.status == "paused"]
+    paused = [
+        schedule
+        for schedule in schedules
+        if schedule.status == "paused" and (comes_back_at(schedule) or "~") > reached
+    ]
     answer: answers.Agenda = {
         "since": format_utc(now),
         "until": reached,

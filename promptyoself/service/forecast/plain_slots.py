@@ -39,7 +39,9 @@ class PlainSlots:
     def next_slot(self, schedule: Schedule, agent: AgentState, slot: str, at: str) -> str | None:
         """The slot after ``slot``, if that one may go the short way at the instant ``at``. ``None``
         means that the claim has to decide. Nothing of the schedule may be open."""
-        if schedule.next_run != slot or schedule.max_repetitions:
+        if schedule.status != "active" or schedule.next_run != slot:
+            return None
+        if schedule.max_repetitions:
             return None
         if schedule.template is not None or schedule.render is not None:
             return None

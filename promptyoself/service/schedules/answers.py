@@ -113,6 +113,8 @@ class Paused(TypedDict):
     """What ``pause`` answers."""
 
     id: ScheduleId
+    resume_at: NotRequired[Annotated[Instant, "When it runs again by itself."]]
+    resume_at_local: NotRequired[str | None]
     message: AnswerMessage
 
 

@@ -7,20 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from promptyoself.core.errors import PromptyoselfError, WrongUsage
-from promptyoself.core.instants import format_utc, parse_utc
-from promptyoself.core.settings import Settings
+from promptyoself.core.instants import MICROSECOND, format_utc, parse_utc
+from promptyoself.core.settings import Settings, default_zone
 from promptyoself.core.text_limits import MAX_REASON, check_text
+from promptyoself.core.times import local_time, parse_bound, require_future
 from promptyoself.events import records
 from promptyoself.events.draft import Draft
 from promptyoself.events.kinds import FINISHED, MISSED
 from promptyoself.events.schedule_fields import FLAGS, TIMING
 from promptyoself.rules.daily_rate import exceeded
 from promptyoself.rules.policy import APPROVED_TIER, approval_in_log
-from promptyoself.rules.slots import CLOCK_TOLERANCE, is_ahead, missed_slots, schedule_trigger
-from promptyoself.rules.triggers import Trigger, next_fire_time
+from promptyoself.rules.slots import CLOCK_TOLERANCE, is_ahead, schedule_trigger
+from promptyoself.rules.triggers import next_fire_time
 from promptyoself.service.schedules.clock_rollback import Recount, claimed_after, recount
 from promptyoself.service.schedules.limits import (
     require_few_waiting,
@@ -37,7 +39,9 @@ from promptyoself.service.schedules.request import (
     first_fire,
     validate,
 )
+from promptyoself.service.schedules.resumption import resumption
 from promptyoself.service.schedules.transition import (
+    after_pause,
     drop_ahead,
     drop_waiting,
     high_water,
@@ -47,7 +51,7 @@ from promptyoself.service.schedules.transition import (
     skip_drafts,
     skip_reason,
 )
-from promptyoself.state.schedules import Schedule, State
+from promptyoself.state.schedules import Schedule, State, comes_back_at
 from promptyoself.store.access import find_schedule
 from promptyoself.store.store import Store
 
@@ -148,9 +152,9 @@ def set_fields(
             pace = list(exceeded(state, settings.caps, new, id_))
             if pace:
                 answer["warning"] = " ".join(pace)
-        return _with_notice(store, state, drafts, now), answer
+        return drafts, answer
 
-    return store.transact(now, decide)
+    return _append(store, id_, now, decide)
 
 
 def _check_together(new: Schedule, changes: Mapping[str, Any]) -> None:
@@ -165,7 +169,8 @@ def _require_place(
     state: State, schedule: Schedule, new: Schedule, changes: dict[str, Any], settings: Settings
 ) -> None:
     """Refuse what the agent of the modified schedule has no room for, or a name that it uses."""
-    if "agent_id" in changes and schedule.status == "active":
+    keeps_place = schedule.status == "active" or comes_back_at(schedule) is not None
+    if "agent_id" in changes and keeps_place:
         require_room(state, new.agent_id, settings)
     if schedule.status in FINISHED:
         return
@@ -191,191 +196,175 @@ def _require_repetitions_left(schedule: Schedule, most: int | None) -> None:
         )
 
 
-def pause(store: Store, id_: str, reason: str | None, now: datetime) -> answers.Paused:
-    """Hold an active schedule. Raises ``not_active`` or ``already_paused``, among others."""
+def pause(
+    store: Store, id_: str, reason: str | None, now: datetime, *, until: str | None = None
+) -> answers.Paused:
+    """Hold an active schedule, perhaps ``until`` a time. A paused one can be given such a time.
 
-    def decide(state: State) -> tuple[list[Draft], answers.Paused]:
-        schedule = _unfinished(state, id_)
-        if schedule.status == "paused":
-            raise PromptyoselfError(
-                "already_paused", f"{id_} is paused already.", "`resume` lets it run again."
-            )
-        if schedule.next_run is None:
+    Raises:
+        PromptyoselfError: ``not_active``, ``already_paused``, or ``nothing_left`` if it has no slot
+            from that time on; ``invalid_time`` or ``past_time``.
+    """
+    back = end_of_pause_at(until, store, now)
+    return _change(store, id_, reason, now, partial(pausing, store, id_, reason, now, back))
+
+
+def end_of_pause_at(until: str | None, store: Store, now: datetime) -> datetime | None:
+    """The time at which a pause is to end. A date means its first instant.
+
+    Raises:
+        PromptyoselfError: ``invalid_time`` or ``past_time``, among others.
+    """
+    if until is None:
+        return None
+    zone = default_zone(store.settings)
+    back = parse_bound(until, zone, now, end=False)
+    require_future(back, now, zone)
+    return back
+
+
+def pausing(
+    store: Store,
+    id_: str,
+    reason: str | None,
+    now: datetime,
+    back: datetime | None,
+    state: State,
+) -> tuple[list[Draft], answers.Paused]:
+    """The events that pause a schedule, and what to answer. Raises as :func:`pause` does."""
+    schedule = _unfinished(state, id_)
+    if schedule.status == "paused" and back is None:
+        raise PromptyoselfError(
+            "already_paused", f"{id_} is paused already.", "`resume` lets it run again."
+        )
+    if schedule.next_run is None:
+        raise PromptyoselfError(
+            "nothing_left",
+            f"{id_} has no slot left to fire; its last delivery is under way.",
+            "`cancel` ends it; a prompt already sent may still arrive.",
+        )
+    skipped, uncounted = missed_or_uncounted(schedule, now, "paused")
+    if uncounted is None:
+        trigger = schedule_trigger(schedule)
+        high = high_water(schedule, now, trigger)
+        if schedule.last_slot:  # until `resume`, it stays where a clock has put it
+            high = max(high, parse_utc(schedule.last_slot))
+        following = next_fire_time(trigger, high)
+        next_run = None if following is None else format_utc(following)
+        if back is not None and next_fire_time(trigger, max(high, back - MICROSECOND)) is None:
             raise PromptyoselfError(
                 "nothing_left",
-                f"{id_} has no slot left to fire; its last delivery is under way.",
-                "`cancel` ends it; a prompt already sent may still arrive.",
+                f"{id_} has no slot at {format_utc(back)} or later, so it would never run again.",
+                "Take an earlier time; or `cancel` it.",
             )
-        skipped, uncounted = missed_or_uncounted(schedule, now, "paused")
-        if uncounted is None:
-            trigger = schedule_trigger(schedule)
-            high = high_water(schedule, now, trigger)
-            if schedule.last_slot:  # until `resume`, it stays where a clock has put it
-                high = max(high, parse_utc(schedule.last_slot))
-            following = next_fire_time(trigger, high)
-            next_run = None if following is None else format_utc(following)
-        else:  # a machine that can compute its times will count them when it is resumed
-            skipped, next_run = [], schedule.next_run
-        drafts = skip_drafts(store, schedule, skipped, next_run)
-        scheduled = (slot for slot in open_slots(state, id_) if slot.kind == "scheduled")
-        drafts += drop_waiting(store, schedule, scheduled, "paused")
-        paused = records.SchedulePaused(next_run, reason, uncounted)
-        drafts.append(store.draft(paused, id_, schedule.agent_id))
-        return drafts, {"id": id_, "message": "Schedule paused."}
-
-    return _change(store, id_, reason, now, decide)
+    else:  # a machine that can compute its times will count them when it is resumed
+        skipped, next_run = [], schedule.next_run
+    if back is not None and schedule.status == "paused" and comes_back_at(schedule) is None:
+        require_room(state, schedule.agent_id, store.settings)  # to which it will come back
+    drafts = skip_drafts(store, schedule, skipped, next_run)
+    scheduled = (slot for slot in open_slots(state, id_) if slot.kind == "scheduled")
+    drafts += drop_waiting(store, schedule, scheduled, "paused")
+    resume_at = None if back is None else format_utc(back)
+    paused = records.SchedulePaused(next_run, reason, uncounted, resume_at)
+    drafts.append(store.draft(paused, id_, schedule.agent_id))
+    answer: answers.Paused = {"id": id_, "message": "Schedule paused."}
+    if back is not None and resume_at is not None:
+        answer["resume_at"] = resume_at
+        answer["resume_at_local"] = local_time(back, default_zone(store.settings))
+        answer["message"] = "Schedule paused. It runs again by itself."
+    return drafts, answer
 
 
 def resume(store: Store, id_: str, reason: str | None, now: datetime) -> answers.Resumed:
     """Let a paused or failed schedule run on, or one that a clock that was ahead has left in the
     future. Raises ``not_paused``, ``nothing_left``, or why its times can't be computed."""
-
-    def decide(state: State) -> tuple[list[Draft], answers.Resumed]:
-        schedule = find_schedule(state, id_)
-        ahead = is_ahead(schedule, now)
-        if schedule.status not in ("paused", "failed") and not (
-            ahead and schedule.status == "active"
-        ):
-            raise PromptyoselfError(
-                "not_paused",
-                f"{id_} is {schedule.status}, not paused.",
-                "`resume` is for schedules that are paused, or failed and stopped.",
-            )
-        return resumption(store, state, schedule, reason, now)
-
-    return _change(store, id_, reason, now, decide)
+    decide = partial(resuming, store, id_, reason, now)
+    return _change(store, id_, reason, now, decide, ends_pause=False)
 
 
-def resumption(
-    store: Store, state: State, schedule: Schedule, reason: str | None, now: datetime
+def resuming(
+    store: Store, id_: str, reason: str | None, now: datetime, state: State
 ) -> tuple[list[Draft], answers.Resumed]:
-    """The events that let a paused or failed schedule run on, and what to answer.
-
-    Raises:
-        PromptyoselfError: ``nothing_left``, ``too_many_schedules``, or why its times can't be
-            computed on this machine.
-    """
-    counted: Recount | None = None
-    trigger = _computable(schedule)
-    if is_ahead(schedule, now):
-        counted = recount(store, schedule.id, trigger, now)
-        trigger = schedule_trigger(schedule._replace(without=counted.without))
-    following = next_fire_time(trigger, high_water(schedule, now, trigger))
-    if following is None or schedule.next_run is None:
-        if schedule.status == "failed":
-            raise PromptyoselfError(
-                "nothing_left",
-                f"{schedule.id} has no slot left to fire.",
-                "Register it again with a new time.",
-            )
-        drafts = skip_drafts(store, schedule, missed_slots(schedule, now, "paused"), None)
-        end = records.ScheduleCompleted("until", "completed")
-        if schedule.schedule_type == "once":
-            end = records.ScheduleCompleted("once", "failed")
-        drafts.append(store.draft(end, schedule.id, schedule.agent_id))
-        message = "Its last slot passed while it was paused; nothing is left to fire."
-        return drafts, {"id": schedule.id, "next_run": None, "message": message}
-    require_room(state, schedule.agent_id, store.settings)
-    if schedule.status in FINISHED:
-        require_space(state, schedule.agent_id, schedule.prompt, store.settings)
-    next_run = format_utc(following)
-    drafts = skip_drafts(
-        store, schedule, missed_slots(schedule, now, skip_reason(schedule)), next_run
-    )
-    if counted is not None:
-        drafts += drop_ahead(store, state, schedule, now)
-    since = {} if counted is None else counted._asdict()
-    resumed = records.ScheduleResumed(next_run, reason, **since)
-    drafts.append(store.draft(resumed, schedule.id, schedule.agent_id))
-    answer = cast(
-        "answers.Resumed",
-        {
-            "id": schedule.id,
-            **next_run_fields(next_run, schedule.timezone),
-            "message": "Schedule resumed.",
-        },
-    )
-    resumed_schedule = schedule._replace(next_run=next_run)
-    if warnings := list(exceeded(state, store.settings.caps, resumed_schedule, schedule.id)):
-        answer["warning"] = " ".join(warnings)
-    return drafts, answer
-
-
-def _computable(schedule: Schedule) -> Trigger:
-    """The schedule's trigger. Raises why its times can't be computed, and what mends that."""
-    trigger = schedule_trigger(schedule)
-    try:
-        next_fire_time(trigger, parse_utc(schedule.anchor))
-    except PromptyoselfError as error:
-        option = "--tz ZONE" if error.code == "unknown_zone" else "--cron or --every"
-        mend = f"promptyoself modify --id {schedule.id} {option}"
-        error.hint = f"Give it one that this machine can compute: {mend}. {error.hint}"
-        raise
-    return trigger
+    """The events that resume a schedule, and what to answer. Raises as :func:`resume` does."""
+    schedule = find_schedule(state, id_)
+    ahead = is_ahead(schedule, now)
+    if schedule.status not in ("paused", "failed") and not (ahead and schedule.status == "active"):
+        raise PromptyoselfError(
+            "not_paused",
+            f"{id_} is {schedule.status}, not paused.",
+            "`resume` is for schedules that are paused, or failed and stopped.",
+        )
+    return resumption(store, state, schedule, reason, now)
 
 
 def cancel(store: Store, id_: str, reason: str | None, now: datetime) -> answers.Cancelled:
     """End a schedule. Raises ``already_cancelled`` or ``already_finished``."""
+    return _change(store, id_, reason, now, partial(cancelling, store, id_, reason, now))
 
-    def decide(state: State) -> tuple[list[Draft], answers.Cancelled]:
-        schedule = find_schedule(state, id_)
-        if schedule.status == "cancelled":
-            raise PromptyoselfError(
-                "already_cancelled", f"{id_} is cancelled already.", "Nothing is left to do."
-            )
-        if schedule.status == "completed":
-            raise PromptyoselfError(
-                "already_finished", f"{id_} is completed.", "There is nothing left to cancel."
-            )
-        gap = skip_reason(schedule, "cancelled")
-        skipped, uncounted = missed_or_uncounted(schedule, now, gap)
-        drafts = skip_drafts(store, schedule, skipped, None)
-        drafts += drop_waiting(store, schedule, open_slots(state, id_), "cancelled")
-        ended = records.ScheduleCancelled(reason, uncounted)
-        drafts.append(store.draft(ended, id_, schedule.agent_id))
-        under_way = sum(1 for slot in open_slots(state, id_) if slot.worker is not None)
-        answer: answers.Cancelled = {"cancelled_id": id_, "message": "Schedule cancelled."}
-        if under_way:
-            answer["under_way"] = under_way
-            answer["message"] = "Schedule cancelled; one delivery under way may still arrive."
-        return drafts, answer
 
-    return _change(store, id_, reason, now, decide)
+def cancelling(
+    store: Store, id_: str, reason: str | None, now: datetime, state: State
+) -> tuple[list[Draft], answers.Cancelled]:
+    """The events that end a schedule, and what to answer. Raises as :func:`cancel` does."""
+    schedule = find_schedule(state, id_)
+    if schedule.status == "cancelled":
+        raise PromptyoselfError(
+            "already_cancelled", f"{id_} is cancelled already.", "Nothing is left to do."
+        )
+    if schedule.status == "completed":
+        raise PromptyoselfError(
+            "already_finished", f"{id_} is completed.", "There is nothing left to cancel."
+        )
+    gap = skip_reason(schedule, "cancelled")
+    skipped, uncounted = missed_or_uncounted(schedule, now, gap)
+    drafts = skip_drafts(store, schedule, skipped, None)
+    drafts += drop_waiting(store, schedule, open_slots(state, id_), "cancelled")
+    ended = records.ScheduleCancelled(reason, uncounted)
+    drafts.append(store.draft(ended, id_, schedule.agent_id))
+    under_way = sum(1 for slot in open_slots(state, id_) if slot.worker is not None)
+    answer: answers.Cancelled = {"cancelled_id": id_, "message": "Schedule cancelled."}
+    if under_way:
+        answer["under_way"] = under_way
+        answer["message"] = "Schedule cancelled; one delivery under way may still arrive."
+    return drafts, answer
 
 
 def run_now(store: Store, id_: str, reason: str | None, now: datetime) -> answers.Triggered:
     """Ask for one delivery now, beside the scheduled ones. Raises ``too_many_triggers``, among
     others."""
+    return _change(store, id_, reason, now, partial(triggering, store, id_, reason, now))
 
-    def decide(state: State) -> tuple[list[Draft], answers.Triggered]:
-        schedule = _unfinished(state, id_)
-        require_few_waiting(state, schedule.agent_id)
-        # A slot of its own, so its instant must be no other slot's, nor that of a trigger before.
-        instant, tick = now, timedelta(microseconds=1)
-        taken = {schedule.next_run, schedule.last_slot}
-        if schedule.last_trigger is not None:
-            latest = parse_utc(schedule.last_trigger)
-            if latest - now > CLOCK_TOLERANCE:  # by a clock that was ahead
-                taken |= claimed_after(store, id_, now)
-            else:
-                instant = max(now, latest + tick)
-        while format_utc(instant) in taken or _is_slot(schedule, instant):
-            instant += tick
-        slot = format_utc(instant)
-        message = "It will be delivered by the loop, or by the next `promptyoself execute`."
-        answer: answers.Triggered = {"id": id_, "slot": slot, "message": message}
-        if schedule.tier >= APPROVED_TIER:
-            verdict = approval_in_log(schedule, format_utc(now))
-            if verdict.grant is None or not schedule.approval_triggers:
-                answer["warning"] = (
-                    "As things stand it will be skipped, since no approval of the schedule is for "
-                    "triggers. A person may give one: "
-                    f"`promptyoself approve --id {id_} --allow-trigger`."
-                )
-        record = records.ScheduleTriggered(slot, reason)
-        return [store.draft(record, id_, schedule.agent_id)], answer
 
-    return _change(store, id_, reason, now, decide)
+def triggering(
+    store: Store, id_: str, reason: str | None, now: datetime, state: State
+) -> tuple[list[Draft], answers.Triggered]:
+    """The event that asks for one delivery, and what to answer. Raises as :func:`run_now` does."""
+    schedule = _unfinished(state, id_)
+    require_few_waiting(state, schedule.agent_id)
+    # A slot of its own, so its instant must be no other slot's, nor that of a trigger before.
+    instant, tick = now, timedelta(microseconds=1)
+    taken = {schedule.next_run, schedule.last_slot}
+    if schedule.last_trigger is not None:
+        latest = parse_utc(schedule.last_trigger)
+        if latest - now > CLOCK_TOLERANCE:  # by a clock that was ahead
+            taken |= claimed_after(store, id_, now)
+        else:
+            instant = max(now, latest + tick)
+    while format_utc(instant) in taken or _is_slot(schedule, instant):
+        instant += tick
+    slot = format_utc(instant)
+    message = "It will be delivered by the loop, or by the next `promptyoself execute`."
+    answer: answers.Triggered = {"id": id_, "slot": slot, "message": message}
+    if schedule.tier >= APPROVED_TIER:
+        verdict = approval_in_log(schedule, format_utc(now))
+        if verdict.grant is None or not schedule.approval_triggers:
+            answer["warning"] = (
+                "As things stand it will be skipped, since no approval of the schedule is for "
+                "triggers. A person may give one: "
+                f"`promptyoself approve --id {id_} --allow-trigger`."
+            )
+    record = records.ScheduleTriggered(slot, reason)
+    return [store.draft(record, id_, schedule.agent_id)], answer
 
 
 def _is_slot(schedule: Schedule, instant: datetime) -> bool:
@@ -392,14 +381,32 @@ def _change(
     reason: str | None,
     now: datetime,
     decide: Callable[[State], tuple[list[Draft], Answer]],
+    *,
+    ends_pause: bool = True,
 ) -> Answer:
     check_text("reason", reason, MAX_REASON)
     # An unknown id is refused before the lock, which would make folders where there are none.
     find_schedule(store.read().state, id_)
+    return _append(store, id_, now, decide, ends_pause=ends_pause)
+
+
+def _append(
+    store: Store,
+    id_: str,
+    now: datetime,
+    decide: Callable[[State], tuple[list[Draft], Answer]],
+    *,
+    ends_pause: bool = True,
+) -> Answer:
+    """Append what is decided about a schedule, after the end of its pause if that is over."""
 
     def telling(state: State) -> tuple[list[Draft], Answer]:
-        drafts, answer = decide(state)
-        return _with_notice(store, state, drafts, now), answer
+        before: list[Draft] = []
+        after = state
+        if ends_pause:
+            before, after = after_pause(store, state, id_, now)
+        drafts, answer = decide(after)
+        return _with_notice(store, state, [*before, *drafts], now), answer
 
     return store.transact(now, telling)
 

@@ -3,20 +3,26 @@
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.settings import Settings
 from promptyoself.core.times import shown
-from promptyoself.state.schedules import Schedule, State, prompt_size, unfinished
+from promptyoself.state.schedules import Schedule, State, comes_back_at, prompt_size, unfinished
 
 MAX_WAITING_RUNS = 100
 """The most deliveries of one agent that `trigger` asked for and that wait."""
 
 
 def require_room(state: State, agent_id: str, settings: Settings) -> None:
-    """Refuse one more active schedule than an agent may have.
+    """Refuse one more active schedule than an agent may have. A paused one that runs again by
+    itself keeps its place.
 
     Raises:
         PromptyoselfError: ``too_many_schedules``.
     """
-    most = settings.caps.max_active_per_agent
-    if state.agent(agent_id).active >= most:
+    most, agent = settings.caps.max_active_per_agent, state.agent(agent_id)
+    active = agent.active
+    if active < most <= len(agent.unfinished):
+        active += sum(
+            1 for schedule in unfinished(state, agent_id) if comes_back_at(schedule) is not None
+        )
+    if active >= most:
         raise PromptyoselfError(
             "too_many_schedules",
             f"{shown(agent_id)} has {most} active schedules, the most allowed.",

@@ -8,9 +8,11 @@ from itertools import islice
 
 from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.core.times import local_time
+from promptyoself.rules.pause_end import first_slot_after
 from promptyoself.rules.slots import schedule_trigger
 from promptyoself.rules.triggers import Trigger, slots
 from promptyoself.service.schedules.answers import Fire
+from promptyoself.state.schedules import comes_back_at
 from promptyoself.store.access import find_schedule
 from promptyoself.store.store import Store
 
@@ -18,8 +20,13 @@ _END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 
 
 def next_fires(store: Store, id_: str, count: int) -> list[Fire]:
-    """The next ``count`` fires of a schedule. A schedule that isn't active has none."""
+    """The next ``count`` fires of a schedule. A schedule that isn't active has none, unless it is
+    paused and runs again by itself."""
     schedule = find_schedule(store.read().state, id_)
+    if comes_back_at(schedule) is not None:
+        following = first_slot_after(schedule)
+        next_run = None if following is None else format_utc(following)
+        schedule = schedule._replace(status="active", next_run=next_run)
     if schedule.next_run is None or schedule.status != "active":
         return []
     left = None

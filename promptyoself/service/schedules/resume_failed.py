@@ -10,7 +10,7 @@ from promptyoself.core.times import shown
 from promptyoself.events.draft import Draft
 from promptyoself.events.kinds import STATUSES
 from promptyoself.service.schedules.answers import LeftAsItIs, Resumed, ResumedOne
-from promptyoself.service.schedules.change import resumption
+from promptyoself.service.schedules.resumption import resumption
 from promptyoself.state.schedules import Schedule, State
 from promptyoself.store.store import Store
 

@@ -13,6 +13,7 @@ from promptyoself.core.times import local_time
 from promptyoself.events.draft import Draft
 from promptyoself.events.kinds import SkipReason
 from promptyoself.events.records import DeliverySkipped
+from promptyoself.ledger.linking import provisional_event
 from promptyoself.rules.slots import (
     CLOCK_TOLERANCE,
     SkippedRange,
@@ -104,6 +105,24 @@ def drop_ahead(store: Store, state: State, schedule: Schedule, now: datetime) ->
     text = format_utc(now)
     ahead = (slot for slot in open_slots(state, schedule.id) if slot.slot > text)
     return drop_waiting(store, schedule, ahead, "clock")
+
+
+def after_pause(store: Store, state: State, id_: str, now: datetime) -> tuple[list[Draft], State]:
+    """The state in which a schedule isn't paused any more if its pause is over, and the events that
+    lead to it. Where its times can't be computed here, it stays paused."""
+    from promptyoself.rules.pause_end import end_of_pause, is_over
+    from promptyoself.state.apply import fold
+
+    schedule = state.schedules.get(id_)
+    if schedule is None or not is_over(schedule, now):
+        return [], state
+    try:
+        events, _ = end_of_pause(state, schedule)
+    except PromptyoselfError:
+        return [], state
+    drafts = [store.draft(event, id_, schedule.agent_id) for event in events]
+    ts = format_utc(now)
+    return drafts, fold(state, [provisional_event(event, id_, ts) for event in events])
 
 
 def next_run_fields(next_run: str | None, zone: str) -> NextRun:

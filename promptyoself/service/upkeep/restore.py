@@ -105,7 +105,8 @@ def _changed(logged: Schedule, indexed: Schedule) -> tuple[list[str], list[recor
         changes["next_run"] = indexed.next_run
     events: list[records.Record] = [records.ScheduleModified(changes, _WHY)] if changes else []
     fields = sorted(changes)
-    if indexed.status != logged.status:
+    paused_until_another_time = indexed.status == "paused" and indexed.resume_at != logged.resume_at
+    if indexed.status != logged.status or paused_until_another_time:
         fields.append("status")
         events += _status(indexed, logged.status)
     return fields, events
@@ -113,7 +114,7 @@ def _changed(logged: Schedule, indexed: Schedule) -> tuple[list[str], list[recor
 
 def _status(indexed: Schedule, logged_status: str) -> list[records.Record]:
     """The events that bring a schedule from its status in the log to that in the index."""
-    if indexed.status == logged_status:
+    if indexed.status == logged_status != "paused":
         return []
     if indexed.status == "active":
         return [records.ScheduleResumed(indexed.next_run, _WHY)] if indexed.next_run else []
