@@ -179,7 +179,7 @@ class Session:
         Raises:
             PromptyoselfError: ``unknown_id``, ``ambiguous_schedule``.
         """
-        from promptyoself.service.schedules.names import id_of, is_id
+        from promptyoself.store.names import id_of, is_id
 
         return word if is_id(word) else id_of((store or self.store()).read().state, word)
 

@@ -227,7 +227,7 @@ class ScheduleAuditor:
             if open_slot.kind == "trigger":
                 self._settled_runs.add(open_slot.slot)
             if data.get("parked"):
-                self._status, self.decided = "parked", event.seq
+                self._status, self._back, self.decided = "parked", None, event.seq
             verdict = self._verdict(event, outcome, why)
             yield verdict._replace(agent_id=open_slot.agent_id, kind=open_slot.kind)
         elif outcome != "skipped" or data.get("kind") == "trigger":
@@ -305,14 +305,13 @@ class ScheduleAuditor:
     def _close(self, event: Folded) -> Iterator[SlotVerdict]:
         """At a change, everything that was due by then must have been decided. A change may say
         that where it was made, nobody could tell what was due."""
+        end = parse_utc(event.ts)
         if why := event.data.get("uncounted"):
-            end = parse_utc(event.ts)
             if event.type == "schedule.paused" and "next_run" in event.data:
                 end = min(end, parse_utc(event.data["next_run"]) - MICROSECOND)
             with suppress(PromptyoselfError):  # nor can it be told here
                 yield from self._pass_over(end, event.seq, why)
         elif self._log.exact and self._status != "cancelled" and not self._is_exhausted:
-            end = parse_utc(event.ts)
             if event.type == "schedule.resumed":  # by itself, perhaps late: then slots are due
                 end = min(end, parse_utc(event.data["next_run"]) - MICROSECOND)
             yield from self._pass_over(end, event.seq)
@@ -339,30 +338,22 @@ class ScheduleAuditor:
             first = promised if first is None else min(promised, first)
         if first is None or first > now:
             return
-        status, ready = self._status, self._ready
-        if status == "paused" and self._back is not None and self._back <= format_utc(now):
-            # Nothing has resumed it yet. What has come due since then is late, as if something had.
-            back = parse_utc(self._back)
-            if first < back:
-                last = last_slot(self.trigger, first, back - MICROSECOND) or first
-                yield self._verdict_on_all(first, last, "skipped", status)
-                first = next_fire_time(self.trigger, last)
+        if self._status in ("paused", "parked"):
+            back = now if self._back is None else parse_utc(self._back) - MICROSECOND
+            if first <= back:
+                last = last_slot(self.trigger, first, min(now, back)) or first
+                yield self._verdict_on_all(first, last, "skipped", self._status)
+                first = next_fire_time(self.trigger, last)  # late, though nothing has resumed it
             if first is None or first > now:
                 return
-            status, ready = "active", max(ready, self._back)
         last = last_slot(self.trigger, first, now) or first
-        if status in ("paused", "parked"):
-            yield self._verdict_on_all(first, last, "skipped", status)
-        elif status in ("completed", "failed"):
+        if self._status in ("completed", "failed"):
             yield self._verdict_on_all(first, last, "unaccounted", "completed too early")
         elif has_open_slot:
             yield self._verdict_on_all(first, last, "pending", "overlap")
         else:
             outcome, why, left_alone_until = self._log.unclaimed_outcome(
-                self.agent_id,
-                max(ready, self._ready_at(first)),
-                end,
-                lists_desires=self.lists_desires,
+                self.agent_id, self._ready_at(first), end, lists_desires=self.lists_desires
             )
             if outcome == "unaccounted":
                 # A slot that came due after that pass of a loop may still be claimed.
@@ -379,7 +370,7 @@ class ScheduleAuditor:
         due = format_utc(jittered(self.id, slot, self.fields.get("jitter")))
         if self.fields["misfire"] == "all" and format_utc(slot) <= self._ready:
             due = max(due, format_utc(parse_utc(self._ready) + catch_up_pause(self.fields)))
-        return max(due, self._ready)
+        return max(due, self._ready, self._back or "")
 
     # Over damage.
 
