@@ -127,7 +127,7 @@ def test_a_person_is_asked(place: Path, tmp_path: Path, letta: Sandbox) -> None:
         ("Address of your Letta server", letta.url),
         ("Time zone", "Europe/Londn"),
         ("Time zone", "Europe/London"),
-        ("Agent of prompts", "2"),
+        ("Your agent", "2"),
     ]
     answer = asked(place, tmp_path, replies)
     document = answer.success()
@@ -150,13 +150,27 @@ def _is_asked_for_a_password(place: Path, tmp_path: Path, letta: Sandbox) -> Non
         ("not shown", "wrong-one"),
         ("not shown", "hush-hush"),
         ("Time zone", ""),
-        ("Agent of prompts", "echo"),
+        ("Your agent", "echo"),
     ]
     answer = asked(place, tmp_path, replies)
     answer.success()
     assert values(tmp_path)["LETTA_SERVER_PASSWORD"] == "hush-hush"
     assert "wrong-one" not in answer.err
     assert "hush-hush" not in answer.err + answer.out.decode()
+
+
+def test_a_password_that_is_wrong_is_not_written(place: Path, tmp_path: Path) -> None:
+    """Also where the address is written all the same."""
+    with Sandbox(("echo",), token="hush-hush") as letta:
+        replies = [
+            ("Address of your Letta server", letta.url),
+            ("not shown", "wrong-1"),
+            ("not shown", "wrong-2"),
+            ("all the same", "y"),
+            ("Time zone", ""),
+        ]
+        asked(place, tmp_path, replies).success()
+    assert values(tmp_path).keys() == {"LETTA_BASE_URL", "PROMPTYOSELF_TZ"}
 
 
 def test_a_person_may_write_it_all_the_same(place: Path, tmp_path: Path) -> None:
@@ -181,7 +195,7 @@ def test_the_first_day_shows_what_is_asked(place: Path, tmp_path: Path) -> None:
         replies = [
             ("Address of your Letta server", letta.url),
             ("Time zone", ""),
-            ("Agent of prompts", "1"),
+            ("Your agent", "1"),
         ]
         screen = asked(place, tmp_path, replies).err
     *lines, _ = step.shown.splitlines()  # the last asks for a service, which this test leaves out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import closing
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
@@ -120,7 +121,8 @@ class _Setup:
     def _say(self, text: str) -> None:
         """Tell the person who is being asked something."""
         if self.asks:
-            click.echo(visible(text, one_line=True), err=True)
+            width = get_terminal_size().columns
+            click.echo(click.wrap_text(visible(text, one_line=True), width), err=True)
 
     def _ask(self, question: str, default: str, check: Callable[[str], str]) -> str:
         """What a person answers, once it is an answer."""
@@ -188,16 +190,19 @@ class _Setup:
     def _try_server(self, address: str) -> _Server:
         """What the server says, which may want a password first."""
         token = self.session.settings.token
+        is_cloud = address.partition("//")[2].partition("/")[0].endswith("letta.com")
         for tries_left in reversed(range(_TRIES)):
             try:
-                return _ask_letta(address, token)
+                server = _ask_letta(address, token)
+                if token is not None and token != self.session.settings.token:
+                    name = "LETTA_API_KEY" if is_cloud else "LETTA_SERVER_PASSWORD"
+                    self.changes[name] = token
+                return server
             except PromptyoselfError as error:
                 if error.code != "letta_unauthorized" or not self.asks or not tries_left:
                     raise
                 self._say(error.message)
             token = click.prompt("Its password or API key (not shown)", hide_input=True, err=True)
-            is_cloud = address.partition("//")[2].partition("/")[0].endswith("letta.com")
-            self.changes["LETTA_API_KEY" if is_cloud else "LETTA_SERVER_PASSWORD"] = token
         raise AssertionError("the last try raises")
 
     # -- zone, agent, service
@@ -228,13 +233,12 @@ class _Setup:
 
     def _ask_for_agent(self, agents: list[Agent], now: str) -> str:
         for number, agent in enumerate(agents[:_SHOWN], 1):
-            self._say(f"  {number}  {agent.name}  {agent.id}")
+            click.echo(visible(f"  {number}  {agent.name}  {agent.id}", one_line=True), err=True)
         if len(agents) > _SHOWN:
             self._say(f"  and {len(agents) - _SHOWN} more; `promptyoself agents` lists them all.")
-        question = "Agent of prompts that name none: its number, name or id"
+        question = "Your agent (its number, name or id"
         named = next((agent.name for agent in agents if agent.id == now), now)
-        if agents and not now:
-            question += ", or - for none"
+        question += ")" if now else ", or - for none)"
         return self._ask(question, named or "-", lambda text: _chosen(text, agents))
 
     def _install_service(self, wanted: bool | None) -> Document | None:
@@ -255,18 +259,25 @@ class _Setup:
         if not wanted:
             return None
         fresh = Session(self.session.var, self.session.caller)
-        answer = own_service(fresh, cron=cron)
+        try:
+            answer = own_service(fresh, cron=cron)
+        except PromptyoselfError as error:
+            error.hint = f"{error.hint} The settings were written.".lstrip()
+            raise
         self.session.warnings += fresh.warnings
         return answer
 
     def _message(self, changed: list[str], agent: str | None, installed: Document | None) -> str:
+        from promptyoself.service.setup import systemd
+
         count = f"{len(changed)} {'setting was' if len(changed) == 1 else 'settings were'}"
         written = f"{count} written to {settings_path()}."
         parts = [written if changed else "All is set like that already."]
         named = "" if agent else " --agent-id AGENT"
         parts.append(f"Try `promptyoself register{named} --prompt 'Stretch.' --time 'in 1m'`.")
         if installed is None:
-            parts.append("`promptyoself service install` starts the loop, now and at boot.")
+            start = "service install" if systemd.is_here() else "execute --loop"
+            parts.append(f"`promptyoself {start}` starts the loop, which delivers.")
         return " ".join(parts)
 
 
