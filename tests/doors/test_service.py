@@ -2,6 +2,7 @@
 
 import os
 import plistlib
+import re
 import shutil
 import subprocess
 import sys
@@ -130,6 +131,7 @@ def test_the_line_for_cron_is_run_as_it_is_meant(tmp_path: Path) -> None:
     program.chmod(0o755)
     line = units.cron_line([str(program)], {"PROMPTYOSELF_VAR": str(var)})
     assert line.startswith("* * * * * ")
+    assert not re.search(r"(?<!\\)%", line)
     command = line.removeprefix("* * * * * ").replace("\\%", "%")
     subprocess.run(["sh", "-c", command], check=True)
     assert (var / "cron.log").read_text() == f"{var}|execute --deadline 50\n"

@@ -2,6 +2,8 @@
 
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -129,6 +131,15 @@ def test_a_file_that_is_not_understood_is_left_alone(path: Path) -> None:
     with pytest.raises(PromptyoselfError, match="line 1"):
         change_settings(path, {"PROMPTYOSELF_INTERVAL": "5"})
     assert path.read_text() == "PROMPTYOSELF_TZ='Europe\n"
+
+
+def test_changes_at_once_do_not_undo_each_other(path: Path) -> None:
+    """Two people, or two scripts; each reads the file and writes it whole."""
+    names = ("INTERVAL", "LOCK_TIMEOUT", "CALL_TIMEOUT", "RECONCILE_GRACE", "MIN_INTERVAL")
+    changes = [{f"PROMPTYOSELF_{name}": str(number)} for name in names for number in (7, 8, 9)]
+    with ThreadPoolExecutor(5) as threads:
+        list(threads.map(partial(change_settings, path), changes))
+    assert values(path).keys() >= {f"PROMPTYOSELF_{name}" for name in names}
 
 
 def test_a_crash_leaves_the_old_file_or_the_new(path: Path) -> None:
