@@ -72,7 +72,7 @@ TOOLS: dict[str, Tool] = {
         "agent",
         asks_letta=True,
         acts_for_agent=True,
-        people_only=_FOR_PEOPLE,
+        people_only=_FOR_PEOPLE | {"from"},
     ),
     "list": Tool("listing", "List schedules", Effect.READS, "schedules:ScheduleList", "agent"),
     "show": Tool("listing", "Show a schedule", Effect.READS, "schedules:ScheduleShown", "agent"),
@@ -181,7 +181,7 @@ TOOLS: dict[str, Tool] = {
 """Each command for agents by its name, in the order in which tools are listed."""
 
 CLOSED = {
-    "undo": "editing",
+    "undo": "edits",
     "agenda": "forecast",
     "report": "audit",
     "rebuild": "log",

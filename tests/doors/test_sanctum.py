@@ -188,7 +188,7 @@ def test_what_is_described_is_what_the_commands_have(host: Host) -> None:
         assert options - names <= {
             "var", "format", "prompt-file", "ndjson", "note", "key", "loop", "interval",
             "metrics-port", "accept-clock", "no-envelope", "from", "no-pager", "help", "-h",
-            "follow", "-f", "text",
+            "follow", "-f", "text", "render", "no-render", "tag",
         }  # fmt: skip
 
 

@@ -43,6 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "service.metrics": BELOW_SERVICE - {"index"},
     "service.audit": BELOW_SERVICE - {"index"} | {"phrases", "targets", "service.proof"},
     "service.transfer": BELOW_SERVICE - {"index"} | {"service.schedules"},
+    "service.files": {"core", "events", "state", "store", "service.schedules"},
     "service.forecast": BELOW_SERVICE - {"index"} | {"service.schedules", "service.desires"},
     "service.setup": {"core"},
     "service.upkeep": BELOW_SERVICE
@@ -57,8 +58,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "doors.mcp": {"core", "doors", "service.delivery"},
     "doors.commands": {"core", "events", "store", "ledger", "targets", "targets.letta", "sandbox"}
     | {"doors", "doors.mcp"}
-    | {f"service.{subject}" for subject in ("audit", "delivery", "desires", "forecast", "metrics")}
-    | {f"service.{subject}" for subject in ("proof", "schedules", "setup", "transfer", "upkeep")},
+    | {f"service.{subject}" for subject in ("audit", "delivery", "desires", "files", "forecast")}
+    | {f"service.{subject}" for subject in ("metrics", "proof", "schedules", "setup", "transfer")}
+    | {"service.upkeep"},
     "cli": {"doors"},
     "__main__": {"cli"},
 }
@@ -105,6 +107,7 @@ ASK_WHO_IS_PINNED = {
     "core.settings": "reads it from the environment",
     "service.schedules.request": "a schedule can't be given to another agent, nor tell one",
     "service.schedules.register": "whose a schedule is that names no agent",
+    "service.files.registrations": "the same, of schedules in a file",
     "service.schedules.approvals": "approvals are for people",
     "service.schedules.views": "who is pinned isn't told which agents there are",
     "service.proof.pack": "a pack has everybody's events in it",

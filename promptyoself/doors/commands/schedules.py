@@ -90,9 +90,14 @@ _registration_options = _options(
 
 @command("register")
 @_registration_options
+@click.option(
+    "--from", "from_", metavar="FILE", help="Many, from a file in TOML or JSON lines; - for stdin."
+)
 @click.option("--check", is_flag=True, help="Ask Letta first if it knows the agent.")
 @dry_run_option
-def register_command(session: Session, check: bool, dry_run: bool, **options: Any) -> Document:
+def register_command(
+    session: Session, from_: str | None, check: bool, dry_run: bool, **options: Any
+) -> Document:
     """Schedule a prompt to an agent, once or repeatedly.
 
     Give the prompt and one of --time, --cron and --every; times are UTC unless --tz names a zone.
@@ -102,6 +107,14 @@ def register_command(session: Session, check: bool, dry_run: bool, **options: An
     from promptyoself.core.text_limits import check_agent_id
     from promptyoself.service.schedules.register import register
 
+    if from_ is not None:
+        if check or any(value is not None for value in options.values()):
+            raise WrongUsage(
+                "conflicting_options",
+                "--from was given with another option.",
+                "Write that into the file: its keys are the names of the options.",
+            )
+        return _register_all(session, from_, dry_run=dry_run)
     request = _request(options)
     agent_id = request.agent_id or session.settings.only_agent or session.settings.default_agent
     if check and agent_id:
@@ -109,6 +122,19 @@ def register_command(session: Session, check: bool, dry_run: bool, **options: An
 
         require_agent(session.settings, check_agent_id(agent_id))
     return session.scheduled(partial(register, request=request, now=session.now(), dry_run=dry_run))
+
+
+def _register_all(session: Session, source: str, *, dry_run: bool) -> Document:
+    from promptyoself.doors.commands.transfer import opened
+    from promptyoself.service.files.registrations import MAX_BYTES, register_all
+
+    session.command = "register --from"
+    with opened(source) as file:
+        content = file.read(MAX_BYTES + 1)
+    now = session.now()
+    return session.scheduled(
+        lambda store: {"file": source, **register_all(store, content, now, dry_run=dry_run)}
+    )
 
 
 @command("idle")

@@ -63,8 +63,8 @@ def import_command(session: Session, file: str, partial: bool, dry_run: bool) ->
     from promptyoself.service.transfer.import_lines import import_lines
 
     def import_file(store: Store) -> Document:
-        with _opened(file) as opened:
-            return import_lines(store, opened, session.now(), partial=partial, dry_run=dry_run)
+        with opened(file) as content:
+            return import_lines(store, content, session.now(), partial=partial, dry_run=dry_run)
 
     return session.scheduled(import_file)
 
@@ -90,7 +90,8 @@ def import_sqlite_command(
     )
 
 
-def _opened(source: str) -> AbstractContextManager[BinaryIO]:
+def opened(source: str) -> AbstractContextManager[BinaryIO]:
+    """A file that a caller names; - is stdin. Raises ``unreadable_file``."""
     if source == "-":
         return nullcontext(sys.stdin.buffer if sys.stdin is not None else io.BytesIO())
     try:

@@ -1,0 +1,1 @@
+"""Schedules that a person has written in a file."""
