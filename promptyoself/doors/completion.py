@@ -129,6 +129,15 @@ def _desires(ctx: click.Context) -> Iterator[CompletionItem]:
         yield CompletionItem(desire.id, help=" ".join(desire.text.split())[:50])
 
 
+def _tags(ctx: click.Context) -> Iterator[CompletionItem]:
+    yield from _simple(tag for schedule in _schedules(ctx) for tag in schedule.tags or ())
+
+
+def _tags_of_desires(ctx: click.Context) -> Iterator[CompletionItem]:
+    state = _session(ctx).store().desires.read().state
+    yield from _simple(tag for one in islice(state.desires.values(), _MOST) for tag in one.tags)
+
+
 def _zones(_: click.Context) -> Iterator[CompletionItem]:
     """The zones that the time zone data lists, which is quicker than looking for their files."""
     from importlib.resources import files
@@ -189,6 +198,9 @@ _SOURCES: dict[str, _Source] = {
     "--agent-id": _agents,
     "--on-failure": _agents,
     "--name": _names,
+    "--tag": _tags,
+    "desire --tag": _tags_of_desires,
+    "desires --tag": _tags_of_desires,
     "--tz": _zones,
     "--type": _types,
     "--var": _folders,

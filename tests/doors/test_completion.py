@@ -34,8 +34,8 @@ def test_ids_are_offered_with_their_names(var: Path) -> None:
     named = add("--name", "plan", "--every", "1h")
     other = add("--name", "two words", "--every", "2h")
     unnamed = add("--every", "3h", prompt="Stretch,\nthen rest.")
-    for command in ("show", "cancel", "history", "next"):
-        ids = offered(command, "--id", "sch_")
+    for words in (("show", "--id"), ("cancel", "--id"), ("history", "--id"), ("show",)):
+        ids = offered(*words, "sch_")
         assert ids == {
             named: "plan (active)",
             other: "two words (active)",
@@ -55,6 +55,14 @@ def test_agents_are_offered_with_their_names(var: Path) -> None:
     remember_names(var, {"agent-1": "echo", "agent-2": "other"})
     assert offered("list", "--agent-id", "") == {"agent-1": "echo", "agent-2": "other"}
     assert offered("register", "--on-failure", "agent-2") == {"agent-2": "other"}
+
+
+def test_tags_are_offered(var: Path) -> None:
+    """Those of schedules, or with desires those of desires."""
+    add("--every", "1h", "--tag", "work", "--tag", "daily")
+    call("desire", "--agent-id", AGENT, "--text", "Rest.", "--tag", "rest").success()
+    assert offered("register", "--tag", "").keys() == {"work", "daily"}
+    assert offered("desires", "--tag", "").keys() == {"rest"}
 
 
 def test_zones_types_and_settings_are_offered(home: Path) -> None:
