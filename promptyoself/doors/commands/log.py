@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain as one_after_the_other
 from itertools import tee
@@ -20,6 +20,7 @@ from promptyoself.doors.session import Session
 
 if TYPE_CHECKING:
     from promptyoself.ledger import Envelope
+    from promptyoself.store.chain import Chain
     from promptyoself.store.store import Store
 
 _chain = click.option("--chain", type=click.Choice(["schedules", "desires"]), help="Which log.")
@@ -66,7 +67,7 @@ def history_command(
     say. Answers with events (seq, ts, type, id, data, …).
     """
     from promptyoself.ledger import encode_line
-    from promptyoself.service.schedules.history import history
+    from promptyoself.service.schedules.history import filters_of, history
 
     if texts and (options["slot"] is None or ndjson or follows):
         message = "--text is for one slot, and neither for --ndjson nor for --follow."
@@ -78,10 +79,17 @@ def history_command(
     desires = chain == "desires" or (chain is None and of_desires)
     if options["id_"] is not None and not desires:
         options["id_"] = session.schedule_id(options["id_"], store)
+    log: Chain[Any] = store.desires if desires else store
     if follows:
-        _follow(session, store, ndjson=ndjson, desires=desires, limit=limit, **options)
+        if options["until"] is not None:
+            message = "--follow and --until exclude each other."
+            raise WrongUsage("conflicting_options", message, "Give one of them.")
+        from promptyoself.service.schedules.new_events import follow
+
+        filters = filters_of(log, now=session.now(), **options)
+        _print_batches(session, store, partial(follow, log, filters, limit=limit), ndjson=ndjson)
         return None
-    events = history(store.desires if desires else store, now=session.now(), **options)
+    events = history(log, now=session.now(), **options)
     if session.caller.via in PROGRAM_DOORS:
         return _newest(events, min(limit or _FIRST, _MOST))
     if options["slot"] is not None and not ndjson and (texts or session.for_people):
@@ -108,26 +116,19 @@ def history_command(
     return None
 
 
-def _follow(
+def _print_batches(
     session: Session,
     store: Store,
+    batches: Callable[..., Iterator[Sequence[Envelope]]],
     *,
     ndjson: bool,
-    desires: bool,
-    until: str | None,
-    **options: Any,
 ) -> None:
-    """Print events as they are appended, until SIGINT or SIGTERM, or until nobody reads them."""
+    """Print events as they come, until SIGINT or SIGTERM, or until nobody reads them."""
     from promptyoself.doors.waiting import until_stopped
     from promptyoself.ledger import encode_line
-    from promptyoself.service.schedules.new_events import follow
 
-    if until is not None:
-        message = "--follow and --until exclude each other."
-        raise WrongUsage("conflicting_options", message, "Give one of them.")
-    chain = store.desires if desires else store
     with until_stopped() as wait:
-        for events in follow(chain, now=session.now(), wait=wait, **options):
+        for events in batches(wait=wait):
             if session.for_people and not ndjson:
                 session.print_events(store, [event._asdict() for event in events])
                 continue

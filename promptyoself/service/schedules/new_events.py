@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
 from typing import Any
 
 from promptyoself.ledger import Envelope
-from promptyoself.service.schedules.history import filters_of, is_known_type, unknown_type
+from promptyoself.service.schedules.history import Filters, is_known_type, unknown_type
 from promptyoself.state.schedules import CHAIN
 from promptyoself.store.access import unknown_id, withheld
 from promptyoself.store.chain import Chain
@@ -18,49 +17,28 @@ FIRST = 10
 
 
 def follow(
-    store: Chain[Any],
-    *,
-    id_: str | None = None,
-    agent_id: str | None = None,
-    type_: str | None = None,
-    since: str | None = None,
-    slot: str | None = None,
-    by: str | None = None,
-    limit: int | None = None,
-    now: datetime,
-    wait: Callable[[], bool],
+    store: Chain[Any], filters: Filters, *, limit: int | None = None, wait: Callable[[], bool]
 ) -> Iterator[Sequence[Envelope]]:
     """First the newest events, then those that are appended, each once, oldest first, as far as
-    they match. The filters are those of :func:`~.history.history`.
+    they match.
 
     First come the newest ``limit`` events of this month and the one before, by default
-    :data:`FIRST`; or with ``since`` all from then on, or the newest ``limit`` of these. ``wait`` is
-    called whenever there is nothing more to tell: it waits a moment, and returns whether to go on.
-    Then two ``stat`` calls tell whether the log has grown.
+    :data:`FIRST`; or, if the filters have an earliest instant, all from then on, or the newest
+    ``limit`` of these. ``wait`` is called whenever there is nothing more to tell: it waits a
+    moment, and returns whether to go on. Then two ``stat`` calls tell whether the log has grown.
 
     Raises:
-        PromptyoselfError: ``invalid_time``, ``unknown_id``, ``unknown_type``, ``missing_option``,
-            ``forbidden_agent``; ``head_moved`` once events that were told are gone from the log.
+        PromptyoselfError: ``unknown_id``, ``unknown_type``, ``forbidden_agent``; ``head_moved``
+            once events that were told are gone from the log.
         ChainError: the log is damaged, then or later.
     """
-    filters = filters_of(
-        store,
-        id_,
-        agent_id=agent_id,
-        type_=type_,
-        since=since,
-        until=None,
-        slot=slot,
-        by=by,
-        now=now,
-    )
-    if type_ is not None and not is_known_type(type_):
-        raise unknown_type(type_)
-    if id_ is not None:
-        _require_known(store, id_)
+    if filters.type_ is not None and not is_known_type(filters.type_):
+        raise unknown_type(filters.type_)
+    if filters.id_ is not None:
+        _require_known(store, filters.id_)
     months = store.months()[-2:]
     month = filters.first[:7] or (months[0] if months else "")
-    most = limit or (None if since is not None else FIRST)
+    most = limit or (None if filters.first else FIRST)
     stamp = store.stamp()  # before reading, so that no append slips by
     tail = store.tail(month)
     newest = deque((event for owner, event in tail.read() if filters.match(owner, event)), most)
