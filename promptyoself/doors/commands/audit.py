@@ -28,6 +28,8 @@ def audit_command(session: Session, **options: Any) -> Document:
     from promptyoself.service.audit.report import audit
 
     store = session.reading(agent_id=options["agent_id"])
+    if options["id_"] is not None:
+        options["id_"] = session.schedule_id(options["id_"], store)
     try:
         answer: Document = audit(store, now=session.now(), **options)
     except PromptyoselfError as error:
