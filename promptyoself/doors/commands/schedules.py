@@ -254,7 +254,10 @@ def trigger_command(session: Session, id_: str, reason: str | None) -> Document:
     from promptyoself.service.schedules.change import run_now
 
     id_ = session.schedule_id(id_)
-    return session.scheduled(partial(run_now, id_=id_, reason=reason, now=session.now()))
+    answer = session.scheduled(partial(run_now, id_=id_, reason=reason, now=session.now()))
+    if session.for_people and session.warnings:  # no loop runs, which the warning tells
+        return {**answer, "message": "It waits for a loop."}
+    return answer
 
 
 @command("next")

@@ -2,8 +2,11 @@
 
 import io
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+from calling import add, call
+from conftest import Clock
 from rich.console import Console
 
 from promptyoself.doors.terminal.forms import show
@@ -59,3 +62,12 @@ def test_what_waits_is_told_with_what_holds_it() -> None:
         "today 10:00       plan      in doubt",
         "7 earlier outcomes are left out: see --limit.",
     ]
+
+
+def test_a_trigger_without_a_loop_promises_nothing(var: Path, clock: Clock) -> None:
+    """People aren't told that the loop will deliver it and, below, that there is none."""
+    id_ = add("--every", "1h")
+    shown = call("trigger", "--id", id_, "--format", "table").out.decode()
+    assert "It waits for a loop." in shown
+    assert "by the loop" not in shown
+    assert "No loop is running" in shown
