@@ -162,12 +162,9 @@ class Session:
                 f"There is no data directory {str(var)!r}.",
                 "Check --var; the first command that writes there makes it.",
             )
-        origin = next(
-            source.origin
-            for source in read_sources(var=self.var)
-            if source.setting.name == "PROMPTYOSELF_VAR"
-        )
-        if origin == "default":  # the name wasn't typed, so it isn't mistyped
+        if (
+            self._origin("PROMPTYOSELF_VAR") == "default"
+        ):  # the name wasn't typed, so it isn't mistyped
             return
         what = "no log yet in" if there else "no folder"
         message = f"There is {what} {str(var)!r}, which PROMPTYOSELF_VAR or --var names."
@@ -248,10 +245,20 @@ class Session:
             outcomes = latest_outcomes(store, id_, count)
             self.beside["outcomes"] = [event._asdict() for event in outcomes]
 
+    def _origin(self, name: str) -> str:
+        """Where the value of a setting came from."""
+        return next(
+            source.origin for source in read_sources(var=self.var) if source.setting.name == name
+        )
+
     def _zone(self) -> str:
-        """The zone in which the reader's clocks run."""
+        """The zone in which the reader's clocks run: the one that is set, or else the machine's."""
         from promptyoself.core.settings import default_zone
 
+        if self._origin("PROMPTYOSELF_TZ") == "default":
+            from promptyoself.service.setup.machine import machine_zone
+
+            return machine_zone()
         try:
             return default_zone(self.settings)
         except PromptyoselfError:  # of which a command that needs it complains

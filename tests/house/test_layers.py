@@ -53,7 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # How callers come in.
     "doors": {"core", "events", "state", "rules", "store", "targets"}
     | {"service.delivery", "service.metrics", "service.schedules", "service.upkeep"}
-    | {"doors.terminal"},
+    | {"service.setup", "doors.terminal"},
     "doors.terminal": {"core"},
     "doors.mcp": {"core", "doors", "service.delivery"},
     "doors.commands": {"core", "events", "store", "ledger", "targets", "targets.letta", "sandbox"}

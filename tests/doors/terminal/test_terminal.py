@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from promptyoself.sandbox import Sandbox
 
+ROOT = Path(__file__).resolve().parents[3]
 HOSTILE = "\x1b[2J\x1b]0;owned\x07[red]bold[/red]\u202egnp.exe\r\n│ sch_00000000 │\t:smile:"
 
 
@@ -179,6 +180,17 @@ def test_times_are_the_readers(var: Path, clock: Clock, monkeypatch: pytest.Monk
     (line,) = picture("list", columns=100).splitlines()[1:]
     assert "weekdays at 09:00  " in line
     assert "today 09:00 (in 2 h)" in line
+
+
+@pytest.mark.skipif((ROOT / ".env").exists(), reason="a developer's settings would count")
+def test_without_a_setting_times_are_the_machines(
+    var: Path, clock: Clock, environ: dict[str, str]
+) -> None:
+    """Where PROMPTYOSELF_TZ isn't set, the reader's clocks are those of the machine."""
+    add("--time", "2026-11-28T12:00Z", "--tz", "UTC", prompt="x")
+    there = environ_at(var, environ, TZ="Asia/Tokyo", NO_COLOR="1")
+    del there["PROMPTYOSELF_TZ"]
+    assert b"today 21:00 (in 2 h)" in at_terminal("list", environ=there).out
 
 
 def test_a_pager_is_for_what_is_longer_than_the_screen(
