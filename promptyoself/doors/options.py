@@ -1,8 +1,9 @@
 """The options that several commands have, and the types of their values."""
 
+import functools
 from collections.abc import Callable, Mapping
 from math import isnan
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import click
 
@@ -75,6 +76,19 @@ class _ScheduleOption(click.Option):
         return super().handle_parse_result(ctx, opts, args)
 
 
+class _SeveralOption(click.Option):
+    """The option ``--id``, which isn't needed where several schedules are named or chosen."""
+
+    def handle_parse_result(
+        self, ctx: click.Context, opts: Mapping[str, Any], args: list[str]
+    ) -> tuple[Any, list[str]]:
+        chooses = any(_is_given(opts.get(name)) for name in (_SCHEDULES, *_CHOICES))
+        if chooses and not isinstance(opts.get(str(self.name)), str):
+            ctx.params[str(self.name)] = None
+            return None, args
+        return super().handle_parse_result(ctx, opts, args)
+
+
 def schedule_option(
     help_: str = "Its id (sch_…) or name.", *, required: bool = True
 ) -> Callable[[F], F]:
@@ -86,6 +100,62 @@ def schedule_option(
         "schedule", cls=ScheduleArgument, required=False, expose_value=False, metavar="[SCHEDULE]"
     )
     return lambda function: option(argument(function))
+
+
+def several_option(
+    help_: str = "Its id (sch_…) or name.", *, required: bool = True
+) -> Callable[[F], F]:
+    """The option ``--id``, several schedules as plain arguments, or the options that choose them:
+    those of an agent, of a tag, or all. A function gets the last ones as a :class:`Choice`."""
+    options = (
+        click.option(
+            "--id", "id_", cls=_SeveralOption, required=required, metavar="ID", help=help_
+        ),
+        click.option("--agent-id", metavar="AGENT", help="All of this agent's."),
+        click.option(
+            "--tag",
+            "tags",
+            multiple=True,
+            metavar="TAG",
+            help="All with this tag; may be repeated.",
+        ),
+        click.option("--all", "all_", is_flag=True, help="All that aren't over."),
+        click.option("--yes", is_flag=True, help="Don't ask."),
+        click.argument(
+            _SCHEDULES, cls=ScheduleArgument, nargs=-1, required=False, metavar="[SCHEDULE]..."
+        ),
+    )
+
+    def apply(function: F) -> F:
+        @functools.wraps(function)
+        def run(session: Any, **given: Any) -> Any:
+            choice = Choice(*(given.pop(name) for name in Choice._fields))
+            return function(session, choice, **given)
+
+        for option in reversed(options):
+            run = option(run)
+        return cast(F, run)
+
+    return apply
+
+
+_SCHEDULES = "schedules"
+_CHOICES = ("agent_id", "tags", "all_")
+
+
+class Choice(NamedTuple):
+    """The schedules that a command is to change, as a person has named or chosen them."""
+
+    id_: str | None
+    schedules: tuple[str, ...]
+    agent_id: str | None
+    tags: tuple[str, ...]
+    all_: bool
+    yes: bool
+
+
+def _is_given(value: object) -> bool:
+    return value is True or (isinstance(value, str | tuple | list) and bool(value))
 
 
 only_agent_option = click.option("--agent-id", metavar="AGENT", help="Only this agent's.")

@@ -61,6 +61,7 @@ class Tool(NamedTuple):
 _MODIFY_UNSETS = frozenset({"name", "conversation-id", "start-at", "until", "jitter", "on-failure"})
 _FOR_LOOPS = frozenset({"loop", "interval", "metrics-port", "accept-clock"})
 _FOR_PEOPLE = frozenset({"prompt-file", "render", "tag"})
+_SEVERAL = frozenset({"agent-id", "tag", "all", "yes"})
 _SIGNING = frozenset({"note", "key"})
 
 TOOLS: dict[str, Tool] = {
@@ -86,32 +87,40 @@ TOOLS: dict[str, Tool] = {
         unset_by_empty=_MODIFY_UNSETS,
     ),
     "cancel": Tool(
-        "schedules",
+        "changes",
         "Cancel a schedule",
         Effect.CHANGES,
         "schedules:Cancelled",
         "agent",
         idempotent=True,
+        people_only=_SEVERAL,
     ),
     "pause": Tool(
-        "schedules",
+        "changes",
         "Pause a schedule",
         Effect.CHANGES,
         "schedules:Paused",
         "agent",
         idempotent=True,
-        people_only=frozenset({"until"}),
+        people_only=_SEVERAL | {"until"},
     ),
     "resume": Tool(
-        "schedules",
+        "changes",
         "Resume a schedule",
         Effect.WRITES,
         "schedules:Resumed",
         "agent",
         idempotent=True,
+        people_only=_SEVERAL,
     ),
     "trigger": Tool(
-        "schedules", "Prompt now", Effect.WRITES, "schedules:Triggered", "agent", asks_letta=True
+        "changes",
+        "Prompt now",
+        Effect.WRITES,
+        "schedules:Triggered",
+        "agent",
+        asks_letta=True,
+        people_only=_SEVERAL,
     ),
     "next": Tool("schedules", "Show the next fires", Effect.READS, "schedules:NextFires", "agent"),
     "simulate": Tool("forecast", "Look ahead", Effect.READS_LOG, "forecast:Simulation", "operator"),

@@ -156,77 +156,6 @@ def idle_command(session: Session, dry_run: bool, **options: Any) -> Document:
     return session.scheduled(partial(register, request=request, now=session.now(), dry_run=dry_run))
 
 
-@command("cancel")
-@schedule_option()
-@reason_option
-def cancel_command(session: Session, id_: str, reason: str | None) -> Document:
-    """End a schedule; `pause` stops it for a while only.
-
-    Registering the same content again brings it back. Answers with cancelled_id.
-    """
-    from promptyoself.service.schedules.change import cancel
-
-    return cancel(session.store(), session.schedule_id(id_), reason, session.now())
-
-
-@command("pause")
-@schedule_option()
-@click.option(
-    "--until", metavar="T", help="Let it run again by itself from then on: 2027-01-31; 'in 7d'."
-)
-@reason_option
-def pause_command(session: Session, id_: str, until: str | None, reason: str | None) -> Document:
-    """Hold a schedule until it is resumed.
-
-    Slots meanwhile are skipped. To be done with it, use `cancel`. Answers with the id.
-    """
-    from promptyoself.service.schedules.change import pause
-
-    store = session.store()
-    answer = pause(store, session.schedule_id(id_), reason, session.now(), until=until)
-    if until is not None:
-        session.warn_if_nothing_delivers(store)
-    return answer
-
-
-@command("resume")
-@schedule_option("Its id (sch_…) or name; or give --failed-with.", required=False)
-@click.option(
-    "--failed-with",
-    metavar="CODE",
-    help="All that have failed, with this code: letta_out_of_credits, say.",
-)
-@reason_option
-def resume_command(
-    session: Session, id_: str | None, failed_with: str | None, reason: str | None
-) -> Document:
-    """Let a paused or failed schedule run again.
-
-    Or let all run again that have failed with one code. Answers with next_run; with --failed-with,
-    with those resumed, and those left as they are.
-    """
-    from promptyoself.service.schedules.change import resume
-
-    if id_ is not None and failed_with is not None:
-        raise WrongUsage(
-            "conflicting_options", "Both --id and --failed-with were given.", "Give one of them."
-        )
-    if failed_with is not None:
-        from promptyoself.service.schedules.resume_failed import resume_failed
-
-        return session.scheduled(
-            partial(resume_failed, code=failed_with, reason=reason, now=session.now())
-        )
-    if id_ is None:
-        raise WrongUsage(
-            "missing_option",
-            "Neither --id nor --failed-with was given.",
-            "Name a schedule, or the code that schedules have failed with.",
-        )
-    id_ = session.schedule_id(id_)
-    return session.scheduled(partial(resume, id_=id_, reason=reason, now=session.now()))
-
-
 @command("modify")
 @schedule_option()
 @_registration_options
@@ -240,24 +169,6 @@ def modify_command(session: Session, id_: str, **options: Any) -> Document:
 
     request, id_ = _request(options), session.schedule_id(id_)
     return session.scheduled(partial(modify, id_=id_, request=request, now=session.now()))
-
-
-@command("trigger")
-@schedule_option()
-@reason_option
-def trigger_command(session: Session, id_: str, reason: str | None) -> Document:
-    """Deliver a schedule's prompt once now.
-
-    Its scheduled fires stay as they are. The loop delivers it as soon as the agent is free. Answers
-    with the slot, which `history` has later.
-    """
-    from promptyoself.service.schedules.change import run_now
-
-    id_ = session.schedule_id(id_)
-    answer = session.scheduled(partial(run_now, id_=id_, reason=reason, now=session.now()))
-    if session.for_people and session.warnings:  # no loop runs, which the warning tells
-        return {**answer, "message": "It waits for a loop."}
-    return answer
 
 
 @command("next")

@@ -150,6 +150,18 @@ class Resumed(TypedDict):
     warning: NotRequired[str]
 
 
+class SeveralChanged(TypedDict):
+    """What ``cancel``, ``pause``, ``resume`` and ``trigger`` answer of several schedules."""
+
+    cancelled: NotRequired[list[dict[str, Any]]]
+    paused: NotRequired[list[dict[str, Any]]]
+    resumed: NotRequired[list[dict[str, Any]]]
+    triggered: NotRequired[list[dict[str, Any]]]
+    left: list[LeftAsItIs]
+    count: int
+    message: AnswerMessage
+
+
 class Triggered(TypedDict):
     """What ``trigger`` answers."""
 

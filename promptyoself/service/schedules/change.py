@@ -17,7 +17,7 @@ from promptyoself.core.text_limits import MAX_REASON, check_text
 from promptyoself.core.times import local_time, parse_bound, require_future
 from promptyoself.events import records
 from promptyoself.events.draft import Draft
-from promptyoself.events.kinds import FINISHED, MISSED
+from promptyoself.events.kinds import FINISHED
 from promptyoself.events.schedule_fields import FLAGS, TIMING
 from promptyoself.rules.daily_rate import exceeded
 from promptyoself.rules.policy import APPROVED_TIER, approval_in_log
@@ -50,6 +50,7 @@ from promptyoself.service.schedules.transition import (
     open_slots,
     skip_drafts,
     skip_reason,
+    with_notice,
 )
 from promptyoself.state.schedules import Schedule, State, comes_back_at
 from promptyoself.store.access import find_schedule
@@ -406,7 +407,7 @@ def _append(
         if ends_pause:
             before, after = after_pause(store, state, id_, now)
         drafts, answer = decide(after)
-        return _with_notice(store, state, [*before, *drafts], now), answer
+        return with_notice(store, state, [*before, *drafts], now), answer
 
     return store.transact(now, telling)
 
@@ -420,15 +421,3 @@ def _unfinished(state: State, id_: str, *, allow_failed: bool = False) -> Schedu
             "Register the same prompt again to bring it back.",
         )
     return schedule
-
-
-def _with_notice(store: Store, state: State, drafts: list[Draft], now: datetime) -> list[Draft]:
-    """The drafts, and a notice if they skip slots that had been missed, where one is wanted."""
-    whys = {
-        draft.record.why for draft in drafts if isinstance(draft.record, records.DeliverySkipped)
-    }
-    if whys.isdisjoint(MISSED):
-        return drafts
-    from promptyoself.rules.failure_notices import with_notices
-
-    return with_notices(store.unpinned_state(state), drafts, now, store.settings.caps, store.warn)

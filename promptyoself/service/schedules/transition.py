@@ -11,7 +11,7 @@ from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.core.times import local_time
 from promptyoself.events.draft import Draft
-from promptyoself.events.kinds import SkipReason
+from promptyoself.events.kinds import MISSED, SkipReason
 from promptyoself.events.records import DeliverySkipped
 from promptyoself.ledger.linking import provisional_event
 from promptyoself.rules.slots import (
@@ -131,3 +131,13 @@ def next_run_fields(next_run: str | None, zone: str) -> NextRun:
         return {"next_run": None}
     local = local_time(parse_utc(next_run), zone)
     return {"next_run": next_run, "next_run_local": local, "timezone": zone}
+
+
+def with_notice(store: Store, state: State, drafts: list[Draft], now: datetime) -> list[Draft]:
+    """The drafts, and a notice if they skip slots that had been missed, where one is wanted."""
+    whys = {draft.record.why for draft in drafts if isinstance(draft.record, DeliverySkipped)}
+    if whys.isdisjoint(MISSED):
+        return drafts
+    from promptyoself.rules.failure_notices import with_notices
+
+    return with_notices(store.unpinned_state(state), drafts, now, store.settings.caps, store.warn)

@@ -1,0 +1,178 @@
+"""Changes of schedules, of one or of several at once: end, hold, let go on, deliver now."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import click
+
+from promptyoself.core.errors import PromptyoselfError, WrongUsage
+from promptyoself.doors.command import command
+from promptyoself.doors.options import Choice, reason_option, several_option
+from promptyoself.doors.output import Document
+from promptyoself.doors.session import Session
+
+
+@command("cancel")
+@several_option()
+@reason_option
+def cancel_command(session: Session, choice: Choice, reason: str | None) -> Document:
+    """End a schedule; `pause` stops it for a while only.
+
+    Registering the same content again brings it back. Answers with cancelled_id.
+    """
+    from promptyoself.service.schedules.change import cancel
+
+    id_ = _only_one(session, choice)
+    if id_ is None:
+        return _change_several(session, choice, "cancel", reason)
+    return cancel(session.store(), id_, reason, session.now())
+
+
+@command("pause")
+@several_option()
+@click.option(
+    "--until", metavar="T", help="Let it run again by itself from then on: 2027-01-31; 'in 7d'."
+)
+@reason_option
+def pause_command(
+    session: Session, choice: Choice, until: str | None, reason: str | None
+) -> Document:
+    """Hold a schedule until it is resumed.
+
+    Slots meanwhile are skipped. To be done with it, use `cancel`. Answers with the id.
+    """
+    from promptyoself.service.schedules.change import pause
+
+    id_ = _only_one(session, choice)
+    if id_ is None:
+        answer = _change_several(session, choice, "pause", reason, until)
+    else:
+        answer = pause(session.store(), id_, reason, session.now(), until=until)
+    if until is not None:
+        session.warn_if_nothing_delivers(session.store())
+    return answer
+
+
+@command("resume")
+@several_option("Its id (sch_…) or name; or give --failed-with.", required=False)
+@click.option(
+    "--failed-with",
+    metavar="CODE",
+    help="All that have failed, with this code: letta_out_of_credits, say.",
+)
+@reason_option
+def resume_command(
+    session: Session, choice: Choice, failed_with: str | None, reason: str | None
+) -> Document:
+    """Let a paused or failed schedule run again.
+
+    Or let all run again that have failed with one code. Answers with next_run; with --failed-with,
+    with those resumed, and those left as they are.
+    """
+    from promptyoself.service.schedules.change import resume
+
+    if failed_with is not None:
+        from promptyoself.service.schedules.several import resume_failed
+
+        if choice.id_ is not None:
+            raise WrongUsage(
+                "conflicting_options",
+                "Both --id and --failed-with were given.",
+                "Give one of them.",
+            )
+        if choice._replace(yes=False) != _NONE:
+            raise _conflict("--failed-with goes with nothing else that names schedules.")
+        return session.scheduled(
+            partial(resume_failed, code=failed_with, reason=reason, now=session.now())
+        )
+    if choice._replace(yes=False) == _NONE:
+        raise WrongUsage(
+            "missing_option",
+            "Neither --id nor --failed-with was given.",
+            "Name a schedule, or the code that schedules have failed with.",
+        )
+    id_ = _only_one(session, choice)
+    if id_ is None:
+        return _change_several(session, choice, "resume", reason)
+    return session.scheduled(partial(resume, id_=id_, reason=reason, now=session.now()))
+
+
+@command("trigger")
+@several_option()
+@reason_option
+def trigger_command(session: Session, choice: Choice, reason: str | None) -> Document:
+    """Deliver a schedule's prompt once now.
+
+    Its scheduled fires stay as they are. The loop delivers it as soon as the agent is free. Answers
+    with the slot, which `history` has later.
+    """
+    from promptyoself.service.schedules.change import run_now
+
+    id_ = _only_one(session, choice)
+    if id_ is None:
+        return _change_several(session, choice, "trigger", reason)
+    answer = session.scheduled(partial(run_now, id_=id_, reason=reason, now=session.now()))
+    if session.for_people and session.warnings:  # no loop runs, which the warning tells
+        return {**answer, "message": "It waits for a loop."}
+    return answer
+
+
+_NONE = Choice(None, (), None, (), all_=False, yes=False)
+
+
+def _only_one(session: Session, choice: Choice) -> str | None:
+    """The id of the only schedule that is named; ``None`` if there are several, or some are to be
+    chosen.
+
+    Raises:
+        PromptyoselfError: ``unknown_id``, ``ambiguous_schedule``; ``conflicting_options``.
+    """
+    named = choice.id_ is not None or bool(choice.schedules)
+    filters = choice.agent_id is not None or bool(choice.tags)
+    if choice.id_ is not None and choice.schedules:
+        raise _conflict("Schedules were named both by --id and without it.")
+    if named and (filters or choice.all_):
+        raise _conflict("Schedules were both named and chosen.")
+    if filters and choice.all_:
+        raise _conflict("--all was given, and something that chooses some.")
+    if choice.id_ is not None:
+        return session.schedule_id(choice.id_)
+    return session.schedule_id(choice.schedules[0]) if len(choice.schedules) == 1 else None
+
+
+def _conflict(message: str) -> WrongUsage:
+    return WrongUsage("conflicting_options", message, "Give one of them.")
+
+
+def _change_several(
+    session: Session, choice: Choice, command: str, reason: str | None, until: str | None = None
+) -> Document:
+    """Change the schedules that are named; or those that are chosen, once a person agrees."""
+    from promptyoself.service.schedules.several import change_several, choose
+
+    store = session.store()
+    if choice.schedules:
+        ids = [session.schedule_id(word, store) for word in choice.schedules]
+    else:
+        ids = choose(store, command, choice.agent_id, choice.tags)
+        if not choice.yes:
+            _ask(session, command, len(ids))
+    answer = change_several(store, command, ids, reason, session.now(), until=until)
+    if command in ("resume", "trigger") and answer["count"]:
+        session.warn_if_nothing_delivers(store)
+    return answer
+
+
+def _ask(session: Session, command: str, count: int) -> None:
+    """Ask whether the command is meant. Raises ``confirmation_needed`` or ``not_confirmed``."""
+    schedules = "1 schedule" if count == 1 else f"{count} schedules"
+    if not session.at_terminal:
+        raise PromptyoselfError(
+            "confirmation_needed",
+            f"That would {command} {schedules}; nothing was done.",
+            "Give --yes if that is meant.",
+            count=count,
+        )
+    if not click.confirm(f"{command.capitalize()} {schedules}?", err=True):
+        raise PromptyoselfError("not_confirmed", "Nothing was done.", "")
