@@ -5,7 +5,7 @@ READY := .venv/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-letta test-bounds test-docker torture lint bench docs clean
+.PHONY: help demo test test-letta test-bounds test-docker test-boot torture lint bench docs clean
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s%s\n", $$1, $$2 }' Makefile
@@ -28,6 +28,9 @@ test-bounds: $(READY) ## the lowest and the highest version of each package, in 
 test-docker: $(READY) ## the containers, built and run, with an engine that it fetches first (root, Debian)
 	@docker/engine.sh with $(BIN)/python -m pytest --verbose --numprocesses 2 --dist worksteal \
 		--engine "docker/engine.sh run" tests/doors/test_containers.py
+
+test-boot: $(READY) ## the service, in a Debian that is started twice (root, mmdebstrap, systemd-nspawn)
+	@PYTHON=$(BIN)/python docker/boot.sh
 
 SCALE ?= 20
 SEED ?=

@@ -192,7 +192,11 @@ def test_the_smoke_test_is_fit_to_be_run() -> None:
     """Bash and shellcheck find nothing wrong with it, and each of our commands in it is one."""
     script = ROOT / "docker" / "smoke.sh"
     assert script.stat().st_mode & 0o111
-    scripts = [script, ROOT / "docker" / "engine.sh", ROOT / ".ci" / "run"]
+    scripts = [
+        script,
+        *(ROOT / "docker" / name for name in ("engine.sh", "boot.sh")),
+        ROOT / ".ci/run",
+    ]
     for path in scripts:
         subprocess.run(["bash", "-n", str(path)], check=True)
     checker = Path(sys.executable).with_name("shellcheck")
