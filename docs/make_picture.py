@@ -26,9 +26,9 @@ RUN = (
         *("--prompt", "What did you do, and what is next?", "--cron", "15 9 * * MON-FRI"),
     ),
     ("list",),
-    ("show", "--id", "{stretch}"),
+    ("show", "stretch"),
 )
-"""The commands in the picture. `{name}` is the id of what has that name."""
+"""The commands in the picture. `{name}` is the id of the agent of that name."""
 
 _THEME = TerminalTheme(
     (22, 27, 34),

@@ -202,6 +202,9 @@ class Session:
             return
         from promptyoself.doors.display import Reader, display
 
+        changed = str(document.get("id") or document.get("cancelled_id") or "")
+        if "names" not in self.beside and changed.startswith("sch_"):
+            self.add_names(self.store(), [changed])
         reader = Reader(self._zone(), self.now(), self._agent_names(), self.paged and paged)
         display(self.command, document, reader, self.beside)
 

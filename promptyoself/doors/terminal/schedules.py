@@ -98,6 +98,8 @@ def _title(schedule: Document) -> Text:
 def _next(schedule: Document, screen: Screen) -> Text:
     if schedule["status"] == "active" and schedule["next_run"]:
         return screen.when(schedule["next_run"], rounded=True)
+    if schedule.get("resume_at"):
+        return Text.assemble(state("paused"), " until ", screen.clock(schedule["resume_at"]))
     return state(schedule["status"])
 
 
@@ -267,10 +269,10 @@ def _elsewhere(fire: Document, screen: Screen) -> str:
 
 def show_change(document: Document, screen: Screen) -> None:
     """What was done to a schedule, in a sentence, and what follows."""
-    id_ = document.get("id") or document.get("cancelled_id")
-    title = screen.sentence(document["message"])
-    if id_:
-        title = Text.assemble(title, (f"  {visible(str(id_), one_line=True)}", "dim"))
+    id_ = str(document.get("id") or document.get("cancelled_id") or "")
+    name = plain(screen.beside.get("names", {}).get(id_, ""))
+    parts = [screen.sentence(document["message"]), name, Text(visible(id_, one_line=True), "dim")]
+    title = Text("  ").join(part for part in parts if part)
     mark = "none" if document.get("dry_run") or document.get("created") is False else "ok"
     screen.print(Text.assemble(screen.mark(mark), " ", title))
     upcoming = [fire["utc"] for fire in screen.beside.get("fires", ())]
@@ -283,6 +285,7 @@ def show_change(document: Document, screen: Screen) -> None:
             ("next", Text("\n").join(screen.when(fire) for fire in upcoming)),
             ("in its zone", _in_own_zone(document, screen)),
             ("slot", screen.when(document.get("slot"))),
+            ("until", screen.when(document.get("resume_at"))),
             ("changed", _names(document.get("modified"))),
             ("as it was", _names(document.get("differs"))),
             ("under way", str(document.get("under_way") or "")),
@@ -296,7 +299,7 @@ def show_change(document: Document, screen: Screen) -> None:
 
 _TOLD_OF_CHANGES = (
     *("id", "cancelled_id", "created", "understood", "next_run", "next_run_local", "timezone"),
-    *("fires", "slot", "modified", "differs", "under_way", "life"),
+    *("fires", "slot", "resume_at", "modified", "differs", "under_way", "life"),
 )
 
 
