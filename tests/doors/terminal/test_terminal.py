@@ -102,9 +102,11 @@ def test_no_codes_where_none_are_wanted(
     """With NO_COLOR, or at a terminal that has none, there are no codes; where the terminal takes
     ASCII alone, there is nothing but ASCII. The words are there all the same."""
     add("--every", "1h", "--name", "Ünïcode", prompt="Çava?")
+    add("--cron", "0 9 * * *", prompt="x")
     lines = {"PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": ""}
     for arguments in (("list",), ("show", "--id", "sch_00000000"), ("history",)):
         answer = at_terminal(*arguments, environ={**environ_at(var, environ), **lines, **there})
+        assert b"Warning" not in answer.out, answer.out
         if "LC_ALL" in there:
             assert answer.out.isascii(), answer.out
         else:
