@@ -190,6 +190,7 @@ TOOLS: dict[str, Tool] = {
 """Each command for agents by its name, in the order in which tools are listed."""
 
 CLOSED = {
+    "edit": "edits",
     "undo": "edits",
     "agenda": "forecast",
     "report": "audit",
@@ -223,7 +224,9 @@ COMMANDS = {name: tool.module for name, tool in TOOLS.items()} | CLOSED
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "Set up": ("init", "config", "service", "completion"),
-    "Schedule prompts": (*("register", "modify", "pause", "resume", "cancel", "trigger", "undo"),),
+    "Schedule prompts": (
+        *("register", "modify", "edit", "pause", "resume", "cancel", "trigger", "undo"),
+    ),
     "Look at them": (
         *("list", "show", "next", "agenda", "simulate", "report", "history", "diff", "stats"),
     ),

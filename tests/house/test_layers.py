@@ -57,7 +57,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "doors.terminal": {"core"},
     "doors.mcp": {"core", "doors", "service.delivery"},
     "doors.commands": {"core", "events", "store", "ledger", "targets", "targets.letta", "sandbox"}
-    | {"doors", "doors.mcp"}
+    | {"doors", "doors.mcp", "doors.terminal"}
     | {f"service.{subject}" for subject in ("audit", "delivery", "desires", "files", "forecast")}
     | {f"service.{subject}" for subject in ("metrics", "proof", "schedules", "setup", "transfer")}
     | {"service.upkeep"},

@@ -21,16 +21,17 @@ class BadKey(NamedTuple):
     error: PromptyoselfError
 
 
-def _name_of(field: str) -> str:
-    """How a field's key is written."""
-    option = FIELDS[field].option if field in FIELDS else ""
+def name_of(field: str) -> str:
+    """How the key of a field is written."""
+    is_single = field in FIELDS and FIELDS[field].type is not list
+    option = FIELDS[field].option if is_single else ""
     return option.removeprefix("--").replace("-", "_") or field
 
 
-KEYS: dict[str, str] = {_name_of(field): field for field in Request._fields}
+KEYS: dict[str, str] = {name_of(field): field for field in Request._fields}
 """The field of a request that each key sets."""
 
-_SPELLINGS = {**{field: field for field in Request._fields}, **KEYS}
+_SPELLINGS = {**{field: field for field in Request._fields}, **KEYS, "tag": "tags"}
 _TIMES = ("time", "start_at", "until")
 
 
@@ -64,7 +65,7 @@ def _candidates(error: PromptyoselfError, table: Mapping[str, Any]) -> Iterator[
     fields = {key: _SPELLINGS.get(key.replace("-", "_"), "") for key in table}
     words = f"{error.message} ".replace("-", "_")
     for key, field in fields.items():
-        if error.code == f"invalid_{field}" or f"__{_name_of(field)} " in words:
+        if error.code == f"invalid_{field}" or f"__{name_of(field)} " in words:
             yield key
     for key, field in fields.items():
         if field in _CODES.get(error.code, ()):
