@@ -64,6 +64,10 @@ def test_the_unit_runs_this_installation_on_this_data(home: Path, tmp_path: Path
     assert f'Environment="PROMPTYOSELF_VAR={tmp_path}/my data"\n' in unit
     assert "WantedBy=default.target\n" in unit
     assert "User=" not in unit
+    assert "PROMPTYOSELF_VAR" not in printed()  # where the file of settings, or nothing, names it
+    call("config", "set", "var", str(tmp_path / "elsewhere")).success()
+    assert "PROMPTYOSELF_VAR" not in printed()
+    shutil.rmtree(home / ".config")
     assert list(home.iterdir()) == []
 
 
@@ -129,7 +133,7 @@ def test_the_line_for_cron_is_run_as_it_is_meant(tmp_path: Path) -> None:
     program = tmp_path / "it's 100% mine"
     program.write_text('#!/bin/sh\necho "$PROMPTYOSELF_VAR|$*" >&2\n')
     program.chmod(0o755)
-    line = units.cron_line([str(program)], {"PROMPTYOSELF_VAR": str(var)})
+    line = units.cron_line([str(program)], {"PROMPTYOSELF_VAR": str(var)}, var)
     assert line.startswith("* * * * * ")
     assert not re.search(r"(?<!\\)%", line)
     command = line.removeprefix("* * * * * ").replace("\\%", "%")

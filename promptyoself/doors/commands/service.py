@@ -101,12 +101,14 @@ def _text(session: Session, *, system: bool, cron: bool, run_as: str) -> str:
     program = _program()
     if system:
         return units.system_unit(program, _system_var(session), run_as)
-    environ = {"PROMPTYOSELF_VAR": str(session.settings.var)}
+    environ = {}
+    if _var_origin(session) in ("environment", "--var"):  # else the service finds it as we did
+        environ["PROMPTYOSELF_VAR"] = str(session.settings.var)
     for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME"):  # they say where we look for files
         if os.path.isabs(os.environ.get(name, "")):
             environ[name] = os.environ[name]
     if cron:
-        return units.cron_line(program, environ) + "\n"
+        return units.cron_line(program, environ, session.settings.var) + "\n"
     if sys.platform == "darwin":
         return units.launchd_agent(program, environ)
     return units.user_unit(program, environ)
@@ -214,12 +216,16 @@ def _system_var(session: Session) -> Path:
     """The data directory of the service of the system: its own, unless somebody names another."""
     from promptyoself.service.setup.units import SYSTEM_VAR
 
-    origin = next(
+    return SYSTEM_VAR if _var_origin(session) == "default" else session.settings.var
+
+
+def _var_origin(session: Session) -> str:
+    """Where the name of the data directory came from."""
+    return next(
         source.origin
         for source in read_sources(var=session.var)
         if source.setting.name == "PROMPTYOSELF_VAR"
     )
-    return SYSTEM_VAR if origin == "default" else session.settings.var
 
 
 def require_systemd() -> None:

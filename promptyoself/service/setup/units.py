@@ -100,10 +100,10 @@ def launchd_agent(program: Sequence[str], environ: Mapping[str, str]) -> str:
 """
 
 
-def cron_line(program: Sequence[str], environ: Mapping[str, str]) -> str:
+def cron_line(program: Sequence[str], environ: Mapping[str, str], var: Path) -> str:
     """The line of a crontab that delivers what is due, once a minute. What isn't finished after 50
-    seconds is left to the next run. Only what goes wrong is written to a file."""
-    var = environ["PROMPTYOSELF_VAR"]
+    seconds is left to the next run. Only what goes wrong is written to a file, in the data
+    directory ``var``."""
     variables = [f"{name}={shlex.quote(value)}" for name, value in environ.items()]
     words = [*map(shlex.quote, program), "execute", "--deadline", "50"]
     log = shlex.quote(f"{var}/cron.log")
