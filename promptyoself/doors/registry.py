@@ -200,6 +200,7 @@ CLOSED = {
     "export": "transfer",
     "import": "transfer",
     "import-sqlite": "transfer",
+    "import-crontab": "transfer",
     "approve": "approvals",
     "approvals": "approvals",
     "revoke": "approvals",
@@ -235,7 +236,17 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Keep within limits": ("budgets", "approve", "approvals", "revoke"),
     "Prove what happened": ("audit", "verify", "head", "keygen", "pack"),
     "Operate": (
-        *("doctor", "metrics", "seal", "rebuild", "recover", "export", "import", "import-sqlite"),
+        *(
+            "doctor",
+            "metrics",
+            "seal",
+            "rebuild",
+            "recover",
+            "export",
+            "import",
+            "import-sqlite",
+            "import-crontab",
+        ),
         *("install-plugin", "sandbox", "demo"),
     ),
 }

@@ -231,6 +231,6 @@ FORBIDDEN = {
     "approve", "approvals", "revoke", "rebuild", "recover", "seal", "import", "import-sqlite",
     "export", "keygen", "pack", "mcp", "sandbox", "demo", "doctor", "install-plugin", "metrics",
     "agenda", "report", "init", "config", "service", "completion",
-    "undo", "edit",
+    "undo", "edit", "import-crontab",
 }  # fmt: skip
 """The commands that no agent has, through whichever door it comes."""

@@ -90,6 +90,32 @@ def import_sqlite_command(
     )
 
 
+@command("import-crontab")
+@_file
+@click.option("--system", is_flag=True, help="Each line names a user, as in /etc/crontab.")
+@click.option(
+    "--tz", "timezone", metavar="ZONE", help="Zone of lines for which it sets no CRON_TZ."
+)
+@dry_run_option
+def import_crontab_command(
+    session: Session, file: str, system: bool, timezone: str | None, dry_run: bool
+) -> Document:
+    """Register what a crontab tells agents.
+
+    For stdin, FILE is -, as in `crontab -l | promptyoself import-crontab -`. A line is taken if its
+    command gives an agent and a text: --agent-id and --prompt, say, or a curl of an agent's
+    messages. Every other line is reported with the reason. The crontab itself stays as it is.
+    """
+    from promptyoself.service.files.crontab import MAX_BYTES, import_crontab
+
+    with opened(file) as source:
+        content = source.read(MAX_BYTES + 1)
+    now = session.now()
+    return session.scheduled(
+        lambda store: import_crontab(store, content, timezone, now, system=system, dry_run=dry_run)
+    )
+
+
 def opened(source: str) -> AbstractContextManager[BinaryIO]:
     """A file that a caller names; - is stdin. Raises ``unreadable_file``."""
     if source == "-":

@@ -93,7 +93,7 @@ def register_entries(
             raise _bad_entries(refused)
         return composition.drafts, registered
 
-    if dry_run or wrong:
+    if dry_run or wrong or not entries:
         _, registered = decide(store.read().state)
     else:
         registered = store.transact(now, decide)
