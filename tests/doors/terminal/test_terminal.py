@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import pytest
 from calling import add, call, run
 from terminals import at_terminal, picture, without_codes
 
+from promptyoself import cli
 from promptyoself.doors.agent_names import known_names, remember_names
 from promptyoself.doors.session import Session
 
@@ -67,9 +69,14 @@ def test_agents_get_json(var: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from promptyoself.service.delivery.loop import StopFlag
 
     add()
+    listed = call("list").success()
     monkeypatch.setenv("PROMPTYOSELF_FORMAT", "table")
     answer = call_command(list_command, [], Caller("mcp", StopFlag()))
-    assert orjson.loads(answer)["count"] == 1
+    assert orjson.loads(answer) == listed
+    monkeypatch.setattr(cli, "_run", partial(cli._run, via="sanctum"))
+    assert call("list").success() == listed
+    assert call("show", "--id", "sch_00000000").document["code"] == "unknown_id"
+    assert call("shw").document["code"] == "unknown_command"
 
 
 def test_an_error_has_two_lines(var: Path, environ: dict[str, str]) -> None:
