@@ -213,11 +213,11 @@ def refuse(var: Path, code: str, *arguments: str) -> dict[str, object]:
 
 
 def test_what_is_over_cannot_end_again(var: Path, registered: str) -> None:
-    """P7: cancelling twice, and anything else that a cancelled schedule can't do, is refused."""
+    """P7: cancelling twice, and anything else that a cancelled schedule can't do, is refused. What
+    brings it back is another matter."""
     call("cancel", "--id", registered).success()
     refuse(var, "already_cancelled", "cancel", "--id", registered)
     refuse(var, "not_active", "pause", "--id", registered)
-    refuse(var, "not_paused", "resume", "--id", registered)
     refuse(var, "not_active", "trigger", "--id", registered)
     refuse(var, "not_active", "modify", "--id", registered, "--every", "10m")
 

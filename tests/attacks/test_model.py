@@ -451,6 +451,14 @@ class Machine(RuleBasedStateMachine):
         words = register_words(fields, *trigger, "until", "start_at", *content, *policy)
         self.do(self.registration(words, fields))
 
+    def name_is_taken(self, id_: str | None, fields: dict[str, Any]) -> bool:
+        """Whether another schedule of the agent that isn't over has that name."""
+        return fields["name"] is not None and any(
+            other["name"] == fields["name"] and other["agent_id"] == fields["agent_id"]
+            for other_id, other in self.model.schedules.items()
+            if other_id != id_ and other["status"] in ("active", "paused")
+        )
+
     def registration(self, words: tuple[str, ...], fields: dict[str, Any]) -> Step:
         now = self.now
         up = timedelta(microseconds=-now.microsecond % 1_000_000)
@@ -471,6 +479,8 @@ class Machine(RuleBasedStateMachine):
                 )
 
             return Step(words, None, already)
+        if self.name_is_taken(id_, fields):
+            return Step(words, "name_taken")
         again = existing is not None and self.model.ahead(existing, now)
         before = existing or {}
         if again:
@@ -568,6 +578,8 @@ class Machine(RuleBasedStateMachine):
 
     def resuming(self, id_: str, schedule: dict[str, Any], reason: str | None) -> str | Effect:
         again = self.model.ahead(schedule, self.now)
+        if schedule["status"] in ("cancelled", "completed"):
+            return self.reviving(id_, schedule, reason)
         if schedule["status"] not in ("paused", "failed") and not (
             again and schedule["status"] == "active"
         ):
@@ -592,6 +604,37 @@ class Machine(RuleBasedStateMachine):
             assert answer["next_run"] == schedule["next_run"]
 
         return resumed
+
+    def reviving(self, id_: str, schedule: dict[str, Any], reason: str | None) -> str | Effect:
+        most, again = schedule["max_repetitions"], self.model.ahead(schedule, self.now)
+        if most is not None and schedule["repetition_count"] >= most:
+            return "nothing_left"
+        if self.name_is_taken(id_, schedule):
+            return "name_taken"
+        new = {name: value for name, value in schedule.items() if name != "without"}
+        if again:
+            new = self.model.reopened(id_, new, self.now)
+        first = following(new, self.model.high(new, self.now))
+        if first is None:
+            return "nothing_left"
+
+        def revived(answer: dict[str, Any]) -> None:
+            if again:
+                self.model.put_off(id_, self.now)
+            assert (answer["next_run"], answer["life"]) == (told(first), schedule["life"] + 1)
+            schedule.clear()
+            schedule.update(
+                new,
+                status="active",
+                next_run=told(first),
+                created_at=self.model.wrote(self.now),
+                life=answer["life"],
+                failures=0,
+                last_error=None,
+                reason=reason,
+            )
+
+        return revived
 
     def triggering(self, id_: str, schedule: dict[str, Any], _: str | None) -> str | Effect:
         if schedule["status"] not in ("active", "paused"):
@@ -647,6 +690,9 @@ class Machine(RuleBasedStateMachine):
             if first is None:
                 return Step(words, "never_fires")
             after["next_run"] = told(first)
+        goes_on = schedule["status"] in ("active", "paused")
+        if goes_on and {"name", "agent_id"} & set(new) and self.name_is_taken(id_, after):
+            return Step(words, "name_taken")
 
         def modified(answer: dict[str, Any]) -> None:
             assert set(answer["modified"]) == set(new), "another change than was asked for"

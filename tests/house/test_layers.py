@@ -133,6 +133,7 @@ SEE_EVERYTHING = {
     "service.metrics.collect": "counts are everybody's",
     "service.schedules.clock_rollback": "a schedule's slots of when it was another agent's count",
     "service.schedules.register": "which id is free",
+    "service.schedules.resumption": "a schedule may have been another agent's before",
     "service.schedules.transition": "who is to be told of a failure",
     "service.schedules.undo": "a schedule may have been another agent's before",
     "service.transfer.admission": "which id is free",

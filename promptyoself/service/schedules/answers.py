@@ -142,6 +142,7 @@ class Resumed(TypedDict):
     next_run: NotRequired[_NextRun]
     next_run_local: NotRequired[_NextRunLocal]
     timezone: NotRequired[_Zone]
+    life: NotRequired[Annotated[int, "Of one that was over: how often it was begun."]]
     failed_with: NotRequired[Annotated[str, "The code that was asked for."]]
     resumed: NotRequired[Annotated[list[ResumedOne], "Those that run on."]]
     left: NotRequired[Annotated[list[LeftAsItIs], "Those left as they are."]]

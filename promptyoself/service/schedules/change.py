@@ -39,7 +39,7 @@ from promptyoself.service.schedules.request import (
     first_fire,
     validate,
 )
-from promptyoself.service.schedules.resumption import resumption
+from promptyoself.service.schedules.resumption import resumption, revival
 from promptyoself.service.schedules.transition import (
     after_pause,
     drop_ahead,
@@ -278,7 +278,8 @@ def pausing(
 
 def resume(store: Store, id_: str, reason: str | None, now: datetime) -> answers.Resumed:
     """Let a paused or failed schedule run on, or one that a clock that was ahead has left in the
-    future. Raises ``not_paused``, ``nothing_left``, or why its times can't be computed."""
+    future; bring back a cancelled or completed one. Raises ``not_paused``, ``nothing_left``, or why
+    its times can't be computed, among others."""
     decide = partial(resuming, store, id_, reason, now)
     return _change(store, id_, reason, now, decide, ends_pause=False)
 
@@ -288,6 +289,8 @@ def resuming(
 ) -> tuple[list[Draft], answers.Resumed]:
     """The events that resume a schedule, and what to answer. Raises as :func:`resume` does."""
     schedule = find_schedule(state, id_)
+    if schedule.status in ("cancelled", "completed"):
+        return revival(store, state, schedule, reason, now)
     ahead = is_ahead(schedule, now)
     if schedule.status not in ("paused", "failed") and not (ahead and schedule.status == "active"):
         raise PromptyoselfError(

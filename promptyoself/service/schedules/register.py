@@ -45,7 +45,7 @@ def register(store: Store, request: Request, now: datetime, *, dry_run: bool = F
         record = asked._replace(salt=salt or None)
         drafts: list[Draft] = []
         if existing is not None:
-            record, drafts = _next_life(store, state, existing, record, now)
+            record, drafts = next_life(store, state, existing, record, now)
         answer = cast(
             "Scheduled",
             {
@@ -73,11 +73,15 @@ def register(store: Store, request: Request, now: datetime, *, dry_run: bool = F
     return store.transact(now, decide)
 
 
-def _next_life(
+def next_life(
     store: Store, state: State, existing: Schedule, record: ScheduleRegistered, now: datetime
 ) -> tuple[ScheduleRegistered, list[Draft]]:
     """The registration that brings back a schedule that has ended, and the events before it. None
-    of the slots of its earlier lives comes again."""
+    of the slots of its earlier lives comes again.
+
+    Raises:
+        PromptyoselfError: ``never_fires``, or why its times can't be computed on this machine.
+    """
     record, trigger = record._replace(life=existing.life + 1), schedule_trigger(record)
     drafts: list[Draft] = []
     if is_ahead(existing, now):

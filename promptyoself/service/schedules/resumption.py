@@ -1,21 +1,25 @@
-"""What lets a paused or failed schedule run on."""
+"""What lets a paused or failed schedule run on, and brings back one that is over."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from promptyoself.core.errors import PromptyoselfError
+from promptyoself.core.ids import content_hash
 from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.events import records
 from promptyoself.events.draft import Draft
 from promptyoself.events.kinds import FINISHED
+from promptyoself.events.schedule_fields import CONTENT, FLAGS, SPECIFIED, content_of
 from promptyoself.rules.daily_rate import exceeded
 from promptyoself.rules.pause_end import end_of_pause, is_over
+from promptyoself.rules.policy import APPROVED_TIER
 from promptyoself.rules.slots import is_ahead, missed_slots, schedule_trigger
 from promptyoself.rules.triggers import Trigger, next_fire_time
 from promptyoself.service.schedules.clock_rollback import Recount, recount
-from promptyoself.service.schedules.limits import require_room, require_space
+from promptyoself.service.schedules.limits import require_free_name, require_room, require_space
+from promptyoself.service.schedules.register import next_life
 from promptyoself.service.schedules.transition import (
     drop_ahead,
     high_water,
@@ -80,6 +84,81 @@ def resumption(
     if warnings := list(exceeded(state, store.settings.caps, resumed_schedule, schedule.id)):
         answer["warning"] = " ".join(warnings)
     return drafts, answer
+
+
+def revival(
+    store: Store, state: State, schedule: Schedule, reason: str | None, now: datetime
+) -> tuple[list[Draft], answers.Resumed]:
+    """The events that bring back a cancelled or completed schedule as it last was, and what to
+    answer. Its approval doesn't come back.
+
+    Raises:
+        PromptyoselfError: ``nothing_left``: its time has passed, or it has fired as often as it
+            may; ``name_taken``, ``too_many_schedules``, ``prompts_too_large``; or why its times
+            can't be computed on this machine.
+    """
+    id_, most = schedule.id, schedule.max_repetitions
+    if most is not None and schedule.repetition_count >= most:
+        raise PromptyoselfError(
+            "nothing_left",
+            f"{id_} has fired {schedule.repetition_count} times, of at most {most}.",
+            "Register the same prompt again: then it counts from 0.",
+        )
+    require_room(state, schedule.agent_id, store.settings)
+    require_space(state, schedule.agent_id, schedule.prompt, store.settings)
+    require_free_name(state, schedule.agent_id, schedule.name, id_)
+    fields = {name: getattr(schedule, name) for name in SPECIFIED}
+    fields.update((name, fields[name] or None) for name in FLAGS)
+    record = records.ScheduleRegistered(
+        **fields,
+        next_run="",
+        salt=schedule.salt,
+        repetition_count=schedule.repetition_count or None,
+        first_content=_first_content(store, schedule),
+        reason=reason,
+    )
+    try:
+        record, drafts = next_life(store, state, schedule, record, now)
+    except PromptyoselfError as error:
+        if error.code != "never_fires":
+            raise
+        raise PromptyoselfError(
+            "nothing_left",
+            f"{id_} is {schedule.status}, and its last slot has passed.",
+            "Register its prompt with a new time.",
+        ) from None
+    drafts.append(store.draft(record, id_, record.agent_id))
+    answer = _resumed(schedule._replace(next_run=record.next_run))
+    answer["message"] = f"Schedule resumed as it last was. It was {schedule.status}."
+    answer["life"] = schedule.life + 1
+    warnings = list(exceeded(state, store.settings.caps, record, id_))
+    if record.tier >= APPROVED_TIER:
+        warnings.append(f"It needs another approval: `promptyoself approve --id {id_}`.")
+    if warnings:
+        answer["warning"] = " ".join(warnings)
+    return drafts, answer
+
+
+def _first_content(store: Store, schedule: Schedule) -> dict[str, Any] | None:
+    """The content that the schedule's id was made of, if it was modified since.
+
+    Raises:
+        PromptyoselfError: ``registration_lost``.
+    """
+    if content_hash(content_of(schedule)) == schedule.registered:
+        return None
+    month, _, seq = schedule.told.partition(":")
+    event = store.unpinned.event(int(seq), month) if seq.isdigit() else None
+    data = {} if event is None else event.data
+    first = data.get("first_content") or {name: data.get(name) for name in CONTENT}
+    content = {name: value for name, value in first.items() if value is not None}
+    if content_hash(content) != schedule.registered:
+        raise PromptyoselfError(
+            "registration_lost",
+            f"The log has lost the registration of {schedule.id}, of which its id was made.",
+            "Register its prompt again; `promptyoself show` has what it was.",
+        )
+    return content
 
 
 def _resumed(schedule: Schedule) -> answers.Resumed:

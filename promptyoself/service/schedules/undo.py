@@ -203,7 +203,7 @@ class _Undoing(NamedTuple):
         try:
             resumed = resume(self.store, self.schedule.id, self.reason, self.now)
         except PromptyoselfError as error:
-            if error.code == "not_paused":
+            if error.code in ("not_paused", "nothing_left"):
                 raise self._cannot("only registering it again brings it back") from None
             raise
         if self.before is not None and self.before.status == "paused":
