@@ -93,6 +93,22 @@ def test_each_kind_of_change_is_taken_back(var: Path, clock: Clock) -> None:
     assert call("show", "--id", other).success()["schedule"]["status"] == "cancelled"
 
 
+def test_a_pause_with_an_end_is_taken_back_to_what_it_was(var: Path, clock: Clock) -> None:
+    """Another end is taken back to the first, and a pause that was resumed has its end again."""
+    id_ = add()
+    call("pause", id_, "--until", "2030-01-01").success()
+    first = call("show", id_).success()["schedule"]["resume_at"]
+    clock.advance(minutes=1)
+    call("pause", id_, "--until", "2031-01-01").success()
+    clock.advance(minutes=1)
+    assert call("undo").success()["resume_at"] == first
+    call("resume", id_).success()
+    clock.advance(minutes=1)
+    call("undo").success()
+    schedule = call("show", id_).success()["schedule"]
+    assert (schedule["status"], schedule["resume_at"]) == ("paused", first)
+
+
 def test_without_an_id_it_is_the_callers_last_change(var: Path, monkeypatch: Any) -> None:
     """Somebody else's later change is left alone, unless its schedule is named."""
     call("undo").error("nothing_to_undo")

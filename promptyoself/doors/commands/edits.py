@@ -57,7 +57,9 @@ def edit_command(session: Session, id_: str, yes: bool) -> Document:
     if "file" not in answer:
         path.unlink()
     if answer.get("modified"):
+        session.add_names(store, [id_])
         session.add_fires(store, id_, 3)
+        session.warn_if_nothing_delivers(store)
     return answer
 
 

@@ -7,12 +7,13 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from promptyoself.core.errors import PromptyoselfError
+from promptyoself.core.instants import parse_utc
 from promptyoself.core.text_limits import MAX_REASON, check_text
 from promptyoself.events.draft import Draft
 from promptyoself.events.kinds import FINISHED
 from promptyoself.events.schedule_fields import SPECIFIED
 from promptyoself.ledger import START, Envelope, Position
-from promptyoself.service.schedules.change import cancel, pause, resume, set_fields
+from promptyoself.service.schedules.change import cancel, pausing, resume, set_fields
 from promptyoself.service.schedules.transition import drop_waiting
 from promptyoself.state.schedules import Schedule, State, slot_key
 from promptyoself.store.access import find_schedule
@@ -119,7 +120,7 @@ def _take_back(store: Store, change: _Change, reason: str | None, now: datetime)
         "id": schedule.id,
         "undone": event.type,
         "seq": event.seq,
-        "ts": event.ts,
+        "at": event.ts,
         "by": str(event.actor.get("who", "")),
         **undoing.take_back(),
     }
@@ -158,6 +159,8 @@ class _Undoing(NamedTuple):
             raise self._cannot(f"it is {self.schedule.status} already")
         cancelled = cancel(self.store, self.schedule.id, self.reason, self.now)
         sent = " What it has sent stays sent." if self.schedule.last_run else ""
+        if self.before is not None:
+            sent = f" Before it came back, it was {self.before.status}.{sent}"
         under_way = {"under_way": cancelled["under_way"]} if "under_way" in cancelled else {}
         return {**under_way, "message": f"Its registration is taken back: it is cancelled.{sent}"}
 
@@ -185,6 +188,8 @@ class _Undoing(NamedTuple):
         resumed = resume(self.store, self.schedule.id, self.reason, self.now)
         if resumed["next_run"] is None:
             return resumed
+        if self.before is not None and self.before.status == "paused":
+            return {**self._pause(), "message": "The pause before it is in force again."}
         return {**resumed, "message": "Its pause is taken back: it runs again."}
 
     def _unresume(self) -> Mapping[str, Any]:
@@ -194,10 +199,10 @@ class _Undoing(NamedTuple):
         if was in ("cancelled", "completed"):
             cancel(self.store, self.schedule.id, self.reason, self.now)
             return {"message": f"It is cancelled again. Before it came back, it was {was}."}
-        pause(self.store, self.schedule.id, self.reason, self.now)
+        paused = self._pause()
         if was == "failed":
             return {"message": "It is paused. It was parked before, since its deliveries failed."}
-        return {"message": "It is paused again."}
+        return {**paused, "message": "It is paused again."}
 
     def _revive(self) -> Mapping[str, Any]:
         try:
@@ -207,9 +212,18 @@ class _Undoing(NamedTuple):
                 raise self._cannot("only registering it again brings it back") from None
             raise
         if self.before is not None and self.before.status == "paused":
-            pause(self.store, self.schedule.id, self.reason, self.now)
-            return {"message": "Its cancellation is taken back: it is paused, as it was."}
+            paused = self._pause()
+            return {**paused, "message": "Its cancellation is taken back: it is paused again."}
         return {**resumed, "message": "Its cancellation is taken back: it runs again."}
+
+    def _pause(self) -> Mapping[str, Any]:
+        """Pause it, up to the time up to which it was paused before, if that is still to come."""
+        ends = self.before.resume_at if self.before is not None else None
+        back = parse_utc(ends) if ends is not None and parse_utc(ends) > self.now else None
+        id_, reason, now = self.schedule.id, self.reason, self.now
+        drafts, paused = pausing(self.store, id_, reason, now, back, self.store.read().state)
+        self.store.transact(now, lambda _: (drafts, None))
+        return {name: value for name, value in paused.items() if name.startswith("resume_at")}
 
     def _drop(self) -> Mapping[str, Any]:
         slot = self.event.data["slot"]
