@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -202,9 +202,9 @@ class Session:
             return
         from promptyoself.doors.display import Reader, display
 
-        changed = str(document.get("id") or document.get("cancelled_id") or "")
-        if "names" not in self.beside and changed.startswith("sch_"):
-            self.add_names(self.store(), [changed])
+        named = [str(id_) for id_ in _ids_in(document) if str(id_).startswith("sch_")]
+        if "names" not in self.beside and named:
+            self.add_names(self.store(), named)
         reader = Reader(self._zone(), self.now(), self._agent_names(), self.paged and paged)
         display(self.command, document, reader, self.beside)
 
@@ -335,6 +335,14 @@ class Session:
     def interactive(self) -> bool:
         """Whether a person sees stderr, and so how far a long command has come."""
         return self.caller.stop is None and sys.stderr.isatty()
+
+
+def _ids_in(document: Document) -> Iterator[object]:
+    """The ids of what an answer tells, and of what it lists."""
+    yield from (document.get("id"), document.get("cancelled_id"))
+    for value in document.values():
+        if isinstance(value, list):
+            yield from (item.get("id") for item in value if isinstance(item, dict))
 
 
 def _pinned(settings: Settings, agent: str) -> Settings:

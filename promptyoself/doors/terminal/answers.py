@@ -67,6 +67,9 @@ def show_rest(document: Document, screen: Screen, *, without: Sequence[str] = ()
 def show_records(records: Sequence[Document], screen: Screen) -> None:
     """A line for each record, with the columns that any of them has something in. The longest text
     is the last column."""
+    names = screen.beside.get("names", {})
+    if any(record.get("id") in names for record in records):
+        records = [{"name": names.get(record.get("id")), **record} for record in records]
     keys = dict.fromkeys(key for record in records for key in record)
     filled = [
         key
@@ -84,7 +87,8 @@ def show_records(records: Sequence[Document], screen: Screen) -> None:
         ]
         for key in filled
     }
-    longest = max(filled, key=lambda key: max(cell.cell_len for cell in cells[key]))
+    texts = [key for key in filled if key not in ("id", "name")] or filled
+    longest = max(texts, key=lambda key: max(cell.cell_len for cell in cells[key]))
     order = [*(key for key in filled if key != longest), longest]
     columns = [
         Column(_name(key).upper())
