@@ -60,7 +60,8 @@ class Tool(NamedTuple):
 
 _MODIFY_UNSETS = frozenset({"name", "conversation-id", "start-at", "until", "jitter", "on-failure"})
 _FOR_LOOPS = frozenset({"loop", "interval", "metrics-port", "accept-clock"})
-_FOR_PEOPLE = frozenset({"prompt-file", "render", "tag"})
+_WHEN = frozenset({"rrule", "when"})  # agents give words as `time` and `every`
+_FOR_PEOPLE = frozenset({"prompt-file", "render", "tag"}) | _WHEN
 _SEVERAL = frozenset({"agent-id", "tag", "all", "yes"})
 _SIGNING = frozenset({"note", "key"})
 
@@ -122,7 +123,14 @@ TOOLS: dict[str, Tool] = {
         asks_letta=True,
         people_only=_SEVERAL,
     ),
-    "next": Tool("schedules", "Show the next fires", Effect.READS, "schedules:NextFires", "agent"),
+    "next": Tool(
+        "schedules",
+        "Show the next fires",
+        Effect.READS,
+        "schedules:NextFires",
+        "agent",
+        people_only=_WHEN,
+    ),
     "simulate": Tool("forecast", "Look ahead", Effect.READS_LOG, "forecast:Simulation", "operator"),
     "idle": Tool(
         "schedules",

@@ -232,7 +232,7 @@ class Session:
         """Put a schedule's next fires beside the answer, where a person reads it."""
         if not self.for_people:
             return
-        from promptyoself.service.schedules.next_fires import next_fires
+        from promptyoself.service.schedules.times.fires import next_fires
 
         with suppress(PromptyoselfError):  # its times can't be computed, which the answer says
             self.beside["fires"] = next_fires(store, id_, count)

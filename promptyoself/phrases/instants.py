@@ -34,6 +34,16 @@ from promptyoself.phrases.words import (
 MORNING = time(9)
 """The time of a day that is named without one, as snooze buttons have it."""
 
+_FULL_DAYS = [day for day in WEEKDAYS if len(day) > 5 and not day.endswith("s")]
+EXAMPLES = (
+    *("tomorrow", "tomorrow 9am", "tomorrow at 9", "day after tomorrow at noon", "today at 17:00"),
+    *("noon", "midnight", "tonight at 9", "in 2 hours", "in an hour", "in half an hour"),
+    *("in 45 minutes", "in 3 days", "in a week", "the 1st at 8", "last day of the month at 18:00"),
+    *(f"{which}{day}{clock}" for which in ("", "next ", "this ") for day in _FULL_DAYS
+      for clock in ("", " 9am", " at 17:00")),
+)  # fmt: skip
+"""Phrases that people write often, with which others are compared that aren't taken."""
+
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 _DAYS = {"d": 1, "w": 7}
 _MONTHS = {"mo": 1, "y": 12}
@@ -59,16 +69,7 @@ def read_instant(text: str, zone: str, now: datetime) -> datetime:
     words = Words(text)
     if span := words.attempt(_span):
         return _instant_after(span, words, zone, now)
-    today = wall_time(utc(now), zone_named(zone)).date()
-    day: _Day | None = None
-    clock: SpokenClock | None = None
-    while not words.over:
-        words.take(",")
-        words.take("on")
-        if day is None and (day := words.attempt(_day, today)):
-            continue
-        if clock is not None or (clock := read_clock(words)) is None:
-            raise OutsideGrammarError
+    day, clock = _day_and_clock(words, wall_time(utc(now), zone_named(zone)).date())
     if day is None:
         if clock is None:
             raise OutsideGrammarError
@@ -81,6 +82,43 @@ def read_instant(text: str, zone: str, now: datetime) -> datetime:
     if time_of_day == time(0) and not clock.surely_24:
         day = _at_midnight(day)
     return _first_to_come(day, time_of_day, zone, now)
+
+
+def read_day(text: str, zone: str, now: datetime) -> date | None:
+    """The day that a phrase names without a time, the next one that is to come by the clocks of
+    ``zone``; ``None`` where it names a time.
+
+    Raises:
+        OutsideGrammarError: the text isn't a phrase of this grammar.
+        AmbiguousError: it can mean two days.
+        PromptyoselfError: ``unknown_zone``.
+    """
+    words = Words(text)
+    if words.attempt(_span):
+        return None
+    today = wall_time(utc(now), zone_named(zone)).date()
+    day, clock = _day_and_clock(words, today)
+    if day is None or clock is not None or day.part:
+        return None
+    if day.is_weekday and day.dates[0] == today:
+        raise AmbiguousError(*(f"{one:%A} {one}" for one in day.dates))
+    if len(day.dates) == 1:
+        return day.dates[0]
+    return next((one for one in day.dates if one >= today), None)
+
+
+def _day_and_clock(words: Words, today: date) -> tuple[_Day | None, SpokenClock | None]:
+    """Read a day, a time of day or both, in whichever order."""
+    day: _Day | None = None
+    clock: SpokenClock | None = None
+    while not words.over:
+        words.take(",")
+        words.take("on")
+        if day is None and (day := words.attempt(_day, today)):
+            continue
+        if clock is not None or (clock := read_clock(words)) is None:
+            raise OutsideGrammarError
+    return day, clock
 
 
 def _instant(day: date | None, clock: time, zone: str, now: datetime) -> datetime:

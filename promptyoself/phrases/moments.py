@@ -1,11 +1,19 @@
-"""The moments that people look back to: in the strict forms, else in words. Pure."""
+"""The moments that people name: in the strict forms, else in words. Pure.
+
+The grammar is loaded only where a strict form was not given.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterable
 from datetime import datetime
+from typing import TypeVar
 
 from promptyoself.core.errors import PromptyoselfError
-from promptyoself.core.times import parse_moment, shown
+from promptyoself.core.times import parse_bound, parse_moment, parse_time, shown
+
+T = TypeVar("T")
 
 
 def read_moment(text: str, zone: str, now: datetime, *, end: bool = False) -> datetime:
@@ -21,23 +29,87 @@ def read_moment(text: str, zone: str, now: datetime, *, end: bool = False) -> da
     try:
         return parse_moment(text, zone, now, end=end)
     except PromptyoselfError as error:
-        if error.code != "invalid_time":
-            raise
-        # Most calls end above, so that they needn't load the grammar.
-        from promptyoself.phrases.past import nearest, read_past
-        from promptyoself.phrases.words import AmbiguousError, OutsideGrammarError
+        from promptyoself.phrases.past import EXAMPLES, read_past
 
-        try:
-            first, last = read_past(text, zone, now)
-        except AmbiguousError as ambiguous:
-            raise PromptyoselfError(
-                "invalid_time",
-                f"{shown(text)} can mean two things: {', or '.join(ambiguous.readings)}.",
-                "Write the one that you mean.",
-                value=text[:200],
-            ) from None
-        except OutsideGrammarError:
-            if near := nearest(text):
-                error.hint = f"Did you mean {near!r}? {error.hint}"
-            raise error from None
+        first, last = _in_words(text, error, EXAMPLES, lambda: read_past(text, zone, now))
         return last if end else first
+
+
+def read_time(text: str, zone: str, now: datetime) -> datetime:
+    """Read a time to come, as :func:`~promptyoself.core.times.parse_time` does, or in words:
+    ``tomorrow 9am``, ``friday at 17:00``, ``in 2 hours``. It may be past: then it was said so.
+
+    Raises:
+        PromptyoselfError: ``invalid_time``; ``nonexistent_time`` for a time that clocks in ``zone``
+            jump over; ``unknown_zone``.
+    """
+    try:
+        return parse_time(text, zone, now)
+    except PromptyoselfError as error:
+        if is_date(text):
+            raise
+        from promptyoself.phrases.instants import EXAMPLES, read_instant
+
+        def read() -> datetime:
+            from promptyoself.phrases.past import read_past
+            from promptyoself.phrases.words import OutsideGrammarError
+
+            try:
+                return read_instant(text, zone, now)
+            except OutsideGrammarError:
+                first, last = read_past(text, zone, now)
+                if last >= now:  # all of today, or of this week
+                    raise
+                return first
+
+        return _in_words(text, error, EXAMPLES, read)
+
+
+def read_bound(text: str, zone: str, now: datetime, *, end: bool) -> datetime:
+    """Read a bound of a schedule, as :func:`~promptyoself.core.times.parse_bound` does, or in
+    words. A day without a time, as ``friday`` or ``the 1st``, is its first instant in ``zone``, or
+    its last instant if ``end`` is true.
+
+    Raises:
+        PromptyoselfError: as :func:`read_time`.
+    """
+    try:
+        return parse_bound(text, zone, now, end=end)
+    except PromptyoselfError as error:
+        from promptyoself.phrases.instants import EXAMPLES, read_day, read_instant
+
+        def read() -> datetime:
+            day = read_day(text, zone, now)
+            if day is None:
+                return read_instant(text, zone, now)
+            return parse_bound(day.isoformat(), zone, now, end=end)
+
+        return _in_words(text, error, EXAMPLES, read)
+
+
+def is_date(text: str) -> bool:
+    """Whether it is a date without a time, such as ``2027-01-31``."""
+    return re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text.strip()) is not None
+
+
+def _in_words(
+    text: str, error: PromptyoselfError, examples: Iterable[str], read: Callable[[], T]
+) -> T:
+    """What words say where the strict forms were refused with ``error``."""
+    if error.code != "invalid_time":
+        raise error
+    from promptyoself.phrases.words import AmbiguousError, OutsideGrammarError, nearest
+
+    try:
+        return read()
+    except AmbiguousError as ambiguous:
+        raise PromptyoselfError(
+            "invalid_time",
+            f"{shown(text)} can mean two things: {', or '.join(ambiguous.readings)}.",
+            "Write the one that you mean.",
+            value=text[:200],
+        ) from None
+    except OutsideGrammarError:
+        if near := nearest(text, examples):
+            error.hint = f"Did you mean {near!r}? {error.hint}"
+        raise error from None

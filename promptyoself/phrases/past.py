@@ -39,11 +39,12 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _MONTHS = {"mo": 1, "y": 12}
 _YEARS_BACK = 9  # the last 29 February can be eight years ago
 
-_EXAMPLES = (
+EXAMPLES = (
     *("yesterday", "last night", "this morning", "yesterday morning", "yesterday evening"),
     *("today", "last week", "last month", "this week", "2 hours ago", "an hour ago", "3 days ago"),
     *(f"last {day}" for day in WEEKDAYS if len(day) > 5 and not day.endswith("s")),
 )
+"""Phrases that people write often, with which others are compared that aren't taken."""
 
 
 class _Days(NamedTuple):
@@ -73,13 +74,6 @@ def read_past(text: str, zone: str, now: datetime) -> tuple[datetime, datetime]:
     if not words.over:
         raise OutsideGrammarError
     return first, last
-
-
-def nearest(text: str) -> str:
-    """A phrase of this grammar that is spelled much like the text; empty where there is none."""
-    from difflib import get_close_matches
-
-    return "".join(get_close_matches(text.strip().lower()[:40], _EXAMPLES, 1, 0.85))
 
 
 # --- spans --------------------------------------------------------------------------------------

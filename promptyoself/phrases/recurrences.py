@@ -1,6 +1,8 @@
 """Recurrences in words: ``every weekday at 9``, ``last day of the month at 18:00``.
 
-What is understood is a cron expression, or an interval where nothing but a length was said. Pure.
+What is understood is a cron expression; or an interval where nothing but a length was said; or a
+recurrence rule where days, weeks, months or years are left out, as in ``every other friday at
+16:00``. Pure.
 """
 
 from __future__ import annotations
@@ -30,14 +32,25 @@ _LAST_HOUR = (
     "One cron expression has the same minutes at each of its hours. Let the last hour have all of"
     " them: every 30 minutes between 9:00 and 16:30."
 )
-_EVERY_OTHER = "Write the length and the first time: --every 2w --start-at 2026-12-04T16:00."
+_WHICH_DAY = "Say on which day: every 2 weeks on friday at 16:00, every 3 months on the 1st at 9."
+_RULE_FREQUENCIES = {"d": "DAILY", "w": "WEEKLY", "mo": "MONTHLY"}
+EXAMPLES = (
+    *("every day at 9", "every weekday at 9", "weekdays at 9", "daily at 9", "every morning at 8"),
+    *("every 15 minutes", "every hour", "every 2 hours", "every 2 weeks", "every 3 days at 9"),
+    *(f"{often} {day} at 9" for often in ("every", "every other", "first", "last")
+      for day in WEEKDAYS if len(day) > 5 and not day.endswith("s")),
+    *("every 2 hours between 9 and 17 on weekdays", "last day of the month at 18:00"),
+    *("first monday of the month at 9", "every month on the 1st at 9", "every 5 march at 9"),
+)  # fmt: skip
+"""Phrases that people write often, with which others are compared that aren't taken."""
 
 
 class Recurrence(NamedTuple):
-    """When something recurs. One of the two is empty."""
+    """When something recurs. All but one are empty."""
 
-    cron: str  # five fields
-    every: str  # a duration
+    cron: str = ""  # five fields
+    every: str = ""  # a duration, or a number of months or years: 2mo, 1y
+    rrule: str = ""  # of RFC 5545
 
 
 class _Days(NamedTuple):
@@ -47,13 +60,14 @@ class _Days(NamedTuple):
     month: str = "*"
     of_week: str = "*"
     part: str = ""  # of the day, where one was said
+    every_other: bool = False  # whether every other week is left out
 
 
 class _Length(NamedTuple):
     """How long it is from one time to the next."""
 
     number: int
-    unit: str  # s, m, h, d or w
+    unit: str  # s, m, h, d, w, mo or y
 
 
 def read_recurrence(text: str) -> Recurrence:
@@ -75,27 +89,70 @@ def read_recurrence(text: str) -> Recurrence:
             continue
         if not window and (window := words.attempt(_window)):
             continue
-        if not days and (days := words.attempt(_days)):
+        if not days and (days := words.attempt(_days, length is not None)):
             continue
         if clocks or not (clocks := read_clocks(words)):
             raise OutsideGrammarError
     if length and not clocks:
         return _recurring_within_days(length, days, window)
-    if length:
-        raise OutsideGrammarError(_EVERY_OTHER)
-    if window or not days or not clocks:
+    if days and not clocks and not window:
+        raise OutsideGrammarError("Say at what time, too: every monday at 9.")
+    if window or not clocks or not (days or length):
         raise OutsideGrammarError
-    times = sorted({clock.time(days.part) for clock in clocks})
-    return _cron({(one.hour, one.minute) for one in times}, days)
+    days = days or _Days()
+    spoken = {clock.time(days.part) for clock in clocks}
+    times = {(one.hour, one.minute) for one in spoken}
+    if days.every_other:
+        length = _Length(2, "w")
+    return _rule(length, days, times) if length else _cron(times, days)
+
+
+def _rule(length: _Length, days: _Days, times: set[tuple[int, int]]) -> Recurrence:
+    """The rule of every so many days, weeks or months. Raises where there is none."""
+    of_week = days.of_week
+    is_in_month = days.of_month != "*" or "#" in of_week or of_week.startswith("L")
+    fitting = {"d": of_week == "*" and not is_in_month, "mo": is_in_month}
+    fitting["w"] = of_week != "*" and not is_in_month
+    if length.unit not in fitting or days.month != "*":
+        raise OutsideGrammarError
+    if not fitting[length.unit]:
+        raise OutsideGrammarError(_WHICH_DAY)
+    hours, minutes = _hours_and_minutes(times)
+    parts = [f"FREQ={_RULE_FREQUENCIES[length.unit]}", f"INTERVAL={length.number}"]
+    if days.of_month != "*":
+        parts.append(f"BYMONTHDAY={days.of_month.replace('L', '-1')}")
+    if of_week != "*":
+        parts.append(f"BYDAY={','.join(_rule_days(of_week))}")
+    parts += [f"BYHOUR={','.join(map(str, hours))}", f"BYMINUTE={','.join(map(str, minutes))}"]
+    return Recurrence(rrule=";".join(parts))
+
+
+def _rule_days(of_week: str) -> list[str]:
+    """The weekdays of a field of a cron expression, as a rule names them."""
+    if of_week.startswith("L"):
+        return [f"-1{_CRON_DAYS[int(of_week[1:]) - 1][:2]}"]
+    named, _, number = of_week.partition("#")
+    if "-" in named:
+        first, last = (_CRON_DAYS.index(name) for name in named.split("-"))
+        numbers = [(first + ahead) % 7 for ahead in range((last - first) % 7 + 1)]
+        return [_CRON_DAYS[day][:2] for day in numbers]
+    return [f"{number}{name[:2]}" for name in named.split(",")]
 
 
 def _cron(times: set[tuple[int, int]], days: _Days) -> Recurrence:
     """The expression of times of day, each an hour and a minute. Raises where there is none."""
+    hours, minutes = _hours_and_minutes(times)
+    fields = [_spelled(minutes, 60), _spelled(hours, 24), days.of_month, days.month, days.of_week]
+    return Recurrence(cron=" ".join(fields))
+
+
+def _hours_and_minutes(times: set[tuple[int, int]]) -> tuple[list[int], list[int]]:
+    """The hours of some times of day, and the minutes that each of the hours has. Raises where
+    these differ."""
     hours, minutes = sorted({hour for hour, _ in times}), sorted({minute for _, minute in times})
     if len(times) != len(hours) * len(minutes):
         raise OutsideGrammarError(_ONE_MINUTE)
-    fields = [_spelled(minutes, 60), _spelled(hours, 24), days.of_month, days.month, days.of_week]
-    return Recurrence(" ".join(fields), "")
+    return hours, minutes
 
 
 def _spelled(numbers: list[int], size: int) -> str:
@@ -114,9 +171,9 @@ def _recurring_within_days(
 ) -> Recurrence:
     """Every so often, on all days or some, all day or between two times of day."""
     if not days and not window:
-        return Recurrence("", f"{length.number}{length.unit}")
+        return Recurrence(every=f"{length.number}{length.unit}")
     if length.unit not in ("m", "h"):
-        raise OutsideGrammarError(_EVERY_OTHER)
+        raise OutsideGrammarError(_WHICH_DAY)
     step = length.number * (60 if length.unit == "h" else 1)
     first, last = (one.hour * 60 + one.minute for one in window or (time(0), time(23, 59)))
     if (last < first and days) or (not window and _DAY_MINUTES % step):
@@ -141,7 +198,7 @@ def _length(words: Words) -> _Length | None:
     unit = UNITS.get(words.take_from(UNITS), "")
     if number is None and words.peek(-1) not in ("minute", "hour"):
         return None  # a day, or a week on some day
-    if unit not in ("s", "m", "h", "d", "w") or number == 0:
+    if not unit or number == 0:
         return None
     return _Length(number or 1, unit)
 
@@ -161,12 +218,16 @@ def _window(words: Words) -> tuple[time, time] | None:
 # --- days ---------------------------------------------------------------------------------------
 
 
-def _days(words: Words) -> _Days | None:
-    """Read which days are meant, and in which months; ``None`` where no days come next."""
-    for read in (_each_day, _days_of_year, _days_of_month, _days_of_week):
-        if days := words.attempt(read):
-            break
-    else:
+def _days(words: Words, recurs: bool) -> _Days | None:
+    """Read which days are meant, and in which months; ``None`` where no days come next. ``recurs``
+    says that the words before have said how often."""
+    days = (
+        words.attempt(_each_day)
+        or words.attempt(_days_of_year)
+        or words.attempt(_days_of_month, recurs)
+        or words.attempt(_days_of_week, recurs)
+    )
+    if days is None:
         return None
     part = words.take(*DAY_PARTS, *(f"{part}s" for part in DAY_PARTS)).removesuffix("s")
     days = days._replace(part=days.part or part)
@@ -184,12 +245,18 @@ def _each_day(words: Words) -> _Days | None:
     return None
 
 
-def _days_of_week(words: Words) -> _Days | None:
+def _days_of_week(words: Words, said_length: bool) -> _Days | None:
     """Read ``every monday and thursday``, ``weekdays``, ``on mondays``, ``monday to friday``."""
-    if words.take_all("every other") or words.take_all("every second"):
-        raise OutsideGrammarError(_EVERY_OTHER)
+    if words.take_all("every second") and (name := words.take_from(WEEKDAYS)):
+        raise AmbiguousError(f"every other {name}", f"the second {name} of every month")
+    if words.take_all("every other"):
+        named = _list(words, WEEKDAYS)
+        if not named:
+            return None
+        fields = ",".join(_CRON_DAYS[number] for number in sorted(set(named)))
+        return _Days(of_week=fields, every_other=True)
     weekly = words.take_all("every week") or words.take_all("each week") or words.take("weekly")
-    recurs = weekly or words.take("every", "each")
+    recurs = said_length or weekly or words.take("every", "each")
     words.take("on")
     if word := words.take("weekday", "weekdays", "workday", "workdays", "weekend", "weekends"):
         of_week = _WEEKEND if word.startswith("weekend") else _WORKDAYS
@@ -208,7 +275,7 @@ def _days_of_week(words: Words) -> _Days | None:
     return _Days(of_week=",".join(_CRON_DAYS[number] for number in sorted(set(named))))
 
 
-def _days_of_month(words: Words) -> _Days | None:
+def _days_of_month(words: Words, said_length: bool) -> _Days | None:
     """Read ``the 1st and 15th of the month``, ``every month on the last day``, ``last friday of
     every month``."""
     monthly = words.take_all("every month") or words.take_all("each month") or words.take("monthly")
@@ -222,7 +289,7 @@ def _days_of_month(words: Words) -> _Days | None:
     weekday = words.take_from(WEEKDAYS)
     if last and not weekday and not words.take("day"):
         return None
-    if not monthly and not _of_every_month(words):
+    if not (monthly or said_length) and not _of_every_month(words):
         if recurs and not last and not weekday and words.peek() not in MONTHS:
             raise OutsideGrammarError("Say of what: every 1st of the month.")
         return None

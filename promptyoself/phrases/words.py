@@ -6,7 +6,7 @@ Another language would be another table of this kind. Pure.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -104,6 +104,13 @@ class AmbiguousError(Exception):
     def __init__(self, *readings: str) -> None:
         super().__init__(*readings)
         self.readings = readings  # each a phrase that means one thing
+
+
+def nearest(text: str, examples: Iterable[str]) -> str:
+    """An example that is spelled much like the text; empty where there is none."""
+    from difflib import get_close_matches
+
+    return "".join(get_close_matches(text.strip().lower()[:40], list(examples), 1, 0.85))
 
 
 def is_number(word: str) -> bool:

@@ -1,4 +1,4 @@
-"""How cron meets changes of clocks, as Debian's cron does.
+"""How cron expressions and calendar rules meet changes of clocks, as in Debian's cron.
 
 A job of fixed times runs once for each of them: right after a gap, and at the first of two passes.
 A job that follows the clock runs whenever the clock on the wall shows a time that it names.
@@ -7,6 +7,7 @@ A job that follows the clock runs whenever the clock on the wall shows a time th
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Protocol
 
 from promptyoself.core.instants import MICROSECOND
 from promptyoself.core.times import (
@@ -18,7 +19,6 @@ from promptyoself.core.times import (
     to_instant,
     wall_time,
 )
-from promptyoself.rules.cron_expressions import CronExpression
 
 _AT_ONCE = (timedelta(0),)
 
@@ -27,19 +27,30 @@ Group = tuple[datetime, tuple[timedelta, ...]]
 least one. Counting needs no more of a day than this."""
 
 
-def fixed_times(cron: CronExpression, zone: tzinfo, low: datetime) -> Iterator[Group]:
+class WallTimes(Protocol):
+    """The times that a cron expression or a calendar rule names, by the clock on the wall."""
+
+    @property
+    def times(self) -> tuple[timedelta, ...]:
+        """The named times of a day, since its midnight, ascending."""
+
+    def days_from(self, day: datetime, back: bool = False) -> Iterator[datetime]:
+        """Yield the named days, naive midnights, from ``day`` on, or back from it, included."""
+
+
+def fixed_times(named: WallTimes, zone: tzinfo, low: datetime) -> Iterator[Group]:
     """Each named wall time once. Wall times in order are instants in order, equal ones merged."""
     wall, last = wall_time(low, zone), low
     today = midnight(wall)
-    if wall - today >= cron.times[-1]:
+    if wall - today >= named.times[-1]:
         today += DAY  # each day takes time to compute, and no time of today is left
-    for day in cron.days_from(today):
+    for day in named.days_from(today):
         offset = offset_of(day, zone)
         # The early side of one midnight is compared with the late side of the next, so that a
         # change with a midnight inside its gap or overlap is noticed too.
         steady = zone is UTC or offset == offset_of((day + DAY).replace(fold=1), zone)
         base = instant_at(day, offset)
-        moments = cron.times[bisect_right(cron.times, wall - day) :]
+        moments = named.times[bisect_right(named.times, wall - day) :]
         if steady:
             moments = moments[bisect_right(moments, last - base) :]
             if moments:
@@ -53,7 +64,7 @@ def fixed_times(cron: CronExpression, zone: tzinfo, low: datetime) -> Iterator[G
                 last = fire
 
 
-def clock_times(cron: CronExpression, zone: tzinfo, low: datetime) -> Iterator[Group]:
+def clock_times(named: WallTimes, zone: tzinfo, low: datetime) -> Iterator[Group]:
     """Each instant at which the clock on the wall shows a named time.
 
     Between two changes of the offset the wall clock just runs, so the fires are computed from one
@@ -66,10 +77,10 @@ def clock_times(cron: CronExpression, zone: tzinfo, low: datetime) -> Iterator[G
     while True:
         wall, offset = wall_time(start, zone), offset_of(start, zone)
         today = midnight(wall)
-        if wall - today > cron.times[-1] and offset_of(start + 2 * DAY, zone) == offset:
+        if wall - today > named.times[-1] and offset_of(start + 2 * DAY, zone) == offset:
             today += DAY  # no time of today is left, and no overlap brings one back
         known, change = start, None  # the offset holds up to `known`; `change` is where it ends
-        for day in cron.days_from(today):
+        for day in named.days_from(today):
             base = instant_at(day, offset)
             if change is None:
                 if base > known + DAY:  # past days that aren't named: compute the offset there
@@ -80,10 +91,10 @@ def clock_times(cron: CronExpression, zone: tzinfo, low: datetime) -> Iterator[G
                     known = ahead
                 else:
                     change = next_change(zone, known, ahead)
-            end = len(cron.times)
+            end = len(named.times)
             if change is not None:
-                end = bisect_left(cron.times, change - base)
-            moments = cron.times[bisect_left(cron.times, start - base) : end]
+                end = bisect_left(named.times, change - base)
+            moments = named.times[bisect_left(named.times, start - base) : end]
             if moments:
                 yield base, moments
             if change is not None and base + DAY >= change:

@@ -61,7 +61,7 @@ def _fullest(schedule: Schedule | ScheduleRegistered, first: datetime, least: in
         return rough
     trigger = schedule_trigger(schedule)
     day = first.replace(hour=0, minute=0, second=0, microsecond=0)
-    days = _AHEAD if schedule.schedule_type == "cron" else 2
+    days = _AHEAD if schedule.schedule_type in ("cron", "rrule") else 2
     try:
         fullest = max(
             count_slots(

@@ -44,7 +44,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "service.audit": BELOW_SERVICE - {"index"} | {"phrases", "targets", "service.proof"},
     "service.transfer": BELOW_SERVICE - {"index"} | {"service.schedules"},
     "service.files": {"core", "events", "state", "store", "service.schedules"},
-    "service.forecast": BELOW_SERVICE - {"index"} | {"service.schedules", "service.desires"},
+    "service.forecast": BELOW_SERVICE - {"index"}
+    | {"phrases", "service.schedules", "service.desires"},
     "service.setup": {"core"},
     "service.upkeep": BELOW_SERVICE
     | {"targets", "targets.letta", "service.proof", "service.schedules", "service.transfer"},
@@ -89,7 +90,6 @@ LIBRARIES = {
     "isal": {"ledger"},
     "croniter": {"rules"},
     "cron_descriptor": {"doors.terminal"},
-    "dateutil": {"rules"},
     "jinja2": {"rules"},
     "cryptography": {"service.proof"},
     "prometheus_client": {"service.metrics"},

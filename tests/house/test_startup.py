@@ -38,6 +38,7 @@ WRITING = FOLDING | {
     "core.text_limits", "ledger.linking", "ledger.worker_locks", "rules", "rules.daily_rate",
     "rules.placement", "rules.policy", "rules.slots", "rules.triggers",
     "service.schedules.limits", "service.schedules.register", "service.schedules.request",
+    "service.schedules.times", "service.schedules.times.asked", "service.schedules.times.fires",
     "service.schedules.transition",
 }  # fmt: skip
 REGISTER = ("register", "--agent-id", AGENT, "--prompt", "Hello", "--every", "5m")

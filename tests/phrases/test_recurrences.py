@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from promptyoself.phrases import words
 from promptyoself.phrases.recurrences import Recurrence, read_recurrence
 from promptyoself.phrases.words import AmbiguousError, OutsideGrammarError
+from promptyoself.rules.calendar import parse_rule
 from promptyoself.rules.cron_expressions import parse_cron
 from promptyoself.rules.triggers import Trigger, slots
 
@@ -80,11 +81,27 @@ every other hour | 2h
 every half hour  | 30m
 every 2 days     | 2d
 every two weeks  | 2w
+every 2 months   | 2mo
+every other year | 2y
+"""
+
+RULES = """
+every other friday at 16:00                | WEEKLY;INTERVAL=2;BYDAY=FR;BYHOUR=16
+every other monday and thursday at 8am     | WEEKLY;INTERVAL=2;BYDAY=MO,TH;BYHOUR=8
+every 2 weeks on friday at 16:00           | WEEKLY;INTERVAL=2;BYDAY=FR;BYHOUR=16
+every 3 weeks on weekdays at 9             | WEEKLY;INTERVAL=3;BYDAY=MO,TU,WE,TH,FR;BYHOUR=9
+every 2 days at 9                          | DAILY;INTERVAL=2;BYHOUR=9
+every other day at 9 and 17                | DAILY;INTERVAL=2;BYHOUR=9,17
+every 3 months on the 1st at 9             | MONTHLY;INTERVAL=3;BYMONTHDAY=1;BYHOUR=9
+every other month on the last day at 18:00 | MONTHLY;INTERVAL=2;BYMONTHDAY=-1;BYHOUR=18
+every 2 months on the first monday at 9    | MONTHLY;INTERVAL=2;BYDAY=1MO;BYHOUR=9
+every 2 months on the last friday at 9     | MONTHLY;INTERVAL=2;BYDAY=-1FR;BYHOUR=9
 """
 
 AMBIGUOUS = """
 every day at 5                             | 5am | 5pm
 every 2 hours between 9 and 5              | 5am | 5pm
+every second friday at 16:00 | every other friday | the second friday of every month
 every month on the 31st at 9 | the last day of the month | a --cron that skips shorter months
 """
 
@@ -95,9 +112,13 @@ every day at 9 and 17:30
 every 30 minutes between 9 and 17
 every 7 hours on mondays
 every 2 hours between 22:00 and 02:00 on mondays
-every other friday at 16:00
-every 2 weeks on friday at 16:00
-every 2 days at 9
+every 2 weeks at 9
+every 2 months at 9
+every 2 days on friday at 9
+every 2 weeks on the 1st at 9
+every 2 years at 9
+every other friday
+every other weekday at 9
 every 61st of the month at 9
 every 1st at 9
 every 30 february at 9
@@ -118,7 +139,7 @@ def rows(table: str) -> list[list[str]]:
 @pytest.mark.parametrize(("phrase", "cron", "rule"), rows(CRON))
 def test_a_phrase_is_a_cron_expression(phrase: str, cron: str, rule: str) -> None:
     """It fires when the rule says so, for a year and a month."""
-    assert read_recurrence(phrase) == Recurrence(cron, "")
+    assert read_recurrence(phrase) == Recurrence(cron=cron)
     start, end = datetime(2026, 11, 25, tzinfo=UTC), datetime(2027, 12, 31, 12, 45, tzinfo=UTC)
     rule = rule.replace("WORKDAYS", "DAILY;BYDAY=MO,TU,WE,TH,FR")
     rule = rule.replace("WEEKEND", "WEEKLY;BYDAY=SA,SU")
@@ -131,7 +152,12 @@ def test_a_phrase_is_a_cron_expression(phrase: str, cron: str, rule: str) -> Non
 
 @pytest.mark.parametrize(("phrase", "every"), rows(INTERVALS))
 def test_a_length_alone_is_an_interval(phrase: str, every: str) -> None:
-    assert read_recurrence(phrase) == Recurrence("", every)
+    assert read_recurrence(phrase) == Recurrence(every=every)
+
+
+@pytest.mark.parametrize(("phrase", "rule"), rows(RULES))
+def test_every_so_many_days_weeks_or_months_are_a_rule(phrase: str, rule: str) -> None:
+    assert read_recurrence(phrase) == Recurrence(rrule=f"FREQ={rule};BYMINUTE=0")
 
 
 @pytest.mark.parametrize(("phrase", "first", "second"), rows(AMBIGUOUS))
@@ -157,13 +183,16 @@ VOCABULARY = sorted(
 
 @given(st.lists(st.sampled_from(VOCABULARY), max_size=9).map(" ".join))
 def test_any_words_are_read_or_refused(phrase: str) -> None:
-    """Whatever is understood is an expression that fires, or an interval."""
+    """Whatever is understood is an expression or a rule that fires, or an interval."""
     try:
         understood = read_recurrence(phrase)
     except (OutsideGrammarError, AmbiguousError):
         return
-    assert bool(understood.cron) != bool(understood.every)
+    assert sum(map(bool, understood)) == 1
+    start = datetime(2026, 11, 25, tzinfo=UTC)
     if understood.cron:
-        start = datetime(2026, 11, 25, tzinfo=UTC)
         trigger = Trigger("cron", parse_cron(understood.cron), "UTC")
         assert next(iter(slots(trigger, start, start + timedelta(days=366 * 8))))
+    if understood.rrule:
+        trigger = Trigger("rrule", parse_rule(understood.rrule), "UTC", start)
+        assert next(iter(slots(trigger, start, datetime(9000, 1, 1, tzinfo=UTC))))

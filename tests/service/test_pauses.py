@@ -13,8 +13,8 @@ from promptyoself.rules.due import due
 from promptyoself.rules.slots import next_wake
 from promptyoself.service.forecast.simulator import Simulator
 from promptyoself.service.schedules.change import cancel, modify, pause, resume, run_now
-from promptyoself.service.schedules.next_fires import next_fires
 from promptyoself.service.schedules.request import Request
+from promptyoself.service.schedules.times.fires import next_fires
 from promptyoself.state.schedules import Schedule
 
 

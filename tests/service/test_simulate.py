@@ -296,7 +296,7 @@ def test_nothing_is_written(var: Path, clock: Clock, damage: str) -> None:
         ((), "missing_option", 2),
         (("--until", "2026-11-20T11:59"), "past_time", 1),
         (("--until", "2026-11-20T12:00"), "past_time", 1),
-        (("--until", "tomorrow"), "invalid_time", 1),
+        (("--until", "soon"), "invalid_time", 1),
         (("--until", "2027-03-28T01:30"), "nonexistent_time", 1),
         (("--until", "in 1d", "--latency", "-1"), "invalid_value", 2),
         (("--until", "in 1d", "--latency", "nan"), "invalid_value", 2),

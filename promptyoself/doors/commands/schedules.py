@@ -60,11 +60,13 @@ def _renderer(_: click.Context, __: click.Parameter, on: bool | None) -> str | N
 
 
 _trigger_options = _options(
-    click.option("--time", metavar="T", help="Once: 2027-01-31T09:00, 'in 45m', 09:00."),
+    click.option("--time", metavar="T", help="Once: 2027-01-31T09:00, friday 9am, in 1h."),
     click.option(
         "--cron", metavar="EXPR", help="A cron expression: 0 9 * * MON-FRI, 0 9 L * *, @daily."
     ),
-    click.option("--every", metavar="DURATION", help="An interval: 90s, 2h30m, 1d."),
+    click.option("--every", metavar="DURATION", help="90s, 2h30m, 1d, 1mo; weekday at 9."),
+    click.option("--rrule", metavar="RULE", help="A rule: FREQ=MONTHLY;BYDAY=1MO;BYHOUR=9."),
+    click.option("--when", metavar="WORDS", help="In words: tomorrow 9am, every weekday at 9."),
     *map(_option_of, ("start_at", "until", "max_repetitions", "timezone")),
 )
 
@@ -181,13 +183,12 @@ def next_command(session: Session, id_: str | None, count: int, **options: Any) 
     Use it to try an expression before `register`. Answers with fires, each in UTC and in the zone's
     own time.
     """
-    from promptyoself.service.schedules.next_fires import fires, next_fires
-    from promptyoself.service.schedules.request import Request, parse_times
+    from promptyoself.service.schedules.request import Request
+    from promptyoself.service.schedules.times.fires import next_fires, planned_fires
 
     request, now = Request(**options), session.now()
     if id_ is None:
-        trigger = parse_times(request, session.store().settings, now)
-        return {"fires": fires(trigger, request.max_repetitions, count, now)}
+        return planned_fires(request, session.store().settings, count, now)
     if request != Request():
         raise WrongUsage(
             "conflicting_options", "Both --id and a trigger were given.", "Give one of them."

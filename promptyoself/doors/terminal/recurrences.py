@@ -56,7 +56,8 @@ def in_words(expression: str) -> str:
 
 def rule_in_words(rule: str) -> str:
     """A recurrence rule of RFC 5545 in words: ``every 2 weeks, Fri at 16:00``. One that says more
-    than days and times stays as it is."""
+    than days and times stays as it is. One that leaves its time open, such as ``FREQ=DAILY``, is
+    said without."""
     with suppress(ValueError, IndexError):  # of another version, perhaps
         return _rule_in_words(rule)
     return rule
@@ -65,25 +66,30 @@ def rule_in_words(rule: str) -> str:
 def _rule_in_words(rule: str) -> str:
     parts = dict(part.partition("=")[::2] for part in rule.split(";"))
     unit = _FREQUENCIES.get(parts.pop("FREQ", ""))
-    hours, minutes = (parts.pop(name, "").split(",") for name in ("BYHOUR", "BYMINUTE"))
+    hours, minutes = (parts.pop(name, "") for name in ("BYHOUR", "BYMINUTE"))
     days = [*_days_of(parts), *_month_days_of(parts)]
     months = [
         month_abbr[int(month)] for month in parts.pop("BYMONTH", "").split(",") if month.isdigit()
     ]
     every = parts.pop("INTERVAL", "1")
     parts.pop("WKST", None)
-    if unit is None or parts or not (hours[0].isdigit() and minutes[0].isdigit()):
+    if unit is None or parts or (minutes and not hours):
         return rule
-    times = [f"{int(hour):02}:{int(minute):02}" for hour in hours for minute in minutes]
+    times = [
+        f"{int(hour):02}:{int(minute):02}"
+        for hour in (hours.split(",") if hours else ())
+        for minute in (minutes or "0").split(",")
+    ]
     often = {"1": f"every {unit}", "2": f"every other {unit}"}.get(every, f"every {every} {unit}s")
-    if unit == "week" and every == "1":
+    if unit == "week" and every == "1" and days:
         often = ""
     elif unit == "week" and every == "2" and len(days) == 1:
         often, days = f"every other {days[0]}", []
     elif (unit, every) == ("day", "1"):
         often = "daily"
     named = [often, _listed(days), "in " + _listed(months) if months else ""]
-    return f"{', '.join(part for part in named if part)} at {_listed(times)}"
+    words = ", ".join(part for part in named if part)
+    return f"{words} at {_listed(times)}" if times else words
 
 
 def _days_of(parts: dict[str, str]) -> Iterator[str]:

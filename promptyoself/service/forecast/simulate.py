@@ -5,7 +5,8 @@ from datetime import datetime, timedelta
 from promptyoself.core.instants import format_utc
 from promptyoself.core.long_work import tell
 from promptyoself.core.settings import default_zone
-from promptyoself.core.times import parse_bound, require_future
+from promptyoself.core.times import require_future
+from promptyoself.phrases.moments import read_bound
 from promptyoself.service.desires.idle_source import desire_ranking
 from promptyoself.service.forecast import answers
 from promptyoself.service.forecast.log_growth import LogGrowth
@@ -44,7 +45,7 @@ def simulate(
         ChainError: the log is damaged.
     """
     zone = default_zone(store.settings)
-    end = parse_bound(until, zone, now, end=True)
+    end = read_bound(until, zone, now, end=True)
     require_future(end, now, zone)
     only = store.require_agent(agent_id)
     state, position = store.snapshot()  # not `read`, which mends an index

@@ -18,6 +18,18 @@ class NextRun(TypedDict):
     timezone: NotRequired[_Zone]
 
 
+_Understood = Annotated[
+    str, "What words, a rule or a length by the calendar were understood as: options of register."
+]
+
+
+class Fire(TypedDict):
+    """When a schedule fires."""
+
+    utc: Instant
+    local: str | None
+
+
 class Scheduled(TypedDict):
     """What ``register`` and ``idle`` answer."""
 
@@ -29,6 +41,8 @@ class Scheduled(TypedDict):
     message: AnswerMessage
     differs: NotRequired[Annotated[list[str], "Options that were another way; the old ones stay."]]
     life: NotRequired[Annotated[int, "How often it has come to life, where it had ended."]]
+    understood: NotRequired[_Understood]
+    fires: NotRequired[Annotated[list[Fire], "The next three."]]
     warning: NotRequired[str]
     dry_run: NotRequired[bool]
     hint: NotRequired[str]
@@ -98,6 +112,8 @@ class Modified(TypedDict):
     next_run_local: NotRequired[_NextRunLocal]
     timezone: NotRequired[_Zone]
     message: AnswerMessage
+    understood: NotRequired[_Understood]
+    fires: NotRequired[Annotated[list[Fire], "The next three."]]
     warning: NotRequired[str]
 
 
@@ -172,17 +188,11 @@ class Triggered(TypedDict):
     warning: NotRequired[str]
 
 
-class Fire(TypedDict):
-    """When a schedule fires."""
-
-    utc: Instant
-    local: str | None
-
-
 class NextFires(TypedDict):
     """What ``next`` answers."""
 
     fires: Annotated[list[Fire], "The soonest first."]
+    understood: NotRequired[_Understood]
 
 
 _Spent = Annotated[int, "Deliveries charged today."]

@@ -14,7 +14,7 @@ from promptyoself.core.errors import PromptyoselfError, WrongUsage
 from promptyoself.core.instants import MICROSECOND, format_utc, parse_utc
 from promptyoself.core.settings import Settings, default_zone
 from promptyoself.core.text_limits import MAX_REASON, check_text
-from promptyoself.core.times import local_time, parse_bound, require_future
+from promptyoself.core.times import local_time, require_future
 from promptyoself.events import records
 from promptyoself.events.draft import Draft
 from promptyoself.events.kinds import FINISHED
@@ -32,7 +32,6 @@ from promptyoself.service.schedules.limits import (
 )
 from promptyoself.service.schedules.request import (
     Request,
-    anchor_for,
     check_jitter,
     check_order,
     check_rendering,
@@ -40,6 +39,12 @@ from promptyoself.service.schedules.request import (
     validate,
 )
 from promptyoself.service.schedules.resumption import resumption, revival
+from promptyoself.service.schedules.times.asked import (
+    anchor_of,
+    warnings_of_times,
+    without_its_interval,
+)
+from promptyoself.service.schedules.times.fires import say_back
 from promptyoself.service.schedules.transition import (
     after_pause,
     drop_ahead,
@@ -74,6 +79,9 @@ _NAMED_IN = frozenset({"agent_id", "name"})
 _ANCHORING = frozenset({"schedule_type", "schedule_value", "start_at"})
 
 
+_NO_REQUEST = Request()
+
+
 def modify(store: Store, id_: str, request: Request, now: datetime) -> answers.Modified:
     """Change a schedule that isn't over. Slots already due under the old times are skipped.
 
@@ -93,15 +101,21 @@ def modify(store: Store, id_: str, request: Request, now: datetime) -> answers.M
     reason = asked.pop("reason", None)
     # A schedule has False where a registration leaves out a flag.
     asked.update((name, bool(asked[name])) for name in FLAGS if name in asked)
-    return set_fields(store, id_, asked, reason, now)
+    return set_fields(store, id_, asked, reason, now, request)
 
 
 def set_fields(
-    store: Store, id_: str, asked: Mapping[str, Any], reason: str | None, now: datetime
+    store: Store,
+    id_: str,
+    asked: Mapping[str, Any],
+    reason: str | None,
+    now: datetime,
+    request: Request = _NO_REQUEST,
 ) -> answers.Modified:
     """Give fields of a schedule new values, which are checked and as a schedule has them.
 
     An interval whose times change counts from now, unless its ``anchor`` is among the fields.
+    ``request`` is what the fields were read from, where a caller has asked for times.
 
     Raises:
         PromptyoselfError: one of the codes of bad input, with nothing changed.
@@ -110,8 +124,12 @@ def set_fields(
 
     def decide(state: State) -> tuple[list[Draft], answers.Modified]:
         schedule = _unfinished(state, id_, allow_failed=True)
-        new = schedule._replace(**asked)
-        changes = {name: value for name, value in asked.items() if value != getattr(schedule, name)}
+        new = schedule._replace(**without_its_interval(asked, schedule, request))
+        changes = {
+            name: new_value
+            for name in asked
+            if (new_value := getattr(new, name)) != getattr(schedule, name)
+        }
         drafts: list[Draft] = []
         counted: Recount | None = None
         uncounted: str | None = None
@@ -120,7 +138,7 @@ def set_fields(
         if ahead or not changes.keys().isdisjoint(TIMING):
             _require_repetitions_left(schedule, new.max_repetitions)
             if not _ANCHORING.isdisjoint(changes):
-                anchor = asked.get("anchor") or new.start_at or anchor_for(now)
+                anchor = asked.get("anchor") or anchor_of(new._asdict(), now)
                 new = new._replace(anchor=anchor)
                 changes["anchor"] = new.anchor
             if ahead:
@@ -149,10 +167,12 @@ def set_fields(
                 "message": _what_was_modified(changes, counted),
             },
         )
+        warnings = warnings_of_times(request, new)
         if schedule.status == "active" and not _PACE.isdisjoint(changes):
-            pace = list(exceeded(state, settings.caps, new, id_))
-            if pace:
-                answer["warning"] = " ".join(pace)
+            warnings += exceeded(state, settings.caps, new, id_)
+        if warnings:
+            answer["warning"] = " ".join(warnings)
+        say_back(answer, request, new, now)
         return drafts, answer
 
     return _append(store, id_, now, decide)
@@ -219,7 +239,9 @@ def end_of_pause_at(until: str | None, store: Store, now: datetime) -> datetime 
     if until is None:
         return None
     zone = default_zone(store.settings)
-    back = parse_bound(until, zone, now, end=False)
+    from promptyoself.phrases.moments import read_bound
+
+    back = read_bound(until, zone, now, end=False)
     require_future(back, now, zone)
     return back
 

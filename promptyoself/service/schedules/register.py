@@ -16,6 +16,11 @@ from promptyoself.rules.policy import APPROVED_TIER
 from promptyoself.rules.slots import is_ahead, schedule_trigger
 from promptyoself.service.schedules.limits import require_free_name, require_room, require_space
 from promptyoself.service.schedules.request import Request, first_fire, parse
+from promptyoself.service.schedules.times.asked import (
+    former_interval,
+    warnings_of_times,
+)
+from promptyoself.service.schedules.times.fires import say_back
 from promptyoself.service.schedules.transition import drop_ahead, high_water, next_run_fields
 from promptyoself.state.schedules import Schedule, State
 from promptyoself.store.store import Store
@@ -35,10 +40,18 @@ def register(store: Store, request: Request, now: datetime, *, dry_run: bool = F
         request = request._replace(agent_id=store.pinned_to or settings.default_agent)
     asked = parse(request, settings, now)
 
+    former = _as_interval(asked) if request.every is not None else None
+
     def decide(state: State) -> tuple[list[Draft], Scheduled]:
         id_, salt, existing = id_for_content(store.unpinned_state(state), asked)
         if existing is not None and existing.status not in FINISHED:
-            return [], _already_there(existing, asked, request)
+            answer = _already_there(existing, asked, request)
+            say_back(answer, request, existing, now)
+            return [], answer
+        if former is not None:
+            _, _, as_interval = id_for_content(store.unpinned_state(state), former)
+            if as_interval is not None and as_interval.status not in FINISHED:
+                return [], _already_there(as_interval, former, request)
         require_room(state, asked.agent_id, settings)
         require_space(state, asked.agent_id, asked.prompt, settings)
         require_free_name(state, asked.agent_id, asked.name, id_)
@@ -55,7 +68,8 @@ def register(store: Store, request: Request, now: datetime, *, dry_run: bool = F
                 "message": "Prompt scheduled." if existing is None else "Prompt scheduled again.",
             },
         )
-        warnings = list(exceeded(state, settings.caps, record, id_))
+        warnings = warnings_of_times(request, record)
+        warnings += exceeded(state, settings.caps, record, id_)
         if record.tier >= APPROVED_TIER:
             warnings.append(
                 "Tier 2 needs an approval for each delivery, which a person gives. "
@@ -65,12 +79,22 @@ def register(store: Store, request: Request, now: datetime, *, dry_run: bool = F
             answer["warning"] = " ".join(warnings)
         if record.life is not None:
             answer["life"] = record.life
+        say_back(answer, request, record, now)
         return [*drafts, store.draft(record, id_, record.agent_id)], answer
 
     if dry_run:
         _, answer = decide(store.read().state)
         return {**answer, "dry_run": True, "message": "Nothing was scheduled: this was a dry run."}
     return store.transact(now, decide)
+
+
+def _as_interval(record: ScheduleRegistered) -> ScheduleRegistered | None:
+    """The registration that a former version has made of ``--every 1d``, where this one makes a
+    rule; ``None`` where both make the same."""
+    interval = former_interval(record.schedule_value)
+    if record.schedule_type != "rrule" or interval is None:
+        return None
+    return record._replace(schedule_type="interval", schedule_value=interval)
 
 
 def next_life(

@@ -5,8 +5,7 @@ Nothing here looks at the schedules there are: :mod:`promptyoself.service.schedu
 """
 
 from collections import namedtuple
-from datetime import UTC, datetime, timedelta
-from itertools import islice, pairwise
+from datetime import datetime
 from typing import Any
 
 from promptyoself.core import text_limits
@@ -15,11 +14,8 @@ from promptyoself.core.instants import format_utc
 from promptyoself.core.settings import Settings, default_zone
 from promptyoself.core.times import (
     format_duration,
-    parse_bound,
     parse_duration,
-    parse_time,
     parse_zone,
-    require_future,
     seconds_of,
     shown,
 )
@@ -32,11 +28,12 @@ from promptyoself.events.schedule_fields import (
     ScheduleRegistered,
 )
 from promptyoself.rules.slots import schedule_trigger
-from promptyoself.rules.triggers import Trigger, next_fire_time, slots
+from promptyoself.rules.triggers import Trigger, next_fire_time
+from promptyoself.service.schedules.times.asked import TIMES, anchor_of, closest, times_of
 from promptyoself.state.schedules import Schedule
 from promptyoself.store.access import forbidden
 
-_OPTIONS = ("time", "cron", "every", *(name for name in FIELDS if FIELDS[name].help), "reason")
+_OPTIONS = (*TIMES, *(name for name in FIELDS if FIELDS[name].help), "reason")
 _new_class: Any = namedtuple  # mypy can't know its fields, since they follow from the table
 _Options: Any = _new_class("_Options", _OPTIONS, defaults=(None,) * len(_OPTIONS))
 
@@ -48,8 +45,7 @@ class Request(_Options):  # type: ignore[misc]
     __slots__ = ()
 
 
-_TIMES = ("time", "cron", "every")
-_IN_ZONE = (*_TIMES, "start_at", "until")
+_IN_ZONE = (*TIMES, "start_at", "until")
 
 
 def parse(request: Request, settings: Settings, now: datetime) -> ScheduleRegistered:
@@ -83,8 +79,8 @@ def parse(request: Request, settings: Settings, now: datetime) -> ScheduleRegist
     return _first_registration(fields, now)
 
 
-def parse_times(request: Request, settings: Settings, now: datetime) -> Trigger:
-    """The trigger of the registration that a request of times alone asks for.
+def parse_times(request: Request, settings: Settings, now: datetime) -> ScheduleRegistered:
+    """The registration that a request of times alone asks for, of no agent and no prompt.
 
     Raises:
         WrongUsage: ``missing_option``, ``conflicting_options``.
@@ -97,7 +93,7 @@ def parse_times(request: Request, settings: Settings, now: datetime) -> Trigger:
             "Neither --id nor one of --time, --cron and --every was given.",
             "Name a schedule, or say when.",
         )
-    return schedule_trigger(_first_registration({"agent_id": "", "prompt": "", **fields}, now))
+    return _first_registration({"agent_id": "", "prompt": "", **fields}, now)
 
 
 def _first_registration(fields: dict[str, Any], now: datetime) -> ScheduleRegistered:
@@ -112,19 +108,24 @@ def registration(fields: dict[str, Any], now: datetime) -> ScheduleRegistered:
     """The event of a registration of these fields, with the policy that nothing was said of. Its
     ``next_run`` is yet to be set."""
     defaults = {name: FIELDS[name].default for name in POLICY}
-    anchor = fields.get("start_at") or anchor_for(now)
+    anchor = anchor_of(fields, now)
     return ScheduleRegistered(**{**defaults, "next_run": "", "anchor": anchor, **fields})
 
 
 def validate(
-    request: Request, settings: Settings, now: datetime, *, own_zone: str | None = None
+    request: Request,
+    settings: Settings,
+    now: datetime,
+    *,
+    own_zone: str | None = None,
+    keep_intervals: bool = False,
 ) -> dict[str, Any]:
     """The fields of a registration that a request names, as the log is to have them, and its
     ``reason``. What a request unsets is ``None``.
 
     ``own_zone`` is that of the schedule that is to be changed. Times are read in it where the
     request names no other. Whether this machine knows that zone is only asked where a time needs
-    it.
+    it. ``keep_intervals`` leaves an interval of whole days what it is, as a log has it.
 
     Raises:
         WrongUsage: ``conflicting_options``.
@@ -166,7 +167,8 @@ def validate(
     for name in POLICY:
         if (value := getattr(request, name)) is not None:
             fields[name] = _value_of(FIELDS[name], value, settings)
-    fields.update(_times_of(request, zone, now, settings.caps.min_interval))
+    least = settings.caps.min_interval
+    fields.update(times_of(request, zone, now, least, keep_intervals=keep_intervals))
     return fields
 
 
@@ -239,62 +241,11 @@ def _value_of(field: Field, value: Any, settings: Settings) -> Any:
 
 def _bound(text: str, zone: str, now: datetime, *, end: bool) -> str | None:
     """A bound of the times as an instant; ``None`` where an empty text unsets it."""
-    return format_utc(parse_bound(text, zone, now, end=end)) if text else None
+    if not text:
+        return None
+    from promptyoself.phrases.moments import read_bound
 
-
-def _times_of(request: Request, zone: str, now: datetime, least: int) -> dict[str, str]:
-    """The kind, the value and the zone of the times; nothing where the request names no times.
-    ``least`` is the fewest seconds that may lie between two fires."""
-    given = [name for name in _TIMES if getattr(request, name) is not None]
-    if not given:
-        return {}
-    if len(given) > 1:
-        raise WrongUsage(
-            "conflicting_options",
-            f"Both --{given[0]} and --{given[1]} were given.",
-            "Give exactly one of --time, --cron and --every.",
-        )
-    times = {"timezone": zone}
-    if request.time is not None:
-        instant = parse_time(request.time, zone, now)
-        require_future(instant, now, zone)
-        return {**times, "schedule_type": "once", "schedule_value": format_utc(instant)}
-    if request.cron is not None:
-        from promptyoself.rules.cron_expressions import parse_cron
-
-        expression = parse_cron(request.cron)
-        # No two fires of a cron expression are closer than a minute.
-        if least > 60 and _closest(expression) < least:
-            raise _too_short(f"--cron {shown(request.cron)} has fires closer together than", least)
-        return {**times, "schedule_type": "cron", "schedule_value": expression}
-    seconds = parse_duration(request.every)
-    if seconds < least:
-        raise _too_short(f"--every {shown(request.every)} is shorter than", least)
-    return {**times, "schedule_type": "interval", "schedule_value": format_duration(seconds)}
-
-
-def _closest(expression: str) -> float:
-    """The fewest seconds between two fires of a cron expression, by the clock on the wall. At a
-    change of clocks, any two may be closer."""
-    trigger = Trigger("cron", expression, "UTC", _A_MONDAY)
-    until = _A_MONDAY + timedelta(days=9 * 366)
-    fires = islice(slots(trigger, _A_MONDAY, until), _ENOUGH_FIRES)
-    gaps = ((later - fire).total_seconds() for fire, later in pairwise(fires))
-    return min(gaps, default=float("inf"))
-
-
-_ENOUGH_FIRES = 3000
-"""This many fires show how close two can be: they are a year's, where there are eight a day."""
-
-_A_MONDAY = datetime(2024, 1, 1, tzinfo=UTC)  # of a leap year
-
-
-def _too_short(what: str, least: int) -> PromptyoselfError:
-    return PromptyoselfError(
-        "interval_too_short",
-        f"{what} {format_duration(least)}, the shortest allowed.",
-        "Take a longer one; PROMPTYOSELF_MIN_INTERVAL sets the limit.",
-    )
+    return format_utc(read_bound(text, zone, now, end=end))
 
 
 def check_rendering(schedule: ScheduleRegistered | Schedule) -> None:
@@ -330,7 +281,7 @@ def check_jitter(schedule: ScheduleRegistered | Schedule) -> None:
     if schedule.schedule_type == "interval":
         shortest, what = float(seconds_of(schedule.schedule_value)), "the interval of"
     else:
-        shortest = _closest(schedule.schedule_value)
+        shortest = closest(schedule.schedule_type, schedule.schedule_value)
         what = f"the time between two fires of {shown(schedule.schedule_value)}, which can be"
     if jitter >= shortest:
         raise PromptyoselfError(
@@ -370,11 +321,6 @@ def first_fire(trigger: Trigger, after: datetime) -> datetime:
             "Check --start-at, --until and the trigger; `promptyoself next` shows fires.",
         )
     return first
-
-
-def anchor_for(now: datetime) -> str:
-    """Where an interval counts from: now, in whole seconds, not to fire before it is over."""
-    return format_utc(now + timedelta(microseconds=-now.microsecond % 1_000_000))
 
 
 def _option(name: str) -> str:

@@ -215,6 +215,10 @@ def problem_of(schedule: Schedule) -> str | None:
             from promptyoself.rules.cron_expressions import canonical_cron
 
             canonical_cron(schedule.schedule_value)
+        elif schedule.schedule_type == "rrule":
+            from promptyoself.rules.calendar import parse_rule
+
+            parse_rule(schedule.schedule_value)
         elif schedule.schedule_type == "interval":
             parse_duration(schedule.schedule_value)
     except PromptyoselfError as error:

@@ -43,7 +43,7 @@ _OLDEST = timedelta(days=366)
 _BEGINNING = datetime.min.replace(tzinfo=UTC)  # nothing in a file is earlier
 _MOST_REPETITIONS = 1_000_000_000
 
-_OPTIONS = {"once": "time", "cron": "cron", "interval": "every"}
+_OPTIONS = {"once": "time", "cron": "cron", "interval": "every", "rrule": "rrule"}
 
 _MADE_BY_EXPORT = "Take the line as `promptyoself export` wrote it."
 
@@ -247,7 +247,7 @@ def _require_as_exported(fields: Mapping[str, Any], settings: Settings) -> None:
             asked[name] = format_duration(asked[name])
     asked[_OPTIONS[kind]] = fields["schedule_value"]
     request, zone = Request(**{**asked, "timezone": None}), fields["timezone"]
-    read = validate(request, settings, _BEGINNING, own_zone=zone)
+    read = validate(request, settings, _BEGINNING, own_zone=zone, keep_intervals=True)
     for name, value in fields.items():
         if name != "anchor" and read.get(name) != value:
             raise _invalid(f"Its {name} isn't spelled as in the log: {shown(str(value))}.")

@@ -1,0 +1,1 @@
+"""When schedules fire: what is asked for, what was understood, and the fires to come."""
