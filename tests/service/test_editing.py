@@ -75,6 +75,8 @@ def test_keys_are_added_and_taken_out(edit: Any) -> None:
     assert (schedule["daily_budget"], schedule["name"], "tags" in schedule) == (3, "n", False)
     edit(id_, "s/^every = .*/cron = '0 9 * * *'/").success()
     assert shown(id_)["schedule_type"] == "cron"
+    edit(id_, "s/^cron = .*/when = 'every weekday at 9'/").success()
+    assert shown(id_)["schedule_value"] != "0 9 * * *"
 
 
 def test_nothing_is_changed_if_the_text_is_not(edit: Any, var: Path, tmp_path: Path) -> None:

@@ -93,6 +93,34 @@ def test_each_kind_of_change_is_taken_back(var: Path, clock: Clock) -> None:
     assert call("show", "--id", other).success()["schedule"]["status"] == "cancelled"
 
 
+def test_what_was_cancelled_comes_back_as_it_was(var: Path, clock: Clock) -> None:
+    """Active or paused, with its modifications; and undoing that cancels it again."""
+    id_ = add()
+    call("modify", id_, "--prompt", "Other words.", "--name", "x").success()
+    for status in ("active", "paused"):
+        before = fields_of(id_)
+        clock.advance(minutes=1)
+        call("cancel", id_).success()
+        clock.advance(minutes=1)
+        call("undo", id_).success()
+        assert (fields_of(id_), shown_status(id_)) == (before, status)
+        clock.advance(minutes=1)
+        call("pause", id_) if status == "active" else None
+    add(prompt="another", agent="agent-2")
+    call("cancel", id_).success()
+    call("undo", id_).success()
+    call("resume", id_).success()
+    call("cancel", id_).success()
+    call("undo", id_).success()
+    clock.advance(minutes=1)
+    assert "cancelled" in call("undo", id_).success()["message"]
+    assert shown_status(id_) == "cancelled"
+
+
+def shown_status(id_: str) -> str:
+    return str(call("show", id_).success()["schedule"]["status"])
+
+
 def test_a_pause_with_an_end_is_taken_back_to_what_it_was(var: Path, clock: Clock) -> None:
     """Another end is taken back to the first, and a pause that was resumed has its end again."""
     id_ = add()

@@ -78,6 +78,9 @@ class World:
         last = START._replace(seq=len(self.events))
         return [SimpleNamespace(envelopes=self.events[after.seq :], position=last)]
 
+    def event(self, seq: int, _month: str) -> Envelope:
+        return self.events[seq - 1]
+
     def state_at(self, covers: Callable[[Envelope], bool]) -> tuple[State, str]:
         return fold(EMPTY, filter(covers, self.events)), ""
 

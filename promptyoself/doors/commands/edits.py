@@ -110,8 +110,9 @@ def undo_command(session: Session, id_: str | None, reason: str | None, dry_run:
     """Take back the last change of a schedule.
 
     A schedule that was modified is as it was before, a paused one runs again, a new one is
-    cancelled, and a delivery that `trigger` asked for and that nobody has begun is dropped. The log
-    keeps both changes. Undoing an undo does the change again. What was sent stays sent.
+    cancelled, a cancelled one is back, and a delivery that `trigger` asked for and that nobody has
+    begun is dropped. The log keeps both changes. Undoing an undo does the change again. What was
+    sent stays sent.
     """
     from promptyoself.service.schedules.undo import undo
 

@@ -16,6 +16,7 @@ from promptyoself.service.files.registrations import parsed_toml
 from promptyoself.service.files.tables import name_of, request_of
 from promptyoself.service.schedules.change import modify
 from promptyoself.service.schedules.request import Request
+from promptyoself.service.schedules.times.asked import TIMES
 from promptyoself.state.schedules import Schedule, State, spec_hash
 from promptyoself.store.access import find_schedule
 from promptyoself.store.composition import Composition
@@ -76,13 +77,12 @@ def text_of_schedule(schedule: Schedule) -> str:
     return "\n".join(lines) + "\n"
 
 
+_INSTEAD = "Instead there may be one of time, cron, every, rrule, or when = 'every weekday at 9'."
 _HELP = {
-    "once": "When: once at this time. Instead of time there may be cron or every.",
-    "cron": "When: a cron expression. Instead of cron there may be time or every.",
-    "interval": "When: an interval, such as 90s, 2h30m or 1d. Instead of every there may be time "
-    "or cron.",
-    "rrule": "When: a recurrence rule of RFC 5545. Instead of rrule there may be time, cron or "
-    "every.",
+    "once": f"When: once at this time. {_INSTEAD}",
+    "cron": f"When: a cron expression. {_INSTEAD}",
+    "interval": f"When: an interval, such as 90s, 2h30m or 1d. {_INSTEAD}",
+    "rrule": f"When: a recurrence rule of RFC 5545. {_INSTEAD}",
 }
 
 
@@ -122,9 +122,9 @@ def asked_by(before: str, after: str) -> Request:
         for name, value in old._asdict().items()
         if value is not None and getattr(new, name) is None
     ]
-    triggers = [name for name in _TRIGGERS.values() if getattr(new, name, None) is not None]
+    has_times = any(getattr(new, name) is not None for name in TIMES)
     for name in gone:
-        if name in _TRIGGERS.values() and triggers:
+        if name in TIMES and has_times:
             continue
         if name == "prompt" and new.template is not None:
             continue

@@ -248,7 +248,7 @@ def _told(entry: Entry, answer: Mapping[str, Any]) -> dict[str, Any]:
     if entry.request.name:
         line["name"] = entry.request.name
     line["next_run"] = answer["next_run"]
-    line |= {key: answer[key] for key in ("differs", "warning") if key in answer}
+    line |= {key: answer[key] for key in ("understood", "differs", "warning") if key in answer}
     return line
 
 
