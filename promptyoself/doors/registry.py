@@ -76,7 +76,14 @@ TOOLS: dict[str, Tool] = {
         acts_for_agent=True,
         people_only=_FOR_PEOPLE | {"from"},
     ),
-    "list": Tool("listing", "List schedules", Effect.READS, "schedules:ScheduleList", "agent"),
+    "list": Tool(
+        "listing",
+        "List schedules",
+        Effect.READS,
+        "schedules:ScheduleList",
+        "agent",
+        people_only=frozenset({"name", "query", "tag", "sort", "all"}),
+    ),
     "show": Tool("listing", "Show a schedule", Effect.READS, "schedules:ScheduleShown", "agent"),
     "modify": Tool(
         "schedules",

@@ -22,7 +22,7 @@ from promptyoself.core.errors import PromptyoselfError
 from promptyoself.doors import sanctum, session
 from promptyoself.doors.agent_parameters import parameters
 from promptyoself.doors.arguments import from_host, normalise_flags
-from promptyoself.doors.registry import AGENT_FACING, COMMANDS
+from promptyoself.doors.registry import AGENT_FACING, COMMANDS, TOOLS
 from promptyoself.sandbox import Sandbox
 
 PACKAGE = Path(cli.__file__).parent
@@ -182,10 +182,12 @@ def test_what_is_described_is_what_the_commands_have(host: Host) -> None:
         options = {
             name.removeprefix("--")
             for option in command.params
+            if isinstance(option, click.Option)
             for name in (*option.opts, *option.secondary_opts)
         }
+        for_people = TOOLS[described["name"]].people_only
         names = {parameter["name"].replace("_", "-") for parameter in described["parameters"]}
-        assert options - names <= {
+        assert options - names - for_people <= {
             "var", "format", "prompt-file", "ndjson", "note", "key", "loop", "interval",
             "metrics-port", "accept-clock", "no-envelope", "from", "no-pager", "help", "-h",
             "follow", "-f", "text", "render", "no-render", "tag",

@@ -4,13 +4,20 @@ from typing import Any
 
 import click
 
+from promptyoself.core.errors import WrongUsage
 from promptyoself.doors.command import command
-from promptyoself.doors.options import limit_option, only_agent_option, schedule_option
+from promptyoself.doors.options import (
+    limit_option,
+    only_agent_option,
+    schedule_option,
+    tag_option,
+)
 from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
 from promptyoself.events.kinds import STATUSES
 
 _STATUSES = [*STATUSES, "all"]
+_ORDERS = ["next", "name", "agent", "last", "created"]
 _at = click.option(
     "--at", metavar="T", help="As it was: 2027-01-30T09:00, '2h ago' or an event's number."
 )
@@ -19,17 +26,40 @@ _at = click.option(
 @command("list")
 @only_agent_option
 @click.option("--status", type=click.Choice(_STATUSES), help="Only these (active and paused).")
+@click.option("--name", metavar="TEXT", help="Only those whose name has this.")
+@click.option("--query", metavar="WORDS", help="Only those that have all these words.")
+@tag_option
+@click.option("--sort", type=click.Choice(_ORDERS), help="By what (next).")
+@click.option("--all", "all_", is_flag=True, help="In every status.")
 @limit_option
 @click.option("--full", is_flag=True, help="Whole prompts, and all that is set.")
 @_at
-def list_command(session: Session, **options: Any) -> Document:
+def list_command(
+    session: Session,
+    name: str | None,
+    query: str | None,
+    tags: tuple[str, ...],
+    all_: bool,
+    **options: Any,
+) -> Document:
     """List schedules, the soonest first.
 
     Use it to see what is planned, and to find an id. Answers with schedules (id, agent_id, prompt,
     next_run, status, …) and count; long prompts are shortened unless --full is given.
     """
-    from promptyoself.service.schedules.views import list_schedules
+    from promptyoself.service.schedules.views import Filters, list_schedules
 
+    if all_:
+        if options["status"] not in (None, "all"):
+            raise WrongUsage(
+                "conflicting_options", "Both --all and --status were given.", "Give one of them."
+            )
+        options["status"] = "all"
+    if name or query or tags:
+        from promptyoself.core.text_limits import check_tags
+
+        words = tuple((query or "").split())
+        options["filters"] = Filters(name, words, frozenset(check_tags(tags)))
     store = session.reading(agent_id=options["agent_id"])
     if session.for_people:  # the line of each has something from all that is known of it
         session.beside["full"] = options["full"]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from itertools import islice
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from promptyoself.core.errors import ChainError, PromptyoselfError
 from promptyoself.core.instants import parse_utc
@@ -39,20 +40,35 @@ def list_schedules(
     limit: int | None = None,
     full: bool = False,
     at: str | None = None,
+    filters: Filters | None = None,
+    sort: str | None = None,
     now: datetime,
 ) -> ScheduleList:
-    """The schedules, soonest first, then those without a next run by id.
+    """The schedules, soonest first, then those without a next run by id; or by ``sort``, one of
+    :data:`ORDERS`.
 
     ``status`` of ``None`` means those that aren't over: active and paused. Those that have failed
-    aren't among them, so the answer says how many there are.
+    aren't among them, so the answer says how many there are. Where no schedule passes the
+    ``filters``, it says why.
 
     Raises:
-        PromptyoselfError: ``forbidden_agent``, ``invalid_time``.
+        PromptyoselfError: ``forbidden_agent``, ``invalid_time``, ``invalid_tag``.
     """
     wanted = store.require_agent(agent_id)
     state = _state(store, at, now)
     statuses = _ASKED.get(status or "", (status or "",))
-    if wanted is not None:
+    why = ""
+    if filters or sort:
+        own = _of_agent(state, wanted, statuses) if wanted else list(_in_order(state, statuses))
+        chosen = [schedule for schedule in own if filters is None or filters.pass_(schedule)]
+        if sort is not None:
+            chosen.sort(key=ORDERS[sort], reverse=sort in _LATEST_FIRST)
+        if filters is not None and not chosen:
+            why = _why_none(state, wanted, statuses, filters, own)
+        total = len(chosen)
+        listed = chosen[:limit]
+        failed = 0
+    elif wanted is not None:
         chosen = _of_agent(state, wanted, statuses)
         total = len(chosen)
         listed = chosen[:limit]
@@ -74,7 +90,71 @@ def list_schedules(
         answer["not_shown"] = {"failed": failed}
         answer["message"] = f"{failed} failed, not shown."
         answer["hint"] = "`--status failed` lists them, parked ones too."
+    if why:
+        answer["message"] = why
     return answer
+
+
+class Filters(NamedTuple):
+    """What a schedule must have to be listed."""
+
+    name: str | None = None  # a part of its name
+    words: tuple[str, ...] = ()  # each in its name, its prompt or its tags
+    tags: frozenset[str] = frozenset()
+
+    def pass_(self, schedule: Schedule) -> bool:
+        """Whether a schedule has all of it, in whatever capitals."""
+        name, tags = (schedule.name or "").casefold(), schedule.tags or []
+        if self.name is not None and self.name.casefold() not in name:
+            return False
+        if not self.tags <= set(tags):
+            return False
+        text = "\n".join((name, schedule.prompt.casefold(), *tags)) if self.words else ""
+        return all(word.casefold() in text for word in self.words)
+
+
+ORDERS: dict[str, Callable[[Schedule], Any]] = {
+    "next": lambda schedule: (_next_run(schedule) or "~", schedule.id),
+    "name": lambda schedule: (schedule.name is None, (schedule.name or "").casefold(), schedule.id),
+    "agent": lambda schedule: (schedule.agent_id, _next_run(schedule) or "~", schedule.id),
+    "last": lambda schedule: (schedule.last_run or "", schedule.id),
+    "created": lambda schedule: (schedule.created_at, schedule.id),
+}
+"""By what a list can be sorted."""
+
+_LATEST_FIRST = frozenset({"last", "created"})
+_MOST_TAGS = 50
+
+
+def _why_none(
+    state: State,
+    agent_id: str | None,
+    statuses: Collection[str],
+    filters: Filters,
+    own: list[Schedule],
+) -> str:
+    """Why no schedule passes the filters: that only others do, or which tags there are."""
+    others = Counter(
+        schedule.status
+        for schedule in state.schedules.values()
+        if schedule.status not in statuses
+        and agent_id in (None, schedule.agent_id)
+        and filters.pass_(schedule)
+    )
+    if others:
+        counts = ", ".join(f"{count} {status}" for status, count in sorted(others.items()))
+        return f"None of these; but there are others ({counts}), which --all lists."
+    used = {tag for schedule in own for tag in schedule.tags or ()}
+    unknown = sorted(filters.tags - used)
+    if unknown:
+        several = "tag" if len(unknown) == 1 else "tags"
+        there_are = ", ".join(sorted(used)[:_MOST_TAGS]) or "none"
+        missing = ", ".join(map(shown, unknown))
+        return f"No schedule has the {several} {missing}; there are: {there_are}."
+    if not own:
+        return "There are no schedules to choose from."
+    are = "1 schedule was" if len(own) == 1 else f"{len(own)} schedules were"
+    return f"{are} looked at, and none is as asked."
 
 
 def _state(store: Store, at: str | None, now: datetime) -> State:
