@@ -96,6 +96,8 @@ WRITTEN = {
     "Prompt scheduled again.": "schedule.registered",
     "Schedule paused.": "schedule.paused",
     "Schedule resumed.": "schedule.resumed",
+    "Schedule resumed as it last was. It was cancelled.": "schedule.registered",
+    "Schedule resumed as it last was. It was completed.": "schedule.registered",
     "Schedule modified.": "schedule.modified",
 }
 DONE = {
