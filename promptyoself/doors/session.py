@@ -267,6 +267,23 @@ class Session:
         except PromptyoselfError:  # of which a command that needs it complains
             return "UTC"
 
+    def agent_named(self, text: str | None) -> str | None:
+        """The id of the agent that Letta has told has that name, if one agent has it; else the text
+        as it is. A person is warned of one that is neither a known name nor looks like an id."""
+        if text is None or text.startswith("agent-") or self.caller.via != "cli":
+            return text
+        ids = [id_ for id_, name in self._agent_names().items() if name == text]
+        if len(ids) == 1:
+            return ids[0]
+        if self.for_people and text and text not in self.store().read().state.agents:
+            from promptyoself.core.times import shown
+
+            self.add_warning(
+                f"{shown(text)} doesn't look like an agent's id (agent-…), and no agent is known "
+                "by that name. `promptyoself agents` lists ids; --check asks Letta first."
+            )
+        return text
+
     def _agent_names(self) -> dict[str, str]:
         """The names of agents, as Letta last told them. A caller who is pinned gets none."""
         if self.settings.only_agent is not None:

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from calling import AGENT, add, call, events_of, log_of, use_environ
 
+from promptyoself.doors.agent_names import remember_names
+
 OTHER = "agent-00000000-0000-4000-8000-000000000002"
 
 
@@ -106,3 +108,17 @@ def test_names_that_are_in_use_are_unique(var: Path) -> None:
     call("cancel", first).success()
     call("modify", second, "--name", "plan").success()
     call(*again).error("name_taken")  # which would bring the cancelled one back
+
+
+def test_an_agent_goes_by_the_name_that_letta_told(var: Path) -> None:
+    """The name of one agent stands for its id; a person is told of what is neither."""
+    remember_names(var, {AGENT: "echo-1", OTHER: "twin", "agent-3": "twin"})
+    words = ("register", "--prompt", "p", "--every", "1h", "--agent-id")
+    id_ = call(*words, "echo-1").success()["id"]
+    assert call("show", id_).success()["schedule"]["agent_id"] == AGENT
+    id_ = call(*words, "twin").success()["id"]
+    assert call("show", id_).success()["schedule"]["agent_id"] == "twin"
+    hint = b"doesn't look like an agent's id"
+    assert hint in b" ".join(call(*words, "echo-9", "--format", "table").out.split())
+    assert hint not in b" ".join(call(*words, "echo-9", "--format", "table").out.split())  # known
+    assert "look like" not in call(*words, "echo-8").success().get("warning", "")

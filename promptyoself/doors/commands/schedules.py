@@ -117,6 +117,7 @@ def register_command(
                 "Write that into the file: its keys are the names of the options.",
             )
         return _register_all(session, from_, dry_run=dry_run)
+    options["agent_id"] = session.agent_named(options["agent_id"])
     request = _request(options)
     agent_id = request.agent_id or session.settings.only_agent or session.settings.default_agent
     if check and agent_id:
