@@ -52,7 +52,11 @@ SETTINGS = (
     Setting("LETTA_API_KEY", "", "Letta's API key.", secret=True),
     Setting("LETTA_SERVER_PASSWORD", "", "A self-hosted Letta's password.", secret=True),
     Setting("PROMPTYOSELF_INTERVAL", "60", "The longest sleep of the loop: seconds, or 1m30s."),
-    Setting("PROMPTYOSELF_TZ", "UTC", "The time zone of times that name none."),
+    Setting(
+        "PROMPTYOSELF_TZ",
+        "",
+        "The time zone of times that name none; else the machine's, and UTC for agents.",
+    ),
     Setting("PROMPTYOSELF_DEFAULT_AGENT_ID", "", "The agent where --agent-id isn't given."),
     Setting("LETTA_AGENT_ID", "", "The same, where PROMPTYOSELF_DEFAULT_AGENT_ID isn't set."),
     Setting("PROMPTYOSELF_ONLY_AGENT", "", "Refuse everything that concerns another agent."),
@@ -263,11 +267,15 @@ def _origin_of(origin: str, line: int | None) -> str:
 
 
 def default_zone(settings: Settings) -> str:
-    """The zone of times that name none.
+    """The zone of times that name none: the machine's, where PROMPTYOSELF_TZ isn't set.
 
     Raises:
         PromptyoselfError: ``invalid_setting``, where PROMPTYOSELF_TZ names none that exists.
     """
+    if not settings.timezone:
+        from promptyoself.core.zones import machine_zone
+
+        return machine_zone().name
     return _parsed(parse_zone, "PROMPTYOSELF_TZ", settings.timezone)
 
 

@@ -1,4 +1,4 @@
-"""Hints for names of time zones that aren't taken.
+"""The machine's time zone, and hints for names of zones that aren't taken.
 
 A hint says what was probably meant, and never names a zone that is hours away from it. Nothing is
 read but the time zone data, and the settings that tell this machine's zone. The module is imported
@@ -8,8 +8,9 @@ only for an error, so commands that succeed don't load it.
 import os
 import re
 from contextlib import suppress
-from difflib import get_close_matches
-from zoneinfo import available_timezones
+from pathlib import Path
+from typing import NamedTuple
+from zoneinfo import ZoneInfo, available_timezones
 
 _EXAMPLES = "Give an IANA name such as Europe/London, America/New_York or UTC."
 
@@ -98,8 +99,8 @@ def zone_hint(name: str) -> str:
     if low in ("localtime", "local", "system", "posixrules", "factory") or low.endswith(
         ("/localtime", "/posixrules")
     ):
-        here = _machine_zone()
-        return f"This machine's zone is {here}: name that. {_EXAMPLES}" if here else _EXAMPLES
+        here, problem = machine_zone()
+        return _EXAMPLES if problem else f"This machine's zone is {here}: name that. {_EXAMPLES}"
     close = _close(low.replace(" ", "_"))
     if close:
         return f"Did you mean {', '.join(close)}? {_EXAMPLES}"
@@ -150,16 +151,63 @@ def _close(wanted: str) -> list[str]:
     places = {low: zone for low, zone in known.items() if "/" in low and not low.startswith("etc/")}
     close = [zone for low, zone in places.items() if low.rpartition("/")[2] == wanted]
     if not close and len(wanted) > 4:
+        from difflib import get_close_matches
+
         close = [places[low] for low in get_close_matches(wanted, places, cutoff=0.75)]
     return close[:3]
 
 
-def _machine_zone() -> str | None:
-    """The zone in which this machine shows times, or ``None`` where it has no name or isn't set."""
-    names = [os.environ.get("TZ", "").removeprefix(":")]
-    with suppress(OSError):  # it is a copy, or there is none
-        names.append(os.readlink("/etc/localtime").rpartition("zoneinfo/")[2])
-    with suppress(OSError, ValueError), open("/etc/timezone", encoding="ascii") as file:
-        names.append(file.read(200).strip())
-    known = available_timezones() - {"localtime", "posixrules", "Factory"} - _FIXED.keys()
-    return next((name for name in names if name in known), None)
+_UTC = frozenset({"", "UTC", "Etc/UTC", "UCT", "Etc/UCT", "Zulu", "Etc/Zulu", "Universal",
+                  "Etc/Universal"})  # fmt: skip
+
+
+class MachineZone(NamedTuple):
+    """The zone in which a machine shows times."""
+
+    name: str
+    problem: str = ""  # a sentence, where the zone has no name or is broken, and UTC stands for it
+
+
+def machine_zone(tz: str | None = None, etc: str = "/etc") -> MachineZone:
+    """The zone that ``TZ`` names (or ``tz``), else that of this machine, else UTC."""
+    tz = os.environ.get("TZ") if tz is None else tz
+    if tz is not None:
+        name = _named(tz.removeprefix(":"))
+        return name or _utc(f"TZ is {tz[:80]!a}, which names no place")
+    localtime = Path(etc, "localtime")
+    if not os.path.lexists(localtime):
+        return MachineZone("UTC")  # as the C library has it
+    names = []
+    with suppress(OSError):
+        names = [os.readlink(localtime), os.path.realpath(localtime)]
+    with suppress(OSError, ValueError):
+        names.append(Path(etc, "timezone").read_text(encoding="ascii")[:200].strip() or "?")
+    zones = (_named(name) for name in names if "zoneinfo/" in name or not name.startswith("/"))
+    return next((zone for zone in zones if zone), None) or _utc(
+        "This machine's time zone has no name"
+    )
+
+
+def _named(name: str) -> MachineZone | None:
+    name = name.rpartition("zoneinfo/")[2]
+    if name in _UTC:
+        return MachineZone("UTC")
+    name = _FIXED[name][1] if name in _FIXED else name
+    return MachineZone(name) if _is_known(name) else None
+
+
+def _utc(what: str) -> MachineZone:
+    problem = f"{what}, so times are read in UTC. Set PROMPTYOSELF_TZ, or use --tz."
+    return MachineZone("UTC", problem)
+
+
+def _is_known(name: str) -> bool:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*", name):
+        return False
+    if name.startswith(("posix/", "right/")) or name in ("localtime", "posixrules", "Factory"):
+        return False
+    try:
+        ZoneInfo(name)
+    except (KeyError, OSError, ValueError):
+        return False
+    return True

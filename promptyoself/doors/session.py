@@ -86,6 +86,8 @@ class Session:
                 raise
             self.problem = error
             self.settings = load_settings({}, var, with_file=False)
+        if caller.via != "cli" and not self.settings.timezone:
+            self.settings = self.settings._replace(timezone="UTC")  # of agents; people have clocks
         self.for_people = (
             caller.via == "cli"
             and caller.stop is None
@@ -258,10 +260,6 @@ class Session:
         """The zone in which the reader's clocks run: the one that is set, or else the machine's."""
         from promptyoself.core.settings import default_zone
 
-        if self._origin("PROMPTYOSELF_TZ") == "default":
-            from promptyoself.service.setup.machine import machine_zone
-
-            return machine_zone()
         try:
             return default_zone(self.settings)
         except PromptyoselfError:  # of which a command that needs it complains
@@ -302,6 +300,13 @@ class Session:
         if answer.get("next_run") or answer.get("count") or "slot" in answer:
             self.warn_if_nothing_delivers(store)
         return answer
+
+    def warn_of_zone(self) -> None:
+        """Warn where times are read by the machine's clocks, and the machine's zone has no name."""
+        if not self.settings.timezone:
+            from promptyoself.core.zones import machine_zone
+
+            self.add_warning(machine_zone().problem or None)
 
     def warn_if_nothing_delivers(self, store: Store) -> None:
         """Warn where no loop runs that would deliver what was just scheduled."""

@@ -56,7 +56,7 @@ FIELDS = {
             "timing",
             option="--tz",
             metavar="ZONE",
-            help="Zone of times: Europe/London (UTC).",
+            help="Zone of times: Europe/London.",
         ),
         Field(
             "start_at",

@@ -120,7 +120,7 @@ def test_what_is_no_file_is_refused(envfile: Path, tmp_path: Path) -> None:
     assert "link to nowhere" in refusal("invalid_setting", load_settings, {}).message
     envfile.unlink()
     envfile.symlink_to(os.devnull)
-    assert load_settings({}).timezone == "UTC"
+    assert load_settings({}).timezone == ""
     envfile.unlink()
     with envfile.open("wb") as file:
         file.truncate(2 << 20)
@@ -146,10 +146,10 @@ GOOD: dict[str, tuple[bytes | str, str, str]] = {
     "export": ("export PROMPTYOSELF_TZ=Asia/Tokyo\n", ZONE, "Asia/Tokyo"),
     "spaces": ("  PROMPTYOSELF_TZ = Asia/Tokyo  \n", ZONE, "Asia/Tokyo"),
     "a comment": ("PROMPTYOSELF_TZ=Asia/Tokyo # home\n", ZONE, "Asia/Tokyo"),
-    "a comment alone": ("PROMPTYOSELF_TZ= # home\n", ZONE, "UTC"),
+    "a comment alone": ("PROMPTYOSELF_TZ= # home\n", ZONE, ""),
     "a # in a value": ("LETTA_API_KEY=#1\n", "LETTA_API_KEY", "#1"),
-    "empty": ("PROMPTYOSELF_TZ=\n", ZONE, "UTC"),
-    "blank": ("PROMPTYOSELF_TZ='  '\n", ZONE, "UTC"),
+    "empty": ("PROMPTYOSELF_TZ=\n", ZONE, ""),
+    "blank": ("PROMPTYOSELF_TZ='  '\n", ZONE, ""),
     "a dollar sign in a secret": ("LETTA_API_KEY=pa$word\n", "LETTA_API_KEY", "pa$word"),
     "a reference that is none": ("LETTA_API_KEY='${KEY}'\n", "LETTA_API_KEY", "${KEY}"),
     "others' names": (
@@ -215,7 +215,7 @@ def test_the_callers_folder_has_no_say(
     (tmp_path / "promptyoself").mkdir()
     (tmp_path / "promptyoself" / ".env").write_text("PROMPTYOSELF_TZ=Asia/Tokyo\n")
     monkeypatch.chdir(tmp_path)
-    assert load_settings({**HOME, "XDG_CONFIG_HOME": "."}).timezone == "UTC"
+    assert load_settings({**HOME, "XDG_CONFIG_HOME": "."}).timezone == ""
     assert load_settings({**HOME, "XDG_CONFIG_HOME": str(tmp_path)}).timezone == "Asia/Tokyo"
 
 

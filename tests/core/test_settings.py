@@ -30,7 +30,7 @@ def test_the_defaults_are_good_settings(checkout: Path) -> None:
     settings = load_settings({})
     assert settings.var == checkout / "var"
     assert settings.base_url == "http://localhost:8283"
-    assert (settings.token, settings.timezone) == (None, "UTC")
+    assert (settings.token, settings.timezone) == (None, "")
     assert (settings.interval, settings.lock_timeout, settings.reconcile_grace) == (60, 10, 120)
     assert settings.caps == (10, 100, 500, 4 * 1024 * 1024)
     assert (settings.default_agent, settings.only_agent, settings.log_file) == (None, None, None)
@@ -80,7 +80,7 @@ def test_an_installed_one_reads_the_users_file(installed: dict[str, str], tmp_pa
     assert load_settings(installed).timezone == "Europe/Paris"
     assert load_settings(installed).var == Path("/data")
     other = {**installed, "XDG_CONFIG_HOME": str(tmp_path / "none"), "PROMPTYOSELF_VAR": "/x"}
-    assert load_settings(other).timezone == "UTC"
+    assert load_settings(other).timezone == ""
 
 
 @pytest.mark.parametrize("value", ["1", "true", "YES", "on"])

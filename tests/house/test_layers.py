@@ -54,7 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # How callers come in.
     "doors": {"core", "events", "state", "rules", "store", "targets"}
     | {"service.delivery", "service.metrics", "service.schedules", "service.upkeep"}
-    | {"service.setup", "doors.terminal"},
+    | {"doors.terminal"},
     "doors.terminal": {"core"},
     "doors.mcp": {"core", "doors", "service.delivery"},
     "doors.commands": {"core", "events", "store", "ledger", "targets", "targets.letta", "sandbox"}
@@ -93,7 +93,6 @@ LIBRARIES = {
     "jinja2": {"rules"},
     "cryptography": {"service.proof"},
     "prometheus_client": {"service.metrics"},
-    "tzlocal": {"service.setup"},
 }
 """Each library that we don't own, and the folders that know it."""
 

@@ -165,11 +165,14 @@ def little_memory() -> None:
 
 
 def clean_environ(var: Path) -> dict[str, str]:
-    """This process's environment, with that data directory and every setting at its default."""
+    """This process's environment, with that data directory, every setting at its default, and
+    times in UTC."""
     environ = dict(os.environ)
     for setting in SETTINGS:
         environ.pop(setting.name, None)
-        if setting.default:  # said out loud, so that a developer's .env changes nothing
+        if setting.name == "PROMPTYOSELF_TZ":  # under whichever clocks the tests run
+            environ[setting.name] = "UTC"
+        elif setting.default:  # said out loud, so that a developer's .env changes nothing
             environ[setting.name] = setting.default
     return {**environ, "PROMPTYOSELF_VAR": str(var)}
 

@@ -209,9 +209,9 @@ class _Setup:
 
     def _find_zone(self, tz: str | None) -> str:
         from promptyoself.core.times import parse_zone
-        from promptyoself.service.setup.machine import machine_zone
+        from promptyoself.core.zones import machine_zone
 
-        zone = parse_zone(tz) if tz is not None else self._now(_ZONE, machine_zone())
+        zone = parse_zone(tz) if tz is not None else self._now(_ZONE, machine_zone().name)
         if tz is None and self.asks:
             zone = self._ask("Time zone of times that name none", zone, parse_zone)
         self.changes[_ZONE] = zone

@@ -102,9 +102,9 @@ def register_command(
 ) -> Document:
     """Schedule a prompt to an agent, once or repeatedly.
 
-    Give the prompt and one of --time, --cron and --every; times are UTC unless --tz names a zone.
-    Answers with the id, which later commands need, and next_run. The same content again changes
-    nothing and answers with the same id.
+    Give the prompt and one of --time, --cron and --every; times are local, for agents UTC, unless
+    --tz names a zone. Answers with the id, which later commands need, and next_run. The same
+    content again changes nothing and answers with the same id.
     """
     from promptyoself.core.text_limits import check_agent_id
     from promptyoself.service.schedules.register import register
@@ -124,6 +124,7 @@ def register_command(
         from promptyoself.doors.commands.delivery import require_agent
 
         require_agent(session.settings, check_agent_id(agent_id))
+    _warn_of_zone(session, request)
     return session.scheduled(partial(register, request=request, now=session.now(), dry_run=dry_run))
 
 
@@ -156,6 +157,7 @@ def idle_command(session: Session, dry_run: bool, **options: Any) -> Document:
     from promptyoself.service.schedules.request import Request
 
     request = Request(template="idle", **options)
+    _warn_of_zone(session, request)
     return session.scheduled(partial(register, request=request, now=session.now(), dry_run=dry_run))
 
 
@@ -189,6 +191,7 @@ def next_command(session: Session, id_: str | None, count: int, **options: Any) 
 
     request, now = Request(**options), session.now()
     if id_ is None:
+        _warn_of_zone(session, request)
         return planned_fires(request, session.store().settings, count, now)
     if request != Request():
         raise WrongUsage(
@@ -196,6 +199,13 @@ def next_command(session: Session, id_: str | None, count: int, **options: Any) 
         )
     store = session.reading()
     return {"fires": next_fires(store, session.schedule_id(id_, store), count)}
+
+
+def _warn_of_zone(session: Session, request: Request) -> None:
+    from promptyoself.service.schedules.times.asked import needs_zone
+
+    if request.timezone is None and needs_zone(request):
+        session.warn_of_zone()
 
 
 def _request(options: dict[str, Any]) -> Request:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, cast
 
 from promptyoself.core.instants import format_utc
+from promptyoself.core.settings import Settings
 from promptyoself.events.draft import Draft
 from promptyoself.events.kinds import FINISHED
 from promptyoself.events.records import ScheduleRegistered
@@ -40,7 +42,7 @@ def register(store: Store, request: Request, now: datetime, *, dry_run: bool = F
         request = request._replace(agent_id=store.pinned_to or settings.default_agent)
     asked = parse(request, settings, now)
 
-    former = _as_interval(asked) if request.every is not None else None
+    formers = list(_as_formerly(asked, request, settings))
 
     def decide(state: State) -> tuple[list[Draft], Scheduled]:
         id_, salt, existing = id_for_content(store.unpinned_state(state), asked)
@@ -48,7 +50,7 @@ def register(store: Store, request: Request, now: datetime, *, dry_run: bool = F
             answer = _already_there(existing, asked, request)
             say_back(answer, request, existing, now)
             return [], answer
-        if former is not None:
+        for former in formers:
             _, _, as_interval = id_for_content(store.unpinned_state(state), former)
             if as_interval is not None and as_interval.status not in FINISHED:
                 return [], _already_there(as_interval, former, request)
@@ -88,13 +90,19 @@ def register(store: Store, request: Request, now: datetime, *, dry_run: bool = F
     return store.transact(now, decide)
 
 
-def _as_interval(record: ScheduleRegistered) -> ScheduleRegistered | None:
-    """The registration that a former version has made of ``--every 1d``, where this one makes a
-    rule; ``None`` where both make the same."""
+def _as_formerly(
+    record: ScheduleRegistered, request: Request, settings: Settings
+) -> Iterator[ScheduleRegistered]:
+    """The registrations that a former version may have made of ``--every 1d``: an interval, and one
+    in UTC where no zone was named."""
     interval = former_interval(record.schedule_value)
-    if record.schedule_type != "rrule" or interval is None:
-        return None
-    return record._replace(schedule_type="interval", schedule_value=interval)
+    if request.every is None:
+        return
+    if record.schedule_type == "rrule" and interval is not None:
+        record = record._replace(schedule_type="interval", schedule_value=interval)
+        yield record
+    if record.schedule_type == "interval" and request.timezone is None and not settings.timezone:
+        yield record._replace(timezone="UTC")
 
 
 def next_life(

@@ -29,7 +29,13 @@ from promptyoself.events.schedule_fields import (
 )
 from promptyoself.rules.slots import schedule_trigger
 from promptyoself.rules.triggers import Trigger, next_fire_time
-from promptyoself.service.schedules.times.asked import TIMES, anchor_of, closest, times_of
+from promptyoself.service.schedules.times.asked import (
+    TIMES,
+    anchor_of,
+    closest,
+    needs_zone,
+    times_of,
+)
 from promptyoself.state.schedules import Schedule
 from promptyoself.store.access import forbidden
 
@@ -154,7 +160,7 @@ def validate(
     if request.timezone is not None:
         own_zone = fields["timezone"] = parse_zone(request.timezone)
     if own_zone is None and any(getattr(request, name) is not None for name in _IN_ZONE):
-        own_zone = default_zone(settings)
+        own_zone = default_zone(settings) if needs_zone(request) or settings.timezone else "UTC"
     zone = own_zone or ""
     if request.start_at is not None:
         fields["start_at"] = _bound(request.start_at, zone, now, end=False)

@@ -103,6 +103,20 @@ def _every(text: str, what: str, zone: str, now: datetime, least: int) -> tuple[
     return "interval", format_duration(seconds)
 
 
+def needs_zone(request: Any) -> bool:
+    """Whether a request has times that are read by the clocks of a place: all but an interval that
+    isn't of whole days."""
+    others = (*(name for name in TIMES if name != "every"), "start_at", "until")
+    if any(getattr(request, name) is not None for name in others):
+        return True
+    if request.every is None:
+        return False
+    try:
+        return parse_duration(request.every) % 86400 == 0
+    except PromptyoselfError:
+        return True
+
+
 _READERS = {"time": _once, "cron": _cron, "rrule": _rrule, "every": _every}
 
 
