@@ -7,7 +7,6 @@ from calendar import day_name, month_abbr
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import lru_cache
-from warnings import catch_warnings
 
 
 def recurrence(kind: str, value: str, zone: str, home: str) -> str:
@@ -37,10 +36,8 @@ def in_words(expression: str) -> str:
     fields = expression.split()
     if len(fields) != 5 or not (fields[2].startswith("*") or fields[4].startswith("*")):
         return expression
-    with catch_warnings(action="ignore"):  # that the machine has no locale, which is chosen here
-        options = Options()
-    options.use_24hour_time_format = True
-    options.locale_code = "en_US"
+    # Told of no locale, it would look for the machine's, and warn where there is none.
+    options = Options(use_24hour_time_format=True, locale_code="en_US")
     try:
         words: str = get_description(expression, options)
     except (FormatError, MissingFieldError, WrongArgumentError, ValueError, IndexError):
