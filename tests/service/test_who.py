@@ -120,7 +120,7 @@ def test_a_loop_is_its_process_though_callers_are_pinned(
 ) -> None:
     """The pin is for callers: a loop that finds the setting delivers as the login it runs as."""
     monkeypatch.setenv("PROMPTYOSELF_ONLY_AGENT", AGENT)
-    session = Session(None, "json", Caller())
+    session = Session(None, Caller())
     assert session.store(as_process=True).actor == ME
     assert session.store().actor["who"] == AGENT
 
