@@ -59,6 +59,12 @@ COMMANDS: dict[str, list[str]] = {
     "audit": ["", "--agent-id OTHER"],
     "diff": ["--from 1"],
     "budgets": ["", "--agent-id OTHER"],
+    "agenda": ["", "--agent-id OTHER", "--format table"],
+    "report": ["", "--agent-id OTHER", "--format table"],
+    "undo": ["--id THEIRS", "", "--id MINE --dry-run"],
+    "edit": ["--id THEIRS"],
+    "config": [""],
+    "completion": ["show bash"],
     "approve": ["--id THEIRS", "--id MINE"],
     "approvals": [""],
     "revoke": ["--id THEIRS"],
@@ -74,14 +80,14 @@ COMMANDS: dict[str, list[str]] = {
 """Every command, each with some arguments. In them, THEIRS and MINE stand for ids of schedules,
 DESIRE for the id of the other's desire, and EXPORT for a file with the other's schedules."""
 
-OWN_DATA = {"sandbox", "demo", "mcp"}
-"""Commands without data of their own: two make a data directory, and the server calls the others
-(tests/doors/test_mcp_server.py has its callers)."""
+OWN_DATA = {"sandbox", "demo", "mcp", "init", "service"}
+"""Commands without data of their own: two make a data directory, the server calls the others
+(tests/doors/test_mcp_server.py has its callers), and two are about the machine."""
 
 
 TELLING = {
     *("agents", "audit", "budgets", "desires", "diff", "export", "history", "list", "metrics"),
-    *("prune", "resume", "show", "simulate"),
+    *("prune", "resume", "show", "simulate", "agenda", "report"),
 }
 """The commands that tell a caller of the other agent who is pinned to nobody."""
 

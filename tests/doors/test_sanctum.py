@@ -191,6 +191,7 @@ def test_what_is_described_is_what_the_commands_have(host: Host) -> None:
             "var", "format", "prompt-file", "ndjson", "note", "key", "loop", "interval",
             "metrics-port", "accept-clock", "no-envelope", "from", "no-pager", "help", "-h",
             "follow", "-f", "text", "render", "no-render", "tag",
+            "schedule",
         }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from promptyoself.doors.registry import COMMANDS
 from promptyoself.sandbox import Sandbox
 
 NOT_ABOUT_A_LOG = {"agents", "test", "keygen", "install-plugin", "sandbox", "demo"}
+NOT_ABOUT_A_LOG |= {"init", "config", "service", "completion"}
 SERVES_OTHERS = {"mcp"}  # whose tools are the other commands
 NEVER = {"corrupt_chain", "internal_error", "events_missing", "newer_events", "chain_missing"}
 
@@ -144,12 +145,14 @@ READING = (
     "verify", "verify --head HEAD", "stats", "export", "export --agent-id AGENT", "approvals",
     "budgets", "metrics", "audit", "audit --agent-id AGENT",
     "audit --since 2026-10-01T00:00 --until 2026-10-31T00:00", "diff --from 2026-09-01T00:00",
-    "pack --out OUT", "doctor", "rebuild",
+    "pack --out OUT", "doctor", "rebuild", "agenda", "agenda --agent-id AGENT --for 9d",
+    "report --since 2026-09-01T00:00", "report --agent-id AGENT",
 )  # fmt: skip
 """Every command that only reads, about a schedule or an agent where it can be."""
 WRITING = (
     "trigger --id ID", "execute", "modify --id ID --prompt Another", "pause --id ID",
-    "resume --id ID", "approve --id ID --uses 2", "revoke --id ID",
+    "resume --id ID", "undo --id ID --dry-run", "edit --id ID",
+    "approve --id ID --uses 2", "revoke --id ID",
     "register --agent-id AGENT --prompt often --every 1h",
     "register --agent-id AGENT --prompt new --every 1h", "desire --agent-id AGENT --text Another",
     "idle --agent-id AGENT --every 5h", "reinforce --id DESIRE --by 0.1", "prune --below 0.01",

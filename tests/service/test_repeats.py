@@ -28,7 +28,11 @@ def options() -> Iterator[tuple[str, click.Option]]:
                 yield name, option
 
 
-ONCE = [(name, option) for name, option in options() if not option.multiple]
+ONCE = [
+    (name, option)
+    for name, option in options()
+    if not option.multiple and option.name != "help"  # asked twice, it is shown once
+]
 AGAIN = [(name, option) for name, option in options() if option.multiple]
 
 

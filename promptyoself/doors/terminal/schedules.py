@@ -181,10 +181,12 @@ def _show_prompt(schedule: Document, screen: Screen) -> None:
         text = f"[{visible(schedule['template'], one_line=True)}: made when it fires]"
     else:
         text = visible(schedule["prompt"])
+    # The bar tells the prompt's lines from the card's, which a prompt may look like.
+    bar = ("  | " if screen.ascii else "  │ ", "dim")
     screen.print("")
     for line in Text(text).split("\n", allow_blank=True):
-        for part in line.wrap(screen.console, max(screen.width - 2, 8)) or [Text("")]:
-            screen.print(Text.assemble("  ", part))
+        for part in line.wrap(screen.console, max(screen.width - 4, 8)) or [Text("")]:
+            screen.print(Text.assemble(bar, part))
     screen.print("")
 
 
