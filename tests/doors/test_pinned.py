@@ -71,6 +71,7 @@ COMMANDS: dict[str, list[str]] = {
     "export": ["", "--agent-id OTHER"],
     "import": ["EXPORT"],
     "import-sqlite": ["EXPORT"],
+    "import-crontab": ["-"],
     "keygen": ["--out FILE"],
     "pack": ["--out FILE"],
     "metrics": [""],

@@ -235,6 +235,7 @@ def test_every_command_over_a_recovered_log(
     tried(("import", "-"), used, exported).success()
     monkeypatch.setenv("PROMPTYOSELF_VAR", str(world.var))
     tried(("import-sqlite", str(tmp_path / "none.db")), used)
+    tried(("import-crontab", "-"), used, b"0 9 * * * true\n")
     for id_, desire in zip(world.ids, cycle(world.desires), strict=False):
         for command in WRITING:
             tried(filled_in(command, ID=id_, AGENT=world.agent, DESIRE=desire), used)
