@@ -56,7 +56,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], str, str]] = {
     ),
     "leap second": ((*BASE, "--time", "2026-12-31T23:59:60Z"), "invalid_time", "59:60"),
     "second after the last": ((*BASE, "--time", "2026-12-31T24:00:01"), "invalid_time", "24:00:01"),
-    "no time": ((*BASE, "--time", "tomorrow"), "invalid_time", "tomorrow"),
+    "no time": ((*BASE, "--time", "someday"), "invalid_time", "someday"),
     "start after end": (
         (*EVERY, "--start-at", "2031-01-02T00:00", "--until", "2031-01-01T00:00"),
         "start_after_until", "2031-01-02",
@@ -401,7 +401,7 @@ def test_a_read_only_directory_can_be_read(
 
 
 @pytest.mark.parametrize(
-    "changes", [{"type": "schedule.dreamed"}, {"v": 99}, {"type": "schedule.modified", "v": 2}]
+    "changes", [{"type": "schedule.dreamed"}, {"v": 99}, {"type": "schedule.modified", "v": 3}]
 )
 def test_a_newer_log_is_read_and_never_written(
     var: Path, registered: str, changes: dict[str, object]
@@ -551,6 +551,11 @@ def test_a_table_may_hold_anything(var: Path) -> None:
     assert not {"\x1b", "\x07", "\u202e"} & set(shown)
 
 
-def test_errors_are_json_in_every_format(var: Path) -> None:
-    """A program can rely on the form of an error, whatever the format of the answers."""
-    call("show", "--id", "x", "--format", "table").error("unknown_id")
+def test_errors_are_json_for_programs(var: Path) -> None:
+    """Through a pipe an error is JSON, unless the form for people is asked for: what is wrong, and
+    what to do."""
+    call("show", "--id", "x").error("unknown_id")
+    told = call("show", "--id", "x", "--format", "table")
+    what, todo = told.out.decode().split("\n")[:2]
+    assert (told.code, what) == (1, "error: There is no schedule 'x'.  unknown_id")
+    assert todo.startswith("  try: ")

@@ -18,8 +18,8 @@ def wishes() -> Iterator[tuple[str, str]]:
     """Each wish of the page, and its line."""
     lines = PAGE.split("\n")
     for block in blocks(PAGE):
-        before = next(line for line in reversed(lines[: block.line - 1]) if line.strip())
-        if block.reason is None and (wish := re.match(r"\*\*(.+?)\*\*", before)):
+        before = [line for line in lines[: block.line - 1] if line.startswith("**")]
+        if block.reason is None and before and (wish := re.match(r"\*\*(.+?)\*\*", before[-1])):
             yield wish[1], block.content
 
 
@@ -68,7 +68,9 @@ WHAT_COMES_OF_IT: dict[str, Callable[[Day], object]] = {
     "An hour later.": lambda day: day.is_due("plan", "10:00"),
     "Once now, beside its times.": lambda day: day.schedules["plan"]["open"],
     "I am on holiday for two weeks.": lambda day: (
-        day.statuses(*day.schedules) == {"paused"} and day.schedules["plan"]["resume_at"]
+        day.statuses("plan", "review", "invoices", "mail", "diary") == {"paused"}
+        and {row["id"] for row in day.answer["left"]}
+        == {day.schedules[name]["id"] for name in ("tea", "dentist")}
     ),
     "I am back early.": lambda day: day.statuses(*day.schedules) == {"active"},
     "I don't need these two any more.": lambda day: day.statuses("tea", "mail") == {"cancelled"},
