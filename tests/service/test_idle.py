@@ -350,8 +350,8 @@ def test_a_loop_tries_a_broken_one_again(place: Place) -> None:
 def test_the_shorthand_is_the_same(var: Path, clock: Clock) -> None:
     """P6: `idle` is `register --template idle`: the same content, hence the same id; a prompt with
     the same words is another."""
-    first = call("idle", "--agent-id", "a", "--cron", "0 9 * * *", "--name", "Muse").success()
-    asked = ("register", "--agent-id", "a", "--cron", "0 9 * * *", "--name", "Muse")
+    first = call("idle", "--agent-id", "a", "--cron", "0 9 * * *", "--tier", "1").success()
+    asked = ("register", "--agent-id", "a", "--cron", "0 9 * * *", "--tier", "1")
     again = call(*asked, "--template", "idle").success()
     assert (again["id"], again["created"]) == (first["id"], False)
     assert call(*asked, "--prompt", "idle").success()["created"]

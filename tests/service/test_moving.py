@@ -727,7 +727,7 @@ def test_killed_in_an_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(admission, "_PART_BYTES", 2000)
     old = House(tmp_path / "old")
     for n in range(6):
-        modify(old.store, old.register(f"Prompt {n}", every="1h"), Request(name="n"), old.now)
+        modify(old.store, old.register(f"Prompt {n}", every="1h"), Request(name=f"n{n}"), old.now)
     exported = old.export()
     disk = StepDisk()
     House(tmp_path / "dry", disk).take(exported)
