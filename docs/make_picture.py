@@ -23,7 +23,7 @@ COLUMNS = 96
 RUN = (
     (
         *("register", "--name", "standup", "--agent-id", "{Ada}"),
-        *("--prompt", "What did you do, and what is next?", "--cron", "15 9 * * MON-FRI"),
+        *("--prompt", "What did you do, and what is next?", "--when", "every weekday at 9:15"),
     ),
     ("list",),
     ("show", "stretch"),
