@@ -67,7 +67,7 @@ def _show_lines(schedules: list[Document], screen: Screen) -> None:
         Column("WHEN", 14, rank=2, most=36),
         Column("NEXT", 25),
         Column("LAST", rank=4),
-        Column("PROMPT", 14, rank=1, wish=20),
+        Column("PROMPT", 12, rank=1, wish=15),
     )
     show_table(screen, columns, records)
 
