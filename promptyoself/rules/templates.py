@@ -201,6 +201,23 @@ class _Bounding(NodeTransformer):
             node.node = _filtered(node.node, "_weighed")
         return node
 
+    def visit_Call(self, node: nodes.Call) -> nodes.Expr:  # noqa: N802
+        """A call of what may be called: of anything else, a template would fail each time.
+
+        ``strftime`` is what people write first, so it is taken, as the filter ``date``.
+        """
+        called = node.node
+        name = getattr(called, "attr", getattr(called, "name", None))
+        if isinstance(called, nodes.Getattr) and name == "strftime":
+            filtered = nodes.Filter(
+                called.node, "date", node.args, node.kwargs, None, None, lineno=node.lineno
+            )
+            return self.visit_Filter(filtered)
+        if name not in (*_METHODS, "range"):
+            raise TemplateSyntaxError(f"the call of {name!r} isn't taken", node.lineno)
+        self.generic_visit(node)
+        return node
+
     def visit_Add(self, node: nodes.Add) -> nodes.Filter:  # noqa: N802
         """A sum, also of texts."""
         self.generic_visit(node)
