@@ -152,7 +152,8 @@ def cli(ctx: click.Context) -> None:
     """A clock of their own for Letta agents.
 
     Register prompts that an agent will get later: once, on a cron expression, or at an interval.
-    Every command prints one JSON document; times are UTC unless a zone is named.
+    At a terminal every command answers in a form for people, and in a pipe with one JSON document.
+    Times that name no zone are in PROMPTYOSELF_TZ's, else in the machine's; for agents in UTC.
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())

@@ -58,7 +58,17 @@ class ScheduleArgument(click.Argument):
     told of it."""
 
 
-class _ScheduleOption(click.Option):
+class _Replaceable(click.Option):
+    """An option that is needed only where nothing else names what it would name."""
+
+    def get_help_extra(self, ctx: click.Context) -> click.types.OptionHelpExtra:
+        """What the help says beside the option: not that it is required, which isn't true."""
+        extra = super().get_help_extra(ctx)
+        extra.pop("required", None)
+        return extra
+
+
+class _ScheduleOption(_Replaceable):
     """The option ``--id``, in whose place there may be a :class:`ScheduleArgument`."""
 
     def handle_parse_result(
@@ -76,7 +86,7 @@ class _ScheduleOption(click.Option):
         return super().handle_parse_result(ctx, opts, args)
 
 
-class _SeveralOption(click.Option):
+class _SeveralOption(_Replaceable):
     """The option ``--id``, which isn't needed where several schedules are named or chosen."""
 
     def handle_parse_result(

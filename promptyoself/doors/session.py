@@ -230,6 +230,16 @@ class Session:
                 id_: schedule.name for id_, schedule in named if schedule and schedule.name
             }
 
+    def add_schedule(self, id_: str) -> None:
+        """Put what a schedule says beside the answer, where a person reads it."""
+        if not self.for_people:
+            return
+        with suppress(PromptyoselfError, OSError):  # then the answer names its id alone
+            schedule = self.store().read().state.schedules.get(id_)
+            if schedule is not None:
+                said = {"prompt": schedule.prompt, "template": schedule.template}
+                self.beside["schedule"] = said
+
     def add_fires(self, store: Store, id_: str, count: int) -> None:
         """Put a schedule's next fires beside the answer, where a person reads it."""
         if not self.for_people:

@@ -117,4 +117,6 @@ def undo_command(session: Session, id_: str | None, reason: str | None, dry_run:
     from promptyoself.service.schedules.undo import undo
 
     id_, now = None if id_ is None else session.schedule_id(id_), session.now()
-    return session.scheduled(partial(undo, id_=id_, reason=reason, now=now, dry_run=dry_run))
+    answer = session.scheduled(partial(undo, id_=id_, reason=reason, now=now, dry_run=dry_run))
+    session.add_schedule(str(answer["id"]))
+    return answer

@@ -10,10 +10,12 @@ from rich.text import Text
 
 from promptyoself.core.visible import visible
 from promptyoself.doors.terminal.screen import INSTANT, Document, Screen, plain, state
-from promptyoself.doors.terminal.tables import Column, show_pairs, show_table
+from promptyoself.doors.terminal.tables import GAP, Column, show_pairs, show_table
 
 _TOLD_OTHERWISE = ("status", "code", "error", "message", "warning", "hint", "count", "dry_run")
 _NEVER_CUT = ("id", "file", "line", "row")
+_SENTENCES = ("message", "hint", "why", "command", "understood", "warning")
+"""What is read as a whole, or not at all: it goes on below rather than being cut."""
 _NAMES = {"ts": "last event"}
 _AGENT_KEYS = ("agent_id", "for_agent", "on_failure")
 
@@ -87,6 +89,9 @@ def show_records(records: Sequence[Document], screen: Screen) -> None:
         ]
         for key in filled
     }
+    if any(key in _SENTENCES for key in filled) and not _fit(filled, cells, screen):
+        _show_blocks(filled, cells, screen)
+        return
     texts = [key for key in filled if key not in ("id", "name")] or filled
     longest = max(texts, key=lambda key: max(cell.cell_len for cell in cells[key]))
     order = [*(key for key in filled if key != longest), longest]
@@ -98,6 +103,31 @@ def show_records(records: Sequence[Document], screen: Screen) -> None:
     ]
     columns.append(Column(_name(longest).upper(), 12))
     show_table(screen, columns, zip(*(cells[key] for key in order), strict=True))
+
+
+def _fit(keys: Sequence[str], cells: Mapping[str, Sequence[Text]], screen: Screen) -> bool:
+    """Whether a table of these columns needs to cut nothing."""
+    widths = (max(len(_name(key)), *(cell.cell_len for cell in cells[key])) for key in keys)
+    return sum(width + GAP for width in widths) - GAP <= screen.width
+
+
+def _show_blocks(keys: Sequence[str], cells: Mapping[str, Sequence[Text]], screen: Screen) -> None:
+    """A line that says which record it is, and its sentences below, as long as they are."""
+    for number in range(len(cells[keys[0]])):
+        values = [(key, cells[key][number]) for key in keys if cells[key][number]]
+        titles = [
+            value if key in ("id", "name") else Text.assemble((f"{_name(key)} ", "dim"), value)
+            for key, value in values
+            if key not in _SENTENCES
+        ]
+        lines = Text("  ").join(titles).wrap(screen.console, max(screen.width - 2, 8))
+        screen.print(*(Text.assemble("  ", line) for line in lines))
+        sentences = ((key, value) for key, value in values if key in _SENTENCES)
+        show_pairs(screen, ((_SAID.get(key, key), value) for key, value in sentences), indent=4)
+
+
+_SAID = {"message": "why", "hint": "try"}
+"""What the sentences of a block are called."""
 
 
 def _is_table(value: Any) -> bool:

@@ -24,7 +24,7 @@ from promptyoself.doors.terminal.schedules import show_card, show_change, show_f
 from promptyoself.doors.terminal.screen import Document, Screen
 from promptyoself.doors.terminal.setup import show_set_up
 
-_CHANGES = ("cancel", "edit", "idle", "modify", "pause", "register", "resume", "trigger")
+_CHANGES = ("cancel", "edit", "idle", "modify", "pause", "register", "resume", "trigger", "undo")
 
 _FORMS: dict[str, Callable[[Document, Screen], None]] = {
     "agenda": show_agenda,

@@ -35,8 +35,9 @@ def moment(instant: str, zone: str, now: datetime | None) -> str:
 
 
 def distance(instant: str, now: datetime, *, rounded: bool = False) -> str:
-    """How far an instant is from ``now``: ``in 2 d 3 h``, ``3 h ago``, ``now``. ``rounded`` gives
-    the nearest whole number of a single unit."""
+    """How far an instant is from ``now``: ``in 2 d 3 h``, ``3 h ago``, ``now``. ``rounded`` says
+    the largest unit alone. What is left below the last unit is never rounded up, so that both ways
+    agree about one instant."""
     ahead = parse_utc(instant) - now
     length = _rounded(abs(ahead)) if rounded else length_of(abs(ahead))
     if not length:
@@ -46,7 +47,7 @@ def distance(instant: str, now: datetime, *, rounded: bool = False) -> str:
 
 def _rounded(length: timedelta) -> str:
     for unit, name in _LENGTHS:
-        if count := round(length / unit) if length >= unit else 0:
+        if count := length // unit:
             return f"{count} {name}"
     return ""
 

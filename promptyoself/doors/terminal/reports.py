@@ -149,6 +149,8 @@ def _from_to(values: Mapping[str, Any], screen: Screen) -> Text:
 
 
 def _field(value: Any, screen: Screen) -> Text:
+    if isinstance(value, list):
+        return plain(", ".join(str(item) for item in value))
     return Text("") if value is None else screen.sentence(str(value))
 
 

@@ -283,6 +283,8 @@ def show_change(document: Document, screen: Screen) -> None:
     show_pairs(
         screen,
         [
+            ("prompt", _beginning(screen.beside.get("schedule"))),
+            ("taken back", _undone(document, screen)),
             ("understood", plain(document.get("understood") or "")),
             ("next", Text("\n").join(screen.when(fire) for fire in upcoming)),
             ("in its zone", _in_own_zone(document, screen)),
@@ -302,7 +304,31 @@ def show_change(document: Document, screen: Screen) -> None:
 _TOLD_OF_CHANGES = (
     *("id", "cancelled_id", "created", "understood", "next_run", "next_run_local", "timezone"),
     *("fires", "slot", "resume_at", "modified", "differs", "under_way", "life"),
+    *("undone", "seq", "at", "by"),
 )
+
+
+def _beginning(schedule: Document | None) -> Text:
+    """What a schedule says, if not all of it."""
+    if schedule is None:
+        return Text("")
+    prompt = _prompt(schedule)
+    if len(prompt) > _MOST_OF_PROMPT:
+        prompt.truncate(_MOST_OF_PROMPT, overflow="crop")
+        prompt.append(" ...")
+    return prompt
+
+
+_MOST_OF_PROMPT = 60  # characters
+
+
+def _undone(document: Document, screen: Screen) -> Text:
+    """Which change was taken back, whose it was, and when."""
+    if not document.get("undone"):
+        return Text("")
+    words = visible(document["undone"].replace(".", " "), one_line=True)
+    at = screen.clock(document["at"])
+    return Text.assemble(words, ", ", at, ", by ", plain(document["by"]))
 
 
 def _in_own_zone(document: Document, screen: Screen) -> str:

@@ -9,7 +9,8 @@ from rich.text import Text
 
 from promptyoself.doors.terminal.screen import Screen
 
-_GAP = 2
+GAP = 2
+"""The columns between two of a table."""
 _INDENT = 2
 
 
@@ -64,7 +65,7 @@ def show_table(
             record = [*record[:last], rest.pop(0) if rest else Text("")]  # noqa: PLW2901
         parts = [(record[index], shown[index], columns[index]) for index in sorted(shown)]
         lines.append(_line(screen, parts))
-        before = sum(width + _GAP for index, width in shown.items() if index != last)
+        before = sum(width + GAP for index, width in shown.items() if index != last)
         lines += (cut(screen, Text.assemble(" " * before, line), screen.width) for line in rest)
     # At once, and as they are: rich would measure and wrap each of thousands again.
     screen.console.print(Text("\n").join(lines), soft_wrap=True)
@@ -86,14 +87,14 @@ def _widths(width: int, columns: dict[int, Column], natural: dict[int, int]) -> 
         wish = columns[last].wish if columns[index].rank >= LUXURY else 0
         least_of_last = max(least[last], min(natural[last], wish))
         floor = sum(least[other] for other in widths if other != last) + least_of_last
-        if columns[index].rank == 0 or floor + _GAP * (len(widths) - 1) <= width:
+        if columns[index].rank == 0 or floor + GAP * (len(widths) - 1) <= width:
             break
         del widths[index]
     last = max(widths)
     others = [index for index in widths if index != last]
     wished = any(columns[index].rank >= LUXURY for index in others)
     wanted = max(least[last], min(natural[last], columns[last].wish if wished else 0))
-    room = width - _GAP * len(others)
+    room = width - GAP * len(others)
     while room - sum(widths[index] for index in others) < wanted:
         wide = [index for index in others if widths[index] > least[index]]
         if not wide:
@@ -112,7 +113,7 @@ def _line(screen: Screen, cells: list[tuple[Text, int, Column]]) -> Text:
         before = width - shown.cell_len if column.right else 0
         line.append(" " * (begin + before - line.cell_len))
         line.append_text(shown)
-        begin += width + _GAP
+        begin += width + GAP
     return cut(screen, line, screen.width)
 
 
@@ -134,9 +135,9 @@ def show_pairs(
     """Print names on the left and what they are on the right; without those that are empty."""
     filled = [(name, _text(value)) for name, value in named if value]
     widest = max((len(name) for name, _ in filled), default=0)
-    before = indent + widest + _GAP
+    before = indent + widest + GAP
     for name, value in filled:
-        left = Text(" " * indent + name.ljust(widest + _GAP), style="dim")
+        left = Text(" " * indent + name.ljust(widest + GAP), style="dim")
         if " " not in value.plain and before + value.cell_len > screen.width >= value.cell_len:
             margin = " " * min(2 * indent, screen.width - value.cell_len)
             screen.print(left, Text.assemble(margin, value))  # what is copied stays in one piece

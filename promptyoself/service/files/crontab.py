@@ -85,7 +85,8 @@ def import_crontab(
         for told, entry in zip(registered.pop("schedules"), entries, strict=True)
     ]
     answer = {**registered, "taken": taken, "left": left}
-    answer["message"] = f"{registered['message']} {len(left)} lines are no prompts."
+    no_prompts = "1 line is no prompt" if len(left) == 1 else f"{len(left)} lines are no prompts"
+    answer["message"] = f"{registered['message']} {no_prompts}."
     if taken and not dry_run:
         answer["hint"] = (
             "Take the lines that were taken out of the crontab; as long as they are there too, "

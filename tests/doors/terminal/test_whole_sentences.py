@@ -1,0 +1,102 @@
+"""What people are told in sentences stays whole at 80 columns, and says what it is about."""
+
+from pathlib import Path
+
+import pytest
+from calling import add, call
+from terminals import picture
+
+_BAD = """
+[[schedule]]
+agent_id = "agent-00000000-0000-4000-8000-000000000000"
+name = "first"
+prompt = "Look."
+cron = "0 25 * * *"
+
+[[schedule]]
+agent_id = "agent-00000000-0000-4000-8000-000000000000"
+name = "second"
+prompt = "Look."
+every = "1 fortnight of days"
+"""
+
+
+def _words(shown: str) -> str:
+    return " ".join(shown.split())
+
+
+def test_errors_of_a_file_are_whole(var: Path, tmp_path: Path) -> None:
+    """Where several entries are wrong, each says where, what, and what to do."""
+    file = tmp_path / "bad.toml"
+    file.write_text(_BAD)
+    document = call("register", "--from", str(file)).document
+    shown = picture("register", "--from", str(file))
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= 80
+    for bad in document["bad"]:
+        where = f"line {bad['line']}" + (f"  key {bad['key']}" if "key" in bad else "")
+        assert where in shown
+        assert _words(bad["message"]) in _words(shown)
+        assert _words(bad["hint"]) in _words(shown)
+
+
+def test_what_was_left_is_whole(var: Path) -> None:
+    """What a command of many schedules left as they are says why, of each."""
+    for name in ("a", "b"):
+        add("--every", "1h", "--name", f"long-name-of-{name}")
+    call("pause", "--all", "--yes").success()
+    document = call("pause", "--all", "--yes").success()
+    shown = picture("pause", "--all", "--yes")
+    assert len(document["left"]) == 2
+    for left in document["left"]:
+        assert _words(left["message"]) in _words(shown)
+        assert left["code"] in shown
+
+
+def test_what_a_crontab_left_is_whole(var: Path, tmp_path: Path) -> None:
+    """The lines of a crontab that are no prompts are shown whole, with the reason; one is one."""
+    file = tmp_path / "crontab"
+    file.write_text(f"*/5 * * * * /usr/local/bin/{'backup-of-a-disk-' * 6}\n")
+    document = call("import-crontab", str(file), "--dry-run").document
+    shown = picture("import-crontab", str(file), "--dry-run")
+    assert "1 line is no prompt." in _words(shown)
+    (left,) = document["left"]
+    assert _words(left["why"]) in _words(shown)
+    assert left["command"].replace(" ", "") in shown.replace("\n", "").replace(" ", "")
+
+
+def test_tags_of_a_diff_are_words(var: Path) -> None:
+    """A list of tags is shown as people write one."""
+    add("--every", "1h", "--tag", "work", "--tag", "home")
+    shown = picture("diff", "--since", "0")
+    assert "[" not in shown
+    assert "home" in shown
+
+
+@pytest.mark.parametrize("command", ["cancel", "show", "trigger", "pause"])
+def test_an_id_that_may_be_an_argument_is_not_said_to_be_required(command: str) -> None:
+    """The help of a command that takes a schedule as an argument doesn't demand --id."""
+    assert "[required]" not in call(command, "--help").out.decode()
+
+
+def test_an_undo_names_its_schedule(var: Path) -> None:
+    """What was taken back says of which schedule, by its name, its id and what it says; the keys
+    that programs read aren't shown."""
+    id_ = add("--every", "1h", "--name", "stretch", prompt="Stand up. " * 20)
+    call("modify", id_, "--every", "2h").success()
+    answer = call("undo", "--dry-run").success()
+    shown = picture("undo", "--dry-run")
+    first = _words(shown.split("  prompt", 1)[0])
+    assert first.endswith(f"stretch {id_}")
+    assert "Stand up. Stand up." in shown
+    assert "schedule modified" in _words(shown)
+    assert answer["undone"] not in shown
+    assert "seq" not in shown
+
+
+def test_the_help_says_which_form_is_for_whom() -> None:
+    """The first help is true of both forms, and of the zone of times."""
+    said = _words(call("--help").out.decode())
+    assert "At a terminal every command answers in a form for people" in said
+    assert "Every command prints one JSON document" not in said
+    assert "for agents in UTC" in said
