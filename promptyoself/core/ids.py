@@ -1,12 +1,16 @@
 """What follows from a name alone: the same content gives the same id, the same slot the same otid
 and the same delay."""
 
+import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
 import orjson
+
+_AGENT = re.compile(r"agent-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.I).fullmatch
+_SCHEDULE = re.compile(r"sch_[0-9a-f]+", re.ASCII | re.I).fullmatch
 
 # Made once with uuid4. It must never change: it is part of every otid ever sent.
 _OTID_NAMESPACE = bytes.fromhex("145d04ac509e44beb1f528ceadb5c634")
@@ -37,6 +41,16 @@ def is_opaque_id(text: str) -> bool:
     to 200 characters, without white space or control characters."""
     # Of all white space, only the blank is printable.
     return 1 <= len(text) <= 200 and text.isprintable() and " " not in text
+
+
+def is_agent_id(text: str) -> bool:
+    """Whether it has the form that Letta gives the ids of agents: ``agent-`` and a UUID."""
+    return _AGENT(text) is not None
+
+
+def may_name_schedule(text: str) -> bool:
+    """Whether it could be taken for a schedule's id, or for the beginning of one."""
+    return _SCHEDULE(text) is not None
 
 
 def slot_otid(id_: str, slot: str) -> str:

@@ -4,7 +4,7 @@ names, reasons and tags."""
 from collections.abc import Sequence
 
 from promptyoself.core.errors import PromptyoselfError
-from promptyoself.core.ids import is_opaque_id
+from promptyoself.core.ids import is_opaque_id, may_name_schedule
 from promptyoself.core.times import shown
 
 MAX_PROMPT_BYTES = 1024 * 1024
@@ -91,6 +91,21 @@ def check_text(name: str, text: str | None, most: int) -> None:
         problem = "has a NUL or a lone surrogate"
     if problem:
         raise PromptyoselfError(f"invalid_{name}", f"The {name} {problem}.", "Shorten or mend it.")
+
+
+def check_name(name: str | None) -> None:
+    """Refuse a schedule's name that can't be kept, or that could be taken for another one's id.
+
+    Raises:
+        PromptyoselfError: ``invalid_name``.
+    """
+    check_text("name", name, MAX_NAME)
+    if name is not None and may_name_schedule(name):
+        raise PromptyoselfError(
+            "invalid_name",
+            f"The name {shown(name)} has the form of a schedule's id.",
+            "Choose a name that doesn't begin with sch_.",
+        )
 
 
 def check_tags(given: Sequence[str]) -> list[str]:

@@ -32,10 +32,8 @@ def known_names(var: Path) -> dict[str, str]:
 
 
 def remember_names(var: Path, told: Mapping[str, str | None]) -> None:
-    """Keep what Letta tells, beside what it told before. Without a data directory nothing is kept,
-    nor where the file can't be written."""
-    if not var.is_dir():
-        return
+    """Keep what Letta tells, beside what it told before, and make a missing data directory for it.
+    Where the file can't be written, nothing is kept."""
     before = known_names(var)
     fresh = {id_: name[:_MOST_CHARACTERS] for id_, name in told.items() if name}
     names = {id_: name for id_, name in before.items() if id_ not in told} | fresh
@@ -44,6 +42,7 @@ def remember_names(var: Path, told: Mapping[str, str | None]) -> None:
     kept = dict(list(names.items())[-_MOST:])
     disk, temporary = Disk(), var / f".{_FILE}.{token_hex(4)}.tmp"
     try:
+        disk.make_directory(var)
         with open(disk.open_own(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
             file.write(orjson.dumps({"format": _FORMAT, "names": kept}))
         disk.rename(temporary, var / _FILE)

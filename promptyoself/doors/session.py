@@ -277,18 +277,23 @@ class Session:
 
     def agent_named(self, text: str | None) -> str | None:
         """The id of the agent that Letta has told has that name, if one agent has it; else the text
-        as it is. A person is warned of one that is neither a known name nor looks like an id."""
-        if text is None or text.startswith("agent-") or self.caller.via != "cli":
+        as it is. A person is warned of a text that Letta has told nothing of and that doesn't look
+        like an id, each time: that a schedule has it doesn't make it an agent's."""
+        from promptyoself.core.ids import is_agent_id
+
+        if not text or self.caller.via != "cli" or is_agent_id(text):
             return text
-        ids = [id_ for id_, name in self._agent_names().items() if name == text]
-        if len(ids) == 1:
+        names = self._agent_names()
+        ids = [id_ for id_, name in names.items() if name == text]
+        if len(ids) == 1 and not text.startswith("agent-"):
             return ids[0]
-        if self.for_people and text and text not in self.store().read().state.agents:
+        if self.for_people and text not in names:
             from promptyoself.core.times import shown
 
+            known = f"{len(ids)} agents have" if len(ids) > 1 else "no agent is known by"
             self.add_warning(
-                f"{shown(text)} doesn't look like an agent's id (agent-…), and no agent is known "
-                "by that name. `promptyoself agents` lists ids; --check asks Letta first."
+                f"{shown(text)} doesn't look like an agent's id (agent- and a UUID), and {known} "
+                "that name. `promptyoself agents` lists the ids."
             )
         return text
 

@@ -1,6 +1,7 @@
 """`init`: what it asks, what it writes, and what it does where nobody can be asked, or no server
 answers."""
 
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,6 +49,19 @@ def test_a_script_gives_the_answers(home: Path, letta: Sandbox) -> None:
     assert answer["changed"] == list(values(home))
     registered = call("register", "--prompt", "x", "--every", "1h").success()
     assert registered["timezone"] == "Europe/London"
+
+
+@pytest.mark.parametrize("command", [("agents",), ("test",), ("init", "--yes")])
+def test_names_are_known_before_there_is_a_data_directory(
+    home: Path, letta: Sandbox, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    """The first command that asks Letta makes the folder, so that the next one knows the names."""
+    monkeypatch.setenv("LETTA_BASE_URL", letta.url)
+    call(*command).success()
+    (file,) = home.rglob("agent-names.json")
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+    id_ = call("register", "--agent-id", "other", "--prompt", "x", "--every", "1h").success()["id"]
+    assert call("show", id_).success()["schedule"]["agent_id"] == letta.agents[1]
 
 
 def test_again_it_changes_only_what_is_answered_otherwise(home: Path, letta: Sandbox) -> None:

@@ -110,6 +110,19 @@ def test_names_that_are_in_use_are_unique(var: Path) -> None:
     call(*again).error("name_taken")  # which would bring the cancelled one back
 
 
+@pytest.mark.parametrize("name", ["sch_deadbeef", "sch_8b9", "SCH_8B9A", "sch_deadbeef00"])
+def test_a_name_is_no_id(var: Path, name: str) -> None:
+    """A name that could be taken for another schedule's id is refused."""
+    id_ = add("--every", "1h")
+    before = log_of(var)
+    words = ("register", "--agent-id", AGENT, "--prompt", "p", "--every", "2h", "--name")
+    assert name in call(*words, name).error("invalid_name")["message"]
+    call("modify", id_, "--name", name).error("invalid_name")
+    assert log_of(var) == before
+    for fine in ("sch_plan", "sch_", "deadbeef"):
+        call("modify", id_, "--name", fine).success()
+
+
 def test_an_agent_goes_by_the_name_that_letta_told(var: Path) -> None:
     """The name of one agent stands for its id; a person is told of what is neither."""
     remember_names(var, {AGENT: "echo-1", OTHER: "twin", "agent-3": "twin"})
@@ -118,7 +131,24 @@ def test_an_agent_goes_by_the_name_that_letta_told(var: Path) -> None:
     assert call("show", id_).success()["schedule"]["agent_id"] == AGENT
     id_ = call(*words, "twin").success()["id"]
     assert call("show", id_).success()["schedule"]["agent_id"] == "twin"
-    hint = b"doesn't look like an agent's id"
-    assert hint in b" ".join(call(*words, "echo-9", "--format", "table").out.split())
-    assert hint not in b" ".join(call(*words, "echo-9", "--format", "table").out.split())  # known
     assert "look like" not in call(*words, "echo-8").success().get("warning", "")
+
+
+def test_a_person_is_warned_of_an_unlikely_agent_each_time(var: Path) -> None:
+    """That a schedule has such an id doesn't make it an agent's; that Letta told of it does."""
+
+    def shown(*words: str) -> str:
+        return " ".join(call(*words, "--format", "table").out.decode().split())
+
+    remember_names(var, {"agent-3": "echo-3", "agent-4": "twin", "agent-5": "twin"})
+    hint = "doesn't look like an agent's id (agent- and a UUID), and {} that name. `promptyoself"
+    unknown, twice = hint.format("no agent is known by"), hint.format("2 agents have")
+    id_ = add("--every", "2h")
+    for words in (("register", "--prompt", "p", "--every", "1h"), ("modify", id_)):
+        for _ in range(2):
+            assert unknown in shown(*words, "--agent-id", "echo-9"), words
+            assert unknown in shown(*words, "--agent-id", "agent-9"), words
+        assert twice in shown(*words, "--agent-id", "twin")
+        for likely in (AGENT, "agent-3", "echo-3"):
+            assert "look like" not in shown(*words, "--agent-id", likely)
+    assert call("show", id_).success()["schedule"]["agent_id"] == "agent-3"

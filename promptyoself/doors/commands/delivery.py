@@ -73,11 +73,16 @@ def require_agent(settings: Settings, agent_id: str) -> None:
 
 
 def _agents(settings: Settings, letta: LettaClient) -> list[Agent]:
-    """The agents that Letta has. Their names are kept for the forms that people read."""
+    """The agents that Letta has, which are remembered."""
     agents = letta.agents()
+    remember_agents(settings, agents)
+    return agents
+
+
+def remember_agents(settings: Settings, agents: list[Agent]) -> None:
+    """Keep the names of agents for the forms that people read, unless the caller is pinned."""
     if settings.only_agent is None:
         remember_names(settings.var, {agent.id: agent.name for agent in agents})
-    return agents
 
 
 def _named(agents: list[Agent], name: str) -> list[Agent]:

@@ -92,6 +92,7 @@ class _Setup:
         self, url: str | None, tz: str | None, agent_id: str | None, service: bool | None
     ) -> Document:
         """Find out everything, write it, and say what was written."""
+        from promptyoself.doors.commands.delivery import remember_agents
         from promptyoself.service.setup.settings_file import change_settings
 
         self._say_what_is_here()
@@ -100,6 +101,8 @@ class _Setup:
         agent = self._find_agent(agent_id, server)
         path = settings_path()
         changed = change_settings(path, self.changes)
+        if server:
+            remember_agents(self.session.settings, server.agents)
         for name in changed:
             if name in os.environ and os.environ[name] != self.changes[name]:
                 self.session.add_warning(

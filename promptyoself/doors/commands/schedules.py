@@ -172,6 +172,7 @@ def modify_command(session: Session, id_: str, **options: Any) -> Document:
     """
     from promptyoself.service.schedules.change import modify
 
+    options["agent_id"] = session.agent_named(options["agent_id"])
     request, id_ = _request(options), session.schedule_id(id_)
     return session.scheduled(partial(modify, id_=id_, request=request, now=session.now()))
 

@@ -151,7 +151,7 @@ def validate(
         fields["render"] = _check_renderer(request)
     if request.conversation_id is not None:
         fields["conversation_id"] = _check_conversation(request.conversation_id)
-    text_limits.check_text("name", request.name, text_limits.MAX_NAME)
+    text_limits.check_name(request.name)
     if request.name is not None:
         fields["name"] = request.name or None
     text_limits.check_text("reason", request.reason, text_limits.MAX_REASON)
