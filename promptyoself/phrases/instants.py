@@ -75,8 +75,10 @@ def read_instant(text: str, zone: str, now: datetime) -> datetime:
             raise OutsideGrammarError
         return _instant(None, clock.time(), zone, now)
     if clock is None:
-        if day.part:
-            raise OutsideGrammarError
+        if day.part not in ("", "morning"):
+            hour = {"afternoon": "3pm", "evening": "7pm", "night": "8pm"}[day.part]
+            said = " ".join(text.split())
+            raise OutsideGrammarError(f"Say at what time, too: {said} at {hour}.")
         return _first_to_come(day, MORNING, zone, now)
     time_of_day = clock.time(day.part)
     if time_of_day == time(0) and not clock.surely_24:
@@ -183,7 +185,11 @@ def read_amount(words: Words) -> dict[str, int] | None:
         return {"m": 30}
     if words.take_all("a quarter of an hour"):
         return {"m": 15}
+    if amount := words.attempt(_decimal):
+        return amount
     number = words.number()
+    if number and words.take("fortnight", "fortnights"):
+        return {"w": 2 * number}
     unit = UNITS.get(words.take_from(UNITS), "")
     if not number or not unit:
         return None
@@ -195,6 +201,21 @@ def read_amount(words: Words) -> dict[str, int] | None:
             words.take(minutes)
             return {"h": number, "m": int(minutes)}
     return {unit: number}
+
+
+def _decimal(words: Words) -> dict[str, int] | None:
+    """Read ``1.5 hours``, where that is a whole number of seconds."""
+    whole = words.number() if is_number(words.peek()) else None
+    decimals = words.peek(1)
+    if whole is None or not is_number(decimals) or len(decimals) > 2 or not words.take("."):
+        return None
+    words.take(decimals)
+    unit = UNITS.get(words.take_from(UNITS), "")
+    if unit not in ("h", "m"):
+        return None
+    scale = 10 ** len(decimals)
+    seconds, rest = divmod((whole * scale + int(decimals)) * _SECONDS[unit], scale)
+    return {"s": seconds} if seconds and not rest else None
 
 
 def _instant_after(span: _Span, words: Words, zone: str, now: datetime) -> datetime:
@@ -282,7 +303,8 @@ def _weekday(words: Words, today: date) -> _Day | None:
     ahead = (WEEKDAYS[name] - today.weekday()) % 7
     monday = today - today.weekday() * DAY
     if which == "this":
-        return _Day((monday + WEEKDAYS[name] * DAY,), part)
+        # On a Sunday, "this friday" is the coming one: nobody schedules for the past.
+        return _Day((today + ahead * DAY, today + (ahead + 7) * DAY), part)
     if not which:
         return _Day((today + ahead * DAY, today + (ahead + 7) * DAY), part, is_weekday=True)
     soonest = today + (ahead or 7) * DAY

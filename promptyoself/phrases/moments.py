@@ -56,8 +56,11 @@ def read_time(text: str, zone: str, now: datetime) -> datetime:
 
             try:
                 return read_instant(text, zone, now)
-            except OutsideGrammarError:
-                first, last = read_past(text, zone, now)
+            except OutsideGrammarError as outside:
+                try:
+                    first, last = read_past(text, zone, now)
+                except OutsideGrammarError:
+                    raise outside from None
                 if last >= now:  # all of today, or of this week
                     raise
                 return first
@@ -109,7 +112,11 @@ def _in_words(
             "Write the one that you mean.",
             value=text[:200],
         ) from None
-    except OutsideGrammarError:
+    except OutsideGrammarError as outside:
+        if outside.hint:
+            raise PromptyoselfError(
+                "invalid_time", f"{shown(text)} has no time of day.", outside.hint, value=text[:200]
+            ) from None
         if near := nearest(text, examples):
             error.hint = f"Did you mean {near!r}? {error.hint}"
         raise error from None

@@ -48,7 +48,11 @@ this evening at 8                  | 2026-11-25 20:00
 this afternoon at 4                | 2026-11-25 16:00
 tonight at 9                       | 2026-11-25 21:00
 9 tomorrow                         | refused
-tomorrow morning                   | refused
+tomorrow morning                   | 2026-11-26 09:00
+monday morning                     | 2026-11-30 09:00
+this monday at 9                   | 2026-11-30 09:00
+this wednesday at 9                | 2026-12-02 09:00
+this wednesday at 17:00            | 2026-11-25 17:00
 tonight                            | refused
 next week                          | refused
 midnight tonight                   | 2026-11-26 00:00
@@ -140,6 +144,10 @@ in half an hour                    | 2026-11-25 12:00
 in a quarter of an hour            | 2026-11-25 11:45
 in 45 minutes                      | 2026-11-25 12:15
 in 90 mins                         | 2026-11-25 13:00
+in 1.5 hours                       | 2026-11-25 13:00
+in 0.25 hours                      | 2026-11-25 11:45
+in a fortnight                     | 2026-12-09 11:30
+in 3 fortnights at noon            | 2027-01-06 12:00
 in 10 seconds                      | 2026-11-25 11:30:10
 2 hours from now                   | 2026-11-25 13:30
 a week from now                    | 2026-12-02 11:30
@@ -190,7 +198,7 @@ friday midnight             | 2026-11-27 00:00 | 2026-11-28 00:00
 OUTSIDE = """
 9 tomorrow
 tonight
-tomorrow morning
+tomorrow evening
 tomorrow night at 2
 next week
 next month
@@ -207,7 +215,9 @@ in 2 hours and
 in 2 hours and 2 hours
 in 0 hours
 in 2 hours at 9
-in 3 fortnights
+in 1.333 hours
+in 1.5 weeks
+in 0.0 hours
 tomorrow tomorrow
 tomorrow at 9 at 10
 9am 10am
@@ -288,6 +298,22 @@ def test_days_that_are_not_24_hours_and_short_months_can_mean_two_things(
 ) -> None:
     with pytest.raises(AmbiguousError):
         read(phrase, now)
+
+
+@pytest.mark.parametrize("weekday", ["monday", "friday", "sunday"])
+@pytest.mark.parametrize("day", range(23, 30))
+def test_this_weekday_is_never_past(weekday: str, day: int) -> None:
+    now = f"2026-11-{day} 11:30"
+    assert read(f"this {weekday} at 9", now) > instant(now)
+
+
+@pytest.mark.parametrize("phrase", ["tonight", "tomorrow evening", "monday afternoon"])
+def test_a_part_of_a_day_is_told_to_name_a_time_that_is_taken(phrase: str) -> None:
+    with pytest.raises(OutsideGrammarError) as refusal:
+        read(phrase)
+    advised = refusal.value.hint.removeprefix("Say at what time, too: ").removesuffix(".")
+    assert advised.startswith(phrase)
+    assert read(advised) > instant(NOW)
 
 
 def test_a_time_that_clocks_jump_over_is_refused() -> None:

@@ -143,7 +143,7 @@ def _months_or_years(text: str) -> str:
 
 def _said_as(text: str, zone: str, now: datetime) -> tuple[str, str]:
     """The strict option, and its value, of a recurrence or an instant in words."""
-    from promptyoself.phrases.moments import read_time
+    from promptyoself.phrases.moments import is_date, read_time
     from promptyoself.phrases.recurrences import EXAMPLES, read_recurrence
     from promptyoself.phrases.words import AmbiguousError, OutsideGrammarError, nearest
 
@@ -158,9 +158,11 @@ def _said_as(text: str, zone: str, now: datetime) -> tuple[str, str]:
     except OutsideGrammarError as outside:
         if not _recurs(text):
             try:
-                return "time", format_utc(read_time(text, zone, now))
+                # A day without a time is taken in words, as "tomorrow" is.
+                when = f"{text.strip()}T09:00" if is_date(text) else text
+                return "time", format_utc(read_time(when, zone, now))
             except PromptyoselfError as error:
-                if error.code != "invalid_time" or "two things" in error.message:
+                if error.code != "invalid_time" or not error.message.endswith("isn't a time."):
                     raise
         near = nearest(text, EXAMPLES)
         hint = outside.hint or (f"Did you mean {near!r}?" if near else _WHEN_HINT)
