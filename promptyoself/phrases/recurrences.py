@@ -7,6 +7,7 @@ recurrence rule where days, weeks, months or years are left out, as in ``every o
 
 from __future__ import annotations
 
+import re
 from datetime import time
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from promptyoself.phrases.clock import SpokenClock, read_clock, read_clocks
 from promptyoself.phrases.words import (
     DAY_PARTS,
     MONTHS,
+    ORDINALS,
     UNITS,
     WEEKDAYS,
     AmbiguousError,
@@ -33,6 +35,9 @@ _LAST_HOUR = (
     " them: every 30 minutes between 9:00 and 16:30."
 )
 _WHICH_DAY = "Say on which day: every 2 weeks on friday at 16:00, every 3 months on the 1st at 9."
+_NO_DAY = "There is no such day in any year."
+_ZERO = "A length of 0 isn't taken. Write a number from 1 on: every 15 minutes."
+_ORDINAL = "first|second|third|fourth|fifth|[0-9]{1,2}(?:st|nd|rd|th)"
 _RULE_FREQUENCIES = {"d": "DAILY", "w": "WEEKLY", "mo": "MONTHLY"}
 EXAMPLES = (
     *("every day at 9", "every weekday at 9", "weekdays at 9", "daily at 9", "every morning at 8"),
@@ -75,9 +80,41 @@ def read_recurrence(text: str) -> Recurrence:
 
     Raises:
         OutsideGrammarError: the text isn't a phrase of this grammar, or no cron expression and no
-            interval says that.
+            interval says that. Its hint has a phrase near it that is taken, where there is one.
         AmbiguousError: it can mean two things.
     """
+    try:
+        return _read(text)
+    except OutsideGrammarError as outside:
+        if outside.hint in (_NO_DAY, _ZERO):
+            raise
+        raise OutsideGrammarError(_advice(text) or outside.hint) from None
+
+
+def _advice(text: str) -> str:
+    """What to write instead of a phrase that leaves something out; empty where nothing is near."""
+    if len(text) > 80:
+        return ""
+    said = re.sub(r"([a-z])-([a-z])", r"\1 - \2", " ".join(text.lower().split()))
+    if said in ("every second", "each second"):
+        return "Say every second what: every 2 days at 9, every 2 hours. Or: every 90 seconds."
+    whole = re.sub(r"(?<=[a-z])(?<! at) ([0-9]{1,2}(:[0-9]{2})?)$", r" at \1", said)
+    whole = re.sub(r"^(bi-?weekly|fortnightly)\b", "every other week", whole.replace(" - ", "-"))
+    whole = re.sub(r"^every other week (on )?(?=[a-z]+day)", "every other ", whole)
+    if match := re.match(rf"(?:every|each) ({_ORDINAL}) (day|hour|minute|week|month)\b", whole):
+        whole = f"every {Words(match[1]).ordinal()} {match[2]}s{whole[match.end() :]}"
+    for ending in ("", " at 9", " on monday at 9", " on the 1st at 9", " on january 1st at 9"):
+        for beginning in ("", "every "):
+            phrase = f"{beginning}{whole}{ending}"
+            try:
+                _read(phrase)
+            except (OutsideGrammarError, AmbiguousError):
+                continue
+            return f"Write {phrase!r}."
+    return ""
+
+
+def _read(text: str) -> Recurrence:
     words = Words(text)
     days: _Days | None = None
     length: _Length | None = None
@@ -198,8 +235,10 @@ def _length(words: Words) -> _Length | None:
     unit = UNITS.get(words.take_from(UNITS), "")
     if number is None and words.peek(-1) not in ("minute", "hour"):
         return None  # a day, or a week on some day
-    if not unit or number == 0:
+    if not unit:
         return None
+    if number == 0:
+        raise OutsideGrammarError(_ZERO)
     return _Length(number or 1, unit)
 
 
@@ -247,8 +286,8 @@ def _each_day(words: Words) -> _Days | None:
 
 def _days_of_week(words: Words, said_length: bool) -> _Days | None:
     """Read ``every monday and thursday``, ``weekdays``, ``on mondays``, ``monday to friday``."""
-    if words.take_all("every second") and (name := words.take_from(WEEKDAYS)):
-        raise AmbiguousError(f"every other {name}", f"the second {name} of every month")
+    if reading := words.attempt(_nth_weekday):
+        raise AmbiguousError(*reading)
     if words.take_all("every other"):
         named = _list(words, WEEKDAYS)
         if not named:
@@ -273,6 +312,17 @@ def _days_of_week(words: Words, said_length: bool) -> _Days | None:
     if not (recurs or is_plural):
         return None
     return _Days(of_week=",".join(_CRON_DAYS[number] for number in sorted(set(named))))
+
+
+def _nth_weekday(words: Words) -> tuple[str, str] | None:
+    """Read ``every second friday``, as the two things that it can mean."""
+    number = words.ordinal() if words.take("every", "each") else None
+    name = words.take_from(WEEKDAYS)
+    if number is None or not name or not 2 <= number <= 5:
+        return None
+    spelled = next(word for word, meant in ORDINALS.items() if meant == number)
+    often = f"every other {name}" if number == 2 else f"every {number} weeks on {name}"
+    return often, f"the {spelled} {name} of every month"
 
 
 def _days_of_month(words: Words, said_length: bool) -> _Days | None:
@@ -321,8 +371,10 @@ def _days_of_year(words: Words) -> _Days | None:
     if not month:
         words.take("of")
         month = words.take_from(MONTHS)
-    if not month or not number or number > _LENGTHS[MONTHS[month] - 1]:
+    if not month or not number:
         return None
+    if number > _LENGTHS[MONTHS[month] - 1]:
+        raise OutsideGrammarError(_NO_DAY)
     return _Days(of_month=str(number), month=str(MONTHS[month]))
 
 

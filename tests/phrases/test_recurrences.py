@@ -102,6 +102,8 @@ AMBIGUOUS = """
 every day at 5                             | 5am | 5pm
 every 2 hours between 9 and 5              | 5am | 5pm
 every second friday at 16:00 | every other friday | the second friday of every month
+every 2nd tuesday at 9 | every other tuesday | the second tuesday of every month
+every third tuesday at 9 | every 3 weeks on tuesday | the third tuesday of every month
 every month on the 31st at 9 | the last day of the month | a --cron that skips shorter months
 """
 
@@ -129,6 +131,27 @@ every 0 minutes
 every quarter at 9
 every day at 25
 tomorrow at 9
+"""
+
+ADVICE = """
+every day                 | every day at 9
+daily                     | daily at 9
+every week                | every week on monday at 9
+weekly                    | weekly on monday at 9
+every month               | every month on the 1st at 9
+monthly                   | monthly on the 1st at 9
+every year                | every year on january 1st at 9
+every weekday             | every weekday at 9
+every other friday        | every other friday at 9
+monday and thursday at 9  | every monday and thursday at 9
+mon-fri 9                 | mon-fri at 9
+every monday 9            | every monday at 9
+biweekly on monday        | every other monday at 9
+bi-weekly on monday at 10 | every other monday at 10
+every third day at 9      | every 3 days at 9
+every 3rd day at 9        | every 3 days at 9
+every second day at 9     | every 2 days at 9
+every second hour         | every 2 hours
 """
 
 
@@ -170,6 +193,30 @@ def test_two_readings_are_refused_with_both(phrase: str, first: str, second: str
 @pytest.mark.parametrize("phrase", OUTSIDE.strip().splitlines())
 def test_what_is_outside_the_grammar_is_refused(phrase: str) -> None:
     with pytest.raises(OutsideGrammarError):
+        read_recurrence(phrase)
+
+
+@pytest.mark.parametrize(("phrase", "advised"), rows(ADVICE))
+def test_what_leaves_something_out_is_told_a_phrase_that_is_taken(
+    phrase: str, advised: str
+) -> None:
+    with pytest.raises(OutsideGrammarError) as refusal:
+        read_recurrence(phrase)
+    assert refusal.value.hint == f"Write {advised!r}."
+    read_recurrence(advised)
+
+
+@pytest.mark.parametrize(
+    ("phrase", "reason"),
+    [
+        ("every 0 minutes", "0 isn't taken"),
+        ("every 30th of february", "no such day"),
+        ("every 30 february at 9", "no such day"),
+        ("every second", "every 2 hours"),
+    ],
+)
+def test_what_is_wrong_with_a_phrase_is_said(phrase: str, reason: str) -> None:
+    with pytest.raises(OutsideGrammarError, match=reason):
         read_recurrence(phrase)
 
 

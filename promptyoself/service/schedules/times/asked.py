@@ -12,6 +12,7 @@ from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.core.times import (
     DAY,
     format_duration,
+    is_zone,
     offset_of,
     parse_duration,
     require_future,
@@ -164,6 +165,10 @@ def _said_as(text: str, zone: str, now: datetime) -> tuple[str, str]:
             except PromptyoselfError as error:
                 if error.code != "invalid_time" or not error.message.endswith("isn't a time."):
                     raise
+        said, _, place = text.strip().rpartition(" ")
+        if said and is_zone(place):
+            hint = f"Give the zone apart: --when {said!r} --tz {place}."
+            raise _no_recurrence(text, "isn't understood", hint) from None
         near = nearest(text, EXAMPLES)
         hint = outside.hint or (f"Did you mean {near!r}?" if near else _WHEN_HINT)
         raise _no_recurrence(text, "isn't understood", hint) from None
