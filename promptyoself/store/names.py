@@ -11,6 +11,7 @@ from promptyoself.store.access import unknown_id
 
 _ID = re.compile(r"sch_[0-9a-f]{8}", re.ASCII).fullmatch
 _BEGINNING = re.compile(r"(sch_)?([0-9a-f]{4,8})", re.ASCII).fullmatch
+_TOO_SHORT = re.compile(r"sch_[0-9a-f]{1,3}", re.ASCII).fullmatch
 _MOST_LISTED = 10
 _EXCERPT_CHARACTERS = 60
 
@@ -35,7 +36,10 @@ def id_of(state: State, word: str) -> str:
         return word
     named = _named(state, word)
     if not named:
-        raise unknown_id("schedule", word)
+        error = unknown_id("schedule", word)
+        if _TOO_SHORT(word.lower()):
+            error.hint = f"The beginning of an id needs four of its digits at least. {error.hint}"
+        raise error
     if len(named) > 1:
         raise _ambiguous(word, sorted(named.values(), key=lambda schedule: schedule.id))
     return next(iter(named))

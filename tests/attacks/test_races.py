@@ -99,6 +99,12 @@ WRITTEN = {
     "Schedule resumed as it last was. It was cancelled.": "schedule.registered",
     "Schedule resumed as it last was. It was completed.": "schedule.registered",
     "Schedule modified.": "schedule.modified",
+    "Schedule modified. It has failed and has no time left: give it a new --time.": (
+        "schedule.modified"
+    ),
+    "Schedule modified. It stays failed until it is resumed: `promptyoself resume`.": (
+        "schedule.modified"
+    ),
 }
 DONE = {
     "cancel": "schedule.cancelled",

@@ -467,3 +467,20 @@ def test_a_type_that_there_is_none_of_is_refused(var: Path, clock: Clock) -> Non
         assert call("history", "--type", known).success()["count"] == 0
     append_foreign(var, type="moon.landed", ts="2026-11-20T12:00:01.000000Z")
     assert call("history", "--type", "moon").success()["count"] == 1
+
+
+def test_a_failed_schedule_that_is_modified_says_that_it_stays_failed(
+    clock: Clock, sandbox: Sandbox
+) -> None:
+    """Another agent alone doesn't let it run again; the answer says what does."""
+    once = add("--time", "in 1h", agent="agent-ghost")
+    hourly = add("--every", "1h", agent="agent-ghost")
+    park(clock, hourly)
+    words = ("--agent-id", sandbox.agents[0])
+    assert "and has no time left" in call("modify", once, *words).success()["message"]
+    assert "It stays failed until" in call("modify", hourly, *words).success()["message"]
+    assert "It stays failed until" in call("modify", once, "--time", "in 1h").success()["message"]
+    for id_ in (once, hourly):
+        call("resume", id_).success()
+        assert call("show", id_).success()["schedule"]["status"] == "active"
+        assert call("modify", id_, "--name", id_[4:]).success()["message"] == "Schedule modified."

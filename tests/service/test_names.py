@@ -110,6 +110,13 @@ def test_names_that_are_in_use_are_unique(var: Path) -> None:
     call(*again).error("name_taken")  # which would bring the cancelled one back
 
 
+def test_too_short_a_beginning_is_told(var: Path) -> None:
+    id_ = add("--every", "1h")
+    for word in (id_[:7], id_[:5].upper()):
+        assert "needs four of its digits" in call("show", word).error("unknown_id")["hint"]
+    assert "four" not in call("show", "sch_0000").error("unknown_id")["hint"]
+
+
 @pytest.mark.parametrize("name", ["sch_deadbeef", "sch_8b9", "SCH_8B9A", "sch_deadbeef00"])
 def test_a_name_is_no_id(var: Path, name: str) -> None:
     """A name that could be taken for another schedule's id is refused."""

@@ -38,7 +38,7 @@ from promptyoself.service.schedules.request import (
     first_fire,
     validate,
 )
-from promptyoself.service.schedules.resumption import resumption, revival
+from promptyoself.service.schedules.resumption import resumption, revival, stays_failed
 from promptyoself.service.schedules.times.asked import (
     anchor_of,
     warnings_of_times,
@@ -164,7 +164,7 @@ def set_fields(
                 "id": id_,
                 "modified": sorted(name for name in changes if name not in ("next_run", "anchor")),
                 **next_run_fields(new.next_run, new.timezone),
-                "message": _what_was_modified(changes, counted),
+                "message": _what_was_modified(new, changes, counted),
             },
         )
         warnings = warnings_of_times(request, new)
@@ -202,10 +202,11 @@ def _require_place(
         require_free_name(state, new.agent_id, new.name, schedule.id)
 
 
-def _what_was_modified(changes: dict[str, Any], counted: Recount | None) -> str:
+def _what_was_modified(new: Schedule, changes: dict[str, Any], counted: Recount | None) -> str:
     if counted is not None:
         return "Schedule modified. It counts from now, though a clock that was ahead had passed it."
-    return "Schedule modified." if changes else "Nothing differs; nothing was changed."
+    modified = f"Schedule modified.{stays_failed(new)}"
+    return modified if changes else "Nothing differs; nothing was changed."
 
 
 def _require_repetitions_left(schedule: Schedule, most: int | None) -> None:

@@ -86,6 +86,15 @@ def resumption(
     return drafts, answer
 
 
+def stays_failed(schedule: Schedule) -> str:
+    """What lets a failed schedule run again, to be added to a message; nothing of another one."""
+    if schedule.status != "failed":
+        return ""
+    if schedule.next_run is None:
+        return " It has failed and has no time left: give it a new --time."
+    return " It stays failed until it is resumed: `promptyoself resume`."
+
+
 def revival(
     store: Store, state: State, schedule: Schedule, reason: str | None, now: datetime
 ) -> tuple[list[Draft], answers.Resumed]:
