@@ -47,7 +47,7 @@ import click
 
 from promptyoself import __version__
 from promptyoself.doors.arguments import from_host, normalise_flags, refuse_closed, refuse_repeats
-from promptyoself.doors.options import help_option
+from promptyoself.doors.options import help_option, no_schedule
 from promptyoself.doors.output import (
     Document,
     emit,
@@ -200,10 +200,13 @@ def _run(arguments: Sequence[str] | None, via: str = "cli") -> int:
         except BrokenPipeError:
             raise
         except (Exception, KeyboardInterrupt) as error:
-            document, code = error_document(from_click_error(error, called, COMMANDS))
+            for_people = via == "cli" and is_for_people(format_of(called))
+            foreseen = no_schedule(error) if for_people else None
+            answered = foreseen or from_click_error(error, called, COMMANDS)
+            document, code = error_document(answered)
             name = next((word for word in called if word in COMMANDS), None)
             context = click.Context(cli, info_name=name)
-            _print_error(in_words_of_door(via, context, document), called, via)
+            _print_error(in_words_of_door(via, context, document), for_people=for_people)
             sys.stdout.flush()
             return code
     except OSError as error:
@@ -222,10 +225,10 @@ def _in_full(arguments: Sequence[str], via: str) -> Sequence[str]:
     return [*arguments[1:2], "--help"]
 
 
-def _print_error(document: Document, arguments: Sequence[str], via: str) -> None:
+def _print_error(document: Document, *, for_people: bool) -> None:
     """Print an error that came before the command knew in which form to answer, or that no command
     foresaw."""
-    if via != "cli" or not is_for_people(format_of(arguments)):
+    if not for_people:
         emit(document)
         return
     from promptyoself.doors.display import Reader, display

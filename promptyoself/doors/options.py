@@ -99,6 +99,20 @@ class _SeveralOption(_Replaceable):
         return super().handle_parse_result(ctx, opts, args)
 
 
+def no_schedule(error: BaseException) -> WrongUsage | None:
+    """What a person is told who named no schedule, if that is the error; programs are told which
+    option is missing."""
+    missing = error.param if isinstance(error, click.MissingParameter) else None
+    if not isinstance(missing, _ScheduleOption | _SeveralOption):
+        return None
+    return WrongUsage(
+        "missing_option",
+        "No schedule was named.",
+        "Name a schedule: its id, its name, or the beginning of its id. `promptyoself list` "
+        "shows them.",
+    )
+
+
 def schedule_option(
     help_: str = "Its id (sch_…) or name.", *, required: bool = True
 ) -> Callable[[F], F]:

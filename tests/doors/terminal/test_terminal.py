@@ -86,7 +86,7 @@ def test_an_error_has_two_lines(var: Path, environ: dict[str, str]) -> None:
     there = environ_at(var, environ)
     for arguments, code, exit_code in (
         (("show", "--id", "sch_00000000"), "unknown_id", 1),
-        (("show",), "missing_option", 2),
+        (("prune",), "missing_option", 2),
         (("shw",), "unknown_command", 2),
         (("list", "--lmit", "3"), "unknown_option", 2),
         (("list", "--var", ""), "invalid_value", 2),
@@ -98,6 +98,17 @@ def test_an_error_has_two_lines(var: Path, environ: dict[str, str]) -> None:
         assert lines[0] == f"error: {document['message']}  {code}"
         assert lines[1] == f"  try: {document['hint']}"
         assert len(lines) == 2
+
+
+@pytest.mark.parametrize("command", ["show", "cancel", "modify"])
+def test_a_person_who_names_no_schedule_is_told_how(var: Path, command: str) -> None:
+    """In place of the option, which people needn't give; programs are told which one is missing."""
+    answer = call(command, "--format", "table")
+    assert answer.code == 2
+    shown = " ".join(answer.out.decode().split())
+    assert "Name a schedule: its id, its name, or the beginning of its id." in shown
+    assert "missing_option" in shown
+    assert call(command).error("missing_option", 2)["message"] == "Missing option '--id'."
 
 
 @pytest.mark.parametrize(
