@@ -266,6 +266,13 @@ class Session:
             source.origin for source in read_sources(var=self.var) if source.setting.name == name
         )
 
+    def moment(self, instant: str) -> str:
+        """An instant by the reader's clocks, and how far away it is."""
+        from promptyoself.doors.terminal.moments import distance, moment
+
+        now = self.now()
+        return f"{moment(instant, self._zone(), now)} ({distance(instant, now)})"
+
     def _zone(self) -> str:
         """The zone in which the reader's clocks run: the one that is set, or else the machine's."""
         from promptyoself.core.settings import default_zone

@@ -17,6 +17,7 @@ import pytest
 from calling import AGENT, call, log_of, run
 from checker import check_chain
 from loops import wait_for
+from terminals import picture
 
 from promptyoself.sandbox import Sandbox
 from promptyoself.targets.api import Message
@@ -98,6 +99,23 @@ def test_what_has_failed_for_good_is_told_on_stderr(sandbox: Sandbox, clock: Clo
         f"promptyoself: {missed} of {agent} missed 2 slots from 2026-11-20T13:06:00.000000Z "
         "to 2026-11-20T14:06:00.000000Z (misfire).",
     }
+
+
+def test_a_prompt_that_has_nothing_to_say_is_skipped_everywhere(
+    sandbox: Sandbox, clock: Clock
+) -> None:
+    """A prompt with values that is empty once they are filled in was skipped: stderr and the list
+    for people say so, as the log does."""
+    agent = sandbox.agents[0]
+    id_ = register(agent, "{% if false %}Think!{% endif %}", "--time", "in 1m", "--render")
+    clock.advance(minutes=2)
+    answer = call("execute")
+    assert answer.err == (
+        f"promptyoself: {id_} of {agent}, which was to be delivered once, was skipped: no_text.\n"
+    )
+    shown = picture("list", "--all", columns=120)
+    assert "↷" in shown
+    assert "failed" not in shown
 
 
 def test_one_prompt_is_one_prompt(sandbox: Sandbox, clock: Clock) -> None:

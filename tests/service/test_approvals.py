@@ -303,6 +303,9 @@ def test_at_a_terminal_it_is_shown_and_asked_for(var: Path, environ: dict[str, s
     refused.error("not_confirmed")
     assert "Send it\\u202e to Bob." in refused.err
     assert "invisible characters: 1" in refused.err
+    assert "grace: 1 d" in refused.err
+    assert "next run: " in refused.err
+    assert "000Z" not in refused.err
     assert call("approvals").success()["count"] == 0
     approved = run_at_a_terminal("approve", "--id", id_, environ=environ, typed=b"y\n")
     answer = approved.success()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import click
@@ -69,7 +71,8 @@ def _read_and_asked(session: Session, store: Store, id_: str) -> str:
     fields: Mapping[str, object] = schedule
     for name in _READ:
         if fields[name] not in (None, False, 0):
-            click.echo(f"{name}: {visible(str(fields[name]), one_line=True)}", err=True)
+            told = visible(_in_words(session, name, fields[name]), one_line=True)
+            click.echo(f"{name.replace('_', ' ')}: {told}", err=True)
     if schedule.get("invisible"):
         click.echo(f"invisible characters: {schedule['invisible']}, shown as escapes", err=True)
     template = schedule["template"]
@@ -79,6 +82,19 @@ def _read_and_asked(session: Session, store: Store, id_: str) -> str:
         raise PromptyoselfError("not_confirmed", "Nothing was approved.", "")
     return str(schedule["content_sha256"])
 
+
+def _in_words(session: Session, name: str, value: object) -> str:
+    """A field of a schedule as people say it."""
+    from promptyoself.doors.terminal.moments import length_of
+
+    if name in ("grace", "jitter"):
+        return length_of(timedelta(seconds=float(str(value)))) or str(value)
+    if re.fullmatch(_INSTANT, str(value)):
+        return session.moment(str(value))
+    return str(value)
+
+
+_INSTANT = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}[.][0-9]{6}Z"
 
 _READ = (
     *("id", "agent_id", "conversation_id", "name", "schedule_type", "schedule_value", "timezone"),

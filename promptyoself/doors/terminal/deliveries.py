@@ -38,7 +38,7 @@ def show_deliveries(document: Document, screen: Screen) -> None:
         mark = screen.mark(_MARKS.get(became, "waiting"))
         what = state(became)
         records.append((_now(screen), mark, what, name, agent, _details(line, screen)))
-    show_table(screen, _COLUMNS, records)
+    show_table(screen, _COLUMNS, records, wrapped=True)
 
 
 def _now(screen: Screen) -> Text:

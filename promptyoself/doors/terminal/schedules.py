@@ -80,6 +80,8 @@ def last_outcome(schedule: Document, screen: Screen) -> tuple[Text, Text]:
     if waiting:
         word = "in_doubt" if any(slot["in_doubt"] for slot in waiting) else "waiting"
         return screen.mark("waiting"), state(word)
+    if _is_skipped(schedule):
+        return screen.mark("skipped"), state("skipped")
     if schedule.get("failures") or schedule["status"] == "failed":
         return screen.mark("failed"), state("failed")
     if schedule["last_run"]:
@@ -100,7 +102,15 @@ def _next(schedule: Document, screen: Screen) -> Text:
         return screen.when(schedule["next_run"], rounded=True)
     if schedule.get("resume_at"):
         return Text.assemble(state("paused"), " until ", screen.clock(schedule["resume_at"]))
-    return state(schedule["status"])
+    return state("skipped" if _is_skipped(schedule) else schedule["status"])
+
+
+def _is_skipped(schedule: Document) -> bool:
+    """Whether a prompt with values was to be sent once, and was never tried: its slot was skipped,
+    mostly as nothing was left to say."""
+    if schedule["status"] != "failed" or not schedule.get("render"):
+        return False
+    return not schedule.get("failures") and not schedule.get("last_error")
 
 
 def _prompt(schedule: Document) -> Text:

@@ -21,6 +21,9 @@ _LEVELS = {"failed": "error", "retrying": "warning", "in_doubt": "warning", "ski
 _NAMED = 5
 """The most schedules with missed slots that a pass names. Of the others, the number is told."""
 
+_NOTHING_TO_SAY = ("no_text", "no_desires")
+"""Reasons of slots for which there was nothing to send: nothing has failed there."""
+
 
 class ActivityLog:
     """Tells of one worker.
@@ -113,10 +116,9 @@ def alarms(state: State, drafts: Iterable[Draft]) -> Iterator[str]:
                 missed.setdefault(id_, []).append(record)
         elif isinstance(record, ScheduleCompleted) and record.status == "failed":
             missed.pop(id_, None)
-            yield (
-                f"{whose}, which was to be delivered once, has failed: "
-                f"{why.get(id_, 'not delivered')}."
-            )
+            reason = why.get(id_, "not delivered")
+            became = "was skipped" if reason in _NOTHING_TO_SAY else "has failed"
+            yield f"{whose}, which was to be delivered once, {became}: {reason}."
     for id_, skips in list(missed.items())[:_NAMED]:
         slots = sum(skip.slots for skip in skips)
         first, last = min(skip.slot for skip in skips), max(skip.last for skip in skips)

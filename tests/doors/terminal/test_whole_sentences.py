@@ -6,6 +6,8 @@ import pytest
 from calling import add, call
 from terminals import picture
 
+from promptyoself.doors.display import Reader, rendered
+
 _BAD = """
 [[schedule]]
 agent_id = "agent-00000000-0000-4000-8000-000000000000"
@@ -100,3 +102,13 @@ def test_the_help_says_which_form_is_for_whom() -> None:
     assert "At a terminal every command answers in a form for people" in said
     assert "Every command prints one JSON document" not in said
     assert "for agents in UTC" in said
+
+
+def test_reasons_of_deliveries_are_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Why a delivery failed goes on below where the screen is narrow."""
+    monkeypatch.setenv("COLUMNS", "80")
+    error = "the server said that it has no agent of that id, and that nobody else has one either"
+    line = {"id": "sch_00000000", "agent_id": "a", "state": "failed", "error": error}
+    document = {"status": "success", "executed": [line], "skipped": []}
+    shown = rendered("execute", document, Reader())[0].decode()
+    assert _words(error) in _words(shown)
