@@ -111,6 +111,12 @@ def from_click_error(
 
             close = " or ".join(meant(called[0], commands))
             hint = f"Did you mean {close}? {hint}" if close else hint
+        if isinstance(error, click.NoSuchOption):
+            from promptyoself.doors.synonyms import OPTIONS
+
+            if option := OPTIONS.get(error.option_name):
+                error = click.NoSuchOption(error.option_name, ctx=error.ctx)
+                hint = f"Did you mean {option}? {hint}"
         return WrongUsage(code, _on_one_line(error), hint)
     if isinstance(error, click.ClickException):
         return PromptyoselfError("invalid_value", _on_one_line(error))

@@ -25,6 +25,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "forecast": ("agenda", "simulate"),
     "get": ("show",),
     "health": ("doctor",),
+    "hlep": ("help",),
     "hold": ("pause",),
     "info": ("show", "stats"),
     "inspect": ("show",),
@@ -44,6 +45,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "queue": ("agenda", "list"),
     "quota": ("budgets",),
     "remind": ("register",),
+    "rename": ("modify --name",),
     "remove": ("cancel",),
     "repair": ("recover", "rebuild"),
     "reschedule": ("modify",),
@@ -52,8 +54,10 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "results": ("report",),
     "schedule": ("register",),
     "schedules": ("list",),
+    "search": ("list --query",),
     "send": ("trigger", "register"),
     "serve": ("execute", "mcp"),
+    "snooze": ("pause --until",),
     "start": ("execute", "resume"),
     "status": ("doctor", "list"),
     "stop": ("pause", "cancel"),
@@ -70,6 +74,10 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "worker": ("execute",),
 }
 """Each word with the commands that people may mean by it, the likeliest first."""
+
+
+OPTIONS = {"--json": "--format json"}
+"""What people type instead of an option, as in other programs, with what they mean by it."""
 
 
 def meant(word: str, commands: Collection[str]) -> list[str]:

@@ -30,8 +30,20 @@ def read_moment(text: str, zone: str, now: datetime, *, end: bool = False) -> da
         return parse_moment(text, zone, now, end=end)
     except PromptyoselfError as error:
         from promptyoself.phrases.past import EXAMPLES, read_past
+        from promptyoself.phrases.words import OutsideGrammarError
 
-        first, last = _in_words(text, error, EXAMPLES, lambda: read_past(text, zone, now))
+        if error.message.endswith("isn't a time."):
+            error.hint = _PAST_HINT
+
+        def read() -> tuple[datetime, datetime]:
+            try:
+                return read_past(text, zone, now)
+            except OutsideGrammarError:
+                if not _is_to_come(text, zone, now):
+                    raise
+            raise _on_the_wrong_side(text, "future", _PAST_HINT)
+
+        first, last = _in_words(text, error, EXAMPLES, read)
         return last if end else first
 
 
@@ -81,13 +93,52 @@ def read_bound(text: str, zone: str, now: datetime, *, end: bool) -> datetime:
     except PromptyoselfError as error:
         from promptyoself.phrases.instants import EXAMPLES, read_day, read_instant
 
+        strict_hint = error.hint
+
         def read() -> datetime:
-            day = read_day(text, zone, now)
-            if day is None:
-                return read_instant(text, zone, now)
+            from promptyoself.phrases.past import read_past
+            from promptyoself.phrases.words import OutsideGrammarError
+
+            try:
+                day = read_day(text, zone, now)
+                if day is None:
+                    return read_instant(text, zone, now)
+            except OutsideGrammarError as outside:
+                try:
+                    _, last = read_past(text, zone, now)
+                except OutsideGrammarError:
+                    raise outside from None
+                if last >= now:
+                    raise
+                raise _on_the_wrong_side(text, "past", strict_hint) from None
             return parse_bound(day.isoformat(), zone, now, end=end)
 
         return _in_words(text, error, EXAMPLES, read)
+
+
+_PAST_HINT = (
+    "Write yesterday, 'last night', '2 hours ago', 2h for two hours ago, 2026-11-21, or"
+    " 2026-11-21T09:00:00+01:00; or 09:00 for the last time the clock showed it."
+)
+
+
+def _is_to_come(text: str, zone: str, now: datetime) -> bool:
+    """Whether words say a time to come, or a part of one."""
+    from promptyoself.phrases.instants import read_instant
+    from promptyoself.phrases.words import AmbiguousError, OutsideGrammarError
+
+    try:
+        return read_instant(text, zone, now) > now
+    except AmbiguousError:
+        return True
+    except OutsideGrammarError as outside:
+        return bool(outside.hint)
+
+
+def _on_the_wrong_side(text: str, side: str, hint: str) -> PromptyoselfError:
+    return PromptyoselfError(
+        "invalid_time", f"{shown(text)} lies in the {side}.", hint, value=text[:200]
+    )
 
 
 def is_date(text: str) -> bool:

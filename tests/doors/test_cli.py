@@ -108,7 +108,8 @@ def test_help_may_be_a_word(var: Path) -> None:
         ("ls", "list"), ("rm", "cancel"), ("add", "register"), ("log", "history"),
         ("delete", "cancel"), ("new", "register"), ("create", "register"), ("run", "trigger"),
         ("stop", "pause"), ("start", "execute"), ("logs", "history"), ("ps", "list"),
-        ("STATUS", "doctor"), ("lsit", "list"), ("shwo", "show"),
+        ("STATUS", "doctor"), ("lsit", "list"), ("shwo", "show"), ("hlep", "help"),
+        ("rename", "modify --name"), ("search", "list --query"), ("snooze", "pause --until"),
     ],
 )  # fmt: skip
 def test_another_word_for_a_command_is_understood(word: str, command: str) -> None:
@@ -120,7 +121,19 @@ def test_another_word_for_a_command_is_understood(word: str, command: str) -> No
 def test_synonyms_lead_to_commands() -> None:
     """No synonym is a command itself, and each leads to commands that there are."""
     assert not set(SYNONYMS) & set(COMMANDS)
-    assert {name for names in SYNONYMS.values() for name in names} <= {*COMMANDS, "--version"}
+    assert {name.partition(" --")[0] for names in SYNONYMS.values() for name in names} <= {
+        *COMMANDS,
+        "--version",
+        "help",
+    }
+
+
+@pytest.mark.parametrize("command", ["list", "history", "show"])
+def test_json_is_a_format(command: str) -> None:
+    """Click would suggest an option that is spelled much like it, such as --sort."""
+    refusal = call(command, "--json").error("unknown_option", 2)
+    assert refusal["message"] == "No such option '--json'."
+    assert refusal["hint"].startswith("Did you mean --format json?")
 
 
 @pytest.mark.parametrize(

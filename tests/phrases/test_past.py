@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.times import in_zone, parse_moment, parse_time
 from promptyoself.phrases import words
-from promptyoself.phrases.moments import read_moment
+from promptyoself.phrases.moments import read_bound, read_moment
 
 ZONE = "Europe/Berlin"
 # 25 November 2026 is a Wednesday.
@@ -198,6 +198,21 @@ def test_a_typo_is_told_the_nearest_phrase(phrase: str, near: str) -> None:
     with pytest.raises(PromptyoselfError) as refusal:
         read(phrase)
     assert refusal.value.hint.startswith(f"Did you mean '{near}'? ")
+
+
+@pytest.mark.parametrize("phrase", ["tomorrow", "tomorrow at 9", "tonight", "next friday"])
+def test_what_is_to_come_is_said_to_lie_in_the_future(phrase: str) -> None:
+    with pytest.raises(PromptyoselfError) as refusal:
+        read(phrase)
+    assert refusal.value.message == f"{phrase!r} lies in the future."
+    assert "yesterday" in refusal.value.hint
+
+
+@pytest.mark.parametrize("phrase", ["yesterday", "last night", "2 weeks ago", "last week"])
+def test_a_bound_that_is_over_is_said_to_lie_in_the_past(phrase: str) -> None:
+    with pytest.raises(PromptyoselfError) as refusal:
+        read_bound(phrase, ZONE, instant(NOW), end=False)
+    assert refusal.value.message == f"{phrase!r} lies in the past."
 
 
 @pytest.mark.parametrize("text", ["now", "2h", "2h ago", "9:00", "2026-11-21", "2026-11-21T09:00Z"])

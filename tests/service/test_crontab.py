@@ -37,6 +37,25 @@ def take(content: str, *more: str) -> Answer:
     return call("import-crontab", "-", *more, stdin=content.encode())
 
 
+def test_letta_with_an_agents_id_and_a_text_is_a_prompt(var: Path) -> None:
+    """The options between them are another program's. A text is what has spaces."""
+    agent = "agent-123e4567-e89b-12d3-a456-426614174000"
+    answer = take(
+        f'0 9 * * * letta send --quiet {agent} "Good morning."\n0 9 * * * letta show {agent}\n'
+    ).success()
+    (taken,) = answer["taken"]
+    assert (taken["line"], taken["agent_id"]) == (1, agent)
+    assert [line["line"] for line in answer["left"]] == [2]
+    (event,) = events_of(var, "schedule.registered")
+    assert event["data"]["prompt"] == "Good morning."
+
+
+def test_a_line_with_a_wrong_time_is_told_what_is_wrong_with_it(var: Path) -> None:
+    agent = "agent-123e4567-e89b-12d3-a456-426614174000"
+    refusal = take(f'61 9 * * * letta send {agent} "Good morning."\n').error("bad_entries")
+    assert "61 in its minute field" in refusal["message"]
+
+
 def test_lines_that_prompt_become_schedules(var: Path) -> None:
     """With their times, zones and texts; all others are left, with the line and the reason."""
     answer = take(CRONTAB).success()

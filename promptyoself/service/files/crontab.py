@@ -179,6 +179,7 @@ _AGENT = ("--agent-id", "--agent_id", "--agent")
 _TEXT = ("--prompt", "--message", "-p", "-m")
 _NAME = ("--name",)
 _CONVERSATION = ("--conversation-id", "--conversation_id")
+_LETTA_ID = re.compile(r"agent-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _ROUTE = re.compile(r"/v1/agents/([^/?#]+)/messages(?:/stream|/async)?/?(?:[?#].*)?$")
 
 
@@ -194,6 +195,8 @@ def _prompt_in(words: Sequence[str], stdin: str | None) -> _Prompt | None:
         raise _NoPrompt("It triggers a schedule: give that schedule these times with `modify`.")
     agent = next((options[name] for name in _AGENT if name in options), None)
     text = next((options[name] for name in _TEXT if name in options), None)
+    if agent is None and program.startswith("letta"):
+        agent = next((word for word in rest if _LETTA_ID.fullmatch(word)), None)
     if agent is None:
         return None
     if text is None and rest and " " in rest[-1]:
