@@ -32,9 +32,6 @@ def read_moment(text: str, zone: str, now: datetime, *, end: bool = False) -> da
         from promptyoself.phrases.past import EXAMPLES, read_past
         from promptyoself.phrases.words import OutsideGrammarError
 
-        if error.message.endswith("isn't a time."):
-            error.hint = _PAST_HINT
-
         def read() -> tuple[datetime, datetime]:
             try:
                 return read_past(text, zone, now)
