@@ -43,15 +43,19 @@ VALUES = {
 }
 """What a template may name, and what that is."""
 
-MAX_TEXT = 1024 * 1024
-"""Characters that a filled-in prompt may have, and any text that it makes on the way."""
+MAX_TEXT = 128 * 1024
+"""Characters that a filled-in prompt may have, and any text that it makes on the way.
 
-MAX_TEMPLATE = 64 * 1024
+The log has the text of each claim. A character takes up to 6 bytes of JSON there, and all claims of
+a pass are one append, which may have 64 MiB. With this, 64 claims at once have room.
+"""
+
+MAX_TEMPLATE = 32 * 1024
 """Characters of a template, which has to be compiled under the lock of the log."""
 
 MAX_STEPS = 10_000
-"""How often all loops of a template may go round. A filter counts as one for each 1,000 characters
-or items that it is given."""
+"""How often all loops of a template may go round. A filter, a sum, a part of a text and a
+comparison count as one, and as one more for each 1,000 characters or items that they handle."""
 
 _MAX_BITS = 1024  # of a whole number
 _FILTERS = (
@@ -221,12 +225,26 @@ class _Bounding(NodeTransformer):
     def visit_Add(self, node: nodes.Add) -> nodes.Filter:  # noqa: N802
         """A sum, also of texts."""
         self.generic_visit(node)
-        return _filtered(node, "_bounded")
+        return _filtered(_filtered(node, "_bounded"), "_weighed")
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Filter:  # noqa: N802
         """Texts in a row, which are measured before they are joined."""
         self.generic_visit(node)
-        return _filtered(nodes.List(node.nodes, lineno=node.lineno), "join")
+        joined = _filtered(nodes.List(node.nodes, lineno=node.lineno), "join")
+        return _filtered(joined, "_weighed")
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Expr:  # noqa: N802
+        """An item, or a part of a text or a list, which is another text or list."""
+        self.generic_visit(node)
+        return _filtered(node, "_weighed") if isinstance(node.arg, nodes.Slice) else node
+
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Compare:  # noqa: N802
+        """A comparison, or whether something is in a text or a list."""
+        self.generic_visit(node)
+        node.expr = _filtered(node.expr, "_weighed")
+        for operand in node.ops:
+            operand.expr = _filtered(operand.expr, "_weighed")
+        return node
 
     def generic_visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> nodes.Node:
         """Any other part, if it is taken."""

@@ -233,3 +233,15 @@ def test_others_that_are_paused_cost_nothing() -> None:
     late: datetime = parse_utc("2030-01-01T00:00:00.000000Z")
     assert list(due(world.state, format_utc(late))) == []
     assert next_wake(world.state, world.now) is None
+
+
+def test_other_times_that_end_before_the_pause_are_refused() -> None:
+    """A prompt that would come once, within its pause, would never come."""
+    world = World()
+    id_ = world.register(time="in 3h")
+    world.advance(minutes=1)
+    pause(world, id_, None, world.now, until="in 2h")  # type: ignore[arg-type]
+    with pytest.raises(PromptyoselfError) as refusal:
+        modify(world, id_, Request(time="in 1h"), world.now)  # type: ignore[arg-type]
+    assert refusal.value.code == "nothing_left"
+    modify(world, id_, Request(time="in 4h"), world.now)  # type: ignore[arg-type]

@@ -189,7 +189,7 @@ def test_an_empty_text_is_a_slot_to_skip() -> None:
     "text",
     [
         BROKEN,
-        "{{ name.upper() }}",
+        "{{ name.upper }}",
         "{{ last_run.year }}",
         "{% for a in range(9999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}",
         "{% for a in range(9999) %}{{ 'é' ~ 'y'|replace('y', name) ~ name * 1 }}{% endfor %}",

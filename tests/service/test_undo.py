@@ -137,6 +137,38 @@ def test_a_pause_with_an_end_is_taken_back_to_what_it_was(var: Path, clock: Cloc
     assert (schedule["status"], schedule["resume_at"]) == ("paused", first)
 
 
+def test_a_pause_that_ended_by_itself_is_nobodys_change(var: Path, clock: Clock) -> None:
+    """The end of a pause is written when something looks: it isn't what was changed last, and a
+    pause whose time has passed isn't set up again, without an end."""
+    first, second = add("--every", "1h"), add("--every", "2h")
+    call("pause", second, "--until", "in 30m").success()
+    call("modify", first, "--prompt", "Other words.").success()
+    clock.advance(hours=1)
+    call("execute")  # ends its pause, whether Letta is there or not
+    assert events_of(var, "schedule.resumed")
+    answer = call("undo").success()
+    assert (answer["id"], answer["undone"]) == (first, "schedule.modified")
+    call("undo", second).error("cannot_undo")
+    assert shown_status(second) == "active"
+
+
+def test_no_pause_without_an_end_comes_of_one_with_an_end(var: Path, clock: Clock) -> None:
+    """What was to run again by itself isn't paused for ever by an undo after that time."""
+    ids = [add(prompt=prompt) for prompt in ("a", "b", "c")]
+    for id_ in ids:
+        call("pause", id_, "--until", "in 2h").success()
+    clock.advance(hours=1)
+    call("resume", ids[0]).success()
+    call("cancel", ids[1]).success()
+    call("pause", ids[2], "--until", "2031-01-01").success()
+    clock.advance(hours=2)
+    call("undo", ids[0]).error("cannot_undo")
+    call("undo", ids[1]).success()
+    call("undo", ids[2]).error("cannot_undo")
+    assert [shown_status(id_) for id_ in ids] == ["active", "active", "paused"]
+    assert call("show", ids[2]).success()["schedule"]["resume_at"].startswith("2031")
+
+
 def test_without_an_id_it_is_the_callers_last_change(var: Path, monkeypatch: Any) -> None:
     """Somebody else's later change is left alone, unless its schedule is named."""
     call("undo").error("nothing_to_undo")

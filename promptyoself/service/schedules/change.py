@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from promptyoself.core.errors import PromptyoselfError, WrongUsage
-from promptyoself.core.instants import MICROSECOND, format_utc, parse_utc
+from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.core.settings import Settings, default_zone
 from promptyoself.core.text_limits import MAX_REASON, check_text
 from promptyoself.core.times import local_time, require_future
@@ -53,6 +53,7 @@ from promptyoself.service.schedules.transition import (
     missed_or_uncounted,
     next_run_fields,
     open_slots,
+    require_slot_from,
     skip_drafts,
     skip_reason,
     with_notice,
@@ -147,7 +148,11 @@ def set_fields(
                 drafts += drop_ahead(store, state, schedule, now)
             check_order(new)
             trigger = schedule_trigger(new)
-            first = format_utc(first_fire(trigger, high_water(schedule, now, trigger)))
+            high = high_water(schedule, now, trigger)
+            first = format_utc(first_fire(trigger, high))
+            back = comes_back_at(schedule)
+            if back is not None and new.schedule_type == "once":
+                require_slot_from(parse_utc(back), trigger, high, id_)
             skipped, uncounted = missed_or_uncounted(schedule, now, skip_reason(schedule))
             drafts += skip_drafts(store, schedule, skipped, first)
             if first != schedule.next_run:
@@ -275,12 +280,8 @@ def pausing(
             high = max(high, parse_utc(schedule.last_slot))
         following = next_fire_time(trigger, high)
         next_run = None if following is None else format_utc(following)
-        if back is not None and next_fire_time(trigger, max(high, back - MICROSECOND)) is None:
-            raise PromptyoselfError(
-                "nothing_left",
-                f"{id_} has no slot at {format_utc(back)} or later, so it would never run again.",
-                "Take an earlier time; or `cancel` it.",
-            )
+        if back is not None:
+            require_slot_from(back, trigger, high, id_)
     else:  # a machine that can compute its times will count them when it is resumed
         skipped, next_run = [], schedule.next_run
     if back is not None and schedule.status == "paused" and comes_back_at(schedule) is None:

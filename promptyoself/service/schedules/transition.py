@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from promptyoself.core.errors import PromptyoselfError
-from promptyoself.core.instants import format_utc, parse_utc
+from promptyoself.core.instants import MICROSECOND, format_utc, parse_utc
 from promptyoself.core.times import local_time
 from promptyoself.events.draft import Draft
 from promptyoself.events.kinds import MISSED, SkipReason
@@ -79,6 +79,21 @@ def skip_drafts(
         store.draft(skip_event(slots, after), schedule.id, schedule.agent_id)
         for slots, after in zip(skipped, following, strict=False)
     ]
+
+
+def require_slot_from(back: datetime, trigger: Trigger, high: datetime, id_: str) -> None:
+    """Refuse times of which none is left when a pause ends, at ``back``; none up to ``high`` comes
+    anyway.
+
+    Raises:
+        PromptyoselfError: ``nothing_left``.
+    """
+    if next_fire_time(trigger, max(high, back - MICROSECOND)) is None:
+        raise PromptyoselfError(
+            "nothing_left",
+            f"{id_} has no slot at {format_utc(back)} or later, so it would never run again.",
+            "Take an earlier time for the pause, or a later one for the prompt; or `cancel` it.",
+        )
 
 
 def open_slots(state: State, id_: str) -> list[OpenSlot]:

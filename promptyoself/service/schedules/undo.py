@@ -35,6 +35,9 @@ _CHANGES = frozenset(
 """The types of events by which somebody changed a schedule."""
 
 
+_ENDS_OF_PAUSES = frozenset({"schedule.resumed", "schedule.cancelled", "schedule.registered"})
+
+
 class _Change(NamedTuple):
     """A change that is to be taken back."""
 
@@ -91,9 +94,18 @@ def _latest(
 ) -> tuple[Envelope | None, Position]:
     """The last event after a position that is wanted, if there is one, and the log's end."""
     latest = None
+    ends: dict[str | None, str] = {}  # when each paused schedule was to run again by itself
     for batch in store.unpinned.replay(after):
         after = batch.position
-        latest = next((event for event in reversed(batch.envelopes) if wanted(event)), latest)
+        for event in batch.envelopes:
+            if event.type == "schedule.paused":
+                ends[event.id] = event.data.get("resume_at") or ""
+            # A pause that ended by itself is nobody's change.
+            by_itself = event.type == "schedule.resumed" and "" < ends.get(event.id, "") <= event.ts
+            if event.type in _ENDS_OF_PAUSES:
+                ends.pop(event.id, None)
+            if wanted(event) and not by_itself:
+                latest = event
     return latest, after
 
 
@@ -205,6 +217,8 @@ class _Undoing(NamedTuple):
         return {**paused, "message": "It is paused again."}
 
     def _revive(self) -> Mapping[str, Any]:
+        if self.before is not None and self.before.status == "failed":
+            raise self._cannot("it had failed before, and `resume` would let it run")
         try:
             resumed = resume(self.store, self.schedule.id, self.reason, self.now)
         except PromptyoselfError as error:
@@ -212,14 +226,26 @@ class _Undoing(NamedTuple):
                 raise self._cannot("only registering it again brings it back") from None
             raise
         if self.before is not None and self.before.status == "paused":
+            if self._pause_has_ended():
+                message = (
+                    "Its cancellation is taken back: it runs again, since its pause has ended."
+                )
+                return {**resumed, "message": message}
             paused = self._pause()
             return {**paused, "message": "Its cancellation is taken back: it is paused again."}
         return {**resumed, "message": "Its cancellation is taken back: it runs again."}
 
-    def _pause(self) -> Mapping[str, Any]:
-        """Pause it, up to the time up to which it was paused before, if that is still to come."""
+    def _pause_has_ended(self) -> bool:
+        """Whether it was to run again by itself at a time that has passed."""
         ends = self.before.resume_at if self.before is not None else None
-        back = parse_utc(ends) if ends is not None and parse_utc(ends) > self.now else None
+        return ends is not None and parse_utc(ends) <= self.now
+
+    def _pause(self) -> Mapping[str, Any]:
+        """Pause it again, up to the time up to which it was paused before."""
+        if self._pause_has_ended():
+            raise self._cannot("the pause before it was to end at a time that has passed")
+        ends = self.before.resume_at if self.before is not None else None
+        back = None if ends is None else parse_utc(ends)
         id_, reason, now = self.schedule.id, self.reason, self.now
         drafts, paused = pausing(self.store, id_, reason, now, back, self.store.read().state)
         self.store.transact(now, lambda _: (drafts, None))

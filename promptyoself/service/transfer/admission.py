@@ -17,7 +17,7 @@ from promptyoself.service.schedules.limits import require_room, require_space
 from promptyoself.service.transfer import answers
 from promptyoself.state.apply import fold
 from promptyoself.state.overlay import Overlay
-from promptyoself.state.schedules import EMPTY, Schedule, State, prompt_size
+from promptyoself.state.schedules import EMPTY, Schedule, State, comes_back_at, prompt_size
 from promptyoself.store.store import Store
 
 MAX_BYTES = 256 * 1024 * 1024
@@ -99,7 +99,7 @@ def admit(store: Store, state: State, arrivals: Iterable[Arrival], now: datetime
         drafts = [store.draft(record, id_, registered.agent_id) for record in events]
         schedule, size = _preview(drafts, id_, now)
         if schedule.status not in FINISHED:
-            active = schedule.status == "active"
+            active = schedule.status == "active" or comes_back_at(schedule) is not None
             try:
                 if active:
                     require_room(state, schedule.agent_id, store.settings)
