@@ -479,6 +479,10 @@ def places(tmp_path: Path) -> list[str]:
     return [*paths, str(tmp_path), "/dev/null", "/dev/full", "/", "-"]
 
 
+ABOUT_THE_MACHINE = {"init", "service"}
+"""Commands that would change settings and services of the machine that runs the tests."""
+
+
 def parameters(name: str) -> list[click.Parameter]:
     """Those of a command, but for the one with which it would serve for ever."""
     command = cli.get_command(click.Context(cli), name)
@@ -522,6 +526,8 @@ def fuzzed(var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, tmp_path: P
     clock.now = LATER
     write_segments(var, segments_of(story()))
     monkeypatch.setenv("LETTA_BASE_URL", CLOSED)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("promptyoself.core.settings._ROOT", tmp_path / "site-packages")
     deep = tmp_path / "some" / "way" / "down"  # where `../..` is still our own
     deep.mkdir(parents=True)
     monkeypatch.chdir(deep)
@@ -553,7 +559,7 @@ def expect(var: Path, arguments: tuple[str, ...], stdin: bytes | None = b"Hello"
     count("command lines fuzzed")
 
 
-@pytest.mark.parametrize("name", sorted(COMMANDS))
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - ABOUT_THE_MACHINE))
 def test_no_command_line_breaks_a_command(
     fuzzed: Path, places: list[str], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -674,7 +680,7 @@ def test_processes_answer_too(fuzzed: Path, places: list[str], environ: dict[str
     """P7: raw bytes reach a real process the same way: one document, no traceback, in time."""
     chosen = chance("processes")
     environ["LETTA_BASE_URL"] = CLOSED
-    names = sorted(set(COMMANDS) - {"sandbox", "execute", "mcp"})
+    names = sorted(set(COMMANDS) - {"sandbox", "execute", "mcp"} - ABOUT_THE_MACHINE)
     for _ in range(rounds(6)):
         name = chosen.choice(names)
         arguments: list[str | bytes] = [name]
