@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
 
 import orjson
 import pytest
@@ -96,12 +97,46 @@ def plainly_following(schedule: dict[str, Any], after: datetime) -> datetime | N
             return None
     elif kind == "cron":
         slot = after.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+    elif kind == "rrule":
+        slot = following_day(schedule, after)
     else:
         step, anchor = timedelta(seconds=SECONDS[value]), read(schedule["anchor"])
         slot = anchor if start else anchor + step
         if slot <= after:
             slot = anchor + ((after - anchor) // step + 1) * step
     return None if schedule["until"] and slot > read(schedule["until"]) else slot
+
+
+def following_day(schedule: dict[str, Any], after: datetime) -> datetime:
+    """The first slot of a rule of days: at the time on the wall that it counts from, which is no
+    time in the London of March, and two in that of October."""
+    zone, anchor = ZoneInfo(schedule["timezone"]), read(schedule["anchor"])
+    time = anchor.astimezone(zone).time().replace(microsecond=0, fold=0)
+    day = max(after, anchor).astimezone(zone).date() - timedelta(days=1)
+    while True:
+        wall = datetime.combine(day, time, zone)
+        slot = wall.astimezone(UTC)
+        if slot.astimezone(zone).time() != time:  # jumped over: right after the gap
+            slot = slot.replace(minute=0, second=0)
+        if slot > after and slot >= anchor:
+            return slot
+        day += timedelta(days=1)
+
+
+def times_every(length: str, zone: str) -> dict[str, str]:
+    """What `--every` makes: whole days keep the time on the wall where clocks change."""
+    if length == "1d" and zone != "UTC":
+        return {"schedule_type": "rrule", "schedule_value": "FREQ=DAILY"}
+    return {"schedule_type": "interval", "schedule_value": length}
+
+
+def counted_from(schedule: dict[str, Any], now: datetime) -> str:
+    """The start; else the minute of now for a rule, and its whole second for an interval."""
+    if schedule["start_at"]:
+        return str(schedule["start_at"])
+    if schedule["schedule_type"] == "rrule":
+        return spelled(now.replace(second=0, microsecond=0))
+    return spelled(now + timedelta(microseconds=-now.microsecond % 1_000_000))
 
 
 def option_words(values: dict[str, Any]) -> list[str]:
@@ -444,7 +479,7 @@ class Machine(RuleBasedStateMachine):
             fields.update(schedule_type="cron", schedule_value="0 * * * *", timezone="UTC")
         else:
             trigger = ("every", when)
-            fields.update(schedule_type="interval", schedule_value=when)
+            fields.update(times_every(when, fields["timezone"]))
         for name, offset in (("until", until), ("start_at", start)):
             if offset is not None:
                 fields[name] = spelled(self.now + timedelta(minutes=offset))
@@ -461,8 +496,7 @@ class Machine(RuleBasedStateMachine):
 
     def registration(self, words: tuple[str, ...], fields: dict[str, Any]) -> Step:
         now = self.now
-        up = timedelta(microseconds=-now.microsecond % 1_000_000)
-        fields["anchor"] = fields["start_at"] or spelled(now + up)
+        fields["anchor"] = counted_from(fields, now)
         if fields["start_at"] and fields["until"] and fields["start_at"] > fields["until"]:
             return Step(words, "start_after_until")
         if following(fields, now) is None:
@@ -521,10 +555,12 @@ class Machine(RuleBasedStateMachine):
         known = [content for content, id_ in sorted(self.model.ids.items(), key=str)]
         content = known[number % len(known)]
         fields = {**DEFAULTS, **dict(zip(CONTENT, content, strict=True))}
-        kind = {"once": "time", "cron": "cron", "interval": "every"}[fields["schedule_type"]]
+        kinds = {"once": "time", "cron": "cron", "interval": "every", "rrule": "every"}
+        kind, value = kinds[fields["schedule_type"]], fields["schedule_value"]
+        value = {"FREQ=DAILY": "1d"}.get(value, value)
         named = [name for name in CONTENT if not name.startswith("schedule_")]
-        words = register_words(fields, kind, fields["schedule_value"], *named)
-        if kind == "time" and read(fields["schedule_value"]) <= self.now:
+        words = register_words(fields, kind, value, *named)
+        if kind == "time" and read(value) <= self.now:
             self.do(Step(words, "past_time"))
         else:
             self.do(self.registration(words, fields))
@@ -667,7 +703,7 @@ class Machine(RuleBasedStateMachine):
             return Step(words, "not_active")
         new = dict(changes)
         if "every" in new:
-            new.update(schedule_type="interval", schedule_value=new.pop("every"))
+            new.update(times_every(new.pop("every"), schedule["timezone"]))
         for name in {"until", "name"} & set(new):
             new[name] = new[name] or None  # an empty text takes it away
         new = {name: value for name, value in new.items() if value != schedule[name]}
@@ -682,8 +718,7 @@ class Machine(RuleBasedStateMachine):
             if most is not None and schedule["repetition_count"] >= most:
                 return Step(words, "nothing_left")
             if timing & {"schedule_type", "schedule_value"}:
-                up = timedelta(microseconds=-self.now.microsecond % 1_000_000)
-                after["anchor"] = after["start_at"] or spelled(self.now + up)
+                after["anchor"] = counted_from(after, self.now)
             if after["start_at"] and after["until"] and after["start_at"] > after["until"]:
                 return Step(words, "start_after_until")
             first = following(after, self.model.high(after, self.now))
