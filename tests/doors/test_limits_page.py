@@ -11,6 +11,7 @@ from promptyoself.doors import command, monitor
 from promptyoself.doors.commands import log
 from promptyoself.doors.mcp import connections, http, shares
 from promptyoself.index import index
+from promptyoself.rules import templates
 from promptyoself.sandbox import http as sandbox_http
 from promptyoself.targets.letta import client, deadline
 
@@ -30,6 +31,11 @@ NUMBERS = {
     "how far the index may be behind the log": (
         index._WRITE_AFTER_BYTES,
         index._WRITE_AFTER_EVENTS,
+    ),
+    "a prompt with values: the template, the text that comes of it, steps of its loops": (
+        templates.MAX_TEMPLATE,
+        templates.MAX_TEXT,
+        templates.MAX_STEPS,
     ),
     "a call that only reads": (int(command.MAX_SECONDS),),
     "its answer": (command.MAX_ANSWER_BYTES,),

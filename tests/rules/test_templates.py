@@ -139,6 +139,12 @@ def test_an_unknown_variable_is_refused(template: str) -> None:
         "{% set s = 'aaaaaaaaaa' %}" + "{% set s = s|replace('a', s) %}" * 10 + "{{ s }}",
         "{% set s = 'a' %}" + "{% set s = s ~ s %}" * 20 + "{{ s }}" * 100,
         "{% set n = 9 %}" + "{% set n = n * n %}" * 60 + "{{ n }}",
+        "{% set s = 'abcdefgh' %}"
+        + "{% set s = s ~ s %}" * 13
+        + "{% for n in range(9999) %}{% if s[1:] == s %}{% endif %}{% endfor %}",
+        "{% set s = 'abcdefgh' %}"
+        + "{% set s = s ~ s %}" * 13
+        + "{% for n in range(9999) %}{% if 'x' in s %}{% endif %}{% endfor %}",
         "{{ now.__class__ }}",
         "{{ ''.__class__.__mro__ }}",
         "{{ ''.format }}",
