@@ -30,6 +30,10 @@ from promptyoself.state.schedules import OpenSlot, Schedule, State
 _MOST_RECORDS = 1000
 """The most events of one decision. The rest is left to the next decision, which follows at once."""
 
+_MOST_TEXT = 4 * 1024 * 1024
+"""The characters of rendered texts after which one decision claims no more. They take at most 24
+MiB of JSON in its append, which may have 64 MiB. The rest is left to the next decision."""
+
 
 class Stalled(NamedTuple):
     """What keeps a delivery from its end, though it goes on."""
@@ -131,8 +135,10 @@ def claim(
     claiming = _Claiming(state, now, worker, policy, rank_desires, check, event_time or now)
     decision = Decision([], [], [], {})
     occupied: set[str] = set()
+    written = 0  # characters of texts that were rendered
     for id_, key in _candidates(state, now, until, only):
-        if len(decision.claims) >= seats or len(decision.records) >= _MOST_RECORDS:
+        full = len(decision.records) >= _MOST_RECORDS or written >= _MOST_TEXT
+        if len(decision.claims) >= seats or full:
             break
         schedule = state.schedules[id_]
         if schedule.agent_id in occupied:
@@ -149,6 +155,8 @@ def claim(
             decision.broken[id_] = f"{error}" if expected else f"{type(error).__name__}: {error}"
             continue
         decision.records.extend((record, id_) for record in events)
+        claims = (record for record in events if isinstance(record, records.DeliveryAttempted))
+        written += sum(len(record.text or "") for record in claims)
         skips = (record for record in events if isinstance(record, records.DeliverySkipped))
         decision.skipped.extend(_skip_line(schedule, record) for record in skips)
         if new_claim is not None:

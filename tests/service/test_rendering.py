@@ -71,6 +71,26 @@ def test_a_wrong_template_is_refused_before_anything_is_written(
     assert "render" not in shown
 
 
+def test_long_texts_leave_the_append_room() -> None:
+    """P2: texts of many agents, each as long as may be, don't make one append that is too long, in
+    which nobody's prompt would be claimed. All of them are claimed in the end."""
+    world = World()
+    text = "{% set s = '\x01\x01\x01\x01' %}" + "{% set s = s ~ s %}" * 15 + "{{ s }}"
+    for number in range(80):
+        world.register(f"agent-{number}", text, render="jinja2")
+    world.register("agent-plain", "Hi")
+    world.advance(minutes=2)
+    claimed: list[str] = []
+    while due := world.claim(seats=256):
+        if not due.claims:
+            break
+        assert (
+            sum(len(orjson.dumps(record._asdict())) for record, _ in due.records) < 32 * 1024 * 1024
+        )
+        claimed += [claim.agent_id for claim in due.claims]
+    assert len(claimed) == len(set(claimed)) == 81
+
+
 def test_an_idle_prompt_has_no_values(var: Any) -> None:
     """`--render` is for a prompt. A schedule that becomes an idle one is rendered no more."""
     base = ("register", "--agent-id", AGENT, "--every", "1h")
