@@ -25,7 +25,7 @@ VARIABLE = "_PROMPTYOSELF_COMPLETE"
 """What a shell sets to ask for completion."""
 
 _MOST = 2000
-"""So many schedules are looked at."""
+"""The most schedules that are looked at."""
 
 _SIMPLE = re.compile(r"[\w.@+-]+")
 """Names that need no quoting in a shell: others aren't offered."""

@@ -145,7 +145,7 @@ def _read(text: str) -> Recurrence:
 
 
 def _rule(length: _Length, days: _Days, times: set[tuple[int, int]]) -> Recurrence:
-    """The rule of every so many days, weeks or months. Raises where there is none."""
+    """The rule of a number of days, weeks or months. Raises where there is none."""
     of_week = days.of_week
     is_in_month = days.of_month != "*" or "#" in of_week or of_week.startswith("L")
     fitting = {"d": of_week == "*" and not is_in_month, "mo": is_in_month}

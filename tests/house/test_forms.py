@@ -10,7 +10,7 @@ from former_version.questions import CONTINUED, QUESTIONS, WRONG
 from rich.cells import cell_len
 
 SHOWN_AS_THEY_ARE = ("--ndjson", "--note", "metrics", "export")
-"""What is for programs, whoever asks."""
+"""What is for programs, no matter who asks."""
 
 
 def _check(text: str, words: list[str], columns: int) -> None:

@@ -293,5 +293,5 @@ def _nothing_to_undo(id_: str | None) -> PromptyoselfError:
     return PromptyoselfError(
         "nothing_to_undo",
         "The log has no change of a schedule by you.",
-        "With --id, the last change of that schedule is taken back, whoever made it.",
+        "With --id, the last change of that schedule is taken back, no matter by whom.",
     )
