@@ -625,6 +625,8 @@ class Machine(RuleBasedStateMachine):
         over = after is None or schedule["next_run"] is None
         if over and schedule["status"] == "failed":
             return "nothing_left"
+        if schedule["status"] == "failed" and self.name_is_taken(id_, schedule):
+            return "name_taken"
 
         def resumed(answer: dict[str, Any]) -> None:
             self.model.wrote(self.now)

@@ -2,11 +2,16 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from calling import AGENT, add, call, events_of, log_of, use_environ
+from world import World
 
+from promptyoself.core.errors import PromptyoselfError
 from promptyoself.doors.agent_names import remember_names
+from promptyoself.service.schedules.change import modify, resume
+from promptyoself.service.schedules.request import Request
 
 OTHER = "agent-00000000-0000-4000-8000-000000000002"
 
@@ -108,6 +113,24 @@ def test_names_that_are_in_use_are_unique(var: Path) -> None:
     call("cancel", first).success()
     call("modify", second, "--name", "plan").success()
     call(*again).error("name_taken")  # which would bring the cancelled one back
+
+
+def test_a_failed_schedule_does_not_come_back_beside_its_name() -> None:
+    """What has failed is over, so its name may be taken meanwhile; then `resume` refuses it."""
+    world = World()
+    store: Any = world
+    failed = world.register(name="plan", grace="1h")
+    world.advance(days=1)
+    world.claim()
+    modify(store, failed, Request(every="1h"), world.now)
+    assert world.state.schedules[failed].status == "failed"
+    other = world.register(name="plan", every="2h")
+    with pytest.raises(PromptyoselfError) as refused:
+        resume(store, failed, None, world.now)
+    assert (refused.value.code, refused.value.details["taken_by"]) == ("name_taken", other)
+    modify(store, failed, Request(name="plan 2"), world.now)
+    resume(store, failed, None, world.now)
+    assert world.state.schedules[failed].status == "active"
 
 
 def test_too_short_a_beginning_is_told(var: Path) -> None:

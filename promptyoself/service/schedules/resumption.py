@@ -40,8 +40,8 @@ def resumption(
     """The events that let a paused or failed schedule run on, and what to answer.
 
     Raises:
-        PromptyoselfError: ``nothing_left``, ``too_many_schedules``, or why its times can't be
-            computed on this machine.
+        PromptyoselfError: ``nothing_left``, ``too_many_schedules``, ``prompts_too_large``,
+            ``name_taken``, or why its times can't be computed on this machine.
     """
     if is_over(schedule, now):
         events, after = end_of_pause(state, schedule, reason)
@@ -70,6 +70,7 @@ def resumption(
         require_room(state, schedule.agent_id, store.settings)
     if schedule.status in FINISHED:
         require_space(state, schedule.agent_id, schedule.prompt, store.settings)
+        require_free_name(state, schedule.agent_id, schedule.name, schedule.id)
     next_run = format_utc(following)
     drafts = skip_drafts(
         store, schedule, missed_slots(schedule, now, skip_reason(schedule)), next_run
