@@ -10,7 +10,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -520,6 +520,7 @@ def command_lines(draw: st.DrawFn, name: str, paths: list[str]) -> tuple[str, ..
 def fuzzed(var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A data directory with a story in it, no Letta, and servers that end as soon as they serve."""
     from promptyoself import sandbox
+    from promptyoself.doors import waiting
     from promptyoself.doors.mcp import lifecycle
     from promptyoself.service.delivery import loop
 
@@ -541,6 +542,8 @@ def fuzzed(var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, tmp_path: P
     def hurried(*arguments: Any, deadline: float, **more: Any) -> Any:
         return once(*arguments, deadline=min(deadline, 0.2), **more)
 
+    # `history --follow` would go on until a signal.
+    monkeypatch.setattr(waiting, "until_stopped", lambda: nullcontext(lambda: False))
     monkeypatch.setattr(sandbox, "serve_forever", served)
     monkeypatch.setattr(lifecycle, "serve", served_to_agents)
     monkeypatch.setattr(loop, "execute_once", hurried)
@@ -685,6 +688,7 @@ def test_processes_answer_too(fuzzed: Path, places: list[str], environ: dict[str
         name = chosen.choice(names)
         arguments: list[str | bytes] = [name]
         options = [option for option in parameters(name) if isinstance(option, click.Option)]
+        options = [option for option in options if option.name != "follows"]  # that has no end
         for option in chosen.sample(options, min(len(options), 3)):
             arguments.append(option.opts[0])
             if not option.is_flag:
