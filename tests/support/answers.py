@@ -20,10 +20,14 @@ def documented() -> frozenset[str]:
     return frozenset(re.findall(r"^\| `([a-z0-9_]+)` \|", text, re.MULTILINE))
 
 
+FOLLOWING = {"--follow", "-f"}
+
+
 def is_raw(arguments: tuple[str, ...]) -> bool:
     """Whether success prints something else than one JSON document."""
     words = set(arguments)
     ways = {"--ndjson", "table", "--format=table", "--note", "--help", "-h", "--version"}
+    ways |= FOLLOWING
     ways |= {"export", "metrics", "help", "completion"}
     return bool(words & ways) or any(word.startswith("--note=") for word in words)
 
@@ -38,7 +42,9 @@ def check_answer(answer: Answer, arguments: tuple[str, ...]) -> dict[str, Any] |
         return None
     if {"table", "--format=table"} & {*arguments} and not answer.out.startswith(b"{"):
         return None  # an error in the form for people
-    if "--ndjson" in arguments:  # the events before the damage are printed before the error
+    if {"--ndjson", *FOLLOWING} & {
+        *arguments
+    }:  # the events before the damage are printed before the error
         answer = answer._replace(out=answer.out.splitlines(keepends=True)[-1])
     document = answer.document
     if answer.code:
