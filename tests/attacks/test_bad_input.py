@@ -538,11 +538,12 @@ def test_an_answer_that_cannot_be_written_is_no_traceback(
     assert answer.err.count("\n") == 1, answer.err
 
 
-def test_a_table_may_hold_anything(var: Path) -> None:
+def test_a_table_may_hold_anything(var: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`--format table` shows a prompt's control characters instead of obeying them, and doesn't
     take its brackets for markup."""
     prompt = "[red]x[/red] \x1b[2J\x07 \u202egnp.exe [/nothing]"
     call(*NO_PROMPT, "--prompt", prompt).success()
+    monkeypatch.setenv("COLUMNS", "200")
     answer = call("list", "--format", "table")
     assert answer.code == 0
     shown = answer.out.decode()

@@ -60,8 +60,8 @@ def test_check_says_when_it_is_an_agents_name(
     assert sandbox.agents[0] in error["hint"]
     assert error["named"] == [sandbox.agents[0]]
     assert call(*asked, "Other").error("agent_not_found")["named"] == [sandbox.agents[1]]
-    twin = sandbox.create_agent("echo")
-    assert call(*asked, "echo").error("agent_not_found")["named"] == [sandbox.agents[0], twin]
+    twins = [sandbox.create_agent("twin"), sandbox.create_agent("twin")]
+    assert call(*asked, "twin").error("agent_not_found")["named"] == twins
     error = call(*asked, "nobody").error("agent_not_found")
     assert "named" not in error
     assert "promptyoself agents" in error["hint"]
