@@ -164,9 +164,8 @@ class Session:
                 f"There is no data directory {str(var)!r}.",
                 "Check --var; the first command that writes there makes it.",
             )
-        if (
-            self._origin("PROMPTYOSELF_VAR") == "default"
-        ):  # the name wasn't typed, so it isn't mistyped
+        # A name that wasn't typed isn't mistyped.
+        if self._origin("PROMPTYOSELF_VAR") == "default":
             return
         what = "no log yet in" if there else "no folder"
         message = f"There is {what} {str(var)!r}, which PROMPTYOSELF_VAR or --var names."

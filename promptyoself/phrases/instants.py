@@ -22,6 +22,7 @@ from promptyoself.core.times import (
 from promptyoself.phrases.clock import SpokenClock, read_clock
 from promptyoself.phrases.words import (
     DAY_PARTS,
+    FULL_WEEKDAYS,
     MONTHS,
     UNITS,
     WEEKDAYS,
@@ -34,12 +35,11 @@ from promptyoself.phrases.words import (
 MORNING = time(9)
 """The time of a day that is named without one, as snooze buttons have it."""
 
-_FULL_DAYS = [day for day in WEEKDAYS if len(day) > 5 and not day.endswith("s")]
 EXAMPLES = (
     *("tomorrow", "tomorrow 9am", "tomorrow at 9", "day after tomorrow at noon", "today at 17:00"),
     *("noon", "midnight", "tonight at 9", "in 2 hours", "in an hour", "in half an hour"),
     *("in 45 minutes", "in 3 days", "in a week", "the 1st at 8", "last day of the month at 18:00"),
-    *(f"{which}{day}{clock}" for which in ("", "next ", "this ") for day in _FULL_DAYS
+    *(f"{which}{day}{clock}" for which in ("", "next ", "this ") for day in FULL_WEEKDAYS
       for clock in ("", " 9am", " at 17:00")),
 )  # fmt: skip
 """Phrases that people write often, with which others are compared that aren't taken."""

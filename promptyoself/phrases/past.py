@@ -24,6 +24,7 @@ from promptyoself.phrases.clock import SpokenClock, read_clock
 from promptyoself.phrases.instants import nth_day, read_amount
 from promptyoself.phrases.words import (
     DAY_PARTS,
+    FULL_WEEKDAYS,
     MONTHS,
     WEEKDAYS,
     AmbiguousError,
@@ -42,7 +43,7 @@ _YEARS_BACK = 9  # the last 29 February can be eight years ago
 EXAMPLES = (
     *("yesterday", "last night", "this morning", "yesterday morning", "yesterday evening"),
     *("today", "last week", "last month", "this week", "2 hours ago", "an hour ago", "3 days ago"),
-    *(f"last {day}" for day in WEEKDAYS if len(day) > 5 and not day.endswith("s")),
+    *(f"last {day}" for day in FULL_WEEKDAYS),
 )
 """Phrases that people write often, with which others are compared that aren't taken."""
 

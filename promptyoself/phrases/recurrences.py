@@ -14,6 +14,7 @@ from typing import NamedTuple
 from promptyoself.phrases.clock import SpokenClock, read_clock, read_clocks
 from promptyoself.phrases.words import (
     DAY_PARTS,
+    FULL_WEEKDAYS,
     MONTHS,
     ORDINALS,
     UNITS,
@@ -43,7 +44,7 @@ EXAMPLES = (
     *("every day at 9", "every weekday at 9", "weekdays at 9", "daily at 9", "every morning at 8"),
     *("every 15 minutes", "every hour", "every 2 hours", "every 2 weeks", "every 3 days at 9"),
     *(f"{often} {day} at 9" for often in ("every", "every other", "first", "last")
-      for day in WEEKDAYS if len(day) > 5 and not day.endswith("s")),
+      for day in FULL_WEEKDAYS),
     *("every 2 hours between 9 and 17 on weekdays", "last day of the month at 18:00"),
     *("first monday of the month at 9", "every month on the 1st at 9", "every 5 march at 9"),
 )  # fmt: skip

@@ -28,6 +28,9 @@ WEEKDAYS = {
 }
 """Each name of a weekday, and its plural, with its number: Monday is 0."""
 
+FULL_WEEKDAYS = [day for day in WEEKDAYS if len(day) > 5 and not day.endswith("s")]
+"""Those of their names that aren't shortened."""
+
 MONTHS = {
     name: number
     for number, names in enumerate(

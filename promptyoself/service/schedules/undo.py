@@ -36,6 +36,7 @@ _CHANGES = frozenset(
 
 
 _ENDS_OF_PAUSES = frozenset({"schedule.resumed", "schedule.cancelled", "schedule.registered"})
+"""The types of events after which a schedule doesn't wait for its pause to end."""
 
 
 class _Change(NamedTuple):
