@@ -14,7 +14,7 @@ from textwrap import wrap
 import click
 
 from promptyoself.cli import cli
-from promptyoself.core.settings import SETTINGS
+from promptyoself.core.setting_values import SETTINGS
 from promptyoself.doors.agent_parameters import argument_name, parameters
 from promptyoself.doors.registry import AGENT_FACING, TOOLS, Effect, Tool
 

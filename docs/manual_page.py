@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import click
 
 from promptyoself import __version__
-from promptyoself.core.settings import SETTINGS
+from promptyoself.core.setting_values import SETTINGS
 from promptyoself.doors.registry import GROUPS
 
 NAME = "promptyoself"

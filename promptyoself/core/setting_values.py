@@ -1,13 +1,99 @@
-"""Reading the values of settings, which are text, as numbers, paths, words and so on."""
+"""Which settings there are, and how their values, which are text, are read as numbers and so on."""
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from promptyoself.core.addresses import is_ambiguous, presentable
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.ids import is_opaque_id
 from promptyoself.core.times import number_of_seconds
+
+
+class Setting(NamedTuple):
+    """One environment variable: what it is for, and its default as it would be written."""
+
+    name: str
+    default: str
+    help: str
+    secret: bool = False
+    address: bool = False
+
+
+SETTINGS = (
+    Setting("PROMPTYOSELF_VAR", "", "The data directory."),
+    Setting(
+        "LETTA_BASE_URL", "http://localhost:8283", "Where the Letta server answers.", address=True
+    ),
+    Setting(
+        "LETTA_SERVER_URL",
+        "",
+        "The same, where LETTA_BASE_URL isn't set; Sanctum hosts set it.",
+        address=True,
+    ),
+    Setting("LETTA_API_KEY", "", "Letta's API key.", secret=True),
+    Setting("LETTA_SERVER_PASSWORD", "", "A self-hosted Letta's password.", secret=True),
+    Setting(
+        "PROMPTYOSELF_LETTA_CODE_URL",
+        "ws://127.0.0.1:4500",
+        "Where Letta Code's App Server answers, or off where there is none.",
+        address=True,
+    ),
+    Setting(
+        "PROMPTYOSELF_LETTA_CODE_TOKEN",
+        "",
+        "The token of an App Server that asks for one.",
+        secret=True,
+    ),
+    Setting(
+        "PROMPTYOSELF_LETTA_CLOUD",
+        "off",
+        "Prompts for Letta Code's agents in Letta Cloud: off, or untested, as nobody has tried it.",
+    ),
+    Setting("PROMPTYOSELF_INTERVAL", "60", "The longest sleep of the loop: seconds, or 1m30s."),
+    Setting(
+        "PROMPTYOSELF_TZ",
+        "",
+        "The time zone of times that name none; else the machine's, and UTC for agents.",
+    ),
+    Setting("PROMPTYOSELF_DEFAULT_AGENT_ID", "", "The agent where --agent-id isn't given."),
+    Setting("LETTA_AGENT_ID", "", "The same, where PROMPTYOSELF_DEFAULT_AGENT_ID isn't set."),
+    Setting("PROMPTYOSELF_ONLY_AGENT", "", "Refuse everything that concerns another agent."),
+    Setting("PROMPTYOSELF_MIN_INTERVAL", "10", "The shortest interval allowed, in seconds."),
+    Setting("PROMPTYOSELF_MAX_ACTIVE_PER_AGENT", "100", "Active schedules per agent."),
+    Setting(
+        "PROMPTYOSELF_MAX_PROMPT_BYTES_PER_AGENT",
+        "4194304",
+        "Bytes of an agent's prompts together, of schedules that aren't over.",
+    ),
+    Setting("PROMPTYOSELF_DAILY_PER_AGENT", "500", "Deliveries per agent and day (UTC)."),
+    Setting("PROMPTYOSELF_RECONCILE_GRACE", "120", "Seconds without a trace before a resend."),
+    Setting("PROMPTYOSELF_DESIRE_HALF_LIFE", "30d", "The time in which a desire fades to half."),
+    Setting("PROMPTYOSELF_CALL_TIMEOUT", "30", "Seconds that one request to Letta may take."),
+    Setting("PROMPTYOSELF_LOCK_TIMEOUT", "10", "Seconds to wait for the log's lock."),
+    Setting("PROMPTYOSELF_LOG_FILE", "", "Where the loop's log goes, rotated; else stderr."),
+    Setting(
+        "PROMPTYOSELF_LOG_FORMAT", "text", "The loop's log on stderr: text (warnings) or json."
+    ),
+    Setting("PROMPTYOSELF_LOG_LEVEL", "info", "The least level of JSON lines: debug to error."),
+    Setting("PROMPTYOSELF_LOG_PROMPTS", "0", "Whether prompts may appear in the loop's log."),
+    Setting(
+        "PROMPTYOSELF_MCP_TOKEN",
+        "",
+        "What MCP clients have to show over HTTP, of 16 characters at least.",
+        secret=True,
+    ),
+    Setting(
+        "PROMPTYOSELF_FORMAT",
+        "auto",
+        "How answers look: table (for people), json, or auto: table at a terminal, json elsewhere.",
+    ),
+    Setting("PROMPTYOSELF_DB_PATH", "", "For the SQLite versions; it is not used any more."),
+)
+
+_WEB_SOCKET = r"wss?://([^\s/?#@\[\]:]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]{1,5}))?(/[^\s?#@]*)?"
 
 
 class SettingValues(dict[str, str]):
@@ -53,6 +139,18 @@ class SettingValues(dict[str, str]):
                 "an address: write /, ?, # and @ before its host's name as %2F, %3F, %23 and %40"
             )
             raise _invalid("LETTA_BASE_URL", presentable(url), wanted)
+        return url.rstrip("/")
+
+    def letta_code_url(self) -> str | None:
+        """The address of the App Server, without a slash at its end. None: there is none."""
+        name = "PROMPTYOSELF_LETTA_CODE_URL"
+        url = self[name]
+        if url.lower() == "off":
+            return None
+        address = re.fullmatch(_WEB_SOCKET, url)
+        if address is None or not 0 < int(address["port"] or 1) < 65536:
+            wanted = "off, or an address such as ws://127.0.0.1:4500, without a user or a query"
+            raise _invalid(name, presentable(url), wanted)
         return url.rstrip("/")
 
     def seconds(self, name: str, least: float) -> float:

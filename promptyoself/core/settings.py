@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from promptyoself.core.addresses import credentials, presentable
 from promptyoself.core.diagnostics import LEVELS
 from promptyoself.core.errors import PromptyoselfError
-from promptyoself.core.setting_values import SettingValues
+from promptyoself.core.setting_values import SETTINGS, Setting, SettingValues
 from promptyoself.core.texts import trimmed
 from promptyoself.core.times import parse_duration, parse_zone
 
@@ -27,70 +27,6 @@ V = TypeVar("V")
 
 _ROOT = Path(__file__).resolve().parents[2]
 
-
-class Setting(NamedTuple):
-    """One environment variable: what it is for, and its default as it would be written."""
-
-    name: str
-    default: str
-    help: str
-    secret: bool = False
-    address: bool = False
-
-
-SETTINGS = (
-    Setting("PROMPTYOSELF_VAR", "", "The data directory."),
-    Setting(
-        "LETTA_BASE_URL", "http://localhost:8283", "Where the Letta server answers.", address=True
-    ),
-    Setting(
-        "LETTA_SERVER_URL",
-        "",
-        "The same, where LETTA_BASE_URL isn't set; Sanctum hosts set it.",
-        address=True,
-    ),
-    Setting("LETTA_API_KEY", "", "Letta's API key.", secret=True),
-    Setting("LETTA_SERVER_PASSWORD", "", "A self-hosted Letta's password.", secret=True),
-    Setting("PROMPTYOSELF_INTERVAL", "60", "The longest sleep of the loop: seconds, or 1m30s."),
-    Setting(
-        "PROMPTYOSELF_TZ",
-        "",
-        "The time zone of times that name none; else the machine's, and UTC for agents.",
-    ),
-    Setting("PROMPTYOSELF_DEFAULT_AGENT_ID", "", "The agent where --agent-id isn't given."),
-    Setting("LETTA_AGENT_ID", "", "The same, where PROMPTYOSELF_DEFAULT_AGENT_ID isn't set."),
-    Setting("PROMPTYOSELF_ONLY_AGENT", "", "Refuse everything that concerns another agent."),
-    Setting("PROMPTYOSELF_MIN_INTERVAL", "10", "The shortest interval allowed, in seconds."),
-    Setting("PROMPTYOSELF_MAX_ACTIVE_PER_AGENT", "100", "Active schedules per agent."),
-    Setting(
-        "PROMPTYOSELF_MAX_PROMPT_BYTES_PER_AGENT",
-        "4194304",
-        "Bytes of an agent's prompts together, of schedules that aren't over.",
-    ),
-    Setting("PROMPTYOSELF_DAILY_PER_AGENT", "500", "Deliveries per agent and day (UTC)."),
-    Setting("PROMPTYOSELF_RECONCILE_GRACE", "120", "Seconds without a trace before a resend."),
-    Setting("PROMPTYOSELF_DESIRE_HALF_LIFE", "30d", "The time in which a desire fades to half."),
-    Setting("PROMPTYOSELF_CALL_TIMEOUT", "30", "Seconds that one request to Letta may take."),
-    Setting("PROMPTYOSELF_LOCK_TIMEOUT", "10", "Seconds to wait for the log's lock."),
-    Setting("PROMPTYOSELF_LOG_FILE", "", "Where the loop's log goes, rotated; else stderr."),
-    Setting(
-        "PROMPTYOSELF_LOG_FORMAT", "text", "The loop's log on stderr: text (warnings) or json."
-    ),
-    Setting("PROMPTYOSELF_LOG_LEVEL", "info", "The least level of JSON lines: debug to error."),
-    Setting("PROMPTYOSELF_LOG_PROMPTS", "0", "Whether prompts may appear in the loop's log."),
-    Setting(
-        "PROMPTYOSELF_MCP_TOKEN",
-        "",
-        "What MCP clients have to show over HTTP, of 16 characters at least.",
-        secret=True,
-    ),
-    Setting(
-        "PROMPTYOSELF_FORMAT",
-        "auto",
-        "How answers look: table (for people), json, or auto: table at a terminal, json elsewhere.",
-    ),
-    Setting("PROMPTYOSELF_DB_PATH", "", "For the SQLite versions; it is not used any more."),
-)
 
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 _SECRETS = {setting.name for setting in SETTINGS if setting.secret}
@@ -151,6 +87,9 @@ class Settings(NamedTuple):
     log_prompts: bool
     secrets: tuple[str, ...]
     mcp_token: str | None
+    letta_code_url: str | None
+    letta_code_token: str | None
+    letta_cloud: bool
     format: str
     unknown: tuple[Unknown, ...]
 
@@ -187,7 +126,7 @@ def check_value(name: str, value: str) -> None:
     """
     values = SettingValues((setting.name, setting.default) for setting in SETTINGS)
     values[name] = trimmed(value)
-    if _BY_NAME[name].address:
+    if name == "LETTA_SERVER_URL":
         values["LETTA_BASE_URL"] = values[name]
     if name in _SECRETS:
         values.secret(name)
@@ -332,6 +271,9 @@ def _checked(values: SettingValues, unknown: tuple[Unknown, ...]) -> Settings:
         log_prompts=values.flag("PROMPTYOSELF_LOG_PROMPTS"),
         secrets=tuple(secrets),
         mcp_token=values.secret("PROMPTYOSELF_MCP_TOKEN"),
+        letta_code_url=values.letta_code_url(),
+        letta_code_token=values.secret("PROMPTYOSELF_LETTA_CODE_TOKEN"),
+        letta_cloud=values.word("PROMPTYOSELF_LETTA_CLOUD", ("off", "untested")) != "off",
         format=values.word("PROMPTYOSELF_FORMAT", ("auto", "table", "json")),
         unknown=unknown,
     )

@@ -152,7 +152,7 @@ def _types(_: click.Context) -> Iterator[CompletionItem]:
 
 
 def _settings(_: click.Context) -> Iterator[CompletionItem]:
-    from promptyoself.core.settings import SETTINGS
+    from promptyoself.core.setting_values import SETTINGS
 
     for setting in SETTINGS:
         yield CompletionItem(setting.name, help=setting.help)

@@ -39,7 +39,7 @@ from tally import chance, count, rounds
 from promptyoself.cli import cli
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.instants import format_utc, parse_utc
-from promptyoself.core.settings import SETTINGS
+from promptyoself.core.setting_values import SETTINGS
 from promptyoself.core.times import format_duration, parse_duration, parse_time, parse_zone
 from promptyoself.doors.registry import COMMANDS
 from promptyoself.ledger.envelope import Envelope, decode_line, encode_line

@@ -6,7 +6,8 @@ import pytest
 
 from promptyoself.core import settings as module
 from promptyoself.core.errors import PromptyoselfError
-from promptyoself.core.settings import SETTINGS, default_zone, load_settings, read_sources
+from promptyoself.core.setting_values import SETTINGS
+from promptyoself.core.settings import check_value, default_zone, load_settings, read_sources
 
 
 @pytest.fixture
@@ -35,6 +36,8 @@ def test_the_defaults_are_good_settings(checkout: Path) -> None:
     assert settings.caps == (10, 100, 500, 4 * 1024 * 1024)
     assert (settings.default_agent, settings.only_agent, settings.log_file) == (None, None, None)
     assert settings.log_prompts is False
+    assert (settings.letta_code_url, settings.letta_code_token) == ("ws://127.0.0.1:4500", None)
+    assert settings.letta_cloud is False
 
 
 def test_the_data_directory_is_never_the_callers(
@@ -115,7 +118,10 @@ def test_every_setting_is_described_once() -> None:
     assert len(set(names)) == len(names)
     assert all(setting.help.endswith(".") for setting in SETTINGS)
     secret = {setting.name for setting in SETTINGS if setting.secret}
-    assert secret == {"LETTA_API_KEY", "LETTA_SERVER_PASSWORD", "PROMPTYOSELF_MCP_TOKEN"}
+    assert secret == {
+        *("LETTA_API_KEY", "LETTA_SERVER_PASSWORD"),
+        *("PROMPTYOSELF_MCP_TOKEN", "PROMPTYOSELF_LETTA_CODE_TOKEN"),
+    }
 
 
 @pytest.mark.parametrize(
@@ -128,3 +134,69 @@ def test_seconds_may_have_a_unit(checkout: Path, value: str, seconds: float) -> 
     if seconds >= 1:
         least = load_settings({"PROMPTYOSELF_MIN_INTERVAL": value}).caps.min_interval
         assert (least, type(least)) == (90, int)
+
+
+@pytest.mark.parametrize(
+    ("value", "address"),
+    [
+        ("off", None),
+        ("OFF", None),
+        ("ws://localhost:4500/", "ws://localhost:4500"),
+        ("wss://letta.example", "wss://letta.example"),
+        ("ws://[::1]:4500", "ws://[::1]:4500"),
+        ("ws://10.0.0.7:4500/ws", "ws://10.0.0.7:4500/ws"),
+    ],
+)
+def test_an_app_server_has_an_address_or_there_is_none(
+    checkout: Path, value: str, address: str | None
+) -> None:
+    """The word off stands for: there is no Letta Code."""
+    settings = load_settings({"PROMPTYOSELF_LETTA_CODE_URL": value})
+    assert settings.letta_code_url == address
+    check_value("PROMPTYOSELF_LETTA_CODE_URL", value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "127.0.0.1:4500",
+        "http://127.0.0.1:4500",
+        "ws://",
+        "ws://:4500",
+        "ws://host:port",
+        "ws://host:99999",
+        "ws://host:0",
+        "ws://[::1:4500",
+        "ws://me:hush-hush@host:4500",
+        "ws://host:4500/?token=hush-hush",
+        "ws://host:4500#hush-hush",
+        "ws://two words:4500",
+        "no",
+    ],
+)
+def test_a_wrong_address_of_an_app_server_is_refused(checkout: Path, value: str) -> None:
+    """P7: what isn't an address is refused by the setting's name, and a password isn't shown."""
+    name = "PROMPTYOSELF_LETTA_CODE_URL"
+    for refusal in (
+        lambda: load_settings({name: value}),
+        lambda: check_value(name, value),
+    ):
+        with pytest.raises(PromptyoselfError, match=name) as refused:
+            refusal()
+        assert (refused.value.code, refused.value.details["setting"]) == ("invalid_setting", name)
+        assert "ws://127.0.0.1:4500" in refused.value.message
+        assert "hush" not in refused.value.message + refused.value.hint
+
+
+def test_the_token_of_an_app_server_is_a_secret(checkout: Path) -> None:
+    """It is masked in everything that is written."""
+    settings = load_settings({"PROMPTYOSELF_LETTA_CODE_TOKEN": "hush"})
+    assert settings.letta_code_token == "hush"
+    assert "hush" in settings.secrets
+
+
+def test_letta_cloud_is_off_until_it_is_called_untested(checkout: Path) -> None:
+    """A yes isn't enough: the value says what is known of it."""
+    assert load_settings({"PROMPTYOSELF_LETTA_CLOUD": "untested"}).letta_cloud is True
+    with pytest.raises(PromptyoselfError, match="off, untested"):
+        load_settings({"PROMPTYOSELF_LETTA_CLOUD": "yes"})

@@ -13,7 +13,7 @@ from click.shell_completion import ZshComplete
 from installed import home  # noqa: F401
 
 from promptyoself.cli import cli
-from promptyoself.core.settings import SETTINGS
+from promptyoself.core.setting_values import SETTINGS
 from promptyoself.doors.agent_names import remember_names
 from promptyoself.doors.completion import script
 from promptyoself.events.versions import VERSIONS

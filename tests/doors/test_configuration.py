@@ -6,7 +6,7 @@ import pytest
 from calling import call
 from installed import converse, environ_of, home, place  # noqa: F401
 
-from promptyoself.core.settings import SETTINGS
+from promptyoself.core.setting_values import SETTINGS
 
 
 def file_of(home: Path) -> Path:

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from promptyoself.cli import cli
-from promptyoself.core.settings import SETTINGS
+from promptyoself.core.setting_values import SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -13,7 +13,7 @@ from documents import ROOT, Reader, Step, blocks, check, steps, table
 
 from promptyoself import sandbox
 from promptyoself.core.ids import slot_otid
-from promptyoself.core.settings import SETTINGS
+from promptyoself.core.setting_values import SETTINGS
 from promptyoself.doors.registry import COMMANDS
 from promptyoself.events import records
 from promptyoself.events.versions import VERSIONS

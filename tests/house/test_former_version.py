@@ -48,7 +48,8 @@ LINES_WITHOUT_AGENT = "retold/schedules.ndjson.gz"
 
 
 OF_A_VERSION = re.compile(
-    r',\{"name":"PROMPTYOSELF_FORMAT",[^}]*\}'  # settings that came later; `doctor` names each
+    # Settings that came later; `doctor` names each.
+    r',\{"name":"PROMPTYOSELF_(?:FORMAT|LETTA_C\w+)",[^}]*\}'
     r'|"sha256":"[0-9a-f]{64}","format":2,"schema":"[0-9a-f]{16}"'  # which events an index knows
     r"|(?<='--nonsense'\. ).*?(?=\")"  # which options there are that are like a mistyped one
 )

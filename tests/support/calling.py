@@ -20,7 +20,7 @@ import click
 import orjson
 
 from promptyoself import cli
-from promptyoself.core.settings import SETTINGS
+from promptyoself.core.setting_values import SETTINGS
 from promptyoself.doors.output import emit
 from promptyoself.ledger.envelope import hash_line
 

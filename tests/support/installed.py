@@ -15,7 +15,7 @@ from calling import Answer
 
 import promptyoself
 from promptyoself.core import settings
-from promptyoself.core.settings import SETTINGS
+from promptyoself.core.setting_values import SETTINGS
 
 SOURCE = Path(promptyoself.__file__).parent
 

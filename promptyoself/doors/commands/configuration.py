@@ -16,7 +16,7 @@ from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
 
 if TYPE_CHECKING:
-    from promptyoself.core.settings import Setting
+    from promptyoself.core.setting_values import Setting
 
 config_command = CommandGroup(
     "config",
