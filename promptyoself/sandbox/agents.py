@@ -18,7 +18,8 @@ UUID4 = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 """A regular expression for the random UUIDs that ids end with."""
 
 _MOST_KEPT = 20_000
-"""How many agents there may be, and how many messages and runs of an agent are remembered."""
+"""How many agents there may be, and how many conversations, and messages and runs of an agent, are
+remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,16 @@ class RunState:
     background: bool = False  # it is of a turn in a conversation that asked for that
 
 
+@dataclass(frozen=True, slots=True)
+class ConversationState:
+    """A conversation, whose messages are in its agent's history."""
+
+    id: str
+    agent_id: str
+    created_at: datetime
+    summary: str | None
+
+
 @dataclass(slots=True)
 class AgentState:
     """An agent with all that it has been told."""
@@ -85,7 +96,7 @@ class Agents:
         self.by_id: dict[str, AgentState] = {}
         self.runs: dict[str, RunState] = {}
         self.active: dict[str, RunState] = {}  # the runs that haven't ended
-        self.conversations: dict[str, tuple[str, datetime]] = {}  # agent's id, date of creation
+        self.conversations: dict[str, ConversationState] = {}
         self._seed = seed
         self._ids = 0
 
@@ -108,11 +119,14 @@ class Agents:
             for run in agent.runs if agent else ():
                 self._forget(run)
 
-    def create_conversation(self, agent_id: str) -> str:
+    def create_conversation(self, agent_id: str, summary: str | None = None) -> str:
         """Begin a conversation with an agent; returns its id."""
         with self.lock:
             conversation_id, now = self._new_id("conv"), self.clock()
-            self.conversations[conversation_id] = (agent_id, now)
+            conversation = ConversationState(conversation_id, agent_id, now, summary)
+            self.conversations[conversation_id] = conversation
+            if len(self.conversations) > _MOST_KEPT:
+                del self.conversations[next(iter(self.conversations))]
             agent = self.by_id.get(agent_id)
             if agent is not None:
                 self._greet(agent, conversation_id, now)

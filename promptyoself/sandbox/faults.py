@@ -16,7 +16,10 @@ NO_REDIS = (
     "is properly configured. LETTA_REDIS_HOST: None, LETTA_REDIS_PORT: 6379"
 )
 
-ROUTES = ("send", "agents", "agent", "messages", "runs", "run", "conversations", "health", "any")
+ROUTES = (
+    *("send", "agents", "agent", "messages", "runs", "run", "conversations", "conversation_list"),
+    *("health", "any"),
+)
 
 FAULTS = {
     "slow": "handled as usual, `seconds` late",

@@ -5,14 +5,21 @@ from collections.abc import Callable, ValuesView
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
-from promptyoself.sandbox.agents import UUID4, Agents, AgentState, RunState, SandboxMessage
+from promptyoself.sandbox.agents import (
+    UUID4,
+    Agents,
+    AgentState,
+    ConversationState,
+    RunState,
+    SandboxMessage,
+)
 from promptyoself.sandbox.faults import NO_REDIS, Fault
 from promptyoself.sandbox.shapes import agent_json, conversation_json, message_json, run_json
 
 VERSION = "0.16.8"
 """The version of Letta that this is like."""
 
-_Row = TypeVar("_Row", AgentState, RunState, SandboxMessage)
+_Row = TypeVar("_Row", AgentState, ConversationState, RunState, SandboxMessage)
 
 _ACTIVE = frozenset({"created", "running"})
 _STATUSES = _ACTIVE | {"completed", "failed", "cancelled"}
@@ -45,8 +52,9 @@ class Call(NamedTuple):
 
 
 def find(agents: Agents, request: Request) -> Call:
-    """What a request is for. All but a send is done before it is returned, as in Letta a request
-    that fails leaves nothing. The caller holds the lock of ``agents``.
+    """What a request is for. Sending and beginning a conversation are left to the call's ``run``.
+    All else is done before it is returned, as in Letta a request that fails leaves nothing. The
+    caller holds the lock of ``agents``.
 
     Raises:
         Refused: there is no such route, or nothing where it leads.
@@ -124,27 +132,58 @@ def _show_run(agents: Agents, _: Request, run_id: str) -> Call:
     return _done("run", run.agent_id, run_json(run))
 
 
+def _list_conversations(agents: Agents, request: Request) -> Call:
+    query = request.query
+    order, limit = query.get("order", "desc"), _limit(query, 50)
+    if order not in ("asc", "desc"):
+        raise _unfit("literal_error", "query", "order")
+    cursor = query.get("after")
+    if cursor is not None and cursor not in agents.conversations:
+        raise Refused(404, {"detail": _missing("Conversation", cursor)})
+    agent_id, wanted = query.get("agent_id"), query.get("summary_search")
+    rows = [
+        conversation
+        for conversation in agents.conversations.values()
+        if conversation.agent_id in agents.by_id
+        and agent_id in (None, conversation.agent_id)
+        and (not wanted or wanted in (conversation.summary or ""))
+    ]
+    if order == "desc":
+        rows.reverse()
+    page = [conversation_json(row) for row in _beyond(rows, query)[:limit]]
+    return _done("conversation_list", agent_id, page)
+
+
 def _create_conversation(agents: Agents, request: Request) -> Call:
     if "agent_id" not in request.query:
         raise _unfit("missing", "query", "agent_id")
+    summary = request.body.get("summary") if isinstance(request.body, dict) else None
+    if not isinstance(summary, str | None):
+        raise _unfit("string_type", "body", "summary")
     agent = agents.by_id.get(request.query["agent_id"])
     if agent is None:
         raise Refused(404, {"detail": "Agent not found"})
-    conversation_id = agents.create_conversation(agent.id)
-    return _done("conversations", agent.id, _conversation(agents, conversation_id))
+
+    def create(_: Fault | None) -> dict[str, Any]:
+        conversation_id = agents.create_conversation(agent.id, summary)
+        return conversation_json(agents.conversations[conversation_id])
+
+    return Call("conversations", agent.id, create)
 
 
 def _show_conversation(agents: Agents, _: Request, conversation_id: str) -> Call:
     agent = _owner(agents, conversation_id)
-    return _done("conversations", agent.id, _conversation(agents, conversation_id))
+    messages = [m for m in agent.history if m.conversation_id == conversation_id]
+    answer = conversation_json(agents.conversations[conversation_id], messages)
+    return _done("conversations", agent.id, answer)
 
 
 def _list_conversation(agents: Agents, request: Request, conversation_id: str) -> Call:
     """The messages of a conversation; one that isn't known has none."""
     if not re.fullmatch(f"(conv|agent)-{UUID4}|default", conversation_id):
         raise _unfit("string_pattern_mismatch", "path", "conversation_id")
-    owner, _ = agents.conversations.get(conversation_id, ("", None))
-    agent = agents.by_id.get(owner)
+    conversation = agents.conversations.get(conversation_id)
+    agent = agents.by_id.get(conversation.agent_id) if conversation else None
     if agent is None:
         return _done("messages", None, [])
     rows = _page_of_messages(agent, conversation_id, request.query)
@@ -177,6 +216,7 @@ _ROUTES: tuple[tuple[str, tuple[str, ...], Callable[..., Call]], ...] = (
     ("POST", ("agents", "*", "messages", "async"), _send),
     ("GET", ("runs",), _list_runs),
     ("GET", ("runs", "*"), _show_run),
+    ("GET", ("conversations",), _list_conversations),
     ("POST", ("conversations",), _create_conversation),
     ("GET", ("conversations", "*"), _show_conversation),
     ("GET", ("conversations", "*", "messages"), _list_conversation),
@@ -206,18 +246,11 @@ def _owner(agents: Agents, conversation_id: str) -> AgentState:
     """The agent of a conversation."""
     if not re.fullmatch(f"conv-{UUID4}", conversation_id):
         raise _unfit("string_too_short", "path", "conversation_id")
-    owner = agents.conversations.get(conversation_id)
-    agent = agents.by_id.get(owner[0]) if owner else None
+    conversation = agents.conversations.get(conversation_id)
+    agent = agents.by_id.get(conversation.agent_id) if conversation else None
     if agent is None:
         raise Refused(404, {"detail": _missing("Conversation", conversation_id)})
     return agent
-
-
-def _conversation(agents: Agents, conversation_id: str) -> dict[str, Any]:
-    agent_id, created_at = agents.conversations[conversation_id]
-    history = agents.by_id[agent_id].history
-    own = [message for message in history if message.conversation_id == conversation_id]
-    return conversation_json(conversation_id, agent_id, created_at, own)
 
 
 def _page_of_messages(

@@ -1,10 +1,11 @@
 """The sandbox's JSON documents, as a real Letta 0.16.8 server writes them."""
 
 import uuid
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from promptyoself.sandbox.agents import AgentState, RunState, SandboxMessage
+from promptyoself.sandbox.agents import AgentState, ConversationState, RunState, SandboxMessage
 
 
 def micros(instant: datetime | None) -> str | None:
@@ -39,14 +40,15 @@ def agent_json(agent: AgentState) -> dict[str, Any]:
 
 
 def conversation_json(
-    conversation_id: str, agent_id: str, created_at: datetime, messages: list[SandboxMessage]
+    conversation: ConversationState, messages: Sequence[SandboxMessage] = ()
 ) -> dict[str, Any]:
-    """A conversation with these messages."""
+    """A conversation with these messages. Lists, and the answer to a creation, have none of
+    them."""
     return {
-        "id": conversation_id,
-        "agent_id": agent_id,
-        "created_at": micros(created_at),
-        "summary": None,
+        "id": conversation.id,
+        "agent_id": conversation.agent_id,
+        "created_at": micros(conversation.created_at),
+        "summary": conversation.summary,
         "in_context_message_ids": [message.id for message in messages],
     }
 

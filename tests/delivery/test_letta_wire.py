@@ -109,6 +109,38 @@ def test_the_documents_have_the_same_form(any_letta: Letta) -> None:
     assert run["metadata"]["run_type"] == "send_message_async"
 
 
+def test_conversations_are_found_by_their_summary(any_letta: Letta) -> None:
+    """A part of the summary finds a conversation, its case counts, and an agent that isn't known
+    has none. Lists are newest first, of 50 at most, and page by ``after``."""
+    agent_id, other = any_letta.agent(), any_letta.agent()
+    path = f"/v1/conversations/?agent_id={agent_id}"
+    marked = ask(any_letta, "POST", path, {"summary": "Tea [o-1]"}).json()
+    plain = ask(any_letta, "POST", path).json()
+    ask(any_letta, "POST", f"/v1/conversations/?agent_id={other}", {"summary": "Tea [o-1]"})
+    expected = {**CONVERSATION, "summary": str}
+    assert {name: type(marked[name]) for name in expected} == expected
+    assert any_letta.real or set(marked) == set(expected)
+    # What is created or listed tells no messages, though there is one.
+    assert (marked["summary"], marked["in_context_message_ids"]) == ("Tea [o-1]", [])
+
+    def ids(asked: str) -> list[str]:
+        return [row["id"] for row in ask(any_letta, "GET", path + asked).json()]
+
+    assert ask(any_letta, "GET", f"{path}&summary_search=o-1").json() == [marked]
+    assert ids("&summary_search=tea") == ids("&limit=0") == []
+    assert ids("") == ids("&summary_search=") == [plain["id"], marked["id"]]
+    assert ids("&order=asc&limit=1") == [marked["id"]]
+    assert ids(f"&order=asc&after={marked['id']}") == [plain["id"]]
+    assert ids(f"&after={marked['id']}") == []
+    everybodys = ask(any_letta, "GET", "/v1/conversations/?summary_search=o-1").json()
+    assert len(everybodys) == 2
+    for unknown in ("nobody", f"agent-{UNKNOWN}"):
+        assert ask(any_letta, "GET", f"/v1/conversations/?agent_id={unknown}").json() == []
+    for _ in range(50):
+        ask(any_letta, "POST", path, {})
+    assert len(ids("")) == 50
+
+
 def test_what_it_refuses(any_letta: Letta) -> None:
     """Status and reason of what can't be: unknown, malformed, beyond a limit."""
     agent_id = any_letta.agent()
@@ -138,6 +170,16 @@ def test_what_it_refuses(any_letta: Letta) -> None:
         ("POST", f"/v1/conversations/?agent_id=agent-{UNKNOWN}", {}, 404, "Agent not found"),
         ("POST", "/v1/conversations/?agent_id=nobody", {}, 404, "Agent not found"),
         ("POST", "/v1/conversations/", {}, 422, "[{'type': 'missing'"),
+        (
+            *("POST", f"/v1/conversations/?agent_id={agent_id}", {"summary": 5}, 422),
+            "[{'type': 'string_type'",
+        ),
+        ("GET", "/v1/conversations/?limit=x", None, 422, "[{'type': 'int_parsing'"),
+        ("GET", "/v1/conversations/?order=odd", None, 422, "[{'type': 'literal_error'"),
+        (
+            *("GET", f"/v1/conversations/?after=conv-{UNKNOWN}", None, 404),
+            f"Conversation not found with id='['conv-{UNKNOWN}']', access",
+        ),
         (
             *("GET", f"/v1/conversations/conv-{UNKNOWN}", None, 404),
             f"Conversation not found with id='['conv-{UNKNOWN}']', access",

@@ -110,7 +110,9 @@ def test_the_sdk_reads_what_it_says(sandbox: Sandbox) -> None:
     agent = client.agents.create(name="made")
     assert agent.id in sandbox.agents
     assert client.health().status == "ok"
-    conversation = client.conversations.create(agent_id=agent.id)
+    conversation = client.conversations.create(agent_id=agent.id, summary="Talk")
+    listed = client.conversations.list(agent_id=agent.id, summary_search="al")
+    assert [(row.id, row.summary) for row in listed] == [(conversation.id, "Talk")]
     events = client.conversations.messages.create(
         conversation.id, messages=[{"role": "user", "content": "x"}]
     )
