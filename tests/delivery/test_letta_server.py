@@ -15,8 +15,12 @@ BUILD = Path(__file__).parents[1] / "letta_server" / "build.py"
 @pytest.fixture
 def builder(tmp_path: Path) -> Path:
     """The script, with a list of nothing to be installed."""
-    (tmp_path / "requirements.txt").write_text("# nothing\n")
-    return Path(shutil.copy(BUILD, tmp_path))
+    for script in (BUILD, BUILD.parents[1] / "support" / "environments.py"):
+        folder = tmp_path / script.parent.name
+        folder.mkdir()
+        shutil.copy(script, folder)
+    (tmp_path / "letta_server" / "requirements.txt").write_text("# nothing\n")
+    return tmp_path / "letta_server" / "build.py"
 
 
 def start(builder: Path, *arguments: str, **environ: str) -> subprocess.Popen[str]:
@@ -59,7 +63,7 @@ def test_another_list_is_another_place(builder: Path, tmp_path: Path) -> None:
     """The folder is named after the list; where one is chosen, it is that one."""
     places = []
     for text in ("one==1\n", "one==2\n"):
-        (tmp_path / "requirements.txt").write_text(text)
+        builder.with_name("requirements.txt").write_text(text)
         places.append(run_path(str(builder))["place"]())
     assert places[0] != places[1]
     with pytest.MonkeyPatch.context() as patch:
