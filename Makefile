@@ -5,10 +5,10 @@ READY := .venv/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-letta test-bounds test-docker test-boot torture lint bench docs clean
+.PHONY: help demo test test-letta test-letta-code test-bounds test-docker test-boot torture lint bench docs clean
 
 help: ## print this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s%s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s%s\n", $$1, $$2 }' Makefile
 
 demo: $(READY) ## show the main job end to end (with LETTA_BASE_URL set: on that server)
 	@$(BIN)/promptyoself demo
@@ -21,6 +21,12 @@ LETTA_PYTHON ?= $(PYTHON)
 test-letta: $(READY) ## what is about any Letta, with a real server, which it installs first
 	@python=$$($(PYTHON) tests/letta_server/build.py --python $(LETTA_PYTHON)) \
 		&& $(BIN)/python -m pytest --verbose --real-letta "$$python" tests/delivery/test_letta_*.py
+
+# Two versions are tried: the pinned one, and the newest on the index.
+test-letta-code: $(READY) ## what is about Letta Code, with real App Servers, which it installs first
+	@programs=$$($(PYTHON) tests/letta_code/build.py --newest) \
+		&& $(BIN)/python -m pytest --verbose --numprocesses 2 --dist worksteal \
+			$$(printf -- '--letta-code %s ' $$programs) tests/letta_code
 
 test-bounds: $(READY) ## the lowest and the highest version of each package, in environments of their own
 	@$(BIN)/python tests/support/bounds.py

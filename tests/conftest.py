@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +21,7 @@ from promptyoself.doors.session import Session
 
 if TYPE_CHECKING:
     from dispatch import Place
+    from letta_code.server import LettaCode
     from lettas import Letta
 
     from promptyoself.sandbox import Sandbox
@@ -33,13 +36,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Where a real Letta server and a Docker engine are; `make test-letta` and `make test-docker`
-    say it."""
+    """Where the real Lettas and a Docker engine are; `make test-letta`, `make test-letta-code` and
+    `make test-docker` say it."""
     parser.addoption(
         "--real-letta",
         metavar="PYTHON",
         help="run what is about any Letta against a real server too: the Python that it is "
         "installed for, as tests/letta_server/build.py prints it",
+    )
+    parser.addoption(
+        "--letta-code",
+        metavar="PROGRAM",
+        action="append",
+        default=[],
+        help="run what is about Letta Code against a real App Server: its `letta`, as "
+        "tests/letta_code/build.py prints it; once for each version to be tried",
     )
     parser.addoption(
         "--engine",
@@ -49,11 +60,63 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """Which versions of Letta Code are tried."""
+    programs = config.getoption("letta_code")
+    return f"Letta Code: {', '.join(map(version, programs))}" if programs else None
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """What is about any Letta runs against the sandbox, and against a real one where there is."""
+    """What is about any Letta runs against the sandbox, and against a real one where there is.
+    What is about Letta Code runs against each version of it that there is."""
     if "any_letta" in metafunc.fixturenames:
         kinds = ["sandbox", "real"] if metafunc.config.getoption("real_letta") else ["sandbox"]
         metafunc.parametrize("any_letta", kinds, indirect=True)
+
+    if "letta_code_program" in metafunc.fixturenames:
+        programs = metafunc.config.getoption("letta_code")
+        without = pytest.mark.skip("it needs a real Letta Code: make test-letta-code")
+        metafunc.parametrize(
+            "letta_code_program",
+            [Path(program) for program in programs] or [pytest.param(None, marks=without)],
+            ids=[f"letta-{version(program)}" for program in programs] or ["letta"],
+            scope="session",
+        )
+
+
+@functools.cache
+def version(program: str) -> str:
+    """The version of a Letta Code."""
+    from letta_code.server import version
+
+    return version(Path(program))
+
+
+@pytest.fixture(scope="session")
+def letta_code(
+    letta_code_program: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LettaCode]:
+    """The one App Server of the whole session, for what leaves it as it is. It runs."""
+    from letta_code.server import LettaCode
+
+    with LettaCode(letta_code_program, tmp_path_factory.mktemp("letta-code")) as server:
+        yield server.start()
+
+
+@pytest.fixture
+def new_letta_code(
+    letta_code_program: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., LettaCode]]:
+    """Makes App Servers of this test's own, with the given options. They run."""
+    from letta_code.server import LettaCode
+
+    with ExitStack() as servers:
+
+        def make(*options: str) -> LettaCode:
+            folder = tmp_path_factory.mktemp("letta-code")
+            return servers.enter_context(LettaCode(letta_code_program, folder, *options)).start()
+
+        yield make
 
 
 @pytest.fixture(scope="session")
