@@ -1,15 +1,35 @@
-"""The address of a Letta server: which part may be shown, and which part is a secret.
+"""The addresses of Letta servers and App Servers: their parts, and which of them are secrets.
 
 Answers, errors, logs and checks show an address as :func:`presentable` gives it.
 """
 
 import re
+from typing import NamedTuple
 
 _SCHEME = r"\s*[A-Za-z][A-Za-z0-9+.-]*:/+"
 _LEAST = 4
 """A shorter password isn't hidden by itself: messages would lose every "x"."""
 _TOKEN = 16
 """A user name of this many characters or more may be a token. The password means nothing then."""
+_WEB_SOCKET = r"(wss?)://([^\s/?#@\[\]:]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?(/[^\s?#@]*)?"
+
+
+class WebSocket(NamedTuple):
+    """Where a WebSocket is, as an address without a user, a query or a fragment says it."""
+
+    is_secure: bool
+    host: str  # without the brackets around one of IPv6
+    port: int | None
+    path: str
+
+
+def web_socket(url: str) -> WebSocket | None:
+    """The parts of an address such as ``ws://127.0.0.1:4500``, or None where it isn't one."""
+    match = re.fullmatch(_WEB_SOCKET, url)
+    if match is None or (match[3] is not None and not 0 < int(match[3]) < 65536):
+        return None
+    port = None if match[3] is None else int(match[3])
+    return WebSocket(match[1] == "wss", match[2].strip("[]"), port, match[4] or "")
 
 
 def presentable(url: str) -> str:

@@ -1,12 +1,11 @@
 """Which settings there are, and how their values, which are text, are read as numbers and so on."""
 
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from promptyoself.core.addresses import is_ambiguous, presentable
+from promptyoself.core.addresses import is_ambiguous, presentable, web_socket
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.ids import is_opaque_id
 from promptyoself.core.times import number_of_seconds
@@ -93,8 +92,6 @@ SETTINGS = (
     Setting("PROMPTYOSELF_DB_PATH", "", "For the SQLite versions; it is not used any more."),
 )
 
-_WEB_SOCKET = r"wss?://([^\s/?#@\[\]:]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]{1,5}))?(/[^\s?#@]*)?"
-
 
 class SettingValues(dict[str, str]):
     """The texts of all settings, by name. Each method raises ``invalid_setting`` if the value isn't
@@ -147,8 +144,7 @@ class SettingValues(dict[str, str]):
         url = self[name]
         if url.lower() == "off":
             return None
-        address = re.fullmatch(_WEB_SOCKET, url)
-        if address is None or not 0 < int(address["port"] or 1) < 65536:
+        if web_socket(url) is None:
             wanted = "off, or an address such as ws://127.0.0.1:4500, without a user or a query"
             raise _invalid(name, presentable(url), wanted)
         return url.rstrip("/")

@@ -205,8 +205,8 @@ TOOLS: dict[str, Tool] = {
 """Each command for agents by its name, in the order in which tools are listed."""
 
 CLOSED = {
-    "edit": "edits",
-    "undo": "edits",
+    "edit": "changes",
+    "undo": "changes",
     "agenda": "forecast",
     "report": "audit",
     "rebuild": "log",
@@ -226,6 +226,7 @@ CLOSED = {
     "config": "configuration",
     "service": "service",
     "completion": "completion",
+    "letta-code": "letta_code",
     "doctor": "setup",
     "install-plugin": "setup",
     "mcp": "mcp",
@@ -247,7 +248,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *("list", "show", "next", "agenda", "simulate", "report", "history", "diff", "stats"),
     ),
     "Keep desires": ("desire", "desires", "reinforce", "prune", "idle"),
-    "Wake and deliver": ("execute", "agents", "test", "mcp"),
+    "Wake and deliver": ("execute", "agents", "test", "mcp", "letta-code"),
     "Keep within limits": ("budgets", "approve", "approvals", "revoke"),
     "Prove what happened": ("audit", "verify", "head", "keygen", "pack"),
     "Operate": (

@@ -47,6 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "service.forecast": BELOW_SERVICE - {"index"}
     | {"phrases", "service.schedules", "service.desires"},
     "service.setup": {"core"},
+    "service.letta_code": {"core"},
     "service.upkeep": BELOW_SERVICE
     | {"targets", "targets.letta", "service.proof", "service.schedules", "service.transfer"},
     "service.delivery": BELOW_SERVICE - {"index"}
@@ -61,7 +62,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"doors", "doors.mcp", "doors.terminal"}
     | {f"service.{subject}" for subject in ("audit", "delivery", "desires", "files", "forecast")}
     | {f"service.{subject}" for subject in ("metrics", "proof", "schedules", "setup", "transfer")}
-    | {"service.upkeep"},
+    | {"service.upkeep", "service.letta_code"},
     "cli": {"doors"},
     "__main__": {"cli"},
 }

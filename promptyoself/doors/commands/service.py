@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import sysconfig
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -97,8 +96,9 @@ def own_service(session: Session, *, cron: bool) -> Document:
 
 def _text(session: Session, *, system: bool, cron: bool, run_as: str) -> str:
     from promptyoself.service.setup import units
+    from promptyoself.service.setup.machine import own_program
 
-    program = _program()
+    program = own_program()
     if system:
         return units.system_unit(program, _system_var(session), run_as)
     environ = {}
@@ -117,12 +117,13 @@ def _text(session: Session, *, system: bool, cron: bool, run_as: str) -> str:
 def _install_unit(session: Session, text: str, *, system: bool, run_as: str) -> Document:
     from promptyoself.core.disk import Disk
     from promptyoself.service.setup import systemd
+    from promptyoself.service.setup.machine import own_program
 
     manager = _manager(system=system)
     at_boot = True
     if system:
         _require_user(run_as)
-        _require_reachable(_program(), run_as)
+        _require_reachable(own_program(), run_as)
     else:
         at_boot = systemd.let_linger()
         if not at_boot:
@@ -200,16 +201,6 @@ def uninstall_command(session: Session, system: bool) -> Document:
 
 for _command in (install_command, status_command, uninstall_command):
     service_command.add_command(_command)
-
-
-def _program() -> list[str]:
-    """How this installation is started, whatever the folder and the environment."""
-    called = os.path.abspath(sys.argv[0])
-    beside = os.path.join(sysconfig.get_path("scripts"), "promptyoself")
-    for path in (called, beside):
-        if os.path.basename(path) == "promptyoself" and os.access(path, os.X_OK):
-            return [path]
-    return [sys.executable, "-m", "promptyoself"]
 
 
 def _system_var(session: Session) -> Path:

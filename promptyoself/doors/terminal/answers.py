@@ -172,7 +172,7 @@ def _value(value: Any, screen: Screen, key: str = "") -> Text:
         return screen.when(value) if key in ("next_run", "expires") else screen.clock(value)
     if key in _AGENT_KEYS:
         return screen.agent(str(value))
-    if isinstance(value, int) and abs(value) >= 10_000:
+    if isinstance(value, int) and abs(value) >= 10_000 and key != "pid":
         return Text(f"{value:,}")
     text = plain(value)
     text.stylize(state(str(value)).style)

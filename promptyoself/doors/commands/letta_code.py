@@ -1,0 +1,111 @@
+"""An App Server of Letta Code: starting one and keeping it running, and asking how it is."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from promptyoself.core.errors import PromptyoselfError
+from promptyoself.doors.command import command
+from promptyoself.doors.groups import CommandGroup
+from promptyoself.doors.output import Document
+from promptyoself.doors.session import Session
+
+if TYPE_CHECKING:
+    from promptyoself.core.settings import Settings
+
+letta_code_command = CommandGroup(
+    "letta-code",
+    "status",
+    """Run an App Server of Letta Code, to which prompts are sent.
+
+    The agents of Letta Code live in a folder of this machine. Prompts reach them through an App
+    Server, which a program of Letta Code's is. PROMPTYOSELF_LETTA_CODE_URL says where it listens.
+    """,
+)
+
+
+@command("up")
+@click.option("--program", metavar="PATH", help="The `letta` of Letta Code (else that of PATH).")
+@click.option(
+    "--listen", metavar="URL", help="Where it listens (else PROMPTYOSELF_LETTA_CODE_URL)."
+)
+def up_command(session: Session, program: str | None, listen: str | None) -> None:
+    """Start an App Server, and keep it running until Ctrl-C or SIGTERM.
+
+    It is started again when it ends, unless it ends soon after its start too often. Each event is
+    told: started, ready, silent, ended, stopped. What the App Server itself says goes to stderr.
+    The agents are those of the store that LETTA_LOCAL_BACKEND_DIR names, else those of your home;
+    two App Servers on one store are refused. It works in the folder in which this is called. It
+    sends no telemetry, and gets none of our keys and passwords.
+    """
+    from promptyoself.core.setting_values import SETTINGS
+    from promptyoself.doors.waiting import until_stopped
+    from promptyoself.service.letta_code import supervisor
+    from promptyoself.service.letta_code.program import find_program
+    from promptyoself.service.letta_code.store_lock import store_of
+    from promptyoself.service.setup.machine import own_program
+
+    settings = session.settings
+    url, token = listen or _url(settings), settings.letta_code_token
+    supervisor.require_address(url, token)
+    secrets = [setting.name for setting in SETTINGS if setting.secret]
+    program_words = own_program()
+    folder = os.path.dirname(program_words[0]) if len(program_words) == 1 else None
+    environ = supervisor.environ_of(os.environ, settings.var, secrets, folder)
+    plan = supervisor.Plan(find_program(program), url, token, store_of(environ), environ)
+
+    def emit(event: dict[str, Any]) -> None:
+        shown = {"message": event["message"]} if session.for_people else event
+        session.print({"status": "success", **shown}, paged=False)
+
+    with until_stopped() as wait:
+        supervisor.supervise(plan, emit, wait)
+
+
+@command("status")
+def status_command(session: Session) -> Document:
+    """Say whether an App Server answers, which version it is, and what to do otherwise.
+
+    The pid is that of one that `letta-code up` has started.
+    """
+    from promptyoself.service.letta_code.probe import ask, is_ready
+    from promptyoself.service.letta_code.program import require_version
+    from promptyoself.service.letta_code.store_lock import holder_of, store_of
+
+    settings = session.settings
+    url, patience = _url(settings), min(settings.call_timeout, 5.0)
+    info = ask(url, settings.letta_code_token, patience)
+    require_version(info.version, f"The App Server at {url}")
+    answer: dict[str, object] = {
+        "url": url,
+        "version": info.version,
+        "backend": info.backend,
+        "protocol_version": info.protocol_version,
+        "ready": is_ready(url, patience),
+        "latency_ms": info.latency_ms,
+    }
+    holder = holder_of(store_of(os.environ))
+    if holder is not None and holder.url == url:
+        answer["pid"] = holder.pid
+    if info.backend != "local":
+        session.add_warning(
+            "It serves agents of Letta's API and not local ones, to which alone prompts are sent."
+        )
+    return {**answer, "message": "The App Server answers."}
+
+
+def _url(settings: Settings) -> str:
+    if settings.letta_code_url is None:
+        raise PromptyoselfError(
+            "target_not_configured",
+            "PROMPTYOSELF_LETTA_CODE_URL is off: there is no Letta Code for us.",
+            "`promptyoself config unset letta_code_url` sets its default, ws://127.0.0.1:4500.",
+        )
+    return settings.letta_code_url
+
+
+for _command in (up_command, status_command):
+    letta_code_command.add_command(_command)
