@@ -10,6 +10,7 @@ from typing import Any
 
 EXTRAS = {
     "fast": "isal>=1.7",
+    "letta-code": "websockets>=15",
     "mcp": "mcp>=2.2,<3",
     "metrics": "prometheus-client>=0.20",
     "notes": "cryptography>=42",

@@ -227,6 +227,7 @@ CLOSED = {
     "service": "service",
     "completion": "completion",
     "letta-code": "letta_code",
+    "install-skill": "letta_code",
     "doctor": "setup",
     "install-plugin": "setup",
     "mcp": "mcp",
@@ -263,7 +264,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
             "import-sqlite",
             "import-crontab",
         ),
-        *("install-plugin", "sandbox", "demo"),
+        *("install-plugin", "install-skill", "sandbox", "demo"),
     ),
 }
 """Every command, once, under the heading that help has it under."""

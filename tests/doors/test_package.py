@@ -22,7 +22,7 @@ from promptyoself.doors.registry import COMMANDS
 ROOT = Path(__file__).resolve().parents[2]
 OPERATING = ROOT / "docs" / "howto" / "operating.md"
 AGENT = "agent-7"
-DATA = ("promptyoself.service", ".env.example", "alerts.yml", "promptyoself.1")
+DATA = ("promptyoself.service", ".env.example", "alerts.yml", "promptyoself.1", "SKILL.md")
 
 
 @pytest.fixture(scope="session")

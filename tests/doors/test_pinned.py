@@ -77,13 +77,14 @@ COMMANDS: dict[str, list[str]] = {
     "metrics": [""],
     "doctor": ["--allow-failed --allow-no-loop"],
     "install-plugin": ["--plugins-dir FOLDER"],
+    "install-skill": ["--dir FOLDER"],
 }  # fmt: skip
 """Every command, each with some arguments. In them, THEIRS and MINE stand for ids of schedules,
 DESIRE for the id of the other's desire, and EXPORT for a file with the other's schedules."""
 
-OWN_DATA = {"sandbox", "demo", "mcp", "init", "service"}
+OWN_DATA = {"sandbox", "demo", "mcp", "init", "service", "letta-code"}
 """Commands without data of their own: two make a data directory, the server calls the others
-(tests/doors/test_mcp_server.py has its callers), and two are about the machine."""
+(tests/doors/test_mcp_server.py has its callers), and three are about the machine."""
 
 
 TELLING = {

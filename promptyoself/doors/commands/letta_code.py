@@ -1,13 +1,15 @@
-"""An App Server of Letta Code: starting one and keeping it running, and asking how it is."""
+"""Letta Code: an App Server that is kept running, how it is, and a skill for its agents."""
 
 from __future__ import annotations
 
 import os
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from promptyoself.core.errors import PromptyoselfError
+from promptyoself.core.errors import PromptyoselfError, WrongUsage
 from promptyoself.doors.command import command
 from promptyoself.doors.groups import CommandGroup
 from promptyoself.doors.output import Document
@@ -95,6 +97,54 @@ def status_command(session: Session) -> Document:
             "It serves agents of Letta's API and not local ones, to which alone prompts are sent."
         )
     return {**answer, "message": "The App Server answers."}
+
+
+@command("install-skill")
+@click.option("--dir", "folder", metavar="DIR", help="The folder of skills that it goes into.")
+@click.option("--global", "everywhere", is_flag=True, help="For all agents of yours.")
+@click.option("--agent-id", metavar="AGENT", help="For this agent of Letta Code alone.")
+@click.option("--force", is_flag=True, help="Write over a skill that is there.")
+def install_skill_command(
+    session: Session, folder: str | None, everywhere: bool, agent_id: str | None, force: bool
+) -> Document:
+    """Write the skill with which agents of Letta Code schedule prompts to themselves.
+
+    It goes into the folder of skills of the project that this is called in, which is .agents/skills
+    or .skills. If there is none, it goes into ~/.letta/skills, where all of your agents find it.
+    The answer says which. A file that this command didn't write is left as it is.
+    """
+    from promptyoself.service.letta_code import skill
+
+    if sum((folder is not None, everywhere, agent_id is not None)) > 1:
+        raise WrongUsage(
+            "conflicting_options",
+            "Two of --dir, --global and --agent-id were given.",
+            "Give one of them, or none.",
+        )
+    home = Path.home()
+    if folder is not None:
+        if not folder or (os.path.lexists(folder) and not os.path.isdir(folder)):
+            raise WrongUsage(
+                "invalid_value", f"--dir {folder[:200]!r} is no folder.", "Name a folder of skills."
+            )
+        place = skill.named_place(Path(folder))
+    elif agent_id is not None:
+        place = skill.agent_place(home, agent_id)
+    else:
+        place = skill.global_place(home) if everywhere else skill.found_place(Path.cwd(), home)
+    path, changed = skill.write_skill(place, force=force)
+    if shutil.which("promptyoself") is None:
+        session.add_warning(
+            "PATH doesn't lead to `promptyoself`, which agents call. An App Server that "
+            "`promptyoself letta-code up` has started knows the way."
+        )
+    state = "was written" if changed else "is there already"
+    return {
+        "path": str(path),
+        "place": place.kind,
+        "changed": changed,
+        "message": f"The skill {state}: {place.kind}, {place.reason}.",
+    }
 
 
 def _url(settings: Settings) -> str:
