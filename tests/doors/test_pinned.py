@@ -72,6 +72,7 @@ COMMANDS: dict[str, list[str]] = {
     "import": ["EXPORT"],
     "import-sqlite": ["EXPORT"],
     "import-crontab": ["-"],
+    "import-letta-cron": ["-", "- --agent-id OTHER"],
     "keygen": ["--out FILE"],
     "pack": ["--out FILE"],
     "metrics": [""],

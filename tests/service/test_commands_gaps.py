@@ -236,6 +236,7 @@ def test_every_command_over_a_recovered_log(
     monkeypatch.setenv("PROMPTYOSELF_VAR", str(world.var))
     tried(("import-sqlite", str(tmp_path / "none.db")), used)
     tried(("import-crontab", "-"), used, b"0 9 * * * true\n")
+    tried(("import-letta-cron", "-"), used, b'{"version": 1, "tasks": []}')
     for id_, desire in zip(world.ids, cycle(world.desires), strict=False):
         for command in WRITING:
             tried(filled_in(command, ID=id_, AGENT=world.agent, DESIRE=desire), used)

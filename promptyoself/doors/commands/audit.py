@@ -50,7 +50,7 @@ def audit_command(session: Session, **options: Any) -> Document:
 )
 @click.option("--to", metavar="T", help="The same (now).")
 def diff_command(session: Session, from_: str, to: str | None) -> Document:
-    """Say what changed between two points of the log, and by whom.
+    """Say who changed what between two points of the log.
 
     Use it to see what happened to schedules since some time: --since '2027-01-30T09:00'. Answers
     with changes, a line for each schedule: its fields before and after, and the events.

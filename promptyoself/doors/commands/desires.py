@@ -63,7 +63,7 @@ def desires_command(session: Session, **options: Any) -> Document:
 )
 @reason_option
 def reinforce_command(session: Session, id_: str, by: float, reason: str | None) -> Document:
-    """Strengthen a desire: add to what has not faded yet, up to 1.
+    """Strengthen a desire: add to what is left of it, up to 1.
 
     Use it where a desire still matters. Answers with its strength before and after.
     """
@@ -78,7 +78,7 @@ def reinforce_command(session: Session, id_: str, by: float, reason: str | None)
 @reason_option
 @dry_run_option
 def prune_command(session: Session, below: float, **options: Any) -> Document:
-    """Let go of desires that have faded to less than a strength.
+    """Let go of desires that have faded below a strength.
 
     They are listed no more. The log keeps them. Try it with --dry-run first. Answers with those
     that were pruned.

@@ -41,7 +41,7 @@ def simulate_command(
 @command("budgets")
 @only_agent_option
 def budgets_command(session: Session, agent_id: str | None) -> Document:
-    """Show what is left of today's deliveries, and what is spent.
+    """Show what of today's deliveries is left, and spent.
 
     Use it when slots are skipped as `budget` or `agent_cap`, or before planning many prompts.
     Answers with agents and schedules, each with spent, limit, left and resets_at (midnight UTC).

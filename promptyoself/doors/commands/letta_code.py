@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 letta_code_command = CommandGroup(
     "letta-code",
     "status",
-    """Run an App Server of Letta Code, to which prompts are sent.
+    """Run an App Server of Letta Code, to which prompts go.
 
     The agents of Letta Code live in a folder of this machine. Prompts reach them through an App
     Server, which a program of Letta Code's is. PROMPTYOSELF_LETTA_CODE_URL says where it listens.
@@ -107,7 +107,7 @@ def status_command(session: Session) -> Document:
 def install_skill_command(
     session: Session, folder: str | None, everywhere: bool, agent_id: str | None, force: bool
 ) -> Document:
-    """Write the skill with which agents of Letta Code schedule prompts to themselves.
+    """Write the skill with which agents schedule their prompts.
 
     It goes into the folder of skills of the project that this is called in, which is .agents/skills
     or .skills. If there is none, it goes into ~/.letta/skills, where all of your agents find it.

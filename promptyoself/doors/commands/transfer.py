@@ -116,6 +116,29 @@ def import_crontab_command(
     )
 
 
+@command("import-letta-cron")
+@_file
+@only_agent_option
+@dry_run_option
+def import_letta_cron_command(
+    session: Session, file: str, agent_id: str | None, dry_run: bool
+) -> Document:
+    """Bring over the schedules of `letta cron`.
+
+    FILE is Letta Code's ~/.letta/crons.json; - is stdin. That is only read. A task is taken if it
+    can be said here. Every other task is reported with the reason, and so is what is different
+    afterwards. Known schedules are left as they are, so it can be run again.
+    """
+    from promptyoself.service.files.letta_cron import MAX_BYTES, import_letta_cron
+
+    with opened(file) as source:
+        content = source.read(MAX_BYTES + 1)
+    now = session.now()
+    return session.scheduled(
+        lambda store: import_letta_cron(store, content, agent_id, now, dry_run=dry_run)
+    )
+
+
 def opened(source: str) -> AbstractContextManager[BinaryIO]:
     """A file that a caller names; - is stdin. Raises ``unreadable_file``."""
     if source == "-":

@@ -14,7 +14,7 @@ from promptyoself.doors.terminal.tables import GAP, Column, show_pairs, show_tab
 
 _TOLD_OTHERWISE = ("status", "code", "error", "message", "warning", "hint", "count", "dry_run")
 _NEVER_CUT = ("id", "file", "line", "row")
-_SENTENCES = ("message", "hint", "why", "command", "understood", "warning")
+_SENTENCES = ("message", "hint", "why", "command", "understood", "warning", "notes")
 """What is read as a whole, or not at all: it goes on below rather than being cut."""
 _NAMES = {"ts": "last event"}
 _AGENT_KEYS = ("agent_id", "for_agent", "on_failure")
@@ -39,6 +39,7 @@ def show_rest(document: Document, screen: Screen, *, without: Sequence[str] = ()
         for key, value in document.items()
         if key not in told and not _is_twin(key, document) and _is_filled(value)
     }
+    sentences = {key: rest.pop(key) for key in [*rest] if _are_sentences(rest[key])}
     tables = {key: value for key, value in rest.items() if _is_table(value)}
     groups = {key: value for key, value in rest.items() if isinstance(value, Mapping)}
     show_pairs(
@@ -64,6 +65,9 @@ def show_rest(document: Document, screen: Screen, *, without: Sequence[str] = ()
         if len(tables) > 1 or len(rest) > 1:
             screen.print("", Text(_name(key), style="bold"))
         show_records(records, screen)
+    for key, texts in sentences.items():
+        screen.print("", Text(_name(key), style="bold"))
+        show_pairs(screen, (("-", screen.sentence(text)) for text in texts))
 
 
 def show_records(records: Sequence[Document], screen: Screen) -> None:
@@ -134,6 +138,15 @@ def _is_table(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], Mapping)
 
 
+def _are_sentences(value: Any) -> bool:
+    """Whether a value is a list of sentences."""
+    return isinstance(value, list) and bool(value) and all(_ends_as_one(item) for item in value)
+
+
+def _ends_as_one(item: Any) -> bool:
+    return isinstance(item, str) and " " in item and item.endswith(".")
+
+
 def _is_twin(key: str, document: Document) -> bool:
     """Whether a key says in other words what another says."""
     if key.endswith("_local"):
@@ -167,7 +180,8 @@ def _value(value: Any, screen: Screen, key: str = "") -> Text:
         )
         return Text(", ").join(named)
     if isinstance(value, list):
-        return Text(", ").join(_value(item, screen) for item in value)
+        between = " " if _are_sentences(value) else ", "
+        return Text(between).join(_value(item, screen) for item in value)
     if isinstance(value, str) and re.fullmatch(INSTANT, value):
         return screen.when(value) if key in ("next_run", "expires") else screen.clock(value)
     if key in _AGENT_KEYS:

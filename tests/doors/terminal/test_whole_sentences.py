@@ -67,6 +67,17 @@ def test_what_a_crontab_left_is_whole(var: Path, tmp_path: Path) -> None:
     assert left["command"].replace(" ", "") in shown.replace("\n", "").replace(" ", "")
 
 
+def test_what_is_said_of_letta_codes_tasks_is_whole(var: Path) -> None:
+    """What is different for a task, for all of them, and why others were left."""
+    file = str(Path(__file__).parents[2] / "testdata" / "crons-of-letta-0.34.12.json")
+    document = call("import-letta-cron", file, "--dry-run").document
+    shown = _words(picture("import-letta-cron", file, "--dry-run"))
+    for sentence in document["differences"]:
+        assert f"- {_words(sentence)}" in shown
+    for task in document["taken"]:
+        assert all(_words(note) in shown for note in task.get("notes", ()))
+
+
 def test_tags_of_a_diff_are_words(var: Path) -> None:
     """A list of tags is shown as people write one."""
     add("--every", "1h", "--tag", "work", "--tag", "home")
