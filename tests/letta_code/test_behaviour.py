@@ -1,14 +1,18 @@
 """How Letta Code behaves: what promptyoself relies on when it delivers to an App Server, said to a
 real one with nothing of ours in between. `make test-letta-code` runs this with two versions."""
 
+import json
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from letta_code.model import HANDLE
 from letta_code.server import LettaCode
 from letta_code.wire import Frame, Wire
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 Servers = Callable[..., LettaCode]
 
@@ -191,15 +195,16 @@ def test_the_server_is_killed_in_a_turn(new_letta_code: Servers) -> None:
     assert [server.copies(otid) for otid in (sent, refused, later)] == [1, 0, 1]
 
 
-def test_the_last_one_leaves(letta_code: LettaCode) -> None:
+def test_the_last_one_leaves(new_letta_code: Servers) -> None:
     """When nobody is subscribed any more, the turn is cut off. A local conversation is then wedged:
-    what is sent there is accepted, and its turn ends with an error; it is stored nowhere."""
-    sent, lost = fresh(), fresh()
-    with letta_code.connect() as wire:
+    what is sent there is accepted, and its turn ends with an error; it is stored nowhere. Other
+    conversations of the agent go on. A restart of the server mends it."""
+    server, sent, lost, later = new_letta_code(), fresh(), fresh(), fresh()
+    with server.connect() as wire:
         runtime = wire.conversation(wire.agent())
         wire.say(runtime, "Take your time. [[drip:0.5]]", sent)
         working(wire, runtime)
-    with letta_code.connect() as wire:
+    with server.connect() as wire:
         assert loops(wire.sync(runtime))[-1]["status"] == "WAITING_ON_INPUT"
         # The end of the turn that was cut off comes late: to others, with its own run.
         late = wire.turn_end(runtime)
@@ -209,7 +214,13 @@ def test_the_last_one_leaves(letta_code: LettaCode) -> None:
         assert end["error"].endswith(f"already has an active run ({late['run_id']})")
         assert "run_id" not in end
         assert wire.otids(runtime) == [sent]
-    assert (letta_code.copies(sent), letta_code.copies(lost)) == (1, 0)
+        another = wire.conversation(runtime["agent_id"])
+        assert wire.turn(another, "Hello.", fresh())["stop_reason"] == "end_turn"
+    server.terminate()
+    server.start()
+    with server.connect() as wire:
+        assert wire.turn(runtime, "And now?", later)["stop_reason"] == "end_turn"
+    assert [server.copies(otid) for otid in (sent, lost, later)] == [1, 0, 1]
 
 
 def test_somebody_stays(letta_code: LettaCode, wire: Wire) -> None:
@@ -364,13 +375,36 @@ def test_a_compaction(letta_code: LettaCode, wire: Wire, runtime: Frame) -> None
 def test_models_and_agents(wire: Wire, runtime: Frame) -> None:
     """Models are listed with their handles, and agents with ids, names and models."""
     models = wire.ask("list_models")
-    assert [entry["handle"] for entry in models["entries"]] == ["openai-compatible/fake-1"]
+    assert [entry["handle"] for entry in models["entries"]] == [HANDLE]
     agents = wire.ask("agent_list", query={"limit": 1000})["agents"]
     (agent,) = [row for row in agents if row["id"] == runtime["agent_id"]]
     assert agent["id"].startswith("agent-local-")
-    assert (agent["model"], agent["name"][:5]) == ("openai-compatible/fake-1", "test-")
+    assert (agent["model"], agent["name"][:5]) == (HANDLE, "test-")
     retrieved = wire.ask("agent_retrieve", agent_id=agent["id"])
     assert (retrieved["success"], retrieved["agent"]["name"]) == (True, agent["name"])
+
+
+def test_what_another_process_makes(new_letta_code: Servers) -> None:
+    """A conversation that another process on the same store begins with an agent is there at once.
+    An agent that another process makes is unknown until the server is started again."""
+    server = new_letta_code()
+    making = ("--new-agent", "--model", HANDLE, "--personality", "blank", "--no-skills")
+    making = (*making, "--prompt", "Hello.", "--output-format", "json")
+    made = json.loads(server.command(*making))
+    runtime = {key: made[key] for key in ("agent_id", "conversation_id")}
+    unknown = f"Agent {runtime['agent_id']} not found"
+    with server.connect() as wire:
+        assert wire.ask("agent_list", query={"limit": 1000})["agents"] == []
+        assert wire.ask("agent_retrieve", agent_id=runtime["agent_id"])["error"] == unknown
+        assert wire.turn(runtime, "And now?", fresh())["error"] == unknown
+    server.terminate()
+    server.start()
+    with server.connect() as wire:
+        assert wire.turn(runtime, "And now?", fresh())["stop_reason"] == "end_turn"
+        asking = ("--agent", runtime["agent_id"], "--new", "--no-skills", *making[-4:])
+        begun = json.loads(server.command(*asking))["conversation_id"]
+        assert begun != runtime["conversation_id"]
+        assert wire.turn({**runtime, "conversation_id": begun}, "Go on.", fresh())["run_id"]
 
 
 def test_what_the_server_is(letta_code: LettaCode, wire: Wire) -> None:
@@ -379,6 +413,39 @@ def test_what_the_server_is(letta_code: LettaCode, wire: Wire) -> None:
     assert (info["backend"], info["protocol_version"]) == ("local", 1)
     asked = wire.ask("app_server_info")
     assert asked["letta_code_version"] == info["letta_code_version"] == letta_code.version
+
+
+def test_tools_are_allowed(wire: Wire, runtime: Frame) -> None:
+    """Unless somebody wants otherwise, tools run without an approval."""
+    (*_, device) = [
+        frame for frame in wire.sync(runtime) if frame["type"] == "update_device_status"
+    ]
+    assert device["device_status"]["current_permission_mode"] == "unrestricted"
+    assert device["device_status"]["pending_control_requests"] == []
+
+
+def test_who_is_let_in(new_letta_code: Servers, letta_code: LettaCode, tmp_path: Path) -> None:
+    """A server with a token wants it, on loopback too; whether it is ready, it tells everybody. A
+    request with an `Origin` is refused by any server, and there is no other path."""
+    token = uuid.uuid4().hex + uuid.uuid4().hex
+    file = tmp_path / "token"
+    file.write_text(token)
+    file.chmod(0o600)
+    server = new_letta_code("--ws-auth", "capability-token", "--ws-token-file", str(file))
+    assert server.ready
+    for wrong in (None, "another"):
+        with pytest.raises(InvalidStatus) as refused:
+            server.connect(wrong)
+        assert refused.value.response.status_code == 401
+    with server.connect(token) as wire:
+        assert wire.ask("list_models")["success"]
+    for url, origin, status in (
+        (letta_code.url, "http://127.0.0.1", 403),
+        (f"{letta_code.address}/other", None, 404),
+    ):
+        with pytest.raises(InvalidStatus) as refused, connect(url, origin=origin, proxy=None):
+            pass
+        assert refused.value.response.status_code == status
 
 
 def test_what_it_does_not_understand(wire: Wire, runtime: Frame) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
+from letta_code.model import HANDLE
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -87,7 +88,7 @@ class Wire:
 
     def agent(self) -> str:
         """Make an agent; returns its id."""
-        body = {"name": f"test-{uuid.uuid4()}", "model": "openai-compatible/fake-1"}
+        body = {"name": f"test-{uuid.uuid4()}", "model": HANDLE}
         return str(self.ask("agent_create", body=body)["agent"]["id"])
 
     def conversation(self, agent_id: str, *, summary: str = "a test", **fields: Any) -> Frame:
