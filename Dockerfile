@@ -4,7 +4,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY promptyoself ./promptyoself
 RUN python -m pip wheel --no-cache-dir --no-deps --wheel-dir /dist .
 RUN python -m venv /opt/venv
-RUN for wheel in /dist/*.whl; do /opt/venv/bin/python -m pip install --no-cache-dir "${wheel}[mcp,metrics]"; done
+RUN for wheel in /dist/*.whl; do /opt/venv/bin/python -m pip install --no-cache-dir "${wheel}[letta-code,mcp,metrics]"; done
 
 FROM python:3.13-slim
 # A fixed uid, so that a volume keeps its owner over rebuilds. The log is made 0600, its folder 0700.

@@ -86,7 +86,7 @@ download() {
 # What the build will ask pip for, fetched by that very Python, so that the build needs no network.
 wheels() {
     local root=$DIR/python wanted
-    wanted=$(sha256sum "$REPO/pyproject.toml")
+    wanted=$(sha256sum "$REPO/pyproject.toml" "$REPO/docker/engine.sh")
     [ "$(cat "$DIR/wheels.for" 2>/dev/null)" != "$wanted" ] || return 0
     rm -rf "$root/opt/wheels" "$root/src" "$root/etc/pip.conf" "$DIR/wheels.for"
     cp /etc/resolv.conf "$root/etc/resolv.conf"
@@ -97,7 +97,7 @@ wheels() {
         ${PIP_INDEX_URL:+PIP_INDEX_URL="$PIP_INDEX_URL"} ${https_proxy:+https_proxy="$https_proxy"} \
         PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore \
         python -m pip download --quiet --no-cache-dir --dest /opt/wheels \
-        'hatchling>=1.27' '/src[mcp,metrics]'
+        'hatchling>=1.27' '/src[letta-code,mcp,metrics]'
     rm -rf "$root/src"
     printf '[global]\nno-index = true\nfind-links = /opt/wheels\n' >"$root/etc/pip.conf"
     echo "$wanted" >"$DIR/wheels.for"

@@ -21,9 +21,9 @@ from promptyoself.core.setting_values import SETTINGS
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def instructions(name: str) -> list[str]:
-    """The arguments of every such instruction in the Dockerfile, in order."""
-    text = re.sub(r"\\\n\s*", "", (ROOT / "Dockerfile").read_text())
+def instructions(name: str, file: str = "Dockerfile") -> list[str]:
+    """The arguments of every such instruction in a Dockerfile, in order."""
+    text = re.sub(r"\\\n\s*", "", (ROOT / file).read_text())
     return re.findall(rf"^{name} (.*)$", text, re.MULTILINE)
 
 
@@ -121,7 +121,7 @@ def test_the_image_has_its_own_user_and_keeps_the_log_in_a_volume() -> None:
 def test_the_image_has_what_the_mcp_server_needs() -> None:
     """The wheel is installed with the extra that brings the SDK."""
     (install,) = [line for line in instructions("RUN") if "/dist/*.whl" in line]
-    assert '"${wheel}[mcp,metrics]"' in install
+    assert '"${wheel}[letta-code,mcp,metrics]"' in install
 
 
 def test_the_compose_file_has_a_letta_and_the_loop(compose: dict[str, Any]) -> None:
@@ -144,7 +144,7 @@ def test_each_container_gets_what_it_needs(compose: dict[str, Any]) -> None:
     that file: no key of a model. Of our secrets each has those that it uses; Letta, where agents'
     tools run, has its own password alone."""
     letta, loop, mcp = (compose["services"][name] for name in ("letta", "loop", "mcp"))
-    theirs = {"LETTA_BASE_URL", "PROMPTYOSELF_VAR"}  # the containers' own
+    theirs = {"LETTA_BASE_URL", "PROMPTYOSELF_LETTA_CODE_URL", "PROMPTYOSELF_VAR"}  # their own
     elsewhere = {"PROMPTYOSELF_MCP_TOKEN", "LETTA_SERVER_URL", "PROMPTYOSELF_DB_PATH"}
     names = {setting.name for setting in SETTINGS} - elsewhere
     assert set(loop["environment"]) == names, "a new setting is named in docker-compose.yml too"
@@ -156,6 +156,33 @@ def test_each_container_gets_what_it_needs(compose: dict[str, Any]) -> None:
     for setting in SETTINGS:
         if setting.secret and setting.name != "LETTA_SERVER_PASSWORD":
             assert letta["environment"][setting.name] == ""
+
+
+def test_an_app_server_is_there_for_those_who_ask(compose: dict[str, Any]) -> None:
+    """It has an image of its own, and is neither built nor started by default. It has its own token
+    alone, and not the log; the loop finds it by its name."""
+    service = compose["services"]["letta-code"]
+    file = service["build"]["dockerfile"]
+    assert service["profiles"] == ["letta-code"]
+    assert set(service["environment"]) == {"PROMPTYOSELF_LETTA_CODE_TOKEN"}
+    assert service["volumes"] == ["letta-code:/home/letta"]
+    assert "letta-code" not in compose["services"]["loop"]["depends_on"]
+    (entry,), (command,) = instructions("ENTRYPOINT", file), instructions("CMD", file)
+    assert json.loads(entry) == ["promptyoself"]
+    assert accepts(json.loads(command))
+    listen = json.loads(command)[-1]
+    port = listen.rpartition(":")[2]
+    assert listen == f"ws://0.0.0.0:{port}"
+    assert service["ports"] == [f"127.0.0.1:{port}:{port}"]
+    url = compose["services"]["loop"]["environment"]["PROMPTYOSELF_LETTA_CODE_URL"]
+    assert url == f"ws://letta-code:{port}"
+    (check,) = instructions("HEALTHCHECK", file)
+    assert accepts(json.loads(check.partition("CMD ")[2])[1:])
+    (user,) = instructions("USER", file)
+    assert user == "letta"
+    assert instructions("VOLUME", file) == ["/home/letta"]
+    pinned = (ROOT / "tests" / "letta_code" / "requirements.txt").read_text().strip()
+    assert f"ARG LETTA_CODE={pinned.removeprefix('letta==')}\n" in (ROOT / file).read_text()
 
 
 def test_the_image_is_built_once(compose: dict[str, Any]) -> None:
@@ -215,6 +242,8 @@ def test_the_smoke_test_has_an_image_and_ports_of_its_own(compose: dict[str, Any
     text = (ROOT / "docker" / "smoke.yml").read_text()
     overriding = yaml.safe_load(text.replace("!reset", ""))["services"]
     for name, service in compose["services"].items():
+        if "profiles" in service:  # nobody asks for it there
+            continue
         if "ports" in service:
             assert re.search(rf"(?m)^  {name}:(\n    .*)*\n    ports: !reset \[\]$", text), name
         if "env_file" in service:

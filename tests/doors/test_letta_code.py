@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 import pytest
-from app_servers import NEW, calls, free_port, make_letta, serve
+from app_servers import NEW, calls, free_port, make_letta, serving
 from calling import call, clean_environ
 
 from promptyoself.core.errors import PromptyoselfError
@@ -93,18 +93,6 @@ class Running:
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
-
-
-@contextmanager
-def serving(port: int, folder: Path, *, version: str = NEW, token: str = "") -> Iterator[None]:
-    """An App Server that somebody else has started."""
-    digest = sha256(token.encode()).hexdigest() if token else ""
-    with serve(port, version=version, digest=digest, deaf=folder / "deaf") as server:
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        try:
-            yield
-        finally:
-            server.shutdown()
 
 
 def gone(pid: int) -> bool:
@@ -292,6 +280,16 @@ def test_agents_find_our_program(place: Place) -> None:
     environ = made["environ"]
     assert isinstance(environ, dict)
     assert environ["PATH"] == f"/usr/bin:/bin:{Path(sys.executable).parent}"
+
+
+def test_without_git_it_warns(place: Place, tmp_path: Path) -> None:
+    """Letta Code starts without it, and then can't make an agent."""
+    with place.up("--program", str(place.letta), PATH=str(tmp_path)) as running:
+        running.next()
+        running.next()
+        running.process.terminate()
+        _, said = running.process.communicate()
+    assert b"no program `git`" in said
 
 
 @pytest.mark.parametrize(

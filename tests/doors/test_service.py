@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from app_servers import free_port, make_letta, serving
 from calling import call
 from installed import home  # noqa: F401
 
+from promptyoself.ledger.worker_locks import WorkerLocks
 from promptyoself.service.setup import systemd, units
 
 PROGRAM = ["/opt/promptyoself/bin/promptyoself"]
@@ -90,7 +92,7 @@ def test_the_units_are_what_lies_in_the_package() -> None:
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze")
-@pytest.mark.parametrize("kind", ["user", "system", "elsewhere"])
+@pytest.mark.parametrize("kind", ["user", "system", "elsewhere", "letta code"])
 def test_systemd_understands_the_units(kind: str, tmp_path: Path) -> None:
     """`systemd-analyze verify` has nothing to say, also of odd paths; and of the service of the
     system, `systemd-analyze security` says that it may do little."""
@@ -101,12 +103,14 @@ def test_systemd_understands_the_units(kind: str, tmp_path: Path) -> None:
     path = tmp_path / units.NAME
     if kind == "user":
         text = units.user_unit([str(program)], {"PROMPTYOSELF_VAR": ODD})
+    elif kind == "letta code":
+        text = units.app_server_unit([str(program)], program, {"PATH": ODD})
     else:
         var = units.SYSTEM_VAR if kind == "system" else Path("/srv/a b%c")
         text = units.system_unit([str(program)], var, "root")
     path.write_text(text)
     environ = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
-    words = ["--user"] if kind == "user" else []
+    words = ["--user"] if kind in ("user", "letta code") else []
     analyze = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", *words, str(path)]
     done = subprocess.run(analyze, env=environ, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -179,3 +183,83 @@ def test_what_excludes_each_other(home: Path) -> None:
     call("service", "install", "--system", "--cron").error("conflicting_options", 2)
     error = call("service", "instal").error("unknown_command", 2)
     assert error["hint"] == "Did you mean `service install`?"
+
+
+# An App Server of Letta Code.
+
+
+@pytest.fixture
+def letta(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Letta Code, a port for its App Server, and a systemd that only notes what it is told."""
+    folder = tmp_path / "bin"
+    program = make_letta(folder)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PROMPTYOSELF_LETTA_CODE_URL", f"ws://127.0.0.1:{free_port()}")
+    (folder / "systemctl").write_text(
+        f'#!/bin/sh\necho "$*" >>{folder}/told\n'
+        "printf 'UnitFileState=enabled\\nActiveState=active\\nNRestarts=0\\n'\n"
+    )
+    (folder / "loginctl").write_text("#!/bin/sh\n")
+    for name in ("systemctl", "loginctl"):
+        (folder / name).chmod(0o755)
+    return program
+
+
+def test_an_app_server_is_kept_running_too(
+    home: Path, letta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a unit of its own, which `status` tells of and `uninstall` takes away."""
+    monkeypatch.setattr(systemd, "_BOOTED", tmp_path)
+    var = tmp_path / "var"
+    words = ("service", "install", "--with-letta-code", "--var", str(var))
+    port = int(os.environ["PROMPTYOSELF_LETTA_CODE_URL"].rpartition(":")[2])
+    (var / "workers").mkdir(parents=True)
+    with WorkerLocks(var / "workers").alive("wrk_0"), serving(port, tmp_path):
+        answer = call(*words).success()
+    unit = home / ".config" / "systemd" / "user" / units.LETTA_CODE_NAME
+    assert answer["letta_code"] == {
+        "file": str(unit),
+        "changed": True,
+        "url": f"ws://127.0.0.1:{port}",
+    }
+    assert f" letta-code up --program {letta}\n" in unit.read_text()
+    assert unit.with_name(units.NAME).exists()
+    told = (letta.parent / "told").read_text().splitlines()
+    assert f"--user restart {units.LETTA_CODE_NAME}" in told
+    state = call("service", "status").success()["letta_code"]
+    assert (state["file"], state["state"], state["restarts"]) == (str(unit), "active", 0)
+    assert call("service", "uninstall").success()["removed"] == [
+        *(str(unit.with_name(units.NAME)), str(unit)),
+    ]
+    assert not unit.exists()
+    assert "letta_code" not in call("service", "status").success()
+
+
+def test_the_unit_of_an_app_server_has_its_environment(
+    home: Path, letta: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The agents' PATH, their store, and our data directory; and no key."""
+    monkeypatch.setenv("LETTA_LOCAL_BACKEND_DIR", "/srv/my store")
+    monkeypatch.setenv("PROMPTYOSELF_LETTA_CODE_TOKEN", "hush")
+    loop, _, unit = printed("--with-letta-code", "--var", "/d").partition("\n# An App Server")
+    assert loop == printed("--var", "/d")
+    assert 'Environment="LETTA_LOCAL_BACKEND_DIR=/srv/my store"\n' in unit
+    assert f"Environment=PATH={os.environ['PATH']}\n" in unit
+    assert "Environment=PROMPTYOSELF_VAR=/d\n" in unit
+    assert "hush" not in unit
+    assert list(home.iterdir()) == []
+
+
+def test_what_an_app_server_as_a_service_needs(
+    home: Path, letta: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It is refused before anything is installed."""
+    for kind in ("--system", "--cron"):
+        call("service", "install", "--with-letta-code", kind).error("conflicting_options", 2)
+    monkeypatch.setattr(systemd, "_BOOTED", tmp_path)
+    make_letta(letta.parent, version="0.16.8")
+    call("service", "install", "--with-letta-code").error("letta_code_not_installed")
+    monkeypatch.setenv("PROMPTYOSELF_LETTA_CODE_URL", "off")
+    call("service", "install", "--with-letta-code").error("target_not_configured")
+    assert list(home.iterdir()) == []
+    assert not (letta.parent / "told").exists()

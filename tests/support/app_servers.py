@@ -6,8 +6,10 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -86,6 +88,19 @@ def serve(port: int, *, version: str = NEW, digest: str = "", deaf: Path) -> Thr
     server = ThreadingHTTPServer(("127.0.0.1", port), Answers)
     server.version, server.digest, server.deaf = version, digest, deaf  # type: ignore[attr-defined]
     return server
+
+
+@contextmanager
+def serving(port: int, folder: Path, *, version: str = NEW, token: str = "") -> Iterator[None]:
+    """An App Server that somebody else has started. It answers nothing while there is a file
+    ``deaf`` in the folder."""
+    digest = hashlib.sha256(token.encode()).hexdigest() if token else ""
+    with serve(port, version=version, digest=digest, deaf=folder / "deaf") as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        try:
+            yield
+        finally:
+            server.shutdown()
 
 
 def main(folder: str, version: str) -> None:

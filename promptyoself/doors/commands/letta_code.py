@@ -51,7 +51,7 @@ def up_command(session: Session, program: str | None, listen: str | None) -> Non
     from promptyoself.service.setup.machine import own_program
 
     settings = session.settings
-    url, token = listen or _url(settings), settings.letta_code_token
+    url, token = listen or url_of(settings), settings.letta_code_token
     supervisor.require_address(url, token)
     secrets = [setting.name for setting in SETTINGS if setting.secret]
     program_words = own_program()
@@ -63,6 +63,11 @@ def up_command(session: Session, program: str | None, listen: str | None) -> Non
         shown = {"message": event["message"]} if session.for_people else event
         session.print({"status": "success", **shown}, paged=False)
 
+    if shutil.which("git", path=environ["PATH"]) is None:
+        session.log.warn(
+            "There is no program `git` in PATH. Letta Code keeps the memories of its agents in "
+            "repositories of git, and makes no agent without it."
+        )
     with until_stopped() as wait:
         supervisor.supervise(plan, emit, wait)
 
@@ -78,7 +83,7 @@ def status_command(session: Session) -> Document:
     from promptyoself.service.letta_code.store_lock import holder_of, store_of
 
     settings = session.settings
-    url, patience = _url(settings), min(settings.call_timeout, 5.0)
+    url, patience = url_of(settings), min(settings.call_timeout, 5.0)
     info = ask(url, settings.letta_code_token, patience)
     require_version(info.version, f"The App Server at {url}")
     answer: dict[str, object] = {
@@ -147,7 +152,12 @@ def install_skill_command(
     }
 
 
-def _url(settings: Settings) -> str:
+def url_of(settings: Settings) -> str:
+    """Where the App Server is.
+
+    Raises:
+        PromptyoselfError: ``target_not_configured``.
+    """
     if settings.letta_code_url is None:
         raise PromptyoselfError(
             "target_not_configured",

@@ -32,6 +32,7 @@ service_command = CommandGroup(
 
 _SETTINGS_OF_SYSTEM = "/etc/promptyoself.env"
 _LOOP_PATIENCE = 10.0
+_APP_SERVER_PATIENCE = 60.0
 
 _system_option = click.option(
     "--system", is_flag=True, help="A service of the whole system instead of your own; for root."
@@ -51,10 +52,20 @@ _cron_option = click.option(
     help="With --system: the user that the loop runs as.",
 )
 @click.option(
+    "--with-letta-code",
+    is_flag=True,
+    help="Keep an App Server of Letta Code running too, with your own service.",
+)
+@click.option(
     "--print", "only_print", is_flag=True, help="Print what would be installed; change nothing."
 )
 def install_command(
-    session: Session, system: bool, cron: bool, run_as: str, only_print: bool
+    session: Session,
+    system: bool,
+    cron: bool,
+    run_as: str,
+    with_letta_code: bool,
+    only_print: bool,
 ) -> Document | None:
     """Start the loop now, after every crash, and with the machine.
 
@@ -65,13 +76,25 @@ def install_command(
     if system and cron:
         message = "Both --system and --cron were given."
         raise WrongUsage("conflicting_options", message, "Give one of them.")
+    if with_letta_code and (system or cron):
+        raise WrongUsage(
+            "conflicting_options",
+            "--with-letta-code is for a service of your own.",
+            f"Leave out {'--system' if system else '--cron'}: the agents are those of your home.",
+        )
+    app_server = _app_server_unit(session) if with_letta_code else ""
     text = _text(session, system=system, cron=cron, run_as=run_as)
     if only_print or (sys.platform == "darwin" and not cron):
-        sys.stdout.write(text)
+        if app_server and not only_print:
+            require_systemd()
+        sys.stdout.write(f"{text}\n{app_server}" if app_server else text)
         if not only_print:
             print(_LAUNCHD, file=sys.stderr)
         return None
-    return install(session, text, system=system, cron=cron, run_as=run_as)
+    answer = install(session, text, system=system, cron=cron, run_as=run_as)
+    if app_server:
+        answer = {**answer, "letta_code": _install_app_server(session, app_server)}
+    return answer
 
 
 def install(session: Session, text: str, *, system: bool, cron: bool, run_as: str) -> Document:
@@ -101,17 +124,23 @@ def _text(session: Session, *, system: bool, cron: bool, run_as: str) -> str:
     program = own_program()
     if system:
         return units.system_unit(program, _system_var(session), run_as)
+    environ = _environ_of_service(session)
+    if cron:
+        return units.cron_line(program, environ, session.settings.var) + "\n"
+    if sys.platform == "darwin":
+        return units.launchd_agent(program, environ)
+    return units.user_unit(program, environ)
+
+
+def _environ_of_service(session: Session) -> dict[str, str]:
+    """What a service of one's own needs to find the same data and settings as this command."""
     environ = {}
     if _var_origin(session) in ("environment", "--var"):  # else the service finds it as we did
         environ["PROMPTYOSELF_VAR"] = str(session.settings.var)
     for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME"):  # they say where we look for files
         if os.path.isabs(os.environ.get(name, "")):
             environ[name] = os.environ[name]
-    if cron:
-        return units.cron_line(program, environ, session.settings.var) + "\n"
-    if sys.platform == "darwin":
-        return units.launchd_agent(program, environ)
-    return units.user_unit(program, environ)
+    return environ
 
 
 def _install_unit(session: Session, text: str, *, system: bool, run_as: str) -> Document:
@@ -178,6 +207,15 @@ def status_command(session: Session, system: bool) -> Document:
         answer["message"] = "Your crontab delivers what is due, once a minute."
     else:
         answer["message"] = "No service is installed. `promptyoself service install` installs one."
+    app_server = None if system or manager is None else _app_server_manager()
+    if app_server is not None and app_server.unit.exists():
+        status = app_server.status()
+        answer["letta_code"] = {
+            "file": str(app_server.unit),
+            "state": status.state,
+            "restarts": status.restarts,
+            "starts_at_boot": status.enabled and systemd.lingers(),
+        }
     return answer
 
 
@@ -193,14 +231,71 @@ def uninstall_command(session: Session, system: bool) -> Document:
         removed.append("the line of the crontab")
     if systemd.is_here():
         manager = _manager(system=system)
-        if manager.uninstall():
-            removed.append(str(manager.unit))
+        managers = [manager] if system else [manager, _app_server_manager()]
+        removed += [str(manager.unit) for manager in managers if manager.uninstall()]
     message = f"Removed: {' and '.join(removed)}." if removed else "No service is installed."
     return {"removed": removed, "changed": removed != [], "message": message}
 
 
 for _command in (install_command, status_command, uninstall_command):
     service_command.add_command(_command)
+
+
+def _app_server_unit(session: Session) -> str:
+    """The unit that keeps an App Server running, in an environment as this one.
+
+    Raises:
+        PromptyoselfError: ``letta_code_not_installed``, ``letta_code_too_old``, or what keeps an
+            App Server from listening where the settings say.
+    """
+    from promptyoself.doors.commands.letta_code import url_of
+    from promptyoself.service.letta_code.program import find_program
+    from promptyoself.service.letta_code.supervisor import require_address
+    from promptyoself.service.setup import units
+    from promptyoself.service.setup.machine import own_program
+
+    require_address(url_of(session.settings), session.settings.letta_code_token)
+    environ = _environ_of_service(session)
+    for name in ("PATH", "LETTA_LOCAL_BACKEND_DIR"):  # of the agents' tools; of the agents
+        if name in os.environ:
+            environ[name] = os.environ[name]
+    return units.app_server_unit(own_program(), find_program().path, environ)
+
+
+def _app_server_manager() -> Manager:
+    from promptyoself.service.setup import systemd, units
+
+    return systemd.Manager(system=False, name=units.LETTA_CODE_NAME)
+
+
+def _install_app_server(session: Session, text: str) -> Document:
+    """Install that unit, and wait until its App Server answers.
+
+    Raises:
+        PromptyoselfError: ``service_failed``.
+    """
+    from promptyoself.core.disk import Disk
+    from promptyoself.doors.commands.letta_code import url_of
+    from promptyoself.service.letta_code.probe import is_ready
+
+    manager, url = _app_server_manager(), url_of(session.settings)
+    if manager.status().state != "active" and is_ready(url, 1.0):
+        session.add_warning(
+            f"An App Server runs at {url} already. The service starts its own once that has ended."
+        )
+    changed = manager.install(text, Disk())
+    end = time.monotonic() + _APP_SERVER_PATIENCE
+    while not is_ready(url, 1.0):
+        status = manager.status()
+        if status.state == "failed" or status.restarts or time.monotonic() > end:
+            raise PromptyoselfError(
+                "service_failed",
+                f"The service is installed, but no App Server answers at {url}: the service is "
+                f"{status.state}.",
+                "`journalctl --user -u promptyoself-letta-code -n 20` says why.",
+            )
+        time.sleep(0.2)
+    return {"file": str(manager.unit), "changed": changed, "url": url}
 
 
 def _system_var(session: Session) -> Path:

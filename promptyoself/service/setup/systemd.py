@@ -1,4 +1,4 @@
-"""A service of systemd that runs the loop: installing it, looking at it, taking it away."""
+"""A service of systemd, by default that of the loop: installing it, looking at it, removing it."""
 
 from __future__ import annotations
 
@@ -36,10 +36,11 @@ class Status(NamedTuple):
 class Manager:
     """systemd's manager of the user's own services, or of those of the system."""
 
-    def __init__(self, *, system: bool) -> None:
+    def __init__(self, *, system: bool, name: str = NAME) -> None:
         self.system = system
+        self._name = name
         self.folder = Path("/etc/systemd/system") if system else _user_folder()
-        self.unit = self.folder / NAME
+        self.unit = self.folder / name
         self._words = ["systemctl"] if system else ["systemctl", "--user"]
 
     def command(self, *words: str) -> str:
@@ -61,8 +62,8 @@ class Manager:
         if not self.system:
             _wait_for(self._answers)
         self._systemctl("daemon-reload")
-        self._systemctl("enable", NAME)
-        self._systemctl("restart" if changed else "start", NAME)
+        self._systemctl("enable", self._name)
+        self._systemctl("restart" if changed else "start", self._name)
         return changed
 
     def uninstall(self) -> bool:
@@ -73,16 +74,16 @@ class Manager:
         """
         if not self.unit.exists():
             return False
-        self._systemctl("disable", "--now", NAME)
+        self._systemctl("disable", "--now", self._name)
         self.unit.unlink()
         self._systemctl("daemon-reload")
-        self._run("reset-failed", NAME)
+        self._run("reset-failed", self._name)
         return True
 
     def status(self) -> Status:
         """What systemd says of the service."""
         names = ("UnitFileState", "ActiveState", "NRestarts")
-        done = self._run("show", *(f"--property={name}" for name in names), NAME)
+        done = self._run("show", *(f"--property={name}" for name in names), self._name)
         found = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
         restarts = found.get("NRestarts", "")
         return Status(
@@ -101,7 +102,7 @@ class Manager:
             raise PromptyoselfError(
                 "service_failed",
                 f"`{self.command(*words)}` failed: {reason[:500].rstrip('.')}.",
-                f"`{self.command('status', NAME)}` may tell more.",
+                f"`{self.command('status', self._name)}` may tell more.",
             )
 
     def _run(self, *words: str) -> subprocess.CompletedProcess[str]:

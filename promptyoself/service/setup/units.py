@@ -10,6 +10,9 @@ from xml.sax.saxutils import escape
 
 NAME = "promptyoself.service"
 
+LETTA_CODE_NAME = "promptyoself-letta-code.service"
+"""The service that keeps an App Server of Letta Code running."""
+
 LAUNCHD_LABEL = "promptyoself"
 
 CRON_MARK = "# promptyoself service"
@@ -65,6 +68,36 @@ def _user_lines(program: Sequence[str], environ: Mapping[str, str]) -> Iterator[
             yield "WantedBy=default.target\n"
         else:
             yield line
+
+
+def app_server_unit(program: Sequence[str], letta: Path, environ: Mapping[str, str]) -> str:
+    """The unit of a user's own service that keeps an App Server of Letta Code running, with that
+    environment, by the program ``letta``. Its agents' tools may do what the user may."""
+    words = " ".join(map(_word, [*program, "letta-code", "up", "--program", str(letta)]))
+    variables = "".join(
+        f"Environment={_word(f'{name}={value}')}\n" for name, value in environ.items()
+    )
+    return f"""\
+# An App Server of Letta Code. `promptyoself service install --with-letta-code` has written this. To
+# change something, don't edit it: `systemctl --user edit promptyoself-letta-code`.
+[Unit]
+Description=An App Server of Letta Code, kept running by promptyoself
+# It is started again however often it ends.
+StartLimitIntervalSec=0
+
+[Service]
+Type=exec
+ExecStart={words}
+{variables}Restart=always
+# `letta-code up` has its own pauses, and gives up only after some. Then the cause is another.
+RestartSec=30
+# It tells the App Server to end, which may take 10 seconds.
+KillMode=mixed
+TimeoutStopSec=30
+
+[Install]
+WantedBy=default.target
+"""
 
 
 def launchd_agent(program: Sequence[str], environ: Mapping[str, str]) -> str:
