@@ -52,6 +52,7 @@ def taken(task: Mapping[str, Any], now: datetime) -> Taken:
         "prompt": _text(task, "prompt"),
         "conversation_id": _conversation(task, agent_id),
         "timezone": parse_zone(_text(task, "timezone")),
+        "envelope": True,
         "reason": _reason(task),
     }
     notes = ["It is paused here too: `resume` lets it run."] if status == "paused" else []
@@ -193,7 +194,6 @@ _ONCE = (
     "24 h late; `modify --grace 5m` changes that.",
 )
 _ALWAYS = (
-    "Letta Code puts lines of its own around a prompt: the task's name and description, its times, "
-    "and that nobody is watching. Here the prompt is sent as it is. With --render it can name "
-    "itself and its times.",
+    "The lines that Letta Code puts before a prompt stay: what woke the agent, and when. The "
+    "description, and that nobody is watching, isn't sent. `modify --no-envelope` leaves them out.",
 )
