@@ -124,6 +124,7 @@ def test_what_is_different_afterwards_is_said_once(var: Path) -> None:
         ({"expires_at": "2099-01-01T00:00:00.000Z"}, "2099-01-01T00:00:00.000000Z"),
         ({"status": "paused"}, "paused"),
         ({"name": "sch_12345678"}, "without its name"),
+        ({"agent_id": "agent-7", "conversation_id": "default"}, "LETTA_BASE_URL"),
     ],
 )
 def test_what_is_different_for_one_task_is_said_of_it(

@@ -76,6 +76,11 @@ def taken(task: Mapping[str, Any], now: datetime) -> Taken:
     if expiry is not None and "cron" in asked:
         asked["until"] = format_utc(expiry)
         notes.append(f"It ends at its expiry, {asked['until']}, which Letta Code 0.34 passes over.")
+    if not agent_id.startswith(_LOCAL_AGENT):
+        notes.append(
+            "Its agent isn't one of this machine's. Its prompts go to the Letta server of "
+            "LETTA_BASE_URL, without the tools that Letta Code has here."
+        )
     notes += [*_jitter(task), *_description(task, name)]
     return Taken(Request(**asked), status == "paused", tuple(notes))
 
