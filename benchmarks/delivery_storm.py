@@ -38,7 +38,7 @@ def main() -> None:
     began, cpu = time.perf_counter(), time.process_time()
     report = execute_once(
         store,
-        letta,
+        {"letta": letta},
         lambda: datetime.now(UTC),
         concurrency=seats,
         deadline=3600.0,

@@ -21,13 +21,14 @@ import orjson
 
 from promptyoself.core.connections import BoundedServer, is_own_name, most_connections
 from promptyoself.core.errors import PromptyoselfError, sentence
-from promptyoself.rules.health import failed, failing
+from promptyoself.events.target_names import TargetName
+from promptyoself.rules.health import failed, failing, targets_in_use
 from promptyoself.service.delivery.loop import Heartbeat
 from promptyoself.service.metrics.collect import Measurements, Measurer
 from promptyoself.service.metrics.prometheus import CONTENT_TYPE, render, require_library
 from promptyoself.state.schedules import State
 from promptyoself.store.store import Store
-from promptyoself.targets.api import TROUBLE, LettaApi
+from promptyoself.targets.api import TROUBLE, Target, Targets
 
 _PATIENCE = 30.0
 """Seconds by which a pass may be late, beside the time limit of the log's lock."""
@@ -35,8 +36,8 @@ _PATIENCE = 30.0
 MOST_CONNECTIONS = 64
 _REQUEST_SECONDS = 5.0
 _LEAVE_SECONDS = 1.0
-_CHECK_LETTA_EVERY = 15.0
-_CHECK_LETTA_WAIT = 2.0
+_CHECK_EVERY = 15.0
+_CHECK_WAIT = 2.0
 
 
 class Health(NamedTuple):
@@ -55,11 +56,11 @@ class Monitor:
         self,
         make_store: Callable[[], Store],
         heartbeat: Heartbeat,
-        letta: LettaApi,
+        targets: Targets,
         clock: Callable[[], datetime],
     ) -> None:
         """``make_store`` makes stores of the loop's data directory, one for each thread.
-        ``letta`` is a client of Letta of its own, with a short time limit.
+        ``targets`` are the monitor's own, with a short time limit.
 
         Raises:
             PromptyoselfError: ``missing_package``.
@@ -68,13 +69,12 @@ class Monitor:
         self._make_store = make_store
         self._store = make_store()
         self._heartbeat = heartbeat
-        self._letta = letta
+        self._targets = targets
         self._clock = clock
         self._measurer: Measurer | None = None
         self._warming: threading.Thread | None = None
-        self._letta_check: threading.Thread | None = None
-        self._letta_checked_at = float("-inf")
-        self._letta_health = Health("letta", True)
+        self._checks: dict[TargetName, _TargetCheck] = {}  # of targets that were asked
+        self._used: tuple[State | None, frozenset[TargetName]] = (None, frozenset())
 
     @contextmanager
     def serving(self, port: int) -> Iterator[str]:
@@ -109,7 +109,8 @@ class Monitor:
 
     def health(self) -> list[Health]:
         """The result of every check."""
-        return [self._loop(), self._clock_check(), self._reachable(), *self._log()]
+        reachable = [self._reachable(name) for name in sorted(self._targets_in_use())]
+        return [self._loop(), self._clock_check(), *reachable, *self._log()]
 
     def metrics(self) -> bytes:
         """The page for a Prometheus. Raises ``not_ready`` while the log is counted for the first
@@ -145,31 +146,24 @@ class Monitor:
         why = self._heartbeat.clock
         return Health("clock", not why, "clock_distrusted" if why else "", why)
 
-    def _reachable(self) -> Health:
-        """Letta's health, as deliveries have met it. If they met no trouble, a call finds out."""
-        trouble = self._heartbeat.trouble
-        if trouble is not None and time.monotonic() < trouble.until:
-            return Health("letta", False, trouble.code, "Deliveries are held back.")
-        check = self._letta_check
-        busy = check is not None and check.is_alive()
-        if not busy and time.monotonic() - self._letta_checked_at >= _CHECK_LETTA_EVERY:
-            self._letta_checked_at = time.monotonic()
-            check = self._letta_check = threading.Thread(
-                target=self._check_letta, name="letta", daemon=True
-            )
-            check.start()
-        if check is not None:
-            check.join(_CHECK_LETTA_WAIT)
-        return self._letta_health
+    def _targets_in_use(self) -> frozenset[TargetName]:
+        """The targets that schedules go to, or that the loop has met trouble at. Without any other,
+        it is Letta."""
+        with suppress(PromptyoselfError, OSError):  # of which the check of the log tells
+            state = self._store.unpinned.snapshot().state
+            if state is not self._used[0]:
+                self._used = state, targets_in_use(state)
+        return self._used[1] | self._heartbeat.troubles.keys() or frozenset({"letta"})
 
-    def _check_letta(self) -> None:
-        try:
-            self._letta.ended_runs(1)  # small, and wants the token
-        except PromptyoselfError as error:
-            well = error.code not in TROUBLE
-            self._letta_health = Health("letta", well, "" if well else error.code, error.message)
-        else:
-            self._letta_health = Health("letta", True)
+    def _reachable(self, name: TargetName) -> Health:
+        """A target's health, as deliveries have met it; without any trouble, a call finds out."""
+        trouble = self._heartbeat.troubles.get(name)
+        if trouble is not None and time.monotonic() < trouble.until:
+            return Health(name, False, trouble.code, "Deliveries are held back.")
+        check = self._checks.get(name)
+        if check is None:
+            check = self._checks[name] = _TargetCheck(self._targets[name])
+        return check.result()
 
     def _log(self) -> list[Health]:
         """The checks of the log, and of the schedules in it."""
@@ -210,6 +204,39 @@ class Monitor:
         what = "; ".join(f"{check.name} ({check.code}: {check.detail})" for check in failed)
         text = f"{len(failed)} of {len(checks)} checks failed: {what}."
         return _refusal(HTTPStatus.SERVICE_UNAVAILABLE, "unhealthy", text, checks=listed)
+
+
+class _TargetCheck:
+    """Asks one target from time to time, and remembers what came of it."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._thread: threading.Thread | None = None
+        self._asked_at = float("-inf")
+        self._health = Health(target.traits.name, True)
+
+    def result(self) -> Health:
+        """How it is. If it was long ago that it was asked, it is asked again, and given a moment to
+        answer."""
+        busy = self._thread is not None and self._thread.is_alive()
+        if not busy and time.monotonic() - self._asked_at >= _CHECK_EVERY:
+            self._asked_at = time.monotonic()
+            name = self._target.traits.name
+            self._thread = threading.Thread(target=self._ask, name=name, daemon=True)
+            self._thread.start()
+        if self._thread is not None:
+            self._thread.join(_CHECK_WAIT)
+        return self._health
+
+    def _ask(self) -> None:
+        name = self._target.traits.name
+        try:
+            self._target.check()
+        except PromptyoselfError as error:
+            well = error.code not in TROUBLE
+            self._health = Health(name, well, "" if well else error.code, error.message)
+        else:
+            self._health = Health(name, True)
 
 
 def _chain(state: State) -> Health:

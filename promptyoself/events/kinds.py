@@ -64,6 +64,11 @@ FinalStatus = Literal["completed", "failed"]
 ArrivalProof = Literal["run", "history"]
 """How a delivery is known to have arrived: its run completed, or the agent has its message."""
 
+TurnEnd = Literal["cut_off", "failed", "waits_for_approval"]
+"""What became of the agent's turn over a prompt that has arrived, other than that it ended well: it
+ended without an answer, since somebody or a dying server ended it; it went wrong; or it waits for
+somebody to approve of a tool."""
+
 HANDED_BACK = frozenset({"worker_stopped", "too_slow"})
 """The codes of attempts that were given up before anything was sent, because of the worker. They
 say nothing of the agent or of Letta, so they don't count as tries."""

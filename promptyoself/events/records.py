@@ -103,7 +103,8 @@ class DeliveryAttempted(NamedTuple):
     ``next_run`` is the schedule's next slot; it is absent if none is left, and at triggered slots
     and further attempts. ``agent_id`` and ``conversation_id`` say to whom it goes. With an
     ``agent_id``, the time that a header tells the agent is that of the event. ``at`` is the time of
-    the claim, if the event bears a later one because the clock is behind the log.
+    the claim, if the event bears a later one because the clock is behind the log. ``target`` says
+    where the agent is; it is absent where that is a Letta server.
     """
 
     slot: Instant
@@ -117,12 +118,15 @@ class DeliveryAttempted(NamedTuple):
     agent_id: str | None = None
     conversation_id: str | None = None
     at: Instant | None = None
+    target: str | None = None
 
 
 class DeliveryDelivered(NamedTuple):
     """The agent has it. ``via`` is ``run`` (its run completed) or ``history`` (the otid was found
     among its messages); ``error`` is that of a run which failed after the prompt had been read.
-    ``http_status`` and ``detail`` are of the answer to its send, where that left it in doubt."""
+    ``http_status`` and ``detail`` are of the answer to its send, where that left it in doubt.
+    ``turn`` says what became of the agent's turn, where it is known not to have ended well.
+    ``conversation_id`` is that of the conversation that was made for it."""
 
     slot: Instant
     otid: str
@@ -134,6 +138,8 @@ class DeliveryDelivered(NamedTuple):
     error: str | None = None
     http_status: int | None = None
     detail: str | None = None
+    turn: kinds.TurnEnd | None = None
+    conversation_id: str | None = None
 
 
 class DeliveryFailed(NamedTuple):

@@ -9,6 +9,7 @@ export have. A new policy is a row here, a field of :class:`ScheduleRegistered`,
 from typing import Annotated, Any, Literal, NamedTuple
 
 from promptyoself.events.kinds import MISFIRE_POLICIES, MisfirePolicy, ScheduleType
+from promptyoself.events.target_names import TARGETS
 
 TEMPLATES = ("idle",)
 """What a prompt can be rendered from when it fires. The name is content, in the prompt's place."""
@@ -149,6 +150,13 @@ FIELDS = {
             form="renderer",
             help="Fill in {{ values }} of the prompt when it fires (off).",
         ),
+        Field(
+            "target",
+            "content",
+            values=TARGETS,
+            can_be_unset=True,
+            metavar="TARGET",
+        ),
     )
 }
 """The table. Its order is permanent: exports and the changes in the log have it."""
@@ -212,6 +220,7 @@ class ScheduleRegistered(NamedTuple):
     without: list[list[str]] | None = None
     tags: list[str] | None = None
     render: str | None = None  # the language of a prompt that is filled in when it fires
+    target: str | None = None  # where its prompts go, if its agent's id says something else
 
 
 def content_of(record: Any) -> dict[str, Any]:

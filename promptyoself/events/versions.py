@@ -6,6 +6,8 @@ Apart from the records themselves, which take 3 ms to make: commands that meet n
 from collections.abc import Mapping
 from typing import Any
 
+from promptyoself.events.target_names import DEFAULT, NEW
+
 VERSIONS: Mapping[str, int] = dict.fromkeys(
     (
         "ledger.created",
@@ -35,9 +37,22 @@ VERSIONS: Mapping[str, int] = dict.fromkeys(
         "desire.pruned",
     ),
     1,
-) | {"schedule.registered": 2, "schedule.modified": 2, "schedule.paused": 2}
+) | dict.fromkeys(
+    (
+        "schedule.registered",
+        "schedule.modified",
+        "schedule.paused",
+        "delivery.attempted",
+        "delivery.delivered",
+    ),
+    2,
+)
 
-_SINCE_2 = frozenset({"tags", "render", "resume_at"})
+_SINCE_2 = {
+    "delivery.attempted": frozenset({"target"}),
+    "delivery.delivered": frozenset({"turn", "conversation_id"}),
+}
+_OF_SCHEDULES = frozenset({"tags", "render", "resume_at", "target"})
 
 
 def version_of(type_: str, data: Mapping[str, Any]) -> int:
@@ -49,7 +64,10 @@ def version_of(type_: str, data: Mapping[str, Any]) -> int:
     if VERSIONS.get(type_) != 2:
         return 1
     fields = data["changes"] if type_ == "schedule.modified" else data
-    return 2 if fields.get("schedule_type") == "rrule" or _SINCE_2 & fields.keys() else 1
+    new_values = (
+        fields.get("schedule_type") == "rrule" or fields.get("conversation_id") in (NEW, DEFAULT)
+    ) and type_.startswith("schedule.")
+    return 2 if new_values or _SINCE_2.get(type_, _OF_SCHEDULES) & fields.keys() else 1
 
 
 # What each chain may have. A known event on the chain of another is one that no writer put there.

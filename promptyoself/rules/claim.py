@@ -1,6 +1,6 @@
 """Which slots to claim now, and which to skip, decided on the state as it is under the lock."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
 from typing import Any, NamedTuple
@@ -12,7 +12,9 @@ from promptyoself.core.settings import Caps
 from promptyoself.events import records
 from promptyoself.events.kinds import SkipReason, SlotKind
 from promptyoself.events.records import Record
+from promptyoself.events.target_names import TargetName, default_conversation, target_of
 from promptyoself.rules.due import due
+from promptyoself.rules.lanes import NO_LIMITS, occupied_lanes, place_of
 from promptyoself.rules.pause_end import end_of_pause
 from promptyoself.rules.policy import Approvals, ApprovalVerdict, PolicyCheck, no_approvals
 from promptyoself.rules.prompts import (
@@ -64,6 +66,13 @@ class Claim(NamedTuple):
     stalled: Stalled | None = None  # what that worker had met
     unsent: int = 0  # earlier attempts that were handed back before anything was sent
     fault: str | None = None  # why there is no text to send, so that the delivery fails at once
+    target: TargetName = "letta"
+    title: str = ""  # of a conversation that is made for it
+
+    @property
+    def conversation(self) -> str:
+        """Where it is to go: an id, ``new`` or ``default``."""
+        return self.conversation_id or default_conversation(self.target)
 
     @property
     def tries(self) -> int:
@@ -98,10 +107,14 @@ class Decision(NamedTuple):
 
 
 def anything_to_claim(
-    state: State, now: datetime, until: datetime | None, only: str | None
+    state: State,
+    now: datetime,
+    until: datetime | None,
+    only: str | None,
+    limits: Mapping[TargetName, int] = NO_LIMITS,
 ) -> bool:
     """Whether :func:`claim` would have something to decide. It stops at the first slot."""
-    return next(_candidates(state, now, until, only), None) is not None
+    return next(_candidates(state, now, until, only, _held(limits)), None) is not None
 
 
 def claim(
@@ -116,13 +129,14 @@ def claim(
     check: ScheduleCheck | None = None,
     event_time: datetime | None = None,
     only: str | None = None,
+    limits: Mapping[TargetName, int] = NO_LIMITS,
 ) -> Decision:
-    """Claim what is due and may be delivered: one slot per agent, at most ``seats`` altogether.
+    """Claim what is due and may be delivered: one slot per lane, at most ``seats`` altogether, and
+    at most the number in ``limits`` of a target that is in trouble.
 
-    An agent with a claimed slot, of whatever worker, gets no second one: of two messages at once,
-    one would be lost from the agent's context. A schedule about which nothing can be decided (its
-    time zone is gone, say) doesn't stop the others. What an approval allows is claimed and paid for
-    in one append.
+    See :func:`~promptyoself.events.target_names.lane_of`: a lane with a claimed slot, of whatever
+    worker, gets no second one. A schedule about which nothing can be decided (its time zone is
+    gone, say) doesn't stop the others. What an approval allows is claimed and paid for at once.
 
     ``until`` leaves alone what became due only after it, and ``only`` what isn't that agent's.
     ``event_time`` is the time that the events will bear, by default ``now``. It is later where the
@@ -134,14 +148,16 @@ def claim(
     policy = PolicyCheck(state, now, caps, approvals)
     claiming = _Claiming(state, now, worker, policy, rank_desires, check, event_time or now)
     decision = Decision([], [], [], {})
-    occupied: set[str] = set()
+    occupied: set[str | None] = set()
+    left = dict(limits)
     written = 0  # characters of texts that were rendered
-    for id_, key in _candidates(state, now, until, only):
+    for id_, key in _candidates(state, now, until, only, _held(limits)):
         full = len(decision.records) >= _MOST_RECORDS or written >= _MOST_TEXT
         if len(decision.claims) >= seats or full:
             break
         schedule = state.schedules[id_]
-        if schedule.agent_id in occupied:
+        target, lane = place_of(schedule)
+        if lane in occupied or left.get(target, 1) <= 0:
             continue
         try:
             if key:
@@ -161,7 +177,9 @@ def claim(
         decision.skipped.extend(_skip_line(schedule, record) for record in skips)
         if new_claim is not None:
             decision.claims.append(new_claim)
-            occupied.add(new_claim.agent_id)
+            occupied.update([lane] if lane else [])
+            if target in left:
+                left[target] -= 1
     return decision
 
 
@@ -177,15 +195,25 @@ def orphans(state: State, workers: Collection[str], now: datetime) -> Iterator[C
             yield _claim_of(schedule, slot, text, in_doubt=True)
 
 
+def _held(limits: Mapping[TargetName, int]) -> frozenset[TargetName]:
+    """The targets of which nothing may be claimed."""
+    return frozenset(name for name, most in limits.items() if most <= 0)
+
+
 def _candidates(
-    state: State, now: datetime, until: datetime | None, only: str | None
+    state: State,
+    now: datetime,
+    until: datetime | None,
+    only: str | None,
+    held: frozenset[TargetName],
 ) -> Iterator[tuple[str, str]]:
-    """The due slots of agents that are free, as schedule id and key of the open slot, if any."""
-    occupied = {slot.agent_id for slot in state.open.values() if slot.worker is not None}
+    """The due slots whose lanes are free, as schedule id and key of the open slot, if any."""
+    occupied = occupied_lanes(state)
     begun = {slot.id for slot in state.open.values() if slot.kind == "scheduled"}
     latest = format_utc(now) if until is None else min(format_utc(now), format_utc(until))
     for _, id_, key in due(state, latest, only):
-        if state.schedules[id_].agent_id not in occupied and (key or id_ not in begun):
+        target, lane = place_of(state.schedules[id_])
+        if lane not in occupied and target not in held and (key or id_ not in begun):
             yield id_, key
 
 
@@ -327,6 +355,7 @@ class _Claiming(NamedTuple):
         schedule, text, fault = prompt
         otid = slot.otid or slot_otid(slot.id, slot.slot)
         attempt, at = slot.attempt + 1, format_utc(self.now)
+        target = target_of(schedule.agent_id, schedule.target)
         is_clock_behind = self.event_time - self.now > CLOCK_TOLERANCE
         events: list[Record] = [
             records.DeliveryAttempted(
@@ -341,6 +370,7 @@ class _Claiming(NamedTuple):
                 schedule.agent_id,
                 schedule.conversation_id,
                 at if is_clock_behind else None,
+                None if target == "letta" else target,
             )
         ]
         if verdict.grant is not None:
@@ -354,6 +384,8 @@ class _Claiming(NamedTuple):
             first_claimed_at=slot.first_claimed_at or at,
             run_id=None,  # an earlier attempt's run tells nothing of this one
             in_doubt=False,
+            conversation_id=schedule.conversation_id,
+            target=target,
         )
         return events, _claim_of(schedule, opened, text)._replace(fault=fault)
 
@@ -363,7 +395,7 @@ def _claim_of(schedule: Schedule, slot: OpenSlot, text: str, *, in_doubt: bool =
     return Claim(
         slot.id,
         slot.agent_id,
-        schedule.conversation_id,
+        slot.conversation_id,
         text,
         slot.slot,
         slot.kind,
@@ -377,6 +409,8 @@ def _claim_of(schedule: Schedule, slot: OpenSlot, text: str, *, in_doubt: bool =
         if slot.in_doubt and slot.code
         else None,
         slot.unsent,
+        target=target_of("", slot.target),
+        title=schedule.name or schedule.id,
     )
 
 

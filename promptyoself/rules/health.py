@@ -9,6 +9,7 @@ from itertools import islice
 
 from promptyoself.core.instants import format_utc
 from promptyoself.events.kinds import STATUSES
+from promptyoself.events.target_names import TargetName, implied_target, target_of
 from promptyoself.state.overlay import Summary
 from promptyoself.state.schedules import State, is_failing
 
@@ -45,6 +46,23 @@ def failing(state: State) -> str:
     failing_ids = (schedule.id for schedule in candidates if is_failing(schedule))
     ids = list(islice(failing_ids, _COUNTED))
     return f"the latest delivery failed of {_counted(ids)}" if ids else ""
+
+
+def targets_in_use(state: State) -> frozenset[TargetName]:
+    """Where the prompts of schedules go that aren't over.
+
+    Of the agents that an id says to be a target's, schedules are read until one goes there. So a
+    schedule that goes elsewhere, against its agent's id, may be overlooked.
+    """
+    used: set[TargetName] = set()
+    for agent_id, agent in state.agents.items():
+        if agent.unfinished and implied_target(agent_id) not in used:
+            for id_ in agent.unfinished:
+                target = target_of(agent_id, state.schedules[id_].target)
+                used.add(target)
+                if target == implied_target(agent_id):
+                    break
+    return frozenset(used)
 
 
 def overdue(state: State, now: datetime) -> str:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.events import records
-from promptyoself.events.kinds import HANDED_BACK, ArrivalProof
+from promptyoself.events.kinds import HANDED_BACK, ArrivalProof, TurnEnd
 from promptyoself.events.records import Record
 from promptyoself.rules.claim import Claim, Stalled
 from promptyoself.rules.retry import retry_delay
@@ -28,6 +28,8 @@ class Delivered(NamedTuple):
     error: str | None = None  # what became of the run, where that went wrong afterwards
     http_status: int | None = None  # of the answer that had left the delivery in doubt
     detail: str | None = None  # an excerpt of that answer
+    turn: TurnEnd | None = None  # what became of the agent's turn, unless that ended well
+    conversation_id: str | None = None  # of the conversation that was made for it
 
 
 class Failed(NamedTuple):
@@ -88,7 +90,14 @@ def outcome_events(
     if isinstance(outcome, Delivered):
         latency = round((now - claimed.claimed_at) / timedelta(milliseconds=1))
         delivered = records.DeliveryDelivered(
-            *attempt, outcome.via, max(latency, 0), outcome.run_id, outcome.error, *answer
+            *attempt,
+            outcome.via,
+            max(latency, 0),
+            outcome.run_id,
+            outcome.error,
+            *answer,
+            outcome.turn,
+            outcome.conversation_id,
         )
         return [delivered, *completion_events(state, schedule, slot, "completed")], "delivered"
     is_last_straw = outcome.permanent and schedule.failures + 1 >= PARK_AFTER

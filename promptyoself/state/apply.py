@@ -11,6 +11,7 @@ from promptyoself.events import records
 from promptyoself.events.codec import read_record
 from promptyoself.events.kinds import FINISHED, HANDED_BACK, SCHEDULE_TYPES
 from promptyoself.events.schedule_fields import FLAGS, RENDERERS, SPECIFIED, TEMPLATES, content_of
+from promptyoself.events.target_names import TARGETS
 from promptyoself.events.versions import SCHEDULE_VERSIONS
 from promptyoself.state.fold import Folded, add, apply_events
 from promptyoself.state.schedules import CHAIN, OpenSlot, Schedule, State, prompt_size, slot_key
@@ -96,6 +97,8 @@ def _check_spec(schedule: Schedule) -> None:
         raise ValueError("its template isn't known, or it has a prompt too")
     if schedule.render is not None and schedule.render not in RENDERERS:
         raise ValueError("the language of its prompt isn't known")
+    if schedule.target is not None and schedule.target not in TARGETS:
+        raise ValueError("its target isn't known")
     if not all(isinstance(tag, str) for tag in schedule.tags or ()):
         raise ValueError("a tag isn't a text")
 
@@ -299,6 +302,8 @@ def _claim(
         approved=earlier is not None and earlier.approved,
         unsent=0 if earlier is None else earlier.unsent,
         held=record.at is not None,
+        conversation_id=record.conversation_id,
+        target=record.target,
     )
     if not first:
         return schedule

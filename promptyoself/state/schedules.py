@@ -82,6 +82,7 @@ class Schedule(NamedTuple):
     tags: list[str] | None = None
     render: str | None = None  # the language of a prompt that is filled in when it fires
     resume_at: str | None = None  # when a paused one is to run again by itself
+    target: str | None = None  # where its prompts go, if its agent's id says something else
 
 
 class OpenSlot(NamedTuple):
@@ -106,6 +107,8 @@ class OpenSlot(NamedTuple):
     in_doubt: bool = False  # it may have been delivered in spite of that
     unsent: int = 0  # attempts that were handed back before anything was sent
     held: bool = False  # claimed by a clock that was behind the log
+    conversation_id: str | None = None  # this and the next: where the latest claim was to go
+    target: str | None = None
 
 
 class AgentState(NamedTuple):

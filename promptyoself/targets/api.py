@@ -1,35 +1,59 @@
-"""What a delivery needs of Letta (:class:`LettaApi`), and what may be concluded where it fails.
+"""The contract of a target (:class:`Target`), and what may be concluded where it fails.
 
-Letta has no idempotent send, so the one thing that matters about a failed call is whether the
-server *may* have received it. :attr:`DeliveryError.kind` is that answer.
+No target has an idempotent send, so the one thing that matters about a failed call is whether the
+target *may* have received the message. :attr:`DeliveryError.kind` is that answer. Whether a message
+has arrived, the agent's history tells: every target can look for the ``otid`` that it was sent
+with. Each target passes the same suite of tests against the real thing.
 """
 
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Literal, Protocol
+from datetime import datetime, timedelta
+from typing import Any, Literal, NamedTuple, Protocol
 
 from promptyoself.core.errors import PromptyoselfError
+from promptyoself.events.target_names import TargetName
 
 Kind = Literal["retry", "busy", "permanent", "unauthorized", "doubt"]
 
 
+class Traits(NamedTuple):
+    """In what targets differ, as far as a delivery has to know."""
+
+    name: TargetName
+    title: str  # as sentences call it
+    # A run that has completed proves that the message has arrived. Without this, the history is
+    # looked through after every run.
+    run_proves_arrival: bool
+    lists_runs: bool  # one question tells the runs of all agents: see `Target.all_active_runs`
+    busy_code: str  # the code of an attempt that gave way to other turns
+    clock_margin: timedelta  # how far its clock may be behind ours
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A prompt that is to be sent."""
+    """A prompt that is to be sent, or is looked for."""
 
     agent_id: str
-    conversation_id: str | None
+    conversation: str  # an id, `default` for the agent's own, or `new` for one that is made for it
     text: str
     otid: str  # the slot's own id, the same at every attempt
+    title: str = ""  # of a conversation that is made for it
+
+
+class Sent(NamedTuple):
+    """What a target says of a message that it has accepted."""
+
+    run_id: str | None  # None: it has named none
+    conversation_id: str | None = None  # of the conversation that was made for the message
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One turn of an agent, as the server tells it."""
+    """One turn of an agent, as the target tells it."""
 
     run_id: str
     agent_id: str
-    status: str  # created | running | completed | failed | cancelled
+    status: str  # created | running | waiting | completed | failed | cancelled
     otid: str | None  # of the prompt, if it was sent from here
     created_at: datetime | None
     error: str | None
@@ -37,7 +61,20 @@ class Run:
     @property
     def active(self) -> bool:
         """Whether the agent may still be at work on it (or its server died over it)."""
-        return self.status in ("created", "running")
+        return self.status in ("created", "running", "waiting")
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for somebody to approve of a tool, perhaps for ever."""
+        return self.status == "waiting"
+
+
+class RunFailure(NamedTuple):
+    """What a run that hasn't ended well, and hasn't left the message in the history, means."""
+
+    code: str
+    error: str
+    permanent: bool = False  # the same message would fail for the same reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +83,10 @@ class Found:
 
     message_id: str
     run_id: str | None
-    date: datetime | None  # by the server's clock, in whole seconds
+    date: datetime | None  # by the target's clock, on Letta in whole seconds
+    conversation_id: str | None = None  # of the conversation that was made for the message
+    # Whether the agent has said or done anything since in answer to it. None: that isn't known.
+    answered: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,72 +138,111 @@ class DeliveryError(PromptyoselfError):
         self.detail = detail
 
 
-class LettaApi(Protocol):
+class Target(Protocol):
     """What a delivery calls. Every method may be called from many threads at once.
 
     Each answers or raises :class:`DeliveryError` within a time-out per request, and raises nothing
     else. Each may raise the kinds ``retry``, ``unauthorized`` and ``doubt``; others are said below.
     """
 
-    def active_runs(self, agent_id: str) -> list[Run]:
-        """The agent's runs that have not ended, newest first, in conversations or not.
+    traits: Traits
 
-        There is none if the agent isn't known. After a crash the server keeps dead runs for ever.
+    def active_runs(self, message: Message) -> list[Run]:
+        """The runs that have to end before this message may be sent, newest first.
+
+        On a Letta server these are all of the agent's, in conversations or not: it has one turn at
+        a time. Elsewhere they are those of the message's conversation, so that an agent may have
+        turns in several at once. There is none if the agent isn't known, or where the message's own
+        conversation has yet to be made. A Letta server that was killed keeps dead runs for ever.
         """
 
     def all_active_runs(self) -> list[Run] | None:
         """Every agent's runs that have not ended, newest first.
 
         They are as they were at one instant after the call was made. None: there are more of them
-        than one answer can hold.
+        than one answer can hold, or the target doesn't list runs (:attr:`Traits.lists_runs`).
         """
 
     def ended_runs(self, most: int) -> list[Run]:
-        """The runs of all agents that have ended, at most ``most``: those that began last."""
+        """The runs of all agents that have ended, at most ``most``: those that began last. Empty
+        where the target doesn't list runs."""
 
-    def send(self, message: Message) -> str | None:
+    def send(self, message: Message) -> Sent:
         """Hand the message over, without waiting for the agent to answer it.
 
-        Returns:
-            The id of its run, or None if the server accepted the message without naming one.
+        Where it is to have a ``new`` conversation, the one that an earlier attempt has made for it
+        is used, else one is made that can be found by the otid: never two.
 
         Raises:
             DeliveryError: any kind. ``permanent`` with ``agent_not_found``,
                 ``conversation_not_found``, ``conversation_of_another_agent`` or ``letta_rejected``.
+                Where it is ``retry``, ``busy``, ``permanent`` or ``unauthorized``, a conversation
+                may have been made, and the message certainly isn't in it.
         """
 
     def run(self, run_id: str) -> Run:
         """How a run stands. Raises ``permanent`` with ``run_not_found`` for one not known."""
 
-    def find(self, agent_id: str, otid: str, since: datetime) -> Found | None:
+    def failure(self, run: Run) -> RunFailure:
+        """What a run means that is over and whose message isn't in the history. No call is made."""
+
+    def find(self, message: Message, since: datetime) -> Found | None:
         """The user message with this otid in the history since then, or None.
 
-        An agent's history has the messages of its conversations too.
+        The whole history of the agent is looked through where the target has one; else the
+        message's conversation, and the one that was made for it, if there is one.
 
-        None does not mean that it was not received: a message is in the history only after the
-        model's first answer. ``since`` is aware, and allows for the server's clock. Raises
-        ``permanent`` with ``agent_not_found`` if the agent is gone, and the history with it.
+        None does not mean that it was not received: on Letta a message is in the history only after
+        the model's first answer. ``since`` is aware, and allows for the server's clock.
+
+        Raises:
+            DeliveryError: ``permanent`` with ``agent_not_found`` if the agent is gone, and the
+                history with it; with :data:`HISTORY_GAP` if it isn't there, and the part of the
+                history where it would be was summed up, so that nothing follows from that.
         """
 
     def agents(self) -> list[Agent]:
         """All agents, oldest first."""
 
     def agent(self, agent_id: str) -> Agent | None:
-        """One agent. None: the server does not know it, or this cannot be an agent's id."""
+        """One agent. None: the target does not know it, or this cannot be an agent's id."""
 
     def health(self) -> str:
-        """The server's version. Letta tells it without a token."""
+        """The version of what answers. Letta tells it without a token."""
+
+    def check(self) -> None:
+        """Ask for as little as the target answers only to those that it lets in. Raises what is in
+        the way."""
 
     def close(self) -> None:
         """Let go of connections. A later call opens new ones."""
 
 
-SURE_TROUBLE = frozenset({"letta_unreachable", "letta_unauthorized"})
-"""Codes that say that Letta itself can't be reached, or refuses us."""
+class Targets(Protocol):
+    """The targets that a worker delivers to, by name. Making one costs nothing and calls nobody."""
+
+    def __getitem__(self, name: TargetName, /) -> Target:
+        """The target of that name; one whose every call raises ``target_not_configured`` where the
+        settings have none."""
+
+
+HISTORY_GAP = "history_compacted"
+"""The code that says that a message isn't in the history, and may have been in what was summed up.
+"""
+
+SURE_TROUBLE = frozenset(
+    {
+        *("letta_unreachable", "letta_unauthorized"),
+        *("letta_code_unreachable", "letta_code_unauthorized", "letta_code_too_old"),
+        *("letta_code_not_installed", "target_not_configured"),
+    }
+)
+"""Codes that say that the target itself can't be reached, or refuses us."""
 
 TROUBLE = SURE_TROUBLE | {
     *("letta_timeout", "letta_server_error", "letta_unreadable", "letta_connection_lost"),
+    *("letta_code_timeout", "letta_code_unreadable", "letta_code_connection_lost"),
     "letta_client_unfit",
 }
-"""Codes after which a loop holds all deliveries back for a while: after one of
+"""Codes after which a loop holds all deliveries to that target back for a while: after one of
 :data:`SURE_TROUBLE` at once, after another if several agents meet it."""

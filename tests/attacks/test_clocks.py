@@ -45,7 +45,7 @@ from promptyoself.rules.outcome import outcome_events as settle_claim
 from promptyoself.rules.triggers import Trigger, count_slots, last_slot, next_fire_time, slots
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.audit.report import audit
-from promptyoself.service.delivery import dispatcher, loop, server_trouble
+from promptyoself.service.delivery import dispatcher, loop, target_trouble
 from promptyoself.service.delivery.dispatcher import Dispatcher, new_worker_name
 from promptyoself.service.delivery.loop import Heartbeat
 from promptyoself.service.proof.verify import verify
@@ -161,7 +161,7 @@ class Machine:
             self.begin()
             letta, name = self.world.letta(), self.worker
             self.dispatcher = Dispatcher(
-                self.store, letta, self.now, worker=name, mode="loop", concurrency=8
+                self.store, {"letta": letta}, self.now, worker=name, mode="loop", concurrency=8
             )
         return self.dispatcher
 
@@ -189,7 +189,7 @@ class Machine:
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a loop waits for by the monotonic clock, which the tests don't turn."""
     monkeypatch.setattr(dispatcher, "_ADOPT_EVERY", 0.0)
-    monkeypatch.setattr(server_trouble, "_LONGEST_HOLD", 0.0)
+    monkeypatch.setattr(target_trouble, "_LONGEST_HOLD", 0.0)
     monkeypatch.setattr(loop, "_POLL_SECONDS", 0.02)
 
 
@@ -686,7 +686,7 @@ def test_a_loop_whose_clock_leaps_claims_nothing(
         passes = heartbeat.passes
         wait_for(lambda: here.error or heartbeat.passes > passes + 3)
         assert "leapt" in heartbeat.clock
-        monitor = Monitor(lambda: place.store, heartbeat, place.letta, place.now)
+        monitor = Monitor(lambda: place.store, heartbeat, place.targets, place.now)
         (check,) = [check for check in monitor.health() if check.name == "clock"]
         assert (check.ok, check.code) == (False, "clock_distrusted")
         warning = held_loops(place.store, place.store.workers.living())

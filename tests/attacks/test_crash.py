@@ -142,7 +142,7 @@ class Passes:
         store = self.store(name, disk)
         letta = LettaClient(store.settings.base_url, store.settings.token, call_timeout=5)
         clock = lambda: datetime.now(UTC)  # noqa: E731
-        execute_once(store, letta, clock, concurrency=2, deadline=30, stop=StopFlag())
+        execute_once(store, {"letta": letta}, clock, concurrency=2, deadline=30, stop=StopFlag())
 
     def all_at_once(self, disks: dict[str, Disk], expect: int) -> None:
         """Each in a child, four at a time; ``expect`` is the signal that must end it."""

@@ -180,7 +180,7 @@ def test_what_the_loop_holds_back_and_seals_is_told(tmp_path: Path, place: Place
     worker.tick(place.now())
     for _ in range(100):
         worker.wait(0.1)
-        if worker.trouble:
+        if worker.troubles:
             break
     lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     (sealed,) = (line for line in lines if line["message"] == "sealed")

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from lettas import about
 
 from promptyoself.core.ids import slot_otid
 from promptyoself.core.instants import format_utc
@@ -14,9 +15,10 @@ from promptyoself.rules.claim import Claim, Stalled
 from promptyoself.rules.outcome import Abandoned, Delivered, Failed, Outcome
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.delivery.delivery import Delivery, Step, Wait
-from promptyoself.service.delivery.letta_pool import JobError
+from promptyoself.service.delivery.job_pool import JobError
 from promptyoself.targets.api import Message
-from promptyoself.targets.letta import LettaClient, RunSnapshot, client, take_run_snapshot
+from promptyoself.targets.letta import LettaClient, client
+from promptyoself.targets.run_snapshot import RunSnapshot, take_run_snapshot
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 GRACE = 120.0
@@ -144,7 +146,7 @@ class Bench:
         """Someone else's run, at which the agent is busy."""
         if stuck:
             self.sandbox.fault("run_stuck")
-        self.letta.send(Message(agent or self.agent, None, "somebody else's", "other-otid"))
+        self.letta.send(Message(agent or self.agent, "default", "somebody else's", "other-otid"))
 
 
 @pytest.fixture
@@ -224,7 +226,7 @@ def test_a_leftover_run_is_ignored(bench: Bench) -> None:
     bench.pass_(2 * 3600 - 60)
     delivery = bench.delivery(bench.claim())
     bench.waits(delivery, 30)
-    assert bench.go(delivery, lambda: len(bench.letta.active_runs(bench.agent)) > 1) is None
+    assert bench.go(delivery, lambda: len(bench.letta.active_runs(about(bench.agent))) > 1) is None
     assert bench.sandbox.overlaps == 0, "nobody works on it"
     bench.finish()
     bench.end(delivery, Delivered, copies=1)
@@ -455,7 +457,7 @@ def test_the_dead_leave_word_of_what_they_had_met(bench: Bench) -> None:
 def sent_by_the_dead(bench: Bench, number: int = 1, **fields: Any) -> Claim:
     """A worker claims, sends, and dies before it can record anything."""
     claimed = bench.claim(number, **fields)
-    bench.letta.send(Message(claimed.agent_id, claimed.conversation_id, claimed.text, claimed.otid))
+    bench.letta.send(Message(claimed.agent_id, claimed.conversation, claimed.text, claimed.otid))
     return claimed
 
 
@@ -631,7 +633,7 @@ def test_a_server_that_lost_its_runs(bench: Bench) -> None:
 def test_a_run_that_its_worker_noted(bench: Bench) -> None:
     """What a stopping worker left word of is asked for directly."""
     claimed = bench.claim(in_doubt=True)
-    run_id = bench.letta.send(Message(bench.agent, None, claimed.text, claimed.otid))
+    run_id = bench.letta.send(Message(bench.agent, "default", claimed.text, claimed.otid)).run_id
     bench.finish()
     outcome = bench.go(bench.delivery(claimed._replace(run_id=run_id)))
     assert outcome == Delivered("run", run_id)

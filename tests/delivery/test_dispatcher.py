@@ -296,11 +296,11 @@ def test_a_server_in_trouble_is_tried_rarely(
     warp.work(worker, 3600)
     tries = place.types()["delivery.attempted"]
     assert 16 + 50 <= tries <= 16 + 80
-    assert worker.trouble
+    assert worker.troubles
     assert any(error.message in warning for warning in place.warnings)
     place.letta.before = lambda *_: None
     warp.work(worker, 1200)
-    assert not worker.trouble
+    assert not worker.troubles
     place.check_delivered(60)
 
 
@@ -320,10 +320,10 @@ def test_a_server_that_answers_nobody_is_in_trouble_too(
     worker = place.worker(concurrency=8)
     warp.work(worker, 1800)
     assert place.types()["delivery.attempted"] <= 8 + 45
-    assert worker.trouble
+    assert worker.troubles
     bad.intersection_update({"agent-0", "agent-1"})
     warp.work(worker, 900)
-    assert not worker.trouble
+    assert not worker.troubles
     assert place.types()["delivery.delivered"] == 28
 
 
@@ -335,12 +335,12 @@ def test_a_busy_agent_is_no_trouble(place: Place, monkeypatch: pytest.MonkeyPatc
     warp = Timewarp(place, monkeypatch)
     worker = place.worker(concurrency=4)
     warp.work(worker, 20)
-    assert worker.trouble
+    assert worker.troubles
     for n in range(9):
         place.letta.runs[f"r{n}"] = Run(f"r{n}", f"agent-{n}", "running", None, None, None)
     place.letta.before = lambda *_: None
     warp.work(worker, 200)
-    assert not worker.trouble
+    assert not worker.troubles
     assert sum(place.letta.sends.values()) == 1
 
 

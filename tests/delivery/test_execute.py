@@ -194,7 +194,7 @@ def test_at_the_deadline_it_leaves_off(sandbox: Sandbox, var: Path, clock: Clock
     sent, unsent = register(sandbox.agents[0]), register(sandbox.agents[1])
     sandbox.latency = 1e6
     with closing(LettaClient(sandbox.url)) as somebody:
-        somebody.send(Message(sandbox.agents[1], None, "somebody else's", "other-otid"))
+        somebody.send(Message(sandbox.agents[1], "default", "somebody else's", "other-otid"))
     clock.advance(minutes=1)
     began = time.monotonic()
     answer = call("execute", "--deadline", "0.7").success()

@@ -16,14 +16,14 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
-from lettas import PROMPT, ended, failure, fresh, since
+from lettas import PROMPT, about, ended, failure, fresh, since
 
 from promptyoself.core.diagnostics import excerpt, register_secrets
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.sandbox import FAULTS, Sandbox
 from promptyoself.targets import letta
 from promptyoself.targets.api import Message
-from promptyoself.targets.letta import LettaClient
+from promptyoself.targets.letta import LettaClient, failures
 from promptyoself.targets.letta.failures import UNFIT_CLIENTS, retry_after
 
 TOKEN = "tok-0123456789"
@@ -105,7 +105,7 @@ def test_a_fault_says_whether_it_may_have_arrived(
     deliverer = connect(sandbox.url, TOKEN, call_timeout=0.4)
     deliverer.health()  # the SDK's import is not the call's
     agent_id = sandbox.agents[0]
-    message = fresh(agent_id, sandbox.create_conversation(agent_id) if streamed else None)
+    message = fresh(agent_id, sandbox.create_conversation(agent_id) if streamed else "default")
     if streamed and fault == "not_found":
         code = "conversation_not_found"
     sandbox.fault(fault, **params)
@@ -159,16 +159,16 @@ def test_a_failed_run_is_classified_by_its_error(
 ) -> None:
     """The run tells why it failed, alike for both ways to send, and the history what it left."""
     agent_id = sandbox.agents[0]
-    conversation_id = sandbox.create_conversation(agent_id) if streamed else None
+    conversation_id = sandbox.create_conversation(agent_id) if streamed else "default"
     message = fresh(agent_id, conversation_id)
     sandbox.fault(fault)
-    run = ended(deliverer, deliverer.send(message))
+    run = ended(deliverer, deliverer.send(message).run_id)
     # In a conversation Letta calls that completed.
     assert run.status == ("completed" if streamed and stored else "failed")
-    assert letta.run_failure_is_permanent(run.error) is permanent
-    assert letta.run_failure_is_busy(run.error) is busy
-    assert letta.run_failure_lacks_credits(run.error) is (fault == "model_402")
-    in_history = deliverer.find(agent_id, message.otid, since())
+    assert failures.run_failure_is_permanent(run.error) is permanent
+    assert failures.run_failure_is_busy(run.error) is busy
+    assert failures.run_failure_lacks_credits(run.error) is (fault == "model_402")
+    in_history = deliverer.find(about(agent_id, message.otid), since())
     assert (in_history is not None) is bool(stored)
 
 
@@ -202,8 +202,8 @@ def test_a_failed_run_is_classified_by_its_error(
 )
 def test_run_errors_of_the_model(error: str | None, permanent: bool, credits: bool) -> None:
     """Only the model's own refusal of the key is permanent; a want of credits passes by paying."""
-    assert letta.run_failure_is_permanent(error) is permanent
-    assert letta.run_failure_lacks_credits(error) is credits
+    assert failures.run_failure_is_permanent(error) is permanent
+    assert failures.run_failure_lacks_credits(error) is credits
 
 
 @pytest.mark.parametrize("http_date", [False, True])
@@ -239,12 +239,12 @@ def test_reads_that_fail_have_no_answer(
     """No read turns a fault into an empty answer, nor lets anything but its own error out."""
     deliverer = connect(sandbox.url, call_timeout=1)
     agent_id = sandbox.agents[0]
-    run_id = str(deliverer.send(fresh(agent_id)))
+    run_id = str(deliverer.send(fresh(agent_id)).run_id)
     sandbox.finish_runs()
     calls: dict[str, Callable[[], object]] = {
-        "runs": lambda: deliverer.active_runs(agent_id),
+        "runs": lambda: deliverer.active_runs(about(agent_id)),
         "run": lambda: deliverer.run(run_id),
-        "messages": lambda: deliverer.find(agent_id, "o", since()),
+        "messages": lambda: deliverer.find(about(agent_id, "o"), since()),
         "agents": deliverer.agents,
         "agent": lambda: deliverer.agent(agent_id),
         "health": deliverer.health,
@@ -275,7 +275,7 @@ def test_a_name_that_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_cannot_be_written_is_permanent(sandbox: Sandbox, deliverer: LettaClient) -> None:
     """A text that no JSON can carry leaves no byte on the wire, and no doubt."""
     for agent_id, text in ((sandbox.agents[0], "\ud800"), ("", "x")):
-        message = Message(agent_id, None, text, "o")
+        message = Message(agent_id, "default", text, "o")
         failure("permanent", "letta_rejected", deliverer.send, message)
 
 
@@ -297,7 +297,7 @@ def test_a_client_that_does_not_fit_is_no_fault_of_the_prompt(
     monkeypatch.setattr(Conversed, "create", named_differently)
     deliverer = connect(sandbox.url, TOKEN)
     agent_id = sandbox.agents[0]
-    message = fresh(agent_id, sandbox.create_conversation(agent_id) if conversation else None)
+    message = fresh(agent_id, sandbox.create_conversation(agent_id) if conversation else "default")
     error = failure("retry", "letta_client_unfit", deliverer.send, message)
     assert "TypeError" in error.message
     assert "unexpected keyword argument" in (error.detail or "")
@@ -409,7 +409,7 @@ def test_many_threads_at_once() -> None:
     with Sandbox([f"a{n}" for n in range(64)], latency=0.01) as sandbox:
         deliverer = LettaClient(sandbox.url, call_timeout=10)
         with ThreadPoolExecutor(64) as pool:
-            runs = list(pool.map(lambda a: deliverer.send(fresh(a)), sandbox.agents))
+            runs = list(pool.map(lambda a: deliverer.send(fresh(a)).run_id, sandbox.agents))
         sandbox.finish_runs()
         assert len(set(runs)) == 64
         assert list(sandbox.deliveries.values()) == [1] * 64
@@ -419,7 +419,7 @@ def test_many_threads_at_once() -> None:
 
 def test_a_large_prompt_is_sent_whole(sandbox: Sandbox, deliverer: LettaClient) -> None:
     """A mebibyte of text arrives unabridged."""
-    deliverer.send(Message(sandbox.agents[0], None, "x" * 2**20, "o"))
+    deliverer.send(Message(sandbox.agents[0], "default", "x" * 2**20, "o"))
     sandbox.finish_runs()
     assert len(sandbox.messages(sandbox.agents[0])[0].text) == 2**20
 
@@ -531,5 +531,5 @@ def test_certificates_are_verified(
         failure("retry", "letta_unreachable", connect(url, call_timeout=2).health)
         monkeypatch.setenv("SSL_CERT_FILE", str(cert))
         deliverer = connect(url, call_timeout=2)
-        run_id = deliverer.send(fresh(sandbox.agents[0]))
+        run_id = deliverer.send(fresh(sandbox.agents[0])).run_id
         assert ended(deliverer, run_id).status == "completed"

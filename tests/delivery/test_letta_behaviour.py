@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import httpx
 import pytest
-from lettas import Letta, ended, failure, fresh, since
+from lettas import Letta, about, ended, failure, fresh, since
 
 from promptyoself.targets.api import Message
 from promptyoself.targets.letta import LettaClient, client
@@ -28,12 +28,12 @@ def test_health_tells_the_version(deliverer: LettaClient) -> None:
 def test_a_message_arrives_with_its_otid(any_letta: Letta, deliverer: LettaClient) -> None:
     """A send answers at once with a run, whose message is in the history when it has completed."""
     message = fresh(any_letta.agent())
-    run_id = deliverer.send(message)
+    run_id = deliverer.send(message).run_id
     run = ended(deliverer, run_id)
     assert (run.status, run.otid, run.agent_id) == ("completed", message.otid, message.agent_id)
     assert run.error is None
     assert run.created_at is not None
-    in_history = deliverer.find(message.agent_id, message.otid, since())
+    in_history = deliverer.find(about(message.agent_id, message.otid), since())
     assert in_history is not None
     assert in_history.run_id == run_id
     assert in_history.date is not None
@@ -44,21 +44,21 @@ def test_in_flight_only_the_run_tells(any_letta: Letta, deliverer: LettaClient) 
     """Before the model has answered, the otid is on the active run and not in the history."""
     message = fresh(any_letta.agent())
     any_letta.hold()
-    run_id = deliverer.send(message)
-    active = deliverer.active_runs(message.agent_id)
+    run_id = deliverer.send(message).run_id
+    active = deliverer.active_runs(about(message.agent_id))
     assert [(r.run_id, r.otid, r.active) for r in active] == [(run_id, message.otid, True)]
-    assert deliverer.find(message.agent_id, message.otid, since()) is None
+    assert deliverer.find(about(message.agent_id, message.otid), since()) is None
     any_letta.finish()
     ended(deliverer, run_id)
-    assert deliverer.active_runs(message.agent_id) == []
+    assert deliverer.active_runs(about(message.agent_id)) == []
 
 
 def test_find_sees_only_its_own(any_letta: Letta, deliverer: LettaClient) -> None:
     """Another otid, another agent's history and an older message are not found."""
     message = fresh(any_letta.agent())
-    ended(deliverer, deliverer.send(message))
-    assert deliverer.find(message.agent_id, "other", since()) is None
-    assert deliverer.find(any_letta.agent(), message.otid, since()) is None
+    ended(deliverer, deliverer.send(message).run_id)
+    assert deliverer.find(about(message.agent_id, "other"), since()) is None
+    assert deliverer.find(about(any_letta.agent(), message.otid), since()) is None
 
 
 def test_find_turns_pages(
@@ -69,11 +69,11 @@ def test_find_turns_pages(
     agent_id = any_letta.agent()
     messages = [fresh(agent_id) for _ in range(4)]
     for message in messages:
-        ended(deliverer, deliverer.send(message))
+        ended(deliverer, deliverer.send(message).run_id)
     for message in messages:
-        in_history = deliverer.find(agent_id, message.otid, since())
+        in_history = deliverer.find(about(agent_id, message.otid), since())
         assert in_history is not None
-    assert deliverer.find(agent_id, "missing", since()) is None
+    assert deliverer.find(about(agent_id, "missing"), since()) is None
 
 
 def test_active_runs_turns_pages(
@@ -83,8 +83,8 @@ def test_active_runs_turns_pages(
     monkeypatch.setattr(client, "_PAGE", 2)
     agent_id = any_letta.agent()
     any_letta.hold()
-    runs = [deliverer.send(fresh(agent_id)) for _ in range(5)]
-    assert [r.run_id for r in deliverer.active_runs(agent_id)] == runs[::-1]
+    runs = [deliverer.send(fresh(agent_id)).run_id for _ in range(5)]
+    assert [r.run_id for r in deliverer.active_runs(about(agent_id))] == runs[::-1]
     any_letta.finish()
     for run in runs:
         ended(deliverer, run)
@@ -96,7 +96,7 @@ def test_runs_of_all_agents_at_once(any_letta: Letta, deliverer: LettaClient) ->
     plain, talking = any_letta.agent(), any_letta.agent()
     messages = (fresh(plain), fresh(talking, any_letta.conversation(talking)))
     any_letta.hold()
-    mine = [deliverer.send(message) for message in messages]
+    mine = [deliverer.send(message).run_id for message in messages]
     listed = deliverer.all_active_runs()
     assert listed is not None
     assert [run.run_id for run in listed if run.run_id in mine] == mine[::-1]
@@ -119,7 +119,7 @@ def test_more_runs_than_one_answer_holds(
     """A list of active runs that may have been cut short isn't taken for all of them."""
     agent_id = any_letta.agent()
     any_letta.hold()
-    runs = [deliverer.send(fresh(agent_id)) for _ in range(2)]
+    runs = [deliverer.send(fresh(agent_id)).run_id for _ in range(2)]
     monkeypatch.setattr(client, "_MOST_ACTIVE", 2)
     assert deliverer.all_active_runs() is None
     any_letta.finish()
@@ -156,12 +156,12 @@ def test_unknown_things_are_permanent(any_letta: Letta, deliverer: LettaClient) 
     for call, arguments, code, status in (
         (deliverer.send, [fresh(unknown)], "agent_not_found", 404),
         (deliverer.send, [fresh("nobody")], "agent_not_found", 422),
-        (deliverer.find, [unknown, "o", since()], "agent_not_found", 404),
+        (deliverer.find, [about(unknown, "o"), since()], "agent_not_found", 404),
         (deliverer.run, [f"run-{uuid.uuid4()}"], "run_not_found", 404),
         (deliverer.send, [elsewhere], "conversation_not_found", 404),
     ):
         assert failure("permanent", code, call, *arguments).status == status
-    assert deliverer.active_runs(unknown) == []
+    assert deliverer.active_runs(about(unknown)) == []
 
 
 def test_a_conversation_is_sent_to_by_a_stream_that_is_let_go(
@@ -171,12 +171,14 @@ def test_a_conversation_is_sent_to_by_a_stream_that_is_let_go(
     agent_id = any_letta.agent()
     message = fresh(agent_id, any_letta.conversation(agent_id))
     any_letta.hold()
-    run_id = deliverer.send(message)
-    assert [(r.run_id, r.otid) for r in deliverer.active_runs(agent_id)] == [(run_id, message.otid)]
+    run_id = deliverer.send(message).run_id
+    assert [(r.run_id, r.otid) for r in deliverer.active_runs(about(agent_id))] == [
+        (run_id, message.otid)
+    ]
     any_letta.finish()
     run = ended(deliverer, run_id)
     assert (run.status, run.otid, run.agent_id) == ("completed", message.otid, agent_id)
-    in_history = deliverer.find(agent_id, message.otid, since())
+    in_history = deliverer.find(about(agent_id, message.otid), since())
     assert in_history is not None
     assert in_history.run_id == run_id
 
@@ -192,8 +194,8 @@ def test_a_conversation_must_be_the_agents_own(any_letta: Letta, deliverer: Lett
 def test_the_text_arrives_verbatim(any_letta: Letta, deliverer: LettaClient) -> None:
     """Line ends, quotes and letters beyond ASCII come back as they were sent."""
     text = ' "é" 🙂\n\tdone\\n '
-    message = Message(any_letta.agent(), None, text, str(uuid.uuid4()))
-    ended(deliverer, deliverer.send(message))
+    message = Message(any_letta.agent(), "default", text, str(uuid.uuid4()))
+    ended(deliverer, deliverer.send(message).run_id)
     rows = httpx.get(
         f"{any_letta.url}/v1/agents/{message.agent_id}/messages", trust_env=False
     ).json()

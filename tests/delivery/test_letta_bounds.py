@@ -13,22 +13,22 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from lettas import failure
+from lettas import about, failure
 
 from promptyoself.targets.api import Message
 from promptyoself.targets.letta import LettaClient
 from promptyoself.targets.letta.deadline import MOST_BYTES
 
 AGENT = "agent-11111111-1111-4111-8111-111111111111"
-MESSAGE = Message(AGENT, None, "Hi", "11111111-1111-5111-8111-111111111111")
+MESSAGE = Message(AGENT, "default", "Hi", "11111111-1111-5111-8111-111111111111")
 SLACK = 12 * 1024 * 1024  # what lies in the buffers of two sockets
 CALLS: dict[str, Callable[[LettaClient], object]] = {
     "sending": lambda letta: letta.send(MESSAGE),
     "into a conversation": lambda letta: letta.send(Message(AGENT, "conv-1", "Hi", MESSAGE.otid)),
-    "runs of an agent": lambda letta: letta.active_runs(AGENT),
+    "runs of an agent": lambda letta: letta.active_runs(about(AGENT)),
     "ended runs": lambda letta: letta.ended_runs(5),
     "a run": lambda letta: letta.run("run-1"),
-    "the history": lambda letta: letta.find(AGENT, "o", datetime.now(UTC)),
+    "the history": lambda letta: letta.find(about(AGENT, "o"), datetime.now(UTC)),
     "agents": lambda letta: letta.agents(),
     "an agent": lambda letta: letta.agent(AGENT),
     "its health": lambda letta: letta.health(),
@@ -168,8 +168,8 @@ def test_a_history_of_long_messages_is_read_in_smaller_pages() -> None:
 
     with serving(answer) as (letta, server):
         since = datetime(2026, 11, 20, 11, tzinfo=UTC)
-        in_history = letta.find(AGENT, "otid-24", since)
+        in_history = letta.find(about(AGENT, "otid-24"), since)
         assert in_history is not None
         assert in_history.message_id == "message-24"
-        assert letta.find(AGENT, "otid-25", since) is None
+        assert letta.find(about(AGENT, "otid-25"), since) is None
         assert [asked["limit"] for asked in server.asked[:4]] == [["100"], ["10"], ["10"], ["10"]]

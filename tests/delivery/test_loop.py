@@ -25,7 +25,7 @@ from promptyoself.doors.session import Session
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.delivery import loop
 from promptyoself.service.delivery.dispatcher import Dispatcher, Report
-from promptyoself.service.delivery.letta_pool import LettaPool
+from promptyoself.service.delivery.job_pool import JobPool
 from promptyoself.service.proof.verify import verify
 
 # --- a process ------------------------------------------------------------------------------------
@@ -140,7 +140,7 @@ def test_the_dead_are_survived(sandbox: Sandbox, var: Path, loops: Callable[...,
 def test_a_wait_that_runs_out_while_a_signal_is_handled_ends() -> None:
     """A loop that is asked to stop at the end of a wait wakes up and stops. CPython's SimpleQueue
     goes on for ever there."""
-    pool: LettaPool[None] = LettaPool()
+    pool: JobPool[None] = JobPool()
     alarms = 0
 
     def handler(*_: object) -> None:

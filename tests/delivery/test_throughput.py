@@ -11,9 +11,10 @@ from dispatch import DOWN, FakeLetta, Place, Timewarp
 
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.delivery.in_flight import InFlight
+from promptyoself.targets import run_snapshot
 from promptyoself.targets.api import DeliveryError, Run
-from promptyoself.targets.letta import LettaClient, RunSnapshot, SnapshotQueue, run_snapshot
-from promptyoself.targets.letta.run_snapshot import take_run_snapshot
+from promptyoself.targets.letta import LettaClient
+from promptyoself.targets.run_snapshot import RunSnapshot, SnapshotQueue, take_run_snapshot
 
 
 def run_of(number: int, status: str = "created", agent: str = "a") -> Run:
@@ -315,7 +316,7 @@ def test_runs_that_go_on_cost_no_steps(place: Place, monkeypatch: pytest.MonkeyP
     place.letta.ending = False
     place.register(20)
     worker = place.begun(concurrency=20)
-    place.run(worker, until=lambda: len(worker._in_flight._snapshots.followed) == 20)
+    place.run(worker, until=lambda: len(worker._in_flight._route("letta").snapshots.followed) == 20)
     turns: list[str] = []
     turn = InFlight._cancel_wakes
 
@@ -326,7 +327,7 @@ def test_runs_that_go_on_cost_no_steps(place: Place, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(InFlight, "_cancel_wakes", counted)
     key = next(iter(worker._in_flight._live))
     worker._in_flight._timers.clear()
-    worker._in_flight._snapshots.join(key, urgent=True)
+    worker._in_flight._route("letta").snapshots.join(key, urgent=True)
     worker._in_flight.seek_snapshot()
     answer = worker._in_flight._pool.next_result(5)
     assert answer is not None

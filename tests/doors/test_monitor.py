@@ -23,7 +23,7 @@ from promptyoself.doors.monitor import Monitor
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.delivery import loop
 from promptyoself.service.delivery.loop import Heartbeat, StopFlag, run_loop
-from promptyoself.service.delivery.server_trouble import Trouble
+from promptyoself.service.delivery.target_trouble import Trouble
 from promptyoself.service.metrics.collect import Measurer
 from promptyoself.targets.api import DeliveryError
 from promptyoself.targets.letta import LettaClient
@@ -137,17 +137,17 @@ def test_a_loop_without_passes_is_not_well(
 
 def test_a_letta_in_trouble_is_not_well(url: str, watched: Watched) -> None:
     """healthz is false while deliveries are held back, for as long as that is news."""
-    watched.heartbeat.trouble = Trouble("letta_unauthorized", time.monotonic() + 100)
+    watched.heartbeat.troubles = {"letta": Trouble("letta_unauthorized", time.monotonic() + 100)}
     status, checks = health(url)
     assert (status, checks["letta"]["code"]) == (503, "letta_unauthorized")
-    watched.heartbeat.trouble = Trouble("letta_unauthorized", time.monotonic() - 1)
+    watched.heartbeat.troubles = {"letta": Trouble("letta_unauthorized", time.monotonic() - 1)}
     assert health(url)[0] == 200
 
 
 def test_a_letta_that_was_never_asked_is_asked(var: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing is due, whether Letta lets us in is asked: 401, a server that is down, one that
     merely has too much to do; not at every request."""
-    monkeypatch.setattr(monitor, "_CHECK_LETTA_EVERY", 0.0)
+    monkeypatch.setattr(monitor, "_CHECK_EVERY", 0.0)
     with Sandbox(("a",), token="right") as there:
         right = LettaClient(there.url, "right")
         wrong = LettaClient(there.url, "wrong")
@@ -167,7 +167,7 @@ def test_letta_is_asked_now_and_then(url: str, watched: Watched) -> None:
     """However often somebody asks here, Letta is asked every 15 seconds at most."""
     asked: list[int] = []
     watched.letta.ended_runs = asked.append
-    watched.monitor._letta_checked_at = float("-inf")
+    watched.monitor._checks["letta"]._asked_at = float("-inf")
     for _ in range(5):
         assert health(url)[0] == 200
     assert asked == [1]
@@ -177,10 +177,10 @@ def test_a_letta_that_hangs_holds_nobody_up(
     url: str, watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While Letta is being asked, what is known is answered."""
-    monkeypatch.setattr(monitor, "_CHECK_LETTA_WAIT", 0.05)
+    monkeypatch.setattr(monitor, "_CHECK_WAIT", 0.05)
     let_go = threading.Event()
     watched.letta.ended_runs = lambda _: let_go.wait(30)
-    watched.monitor._letta_checked_at = float("-inf")
+    watched.monitor._checks.clear()
     assert health(url)[0] == health(url)[0] == 200
     assert not let_go.is_set()
     let_go.set()
@@ -196,7 +196,9 @@ def test_a_chain_that_is_refused_is_not_well(url: str, watched: Watched, var: Pa
     content[30:40] = bytes(10)
     path.write_bytes(content)
     (var / "schedules" / "index.json").unlink()
-    another = Monitor(watched.store, watched.heartbeat, watched.letta, lambda: datetime.now(UTC))
+    another = Monitor(
+        watched.store, watched.heartbeat, {"letta": watched.letta}, lambda: datetime.now(UTC)
+    )
     with another.serving(0) as there:
         status, checks = health(there)
         assert (status, checks["chain"]["code"]) == (503, "corrupt_chain")
@@ -332,7 +334,7 @@ def test_a_loop_keeps_its_pulse(place: Place, monkeypatch: pytest.MonkeyPatch) -
             stop.set("enough")
 
     monkeypatch.setattr(loop._Loop, "sleep", sleep)
-    run_loop(place.store, place.letta, place.now, concurrency=1, interval=60.0, stop=stop,
+    run_loop(place.store, place.targets, place.now, concurrency=1, interval=60.0, stop=stop,
              emit=lambda _: None, heartbeat=heartbeat)  # fmt: skip
     assert [passes for passes, _ in seen[:4]] == [0, 0, 0, 0]
     assert "No space left" in seen[3][1]
@@ -342,7 +344,7 @@ def test_a_loop_keeps_its_pulse(place: Place, monkeypatch: pytest.MonkeyPatch) -
 def test_trouble_is_shown_until_somebody_should_have_tried_again(place: Place) -> None:
     """A dispatcher that holds back says what keeps it, and until when that may be believed."""
     worker = place.worker()
-    assert worker.trouble is None
+    assert worker.troubles == {}
     place.register(1)
 
     def refused(*_: Any) -> Any:
@@ -350,10 +352,9 @@ def test_trouble_is_shown_until_somebody_should_have_tried_again(place: Place) -
 
     place.letta.active_runs = place.letta.all_active_runs = refused
     worker.tick(place.now())
-    wait_for(lambda: worker.wait(0.1) or worker.trouble is not None)
-    assert worker.trouble is not None
-    assert worker.trouble.code == "letta_unauthorized"
-    assert worker.trouble.until > time.monotonic()
+    wait_for(lambda: worker.wait(0.1) or worker.troubles)
+    assert worker.troubles["letta"].code == "letta_unauthorized"
+    assert worker.troubles["letta"].until > time.monotonic()
 
 
 def test_a_scrape_waits_for_nobody_and_nobody_for_it(url: str, watched: Watched) -> None:
@@ -370,7 +371,7 @@ def test_scrapes_in_a_storm_are_right_and_harm_nothing(place: Place) -> None:
     no figure ever runs backwards, and in the end they are what the log says."""
     place.register(20, each=3)
     heartbeat = Heartbeat()
-    watching = Monitor(place.another_store, heartbeat, FakeLetta(), place.now)
+    watching = Monitor(place.another_store, heartbeat, {"letta": FakeLetta()}, place.now)
     seen: list[float] = []
     with watching.serving(0) as url, Here(place, heartbeat=heartbeat) as here:
 

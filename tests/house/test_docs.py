@@ -215,7 +215,7 @@ def test_the_otid_of_the_example_is_the_one_we_send() -> None:
 
 
 RAISED = {"PromptyoselfError": 0, "WrongUsage": 0, "ChainError": 0, "DeliveryError": 1}
-OUTCOMES = {"Failed": 0, "Abandoned": 0}
+OUTCOMES = {"Failed": 0, "Abandoned": 0, "RunFailure": 0}
 COMPUTED: dict[str, set[str]] = {  # a function, and the codes that its expression can come to
     "from_click_error": {
         "unknown_command", "unknown_option", "missing_option", "invalid_value", "wrong_usage",
@@ -229,6 +229,8 @@ COMPUTED: dict[str, set[str]] = {  # a function, and the codes that its expressi
     "_invalid": {
         "invalid_misfire", "invalid_tier", "invalid_daily_budget", "invalid_max_repetitions",
     },
+    "_find_out": set(),  # passes on what a target says of a run
+    "_wait_until_free": set(),  # passes on the target's own code
     "_unknown": {"agent_not_found", "conversation_not_found", "run_not_found"},
     "_call": set(),  # passes on what a command answered
 }  # fmt: skip

@@ -33,8 +33,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "phrases": {"core"},
     # What follows from it, and where prompts go.
     "rules": {"core", "events", "state"},
-    "targets": {"core"},
-    "targets.letta": {"core", "targets"},
+    "targets": {"core", "events"},
+    "targets.letta": {"core", "events", "targets"},
     "sandbox": {"core"},
     # What is done, by subject.
     "service.schedules": BELOW_SERVICE - {"index"} | {"phrases"},
@@ -58,7 +58,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"doors.terminal"},
     "doors.terminal": {"core"},
     "doors.mcp": {"core", "doors", "service.delivery"},
-    "doors.commands": {"core", "events", "store", "ledger", "targets", "targets.letta", "sandbox"}
+    "doors.commands": {"core", "events", "store", "ledger", "targets", "sandbox"}
     | {"doors", "doors.mcp", "doors.terminal"}
     | {f"service.{subject}" for subject in ("audit", "delivery", "desires", "files", "forecast")}
     | {f"service.{subject}" for subject in ("metrics", "proof", "schedules", "setup", "transfer")}

@@ -256,7 +256,9 @@ def test_a_real_notice_arrives(quick_path: Path) -> None:
             return now
 
         for _ in range(2):
-            execute_once(store, letta, clock, concurrency=4, deadline=30, stop=StopFlag())
+            execute_once(
+                store, {"letta": letta}, clock, concurrency=4, deadline=30, stop=StopFlag()
+            )
         prompts = [m.text for m in sandbox.messages(told) if m.kind == "user_message"]
         assert len(prompts) == 1
         assert prompts[0].startswith(f"[promptyoself] The schedule {id_} of agent-gone")

@@ -19,13 +19,23 @@ from world import check_deliveries, check_log
 
 from promptyoself.core.disk import Disk
 from promptyoself.core.settings import load_settings
+from promptyoself.events.target_names import TargetName
 from promptyoself.service.delivery import dispatcher as dispatching
 from promptyoself.service.delivery import in_flight
 from promptyoself.service.delivery.dispatcher import Dispatcher, Report, new_worker_name
 from promptyoself.service.schedules.register import register
 from promptyoself.service.schedules.request import Request
 from promptyoself.store.store import Store
-from promptyoself.targets.api import DeliveryError, Found, Message, Run
+from promptyoself.targets.api import (
+    DeliveryError,
+    Found,
+    Message,
+    Run,
+    RunFailure,
+    Sent,
+    Target,
+    Traits,
+)
 
 if TYPE_CHECKING:
     import pytest
@@ -33,9 +43,11 @@ if TYPE_CHECKING:
 DOWN = DeliveryError("retry", "letta_unreachable", "Cannot reach Letta.")
 
 
-class FakeLetta:
+class FakeLetta(Target):
     """A Letta in memory: runs end at once, unless told otherwise; one thing can be put in the way
     of each call. It fails the test where an agent gets a message while it is busy."""
+
+    traits = Traits("letta", "Letta", True, True, "letta_busy", timedelta(hours=1))
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -57,10 +69,10 @@ class FakeLetta:
             with self.lock:
                 self.at_once -= 1
 
-    def active_runs(self, agent_id: str) -> list[Run]:
-        self._enter("runs", agent_id)
+    def active_runs(self, message: Message) -> list[Run]:
+        self._enter("runs", message.agent_id)
         with self.lock:
-            return [r for r in self.runs.values() if r.agent_id == agent_id and r.active]
+            return [r for r in self.runs.values() if r.agent_id == message.agent_id and r.active]
 
     def all_active_runs(self) -> list[Run]:
         self._enter("look", "")
@@ -72,7 +84,7 @@ class FakeLetta:
         with self.lock:
             return [r for r in reversed(self.runs.values()) if not r.active][:most]
 
-    def send(self, message: Message) -> str:
+    def send(self, message: Message) -> Sent:
         self._enter("send", message.agent_id)
         with self.lock:
             busy = [r for r in self.runs.values() if r.agent_id == message.agent_id and r.active]
@@ -84,7 +96,7 @@ class FakeLetta:
             )
             if self.ending:
                 self._end(run_id)
-            return run_id
+            return Sent(run_id)
 
     def _end(self, run_id: str) -> None:
         self.runs[run_id] = replace(self.runs[run_id], status="completed")
@@ -99,19 +111,26 @@ class FakeLetta:
         with self.lock:
             return self.runs[run_id]
 
-    def find(self, agent_id: str, otid: str, _since: datetime) -> Found | None:
-        self._enter("find", agent_id)
+    def failure(self, run: Run) -> RunFailure:
+        return RunFailure("run_failed", run.error or "")
+
+    def find(self, message: Message, since: datetime) -> Found | None:
+        del since
+        self._enter("find", message.agent_id)
         with self.lock:
             for run in self.runs.values():
-                if run.otid == otid and run.agent_id == agent_id and not run.active:
+                if (run.otid, run.agent_id) == (message.otid, message.agent_id) and not run.active:
                     return Found("message-1", run.run_id, run.created_at)
         return None
 
     def agents(self) -> list[Any]:
         return []
 
-    def agent(self, _agent_id: str) -> None:
-        return None
+    def agent(self, agent_id: str) -> None:
+        del agent_id
+
+    def check(self) -> None:
+        self.ended_runs(1)
 
     def health(self) -> str:
         return "0"
@@ -137,6 +156,7 @@ class Place:
     def __init__(self, var: Path, letta: Any = None, **settings: str) -> None:
         self.var = var
         self.letta = letta or FakeLetta()
+        self.targets: dict[TargetName, Any] = {"letta": self.letta}
         self.settings = load_settings(
             {
                 "PROMPTYOSELF_VAR": str(var),
@@ -186,7 +206,7 @@ class Place:
         alive = store.workers.alive(name)
         alive.__enter__()
         dispatcher = Dispatcher(
-            store, self.letta, self.now, worker=name, mode="loop", concurrency=concurrency
+            store, self.targets, self.now, worker=name, mode="loop", concurrency=concurrency
         )
         self.open.append((dispatcher, alive))
         return dispatcher
@@ -261,7 +281,8 @@ class Timewarp:
         while self.monotonic < end:
             place = self.place
             worker.tick(place.now())
-            while worker._in_flight._stepping or worker._in_flight._snapshots.under_way:
+            snapshots = worker._in_flight._route("letta").snapshots
+            while worker._in_flight._stepping or snapshots.under_way:
                 answer = worker._in_flight._pool.next_result(5)
                 assert answer is not None
                 worker._in_flight._handle_result(*answer)
@@ -270,7 +291,7 @@ class Timewarp:
             now = place.now()
             wake = worker.next_wake(now)
             steps = [due - self.monotonic for due in worker._in_flight._timers.values()]
-            steps.append(worker._in_flight._snapshots.wake() - self.monotonic)
+            steps.append(snapshots.wake() - self.monotonic)
             if wake is not None:
                 steps.append((wake - now).total_seconds())
             step = min([60.0, *(s for s in steps if s > 0)])

@@ -258,9 +258,14 @@ def real_letta(python: str) -> Iterator[RealLetta]:
             server.wait()
 
 
-def fresh(agent_id: str, conversation_id: str | None = None) -> Message:
+def fresh(agent_id: str, conversation: str = "default") -> Message:
     """A message that was never sent."""
-    return Message(agent_id, conversation_id, PROMPT, str(uuid.uuid4()))
+    return Message(agent_id, conversation, PROMPT, str(uuid.uuid4()))
+
+
+def about(agent_id: str, otid: str = "") -> Message:
+    """What to ask for an agent's runs with, or for a message that it was sent."""
+    return Message(agent_id, "default", "", otid)
 
 
 def since() -> datetime:

@@ -124,7 +124,7 @@ class Here:
     def _run(self) -> None:
         try:
             run_loop(
-                self.place.store, self.place.letta, self.place.now, stop=self.stop, **self.options
+                self.place.store, self.place.targets, self.place.now, stop=self.stop, **self.options
             )
         except BaseException as error:
             self.error = error

@@ -22,7 +22,9 @@ class Watched:
         self.heartbeat = Heartbeat()
         self.warnings: list[str] = []
         self.letta = letta or FakeLetta()
-        self.monitor = Monitor(self.store, self.heartbeat, self.letta, lambda: datetime.now(UTC))
+        self.monitor = Monitor(
+            self.store, self.heartbeat, {"letta": self.letta}, lambda: datetime.now(UTC)
+        )
 
     def store(self) -> Store:
         return Store(self.settings, {"via": "t", "who": "t"}, warn=self.warnings.append)

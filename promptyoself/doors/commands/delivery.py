@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from promptyoself.service.delivery import answers
     from promptyoself.service.delivery.dispatcher import Report
     from promptyoself.service.delivery.loop import Heartbeat
-    from promptyoself.targets.api import Agent
-    from promptyoself.targets.letta import LettaClient
+    from promptyoself.targets.api import Agent, Target
 
 CONCURRENCY = 32
 """Deliveries at once, where nothing else is said."""
@@ -32,11 +31,11 @@ _MONITOR_TIMEOUT = 5.0
 _SHOWN = 5
 
 
-def deliverer(settings: Settings) -> LettaClient:
+def deliverer(settings: Settings) -> Target:
     """The way to the Letta server that the settings name."""
-    from promptyoself.targets.letta import LettaClient
+    from promptyoself.service.delivery.configured_targets import target_for
 
-    return LettaClient(settings.base_url, settings.token, call_timeout=settings.call_timeout)
+    return target_for(settings, "letta")
 
 
 def require_agent(settings: Settings, agent_id: str) -> None:
@@ -72,7 +71,7 @@ def require_agent(settings: Settings, agent_id: str) -> None:
     )
 
 
-def _agents(settings: Settings, letta: LettaClient) -> list[Agent]:
+def _agents(settings: Settings, letta: Target) -> list[Agent]:
     """The agents that Letta has, which are remembered."""
     agents = letta.agents()
     remember_agents(settings, agents)
@@ -139,6 +138,7 @@ def execute_command(
     executed, a line for each prompt that was tried, and its state. What isn't finished at the
     deadline stays in doubt; a later pass finds out what became of it.
     """
+    from promptyoself.service.delivery.configured_targets import ConfiguredTargets
     from promptyoself.service.delivery.loop import (
         Heartbeat,
         StopFlag,
@@ -163,7 +163,7 @@ def execute_command(
         )
     if loop:
         session.log.tell_time()
-    store, letta = session.store(as_process=loop).unpinned, deliverer(session.settings)
+    store, targets = session.store(as_process=loop).unpinned, ConfiguredTargets(session.settings)
     stop = session.caller.stop or StopFlag()
 
     def print_report(report: Report) -> None:
@@ -177,11 +177,11 @@ def execute_command(
         if session.caller.stop is None:
             end.enter_context(stop_on_signals(stop))
         else:  # a program goes on: it has its own signals, and would keep the connections
-            end.callback(letta.close)
+            end.callback(targets.close)
         if not loop:
             report = execute_once(
                 store,
-                letta,
+                targets,
                 session.now,
                 concurrency=concurrency,
                 deadline=300.0 if deadline is None else deadline,
@@ -197,7 +197,7 @@ def execute_command(
             session.print({"status": "success", "executed": [], "message": message}, paged=False)
         run_loop(
             store,
-            letta,
+            targets,
             session.now,
             concurrency=concurrency,
             interval=session.settings.interval if interval is None else interval,
@@ -213,10 +213,12 @@ def execute_command(
 def _monitored(session: Session, heartbeat: Heartbeat, port: int) -> Iterator[None]:
     """Serve the loop's metrics and health. Prints first where."""
     from promptyoself.doors.monitor import Monitor
+    from promptyoself.service.delivery.configured_targets import ConfiguredTargets
 
     patience = min(_MONITOR_TIMEOUT, session.settings.call_timeout)
-    with closing(deliverer(session.settings._replace(call_timeout=patience))) as letta:
-        monitor = Monitor(session.store, heartbeat, letta, session.now)
+    quick = session.settings._replace(call_timeout=patience)
+    with closing(ConfiguredTargets(quick)) as targets:
+        monitor = Monitor(session.store, heartbeat, targets, session.now)
         with monitor.serving(port) as url:
             served = {"metrics": f"{url}/metrics", "health": f"{url}/healthz"}
             session.print({"status": "success", **served}, paged=False)

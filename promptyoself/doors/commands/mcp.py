@@ -14,7 +14,7 @@ import click
 from promptyoself.core.errors import WrongUsage, missing_package
 from promptyoself.core.times import shown
 from promptyoself.doors.command import call_command, command
-from promptyoself.doors.commands.delivery import CONCURRENCY, deliverer
+from promptyoself.doors.commands.delivery import CONCURRENCY
 from promptyoself.doors.options import Whole
 from promptyoself.doors.output import Document, error_document, to_json
 from promptyoself.doors.registry import AGENT_FACING, SETS
@@ -205,13 +205,14 @@ def _answer(command: click.Command, var: str | None, words: Sequence[str], calle
 
 
 def _deliver(session: Session, accept_clock: bool, stop: StopFlag) -> None:
+    from promptyoself.service.delivery.configured_targets import ConfiguredTargets
     from promptyoself.service.delivery.loop import run_loop
 
     store = session.store(as_process=True)
-    with closing(deliverer(session.settings)) as letta:
+    with closing(ConfiguredTargets(session.settings)) as targets:
         run_loop(
             store,
-            letta,
+            targets,
             session.now,
             concurrency=CONCURRENCY,
             interval=session.settings.interval,

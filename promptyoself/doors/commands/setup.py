@@ -40,14 +40,15 @@ def doctor_command(
     have failed, and where prompts are to be delivered and no loop is running. It changes nothing.
     """
     from promptyoself.core.settings import read_sources
-    from promptyoself.doors.commands.delivery import deliverer
+    from promptyoself.service.delivery.configured_targets import ConfiguredTargets
     from promptyoself.service.upkeep.doctor import Check, examine
 
     if options["require_loop"] and options["allow_no_loop"]:
         message = "Both --require-loop and --allow-no-loop were given."
         raise WrongUsage("conflicting_options", message, "Give one of them.")
-    with nullcontext() if skip_letta else closing(deliverer(session.settings)) as letta:
-        checks = examine(session.reading(needs_var=False).unpinned, session.now(), letta, **options)
+    store = session.reading(needs_var=False).unpinned
+    with nullcontext() if skip_letta else closing(ConfiguredTargets(session.settings)) as targets:
+        checks = examine(store, session.now(), targets, **options)
     if plugins_dir is not None:
         from promptyoself.doors.sanctum import check_plugin
 

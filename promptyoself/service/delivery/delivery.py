@@ -20,16 +20,12 @@ from typing import Literal, NamedTuple
 from promptyoself.core.diagnostics import excerpt, redact_secrets
 from promptyoself.core.instants import parse_utc
 from promptyoself.core.times import format_duration
+from promptyoself.events.kinds import TurnEnd
 from promptyoself.rules.claim import Claim, Stalled
 from promptyoself.rules.outcome import Abandoned, Delivered, Failed, Outcome
-from promptyoself.service.delivery.letta_pool import JobError
-from promptyoself.targets.api import DeliveryError, Found, LettaApi, Message, Run
-from promptyoself.targets.letta import (
-    RunSnapshot,
-    run_failure_is_busy,
-    run_failure_is_permanent,
-    run_failure_lacks_credits,
-)
+from promptyoself.service.delivery.job_pool import JobError
+from promptyoself.targets.api import HISTORY_GAP, DeliveryError, Found, Message, Run, Target
+from promptyoself.targets.run_snapshot import RunSnapshot
 
 
 class Wait(NamedTuple):
@@ -51,8 +47,8 @@ class Step(NamedTuple):
     contradicts: bool  # a snapshot lacked its run, though that was active
 
 
-_CLOCK_MARGIN = timedelta(hours=1)
-"""How far Letta's clock may be behind ours when we ask for messages since the claim."""
+_GONE = frozenset({"agent_not_found", "conversation_not_found"})
+"""Codes that say that the history is gone, in which the message would be."""
 
 _LEFTOVER = timedelta(hours=2)
 """A run still active after this is a leftover: a server that was killed never ends its runs."""
@@ -79,7 +75,7 @@ class Delivery:
     def __init__(
         self,
         claim: Claim,
-        letta: LettaApi,
+        target: Target,
         clock: Callable[[], datetime],
         *,
         reconcile_grace: float,
@@ -92,8 +88,12 @@ class Delivery:
         """
         self.claim = claim
         self.run_id = claim.run_id  # once it is known
+        self._conversation_id: str | None = None  # of the one that was made for it, once known
+        self._message = Message(
+            claim.agent_id, claim.conversation, claim.text, claim.otid, claim.title
+        )
         self.wait = Wait(0.0, not claim.in_doubt, None if claim.in_doubt else "agent")
-        self._letta = letta
+        self._target = target
         self._clock = clock
         self._monotonic = monotonic
         self._grace = reconcile_grace
@@ -152,7 +152,6 @@ class Delivery:
         claim = self.claim
         if claim.fault is not None:
             return Failed("template_failed", claim.fault, permanent=True)
-        message = Message(claim.agent_id, claim.conversation_id, claim.text, claim.otid)
         waited = self._stopwatch()
         while True:
             outcome = yield from self._wait_until_free(waited)
@@ -164,7 +163,7 @@ class Delivery:
             if not self._begin_to_send():
                 return Abandoned("worker_stopped", "The worker was stopped before it was sent.")
             try:
-                self.run_id = self._letta.send(message)
+                self.run_id, self._conversation_id = self._target.send(self._message)
                 self._heard = True
             except DeliveryError as error:
                 if error.kind == "doubt":
@@ -209,15 +208,20 @@ class Delivery:
                 busy = any(self._is_fresh(run) for run in active)
                 if own is None and not busy:
                     sent = self._find() if claim.attempt > 1 or late else None
-                    return Delivered("history", sent.run_id) if sent else None
+                    return self._arrived(sent) if sent else None
             except DeliveryError as error:
-                return self._not_sent(error)
+                if error.code != HISTORY_GAP:
+                    return self._not_sent(error)
+                # By the log, nothing was sent before the first attempt.
+                return _unknown(error.message, None) if claim.attempt > 1 else None
             if own is not None and self._begin_to_send():  # an earlier attempt's, taken for lost
                 self.run_id = own.run_id
                 return (yield from self._follow(self._stopwatch()))
             self._holds_seat = False
             if waited() >= _BUSY_PATIENCE:
-                return Abandoned("letta_busy", "The agent is busy with another run.")
+                return Abandoned(
+                    self._target.traits.busy_code, "The agent is busy with another run."
+                )
             yield self._wait(_pace(waited()), "agent")
 
     def _follow(self, waited: Callable[[], float]) -> _Steps:
@@ -243,28 +247,49 @@ class Delivery:
         asked = waited  # before the calls, which may take their time
         run = self._own_run()
         self._heard = True
-        if run is not None and run.active and asked < _LEFTOVER.total_seconds():
+        is_recent = asked < _LEFTOVER.total_seconds()
+        if run is not None and run.active and not run.waits and is_recent:
             return None
-        if run is not None and run.status == "completed":
+        traits = self._target.traits
+        if run is not None and run.status == "completed" and traits.run_proves_arrival:
             return Delivered("run", run.run_id)
-        message = self._find()
+        try:
+            message = self._find()
+        except DeliveryError as error:
+            if error.code != HISTORY_GAP:
+                raise
+            if run is not None and run.status == "completed":
+                return Delivered("run", run.run_id, conversation_id=self._conversation_id)
+            return _unknown(error.message, self.run_id)
+        if message:
+            return self._arrived(message, run)
         if run is None:
-            if message:
-                return Delivered("history", message.run_id)
             return None if asked < self._grace else self._without_trace(asked)
-        error = redact_secrets(run.error) if run.error else f"The run is {run.status}."
-        if message:  # a run can fail after the agent has read the prompt
-            return Delivered("history", run.run_id, error)
         if run.active:
             took = format_duration(round(asked))
             return _unknown(f"Its run is still {run.status} after {took}.", run.run_id)
-        if run_failure_is_busy(run.error):
-            return Abandoned("letta_busy", error)
-        if run_failure_is_permanent(run.error):
-            return Failed("model_refused", error, permanent=True, run_id=run.run_id)
-        if run_failure_lacks_credits(run.error):
-            return Abandoned("letta_out_of_credits", f"Out of credits, or of quota. {error}")
-        return Abandoned("run_failed", error)
+        code, text, permanent = self._target.failure(run)
+        if permanent:
+            return Failed(code, text, permanent=True, run_id=run.run_id)
+        return Abandoned(code, text)
+
+    def _arrived(self, message: Found, run: Run | None = None) -> Delivered:
+        """The message is in the history, whatever became of its run."""
+        run_id = message.run_id if run is None else run.run_id
+        where = message.conversation_id or self._conversation_id
+        turn: TurnEnd | None = None
+        error = None
+        if run is None:
+            if message.answered is False:
+                turn, error = "cut_off", "Its turn has ended without an answer."
+        elif run.waits:
+            turn, error = "waits_for_approval", "Its turn waits for an approval of a tool."
+        elif run.status != "completed":  # a run can fail after the agent has read the prompt
+            error = redact_secrets(run.error) if run.error else f"The run is {run.status}."
+            turn = "cut_off" if run.status == "cancelled" else "failed"
+        if self._target.traits.run_proves_arrival:
+            turn = None  # where the run is the proof, the log has had its error alone all along
+        return Delivered("history", run_id, error, turn=turn, conversation_id=where)
 
     def _own_run(self) -> Run | None:
         """The run by its id; else, among those that are active, the one that bears our tag."""
@@ -273,7 +298,7 @@ class Delivery:
             if snapshot is not None and self.run_id in snapshot.runs:
                 return snapshot.runs[self.run_id]
             try:
-                run = self._letta.run(self.run_id)
+                run = self._target.run(self.run_id)
             except DeliveryError as error:
                 if error.code != "run_not_found":
                     raise
@@ -282,7 +307,7 @@ class Delivery:
             else:
                 self._contradicts = snapshot is not None and run.active
                 return run
-        active = self._letta.active_runs(self.claim.agent_id)
+        active = self._target.active_runs(self._message)
         own = next((run for run in active if run.otid == self.claim.otid), None)
         if own is not None:
             self.run_id = own.run_id
@@ -292,7 +317,7 @@ class Delivery:
         snapshot = self._latest_snapshot()
         if snapshot is not None:
             return snapshot.active.get(self.claim.agent_id, [])
-        return self._letta.active_runs(self.claim.agent_id)
+        return self._target.active_runs(self._message)
 
     def _wait(self, seconds: float, wants: Literal["agent", "run"] | None = None) -> Wait:
         self._since = self._monotonic()
@@ -308,9 +333,9 @@ class Delivery:
     def _unanswered(self, error: DeliveryError, waited: float) -> Outcome | None:
         """Without an answer it stays in doubt, unless there will never be one.
 
-        There will never be one where the agent was deleted, and the history with it.
+        There will never be one where the agent, or its conversation, was deleted with its history.
         """
-        if error.code != "agent_not_found" and (
+        if error.code not in _GONE and (
             error.kind != "permanent" or waited < _LEFTOVER.total_seconds()
         ):
             self._met_with(error, True)
@@ -373,15 +398,15 @@ class Delivery:
         return excerpt(error.detail, self.claim.text) or None if error.detail else None
 
     def _find(self) -> Found | None:
-        """Our message in all of the agent's history.
+        """Our message in the agent's history.
 
         It may have been sent into another conversation, since the schedule may have been changed.
         It wasn't sent before its slot, nor after now, though the log may say so where the clock has
         run back.
         """
         claim = self.claim
-        since = min(claim.since, parse_utc(claim.slot), self._clock()) - _CLOCK_MARGIN
-        return self._letta.find(claim.agent_id, claim.otid, since)
+        since = min(claim.since, parse_utc(claim.slot), self._clock())
+        return self._target.find(self._message, since - self._target.traits.clock_margin)
 
     def _is_fresh(self, run: Run) -> bool:
         return run.created_at is None or run.created_at > self._clock() - _LEFTOVER

@@ -16,6 +16,7 @@ from promptyoself.core.instants import format_utc
 from promptyoself.events.draft import Draft
 from promptyoself.events.kinds import WorkerMode
 from promptyoself.events.records import Record, WorkerStarted, WorkerStopped
+from promptyoself.events.target_names import TargetName
 from promptyoself.ledger.linking import provisional_event
 from promptyoself.rules.claim import (
     Claim,
@@ -33,13 +34,13 @@ from promptyoself.rules.slots import next_wake
 from promptyoself.service.delivery.activity_log import ActivityLog, alarms, line_of
 from promptyoself.service.delivery.in_flight import InFlight, key_of
 from promptyoself.service.delivery.log_check import LogCheck
-from promptyoself.service.delivery.server_trouble import Trouble
+from promptyoself.service.delivery.target_trouble import Trouble
 from promptyoself.service.desires.idle_source import desire_ranking
 from promptyoself.service.schedules.approvals import ApprovalChecker
 from promptyoself.state.apply import fold
 from promptyoself.state.schedules import State, slot_key
 from promptyoself.store.store import Store
-from promptyoself.targets.api import LettaApi
+from promptyoself.targets.api import Targets
 
 _ADOPT_EVERY = 5.0
 """Seconds between two searches for claims that dead workers have left."""
@@ -64,7 +65,7 @@ class Dispatcher:
     def __init__(
         self,
         store: Store,
-        letta: LettaApi,
+        targets: Targets,
         clock: Callable[[], datetime],
         *,
         worker: str,
@@ -81,7 +82,7 @@ class Dispatcher:
         self._worker, self._mode = worker, mode
         self._concurrency, self._only = concurrency, only
         self._activity = ActivityLog(store.log, worker, prompts=store.settings.log_prompts)
-        self._in_flight = InFlight(store, letta, clock, concurrency, self._activity)
+        self._in_flight = InFlight(store, targets, clock, concurrency, self._activity)
         self._rank_desires = desire_ranking(store)
         self._log_check = LogCheck(store)
         self._adopted_at = float("-inf")  # by the monotonic clock
@@ -101,9 +102,10 @@ class Dispatcher:
         return self._in_flight.idle
 
     @property
-    def trouble(self) -> Trouble | None:
-        """What keeps Letta from us, if it refused us, or could not be reached, when last called."""
-        return self._in_flight.trouble.latest
+    def troubles(self) -> dict[TargetName, Trouble]:
+        """What keeps targets from us, if they refused us, or could not be reached, when last
+        called."""
+        return self._in_flight.troubles()
 
     def announce(self, now: datetime) -> None:
         """Record that this worker is up. The first pass that does anything would do it too."""
@@ -147,7 +149,7 @@ class Dispatcher:
         self._state = None
         # What came due since the pass has looked at its clock has yet to be claimed.
         wakes = [next_wake(state, min(now, self._looked_at or now))]
-        if (hold := self._in_flight.trouble.seconds_left(time.monotonic())) > 0:
+        if (hold := self._in_flight.hold_seconds()) is not None:
             wakes.append(now + timedelta(seconds=hold))
         if self._broken:  # what is wrong with them may end without an event in the log
             wakes.append(now + _TRY_BROKEN_EVERY)
@@ -267,7 +269,7 @@ class Dispatcher:
         """Whether it is worth while to take the lock and decide about claims."""
         if not self._seats():
             return False
-        if anything_to_claim(state, now, until, self._only):
+        if anything_to_claim(state, now, until, self._only, self._in_flight.limits()):
             return True
         self._broken = frozenset()
         return False
@@ -287,6 +289,7 @@ class Dispatcher:
             self._log_check,
             self._store.not_before(now),
             self._only,
+            self._in_flight.limits(),
         )
         for id_, problem in decision.broken.items():
             if id_ not in self._broken:

@@ -1,10 +1,10 @@
 """The deliveries of one worker that have begun, each moved along to its outcome.
 
-One thread, the caller's, decides what is next; a few others do nothing but talk to Letta. A
+One thread, the caller's, decides what is next; a few others do nothing but talk to targets. A
 delivery that waits (for its agent, for its run, in doubt) holds no thread. One that waits for
 something else than its agent's answer leaves its seat too, so that stuck agents can't keep the
-others from their prompts, however many they are. Where several deliveries wait for runs, one
-snapshot of all runs is taken for them.
+others from their prompts, however many they are. Where several deliveries wait for runs of a target
+that lists them, one snapshot of all runs is taken for them.
 """
 
 import time
@@ -14,22 +14,24 @@ from functools import partial
 from math import ceil, floor, log2
 
 from promptyoself.core.errors import sentence
+from promptyoself.events.target_names import TargetName, target_of
 from promptyoself.rules.claim import Claim, Stalled
 from promptyoself.rules.outcome import Abandoned, Outcome
 from promptyoself.service.delivery.activity_log import ActivityLog
 from promptyoself.service.delivery.delivery import Delivery, Step, Wait
-from promptyoself.service.delivery.letta_pool import JobError, LettaPool
-from promptyoself.service.delivery.server_trouble import ServerTrouble
+from promptyoself.service.delivery.job_pool import JobError, JobPool
+from promptyoself.service.delivery.route import Route
+from promptyoself.service.delivery.target_trouble import Trouble
 from promptyoself.state.schedules import slot_key
 from promptyoself.store.store import Store
-from promptyoself.targets.api import LettaApi
-from promptyoself.targets.letta import RunSnapshot, SnapshotQueue, take_run_snapshot
+from promptyoself.targets.api import Targets
+from promptyoself.targets.run_snapshot import RunSnapshot, take_run_snapshot
 
 _PAUSE_AFTER_A_BUG = 60.0
 """Seconds after which a delivery that a bug broke off, and that may have arrived, is looked for."""
 
-_SNAPSHOT = ""
-"""In place of a delivery's key."""
+_SNAPSHOT = "snapshot of "
+"""In place of a delivery's key, before a target's name."""
 
 
 class InFlight:
@@ -38,7 +40,7 @@ class InFlight:
     def __init__(
         self,
         store: Store,
-        letta: LettaApi,
+        targets: Targets,
         clock: Callable[[], datetime],
         concurrency: int,
         activity: ActivityLog,
@@ -46,17 +48,15 @@ class InFlight:
         """There are ``concurrency`` seats, and at most as many calls are made at once."""
         self.outcomes: list[tuple[Claim, Outcome]] = []  # to be recorded
         self.stalls: list[tuple[Claim, Stalled]] = []  # to be recorded
-        self.trouble = ServerTrouble()
-        self._store, self._letta, self._clock = store, letta, clock
+        self._store, self._targets, self._clock = store, targets, clock
+        self._routes: dict[TargetName, Route] = {}  # of targets that were needed
         self._concurrency = concurrency
         self._activity = activity
         self._live: dict[str, Delivery] = {}
         self._seated: set[str] = set()  # deliveries that hold a seat
         self._stepping: set[str] = set()  # deliveries that a thread is at work on
         self._timers: dict[str, float] = {}  # when each goes on that waits, by the monotonic clock
-        self._snapshots = SnapshotQueue()
-        self._trusts_snapshots = True
-        self._pool: LettaPool[Step | RunSnapshot | None] = LettaPool()
+        self._pool: JobPool[Step | RunSnapshot | None] = JobPool()
 
     def __contains__(self, key: str) -> bool:
         """Whether an attempt, by its :func:`key_of`, is under way or has an unrecorded outcome."""
@@ -72,10 +72,30 @@ class InFlight:
         return not self._live and not self.outcomes and not self.stalls
 
     def free_seats(self) -> int:
-        """How many more deliveries may begin. In trouble, one try tells whether it is over."""
-        if self.trouble.seconds_left(time.monotonic()) > 0:
-            return 0
-        return max((1 if self.trouble else self._concurrency) - len(self._seated), 0)
+        """How many more deliveries may begin."""
+        return max(self._concurrency - len(self._seated), 0)
+
+    def limits(self) -> dict[TargetName, int]:
+        """How many more deliveries may begin to each target in trouble: none for a while, and then
+        one, which tells whether the trouble is over."""
+        now, limits = time.monotonic(), {}
+        for name, route in self._routes.items():
+            if route.trouble:
+                seated = sum(self._live[key].claim.target == name for key in self._seated)
+                limits[name] = 0 if route.trouble.seconds_left(now) > 0 else max(1 - seated, 0)
+        return limits
+
+    def troubles(self) -> dict[TargetName, Trouble]:
+        """What keeps targets from us, if they refused us, or could not be reached, when last
+        called."""
+        latest = ((name, route.trouble.latest) for name, route in self._routes.items())
+        return {name: trouble for name, trouble in latest if trouble is not None}
+
+    def hold_seconds(self) -> float | None:
+        """In how many seconds the first hold of a target ends; ``None`` if there is none."""
+        now = time.monotonic()
+        holds = [route.trouble.seconds_left(now) for route in self._routes.values()]
+        return min((hold for hold in holds if hold > 0), default=None)
 
     def begin(self, claims: Iterable[Claim]) -> None:
         """Send what was claimed, or look for what is in doubt."""
@@ -91,12 +111,13 @@ class InFlight:
     def wait(self, seconds: float) -> bool:
         """Wait at most ``seconds`` for something to decide. Returns whether there is something.
 
-        That is an outcome, a seat that was set free, or an answer of Letta after trouble.
+        That is an outcome, a seat that was set free, or an answer of a target after trouble.
         """
         end = time.monotonic() + seconds
         while True:
             self._fire_timers()
-            wake = min(end, self._snapshots.wake(), *self._timers.values())
+            wakes = [route.snapshots.wake() for route in self._routes.values()]
+            wake = min([end, *wakes, *self._timers.values()])
             done = self._pool.next_result(wake - time.monotonic())
             if done is None:
                 if time.monotonic() >= end:
@@ -117,22 +138,28 @@ class InFlight:
         self._pool.close()
 
     def seek_snapshot(self) -> None:
-        """Take a snapshot of the runs, if it is time. Go on without one that takes too long."""
+        """Take snapshots of runs, where it is time. Go on without one that takes too long."""
         now = time.monotonic()
-        for key in self._snapshots.overdue(now):
-            if key in self._live and key not in self._stepping:
-                self._step(key)
-        followed = self._snapshots.begin(now)
-        if followed is not None:
-            self._submit(
-                _SNAPSHOT, partial(take_run_snapshot, self._letta, followed, time.monotonic)
-            )
+        for name, route in self._routes.items():
+            for key in route.snapshots.overdue(now):
+                if key in self._live and key not in self._stepping:
+                    self._step(key)
+            followed = route.snapshots.begin(now)
+            if followed is not None:
+                look = partial(take_run_snapshot, route.target, followed, time.monotonic)
+                self._submit(f"{_SNAPSHOT}{name}", look)
+
+    def _route(self, name: TargetName) -> Route:
+        route = self._routes.get(name)
+        if route is None:
+            route = self._routes[name] = Route(self._targets[name])
+        return route
 
     def _enter(self, claimed: Claim) -> str:
         settings = self._store.settings
         delivery = Delivery(
             claimed,
-            self._letta,
+            self._route(claimed.target).target,
             self._clock,
             reconcile_grace=settings.reconcile_grace,
             call_timeout=settings.call_timeout,
@@ -157,11 +184,11 @@ class InFlight:
     def _go_on(self, key: str) -> None:
         """Let a delivery take its next step: upon a snapshot that others need too, or at once."""
         wants, alone = self._live[key].wait.wants, len(self._live) == 1
-        worth_it = self._trusts_snapshots and self._snapshots.is_worth_waiting_for(time.monotonic())
-        if wants is None or alone or not worth_it:
+        route = self._route(self._live[key].claim.target)
+        if wants is None or alone or not route.is_snapshot_worth_it(time.monotonic()):
             self._step(key)
         else:
-            self._snapshots.join(key, urgent=wants == "agent")
+            route.snapshots.join(key, urgent=wants == "agent")
 
     def _step(self, key: str) -> None:
         self._stepping.add(key)
@@ -172,18 +199,19 @@ class InFlight:
         delivery = self._live[key]
         self._timers.pop(key, None)
         if delivery.run_id is not None:
-            self._snapshots.followed.pop(delivery.run_id, None)
+            self._route(delivery.claim.target).snapshots.followed.pop(delivery.run_id, None)
         return delivery
 
     def _submit(self, key: str, job: Callable[[], Step | RunSnapshot | None]) -> None:
-        most_threads = min(len(self._stepping) + self._snapshots.under_way, self._concurrency)
+        looks = sum(route.snapshots.under_way for route in self._routes.values())
+        most_threads = min(len(self._stepping) + looks, self._concurrency)
         self._pool.submit(key, job, most_threads)
 
     def _handle_result(self, key: str, result: Step | RunSnapshot | JobError | None) -> bool:
         """Handle the result of a job. Returns whether there is something new to decide."""
-        if key == _SNAPSHOT:
+        if key.startswith(_SNAPSHOT):
             assert not isinstance(result, Step)
-            return self._handle_snapshot(result)
+            return self._handle_snapshot(self._route(target_of("", key[len(_SNAPSHOT) :])), result)
         self._stepping.discard(key)
         if key not in self._live:  # handed back in the meantime
             return False
@@ -193,11 +221,12 @@ class InFlight:
     def _handle_step(self, key: str, step: Step) -> bool:
         delivery = self._live[key]
         claimed = delivery.claim
-        to_decide = bool(step.stalls) or (step.heard and bool(self.trouble))
+        route = self._route(claimed.target)
+        to_decide = bool(step.stalls) or (step.heard and bool(route.trouble))
         if step.heard:
-            self.trouble.answered()
-        if step.contradicts and self._trusts_snapshots:
-            self._trusts_snapshots = False
+            route.trouble.answered()
+        if step.contradicts and route.trusts_snapshots:
+            route.trusts_snapshots = False
             self._store.warn(
                 "Letta's list of all active runs lacks some. Each is asked for by itself from now "
                 "on, which takes longer."
@@ -225,7 +254,7 @@ class InFlight:
         self._start_timer(key, wait.seconds)
         run_id = self._live[key].run_id
         if wait.wants == "run" and run_id is not None:
-            self._snapshots.followed[run_id] = key
+            self._route(self._live[key].claim.target).snapshots.followed[run_id] = key
         return self._note_seat(key, holds_seat=wait.holds_seat)
 
     def _handle_bug(self, key: str, error: JobError) -> None:
@@ -238,7 +267,7 @@ class InFlight:
         else:
             self._finish(key, Abandoned("internal_error", "A bug kept it from being sent."))
 
-    def _handle_snapshot(self, result: RunSnapshot | JobError | None) -> bool:
+    def _handle_snapshot(self, route: Route, result: RunSnapshot | JobError | None) -> bool:
         """Let the deliveries go on that waited for a snapshot, or whose runs it shows to be over.
 
         Returns whether there is something new to decide then.
@@ -246,7 +275,7 @@ class InFlight:
         snapshot = result if isinstance(result, RunSnapshot) else None
         if isinstance(result, JobError) and not result.expected:
             self._store.seldom.warn("snapshot", f"A look at the runs broke off: {result.text}")
-        waited, over = self._snapshots.end(time.monotonic(), snapshot)
+        waited, over = route.snapshots.end(time.monotonic(), snapshot)
         to_decide = False
         for key in (*waited, *over):
             if key not in self._live or key in self._stepping:
@@ -266,12 +295,14 @@ class InFlight:
         self.outcomes.append((claimed, outcome))
         if not isinstance(outcome, Abandoned):
             return
-        seconds = self.trouble.failed(claimed.agent_id, outcome.code, time.monotonic())
+        route = self._route(claimed.target)
+        seconds = route.trouble.failed(claimed.agent_id, outcome.code, time.monotonic())
         if seconds is not None:
             self._store.log.record("held", state="held", code=outcome.code, seconds=seconds)
             self._store.seldom.warn(
                 f"held {outcome.code}",
-                f"{sentence(outcome.error)} No delivery for {seconds:g} s.",
+                f"{sentence(outcome.error)} No delivery to {route.target.traits.title} for "
+                f"{seconds:g} s.",
             )
 
     def _start_timer(self, key: str, seconds: float) -> None:

@@ -14,14 +14,15 @@ from types import FrameType
 from promptyoself.core.clocks import TrustedClock
 from promptyoself.core.errors import ChainError, PromptyoselfError, sentence
 from promptyoself.core.instants import format_utc
+from promptyoself.events.target_names import TargetName
 from promptyoself.rules.due import due
 from promptyoself.service.delivery.dispatcher import Dispatcher, Report, new_worker_name
 from promptyoself.service.delivery.sealer import Sealer
-from promptyoself.service.delivery.server_trouble import Trouble
+from promptyoself.service.delivery.target_trouble import Trouble
 from promptyoself.service.upkeep.clock_trust import ClockTrust
 from promptyoself.service.upkeep.running_loop import record_pass
 from promptyoself.store.store import Store
-from promptyoself.targets.api import LettaApi
+from promptyoself.targets.api import Targets
 
 _POLL_SECONDS = 0.5
 """Seconds after which the log's size is read again, so that an append is seen within a second."""
@@ -53,7 +54,7 @@ class Heartbeat:
         self.passes = 0  # that succeeded
         self.last: datetime | None = None  # when the latest of them was
         self.next_by = time.monotonic()  # when the next pass is to be over
-        self.trouble: Trouble | None = None  # what keeps Letta from us
+        self.troubles: dict[TargetName, Trouble] = {}  # what keeps targets from us
         self.error = ""  # why the latest pass failed, if it did
         self.clock = ""  # what is wrong with the clock, if nothing is claimed because of it
 
@@ -85,7 +86,7 @@ def stop_on_signals(stop: StopFlag) -> Iterator[None]:
 
 def execute_once(
     store: Store,
-    letta: LettaApi,
+    targets: Targets,
     clock: Callable[[], datetime],
     *,
     concurrency: int,
@@ -114,7 +115,7 @@ def execute_once(
     total = Report([], [])
     with store.workers.alive(worker):
         dispatcher = Dispatcher(
-            store, letta, clock, worker=worker, mode="once", concurrency=concurrency, only=only
+            store, targets, clock, worker=worker, mode="once", concurrency=concurrency, only=only
         )
         end = time.monotonic() + deadline
         try:
@@ -138,7 +139,7 @@ def execute_once(
 
 def run_loop(
     store: Store,
-    letta: LettaApi,
+    targets: Targets,
     clock: Callable[[], datetime],
     *,
     concurrency: int,
@@ -170,7 +171,7 @@ def run_loop(
     clock = trusted or clock
     with store.workers.alive(worker):
         dispatcher = Dispatcher(
-            store, letta, clock, worker=worker, mode="loop", concurrency=concurrency
+            store, targets, clock, worker=worker, mode="loop", concurrency=concurrency
         )
         clock_trust = ClockTrust(store, worker)
         sealer = Sealer(store)
@@ -200,7 +201,7 @@ def run_loop(
                     # What a failed write has left in the log is no reason to wake up.
                     pause, stamp = _TROUBLE_PAUSE, None
                     loop.failed(error, pause)
-                loop.heartbeat.trouble = dispatcher.trouble
+                loop.heartbeat.troubles = dispatcher.troubles
                 loop.sleep(pause, wake, stamp)
             loop.report(dispatcher.stop(stop.why, _STOP_PATIENCE))
         except PromptyoselfError as error:

@@ -15,7 +15,8 @@ from promptyoself.core.instants import format_utc, parse_utc
 from promptyoself.core.settings import default_zone, describe_unknown, desire_half_life
 from promptyoself.core.times import format_duration
 from promptyoself.events.kinds import FINISHED
-from promptyoself.rules.health import failed, failing, overdue, retrying
+from promptyoself.events.target_names import TargetName
+from promptyoself.rules.health import failed, failing, overdue, retrying, targets_in_use
 from promptyoself.rules.slots import is_ahead, schedule_trigger
 from promptyoself.rules.triggers import next_fire_time
 from promptyoself.service.proof.verify import verify
@@ -25,7 +26,7 @@ from promptyoself.service.upkeep.running_loop import last_pass
 from promptyoself.state.schedules import State
 from promptyoself.store.chain import Chain
 from promptyoself.store.store import Store, chains
-from promptyoself.targets.api import LettaApi
+from promptyoself.targets.api import Target, Targets
 from promptyoself.targets.letta import UNFIT_CLIENTS
 
 _START = "Run `promptyoself execute --loop`, or `promptyoself execute` from cron."
@@ -50,17 +51,18 @@ class Check(NamedTuple):
 def examine(
     store: Store,
     now: datetime,
-    letta: LettaApi | None,
+    targets: Targets | None,
     *,
     require_loop: bool = False,
     allow_no_loop: bool = False,
     allow_failed: bool = False,
     quick: bool = False,
 ) -> list[Check]:
-    """Every check. With ``letta`` of ``None`` there is none of the server. If something is to be
-    delivered, a loop must live, unless ``allow_no_loop``. With ``require_loop`` one must live in
-    any case. With ``allow_failed`` the check passes though schedules have failed. ``quick`` reads
-    no more of the log than any command does."""
+    """Every check. With ``targets`` of ``None`` no target is asked; else those are that schedules
+    go to, or Letta where there is none. If something is to be delivered, a loop must live, unless
+    ``allow_no_loop``. With ``require_loop`` one must live in any case. With ``allow_failed`` the
+    check passes though schedules have failed. ``quick`` reads no more of the log than any command
+    does."""
     checks = [
         _software(),
         _settings(store),
@@ -76,8 +78,10 @@ def examine(
     checks.append(_guarded("half_life", lambda: _half_life(store)))
     if log.ok:
         checks += _schedules(store, now, require_loop, allow_no_loop, allow_failed, quick)
-    if letta is not None:
-        checks.append(_guarded("letta", lambda: _letta(store, letta)))
+    if targets is not None:
+        used = log.ok and targets_in_use(store.snapshot().state)
+        for name in sorted(used or frozenset[TargetName]({"letta"})):
+            checks.append(_guarded(name, partial(_target, store, targets[name])))
     if os.environ.get("PROMPTYOSELF_DB_PATH"):
         detail = "PROMPTYOSELF_DB_PATH belongs to the SQLite versions and isn't used any more."
         checks.append(Check("old_database", True, detail, "Unset it."))
@@ -290,10 +294,12 @@ def _some(ids: list[str]) -> str:
     return ", ".join(ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
 
 
-def _letta(store: Store, letta: LettaApi) -> Check:
-    release = letta.health()
-    letta.agents()  # health needs no password; this does
-    return Check("letta", True, f"{store.settings.shown_url} answers, version {release}")
+def _target(store: Store, target: Target) -> Check:
+    traits = target.traits
+    release = target.health()
+    target.agents()  # health needs no password; this does
+    where = store.settings.shown_url if traits.name == "letta" else traits.title
+    return Check(traits.name, True, f"{where} answers, version {release}")
 
 
 def _guarded(name: str, check: Callable[[], Check]) -> Check:

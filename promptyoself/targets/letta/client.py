@@ -38,9 +38,25 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from promptyoself.core.errors import PromptyoselfError
-from promptyoself.targets.api import Agent, DeliveryError, Found, LettaApi, Message, Run
+from promptyoself.events.target_names import DEFAULT
+from promptyoself.targets.api import (
+    Agent,
+    DeliveryError,
+    Found,
+    Message,
+    Run,
+    RunFailure,
+    Sent,
+    Target,
+    Traits,
+)
 from promptyoself.targets.letta.deadline import call_within, http_client
-from promptyoself.targets.letta.failures import AnswerTooLong, Failures, require_address
+from promptyoself.targets.letta.failures import (
+    AnswerTooLong,
+    Failures,
+    failure_of_run,
+    require_address,
+)
 
 if TYPE_CHECKING:
     from letta_client import Letta
@@ -55,7 +71,7 @@ _ENDED = ["completed", "failed", "cancelled"]
 _ID = re.compile(r"[!-~]{1,200}").fullmatch
 
 
-class LettaClient(LettaApi):
+class LettaClient(Target):
     """One Letta server, called through its SDK. For what its methods promise, see its base class.
 
     Args:
@@ -66,6 +82,8 @@ class LettaClient(LettaApi):
     Raises:
         PromptyoselfError: ``invalid_base_url`` or ``invalid_token``.
     """
+
+    traits = Traits("letta", "Letta", True, True, "letta_busy", timedelta(hours=1))
 
     def __init__(
         self, base_url: str, token: str | None = None, *, call_timeout: float = 30.0
@@ -87,9 +105,9 @@ class LettaClient(LettaApi):
 
     # -- what a delivery calls
 
-    def active_runs(self, agent_id: str) -> list[Run]:
+    def active_runs(self, message: Message) -> list[Run]:
         def page(limit: int, **cursor: Any) -> list[dict[str, Any]]:
-            return self._list_runs(agent_id=agent_id, active=True, limit=limit, **cursor)
+            return self._list_runs(agent_id=message.agent_id, active=True, limit=limit, **cursor)
 
         return [_run(row) for row in self._pages(page, "before", short_page_ends=True)]
 
@@ -104,9 +122,9 @@ class LettaClient(LettaApi):
     def ended_runs(self, most: int) -> list[Run]:
         return [_run(row) for row in self._list_runs(statuses=_ENDED, limit=min(most, _PAGE))]
 
-    def send(self, message: Message) -> str | None:
-        if message.conversation_id and message.conversation_id != "default":
-            return self._stream(message, message.conversation_id)
+    def send(self, message: Message) -> Sent:
+        if message.conversation != DEFAULT:
+            return Sent(self._stream(message, message.conversation))
         answer = self._fetch(
             "sending",
             lambda c: c.agents.messages.with_raw_response.create_async(
@@ -122,7 +140,7 @@ class LettaClient(LettaApi):
         run_id = _run_id(answer, "id")
         if run_id is None:
             raise self._failures.unreadable("sending", answer, 200)
-        return run_id
+        return Sent(run_id)
 
     def run(self, run_id: str) -> Run:
         row = self._fetch(
@@ -132,14 +150,17 @@ class LettaClient(LettaApi):
             raise self._failures.unreadable("asking for a run", row, 200)
         return _run(row)
 
-    def find(self, agent_id: str, otid: str, since: datetime) -> Found | None:
+    def failure(self, run: Run) -> RunFailure:
+        return failure_of_run(run)
+
+    def find(self, message: Message, since: datetime) -> Found | None:
         def page(limit: int, **cursor: Any) -> list[dict[str, Any]]:
             rows = self._list(
                 "reading the history",
                 lambda c: c.agents.messages.with_raw_response.list(
-                    agent_id, order="desc", limit=limit, **cursor
+                    message.agent_id, order="desc", limit=limit, **cursor
                 ),
-                agent=agent_id,
+                agent=message.agent_id,
             )
             # Newest first: the cursor is the last. 0.16.8 tells a page oldest first all the same.
             if len(rows) > 1 and (_instant(rows[0], "date") or since) <= (
@@ -157,7 +178,7 @@ class LettaClient(LettaApi):
             return all(date is not None and date < oldest for date in dates)
 
         for row in self._pages(page, "before", enough):
-            if row.get("otid") == otid and row.get("message_type") == "user_message":
+            if row.get("otid") == message.otid and row.get("message_type") == "user_message":
                 return Found(row["id"], _text(row, "run_id"), _instant(row, "date"))
         return None
 
@@ -192,6 +213,9 @@ class LettaClient(LettaApi):
         if version is None:
             raise self._failures.unreadable("asking for its health")
         return version
+
+    def check(self) -> None:
+        self.ended_runs(1)  # small, and wants the token
 
     def close(self) -> None:
         with self._lock:

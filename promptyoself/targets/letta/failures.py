@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from promptyoself.core.addresses import is_ambiguous, presentable
 from promptyoself.core.diagnostics import redact_secrets
 from promptyoself.core.errors import PromptyoselfError
-from promptyoself.targets.api import DeliveryError, Kind
+from promptyoself.targets.api import DeliveryError, Kind, Run, RunFailure
 from promptyoself.targets.letta.deadline import MOST_BYTES, TooLong
 
 UNFIT_CLIENTS = ("1.7.4", "1.7.5", "1.7.6")
@@ -340,6 +340,18 @@ def retry_after(headers: Any) -> float | None:
 
 
 # --- the words of refusals -----------------------------------------------------------------------
+
+
+def failure_of_run(run: Run) -> RunFailure:
+    """What a run means that has failed before the agent had the message."""
+    error = redact_secrets(run.error) if run.error else f"The run is {run.status}."
+    if run_failure_is_busy(run.error):
+        return RunFailure("letta_busy", error)
+    if run_failure_is_permanent(run.error):
+        return RunFailure("model_refused", error, permanent=True)
+    if run_failure_lacks_credits(run.error):
+        return RunFailure("letta_out_of_credits", f"Out of credits, or of quota. {error}")
+    return RunFailure("run_failed", error)
 
 
 def run_failure_is_permanent(error: str | None) -> bool:

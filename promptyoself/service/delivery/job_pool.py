@@ -1,4 +1,4 @@
-"""The threads that talk to Letta. Each takes one delivery after another to its next wait."""
+"""The threads that talk to targets. Each takes one delivery after another to its next wait."""
 
 import threading
 import traceback
@@ -20,7 +20,7 @@ class JobError:
         self.text = "".join(traceback.format_exception(error)).rstrip()  # with its traceback
 
 
-class LettaPool(Generic[R]):
+class JobPool(Generic[R]):
     """Does jobs in as many threads as are needed. Only one thread may submit them."""
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class LettaPool(Generic[R]):
         self._todo.put((key, job))
         if self._threads < most:
             try:
-                threading.Thread(target=self._work, name="letta", daemon=True).start()
+                threading.Thread(target=self._work, name="delivery", daemon=True).start()
             except RuntimeError as error:  # the system has no more; those there are will do
                 if not self._threads:
                     raise OSError(EAGAIN, str(error)) from None

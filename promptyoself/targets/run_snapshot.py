@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import NamedTuple
 
-from promptyoself.targets.api import DeliveryError, LettaApi, Run
+from promptyoself.targets.api import DeliveryError, Run, Target
 
 _TO_SPARE = 8
 """Ended runs asked for beyond those missed: others may have ended at the same time."""
@@ -30,7 +30,7 @@ class RunSnapshot(NamedTuple):
 
 
 def take_run_snapshot(
-    letta: LettaApi, followed: Collection[str], monotonic: Callable[[], float]
+    target: Target, followed: Collection[str], monotonic: Callable[[], float]
 ) -> RunSnapshot | None:
     """Ask for the active runs, and for those of ``followed`` that aren't among them.
 
@@ -40,7 +40,7 @@ def take_run_snapshot(
         DeliveryError: the active runs could not be read.
     """
     asked = monotonic()
-    listed = letta.all_active_runs()
+    listed = target.all_active_runs()
     answered = monotonic()
     if listed is None:
         return None
@@ -52,9 +52,9 @@ def take_run_snapshot(
     ended: list[Run] = []
     with suppress(DeliveryError):  # then they are asked for one by one
         if len(missed) == 1:
-            ended = [letta.run(missed[0])]
+            ended = [target.run(missed[0])]
         elif missed:
-            ended = letta.ended_runs(2 * len(missed) + _TO_SPARE)
+            ended = target.ended_runs(2 * len(missed) + _TO_SPARE)
     runs.update((run.run_id, run) for run in ended if not run.active)
     return RunSnapshot(asked, answered, active, runs)
 

@@ -1,4 +1,4 @@
-"""Whether Letta itself is in trouble, so that no delivery is begun for a while."""
+"""Whether a target itself is in trouble, so that no delivery to it is begun for a while."""
 
 from typing import NamedTuple
 
@@ -12,27 +12,27 @@ trouble and not the agents'."""
 
 
 class Trouble(NamedTuple):
-    """What keeps Letta from us."""
+    """What keeps a target from us."""
 
     code: str
     until: float  # by when somebody should have tried again, by the monotonic clock
 
 
-class ServerTrouble:
-    """What deliveries met at Letta, and how long no other is begun for it.
+class TargetTrouble:
+    """What deliveries met at one target, and how long no other is begun for it.
 
-    Each hold is twice as long as the one before, until Letta answers. Instants are seconds of a
+    Each hold is twice as long as the one before, until it answers. Instants are seconds of a
     monotonic clock.
     """
 
     def __init__(self) -> None:
         self._code = ""
-        self._seconds = 0.0  # of the latest hold; 0 once Letta has answered
+        self._seconds = 0.0  # of the latest hold; 0 once it has answered
         self._until = float("-inf")
         self._unanswered: set[str] = set()  # agents
 
     def __bool__(self) -> bool:
-        """Whether Letta refused us, or could not be reached, when it was last called."""
+        """Whether it refused us, or could not be reached, when it was last called."""
         return self._seconds > 0
 
     @property
@@ -45,7 +45,7 @@ class ServerTrouble:
         return self._until - now
 
     def answered(self) -> None:
-        """Letta has answered a delivery."""
+        """It has answered a delivery."""
         self._seconds, self._until = 0.0, float("-inf")
         self._unanswered.clear()
 

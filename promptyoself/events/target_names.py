@@ -1,0 +1,57 @@
+"""The targets by name, and what follows from a name and an id alone: where a schedule's prompts go,
+into which conversation, and what they have to wait for there."""
+
+from typing import Literal, get_args
+
+TargetName = Literal["letta", "letta-code", "letta-cloud"]
+
+TARGETS: tuple[TargetName, ...] = get_args(TargetName)
+"""``letta`` is a Letta server, ``letta-code`` a Letta Code App Server with agents of its own, and
+``letta-cloud`` the queue of Letta's cloud for agents of Letta Code. That one is untested."""
+
+TARGET_TITLES: dict[TargetName, str] = {
+    "letta": "Letta",
+    "letta-code": "Letta Code",
+    "letta-cloud": "Letta Cloud",
+}
+"""The targets as sentences call them."""
+
+NEW, DEFAULT = "new", "default"
+"""What a conversation may be instead of an id: one that is made for each fire, or the agent's own.
+"""
+
+
+def implied_target(agent_id: str) -> TargetName:
+    """The target that an agent belongs to by its id. Letta Code gives the agents of its own store
+    ids that begin with ``agent-local-``."""
+    return "letta-code" if agent_id.startswith("agent-local-") else "letta"
+
+
+def target_of(agent_id: str, target: str | None) -> TargetName:
+    """Where the prompts of a schedule go. ``target`` is the schedule's own, if it has one."""
+    for name in TARGETS:
+        if name == target:
+            return name
+    return implied_target(agent_id)
+
+
+def default_conversation(target: TargetName) -> str:
+    """The conversation of a schedule that names none: :data:`NEW` or :data:`DEFAULT`.
+
+    In a conversation of its own nobody disturbs a prompt, and a prompt disturbs nobody. A Letta
+    server's agents have had prompts in their own conversation from the beginning.
+    """
+    return DEFAULT if target == "letta" else NEW
+
+
+def lane_of(agent_id: str, target: TargetName, conversation_id: str | None) -> str | None:
+    """What a prompt has for itself from its claim to its outcome; no other is claimed for it.
+
+    On a Letta server that is the agent: of two messages at once, one would be lost from the agent's
+    context. Elsewhere it is the conversation. ``None``: nothing else can be in its way, since the
+    conversation is made for it.
+    """
+    if target == "letta":
+        return agent_id
+    conversation = conversation_id or default_conversation(target)
+    return None if conversation == NEW else f"{agent_id} {conversation}"

@@ -1,0 +1,44 @@
+"""The targets as the settings have them. Each is made when it is first needed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from promptyoself.targets.unconfigured import Unconfigured
+
+if TYPE_CHECKING:
+    from promptyoself.core.settings import Settings
+    from promptyoself.events.target_names import TargetName
+    from promptyoself.targets.api import Target
+
+
+def target_for(settings: Settings, name: TargetName) -> Target:
+    """The way to one target. Nobody is called before it is used.
+
+    Raises:
+        PromptyoselfError: ``invalid_base_url`` or ``invalid_token``.
+    """
+    if name == "letta":
+        from promptyoself.targets.letta import LettaClient
+
+        return LettaClient(settings.base_url, settings.token, call_timeout=settings.call_timeout)
+    return Unconfigured(name, f"This version can't deliver to {name}.")
+
+
+class ConfiguredTargets:
+    """All targets of the settings, by name. For one thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._targets: dict[TargetName, Target] = {}
+
+    def __getitem__(self, name: TargetName, /) -> Target:
+        target = self._targets.get(name)
+        if target is None:
+            target = self._targets[name] = target_for(self._settings, name)
+        return target
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        for target in self._targets.values():
+            target.close()
