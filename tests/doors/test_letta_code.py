@@ -225,6 +225,8 @@ def test_two_on_one_store_are_refused(place: Place) -> None:
             supervise(other, lambda _: None, lambda: True)
         assert error.value.code == "letta_code_running"
         assert error.value.details == {"pid": server, "url": place.url}
+        with pytest.raises(PromptyoselfError, match=f"runs at {place.url} already"):
+            supervise(place.plan(), lambda _: None, lambda: True)
         running.process.kill()
         running.process.wait()
         assert not gone(server)
@@ -297,6 +299,7 @@ def test_without_git_it_warns(place: Place, tmp_path: Path) -> None:
     [
         ("0.32.12 (Letta Code)", "letta_code_too_old", "0.32.13"),
         ("0.9.9 (Letta Code)", "letta_code_too_old", "0.9.9"),
+        ("0.34.12", "letta_code_not_installed", "is no Letta Code"),
         ("No such option: --version", "letta_code_not_installed", "is no Letta Code"),
         ("", "letta_code_not_installed", "is no Letta Code"),
     ],
@@ -360,13 +363,18 @@ def test_status_says_what_answers(
 
 
 def test_status_knows_the_one_that_up_has_started(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    """And doesn't take another for that."""
     place.use(monkeypatch)
     with place.up() as running:
         server = running.next()["pid"]
         running.next()
         assert call("letta-code", "status").success()["pid"] == server
+        port = free_port()
+        place.use(monkeypatch, PROMPTYOSELF_LETTA_CODE_URL=f"ws://127.0.0.1:{port}")
+        with serving(port, tmp_path):
+            assert "pid" not in call("letta-code", "status").success()
 
 
 def test_status_says_what_is_wrong(
