@@ -15,7 +15,7 @@ from promptyoself.doors.registry import COMMANDS
 from promptyoself.sandbox import Sandbox
 
 NOT_ABOUT_A_LOG = {"agents", "test", "keygen", "install-plugin", "sandbox", "demo"}
-NOT_ABOUT_A_LOG |= {"init", "config", "service", "completion"}
+NOT_ABOUT_A_LOG |= {"init", "config", "service", "completion", "letta-code", "install-skill"}
 SERVES_OTHERS = {"mcp"}  # whose tools are the other commands
 NEVER = {"corrupt_chain", "internal_error", "events_missing", "newer_events", "chain_missing"}
 
