@@ -84,7 +84,7 @@ class Answers(BaseHTTPRequestHandler):
 
 
 def serve(port: int, *, version: str = NEW, digest: str = "", deaf: Path) -> ThreadingHTTPServer:
-    """An App Server that listens; whoever asks for it lets it serve."""
+    """An App Server that listens. The caller has to let it serve."""
     server = ThreadingHTTPServer(("127.0.0.1", port), Answers)
     server.version, server.digest, server.deaf = version, digest, deaf  # type: ignore[attr-defined]
     return server

@@ -24,7 +24,7 @@ letta_code_command = CommandGroup(
     """Run an App Server of Letta Code, to which prompts go.
 
     The agents of Letta Code live in a folder of this machine. Prompts reach them through an App
-    Server, which a program of Letta Code's is. PROMPTYOSELF_LETTA_CODE_URL says where it listens.
+    Server, a program of Letta Code's. PROMPTYOSELF_LETTA_CODE_URL says where it listens.
     """,
 )
 
