@@ -1,6 +1,7 @@
 """`letta-code up` and `letta-code status` with a real Letta Code."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -37,6 +38,22 @@ def environ(
     return environ
 
 
+def inherited_by_tools(server: int, store: Path) -> bool:
+    """Whether the App Server hands its lock on to what it starts, which may outlive it."""
+    flags = [
+        int(
+            re.search(
+                r"flags:\s*(\d+)", Path("/proc", str(server), "fdinfo", link.name).read_text()
+            )[1],
+            8,
+        )
+        for link in Path("/proc", str(server), "fd").iterdir()
+        if str(link.resolve()).startswith(str(store))
+    ]
+    assert flags, "it has no lock"
+    return not all(flag & os.O_CLOEXEC for flag in flags)
+
+
 def test_it_is_started_watched_and_ended(environ: dict[str, str]) -> None:
     """The real App Server takes the address, the token's digest and the lock on its store; killed,
     it is started again; at the end it is gone."""
@@ -60,6 +77,7 @@ def test_it_is_started_watched_and_ended(environ: dict[str, str]) -> None:
             event("ready")
             status = call("letta-code", "status").success()
             assert (status["version"], status["pid"], status["ready"]) == (version, first, True)
+            assert not inherited_by_tools(first, Path(environ["LETTA_LOCAL_BACKEND_DIR"]))
             with Wire(f"{url}/ws", TOKEN) as wire:
                 assert wire.ask("agent_list", query={"limit": 1})["success"]
             call("letta-code", "up").error("letta_code_running")
