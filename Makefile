@@ -41,7 +41,8 @@ test-boot: $(READY) ## the service, in a Debian that is started twice (root, mmd
 SCALE ?= 20
 SEED ?=
 torture: $(READY) ## attack the log for an hour or so; SCALE=5 for less, SEED=n to repeat a run
-	@SCALE=$(SCALE) SEED=$(SEED) $(BIN)/python tests/support/torture.py
+	@program=$$($(PYTHON) tests/letta_code/build.py) \
+		&& SCALE=$(SCALE) SEED=$(SEED) LETTA_CODE="$$program" $(BIN)/python tests/support/torture.py
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check

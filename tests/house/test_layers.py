@@ -35,6 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "rules": {"core", "events", "state"},
     "targets": {"core", "events"},
     "targets.letta": {"core", "events", "targets"},
+    "targets.letta_code": {"core", "events", "targets"},
     "sandbox": {"core"},
     # What is done, by subject.
     "service.schedules": BELOW_SERVICE - {"index"} | {"phrases"},
@@ -51,7 +52,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "service.upkeep": BELOW_SERVICE
     | {"targets", "targets.letta", "service.proof", "service.schedules", "service.transfer"},
     "service.delivery": BELOW_SERVICE - {"index"}
-    | {"targets", "targets.letta", "service.schedules", "service.desires", "service.upkeep"},
+    | {"targets", "targets.letta", "targets.letta_code"}
+    | {"service.schedules", "service.desires", "service.upkeep"},
     # How callers come in.
     "doors": {"core", "events", "state", "rules", "store", "targets"}
     | {"service.delivery", "service.metrics", "service.schedules", "service.upkeep"}
@@ -77,6 +79,7 @@ MOST_ENTRIES = 20
 
 LIBRARIES = {
     "letta_client": {"targets.letta"},
+    "websockets": {"targets.letta_code"},
     "filelock": {"ledger"},
     "rich": {"doors", "doors.terminal"},
     "dotenv": {"core"},

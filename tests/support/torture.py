@@ -26,7 +26,7 @@ FILES = (
     "test_sealing_crash", "test_repack", "test_ledger", "test_index", "test_index_parts",
     "test_proving", "test_storm", "test_races", "test_clocks", "test_model", "test_fuzz",
     "test_audit", "test_packing", "test_notes", "test_moving", "test_desiring", "test_approvals",
-    "test_limits", "test_letta_deliveries",
+    "test_limits", "test_letta_deliveries", "test_letta_code_storm",
     "test_recovering", "test_recovering_crash", "test_recovering_power",
     "test_packing_gaps",
 )  # fmt: skip
@@ -62,7 +62,7 @@ def main(files: Sequence[str]) -> int:
                 f"--timeout={max(300, int(300 * float(scale)))}", f"--hypothesis-seed={seed}",
                 "--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml"),
                 "-o", "junit_family=xunit1",
-                f"--junitxml={report}", "-p", "no:cacheprovider", *paths,
+                f"--junitxml={report}", "-p", "no:cacheprovider", *_letta_code(), *paths,
             ],
             env={**_environ(), "TEST_SCALE": scale, "TEST_SEED": seed,
                  tally.FOLDER: folder},
@@ -86,6 +86,12 @@ def main(files: Sequence[str]) -> int:
     for name in ZEROS:
         print(f"| **{name}**{' ' * (24 - len(name))} | {'**0**':>11} |")
     return 0
+
+
+def _letta_code() -> list[str]:
+    """The option that names a real Letta Code, if the environment does; `make torture` does."""
+    program = os.environ.get("LETTA_CODE")
+    return ["--letta-code", program] if program else []
 
 
 def _environ() -> dict[str, str]:

@@ -22,6 +22,15 @@ def target_for(settings: Settings, name: TargetName) -> Target:
         from promptyoself.targets.letta import LettaClient
 
         return LettaClient(settings.base_url, settings.token, call_timeout=settings.call_timeout)
+    if name == "letta-code":
+        url = settings.letta_code_url
+        if url is None:
+            hint = "Set PROMPTYOSELF_LETTA_CODE_URL to where its App Server is."
+            return Unconfigured(name, hint)
+        from promptyoself.targets.letta_code import LettaCode
+
+        token = settings.letta_code_token
+        return LettaCode(url, token, call_timeout=settings.call_timeout)
     return Unconfigured(name, f"This version can't deliver to {name}.")
 
 

@@ -1,0 +1,54 @@
+"""What a conversation's history says of one message: whether it is there, and was answered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+_NOT_THE_AGENTS = frozenset({"user_message", "system_message", "summary_message"})
+
+
+class Trace(NamedTuple):
+    """A user message that bears the otid, or what keeps one from telling that none does."""
+
+    message_id: str | None  # None: it isn't there
+    date: datetime | None = None
+    answered: bool = False  # the agent has said or done something since, before the next message
+    gap: bool = False  # it isn't there, and may have been in what was summed up
+
+
+def trace(newest_first: Iterable[Mapping[str, Any]], otid: str, since: datetime) -> Trace:
+    """The message with this otid. No more rows are taken than it needs.
+
+    A summary stands for all messages before it, whatever their age. So it hides the message only
+    if it is younger than ``since``, before which the message wasn't sent.
+    """
+    answered = gap = False
+    for row in newest_first:
+        kind = row.get("message_type")
+        if kind == "summary_message":
+            date = instant(row)
+            gap = gap or date is None or date >= since
+        elif kind == "user_message":
+            if row.get("otid") == otid:
+                return Trace(str(row.get("id")), instant(row), answered)
+            answered = False
+        elif kind not in _NOT_THE_AGENTS:
+            answered = True
+    return Trace(None, gap=gap)
+
+
+def are_older(rows: Iterable[Mapping[str, Any]], since: datetime) -> bool:
+    """Whether these messages, and hence all older ones, are from before ``since``."""
+    dates = [instant(row) for row in rows if row.get("message_type") != "summary_message"]
+    return bool(dates) and all(date is not None and date < since for date in dates)
+
+
+def instant(row: Mapping[str, Any], key: str = "date") -> datetime | None:
+    """When something was, if the row tells that."""
+    try:
+        date = datetime.fromisoformat(str(row.get(key)))
+    except ValueError:
+        return None
+    return date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)

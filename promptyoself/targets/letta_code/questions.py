@@ -1,0 +1,163 @@
+"""What an App Server is asked: each question is a method, which returns rows as the server tells
+them, or raises what is wrong."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from promptyoself.targets.api import Kind, Message
+from promptyoself.targets.letta_code.connection import Connection
+from promptyoself.targets.letta_code.failures import Failures
+from promptyoself.targets.letta_code.history import are_older
+from promptyoself.targets.letta_code.watch import Watch
+
+Row = dict[str, Any]
+
+_PAGE = 200
+_MOST_PAGES = 1000
+_TAGS = ["origin:schedule"]  # as Letta Code's own schedules mark theirs
+
+
+class Questions:
+    """Questions over one connection. Each method raises
+    :class:`~promptyoself.targets.api.DeliveryError`: ``permanent`` with ``agent_not_found`` or
+    ``conversation_not_found``, or of the kind ``failing`` where no answer came.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        failures: Failures,
+        timeout: float,
+        *,
+        failing: Kind = "doubt",
+        deadline: float | None = None,
+    ) -> None:
+        """Each may take ``timeout`` seconds, and none goes on after ``deadline``, by the monotonic
+        clock."""
+        self.connection = connection
+        self._failures = failures
+        self._timeout = timeout
+        self._failing = failing
+        self._deadline = deadline
+
+    def left(self) -> float:
+        """Seconds that the next question may take. Raises where there are none."""
+        if self._deadline is None:
+            return self._timeout
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise self._failures.timeout("sending", self._timeout, self._failing)
+        return min(left, self._timeout)
+
+    def sync(self, agent_id: str, conversation_id: str, *, fresh: float = 0.0) -> None:
+        """Have the server tell how that conversation stands, now and from now on. It succeeds
+        whether or not there is such a conversation.
+
+        It isn't asked if it has told that within the last ``fresh`` seconds: the answer takes it a
+        tenth of a second, and it tells every change by itself.
+        """
+        doing = "being told of a conversation"
+        told_at = self.connection.looking(agent_id, conversation_id, _told_at)
+        if time.monotonic() - told_at < fresh:
+            return
+        runtime = {"agent_id": agent_id, "conversation_id": conversation_id}
+        self._ask("sync", doing, runtime=runtime, recover_approvals=False)
+        if self.connection.looking(agent_id, conversation_id, _told_at) == float("-inf"):
+            raise self._failures.unreadable(doing, self._failing)
+
+    def agent(self, agent_id: str) -> Row:
+        """An agent."""
+        doing = "asking for an agent"
+        return self._row(self._ask("agent_retrieve", doing, agent_id=agent_id), "agent", doing)
+
+    def agents(self) -> list[Row]:
+        """All agents. Those that ran last come first."""
+        doing = "listing agents"
+        agents: dict[str, Row] = {}
+        query: dict[str, Any] = {"limit": _PAGE}
+        for _ in range(_MOST_PAGES):
+            rows = self._rows(self._ask("agent_list", doing, query=query), "agents", doing)
+            agents |= {row["id"]: row for row in rows}
+            if len(rows) < _PAGE:
+                return list(agents.values())
+            query["after"] = rows[-1]["id"]
+        raise self._failures.unreadable("turning pages")
+
+    def conversation(self, conversation_id: str) -> Row:
+        """A conversation that isn't an agent's own."""
+        doing = "asking for a conversation"
+        answer = self._ask("conversation_retrieve", doing, conversation_id=conversation_id)
+        return self._row(answer, "conversation", doing)
+
+    def made_for(self, message: Message) -> list[str]:
+        """The conversations that were made for a message, the oldest first. There is one at most,
+        unless the server made one after nobody waited for it any more."""
+        doing = "listing conversations"
+        query = {
+            "agent_id": message.agent_id,
+            "summary_search": message.otid,
+            "include_hidden": True,
+            "limit": _PAGE,
+        }
+        answer = self._ask("conversation_list", doing, query=query)
+        rows = self._rows(answer, "conversations", doing)
+        # Should a person have put the otid into another one's summary, that one is younger.
+        rows.sort(key=lambda row: (str(row.get("created_at")), len(row["id"]), row["id"]))
+        return [row["id"] for row in rows]
+
+    def make_for(self, message: Message) -> str:
+        """A new conversation, which :meth:`made_for` finds from now on."""
+        doing = "making a conversation"
+        body = {
+            "agent_id": message.agent_id,
+            "summary": f"{message.title} [{message.otid}]".lstrip(),
+            "tags": _TAGS,
+        }
+        answer = self._ask("conversation_create", doing, body=body)
+        conversation_id: str = self._row(answer, "conversation", doing)["id"]
+        self.connection.looking(
+            message.agent_id, conversation_id, lambda watch: watch.was_made(time.monotonic())
+        )
+        return conversation_id
+
+    def messages(self, agent_id: str, conversation_id: str, since: datetime) -> Iterator[Row]:
+        """The messages of a conversation that are in its context, the newest first, back to
+        ``since`` at least."""
+        doing = "reading the history"
+        query: dict[str, Any] = {"agent_id": agent_id, "order": "desc", "limit": _PAGE}
+        for _ in range(_MOST_PAGES):
+            answer = self._ask(
+                "conversation_messages_list", doing, conversation_id=conversation_id, query=query
+            )
+            rows = self._rows(answer, "messages", doing)
+            yield from rows
+            before = answer.get("next_before")
+            if not answer.get("has_more") or not before or are_older(rows, since):
+                return
+            query["before"] = before
+        raise self._failures.unreadable("turning pages", self._failing)
+
+    def _ask(self, kind: str, doing: str, **fields: Any) -> Row:
+        answer = self.connection.ask(kind, doing, self.left(), self._failing, **fields)
+        if answer.get("success") is not True:
+            raise self._failures.unknown(str(answer.get("error") or ""), doing, self._failing)
+        return answer
+
+    def _rows(self, answer: Row, key: str, doing: str) -> list[Row]:
+        rows = answer.get(key)
+        if not isinstance(rows, list) or not all(
+            isinstance(row, dict) and isinstance(row.get("id"), str) for row in rows
+        ):
+            raise self._failures.unreadable(doing, self._failing, rows)
+        return rows
+
+    def _row(self, answer: Row, key: str, doing: str) -> Row:
+        return self._rows({key: [answer.get(key)]}, key, doing)[0]
+
+
+def _told_at(watch: Watch) -> float:
+    return watch.told_at if watch.loop is not None else float("-inf")

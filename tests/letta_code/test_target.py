@@ -1,0 +1,307 @@
+"""What only the target `letta-code` promises, with a real App Server: turns outlive their senders,
+and each way for a turn to end badly is told apart."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from letta_code.server import LettaCode as AppServer
+from target_contract import refusal, until
+
+from promptyoself.targets.api import HISTORY_GAP, Found, Message, Run
+from promptyoself.targets.letta_code import LettaCode
+
+Servers = Callable[..., AppServer]
+ASK = '[[tool:Bash {"command":"touch it","description":"touch"}]]'
+
+
+@pytest.fixture
+def target(letta_code: AppServer) -> Iterator[LettaCode]:
+    client = LettaCode(letta_code.url)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def agent(letta_code: AppServer) -> str:
+    return letta_code.agent()
+
+
+def fresh(agent_id: str, text: str = "Hello.", conversation: str = "new") -> Message:
+    return Message(agent_id, conversation, text, str(uuid.uuid4()), "Stretch")
+
+
+def since() -> datetime:
+    return datetime.now(UTC) - timedelta(minutes=1)
+
+
+def shared(server: AppServer, agent_id: str, *, mode: str | None = None) -> str:
+    with server.connect() as wire:
+        fields = {"mode": mode} if mode else {}
+        return str(wire.conversation(agent_id, **fields)["conversation_id"])
+
+
+def begun(target: LettaCode, message: Message) -> Found:
+    """The message is in the history, so its turn has begun."""
+    found = until(lambda: target.find(message, since()))
+    assert isinstance(found, Found)
+    return found
+
+
+def ended(target: LettaCode, message: Message) -> Run:
+    """The turn over that message, which is sent and followed to its end."""
+    return over(target, str(target.send(message).run_id))
+
+
+def over(target: LettaCode, run_id: str) -> Run:
+    def end() -> Run | None:
+        run = target.run(run_id)
+        return None if run.active else run
+
+    run = until(end)
+    assert isinstance(run, Run)
+    return run
+
+
+# -- the sender dies
+
+SENDER = """
+import sys, time
+from promptyoself.targets.api import Message
+from promptyoself.targets.letta_code import LettaCode
+
+url, agent_id, conversation, text, otid, anchored = sys.argv[1:]
+target = LettaCode(url, anchored=anchored == "anchored")
+print(target.send(Message(agent_id, conversation, text, otid)), flush=True)
+time.sleep(60)
+"""
+
+
+def killed_sender(
+    url: str, message: Message, anchored: str, when: Callable[[], object] = lambda: None
+) -> None:
+    """A process that sends the message, and is killed after it was accepted, and after that."""
+    what = (message.agent_id, message.conversation, message.text, message.otid, anchored)
+    with subprocess.Popen(
+        [sys.executable, "-c", SENDER, url, *what], stdout=subprocess.PIPE, text=True
+    ) as sender:
+        assert sender.stdout is not None
+        assert sender.stdout.readline().startswith("Sent(")
+        when()
+        sender.kill()
+
+
+@pytest.mark.parametrize("conversation", ["new", "shared"])
+def test_a_turn_outlives_its_sender(
+    letta_code: AppServer, target: LettaCode, agent: str, conversation: str
+) -> None:
+    """Another process finds it at work, and later answered."""
+    place = shared(letta_code, agent) if conversation == "shared" else "new"
+    message = fresh(agent, "Take your time. [[slow:1]] [[drip:0.5]]", place)
+    killed_sender(letta_code.url, message, "anchored")
+    (run,) = target.active_runs(message)
+    assert run.active
+    assert run.otid == (message.otid if place == "new" else None)
+    until(lambda: not target.active_runs(message))
+    assert begun(target, message).answered
+    assert letta_code.copies(message.otid) == 1
+    assert ended(target, fresh(agent, conversation=place)).status == "completed"
+
+
+def test_without_an_anchor_it_is_cut_off(
+    letta_code: AppServer, target: LettaCode, agent: str
+) -> None:
+    """That is what the anchor is for: here the conversation takes no message until the server is
+    started again, and that has a reason of its own."""
+    place = shared(letta_code, agent)
+    message = fresh(agent, "Take your time. [[drip:1]]", place)
+    killed_sender(letta_code.url, message, "not", lambda: begun(target, message))
+    until(lambda: not target.active_runs(message))
+    time.sleep(1.2)  # until the model's answer is over
+    following = fresh(agent, conversation=place)
+    run = ended(target, following)
+    assert run.status == "failed"
+    failure = target.failure(run)
+    assert (failure.code, failure.permanent) == ("letta_code_wedged", False)
+    assert "restart" in failure.error
+    assert target.find(following, since()) is None
+    assert letta_code.copies(message.otid) == 1
+
+
+# -- a person is there too
+
+
+def test_after_a_person_has_interrupted(
+    letta_code: AppServer, target: LettaCode, agent: str
+) -> None:
+    """The interrupted turn is told as cancelled. Then the conversation is idle, and refuses input
+    with an otid alone: the message goes in all the same, once, and its turn is told by its run."""
+    place = shared(letta_code, agent)
+    first = fresh(agent, "Take your time. [[drip:0.5]]", place)
+    run_id = str(target.send(first).run_id)
+    with letta_code.connect() as wire:
+        runtime = {"agent_id": agent, "conversation_id": place}
+        begun(target, first)
+        time.sleep(0.2)
+        wire.ask("abort_message", runtime=runtime)
+    second = fresh(agent, conversation=place)
+    run = ended(target, second)
+    assert run.status == "completed"
+    assert over(target, run_id).status == "cancelled"
+    found = begun(target, second)
+    assert found.answered
+    assert [letta_code.copies(message.otid) for message in (first, second)] == [1, 1]
+    # And from then on it is as before.
+    until(lambda: not target.active_runs(second))
+    assert ended(target, fresh(agent, conversation=place)).status == "completed"
+
+
+def test_a_conversation_at_work(letta_code: AppServer, target: LettaCode, agent: str) -> None:
+    """It takes no message; and another one does, at the same time."""
+    place = shared(letta_code, agent)
+    first = fresh(agent, "Take your time. [[slow:1]]", place)
+    run_id = str(target.send(first).run_id)
+    refused = fresh(agent, conversation=place)
+    refusal("busy", "letta_code_busy", target.send, refused)
+    assert [run.otid for run in target.active_runs(refused)] == [first.otid]
+    assert target.active_runs(fresh(agent, conversation="default")) == []
+    assert ended(target, fresh(agent, conversation="default")).status == "completed"
+    assert target.run(run_id).active
+    assert over(target, run_id).status == "completed"
+    assert letta_code.copies(refused.otid) == 0
+
+
+def test_a_turn_that_waits_for_an_approval(new_letta_code: Servers) -> None:
+    """It is told as such; so is the mode in which that happens."""
+    server = new_letta_code()
+    agent = server.agent()
+    target = LettaCode(server.url)
+    place = shared(server, agent, mode="standard")
+    message = fresh(agent, ASK, place)
+    run_id = str(target.send(message).run_id)
+    until(lambda: target.run(run_id).waits)
+    assert [run.status for run in target.active_runs(message)] == ["waiting"]
+    error = refusal("busy", "letta_code_busy", target.send, fresh(agent, conversation=place))
+    assert "approval" in error.message
+    assert begun(target, message).answered
+    assert target.permission_mode(agent) == "unrestricted"
+    target.close()
+
+
+def test_the_conversation_was_summed_up(
+    letta_code: AppServer, target: LettaCode, agent: str
+) -> None:
+    """Then its absence proves nothing; unless that was before it can have been sent."""
+    place = shared(letta_code, agent)
+    message = fresh(agent, conversation=place)
+    before = since()
+    ended(target, message)
+    for text in ("One.", "Two.", "Three."):
+        ended(target, fresh(agent, text, place))
+    with letta_code.connect() as wire:
+        done = wire.ask("conversation_compact", conversation_id=place, body={"agent_id": agent})
+        assert done["success"], done
+    refusal("permanent", HISTORY_GAP, target.find, message, before)
+    assert letta_code.copies(message.otid) == 1
+    assert target.find(fresh(agent, conversation=place), datetime.now(UTC)) is None
+
+
+# -- the server ends
+
+
+def test_the_server_is_killed_in_a_turn(new_letta_code: Servers) -> None:
+    """The message is there once, unanswered; and nothing comes of its turn any more. The same
+    target goes on as soon as the server is back."""
+    server = new_letta_code()
+    agent = server.agent()
+    target = LettaCode(server.url, call_timeout=10)
+    message = fresh(agent, "Take your time. [[drip:30]]")
+    run_id = str(target.send(message).run_id)
+    begun(target, message)
+    time.sleep(0.3)
+    server.kill()
+    refusal("retry", "letta_code_unreachable", target.send, fresh(agent))
+    refusal("permanent", "run_not_found", target.run, run_id)
+    server.start()
+    assert target.active_runs(message) == []
+    found = begun(target, message)
+    assert found.answered is False
+    assert found.conversation_id is not None
+    assert ended(target, fresh(agent)).status == "completed"
+    assert server.copies(message.otid) == 1
+    target.close()
+
+
+def test_the_first_turns_after_a_start(new_letta_code: Servers) -> None:
+    """A server that was just started fails turns that begin at once, unless its models were listed
+    before."""
+    server = new_letta_code()
+    agent = server.agent()
+    server.kill()
+    server.start()
+    target = LettaCode(server.url)
+    with ThreadPoolExecutor(8) as pool:
+        runs = list(pool.map(lambda _: ended(target, fresh(agent)), range(8)))
+    assert [(run.status, run.error) for run in runs] == [("completed", None)] * 8
+    target.close()
+
+
+def test_the_server_hangs(new_letta_code: Servers) -> None:
+    """Nobody knows then; and once it goes on, the history tells."""
+    server = new_letta_code()
+    message = fresh(server.agent(), conversation="default")
+    target = LettaCode(server.url, call_timeout=1.0, anchored=False)
+    target.active_runs(message)
+    put = target._put
+
+    def put_into_a_void(*arguments: str) -> str | None:
+        server.pause()
+        return put(*arguments)  # type: ignore[arg-type]
+
+    target._put = put_into_a_void  # type: ignore[method-assign, assignment]
+    try:
+        refusal("doubt", "letta_code_timeout", target.send, message)
+        refusal("doubt", "letta_code_timeout", target.find, message, since())
+    finally:
+        server.resume()
+    until(lambda: begun(target, message).answered)
+    assert server.copies(message.otid) == 1
+    target.close()
+
+
+def test_a_server_with_a_token(new_letta_code: Servers, tmp_path: Path) -> None:
+    secret = f"token-{uuid.uuid4()}"
+    file = tmp_path / "token"
+    file.write_text(secret)
+    server = new_letta_code("--ws-auth", "capability-token", "--ws-token-file", str(file))
+    for token in (None, "another"):
+        client = LettaCode(server.url, token)
+        for call in (client.check, client.agents):
+            error = refusal("unauthorized", "letta_code_unauthorized", call)
+            assert error.status == 401
+    with server.connect(secret) as wire:
+        agent = wire.agent()
+    target = LettaCode(server.url, secret)
+    assert ended(target, fresh(agent, conversation="default")).status == "completed"
+    target.close()
+
+
+def test_the_anchor_is_killed(letta_code: AppServer, agent: str) -> None:
+    """Nothing comes of that, as long as the sender lives."""
+    target = LettaCode(letta_code.url)
+    message = fresh(agent, "Take your time. [[slow:0.5]] [[drip:0.5]]")
+    run_id = str(target.send(message).run_id)
+    assert target._anchor is not None
+    assert target._anchor._running is not None
+    os.kill(target._anchor._running._process.pid, signal.SIGKILL)
+    assert over(target, run_id).status == "completed"
+    assert ended(target, fresh(agent, conversation="default")).status == "completed"
+    target.close()

@@ -1,0 +1,410 @@
+"""Letta Code: what goes wrong between us and an App Server, and what may be concluded from that."""
+
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any
+
+import pytest
+from false_app_servers import AppServer, app_server
+
+from promptyoself.core.errors import PromptyoselfError
+from promptyoself.service.letta_code.program import LEAST
+from promptyoself.targets.api import DeliveryError, Message
+from promptyoself.targets.letta_code import LettaCode, connection, failures
+
+TOKEN = "a-token-that-is-nobodys-business"
+PROMPT = "the prompt is nobody's business"
+SINCE = datetime(2026, 11, 20, tzinfo=UTC)
+
+NEW = Message("agent-local-1", "new", PROMPT, "otid-1", "Stretch")
+SHARED = Message("agent-local-1", "local-conv-1", PROMPT, "otid-1")
+
+
+@pytest.fixture
+def server() -> Iterator[AppServer]:
+    with app_server() as running:
+        yield running
+
+
+@pytest.fixture
+def target(server: AppServer) -> Iterator[LettaCode]:
+    client = LettaCode(server.url, TOKEN, call_timeout=0.5, anchored=False)
+    yield client
+    client.close()
+
+
+def refusal(call: Callable[..., Any], *arguments: Any) -> DeliveryError:
+    with pytest.raises(DeliveryError) as raised:
+        call(*arguments)
+    error = raised.value
+    assert TOKEN not in repr(error.document()) + str(error.detail)
+    assert PROMPT not in repr(error.document())
+    assert error.__cause__ is None
+    return error
+
+
+@pytest.mark.parametrize("url", ["ws://127.0.0.1:{port}", "ws://nowhere.invalid:4500"])
+def test_nobody_is_there(url: str) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        target = LettaCode(url.format(port=unused.getsockname()[1]), call_timeout=2)
+        for call in (target.send, target.active_runs):
+            error = refusal(call, NEW)
+            assert (error.kind, error.code) == ("retry", "letta_code_unreachable")
+            assert "PROMPTYOSELF_LETTA_CODE_URL" in error.hint
+
+
+@pytest.mark.parametrize("status", [HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN])
+def test_a_token_is_wanted(server: AppServer, target: LettaCode, status: HTTPStatus) -> None:
+    server.status = status
+    error = refusal(target.send, NEW)
+    assert (error.kind, error.code) == ("unauthorized", "letta_code_unauthorized")
+    assert error.status == status
+    assert "another token" in error.message
+    assert "a token" in refusal(LettaCode(server.url).check).message
+
+
+def test_the_token_is_sent_as_a_bearer_token(server: AppServer, target: LettaCode) -> None:
+    target.check()
+    LettaCode(server.url).check()
+    assert [sent.get("Authorization") for sent in server.headers] == [f"Bearer {TOKEN}", None]
+
+
+def test_another_server_is_there(server: AppServer, target: LettaCode) -> None:
+    server.status = HTTPStatus.NOT_FOUND
+    error = refusal(target.send, NEW)
+    assert (error.kind, error.code) == ("retry", "letta_code_unreadable")
+    assert error.status == 404
+
+
+@pytest.mark.parametrize("said", [b"220 mail\r\n", b"HTTP/1.1 200 OK\r\n\r\n", b"", b"x" * 100_000])
+def test_what_is_there_speaks_otherwise(said: bytes) -> None:
+    def talk(listener: socket.socket) -> None:
+        with listener.accept()[0] as peer:
+            peer.recv(65536)
+            peer.sendall(said)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=talk, args=(listener,), daemon=True).start()
+        target = LettaCode(f"ws://127.0.0.1:{listener.getsockname()[1]}", call_timeout=10)
+        error = refusal(target.send, NEW)
+    assert (error.kind, error.code) == ("retry", "letta_code_unreadable")
+
+
+@pytest.mark.parametrize("garbage", ["hello", "[]", '{"runtime": {"agent_id": {}}}', "[" * 100_000])
+def test_garbage(server: AppServer, target: LettaCode, garbage: str) -> None:
+    server.garbage = garbage
+    error = refusal(target.send, NEW)
+    assert (error.kind, error.code) == ("retry", "letta_code_unreadable")
+
+
+def test_an_echo(server: AppServer, target: LettaCode) -> None:
+    server.echoes = True
+    error = refusal(target.send, NEW)
+    assert (error.kind, error.code) == ("retry", "letta_code_unreadable")
+
+
+@pytest.mark.parametrize(
+    ("version", "code"),
+    [
+        ("0.32.12", "letta_code_too_old"),
+        ("0.9.99", "letta_code_too_old"),
+        ("newest", "letta_code_unreadable"),
+        (None, "letta_code_unreadable"),
+    ],
+)
+def test_a_version_that_is_too_old(
+    server: AppServer, target: LettaCode, version: str | None, code: str
+) -> None:
+    server.answers["app_server_info"] = {"letta_code_version": version}
+    error = refusal(target.send, NEW)
+    assert (error.kind, error.code) == ("retry", code)
+
+
+@pytest.mark.parametrize("version", ["0.32.13", "0.34.12-rc.1", "1.0.0"])
+def test_a_version_that_is_new_enough(server: AppServer, target: LettaCode, version: str) -> None:
+    server.answers["app_server_info"] = {"letta_code_version": version}
+    assert target.health() == version
+
+
+def test_the_package_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("websockets")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "websockets", None)
+    error = refusal(LettaCode("ws://127.0.0.1:1").send, NEW)
+    assert (error.kind, error.code) == ("retry", "letta_code_not_installed")
+    assert "pip install 'promptyoself[letta-code]'" in error.hint
+
+
+def test_importing_it_loads_no_library() -> None:
+    code = (
+        "import sys, promptyoself.targets.letta_code; "
+        "assert not {'websockets', 'asyncio', 'ssl'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    "url", ["", "localhost:4500", "http://localhost", "ws://", "ws://x:y", "ws://me:secret@x"]
+)
+def test_a_bad_address(url: str) -> None:
+    with pytest.raises(PromptyoselfError) as raised:
+        LettaCode(url)
+    assert raised.value.code == "invalid_base_url"
+    assert "PROMPTYOSELF_LETTA_CODE_URL" in raised.value.hint
+    assert "secret" not in repr(raised.value.document())
+
+
+def test_a_bad_token() -> None:
+    with pytest.raises(PromptyoselfError) as raised:
+        LettaCode("ws://localhost", "two words")
+    assert raised.value.code == "invalid_token"
+    assert "two" not in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("ws://localhost:4500", ("ws://localhost:4500/ws", "ws://localhost:4500")),
+        (" ws://localhost:4500/ ", ("ws://localhost:4500/ws", "ws://localhost:4500")),
+        ("wss://x/letta/ws", ("wss://x/letta/ws", "wss://x/letta/ws")),
+        ("ws://[::1]:4500", ("ws://[::1]:4500/ws", "ws://[::1]:4500")),
+    ],
+)
+def test_an_address(url: str, expected: tuple[str, str]) -> None:
+    assert failures.require_address(url) == expected
+
+
+def test_the_oldest_version_is_the_same_for_all_commands() -> None:
+    assert failures.OLDEST == LEAST
+
+
+# -- what may be concluded
+
+
+@pytest.mark.parametrize("message", [NEW, SHARED])
+@pytest.mark.parametrize("how", ["silent", "drops"])
+def test_before_the_message_is_sent_nothing_was_received(
+    server: AppServer, target: LettaCode, message: Message, how: str
+) -> None:
+    """Whatever is lost before that, the certain answer is that nothing has arrived."""
+    target.check()
+    kinds = {"conversation_list", "conversation_create"} if message is NEW else {"sync"}
+    for kind in {*kinds, "conversation_retrieve"} - ({"conversation_retrieve"} & kinds):
+        if message is NEW and kind == "conversation_retrieve":
+            continue
+        getattr(server, how).add(kind)
+        error = refusal(target.send, message)
+        assert error.kind == "retry", kind
+        assert error.code in ("letta_code_timeout", "letta_code_connection_lost"), kind
+        getattr(server, how).discard(kind)
+    assert not server.kinds["input"]
+
+
+@pytest.mark.parametrize(
+    ("how", "code"),
+    [("silent", "letta_code_timeout"), ("drops", "letta_code_connection_lost")],
+)
+def test_once_it_is_sent_nobody_knows(
+    server: AppServer, target: LettaCode, how: str, code: str
+) -> None:
+    getattr(server, how).add("input")
+    error = refusal(target.send, NEW)
+    assert (error.kind, error.code) == ("doubt", code)
+    assert refusal(target.run, "turn-otid-1").code == "run_not_found"
+
+
+def test_reading_without_an_answer(server: AppServer, target: LettaCode) -> None:
+    server.silent.add("conversation_list")
+    for call in (target.active_runs, lambda message: target.find(message, SINCE)):
+        error = refusal(call, NEW)
+        assert (error.kind, error.code) == ("doubt", "letta_code_timeout")
+
+
+def test_a_sending_takes_no_longer_than_one_call(server: AppServer) -> None:
+    """Another worker rests on that, which finds the claim of one that has died."""
+    server.silent |= {"input"}
+    target = LettaCode(server.url, call_timeout=0.6, anchored=False)
+    target.check()
+    slow = server._answers
+
+    def slowly(frame: Any) -> Any:
+        time.sleep(0.25)
+        return slow(frame)
+
+    server._answers = slowly  # type: ignore[method-assign]
+    began = time.monotonic()
+    error = refusal(target.send, NEW)
+    assert time.monotonic() - began < 1.0
+    assert (error.kind, server.kinds["input"]) == ("retry", 0)
+    target.close()
+
+
+def test_refused_by_a_busy_conversation(server: AppServer, target: LettaCode) -> None:
+    server.answers["input"] = {"accepted": False, "error": "Input was rejected by the queue"}
+    error = refusal(target.send, NEW)
+    assert (error.kind, error.code) == ("busy", "letta_code_busy")
+    assert error.detail == "Input was rejected by the queue"
+    # Though idle, it refuses: so it was tried once with the other id.
+    sent = [frame["payload"]["messages"][0] for frame in server.seen if frame["type"] == "input"]
+    assert [message.keys() - {"role", "content"} for message in sent] == [
+        {"otid"},
+        {"client_message_id"},
+    ]
+
+
+def test_nothing_is_sent_to_a_conversation_of_another_agent(
+    server: AppServer, target: LettaCode
+) -> None:
+    server.answers["conversation_retrieve"] = {
+        "conversation": {"id": "local-conv-1", "agent_id": "agent-local-2"}
+    }
+    error = refusal(target.send, SHARED)
+    assert (error.kind, error.code) == ("permanent", "conversation_of_another_agent")
+    assert not server.kinds["input"]
+
+
+def test_of_two_conversations_for_one_message_the_older_is_used(
+    server: AppServer, target: LettaCode
+) -> None:
+    """A server that is very slow may make a second one; nothing is sent into both."""
+    rows = [
+        {"id": f"local-conv-{number}", "created_at": f"2026-11-20T09:00:0{second}Z"}
+        for number, second in ((10, 2), (9, 1), (11, 1))
+    ]
+    server.answers["conversation_list"] = {"conversations": rows}
+    assert target.send(NEW).conversation_id == "local-conv-9"
+    assert not server.kinds["conversation_create"]
+
+
+# -- many at once, and over a long time
+
+
+def test_many_threads_share_a_connection(server: AppServer) -> None:
+    """One connection, and its models are listed once, before anything is sent."""
+    target = LettaCode(server.url, call_timeout=20, anchored=False)
+    failed: list[BaseException] = []
+
+    def send(number: int) -> None:
+        try:
+            target.send(NEW.__class__(NEW.agent_id, "new", PROMPT, f"otid-{number}"))
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=send, args=(number,)) for number in range(32)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    assert len(server.connections) == 1
+    assert (server.kinds["list_models"], server.kinds["input"]) == (1, 32)
+    kinds = [frame["type"] for frame in server.seen]
+    assert kinds.index("list_models") < kinds.index("conversation_list")
+    ids = [frame["request_id"] for frame in server.seen]
+    assert len(set(ids)) == len(ids)
+    target.close()
+
+
+def test_models_that_cannot_be_listed_stop_nothing(
+    server: AppServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_PATIENCE", 0.1)
+    target = LettaCode(server.url, call_timeout=2, anchored=False)
+    server.silent.add("list_models")
+    for _ in range(2):
+        target.send(NEW)
+    assert server.kinds["list_models"] == 1
+    target.close()
+
+
+def test_after_a_lost_connection_comes_another(server: AppServer, target: LettaCode) -> None:
+    sent = target.send(NEW)
+    assert sent.run_id is not None
+    assert target.run(sent.run_id).active
+    server.drop()
+    until = time.monotonic() + 5
+    while target._connection is not None and target._connection.alive:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    assert refusal(target.run, sent.run_id).code == "run_not_found"
+    assert target.health() == "0.34.12"
+    assert len(server.connections) == 2
+
+
+def test_a_connection_serves_so_many_conversations_and_no_more(
+    server: AppServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server tells of all that a connection has ever named. So it is given up, but not while a
+    turn is at work that was begun over it."""
+    monkeypatch.setattr(connection, "_MOST_CONVERSATIONS", 2)
+    monkeypatch.setattr(connection, "_GLANCE", 0.02)
+    target = LettaCode(server.url, call_timeout=5, anchored=False)
+    for number in range(4):
+        server.answers["conversation_create"] = {"conversation": {"id": f"local-conv-{number}"}}
+        target.send(NEW.__class__(NEW.agent_id, "new", PROMPT, f"otid-{number}"))
+    assert len(server.connections) == 2
+    time.sleep(0.1)
+    assert target.run("turn-otid-0").status == "running"
+    for number in range(4):
+        server.tell(
+            {"type": "turn_finished", "stop_reason": "end_turn"},
+            agent_id=NEW.agent_id,
+            conversation_id=f"local-conv-{number}",
+        )
+    until = time.monotonic() + 5
+    while any(connection.state.name == "OPEN" for connection in server.connections):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    assert [target.run(f"turn-otid-{number}").status for number in range(4)] == ["completed"] * 4
+    target.close()
+
+
+def test_a_connection_that_nobody_uses_is_closed(
+    server: AppServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_UNUSED", 0.05)
+    monkeypatch.setattr(connection, "_GLANCE", 0.02)
+    before = threading.active_count()
+    target = LettaCode(server.url, call_timeout=5, anchored=False)
+    target.check()
+    until = time.monotonic() + 5
+    while server.connections[0].state.name != "CLOSED" or threading.active_count() > before:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    target.check()
+    assert len(server.connections) == 2
+    target.close()
+
+
+def test_a_turn_that_nothing_is_told_of(
+    server: AppServer, target: LettaCode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server is asked how the conversation stands, and then the turn is taken for over."""
+    monkeypatch.setattr("promptyoself.targets.letta_code.watch._ENDS_LATE", 0.05)
+    run_id = target.send(NEW).run_id
+    assert run_id is not None
+    until = time.monotonic() + 5
+    while target.run(run_id).active:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    assert target.run(run_id).status == "cancelled"
+    assert server.kinds["sync"] >= 1
+
+
+def test_no_library_logs_a_prompt_or_the_token(
+    server: AppServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    target = LettaCode(server.url, TOKEN, call_timeout=5, anchored=False)
+    target.send(NEW)
+    target.close()
+    said = [record.getMessage() for record in caplog.records if "server" not in record.name]
+    assert TOKEN not in repr(said)
+    assert "nobody" not in repr(said)
