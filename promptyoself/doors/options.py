@@ -47,6 +47,13 @@ class Whole(click.IntRange):
         return whole
 
 
+class ChoiceOrNone(click.Choice[str]):
+    """One of several words, or an empty text, which unsets what the option sets."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return "" if value == "" else super().convert(value, param, ctx)
+
+
 HELP = ("--help", "-h")
 """The options that ask for help."""
 

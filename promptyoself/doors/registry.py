@@ -61,7 +61,7 @@ class Tool(NamedTuple):
 _MODIFY_UNSETS = frozenset({"name", "conversation-id", "start-at", "until", "jitter", "on-failure"})
 _FOR_LOOPS = frozenset({"loop", "interval", "metrics-port", "accept-clock"})
 _WHEN = frozenset({"rrule", "when"})  # agents give words as `time` and `every`
-_FOR_PEOPLE = frozenset({"prompt-file", "render", "tag"}) | _WHEN
+_FOR_PEOPLE = frozenset({"prompt-file", "render", "tag", "target"}) | _WHEN
 _SEVERAL = frozenset({"agent-id", "tag", "all", "yes"})
 _SIGNING = frozenset({"note", "key"})
 

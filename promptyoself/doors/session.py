@@ -239,6 +239,17 @@ class Session:
                 said = {"prompt": schedule.prompt, "template": schedule.template}
                 self.beside["schedule"] = said
 
+    def add_destination(self, store: Store, id_: str) -> None:
+        """Put where a schedule's prompts go beside the answer, where a person reads it."""
+        if not self.for_people:
+            return
+        from promptyoself.service.schedules.views import shown_destination
+
+        with suppress(PromptyoselfError, OSError):  # then `show` tells it
+            schedule = store.read().state.schedules.get(id_)
+            if schedule is not None:
+                self.beside["destination"] = shown_destination(schedule)
+
     def add_fires(self, store: Store, id_: str, count: int) -> None:
         """Put a schedule's next fires beside the answer, where a person reads it."""
         if not self.for_people:
@@ -286,8 +297,11 @@ class Session:
         as it is. A person is warned of a text that Letta has told nothing of and that doesn't look
         like an id, each time: that a schedule has it doesn't make it an agent's."""
         from promptyoself.core.ids import is_agent_id
+        from promptyoself.events.target_names import implied_target
 
         if not text or self.caller.via != "cli" or is_agent_id(text):
+            return text
+        if implied_target(text) != "letta":  # an id has that form
             return text
         names = self._agent_names()
         ids = [id_ for id_, name in names.items() if name == text]
@@ -318,6 +332,7 @@ class Session:
         answer = schedule(store)
         if answer.get("next_run") and answer.get("id") and not answer.get("dry_run"):
             self.add_fires(store, answer["id"], 3)
+            self.add_destination(store, answer["id"])
         if answer.get("next_run") or answer.get("count") or "slot" in answer:
             self.warn_if_nothing_delivers(store)
         return answer

@@ -38,6 +38,7 @@ class Field(NamedTuple):
     unset: Any = None  # what `show` has where the field isn't set
     # The option's own name where it isn't the field's, and how its help calls the value.
     option: str = ""
+    aliases: tuple[str, ...] = ()  # other spellings of the option
     metavar: str = ""
     # The sentence of the option's help. Empty: several options together give this field.
     help: str = ""
@@ -47,7 +48,13 @@ FIELDS = {
     field.name: field
     for field in (
         Field("agent_id", "content", metavar="AGENT", help="The agent to prompt."),
-        Field("conversation_id", "content", metavar="CONV", help="Into this conversation: conv-…."),
+        Field(
+            "conversation_id",
+            "content",
+            aliases=("--conversation",),
+            metavar="CONV",
+            help="Its conversation: an id, new or default.",
+        ),
         Field("prompt", "content", metavar="TEXT", help="What the agent is told."),
         Field("name", "content", metavar="TEXT", help="Its name."),
         Field("schedule_type", "timing"),
@@ -121,7 +128,7 @@ FIELDS = {
             can_be_unset=True,
             unset=0,
             metavar="DURATION",
-            help="A random delay of at most this: 5m.",
+            help="Random delay up to this: 5m.",
         ),
         Field(
             "envelope", "policy", bool, unset=False, help="Say first what woke it, and when (off)."
@@ -155,7 +162,7 @@ FIELDS = {
             "content",
             values=TARGETS,
             can_be_unset=True,
-            metavar="TARGET",
+            help="Where its agent is, if the id doesn't say that; letta-cloud is untested.",
         ),
     )
 }

@@ -44,6 +44,18 @@ def default_conversation(target: TargetName) -> str:
     return DEFAULT if target == "letta" else NEW
 
 
+def stored_target(agent_id: str, target: str | None) -> TargetName | None:
+    """The target as a schedule has it: ``None`` where it follows from its agent's id."""
+    name = target_of(agent_id, target)
+    return None if name == implied_target(agent_id) else name
+
+
+def stored_conversation(target: TargetName, conversation_id: str | None) -> str | None:
+    """The conversation as a schedule has it: ``None`` where a schedule of that target goes there
+    that names none."""
+    return None if conversation_id == default_conversation(target) else conversation_id
+
+
 def lane_of(agent_id: str, target: TargetName, conversation_id: str | None) -> str | None:
     """What a prompt has for itself from its claim to its outcome; no other is claimed for it.
 

@@ -146,6 +146,8 @@ def _notice(schedule: Schedule, agent_id: str, text: str, now: datetime) -> Sche
         misfire="coalesce",
         grace=DEFAULT_GRACE,
         reason=f"on_failure of {schedule.id}",
+        # Of another agent, its id alone tells where it is.
+        target=schedule.target if agent_id == schedule.agent_id else None,
     )
 
 

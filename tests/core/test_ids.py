@@ -25,6 +25,7 @@ def test_the_fields_of_the_content_are_pinned() -> None:
     assert CONTENT == (
         "agent_id", "conversation_id", "prompt", "name", "schedule_type", "schedule_value",
         "timezone", "start_at", "until", "max_repetitions", "template", "render",
+        "target",
     )  # fmt: skip
 
 

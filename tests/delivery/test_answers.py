@@ -35,10 +35,10 @@ def shown(id_: str) -> dict[str, Any]:
 # --- ids that are none ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("word", ["new", "self", "New", "SELF"])
+@pytest.mark.parametrize("word", ["self", "SELF"])
 @pytest.mark.parametrize("command", ["register", "modify", "idle"])
 def test_a_word_for_a_conversation_is_no_id(sandbox: Sandbox, command: str, word: str) -> None:
-    """P7: what other tools call a new conversation would be refused by Letta each time."""
+    """P7: what other tools call the agent's own conversation would be refused each time."""
     agent = sandbox.agents[0]
     asked = {
         "register": ("--agent-id", agent, "--prompt", "x", "--every", "1h"),
@@ -46,7 +46,7 @@ def test_a_word_for_a_conversation_is_no_id(sandbox: Sandbox, command: str, word
         "idle": ("--agent-id", agent, "--every", "1h"),
     }[command]
     error = call(command, *asked, "--conversation-id", word).error("invalid_conversation_id")
-    assert "conv-" in error["hint"]
+    assert all(word in error["hint"] for word in ("conv-", "new", "default"))
 
 
 def test_check_says_when_it_is_an_agents_name(
@@ -339,3 +339,32 @@ def test_resume_wants_an_id_or_a_code(var: Path) -> None:
     call("resume", *both).error("conflicting_options", 2)
     call("resume", "--failed-with", "run_failed").error("nothing_to_resume")
     assert not (var / "schedules").exists()
+
+
+# --- which target is asked ------------------------------------------------------------------------
+
+
+def test_check_asks_the_schedules_own_target(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P7: that the Letta server doesn't know an agent of another target says nothing."""
+    asked = ("register", "--prompt", "x", "--every", "1h", "--check", "--agent-id", "agent-local-1")
+    assert "Letta at" in call(*asked, "--target", "letta").error("agent_not_found")["message"]
+    monkeypatch.setenv("PROMPTYOSELF_LETTA_CODE_URL", "off")
+    assert call(*asked).error("target_not_configured")["target"] == "letta-code"
+    monkeypatch.setenv("PROMPTYOSELF_LETTA_CLOUD", "off")
+    cloud = ("--agent-id", sandbox.agents[0], "--target", "letta-cloud")
+    call(*asked, *cloud).error("target_not_configured")
+    call(*asked, "--agent-id", sandbox.agents[0]).success()
+
+
+@pytest.mark.parametrize("command", ["agents", "test"])
+def test_a_target_is_asked_by_its_name(
+    sandbox: Sandbox, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = call(command).success()
+    assert call(command, "--target", "letta").success().keys() == answer.keys()
+    assert "target" not in answer
+    monkeypatch.setenv("PROMPTYOSELF_LETTA_CODE_URL", "off")
+    error = call(command, "--target", "letta-code").error("target_not_configured")
+    assert "PROMPTYOSELF_LETTA_CODE_URL" in error["message"]

@@ -227,7 +227,8 @@ COMPUTED: dict[str, set[str]] = {  # a function, and the codes that its expressi
     "check_agent_id": {"invalid_agent_id", "invalid_conversation_id", "invalid_on_failure"},
     "check_text": {"invalid_name", "invalid_reason", "invalid_text", "invalid_query"},
     "_invalid": {
-        "invalid_misfire", "invalid_tier", "invalid_daily_budget", "invalid_max_repetitions",
+        "invalid_misfire", "invalid_target", "invalid_tier", "invalid_daily_budget",
+        "invalid_max_repetitions",
     },
     "_find_out": set(),  # passes on what a target says of a run
     "_wait_until_free": set(),  # passes on the target's own code

@@ -58,7 +58,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "doors": {"core", "events", "state", "rules", "store", "targets"}
     | {"service.delivery", "service.metrics", "service.schedules", "service.upkeep"}
     | {"doors.terminal"},
-    "doors.terminal": {"core"},
+    "doors.terminal": {"core", "events"},
     "doors.mcp": {"core", "doors", "service.delivery"},
     "doors.commands": {"core", "events", "store", "ledger", "targets", "sandbox"}
     | {"doors", "doors.mcp", "doors.terminal"}

@@ -44,6 +44,19 @@ def notices(world: World, agent: str = "agent-n") -> list[Any]:
     ]
 
 
+def test_an_agent_is_told_where_it_is(world: World) -> None:
+    """The target that a schedule names is that of its own agent, and of no other."""
+    for told in ("agent-a", "agent-b"):
+        park(world, agent="agent-a", target="letta-code", on_failure=told, name=told)
+    targets = [
+        event.data.get("target")
+        for agent in ("agent-a", "agent-b")
+        for event in notices(world, agent)
+        if event.data["schedule_type"] == "once"
+    ]
+    assert targets == ["letta-code", None]
+
+
 def named(world: World) -> list[str]:
     """The notices that other events name, in order."""
     return [event.data["notice"] for event in world.events if "notice" in event.data]

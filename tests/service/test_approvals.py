@@ -202,6 +202,7 @@ def read(desk: Desk, id_: str) -> str:
     [
         {"prompt": "Pay them."},
         {"conversation_id": "conv-1"},
+        {"target": "letta-code"},
         {"every": "2h"},
         {"envelope": True},
         {"misfire": "all"},

@@ -195,7 +195,8 @@ OTHERS = st.fixed_dictionaries(
     {},
     optional={
         "name": st.sampled_from(["n", "ü"]),
-        "conversation_id": st.just("conv-1"),
+        "conversation_id": st.sampled_from(["conv-1", "new", "default"]),
+        "target": st.sampled_from(["letta", "letta-code"]),
         "max_repetitions": st.integers(5, 9),
         "misfire": st.sampled_from(["coalesce", "skip", "all"]),
         "grace": st.sampled_from(["2h", "3d"]),
@@ -610,7 +611,7 @@ def test_a_damaged_export_is_never_half_understood(
     try:
         answer = new.take(damaged)
     except PromptyoselfError as error:
-        assert error.code in ("bad_lines", "newer_export")  # noqa: PT017
+        assert error.code in ("bad_lines", "newer_export", "not_an_export")  # noqa: PT017
         assert not new.folder.exists()
     else:
         new.check()

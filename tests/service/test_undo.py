@@ -41,6 +41,7 @@ def fields_of(id_: str) -> dict[str, Any]:
         ("--until", "2030-01-01", "--max-repetitions", "9", "--daily-budget", "2"),
         ("--grace", "2h", "--jitter", "5m", "--envelope", "--misfire", "skip", "--tier", "1"),
         ("--on-failure", "agent-9", "--conversation-id", "conv-1"),
+        ("--target", "letta-code", "--conversation", "new"),
         ("--template", "idle"),
         ("--prompt", "{{ name }}", "--render"),
     ],

@@ -223,6 +223,7 @@ def attempted(world: World, **changes: Any) -> None:
         ({"text_sha256": "0" * 64}, ["another text"]),
         ({"agent_id": "agent-b"}, ["another recipient"]),
         ({"conversation_id": "conv-1"}, ["another recipient"]),
+        ({"target": "letta-code"}, ["another recipient"]),
         # As the version before wrote it: a text that is certainly another is still found.
         ({"agent_id": None}, []),
         ({"agent_id": None, "text_sha256": "0" * 64}, ["another text"]),
@@ -237,6 +238,30 @@ def test_another_text_or_recipient_is_unexpected(
     world.register(every="1h", envelope=envelope)
     world.advance(hours=1)
     attempted(world, **changes)
+    assert whys(world) == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "told", "expected"),
+    [
+        ({"agent": "agent-local-1"}, "letta-code", []),
+        ({"agent": "agent-local-1"}, "letta-cloud", ["another recipient"]),
+        # Older versions sent everything to a Letta server, and told no target.
+        ({"agent": "agent-local-1"}, None, []),
+        ({"agent": "agent-local-1", "target": "letta"}, None, []),
+        ({"agent": "agent-local-1", "target": "letta"}, "letta-code", ["another recipient"]),
+        ({"target": "letta-code"}, "letta-code", []),
+        ({"target": "letta-code"}, None, ["another recipient"]),
+        ({"target": "letta-code"}, "letta", ["another recipient"]),
+    ],
+)
+def test_another_target_is_another_recipient(
+    asked: dict[str, Any], told: str | None, expected: list[str]
+) -> None:
+    world = World()
+    world.register(every="1h", **asked)
+    world.advance(hours=1)
+    attempted(world, target=told)
     assert whys(world) == expected
 
 

@@ -70,7 +70,7 @@ def _read_and_asked(session: Session, store: Store, id_: str) -> str:
     schedule = show(store, id_, now=session.now())
     fields: Mapping[str, object] = schedule
     for name in _READ:
-        if fields[name] not in (None, False, 0):
+        if fields.get(name) not in (None, False, 0):
             told = visible(_in_words(session, name, fields[name]), one_line=True)
             click.echo(f"{name.replace('_', ' ')}: {told}", err=True)
     if schedule.get("invisible"):
@@ -97,7 +97,8 @@ def _in_words(session: Session, name: str, value: object) -> str:
 _INSTANT = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}[.][0-9]{6}Z"
 
 _READ = (
-    *("id", "agent_id", "conversation_id", "name", "schedule_type", "schedule_value", "timezone"),
+    *("id", "agent_id", "target", "conversation_id", "name"),
+    *("schedule_type", "schedule_value", "timezone"),
     *("next_run", "start_at", "until", "max_repetitions", "misfire", "grace", "jitter"),
     *("envelope", "on_failure", "tier", "daily_budget"),
 )

@@ -16,6 +16,7 @@ from promptyoself.doors.command import command
 from promptyoself.doors.options import Seconds, Whole
 from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
+from promptyoself.events.target_names import TARGETS, TargetName
 
 if TYPE_CHECKING:
     from promptyoself.core.settings import Settings
@@ -38,25 +39,26 @@ def deliverer(settings: Settings) -> Target:
     return target_for(settings, "letta")
 
 
-def require_agent(settings: Settings, agent_id: str) -> None:
-    """Refuse an agent that Letta doesn't know.
+def require_agent(settings: Settings, agent_id: str, target: TargetName) -> None:
+    """Refuse an agent that its target doesn't know.
 
     Raises:
-        PromptyoselfError: ``agent_not_found``, or why Letta could not be asked.
+        PromptyoselfError: ``agent_not_found``, or why the target could not be asked.
     """
-    with closing(deliverer(settings)) as letta:
-        known = letta.agent(agent_id)
+    with closing(_asked(settings, target)) as way:
+        known = way.agent(agent_id)
         if known is not None:
             if settings.only_agent is None:
                 remember_names(settings.var, {known.id: known.name})
             return
         only = settings.only_agent
-        agents = _agents(settings, letta)
+        agents = _agents(settings, way)
         named = [agent.id for agent in _named(agents, agent_id) if only in (None, agent.id)]
+    where = f"{way.traits.title} at {_address(settings, target)}"
     if named:
         raise PromptyoselfError(
             "agent_not_found",
-            f"Letta at {settings.shown_url} has no agent with the id {agent_id!r}. "
+            f"{where} has no agent with the id {agent_id!r}. "
             f"That is the name of {' and of '.join(named[:_SHOWN])}"
             f"{', …' if len(named) > _SHOWN else ''}.",
             f"Give the id: --agent-id {named[0]}"
@@ -64,16 +66,31 @@ def require_agent(settings: Settings, agent_id: str) -> None:
             else "Give the id of the one that you mean.",
             named=named,
         )
+    command = "agents" if target == "letta" else f"agents --target {target}"
     raise PromptyoselfError(
         "agent_not_found",
-        f"Letta at {settings.shown_url} has no agent {agent_id!r}.",
-        "`promptyoself agents` lists those it has.",
+        f"{where} has no agent {agent_id!r}.",
+        f"`promptyoself {command}` lists those it has.",
     )
 
 
-def _agents(settings: Settings, letta: Target) -> list[Agent]:
-    """The agents that Letta has, which are remembered."""
-    agents = letta.agents()
+def _asked(settings: Settings, target: TargetName) -> Target:
+    """The way to a target that is to be asked something. Raises ``target_not_configured``."""
+    from promptyoself.service.delivery.configured_targets import target_for
+    from promptyoself.service.schedules.limits import require_target
+
+    require_target(settings, target)
+    return target_for(settings, target)
+
+
+def _address(settings: Settings, target: TargetName) -> str:
+    """Where a target is, as it may be shown."""
+    return settings.letta_code_url or "" if target == "letta-code" else settings.shown_url
+
+
+def _agents(settings: Settings, way: Target) -> list[Agent]:
+    """The agents that a target has, which are remembered."""
+    agents = way.agents()
     remember_agents(settings, agents)
     return agents
 
@@ -225,42 +242,57 @@ def _monitored(session: Session, heartbeat: Heartbeat, port: int) -> Iterator[No
             yield
 
 
+_target_option = click.option(
+    "--target", type=click.Choice(TARGETS), default="letta", help="Which target to ask."
+)
+
+
 @command("agents")
-def agents_command(session: Session) -> answers.AgentList:
-    """List the agents that the Letta server has.
+@_target_option
+def agents_command(session: Session, target: TargetName) -> answers.AgentList:
+    """List the agents that the Letta server, or another target, has.
 
     Use it to find the agent_id that `register` wants. Answers with agents (id, name, model, …) and
     their count; a caller who is pinned to one agent sees that one alone.
     """
-    only = session.settings.only_agent
-    with closing(deliverer(session.settings)) as letta:
-        agents = [agent for agent in _agents(session.settings, letta) if only in (None, agent.id)]
+    settings = session.settings
+    with closing(_asked(settings, target)) as way:
+        agents = [
+            agent for agent in _agents(settings, way) if settings.only_agent in (None, agent.id)
+        ]
     return {
         "agents": [_describe(agent) for agent in agents],
         "count": len(agents),
-        "url": session.settings.shown_url,
+        **_where(settings, target),
     }
 
 
 @command("test")
-def test_command(session: Session) -> answers.LettaTest:
-    """Ask whether the Letta server answers and accepts our key.
+@_target_option
+def test_command(session: Session, target: TargetName) -> answers.LettaTest:
+    """Ask whether the Letta server, or another target, answers and accepts our key.
 
     Use it where prompts don't arrive. Answers with its url, version and latency_ms, or with an
     error that says what is in the way.
     """
     began = time.monotonic()
-    with closing(deliverer(session.settings)) as letta:
-        version = letta.health()
+    with closing(_asked(session.settings, target)) as way:
+        version = way.health()
         answered = time.monotonic() - began
-        count = len(_agents(session.settings, letta))  # health needs no password; this does
+        count = len(_agents(session.settings, way))  # health needs no password; this does
     return {
-        "url": session.settings.shown_url,
+        **_where(session.settings, target),
         "version": version,
         "agents": count,
         "latency_ms": round(answered * 1000),
-        "message": "Letta answers.",
+        "message": f"{way.traits.title} answers.",
     }
+
+
+def _where(settings: Settings, target: TargetName) -> answers.Asked:
+    """What was asked: its address; and its name, if it is no Letta server."""
+    url = _address(settings, target)
+    return {"url": url} if target == "letta" else {"url": url, "target": target}
 
 
 def _report_for(agent_id: str | None, report: Report) -> Report:

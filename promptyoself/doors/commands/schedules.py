@@ -11,7 +11,13 @@ import click
 
 from promptyoself.core.errors import PromptyoselfError, WrongUsage
 from promptyoself.doors.command import command
-from promptyoself.doors.options import Whole, dry_run_option, reason_option, schedule_option
+from promptyoself.doors.options import (
+    ChoiceOrNone,
+    Whole,
+    dry_run_option,
+    reason_option,
+    schedule_option,
+)
 from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
 from promptyoself.events.schedule_fields import FIELDS, POLICY, RENDERERS
@@ -50,8 +56,16 @@ def _option_of(name: str) -> Callable[[F], F]:
         )
     kind: click.ParamType[Any] | None = None
     if field.values:
-        kind = Whole() if field.type is int else click.Choice(list(field.values))
-    return click.option(option, name, type=kind, metavar=field.metavar or None, help=field.help)
+        choice = ChoiceOrNone if field.can_be_unset else click.Choice
+        kind = Whole() if field.type is int else choice([*map(str, field.values)])
+    return click.option(
+        option,
+        *field.aliases,
+        name,
+        type=kind,
+        metavar=field.metavar or None,
+        help=field.help,
+    )
 
 
 def _renderer(_: click.Context, __: click.Parameter, on: bool | None) -> str | None:
@@ -70,7 +84,7 @@ _trigger_options = _options(
     *map(_option_of, ("start_at", "until", "max_repetitions", "timezone")),
 )
 
-_HELPED_FIRST = ("misfire", "grace", "name", "conversation_id", "envelope")
+_HELPED_FIRST = ("misfire", "grace", "name", "conversation_id", "target", "envelope")
 _policy_options = _options(
     *map(_option_of, _HELPED_FIRST),
     *(_option_of(name) for name in POLICY if name not in _HELPED_FIRST),
@@ -122,8 +136,10 @@ def register_command(
     agent_id = request.agent_id or session.settings.only_agent or session.settings.default_agent
     if check and agent_id:
         from promptyoself.doors.commands.delivery import require_agent
+        from promptyoself.events.target_names import target_of
 
-        require_agent(session.settings, check_agent_id(agent_id))
+        target = target_of(check_agent_id(agent_id), request.target)
+        require_agent(session.settings, agent_id, target)
     _warn_of_zone(session, request)
     return session.scheduled(partial(register, request=request, now=session.now(), dry_run=dry_run))
 

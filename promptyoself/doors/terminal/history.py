@@ -11,6 +11,7 @@ from rich.text import Text
 from promptyoself.core.visible import visible
 from promptyoself.doors.terminal.screen import Document, Screen, plain, state
 from promptyoself.doors.terminal.tables import Column, cut, show_table
+from promptyoself.events.target_names import TARGET_TITLES
 
 _WORDS = {
     "delivery.attempted": ("waiting", "claimed"),
@@ -109,6 +110,8 @@ def _parts(event: Document, screen: Screen) -> tuple[Text, Text, Text, Text]:
 def _details(event: Document, screen: Screen) -> Iterator[Text]:
     """What an event says beside its type, the most telling first."""
     data = event["data"]
+    if data.get("turn"):
+        yield plain(_TURNS.get(data["turn"], data["turn"]))
     for key in ("error", "why", "reason", "message", "outcome"):
         if data.get(key):
             yield plain(str(data[key]).replace("_", " ") if key == "why" else data[key])
@@ -120,6 +123,8 @@ def _details(event: Document, screen: Screen) -> Iterator[Text]:
     for key, words in _NAMED.items():
         if key not in without and data.get(key) not in (None, False, "", [], {}):
             yield words(data[key], screen)
+    if event["type"] == "delivery.delivered" and data.get("conversation_id"):
+        yield Text.assemble("in conversation ", plain(data["conversation_id"]))
     actor = event["actor"]
     if event["type"].partition(".")[0] not in ("delivery", *_DULL):
         yield plain(f"by {actor.get('who', '')}")
@@ -128,10 +133,17 @@ def _details(event: Document, screen: Screen) -> Iterator[Text]:
 _OF_DELIVERIES = ("next_run", "worker")
 """Fields that say nothing of a delivery."""
 
+_TURNS = {
+    "cut_off": "the agent's turn was cut off",
+    "failed": "the agent's turn failed",
+    "waits_for_approval": "the agent waits for an approval",
+}
+
 _NAMED: dict[str, Callable[[Any, Screen], Text]] = {
     "prompt": lambda prompt, _: plain(shorten(str(prompt), _MOST_OF_PROMPT, placeholder=" ...")),
     "attempt": lambda number, _: Text(f"attempt {number}" if number > 1 else ""),
     "latency_ms": lambda ms, _: Text(f"took {ms / 1000:,.0f} s" if ms >= 1000 else ""),
+    "target": lambda name, _: Text(f"to {TARGET_TITLES.get(name, visible(str(name)))}"),
     "retry_at": lambda instant, screen: Text.assemble("again ", screen.clock(instant)),
     "next_run": lambda instant, screen: Text.assemble("next ", screen.clock(instant)),
     "month": lambda month, _: plain(month),

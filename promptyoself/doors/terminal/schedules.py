@@ -15,6 +15,13 @@ from promptyoself.doors.terminal.moments import distance, length_of
 from promptyoself.doors.terminal.recurrences import recurrence
 from promptyoself.doors.terminal.screen import GOOD, Document, Screen, plain, state
 from promptyoself.doors.terminal.tables import Column, show_pairs, show_table
+from promptyoself.events.target_names import (
+    DEFAULT,
+    NEW,
+    TARGET_TITLES,
+    default_conversation,
+    target_of,
+)
 
 
 def show_list(document: Document, screen: Screen) -> None:
@@ -156,7 +163,7 @@ def _show_card(
         [
             ("agent", screen.agent(schedule["agent_id"])),
             ("values", "are put into the prompt when it fires" if schedule.get("render") else ""),
-            ("conversation", plain(schedule["conversation_id"] or "")),
+            ("goes to", _destination(schedule)),
             ("tags", plain(", ".join(schedule.get("tags") or ()))),
             ("when", _when(schedule, screen)),
             ("from", screen.clock(schedule["start_at"])),
@@ -210,6 +217,19 @@ def _when(schedule: Document, screen: Screen) -> Text:
     if schedule["jitter"]:
         words.append(f", up to {length_of(timedelta(seconds=schedule['jitter']))} later")
     return words
+
+
+def _destination(schedule: Document | None) -> Text:
+    """Where a schedule's prompts go, if not into the own conversation of an agent of Letta's."""
+    if schedule is None or not (schedule.get("target") or schedule.get("conversation_id")):
+        return Text("")
+    target = target_of("", schedule.get("target"))
+    conversation = schedule.get("conversation_id") or default_conversation(target)
+    words = _CONVERSATIONS.get(conversation, f"conversation {conversation}")
+    return Text.assemble(TARGET_TITLES[target], ", ", plain(words))
+
+
+_CONVERSATIONS = {NEW: "a new conversation each fire", DEFAULT: "the agent's own conversation"}
 
 
 def _count(schedule: Document) -> str:
@@ -294,6 +314,7 @@ def show_change(document: Document, screen: Screen) -> None:
         screen,
         [
             ("prompt", _beginning(screen.beside.get("schedule"))),
+            ("goes to", _destination(screen.beside.get("destination"))),
             ("taken back", _undone(document, screen)),
             ("understood", plain(document.get("understood") or "")),
             ("next", Text("\n").join(screen.when(fire) for fire in upcoming)),

@@ -7,6 +7,7 @@ from hashlib import sha256
 from typing import Any, NamedTuple
 
 from promptyoself.core.instants import MICROSECOND, parse_utc
+from promptyoself.events.target_names import target_of
 from promptyoself.rules.prompts import with_header
 from promptyoself.rules.triggers import Trigger, next_fire_time
 from promptyoself.state.fold import Folded
@@ -116,8 +117,7 @@ def sending_mistake(
     its writer's own."""
     data = event.data
     recipient = data.get("agent_id")
-    expected_recipient = (fields["agent_id"], fields.get("conversation_id"))
-    if recipient is not None and (recipient, data.get("conversation_id")) != expected_recipient:
+    if recipient is not None and not _goes_to_its_recipient(fields, data):
         return "another recipient"
     text, has_header = data.get("text"), bool(fields.get("envelope"))
     if text is not None and _hash(text) != data["text_sha256"]:
@@ -138,6 +138,19 @@ def sending_mistake(
     # Older versions didn't record the time in the header, where it isn't that of the event.
     time_unknown = has_header and recipient is None and not own_time
     return None if time_unknown else "another text"
+
+
+def _goes_to_its_recipient(fields: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
+    """Whether a claim goes where the schedule's prompts were to go then."""
+    if (data["agent_id"], data.get("conversation_id")) != (
+        fields["agent_id"],
+        fields.get("conversation_id"),
+    ):
+        return False
+    target, own = data.get("target"), fields.get("target")
+    # Older versions sent everything to a Letta server, whatever the agent's id.
+    is_older = target is None and own is None
+    return is_older or (target or "letta") == target_of(fields["agent_id"], own)
 
 
 def _hash(text: str) -> str:

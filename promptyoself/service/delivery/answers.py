@@ -5,8 +5,15 @@ from typing import Annotated, Any, NotRequired, TypedDict
 from promptyoself.core.answer_types import AnswerMessage, Instant, ScheduleId
 
 
+class Asked(TypedDict):
+    """Where a target is that was asked, and which it is, if it is no Letta server."""
+
+    url: str
+    target: NotRequired[str]
+
+
 class AgentView(TypedDict):
-    """An agent of the Letta server."""
+    """An agent of a target."""
 
     id: str
     name: str | None
@@ -18,15 +25,17 @@ class AgentView(TypedDict):
 class AgentList(TypedDict):
     """What ``agents`` answers."""
 
-    agents: Annotated[list[AgentView], "Those that the Letta server has."]
+    agents: Annotated[list[AgentView], "Those that the target has."]
     count: int
     url: str
+    target: NotRequired[str]
 
 
 class LettaTest(TypedDict):
     """What ``test`` answers."""
 
     url: str
+    target: NotRequired[str]
     version: str | None
     agents: int
     latency_ms: int

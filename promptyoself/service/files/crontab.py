@@ -178,7 +178,7 @@ def _commands(command: str) -> Iterator[list[str]]:
 _AGENT = ("--agent-id", "--agent_id", "--agent")
 _TEXT = ("--prompt", "--message", "-p", "-m")
 _NAME = ("--name",)
-_CONVERSATION = ("--conversation-id", "--conversation_id")
+_CONVERSATION = ("--conversation-id", "--conversation_id", "--conversation")
 _LETTA_ID = re.compile(r"agent-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _ROUTE = re.compile(r"/v1/agents/([^/?#]+)/messages(?:/stream|/async)?/?(?:[?#].*)?$")
 

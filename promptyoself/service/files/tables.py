@@ -31,7 +31,16 @@ def name_of(field: str) -> str:
 KEYS: dict[str, str] = {name_of(field): field for field in Request._fields}
 """The field of a request that each key sets."""
 
-_SPELLINGS = {**{field: field for field in Request._fields}, **KEYS, "tag": "tags"}
+_SPELLINGS = {
+    **{field: field for field in Request._fields},
+    **KEYS,
+    "tag": "tags",
+    **{
+        alias.removeprefix("--").replace("-", "_"): name
+        for name, field in FIELDS.items()
+        for alias in field.aliases
+    },
+}
 _TIMES = ("time", "start_at", "until")
 
 

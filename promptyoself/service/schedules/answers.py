@@ -74,6 +74,7 @@ class ScheduleView(TypedDict):
     invisible: NotRequired[int]
     next_run_local: NotRequired[str | None]
     conversation_id: NotRequired[str | None]
+    target: NotRequired[Annotated[str, "Where its agent is, if that isn't a Letta server."]]
     start_at: NotRequired[str | None]
     until: NotRequired[str | None]
     life: NotRequired[int]

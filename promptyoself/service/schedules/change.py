@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from promptyoself.core.errors import PromptyoselfError, WrongUsage
 from promptyoself.core.instants import format_utc, parse_utc
-from promptyoself.core.settings import Settings, default_zone
+from promptyoself.core.settings import default_zone
 from promptyoself.core.text_limits import MAX_REASON, check_text
 from promptyoself.core.times import local_time, require_future
 from promptyoself.events import records
@@ -26,9 +26,8 @@ from promptyoself.rules.triggers import next_fire_time
 from promptyoself.service.schedules.clock_rollback import Recount, claimed_after, recount
 from promptyoself.service.schedules.limits import (
     require_few_waiting,
-    require_free_name,
+    require_place,
     require_room,
-    require_space,
 )
 from promptyoself.service.schedules.request import (
     Request,
@@ -46,7 +45,9 @@ from promptyoself.service.schedules.times.asked import (
 )
 from promptyoself.service.schedules.times.fires import say_back
 from promptyoself.service.schedules.transition import (
+    DESTINATION,
     after_pause,
+    conversation_kept,
     drop_ahead,
     drop_waiting,
     high_water,
@@ -56,6 +57,7 @@ from promptyoself.service.schedules.transition import (
     require_slot_from,
     skip_drafts,
     skip_reason,
+    with_destination,
     with_notice,
 )
 from promptyoself.state.schedules import Schedule, State, comes_back_at
@@ -68,13 +70,10 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 
 # The fields whose change asks for a check: of a prompt with values; of the jitter; of how often it
-# fires in a day; of the bytes of its agent's prompts; of whether the agent has another schedule of
-# that name.
+# fires in a day.
 _RENDERED = frozenset({"prompt", "render"})
 _SPREAD = frozenset({"jitter", "grace", "schedule_type", "schedule_value"})
 _PACE = frozenset(TIMING) - {"start_at"} | {"daily_budget", "agent_id"}
-_SPACE = frozenset({"agent_id", "prompt", "template"})
-_NAMED_IN = frozenset({"agent_id", "name"})
 
 # The fields whose change lets an interval count from now.
 _ANCHORING = frozenset({"schedule_type", "schedule_value", "start_at"})
@@ -126,9 +125,10 @@ def set_fields(
     def decide(state: State) -> tuple[list[Draft], answers.Modified]:
         schedule = _unfinished(state, id_, allow_failed=True)
         new = schedule._replace(**without_its_interval(asked, schedule, request))
+        new = with_destination(new, schedule, asked, settings)
         changes = {
             name: new_value
-            for name in asked
+            for name in dict.fromkeys((*asked, *DESTINATION))
             if (new_value := getattr(new, name)) != getattr(schedule, name)
         }
         drafts: list[Draft] = []
@@ -158,7 +158,7 @@ def set_fields(
             if first != schedule.next_run:
                 new = new._replace(next_run=first)
                 changes["next_run"] = first
-        _require_place(state, schedule, new, changes, settings)
+        require_place(state, schedule, new, changes, settings)
         if changes or counted:
             since = {} if counted is None else counted._asdict()
             record = records.ScheduleModified(changes, reason, uncounted, **since)
@@ -169,7 +169,8 @@ def set_fields(
                 "id": id_,
                 "modified": sorted(name for name in changes if name not in ("next_run", "anchor")),
                 **next_run_fields(new.next_run, new.timezone),
-                "message": _what_was_modified(new, changes, counted),
+                "message": _what_was_modified(new, changes, counted)
+                + conversation_kept(asked, changes),
             },
         )
         warnings = warnings_of_times(request, new)
@@ -189,22 +190,6 @@ def _check_together(new: Schedule, changes: Mapping[str, Any]) -> None:
         check_rendering(new)
     if not _SPREAD.isdisjoint(changes):
         check_jitter(new)
-
-
-def _require_place(
-    state: State, schedule: Schedule, new: Schedule, changes: dict[str, Any], settings: Settings
-) -> None:
-    """Refuse what the agent of the modified schedule has no room for, or a name that it uses."""
-    keeps_place = schedule.status == "active" or comes_back_at(schedule) is not None
-    if "agent_id" in changes and keeps_place:
-        require_room(state, new.agent_id, settings)
-    if schedule.status in FINISHED:
-        return
-    if not _SPACE.isdisjoint(changes):
-        own = schedule if new.agent_id == schedule.agent_id else None
-        require_space(state, new.agent_id, new.prompt, settings, own)
-    if not _NAMED_IN.isdisjoint(changes):
-        require_free_name(state, new.agent_id, new.name, schedule.id)
 
 
 def _what_was_modified(new: Schedule, changes: dict[str, Any], counted: Recount | None) -> str:

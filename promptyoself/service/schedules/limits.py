@@ -1,8 +1,13 @@
 """The limits that an agent's schedules are held against, one schedule at a time."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.settings import Settings
 from promptyoself.core.times import shown
+from promptyoself.events.kinds import FINISHED
+from promptyoself.events.target_names import TargetName
 from promptyoself.state.schedules import Schedule, State, comes_back_at, prompt_size, unfinished
 
 MAX_WAITING_RUNS = 100
@@ -72,6 +77,49 @@ def require_free_name(state: State, agent_id: str, name: str | None, id_: str) -
                 f"{schedule.id}`, with new values.",
                 taken_by=schedule.id,
             )
+
+
+def require_place(
+    state: State, schedule: Schedule, new: Schedule, changes: Mapping[str, Any], settings: Settings
+) -> None:
+    """Refuse what the agent of the modified schedule has no room for, or a name that it uses.
+
+    Raises:
+        PromptyoselfError: ``too_many_schedules``, ``prompts_too_large``, ``name_taken``.
+    """
+    keeps_place = schedule.status == "active" or comes_back_at(schedule) is not None
+    if "agent_id" in changes and keeps_place:
+        require_room(state, new.agent_id, settings)
+    if schedule.status in FINISHED:
+        return
+    if not _SPACE.isdisjoint(changes):
+        own = schedule if new.agent_id == schedule.agent_id else None
+        require_space(state, new.agent_id, new.prompt, settings, own)
+    if not _NAMED_IN.isdisjoint(changes):
+        require_free_name(state, new.agent_id, new.name, schedule.id)
+
+
+# The fields whose change asks for a check: of the bytes of its agent's prompts; of whether the
+# agent has another schedule of that name.
+_SPACE = frozenset({"agent_id", "prompt", "template"})
+_NAMED_IN = frozenset({"agent_id", "name"})
+
+
+def require_target(settings: Settings, name: TargetName) -> None:
+    """Refuse a target that the settings turn off.
+
+    Raises:
+        PromptyoselfError: ``target_not_configured``, with ``target``.
+    """
+    if name == "letta-code" and settings.letta_code_url is None:
+        message = "There is no App Server of Letta Code: PROMPTYOSELF_LETTA_CODE_URL is off."
+        hint = "Set it to the App Server's address, such as ws://127.0.0.1:4500."
+    elif name == "letta-cloud" and not settings.letta_cloud:
+        message = "The target letta-cloud is off, since nobody has tried it with a real account."
+        hint = "Set PROMPTYOSELF_LETTA_CLOUD=untested to use it all the same."
+    else:
+        return
+    raise PromptyoselfError("target_not_configured", message, hint, target=name)
 
 
 def require_few_waiting(state: State, agent_id: str) -> None:

@@ -28,7 +28,10 @@ _ENDS = {
     "delivery.failed": "failed",
     "delivery.skipped": "skipped",
 }
-_TOLD = ("why", "code", "error", "detail", "attempt", "run_id", "latency_ms", "kind")
+_TOLD = (
+    *("why", "code", "error", "detail", "attempt", "run_id", "latency_ms", "kind"),
+    *("turn", "conversation_id"),
+)
 
 
 def report(

@@ -12,6 +12,7 @@ from promptyoself.events.draft import Draft
 from promptyoself.events.kinds import FINISHED
 from promptyoself.events.records import ScheduleRegistered
 from promptyoself.events.schedule_fields import POLICY, content_of
+from promptyoself.events.target_names import DEFAULT
 from promptyoself.rules.daily_rate import exceeded
 from promptyoself.rules.placement import id_for_content
 from promptyoself.rules.policy import APPROVED_TIER
@@ -93,8 +94,10 @@ def register(store: Store, request: Request, now: datetime, *, dry_run: bool = F
 def _as_formerly(
     record: ScheduleRegistered, request: Request, settings: Settings
 ) -> Iterator[ScheduleRegistered]:
-    """The registrations that a former version may have made of ``--every 1d``: an interval, and one
-    in UTC where no zone was named."""
+    """The registrations that a former version may have made of ``--conversation-id default``, which
+    was content; and of ``--every 1d``: an interval, and one in UTC where no zone was named."""
+    if request.conversation_id == DEFAULT and record.conversation_id is None:
+        yield record._replace(conversation_id=DEFAULT)
     interval = former_interval(record.schedule_value)
     if request.every is None:
         return

@@ -27,8 +27,10 @@ from promptyoself.events.schedule_fields import (
     Field,
     ScheduleRegistered,
 )
+from promptyoself.events.target_names import DEFAULT, NEW, TARGETS, target_of
 from promptyoself.rules.slots import schedule_trigger
 from promptyoself.rules.triggers import Trigger, next_fire_time
+from promptyoself.service.schedules.limits import require_target
 from promptyoself.service.schedules.times.asked import (
     TIMES,
     anchor_of,
@@ -36,6 +38,7 @@ from promptyoself.service.schedules.times.asked import (
     needs_zone,
     times_of,
 )
+from promptyoself.service.schedules.transition import registered_destination
 from promptyoself.state.schedules import Schedule
 from promptyoself.store.access import forbidden
 
@@ -61,7 +64,7 @@ def parse(request: Request, settings: Settings, now: datetime) -> ScheduleRegist
     Raises:
         WrongUsage: ``missing_option``, ``conflicting_options``.
         PromptyoselfError: what :func:`validate`, :func:`check_rendering`, :func:`check_jitter`,
-            :func:`check_order` and :func:`first_fire` raise.
+            :func:`check_order` and :func:`first_fire` raise; ``target_not_configured``.
     """
     if request.agent_id is None:
         raise WrongUsage(
@@ -82,7 +85,9 @@ def parse(request: Request, settings: Settings, now: datetime) -> ScheduleRegist
             "None of --time, --cron and --every was given.",
             "Say when: --time '2027-01-31 09:00', --cron '0 9 * * MON' or --every 2h.",
         )
-    return _first_registration(fields, now)
+    record = _first_registration(fields, now)
+    require_target(settings, target_of(record.agent_id, record.target))
+    return record
 
 
 def parse_times(request: Request, settings: Settings, now: datetime) -> ScheduleRegistered:
@@ -115,7 +120,10 @@ def registration(fields: dict[str, Any], now: datetime) -> ScheduleRegistered:
     ``next_run`` is yet to be set."""
     defaults = {name: FIELDS[name].default for name in POLICY}
     anchor = anchor_of(fields, now)
-    return ScheduleRegistered(**{**defaults, "next_run": "", "anchor": anchor, **fields})
+    destination = registered_destination(fields)
+    return ScheduleRegistered(
+        **{**defaults, "next_run": "", "anchor": anchor, **fields, **destination}
+    )
 
 
 def validate(
@@ -151,6 +159,10 @@ def validate(
         fields["render"] = _check_renderer(request)
     if request.conversation_id is not None:
         fields["conversation_id"] = _check_conversation(request.conversation_id)
+    if request.target is not None:
+        fields["target"] = request.target or None
+        if request.target and request.target not in TARGETS:
+            raise _invalid(FIELDS["target"], request.target)
     text_limits.check_name(request.name)
     if request.name is not None:
         fields["name"] = request.name or None
@@ -182,18 +194,18 @@ def _check_conversation(text: str) -> str | None:
     """What is to be the conversation; ``None`` where an empty text unsets it."""
     if not text:
         return None
-    if text.casefold() in _NO_CONVERSATIONS:
+    word = text.casefold()
+    if word in (NEW, DEFAULT):
+        return word
+    if word == "self":
         raise PromptyoselfError(
             "invalid_conversation_id",
             f"--conversation-id {shown(text)} is a word of other tools' for a conversation, and no "
-            "id: Letta would refuse it each time.",
-            "Make the conversation in Letta first, and give its id (conv-…); or leave the option "
-            "out, for the agent's own conversation.",
+            "id: it would be refused each time.",
+            "Give a conversation's id (conv-…); or new, for a conversation of its own at each "
+            "fire; or default, for the agent's own.",
         )
     return text_limits.check_agent_id(text, "--conversation-id")
-
-
-_NO_CONVERSATIONS = frozenset({"new", "self"})
 
 
 def _check_template(request: Request) -> str:

@@ -1,18 +1,27 @@
-"""What registering and changing a schedule have in common: the slots that are over by then, where
-the schedule goes on, and what the answer says of that."""
+"""What registering and changing a schedule have in common: where its prompts go, the slots that are
+over by then, where the schedule goes on, and what the answer says of that."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.instants import MICROSECOND, format_utc, parse_utc
+from promptyoself.core.settings import Settings
 from promptyoself.core.times import local_time
 from promptyoself.events.draft import Draft
 from promptyoself.events.kinds import MISSED, SkipReason
 from promptyoself.events.records import DeliverySkipped
+from promptyoself.events.target_names import (
+    DEFAULT,
+    NEW,
+    default_conversation,
+    stored_conversation,
+    stored_target,
+    target_of,
+)
 from promptyoself.ledger.linking import provisional_event
 from promptyoself.rules.slots import (
     CLOCK_TOLERANCE,
@@ -22,11 +31,63 @@ from promptyoself.rules.slots import (
     skip_event,
 )
 from promptyoself.rules.triggers import Trigger, next_fire_time
+from promptyoself.service.schedules.limits import require_target
 from promptyoself.state.schedules import OpenSlot, Schedule, State
 from promptyoself.store.store import Store
 
 if TYPE_CHECKING:
     from promptyoself.service.schedules.answers import NextRun
+
+
+DESTINATION = ("agent_id", "target", "conversation_id")
+"""The fields that say where a schedule's prompts go. What one of them means depends on the others.
+"""
+
+
+def registered_destination(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The target and the conversation of a registration of these fields."""
+    target = target_of(fields["agent_id"], fields.get("target"))
+    return {
+        "target": stored_target(fields["agent_id"], target),
+        "conversation_id": stored_conversation(target, fields.get("conversation_id")),
+    }
+
+
+def with_destination(
+    new: Schedule, old: Schedule, asked: Mapping[str, Any], settings: Settings
+) -> Schedule:
+    """The changed schedule, with its target and its conversation as they are to be recorded.
+
+    The prompts go on into the conversation into which they went before, unless a conversation is
+    among the fields that are asked for. So a change of the target changes nothing else.
+
+    Raises:
+        PromptyoselfError: ``target_not_configured``.
+    """
+    if asked.keys().isdisjoint(DESTINATION):
+        return new
+    target = target_of(new.agent_id, new.target)
+    if "agent_id" in asked or "target" in asked:
+        require_target(settings, target)
+    conversation = new.conversation_id
+    if "conversation_id" not in asked and conversation is None:
+        conversation = default_conversation(target_of(old.agent_id, old.target))
+    return new._replace(
+        target=stored_target(new.agent_id, new.target),
+        conversation_id=stored_conversation(target, conversation),
+    )
+
+
+def conversation_kept(asked: Mapping[str, Any], changes: Mapping[str, Any]) -> str:
+    """A sentence about a conversation that had to be recorded so that it stays what it was; empty
+    where there is none."""
+    words = _SAID.get(changes.get("conversation_id") or "")
+    if words is None or "conversation_id" in asked:
+        return ""
+    return f" Its prompts still go into {words}."
+
+
+_SAID = {DEFAULT: "the agent's own conversation", NEW: "a new conversation at each fire"}
 
 
 def high_water(schedule: Schedule, now: datetime, trigger: Trigger) -> datetime:

@@ -14,7 +14,7 @@ from promptyoself.events.kinds import FINISHED
 from promptyoself.events.schedule_fields import SPECIFIED
 from promptyoself.ledger import START, Envelope, Position
 from promptyoself.service.schedules.change import cancel, pausing, resume, set_fields
-from promptyoself.service.schedules.transition import drop_waiting
+from promptyoself.service.schedules.transition import DESTINATION, drop_waiting
 from promptyoself.state.schedules import Schedule, State, slot_key
 from promptyoself.store.access import find_schedule
 from promptyoself.store.composition import Composition
@@ -179,6 +179,8 @@ class _Undoing(NamedTuple):
 
     def _restore(self) -> Mapping[str, Any]:
         changed = [name for name in self.event.data["changes"] if name in SPECIFIED]
+        if not set(DESTINATION).isdisjoint(changed):  # each of them depends on the others
+            changed = list(dict.fromkeys((*changed, *DESTINATION)))
         former = {name: getattr(self.before, name, None) for name in changed}
         if self.before is None or not former:
             raise self._cannot("the log doesn't say what it was before")

@@ -13,6 +13,7 @@ from promptyoself.core.instants import parse_utc
 from promptyoself.core.times import is_zone, local_time, parse_duration, shown
 from promptyoself.events.kinds import FINISHED, STATUSES
 from promptyoself.events.schedule_fields import FIELDS, POLICY
+from promptyoself.events.target_names import target_of
 from promptyoself.ledger import Position
 from promptyoself.state.overlay import PartFilter
 from promptyoself.state.schedules import OpenSlot, Schedule, State, spec_hash, unfinished
@@ -251,7 +252,7 @@ def describe(schedule: Schedule, slots: Iterable[OpenSlot], *, full: bool) -> Sc
         answer["invisible"] = invisible
     answer.update(
         next_run_local=local_time(parse_utc(next_run), schedule.timezone) if next_run else None,
-        conversation_id=schedule.conversation_id,
+        **shown_destination(schedule),
         start_at=schedule.start_at,
         until=schedule.until,
     )
@@ -283,6 +284,13 @@ def describe(schedule: Schedule, slots: Iterable[OpenSlot], *, full: bool) -> Sc
         ],
     )
     return view
+
+
+def shown_destination(schedule: Schedule) -> dict[str, Any]:
+    """The conversation as it is recorded; and the target, if that is no Letta server."""
+    target = target_of(schedule.agent_id, schedule.target)
+    elsewhere = {} if target == "letta" else {"target": target}
+    return {"conversation_id": schedule.conversation_id, **elsewhere}
 
 
 def problem_of(schedule: Schedule) -> str | None:

@@ -16,8 +16,10 @@ from promptyoself.core.texts import BOM, foreign_encoding
 from promptyoself.core.times import format_duration, shown, zone_named
 from promptyoself.events.records import Record, SchedulePaused, ScheduleRegistered
 from promptyoself.events.schedule_fields import CONTENT, FIELDS, POLICY
+from promptyoself.events.target_names import target_of
 from promptyoself.rules.placement import MAX_SALT
 from promptyoself.rules.slots import schedule_trigger
+from promptyoself.service.schedules.limits import require_target
 from promptyoself.service.schedules.request import (
     Request,
     check_jitter,
@@ -194,6 +196,7 @@ def _arrival(
     )
     check_jitter(registered)
     check_rendering(registered)
+    require_target(settings, target_of(registered.agent_id, registered.target))
     _require_id(fields, original)
     _require_position(fields, registered, now)
     further: list[Record] = []
