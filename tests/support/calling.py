@@ -234,6 +234,6 @@ FORBIDDEN = {
     "approve", "approvals", "revoke", "rebuild", "recover", "seal", "import", "import-sqlite",
     "export", "keygen", "pack", "mcp", "sandbox", "demo", "doctor", "install-plugin", "metrics",
     "agenda", "report", "init", "config", "service", "completion",
-    "undo", "edit", "import-crontab", "import-letta-cron",
+    "undo", "edit", "import-crontab", "import-letta-cron", "install-skill", "letta-code",
 }  # fmt: skip
 """The commands that no agent has, through whichever door it comes."""
