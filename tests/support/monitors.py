@@ -9,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from promptyoself.core.settings import load_settings
 from promptyoself.doors.monitor import Monitor
+from promptyoself.events.target_names import TargetName
 from promptyoself.service.delivery.loop import Heartbeat
 from promptyoself.store.store import Store
 
@@ -22,9 +23,8 @@ class Watched:
         self.heartbeat = Heartbeat()
         self.warnings: list[str] = []
         self.letta = letta or FakeLetta()
-        self.monitor = Monitor(
-            self.store, self.heartbeat, {"letta": self.letta}, lambda: datetime.now(UTC)
-        )
+        self.targets: dict[TargetName, Any] = {"letta": self.letta}
+        self.monitor = Monitor(self.store, self.heartbeat, self.targets, lambda: datetime.now(UTC))
 
     def store(self) -> Store:
         return Store(self.settings, {"via": "t", "who": "t"}, warn=self.warnings.append)

@@ -1,22 +1,42 @@
 """What the audit knows of a log besides its schedules: open slots, agents, loops, and clocks."""
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from promptyoself.core.instants import parse_utc
 from promptyoself.events.kinds import Outcome, PendingReason, SlotKind
+from promptyoself.events.target_names import TargetName, lane_of, target_of
 from promptyoself.service.audit.loop_history import LoopHistory
 from promptyoself.state.fold import Folded
 from promptyoself.state.schedules import slot_key
+
+
+class Recipient(NamedTuple):
+    """To whom a schedule's prompts go, and what they may have to wait for."""
+
+    agent_id: str
+    target: TargetName
+    lane: str | None  # see `lane_of`
+    lists_desires: bool  # whether the prompt lists the agent's desires, or may do so
+
+
+def recipient_of(fields: Mapping[str, Any]) -> Recipient:
+    """The recipient, by the fields of a schedule's registration as they are now."""
+    agent_id = str(fields["agent_id"])
+    target = target_of(agent_id, fields.get("target"))
+    lane = lane_of(agent_id, target, fields.get("conversation_id"))
+    names_desires = "desires" in fields["prompt"]
+    lists_desires = bool(fields.get("template") or (fields.get("render") and names_desires))
+    return Recipient(agent_id, target, lane, lists_desires)
 
 
 class OpenSlot(NamedTuple):
     """A slot that was begun and has no outcome yet."""
 
     id: str  # the schedule's
-    agent_id: str
+    recipient: Recipient
     slot: str
     kind: SlotKind
     worker: str | None  # who has claimed it, ``None`` while it waits
@@ -67,8 +87,8 @@ class AuditedLog:
         """The most claims of a day that an agent had, and that day, by the agent's id."""
         self.open: dict[str, OpenSlot] = {}
         """Every open slot by its key, in the order in which they were begun."""
-        self._claimed: Counter[str] = Counter()  # the slots that are claimed, by the agent's id
-        self._free_since: dict[str, str] = {}  # when an agent's latest delivery ended
+        self._claimed: Counter[str] = Counter()  # the slots that are claimed, by their lane
+        self._free_since: dict[str, str] = {}  # when a lane's latest delivery ended
         self._daily: dict[str, DailyCount] = {}  # by the agent's id
         self._ts = ""  # of the latest event
         self._latest = ("", "")  # its type and its schedule's id
@@ -93,7 +113,7 @@ class AuditedLog:
     def begin(
         self,
         id_: str,
-        agent_id: str,
+        recipient: Recipient,
         slot: str,
         kind: SlotKind | None,
         worker: str | None,
@@ -107,7 +127,7 @@ class AuditedLog:
         # slot before the event.
         retry_at = max(event.data.get("retry_at", slot), event.ts)
         self._count(earlier, -1)
-        self.open[key] = OpenSlot(id_, agent_id, slot, kind, worker, retry_at, event.seq)
+        self.open[key] = OpenSlot(id_, recipient, slot, kind, worker, retry_at, event.seq)
         self._count(self.open[key], 1)
 
     def end(self, id_: str, slot: str) -> OpenSlot | None:
@@ -124,14 +144,16 @@ class AuditedLog:
 
     def _count(self, open_slot: OpenSlot | None, change: int) -> None:
         if open_slot is not None and open_slot.worker is not None:
-            self._claimed[open_slot.agent_id] += change
+            if open_slot.recipient.lane is not None:
+                self._claimed[open_slot.recipient.lane] += change
             self.under_way += change
 
     # Agents.
 
-    def free_agent(self, agent_id: str, ts: str) -> None:
-        """A delivery to an agent ended."""
-        self._free_since[agent_id] = ts
+    def free_lane(self, recipient: Recipient, ts: str) -> None:
+        """A delivery in a lane ended."""
+        if recipient.lane is not None:
+            self._free_since[recipient.lane] = ts
 
     def daily_count(self, agent_id: str) -> DailyCount:
         """The count of an agent's claims."""
@@ -145,19 +167,20 @@ class AuditedLog:
         self.busiest[agent_id] = max(busiest, (count.claims, count.day))
 
     def unclaimed_outcome(
-        self, agent_id: str, ready: str, end: AuditEnd, *, lists_desires: bool
+        self, recipient: Recipient, ready: str, end: AuditEnd
     ) -> tuple[Outcome, str, datetime]:
         """The outcome of something that could have been claimed since ``ready``, and wasn't.
         Returns the outcome, the reason, and until when a loop has shown that it left it alone."""
-        since = parse_utc(max(ready, self._free_since.get(agent_id, "")))
+        lane, target = recipient.lane or "", recipient.target
+        since = parse_utc(max(ready, self._free_since.get(lane, "")))
         waits_for: PendingReason | None = None
-        if self._claimed.get(agent_id):
+        if self._claimed.get(lane):
             waits_for = "busy"
-        elif end.desires_unreadable and lists_desires:
+        elif end.desires_unreadable and recipient.lists_desires:
             waits_for = "desires"
         if waits_for is not None:
             return "pending", waits_for, since
-        left_alone_until = self.loops.left_alone_until(since, end.now, end.living)
+        left_alone_until = self.loops.left_alone_until(since, end.now, end.living, target)
         if left_alone_until > since:
             return "unaccounted", "forgotten", left_alone_until
-        return "pending", self.loops.pending_reason(end.living), since
+        return "pending", self.loops.pending_reason(end.living, target), since

@@ -21,7 +21,7 @@ from itertools import chain
 from promptyoself.core.instants import MICROSECOND, parse_utc
 from promptyoself.events.kinds import PROBLEMS, Outcome
 from promptyoself.rules.triggers import count_slots, last_slot, next_fire_time
-from promptyoself.service.audit.audited_log import AuditedLog, AuditEnd
+from promptyoself.service.audit.audited_log import AuditedLog, AuditEnd, recipient_of
 from promptyoself.service.audit.slot_verdicts import ScheduleAuditor, SlotVerdict
 from promptyoself.state.fold import Folded
 
@@ -67,6 +67,7 @@ class LogAuditor:
         if rests_on_loss and not self._bridge_loss(event):
             return []
         verdicts: list[SlotVerdict] = []
+        open_slot = self.log.open_slot(event.id, event.data.get("slot", ""))
         try:
             # One by one, for a change of times comes only after what was due before it.
             for verdict in self._verdicts(event.id, event):
@@ -76,7 +77,8 @@ class LogAuditor:
             self._give_up(event.id, event.seq, error)
             return []
         if event.type.startswith("delivery.") and "worker" in event.data:
-            self.log.loops.add_delivery_event(event, later, self.log.under_way)
+            target = open_slot.recipient.target if open_slot else "letta"
+            self.log.loops.add_delivery_event(event, later, self.log.under_way, target)
         return verdicts
 
     def finish(self, end: AuditEnd) -> Iterator[SlotVerdict]:
@@ -88,13 +90,10 @@ class LogAuditor:
                 outcome: Outcome = "in_flight" if slot.worker in end.living else "in_doubt"
             else:
                 auditor = self._auditors.get(slot.id)
-                lists_desires = auditor is not None and auditor.lists_desires
-                outcome, why, _ = self.log.unclaimed_outcome(
-                    slot.agent_id, slot.retry_at, end, lists_desires=lists_desires
-                )
-            verdict = SlotVerdict(
-                slot.id, slot.agent_id, slot.kind, due, due, 1, outcome, why, slot.seq
-            )
+                recipient = slot.recipient if auditor is None else recipient_of(auditor.fields)
+                outcome, why, _ = self.log.unclaimed_outcome(recipient, slot.retry_at, end)
+            agent_id = slot.recipient.agent_id
+            verdict = SlotVerdict(slot.id, agent_id, slot.kind, due, due, 1, outcome, why, slot.seq)
             yield from self._within_window(verdict)
         begun = {slot.id for slot in self.log.open.values() if slot.kind == "scheduled"}
         for id_, auditor in list(self._auditors.items()):

@@ -11,11 +11,13 @@ start to what it wrote last.
 """
 
 from collections.abc import Collection
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from promptyoself.core.instants import parse_utc
 from promptyoself.events.kinds import PendingReason
+from promptyoself.events.target_names import TargetName
 from promptyoself.state.fold import Folded
 from promptyoself.targets.api import TROUBLE
 
@@ -33,7 +35,23 @@ class Loop(NamedTuple):
     up: str  # when it last wrote at a time of its own
     stopped: str | None  # ``None`` where it was killed, or lives
     concurrency: int
-    troubled: bool  # it holds back, since Letta is in trouble
+    troubled: frozenset[str]  # targets that it holds back from, since they are in trouble
+
+
+@dataclass
+class _Passes:
+    """When the latest pass was that could have claimed anything, and the one before that."""
+
+    latest: str = ""
+    before: str = ""
+
+    def add(self, ts: str) -> None:
+        self.before, self.latest = self.latest, ts
+
+    def take_back(self, ts: str) -> None:
+        """If there was a pass then, it could not have claimed anything after all."""
+        if self.latest == ts:
+            self.latest = self.before
 
 
 class LoopHistory:
@@ -42,8 +60,7 @@ class LoopHistory:
     def __init__(self) -> None:
         self.loops: dict[str, Loop] = {}
         """Each loop, by its worker's name."""
-        self._pass = ""  # when the latest pass was that could have claimed anything
-        self._pass_before = ""  # when the one before that was
+        self._passes = {"": _Passes()}  # by the target that was in trouble; of all others, by ""
 
     def add_worker_event(self, event: Folded, later: bool) -> None:
         """Take in that a worker started or stopped; other events are passed over. ``later`` says
@@ -52,40 +69,47 @@ class LoopHistory:
         if event.type == "worker.started" and data["mode"] == "loop":
             ts = event.ts
             self.loops[data["worker"]] = Loop(
-                data["worker"], data["host"], ts, ts, ts, None, data["concurrency"], troubled=False
+                data["worker"], data["host"], ts, ts, ts, None, data["concurrency"], frozenset()
             )
         elif event.type == "worker.stopped" and (loop := self.loops.get(data["worker"])):
             up = event.ts if later else loop.up
             self.loops[loop.worker] = loop._replace(seen=event.ts, up=up, stopped=event.ts)
-            if self._pass == event.ts:  # what it wrote as it stopped claimed nothing more
-                self._pass = self._pass_before
+            for passes in self._passes.values():
+                passes.take_back(event.ts)  # what it wrote as it stopped claimed nothing more
 
-    def add_delivery_event(self, event: Folded, later: bool, under_way: int) -> None:
-        """Take in an event of a delivery, which names its worker. ``later`` is as above.
-        ``under_way`` is the number of claimed slots after it. The event shows no pass where the
-        worker had no seat left, or held back because Letta was in trouble."""
+    def add_delivery_event(
+        self, event: Folded, later: bool, under_way: int, target: TargetName
+    ) -> None:
+        """Take in an event of a delivery to a target, which names its worker. ``later`` is as
+        above. ``under_way`` is the number of claimed slots after it. The event shows no pass where
+        the worker had no seat left, nor to a target that it held back from because of trouble."""
         loop = self.loops.get(event.data["worker"])
         if loop is None:
             return
         troubled = loop.troubled
         if event.type == "delivery.abandoned":
-            troubled = troubled or event.data["code"] in TROUBLE
+            if event.data["code"] in TROUBLE:
+                troubled |= {target}
+                self._passes.setdefault(target, replace(self._passes[""]))
         elif event.type in ("delivery.delivered", "delivery.failed"):
-            troubled = False
+            troubled -= {target}
         up = event.ts if later else loop.up
         self.loops[loop.worker] = loop._replace(seen=event.ts, up=up, troubled=troubled)
-        could_claim = not troubled and under_way < loop.concurrency
-        if later and could_claim:
-            self._pass_before, self._pass = self._pass, event.ts
-        elif self._pass == event.ts and not could_claim:  # which its later events show
-            self._pass = self._pass_before
+        for name, passes in self._passes.items():
+            if name in troubled or under_way >= loop.concurrency:
+                passes.take_back(event.ts)  # which its later events show
+            elif later:
+                passes.add(event.ts)
 
-    def left_alone_until(self, since: datetime, now: datetime, living: Collection[str]) -> datetime:
-        """Until when a loop has shown that it left alone what was due ``since`` then. ``living``
-        are the workers that are alive. It is ``since`` where no loop has shown that."""
-        latest = max(since, parse_utc(self._pass)) if self._pass else since
+    def left_alone_until(
+        self, since: datetime, now: datetime, living: Collection[str], target: TargetName
+    ) -> datetime:
+        """Until when a loop has shown that it left alone what was due to a target ``since`` then.
+        ``living`` are the workers that are alive. It is ``since`` where no loop has shown that."""
+        passes = self._passes.get(target, self._passes[""])
+        latest = max(since, parse_utc(passes.latest)) if passes.latest else since
         for loop in self.loops.values():
-            if loop.troubled:
+            if target in loop.troubled:
                 continue
             end = now if loop.worker in living else parse_utc(loop.up)
             watched = end - FORGOTTEN_AFTER
@@ -93,13 +117,13 @@ class LoopHistory:
                 latest = max(latest, watched)
         return latest
 
-    def pending_reason(self, living: Collection[str]) -> PendingReason:
-        """Why something due wasn't touched yet.
+    def pending_reason(self, living: Collection[str], target: TargetName) -> PendingReason:
+        """Why something due to a target wasn't touched yet.
 
-        ``no_loop``: none is up. ``held``: a loop holds everything back. ``soon``: it is a matter of
-        moments.
+        ``no_loop``: none is up. ``held``: a loop holds back what goes there. ``soon``: it is a
+        matter of moments.
         """
         up = [loop for loop in self.loops.values() if loop.worker in living]
         if not up:
             return "no_loop"
-        return "held" if any(loop.troubled for loop in up) else "soon"
+        return "held" if any(target in loop.troubled for loop in up) else "soon"

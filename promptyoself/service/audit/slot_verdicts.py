@@ -18,7 +18,13 @@ from promptyoself.core.instants import MICROSECOND, format_utc, parse_utc
 from promptyoself.events.kinds import Outcome, SlotKind
 from promptyoself.rules.slots import trigger_from_fields
 from promptyoself.rules.triggers import Trigger, count_slots, last_slot, next_fire_time
-from promptyoself.service.audit.audited_log import AuditedLog, AuditEnd, DailyCount, OpenSlot
+from promptyoself.service.audit.audited_log import (
+    AuditedLog,
+    AuditEnd,
+    DailyCount,
+    OpenSlot,
+    recipient_of,
+)
 from promptyoself.service.audit.claim_checks import ApprovalTrail, ClaimedSlots, sending_mistake
 from promptyoself.state.fold import Folded
 from promptyoself.state.schedules import catch_up_pause
@@ -83,12 +89,6 @@ class ScheduleAuditor:
     def agent_id(self) -> str:
         """The agent to which it delivers."""
         return str(self.fields["agent_id"])
-
-    @property
-    def lists_desires(self) -> bool:
-        """Whether its prompt lists its agent's desires, or may do so."""
-        names_them = "desires" in self.fields["prompt"]
-        return bool(self.fields.get("template") or (self.fields.get("render") and names_them))
 
     @property
     def _is_exhausted(self) -> bool:
@@ -211,11 +211,11 @@ class ScheduleAuditor:
         self._log.count_claim(self.agent_id, event)
 
     def _open(self, event: Folded, kind: SlotKind | None, worker: str | None) -> None:
-        self._log.begin(self.id, self.agent_id, event.data["slot"], kind, worker, event)
+        self._log.begin(self.id, recipient_of(self.fields), event.data["slot"], kind, worker, event)
 
     def _free_agent(self, event: Folded, open_slot: OpenSlot | None) -> None:
         if open_slot is not None:
-            self._log.free_agent(open_slot.agent_id, event.ts)
+            self._log.free_lane(open_slot.recipient, event.ts)
         self._ready = max(self._ready, event.ts)
 
     def _end_slot(self, event: Folded, outcome: Outcome, why: str | None) -> Iterator[SlotVerdict]:
@@ -229,7 +229,7 @@ class ScheduleAuditor:
             if data.get("parked"):
                 self._status, self._back, self.decided = "parked", None, event.seq
             verdict = self._verdict(event, outcome, why)
-            yield verdict._replace(agent_id=open_slot.agent_id, kind=open_slot.kind)
+            yield verdict._replace(agent_id=open_slot.recipient.agent_id, kind=open_slot.kind)
         elif outcome != "skipped" or data.get("kind") == "trigger":
             is_over = parse_utc(data["slot"]) <= self._cursor
             again = is_over or data["slot"] in self._settled_runs
@@ -353,7 +353,7 @@ class ScheduleAuditor:
             yield self._verdict_on_all(first, last, "pending", "overlap")
         else:
             outcome, why, left_alone_until = self._log.unclaimed_outcome(
-                self.agent_id, self._ready_at(first), end, lists_desires=self.lists_desires
+                recipient_of(self.fields), self._ready_at(first), end
             )
             if outcome == "unaccounted":
                 # A slot that came due after that pass of a loop may still be claimed.
