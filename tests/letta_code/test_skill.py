@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,9 @@ from calling import call, clean_environ
 from letta_code.server import LettaCode
 from letta_code.wire import Frame, Wire
 
+ELSEWHERE = 'promptyoself register --agent-id "$AGENT_ID" --prompt Breathe.'
+REGISTER = 'promptyoself register --agent-id "$AGENT_ID" --conversation-id "$CONVERSATION_ID"'
+REGISTER += " --prompt Stretch."
 DESCRIPTION = "Schedule a prompt to yourself for later"
 
 
@@ -34,6 +38,18 @@ def said(wire: Wire, runtime: Frame, order: str) -> str:
     """What the agent says of what its tool has returned."""
     wire.turn(runtime, order, str(uuid.uuid4()))
     return "\n".join(part["text"] for part in wire.history(runtime)[-1]["content"])
+
+
+def run(wire: Wire, runtime: Frame, command: str) -> Any:
+    """What a command answers that the agent runs with its Bash tool."""
+    order = tool("Bash", command=command, description="do it")
+    return json.loads(said(wire, runtime, order).partition("done: ")[2])
+
+
+def text(message: Frame) -> str:
+    """The last part of a message, behind what Letta Code adds of its own; of a tool call none."""
+    content = message.get("content", "")
+    return str(content if isinstance(content, str) else content[-1].get("text"))
 
 
 @pytest.fixture
@@ -86,16 +102,7 @@ def test_an_agent_reads_it_and_does_what_it_says(server: LettaCode, var: Path) -
         read = str(server.model.asked()[-1])
         assert "promptyoself register --agent-id" in read, text
 
-        def run(command: str) -> Any:
-            return json.loads(
-                said(wire, runtime, tool("Bash", command=command, description="do it"))
-                .partition("done: ")[2]
-                .strip()
-            )
-
-        register = 'promptyoself register --agent-id "$AGENT_ID" '
-        register += '--conversation-id "$CONVERSATION_ID" --prompt Stretch. --time "in 10 minutes"'
-        made = run(register)
+        made = run(wire, runtime, f'{REGISTER} --time "in 10 minutes"')
         schedule = call("show", "--id", made["id"]).success()["schedule"]
         assert (schedule["agent_id"], schedule["conversation_id"]) == (
             runtime["agent_id"],
@@ -103,4 +110,30 @@ def test_an_agent_reads_it_and_does_what_it_says(server: LettaCode, var: Path) -
         )
         listed = call("list", "--agent-id", runtime["agent_id"]).success()["schedules"]
         assert [line["id"] for line in listed] == [made["id"]]
-        assert run(f"promptyoself cancel --id {made['id']}")["cancelled_id"] == made["id"]
+        gone = run(wire, runtime, f"promptyoself cancel --id {made['id']}")
+        assert gone["cancelled_id"] == made["id"]
+
+
+def test_what_an_agent_has_asked_for_comes_back_to_it(
+    server: LettaCode, var: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its own tool call an agent schedules a prompt for its conversation and one for no
+    conversation. Later both are in its own history, once each and answered, and the agent reads
+    what became of them."""
+    monkeypatch.setenv("PROMPTYOSELF_LETTA_CODE_URL", server.address)
+    with server.connect() as wire:
+        runtime = wire.conversation(wire.agent())
+        here = run(wire, runtime, f'{REGISTER} --time "in 1s"')["id"]
+        elsewhere = run(wire, runtime, f'{ELSEWHERE} --time "in 1s"')["id"]
+    time.sleep(2)  # a slot is a whole second
+    executed = call("execute").success()["executed"]
+    assert {line["id"]: line["delivered"] for line in executed} == {here: True, elsewhere: True}
+    with server.connect() as wire:
+        rows = [(row["message_type"], text(row)) for row in wire.history(runtime)]
+        assert rows[-2:] == [("user_message", "Stretch."), ("assistant_message", "ok, done")]
+        assert [said for _, said in rows].count("Stretch.") == 1
+        assert "Breathe." not in [said for _, said in rows]
+        told = run(wire, runtime, f"promptyoself history --id {here} --type delivery.delivered")
+        assert told["count"] == 1
+    both = [text(message) for message in server.stored() if message.get("role") == "user"]
+    assert [both.count(prompt) for prompt in ("Stretch.", "Breathe.")] == [1, 1]
