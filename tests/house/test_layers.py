@@ -48,7 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "service.forecast": BELOW_SERVICE - {"index"}
     | {"phrases", "service.schedules", "service.desires"},
     "service.setup": {"core"},
-    "service.letta_code": {"core"},
+    "service.letta_code": {"core", "targets.letta_code"},
     "service.upkeep": BELOW_SERVICE
     | {"targets", "targets.letta", "service.proof", "service.schedules", "service.transfer"},
     "service.delivery": BELOW_SERVICE - {"index"}

@@ -11,9 +11,7 @@ from typing import NamedTuple
 
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.times import shown
-
-LEAST = (0, 32, 13)
-"""The oldest version of Letta Code that prompts were sent to."""
+from promptyoself.targets.letta_code.failures import OLDEST
 
 _INSTALL = (
     "`python3 -m venv ~/letta-code && ~/letta-code/bin/pip install letta` installs Letta Code, in "
@@ -59,16 +57,16 @@ def find_program(asked: str | None = None) -> Program:
 
 
 def require_version(version: str, what: str) -> None:
-    """Refuse a version of Letta Code that is older than :data:`LEAST`. ``what`` has it.
+    """Refuse a version of Letta Code that is too old to be sent prompts. ``what`` has it.
 
     Raises:
         PromptyoselfError: ``letta_code_too_old``.
     """
-    if number_of(version) < LEAST:
-        least = ".".join(map(str, LEAST))
+    if number_of(version) < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
         raise PromptyoselfError(
             "letta_code_too_old",
-            f"{what} is Letta Code {version}; {least} is the oldest that prompts can be sent to.",
+            f"{what} is Letta Code {version}; {oldest} is the oldest that prompts can be sent to.",
             "`pip install --upgrade letta`, with the pip of its environment, brings a newer one.",
         )
 
