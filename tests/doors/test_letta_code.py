@@ -360,6 +360,18 @@ def test_status_says_what_answers(
     assert (answer["url"], answer["version"], answer["backend"]) == (place.url, NEW, "local")
     assert answer["ready"] is True
     assert "pid" not in answer
+    assert "warning" not in answer
+
+
+def test_status_warns_where_nothing_could_be_delivered(
+    place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It answers without the package that a delivery needs, and names it."""
+    place.use(monkeypatch)
+    monkeypatch.setitem(sys.modules, "websockets", None)
+    with serving(place.port, tmp_path):
+        warning = call("letta-code", "status").success()["warning"]
+    assert "pip install 'websockets>=15'" in warning
 
 
 def test_status_knows_the_one_that_up_has_started(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from promptyoself.core.errors import PromptyoselfError, WrongUsage
+from promptyoself.core.errors import PromptyoselfError, WrongUsage, missing_package
 from promptyoself.doors.command import command
 from promptyoself.doors.groups import CommandGroup
 from promptyoself.doors.output import Document
@@ -78,6 +78,8 @@ def status_command(session: Session) -> Document:
 
     The pid is that of one that `letta-code up` has started.
     """
+    from importlib.util import find_spec
+
     from promptyoself.service.letta_code.probe import ask, is_ready
     from promptyoself.service.letta_code.program import require_version
     from promptyoself.service.letta_code.store_lock import holder_of, store_of
@@ -97,6 +99,9 @@ def status_command(session: Session) -> Document:
     holder = holder_of(store_of(os.environ))
     if holder is not None and holder.url == url:
         answer["pid"] = holder.pid
+    if find_spec("websockets") is None:
+        missing = missing_package("Prompts to Letta Code need", "letta-code")
+        session.add_warning(f"{missing.message} {missing.hint}")
     if info.backend != "local":
         session.add_warning(
             "It serves agents of Letta's API and not local ones, to which alone prompts are sent."
