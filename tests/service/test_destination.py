@@ -339,6 +339,7 @@ def test_a_person_reads_where_prompts_go(
     for text in (seen(*base, *asked), seen("show", "n"), seen("list", "--full")):
         told = re.search("goes to +(.*)", text)
         assert (told and told[1].rstrip()) == words
+        assert "look like" not in text, "both are ids"
 
 
 def test_an_approval_is_asked_for_with_the_target(monkeypatch: pytest.MonkeyPatch) -> None:
