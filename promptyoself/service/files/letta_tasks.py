@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 from promptyoself.core.instants import format_utc
 from promptyoself.core.text_limits import MAX_REASON
 from promptyoself.core.times import parse_zone, shown
+from promptyoself.events.target_names import DEFAULT, implied_target, stored_conversation
 from promptyoself.service.schedules.request import Request
 
-_LOCAL_AGENT = "agent-local-"
 _OVER = {
     "fired": "It has fired.",
     "missed": "Its time was missed.",
@@ -76,7 +76,7 @@ def taken(task: Mapping[str, Any], now: datetime) -> Taken:
     if expiry is not None and "cron" in asked:
         asked["until"] = format_utc(expiry)
         notes.append(f"It ends at its expiry, {asked['until']}, which Letta Code 0.34 passes over.")
-    if not agent_id.startswith(_LOCAL_AGENT):
+    if implied_target(agent_id) == "letta":
         notes.append(
             "Its agent isn't one of this machine's. Its prompts go to the Letta server of "
             "LETTA_BASE_URL, without the tools that Letta Code has here."
@@ -107,13 +107,12 @@ def _instant(task: Mapping[str, Any], key: str) -> datetime | None:
 
 
 def _conversation(task: Mapping[str, Any], agent_id: str) -> str | None:
-    """The conversation as `register` takes it. Letta Code's own agents get a new one for each fire
-    where none is named; the agents of a server get their only one."""
-    asked = task.get("conversation_id") or "default"
+    """The conversation as `register` takes it; ``None`` where it is the one that the target has
+    without asking."""
+    asked = task.get("conversation_id") or DEFAULT
     if not isinstance(asked, str):
         raise NotTaken("Its conversation_id is no text.")
-    default = "new" if agent_id.startswith(_LOCAL_AGENT) else "default"
-    return None if asked == default else asked
+    return stored_conversation(implied_target(agent_id), asked)
 
 
 def _reason(task: Mapping[str, Any]) -> str:
