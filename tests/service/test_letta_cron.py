@@ -134,6 +134,33 @@ def test_what_is_different_for_one_task_is_said_of_it(
     assert note in notes({**TASK, "id": "d", "prompt": "Another.", "name": "other", **change})
 
 
+@pytest.mark.parametrize(
+    ("agent_id", "asked", "conversation"),
+    [
+        (AGENT, "new", None),
+        (AGENT, "default", "default"),
+        (AGENT, None, "default"),
+        (AGENT, "local-conv-3", "local-conv-3"),
+        ("agent-7", "new", "new"),
+        ("agent-7", "default", None),
+        ("agent-7", "conv-3", "conv-3"),
+    ],
+)
+def test_a_prompt_goes_into_the_conversation_that_it_went_into(
+    agent_id: str, asked: str | None, conversation: str | None, var: Path
+) -> None:
+    """A new one for each fire is what Letta Code's own agents get without asking."""
+    (told,) = taken({**TASK, "agent_id": agent_id, "conversation_id": asked})
+    shown = call("show", told["id"]).success()["schedule"]
+    assert shown["conversation_id"] == conversation
+
+
+def test_a_target_that_is_off_takes_nothing(var: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROMPTYOSELF_LETTA_CODE_URL", "off")
+    answer = take(file_of(TASK)).success()
+    assert [line["code"] for line in answer["left"]] == ["target_not_configured"]
+
+
 def test_a_paused_task_stays_paused(var: Path) -> None:
     """And what was resumed here meanwhile isn't paused by a second import."""
     paused = {**TASK, "status": "paused"}
