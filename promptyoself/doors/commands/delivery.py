@@ -250,7 +250,7 @@ _target_option = click.option(
 @command("agents")
 @_target_option
 def agents_command(session: Session, target: TargetName) -> answers.AgentList:
-    """List the agents that the Letta server, or another target, has.
+    """List the agents that Letta, or another target, has.
 
     Use it to find the agent_id that `register` wants. Answers with agents (id, name, model, …) and
     their count; a caller who is pinned to one agent sees that one alone.
@@ -270,7 +270,7 @@ def agents_command(session: Session, target: TargetName) -> answers.AgentList:
 @command("test")
 @_target_option
 def test_command(session: Session, target: TargetName) -> answers.LettaTest:
-    """Ask whether the Letta server, or another target, answers and accepts our key.
+    """Ask whether a target answers, and accepts our key.
 
     Use it where prompts don't arrive. Answers with its url, version and latency_ms, or with an
     error that says what is in the way.
