@@ -98,9 +98,12 @@ class _Running:
                 raise BrokenPipeError
             self._number += 1
             self._waiting[self._number] = answer
-            self._write(
-                {"id": self._number, "agent_id": agent_id, "conversation_id": conversation_id}
-            )
+            request = {"id": self._number, "agent_id": agent_id, "conversation_id": conversation_id}
+            try:
+                self._write(request)
+            except OSError:  # its end is noticed here before it is read
+                self.has_ended = True
+                raise
         return answer
 
     def let_go(self) -> None:
