@@ -57,6 +57,7 @@ class Run:
     otid: str | None  # of the prompt, if it was sent from here
     created_at: datetime | None
     error: str | None
+    conversation_id: str | None = None  # None: it isn't known, or the agent's own
 
     @property
     def active(self) -> bool:

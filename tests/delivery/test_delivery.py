@@ -17,7 +17,7 @@ from promptyoself.sandbox import Sandbox
 from promptyoself.service.delivery.delivery import Delivery, Step, Wait
 from promptyoself.service.delivery.job_pool import JobError
 from promptyoself.targets.api import Message
-from promptyoself.targets.letta import LettaClient, client
+from promptyoself.targets.letta import LettaClient, calls
 from promptyoself.targets.run_snapshot import RunSnapshot, take_run_snapshot
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -483,7 +483,7 @@ def test_what_arrived_is_found_in_the_history(
     """P2: what a dead worker's agent has in its history was delivered, and isn't sent again;
     whichever way the clock was turned since, in hours, and whatever conversation its schedule names
     by now."""
-    monkeypatch.setattr(client, "_PAGE", 1)  # so that the search ends where it may
+    monkeypatch.setattr(calls, "PAGE", 1)  # so that the search ends where it may
     talking = "conversation_id" in changes
     talk = bench.sandbox.create_conversation(bench.agent) if talking else None
     claimed = sent_by_the_dead(bench, conversation_id=talk)
@@ -517,6 +517,28 @@ def test_an_active_run_that_bears_our_tag_is_followed(bench: Bench, fields: dict
     assert delivery.may_have_arrived
     bench.finish()
     assert bench.end(delivery, Delivered, copies=1).via == "run"
+
+
+@pytest.mark.parametrize("left", ["sent", "under way", "over", "made", "nothing"])
+def test_the_conversation_that_was_made_for_it_is_in_the_outcome(bench: Bench, left: str) -> None:
+    """P2: whatever a dead worker has left: there is one conversation, with one copy in it, and the
+    outcome says which."""
+    claimed = bench.claim(conversation_id="new", in_doubt=left != "sent")
+    message = Message(bench.agent, "new", claimed.text, claimed.otid)
+    if left in ("under way", "over"):
+        bench.letta.send(message)
+    if left == "made":
+        bench.sandbox.create_conversation(bench.agent, f"Stretch [{claimed.otid}]")
+    if left == "over":
+        bench.finish()
+    if left in ("made", "nothing"):
+        assert bench.end(bench.delivery(claimed), Abandoned, copies=0).code == "no_trace"
+        claimed = claimed._replace(in_doubt=False, attempt=2, claimed_at=bench.now)
+    delivery = bench.delivery(claimed) if left == "over" else bench.begun(claimed)
+    bench.finish()
+    outcome = bench.end(delivery, Delivered, copies=1)
+    assert outcome.via == ("history" if left == "over" else "run")
+    assert [outcome.conversation_id] == list(bench.sandbox.conversations)
 
 
 def test_in_doubt_with_a_run_that_fails(bench: Bench) -> None:
@@ -559,7 +581,7 @@ def test_a_log_that_is_ahead_of_the_clock_finds_the_message(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P2: where the clock was set back, the log's claim lies in the future; the message doesn't."""
-    monkeypatch.setattr(client, "_PAGE", 1)  # so that the search ends where it may
+    monkeypatch.setattr(calls, "PAGE", 1)  # so that the search ends where it may
     ahead = bench.now + timedelta(hours=6)
     claimed = sent_by_the_dead(
         bench, in_doubt=True, claimed_at=ahead, since=ahead, slot=format_utc(ahead)

@@ -345,7 +345,7 @@ def test_an_agents_name_is_told_from_an_id(sandbox: Sandbox, deliverer: LettaCli
     assert "Letta has no agent with that id; is it a name?" in error.message
     assert "'echo'" in error.message
     assert "promptyoself agents" in error.hint
-    message = fresh(sandbox.agents[0], "new")
+    message = fresh(sandbox.agents[0], "talk")
     error = failure("permanent", "conversation_not_found", deliverer.send, message)
     assert "no conversation with that id" in error.message
 

@@ -10,7 +10,7 @@ import pytest
 from lettas import Letta, about, ended, failure, fresh, since
 
 from promptyoself.targets.api import Message
-from promptyoself.targets.letta import LettaClient, client
+from promptyoself.targets.letta import LettaClient, calls, client
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_find_turns_pages(
     any_letta: Letta, deliverer: LettaClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A message that is many pages back is found, and a missing one ends the search."""
-    monkeypatch.setattr(client, "_PAGE", 3)
+    monkeypatch.setattr(calls, "PAGE", 3)
     agent_id = any_letta.agent()
     messages = [fresh(agent_id) for _ in range(4)]
     for message in messages:
@@ -80,7 +80,7 @@ def test_active_runs_turns_pages(
     any_letta: Letta, deliverer: LettaClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More active runs than one page are told, newest first."""
-    monkeypatch.setattr(client, "_PAGE", 2)
+    monkeypatch.setattr(calls, "PAGE", 2)
     agent_id = any_letta.agent()
     any_letta.hold()
     runs = [deliverer.send(fresh(agent_id)).run_id for _ in range(5)]
@@ -131,7 +131,7 @@ def test_agents_turns_pages(
     any_letta: Letta, deliverer: LettaClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More agents than one page are listed, each once, oldest first."""
-    monkeypatch.setattr(client, "_PAGE", 2)
+    monkeypatch.setattr(calls, "PAGE", 2)
     ids = [any_letta.agent() for _ in range(5)]
     listed = [a.id for a in deliverer.agents()]
     assert listed[-5:] == ids

@@ -21,6 +21,7 @@ from promptyoself.core.diagnostics import excerpt, redact_secrets
 from promptyoself.core.instants import parse_utc
 from promptyoself.core.times import format_duration
 from promptyoself.events.kinds import TurnEnd
+from promptyoself.events.target_names import NEW
 from promptyoself.rules.claim import Claim, Stalled
 from promptyoself.rules.outcome import Abandoned, Delivered, Failed, Outcome
 from promptyoself.service.delivery.job_pool import JobError
@@ -252,14 +253,14 @@ class Delivery:
             return None
         traits = self._target.traits
         if run is not None and run.status == "completed" and traits.run_proves_arrival:
-            return Delivered("run", run.run_id)
+            return Delivered("run", run.run_id, conversation_id=self._made_for_it(run))
         try:
             message = self._find()
         except DeliveryError as error:
             if error.code != HISTORY_GAP:
                 raise
             if run is not None and run.status == "completed":
-                return Delivered("run", run.run_id, conversation_id=self._conversation_id)
+                return Delivered("run", run.run_id, conversation_id=self._made_for_it(run))
             return _unknown(error.message, self.run_id)
         if message:
             return self._arrived(message, run)
@@ -276,7 +277,7 @@ class Delivery:
     def _arrived(self, message: Found, run: Run | None = None) -> Delivered:
         """The message is in the history, whatever became of its run."""
         run_id = message.run_id if run is None else run.run_id
-        where = message.conversation_id or self._conversation_id
+        where = message.conversation_id or self._made_for_it(run)
         turn: TurnEnd | None = None
         error = None
         if run is None:
@@ -290,6 +291,12 @@ class Delivery:
         if self._target.traits.run_proves_arrival:
             turn = None  # where the run is the proof, the log has had its error alone all along
         return Delivered("history", run_id, error, turn=turn, conversation_id=where)
+
+    def _made_for_it(self, run: Run | None) -> str | None:
+        """The conversation that was made for the message, if that is known."""
+        if self._message.conversation != NEW or self._conversation_id is not None:
+            return self._conversation_id
+        return run.conversation_id if run else None
 
     def _own_run(self) -> Run | None:
         """The run by its id; else, among those that are active, the one that bears our tag."""
