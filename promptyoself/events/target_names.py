@@ -12,7 +12,7 @@ TARGETS: tuple[TargetName, ...] = get_args(TargetName)
 TARGET_TITLES: dict[TargetName, str] = {
     "letta": "Letta",
     "letta-code": "Letta Code",
-    "letta-cloud": "Letta Cloud",
+    "letta-cloud": "Letta Cloud (untested)",
 }
 """The targets as sentences call them."""
 

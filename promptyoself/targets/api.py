@@ -27,6 +27,7 @@ class Traits(NamedTuple):
     lists_runs: bool  # one question tells the runs of all agents: see `Target.all_active_runs`
     busy_code: str  # the code of an attempt that gave way to other turns
     clock_margin: timedelta  # how far its clock may be behind ours
+    caution: str = ""  # what people are told when it is first used
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ LANGUAGES = {"console", "console exact", "sh", "json", "text", "mermaid"}
 REASONS = {
     "it installs from a package index",
     "it needs Docker",
+    "it needs an account of Letta's cloud",
     "it needs Letta Code",
     "it runs this suite",
     "make runs it",

@@ -36,6 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "targets": {"core", "events"},
     "targets.letta": {"core", "events", "targets"},
     "targets.letta_code": {"core", "events", "targets"},
+    "targets.letta_cloud": {"events", "targets", "targets.letta"},
     "sandbox": {"core"},
     # What is done, by subject.
     "service.schedules": BELOW_SERVICE - {"index"} | {"phrases"},
@@ -52,7 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "service.upkeep": BELOW_SERVICE
     | {"targets", "targets.letta", "service.proof", "service.schedules", "service.transfer"},
     "service.delivery": BELOW_SERVICE - {"index"}
-    | {"targets", "targets.letta", "targets.letta_code"}
+    | {"targets", "targets.letta", "targets.letta_cloud", "targets.letta_code"}
     | {"service.schedules", "service.desires", "service.upkeep"},
     # How callers come in.
     "doors": {"core", "events", "state", "rules", "store", "targets"}

@@ -31,7 +31,15 @@ def target_for(settings: Settings, name: TargetName) -> Target:
 
         token = settings.letta_code_token
         return LettaCode(url, token, call_timeout=settings.call_timeout)
-    return Unconfigured(name, f"This version can't deliver to {name}.")
+    if settings.letta_cloud:
+        from promptyoself.targets.letta_cloud import LettaCloud
+
+        return LettaCloud(settings.base_url, settings.token, call_timeout=settings.call_timeout)
+    return Unconfigured(
+        name,
+        "It is untested. If you want to try it, set PROMPTYOSELF_LETTA_CLOUD=untested and "
+        "LETTA_API_KEY where the loop runs.",
+    )
 
 
 class ConfiguredTargets:

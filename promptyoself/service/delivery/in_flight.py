@@ -153,6 +153,8 @@ class InFlight:
         route = self._routes.get(name)
         if route is None:
             route = self._routes[name] = Route(self._targets[name])
+            if route.target.traits.caution:
+                self._store.warn(route.target.traits.caution)
         return route
 
     def _enter(self, claimed: Claim) -> str:

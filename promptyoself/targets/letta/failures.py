@@ -225,6 +225,8 @@ class Failures:
             )
         if status in _NOT_LETTAS:
             return not_lettas()
+        if status == 503 and _was_not_admitted(err.body):
+            return error("retry", "letta_shutting_down", f"{answered}: it is about to restart")
         if 400 <= status < 500 and status != 499:  # 499: it lost sight of us, and may have gone on
             return error("permanent", "letta_rejected", answered)
         return error("doubt", "letta_server_error", answered)
@@ -247,6 +249,15 @@ class Failures:
         )
         hint = hint or "Give the conversation's id, as Letta shows it: conv-… ."
         return error("permanent", f"{thing}_not_found", sentence, hint)
+
+
+def _was_not_admitted(body: object) -> bool:
+    """Whether a 503 says that nothing was done, as Letta's cloud does before a restart."""
+    return isinstance(body, dict) and (
+        body.get("errorCode") == "cloud_api_shutting_down"
+        and body.get("admitted") is False
+        and body.get("retryable") is True
+    )
 
 
 def require_address(base_url: str) -> str:
