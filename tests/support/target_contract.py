@@ -139,7 +139,8 @@ def test_what_was_never_sent_is_not_found(counterpart: Counterpart, conversation
 
 
 def test_what_was_sent_into_another_conversation_is_found(counterpart: Counterpart) -> None:
-    """A schedule may have been changed between two attempts."""
+    """A schedule may have been changed between two attempts. Which conversation was made for the
+    message, a target need not look for then."""
     target, since = counterpart.target, counterpart.since()
     message = counterpart.message("new")
     sent = target.send(message)
@@ -147,7 +148,7 @@ def test_what_was_sent_into_another_conversation_is_found(counterpart: Counterpa
     changed = Message(message.agent_id, "default", message.text, message.otid)
     found = target.find(changed, since)
     assert found is not None
-    assert found.conversation_id == sent.conversation_id
+    assert found.conversation_id in (sent.conversation_id, None)
 
 
 @pytest.mark.parametrize("conversation", ["default", "id", "new"])
@@ -284,7 +285,7 @@ def test_it_lists_runs_or_none(counterpart: Counterpart) -> None:
 def test_nobody_answers(counterpart: Counterpart) -> None:
     """Then nothing was received, so it is tried again."""
     target = counterpart.elsewhere(1)
-    message = counterpart.message("default", "agent-1")
+    message = counterpart.message("new", "agent-1")
     for call in (target.send, target.active_runs):
         with pytest.raises(DeliveryError) as raised:
             call(message)

@@ -1,0 +1,53 @@
+"""The target `letta` keeps what every target promises: with the sandbox, and with ``make
+test-letta`` with a real server too."""
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from lettas import Letta
+from target_contract import *  # noqa: F403
+from target_contract import Counterpart, Message
+
+from promptyoself.targets.letta import LettaClient
+
+
+class AnyLetta(Counterpart):
+    """A Letta, of whatever kind."""
+
+    def __init__(self, letta: Letta) -> None:
+        self._letta = letta
+        self.target = LettaClient(letta.url)
+
+    def agent(self) -> str:
+        return self._letta.agent()
+
+    def conversation(self, agent_id: str) -> str:
+        return self._letta.conversation(agent_id)
+
+    def hold(self) -> None:
+        self._letta.hold()
+
+    def finish(self) -> None:
+        self._letta.finish()
+
+    def made_for(self, message: Message) -> list[str]:
+        asked = {"agent_id": message.agent_id, "limit": 1000}
+        address = f"{self._letta.url}/v1/conversations/"
+        rows = httpx.get(address, params=asked, trust_env=False).json()
+        return [row["id"] for row in rows if message.otid in (row["summary"] or "")]
+
+    def failing(self, message: Message) -> Message:
+        self._letta.fail(message.agent_id, after_a_step=False)
+        return message
+
+    def elsewhere(self, port: int) -> LettaClient:
+        return LettaClient(f"http://127.0.0.1:{port}", call_timeout=5)
+
+
+@pytest.fixture
+def counterpart(any_letta: Letta) -> Iterator[AnyLetta]:
+    counterpart = AnyLetta(any_letta)
+    yield counterpart
+    counterpart.finish()
+    counterpart.target.close()
