@@ -178,6 +178,8 @@ class Target(Protocol):
         Raises:
             DeliveryError: any kind. ``permanent`` with ``agent_not_found``,
                 ``conversation_not_found``, ``conversation_of_another_agent`` or ``letta_rejected``.
+                A target that learns of new agents only when it is started tells
+                ``agent_not_found`` as ``retry``.
                 Where it is ``retry``, ``busy``, ``permanent`` or ``unauthorized``, a conversation
                 may have been made, and the message certainly isn't in it.
         """
@@ -198,9 +200,10 @@ class Target(Protocol):
         the model's first answer. ``since`` is aware, and allows for the server's clock.
 
         Raises:
-            DeliveryError: ``permanent`` with ``agent_not_found`` if the agent is gone, and the
-                history with it; with :data:`HISTORY_GAP` if it isn't there, and the part of the
-                history where it would be was summed up, so that nothing follows from that.
+            DeliveryError: ``agent_not_found`` or ``conversation_not_found`` of any kind if it is
+                gone, and the history with it; ``permanent`` with :data:`HISTORY_GAP` if the message
+                isn't there, and the part of the history where it would be was summed up, so that
+                nothing follows from that.
         """
 
     def agents(self) -> list[Agent]:

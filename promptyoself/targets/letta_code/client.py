@@ -48,6 +48,11 @@ from promptyoself.targets.letta_code.watch import Turn, Watch
 
 _MOST_TURNS = 2000  # that are remembered
 _TURN = "turn-"
+_AGAIN = ((0.1, "otid"), (0.4, "otid"), (1.0, "otid"), (0.0, "client_message_id"))
+"""Seconds before each further try where an idle conversation refuses a message, and the id that the
+message then has. The refusal may pass: the server tells that a turn is over a moment before it
+takes the next message. Only a conversation whose turn was broken off goes on refusing."""
+
 _FRESH = 5.0  # seconds in which what was told of a conversation need not be asked for again
 
 
@@ -147,9 +152,12 @@ class LettaCode:
         if not is_kept and not is_own:
             raise self._failures.no_anchor(conversation)
         refusal = self._put(questions, message, conversation, "otid")
-        if refusal is not None:
+        for pause, id_field in _AGAIN:
+            if refusal is None:
+                break
+            time.sleep(pause)
             self._require_idle(questions, message.agent_id, conversation, refusal)
-            refusal = self._put(questions, message, conversation, "client_message_id")
+            refusal = self._put(questions, message, conversation, id_field)
         if refusal is not None:
             raise self._failures.busy(conversation, "the App Server refuses it", refusal)
         return Sent(_TURN + message.otid, conversation if is_own else None)
@@ -184,7 +192,10 @@ class LettaCode:
             found = trace(messages, message.otid, since)
             if found.message_id is not None:
                 where = place if place in made else None
-                return Found(found.message_id, None, found.date, where, found.answered)
+                answered: bool | None = found.answered
+                if not answered and not self._is_idle(questions, message.agent_id, place):
+                    answered = None  # the agent may be at work on it
+                return Found(found.message_id, None, found.date, where, answered)
             is_gap = is_gap or found.gap
         if is_gap:
             raise DeliveryError(
@@ -245,6 +256,10 @@ class LettaCode:
 
     def _questions(self) -> Questions:
         return Questions(self._connected(), self._failures, self._timeout)
+
+    def _is_idle(self, questions: Questions, agent_id: str, conversation_id: str) -> bool:
+        questions.sync(agent_id, conversation_id, fresh=_FRESH)
+        return questions.connection.looking(agent_id, conversation_id, lambda watch: watch.idle)
 
     def _require_idle(
         self, questions: Questions, agent_id: str, conversation_id: str, refusal: str | None = None

@@ -180,11 +180,12 @@ class Failures:
         if thing == "conversation":
             return DeliveryError("permanent", "conversation_not_found", sentence)
         return DeliveryError(
-            "permanent",
+            "retry",
             "agent_not_found",
             f"{sentence} An agent that another program has made since the App Server was started "
             "is unknown to it until it is started again.",
-            "`promptyoself agents` lists those that it knows.",
+            "`promptyoself agents --target letta-code` lists those that it knows. If the agent was "
+            "made later, start the App Server again.",
         )
 
 
@@ -198,7 +199,7 @@ def turn_failure(run: Run) -> RunFailure:
             "restart it, or send into another conversation.",
         )
     if re.match(r"Agent .* not found", error):
-        return RunFailure("agent_not_found", error, permanent=True)
+        return RunFailure("agent_not_found", error)
     if re.match(r"Conversation .* not found", error):
         return RunFailure("conversation_not_found", error, permanent=True)
     return RunFailure("run_failed", error)

@@ -14,7 +14,9 @@ class Trace(NamedTuple):
 
     message_id: str | None  # None: it isn't there
     date: datetime | None = None
-    answered: bool = False  # the agent has said or done something since, before the next message
+    # Whether the turn over it came to its end, which is something that the agent says: after a
+    # tool's call or result the model would have gone on.
+    answered: bool = False
     gap: bool = False  # it isn't there, and may have been in what was summed up
 
 
@@ -24,7 +26,7 @@ def trace(newest_first: Iterable[Mapping[str, Any]], otid: str, since: datetime)
     A summary stands for all messages before it, whatever their age. So it hides the message only
     if it is younger than ``since``, before which the message wasn't sent.
     """
-    answered = gap = False
+    gap, answered = False, None  # by the newest row that follows a user message
     for row in newest_first:
         kind = row.get("message_type")
         if kind == "summary_message":
@@ -32,10 +34,10 @@ def trace(newest_first: Iterable[Mapping[str, Any]], otid: str, since: datetime)
             gap = gap or date is None or date >= since
         elif kind == "user_message":
             if row.get("otid") == otid:
-                return Trace(str(row.get("id")), instant(row), answered)
-            answered = False
-        elif kind not in _NOT_THE_AGENTS:
-            answered = True
+                return Trace(str(row.get("id")), instant(row), bool(answered))
+            answered = None
+        elif kind not in _NOT_THE_AGENTS and answered is None:
+            answered = kind == "assistant_message"
     return Trace(None, gap=gap)
 
 
