@@ -14,7 +14,6 @@ import pytest
 from false_app_servers import AppServer, app_server
 
 from promptyoself.core.errors import PromptyoselfError
-from promptyoself.service.letta_code.program import LEAST
 from promptyoself.targets.api import DeliveryError, Message
 from promptyoself.targets.letta_code import LettaCode, connection, failures
 
@@ -179,10 +178,6 @@ def test_a_bad_token() -> None:
 )
 def test_an_address(url: str, expected: tuple[str, str]) -> None:
     assert failures.require_address(url) == expected
-
-
-def test_the_oldest_version_is_the_same_for_all_commands() -> None:
-    assert failures.OLDEST == LEAST
 
 
 # -- what may be concluded
