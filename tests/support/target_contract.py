@@ -229,7 +229,7 @@ def test_an_unknown_agent(counterpart: Counterpart, conversation: str) -> None:
     message = counterpart.message(conversation, unknown)
     target = counterpart.target
     # A target that learns of new agents only when it is started can't say that there is none.
-    kind = "permanent" if target.traits.name == "letta" else "retry"
+    kind = "retry" if target.traits.name == "letta-code" else "permanent"
     error = refusal(kind, "agent_not_found", target.send, message)
     assert unknown in error.message
     refusal(kind, "agent_not_found", target.find, message, counterpart.since())

@@ -21,6 +21,7 @@ TOKEN = "a-token-that-is-nobodys-business"
 PROMPT = "the prompt is nobody's business"
 SINCE = datetime(2026, 11, 20, tzinfo=UTC)
 
+TAKEN = {"accepted": True, "disposition": "started"}
 NEW = Message("agent-local-1", "new", PROMPT, "otid-1", "Stretch")
 SHARED = Message("agent-local-1", "local-conv-1", PROMPT, "otid-1")
 
@@ -241,17 +242,35 @@ def test_a_sending_takes_no_longer_than_one_call(server: AppServer) -> None:
     target.close()
 
 
-def test_refused_by_a_busy_conversation(server: AppServer, target: LettaCode) -> None:
+def test_refused_by_a_conversation_that_is_idle(
+    server: AppServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The refusal may pass, so it is tried again; only in the end with the id that an interrupted
+    conversation takes, and that a killed server would answer to with a second turn."""
     server.answers["input"] = {"accepted": False, "error": "Input was rejected by the queue"}
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    target = LettaCode(server.url, call_timeout=5, anchored=False)
     error = refusal(target.send, NEW)
     assert (error.kind, error.code) == ("busy", "letta_code_busy")
     assert error.detail == "Input was rejected by the queue"
-    # Though idle, it refuses: so it was tried once with the other id.
     sent = [frame["payload"]["messages"][0] for frame in server.seen if frame["type"] == "input"]
-    assert [message.keys() - {"role", "content"} for message in sent] == [
-        {"otid"},
-        {"client_message_id"},
+    ids = [sorted(message.keys() - {"role", "content"}) for message in sent]
+    assert ids == [["otid"]] * 4 + [["client_message_id"]]
+    assert {message[name] for message, (name,) in zip(sent, ids, strict=True)} == {NEW.otid}
+    assert sum(slept) > 1
+    target.close()
+
+
+def test_a_refusal_that_passes(server: AppServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _: server.answers.update(input=TAKEN))
+    server.answers["input"] = {"accepted": False, "error": "Input was rejected by the queue"}
+    target = LettaCode(server.url, call_timeout=5, anchored=False)
+    assert target.send(NEW).run_id == "turn-otid-1"
+    assert [frame["payload"]["messages"][0].keys() for frame in server.seen[-1:]] == [
+        {"role", "content", "otid"}
     ]
+    target.close()
 
 
 def test_nothing_is_sent_to_a_conversation_of_another_agent(

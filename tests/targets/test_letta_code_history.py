@@ -27,11 +27,14 @@ THERE = Trace("msg+1", NOW + timedelta(seconds=1))
         ([row("assistant", 2), row("user", 1, "another's")], Trace(None)),
         ([OURS], THERE),
         ([row("assistant", 2), OURS], THERE._replace(answered=True)),
-        ([row("approval_request", 2), OURS], THERE._replace(answered=True)),
+        # After a tool's call or its result, the model would have gone on.
+        ([row("approval_request", 3), row("assistant", 2), OURS], THERE),
+        ([row("tool_return", 3), row("approval_request", 2), OURS], THERE),
+        ([row("assistant", 4), row("tool_return", 3), OURS], THERE._replace(answered=True)),
         # What was said after the next message was said to that.
         ([row("assistant", 4), row("user", 3, "another's"), OURS], THERE),
         (
-            [row("assistant", 4), row("user", 3), row("tool_return", 2), OURS],
+            [row("tool_return", 4), row("user", 3), row("assistant", 2), OURS],
             THERE._replace(answered=True),
         ),
         # An assistant's message may bear an otid too.
