@@ -10,8 +10,15 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s%s\n", $$1, $$2 }' Makefile
 
-demo: $(READY) ## show the main job end to end (with LETTA_BASE_URL set: on that server)
-	@$(BIN)/promptyoself demo
+# Only the command line says it, never the environment.
+TARGET :=
+demo: $(READY) ## show the main job end to end (with LETTA_BASE_URL set: on that server; TARGET=letta-code: with a real Letta Code)
+ifeq ($(TARGET),letta-code)
+	@program=$$($(PYTHON) tests/letta_code/build.py) \
+		&& PATH="$${program%/*}:$$PATH" $(BIN)/promptyoself demo --target letta-code
+else
+	@$(BIN)/promptyoself demo $(if $(TARGET),--target $(TARGET))
+endif
 
 test: $(READY) ## everything that a change must pass
 	@$(BIN)/python -m pytest --verbose --numprocesses 2 --dist worksteal

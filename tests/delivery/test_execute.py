@@ -294,6 +294,26 @@ def test_the_demonstration_without_a_server(environ: dict[str, str]) -> None:
     assert run("demo", environ=environ).error("letta_unreachable")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--target", "letta-cloud"], "invalid_value"),
+        (["--program", "letta"], "conflicting_options"),
+        (["--target", "letta-code"], "letta_code_not_installed"),
+        (["--target", "letta-code", "--program", "/nowhere/letta"], "letta_code_not_installed"),
+    ],
+)
+def test_a_demonstration_that_cannot_be(
+    var: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: str
+) -> None:
+    """What isn't there is said at once, with what to do about it."""
+    monkeypatch.setenv("PATH", str(var.parent))
+    answer = call("demo", *arguments)
+    assert answer.error(code, exit_code=1 if "installed" in code else 2)["hint"]
+    assert not answer.err
+    assert not var.exists()
+
+
 @pytest.mark.parametrize("allowed", ["0", "1"])
 def test_prompts_are_logged_only_where_allowed(
     sandbox: Sandbox, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allowed: str

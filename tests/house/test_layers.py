@@ -146,7 +146,9 @@ SEE_EVERYTHING = {
 }
 """The modules outside ``store`` that take everything from it, also where the caller is pinned."""
 
-READ_THE_CLOCK = {"core.diagnostics", "doors.session", "sandbox.http", "sandbox.server"}
+READ_THE_CLOCK = {"core.diagnostics", "doors.session"} | {
+    f"sandbox.{module}" for module in ("chat_completions", "http", "server")
+}
 """The modules that ask what time it is. To all others, time is an argument."""
 
 

@@ -77,7 +77,7 @@ class Model:
     @property
     def url(self) -> str:
         """Its base URL."""
-        return f"http://127.0.0.1:{self._listener.server_port}/v1"
+        return self._listener.url
 
     def asked(self) -> list[list[Message]]:
         """The messages of each request, in the order of arrival."""

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,8 +28,9 @@ class Program(NamedTuple):
     version: str
 
 
-def find_program(asked: str | None = None) -> Program:
-    """The program that is ``asked`` for, else the one that PATH leads to.
+def find_program(asked: str | None = None, environ: Mapping[str, str] | None = None) -> Program:
+    """The program that is ``asked`` for, else the one that PATH leads to. It is asked for its
+    version, whereupon it writes its settings into the home of ``environ``, else of ours.
 
     Raises:
         PromptyoselfError: ``letta_code_not_installed``: there is none, or it is another program,
@@ -44,7 +46,7 @@ def find_program(asked: str | None = None) -> Program:
         )
         raise PromptyoselfError("letta_code_not_installed", message, _INSTALL)
     path = Path(place).absolute()
-    version = _version_of(path)
+    version = _version_of(path, environ)
     if version is None:
         raise PromptyoselfError(
             "letta_code_not_installed",
@@ -77,11 +79,12 @@ def number_of(version: str) -> tuple[int, ...]:
     return tuple(map(int, match.groups())) if match else ()
 
 
-def _version_of(path: Path) -> str | None:
+def _version_of(path: Path, environ: Mapping[str, str] | None) -> str | None:
     """The version that the program tells, if it says that it is Letta Code."""
     try:
         done = subprocess.run(
             [path, "--version"],
+            env=environ,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
