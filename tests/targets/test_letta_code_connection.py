@@ -139,7 +139,7 @@ def test_the_package_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "websockets", None)
     error = refusal(LettaCode("ws://127.0.0.1:1").send, NEW)
     assert (error.kind, error.code) == ("retry", "letta_code_not_installed")
-    assert "pip install 'promptyoself[letta-code]'" in error.hint
+    assert "pip install 'websockets>=15'" in error.hint
 
 
 def test_importing_it_loads_no_library() -> None:

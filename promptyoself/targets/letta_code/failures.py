@@ -74,8 +74,7 @@ class Failures:
             "letta_code_not_installed",
             f"Letta Code needs the package websockets, which can't be loaded "
             f"({type(cause).__name__}).",
-            "Install it: pip install 'promptyoself[letta-code]', "
-            f"or pip install '{EXTRAS['letta-code']}'.",
+            f"Install it: pip install '{EXTRAS['letta-code']}'.",
         )
 
     def unreachable(self, cause: Exception) -> DeliveryError:
