@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import time
 from collections import Counter
@@ -88,6 +89,13 @@ class Storm(Loops):
             else:
                 time.sleep(0.2)
 
+    def conversations(self) -> Counter[str]:
+        """How many were made for each otid."""
+        with self.server.connect() as wire:
+            rows = wire.ask("conversation_list", query={"limit": 100_000})["conversations"]
+        marks = (re.search(r"\[([0-9a-f-]{36})\]$", row["summary"] or "") for row in rows)
+        return Counter(mark[1] for mark in marks if mark)
+
     def check(self, prompts: int) -> None:
         """All that was sent is in the transcripts once, and all were told once what came of it."""
         outcomes = self.outcomes()
@@ -96,6 +104,9 @@ class Storm(Loops):
         assert len(outcomes) == len(delivered) == prompts
         stored = Counter(message.get("otid") for message in self.server.stored())
         assert {otid: stored[otid] for otid in delivered} == dict.fromkeys(delivered, 1)
+        made = self.conversations()
+        assert set(made.values()) <= {1}, "two conversations were made for one prompt"
+        assert set(made) <= delivered
         totals = run("audit", environ=self.environ).success()["totals"]
         assert totals["delivered"] == prompts
         assert not totals["unaccounted"] + totals["doubled"] + totals["unexpected"]
