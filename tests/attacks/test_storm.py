@@ -1,5 +1,6 @@
 """P2 under attack: loops are killed, Letta misbehaves, and every prompt still arrives once."""
 
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -35,7 +36,8 @@ FAULTS = {
 @pytest.mark.timeout(280)
 def test_every_slot_has_one_outcome_and_every_prompt_arrives_once(tmp_path: Path) -> None:
     """P2: 200 prompts to 50 agents, with every fault, and 20 loops killed with SIGKILL: each slot
-    has one outcome in the log, and what was delivered is once in its agent's history."""
+    has one outcome in the log, and what was delivered is once in its agent's history. Every fourth
+    has a conversation of its own, and never two."""
     with Sandbox([f"agent-{n}" for n in range(50)], latency=0.1, seed=7) as sandbox:
         storm = Storm(tmp_path / "var", sandbox, seed=7)
         storm.register(200)
@@ -43,8 +45,10 @@ def test_every_slot_has_one_outcome_and_every_prompt_arrives_once(tmp_path: Path
             sandbox.fault(kind, probability=probability)
         for kind in ("server_error", "garbage"):
             sandbox.fault(kind, probability=0.05, stored=True)
-        for route in ("runs", "run", "messages"):
+        for route in ("runs", "run", "messages", "conversations", "conversation_list"):
             sandbox.fault("server_error", route=route, probability=0.03)
+        for kind in ("lost_reply", "refuse"):
+            sandbox.fault(kind, route="conversations", probability=0.1)
         storm.start_loops(2)
         storm.rage(20, every=1.0, timeout=240)
         storm.stop_loops()
@@ -55,6 +59,8 @@ def test_every_slot_has_one_outcome_and_every_prompt_arrives_once(tmp_path: Path
         copies, delivered = storm.copies(), storm.delivered()
         assert set(copies.values()) == {1}, "a prompt arrived twice"
         assert set(copies) == delivered, "the log and the histories disagree"
+        made = Counter(talk.summary for talk in sandbox.conversations.values())
+        assert set(made.values()) == {1}, "a prompt got two conversations"
         assert sandbox.overlaps == 0, "an agent got a prompt while it was busy"
         assert len(delivered) > 150
         answer = audit(storm.store, now=datetime.now(UTC))

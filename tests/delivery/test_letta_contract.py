@@ -3,7 +3,6 @@ test-letta`` with a real server too."""
 
 from collections.abc import Iterator
 
-import httpx
 import pytest
 from lettas import Letta
 from target_contract import *  # noqa: F403
@@ -32,10 +31,8 @@ class AnyLetta(Counterpart):
         self._letta.finish()
 
     def made_for(self, message: Message) -> list[str]:
-        asked = {"agent_id": message.agent_id, "limit": 1000}
-        address = f"{self._letta.url}/v1/conversations/"
-        rows = httpx.get(address, params=asked, trust_env=False).json()
-        return [row["id"] for row in rows if message.otid in (row["summary"] or "")]
+        summaries = self._letta.conversations(message.agent_id)
+        return [id_ for id_, text in summaries.items() if message.otid in (text or "")]
 
     def failing(self, message: Message) -> Message:
         self._letta.fail(message.agent_id, after_a_step=False)

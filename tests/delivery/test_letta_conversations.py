@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
 from lettas import PROMPT, ended, failure, fresh, since
 
@@ -37,13 +36,6 @@ def connect() -> Iterator[Connect]:
         client.close()
 
 
-def conversations(url: str, agent_id: str) -> dict[str, str | None]:
-    """An agent's conversations and their summaries."""
-    asked = {"agent_id": agent_id, "limit": 1000}
-    rows = httpx.get(f"{url}/v1/conversations/", params=asked, trust_env=False).json()
-    return {row["id"]: row["summary"] for row in rows}
-
-
 def test_each_message_has_a_conversation_of_its_own(any_letta: Letta, connect: Connect) -> None:
     """It is named after the schedule, the message is in it and in the agent's history, and whoever
     finds the message is told which conversation was made for it."""
@@ -59,7 +51,7 @@ def test_each_message_has_a_conversation_of_its_own(any_letta: Letta, connect: C
         assert sighting is not None
         assert (sighting.conversation_id, sighting.run_id) == (conversation_id, run_id)
         assert any_letta.said_in(str(conversation_id)) == [PROMPT]
-    assert conversations(any_letta.url, agent_id) == made
+    assert any_letta.conversations(agent_id) == made
     assert any_letta.copies([agent_id]) == {message.otid: 1 for message in messages}
 
 
@@ -75,7 +67,7 @@ def test_what_a_dead_process_made_is_used(any_letta: Letta, connect: Connect) ->
     run_id, conversation_id = client.send(message)
     assert conversation_id == made
     assert ended(client, run_id).otid == message.otid
-    assert len(conversations(any_letta.url, agent_id)) == 2
+    assert len(any_letta.conversations(agent_id)) == 2
     assert any_letta.copies([agent_id]) == {message.otid: 1}
 
 

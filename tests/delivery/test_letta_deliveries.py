@@ -82,7 +82,8 @@ class House(Loops):
 
     def check(self, agents: list[str], *, delivered: int) -> None:
         """P2: the log, the agents' histories and the audit agree, and the log is whole: as many
-        as given were delivered, each is once in a history, and nothing else is."""
+        as given were delivered, each is once in a history, and nothing else is. For none were two
+        conversations made."""
         assert self.call("verify").success()["valid"]
         totals = self.call("audit").success()["totals"]
         assert totals["delivered"] == delivered
@@ -91,6 +92,8 @@ class House(Loops):
         copies = self.letta.copies(agents)
         assert set(copies.values()) <= {1}, "a prompt arrived twice"
         assert set(copies) == set(logged), "the log and the histories disagree"
+        made = Counter(s for a in agents for s in self.letta.conversations(a).values() if s)
+        assert set(made.values()) <= {1}, "a prompt got two conversations"
         assert set(self.outcomes().values()) <= {1}
         check_chain(self._var / "schedules")
         count("slots audited", totals["slots"])
@@ -245,18 +248,25 @@ def test_no_agents(house: House, any_letta: Letta) -> None:
 
 
 def test_conversations(house: House, any_letta: Letta) -> None:
-    """Prompts into conversations arrive there once, beside those of the agent itself."""
+    """Prompts into conversations arrive there once, beside those of the agent itself. One that is
+    made for a prompt bears the schedule's name, and the log says which it is."""
     agent_id = any_letta.agent()
     talks = [any_letta.conversation(agent_id) for _ in range(2)]
     for talk in talks:
         house.register(agent_id, f"To {talk}.", "--time", "in 1s", "--conversation-id", talk)
+    asked = ("--time", "in 1s", "--name", "alone", "--conversation", "new")
+    id_ = house.register(agent_id, "To nobody else.", *asked)
     house.register(agent_id, "To yourself.")
     house.execute()
-    house.check([agent_id], delivered=3)
+    house.check([agent_id], delivered=4)
+    (delivered,) = house.events("delivery.delivered", id_)
+    made, otid = delivered["data"]["conversation_id"], delivered["data"]["otid"]
+    assert any_letta.said_in(made) == ["To nobody else."]
+    assert any_letta.conversations(agent_id)[made] == f"alone [{otid}]"
     for talk in talks:
         assert any_letta.said_in(talk) == [f"To {talk}."]
     assert sorted(any_letta.seen(agent_id)) == sorted(
-        [*(f"To {t}." for t in talks), "To yourself."]
+        [*(f"To {t}." for t in talks), "To yourself.", "To nobody else."]
     )
 
 
@@ -316,7 +326,7 @@ def scatter(
     house: House, agents: list[str], prompts: int, seconds: float, random_: random.Random
 ) -> None:
     """Register prompts that are due at random within a number of seconds, every fifth into a
-    conversation of its agent's."""
+    conversation of its agent's, and every fifth into a new one."""
     now = datetime.now(UTC)
     talks = {agent_id: house.letta.conversation(agent_id) for agent_id in agents}
     for number in range(prompts):
@@ -326,6 +336,6 @@ def scatter(
             agent_id=agent_id,
             prompt=f"prompt {number}",
             time=due.isoformat(),
-            conversation_id=talks[agent_id] if number % 5 == 0 else None,
+            conversation_id={0: talks[agent_id], 1: "new"}.get(number % 5),
         )
         register(house.store, request, now)

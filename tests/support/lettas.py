@@ -74,6 +74,11 @@ class Letta(ABC):
         """Begin a conversation with an agent; returns its id."""
         return str(self._http("POST", f"/v1/conversations/?agent_id={agent_id}", json={})["id"])
 
+    def conversations(self, agent_id: str) -> dict[str, str | None]:
+        """The ids of an agent's conversations, with their summaries."""
+        rows = self._http("GET", f"/v1/conversations/?agent_id={agent_id}&limit=1000")
+        return {row["id"]: row["summary"] for row in rows}
+
     def delete(self, agent_id: str) -> None:
         """Delete an agent with all that it knows."""
         self._http("DELETE", f"/v1/agents/{agent_id}")

@@ -125,7 +125,8 @@ class Storm(Loops):
         self.prompt, self.sandbox = prompt, sandbox
 
     def register(self, prompts: int) -> list[str]:
-        """That number of one-off prompts, spread over the agents, due within the next seconds."""
+        """That number of one-off prompts, spread over the agents, due within the next seconds.
+        Every fourth gets a new conversation."""
         now = datetime.now(UTC)
         ids = []
         for number in range(prompts):
@@ -134,6 +135,7 @@ class Storm(Loops):
                 agent_id=self.sandbox.agents[number % len(self.sandbox.agents)],
                 prompt=f"{self.prompt} {number}",
                 time=due.isoformat(),
+                conversation_id="new" if number % 4 == 0 else None,
             )
             ids.append(register(self.store, request, now)["id"])
         return ids

@@ -4,9 +4,11 @@ of its failures means what Letta Code takes it for."""
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from calling import call
 from cloud import KEY, Cloud
 from lettas import PROMPT, failure, fresh, since
 
@@ -240,3 +242,38 @@ def test_nobody_is_called_with_another_key(cloud: Cloud, connect: Connect) -> No
     failure("unauthorized", "letta_unauthorized", connect("wrong").send, message)
     failure("unauthorized", "letta_unauthorized", connect("wrong").check)
     assert not cloud.talks
+
+
+def test_from_a_registration_to_the_outcome(
+    cloud: Cloud, var: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the setting a prompt is delivered into a conversation of its own, and each place says
+    that this is untested. Without it nothing goes there, and a loop says why."""
+    agent_id = cloud.agent()
+    for name, value in (("LETTA_BASE_URL", cloud.url), ("LETTA_API_KEY", KEY)):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PROMPTYOSELF_LETTA_CLOUD", "untested")
+    asked = ("--agent-id", agent_id, "--prompt", PROMPT, "--every", "1d", "--name", "plan")
+    id_ = call("register", *asked, "--target", "letta-cloud").success()["id"]
+    assert call("agents", "--target", "letta-cloud").success()["agents"][0]["id"] == agent_id
+    checks = call("doctor", "--quick").document["checks"]
+    (check,) = [check for check in checks if check["name"] == "letta-cloud"]
+    assert (check["ok"], "untested" in check["detail"]) == (True, True)
+    for code, reset in (("delivered", False), ("delivered", True)):
+        if reset:
+            cloud.fault(ENQUEUE, "lost")
+        call("trigger", id_).success()
+        executed = call("execute")
+        assert [line["state"] for line in executed.success()["executed"]] == [code]
+        assert executed.err.count("The target letta-cloud is untested") == 1
+    deliveries = call("history", "--id", id_, "--type", "delivery.delivered").success()["events"]
+    made = [event["data"]["conversation_id"] for event in deliveries]
+    assert sorted(made) == sorted(cloud.talks)
+    assert all(cloud.talks[talk].summary.startswith("plan [") for talk in made)  # type: ignore[union-attr]
+    assert set(cloud.copies(agent_id).values()) == {1}
+
+    monkeypatch.setenv("PROMPTYOSELF_LETTA_CLOUD", "off")
+    call("trigger", id_).success()
+    (line,) = call("execute").success()["executed"]
+    assert (line["state"], line["code"]) == ("retrying", "target_not_configured")
+    assert len(cloud.talks) == 2

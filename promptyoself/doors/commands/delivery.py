@@ -243,7 +243,10 @@ def _monitored(session: Session, heartbeat: Heartbeat, port: int) -> Iterator[No
 
 
 _target_option = click.option(
-    "--target", type=click.Choice(TARGETS), default="letta", help="Which target to ask."
+    "--target",
+    type=click.Choice(TARGETS),
+    default="letta",
+    help="Which target to ask; letta-cloud is untested.",
 )
 
 
