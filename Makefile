@@ -20,8 +20,12 @@ else
 	@$(BIN)/promptyoself demo $(if $(TARGET),--target $(TARGET))
 endif
 
+# With a real Letta Code, which is installed outside the tree, once; without it, if there is no index.
 test: $(READY) ## everything that a change must pass
-	@$(BIN)/python -m pytest --verbose --numprocesses 2 --dist worksteal
+	@program=$$($(PYTHON) tests/letta_code/build.py) \
+		|| echo "Letta Code can't be installed here, so nothing is tried with it."; \
+		$(BIN)/python -m pytest --verbose --numprocesses 2 --dist worksteal \
+			$${program:+--letta-code "$$program"}
 
 # The server is installed outside the tree, once; tests/letta_server/build.py says where.
 LETTA_PYTHON ?= $(PYTHON)
