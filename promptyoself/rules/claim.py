@@ -149,6 +149,7 @@ def claim(
     claiming = _Claiming(state, now, worker, policy, rank_desires, check, event_time or now)
     decision = Decision([], [], [], {})
     occupied: set[str | None] = set()
+    claimed: set[str] = set()  # schedules: their budgets and approvals are charged one by one
     left = dict(limits)
     written = 0  # characters of texts that were rendered
     for id_, key in _candidates(state, now, until, only, _held(limits)):
@@ -157,7 +158,7 @@ def claim(
             break
         schedule = state.schedules[id_]
         target, lane = place_of(schedule)
-        if lane in occupied or left.get(target, 1) <= 0:
+        if lane in occupied or id_ in claimed or left.get(target, 1) <= 0:
             continue
         try:
             if key:
@@ -178,6 +179,9 @@ def claim(
         if new_claim is not None:
             decision.claims.append(new_claim)
             occupied.update([lane] if lane else [])
+            claimed.add(id_)
+            if new_claim.attempt == 1:
+                policy.charge(new_claim.agent_id)
             if target in left:
                 left[target] -= 1
     return decision

@@ -3,6 +3,7 @@
 Days are days in UTC. The fold counts from the log what has been spent, so nobody can reset it.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 from typing import NamedTuple
@@ -52,12 +53,19 @@ def approval_in_log(schedule: Schedule, now: str) -> ApprovalVerdict:
 
 
 def refusal_reason(
-    schedule: Schedule, state: State, caps: Caps, day: str, *, approved: bool = False
+    schedule: Schedule,
+    state: State,
+    caps: Caps,
+    day: str,
+    *,
+    approved: bool = False,
+    charged: int = 0,
 ) -> SkipReason | None:
     """Why a slot of this schedule may not be delivered on a ``day`` (``YYYY-MM-DD``).
 
     ``approval``: its tier needs an approval, and it isn't ``approved``. ``budget``: the schedule's
     daily budget is spent. ``agent_cap``: its agent's is. ``None``: it may be delivered.
+    ``charged`` is how many slots its agent is charged beyond those in the state.
     """
     if schedule.tier >= APPROVED_TIER and not approved:
         return "approval"
@@ -65,7 +73,7 @@ def refusal_reason(
     if schedule.daily_budget is not None and spent >= schedule.daily_budget:
         return "budget"
     agent = state.agent(schedule.agent_id)
-    spent_by_agent = agent.spent if agent.spent_day == day else 0
+    spent_by_agent = charged + (agent.spent if agent.spent_day == day else 0)
     return "agent_cap" if spent_by_agent >= caps.daily_per_agent else None
 
 
@@ -84,6 +92,11 @@ class PolicyCheck:
     def __init__(self, state: State, now: datetime, caps: Caps, approvals: Approvals) -> None:
         self._state, self._caps, self._approvals = state, caps, approvals
         self._today = format_utc(now)[:10]
+        self._charged: Counter[str] = Counter()  # by the agent's id, in the decision so far
+
+    def charge(self, agent_id: str) -> None:
+        """A slot of an agent is claimed for the first time, in the same decision as the next."""
+        self._charged[agent_id] += 1
 
     def first_attempt(
         self, schedule: Schedule, kind: SlotKind
@@ -93,7 +106,11 @@ class PolicyCheck:
         agent = self._state.agent(schedule.agent_id)
         day = spending_day(self._today, schedule.spent_day, agent.spent_day)
         approved = verdict.grant is not None
-        return refusal_reason(schedule, self._state, self._caps, day, approved=approved), verdict
+        charged = self._charged[schedule.agent_id]
+        why = refusal_reason(
+            schedule, self._state, self._caps, day, approved=approved, charged=charged
+        )
+        return why, verdict
 
     def next_attempt(
         self, schedule: Schedule, kind: SlotKind

@@ -1,6 +1,7 @@
 """Several targets: one loop serves them, each in its own lanes, and one in trouble holds up only
 its own. What a target that isn't a Letta server says of a turn is recorded beside the delivery."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -16,7 +17,8 @@ from promptyoself.rules.claim import Claim, orphans
 from promptyoself.rules.outcome import Abandoned, Delivered, Failed, Outcome
 from promptyoself.service.delivery.configured_targets import ConfiguredTargets
 from promptyoself.service.delivery.delivery import Delivery, Wait
-from promptyoself.service.schedules.change import modify
+from promptyoself.service.schedules.approvals import approve
+from promptyoself.service.schedules.change import modify, run_now
 from promptyoself.service.schedules.request import Request
 from promptyoself.service.upkeep.doctor import examine
 from promptyoself.targets.api import (
@@ -189,6 +191,33 @@ def test_an_agent_of_letta_code_has_several_turns_at_once(place: Place, code: Fa
 
     place.run(worker, until=all_sent)
     assert max(code.sends.values()) == max(place.letta.sends.values()) == 1
+
+
+def test_limits_hold_for_turns_side_by_side(var: Path, code: FakeCode) -> None:
+    """Prompts of one agent that are due at once, each in a conversation of its own, are charged one
+    by one to the agent's cap, to a schedule's budget and to an approval."""
+    place = Place(var, PROMPTYOSELF_DAILY_PER_AGENT="7")
+    place.targets["letta-code"] = code
+    for number in range(5):
+        place.add(LOCAL, f"p {number}")
+    one_a_day = place.add(LOCAL, "budget", every="1h", daily_budget=1)
+    approved = place.add(LOCAL, "approved", every="1h", tier=2)
+    approve(place.store, approved, "1h", 1, None, place.now(), allow_trigger=True)
+    for id_ in (one_a_day, approved):
+        for _ in range(3):
+            place.ahead += timedelta(seconds=0.01)
+            run_now(place.store, id_, None, place.now())
+    place.ahead += timedelta(seconds=2)
+    place.run(place.worker(concurrency=32))
+    assert code.sends.total() == 7
+    skipped = Counter(e["data"]["why"] for e in place.events() if e["type"] == "delivery.skipped")
+    assert skipped == {"budget": 2, "approval": 2}
+    place.add(LOCAL, "one too many")
+    place.add(LOCAL, "and another")
+    place.ahead += timedelta(seconds=2)
+    place.run(place.worker(concurrency=32))
+    assert code.sends.total() == 7
+    place.close()
 
 
 def test_what_is_in_doubt_is_looked_for_where_it_went(place: Place, code: FakeCode) -> None:
