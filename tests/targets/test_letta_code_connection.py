@@ -34,7 +34,16 @@ def server() -> Iterator[AppServer]:
 
 @pytest.fixture
 def target(server: AppServer) -> Iterator[LettaCode]:
-    client = LettaCode(server.url, TOKEN, call_timeout=0.5, anchored=False)
+    client = LettaCode(server.url, TOKEN, call_timeout=10, anchored=False)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def hasty(server: AppServer) -> Iterator[LettaCode]:
+    """One that waits no longer than a busy machine needs for an answer that does come."""
+    client = LettaCode(server.url, TOKEN, call_timeout=1.5, anchored=False)
+    client.check()
     yield client
     client.close()
 
@@ -187,16 +196,15 @@ def test_an_address(url: str, expected: tuple[str, str]) -> None:
 @pytest.mark.parametrize("message", [NEW, SHARED])
 @pytest.mark.parametrize("how", ["silent", "drops"])
 def test_before_the_message_is_sent_nothing_was_received(
-    server: AppServer, target: LettaCode, message: Message, how: str
+    server: AppServer, hasty: LettaCode, message: Message, how: str
 ) -> None:
     """Whatever is lost before that, the certain answer is that nothing has arrived."""
-    target.check()
-    kinds = {"conversation_list", "conversation_create"} if message is NEW else {"sync"}
-    for kind in {*kinds, "conversation_retrieve"} - ({"conversation_retrieve"} & kinds):
-        if message is NEW and kind == "conversation_retrieve":
-            continue
+    kinds = ["conversation_retrieve", "sync"]
+    if message is NEW:
+        kinds = ["conversation_list", "conversation_create"]
+    for kind in kinds:
         getattr(server, how).add(kind)
-        error = refusal(target.send, message)
+        error = refusal(hasty.send, message)
         assert error.kind == "retry", kind
         assert error.code in ("letta_code_timeout", "letta_code_connection_lost"), kind
         getattr(server, how).discard(kind)
@@ -208,17 +216,17 @@ def test_before_the_message_is_sent_nothing_was_received(
     [("silent", "letta_code_timeout"), ("drops", "letta_code_connection_lost")],
 )
 def test_once_it_is_sent_nobody_knows(
-    server: AppServer, target: LettaCode, how: str, code: str
+    server: AppServer, hasty: LettaCode, how: str, code: str
 ) -> None:
     getattr(server, how).add("input")
-    error = refusal(target.send, NEW)
+    error = refusal(hasty.send, NEW)
     assert (error.kind, error.code) == ("doubt", code)
-    assert refusal(target.run, "turn-otid-1").code == "run_not_found"
+    assert refusal(hasty.run, "turn-otid-1").code == "run_not_found"
 
 
-def test_reading_without_an_answer(server: AppServer, target: LettaCode) -> None:
+def test_reading_without_an_answer(server: AppServer, hasty: LettaCode) -> None:
     server.silent.add("conversation_list")
-    for call in (target.active_runs, lambda message: target.find(message, SINCE)):
+    for call in (hasty.active_runs, lambda message: hasty.find(message, SINCE)):
         error = refusal(call, NEW)
         assert (error.kind, error.code) == ("doubt", "letta_code_timeout")
 
@@ -226,18 +234,18 @@ def test_reading_without_an_answer(server: AppServer, target: LettaCode) -> None
 def test_a_sending_takes_no_longer_than_one_call(server: AppServer) -> None:
     """Another worker rests on that, which finds the claim of one that has died."""
     server.silent |= {"input"}
-    target = LettaCode(server.url, call_timeout=0.6, anchored=False)
+    target = LettaCode(server.url, call_timeout=1.0, anchored=False)
     target.check()
     slow = server._answers
 
     def slowly(frame: Any) -> Any:
-        time.sleep(0.25)
+        time.sleep(0.4)
         return slow(frame)
 
     server._answers = slowly  # type: ignore[method-assign]
     began = time.monotonic()
     error = refusal(target.send, NEW)
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 2.5
     assert (error.kind, server.kinds["input"]) == ("retry", 0)
     target.close()
 

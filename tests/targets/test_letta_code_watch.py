@@ -171,16 +171,14 @@ def test_a_turn_that_nothing_is_told_of_is_asked_for() -> None:
 
 
 def test_a_turn_that_waits_for_an_approval() -> None:
-    device = {"current_permission_mode": "standard", "pending_control_requests": [{"request": {}}]}
+    device = {"pending_control_requests": [{"request": {}}]}
     asks = {"type": "update_device_status", "device_status": device}
     watch, turn = seen(accepted(), *WORKS, loop("WAITING_ON_APPROVAL", "run-4"), asks)
     assert status(watch, turn) == ("waiting", None)
-    assert watch.mode == "standard"
     assert not watch.idle
     watch.see({**asks, "device_status": {"pending_control_requests": []}}, 0.0)
     watch.see(loop("EXECUTING_CLIENT_SIDE_TOOL", "run-4"), 0.0)
     assert status(watch, turn) == ("running", None)
-    assert watch.mode == "standard"
 
 
 def test_a_conversation_is_idle_when_nothing_works_and_nothing_waits() -> None:

@@ -225,17 +225,6 @@ class LettaCode:
     def check(self) -> None:
         self._connected()
 
-    def permission_mode(self, agent_id: str) -> str | None:
-        """In which mode an agent's tools ask for approvals: ``unrestricted`` is never. None: the
-        server doesn't tell.
-
-        Raises:
-            DeliveryError: ``retry``, ``unauthorized`` or ``doubt``.
-        """
-        questions = self._questions()
-        questions.sync(agent_id, DEFAULT)
-        return questions.connection.looking(agent_id, DEFAULT, lambda watch: watch.mode)
-
     def close(self) -> None:
         with self._opening:
             connection, self._connection = self._connection, None

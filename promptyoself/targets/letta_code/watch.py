@@ -72,7 +72,6 @@ class Watch:
         self.loop: str | None = None  # None: nothing was told of it yet
         self.told_at = float("-inf")  # when something was, last
         self.queue: list[dict[str, Any]] = []
-        self.mode: str | None = None  # of permissions
         self.active_run: str | None = None
         self.turns: list[Turn] = []  # ours that haven't ended
         self.was_busy = False  # since it was last set to False
@@ -120,8 +119,6 @@ class Watch:
         elif kind == "update_device_status":
             status = _dict(frame.get("device_status"))
             self._asks = bool(status.get("pending_control_requests"))
-            mode = status.get("current_permission_mode")
-            self.mode = mode if isinstance(mode, str) else self.mode
         elif kind == "stream_delta":
             self._ran(_dict(frame.get("delta")).get("run_id"))
         elif kind == "turn_finished":
