@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -28,11 +29,11 @@ def main() -> None:
     """Register, wait until it is due, deliver; print the figures."""
     prompts, seats = (int(argument) for argument in sys.argv[1:3])
     settings = load_settings(dict(os.environ))
-    store = Store(settings, {"via": "benchmark", "who": "b"}, warn=_complain)
+    store = Store(settings, {"via": "benchmark", "who": "b"}, warn=complain)
     letta = LettaClient(settings.base_url, settings.token, call_timeout=settings.call_timeout)
-    agents = [agent.id for agent in letta.agents()]
+    places = [(agent.id, None) for agent in letta.agents()]
     due = datetime.now(UTC) + timedelta(seconds=2 + prompts / 1000)
-    fill(store, agents, prompts, due)
+    fill(store, places, prompts, due)
     all_due = due + timedelta(microseconds=prompts)
     time.sleep((all_due - datetime.now(UTC)).total_seconds())  # an error where it took too long
     began, cpu = time.perf_counter(), time.process_time()
@@ -54,14 +55,24 @@ def main() -> None:
     print(json.dumps(answer))
 
 
-def fill(store: Store, agents: list[str], prompts: int, due: datetime) -> None:
-    """Register them in one append: each agent's turn comes again when all have had theirs."""
+def prompt(number: int) -> str:
+    """The text of the prompt of that number."""
+    return f"Look at the inbox, and answer what can't wait ({number})."
+
+
+def fill(
+    store: Store, places: Sequence[tuple[str, str | None]], prompts: int, due: datetime
+) -> None:
+    """Register them in one append. Each place, an agent and a conversation of its, has its turn
+    again when all have had theirs."""
     drafts = []
     for number in range(prompts):
         at = format_utc(due + timedelta(microseconds=number))
+        agent_id, conversation_id = places[number % len(places)]
         record = ScheduleRegistered(
-            agent_id=agents[number % len(agents)],
-            prompt=f"Look at the inbox, and answer what can't wait ({number}).",
+            agent_id=agent_id,
+            conversation_id=conversation_id,
+            prompt=prompt(number),
             schedule_type="once",
             schedule_value=at,
             timezone="UTC",
@@ -121,7 +132,8 @@ def quantiles(values: list[float]) -> tuple[float, float, float]:
     )
 
 
-def _complain(text: str) -> None:
+def complain(text: str) -> None:
+    """Say what the store warns of."""
     print(text, file=sys.stderr)
 
 

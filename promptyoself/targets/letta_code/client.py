@@ -184,6 +184,13 @@ class LettaCode:
 
     def find(self, message: Message, since: datetime) -> Found | None:
         questions = self._questions()
+        sent_to = self._sent_to(message)
+        if sent_to is not None:  # so that not all of the agent's conversations are looked through
+            messages = questions.messages(message.agent_id, sent_to, since)
+            found = trace(messages, message.otid, since)
+            if found.message_id is not None:
+                where = sent_to if message.conversation == NEW else None
+                return Found(found.message_id, None, found.date, where, found.answered)
         made = questions.made_for(message)
         places = made if message.conversation in (NEW, *made) else [*made, message.conversation]
         is_gap = False
@@ -299,6 +306,14 @@ class LettaCode:
         if answer.get("accepted") is True:
             return None
         return str(answer.get("error") or "refused")
+
+    def _sent_to(self, message: Message) -> str | None:
+        """Where this client has sent it, if that is where it is to go."""
+        with self._lock:
+            _, watch, _ = self._turns.get(_TURN + message.otid, (None, None, None))
+        if watch is None or message.conversation not in (NEW, watch.conversation_id):
+            return None
+        return watch.conversation_id
 
     def _run_not_found(self, run_id: str) -> DeliveryError:
         return DeliveryError(

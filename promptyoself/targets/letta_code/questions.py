@@ -18,6 +18,7 @@ Row = dict[str, Any]
 
 _PAGE = 200
 _MOST_PAGES = 1000
+_IDLE_FRESH = 60.0  # seconds
 _TAGS = ["origin:schedule"]  # as Letta Code's own schedules mark theirs
 
 
@@ -57,16 +58,18 @@ class Questions:
         """Have the server tell how that conversation stands, now and from now on. It succeeds
         whether or not there is such a conversation.
 
-        It isn't asked if it has told that within the last ``fresh`` seconds: the answer takes it a
-        tenth of a second, and it tells every change by itself.
+        It isn't asked if it has told that within the last ``fresh`` seconds, or a minute ago at
+        most that the conversation is idle: the answer takes it a fifth of the time of a turn, and
+        it tells every change by itself. A conversation that is idle no more refuses a message.
         """
         doing = "being told of a conversation"
-        told_at = self.connection.looking(agent_id, conversation_id, _told_at)
-        if time.monotonic() - told_at < fresh:
+        now = time.monotonic()
+        told_at, idle = self.connection.looking(agent_id, conversation_id, _told)
+        if now - told_at < (max(fresh, _IDLE_FRESH) if fresh and idle else fresh):
             return
         runtime = {"agent_id": agent_id, "conversation_id": conversation_id}
         self._ask("sync", doing, runtime=runtime, recover_approvals=False)
-        if self.connection.looking(agent_id, conversation_id, _told_at) == float("-inf"):
+        if self.connection.looking(agent_id, conversation_id, _told)[0] == float("-inf"):
             raise self._failures.unreadable(doing, self._failing)
 
     def agent(self, agent_id: str) -> Row:
@@ -159,5 +162,6 @@ class Questions:
         return self._rows({key: [answer.get(key)]}, key, doing)[0]
 
 
-def _told_at(watch: Watch) -> float:
-    return watch.told_at if watch.loop is not None else float("-inf")
+def _told(watch: Watch) -> tuple[float, bool]:
+    """When something was told of it, and whether it is idle."""
+    return watch.told_at if watch.loop is not None else float("-inf"), watch.idle
