@@ -28,6 +28,7 @@ class Traits(NamedTuple):
     busy_code: str  # the code of an attempt that gave way to other turns
     clock_margin: timedelta  # how far its clock may be behind ours
     caution: str = ""  # what people are told when it is first used
+    tells_ends: bool = False  # it tells by itself when a run ends: `Target.run` makes no call
 
 
 @dataclass(frozen=True, slots=True)

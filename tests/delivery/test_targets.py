@@ -392,3 +392,21 @@ def test_health_and_doctor_tell_targets_apart(place: Place, code: FakeCode) -> N
     checks = {check.name: check for check in examine(place.store, place.now(), place.targets)}
     assert checks["letta"].ok
     assert not checks["letta-code"].ok
+
+
+def test_a_turn_whose_end_is_told_by_itself_is_looked_at_more_often() -> None:
+    """No call is made for a look, so what is lost after a turn's end is half as much or less."""
+    lost = {}
+    for tells in (False, True):
+        bench = Bench()
+        bench.code.traits = CODE._replace(tells_ends=tells)  # type: ignore[misc]
+        ends = 61.0
+
+        def end(call: str, agent: str, bench: Bench = bench, ends: float = ends) -> None:
+            if call == "run" and bench.monotonic >= ends:
+                bench.code.become("completed")
+
+        bench.code.before = end
+        assert isinstance(bench.end(bench.delivery()), Delivered)
+        lost[tells] = bench.monotonic - ends
+    assert 0 <= lost[True] <= ends / 32 < lost[False] <= ends / 8

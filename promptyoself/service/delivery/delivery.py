@@ -64,6 +64,10 @@ between. So another worker that finds the claim of a dead one knows how late it 
 
 _SHORTEST_WAIT, _LONGEST_WAIT = 0.05, 10.0
 
+_ASKED, _TOLD = 8, 32
+"""Of the time waited, the part that passes until the next question, which the target is asked, or
+has answered before."""
+
 _LONGEST_RETRY_AFTER = 3600.0
 
 _SNAPSHOT_KEEPS = 1.0
@@ -241,7 +245,9 @@ class Delivery:
                 return self._answered(outcome)
             # Without a run it asks by itself; and late too, when it asks for more than its run.
             follows = self.run_id is not None and waited() < (_LEFTOVER / 2).total_seconds()
-            yield self._wait(_pace(waited()), "run" if follows else None)
+            is_told = self.run_id is not None and self._target.traits.tells_ends
+            pause = _pace(waited(), _TOLD if is_told else _ASKED)
+            yield self._wait(pause, "run" if follows else None)
 
     def _find_out(self, waited: float) -> Outcome | None:
         """What has become of it, or ``None`` where that can't be told yet."""
@@ -426,13 +432,14 @@ class Delivery:
 _Steps = Generator[Wait, None, Outcome]
 
 
-def _pace(waited: float) -> float:
+def _pace(waited: float, part: int = _ASKED) -> float:
     """How many seconds to wait until the next question, after ``waited`` seconds.
 
     It is an eighth of them. So a sixteenth is lost on average between a run's end and its being
-    found, however long the run takes; and a long run is asked for rarely.
+    found, however long the run takes; and a long run is asked for rarely. Where no call is made to
+    find that out, it is a smaller ``part``.
     """
-    return min(max(waited / 8, _SHORTEST_WAIT), _LONGEST_WAIT)
+    return min(max(waited / part, _SHORTEST_WAIT), _LONGEST_WAIT)
 
 
 def _unknown(error: str, run_id: str | None) -> Failed:

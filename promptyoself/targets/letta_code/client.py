@@ -76,6 +76,7 @@ class LettaCode:
         lists_runs=False,
         busy_code="letta_code_busy",
         clock_margin=timedelta(minutes=1),
+        tells_ends=True,
     )
 
     def __init__(
@@ -186,24 +187,18 @@ class LettaCode:
         questions = self._questions()
         sent_to = self._sent_to(message)
         if sent_to is not None:  # so that not all of the agent's conversations are looked through
-            messages = questions.messages(message.agent_id, sent_to, since)
-            found = trace(messages, message.otid, since)
-            if found.message_id is not None:
-                where = sent_to if message.conversation == NEW else None
-                return Found(found.message_id, None, found.date, where, found.answered)
+            is_own = message.conversation == NEW
+            found, _ = self._look(questions, message, sent_to, since, is_own=is_own)
+            if found is not None:
+                return found
         made = questions.made_for(message)
         places = made if message.conversation in (NEW, *made) else [*made, message.conversation]
         is_gap = False
         for place in places:
-            messages = questions.messages(message.agent_id, place, since)
-            found = trace(messages, message.otid, since)
-            if found.message_id is not None:
-                where = place if place in made else None
-                answered: bool | None = found.answered
-                if not answered and not self._is_idle(questions, message.agent_id, place):
-                    answered = None  # the agent may be at work on it
-                return Found(found.message_id, None, found.date, where, answered)
-            is_gap = is_gap or found.gap
+            found, gap = self._look(questions, message, place, since, is_own=place in made)
+            if found is not None:
+                return found
+            is_gap = is_gap or gap
         if is_gap:
             raise DeliveryError(
                 "permanent",
@@ -306,6 +301,21 @@ class LettaCode:
         if answer.get("accepted") is True:
             return None
         return str(answer.get("error") or "refused")
+
+    def _look(
+        self, questions: Questions, message: Message, place: str, since: datetime, *, is_own: bool
+    ) -> tuple[Found | None, bool]:
+        """The message in that conversation, or whether it may be in what was summed up there.
+        ``is_own``: the conversation was made for it."""
+        messages = questions.messages(message.agent_id, place, since)
+        found = trace(messages, message.otid, since)
+        if found.message_id is None:
+            return None, found.gap
+        answered: bool | None = found.answered
+        if not answered and not self._is_idle(questions, message.agent_id, place):
+            answered = None  # the agent may be at work on it
+        where = place if is_own else None
+        return Found(found.message_id, None, found.date, where, answered), False
 
     def _sent_to(self, message: Message) -> str | None:
         """Where this client has sent it, if that is where it is to go."""
