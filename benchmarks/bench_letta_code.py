@@ -118,9 +118,9 @@ def deliver(
             check=True,
         )
         stored = [message["otid"] for message in server.stored() if message.get("role") == "user"]
-    assert len(set(stored)) == len(stored) == prompts, (len(set(stored)), len(stored))
     answer: dict[str, Any] = json.loads(done.stdout)
     assert answer["delivered"] == prompts, answer
+    assert len(set(stored)) == len(stored) == prompts, (len(set(stored)), len(stored))
     return answer
 
 
@@ -129,10 +129,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("program", type=Path, help="the path of the `letta`")
     parser.add_argument("--prompts", type=int, default=PROMPTS)
+    parser.add_argument("--latency", type=float, action="append", help="of the model, in seconds")
     parser.add_argument("--concurrency", type=int, default=SEATS)
     asked = parser.parse_args()
     for is_new, places in PLACES.items():
-        for latency in LATENCIES:
+        for latency in asked.latency or LATENCIES:
             ours, floor = pair(
                 asked.program, asked.prompts, asked.concurrency, latency, 0, is_new=is_new
             )

@@ -53,6 +53,7 @@ def ours(url: str, places: list[Place], prompts: int, seats: int) -> dict[str, A
         "seconds": time.perf_counter() - began,
         "cpu": time.process_time() - cpu,
         "delivered": sum(line["delivered"] for line in report.executed),
+        "others": [line for line in report.executed if not line["delivered"]][:3],
         "mib_before": before,
         "mib_at_most": _peak(),
         **told_by_the_log(store),

@@ -32,7 +32,7 @@ _LONGEST = 900.0  # seconds that one conversation is kept
 _BEGINS = 60.0  # seconds within which the turn must have begun, for which it is kept
 _UNUSED = 60.0  # seconds without anything to keep, after which it ends
 _GLANCE = 1.0  # seconds between two looks
-_AT_ONCE = 8  # conversations that it is told of at the same time
+_AT_ONCE = 64  # conversations that it is told of at the same time: a sender waits for each
 
 
 class Kept(NamedTuple):
