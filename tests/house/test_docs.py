@@ -34,6 +34,8 @@ REASONS = {
     "make runs it",
     "a test at a terminal runs it",
     "make test-letta runs it",
+    "make test-letta-code runs it",
+    "it needs an account",
     "it changes your crontab",
     "it changes the system's services",
     "it waits for Letta's answer for minutes",

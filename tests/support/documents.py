@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTED_URL = "http://127.0.0.1:8283"
 DOCUMENTED_MCP = "http://127.0.0.1:8765/mcp"
 SERVERS = ("promptyoself sandbox", "promptyoself execute --loop", "promptyoself mcp")
+SERVERS += ("promptyoself letta-code up",)
 LOOSE = {"host", "value", "origin", "detail", "who", "pid", "software", "version", "bytes", "size"}
 LOOSE |= {"message", "hint", "error"}
 """Keys whose values depend on the machine, or are wording: they must be there, no more."""
@@ -102,7 +103,7 @@ class Reader:
         self._servers: list[subprocess.Popen[str]] = []
         (folder / "docs").symlink_to(ROOT / "docs")
         kept = {"LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT"}
-        self._environ = {
+        self.environ = {
             **{name: value for name, value in os.environ.items() if name in kept},
             "HOME": str(folder),
             "PYTHONPATH": str(install(folder)),
@@ -123,7 +124,7 @@ class Reader:
         )
         done = subprocess.run(
             ["bash", "-c", script],
-            env=self._environ,
+            env=self.environ,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -133,9 +134,9 @@ class Reader:
         return done.stdout.replace(self.url, DOCUMENTED_URL), done.returncode
 
     def _serve(self, command: str, lines: int) -> str:
-        if "execute" not in command:
+        if "execute" not in command and "letta-code" not in command:
             command += " --port 0"
-        environ = self._environ | {"LETTA_BASE_URL": self.url}
+        environ = self.environ | {"LETTA_BASE_URL": self.url}
         # A process group of its own, since bash stands between us and the server.
         server = subprocess.Popen(
             ["bash", "-c", f"{self._remembered}cd {self._folder}; exec {command}"],
@@ -152,7 +153,7 @@ class Reader:
             self._wait_for_a_loop()
         if "sandbox" in command:
             self.url = json.loads(output)["url"]
-            self._environ["LETTA_BASE_URL"] = self.url
+            self.environ["LETTA_BASE_URL"] = self.url
         if "mcp" in command:
             self.mcp_url = json.loads(output)["url"]
         output = output.replace(self.mcp_url, DOCUMENTED_MCP)
@@ -173,7 +174,11 @@ class Reader:
     def abandon(self) -> None:
         """Leave nothing running, however the test went."""
         for server in self._servers:
-            server.kill()
+            server.terminate()  # a kill would leave what it has started itself
+            try:
+                server.wait(timeout=15)
+            except subprocess.TimeoutExpired:
+                server.kill()
 
 
 def _listen(server: subprocess.Popen[str], said: Queue[str]) -> None:
