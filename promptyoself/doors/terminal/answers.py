@@ -163,7 +163,9 @@ def _is_filled(value: Any) -> bool:
 
 
 def _name(key: str) -> str:
-    return visible(_NAMES.get(key, key.replace("_", " ")), one_line=True)
+    is_id = key.startswith("sch_")  # which is to be copied
+    words = key if is_id else key.replace("_", " ")
+    return visible(_NAMES.get(key, words), one_line=True)
 
 
 def _value(value: Any, screen: Screen, key: str = "") -> Text:

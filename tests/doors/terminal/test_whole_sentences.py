@@ -1,12 +1,16 @@
 """What people are told in sentences stays whole at 80 columns, and says what it is about."""
 
+import io
 from pathlib import Path
 
 import pytest
 from calling import add, call
+from rich.console import Console
 from terminals import picture
 
 from promptyoself.doors.display import Reader, rendered
+from promptyoself.doors.terminal.forms import show
+from promptyoself.doors.terminal.screen import Screen
 
 _BAD = """
 [[schedule]]
@@ -123,3 +127,11 @@ def test_reasons_of_deliveries_are_whole(monkeypatch: pytest.MonkeyPatch) -> Non
     document = {"status": "success", "executed": [line], "skipped": []}
     shown = rendered("execute", document, Reader())[0].decode()
     assert _words(error) in _words(shown)
+
+
+def test_an_id_that_is_a_key_can_be_copied() -> None:
+    """Where an answer counts something for each schedule, the ids stand as they are."""
+    document = {"status": "success", "delivered": {"sch_16eca925": 1}, "next_run": None}
+    console = Console(file=io.StringIO(), width=80)
+    show("demo", document, Screen(console, "UTC", None))
+    assert "sch_16eca925" in console.file.getvalue()  # type: ignore[attr-defined]
