@@ -98,6 +98,8 @@ def _run(
     limit = limited(MAX_SECONDS, lambda: stop is not None and stop.why is not None)
     with _log_crashes(session, options.get("prompt")):
         try:
+            if options.get("agent_id"):
+                options["agent_id"] = session.agent_named(options["agent_id"], warns=False)
             with limit if is_limited else session.watched():
                 answer = function(session, **options)
         except PromptyoselfError as error:

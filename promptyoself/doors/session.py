@@ -292,10 +292,11 @@ class Session:
         except PromptyoselfError:  # of which a command that needs it complains
             return "UTC"
 
-    def agent_named(self, text: str | None) -> str | None:
+    def agent_named(self, text: str | None, *, warns: bool = True) -> str | None:
         """The id of the agent that Letta has told has that name, if one agent has it; else the text
-        as it is. A person is warned of a text that Letta has told nothing of and that doesn't look
-        like an id, each time: that a schedule has it doesn't make it an agent's."""
+        as it is. With ``warns``, a person is warned of a text that Letta has told nothing of and
+        that doesn't look like an id, each time: that a schedule has it doesn't make it an
+        agent's."""
         from promptyoself.core.ids import is_agent_id
         from promptyoself.events.target_names import implied_target
 
@@ -307,7 +308,7 @@ class Session:
         ids = [id_ for id_, name in names.items() if name == text]
         if len(ids) == 1 and not text.startswith("agent-"):
             return ids[0]
-        if self.for_people and text not in names:
+        if warns and self.for_people and text not in names:
             from promptyoself.core.times import shown
 
             known = f"{len(ids)} agents have" if len(ids) > 1 else "no agent is known by"

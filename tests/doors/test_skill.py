@@ -102,7 +102,7 @@ def test_wrong_places_are_refused(work: Path) -> None:
     for folder in ("file", ""):
         call("install-skill", "--dir", folder).error("invalid_value", 2)
     call("install-skill", "--dir", "a", "--global").error("conflicting_options", 2)
-    for agent in ("../../x", "a b", ".", ".."):
+    for agent in ("../../x", "a b", ".", "..", "nobody", "agent-/x"):
         call("install-skill", "--agent-id", agent).error("invalid_agent_id")
     (work / ".skills").mkdir(mode=0o500)
     (work / ".skills" / "promptyoself").touch()

@@ -109,6 +109,9 @@ def _next(schedule: Document, screen: Screen) -> Text:
         return screen.when(schedule["next_run"], rounded=True)
     if schedule.get("resume_at"):
         return Text.assemble(state("paused"), " until ", screen.clock(schedule["resume_at"]))
+    retries = [slot["retry_at"] for slot in schedule.get("open", ()) if slot.get("retry_at")]
+    if schedule["status"] == "active" and retries:
+        return Text.assemble("again ", screen.clock(min(retries)))
     return state("skipped" if _is_skipped(schedule) else schedule["status"])
 
 
@@ -179,7 +182,7 @@ def _show_card(
             ("reason", plain(schedule["reason"] or "")),
             ("created", screen.when(schedule["created_at"])),
             ("last sent", screen.when(schedule["last_run"])),
-            ("failing", _failures(schedule)),
+            ("failing" if schedule["failures"] else "last error", _failures(schedule)),
             ("open", _open_slots(schedule, screen)),
             ("invisible", _invisible(schedule)),
         ],
@@ -246,11 +249,13 @@ def _tier(schedule: Document) -> str:
 
 
 def _failures(schedule: Document) -> Text:
-    if not schedule["last_error"]:
+    error, times = schedule["last_error"], schedule["failures"]
+    if not error or (not times and any(slot.get("error") == error for slot in schedule["open"])):
         return Text("")
-    times = schedule["failures"]
+    if not times:
+        return plain(error)
     count = f" {times} times in a row" if times > 1 else ""
-    return Text.assemble(state("failed"), f"{count}: ", plain(schedule["last_error"]))
+    return Text.assemble(state("failed"), f"{count}: ", plain(error))
 
 
 def _open_slots(schedule: Document, screen: Screen) -> Text:

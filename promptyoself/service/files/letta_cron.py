@@ -160,7 +160,7 @@ def _answer(told: _Told, *, dry_run: bool) -> dict[str, Any]:
     there = len(told.taken) - new
     would = "would be registered" if dry_run else "registered"
     dry = "; this was a dry run" if dry_run else ""
-    left = "1 task was left" if len(told.left) == 1 else f"{len(told.left)} tasks were left"
+    left = "1 task wasn't taken" if len(told.left) == 1 else f"{len(told.left)} tasks weren't taken"
     answer: dict[str, Any] = {
         "count": new,
         "new": new,

@@ -198,6 +198,7 @@ _ONCE = (
     "24 h late; `modify --grace 5m` changes that.",
 )
 _ALWAYS = (
-    "The lines that Letta Code puts before a prompt stay: what woke the agent, and when. The "
-    "description, and that nobody is watching, isn't sent. `modify --no-envelope` leaves them out.",
+    "The lines that Letta Code puts before a prompt stay: what woke the agent, and when. `modify "
+    "--no-envelope` leaves them out. What else it says isn't sent: the description, and that "
+    "nobody is watching.",
 )

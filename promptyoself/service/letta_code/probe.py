@@ -76,7 +76,7 @@ def ask(url: str, token: str | None, timeout: float) -> Info:
             "letta_code_unreachable",
             f"No App Server answers at {url}: {error.strerror or error}.",
             "`promptyoself letta-code up` starts one on this machine. "
-            "PROMPTYOSELF_LETTA_CODE_URL says where it is, or is off where there is none.",
+            "If it is elsewhere, set PROMPTYOSELF_LETTA_CODE_URL to its address.",
         ) from None
     latency = round((time.monotonic() - began) * 1000)
     if status in (401, 403):

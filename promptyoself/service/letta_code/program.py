@@ -16,7 +16,8 @@ from promptyoself.targets.letta_code.failures import OLDEST
 
 _INSTALL = (
     "`python3 -m venv ~/letta-code && ~/letta-code/bin/pip install letta` installs Letta Code, in "
-    "an environment of its own. --program names its `letta`, where PATH doesn't lead to it."
+    "an environment of its own. Add ~/letta-code/bin to PATH, before any other `letta`. "
+    "`letta-code up` and `demo` take --program instead."
 )
 _PATIENCE = 60.0
 

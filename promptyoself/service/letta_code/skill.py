@@ -44,7 +44,7 @@ def agent_place(home: Path, agent_id: str) -> Place:
     Raises:
         PromptyoselfError: ``invalid_agent_id``.
     """
-    if not is_opaque_id(agent_id) or "/" in agent_id or agent_id.startswith("."):
+    if not is_opaque_id(agent_id) or "/" in agent_id or not agent_id.startswith("agent-"):
         raise PromptyoselfError(
             "invalid_agent_id",
             f"The agent's id {shown(agent_id)} isn't one of Letta Code's.",

@@ -243,7 +243,8 @@ def _deliveries(state: State, now: datetime, living: list[str]) -> Check:
     if vain:
         details.append(vain)
         hint = (
-            "`promptyoself test` tells whether Letta answers; `promptyoself show --id ID` why not."
+            "`promptyoself show --id ID` says why. `promptyoself test` tells whether Letta "
+            "answers; for Letta Code, add `--target letta-code`."
         )
     else:
         if codes := {slot.code for slot in state.open.values() if not slot.worker and slot.code}:

@@ -168,6 +168,10 @@ def test_names_of_agents_are_remembered(var: Path, sandbox: Sandbox) -> None:
     assert known_names(var) == {}
     call("agents").success()
     assert set(known_names(var).values()) == {"echo", "other"}
+    named = call("list", "--agent-id", "echo").success()
+    assert [line["agent_id"] for line in named["schedules"]] == [echo]
+    assert "warning" not in call("audit", "--agent-id", "echo").success()
+    assert "warning" in call("audit", "--agent-id", "nobody").success()
     file = var / "agent-names.json"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     remember_names(var, {"agent-9": "nine", echo: None})

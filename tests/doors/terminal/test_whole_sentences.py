@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from calling import add, call
+from conftest import Clock
 from rich.console import Console
 from terminals import picture
 
@@ -135,3 +136,19 @@ def test_an_id_that_is_a_key_can_be_copied() -> None:
     console = Console(file=io.StringIO(), width=80)
     show("demo", document, Screen(console, "UTC", None))
     assert "sch_16eca925" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_prompt_that_waits_says_when_it_is_tried_again(
+    var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A one-off that couldn't be sent has no further time, but another attempt. What it met is told
+    once."""
+    monkeypatch.setenv("PROMPTYOSELF_LETTA_CODE_URL", "ws://127.0.0.1:9")
+    id_ = add("--time", "in 5s", agent="agent-local-1")
+    clock.advance(seconds=6)
+    (tried,) = call("execute").success()["executed"]
+    assert tried["code"] == "letta_code_unreachable"
+    (line,) = [line for line in picture("list", columns=120).splitlines() if id_ in line]
+    assert "again today" in line
+    shown = _words(picture("show", "--id", id_))
+    assert shown.count("Cannot reach a Letta Code App Server") == 1
