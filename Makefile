@@ -25,7 +25,7 @@ test: $(READY) ## everything that a change must pass
 	@program=$$($(PYTHON) tests/letta_code/build.py) \
 		|| echo "Letta Code can't be installed here, so nothing is tried with it."; \
 		$(BIN)/python -m pytest --verbose --numprocesses 2 --dist worksteal \
-			$${program:+--letta-code "$$program"}
+			$${program:+--letta-code="$$program"}
 
 # The server is installed outside the tree, once; tests/letta_server/build.py says where.
 LETTA_PYTHON ?= $(PYTHON)

@@ -40,6 +40,7 @@ class Message:
     text: str
     otid: str  # the slot's own id, the same at every attempt
     title: str = ""  # of a conversation that is made for it
+    tried: bool = False  # it may have been sent before, and a conversation made for it
 
 
 class Sent(NamedTuple):

@@ -364,6 +364,26 @@ def test_a_conversation_that_is_gone_takes_its_history_along(bench: Bench) -> No
     assert outcome.code == "unknown"
 
 
+def test_in_doubt_a_target_that_may_be_wrong_is_asked_again(bench: Bench) -> None:
+    """P1: an App Server that doesn't know the agent may serve another store, for a while. What was
+    sent before is found once it is back; only after two hours nobody can tell any more."""
+    unknown = DeliveryError("retry", "agent_not_found", "It does not know that agent.")
+    until = [NOON + timedelta(minutes=30)]
+
+    def before(call: str, agent: str) -> None:
+        del agent
+        if call == "find" and bench.now < until[0]:
+            raise unknown
+
+    bench.code.before = before
+    bench.code.history["otid-1"] = Found("message-1", None, None, "local-conv-9", answered=True)
+    assert isinstance(bench.end(bench.delivery(in_doubt=True)), Delivered)
+    until[0] = NOON + timedelta(days=1)
+    outcome = bench.end(bench.delivery(in_doubt=True))
+    assert isinstance(outcome, Failed)
+    assert (outcome.code, bench.now >= NOON + timedelta(hours=2)) == ("unknown", True)
+
+
 def test_a_target_that_is_not_configured_says_so(place: Place, var: Path) -> None:
     """P9: prompts wait for their target to be configured, each pass says why, and nothing else is
     held up."""

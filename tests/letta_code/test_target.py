@@ -1,6 +1,7 @@
 """What only the target `letta-code` promises, with a real App Server: turns outlive their senders,
 and each way for a turn to end badly is told apart."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -114,6 +115,26 @@ def test_a_turn_outlives_its_sender(
     assert begun(target, message).answered
     assert letta_code.copies(message.otid) == 1
     assert ended(target, fresh(agent, conversation=place)).status == "completed"
+
+
+def test_a_conversation_that_was_renamed_is_found(
+    letta_code: AppServer, target: LettaCode, agent: str
+) -> None:
+    """A person gives the conversation that was made for a prompt another title. A process that
+    knows nothing of the send finds the prompt all the same, and would send it nowhere else."""
+    message = fresh(agent)
+    made = target.send(message).conversation_id
+    until(lambda: not target.active_runs(message))
+    with letta_code.connect() as wire:
+        renamed = wire.ask("conversation_update", conversation_id=made, body={"summary": "Mine."})
+        assert renamed["success"], renamed
+    another = LettaCode(letta_code.url)
+    again = dataclasses.replace(message, tried=True)
+    found = another.find(again, since())
+    assert found is not None
+    assert found.conversation_id == made
+    assert another.send(again).conversation_id == made
+    another.close()
 
 
 def test_without_an_anchor_it_is_cut_off(

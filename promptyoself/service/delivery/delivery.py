@@ -64,9 +64,7 @@ between. So another worker that finds the claim of a dead one knows how late it 
 
 _SHORTEST_WAIT, _LONGEST_WAIT = 0.05, 10.0
 
-_ASKED, _TOLD = 8, 32
-"""Of the time waited, the part that passes until the next question, which the target is asked, or
-has answered before."""
+_ASKED, _TOLD = 8, 32  # parts of the time waited, until the target is asked, or had told, the next
 
 _LONGEST_RETRY_AFTER = 3600.0
 
@@ -94,8 +92,14 @@ class Delivery:
         self.claim = claim
         self.run_id = claim.run_id  # once it is known
         self._conversation_id: str | None = None  # of the one that was made for it, once known
+        is_late = claim.claimed_at - parse_utc(claim.slot) > _SEND_WINDOW
         self._message = Message(
-            claim.agent_id, claim.conversation, claim.text, claim.otid, claim.title
+            claim.agent_id,
+            claim.conversation,
+            claim.text,
+            claim.otid,
+            claim.title,
+            tried=claim.in_doubt or claim.attempt > 1 or is_late,
         )
         self.wait = Wait(0.0, not claim.in_doubt, None if claim.in_doubt else "agent")
         self._target = target
@@ -204,7 +208,6 @@ class Delivery:
         asked for before the history, so that a run that ends in between is in the history.
         """
         claim = self.claim
-        late = claim.claimed_at - parse_utc(claim.slot) > _SEND_WINDOW
         while True:
             try:
                 active = self._active_runs()
@@ -212,7 +215,7 @@ class Delivery:
                 own = next((run for run in active if run.otid == claim.otid), None)
                 busy = any(self._is_fresh(run) for run in active)
                 if own is None and not busy:
-                    sent = self._find() if claim.attempt > 1 or late else None
+                    sent = self._find() if self._message.tried else None
                     return self._arrived(sent) if sent else None
             except DeliveryError as error:
                 if error.code != HISTORY_GAP:
@@ -347,10 +350,11 @@ class Delivery:
         """Without an answer it stays in doubt, unless there will never be one.
 
         There will never be one where the agent, or its conversation, was deleted with its history.
+        A target that can't be sure of that says ``retry``, and is asked for two hours.
         """
-        if error.code not in _GONE and (
-            error.kind != "permanent" or waited < _LEFTOVER.total_seconds()
-        ):
+        is_gone, is_final = error.code in _GONE, error.kind == "permanent"
+        may_pass = not (is_gone or is_final) or waited < _LEFTOVER.total_seconds()
+        if may_pass and not (is_gone and is_final):
             self._met_with(error, True)
             return None
         text = f"{error.message} It can't be told any more whether it arrived."

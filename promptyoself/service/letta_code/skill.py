@@ -76,6 +76,13 @@ def write_skill(place: Place, *, force: bool) -> tuple[Path, bool]:
         OSError: the folder can't be written.
     """
     path = place.folder / _FILE
+    if path.exists() and not path.is_file():  # a pipe, say, which nobody may ever write to
+        raise PromptyoselfError(
+            "skill_exists",
+            f"{path} is no file.",
+            "Remove it, or name another folder with --dir.",
+            path=str(path),
+        )
     before = path.read_bytes() if path.exists() else None
     text = _TEXT.read_bytes()
     content = text + _MARK.format(digest=_digest(text)).encode()

@@ -184,6 +184,14 @@ class LettaCode:
         return turn_failure(run)
 
     def find(self, message: Message, since: datetime) -> Found | None:
+        try:
+            return self._find(message, since)
+        except DeliveryError as error:
+            if error.code == "conversation_not_found":
+                error.kind = "retry"  # another store may be served there for a while
+            raise
+
+    def _find(self, message: Message, since: datetime) -> Found | None:
         questions = self._questions()
         sent_to = self._sent_to(message)
         if sent_to is not None:  # so that not all of the agent's conversations are looked through

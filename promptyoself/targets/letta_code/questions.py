@@ -20,6 +20,7 @@ _PAGE = 200
 _MOST_PAGES = 1000
 _IDLE_FRESH = 60.0  # seconds
 _TAGS = ["origin:schedule"]  # as Letta Code's own schedules mark theirs
+_MOST_CONVERSATIONS = 100_000
 
 
 class Questions:
@@ -100,14 +101,16 @@ class Questions:
         """The conversations that were made for a message, the oldest first. There is one at most,
         unless the server made one after nobody waited for it any more."""
         doing = "listing conversations"
-        query = {
-            "agent_id": message.agent_id,
-            "summary_search": message.otid,
-            "include_hidden": True,
-            "limit": _PAGE,
-        }
+        of_agent = {"agent_id": message.agent_id, "include_hidden": True}
+        query = {**of_agent, "summary_search": message.otid, "limit": _PAGE}
         answer = self._ask("conversation_list", doing, query=query)
         rows = self._rows(answer, "conversations", doing)
+        if not rows and message.tried:
+            # Somebody may have given it another summary since. The server doesn't search in tags.
+            query = {**of_agent, "limit": _MOST_CONVERSATIONS}
+            answer = self._ask("conversation_list", doing, query=query)
+            every = self._rows(answer, "conversations", doing)
+            rows = [row for row in every if _mark(message) in (row.get("tags") or ())]
         # Should a person have put the otid into another one's summary, that one is younger.
         rows.sort(key=lambda row: (str(row.get("created_at")), len(row["id"]), row["id"]))
         return [row["id"] for row in rows]
@@ -118,7 +121,7 @@ class Questions:
         body = {
             "agent_id": message.agent_id,
             "summary": f"{message.title} [{message.otid}]".lstrip(),
-            "tags": _TAGS,
+            "tags": [*_TAGS, _mark(message)],
         }
         answer = self._ask("conversation_create", doing, body=body)
         conversation_id: str = self._row(answer, "conversation", doing)["id"]
@@ -160,6 +163,11 @@ class Questions:
 
     def _row(self, answer: Row, key: str, doing: str) -> Row:
         return self._rows({key: [answer.get(key)]}, key, doing)[0]
+
+
+def _mark(message: Message) -> str:
+    """The tag of the conversation that is made for a message."""
+    return f"otid:{message.otid}"
 
 
 def _told(watch: Watch) -> tuple[float, bool]:
