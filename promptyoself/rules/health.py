@@ -48,19 +48,20 @@ def failing(state: State) -> str:
     return f"the latest delivery failed of {_counted(ids)}" if ids else ""
 
 
-def targets_in_use(state: State) -> frozenset[TargetName]:
+def targets_in_use(state: State, *, thorough: bool = False) -> frozenset[TargetName]:
     """Where the prompts of schedules go that aren't over.
 
     Of the agents that an id says to be a target's, schedules are read until one goes there. So a
-    schedule that goes elsewhere, against its agent's id, may be overlooked.
+    schedule that goes elsewhere, against its agent's id, may be overlooked, unless this is to be
+    ``thorough`` and reads all of them.
     """
     used: set[TargetName] = set()
     for agent_id, agent in state.agents.items():
-        if agent.unfinished and implied_target(agent_id) not in used:
+        if agent.unfinished and (thorough or implied_target(agent_id) not in used):
             for id_ in agent.unfinished:
                 target = target_of(agent_id, state.schedules[id_].target)
                 used.add(target)
-                if target == implied_target(agent_id):
+                if target == implied_target(agent_id) and not thorough:
                     break
     return frozenset(used)
 

@@ -31,6 +31,7 @@ from promptyoself.targets.api import (
     Sent,
     Traits,
 )
+from promptyoself.targets.unconfigured import Unconfigured
 
 LOCAL = "agent-local-1"
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -405,6 +406,10 @@ def test_health_and_doctor_tell_targets_apart(place: Place, code: FakeCode) -> N
     watched.targets["letta-code"] = code
     assert {"letta"} == {c.name for c in watched.monitor.health()} & {"letta", "letta-code"}
     place.add(LOCAL, time="in 1h")
+    unreachable = Unconfigured("letta-cloud", "")
+    place.targets["letta-cloud"] = watched.targets["letta-cloud"] = unreachable
+    place.store.settings = place.store.settings._replace(letta_cloud=True)
+    place.add(LOCAL, "elsewhere", time="in 1h", target="letta-cloud")
     code.before = down
     health = {check.name: check for check in watched.monitor.health()}
     assert health["letta"].ok
@@ -412,6 +417,7 @@ def test_health_and_doctor_tell_targets_apart(place: Place, code: FakeCode) -> N
     checks = {check.name: check for check in examine(place.store, place.now(), place.targets)}
     assert checks["letta"].ok
     assert not checks["letta-code"].ok
+    assert not checks["letta-cloud"].ok
 
 
 def test_a_turn_whose_end_is_told_by_itself_is_looked_at_more_often() -> None:

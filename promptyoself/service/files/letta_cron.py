@@ -92,7 +92,7 @@ def tasks_of(content: bytes) -> list[dict[str, Any]]:
         message = f"The file has more than {MAX_BYTES // 1024**2} MiB."
         raise PromptyoselfError("file_too_large", message, "Nothing was registered.")
     try:
-        document = orjson.loads(content)
+        document = orjson.loads(content.removeprefix(b"\xef\xbb\xbf"))
     except orjson.JSONDecodeError as error:
         raise _invalid(f"It isn't JSON: {error}.") from None
     if not isinstance(document, dict) or "version" not in document:

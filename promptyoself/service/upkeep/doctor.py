@@ -79,7 +79,7 @@ def examine(
     if log.ok:
         checks += _schedules(store, now, require_loop, allow_no_loop, allow_failed, quick)
     if targets is not None:
-        used = log.ok and targets_in_use(store.snapshot().state)
+        used = log.ok and targets_in_use(store.snapshot().state, thorough=not quick)
         for name in sorted(used or frozenset[TargetName]({"letta"})):
             checks.append(_guarded(name, partial(_target, store, targets[name])))
     if os.environ.get("PROMPTYOSELF_DB_PATH"):

@@ -167,7 +167,7 @@ class LettaCode:
         with self._lock:
             connection, watch, turn = self._turns.get(run_id, (None, None, None))
         if connection is None or watch is None or turn is None:
-            raise self._run_not_found(run_id)
+            raise self._run_not_found()
         where = (watch.agent_id, watch.conversation_id)
         if turn.is_silent(time.monotonic()) and connection.alive:
             Questions(connection, self._failures, self._timeout).sync(*where)
@@ -177,7 +177,7 @@ class LettaCode:
             lambda watch: (turn.status(now, asks=watch.asks), turn.error, turn.is_over(now)),
         )
         if not is_over and (not connection.alive or turn.stage == "offered"):
-            raise self._run_not_found(run_id)
+            raise self._run_not_found()
         return Run(run_id, watch.agent_id, status, turn.otid, None, error)
 
     def failure(self, run: Run) -> RunFailure:
@@ -333,12 +333,12 @@ class LettaCode:
             return None
         return watch.conversation_id
 
-    def _run_not_found(self, run_id: str) -> DeliveryError:
+    def _run_not_found(self) -> DeliveryError:
         return DeliveryError(
             "permanent",
             "run_not_found",
-            f"{run_id} isn't known here: another process has begun it, or the connection to "
-            f"{self._address.shown} was lost since.",
+            f"The connection to {self._address.shown} was lost during the turn, or another process "
+            "has begun it. So the agent's history is looked through.",
         )
 
 

@@ -240,7 +240,9 @@ class Connection:
         with self._lock:
             spent = len(self._watches) >= _MOST_CONVERSATIONS or now - self._used > _UNUSED
             at_work = self._waiting or any(
-                not turn.is_over(now) for watch in self._watches.values() for turn in watch.turns
+                not (turn.is_over(now) or turn.is_forgotten(now))
+                for watch in self._watches.values()
+                for turn in watch.turns
             )
             if not spent or at_work:
                 return False

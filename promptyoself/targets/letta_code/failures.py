@@ -181,10 +181,9 @@ class Failures:
         return DeliveryError(
             "retry",
             "agent_not_found",
-            f"{sentence} An agent that another program has made since the App Server was started "
-            "is unknown to it until it is started again.",
-            "`promptyoself agents --target letta-code` lists those that it knows. If the agent was "
-            "made later, start the App Server again.",
+            f"{sentence} `promptyoself agents --target letta-code` lists those that it knows. It "
+            "knows one that was made later after its next start.",
+            "If the agent was made since the App Server was started, start that again.",
         )
 
 

@@ -19,6 +19,8 @@ _ENDS_LATE = 5.0
 """Seconds after which a turn is over that the server no longer works on, though it hasn't told its
 end. It tells the end of one that was broken off only when the model's answer is over."""
 
+_NEVER_ANSWERED = 600.0  # seconds; no request is waited for that long
+
 _MOST_RUNS = 100
 _LONGEST_ERROR = 1000  # characters
 
@@ -46,6 +48,10 @@ class Turn:
         """Whether its end was told, or is taken for granted by now."""
         left = self.idle_since is not None and now - self.idle_since > _ENDS_LATE
         return self.stage == "over" or (self.stage == "begun" and left)
+
+    def is_forgotten(self, now: float) -> bool:
+        """Whether the server won't say any more if it takes the prompt."""
+        return self.stage == "offered" and now - self.begun_at > _NEVER_ANSWERED
 
     def is_silent(self, now: float) -> bool:
         """Whether nothing was told of it for so long that one should ask."""
@@ -102,7 +108,7 @@ class Watch:
         """The turn that an ``input`` with this id will begin, if the server accepts that."""
         for earlier in [turn for turn in self.turns if turn.is_over(now)]:
             self._end(earlier, None)
-        turn = Turn(otid, request_id)
+        turn = Turn(otid, request_id, begun_at=now)
         self.turns.append(turn)
         return turn
 
