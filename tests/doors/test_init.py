@@ -64,6 +64,17 @@ def test_names_are_known_before_there_is_a_data_directory(
     assert call("show", id_).success()["schedule"]["agent_id"] == letta.agents[1]
 
 
+def test_an_address_of_letta_code_is_tried_as_one(home: Path) -> None:
+    """Where no App Server answers, nothing is written; with --skip-letta the address is."""
+    error = call("init", "--yes", "--url", "ws://127.0.0.1:9").error("letta_code_unreachable")
+    assert "--skip-letta" in error["hint"]
+    assert values(home) == {}
+    call("init", "--yes", "--skip-letta", "--url", "ws://127.0.0.1:9").success()
+    assert values(home)["PROMPTYOSELF_LETTA_CODE_URL"] == "ws://127.0.0.1:9"
+    assert "LETTA_BASE_URL" not in values(home)
+    call("init", "--yes", "--url", "ws://u:p@127.0.0.1:9").error("invalid_setting")
+
+
 def test_again_it_changes_only_what_is_answered_otherwise(home: Path, letta: Sandbox) -> None:
     """What is set stays the default, and other lines stay as they are."""
     call("config", "set", "interval", "5").success()

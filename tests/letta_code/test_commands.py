@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from calling import call
+from installed import home, place  # noqa: F401
 from letta_code.server import LettaCode
 from target_contract import until
 
@@ -32,6 +33,24 @@ def test_its_agents_are_listed_and_asked_for(server: LettaCode) -> None:
     error = call(*ASKED, f"{agent}-none").error("agent_not_found")
     assert server.address in error["message"]
     assert "--target letta-code" in error["hint"]
+
+
+def test_a_machine_with_letta_code_alone_is_set_up(
+    letta_code: LettaCode, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`init` takes the address of an App Server, tries it, and offers its agents."""
+    agent = letta_code.agent()
+    given = ("--url", letta_code.address, "--tz", "Europe/London", "--agent-id", agent)
+    answer = call("init", "--yes", *given).success()
+    assert answer["changed"] == [
+        "PROMPTYOSELF_LETTA_CODE_URL", "PROMPTYOSELF_TZ", "PROMPTYOSELF_DEFAULT_AGENT_ID"
+    ]  # fmt: skip
+    assert (answer["url"], answer["agent_id"]) == (letta_code.address, agent)
+    again = call("init", "--yes").success()
+    assert (again["changed"], again["url"]) == ([], letta_code.address)
+    registered = call("register", "--prompt", "Hello.", "--every", "1h", "--check").success()
+    shown = call("show", registered["id"]).success()["schedule"]
+    assert (shown["agent_id"], shown["target"]) == (agent, "letta-code")
 
 
 def test_each_fire_tells_its_conversation(server: LettaCode) -> None:

@@ -24,22 +24,27 @@ from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
 
 if TYPE_CHECKING:
+    from promptyoself.events.target_names import TargetName
     from promptyoself.targets.api import Agent
 
 _URL, _ZONE, _AGENT = "LETTA_BASE_URL", "PROMPTYOSELF_TZ", "PROMPTYOSELF_DEFAULT_AGENT_ID"
+_CODE_URL = "PROMPTYOSELF_LETTA_CODE_URL"
 _TRIES = 3
 _SHOWN = 20
 
 
 class _Server(NamedTuple):
-    """A Letta server that has answered."""
+    """A Letta server, or an App Server of Letta Code, that has answered."""
 
+    title: str  # what it is
     version: str
     agents: list[Agent]
 
 
 @command("init", mends_settings=True)
-@click.option("--url", metavar="URL", help="The address of the Letta server.")
+@click.option(
+    "--url", metavar="URL", help="The address of the Letta server; ws://… is Letta Code's."
+)
 @click.option("--agent-id", metavar="AGENT", help="The agent where --agent-id isn't given.")
 @click.option("--tz", metavar="ZONE", help="The time zone of times that name none.")
 @click.option("--service/--no-service", default=None, help="Start the loop with the machine.")
@@ -56,7 +61,8 @@ def init_command(
 ) -> Document:
     """Set up: the server, time zone, agent and service.
 
-    It asks where Letta is, tries that server, and writes the answers into the file of settings.
+    It asks where Letta is, tries that server, and writes the answers into the file of settings. An
+    address that begins with ws:// is that of an App Server of Letta Code.
     Each question offers what is set now, so running it again changes only what you answer
     differently. With --yes it asks nothing, for scripts. A password or an API key is asked for when
     Letta wants one; in scripts, set it before, by `promptyoself config set LETTA_API_KEY -`.
@@ -112,7 +118,7 @@ class _Setup:
         return {
             "file": str(path),
             "changed": changed,
-            "url": Source(self.sources[_URL].setting, self.changes[_URL] or "", "").shown,
+            "url": self._shown_address(),
             "version": server.version if server else None,
             "agents": len(server.agents) if server else None,
             "agent_id": agent,
@@ -120,6 +126,10 @@ class _Setup:
             "service": installed,
             "message": self._message(changed, agent, installed),
         }
+
+    def _shown_address(self) -> str:
+        name = _CODE_URL if _CODE_URL in self.changes else _URL
+        return Source(self.sources[name].setting, self.changes[name] or "", "").shown
 
     def _say(self, text: str) -> None:
         """Tell the person who is being asked something."""
@@ -147,7 +157,9 @@ class _Setup:
         self._say(f"The answers go to {settings_path()}.")
         if (program := letta_code()) is not None:
             self._say(
-                f"Letta Code is installed ({program}). If its agents are in Letta's cloud, the "
+                f"Letta Code is installed ({program}). For its agents on this machine, start "
+                "`promptyoself letta-code up` in another terminal; the address is "
+                f"{self.sources[_CODE_URL].setting.default}. If they are in Letta's cloud, the "
                 "address is https://api.letta.com."
             )
 
@@ -158,17 +170,20 @@ class _Setup:
         are to be written all the same."""
 
         def checked(text: str) -> str:
-            check_value(_URL, text)
+            check_value(_setting_of(text), text)
             return text
 
         if url is not None:
             checked(url)
         server = None
         while True:
-            address = url or self._now(_URL, self.sources[_URL].value)
+            is_code = self._now(_URL, "") == "" and self._now(_CODE_URL, "off") != "off"
+            address = url or self.sources[_CODE_URL if is_code else _URL].value
             if url is None and self.asks:
                 address = self._ask("Address of your Letta server", address, checked)
-            self.changes[_URL] = address.strip().rstrip("/")
+            for name in (_URL, _CODE_URL):  # of what was answered before
+                self.changes.pop(name, None)
+            self.changes[_setting_of(address)] = address.strip().rstrip("/")
             if self.skips_letta:
                 return None
             try:
@@ -187,22 +202,25 @@ class _Setup:
                     raise PromptyoselfError("not_confirmed", "Nothing was written.", "") from None
                 continue
             count = len(server.agents)
-            self._say(f"Letta {server.version} answers there, with {count} agents.")
+            self._say(f"{server.title} {server.version} answers there, with {count} agents.")
             return server
 
     def _try_server(self, address: str) -> _Server:
         """What the server says, which may want a password first."""
-        token = self.session.settings.token
+        is_code = _setting_of(address) == _CODE_URL
+        settings = self.session.settings
+        known = token = settings.letta_code_token if is_code else settings.token
         is_cloud = address.partition("//")[2].partition("/")[0].endswith("letta.com")
         for tries_left in reversed(range(_TRIES)):
             try:
                 server = _ask_letta(address, token)
-                if token is not None and token != self.session.settings.token:
+                if token is not None and token != known:
                     name = "LETTA_API_KEY" if is_cloud else "LETTA_SERVER_PASSWORD"
-                    self.changes[name] = token
+                    self.changes["PROMPTYOSELF_LETTA_CODE_TOKEN" if is_code else name] = token
                 return server
             except PromptyoselfError as error:
-                if error.code != "letta_unauthorized" or not self.asks or not tries_left:
+                is_refused = error.code in ("letta_unauthorized", "letta_code_unauthorized")
+                if not is_refused or not self.asks or not tries_left:
                     raise
                 self._say(error.message)
             token = click.prompt("Its password or API key (not shown)", hide_input=True, err=True)
@@ -286,11 +304,18 @@ class _Setup:
 
 def _ask_letta(address: str, token: str | None) -> _Server:
     """Raises PromptyoselfError: why it can't be reached, or doesn't let us in."""
-    from promptyoself.doors.commands.delivery import deliverer
+    from promptyoself.service.delivery.configured_targets import target_for
 
-    settings = load_settings({_URL: address}, with_file=False)
-    with closing(deliverer(settings._replace(token=token, call_timeout=10.0))) as letta:
-        return _Server(letta.health(), letta.agents())
+    settings = load_settings({_setting_of(address): address}, with_file=False)
+    settings = settings._replace(token=token, letta_code_token=token, call_timeout=10.0)
+    name: TargetName = "letta-code" if _setting_of(address) == _CODE_URL else "letta"
+    with closing(target_for(settings, name)) as target:
+        return _Server(target.traits.title, target.health(), target.agents())
+
+
+def _setting_of(address: str) -> str:
+    """The setting that an address is for: App Servers of Letta Code are reached by a WebSocket."""
+    return _CODE_URL if address.strip().startswith(("ws://", "wss://")) else _URL
 
 
 def _chosen(text: str, agents: list[Agent]) -> str:
