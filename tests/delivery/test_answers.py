@@ -368,3 +368,19 @@ def test_a_target_is_asked_by_its_name(
     monkeypatch.setenv("PROMPTYOSELF_LETTA_CODE_URL", "off")
     error = call(command, "--target", "letta-code").error("target_not_configured")
     assert "PROMPTYOSELF_LETTA_CODE_URL" in error["message"]
+
+
+@pytest.mark.parametrize("command", ["agents", "test"])
+def test_where_no_letta_answers_the_other_target_is_named(
+    var: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """A machine may have Letta Code alone. Who names a target, or has no Letta Code, is told only
+    of that."""
+    advice = "For agents of Letta Code: `--target letta-code`."
+    monkeypatch.setenv("LETTA_BASE_URL", "http://127.0.0.1:9")
+    hint = call(command).error("letta_unreachable")["hint"]
+    assert hint.startswith("Start the server")
+    assert hint.endswith(advice)
+    assert advice not in call(command, "--target", "letta").error("letta_unreachable")["hint"]
+    monkeypatch.setenv("PROMPTYOSELF_LETTA_CODE_URL", "off")
+    assert advice not in call(command).error("letta_unreachable")["hint"]

@@ -9,6 +9,7 @@ from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, cast
 
 import click
+from click.core import ParameterSource
 
 from promptyoself.core.errors import PromptyoselfError, WrongUsage
 from promptyoself.doors.agent_names import remember_names
@@ -259,7 +260,7 @@ def agents_command(session: Session, target: TargetName) -> answers.AgentList:
     their count; a caller who is pinned to one agent sees that one alone.
     """
     settings = session.settings
-    with closing(_asked(settings, target)) as way:
+    with _telling_of_letta_code(settings), closing(_asked(settings, target)) as way:
         agents = [
             agent for agent in _agents(settings, way) if settings.only_agent in (None, agent.id)
         ]
@@ -278,18 +279,31 @@ def test_command(session: Session, target: TargetName) -> answers.LettaTest:
     Use it where prompts don't arrive. Answers with its url, version and latency_ms, or with an
     error that says what is in the way.
     """
-    began = time.monotonic()
-    with closing(_asked(session.settings, target)) as way:
+    began, settings = time.monotonic(), session.settings
+    with _telling_of_letta_code(settings), closing(_asked(settings, target)) as way:
         version = way.health()
         answered = time.monotonic() - began
-        count = len(_agents(session.settings, way))  # health needs no password; this does
+        count = len(_agents(settings, way))  # health needs no password; this does
     return {
-        **_where(session.settings, target),
+        **_where(settings, target),
         "version": version,
         "agents": count,
         "latency_ms": round(answered * 1000),
         "message": f"{way.traits.title} answers.",
     }
+
+
+@contextmanager
+def _telling_of_letta_code(settings: Settings) -> Iterator[None]:
+    """Advise the other target where no target was named and no Letta server can be reached."""
+    try:
+        yield
+    except PromptyoselfError as error:
+        source = click.get_current_context().get_parameter_source("target")
+        is_named = source is not ParameterSource.DEFAULT
+        if error.code == "letta_unreachable" and settings.letta_code_url and not is_named:
+            error.hint = f"{error.hint} For agents of Letta Code: `--target letta-code`."
+        raise
 
 
 def _where(settings: Settings, target: TargetName) -> answers.Asked:
