@@ -1,6 +1,7 @@
 """The targets by name, and what follows from a name and an id alone: where a schedule's prompts go,
 into which conversation, and what they have to wait for there."""
 
+import re
 from typing import Literal, get_args
 
 TargetName = Literal["letta", "letta-code", "letta-cloud"]
@@ -19,6 +20,18 @@ TARGET_TITLES: dict[TargetName, str] = {
 NEW, DEFAULT = "new", "default"
 """What a conversation may be instead of an id: one that is made for each fire, or the agent's own.
 """
+
+
+_UUID_ID = re.compile(r"conv-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.I).fullmatch
+_OTHER_ID = re.compile(r"local-conv-[0-9]+|conv-\S+", re.ASCII).fullmatch
+
+
+def is_likely_conversation(text: str, target: TargetName | None) -> bool:
+    """Whether it is one of the words for a conversation, or has the form of a conversation's id at
+    that target. ``None``: at any target."""
+    if text.casefold() in (NEW, DEFAULT) or _UUID_ID(text):
+        return True
+    return target != "letta" and _OTHER_ID(text) is not None
 
 
 def implied_target(agent_id: str) -> TargetName:

@@ -314,6 +314,9 @@ def test_an_edited_text_has_both(
 # --- what people and agents see -------------------------------------------------------------------
 
 
+SERVED = "conv-00000000-0000-4000-8000-000000000001"
+
+
 def seen(*arguments: str) -> str:
     """An answer as a person reads it."""
     return call(*arguments, "--format", "table").out.decode()
@@ -323,11 +326,15 @@ def seen(*arguments: str) -> str:
     ("agent", "asked", "words"),
     [
         (AGENT, (), None),
-        (AGENT, ("--conversation", "conv-1"), "Letta, conversation conv-1"),
+        (AGENT, ("--conversation", SERVED), f"Letta, conversation {SERVED}"),
         (AGENT, ("--conversation", "new"), "Letta, a new conversation each fire"),
         (LOCAL, (), "Letta Code, a new conversation each fire"),
         (LOCAL, ("--conversation", "default"), "Letta Code, the agent's own conversation"),
-        (AGENT, (*CLOUD, "--conversation", "conv-1"), "Letta Cloud, conversation conv-1"),
+        (
+            AGENT,
+            (*CLOUD, "--conversation", "conv-1"),
+            "Letta Cloud (untested), conversation conv-1",
+        ),
     ],
 )
 def test_a_person_reads_where_prompts_go(

@@ -182,3 +182,35 @@ def test_a_person_is_warned_of_an_unlikely_agent_each_time(var: Path) -> None:
         for likely in (AGENT, "agent-3", "echo-3"):
             assert "look like" not in shown(*words, "--agent-id", likely)
     assert call("show", id_).success()["schedule"]["agent_id"] == "agent-3"
+
+
+def test_a_person_is_warned_of_an_unlikely_conversation(var: Path) -> None:
+    """Each target has its own form of ids. Programs aren't warned, since the ids are Letta's
+    business."""
+    remark = "is neither new nor default, and doesn't look like a conversation's id"
+    of_server = "conv-00000000-0000-4000-8000-000000000001"
+    words = ("--prompt", "p", "--every", "1h", "--agent-id")
+    id_ = add("--every", "2h")
+
+    def shown(*words: str) -> str:
+        return " ".join(call(*words, "--format", "table").out.decode().split())
+
+    for conversation, of_letta, of_letta_code in (
+        ("neww", False, False),
+        ("local-conv-", False, False),
+        ("local-conv-12", False, True),
+        ("conv-12", False, True),
+        (of_server, True, True),
+        *((word, True, True) for word in ("new", "Default")),
+    ):
+        said = f"'{conversation}' {remark}"
+        given = ("--conversation", conversation)
+        for command in ("register", "idle"):
+            text = words if command == "register" else words[2:]
+            of_server_told = shown(command, *text, AGENT, *given)
+            of_code_told = shown(command, *text, "agent-local-1", *given)
+            assert (said not in of_server_told) == of_letta, (command, conversation)
+            assert (said not in of_code_told) == of_letta_code, (command, conversation)
+        assert (said in shown("modify", id_, *given)) == (not of_letta_code)
+        assert "look like" not in call("register", *words, AGENT, *given).out.decode()
+    assert "look like" not in shown("modify", id_, "--conversation", "")

@@ -140,6 +140,7 @@ def register_command(
 
         target = target_of(check_agent_id(agent_id), request.target)
         require_agent(session.settings, agent_id, target)
+    _warn_of_conversation(session, request, agent_id)
     _warn_of_zone(session, request)
     return session.scheduled(partial(register, request=request, now=session.now(), dry_run=dry_run))
 
@@ -173,6 +174,7 @@ def idle_command(session: Session, dry_run: bool, **options: Any) -> Document:
     from promptyoself.service.schedules.request import Request
 
     request = Request(template="idle", **options)
+    _warn_of_conversation(session, request, request.agent_id or session.settings.default_agent)
     _warn_of_zone(session, request)
     return session.scheduled(partial(register, request=request, now=session.now(), dry_run=dry_run))
 
@@ -190,6 +192,7 @@ def modify_command(session: Session, id_: str, **options: Any) -> Document:
 
     options["agent_id"] = session.agent_named(options["agent_id"])
     request, id_ = _request(options), session.schedule_id(id_)
+    _warn_of_conversation(session, request, request.agent_id)
     return session.scheduled(partial(modify, id_=id_, request=request, now=session.now()))
 
 
@@ -216,6 +219,24 @@ def next_command(session: Session, id_: str | None, count: int, **options: Any) 
         )
     store = session.reading()
     return {"fires": next_fires(store, session.schedule_id(id_, store), count)}
+
+
+def _warn_of_conversation(session: Session, request: Request, agent_id: str | None) -> None:
+    """Warn a person of a conversation that is probably mistyped.
+
+    ``agent_id`` tells the target, if the request doesn't.
+    """
+    text = request.conversation_id
+    if not text or not session.for_people:
+        return
+    from promptyoself.core.times import shown
+    from promptyoself.events.target_names import is_likely_conversation, target_of
+
+    target = target_of(agent_id or "", request.target) if agent_id or request.target else None
+    if not is_likely_conversation(text, target):
+        session.add_warning(
+            f"{shown(text)} is neither new nor default, and doesn't look like a conversation's id."
+        )
 
 
 def _warn_of_zone(session: Session, request: Request) -> None:
