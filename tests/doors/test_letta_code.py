@@ -284,6 +284,17 @@ def test_agents_find_our_program(place: Place) -> None:
     assert environ["PATH"] == f"/usr/bin:/bin:{Path(sys.executable).parent}"
 
 
+def test_up_warns_where_nothing_could_be_delivered(place: Place, tmp_path: Path) -> None:
+    """It starts without the package that a delivery needs, and names it once."""
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['websockets'] = None\n")
+    with place.up(PYTHONPATH=str(tmp_path)) as running:
+        running.next()
+        running.next()
+        running.process.terminate()
+        _, said = running.process.communicate()
+    assert said.count(b"pip install 'websockets>=15'") == 1
+
+
 def test_without_git_it_warns(place: Place, tmp_path: Path) -> None:
     """Letta Code starts without it, and then can't make an agent."""
     with place.up("--program", str(place.letta), PATH=str(tmp_path)) as running:
@@ -372,6 +383,19 @@ def test_status_warns_where_nothing_could_be_delivered(
     with serving(place.port, tmp_path):
         warning = call("letta-code", "status").success()["warning"]
     assert "pip install 'websockets>=15'" in warning
+
+
+def test_status_names_the_up_that_starts_it(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where `up` is at work, another isn't advised. One that was killed is no help."""
+    place.use(monkeypatch)
+    place.letta.with_name("broken").write_text("3")
+    with place.up() as running:
+        assert [running.next()["event"], running.next()["event"]] == ["started", "ended"]
+        hint = call("letta-code", "status").error("letta_code_unreachable")["hint"]
+        assert f"`promptyoself letta-code up` (pid {running.process.pid}) is starting it." in hint
+        running.end(signal.SIGTERM)
+    hint = call("letta-code", "status").error("letta_code_unreachable")["hint"]
+    assert "is starting" not in hint
 
 
 def test_status_knows_the_one_that_up_has_started(

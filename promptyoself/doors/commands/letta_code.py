@@ -17,6 +17,7 @@ from promptyoself.doors.session import Session
 
 if TYPE_CHECKING:
     from promptyoself.core.settings import Settings
+    from promptyoself.service.letta_code.store_lock import Holder
 
 letta_code_command = CommandGroup(
     "letta-code",
@@ -68,25 +69,33 @@ def up_command(session: Session, program: str | None, listen: str | None) -> Non
             "There is no program `git` in PATH. Letta Code keeps the memories of its agents in "
             "repositories of git, and makes no agent without it."
         )
+    if missing := _missing_websockets():
+        session.log.warn(missing)
     with until_stopped() as wait:
         supervisor.supervise(plan, emit, wait)
 
 
 @command("status")
 def status_command(session: Session) -> Document:
-    """Say whether an App Server answers, which version it is, and what to do otherwise.
+    """Say whether an App Server answers, and what to do otherwise.
 
     The pid is that of one that `letta-code up` has started.
     """
-    from importlib.util import find_spec
-
     from promptyoself.service.letta_code.probe import ask, is_ready
     from promptyoself.service.letta_code.program import require_version
-    from promptyoself.service.letta_code.store_lock import holder_of, store_of
+    from promptyoself.service.letta_code.store_lock import is_alive
 
     settings = session.settings
     url, patience = url_of(settings), min(settings.call_timeout, 5.0)
-    info = ask(url, settings.letta_code_token, patience)
+    try:
+        info = ask(url, settings.letta_code_token, patience)
+    except PromptyoselfError as error:
+        holder = _holder_at(url)
+        up = None if holder is None else holder.up
+        if error.code == "letta_code_unreachable" and up is not None and is_alive(up):
+            starts = f"`promptyoself letta-code up` (pid {up}) is starting it."
+            error.hint = f"{starts} Ask again in a moment."
+        raise
     require_version(info.version, f"The App Server at {url}")
     answer: dict[str, object] = {
         "url": url,
@@ -96,12 +105,10 @@ def status_command(session: Session) -> Document:
         "ready": is_ready(url, patience),
         "latency_ms": info.latency_ms,
     }
-    holder = holder_of(store_of(os.environ))
-    if holder is not None and holder.url == url:
+    holder = _holder_at(url)
+    if holder is not None:
         answer["pid"] = holder.pid
-    if find_spec("websockets") is None:
-        missing = missing_package("Prompts to Letta Code need", "letta-code")
-        session.add_warning(f"{missing.message} {missing.hint}")
+    session.add_warning(_missing_websockets())
     if info.backend != "local":
         session.add_warning(
             "It serves agents of Letta's API and not local ones, to which alone prompts are sent."
@@ -155,6 +162,24 @@ def install_skill_command(
         "changed": changed,
         "message": f"The skill {state}: {place.kind}, {place.reason}.",
     }
+
+
+def _holder_at(url: str) -> Holder | None:
+    """The App Server of our store that `letta-code up` keeps running at that address, if any."""
+    from promptyoself.service.letta_code.store_lock import holder_of, store_of
+
+    holder = holder_of(store_of(os.environ))
+    return holder if holder is not None and holder.url == url else None
+
+
+def _missing_websockets() -> str | None:
+    """A warning if the package is missing without which no prompt reaches Letta Code."""
+    from importlib.util import find_spec
+
+    if find_spec("websockets") is not None:
+        return None
+    missing = missing_package("Prompts to Letta Code need", "letta-code")
+    return f"{missing.message} {missing.hint}"
 
 
 def url_of(settings: Settings) -> str:

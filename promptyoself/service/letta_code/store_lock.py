@@ -24,6 +24,8 @@ class Holder(NamedTuple):
 
     pid: int
     url: str
+    up: int | None = None
+    """The process that starts it, and starts it again when it ends."""
 
 
 class StoreLock:
@@ -65,7 +67,7 @@ def locked(store: Path) -> Iterator[StoreLock]:
                 "letta_code_running",
                 f"{who} has the store {str(store)!r}. Two on one store would lose messages.",
                 "Use that one, or stop it first. LETTA_LOCAL_BACKEND_DIR names another store.",
-                **({} if holder is None else holder._asdict()),
+                **({} if holder is None else {"pid": holder.pid, "url": holder.url}),
             )
         yield StoreLock(descriptor)
     finally:
@@ -88,6 +90,17 @@ def holder_of(store: Path) -> Holder | None:
         os.close(descriptor)
 
 
+def is_alive(pid: int) -> bool:
+    """Whether there is a process of that number."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is another user's
+        pass
+    return True
+
+
 def _lock(descriptor: int) -> bool:
     """Take the lock, unless somebody holds it for longer than it takes to look at it."""
     end = time.monotonic() + _PATIENCE
@@ -105,6 +118,7 @@ def _lock(descriptor: int) -> bool:
 def _read(descriptor: int) -> Holder | None:
     try:
         told = json.loads(os.pread(descriptor, _MOST_BYTES, 0))
-        return Holder(int(told["pid"]), str(told["url"]))
-    except (OSError, ValueError, TypeError, KeyError):
+        up = told.get("up")
+        return Holder(int(told["pid"]), str(told["url"]), None if up is None else int(up))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None

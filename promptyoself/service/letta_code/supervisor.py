@@ -143,7 +143,7 @@ def _run(
     """Start an App Server, and watch it until it ends. None: it was told to."""
     began = time.monotonic()
     process = _start(plan, lock)
-    lock.name(Holder(process.pid, plan.url))
+    lock.name(Holder(process.pid, plan.url, os.getpid()))
     facts = {"pid": process.pid, "url": plan.url}
     emit(
         {
