@@ -9,7 +9,7 @@ from typing import Any
 from rich.text import Text
 
 from promptyoself.core.visible import visible
-from promptyoself.doors.terminal.screen import Document, Screen, plain, state
+from promptyoself.doors.terminal.screen import Document, Screen, listed, plain, state
 from promptyoself.doors.terminal.tables import Column, cut, show_table
 from promptyoself.events.target_names import TARGET_TITLES
 
@@ -103,7 +103,7 @@ def _parts(event: Document, screen: Screen) -> tuple[Text, Text, Text, Text]:
         what = "failed, parked"
     mark = screen.mark(_MARKS[word]) if word in _MARKS else Text("")
     described = Text(visible(what, one_line=True), style=state(word).style)
-    details = Text(", ").join(text for text in _details(event, screen) if text)
+    details = listed(_details(event, screen))
     return screen.clock(event["ts"]), mark, described, details
 
 

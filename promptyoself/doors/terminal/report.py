@@ -8,7 +8,7 @@ from typing import Any
 from rich.text import Text
 
 from promptyoself.doors.terminal.reports import counts
-from promptyoself.doors.terminal.screen import Document, Screen, plain, state
+from promptyoself.doors.terminal.screen import Document, Screen, listed, plain, state
 from promptyoself.doors.terminal.tables import Column, show_table
 
 _COUNTED = ("delivered", "failed", "skipped", "waiting", "in_doubt")
@@ -62,7 +62,7 @@ def _show_lines(title: str, lines: list[Mapping[str, Any]], screen: Screen) -> N
         screen,
         columns,
         (
-            (screen.clock(line["slot"]), _called(line), Text(", ").join(_why(line, screen)))
+            (screen.clock(line["slot"]), _called(line), listed(_why(line, screen)))
             for line in sorted(lines, key=lambda line: str(line["slot"]))
         ),
         wrapped=True,

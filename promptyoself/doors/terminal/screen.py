@@ -150,6 +150,20 @@ def plain(value: object) -> Text:
     return Text(visible(str(value), one_line=True))
 
 
+def listed(parts: Iterable[Text]) -> Text:
+    """Remarks side by side. After a whole sentence, a semicolon stands for its full stop."""
+    told = [part for part in parts if part]
+    line = Text()
+    for number, part in enumerate(told, 1):
+        if number == len(told):
+            line.append_text(part)
+        elif part.plain.endswith(".") and not part.plain.endswith(".."):
+            line.append_text(part[:-1]).append("; ")
+        else:
+            line.append_text(part).append(", ")
+    return line
+
+
 def short_ids(ids: Iterable[str]) -> dict[str, str]:
     """Each id; of an agent's whose UUID begins like no other of these, the first eight digits."""
     whole = dict.fromkeys(ids)

@@ -58,7 +58,7 @@ def test_what_waits_is_told_with_what_holds_it() -> None:
         "Still waiting",
         "SLOT              SCHEDULE  WHY",
         "Fri 27 Nov 09:00  sch_1     due",
-        "today 09:00       plan      waiting, Nobody answers., again today 11:05",
+        "today 09:00       plan      waiting, Nobody answers; again today 11:05",
         "today 10:00       plan      in doubt",
         "7 earlier outcomes are left out: see --limit.",
     ]
