@@ -173,7 +173,7 @@ def _show_card(
             ("until", screen.clock(schedule["until"])),
             ("next", Text("\n").join(screen.when(fire) for fire in fires)),
             ("resumes", screen.when(schedule.get("resume_at"))),
-            ("fired", _count(schedule)),
+            ("fired" if schedule["last_run"] else "tried", _count(schedule)),
             ("if missed", _misfire(schedule)),
             ("header", "an envelope goes before the prompt" if schedule["envelope"] else ""),
             ("tier", _tier(schedule)),
@@ -193,6 +193,7 @@ def _show_card(
             screen,
             (Column(""), Column(""), Column(""), Column("", 10)),
             (("", *event_line(event, screen)) for event in outcomes),
+            wrapped=True,
         )
 
 
