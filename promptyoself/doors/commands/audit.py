@@ -1,6 +1,9 @@
 """Answering for every slot, and for every change."""
 
-from typing import Any
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -9,6 +12,9 @@ from promptyoself.doors.command import command
 from promptyoself.doors.options import limit_option, only_agent_option, tag_option
 from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
+
+if TYPE_CHECKING:
+    from promptyoself.store.store import Store
 
 
 @command("audit")
@@ -30,6 +36,9 @@ def audit_command(session: Session, **options: Any) -> Document:
     store = session.reading(agent_id=options["agent_id"])
     if options["id_"] is not None:
         options["id_"] = session.schedule_id(options["id_"], store)
+    if session.for_people:
+        with suppress(PromptyoselfError, OSError):  # the audit says what is wrong with the log
+            session.beside["retries"] = retries_of(store)
     try:
         answer: Document = audit(store, now=session.now(), **options)
     except PromptyoselfError as error:
@@ -37,6 +46,12 @@ def audit_command(session: Session, **options: Any) -> Document:
         raise
     session.add_names(store, _ids(answer, "schedules"))
     return answer
+
+
+def retries_of(store: Store) -> dict[str, str]:
+    """When slots are tried again that have begun and are claimed by no worker, by their keys."""
+    slots = store.read().state.open.items()
+    return {key: slot.retry_at for key, slot in slots if slot.retry_at and not slot.worker}
 
 
 @command("diff")

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.text import Text
 
+from promptyoself.core.instants import parse_utc
 from promptyoself.core.visible import visible
 from promptyoself.doors.terminal.screen import Document, Screen, plain, state
 from promptyoself.doors.terminal.tables import Column, show_pairs, show_table
@@ -87,7 +88,7 @@ def _undelivered(missing: Document, names: Document, screen: Screen) -> tuple[Te
     several = missing["last"] != missing["slot"]
     why = [state(missing.get("outcome", ""))]
     if missing["why"]:
-        why.append(Text.assemble(": ", plain(str(missing["why"]).replace("_", " "))))
+        why.append(Text.assemble(": ", _reason(missing, screen)))
     if missing.get("slots", 1) > 1:
         why.append(Text(f", {missing['slots']:,} slots", style="dim"))
     return (
@@ -96,6 +97,27 @@ def _undelivered(missing: Document, names: Document, screen: Screen) -> tuple[Te
         screen.clock(missing["last"] if several else None),
         Text.assemble(*why),
     )
+
+
+def _reason(missing: Document, screen: Screen) -> Text:
+    """Why a slot wasn't delivered, or what it waits for."""
+    why = str(missing["why"])
+    if missing.get("outcome") != "pending":
+        return plain(why.replace("_", " "))
+    retry_at = screen.beside.get("retries", {}).get(f"{missing['id']}|{missing['slot']}")
+    if why == "soon" and retry_at and screen.now and parse_utc(retry_at) > screen.now:
+        return Text.assemble("another attempt follows ", screen.clock(retry_at))
+    return plain(_WAITS.get(why, why.replace("_", " ")))
+
+
+_WAITS: dict[str, str] = {
+    "no_loop": "no loop is running",
+    "busy": "another delivery is under way there",
+    "overlap": "an earlier slot of its schedule isn't settled",
+    "held": "its target can't be reached, so it is held back",
+    "desires": "the log of desires can't be read",
+    "soon": "it is tried in a moment",
+}
 
 
 def counts(named: Iterable[tuple[str, int]]) -> Text:

@@ -1,6 +1,7 @@
 """What people are told in sentences stays whole at 80 columns, and says what it is about."""
 
 import io
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ from conftest import Clock
 from rich.console import Console
 from terminals import picture
 
+from promptyoself.doors.commands.audit import retries_of
 from promptyoself.doors.display import Reader, rendered
+from promptyoself.doors.session import Caller, Session
 from promptyoself.doors.terminal.forms import show
 from promptyoself.doors.terminal.screen import Screen
 
@@ -152,3 +155,45 @@ def test_a_prompt_that_waits_says_when_it_is_tried_again(
     assert "again today" in line
     shown = _words(picture("show", "--id", id_))
     assert shown.count("Cannot reach a Letta Code App Server") == 1
+
+
+@pytest.mark.parametrize(
+    ("why", "retry_at", "said"),
+    [
+        ("soon", None, "pending: it is tried in a moment"),
+        ("soon", "2026-11-28T10:00:00.000000Z", "pending: it is tried in a moment"),
+        ("soon", "2026-11-28T11:05:00.000000Z", "pending: another attempt follows today 11:05"),
+        ("held", None, "pending: its target can't be reached, so it is held back"),
+        ("no_loop", None, "pending: no loop is running"),
+        ("overlap", None, "pending: an earlier slot of its schedule isn't settled"),
+    ],
+)
+def test_an_audit_says_what_a_slot_waits_for(why: str, retry_at: str | None, said: str) -> None:
+    """In a clause, where JSON has a word."""
+    slot = "2026-11-28T09:00:00.000000Z"
+    line = {"id": "sch_1", "slot": slot, "last": slot, "outcome": "pending", "why": why}
+    document = {
+        "status": "success", "message": "All slots are accounted for.", "since": slot,
+        "until": slot, "head": "1:f", "schedules": [], "undelivered": [line],
+        "totals": {"slots": 1, "pending": 1, "skipped_why": {}},
+    }  # fmt: skip
+    beside = {"retries": {f"sch_1|{slot}": retry_at}} if retry_at else {}
+    console = Console(width=120, file=io.StringIO())
+    now = datetime(2026, 11, 28, 11, tzinfo=UTC)
+    show("audit", document, Screen(console, "UTC", now, beside=beside))
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().rstrip().endswith(said)
+
+
+def test_an_audit_tells_when_another_attempt_follows(
+    var: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time is that of the log's own state."""
+    monkeypatch.setenv("PROMPTYOSELF_LETTA_CODE_URL", "ws://127.0.0.1:9")
+    id_ = add("--time", "in 5s", agent="agent-local-1")
+    clock.advance(seconds=6)
+    call("execute").success()
+    store = Session(str(var), Caller()).store()
+    (slot,) = call("show", id_).success()["schedule"]["open"]
+    assert slot["retry_at"]
+    assert retries_of(store) == {f"{id_}|{slot['slot']}": slot["retry_at"]}
