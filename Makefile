@@ -10,9 +10,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s%s\n", $$1, $$2 }' Makefile
 
-# Only the command line says it, never the environment.
+# With LETTA_BASE_URL set, it is shown on that server.
+# Only the command line says the target, never the environment.
 TARGET :=
-demo: $(READY) ## show the main job end to end (with LETTA_BASE_URL set: on that server; TARGET=letta-code: with a real Letta Code)
+demo: $(READY) ## show the main job from end to end; TARGET=letta-code: on a real Letta Code
 ifeq ($(TARGET),letta-code)
 	@program=$$($(PYTHON) tests/letta_code/build.py) \
 		&& PATH="$${program%/*}:$$PATH" $(BIN)/promptyoself demo --target letta-code
