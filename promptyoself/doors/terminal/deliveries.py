@@ -6,7 +6,7 @@ from rich.text import Text
 
 from promptyoself.core.times import wall_time, zone_named
 from promptyoself.doors.terminal.answers import show_answer
-from promptyoself.doors.terminal.screen import Document, Screen, plain, state
+from promptyoself.doors.terminal.screen import Document, Screen, listed, plain, state
 from promptyoself.doors.terminal.tables import Column, show_table
 
 _MARKS = {"delivered": "delivered", "failed": "failed", "parked": "failed", "skipped": "skipped"}
@@ -55,4 +55,4 @@ def _details(line: Document, screen: Screen) -> Text:
         told.append(Text.assemble("again ", screen.clock(line["retry_at"])))
     elif line.get("next_run"):
         told.append(Text.assemble("next ", screen.clock(line["next_run"])))
-    return Text(", ").join(told)
+    return listed(told)

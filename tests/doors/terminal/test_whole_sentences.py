@@ -197,3 +197,16 @@ def test_an_audit_tells_when_another_attempt_follows(
     (slot,) = call("show", id_).success()["schedule"]["open"]
     assert slot["retry_at"]
     assert retries_of(store) == {f"{id_}|{slot['slot']}": slot["retry_at"]}
+
+
+def test_no_comma_follows_a_full_stop() -> None:
+    """A pass tells why, and when another attempt follows."""
+    line = {
+        "id": "sch_0", "agent_id": "a", "state": "retrying", "error": "Nobody answers.",
+        "retry_at": "2026-11-28T11:05:00.000000Z",
+    }  # fmt: skip
+    console = Console(width=120, file=io.StringIO())
+    now = datetime(2026, 11, 28, 11, tzinfo=UTC)
+    show("execute", {"status": "success", "executed": [line]}, Screen(console, "UTC", now))
+    assert isinstance(console.file, io.StringIO)
+    assert "Nobody answers; again today 11:05" in console.file.getvalue()
