@@ -1,6 +1,7 @@
 """The house: imports run one way, and what must be in one place is in one place."""
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -312,3 +313,9 @@ def test_what_is_public_is_explained(name: str) -> None:
     for node in TREES[name].body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
             assert ast.get_docstring(node), f"{name}.{node.name}"
+
+
+def test_files_of_tests_have_names_of_their_own() -> None:
+    """pytest takes two files of one name for one module, and runs the first alone."""
+    names = Counter(path.name for path in Path(__file__).parents[1].rglob("test_*.py"))
+    assert [name for name, number in names.items() if number > 1] == []
