@@ -48,6 +48,12 @@ def target_of(agent_id: str, target: str | None) -> TargetName:
     return implied_target(agent_id)
 
 
+def recorded_target(target: str | None) -> TargetName:
+    """The target that a claim in the log, or an answer, names. It names none that is a Letta
+    server, as those were the only ones at first."""
+    return target_of("", target)
+
+
 def default_conversation(target: TargetName) -> str:
     """The conversation of a schedule that names none: :data:`NEW` or :data:`DEFAULT`.
 

@@ -12,7 +12,12 @@ from promptyoself.core.settings import Caps
 from promptyoself.events import records
 from promptyoself.events.kinds import SkipReason, SlotKind
 from promptyoself.events.records import Record
-from promptyoself.events.target_names import TargetName, default_conversation, target_of
+from promptyoself.events.target_names import (
+    TargetName,
+    default_conversation,
+    recorded_target,
+    target_of,
+)
 from promptyoself.rules.due import due
 from promptyoself.rules.lanes import NO_LIMITS, occupied_lanes, place_of
 from promptyoself.rules.pause_end import end_of_pause
@@ -413,7 +418,7 @@ def _claim_of(schedule: Schedule, slot: OpenSlot, text: str, *, in_doubt: bool =
         if slot.in_doubt and slot.code
         else None,
         slot.unsent,
-        target=target_of("", slot.target),
+        target=recorded_target(slot.target),
         title=schedule.name or schedule.id,
     )
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from promptyoself.events.target_names import TargetName, lane_of, target_of
+from promptyoself.events.target_names import TargetName, lane_of, recorded_target, target_of
 from promptyoself.state.schedules import Schedule, State
 
 NO_LIMITS: Mapping[TargetName, int] = {}
@@ -26,7 +26,7 @@ def place_of(schedule: Schedule) -> Place:
 def occupied_lanes(state: State) -> set[str]:
     """The lanes of claimed slots. Of a slot that is claimed, the log says where it went."""
     lanes = (
-        lane_of(slot.agent_id, target_of("", slot.target), slot.conversation_id)
+        lane_of(slot.agent_id, recorded_target(slot.target), slot.conversation_id)
         for slot in state.open.values()
         if slot.worker is not None
     )

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple, Protocol
 
 from promptyoself.core.errors import PromptyoselfError
-from promptyoself.events.target_names import TargetName
+from promptyoself.events.target_names import TARGET_TITLES, TargetName
 
 Kind = Literal["retry", "busy", "permanent", "unauthorized", "doubt"]
 
@@ -20,7 +20,6 @@ class Traits(NamedTuple):
     """In what targets differ, as far as a delivery has to know."""
 
     name: TargetName
-    title: str  # as sentences call it
     # A run that has completed proves that the message has arrived. Without this, the history is
     # looked through after every run.
     run_proves_arrival: bool
@@ -29,6 +28,11 @@ class Traits(NamedTuple):
     clock_margin: timedelta  # how far its clock may be behind ours
     caution: str = ""  # what people are told when it is first used
     tells_ends: bool = False  # it tells by itself when a run ends: `Target.run` makes no call
+
+    @property
+    def title(self) -> str:
+        """The target as sentences call it."""
+        return TARGET_TITLES[self.name]
 
 
 @dataclass(frozen=True, slots=True)

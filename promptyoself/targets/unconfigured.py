@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import NoReturn
 
-from promptyoself.events.target_names import TARGET_TITLES, TargetName
+from promptyoself.events.target_names import TargetName
 from promptyoself.targets.api import DeliveryError, Target, Traits
 
 
@@ -16,7 +16,7 @@ class Unconfigured(Target):
 
     def __init__(self, name: TargetName, hint: str) -> None:
         """``hint`` says how it is configured."""
-        self.traits = Traits(name, TARGET_TITLES[name], False, False, "", timedelta())
+        self.traits = Traits(name, False, False, "", timedelta())
         self._hint = hint
 
     def _refuse(self, *_: object, **__: object) -> NoReturn:

@@ -35,7 +35,7 @@ from promptyoself.targets.unconfigured import Unconfigured
 
 LOCAL = "agent-local-1"
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
-CODE = Traits("letta-code", "Letta Code", False, False, "letta_code_busy", timedelta(minutes=1))
+CODE = Traits("letta-code", False, False, "letta_code_busy", timedelta(minutes=1))
 
 
 class FakeCode(FakeLetta):

@@ -47,7 +47,7 @@ class FakeLetta(Target):
     """A Letta in memory: runs end at once, unless told otherwise; one thing can be put in the way
     of each call. It fails the test where an agent gets a message while it is busy."""
 
-    traits = Traits("letta", "Letta", True, True, "letta_busy", timedelta(hours=1))
+    traits = Traits("letta", True, True, "letta_busy", timedelta(hours=1))
 
     def __init__(self) -> None:
         self.lock = threading.Lock()

@@ -20,7 +20,7 @@ from promptyoself.events.target_names import (
     NEW,
     TARGET_TITLES,
     default_conversation,
-    target_of,
+    recorded_target,
 )
 
 
@@ -227,7 +227,7 @@ def _destination(schedule: Document | None) -> Text:
     """Where a schedule's prompts go, if not into the own conversation of an agent of Letta's."""
     if schedule is None or not (schedule.get("target") or schedule.get("conversation_id")):
         return Text("")
-    target = target_of("", schedule.get("target"))
+    target = recorded_target(schedule.get("target"))
     conversation = schedule.get("conversation_id") or default_conversation(target)
     words = _CONVERSATIONS.get(conversation, f"conversation {conversation}")
     return Text.assemble(TARGET_TITLES[target], ", ", plain(words))

@@ -64,7 +64,7 @@ between. So another worker that finds the claim of a dead one knows how late it 
 
 _SHORTEST_WAIT, _LONGEST_WAIT = 0.05, 10.0
 
-_ASKED, _TOLD = 8, 32  # parts of the time waited, until the target is asked, or had told, the next
+_ASKED, _TOLD = 8, 32  # see `_pace`: where a look asks the target, and where it was told before
 
 _LONGEST_RETRY_AFTER = 3600.0
 
@@ -353,8 +353,8 @@ class Delivery:
         A target that can't be sure of that says ``retry``, and is asked for two hours.
         """
         is_gone, is_final = error.code in _GONE, error.kind == "permanent"
-        may_pass = not (is_gone or is_final) or waited < _LEFTOVER.total_seconds()
-        if may_pass and not (is_gone and is_final):
+        is_late = waited >= _LEFTOVER.total_seconds()
+        if not ((is_gone and is_final) or ((is_gone or is_final) and is_late)):
             self._met_with(error, True)
             return None
         text = f"{error.message} It can't be told any more whether it arrived."
@@ -437,11 +437,11 @@ _Steps = Generator[Wait, None, Outcome]
 
 
 def _pace(waited: float, part: int = _ASKED) -> float:
-    """How many seconds to wait until the next question, after ``waited`` seconds.
+    """How many seconds to wait until the next look at a run, after ``waited`` seconds.
 
     It is an eighth of them. So a sixteenth is lost on average between a run's end and its being
-    found, however long the run takes; and a long run is asked for rarely. Where no call is made to
-    find that out, it is a smaller ``part``.
+    found, however long the run takes; and a long run is asked for rarely. It is a smaller ``part``
+    where a look makes no call.
     """
     return min(max(waited / part, _SHORTEST_WAIT), _LONGEST_WAIT)
 

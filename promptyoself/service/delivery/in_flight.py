@@ -14,7 +14,7 @@ from functools import partial
 from math import ceil, floor, log2
 
 from promptyoself.core.errors import sentence
-from promptyoself.events.target_names import TargetName, target_of
+from promptyoself.events.target_names import TargetName, recorded_target
 from promptyoself.rules.claim import Claim, Stalled
 from promptyoself.rules.outcome import Abandoned, Outcome
 from promptyoself.service.delivery.activity_log import ActivityLog
@@ -213,7 +213,9 @@ class InFlight:
         """Handle the result of a job. Returns whether there is something new to decide."""
         if key.startswith(_SNAPSHOT):
             assert not isinstance(result, Step)
-            return self._handle_snapshot(self._route(target_of("", key[len(_SNAPSHOT) :])), result)
+            return self._handle_snapshot(
+                self._route(recorded_target(key[len(_SNAPSHOT) :])), result
+            )
         self._stepping.discard(key)
         if key not in self._live:  # handed back in the meantime
             return False

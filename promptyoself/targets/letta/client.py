@@ -73,7 +73,13 @@ class LettaClient(Target):
         PromptyoselfError: ``invalid_base_url`` or ``invalid_token``.
     """
 
-    traits = Traits("letta", "Letta", True, True, "letta_busy", timedelta(hours=1))
+    traits = Traits(
+        "letta",
+        run_proves_arrival=True,
+        lists_runs=True,
+        busy_code="letta_busy",
+        clock_margin=timedelta(hours=1),
+    )
 
     def __init__(
         self, base_url: str, token: str | None = None, *, call_timeout: float = 30.0

@@ -22,7 +22,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from promptyoself.events.target_names import DEFAULT, NEW, TARGET_TITLES
+from promptyoself.events.target_names import DEFAULT, NEW
 from promptyoself.targets.api import (
     Agent,
     DeliveryError,
@@ -74,7 +74,6 @@ class LettaCloud(Target):
 
     traits = Traits(
         "letta-cloud",
-        TARGET_TITLES["letta-cloud"],
         run_proves_arrival=False,
         lists_runs=False,
         busy_code="letta_busy",

@@ -70,8 +70,7 @@ class LettaCode:
     """
 
     traits = Traits(
-        name="letta-code",
-        title="Letta Code",
+        "letta-code",
         run_proves_arrival=False,
         lists_runs=False,
         busy_code="letta_code_busy",
