@@ -20,6 +20,7 @@ from tally import SCALE, chance, count, rounds
 
 from promptyoself.core.errors import ChainError, PromptyoselfError
 from promptyoself.service.proof.verify import verify
+from promptyoself.service.upkeep import recover as recover_module
 from promptyoself.service.upkeep.recover import recover
 
 
@@ -182,3 +183,21 @@ def test_recoveries_and_writers_at_once(quick_path: Path, name: str) -> None:
     events = check_chain(folder)
     assert set(ids) <= {event["id"] for event in events}
     count("processes racing", len(jobs))
+
+
+def test_another_recovery_ends_while_this_one_looks(
+    quick_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P4: a recovery that found the log damaged, and finds it mended once it has the lock, says
+    that it did nothing."""
+    folder = Case(quick_path, "a member lost", from_index=False).copy()
+    look = recover_module._is_sound
+
+    def look_and_lose_the_race(chain: Any) -> bool:
+        found = look(chain)
+        monkeypatch.setattr(recover_module, "_is_sound", look)
+        assert recovered(folder)["recovered"] is True
+        return found
+
+    monkeypatch.setattr(recover_module, "_is_sound", look_and_lose_the_race)
+    assert recover(store_in(folder), NOW, agree=lambda _: True) == SOUND

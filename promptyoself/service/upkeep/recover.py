@@ -108,9 +108,12 @@ def _recover(
             if not dry_run:
                 recovery.confirm_copies()
             if not recovery.pieces_of(recovery.survey(None)):
-                return {"recovered": False, "message": "The log is sound: nothing is to be done."}
+                return _sound()
     with ledger.recovering() as recovery:
         plan = _plan_recovery(chain, recovery, reason)
+        # Another recovery may have ended between the look above and this one.
+        if not plan.statements and not plan.pieces and _is_sound(chain):
+            return _sound()
     shown = plan.shown
     if from_index and not plan.differences:
         raise PromptyoselfError(
@@ -150,6 +153,10 @@ def _recover(
         "restored": len(plan.differences) if from_index else 0,
         "message": _summary(plan, from_index),
     }
+
+
+def _sound() -> Recovered:
+    return {"recovered": False, "message": "The log is sound: nothing is to be done."}
 
 
 def _is_sound(chain: Chain[Any]) -> bool:
