@@ -60,6 +60,12 @@ def slot_otid(id_: str, slot: str) -> str:
     return str(uuid5(UUID(bytes=_OTID_NAMESPACE), f"{id_}|{slot}"))
 
 
+def notice_id(to: str, kind: str, id_: str, about: str) -> str:
+    """``ntc_`` and 16 hexadecimal digits: what tells a notice from all others, however often it is
+    sent. ``about`` is the slot that it tells of, or the end of the time that it tells of."""
+    return f"ntc_{sha256(f'{to}|{kind}|{id_}|{about}'.encode()).hexdigest()[:16]}"
+
+
 def jittered(id_: str, slot: datetime, jitter: int | None) -> datetime:
     """When a slot's delivery may begin: up to ``jitter`` seconds after it, always the same for the
     same slot, so that two loops agree."""

@@ -1,7 +1,8 @@
 """Which settings there are, and how their values, which are text, are read as numbers and so on."""
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,6 +70,11 @@ SETTINGS = (
     ),
     Setting("PROMPTYOSELF_DAILY_PER_AGENT", "500", "Deliveries per agent and day (UTC)."),
     Setting("PROMPTYOSELF_RECONCILE_GRACE", "120", "Seconds without a trace before a resend."),
+    Setting(
+        "PROMPTYOSELF_KEEP_REPLY",
+        "excerpt",
+        "What is kept of agents' answers at most: none, hash, excerpt (4 KiB) or full (1 MiB).",
+    ),
     Setting("PROMPTYOSELF_DESIRE_HALF_LIFE", "30d", "The time in which a desire fades to half."),
     Setting("PROMPTYOSELF_CALL_TIMEOUT", "30", "Seconds that one request to Letta may take."),
     Setting("PROMPTYOSELF_LOCK_TIMEOUT", "10", "Seconds to wait for the log's lock."),
@@ -91,6 +97,53 @@ SETTINGS = (
     ),
     Setting("PROMPTYOSELF_DB_PATH", "", "For the SQLite versions; it is not used any more."),
 )
+
+
+class Destination(NamedTuple):
+    """Where notices go, as the operator has defined it. It is never written into the log."""
+
+    name: str
+    address: str  # as the operator wrote it; it may have keys and passwords
+    secret: str | None = None  # what a webhook is signed with
+    digest: str | None = None  # the time of day of its digest, and perhaps a zone
+
+
+DESTINATION, WEBHOOK_SECRET, DIGEST = (
+    "PROMPTYOSELF_DESTINATION_",
+    "PROMPTYOSELF_WEBHOOK_SECRET_",
+    "PROMPTYOSELF_DIGEST_",
+)
+"""What the names of the settings of a destination begin with. Its own name follows, in capitals."""
+
+_DESTINATION_NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
+
+
+def is_destination_name(text: str) -> bool:
+    """Whether a destination can have that name."""
+    return _DESTINATION_NAME.fullmatch(text) is not None
+
+
+def destination_setting(prefix: str, name: str) -> str:
+    """The name of a setting of the destination of that name."""
+    return prefix + name.upper().replace("-", "_")
+
+
+def read_destinations(values: Mapping[str, str]) -> dict[str, Destination]:
+    """The destinations that settings define, by name. Each of them has an address; what is there
+    besides, without an address, is of none.
+
+    ``values`` are the texts of all settings, also of those that define no destination.
+    """
+    found = {}
+    for setting, text in values.items():
+        name = setting.removeprefix(DESTINATION).lower().replace("_", "-")
+        if setting.startswith(DESTINATION) and is_destination_name(name) and text.strip():
+            secret, digest = (
+                values.get(destination_setting(prefix, name), "").strip() or None
+                for prefix in (WEBHOOK_SECRET, DIGEST)
+            )
+            found[name] = Destination(name, text.strip(), secret, digest)
+    return dict(sorted(found.items()))
 
 
 class SettingValues(dict[str, str]):

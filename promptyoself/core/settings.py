@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from promptyoself.core.addresses import credentials, presentable
 from promptyoself.core.diagnostics import LEVELS
 from promptyoself.core.errors import PromptyoselfError
-from promptyoself.core.setting_values import SETTINGS, Setting, SettingValues
+from promptyoself.core.setting_values import (
+    DESTINATION,
+    DIGEST,
+    SETTINGS,
+    WEBHOOK_SECRET,
+    Destination,
+    Setting,
+    SettingValues,
+    read_destinations,
+)
 from promptyoself.core.texts import trimmed
 from promptyoself.core.times import parse_duration, parse_zone
 
@@ -78,6 +87,7 @@ class Settings(NamedTuple):
     only_agent: str | None
     caps: Caps
     reconcile_grace: float
+    keep_reply: str
     half_life: str
     call_timeout: float
     lock_timeout: float
@@ -92,6 +102,7 @@ class Settings(NamedTuple):
     letta_cloud: bool
     format: str
     unknown: tuple[Unknown, ...]
+    destinations: Mapping[str, Destination]
 
 
 def load_settings(
@@ -110,12 +121,28 @@ def load_settings(
     unknown = tuple(_unknown(environ, path, entries))
     try:
         values = SettingValues((source.setting.name, source.value) for source in sources)
-        return _checked(values, unknown)
+        settings = _checked(values, unknown)
     except PromptyoselfError as error:
         name = error.details["setting"]
         source = next(source for source in sources if source.setting.name == name)
         error.hint = f"Change or unset it; it came from {_origin_of(source.origin, source.line)}."
         raise
+    destinations = _destinations(environ, entries)
+    hidden = (text for to in destinations.values() for text in (to.address, to.secret) if text)
+    return settings._replace(destinations=destinations, secrets=(*settings.secrets, *hidden))
+
+
+def _destinations(
+    environ: Mapping[str, str], entries: Mapping[str, Entry]
+) -> dict[str, Destination]:
+    """The environment comes first, as with all settings."""
+    values = {name: entry.value for name, entry in entries.items() if _is_of_destination(name)}
+    values |= {name: environ[name] for name in environ if _is_of_destination(name)}
+    return read_destinations(values) if values else {}
+
+
+def _is_of_destination(name: str) -> bool:
+    return name.startswith((DESTINATION, WEBHOOK_SECRET, DIGEST))
 
 
 def check_value(name: str, value: str) -> None:
@@ -262,6 +289,7 @@ def _checked(values: SettingValues, unknown: tuple[Unknown, ...]) -> Settings:
             values.whole("PROMPTYOSELF_MAX_PROMPT_BYTES_PER_AGENT"),
         ),
         reconcile_grace=values.seconds("PROMPTYOSELF_RECONCILE_GRACE", 0.0),
+        keep_reply=values.word("PROMPTYOSELF_KEEP_REPLY", ("none", "hash", "excerpt", "full")),
         half_life=values["PROMPTYOSELF_DESIRE_HALF_LIFE"],
         call_timeout=values.seconds("PROMPTYOSELF_CALL_TIMEOUT", 0.1),
         lock_timeout=values.seconds("PROMPTYOSELF_LOCK_TIMEOUT", 0.0),
@@ -276,6 +304,7 @@ def _checked(values: SettingValues, unknown: tuple[Unknown, ...]) -> Settings:
         letta_cloud=values.word("PROMPTYOSELF_LETTA_CLOUD", ("off", "untested")) != "off",
         format=values.word("PROMPTYOSELF_FORMAT", ("auto", "table", "json")),
         unknown=unknown,
+        destinations={},
     )
 
 
@@ -358,7 +387,7 @@ def _unknown(
 
 def _is_like_ours(name: str) -> bool:
     # Few names get to the slower check: every command checks the whole environment.
-    if name[:4].upper() != "PROM" or name in _BY_NAME:
+    if name[:4].upper() != "PROM" or name in _BY_NAME or _is_of_destination(name):
         return False
     return re.match(r"PROM[A-Z]*SELF[_.-]", name.upper()) is not None
 

@@ -20,6 +20,12 @@ MAX_TAG = 64
 
 MAX_TAGS = 20
 
+MAX_REPLY_BYTES = 1024 * 1024
+"""How much of an agent's answer is kept at most."""
+
+REPLY_EXCERPT_BYTES = 4096
+"""How much of it an excerpt has."""
+
 
 def check_agent_id(text: str, option: str = "--agent-id") -> str:
     """Refuse a text that can't be the id of an agent or a conversation. Whether Letta knows it is

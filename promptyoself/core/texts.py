@@ -57,6 +57,11 @@ def message_of(content: bytes) -> str:
     return whole.replace("\r\n", "\n") if windows else whole
 
 
+def json_safe(text: str) -> str:
+    """The text of another program without lone surrogates, which would stop the log."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def foreign_encoding(content: bytes) -> str | None:
     """The encoding that a byte order mark at the beginning tells of, if that isn't UTF-8."""
     return next((name for mark, name in _MARKS if content.startswith(mark)), None)

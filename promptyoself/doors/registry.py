@@ -58,10 +58,13 @@ class Tool(NamedTuple):
     """The options whose empty text unsets something. Elsewhere an empty text counts as none."""
 
 
-_MODIFY_UNSETS = frozenset({"name", "conversation-id", "start-at", "until", "jitter", "on-failure"})
+_MODIFY_UNSETS = frozenset(
+    {"name", "conversation-id", "start-at", "until", "jitter", "on-failure"}
+    | {"keep-reply", "reply-to"}
+)
 _FOR_LOOPS = frozenset({"loop", "interval", "metrics-port", "accept-clock"})
 _WHEN = frozenset({"rrule", "when"})  # agents give words as `time` and `every`
-_FOR_PEOPLE = frozenset({"prompt-file", "render", "tag", "target"}) | _WHEN
+_FOR_PEOPLE = _WHEN | {"prompt-file", "render", "tag", "target", "keep-reply", "reply-to"}
 _SEVERAL = frozenset({"agent-id", "tag", "all", "yes"})
 _SIGNING = frozenset({"note", "key"})
 

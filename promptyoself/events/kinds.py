@@ -69,6 +69,17 @@ TurnEnd = Literal["cut_off", "failed", "waits_for_approval"]
 ended without an answer, since somebody or a dying server ended it; it went wrong; or it waits for
 somebody to approve of a tool."""
 
+KeepReply = Literal["none", "hash", "excerpt", "full"]
+"""How much of an agent's answer is kept: nothing, and it isn't asked for; its length and its
+SHA-256; its beginning besides; or all of it."""
+
+KEEP_REPLY: tuple[KeepReply, ...] = get_args(KeepReply)
+"""From the least to the most."""
+
+NoticeKind = Literal["reply", "failure", "digest"]
+"""What a notice tells of: what an agent has answered, that a schedule has failed or missed slots,
+or what happened since the digest before."""
+
 HANDED_BACK = frozenset({"worker_stopped", "too_slow"})
 """The codes of attempts that were given up before anything was sent, because of the worker. They
 say nothing of the agent or of Letta, so they don't count as tries."""

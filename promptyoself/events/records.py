@@ -80,12 +80,13 @@ class ScheduleCancelled(NamedTuple):
 
 class ScheduleCompleted(NamedTuple):
     """The last slot has its outcome. ``status`` is ``completed``, or ``failed`` for a one-off that
-    was not delivered; ``why`` is ``once``, ``max_repetitions`` or ``until``. ``notice`` as in
-    :class:`DeliverySkipped`."""
+    was not delivered; ``why`` is ``once``, ``max_repetitions`` or ``until``. ``notice`` and ``to``
+    as in :class:`DeliverySkipped`."""
 
     why: kinds.CompletionReason
     status: kinds.FinalStatus
     notice: str | None = None
+    to: str | None = None
 
 
 class ScheduleTriggered(NamedTuple):
@@ -126,7 +127,8 @@ class DeliveryDelivered(NamedTuple):
     among its messages); ``error`` is that of a run which failed after the prompt had been read.
     ``http_status`` and ``detail`` are of the answer to its send, where that left it in doubt.
     ``turn`` says what became of the agent's turn, where it is known not to have ended well.
-    ``conversation_id`` is that of the conversation that was made for it."""
+    ``conversation_id`` is that of the conversation that was made for it. ``keep_reply`` says how
+    much of the agent's answer is to be kept; it is absent where the answer isn't asked for."""
 
     slot: Instant
     otid: str
@@ -140,6 +142,46 @@ class DeliveryDelivered(NamedTuple):
     detail: str | None = None
     turn: kinds.TurnEnd | None = None
     conversation_id: str | None = None
+    keep_reply: kinds.KeepReply | None = None
+
+
+class DeliveryReplied(NamedTuple):
+    """What the agent has said last in its turn over a prompt that had arrived.
+
+    ``kept`` says how much of that is here: all of it (``full``), its beginning (``excerpt``), or
+    no ``text`` (``hash``). ``bytes`` and ``sha256`` are of all of it, in UTF-8. ``tools`` are the
+    names of the tools that the agent called meanwhile. ``at`` is when it said it, by the target's
+    clock. ``to`` is the destination that is told of it, and ``notice`` the notice, as in
+    :class:`DeliverySkipped`.
+    """
+
+    slot: Instant
+    otid: str
+    worker: str
+    kept: kinds.KeepReply
+    bytes: int
+    sha256: str
+    text: str | None = None
+    run_id: str | None = None
+    tools: list[str] | None = None
+    at: Instant | None = None
+    to: str | None = None
+    notice: str | None = None
+
+
+class DeliveryUnanswered(NamedTuple):
+    """No answer is there, or none can be had any more, and why. ``tools``, ``to`` and ``notice`` as
+    in :class:`DeliveryReplied`."""
+
+    slot: Instant
+    otid: str
+    worker: str
+    code: str
+    error: str
+    run_id: str | None = None
+    tools: list[str] | None = None
+    to: str | None = None
+    notice: str | None = None
 
 
 class DeliveryFailed(NamedTuple):
@@ -147,7 +189,7 @@ class DeliveryFailed(NamedTuple):
     ``unknown``.
 
     ``permanent`` failures count towards parking; ``parked`` says that this one parked the schedule.
-    ``notice`` as in :class:`DeliverySkipped`; ``http_status`` and ``detail`` as in
+    ``notice`` and ``to`` as in :class:`DeliverySkipped`; ``http_status`` and ``detail`` as in
     :class:`DeliveryStalled`.
     """
 
@@ -163,6 +205,7 @@ class DeliveryFailed(NamedTuple):
     notice: str | None = None
     http_status: int | None = None
     detail: str | None = None
+    to: str | None = None
 
 
 class DeliveryAbandoned(NamedTuple):
@@ -207,7 +250,8 @@ class DeliverySkipped(NamedTuple):
     ``next_run`` is the schedule's next slot; absent where none is left, or where ``kind`` is
     ``trigger``, which never moves the schedule. ``detail`` says what was wrong with the approval,
     where ``why`` is ``approval``. ``notice`` is the schedule that tells somebody of it, or the code
-    that says why there is none though one was wanted.
+    that says why there is none though one was wanted. With ``to``, which is a destination, it is
+    the notice that goes there.
     """
 
     slot: Instant
@@ -218,6 +262,39 @@ class DeliverySkipped(NamedTuple):
     next_run: Instant | None = None
     detail: str | None = None
     notice: str | None = None
+    to: str | None = None
+
+
+class NoticeSent(NamedTuple):
+    """A destination has taken a notice; ``notice`` is what it can be told by from others there.
+
+    ``slot`` is the slot that it tells of. ``until`` is the end of the time that a digest tells of.
+    ``tries`` counts how often it was sent.
+    """
+
+    notice: str
+    to: str
+    kind: kinds.NoticeKind
+    tries: int
+    slot: Instant | None = None
+    until: Instant | None = None
+    http_status: int | None = None
+
+
+class NoticeFailed(NamedTuple):
+    """A destination has not taken a notice, as far as is known. It is sent again at ``retry_at``;
+    without that it was given up. The others as in :class:`NoticeSent`."""
+
+    notice: str
+    to: str
+    kind: kinds.NoticeKind
+    tries: int
+    code: str
+    error: str
+    slot: Instant | None = None
+    until: Instant | None = None
+    http_status: int | None = None
+    retry_at: Instant | None = None
 
 
 class ApprovalGranted(NamedTuple):
@@ -351,10 +428,14 @@ Record = (
     | ScheduleTriggered
     | DeliveryAttempted
     | DeliveryDelivered
+    | DeliveryReplied
+    | DeliveryUnanswered
     | DeliveryFailed
     | DeliveryAbandoned
     | DeliveryStalled
     | DeliverySkipped
+    | NoticeSent
+    | NoticeFailed
     | ApprovalGranted
     | ApprovalRevoked
     | ApprovalConsumed

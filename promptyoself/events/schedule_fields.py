@@ -8,7 +8,13 @@ export have. A new policy is a row here, a field of :class:`ScheduleRegistered`,
 
 from typing import Annotated, Any, Literal, NamedTuple
 
-from promptyoself.events.kinds import MISFIRE_POLICIES, MisfirePolicy, ScheduleType
+from promptyoself.events.kinds import (
+    KEEP_REPLY,
+    MISFIRE_POLICIES,
+    KeepReply,
+    MisfirePolicy,
+    ScheduleType,
+)
 from promptyoself.events.target_names import TARGETS
 
 TEMPLATES = ("idle",)
@@ -31,7 +37,7 @@ class Field(NamedTuple):
     type: type = str  # the type of its value in the log
     default: Any = None  # what a registration records where the caller says nothing; None: nothing
     # How a caller writes it, where that is more than a text or a number.
-    form: Literal["", "duration", "agent", "tags", "renderer"] = ""
+    form: Literal["", "duration", "agent", "tags", "renderer", "destination"] = ""
     # The values that are allowed, or the range of numbers. Empty where any value is.
     values: tuple[Any, ...] | range = ()
     can_be_unset: bool = False  # whether an empty text, or 0 of a duration, unsets it
@@ -138,8 +144,8 @@ FIELDS = {
             "policy",
             form="agent",
             can_be_unset=True,
-            metavar="AGENT",
-            help="Tell this agent of failed and missed slots.",
+            metavar="WHOM",
+            help="Tell this agent, or this destination, of failed and missed slots.",
         ),
         Field(
             "tags",
@@ -164,6 +170,22 @@ FIELDS = {
             can_be_unset=True,
             help="Where its agent is, if the id doesn't say that; letta-cloud is untested.",
         ),
+        Field(
+            "keep_reply",
+            "policy",
+            values=KEEP_REPLY,
+            can_be_unset=True,
+            help="What to keep of its answers; PROMPTYOSELF_KEEP_REPLY is the most.",
+        ),
+        Field(
+            "reply_to",
+            "policy",
+            form="destination",
+            can_be_unset=True,
+            metavar="NAME",
+            help="Where its answers go: see `promptyoself notify`.",
+        ),
+        Field("failure_to", "policy", form="destination", can_be_unset=True),
     )
 }
 """The table. Its order is permanent: exports and the changes in the log have it."""
@@ -228,6 +250,9 @@ class ScheduleRegistered(NamedTuple):
     tags: list[str] | None = None
     render: str | None = None  # the language of a prompt that is filled in when it fires
     target: str | None = None  # where its prompts go, if its agent's id says something else
+    keep_reply: KeepReply | None = None  # how much of its agent's answers is kept
+    reply_to: str | None = None  # the destination that is told of answers
+    failure_to: str | None = None  # the destination that is told of failed and missed slots
 
 
 def content_of(record: Any) -> dict[str, Any]:

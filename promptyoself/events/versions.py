@@ -24,6 +24,10 @@ VERSIONS: Mapping[str, int] = dict.fromkeys(
         "delivery.abandoned",
         "delivery.stalled",
         "delivery.skipped",
+        "delivery.replied",
+        "delivery.unanswered",
+        "notice.sent",
+        "notice.failed",
         "approval.granted",
         "approval.revoked",
         "approval.consumed",
@@ -42,17 +46,25 @@ VERSIONS: Mapping[str, int] = dict.fromkeys(
         "schedule.registered",
         "schedule.modified",
         "schedule.paused",
+        "schedule.completed",
         "delivery.attempted",
         "delivery.delivered",
+        "delivery.failed",
+        "delivery.skipped",
     ),
     2,
 )
 
 _SINCE_2 = {
     "delivery.attempted": frozenset({"target"}),
-    "delivery.delivered": frozenset({"turn", "conversation_id"}),
+    "delivery.delivered": frozenset({"turn", "conversation_id", "keep_reply"}),
+    "delivery.failed": frozenset({"to"}),
+    "delivery.skipped": frozenset({"to"}),
+    "schedule.completed": frozenset({"to"}),
 }
-_OF_SCHEDULES = frozenset({"tags", "render", "resume_at", "target"})
+_OF_SCHEDULES = frozenset(
+    {"tags", "render", "resume_at", "target", "keep_reply", "reply_to", "failure_to"}
+)
 
 
 def version_of(type_: str, data: Mapping[str, Any]) -> int:

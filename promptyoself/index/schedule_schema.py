@@ -12,7 +12,9 @@ from promptyoself.state.overlay import Summary
 from promptyoself.state.schedules import (
     EMPTY,
     AgentState,
+    AwaitedReply,
     OpenSlot,
+    OwedNotice,
     Schedule,
     State,
     slot_key,
@@ -67,14 +69,27 @@ AGENTS = TableSchema(
 
 def _rest_to_json(state: State) -> dict[str, Any]:
     return schema.common_to_json(
-        state, open=[schema.without_defaults(slot) for slot in state.open.values()]
+        state,
+        open=[schema.without_defaults(slot) for slot in state.open.values()],
+        replies=[schema.without_defaults(reply) for reply in state.replies.values()],
+        notices=[schema.without_defaults(notice) for notice in state.notices.values()],
+        digests=state.digests,
     )
 
 
 def _rest_from_json(body: Mapping[str, Any]) -> State:
     slots = [OpenSlot(**fields) for fields in body["open"]]
     open_slots = {slot_key(slot.id, slot.slot): slot for slot in slots}
-    return EMPTY._replace(open=open_slots, **schema.common_from_json(body))
+    # An index of an older version has no answers and no notices.
+    replies = [AwaitedReply(**fields) for fields in body.get("replies", ())]
+    notices = [OwedNotice(**fields) for fields in body.get("notices", ())]
+    return EMPTY._replace(
+        open=open_slots,
+        replies={slot_key(reply.id, reply.slot): reply for reply in replies},
+        notices={notice.notice: notice for notice in notices},
+        digests=dict(body.get("digests", ())),
+        **schema.common_from_json(body),
+    )
 
 
 SCHEDULE_SCHEMA = schema.StateSchema(
@@ -83,6 +98,8 @@ SCHEDULE_SCHEMA = schema.StateSchema(
     (SCHEDULES, AGENTS),
     _rest_to_json,
     _rest_from_json,
-    schema.fingerprint_of(SCHEDULE_VERSIONS, Schedule, OpenSlot, AgentState, State),
+    schema.fingerprint_of(
+        SCHEDULE_VERSIONS, Schedule, OpenSlot, AgentState, State, AwaitedReply, OwedNotice
+    ),
     older=frozenset({"249a498c824ef4ef"}),
 )

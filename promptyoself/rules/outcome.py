@@ -4,10 +4,12 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from promptyoself.core.instants import format_utc, parse_utc
+from promptyoself.core.texts import json_safe
 from promptyoself.events import records
-from promptyoself.events.kinds import HANDED_BACK, ArrivalProof, TurnEnd
+from promptyoself.events.kinds import HANDED_BACK, ArrivalProof, KeepReply, TurnEnd
 from promptyoself.events.records import Record
 from promptyoself.rules.claim import Claim, Stalled
+from promptyoself.rules.notices.replies import kept_of_reply
 from promptyoself.rules.retry import retry_delay
 from promptyoself.rules.slot_end import GRACE_IS_OVER, completion_events, give_up_reason
 from promptyoself.state.schedules import OpenSlot, State, slot_key
@@ -58,18 +60,24 @@ Outcome = Delivered | Failed | Abandoned
 
 
 def outcome_events(
-    state: State, claimed: Claim, worker: str, outcome: Outcome, now: datetime
+    state: State,
+    claimed: Claim,
+    worker: str,
+    outcome: Outcome,
+    now: datetime,
+    keep_reply: KeepReply = "none",
 ) -> tuple[list[Record], str]:
     """The events that an outcome makes, and what became of the slot.
 
     That is ``delivered``, ``failed``, ``retrying`` or ``skipped``; or ``settled``, without events,
-    where another worker has recorded the slot's outcome already.
+    where another worker has recorded the slot's outcome already. ``keep_reply`` is the most that
+    may be kept of an answer.
     """
     slot = _slot_of(state, claimed)
     if slot is None:
         return [], "settled"
     if outcome.error is not None:
-        outcome = outcome._replace(error=_json_safe(outcome.error))
+        outcome = outcome._replace(error=json_safe(outcome.error))
     answer = outcome.http_status, outcome.detail
     schedule = state.schedules[claimed.id]
     attempt = (claimed.slot, claimed.otid, claimed.attempt, worker)
@@ -98,6 +106,7 @@ def outcome_events(
             *answer,
             outcome.turn,
             outcome.conversation_id,
+            kept_of_reply(schedule, keep_reply),
         )
         return [delivered, *completion_events(state, schedule, slot, "completed")], "delivered"
     is_last_straw = outcome.permanent and schedule.failures + 1 >= PARK_AFTER
@@ -131,7 +140,7 @@ def stall_events(state: State, claimed: Claim, worker: str, stalled: Stalled) ->
             claimed.attempt,
             worker,
             stalled.code,
-            _json_safe(stalled.error),
+            json_safe(stalled.error),
             stalled.in_doubt,
             stalled.http_status,
             stalled.detail,
@@ -158,8 +167,3 @@ def _retry_at(claimed: Claim, outcome: Abandoned, now: datetime) -> datetime:
     if claimed.tries < _TRIES_AT_ONCE:
         return own_place
     return max(claimed.claimed_at + delay, now)
-
-
-def _json_safe(text: str) -> str:
-    """The text of another program without lone surrogates, which would stop the log."""
-    return text.encode("utf-8", "backslashreplace").decode()

@@ -13,6 +13,7 @@ from promptyoself.events.kinds import FINISHED, HANDED_BACK, SCHEDULE_TYPES
 from promptyoself.events.schedule_fields import FLAGS, RENDERERS, SPECIFIED, TEMPLATES, content_of
 from promptyoself.events.target_names import TARGETS
 from promptyoself.events.versions import SCHEDULE_VERSIONS
+from promptyoself.state.answers import await_reply, owe, place_of, settle_notice, settle_reply
 from promptyoself.state.fold import Folded, add, apply_events
 from promptyoself.state.schedules import CHAIN, OpenSlot, Schedule, State, prompt_size, slot_key
 
@@ -34,6 +35,8 @@ def apply(state: State, event: Folded) -> None:
                     state.open[key] = state.open[key]._replace(run_id=left.get("run_id"))
         if isinstance(record, records.LedgerRecovered):
             state.losses.record(event)
+        if isinstance(record, records.NoticeSent | records.NoticeFailed):
+            settle_notice(state, record)
         return
     before = state.schedules.get(event.id)
     if isinstance(record, records.ScheduleRegistered):
@@ -121,7 +124,7 @@ def _register(
         life=record.life or 1,
         **{name: bool(getattr(record, name)) for name in FLAGS},
         repetition_count=record.repetition_count or 0,
-        told=_place(event),
+        told=place_of(event),
     )
     if before is not None:
         fields.update({name: getattr(before, name) for name in _OF_ALL_LIVES})
@@ -168,6 +171,7 @@ def _evolve(state: State, event: Folded, record: records.Record, schedule: Sched
             return _claim(state, event, record, schedule)
         case records.DeliveryDelivered():
             slot = state.open.pop(slot_key(schedule.id, record.slot))
+            await_reply(state, event, record, slot)
             settled_at = _end_of(event, slot) if slot.kind == "scheduled" else schedule.settled_at
             return schedule._replace(
                 last_run=event.ts, settled_at=settled_at, failures=0, last_error=record.error
@@ -179,6 +183,7 @@ def _evolve(state: State, event: Folded, record: records.Record, schedule: Sched
             # another rule, logs that are written would say something else.
             if record.notice is not None:
                 schedule = schedule._replace(noticed_at=event.ts)
+            owe(state, event, "failure", schedule, record.slot, record.to, record.notice)
             given_up = state.open.pop(slot_key(schedule.id, record.slot), None)
             if given_up is not None:
                 return schedule._replace(settled_at=_end_of(event, given_up))
@@ -189,8 +194,14 @@ def _evolve(state: State, event: Folded, record: records.Record, schedule: Sched
             key = slot_key(schedule.id, record.slot)
             state.open[key] = _hindered(state.open[key], record)
             return schedule._replace(last_error=_error_text(record))
+        case records.DeliveryReplied() | records.DeliveryUnanswered():
+            return settle_reply(state, event, record, schedule)
+        case records.NoticeSent() | records.NoticeFailed():
+            settle_notice(state, record)
+            return schedule
         case records.DeliveryFailed():
             slot = state.open.pop(slot_key(schedule.id, record.slot))
+            owe(state, event, "failure", schedule, record.slot, record.to, record.notice)
             settled_at = _end_of(event, slot) if slot.kind == "scheduled" else schedule.settled_at
             return schedule._replace(
                 settled_at=settled_at,
@@ -224,6 +235,7 @@ def _evolve(state: State, event: Folded, record: records.Record, schedule: Sched
         case records.ScheduleCompleted():
             if record.status not in FINISHED:
                 raise ValueError("it ends in a status that is none")
+            owe(state, event, "failure", schedule, None, record.to, record.notice)
             return schedule._replace(status=record.status, next_run=None, resume_at=None)
         case records.ScheduleTriggered():
             key = slot_key(schedule.id, record.slot)
@@ -334,15 +346,10 @@ def _modify(
     if schedule.approval is not None and schedule.approval_void is None:
         schedule = schedule._replace(approval_void="modified")
     schedule = _reopen(state, schedule, record)
-    where = _place(event)
+    where = place_of(event)
     changed = {name: where for name in record.changes if name in SPECIFIED}
     retold = {**(schedule.retold or {}), **changed} or None
     return schedule._replace(**{"reason": record.reason, **record.changes, "retold": retold})
-
-
-def _place(event: Folded) -> str:
-    """Where an event stands in the log: its month and its number, as ``2026-11:42``."""
-    return f"{event.ts[:7]}:{event.seq}"
 
 
 def _unapprove(state: State, schedule: Schedule | None) -> None:

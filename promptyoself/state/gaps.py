@@ -1,8 +1,16 @@
 """How a fold applies an event after a gap in the log, if the events that led to it may be lost."""
 
 from promptyoself.events import records
+from promptyoself.state.answers import place_of
 from promptyoself.state.fold import Folded
-from promptyoself.state.schedules import OpenSlot, Schedule, State, slot_key
+from promptyoself.state.schedules import (
+    AwaitedReply,
+    OpenSlot,
+    OwedNotice,
+    Schedule,
+    State,
+    slot_key,
+)
 
 
 def bridge(state: State, event: Folded, record: records.Record, schedule: Schedule) -> Schedule:
@@ -21,6 +29,23 @@ def bridge(state: State, event: Folded, record: records.Record, schedule: Schedu
             | records.DeliveryStalled()
         ) if slot_key(schedule.id, record.slot) not in state.open:
             return _begun(state, event, record, schedule)
+        case records.DeliveryReplied() | records.DeliveryUnanswered():
+            state.replies.setdefault(
+                slot_key(schedule.id, record.slot),
+                AwaitedReply(
+                    *(schedule.id, schedule.agent_id, record.slot, record.otid, "excerpt"),
+                    *(record.worker, event.ts, event.ts),
+                ),
+            )
+        case records.NoticeSent() | records.NoticeFailed():
+            where = place_of(event)
+            state.notices.setdefault(
+                record.notice,
+                OwedNotice(
+                    *(record.notice, record.to, record.kind, schedule.id, schedule.agent_id),
+                    *(record.slot, where, event.ts),
+                ),
+            )
         case records.DeliverySkipped() if (
             record.kind != "scheduled" and slot_key(schedule.id, record.slot) not in state.open
         ):

@@ -83,6 +83,10 @@ class Schedule(NamedTuple):
     render: str | None = None  # the language of a prompt that is filled in when it fires
     resume_at: str | None = None  # when a paused one is to run again by itself
     target: str | None = None  # where its prompts go, if its agent's id says something else
+    keep_reply: kinds.KeepReply | None = None  # how much of its agent's answers is kept
+    reply_to: str | None = None  # the destination that is told of answers
+    failure_to: str | None = None  # the destination that is told of failed and missed slots
+    replied: str | None = None  # the place of the latest answer in the log
 
 
 class OpenSlot(NamedTuple):
@@ -111,6 +115,38 @@ class OpenSlot(NamedTuple):
     target: str | None = None
 
 
+class AwaitedReply(NamedTuple):
+    """A prompt that has arrived, and whose answer is to be read."""
+
+    id: str  # the schedule's
+    agent_id: str
+    slot: str
+    otid: str
+    keep: kinds.KeepReply
+    worker: str  # the one that delivered it, which reads the answer while it lives
+    since: str  # the time of the slot's first claim
+    delivered_at: str
+    run_id: str | None = None
+    conversation_id: str | None = None  # where it went, or of the conversation that was made for it
+    target: str | None = None
+
+
+class OwedNotice(NamedTuple):
+    """A destination is to be told of something, and hasn't taken the notice yet."""
+
+    notice: str
+    to: str
+    kind: kinds.NoticeKind
+    id: str  # the schedule's
+    agent_id: str
+    slot: str | None
+    place: str  # of the event in the log that it tells of
+    at: str  # the time of that event
+    tries: int = 0
+    retry_at: str | None = None
+    code: str | None = None  # of the latest failure to send it
+
+
 class AgentState(NamedTuple):
     """What is known of an agent."""
 
@@ -134,6 +170,9 @@ class State(NamedTuple):
     agents: Overlay[AgentState]  # by id
     statuses: dict[str, int]  # how many schedules have each status
     counts: dict[str, int]  # how many events there are of each type
+    replies: dict[str, AwaitedReply]  # by slot_key
+    notices: dict[str, OwedNotice]  # by their own ids, those that are owed longest first
+    digests: dict[str, str]  # by destination: the end of the time that it was told of last
     newer: str | None = None  # the first event that this software is too old to read
     losses: Losses = NO_LOSSES  # the gaps in the log
 
@@ -149,6 +188,9 @@ class State(NamedTuple):
             agents=self.agents.copy(),
             statuses=dict(self.statuses),
             counts=dict(self.counts),
+            replies=dict(self.replies),
+            notices=dict(self.notices),
+            digests=dict(self.digests),
             losses=self.losses.copy(),
         )
 
@@ -232,7 +274,7 @@ CATCH_UP_PAUSE = timedelta(seconds=60)
 
 _ONE_OF = {status: tuple(int(status == other) for other in STATUSES) for status in STATUSES}
 
-EMPTY = State(schedule_table(), {}, agent_table(), {}, {})
+EMPTY = State(schedule_table(), {}, agent_table(), {}, {}, {}, {}, {})
 """Before the first event."""
 
 

@@ -33,7 +33,14 @@ class View(Generic[S]):
         )
         own = self._schema.with_tables(state, tables)
         if isinstance(own, State):
-            return own._replace(open=dict(self._open(own)))
+            replies = own.replies.items()
+            notices = own.notices.items()
+            return own._replace(
+                open=dict(self._open(own)),
+                replies={key: value for key, value in replies if value.agent_id == self.agent_id},
+                notices={key: value for key, value in notices if value.agent_id == self.agent_id},
+                digests={},  # each tells of every agent
+            )
         return own
 
     def everything(self, state: S) -> S:

@@ -28,6 +28,7 @@ class Traits(NamedTuple):
     clock_margin: timedelta  # how far its clock may be behind ours
     caution: str = ""  # what people are told when it is first used
     tells_ends: bool = False  # it tells by itself when a run ends: `Target.run` makes no call
+    tells_replies: bool = True  # what an agent answers can be read: see `Target.reply`
 
     @property
     def title(self) -> str:
@@ -95,6 +96,14 @@ class Found:
     conversation_id: str | None = None  # of the conversation that was made for the message
     # Whether the agent has said or done anything since in answer to it. None: that isn't known.
     answered: bool | None = None
+
+
+class Reply(NamedTuple):
+    """What came of an agent's turn over a message, once that turn is over."""
+
+    text: str | None  # what the agent said last; None: it has said nothing
+    tools: tuple[str, ...] = ()  # the names of the tools that it called, in the order of the calls
+    date: datetime | None = None  # when it said that, by the target's clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +219,20 @@ class Target(Protocol):
                 gone, and the history with it; ``permanent`` with :data:`HISTORY_GAP` if the message
                 isn't there, and the part of the history where it would be was summed up, so that
                 nothing follows from that.
+        """
+
+    def reply(self, message: Message, since: datetime, run_id: str | None) -> Reply | None:
+        """What the agent has said and done in answer to a message that has arrived. None: its turn
+        isn't over yet, or waits for somebody.
+
+        Nothing changes by this. ``since`` is as in :meth:`find`. ``run_id`` is that of the run over
+        the message, if it is known. The message's ``text`` may be empty here, and its
+        ``conversation`` is the one that it went to. Only asked where :attr:`Traits.tells_replies`.
+
+        Raises:
+            DeliveryError: ``permanent`` where no answer can be had any more: with
+                ``agent_not_found``, ``conversation_not_found``, :data:`HISTORY_GAP`, or
+                ``reply_too_large`` for one that is longer than this takes in.
         """
 
     def agents(self) -> list[Agent]:

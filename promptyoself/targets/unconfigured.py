@@ -26,7 +26,7 @@ class Unconfigured(Target):
         )
 
     active_runs = all_active_runs = ended_runs = send = run = failure = find = _refuse
-    agents = agent = health = check = _refuse
+    reply = agents = agent = health = check = _refuse
 
     def close(self) -> None:
         """There is nothing to let go of."""

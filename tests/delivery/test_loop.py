@@ -24,8 +24,9 @@ from promptyoself.core.errors import ChainError
 from promptyoself.doors.session import Session
 from promptyoself.sandbox import Sandbox
 from promptyoself.service.delivery import loop
-from promptyoself.service.delivery.dispatcher import Dispatcher, Report
+from promptyoself.service.delivery.dispatcher import Dispatcher
 from promptyoself.service.delivery.job_pool import JobPool
+from promptyoself.service.delivery.report import Report
 from promptyoself.service.proof.verify import verify
 
 # --- a process ------------------------------------------------------------------------------------

@@ -172,6 +172,8 @@ def clean_environ(var: Path) -> dict[str, str]:
         environ.pop(setting.name, None)
         if setting.name == "PROMPTYOSELF_TZ":  # under whichever clocks the tests run
             environ[setting.name] = "UTC"
+        elif setting.name == "PROMPTYOSELF_KEEP_REPLY":  # the tests of answers say otherwise
+            environ[setting.name] = "none"
         elif setting.default:  # said out loud, so that a developer's .env changes nothing
             environ[setting.name] = setting.default
     return {**environ, "PROMPTYOSELF_VAR": str(var)}

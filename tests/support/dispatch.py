@@ -22,7 +22,8 @@ from promptyoself.core.settings import load_settings
 from promptyoself.events.target_names import TargetName
 from promptyoself.service.delivery import dispatcher as dispatching
 from promptyoself.service.delivery import in_flight
-from promptyoself.service.delivery.dispatcher import Dispatcher, Report, new_worker_name
+from promptyoself.service.delivery.dispatcher import Dispatcher, new_worker_name
+from promptyoself.service.delivery.report import Report
 from promptyoself.service.schedules.register import register
 from promptyoself.service.schedules.request import Request
 from promptyoself.store.store import Store
@@ -30,6 +31,7 @@ from promptyoself.targets.api import (
     DeliveryError,
     Found,
     Message,
+    Reply,
     Run,
     RunFailure,
     Sent,
@@ -123,6 +125,11 @@ class FakeLetta(Target):
                     return Found("message-1", run.run_id, run.created_at)
         return None
 
+    def reply(self, message: Message, since: datetime, run_id: str | None) -> Reply | None:
+        del since
+        self._enter("reply", message.agent_id)
+        return Reply(f"Answer to {message.otid} in {run_id}.")
+
     def agents(self) -> list[Any]:
         return []
 
@@ -162,6 +169,7 @@ class Place:
                 "PROMPTYOSELF_VAR": str(var),
                 "PROMPTYOSELF_RECONCILE_GRACE": "0.2",
                 "PROMPTYOSELF_CALL_TIMEOUT": "1",
+                "PROMPTYOSELF_KEEP_REPLY": "none",  # a test of answers says otherwise
                 **settings,
             }
         )

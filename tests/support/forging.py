@@ -10,7 +10,7 @@ import gzip
 import hashlib
 import re
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from world import World
 from promptyoself.core.instants import format_utc
 from promptyoself.events import records
 from promptyoself.events.versions import SCHEDULE_VERSIONS, VERSIONS
+from promptyoself.rules.notices.replies import Answer, NoAnswer
 from promptyoself.rules.outcome import Abandoned, Failed
 from promptyoself.service.schedules.change import cancel, modify, pause, resume, run_now
 from promptyoself.service.schedules.request import Request
@@ -40,7 +41,10 @@ def _story() -> list[Event]:
     store: Any = world
     world.add([(records.LedgerCreated(1, "schedules", "promptyoself 0"), None)])
     world.add([(records.WorkerStarted("wrk_1", 7, "here", "promptyoself 0", "loop", 32), None)])
-    hourly = world.register(every="1h", name="Hourly", misfire="all", jitter="5m")
+    world.keep_reply = "excerpt"
+    hourly = world.register(
+        every="1h", name="Hourly", misfire="all", jitter="5m", keep_reply="hash", reply_to="me"
+    )
     daily = world.register(
         "agent-b", cron="30 9 * * MON-FRI", timezone="Europe/London", until="2027-01-31T00:00Z"
     )
@@ -49,6 +53,7 @@ def _story() -> list[Event]:
     world.strongest = lambda agent, now: [_wish(agent, now)]
     world.advance(minutes=40)
     world.deliver()
+    world.answer(NoAnswer("no_answer", "Nothing.", ("search",)))
     resume_at = world.register("agent-c", "Ünïcode \U0001f600\n", every="1d", max_repetitions=9)
     world.advance(hours=2)
     for made in world.claim().claims:
@@ -72,6 +77,17 @@ def _story() -> list[Event]:
     piece = {"month": "2026-11", "offset": 5, "bytes": 0, "sha256": "0" * 64, "file": "x.damaged"}
     lost = records.LedgerRecovered(900, "0" * 64, 0, 901, "0" * 64, None, None, [piece], [outside])
     world.add([(lost, None)])
+    world.answer(Answer("Done.", ("a", "b"), world.now))
+    for owed in list(world.state.notices.values()):
+        about = (owed.notice, owed.to, owed.kind)
+        late = format_utc(world.now + timedelta(minutes=1))
+        failed = records.NoticeFailed(*about, 1, "timeout", "Late.", owed.slot, retry_at=late)
+        world.add([(failed, owed.id), (records.NoticeSent(*about, 2, owed.slot), owed.id)])
+    digest = ("ntc_1", "me", "digest")
+    world.add([(records.NoticeSent(*digest, 1, until=format_utc(world.now)), None)])
+    world.add(
+        [(records.NoticeFailed(*digest, 1, "gone", "", until="2026-12-01T00:00:00.000000Z"), None)]
+    )
     pause(store, hourly, "a rest", world.now)
     world.advance(days=3)
     resume(store, hourly, None, world.now)

@@ -17,8 +17,8 @@ import pytest
 from calling import call, events_of
 
 from promptyoself.sandbox import Sandbox
-from promptyoself.service.delivery.dispatcher import Report
 from promptyoself.service.delivery.loop import StopFlag, run_loop
+from promptyoself.service.delivery.report import Report
 
 if TYPE_CHECKING:
     from dispatch import Place

@@ -15,16 +15,18 @@ from tally import count
 
 from promptyoself.core.ids import content_hash
 from promptyoself.core.instants import format_utc, parse_utc
+from promptyoself.core.setting_values import Destination
 from promptyoself.core.settings import Caps, load_settings
 from promptyoself.events.codec import read_record, write_event
 from promptyoself.events.draft import Draft
-from promptyoself.events.kinds import PROBLEMS
+from promptyoself.events.kinds import PROBLEMS, KeepReply
 from promptyoself.events.records import ApprovalGranted, Record
 from promptyoself.events.schedule_fields import content_of
 from promptyoself.index.index import Snapshot
 from promptyoself.ledger import START, Envelope, Position
 from promptyoself.rules.claim import Claim, Decision, RankDesires, claim
-from promptyoself.rules.failure_notices import with_notices
+from promptyoself.rules.notices.failures import with_notices
+from promptyoself.rules.notices.replies import Answer, NoAnswer, reply_event
 from promptyoself.rules.outcome import Delivered, Outcome, outcome_events
 from promptyoself.rules.policy import ApprovalVerdict, approval_in_log
 from promptyoself.service.audit.audited_log import AuditEnd
@@ -50,8 +52,11 @@ class World:
         self.events: list[Envelope] = []
         self.warned: list[str] = []
         settings = load_settings({"PROMPTYOSELF_VAR": "/nowhere"})
-        self.settings = settings._replace(caps=Caps(**{"min_interval": 1, **caps}))
+        me = {"me": Destination("me", "https://example.org/hook")}
+        caps_ = Caps(**{"min_interval": 1, **caps})
+        self.settings = settings._replace(caps=caps_, destinations=me)
         self.strongest: RankDesires | None = None
+        self.keep_reply: KeepReply = "none"
 
     # What a store offers.
 
@@ -178,9 +183,17 @@ class World:
 
     def settle(self, made: Claim, outcome: Outcome = DELIVERED, worker: str = "wrk_1") -> str:
         """Record an outcome; returns what became of the slot."""
-        records, became = outcome_events(self.state, made, worker, outcome, self.now)
+        keep = self.keep_reply
+        records, became = outcome_events(self.state, made, worker, outcome, self.now, keep)
         self.add((record, made.id) for record in records)
         return became
+
+    def answer(self, answer: Answer | NoAnswer) -> None:
+        """Record that answer to everything whose answer is awaited."""
+        for awaited in list(self.state.replies.values()):
+            event = reply_event(self.state, awaited, "wrk_1", answer, self.keep_reply)
+            assert event is not None
+            self.add([(event, awaited.id)])
 
     def types(self, id_: str) -> list[str]:
         """What has happened to a schedule, without its registration."""
@@ -198,16 +211,23 @@ def check_deliveries(events: Iterable[Any]) -> None:
     passed: dict[str, str] = {}  # the last slot of each schedule that is over or under way
     opened: dict[str, bool] = {}  # open slots, and whether they are claimed
     final: set[str] = set()
+    awaited: set[str] = set()  # slots whose answer is to come
     skipped: dict[str, list[str]] = {}  # the slots at which a range of skipped ones begins
     for event in events:
         data = event.data
+        key = slot_key(event.id or "", data.get("slot", ""))
+        if event.type in ("delivery.replied", "delivery.unanswered"):
+            assert key in awaited, f"event {event.seq} answers what isn't awaited"
+            awaited.remove(key)
+            continue
         if not event.type.startswith("delivery.") and event.type != "schedule.triggered":
             if "counts_from" in data:  # what a clock that was ahead had skipped may come again
                 passed[event.id] = data["counts_from"]
                 again = {s for s in skipped.get(event.id, ()) if s > data["counts_from"]}
                 final -= {slot_key(event.id, slot) for slot in again}
             continue
-        key = slot_key(event.id, data["slot"])
+        if data.get("keep_reply"):
+            awaited.add(key)
         assert key not in final, f"{key} was settled before event {event.seq}"
         new = key not in opened
         if event.type == "schedule.triggered":

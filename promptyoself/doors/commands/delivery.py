@@ -18,11 +18,11 @@ from promptyoself.doors.options import Seconds, Whole
 from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
 from promptyoself.events.target_names import TARGETS, TargetName
+from promptyoself.service.delivery.report import Report
 
 if TYPE_CHECKING:
     from promptyoself.core.settings import Settings
     from promptyoself.service.delivery import answers
-    from promptyoself.service.delivery.dispatcher import Report
     from promptyoself.service.delivery.loop import Heartbeat
     from promptyoself.targets.api import Agent, Target
 
@@ -317,7 +317,7 @@ def _report_for(agent_id: str | None, report: Report) -> Report:
     if agent_id is None:
         return report
     mine = [[line for line in lines if line["agent_id"] == agent_id] for lines in report]
-    return report._replace(executed=mine[0], skipped=mine[1])
+    return Report(*mine)
 
 
 def _pass(report: Report) -> answers.Executed:
@@ -334,6 +334,8 @@ def _pass(report: Report) -> answers.Executed:
     answer: answers.Executed = {"executed": lines, "message": message}
     if report.skipped:
         answer["skipped"] = report.skipped
+    if report.replies:
+        answer["replies"] = cast("list[answers.ReplyLine]", report.replies)
     return answer
 
 

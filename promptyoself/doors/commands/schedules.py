@@ -87,7 +87,7 @@ _trigger_options = _options(
 _HELPED_FIRST = ("misfire", "grace", "name", "conversation_id", "target", "envelope")
 _policy_options = _options(
     *map(_option_of, _HELPED_FIRST),
-    *(_option_of(name) for name in POLICY if name not in _HELPED_FIRST),
+    *(_option_of(name) for name in POLICY if name not in _HELPED_FIRST and FIELDS[name].help),
     reason_option,
 )
 

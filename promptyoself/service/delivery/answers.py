@@ -53,9 +53,23 @@ class DeliveryLine(TypedDict):
     slot: Instant
 
 
+class ReplyLine(TypedDict):
+    """What became of the answer to one prompt. The answer itself is not in it."""
+
+    id: ScheduleId
+    agent_id: str
+    slot: Instant
+    replied: bool
+    kept: NotRequired[str]
+    bytes: NotRequired[int]
+    code: NotRequired[str]
+    error: NotRequired[str]
+
+
 class Executed(TypedDict):
     """What ``execute`` answers."""
 
     executed: Annotated[list[DeliveryLine], "A line for each prompt that was tried."]
     skipped: NotRequired[Annotated[list[dict[str, Any]], "Slots for which nothing was tried."]]
+    replies: NotRequired[Annotated[list[ReplyLine], "A line for each answer that was read."]]
     message: AnswerMessage

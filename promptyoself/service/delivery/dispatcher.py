@@ -8,7 +8,6 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
 
 from promptyoself import __version__
 from promptyoself.core.errors import sentence
@@ -27,36 +26,31 @@ from promptyoself.rules.claim import (
     claim,
     orphans,
 )
-from promptyoself.rules.failure_notices import with_notices
+from promptyoself.rules.notices.failures import with_notices
 from promptyoself.rules.outcome import Outcome, outcome_events, stall_events
 from promptyoself.rules.policy import Approvals
 from promptyoself.rules.slots import next_wake
 from promptyoself.service.delivery.activity_log import ActivityLog, alarms, line_of
 from promptyoself.service.delivery.in_flight import InFlight, key_of
 from promptyoself.service.delivery.log_check import LogCheck
+from promptyoself.service.delivery.reply_reader import line_of_reply
+from promptyoself.service.delivery.report import Report, nothing_done
 from promptyoself.service.delivery.target_trouble import Trouble
 from promptyoself.service.desires.idle_source import desire_ranking
 from promptyoself.service.schedules.approvals import ApprovalChecker
 from promptyoself.state.apply import fold
-from promptyoself.state.schedules import State, slot_key
+from promptyoself.state.schedules import AwaitedReply, State, slot_key
 from promptyoself.store.store import Store
 from promptyoself.targets.api import Targets
 
 _ADOPT_EVERY = 5.0
 """Seconds between two searches for claims that dead workers have left."""
 
+_ADOPT_REPLIES_EVERY = timedelta(seconds=60)
+"""Time after which a loop sees whether the worker is dead that was to read an answer."""
+
 _TRY_BROKEN_EVERY = timedelta(seconds=60)
 """Time between two tries to decide about schedules about which nothing could be decided."""
-
-
-class Report(NamedTuple):
-    """What a pass did."""
-
-    executed: list[dict[str, Any]]  # a line per slot that was tried, or has its outcome
-    skipped: list[dict[str, Any]]  # a line per range of skipped slots
-
-    def __bool__(self) -> bool:
-        return bool(self.executed or self.skipped)
 
 
 class Dispatcher:
@@ -155,6 +149,8 @@ class Dispatcher:
             wakes.append(now + _TRY_BROKEN_EVERY)
         if any(True for _ in self._claimed_elsewhere(state)):
             wakes.append(now + timedelta(seconds=_ADOPT_EVERY))
+        elif any(True for _ in self._awaited_elsewhere(state)):
+            wakes.append(now + _ADOPT_REPLIES_EVERY)
         wake = min((wake for wake in wakes if wake is not None), default=None)
         self._quiet = (state if self.idle else None, wake)
         return wake
@@ -180,8 +176,8 @@ class Dispatcher:
         now, outcomes, stalls = self._clock(), *self._to_record()
         unfinished = list(self._in_flight)
 
-        def decide(state: State) -> tuple[list[Draft], tuple[list[dict[str, Any]], State]]:
-            drafts, lines, after = self._news(state, stalls, outcomes, now)
+        def decide(state: State) -> tuple[list[Draft], tuple[Report, State]]:
+            drafts, report, after = self._news(state, stalls, outcomes, now)
             drafts = self._with_notices(state, drafts, now)
             if self._is_announced or drafts:
                 in_flight = [
@@ -191,14 +187,16 @@ class Dispatcher:
                 ]
                 stopped = WorkerStopped(self._worker, why, in_flight or None)
                 drafts = [*self._announcement(), *drafts, self._store.draft(stopped, None, None)]
-            return drafts, (lines, after)
+            return drafts, (report, after)
 
-        lines, after = self._store.transact(now, decide)
-        lines += [line_of(after, delivery.claim, None, "in_doubt") for delivery in unfinished]
-        self._is_recorded(outcomes, stalls, Report(lines, []))
+        report, after = self._store.transact(now, decide)
+        report.executed.extend(
+            line_of(after, delivery.claim, None, "in_doubt") for delivery in unfinished
+        )
+        self._is_recorded(outcomes, stalls, report)
         if self._is_announced:
             self._store.log.record("worker", state="stopped", why=why)
-        return Report(lines, [])
+        return report
 
     def close(self) -> None:
         """Send nothing from now on, and let the threads end. What was sent is left in doubt."""
@@ -215,10 +213,10 @@ class Dispatcher:
         self._state = None
         self._was_quiet = self._is_quiet(now, stamp)
         if self._was_quiet:
-            return Report([], [])
+            return nothing_done()
         self._looked_at = now
         adopts = time.monotonic() - self._adopted_at >= _ADOPT_EVERY
-        has_news = bool(self._in_flight.outcomes or self._in_flight.stalls)
+        has_news = self._in_flight.has_news
         if adopts or not has_news:
             state = self._store.snapshot(stamp).state
             if adopts:
@@ -226,12 +224,12 @@ class Dispatcher:
             if not has_news and not self._can_claim(state, now, until):
                 self._state = state
                 self._in_flight.seek_snapshot()
-                return Report([], [])
+                return nothing_done()
         seats, approvals = self._seats(), ApprovalChecker(self._store, now)
         outcomes, stalls = self._to_record()
 
-        def decide(state: State) -> tuple[list[Draft], tuple[Report, list[Claim], bool]]:
-            drafts, lines, after = self._news(state, stalls, outcomes, now)
+        def decide(state: State) -> tuple[list[Draft], tuple[Report, State, list[Claim], bool]]:
+            drafts, report, after = self._news(state, stalls, outcomes, now)
             decision = self._claim(after, now, seats, until, approvals)
             drafts += [
                 self._store.draft(record, id_, after.schedules[id_].agent_id)
@@ -240,14 +238,17 @@ class Dispatcher:
             drafts = self._with_notices(state, drafts, now)
             if drafts:
                 drafts = [*self._announcement(), *drafts]
-            report = Report(lines, decision.skipped)
-            return drafts, (report, decision.claims, bool(drafts))
+            report.skipped.extend(decision.skipped)
+            return drafts, (report, after, decision.claims, bool(drafts))
 
-        report, claims, has_written = self._store.transact(now, decide)
+        report, after, claims, has_written = self._store.transact(now, decide)
         if has_written:
             self._set_announced()
         self._is_recorded(outcomes, stalls, report)
         self._in_flight.begin(claims)
+        self._in_flight.replies.follow(
+            reply for reply in self._replies(after) if reply.worker == self._worker
+        )
         approvals.update_tokens()
         self._in_flight.seek_snapshot()
         return report
@@ -310,26 +311,30 @@ class Dispatcher:
         stalls: list[tuple[Claim, Stalled]],
         outcomes: list[tuple[Claim, Outcome]],
         now: datetime,
-    ) -> tuple[list[Draft], list[dict[str, Any]], State]:
-        """What has become of deliveries: its events, a line per outcome, and the state after it."""
+    ) -> tuple[list[Draft], Report, State]:
+        """What has become of deliveries, and what agents have answered: its events, a line for
+        each, and the state after it."""
         drafts: list[Draft] = []
-        lines: list[dict[str, Any]] = []
+        report = nothing_done()
+        replies = self._in_flight.replies
         ts = format_utc(now)
 
-        def take(claimed: Claim, records: Sequence[Record]) -> State:
-            drafts.extend(
-                self._store.draft(record, claimed.id, claimed.agent_id) for record in records
-            )
-            return fold(state, [provisional_event(record, claimed.id, ts) for record in records])
+        def take(about: Claim | AwaitedReply, records: Sequence[Record]) -> State:
+            drafts.extend(self._store.draft(record, about.id, about.agent_id) for record in records)
+            return fold(state, [provisional_event(record, about.id, ts) for record in records])
 
         for claimed, stalled in stalls:
             state = take(claimed, stall_events(state, claimed, self._worker, stalled))
         for claimed, outcome in outcomes:
-            records, became = outcome_events(state, claimed, self._worker, outcome, now)
+            most = replies.most(claimed.target)
+            records, became = outcome_events(state, claimed, self._worker, outcome, now, most)
             state = take(claimed, records)
             if became != "settled":
-                lines.append(line_of(state, claimed, outcome, became))
-        return drafts, lines, state
+                report.executed.append(line_of(state, claimed, outcome, became))
+        for awaited, record in replies.records(state, self._worker):
+            state = take(awaited, [record])
+            report.replies.append(line_of_reply(awaited, record))
+        return drafts, report, state
 
     def _with_notices(self, state: State, drafts: list[Draft], now: datetime) -> list[Draft]:
         drafts = with_notices(state, drafts, now, self._store.settings.caps, self._warn_seldom)
@@ -348,9 +353,13 @@ class Dispatcher:
     ) -> None:
         """After the append: what was recorded is told, and needn't be kept."""
         del self._in_flight.outcomes[: len(outcomes)], self._in_flight.stalls[: len(stalls)]
+        self._in_flight.replies.answers.clear()
         self._activity.outcomes(report.executed, outcomes)
         for skipped in report.skipped:
             self._store.log.record("skipped", state="skipped", **skipped)
+        for reply in report.replies:
+            state = "replied" if reply["replied"] else "unanswered"
+            self._store.log.record("reply", state=state, **reply)
         for message in self._alarms:
             self._store.warn(message)
 
@@ -381,20 +390,34 @@ class Dispatcher:
         The log has such a claim where an append seemed to fail and yet was made.
         """
         self._adopted_at = time.monotonic()
-        workers = set(self._claimed_elsewhere(state))
+        workers = {*self._claimed_elsewhere(state), *self._awaited_elsewhere(state)}
         is_alive = self._store.workers.is_alive
         dead = {worker for worker in workers if worker == self._worker or not is_alive(worker)}
         if not dead:
             return
         # Read again after the locks: a worker may have recorded its last outcome, and then ended.
+        state = self._store.snapshot().state
+        self._in_flight.replies.follow(
+            reply for reply in self._replies(state) if reply.worker in dead
+        )
         adopted = [
             orphan
-            for orphan in orphans(self._store.snapshot().state, dead, now)
+            for orphan in orphans(state, dead, now)
             if self._only in (None, orphan.agent_id) and key_of(orphan) not in self._in_flight
         ]
         for orphan in adopted:
             self._activity.step("adopted", orphan)
         self._in_flight.begin(adopted)
+
+    def _replies(self, state: State) -> Iterator[AwaitedReply]:
+        """The answers that are awaited and may be read by this worker."""
+        return (r for r in state.replies.values() if self._only in (None, r.agent_id))
+
+    def _awaited_elsewhere(self, state: State) -> Iterator[str]:
+        """The workers of the answers that aren't read here."""
+        for reply in self._replies(state):
+            if slot_key(reply.id, reply.slot) not in self._in_flight.replies:
+                yield reply.worker
 
     def _claimed_elsewhere(self, state: State) -> Iterator[str]:
         """The workers of the claims that aren't under way here."""

@@ -20,6 +20,7 @@ from promptyoself.rules.outcome import Abandoned, Outcome
 from promptyoself.service.delivery.activity_log import ActivityLog
 from promptyoself.service.delivery.delivery import Delivery, Step, Wait
 from promptyoself.service.delivery.job_pool import JobError, JobPool
+from promptyoself.service.delivery.reply_reader import REPLY, Read, ReplyReader
 from promptyoself.service.delivery.route import Route
 from promptyoself.service.delivery.target_trouble import Trouble
 from promptyoself.state.schedules import slot_key
@@ -56,7 +57,9 @@ class InFlight:
         self._seated: set[str] = set()  # deliveries that hold a seat
         self._stepping: set[str] = set()  # deliveries that a thread is at work on
         self._timers: dict[str, float] = {}  # when each goes on that waits, by the monotonic clock
-        self._pool: JobPool[Step | RunSnapshot | None] = JobPool()
+        self._pool: JobPool[Step | RunSnapshot | Read | None] = JobPool()
+        self._readers: JobPool[Step | RunSnapshot | Read | None] = JobPool(self._pool)
+        self.replies = ReplyReader(store, clock, self._route, self._readers)
 
     def __contains__(self, key: str) -> bool:
         """Whether an attempt, by its :func:`key_of`, is under way or has an unrecorded outcome."""
@@ -68,8 +71,13 @@ class InFlight:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is under way, or to be recorded."""
-        return not self._live and not self.outcomes and not self.stalls
+        """Whether nothing is under way, to be recorded, or expected within moments."""
+        return not (self._live or self.outcomes or self.stalls or self.replies.busy)
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there is something to be recorded."""
+        return bool(self.outcomes or self.stalls or self.replies.answers)
 
     def free_seats(self) -> int:
         """How many more deliveries may begin."""
@@ -117,6 +125,7 @@ class InFlight:
         while True:
             self._fire_timers()
             wakes = [route.snapshots.wake() for route in self._routes.values()]
+            wakes.append(self.replies.wake(seats=self.free_seats() > 0))
             wake = min([end, *wakes, *self._timers.values()])
             done = self._pool.next_result(wake - time.monotonic())
             if done is None:
@@ -136,6 +145,7 @@ class InFlight:
         """Send nothing from now on, and let the threads end. What was sent is left in doubt."""
         self.hand_back()
         self._pool.close()
+        self._readers.close()
 
     def seek_snapshot(self) -> None:
         """Take snapshots of runs, where it is time. Go on without one that takes too long."""
@@ -209,10 +219,13 @@ class InFlight:
         most_threads = min(len(self._stepping) + looks, self._concurrency)
         self._pool.submit(key, job, most_threads)
 
-    def _handle_result(self, key: str, result: Step | RunSnapshot | JobError | None) -> bool:
+    def _handle_result(self, key: str, result: Step | RunSnapshot | Read | JobError | None) -> bool:
         """Handle the result of a job. Returns whether there is something new to decide."""
+        if key.startswith(REPLY):
+            assert isinstance(result, Read | JobError)
+            return self.replies.handle(key, result)
         if key.startswith(_SNAPSHOT):
-            assert not isinstance(result, Step)
+            assert not isinstance(result, Step | Read)
             return self._handle_snapshot(
                 self._route(recorded_target(key[len(_SNAPSHOT) :])), result
             )
@@ -323,6 +336,7 @@ class InFlight:
             del self._timers[key]
             self._go_on(key)
         self.seek_snapshot()
+        self.replies.seek(seats=self.free_seats() > 0)
 
 
 def key_of(claimed: Claim) -> str:

@@ -23,10 +23,11 @@ class JobError:
 class JobPool(Generic[R]):
     """Does jobs in as many threads as are needed. Only one thread may submit them."""
 
-    def __init__(self) -> None:
+    def __init__(self, beside: "JobPool[R] | None" = None) -> None:
+        """The results come out of the pool ``beside`` this one, if there is one."""
         self._todo: SimpleQueue[tuple[str, Callable[[], R]] | None] = SimpleQueue()
         # Not a SimpleQueue: its `get` waits for ever if its time runs out in a signal's handler.
-        self._done: Queue[tuple[str, R | JobError]] = Queue()
+        self._done: Queue[tuple[str, R | JobError]] = beside._done if beside else Queue()
         self._threads = 0
 
     def submit(self, key: str, job: Callable[[], R], most: int) -> None:

@@ -16,7 +16,8 @@ from promptyoself.core.errors import ChainError, PromptyoselfError, sentence
 from promptyoself.core.instants import format_utc
 from promptyoself.events.target_names import TargetName
 from promptyoself.rules.due import due
-from promptyoself.service.delivery.dispatcher import Dispatcher, Report, new_worker_name
+from promptyoself.service.delivery.dispatcher import Dispatcher, new_worker_name
+from promptyoself.service.delivery.report import Report, nothing_done
 from promptyoself.service.delivery.sealer import Sealer
 from promptyoself.service.delivery.target_trouble import Trouble
 from promptyoself.service.upkeep.clock_trust import ClockTrust
@@ -107,12 +108,13 @@ def execute_once(
     store.require_whole()
     only = store.settings.only_agent
     claimed = any(slot.worker and only in (None, slot.agent_id) for slot in state.open.values())
-    if not claimed and next(due(state, format_utc(began), only), None) is None:
+    awaited = any(only in (None, reply.agent_id) for reply in state.replies.values())
+    if not claimed and not awaited and next(due(state, format_utc(began), only), None) is None:
         record_pass(store, began)
-        return Report([], [])
+        return nothing_done()
     store.prepare_workers()
     worker = new_worker_name()
-    total = Report([], [])
+    total = nothing_done()
     with store.workers.alive(worker):
         dispatcher = Dispatcher(
             store, targets, clock, worker=worker, mode="once", concurrency=concurrency, only=only
@@ -121,7 +123,7 @@ def execute_once(
         try:
             while stop.why is None:
                 report = dispatcher.tick(clock(), until=began)
-                _add(total, report)
+                total.add(report)
                 if dispatcher.idle and not report:
                     break
                 seconds_left = end - time.monotonic()
@@ -130,7 +132,7 @@ def execute_once(
                 if not dispatcher.idle:
                     dispatcher.wait(min(seconds_left, _POLL_SECONDS))
             why = stop.why or ("done" if dispatcher.idle else "deadline")
-            _add(total, dispatcher.stop(why, 0.0 if stop.why is None else _STOP_PATIENCE))
+            total.add(dispatcher.stop(why, 0.0 if stop.why is None else _STOP_PATIENCE))
         finally:
             dispatcher.close()  # before our lock goes, after which we count as dead
     record_pass(store, began)  # not before: a pass that fails is none
@@ -298,8 +300,3 @@ def _may_pass(error: Exception, *, announced: bool) -> bool:
 def _uptime() -> float:
     """Seconds since the machine was started, with those in which it slept where it counts them."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
-
-
-def _add(total: Report, report: Report) -> None:
-    total.executed.extend(report.executed)
-    total.skipped.extend(report.skipped)

@@ -31,7 +31,11 @@ _TRIGGER = "schedule_value"
 _ORDER = (
     *_FIRST,
     _TRIGGER,
-    *(name for name in FIELDS if name not in (*_FIRST, _TRIGGER, "schedule_type")),
+    *(
+        name
+        for name in FIELDS
+        if name not in (*_FIRST, _TRIGGER, "schedule_type") and FIELDS[name].help
+    ),
 )
 _COMPLAINT = "#! "
 

@@ -37,6 +37,7 @@ from promptyoself.rules.policy import ApprovalVerdict, approval_in_log, refusal_
 from promptyoself.service.forecast.plain_slots import PlainSlots, after_claim
 from promptyoself.state.apply import fold
 from promptyoself.state.schedules import (
+    EMPTY,
     OpenSlot,
     Schedule,
     State,
@@ -107,7 +108,7 @@ class Simulator:
         self._events: list[SimulatedEvent] = []  # of the current instant
         self._schedules: dict[str, Schedule] = {}
         self._open: dict[str, dict[str, OpenSlot]] = {}  # the open slots, by the schedule's id
-        self._state = State(schedule_table(), {}, agent_table(), state.statuses, {})  # the agents
+        self._state = EMPTY._replace(agents=agent_table(), statuses=state.statuses)  # the agents
         self._busy: set[str] = set()  # the agents with a delivery under way
         # The deliveries under way: end, number, schedule's id, and the claim unless it was plain.
         self._deliveries: list[tuple[str, int, str, Claim | None]] = []
@@ -298,7 +299,7 @@ class Simulator:
         schedule = self._schedules[id_]
         agents = agent_table({schedule.agent_id: self._state.agent(schedule.agent_id)})
         open_ = self._open.get(id_) or {}
-        return State(schedule_table([schedule]), open_, agents, self._state.statuses, {})
+        return self._state._replace(schedules=schedule_table([schedule]), open=open_, agents=agents)
 
     def _apply(self, state: State, id_: str, records: Sequence[Record], append: int) -> None:
         """Fold events that were decided on the state of one schedule, and tell of them."""

@@ -133,7 +133,7 @@ def next_life(
 
 def _already_there(existing: Schedule, record: ScheduleRegistered, request: Request) -> Scheduled:
     # A policy that the request doesn't name is no wish to change it.
-    named = [name for name in POLICY if getattr(request, name) is not None]
+    named = [name for name in POLICY if getattr(request, name, None) is not None]
     differs = [
         name
         for name in (*content_of(record), *named)

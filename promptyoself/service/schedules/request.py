@@ -183,8 +183,10 @@ def validate(
         if request.max_repetitions not in FIELDS["max_repetitions"].values:
             raise _invalid(FIELDS["max_repetitions"], request.max_repetitions)
     for name in POLICY:
-        if (value := getattr(request, name)) is not None:
+        if (value := getattr(request, name, None)) is not None:
             fields[name] = _value_of(FIELDS[name], value, settings)
+    if "on_failure" in fields:
+        fields.update(_whom_to_tell(fields["on_failure"], settings))
     least = settings.caps.min_interval
     fields.update(times_of(request, zone, now, least, keep_intervals=keep_intervals))
     return fields
@@ -248,13 +250,41 @@ def _value_of(field: Field, value: Any, settings: Settings) -> Any:
         return value or None
     if field.form == "duration":
         return parse_duration(value)
+    if field.form == "destination":
+        return require_destination(settings, value, _option(field.name))
     if field.form == "agent":
+        if value in settings.destinations:
+            return value
         option = _option(field.name)
         if settings.only_agent not in (None, text_limits.check_agent_id(value, option)):
             raise forbidden(f"{option} {shown(value)} is not", settings.only_agent or "")
     elif value not in field.values:
         raise _invalid(field, value)
     return value
+
+
+def _whom_to_tell(whom: str | None, settings: Settings) -> dict[str, str | None]:
+    """The fields that ``--on-failure`` gives: a destination, if there is one of that name, else an
+    agent."""
+    if whom is not None and whom in settings.destinations:
+        return {"on_failure": None, "failure_to": whom}
+    return {"on_failure": whom, "failure_to": None}
+
+
+def require_destination(settings: Settings, name: str, option: str) -> str:
+    """Refuse the name of no destination.
+
+    Raises:
+        PromptyoselfError: ``unknown_destination``.
+    """
+    if name not in settings.destinations:
+        known = ", ".join(settings.destinations)
+        raise PromptyoselfError(
+            "unknown_destination",
+            f"{option} {shown(name)} is the name of no destination.",
+            f"There is: {known}." if known else "`promptyoself notify add NAME` defines one.",
+        )
+    return name
 
 
 def _bound(text: str, zone: str, now: datetime, *, end: bool) -> str | None:

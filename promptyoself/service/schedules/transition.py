@@ -214,6 +214,6 @@ def with_notice(store: Store, state: State, drafts: list[Draft], now: datetime) 
     whys = {draft.record.why for draft in drafts if isinstance(draft.record, DeliverySkipped)}
     if whys.isdisjoint(MISSED):
         return drafts
-    from promptyoself.rules.failure_notices import with_notices
+    from promptyoself.rules.notices.failures import with_notices
 
     return with_notices(store.unpinned_state(state), drafts, now, store.settings.caps, store.warn)

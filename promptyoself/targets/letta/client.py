@@ -41,6 +41,7 @@ from promptyoself.targets.api import (
     DeliveryError,
     Found,
     Message,
+    Reply,
     Run,
     RunFailure,
     Sent,
@@ -79,6 +80,7 @@ class LettaClient(Target):
         lists_runs=True,
         busy_code="letta_busy",
         clock_margin=timedelta(hours=1),
+        tells_replies=False,
     )
 
     def __init__(
@@ -161,6 +163,9 @@ class LettaClient(Target):
         if sighting is None or message.conversation != NEW:
             return sighting
         return replace(sighting, conversation_id=self._conversations.made_for(message))
+
+    def reply(self, message: Message, since: datetime, run_id: str | None) -> Reply | None:  # noqa: ARG002
+        raise DeliveryError("permanent", "no_answer", "Not read yet.")
 
     def agents(self) -> list[Agent]:
         def page(limit: int, **cursor: Any) -> list[dict[str, Any]]:

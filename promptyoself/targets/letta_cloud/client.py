@@ -28,6 +28,7 @@ from promptyoself.targets.api import (
     DeliveryError,
     Found,
     Message,
+    Reply,
     Run,
     RunFailure,
     Sent,
@@ -79,6 +80,7 @@ class LettaCloud(Target):
         busy_code="letta_busy",
         clock_margin=timedelta(hours=1),
         caution=_CAUTION,
+        tells_replies=False,
     )
 
     def __init__(
@@ -202,6 +204,9 @@ class LettaCloud(Target):
                 f"Letta Cloud does not know agent {message.agent_id}.",
             )
         return None
+
+    def reply(self, message: Message, since: datetime, run_id: str | None) -> Reply | None:  # noqa: ARG002
+        raise DeliveryError("permanent", "no_answer", "Not read yet.")
 
     def agents(self) -> list[Agent]:
         return self._letta.agents()

@@ -29,6 +29,7 @@ from promptyoself.targets.api import (
     DeliveryError,
     Found,
     Message,
+    Reply,
     Run,
     RunFailure,
     Sent,
@@ -76,6 +77,7 @@ class LettaCode:
         busy_code="letta_code_busy",
         clock_margin=timedelta(minutes=1),
         tells_ends=True,
+        tells_replies=False,
     )
 
     def __init__(
@@ -215,6 +217,9 @@ class LettaCode:
         if not places:  # so that nothing was asked for which the agent had to exist
             questions.agent(message.agent_id)
         return None
+
+    def reply(self, message: Message, since: datetime, run_id: str | None) -> Reply | None:  # noqa: ARG002
+        raise DeliveryError("permanent", "no_answer", "Not read yet.")
 
     def agents(self) -> list[Agent]:
         # It doesn't tell when they were made.

@@ -1,0 +1,1 @@
+"""Notices: who is told of what agents answer, and of what fails. Pure."""
