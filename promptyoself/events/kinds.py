@@ -73,6 +73,9 @@ KeepReply = Literal["none", "hash", "excerpt", "full"]
 """How much of an agent's answer is kept: nothing, and it isn't asked for; its length and its
 SHA-256; its beginning besides; or all of it."""
 
+KeptReply = Literal["hash", "excerpt", "full"]
+"""How much there is of an answer that is kept."""
+
 KEEP_REPLY: tuple[KeepReply, ...] = get_args(KeepReply)
 """From the least to the most."""
 

@@ -14,6 +14,12 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, get_args
 
 from promptyoself.events import kinds
+from promptyoself.events.answer_records import DeliveryReplied as DeliveryReplied  # noqa: PLC0414
+from promptyoself.events.answer_records import (
+    DeliveryUnanswered as DeliveryUnanswered,  # noqa: PLC0414
+)
+from promptyoself.events.answer_records import NoticeFailed as NoticeFailed  # noqa: PLC0414
+from promptyoself.events.answer_records import NoticeSent as NoticeSent  # noqa: PLC0414
 from promptyoself.events.schedule_fields import Instant
 from promptyoself.events.schedule_fields import ScheduleRegistered as ScheduleRegistered  # noqa: PLC0414
 
@@ -142,46 +148,7 @@ class DeliveryDelivered(NamedTuple):
     detail: str | None = None
     turn: kinds.TurnEnd | None = None
     conversation_id: str | None = None
-    keep_reply: kinds.KeepReply | None = None
-
-
-class DeliveryReplied(NamedTuple):
-    """What the agent has said last in its turn over a prompt that had arrived.
-
-    ``kept`` says how much of that is here: all of it (``full``), its beginning (``excerpt``), or
-    no ``text`` (``hash``). ``bytes`` and ``sha256`` are of all of it, in UTF-8. ``tools`` are the
-    names of the tools that the agent called meanwhile. ``at`` is when it said it, by the target's
-    clock. ``to`` is the destination that is told of it, and ``notice`` the notice, as in
-    :class:`DeliverySkipped`.
-    """
-
-    slot: Instant
-    otid: str
-    worker: str
-    kept: kinds.KeepReply
-    bytes: int
-    sha256: str
-    text: str | None = None
-    run_id: str | None = None
-    tools: list[str] | None = None
-    at: Instant | None = None
-    to: str | None = None
-    notice: str | None = None
-
-
-class DeliveryUnanswered(NamedTuple):
-    """No answer is there, or none can be had any more, and why. ``tools``, ``to`` and ``notice`` as
-    in :class:`DeliveryReplied`."""
-
-    slot: Instant
-    otid: str
-    worker: str
-    code: str
-    error: str
-    run_id: str | None = None
-    tools: list[str] | None = None
-    to: str | None = None
-    notice: str | None = None
+    keep_reply: kinds.KeptReply | None = None
 
 
 class DeliveryFailed(NamedTuple):
@@ -263,38 +230,6 @@ class DeliverySkipped(NamedTuple):
     detail: str | None = None
     notice: str | None = None
     to: str | None = None
-
-
-class NoticeSent(NamedTuple):
-    """A destination has taken a notice; ``notice`` is what it can be told by from others there.
-
-    ``slot`` is the slot that it tells of. ``until`` is the end of the time that a digest tells of.
-    ``tries`` counts how often it was sent.
-    """
-
-    notice: str
-    to: str
-    kind: kinds.NoticeKind
-    tries: int
-    slot: Instant | None = None
-    until: Instant | None = None
-    http_status: int | None = None
-
-
-class NoticeFailed(NamedTuple):
-    """A destination has not taken a notice, as far as is known. It is sent again at ``retry_at``;
-    without that it was given up. The others as in :class:`NoticeSent`."""
-
-    notice: str
-    to: str
-    kind: kinds.NoticeKind
-    tries: int
-    code: str
-    error: str
-    slot: Instant | None = None
-    until: Instant | None = None
-    http_status: int | None = None
-    retry_at: Instant | None = None
 
 
 class ApprovalGranted(NamedTuple):
@@ -428,12 +363,12 @@ Record = (
     | ScheduleTriggered
     | DeliveryAttempted
     | DeliveryDelivered
-    | DeliveryReplied
-    | DeliveryUnanswered
     | DeliveryFailed
     | DeliveryAbandoned
     | DeliveryStalled
     | DeliverySkipped
+    | DeliveryReplied
+    | DeliveryUnanswered
     | NoticeSent
     | NoticeFailed
     | ApprovalGranted

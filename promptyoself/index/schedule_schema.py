@@ -68,19 +68,21 @@ AGENTS = TableSchema(
 
 
 def _rest_to_json(state: State) -> dict[str, Any]:
+    of_answers = {
+        "replies": [schema.without_defaults(reply) for reply in state.replies.values()],
+        "notices": [schema.without_defaults(notice) for notice in state.notices.values()],
+        "digests": state.digests,
+    }
     return schema.common_to_json(
         state,
         open=[schema.without_defaults(slot) for slot in state.open.values()],
-        replies=[schema.without_defaults(reply) for reply in state.replies.values()],
-        notices=[schema.without_defaults(notice) for notice in state.notices.values()],
-        digests=state.digests,
+        **{name: value for name, value in of_answers.items() if value},
     )
 
 
 def _rest_from_json(body: Mapping[str, Any]) -> State:
     slots = [OpenSlot(**fields) for fields in body["open"]]
     open_slots = {slot_key(slot.id, slot.slot): slot for slot in slots}
-    # An index of an older version has no answers and no notices.
     replies = [AwaitedReply(**fields) for fields in body.get("replies", ())]
     notices = [OwedNotice(**fields) for fields in body.get("notices", ())]
     return EMPTY._replace(

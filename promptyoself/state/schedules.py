@@ -122,7 +122,7 @@ class AwaitedReply(NamedTuple):
     agent_id: str
     slot: str
     otid: str
-    keep: kinds.KeepReply
+    keep: kinds.KeptReply
     worker: str  # the one that delivered it, which reads the answer while it lives
     since: str  # the time of the slot's first claim
     delivered_at: str

@@ -32,7 +32,9 @@ OURS = {
 }  # fmt: skip
 """What every command loads that reads the schedules."""
 
-FOLDING = {"events.codec", "events.records", "state.apply"}
+FOLDING = {
+    "events.answer_records", "events.codec", "events.records", "state.answers", "state.apply",
+}  # fmt: skip
 """What an event needs that isn't in the index yet."""
 
 WRITING = FOLDING | {

@@ -18,12 +18,12 @@ from promptyoself.doors.options import Seconds, Whole
 from promptyoself.doors.output import Document
 from promptyoself.doors.session import Session
 from promptyoself.events.target_names import TARGETS, TargetName
-from promptyoself.service.delivery.report import Report
 
 if TYPE_CHECKING:
     from promptyoself.core.settings import Settings
     from promptyoself.service.delivery import answers
     from promptyoself.service.delivery.loop import Heartbeat
+    from promptyoself.service.delivery.report import Report
     from promptyoself.targets.api import Agent, Target
 
 CONCURRENCY = 32
@@ -317,7 +317,7 @@ def _report_for(agent_id: str | None, report: Report) -> Report:
     if agent_id is None:
         return report
     mine = [[line for line in lines if line["agent_id"] == agent_id] for lines in report]
-    return Report(*mine)
+    return report._replace(**dict(zip(report._fields, mine, strict=True)))
 
 
 def _pass(report: Report) -> answers.Executed:

@@ -8,7 +8,7 @@ from promptyoself.core.ids import notice_id
 from promptyoself.core.instants import format_utc
 from promptyoself.core.text_limits import MAX_REPLY_BYTES, REPLY_EXCERPT_BYTES
 from promptyoself.core.texts import json_safe
-from promptyoself.events.kinds import KEEP_REPLY, KeepReply
+from promptyoself.events.kinds import KEEP_REPLY, KeepReply, KeptReply
 from promptyoself.events.records import DeliveryReplied, DeliveryUnanswered
 from promptyoself.state.schedules import AwaitedReply, Schedule, State, slot_key
 
@@ -31,7 +31,7 @@ class NoAnswer(NamedTuple):
     tools: tuple[str, ...] = ()
 
 
-def kept_of_reply(schedule: Schedule, most: KeepReply) -> KeepReply | None:
+def kept_of_reply(schedule: Schedule, most: KeepReply) -> KeptReply | None:
     """How much of an answer is to be kept; ``None`` where it isn't asked for. A schedule can ask
     for less than ``most``, and gets ``most`` where it says nothing."""
     asked = schedule.keep_reply or most
@@ -60,7 +60,7 @@ def reply_event(
     size = {"full": MAX_REPLY_BYTES, "excerpt": REPLY_EXCERPT_BYTES}.get(keep, 0)
     # A character that the cut would go through is left out.
     text = content[:size].decode("utf-8", "ignore") if size else None
-    kept: KeepReply = "hash"
+    kept: KeptReply = "hash"
     if text is not None:
         kept = "full" if len(content) <= size else "excerpt"
     return DeliveryReplied(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _ASKED = {"": ("active", "paused"), "all": STATUSES}
 _EXCERPT_CHARACTERS = 120
 _SHOWN_FIRST = ("misfire", "grace", "jitter", "envelope", "on_failure")
-_WHERE_SET = ("tags", "render", "resume_at")
+_WHERE_SET = ("tags", "render", "resume_at", "keep_reply", "reply_to", "failure_to")
 _POLICY_AS_SHOWN = tuple(
     dict.fromkeys(name for name in (*_SHOWN_FIRST, *POLICY) if name not in _WHERE_SET)
 )

@@ -165,7 +165,7 @@ class LettaClient(Target):
         return replace(sighting, conversation_id=self._conversations.made_for(message))
 
     def reply(self, message: Message, since: datetime, run_id: str | None) -> Reply | None:  # noqa: ARG002
-        raise DeliveryError("permanent", "no_answer", "Not read yet.")
+        raise DeliveryError("retry", "letta_timeout", "Not read yet.")
 
     def agents(self) -> list[Agent]:
         def page(limit: int, **cursor: Any) -> list[dict[str, Any]]:

@@ -219,7 +219,7 @@ class LettaCode:
         return None
 
     def reply(self, message: Message, since: datetime, run_id: str | None) -> Reply | None:  # noqa: ARG002
-        raise DeliveryError("permanent", "no_answer", "Not read yet.")
+        raise DeliveryError("retry", "letta_timeout", "Not read yet.")
 
     def agents(self) -> list[Agent]:
         # It doesn't tell when they were made.
