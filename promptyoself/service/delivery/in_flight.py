@@ -124,6 +124,8 @@ class InFlight:
         end = time.monotonic() + seconds
         while True:
             self._fire_timers()
+            if not self.outcomes:  # else the next pass may fill the seats that they have set free
+                self.replies.seek(seats=self.free_seats() > 0)
             wakes = [route.snapshots.wake() for route in self._routes.values()]
             wakes.append(self.replies.wake(seats=self.free_seats() > 0))
             wake = min([end, *wakes, *self._timers.values()])
@@ -336,7 +338,6 @@ class InFlight:
             del self._timers[key]
             self._go_on(key)
         self.seek_snapshot()
-        self.replies.seek(seats=self.free_seats() > 0)
 
 
 def key_of(claimed: Claim) -> str:
