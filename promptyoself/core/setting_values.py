@@ -4,9 +4,10 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+from urllib.parse import unquote
 
-from promptyoself.core.addresses import is_ambiguous, presentable, web_socket
+from promptyoself.core.addresses import credentials, is_ambiguous, presentable, web_socket
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.ids import is_opaque_id
 from promptyoself.core.times import number_of_seconds
@@ -99,6 +100,19 @@ SETTINGS = (
 )
 
 
+_DELIMITERS = re.compile(r"[/?#&=:@,;]+")
+_LEAST_PART, _LEAST_KEY = 4, 8  # characters
+_DIGIT = re.compile("[0-9]")
+
+DestinationKind = Literal["webhook", "agent", "apprise"]
+
+AGENT = "agent:"
+"""What the address of a destination that is an agent begins with."""
+
+WEBHOOKS = ("https://", "http://")
+"""What the address of a webhook begins with. What begins otherwise is for Apprise."""
+
+
 class Destination(NamedTuple):
     """Where notices go, as the operator has defined it. It is never written into the log."""
 
@@ -106,6 +120,44 @@ class Destination(NamedTuple):
     address: str  # as the operator wrote it; it may have keys and passwords
     secret: str | None = None  # what a webhook is signed with
     digest: str | None = None  # the time of day of its digest, and perhaps a zone
+
+    @property
+    def kind(self) -> DestinationKind:
+        """Which way leads there."""
+        if self.address.startswith(AGENT):
+            return "agent"
+        return "webhook" if self.address.lower().startswith(WEBHOOKS) else "apprise"
+
+    @property
+    def shown(self) -> str:
+        """The address as everybody may see it: an agent's id, a webhook's host, or the name of a
+        service. Everything else in it may be a key."""
+        if self.kind == "agent":
+            return self.address
+        scheme, _, rest = presentable(self.address).partition("://")
+        return f"{scheme}://" + (rest.partition("/")[0] if self.kind == "webhook" else "")
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts of the address that aren't shown and may be keys, as written and decoded. Some
+        of them are common words."""
+        if self.kind == "agent":
+            return ()
+        shown = self.shown
+        hidden = self.address.removeprefix(shown)
+        parts = [part for part in _DELIMITERS.split(hidden) if len(part) >= _LEAST_PART]
+        decoded = [unquote(part) for part in parts]
+        return tuple(dict.fromkeys([*credentials(self.address), *parts, *decoded]))
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What nothing that is written may have in it: the address, the secret, and those parts of
+        the address that can't be words."""
+        if self.kind == "agent":
+            return ()
+        keys = (part for part in self.parts if len(part) >= _LEAST_KEY and _DIGIT.search(part))
+        known = (self.address, self.secret or "", *credentials(self.address), *keys)
+        return tuple(dict.fromkeys(text for text in known if text))
 
 
 DESTINATION, WEBHOOK_SECRET, DIGEST = (

@@ -128,7 +128,7 @@ def load_settings(
         error.hint = f"Change or unset it; it came from {_origin_of(source.origin, source.line)}."
         raise
     destinations = _destinations(environ, entries)
-    hidden = (text for to in destinations.values() for text in (to.address, to.secret) if text)
+    hidden = (text for to in destinations.values() for text in to.secrets)
     return settings._replace(destinations=destinations, secrets=(*settings.secrets, *hidden))
 
 

@@ -23,7 +23,7 @@ from mcp_servers import Serving, serving
 from promptyoself.core.ids import schedule_id
 from promptyoself.core.instants import parse_utc
 from promptyoself.events.schedule_fields import CONTENT
-from promptyoself.targets.letta.deadline import MOST_BYTES
+from promptyoself.targets.http import MOST_BYTES
 
 OTHERS = 6
 SCHEDULES = 10_000

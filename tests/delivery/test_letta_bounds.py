@@ -16,8 +16,8 @@ import pytest
 from lettas import about, failure
 
 from promptyoself.targets.api import Message
+from promptyoself.targets.http import MOST_BYTES
 from promptyoself.targets.letta import LettaClient
-from promptyoself.targets.letta.deadline import MOST_BYTES
 
 AGENT = "agent-11111111-1111-4111-8111-111111111111"
 MESSAGE = Message(AGENT, "default", "Hi", "11111111-1111-5111-8111-111111111111")

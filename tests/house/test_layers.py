@@ -51,6 +51,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"phrases", "service.schedules", "service.desires"},
     "service.setup": {"core"},
     "service.letta_code": {"core", "targets.letta_code"},
+    "service.notices": {"core", "events", "targets"},
     "service.upkeep": BELOW_SERVICE
     | {"targets", "targets.letta", "service.proof", "service.schedules", "service.transfer"},
     "service.delivery": BELOW_SERVICE - {"index"}
@@ -81,6 +82,8 @@ MOST_ENTRIES = 20
 
 LIBRARIES = {
     "letta_client": {"targets.letta"},
+    "httpx": {"targets", "targets.letta", "service.notices"},
+    "httpcore": {"targets"},
     "websockets": {"targets.letta_code"},
     "filelock": {"ledger"},
     "rich": {"doors", "doors.terminal"},

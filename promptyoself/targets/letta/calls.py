@@ -3,7 +3,7 @@
 pay.
 
 The SDK's own retries put one prompt into the history up to three times: ``max_retries=0``. Its
-time-out is per read, so the connections of :mod:`~promptyoself.targets.letta.deadline` honour one
+time-out is per read, so the connections of :mod:`~promptyoself.targets.http` honour one
 deadline per call.
 """
 
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.targets.api import DeliveryError
-from promptyoself.targets.letta.deadline import call_within, http_client
+from promptyoself.targets.http import call_within, http_client
 from promptyoself.targets.letta.failures import AnswerTooLong, Failures, require_address
 
 if TYPE_CHECKING:

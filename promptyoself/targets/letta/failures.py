@@ -3,10 +3,7 @@ busy or permanent, and what a person can do."""
 
 import json
 import re
-import socket
-from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,7 +11,13 @@ from promptyoself.core.addresses import is_ambiguous, presentable
 from promptyoself.core.diagnostics import redact_secrets
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.targets.api import DeliveryError, Kind, Run, RunFailure
-from promptyoself.targets.letta.deadline import MOST_BYTES, TooLong
+from promptyoself.targets.http import (
+    MOST_BYTES,
+    TooLong,
+    causes,
+    retry_after,
+    why_unreachable,
+)
 
 UNFIT_CLIENTS = ("1.7.4", "1.7.5", "1.7.6")
 """Releases of letta-client that name an argument differently. With them no prompt can be sent into
@@ -79,7 +82,7 @@ class Failures:
 
         if isinstance(err, APIStatusError):
             return self._refused(err, doing, subject)
-        roots = [err, *_causes(err)]
+        roots = [err, *causes(err)]
         cause = type(roots[-1]).__name__
         if any(isinstance(root, TooLong) for root in roots):
             return AnswerTooLong(
@@ -103,7 +106,7 @@ class Failures:
             return DeliveryError(
                 "retry",
                 "letta_unreachable",
-                f"Cannot reach Letta at {self._url} ({_reason(roots)}).",
+                f"Cannot reach Letta at {self._url} ({why_unreachable(roots)}).",
                 "Start the server, or set LETTA_BASE_URL to where it is.",
                 cause=cause,
             )
@@ -280,15 +283,6 @@ def require_address(base_url: str) -> str:
     return presentable(base_url).rstrip("/")
 
 
-def _causes(err: BaseException) -> Iterator[BaseException]:
-    for _ in range(10):
-        following = err.__cause__ or err.__context__
-        if following is None:
-            return
-        yield following
-        err = following
-
-
 def _is_unwritable(err: Exception, roots: Iterable[BaseException]) -> bool:
     """Whether no request can be made of what was to be sent: an empty id, a lone surrogate."""
     if isinstance(err, UnicodeError) or "non-empty value" in str(err):
@@ -318,36 +312,6 @@ def _detail(said: object) -> str | None:
 
 
 _MESSAGE_FIELDS = ("detail", "message", "error")
-
-
-def _reason(roots: Iterable[BaseException]) -> str:
-    for root in roots:
-        if isinstance(root, socket.gaierror):
-            return "its name is not known"
-        if isinstance(root, ConnectionRefusedError):
-            return "connection refused"
-        if isinstance(root, TimeoutError):
-            return "no answer to connecting"
-    return "no connection"
-
-
-def retry_after(headers: Any) -> float | None:
-    """The seconds of a Retry-After header, in seconds or as a date; ``None`` if there is none."""
-    value = str(headers.get("retry-after") or "").strip()
-    if not value:
-        return None
-    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]+)?", value):
-        return float(value)
-
-    def instant(name: str) -> datetime:
-        parsed = parsedate_to_datetime(str(headers.get(name) or ""))
-        return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
-
-    # By the server's own clock, since ours may be wrong. Without its time, the date says nothing.
-    try:
-        return max(0.0, (instant("retry-after") - instant("date")).total_seconds())
-    except ValueError:
-        return None
 
 
 # --- the words of refusals -----------------------------------------------------------------------

@@ -1,4 +1,5 @@
-"""One deadline for a whole call, a bound on its answer, and whether it has written anything.
+"""Calls over HTTP: one deadline for a whole call, a bound on its answer, and whether it has written
+anything.
 
 An HTTP library's time-out is per read, so a server that drips a byte a second holds a caller for
 ever. The connections made here honour one deadline per call. They remember whether a byte has left:
@@ -9,12 +10,15 @@ asked for, since a few bytes of it could expand without end.
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 MOST_BYTES = 16 * 1024 * 1024
@@ -164,9 +168,10 @@ class _Pool:
     that takes twice as long as the request.
     """
 
-    def __init__(self, single: Callable[[], Any]) -> None:
+    def __init__(self, single: Callable[[], Any], takes_packed: bool) -> None:
         """``single`` makes a pool of a single connection."""
         self._single = single
+        self._takes_packed = takes_packed
         self._idle: deque[tuple[float, Any]] = deque()  # any thread may pop from its ends
         self._closed = False
 
@@ -177,7 +182,8 @@ class _Pool:
             connection = self._single()
         try:
             response = connection.handle_request(request)
-            if any(_is_compressed(*header) for header in response.headers):
+            packed = any(_is_compressed(*header) for header in response.headers)
+            if packed and not self._takes_packed:
                 raise TooLong
         except BaseException:
             connection.close()
@@ -222,14 +228,17 @@ class _Body:
             release()
 
 
-def http_client(call_timeout: float, *, tls: bool) -> Any:
-    """An ``httpx.Client`` of connections with a deadline; with ``tls`` it checks certificates."""
+def http_client(call_timeout: float, *, tls: bool, takes_packed: bool = False) -> Any:
+    """An ``httpx.Client`` of connections with a deadline; with ``tls`` it checks certificates.
+
+    ``takes_packed``: an answer may be compressed, since the caller doesn't unpack it.
+    """
     import httpcore
     import httpx
 
     # The environment decides on certificates (SSL_CERT_FILE, SSL_CERT_DIR), not on proxies nor,
     # by ~/.netrc, on passwords: what is sent once must go to the server that was named, and a
-    # proxy's 403, 502 or silent repetition would be taken for Letta's own.
+    # proxy's 403, 502 or silent repetition would be taken for the server's own.
     # Reading the certificates takes 30 ms, so only where they are needed.
     context = httpx.create_ssl_context(trust_env=True) if tls else None
     transport = httpx.HTTPTransport(verify=context or False)
@@ -245,7 +254,7 @@ def http_client(call_timeout: float, *, tls: bool) -> Any:
             network_backend=backend,  # type: ignore[arg-type]
         )
 
-    transport._pool = _Pool(single)  # type: ignore[assignment]
+    transport._pool = _Pool(single, takes_packed)  # type: ignore[assignment]
     timeout = httpx.Timeout(call_timeout, connect=min(call_timeout, _CONNECT_TIMEOUT))
     # A redirect is refused: a POST would be repeated elsewhere, or turned into a GET.
     return httpx.Client(
@@ -255,3 +264,48 @@ def http_client(call_timeout: float, *, tls: bool) -> Any:
         follow_redirects=False,
         headers={"Accept-Encoding": "identity"},
     )
+
+
+def causes(err: BaseException) -> Iterator[BaseException]:
+    """What led to an error, the nearest first."""
+    for _ in range(10):
+        following = err.__cause__ or err.__context__
+        if following is None:
+            return
+        yield following
+        err = following
+
+
+def why_unreachable(roots: Iterable[BaseException]) -> str:
+    """Why there is no connection, in a few words. ``roots`` are the error and its causes."""
+    for root in roots:
+        if isinstance(root, socket.gaierror):
+            return "its name is not known"
+        if isinstance(root, ConnectionRefusedError):
+            return "connection refused"
+        if isinstance(root, TimeoutError):
+            return "no answer to connecting"
+        if (refusal := getattr(root, "verify_message", None)) is not None:  # ssl's
+            return f"its certificate isn't accepted: {refusal}"
+        if type(root).__name__ == "SSLError":
+            return "it doesn't answer with TLS"
+    return "no connection"
+
+
+def retry_after(headers: Any) -> float | None:
+    """The seconds of a Retry-After header, in seconds or as a date; ``None`` if there is none."""
+    value = str(headers.get("retry-after") or "").strip()
+    if not value:
+        return None
+    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]+)?", value):
+        return float(value)
+
+    def instant(name: str) -> datetime:
+        parsed = parsedate_to_datetime(str(headers.get(name) or ""))
+        return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+
+    # By the server's own clock, since ours may be wrong. Without its time, the date says nothing.
+    try:
+        return max(0.0, (instant("retry-after") - instant("date")).total_seconds())
+    except ValueError:
+        return None

@@ -1,0 +1,1 @@
+"""Notices: to which destinations what is told, in which words, and how it gets there."""
