@@ -10,7 +10,7 @@ import os
 import pwd
 import re
 import shlex
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterator
 from io import StringIO
 from pathlib import Path
 from stat import S_ISREG, S_IWGRP, S_IWOTH
@@ -35,12 +35,14 @@ class Entry(NamedTuple):
     line: int
 
 
-def read_envfile(path: Path, ours: Collection[str], secrets: Collection[str]) -> dict[str, Entry]:
+def read_envfile(
+    path: Path, is_ours: Callable[[str], bool], is_secret: Callable[[str], bool]
+) -> dict[str, Entry]:
     """The values that the file sets, by name; none if there is no file.
 
-    Each of ``ours`` may be set once, to a value on one line. Values aren't expanded, so ``${NAME}``
-    and ``$NAME`` are refused in one of ours, unless in single quotes. The ``secrets`` may have
-    ``$NAME``, since a password may well have a dollar sign.
+    A name that ``is_ours`` may be set once, to a value on one line. Values aren't expanded, so
+    ``${NAME}`` and ``$NAME`` are refused in one of ours, unless in single quotes. One that
+    ``is_secret`` may have ``$NAME``, since a password may well have a dollar sign.
 
     Raises:
         PromptyoselfError: ``invalid_setting``, with ``file``, and ``line`` where it is one line's.
@@ -59,12 +61,12 @@ def read_envfile(path: Path, ours: Collection[str], secrets: Collection[str]) ->
         raise _refused(path, "it has a NUL character", "Save it as text, in UTF-8.", line)
     entries: dict[str, Entry] = {}
     for name, value, source, line in _assignments(path, text):
-        if name in ours:
-            _require_plain(path, name, value, source, line, is_secret=name in secrets)
+        if is_ours(name):
+            _require_plain(path, name, value, source, line, is_secret=is_secret(name))
             if name in entries:
                 lines = f"in line {entries[name].line} and again"
                 raise _refused(path, f"{name} is set {lines}", "Remove one of them.", line)
-        elif "\n" in value and any(inner in ours for inner in _names_within(value)):
+        elif "\n" in value and any(is_ours(inner) for inner in _names_within(value)):
             raise _refused(path, f"the quote after {name} isn't closed on its line", _MEND, line)
         entries[name] = Entry(value, line)
     return entries

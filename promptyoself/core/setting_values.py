@@ -3,14 +3,14 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
+from datetime import time
 from pathlib import Path
 from typing import Literal, NamedTuple
-from urllib.parse import unquote
 
 from promptyoself.core.addresses import credentials, is_ambiguous, presentable, web_socket
 from promptyoself.core.errors import PromptyoselfError
 from promptyoself.core.ids import is_opaque_id
-from promptyoself.core.times import number_of_seconds
+from promptyoself.core.times import number_of_seconds, parse_zone
 
 
 class Setting(NamedTuple):
@@ -143,6 +143,8 @@ class Destination(NamedTuple):
         of them are common words."""
         if self.kind == "agent":
             return ()
+        from urllib.parse import unquote
+
         shown = self.shown
         hidden = self.address.removeprefix(shown)
         parts = [part for part in _DELIMITERS.split(hidden) if len(part) >= _LEAST_PART]
@@ -167,7 +169,17 @@ DESTINATION, WEBHOOK_SECRET, DIGEST = (
 )
 """What the names of the settings of a destination begin with. Its own name follows, in capitals."""
 
+_OF_DESTINATIONS = {
+    DESTINATION: "Where the notices for the destination {} go: see `promptyoself notify`.",
+    WEBHOOK_SECRET: "What the webhook {} is signed with.",
+    DIGEST: "When the digest for the destination {} is sent.",
+}
 _DESTINATION_NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
+_SERVICE_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://.*")
+_SECRET = re.compile(r"whsec_[A-Za-z0-9+/]+={0,2}")
+_SECRET_BYTES = range(24, 65)
+_DIGEST = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])(?: (\S+))?")
+_MOST_ADDRESS = 2000  # characters
 
 
 def is_destination_name(text: str) -> bool:
@@ -180,22 +192,125 @@ def destination_setting(prefix: str, name: str) -> str:
     return prefix + name.upper().replace("-", "_")
 
 
+def setting_of_destination(setting: str) -> Setting | None:
+    """What such a setting of a destination is, or None where no destination can have one of that
+    name."""
+    for prefix, purpose in _OF_DESTINATIONS.items():
+        name = destination_of(setting, prefix)
+        if name is not None:
+            return Setting(setting, "", purpose.format(name), secret=prefix != DIGEST)
+    return None
+
+
+def destination_of(setting: str, *prefixes: str) -> str | None:
+    """The name of the destination that a setting with one of these prefixes belongs to, if any."""
+    for prefix in prefixes or _OF_DESTINATIONS:
+        name = setting.removeprefix(prefix).lower().replace("_", "-")
+        if destination_setting(prefix, name) == setting and is_destination_name(name):
+            return name
+    return None
+
+
 def read_destinations(values: Mapping[str, str]) -> dict[str, Destination]:
     """The destinations that settings define, by name. Each of them has an address; what is there
     besides, without an address, is of none.
 
     ``values`` are the texts of all settings, also of those that define no destination.
+
+    Raises:
+        PromptyoselfError: ``invalid_setting``, which never shows an address or a secret.
     """
-    found = {}
+    destinations = {}
     for setting, text in values.items():
-        name = setting.removeprefix(DESTINATION).lower().replace("_", "-")
-        if setting.startswith(DESTINATION) and is_destination_name(name) and text.strip():
+        name = destination_of(setting, DESTINATION)
+        if name is not None and text:
             secret, digest = (
-                values.get(destination_setting(prefix, name), "").strip() or None
+                values.get(destination_setting(prefix, name)) or None
                 for prefix in (WEBHOOK_SECRET, DIGEST)
             )
-            found[name] = Destination(name, text.strip(), secret, digest)
-    return dict(sorted(found.items()))
+            destination = Destination(name, text, secret, digest)
+            _check_destination(destination)
+            destinations[name] = destination
+    return dict(sorted(destinations.items()))
+
+
+def _check_destination(destination: Destination) -> None:
+    name = destination.name
+    check_destination_setting(destination_setting(DESTINATION, name), destination.address)
+    if destination.secret is not None:
+        setting = destination_setting(WEBHOOK_SECRET, name)
+        if destination.kind != "webhook":
+            raise PromptyoselfError(
+                "invalid_setting",
+                f"{setting} is set, but {name} is no webhook: only these are signed.",
+                setting=setting,
+            )
+        check_destination_setting(setting, destination.secret)
+    if destination.digest is not None:
+        check_destination_setting(destination_setting(DIGEST, name), destination.digest)
+
+
+def check_destination_setting(setting: str, value: str) -> None:
+    """Refuse a value that such a setting of a destination can't have.
+
+    Raises:
+        PromptyoselfError: ``invalid_setting``, which never shows an address or a secret.
+    """
+    if setting.startswith(DIGEST):
+        if digest_time(value) is None:
+            wanted = "a time of day such as 08:00, perhaps with a time zone behind it"
+            raise _invalid(setting, value, wanted)
+    elif setting.startswith(WEBHOOK_SECRET):
+        if not _is_webhook_secret(value):
+            wanted = "a secret: whsec_ and 24 to 64 bytes in base64"
+            raise _invalid(setting, "***", wanted)
+    elif (fault := _wanted_address(value)) is not None:
+        raise _invalid(setting, "***", fault)
+
+
+def digest_time(text: str) -> tuple[time, str | None] | None:
+    """The time of day of a digest, and its zone where it names one. None: it is no such text."""
+    match = _DIGEST.fullmatch(text)
+    if match is None:
+        return None
+    zone = match[3]
+    if zone is not None:
+        try:
+            zone = parse_zone(zone)
+        except PromptyoselfError:
+            return None
+    return time(int(match[1]), int(match[2])), zone
+
+
+def _is_webhook_secret(text: str) -> bool:
+    if not _SECRET.fullmatch(text):
+        return False
+    from binascii import Error, a2b_base64
+
+    try:
+        return len(a2b_base64(text.partition("_")[2])) in _SECRET_BYTES
+    except Error:
+        return False
+
+
+def _wanted_address(text: str) -> str | None:
+    """What an address would have to be, where this isn't one."""
+    if len(text) > _MOST_ADDRESS or not text.isprintable() or " " in text:
+        return f"an address of at most {_MOST_ADDRESS} characters, without white space"
+    if text.startswith(AGENT):
+        return None if is_opaque_id(text.removeprefix(AGENT)) else "agent: and an agent's id"
+    if not text.lower().startswith(WEBHOOKS):
+        services = "a webhook (https://…), an agent (agent:ID) or an address of Apprise's"
+        return None if _SERVICE_ADDRESS.fullmatch(text) else services
+    if is_ambiguous(text):
+        return "an address: write /, ?, # and @ before its host's name as %2F, %3F, %23 and %40"
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(text)
+        return None if parts.hostname and parts.port != 0 else "the address of a webhook"
+    except ValueError:  # of the port, or of an address of IPv6
+        return "the address of a webhook"
 
 
 class SettingValues(dict[str, str]):

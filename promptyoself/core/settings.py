@@ -24,7 +24,11 @@ from promptyoself.core.setting_values import (
     Destination,
     Setting,
     SettingValues,
+    check_destination_setting,
+    destination_of,
+    destination_setting,
     read_destinations,
+    setting_of_destination,
 )
 from promptyoself.core.texts import trimmed
 from promptyoself.core.times import parse_duration, parse_zone
@@ -39,6 +43,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 _SECRETS = {setting.name for setting in SETTINGS if setting.secret}
+_PREFIX = "PROMPTYOSELF_"
 
 
 class Source(NamedTuple):
@@ -127,22 +132,7 @@ def load_settings(
         source = next(source for source in sources if source.setting.name == name)
         error.hint = f"Change or unset it; it came from {_origin_of(source.origin, source.line)}."
         raise
-    destinations = _destinations(environ, entries)
-    hidden = (text for to in destinations.values() for text in to.secrets)
-    return settings._replace(destinations=destinations, secrets=(*settings.secrets, *hidden))
-
-
-def _destinations(
-    environ: Mapping[str, str], entries: Mapping[str, Entry]
-) -> dict[str, Destination]:
-    """The environment comes first, as with all settings."""
-    values = {name: entry.value for name, entry in entries.items() if _is_of_destination(name)}
-    values |= {name: environ[name] for name in environ if _is_of_destination(name)}
-    return read_destinations(values) if values else {}
-
-
-def _is_of_destination(name: str) -> bool:
-    return name.startswith((DESTINATION, WEBHOOK_SECRET, DIGEST))
+    return settings
 
 
 def check_value(name: str, value: str) -> None:
@@ -151,6 +141,9 @@ def check_value(name: str, value: str) -> None:
     Raises:
         PromptyoselfError: ``invalid_setting``, with ``setting``. It never shows a secret.
     """
+    if setting_of_destination(name) is not None:
+        check_destination_setting(name, trimmed(value))
+        return
     values = SettingValues((setting.name, setting.default) for setting in SETTINGS)
     values[name] = trimmed(value)
     if name == "LETTA_SERVER_URL":
@@ -172,6 +165,12 @@ def find_setting(word: str) -> Setting:
     name = _spellings().get(_without_prefix(wanted))
     if wanted in _BY_NAME:
         name = wanted
+    if (owner := destination_of(wanted)) is not None:
+        raise PromptyoselfError(
+            "unknown_setting",
+            f"{wanted} is changed together with the destination {owner}.",
+            "`promptyoself notify` adds, lists and removes destinations.",
+        )
     if name is None:
         close = _closest(wanted)
         raise PromptyoselfError(
@@ -184,8 +183,19 @@ def find_setting(word: str) -> Setting:
 
 def describe_unknown(unknown: Unknown) -> tuple[str, str]:
     """A sentence about a name that is no setting, and what to do about it."""
-    close = _closest(unknown.name.upper())
     where = _origin_of(unknown.origin, unknown.line)
+    if (owner := destination_of(unknown.name)) is not None:
+        address = destination_setting(DESTINATION, owner)
+        return (
+            f"{unknown.name} is set in {where}, but {address} isn't, so it changes nothing.",
+            f"`promptyoself notify add {owner}` adds that destination. Or unset this.",
+        )
+    if unknown.name.startswith((DESTINATION, WEBHOOK_SECRET, DIGEST)):
+        return (
+            f"{unknown.name} is set in {where}, but no destination can have that name.",
+            "It has capitals, digits and _, and begins with a letter.",
+        )
+    close = _closest(unknown.name.upper())
     message = f"{unknown.name} is set in {where}, but it is no setting, and changes nothing."
     if close:
         return message, f"Did you mean {close}?"
@@ -268,10 +278,13 @@ def _parsed(parse: Callable[[str], V], name: str, value: str) -> V:
 
 def _checked(values: SettingValues, unknown: tuple[Unknown, ...]) -> Settings:
     url = values.base_url()
+    destinations = read_destinations(values)
     secrets = [values[name] for name in _BY_NAME if name in _SECRETS and values[name]]
     for setting in SETTINGS:
         if setting.address:
             secrets += credentials(values[setting.name])
+    for destination in destinations.values():
+        secrets += destination.secrets
     return Settings(
         var=values.path("PROMPTYOSELF_VAR").absolute(),
         base_url=url,
@@ -304,7 +317,7 @@ def _checked(values: SettingValues, unknown: tuple[Unknown, ...]) -> Settings:
         letta_cloud=values.word("PROMPTYOSELF_LETTA_CLOUD", ("off", "untested")) != "off",
         format=values.word("PROMPTYOSELF_FORMAT", ("auto", "table", "json")),
         unknown=unknown,
-        destinations={},
+        destinations=destinations,
     )
 
 
@@ -339,6 +352,9 @@ def _sources(
             if instead.value:
                 effective = Source(setting, instead.value, "LETTA_SERVER_URL")
         yield effective
+    for name in sorted({*environ, *entries}):
+        if name.startswith(_PREFIX) and (of_destination := setting_of_destination(name)):
+            yield source(of_destination)
 
 
 def settings_path(environ: Mapping[str, str] | None = None) -> Path:
@@ -360,7 +376,16 @@ def read_file(path: Path) -> dict[str, Entry]:
     """
     from promptyoself.core.envfile import read_envfile
 
-    return read_envfile(path, _BY_NAME, _SECRETS)
+    return read_envfile(path, _is_setting, _is_secret)
+
+
+def _is_setting(name: str) -> bool:
+    return name in _BY_NAME or setting_of_destination(name) is not None
+
+
+def _is_secret(name: str) -> bool:
+    setting = _BY_NAME.get(name) or setting_of_destination(name)
+    return setting is not None and setting.secret
 
 
 def _read_dotenv(environ: Mapping[str, str]) -> tuple[Path, dict[str, Entry]]:
@@ -377,17 +402,27 @@ def _read_dotenv(environ: Mapping[str, str]) -> tuple[Path, dict[str, Entry]]:
 def _unknown(
     environ: Mapping[str, str], path: Path, entries: Mapping[str, Entry]
 ) -> Iterator[Unknown]:
+    names = {name for name, value in environ.items() if value.strip()}
+    names |= {name for name, entry in entries.items() if entry.value.strip()}
+
+    def is_unknown(name: str) -> bool:
+        owner = destination_of(name)
+        if owner is None:
+            return _is_like_ours(name)
+        return name in names and destination_setting(DESTINATION, owner) not in names
+
     for name in environ:
-        if _is_like_ours(name) and not _is_kubernetes(name, environ[name]):
+        ours = name[:4].upper() == "PROM" and is_unknown(name)
+        if ours and not _is_kubernetes(name, environ[name]):
             yield Unknown(name, "environment")
     for name, entry in entries.items():
-        if _is_like_ours(name) or (name not in _BY_NAME and name.upper() in _BY_NAME):
+        if is_unknown(name) or (name not in _BY_NAME and name.upper() in _BY_NAME):
             yield Unknown(name, str(path), entry.line)
 
 
 def _is_like_ours(name: str) -> bool:
     # Few names get to the slower check: every command checks the whole environment.
-    if name[:4].upper() != "PROM" or name in _BY_NAME or _is_of_destination(name):
+    if name[:4].upper() != "PROM" or name in _BY_NAME:
         return False
     return re.match(r"PROM[A-Z]*SELF[_.-]", name.upper()) is not None
 
