@@ -29,6 +29,7 @@ from promptyoself.rules.notices.failures import with_notices
 from promptyoself.rules.notices.replies import Answer, NoAnswer, reply_event
 from promptyoself.rules.outcome import Delivered, Outcome, outcome_events
 from promptyoself.rules.policy import ApprovalVerdict, approval_in_log
+from promptyoself.service.audit.answer_tally import AnswerTally
 from promptyoself.service.audit.audited_log import AuditEnd
 from promptyoself.service.audit.log_auditor import LogAuditor
 from promptyoself.service.audit.slot_verdicts import SlotVerdict
@@ -259,6 +260,10 @@ def check_log(folder: Path, now: datetime, *, settled: bool = True) -> list[dict
     envelopes = [SimpleNamespace(**event) for event in events]
     check_deliveries(envelopes)
     check_slots(envelopes, now)
+    answers = AnswerTally("0", "9", None, None)
+    for envelope in envelopes:
+        answers.add(envelope)  # type: ignore[arg-type]
+    assert not answers.problems
     return events
 
 

@@ -41,6 +41,11 @@ def show_audit(document: Document, screen: Screen) -> None:
             ("slots", f"{totals['slots']:,}"),
             ("outcomes", counts((outcome, totals.get(outcome, 0)) for outcome in _OUTCOMES)),
             ("skipped for", why),
+            *(
+                (name, counts(document[name].items()))
+                for name in ("answers", "notices")
+                if name in document
+            ),
             ("last event", f"number {document['head'].partition(':')[0]}"),
         ],
     )

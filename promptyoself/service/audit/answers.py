@@ -1,6 +1,6 @@
 """What an audit and a comparison of two times answer."""
 
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from promptyoself.core.answer_types import AnswerMessage, Counts, HeadText, Instant, ScheduleId
 
@@ -34,6 +34,22 @@ class Undelivered(TypedDict):
     by: Annotated[dict[str, Any] | None, "Who did what decided it."]
 
 
+class AnswerTotals(TypedDict):
+    """What became of the answers that were to be read."""
+
+    replied: int
+    unanswered: int
+    awaited: int
+
+
+class NoticeTotals(TypedDict):
+    """What became of the notices that destinations were to get."""
+
+    sent: int
+    failed: int
+    owed: int
+
+
 class Audit(TypedDict):
     """What ``audit`` answers."""
 
@@ -42,6 +58,8 @@ class Audit(TypedDict):
     totals: SlotTotals
     schedules: Annotated[list[SlotTotals], "By schedule."]
     undelivered: Annotated[list[Undelivered], "Ranges of slots that were not delivered."]
+    answers: NotRequired[AnswerTotals]
+    notices: NotRequired[NoticeTotals]
     loops: Annotated[list[dict[str, Any]], "The loops that ran."]
     head: HeadText
     message: AnswerMessage

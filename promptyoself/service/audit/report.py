@@ -19,6 +19,7 @@ from promptyoself.events.kinds import OUTCOMES, PROBLEMS
 from promptyoself.events.versions import GAP
 from promptyoself.ledger import START, Envelope
 from promptyoself.phrases.moments import read_moment
+from promptyoself.service.audit.answer_tally import AnswerTally
 from promptyoself.service.audit.audited_log import AuditEnd
 from promptyoself.service.audit.log_auditor import LogAuditor
 from promptyoself.service.audit.loop_history import Loop
@@ -70,6 +71,7 @@ def audit(
     living = store.workers.living()
     witness, losses = store.witness(), NO_LOSSES.copy()
     auditor = LogAuditor(first, last)
+    answers = AnswerTally(format_utc(first), format_utc(last), wanted, id_)
     actors = EventActors()
     totals = AuditTotals(wanted, id_, actors)
     position = START
@@ -78,12 +80,14 @@ def audit(
             for event in batch.folded():
                 if event.type == GAP:
                     auditor.begin_gap(event.seq)
+                    answers.begin_gap()
                     continue
                 _require_known(event)
                 if event.type == "ledger.recovered":
                     losses.record(event)
                     auditor.state_gap(event)
                 actors.add(event)
+                answers.add(event)
                 for verdict in auditor.add(event):
                     totals.add(verdict)
             position = batch.position
@@ -103,6 +107,7 @@ def audit(
         "since": None if since is None else format_utc(first),
         "until": format_utc(last),
         **totals.answer(),
+        **answers.answer(),
         **_over_cap(auditor, wanted, store.settings.caps.daily_per_agent),
         "loops": [
             _describe_loop(loop, living)
@@ -115,20 +120,27 @@ def audit(
         "head": head_of(position),
     }
     bad = sum(answer["totals"][problem] for problem in PROBLEMS)
-    if bad or broken:
-        problems = []
-        if bad:
-            problems.append(f"{bad} {'slot is' if bad == 1 else 'slots are'} not accounted for")
-        if broken:
-            plural = "" if len(broken) == 1 else "s"
-            problems.append(f"{len(broken)} schedule{plural} can't be audited")
+    if problems := _named_problems(bad, len(broken), len(answers.problems)):
         raise PromptyoselfError(
             "slots_unaccounted",
             f"{'; '.join(problems)}.",
             "`promptyoself history --id ID --slot T` shows what the log has of one of them.",
             **answer,
         )
-    return {**answer, "message": _all_accounted_for(answer["totals"]) + _loss_sentence(losses)}
+    message = _all_accounted_for(answer["totals"]) + _answers_sentence(answer)
+    return {**answer, "message": message + _loss_sentence(losses)}
+
+
+def _named_problems(slots: int, broken: int, ends: int) -> list[str]:
+    """What breaks a promise, by how many slots, schedules and ends of answers it is about."""
+    numbers = (
+        (slots, ("slot is", "slots are"), "not accounted for"),
+        (broken, ("schedule", "schedules"), "can't be audited"),
+        (ends, ("end of an answer or a notice", "ends of answers or notices"), "can't be"),
+    )
+    return [
+        f"{number} {words[number > 1]} {problem}" for number, words, problem in numbers if number
+    ]
 
 
 class EventActors:
@@ -242,6 +254,16 @@ def _all_accounted_for(totals: Mapping[str, Any]) -> str:
         if totals.get(outcome) or outcome in ("delivered", "failed", "skipped")
     ]
     return f"Every slot is accounted for: {', '.join(counts)}."
+
+
+def _answers_sentence(answer: Mapping[str, Any]) -> str:
+    """The sentence about answers and notices, if there are any."""
+    text = ""
+    for name, counts in ((name, answer.get(name)) for name in ("answers", "notices")):
+        if counts:
+            parts = ", ".join(f"{number} {what}" for what, number in counts.items() if number)
+            text += f" {name.capitalize()}: {parts}."
+    return text
 
 
 def _loss_sentence(losses: Losses) -> str:
