@@ -13,7 +13,8 @@ from promptyoself.doors.mcp import connections, http, shares
 from promptyoself.index import index
 from promptyoself.rules import templates
 from promptyoself.sandbox import http as sandbox_http
-from promptyoself.targets.letta import calls, deadline
+from promptyoself.targets import http
+from promptyoself.targets.letta import calls
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "reference" / "limits.md").read_text()
@@ -61,7 +62,7 @@ NUMBERS = {
         int(monitor._REQUEST_SECONDS),
     ),
     "connections to the sandbox": (sandbox_http.MOST_CONNECTIONS,),
-    "one answer": (deadline.MOST_BYTES,),
+    "one answer": (http.MOST_BYTES,),
     "rows of a page": (calls.PAGE, 10, 1),
     "one request": (30,),
 }
