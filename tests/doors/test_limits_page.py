@@ -13,7 +13,7 @@ from promptyoself.doors.mcp import connections, http, shares
 from promptyoself.index import index
 from promptyoself.rules import templates
 from promptyoself.sandbox import http as sandbox_http
-from promptyoself.targets import http
+from promptyoself.targets import http as targets_http
 from promptyoself.targets.letta import calls
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,7 +62,7 @@ NUMBERS = {
         int(monitor._REQUEST_SECONDS),
     ),
     "connections to the sandbox": (sandbox_http.MOST_CONNECTIONS,),
-    "one answer": (http.MOST_BYTES,),
+    "one answer": (targets_http.MOST_BYTES,),
     "rows of a page": (calls.PAGE, 10, 1),
     "one request": (30,),
 }
