@@ -31,10 +31,11 @@ class SandboxMessage:
     conversation_id: str | None
     kind: str  # (system | user | assistant | tool_call | tool_return)_message
     otid: str | None
-    text: str
+    text: str  # of a tool's call its name
     date: datetime  # of the send, not of the arrival
     run_id: str | None = None
     parts: list[Any] | None = None  # the content as it was sent, where it was sent in parts
+    call_id: str | None = None  # of a tool's call and its return
 
 
 @dataclass(slots=True)
@@ -50,6 +51,7 @@ class RunState:
     context: list[str]  # the ids of the messages that the agent had in mind when it began
     ends_at: float | None  # the monotonic instant of the first answer; None: never
     outcome: str = ""  # the fault that decides how it ends, if any
+    params: dict[str, Any] = field(default_factory=dict)  # of that fault
     error: str = ""
     status: str = "created"
     completed_at: datetime | None = None
@@ -159,7 +161,8 @@ class Agents:
         self.end_runs()
         if any(run.ends_at is not None for run in agent.runs):
             self.overlaps += 1
-        outcome = fault.kind if fault and fault.kind.startswith(("run_", "model_")) else ""
+        decides = fault is not None and fault.kind.startswith(("run_", "model_", "answer"))
+        outcome, params = (fault.kind, fault.params) if fault and decides else ("", {})
         error = (fault.params.get("error") if fault else None) or MODEL_ERRORS.get(outcome, "")
         now = self.clock()
         messages = [self._sent(agent.id, conversation_id, row, now) for row in body["messages"]]
@@ -177,6 +180,7 @@ class Agents:
             list(agent.context),
             None if outcome == "run_stuck" else time.monotonic() + self.latency,
             outcome,
+            params,
             error,
         )
         self.runs[run.id] = self.active[run.id] = run
@@ -229,13 +233,30 @@ class Agents:
             agent.context = run.context
         for sent in run.messages:
             self._remember(agent, replace(sent, run_id=run.id))
-        answers = [("assistant_message", f"You said: {run.messages[-1].text[:200]}")]
-        if has_stepped:
-            answers = [("tool_call_message", ""), ("tool_return_message", "No such tool.")]
-        for number, (kind, text) in enumerate(answers):
-            otid = f"{run.id[4:-2]}{number:02d}"
+        self._say(agent, run, _answers_of(run))
+        if run.outcome == "answer_gone":
+            agent.history = [m for m in agent.history if m.run_id != run.id]
+        if run.outcome == "answer_late":
+            run.status, run.completed_at, self.active[run.id] = "running", None, run
+
+    def say_what_is_late(self) -> None:
+        """End the runs whose answer was to come after a restart."""
+        for run in [run for run in self.active.values() if run.outcome == "answer_late"]:
+            if run.answers:
+                del self.active[run.id]
+                run.status, run.completed_at = "completed", self.clock()
+                agent = self.by_id[run.agent_id]
+                self._say(agent, run, [("assistant_message", "Better late than never.", None)])
+
+    def _say(
+        self, agent: AgentState, run: RunState, said: list[tuple[str, str, str | None]]
+    ) -> None:
+        """Let messages of a run enter the history: the kind, the text and the call's id of each."""
+        for kind, text, call_id in said:
+            otid = f"{run.id[4:-2]}{len(run.answers):02d}"
             answer = SandboxMessage(
-                "", agent.id, conversation_id, kind, otid, text, run.completed_at, run.id
+                *("", agent.id, run.conversation_id, kind, otid, text, self.clock(), run.id),
+                call_id=call_id,
             )
             run.answers.append(self._remember(agent, answer))
 
@@ -275,3 +296,19 @@ class Agents:
     def _new_id(self, prefix: str) -> str:
         self._ids += 1
         return self._uuid(prefix, f"#{self._ids}")
+
+
+def _answers_of(run: RunState) -> list[tuple[str, str, str | None]]:
+    """What the agent does in a turn, as :meth:`Agents._say` takes it."""
+    text, tools = f"You said: {run.messages[-1].text[:200]}", ""
+    if run.outcome == "answers":
+        text, tools = run.params["text"], run.params["tools"]
+        size = int(run.params["megabytes"] * 1_000_000)
+        text = (text or "x").ljust(size, "x") if size else text
+    elif run.outcome in ("run_fails_after", "answer_late"):
+        text, tools = "", "no_such_tool"
+    said: list[tuple[str, str, str | None]] = []
+    for number, tool in enumerate(filter(None, tools.split(","))):
+        said.append(("tool_call_message", tool, f"call_{number}"))
+        said.append(("tool_return_message", "No such tool.", f"call_{number}"))
+    return [*said, ("assistant_message", text, None)] if text else said

@@ -17,8 +17,8 @@ NO_REDIS = (
 )
 
 ROUTES = (
-    *("send", "agents", "agent", "messages", "runs", "run", "conversations", "conversation_list"),
-    *("health", "any"),
+    *("send", "agents", "agent", "messages", "runs", "run", "run_messages", "conversations"),
+    *("conversation_list", "health", "any"),
 )
 
 FAULTS = {
@@ -43,6 +43,11 @@ FAULTS = {
     "run_fails_before": "the run fails with `error` before the message is stored",
     "run_fails_after": "the run fails with `error` after the message was stored",
     "run_stuck": "the run stays `created` for ever; nothing is stored",
+    "answers": "the agent calls `tools` (names with commas), and says `text`, drawn out to "
+    "`megabytes`; with neither it says nothing",
+    "answer_late": "the agent calls a tool, and says something only once the sandbox was started "
+    "again",
+    "answer_gone": "the agent answers, and then the run's messages are gone",
     "model_401": "the run fails since the model refuses the key; nothing is stored",
     "model_402": "the run fails for lack of credits; nothing is stored",
 }
@@ -56,6 +61,7 @@ PARAMS: dict[str, dict[str, Any]] = {
     "wrong_shape": {"stored": False},
     "drip": {"where": "body", "interval": 0.05},
     "status": {"status": 418, "detail": "a fault on demand", "retry_after": 0},
+    "answers": {"text": "", "tools": "", "megabytes": 0},
     "run_fails_before": {"error": "INTERNAL_SERVER_ERROR: a fault on demand"},
     "run_fails_after": {"error": "INTERNAL_SERVER_ERROR: a fault on demand"},
 }

@@ -107,7 +107,8 @@ def _delete_agent(agents: Agents, _: Request, agent_id: str) -> Call:
 
 def _list_messages(agents: Agents, request: Request, agent_id: str) -> Call:
     agent = _agent(agents, agent_id)
-    rows = _page_of_messages(agent, request.query.get("conversation_id"), request.query)
+    rows = _messages_in(agent, request.query.get("conversation_id"))
+    rows = _page_of_messages(rows, agent_id, request.query)
     return _done("messages", agent_id, [message_json(message) for message in rows])
 
 
@@ -123,13 +124,18 @@ def _list_runs(agents: Agents, request: Request) -> Call:
 
 
 def _show_run(agents: Agents, _: Request, run_id: str) -> Call:
-    if not re.fullmatch(f"run-{UUID4}", run_id):
-        detail = f"INVALID_ARGUMENT: Invalid run ID format: {run_id}. "
-        raise Refused(400, {"detail": f"{detail}Expected format: 'run-<uuid4>'"})
-    run = agents.runs.get(run_id)
-    if run is None:
-        raise Refused(404, {"detail": _missing("Run", run_id)})
+    run = _run(agents, run_id)
     return _done("run", run.agent_id, run_json(run))
+
+
+def _list_messages_of_run(agents: Agents, request: Request, run_id: str) -> Call:
+    run = _run(agents, run_id)
+    agent, query = agents.by_id[run.agent_id], request.query
+    history = [message for message in agent.history if message.run_id == run_id]
+    rows = _page_of_messages(history, "None", {"order": "asc", **query})
+    if query.get("order") == "desc":
+        rows.reverse()
+    return _done("run_messages", agent.id, [message_json(message) for message in rows])
 
 
 def _list_conversations(agents: Agents, request: Request) -> Call:
@@ -186,7 +192,7 @@ def _list_conversation(agents: Agents, request: Request, conversation_id: str) -
     agent = agents.by_id.get(conversation.agent_id) if conversation else None
     if agent is None:
         return _done("messages", None, [])
-    rows = _page_of_messages(agent, conversation_id, request.query)
+    rows = _page_of_messages(_messages_in(agent, conversation_id), agent.id, request.query)
     return _done("messages", agent.id, [message_json(message) for message in reversed(rows)])
 
 
@@ -216,6 +222,7 @@ _ROUTES: tuple[tuple[str, tuple[str, ...], Callable[..., Call]], ...] = (
     ("POST", ("agents", "*", "messages", "async"), _send),
     ("GET", ("runs",), _list_runs),
     ("GET", ("runs", "*"), _show_run),
+    ("GET", ("runs", "*", "messages"), _list_messages_of_run),
     ("GET", ("conversations",), _list_conversations),
     ("POST", ("conversations",), _create_conversation),
     ("GET", ("conversations", "*"), _show_conversation),
@@ -253,14 +260,27 @@ def _owner(agents: Agents, conversation_id: str) -> AgentState:
     return agent
 
 
+def _run(agents: Agents, run_id: str) -> RunState:
+    if not re.fullmatch(f"run-{UUID4}", run_id):
+        detail = f"INVALID_ARGUMENT: Invalid run ID format: {run_id}. "
+        raise Refused(400, {"detail": f"{detail}Expected format: 'run-<uuid4>'"})
+    run = agents.runs.get(run_id)
+    if run is None:
+        raise Refused(404, {"detail": _missing("Run", run_id)})
+    return run
+
+
+def _messages_in(agent: AgentState, conversation_id: str | None) -> list[SandboxMessage]:
+    return [m for m in agent.history if conversation_id in (None, m.conversation_id)]
+
+
 def _page_of_messages(
-    agent: AgentState, conversation_id: str | None, query: dict[str, str]
+    rows: list[SandboxMessage], agent_id: str, query: dict[str, str]
 ) -> list[SandboxMessage]:
-    rows = [m for m in agent.history if conversation_id in (None, m.conversation_id)]
     ids = {message.id for message in rows}
     for cursor in (query.get("before"), query.get("after")):
         if cursor is not None and cursor not in ids:
-            detail = f"No message found with id '{cursor}' for agent '{agent.id}'."
+            detail = f"No message found with id '{cursor}' for agent '{agent_id}'."
             raise Refused(404, {"detail": detail})
     rows = _beyond(rows, query)
     limit = _limit(query, 100)

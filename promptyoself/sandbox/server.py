@@ -57,6 +57,8 @@ class Sandbox(Agents):
 
     def start(self) -> Sandbox:
         """Listen. Raises PromptyoselfError ``port_in_use``, or ``cannot_listen`` for the rest."""
+        with self.lock:
+            self.say_what_is_late()
         if self._server is None:
             try:
                 address = (self._host, self._port)

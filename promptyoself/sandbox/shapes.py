@@ -86,14 +86,13 @@ def _head(id_: str, date: datetime, kind: str, run_id: str | None) -> dict[str, 
 
 def _content(message: SandboxMessage) -> dict[str, Any]:
     """The content of a message, whose keys depend on its kind."""
-    call = {"name": "no_such_tool", "tool_call_id": "call_0"}
     match message.kind:
         case "tool_call_message":
-            called = {**call, "arguments": "{}"}
+            called = {"name": message.text, "tool_call_id": message.call_id, "arguments": "{}"}
             return {"tool_call": called, "tool_calls": [called]}
         case "tool_return_message":
             returned = {"tool_return": message.text, "status": "error", "stdout": None}
-            returned |= {"stderr": None, "tool_call_id": call["tool_call_id"]}
+            returned |= {"stderr": None, "tool_call_id": message.call_id}
             return {**returned, "tool_returns": [{"type": "tool", **returned}]}
     if message.parts is not None:
         return {"content": [{**part, "signature": None} for part in message.parts]}

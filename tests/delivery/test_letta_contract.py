@@ -38,6 +38,17 @@ class AnyLetta(Counterpart):
         self._letta.fail(message.agent_id, after_a_step=False)
         return message
 
+    def calling(self, message: Message, tool: str) -> Message:
+        self._letta.calls(message.agent_id, tool)
+        return message
+
+    def wordless(self, message: Message) -> Message:
+        self._letta.fail(message.agent_id, after_a_step=True)
+        return message
+
+    def another(self) -> LettaClient:
+        return LettaClient(self._letta.url)
+
     def elsewhere(self, port: int) -> LettaClient:
         return LettaClient(f"http://127.0.0.1:{port}", call_timeout=5)
 

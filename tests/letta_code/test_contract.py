@@ -40,6 +40,16 @@ class RealLettaCode(Counterpart):
     def failing(self, message: Message) -> Message:
         return dataclasses.replace(message, text=f"{message.text} [[err:500]]")
 
+    def calling(self, message: Message, tool: str) -> Message:
+        return dataclasses.replace(message, text=f"{message.text} [[tool:{tool} {{}}]]")
+
+    def wordless(self, message: Message) -> Message:
+        word = message.otid.replace("-", "")
+        return dataclasses.replace(message, text=f"{message.text} [[flaky:empty:{word}]]")
+
+    def another(self) -> LettaCode:
+        return LettaCode(self._server.url)
+
     def elsewhere(self, port: int) -> LettaCode:
         return LettaCode(f"ws://127.0.0.1:{port}", call_timeout=5)
 

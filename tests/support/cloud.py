@@ -71,6 +71,7 @@ class Cloud:
     def __init__(self, latency: float = 0.02) -> None:
         self.latency = latency
         self.outcome = "completed"
+        self.tools: list[str] = []  # that are called in the next turn
         self.searches = True
         self.agents: list[str] = []
         self.talks: dict[str, Talk] = {}
@@ -134,6 +135,8 @@ class Cloud:
                 continue
             super_run.run_id = f"run-{uuid.uuid4()}"
             said = [("user_message", super_run.text, super_run.otid)]
+            calls, self.tools = self.tools, []
+            said += [("tool_call_message", tool, str(uuid.uuid4())) for tool in calls]
             if super_run.outcome == "completed":
                 said.append(("assistant_message", "Yes.", str(uuid.uuid4())))
             for kind, text, otid in said if super_run.outcome != "silent" else []:
@@ -144,7 +147,7 @@ class Cloud:
                         "message_type": kind,
                         "otid": otid,
                         "run_id": super_run.run_id,
-                        "content": text,
+                        **_content(kind, text),
                     }
                 )
 
@@ -280,6 +283,12 @@ _ROUTES = (
     (r"GET /v1/runs/([^/]+)", Cloud._run),
     (r"GET /v1/health/", Cloud._health),
 )
+
+
+def _content(kind: str, text: str) -> dict[str, Any]:
+    if kind == "tool_call_message":
+        return {"tool_call": {"name": text, "arguments": "{}", "tool_call_id": f"call_{text}"}}
+    return {"content": text}
 
 
 def _talk_document(talk: Talk) -> dict[str, Any]:

@@ -59,6 +59,10 @@ class Letta(ABC):
         """The agent's next turn fails: at its first question to the model, or at its second."""
 
     @abstractmethod
+    def calls(self, agent_id: str, tool: str, /, **arguments: Any) -> None:
+        """In its next turn the agent calls a tool."""
+
+    @abstractmethod
     def seen(self, agent_id: str) -> list[str]:
         """What the agent's model was told by the user, turn by turn."""
 
@@ -140,6 +144,10 @@ class SandboxLetta(Letta):
         kind = "run_fails_after" if after_a_step else "run_fails_before"
         self._sandbox.fault(kind, agent_id=agent_id)
 
+    def calls(self, agent_id: str, tool: str, /, **arguments: Any) -> None:
+        del arguments
+        self._sandbox.fault("answers", agent_id=agent_id, tools=tool, text="It is done.")
+
     def seen(self, agent_id: str) -> list[str]:
         return [message.text for message in self._sandbox.messages(agent_id)]
 
@@ -205,7 +213,6 @@ class RealLetta(Letta):
         self._model.plan(self._names[agent_id], *steps)
 
     def calls(self, agent_id: str, tool: str, /, **arguments: Any) -> None:
-        """In its next turn the agent calls a tool."""
         self._model.plan(self._names[agent_id], Call(tool, arguments))
 
     def instructions(self, agent_id: str) -> str:

@@ -1,6 +1,8 @@
 """What every target promises, as tests: a test file imports all of this, and has the fixture
 ``counterpart``, which is the real thing that its target talks to."""
 
+import contextlib
+import dataclasses
 import threading
 import time
 import uuid
@@ -12,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from promptyoself.targets.api import DeliveryError, Message, Run, Target
+from promptyoself.targets.api import HISTORY_GAP, DeliveryError, Message, Run, Target
 
 PROMPT = "the prompt is nobody's business"
 PATIENCE = 60.0  # seconds
@@ -47,6 +49,18 @@ class Counterpart(ABC):
     @abstractmethod
     def failing(self, message: Message) -> Message:
         """The same message, whose turn fails at the model's first answer."""
+
+    @abstractmethod
+    def calling(self, message: Message, tool: str) -> Message:
+        """The same message, in whose turn the agent calls a tool, and then says something."""
+
+    @abstractmethod
+    def wordless(self, message: Message) -> Message:
+        """The same message, which arrives, and whose turn ends without a word of the agent."""
+
+    @abstractmethod
+    def another(self) -> Target:
+        """A target of the same kind, which hasn't been called yet."""
 
     @abstractmethod
     def elsewhere(self, port: int) -> Target:
@@ -213,6 +227,87 @@ def test_many_are_sent_at_once(counterpart: Counterpart) -> None:
         thread.join(PATIENCE)
     assert len(set(places)) == len(messages)
     assert all(counterpart.target.find(message, since) for message in messages)
+
+
+# -- what comes of it
+
+
+def answered(counterpart: Counterpart, message: Message) -> tuple[Message, str]:
+    """Send a message; returns it as an answer is asked for, and its run, which is over."""
+    sent = counterpart.target.send(message)
+    run = counterpart.ended(str(sent.run_id))
+    return at(message, sent.conversation_id), run.run_id
+
+
+def at(message: Message, conversation_id: str | None) -> Message:
+    """A message as it is known later: without its text, and with where it went to."""
+    place = conversation_id or message.conversation
+    return dataclasses.replace(message, text="", conversation=place, tried=True)
+
+
+@pytest.mark.parametrize("conversation", ["default", "id", "new"])
+def test_what_the_agent_answers_is_told(counterpart: Counterpart, conversation: str) -> None:
+    """To another process too, which may know its run or not, and though the agent has answered
+    others since."""
+    since = counterpart.since()
+    message, run_id = answered(counterpart, counterpart.message(conversation))
+    reply = counterpart.target.reply(message, since, run_id)
+    assert reply is not None
+    assert reply.text
+    assert reply.tools == ()
+    assert reply.date is not None
+    assert since <= reply.date <= datetime.now(UTC) + counterpart.target.traits.clock_margin
+    answered(counterpart, counterpart.message(message.conversation, message.agent_id))
+    other = counterpart.another()
+    assert other.reply(message, since, run_id) == reply
+    assert other.reply(message, since, None) == reply
+    other.close()
+
+
+@pytest.mark.parametrize("conversation", ["default", "new"])
+def test_no_answer_is_told_before_its_turn_is_over(
+    counterpart: Counterpart, conversation: str
+) -> None:
+    since, target = counterpart.since(), counterpart.target
+    message = counterpart.message(conversation)
+    other = counterpart.another()
+    with counterpart.held():
+        sent = target.send(message)
+        message = at(message, sent.conversation_id)
+        until(lambda: target.active_runs(message))
+        for client in (target, other):
+            with contextlib.suppress(DeliveryError):  # it may not be there yet
+                assert client.reply(message, since, sent.run_id) is None
+    counterpart.ended(str(sent.run_id))
+    for client in (target, other):
+        reply = until(lambda: client.reply(message, since, sent.run_id))  # noqa: B023
+        assert reply.text
+    other.close()
+
+
+def test_the_tools_are_told_that_the_agent_called(counterpart: Counterpart) -> None:
+    since = counterpart.since()
+    message = counterpart.calling(counterpart.message("new"), "look_around")
+    message, run_id = answered(counterpart, message)
+    reply = counterpart.target.reply(message, since, run_id)
+    assert reply is not None
+    assert reply.text
+    assert reply.tools == ("look_around",)
+    assert counterpart.target.reply(message, since, None) == reply
+
+
+def test_a_turn_without_words(counterpart: Counterpart) -> None:
+    since = counterpart.since()
+    message, run_id = answered(counterpart, counterpart.wordless(counterpart.message("new")))
+    reply = counterpart.target.reply(message, since, run_id)
+    assert reply is not None
+    assert reply.text is None
+
+
+def test_an_answer_to_what_was_never_sent(counterpart: Counterpart) -> None:
+    other, _ = answered(counterpart, counterpart.message("default"))
+    unsent = counterpart.message(other.conversation, other.agent_id)
+    refusal("permanent", HISTORY_GAP, counterpart.target.reply, unsent, counterpart.since(), None)
 
 
 # -- what isn't known

@@ -38,6 +38,17 @@ class CloudCounterpart(Counterpart):
         self._cloud.outcome = "run_failed"
         return message
 
+    def calling(self, message: Message, tool: str) -> Message:
+        self._cloud.tools = [tool]
+        return message
+
+    def wordless(self, message: Message) -> Message:
+        self._cloud.outcome = "run_failed"
+        return message
+
+    def another(self) -> LettaCloud:
+        return LettaCloud(self._cloud.url, KEY)
+
     def elsewhere(self, port: int) -> LettaCloud:
         return LettaCloud(f"http://127.0.0.1:{port}", KEY, call_timeout=5)
 

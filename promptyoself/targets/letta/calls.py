@@ -14,7 +14,6 @@ import logging
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from promptyoself.core.errors import PromptyoselfError
@@ -195,12 +194,3 @@ def text_of(row: object, key: str) -> str | None:
     """A value of a JSON object, if that is an object, and the value a text."""
     value = row.get(key) if isinstance(row, dict) else None
     return value if isinstance(value, str) else None
-
-
-def instant_of(row: dict[str, Any], key: str) -> datetime | None:
-    """A value of a JSON object, if it is an instant. One without a zone is taken for UTC."""
-    try:
-        instant = datetime.fromisoformat(text_of(row, key) or "")
-    except ValueError:
-        return None
-    return instant.astimezone(UTC) if instant.tzinfo else instant.replace(tzinfo=UTC)

@@ -48,10 +48,12 @@ from promptyoself.targets.api import (
     Target,
     Traits,
 )
-from promptyoself.targets.letta.calls import PAGE, Calls, instant_of, text_of
+from promptyoself.targets.letta.calls import PAGE, Calls, text_of
 from promptyoself.targets.letta.conversations import Conversations
 from promptyoself.targets.letta.failures import AnswerTooLong, failure_of_run
 from promptyoself.targets.letta.history import look_for
+from promptyoself.targets.letta.replies import read_reply
+from promptyoself.targets.turn_messages import instant_of
 
 if TYPE_CHECKING:
     from letta_client import Letta
@@ -80,7 +82,6 @@ class LettaClient(Target):
         lists_runs=True,
         busy_code="letta_busy",
         clock_margin=timedelta(hours=1),
-        tells_replies=False,
     )
 
     def __init__(
@@ -164,8 +165,8 @@ class LettaClient(Target):
             return sighting
         return replace(sighting, conversation_id=self._conversations.made_for(message))
 
-    def reply(self, message: Message, since: datetime, run_id: str | None) -> Reply | None:  # noqa: ARG002
-        raise DeliveryError("retry", "letta_timeout", "Not read yet.")
+    def reply(self, message: Message, since: datetime, run_id: str | None) -> Reply | None:
+        return read_reply(self, self.calls, message, since, run_id)
 
     def agents(self) -> list[Agent]:
         def page(limit: int, **cursor: Any) -> list[dict[str, Any]]:

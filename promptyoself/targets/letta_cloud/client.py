@@ -18,6 +18,7 @@ as everywhere.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -36,10 +37,11 @@ from promptyoself.targets.api import (
     Traits,
 )
 from promptyoself.targets.letta import LettaClient
-from promptyoself.targets.letta.calls import instant_of, text_of
+from promptyoself.targets.letta.calls import text_of
 from promptyoself.targets.letta.conversations import Conversations
 from promptyoself.targets.letta.failures import failure_of_run
-from promptyoself.targets.letta.history import look_for
+from promptyoself.targets.letta.history import look_for, rows_since
+from promptyoself.targets.turn_messages import instant_of, turn_after
 
 _CAUTION = (
     "The target letta-cloud is untested: it was only ever run against a stand-in of Letta's cloud. "
@@ -80,7 +82,6 @@ class LettaCloud(Target):
         busy_code="letta_busy",
         clock_margin=timedelta(hours=1),
         caution=_CAUTION,
-        tells_replies=False,
     )
 
     def __init__(
@@ -175,7 +176,9 @@ class LettaCloud(Target):
             raise DeliveryError(
                 "permanent", "run_not_found", f"Nobody here has heard of super run {run_id}."
             )
-        agent_id = sent_as.agent_id
+        return self._super_run(sent_as.agent_id, run_id, sent_as.otid)
+
+    def _super_run(self, agent_id: str, run_id: str, otid: str) -> Run:
         row = self._calls.request(
             "asking for a super run",
             "GET",
@@ -184,7 +187,7 @@ class LettaCloud(Target):
         )
         if self._id_of(row) != run_id:
             raise self._calls.failures.unreadable("asking for a super run", row, 200)
-        return self._run(row, agent_id, sent_as.otid)
+        return self._run(row, agent_id, otid)
 
     def failure(self, run: Run) -> RunFailure:
         return failure_of_run(run)
@@ -205,8 +208,13 @@ class LettaCloud(Target):
             )
         return None
 
-    def reply(self, message: Message, since: datetime, run_id: str | None) -> Reply | None:  # noqa: ARG002
-        raise DeliveryError("retry", "letta_timeout", "Not read yet.")
+    def reply(self, message: Message, since: datetime, run_id: str | None) -> Reply | None:
+        is_over = run_id is not None
+        if run_id is not None and self._super_run(message.agent_id, run_id, message.otid).active:
+            return None
+        page = self._pages_of(message.conversation, message)
+        turn, is_followed = turn_after(rows_since(self._calls, page, since), message.otid)
+        return turn.reply if is_over or is_followed or turn.ends_in_words else None
 
     def agents(self) -> list[Agent]:
         return self._letta.agents()
@@ -228,6 +236,14 @@ class LettaCloud(Target):
     def _find_in(
         self, conversation_id: str, message: Message, since: datetime, made: str | None = None
     ) -> Found | None:
+        page = self._pages_of(conversation_id, message)
+        return look_for(self._calls, page, message.otid, since, made_for_it=made)
+
+    def _pages_of(
+        self, conversation_id: str, message: Message
+    ) -> Callable[..., list[dict[str, Any]]]:
+        """What asks for a page of a conversation, the newest messages first."""
+
         def page(limit: int, **cursor: str) -> list[dict[str, Any]]:
             query = {"order": "desc", "limit": str(limit), **cursor}
             if conversation_id == DEFAULT:
@@ -242,7 +258,7 @@ class LettaCloud(Target):
             )
             return self._calls.require_rows(doing, rows)
 
-        return look_for(self._calls, page, message.otid, since, made_for_it=made)
+        return page
 
     def _run(self, row: dict[str, Any], agent_id: str, otid: str | None) -> Run:
         """A super run as a run. Whether its turn ended well, its own run tells."""

@@ -43,9 +43,11 @@ from promptyoself.targets.letta_code.failures import (
     require_token,
     turn_failure,
 )
-from promptyoself.targets.letta_code.history import instant, trace
+from promptyoself.targets.letta_code.history import trace
 from promptyoself.targets.letta_code.questions import Questions, Row
-from promptyoself.targets.letta_code.watch import Turn, Watch
+from promptyoself.targets.letta_code.watch import Turn as OwnTurn
+from promptyoself.targets.letta_code.watch import Watch
+from promptyoself.targets.turn_messages import Turn, instant_of, turn_after
 
 _MOST_TURNS = 2000  # that are remembered
 _TURN = "turn-"
@@ -77,7 +79,6 @@ class LettaCode:
         busy_code="letta_code_busy",
         clock_margin=timedelta(minutes=1),
         tells_ends=True,
-        tells_replies=False,
     )
 
     def __init__(
@@ -96,7 +97,7 @@ class LettaCode:
         self._opening = threading.Lock()
         self._connection: Connection | None = None
         self._lock = threading.Lock()
-        self._turns: OrderedDict[str, tuple[Connection, Watch, Turn]] = OrderedDict()
+        self._turns: OrderedDict[str, tuple[Connection, Watch, OwnTurn]] = OrderedDict()
 
     # -- what a delivery calls
 
@@ -218,8 +219,19 @@ class LettaCode:
             questions.agent(message.agent_id)
         return None
 
-    def reply(self, message: Message, since: datetime, run_id: str | None) -> Reply | None:  # noqa: ARG002
-        raise DeliveryError("retry", "letta_timeout", "Not read yet.")
+    def reply(self, message: Message, since: datetime, run_id: str | None) -> Reply | None:
+        del run_id  # it is ours, and tells nothing to another process
+        questions = self._questions()
+        place = (message.agent_id, message.conversation)
+        turn, is_followed = self._turn(questions, message, since)
+        if is_followed:
+            return turn.reply
+        fresh = _FRESH if turn.ends_in_words else 0.0
+        if not self._is_idle(questions, *place, fresh=fresh):
+            return None
+        if not turn.ends_in_words:  # it may have gone on since
+            turn, _ = self._turn(questions, message, since)
+        return turn.reply
 
     def agents(self) -> list[Agent]:
         # It doesn't tell when they were made.
@@ -260,8 +272,15 @@ class LettaCode:
     def _questions(self) -> Questions:
         return Questions(self._connected(), self._failures, self._timeout)
 
-    def _is_idle(self, questions: Questions, agent_id: str, conversation_id: str) -> bool:
-        questions.sync(agent_id, conversation_id, fresh=_FRESH)
+    def _turn(self, questions: Questions, message: Message, since: datetime) -> tuple[Turn, bool]:
+        """The turn over a message, and whether the conversation has had another one since."""
+        messages = questions.messages(message.agent_id, message.conversation, since)
+        return turn_after(messages, message.otid)
+
+    def _is_idle(
+        self, questions: Questions, agent_id: str, conversation_id: str, *, fresh: float = _FRESH
+    ) -> bool:
+        questions.sync(agent_id, conversation_id, fresh=fresh)
         return questions.connection.looking(agent_id, conversation_id, lambda watch: watch.idle)
 
     def _require_idle(
@@ -287,7 +306,7 @@ class LettaCode:
         connection = questions.connection
         request_id = connection.next_id()
 
-        def offer(watch: Watch) -> tuple[Connection, Watch, Turn]:
+        def offer(watch: Watch) -> tuple[Connection, Watch, OwnTurn]:
             return connection, watch, watch.offer(message.otid, request_id, time.monotonic())
 
         # Before it is sent, since the answer may be followed at once by the turn's end.
@@ -372,6 +391,6 @@ def _agent(row: Row) -> Agent:
         id=row["id"],
         name=str(row.get("name") or ""),
         model=model if isinstance(model, str) else None,
-        created_at=instant(row, "created_at"),
-        last_run_at=instant(row, "last_run_completion"),
+        created_at=instant_of(row, "created_at"),
+        last_run_at=instant_of(row, "last_run_completion"),
     )

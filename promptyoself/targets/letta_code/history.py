@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, NamedTuple
+
+from promptyoself.targets.turn_messages import instant_of
 
 _NOT_THE_AGENTS = frozenset({"user_message", "system_message", "summary_message"})
 
@@ -30,11 +32,11 @@ def trace(newest_first: Iterable[Mapping[str, Any]], otid: str, since: datetime)
     for row in newest_first:
         kind = row.get("message_type")
         if kind == "summary_message":
-            date = instant(row)
+            date = instant_of(row)
             gap = gap or date is None or date >= since
         elif kind == "user_message":
             if row.get("otid") == otid:
-                return Trace(str(row.get("id")), instant(row), bool(answered))
+                return Trace(str(row.get("id")), instant_of(row), bool(answered))
             answered = None
         elif kind not in _NOT_THE_AGENTS and answered is None:
             answered = kind == "assistant_message"
@@ -43,14 +45,5 @@ def trace(newest_first: Iterable[Mapping[str, Any]], otid: str, since: datetime)
 
 def are_older(rows: Iterable[Mapping[str, Any]], since: datetime) -> bool:
     """Whether these messages, and hence all older ones, are from before ``since``."""
-    dates = [instant(row) for row in rows if row.get("message_type") != "summary_message"]
+    dates = [instant_of(row) for row in rows if row.get("message_type") != "summary_message"]
     return bool(dates) and all(date is not None and date < since for date in dates)
-
-
-def instant(row: Mapping[str, Any], key: str = "date") -> datetime | None:
-    """When something was, if the row tells that."""
-    try:
-        date = datetime.fromisoformat(str(row.get(key)))
-    except ValueError:
-        return None
-    return date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)
