@@ -236,7 +236,9 @@ COMPUTED: dict[str, set[str]] = {  # a function, and the codes that its expressi
     "_find_out": set(),  # passes on what a target says of a run
     "_wait_until_free": set(),  # passes on the target's own code
     "_unknown": {"agent_not_found", "conversation_not_found", "run_not_found"},
+    "_gone": {"history_compacted"},
     "_find": {"history_compacted"},
+    "turn_after": {"history_compacted"},
     "_success": set(),  # passes on what a command answered
 }  # fmt: skip
 

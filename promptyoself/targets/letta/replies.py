@@ -23,8 +23,8 @@ from urllib.parse import quote
 
 from promptyoself.events.target_names import DEFAULT
 from promptyoself.targets.api import HISTORY_GAP, DeliveryError, Message, Reply, Target
+from promptyoself.targets.http import MOST_BYTES
 from promptyoself.targets.letta.calls import Calls, text_of
-from promptyoself.targets.letta.deadline import MOST_BYTES
 from promptyoself.targets.letta.failures import AnswerTooLong
 from promptyoself.targets.turn_messages import Turn, turn_of
 
