@@ -14,7 +14,7 @@ from textwrap import wrap
 import click
 
 from promptyoself.cli import cli
-from promptyoself.core.setting_values import SETTINGS
+from promptyoself.core.setting_values import DESTINATION, DIGEST, SETTINGS, WEBHOOK_SECRET
 from promptyoself.doors.agent_parameters import argument_name, parameters
 from promptyoself.doors.registry import AGENT_FACING, TOOLS, Effect, Tool
 
@@ -74,6 +74,14 @@ def reference() -> str:
     for setting in SETTINGS:
         default = f"`{setting.default}`" if setting.default else ""
         lines.append(f"| `{setting.name}` | {default} | {_cell(setting.help)} |")
+    for prefix, purpose in (
+        (DESTINATION, "The address of the destination that is called NAME, in capitals, with _ "
+         "for -."),
+        (WEBHOOK_SECRET, "What is signed with, where that destination is a webhook."),
+        (DIGEST, "When its digest is sent: 08:00, or 08:00 Europe/Paris."),
+    ):  # fmt: skip
+        lines.append(f"| `{prefix}NAME` |  | {_cell(purpose)} |")
+    lines += ["", "[Notices](../howto/notices.md) are what destinations get."]
     return "\n".join(lines) + "\n"
 
 
@@ -209,6 +217,10 @@ def dotenv() -> str:
     for setting in SETTINGS:
         lines += ["", f"# {setting.help}", f"#{setting.name}={setting.default}"]
     lines += [
+        "",
+        "# Destinations of notices are settings too. Here is one that is called OPS, with what",
+        "# signs it and the time of its digest. `promptyoself notify` writes and checks them.",
+        *(f"#{prefix}OPS=" for prefix in (DESTINATION, WEBHOOK_SECRET, DIGEST)),
         "",
         "# The Letta server in docker-compose.yml reads this file too: a model's key, and",
         "# whether the server asks for LETTA_SERVER_PASSWORD.",

@@ -68,6 +68,11 @@ def is_ambiguous(url: str) -> bool:
     return bool(user) and (not scheme or not set("/?#").isdisjoint(user))
 
 
+def is_loopback(host: str) -> bool:
+    """Whether what goes to that host stays on this machine, as far as its name tells."""
+    return host == "localhost" or host.endswith(".localhost") or host == "::1" or host[:4] == "127."
+
+
 def _parts(url: str) -> tuple[str, str, str]:
     """The scheme with its slashes, the text before the last @, and the text behind it."""
     match = re.match(_SCHEME, url)

@@ -14,6 +14,7 @@ EXTRAS = {
     "mcp": "mcp>=2.2,<3",
     "metrics": "prometheus-client>=0.20",
     "notes": "cryptography>=42",
+    "notify": "apprise>=2.3",
 }
 """The package that each extra installs, as ``pyproject.toml`` has it."""
 

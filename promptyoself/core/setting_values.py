@@ -178,7 +178,7 @@ _DESTINATION_NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
 _SERVICE_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://.*")
 _SECRET = re.compile(r"whsec_[A-Za-z0-9+/]+={0,2}")
 _SECRET_BYTES = range(24, 65)
-_DIGEST = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])(?: (\S+))?")
+_DIGEST = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])(?:\s+(\S+))?")
 _MOST_ADDRESS = 2000  # characters
 
 
@@ -264,7 +264,7 @@ def check_destination_setting(setting: str, value: str) -> None:
         if not _is_webhook_secret(value):
             wanted = "a secret: whsec_ and 24 to 64 bytes in base64"
             raise _invalid(setting, "***", wanted)
-    elif (fault := _wanted_address(value)) is not None:
+    elif (fault := wanted_address(value)) is not None:
         raise _invalid(setting, "***", fault)
 
 
@@ -293,8 +293,8 @@ def _is_webhook_secret(text: str) -> bool:
         return False
 
 
-def _wanted_address(text: str) -> str | None:
-    """What an address would have to be, where this isn't one."""
+def wanted_address(text: str) -> str | None:
+    """What the address of a destination would have to be, where this isn't one."""
     if len(text) > _MOST_ADDRESS or not text.isprintable() or " " in text:
         return f"an address of at most {_MOST_ADDRESS} characters, without white space"
     if text.startswith(AGENT):

@@ -229,7 +229,8 @@ CLOSED = {
     "init": "init",
     "config": "configuration",
     "service": "service",
-    "completion": "completion",
+    "notify": "notify",
+    "completion": "setup",
     "letta-code": "letta_code",
     "install-skill": "letta_code",
     "doctor": "setup",
@@ -245,7 +246,7 @@ COMMANDS = {name: tool.module for name, tool in TOOLS.items()} | CLOSED
 """The module of every command."""
 
 GROUPS: dict[str, tuple[str, ...]] = {
-    "Set up": ("init", "config", "service", "completion"),
+    "Set up": ("init", "config", "notify", "service", "completion"),
     "Schedule prompts": (
         *("register", "modify", "edit", "pause", "resume", "cancel", "trigger", "undo"),
     ),

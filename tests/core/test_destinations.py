@@ -89,7 +89,7 @@ def test_the_environment_comes_first(file: Path) -> None:
         ("WEBHOOK_SECRET_OPS", "whsec_s3cr3t"),
         ("WEBHOOK_SECRET_OPS", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaS"),
         ("WEBHOOK_SECRET_OPS", "whsec_" + "A" * 88),
-        ("DIGEST_OPS", "8:00"),
+        ("DIGEST_OPS", "8"),
         ("DIGEST_OPS", "24:00"),
         ("DIGEST_OPS", "08:00 Nowhere/City"),
         ("DIGEST_OPS", "08:00 "  "UTC UTC"),

@@ -64,6 +64,7 @@ COMMANDS: dict[str, list[str]] = {
     "undo": ["--id THEIRS", "", "--id MINE --dry-run"],
     "edit": ["--id THEIRS"],
     "config": [""],
+    "notify": ["", "add ops agent:OTHER", "test ops", "remove ops --yes", "digest ops --off"],
     "completion": ["show bash"],
     "approve": ["--id THEIRS", "--id MINE"],
     "approvals": [""],

@@ -51,7 +51,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"phrases", "service.schedules", "service.desires"},
     "service.setup": {"core"},
     "service.letta_code": {"core", "targets.letta_code"},
-    "service.notices": {"core", "events", "targets"},
+    "service.notices": {"core", "events", "state", "store", "targets", "service.setup"},
     "service.upkeep": BELOW_SERVICE
     | {"targets", "targets.letta", "service.proof", "service.schedules", "service.transfer"},
     "service.delivery": BELOW_SERVICE - {"index"}
@@ -67,7 +67,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"doors", "doors.mcp", "doors.terminal"}
     | {f"service.{subject}" for subject in ("audit", "delivery", "desires", "files", "forecast")}
     | {f"service.{subject}" for subject in ("metrics", "proof", "schedules", "setup", "transfer")}
-    | {"service.upkeep", "service.letta_code"},
+    | {"service.upkeep", "service.letta_code", "service.notices"},
     "cli": {"doors"},
     "__main__": {"cli"},
 }
@@ -102,6 +102,7 @@ LIBRARIES = {
     "jinja2": {"rules"},
     "cryptography": {"service.proof"},
     "prometheus_client": {"service.metrics"},
+    "apprise": {"service.notices"},
 }
 """Each library that we don't own, and the folders that know it."""
 
@@ -121,6 +122,7 @@ ASK_WHO_IS_PINNED = {
     "service.proof.pack": "a pack has everybody's events in it",
     "service.proof.signed_heads": "a key speaks for everybody's events",
     "service.upkeep.recover": "a recovery changes everybody's log",
+    "service.notices.destinations": "where notices go is the operator's choice",
     "service.upkeep.running_loop": "the loop is no business of an agent",
     # Work on all agents' data, of which a pinned caller gets a part.
     "service.delivery.loop": "a pass claims the slots of that agent alone",

@@ -235,7 +235,7 @@ def served_to_agents(_door: object, transport: Any, _loop: object = None) -> Non
 FORBIDDEN = {
     "approve", "approvals", "revoke", "rebuild", "recover", "seal", "import", "import-sqlite",
     "export", "keygen", "pack", "mcp", "sandbox", "demo", "doctor", "install-plugin", "metrics",
-    "agenda", "report", "init", "config", "service", "completion",
+    "agenda", "report", "init", "config", "notify", "service", "completion",
     "undo", "edit", "import-crontab", "import-letta-cron", "install-skill", "letta-code",
 }  # fmt: skip
 """The commands that no agent has, through whichever door it comes."""

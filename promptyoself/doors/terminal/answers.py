@@ -13,7 +13,7 @@ from promptyoself.doors.terminal.screen import INSTANT, Document, Screen, plain,
 from promptyoself.doors.terminal.tables import GAP, Column, show_pairs, show_table
 
 _TOLD_OTHERWISE = ("status", "code", "error", "message", "warning", "hint", "count", "dry_run")
-_NEVER_CUT = ("id", "file", "line", "row")
+_NEVER_CUT = ("id", "file", "line", "row", "secret")
 _SENTENCES = ("message", "hint", "why", "command", "understood", "warning", "notes")
 """What is read as a whole, or not at all: it goes on below rather than being cut."""
 _NAMES = {"ts": "last event"}

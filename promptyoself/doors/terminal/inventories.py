@@ -158,6 +158,37 @@ def show_desires(document: Document, screen: Screen) -> None:
         screen.print(Text(f"{hidden:,} more; --limit says how many are listed.", style="dim"))
 
 
+def show_destinations(document: Document, screen: Screen) -> None:
+    """A line for each destination, with what it has yet to take."""
+    destinations = document["destinations"]
+    if not destinations:
+        screen.print(Text("No destinations. `promptyoself notify add NAME ADDRESS` adds one."))
+        return
+    columns = (
+        Column("NAME", 12),
+        Column("WHERE", 12, rank=1),
+        Column("DIGEST", rank=2),
+        Column("SCHEDULES", right=True, rank=2),
+        Column("OWED", right=True),
+        Column("FAILING", 8, rank=1),
+    )
+    show_table(
+        screen,
+        columns,
+        (
+            (
+                plain(destination["name"]),
+                plain(destination["address"]),
+                plain(destination.get("digest") or ""),
+                f"{destination['schedules']:,}",
+                f"{destination['owed']:,}",
+                plain(destination.get("failing") or ""),
+            )
+            for destination in destinations
+        ),
+    )
+
+
 def show_settings(document: Document, screen: Screen) -> None:
     """A line for each setting, with its value and where that came from; those that somebody has set
     come first."""

@@ -5,6 +5,7 @@ from datetime import datetime
 from promptyoself.core.diagnostics import register_secrets
 from promptyoself.core.setting_values import AGENT, Destination
 from promptyoself.service.notices.notice import Notice, NoticeError
+from promptyoself.service.notices.services import deliver
 from promptyoself.service.notices.webhook import post
 
 __all__ = ["Notice", "NoticeError", "destination_agent", "send"]
@@ -26,7 +27,11 @@ def send(destination: Destination, notice: Notice, *, timeout: float, now: datet
     Raises:
         NoticeError: ``destination_unreachable``, ``destination_timeout``,
             ``destination_connection_lost``, ``destination_refused``, ``destination_redirects``,
-            ``destination_failed``.
+            ``destination_failed``; of Apprise's services ``apprise_not_installed`` and
+            ``invalid_destination`` too.
     """
     register_secrets(*destination.secrets)
+    if destination.kind == "apprise":
+        deliver(destination, notice, timeout=timeout)
+        return None
     return post(destination, notice, timeout=timeout, now=now)
