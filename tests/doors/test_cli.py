@@ -59,7 +59,7 @@ def test_every_command_explains_itself(name: str) -> None:
     for param in command.params:
         if isinstance(param, click.Argument):
             word = str(param.metavar).strip("[].")
-            assert word in ("FILE", "NAME", "VALUE", "SHELL", "SCHEDULE")
+            assert word in ("FILE", "NAME", "VALUE", "SHELL", "SCHEDULE", "ADDRESS")
             assert word in command.help or word == "SCHEDULE"
             continue
         assert isinstance(param, click.Option)

@@ -227,12 +227,12 @@ def test_a_digest_has_a_time_and_a_zone(home: Path, var: Path) -> None:
     call("notify", "add", "ops", HOOK).success()
     answer = call("notify", "digest", "ops", "--at", "8:00").success()
     assert (answer["digest"], answer["timezone"]) == ("08:00", "UTC")
-    answer = call("notify", "digest", "ops", "--at", "18:30", "--tz", "europe/paris").success()
+    answer = call("notify", "digest", "ops", "--at", "18:30", "--tz", "Europe/Paris").success()
     assert answer["digest"] == "18:30 Europe/Paris"
     assert listed()["ops"]["digest"] == "18:30 Europe/Paris"
     for words in (["--at", "25:00"], ["--at", "soon"], ["--at", "08:00 UTC"]):
         call("notify", "digest", "ops", *words).error("invalid_destination")
-    call("notify", "digest", "ops", "--at", "08:00", "--tz", "Nowhere").error("unknown_timezone")
+    call("notify", "digest", "ops", "--at", "08:00", "--tz", "Nowhere").error("unknown_zone")
     answer = call("notify", "digest", "ops", "--off").success()
     assert (answer["digest"], answer["changed"]) == (None, True)
     assert call("notify", "digest", "ops", "--off").success()["changed"] is False

@@ -24,13 +24,14 @@ DOCUMENTS = [
     ROOT / "CONTRIBUTING.md",
     *(page for page in sorted((ROOT / "docs").rglob("*.md")) if page not in RECORDS),
 ]
-LANGUAGES = {"console", "console exact", "sh", "json", "text", "mermaid"}
+LANGUAGES = {"console", "console exact", "sh", "json", "text", "mermaid", "python"}
 REASONS = {
     "it installs from a package index",
     "it needs Docker",
     "it needs an account of Letta's cloud",
     "it needs Letta Code",
     "it runs this suite",
+    "it sends to somebody",
     "make runs it",
     "a test at a terminal runs it",
     "make test-letta runs it",
@@ -217,7 +218,13 @@ def test_the_otid_of_the_example_is_the_one_we_send() -> None:
     assert slot_otid(found[1], found[2]) == found[3]
 
 
-RAISED = {"PromptyoselfError": 0, "WrongUsage": 0, "ChainError": 0, "DeliveryError": 1}
+RAISED = {
+    "PromptyoselfError": 0,
+    "WrongUsage": 0,
+    "ChainError": 0,
+    "DeliveryError": 1,
+    "NoticeError": 1,
+}
 OUTCOMES = {"Failed": 0, "Abandoned": 0, "RunFailure": 0}
 COMPUTED: dict[str, set[str]] = {  # a function, and the codes that its expression can come to
     "from_click_error": {

@@ -1,11 +1,13 @@
 """Notices over HTTP: what a webhook gets, and every way in which it may fail to take one."""
 
+import re
 import ssl
 import subprocess
 import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from standardwebhooks.webhooks import Webhook as Verifier
@@ -65,6 +67,26 @@ def test_a_webhook_gets_json_that_its_receiver_can_verify() -> None:
         "title": NOTICE.title,
         "data": {"schedule": "sch_1", "excerpt": "a\tb\nc[31m\ufffd", "deep": [{"text": "!"}]},
     }
+
+
+def test_the_documented_check_of_a_signature_holds() -> None:
+    """docs/howto/notices.md has a function for receivers, which people copy."""
+    page = (Path(__file__).parents[2] / "docs" / "howto" / "notices.md").read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    is_ours = names["is_ours"]
+    with webhook() as hook:
+        sent(hook)
+    (request,) = hook.received
+    headers = request.headers
+    assert is_ours(SECRET, headers, request.body)
+    assert not is_ours(SECRET, headers, request.body + b" ")
+    assert not is_ours("whsec_" + "A" * 32, headers, request.body)
+    assert not is_ours(SECRET, headers | {"webhook-id": "ntc_another"}, request.body)
+    late = signature(SECRET, NOTICE.id, 1, request.body)
+    old = {"webhook-timestamp": "1", "webhook-signature": late}
+    assert not is_ours(SECRET, headers | old, request.body)
 
 
 def test_another_secret_or_body_does_not_verify() -> None:

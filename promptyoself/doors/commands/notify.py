@@ -57,7 +57,7 @@ def list_command(session: Session) -> Document:
 def add_command(
     session: Session, name: str, address: str | None, secret: str | None, replace: bool
 ) -> Document:
-    """Add a destination, by writing it into the file of settings.
+    """Add the destination NAME, by writing it into the file of settings.
 
     An ADDRESS of https://… is a webhook: it gets JSON, signed with a secret, which is shown once.
     agent:ID is another agent. Others are for Apprise: tgram://…, mailto://…, ntfy://…. For - it is

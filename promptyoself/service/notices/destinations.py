@@ -234,7 +234,7 @@ def digest_text(at: str, zone: str | None) -> str:
     """A digest's time as the settings have it.
 
     Raises:
-        PromptyoselfError: ``invalid_destination``; ``unknown_timezone`` where there is no such
+        PromptyoselfError: ``invalid_destination``; ``unknown_zone`` where there is no such
             zone.
     """
     from promptyoself.core.times import parse_zone
