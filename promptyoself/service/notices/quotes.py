@@ -38,7 +38,9 @@ def quoted(text: str, most: int) -> str:
 def on_a_line(text: str, most: int) -> str:
     """As :func:`quoted`, on one line, and without the mark of a quotation."""
     line = _harmless(" ".join(visible(text[:most], one_line=True).split()))
-    return line if len(line) <= most else line[: max(most - len(_CUT), 0)] + _CUT[:most]
+    if len(line) <= most and len(text) <= most:
+        return line
+    return line[: max(most - len(_CUT), 0)] + _CUT[:most]
 
 
 def _harmless(text: str) -> str:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from apprise import Apprise
 
 _MOST_TITLE = 250  # characters
-_LOGGER = "apprise"
 _STATUS = re.compile(r"\berror=([1-5][0-9]{2})\b")
 
 
@@ -114,8 +113,7 @@ class _Attempt(threading.Thread):
 
     def run(self) -> None:
         """See :class:`threading.Thread`."""
-        logger = logging.getLogger(_LOGGER)
-        logger.propagate = False  # what it logs has addresses in it
+        logger = _quiet_logger()
         handler = _Kept(self._lines)
         logger.addHandler(handler)
         try:
@@ -148,6 +146,16 @@ class _Kept(logging.Handler):
         """See :meth:`logging.Handler.emit`."""
         if record.thread == self._thread:
             self._lines.append(record.getMessage())
+
+
+def _quiet_logger() -> logging.Logger:
+    """Apprise's logger. What it and its library for HTTP log has addresses in it, so nobody else
+    gets that."""
+    logger = logging.getLogger("apprise")
+    logger.propagate = False
+    for quiet, least in ((logger, logging.WARNING), (logging.getLogger("urllib3"), logging.ERROR)):
+        quiet.setLevel(max(quiet.level, least))
+    return logger
 
 
 def _apprise(address: str) -> Apprise | None:
