@@ -2,6 +2,8 @@
 never in the way of a prompt."""
 
 import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -222,19 +224,22 @@ def test_a_living_worker_s_answers_are_left_to_it(place: Place, letta: Talking) 
 
 
 def test_prompts_come_first(place: Place, letta: Talking) -> None:
-    """While deliveries take all seats, no answer is read."""
-    sent_before: list[int] = []
+    """While deliveries take all seats, one answer is read at a time."""
+    reading = Counter[str]()
+    seen: dict[bool, list[int]] = {True: [], False: []}  # by whether prompts are still to be sent
 
-    def before(call: str, _agent: str) -> None:
+    def before(call: str, agent: str) -> None:
         if call == "reply":
-            sent_before.append(letta.sends.total())
+            reading[agent] += 1
+            seen[letta.sends.total() < 12].append(reading.total())
+            time.sleep(0.02)
+            reading[agent] -= 1
 
     letta.before = before
-    place.register(6)
-    worker = place.worker(concurrency=1)
-    place.run(worker)
-    assert place.types()["delivery.replied"] == 6
-    assert sent_before == [6] * 6
+    place.register(12)
+    place.run(place.worker(concurrency=1))
+    assert place.types()["delivery.replied"] == 12
+    assert max(seen[True], default=0) <= 1
 
 
 def test_what_hangs_holds_nothing_up(place: Place, letta: Talking) -> None:
@@ -252,6 +257,7 @@ def test_what_hangs_holds_nothing_up(place: Place, letta: Talking) -> None:
     place.register(8, prompt_of="later")
     place.run(worker, until=lambda: place.types()["delivery.delivered"] == 16)
     assert not answers(place)
+    place.wait(worker, lambda: letta.calls["reply"] == 4)
     release.set()
     place.run(worker, until=lambda: place.types()["delivery.replied"] == 16)
 
@@ -278,7 +284,9 @@ def test_an_answer_is_awaited_without_work(place: Place, letta: Talking) -> None
     worker = place.worker()
     place.run(worker)
     (reading,) = worker._in_flight.replies._readings.values()
-    for _ in range(20):
-        reading.put_off(0.0)
-    assert reading.due == 600.0
+    pauses = []
+    for reading.tries in range(1, 99):
+        pauses.append(reading.pause())
+    assert pauses[:4] == [0.5, 1.0, 2.0, 4.0]
+    assert pauses[20:] == [600.0] * 78
     assert worker.idle

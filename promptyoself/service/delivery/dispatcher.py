@@ -353,7 +353,7 @@ class Dispatcher:
     ) -> None:
         """After the append: what was recorded is told, and needn't be kept."""
         del self._in_flight.outcomes[: len(outcomes)], self._in_flight.stalls[: len(stalls)]
-        self._in_flight.replies.answers.clear()
+        self._in_flight.replies.recorded()
         self._activity.outcomes(report.executed, outcomes)
         for skipped in report.skipped:
             self._store.log.record("skipped", state="skipped", **skipped)

@@ -124,13 +124,16 @@ class InFlight:
         end = time.monotonic() + seconds
         while True:
             self._fire_timers()
-            if not self.outcomes:  # else the next pass may fill the seats that they have set free
-                self.replies.seek(seats=self.free_seats() > 0)
+            # A seat that an outcome has set free may be filled by the next pass.
+            seats = self.free_seats() > 0 and not self.outcomes
+            self.replies.seek(seats=seats)
             wakes = [route.snapshots.wake() for route in self._routes.values()]
-            wakes.append(self.replies.wake(seats=self.free_seats() > 0))
+            wakes += self.replies.wake(seats=seats), self.replies.record_by
             wake = min([end, *wakes, *self._timers.values()])
             done = self._pool.next_result(wake - time.monotonic())
             if done is None:
+                if time.monotonic() >= self.replies.record_by:
+                    return True
                 if time.monotonic() >= end:
                     return False
             elif self._handle_result(*done):
@@ -225,7 +228,8 @@ class InFlight:
         """Handle the result of a job. Returns whether there is something new to decide."""
         if key.startswith(REPLY):
             assert isinstance(result, Read | JobError)
-            return self.replies.handle(key, result)
+            self.replies.handle(key, result, beside_deliveries=bool(self._live))
+            return False
         if key.startswith(_SNAPSHOT):
             assert not isinstance(result, Step | Read)
             return self._handle_snapshot(

@@ -1,8 +1,8 @@
 """The answers that agents give: each is read once its prompt's outcome is in the log.
 
 Reading changes nothing, so it is repeated until an answer is there, or none can be had any more. It
-has threads of its own, and makes way for deliveries, so that it is never in the way of the next
-slot. What is awaited is in the log. So if a worker dies, another one reads on.
+has threads of its own, one of them while deliveries take all seats, so that it is never in the way
+of the next slot. What is awaited is in the log. So if a worker dies, another one reads on.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from functools import partial
+from heapq import heappop, heappush
 from typing import Any, NamedTuple
 
 from promptyoself.core.instants import parse_utc
@@ -28,7 +29,12 @@ from promptyoself.targets.api import DeliveryError, Message, Target
 REPLY = "reply to "
 """In place of a delivery's key, before a slot's."""
 
-_THREADS = 4
+_AT_ONCE, _BESIDE_DELIVERIES = 4, 1
+"""How many reads are made at once, and how many while deliveries take all seats."""
+
+_GATHER, _GATHER_BESIDE_DELIVERIES = 0.05, 0.5
+"""Seconds after which an answer is recorded at the latest. Those that come meanwhile, and outcomes,
+go into the same append."""
 
 _PATIENCE = timedelta(days=7)
 """How long an answer is read for that can't be had yet. So long may a server be away, or a turn
@@ -40,9 +46,6 @@ _SOON = 3
 """After this number of reads, of 2 s altogether, a worker that only delivers what is due waits for
 the answer no longer. The next one reads it."""
 
-_MAKES_WAY = 5.0
-"""Seconds for which a read makes way for deliveries, as long as these take all seats."""
-
 
 class Read(NamedTuple):
     """What came of reading an answer. Neither: it isn't there yet."""
@@ -52,20 +55,17 @@ class Read(NamedTuple):
 
 
 class _Reading:
-    """An answer that is awaited here. Instants are seconds of the monotonic clock."""
+    """An answer that is awaited here."""
 
-    def __init__(self, awaited: AwaitedReply, now: float) -> None:
+    def __init__(self, awaited: AwaitedReply) -> None:
         self.awaited = awaited
-        self.tries = 0
-        self.due = now
-        self.under_way = False
-        self.error = ""  # of the latest read
+        self.tries = 0  # that are over
+        self.error = ""  # of the latest of them
 
-    def put_off(self, now: float) -> None:
-        """Read it again later."""
-        self.due = now + min(_FIRST_PAUSE * 2 ** min(self.tries, 16), _LONGEST_PAUSE)
-        self.tries += 1
-        self.under_way = False
+    def pause(self) -> float:
+        """In how many seconds it is read again."""
+        doubled = min(max(self.tries - 1, 0), 16)
+        return float(min(_FIRST_PAUSE * 2**doubled, _LONGEST_PAUSE))
 
 
 class ReplyReader:
@@ -83,12 +83,15 @@ class ReplyReader:
         self._store, self._clock, self._route_of = store, clock, route_of
         self._pool = pool
         self._readings: dict[str, _Reading] = {}  # by slot_key
+        self._waiting: list[tuple[float, str]] = []  # those not under way, the first due on top
+        self._under_way = 0
+        self.record_by = float("inf")  # when answers are to be recorded, by the monotonic clock
 
     @property
     def busy(self) -> bool:
         """Whether an answer is to be recorded, or is expected within moments."""
         return bool(self.answers) or any(
-            reading.under_way or reading.tries < _SOON for reading in self._readings.values()
+            reading.tries < _SOON for reading in self._readings.values()
         )
 
     def most(self, target: TargetName) -> KeepReply:
@@ -112,34 +115,38 @@ class ReplyReader:
         for awaited in replies:
             key = slot_key(awaited.id, awaited.slot)
             if key not in self._readings:
-                self._readings[key] = _Reading(awaited, now)
+                self._readings[key] = _Reading(awaited)
+                heappush(self._waiting, (now, key))
 
     def wake(self, *, seats: bool) -> float:
         """When the next read may begin. ``seats`` says whether a seat is free."""
-        waiting = (reading for reading in self._readings.values() if not reading.under_way)
-        return min((self._begins(reading, seats) for reading in waiting), default=float("inf"))
+        if not self._waiting or self._under_way >= _most_at_once(seats):
+            return float("inf")
+        return self._waiting[0][0]
 
     def seek(self, *, seats: bool) -> None:
         """Begin the reads for which it is time."""
         now = time.monotonic()
-        for key, reading in self._readings.items():
-            if reading.under_way or self._begins(reading, seats) > now:
-                continue
+        while self.wake(seats=seats) <= now:
+            _, key = heappop(self._waiting)
+            reading = self._readings[key]
             route = self._route_of(recorded_target(reading.awaited.target))
             hold = route.trouble.seconds_left(now)
             if hold > 0:
-                reading.due = now + hold
+                heappush(self._waiting, (now + hold, key))
                 continue
-            reading.under_way = True
+            self._under_way += 1
             look = partial(read_reply, route.target, reading.awaited, self._clock)
-            self._pool.submit(f"{REPLY}{key}", look, _THREADS)
+            self._pool.submit(f"{REPLY}{key}", look, _AT_ONCE)
 
-    def handle(self, key: str, result: Read | JobError) -> bool:
-        """Take in a result. Returns whether there is something to record."""
+    def handle(self, key: str, result: Read | JobError, *, beside_deliveries: bool) -> None:
+        """Take in a result."""
         key = key.removeprefix(REPLY)
         reading = self._readings.get(key)
+        self._under_way -= 1
         if reading is None:
-            return False
+            return
+        reading.tries += 1
         if isinstance(result, JobError):
             self._store.seldom.warn(f"reply {key}", f"Reading an answer broke off: {result.text}")
             result = Read(error="A bug broke it off.")
@@ -149,11 +156,17 @@ class ReplyReader:
         if answer is None and age > _PATIENCE:
             answer = NoAnswer("reply_not_had", _gave_up(reading.error))
         if answer is None:
-            reading.put_off(time.monotonic())
-            return False
+            heappush(self._waiting, (time.monotonic() + reading.pause(), key))
+            return
         del self._readings[key]
         self.answers.append((reading.awaited, answer))
-        return True
+        pause = _GATHER_BESIDE_DELIVERIES if beside_deliveries else _GATHER
+        self.record_by = min(self.record_by, time.monotonic() + pause)
+
+    def recorded(self) -> None:
+        """All answers are in the log."""
+        self.answers.clear()
+        self.record_by = float("inf")
 
     def records(
         self, state: State, worker: str
@@ -163,10 +176,6 @@ class ReplyReader:
             event = reply_event(state, awaited, worker, answer, self._most)
             if event is not None:
                 yield awaited, event
-
-    @staticmethod
-    def _begins(reading: _Reading, seats: bool) -> float:
-        return reading.due if seats or reading.tries else reading.due + _MAKES_WAY
 
 
 def read_reply(target: Target, awaited: AwaitedReply, clock: Callable[[], datetime]) -> Read:
@@ -195,6 +204,10 @@ def line_of_reply(
     if isinstance(record, DeliveryReplied):
         return line | {"replied": True, "kept": record.kept, "bytes": record.bytes}
     return line | {"replied": False, "code": record.code, "error": record.error}
+
+
+def _most_at_once(seats: bool) -> int:
+    return _AT_ONCE if seats else _BESIDE_DELIVERIES
 
 
 def _gave_up(error: str) -> str:
