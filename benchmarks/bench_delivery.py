@@ -21,7 +21,9 @@ from pairs import FLOORS, Figure, environment, promptyoself, python, summed_up
 LATENCY = 0.2  # seconds that the model takes
 PROMPTS, AGENTS = 500, 100
 BARS = {32: 1.15, 64: 1.3}
-"""The largest ratio that is aimed at, by the number of deliveries at once."""
+"""The largest ratio that is aimed at, by the number of deliveries at once, with answers or not."""
+KEEPS = {"none": "", "excerpt": ", answers kept"}
+"""What is kept of answers, and how a figure's name says it."""
 ROUNDS = 5
 STORM = (10_000, 1_000)
 
@@ -29,17 +31,19 @@ STORM = (10_000, 1_000)
 def run(pairs: int = ROUNDS, prompts: int = PROMPTS, agents: int = AGENTS) -> Iterator[Figure]:
     """A figure for each concurrency; a round takes seconds, so there are few of them."""
     rounds = min(pairs, ROUNDS)
-    taken: dict[int, list[float]] = {seats: [] for seats in BARS}
+    ways = [(seats, keep) for keep in KEEPS for seats in BARS]
+    taken: dict[tuple[int, str], list[float]] = {way: [] for way in ways}
     for _ in range(rounds):
-        for seats in BARS:
-            taken[seats].append(deliver(prompts, agents, seats)["seconds"])
-    for seats, bar in BARS.items():
+        for seats, keep in ways:
+            taken[seats, keep].append(deliver(prompts, agents, seats, keep)["seconds"])
+    for seats, keep in ways:
         ideal = floor(prompts, agents, seats)
         yield summed_up(
-            f"`execute`, {prompts} prompts due to {agents} agents, `--concurrency {seats}`",
+            f"`execute`, {prompts} prompts due to {agents} agents, `--concurrency {seats}`"
+            f"{KEEPS[keep]}",
             f"computed: {LATENCY * 1000:g} ms of each agent's time for a prompt, and nothing else",
-            [(seconds * 1000, ideal * 1000) for seconds in taken[seats]],
-            bar,
+            [(seconds * 1000, ideal * 1000) for seconds in taken[seats, keep]],
+            BARS[seats],
         )
 
 
@@ -48,20 +52,22 @@ def floor(prompts: int, agents: int, seats: int) -> float:
     return max(prompts * LATENCY / seats, math.ceil(prompts / agents) * LATENCY)
 
 
-def deliver(prompts: int, agents: int, seats: int) -> dict[str, Any]:
-    """Have prompts delivered by a process of its own, from a server in another."""
+def deliver(prompts: int, agents: int, seats: int, keep: str = "none") -> dict[str, Any]:
+    """Have prompts delivered by a process of its own, from a server in another; and answers read,
+    where ``keep`` says that they are kept."""
     with tempfile.TemporaryDirectory(prefix="promptyoself-bench-") as scratch:
         environ = environment(Path(scratch) / "var")
         with sandbox(agents, environ) as url:
             done = subprocess.run(
                 [*python(), str(FLOORS / "delivery_storm.py"), str(prompts), str(seats)],
-                env={**environ, "LETTA_BASE_URL": url},
+                env={**environ, "LETTA_BASE_URL": url, "PROMPTYOSELF_KEEP_REPLY": keep},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 check=True,
             )
     answer: dict[str, Any] = json.loads(done.stdout)
     assert answer["delivered"] == prompts, answer
+    assert answer["replied"] == (0 if keep == "none" else prompts), answer
     return answer
 
 

@@ -49,6 +49,7 @@ def main() -> None:
         "seconds": time.perf_counter() - began,
         "cpu": time.process_time() - cpu,
         "delivered": sum(line["delivered"] for line in report.executed),
+        "replied": sum(line["replied"] for line in report.replies),
         **told_by_the_log(store),
     }
     letta.close()
